@@ -1,0 +1,225 @@
+//! All wiring, once, in the order in which things start; they stop in the reverse order.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::provider::SharedCredentialsProvider;
+use key_broker_proto as proto;
+use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower::util::BoxCloneSyncService;
+
+use crate::audit::Audit;
+use crate::audit::journal::{Journal, JournalConfig, JournalThread};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Limits, Listen};
+use crate::kms::Kms;
+use crate::kms::aws::AwsKms;
+use crate::kms::caller::AwsCaller;
+use crate::kms::recorded::{RecordedKms, Recorder};
+use crate::policy::Policy;
+use crate::service::Service;
+use crate::transport::layers::{CallLimits, Layers, Standard};
+use crate::transport::unix::UnixSocket;
+use crate::transport::{Listeners, Server};
+
+/// What a broker is made of.
+pub struct Parts {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Who may do what.
+    pub policy: Policy,
+    /// Where records go.
+    pub journal: JournalConfig,
+    /// Bounds.
+    pub limits: Limits,
+    /// KMS.
+    pub kms: Arc<dyn Kms>,
+    /// Whom KMS takes the broker for.
+    pub caller: AwsCaller,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A broker that listens.
+pub struct Broker {
+    server: Server,
+    listeners: Listeners,
+    drain: CancellationToken,
+    grace: Duration,
+    kms_calls: TaskTracker,
+    journal: JournalThread,
+}
+
+/// Why a broker cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The journal cannot be opened.
+    Journal(io::Error),
+    /// A socket cannot be opened.
+    Listen(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
+            Self::Listen(error) => write!(f, "cannot listen: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Broker {
+    /// Opens the journal, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
+    pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
+        let (journal, journal_thread) = Journal::open(&parts.journal).map_err(StartError::Journal)?;
+        let caller = Arc::new(parts.caller);
+        let kms_calls = TaskTracker::new();
+
+        let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
+        let kms = RecordedKms::new(parts.kms, recorder, Arc::clone(&parts.clock), kms_calls.clone());
+        let service = KeyBrokerServer::new(Service::new(Arc::new(parts.policy), kms))
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
+
+        let health = HealthReporter::new();
+        tokio::spawn(report_health(health.clone(), journal.health(), drain.clone()));
+        let layers = Layers {
+            limits: CallLimits {
+                in_flight: Arc::new(Semaphore::new(parts.limits.calls_in_flight)),
+                default_deadline: parts.limits.default_deadline,
+                deadline_floor: parts.limits.deadline_floor,
+            },
+            audit: Audit { journal, caller, clock: parts.clock },
+            drain: drain.clone(),
+            service,
+            health: BoxCloneSyncService::new(HealthServer::new(HealthService::from_health_reporter(health))),
+            reflection: reflection(),
+        };
+
+        let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
+        let server = Server::new(layers, parts.limits.connections);
+        Ok(Self { server, listeners, drain, grace: parts.limits.drain, kms_calls, journal: journal_thread })
+    }
+
+    /// Serves until the drain: then no call in flight is lost, and every record is written.
+    pub async fn serve(self) {
+        self.server.serve(self.listeners, self.drain, self.grace).await;
+        // Calls to KMS whose callers are gone end within their own deadline.
+        self.kms_calls.close();
+        if tokio::time::timeout(self.grace, self.kms_calls.wait()).await.is_err() {
+            tracing::warn!("calls to KMS are still in flight at the end of the drain: their records are lost");
+        }
+        let journal = self.journal;
+        // Joining blocks; the layers, and with them the last journal handles, are gone with the server.
+        if tokio::task::spawn_blocking(move || journal.join()).await.is_err() {
+            tracing::error!("cannot wait for the journal");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
+/// `ready` is called once callers can connect.
+pub async fn serve(
+    config: Config,
+    credentials: Option<SharedCredentialsProvider>,
+    drain: CancellationToken,
+    ready: impl FnOnce(),
+) -> Result<(), StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
+    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(()) };
+    tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
+    if config.policy.is_empty() {
+        tracing::warn!("the policy file has no policies: every call is denied");
+    }
+    if let Some(address) = config.listen.insecure_tcp {
+        tracing::warn!(%address, "insecure_tcp: whoever reaches this port is the principal \"unknown\", in plaintext");
+    }
+    let parts = Parts {
+        listen: config.listen.clone(),
+        policy: config.policy,
+        journal: config.journal,
+        limits: config.limits,
+        kms: Arc::new(kms),
+        caller,
+        clock,
+    };
+    let broker = Broker::start(parts, drain).await?;
+    let unix = config.listen.unix.map(|address| address.path.display().to_string());
+    tracing::info!(unix, tcp = config.listen.insecure_tcp.map(|address| address.to_string()), "serving");
+    ready();
+    broker.serve().await;
+    Ok(())
+}
+
+/// Asks STS until it answers; `None` when the broker is told to stop meanwhile.
+async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let asked = tokio::select! {
+            asked = kms.caller() => asked,
+            () = drain.cancelled() => return None,
+        };
+        match asked {
+            Ok(caller) => return Some(caller),
+            Err(error) => {
+                tracing::warn!(error, retry_seconds = pause.as_secs(), "not serving yet: sts:GetCallerIdentity fails; check the broker's AWS credentials and its way to STS");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = drain.cancelled() => return None,
+        }
+    }
+}
+
+async fn listen(listen: &Listen) -> io::Result<Listeners> {
+    let unix = listen.unix.as_ref().map(UnixSocket::bind).transpose()?;
+    let insecure_tcp = match listen.insecure_tcp {
+        Some(address) => Some(Listeners::bind_tcp(address).await?),
+        None => None,
+    };
+    Ok(Listeners { unix, insecure_tcp })
+}
+
+/// NOT_SERVING while the journal cannot commit, and from the drain on.
+async fn report_health(health: HealthReporter, mut journal: watch::Receiver<bool>, drain: CancellationToken) {
+    loop {
+        let serving = *journal.borrow_and_update() && !drain.is_cancelled();
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", "keybroker.v1.KeyBroker"] {
+            health.set_service_status(service, status).await;
+        }
+        if drain.is_cancelled() {
+            return;
+        }
+        tokio::select! {
+            changed = journal.changed() => if changed.is_err() { return },
+            () = drain.cancelled() => {}
+        }
+    }
+}
+
+fn reflection() -> Standard {
+    let service = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors of this build decode");
+    BoxCloneSyncService::new(service)
+}
+
+/// See LIMITS in key_broker.proto.
+const MAX_REQUEST_BYTES: usize = 524_288;
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -1,0 +1,256 @@
+//! The trail: one activity record for every call, whatever becomes of it.
+//!
+//! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
+//! when the caller goes away, writes its record itself.
+
+pub mod journal;
+pub mod record;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::error::{BrokerError, Outcome};
+use crate::identity::Peer;
+use crate::key::KeyArn;
+use crate::kms::Asked;
+use crate::kms::caller::AwsCaller;
+use crate::kms::recorded::UnwrittenRecords;
+use journal::{Commit, Journal, JournalUnavailable};
+use record::{
+    Action, ActivityEventData, ActivityRecord, DataKeyData, DeclaredUse, EVENT_VERSION, PolicyData, RecordedError,
+    RequestParameters, WorkloadIdentity,
+};
+
+/// Opens a scope for every call.
+#[derive(Clone)]
+pub struct Audit {
+    /// Where records go.
+    pub journal: Journal,
+    /// The account and region in every record.
+    pub caller: Arc<AwsCaller>,
+    /// Stamps the records.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Audit {
+    /// Begins the record of one call.
+    #[must_use]
+    pub fn open(&self, action: Action, peer: Arc<Peer>, user_agent: String) -> AuditScope {
+        let notes = Notes(Arc::new(Mutex::new(Draft::default())));
+        AuditScope {
+            audit: self.clone(),
+            request_id: Uuid::new_v4(),
+            began: self.clock.now(),
+            action,
+            peer,
+            user_agent,
+            until: None,
+            notes,
+            written: false,
+        }
+    }
+}
+
+/// The record of one call in the making.
+pub struct AuditScope {
+    audit: Audit,
+    request_id: Uuid,
+    began: OffsetDateTime,
+    action: Action,
+    peer: Arc<Peer>,
+    user_agent: String,
+    until: Option<Instant>,
+    notes: Notes,
+    written: bool,
+}
+
+impl AuditScope {
+    /// The call's id, which the caller sees as `x-request-id`.
+    #[must_use]
+    pub fn request_id(&self) -> Uuid {
+        self.request_id
+    }
+
+    /// The handle with which inner layers add what they learn.
+    #[must_use]
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
+    }
+
+    /// Tells when the caller stops waiting.
+    pub fn set_deadline(&mut self, until: Instant) {
+        self.until = Some(until);
+    }
+
+    /// Commits the activity record and the KMS records behind it. The reply may leave only after this succeeds.
+    pub async fn commit(mut self) -> Result<(), JournalUnavailable> {
+        self.write().wait().await
+    }
+
+    fn write(&mut self) -> Commit {
+        self.written = true;
+        let mut draft = std::mem::take(&mut *self.notes.lock());
+        let mut lines = draft.kms_records.take().map(UnwrittenRecords::take).unwrap_or_default();
+        self.append_activity(&draft, &mut lines);
+        self.audit.journal.append(lines)
+    }
+
+    fn append_activity(&self, draft: &Draft, lines: &mut Vec<u8>) {
+        let end = draft.end.as_ref();
+        let ciphertext_sha256 = draft.asked.as_ref().and_then(ciphertext_sha256);
+        let record = ActivityRecord {
+            event_version: EVENT_VERSION,
+            user_identity: WorkloadIdentity {
+                kind: self.peer.principal.kind(),
+                principal_id: self.peer.principal.as_str(),
+                details: self.peer.details,
+            },
+            event_time: self.began,
+            event_source: "keybroker.v1.KeyBroker",
+            event_name: self.action,
+            aws_region: &self.audit.caller.region,
+            source_ip_address: &self.peer.source,
+            user_agent: &self.user_agent,
+            error: end
+                .and_then(|end| end.error.as_ref())
+                .map(|(code, message)| RecordedError { error_code: code, error_message: message }),
+            request_parameters: draft.asked.as_ref().map(|asked| {
+                let parameters = match asked {
+                    Asked::Random(length) => {
+                        RequestParameters { number_of_bytes: Some(length.get()), ..RequestParameters::default() }
+                    }
+                    other => other.parameters().unwrap_or_default(),
+                };
+                RequestParameters {
+                    ciphertext_sha256: ciphertext_sha256.as_deref(),
+                    declared_use: draft.declared_use,
+                    ..parameters
+                }
+            }),
+            response_elements: (),
+            additional_event_data: ActivityEventData {
+                outcome: end.map_or(Outcome::Failed, |end| end.outcome),
+                policy: draft
+                    .determining_policies
+                    .as_deref()
+                    .map(|determining_policies| PolicyData { determining_policies }),
+                data_key: draft.data_key.as_ref(),
+            },
+            request_id: self.request_id,
+            event_id: Uuid::new_v4(),
+            read_only: true,
+            resources: draft.key_arn.iter().map(Into::into).collect(),
+            event_type: "ActivityLog",
+            management_event: false,
+            recipient_account_id: &self.audit.caller.account_id,
+            event_category: "ActivityAuditLog",
+        };
+        record.append_to(lines);
+    }
+}
+
+impl Drop for AuditScope {
+    fn drop(&mut self) {
+        if self.written {
+            return;
+        }
+        // The caller's own timer runs ahead of ours by the way of the request: a call that is gone within that time of
+        // its deadline ended by the deadline.
+        let now = self.audit.clock.instant();
+        let error = match self.until {
+            Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => BrokerError::DeadlineExceeded,
+            _ => BrokerError::Cancelled,
+        };
+        self.notes.refused(&error);
+        drop(self.write());
+    }
+}
+
+/// What the layers inside the scope learn about the call.
+#[derive(Clone)]
+pub struct Notes(Arc<Mutex<Draft>>);
+
+#[derive(Default)]
+struct Draft {
+    asked: Option<Asked>,
+    declared_use: Option<DeclaredUse>,
+    determining_policies: Option<Vec<String>>,
+    key_arn: Option<KeyArn>,
+    data_key: Option<DataKeyData>,
+    kms_records: Option<UnwrittenRecords>,
+    end: Option<End>,
+}
+
+struct End {
+    outcome: Outcome,
+    error: Option<(String, String)>,
+}
+
+impl Notes {
+    /// The request was read.
+    pub fn asked(&self, asked: Asked, declared_use: Option<DeclaredUse>) {
+        let mut draft = self.lock();
+        draft.asked = Some(asked);
+        draft.declared_use = declared_use;
+    }
+
+    /// Policy was asked.
+    pub fn decided(&self, determining_policies: Vec<String>) {
+        self.lock().determining_policies = Some(determining_policies);
+    }
+
+    /// KMS was asked: its records are to be committed with this call's.
+    pub fn kms_answered(&self, records: UnwrittenRecords, data_key: DataKeyData, key_arn: Option<KeyArn>) {
+        let mut draft = self.lock();
+        draft.kms_records = Some(records);
+        draft.data_key = Some(data_key);
+        draft.key_arn = key_arn;
+    }
+
+    /// The call is answered.
+    pub fn allowed(&self) {
+        self.lock().end = Some(End { outcome: Outcome::Allowed, error: None });
+    }
+
+    /// The call is refused or failed.
+    pub fn refused(&self, error: &BrokerError) {
+        let refusal = error.refusal();
+        let message = match error {
+            BrokerError::Kms(kms) => kms.message.clone().unwrap_or_default(),
+            _ => refusal.message.into_owned(),
+        };
+        self.lock().end =
+            Some(End { outcome: refusal.outcome, error: Some((refusal.error_code.to_owned(), message)) });
+    }
+
+    /// Whether the end of the call is known.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.lock().end.is_some()
+    }
+
+    /// The requestID of KMS's answer, if there is one.
+    #[must_use]
+    pub fn kms_request_id(&self) -> Option<String> {
+        self.lock().data_key.as_ref()?.kms_request_id.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Draft> {
+        // A panic while noting leaves nothing half done that matters: the record is still to be written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name of a ciphertext in records: records never hold the ciphertext itself.
+fn ciphertext_sha256(asked: &Asked) -> Option<String> {
+    let Asked::Decrypt(request) = asked else { return None };
+    Some(Sha256::digest(request.ciphertext.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The way of a request over a unix socket, and a slow machine's share.
+const DEADLINE_SLACK: std::time::Duration = std::time::Duration::from_millis(20);

@@ -1,0 +1,452 @@
+//! The two record profiles of the trail, in the shape and field order of genuine CloudTrail records
+//! (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html>).
+//!
+//! A **KMS record** says of a call to KMS what CloudTrail itself will say. An **activity record** says what a workload
+//! asked of the broker and how that ended. Plaintext, ciphertext and attestation documents have no field here.
+
+use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use uuid::Uuid;
+
+use crate::error::Outcome;
+use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
+
+/// Adds a record to `lines` as one line of compact JSON.
+fn append_line(lines: &mut Vec<u8>, record: &impl Serialize) {
+    lines.reserve(TYPICAL_RECORD_BYTES);
+    serde_json::to_writer(&mut *lines, record).expect("records have string keys and go to memory: nothing can fail");
+    lines.push(b'\n');
+}
+
+/// What CloudTrail will say about a call that KMS answered.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KmsRecord<'a> {
+    event_version: &'static str,
+    /// The broker's AWS principal.
+    pub user_identity: AwsIdentity<'a>,
+    /// When KMS answered.
+    #[serde(serialize_with = "cloudtrail_time")]
+    pub event_time: OffsetDateTime,
+    event_source: &'static str,
+    /// The KMS operation.
+    pub event_name: Action,
+    /// The region of the KMS endpoint.
+    pub aws_region: &'a str,
+    /// The broker host's address as it is on the way to KMS.
+    #[serde(rename = "sourceIPAddress")]
+    pub source_ip_address: &'a str,
+    /// The `User-Agent` the AWS SDK sent.
+    #[serde(serialize_with = "short_text")]
+    pub user_agent: &'a str,
+    /// KMS's error, if it answered with one.
+    #[serde(flatten)]
+    pub error: Option<RecordedError<'a>>,
+    /// What was asked.
+    pub request_parameters: Option<RequestParameters<'a>>,
+    response_elements: (),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The key material that KMS used.
+    pub additional_event_data: Option<KmsEventData<'a>>,
+    /// `x-amzn-RequestId` of the answer.
+    #[serde(rename = "requestID")]
+    pub request_id: &'a str,
+    /// The broker's own id of this record.
+    #[serde(rename = "eventID")]
+    pub event_id: Uuid,
+    read_only: bool,
+    /// The key; none on AccessDenied, empty where no key is involved or KMS did not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Vec<Resource<'a>>>,
+    event_type: &'static str,
+    management_event: bool,
+    /// The broker's account.
+    pub recipient_account_id: &'a str,
+    event_category: &'static str,
+}
+
+impl<'a> KmsRecord<'a> {
+    /// A record with everything that is the same for all KMS records.
+    #[must_use]
+    pub fn new(
+        identity: AwsIdentity<'a>,
+        event_time: OffsetDateTime,
+        event_name: Action,
+        aws_region: &'a str,
+        request_id: &'a str,
+    ) -> Self {
+        let recipient_account_id = identity.account_id;
+        Self {
+            event_version: EVENT_VERSION,
+            user_identity: identity,
+            event_time,
+            event_source: "kms.amazonaws.com",
+            event_name,
+            aws_region,
+            source_ip_address: "",
+            user_agent: "",
+            error: None,
+            request_parameters: None,
+            response_elements: (),
+            additional_event_data: None,
+            request_id,
+            event_id: Uuid::new_v4(),
+            read_only: true,
+            resources: None,
+            event_type: "AwsApiCall",
+            management_event: true,
+            recipient_account_id,
+            event_category: "Management",
+        }
+    }
+
+    /// Adds the record to `lines` as one line of compact JSON.
+    pub fn append_to(&self, lines: &mut Vec<u8>) {
+        append_line(lines, self);
+    }
+}
+
+/// What a workload asked of the broker, and how that ended.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivityRecord<'a> {
+    /// [`EVENT_VERSION`].
+    pub event_version: &'static str,
+    /// The principal.
+    pub user_identity: WorkloadIdentity<'a>,
+    /// When the call arrived.
+    #[serde(serialize_with = "cloudtrail_time")]
+    pub event_time: OffsetDateTime,
+    /// `keybroker.v1.KeyBroker`.
+    pub event_source: &'static str,
+    /// The RPC.
+    pub event_name: Action,
+    /// The region of the broker's KMS.
+    pub aws_region: &'a str,
+    /// The peer's address, or `unix`.
+    #[serde(rename = "sourceIPAddress")]
+    pub source_ip_address: &'a str,
+    /// The client's `user-agent`.
+    #[serde(serialize_with = "short_text")]
+    pub user_agent: &'a str,
+    /// Why there was no answer.
+    #[serde(flatten)]
+    pub error: Option<RecordedError<'a>>,
+    /// What was asked; null if it could not be read.
+    pub request_parameters: Option<RequestParameters<'a>>,
+    /// Always null: answers are secret.
+    pub response_elements: (),
+    /// The outcome and where the answer came from.
+    pub additional_event_data: ActivityEventData<'a>,
+    /// The broker's own id of the call, which the caller saw as `x-request-id`.
+    #[serde(rename = "requestID")]
+    pub request_id: Uuid,
+    /// The id of this record.
+    #[serde(rename = "eventID")]
+    pub event_id: Uuid,
+    /// Always true: nothing at KMS changes.
+    pub read_only: bool,
+    /// The KMS key, where it is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Resource<'a>>,
+    /// `ActivityLog`.
+    pub event_type: &'static str,
+    /// Always false.
+    pub management_event: bool,
+    /// The broker's account.
+    pub recipient_account_id: &'a str,
+    /// `ActivityAuditLog`.
+    pub event_category: &'static str,
+}
+
+impl ActivityRecord<'_> {
+    /// Adds the record to `lines` as one line of compact JSON.
+    pub fn append_to(&self, lines: &mut Vec<u8>) {
+        append_line(lines, self);
+    }
+}
+
+/// What workloads ask for, named as the KMS operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Action {
+    /// A data key.
+    GenerateDataKey,
+    /// A data key in encrypted form only.
+    GenerateDataKeyWithoutPlaintext,
+    /// A decrypt.
+    Decrypt,
+    /// Random bytes.
+    GenerateRandom,
+    /// What KMS knows about a key.
+    DescribeKey,
+}
+
+impl Action {
+    /// Every action, in the order of the contract.
+    pub const ALL: [Self; 5] = [
+        Self::GenerateDataKey,
+        Self::GenerateDataKeyWithoutPlaintext,
+        Self::Decrypt,
+        Self::GenerateRandom,
+        Self::DescribeKey,
+    ];
+
+    /// The KMS operation's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GenerateDataKey => "GenerateDataKey",
+            Self::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
+            Self::Decrypt => "Decrypt",
+            Self::GenerateRandom => "GenerateRandom",
+            Self::DescribeKey => "DescribeKey",
+        }
+    }
+}
+
+/// `userIdentity` of a KMS record.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsIdentity<'a> {
+    /// `AssumedRole`, `IAMUser`, `Root` or `FederatedUser`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// STS's `UserId`.
+    pub principal_id: &'a str,
+    /// STS's `Arn`.
+    pub arn: &'a str,
+    /// The account: 12 digits.
+    pub account_id: &'a str,
+    /// The access key that signed the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<&'a str>,
+    /// The user's name; none for a role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<&'a str>,
+    /// Where a role's session comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_context: Option<SessionContext<'a>>,
+}
+
+/// `sessionContext` of an assumed role: what its ARN tells. STS does not tell when the session began, nor the role's
+/// path, so these are left out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionContext<'a> {
+    /// The role.
+    pub session_issuer: SessionIssuer<'a>,
+}
+
+/// The role behind a session.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionIssuer<'a> {
+    /// `Role`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The role's unique id.
+    pub principal_id: &'a str,
+    /// The account.
+    pub account_id: &'a str,
+    /// The role's name.
+    pub user_name: &'a str,
+}
+
+/// `userIdentity` of an activity record.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadIdentity<'a> {
+    /// `UnixWorkload` or `Unknown`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The principal as policy names it.
+    pub principal_id: &'a str,
+    /// What the connection told.
+    pub details: PeerDetails,
+}
+
+/// What the connection told about the caller.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PeerDetails {
+    /// `unix` or `tcp`.
+    pub transport: &'static str,
+    /// The caller's user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The caller's group id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// The caller's process id, where it is visible from the broker's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+}
+
+/// `errorCode` and `errorMessage`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedError<'a> {
+    /// CloudTrail's name of the error.
+    #[serde(serialize_with = "short_text")]
+    pub error_code: &'a str,
+    /// What KMS or the broker said.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "short_text")]
+    pub error_message: &'a str,
+}
+
+/// `requestParameters`, as the KMS operation's.
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestParameters<'a> {
+    /// `SYMMETRIC_DEFAULT` on Decrypt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_algorithm: Option<&'static str>,
+    /// The key as the caller wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<&'a KeyId>,
+    /// `AES_256` or `AES_128`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<&'static str>,
+    /// The number of bytes, if no key spec was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number_of_bytes: Option<u16>,
+    /// The encryption context, if there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_context: Option<&'a EncryptionContext>,
+    /// Activity records only: the ciphertext's name, its SHA-256 in hex.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "ciphertextBlobSHA256")]
+    pub ciphertext_sha256: Option<&'a str>,
+    /// Activity records only: what the caller declared.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "use")]
+    pub declared_use: Option<DeclaredUse>,
+}
+
+impl RequestParameters<'_> {
+    /// With a data key's length in the field that KMS would have it in.
+    #[must_use]
+    pub fn with_length(mut self, length: DataKeyLength) -> Self {
+        match length {
+            DataKeyLength::Aes256 => self.key_spec = Some("AES_256"),
+            DataKeyLength::Aes128 => self.key_spec = Some("AES_128"),
+            DataKeyLength::Bytes(n) => self.number_of_bytes = Some(n.get()),
+        }
+        self
+    }
+}
+
+/// What a caller declared it would encrypt with one draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DeclaredUse {
+    /// At least 1.
+    pub messages: u64,
+    /// 0 is not declared.
+    pub bytes: u64,
+}
+
+/// `additionalEventData` of a KMS record.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KmsEventData<'a> {
+    /// The key material that KMS used.
+    pub key_material_id: &'a str,
+}
+
+/// `additionalEventData` of an activity record.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivityEventData<'a> {
+    /// How the call ended.
+    pub outcome: Outcome,
+    /// What policy said, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyData<'a>>,
+    /// Where the answer came from, if KMS or the cache was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_key: Option<&'a DataKeyData>,
+}
+
+/// The policies that decided.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyData<'a> {
+    /// Their ids; empty when no policy permits.
+    pub determining_policies: &'a [String],
+}
+
+/// Where an answer came from, and how far its data key has been used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataKeyData {
+    /// `KMS` or `CACHE`.
+    pub served_from: &'static str,
+    /// The requestID of the KMS call behind the answer.
+    #[serde(rename = "kmsRequestID", skip_serializing_if = "Option::is_none")]
+    pub kms_request_id: Option<String>,
+    /// The eventID of that call's KMS record.
+    #[serde(rename = "kmsEventID", skip_serializing_if = "Option::is_none")]
+    pub kms_event_id: Option<Uuid>,
+    /// When KMS answered.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_time")]
+    pub minted_at: Option<OffsetDateTime>,
+    /// The messages charged so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_used: Option<u64>,
+    /// The messages allowed in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_limit: Option<u64>,
+    /// The declared bytes charged so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_used: Option<u64>,
+    /// The declared bytes allowed in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_limit: Option<u64>,
+}
+
+/// One of `resources`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource<'a> {
+    account_id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(rename = "ARN")]
+    arn: &'a KeyArn,
+}
+
+impl<'a> From<&'a KeyArn> for Resource<'a> {
+    fn from(arn: &'a KeyArn) -> Self {
+        Self { account_id: arn.account_id(), kind: "AWS::KMS::Key", arn }
+    }
+}
+
+fn cloudtrail_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = at.format(CLOUDTRAIL_TIME).map_err(serde::ser::Error::custom)?;
+    serializer.serialize_str(&text)
+}
+
+fn optional_time<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => cloudtrail_time(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// CloudTrail's limit for userAgent, errorCode and errorMessage: longer text is cut, the record is kept.
+fn short_text<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut end = text.len().min(MAX_SHORT_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    serializer.serialize_str(&text[..end])
+}
+
+/// The record version that today's readers meet.
+pub const EVENT_VERSION: &str = "1.11";
+/// `YYYY-MM-DDTHH:MM:SSZ`, without fraction.
+const CLOUDTRAIL_TIME: &[BorrowedFormatItem<'_>] =
+    format_description!(version = 2, "[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+/// CloudTrail: userAgent, errorCode and errorMessage are 1 KB at most.
+const MAX_SHORT_TEXT_BYTES: usize = 1_024;
+/// Most records are between 0.8 and 1.2 KB.
+const TYPICAL_RECORD_BYTES: usize = 1_280;

@@ -1,0 +1,139 @@
+//! The command line.
+
+mod call;
+mod check;
+#[cfg(feature = "dev")]
+mod dev;
+mod health;
+mod serve;
+mod target;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+/// Data keys and decrypts from AWS KMS for local workloads, with an audit record of every use.
+///
+/// key-broker runs beside a workload and is the only process there that holds AWS KMS credentials. Workloads ask it over
+/// gRPC, through a unix socket. Every call leaves a record before its reply does.
+#[derive(Debug, Parser)]
+#[command(
+    name = "key-broker",
+    version,
+    max_term_width = 100,
+    after_help = "New here? `key-broker dev` runs everything on this machine, with no AWS account.\n\
+                  Log lines go to stderr; KEY_BROKER_LOG=debug shows more of them."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar
+    ///
+    /// Runs until SIGTERM or SIGINT. Then it takes no new calls, finishes those in flight, and exits with 0. AWS credentials
+    /// come from the AWS SDK's default chain: environment, profile, IRSA, EKS Pod Identity, ECS, IMDS.
+    Serve(ConfigArgument),
+
+    /// Run everything on this machine, with no AWS account
+    ///
+    /// Starts a KMS emulator on loopback and a broker before it, and writes into DIR: broker.sock, journal/ (the records),
+    /// kms/ (the emulator's keys), policy.cedar, key-broker.toml (the configuration in use) and dev.json (addresses and
+    /// keys). The keys stay from run to run.
+    #[cfg(feature = "dev")]
+    Dev(dev::Arguments),
+
+    /// Call a broker, as a client for people
+    ///
+    /// Prints the reply as JSON; bytes are base64. A data key's plaintext is printed too: mind your terminal's memory.
+    #[command(after_help = "Example:\n  key-broker call generate-data-key --key-id alias/dev --context tenant=acme")]
+    Call(call::Arguments),
+
+    /// Check a configuration, its policy and the broker's AWS credentials
+    ///
+    /// Changes nothing: KMS is asked with DryRun. Exits with 0 if all is well, 64 if the configuration is wrong, else 1.
+    Check(check::Arguments),
+
+    /// Ask a broker whether it serves, for exec probes
+    ///
+    /// Exits with 0 if it does, else with 1.
+    Health(health::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+/// Runs a command to its end.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(arguments) => serve::run(&arguments.config),
+        #[cfg(feature = "dev")]
+        Command::Dev(arguments) => dev::run(&arguments),
+        Command::Call(arguments) => call::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
+    }
+}
+
+fn fail(error: impl Display) -> ExitCode {
+    eprintln!("key-broker: {error}");
+    ExitCode::FAILURE
+}
+
+/// sysexits(3): `EX_USAGE`.
+fn wrong_configuration(error: impl Display) -> ExitCode {
+    eprintln!("key-broker: {error}");
+    ExitCode::from(64)
+}
+
+/// Runs `work` on a runtime of `threads` threads.
+fn block_on(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
+    let mut builder = match threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        n => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(n);
+            builder
+        }
+    };
+    match builder.enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => fail(format!("cannot start the runtime: {error}")),
+    }
+}
+
+/// Cancelled by the first SIGTERM or SIGINT. The second one ends the process at once.
+fn drain_on_signal() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let drain = CancellationToken::new();
+    let token = drain.clone();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                tracing::info!("draining: calls in flight are finished, new ones refused");
+                token.cancel();
+            } else {
+                tracing::warn!("stopped by a second signal: calls in flight are cut off");
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(drain)
+}
+
+const DEFAULT_CONFIG: &str = "/etc/key-broker/key-broker.toml";

@@ -1,0 +1,413 @@
+//! Configuration: one TOML file, read into [`ConfigFile`] as people write it, then checked into [`Config`], whose values
+//! cannot be wrong. A mistake names its key.
+
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::audit::journal::{Durability, JournalConfig};
+use crate::kms::aws::AwsSettings;
+use crate::policy::Policy;
+use crate::transport::unix::UnixAddress;
+
+/// Everything `serve` needs, checked.
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// How to reach KMS.
+    pub kms: AwsSettings,
+    /// Who may do what.
+    pub policy: Policy,
+    /// Where records go.
+    pub journal: JournalConfig,
+    /// Bounds.
+    pub limits: Limits,
+    /// Threads that serve calls.
+    pub worker_threads: usize,
+}
+
+/// Where to listen: at least one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The unix socket.
+    pub unix: Option<UnixAddress>,
+    /// Plaintext TCP on loopback.
+    pub insecure_tcp: Option<SocketAddr>,
+}
+
+/// Bounds of the whole broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls at a time.
+    pub calls_in_flight: usize,
+    /// Connections at a time.
+    pub connections: usize,
+    /// The deadline of a call that has none.
+    pub default_deadline: Duration,
+    /// Calls with less time are refused at once.
+    pub deadline_floor: Duration,
+    /// How long calls in flight may take to end after SIGTERM.
+    pub drain: Duration,
+}
+
+/// A mistake in the configuration: where, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and checks the file, and the policy it names.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("{}: {error}: give the file with --config", path.display())))?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks `text`, the contents of the file at `path`. Relative paths in it start at that file's directory.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: ConfigFile = toml::from_str(text).map_err(|error| mistake_in(text, path, &error))?;
+        let base = path.parent().unwrap_or_else(|| Path::new("."));
+        file.check(base).map_err(|mistake| ConfigError(format!("{}: {mistake}", path.display())))
+    }
+}
+
+/// The file as people write it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    listen: ListenSection,
+    kms: KmsSection,
+    policy: PolicySection,
+    audit: AuditSection,
+    #[serde(default)]
+    limits: LimitsSection,
+    #[serde(default)]
+    runtime: RuntimeSection,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenSection {
+    unix: Option<UnixSection>,
+    insecure_tcp: Option<SocketAddr>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnixSection {
+    path: PathBuf,
+    #[serde(default = "default_mode")]
+    mode: String,
+    group: Option<Group>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Group {
+    Id(u32),
+    Name(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KmsSection {
+    region: String,
+    endpoint_url: Option<String>,
+    sts_endpoint_url: Option<String>,
+    #[serde(default = "default_connect_timeout_ms")]
+    connect_timeout_ms: u64,
+    #[serde(default = "default_attempt_timeout_ms")]
+    attempt_timeout_ms: u64,
+    #[serde(default = "default_max_attempts")]
+    max_attempts: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicySection {
+    file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditSection {
+    journal_dir: PathBuf,
+    #[serde(default)]
+    commit: Durability,
+    #[serde(default = "default_commit_wait_ms")]
+    commit_wait_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsSection {
+    calls_in_flight: usize,
+    connections: usize,
+    default_deadline_ms: u64,
+    deadline_floor_ms: u64,
+    drain_seconds: u64,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            // A call holds some 20 KB: 1,024 of them stay under 32 MB.
+            calls_in_flight: 1_024,
+            // A connection per local process and some; each costs a file descriptor and its HTTP/2 windows.
+            connections: 512,
+            // KMS answers in tens of milliseconds; ten seconds cover three attempts with their back-off.
+            default_deadline_ms: 10_000,
+            // Less than a commit to disk takes.
+            deadline_floor_ms: 1,
+            // Kubernetes kills 30 s after SIGTERM.
+            drain_seconds: 25,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RuntimeSection {
+    worker_threads: usize,
+}
+
+impl Default for RuntimeSection {
+    fn default() -> Self {
+        // Measured: on two cores that the callers share, one thread serves more than two (docs/performance.md).
+        Self { worker_threads: 1 }
+    }
+}
+
+fn default_mode() -> String {
+    // Owner and group may connect.
+    "0660".into()
+}
+
+const fn default_connect_timeout_ms() -> u64 {
+    1_000
+}
+
+const fn default_attempt_timeout_ms() -> u64 {
+    3_000
+}
+
+const fn default_max_attempts() -> u32 {
+    // The SDK's own default in standard mode.
+    3
+}
+
+const fn default_commit_wait_ms() -> u64 {
+    2_000
+}
+
+impl ConfigFile {
+    fn check(self, base: &Path) -> Result<Config, String> {
+        let listen = self.listen.check(base)?;
+        let kms = self.kms.check()?;
+        let policy = self.policy.check(base)?;
+        let journal = self.audit.check(base)?;
+        let limits = self.limits.check()?;
+        let worker_threads = within("runtime.worker_threads", self.runtime.worker_threads, 1, 64)?;
+        Ok(Config { listen, kms, policy, journal, limits, worker_threads })
+    }
+}
+
+impl ListenSection {
+    fn check(self, base: &Path) -> Result<Listen, String> {
+        if self.unix.is_none() && self.insecure_tcp.is_none() {
+            return Err("listen: nowhere to listen: set listen.unix.path".into());
+        }
+        if let Some(address) = self.insecure_tcp
+            && !address.ip().is_loopback()
+        {
+            return Err(format!(
+                "listen.insecure_tcp: {address} is not a loopback address: plaintext never leaves this machine"
+            ));
+        }
+        let unix = self.unix.map(|section| section.check(base)).transpose()?;
+        Ok(Listen { unix, insecure_tcp: self.insecure_tcp })
+    }
+}
+
+impl UnixSection {
+    fn check(self, base: &Path) -> Result<UnixAddress, String> {
+        let mode = u32::from_str_radix(&self.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
+            format!("listen.unix.mode: {:?} is not an octal mode such as \"0660\"", self.mode)
+        })?;
+        let gid = match self.group {
+            None => None,
+            Some(Group::Id(gid)) => Some(gid),
+            Some(Group::Name(name)) => Some(gid_of(&name)?),
+        };
+        let path = base.join(self.path);
+        // unix(7): sun_path has 108 bytes with its terminator; binding adds a dot and the process id for a moment.
+        if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+            return Err(format!(
+                "listen.unix.path: {} has more than {MAX_SOCKET_PATH_BYTES} bytes: choose a shorter path",
+                path.display()
+            ));
+        }
+        Ok(UnixAddress { path, mode, gid })
+    }
+}
+
+impl KmsSection {
+    fn check(self) -> Result<AwsSettings, String> {
+        let parts = self.region.split('-').count();
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if parts < 3 || !self.region.bytes().all(plain) || !self.region.ends_with(|c: char| c.is_ascii_digit()) {
+            return Err(format!("kms.region: {:?} is not a region such as \"us-west-2\"", self.region));
+        }
+        let endpoint_url = checked_url("kms.endpoint_url", self.endpoint_url)?;
+        let sts_endpoint_url = checked_url("kms.sts_endpoint_url", self.sts_endpoint_url)?;
+        Ok(AwsSettings {
+            region: self.region,
+            endpoint_url,
+            sts_endpoint_url,
+            connect_timeout: milliseconds("kms.connect_timeout_ms", self.connect_timeout_ms)?,
+            attempt_timeout: milliseconds("kms.attempt_timeout_ms", self.attempt_timeout_ms)?,
+            max_attempts: within("kms.max_attempts", self.max_attempts, 1, 10)?,
+        })
+    }
+}
+
+impl PolicySection {
+    fn check(self, base: &Path) -> Result<Policy, String> {
+        let path = base.join(self.file);
+        let text = fs::read_to_string(&path).map_err(|error| format!("policy.file: {}: {error}", path.display()))?;
+        Policy::parse(&text).map_err(|error| format!("policy.file: {}: {error}", path.display()))
+    }
+}
+
+impl AuditSection {
+    fn check(self, base: &Path) -> Result<JournalConfig, String> {
+        Ok(JournalConfig {
+            dir: base.join(self.journal_dir),
+            commit: self.commit,
+            wait: milliseconds("audit.commit_wait_ms", self.commit_wait_ms)?,
+        })
+    }
+}
+
+impl LimitsSection {
+    fn check(&self) -> Result<Limits, String> {
+        Ok(Limits {
+            calls_in_flight: within("limits.calls_in_flight", self.calls_in_flight, 1, 100_000)?,
+            connections: within("limits.connections", self.connections, 1, 100_000)?,
+            default_deadline: milliseconds("limits.default_deadline_ms", self.default_deadline_ms)?,
+            deadline_floor: Duration::from_millis(within("limits.deadline_floor_ms", self.deadline_floor_ms, 0, 1_000)?),
+            drain: Duration::from_secs(within("limits.drain_seconds", self.drain_seconds, 0, 3_600)?),
+        })
+    }
+}
+
+fn milliseconds(key: &str, value: u64) -> Result<Duration, String> {
+    within(key, value, 1, 300_000).map(Duration::from_millis)
+}
+
+fn within<T: PartialOrd + fmt::Display>(key: &str, value: T, min: T, max: T) -> Result<T, String> {
+    if value < min || value > max { Err(format!("{key}: {value} is not within {min} and {max}")) } else { Ok(value) }
+}
+
+fn checked_url(key: &str, url: Option<String>) -> Result<Option<String>, String> {
+    let Some(url) = url else { return Ok(None) };
+    match url.parse::<http::Uri>() {
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => Ok(Some(url)),
+        _ => Err(format!("{key}: {url:?} is not an http or https URL")),
+    }
+}
+
+/// The id of a group in /etc/group (group(5)); other name services are not asked.
+fn gid_of(name: &str) -> Result<u32, String> {
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let gid = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    gid.ok_or_else(|| format!("listen.unix.group: /etc/group has no group {name:?}: give its number"))
+}
+
+/// A mistake of syntax or shape, in one line: file, line, key, what is wrong.
+fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
+    let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+    let place = line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
+    ConfigError(format!("{place}: {}", error.message().lines().collect::<Vec<_>>().join(" ")))
+}
+
+/// unix(7): 108 bytes with the terminating zero, less `.` and a process id of up to seven digits.
+const MAX_SOCKET_PATH_BYTES: usize = 99;
+
+#[cfg(test)]
+mod tests {
+    //! A good file becomes values; every mistake is one line that names its key or line.
+
+    use super::*;
+
+    const GOOD: &str = r#"
+[listen]
+unix = { path = "broker.sock" }
+[kms]
+region = "us-west-2"
+[policy]
+file = "policy.cedar"
+[audit]
+journal_dir = "journal"
+"#;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().expect("dir");
+        fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);").expect("writes");
+        let path = dir.path().join("key-broker.toml");
+        Config::parse(text, &path).map_err(|error| ConfigError(error.0.replace(dir.path().to_str().expect("text"), "DIR")))
+    }
+
+    #[test]
+    fn defaults_and_relative_paths() {
+        let config = parse(GOOD).map_err(|error| error.to_string()).expect("good");
+        let unix = config.listen.unix.expect("unix");
+        assert!(unix.path.is_absolute() && unix.path.ends_with("broker.sock"));
+        assert_eq!((unix.mode, unix.gid), (0o660, None));
+        assert_eq!(config.journal.commit, Durability::Fsync);
+        assert_eq!((config.limits.calls_in_flight, config.worker_threads, config.policy.len()), (1_024, 1, 1));
+    }
+
+    #[test]
+    fn mistakes_name_their_place() {
+        let cases = [
+            "",
+            "listen = 1",
+            &GOOD.replace("region", "regoin"),
+            &GOOD.replace("\"us-west-2\"", "\"us west\""),
+            &GOOD.replace("unix = { path = \"broker.sock\" }", ""),
+            &GOOD.replace("unix = { path = \"broker.sock\" }", "insecure_tcp = \"0.0.0.0:7890\""),
+            &GOOD.replace("unix = { path = \"broker.sock\" }", "tcp = \"127.0.0.1:7890\""),
+            &GOOD.replace("\"broker.sock\"", "\"broker.sock\", mode = \"rw\""),
+            &GOOD.replace("\"broker.sock\"", "\"broker.sock\", group = \"no-such-group\""),
+            &GOOD.replace("broker.sock", &"x".repeat(108)),
+            &GOOD.replace("policy.cedar", "missing.cedar"),
+            &GOOD.replace("\"journal\"", "\"journal\"\ncommit = \"never\""),
+            &GOOD.replace("\"journal\"", "\"journal\"\ncommit_wait_ms = 0"),
+            &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nendpoint_url = \"localhost\""),
+            &format!("{GOOD}[limits]\ncalls_in_flight = 0"),
+            &format!("{GOOD}[kms]\nregion = \"us-west-2\""),
+            &format!("{GOOD}[runtime]\nworker_threads = 65"),
+        ];
+        let mistakes: Vec<String> = cases
+            .iter()
+            .map(|text| parse(text).err().map_or_else(|| format!("accepted: {text}"), |error| error.to_string()))
+            .map(|line| line.split("/.tmp").next().unwrap_or_default().to_owned())
+            .collect();
+        insta::assert_snapshot!(mistakes.join("\n"));
+    }
+}

@@ -1,0 +1,284 @@
+//! Why a call got no answer, whose fault that is, and the one table that turns it into a gRPC code, a reason and a
+//! record. Nothing internal crosses the wire: what KMS said stays in the record.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use tonic::Code;
+
+use crate::key::Malformed;
+
+/// Why a call got no answer.
+#[derive(Debug)]
+pub enum BrokerError {
+    /// The request is not one that KMS or the broker could ever accept: the words say what to change.
+    Rejected(Cow<'static, str>),
+    /// The request is larger than the contract allows.
+    TooLarge,
+    /// The request is for something this version does not do.
+    RecipientNotSupported,
+    /// The broker's policy does not permit it.
+    Denied,
+    /// As many calls as the limit allows are in flight.
+    TooManyCalls,
+    /// KMS refused, failed or could not be reached.
+    Kms(KmsError),
+    /// The caller's deadline passed.
+    DeadlineExceeded,
+    /// The caller went away.
+    Cancelled,
+    /// The broker is about to stop.
+    Draining,
+    /// The record cannot be written, so nothing may leave.
+    JournalUnavailable,
+    /// A defect of the broker.
+    Bug,
+}
+
+impl BrokerError {
+    /// The one table: every error's code, reason, record and words.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal<'_> {
+        use Outcome::{Aborted, Denied, Failed, Rejected, Throttled};
+        let of = |code, reason, outcome, error_code, message| Refusal {
+            code,
+            reason,
+            outcome,
+            error_code,
+            message,
+            retry_after: None,
+            from_kms: false,
+        };
+        match self {
+            Self::Rejected(why) => {
+                let why = Cow::Borrowed(why.as_ref());
+                of(Code::InvalidArgument, "MALFORMED_REQUEST", Rejected, "ValidationException", why)
+            }
+            Self::TooLarge => {
+                let why = "the request is larger than 524,288 bytes: send less, or split it";
+                of(Code::InvalidArgument, "REQUEST_TOO_LARGE", Rejected, "ValidationException", why.into())
+            }
+            Self::RecipientNotSupported => {
+                let why = "this version of key-broker does not take a recipient: call without it, or wait for the release \
+                           that verifies attestation documents";
+                of(Code::Unimplemented, "RECIPIENT_NOT_SUPPORTED", Rejected, "UnsupportedOperationException", why.into())
+            }
+            Self::Denied => {
+                let why = "the broker's policy does not permit this principal this action on this key, or there is no such \
+                           key: ask the broker's operator for a permit";
+                of(Code::PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied", why.into())
+            }
+            Self::TooManyCalls => {
+                let why = "as many calls as the broker's limit allows are in flight: retry after the given delay";
+                of(Code::ResourceExhausted, "TOO_MANY_CALLS", Throttled, "ThrottlingException", why.into())
+                    .retry(SOON)
+            }
+            Self::Kms(error) => error.refusal(),
+            Self::DeadlineExceeded => {
+                let why = "the call's deadline passed: give it more time, or find what is slow in the broker's trail";
+                of(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", Failed, "DeadlineExceeded", why.into())
+            }
+            Self::Cancelled => {
+                of(Code::Cancelled, "CANCELLED", Aborted, "RequestCancelled", "the caller went away".into())
+            }
+            Self::Draining => {
+                let why = "the broker is about to stop: retry after the given delay";
+                of(Code::Unavailable, "DRAINING", Failed, "ServiceUnavailable", why.into()).retry(LATER)
+            }
+            Self::JournalUnavailable => {
+                let why = "the broker cannot write its audit journal, so it hands nothing out: ask its operator to look \
+                           at the journal's disk";
+                of(Code::Unavailable, "JOURNAL_UNAVAILABLE", Failed, "ServiceUnavailable", why.into()).retry(LATER)
+            }
+            Self::Bug => {
+                let why = "a defect of key-broker: please report it with the x-request-id of this reply";
+                of(Code::Internal, "INTERNAL", Failed, "InternalFailure", why.into())
+            }
+        }
+    }
+}
+
+impl From<Malformed> for BrokerError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Rejected(malformed.0.into())
+    }
+}
+
+impl From<KmsError> for BrokerError {
+    fn from(error: KmsError) -> Self {
+        Self::Kms(error)
+    }
+}
+
+/// An error as the caller and the record see it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal<'a> {
+    /// The gRPC code.
+    pub code: Code,
+    /// `ErrorInfo.reason`.
+    pub reason: &'static str,
+    /// The record's outcome.
+    pub outcome: Outcome,
+    /// The record's errorCode, in CloudTrail's vocabulary.
+    pub error_code: &'a str,
+    /// Words for the caller, with what to do next.
+    pub message: Cow<'a, str>,
+    /// When trying again may help.
+    pub retry_after: Option<Duration>,
+    /// Whether KMS said so itself.
+    pub from_kms: bool,
+}
+
+impl Refusal<'_> {
+    fn retry(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+}
+
+/// How a call ended, in the words of the activity record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub enum Outcome {
+    /// Answered.
+    Allowed,
+    /// Policy said no.
+    Denied,
+    /// The request was malformed.
+    Rejected,
+    /// There were too many.
+    Throttled,
+    /// KMS or the broker could not.
+    Failed,
+    /// The caller went away.
+    Aborted,
+}
+
+/// What went wrong between the broker and KMS.
+#[derive(Debug)]
+pub struct KmsError {
+    /// The kind, which decides what the caller sees.
+    pub kind: KmsErrorKind,
+    /// KMS's own name of the error (`DisabledException`), or the broker's where KMS did not answer.
+    pub code: String,
+    /// KMS's own words: for record and log, never for the caller.
+    pub message: Option<String>,
+    /// The requestID of the answer; none where KMS did not answer.
+    pub request_id: Option<String>,
+}
+
+/// The kinds of KMS errors that callers and operators must tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KmsErrorKind {
+    /// KMS refuses the broker's own credentials.
+    AccessDenied,
+    /// No such key.
+    NotFound,
+    /// The key is disabled.
+    Disabled,
+    /// The key is in a state that does not allow it, such as pending deletion.
+    InvalidState,
+    /// The key is for something else, such as signing.
+    InvalidKeyUsage,
+    /// The ciphertext was altered, or the encryption context is another.
+    InvalidCiphertext,
+    /// The ciphertext belongs to another key.
+    IncorrectKey,
+    /// A grant token is not valid.
+    InvalidGrantToken,
+    /// KMS finds the request malformed.
+    Validation,
+    /// Too many requests.
+    Throttled,
+    /// KMS failed, could not be reached, or gave an answer that makes no sense.
+    Unavailable,
+}
+
+impl KmsError {
+    fn refusal(&self) -> Refusal<'_> {
+        use KmsErrorKind as Kind;
+        use Outcome::{Failed, Rejected, Throttled};
+        let (code, reason, outcome, message) = match self.kind {
+            Kind::AccessDenied => (
+                Code::FailedPrecondition,
+                "KMS_ACCESS_DENIED",
+                Failed,
+                "AWS KMS refuses the broker's own credentials: ask the broker's operator to check its IAM and key policy",
+            ),
+            Kind::NotFound => (
+                Code::NotFound,
+                "KEY_NOT_FOUND",
+                Failed,
+                "AWS KMS has no such key: check key_id, account and region",
+            ),
+            Kind::Disabled => {
+                (Code::FailedPrecondition, "KEY_DISABLED", Failed, "the KMS key is disabled: enable it or use another")
+            }
+            Kind::InvalidState => (
+                Code::FailedPrecondition,
+                "KEY_INVALID_STATE",
+                Failed,
+                "the KMS key's state does not allow this (pending deletion or import, or unavailable): see DescribeKey",
+            ),
+            Kind::InvalidKeyUsage => (
+                Code::FailedPrecondition,
+                "KEY_INVALID_USAGE",
+                Failed,
+                "the KMS key is for another use: give a symmetric encryption key",
+            ),
+            Kind::InvalidCiphertext => (
+                Code::InvalidArgument,
+                "INVALID_CIPHERTEXT",
+                Rejected,
+                "the ciphertext was altered, or the encryption context is not the one of encryption: send both exactly as \
+                 they were",
+            ),
+            Kind::IncorrectKey => (
+                Code::InvalidArgument,
+                "INCORRECT_KEY",
+                Rejected,
+                "key_id is not the key that encrypted this ciphertext: name that key",
+            ),
+            Kind::InvalidGrantToken => {
+                (Code::InvalidArgument, "INVALID_GRANT_TOKEN", Rejected, "a grant token is not valid: leave it out or renew it")
+            }
+            Kind::Validation => (
+                Code::InvalidArgument,
+                "KMS_VALIDATION",
+                Rejected,
+                "AWS KMS finds the request malformed: check key_id and sizes",
+            ),
+            Kind::Throttled => (
+                Code::ResourceExhausted,
+                "KMS_THROTTLED",
+                Throttled,
+                "AWS KMS throttles this account: retry after the given delay",
+            ),
+            Kind::Unavailable => (
+                Code::Unavailable,
+                "KMS_UNAVAILABLE",
+                Failed,
+                "AWS KMS cannot be reached or failed: retry after the given delay",
+            ),
+        };
+        Refusal {
+            code,
+            reason,
+            outcome,
+            error_code: cloudtrail_error_code(&self.code),
+            message: message.into(),
+            retry_after: matches!(self.kind, Kind::Throttled | Kind::Unavailable).then_some(LATER),
+            from_kms: self.request_id.is_some(),
+        }
+    }
+}
+
+/// CloudTrail's spelling of a KMS error's name (3-audit: `AccessDenied`, not the API's `AccessDeniedException`).
+#[must_use]
+pub fn cloudtrail_error_code(code: &str) -> &str {
+    if code == "AccessDeniedException" { "AccessDenied" } else { code }
+}
+
+/// A slot is free again within a few calls.
+const SOON: Duration = Duration::from_millis(100);
+/// Long enough for a KMS quota's second, a restart or a disk to recover.
+const LATER: Duration = Duration::from_secs(1);

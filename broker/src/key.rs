@@ -1,0 +1,357 @@
+//! What callers ask about: KMS keys, data-key lengths, ciphertexts and encryption contexts, in types that hold only
+//! what KMS could accept. The limits are those of the AWS KMS API reference.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+/// A KMS key as the caller wrote it: key id, key ARN, alias name or alias ARN.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct KeyId(Arc<str>);
+
+impl KeyId {
+    /// Checks the form that KMS documents for `KeyId`
+    /// (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>).
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if text.is_empty() {
+            return Err(Malformed("key_id is empty: give a key id, key ARN, alias name (alias/…) or alias ARN".into()));
+        }
+        if text.len() > MAX_KEY_ID_BYTES {
+            return Err(Malformed(format!("key_id has {} bytes; KMS takes at most {MAX_KEY_ID_BYTES}", text.len())));
+        }
+        let valid = match text.split_once(':') {
+            Some(("arn", rest)) => is_kms_arn(rest),
+            Some(_) => false,
+            None => is_resource(text.strip_prefix("alias/").map_or(("key", text), |name| ("alias", name))),
+        };
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(Malformed(
+                "key_id is none of: key id, key ARN (arn:aws:kms:REGION:ACCOUNT:key/ID), alias name (alias/NAME), alias \
+                 ARN"
+                    .into(),
+            ))
+        }
+    }
+
+    /// The key as the caller wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether an answer for `arn` can be the answer for this key: an alias may mean any.
+    #[must_use]
+    pub fn may_be(&self, arn: &KeyArn) -> bool {
+        if self.0.starts_with("alias/") || self.0.contains(":alias/") {
+            return true;
+        }
+        if self.0.starts_with("arn:") { *self.0 == *arn.0 } else { arn.0.rsplit('/').next() == Some(&*self.0) }
+    }
+
+    /// The key's ARN where the id alone tells it: a key ARN as it is, a key id in the caller's own account and region.
+    #[must_use]
+    pub fn key_arn(&self, region: &str, account_id: &str) -> Option<KeyArn> {
+        if self.0.starts_with("arn:") {
+            return KeyArn::parse(&self.0);
+        }
+        if self.0.starts_with("alias/") {
+            return None;
+        }
+        KeyArn::parse(&format!("arn:{}:kms:{region}:{account_id}:key/{}", partition_of(region), self.0))
+    }
+}
+
+/// The ARN of a KMS key (never of an alias).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct KeyArn(Arc<str>);
+
+impl KeyArn {
+    /// Reads `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("arn:")?;
+        (text.contains(":key/") && is_kms_arn(rest)).then(|| Self(text.into()))
+    }
+
+    /// The first key ARN that stands in a sentence: KMS names the key in the messages of its errors.
+    #[must_use]
+    pub fn find_in(message: &str) -> Option<Self> {
+        message.match_indices("arn:").find_map(|(at, _)| {
+            let text = &message[at..];
+            let end = text
+                .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '-')))
+                .unwrap_or(text.len());
+            Self::parse(&text[..end])
+        })
+    }
+
+    /// The ARN.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The account that owns the key: 12 digits.
+    #[must_use]
+    pub fn account_id(&self) -> &str {
+        self.0.split(':').nth(4).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for KeyArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The length of a data key, in one of the two ways KMS takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataKeyLength {
+    /// 32 bytes, `AES_256`.
+    Aes256,
+    /// 16 bytes, `AES_128`.
+    Aes128,
+    /// 1 to 1,024 bytes.
+    Bytes(RandomLength),
+}
+
+/// A number of random bytes that KMS makes in one call: 1 to 1,024.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RandomLength(u16);
+
+impl RandomLength {
+    /// Checks the range.
+    pub fn parse(bytes: u32) -> Result<Self, Malformed> {
+        match u16::try_from(bytes) {
+            Ok(n) if (1..=MAX_RANDOM_BYTES).contains(&n) => Ok(Self(n)),
+            _ => Err(Malformed(format!("number_of_bytes is {bytes}; KMS takes 1 to {MAX_RANDOM_BYTES}"))),
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// The facts bound to a ciphertext. Not secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct EncryptionContext(BTreeMap<String, String>);
+
+impl EncryptionContext {
+    /// Checks KMS's limit of 8,192 bytes and the broker's of 1,024 pairs.
+    pub fn parse(pairs: BTreeMap<String, String>) -> Result<Self, Malformed> {
+        if pairs.len() > MAX_CONTEXT_PAIRS {
+            return Err(Malformed(format!(
+                "encryption_context has {} pairs; the broker takes at most {MAX_CONTEXT_PAIRS}",
+                pairs.len()
+            )));
+        }
+        let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > MAX_CONTEXT_BYTES {
+            return Err(Malformed(format!(
+                "encryption_context has {bytes} bytes of names and values; KMS takes at most {MAX_CONTEXT_BYTES}"
+            )));
+        }
+        if pairs.keys().any(String::is_empty) {
+            return Err(Malformed("encryption_context has a pair with an empty name".into()));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The pairs in the order of their names.
+    #[must_use]
+    pub fn pairs(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
+    /// Whether there are no pairs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What KMS encrypted: 1 to 6,144 bytes.
+#[derive(Clone)]
+pub struct CiphertextBlob(Bytes);
+
+impl CiphertextBlob {
+    /// Checks the length.
+    pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+        match bytes.len() {
+            0 => Err(Malformed("ciphertext_blob is empty".into())),
+            1..=MAX_CIPHERTEXT_BYTES => Ok(Self(bytes)),
+            n => Err(Malformed(format!("ciphertext_blob has {n} bytes; KMS takes at most {MAX_CIPHERTEXT_BYTES}"))),
+        }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Proofs of grants that KMS has made but not yet spread: at most ten, each of 1 to 8,192 bytes.
+#[derive(Clone, Default)]
+pub struct GrantTokens(Vec<String>);
+
+impl GrantTokens {
+    /// Checks number and lengths.
+    pub fn parse(tokens: Vec<String>) -> Result<Self, Malformed> {
+        if tokens.len() > MAX_GRANT_TOKENS {
+            return Err(Malformed(format!("{} grant_tokens; KMS takes at most {MAX_GRANT_TOKENS}", tokens.len())));
+        }
+        if tokens.iter().any(|token| token.is_empty() || token.len() > MAX_GRANT_TOKEN_BYTES) {
+            return Err(Malformed(format!("a grant token has 1 to {MAX_GRANT_TOKEN_BYTES} bytes")));
+        }
+        Ok(Self(tokens))
+    }
+
+    /// The tokens.
+    #[must_use]
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// Why a value cannot be what it should be: words for the caller, with what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed(pub String);
+
+/// What follows `arn:` in the ARN of a KMS key or alias.
+fn is_kms_arn(rest: &str) -> bool {
+    let parts: Vec<&str> = rest.splitn(5, ':').collect();
+    let [partition, "kms", region, account, resource] = parts[..] else { return false };
+    let Some(kind_and_name) = resource.split_once('/') else { return false };
+    (partition == "aws" || partition.starts_with("aws-"))
+        && !region.is_empty()
+        && [partition, region]
+            .iter()
+            .all(|part| part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && is_resource(kind_and_name)
+}
+
+fn is_resource((kind, name): (&str, &str)) -> bool {
+    let more = match kind {
+        "key" => "-",
+        "alias" => "-_/",
+        _ => return false,
+    };
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b))
+}
+
+fn partition_of(region: &str) -> &'static str {
+    if region.starts_with("cn-") {
+        "aws-cn"
+    } else if region.starts_with("us-gov-") {
+        "aws-us-gov"
+    } else {
+        "aws"
+    }
+}
+
+/// KMS: `KeyId` has 1 to 2,048 characters.
+const MAX_KEY_ID_BYTES: usize = 2_048;
+/// KMS: `NumberOfBytes` is 1 to 1,024.
+const MAX_RANDOM_BYTES: u16 = 1_024;
+/// KMS: an encryption context is at most 8,192 bytes (KMS developer guide, "Encryption context").
+const MAX_CONTEXT_BYTES: usize = 8_192;
+/// Ours: with KMS's byte limit a context of more pairs would have names and values of under eight bytes.
+const MAX_CONTEXT_PAIRS: usize = 1_024;
+/// KMS: `CiphertextBlob` has 1 to 6,144 bytes.
+const MAX_CIPHERTEXT_BYTES: usize = 6_144;
+/// KMS: at most ten grant tokens.
+const MAX_GRANT_TOKENS: usize = 10;
+/// KMS: a grant token has 1 to 8,192 characters.
+const MAX_GRANT_TOKEN_BYTES: usize = 8_192;
+
+#[cfg(test)]
+mod tests {
+    //! Only what KMS could accept becomes a value, and an ARN is found where KMS writes one.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn key_ids_of_every_form_parse_and_others_do_not() {
+        for good in [
+            "1234abcd-12ab-34cd-56ef-1234567890ab",
+            "mrk-1234abcd12ab34cd56ef1234567890ab",
+            "alias/dev",
+            "alias/team/app_1",
+            "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+            "arn:aws-cn:kms:cn-north-1:111122223333:alias/dev",
+        ] {
+            assert_eq!(KeyId::parse(good).expect(good).as_str(), good);
+        }
+        let long = "a".repeat(2_049);
+        for bad in [
+            "",
+            "alias/",
+            "alias/a b",
+            "../etc/passwd",
+            "key/1234",
+            "arn:aws:s3:us-west-2:111122223333:key/1",
+            "arn:aws:kms:us-west-2:1111:key/1",
+            "arn:aws:kms:us-west-2:111122223333:grant/1",
+            "arn:aws:kms:us-west-2:111122223333:key/",
+            "arn:aws:kms::111122223333:key/1",
+            "1234\n",
+            "ключ",
+            &long,
+        ] {
+            assert!(KeyId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn key_arn_is_told_by_the_id_alone_or_not_at_all() {
+        let arn = |text: &str| KeyId::parse(text).expect(text).key_arn("us-west-2", "111122223333");
+        assert_eq!(arn("1234-ab").expect("own key").as_str(), "arn:aws:kms:us-west-2:111122223333:key/1234-ab");
+        let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
+        assert_eq!(arn(other).expect("key ARN").account_id(), "444455556666");
+        assert_eq!(arn("alias/dev"), None);
+        assert_eq!(arn("arn:aws:kms:us-west-2:111122223333:alias/dev"), None);
+    }
+
+    #[test]
+    fn key_arn_is_found_in_the_messages_of_kms() {
+        let arn = "arn:aws:kms:us-west-2:111122223333:key/1234-ab";
+        for message in [format!("{arn} is disabled."), format!("Key '{arn}' does not exist"), format!("Alias arn:aws:kms:us-west-2:111122223333:alias/x, {arn}.")] {
+            assert_eq!(KeyArn::find_in(&message).expect("named").as_str(), arn);
+        }
+        assert_eq!(KeyArn::find_in("arn: nothing here, arn:aws:iam::1:role/x"), None);
+    }
+
+    #[test]
+    fn limits_are_those_of_kms() {
+        assert!(RandomLength::parse(1).is_ok() && RandomLength::parse(1_024).is_ok());
+        assert!(RandomLength::parse(0).is_err() && RandomLength::parse(1_025).is_err() && RandomLength::parse(u32::MAX).is_err());
+        let context = |bytes: usize| EncryptionContext::parse(BTreeMap::from([("k".into(), "v".repeat(bytes - 1))]));
+        assert!(context(8_192).is_ok() && context(8_193).is_err());
+        assert!(CiphertextBlob::parse(Bytes::from(vec![0; 6_144])).is_ok());
+        assert!(CiphertextBlob::parse(Bytes::from(vec![0; 6_145])).is_err());
+        assert!(GrantTokens::parse(vec!["t".into(); 10]).is_ok() && GrantTokens::parse(vec!["t".into(); 11]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_key_id_or_an_error(text in ".{0,80}") {
+            if let Ok(key) = KeyId::parse(&text) {
+                prop_assert!(key.as_str().is_ascii());
+            }
+            let _ = KeyArn::find_in(&text);
+        }
+    }
+}

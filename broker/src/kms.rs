@@ -1,0 +1,269 @@
+//! AWS KMS as the broker uses it: exactly the calls it makes, as a trait, and their errors.
+//!
+//! [`aws`] is the real one, [`caller`] whom AWS takes the broker for, and [`recorded`] makes every answer a KMS record.
+
+pub mod aws;
+pub mod caller;
+pub mod recorded;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+use crate::audit::record::RequestParameters;
+pub use crate::error::{KmsError, KmsErrorKind};
+use crate::key::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, RandomLength};
+use crate::policy::Permit;
+use crate::secret::Plaintext;
+
+/// The calls to KMS. Each takes the permit by value, so that none can be made without asking policy, and a log for what
+/// KMS answers: a retried call has several answers.
+#[async_trait]
+pub trait Kms: Send + Sync + 'static {
+    /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>
+    async fn generate_data_key(
+        &self,
+        permit: Permit,
+        request: &DataKeyRequest,
+        answers: &Answers,
+    ) -> Result<DataKey, KmsError>;
+
+    /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html>
+    async fn generate_data_key_without_plaintext(
+        &self,
+        permit: Permit,
+        request: &DataKeyRequest,
+        answers: &Answers,
+    ) -> Result<EncryptedDataKey, KmsError>;
+
+    /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html>
+    async fn decrypt(
+        &self,
+        permit: Permit,
+        request: &DecryptRequest,
+        answers: &Answers,
+    ) -> Result<Decrypted, KmsError>;
+
+    /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html>
+    async fn generate_random(
+        &self,
+        permit: Permit,
+        length: RandomLength,
+        answers: &Answers,
+    ) -> Result<Plaintext, KmsError>;
+
+    /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html>
+    async fn describe_key(&self, permit: Permit, key: &KeyId, answers: &Answers) -> Result<KeyDescription, KmsError>;
+}
+
+/// What a call asks, as its records tell it.
+#[derive(Clone)]
+pub enum Asked {
+    /// GenerateDataKey and GenerateDataKeyWithoutPlaintext.
+    DataKey(Arc<DataKeyRequest>),
+    /// Decrypt.
+    Decrypt(Arc<DecryptRequest>),
+    /// GenerateRandom.
+    Random(RandomLength),
+    /// DescribeKey.
+    Describe(KeyId),
+}
+
+impl Asked {
+    /// The KMS key, as the caller wrote it.
+    #[must_use]
+    pub fn key(&self) -> Option<&KeyId> {
+        match self {
+            Self::DataKey(request) => Some(&request.key),
+            Self::Decrypt(request) => request.key.as_ref(),
+            Self::Random(_) => None,
+            Self::Describe(key) => Some(key),
+        }
+    }
+
+    /// The `requestParameters` that CloudTrail would have; none for GenerateRandom.
+    #[must_use]
+    pub fn parameters(&self) -> Option<RequestParameters<'_>> {
+        match self {
+            Self::DataKey(request) => Some(request.parameters()),
+            Self::Decrypt(request) => Some(request.parameters()),
+            Self::Random(_) => None,
+            Self::Describe(key) => Some(RequestParameters { key_id: Some(key), ..RequestParameters::default() }),
+        }
+    }
+}
+
+/// What to ask for a data key with.
+pub struct DataKeyRequest {
+    /// The KMS key, as the caller wrote it.
+    pub key: KeyId,
+    /// The data key's length.
+    pub length: DataKeyLength,
+    /// Bound to the ciphertext.
+    pub context: EncryptionContext,
+    /// The caller's grant tokens.
+    pub grant_tokens: GrantTokens,
+}
+
+impl DataKeyRequest {
+    /// As records have it.
+    #[must_use]
+    pub fn parameters(&self) -> RequestParameters<'_> {
+        RequestParameters {
+            key_id: Some(&self.key),
+            encryption_context: (!self.context.is_empty()).then_some(&self.context),
+            ..RequestParameters::default()
+        }
+        .with_length(self.length)
+    }
+}
+
+/// What to ask for a decrypt with.
+pub struct DecryptRequest {
+    /// What KMS encrypted.
+    pub ciphertext: CiphertextBlob,
+    /// Exactly the context of encryption.
+    pub context: EncryptionContext,
+    /// The KMS key, if the caller named it.
+    pub key: Option<KeyId>,
+    /// The caller's grant tokens.
+    pub grant_tokens: GrantTokens,
+}
+
+impl DecryptRequest {
+    /// As records have it.
+    #[must_use]
+    pub fn parameters(&self) -> RequestParameters<'_> {
+        RequestParameters {
+            encryption_algorithm: Some("SYMMETRIC_DEFAULT"),
+            key_id: self.key.as_ref(),
+            encryption_context: (!self.context.is_empty()).then_some(&self.context),
+            ..RequestParameters::default()
+        }
+    }
+}
+
+/// A data key in both forms.
+pub struct DataKey {
+    /// The key itself.
+    pub plaintext: Plaintext,
+    /// Encrypted under the KMS key.
+    pub encrypted: EncryptedDataKey,
+}
+
+/// A data key encrypted under a KMS key.
+pub struct EncryptedDataKey {
+    /// The ciphertext.
+    pub ciphertext_blob: Bytes,
+    /// The KMS key.
+    pub key: UsedKey,
+}
+
+/// What a ciphertext held.
+pub struct Decrypted {
+    /// The bytes.
+    pub plaintext: Plaintext,
+    /// The KMS key.
+    pub key: UsedKey,
+}
+
+/// The KMS key that an answer was made with.
+#[derive(Debug, Clone)]
+pub struct UsedKey {
+    /// Its ARN.
+    pub arn: KeyArn,
+    /// The key material: 64 hex digits.
+    pub material_id: Option<String>,
+}
+
+/// What KMS knows about a key.
+pub struct KeyDescription {
+    /// The key's ARN.
+    pub arn: KeyArn,
+    /// KMS's `KeySpec`.
+    pub key_spec: String,
+    /// KMS's `KeyUsage`.
+    pub key_usage: String,
+    /// KMS's `KeyState`.
+    pub key_state: String,
+    /// KMS's `Origin`.
+    pub origin: String,
+    /// KMS's `KeyManager`.
+    pub key_manager: String,
+    /// KMS's `Description`.
+    pub description: String,
+    /// KMS's `MultiRegion`.
+    pub multi_region: bool,
+    /// KMS's `CreationDate`.
+    pub creation_date: Option<OffsetDateTime>,
+}
+
+/// Outputs that name the KMS key they were made with.
+pub trait Uses {
+    /// The key, where there is one.
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)>;
+}
+
+impl Uses for DataKey {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        self.encrypted.used_key()
+    }
+}
+
+impl Uses for EncryptedDataKey {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key.arn, self.key.material_id.as_deref()))
+    }
+}
+
+impl Uses for Decrypted {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key.arn, self.key.material_id.as_deref()))
+    }
+}
+
+impl Uses for Plaintext {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        None
+    }
+}
+
+impl Uses for KeyDescription {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.arn, None))
+    }
+}
+
+/// The answers that KMS has given during one call, each attempt of a retried call one.
+#[derive(Debug, Clone, Default)]
+pub struct Answers(Arc<Mutex<Vec<Answer>>>);
+
+impl Answers {
+    /// Notes an answer.
+    pub fn push(&self, answer: Answer) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+    }
+
+    /// Takes what has been noted so far.
+    #[must_use]
+    pub fn take(&self) -> Vec<Answer> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One answer of KMS.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// When it came.
+    pub at: OffsetDateTime,
+    /// `x-amzn-RequestId`.
+    pub request_id: String,
+    /// The access key that signed the question.
+    pub access_key_id: Option<String>,
+    /// The `User-Agent` of the question.
+    pub user_agent: String,
+    /// KMS's error, if it is one: name and words.
+    pub error: Option<(String, String)>,
+}

@@ -1,0 +1,231 @@
+//! KMS with a record of every answer.
+//!
+//! A call to KMS runs in a task of its own: a caller that goes away does not stop it, so its answer is seen and
+//! recorded. The records travel with the answer, to be committed together with the activity record; if nobody takes
+//! them, they write themselves.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use time::OffsetDateTime;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::{
+    Answer, Answers, Asked, DataKey, DataKeyRequest, Decrypted, DecryptRequest, EncryptedDataKey, KeyDescription, Kms,
+    Uses,
+};
+use crate::audit::journal::Journal;
+use crate::audit::record::{Action, KmsEventData, KmsRecord, RecordedError};
+use crate::clock::Clock;
+use crate::error::{BrokerError, KmsError, cloudtrail_error_code};
+use crate::key::{KeyArn, KeyId, RandomLength};
+use crate::kms::caller::AwsCaller;
+use crate::policy::Permit;
+use crate::secret::Plaintext;
+
+/// KMS, recorded.
+#[derive(Clone)]
+pub struct RecordedKms {
+    kms: Arc<dyn Kms>,
+    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
+}
+
+/// What is the same for every KMS record.
+#[derive(Clone)]
+pub struct Recorder {
+    /// Where records go.
+    pub journal: Journal,
+    /// Who calls KMS.
+    pub caller: Arc<AwsCaller>,
+}
+
+/// What came of a call to KMS, with its unwritten records.
+pub struct Recorded<T> {
+    /// The output, or why there is none.
+    pub result: Result<T, BrokerError>,
+    /// The answer behind it; none where KMS did not answer.
+    pub source: Option<Source>,
+    /// To be committed before the reply leaves.
+    pub records: UnwrittenRecords,
+}
+
+/// Which answer of KMS an output came from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// `x-amzn-RequestId`.
+    pub request_id: String,
+    /// The eventID of the KMS record.
+    pub event_id: Uuid,
+    /// When KMS answered.
+    pub at: OffsetDateTime,
+}
+
+/// Records that are not in the journal yet. Dropped, they write themselves.
+pub struct UnwrittenRecords {
+    journal: Journal,
+    lines: Vec<u8>,
+}
+
+impl UnwrittenRecords {
+    /// Takes the lines over: the caller now has the duty to commit them.
+    #[must_use]
+    pub fn take(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.lines)
+    }
+}
+
+impl Drop for UnwrittenRecords {
+    fn drop(&mut self) {
+        if !self.lines.is_empty() {
+            // Nobody waits: what the answer held has been dropped with the call.
+            drop(self.journal.append(std::mem::take(&mut self.lines)));
+        }
+    }
+}
+
+impl RecordedKms {
+    /// Records what `kms` answers. `tasks` is what a drain waits for.
+    #[must_use]
+    pub fn new(kms: Arc<dyn Kms>, recorder: Recorder, clock: Arc<dyn Clock>, tasks: TaskTracker) -> Self {
+        Self { kms, recorder, clock, tasks }
+    }
+
+    /// A data key.
+    pub async fn generate_data_key(
+        &self,
+        permit: Permit,
+        request: Arc<DataKeyRequest>,
+        until: Instant,
+    ) -> Recorded<DataKey> {
+        let asked = Asked::DataKey(Arc::clone(&request));
+        self.call(permit.action(), asked, until, move |kms, answers| async move {
+            kms.generate_data_key(permit, &request, &answers).await
+        })
+        .await
+    }
+
+    /// A data key in encrypted form only.
+    pub async fn generate_data_key_without_plaintext(
+        &self,
+        permit: Permit,
+        request: Arc<DataKeyRequest>,
+        until: Instant,
+    ) -> Recorded<EncryptedDataKey> {
+        let asked = Asked::DataKey(Arc::clone(&request));
+        self.call(permit.action(), asked, until, move |kms, answers| async move {
+            kms.generate_data_key_without_plaintext(permit, &request, &answers).await
+        })
+        .await
+    }
+
+    /// A decrypt.
+    pub async fn decrypt(&self, permit: Permit, request: Arc<DecryptRequest>, until: Instant) -> Recorded<Decrypted> {
+        let asked = Asked::Decrypt(Arc::clone(&request));
+        self.call(permit.action(), asked, until, move |kms, answers| async move {
+            kms.decrypt(permit, &request, &answers).await
+        })
+        .await
+    }
+
+    /// Random bytes.
+    pub async fn generate_random(&self, permit: Permit, length: RandomLength, until: Instant) -> Recorded<Plaintext> {
+        self.call(permit.action(), Asked::Random(length), until, move |kms, answers| async move {
+            kms.generate_random(permit, length, &answers).await
+        })
+        .await
+    }
+
+    /// What KMS knows about a key.
+    pub async fn describe_key(&self, permit: Permit, key: KeyId, until: Instant) -> Recorded<KeyDescription> {
+        self.call(permit.action(), Asked::Describe(key.clone()), until, move |kms, answers| async move {
+            kms.describe_key(permit, &key, &answers).await
+        })
+        .await
+    }
+
+    async fn call<T, W, F>(&self, action: Action, asked: Asked, until: Instant, work: W) -> Recorded<T>
+    where
+        T: Uses + Send + 'static,
+        W: FnOnce(Arc<dyn Kms>, Answers) -> F,
+        F: Future<Output = Result<T, KmsError>> + Send + 'static,
+    {
+        let answers = Answers::default();
+        let call = work(Arc::clone(&self.kms), answers.clone());
+        let remaining = until.saturating_duration_since(self.clock.instant());
+        let recorder = self.recorder.clone();
+        let task = self.tasks.spawn(async move {
+            let result = match tokio::time::timeout(remaining, call).await {
+                Ok(result) => result.map_err(BrokerError::Kms),
+                Err(_) => Err(BrokerError::DeadlineExceeded),
+            };
+            recorder.record(action, &asked, result, &answers.take())
+        });
+        // The task ends by panic only (nothing aborts it): a defect.
+        task.await.unwrap_or_else(|_| Recorded {
+            result: Err(BrokerError::Bug),
+            source: None,
+            records: UnwrittenRecords { journal: self.recorder.journal.clone(), lines: Vec::new() },
+        })
+    }
+}
+
+impl Recorder {
+    fn record<T: Uses>(
+        &self,
+        action: Action,
+        asked: &Asked,
+        result: Result<T, BrokerError>,
+        answers: &[Answer],
+    ) -> Recorded<T> {
+        let used_key = result.as_ref().ok().and_then(Uses::used_key);
+        let mut lines = Vec::new();
+        let mut source = None;
+        for answer in answers {
+            let event_id = self.write(&mut lines, action, asked, answer, used_key);
+            source = Some(Source { request_id: answer.request_id.clone(), event_id, at: answer.at });
+        }
+        Recorded { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
+    }
+
+    /// Adds the record of one answer to `lines` and returns its eventID.
+    fn write(
+        &self,
+        lines: &mut Vec<u8>,
+        action: Action,
+        asked: &Asked,
+        answer: &Answer,
+        used_key: Option<(&KeyArn, Option<&str>)>,
+    ) -> Uuid {
+        let identity = self.caller.identity(answer.access_key_id.as_deref());
+        let mut record = KmsRecord::new(identity, answer.at, action, &self.caller.region, &answer.request_id);
+        record.user_agent = &answer.user_agent;
+        record.source_ip_address = &self.caller.source_address;
+        let named_in_error;
+        if let Some((code, message)) = &answer.error {
+            let error_code = cloudtrail_error_code(code);
+            record.error = Some(RecordedError { error_code, error_message: message });
+            if error_code == "AccessDenied" {
+                // A genuine record of AccessDenied has neither parameters nor resources.
+                record.append_to(lines);
+                return record.event_id;
+            }
+            named_in_error = KeyArn::find_in(message).or_else(|| asked.key().and_then(|key| self.arn_of(key)));
+            record.resources = Some(named_in_error.iter().map(Into::into).collect());
+        } else {
+            record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
+            record.additional_event_data =
+                used_key.and_then(|(_, material)| material).map(|key_material_id| KmsEventData { key_material_id });
+        }
+        record.request_parameters = asked.parameters();
+        record.append_to(lines);
+        record.event_id
+    }
+
+    fn arn_of(&self, key: &KeyId) -> Option<KeyArn> {
+        key.key_arn(&self.caller.region, &self.caller.account_id)
+    }
+}

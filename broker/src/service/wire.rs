@@ -1,0 +1,207 @@
+//! Every conversion between the contract's messages and the broker's own types. All INVALID_ARGUMENTs of the broker
+//! begin here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use key_broker_proto as proto;
+use key_broker_proto::v1 as pb;
+use prost_types::Timestamp;
+use time::OffsetDateTime;
+use tonic::Status;
+use tonic_types::{ErrorDetails, StatusExt};
+use uuid::Uuid;
+
+use crate::audit::record::{DataKeyData, DeclaredUse};
+use crate::error::BrokerError;
+use crate::key::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId, RandomLength};
+use crate::kms::{DataKey, DataKeyRequest, Decrypted, DecryptRequest, EncryptedDataKey, KeyDescription};
+use crate::secret::Plaintext;
+
+/// Reads a request for a data key.
+pub fn generate_data_key(
+    message: pb::GenerateDataKeyRequest,
+) -> Result<(Arc<DataKeyRequest>, DeclaredUse), BrokerError> {
+    use pb::generate_data_key_request::Length;
+    no_recipient(message.recipient.as_ref())?;
+    let request = DataKeyRequest {
+        key: KeyId::parse(&message.key_id)?,
+        length: match message.length {
+            Some(Length::KeySpec(spec)) => key_spec(spec)?,
+            Some(Length::NumberOfBytes(n)) => DataKeyLength::Bytes(RandomLength::parse(n)?),
+            None => return Err(no_length()),
+        },
+        context: EncryptionContext::parse(message.encryption_context)?,
+        grant_tokens: GrantTokens::parse(message.grant_tokens)?,
+    };
+    Ok((Arc::new(request), declared_use(message.r#use)))
+}
+
+/// Reads a request for a data key in encrypted form only.
+pub fn generate_data_key_without_plaintext(
+    message: pb::GenerateDataKeyWithoutPlaintextRequest,
+) -> Result<(Arc<DataKeyRequest>, DeclaredUse), BrokerError> {
+    use pb::generate_data_key_without_plaintext_request::Length;
+    let request = DataKeyRequest {
+        key: KeyId::parse(&message.key_id)?,
+        length: match message.length {
+            Some(Length::KeySpec(spec)) => key_spec(spec)?,
+            Some(Length::NumberOfBytes(n)) => DataKeyLength::Bytes(RandomLength::parse(n)?),
+            None => return Err(no_length()),
+        },
+        context: EncryptionContext::parse(message.encryption_context)?,
+        grant_tokens: GrantTokens::parse(message.grant_tokens)?,
+    };
+    Ok((Arc::new(request), declared_use(message.r#use)))
+}
+
+/// Reads a request for a decrypt.
+pub fn decrypt(message: pb::DecryptRequest) -> Result<Arc<DecryptRequest>, BrokerError> {
+    no_recipient(message.recipient.as_ref())?;
+    Ok(Arc::new(DecryptRequest {
+        ciphertext: CiphertextBlob::parse(message.ciphertext_blob)?,
+        context: EncryptionContext::parse(message.encryption_context)?,
+        key: if message.key_id.is_empty() { None } else { Some(KeyId::parse(&message.key_id)?) },
+        grant_tokens: GrantTokens::parse(message.grant_tokens)?,
+    }))
+}
+
+/// Reads a request for random bytes.
+pub fn generate_random(message: pb::GenerateRandomRequest) -> Result<RandomLength, BrokerError> {
+    no_recipient(message.recipient.as_ref())?;
+    Ok(RandomLength::parse(message.number_of_bytes)?)
+}
+
+/// Reads a question about a key.
+pub fn describe_key(message: &pb::DescribeKeyRequest) -> Result<KeyId, BrokerError> {
+    Ok(KeyId::parse(&message.key_id)?)
+}
+
+/// A data key as the reply carries it.
+#[must_use]
+pub fn data_key(data_key: DataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
+    let DataKey { plaintext, encrypted } = data_key;
+    pb::GenerateDataKeyResponse {
+        plaintext: plaintext.into_reply(),
+        ciphertext_blob: encrypted.ciphertext_blob,
+        key_id: encrypted.key.arn.to_string(),
+        key_material_id: encrypted.key.material_id.unwrap_or_default(),
+        ciphertext_for_recipient: Bytes::new(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// A data key in encrypted form as the reply carries it.
+#[must_use]
+pub fn encrypted_data_key(
+    data_key: EncryptedDataKey,
+    source: &DataKeyData,
+) -> pb::GenerateDataKeyWithoutPlaintextResponse {
+    pb::GenerateDataKeyWithoutPlaintextResponse {
+        ciphertext_blob: data_key.ciphertext_blob,
+        key_id: data_key.key.arn.to_string(),
+        key_material_id: data_key.key.material_id.unwrap_or_default(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// A decrypted ciphertext as the reply carries it.
+#[must_use]
+pub fn decrypted(decrypted: Decrypted, source: &DataKeyData) -> pb::DecryptResponse {
+    pb::DecryptResponse {
+        plaintext: decrypted.plaintext.into_reply(),
+        key_id: decrypted.key.arn.to_string(),
+        key_material_id: decrypted.key.material_id.unwrap_or_default(),
+        ciphertext_for_recipient: Bytes::new(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// Random bytes as the reply carries them.
+#[must_use]
+pub fn random(random: Plaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
+    pb::GenerateRandomResponse {
+        plaintext: random.into_reply(),
+        ciphertext_for_recipient: Bytes::new(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// What KMS knows about a key as the reply carries it.
+#[must_use]
+pub fn key_description(description: KeyDescription, source: &DataKeyData) -> pb::DescribeKeyResponse {
+    pb::DescribeKeyResponse {
+        arn: description.arn.to_string(),
+        key_spec: description.key_spec,
+        key_usage: description.key_usage,
+        key_state: description.key_state,
+        multi_region: description.multi_region,
+        origin: description.origin,
+        key_manager: description.key_manager,
+        description: description.description,
+        creation_date: description.creation_date.map(timestamp),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// An error as a reply, with rich details: google.rpc.ErrorInfo and, where trying again may help, google.rpc.RetryInfo
+/// (<https://google.aip.dev/193>).
+#[must_use]
+pub fn status(error: &BrokerError, request_id: Uuid) -> Status {
+    let refusal = error.refusal();
+    let mut details = ErrorDetails::new();
+    let domain = if refusal.from_kms { proto::DOMAIN_KMS } else { proto::DOMAIN_BROKER };
+    let mut metadata = HashMap::from([(proto::METADATA_REQUEST_ID.to_owned(), request_id.to_string())]);
+    if let BrokerError::Kms(kms) = error
+        && let Some(id) = &kms.request_id
+    {
+        metadata.insert(proto::METADATA_KMS_REQUEST_ID.to_owned(), id.clone());
+    }
+    details.set_error_info(refusal.reason, domain, metadata);
+    if let Some(delay) = refusal.retry_after {
+        details.set_retry_info(Some(delay));
+    }
+    Status::with_error_details(refusal.code, refusal.message, details)
+}
+
+fn no_recipient(recipient: Option<&pb::Recipient>) -> Result<(), BrokerError> {
+    // Fail closed: without verification and without KMS's help the plaintext would be in the parent's memory.
+    if recipient.is_some() { Err(BrokerError::RecipientNotSupported) } else { Ok(()) }
+}
+
+fn key_spec(spec: i32) -> Result<DataKeyLength, BrokerError> {
+    match pb::KeySpec::try_from(spec) {
+        Ok(pb::KeySpec::Aes256) => Ok(DataKeyLength::Aes256),
+        Ok(pb::KeySpec::Aes128) => Ok(DataKeyLength::Aes128),
+        Ok(pb::KeySpec::Unspecified) => Err(no_length()),
+        Err(_) => Err(BrokerError::Rejected("key_spec is neither KEY_SPEC_AES_256 nor KEY_SPEC_AES_128".into())),
+    }
+}
+
+fn no_length() -> BrokerError {
+    BrokerError::Rejected("no length: set key_spec to KEY_SPEC_AES_256 or KEY_SPEC_AES_128, or set number_of_bytes".into())
+}
+
+fn declared_use(declared: Option<pb::Use>) -> DeclaredUse {
+    let declared = declared.unwrap_or_default();
+    DeclaredUse { messages: declared.messages.max(1), bytes: declared.bytes }
+}
+
+fn provenance(source: &DataKeyData) -> pb::Provenance {
+    pb::Provenance {
+        served_from: pb::provenance::Source::Kms.into(),
+        kms_request_id: source.kms_request_id.clone().unwrap_or_default(),
+        kms_event_id: source.kms_event_id.map(|id| id.to_string()).unwrap_or_default(),
+        minted_at: source.minted_at.map(timestamp),
+        expires_at: None,
+        messages_used: source.messages_used.unwrap_or_default(),
+        messages_limit: source.messages_limit.unwrap_or_default(),
+        bytes_used: source.bytes_used.unwrap_or_default(),
+        bytes_limit: source.bytes_limit.unwrap_or_default(),
+    }
+}
+
+fn timestamp(at: OffsetDateTime) -> Timestamp {
+    Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or_default() }
+}

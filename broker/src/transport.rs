@@ -1,0 +1,150 @@
+//! Listeners and connections: from a socket to the layers, and the drain at the end.
+
+pub mod layers;
+pub mod unix;
+
+pub(crate) mod authority;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::Peer;
+use authority::NormalizeAuthority;
+use layers::Layers;
+use unix::UnixSocket;
+
+/// The sockets on which the broker listens.
+pub struct Listeners {
+    /// The unix socket.
+    pub unix: Option<UnixSocket>,
+    /// Plaintext TCP on loopback.
+    pub insecure_tcp: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Opens TCP on loopback, in plaintext.
+    pub async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::bind(address).await
+    }
+}
+
+/// The connections of one broker.
+pub struct Server {
+    layers: Layers,
+    connections: Arc<Semaphore>,
+    graceful: GracefulShutdown,
+}
+
+impl Server {
+    /// A server of at most `max_connections` connections at a time; more wait in the kernel's backlog.
+    #[must_use]
+    pub fn new(layers: Layers, max_connections: usize) -> Self {
+        Self { layers, connections: Arc::new(Semaphore::new(max_connections)), graceful: GracefulShutdown::new() }
+    }
+
+    /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
+    pub async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
+        let Listeners { unix, insecure_tcp } = listeners;
+        let accept_unix = async {
+            let Some(socket) = &unix else { return std::future::pending().await };
+            self.accept(|| async {
+                let (stream, _) = socket.listener.accept().await?;
+                let credentials = stream.peer_cred()?;
+                let peer = Peer::unix(credentials.uid(), credentials.gid(), credentials.pid());
+                Ok((NormalizeAuthority::new(stream), peer))
+            })
+            .await
+        };
+        let accept_tcp = async {
+            let Some(listener) = &insecure_tcp else { return std::future::pending().await };
+            self.accept(|| async {
+                let (stream, address) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((stream, Peer::insecure_tcp(address.ip())))
+            })
+            .await
+        };
+        tokio::select! {
+            never = accept_unix => match never {},
+            never = accept_tcp => match never {},
+            () = drain.cancelled() => {}
+        }
+        // Nobody new can connect; who is connected is told to go away after the calls in flight.
+        drop((unix, insecure_tcp));
+        if tokio::time::timeout(grace, self.graceful.shutdown()).await.is_err() {
+            tracing::warn!(seconds = grace.as_secs(), "calls are still in flight at the end of the drain: they are cut off");
+        }
+    }
+
+    async fn accept<S, A>(&self, next: impl Fn() -> A) -> Infallible
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        A: Future<Output = io::Result<(S, Peer)>>,
+    {
+        loop {
+            let Ok(slot) = Arc::clone(&self.connections).acquire_owned().await else {
+                return std::future::pending().await;
+            };
+            match next().await {
+                Ok((stream, peer)) => {
+                    let connection = self.connection(stream, Arc::new(peer));
+                    tokio::spawn(async move {
+                        connection.await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, or the peer left already: neither ends the broker.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn connection<S>(&self, stream: S, peer: Arc<Peer>) -> impl Future<Output = ()> + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let layers = self.layers.clone();
+        let service = service_fn(move |request| {
+            let (layers, peer) = (layers.clone(), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(layers.answer(peer, request).await) }
+        });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_BYTES)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = self.graceful.watch(connection);
+        async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended");
+            }
+        }
+    }
+}
+
+/// Long enough not to spin while the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Calls at a time on one connection; gRPC clients queue above it. HTTP/2 recommends at least 100 (RFC 9113, 6.5.2).
+const MAX_STREAMS: u32 = 256;
+/// gRPC's own default bound for metadata is 8 KiB; twice that leaves room for tracing headers.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// Peers that vanished without a word are found within a minute and a half.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,0 +1,221 @@
+//! What surrounds every call, outermost first: audit scope, panic catch, limits, then the service.
+//!
+//! The audit scope is outermost so that a refused, malformed, panicked or abandoned call is a record too.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use key_broker_proto as proto;
+use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::util::BoxCloneSyncService;
+use tower::{Service as _, ServiceExt};
+use uuid::Uuid;
+
+use crate::audit::record::Action;
+use crate::audit::{Audit, AuditScope, Notes};
+use crate::error::BrokerError;
+use crate::identity::Peer;
+use crate::service::{Call, Service, wire};
+
+/// Everything between a connection and the service.
+#[derive(Clone)]
+pub struct Layers {
+    /// Records every call.
+    pub audit: Audit,
+    /// Bounds of one call and of all.
+    pub limits: CallLimits,
+    /// Cancelled when the broker is about to stop.
+    pub drain: CancellationToken,
+    /// `keybroker.v1.KeyBroker`.
+    pub service: KeyBrokerServer<Service>,
+    /// `grpc.health.v1.Health`.
+    pub health: Standard,
+    /// `grpc.reflection.v1.ServerReflection`.
+    pub reflection: Standard,
+}
+
+/// A standard gRPC service: it hands nothing out and leaves no record.
+pub type Standard = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// Bounds of one call and of all.
+#[derive(Debug, Clone)]
+pub struct CallLimits {
+    /// Calls at a time, over all connections.
+    pub in_flight: Arc<Semaphore>,
+    /// The deadline of a call that has none.
+    pub default_deadline: Duration,
+    /// A call with less time than this is refused at once: it could not succeed.
+    pub deadline_floor: Duration,
+}
+
+impl Layers {
+    /// Answers one call.
+    pub async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        let request = request.map(Body::new);
+        let Some((service, method)) = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return unimplemented();
+        };
+        match service {
+            "keybroker.v1.KeyBroker" => match Action::ALL.into_iter().find(|action| action.name() == method) {
+                Some(action) => self.recorded(action, peer, request).await,
+                None => unimplemented(),
+            },
+            "grpc.health.v1.Health" => standard(&self.health, request).await,
+            "grpc.reflection.v1.ServerReflection" => standard(&self.reflection, request).await,
+            _ => unimplemented(),
+        }
+    }
+
+    /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
+    async fn recorded(&self, action: Action, peer: Arc<Peer>, request: Request<Body>) -> Response<Body> {
+        let user_agent = request.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let mut scope = self.audit.open(action, Arc::clone(&peer), user_agent.unwrap_or_default().to_owned());
+        let (notes, request_id) = (scope.notes(), scope.request_id());
+        let refuse = |error: &BrokerError| {
+            notes.refused(error);
+            wire::status(error, request_id).into_http()
+        };
+        let answered = AssertUnwindSafe(self.limited(&mut scope, peer, request)).catch_unwind().await;
+        let mut response = match answered {
+            Ok(Ok(response)) if notes.ended() => response,
+            // tonic refused before the service saw the request.
+            Ok(Ok(response)) => refuse(&unread(&response)),
+            Ok(Err(error)) => refuse(&error),
+            Err(_) => refuse(&BrokerError::Bug),
+        };
+        add_request_ids(response.headers_mut(), request_id, &notes);
+        match scope.commit().await {
+            Ok(()) => response,
+            Err(_) => {
+                // Key material in the response is erased with it.
+                drop(response);
+                let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
+                add_request_ids(response.headers_mut(), request_id, &notes);
+                response
+            }
+        }
+    }
+
+    /// Limits: deadline, drain and calls in flight; then the service.
+    async fn limited(
+        &self,
+        scope: &mut AuditScope,
+        peer: Arc<Peer>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, BrokerError> {
+        let timeout = deadline_in(request.headers())?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE);
+        let until = self.audit.clock.instant() + timeout;
+        scope.set_deadline(until);
+        if timeout < self.limits.deadline_floor {
+            return Err(BrokerError::DeadlineExceeded);
+        }
+        if self.drain.is_cancelled() {
+            return Err(BrokerError::Draining);
+        }
+        let _slot = self.limits.in_flight.try_acquire().map_err(|_| BrokerError::TooManyCalls)?;
+        let call = Call { notes: scope.notes(), request_id: scope.request_id(), peer, until };
+        request.extensions_mut().insert(call);
+        let answer = self.service.clone().call(request);
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(never)) => match never {},
+            Err(_) => Err(BrokerError::DeadlineExceeded),
+        }
+    }
+}
+
+async fn standard(service: &Standard, request: Request<Body>) -> Response<Body> {
+    match service.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// Why tonic refused a request that the service never saw.
+fn unread(response: &Response<Body>) -> BrokerError {
+    match Status::from_header_map(response.headers()).map(|status| status.code()) {
+        Some(Code::OutOfRange) => BrokerError::TooLarge,
+        Some(Code::Cancelled | Code::Unknown) => BrokerError::Cancelled,
+        Some(Code::Unimplemented) => BrokerError::Rejected("the request is compressed: send it uncompressed".into()),
+        _ => BrokerError::Rejected(
+            "the request cannot be read: send one protobuf message of the contract in keybroker/v1/key_broker.proto".into(),
+        ),
+    }
+}
+
+fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, notes: &Notes) {
+    let mut add = |name: &'static str, value: &str| {
+        // requestIDs of KMS are UUIDs; one that is no header value is left out, the record has it.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    add(proto::HEADER_REQUEST_ID, request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    if let Some(kms_request_id) = notes.kms_request_id() {
+        add(proto::HEADER_KMS_REQUEST_ID, &kms_request_id);
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Timeout").
+fn deadline_in(headers: &HeaderMap) -> Result<Option<Duration>, BrokerError> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    value
+        .to_str()
+        .ok()
+        .and_then(parse_timeout)
+        .map(Some)
+        .ok_or_else(|| BrokerError::Rejected("grpc-timeout is not 1 to 8 digits and one of H, M, S, m, u, n".into()))
+}
+
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let n: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(n * 3_600)),
+        "M" => Some(Duration::from_secs(n * 60)),
+        "S" => Some(Duration::from_secs(n)),
+        "m" => Some(Duration::from_millis(n)),
+        "u" => Some(Duration::from_micros(n)),
+        "n" => Some(Duration::from_nanos(n)),
+        _ => None,
+    }
+}
+
+fn unimplemented() -> Response<Body> {
+    Status::unimplemented("no such method: see the contract in keybroker/v1/key_broker.proto, or ask server reflection")
+        .into_http()
+}
+
+/// Nothing that the broker does takes longer; a caller that says more means "no deadline".
+const MAX_DEADLINE: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    //! `grpc-timeout` is read as gRPC defines it, and nothing else passes.
+
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        assert_eq!(parse_timeout("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("0n"), Some(Duration::ZERO));
+        for bad in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1.5S", "1SS", "１S", "é"] {
+            assert_eq!(parse_timeout(bad), None, "{bad:?}");
+        }
+    }
+}

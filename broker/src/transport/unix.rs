@@ -1,0 +1,140 @@
+//! The unix socket: a path that appears with its mode and group already set, and never in front of a live broker.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+
+/// A listening unix socket. Dropped, it removes its path.
+pub struct UnixSocket {
+    /// Accepts connections.
+    pub listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+/// Where to listen, and who may connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixAddress {
+    /// The path; at most 107 bytes (unix(7)).
+    pub path: PathBuf,
+    /// The socket's permission bits. Write permission is what connecting needs.
+    pub mode: u32,
+    /// The group that owns the socket.
+    pub gid: Option<u32>,
+}
+
+impl UnixSocket {
+    /// Binds, replacing the socket of a dead process and refusing to replace a live one.
+    pub fn bind(address: &UnixAddress) -> io::Result<Self> {
+        let path = &address.path;
+        refuse_live(path)?;
+        // Bound under another name first: nobody can connect before mode and group are set, and the rename is atomic.
+        let mut hidden = path.clone().into_os_string();
+        hidden.push(format!(".{}", std::process::id()));
+        let hidden = PathBuf::from(hidden);
+        remove_if_there(&hidden)?;
+        let listener = UnixListener::bind(&hidden).map_err(|error| explain(error, &hidden))?;
+        let finished = fs::set_permissions(&hidden, fs::Permissions::from_mode(address.mode))
+            .and_then(|()| std::os::unix::fs::chown(&hidden, None, address.gid))
+            .and_then(|()| fs::rename(&hidden, path))
+            .and_then(|()| fs::symlink_metadata(path));
+        match finished {
+            Ok(metadata) => Ok(Self { listener, path: path.clone(), inode: metadata.ino() }),
+            Err(error) => {
+                remove_if_there(&hidden)?;
+                Err(explain(error, path))
+            }
+        }
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        // Another broker may have taken the path over meanwhile.
+        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the unix socket");
+        }
+    }
+}
+
+fn refuse_live(path: &Path) -> io::Result<()> {
+    let refuse = |reason: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {reason}", path.display())));
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(explain(error, path)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            refuse("is there already and is no socket: remove it or choose another path")
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => refuse("another process listens there: stop it or choose another path"),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                tracing::info!(path = %path.display(), "replacing the socket of a process that is gone");
+                Ok(())
+            }
+            Err(error) => Err(explain(error, path)),
+        },
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(explain(error, path)),
+        _ => Ok(()),
+    }
+}
+
+fn explain(error: io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    //! The path belongs to one live broker, with the right mode from its first moment, and goes with it.
+
+    use super::*;
+
+    fn address(dir: &Path) -> UnixAddress {
+        UnixAddress { path: dir.join("broker.sock"), mode: 0o620, gid: None }
+    }
+
+    #[tokio::test]
+    async fn mode_is_set_and_the_path_goes_with_the_socket() {
+        let dir = tempfile::tempdir().expect("dir");
+        let address = address(dir.path());
+        let socket = UnixSocket::bind(&address).expect("binds");
+        assert_eq!(fs::metadata(&address.path).expect("there").permissions().mode() & 0o777, 0o620);
+        assert_eq!(fs::read_dir(dir.path()).expect("dir").count(), 1, "no other name is left");
+        drop(socket);
+        assert!(!address.path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_refused_and_a_dead_one_replaced() {
+        let dir = tempfile::tempdir().expect("dir");
+        let address = address(dir.path());
+        let first = UnixSocket::bind(&address).expect("binds");
+        let error = UnixSocket::bind(&address).err().expect("refused");
+        assert!(error.to_string().contains("another process listens"), "{error}");
+        // A process that dies leaves its path behind.
+        let dead = dir.path().join("dead.sock");
+        drop(std::os::unix::net::UnixListener::bind(&dead).expect("binds"));
+        let replaced = UnixSocket::bind(&UnixAddress { path: dead.clone(), ..address }).expect("replaces");
+        UnixStream::connect(&dead).expect("connects");
+        drop(replaced);
+    }
+
+    #[tokio::test]
+    async fn anything_but_a_socket_is_left_alone() {
+        let dir = tempfile::tempdir().expect("dir");
+        let address = address(dir.path());
+        fs::write(&address.path, "precious").expect("writes");
+        assert!(UnixSocket::bind(&address).is_err());
+        assert_eq!(fs::read_to_string(&address.path).expect("there"), "precious");
+    }
+}

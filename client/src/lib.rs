@@ -1,0 +1,133 @@
+//! The Rust client of key-broker.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), key_broker_client::Error> {
+//! use key_broker_client::{Client, GenerateDataKey};
+//!
+//! let client = Client::unix("/run/key-broker/broker.sock").await?;
+//! let data_key = client.generate_data_key(GenerateDataKey::aes_256("alias/dev").context("tenant", "acme")).await?;
+//! // Encrypt with `data_key.plaintext.expose()`, keep `data_key.ciphertext_blob` beside what was encrypted.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Key material comes as [`Plaintext`], which erases itself when dropped and cannot be printed. The buffers of the
+//! connection that carried it are not erased.
+
+mod error;
+mod request;
+mod response;
+
+use std::path::Path;
+use std::time::Duration;
+
+use key_broker_proto::v1 as pb;
+use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+pub use error::Error;
+pub use request::{Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext};
+pub use response::{DataKey, Decrypted, EncryptedDataKey, KeyDescription, Plaintext, Provenance, Random};
+
+/// A connection to a broker. Clones share it; it reconnects by itself.
+#[derive(Debug, Clone)]
+pub struct Client {
+    broker: KeyBrokerClient<Channel>,
+    health: HealthClient<Channel>,
+    deadline: Duration,
+}
+
+impl Client {
+    /// Connects to the broker's unix socket.
+    pub async fn unix(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let Some(text) = path.to_str() else {
+            return Err(Error::address(format!("{} is not UTF-8", path.display())));
+        };
+        Self::connect(&format!("unix:{text}")).await
+    }
+
+    /// Connects to the broker's plaintext TCP port on this machine, for example `127.0.0.1:7890`.
+    pub async fn insecure_tcp(address: &str) -> Result<Self, Error> {
+        Self::connect(&format!("http://{address}")).await
+    }
+
+    /// Every call ends with DEADLINE_EXCEEDED after `deadline`; ten seconds unless set.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// A new data key, in plaintext and encrypted under the KMS key.
+    pub async fn generate_data_key(&self, request: GenerateDataKey) -> Result<DataKey, Error> {
+        let reply = self.broker.clone().generate_data_key(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// A new data key, encrypted under the KMS key only.
+    pub async fn generate_data_key_without_plaintext(
+        &self,
+        request: GenerateDataKeyWithoutPlaintext,
+    ) -> Result<EncryptedDataKey, Error> {
+        let reply = self.broker.clone().generate_data_key_without_plaintext(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// Decrypts what KMS encrypted.
+    pub async fn decrypt(&self, request: Decrypt) -> Result<Decrypted, Error> {
+        let reply = self.broker.clone().decrypt(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// Random bytes from KMS, 1 to 1,024.
+    pub async fn generate_random(&self, number_of_bytes: u32) -> Result<Random, Error> {
+        let message = pb::GenerateRandomRequest { number_of_bytes, recipient: None };
+        let reply = self.broker.clone().generate_random(self.request(message)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// What KMS knows about a key.
+    pub async fn describe_key(&self, key_id: impl Into<String>) -> Result<KeyDescription, Error> {
+        let message = pb::DescribeKeyRequest { key_id: key_id.into() };
+        let reply = self.broker.clone().describe_key(self.request(message)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// Whether the broker says that it serves (`grpc.health.v1.Health`).
+    pub async fn is_serving(&self) -> Result<bool, Error> {
+        let question = HealthCheckRequest { service: "keybroker.v1.KeyBroker".into() };
+        let reply = self.health.clone().check(self.request(question)).await?;
+        Ok(reply.into_inner().status() == ServingStatus::Serving)
+    }
+
+    async fn connect(address: &str) -> Result<Self, Error> {
+        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| Error::connect(address, &error))?;
+        let channel = endpoint
+            .user_agent(USER_AGENT)
+            .map_err(|error| Error::connect(address, &error))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .connect()
+            .await
+            .map_err(|error| Error::connect(address, &error))?;
+        Ok(Self {
+            broker: KeyBrokerClient::new(channel.clone()),
+            health: HealthClient::new(channel),
+            deadline: DEFAULT_DEADLINE,
+        })
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.deadline);
+        request
+    }
+}
+
+const USER_AGENT: &str = concat!("key-broker-client/", env!("CARGO_PKG_VERSION"));
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,0 +1,108 @@
+//! Requests, built step by step.
+
+use bytes::Bytes;
+use key_broker_proto::v1 as pb;
+
+/// Asks for a data key.
+#[derive(Debug, Clone)]
+pub struct GenerateDataKey(pub(crate) pb::GenerateDataKeyRequest);
+
+impl GenerateDataKey {
+    /// A 32-byte data key under `key_id`: a key id, key ARN, alias name or alias ARN.
+    pub fn aes_256(key_id: impl Into<String>) -> Self {
+        Self::of(key_id, pb::generate_data_key_request::Length::KeySpec(pb::KeySpec::Aes256.into()))
+    }
+
+    /// A 16-byte data key.
+    pub fn aes_128(key_id: impl Into<String>) -> Self {
+        Self::of(key_id, pb::generate_data_key_request::Length::KeySpec(pb::KeySpec::Aes128.into()))
+    }
+
+    /// A data key of 1 to 1,024 bytes.
+    pub fn bytes(key_id: impl Into<String>, number_of_bytes: u32) -> Self {
+        Self::of(key_id, pb::generate_data_key_request::Length::NumberOfBytes(number_of_bytes))
+    }
+
+    /// Adds a pair to the encryption context.
+    #[must_use]
+    pub fn context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.encryption_context.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a grant token.
+    #[must_use]
+    pub fn grant_token(mut self, token: impl Into<String>) -> Self {
+        self.0.grant_tokens.push(token.into());
+        self
+    }
+
+    /// Declares what the data key will encrypt.
+    #[must_use]
+    pub fn declare_use(mut self, messages: u64, bytes: u64) -> Self {
+        self.0.r#use = Some(pb::Use { messages, bytes });
+        self
+    }
+
+    fn of(key_id: impl Into<String>, length: pb::generate_data_key_request::Length) -> Self {
+        Self(pb::GenerateDataKeyRequest {
+            key_id: key_id.into(),
+            length: Some(length),
+            ..pb::GenerateDataKeyRequest::default()
+        })
+    }
+}
+
+/// Asks for a data key in encrypted form only.
+#[derive(Debug, Clone)]
+pub struct GenerateDataKeyWithoutPlaintext(pub(crate) pb::GenerateDataKeyWithoutPlaintextRequest);
+
+impl From<GenerateDataKey> for GenerateDataKeyWithoutPlaintext {
+    fn from(GenerateDataKey(message): GenerateDataKey) -> Self {
+        use pb::generate_data_key_request::Length;
+        use pb::generate_data_key_without_plaintext_request::Length as Same;
+        Self(pb::GenerateDataKeyWithoutPlaintextRequest {
+            key_id: message.key_id,
+            length: message.length.map(|length| match length {
+                Length::KeySpec(spec) => Same::KeySpec(spec),
+                Length::NumberOfBytes(n) => Same::NumberOfBytes(n),
+            }),
+            encryption_context: message.encryption_context,
+            grant_tokens: message.grant_tokens,
+            r#use: message.r#use,
+            reuse: message.reuse,
+        })
+    }
+}
+
+/// Asks for a decrypt.
+#[derive(Debug, Clone)]
+pub struct Decrypt(pub(crate) pb::DecryptRequest);
+
+impl Decrypt {
+    /// Decrypts `ciphertext_blob`.
+    pub fn new(ciphertext_blob: impl Into<Bytes>) -> Self {
+        Self(pb::DecryptRequest { ciphertext_blob: ciphertext_blob.into(), ..pb::DecryptRequest::default() })
+    }
+
+    /// Names the key that encrypted it: another one is refused.
+    #[must_use]
+    pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
+        self.0.key_id = key_id.into();
+        self
+    }
+
+    /// Adds a pair to the encryption context, which must be that of encryption.
+    #[must_use]
+    pub fn context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.encryption_context.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a grant token.
+    #[must_use]
+    pub fn grant_token(mut self, token: impl Into<String>) -> Self {
+        self.0.grant_tokens.push(token.into());
+        self
+    }
+}

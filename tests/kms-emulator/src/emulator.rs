@@ -1,0 +1,217 @@
+//! The library's face: configuration, start and stop, what tests ask and arrange.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::calls::{Call, Calls};
+use crate::error::ApiError;
+use crate::fault::{Fault, Faults};
+use crate::key::KeySpec;
+use crate::operations::{create_alias, create_key, is_reserved, set_enabled};
+use crate::server::{self, Service};
+use crate::store::{ALIAS_PREFIX, Account, Store};
+
+/// How an emulator is to be.
+#[derive(Debug, Clone)]
+pub struct EmulatorConfig {
+    /// Where it listens; loopback only. Port 0 takes a free one. Default `127.0.0.1:0`.
+    pub listen: SocketAddr,
+    /// The AWS Region it plays. Default `us-west-2`.
+    pub region: String,
+    /// The AWS account it plays: 12 digits. Default `111122223333`.
+    pub account_id: String,
+    /// Where keys and aliases are kept, mode 0600; the directory must exist. In memory if nothing. Default nothing.
+    pub state_file: Option<PathBuf>,
+    /// The ARN that `GetCallerIdentity` tells everybody. Default
+    /// `arn:aws:sts::111122223333:assumed-role/key-broker-dev/dev-session`.
+    pub caller_arn: String,
+    /// The `UserId` that `GetCallerIdentity` tells everybody. Default `AROADEVKEYBROKER00001:dev-session`.
+    pub caller_user_id: String,
+}
+
+impl Default for EmulatorConfig {
+    fn default() -> EmulatorConfig {
+        EmulatorConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            region: "us-west-2".to_owned(),
+            account_id: "111122223333".to_owned(),
+            state_file: None,
+            caller_arn: "arn:aws:sts::111122223333:assumed-role/key-broker-dev/dev-session".to_owned(),
+            caller_user_id: "AROADEVKEYBROKER00001:dev-session".to_owned(),
+        }
+    }
+}
+
+/// Why the emulator cannot start, or cannot do as it was told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EmulatorError {
+    /// The address to listen on is not a loopback address: plaintext keys would cross a network.
+    NotLoopback(SocketAddr),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, std::io::Error),
+    /// The state file cannot be read, is another emulator's, or belongs to another region or account.
+    State(String),
+    /// The request is one that KMS would refuse: AWS's error type and message.
+    Refused(String),
+}
+
+impl fmt::Display for EmulatorError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EmulatorError::NotLoopback(address) => {
+                write!(formatter, "{address} is not a loopback address: the emulator sends keys in the clear")
+            }
+            EmulatorError::Listen(address, error) => write!(formatter, "cannot listen on {address}: {error}"),
+            EmulatorError::State(message) => write!(formatter, "state file: {message}"),
+            EmulatorError::Refused(message) => formatter.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for EmulatorError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            EmulatorError::Listen(_, error) => Some(error),
+            EmulatorError::NotLoopback(_) | EmulatorError::State(_) | EmulatorError::Refused(_) => None,
+        }
+    }
+}
+
+impl From<ApiError> for EmulatorError {
+    fn from(error: ApiError) -> EmulatorError {
+        EmulatorError::Refused(match error.message {
+            Some(message) => format!("{}: {message}", error.code),
+            None => error.code.into_owned(),
+        })
+    }
+}
+
+/// A running emulator. Dropping it stops it at once; [`Emulator::shutdown`] lets requests finish.
+pub struct Emulator {
+    address: SocketAddr,
+    service: Arc<Service>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Emulator {
+    /// Reads the state file, listens, and serves on the current tokio runtime (with I/O and time enabled).
+    pub async fn start(config: EmulatorConfig) -> Result<Emulator, EmulatorError> {
+        if !config.listen.ip().is_loopback() {
+            return Err(EmulatorError::NotLoopback(config.listen));
+        }
+        let account = Account {
+            region: config.region,
+            id: config.account_id,
+            caller_arn: config.caller_arn,
+            caller_user_id: config.caller_user_id,
+        };
+        let store = Store::open(account, config.state_file).map_err(EmulatorError::State)?;
+        let listen = |error| EmulatorError::Listen(config.listen, error);
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let service = Arc::new(Service { store, faults: Faults::default(), calls: Calls::default() });
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(server::accept(listener, Arc::clone(&service), stop.clone(), tasks.clone()));
+        Ok(Emulator { address, service, stop, tasks })
+    }
+
+    /// What to give an SDK as endpoint, for KMS and for STS: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn endpoint_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The ARN of the key behind an alias (`alias/…`). An alias that exists is kept; else the key and the alias are
+    /// made. It waits for the disk, and for an RSA key up to seconds: call it before the work starts.
+    pub fn ensure_key(&self, alias: &str, spec: KeySpec) -> Result<String, EmulatorError> {
+        let rest = alias.strip_prefix(ALIAS_PREFIX).unwrap_or_default();
+        let well_formed = !rest.is_empty()
+            && alias.len() <= 256
+            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_-".contains(&byte));
+        if !well_formed || is_reserved(alias) {
+            return Err(EmulatorError::Refused(format!(
+                "{alias:?} is not an alias name: alias/[a-zA-Z0-9/_-]+"
+            )));
+        }
+        let store = &self.service.store;
+        if let Ok(key) = store.find(&store.snapshot(), alias, "DescribeKey") {
+            if key.spec == spec {
+                return Ok(key.arn.clone());
+            }
+            let (is, wanted) = (key.spec.as_str(), spec.as_str());
+            return Err(EmulatorError::Refused(format!("{alias} is a key of spec {is}, not {wanted}")));
+        }
+        let key = create_key(store, spec, String::new(), false)?;
+        create_alias(store, alias, &key)?;
+        Ok(key.arn.clone())
+    }
+
+    /// Enables or disables a key, named in any form that KMS takes.
+    pub fn set_enabled(&self, key_id: &str, enabled: bool) -> Result<(), EmulatorError> {
+        let store = &self.service.store;
+        let operation = if enabled { "EnableKey" } else { "DisableKey" };
+        let key = store.find(&store.snapshot(), key_id, operation)?;
+        Ok(set_enabled(store, &key, enabled)?)
+    }
+
+    /// Adds a fault, behind those in force.
+    pub fn inject(&self, fault: Fault) {
+        self.service.faults.inject(fault);
+    }
+
+    /// Removes all faults.
+    pub fn clear_faults(&self) {
+        self.service.faults.replace(Vec::new());
+    }
+
+    /// The faults in force; `times` is what is left of it.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        self.service.faults.list()
+    }
+
+    /// The last 200,000 calls, oldest first.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.service.calls.list()
+    }
+
+    /// How many calls of an operation arrived, by AWS's name: exact, however many.
+    #[must_use]
+    pub fn call_count(&self, operation: &str) -> u64 {
+        self.service.calls.count(operation)
+    }
+
+    /// Forgets all calls and counts.
+    pub fn clear_calls(&self) {
+        self.service.calls.clear();
+    }
+
+    /// Stops listening, lets requests finish (for a second), and lets go of the state file.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.service.store.close();
+    }
+}
+
+impl fmt::Debug for Emulator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Emulator").field("address", &self.address).finish_non_exhaustive()
+    }
+}

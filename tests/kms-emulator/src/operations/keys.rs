@@ -1,0 +1,247 @@
+//! Keys: made, described, enabled, disabled, scheduled for deletion.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::signing::RSA_ALGORITHMS;
+use super::{Answer, answer, key};
+use crate::clock::{epoch_seconds, unix_millis};
+use crate::error::ApiError;
+use crate::key::{Key, KeySpec, KeyState, Material, new_id};
+use crate::parameters::{Parameters, one_of, required};
+use crate::store::Store;
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateKey.html>
+pub(super) fn create(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+    let spec = requested_spec(parameters)?;
+    one_of(
+        "origin",
+        parameters.origin.as_ref(),
+        &["AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"],
+    )?;
+    if parameters.origin.as_deref().is_some_and(|origin| origin != "AWS_KMS") {
+        return Err(ApiError::unsupported("This emulator supports the origin AWS_KMS only."));
+    }
+    let description = parameters.description.clone().unwrap_or_default();
+    let key = create_key(store, spec, description, parameters.multi_region.unwrap_or(false))?;
+    Ok(answer([("KeyMetadata", metadata(store, &key))]))
+}
+
+/// Makes a key and stores it.
+pub(crate) fn create_key(
+    store: &Store,
+    spec: KeySpec,
+    description: String,
+    multi_region: bool,
+) -> Result<Arc<Key>, ApiError> {
+    let material = Material::generate(spec).map_err(ApiError::internal)?;
+    let id = new_id(multi_region);
+    let key = Arc::new(Key {
+        arn: store.account().arn(&format!("key/{id}")),
+        id,
+        spec,
+        description,
+        created: unix_millis(),
+        state: KeyState::Enabled,
+        material: Arc::new(material),
+    });
+    store.change(|state| {
+        state.keys.insert(key.id.clone(), Arc::clone(&key));
+        Ok(())
+    })?;
+    Ok(key)
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html>
+pub(super) fn describe(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+    let key = key(store, parameters, "DescribeKey")?;
+    Ok(answer([("KeyMetadata", metadata(store, &key))]))
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_ListKeys.html>
+pub(super) fn list(store: &Store, parameters: &Parameters) -> Answer {
+    let state = store.snapshot();
+    let keys =
+        state.keys.values().map(|key| (key.id.as_str(), json!({ "KeyId": key.id, "KeyArn": key.arn })));
+    page("Keys", keys, parameters, LIST_KEYS_DEFAULT)
+}
+
+/// One page of a sorted list: what follows the marker, which is the last name of the page before.
+pub(super) fn page<'a>(
+    member: &str,
+    items: impl Iterator<Item = (&'a str, Value)>,
+    parameters: &Parameters,
+    default_limit: usize,
+) -> Answer {
+    let limit = parameters.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default_limit);
+    let after = parameters.marker.as_deref();
+    let mut rest = items.skip_while(|(name, _)| after.is_some_and(|after| *name <= after));
+    let (names, items): (Vec<&str>, Vec<Value>) = rest.by_ref().take(limit).unzip();
+    let truncated = rest.next().is_some();
+    let mut answer = answer([(member, items.into()), ("Truncated", truncated.into())]);
+    if let (true, Some(last)) = (truncated, names.last()) {
+        answer.insert("NextMarker".to_owned(), (*last).into());
+    }
+    answer
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_EnableKey.html> and `API_DisableKey`
+pub(super) fn enable(store: &Store, parameters: &Parameters, enabled: bool) -> Result<Answer, ApiError> {
+    let operation = if enabled { "EnableKey" } else { "DisableKey" };
+    let id = required("keyId", parameters.key_id.as_ref())?;
+    let key = store.find_by_id(&store.snapshot(), id, operation)?;
+    set_enabled(store, &key, enabled)?;
+    Ok(Answer::new())
+}
+
+/// Enables or disables a key that is not pending deletion.
+pub(crate) fn set_enabled(store: &Store, key: &Key, enabled: bool) -> Result<(), ApiError> {
+    change_state(store, key, |key| match key.state {
+        KeyState::PendingDeletion { .. } => Err(key.pending_deletion()),
+        KeyState::Enabled | KeyState::Disabled if enabled => Ok(KeyState::Enabled),
+        KeyState::Enabled | KeyState::Disabled => Ok(KeyState::Disabled),
+    })
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_ScheduleKeyDeletion.html>
+pub(super) fn schedule_deletion(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+    let id = required("keyId", parameters.key_id.as_ref())?;
+    let key = store.find_by_id(&store.snapshot(), id, "ScheduleKeyDeletion")?;
+    let window = parameters.pending_window_in_days.unwrap_or(30);
+    let window = u16::try_from(window).ok().filter(|days| (7..=30).contains(days)).ok_or_else(|| {
+        ApiError::validation(format!("PendingWindowInDays must be between 7 and 30, but it is {window}."))
+    })?;
+    let deletion = unix_millis() + u64::from(window) * MILLIS_PER_DAY;
+    change_state(store, &key, |key| match key.state {
+        KeyState::PendingDeletion { .. } => Err(key.pending_deletion()),
+        KeyState::Enabled | KeyState::Disabled => Ok(KeyState::PendingDeletion { deletion, window }),
+    })?;
+    Ok(answer([
+        ("KeyId", key.arn.clone().into()),
+        ("DeletionDate", epoch_seconds(deletion).into()),
+        ("KeyState", "PendingDeletion".into()),
+        ("PendingWindowInDays", window.into()),
+    ]))
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_CancelKeyDeletion.html>: the key is then disabled.
+pub(super) fn cancel_deletion(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+    let id = required("keyId", parameters.key_id.as_ref())?;
+    let key = store.find_by_id(&store.snapshot(), id, "CancelKeyDeletion")?;
+    change_state(store, &key, |key| match key.state {
+        KeyState::PendingDeletion { .. } => Ok(KeyState::Disabled),
+        KeyState::Enabled | KeyState::Disabled => {
+            Err(ApiError::invalid_state(format!("{} is not pending deletion.", key.arn)))
+        }
+    })?;
+    Ok(answer([("KeyId", key.arn.clone().into())]))
+}
+
+fn change_state(
+    store: &Store,
+    key: &Key,
+    next: impl FnOnce(&Key) -> Result<KeyState, ApiError>,
+) -> Result<(), ApiError> {
+    store.change(|state| {
+        let key = state.keys.get_mut(&key.id).expect("no operation removes a key");
+        let next = next(key)?;
+        Arc::make_mut(key).state = next;
+        Ok(())
+    })
+}
+
+/// `KeySpec` (or its old name) and `KeyUsage`, which must fit each other.
+fn requested_spec(parameters: &Parameters) -> Result<KeySpec, ApiError> {
+    let named = parameters.key_spec.as_ref().or(parameters.customer_master_key_spec.as_ref());
+    let name = one_of("keySpec", named, &KEY_SPECS)?.unwrap_or("SYMMETRIC_DEFAULT");
+    let usage = one_of("keyUsage", parameters.key_usage.as_ref(), &KEY_USAGES)?;
+    let spec = KeySpec::named(name).ok_or_else(|| {
+        ApiError::unsupported(format!("This emulator does not support the key spec {name}."))
+    })?;
+    match usage {
+        None if spec != KeySpec::SymmetricDefault => Err(ApiError::validation(
+            "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.",
+        )),
+        Some("ENCRYPT_DECRYPT") if spec.usage() == "SIGN_VERIFY" => {
+            Err(ApiError::unsupported("This emulator does not support RSA keys for encryption."))
+        }
+        Some(usage) if usage != spec.usage() => {
+            Err(ApiError::validation(format!("KeyUsage {usage} is not compatible with KeySpec {name}")))
+        }
+        _ => Ok(spec),
+    }
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_KeyMetadata.html>
+fn metadata(store: &Store, key: &Key) -> Value {
+    let mut members = json!({
+        "AWSAccountId": store.account().id,
+        "KeyId": key.id,
+        "Arn": key.arn,
+        "CreationDate": epoch_seconds(key.created),
+        "Enabled": key.state == KeyState::Enabled,
+        "Description": key.description,
+        "KeyUsage": key.spec.usage(),
+        "KeyState": match key.state {
+            KeyState::Enabled => "Enabled",
+            KeyState::Disabled => "Disabled",
+            KeyState::PendingDeletion { .. } => "PendingDeletion",
+        },
+        "Origin": "AWS_KMS",
+        "KeyManager": "CUSTOMER",
+        "CustomerMasterKeySpec": key.spec.as_str(),
+        "KeySpec": key.spec.as_str(),
+        "MultiRegion": key.multi_region(),
+    });
+    match key.spec {
+        KeySpec::SymmetricDefault => {
+            members["EncryptionAlgorithms"] = json!(["SYMMETRIC_DEFAULT"]);
+            members["CurrentKeyMaterialId"] = key.material.id_hex().into();
+        }
+        KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => {
+            members["SigningAlgorithms"] = json!(RSA_ALGORITHMS);
+        }
+        KeySpec::Hmac256 => members["MacAlgorithms"] = json!(["HMAC_SHA_256"]),
+    }
+    if let KeyState::PendingDeletion { deletion, .. } = key.state {
+        members["DeletionDate"] = epoch_seconds(deletion).into();
+    }
+    if key.multi_region() {
+        members["MultiRegionConfiguration"] = json!({
+            "MultiRegionKeyType": "PRIMARY",
+            "PrimaryKey": { "Arn": key.arn, "Region": store.account().region },
+            "ReplicaKeys": [],
+        });
+    }
+    members
+}
+
+const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
+
+/// How many keys a page of `ListKeys` has unless the caller says.
+const LIST_KEYS_DEFAULT: usize = 100;
+
+/// Every `KeySpec` of AWS's model.
+const KEY_SPECS: [&str; 17] = [
+    "RSA_2048",
+    "RSA_3072",
+    "RSA_4096",
+    "ECC_NIST_P256",
+    "ECC_NIST_P384",
+    "ECC_NIST_P521",
+    "ECC_SECG_P256K1",
+    "SYMMETRIC_DEFAULT",
+    "HMAC_224",
+    "HMAC_256",
+    "HMAC_384",
+    "HMAC_512",
+    "SM2",
+    "ML_DSA_44",
+    "ML_DSA_65",
+    "ML_DSA_87",
+    "ECC_NIST_EDWARDS25519",
+];
+
+/// Every `KeyUsage` of AWS's model.
+const KEY_USAGES: [&str; 4] = ["SIGN_VERIFY", "ENCRYPT_DECRYPT", "GENERATE_VERIFY_MAC", "KEY_AGREEMENT"];

@@ -1,0 +1,185 @@
+//! The members of a request, and the limits that AWS's model puts on them.
+//!
+//! One struct has the members of all operations: the call log and the checks look at them without knowing the
+//! operation. Limits: <https://docs.aws.amazon.com/kms/latest/APIReference/API_Operations.html>, each operation's page.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, Visitor};
+use zeroize::Zeroizing;
+
+use crate::context::{self, EncryptionContext};
+use crate::error::ApiError;
+
+/// What a request says. Members that no operation here knows are skipped, as AWS does.
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Parameters {
+    pub(crate) key_id: Option<String>,
+    pub(crate) encryption_context: Option<EncryptionContext>,
+    pub(crate) grant_tokens: Option<Vec<String>>,
+    pub(crate) dry_run: Option<bool>,
+    /// An attestation document: only whether there is one matters.
+    pub(crate) recipient: Option<IgnoredAny>,
+    pub(crate) number_of_bytes: Option<i64>,
+    pub(crate) key_spec: Option<String>,
+    pub(crate) plaintext: Option<Blob>,
+    pub(crate) ciphertext_blob: Option<Blob>,
+    pub(crate) encryption_algorithm: Option<String>,
+    pub(crate) message: Option<Blob>,
+    pub(crate) message_type: Option<String>,
+    pub(crate) signing_algorithm: Option<String>,
+    pub(crate) alias_name: Option<String>,
+    pub(crate) target_key_id: Option<String>,
+    pub(crate) customer_master_key_spec: Option<String>,
+    pub(crate) custom_key_store_id: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) key_usage: Option<String>,
+    pub(crate) multi_region: Option<bool>,
+    pub(crate) origin: Option<String>,
+    pub(crate) pending_window_in_days: Option<i64>,
+    pub(crate) limit: Option<i64>,
+    pub(crate) marker: Option<String>,
+}
+
+impl Parameters {
+    /// Reads a JSON body; an empty one says nothing.
+    pub(crate) fn parse(body: &[u8]) -> Result<Parameters, ApiError> {
+        if body.is_empty() {
+            return Ok(Parameters::default());
+        }
+        serde_json::from_slice(body).map_err(|_| ApiError::bare("SerializationException"))
+    }
+
+    /// The constraints that hold whatever the operation; AWS names all that are broken.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        let mut broken = Vec::new();
+        for (name, text) in [("keyId", &self.key_id), ("targetKeyId", &self.target_key_id)] {
+            broken.extend(text.as_deref().and_then(|text| text_length(name, text, KEY_ID_MAX)));
+        }
+        broken.extend(self.alias_name.as_deref().and_then(|text| text_length("aliasName", text, ALIAS_MAX)));
+        for (name, blob, max) in [
+            ("plaintext", &self.plaintext, PLAINTEXT_MAX),
+            ("ciphertextBlob", &self.ciphertext_blob, CIPHERTEXT_MAX),
+            ("message", &self.message, PLAINTEXT_MAX),
+        ] {
+            broken.extend(
+                blob.as_ref().and_then(|blob| length(&format!("Value at '{name}'"), blob.0.len(), max)),
+            );
+        }
+        broken.extend(self.number_of_bytes.and_then(|value| range("numberOfBytes", value, 1, 1024)));
+        broken.extend(
+            self.pending_window_in_days.and_then(|value| range("pendingWindowInDays", value, 1, 365)),
+        );
+        broken.extend(self.limit.and_then(|value| range("limit", value, 1, 1000)));
+        if let Some(tokens) = self.grant_tokens.as_ref().filter(|tokens| tokens.len() > GRANT_TOKENS_MAX) {
+            broken.extend(length(
+                &format!("Value '{tokens:?}' at 'grantTokens'"),
+                tokens.len(),
+                GRANT_TOKENS_MAX,
+            ));
+        }
+        match broken.len() {
+            0 => self.check_context(),
+            1 => Err(ApiError::constraint(&broken[0])),
+            count => Err(ApiError::validation(format!(
+                "{count} validation errors detected: {}",
+                broken.join("; ")
+            ))),
+        }
+    }
+
+    /// The limit is documented ("up to 8,192 bytes"); how AWS counts and what it says is not.
+    fn check_context(&self) -> Result<(), ApiError> {
+        match &self.encryption_context {
+            Some(context) if context::size(context) > CONTEXT_MAX => {
+                Err(ApiError::validation(format!("EncryptionContext is longer than {CONTEXT_MAX} bytes.")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The encryption context, empty if there is none.
+    pub(crate) fn context(&self) -> EncryptionContext {
+        self.encryption_context.clone().unwrap_or_default()
+    }
+}
+
+/// A member that the operation cannot do without.
+pub(crate) fn required<'a, T>(name: &str, value: Option<&'a T>) -> Result<&'a T, ApiError> {
+    value.ok_or_else(|| {
+        ApiError::constraint(&format!(
+            "Value null at '{name}' failed to satisfy constraint: Member must not be null"
+        ))
+    })
+}
+
+/// A member that is one of a set of words, or absent.
+pub(crate) fn one_of<'a>(
+    name: &str,
+    value: Option<&'a String>,
+    set: &[&str],
+) -> Result<Option<&'a str>, ApiError> {
+    match value {
+        Some(word) if !set.contains(&word.as_str()) => Err(ApiError::constraint(&format!(
+            "Value '{word}' at '{name}' failed to satisfy constraint: Member must satisfy enum value set: [{}]",
+            set.join(", ")
+        ))),
+        word => Ok(word.map(String::as_str)),
+    }
+}
+
+/// Bytes, base64 in JSON; wiped when dropped.
+pub(crate) struct Blob(pub(crate) Zeroizing<Vec<u8>>);
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Blob, D::Error> {
+        deserializer.deserialize_str(BlobVisitor)
+    }
+}
+
+struct BlobVisitor;
+
+impl Visitor<'_> for BlobVisitor {
+    type Value = Blob;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("base64")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Blob, E> {
+        BASE64.decode(text).map(|bytes| Blob(Zeroizing::new(bytes))).map_err(|_| E::custom("not base64"))
+    }
+}
+
+fn text_length(name: &str, text: &str, max: usize) -> Option<String> {
+    length(&format!("Value '{text}' at '{name}'"), text.len(), max)
+}
+
+fn length(subject: &str, length: usize, max: usize) -> Option<String> {
+    let bound = match length {
+        0 => "greater than or equal to 1".to_owned(),
+        _ if length > max => format!("less than or equal to {max}"),
+        _ => return None,
+    };
+    Some(format!("{subject} failed to satisfy constraint: Member must have length {bound}"))
+}
+
+fn range(name: &str, value: i64, min: i64, max: i64) -> Option<String> {
+    let bound = match value {
+        _ if value < min => format!("greater than or equal to {min}"),
+        _ if value > max => format!("less than or equal to {max}"),
+        _ => return None,
+    };
+    Some(format!("Value '{value}' at '{name}' failed to satisfy constraint: Member must have value {bound}"))
+}
+
+const KEY_ID_MAX: usize = 2048;
+const ALIAS_MAX: usize = 256;
+const PLAINTEXT_MAX: usize = 4096;
+const CIPHERTEXT_MAX: usize = 6144;
+const GRANT_TOKENS_MAX: usize = 10;
+/// <https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html>
+const CONTEXT_MAX: usize = 8192;
