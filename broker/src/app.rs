@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,7 +95,8 @@ impl Broker {
         tokio::spawn(report_health(health.clone(), journal.health(), drain.clone()));
         let layers = Layers {
             limits: CallLimits {
-                in_flight: Arc::new(Semaphore::new(parts.limits.calls_in_flight)),
+                max_in_flight: parts.limits.calls_in_flight,
+                in_flight: Arc::new(Semaphore::new(parts.limits.calls_in_flight as usize)),
                 default_deadline: parts.limits.default_deadline,
                 deadline_floor: parts.limits.deadline_floor,
             },
@@ -108,6 +110,12 @@ impl Broker {
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
         let server = Server::new(layers, parts.limits.connections);
         Ok(Self { server, listeners, drain, grace: parts.limits.drain, kms_calls, journal: journal_thread })
+    }
+
+    /// Where the plaintext TCP port is, if there is one.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.listeners.insecure_tcp.as_ref()?.local_addr().ok()
     }
 
     /// Serves until the drain: then no call in flight is lost, and every record is written.

@@ -43,7 +43,7 @@ pub struct Listen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Calls at a time.
-    pub calls_in_flight: usize,
+    pub calls_in_flight: u32,
     /// Connections at a time.
     pub connections: usize,
     /// The deadline of a call that has none.
@@ -152,7 +152,7 @@ struct AuditSection {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct LimitsSection {
-    calls_in_flight: usize,
+    calls_in_flight: u32,
     connections: usize,
     default_deadline_ms: u64,
     deadline_floor_ms: u64,

@@ -2,17 +2,24 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// Sends log lines to stderr: text for a terminal, JSON for a collector. `KEY_BROKER_LOG` filters them
 /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>).
 pub fn init_log() {
-    let filter = EnvFilter::try_from_env(LOG_FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let wanted = EnvFilter::try_from_env(LOG_FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    // Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never shown.
+    let harmless = filter_fn(|line| line.target().starts_with("key_broker") || *line.level() <= LevelFilter::WARN);
+    let filter = wanted.and(harmless);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = if std::io::stderr().is_terminal() { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
     // A second subscriber can only be a test's: it keeps the first.
-    let _ = if std::io::stderr().is_terminal() { log.try_init() } else { log.json().flatten_event(true).try_init() };
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
 const LOG_FILTER_VARIABLE: &str = "KEY_BROKER_LOG";
-/// The SDK's own lines can hold request bodies below `warn`.
 const DEFAULT_FILTER: &str = "warn,key_broker=info";

@@ -81,9 +81,14 @@ impl Server {
             never = accept_tcp => match never {},
             () = drain.cancelled() => {}
         }
-        // Nobody new can connect; who is connected is told to go away after the calls in flight.
+        // Nobody new can connect. Who is connected is refused with a delay to wait, until the calls in flight have ended;
+        // only then GOAWAY: a client that it reaches earlier may report its next call as cancelled.
         drop((unix, insecure_tcp));
-        if tokio::time::timeout(grace, self.graceful.shutdown()).await.is_err() {
+        let ended = async {
+            self.layers.limits.idle().await;
+            self.graceful.shutdown().await;
+        };
+        if tokio::time::timeout(grace, ended).await.is_err() {
             tracing::warn!(seconds = grace.as_secs(), "calls are still in flight at the end of the drain: they are cut off");
         }
     }

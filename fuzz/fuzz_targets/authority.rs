@@ -207,9 +207,10 @@ fn wire(parts: &[Part]) -> Vec<u8> {
         match part {
             Part::Block { fields, table_size, cuts, padding, priority } => {
                 let mut block = Vec::new();
-                if let Some(size) = table_size.filter(|_| !fields.is_empty()) {
+                if let Some(size) = table_size {
                     let size = u32::from(size % 4097);
                     encoder.update_max_dynamic_size(size, &mut block).expect("encodes");
+                    block.push(0x82); // loona-hpack wants a field behind it.
                 }
                 for Field { name, value, coding } in fields {
                     let coding = coding & 0x1f;

@@ -336,6 +336,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_disk_that_hangs_or_a_full_queue_is_waited_for_so_long_and_no_longer() {
+        let (queue, entries) = sync_channel(1);
+        let (_health, healthy) = watch::channel(true);
+        let journal = Journal { queue, healthy, wait: Duration::from_millis(50) };
+        let hangs = journal.append(b"1\n".to_vec());
+        let full = journal.append(b"2\n".to_vec());
+        assert_eq!(full.wait().await, Err(JournalUnavailable));
+        assert_eq!(hangs.wait().await, Err(JournalUnavailable));
+        drop(entries);
+        assert_eq!(journal.append(b"3\n".to_vec()).wait().await, Err(JournalUnavailable));
+    }
+
+    #[tokio::test]
     async fn a_removed_directory_refuses_and_its_return_resumes() {
         let parent = tempfile::tempdir().expect("dir");
         let dir = parent.path().join("journal");

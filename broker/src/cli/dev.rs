@@ -7,8 +7,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::json;
 
@@ -16,6 +14,7 @@ use super::target::DEV_DIR;
 use super::{block_on, drain_on_signal, fail, wrong_configuration};
 use crate::app;
 use crate::config::Config;
+use crate::kms::aws::static_credentials;
 use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
@@ -40,8 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Ok(drain) => drain,
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };
-        let credentials = Credentials::new("AKIADEVEXAMPLE000000", "dev-only", None, None, "key-broker dev");
-        let credentials = SharedCredentialsProvider::new(credentials);
+        let credentials = static_credentials("AKIADEVEXAMPLE000000", "dev-only");
         let served = app::serve(config, Some(credentials), drain, || welcome(&arguments.dir)).await;
         dev.emulator.shutdown().await;
         match served {

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
@@ -54,6 +55,12 @@ pub struct AwsSettings {
     pub attempt_timeout: Duration,
     /// Attempts in all, in the SDK's standard mode.
     pub max_attempts: u32,
+}
+
+/// Fixed credentials, for an emulator.
+#[must_use]
+pub fn static_credentials(access_key_id: &str, secret_access_key: &str) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Credentials::new(access_key_id, secret_access_key, None, None, "key-broker"))
 }
 
 /// The SDK's KMS client.
@@ -357,10 +364,12 @@ fn kms_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> KmsE
     match error {
         SdkError::ServiceError(service) => {
             let metadata = service.err().meta();
-            let code = metadata.code().unwrap_or("Unknown");
-            of(kind_of(code), code, metadata.message().map(str::to_owned))
+            match metadata.code() {
+                Some(code) => of(kind_of(code), code, metadata.message().map(str::to_owned)),
+                None => of(KmsErrorKind::Unavailable, UNEXPECTED, Some(UNREADABLE.into())),
+            }
         }
-        SdkError::ResponseError(_) => of(KmsErrorKind::Unavailable, UNEXPECTED, Some("the answer cannot be read".into())),
+        SdkError::ResponseError(_) => of(KmsErrorKind::Unavailable, UNEXPECTED, Some(UNREADABLE.into())),
         SdkError::TimeoutError(_) => of(KmsErrorKind::Unavailable, UNREACHED, Some("KMS did not answer in time".into())),
         SdkError::DispatchFailure(failure) => {
             of(KmsErrorKind::Unavailable, UNREACHED, failure.as_connector_error().map(|error| chain(error)))
@@ -500,3 +509,4 @@ const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
 const UNREACHED: &str = "KMSUnavailable";
 /// KMS's answer makes no sense.
 const UNEXPECTED: &str = "KMSUnexpectedAnswer";
+const UNREADABLE: &str = "the answer cannot be read";

@@ -1,25 +1,25 @@
 //! Lets default-configured gRPC clients call over a unix socket.
 //!
 //! A client that dials `unix:/tmp/broker.sock` has no host name to put into `:authority`. The C-core clients
-//! (Python, Ruby, PHP, C++, C#) send the percent-encoded path, grpc-java sends the path itself, and h2 resets
-//! both with `PROTOCOL_ERROR` before any handler runs (hyperium/h2#487): neither `%` nor `/` belongs into an
-//! authority.
+//! (Python, Ruby, PHP, C++, C#) send the percent-encoded path, grpc-java and `grpcurl -unix` the path itself, and
+//! h2 resets both with `PROTOCOL_ERROR` before any handler runs (hyperium/h2#487): neither `%` nor `/` belongs into
+//! an authority.
 //!
-//! [`NormalizeAuthority`] sits between socket and server. It follows the client's HTTP/2 frames and their
-//! HPACK state and overwrites what h2 refuses inside `:authority` values, each byte by one byte and each
-//! Huffman code by a code of as many bits: all lengths, and so the frames and both ends' dynamic tables, stay
-//! what they were. The value means nothing on a unix socket; do not put this under a transport where it does.
+//! [`NormalizeAuthority`] sits between socket and server. It follows the client's HTTP/2 frames and their HPACK
+//! state and overwrites what h2 refuses inside `:authority` values, each byte by one byte and each Huffman code by
+//! a code of as many bits: all lengths, and so the frames and both ends' dynamic tables, stay what they were. The
+//! value means nothing on a unix socket; do not put this under a transport where it does.
 //!
-//! The adapter judges nothing. At the first thing it cannot follow it stops editing for the rest of the
-//! connection and hands every byte through, so that h2 answers as it would have without it. A client that
-//! leads it astray reaches only bytes it wrote itself. What stays refused, for want of a valid value of the
-//! same length: an empty `:authority`, and in Huffman coding the bytes whose codes have 12 bits or more (`#`,
-//! `<`, `>`, `\`, `^`, `` ` ``, `{`, `}`, controls, non-ASCII), except `@`, `[`, `]` and NUL. C-core
-//! percent-encodes all of these.
+//! The adapter judges nothing. At the first thing it cannot follow it stops editing for the rest of the connection
+//! and hands every byte through, so that h2 answers as it would have without it. A client that leads it astray
+//! reaches only bytes it wrote itself.
 //!
-//! The HPACK crates (`httlib-hpack`, `loona-hpack`, `fluke-hpack`) are not used here: none of them tells
-//! where in its input a value stood, and none has seen a change since spring 2025. They are the judges in the
-//! tests.
+//! What h2 still refuses, since no valid value has its length: an empty `:authority`, and in Huffman coding (only)
+//! one with any of `` # < > \ ^ ` { } ``, a control other than NUL, or a byte beyond ASCII. C-core
+//! percent-encodes them.
+//!
+//! The HPACK crates (`httlib-hpack`, `loona-hpack`, `fluke-hpack`) are not used here, since none of them tells
+//! where in its input a value stood; two of them are the judges in the tests.
 
 use std::{
     collections::VecDeque,
@@ -725,8 +725,8 @@ mod huffman {
     }
 }
 
-/// The most that one connection's header block may keep from the server, frame heads and padding included.
-/// gRPC clients cap their metadata at 8 to 16 KiB.
+/// The most that a connection's header block may keep from the server, frame heads and padding included: four full
+/// frames, where hyper announces a limit of 16 KiB of fields.
 const BLOCK_LIMIT: usize = 64 * 1024;
 
 /// `SETTINGS_MAX_FRAME_SIZE`: h2's default, which hyper and tonic keep.

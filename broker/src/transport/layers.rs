@@ -50,11 +50,21 @@ pub type Standard = BoxCloneSyncService<Request<Body>, Response<Body>, Infallibl
 #[derive(Debug, Clone)]
 pub struct CallLimits {
     /// Calls at a time, over all connections.
+    pub max_in_flight: u32,
+    /// The slots of the calls in flight.
     pub in_flight: Arc<Semaphore>,
     /// The deadline of a call that has none.
     pub default_deadline: Duration,
     /// A call with less time than this is refused at once: it could not succeed.
     pub deadline_floor: Duration,
+}
+
+impl CallLimits {
+    /// Waits until no call is in flight.
+    pub async fn idle(&self) {
+        // The semaphore is never closed.
+        let _ = self.in_flight.acquire_many(self.max_in_flight).await;
+    }
 }
 
 impl Layers {

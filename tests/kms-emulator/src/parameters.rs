@@ -91,7 +91,7 @@ impl Parameters {
         }
     }
 
-    /// The limit is documented ("up to 8,192 bytes"); how AWS counts and what it says is not.
+    /// AWS's model states no limit on the context: how AWS counts it and what it then says is a guess.
     fn check_context(&self) -> Result<(), ApiError> {
         match &self.encryption_context {
             Some(context) if context::size(context) > CONTEXT_MAX => {
@@ -181,5 +181,5 @@ const ALIAS_MAX: usize = 256;
 const PLAINTEXT_MAX: usize = 4096;
 const CIPHERTEXT_MAX: usize = 6144;
 const GRANT_TOKENS_MAX: usize = 10;
-/// <https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html>
+/// All names and values together, in bytes of UTF-8.
 const CONTEXT_MAX: usize = 8192;

@@ -1,9 +1,9 @@
 //! The state file: JSON, mode 0600, replaced as a whole, locked against a second emulator.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,9 +55,8 @@ impl StateFile {
         file.sync_all()?;
         file.try_lock()?;
         std::fs::rename(&temporary, &self.path)?;
-        File::open(directory(&self.path))?.sync_all()?;
         self.held = Some(file);
-        Ok(())
+        File::open(directory(&self.path))?.sync_all()
     }
 
     /// Lets go of the lock.
@@ -79,6 +78,7 @@ fn lock(path: &Path) -> io::Result<File> {
         }
         let (held, named) = (file.metadata()?, std::fs::metadata(path)?);
         if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
+            file.set_permissions(Permissions::from_mode(PRIVATE))?;
             return Ok(file);
         }
     }
@@ -93,8 +93,7 @@ fn read(mut file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    // Only its owner reads key material.
-    options.read(true).write(true).mode(0o600);
+    options.read(true).write(true).mode(PRIVATE);
     options
 }
 
@@ -252,3 +251,6 @@ impl<'de> Deserialize<'de> for Base64 {
 }
 
 const VERSION: u8 = 1;
+
+/// Only its owner reads key material.
+const PRIVATE: u32 = 0o600;

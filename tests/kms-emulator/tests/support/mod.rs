@@ -15,55 +15,55 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 /// The alias of the key that [`start`] makes.
-pub const ALIAS: &str = "alias/test";
+pub(crate) const ALIAS: &str = "alias/test";
 
 /// An answer, whatever it says.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// The AWS error type.
-    pub fn error(&self) -> String {
+    pub(crate) fn error(&self) -> String {
         self.json()["__type"].as_str().unwrap().to_owned()
     }
 
     /// The AWS error message, empty if there is none.
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         let json = self.json();
         let message = json.get("message").or_else(|| json.get("Message"));
         message.and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
-    pub fn request_id(&self) -> &str {
+    pub(crate) fn request_id(&self) -> &str {
         self.headers.get("x-amzn-requestid").unwrap().to_str().unwrap()
     }
 
     /// A member of a successful answer.
-    pub fn text(&self, member: &str) -> String {
+    pub(crate) fn text(&self, member: &str) -> String {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
         self.json()[member].as_str().unwrap_or_else(|| panic!("no {member} in {self:?}")).to_owned()
     }
 
-    pub fn bytes(&self, member: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&self, member: &str) -> Vec<u8> {
         BASE64.decode(self.text(member)).unwrap()
     }
 }
 
 /// One connection to an emulator.
-pub struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
 }
 
 impl Client {
-    pub async fn connect(endpoint: &str) -> Client {
+    pub(crate) async fn connect(endpoint: &str) -> Client {
         let stream = TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).await.unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -71,12 +71,12 @@ impl Client {
     }
 
     /// Calls an operation of KMS.
-    pub async fn call(&mut self, operation: &str, body: impl Into<Value>) -> Reply {
+    pub(crate) async fn call(&mut self, operation: &str, body: impl Into<Value>) -> Reply {
         self.call_with(operation, &body.into().to_string(), &[]).await
     }
 
     /// Calls an operation of KMS with any body and more headers.
-    pub async fn call_with(&mut self, operation: &str, body: &str, headers: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn call_with(&mut self, operation: &str, body: &str, headers: &[(&str, &str)]) -> Reply {
         let target = format!("TrentService.{operation}");
         let mut all = vec![
             ("x-amz-target", target.as_str()),
@@ -88,7 +88,7 @@ impl Client {
     }
 
     /// Sends any request; nothing if the connection closes without an answer.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         method: Method,
         path: &str,
@@ -108,17 +108,17 @@ impl Client {
 }
 
 /// An emulator in memory with one symmetric key under [`ALIAS`]: the emulator, a connection, the key's ARN.
-pub async fn start() -> (Emulator, Client, String) {
+pub(crate) async fn start() -> (Emulator, Client, String) {
     let emulator = Emulator::start(EmulatorConfig::default()).await.unwrap();
     let arn = emulator.ensure_key(ALIAS, KeySpec::SymmetricDefault).unwrap();
     let client = Client::connect(&emulator.endpoint_url()).await;
     (emulator, client, arn)
 }
 
-pub fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
 /// Signed by nobody, in the form that counts.
-pub const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-west-2/kms/aws4_request, \
+pub(crate) const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-west-2/kms/aws4_request, \
                                  SignedHeaders=host;x-amz-date, Signature=00";

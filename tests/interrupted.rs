@@ -1,0 +1,163 @@
+//! Proves: a call that ends before its time (deadline, caller gone, panic, a full broker) leaves one activity record that
+//! says so, and what KMS answered meanwhile is recorded too.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use key_broker::key::{KeyId, RandomLength};
+use key_broker::kms::{
+    Answers, DataKey, DataKeyRequest, Decrypted, DecryptRequest, EncryptedDataKey, KeyDescription, Kms, KmsError,
+};
+use key_broker::policy::Permit;
+use key_broker::secret::Plaintext;
+use key_broker_client::{Error, GenerateDataKey};
+use key_broker_proto::v1 as pb;
+use kms_emulator::Fault;
+use support::{Setup, TestBroker, eventually, id};
+use tonic::{Code, Request};
+
+#[tokio::test]
+async fn the_callers_deadline_ends_the_call_and_the_record_says_so() {
+    let broker = TestBroker::start().await;
+    broker.emulator.inject(Fault::latency(Duration::from_secs(30)));
+    let client = broker.client().await.with_deadline(Duration::from_millis(200));
+    let error = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err("too slow");
+    assert!(matches!(error.code(), Code::DeadlineExceeded | Code::Cancelled), "{error}");
+    eventually("the record is written", || !broker.records().activity.is_empty()).await;
+    let records = broker.stop().await;
+    assert_eq!(records.activity.len(), 1);
+    assert_eq!(records.activity[0]["errorCode"], "DeadlineExceeded");
+    assert_eq!(records.activity[0]["additionalEventData"]["outcome"], "Failed");
+    assert_eq!(records.activity[0]["requestParameters"]["keyId"], "alias/dev");
+}
+
+#[tokio::test]
+async fn a_deadline_below_the_floor_is_refused_at_once_without_asking_kms() {
+    let mut setup = Setup::default();
+    setup.limits.deadline_floor = Duration::from_secs(20);
+    let broker = TestBroker::with(setup).await;
+    let client = broker.client().await.with_deadline(Duration::from_secs(19));
+    let error = client.describe_key("alias/dev").await.expect_err("too little time");
+    assert_eq!((error.code(), error.reason()), (Code::DeadlineExceeded, Some("DEADLINE_EXCEEDED")));
+    assert_eq!(broker.emulator.call_count("DescribeKey"), 0);
+    assert_eq!(broker.stop().await.activity_of(id(&error))["errorCode"], "DeadlineExceeded");
+}
+
+#[tokio::test]
+async fn a_malformed_timeout_is_rejected() {
+    let broker = TestBroker::start().await;
+    let mut request = Request::new(pb::DescribeKeyRequest { key_id: "alias/dev".into() });
+    request.metadata_mut().insert("grpc-timeout", "soon".parse().expect("ascii"));
+    let error = Error::from(broker.stub().await.describe_key(request).await.expect_err("malformed"));
+    assert_eq!((error.code(), error.reason()), (Code::InvalidArgument, Some("MALFORMED_REQUEST")));
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_its_record_and_that_of_kms_answer() {
+    let broker = TestBroker::start().await;
+    broker.emulator.inject(Fault::latency(Duration::from_millis(300)));
+    let client = broker.client().await;
+    let call = tokio::spawn(async move { client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await });
+    eventually("KMS is asked", || broker.emulator.call_count("GenerateDataKey") == 1).await;
+    call.abort();
+    eventually("both records are written", || {
+        let records = broker.records();
+        (records.kms.len(), records.activity.len()) == (1, 1)
+    })
+    .await;
+    let asked = broker.emulator.calls().into_iter().find(|call| call.operation == "GenerateDataKey").expect("asked");
+    let records = broker.stop().await;
+    assert_eq!(records.kms_of(&asked.request_id)["eventName"], "GenerateDataKey");
+    assert_eq!(records.activity[0]["additionalEventData"]["outcome"], "Aborted");
+    assert_eq!(records.activity[0]["errorCode"], "RequestCancelled");
+}
+
+#[tokio::test]
+async fn kms_answering_after_the_deadline_of_no_one_is_drained_with_its_record() {
+    let broker = TestBroker::start().await;
+    broker.emulator.inject(Fault::latency(Duration::from_millis(400)));
+    let client = broker.client().await;
+    let call = tokio::spawn(async move { client.generate_random(8).await });
+    eventually("KMS is asked", || broker.emulator.call_count("GenerateRandom") == 1).await;
+    call.abort();
+    // The drain begins before KMS has answered.
+    let records = broker.stop().await;
+    assert_eq!((records.kms.len(), records.activity.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_panic_is_an_internal_error_with_fixed_text_and_a_record() {
+    let broker = TestBroker::before(Setup::default(), Some(Arc::new(PanickingKms))).await;
+    let client = broker.client().await;
+    let error = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err("panics");
+    assert_eq!((error.code(), error.reason()), (Code::Internal, Some("INTERNAL")));
+    assert!(!error.message().contains("SECRET"), "{error}");
+    let error = client.describe_key("alias/dev").await.expect_err("panics");
+    assert_eq!(error.reason(), Some("INTERNAL"), "the broker lives on");
+    let records = broker.stop().await;
+    assert_eq!(records.activity_of(id(&error))["errorCode"], "InternalFailure");
+    assert_eq!(records.outcomes()["Failed"], 2);
+}
+
+#[tokio::test]
+async fn calls_above_the_limit_are_throttled_with_a_delay() {
+    let mut setup = Setup::default();
+    setup.limits.calls_in_flight = 2;
+    let broker = TestBroker::with(setup).await;
+    broker.emulator.inject(Fault::latency(Duration::from_millis(500)));
+    let client = broker.client().await;
+    let calls: Vec<_> = (0..6)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.generate_random(8).await })
+        })
+        .collect();
+    let (mut answered, mut throttled) = (0, 0);
+    for call in calls {
+        match call.await.expect("no panic") {
+            Ok(_) => answered += 1,
+            Err(error) => {
+                assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, Some("TOO_MANY_CALLS")));
+                assert!(error.retry_after().is_some());
+                throttled += 1;
+            }
+        }
+    }
+    assert_eq!((answered, throttled), (2, 4));
+    let outcomes = broker.stop().await.outcomes();
+    assert_eq!((outcomes["Allowed"], outcomes["Throttled"]), (2, 4));
+}
+
+/// A KMS that is a defect.
+struct PanickingKms;
+
+#[async_trait]
+impl Kms for PanickingKms {
+    async fn generate_data_key(&self, _: Permit, _: &DataKeyRequest, _: &Answers) -> Result<DataKey, KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn generate_data_key_without_plaintext(
+        &self,
+        _: Permit,
+        _: &DataKeyRequest,
+        _: &Answers,
+    ) -> Result<EncryptedDataKey, KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn decrypt(&self, _: Permit, _: &DecryptRequest, _: &Answers) -> Result<Decrypted, KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn generate_random(&self, _: Permit, _: RandomLength, _: &Answers) -> Result<Plaintext, KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn describe_key(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<KeyDescription, KmsError> {
+        panic!("SECRET")
+    }
+}

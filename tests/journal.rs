@@ -1,0 +1,111 @@
+//! Proves: nothing leaves the broker unrecorded. While the journal cannot commit, calls are refused within the bounded
+//! wait, health says so, and service resumes by itself.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use key_broker_client::GenerateDataKey;
+use support::{Records, Setup, TestBroker, journal_lines};
+use tempfile::TempDir;
+use tonic::Code;
+
+#[tokio::test]
+async fn a_reply_finds_its_records_already_in_the_file() {
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    for n in 1..=50 {
+        let key = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("a key");
+        let lines = journal_lines(&broker.journal_dir());
+        assert_eq!(lines.len(), 2 * n, "a KMS record and an activity record for each reply");
+        assert!(lines[2 * n - 2].contains(&key.provenance.kms_event_id), "KMS's record first");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_journal_directory_refuses_calls_and_its_return_resumes_service() {
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    client.generate_random(8).await.expect("serves");
+    assert!(client.is_serving().await.expect("health answers"));
+
+    fs::remove_dir_all(broker.journal_dir()).expect("removes");
+    for _ in 0..3 {
+        let error = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err("no journal");
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("JOURNAL_UNAVAILABLE")));
+        assert!(error.retry_after().is_some());
+    }
+    let health = client.clone();
+    for wanted in [false, true] {
+        if wanted {
+            fs::create_dir(broker.journal_dir()).expect("returns");
+            client.generate_random(8).await.expect("serves again");
+        }
+        let mut serving = health.is_serving().await.expect("health answers");
+        for _ in 0..100 {
+            if serving == wanted {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            serving = health.is_serving().await.expect("health answers");
+        }
+        assert_eq!(serving, wanted);
+    }
+    assert_eq!(broker.stop().await.outcomes()["Allowed"], 1, "what the lost directory held is lost with it");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_calls_leaves_no_half_record_and_resumes_when_there_is_room() {
+    let Some(disk) = TinyDisk::mount() else { return };
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, [0; 16 << 10]).expect("there is room yet");
+    let broker = TestBroker::with(Setup { journal_dir: Some(disk.path().join("journal")), ..Setup::default() }).await;
+    let client = broker.client().await;
+    let request = || GenerateDataKey::aes_256("alias/dev").context("filler", "x".repeat(4_000));
+    let mut answered = 0;
+    let refused = loop {
+        match client.generate_data_key(request()).await {
+            Ok(_) => answered += 1,
+            Err(error) => break error,
+        }
+        assert!(answered < 100, "64 KiB do not hold a hundred of these records");
+    };
+    assert_eq!((refused.code(), refused.reason()), (Code::Unavailable, Some("JOURNAL_UNAVAILABLE")));
+    let allowed = |records: &Records| records.outcomes().get("Allowed").copied().unwrap_or_default();
+    assert_eq!(allowed(&Records::read(&disk.path().join("journal"))), answered, "every reply has its record, whole");
+
+    fs::remove_file(&ballast).expect("makes room");
+    client.generate_data_key(request()).await.expect("service resumes by itself");
+    assert_eq!(allowed(&Records::read(&disk.path().join("journal"))), answered + 1);
+    drop(broker.stop().await);
+}
+
+/// A tmpfs of 64 KiB. Mounting takes root.
+struct TinyDisk(TempDir);
+
+impl TinyDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(dir.path()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(dir));
+        }
+        eprintln!("skipped: a small tmpfs cannot be mounted here (that takes root)");
+        None
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        // Lazily: the broker's files may still be open.
+        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking(), "the tmpfs stays behind");
+    }
+}

@@ -1,0 +1,203 @@
+//! Proves, with the real program in a process of its own: SIGTERM loses no call in flight and exits with 0; kill -9 at any
+//! moment loses no record of a reply; one socket and one journal belong to one live process.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use key_broker_client::{Client, GenerateDataKey};
+use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
+use rustix::process::Signal;
+use support::process::{Process, write_config};
+use support::{Records, eventually, id};
+use tonic::Code;
+
+async fn emulator() -> Emulator {
+    let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+    emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    emulator
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_finishes_calls_in_flight_refuses_new_ones_and_exits_with_0() {
+    let emulator = emulator().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = Process::serve(&write_config(dir.path(), &emulator.endpoint_url(), ""));
+    let socket = dir.path().join("broker.sock");
+    let client = Client::unix(&socket).await.expect("listens");
+    client.generate_random(8).await.expect("warm");
+    emulator.inject(Fault::latency(Duration::from_millis(700)));
+    let in_flight: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await })
+        })
+        .collect();
+    eventually("KMS is asked", || emulator.call_count("GenerateDataKey") == 20).await;
+    broker.signal(Signal::TERM);
+    broker.wait_for_log("draining");
+
+    let late = client.generate_random(8).await.expect_err("drains");
+    assert_eq!((late.code(), late.reason()), (Code::Unavailable, Some("DRAINING")), "{late}");
+    assert!(late.retry_after().is_some());
+    eventually("the socket is gone", || !socket.exists()).await;
+    assert_eq!(Client::unix(&socket).await.expect_err("gone").code(), Code::Unavailable);
+    for call in in_flight {
+        call.await.expect("no panic").expect("a call in flight is finished");
+    }
+    let status = broker.wait();
+    assert!(status.success(), "{status}");
+    let records = Records::read(&dir.path().join("journal"));
+    assert_eq!(records.outcomes()["Allowed"], 21);
+    assert_eq!(records.activity_of(id(&late))["errorCode"], "ServiceUnavailable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_under_load_loses_no_record_of_a_reply() {
+    let emulator = emulator().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let mut replies = 0;
+    for round in 0..ROUNDS {
+        let broker = Process::serve(&config);
+        let seen = under_load_until_killed(dir.path(), broker, round).await;
+        let records = Records::read_whole_lines(&dir.path().join("journal"));
+        for (kms_request_id, kms_event_id) in &seen {
+            assert_eq!(records.kms_of(kms_request_id)["eventID"], kms_event_id.as_str());
+            let of_this_reply = |record: &&serde_json::Value| {
+                record["additionalEventData"]["dataKey"]["kmsEventID"] == kms_event_id.as_str()
+            };
+            assert_eq!(records.activity.iter().filter(of_this_reply).count(), 1);
+        }
+        replies += seen.len();
+    }
+    assert!(replies > ROUNDS, "there was load: {replies} replies");
+    // The next start cuts what was torn, and every line is a record again.
+    let broker = Process::serve(&config);
+    drop(Records::read(&dir.path().join("journal")));
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+}
+
+/// Eight callers ask as fast as they can until the broker is killed; returns what they saw.
+async fn under_load_until_killed(dir: &Path, broker: Process, round: usize) -> Vec<(String, String)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut callers = Vec::new();
+    for _ in 0..8 {
+        let client = Client::unix(dir.join("broker.sock")).await.expect("listens");
+        let stop = Arc::clone(&stop);
+        callers.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let Ok(key) = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await else { break };
+                seen.push((key.provenance.kms_request_id, key.provenance.kms_event_id));
+            }
+            seen
+        }));
+    }
+    // Another moment each round, from the first calls on.
+    tokio::time::sleep(Duration::from_millis(20 + 13 * round as u64)).await;
+    tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
+    stop.store(true, Ordering::Relaxed);
+    let mut seen = Vec::new();
+    for caller in callers {
+        seen.extend(caller.await.expect("no panic"));
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_broker_on_the_same_socket_or_journal_is_refused() {
+    let emulator = emulator().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let first = Process::serve(&config);
+    let log_dir = tempfile::tempdir().expect("a directory");
+    let second = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], log_dir.path());
+    second.wait_for_log("another process writes the journal");
+    assert_eq!(second.wait().code(), Some(1));
+
+    let other = tempfile::tempdir().expect("a directory");
+    let text = fs::read_to_string(&config).expect("the configuration");
+    let socket = dir.path().join("broker.sock");
+    let text = text.replace("broker.sock", socket.to_str().expect("a path"));
+    fs::write(other.path().join("policy.cedar"), "").expect("writes");
+    fs::write(other.path().join("key-broker.toml"), text).expect("writes");
+    let config = other.path().join("key-broker.toml");
+    let second = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], log_dir.path());
+    second.wait_for_log("another process listens there");
+    assert_eq!(second.wait().code(), Some(1));
+    Client::unix(&socket).await.expect("the first still listens").generate_random(8).await.expect("and serves");
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_socket_of_a_killed_broker_is_taken_over() {
+    let emulator = emulator().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    Process::serve(&config).kill();
+    assert!(dir.path().join("broker.sock").exists(), "kill -9 leaves it behind");
+    let second = Process::serve(&config);
+    let client = Client::unix(dir.path().join("broker.sock")).await.expect("listens");
+    client.generate_random(8).await.expect("serves");
+    drop(second);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_credentials_it_waits_says_why_and_stops_on_sigterm() {
+    let emulator = emulator().await;
+    emulator.inject(Fault::access_denied().on("GetCallerIdentity").times(1));
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let broker = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], dir.path());
+    broker.wait_for_log("not serving yet");
+    assert!(!dir.path().join("broker.sock").exists());
+    broker.wait_for_log("\"serving\"");
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_secret_reaches_log_or_journal() {
+    let emulator = emulator().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let broker = Process::spawn_with_log_filter(&config, "trace");
+    broker.wait_for_log("\"serving\"");
+    let client = Client::unix(dir.path().join("broker.sock")).await.expect("listens");
+    let key = client
+        .generate_data_key(GenerateDataKey::aes_256("alias/dev").context("tenant", "CONTEXT-MARKER"))
+        .await
+        .expect("a key");
+    emulator.inject(Fault::new("corrupt-body".parse().expect("an effect")));
+    let _ = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await;
+    broker.signal(Signal::TERM);
+    let log = broker.log();
+    assert!(broker.wait().success());
+    let journal = support::journal_lines(&dir.path().join("journal")).join("\n");
+    for (place, text) in [("log", &log), ("journal", &journal)] {
+        for (what, bytes) in [("plaintext", key.plaintext.expose()), ("ciphertext", &key.ciphertext_blob[..])] {
+            for form in forms(bytes) {
+                assert!(!text.contains(&form), "{what} in the {place}");
+            }
+        }
+    }
+    assert!(!log.contains("CONTEXT-MARKER"), "context values stay out of the log");
+    assert!(journal.contains("CONTEXT-MARKER"), "and are in the records");
+}
+
+/// The ways in which bytes get into text.
+fn forms(bytes: &[u8]) -> Vec<String> {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let debug = format!("{bytes:?}");
+    let base64 = support::base64(bytes);
+    vec![hex.to_uppercase(), hex, debug.trim_matches(['[', ']']).to_owned(), base64.trim_end_matches('=').to_owned()]
+}
+
+/// Each round takes a third of a second.
+const ROUNDS: usize = 15;

@@ -1,0 +1,258 @@
+//! What the integration tests share: a broker before an emulator on real sockets, its journal, and the real program.
+#![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
+
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use key_broker::app::{Broker, Parts};
+use key_broker::audit::journal::{Durability, JournalConfig};
+use key_broker::clock::{Clock, SystemClock};
+use key_broker::config::{Limits, Listen};
+use key_broker::kms::Kms;
+use key_broker::kms::aws::{AwsKms, AwsSettings};
+use key_broker::kms::caller::AwsCaller;
+use key_broker::policy::Policy;
+use key_broker::transport::unix::UnixAddress;
+use key_broker_client::{Client, Error};
+use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
+use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+pub const ALL_WORKLOADS: &str = "permit(principal is Workload, action, resource);";
+
+/// How a test's broker is to be.
+pub struct Setup {
+    pub policy: String,
+    pub limits: Limits,
+    pub commit_wait: Duration,
+    pub attempt_timeout: Duration,
+    pub insecure_tcp: bool,
+    /// Where the journal is, if not in the broker's own directory.
+    pub journal_dir: Option<PathBuf>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            policy: ALL_WORKLOADS.into(),
+            limits: Limits {
+                calls_in_flight: 1_024,
+                connections: 512,
+                default_deadline: Duration::from_secs(10),
+                deadline_floor: Duration::from_millis(1),
+                drain: Duration::from_secs(10),
+            },
+            commit_wait: Duration::from_secs(5),
+            attempt_timeout: Duration::from_secs(3),
+            insecure_tcp: false,
+            journal_dir: None,
+        }
+    }
+}
+
+/// A broker in this process, before an emulator of its own (through the AWS SDK) or before a double of KMS.
+pub struct TestBroker {
+    pub emulator: Emulator,
+    pub key_arn: String,
+    pub dir: TempDir,
+    journal_dir: PathBuf,
+    tcp: Option<SocketAddr>,
+    drain: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl TestBroker {
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub async fn with(setup: Setup) -> Self {
+        Self::before(setup, None).await
+    }
+
+    /// A broker before `double` instead of the AWS SDK.
+    pub async fn before(setup: Setup, double: Option<Arc<dyn Kms>>) -> Self {
+        let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+        let key_arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let settings = AwsSettings {
+            region: "us-west-2".into(),
+            endpoint_url: Some(emulator.endpoint_url()),
+            sts_endpoint_url: Some(emulator.endpoint_url()),
+            connect_timeout: Duration::from_secs(1),
+            attempt_timeout: setup.attempt_timeout,
+            max_attempts: 3,
+        };
+        let credentials = key_broker::kms::aws::static_credentials("AKIATESTEXAMPLE00000", "test-only");
+        let kms = AwsKms::new(settings, Some(credentials), Arc::clone(&clock)).await;
+        let caller: AwsCaller = kms.caller().await.expect("the emulator knows us");
+        let port = setup.insecure_tcp.then(|| "127.0.0.1:0".parse().expect("an address"));
+        let journal_dir = setup.journal_dir.unwrap_or_else(|| dir.path().join("journal"));
+        let parts = Parts {
+            listen: Listen {
+                unix: Some(UnixAddress { path: dir.path().join("broker.sock"), mode: 0o600, gid: None }),
+                insecure_tcp: port,
+            },
+            policy: Policy::parse(&setup.policy).expect("a policy"),
+            journal: JournalConfig {
+                dir: journal_dir.clone(),
+                commit: Durability::Fsync,
+                wait: setup.commit_wait,
+            },
+            limits: setup.limits,
+            kms: double.unwrap_or_else(|| Arc::new(kms)),
+            caller,
+            clock,
+        };
+        let drain = CancellationToken::new();
+        let broker = Broker::start(parts, drain.clone()).await.expect("the broker starts");
+        let tcp = broker.tcp_address();
+        let serving = tokio::spawn(broker.serve());
+        Self { emulator, key_arn, dir, journal_dir, tcp, drain, serving }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("broker.sock")
+    }
+
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    pub fn journal_dir(&self) -> PathBuf {
+        self.journal_dir.clone()
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::unix(self.socket()).await.expect("the broker listens")
+    }
+
+    /// The generated stubs on tonic's own unix transport, with no options.
+    pub async fn stub(&self) -> KeyBrokerClient<Channel> {
+        KeyBrokerClient::new(self.channel().await)
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let uri = format!("unix:{}", self.socket().display());
+        Endpoint::from_shared(uri).expect("a URI").connect().await.expect("the broker listens")
+    }
+
+    pub fn start_drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Drains, and returns the records that are left behind.
+    pub async fn stop(self) -> Records {
+        self.drain.cancel();
+        self.serving.await.expect("the broker does not panic");
+        Records::read(&self.journal_dir)
+    }
+
+    pub fn records(&self) -> Records {
+        Records::read(&self.journal_dir())
+    }
+}
+
+/// The records of a journal.
+#[derive(Debug)]
+pub struct Records {
+    pub kms: Vec<Value>,
+    pub activity: Vec<Value>,
+}
+
+impl Records {
+    pub fn read(journal: &Path) -> Self {
+        let parsed = journal_lines(journal).into_iter();
+        Self::of(parsed.map(|line| serde_json::from_str(&line).expect("every line is a record")))
+    }
+
+    /// The records that a killed broker left: its last line may be torn.
+    pub fn read_whole_lines(journal: &Path) -> Self {
+        Self::of(journal_lines(journal).into_iter().filter_map(|line| serde_json::from_str(&line).ok()))
+    }
+
+    fn of(records: impl Iterator<Item = Value>) -> Self {
+        let (activity, kms) = records.partition(|record| record["eventCategory"] == "ActivityAuditLog");
+        Self { kms, activity }
+    }
+
+    /// The one activity record of the call with this `x-request-id`.
+    pub fn activity_of(&self, request_id: &str) -> &Value {
+        let mut found = self.activity.iter().filter(|record| record["requestID"] == request_id);
+        let record = found.next().unwrap_or_else(|| panic!("no activity record for {request_id}"));
+        assert!(found.next().is_none(), "two activity records for {request_id}");
+        record
+    }
+
+    /// The one KMS record with this `x-amzn-requestid`.
+    pub fn kms_of(&self, request_id: &str) -> &Value {
+        let mut found = self.kms.iter().filter(|record| record["requestID"] == request_id);
+        let record = found.next().unwrap_or_else(|| panic!("no KMS record for {request_id}"));
+        assert!(found.next().is_none(), "two KMS records for {request_id}");
+        record
+    }
+
+    pub fn outcomes(&self) -> BTreeMap<String, usize> {
+        let mut outcomes = BTreeMap::new();
+        for record in &self.activity {
+            let outcome = record["additionalEventData"]["outcome"].as_str().expect("an outcome").to_owned();
+            *outcomes.entry(outcome).or_default() += 1;
+        }
+        outcomes
+    }
+}
+
+/// The lines of all files of a journal, in the order of writing.
+pub fn journal_lines(journal: &Path) -> Vec<String> {
+    let mut files: Vec<PathBuf> = fs::read_dir(journal)
+        .expect("a journal")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .collect();
+    files.sort();
+    let mut lines = Vec::new();
+    for file in files {
+        lines.extend(fs::read_to_string(file).expect("text").lines().map(str::to_owned));
+    }
+    lines
+}
+
+/// RFC 4648 base64, without padding.
+pub fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = (0..3).fold(0_usize, |bits, n| bits << 8 | chunk.get(n).map_or(0, |byte| usize::from(*byte)));
+        for n in 0..=chunk.len() {
+            text.push(char::from(ALPHABET[bits >> (18 - 6 * n) & 63]));
+        }
+    }
+    text
+}
+
+/// The request id of a call that failed in the broker.
+pub fn id(error: &Error) -> &str {
+    error.request_id().expect("every refusal has an x-request-id")
+}
+
+/// Waits until `done` says so, for at most ten seconds.
+pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..1_000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within ten seconds: {what}");
+}

@@ -1,0 +1,140 @@
+//! The real program, as a process of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The built binary, beside the running test: `target/<profile>/key-broker`.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "key-broker", "--target-dir"]);
+        build.arg(profile.parent().expect("the target directory"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        assert!(built.success(), "key-broker does not build");
+        profile.join("key-broker")
+    })
+}
+
+/// A running `key-broker`, killed when the test ends.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `serve` and waits until it says that it serves.
+    pub fn serve(config: &Path) -> Self {
+        let process = Self::spawn(&["serve", "--config", config.to_str().expect("a path")], config.parent().expect("a directory"));
+        process.wait_for_log("\"serving\"");
+        process
+    }
+
+    /// Starts `dev` in `dir` and waits until it serves.
+    pub fn dev(dir: &Path) -> Self {
+        let process = Self::spawn(&["dev", "--dir", dir.to_str().expect("a path")], dir);
+        process.wait_for_log("\"serving\"");
+        process
+    }
+
+    /// Starts `serve` with another filter of log lines.
+    pub fn spawn_with_log_filter(config: &Path, filter: &str) -> Self {
+        let arguments = ["serve", "--config", config.to_str().expect("a path")];
+        Self::start(&arguments, config.parent().expect("a directory"), filter)
+    }
+
+    /// Starts any command; its log lines go to `log` in `dir`.
+    pub fn spawn(arguments: &[&str], dir: &Path) -> Self {
+        Self::start(arguments, dir, "warn,key_broker=info")
+    }
+
+    fn start(arguments: &[&str], dir: &Path, log_filter: &str) -> Self {
+        let log = dir.join("log");
+        let child = Command::new(binary())
+            .args(arguments)
+            .env("KEY_BROKER_LOG", log_filter)
+            .env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000")
+            .env("AWS_SECRET_ACCESS_KEY", "test-only")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).expect("a log file"))
+            .spawn()
+            .expect("key-broker starts");
+        Self { child, log }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn wait_for_log(&self, text: &str) {
+        for _ in 0..2_000 {
+            if BufReader::new(fs::File::open(&self.log).expect("a log")).lines().any(|line| line.is_ok_and(|line| line.contains(text))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("no {text} in the log within ten seconds:\n{}", self.log());
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the process is there");
+    }
+
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("it can be waited for")
+    }
+
+    /// kill -9, and wait until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the process is there");
+        self.child.wait().expect("it can be waited for");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already gone is what most tests want.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes a configuration for `serve` before an emulator at `endpoint`, with everything in `dir`.
+pub fn write_config(dir: &Path, endpoint: &str, more: &str) -> PathBuf {
+    let text = format!(
+        r#"
+[listen]
+unix = {{ path = "broker.sock", mode = "0600" }}
+[kms]
+region = "us-west-2"
+endpoint_url = "{endpoint}"
+sts_endpoint_url = "{endpoint}"
+[policy]
+file = "policy.cedar"
+[audit]
+journal_dir = "journal"
+{more}
+"#
+    );
+    fs::write(dir.join("policy.cedar"), super::ALL_WORKLOADS).expect("writes");
+    let path = dir.join("key-broker.toml");
+    fs::write(&path, text).expect("writes");
+    path
+}
