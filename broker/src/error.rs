@@ -282,3 +282,53 @@ pub fn cloudtrail_error_code(code: &str) -> &str {
 const SOON: Duration = Duration::from_millis(100);
 /// Long enough for a KMS quota's second, a restart or a disk to recover.
 const LATER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    //! The table that callers and auditors depend on, as a whole.
+
+    use super::*;
+
+    #[test]
+    fn table() {
+        use KmsErrorKind as Kind;
+        let mut errors = vec![
+            BrokerError::Rejected("words of the edge".into()),
+            BrokerError::TooLarge,
+            BrokerError::RecipientNotSupported,
+            BrokerError::Denied,
+            BrokerError::TooManyCalls,
+            BrokerError::DeadlineExceeded,
+            BrokerError::Cancelled,
+            BrokerError::Draining,
+            BrokerError::JournalUnavailable,
+            BrokerError::Bug,
+        ];
+        for (kind, code) in [
+            (Kind::AccessDenied, "AccessDeniedException"),
+            (Kind::NotFound, "NotFoundException"),
+            (Kind::Disabled, "DisabledException"),
+            (Kind::InvalidState, "KMSInvalidStateException"),
+            (Kind::InvalidKeyUsage, "InvalidKeyUsageException"),
+            (Kind::InvalidCiphertext, "InvalidCiphertextException"),
+            (Kind::IncorrectKey, "IncorrectKeyException"),
+            (Kind::InvalidGrantToken, "InvalidGrantTokenException"),
+            (Kind::Validation, "ValidationException"),
+            (Kind::Throttled, "ThrottlingException"),
+            (Kind::Unavailable, "KMSInternalException"),
+        ] {
+            let message = Some("KMS's own words".to_owned());
+            errors.push(BrokerError::Kms(KmsError { kind, code: code.into(), message, request_id: Some("id".into()) }));
+        }
+        let rows: Vec<String> = errors
+            .iter()
+            .map(|error| {
+                let row = error.refusal();
+                assert!(!row.message.contains("own words"), "KMS's text is not for callers");
+                let retry = row.retry_after.map(|delay| format!(" retry after {delay:?}")).unwrap_or_default();
+                format!("{:?} {} | {:?} {}{retry}\n    {}", row.code, row.reason, row.outcome, row.error_code, row.message)
+            })
+            .collect();
+        insta::assert_snapshot!(rows.join("\n"));
+    }
+}

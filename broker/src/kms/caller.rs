@@ -76,11 +76,11 @@ mod tests {
 
     #[test]
     fn roles_users_and_root() {
-        insta::assert_snapshot!(
+        let identities = [
             identity("arn:aws:sts::111122223333:assumed-role/broker/pod-1", "AROAEXAMPLE:pod-1"),
-            @""
-        );
-        insta::assert_snapshot!(identity("arn:aws:iam::111122223333:user/team/Alice", "AIDAEXAMPLE"), @"");
-        insta::assert_snapshot!(identity("arn:aws:iam::111122223333:root", "111122223333"), @"");
+            identity("arn:aws:iam::111122223333:user/team/Alice", "AIDAEXAMPLE"),
+            identity("arn:aws:iam::111122223333:root", "111122223333"),
+        ];
+        insta::assert_snapshot!(identities.join("\n"));
     }
 }

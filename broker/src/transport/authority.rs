@@ -56,11 +56,6 @@ impl<S> NormalizeAuthority<S> {
     pub(crate) fn new(socket: S) -> Self {
         Self { socket, walk: Walk::default(), held: Held::default() }
     }
-
-    /// The wrapped socket, for instance to ask for the peer's credentials.
-    pub(crate) fn get_ref(&self) -> &S {
-        &self.socket
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for NormalizeAuthority<S> {

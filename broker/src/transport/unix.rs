@@ -118,7 +118,7 @@ mod tests {
     async fn a_live_socket_is_refused_and_a_dead_one_replaced() {
         let dir = tempfile::tempdir().expect("dir");
         let address = address(dir.path());
-        let first = UnixSocket::bind(&address).expect("binds");
+        let _first = UnixSocket::bind(&address).expect("binds");
         let error = UnixSocket::bind(&address).err().expect("refused");
         assert!(error.to_string().contains("another process listens"), "{error}");
         // A process that dies leaves its path behind.

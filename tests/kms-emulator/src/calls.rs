@@ -97,5 +97,5 @@ impl Calls {
     }
 }
 
-/// How many calls are kept: some seconds of a benchmark, at most about 100 MB. The counts are exact beyond it.
+/// How many calls are kept: some seconds of a benchmark, about 1 kB each. The counts are exact beyond it.
 const KEPT: usize = 200_000;

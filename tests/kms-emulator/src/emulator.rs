@@ -13,9 +13,9 @@ use crate::calls::{Call, Calls};
 use crate::error::ApiError;
 use crate::fault::{Fault, Faults};
 use crate::key::KeySpec;
-use crate::operations::{create_alias, create_key, is_reserved, set_enabled};
+use crate::operations::{ensure_key, set_enabled};
 use crate::server::{self, Service};
-use crate::store::{ALIAS_PREFIX, Account, Store};
+use crate::store::{Account, Store};
 
 /// How an emulator is to be.
 #[derive(Debug, Clone)]
@@ -93,7 +93,8 @@ impl From<ApiError> for EmulatorError {
     }
 }
 
-/// A running emulator. Dropping it stops it at once; [`Emulator::shutdown`] lets requests finish.
+/// A running emulator. Dropping it stops it in the background and frees the state file; [`Emulator::shutdown`] waits
+/// until it has stopped.
 pub struct Emulator {
     address: SocketAddr,
     service: Arc<Service>,
@@ -130,27 +131,13 @@ impl Emulator {
     }
 
     /// The ARN of the key behind an alias (`alias/…`). An alias that exists is kept; else the key and the alias are
-    /// made. It waits for the disk, and for an RSA key up to seconds: call it before the work starts.
+    /// made, in one change. It waits for the disk, and for an RSA key up to seconds: call it before the work starts.
     pub fn ensure_key(&self, alias: &str, spec: KeySpec) -> Result<String, EmulatorError> {
-        let rest = alias.strip_prefix(ALIAS_PREFIX).unwrap_or_default();
-        let well_formed = !rest.is_empty()
-            && alias.len() <= 256
-            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_-".contains(&byte));
-        if !well_formed || is_reserved(alias) {
-            return Err(EmulatorError::Refused(format!(
-                "{alias:?} is not an alias name: alias/[a-zA-Z0-9/_-]+"
-            )));
-        }
-        let store = &self.service.store;
-        if let Ok(key) = store.find(&store.snapshot(), alias, "DescribeKey") {
-            if key.spec == spec {
-                return Ok(key.arn.clone());
-            }
+        let key = ensure_key(&self.service.store, alias, spec)?;
+        if key.spec != spec {
             let (is, wanted) = (key.spec.as_str(), spec.as_str());
             return Err(EmulatorError::Refused(format!("{alias} is a key of spec {is}, not {wanted}")));
         }
-        let key = create_key(store, spec, String::new(), false)?;
-        create_alias(store, alias, &key)?;
         Ok(key.arn.clone())
     }
 

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Any credentials do: signatures are not checked. Faults and the log of calls are under /_emulator/; see the README.
 /// Never keep real data under its keys: it is not a KMS, only like one.
 #[derive(Parser)]
+#[expect(clippy::doc_markdown, reason = "clap prints the comment as it is")]
 #[command(version, verbatim_doc_comment)]
 struct Arguments {
     /// Loopback address and port; port 0 takes a free one

@@ -102,8 +102,8 @@ impl Operation {
     }
 }
 
-pub(crate) use aliases::{create_alias, is_reserved};
-pub(crate) use keys::{create_key, set_enabled};
+pub(crate) use aliases::ensure_key;
+pub(crate) use keys::set_enabled;
 
 /// Never a plaintext for an attested call: this emulator reads no attestation documents yet.
 fn refuse_recipient(parameters: &Parameters) -> Result<(), ApiError> {

@@ -232,7 +232,7 @@ async fn reads_keep_the_contract() {
 async fn writes_pass_through() {
     let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
     let mut adapter = NormalizeAuthority::new(server);
-    assert_eq!(adapter.is_write_vectored(), adapter.get_ref().is_write_vectored());
+    assert_eq!(adapter.is_write_vectored(), adapter.socket.is_write_vectored());
     let slices = [io::IoSlice::new(b"ab"), io::IoSlice::new(b"cd")];
     assert_eq!(adapter.write_vectored(&slices).await.expect("writes"), 4);
     adapter.write_all(b"ef").await.expect("writes");

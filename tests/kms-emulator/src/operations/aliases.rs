@@ -1,26 +1,38 @@
 //! Aliases: names for keys.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
-use super::keys::page;
+use super::keys::{new_key, page};
 use super::{Answer, key};
 use crate::clock::{epoch_seconds, unix_millis};
 use crate::error::ApiError;
-use crate::key::{Key, KeyState};
+use crate::key::{Key, KeySpec, KeyState};
 use crate::parameters::{Parameters, required};
-use crate::store::{ALIAS_PREFIX, Alias, Store};
+use crate::store::{ALIAS_PREFIX, Alias, State, Store};
+
+/// The key behind an alias; if there is none, both are made, in one change.
+pub(crate) fn ensure_key(store: &Store, name: &str, spec: KeySpec) -> Result<Arc<Key>, ApiError> {
+    check_name(name)?;
+    if store.snapshot().aliases.contains_key(name) {
+        return store.find(&store.snapshot(), name, "DescribeKey");
+    }
+    let key = new_key(store, spec, String::new(), false)?;
+    store.change(|state| {
+        if state.aliases.contains_key(name) {
+            return store.find(state, name, "DescribeKey");
+        }
+        state.keys.insert(key.id.clone(), Arc::clone(&key));
+        insert(state, name, &key);
+        Ok(key)
+    })
+}
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateAlias.html>
 pub(super) fn create(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
     let name = alias_name(parameters)?;
     let key = target(store, parameters, "CreateAlias")?;
-    create_alias(store, name, &key)?;
-    Ok(Answer::new())
-}
-
-/// Makes an alias that does not exist yet.
-pub(crate) fn create_alias(store: &Store, name: &str, key: &Key) -> Result<(), ApiError> {
-    let now = unix_millis();
     store.change(|state| {
         if state.aliases.contains_key(name) {
             let arn = store.account().arn(name);
@@ -31,9 +43,15 @@ pub(crate) fn create_alias(store: &Store, name: &str, key: &Key) -> Result<(), A
         if of_key >= ALIASES_PER_KEY {
             return Err(ApiError::bare("LimitExceededException"));
         }
-        state.aliases.insert(name.to_owned(), Alias { key_id: key.id.clone(), created: now, updated: now });
+        insert(state, name, &key);
         Ok(())
-    })
+    })?;
+    Ok(Answer::new())
+}
+
+fn insert(state: &mut State, name: &str, key: &Key) {
+    let now = unix_millis();
+    state.aliases.insert(name.to_owned(), Alias { key_id: key.id.clone(), created: now, updated: now });
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_UpdateAlias.html>
@@ -43,7 +61,7 @@ pub(super) fn update(store: &Store, parameters: &Parameters) -> Result<Answer, A
     store.change(|state| {
         let old = state.aliases.get(name).ok_or_else(|| store.no_alias(name))?;
         let old_spec = state.keys.get(&old.key_id).map(|key| key.spec);
-        if old_spec.map(crate::KeySpec::usage) != Some(key.spec.usage()) {
+        if old_spec.map(KeySpec::usage) != Some(key.spec.usage()) {
             return Err(ApiError::validation(
                 "An alias may only move to a key of the same type and key usage.",
             ));
@@ -85,21 +103,21 @@ pub(super) fn list(store: &Store, parameters: &Parameters) -> Result<Answer, Api
     Ok(page("Aliases", aliases, parameters, LIST_ALIASES_DEFAULT))
 }
 
-/// Whether the name is one that AWS keeps for itself.
-pub(crate) fn is_reserved(name: &str) -> bool {
-    name.starts_with("alias/aws/")
-}
-
-/// An alias name that is well formed and may be changed.
 fn alias_name(parameters: &Parameters) -> Result<&str, ApiError> {
     let name = required("aliasName", parameters.alias_name.as_ref())?;
+    check_name(name)?;
+    Ok(name)
+}
+
+/// Refuses a name that is not well formed, or that AWS keeps for itself.
+fn check_name(name: &str) -> Result<(), ApiError> {
     let Some(rest) = name.strip_prefix(ALIAS_PREFIX) else {
         return Err(ApiError::validation(
             "Alias must start with the prefix \"alias/\". Please see \
              https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html",
         ));
     };
-    if is_reserved(name) {
+    if name.starts_with("alias/aws/") {
         return Err(ApiError::bare("NotAuthorizedException"));
     }
     if rest.contains(':') {
@@ -112,11 +130,11 @@ fn alias_name(parameters: &Parameters) -> Result<&str, ApiError> {
              pattern: ^[a-zA-Z0-9:/_-]+$"
         )));
     }
-    Ok(name)
+    Ok(())
 }
 
 /// The key an alias is to point to: never through another alias, never one pending deletion.
-fn target(store: &Store, parameters: &Parameters, operation: &str) -> Result<std::sync::Arc<Key>, ApiError> {
+fn target(store: &Store, parameters: &Parameters, operation: &str) -> Result<Arc<Key>, ApiError> {
     let id = required("targetKeyId", parameters.target_key_id.as_ref())?;
     if id.starts_with(ALIAS_PREFIX) {
         return Err(ApiError::validation("Aliases must refer to keys. Not aliases"));

@@ -24,12 +24,16 @@ pub(super) fn create(store: &Store, parameters: &Parameters) -> Result<Answer, A
         return Err(ApiError::unsupported("This emulator supports the origin AWS_KMS only."));
     }
     let description = parameters.description.clone().unwrap_or_default();
-    let key = create_key(store, spec, description, parameters.multi_region.unwrap_or(false))?;
+    let key = new_key(store, spec, description, parameters.multi_region.unwrap_or(false))?;
+    store.change(|state| {
+        state.keys.insert(key.id.clone(), Arc::clone(&key));
+        Ok(())
+    })?;
     Ok(answer([("KeyMetadata", metadata(store, &key))]))
 }
 
-/// Makes a key and stores it.
-pub(crate) fn create_key(
+/// A new key, not stored yet. For RSA this takes from 50 ms to seconds.
+pub(super) fn new_key(
     store: &Store,
     spec: KeySpec,
     description: String,
@@ -37,7 +41,7 @@ pub(crate) fn create_key(
 ) -> Result<Arc<Key>, ApiError> {
     let material = Material::generate(spec).map_err(ApiError::internal)?;
     let id = new_id(multi_region);
-    let key = Arc::new(Key {
+    Ok(Arc::new(Key {
         arn: store.account().arn(&format!("key/{id}")),
         id,
         spec,
@@ -45,12 +49,7 @@ pub(crate) fn create_key(
         created: unix_millis(),
         state: KeyState::Enabled,
         material: Arc::new(material),
-    });
-    store.change(|state| {
-        state.keys.insert(key.id.clone(), Arc::clone(&key));
-        Ok(())
-    })?;
-    Ok(key)
+    }))
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html>

@@ -1,0 +1,135 @@
+//! Proves: the command line says what it does, refuses a wrong configuration with 64 and one line, and `dev`, `call`,
+//! `check` and `health` work together as the README tells.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use serde_json::Value;
+use support::Records;
+use support::process::{Process, binary, write_config};
+
+fn key_broker(arguments: &[&str]) -> Output {
+    Command::new(binary())
+        .args(arguments)
+        .env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000")
+        .env("AWS_SECRET_ACCESS_KEY", "test-only")
+        .output()
+        .expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+#[test]
+fn help_teaches() {
+    for (name, arguments) in [
+        ("help", &["--help"][..]),
+        ("help_serve", &["serve", "--help"]),
+        ("help_dev", &["dev", "--help"]),
+        ("help_call", &["call", "--help"]),
+        ("help_call_decrypt", &["call", "decrypt", "--help"]),
+        ("help_check", &["check", "--help"]),
+        ("help_health", &["health", "--help"]),
+    ] {
+        let output = key_broker(arguments);
+        assert!(output.status.success());
+        insta::assert_snapshot!(name, text(&output.stdout));
+    }
+    assert_eq!(text(&key_broker(&["--version"]).stdout), format!("key-broker {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_configuration_is_64_and_one_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("key-broker.toml");
+    let path = config.to_str().expect("a path");
+    for text_of_file in [None, Some("[listen]\nunix = { path = \"s\", moed = \"0600\" }"), Some("not toml")] {
+        if let Some(contents) = text_of_file {
+            fs::write(&config, contents).expect("writes");
+        }
+        for command in ["serve", "check"] {
+            let output = key_broker(&[command, "--config", path]);
+            assert_eq!(output.status.code(), Some(64), "{command}");
+            let error = text(&output.stderr);
+            assert_eq!(error.lines().count(), 1, "{error}");
+            assert!(error.starts_with("key-broker: ") && error.contains("key-broker.toml"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn dev_call_and_health_work_together() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dev = Process::dev(dir.path());
+    let folder = dir.path().to_str().expect("a path");
+    let call = |arguments: &[&str]| key_broker(&[&["call"], arguments, &["--dir", folder]].concat());
+
+    let facts = json_file(&dir.path().join("dev.json"));
+    assert_eq!((&facts["region"], &facts["account"]), (&"us-west-2".into(), &"111122223333".into()));
+    let key = stdout_json(&call(&["generate-data-key", "--key-id", "alias/dev", "--context", "tenant=acme"]));
+    assert_eq!(key["keyId"], facts["keys"]["alias/dev"]);
+
+    let blob = key["ciphertextBlob"].as_str().expect("base64");
+    let decrypted = stdout_json(&call(&["decrypt", "--ciphertext-blob", blob, "--context", "tenant=acme"]));
+    assert_eq!(decrypted["plaintext"], key["plaintext"]);
+    let wrong = call(&["decrypt", "--ciphertext-blob", blob, "--context", "tenant=evil"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("[reason INVALID_CIPHERTEXT]"), "{}", text(&wrong.stderr));
+    assert!(wrong.stdout.is_empty());
+
+    stdout_json(&call(&["generate-data-key-without-plaintext", "--key-id", "alias/dev", "--key-spec", "AES_128"]));
+    stdout_json(&call(&["generate-random", "--number-of-bytes", "8"]));
+    assert_eq!(stdout_json(&call(&["describe-key", "--key-id", "alias/dev-signing"]))["keySpec"], "RSA_2048");
+    assert_eq!(text(&key_broker(&["health", "--dir", folder]).stdout), "SERVING\n");
+    let socket = dir.path().join("broker.sock");
+    assert!(key_broker(&["health", "--unix", socket.to_str().expect("a path")]).status.success());
+    let config = dir.path().join("key-broker.toml");
+    assert!(key_broker(&["health", "--config", config.to_str().expect("a path")]).status.success());
+
+    dev.signal(rustix::process::Signal::INT);
+    assert!(dev.wait().success());
+    let health = key_broker(&["health", "--dir", folder]);
+    assert_eq!(health.status.code(), Some(1));
+    assert!(text(&health.stderr).contains("is it running there?"), "{}", text(&health.stderr));
+    assert_eq!(Records::read(&dir.path().join("journal")).outcomes().values().sum::<usize>(), 6);
+
+    // Keys stay from run to run.
+    let dev = Process::dev(dir.path());
+    let again = stdout_json(&call(&["decrypt", "--ciphertext-blob", blob, "--context", "tenant=acme"]));
+    assert_eq!(again["plaintext"], key["plaintext"]);
+    drop(dev);
+}
+
+#[test]
+fn check_tells_what_is_wrong_and_changes_nothing() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let emulator = runtime.block_on(Emulator::start(EmulatorConfig::default())).expect("the emulator starts");
+    emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let path = config.to_str().expect("a path");
+    let good = key_broker(&["check", "--config", path, "--key-id", "alias/dev"]);
+    assert_eq!(text(&good.stdout).lines().filter(|line| line.starts_with("ok ")).count(), 5, "{}", text(&good.stdout));
+    assert!(good.status.success());
+    assert!(!dir.path().join("journal").exists(), "check changes nothing");
+
+    let bad = key_broker(&["check", "--config", path, "--key-id", "alias/none", "--key-id", "alias/dev"]);
+    assert_eq!(bad.status.code(), Some(1));
+    let report = text(&bad.stdout);
+    assert!(report.contains("FAILED  kms           GenerateDataKey under alias/none: NotFoundException"), "{report}");
+    assert_eq!(emulator.calls().iter().filter(|call| !call.dry_run && call.operation == "GenerateDataKey").count(), 0);
+}
+
+fn stdout_json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON on stdout")
+}
+
+fn json_file(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("there")).expect("JSON")
+}
