@@ -21,7 +21,6 @@ use libfuzzer_sys::{
 use tokio::io::{AsyncRead, ReadBuf};
 
 #[path = "../../broker/src/transport/authority.rs"]
-#[allow(dead_code)] // The server uses more of it than the fuzzer does.
 mod authority;
 
 use authority::NormalizeAuthority;
@@ -281,8 +280,8 @@ fn through(bytes: &[u8], reads: &[u16], room: &[u16]) -> Vec<u8> {
         sizes => sizes.iter().map(|&size| usize::from(size).max(1)).collect(),
     };
     let mut cx = Context::from_waker(Waker::noop());
-    let mut adapter =
-        NormalizeAuthority::new(Socket { rest: bytes, reads: sizes(reads).into_iter().cycle() });
+    let mut socket = Socket { rest: bytes, reads: sizes(reads).into_iter().cycle() };
+    let mut adapter = NormalizeAuthority::new(&mut socket);
     let mut space = vec![0; usize::from(u16::MAX)];
     let mut out = Vec::with_capacity(bytes.len());
     for room in sizes(room).into_iter().cycle() {
@@ -293,7 +292,7 @@ fn through(bytes: &[u8], reads: &[u16], room: &[u16]) -> Vec<u8> {
         }
         out.extend_from_slice(buf.filled());
     }
-    assert!(adapter.get_ref().rest.is_empty(), "the end was announced before it came");
+    assert!(socket.rest.is_empty(), "the end was announced before it came");
     out
 }
 

@@ -126,9 +126,10 @@ key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS accoun
   Ask for a data key, in another terminal:
     {program} call generate-data-key --dir {dir} --key-id alias/dev --context tenant=acme
 
-  The same in Python (pip install grpcio grpcio-tools protobuf):
-    import grpc
-    pb, rpc = grpc.protos_and_services("proto/keybroker/v1/key_broker.proto")
+  The same in Python, from the repository (pip install grpcio grpcio-tools):
+    import sys, grpc
+    sys.path.append("proto")
+    pb, rpc = grpc.protos_and_services("keybroker/v1/key_broker.proto")
     broker = rpc.KeyBrokerStub(grpc.insecure_channel("unix:{dir}/broker.sock"))
     print(broker.GenerateDataKey(pb.GenerateDataKeyRequest(
         key_id="alias/dev", key_spec=pb.KEY_SPEC_AES_256, encryption_context={{"tenant": "acme"}})).key_id)

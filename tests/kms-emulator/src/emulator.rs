@@ -52,6 +52,8 @@ impl Default for EmulatorConfig {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EmulatorError {
+    /// The account is not 12 digits, or the Region is not a name like `us-west-2`.
+    Account(String),
     /// The address to listen on is not a loopback address: plaintext keys would cross a network.
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
@@ -70,7 +72,7 @@ impl fmt::Display for EmulatorError {
             }
             EmulatorError::Listen(address, error) => write!(formatter, "cannot listen on {address}: {error}"),
             EmulatorError::State(message) => write!(formatter, "state file: {message}"),
-            EmulatorError::Refused(message) => formatter.write_str(message),
+            EmulatorError::Account(message) | EmulatorError::Refused(message) => formatter.write_str(message),
         }
     }
 }
@@ -79,7 +81,10 @@ impl std::error::Error for EmulatorError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             EmulatorError::Listen(_, error) => Some(error),
-            EmulatorError::NotLoopback(_) | EmulatorError::State(_) | EmulatorError::Refused(_) => None,
+            EmulatorError::Account(_)
+            | EmulatorError::NotLoopback(_)
+            | EmulatorError::State(_)
+            | EmulatorError::Refused(_) => None,
         }
     }
 }
@@ -114,6 +119,7 @@ impl Emulator {
             caller_arn: config.caller_arn,
             caller_user_id: config.caller_user_id,
         };
+        check_account(&account)?;
         let store = Store::open(account, config.state_file).map_err(EmulatorError::State)?;
         let listen = |error| EmulatorError::Listen(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -188,6 +194,19 @@ impl Emulator {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// ARNs are made of both.
+fn check_account(account: &Account) -> Result<(), EmulatorError> {
+    let Account { region, id, .. } = account;
+    if id.len() != 12 || !id.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(EmulatorError::Account(format!("account {id:?} is not 12 digits")));
+    }
+    let of_a_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if region.is_empty() || !region.bytes().all(of_a_name) {
+        return Err(EmulatorError::Account(format!("region {region:?} is not a name like us-west-2")));
+    }
+    Ok(())
 }
 
 impl Drop for Emulator {

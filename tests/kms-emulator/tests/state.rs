@@ -102,6 +102,23 @@ async fn a_file_of_another_account_or_of_no_emulator_is_refused() {
 }
 
 #[tokio::test]
+async fn an_account_is_12_digits_and_a_region_a_name() {
+    for (account_id, region) in
+        [("1111", "us-west-2"), ("11112222333x", "us-west-2"), ("111122223333", "us:west")]
+    {
+        let config = EmulatorConfig {
+            account_id: account_id.to_owned(),
+            region: region.to_owned(),
+            ..EmulatorConfig::default()
+        };
+        assert!(
+            matches!(Emulator::start(config).await, Err(EmulatorError::Account(_))),
+            "{account_id} {region}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn it_listens_on_loopback_only() {
     let config = EmulatorConfig { listen: "0.0.0.0:0".parse().unwrap(), ..EmulatorConfig::default() };
     assert!(matches!(Emulator::start(config).await, Err(EmulatorError::NotLoopback(_))));

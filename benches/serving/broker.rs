@@ -1,0 +1,118 @@
+//! The broker as a process, configured as for real but for KMS.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::Failure;
+use crate::kms::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY};
+use crate::load::Grpc;
+use crate::process::Process;
+use crate::programs::Programs;
+
+/// What differs between the measured brokers.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) commit: &'static str,
+    pub(crate) worker_threads: usize,
+}
+
+impl Default for Setup {
+    /// The broker's own defaults.
+    fn default() -> Self {
+        Self { commit: "fsync", worker_threads: 1 }
+    }
+}
+
+/// A running broker.
+pub(crate) struct Broker {
+    pub(crate) process: Process,
+    /// With configuration, journal and log.
+    dir: TempDir,
+}
+
+impl Broker {
+    /// Starts it and waits until callers can connect.
+    pub(crate) async fn start(programs: &Programs, emulator: &Emulator, setup: Setup) -> Result<Self, Failure> {
+        let broker = Self::spawn(programs, emulator, setup)?;
+        connect(&broker.socket()).await?;
+        Ok(broker)
+    }
+
+    /// Starts it, and does not wait.
+    pub(crate) fn spawn(programs: &Programs, emulator: &Emulator, setup: Setup) -> Result<Self, Failure> {
+        let dir = tempfile::tempdir_in(programs.dir())?;
+        fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);")?;
+        let config = dir.path().join("key-broker.toml");
+        fs::write(&config, configuration(&emulator.endpoint, setup))?;
+        let mut command = Command::new(programs.path("key-broker"));
+        command
+            .args(["serve", "--config"])
+            .arg(&config)
+            // Nothing of whoever runs this: no profile, no region, no log filter.
+            .env_clear()
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdout(Stdio::null())
+            .stderr(File::create(dir.path().join("log"))?);
+        Ok(Self { process: Process::spawn(&mut command)?, dir })
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    pub(crate) async fn client(&self) -> Result<KeyBrokerClient<Channel>, Failure> {
+        Ok(KeyBrokerClient::new(connect(&self.socket()).await?))
+    }
+
+    pub(crate) async fn target(&self) -> Result<Grpc, Failure> {
+        Ok(Grpc { client: self.client().await?, request: crate::kms::request() })
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A channel to whoever listens, or soon will listen, at `socket`.
+pub(crate) async fn connect(socket: &Path) -> Result<Channel, Failure> {
+    for _ in 0..ATTEMPTS {
+        if UnixStream::connect(socket).is_ok() {
+            return Ok(Endpoint::from_shared(format!("unix:{}", socket.display()))?.connect().await?);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err("nobody listens within ten seconds".into())
+}
+
+fn configuration(endpoint: &str, setup: Setup) -> String {
+    let Setup { commit, worker_threads } = setup;
+    format!(
+        r#"
+[listen]
+unix = {{ path = "s", mode = "0600" }}
+[kms]
+region = "us-west-2"
+endpoint_url = "{endpoint}"
+sts_endpoint_url = "{endpoint}"
+[policy]
+file = "policy.cedar"
+[audit]
+journal_dir = "journal"
+commit = "{commit}"
+[runtime]
+worker_threads = {worker_threads}
+"#
+    )
+}
+
+const ATTEMPTS: u32 = 1_000;
+const PAUSE: Duration = Duration::from_millis(10);

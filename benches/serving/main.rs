@@ -1,0 +1,97 @@
+//! What the broker costs: size, start, memory, and calls per second beside two things it cannot beat: a bare gRPC echo,
+//! and the AWS SDK without a broker. docs/performance.md is made from this program's report.
+//!
+//! `cargo bench --bench serving` runs everything, `cargo bench --bench serving -- --quick` a short version.
+//! Progress goes to stderr, the report to stdout, as Markdown.
+//!
+//! Broker, echo and emulator are processes of their own. The load comes from this process, on one thread and over one
+//! connection, because it shares the cores with what it measures.
+
+mod broker;
+mod echo;
+mod kms;
+mod load;
+mod machine;
+mod memory;
+mod process;
+mod programs;
+mod report;
+mod start;
+mod throughput;
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use broker::{Broker, Setup};
+use kms::Emulator;
+use machine::Machine;
+use programs::Programs;
+use report::Report;
+use throughput::Targets;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// How much to measure.
+#[derive(Clone, Copy)]
+struct Amount {
+    starts: usize,
+    memory_calls: u64,
+    rounds: usize,
+    round: Duration,
+    warm_up: Duration,
+}
+
+impl Amount {
+    const FULL: Self = Self {
+        starts: 20,
+        memory_calls: 100_000,
+        rounds: 3,
+        round: Duration::from_secs(1),
+        warm_up: Duration::from_millis(200),
+    };
+    const QUICK: Self = Self {
+        starts: 3,
+        memory_calls: 3_000,
+        rounds: 1,
+        round: Duration::from_millis(200),
+        warm_up: Duration::from_millis(50),
+    };
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [echo::ARGUMENT, socket, reply, threads] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return echo::serve(Path::new(socket), Path::new(reply), threads.parse()?);
+    }
+    // `cargo bench` adds `--bench`; `cargo test --all-targets` runs this program too, without it.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        eprintln!("nothing to test here: `cargo bench --bench serving` measures");
+        return Ok(());
+    }
+    let amount = if arguments.iter().any(|argument| argument == "--quick") { Amount::QUICK } else { Amount::FULL };
+    let report = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(amount))?;
+    print!("{report}");
+    Ok(())
+}
+
+async fn measure(amount: Amount) -> Result<Report, Failure> {
+    let programs = Programs::build()?;
+    let machine = Machine::look(programs.dir())?;
+    let emulator = Emulator::start(&programs)?;
+
+    eprintln!("start: {} times", amount.starts);
+    let starts = start::measure(&programs, &emulator, amount.starts).await?;
+
+    eprintln!("memory: {} calls", amount.memory_calls);
+    let memory = memory::measure(&programs, &emulator, amount.memory_calls).await?;
+
+    let broker = Broker::start(&programs, &emulator, Setup::default()).await?;
+    let reply = broker.client().await?.generate_data_key(kms::request()).await?.into_inner();
+    drop(broker);
+
+    let targets = Targets::start(&programs, &emulator, &reply).await?;
+    let throughput = targets.measure(amount).await?;
+
+    Ok(Report { machine, amount, binary_bytes: programs.broker_bytes()?, starts, memory, throughput })
+}

@@ -1,0 +1,51 @@
+//! The programs that are measured, built as they are released.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::Failure;
+
+/// Copies of the built programs: a build that runs meanwhile does not change what is measured.
+pub(crate) struct Programs {
+    dir: TempDir,
+}
+
+impl Programs {
+    /// Builds them into the target directory of the running bench.
+    pub(crate) fn build() -> Result<Self, Failure> {
+        let bench = std::env::current_exe()?;
+        let target = bench.ancestors().nth(3).ok_or("a bench is at target/<profile>/deps/<bench>")?;
+        // On the disk of the target directory: /tmp may be memory, where fsync costs nothing.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        for arguments in [["-p", "key-broker", "--no-default-features"].as_slice(), &["-p", "kms-emulator"]] {
+            eprintln!("building {}", arguments[1]);
+            let status = Command::new(env!("CARGO"))
+                .args(["build", "--quiet", "--release", "--target-dir"])
+                .arg(target)
+                .args(arguments)
+                .current_dir(env!("CARGO_MANIFEST_DIR"))
+                .status()?;
+            if !status.success() {
+                return Err(format!("{} does not build", arguments[1]).into());
+            }
+            fs::copy(target.join("release").join(arguments[1]), dir.path().join(arguments[1]))?;
+        }
+        Ok(Self { dir })
+    }
+
+    /// A directory on a real disk, for journals too.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn broker_bytes(&self) -> Result<u64, Failure> {
+        Ok(fs::metadata(self.path("key-broker"))?.len())
+    }
+}

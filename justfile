@@ -1,0 +1,31 @@
+# What people and CI run. `just` alone lists it. Each line works without just, too.
+
+default:
+    @just --list
+
+# Everything on this machine, with no AWS account
+dev *ARGS:
+    cargo run -- dev {{ARGS}}
+
+# Every test; the clients of other languages are installed under target/peers
+test:
+    cargo test --workspace
+
+# Format, lints, documentation
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy -p key-broker --no-default-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+# Which dependencies may be linked
+deny:
+    cargo deny check bans licenses sources
+
+# The figures of docs/performance.md
+bench *ARGS:
+    cargo bench --bench serving -- {{ARGS}}
+
+# Fuzz the :authority adapter (nightly toolchain and cargo-fuzz)
+fuzz SECONDS="60":
+    cargo +nightly fuzz run authority -- -max_total_time={{SECONDS}}
