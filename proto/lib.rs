@@ -60,12 +60,18 @@ mod tests {
     fn debug_leaves_key_material_out() {
         let plaintext = bytes::Bytes::from_static(b"SECRET-MARKER");
         let shown = [
-            format!("{:?}", v1::GenerateDataKeyResponse { plaintext: plaintext.clone(), ..Default::default() }),
+            format!(
+                "{:?}",
+                v1::GenerateDataKeyResponse { plaintext: plaintext.clone(), ..Default::default() }
+            ),
             format!("{:?}", v1::DecryptResponse { plaintext: plaintext.clone(), ..Default::default() }),
             format!("{:?}", v1::GenerateRandomResponse { plaintext, ..Default::default() }),
         ];
         for text in shown {
-            assert!(text.ends_with(".. }") && !text.contains("SECRET") && !text.contains("plaintext"), "{text}");
+            assert!(
+                text.ends_with(".. }") && !text.contains("SECRET") && !text.contains("plaintext"),
+                "{text}"
+            );
         }
     }
 }

@@ -14,7 +14,10 @@ use tonic::Code;
 async fn a_data_key_comes_back_by_decrypt() {
     let broker = TestBroker::start().await;
     let client = broker.client().await;
-    let key = client.generate_data_key(GenerateDataKey::aes_256("alias/dev").context("tenant", "acme")).await.expect("a key");
+    let key = client
+        .generate_data_key(GenerateDataKey::aes_256("alias/dev").context("tenant", "acme"))
+        .await
+        .expect("a key");
     assert_eq!(key.plaintext.expose().len(), 32);
     assert_eq!(key.key_id, broker.key_arn);
     assert_eq!(key.key_material_id.len(), 64);
@@ -23,7 +26,10 @@ async fn a_data_key_comes_back_by_decrypt() {
     for request in [decrypt.clone(), decrypt.clone().key_id("alias/dev"), decrypt.key_id(&broker.key_arn)] {
         let decrypted = client.decrypt(request).await.expect("the context is right");
         assert_eq!(decrypted.plaintext.expose(), key.plaintext.expose());
-        assert_eq!((decrypted.key_id, decrypted.key_material_id), (key.key_id.clone(), key.key_material_id.clone()));
+        assert_eq!(
+            (decrypted.key_id, decrypted.key_material_id),
+            (key.key_id.clone(), key.key_material_id.clone())
+        );
     }
     assert_eq!(broker.emulator.call_count("Decrypt"), 3);
 }
@@ -39,7 +45,10 @@ async fn lengths_are_as_asked_for() {
     ] {
         assert_eq!(client.generate_data_key(request).await.expect("a key").plaintext.expose().len(), length);
     }
-    let (first, second) = (client.generate_random(64).await.expect("random"), client.generate_random(64).await.expect("random"));
+    let (first, second) = (
+        client.generate_random(64).await.expect("random"),
+        client.generate_random(64).await.expect("random"),
+    );
     assert_eq!(first.plaintext.expose().len(), 64);
     assert_ne!(first.plaintext.expose(), second.plaintext.expose());
 }
@@ -50,7 +59,8 @@ async fn a_data_key_without_plaintext_decrypts_too() {
     let client = broker.client().await;
     let request = GenerateDataKey::aes_256("alias/dev").context("tenant", "acme");
     let key = client.generate_data_key_without_plaintext(request.into()).await.expect("a key");
-    let decrypted = client.decrypt(Decrypt::new(key.ciphertext_blob).context("tenant", "acme")).await.expect("decrypts");
+    let decrypted =
+        client.decrypt(Decrypt::new(key.ciphertext_blob).context("tenant", "acme")).await.expect("decrypts");
     assert_eq!(decrypted.plaintext.expose().len(), 32);
 }
 
@@ -68,14 +78,23 @@ async fn describe_key_says_what_kms_knows() {
 async fn provenance_joins_reply_and_records() {
     let broker = TestBroker::start().await;
     let client = broker.client().await;
-    let key = client.generate_data_key(GenerateDataKey::aes_256("alias/dev").declare_use(7, 1_000)).await.expect("a key");
+    let key = client
+        .generate_data_key(GenerateDataKey::aes_256("alias/dev").declare_use(7, 1_000))
+        .await
+        .expect("a key");
     let from = key.provenance;
     assert!(!from.from_cache && from.minted_at.is_some() && from.expires_at.is_none());
-    assert_eq!((from.messages_used, from.messages_limit, from.bytes_used, from.bytes_limit), (7, 7, 1_000, 1_000));
+    assert_eq!(
+        (from.messages_used, from.messages_limit, from.bytes_used, from.bytes_limit),
+        (7, 7, 1_000, 1_000)
+    );
     let records = broker.stop().await;
     let kms = records.kms_of(&from.kms_request_id);
     assert_eq!(kms["eventID"], from.kms_event_id.as_str());
-    assert_eq!(records.activity[0]["additionalEventData"]["dataKey"]["kmsEventID"], from.kms_event_id.as_str());
+    assert_eq!(
+        records.activity[0]["additionalEventData"]["dataKey"]["kmsEventID"],
+        from.kms_event_id.as_str()
+    );
     assert_eq!(records.activity[0]["requestParameters"]["use"]["messages"], 7);
 }
 
@@ -107,23 +126,32 @@ async fn refusals_have_the_code_reason_and_record_of_the_table() {
         assert_eq!(record["additionalEventData"]["outcome"], outcome, "{name}");
         assert_eq!(record["errorCode"], error_code, "{name}");
         if from_kms {
-            let kms = records.kms_of(error.kms_request_id().unwrap_or_else(|| panic!("{name}: no x-amzn-requestid")));
+            let kms = records
+                .kms_of(error.kms_request_id().unwrap_or_else(|| panic!("{name}: no x-amzn-requestid")));
             assert_eq!(kms["errorCode"], error_code, "{name}");
-            assert!(!error.message().contains("arn:"), "{name}: KMS's own words are not for the caller: {error}");
+            assert!(
+                !error.message().contains("arn:"),
+                "{name}: KMS's own words are not for the caller: {error}"
+            );
         }
     }
 }
 
 async fn kms_says_no(broker: &TestBroker, client: &Client) -> Vec<Case> {
-    let key = client.generate_data_key(GenerateDataKey::aes_256("alias/dev").context("tenant", "acme")).await.expect("a key");
+    let key = client
+        .generate_data_key(GenerateDataKey::aes_256("alias/dev").context("tenant", "acme"))
+        .await
+        .expect("a key");
     let other = broker.emulator.ensure_key("alias/other", KeySpec::SymmetricDefault).expect("a key");
     let signing = broker.emulator.ensure_key("alias/signing", KeySpec::Rsa2048).expect("a key");
     let mut flipped = key.ciphertext_blob.to_vec();
     *flipped.last_mut().expect("not empty") ^= 1;
 
-    let wrong_context = client.decrypt(Decrypt::new(key.ciphertext_blob.clone()).context("tenant", "evil")).await;
+    let wrong_context =
+        client.decrypt(Decrypt::new(key.ciphertext_blob.clone()).context("tenant", "evil")).await;
     let flipped = client.decrypt(Decrypt::new(flipped).context("tenant", "acme")).await;
-    let wrong_key = client.decrypt(Decrypt::new(key.ciphertext_blob).context("tenant", "acme").key_id(&other)).await;
+    let wrong_key =
+        client.decrypt(Decrypt::new(key.ciphertext_blob).context("tenant", "acme").key_id(&other)).await;
     let unknown = client.generate_data_key(GenerateDataKey::aes_256("alias/none")).await;
     let wrong_usage = client.generate_data_key(GenerateDataKey::aes_256(&signing)).await;
     broker.emulator.set_enabled(&other, false).expect("known");
@@ -139,12 +167,54 @@ async fn kms_says_no(broker: &TestBroker, client: &Client) -> Vec<Case> {
         retries: false,
     };
     vec![
-        case("wrong context", wrong_context.expect_err("refused"), Code::InvalidArgument, "INVALID_CIPHERTEXT", "Rejected", "InvalidCiphertextException"),
-        case("flipped bit", flipped.expect_err("refused"), Code::InvalidArgument, "INVALID_CIPHERTEXT", "Rejected", "InvalidCiphertextException"),
-        case("wrong key", wrong_key.expect_err("refused"), Code::InvalidArgument, "INCORRECT_KEY", "Rejected", "IncorrectKeyException"),
-        case("unknown key", unknown.expect_err("refused"), Code::NotFound, "KEY_NOT_FOUND", "Failed", "NotFoundException"),
-        case("wrong usage", wrong_usage.expect_err("refused"), Code::FailedPrecondition, "KEY_INVALID_USAGE", "Failed", "InvalidKeyUsageException"),
-        case("disabled key", disabled.expect_err("refused"), Code::FailedPrecondition, "KEY_DISABLED", "Failed", "DisabledException"),
+        case(
+            "wrong context",
+            wrong_context.expect_err("refused"),
+            Code::InvalidArgument,
+            "INVALID_CIPHERTEXT",
+            "Rejected",
+            "InvalidCiphertextException",
+        ),
+        case(
+            "flipped bit",
+            flipped.expect_err("refused"),
+            Code::InvalidArgument,
+            "INVALID_CIPHERTEXT",
+            "Rejected",
+            "InvalidCiphertextException",
+        ),
+        case(
+            "wrong key",
+            wrong_key.expect_err("refused"),
+            Code::InvalidArgument,
+            "INCORRECT_KEY",
+            "Rejected",
+            "IncorrectKeyException",
+        ),
+        case(
+            "unknown key",
+            unknown.expect_err("refused"),
+            Code::NotFound,
+            "KEY_NOT_FOUND",
+            "Failed",
+            "NotFoundException",
+        ),
+        case(
+            "wrong usage",
+            wrong_usage.expect_err("refused"),
+            Code::FailedPrecondition,
+            "KEY_INVALID_USAGE",
+            "Failed",
+            "InvalidKeyUsageException",
+        ),
+        case(
+            "disabled key",
+            disabled.expect_err("refused"),
+            Code::FailedPrecondition,
+            "KEY_DISABLED",
+            "Failed",
+            "DisabledException",
+        ),
     ]
 }
 
@@ -161,25 +231,102 @@ async fn the_broker_says_no(client: &Client) -> Vec<Case> {
     };
     vec![
         rejected("no key", client.generate_data_key(GenerateDataKey::aes_256("")).await),
-        rejected("no such form", client.generate_data_key(GenerateDataKey::aes_256("../../etc/passwd")).await),
+        rejected(
+            "no such form",
+            client.generate_data_key(GenerateDataKey::aes_256("../../etc/passwd")).await,
+        ),
         rejected("0 bytes", client.generate_data_key(GenerateDataKey::bytes("alias/dev", 0)).await),
         rejected("1,025 bytes", client.generate_data_key(GenerateDataKey::bytes("alias/dev", 1_025)).await),
-        rejected("long context", client.generate_data_key(GenerateDataKey::aes_256("alias/dev").context("k", "v".repeat(8_192))).await),
-        rejected("empty name", client.generate_data_key(GenerateDataKey::aes_256("alias/dev").context("", "v")).await),
-        rejected("empty grant token", client.generate_data_key(GenerateDataKey::aes_256("alias/dev").grant_token("")).await),
+        rejected(
+            "long context",
+            client
+                .generate_data_key(GenerateDataKey::aes_256("alias/dev").context("k", "v".repeat(8_192)))
+                .await,
+        ),
+        rejected(
+            "empty name",
+            client.generate_data_key(GenerateDataKey::aes_256("alias/dev").context("", "v")).await,
+        ),
+        rejected(
+            "empty grant token",
+            client.generate_data_key(GenerateDataKey::aes_256("alias/dev").grant_token("")).await,
+        ),
     ]
 }
 
 async fn kms_fails(broker: &TestBroker, client: &Client) -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, effect, code, reason, outcome, error_code, from_kms, retries) in [
-        ("throttled", "throttling", Code::ResourceExhausted, "KMS_THROTTLED", "Throttled", "ThrottlingException", true, true),
-        ("KMS fails", "internal-error", Code::Unavailable, "KMS_UNAVAILABLE", "Failed", "KMSInternalException", true, true),
-        ("KMS closes", "close", Code::Unavailable, "KMS_UNAVAILABLE", "Failed", "KMSUnavailable", false, true),
-        ("KMS denies us", "access-denied", Code::FailedPrecondition, "KMS_ACCESS_DENIED", "Failed", "AccessDenied", true, false),
-        ("pending deletion", "error=KMSInvalidStateException", Code::FailedPrecondition, "KEY_INVALID_STATE", "Failed", "KMSInvalidStateException", true, false),
-        ("bad grant token", "error=InvalidGrantTokenException", Code::InvalidArgument, "INVALID_GRANT_TOKEN", "Rejected", "InvalidGrantTokenException", true, false),
-        ("KMS validates", "error=ValidationException", Code::InvalidArgument, "KMS_VALIDATION", "Rejected", "ValidationException", true, false),
+        (
+            "throttled",
+            "throttling",
+            Code::ResourceExhausted,
+            "KMS_THROTTLED",
+            "Throttled",
+            "ThrottlingException",
+            true,
+            true,
+        ),
+        (
+            "KMS fails",
+            "internal-error",
+            Code::Unavailable,
+            "KMS_UNAVAILABLE",
+            "Failed",
+            "KMSInternalException",
+            true,
+            true,
+        ),
+        (
+            "KMS closes",
+            "close",
+            Code::Unavailable,
+            "KMS_UNAVAILABLE",
+            "Failed",
+            "KMSUnavailable",
+            false,
+            true,
+        ),
+        (
+            "KMS denies us",
+            "access-denied",
+            Code::FailedPrecondition,
+            "KMS_ACCESS_DENIED",
+            "Failed",
+            "AccessDenied",
+            true,
+            false,
+        ),
+        (
+            "pending deletion",
+            "error=KMSInvalidStateException",
+            Code::FailedPrecondition,
+            "KEY_INVALID_STATE",
+            "Failed",
+            "KMSInvalidStateException",
+            true,
+            false,
+        ),
+        (
+            "bad grant token",
+            "error=InvalidGrantTokenException",
+            Code::InvalidArgument,
+            "INVALID_GRANT_TOKEN",
+            "Rejected",
+            "InvalidGrantTokenException",
+            true,
+            false,
+        ),
+        (
+            "KMS validates",
+            "error=ValidationException",
+            Code::InvalidArgument,
+            "KMS_VALIDATION",
+            "Rejected",
+            "ValidationException",
+            true,
+            false,
+        ),
     ] {
         broker.emulator.inject(Fault::new(effect.parse().expect("an effect")));
         let error = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err(name);
@@ -196,9 +343,14 @@ async fn answers_of_kms_that_make_no_sense_are_not_passed_on() {
     let before = broker.emulator.calls().len();
     for effect in [Effect::MissingPlaintext, Effect::WrongKeyId, Effect::CorruptBody] {
         broker.emulator.inject(Fault::new(effect.clone()));
-        let error = client.generate_data_key(GenerateDataKey::aes_256(&broker.key_arn)).await.expect_err("no sense");
+        let error =
+            client.generate_data_key(GenerateDataKey::aes_256(&broker.key_arn)).await.expect_err("no sense");
         broker.emulator.clear_faults();
-        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("KMS_UNAVAILABLE")), "{effect}: {error}");
+        assert_eq!(
+            (error.code(), error.reason()),
+            (Code::Unavailable, Some("KMS_UNAVAILABLE")),
+            "{effect}: {error}"
+        );
     }
     let answered = broker.emulator.calls().len() - before;
     let records = broker.stop().await;
@@ -213,11 +365,19 @@ async fn each_answer_of_a_retried_call_is_a_record() {
     let broker = TestBroker::start().await;
     let client = broker.client().await;
     broker.emulator.inject(Fault::throttling().times(2));
-    let key = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("the third attempt");
-    let asked: Vec<String> = broker.emulator.calls().into_iter().filter(|call| call.operation == "GenerateDataKey").map(|call| call.request_id).collect();
+    let key =
+        client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("the third attempt");
+    let asked: Vec<String> = broker
+        .emulator
+        .calls()
+        .into_iter()
+        .filter(|call| call.operation == "GenerateDataKey")
+        .map(|call| call.request_id)
+        .collect();
     let records = broker.stop().await;
     assert_eq!(asked.len(), 3);
-    let recorded: Vec<_> = records.kms.iter().map(|record| record["requestID"].as_str().expect("an id").to_owned()).collect();
+    let recorded: Vec<_> =
+        records.kms.iter().map(|record| record["requestID"].as_str().expect("an id").to_owned()).collect();
     assert_eq!(recorded, asked, "the records tell what the emulator's log tells");
     let codes: Vec<_> = records.kms.iter().map(|record| record["errorCode"].as_str()).collect();
     assert_eq!(codes, [Some("ThrottlingException"), Some("ThrottlingException"), None]);
@@ -230,8 +390,14 @@ async fn a_recipient_is_refused_before_kms_is_asked() {
     use key_broker_proto::v1 as pb;
     let broker = TestBroker::start().await;
     let mut stub = broker.stub().await;
-    let recipient = Some(pb::Recipient { attestation_document: vec![1, 2, 3].into(), key_encryption_algorithm: String::new() });
-    let status = stub.generate_random(pb::GenerateRandomRequest { number_of_bytes: 32, recipient }).await.expect_err("refused");
+    let recipient = Some(pb::Recipient {
+        attestation_document: vec![1, 2, 3].into(),
+        key_encryption_algorithm: String::new(),
+    });
+    let status = stub
+        .generate_random(pb::GenerateRandomRequest { number_of_bytes: 32, recipient })
+        .await
+        .expect_err("refused");
     assert_eq!(status.code(), Code::Unimplemented);
     assert_eq!(Error::from(status).reason(), Some("RECIPIENT_NOT_SUPPORTED"));
     assert_eq!(broker.emulator.call_count("GenerateRandom"), 0);
@@ -240,7 +406,8 @@ async fn a_recipient_is_refused_before_kms_is_asked() {
 
 #[tokio::test]
 async fn policy_denies_before_kms_is_asked() {
-    let policy = r#"permit(principal is Workload, action == Action::"Decrypt", resource == Key::"alias/dev");"#;
+    let policy =
+        r#"permit(principal is Workload, action == Action::"Decrypt", resource == Key::"alias/dev");"#;
     let broker = TestBroker::with(Setup { policy: policy.into(), ..Setup::default() }).await;
     let client = broker.client().await;
     let denied = [
@@ -250,7 +417,10 @@ async fn policy_denies_before_kms_is_asked() {
         client.generate_random(1).await.expect_err("denied"),
         client.describe_key("alias/dev").await.expect_err("denied"),
     ];
-    assert_eq!(broker.emulator.calls().iter().filter(|call| call.operation != "GetCallerIdentity").count(), 0);
+    assert_eq!(
+        broker.emulator.calls().iter().filter(|call| call.operation != "GetCallerIdentity").count(),
+        0
+    );
     let records = broker.stop().await;
     for error in &denied {
         assert_eq!((error.code(), error.reason()), (Code::PermissionDenied, Some("DENIED_BY_POLICY")));
@@ -266,7 +436,9 @@ async fn policy_denies_before_kms_is_asked() {
 #[tokio::test]
 async fn insecure_tcp_callers_are_unknown_and_get_what_policy_says_of_the_unknown() {
     let setup = |policy: &str| Setup { policy: policy.into(), insecure_tcp: true, ..Setup::default() };
-    for (policy, permitted) in [(support::ALL_WORKLOADS, false), ("permit(principal is Unknown, action, resource);", true)] {
+    for (policy, permitted) in
+        [(support::ALL_WORKLOADS, false), ("permit(principal is Unknown, action, resource);", true)]
+    {
         let broker = TestBroker::with(setup(policy)).await;
         let address = broker.tcp_address().expect("listens on TCP").to_string();
         let client = Client::insecure_tcp(&address).await.expect("connects");

@@ -40,7 +40,10 @@ fn help_teaches() {
         assert!(output.status.success());
         insta::assert_snapshot!(name, text(&output.stdout));
     }
-    assert_eq!(text(&key_broker(&["--version"]).stdout), format!("key-broker {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        text(&key_broker(&["--version"]).stdout),
+        format!("key-broker {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
@@ -82,7 +85,13 @@ fn dev_call_and_health_work_together() {
     assert!(text(&wrong.stderr).contains("[reason INVALID_CIPHERTEXT]"), "{}", text(&wrong.stderr));
     assert!(wrong.stdout.is_empty());
 
-    stdout_json(&call(&["generate-data-key-without-plaintext", "--key-id", "alias/dev", "--key-spec", "AES_128"]));
+    stdout_json(&call(&[
+        "generate-data-key-without-plaintext",
+        "--key-id",
+        "alias/dev",
+        "--key-spec",
+        "AES_128",
+    ]));
     stdout_json(&call(&["generate-random", "--number-of-bytes", "8"]));
     assert_eq!(stdout_json(&call(&["describe-key", "--key-id", "alias/dev-signing"]))["keySpec"], "RSA_2048");
     assert_eq!(text(&key_broker(&["health", "--dir", folder]).stdout), "SERVING\n");
@@ -114,15 +123,26 @@ fn check_tells_what_is_wrong_and_changes_nothing() {
     let config = write_config(dir.path(), &emulator.endpoint_url(), "");
     let path = config.to_str().expect("a path");
     let good = key_broker(&["check", "--config", path, "--key-id", "alias/dev"]);
-    assert_eq!(text(&good.stdout).lines().filter(|line| line.starts_with("ok ")).count(), 5, "{}", text(&good.stdout));
+    assert_eq!(
+        text(&good.stdout).lines().filter(|line| line.starts_with("ok ")).count(),
+        5,
+        "{}",
+        text(&good.stdout)
+    );
     assert!(good.status.success());
     assert!(!dir.path().join("journal").exists(), "check changes nothing");
 
     let bad = key_broker(&["check", "--config", path, "--key-id", "alias/none", "--key-id", "alias/dev"]);
     assert_eq!(bad.status.code(), Some(1));
     let report = text(&bad.stdout);
-    assert!(report.contains("FAILED  kms           GenerateDataKey under alias/none: NotFoundException"), "{report}");
-    assert_eq!(emulator.calls().iter().filter(|call| !call.dry_run && call.operation == "GenerateDataKey").count(), 0);
+    assert!(
+        report.contains("FAILED  kms           GenerateDataKey under alias/none: NotFoundException"),
+        "{report}"
+    );
+    assert_eq!(
+        emulator.calls().iter().filter(|call| !call.dry_run && call.operation == "GenerateDataKey").count(),
+        0
+    );
 }
 
 fn stdout_json(output: &Output) -> Value {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use key_broker::key::{KeyId, RandomLength};
 use key_broker::kms::{
-    Answers, DataKey, DataKeyRequest, Decrypted, DecryptRequest, EncryptedDataKey, KeyDescription, Kms, KmsError,
+    Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
+    KmsError,
 };
 use key_broker::policy::Permit;
 use key_broker::secret::Plaintext;
@@ -60,7 +61,8 @@ async fn a_caller_that_goes_away_leaves_its_record_and_that_of_kms_answer() {
     let broker = TestBroker::start().await;
     broker.emulator.inject(Fault::latency(Duration::from_millis(300)));
     let client = broker.client().await;
-    let call = tokio::spawn(async move { client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await });
+    let call =
+        tokio::spawn(async move { client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await });
     eventually("KMS is asked", || broker.emulator.call_count("GenerateDataKey") == 1).await;
     call.abort();
     eventually("both records are written", || {
@@ -68,7 +70,8 @@ async fn a_caller_that_goes_away_leaves_its_record_and_that_of_kms_answer() {
         (records.kms.len(), records.activity.len()) == (1, 1)
     })
     .await;
-    let asked = broker.emulator.calls().into_iter().find(|call| call.operation == "GenerateDataKey").expect("asked");
+    let asked =
+        broker.emulator.calls().into_iter().find(|call| call.operation == "GenerateDataKey").expect("asked");
     let records = broker.stop().await;
     assert_eq!(records.kms_of(&asked.request_id)["eventName"], "GenerateDataKey");
     assert_eq!(records.activity[0]["additionalEventData"]["outcome"], "Aborted");
@@ -136,7 +139,12 @@ struct PanickingKms;
 
 #[async_trait]
 impl Kms for PanickingKms {
-    async fn generate_data_key(&self, _: Permit, _: &DataKeyRequest, _: &Answers) -> Result<DataKey, KmsError> {
+    async fn generate_data_key(
+        &self,
+        _: Permit,
+        _: &DataKeyRequest,
+        _: &Answers,
+    ) -> Result<DataKey, KmsError> {
         panic!("SECRET")
     }
 

@@ -34,7 +34,8 @@ async fn a_lost_journal_directory_refuses_calls_and_its_return_resumes_service()
 
     fs::remove_dir_all(broker.journal_dir()).expect("removes");
     for _ in 0..3 {
-        let error = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err("no journal");
+        let error =
+            client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err("no journal");
         assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("JOURNAL_UNAVAILABLE")));
         assert!(error.retry_after().is_some());
     }
@@ -62,7 +63,8 @@ async fn a_full_disk_refuses_calls_leaves_no_half_record_and_resumes_when_there_
     let Some(disk) = TinyDisk::mount() else { return };
     let ballast = disk.path().join("ballast");
     fs::write(&ballast, [0; 16 << 10]).expect("there is room yet");
-    let broker = TestBroker::with(Setup { journal_dir: Some(disk.path().join("journal")), ..Setup::default() }).await;
+    let broker =
+        TestBroker::with(Setup { journal_dir: Some(disk.path().join("journal")), ..Setup::default() }).await;
     let client = broker.client().await;
     let request = || GenerateDataKey::aes_256("alias/dev").context("filler", "x".repeat(4_000));
     let mut answered = 0;
@@ -75,7 +77,11 @@ async fn a_full_disk_refuses_calls_leaves_no_half_record_and_resumes_when_there_
     };
     assert_eq!((refused.code(), refused.reason()), (Code::Unavailable, Some("JOURNAL_UNAVAILABLE")));
     let allowed = |records: &Records| records.outcomes().get("Allowed").copied().unwrap_or_default();
-    assert_eq!(allowed(&Records::read(&disk.path().join("journal"))), answered, "every reply has its record, whole");
+    assert_eq!(
+        allowed(&Records::read(&disk.path().join("journal"))),
+        answered,
+        "every reply has its record, whole"
+    );
 
     fs::remove_file(&ballast).expect("makes room");
     client.generate_data_key(request()).await.expect("service resumes by itself");
@@ -89,7 +95,8 @@ struct TinyDisk(TempDir);
 impl TinyDisk {
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(dir.path()).status();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(dir.path()).status();
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(dir));
         }
@@ -106,6 +113,9 @@ impl Drop for TinyDisk {
     fn drop(&mut self) {
         // Lazily: the broker's files may still be open.
         let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking(), "the tmpfs stays behind");
+        assert!(
+            unmounted.is_ok_and(|status| status.success()) || std::thread::panicking(),
+            "the tmpfs stays behind"
+        );
     }
 }

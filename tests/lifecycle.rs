@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use key_broker_client::{Client, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use rustix::process::Signal;
@@ -93,7 +95,9 @@ async fn under_load_until_killed(dir: &Path, broker: Process, round: usize) -> V
         callers.push(tokio::spawn(async move {
             let mut seen = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                let Ok(key) = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await else { break };
+                let Ok(key) = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await else {
+                    break;
+                };
                 seen.push((key.provenance.kms_request_id, key.provenance.kms_event_id));
             }
             seen
@@ -131,7 +135,12 @@ async fn a_second_broker_on_the_same_socket_or_journal_is_refused() {
     let second = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], log_dir.path());
     second.wait_for_log("another process listens there");
     assert_eq!(second.wait().code(), Some(1));
-    Client::unix(&socket).await.expect("the first still listens").generate_random(8).await.expect("and serves");
+    Client::unix(&socket)
+        .await
+        .expect("the first still listens")
+        .generate_random(8)
+        .await
+        .expect("and serves");
     drop(first);
 }
 
@@ -181,7 +190,8 @@ async fn nothing_secret_reaches_log_or_journal() {
     assert!(broker.wait().success());
     let journal = support::journal_lines(&dir.path().join("journal")).join("\n");
     for (place, text) in [("log", &log), ("journal", &journal)] {
-        for (what, bytes) in [("plaintext", key.plaintext.expose()), ("ciphertext", &key.ciphertext_blob[..])] {
+        for (what, bytes) in [("plaintext", key.plaintext.expose()), ("ciphertext", &key.ciphertext_blob[..])]
+        {
             for form in forms(bytes) {
                 assert!(!text.contains(&form), "{what} in the {place}");
             }
@@ -193,10 +203,13 @@ async fn nothing_secret_reaches_log_or_journal() {
 
 /// The ways in which bytes get into text.
 fn forms(bytes: &[u8]) -> Vec<String> {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let debug = format!("{bytes:?}");
-    let base64 = support::base64(bytes);
-    vec![hex.to_uppercase(), hex, debug.trim_matches(['[', ']']).to_owned(), base64.trim_end_matches('=').to_owned()]
+    vec![
+        hex::encode_upper(bytes),
+        hex::encode(bytes),
+        debug.trim_matches(['[', ']']).to_owned(),
+        STANDARD_NO_PAD.encode(bytes),
+    ]
 }
 
 /// Each round takes a third of a second.

@@ -22,7 +22,9 @@ async fn send(broker: &TestBroker, path: &str, headers: &[(&str, &str)], body: V
     let mut channel = broker.channel().await;
     let mut request = Request::builder()
         .method("POST")
-        .uri(Uri::builder().scheme("http").authority("localhost").path_and_query(path).build().expect("a URI"))
+        .uri(
+            Uri::builder().scheme("http").authority("localhost").path_and_query(path).build().expect("a URI"),
+        )
         .header("content-type", "application/grpc")
         .header("te", "trailers");
     for (name, value) in headers {
@@ -54,7 +56,10 @@ impl Body for Raw {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 }
@@ -67,10 +72,13 @@ fn message(flag: u8, bytes: &[u8]) -> Vec<u8> {
     framed
 }
 
+/// What is wrong, the headers and body that are sent, and the reason that must come back.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>, &'a str);
+
 #[tokio::test]
 async fn what_is_no_request_is_rejected_and_recorded() {
     let broker = TestBroker::start().await;
-    let cases: [(&str, &[(&str, &str)], Vec<u8>, &str); 9] = [
+    let cases: [Case; 9] = [
         ("not protobuf", &[], message(0, b"\xff\xff\xff\xff"), "MALFORMED_REQUEST"),
         ("string that is not UTF-8", &[], message(0, b"\x1a\x02\xff\xfe"), "MALFORMED_REQUEST"),
         ("length beyond the end", &[], message(0, b"\x0a\x7f\x00"), "MALFORMED_REQUEST"),
@@ -106,7 +114,13 @@ async fn a_request_of_the_largest_size_passes() {
 #[tokio::test]
 async fn unknown_methods_and_services_are_unimplemented() {
     let broker = TestBroker::start().await;
-    for path in ["/keybroker.v1.KeyBroker/Encrypt", "/keybroker.v1.KeyBroker/", "/keybroker.v2.KeyBroker/Decrypt", "/", "/x"] {
+    for path in [
+        "/keybroker.v1.KeyBroker/Encrypt",
+        "/keybroker.v1.KeyBroker/",
+        "/keybroker.v2.KeyBroker/Decrypt",
+        "/",
+        "/x",
+    ] {
         assert_eq!(send(&broker, path, &[], message(0, b"")).await.code(), Code::Unimplemented, "{path}");
     }
     let records = broker.stop().await;
@@ -127,11 +141,17 @@ async fn health_and_reflection_answer_without_records() {
 async fn long_user_agents_and_contexts_fit_into_records() {
     let broker = TestBroker::start().await;
     let agent = "é".repeat(1_000);
-    let error = Error::from(send(&broker, DECRYPT, &[("user-agent", "x".repeat(4_000).as_str())], message(0, b"")).await);
+    let error = Error::from(
+        send(&broker, DECRYPT, &[("user-agent", "x".repeat(4_000).as_str())], message(0, b"")).await,
+    );
     let records = broker.records();
     assert_eq!(records.activity_of(support::id(&error))["userAgent"].as_str().map(str::len), Some(1_024));
     let client = broker.client().await;
-    let request = key_broker_client::GenerateDataKey::aes_256("alias/dev").context("k\"\\\n", agent.repeat(4));
+    let request =
+        key_broker_client::GenerateDataKey::aes_256("alias/dev").context("k\"\\\n", agent.repeat(4));
     client.generate_data_key(request).await.expect("8,004 bytes are allowed");
-    assert_eq!(broker.records().activity[1]["requestParameters"]["encryptionContext"]["k\"\\\n"], agent.repeat(4));
+    assert_eq!(
+        broker.records().activity[1]["requestParameters"]["encryptionContext"]["k\"\\\n"],
+        agent.repeat(4)
+    );
 }

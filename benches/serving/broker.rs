@@ -39,7 +39,11 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// Starts it and waits until callers can connect.
-    pub(crate) async fn start(programs: &Programs, emulator: &Emulator, setup: Setup) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        programs: &Programs,
+        emulator: &Emulator,
+        setup: Setup,
+    ) -> Result<Self, Failure> {
         let broker = Self::spawn(programs, emulator, setup)?;
         connect(&broker.socket()).await?;
         Ok(broker)

@@ -29,7 +29,11 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    pub(crate) fn start(programs: &Programs, reply: &pb::GenerateDataKeyResponse, threads: usize) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        programs: &Programs,
+        reply: &pb::GenerateDataKeyResponse,
+        threads: usize,
+    ) -> Result<Self, Failure> {
         let (socket, file) = (programs.path(&format!("echo{threads}.sock")), programs.path("reply"));
         fs::write(&file, reply.encode_to_vec())?;
         let mut command = Command::new(std::env::current_exe()?);

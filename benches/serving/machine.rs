@@ -26,7 +26,11 @@ impl Machine {
             processor: model.map_or_else(|| "unknown".into(), |(_, name)| name.to_owned()),
             cores: std::thread::available_parallelism()?.get(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-            load_average: fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned(),
+            load_average: fs::read_to_string("/proc/loadavg")?
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             sync: sync_latency(dir)?,
         })
     }

@@ -61,7 +61,9 @@ impl Amount {
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [echo::ARGUMENT, socket, reply, threads] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    if let [echo::ARGUMENT, socket, reply, threads] =
+        arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    {
         return echo::serve(Path::new(socket), Path::new(reply), threads.parse()?);
     }
     // `cargo bench` adds `--bench`; `cargo test --all-targets` runs this program too, without it.
@@ -69,8 +71,10 @@ fn main() -> Result<(), Failure> {
         eprintln!("nothing to test here: `cargo bench --bench serving` measures");
         return Ok(());
     }
-    let amount = if arguments.iter().any(|argument| argument == "--quick") { Amount::QUICK } else { Amount::FULL };
-    let report = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(amount))?;
+    let amount =
+        if arguments.iter().any(|argument| argument == "--quick") { Amount::QUICK } else { Amount::FULL };
+    let report =
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(amount))?;
     print!("{report}");
     Ok(())
 }

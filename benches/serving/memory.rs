@@ -17,7 +17,11 @@ pub(crate) struct Moments {
 }
 
 /// `calls` in all, a third each with 1, 16 and 64 in flight.
-pub(crate) async fn measure(programs: &Programs, emulator: &Emulator, calls: u64) -> Result<Moments, Failure> {
+pub(crate) async fn measure(
+    programs: &Programs,
+    emulator: &Emulator,
+    calls: u64,
+) -> Result<Moments, Failure> {
     let broker = Broker::start(programs, emulator, Setup::default()).await?;
     tokio::time::sleep(SETTLE).await;
     let started = broker.process.memory()?;

@@ -29,10 +29,15 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let kilobytes = |name: &str| -> Result<u64, Failure> {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let number = line.and_then(|line| line.split_whitespace().next()).ok_or_else(|| format!("no {name}"))?;
+            let number =
+                line.and_then(|line| line.split_whitespace().next()).ok_or_else(|| format!("no {name}"))?;
             Ok(number.parse()?)
         };
-        Ok(Memory { resident: kilobytes("VmRSS")?, anonymous: kilobytes("RssAnon")?, peak: kilobytes("VmHWM")? })
+        Ok(Memory {
+            resident: kilobytes("VmRSS")?,
+            anonymous: kilobytes("RssAnon")?,
+            peak: kilobytes("VmHWM")?,
+        })
     }
 }
 
@@ -83,7 +88,8 @@ impl Cpu {
             let (head, rest) = stat.rsplit_once(") ").ok_or("no thread name")?;
             let name = head.split_once('(').ok_or("no thread name")?.1;
             let field = |number: usize| -> Result<Duration, Failure> {
-                let ticks: u64 = rest.split(' ').nth(number - FIRST_FIELD).ok_or("too few fields")?.parse()?;
+                let ticks: u64 =
+                    rest.split(' ').nth(number - FIRST_FIELD).ok_or("too few fields")?.parse()?;
                 Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
             };
             threads.entry(name.to_owned()).or_default().add(Times { user: field(14)?, system: field(15)? });

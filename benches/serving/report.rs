@@ -67,7 +67,11 @@ impl Report {
     fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Amount { rounds, round, .. } = self.amount;
         writeln!(f, "## GenerateDataKey, every call asked of KMS\n")?;
-        writeln!(f, "One connection; {rounds} rounds of {} ms each, in turns. Latencies in µs.", round.as_millis())?;
+        writeln!(
+            f,
+            "One connection; {rounds} rounds of {} ms each, in turns. Latencies in µs.",
+            round.as_millis()
+        )?;
         for (in_flight, measured) in &self.throughput.0 {
             writeln!(f, "\n### {in_flight} in flight\n")?;
             writeln!(f, "| target | calls/s (rounds) | p50 | p99 | p99.9 | of echo | of SDK |")?;
@@ -76,7 +80,9 @@ impl Report {
             for target in measured {
                 let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|q| micros(quantile(&target.latencies, q)));
                 let rounds = &target.calls_per_second;
-                let (least, most) = rounds.iter().fold((f64::MAX, 0.0_f64), |(least, most), rate| (rate.min(least), rate.max(most)));
+                let (least, most) = rounds
+                    .iter()
+                    .fold((f64::MAX, 0.0_f64), |(least, most), rate| (rate.min(least), rate.max(most)));
                 writeln!(
                     f,
                     "| {} | {:.0} ({least:.0}–{most:.0}) | {p50} | {p99} | {p999} | {} | {} |",
@@ -95,12 +101,16 @@ impl Report {
         writeln!(f, "Processor time per call in µs, user + system. The SDK's own time is in its client.")?;
         for (in_flight, measured) in &self.throughput.0 {
             writeln!(f, "\n### {in_flight} in flight\n")?;
-            writeln!(f, "| target | client | server | of it the journal's thread | emulator | all |\n|---|--:|--:|--:|--:|--:|")?;
+            writeln!(
+                f,
+                "| target | client | server | of it the journal's thread | emulator | all |\n|---|--:|--:|--:|--:|--:|"
+            )?;
             for target in measured {
                 let parts = [target.client.total(), target.server.total(), target.emulator.total()];
                 let all: Duration = parts.iter().map(|times| times.total()).sum();
                 let [client, server, emulator] = parts.map(|times| split(target, times));
-                let journal = target.server.0.get(JOURNAL).map_or_else(String::new, |times| split(target, *times));
+                let journal =
+                    target.server.0.get(JOURNAL).map_or_else(String::new, |times| split(target, *times));
                 let all = micros(target.each(all));
                 writeln!(f, "| {} | {client} | {server} | {journal} | {emulator} | {all} |", target.name)?;
             }

@@ -19,7 +19,11 @@ pub(crate) struct Starts {
     pub(crate) serving: Vec<Duration>,
 }
 
-pub(crate) async fn measure(programs: &Programs, emulator: &Emulator, starts: usize) -> Result<Starts, Failure> {
+pub(crate) async fn measure(
+    programs: &Programs,
+    emulator: &Emulator,
+    starts: usize,
+) -> Result<Starts, Failure> {
     let (mut connected, mut serving) = (Vec::new(), Vec::new());
     for _ in 0..starts {
         let (connects, serves) = once(programs, emulator).await?;

@@ -124,7 +124,9 @@ impl Broker {
         // Calls to KMS whose callers are gone end within their own deadline.
         self.kms_calls.close();
         if tokio::time::timeout(self.grace, self.kms_calls.wait()).await.is_err() {
-            tracing::warn!("calls to KMS are still in flight at the end of the drain: their records are lost");
+            tracing::warn!(
+                "calls to KMS are still in flight at the end of the drain: their records are lost"
+            );
         }
         let journal = self.journal;
         // Joining blocks; the layers, and with them the last journal handles, are gone with the server.
@@ -181,7 +183,11 @@ async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller>
         match asked {
             Ok(caller) => return Some(caller),
             Err(error) => {
-                tracing::warn!(error, retry_seconds = pause.as_secs(), "not serving yet: sts:GetCallerIdentity fails; check the broker's AWS credentials and its way to STS");
+                tracing::warn!(
+                    error,
+                    retry_seconds = pause.as_secs(),
+                    "not serving yet: sts:GetCallerIdentity fails; check the broker's AWS credentials and its way to STS"
+                );
             }
         }
         tokio::select! {
@@ -200,7 +206,7 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
     Ok(Listeners { unix, insecure_tcp })
 }
 
-/// NOT_SERVING while the journal cannot commit, and from the drain on.
+/// `NOT_SERVING` while the journal cannot commit, and from the drain on.
 async fn report_health(health: HealthReporter, mut journal: watch::Receiver<bool>, drain: CancellationToken) {
     loop {
         let serving = *journal.borrow_and_update() && !drain.is_cancelled();
@@ -227,7 +233,7 @@ fn reflection() -> Standard {
     BoxCloneSyncService::new(service)
 }
 
-/// See LIMITS in key_broker.proto.
+/// See LIMITS in `key_broker.proto`.
 const MAX_REQUEST_BYTES: usize = 524_288;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -22,8 +22,8 @@ use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::UnwrittenRecords;
 use journal::{Commit, Journal, JournalUnavailable};
 use record::{
-    Action, ActivityEventData, ActivityRecord, DataKeyData, DeclaredUse, EVENT_VERSION, PolicyData, RecordedError,
-    RequestParameters, WorkloadIdentity,
+    Action, ActivityEventData, ActivityRecord, DataKeyData, DeclaredUse, EVENT_VERSION, PolicyData,
+    RecordedError, RequestParameters, WorkloadIdentity,
 };
 
 /// Opens a scope for every call.
@@ -121,9 +121,10 @@ impl AuditScope {
                 .map(|(code, message)| RecordedError { error_code: code, error_message: message }),
             request_parameters: draft.asked.as_ref().map(|asked| {
                 let parameters = match asked {
-                    Asked::Random(length) => {
-                        RequestParameters { number_of_bytes: Some(length.get()), ..RequestParameters::default() }
-                    }
+                    Asked::Random(length) => RequestParameters {
+                        number_of_bytes: Some(length.get()),
+                        ..RequestParameters::default()
+                    },
                     other => other.parameters().unwrap_or_default(),
                 };
                 RequestParameters {
@@ -163,7 +164,9 @@ impl Drop for AuditScope {
         // its deadline ended by the deadline.
         let now = self.audit.clock.instant();
         let error = match self.until {
-            Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => BrokerError::DeadlineExceeded,
+            Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => {
+                BrokerError::DeadlineExceeded
+            }
             _ => BrokerError::Cancelled,
         };
         self.notes.refused(&error);
@@ -249,7 +252,7 @@ impl Notes {
 /// The name of a ciphertext in records: records never hold the ciphertext itself.
 fn ciphertext_sha256(asked: &Asked) -> Option<String> {
     let Asked::Decrypt(request) = asked else { return None };
-    Some(Sha256::digest(request.ciphertext.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hex::encode(Sha256::digest(request.ciphertext.as_bytes())))
 }
 
 /// The way of a request over a unix socket, and a slow machine's share.

@@ -51,7 +51,9 @@ enum Command {
     /// Call a broker, as a client for people
     ///
     /// Prints the reply as JSON; bytes are base64. A data key's plaintext is printed too: mind your terminal's memory.
-    #[command(after_help = "Example:\n  key-broker call generate-data-key --key-id alias/dev --context tenant=acme")]
+    #[command(
+        after_help = "Example:\n  key-broker call generate-data-key --key-id alias/dev --context tenant=acme"
+    )]
     Call(call::Arguments),
 
     /// Check a configuration, its policy and the broker's AWS credentials

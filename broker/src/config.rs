@@ -69,8 +69,9 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Reads and checks the file, and the policy it names.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("{}: {error}: give the file with --config", path.display())))?;
+        let text = fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("{}: {error}: give the file with --config", path.display()))
+        })?;
         Self::parse(&text, path)
     }
 
@@ -242,9 +243,10 @@ impl ListenSection {
 
 impl UnixSection {
     fn check(self, base: &Path) -> Result<UnixAddress, String> {
-        let mode = u32::from_str_radix(&self.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
-            format!("listen.unix.mode: {:?} is not an octal mode such as \"0660\"", self.mode)
-        })?;
+        let mode =
+            u32::from_str_radix(&self.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
+                format!("listen.unix.mode: {:?} is not an octal mode such as \"0660\"", self.mode)
+            })?;
         let gid = match self.group {
             None => None,
             Some(Group::Id(gid)) => Some(gid),
@@ -266,7 +268,10 @@ impl KmsSection {
     fn check(self) -> Result<AwsSettings, String> {
         let parts = self.region.split('-').count();
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if parts < 3 || !self.region.bytes().all(plain) || !self.region.ends_with(|c: char| c.is_ascii_digit()) {
+        if parts < 3
+            || !self.region.bytes().all(plain)
+            || !self.region.ends_with(|c: char| c.is_ascii_digit())
+        {
             return Err(format!("kms.region: {:?} is not a region such as \"us-west-2\"", self.region));
         }
         let endpoint_url = checked_url("kms.endpoint_url", self.endpoint_url)?;
@@ -285,7 +290,8 @@ impl KmsSection {
 impl PolicySection {
     fn check(self, base: &Path) -> Result<Policy, String> {
         let path = base.join(self.file);
-        let text = fs::read_to_string(&path).map_err(|error| format!("policy.file: {}: {error}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("policy.file: {}: {error}", path.display()))?;
         Policy::parse(&text).map_err(|error| format!("policy.file: {}: {error}", path.display()))
     }
 }
@@ -306,7 +312,12 @@ impl LimitsSection {
             calls_in_flight: within("limits.calls_in_flight", self.calls_in_flight, 1, 100_000)?,
             connections: within("limits.connections", self.connections, 1, 100_000)?,
             default_deadline: milliseconds("limits.default_deadline_ms", self.default_deadline_ms)?,
-            deadline_floor: Duration::from_millis(within("limits.deadline_floor_ms", self.deadline_floor_ms, 0, 1_000)?),
+            deadline_floor: Duration::from_millis(within(
+                "limits.deadline_floor_ms",
+                self.deadline_floor_ms,
+                0,
+                1_000,
+            )?),
             drain: Duration::from_secs(within("limits.drain_seconds", self.drain_seconds, 0, 3_600)?),
         })
     }
@@ -316,14 +327,20 @@ fn milliseconds(key: &str, value: u64) -> Result<Duration, String> {
     within(key, value, 1, 300_000).map(Duration::from_millis)
 }
 
-fn within<T: PartialOrd + fmt::Display>(key: &str, value: T, min: T, max: T) -> Result<T, String> {
-    if value < min || value > max { Err(format!("{key}: {value} is not within {min} and {max}")) } else { Ok(value) }
+fn within<T: PartialOrd + Copy + fmt::Display>(key: &str, value: T, min: T, max: T) -> Result<T, String> {
+    if value < min || value > max {
+        Err(format!("{key}: {value} is not within {min} and {max}"))
+    } else {
+        Ok(value)
+    }
 }
 
 fn checked_url(key: &str, url: Option<String>) -> Result<Option<String>, String> {
     let Some(url) = url else { return Ok(None) };
     match url.parse::<http::Uri>() {
-        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => Ok(Some(url)),
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {
+            Ok(Some(url))
+        }
         _ => Err(format!("{key}: {url:?} is not an http or https URL")),
     }
 }
@@ -367,9 +384,11 @@ journal_dir = "journal"
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().expect("dir");
-        fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);").expect("writes");
+        fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);")
+            .expect("writes");
         let path = dir.path().join("key-broker.toml");
-        Config::parse(text, &path).map_err(|error| ConfigError(error.0.replace(dir.path().to_str().expect("text"), "DIR")))
+        Config::parse(text, &path)
+            .map_err(|error| ConfigError(error.0.replace(dir.path().to_str().expect("text"), "DIR")))
     }
 
     #[test]
@@ -379,7 +398,10 @@ journal_dir = "journal"
         assert!(unix.path.is_absolute() && unix.path.ends_with("broker.sock"));
         assert_eq!((unix.mode, unix.gid), (0o660, None));
         assert_eq!(config.journal.commit, Durability::Fsync);
-        assert_eq!((config.limits.calls_in_flight, config.worker_threads, config.policy.len()), (1_024, 1, 1));
+        assert_eq!(
+            (config.limits.calls_in_flight, config.worker_threads, config.policy.len()),
+            (1_024, 1, 1)
+        );
     }
 
     #[test]
@@ -405,7 +427,9 @@ journal_dir = "journal"
         ];
         let mistakes: Vec<String> = cases
             .iter()
-            .map(|text| parse(text).err().map_or_else(|| format!("accepted: {text}"), |error| error.to_string()))
+            .map(|text| {
+                parse(text).err().map_or_else(|| format!("accepted: {text}"), |error| error.to_string())
+            })
             .map(|line| line.split("/.tmp").next().unwrap_or_default().to_owned())
             .collect();
         insta::assert_snapshot!(mistakes.join("\n"));

@@ -61,7 +61,13 @@ impl BrokerError {
             Self::RecipientNotSupported => {
                 let why = "this version of key-broker does not take a recipient: call without it, or wait for the release \
                            that verifies attestation documents";
-                of(Code::Unimplemented, "RECIPIENT_NOT_SUPPORTED", Rejected, "UnsupportedOperationException", why.into())
+                of(
+                    Code::Unimplemented,
+                    "RECIPIENT_NOT_SUPPORTED",
+                    Rejected,
+                    "UnsupportedOperationException",
+                    why.into(),
+                )
             }
             Self::Denied => {
                 let why = "the broker's policy does not permit this principal this action on this key, or there is no such \
@@ -69,7 +75,8 @@ impl BrokerError {
                 of(Code::PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied", why.into())
             }
             Self::TooManyCalls => {
-                let why = "as many calls as the broker's limit allows are in flight: retry after the given delay";
+                let why =
+                    "as many calls as the broker's limit allows are in flight: retry after the given delay";
                 of(Code::ResourceExhausted, "TOO_MANY_CALLS", Throttled, "ThrottlingException", why.into())
                     .retry(SOON)
             }
@@ -88,7 +95,8 @@ impl BrokerError {
             Self::JournalUnavailable => {
                 let why = "the broker cannot write its audit journal, so it hands nothing out: ask its operator to look \
                            at the journal's disk";
-                of(Code::Unavailable, "JOURNAL_UNAVAILABLE", Failed, "ServiceUnavailable", why.into()).retry(LATER)
+                of(Code::Unavailable, "JOURNAL_UNAVAILABLE", Failed, "ServiceUnavailable", why.into())
+                    .retry(LATER)
             }
             Self::Bug => {
                 let why = "a defect of key-broker: please report it with the x-request-id of this reply";
@@ -210,9 +218,12 @@ impl KmsError {
                 Failed,
                 "AWS KMS has no such key: check key_id, account and region",
             ),
-            Kind::Disabled => {
-                (Code::FailedPrecondition, "KEY_DISABLED", Failed, "the KMS key is disabled: enable it or use another")
-            }
+            Kind::Disabled => (
+                Code::FailedPrecondition,
+                "KEY_DISABLED",
+                Failed,
+                "the KMS key is disabled: enable it or use another",
+            ),
             Kind::InvalidState => (
                 Code::FailedPrecondition,
                 "KEY_INVALID_STATE",
@@ -238,9 +249,12 @@ impl KmsError {
                 Rejected,
                 "key_id is not the key that encrypted this ciphertext: name that key",
             ),
-            Kind::InvalidGrantToken => {
-                (Code::InvalidArgument, "INVALID_GRANT_TOKEN", Rejected, "a grant token is not valid: leave it out or renew it")
-            }
+            Kind::InvalidGrantToken => (
+                Code::InvalidArgument,
+                "INVALID_GRANT_TOKEN",
+                Rejected,
+                "a grant token is not valid: leave it out or renew it",
+            ),
             Kind::Validation => (
                 Code::InvalidArgument,
                 "KMS_VALIDATION",
@@ -318,15 +332,24 @@ mod tests {
             (Kind::Unavailable, "KMSInternalException"),
         ] {
             let message = Some("KMS's own words".to_owned());
-            errors.push(BrokerError::Kms(KmsError { kind, code: code.into(), message, request_id: Some("id".into()) }));
+            errors.push(BrokerError::Kms(KmsError {
+                kind,
+                code: code.into(),
+                message,
+                request_id: Some("id".into()),
+            }));
         }
         let rows: Vec<String> = errors
             .iter()
             .map(|error| {
                 let row = error.refusal();
                 assert!(!row.message.contains("own words"), "KMS's text is not for callers");
-                let retry = row.retry_after.map(|delay| format!(" retry after {delay:?}")).unwrap_or_default();
-                format!("{:?} {} | {:?} {}{retry}\n    {}", row.code, row.reason, row.outcome, row.error_code, row.message)
+                let retry =
+                    row.retry_after.map(|delay| format!(" retry after {delay:?}")).unwrap_or_default();
+                format!(
+                    "{:?} {} | {:?} {}{retry}\n    {}",
+                    row.code, row.reason, row.outcome, row.error_code, row.message
+                )
             })
             .collect();
         insta::assert_snapshot!(rows.join("\n"));

@@ -1,6 +1,5 @@
 //! Who calls: what a connection tells, made into a [`Principal`] that policy can name.
 
-
 use crate::audit::record::PeerDetails;
 
 /// The two ends of a connection, as far as the broker can know the other one.
@@ -47,9 +46,6 @@ impl Peer {
     /// The process at the other end of a unix socket, as the kernel tells (`SO_PEERCRED`, unix(7)).
     #[must_use]
     pub fn unix(uid: u32, gid: u32, pid: Option<i32>) -> Self {
-
-
-
         Self {
             principal: Principal::Workload(format!("unix:uid/{uid}")),
             source: "unix".into(),

@@ -17,10 +17,15 @@ impl KeyId {
     /// (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>).
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         if text.is_empty() {
-            return Err(Malformed("key_id is empty: give a key id, key ARN, alias name (alias/…) or alias ARN".into()));
+            return Err(Malformed(
+                "key_id is empty: give a key id, key ARN, alias name (alias/…) or alias ARN".into(),
+            ));
         }
         if text.len() > MAX_KEY_ID_BYTES {
-            return Err(Malformed(format!("key_id has {} bytes; KMS takes at most {MAX_KEY_ID_BYTES}", text.len())));
+            return Err(Malformed(format!(
+                "key_id has {} bytes; KMS takes at most {MAX_KEY_ID_BYTES}",
+                text.len()
+            )));
         }
         let valid = match text.split_once(':') {
             Some(("arn", rest)) => is_kms_arn(rest),
@@ -50,7 +55,11 @@ impl KeyId {
         if self.0.starts_with("alias/") || self.0.contains(":alias/") {
             return true;
         }
-        if self.0.starts_with("arn:") { *self.0 == *arn.0 } else { arn.0.rsplit('/').next() == Some(&*self.0) }
+        if self.0.starts_with("arn:") {
+            *self.0 == *arn.0
+        } else {
+            arn.0.rsplit('/').next() == Some(&*self.0)
+        }
     }
 
     /// The key's ARN where the id alone tells it: a key ARN as it is, a key id in the caller's own account and region.
@@ -188,7 +197,9 @@ impl CiphertextBlob {
         match bytes.len() {
             0 => Err(Malformed("ciphertext_blob is empty".into())),
             1..=MAX_CIPHERTEXT_BYTES => Ok(Self(bytes)),
-            n => Err(Malformed(format!("ciphertext_blob has {n} bytes; KMS takes at most {MAX_CIPHERTEXT_BYTES}"))),
+            n => Err(Malformed(format!(
+                "ciphertext_blob has {n} bytes; KMS takes at most {MAX_CIPHERTEXT_BYTES}"
+            ))),
         }
     }
 
@@ -207,7 +218,10 @@ impl GrantTokens {
     /// Checks number and lengths.
     pub fn parse(tokens: Vec<String>) -> Result<Self, Malformed> {
         if tokens.len() > MAX_GRANT_TOKENS {
-            return Err(Malformed(format!("{} grant_tokens; KMS takes at most {MAX_GRANT_TOKENS}", tokens.len())));
+            return Err(Malformed(format!(
+                "{} grant_tokens; KMS takes at most {MAX_GRANT_TOKENS}",
+                tokens.len()
+            )));
         }
         if tokens.iter().any(|token| token.is_empty() || token.len() > MAX_GRANT_TOKEN_BYTES) {
             return Err(Malformed(format!("a grant token has 1 to {MAX_GRANT_TOKEN_BYTES} bytes")));
@@ -318,7 +332,10 @@ mod tests {
     #[test]
     fn key_arn_is_told_by_the_id_alone_or_not_at_all() {
         let arn = |text: &str| KeyId::parse(text).expect(text).key_arn("us-west-2", "111122223333");
-        assert_eq!(arn("1234-ab").expect("own key").as_str(), "arn:aws:kms:us-west-2:111122223333:key/1234-ab");
+        assert_eq!(
+            arn("1234-ab").expect("own key").as_str(),
+            "arn:aws:kms:us-west-2:111122223333:key/1234-ab"
+        );
         let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
         assert_eq!(arn(other).expect("key ARN").account_id(), "444455556666");
         assert_eq!(arn("alias/dev"), None);
@@ -328,7 +345,11 @@ mod tests {
     #[test]
     fn key_arn_is_found_in_the_messages_of_kms() {
         let arn = "arn:aws:kms:us-west-2:111122223333:key/1234-ab";
-        for message in [format!("{arn} is disabled."), format!("Key '{arn}' does not exist"), format!("Alias arn:aws:kms:us-west-2:111122223333:alias/x, {arn}.")] {
+        for message in [
+            format!("{arn} is disabled."),
+            format!("Key '{arn}' does not exist"),
+            format!("Alias arn:aws:kms:us-west-2:111122223333:alias/x, {arn}."),
+        ] {
             assert_eq!(KeyArn::find_in(&message).expect("named").as_str(), arn);
         }
         assert_eq!(KeyArn::find_in("arn: nothing here, arn:aws:iam::1:role/x"), None);
@@ -337,12 +358,20 @@ mod tests {
     #[test]
     fn limits_are_those_of_kms() {
         assert!(RandomLength::parse(1).is_ok() && RandomLength::parse(1_024).is_ok());
-        assert!(RandomLength::parse(0).is_err() && RandomLength::parse(1_025).is_err() && RandomLength::parse(u32::MAX).is_err());
-        let context = |bytes: usize| EncryptionContext::parse(BTreeMap::from([("k".into(), "v".repeat(bytes - 1))]));
+        assert!(
+            RandomLength::parse(0).is_err()
+                && RandomLength::parse(1_025).is_err()
+                && RandomLength::parse(u32::MAX).is_err()
+        );
+        let context =
+            |bytes: usize| EncryptionContext::parse(BTreeMap::from([("k".into(), "v".repeat(bytes - 1))]));
         assert!(context(8_192).is_ok() && context(8_193).is_err());
         assert!(CiphertextBlob::parse(Bytes::from(vec![0; 6_144])).is_ok());
         assert!(CiphertextBlob::parse(Bytes::from(vec![0; 6_145])).is_err());
-        assert!(GrantTokens::parse(vec!["t".into(); 10]).is_ok() && GrantTokens::parse(vec!["t".into(); 11]).is_err());
+        assert!(
+            GrantTokens::parse(vec!["t".into(); 10]).is_ok()
+                && GrantTokens::parse(vec!["t".into(); 11]).is_err()
+        );
     }
 
     proptest! {

@@ -14,7 +14,9 @@ use time::OffsetDateTime;
 
 use crate::audit::record::RequestParameters;
 pub use crate::error::{KmsError, KmsErrorKind};
-use crate::key::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, RandomLength};
+use crate::key::{
+    CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, RandomLength,
+};
 use crate::policy::Permit;
 use crate::secret::Plaintext;
 
@@ -55,7 +57,12 @@ pub trait Kms: Send + Sync + 'static {
     ) -> Result<Plaintext, KmsError>;
 
     /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html>
-    async fn describe_key(&self, permit: Permit, key: &KeyId, answers: &Answers) -> Result<KeyDescription, KmsError>;
+    async fn describe_key(
+        &self,
+        permit: Permit,
+        key: &KeyId,
+        answers: &Answers,
+    ) -> Result<KeyDescription, KmsError>;
 }
 
 /// What a call asks, as its records tell it.
@@ -90,7 +97,9 @@ impl Asked {
             Self::DataKey(request) => Some(request.parameters()),
             Self::Decrypt(request) => Some(request.parameters()),
             Self::Random(_) => None,
-            Self::Describe(key) => Some(RequestParameters { key_id: Some(key), ..RequestParameters::default() }),
+            Self::Describe(key) => {
+                Some(RequestParameters { key_id: Some(key), ..RequestParameters::default() })
+            }
         }
     }
 }

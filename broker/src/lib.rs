@@ -9,8 +9,8 @@ pub mod identity; // connection -> principal
 pub mod policy; // principal, action, key -> permit
 pub mod service; // the RPCs
 
-pub mod kms; // the calls to AWS KMS, recorded
-pub mod audit; // the trail: one record for every call
+pub mod audit;
+pub mod kms; // the calls to AWS KMS, recorded // the trail: one record for every call
 
 pub mod clock; // time, passed in
 pub mod error; // who is at fault; the one table to gRPC codes

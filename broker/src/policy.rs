@@ -97,7 +97,12 @@ struct Names {
 impl Names {
     fn new() -> Self {
         let name = |text| EntityTypeName::from_str(text).expect("a plain identifier is an entity type name");
-        Self { workload: name("Workload"), unknown: name("Unknown"), action: name("Action"), key: name("Key") }
+        Self {
+            workload: name("Workload"),
+            unknown: name("Unknown"),
+            action: name("Action"),
+            key: name("Key"),
+        }
     }
 
     fn principal(&self, principal: &Principal) -> EntityUid {
@@ -147,7 +152,10 @@ mod tests {
         assert!(!permits(policy, &uid(1001), Action::Decrypt, Some("alias/dev")));
         assert!(!permits(policy, &uid(1000), Action::GenerateDataKey, Some("alias/dev")));
         assert!(!permits(policy, &uid(1000), Action::Decrypt, Some("alias/other")));
-        assert!(!permits(policy, &uid(1000), Action::Decrypt, None), "a call without a key needs a permit for any key");
+        assert!(
+            !permits(policy, &uid(1000), Action::Decrypt, None),
+            "a call without a key needs a permit for any key"
+        );
     }
 
     #[test]

@@ -88,7 +88,10 @@ impl KeyBroker for Service {
         .await
     }
 
-    async fn decrypt(&self, request: Request<pb::DecryptRequest>) -> Result<Response<pb::DecryptResponse>, Status> {
+    async fn decrypt(
+        &self,
+        request: Request<pb::DecryptRequest>,
+    ) -> Result<Response<pb::DecryptResponse>, Status> {
         let call = Call::of(&request)?;
         call.reply(async {
             let request = wire::decrypt(request.into_inner())?;
@@ -108,7 +111,7 @@ impl KeyBroker for Service {
     ) -> Result<Response<pb::GenerateRandomResponse>, Status> {
         let call = Call::of(&request)?;
         call.reply(async {
-            let length = wire::generate_random(request.into_inner())?;
+            let length = wire::generate_random(&request.into_inner())?;
             let asked = Asked::Random(length);
             call.notes.asked(asked.clone(), None);
             let permit = self.authorize(&call, Action::GenerateRandom, &asked)?;
@@ -144,7 +147,10 @@ impl Call {
     }
 
     /// Notes how the call ended and makes its reply.
-    async fn reply<T>(&self, work: impl Future<Output = Result<T, BrokerError>>) -> Result<Response<T>, Status> {
+    async fn reply<T>(
+        &self,
+        work: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<Response<T>, Status> {
         match work.await {
             Ok(message) => {
                 self.notes.allowed();

@@ -11,12 +11,18 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// Sends log lines to stderr: text for a terminal, JSON for a collector. `KEY_BROKER_LOG` filters them
 /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>).
 pub fn init_log() {
-    let wanted = EnvFilter::try_from_env(LOG_FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let wanted =
+        EnvFilter::try_from_env(LOG_FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     // Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never shown.
-    let harmless = filter_fn(|line| line.target().starts_with("key_broker") || *line.level() <= LevelFilter::WARN);
+    let harmless =
+        filter_fn(|line| line.target().starts_with("key_broker") || *line.level() <= LevelFilter::WARN);
     let filter = wanted.and(harmless);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let lines = if std::io::stderr().is_terminal() { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
+    let lines = if std::io::stderr().is_terminal() {
+        lines.boxed()
+    } else {
+        lines.json().flatten_event(true).boxed()
+    };
     // A second subscriber can only be a test's: it keeps the first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

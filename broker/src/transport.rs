@@ -51,7 +51,11 @@ impl Server {
     /// A server of at most `max_connections` connections at a time; more wait in the kernel's backlog.
     #[must_use]
     pub fn new(layers: Layers, max_connections: usize) -> Self {
-        Self { layers, connections: Arc::new(Semaphore::new(max_connections)), graceful: GracefulShutdown::new() }
+        Self {
+            layers,
+            connections: Arc::new(Semaphore::new(max_connections)),
+            graceful: GracefulShutdown::new(),
+        }
     }
 
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
@@ -89,7 +93,10 @@ impl Server {
             self.graceful.shutdown().await;
         };
         if tokio::time::timeout(grace, ended).await.is_err() {
-            tracing::warn!(seconds = grace.as_secs(), "calls are still in flight at the end of the drain: they are cut off");
+            tracing::warn!(
+                seconds = grace.as_secs(),
+                "calls are still in flight at the end of the drain: they are cut off"
+            );
         }
     }
 
@@ -151,5 +158,5 @@ const MAX_STREAMS: u32 = 256;
 /// gRPC's own default bound for metadata is 8 KiB; twice that leaves room for tracing headers.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// Peers that vanished without a word are found within a minute and a half.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -26,7 +26,7 @@ impl Error {
         self.code
     }
 
-    /// The error's name for programs, such as `KEY_DISABLED`: the table is in the contract, key_broker.proto.
+    /// The error's name for programs, such as `KEY_DISABLED`: the table is in the contract, `key_broker.proto`.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -73,7 +73,10 @@ impl Error {
             why = error.to_string();
             cause = error.source();
         }
-        Self::local(Code::Unavailable, format!("cannot connect to the broker at {address}: {why}: is it running there?"))
+        Self::local(
+            Code::Unavailable,
+            format!("cannot connect to the broker at {address}: {why}: is it running there?"),
+        )
     }
 
     fn local(code: Code, message: String) -> Self {
@@ -92,7 +95,8 @@ impl Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
-        let header = |name| status.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header =
+            |name| status.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let info = details.error_info();
         Self {
             code: status.code(),

@@ -56,7 +56,7 @@ impl Client {
         Self::connect(&format!("http://{address}")).await
     }
 
-    /// Every call ends with DEADLINE_EXCEEDED after `deadline`; ten seconds unless set.
+    /// Every call ends with `DEADLINE_EXCEEDED` after `deadline`; ten seconds unless set.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -106,7 +106,8 @@ impl Client {
     }
 
     async fn connect(address: &str) -> Result<Self, Error> {
-        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| Error::connect(address, &error))?;
+        let endpoint =
+            Endpoint::from_shared(address.to_owned()).map_err(|error| Error::connect(address, &error))?;
         let channel = endpoint
             .user_agent(USER_AGENT)
             .map_err(|error| Error::connect(address, &error))?

@@ -80,7 +80,7 @@ pub struct Random {
     pub provenance: Provenance,
 }
 
-/// What KMS knows about a key, in the words of the KMS API reference (KeyMetadata).
+/// What KMS knows about a key, in the words of the KMS API reference (`KeyMetadata`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyDescription {
     /// The key's ARN.

@@ -228,19 +228,6 @@ pub fn journal_lines(journal: &Path) -> Vec<String> {
     lines
 }
 
-/// RFC 4648 base64, without padding.
-pub fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = (0..3).fold(0_usize, |bits, n| bits << 8 | chunk.get(n).map_or(0, |byte| usize::from(*byte)));
-        for n in 0..=chunk.len() {
-            text.push(char::from(ALPHABET[bits >> (18 - 6 * n) & 63]));
-        }
-    }
-    text
-}
-
 /// The request id of a call that failed in the broker.
 pub fn id(error: &Error) -> &str {
     error.request_id().expect("every refusal has an x-request-id")

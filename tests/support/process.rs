@@ -21,8 +21,8 @@ pub fn binary() -> &'static Path {
         if profile.ends_with("release") {
             build.arg("--release");
         }
-        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
-        assert!(built.success(), "key-broker does not build");
+        let outcome = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        assert!(outcome.success(), "key-broker does not build");
         profile.join("key-broker")
     })
 }
@@ -36,7 +36,10 @@ pub struct Process {
 impl Process {
     /// Starts `serve` and waits until it says that it serves.
     pub fn serve(config: &Path) -> Self {
-        let process = Self::spawn(&["serve", "--config", config.to_str().expect("a path")], config.parent().expect("a directory"));
+        let process = Self::spawn(
+            &["serve", "--config", config.to_str().expect("a path")],
+            config.parent().expect("a directory"),
+        );
         process.wait_for_log("\"serving\"");
         process
     }
@@ -84,7 +87,10 @@ impl Process {
 
     pub fn wait_for_log(&self, text: &str) {
         for _ in 0..2_000 {
-            if BufReader::new(fs::File::open(&self.log).expect("a log")).lines().any(|line| line.is_ok_and(|line| line.contains(text))) {
+            if BufReader::new(fs::File::open(&self.log).expect("a log"))
+                .lines()
+                .any(|line| line.is_ok_and(|line| line.contains(text)))
+            {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -152,11 +152,15 @@ struct Segment {
 impl Segments {
     fn open(dir: &Path, durability: Durability) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
         lock.try_lock().map_err(|_| {
             io::Error::new(
                 io::ErrorKind::AddrInUse,
-                format!("another process writes the journal in {}: stop it or choose another directory", dir.display()),
+                format!(
+                    "another process writes the journal in {}: stop it or choose another directory",
+                    dir.display()
+                ),
             )
         })?;
         for path in segment_paths(dir)? {
@@ -182,7 +186,8 @@ impl Segments {
     }
 
     fn begin(&self) -> io::Result<Segment> {
-        let newest = segment_paths(&self.dir)?.iter().filter_map(|path| segment_number(path)).max().unwrap_or(0);
+        let newest =
+            segment_paths(&self.dir)?.iter().filter_map(|path| segment_number(path)).max().unwrap_or(0);
         let path = self.dir.join(format!("{PREFIX}{:06}{SUFFIX}", newest + 1));
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         if self.durability == Durability::Fsync {
@@ -282,7 +287,12 @@ mod tests {
     fn lines(dir: &Path) -> Vec<String> {
         let mut paths = segment_paths(dir).expect("readable");
         paths.sort();
-        paths.iter().flat_map(|path| fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+        paths
+            .iter()
+            .flat_map(|path| {
+                fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     #[tokio::test]

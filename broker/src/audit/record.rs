@@ -16,7 +16,8 @@ use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
 /// Adds a record to `lines` as one line of compact JSON.
 fn append_line(lines: &mut Vec<u8>, record: &impl Serialize) {
     lines.reserve(TYPICAL_RECORD_BYTES);
-    serde_json::to_writer(&mut *lines, record).expect("records have string keys and go to memory: nothing can fail");
+    serde_json::to_writer(&mut *lines, record)
+        .expect("records have string keys and go to memory: nothing can fail");
     lines.push(b'\n');
 }
 
@@ -425,6 +426,7 @@ fn cloudtrail_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<
     serializer.serialize_str(&text)
 }
 
+#[expect(clippy::ref_option, reason = "serde passes the field as it is")]
 fn optional_time<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => cloudtrail_time(at, serializer),

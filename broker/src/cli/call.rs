@@ -40,7 +40,13 @@ struct DataKeyArguments {
     #[arg(long, value_name = "KEY")]
     key_id: String,
     /// The data key's length by algorithm
-    #[arg(long, value_enum, ignore_case = true, default_value = "AES_256", conflicts_with = "number_of_bytes")]
+    #[arg(
+        long,
+        value_enum,
+        ignore_case = true,
+        default_value = "AES_256",
+        conflicts_with = "number_of_bytes"
+    )]
     key_spec: KeySpec,
     /// The data key's length in bytes, 1 to 1,024
     #[arg(long, value_name = "N")]
@@ -61,7 +67,7 @@ enum KeySpec {
 
 #[derive(Debug, Args)]
 struct DecryptArguments {
-    /// What to decrypt: base64, or fileb://PATH for a file of bytes
+    /// What to decrypt: base64, or `fileb://PATH` for a file of bytes
     #[arg(long, value_name = "BASE64", value_parser = parse_bytes)]
     ciphertext_blob: Bytes,
     /// The key that encrypted it; any other is refused
@@ -246,7 +252,9 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 fn parse_bytes(text: &str) -> Result<Bytes, String> {
     let bytes = match text.strip_prefix("fileb://") {
         Some(path) => std::fs::read(path).map_err(|error| format!("{path}: {error}"))?,
-        None => BASE64.decode(text.trim()).map_err(|error| format!("not base64 ({error}); for a file of bytes write fileb://PATH"))?,
+        None => BASE64
+            .decode(text.trim())
+            .map_err(|error| format!("not base64 ({error}); for a file of bytes write fileb://PATH"))?,
     };
     Ok(Bytes(bytes))
 }

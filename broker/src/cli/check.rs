@@ -30,10 +30,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let mut report = Report { failed: false };
     report.line("configuration", &Ok(path.display().to_string()));
-    report.line("policy", &Ok(match config.policy.len() {
-        0 => "no policies: every call will be denied".to_owned(),
-        n => format!("{n} policies"),
-    }));
+    report.line(
+        "policy",
+        &Ok(match config.policy.len() {
+            0 => "no policies: every call will be denied".to_owned(),
+            n => format!("{n} policies"),
+        }),
+    );
     report.line("journal", &journal_dir(&config.journal.dir));
     block_on(1, async {
         let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
@@ -42,9 +45,17 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         for key in &arguments.keys {
             let asked = kms.dry_run_generate_data_key(key).await;
             let result = asked.map(|()| format!("may GenerateDataKey under {}", key.as_str()));
-            report.line("kms", &result.map_err(|error| {
-                format!("GenerateDataKey under {}: {}: {}", key.as_str(), error.code, error.message.unwrap_or_default())
-            }));
+            report.line(
+                "kms",
+                &result.map_err(|error| {
+                    format!(
+                        "GenerateDataKey under {}: {}: {}",
+                        key.as_str(),
+                        error.code,
+                        error.message.unwrap_or_default()
+                    )
+                }),
+            );
         }
         if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     })
@@ -65,11 +76,8 @@ impl Report {
 }
 
 fn journal_dir(dir: &Path) -> Result<String, String> {
-    let (place, note) = if dir.exists() {
-        (dir.to_owned(), "")
-    } else {
-        (first_existing(dir), " (serve will make it)")
-    };
+    let (place, note) =
+        if dir.exists() { (dir.to_owned(), "") } else { (first_existing(dir), " (serve will make it)") };
     rustix::fs::access(&place, Access::WRITE_OK | Access::EXEC_OK)
         .map(|()| format!("{}{note}", dir.display()))
         .map_err(|error| format!("cannot write in {}: {}", place.display(), io::Error::from(error)))

@@ -68,7 +68,8 @@ impl Dev {
         let emulator = Emulator::start(config).await.map_err(|error| format!("the KMS emulator: {error}"))?;
         let mut keys = serde_json::Map::new();
         for (alias, spec) in KEYS {
-            let arn = emulator.ensure_key(alias, spec).map_err(|error| format!("the KMS emulator: {error}"))?;
+            let arn =
+                emulator.ensure_key(alias, spec).map_err(|error| format!("the KMS emulator: {error}"))?;
             keys.insert(alias.into(), arn.into());
         }
         let endpoint = emulator.endpoint_url();
@@ -88,7 +89,13 @@ impl Dev {
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 fn configuration(endpoint: &str) -> String {

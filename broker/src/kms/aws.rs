@@ -18,7 +18,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::DataKeySpec;
+use aws_sdk_kms::types::{self, DataKeySpec};
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
@@ -32,8 +32,8 @@ use time::OffsetDateTime;
 
 use super::caller::AwsCaller;
 use super::{
-    Answer, Answers, DataKey, DataKeyRequest, Decrypted, DecryptRequest, EncryptedDataKey, KeyDescription, Kms,
-    KmsError, KmsErrorKind, UsedKey,
+    Answer, Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription,
+    Kms, KmsError, KmsErrorKind, UsedKey,
 };
 use crate::clock::Clock;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId, RandomLength};
@@ -60,7 +60,13 @@ pub struct AwsSettings {
 /// Fixed credentials, for an emulator.
 #[must_use]
 pub fn static_credentials(access_key_id: &str, secret_access_key: &str) -> SharedCredentialsProvider {
-    SharedCredentialsProvider::new(Credentials::new(access_key_id, secret_access_key, None, None, "key-broker"))
+    SharedCredentialsProvider::new(Credentials::new(
+        access_key_id,
+        secret_access_key,
+        None,
+        None,
+        "key-broker",
+    ))
 }
 
 /// The SDK's KMS client.
@@ -85,8 +91,10 @@ impl AwsKms {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(settings.region.clone()))
             .timeout_config(timeouts)
-            .retry_config(RetryConfig::standard().with_max_attempts(settings.max_attempts))
-            .app_name(AppName::new("key-broker").expect("a valid app name"));
+            .retry_config(RetryConfig::standard().with_max_attempts(settings.max_attempts));
+        if let Ok(name) = AppName::new("key-broker") {
+            loader = loader.app_name(name);
+        }
         if let Some(credentials) = credentials {
             loader = loader.credentials_provider(credentials);
         }
@@ -97,14 +105,16 @@ impl AwsKms {
     /// Asks STS whom AWS takes the broker for.
     pub async fn caller(&self) -> Result<AwsCaller, String> {
         let identity = self.sts.get_caller_identity().send().await.map_err(|error| sts_error(&error))?;
-        let (Some(account_id), Some(arn), Some(user_id)) = (identity.account, identity.arn, identity.user_id) else {
+        let (Some(account_id), Some(arn), Some(user_id)) = (identity.account, identity.arn, identity.user_id)
+        else {
             return Err("STS's answer to GetCallerIdentity lacks Account, Arn or UserId".into());
         };
         let endpoint = self.settings.endpoint_url.clone();
         let region = self.settings.region.clone();
         let host = endpoint.unwrap_or_else(|| format!("https://kms.{region}.amazonaws.com"));
         // Name resolution blocks.
-        let source_address = tokio::task::spawn_blocking(move || local_address_toward(&host)).await.ok().flatten();
+        let source_address =
+            tokio::task::spawn_blocking(move || local_address_toward(&host)).await.ok().flatten();
         Ok(AwsCaller {
             account_id,
             arn,
@@ -164,7 +174,7 @@ impl Kms for AwsKms {
         }
         let encrypted = EncryptedDataKey {
             ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(&request.key), output.key_id, output.key_material_id)?,
+            key: used_key(Some(&request.key), output.key_id.as_deref(), output.key_material_id)?,
         };
         Ok(DataKey { plaintext, encrypted })
     }
@@ -191,7 +201,7 @@ impl Kms for AwsKms {
             .map_err(|error| kms_error(&error))?;
         Ok(EncryptedDataKey {
             ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(&request.key), output.key_id, output.key_material_id)?,
+            key: used_key(Some(&request.key), output.key_id.as_deref(), output.key_material_id)?,
         })
     }
 
@@ -215,7 +225,7 @@ impl Kms for AwsKms {
             .map_err(|error| kms_error(&error))?;
         Ok(Decrypted {
             plaintext: plaintext(output.plaintext)?,
-            key: used_key(request.key.as_ref(), output.key_id, output.key_material_id)?,
+            key: used_key(request.key.as_ref(), output.key_id.as_deref(), output.key_material_id)?,
         })
     }
 
@@ -261,12 +271,12 @@ impl Kms for AwsKms {
         };
         let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
         Ok(KeyDescription {
-            arn: used_key(Some(key), metadata.arn, None)?.arn,
-            key_spec: text(metadata.key_spec.as_ref().map(|value| value.as_str())),
-            key_usage: text(metadata.key_usage.as_ref().map(|value| value.as_str())),
-            key_state: text(metadata.key_state.as_ref().map(|value| value.as_str())),
-            origin: text(metadata.origin.as_ref().map(|value| value.as_str())),
-            key_manager: text(metadata.key_manager.as_ref().map(|value| value.as_str())),
+            arn: used_key(Some(key), metadata.arn.as_deref(), None)?.arn,
+            key_spec: text(metadata.key_spec.as_ref().map(types::KeySpec::as_str)),
+            key_usage: text(metadata.key_usage.as_ref().map(types::KeyUsageType::as_str)),
+            key_state: text(metadata.key_state.as_ref().map(types::KeyState::as_str)),
+            origin: text(metadata.origin.as_ref().map(types::OriginType::as_str)),
+            key_manager: text(metadata.key_manager.as_ref().map(types::KeyManagerType::as_str)),
             description: metadata.description.unwrap_or_default(),
             multi_region: metadata.multi_region.unwrap_or_default(),
             creation_date: metadata
@@ -351,7 +361,8 @@ fn error_in(response: &HttpResponse) -> (String, String) {
         #[serde(alias = "Message", default)]
         message: Option<String>,
     }
-    let body: Body = response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+    let body: Body =
+        response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
     let kind = body.kind.rsplit('#').next().unwrap_or_default();
     let code = if kind.is_empty() { format!("HTTP{}", response.status().as_u16()) } else { kind.to_owned() };
     (code, body.message.unwrap_or_default())
@@ -360,7 +371,12 @@ fn error_in(response: &HttpResponse) -> (String, String) {
 fn kms_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> KmsError {
     let request_id = error.raw_response().and_then(|response| response.headers().get(REQUEST_ID_HEADER));
     let request_id = request_id.map(str::to_owned);
-    let of = |kind, code: &str, message: Option<String>| KmsError { kind, code: code.to_owned(), message, request_id };
+    let of = |kind, code: &str, message: Option<String>| KmsError {
+        kind,
+        code: code.to_owned(),
+        message,
+        request_id,
+    };
     match error {
         SdkError::ServiceError(service) => {
             let metadata = service.err().meta();
@@ -370,13 +386,17 @@ fn kms_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> KmsE
             }
         }
         SdkError::ResponseError(_) => of(KmsErrorKind::Unavailable, UNEXPECTED, Some(UNREADABLE.into())),
-        SdkError::TimeoutError(_) => of(KmsErrorKind::Unavailable, UNREACHED, Some("KMS did not answer in time".into())),
+        SdkError::TimeoutError(_) => {
+            of(KmsErrorKind::Unavailable, UNREACHED, Some("KMS did not answer in time".into()))
+        }
         SdkError::DispatchFailure(failure) => {
             of(KmsErrorKind::Unavailable, UNREACHED, failure.as_connector_error().map(|error| chain(error)))
         }
-        SdkError::ConstructionFailure(_) => {
-            of(KmsErrorKind::Unavailable, "NoCredentials", Some("no usable AWS credentials were found".into()))
-        }
+        SdkError::ConstructionFailure(_) => of(
+            KmsErrorKind::Unavailable,
+            "NoCredentials",
+            Some("no usable AWS credentials were found".into()),
+        ),
         _ => of(KmsErrorKind::Unavailable, UNREACHED, None),
     }
 }
@@ -408,7 +428,12 @@ fn kind_of(code: &str) -> KmsErrorKind {
 }
 
 fn unexpected(message: &str) -> KmsError {
-    KmsError { kind: KmsErrorKind::Unavailable, code: UNEXPECTED.into(), message: Some(message.into()), request_id: None }
+    KmsError {
+        kind: KmsErrorKind::Unavailable,
+        code: UNEXPECTED.into(),
+        message: Some(message.into()),
+        request_id: None,
+    }
 }
 
 /// The display forms of an error and its causes. Never the debug form: see the top of this file.
@@ -443,8 +468,12 @@ fn ciphertext(blob: Option<Blob>) -> Result<Bytes, KmsError> {
 }
 
 /// The key of an answer, which must be the key that was asked for.
-fn used_key(asked: Option<&KeyId>, key_id: Option<String>, material_id: Option<String>) -> Result<UsedKey, KmsError> {
-    let Some(arn) = key_id.as_deref().and_then(KeyArn::parse) else {
+fn used_key(
+    asked: Option<&KeyId>,
+    key_id: Option<&str>,
+    material_id: Option<String>,
+) -> Result<UsedKey, KmsError> {
+    let Some(arn) = key_id.and_then(KeyArn::parse) else {
         return Err(unexpected("the answer names no key ARN"));
     };
     if asked.is_some_and(|key| !key.may_be(&arn)) {
@@ -470,7 +499,8 @@ fn length_in_bytes(length: DataKeyLength) -> usize {
 }
 
 fn context_map(context: &EncryptionContext) -> Option<HashMap<String, String>> {
-    (!context.is_empty()).then(|| context.pairs().iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+    (!context.is_empty())
+        .then(|| context.pairs().iter().map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 fn non_empty(tokens: &[String]) -> Option<Vec<String>> {

@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::{
-    Answer, Answers, Asked, DataKey, DataKeyRequest, Decrypted, DecryptRequest, EncryptedDataKey, KeyDescription, Kms,
-    Uses,
+    Answer, Answers, Asked, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey,
+    KeyDescription, Kms, Uses,
 };
 use crate::audit::journal::Journal;
 use crate::audit::record::{Action, KmsEventData, KmsRecord, RecordedError};
@@ -123,7 +123,12 @@ impl RecordedKms {
     }
 
     /// A decrypt.
-    pub async fn decrypt(&self, permit: Permit, request: Arc<DecryptRequest>, until: Instant) -> Recorded<Decrypted> {
+    pub async fn decrypt(
+        &self,
+        permit: Permit,
+        request: Arc<DecryptRequest>,
+        until: Instant,
+    ) -> Recorded<Decrypted> {
         let asked = Asked::Decrypt(Arc::clone(&request));
         self.call(permit.action(), asked, until, move |kms, answers| async move {
             kms.decrypt(permit, &request, &answers).await
@@ -132,7 +137,12 @@ impl RecordedKms {
     }
 
     /// Random bytes.
-    pub async fn generate_random(&self, permit: Permit, length: RandomLength, until: Instant) -> Recorded<Plaintext> {
+    pub async fn generate_random(
+        &self,
+        permit: Permit,
+        length: RandomLength,
+        until: Instant,
+    ) -> Recorded<Plaintext> {
         self.call(permit.action(), Asked::Random(length), until, move |kms, answers| async move {
             kms.generate_random(permit, length, &answers).await
         })
@@ -213,12 +223,14 @@ impl Recorder {
                 record.append_to(lines);
                 return record.event_id;
             }
-            named_in_error = KeyArn::find_in(message).or_else(|| asked.key().and_then(|key| self.arn_of(key)));
+            named_in_error =
+                KeyArn::find_in(message).or_else(|| asked.key().and_then(|key| self.arn_of(key)));
             record.resources = Some(named_in_error.iter().map(Into::into).collect());
         } else {
             record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
-            record.additional_event_data =
-                used_key.and_then(|(_, material)| material).map(|key_material_id| KmsEventData { key_material_id });
+            record.additional_event_data = used_key
+                .and_then(|(_, material)| material)
+                .map(|key_material_id| KmsEventData { key_material_id });
         }
         record.request_parameters = asked.parameters();
         record.append_to(lines);

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::audit::record::{DataKeyData, DeclaredUse};
 use crate::error::BrokerError;
 use crate::key::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId, RandomLength};
-use crate::kms::{DataKey, DataKeyRequest, Decrypted, DecryptRequest, EncryptedDataKey, KeyDescription};
+use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription};
 use crate::secret::Plaintext;
 
 /// Reads a request for a data key.
@@ -68,7 +68,7 @@ pub fn decrypt(message: pb::DecryptRequest) -> Result<Arc<DecryptRequest>, Broke
 }
 
 /// Reads a request for random bytes.
-pub fn generate_random(message: pb::GenerateRandomRequest) -> Result<RandomLength, BrokerError> {
+pub fn generate_random(message: &pb::GenerateRandomRequest) -> Result<RandomLength, BrokerError> {
     no_recipient(message.recipient.as_ref())?;
     Ok(RandomLength::parse(message.number_of_bytes)?)
 }
@@ -175,12 +175,16 @@ fn key_spec(spec: i32) -> Result<DataKeyLength, BrokerError> {
         Ok(pb::KeySpec::Aes256) => Ok(DataKeyLength::Aes256),
         Ok(pb::KeySpec::Aes128) => Ok(DataKeyLength::Aes128),
         Ok(pb::KeySpec::Unspecified) => Err(no_length()),
-        Err(_) => Err(BrokerError::Rejected("key_spec is neither KEY_SPEC_AES_256 nor KEY_SPEC_AES_128".into())),
+        Err(_) => {
+            Err(BrokerError::Rejected("key_spec is neither KEY_SPEC_AES_256 nor KEY_SPEC_AES_128".into()))
+        }
     }
 }
 
 fn no_length() -> BrokerError {
-    BrokerError::Rejected("no length: set key_spec to KEY_SPEC_AES_256 or KEY_SPEC_AES_128, or set number_of_bytes".into())
+    BrokerError::Rejected(
+        "no length: set key_spec to KEY_SPEC_AES_256 or KEY_SPEC_AES_128, or set number_of_bytes".into(),
+    )
 }
 
 fn declared_use(declared: Option<pb::Use>) -> DeclaredUse {

@@ -37,7 +37,7 @@ impl UnixSocket {
         hidden.push(format!(".{}", std::process::id()));
         let hidden = PathBuf::from(hidden);
         remove_if_there(&hidden)?;
-        let listener = UnixListener::bind(&hidden).map_err(|error| explain(error, &hidden))?;
+        let listener = UnixListener::bind(&hidden).map_err(|error| explain(&error, &hidden))?;
         let finished = fs::set_permissions(&hidden, fs::Permissions::from_mode(address.mode))
             .and_then(|()| std::os::unix::fs::chown(&hidden, None, address.gid))
             .and_then(|()| fs::rename(&hidden, path))
@@ -46,7 +46,7 @@ impl UnixSocket {
             Ok(metadata) => Ok(Self { listener, path: path.clone(), inode: metadata.ino() }),
             Err(error) => {
                 remove_if_there(&hidden)?;
-                Err(explain(error, path))
+                Err(explain(&error, path))
             }
         }
     }
@@ -64,10 +64,11 @@ impl Drop for UnixSocket {
 }
 
 fn refuse_live(path: &Path) -> io::Result<()> {
-    let refuse = |reason: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {reason}", path.display())));
+    let refuse =
+        |reason: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {reason}", path.display())));
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(explain(error, path)),
+        Err(error) => Err(explain(&error, path)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             refuse("is there already and is no socket: remove it or choose another path")
         }
@@ -77,19 +78,19 @@ fn refuse_live(path: &Path) -> io::Result<()> {
                 tracing::info!(path = %path.display(), "replacing the socket of a process that is gone");
                 Ok(())
             }
-            Err(error) => Err(explain(error, path)),
+            Err(error) => Err(explain(&error, path)),
         },
     }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(explain(error, path)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(explain(&error, path)),
         _ => Ok(()),
     }
 }
 
-fn explain(error: io::Error, path: &Path) -> io::Error {
+fn explain(error: &io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
