@@ -15,8 +15,11 @@ use key_broker_client::{Client, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use rustix::process::Signal;
 use support::process::{Process, write_config};
-use support::{Records, eventually, id};
+use support::{Records, TestBroker, eventually, id};
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 async fn emulator() -> Emulator {
     let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
@@ -56,6 +59,21 @@ async fn a_drain_finishes_calls_in_flight_refuses_new_ones_and_exits_with_0() {
     let records = Records::read(&dir.path().join("journal"));
     assert_eq!(records.outcomes()["Allowed"], 21);
     assert_eq!(records.activity_of(id(&late))["errorCode"], "ServiceUnavailable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_health_does_not_hold_up_a_drain() {
+    let broker = TestBroker::start().await;
+    let mut health = HealthClient::new(broker.channel().await);
+    let service = "keybroker.v1.KeyBroker".to_owned();
+    let watched = health.watch(HealthCheckRequest { service }).await.expect("a stream");
+    let mut watched = watched.into_inner();
+    assert_eq!(
+        watched.message().await.expect("an answer").map(|answer| answer.status()),
+        Some(ServingStatus::Serving)
+    );
+    let begun = tokio::time::timeout(Duration::from_secs(8), broker.stop()).await;
+    begun.expect("a drain of ten seconds is not used up by a watcher");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -129,8 +129,7 @@ impl Broker {
             );
         }
         let journal = self.journal;
-        // Joining blocks; the layers, and with them the last journal handles, are gone with the server.
-        if tokio::task::spawn_blocking(move || journal.join()).await.is_err() {
+        if tokio::task::spawn_blocking(move || journal.close()).await.is_err() {
             tracing::error!("cannot wait for the journal");
         }
         tracing::info!("stopped");
@@ -208,17 +207,18 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
 
 /// `NOT_SERVING` while the journal cannot commit, and from the drain on.
 async fn report_health(health: HealthReporter, mut journal: watch::Receiver<bool>, drain: CancellationToken) {
+    let mut journal_lives = true;
     loop {
-        let serving = *journal.borrow_and_update() && !drain.is_cancelled();
+        let serving = *journal.borrow_and_update() && journal_lives && !drain.is_cancelled();
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in ["", "keybroker.v1.KeyBroker"] {
             health.set_service_status(service, status).await;
         }
-        if drain.is_cancelled() {
+        if drain.is_cancelled() || !journal_lives {
             return;
         }
         tokio::select! {
-            changed = journal.changed() => if changed.is_err() { return },
+            changed = journal.changed() => journal_lives = changed.is_ok(),
             () = drain.cancelled() => {}
         }
     }

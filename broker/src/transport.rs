@@ -15,6 +15,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -45,6 +46,8 @@ pub struct Server {
     layers: Layers,
     connections: Arc<Semaphore>,
     graceful: GracefulShutdown,
+    /// Cancelled when connections must end, whatever they do.
+    cut: CancellationToken,
 }
 
 impl Server {
@@ -55,6 +58,7 @@ impl Server {
             layers,
             connections: Arc::new(Semaphore::new(max_connections)),
             graceful: GracefulShutdown::new(),
+            cut: CancellationToken::new(),
         }
     }
 
@@ -88,16 +92,15 @@ impl Server {
         // Nobody new can connect. Who is connected is refused with a delay to wait, until the calls in flight have ended;
         // only then GOAWAY: a client that it reaches earlier may report its next call as cancelled.
         drop((unix, insecure_tcp));
-        let ended = async {
-            self.layers.limits.idle().await;
-            self.graceful.shutdown().await;
-        };
-        if tokio::time::timeout(grace, ended).await.is_err() {
+        if tokio::time::timeout(grace, self.layers.limits.idle()).await.is_err() {
             tracing::warn!(
                 seconds = grace.as_secs(),
                 "calls are still in flight at the end of the drain: they are cut off"
             );
         }
+        // What is still open now is health watchers and the last replies on their way.
+        let _ = tokio::time::timeout(LAST_REPLIES, self.graceful.shutdown()).await;
+        self.cut.cancel();
     }
 
     async fn accept<S, A>(&self, next: impl Fn() -> A) -> Infallible
@@ -117,11 +120,12 @@ impl Server {
                         drop(slot);
                     });
                 }
-                Err(error) => {
-                    // Out of file descriptors, or the peer left already: neither ends the broker.
+                Err(error) if is_exhaustion(&error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
+                // The peer has left already.
+                Err(error) => tracing::debug!(%error, "cannot accept a connection"),
             }
         }
     }
@@ -143,14 +147,26 @@ impl Server {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
+        let cut = self.cut.clone();
         async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                },
+                () = cut.cancelled() => {}
             }
         }
     }
 }
 
+/// The process or the machine has no more file descriptors or memory: accept(2) would fail again at once.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// A reply reaches a local peer in far less.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// Long enough not to spin while the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Calls at a time on one connection; gRPC clients queue above it. HTTP/2 recommends at least 100 (RFC 9113, 6.5.2).

@@ -37,16 +37,19 @@ pub struct JournalConfig {
     pub wait: Duration,
 }
 
-/// The handle of the journal: cheap to clone. The thread ends, with everything written, when the last handle is gone.
+/// The handle of the journal: cheap to clone. What is appended after [`JournalThread::close`] is refused.
 #[derive(Clone)]
 pub struct Journal {
-    queue: SyncSender<Entry>,
+    queue: SyncSender<Order>,
     healthy: watch::Receiver<bool>,
     wait: Duration,
 }
 
 /// The thread behind a [`Journal`].
-pub struct JournalThread(JoinHandle<()>);
+pub struct JournalThread {
+    queue: SyncSender<Order>,
+    thread: JoinHandle<()>,
+}
 
 /// The journal cannot commit: nothing may leave the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,19 +66,20 @@ impl Journal {
     /// Opens the journal in its directory, cutting a torn tail off what an earlier process left.
     pub fn open(config: &JournalConfig) -> io::Result<(Self, JournalThread)> {
         let segments = Segments::open(&config.dir, config.commit)?;
-        let (queue, entries) = sync_channel(QUEUE_ENTRIES);
+        let (queue, orders) = sync_channel(QUEUE_ENTRIES);
         let (health, healthy) = watch::channel(true);
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || write_until_closed(segments, &entries, &health))?;
-        Ok((Self { queue, healthy, wait: config.wait }, JournalThread(thread)))
+            .spawn(move || write_until_closed(segments, &orders, &health))?;
+        let journal = Self { queue: queue.clone(), healthy, wait: config.wait };
+        Ok((journal, JournalThread { queue, thread }))
     }
 
     /// Queues whole lines, which are written together or not at all. Never blocks.
     pub fn append(&self, lines: Vec<u8>) -> Commit {
         debug_assert_eq!(lines.last(), Some(&b'\n'), "the journal takes whole lines");
         let (committed, done) = oneshot::channel();
-        let queued = self.queue.try_send(Entry { lines, committed }).is_ok();
+        let queued = self.queue.try_send(Order::Write(Entry { lines, committed })).is_ok();
         Commit { done: queued.then_some(done), wait: self.wait }
     }
 
@@ -87,9 +91,11 @@ impl Journal {
 }
 
 impl JournalThread {
-    /// Waits until everything queued is written. Drop every [`Journal`] first.
-    pub fn join(self) {
-        if self.0.join().is_err() {
+    /// Writes everything that is queued, and ends. Blocks.
+    pub fn close(self) {
+        // Refused only by a thread that is gone.
+        let _ = self.queue.send(Order::Close);
+        if self.thread.join().is_err() {
             tracing::error!("the journal thread panicked");
         }
     }
@@ -106,20 +112,35 @@ impl Commit {
     }
 }
 
+enum Order {
+    Write(Entry),
+    Close,
+}
+
 struct Entry {
     lines: Vec<u8>,
     committed: oneshot::Sender<Result<(), JournalUnavailable>>,
 }
 
-fn write_until_closed(mut segments: Segments, entries: &Receiver<Entry>, health: &watch::Sender<bool>) {
+fn write_until_closed(mut segments: Segments, orders: &Receiver<Order>, health: &watch::Sender<bool>) {
     let mut batch = Vec::new();
     let mut waiting = Vec::new();
-    while let Ok(first) = entries.recv() {
-        let mut next = Some(first);
-        while let Some(entry) = next {
+    let mut open = true;
+    while open {
+        // An error is the end of the last handle.
+        let mut next = orders.recv().ok();
+        open = next.is_some();
+        while let Some(order) = next {
+            let Order::Write(entry) = order else {
+                open = false;
+                break;
+            };
             batch.extend_from_slice(&entry.lines);
             waiting.push(entry.committed);
-            next = if batch.len() < MAX_BATCH_BYTES { entries.try_recv().ok() } else { None };
+            next = if batch.len() < MAX_BATCH_BYTES { orders.try_recv().ok() } else { None };
+        }
+        if waiting.is_empty() {
+            continue;
         }
         let result = segments.commit(&batch).map_err(|error| {
             tracing::error!(%error, dir = %segments.dir.display(), records = waiting.len(), "journal cannot commit: the calls are refused");
@@ -303,8 +324,8 @@ mod tests {
             journal.append(format!("{n}\n").into_bytes()).wait().await.expect("commits");
             assert_eq!(lines(dir.path()).len(), n + 1);
         }
-        drop(journal);
-        thread.join();
+        thread.close();
+        assert_eq!(journal.append(b"late\n".to_vec()).wait().await, Err(JournalUnavailable));
         assert_eq!(lines(dir.path()), (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
     }
 
@@ -315,8 +336,8 @@ mod tests {
         for n in 0..500 {
             drop(journal.append(format!("{n}\n").into_bytes()));
         }
-        drop(journal);
-        thread.join();
+        thread.close();
+        assert_eq!(journal.append(b"late\n".to_vec()).wait().await, Err(JournalUnavailable));
         assert_eq!(lines(dir.path()).len(), 500);
     }
 
@@ -347,14 +368,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_disk_that_hangs_or_a_full_queue_is_waited_for_so_long_and_no_longer() {
-        let (queue, entries) = sync_channel(1);
+        let (queue, orders) = sync_channel(1);
         let (_health, healthy) = watch::channel(true);
         let journal = Journal { queue, healthy, wait: Duration::from_millis(50) };
         let hangs = journal.append(b"1\n".to_vec());
         let full = journal.append(b"2\n".to_vec());
         assert_eq!(full.wait().await, Err(JournalUnavailable));
         assert_eq!(hangs.wait().await, Err(JournalUnavailable));
-        drop(entries);
+        drop(orders);
         assert_eq!(journal.append(b"3\n".to_vec()).wait().await, Err(JournalUnavailable));
     }
 

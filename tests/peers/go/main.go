@@ -26,7 +26,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	pb "keybrokerv1"
+	pb "peers/keybrokerv1"
 )
 
 const absent = "00000000-0000-4000-8000-000000000000"
