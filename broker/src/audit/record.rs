@@ -452,3 +452,6 @@ const CLOUDTRAIL_TIME: &[BorrowedFormatItem<'_>] =
 const MAX_SHORT_TEXT_BYTES: usize = 1_024;
 /// Most records are between 0.8 and 1.2 KB.
 const TYPICAL_RECORD_BYTES: usize = 1_280;
+
+#[cfg(test)]
+mod tests;

@@ -22,9 +22,12 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/runtime/protoimpl"
 
 	pb "peers/keybrokerv1"
 )
@@ -181,6 +184,24 @@ func screaming(code codes.Code) string {
 		previous = letter
 	}
 	return name.String()
+}
+
+// current encodes messages by the protobuf runtime that the stubs are generated for. Debian compiles grpc-go 1.33 with an
+// older one, which knows nothing of their oneofs. What grpc-go sends around the messages stays its own.
+type current struct{}
+
+func (current) Name() string { return "proto" }
+
+func (current) Marshal(message interface{}) ([]byte, error) {
+	return proto.Marshal(protoimpl.X.ProtoMessageV2Of(message))
+}
+
+func (current) Unmarshal(encoded []byte, message interface{}) error {
+	return proto.Unmarshal(encoded, protoimpl.X.ProtoMessageV2Of(message))
+}
+
+func init() {
+	encoding.RegisterCodec(current{})
 }
 
 type line map[string]interface{}
