@@ -3,11 +3,12 @@
 //! The SDK's own errors are never printed whole: their debug form can hold the body of an answer, and that can hold a
 //! plaintext.
 
+mod error;
+mod watch;
+
 use std::collections::HashMap;
-use std::error::Error;
-use std::fmt;
 use std::net::{ToSocketAddrs, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,25 +17,19 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{self, DataKeySpec};
-use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::{
-    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
-};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
-use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::caller::AwsCaller;
 use super::{
-    Answer, Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription,
-    Kms, KmsError, KmsErrorKind, UsedKey,
+    Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
+    KmsError, UsedKey,
 };
+use error::{kms_error, sts_error, unexpected};
+use watch::AnswerWatch;
+
 use crate::clock::Clock;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId, RandomLength};
 use crate::policy::Permit;
@@ -142,7 +137,7 @@ impl AwsKms {
     }
 
     fn watch(&self, answers: &Answers) -> AnswerWatch {
-        AnswerWatch { answers: answers.clone(), clock: Arc::clone(&self.clock), sent: Mutex::default() }
+        AnswerWatch::new(answers.clone(), Arc::clone(&self.clock))
     }
 }
 
@@ -286,173 +281,6 @@ impl Kms for AwsKms {
     }
 }
 
-/// Notes every answer of KMS during one call, that of each attempt.
-struct AnswerWatch {
-    answers: Answers,
-    clock: Arc<dyn Clock>,
-    /// What the attempt under way was sent with: the request is gone once it is sent.
-    sent: Mutex<Sent>,
-}
-
-#[derive(Default)]
-struct Sent {
-    access_key_id: Option<String>,
-    user_agent: String,
-}
-
-impl fmt::Debug for AnswerWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AnswerWatch")
-    }
-}
-
-impl Intercept for AnswerWatch {
-    fn name(&self) -> &'static str {
-        "AnswerWatch"
-    }
-
-    fn read_before_transmit(
-        &self,
-        context: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let headers = context.request().headers();
-        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Sent {
-            access_key_id: headers.get("authorization").and_then(access_key_id),
-            user_agent: headers.get("user-agent").unwrap_or_default().to_owned(),
-        };
-        Ok(())
-    }
-
-    fn read_after_attempt(
-        &self,
-        context: &FinalizerInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let Some(response) = context.response() else { return Ok(()) };
-        // An answer without a requestID is some proxy's, not KMS's.
-        let Some(request_id) = response.headers().get(REQUEST_ID_HEADER) else { return Ok(()) };
-        let sent = std::mem::take(&mut *self.sent.lock().unwrap_or_else(PoisonError::into_inner));
-        self.answers.push(Answer {
-            at: self.clock.now(),
-            request_id: request_id.to_owned(),
-            access_key_id: sent.access_key_id,
-            user_agent: sent.user_agent,
-            error: (!response.status().is_success()).then(|| error_in(response)),
-        });
-        Ok(())
-    }
-}
-
-/// The access key in `AWS4-HMAC-SHA256 Credential=AKID/date/region/service/aws4_request, …` (AWS Signature Version 4).
-fn access_key_id(authorization: &str) -> Option<String> {
-    let (_, credential) = authorization.split_once("Credential=")?;
-    credential.split('/').next().map(str::to_owned)
-}
-
-/// Name and words of an error answer (AWS JSON 1.1 protocol, "Operation error serialization").
-fn error_in(response: &HttpResponse) -> (String, String) {
-    #[derive(Deserialize, Default)]
-    struct Body {
-        #[serde(rename = "__type", default)]
-        kind: String,
-        #[serde(alias = "Message", default)]
-        message: Option<String>,
-    }
-    let body: Body =
-        response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
-    let kind = body.kind.rsplit('#').next().unwrap_or_default();
-    let code = if kind.is_empty() { format!("HTTP{}", response.status().as_u16()) } else { kind.to_owned() };
-    (code, body.message.unwrap_or_default())
-}
-
-fn kms_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> KmsError {
-    let request_id = error.raw_response().and_then(|response| response.headers().get(REQUEST_ID_HEADER));
-    let request_id = request_id.map(str::to_owned);
-    let of = |kind, code: &str, message: Option<String>| KmsError {
-        kind,
-        code: code.to_owned(),
-        message,
-        request_id,
-    };
-    match error {
-        SdkError::ServiceError(service) => {
-            let metadata = service.err().meta();
-            match metadata.code() {
-                Some(code) => of(kind_of(code), code, metadata.message().map(str::to_owned)),
-                None => of(KmsErrorKind::Unavailable, UNEXPECTED, Some(UNREADABLE.into())),
-            }
-        }
-        SdkError::ResponseError(_) => of(KmsErrorKind::Unavailable, UNEXPECTED, Some(UNREADABLE.into())),
-        SdkError::TimeoutError(_) => {
-            of(KmsErrorKind::Unavailable, UNREACHED, Some("KMS did not answer in time".into()))
-        }
-        SdkError::DispatchFailure(failure) => {
-            of(KmsErrorKind::Unavailable, UNREACHED, failure.as_connector_error().map(|error| chain(error)))
-        }
-        SdkError::ConstructionFailure(_) => of(
-            KmsErrorKind::Unavailable,
-            "NoCredentials",
-            Some("no usable AWS credentials were found".into()),
-        ),
-        _ => of(KmsErrorKind::Unavailable, UNREACHED, None),
-    }
-}
-
-/// KMS's names of errors (AWS KMS API reference, each operation's "Errors", and "Common Errors").
-fn kind_of(code: &str) -> KmsErrorKind {
-    match code {
-        "NotFoundException" => KmsErrorKind::NotFound,
-        "DisabledException" => KmsErrorKind::Disabled,
-        "KMSInvalidStateException" => KmsErrorKind::InvalidState,
-        "InvalidKeyUsageException" | "UnsupportedOperationException" => KmsErrorKind::InvalidKeyUsage,
-        "InvalidCiphertextException" => KmsErrorKind::InvalidCiphertext,
-        "IncorrectKeyException" => KmsErrorKind::IncorrectKey,
-        "InvalidGrantTokenException" => KmsErrorKind::InvalidGrantToken,
-        "ValidationException" | "InvalidArnException" => KmsErrorKind::Validation,
-        "ThrottlingException" | "Throttling" | "LimitExceededException" => KmsErrorKind::Throttled,
-        "AccessDeniedException"
-        | "UnrecognizedClientException"
-        | "InvalidClientTokenId"
-        | "InvalidSignatureException"
-        | "IncompleteSignature"
-        | "MissingAuthenticationTokenException"
-        | "MissingAuthenticationToken"
-        | "ExpiredTokenException"
-        | "OptInRequired"
-        | "NotAuthorized" => KmsErrorKind::AccessDenied,
-        _ => KmsErrorKind::Unavailable,
-    }
-}
-
-fn unexpected(message: &str) -> KmsError {
-    KmsError {
-        kind: KmsErrorKind::Unavailable,
-        code: UNEXPECTED.into(),
-        message: Some(message.into()),
-        request_id: None,
-    }
-}
-
-/// The display forms of an error and its causes. Never the debug form: see the top of this file.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-fn sts_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> String {
-    let error = kms_error(error);
-    format!("{}: {}", error.code, error.message.unwrap_or_default())
-}
-
 fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
     match blob.map(|blob| Plaintext::new(blob.into_inner())) {
         Some(plaintext) if !plaintext.is_empty() => Ok(plaintext),
@@ -532,11 +360,3 @@ fn local_address_toward(url: &str) -> Option<String> {
     socket.connect(address).ok()?;
     Some(socket.local_addr().ok()?.ip().to_string())
 }
-
-/// `x-amzn-RequestId`, on every answer of KMS. Header names are lower-case here.
-const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
-/// KMS could not be reached.
-const UNREACHED: &str = "KMSUnavailable";
-/// KMS's answer makes no sense.
-const UNEXPECTED: &str = "KMSUnexpectedAnswer";
-const UNREADABLE: &str = "the answer cannot be read";

@@ -35,7 +35,7 @@ fn shown(lines: &[u8]) -> String {
     let mut places: Vec<(usize, String)> = record
         .iter()
         .map(|(name, value)| {
-            let field = format!("{:?}:", name);
+            let field = format!("{name:?}:");
             (text.find(&field).expect("there"), format!("{field}{value}"))
         })
         .collect();
