@@ -31,7 +31,7 @@ async fn emulator() -> Emulator {
 async fn a_drain_finishes_calls_in_flight_refuses_new_ones_and_exits_with_0() {
     let emulator = emulator().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let broker = Process::serve(&write_config(dir.path(), &emulator.endpoint_url(), ""));
+    let broker = Process::serve(&write_config(dir.path(), &emulator.endpoint_url(), NO_REUSE));
     let socket = dir.path().join("broker.sock");
     let client = Client::unix(&socket).await.expect("listens");
     client.generate_random(8).await.expect("warm");
@@ -80,7 +80,7 @@ async fn who_watches_health_does_not_hold_up_a_drain() {
 async fn kill_9_under_load_loses_no_record_of_a_reply() {
     let emulator = emulator().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), NO_REUSE);
     let mut replies = 0;
     for round in 0..ROUNDS {
         let broker = Process::serve(&config);
@@ -136,7 +136,7 @@ async fn under_load_until_killed(dir: &Path, broker: Process, round: usize) -> V
 async fn a_second_broker_on_the_same_socket_or_journal_is_refused() {
     let emulator = emulator().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), NO_REUSE);
     let first = Process::serve(&config);
     let log_dir = tempfile::tempdir().expect("a directory");
     let second = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], log_dir.path());
@@ -166,7 +166,7 @@ async fn a_second_broker_on_the_same_socket_or_journal_is_refused() {
 async fn the_socket_of_a_killed_broker_is_taken_over() {
     let emulator = emulator().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), NO_REUSE);
     Process::serve(&config).kill();
     assert!(dir.path().join("broker.sock").exists(), "kill -9 leaves it behind");
     let second = Process::serve(&config);
@@ -180,7 +180,7 @@ async fn without_credentials_it_waits_says_why_and_stops_on_sigterm() {
     let emulator = emulator().await;
     emulator.inject(Fault::access_denied().on("GetCallerIdentity").times(1));
     let dir = tempfile::tempdir().expect("a directory");
-    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), NO_REUSE);
     let broker = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], dir.path());
     broker.wait_for_log("not serving yet");
     assert!(!dir.path().join("broker.sock").exists());
@@ -193,7 +193,7 @@ async fn without_credentials_it_waits_says_why_and_stops_on_sigterm() {
 async fn nothing_secret_reaches_log_or_journal() {
     let emulator = emulator().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), NO_REUSE);
     let broker = Process::spawn_with_log_filter(&config, "trace");
     broker.wait_for_log("\"serving\"");
     let client = Client::unix(dir.path().join("broker.sock")).await.expect("listens");
@@ -232,3 +232,6 @@ fn forms(bytes: &[u8]) -> Vec<String> {
 
 /// Each round takes a third of a second.
 const ROUNDS: usize = 15;
+
+/// Every call goes to KMS: these tests count calls.
+const NO_REUSE: &str = "[reuse]\nenabled = false\n";

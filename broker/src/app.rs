@@ -19,6 +19,8 @@ use tower::util::BoxCloneSyncService;
 
 use crate::audit::Audit;
 use crate::audit::journal::{Journal, JournalConfig, JournalThread};
+use crate::cache::Cache;
+use crate::cache::rules::Rules;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits, Listen};
 use crate::kms::Kms;
@@ -39,6 +41,8 @@ pub struct Parts {
     pub policy: Policy,
     /// Where records go.
     pub journal: JournalConfig,
+    /// How far data keys are reused.
+    pub reuse: Rules,
     /// Bounds.
     pub limits: Limits,
     /// KMS.
@@ -88,11 +92,14 @@ impl Broker {
 
         let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
         let kms = RecordedKms::new(parts.kms, recorder, Arc::clone(&parts.clock), kms_calls.clone());
-        let service = KeyBrokerServer::new(Service::new(Arc::new(parts.policy), kms))
+        let cache = Cache::new(parts.reuse, kms.clone(), Arc::clone(&parts.clock));
+        tokio::spawn(cache.clone().sweep(SWEEP));
+        let service = KeyBrokerServer::new(Service::new(Arc::new(parts.policy), cache, kms))
             .max_decoding_message_size(MAX_REQUEST_BYTES);
 
         let health = HealthReporter::new();
         tokio::spawn(report_health(health.clone(), journal.health(), drain.clone()));
+        let (reflection, reflection_v1alpha) = reflection();
         let layers = Layers {
             limits: CallLimits {
                 max_in_flight: parts.limits.calls_in_flight,
@@ -104,7 +111,8 @@ impl Broker {
             drain: drain.clone(),
             service,
             health: BoxCloneSyncService::new(HealthServer::new(HealthService::from_health_reporter(health))),
-            reflection: reflection(),
+            reflection,
+            reflection_v1alpha,
         };
 
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
@@ -158,6 +166,7 @@ pub async fn serve(
         listen: config.listen.clone(),
         policy: config.policy,
         journal: config.journal,
+        reuse: config.reuse,
         limits: config.limits,
         kms: Arc::new(kms),
         caller,
@@ -224,16 +233,22 @@ async fn report_health(health: HealthReporter, mut journal: watch::Receiver<bool
     }
 }
 
-fn reflection() -> Standard {
-    let service = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("the descriptors of this build decode");
-    BoxCloneSyncService::new(service)
+/// Reflection as v1, and as v1alpha, which most packaged tools still ask for.
+fn reflection() -> (Standard, Standard) {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    const DECODES: &str = "the descriptors of this build decode";
+    let v1 = BoxCloneSyncService::new(builder().build_v1().expect(DECODES));
+    let v1alpha = BoxCloneSyncService::new(builder().build_v1alpha().expect(DECODES));
+    (v1, v1alpha)
 }
 
 /// See LIMITS in `key_broker.proto`.
 const MAX_REQUEST_BYTES: usize = 524_288;
+/// How long a data key past its age may stay in memory.
+const SWEEP: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

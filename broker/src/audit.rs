@@ -207,10 +207,15 @@ impl Notes {
         self.lock().determining_policies = Some(determining_policies);
     }
 
-    /// KMS was asked: its records are to be committed with this call's.
-    pub fn kms_answered(&self, records: UnwrittenRecords, data_key: DataKeyData, key_arn: Option<KeyArn>) {
+    /// KMS or the cache was asked. KMS records that are not in the journal yet are committed with this call's.
+    pub fn answered(
+        &self,
+        kms_records: Option<UnwrittenRecords>,
+        data_key: DataKeyData,
+        key_arn: Option<KeyArn>,
+    ) {
         let mut draft = self.lock();
-        draft.kms_records = Some(records);
+        draft.kms_records = kms_records;
         draft.data_key = Some(data_key);
         draft.key_arn = key_arn;
     }

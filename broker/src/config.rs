@@ -1,6 +1,8 @@
 //! Configuration: one TOML file, read into [`ConfigFile`] as people write it, then checked into [`Config`], whose values
 //! cannot be wrong. A mistake names its key.
 
+mod reuse;
+
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
@@ -10,9 +12,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::audit::journal::{Durability, JournalConfig};
+use crate::cache::rules::Rules;
 use crate::kms::aws::AwsSettings;
 use crate::policy::Policy;
 use crate::transport::unix::UnixAddress;
+use reuse::ReuseSection;
 
 /// Everything `serve` needs, checked.
 pub struct Config {
@@ -24,6 +28,8 @@ pub struct Config {
     pub policy: Policy,
     /// Where records go.
     pub journal: JournalConfig,
+    /// How far data keys are reused.
+    pub reuse: Rules,
     /// Bounds.
     pub limits: Limits,
     /// Threads that serve calls.
@@ -91,6 +97,8 @@ struct ConfigFile {
     kms: KmsSection,
     policy: PolicySection,
     audit: AuditSection,
+    #[serde(default)]
+    reuse: ReuseSection,
     #[serde(default)]
     limits: LimitsSection,
     #[serde(default)]
@@ -219,8 +227,9 @@ impl ConfigFile {
         let policy = self.policy.check(base)?;
         let journal = self.audit.check(base)?;
         let limits = self.limits.check()?;
+        let reuse = self.reuse.check(limits.default_deadline)?;
         let worker_threads = within("runtime.worker_threads", self.runtime.worker_threads, 1, 64)?;
-        Ok(Config { listen, kms, policy, journal, limits, worker_threads })
+        Ok(Config { listen, kms, policy, journal, reuse, limits, worker_threads })
     }
 }
 
@@ -424,6 +433,19 @@ journal_dir = "journal"
             &format!("{GOOD}[limits]\ncalls_in_flight = 0"),
             &format!("{GOOD}[kms]\nregion = \"us-west-2\""),
             &format!("{GOOD}[runtime]\nworker_threads = 65"),
+            &format!("{GOOD}[reuse]\nmax_messages = 4294967297"),
+            &format!("{GOOD}[reuse]\nmax_age_seconds = 0"),
+            &format!("{GOOD}[reuse]\nrefresh_at = 1.5"),
+            &format!("{GOOD}[[reuse.rule]]\nmax_age_seconds = 60"),
+            &format!("{GOOD}[[reuse.rule]]\nkey_id = \"alias/a\"\nmax_bytes = 0"),
+            &format!(
+                "{GOOD}[[reuse.rule]]\nkey_id = \"alias/a\"\n[[reuse.rule]]\nkey_id = \"alias/a\"\nenabled = false"
+            ),
+            &format!(
+                "{GOOD}[[reuse.rule]]\nkey_id = \"alias/a\"\n[[reuse.rule]]\nkey_id = \"alias/a\"\nprincipal = \"unix:uid/1\""
+            ),
+            &format!("{GOOD}[[reuse.rule]]\nkey_id = \"alias/a\"\nenabled = false\nmax_messages = 5"),
+            &format!("{GOOD}[[reuse.rule]]\nkey_id = \"no key\""),
         ];
         let mistakes: Vec<String> = cases
             .iter()

@@ -9,7 +9,7 @@ use tonic::Code;
 use crate::key::Malformed;
 
 /// Why a call got no answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum BrokerError {
     /// The request is not one that KMS or the broker could ever accept: the words say what to change.
     Rejected(Cow<'static, str>),
@@ -162,7 +162,7 @@ pub enum Outcome {
 }
 
 /// What went wrong between the broker and KMS.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KmsError {
     /// The kind, which decides what the caller sees.
     pub kind: KmsErrorKind,

@@ -10,6 +10,7 @@ pub mod policy; // principal, action, key -> permit
 pub mod service; // the RPCs
 
 pub mod audit;
+pub mod cache; // data keys with bounded reuse
 pub mod kms; // the calls to AWS KMS, recorded // the trail: one record for every call
 
 pub mod clock; // time, passed in

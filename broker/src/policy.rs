@@ -28,6 +28,11 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// The same yes, for another attempt at the same draw.
+    pub(crate) fn again(&self) -> Self {
+        Self { action: self.action }
+    }
+
     /// What was permitted.
     #[must_use]
     pub fn action(&self) -> Action {

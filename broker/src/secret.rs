@@ -1,6 +1,5 @@
 //! Key material in memory: types that erase themselves and cannot be printed, copied, compared or serialized.
 
-use bytes::Bytes;
 use zeroize::Zeroizing;
 
 /// A plaintext: a data key, a decrypted ciphertext or random bytes. Erased when dropped.
@@ -23,12 +22,6 @@ impl Plaintext {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// The bytes as a reply carries them: not copied, and erased when the last reference is dropped.
-    #[must_use]
-    pub fn into_reply(self) -> Bytes {
-        Bytes::from_owner(self)
     }
 }
 

@@ -11,10 +11,11 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::audit::Notes;
-use crate::audit::record::{Action, DataKeyData, DeclaredUse};
+use crate::audit::record::{Action, DataKeyData, ServedFrom};
+use crate::cache::{Cache, Drawn, Wish};
 use crate::error::BrokerError;
 use crate::identity::Peer;
-use crate::kms::recorded::{Recorded, RecordedKms};
+use crate::kms::recorded::RecordedKms;
 use crate::kms::{Asked, Uses};
 use crate::policy::{Permit, Policy};
 
@@ -22,6 +23,7 @@ use crate::policy::{Permit, Policy};
 #[derive(Clone)]
 pub struct Service {
     policy: Arc<Policy>,
+    cache: Cache,
     kms: RecordedKms,
 }
 
@@ -39,10 +41,10 @@ pub struct Call {
 }
 
 impl Service {
-    /// The service, under a policy, before KMS.
+    /// The service, under a policy, before the cache and KMS.
     #[must_use]
-    pub fn new(policy: Arc<Policy>, kms: RecordedKms) -> Self {
-        Self { policy, kms }
+    pub fn new(policy: Arc<Policy>, cache: Cache, kms: RecordedKms) -> Self {
+        Self { policy, cache, kms }
     }
 
     fn authorize(&self, call: &Call, action: Action, asked: &Asked) -> Result<Permit, BrokerError> {
@@ -60,12 +62,13 @@ impl KeyBroker for Service {
     ) -> Result<Response<pb::GenerateDataKeyResponse>, Status> {
         let call = Call::of(&request)?;
         call.reply(async {
-            let (request, declared) = wire::generate_data_key(request.into_inner())?;
+            let (request, declared, reuse) = wire::generate_data_key(request.into_inner())?;
             let asked = Asked::DataKey(Arc::clone(&request));
             call.notes.asked(asked.clone(), Some(declared));
             let permit = self.authorize(&call, Action::GenerateDataKey, &asked)?;
-            let recorded = self.kms.generate_data_key(permit, request, call.until).await;
-            let (data_key, source) = call.answered(recorded, Some(declared))?;
+            let wish = Wish { declared, reuse, until: call.until };
+            let drawn = self.cache.data_key(permit, &call.peer.principal, request, wish).await;
+            let (data_key, source) = call.answered(drawn)?;
             Ok(wire::data_key(data_key, &source))
         })
         .await
@@ -77,13 +80,14 @@ impl KeyBroker for Service {
     ) -> Result<Response<pb::GenerateDataKeyWithoutPlaintextResponse>, Status> {
         let call = Call::of(&request)?;
         call.reply(async {
-            let (request, declared) = wire::generate_data_key_without_plaintext(request.into_inner())?;
+            let (request, declared, reuse) = wire::generate_data_key_without_plaintext(request.into_inner())?;
             let asked = Asked::DataKey(Arc::clone(&request));
             call.notes.asked(asked.clone(), Some(declared));
             let permit = self.authorize(&call, Action::GenerateDataKeyWithoutPlaintext, &asked)?;
-            let recorded = self.kms.generate_data_key_without_plaintext(permit, request, call.until).await;
-            let (data_key, source) = call.answered(recorded, Some(declared))?;
-            Ok(wire::encrypted_data_key(data_key, &source))
+            let wish = Wish { declared, reuse, until: call.until };
+            let drawn = self.cache.encrypted_data_key(permit, &call.peer.principal, request, wish).await;
+            let (data_key, source) = call.answered(drawn)?;
+            Ok(wire::encrypted_data_key(&data_key, &source))
         })
         .await
     }
@@ -94,12 +98,13 @@ impl KeyBroker for Service {
     ) -> Result<Response<pb::DecryptResponse>, Status> {
         let call = Call::of(&request)?;
         call.reply(async {
-            let request = wire::decrypt(request.into_inner())?;
+            let (request, reuse) = wire::decrypt(request.into_inner())?;
             let asked = Asked::Decrypt(Arc::clone(&request));
             call.notes.asked(asked.clone(), None);
             let permit = self.authorize(&call, Action::Decrypt, &asked)?;
-            let recorded = self.kms.decrypt(permit, request, call.until).await;
-            let (decrypted, source) = call.answered(recorded, None)?;
+            let wish = Wish { declared: wire::ONE_MESSAGE, reuse, until: call.until };
+            let drawn = self.cache.decrypt(permit, &call.peer.principal, request, wish).await;
+            let (decrypted, source) = call.answered(drawn)?;
             Ok(wire::decrypted(decrypted, &source))
         })
         .await
@@ -116,7 +121,7 @@ impl KeyBroker for Service {
             call.notes.asked(asked.clone(), None);
             let permit = self.authorize(&call, Action::GenerateRandom, &asked)?;
             let recorded = self.kms.generate_random(permit, length, call.until).await;
-            let (random, source) = call.answered(recorded, None)?;
+            let (random, source) = call.answered(recorded.into())?;
             Ok(wire::random(random, &source))
         })
         .await
@@ -133,8 +138,8 @@ impl KeyBroker for Service {
             call.notes.asked(asked.clone(), None);
             let permit = self.authorize(&call, Action::DescribeKey, &asked)?;
             let recorded = self.kms.describe_key(permit, key, call.until).await;
-            let (description, source) = call.answered(recorded, None)?;
-            Ok(wire::key_description(description, &source))
+            let (description, source) = call.answered(recorded.into())?;
+            Ok(wire::key_description(&description, &source))
         })
         .await
     }
@@ -163,27 +168,26 @@ impl Call {
         }
     }
 
-    /// Notes what KMS answered, whatever it was.
-    fn answered<T: Uses>(
-        &self,
-        recorded: Recorded<T>,
-        declared: Option<DeclaredUse>,
-    ) -> Result<(T, DataKeyData), BrokerError> {
-        let Recorded { result, source, records } = recorded;
-        let key_arn = result.as_ref().ok().and_then(Uses::used_key).map(|(arn, _)| arn.clone());
-        // A data key that is handed out once has its use as its limit.
-        let charged = declared.filter(|_| result.is_ok());
+    /// Notes what KMS or the cache answered, whatever it was.
+    fn answered<T: Uses>(&self, drawn: Drawn<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
+        let Drawn { result, source, called_kms, reuse, expires_at, records } = drawn;
+        let refused = match &result {
+            Err(BrokerError::Kms(error)) => error.request_id.clone(),
+            _ => None,
+        };
+        let key_arn = result.as_ref().ok().and_then(|value| value.used_key()).map(|(arn, _)| arn.clone());
         let data_key = DataKeyData {
-            served_from: "KMS",
-            kms_request_id: source.as_ref().map(|source| source.request_id.clone()),
+            served_from: if called_kms { ServedFrom::Kms } else { ServedFrom::Cache },
+            kms_request_id: source.as_ref().map(|source| source.request_id.clone()).or(refused),
             kms_event_id: source.as_ref().map(|source| source.event_id),
             minted_at: source.as_ref().filter(|_| result.is_ok()).map(|source| source.at),
-            messages_used: charged.map(|declared| declared.messages),
-            messages_limit: charged.map(|declared| declared.messages),
-            bytes_used: charged.map(|declared| declared.bytes),
-            bytes_limit: charged.map(|declared| declared.bytes),
+            expires_at,
+            messages_used: reuse.map(|reuse| reuse.used.messages),
+            messages_limit: reuse.map(|reuse| reuse.limit.messages),
+            bytes_used: reuse.map(|reuse| reuse.used.bytes),
+            bytes_limit: reuse.map(|reuse| reuse.limit.bytes),
         };
-        self.notes.kms_answered(records, data_key.clone(), key_arn);
+        self.notes.answered(records, data_key.clone(), key_arn);
         Ok((result?, data_key))
     }
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use key_broker::app::{Broker, Parts};
 use key_broker::audit::journal::{Durability, JournalConfig};
+use key_broker::cache::bounds::Bounds;
+use key_broker::cache::rules::{Rule, Rules};
 use key_broker::clock::{Clock, SystemClock};
 use key_broker::config::{Limits, Listen};
 use key_broker::kms::Kms;
@@ -37,6 +39,8 @@ pub struct Setup {
     pub commit_wait: Duration,
     pub attempt_timeout: Duration,
     pub insecure_tcp: bool,
+    /// How far data keys are reused: not at all, unless a test is about that.
+    pub reuse: Rules,
     /// Where the journal is, if not in the broker's own directory.
     pub journal_dir: Option<PathBuf>,
 }
@@ -55,6 +59,7 @@ impl Default for Setup {
             commit_wait: Duration::from_secs(5),
             attempt_timeout: Duration::from_secs(3),
             insecure_tcp: false,
+            reuse: reuse(Rule { enabled: false, ..rule() }),
             journal_dir: None,
         }
     }
@@ -110,6 +115,7 @@ impl TestBroker {
                 commit: Durability::Fsync,
                 wait: setup.commit_wait,
             },
+            reuse: setup.reuse,
             limits: setup.limits,
             kms: double.unwrap_or_else(|| Arc::new(kms)),
             caller,
@@ -162,6 +168,17 @@ impl TestBroker {
     pub fn records(&self) -> Records {
         Records::read(&self.journal_dir())
     }
+}
+
+/// The defaults of `[reuse]`, without refresh ahead.
+pub fn rule() -> Rule {
+    let bounds = Bounds { max_age: Duration::from_mins(5), max_messages: 10_000, max_bytes: 1 << 30 };
+    Rule { enabled: true, bounds, refresh_at: None, partition: None }
+}
+
+/// Reuse by one rule for all.
+pub fn reuse(default: Rule) -> Rules {
+    Rules { default, rules: Vec::new(), max_entries: 10_000, kms_deadline: Duration::from_secs(10) }
 }
 
 /// The records of a journal.

@@ -379,8 +379,8 @@ pub struct PolicyData<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataKeyData {
-    /// `KMS` or `CACHE`.
-    pub served_from: &'static str,
+    /// Whether KMS was called for it.
+    pub served_from: ServedFrom,
     /// The requestID of the KMS call behind the answer.
     #[serde(rename = "kmsRequestID", skip_serializing_if = "Option::is_none")]
     pub kms_request_id: Option<String>,
@@ -390,6 +390,9 @@ pub struct DataKeyData {
     /// When KMS answered.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_time")]
     pub minted_at: Option<OffsetDateTime>,
+    /// When the data key is handed out for the last time.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_time")]
+    pub expires_at: Option<OffsetDateTime>,
     /// The messages charged so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_used: Option<u64>,
@@ -402,6 +405,16 @@ pub struct DataKeyData {
     /// The declared bytes allowed in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_limit: Option<u64>,
+}
+
+/// Who made an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ServedFrom {
+    /// A call to KMS for this very request.
+    Kms,
+    /// An earlier one.
+    Cache,
 }
 
 /// One of `resources`.

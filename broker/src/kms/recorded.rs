@@ -16,7 +16,7 @@ use super::{
     Answer, Answers, Asked, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey,
     KeyDescription, Kms, Uses,
 };
-use crate::audit::journal::Journal;
+use crate::audit::journal::{Journal, JournalUnavailable};
 use crate::audit::record::{Action, KmsEventData, KmsRecord, RecordedError};
 use crate::clock::Clock;
 use crate::error::{BrokerError, KmsError, cloudtrail_error_code};
@@ -78,6 +78,17 @@ impl UnwrittenRecords {
     }
 }
 
+impl UnwrittenRecords {
+    /// Commits the records on their own.
+    pub async fn commit(mut self) -> Result<(), JournalUnavailable> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let commit = self.journal.append(std::mem::take(&mut self.lines));
+        commit.wait().await
+    }
+}
+
 impl Drop for UnwrittenRecords {
     fn drop(&mut self) {
         if !self.lines.is_empty() {
@@ -92,6 +103,12 @@ impl RecordedKms {
     #[must_use]
     pub fn new(kms: Arc<dyn Kms>, recorder: Recorder, clock: Arc<dyn Clock>, tasks: TaskTracker) -> Self {
         Self { kms, recorder, clock, tasks }
+    }
+
+    /// The tasks that a drain waits for.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// A data key.

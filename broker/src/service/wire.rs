@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use key_broker_proto as proto;
@@ -13,7 +14,8 @@ use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 
-use crate::audit::record::{DataKeyData, DeclaredUse};
+use crate::audit::record::{DataKeyData, DeclaredUse, ServedFrom};
+use crate::cache::bounds::Reuse;
 use crate::error::BrokerError;
 use crate::key::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId, RandomLength};
 use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription};
@@ -22,7 +24,7 @@ use crate::secret::Plaintext;
 /// Reads a request for a data key.
 pub fn generate_data_key(
     message: pb::GenerateDataKeyRequest,
-) -> Result<(Arc<DataKeyRequest>, DeclaredUse), BrokerError> {
+) -> Result<(Arc<DataKeyRequest>, DeclaredUse, Reuse), BrokerError> {
     use pb::generate_data_key_request::Length;
     no_recipient(message.recipient.as_ref())?;
     let request = DataKeyRequest {
@@ -35,13 +37,13 @@ pub fn generate_data_key(
         context: EncryptionContext::parse(message.encryption_context)?,
         grant_tokens: GrantTokens::parse(message.grant_tokens)?,
     };
-    Ok((Arc::new(request), declared_use(message.r#use)))
+    Ok((Arc::new(request), declared_use(message.r#use), reuse(message.reuse)))
 }
 
 /// Reads a request for a data key in encrypted form only.
 pub fn generate_data_key_without_plaintext(
     message: pb::GenerateDataKeyWithoutPlaintextRequest,
-) -> Result<(Arc<DataKeyRequest>, DeclaredUse), BrokerError> {
+) -> Result<(Arc<DataKeyRequest>, DeclaredUse, Reuse), BrokerError> {
     use pb::generate_data_key_without_plaintext_request::Length;
     let request = DataKeyRequest {
         key: KeyId::parse(&message.key_id)?,
@@ -53,18 +55,19 @@ pub fn generate_data_key_without_plaintext(
         context: EncryptionContext::parse(message.encryption_context)?,
         grant_tokens: GrantTokens::parse(message.grant_tokens)?,
     };
-    Ok((Arc::new(request), declared_use(message.r#use)))
+    Ok((Arc::new(request), declared_use(message.r#use), reuse(message.reuse)))
 }
 
 /// Reads a request for a decrypt.
-pub fn decrypt(message: pb::DecryptRequest) -> Result<Arc<DecryptRequest>, BrokerError> {
+pub fn decrypt(message: pb::DecryptRequest) -> Result<(Arc<DecryptRequest>, Reuse), BrokerError> {
     no_recipient(message.recipient.as_ref())?;
-    Ok(Arc::new(DecryptRequest {
+    let request = DecryptRequest {
         ciphertext: CiphertextBlob::parse(message.ciphertext_blob)?,
         context: EncryptionContext::parse(message.encryption_context)?,
         key: if message.key_id.is_empty() { None } else { Some(KeyId::parse(&message.key_id)?) },
         grant_tokens: GrantTokens::parse(message.grant_tokens)?,
-    }))
+    };
+    Ok((Arc::new(request), reuse(message.reuse)))
 }
 
 /// Reads a request for random bytes.
@@ -80,49 +83,70 @@ pub fn describe_key(message: &pb::DescribeKeyRequest) -> Result<KeyId, BrokerErr
 
 /// A data key as the reply carries it.
 #[must_use]
-pub fn data_key(data_key: DataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
-    let DataKey { plaintext, encrypted } = data_key;
+pub fn data_key(data_key: Arc<DataKey>, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
+    let encrypted = &data_key.encrypted;
     pb::GenerateDataKeyResponse {
-        plaintext: plaintext.into_reply(),
-        ciphertext_blob: encrypted.ciphertext_blob,
+        ciphertext_blob: encrypted.ciphertext_blob.clone(),
         key_id: encrypted.key.arn.to_string(),
-        key_material_id: encrypted.key.material_id.unwrap_or_default(),
+        key_material_id: encrypted.key.material_id.clone().unwrap_or_default(),
         ciphertext_for_recipient: Bytes::new(),
         provenance: Some(provenance(source)),
+        plaintext: Bytes::from_owner(Shared(data_key)),
     }
 }
 
 /// A data key in encrypted form as the reply carries it.
 #[must_use]
 pub fn encrypted_data_key(
-    data_key: EncryptedDataKey,
+    data_key: &EncryptedDataKey,
     source: &DataKeyData,
 ) -> pb::GenerateDataKeyWithoutPlaintextResponse {
     pb::GenerateDataKeyWithoutPlaintextResponse {
-        ciphertext_blob: data_key.ciphertext_blob,
+        ciphertext_blob: data_key.ciphertext_blob.clone(),
         key_id: data_key.key.arn.to_string(),
-        key_material_id: data_key.key.material_id.unwrap_or_default(),
+        key_material_id: data_key.key.material_id.clone().unwrap_or_default(),
         provenance: Some(provenance(source)),
     }
 }
 
 /// A decrypted ciphertext as the reply carries it.
 #[must_use]
-pub fn decrypted(decrypted: Decrypted, source: &DataKeyData) -> pb::DecryptResponse {
+pub fn decrypted(decrypted: Arc<Decrypted>, source: &DataKeyData) -> pb::DecryptResponse {
     pb::DecryptResponse {
-        plaintext: decrypted.plaintext.into_reply(),
         key_id: decrypted.key.arn.to_string(),
-        key_material_id: decrypted.key.material_id.unwrap_or_default(),
+        key_material_id: decrypted.key.material_id.clone().unwrap_or_default(),
         ciphertext_for_recipient: Bytes::new(),
         provenance: Some(provenance(source)),
+        plaintext: Bytes::from_owner(Shared(decrypted)),
+    }
+}
+
+/// A plaintext that the reply shares with the cache: not copied, and erased when the last of them drops it.
+struct Shared<T>(Arc<T>);
+
+impl AsRef<[u8]> for Shared<DataKey> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.plaintext.as_ref()
+    }
+}
+
+impl AsRef<[u8]> for Shared<Decrypted> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.plaintext.as_ref()
+    }
+}
+
+impl AsRef<[u8]> for Shared<Plaintext> {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
     }
 }
 
 /// Random bytes as the reply carries them.
 #[must_use]
-pub fn random(random: Plaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
+pub fn random(random: Arc<Plaintext>, source: &DataKeyData) -> pb::GenerateRandomResponse {
     pb::GenerateRandomResponse {
-        plaintext: random.into_reply(),
+        plaintext: Bytes::from_owner(Shared(random)),
         ciphertext_for_recipient: Bytes::new(),
         provenance: Some(provenance(source)),
     }
@@ -130,16 +154,16 @@ pub fn random(random: Plaintext, source: &DataKeyData) -> pb::GenerateRandomResp
 
 /// What KMS knows about a key as the reply carries it.
 #[must_use]
-pub fn key_description(description: KeyDescription, source: &DataKeyData) -> pb::DescribeKeyResponse {
+pub fn key_description(description: &KeyDescription, source: &DataKeyData) -> pb::DescribeKeyResponse {
     pb::DescribeKeyResponse {
         arn: description.arn.to_string(),
-        key_spec: description.key_spec,
-        key_usage: description.key_usage,
-        key_state: description.key_state,
+        key_spec: description.key_spec.clone(),
+        key_usage: description.key_usage.clone(),
+        key_state: description.key_state.clone(),
         multi_region: description.multi_region,
-        origin: description.origin,
-        key_manager: description.key_manager,
-        description: description.description,
+        origin: description.origin.clone(),
+        key_manager: description.key_manager.clone(),
+        description: description.description.clone(),
         creation_date: description.creation_date.map(timestamp),
         provenance: Some(provenance(source)),
     }
@@ -192,19 +216,37 @@ fn declared_use(declared: Option<pb::Use>) -> DeclaredUse {
     DeclaredUse { messages: declared.messages.max(1), bytes: declared.bytes }
 }
 
+fn reuse(reuse: Option<pb::Reuse>) -> Reuse {
+    let reuse = reuse.unwrap_or_default();
+    let given = |n: u64| (n > 0).then_some(n);
+    Reuse {
+        max_age: given(reuse.max_age_seconds.into()).map(Duration::from_secs),
+        max_messages: given(reuse.max_messages),
+        max_bytes: given(reuse.max_bytes),
+        fresh: reuse.fresh,
+    }
+}
+
 fn provenance(source: &DataKeyData) -> pb::Provenance {
+    let served_from = match source.served_from {
+        ServedFrom::Kms => pb::provenance::Source::Kms,
+        ServedFrom::Cache => pb::provenance::Source::Cache,
+    };
     pb::Provenance {
-        served_from: pb::provenance::Source::Kms.into(),
+        served_from: served_from.into(),
         kms_request_id: source.kms_request_id.clone().unwrap_or_default(),
         kms_event_id: source.kms_event_id.map(|id| id.to_string()).unwrap_or_default(),
         minted_at: source.minted_at.map(timestamp),
-        expires_at: None,
+        expires_at: source.expires_at.map(timestamp),
         messages_used: source.messages_used.unwrap_or_default(),
         messages_limit: source.messages_limit.unwrap_or_default(),
         bytes_used: source.bytes_used.unwrap_or_default(),
         bytes_limit: source.bytes_limit.unwrap_or_default(),
     }
 }
+
+/// A Decrypt declares nothing: it counts as one message.
+pub const ONE_MESSAGE: DeclaredUse = DeclaredUse { messages: 1, bytes: 0 };
 
 fn timestamp(at: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or_default() }

@@ -41,6 +41,8 @@ pub struct Layers {
     pub health: Standard,
     /// `grpc.reflection.v1.ServerReflection`.
     pub reflection: Standard,
+    /// `grpc.reflection.v1alpha.ServerReflection`.
+    pub reflection_v1alpha: Standard,
 }
 
 /// A standard gRPC service: it hands nothing out and leaves no record.
@@ -85,6 +87,7 @@ impl Layers {
             }
             "grpc.health.v1.Health" => standard(&self.health, request).await,
             "grpc.reflection.v1.ServerReflection" => standard(&self.reflection, request).await,
+            "grpc.reflection.v1alpha.ServerReflection" => standard(&self.reflection_v1alpha, request).await,
             _ => unimplemented(),
         }
     }

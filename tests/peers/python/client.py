@@ -20,6 +20,7 @@ import grpc
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "proto"))
@@ -39,6 +40,11 @@ def main():
     for service in ("", "keybroker.v1.KeyBroker"):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service))
         say("health", code="OK", status=health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+    # Python's reflection client, like many, asks for v1alpha.
+    try:
+        say("reflection", code="OK", services=list(ProtoReflectionDescriptorDatabase(channel).get_services()))
+    except grpc.RpcError as error:
+        say("reflection", code=error.code().name, services=[])
 
     blob, sealed = seal(broker, plain)
     decrypted = call("decrypt", broker.Decrypt, pb.DecryptRequest(ciphertext_blob=blob, encryption_context=CONTEXT))

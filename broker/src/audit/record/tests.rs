@@ -126,10 +126,11 @@ fn activity<'a>(error: Option<RecordedError<'a>>, data: ActivityEventData<'a>) -
 #[test]
 fn activity_record_of_an_answer() {
     let data_key = DataKeyData {
-        served_from: "KMS",
+        served_from: ServedFrom::Kms,
         kms_request_id: Some("c929ebc7-094a-4ee5-839d-975205113c0f".into()),
         kms_event_id: Some(EVENT_ID),
         minted_at: Some(datetime!(2026-11-21 10:57:07 UTC)),
+        expires_at: Some(datetime!(2026-11-21 11:02:07 UTC)),
         messages_used: Some(7),
         messages_limit: Some(7),
         bytes_used: Some(0),

@@ -1,0 +1,582 @@
+//! Data keys with bounded reuse: a draw is served from a key that is there, within its bounds, or waits for one call to
+//! KMS that all who want the same key share.
+//!
+//! Attested calls cannot get here: the requests that this module takes have no recipient.
+
+pub mod bounds;
+mod partition;
+pub mod rules;
+mod slot;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use moka::ops::compute::Op;
+use time::OffsetDateTime;
+
+use crate::audit::record::{Action, DeclaredUse};
+use crate::clock::Clock;
+use crate::error::{BrokerError, KmsError, KmsErrorKind};
+use crate::identity::Principal;
+use crate::key::{KeyArn, KeyId};
+use crate::kms::recorded::{Recorded, RecordedKms, Source, UnwrittenRecords};
+use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, Uses};
+use crate::policy::Permit;
+use bounds::{Bounds, Moment, Reuse, UNBOUNDED, UNUSED};
+use partition::{Owner, Partition, Subject};
+use rules::{Rule, Rules};
+use slot::{Demand, Draw, Failure, Minted, REFRESH_PAUSE, Slot, Step};
+
+/// The keys that are kept, and the way to KMS for those that are not.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    rules: Rules,
+    kms: RecordedKms,
+    clock: Arc<dyn Clock>,
+    data_keys: Pool<DataKey>,
+    encrypted_data_keys: Pool<EncryptedDataKey>,
+    decrypted: Pool<Decrypted>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    evictions: AtomicU64,
+}
+
+/// What came of a draw, with what its record needs.
+pub struct Drawn<T> {
+    /// The key, or why there is none.
+    pub result: Result<Arc<T>, BrokerError>,
+    /// The call to KMS behind it.
+    pub source: Option<Source>,
+    /// Whether that call was made for this draw.
+    pub called_kms: bool,
+    /// How far the data key is used, and may be; none for what is no data key.
+    pub reuse: Option<Reused>,
+    /// When the answer is handed out for the last time; none if it is handed out once.
+    pub expires_at: Option<OffsetDateTime>,
+    /// KMS records to be committed with this call's; none where they are in the journal already.
+    pub records: Option<UnwrittenRecords>,
+}
+
+/// How far a data key has been used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reused {
+    /// Charged so far, this draw included.
+    pub used: DeclaredUse,
+    /// Allowed in all.
+    pub limit: DeclaredUse,
+}
+
+/// Something that KMS makes and the cache may keep.
+#[async_trait]
+trait Mint: Uses + Send + Sync + Sized + 'static {
+    type Request: Send + Sync + 'static;
+
+    /// Whether draws are charged: a data key encrypts, a decrypted ciphertext is only looked at again.
+    const IS_CHARGED: bool;
+
+    fn pool(inner: &Inner) -> &Pool<Self>;
+
+    fn partition(owner: Owner<'_>, action: Action, request: &Self::Request) -> Partition;
+
+    /// Whether a request may be answered by a kept key at all.
+    fn may_reuse(request: &Self::Request) -> bool;
+
+    fn key(request: &Self::Request) -> Option<&KeyId>;
+
+    async fn mint(
+        kms: &RecordedKms,
+        permit: Permit,
+        request: Arc<Self::Request>,
+        until: Instant,
+    ) -> Recorded<Self>;
+}
+
+impl Cache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(rules: Rules, kms: RecordedKms, clock: Arc<dyn Clock>) -> Self {
+        let max_entries = rules.max_entries;
+        Self(Arc::new(Inner {
+            rules,
+            kms,
+            clock,
+            data_keys: Pool::new(max_entries),
+            encrypted_data_keys: Pool::new(max_entries),
+            decrypted: Pool::new(max_entries),
+            counts: Counts::default(),
+        }))
+    }
+
+    /// A data key.
+    pub async fn data_key(
+        &self,
+        permit: Permit,
+        principal: &Principal,
+        request: Arc<DataKeyRequest>,
+        wish: Wish,
+    ) -> Drawn<DataKey> {
+        self.draw(permit, principal, request, wish).await
+    }
+
+    /// A data key in encrypted form only.
+    pub async fn encrypted_data_key(
+        &self,
+        permit: Permit,
+        principal: &Principal,
+        request: Arc<DataKeyRequest>,
+        wish: Wish,
+    ) -> Drawn<EncryptedDataKey> {
+        self.draw(permit, principal, request, wish).await
+    }
+
+    /// A decrypt.
+    pub async fn decrypt(
+        &self,
+        permit: Permit,
+        principal: &Principal,
+        request: Arc<DecryptRequest>,
+        wish: Wish,
+    ) -> Drawn<Decrypted> {
+        self.draw(permit, principal, request, wish).await
+    }
+
+    async fn draw<T: Mint>(
+        &self,
+        permit: Permit,
+        principal: &Principal,
+        request: Arc<T::Request>,
+        wish: Wish,
+    ) -> Drawn<T> {
+        let rule = self.0.rules.of(principal, T::key(&request));
+        let mut bounds = rule.bounds.tightened(&wish.reuse);
+        if !T::IS_CHARGED {
+            bounds = Bounds { max_age: bounds.max_age, ..UNBOUNDED };
+        }
+        let fits = bounds.charge(UNUSED, wish.declared).is_some();
+        if !rule.enabled || wish.reuse.fresh || !fits || !T::may_reuse(&request) {
+            return self.call_kms(permit, request, wish).await;
+        }
+        match self.draw_kept(&permit, principal, &request, &rule, bounds, wish).await {
+            Some(drawn) => drawn,
+            // Its slot went out of use meanwhile: the cache is full of others.
+            None => self.call_kms(permit, request, wish).await,
+        }
+    }
+
+    /// A draw from the partition's slot; `None` if that goes out of use.
+    async fn draw_kept<T: Mint>(
+        &self,
+        permit: &Permit,
+        principal: &Principal,
+        request: &Arc<T::Request>,
+        rule: &Rule,
+        bounds: Bounds,
+        wish: Wish,
+    ) -> Option<Drawn<T>> {
+        let owner = rule.partition.as_deref().map_or(Owner::Principal(principal.as_str()), Owner::Shared);
+        let partition = T::partition(owner, permit.action(), request);
+        let entry = T::pool(&self.0).entry(partition, rule, owner, T::key(request));
+        let now = Moment::now(&*self.0.clock);
+        let demand = Demand { permit: permit.again(), declared: wish.declared, bounds };
+        let step = entry.slot().draw(&now, demand);
+        let (wait, call) = match step {
+            Step::Retired => return None,
+            Step::Drawn(draw, refresh) => {
+                if let Some(permit) = refresh {
+                    self.spawn_mint(permit, entry, Arc::clone(request));
+                }
+                self.0.counts.hits.fetch_add(1, Ordering::Relaxed);
+                return Some(Drawn::of(draw, bounds, T::IS_CHARGED));
+            }
+            Step::Wait(wait, call) => (wait, call),
+        };
+        if let Some(permit) = call {
+            self.spawn_mint(permit, entry, Arc::clone(request));
+        }
+        self.0.counts.misses.fetch_add(1, Ordering::Relaxed);
+        let remaining = wish.until.saturating_duration_since(now.instant);
+        match tokio::time::timeout(remaining, wait).await {
+            Ok(Ok(Ok(draw))) => Some(Drawn::of(draw, bounds, T::IS_CHARGED)),
+            Ok(Ok(Err(Failure::Error(error)))) => Some(Drawn::failed(error)),
+            Ok(Ok(Err(Failure::Retired))) => None,
+            // The task that makes the call ends by panic only.
+            Ok(Err(_)) => Some(Drawn::failed(BrokerError::Bug)),
+            Err(_) => Some(Drawn::failed(BrokerError::DeadlineExceeded)),
+        }
+    }
+
+    /// A key that is handed out once and not kept.
+    async fn call_kms<T: Mint>(&self, permit: Permit, request: Arc<T::Request>, wish: Wish) -> Drawn<T> {
+        let minted = T::mint(&self.0.kms, permit, Arc::clone(&request), wish.until).await;
+        if let Err(BrokerError::Kms(error)) = &minted.result {
+            self.heed_refusal(error, T::key(&request));
+        }
+        // A data key that is handed out once has its use as its limit.
+        let once = Reused { used: wish.declared, limit: wish.declared };
+        Drawn { reuse: (T::IS_CHARGED && minted.result.is_ok()).then_some(once), ..minted.into() }
+    }
+
+    /// Calls KMS for a slot in a task of its own, and again while somebody is left waiting.
+    fn spawn_mint<T: Mint>(&self, permit: Permit, entry: Arc<Entry<T>>, request: Arc<T::Request>) {
+        let cache = self.clone();
+        self.0.kms.tasks().spawn(async move {
+            let mut next = Some(permit);
+            while let Some(permit) = next {
+                next = cache.mint_once(permit, &entry, Arc::clone(&request)).await;
+            }
+        });
+    }
+
+    async fn mint_once<T: Mint>(
+        &self,
+        permit: Permit,
+        entry: &Entry<T>,
+        request: Arc<T::Request>,
+    ) -> Option<Permit> {
+        let inner = &*self.0;
+        let epoch = entry.slot().epoch();
+        let asked = Moment::now(&*inner.clock);
+        let until = asked.instant + inner.rules.kms_deadline;
+        let Recorded { result, source, records } =
+            T::mint(&inner.kms, permit, Arc::clone(&request), until).await;
+        // Every reply that this key will be in must find its KMS record in the journal.
+        let committed = records.commit().await;
+        let result = match (result, source, committed) {
+            (Ok(value), Some(source), Ok(())) => Ok(Minted { value: Arc::new(value), source, asked }),
+            (Ok(_), _, Err(_)) => Err(BrokerError::JournalUnavailable),
+            (Ok(_), None, Ok(())) => Err(BrokerError::Bug),
+            (Err(error), _, _) => Err(error),
+        };
+        let now = Moment::now(&*inner.clock);
+        match result {
+            Ok(minted) => entry.slot().minted(&now, epoch, minted),
+            Err(error) => {
+                let for_good = match &error {
+                    BrokerError::Kms(kms) => {
+                        self.heed_refusal(kms, T::key(&request));
+                        !matches!(kms.kind, KmsErrorKind::Throttled | KmsErrorKind::Unavailable)
+                    }
+                    _ => false,
+                };
+                let not_before =
+                    Moment { instant: now.instant + REFRESH_PAUSE, wall: now.wall + REFRESH_PAUSE };
+                entry.slot().failed(not_before, &error, for_good)
+            }
+        }
+    }
+
+    /// KMS has refused a key: nothing that was made with it is handed out again.
+    pub fn heed_refusal(&self, error: &KmsError, asked: Option<&KeyId>) {
+        use KmsErrorKind::{AccessDenied, Disabled, InvalidState, NotFound};
+        if !matches!(error.kind, AccessDenied | Disabled | InvalidState | NotFound) {
+            return;
+        }
+        let named = error.message.as_deref().and_then(KeyArn::find_in);
+        let evicted = self.evict(&|entry| match (&named, asked) {
+            (Some(arn), _) if entry.arn == Some(arn) => true,
+            (_, Some(key)) => {
+                entry.key == Some(key) || entry.arn.is_some_and(|arn| arn.as_str() == key.as_str())
+            }
+            _ => false,
+        });
+        if evicted > 0 {
+            tracing::warn!(error = error.code, evicted, "KMS refuses a key: its data keys are dropped");
+        }
+    }
+
+    /// Drops every kept key that `chosen` says, and what calls to KMS under way will bring for them. Returns how many
+    /// keys were dropped.
+    pub fn evict(&self, chosen: &dyn Fn(&Listed<'_>) -> bool) -> usize {
+        let inner = &*self.0;
+        let evicted = inner.data_keys.evict(chosen)
+            + inner.encrypted_data_keys.evict(chosen)
+            + inner.decrypted.evict(chosen);
+        inner.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
+        evicted
+    }
+
+    /// Shows every kept key to `show`.
+    pub fn list(&self, show: &mut dyn FnMut(&Listed<'_>)) {
+        let inner = &*self.0;
+        inner.data_keys.list(show);
+        inner.encrypted_data_keys.list(show);
+        inner.decrypted.list(show);
+    }
+
+    /// Drops keys that are past their age, so that they do not stay in memory, until the cache itself is dropped.
+    pub async fn sweep(self, every: Duration) {
+        let inner = Arc::downgrade(&self.0);
+        drop(self);
+        loop {
+            tokio::time::sleep(every).await;
+            let Some(inner) = inner.upgrade() else { return };
+            let now = Moment::now(&*inner.clock);
+            inner.data_keys.sweep(&now);
+            inner.encrypted_data_keys.sweep(&now);
+            inner.decrypted.sweep(&now);
+        }
+    }
+}
+
+/// What a caller wants of a draw, beside the key.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// What the key will encrypt.
+    pub declared: DeclaredUse,
+    /// Tighter bounds.
+    pub reuse: Reuse,
+    /// When the caller stops waiting.
+    pub until: Instant,
+}
+
+/// A kept key, without its secrets.
+pub struct Listed<'a> {
+    /// Whose it is: a principal, or a shared partition.
+    pub owner: &'a str,
+    /// The KMS key as the caller wrote it.
+    pub key: Option<&'a KeyId>,
+    /// The KMS key's ARN, where a key is kept.
+    pub arn: Option<&'a KeyArn>,
+    /// The call to KMS behind it.
+    pub source: Option<&'a Source>,
+    /// How far it is used.
+    pub used: DeclaredUse,
+    /// How far it may be.
+    pub bounds: Bounds,
+}
+
+impl<T> From<Recorded<T>> for Drawn<T> {
+    fn from(recorded: Recorded<T>) -> Self {
+        let Recorded { result, source, records } = recorded;
+        Self {
+            result: result.map(Arc::new),
+            source,
+            called_kms: true,
+            reuse: None,
+            expires_at: None,
+            records: Some(records),
+        }
+    }
+}
+
+impl<T> Drawn<T> {
+    fn of(draw: Draw<T>, bounds: Bounds, is_charged: bool) -> Self {
+        let limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
+        Self {
+            result: Ok(draw.value),
+            source: Some(draw.source),
+            called_kms: draw.called_kms,
+            reuse: is_charged.then_some(Reused { used: draw.used, limit }),
+            expires_at: Some(draw.asked.wall + bounds.max_age),
+            records: None,
+        }
+    }
+
+    fn failed(error: BrokerError) -> Self {
+        Self {
+            result: Err(error),
+            source: None,
+            called_kms: true,
+            reuse: None,
+            expires_at: None,
+            records: None,
+        }
+    }
+}
+
+/// The slots of one kind of key.
+struct Pool<T>(moka::sync::Cache<Partition, Arc<Entry<T>>>);
+
+struct Entry<T> {
+    owner: String,
+    key: Option<KeyId>,
+    slot: Mutex<Slot<T>>,
+}
+
+impl<T: Mint> Pool<T> {
+    fn new(max_entries: u64) -> Self {
+        // moka bounds the number; age is ours to keep. Least recently used, so that a newcomer is always let in.
+        let retire = |_: Arc<Partition>, entry: Arc<Entry<T>>, _| {
+            entry.slot().retire();
+        };
+        let cache = moka::sync::Cache::builder()
+            .max_capacity(max_entries)
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .eviction_listener(retire)
+            .build();
+        Self(cache)
+    }
+
+    fn entry(
+        &self,
+        partition: Partition,
+        rule: &Rule,
+        owner: Owner<'_>,
+        key: Option<&KeyId>,
+    ) -> Arc<Entry<T>> {
+        let bounds =
+            if T::IS_CHARGED { rule.bounds } else { Bounds { max_age: rule.bounds.max_age, ..UNBOUNDED } };
+        self.0.get_with(partition, || {
+            Arc::new(Entry {
+                owner: owner.name().to_owned(),
+                key: key.cloned(),
+                slot: Mutex::new(Slot::new(bounds, rule.refresh_at)),
+            })
+        })
+    }
+
+    fn evict(&self, chosen: &dyn Fn(&Listed<'_>) -> bool) -> usize {
+        let mut evicted = 0;
+        for (_, entry) in &self.0 {
+            let mut slot = entry.slot();
+            if chosen(&entry.listed(&slot)) {
+                evicted += slot.evict();
+            }
+        }
+        evicted
+    }
+
+    fn list(&self, show: &mut dyn FnMut(&Listed<'_>)) {
+        for (_, entry) in &self.0 {
+            let slot = entry.slot();
+            if slot.peek().is_some() {
+                show(&entry.listed(&slot));
+            }
+        }
+    }
+
+    fn sweep(&self, now: &Moment) {
+        for (partition, entry) in &self.0 {
+            if entry.slot().sweep(now) {
+                // Only this very entry: another may have taken its place.
+                self.0.entry(*partition).and_compute_with(|found| match found {
+                    Some(found) if Arc::ptr_eq(found.value(), &entry) => Op::Remove,
+                    _ => Op::Nop,
+                });
+            }
+        }
+        self.0.run_pending_tasks();
+    }
+}
+
+impl<T: Uses> Entry<T> {
+    fn slot(&self) -> MutexGuard<'_, Slot<T>> {
+        // A panic in the state machine is a defect; what it holds is still within its bounds.
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listed<'a>(&'a self, slot: &'a Slot<T>) -> Listed<'a> {
+        let kept = slot.peek();
+        Listed {
+            owner: &self.owner,
+            key: self.key.as_ref(),
+            arn: kept.and_then(|(minted, _)| minted.value.used_key()).map(|(arn, _)| arn),
+            source: kept.map(|(minted, _)| &minted.source),
+            used: kept.map_or(UNUSED, |(_, used)| used),
+            bounds: *slot.bounds(),
+        }
+    }
+}
+
+#[async_trait]
+impl Mint for DataKey {
+    type Request = DataKeyRequest;
+    const IS_CHARGED: bool = true;
+
+    fn pool(inner: &Inner) -> &Pool<Self> {
+        &inner.data_keys
+    }
+
+    fn partition(owner: Owner<'_>, action: Action, request: &DataKeyRequest) -> Partition {
+        Partition::of(owner, action, &Subject::DataKey(&request.key, request.length), &request.context)
+    }
+
+    fn may_reuse(request: &DataKeyRequest) -> bool {
+        request.grant_tokens.as_slice().is_empty()
+    }
+
+    fn key(request: &DataKeyRequest) -> Option<&KeyId> {
+        Some(&request.key)
+    }
+
+    async fn mint(
+        kms: &RecordedKms,
+        permit: Permit,
+        request: Arc<DataKeyRequest>,
+        until: Instant,
+    ) -> Recorded<Self> {
+        kms.generate_data_key(permit, request, until).await
+    }
+}
+
+#[async_trait]
+impl Mint for EncryptedDataKey {
+    type Request = DataKeyRequest;
+    const IS_CHARGED: bool = true;
+
+    fn pool(inner: &Inner) -> &Pool<Self> {
+        &inner.encrypted_data_keys
+    }
+
+    fn partition(owner: Owner<'_>, action: Action, request: &DataKeyRequest) -> Partition {
+        DataKey::partition(owner, action, request)
+    }
+
+    fn may_reuse(request: &DataKeyRequest) -> bool {
+        DataKey::may_reuse(request)
+    }
+
+    fn key(request: &DataKeyRequest) -> Option<&KeyId> {
+        Some(&request.key)
+    }
+
+    async fn mint(
+        kms: &RecordedKms,
+        permit: Permit,
+        request: Arc<DataKeyRequest>,
+        until: Instant,
+    ) -> Recorded<Self> {
+        kms.generate_data_key_without_plaintext(permit, request, until).await
+    }
+}
+
+#[async_trait]
+impl Mint for Decrypted {
+    type Request = DecryptRequest;
+    const IS_CHARGED: bool = false;
+
+    fn pool(inner: &Inner) -> &Pool<Self> {
+        &inner.decrypted
+    }
+
+    fn partition(owner: Owner<'_>, action: Action, request: &DecryptRequest) -> Partition {
+        let subject = Subject::Decrypt(request.ciphertext.as_bytes(), request.key.as_ref());
+        Partition::of(owner, action, &subject, &request.context)
+    }
+
+    fn may_reuse(request: &DecryptRequest) -> bool {
+        request.grant_tokens.as_slice().is_empty()
+    }
+
+    fn key(request: &DecryptRequest) -> Option<&KeyId> {
+        request.key.as_ref()
+    }
+
+    async fn mint(
+        kms: &RecordedKms,
+        permit: Permit,
+        request: Arc<DecryptRequest>,
+        until: Instant,
+    ) -> Recorded<Self> {
+        kms.decrypt(permit, request, until).await
+    }
+}

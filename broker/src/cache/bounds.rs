@@ -1,0 +1,83 @@
+//! How far a data key may be reused.
+
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use crate::audit::record::DeclaredUse;
+use crate::clock::Clock;
+
+/// The three bounds of one data key. None is ever crossed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Since KMS was asked for it.
+    pub max_age: Duration,
+    /// Messages in total, over all draws.
+    pub max_messages: u64,
+    /// Declared bytes in total, over all draws.
+    pub max_bytes: u64,
+}
+
+/// What a caller asks beyond the configured bounds: tighter ones for its own draw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reuse {
+    /// The data key may be at most this old.
+    pub max_age: Option<Duration>,
+    /// The data key may serve at most this many messages in all.
+    pub max_messages: Option<u64>,
+    /// The data key may serve at most this many declared bytes in all.
+    pub max_bytes: Option<u64>,
+    /// A data key that nobody else has had, and that nobody else will get.
+    pub fresh: bool,
+}
+
+impl Bounds {
+    /// The tighter of the two, bound by bound.
+    #[must_use]
+    pub fn tightened(self, reuse: &Reuse) -> Self {
+        Self {
+            max_age: reuse.max_age.map_or(self.max_age, |age| age.min(self.max_age)),
+            max_messages: reuse.max_messages.map_or(self.max_messages, |n| n.min(self.max_messages)),
+            max_bytes: reuse.max_bytes.map_or(self.max_bytes, |n| n.min(self.max_bytes)),
+        }
+    }
+
+    /// What `used` becomes with one more draw, if that crosses no bound.
+    #[must_use]
+    pub fn charge(&self, used: DeclaredUse, more: DeclaredUse) -> Option<DeclaredUse> {
+        let messages = used.messages.checked_add(more.messages).filter(|n| *n <= self.max_messages)?;
+        let bytes = used.bytes.checked_add(more.bytes).filter(|n| *n <= self.max_bytes)?;
+        Some(DeclaredUse { messages, bytes })
+    }
+}
+
+/// A moment on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Never goes back, but may stand still while the machine is suspended.
+    pub instant: Instant,
+    /// May jump, but goes on while the machine is suspended.
+    pub wall: OffsetDateTime,
+}
+
+impl Moment {
+    /// Now.
+    #[must_use]
+    pub fn now(clock: &dyn Clock) -> Self {
+        Self { instant: clock.instant(), wall: clock.now() }
+    }
+
+    /// The time since `earlier`: the longer of what the two clocks say, so that neither a suspended machine nor a clock
+    /// set back makes a data key younger.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Duration {
+        let wall = Duration::try_from(self.wall - earlier.wall).unwrap_or_default();
+        self.instant.saturating_duration_since(earlier.instant).max(wall)
+    }
+}
+
+/// Nothing but what a type can hold.
+pub(super) const UNBOUNDED: Bounds =
+    Bounds { max_age: Duration::MAX, max_messages: u64::MAX, max_bytes: u64::MAX };
+/// Nothing used yet.
+pub(super) const UNUSED: DeclaredUse = DeclaredUse { messages: 0, bytes: 0 };
