@@ -240,9 +240,9 @@ fn reflection() -> (Standard, Standard) {
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    const DECODES: &str = "the descriptors of this build decode";
-    let v1 = BoxCloneSyncService::new(builder().build_v1().expect(DECODES));
-    let v1alpha = BoxCloneSyncService::new(builder().build_v1alpha().expect(DECODES));
+    let decodes = "the descriptors of this build decode";
+    let v1 = BoxCloneSyncService::new(builder().build_v1().expect(decodes));
+    let v1alpha = BoxCloneSyncService::new(builder().build_v1alpha().expect(decodes));
     (v1, v1alpha)
 }
 

@@ -165,7 +165,7 @@ impl Cache {
         if !rule.enabled || wish.reuse.fresh || !fits || !T::may_reuse(&request) {
             return self.call_kms(permit, request, wish).await;
         }
-        match self.draw_kept(&permit, principal, &request, &rule, bounds, wish).await {
+        match self.draw_kept(&permit, principal, &request, rule, bounds, wish).await {
             Some(drawn) => drawn,
             // Its slot went out of use meanwhile: the cache is full of others.
             None => self.call_kms(permit, request, wish).await,
