@@ -34,8 +34,14 @@ impl Emulator {
     }
 }
 
-/// What every call asks for: a data key, bound to a context of two pairs.
+/// A data key that nobody else has had: every call is asked of KMS.
 pub(crate) fn request() -> pb::GenerateDataKeyRequest {
+    let reuse = pb::Reuse { fresh: true, ..Default::default() };
+    pb::GenerateDataKeyRequest { reuse: Some(reuse), ..cached_request() }
+}
+
+/// A data key bound to a context of two pairs, which may be one that the broker has.
+pub(crate) fn cached_request() -> pb::GenerateDataKeyRequest {
     pb::GenerateDataKeyRequest {
         key_id: KEY.into(),
         length: Some(pb::generate_data_key_request::Length::KeySpec(pb::KeySpec::Aes256.into())),

@@ -54,25 +54,25 @@ impl Sample {
 }
 
 pub(crate) async fn run<T: Target>(target: &T, in_flight: usize, until: Until) -> Sample {
-    let began = now();
-    let end = began + until.time;
+    let start = now();
+    let end = start + until.time;
     let begun = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..in_flight {
         workers.spawn(work(target.clone(), Arc::clone(&begun), until.calls, end));
     }
     let latencies = workers.join_all().await.concat();
-    Sample { latencies, elapsed: began.elapsed() }
+    Sample { latencies, elapsed: start.elapsed() }
 }
 
 async fn work<T: Target>(mut target: T, begun: Arc<AtomicU64>, calls: u64, end: Instant) -> Vec<Duration> {
     let mut latencies = Vec::new();
-    let mut began = now();
-    while began < end && begun.fetch_add(1, Ordering::Relaxed) < calls {
+    let mut start = now();
+    while start < end && begun.fetch_add(1, Ordering::Relaxed) < calls {
         target.call().await;
         let ended = now();
-        latencies.push(ended - began);
-        began = ended;
+        latencies.push(ended - start);
+        start = ended;
     }
     latencies
 }

@@ -24,7 +24,7 @@ impl Process {
         &mut self.0
     }
 
-    /// proc_pid_status(5).
+    /// As in `/proc/PID/status`.
     pub(crate) fn memory(&self) -> Result<Memory, Failure> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let kilobytes = |name: &str| -> Result<u64, Failure> {
@@ -79,7 +79,7 @@ impl Times {
 }
 
 impl Cpu {
-    /// proc_pid_stat(5), of every thread. `self` is a pid too.
+    /// As in `/proc/PID/stat`, of every thread. `self` is a pid too.
     pub(crate) fn of(pid: &str) -> Result<Self, Failure> {
         let mut threads = BTreeMap::<String, Times>::new();
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -99,7 +99,9 @@ impl Cpu {
 
     pub(crate) fn total(&self) -> Times {
         let mut total = Times::default();
-        self.0.values().for_each(|times| total.add(*times));
+        for times in self.0.values() {
+            total.add(*times);
+        }
         total
     }
 

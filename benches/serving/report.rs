@@ -66,7 +66,8 @@ impl Report {
 
     fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Amount { rounds, round, .. } = self.amount;
-        writeln!(f, "## GenerateDataKey, every call asked of KMS\n")?;
+        writeln!(f, "## GenerateDataKey\n")?;
+        writeln!(f, "Every call is asked of KMS, but for those \"from the cache\".")?;
         writeln!(
             f,
             "One connection; {rounds} rounds of {} ms each, in turns. Latencies in µs.",

@@ -7,7 +7,7 @@ use key_broker_proto::v1::GenerateDataKeyResponse;
 
 use crate::broker::{Broker, Setup};
 use crate::echo::Echo;
-use crate::kms::{Emulator, Sdk};
+use crate::kms::{self, Emulator, Sdk};
 use crate::load::{Grpc, Target, Until, run};
 use crate::process::{Cpu, Process};
 use crate::programs::Programs;
@@ -18,7 +18,7 @@ pub(crate) struct Targets<'a> {
     emulator: &'a Emulator,
     sdk: Sdk,
     echoes: Vec<(Echo, Grpc, String)>,
-    brokers: Vec<(Broker, Grpc, String)>,
+    brokers: Vec<(Broker, Grpc, usize, &'static str)>,
 }
 
 /// The measurements, by the number of calls in flight, in the order of [`IN_FLIGHT`].
@@ -53,7 +53,7 @@ impl<'a> Targets<'a> {
             for commit in ["fsync", "write"] {
                 let broker = Broker::start(programs, emulator, Setup { commit, worker_threads }).await?;
                 let target = broker.target().await?;
-                targets.brokers.push((broker, target, name(&format!("broker, `{commit}`"), worker_threads)));
+                targets.brokers.push((broker, target, worker_threads, commit));
             }
         }
         Ok(targets)
@@ -69,10 +69,14 @@ impl<'a> Targets<'a> {
                 if round == 0 {
                     measured = row;
                 } else {
-                    measured.iter_mut().zip(row).for_each(|(all, more)| all.add(more));
+                    for (all, more) in measured.iter_mut().zip(row) {
+                        all.add(more);
+                    }
                 }
             }
-            measured.iter_mut().for_each(|measured| measured.latencies.sort_unstable());
+            for target in &mut measured {
+                target.latencies.sort_unstable();
+            }
             all.push((in_flight, measured));
         }
         Ok(Throughput(all))
@@ -84,8 +88,13 @@ impl<'a> Targets<'a> {
         for (echo, target, name) in &self.echoes {
             row.push(self.once(name, target, Some(&echo.process), in_flight, amount).await?);
         }
-        for (broker, target, name) in &self.brokers {
-            row.push(self.once(name, target, Some(&broker.process), in_flight, amount).await?);
+        for (kind, request) in [("broker", kms::request()), ("broker, from the cache", kms::cached_request())]
+        {
+            for (broker, target, threads, commit) in &self.brokers {
+                let target = Grpc { request: request.clone(), ..target.clone() };
+                let name = name(&format!("{kind}, `{commit}`"), *threads);
+                row.push(self.once(&name, &target, Some(&broker.process), in_flight, amount).await?);
+            }
         }
         row.push(self.once(SDK, &self.sdk, None, in_flight, amount).await?);
         Ok(row)

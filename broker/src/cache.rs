@@ -312,18 +312,29 @@ impl Cache {
         inner.decrypted.list(show);
     }
 
-    /// Drops keys that are past their age, so that they do not stay in memory, until the cache itself is dropped.
+    /// Drops keys that are past their age.
+    pub fn sweep_now(&self) {
+        self.0.sweep();
+    }
+
+    /// Drops keys that are past their age again and again, so that they do not stay in memory, until the cache itself is dropped.
     pub async fn sweep(self, every: Duration) {
         let inner = Arc::downgrade(&self.0);
         drop(self);
         loop {
             tokio::time::sleep(every).await;
             let Some(inner) = inner.upgrade() else { return };
-            let now = Moment::now(&*inner.clock);
-            inner.data_keys.sweep(&now);
-            inner.encrypted_data_keys.sweep(&now);
-            inner.decrypted.sweep(&now);
+            inner.sweep();
         }
+    }
+}
+
+impl Inner {
+    fn sweep(&self) {
+        let now = Moment::now(&*self.clock);
+        self.data_keys.sweep(&now);
+        self.encrypted_data_keys.sweep(&now);
+        self.decrypted.sweep(&now);
     }
 }
 

@@ -44,6 +44,38 @@ impl GenerateDataKey {
         self
     }
 
+    /// The data key may be at most this old; never older than configured. Zero is as configured.
+    #[must_use]
+    pub fn max_age_seconds(mut self, seconds: u32) -> Self {
+        self.reuse().max_age_seconds = seconds;
+        self
+    }
+
+    /// The data key may serve at most this many messages in all; never more than configured. Zero is as configured.
+    #[must_use]
+    pub fn max_messages(mut self, messages: u64) -> Self {
+        self.reuse().max_messages = messages;
+        self
+    }
+
+    /// The data key may serve at most this many declared bytes in all; never more than configured. Zero is as configured.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.reuse().max_bytes = bytes;
+        self
+    }
+
+    /// A data key that nobody else has had, and that nobody else will get.
+    #[must_use]
+    pub fn fresh(mut self) -> Self {
+        self.reuse().fresh = true;
+        self
+    }
+
+    fn reuse(&mut self) -> &mut pb::Reuse {
+        self.0.reuse.get_or_insert_default()
+    }
+
     fn of(key_id: impl Into<String>, length: pb::generate_data_key_request::Length) -> Self {
         Self(pb::GenerateDataKeyRequest {
             key_id: key_id.into(),

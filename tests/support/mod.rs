@@ -160,9 +160,14 @@ impl TestBroker {
 
     /// Drains, and returns the records that are left behind.
     pub async fn stop(self) -> Records {
+        self.stop_and_count("").await.0
+    }
+
+    /// The same, with the number of calls of an operation that reached KMS until then.
+    pub async fn stop_and_count(self, operation: &str) -> (Records, u64) {
         self.drain.cancel();
         self.serving.await.expect("the broker does not panic");
-        Records::read(&self.journal_dir)
+        (Records::read(&self.journal_dir), self.emulator.call_count(operation))
     }
 
     pub fn records(&self) -> Records {

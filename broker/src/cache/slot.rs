@@ -291,3 +291,6 @@ fn reached(used: u64, limit: u64, share: f64) -> bool {
 
 /// After a refresh that failed in the background, callers go on with the key at hand.
 pub(super) const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
