@@ -1,12 +1,15 @@
 //! Proves: the five calls work end to end (client, unix socket, broker, AWS SDK, KMS), every refusal has the code and
 //! reason of the contract's table, and each leaves the records that it should.
 
+#[path = "peers/mod.rs"]
+mod peers;
 mod support;
 
 use std::time::Duration;
 
 use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
 use kms_emulator::{Effect, Fault, KeySpec};
+use peers::check_records;
 use support::{Setup, TestBroker, id};
 use tonic::Code;
 
@@ -117,6 +120,7 @@ async fn refusals_have_the_code_reason_and_record_of_the_table() {
     let mut cases = kms_says_no(&broker, &client).await;
     cases.extend(the_broker_says_no(&client).await);
     cases.extend(kms_fails(&broker, &client).await);
+    check_records(&broker.journal_dir());
     let records = broker.stop().await;
     for case in cases {
         let Case { name, error, code, reason, outcome, error_code, from_kms, retries } = case;

@@ -1,6 +1,8 @@
 //! Proves: a call that ends before its time (deadline, caller gone, panic, a full broker) leaves one activity record that
 //! says so, and what KMS answered meanwhile is recorded too.
 
+#[path = "peers/mod.rs"]
+mod peers;
 mod support;
 
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use key_broker::secret::Plaintext;
 use key_broker_client::{Error, GenerateDataKey};
 use key_broker_proto::v1 as pb;
 use kms_emulator::Fault;
+use peers::check_records;
 use support::{Setup, TestBroker, eventually, id};
 use tonic::{Code, Request};
 
@@ -100,6 +103,7 @@ async fn a_panic_is_an_internal_error_with_fixed_text_and_a_record() {
     assert!(!error.message().contains("SECRET"), "{error}");
     let error = client.describe_key("alias/dev").await.expect_err("panics");
     assert_eq!(error.reason(), Some("INTERNAL"), "the broker lives on");
+    check_records(&broker.journal_dir());
     let records = broker.stop().await;
     assert_eq!(records.activity_of(id(&error))["errorCode"], "InternalFailure");
     assert_eq!(records.outcomes()["Failed"], 2);
@@ -130,6 +134,7 @@ async fn calls_above_the_limit_are_throttled_with_a_delay() {
         }
     }
     assert_eq!((answered, throttled), (2, 4));
+    check_records(&broker.journal_dir());
     let outcomes = broker.stop().await.outcomes();
     assert_eq!((outcomes["Allowed"], outcomes["Throttled"]), (2, 4));
 }

@@ -1,6 +1,8 @@
 //! Proves: a request that is not one (not protobuf, too large, compressed, empty, of no known method) is refused with the
 //! contract's code and reason, leaves a record where it names an action, and the broker serves on.
 
+#[path = "peers/mod.rs"]
+mod peers;
 mod support;
 
 use std::convert::Infallible;
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body::{Body, Frame};
 use key_broker_client::Error;
+use peers::check_records;
 use support::TestBroker;
 use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
@@ -98,6 +101,7 @@ async fn what_is_no_request_is_rejected_and_recorded() {
         assert_eq!(record["eventName"], "Decrypt");
     }
     assert_eq!(broker.emulator.call_count("Decrypt"), 0);
+    check_records(&broker.journal_dir());
     broker.client().await.generate_random(8).await.expect("the broker serves on");
 }
 

@@ -1,6 +1,8 @@
 //! Proves: data keys are reused within their bounds and no further, through real sockets, the AWS SDK and the emulator's
 //! call log, and the records tell it.
 
+#[path = "peers/mod.rs"]
+mod peers;
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
@@ -21,6 +23,7 @@ use key_broker::kms::recorded::{RecordedKms, Recorder};
 use key_broker::policy::{Permit, Policy};
 use key_broker_client::{Decrypt, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
+use peers::check_records;
 use support::{Records, Setup, TestBroker, reuse, rule};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
@@ -361,6 +364,7 @@ async fn under_real_load_the_records_show_no_bound_crossed() {
         caller.await.expect("no panic");
     }
     let broker = Arc::into_inner(broker).expect("the callers are gone");
+    check_records(&broker.journal_dir());
     let (records, calls) = broker.stop_and_count("GenerateDataKey").await;
     assert_eq!(records.kms.len() as u64, calls, "every answer of KMS is recorded");
     let keys = charged_by_key(&records);

@@ -1,0 +1,68 @@
+//! Proves: the README's examples work as pasted, and its configuration and policy are ones that `serve` takes.
+
+#[path = "peers/mod.rs"]
+mod peers;
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use key_broker::config::Config;
+use peers::{Peers, plain, printed, root};
+use support::Records;
+use support::process::Process;
+use tempfile::TempDir;
+
+/// A directory like a clone in which `cargo run -- dev` runs.
+fn clone_with_dev() -> (TempDir, Process) {
+    let clone = tempfile::tempdir().expect("a directory");
+    std::os::unix::fs::symlink(root().join("proto"), clone.path().join("proto")).expect("a link");
+    let dir = clone.path().join(".key-broker-dev");
+    fs::create_dir(&dir).expect("a directory");
+    let dev = Process::dev(&dir);
+    (clone, dev)
+}
+
+/// The README's first block in `language`.
+fn block(language: &str) -> String {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    let start = format!("```{language}\n");
+    let (_, rest) = readme.split_once(&start).expect("the block");
+    rest.split_once("```").expect("its end").0.to_owned()
+}
+
+fn run_example(command: &mut Command, file: &str, language: &str, clone: &Path) {
+    fs::write(clone.join(file), block(language)).expect("pastes");
+    let said = printed(command.arg(file).current_dir(clone));
+    assert_eq!(said.trim(), "hello");
+    let records = Records::read(&clone.join(".key-broker-dev/journal"));
+    let actions: Vec<_> = records.activity.iter().map(|record| record["eventName"].as_str()).collect();
+    assert_eq!(actions, [Some("GenerateDataKey"), Some("Decrypt")]);
+}
+
+#[test]
+fn python_example() {
+    let Some(peers) = Peers::install(&["python"]) else { return };
+    let (clone, _dev) = clone_with_dev();
+    run_example(&mut peers.command("python/bin/python"), "example.py", "python", clone.path());
+}
+
+#[test]
+fn node_example() {
+    let Some(peers) = Peers::install(&["node"]) else { return };
+    let (clone, _dev) = clone_with_dev();
+    let mut node = plain("node");
+    node.env("NODE_PATH", peers.path("node/node_modules"));
+    run_example(&mut node, "example.js", "js", clone.path());
+}
+
+#[test]
+fn configuration_and_policy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("policy.cedar"), block("cedar")).expect("writes");
+    // This machine may have no group "app".
+    let text = block("toml").replace("\"app\"", "0");
+    let config = Config::parse(&text, &dir.path().join("key-broker.toml")).map_err(|error| error.to_string());
+    assert_eq!(config.expect("serve takes it").policy.len(), 1);
+}
