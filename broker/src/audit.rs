@@ -244,7 +244,7 @@ impl Notes {
 
     /// The requestID of KMS's answer, if there is one.
     #[must_use]
-    pub fn kms_request_id(&self) -> Option<String> {
+    pub fn kms_request_id(&self) -> Option<Arc<str>> {
         self.lock().data_key.as_ref()?.kms_request_id.clone()
     }
 

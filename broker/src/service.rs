@@ -172,13 +172,13 @@ impl Call {
     fn answered<T: Uses>(&self, drawn: Drawn<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
         let Drawn { result, source, called_kms, reuse, expires_at, records } = drawn;
         let refused = match &result {
-            Err(BrokerError::Kms(error)) => error.request_id.clone(),
+            Err(BrokerError::Kms(error)) => error.request_id.as_deref().map(Arc::from),
             _ => None,
         };
         let key_arn = result.as_ref().ok().and_then(|value| value.used_key()).map(|(arn, _)| arn.clone());
         let data_key = DataKeyData {
             served_from: if called_kms { ServedFrom::Kms } else { ServedFrom::Cache },
-            kms_request_id: source.as_ref().map(|source| source.request_id.clone()).or(refused),
+            kms_request_id: source.as_ref().map(|source| Arc::clone(&source.request_id)).or(refused),
             kms_event_id: source.as_ref().map(|source| source.event_id),
             minted_at: source.as_ref().filter(|_| result.is_ok()).map(|source| source.at),
             expires_at,

@@ -4,6 +4,8 @@
 //! A **KMS record** says of a call to KMS what CloudTrail itself will say. An **activity record** says what a workload
 //! asked of the broker and how that ended. Plaintext, ciphertext and attestation documents have no field here.
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -383,7 +385,7 @@ pub struct DataKeyData {
     pub served_from: ServedFrom,
     /// The requestID of the KMS call behind the answer.
     #[serde(rename = "kmsRequestID", skip_serializing_if = "Option::is_none")]
-    pub kms_request_id: Option<String>,
+    pub kms_request_id: Option<Arc<str>>,
     /// The eventID of that call's KMS record.
     #[serde(rename = "kmsEventID", skip_serializing_if = "Option::is_none")]
     pub kms_event_id: Option<Uuid>,

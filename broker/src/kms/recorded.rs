@@ -56,8 +56,8 @@ pub struct Recorded<T> {
 /// Which answer of KMS an output came from.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// `x-amzn-RequestId`.
-    pub request_id: String,
+    /// `x-amzn-RequestId`. Shared, since every use of a kept key names it.
+    pub request_id: Arc<str>,
     /// The eventID of the KMS record.
     pub event_id: Uuid,
     /// When KMS answered.
@@ -213,7 +213,7 @@ impl Recorder {
         let mut source = None;
         for answer in answers {
             let event_id = self.write(&mut lines, action, asked, answer, used_key);
-            source = Some(Source { request_id: answer.request_id.clone(), event_id, at: answer.at });
+            source = Some(Source { request_id: answer.request_id.as_str().into(), event_id, at: answer.at });
         }
         Recorded { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
     }

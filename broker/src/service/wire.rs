@@ -234,7 +234,7 @@ fn provenance(source: &DataKeyData) -> pb::Provenance {
     };
     pb::Provenance {
         served_from: served_from.into(),
-        kms_request_id: source.kms_request_id.clone().unwrap_or_default(),
+        kms_request_id: source.kms_request_id.as_deref().unwrap_or_default().to_owned(),
         kms_event_id: source.kms_event_id.map(|id| id.to_string()).unwrap_or_default(),
         minted_at: source.minted_at.map(timestamp),
         expires_at: source.expires_at.map(timestamp),

@@ -1,0 +1,159 @@
+//! One draw of a kept data key inside the process, without gRPC and records around it: nanoseconds and allocations.
+//!
+//! `cargo bench --bench draw`
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use key_broker::audit::journal::{Durability, Journal, JournalConfig};
+use key_broker::audit::record::{Action, DeclaredUse};
+use key_broker::cache::bounds::{Bounds, Reuse};
+use key_broker::cache::rules::{Rule, Rules};
+use key_broker::cache::{Cache, Wish};
+use key_broker::clock::{Clock, SystemClock};
+use key_broker::identity::Principal;
+use key_broker::key::{DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, RandomLength};
+use key_broker::kms::caller::AwsCaller;
+use key_broker::kms::recorded::{RecordedKms, Recorder};
+use key_broker::kms::{
+    Answer, Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription,
+    Kms, KmsError, UsedKey,
+};
+use key_broker::policy::{Permit, Policy};
+use key_broker::secret::Plaintext;
+use tokio_util::task::TaskTracker;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let bench = runtime.block_on(Bench::new());
+    let mut best = Duration::MAX;
+    let mut allocations = 0;
+    for _ in 0..ROUNDS {
+        let permits = bench.permits();
+        let started = SystemClock.instant();
+        let counted = allocation_counter::measure(|| runtime.block_on(bench.draw(permits)));
+        best = best.min(started.elapsed());
+        // The vector of permits is not the draw's.
+        allocations = counted.count_total;
+    }
+    println!("one draw of a kept data key: {} ns (best of {ROUNDS} rounds)", best.as_nanos() / DRAWS as u128);
+    println!("allocations in {DRAWS} draws: {allocations}");
+}
+
+struct Bench {
+    cache: Cache,
+    policy: Policy,
+    principal: Principal,
+    request: Arc<DataKeyRequest>,
+    until: Instant,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let dir = tempfile::tempdir().expect("a directory");
+        let config =
+            JournalConfig { dir: dir.path().into(), commit: Durability::Write, wait: Duration::from_secs(5) };
+        let (journal, _thread) = Journal::open(&config).expect("a journal");
+        let caller = AwsCaller {
+            account_id: "111122223333".into(),
+            arn: "arn:aws:iam::111122223333:user/bench".into(),
+            user_id: "AIDABENCH".into(),
+            region: "us-west-2".into(),
+            source_address: "127.0.0.1".into(),
+        };
+        let recorder = Recorder { journal, caller: Arc::new(caller) };
+        let kms = RecordedKms::new(Arc::new(OneKey), recorder, Arc::clone(&clock), TaskTracker::new());
+        let bounds = Bounds { max_age: Duration::from_hours(1), max_messages: 1 << 32, max_bytes: 1 << 60 };
+        let default = Rule { enabled: true, bounds, refresh_at: Some(0.8), partition: None };
+        let rules =
+            Rules { default, rules: Vec::new(), max_entries: 10_000, kms_deadline: Duration::from_secs(10) };
+        let pairs = [("tenant", "acme"), ("purpose", "orders")];
+        let request = DataKeyRequest {
+            key: KeyId::parse("alias/dev").expect("a key id"),
+            length: DataKeyLength::Aes256,
+            context: EncryptionContext::parse(BTreeMap::from(
+                pairs.map(|(n, v)| (n.to_owned(), v.to_owned())),
+            ))
+            .expect("a context"),
+            grant_tokens: GrantTokens::default(),
+        };
+        let until = clock.instant() + Duration::from_hours(1);
+        let bench = Self {
+            cache: Cache::new(rules, kms, clock),
+            policy: Policy::parse("permit(principal, action, resource);").expect("a policy"),
+            principal: Principal::Workload("unix:uid/1000".into()),
+            request: Arc::new(request),
+            until,
+        };
+        bench.draw(bench.permits()).await;
+        bench
+    }
+
+    /// Policy's work, not the draw's.
+    fn permits(&self) -> Vec<Permit> {
+        let authorize = || self.policy.authorize(&self.principal, Action::GenerateDataKey, None);
+        (0..DRAWS).map(|_| authorize().permit.expect("permitted")).collect()
+    }
+
+    async fn draw(&self, permits: Vec<Permit>) {
+        let declared = DeclaredUse { messages: 1, bytes: 1_024 };
+        let wish = Wish { declared, reuse: Reuse::default(), until: self.until };
+        for permit in permits {
+            let drawn = self.cache.data_key(permit, &self.principal, Arc::clone(&self.request), wish).await;
+            assert!(black_box(drawn).result.is_ok(), "kept");
+        }
+    }
+}
+
+/// A KMS that has one data key.
+struct OneKey;
+
+#[async_trait]
+impl Kms for OneKey {
+    async fn generate_data_key(
+        &self,
+        _: Permit,
+        _: &DataKeyRequest,
+        answers: &Answers,
+    ) -> Result<DataKey, KmsError> {
+        answers.push(Answer {
+            at: SystemClock.now(),
+            request_id: "c929ebc7-094a-4ee5-839d-975205113c0f".into(),
+            access_key_id: None,
+            user_agent: String::new(),
+            error: None,
+        });
+        let arn = KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd").expect("an ARN");
+        let key = UsedKey { arn, material_id: None };
+        let encrypted = EncryptedDataKey { ciphertext_blob: vec![1; 184].into(), key };
+        Ok(DataKey { plaintext: Plaintext::new(vec![7; 32]), encrypted })
+    }
+
+    async fn generate_data_key_without_plaintext(
+        &self,
+        _: Permit,
+        _: &DataKeyRequest,
+        _: &Answers,
+    ) -> Result<EncryptedDataKey, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn decrypt(&self, _: Permit, _: &DecryptRequest, _: &Answers) -> Result<Decrypted, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn generate_random(&self, _: Permit, _: RandomLength, _: &Answers) -> Result<Plaintext, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn describe_key(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<KeyDescription, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+}
+
+const ROUNDS: usize = 10;
+const DRAWS: usize = 100_000;
