@@ -4,6 +4,7 @@ mod call;
 mod check;
 #[cfg(feature = "dev")]
 mod dev;
+mod hardening;
 mod health;
 mod serve;
 mod target;

@@ -69,7 +69,7 @@ impl KeyBroker for Service {
             let wish = Wish { declared, reuse, until: call.until };
             let drawn = self.cache.data_key(permit, &call.peer.principal, request, wish).await;
             let (data_key, source) = call.answered(drawn)?;
-            Ok(wire::data_key(data_key, &source))
+            Ok(wire::data_key(&data_key, &source))
         })
         .await
     }
@@ -105,7 +105,7 @@ impl KeyBroker for Service {
             let wish = Wish { declared: wire::ONE_MESSAGE, reuse, until: call.until };
             let drawn = self.cache.decrypt(permit, &call.peer.principal, request, wish).await;
             let (decrypted, source) = call.answered(drawn)?;
-            Ok(wire::decrypted(decrypted, &source))
+            Ok(wire::decrypted(&decrypted, &source))
         })
         .await
     }
@@ -122,7 +122,7 @@ impl KeyBroker for Service {
             let permit = self.authorize(&call, Action::GenerateRandom, &asked)?;
             let recorded = self.kms.generate_random(permit, length, call.until).await;
             let (random, source) = call.answered(recorded.into())?;
-            Ok(wire::random(random, &source))
+            Ok(wire::random(&random, &source))
         })
         .await
     }

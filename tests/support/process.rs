@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -59,13 +61,40 @@ impl Process {
 
     /// Starts any command; its log lines go to `log` in `dir`.
     pub fn spawn(arguments: &[&str], dir: &Path) -> Self {
-        Self::start(arguments, dir, "warn,key_broker=info")
+        Self::start(arguments, dir, DEFAULT_LOG_FILTER)
     }
 
     fn start(arguments: &[&str], dir: &Path, log_filter: &str) -> Self {
+        Self::run(Command::new(binary()).args(arguments), dir, log_filter)
+    }
+
+    /// Starts `serve` with no memory to lock, as an ordinary user: root may lock what it wants. Returns its user, too.
+    pub fn serve_as_ordinary_user(config: &Path) -> (Self, u32) {
+        let dir = config.parent().expect("a directory");
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -l 0 && exec \"$0\" serve --config \"$1\""]);
+        let mut user = rustix::process::getuid().as_raw();
+        if user == 0 {
+            user = NOBODY;
+            // The build directory may be root's alone.
+            let copy = dir.join("key-broker");
+            fs::copy(binary(), &copy).expect("copies");
+            for entry in fs::read_dir(dir).expect("a directory") {
+                chown(entry.expect("an entry").path(), Some(user), Some(user)).expect("root may");
+            }
+            chown(dir, Some(user), Some(user)).expect("root may");
+            command.arg(copy).uid(user).gid(user);
+        } else {
+            command.arg(binary());
+        }
+        let process = Self::run(command.arg(config), dir, DEFAULT_LOG_FILTER);
+        process.wait_for_log("\"serving\"");
+        (process, user)
+    }
+
+    fn run(command: &mut Command, dir: &Path, log_filter: &str) -> Self {
         let log = dir.join("log");
-        let child = Command::new(binary())
-            .args(arguments)
+        let child = command
             .env("KEY_BROKER_LOG", log_filter)
             .env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000")
             .env("AWS_SECRET_ACCESS_KEY", "test-only")
@@ -144,3 +173,7 @@ journal_dir = "journal"
     fs::write(&path, text).expect("writes");
     path
 }
+
+const DEFAULT_LOG_FILTER: &str = "warn,key_broker=info";
+/// The user of files that belong to nobody, on every Linux.
+pub const NOBODY: u32 = 65_534;

@@ -10,12 +10,13 @@ use std::process::ExitCode;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::json;
 
+use super::hardening::harden;
 use super::target::DEV_DIR;
 use super::{block_on, drain_on_signal, fail, wrong_configuration};
 use crate::app;
 use crate::config::Config;
 use crate::kms::aws::static_credentials;
-use crate::telemetry;
+use crate::{secret, telemetry};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,7 +26,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let hardening = harden();
     telemetry::init_log();
+    hardening.report();
+    secret::prepare();
     block_on(1, async {
         let dev = match Dev::start(&arguments.dir).await {
             Ok(dev) => dev,

@@ -33,7 +33,7 @@ use watch::AnswerWatch;
 use crate::clock::Clock;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId, RandomLength};
 use crate::policy::Permit;
-use crate::secret::Plaintext;
+use crate::secret::{Plaintext, wipe_stack};
 
 /// How to reach KMS and STS.
 #[derive(Debug, Clone)]
@@ -282,6 +282,7 @@ impl Kms for AwsKms {
 }
 
 fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
+    wipe_stack();
     match blob.map(|blob| Plaintext::new(blob.into_inner())) {
         Some(plaintext) if !plaintext.is_empty() => Ok(plaintext),
         _ => Err(unexpected("the answer has no plaintext")),

@@ -83,7 +83,7 @@ pub fn describe_key(message: &pb::DescribeKeyRequest) -> Result<KeyId, BrokerErr
 
 /// A data key as the reply carries it.
 #[must_use]
-pub fn data_key(data_key: Arc<DataKey>, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
+pub fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
     let encrypted = &data_key.encrypted;
     pb::GenerateDataKeyResponse {
         ciphertext_blob: encrypted.ciphertext_blob.clone(),
@@ -91,7 +91,7 @@ pub fn data_key(data_key: Arc<DataKey>, source: &DataKeyData) -> pb::GenerateDat
         key_material_id: encrypted.key.material_id.clone().unwrap_or_default(),
         ciphertext_for_recipient: Bytes::new(),
         provenance: Some(provenance(source)),
-        plaintext: Bytes::from_owner(Shared(data_key)),
+        plaintext: data_key.plaintext.reply(),
     }
 }
 
@@ -111,42 +111,21 @@ pub fn encrypted_data_key(
 
 /// A decrypted ciphertext as the reply carries it.
 #[must_use]
-pub fn decrypted(decrypted: Arc<Decrypted>, source: &DataKeyData) -> pb::DecryptResponse {
+pub fn decrypted(decrypted: &Decrypted, source: &DataKeyData) -> pb::DecryptResponse {
     pb::DecryptResponse {
         key_id: decrypted.key.arn.to_string(),
         key_material_id: decrypted.key.material_id.clone().unwrap_or_default(),
         ciphertext_for_recipient: Bytes::new(),
         provenance: Some(provenance(source)),
-        plaintext: Bytes::from_owner(Shared(decrypted)),
-    }
-}
-
-/// A plaintext that the reply shares with the cache: not copied, and erased when the last of them drops it.
-struct Shared<T>(Arc<T>);
-
-impl AsRef<[u8]> for Shared<DataKey> {
-    fn as_ref(&self) -> &[u8] {
-        self.0.plaintext.as_ref()
-    }
-}
-
-impl AsRef<[u8]> for Shared<Decrypted> {
-    fn as_ref(&self) -> &[u8] {
-        self.0.plaintext.as_ref()
-    }
-}
-
-impl AsRef<[u8]> for Shared<Plaintext> {
-    fn as_ref(&self) -> &[u8] {
-        (*self.0).as_ref()
+        plaintext: decrypted.plaintext.reply(),
     }
 }
 
 /// Random bytes as the reply carries them.
 #[must_use]
-pub fn random(random: Arc<Plaintext>, source: &DataKeyData) -> pb::GenerateRandomResponse {
+pub fn random(random: &Plaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
     pb::GenerateRandomResponse {
-        plaintext: Bytes::from_owner(Shared(random)),
+        plaintext: random.reply(),
         ciphertext_for_recipient: Bytes::new(),
         provenance: Some(provenance(source)),
     }
