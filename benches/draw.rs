@@ -17,6 +17,7 @@ use key_broker::clock::{Clock, SystemClock};
 use key_broker::identity::Principal;
 use key_broker::key::{DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, RandomLength};
 use key_broker::kms::caller::AwsCaller;
+use key_broker::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use key_broker::kms::recorded::{RecordedKms, Recorder};
 use key_broker::kms::{
     Answer, Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription,
@@ -66,11 +67,20 @@ impl Bench {
             source_address: "127.0.0.1".into(),
         };
         let recorder = Recorder { journal, caller: Arc::new(caller) };
-        let kms = RecordedKms::new(Arc::new(OneKey), recorder, Arc::clone(&clock), TaskTracker::new());
+        let second = Duration::from_secs(1);
+        let breaker = BreakerSettings { failures: 5, open: second, longest_open: second };
+        let settings = GuardSettings { max_in_flight: 64, queue_wait: second, fair_time: second, breaker };
+        let guard = Guard::new(settings, Arc::clone(&clock));
+        let kms = RecordedKms::new(Arc::new(OneKey), guard, recorder, Arc::clone(&clock), TaskTracker::new());
         let bounds = Bounds { max_age: Duration::from_hours(1), max_messages: 1 << 32, max_bytes: 1 << 60 };
         let default = Rule { enabled: true, bounds, refresh_at: Some(0.8), partition: None };
-        let rules =
-            Rules { default, rules: Vec::new(), max_entries: 10_000, kms_deadline: Duration::from_secs(10) };
+        let rules = Rules {
+            default,
+            rules: Vec::new(),
+            max_entries: 10_000,
+            kms_deadline: Duration::from_secs(10),
+            revocation_check: None,
+        };
         let pairs = [("tenant", "acme"), ("purpose", "orders")];
         let request = DataKeyRequest {
             key: KeyId::parse("alias/dev").expect("a key id"),
@@ -151,6 +161,10 @@ impl Kms for OneKey {
     }
 
     async fn describe_key(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<KeyDescription, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn check(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<(), KmsError> {
         unreachable!("the bench draws data keys")
     }
 }

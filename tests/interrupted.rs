@@ -173,4 +173,8 @@ impl Kms for PanickingKms {
     async fn describe_key(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<KeyDescription, KmsError> {
         panic!("SECRET")
     }
+
+    async fn check(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<(), KmsError> {
+        panic!("SECRET")
+    }
 }

@@ -19,6 +19,7 @@ use key_broker::identity::Principal;
 use key_broker::key::{DataKeyLength, EncryptionContext, GrantTokens, KeyId};
 use key_broker::kms::DataKeyRequest;
 use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
+use key_broker::kms::guard::Guard;
 use key_broker::kms::recorded::{RecordedKms, Recorder};
 use key_broker::policy::{Permit, Policy};
 use key_broker_client::{Decrypt, GenerateDataKey};
@@ -248,7 +249,8 @@ impl Bare {
             JournalConfig { dir: dir.path().into(), commit: Durability::Write, wait: Duration::from_secs(5) };
         let (journal, _thread) = Journal::open(&config).expect("a journal");
         let recorder = Recorder { journal, caller };
-        let kms = RecordedKms::new(Arc::new(kms), recorder, Arc::clone(&clock), TaskTracker::new());
+        let guard = Guard::new(support::guard(), Arc::clone(&clock));
+        let kms = RecordedKms::new(Arc::new(kms), guard, recorder, Arc::clone(&clock), TaskTracker::new());
         let policy = Policy::parse(support::ALL_WORKLOADS).expect("a policy");
         Self { cache: Cache::new(rules, kms, Arc::clone(&clock)), emulator, policy, clock, _dir: dir }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_proto as proto;
@@ -26,6 +26,7 @@ use crate::config::{Config, Limits, Listen};
 use crate::kms::Kms;
 use crate::kms::aws::AwsKms;
 use crate::kms::caller::AwsCaller;
+use crate::kms::guard::{Guard, GuardSettings};
 use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::policy::Policy;
 use crate::service::Service;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub limits: Limits,
     /// KMS.
     pub kms: Arc<dyn Kms>,
+    /// How much to ask of KMS, and when to stop asking.
+    pub guard: GuardSettings,
     /// Whom KMS takes the broker for.
     pub caller: AwsCaller,
     /// Time.
@@ -91,14 +94,26 @@ impl Broker {
         let kms_calls = TaskTracker::new();
 
         let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
-        let kms = RecordedKms::new(parts.kms, recorder, Arc::clone(&parts.clock), kms_calls.clone());
+        let guard = Guard::new(parts.guard, Arc::clone(&parts.clock));
+        let kms =
+            RecordedKms::new(parts.kms, guard.clone(), recorder, Arc::clone(&parts.clock), kms_calls.clone());
+        let revocation_check = parts.reuse.revocation_check;
         let cache = Cache::new(parts.reuse, kms.clone(), Arc::clone(&parts.clock));
         tokio::spawn(cache.clone().sweep(SWEEP));
+        if let Some(every) = revocation_check {
+            tokio::spawn(drain.clone().run_until_cancelled_owned(cache.clone().check_revocation(every)));
+        }
         let service = KeyBrokerServer::new(Service::new(Arc::new(parts.policy), cache, kms))
             .max_decoding_message_size(MAX_REQUEST_BYTES);
 
         let health = HealthReporter::new();
-        tokio::spawn(report_health(health.clone(), journal.health(), drain.clone()));
+        let readiness = Readiness {
+            journal: journal.health(),
+            kms: guard.open_until(),
+            drain: drain.clone(),
+            clock: Arc::clone(&parts.clock),
+        };
+        tokio::spawn(readiness.report(health.clone()));
         let (reflection, reflection_v1alpha) = reflection();
         let layers = Layers {
             limits: CallLimits {
@@ -169,6 +184,7 @@ pub async fn serve(
         reuse: config.reuse,
         limits: config.limits,
         kms: Arc::new(kms),
+        guard: config.guard,
         caller,
         clock,
     };
@@ -214,21 +230,39 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
     Ok(Listeners { unix, insecure_tcp })
 }
 
-/// `NOT_SERVING` while the journal cannot commit, and from the drain on.
-async fn report_health(health: HealthReporter, mut journal: watch::Receiver<bool>, drain: CancellationToken) {
-    let mut journal_lives = true;
-    loop {
-        let serving = *journal.borrow_and_update() && journal_lives && !drain.is_cancelled();
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for service in ["", "keybroker.v1.KeyBroker"] {
-            health.set_service_status(service, status).await;
-        }
-        if drain.is_cancelled() || !journal_lives {
-            return;
-        }
-        tokio::select! {
-            changed = journal.changed() => journal_lives = changed.is_ok(),
-            () = drain.cancelled() => {}
+/// Whether callers should come: not while the journal cannot commit or KMS is not asked, and not from the drain on.
+///
+/// That the process lives is another question, service "": `SERVING` from the start to the end, for a restart mends
+/// nothing of these. After its time the breaker counts as closed: a broker that nobody calls would never ask KMS again.
+struct Readiness {
+    journal: watch::Receiver<bool>,
+    kms: watch::Receiver<Option<Instant>>,
+    drain: CancellationToken,
+    clock: Arc<dyn Clock>,
+}
+
+impl Readiness {
+    async fn report(mut self, health: HealthReporter) {
+        let mut journal_lives = true;
+        loop {
+            let rest = self
+                .kms
+                .borrow_and_update()
+                .map(|until| until.saturating_duration_since(self.clock.instant()));
+            let rest = rest.filter(|rest| !rest.is_zero());
+            let commits = *self.journal.borrow_and_update() && journal_lives;
+            let serving = commits && rest.is_none() && !self.drain.is_cancelled();
+            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status("keybroker.v1.KeyBroker", status).await;
+            if self.drain.is_cancelled() || !journal_lives {
+                return;
+            }
+            tokio::select! {
+                changed = self.journal.changed() => journal_lives = changed.is_ok(),
+                Ok(()) = self.kms.changed() => {}
+                () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => {}
+                () = self.drain.cancelled() => {}
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod bounds;
 mod partition;
+mod revocation;
 pub mod rules;
 mod slot;
 
@@ -265,6 +266,8 @@ impl Cache {
                         self.heed_refusal(kms, T::key(&request));
                         !matches!(kms.kind, KmsErrorKind::Throttled | KmsErrorKind::Unavailable)
                     }
+                    // The guard has made them wait already, or would refuse again.
+                    BrokerError::KmsBusy | BrokerError::KmsResting(_) => true,
                     _ => false,
                 };
                 let not_before =
@@ -280,13 +283,16 @@ impl Cache {
         if !matches!(error.kind, AccessDenied | Disabled | InvalidState | NotFound) {
             return;
         }
-        let named = error.message.as_deref().and_then(KeyArn::find_in);
-        let evicted = self.evict(&|entry| match (&named, asked) {
-            (Some(arn), _) if entry.arn == Some(arn) => true,
-            (_, Some(key)) => {
-                entry.key == Some(key) || entry.arn.is_some_and(|arn| arn.as_str() == key.as_str())
+        // A key has several names: what is kept under the refused one tells which key it is.
+        let mut arns: Vec<KeyArn> = error.message.as_deref().and_then(KeyArn::find_in).into_iter().collect();
+        self.list(&mut |entry| {
+            let Some((key, arn)) = asked.zip(entry.arn) else { return };
+            if (entry.key == Some(key) || key.names(arn)) && !arns.contains(arn) {
+                arns.push(arn.clone());
             }
-            _ => false,
+        });
+        let evicted = self.evict(&|entry| {
+            (asked.is_some() && entry.key == asked) || entry.arn.is_some_and(|arn| arns.contains(arn))
         });
         if evicted > 0 {
             tracing::warn!(error = error.code, evicted, "KMS refuses a key: its data keys are dropped");

@@ -64,7 +64,8 @@ enum Command {
 
     /// Ask a broker whether it serves, for exec probes
     ///
-    /// Exits with 0 if it does, else with 1.
+    /// Exits with 0 if it does, else with 1. Without --live this is readiness: the broker does not serve while it drains, while
+    /// its journal cannot commit, or while KMS does not answer.
     Health(health::Arguments),
 }
 

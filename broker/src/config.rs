@@ -1,6 +1,7 @@
 //! Configuration: one TOML file, read into [`ConfigFile`] as people write it, then checked into [`Config`], whose values
 //! cannot be wrong. A mistake names its key.
 
+mod kms;
 mod reuse;
 
 use std::fmt;
@@ -14,8 +15,10 @@ use serde::Deserialize;
 use crate::audit::journal::{Durability, JournalConfig};
 use crate::cache::rules::Rules;
 use crate::kms::aws::AwsSettings;
+use crate::kms::guard::GuardSettings;
 use crate::policy::Policy;
 use crate::transport::unix::UnixAddress;
+use kms::KmsSection;
 use reuse::ReuseSection;
 
 /// Everything `serve` needs, checked.
@@ -24,6 +27,8 @@ pub struct Config {
     pub listen: Listen,
     /// How to reach KMS.
     pub kms: AwsSettings,
+    /// How much to ask of KMS, and when to stop asking.
+    pub guard: GuardSettings,
     /// Who may do what.
     pub policy: Policy,
     /// Where records go.
@@ -130,20 +135,6 @@ enum Group {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KmsSection {
-    region: String,
-    endpoint_url: Option<String>,
-    sts_endpoint_url: Option<String>,
-    #[serde(default = "default_connect_timeout_ms")]
-    connect_timeout_ms: u64,
-    #[serde(default = "default_attempt_timeout_ms")]
-    attempt_timeout_ms: u64,
-    #[serde(default = "default_max_attempts")]
-    max_attempts: u32,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct PolicySection {
     file: PathBuf,
 }
@@ -203,19 +194,6 @@ fn default_mode() -> String {
     "0660".into()
 }
 
-const fn default_connect_timeout_ms() -> u64 {
-    1_000
-}
-
-const fn default_attempt_timeout_ms() -> u64 {
-    3_000
-}
-
-const fn default_max_attempts() -> u32 {
-    // The SDK's own default in standard mode.
-    3
-}
-
 const fn default_commit_wait_ms() -> u64 {
     2_000
 }
@@ -223,13 +201,13 @@ const fn default_commit_wait_ms() -> u64 {
 impl ConfigFile {
     fn check(self, base: &Path) -> Result<Config, String> {
         let listen = self.listen.check(base)?;
-        let kms = self.kms.check()?;
+        let (kms, guard) = self.kms.check()?;
         let policy = self.policy.check(base)?;
         let journal = self.audit.check(base)?;
         let limits = self.limits.check()?;
         let reuse = self.reuse.check(limits.default_deadline)?;
         let worker_threads = within("runtime.worker_threads", self.runtime.worker_threads, 1, 64)?;
-        Ok(Config { listen, kms, policy, journal, reuse, limits, worker_threads })
+        Ok(Config { listen, kms, guard, policy, journal, reuse, limits, worker_threads })
     }
 }
 
@@ -270,29 +248,6 @@ impl UnixSection {
             ));
         }
         Ok(UnixAddress { path, mode, gid })
-    }
-}
-
-impl KmsSection {
-    fn check(self) -> Result<AwsSettings, String> {
-        let parts = self.region.split('-').count();
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if parts < 3
-            || !self.region.bytes().all(plain)
-            || !self.region.ends_with(|c: char| c.is_ascii_digit())
-        {
-            return Err(format!("kms.region: {:?} is not a region such as \"us-west-2\"", self.region));
-        }
-        let endpoint_url = checked_url("kms.endpoint_url", self.endpoint_url)?;
-        let sts_endpoint_url = checked_url("kms.sts_endpoint_url", self.sts_endpoint_url)?;
-        Ok(AwsSettings {
-            region: self.region,
-            endpoint_url,
-            sts_endpoint_url,
-            connect_timeout: milliseconds("kms.connect_timeout_ms", self.connect_timeout_ms)?,
-            attempt_timeout: milliseconds("kms.attempt_timeout_ms", self.attempt_timeout_ms)?,
-            max_attempts: within("kms.max_attempts", self.max_attempts, 1, 10)?,
-        })
     }
 }
 
@@ -341,16 +296,6 @@ fn within<T: PartialOrd + Copy + fmt::Display>(key: &str, value: T, min: T, max:
         Err(format!("{key}: {value} is not within {min} and {max}"))
     } else {
         Ok(value)
-    }
-}
-
-fn checked_url(key: &str, url: Option<String>) -> Result<Option<String>, String> {
-    let Some(url) = url else { return Ok(None) };
-    match url.parse::<http::Uri>() {
-        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {
-            Ok(Some(url))
-        }
-        _ => Err(format!("{key}: {url:?} is not an http or https URL")),
     }
 }
 
@@ -431,6 +376,9 @@ journal_dir = "journal"
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit_wait_ms = 0"),
             &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nendpoint_url = \"localhost\""),
             &format!("{GOOD}[limits]\ncalls_in_flight = 0"),
+            &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nmax_in_flight = 0"),
+            &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nbreaker_longest_open_ms = 10"),
+            &format!("{GOOD}[reuse]\nrevocation_check_seconds = -1"),
             &format!("{GOOD}[kms]\nregion = \"us-west-2\""),
             &format!("{GOOD}[runtime]\nworker_threads = 65"),
             &format!("{GOOD}[reuse]\nmax_messages = 4294967297"),

@@ -23,6 +23,10 @@ pub enum BrokerError {
     TooManyCalls,
     /// KMS refused, failed or could not be reached.
     Kms(KmsError),
+    /// As many calls to KMS as the limit allows are under way, and none ended in time.
+    KmsBusy,
+    /// KMS has not answered lately, so it is not asked again before this has passed.
+    KmsResting(Duration),
     /// The caller's deadline passed.
     DeadlineExceeded,
     /// The caller went away.
@@ -81,6 +85,15 @@ impl BrokerError {
                     .retry(SOON)
             }
             Self::Kms(error) => error.refusal(),
+            Self::KmsBusy => {
+                let why = "as many calls to AWS KMS as the broker's limit allows are under way: retry after the given delay";
+                of(Code::ResourceExhausted, "KMS_BUSY", Throttled, "ThrottlingException", why.into())
+                    .retry(LATER)
+            }
+            Self::KmsResting(delay) => {
+                let why = "AWS KMS has not answered lately, so it is not asked: retry after the given delay";
+                of(Code::Unavailable, "KMS_UNAVAILABLE", Failed, "KMSUnavailable", why.into()).retry(*delay)
+            }
             Self::DeadlineExceeded => {
                 let why = "the call's deadline passed: give it more time, or find what is slow in the broker's trail";
                 of(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", Failed, "DeadlineExceeded", why.into())
@@ -312,6 +325,8 @@ mod tests {
             BrokerError::RecipientNotSupported,
             BrokerError::Denied,
             BrokerError::TooManyCalls,
+            BrokerError::KmsBusy,
+            BrokerError::KmsResting(Duration::from_millis(2_500)),
             BrokerError::DeadlineExceeded,
             BrokerError::Cancelled,
             BrokerError::Draining,

@@ -52,14 +52,24 @@ impl KeyId {
     /// Whether an answer for `arn` can be the answer for this key: an alias may mean any.
     #[must_use]
     pub fn may_be(&self, arn: &KeyArn) -> bool {
-        if self.0.starts_with("alias/") || self.0.contains(":alias/") {
-            return true;
+        self.is_alias() || self.names(arn)
+    }
+
+    /// Whether this names the key of `arn` whatever the aliases mean now: by its id or its ARN.
+    #[must_use]
+    pub fn names(&self, arn: &KeyArn) -> bool {
+        if self.is_alias() {
+            return false;
         }
         if self.0.starts_with("arn:") {
             *self.0 == *arn.0
         } else {
             arn.0.rsplit('/').next() == Some(&*self.0)
         }
+    }
+
+    fn is_alias(&self) -> bool {
+        self.0.starts_with("alias/") || self.0.contains(":alias/")
     }
 
     /// The key's ARN where the id alone tells it: a key ARN as it is, a key id in the caller's own account and region.

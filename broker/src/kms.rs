@@ -1,9 +1,11 @@
 //! AWS KMS as the broker uses it: exactly the calls it makes, as a trait, and their errors.
 //!
-//! [`aws`] is the real one, [`caller`] whom AWS takes the broker for, and [`recorded`] makes every answer a KMS record.
+//! [`aws`] is the real one, [`caller`] whom AWS takes the broker for, [`guard`] keeps calls within limits, and [`recorded`]
+//! makes every answer a KMS record.
 
 pub mod aws;
 pub mod caller;
+pub mod guard;
 pub mod recorded;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +65,10 @@ pub trait Kms: Send + Sync + 'static {
         key: &KeyId,
         answers: &Answers,
     ) -> Result<KeyDescription, KmsError>;
+
+    /// Whether the broker may still make data keys under `key`: GenerateDataKey with `DryRun`, which makes none
+    /// (<https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html>).
+    async fn check(&self, permit: Permit, key: &KeyId, answers: &Answers) -> Result<(), KmsError>;
 }
 
 /// What a call asks, as its records tell it.
@@ -76,6 +82,8 @@ pub enum Asked {
     Random(RandomLength),
     /// DescribeKey.
     Describe(KeyId),
+    /// The broker's own question whether it may still use a key.
+    Check(KeyId),
 }
 
 impl Asked {
@@ -86,8 +94,14 @@ impl Asked {
             Self::DataKey(request) => Some(&request.key),
             Self::Decrypt(request) => request.key.as_ref(),
             Self::Random(_) => None,
-            Self::Describe(key) => Some(key),
+            Self::Describe(key) | Self::Check(key) => Some(key),
         }
+    }
+
+    /// Who asks, where that is no workload: CloudTrail's `invokedBy`.
+    #[must_use]
+    pub fn invoked_by(&self) -> Option<&'static str> {
+        matches!(self, Self::Check(_)).then_some("key-broker")
     }
 
     /// The `requestParameters` that CloudTrail would have; none for GenerateRandom.
@@ -99,6 +113,10 @@ impl Asked {
             Self::Random(_) => None,
             Self::Describe(key) => {
                 Some(RequestParameters { key_id: Some(key), ..RequestParameters::default() })
+            }
+            Self::Check(key) => {
+                let parameters = RequestParameters { key_id: Some(key), ..RequestParameters::default() };
+                Some(parameters.with_length(DataKeyLength::Aes256))
             }
         }
     }
@@ -234,6 +252,12 @@ impl Uses for Decrypted {
 }
 
 impl Uses for Plaintext {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        None
+    }
+}
+
+impl Uses for () {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         None
     }

@@ -21,7 +21,8 @@ pub struct Policy {
     names: Names,
 }
 
-/// Proof that policy said yes to one call. Only [`Policy::authorize`] makes one, and every way to KMS takes one.
+/// Proof that policy said yes to one call. Only [`Policy::authorize`] makes one for a workload, and every way to KMS takes
+/// one.
 #[derive(Debug)]
 pub struct Permit {
     action: Action,
@@ -31,6 +32,11 @@ impl Permit {
     /// The same yes, for another attempt at the same draw.
     pub(crate) fn again(&self) -> Self {
         Self { action: self.action }
+    }
+
+    /// For the broker's own question whether it may still use a key. Nobody gets anything by it: KMS is asked with `DryRun`.
+    pub(crate) fn for_own_check() -> Self {
+        Self { action: Action::GenerateDataKey }
     }
 
     /// What was permitted.

@@ -98,9 +98,18 @@ impl Client {
         Ok(reply.into_inner().into())
     }
 
-    /// Whether the broker says that it serves (`grpc.health.v1.Health`).
+    /// Whether the broker says that it can serve callers now (`grpc.health.v1.Health`): readiness.
     pub async fn is_serving(&self) -> Result<bool, Error> {
-        let question = HealthCheckRequest { service: "keybroker.v1.KeyBroker".into() };
+        self.check_health("keybroker.v1.KeyBroker").await
+    }
+
+    /// Whether the broker's process answers, though it may have to refuse callers (`grpc.health.v1.Health`): liveness.
+    pub async fn is_alive(&self) -> Result<bool, Error> {
+        self.check_health("").await
+    }
+
+    async fn check_health(&self, service: &str) -> Result<bool, Error> {
+        let question = HealthCheckRequest { service: service.into() };
         let reply = self.health.clone().check(self.request(question)).await?;
         Ok(reply.into_inner().status() == ServingStatus::Serving)
     }

@@ -20,6 +20,7 @@ use key_broker::config::{Limits, Listen};
 use key_broker::kms::Kms;
 use key_broker::kms::aws::{AwsKms, AwsSettings};
 use key_broker::kms::caller::AwsCaller;
+use key_broker::kms::guard::{BreakerSettings, GuardSettings};
 use key_broker::policy::Policy;
 use key_broker::transport::unix::UnixAddress;
 use key_broker_client::{Client, Error};
@@ -39,6 +40,8 @@ pub struct Setup {
     pub limits: Limits,
     pub commit_wait: Duration,
     pub attempt_timeout: Duration,
+    pub max_attempts: u32,
+    pub guard: GuardSettings,
     pub insecure_tcp: bool,
     /// How far data keys are reused: not at all, unless a test is about that.
     pub reuse: Rules,
@@ -59,6 +62,8 @@ impl Default for Setup {
             },
             commit_wait: Duration::from_secs(5),
             attempt_timeout: Duration::from_secs(3),
+            max_attempts: 3,
+            guard: guard(),
             insecure_tcp: false,
             reuse: reuse(Rule { enabled: false, ..rule() }),
             journal_dir: None,
@@ -98,7 +103,7 @@ impl TestBroker {
             sts_endpoint_url: Some(emulator.endpoint_url()),
             connect_timeout: Duration::from_secs(1),
             attempt_timeout: setup.attempt_timeout,
-            max_attempts: 3,
+            max_attempts: setup.max_attempts,
         };
         let credentials = key_broker::kms::aws::static_credentials("AKIATESTEXAMPLE00000", "test-only");
         let kms = AwsKms::new(settings, Some(credentials), Arc::clone(&clock)).await;
@@ -119,6 +124,7 @@ impl TestBroker {
             reuse: setup.reuse,
             limits: setup.limits,
             kms: double.unwrap_or_else(|| Arc::new(kms)),
+            guard: setup.guard,
             caller,
             clock,
         };
@@ -182,9 +188,26 @@ pub fn rule() -> Rule {
     Rule { enabled: true, bounds, refresh_at: None, partition: None }
 }
 
+/// The defaults of `[kms]`, but for a queue that a slow machine may take its time with.
+pub fn guard() -> GuardSettings {
+    let (open, longest_open) = (Duration::from_secs(1), Duration::from_secs(30));
+    GuardSettings {
+        max_in_flight: 64,
+        queue_wait: Duration::from_secs(10),
+        fair_time: Duration::from_secs(3),
+        breaker: BreakerSettings { failures: 5, open, longest_open },
+    }
+}
+
 /// Reuse by one rule for all.
 pub fn reuse(default: Rule) -> Rules {
-    Rules { default, rules: Vec::new(), max_entries: 10_000, kms_deadline: Duration::from_secs(10) }
+    Rules {
+        default,
+        rules: Vec::new(),
+        max_entries: 10_000,
+        kms_deadline: Duration::from_secs(10),
+        revocation_check: None,
+    }
 }
 
 /// The records of a journal.

@@ -231,6 +231,9 @@ pub struct AwsIdentity<'a> {
     /// Where a role's session comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_context: Option<SessionContext<'a>>,
+    /// `key-broker` on calls that the broker makes for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invoked_by: Option<&'static str>,
 }
 
 /// `sessionContext` of an assumed role: what its ARN tells. STS does not tell when the session began, nor the role's

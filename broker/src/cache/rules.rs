@@ -17,6 +17,8 @@ pub struct Rules {
     pub max_entries: u64,
     /// How long a call to KMS may take that several callers wait for.
     pub kms_deadline: Duration,
+    /// How often KMS is asked whether the keys behind what is kept may still be used; none is never.
+    pub revocation_check: Option<Duration>,
 }
 
 /// Whom and what a rule is for; nothing given matches all.

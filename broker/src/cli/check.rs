@@ -11,6 +11,7 @@ use super::{ConfigArgument, block_on, wrong_configuration};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::key::KeyId;
+use crate::kms::Answers;
 use crate::kms::aws::AwsKms;
 
 #[derive(Debug, clap::Args)]
@@ -43,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         let caller = kms.caller().await.map(|caller| caller.arn);
         report.line("credentials", &caller.map_err(|error| format!("sts:GetCallerIdentity: {error}")));
         for key in &arguments.keys {
-            let asked = kms.dry_run_generate_data_key(key).await;
+            let asked = kms.dry_run_generate_data_key(key, &Answers::default()).await;
             let result = asked.map(|()| format!("may GenerateDataKey under {}", key.as_str()));
             report.line(
                 "kms",

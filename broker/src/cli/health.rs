@@ -1,4 +1,4 @@
-//! `key-broker health`: one question, answered by the exit code.
+//! `key-broker health`: one of two questions, answered by the exit code.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +10,9 @@ use super::{block_on, fail};
 pub(super) struct Arguments {
     #[command(flatten)]
     target: Target,
+    /// Ask only whether the process answers: for liveness probes, since a restart mends neither KMS nor a full disk
+    #[arg(long)]
+    live: bool,
     /// Give up after this many milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1_000)]
     timeout_ms: u64,
@@ -18,18 +21,22 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     block_on(1, async {
         let timeout = Duration::from_millis(arguments.timeout_ms);
-        match tokio::time::timeout(timeout, ask(&arguments.target)).await {
+        match tokio::time::timeout(timeout, ask(arguments)).await {
             Ok(Ok(true)) => {
                 println!("SERVING");
                 ExitCode::SUCCESS
             }
-            Ok(Ok(false)) => fail("NOT_SERVING: the broker drains or its journal cannot commit: see its log"),
+            Ok(Ok(false)) => fail(
+                "NOT_SERVING: the broker drains, its journal cannot commit, or KMS does not answer: see its log",
+            ),
             Ok(Err(error)) => fail(error),
             Err(_) => fail(format!("no answer within {} ms", arguments.timeout_ms)),
         }
     })
 }
 
-async fn ask(target: &Target) -> Result<bool, String> {
-    target.connect().await?.is_serving().await.map_err(|error| error.to_string())
+async fn ask(arguments: &Arguments) -> Result<bool, String> {
+    let client = arguments.target.connect().await?;
+    let answer = if arguments.live { client.is_alive().await } else { client.is_serving().await };
+    answer.map_err(|error| error.to_string())
 }

@@ -19,6 +19,7 @@ pub(super) struct ReuseSection {
     max_bytes: u64,
     refresh_at: f64,
     max_entries: u64,
+    revocation_check_seconds: u64,
     rule: Vec<RuleSection>,
 }
 
@@ -34,6 +35,8 @@ impl Default for ReuseSection {
             refresh_at: 0.8,
             // Each costs under a kilobyte.
             max_entries: 10_000,
+            // Off: a call to KMS for each key and round is the operator's to decide.
+            revocation_check_seconds: 0,
             rule: Vec::new(),
         }
     }
@@ -76,7 +79,10 @@ impl ReuseSection {
             rules.push((matches, rule));
         }
         let max_entries = within("reuse.max_entries", self.max_entries, 1, 10_000_000)?;
-        Ok(Rules { default, rules, max_entries, kms_deadline })
+        let check =
+            within("reuse.revocation_check_seconds", self.revocation_check_seconds, 0, MAX_AGE_SECONDS)?;
+        let revocation_check = (check > 0).then(|| Duration::from_secs(check));
+        Ok(Rules { default, rules, max_entries, kms_deadline, revocation_check })
     }
 }
 

@@ -17,6 +17,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{self, DataKeySpec};
 use bytes::Bytes;
@@ -120,13 +121,15 @@ impl AwsKms {
     }
 
     /// Asks KMS, without doing it (`DryRun`), whether the broker may make a data key under `key`.
-    pub async fn dry_run_generate_data_key(&self, key: &KeyId) -> Result<(), KmsError> {
+    pub async fn dry_run_generate_data_key(&self, key: &KeyId, answers: &Answers) -> Result<(), KmsError> {
         let sent = self
             .client
             .generate_data_key()
             .key_id(key.as_str())
             .key_spec(DataKeySpec::Aes256)
             .dry_run(true)
+            .customize()
+            .interceptor(self.watch(answers))
             .send()
             .await;
         match sent.map_err(|error| kms_error(&error)) {
@@ -279,6 +282,10 @@ impl Kms for AwsKms {
                 .and_then(|date| OffsetDateTime::from_unix_timestamp_nanos(date.as_nanos()).ok()),
         })
     }
+
+    async fn check(&self, _permit: Permit, key: &KeyId, answers: &Answers) -> Result<(), KmsError> {
+        self.dry_run_generate_data_key(key, answers).await
+    }
 }
 
 fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
@@ -337,11 +344,27 @@ fn non_empty(tokens: &[String]) -> Option<Vec<String>> {
 }
 
 fn kms_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_kms::Client {
-    let mut config = aws_sdk_kms::config::Builder::from(shared);
+    let mut config = aws_sdk_kms::config::Builder::from(shared).retry_partition(retry_budget());
     if let Some(url) = &settings.endpoint_url {
         config = config.endpoint_url(url);
     }
     aws_sdk_kms::Client::from_conf(config.build())
+}
+
+/// The budget of retries, for this client alone: the SDK's own bucket is one for the whole process and region.
+///
+/// Capacity and costs are those of the SDK's standard mode
+/// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>): a retry that is answered gives its tokens
+/// back, one that fails does not, and every first attempt that is answered brings one. A broker that serves from its cache
+/// makes few calls to win tokens back by, so here time brings some, too.
+fn retry_budget() -> RetryPartition {
+    let tokens = TokenBucket::builder()
+        .capacity(RETRY_TOKENS)
+        .retry_cost(RETRY_COST)
+        .throttling_retry_cost(RETRY_COST)
+        .timeout_retry_cost(TIMEOUT_RETRY_COST)
+        .refill_rate(RETRY_TOKENS_A_SECOND);
+    RetryPartition::custom("key-broker").token_bucket(tokens.build()).build()
 }
 
 fn sts_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_sts::Client {
@@ -361,3 +384,12 @@ fn local_address_toward(url: &str) -> Option<String> {
     socket.connect(address).ok()?;
     Some(socket.local_addr().ok()?.ip().to_string())
 }
+
+/// Retries under way or lost, in tokens: at most 50 to 100.
+const RETRY_TOKENS: usize = 500;
+/// Of a retry after an answer that is an error, throttling included.
+const RETRY_COST: u32 = 5;
+/// Of a retry after none: it costs KMS and the caller more.
+const TIMEOUT_RETRY_COST: u32 = 10;
+/// One retry in five to ten seconds while nothing succeeds; full again within nine minutes.
+const RETRY_TOKENS_A_SECOND: f32 = 1.0;

@@ -33,6 +33,7 @@ impl AwsCaller {
             access_key_id,
             user_name,
             session_context,
+            invoked_by: None,
         }
     }
 

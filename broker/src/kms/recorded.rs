@@ -1,4 +1,4 @@
-//! KMS with a record of every answer.
+//! KMS within its limits, with a record of every answer.
 //!
 //! A call to KMS runs in a task of its own: a caller that goes away does not stop it, so its answer is seen and
 //! recorded. The records travel with the answer, to be committed together with the activity record; if nobody takes
@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::guard::Guard;
 use super::{
     Answer, Answers, Asked, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey,
     KeyDescription, Kms, Uses,
@@ -29,6 +30,7 @@ use crate::secret::Plaintext;
 #[derive(Clone)]
 pub struct RecordedKms {
     kms: Arc<dyn Kms>,
+    guard: Guard,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
@@ -99,10 +101,16 @@ impl Drop for UnwrittenRecords {
 }
 
 impl RecordedKms {
-    /// Records what `kms` answers. `tasks` is what a drain waits for.
+    /// Records what `kms` answers to what `guard` lets through. `tasks` is what a drain waits for.
     #[must_use]
-    pub fn new(kms: Arc<dyn Kms>, recorder: Recorder, clock: Arc<dyn Clock>, tasks: TaskTracker) -> Self {
-        Self { kms, recorder, clock, tasks }
+    pub fn new(
+        kms: Arc<dyn Kms>,
+        guard: Guard,
+        recorder: Recorder,
+        clock: Arc<dyn Clock>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { kms, guard, recorder, clock, tasks }
     }
 
     /// The tasks that a drain waits for.
@@ -174,12 +182,25 @@ impl RecordedKms {
         .await
     }
 
+    /// Whether the broker may still make data keys under `key`, asked for itself.
+    pub async fn check(&self, key: KeyId, until: Instant) -> Recorded<()> {
+        let permit = Permit::for_own_check();
+        self.call(permit.action(), Asked::Check(key.clone()), until, move |kms, answers| async move {
+            kms.check(permit, &key, &answers).await
+        })
+        .await
+    }
+
     async fn call<T, W, F>(&self, action: Action, asked: Asked, until: Instant, work: W) -> Recorded<T>
     where
         T: Uses + Send + 'static,
         W: FnOnce(Arc<dyn Kms>, Answers) -> F,
         F: Future<Output = Result<T, KmsError>> + Send + 'static,
     {
+        let pass = match self.guard.enter(until).await {
+            Ok(pass) => pass,
+            Err(error) => return self.unasked(error),
+        };
         let answers = Answers::default();
         let call = work(Arc::clone(&self.kms), answers.clone());
         let remaining = until.saturating_duration_since(self.clock.instant());
@@ -189,14 +210,18 @@ impl RecordedKms {
                 Ok(result) => result.map_err(BrokerError::Kms),
                 Err(_) => Err(BrokerError::DeadlineExceeded),
             };
-            recorder.record(action, &asked, result, &answers.take())
+            let answers = answers.take();
+            pass.end(&result, &answers);
+            recorder.record(action, &asked, result, &answers)
         });
         // The task ends by panic only (nothing aborts it): a defect.
-        task.await.unwrap_or_else(|_| Recorded {
-            result: Err(BrokerError::Bug),
-            source: None,
-            records: UnwrittenRecords { journal: self.recorder.journal.clone(), lines: Vec::new() },
-        })
+        task.await.unwrap_or_else(|_| self.unasked(BrokerError::Bug))
+    }
+
+    /// No answer of KMS, so no record of one.
+    fn unasked<T>(&self, error: BrokerError) -> Recorded<T> {
+        let records = UnwrittenRecords { journal: self.recorder.journal.clone(), lines: Vec::new() };
+        Recorded { result: Err(error), source: None, records }
     }
 }
 
@@ -227,7 +252,8 @@ impl Recorder {
         answer: &Answer,
         used_key: Option<(&KeyArn, Option<&str>)>,
     ) -> Uuid {
-        let identity = self.caller.identity(answer.access_key_id.as_deref());
+        let mut identity = self.caller.identity(answer.access_key_id.as_deref());
+        identity.invoked_by = asked.invoked_by();
         let mut record = KmsRecord::new(identity, answer.at, action, &self.caller.region, &answer.request_id);
         record.user_agent = &answer.user_agent;
         record.source_ip_address = &self.caller.source_address;

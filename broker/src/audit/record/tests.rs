@@ -18,6 +18,7 @@ fn aws_identity() -> AwsIdentity<'static> {
         access_key_id: Some("EXAMPLE_KEY_ID"),
         user_name: Some("Alice"),
         session_context: None,
+        invoked_by: None,
     }
 }
 

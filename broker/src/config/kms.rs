@@ -1,0 +1,125 @@
+//! `[kms]`: how to reach KMS, how much to ask of it, and when to stop asking.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{milliseconds, within};
+use crate::kms::aws::AwsSettings;
+use crate::kms::guard::{BreakerSettings, GuardSettings};
+
+/// `[kms]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KmsSection {
+    region: String,
+    endpoint_url: Option<String>,
+    sts_endpoint_url: Option<String>,
+    #[serde(default = "default_connect_timeout_ms")]
+    connect_timeout_ms: u64,
+    #[serde(default = "default_attempt_timeout_ms")]
+    attempt_timeout_ms: u64,
+    #[serde(default = "default_max_attempts")]
+    max_attempts: u32,
+    #[serde(default = "default_max_in_flight")]
+    max_in_flight: u32,
+    #[serde(default = "default_queue_wait_ms")]
+    queue_wait_ms: u64,
+    #[serde(default = "default_breaker_failures")]
+    breaker_failures: u32,
+    #[serde(default = "default_breaker_open_ms")]
+    breaker_open_ms: u64,
+    #[serde(default = "default_breaker_longest_open_ms")]
+    breaker_longest_open_ms: u64,
+}
+
+const fn default_connect_timeout_ms() -> u64 {
+    1_000
+}
+
+const fn default_attempt_timeout_ms() -> u64 {
+    3_000
+}
+
+const fn default_max_attempts() -> u32 {
+    // The SDK's own default in standard mode.
+    3
+}
+
+const fn default_max_in_flight() -> u32 {
+    // Each is a connection of its own (HTTP/1.1). At KMS's usual 20 ms, 64 of them make 3,200 calls a second: more than one
+    // host's fair share of an account's quota, 10,000 a second in most Regions.
+    64
+}
+
+const fn default_queue_wait_ms() -> u64 {
+    // Fifty calls' time at KMS's usual pace; whoever waits longer waits for a KMS that is slow.
+    1_000
+}
+
+const fn default_breaker_failures() -> u32 {
+    // As Envoy's outlier detection. Each is a call whose retries have failed, too.
+    5
+}
+
+const fn default_breaker_open_ms() -> u64 {
+    1_000
+}
+
+const fn default_breaker_longest_open_ms() -> u64 {
+    // After an outage of any length, KMS is asked again within this.
+    30_000
+}
+
+impl KmsSection {
+    pub(super) fn check(self) -> Result<(AwsSettings, GuardSettings), String> {
+        let parts = self.region.split('-').count();
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if parts < 3
+            || !self.region.bytes().all(plain)
+            || !self.region.ends_with(|c: char| c.is_ascii_digit())
+        {
+            return Err(format!("kms.region: {:?} is not a region such as \"us-west-2\"", self.region));
+        }
+        let attempt_timeout = milliseconds("kms.attempt_timeout_ms", self.attempt_timeout_ms)?;
+        let guard = self.guard(attempt_timeout)?;
+        let aws = AwsSettings {
+            region: self.region,
+            endpoint_url: checked_url("kms.endpoint_url", self.endpoint_url)?,
+            sts_endpoint_url: checked_url("kms.sts_endpoint_url", self.sts_endpoint_url)?,
+            connect_timeout: milliseconds("kms.connect_timeout_ms", self.connect_timeout_ms)?,
+            attempt_timeout,
+            max_attempts: within("kms.max_attempts", self.max_attempts, 1, 10)?,
+        };
+        Ok((aws, guard))
+    }
+
+    /// A call that KMS had the time of one attempt for, and that it did not answer, is KMS's failure.
+    fn guard(&self, fair_time: Duration) -> Result<GuardSettings, String> {
+        let open = milliseconds("kms.breaker_open_ms", self.breaker_open_ms)?;
+        let longest_open = milliseconds("kms.breaker_longest_open_ms", self.breaker_longest_open_ms)?;
+        if longest_open < open {
+            return Err(format!(
+                "kms.breaker_longest_open_ms: {} is less than kms.breaker_open_ms, {}",
+                self.breaker_longest_open_ms, self.breaker_open_ms
+            ));
+        }
+        let failures = within("kms.breaker_failures", self.breaker_failures, 1, 1_000)?;
+        Ok(GuardSettings {
+            max_in_flight: within("kms.max_in_flight", self.max_in_flight, 1, 10_000)?,
+            queue_wait: milliseconds("kms.queue_wait_ms", self.queue_wait_ms)?,
+            fair_time,
+            breaker: BreakerSettings { failures, open, longest_open },
+        })
+    }
+}
+
+fn checked_url(key: &str, url: Option<String>) -> Result<Option<String>, String> {
+    let Some(url) = url else { return Ok(None) };
+    match url.parse::<http::Uri>() {
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {
+            Ok(Some(url))
+        }
+        _ => Err(format!("{key}: {url:?} is not an http or https URL")),
+    }
+}
