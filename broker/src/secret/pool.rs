@@ -77,7 +77,7 @@ impl Pool {
                 %error,
                 "key material may be swapped out: memory cannot be locked. Raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=, \
                  containers: ulimit memlock) or give the process CAP_IPC_LOCK (Kubernetes: \
-                 securityContext.capabilities.add: [IPC_LOCK]), or see that the host has no swap"
+                 securityContext.capabilities.add: [IPC_LOCK], as uid 0), or see that the host has no swap"
             );
         }
         if let Some(error) = dumped {
