@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/keybroker/v1/key_broker.proto"], ["proto"])?;
-    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("keybroker.v1.binpb");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("keybroker.binpb");
     std::fs::write(out, prost::Message::encode_to_vec(&descriptors))?;
 
     let mut config = prost_build::Config::new();
@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+const FILES: [&str; 2] = ["proto/keybroker/v1/key_broker.proto", "proto/keybroker/admin/v1/admin.proto"];
 const RESPONSES_WITH_PLAINTEXT: [&str; 3] = [
     ".keybroker.v1.GenerateDataKeyResponse",
     ".keybroker.v1.DecryptResponse",

@@ -8,8 +8,17 @@ pub mod v1 {
     tonic::include_proto!("keybroker.v1");
 }
 
+/// The operator's side, on a socket of its own.
+pub mod admin {
+    /// Package `keybroker.admin.v1`: what the broker keeps, and how to make it forget.
+    pub mod v1 {
+        #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+        tonic::include_proto!("keybroker.admin.v1");
+    }
+}
+
 /// The descriptors of every file of the contract, for gRPC server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keybroker.v1.binpb"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keybroker.binpb"));
 
 /// The domain of a `google.rpc.ErrorInfo` when AWS KMS gave the answer.
 pub const DOMAIN_KMS: &str = "kms.amazonaws.com";

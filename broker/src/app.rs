@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_proto as proto;
+use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
+use crate::admin::Admin;
 use crate::audit::Audit;
 use crate::audit::journal::{Journal, JournalConfig, JournalThread};
 use crate::cache::Cache;
@@ -31,7 +33,7 @@ use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::policy::Policy;
 use crate::service::Service;
 use crate::transport::layers::{CallLimits, Layers, Standard};
-use crate::transport::unix::UnixSocket;
+use crate::transport::unix::{UnixAddress, UnixSocket};
 use crate::transport::{Listeners, Server};
 
 /// What a broker is made of.
@@ -103,6 +105,22 @@ impl Broker {
         if let Some(every) = revocation_check {
             tokio::spawn(drain.clone().run_until_cancelled_owned(cache.clone().check_revocation(every)));
         }
+        let limits = CallLimits {
+            max_in_flight: parts.limits.calls_in_flight,
+            in_flight: Arc::new(Semaphore::new(parts.limits.calls_in_flight as usize)),
+            under_way: TaskTracker::new(),
+            default_deadline: parts.limits.default_deadline,
+            deadline_floor: parts.limits.deadline_floor,
+        };
+        let admin = Admin {
+            cache: cache.clone(),
+            limits: limits.clone(),
+            journal: journal.health(),
+            drain: drain.clone(),
+            started_at: parts.clock.now(),
+            uid: rustix::process::geteuid().as_raw(),
+        };
+        let admin = AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES);
         let service = KeyBrokerServer::new(Service::new(Arc::new(parts.policy), cache, kms))
             .max_decoding_message_size(MAX_REQUEST_BYTES);
 
@@ -116,15 +134,11 @@ impl Broker {
         tokio::spawn(readiness.report(health.clone()));
         let (reflection, reflection_v1alpha) = reflection();
         let layers = Layers {
-            limits: CallLimits {
-                max_in_flight: parts.limits.calls_in_flight,
-                in_flight: Arc::new(Semaphore::new(parts.limits.calls_in_flight as usize)),
-                default_deadline: parts.limits.default_deadline,
-                deadline_floor: parts.limits.deadline_floor,
-            },
+            limits,
             audit: Audit { journal, caller, clock: parts.clock },
             drain: drain.clone(),
             service,
+            admin,
             health: BoxCloneSyncService::new(HealthServer::new(HealthService::from_health_reporter(health))),
             reflection,
             reflection_v1alpha,
@@ -189,8 +203,14 @@ pub async fn serve(
         clock,
     };
     let broker = Broker::start(parts, drain).await?;
-    let unix = config.listen.unix.map(|address| address.path.display().to_string());
-    tracing::info!(unix, tcp = config.listen.insecure_tcp.map(|address| address.to_string()), "serving");
+    let path = |address: UnixAddress| address.path.display().to_string();
+    let (unix, admin) = (config.listen.unix.map(path), config.listen.admin.map(path));
+    tracing::info!(
+        unix,
+        admin,
+        tcp = config.listen.insecure_tcp.map(|address| address.to_string()),
+        "serving"
+    );
     ready();
     broker.serve().await;
     Ok(())
@@ -223,11 +243,12 @@ async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller>
 
 async fn listen(listen: &Listen) -> io::Result<Listeners> {
     let unix = listen.unix.as_ref().map(UnixSocket::bind).transpose()?;
+    let admin = listen.admin.as_ref().map(UnixSocket::bind).transpose()?;
     let insecure_tcp = match listen.insecure_tcp {
         Some(address) => Some(Listeners::bind_tcp(address).await?),
         None => None,
     };
-    Ok(Listeners { unix, insecure_tcp })
+    Ok(Listeners { unix, insecure_tcp, admin })
 }
 
 /// Whether callers should come: not while the journal cannot commit or KMS is not asked, and not from the drain on.

@@ -46,9 +46,29 @@ struct Inner {
 
 #[derive(Default)]
 struct Counts {
-    hits: AtomicU64,
-    misses: AtomicU64,
+    uses_from_cache: AtomicU64,
+    kms_calls: AtomicU64,
     evictions: AtomicU64,
+}
+
+impl Counts {
+    fn call<T>(&self, result: &Result<T, BrokerError>) {
+        // These were refused before KMS was asked.
+        if !matches!(result, Err(BrokerError::KmsBusy | BrokerError::KmsResting(_))) {
+            self.kms_calls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What happened since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Draws that were served by a call to KMS made for another draw.
+    pub uses_from_cache: u64,
+    /// Calls to KMS made for draws.
+    pub kms_calls: u64,
+    /// Keys that were dropped before they came to their bounds.
+    pub evictions: u64,
 }
 
 /// What came of a draw, with what its record needs.
@@ -167,7 +187,12 @@ impl Cache {
             return self.call_kms(permit, request, wish).await;
         }
         match self.draw_kept(&permit, principal, &request, rule, bounds, wish).await {
-            Some(drawn) => drawn,
+            Some(drawn) => {
+                if drawn.result.is_ok() && !drawn.called_kms {
+                    self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
+                }
+                drawn
+            }
             // Its slot went out of use meanwhile: the cache is full of others.
             None => self.call_kms(permit, request, wish).await,
         }
@@ -185,7 +210,7 @@ impl Cache {
     ) -> Option<Drawn<T>> {
         let owner = rule.partition.as_deref().map_or(Owner::Principal(principal.as_str()), Owner::Shared);
         let partition = T::partition(owner, permit.action(), request);
-        let entry = T::pool(&self.0).entry(partition, rule, owner, T::key(request));
+        let entry = T::pool(&self.0).entry(partition, rule, owner, permit.action(), T::key(request));
         let now = Moment::now(&*self.0.clock);
         let demand = Demand { permit: permit.again(), declared: wish.declared, bounds };
         let step = entry.slot().draw(&now, demand);
@@ -195,7 +220,6 @@ impl Cache {
                 if let Some(permit) = refresh {
                     self.spawn_mint(permit, entry, Arc::clone(request));
                 }
-                self.0.counts.hits.fetch_add(1, Ordering::Relaxed);
                 return Some(Drawn::of(draw, bounds, T::IS_CHARGED));
             }
             Step::Wait(wait, call) => (wait, call),
@@ -203,7 +227,6 @@ impl Cache {
         if let Some(permit) = call {
             self.spawn_mint(permit, entry, Arc::clone(request));
         }
-        self.0.counts.misses.fetch_add(1, Ordering::Relaxed);
         let remaining = wish.until.saturating_duration_since(now.instant);
         match tokio::time::timeout(remaining, wait).await {
             Ok(Ok(Ok(draw))) => Some(Drawn::of(draw, bounds, T::IS_CHARGED)),
@@ -218,6 +241,7 @@ impl Cache {
     /// A key that is handed out once and not kept.
     async fn call_kms<T: Mint>(&self, permit: Permit, request: Arc<T::Request>, wish: Wish) -> Drawn<T> {
         let minted = T::mint(&self.0.kms, permit, Arc::clone(&request), wish.until).await;
+        self.0.counts.call(&minted.result);
         if let Err(BrokerError::Kms(error)) = &minted.result {
             self.heed_refusal(error, T::key(&request));
         }
@@ -249,6 +273,7 @@ impl Cache {
         let until = asked.instant + inner.rules.kms_deadline;
         let Recorded { result, source, records } =
             T::mint(&inner.kms, permit, Arc::clone(&request), until).await;
+        inner.counts.call(&result);
         // Every reply that this key will be in must find its KMS record in the journal.
         let committed = records.commit().await;
         let result = match (result, source, committed) {
@@ -259,7 +284,13 @@ impl Cache {
         };
         let now = Moment::now(&*inner.clock);
         match result {
-            Ok(minted) => entry.slot().minted(&now, epoch, minted),
+            Ok(minted) => {
+                let mut slot = entry.slot();
+                if let Some((arn, _)) = minted.value.used_key() {
+                    slot.judge(arn);
+                }
+                slot.minted(&now, epoch, minted)
+            }
             Err(error) => {
                 let for_good = match &error {
                     BrokerError::Kms(kms) => {
@@ -291,17 +322,20 @@ impl Cache {
                 arns.push(arn.clone());
             }
         });
-        let evicted = self.evict(&|entry| {
-            (asked.is_some() && entry.key == asked) || entry.arn.is_some_and(|arn| arns.contains(arn))
-        });
+        let mut refused: Vec<KeyId> = arns.iter().map(KeyId::from).collect();
+        if let Some(asked) = asked.filter(|asked| !refused.contains(asked)) {
+            refused.push(asked.clone());
+        }
+        let evicted: usize = refused.iter().map(|key| self.evict(&Chosen::Key(key))).sum();
         if evicted > 0 {
             tracing::warn!(error = error.code, evicted, "KMS refuses a key: its data keys are dropped");
         }
     }
 
-    /// Drops every kept key that `chosen` says, and what calls to KMS under way will bring for them. Returns how many
-    /// keys were dropped.
-    pub fn evict(&self, chosen: &dyn Fn(&Listed<'_>) -> bool) -> usize {
+    /// Drops the chosen keys, and what calls to KMS under way will bring of them. Returns how many keys were dropped. A draw
+    /// that begins afterwards gets none of them.
+    #[expect(clippy::must_use_candidate, reason = "the keys are gone whether or not anybody counts them")]
+    pub fn evict(&self, chosen: &Chosen<'_>) -> usize {
         let inner = &*self.0;
         let evicted = inner.data_keys.evict(chosen)
             + inner.encrypted_data_keys.evict(chosen)
@@ -316,6 +350,17 @@ impl Cache {
         inner.data_keys.list(show);
         inner.encrypted_data_keys.list(show);
         inner.decrypted.list(show);
+    }
+
+    /// What happened since the start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let counts = &self.0.counts;
+        Totals {
+            uses_from_cache: counts.uses_from_cache.load(Ordering::Relaxed),
+            kms_calls: counts.kms_calls.load(Ordering::Relaxed),
+            evictions: counts.evictions.load(Ordering::Relaxed),
+        }
     }
 
     /// Drops keys that are past their age.
@@ -355,20 +400,35 @@ pub struct Wish {
     pub until: Instant,
 }
 
+/// Which kept keys to drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen<'a> {
+    /// Everything.
+    All,
+    /// What is kept for this principal alone.
+    Principal(&'a str),
+    /// What callers asked for by the same words, and what is under the KMS key that these words name.
+    Key(&'a KeyId),
+}
+
 /// A kept key, without its secrets.
 pub struct Listed<'a> {
     /// Whose it is: a principal, or a shared partition.
     pub owner: &'a str,
+    /// Whether that is a shared partition.
+    pub is_shared: bool,
+    /// What it answers.
+    pub action: Action,
     /// The KMS key as the caller wrote it.
     pub key: Option<&'a KeyId>,
-    /// The KMS key's ARN, where a key is kept.
+    /// The KMS key's ARN.
     pub arn: Option<&'a KeyArn>,
     /// The call to KMS behind it.
-    pub source: Option<&'a Source>,
-    /// How far it is used.
-    pub used: DeclaredUse,
-    /// How far it may be.
-    pub bounds: Bounds,
+    pub source: &'a Source,
+    /// When it is handed out for the last time.
+    pub expires_at: OffsetDateTime,
+    /// How far it is used; none for what is no data key.
+    pub reuse: Option<Reused>,
 }
 
 impl<T> From<Recorded<T>> for Drawn<T> {
@@ -415,6 +475,8 @@ struct Pool<T>(moka::sync::Cache<Partition, Arc<Entry<T>>>);
 
 struct Entry<T> {
     owner: String,
+    is_shared: bool,
+    action: Action,
     key: Option<KeyId>,
     slot: Mutex<Slot<T>>,
 }
@@ -438,6 +500,7 @@ impl<T: Mint> Pool<T> {
         partition: Partition,
         rule: &Rule,
         owner: Owner<'_>,
+        action: Action,
         key: Option<&KeyId>,
     ) -> Arc<Entry<T>> {
         let bounds =
@@ -445,28 +508,27 @@ impl<T: Mint> Pool<T> {
         self.0.get_with(partition, || {
             Arc::new(Entry {
                 owner: owner.name().to_owned(),
+                is_shared: matches!(owner, Owner::Shared(_)),
+                action,
                 key: key.cloned(),
                 slot: Mutex::new(Slot::new(bounds, rule.refresh_at)),
             })
         })
     }
 
-    fn evict(&self, chosen: &dyn Fn(&Listed<'_>) -> bool) -> usize {
-        let mut evicted = 0;
-        for (_, entry) in &self.0 {
-            let mut slot = entry.slot();
-            if chosen(&entry.listed(&slot)) {
-                evicted += slot.evict();
-            }
-        }
+    fn evict(&self, chosen: &Chosen<'_>) -> usize {
+        let evicted = self.0.iter().map(|(_, entry)| entry.evict(chosen)).sum();
+        // An entry that moka takes out on another thread may be missed above, while a draw still holds it: its keys are
+        // dropped by the listener. moka's own tasks exclude each other, so the listener has run when this returns.
+        self.0.run_pending_tasks();
         evicted
     }
 
     fn list(&self, show: &mut dyn FnMut(&Listed<'_>)) {
         for (_, entry) in &self.0 {
             let slot = entry.slot();
-            if slot.peek().is_some() {
-                show(&entry.listed(&slot));
+            for (minted, used) in slot.kept() {
+                show(&entry.listed(slot.bounds(), minted, used));
             }
         }
     }
@@ -485,21 +547,37 @@ impl<T: Mint> Pool<T> {
     }
 }
 
-impl<T: Uses> Entry<T> {
+impl<T: Mint> Entry<T> {
     fn slot(&self) -> MutexGuard<'_, Slot<T>> {
         // A panic in the state machine is a defect; what it holds is still within its bounds.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listed<'a>(&'a self, slot: &'a Slot<T>) -> Listed<'a> {
-        let kept = slot.peek();
+    fn evict(&self, chosen: &Chosen<'_>) -> usize {
+        let mut slot = self.slot();
+        let wholly = match chosen {
+            Chosen::All => true,
+            Chosen::Principal(principal) => !self.is_shared && self.owner == *principal,
+            Chosen::Key(key) if self.key.as_ref() == Some(*key) => true,
+            Chosen::Key(key) if self.key.as_ref().is_some_and(|own| !own.may_mean(key)) => false,
+            Chosen::Key(key) => {
+                return slot.evict_key(key, |value| value.used_key().is_some_and(|(arn, _)| key.names(arn)));
+            }
+        };
+        if wholly { slot.evict() } else { 0 }
+    }
+
+    fn listed<'a>(&'a self, bounds: &Bounds, minted: &'a Minted<T>, used: DeclaredUse) -> Listed<'a> {
+        let limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
         Listed {
             owner: &self.owner,
+            is_shared: self.is_shared,
+            action: self.action,
             key: self.key.as_ref(),
-            arn: kept.and_then(|(minted, _)| minted.value.used_key()).map(|(arn, _)| arn),
-            source: kept.map(|(minted, _)| &minted.source),
-            used: kept.map_or(UNUSED, |(_, used)| used),
-            bounds: *slot.bounds(),
+            arn: minted.value.used_key().map(|(arn, _)| arn),
+            source: &minted.source,
+            expires_at: minted.asked.wall + bounds.max_age,
+            reuse: T::IS_CHARGED.then_some(Reused { used, limit }),
         }
     }
 }

@@ -43,9 +43,9 @@ enum Command {
 
     /// Run everything on this machine, with no AWS account
     ///
-    /// Starts a KMS emulator on loopback and a broker before it, and writes into DIR: broker.sock, journal/ (the records),
-    /// kms/ (the emulator's keys), policy.cedar, key-broker.toml (the configuration in use) and dev.json (addresses and
-    /// keys). The keys stay from run to run.
+    /// Starts a KMS emulator on loopback and a broker before it, and writes into DIR: broker.sock, admin.sock, journal/ (the
+    /// records), kms/ (the emulator's keys), policy.cedar, key-broker.toml (the configuration in use) and dev.json (addresses
+    /// and keys). The keys stay from run to run.
     #[cfg(feature = "dev")]
     Dev(dev::Arguments),
 

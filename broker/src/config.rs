@@ -41,13 +41,15 @@ pub struct Config {
     pub worker_threads: usize,
 }
 
-/// Where to listen: at least one of them.
+/// Where to listen: at least on one socket for workloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// The unix socket.
     pub unix: Option<UnixAddress>,
     /// Plaintext TCP on loopback.
     pub insecure_tcp: Option<SocketAddr>,
+    /// The operator's unix socket; it serves nothing to workloads.
+    pub admin: Option<UnixAddress>,
 }
 
 /// Bounds of the whole broker.
@@ -115,14 +117,14 @@ struct ConfigFile {
 struct ListenSection {
     unix: Option<UnixSection>,
     insecure_tcp: Option<SocketAddr>,
+    admin: Option<UnixSection>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UnixSection {
     path: PathBuf,
-    #[serde(default = "default_mode")]
-    mode: String,
+    mode: Option<String>,
     group: Option<Group>,
 }
 
@@ -189,11 +191,6 @@ impl Default for RuntimeSection {
     }
 }
 
-fn default_mode() -> String {
-    // Owner and group may connect.
-    "0660".into()
-}
-
 const fn default_commit_wait_ms() -> u64 {
     2_000
 }
@@ -223,27 +220,45 @@ impl ListenSection {
                 "listen.insecure_tcp: {address} is not a loopback address: plaintext never leaves this machine"
             ));
         }
-        let unix = self.unix.map(|section| section.check(base)).transpose()?;
-        Ok(Listen { unix, insecure_tcp: self.insecure_tcp })
+        let checked = |section: Option<UnixSection>, name, mode| {
+            section.map(|section| section.check(name, mode, base)).transpose()
+        };
+        let unix = checked(self.unix, "listen.unix", WORKLOAD_MODE)?;
+        let admin = checked(self.admin, "listen.admin", ADMIN_MODE)?;
+        if let (Some(unix), Some(admin)) = (&unix, &admin)
+            && unix.path == admin.path
+        {
+            return Err(
+                "listen.admin.path: is listen.unix.path: workloads never share the operator's socket".into(),
+            );
+        }
+        Ok(Listen { unix, insecure_tcp: self.insecure_tcp, admin })
     }
 }
 
 impl UnixSection {
-    fn check(self, base: &Path) -> Result<UnixAddress, String> {
-        let mode =
-            u32::from_str_radix(&self.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
-                format!("listen.unix.mode: {:?} is not an octal mode such as \"0660\"", self.mode)
-            })?;
+    /// Checks the section that is called `name`, whose mode is `mode` unless it says so.
+    fn check(self, name: &str, mode: u32, base: &Path) -> Result<UnixAddress, String> {
+        let mode = match &self.mode {
+            None => mode,
+            Some(text) => {
+                u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
+                    format!("{name}.mode: {text:?} is not an octal mode such as \"{mode:04o}\"")
+                })?
+            }
+        };
         let gid = match self.group {
             None => None,
             Some(Group::Id(gid)) => Some(gid),
-            Some(Group::Name(name)) => Some(gid_of(&name)?),
+            Some(Group::Name(group)) => Some(gid_of(&group).ok_or_else(|| {
+                format!("{name}.group: /etc/group has no group {group:?}: give its number")
+            })?),
         };
         let path = base.join(self.path);
         // unix(7): sun_path has 108 bytes with its terminator; binding adds a dot and the process id for a moment.
         if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
             return Err(format!(
-                "listen.unix.path: {} has more than {MAX_SOCKET_PATH_BYTES} bytes: choose a shorter path",
+                "{name}.path: {} has more than {MAX_SOCKET_PATH_BYTES} bytes: choose a shorter path",
                 path.display()
             ));
         }
@@ -300,13 +315,12 @@ fn within<T: PartialOrd + Copy + fmt::Display>(key: &str, value: T, min: T, max:
 }
 
 /// The id of a group in /etc/group (group(5)); other name services are not asked.
-fn gid_of(name: &str) -> Result<u32, String> {
+fn gid_of(name: &str) -> Option<u32> {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    let gid = groups.lines().find_map(|line| {
+    groups.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    });
-    gid.ok_or_else(|| format!("listen.unix.group: /etc/group has no group {name:?}: give its number"))
+    })
 }
 
 /// A mistake of syntax or shape, in one line: file, line, key, what is wrong.
@@ -316,6 +330,10 @@ fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
     ConfigError(format!("{place}: {}", error.message().lines().collect::<Vec<_>>().join(" ")))
 }
 
+/// Owner and group may connect.
+const WORKLOAD_MODE: u32 = 0o660;
+/// The owner may connect.
+const ADMIN_MODE: u32 = 0o600;
 /// unix(7): 108 bytes with the terminating zero, less `.` and a process id of up to seven digits.
 const MAX_SOCKET_PATH_BYTES: usize = 99;
 
@@ -351,6 +369,11 @@ journal_dir = "journal"
         let unix = config.listen.unix.expect("unix");
         assert!(unix.path.is_absolute() && unix.path.ends_with("broker.sock"));
         assert_eq!((unix.mode, unix.gid), (0o660, None));
+        assert_eq!(config.listen.admin, None);
+        let with_admin = GOOD.replace("[kms]", "admin = { path = \"admin.sock\" }\n[kms]");
+        let config = parse(&with_admin).map_err(|error| error.to_string()).expect("good");
+        let admin = config.listen.admin.expect("admin");
+        assert_eq!((admin.path.ends_with("admin.sock"), admin.mode, admin.gid), (true, 0o600, None));
         assert_eq!(config.journal.commit, Durability::Fsync);
         assert_eq!(
             (config.limits.calls_in_flight, config.worker_threads, config.policy.len()),
@@ -371,6 +394,10 @@ journal_dir = "journal"
             &GOOD.replace("\"broker.sock\"", "\"broker.sock\", mode = \"rw\""),
             &GOOD.replace("\"broker.sock\"", "\"broker.sock\", group = \"no-such-group\""),
             &GOOD.replace("broker.sock", &"x".repeat(108)),
+            &GOOD.replace("[kms]", "admin = { path = \"admin.sock\", mode = \"0800\" }\n[kms]"),
+            &GOOD.replace("[kms]", "admin = { path = \"admin.sock\", group = \"no-such-group\" }\n[kms]"),
+            &GOOD.replace("[kms]", "admin = { path = \"broker.sock\" }\n[kms]"),
+            &GOOD.replace("unix =", "admin ="),
             &GOOD.replace("policy.cedar", "missing.cedar"),
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit = \"never\""),
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit_wait_ms = 0"),

@@ -68,6 +68,12 @@ impl KeyId {
         }
     }
 
+    /// Whether this and `other` can mean one key: aliases may mean any.
+    #[must_use]
+    pub fn may_mean(&self, other: &Self) -> bool {
+        self.is_alias() || other.is_alias() || self.0.rsplit('/').next() == other.0.rsplit('/').next()
+    }
+
     fn is_alias(&self) -> bool {
         self.0.starts_with("alias/") || self.0.contains(":alias/")
     }
@@ -82,6 +88,12 @@ impl KeyId {
             return None;
         }
         KeyArn::parse(&format!("arn:{}:kms:{region}:{account_id}:key/{}", partition_of(region), self.0))
+    }
+}
+
+impl From<&KeyArn> for KeyId {
+    fn from(arn: &KeyArn) -> Self {
+        Self(Arc::clone(&arn.0))
     }
 }
 

@@ -5,9 +5,10 @@ pub mod app; // all wiring, once
 pub mod config; // the file -> values that cannot be wrong
 pub mod transport; // sockets, connections, layers
 
+pub mod admin;
 pub mod identity; // connection -> principal
 pub mod policy; // principal, action, key -> permit
-pub mod service; // the RPCs
+pub mod service; // the RPCs // the operator's RPCs
 
 pub mod audit;
 pub mod cache; // data keys with bounded reuse

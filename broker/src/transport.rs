@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::identity::Peer;
 use authority::NormalizeAuthority;
-use layers::Layers;
+use layers::{Door, Layers};
 use unix::UnixSocket;
 
 /// The sockets on which the broker listens.
@@ -32,6 +32,8 @@ pub struct Listeners {
     pub unix: Option<UnixSocket>,
     /// Plaintext TCP on loopback.
     pub insecure_tcp: Option<TcpListener>,
+    /// The operator's unix socket.
+    pub admin: Option<UnixSocket>,
 }
 
 impl Listeners {
@@ -45,6 +47,8 @@ impl Listeners {
 pub struct Server {
     layers: Layers,
     connections: Arc<Semaphore>,
+    /// The operator's: workloads that use up theirs do not keep the operator out.
+    admin_connections: Arc<Semaphore>,
     graceful: GracefulShutdown,
     /// Cancelled when connections must end, whatever they do.
     cut: CancellationToken,
@@ -57,6 +61,7 @@ impl Server {
         Self {
             layers,
             connections: Arc::new(Semaphore::new(max_connections)),
+            admin_connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
             graceful: GracefulShutdown::new(),
             cut: CancellationToken::new(),
         }
@@ -64,10 +69,10 @@ impl Server {
 
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
     pub async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
-        let Listeners { unix, insecure_tcp } = listeners;
-        let accept_unix = async {
-            let Some(socket) = &unix else { return std::future::pending().await };
-            self.accept(|| async {
+        let Listeners { unix, insecure_tcp, admin } = listeners;
+        let accept_unix = async |door, socket: &Option<UnixSocket>| {
+            let Some(socket) = socket else { return std::future::pending().await };
+            self.accept(door, || async {
                 let (stream, _) = socket.listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let peer = Peer::unix(credentials.uid(), credentials.gid(), credentials.pid());
@@ -77,7 +82,7 @@ impl Server {
         };
         let accept_tcp = async {
             let Some(listener) = &insecure_tcp else { return std::future::pending().await };
-            self.accept(|| async {
+            self.accept(Door::Workload, || async {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok((stream, Peer::insecure_tcp(address.ip())))
@@ -85,13 +90,14 @@ impl Server {
             .await
         };
         tokio::select! {
-            never = accept_unix => match never {},
+            never = accept_unix(Door::Workload, &unix) => match never {},
+            never = accept_unix(Door::Admin, &admin) => match never {},
             never = accept_tcp => match never {},
             () = drain.cancelled() => {}
         }
         // Nobody new can connect. Who is connected is refused with a delay to wait, until the calls in flight have ended;
         // only then GOAWAY: a client that it reaches earlier may report its next call as cancelled.
-        drop((unix, insecure_tcp));
+        drop((unix, insecure_tcp, admin));
         if tokio::time::timeout(grace, self.layers.limits.idle()).await.is_err() {
             tracing::warn!(
                 seconds = grace.as_secs(),
@@ -103,18 +109,22 @@ impl Server {
         self.cut.cancel();
     }
 
-    async fn accept<S, A>(&self, next: impl Fn() -> A) -> Infallible
+    async fn accept<S, A>(&self, door: Door, next: impl Fn() -> A) -> Infallible
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         A: Future<Output = io::Result<(S, Peer)>>,
     {
+        let connections = match door {
+            Door::Workload => &self.connections,
+            Door::Admin => &self.admin_connections,
+        };
         loop {
-            let Ok(slot) = Arc::clone(&self.connections).acquire_owned().await else {
+            let Ok(slot) = Arc::clone(connections).acquire_owned().await else {
                 return std::future::pending().await;
             };
             match next().await {
                 Ok((stream, peer)) => {
-                    let connection = self.connection(stream, Arc::new(peer));
+                    let connection = self.connection(stream, door, Arc::new(peer));
                     tokio::spawn(async move {
                         connection.await;
                         drop(slot);
@@ -130,14 +140,14 @@ impl Server {
         }
     }
 
-    fn connection<S>(&self, stream: S, peer: Arc<Peer>) -> impl Future<Output = ()> + use<S>
+    fn connection<S>(&self, stream: S, door: Door, peer: Arc<Peer>) -> impl Future<Output = ()> + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let layers = self.layers.clone();
         let service = service_fn(move |request| {
             let (layers, peer) = (layers.clone(), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(layers.answer(peer, request).await) }
+            async move { Ok::<_, Infallible>(layers.answer(door, peer, request).await) }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -167,6 +177,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 /// A reply reaches a local peer in far less.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// People and their scripts.
+const ADMIN_CONNECTIONS: usize = 16;
 /// Long enough not to spin while the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Calls at a time on one connection; gRPC clients queue above it. HTTP/2 recommends at least 100 (RFC 9113, 6.5.2).

@@ -43,6 +43,8 @@ pub struct Setup {
     pub max_attempts: u32,
     pub guard: GuardSettings,
     pub insecure_tcp: bool,
+    /// Who may open the operator's socket.
+    pub admin_mode: u32,
     /// How far data keys are reused: not at all, unless a test is about that.
     pub reuse: Rules,
     /// Where the journal is, if not in the broker's own directory.
@@ -65,6 +67,7 @@ impl Default for Setup {
             max_attempts: 3,
             guard: guard(),
             insecure_tcp: false,
+            admin_mode: 0o600,
             reuse: reuse(Rule { enabled: false, ..rule() }),
             journal_dir: None,
         }
@@ -114,6 +117,11 @@ impl TestBroker {
             listen: Listen {
                 unix: Some(UnixAddress { path: dir.path().join("broker.sock"), mode: 0o600, gid: None }),
                 insecure_tcp: port,
+                admin: Some(UnixAddress {
+                    path: dir.path().join("admin.sock"),
+                    mode: setup.admin_mode,
+                    gid: None,
+                }),
             },
             policy: Policy::parse(&setup.policy).expect("a policy"),
             journal: JournalConfig {

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::bounds::{Bounds, Moment, UNUSED};
 use crate::audit::record::DeclaredUse;
 use crate::error::BrokerError;
+use crate::key::{KeyArn, KeyId};
 use crate::kms::recorded::Source;
 use crate::policy::Permit;
 
@@ -76,6 +77,8 @@ pub(super) struct Slot<T> {
     refresh_not_before: Option<Moment>,
     /// Counts evictions: a key that was asked for before one is never served.
     epoch: u64,
+    /// Evicted while a call to KMS is under way, which may bring a data key under one of them.
+    evicted_meanwhile: Vec<KeyId>,
     waiting: VecDeque<Waiting<T>>,
     retired: bool,
 }
@@ -101,6 +104,7 @@ impl<T> Slot<T> {
             minting: false,
             refresh_not_before: None,
             epoch: 0,
+            evicted_meanwhile: Vec::new(),
             waiting: VecDeque::new(),
             retired: false,
         }
@@ -139,6 +143,7 @@ impl<T> Slot<T> {
     /// A call to KMS brought a key. Returns the permit for another call if somebody is still waiting.
     pub(super) fn minted(&mut self, now: &Moment, epoch: u64, minted: Minted<T>) -> Option<Permit> {
         self.minting = false;
+        self.evicted_meanwhile.clear();
         self.refresh_not_before = None;
         if epoch == self.epoch {
             let key = Key { minted, used: UNUSED };
@@ -158,6 +163,7 @@ impl<T> Slot<T> {
         for_good: bool,
     ) -> Option<Permit> {
         self.minting = false;
+        self.evicted_meanwhile.clear();
         self.refresh_not_before = Some(not_before);
         let mut still_waiting = VecDeque::new();
         for (place, mut waiting) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
@@ -180,6 +186,32 @@ impl<T> Slot<T> {
         usize::from(self.current.take().is_some()) + usize::from(self.next.take().is_some())
     }
 
+    /// Drops the keys that are under the KMS key `key`, however callers wrote it: `is_named` says which. Returns how many there
+    /// were. What a call under way brings is to be judged by [`Self::judge`].
+    pub(super) fn evict_key(&mut self, key: &KeyId, is_named: impl Fn(&T) -> bool) -> usize {
+        let named = |kept: &mut Key<T>| is_named(&kept.minted.value);
+        let next = self.next.take_if(named).is_some();
+        let current = self.current.take_if(named).is_some();
+        if self.current.is_none() {
+            self.current = self.next.take();
+        }
+        if self.minting && !self.evicted_meanwhile.contains(key) {
+            if self.evicted_meanwhile.len() < MAX_EVICTED_MEANWHILE {
+                self.evicted_meanwhile.push(key.clone());
+            } else {
+                self.epoch += 1;
+            }
+        }
+        usize::from(current) + usize::from(next)
+    }
+
+    /// Judges what a call to KMS brought, before [`Self::minted`]: if its KMS key was evicted meanwhile, it is never served.
+    pub(super) fn judge(&mut self, arn: &KeyArn) {
+        if self.evicted_meanwhile.iter().any(|key| key.names(arn)) {
+            self.epoch += 1;
+        }
+    }
+
     /// Takes the slot out of use, for it is no longer where draws find it. Returns how many keys there were.
     pub(super) fn retire(&mut self) -> usize {
         self.retired = true;
@@ -199,9 +231,9 @@ impl<T> Slot<T> {
         self.retired
     }
 
-    /// The key at hand and how far it is used.
-    pub(super) fn peek(&self) -> Option<(&Minted<T>, DeclaredUse)> {
-        self.current.as_ref().map(|key| (&key.minted, key.used))
+    /// The keys at hand, and how far they are used.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&Minted<T>, DeclaredUse)> {
+        self.current.iter().chain(&self.next).map(|key| (&key.minted, key.used))
     }
 
     /// The configured bounds.
@@ -291,6 +323,8 @@ fn reached(used: u64, limit: u64, share: f64) -> bool {
 
 /// After a refresh that failed in the background, callers go on with the key at hand.
 pub(super) const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+/// Keys that are evicted within one call to KMS, some tens of milliseconds; above, what the call brings is dropped unseen.
+const MAX_EVICTED_MEANWHILE: usize = 64;
 
 #[cfg(test)]
 mod tests;

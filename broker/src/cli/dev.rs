@@ -79,6 +79,7 @@ impl Dev {
         let endpoint = emulator.endpoint_url();
         let facts = json!({
             "unix": dir.join("broker.sock"),
+            "admin": dir.join("admin.sock"),
             "kms_endpoint": endpoint,
             "region": REGION,
             "account": ACCOUNT,
@@ -110,6 +111,7 @@ fn configuration(endpoint: &str) -> String {
 
 [listen]
 unix = {{ path = "broker.sock", mode = "0600" }}
+admin = {{ path = "admin.sock" }}
 
 [kms]
 region = "{REGION}"

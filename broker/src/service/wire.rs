@@ -227,6 +227,8 @@ fn provenance(source: &DataKeyData) -> pb::Provenance {
 /// A Decrypt declares nothing: it counts as one message.
 pub const ONE_MESSAGE: DeclaredUse = DeclaredUse { messages: 1, bytes: 0 };
 
-fn timestamp(at: OffsetDateTime) -> Timestamp {
+/// A moment as messages carry it.
+#[must_use]
+pub fn timestamp(at: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or_default() }
 }

@@ -11,17 +11,20 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use key_broker_proto as proto;
+use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{Service as _, ServiceExt};
 use uuid::Uuid;
 
+use crate::admin::{Admin, AdminCall};
 use crate::audit::record::Action;
-use crate::audit::{Audit, AuditScope, Notes};
+use crate::audit::{Audit, AuditScope};
 use crate::error::BrokerError;
 use crate::identity::Peer;
 use crate::service::{Call, Service, wire};
@@ -37,12 +40,23 @@ pub struct Layers {
     pub drain: CancellationToken,
     /// `keybroker.v1.KeyBroker`.
     pub service: KeyBrokerServer<Service>,
+    /// `keybroker.admin.v1.Admin`.
+    pub admin: AdminServer<Admin>,
     /// `grpc.health.v1.Health`.
     pub health: Standard,
     /// `grpc.reflection.v1.ServerReflection`.
     pub reflection: Standard,
     /// `grpc.reflection.v1alpha.ServerReflection`.
     pub reflection_v1alpha: Standard,
+}
+
+/// On which side of the broker a connection came in. Each serves its own service, and no other but the standard ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// For workloads.
+    Workload,
+    /// For the operator.
+    Admin,
 }
 
 /// A standard gRPC service: it hands nothing out and leaves no record.
@@ -55,6 +69,8 @@ pub struct CallLimits {
     pub max_in_flight: u32,
     /// The slots of the calls in flight.
     pub in_flight: Arc<Semaphore>,
+    /// Counts them: a drain that waits takes the free slots.
+    pub under_way: TaskTracker,
     /// The deadline of a call that has none.
     pub default_deadline: Duration,
     /// A call with less time than this is refused at once: it could not succeed.
@@ -62,6 +78,12 @@ pub struct CallLimits {
 }
 
 impl CallLimits {
+    /// The number of calls in flight.
+    #[must_use]
+    pub fn now(&self) -> u32 {
+        u32::try_from(self.under_way.len()).unwrap_or(u32::MAX)
+    }
+
     /// Waits until no call is in flight.
     pub async fn idle(&self) {
         // The semaphore is never closed.
@@ -71,23 +93,28 @@ impl CallLimits {
 
 impl Layers {
     /// Answers one call.
-    pub async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer(&self, door: Door, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let request = request.map(Body::new);
         let Some((service, method)) =
             request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'))
         else {
             return unimplemented();
         };
-        match service {
-            "keybroker.v1.KeyBroker" => {
+        match (service, door) {
+            ("keybroker.v1.KeyBroker", Door::Workload) => {
                 match Action::ALL.into_iter().find(|action| action.name() == method) {
                     Some(action) => self.recorded(action, peer, request).await,
                     None => unimplemented(),
                 }
             }
-            "grpc.health.v1.Health" => standard(&self.health, request).await,
-            "grpc.reflection.v1.ServerReflection" => standard(&self.reflection, request).await,
-            "grpc.reflection.v1alpha.ServerReflection" => standard(&self.reflection_v1alpha, request).await,
+            ("keybroker.admin.v1.Admin", Door::Admin) if Admin::METHODS.contains(&method) => {
+                self.administered(peer, request).await
+            }
+            ("grpc.health.v1.Health", _) => standard(&self.health, request).await,
+            ("grpc.reflection.v1.ServerReflection", _) => standard(&self.reflection, request).await,
+            ("grpc.reflection.v1alpha.ServerReflection", _) => {
+                standard(&self.reflection_v1alpha, request).await
+            }
             _ => unimplemented(),
         }
     }
@@ -110,15 +137,50 @@ impl Layers {
             Ok(Err(error)) => refuse(&error),
             Err(_) => refuse(&BrokerError::Bug),
         };
-        add_request_ids(response.headers_mut(), request_id, &notes);
+        add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
         if scope.commit().await.is_ok() {
             return response;
         }
         // Key material in the response is erased with it.
         drop(response);
         let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
-        add_request_ids(response.headers_mut(), request_id, &notes);
+        add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
         response
+    }
+
+    /// The operator's calls: no audit scope, since they are no activity, no drain and no calls in flight, since the operator is
+    /// needed most when these are used up.
+    async fn administered(&self, peer: Arc<Peer>, mut request: Request<Body>) -> Response<Body> {
+        let request_id = Uuid::new_v4();
+        request.extensions_mut().insert(AdminCall { request_id, peer });
+        let answer = async {
+            let timeout = self.timeout(request.headers())?;
+            if timeout < self.limits.deadline_floor {
+                return Err(BrokerError::DeadlineExceeded);
+            }
+            let answer = self.admin.clone().call(request);
+            match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(never)) => match never {},
+                Err(_) => Err(BrokerError::DeadlineExceeded),
+            }
+        };
+        let answered = AssertUnwindSafe(answer).catch_unwind().await;
+        let refuse = |error: &BrokerError| wire::status(error, request_id).into_http();
+        let mut response = match answered {
+            // tonic refused before the service saw the request: what the service refuses has details.
+            Ok(Ok(response)) if is_bare_refusal(&response) => refuse(&unread(&response)),
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => refuse(&error),
+            Err(_) => refuse(&BrokerError::Bug),
+        };
+        add_request_ids(response.headers_mut(), request_id, None);
+        response
+    }
+
+    /// How long a call may take.
+    fn timeout(&self, headers: &HeaderMap) -> Result<Duration, BrokerError> {
+        Ok(deadline_in(headers)?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE))
     }
 
     /// Limits: deadline, drain and calls in flight; then the service.
@@ -128,8 +190,7 @@ impl Layers {
         peer: Arc<Peer>,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, BrokerError> {
-        let timeout =
-            deadline_in(request.headers())?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE);
+        let timeout = self.timeout(request.headers())?;
         let until = self.audit.clock.instant() + timeout;
         scope.set_deadline(until);
         if timeout < self.limits.deadline_floor {
@@ -139,6 +200,7 @@ impl Layers {
             return Err(BrokerError::Draining);
         }
         let _slot = self.limits.in_flight.try_acquire().map_err(|_| BrokerError::TooManyCalls)?;
+        let _counted = self.limits.under_way.token();
         let call = Call { notes: scope.notes(), request_id: scope.request_id(), peer, until };
         request.extensions_mut().insert(call);
         let answer = self.service.clone().call(request);
@@ -157,6 +219,12 @@ async fn standard(service: &Standard, request: Request<Body>) -> Response<Body> 
     }
 }
 
+/// An error without details: not from the service. Its status is in the headers, as tonic sends what fails at once.
+fn is_bare_refusal(response: &Response<Body>) -> bool {
+    Status::from_header_map(response.headers())
+        .is_some_and(|status| status.code() != Code::Ok && status.details().is_empty())
+}
+
 /// Why tonic refused a request that the service never saw.
 fn unread(response: &Response<Body>) -> BrokerError {
     match Status::from_header_map(response.headers()).map(|status| status.code()) {
@@ -164,12 +232,12 @@ fn unread(response: &Response<Body>) -> BrokerError {
         Some(Code::Cancelled | Code::Unknown) => BrokerError::Cancelled,
         Some(Code::Unimplemented) => BrokerError::Rejected("the request is compressed: send it uncompressed".into()),
         _ => BrokerError::Rejected(
-            "the request cannot be read: send one protobuf message of the contract in keybroker/v1/key_broker.proto".into(),
+            "the request cannot be read: send one protobuf message, as the contract in proto/keybroker has it".into(),
         ),
     }
 }
 
-fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, notes: &Notes) {
+fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, kms_request_id: Option<&str>) {
     let mut add = |name: &'static str, value: &str| {
         // requestIDs of KMS are UUIDs; one that is no header value is left out, the record has it.
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -177,8 +245,8 @@ fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, notes: &Notes) {
         }
     };
     add(proto::HEADER_REQUEST_ID, request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-    if let Some(kms_request_id) = notes.kms_request_id() {
-        add(proto::HEADER_KMS_REQUEST_ID, &kms_request_id);
+    if let Some(kms_request_id) = kms_request_id {
+        add(proto::HEADER_KMS_REQUEST_ID, kms_request_id);
     }
 }
 
@@ -210,7 +278,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 
 fn unimplemented() -> Response<Body> {
     Status::unimplemented(
-        "no such method: see the contract in keybroker/v1/key_broker.proto, or ask server reflection",
+        "no such method on this socket: see the contract in proto/keybroker, or ask server reflection",
     )
     .into_http()
 }

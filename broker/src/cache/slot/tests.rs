@@ -374,3 +374,36 @@ fn a_suspended_machine_and_a_clock_set_back_make_no_key_younger() {
     let back = Moment { wall: bench.wall - Duration::from_hours(1), ..bench.now() };
     assert!(matches!(bench.slot.draw(&back, second), Step::Wait(..)));
 }
+
+#[test]
+fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
+    let arn =
+        |id: &str| KeyArn::parse(&format!("arn:aws:kms:us-west-2:111122223333:key/{id}")).expect("an ARN");
+    // The alias of this partition was pointed to another KMS key between the first call and the second.
+    let (old, new) = (arn("0001-aa"), arn("0002-bb"));
+    let two_keys = || {
+        let mut bench = Bench::new(Some(0.5));
+        for _ in 0..6 {
+            bench.draw(one(), BOUNDS);
+            bench.kms_answers();
+        }
+        assert_eq!(bench.slot.kept().map(|(minted, _)| *minted.value).collect::<Vec<_>>(), [1, 2]);
+        bench
+    };
+    let mut bench = two_keys();
+    assert_eq!(bench.slot.evict_key(&KeyId::from(&new), |serial| *serial == 2), 1);
+    assert_eq!(bench.draw(one(), BOUNDS), Some(1));
+    let mut bench = two_keys();
+    assert_eq!(bench.slot.evict_key(&KeyId::from(&old), |serial| *serial == 1), 1);
+    assert_eq!(bench.draw(one(), BOUNDS), Some(2));
+
+    // What is under way is judged once its ARN is known.
+    for (evicted, calls) in [(&new, 2), (&old, 1)] {
+        let mut bench = Bench::new(None);
+        bench.draw(one(), BOUNDS);
+        assert_eq!(bench.slot.evict_key(&KeyId::from(evicted), |_| true), 0);
+        bench.slot.judge(&new);
+        bench.kms_answers();
+        assert_eq!((bench.calls, bench.waiting.len()), (calls, usize::from(calls == 2)));
+    }
+}
