@@ -4,7 +4,14 @@ use std::fmt;
 
 /// Package `keybroker.v1`: the service that workloads call.
 pub mod v1 {
-    #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        rustdoc::bare_urls,
+        reason = "generated code"
+    )]
     tonic::include_proto!("keybroker.v1");
 }
 
@@ -12,7 +19,14 @@ pub mod v1 {
 pub mod admin {
     /// Package `keybroker.admin.v1`: what the broker keeps, and how to make it forget.
     pub mod v1 {
-        #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+        #![allow(
+            missing_docs,
+            unreachable_pub,
+            clippy::all,
+            clippy::pedantic,
+            rustdoc::bare_urls,
+            reason = "generated code"
+        )]
         tonic::include_proto!("keybroker.admin.v1");
     }
 }

@@ -1,4 +1,4 @@
-//! Configuration: one TOML file, read into [`ConfigFile`] as people write it, then checked into [`Config`], whose values
+//! Configuration: one TOML file, read into `ConfigFile` as people write it, then checked into [`Config`], whose values
 //! cannot be wrong. A mistake names its key.
 
 mod kms;
