@@ -4,31 +4,34 @@
 //! Attested calls cannot get here: the requests that this module takes have no recipient.
 
 pub mod bounds;
+mod mint;
 mod partition;
+mod pool;
 mod revocation;
 pub mod rules;
 mod slot;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use moka::ops::compute::Op;
 use time::OffsetDateTime;
 
-use crate::audit::record::{Action, DeclaredUse};
+use crate::audit::record::DeclaredUse;
 use crate::clock::Clock;
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
 use crate::identity::Principal;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::recorded::{Recorded, RecordedKms, Source, UnwrittenRecords};
-use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, Uses};
+use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey};
 use crate::policy::Permit;
 use bounds::{Bounds, Moment, Reuse, UNBOUNDED, UNUSED};
-use partition::{Owner, Partition, Subject};
+use mint::Mint;
+use partition::Owner;
+pub use pool::{Chosen, Listed};
+use pool::{Entry, Pool};
 use rules::{Rule, Rules};
-use slot::{Demand, Draw, Failure, Minted, REFRESH_PAUSE, Slot, Step};
+use slot::{Demand, Draw, Failure, Minted, REFRESH_PAUSE, Step};
 
 /// The keys that are kept, and the way to KMS for those that are not.
 #[derive(Clone)]
@@ -94,31 +97,6 @@ pub struct Reused {
     pub used: DeclaredUse,
     /// Allowed in all.
     pub limit: DeclaredUse,
-}
-
-/// Something that KMS makes and the cache may keep.
-#[async_trait]
-trait Mint: Uses + Send + Sync + Sized + 'static {
-    type Request: Send + Sync + 'static;
-
-    /// Whether draws are charged: a data key encrypts, a decrypted ciphertext is only looked at again.
-    const IS_CHARGED: bool;
-
-    fn pool(inner: &Inner) -> &Pool<Self>;
-
-    fn partition(owner: Owner<'_>, action: Action, request: &Self::Request) -> Partition;
-
-    /// Whether a request may be answered by a kept key at all.
-    fn may_reuse(request: &Self::Request) -> bool;
-
-    fn key(request: &Self::Request) -> Option<&KeyId>;
-
-    async fn mint(
-        kms: &RecordedKms,
-        permit: Permit,
-        request: Arc<Self::Request>,
-        until: Instant,
-    ) -> Recorded<Self>;
 }
 
 impl Cache {
@@ -400,37 +378,6 @@ pub struct Wish {
     pub until: Instant,
 }
 
-/// Which kept keys to drop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chosen<'a> {
-    /// Everything.
-    All,
-    /// What is kept for this principal alone.
-    Principal(&'a str),
-    /// What callers asked for by the same words, and what is under the KMS key that these words name.
-    Key(&'a KeyId),
-}
-
-/// A kept key, without its secrets.
-pub struct Listed<'a> {
-    /// Whose it is: a principal, or a shared partition.
-    pub owner: &'a str,
-    /// Whether that is a shared partition.
-    pub is_shared: bool,
-    /// What it answers.
-    pub action: Action,
-    /// The KMS key as the caller wrote it.
-    pub key: Option<&'a KeyId>,
-    /// The KMS key's ARN.
-    pub arn: Option<&'a KeyArn>,
-    /// The call to KMS behind it.
-    pub source: &'a Source,
-    /// When it is handed out for the last time.
-    pub expires_at: OffsetDateTime,
-    /// How far it is used; none for what is no data key.
-    pub reuse: Option<Reused>,
-}
-
 impl<T> From<Recorded<T>> for Drawn<T> {
     fn from(recorded: Recorded<T>) -> Self {
         let Recorded { result, source, records } = recorded;
@@ -467,211 +414,5 @@ impl<T> Drawn<T> {
             expires_at: None,
             records: None,
         }
-    }
-}
-
-/// The slots of one kind of key.
-struct Pool<T>(moka::sync::Cache<Partition, Arc<Entry<T>>>);
-
-struct Entry<T> {
-    owner: String,
-    is_shared: bool,
-    action: Action,
-    key: Option<KeyId>,
-    slot: Mutex<Slot<T>>,
-}
-
-impl<T: Mint> Pool<T> {
-    fn new(max_entries: u64) -> Self {
-        // moka bounds the number; age is ours to keep. Least recently used, so that a newcomer is always let in.
-        let retire = |_: Arc<Partition>, entry: Arc<Entry<T>>, _| {
-            entry.slot().retire();
-        };
-        let cache = moka::sync::Cache::builder()
-            .max_capacity(max_entries)
-            .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .eviction_listener(retire)
-            .build();
-        Self(cache)
-    }
-
-    fn entry(
-        &self,
-        partition: Partition,
-        rule: &Rule,
-        owner: Owner<'_>,
-        action: Action,
-        key: Option<&KeyId>,
-    ) -> Arc<Entry<T>> {
-        let bounds =
-            if T::IS_CHARGED { rule.bounds } else { Bounds { max_age: rule.bounds.max_age, ..UNBOUNDED } };
-        self.0.get_with(partition, || {
-            Arc::new(Entry {
-                owner: owner.name().to_owned(),
-                is_shared: matches!(owner, Owner::Shared(_)),
-                action,
-                key: key.cloned(),
-                slot: Mutex::new(Slot::new(bounds, rule.refresh_at)),
-            })
-        })
-    }
-
-    fn evict(&self, chosen: &Chosen<'_>) -> usize {
-        let evicted = self.0.iter().map(|(_, entry)| entry.evict(chosen)).sum();
-        // An entry that moka takes out on another thread may be missed above, while a draw still holds it: its keys are
-        // dropped by the listener. moka's own tasks exclude each other, so the listener has run when this returns.
-        self.0.run_pending_tasks();
-        evicted
-    }
-
-    fn list(&self, show: &mut dyn FnMut(&Listed<'_>)) {
-        for (_, entry) in &self.0 {
-            let slot = entry.slot();
-            for (minted, used) in slot.kept() {
-                show(&entry.listed(slot.bounds(), minted, used));
-            }
-        }
-    }
-
-    fn sweep(&self, now: &Moment) {
-        for (partition, entry) in &self.0 {
-            if entry.slot().sweep(now) {
-                // Only this very entry: another may have taken its place.
-                self.0.entry(*partition).and_compute_with(|found| match found {
-                    Some(found) if Arc::ptr_eq(found.value(), &entry) => Op::Remove,
-                    _ => Op::Nop,
-                });
-            }
-        }
-        self.0.run_pending_tasks();
-    }
-}
-
-impl<T: Mint> Entry<T> {
-    fn slot(&self) -> MutexGuard<'_, Slot<T>> {
-        // A panic in the state machine is a defect; what it holds is still within its bounds.
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn evict(&self, chosen: &Chosen<'_>) -> usize {
-        let mut slot = self.slot();
-        let wholly = match chosen {
-            Chosen::All => true,
-            Chosen::Principal(principal) => !self.is_shared && self.owner == *principal,
-            Chosen::Key(key) if self.key.as_ref() == Some(*key) => true,
-            Chosen::Key(key) if self.key.as_ref().is_some_and(|own| !own.may_mean(key)) => false,
-            Chosen::Key(key) => {
-                return slot.evict_key(key, |value| value.used_key().is_some_and(|(arn, _)| key.names(arn)));
-            }
-        };
-        if wholly { slot.evict() } else { 0 }
-    }
-
-    fn listed<'a>(&'a self, bounds: &Bounds, minted: &'a Minted<T>, used: DeclaredUse) -> Listed<'a> {
-        let limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
-        Listed {
-            owner: &self.owner,
-            is_shared: self.is_shared,
-            action: self.action,
-            key: self.key.as_ref(),
-            arn: minted.value.used_key().map(|(arn, _)| arn),
-            source: &minted.source,
-            expires_at: minted.asked.wall + bounds.max_age,
-            reuse: T::IS_CHARGED.then_some(Reused { used, limit }),
-        }
-    }
-}
-
-#[async_trait]
-impl Mint for DataKey {
-    type Request = DataKeyRequest;
-    const IS_CHARGED: bool = true;
-
-    fn pool(inner: &Inner) -> &Pool<Self> {
-        &inner.data_keys
-    }
-
-    fn partition(owner: Owner<'_>, action: Action, request: &DataKeyRequest) -> Partition {
-        Partition::of(owner, action, &Subject::DataKey(&request.key, request.length), &request.context)
-    }
-
-    fn may_reuse(request: &DataKeyRequest) -> bool {
-        request.grant_tokens.as_slice().is_empty()
-    }
-
-    fn key(request: &DataKeyRequest) -> Option<&KeyId> {
-        Some(&request.key)
-    }
-
-    async fn mint(
-        kms: &RecordedKms,
-        permit: Permit,
-        request: Arc<DataKeyRequest>,
-        until: Instant,
-    ) -> Recorded<Self> {
-        kms.generate_data_key(permit, request, until).await
-    }
-}
-
-#[async_trait]
-impl Mint for EncryptedDataKey {
-    type Request = DataKeyRequest;
-    const IS_CHARGED: bool = true;
-
-    fn pool(inner: &Inner) -> &Pool<Self> {
-        &inner.encrypted_data_keys
-    }
-
-    fn partition(owner: Owner<'_>, action: Action, request: &DataKeyRequest) -> Partition {
-        DataKey::partition(owner, action, request)
-    }
-
-    fn may_reuse(request: &DataKeyRequest) -> bool {
-        DataKey::may_reuse(request)
-    }
-
-    fn key(request: &DataKeyRequest) -> Option<&KeyId> {
-        Some(&request.key)
-    }
-
-    async fn mint(
-        kms: &RecordedKms,
-        permit: Permit,
-        request: Arc<DataKeyRequest>,
-        until: Instant,
-    ) -> Recorded<Self> {
-        kms.generate_data_key_without_plaintext(permit, request, until).await
-    }
-}
-
-#[async_trait]
-impl Mint for Decrypted {
-    type Request = DecryptRequest;
-    const IS_CHARGED: bool = false;
-
-    fn pool(inner: &Inner) -> &Pool<Self> {
-        &inner.decrypted
-    }
-
-    fn partition(owner: Owner<'_>, action: Action, request: &DecryptRequest) -> Partition {
-        let subject = Subject::Decrypt(request.ciphertext.as_bytes(), request.key.as_ref());
-        Partition::of(owner, action, &subject, &request.context)
-    }
-
-    fn may_reuse(request: &DecryptRequest) -> bool {
-        request.grant_tokens.as_slice().is_empty()
-    }
-
-    fn key(request: &DecryptRequest) -> Option<&KeyId> {
-        request.key.as_ref()
-    }
-
-    async fn mint(
-        kms: &RecordedKms,
-        permit: Permit,
-        request: Arc<DecryptRequest>,
-        until: Instant,
-    ) -> Recorded<Self> {
-        kms.decrypt(permit, request, until).await
     }
 }
