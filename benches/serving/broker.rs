@@ -19,6 +19,7 @@ use crate::programs::Programs;
 /// What differs between the measured brokers.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup {
+    pub(crate) program: &'static str,
     pub(crate) commit: &'static str,
     pub(crate) worker_threads: usize,
 }
@@ -26,7 +27,7 @@ pub(crate) struct Setup {
 impl Default for Setup {
     /// The broker's own defaults.
     fn default() -> Self {
-        Self { commit: "fsync", worker_threads: 1 }
+        Self { program: "key-broker", commit: "fsync", worker_threads: 1 }
     }
 }
 
@@ -55,7 +56,7 @@ impl Broker {
         fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);")?;
         let config = dir.path().join("key-broker.toml");
         fs::write(&config, configuration(&emulator.endpoint, setup))?;
-        let mut command = Command::new(programs.path("key-broker"));
+        let mut command = Command::new(programs.path(setup.program));
         command
             .args(["serve", "--config"])
             .arg(&config)
@@ -98,7 +99,7 @@ pub(crate) async fn connect(socket: &Path) -> Result<Channel, Failure> {
 }
 
 fn configuration(endpoint: &str, setup: Setup) -> String {
-    let Setup { commit, worker_threads } = setup;
+    let Setup { commit, worker_threads, .. } = setup;
     format!(
         r#"
 [listen]

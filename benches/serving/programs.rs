@@ -20,8 +20,8 @@ impl Programs {
         let target = bench.ancestors().nth(3).ok_or("a bench is at target/<profile>/deps/<bench>")?;
         // On the disk of the target directory: /tmp may be memory, where fsync costs nothing.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        for arguments in [["-p", "key-broker", "--no-default-features"].as_slice(), &["-p", "kms-emulator"]] {
-            eprintln!("building {}", arguments[1]);
+        for (program, arguments) in PROGRAMS {
+            eprintln!("building {program}");
             let status = Command::new(env!("CARGO"))
                 .args(["build", "--quiet", "--release", "--target-dir"])
                 .arg(target)
@@ -29,9 +29,9 @@ impl Programs {
                 .current_dir(env!("CARGO_MANIFEST_DIR"))
                 .status()?;
             if !status.success() {
-                return Err(format!("{} does not build", arguments[1]).into());
+                return Err(format!("{program} does not build").into());
             }
-            fs::copy(target.join("release").join(arguments[1]), dir.path().join(arguments[1]))?;
+            fs::copy(target.join("release").join(arguments[1]), dir.path().join(program))?;
         }
         Ok(Self { dir })
     }
@@ -49,3 +49,13 @@ impl Programs {
         Ok(fs::metadata(self.path("key-broker"))?.len())
     }
 }
+
+/// The name of the copy, and what cargo is told; the package's name is the binary's. The release comes after the one that no
+/// release is like, so that it is what stays in the target directory.
+const PROGRAMS: [(&str, &[&str]); 3] = [
+    (UNRECORDED, &["-p", "key-broker", "--no-default-features", "--features", "bench-unrecorded"]),
+    ("key-broker", &["-p", "key-broker", "--no-default-features"]),
+    ("kms-emulator", &["-p", "kms-emulator"]),
+];
+/// The broker without records.
+pub(crate) const UNRECORDED: &str = "key-broker-unrecorded";

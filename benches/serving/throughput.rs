@@ -10,7 +10,7 @@ use crate::echo::Echo;
 use crate::kms::{self, Emulator, Sdk};
 use crate::load::{Grpc, Target, Until, run};
 use crate::process::{Cpu, Process};
-use crate::programs::Programs;
+use crate::programs::{Programs, UNRECORDED};
 use crate::{Amount, Failure};
 
 /// What is compared, all started.
@@ -51,11 +51,16 @@ impl<'a> Targets<'a> {
         }
         for worker_threads in [1, 2] {
             for commit in ["fsync", "write"] {
-                let broker = Broker::start(programs, emulator, Setup { commit, worker_threads }).await?;
+                let setup = Setup { commit, worker_threads, ..Setup::default() };
+                let broker = Broker::start(programs, emulator, setup).await?;
                 let target = broker.target().await?;
                 targets.brokers.push((broker, target, worker_threads, commit));
             }
         }
+        let unrecorded = Setup { program: UNRECORDED, ..Setup::default() };
+        let broker = Broker::start(programs, emulator, unrecorded).await?;
+        let target = broker.target().await?;
+        targets.brokers.push((broker, target, unrecorded.worker_threads, "records off"));
         Ok(targets)
     }
 

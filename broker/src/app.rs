@@ -181,6 +181,9 @@ pub async fn serve(
     drain: CancellationToken,
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
+    if cfg!(feature = "bench-unrecorded") {
+        tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
     let Some(caller) = caller_of(&kms, &drain).await else { return Ok(()) };
