@@ -26,6 +26,8 @@ impl Programs {
                 .args(["build", "--quiet", "--release", "--target-dir"])
                 .arg(target)
                 .args(arguments)
+                // Heeded with the feature of the program without records only.
+                .env("KEY_BROKER_BENCH_UNRECORDED", "1")
                 .current_dir(env!("CARGO_MANIFEST_DIR"))
                 .status()?;
             if !status.success() {

@@ -19,8 +19,8 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
 use crate::admin::Admin;
-use crate::audit::Audit;
 use crate::audit::journal::{Journal, JournalConfig, JournalThread};
+use crate::audit::{Audit, UNRECORDED};
 use crate::cache::Cache;
 use crate::cache::rules::Rules;
 use crate::clock::{Clock, SystemClock};
@@ -181,7 +181,7 @@ pub async fn serve(
     drain: CancellationToken,
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
-    if cfg!(feature = "bench-unrecorded") {
+    if UNRECORDED {
         tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
