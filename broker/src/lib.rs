@@ -14,6 +14,8 @@ pub mod audit;
 pub mod cache; // data keys with bounded reuse
 pub mod kms; // the calls to AWS KMS, recorded // the trail: one record for every call
 
+pub mod envelope; // encrypted messages, as the AWS Encryption SDKs read and write them
+
 pub mod clock; // time, passed in
 pub mod error; // who is at fault; the one table to gRPC codes
 pub mod key; // keys, contexts, ciphertexts

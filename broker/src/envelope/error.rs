@@ -1,0 +1,218 @@
+//! Why a message is not sealed or not opened, in words that say what to do. None of them has bytes of the message in it but
+//! numbers: they may be read in a terminal.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind};
+
+use super::keys::WrongLength;
+use super::{FRAME_LENGTH, MAX_ENCRYPTED_DATA_KEYS, MAX_FRAME_LENGTH, MAX_HEADER_BYTES};
+
+/// Why a message is not opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The reader failed; this says nothing about the message.
+    Read(io::Error),
+    /// The message ends too early: in its header (0), or in or before this frame.
+    CutOff(u32),
+    /// It looks like Base64.
+    Base64,
+    /// It is no message, or of a later format.
+    Version(u8),
+    /// It is a message of format 1, with this suite.
+    FormatOne(u16),
+    /// It is a message of format 2, with another suite.
+    Suite(u16),
+    /// The encryption context is not one.
+    Context(String),
+    /// So many encrypted data keys are none or too many.
+    EncryptedDataKeys(u16),
+    /// An encrypted data key's provider is not UTF-8.
+    ProviderId,
+    /// The content has no frames (1), or is of no known type.
+    ContentType(u8),
+    /// The frame length is 0 or too large.
+    FrameLength(u32),
+    /// The header is too long.
+    HeaderLength,
+    /// The data key given has another length than the suite's.
+    DataKeyLength(usize),
+    /// The data key is not the one the message commits to, or the commitment or message id was altered.
+    Commitment,
+    /// The header was altered.
+    HeaderTag,
+    /// A frame is missing, moved or there twice.
+    Sequence {
+        /// The number of the frame that should come.
+        expected: u32,
+        /// The number that it has.
+        found: u32,
+    },
+    /// The last frame is longer than frames are in this message.
+    LastFrameLength {
+        /// Its length.
+        content: u32,
+        /// The frame length.
+        frame: u32,
+    },
+    /// This frame was altered, or is of another message.
+    FrameTag(u32),
+    /// Something follows the last frame.
+    TrailingBytes,
+    /// The message was refused before.
+    Refused,
+}
+
+/// Why a message is not sealed.
+#[derive(Debug)]
+pub enum SealError {
+    /// The data key given has another length than the suite's.
+    DataKeyLength(usize),
+    /// The encryption context has a name that the SDKs keep for themselves.
+    ReservedName(String),
+    /// The encryption context has an empty value, of this name: the SDK for Java does not open that.
+    EmptyValue(String),
+    /// Context and encrypted data key together are too long.
+    TooLong,
+    /// The writer failed.
+    Write(io::Error),
+}
+
+impl OpenError {
+    /// The reason in an error of an [`Opener`](super::Opener), where it is the message and not the reader under it.
+    #[must_use]
+    pub fn behind(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// What a failed read means in the header (0) or in a frame.
+    pub(super) fn reading(error: io::Error, frame: u32) -> Self {
+        if error.kind() == ErrorKind::UnexpectedEof { Self::CutOff(frame) } else { Self::Read(error) }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => write!(f, "the encrypted message cannot be read: {error}"),
+            Self::CutOff(0) => f.write_str("the message ends in its header: get all of it"),
+            Self::CutOff(frame) => write!(f, "the message ends too early, at frame {frame}: get all of it"),
+            Self::Base64 => f.write_str("this looks like Base64: decode it first (base64 --decode)"),
+            Self::Version(version) => {
+                write!(f, "this is no AWS Encryption SDK message of format 1 or 2 (its first byte is 0x{version:02x})")
+            }
+            Self::FormatOne(suite) => {
+                write!(f, "message format 1 (suite 0x{suite:04x}), which has no key commitment: {ONLY_ONE_SUITE}, with \
+                       --commitment-policy require-encrypt-allow-decrypt")
+            }
+            Self::Suite(0x0578) => write!(f, "suite 0x0578, which is signed: {ONLY_ONE_SUITE}"),
+            Self::Suite(suite) => write!(f, "suite 0x{suite:04x}: {ONLY_ONE_SUITE}"),
+            Self::Context(why) => write!(f, "the message's encryption context is malformed: {why}"),
+            Self::EncryptedDataKeys(count) => write!(
+                f,
+                "the message has {count} encrypted data keys: key-broker opens messages with 1 to \
+                 {MAX_ENCRYPTED_DATA_KEYS}"
+            ),
+            Self::ProviderId => f.write_str("the provider of an encrypted data key is not UTF-8: the message is malformed"),
+            Self::ContentType(1) => f.write_str(
+                "content without frames: key-broker writes and opens framed content only; use aws-encryption-cli --decrypt",
+            ),
+            Self::ContentType(other) => {
+                write!(f, "content type {other} is neither framed nor unframed: the message is malformed")
+            }
+            Self::FrameLength(0) => f.write_str("framed content with frame length 0: the message is malformed"),
+            Self::FrameLength(length) => write!(
+                f,
+                "frame length {length}: key-broker opens frames of up to {MAX_FRAME_LENGTH} bytes; seal it again with \
+                 the default of {FRAME_LENGTH}, or use aws-encryption-cli --decrypt"
+            ),
+            Self::HeaderLength => {
+                write!(f, "the message's header is longer than {MAX_HEADER_BYTES} bytes: use aws-encryption-cli --decrypt")
+            }
+            Self::DataKeyLength(bytes) => wrong_length(f, *bytes),
+            Self::Commitment => f.write_str(
+                "the message was not sealed with this data key, or its header was altered: decrypt one of its own \
+                 encrypted data keys",
+            ),
+            Self::HeaderTag => f.write_str("the message's header was altered: do not use the message"),
+            Self::Sequence { expected, found } => write!(
+                f,
+                "frame {found} stands where frame {expected} should be: the message was altered, do not use it"
+            ),
+            Self::LastFrameLength { content, frame } => write!(
+                f,
+                "the last frame has {content} bytes where frames have {frame}: the message was altered, do not use it"
+            ),
+            Self::FrameTag(frame) => write!(f, "frame {frame} was altered: do not use the message"),
+            Self::TrailingBytes => {
+                f.write_str("something follows the message's last frame: the message was altered, do not use it")
+            }
+            Self::Refused => f.write_str("the message was refused before: nothing more of it is read"),
+        }
+    }
+}
+
+impl Error for OpenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if let Self::Read(error) = self { Some(error) } else { None }
+    }
+}
+
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Read(error) => error,
+            OpenError::CutOff(_) => Self::new(ErrorKind::UnexpectedEof, error),
+            _ => Self::new(ErrorKind::InvalidData, error),
+        }
+    }
+}
+
+impl From<WrongLength> for OpenError {
+    fn from(WrongLength(bytes): WrongLength) -> Self {
+        Self::DataKeyLength(bytes)
+    }
+}
+
+impl fmt::Display for SealError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DataKeyLength(bytes) => wrong_length(f, *bytes),
+            Self::ReservedName(name) => write!(
+                f,
+                "the encryption context has the name {name:?}: names that begin with aws-crypto- are the AWS Encryption \
+                 SDK's own; choose another"
+            ),
+            Self::EmptyValue(name) => write!(
+                f,
+                "the encryption context has an empty value for {name:?}, which not every AWS Encryption SDK opens: give \
+                 it a value or leave it out"
+            ),
+            Self::TooLong => write!(
+                f,
+                "encryption context and encrypted data key make a header of more than {MAX_HEADER_BYTES} bytes: shorten \
+                 the context"
+            ),
+            Self::Write(error) => write!(f, "the encrypted message cannot be written: {error}"),
+        }
+    }
+}
+
+impl Error for SealError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if let Self::Write(error) = self { Some(error) } else { None }
+    }
+}
+
+impl From<WrongLength> for SealError {
+    fn from(WrongLength(bytes): WrongLength) -> Self {
+        Self::DataKeyLength(bytes)
+    }
+}
+
+fn wrong_length(f: &mut fmt::Formatter<'_>, bytes: usize) -> fmt::Result {
+    write!(f, "the data key has {bytes} bytes: suite 0x0478 takes 32, which KMS makes for AES_256")
+}
+
+const ONLY_ONE_SUITE: &str =
+    "key-broker writes and opens format 2 with suite 0x0478 only; use aws-encryption-cli --decrypt";
