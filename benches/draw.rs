@@ -22,7 +22,7 @@ use key_broker::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use key_broker::kms::recorded::{RecordedKms, Recorder};
 use key_broker::kms::{
     Answer, Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription,
-    Kms, KmsError, UsedKey,
+    Kms, KmsError, PublicKey, Signature, UsedKey,
 };
 use key_broker::policy::{Permit, Policy};
 use key_broker::secret::Plaintext;
@@ -84,9 +84,8 @@ impl Bench {
     async fn new(max_messages: u64, kms_takes: Duration) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let dir = tempfile::tempdir().expect("a directory");
-        let config =
-            JournalConfig { dir: dir.path().into(), commit: Durability::Write, wait: Duration::from_secs(5) };
-        let (journal, _thread) = Journal::open(&config).expect("a journal");
+        let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
+        let (journal, _thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let caller = AwsCaller {
             account_id: "111122223333".into(),
             arn: "arn:aws:iam::111122223333:user/bench".into(),
@@ -216,6 +215,14 @@ impl Kms for OneKey {
     }
 
     async fn check(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<(), KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn sign(&self, _: Permit, _: &KeyId, _: [u8; 32], _: &Answers) -> Result<Signature, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn public_key(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<PublicKey, KmsError> {
         unreachable!("the bench draws data keys")
     }
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use key_broker::key::{KeyId, RandomLength};
 use key_broker::kms::{
     Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
-    KmsError,
+    KmsError, PublicKey, Signature,
 };
 use key_broker::policy::Permit;
 use key_broker::secret::Plaintext;
@@ -103,7 +103,7 @@ async fn a_panic_is_an_internal_error_with_fixed_text_and_a_record() {
     assert!(!error.message().contains("SECRET"), "{error}");
     let error = client.describe_key("alias/dev").await.expect_err("panics");
     assert_eq!(error.reason(), Some("INTERNAL"), "the broker lives on");
-    check_records(&broker.journal_dir());
+    check_records(&support::journal_lines(&broker.journal_dir()));
     let records = broker.stop().await;
     assert_eq!(records.activity_of(id(&error))["errorCode"], "InternalFailure");
     assert_eq!(records.outcomes()["Failed"], 2);
@@ -134,7 +134,7 @@ async fn calls_above_the_limit_are_throttled_with_a_delay() {
         }
     }
     assert_eq!((answered, throttled), (2, 4));
-    check_records(&broker.journal_dir());
+    check_records(&support::journal_lines(&broker.journal_dir()));
     let outcomes = broker.stop().await.outcomes();
     assert_eq!((outcomes["Allowed"], outcomes["Throttled"]), (2, 4));
 }
@@ -175,6 +175,14 @@ impl Kms for PanickingKms {
     }
 
     async fn check(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<(), KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn sign(&self, _: Permit, _: &KeyId, _: [u8; 32], _: &Answers) -> Result<Signature, KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn public_key(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<PublicKey, KmsError> {
         panic!("SECRET")
     }
 }

@@ -80,7 +80,7 @@ async fn while_kms_is_down_cached_draws_go_on_to_their_bound_and_then_fail_fast(
         assert!(error.retry_after().is_some());
     }
     assert_fails_fast(&refusals[4]);
-    check_records(&broker.journal_dir());
+    check_records(&support::journal_lines(&broker.journal_dir()));
     let records = broker.stop().await;
     assert_eq!(records.kms.len(), 1, "what KMS has not answered is no KMS record");
     assert_eq!(records.activity.len(), 10);
@@ -311,7 +311,7 @@ async fn the_revocation_check_ends_kept_keys_within_its_interval() {
         assert_eq!(error.reason(), Some("KEY_DISABLED"));
     }
 
-    check_records(&broker.journal_dir());
+    check_records(&support::journal_lines(&broker.journal_dir()));
     let records = broker.stop().await;
     let own: Vec<_> =
         records.kms.iter().filter(|record| record["userIdentity"]["invokedBy"] == "key-broker").collect();

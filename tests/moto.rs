@@ -74,7 +74,7 @@ fn the_broker_before_moto() {
             assert_eq!(record["errorCode"].is_null(), case["code"] == "OK", "{case} {record}");
         }
     }
-    check_records(&dir.path().join("journal"));
+    check_records(&support::journal_lines(&dir.path().join("journal")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -245,9 +245,8 @@ impl Bare {
             AwsKms::new(settings, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;
         let caller = Arc::new(kms.caller().await.expect("known"));
         let dir = tempfile::tempdir().expect("a directory");
-        let config =
-            JournalConfig { dir: dir.path().into(), commit: Durability::Write, wait: Duration::from_secs(5) };
-        let (journal, _thread) = Journal::open(&config).expect("a journal");
+        let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
+        let (journal, _thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let recorder = Recorder { journal, caller };
         let guard = Guard::new(support::guard(), Arc::clone(&clock));
         let kms = RecordedKms::new(Arc::new(kms), guard, recorder, Arc::clone(&clock), TaskTracker::new());
@@ -366,7 +365,7 @@ async fn under_real_load_the_records_show_no_bound_crossed() {
         caller.await.expect("no panic");
     }
     let broker = Arc::into_inner(broker).expect("the callers are gone");
-    check_records(&broker.journal_dir());
+    check_records(&support::journal_lines(&broker.journal_dir()));
     let (records, calls) = broker.stop_and_count("GenerateDataKey").await;
     assert_eq!(records.kms.len() as u64, calls, "every answer of KMS is recorded");
     let keys = charged_by_key(&records);

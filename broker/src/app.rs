@@ -11,6 +11,7 @@ use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
@@ -19,11 +20,14 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
 use crate::admin::Admin;
-use crate::audit::journal::{Journal, JournalConfig, JournalThread};
+use crate::audit::journal::{Journal, JournalThread};
+use crate::audit::stdout::StdoutCopy;
+use crate::audit::trail::{SetupError, Surroundings, Trail};
 use crate::audit::{Audit, UNRECORDED};
 use crate::cache::Cache;
 use crate::cache::rules::Rules;
 use crate::clock::{Clock, SystemClock};
+use crate::config::audit::Audit as AuditConfig;
 use crate::config::{Config, Limits, Listen};
 use crate::kms::Kms;
 use crate::kms::aws::AwsKms;
@@ -43,7 +47,7 @@ pub struct Parts {
     /// Who may do what.
     pub policy: Policy,
     /// Where records go.
-    pub journal: JournalConfig,
+    pub audit: AuditConfig,
     /// How far data keys are reused.
     pub reuse: Rules,
     /// Bounds.
@@ -65,7 +69,15 @@ pub struct Broker {
     drain: CancellationToken,
     grace: Duration,
     kms_calls: TaskTracker,
+    stdout: Option<StdoutCopy>,
+    trail: Option<Delivery>,
     journal: JournalThread,
+}
+
+/// A trail that is being delivered.
+struct Delivery {
+    trail: JoinHandle<Trail>,
+    stop: CancellationToken,
 }
 
 /// Why a broker cannot start.
@@ -73,6 +85,10 @@ pub struct Broker {
 pub enum StartError {
     /// The journal cannot be opened.
     Journal(io::Error),
+    /// The trail cannot be as it is configured.
+    Trail(SetupError),
+    /// The broker was told to stop before it served.
+    Stopped,
     /// A socket cannot be opened.
     Listen(io::Error),
 }
@@ -82,6 +98,8 @@ impl fmt::Display for StartError {
         match self {
             Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
+            Self::Trail(error) => write!(f, "{error}"),
+            Self::Stopped => f.write_str("told to stop before it served"),
         }
     }
 }
@@ -89,9 +107,11 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Broker {
-    /// Opens the journal, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
+    /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
-        let (journal, journal_thread) = Journal::open(&parts.journal).map_err(StartError::Journal)?;
+        let (journal, journal_thread) =
+            Journal::open(&parts.audit.journal, Arc::clone(&parts.clock)).map_err(StartError::Journal)?;
+        let journal_dir = parts.audit.journal.dir.clone();
         let caller = Arc::new(parts.caller);
         let kms_calls = TaskTracker::new();
 
@@ -99,6 +119,25 @@ impl Broker {
         let guard = Guard::new(parts.guard, Arc::clone(&parts.clock));
         let kms =
             RecordedKms::new(parts.kms, guard.clone(), recorder, Arc::clone(&parts.clock), kms_calls.clone());
+        let trail = match &parts.audit.trail {
+            None => None,
+            Some(config) => {
+                let surroundings = Surroundings {
+                    caller: Arc::clone(&caller),
+                    kms: kms.clone(),
+                    journal: journal.clone(),
+                    journal_dir: journal_dir.clone(),
+                    clock: Arc::clone(&parts.clock),
+                };
+                let trail = Box::pin(Trail::start_when_possible(config, &surroundings, &drain)).await;
+                Some(trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped)?)
+            }
+        };
+        let stdout = if parts.audit.stdout {
+            Some(StdoutCopy::start(&journal_dir).map_err(StartError::Journal)?)
+        } else {
+            None
+        };
         let revocation_check = parts.reuse.revocation_check;
         let cache = Cache::new(parts.reuse, kms.clone(), Arc::clone(&parts.clock));
         tokio::spawn(cache.clone().sweep(SWEEP));
@@ -146,7 +185,20 @@ impl Broker {
 
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
         let server = Server::new(layers, parts.limits.connections);
-        Ok(Self { server, listeners, drain, grace: parts.limits.drain, kms_calls, journal: journal_thread })
+        let trail = trail.map(|trail| {
+            let stop = CancellationToken::new();
+            Delivery { trail: tokio::spawn(trail.run(stop.clone())), stop }
+        });
+        Ok(Self {
+            server,
+            listeners,
+            drain,
+            grace: parts.limits.drain,
+            kms_calls,
+            stdout,
+            trail,
+            journal: journal_thread,
+        })
     }
 
     /// Where the plaintext TCP port is, if there is one.
@@ -164,6 +216,17 @@ impl Broker {
             tracing::warn!(
                 "calls to KMS are still in flight at the end of the drain: their records are lost"
             );
+        }
+        if let Some(stdout) = self.stdout {
+            stdout.finish().await;
+        }
+        if let Some(Delivery { trail, stop }) = self.trail {
+            stop.cancel();
+            if let Ok(trail) = trail.await {
+                trail.finish(self.grace.max(LEAST_FINISH)).await;
+            } else {
+                tracing::error!("the trail's task panicked: the next start delivers what is left");
+            }
         }
         let journal = self.journal;
         if tokio::task::spawn_blocking(move || journal.close()).await.is_err() {
@@ -191,13 +254,16 @@ pub async fn serve(
     if config.policy.is_empty() {
         tracing::warn!("the policy file has no policies: every call is denied");
     }
+    if config.audit.trail.is_none() {
+        tracing::warn!("no audit.store: records stay in the journal, and calls are refused once it is full");
+    }
     if let Some(address) = config.listen.insecure_tcp {
         tracing::warn!(%address, "insecure_tcp: whoever reaches this port is the principal \"unknown\", in plaintext");
     }
     let parts = Parts {
         listen: config.listen.clone(),
         policy: config.policy,
-        journal: config.journal,
+        audit: config.audit,
         reuse: config.reuse,
         limits: config.limits,
         kms: Arc::new(kms),
@@ -205,7 +271,10 @@ pub async fn serve(
         caller,
         clock,
     };
-    let broker = Broker::start(parts, drain).await?;
+    let broker = match Broker::start(parts, drain).await {
+        Err(StartError::Stopped) => return Ok(()),
+        started => started?,
+    };
     let path = |address: UnixAddress| address.path.display().to_string();
     let (unix, admin) = (config.listen.unix.map(path), config.listen.admin.map(path));
     tracing::info!(
@@ -308,5 +377,7 @@ fn reflection() -> (Standard, Standard) {
 const MAX_REQUEST_BYTES: usize = 524_288;
 /// How long a data key past its age may stay in memory.
 const SWEEP: Duration = Duration::from_secs(1);
+/// The last delivery needs some time even where calls are given none to end.
+const LEAST_FINISH: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -3,8 +3,16 @@
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
 //! when the caller goes away, writes its record itself.
 
+pub mod digest;
+pub mod inbox;
 pub mod journal;
+pub mod log_file;
+pub mod names;
 pub mod record;
+pub mod signature;
+pub mod stdout;
+pub mod store;
+pub mod trail;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,7 +28,7 @@ use crate::key::KeyArn;
 use crate::kms::Asked;
 use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::UnwrittenRecords;
-use journal::{Commit, Journal, JournalUnavailable};
+use journal::{Journal, JournalUnavailable, Notice};
 use record::{
     Action, ActivityEventData, ActivityRecord, DataKeyData, DeclaredUse, EVENT_VERSION, PolicyData,
     RecordedError, RequestParameters, WorkloadIdentity,
@@ -87,21 +95,36 @@ impl AuditScope {
         self.until = Some(until);
     }
 
-    /// Commits the activity record and the KMS records behind it. The reply may leave only after this succeeds.
-    pub async fn commit(mut self) -> Result<(), JournalUnavailable> {
+    /// Commits the activity record and the KMS records behind it. The reply may leave only after this succeeds; where it fails,
+    /// the record of the refusal is owed.
+    pub async fn commit(mut self) -> Result<(), BrokerError> {
+        self.written = true;
         if UNRECORDED {
-            self.written = true;
             return Ok(());
         }
-        self.write().wait().await
+        let Lines { draft, records, kms_bytes } = self.lines();
+        match self.audit.journal.append(records).wait().await {
+            Ok(()) => return Ok(()),
+            Err(JournalUnavailable(Some(mut records))) => {
+                self.notes.refused(&BrokerError::JournalUnavailable);
+                records.truncate(kms_bytes);
+                let refused = Draft { end: self.notes.lock().end.take(), ..draft };
+                self.append_activity(&refused, &mut records);
+                self.audit.journal.owe(records);
+            }
+            // It may be written yet, as the answer that it would have been.
+            Err(JournalUnavailable(None)) => {}
+        }
+        Err(BrokerError::JournalUnavailable)
     }
 
-    fn write(&mut self) -> Commit {
-        self.written = true;
+    fn lines(&self) -> Lines {
         let mut draft = std::mem::take(&mut *self.notes.lock());
-        let mut lines = draft.kms_records.take().map(UnwrittenRecords::take).unwrap_or_default();
-        self.append_activity(&draft, &mut lines);
-        self.audit.journal.append(lines)
+        let mut records = draft.kms_records.take().map(UnwrittenRecords::take).unwrap_or_default();
+        let kms_bytes = records.len();
+        draft.journal = self.audit.journal.take_notice();
+        self.append_activity(&draft, &mut records);
+        Lines { draft, records, kms_bytes }
     }
 
     fn append_activity(&self, draft: &Draft, lines: &mut Vec<u8>) {
@@ -145,6 +168,7 @@ impl AuditScope {
                     .as_deref()
                     .map(|determining_policies| PolicyData { determining_policies }),
                 data_key: draft.data_key.as_ref(),
+                journal: draft.journal,
             },
             request_id: self.request_id,
             event_id: Uuid::new_v4(),
@@ -174,7 +198,8 @@ impl Drop for AuditScope {
             _ => BrokerError::Cancelled,
         };
         self.notes.refused(&error);
-        drop(self.write());
+        // Nobody waits: if it cannot be written now, the journal owes it.
+        drop(self.audit.journal.append(self.lines().records));
     }
 }
 
@@ -190,7 +215,15 @@ struct Draft {
     key_arn: Option<KeyArn>,
     data_key: Option<DataKeyData>,
     kms_records: Option<UnwrittenRecords>,
+    journal: Option<Notice>,
     end: Option<End>,
+}
+
+/// The records of one call, KMS's first.
+struct Lines {
+    draft: Draft,
+    records: Vec<u8>,
+    kms_bytes: usize,
 }
 
 struct End {

@@ -1,6 +1,7 @@
 //! Configuration: one TOML file, read into `ConfigFile` as people write it, then checked into [`Config`], whose values
 //! cannot be wrong. A mistake names its key.
 
+pub mod audit;
 mod kms;
 mod reuse;
 
@@ -12,12 +13,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::audit::journal::{Durability, JournalConfig};
 use crate::cache::rules::Rules;
 use crate::kms::aws::AwsSettings;
 use crate::kms::guard::GuardSettings;
 use crate::policy::Policy;
 use crate::transport::unix::UnixAddress;
+use audit::{Audit, AuditSection};
 use kms::KmsSection;
 use reuse::ReuseSection;
 
@@ -32,7 +33,7 @@ pub struct Config {
     /// Who may do what.
     pub policy: Policy,
     /// Where records go.
-    pub journal: JournalConfig,
+    pub audit: Audit,
     /// How far data keys are reused.
     pub reuse: Rules,
     /// Bounds.
@@ -142,16 +143,6 @@ struct PolicySection {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuditSection {
-    journal_dir: PathBuf,
-    #[serde(default)]
-    commit: Durability,
-    #[serde(default = "default_commit_wait_ms")]
-    commit_wait_ms: u64,
-}
-
-#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct LimitsSection {
     calls_in_flight: u32,
@@ -191,20 +182,16 @@ impl Default for RuntimeSection {
     }
 }
 
-const fn default_commit_wait_ms() -> u64 {
-    2_000
-}
-
 impl ConfigFile {
     fn check(self, base: &Path) -> Result<Config, String> {
         let listen = self.listen.check(base)?;
         let (kms, guard) = self.kms.check()?;
         let policy = self.policy.check(base)?;
-        let journal = self.audit.check(base)?;
+        let audit = self.audit.check(base, &kms.region)?;
         let limits = self.limits.check()?;
         let reuse = self.reuse.check(limits.default_deadline)?;
         let worker_threads = within("runtime.worker_threads", self.runtime.worker_threads, 1, 64)?;
-        Ok(Config { listen, kms, guard, policy, journal, reuse, limits, worker_threads })
+        Ok(Config { listen, kms, guard, policy, audit, reuse, limits, worker_threads })
     }
 }
 
@@ -275,16 +262,6 @@ impl PolicySection {
     }
 }
 
-impl AuditSection {
-    fn check(self, base: &Path) -> Result<JournalConfig, String> {
-        Ok(JournalConfig {
-            dir: base.join(self.journal_dir),
-            commit: self.commit,
-            wait: milliseconds("audit.commit_wait_ms", self.commit_wait_ms)?,
-        })
-    }
-}
-
 impl LimitsSection {
     fn check(&self) -> Result<Limits, String> {
         Ok(Limits {
@@ -342,6 +319,7 @@ mod tests {
     //! A good file becomes values; every mistake is one line that names its key or line.
 
     use super::*;
+    use crate::audit::journal::Durability;
 
     const GOOD: &str = r#"
 [listen]
@@ -374,11 +352,30 @@ journal_dir = "journal"
         let config = parse(&with_admin).map_err(|error| error.to_string()).expect("good");
         let admin = config.listen.admin.expect("admin");
         assert_eq!((admin.path.ends_with("admin.sock"), admin.mode, admin.gid), (true, 0o600, None));
-        assert_eq!(config.journal.commit, Durability::Fsync);
+        assert_eq!(config.audit.journal.commit, Durability::Fsync);
+        assert_eq!(config.audit.trail, None);
         assert_eq!(
             (config.limits.calls_in_flight, config.worker_threads, config.policy.len()),
             (1_024, 1, 1)
         );
+    }
+
+    fn audit(more: &str) -> String {
+        GOOD.replace("\"journal\"", &format!("\"journal\"\n{more}"))
+    }
+
+    fn trail(more: &str) -> String {
+        audit(&format!("signing = {{ kms_key_id = \"alias/signing\" }}\n{more}"))
+    }
+
+    #[test]
+    fn a_trail_has_cloudtrails_intervals_and_its_own_names() {
+        let text =
+            trail("store = { directory = \"trail\", bucket = \"logs\" }\nkms_key_id = \"alias/trail\"");
+        let config = parse(&text).map_err(|error| error.to_string()).expect("good");
+        let trail = config.audit.trail.expect("a trail");
+        assert_eq!((trail.delivery_interval.as_secs(), trail.digest_interval.as_secs()), (300, 3_600));
+        assert_eq!((trail.name.as_str(), trail.prefix.as_str()), ("key-broker", ""));
     }
 
     #[test]
@@ -402,6 +399,21 @@ journal_dir = "journal"
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit = \"never\""),
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit_wait_ms = 0"),
             &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nendpoint_url = \"localhost\""),
+            &audit("max_undelivered_bytes = 1000"),
+            &audit("trail = \"a-trail\""),
+            &audit("store = { directory = \"trail\" }"),
+            &audit("store = { directory = \"trail\" }\nsigning = {}"),
+            &audit("store = { directory = \"trail\" }\nsigning = { pem_file = \"none.pem\" }"),
+            &audit("store = { directory = \"trail\" }\nsigning = { pem_file = \"policy.cedar\" }"),
+            &trail("store = { }"),
+            &trail("store = { directory = \"trail\", s3_bucket = \"logs\" }"),
+            &trail("store = { directory = \"trail\", bucket = \"Logs\" }"),
+            &trail("store = { s3_bucket = \"logs\", s3_endpoint_url = \"localhost\" }"),
+            &trail("store = { directory = \"trail\" }\ntrail = \"-\""),
+            &trail("store = { directory = \"trail\" }\nprefix = \"/a\""),
+            &trail("store = { directory = \"trail\" }\nprefix = \"a/../b\""),
+            &trail("store = { directory = \"trail\" }\ndelivery_interval_seconds = 0"),
+            &trail("store = { directory = \"trail\" }\nkms_key_id = \"no key\""),
             &format!("{GOOD}[limits]\ncalls_in_flight = 0"),
             &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nmax_in_flight = 0"),
             &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nbreaker_longest_open_ms = 10"),

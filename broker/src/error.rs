@@ -119,6 +119,20 @@ impl BrokerError {
     }
 }
 
+impl BrokerError {
+    /// What happened, for a log line or the operator's own command: KMS's own words, where there are any.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Kms(error) => match error.message.as_deref() {
+                Some(message) if !message.is_empty() => format!("{}: {message}", error.code),
+                _ => error.code.clone(),
+            },
+            other => other.refusal().message.into_owned(),
+        }
+    }
+}
+
 impl From<Malformed> for BrokerError {
     fn from(malformed: Malformed) -> Self {
         Self::Rejected(malformed.0.into())

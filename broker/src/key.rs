@@ -286,7 +286,8 @@ fn is_resource((kind, name): (&str, &str)) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b))
 }
 
-fn partition_of(region: &str) -> &'static str {
+/// The AWS partition that a region is in.
+pub(crate) fn partition_of(region: &str) -> &'static str {
     if region.starts_with("cn-") {
         "aws-cn"
     } else if region.starts_with("us-gov-") {

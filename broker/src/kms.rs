@@ -69,6 +69,19 @@ pub trait Kms: Send + Sync + 'static {
     /// Whether the broker may still make data keys under `key`: GenerateDataKey with `DryRun`, which makes none
     /// (<https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html>).
     async fn check(&self, permit: Permit, key: &KeyId, answers: &Answers) -> Result<(), KmsError>;
+
+    /// Signs a SHA-256 digest, `RSASSA_PKCS1_V1_5_SHA_256`: <https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html>
+    async fn sign(
+        &self,
+        permit: Permit,
+        key: &KeyId,
+        digest: [u8; 32],
+        answers: &Answers,
+    ) -> Result<Signature, KmsError>;
+
+    /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GetPublicKey.html>
+    async fn public_key(&self, permit: Permit, key: &KeyId, answers: &Answers)
+    -> Result<PublicKey, KmsError>;
 }
 
 /// What a call asks, as its records tell it.
@@ -84,6 +97,14 @@ pub enum Asked {
     Describe(KeyId),
     /// The broker's own question whether it may still use a key.
     Check(KeyId),
+    /// The trail's own data key for a log file.
+    OwnDataKey(Arc<DataKeyRequest>),
+    /// An auditor's decrypt of the trail.
+    OwnDecrypt(Arc<DecryptRequest>),
+    /// The signature of a digest of the trail.
+    Sign(KeyId),
+    /// What signatures of the trail are checked with.
+    PublicKey(KeyId),
 }
 
 impl Asked {
@@ -91,27 +112,40 @@ impl Asked {
     #[must_use]
     pub fn key(&self) -> Option<&KeyId> {
         match self {
-            Self::DataKey(request) => Some(&request.key),
-            Self::Decrypt(request) => request.key.as_ref(),
+            Self::DataKey(request) | Self::OwnDataKey(request) => Some(&request.key),
+            Self::Decrypt(request) | Self::OwnDecrypt(request) => request.key.as_ref(),
             Self::Random(_) => None,
-            Self::Describe(key) | Self::Check(key) => Some(key),
+            Self::Describe(key) | Self::Check(key) | Self::Sign(key) | Self::PublicKey(key) => Some(key),
         }
     }
 
     /// Who asks, where that is no workload: CloudTrail's `invokedBy`.
     #[must_use]
     pub fn invoked_by(&self) -> Option<&'static str> {
-        matches!(self, Self::Check(_)).then_some("key-broker")
+        match self {
+            Self::Check(_)
+            | Self::OwnDataKey(_)
+            | Self::OwnDecrypt(_)
+            | Self::Sign(_)
+            | Self::PublicKey(_) => Some("key-broker"),
+            Self::DataKey(_) | Self::Decrypt(_) | Self::Random(_) | Self::Describe(_) => None,
+        }
     }
 
     /// The `requestParameters` that CloudTrail would have; none for GenerateRandom.
     #[must_use]
     pub fn parameters(&self) -> Option<RequestParameters<'_>> {
         match self {
-            Self::DataKey(request) => Some(request.parameters()),
-            Self::Decrypt(request) => Some(request.parameters()),
+            Self::DataKey(request) | Self::OwnDataKey(request) => Some(request.parameters()),
+            Self::Decrypt(request) | Self::OwnDecrypt(request) => Some(request.parameters()),
             Self::Random(_) => None,
-            Self::Describe(key) => {
+            Self::Sign(key) => Some(RequestParameters {
+                message_type: Some("DIGEST"),
+                key_id: Some(key),
+                signing_algorithm: Some("RSASSA_PKCS1_V1_5_SHA_256"),
+                ..RequestParameters::default()
+            }),
+            Self::Describe(key) | Self::PublicKey(key) => {
                 Some(RequestParameters { key_id: Some(key), ..RequestParameters::default() })
             }
             Self::Check(key) => {
@@ -205,6 +239,22 @@ pub struct UsedKey {
     pub material_id: Option<String>,
 }
 
+/// A signature.
+pub struct Signature {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The key that made it.
+    pub key: UsedKey,
+}
+
+/// The public half of a key.
+pub struct PublicKey {
+    /// X.509 `SubjectPublicKeyInfo` in DER.
+    pub spki: Vec<u8>,
+    /// The key.
+    pub key: UsedKey,
+}
+
 /// What KMS knows about a key.
 pub struct KeyDescription {
     /// The key's ARN.
@@ -248,6 +298,18 @@ impl Uses for EncryptedDataKey {
 impl Uses for Decrypted {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key.arn, self.key.material_id.as_deref()))
+    }
+}
+
+impl Uses for Signature {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key.arn, None))
+    }
+}
+
+impl Uses for PublicKey {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key.arn, None))
     }
 }
 

@@ -34,9 +34,9 @@ impl Permit {
         Self { action: self.action }
     }
 
-    /// For the broker's own question whether it may still use a key. Nobody gets anything by it: KMS is asked with `DryRun`.
-    pub(crate) fn for_own_check() -> Self {
-        Self { action: Action::GenerateDataKey }
+    /// For what the broker asks for itself: no workload gets anything by it.
+    pub(crate) fn for_own_use(action: Action) -> Self {
+        Self { action }
     }
 
     /// What was permitted.

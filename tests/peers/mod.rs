@@ -157,21 +157,20 @@ impl Drop for Moto {
     }
 }
 
-/// Has every record of a journal judged by JSON Schema, where the checker stands beside the repository.
-pub fn check_records(journal_dir: &Path) {
+/// Has every record judged by JSON Schema, where the checker stands beside the repository.
+pub fn check_records(records: &[String]) {
     let checker = root().join("../shared/oracles/check-records");
     if !checker.exists() {
         println!(
-            "skipped: check-records does not stand beside the repository, so {} is not judged",
-            journal_dir.display()
+            "skipped: check-records does not stand beside the repository, so {} records are not judged",
+            records.len()
         );
         return;
     }
     let Some(peers) = Peers::install(&["records"]) else { return };
-    let entries = fs::read_dir(journal_dir).expect("a journal");
-    let files = entries
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension() == Some("jsonl".as_ref()));
-    let verdict = printed(peers.command("records/bin/python").arg(checker).args(files));
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("records.jsonl");
+    fs::write(&file, records.join("\n") + "\n").expect("writes");
+    let verdict = printed(peers.command("records/bin/python").arg(checker).arg(file));
     assert!(verdict.contains("failures=0") && !verdict.contains("records=0"), "{verdict}");
 }

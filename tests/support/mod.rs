@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker::app::{Broker, Parts};
-use key_broker::audit::journal::{Durability, JournalConfig};
+use key_broker::audit::journal::chain::parse_line;
+use key_broker::audit::journal::{Durability, JournalConfig, files};
 use key_broker::cache::bounds::Bounds;
 use key_broker::cache::rules::{Rule, Rules};
 use key_broker::clock::{Clock, SystemClock};
+use key_broker::config::audit::Audit;
 use key_broker::config::{Limits, Listen};
 use key_broker::kms::Kms;
 use key_broker::kms::aws::{AwsKms, AwsSettings};
@@ -124,10 +126,10 @@ impl TestBroker {
                 }),
             },
             policy: Policy::parse(&setup.policy).expect("a policy"),
-            journal: JournalConfig {
-                dir: journal_dir.clone(),
-                commit: Durability::Fsync,
-                wait: setup.commit_wait,
+            audit: Audit {
+                journal: JournalConfig::new(journal_dir.clone(), Durability::Fsync, setup.commit_wait),
+                trail: None,
+                stdout: false,
             },
             reuse: setup.reuse,
             limits: setup.limits,
@@ -267,17 +269,14 @@ impl Records {
     }
 }
 
-/// The lines of all files of a journal, in the order of writing.
+/// The records of all files of a journal, in the order of writing. A torn last line, as of a killed broker, is none.
 pub fn journal_lines(journal: &Path) -> Vec<String> {
-    let mut files: Vec<PathBuf> = fs::read_dir(journal)
-        .expect("a journal")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
-        .collect();
-    files.sort();
     let mut lines = Vec::new();
-    for file in files {
-        lines.extend(fs::read_to_string(file).expect("text").lines().map(str::to_owned));
+    for file in files(journal).expect("a journal") {
+        let bytes = fs::read(file.path).expect("readable");
+        let whole = bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+        let records = whole.filter_map(parse_line).map(|(_, record)| record.to_vec());
+        lines.extend(records.map(|record| String::from_utf8(record).expect("text")));
     }
     lines
 }

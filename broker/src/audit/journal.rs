@@ -1,19 +1,30 @@
 //! The journal: where records become durable before a reply leaves.
 //!
-//! One thread owns the file. It takes every record that waits, writes them with one write, makes them durable with one
-//! `fdatasync`, and only then tells the callers. Where that fails it cuts off what it half wrote, refuses what waited,
-//! and begins a new file with the next record, so service resumes by itself.
+//! One thread owns the files. It takes every record that waits, chains them, writes them with one write, makes them durable
+//! with one `fdatasync`, and only then tells the callers. Where that fails it cuts off what it half wrote, refuses what waited,
+//! and tries again by itself. Records of what has happened all the same (KMS has answered, a call was refused) are owed: they
+//! are kept in memory, within a bound, and are the first to be written when the journal can.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+pub mod chain;
+pub mod follow;
+pub mod segment;
+mod segments;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::Deserialize;
-use tokio::sync::{oneshot, watch};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::clock::Clock;
+use segment::Flaw;
+use segments::Segments;
+pub use segments::{SegmentFile, Undelivered, damaged_name, files};
 
 /// How durable a record is before its reply leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -27,7 +38,7 @@ pub enum Durability {
 }
 
 /// Where and how the journal is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
     /// The directory; made if it is missing.
     pub dir: PathBuf,
@@ -35,14 +46,40 @@ pub struct JournalConfig {
     pub commit: Durability,
     /// How long a call waits for its commit before it is refused.
     pub wait: Duration,
+    /// A file of so many bytes is closed, to be delivered.
+    pub max_segment_bytes: u64,
+    /// What all files may hold; then calls are refused.
+    pub max_undelivered_bytes: u64,
+}
+
+impl JournalConfig {
+    /// A journal in `dir` with the usual bounds.
+    #[must_use]
+    pub fn new(dir: PathBuf, commit: Durability, wait: Duration) -> Self {
+        let (max_segment_bytes, max_undelivered_bytes) = (MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES);
+        Self { dir, commit, wait, max_segment_bytes, max_undelivered_bytes }
+    }
 }
 
 /// The handle of the journal: cheap to clone. What is appended after [`JournalThread::close`] is refused.
 #[derive(Clone)]
 pub struct Journal {
     queue: SyncSender<Order>,
+    shared: Arc<Shared>,
     healthy: watch::Receiver<bool>,
+    undelivered: Undelivered,
     wait: Duration,
+}
+
+/// What the thread tells beside its answers.
+struct Shared {
+    /// More is owed than may be.
+    overdrawn: AtomicBool,
+    /// Something is to be told in the next activity record.
+    has_notice: AtomicBool,
+    notice: Mutex<Notice>,
+    /// A file was closed because it was full.
+    closed: Notify,
 }
 
 /// The thread behind a [`Journal`].
@@ -51,42 +88,169 @@ pub struct JournalThread {
     thread: JoinHandle<()>,
 }
 
-/// The journal cannot commit: nothing may leave the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct JournalUnavailable;
+/// The journal cannot commit: nothing may leave the broker. With the records, if it is known that they are not written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct JournalUnavailable(pub Option<Vec<u8>>);
 
 /// A commit under way.
 #[must_use = "a record is durable only once its commit has been waited for"]
 pub struct Commit {
-    done: Option<oneshot::Receiver<Result<(), JournalUnavailable>>>,
+    done: Result<oneshot::Receiver<Result<(), Vec<u8>>>, Vec<u8>>,
     wait: Duration,
 }
 
+/// What became of the journal itself, for the next activity record: an auditor is to learn of it from the trail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notice {
+    /// Bytes of an unfinished commit that were cut off at a start: no reply went out for it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub torn_bytes: u64,
+    /// Bytes that did not fit the chain, kept as evidence in a file named `damaged`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub damaged_bytes: u64,
+    /// Records whose files were gone before they were delivered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub missing_records: u64,
+    /// Refused calls that have no record, because more was owed than memory may hold.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unrecorded_refusals: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Notice {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn add(&mut self, other: Self) {
+        self.torn_bytes += other.torn_bytes;
+        self.damaged_bytes += other.damaged_bytes;
+        self.missing_records += other.missing_records;
+        self.unrecorded_refusals += other.unrecorded_refusals;
+    }
+
+    /// Notes what was cut off a file.
+    pub fn add_cut(&mut self, flaw: Flaw, bytes: u64) {
+        match flaw {
+            Flaw::Torn => self.torn_bytes += bytes,
+            Flaw::Broken => self.damaged_bytes += bytes,
+        }
+    }
+}
+
 impl Journal {
-    /// Opens the journal in its directory, cutting a torn tail off what an earlier process left.
-    pub fn open(config: &JournalConfig) -> io::Result<(Self, JournalThread)> {
-        let segments = Segments::open(&config.dir, config.commit)?;
+    /// Opens the journal in its directory and makes whole what an earlier process left.
+    pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>) -> io::Result<(Self, JournalThread)> {
+        let (segments, notice) = Segments::open(config, clock.now())?;
+        let undelivered = segments.undelivered();
         let (queue, orders) = sync_channel(QUEUE_ENTRIES);
         let (health, healthy) = watch::channel(true);
+        let shared = Arc::new(Shared {
+            overdrawn: AtomicBool::new(false),
+            has_notice: AtomicBool::new(false),
+            notice: Mutex::default(),
+            closed: Notify::new(),
+        });
+        shared.tell(notice);
+        let writer = Writer {
+            segments,
+            clock,
+            health,
+            shared: Arc::clone(&shared),
+            owed: Vec::new(),
+            lines: Vec::new(),
+            waiting: Vec::new(),
+        };
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || write_until_closed(segments, &orders, &health))?;
-        let journal = Self { queue: queue.clone(), healthy, wait: config.wait };
+            .spawn(move || writer.write_until_closed(&orders))?;
+        let journal = Self { queue: queue.clone(), shared, healthy, undelivered, wait: config.wait };
         Ok((journal, JournalThread { queue, thread }))
     }
 
     /// Queues whole lines, which are written together or not at all. Never blocks.
-    pub fn append(&self, lines: Vec<u8>) -> Commit {
-        debug_assert_eq!(lines.last(), Some(&b'\n'), "the journal takes whole lines");
+    pub fn append(&self, records: Vec<u8>) -> Commit {
+        debug_assert_eq!(records.last(), Some(&b'\n'), "the journal takes whole lines");
         let (committed, done) = oneshot::channel();
-        let queued = self.queue.try_send(Order::Write(Entry { lines, committed })).is_ok();
-        Commit { done: queued.then_some(done), wait: self.wait }
+        let queued = self.queue.try_send(Order::Write(Entry { records, committed }));
+        let done = match queued {
+            Ok(()) => Ok(done),
+            Err(refused) => Err(match refused.into_order() {
+                Order::Write(entry) => entry.records,
+                Order::Owe(_) | Order::Rotate(_) | Order::Close => Vec::new(),
+            }),
+        };
+        Commit { done, wait: self.wait }
+    }
+
+    /// Has lines written as soon as the journal can: nobody waits for them, but what they tell has happened.
+    pub fn owe(&self, records: Vec<u8>) {
+        if !records.is_empty() && self.queue.try_send(Order::Owe(records)).is_err() {
+            self.shared.tell(Notice { unrecorded_refusals: 1, ..Notice::default() });
+        }
+    }
+
+    /// Whether more is owed than may be: then nothing may happen that would have to be recorded.
+    #[must_use]
+    pub fn is_overdrawn(&self) -> bool {
+        self.shared.overdrawn.load(Ordering::Relaxed)
     }
 
     /// Whether the newest commit succeeded.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<bool> {
         self.healthy.clone()
+    }
+
+    /// The bytes of all files.
+    #[must_use]
+    pub fn undelivered(&self) -> Undelivered {
+        self.undelivered.clone()
+    }
+
+    /// Closes the file that is being written, if it has records, and waits until it is.
+    pub async fn rotate(&self) {
+        let (rotated, done) = oneshot::channel();
+        if self.queue.try_send(Order::Rotate(rotated)).is_ok() {
+            // The thread is gone only when the broker stops.
+            let _ = done.await;
+        }
+    }
+
+    /// Waits until a file was closed because it was full.
+    pub async fn segment_closed(&self) {
+        self.shared.closed.notified().await;
+    }
+
+    /// Adds to what the next activity record tells of the journal.
+    pub fn tell(&self, notice: Notice) {
+        self.shared.tell(notice);
+    }
+
+    /// Takes what is to be told.
+    #[must_use]
+    pub fn take_notice(&self) -> Option<Notice> {
+        if !self.shared.has_notice.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut notice = self.shared.notice.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.has_notice.store(false, Ordering::Relaxed);
+        Some(std::mem::take(&mut *notice)).filter(|notice| !notice.is_empty())
+    }
+}
+
+impl Shared {
+    fn tell(&self, notice: Notice) {
+        if notice.is_empty() {
+            return;
+        }
+        self.notice.lock().unwrap_or_else(PoisonError::into_inner).add(notice);
+        self.has_notice.store(true, Ordering::Relaxed);
     }
 }
 
@@ -104,293 +268,162 @@ impl JournalThread {
 impl Commit {
     /// Waits until the record is durable, for at most the configured time.
     pub async fn wait(self) -> Result<(), JournalUnavailable> {
-        let done = self.done.ok_or(JournalUnavailable)?;
+        let done = self.done.map_err(|records| JournalUnavailable(Some(records)))?;
         match tokio::time::timeout(self.wait, done).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(JournalUnavailable),
+            Ok(Ok(result)) => result.map_err(|records| JournalUnavailable(Some(records))),
+            // The thread is gone, or takes too long: what it has of this may still be written.
+            Ok(Err(_)) | Err(_) => Err(JournalUnavailable(None)),
         }
     }
 }
 
 enum Order {
     Write(Entry),
+    Owe(Vec<u8>),
+    Rotate(oneshot::Sender<()>),
     Close,
 }
 
+trait Refused {
+    fn into_order(self) -> Order;
+}
+
+impl Refused for std::sync::mpsc::TrySendError<Order> {
+    fn into_order(self) -> Order {
+        match self {
+            Self::Full(order) | Self::Disconnected(order) => order,
+        }
+    }
+}
+
 struct Entry {
+    records: Vec<u8>,
+    committed: oneshot::Sender<Result<(), Vec<u8>>>,
+}
+
+/// What the thread works with.
+struct Writer {
+    segments: Segments,
+    clock: Arc<dyn Clock>,
+    health: watch::Sender<bool>,
+    shared: Arc<Shared>,
+    owed: Vec<u8>,
     lines: Vec<u8>,
-    committed: oneshot::Sender<Result<(), JournalUnavailable>>,
+    waiting: Vec<Entry>,
 }
 
-fn write_until_closed(mut segments: Segments, orders: &Receiver<Order>, health: &watch::Sender<bool>) {
-    let mut batch = Vec::new();
-    let mut waiting = Vec::new();
-    let mut open = true;
-    while open {
-        // An error is the end of the last handle.
-        let mut next = orders.recv().ok();
-        open = next.is_some();
-        while let Some(order) = next {
-            let Order::Write(entry) = order else {
-                open = false;
-                break;
+impl Writer {
+    fn write_until_closed(mut self, orders: &Receiver<Order>) {
+        let mut open = true;
+        while open {
+            let mut next = match self.next(orders) {
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => None,
+                // The end of the last handle.
+                Err(RecvTimeoutError::Disconnected) => Some(Order::Close),
             };
-            batch.extend_from_slice(&entry.lines);
-            waiting.push(entry.committed);
-            next = if batch.len() < MAX_BATCH_BYTES { orders.try_recv().ok() } else { None };
+            let mut rotated = None;
+            let mut bytes = 0;
+            while let Some(order) = next.take() {
+                match order {
+                    Order::Write(entry) => {
+                        bytes += entry.records.len();
+                        self.waiting.push(entry);
+                    }
+                    Order::Owe(records) => self.owe(&records),
+                    Order::Rotate(done) => rotated = Some(done),
+                    Order::Close => open = false,
+                }
+                if open && rotated.is_none() && bytes < MAX_BATCH_BYTES {
+                    next = orders.try_recv().ok();
+                }
+            }
+            self.commit();
+            if let Some(done) = rotated {
+                self.segments.rotate(self.clock.now());
+                // Who asked may be gone.
+                let _ = done.send(());
+            }
         }
-        if waiting.is_empty() {
-            continue;
+    }
+
+    /// The next order; while the journal cannot commit, a time to try again in, too.
+    fn next(&self, orders: &Receiver<Order>) -> Result<Order, RecvTimeoutError> {
+        if *self.health.borrow() && self.owed.is_empty() {
+            return orders.recv().map_err(|_| RecvTimeoutError::Disconnected);
         }
-        let result = segments.commit(&batch).map_err(|error| {
-            tracing::error!(%error, dir = %segments.dir.display(), records = waiting.len(), "journal cannot commit: the calls are refused");
-            JournalUnavailable
-        });
-        health.send_if_modified(|healthy| std::mem::replace(healthy, result.is_ok()) != result.is_ok());
-        batch.clear();
-        for committed in waiting.drain(..) {
-            // A caller that has gone needs no answer.
-            let _ = committed.send(result);
+        orders.recv_timeout(RETRY)
+    }
+
+    fn commit(&mut self) {
+        let healthy = *self.health.borrow();
+        if self.waiting.is_empty() && self.owed.is_empty() && healthy {
+            return;
+        }
+        self.lines.clear();
+        let mut link = self.segments.link();
+        link.append_all(&self.owed, &mut self.lines);
+        for entry in &self.waiting {
+            link.append_all(&entry.records, &mut self.lines);
+        }
+        let result = self.segments.commit(&self.lines, link, self.clock.now());
+        match &result {
+            Ok(closed) => {
+                self.owed.clear();
+                self.shared.overdrawn.store(false, Ordering::Relaxed);
+                if *closed {
+                    self.shared.closed.notify_one();
+                }
+            }
+            Err(error) if healthy || !self.waiting.is_empty() => {
+                tracing::error!(%error, dir = %self.segments.dir().display(), calls = self.waiting.len(), "journal cannot commit: the calls are refused");
+            }
+            Err(_) => {}
+        }
+        let committed = result.is_ok();
+        if !healthy && committed {
+            tracing::info!("the journal commits again");
+        }
+        self.health.send_if_modified(|healthy| std::mem::replace(healthy, committed) != committed);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for entry in waiting.drain(..) {
+            if committed {
+                // A caller that has gone needs no answer.
+                let _ = entry.committed.send(Ok(()));
+            } else if let Err(Err(records)) = entry.committed.send(Err(entry.records)) {
+                self.owe(&records);
+            }
+        }
+        self.waiting = waiting;
+    }
+
+    fn owe(&mut self, records: &[u8]) {
+        if self.owed.len() + records.len() > MAX_OWED_BYTES {
+            self.shared.overdrawn.store(true, Ordering::Relaxed);
+            self.shared.tell(Notice { unrecorded_refusals: 1, ..Notice::default() });
+            return;
+        }
+        self.owed.extend_from_slice(records);
+        if self.owed.len() > OVERDRAWN_BYTES {
+            self.shared.overdrawn.store(true, Ordering::Relaxed);
         }
     }
 }
 
-/// The files of the journal: `journal-000001.jsonl` and on, one for each start or failure.
-struct Segments {
-    dir: PathBuf,
-    durability: Durability,
-    current: Option<Segment>,
-    /// Held for the life of the process: two brokers must not share a journal.
-    _lock: File,
-}
-
-struct Segment {
-    path: PathBuf,
-    file: File,
-    committed_bytes: u64,
-}
-
-impl Segments {
-    fn open(dir: &Path, durability: Durability) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let lock =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
-        lock.try_lock().map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::AddrInUse,
-                format!(
-                    "another process writes the journal in {}: stop it or choose another directory",
-                    dir.display()
-                ),
-            )
-        })?;
-        for path in segment_paths(dir)? {
-            cut_torn_tail(&path)?;
-        }
-        let mut segments = Self { dir: dir.to_owned(), durability, current: None, _lock: lock };
-        segments.current = Some(segments.begin()?);
-        Ok(segments)
-    }
-
-    fn commit(&mut self, batch: &[u8]) -> io::Result<()> {
-        let mut segment = match self.current.take() {
-            Some(segment) if segment.is_linked() => segment,
-            // Nobody finds records in a file that was removed underneath.
-            Some(_) | None => self.begin()?,
-        };
-        if let Err(error) = segment.append(batch, self.durability) {
-            segment.cut_back();
-            return Err(error);
-        }
-        self.current = Some(segment);
-        Ok(())
-    }
-
-    fn begin(&self) -> io::Result<Segment> {
-        let newest =
-            segment_paths(&self.dir)?.iter().filter_map(|path| segment_number(path)).max().unwrap_or(0);
-        let path = self.dir.join(format!("{PREFIX}{:06}{SUFFIX}", newest + 1));
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
-        if self.durability == Durability::Fsync {
-            File::open(&self.dir)?.sync_all()?;
-        }
-        Ok(Segment { path, file, committed_bytes: 0 })
-    }
-}
-
-impl Segment {
-    fn append(&mut self, batch: &[u8], durability: Durability) -> io::Result<()> {
-        self.file.write_all(batch)?;
-        if durability == Durability::Fsync {
-            self.file.sync_data()?;
-        }
-        self.committed_bytes += batch.len() as u64;
-        Ok(())
-    }
-
-    /// Takes back what a failed commit wrote, so that a refused call leaves no half record.
-    fn cut_back(&self) {
-        let cut = match self.committed_bytes {
-            // A full disk must not fill with empty files too.
-            0 => fs::remove_file(&self.path),
-            bytes => self.file.set_len(bytes),
-        };
-        if let Err(error) = cut {
-            tracing::warn!(%error, "cannot cut a failed commit off the journal: the next start will");
-        }
-    }
-
-    fn is_linked(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
-    }
-}
-
-fn segment_paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if segment_number(&path).is_some() {
-            paths.push(path);
-        }
-    }
-    Ok(paths)
-}
-
-fn segment_number(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
-}
-
-/// Cuts an unfinished last line: its commit never ended, so no reply went out for it.
-fn cut_torn_tail(path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let length = file.metadata()?.len();
-    let mut whole = length;
-    let mut chunk = [0_u8; CHUNK_BYTES];
-    while whole > 0 {
-        let size = whole.min(chunk.len() as u64);
-        file.seek(SeekFrom::Start(whole - size))?;
-        let part = &mut chunk[..usize::try_from(size).unwrap_or(CHUNK_BYTES)];
-        file.read_exact(part)?;
-        if let Some(at) = part.iter().rposition(|b| *b == b'\n') {
-            whole = whole - size + at as u64 + 1;
-            break;
-        }
-        whole -= size;
-    }
-    if whole < length {
-        file.set_len(whole)?;
-        file.sync_all()?;
-        tracing::warn!(file = %path.display(), bytes = length - whole, "cut an unfinished record off the journal: no reply was sent for it");
-    }
-    Ok(())
-}
-
-const PREFIX: &str = "journal-";
-const SUFFIX: &str = ".jsonl";
-/// How far back to look for the last line's end at a time.
-const CHUNK_BYTES: usize = 4_096;
+/// CloudTrail's log files have 50 MB at most, uncompressed; of a file of the journal, some 6 % are no record.
+pub const MAX_SEGMENT_BYTES: u64 = 50_000_000;
+/// A million records: hours of a busy broker, with a store that is down.
+pub const MAX_UNDELIVERED_BYTES: u64 = 1 << 30;
 /// More than all calls in flight, each with its KMS records, can queue while one commit is under way.
 const QUEUE_ENTRIES: usize = 8_192;
 /// Bounds one write, and so the time the calls behind it wait.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// How often a journal that cannot commit tries again by itself.
+const RETRY: Duration = Duration::from_millis(250);
+/// From here on nothing more is asked of KMS, since its answers would have to be owed, too.
+const OVERDRAWN_BYTES: usize = 4 << 20;
+/// With room for the answers of the calls to KMS that were under way: 1,024 calls in flight of 4 KiB each.
+const MAX_OWED_BYTES: usize = OVERDRAWN_BYTES + (4 << 20);
 
 #[cfg(test)]
-mod tests {
-    //! A committed record is on disk; what cannot be committed is refused; service resumes by itself.
-
-    use super::*;
-
-    fn config(dir: &Path) -> JournalConfig {
-        JournalConfig { dir: dir.to_owned(), commit: Durability::Fsync, wait: Duration::from_secs(5) }
-    }
-
-    fn lines(dir: &Path) -> Vec<String> {
-        let mut paths = segment_paths(dir).expect("readable");
-        paths.sort();
-        paths
-            .iter()
-            .flat_map(|path| {
-                fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect::<Vec<_>>()
-            })
-            .collect()
-    }
-
-    #[tokio::test]
-    async fn committed_records_are_on_disk_in_order() {
-        let dir = tempfile::tempdir().expect("dir");
-        let (journal, thread) = Journal::open(&config(dir.path())).expect("opens");
-        for n in 0..100 {
-            journal.append(format!("{n}\n").into_bytes()).wait().await.expect("commits");
-            assert_eq!(lines(dir.path()).len(), n + 1);
-        }
-        thread.close();
-        assert_eq!(journal.append(b"late\n".to_vec()).wait().await, Err(JournalUnavailable));
-        assert_eq!(lines(dir.path()), (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
-    }
-
-    #[tokio::test]
-    async fn records_nobody_waits_for_are_written_before_the_thread_ends() {
-        let dir = tempfile::tempdir().expect("dir");
-        let (journal, thread) = Journal::open(&config(dir.path())).expect("opens");
-        for n in 0..500 {
-            drop(journal.append(format!("{n}\n").into_bytes()));
-        }
-        thread.close();
-        assert_eq!(journal.append(b"late\n".to_vec()).wait().await, Err(JournalUnavailable));
-        assert_eq!(lines(dir.path()).len(), 500);
-    }
-
-    #[tokio::test]
-    async fn a_torn_tail_is_cut_and_whole_records_stay() {
-        for (left, kept) in [("{}\n{}\n{\"torn", 2), ("{\"torn", 0), ("", 0), ("{}\n", 1)] {
-            let dir = tempfile::tempdir().expect("dir");
-            fs::write(dir.path().join("journal-000001.jsonl"), left).expect("writes");
-            let (journal, _thread) = Journal::open(&config(dir.path())).expect("opens");
-            journal.append(b"new\n".to_vec()).wait().await.expect("commits");
-            assert_eq!(lines(dir.path()).len(), kept + 1, "{left:?}");
-        }
-        let long = format!("{{}}\n{}", "x".repeat(10_000));
-        let dir = tempfile::tempdir().expect("dir");
-        fs::write(dir.path().join("journal-000001.jsonl"), long).expect("writes");
-        let _open = Journal::open(&config(dir.path())).expect("opens");
-        assert_eq!(lines(dir.path()), ["{}"]);
-    }
-
-    #[tokio::test]
-    async fn a_second_process_is_refused() {
-        let dir = tempfile::tempdir().expect("dir");
-        let first = Journal::open(&config(dir.path())).expect("opens");
-        let error = Journal::open(&config(dir.path())).err().expect("refused");
-        assert!(error.to_string().contains("another process"), "{error}");
-        drop(first);
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_hangs_or_a_full_queue_is_waited_for_so_long_and_no_longer() {
-        let (queue, orders) = sync_channel(1);
-        let (_health, healthy) = watch::channel(true);
-        let journal = Journal { queue, healthy, wait: Duration::from_millis(50) };
-        let hangs = journal.append(b"1\n".to_vec());
-        let full = journal.append(b"2\n".to_vec());
-        assert_eq!(full.wait().await, Err(JournalUnavailable));
-        assert_eq!(hangs.wait().await, Err(JournalUnavailable));
-        drop(orders);
-        assert_eq!(journal.append(b"3\n".to_vec()).wait().await, Err(JournalUnavailable));
-    }
-
-    #[tokio::test]
-    async fn a_removed_directory_refuses_and_its_return_resumes() {
-        let parent = tempfile::tempdir().expect("dir");
-        let dir = parent.path().join("journal");
-        let (journal, _thread) = Journal::open(&config(&dir)).expect("opens");
-        journal.append(b"1\n".to_vec()).wait().await.expect("commits");
-        fs::remove_dir_all(&dir).expect("removes");
-        assert_eq!(journal.append(b"2\n".to_vec()).wait().await, Err(JournalUnavailable));
-        assert!(!*journal.health().borrow());
-        fs::create_dir(&dir).expect("returns");
-        journal.append(b"3\n".to_vec()).wait().await.expect("commits");
-        assert!(*journal.health().borrow());
-        assert_eq!(lines(&dir), ["3"]);
-    }
-}
+mod tests;

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
-use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
+use crate::audit::journal::Notice;
 use crate::error::Outcome;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
 
@@ -35,7 +36,7 @@ pub struct KmsRecord<'a> {
     pub event_time: OffsetDateTime,
     event_source: &'static str,
     /// The KMS operation.
-    pub event_name: Action,
+    pub event_name: &'static str,
     /// The region of the KMS endpoint.
     pub aws_region: &'a str,
     /// The broker host's address as it is on the way to KMS.
@@ -76,7 +77,7 @@ impl<'a> KmsRecord<'a> {
     pub fn new(
         identity: AwsIdentity<'a>,
         event_time: OffsetDateTime,
-        event_name: Action,
+        event_name: &'static str,
         aws_region: &'a str,
         request_id: &'a str,
     ) -> Self {
@@ -305,6 +306,9 @@ pub struct RecordedError<'a> {
 #[derive(Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestParameters<'a> {
+    /// `DIGEST` on Sign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_type: Option<&'static str>,
     /// `SYMMETRIC_DEFAULT` on Decrypt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption_algorithm: Option<&'static str>,
@@ -317,6 +321,9 @@ pub struct RequestParameters<'a> {
     /// The number of bytes, if no key spec was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number_of_bytes: Option<u16>,
+    /// `RSASSA_PKCS1_V1_5_SHA_256` on Sign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing_algorithm: Option<&'static str>,
     /// The encryption context, if there is any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption_context: Option<&'a EncryptionContext>,
@@ -370,6 +377,9 @@ pub struct ActivityEventData<'a> {
     /// Where the answer came from, if KMS or the cache was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_key: Option<&'a DataKeyData>,
+    /// What became of the journal since the record before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Notice>,
 }
 
 /// The policies that decided.
@@ -437,6 +447,13 @@ impl<'a> From<&'a KeyArn> for Resource<'a> {
     fn from(arn: &'a KeyArn) -> Self {
         Self { account_id: arn.account_id(), kind: "AWS::KMS::Key", arn }
     }
+}
+
+/// A moment as records and digests have it: `YYYY-MM-DDTHH:MM:SSZ`.
+#[must_use]
+#[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
+pub fn record_time(at: OffsetDateTime) -> String {
+    at.to_offset(UtcOffset::UTC).format(CLOUDTRAIL_TIME).expect("a moment has all parts of this form")
 }
 
 fn cloudtrail_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {

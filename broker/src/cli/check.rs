@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             n => format!("{n} policies"),
         }),
     );
-    report.line("journal", &journal_dir(&config.journal.dir));
+    report.line("journal", &journal_dir(&config.audit.journal.dir));
     block_on(1, async {
         let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
         let caller = kms.caller().await.map(|caller| caller.arn);

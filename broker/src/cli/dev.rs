@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };
         let credentials = static_credentials("AKIADEVEXAMPLE000000", "dev-only");
-        let served = app::serve(config, Some(credentials), drain, || welcome(&arguments.dir)).await;
+        let served = Box::pin(app::serve(config, Some(credentials), drain, || welcome(&arguments.dir))).await;
         dev.emulator.shutdown().await;
         match served {
             Ok(()) => ExitCode::SUCCESS,
@@ -123,6 +123,13 @@ file = "policy.cedar"
 
 [audit]
 journal_dir = "journal"
+# Log files under trail/, soon enough to be seen: `serve` delivers every five minutes unless told, digests every hour.
+store = {{ directory = "trail", bucket = "{BUCKET}" }}
+trail = "dev"
+kms_key_id = "alias/dev"
+signing = {{ kms_key_id = "alias/dev-signing" }}
+delivery_interval_seconds = 20
+digest_interval_seconds = 60
 "#
     )
 }
@@ -147,7 +154,10 @@ key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS accoun
     print(broker.GenerateDataKey(pb.GenerateDataKeyRequest(
         key_id="alias/dev", key_spec=pb.KEY_SPEC_AES_256, encryption_context={{"tenant": "acme"}})).key_id)
 
-  Every call leaves its records in {dir}/journal/ before its reply.
+  Every call leaves its records in {dir}/journal/ before its reply. Within half a minute they are in {dir}/trail/,
+  as CloudTrail's log files, encrypted and signed:
+    {program} audit tail --dir {dir}
+    {program} audit verify --dir {dir}
 
   Ctrl-C stops it; keys and records stay.
 "#
@@ -158,6 +168,7 @@ key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS accoun
 }
 
 const REGION: &str = "us-west-2";
+const BUCKET: &str = "key-broker-dev";
 const ACCOUNT: &str = "111122223333";
 const KEYS: [(&str, KeySpec); 2] =
     [("alias/dev", KeySpec::SymmetricDefault), ("alias/dev-signing", KeySpec::Rsa2048)];

@@ -23,7 +23,7 @@ pub(super) fn run(config: &Path) -> ExitCode {
             Ok(drain) => drain,
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };
-        match app::serve(config, None, drain, || {}).await {
+        match Box::pin(app::serve(config, None, drain, || {})).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(error),
         }

@@ -114,7 +114,8 @@ impl KmsSection {
     }
 }
 
-fn checked_url(key: &str, url: Option<String>) -> Result<Option<String>, String> {
+/// Checks the URL that `key` is set to.
+pub(super) fn checked_url(key: &str, url: Option<String>) -> Result<Option<String>, String> {
     let Some(url) = url else { return Ok(None) };
     match url.parse::<http::Uri>() {
         Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {

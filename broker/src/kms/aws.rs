@@ -19,14 +19,14 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::{self, DataKeySpec};
+use aws_sdk_kms::types::{self, DataKeySpec, MessageType, SigningAlgorithmSpec};
 use bytes::Bytes;
 use time::OffsetDateTime;
 
 use super::caller::AwsCaller;
 use super::{
     Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
-    KmsError, UsedKey,
+    KmsError, PublicKey, Signature, UsedKey,
 };
 use error::{kms_error, sts_error, unexpected};
 use watch::AnswerWatch;
@@ -286,6 +286,52 @@ impl Kms for AwsKms {
     async fn check(&self, _permit: Permit, key: &KeyId, answers: &Answers) -> Result<(), KmsError> {
         self.dry_run_generate_data_key(key, answers).await
     }
+
+    async fn sign(
+        &self,
+        _permit: Permit,
+        key: &KeyId,
+        digest: [u8; 32],
+        answers: &Answers,
+    ) -> Result<Signature, KmsError> {
+        let output = self
+            .client
+            .sign()
+            .key_id(key.as_str())
+            .message(Blob::new(digest))
+            .message_type(MessageType::Digest)
+            .signing_algorithm(SigningAlgorithmSpec::RsassaPkcs1V15Sha256)
+            .customize()
+            .interceptor(self.watch(answers))
+            .send()
+            .await
+            .map_err(|error| kms_error(&error))?;
+        Ok(Signature {
+            bytes: required(output.signature, "the answer has no signature")?,
+            key: used_key(Some(key), output.key_id.as_deref(), None)?,
+        })
+    }
+
+    async fn public_key(
+        &self,
+        _permit: Permit,
+        key: &KeyId,
+        answers: &Answers,
+    ) -> Result<PublicKey, KmsError> {
+        let output = self
+            .client
+            .get_public_key()
+            .key_id(key.as_str())
+            .customize()
+            .interceptor(self.watch(answers))
+            .send()
+            .await
+            .map_err(|error| kms_error(&error))?;
+        Ok(PublicKey {
+            spki: required(output.public_key, "the answer has no public key")?,
+            key: used_key(Some(key), output.key_id.as_deref(), None)?,
+        })
+    }
 }
 
 fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
@@ -297,9 +343,13 @@ fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
 }
 
 fn ciphertext(blob: Option<Blob>) -> Result<Bytes, KmsError> {
+    required(blob, "the answer has no ciphertext").map(Into::into)
+}
+
+fn required(blob: Option<Blob>, without: &str) -> Result<Vec<u8>, KmsError> {
     match blob.map(Blob::into_inner) {
-        Some(bytes) if !bytes.is_empty() => Ok(bytes.into()),
-        _ => Err(unexpected("the answer has no ciphertext")),
+        Some(bytes) if !bytes.is_empty() => Ok(bytes),
+        _ => Err(unexpected(without)),
     }
 }
 

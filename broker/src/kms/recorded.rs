@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::guard::Guard;
 use super::{
     Answer, Answers, Asked, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey,
-    KeyDescription, Kms, Uses,
+    KeyDescription, Kms, PublicKey, Signature, Uses,
 };
 use crate::audit::journal::{Journal, JournalUnavailable};
 use crate::audit::record::{Action, KmsEventData, KmsRecord, RecordedError};
@@ -81,13 +81,19 @@ impl UnwrittenRecords {
 }
 
 impl UnwrittenRecords {
-    /// Commits the records on their own.
+    /// Commits the records on their own. Where that fails they are owed: KMS has answered all the same.
     pub async fn commit(mut self) -> Result<(), JournalUnavailable> {
         if self.lines.is_empty() {
             return Ok(());
         }
         let commit = self.journal.append(std::mem::take(&mut self.lines));
-        commit.wait().await
+        match commit.wait().await {
+            Err(JournalUnavailable(Some(lines))) => {
+                self.journal.owe(lines);
+                Err(JournalUnavailable(None))
+            }
+            other => other,
+        }
     }
 }
 
@@ -127,7 +133,7 @@ impl RecordedKms {
         until: Instant,
     ) -> Recorded<DataKey> {
         let asked = Asked::DataKey(Arc::clone(&request));
-        self.call(permit.action(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
             kms.generate_data_key(permit, &request, &answers).await
         })
         .await
@@ -141,7 +147,7 @@ impl RecordedKms {
         until: Instant,
     ) -> Recorded<EncryptedDataKey> {
         let asked = Asked::DataKey(Arc::clone(&request));
-        self.call(permit.action(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
             kms.generate_data_key_without_plaintext(permit, &request, &answers).await
         })
         .await
@@ -155,7 +161,7 @@ impl RecordedKms {
         until: Instant,
     ) -> Recorded<Decrypted> {
         let asked = Asked::Decrypt(Arc::clone(&request));
-        self.call(permit.action(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
             kms.decrypt(permit, &request, &answers).await
         })
         .await
@@ -168,7 +174,7 @@ impl RecordedKms {
         length: RandomLength,
         until: Instant,
     ) -> Recorded<Plaintext> {
-        self.call(permit.action(), Asked::Random(length), until, move |kms, answers| async move {
+        self.call(permit.action().name(), Asked::Random(length), until, move |kms, answers| async move {
             kms.generate_random(permit, length, &answers).await
         })
         .await
@@ -176,27 +182,74 @@ impl RecordedKms {
 
     /// What KMS knows about a key.
     pub async fn describe_key(&self, permit: Permit, key: KeyId, until: Instant) -> Recorded<KeyDescription> {
-        self.call(permit.action(), Asked::Describe(key.clone()), until, move |kms, answers| async move {
-            kms.describe_key(permit, &key, &answers).await
+        self.call(
+            permit.action().name(),
+            Asked::Describe(key.clone()),
+            until,
+            move |kms, answers| async move { kms.describe_key(permit, &key, &answers).await },
+        )
+        .await
+    }
+
+    /// A data key for the trail's own use.
+    pub async fn own_data_key(&self, request: Arc<DataKeyRequest>, until: Instant) -> Recorded<DataKey> {
+        let permit = Permit::for_own_use(Action::GenerateDataKey);
+        let asked = Asked::OwnDataKey(Arc::clone(&request));
+        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+            kms.generate_data_key(permit, &request, &answers).await
         })
         .await
     }
 
+    /// The signature of a SHA-256 digest.
+    pub async fn sign(&self, key: KeyId, digest: [u8; 32], until: Instant) -> Recorded<Signature> {
+        let permit = Permit::for_own_use(Action::DescribeKey);
+        self.call("Sign", Asked::Sign(key.clone()), until, move |kms, answers| async move {
+            kms.sign(permit, &key, digest, &answers).await
+        })
+        .await
+    }
+
+    /// The public half of a key.
+    pub async fn public_key(&self, key: KeyId, until: Instant) -> Recorded<PublicKey> {
+        let permit = Permit::for_own_use(Action::DescribeKey);
+        self.call("GetPublicKey", Asked::PublicKey(key.clone()), until, move |kms, answers| async move {
+            kms.public_key(permit, &key, &answers).await
+        })
+        .await
+    }
+
+    /// Time.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// Whether the broker may still make data keys under `key`, asked for itself.
     pub async fn check(&self, key: KeyId, until: Instant) -> Recorded<()> {
-        let permit = Permit::for_own_check();
-        self.call(permit.action(), Asked::Check(key.clone()), until, move |kms, answers| async move {
+        let permit = Permit::for_own_use(Action::GenerateDataKey);
+        self.call(permit.action().name(), Asked::Check(key.clone()), until, move |kms, answers| async move {
             kms.check(permit, &key, &answers).await
         })
         .await
     }
 
-    async fn call<T, W, F>(&self, action: Action, asked: Asked, until: Instant, work: W) -> Recorded<T>
+    async fn call<T, W, F>(
+        &self,
+        operation: &'static str,
+        asked: Asked,
+        until: Instant,
+        work: W,
+    ) -> Recorded<T>
     where
         T: Uses + Send + 'static,
         W: FnOnce(Arc<dyn Kms>, Answers) -> F,
         F: Future<Output = Result<T, KmsError>> + Send + 'static,
     {
+        // What KMS would answer could not even be owed.
+        if self.recorder.journal.is_overdrawn() {
+            return self.unasked(BrokerError::JournalUnavailable);
+        }
         let pass = match self.guard.enter(until).await {
             Ok(pass) => pass,
             Err(error) => return self.unasked(error),
@@ -212,7 +265,7 @@ impl RecordedKms {
             };
             let answers = answers.take();
             pass.end(&result, &answers);
-            recorder.record(action, &asked, result, &answers)
+            recorder.record(operation, &asked, result, &answers)
         });
         // The task ends by panic only (nothing aborts it): a defect.
         task.await.unwrap_or_else(|_| self.unasked(BrokerError::Bug))
@@ -228,7 +281,7 @@ impl RecordedKms {
 impl Recorder {
     fn record<T: Uses>(
         &self,
-        action: Action,
+        operation: &'static str,
         asked: &Asked,
         result: Result<T, BrokerError>,
         answers: &[Answer],
@@ -237,26 +290,29 @@ impl Recorder {
         let mut lines = Vec::new();
         let mut source = None;
         for answer in answers {
-            let event_id = self.write(&mut lines, action, asked, answer, used_key);
+            let event_id = self.caller.record(&mut lines, operation, asked, answer, used_key);
             source = Some(Source { request_id: answer.request_id.as_str().into(), event_id, at: answer.at });
         }
         Recorded { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
     }
+}
 
+impl AwsCaller {
     /// Adds the record of one answer to `lines` and returns its eventID.
-    fn write(
+    #[must_use]
+    pub fn record(
         &self,
         lines: &mut Vec<u8>,
-        action: Action,
+        operation: &'static str,
         asked: &Asked,
         answer: &Answer,
         used_key: Option<(&KeyArn, Option<&str>)>,
     ) -> Uuid {
-        let mut identity = self.caller.identity(answer.access_key_id.as_deref());
+        let mut identity = self.identity(answer.access_key_id.as_deref());
         identity.invoked_by = asked.invoked_by();
-        let mut record = KmsRecord::new(identity, answer.at, action, &self.caller.region, &answer.request_id);
+        let mut record = KmsRecord::new(identity, answer.at, operation, &self.region, &answer.request_id);
         record.user_agent = &answer.user_agent;
-        record.source_ip_address = &self.caller.source_address;
+        record.source_ip_address = &self.source_address;
         let named_in_error;
         if let Some((code, message)) = &answer.error {
             let error_code = cloudtrail_error_code(code);
@@ -281,6 +337,6 @@ impl Recorder {
     }
 
     fn arn_of(&self, key: &KeyId) -> Option<KeyArn> {
-        key.key_arn(&self.caller.region, &self.caller.account_id)
+        key.key_arn(&self.region, &self.account_id)
     }
 }

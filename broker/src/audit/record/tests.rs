@@ -52,7 +52,7 @@ fn kms_record_of_an_answer() {
     let mut record = KmsRecord::new(
         aws_identity(),
         datetime!(2025-05-20 20:46:16.789 UTC),
-        Action::GenerateDataKey,
+        Action::GenerateDataKey.name(),
         "us-east-1",
         "e0eb83e3-63bc-11e4-bc2b-4198b6150d5c",
     );
@@ -81,7 +81,7 @@ fn kms_record_of_access_denied_has_neither_parameters_nor_resources() {
     let mut record = KmsRecord::new(
         aws_identity(),
         datetime!(2025-05-20 20:46:16 UTC),
-        Action::Decrypt,
+        Action::Decrypt.name(),
         "us-west-2",
         "e0eb83e3-63bc-11e4-bc2b-4198b6150d5c",
     );
@@ -142,6 +142,7 @@ fn activity_record_of_an_answer() {
         outcome: Outcome::Allowed,
         policy: Some(PolicyData { determining_policies: &policies }),
         data_key: Some(&data_key),
+        journal: None,
     };
     let mut lines = Vec::new();
     activity(None, data).append_to(&mut lines);
@@ -152,7 +153,7 @@ fn activity_record_of_an_answer() {
 fn activity_record_of_a_denial_and_long_text_is_cut_not_dropped() {
     let message = "é".repeat(600);
     let error = RecordedError { error_code: "AccessDenied", error_message: &message };
-    let data = ActivityEventData { outcome: Outcome::Denied, policy: None, data_key: None };
+    let data = ActivityEventData { outcome: Outcome::Denied, policy: None, data_key: None, journal: None };
     let mut lines = Vec::new();
     activity(Some(error), data).append_to(&mut lines);
     insta::assert_snapshot!(shown(&lines).replace(&"é".repeat(512), "512 x é"));

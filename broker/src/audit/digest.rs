@@ -1,0 +1,97 @@
+//! Digest files: what was delivered in a stretch of time, chained and signed as CloudTrail's
+//! (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-validation-digest-file-structure.html>).
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A digest, in CloudTrail's order of fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Digest {
+    /// The account: 12 digits.
+    pub aws_account_id: String,
+    /// Where the digest before ends, `YYYY-MM-DDTHH:MM:SSZ`.
+    pub digest_start_time: String,
+    /// Where this one ends.
+    pub digest_end_time: String,
+    /// The bucket that it is in.
+    pub digest_s3_bucket: String,
+    /// Its key.
+    pub digest_s3_object: String,
+    /// MD5, in hex, of the signing key's public half as PKCS#1 DER. It names the key; nothing rests on it.
+    pub digest_public_key_fingerprint: String,
+    /// [`SIGNATURE_ALGORITHM`].
+    pub digest_signature_algorithm: String,
+    /// The newest record's time; none where nothing was delivered.
+    pub newest_event_time: Option<String>,
+    /// The oldest record's time.
+    pub oldest_event_time: Option<String>,
+    /// The bucket of the digest before; none for the first one.
+    pub previous_digest_s3_bucket: Option<String>,
+    /// Its key.
+    pub previous_digest_s3_object: Option<String>,
+    /// SHA-256, in hex, of its uncompressed bytes.
+    pub previous_digest_hash_value: Option<String>,
+    /// [`HASH_ALGORITHM`].
+    pub previous_digest_hash_algorithm: Option<String>,
+    /// Its signature, in hex.
+    pub previous_digest_signature: Option<String>,
+    /// What was delivered.
+    pub log_files: Vec<LogFile>,
+}
+
+/// A delivered log file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogFile {
+    /// The bucket.
+    pub s3_bucket: String,
+    /// The key.
+    pub s3_object: String,
+    /// SHA-256, in hex, of its uncompressed bytes.
+    pub hash_value: String,
+    /// [`HASH_ALGORITHM`].
+    pub hash_algorithm: String,
+    /// The newest record's time.
+    pub newest_event_time: String,
+    /// The oldest record's time.
+    pub oldest_event_time: String,
+}
+
+impl Digest {
+    /// The bytes that are hashed, and stored compressed.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a digest has string keys and goes to memory: nothing can fail")
+    }
+
+    /// What is signed for the digest whose uncompressed bytes are `json`
+    /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-custom-validation.html>).
+    #[must_use]
+    pub fn string_to_sign(&self, json: &[u8]) -> String {
+        format!(
+            "{}\n{}/{}\n{}\n{}",
+            self.digest_end_time,
+            self.digest_s3_bucket,
+            self.digest_s3_object,
+            sha256_hex(json),
+            self.previous_digest_signature.as_deref().unwrap_or("null")
+        )
+    }
+}
+
+/// SHA-256 in hex.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// RSASSA-PKCS1-v1_5 with SHA-256, by CloudTrail's name.
+pub const SIGNATURE_ALGORITHM: &str = "SHA256withRSA";
+/// CloudTrail's name of SHA-256.
+pub const HASH_ALGORITHM: &str = "SHA-256";
+/// Where an object's metadata has the signature of a digest, in hex.
+pub const SIGNATURE_METADATA: &str = "signature";
+/// Where it has [`SIGNATURE_ALGORITHM`].
+pub const SIGNATURE_ALGORITHM_METADATA: &str = "signature-algorithm";

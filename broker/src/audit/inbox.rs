@@ -1,0 +1,86 @@
+//! Records of others than the broker: whoever reads an encrypted trail asks KMS, too, and that is written down in the trail.
+//!
+//! `key-broker audit` puts a record into `inbox/` of the journal's directory before it shows anything; the broker takes it into
+//! its journal before its next delivery.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::journal::{Journal, files};
+use super::store::directory::write_durably;
+
+/// Leaves one record, a line of JSON, for the broker whose journal is in `journal_dir`.
+pub fn leave(journal_dir: &Path, record: &[u8]) -> io::Result<()> {
+    let inbox = journal_dir.join(INBOX);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&inbox)?;
+    let Some(event_id) = event_id(record) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a record"));
+    };
+    write_durably(&inbox.join(format!("{event_id}{RECORD}")), record)?;
+    fs::File::open(&inbox)?.sync_all()
+}
+
+/// Takes what lies in the inbox into the journal, each record once.
+pub(super) async fn take(journal_dir: &Path, journal: &Journal) -> io::Result<()> {
+    for path in waiting(&journal_dir.join(INBOX))? {
+        let record = fs::read(&path)?;
+        let Some(event_id) = event_id(&record) else {
+            tracing::warn!(file = %path.display(), "not a record: moved aside");
+            fs::rename(&path, path.with_extension("refused"))?;
+            continue;
+        };
+        // A crash between the commit and the removal leaves it here a second time.
+        if !is_in(journal_dir, event_id.as_bytes())? && journal.append(record).wait().await.is_err() {
+            return Err(io::Error::other("the journal cannot commit what lies in the inbox"));
+        }
+        fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+fn waiting(inbox: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(inbox) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.to_string_lossy().ends_with(RECORD));
+    paths.sort();
+    Ok(paths)
+}
+
+/// The eventID of one line that is a KMS record.
+fn event_id(record: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Known {
+        #[serde(rename = "eventID")]
+        event_id: uuid::Uuid,
+        #[serde(rename = "eventSource")]
+        event_source: String,
+    }
+    if record.len() > MAX_RECORD_BYTES || memchr::memchr(b'\n', record)? != record.len() - 1 {
+        return None;
+    }
+    let known: Known = serde_json::from_slice(record).ok()?;
+    (known.event_source == "kms.amazonaws.com").then(|| known.event_id.to_string())
+}
+
+fn is_in(journal_dir: &Path, event_id: &[u8]) -> io::Result<bool> {
+    let finder = memchr::memmem::Finder::new(event_id);
+    for file in files(journal_dir)? {
+        if finder.find(&fs::read(&file.path)?).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+const INBOX: &str = "inbox";
+const RECORD: &str = ".record";
+/// CloudTrail: a record has 256 KB at most.
+const MAX_RECORD_BYTES: usize = 256 << 10;

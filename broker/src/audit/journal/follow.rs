@@ -1,0 +1,97 @@
+//! Reads a journal that is being written, as `tail -f` does: record after record, from file to file.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+
+use super::chain::parse_line;
+use super::files;
+
+/// A place in a journal. Neither the writer nor the delivery waits for it: what they remove first, it misses and counts.
+pub struct Follower {
+    dir: PathBuf,
+    current: Option<Open>,
+    /// The number of the last file that was read to its end.
+    done: u64,
+    last_sequence: Option<u64>,
+    missed: u64,
+}
+
+struct Open {
+    number: u64,
+    reader: BufReader<File>,
+    /// The part of a line that is there.
+    line: Vec<u8>,
+    /// Another file follows, so this one does not grow any more.
+    is_complete: bool,
+}
+
+impl Follower {
+    /// Begins with the oldest record in `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), current: None, done: 0, last_sequence: None, missed: 0 }
+    }
+
+    /// The next record, as its JSON text; none if there is no more of them yet.
+    pub fn next_record(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            let Some(open) = &mut self.current else {
+                if self.open_next()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            if let Some(line) = open.next_line()? {
+                // Headers are no records.
+                let Some((link, record)) = parse_line(&line) else { continue };
+                let expected = self.last_sequence.map_or(link.sequence, |last| last + 1);
+                self.missed += link.sequence.saturating_sub(expected);
+                self.last_sequence = Some(link.sequence);
+                return Ok(Some(record.to_vec()));
+            }
+            if open.is_complete {
+                self.done = open.number;
+                self.current = None;
+            } else if files(&self.dir)?.iter().any(|file| file.number > open.number) {
+                // Once more: it may have grown before the other one began.
+                open.is_complete = true;
+            } else {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How many records were removed before they were read.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    fn open_next(&mut self) -> io::Result<bool> {
+        let Some(file) = files(&self.dir)?.into_iter().find(|file| file.number > self.done) else {
+            return Ok(false);
+        };
+        match File::open(&file.path) {
+            Ok(opened) => {
+                let reader = BufReader::new(opened);
+                self.current =
+                    Some(Open { number: file.number, reader, line: Vec::new(), is_complete: false });
+                Ok(true)
+            }
+            // Renamed or delivered meanwhile: the next look at the directory tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Open {
+    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.reader.read_until(b'\n', &mut self.line)?;
+        if self.line.pop_if(|last| *last == b'\n').is_none() {
+            return Ok(None);
+        }
+        Ok(Some(std::mem::take(&mut self.line)))
+    }
+}

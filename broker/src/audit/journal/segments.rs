@@ -1,0 +1,365 @@
+//! The journal's directory: one file that is being written, and those that are closed and wait to be delivered.
+//!
+//! | file | is |
+//! |---|---|
+//! | `journal-NUMBER.open` | being written |
+//! | `journal-NUMBER-TIME.closed` | complete; TIME is when it was closed |
+//! | `journal-NUMBER.damaged` | what did not fit the chain: evidence, never written again |
+//! | `lock` | held by the one process that writes here |
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use time::OffsetDateTime;
+
+use super::chain::{Link, header};
+use super::segment::{Contents, Flaw, repair};
+use super::{Durability, JournalConfig, Notice};
+use crate::audit::names::{compact_time, parse_compact_time};
+
+/// The files of one journal, and the end of its chain.
+pub(super) struct Segments {
+    dir: PathBuf,
+    durability: Durability,
+    max_undelivered: u64,
+    max_segment: u64,
+    current: Option<Segment>,
+    link: Link,
+    newest: u64,
+    undelivered: Undelivered,
+    /// Held for the life of the process: two brokers must not share a journal.
+    _lock: File,
+}
+
+/// The bytes of all files of a journal, counted by who writes and by who delivers them.
+#[derive(Debug, Clone, Default)]
+pub struct Undelivered(Arc<AtomicU64>);
+
+impl Undelivered {
+    /// The number.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Files of so many bytes are gone.
+    pub fn remove(&self, bytes: u64) {
+        // Who removes what was never counted, such as an operator's own file, leaves nothing, not a huge number.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(bytes)));
+    }
+}
+
+struct Segment {
+    number: u64,
+    path: PathBuf,
+    file: File,
+    /// Of committed lines, header included.
+    bytes: u64,
+    records: u64,
+}
+
+/// A file of a journal, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentFile {
+    /// They count up, over restarts too.
+    pub number: u64,
+    /// When it was closed; none while it is written.
+    pub closed_at: Option<OffsetDateTime>,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl Segments {
+    pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notice)> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
+        let lock = lock(&config.dir)?;
+        let undelivered = Undelivered::default();
+        let mut segments = Self {
+            dir: config.dir.clone(),
+            durability: config.commit,
+            max_undelivered: config.max_undelivered_bytes,
+            max_segment: config.max_segment_bytes,
+            current: None,
+            link: Link::START,
+            newest: 0,
+            undelivered,
+            _lock: lock,
+        };
+        let notice = segments.recover(now)?;
+        segments.undelivered.add(bytes_in(&config.dir)?);
+        if segments.current.is_none() {
+            segments.current = Some(segments.begin()?);
+        }
+        Ok((segments, notice))
+    }
+
+    pub(super) fn undelivered(&self) -> Undelivered {
+        self.undelivered.clone()
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The end of the chain.
+    pub(super) fn link(&self) -> Link {
+        self.link
+    }
+
+    /// Makes `lines` durable, all or none; with them the chain ends at `link`. True if a file was closed.
+    pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<bool> {
+        let held = self.undelivered.bytes();
+        if held + lines.len() as u64 > self.max_undelivered {
+            return Err(io::Error::other(format!(
+                "the journal holds {held} bytes that are not delivered, of {} allowed: look at the trail's store",
+                self.max_undelivered
+            )));
+        }
+        let mut segment = self.writable()?;
+        if let Err(error) = segment.append(lines, self.durability) {
+            self.give_up(segment, now);
+            return Err(error);
+        }
+        segment.records += link.sequence - self.link.sequence;
+        self.link = link;
+        self.undelivered.add(lines.len() as u64);
+        let full = segment.bytes >= self.max_segment;
+        self.current = Some(segment);
+        Ok(full && self.rotate(now))
+    }
+
+    /// After a failed commit: what was committed before is safe, and another file takes what comes. A file without records
+    /// is used again, so that a full disk does not fill with such files.
+    fn give_up(&mut self, segment: Segment, now: OffsetDateTime) {
+        let clean = segment.cut_back();
+        if segment.records > 0 {
+            self.close(&segment, now);
+        } else if clean {
+            self.current = Some(segment);
+        }
+    }
+
+    /// Closes the file that is being written, if it has records. True if it did.
+    pub(super) fn rotate(&mut self, now: OffsetDateTime) -> bool {
+        let Some(segment) = self.current.take() else { return false };
+        if segment.records == 0 || !self.close(&segment, now) {
+            self.current = Some(segment);
+            return false;
+        }
+        match self.begin() {
+            Ok(segment) => self.current = Some(segment),
+            Err(error) => tracing::warn!(%error, "cannot begin a journal file: the next record tries again"),
+        }
+        true
+    }
+
+    fn close(&self, segment: &Segment, now: OffsetDateTime) -> bool {
+        let closed = self.dir.join(closed_name(segment.number, now));
+        let renamed = fs::rename(&segment.path, closed).and_then(|()| self.sync_dir());
+        if let Err(error) = &renamed {
+            tracing::warn!(%error, file = %segment.path.display(), "cannot close a journal file: it will be closed later");
+        }
+        renamed.is_ok()
+    }
+
+    /// The file to write to: the current one, where it still has a name.
+    fn writable(&mut self) -> io::Result<Segment> {
+        match self.current.take() {
+            Some(segment) if segment.is_linked() => Ok(segment),
+            // Nobody finds records in a file that was removed underneath, but we still can read them.
+            Some(mut lost) => {
+                let rescued = self.rescue(&mut lost);
+                if rescued.is_err() {
+                    self.current = Some(lost);
+                }
+                rescued
+            }
+            None => self.begin(),
+        }
+    }
+
+    fn rescue(&self, lost: &mut Segment) -> io::Result<Segment> {
+        let mut segment = self.create(lost.number)?;
+        let mut copy = |segment: &mut Segment| -> io::Result<()> {
+            lost.file.seek(SeekFrom::Start(0))?;
+            io::copy(&mut (&lost.file).take(lost.bytes), &mut segment.file)?;
+            segment.file.sync_all()?;
+            self.sync_dir()
+        };
+        if let Err(error) = copy(&mut segment) {
+            let _ = fs::remove_file(&segment.path);
+            return Err(error);
+        }
+        (segment.bytes, segment.records) = (lost.bytes, lost.records);
+        tracing::warn!(file = %segment.path.display(), records = lost.records, "the journal's file was removed: its records are written again");
+        Ok(segment)
+    }
+
+    fn begin(&mut self) -> io::Result<Segment> {
+        let newest = files(&self.dir)?.iter().map(|file| file.number).max().unwrap_or(0);
+        let number = self.newest.max(newest) + 1;
+        let mut segment = self.create(number)?;
+        let header = header(number, &self.link);
+        if let Err(error) = segment.append(header.as_bytes(), self.durability).and_then(|()| self.sync_dir())
+        {
+            // A full disk must not fill with empty files too.
+            let _ = fs::remove_file(&segment.path);
+            return Err(error);
+        }
+        self.newest = number;
+        Ok(segment)
+    }
+
+    fn create(&self, number: u64) -> io::Result<Segment> {
+        let path = self.dir.join(open_name(number));
+        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Segment { number, path, file, bytes: 0, records: 0 })
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        match self.durability {
+            Durability::Fsync => File::open(&self.dir)?.sync_all(),
+            Durability::Write => Ok(()),
+        }
+    }
+
+    /// What an earlier process left: its last file is made whole and closed, and the chain goes on from its end.
+    fn recover(&mut self, now: OffsetDateTime) -> io::Result<Notice> {
+        let mut notice = Notice::default();
+        let files = files(&self.dir)?;
+        let newest = files.last().map(|file| file.number);
+        for file in files {
+            if file.closed_at.is_some() && Some(file.number) != newest {
+                continue;
+            }
+            let Some(contents) = repair(&file.path, &self.dir.join(damaged_name(file.number)))? else {
+                // Not even its first line: only a crash within its first moment leaves that, or somebody's hand.
+                let bytes = fs::metadata(&file.path)?.len();
+                fs::rename(&file.path, self.dir.join(damaged_name(file.number)))?;
+                notice.add_cut(Flaw::Broken, bytes);
+                self.newest = self.newest.max(file.number);
+                continue;
+            };
+            if let Some(cut) = contents.cut {
+                tracing::warn!(file = %file.path.display(), bytes = cut.bytes, flaw = ?cut.flaw, "cut the end off a journal file that does not fit its chain");
+                notice.add_cut(cut.flaw, cut.bytes);
+            }
+            self.take_over(&file, &contents, now)?;
+        }
+        Ok(notice)
+    }
+
+    fn take_over(&mut self, file: &SegmentFile, contents: &Contents, now: OffsetDateTime) -> io::Result<()> {
+        self.newest = self.newest.max(file.number);
+        self.link = contents.end;
+        if file.closed_at.is_some() {
+            return Ok(());
+        }
+        if contents.records() > 0 {
+            fs::rename(&file.path, self.dir.join(closed_name(file.number, now)))?;
+            return self.sync_dir();
+        }
+        let opened = OpenOptions::new().read(true).append(true).open(&file.path)?;
+        let bytes = opened.metadata()?.len();
+        self.current =
+            Some(Segment { number: file.number, path: file.path.clone(), file: opened, bytes, records: 0 });
+        Ok(())
+    }
+}
+
+impl Segment {
+    fn append(&mut self, lines: &[u8], durability: Durability) -> io::Result<()> {
+        self.file.write_all(lines)?;
+        if durability == Durability::Fsync {
+            self.file.sync_data()?;
+        }
+        self.bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Takes back what a failed commit wrote, so that a refused call leaves no record of an answer. True if it did.
+    fn cut_back(&self) -> bool {
+        let cut = self.file.set_len(self.bytes);
+        if let Err(error) = &cut {
+            tracing::warn!(%error, "cannot cut a failed commit off the journal");
+        }
+        cut.is_ok()
+    }
+
+    fn is_linked(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+    }
+}
+
+/// The files of the journal in `dir`, in the order of their numbers.
+pub fn files(dir: &Path) -> io::Result<Vec<SegmentFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        files.extend(parse_name(&entry?.path()));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn parse_name(path: &Path) -> Option<SegmentFile> {
+    let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    let (number, closed_at) = if let Some(number) = name.strip_suffix(OPEN) {
+        (number, None)
+    } else {
+        let (number, time) = name.strip_suffix(CLOSED)?.split_once('-')?;
+        (number, Some(parse_compact_time(time)?))
+    };
+    Some(SegmentFile { number: number.parse().ok()?, closed_at, path: path.to_owned() })
+}
+
+fn open_name(number: u64) -> String {
+    format!("{PREFIX}{number:08}{OPEN}")
+}
+
+fn closed_name(number: u64, at: OffsetDateTime) -> String {
+    format!("{PREFIX}{number:08}-{}{CLOSED}", compact_time(at))
+}
+
+/// Where what does not fit the chain of file `number` is kept.
+#[must_use]
+pub fn damaged_name(number: u64) -> String {
+    format!("{PREFIX}{number:08}.damaged")
+}
+
+fn bytes_in(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+fn lock(dir: &Path) -> io::Result<File> {
+    let lock =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
+    lock.try_lock().map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "another process writes the journal in {}: stop it or choose another directory",
+                dir.display()
+            ),
+        )
+    })?;
+    Ok(lock)
+}
+
+const PREFIX: &str = "journal-";
+const OPEN: &str = ".open";
+const CLOSED: &str = ".closed";

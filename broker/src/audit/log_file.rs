@@ -1,0 +1,104 @@
+//! Log files: a closed file of the journal as CloudTrail delivers it, `{"Records":[…]}` in gzip.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::journal::chain::Link;
+use super::journal::segment::{ReadError, SegmentReader};
+
+/// A log file, ready to be stored.
+pub struct LogFileContents {
+    /// gzip.
+    pub bytes: Vec<u8>,
+    /// SHA-256, in hex, of what is compressed.
+    pub hash: String,
+    /// The number of records.
+    pub records: u64,
+    /// The oldest record's time.
+    pub oldest: String,
+    /// The newest record's time.
+    pub newest: String,
+    /// The last record before these in the journal.
+    pub before: Link,
+    /// The last of them.
+    pub end: Link,
+}
+
+/// Makes a log file of the journal's file at `path`, up to and with record `last`: what follows in it was never committed,
+/// and is elsewhere under the same number. None if there are no records.
+pub fn build(path: &Path, last: Option<u64>) -> Result<Option<LogFileContents>, ReadError> {
+    let mut segment = SegmentReader::open(path)?;
+    let mut file = Hashing { hasher: Sha256::new(), gzip: GzEncoder::new(Vec::new(), Compression::fast()) };
+    let (mut oldest, mut newest) = (None::<String>, None::<String>);
+    let before = segment.before();
+    let mut end = before;
+    while last.is_none_or(|last| end.sequence < last) {
+        let Some(record) = segment.next_record()? else { break };
+        file.write_all(if end == before { HEAD } else { b"," })?;
+        file.write_all(record)?;
+        if let Some(time) = event_time(record) {
+            if oldest.as_deref().is_none_or(|oldest| time < oldest) {
+                oldest = Some(time.to_owned());
+            }
+            if newest.as_deref().is_none_or(|newest| time > newest) {
+                newest = Some(time.to_owned());
+            }
+        }
+        end = segment.link();
+    }
+    let (Some(oldest), Some(newest)) = (oldest, newest) else { return Ok(None) };
+    file.write_all(TAIL)?;
+    let hash = hex::encode(file.hasher.finalize());
+    let bytes = file.gzip.finish()?;
+    Ok(Some(LogFileContents {
+        bytes,
+        hash,
+        records: end.sequence - before.sequence,
+        oldest,
+        newest,
+        before,
+        end,
+    }))
+}
+
+/// Compresses a small object, such as a digest.
+pub fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(bytes)?;
+    gzip.finish()
+}
+
+struct Hashing {
+    hasher: Sha256,
+    gzip: GzEncoder<Vec<u8>>,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        self.gzip.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.gzip.flush()
+    }
+}
+
+/// The `eventTime` of a record; its form sorts as it counts.
+fn event_time(record: &[u8]) -> Option<&str> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Timed<'a> {
+        event_time: &'a str,
+    }
+    serde_json::from_slice::<Timed<'_>>(record).ok().map(|timed| timed.event_time)
+}
+
+const HEAD: &[u8] = b"{\"Records\":[";
+const TAIL: &[u8] = b"]}";

@@ -1,0 +1,74 @@
+//! Records on stdout, a line of JSON each, for a container's log collector: a copy beside the trail.
+//!
+//! It reads the journal as it grows, in a thread of its own. Whoever does not read stdout holds up nobody but the copy; the
+//! trail has every record all the same. After a restart, what the journal still holds is copied again.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::journal::follow::Follower;
+
+/// The thread that copies.
+pub struct StdoutCopy {
+    stop: CancellationToken,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl StdoutCopy {
+    /// Copies the records of the journal in `dir` from now on.
+    pub fn start(dir: &Path) -> io::Result<Self> {
+        let (stop, (done, stopped)) = (CancellationToken::new(), oneshot::channel());
+        let (follower, told) = (Follower::new(dir), stop.clone());
+        std::thread::Builder::new().name("stdout".into()).spawn(move || {
+            copy_until_told(follower, &told);
+            // Who waits may have lost patience.
+            let _ = done.send(());
+        })?;
+        Ok(Self { stop, stopped })
+    }
+
+    /// Copies what is there, and ends; a reader that does not read is not waited for.
+    pub async fn finish(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(PATIENCE, self.stopped).await.is_err() {
+            tracing::warn!("stdout is not read: its last records are in the trail only");
+        }
+    }
+}
+
+fn copy_until_told(mut follower: Follower, told: &CancellationToken) {
+    let mut missed = 0;
+    loop {
+        let last = told.is_cancelled();
+        if let Err(error) = copy_what_is_there(&mut follower) {
+            tracing::warn!(%error, "records are no longer copied to stdout");
+            return;
+        }
+        let more = follower.missed() - missed;
+        if more > 0 {
+            tracing::warn!(records = more, "records were delivered before they could be copied to stdout");
+            missed += more;
+        }
+        if last {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn copy_what_is_there(follower: &mut Follower) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    while let Some(mut record) = follower.next_record()? {
+        record.push(b'\n');
+        stdout.write_all(&record)?;
+    }
+    stdout.flush()
+}
+
+/// As fast as a collector looks.
+const PAUSE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(2);

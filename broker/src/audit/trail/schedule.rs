@@ -1,0 +1,83 @@
+//! When the trail delivers: at intervals, when a file of the journal is full, and at the end.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Trail;
+
+impl Trail {
+    /// Delivers until `stop` is cancelled, then gives itself back for the end.
+    pub async fn run(mut self, stop: CancellationToken) -> Self {
+        let mut pace = Pace { next: self.clock.instant() + self.delivery_interval, pause: FIRST_PAUSE };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return self,
+                () = self.journal.segment_closed() => pace.next = self.clock.instant(),
+                // The clock is asked, not tokio: it may be a test's, and a machine may sleep.
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let now = self.clock.instant();
+            if now < pace.next {
+                continue;
+            }
+            match self.deliver_due().await {
+                Ok(()) => pace.rest(now, self.delivery_interval),
+                Err(error) => {
+                    tracing::warn!(%error, retry_seconds = pace.pause.as_secs(), undelivered_bytes = self.journal.undelivered().bytes(), "cannot deliver the trail: records stay in the journal");
+                    pace.fail(self.clock.instant());
+                }
+            }
+        }
+    }
+
+    /// The last delivery: everything, and its digest. The records of its own calls to KMS are for the next start.
+    pub async fn finish(mut self, within: Duration) {
+        let all = async {
+            self.deliver().await?;
+            self.digest().await
+        };
+        match tokio::time::timeout(within, all).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the end of the trail is not delivered: the next start does it");
+            }
+            Err(_) => {
+                tracing::warn!("the end of the trail is not delivered in time: the next start does it");
+            }
+        }
+    }
+
+    async fn deliver_due(&mut self) -> Result<(), super::TrailError> {
+        self.deliver().await?;
+        // By the wall clock, which a restart does not set back; a clock that goes back itself delays a digest by as much.
+        let since = self.clock.now() - self.state.start;
+        if self.state.sealed.is_some() || since >= self.digest_interval {
+            self.digest().await?;
+        }
+        Ok(())
+    }
+}
+
+struct Pace {
+    next: Instant,
+    pause: Duration,
+}
+
+impl Pace {
+    fn rest(&mut self, now: Instant, interval: Duration) {
+        self.next = now + interval;
+        self.pause = FIRST_PAUSE;
+    }
+
+    fn fail(&mut self, now: Instant) {
+        self.next = now + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// How often to look at the clock.
+const TICK: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A store that is back gets everything within this.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
