@@ -1,8 +1,10 @@
 //! What the integration tests share: a broker before an emulator on real sockets, its journal, and the real program.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
 
+pub mod clock;
 pub mod memory;
 pub mod process;
+pub mod trail;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::app::{Broker, Parts};
+use key_broker::app::{Broker, Parts, StartError};
 use key_broker::audit::journal::chain::parse_line;
 use key_broker::audit::journal::{Durability, JournalConfig, files};
+use key_broker::audit::trail::TrailConfig;
 use key_broker::cache::bounds::Bounds;
 use key_broker::cache::rules::{Rule, Rules};
 use key_broker::clock::{Clock, SystemClock};
@@ -51,6 +54,10 @@ pub struct Setup {
     pub reuse: Rules,
     /// Where the journal is, if not in the broker's own directory.
     pub journal_dir: Option<PathBuf>,
+    pub max_undelivered_bytes: u64,
+    /// Where the journal is delivered, if a test is about that; the keys are the emulator's.
+    pub trail: Option<TrailConfig>,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for Setup {
@@ -72,6 +79,9 @@ impl Default for Setup {
             admin_mode: 0o600,
             reuse: reuse(Rule { enabled: false, ..rule() }),
             journal_dir: None,
+            max_undelivered_bytes: 1 << 30,
+            trail: None,
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -98,10 +108,18 @@ impl TestBroker {
 
     /// A broker before `double` instead of the AWS SDK.
     pub async fn before(setup: Setup, double: Option<Arc<dyn Kms>>) -> Self {
+        Self::try_start(setup, double).await.expect("the broker starts")
+    }
+
+    /// A broker, or why there is none.
+    pub async fn try_start(setup: Setup, double: Option<Arc<dyn Kms>>) -> Result<Self, StartError> {
         let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
         let key_arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+        if setup.trail.is_some() {
+            emulator.ensure_key("alias/dev-signing", KeySpec::Rsa2048).expect("a key");
+        }
         let dir = tempfile::tempdir().expect("a directory");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock = setup.clock;
         let settings = AwsSettings {
             region: "us-west-2".into(),
             endpoint_url: Some(emulator.endpoint_url()),
@@ -127,8 +145,11 @@ impl TestBroker {
             },
             policy: Policy::parse(&setup.policy).expect("a policy"),
             audit: Audit {
-                journal: JournalConfig::new(journal_dir.clone(), Durability::Fsync, setup.commit_wait),
-                trail: None,
+                journal: JournalConfig {
+                    max_undelivered_bytes: setup.max_undelivered_bytes,
+                    ..JournalConfig::new(journal_dir.clone(), Durability::Fsync, setup.commit_wait)
+                },
+                trail: setup.trail,
                 stdout: false,
             },
             reuse: setup.reuse,
@@ -139,10 +160,10 @@ impl TestBroker {
             clock,
         };
         let drain = CancellationToken::new();
-        let broker = Broker::start(parts, drain.clone()).await.expect("the broker starts");
+        let broker = Broker::start(parts, drain.clone()).await?;
         let tcp = broker.tcp_address();
         let serving = tokio::spawn(broker.serve());
-        Self { emulator, key_arn, dir, journal_dir, tcp, drain, serving }
+        Ok(Self { emulator, key_arn, dir, journal_dir, tcp, drain, serving })
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -238,7 +259,7 @@ impl Records {
         Self::of(journal_lines(journal).into_iter().filter_map(|line| serde_json::from_str(&line).ok()))
     }
 
-    fn of(records: impl Iterator<Item = Value>) -> Self {
+    pub fn of(records: impl Iterator<Item = Value>) -> Self {
         let (activity, kms) = records.partition(|record| record["eventCategory"] == "ActivityAuditLog");
         Self { kms, activity }
     }
