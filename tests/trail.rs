@@ -231,6 +231,8 @@ async fn a_journal_file_that_somebody_removed_is_missed_and_the_trail_tells() {
         fs::remove_file(&file.path).expect("removes");
     }
     trailed.answered = before;
+    // A delivery that was under way has read it: it must find the store down first.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     fs::remove_file(&bucket).expect("removes");
     fs::rename(&aside, &bucket).expect("returns");
     trailed.call(1).await;

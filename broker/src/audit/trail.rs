@@ -33,6 +33,7 @@ use super::log_file::{self, LogFileContents};
 use super::names::TrailNames;
 use super::record::record_time;
 use super::signature::Signer;
+use super::store::directory::found;
 use super::store::{Object, Store, StoreError};
 use crate::clock::Clock;
 use crate::key::KeyId;
@@ -234,9 +235,10 @@ impl Trail {
         }
         let path = file.path.clone();
         let bytes = on_disk(move || {
-            let bytes = std::fs::metadata(&path)?.len();
-            std::fs::remove_file(&path)?;
-            Ok(bytes)
+            // Somebody else may have been faster: it is delivered, and gone.
+            let Some(metadata) = found(std::fs::metadata(&path))? else { return Ok(0) };
+            found(std::fs::remove_file(&path))?;
+            Ok(metadata.len())
         });
         self.journal.undelivered().remove(bytes.await?);
         Ok(())
