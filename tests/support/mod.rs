@@ -108,7 +108,7 @@ impl TestBroker {
 
     /// A broker before `double` instead of the AWS SDK.
     pub async fn before(setup: Setup, double: Option<Arc<dyn Kms>>) -> Self {
-        Self::try_start(setup, double).await.expect("the broker starts")
+        Box::pin(Self::try_start(setup, double)).await.expect("the broker starts")
     }
 
     /// A broker, or why there is none.
@@ -160,7 +160,7 @@ impl TestBroker {
             clock,
         };
         let drain = CancellationToken::new();
-        let broker = Broker::start(parts, drain.clone()).await?;
+        let broker = Box::pin(Broker::start(parts, drain.clone())).await?;
         let tcp = broker.tcp_address();
         let serving = tokio::spawn(broker.serve());
         Ok(Self { emulator, key_arn, dir, journal_dir, tcp, drain, serving })
