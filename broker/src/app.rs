@@ -155,6 +155,8 @@ impl Broker {
             cache: cache.clone(),
             limits: limits.clone(),
             journal: journal.health(),
+            undelivered: journal.undelivered(),
+            newest_digest: trail.as_ref().map(Trail::newest_digest),
             drain: drain.clone(),
             started_at: parts.clock.now(),
             uid: rustix::process::geteuid().as_raw(),

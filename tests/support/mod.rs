@@ -57,6 +57,8 @@ pub struct Setup {
     pub max_undelivered_bytes: u64,
     /// Where the journal is delivered, if a test is about that; the keys are the emulator's.
     pub trail: Option<TrailConfig>,
+    /// Aliases of more symmetric keys.
+    pub keys: Vec<&'static str>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -81,6 +83,7 @@ impl Default for Setup {
             journal_dir: None,
             max_undelivered_bytes: 1 << 30,
             trail: None,
+            keys: Vec::new(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -117,6 +120,9 @@ impl TestBroker {
         let key_arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
         if setup.trail.is_some() {
             emulator.ensure_key("alias/dev-signing", KeySpec::Rsa2048).expect("a key");
+        }
+        for alias in &setup.keys {
+            emulator.ensure_key(alias, KeySpec::SymmetricDefault).expect("a key");
         }
         let dir = tempfile::tempdir().expect("a directory");
         let clock = setup.clock;

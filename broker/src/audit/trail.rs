@@ -86,7 +86,7 @@ pub struct Trail {
 }
 
 /// The newest digest: to be kept where whoever can delete it cannot reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewestDigest {
     /// Its bucket and key.
     pub object: String,
