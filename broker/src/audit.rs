@@ -8,6 +8,7 @@ pub mod inbox;
 pub mod journal;
 pub mod log_file;
 pub mod names;
+pub mod reader;
 pub mod record;
 pub mod signature;
 pub mod stdout;
