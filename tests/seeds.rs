@@ -7,9 +7,11 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::audit::trail::{StoreConfig, TrailConfig};
+use key_broker::audit::reader::{Decrypter, TrailReader};
+use key_broker::audit::trail::{StoreConfig, TrailConfig, names as trail_names, open_store};
 use key_broker::key::KeyId;
 use key_broker_client::GenerateDataKey;
 use serde_json::Value;
@@ -20,7 +22,7 @@ use time::macros::datetime;
 const KEY: &str = "arn:aws:kms:us-west-2:111122223333:alias/ExampleAliasForCloudTrailCMK";
 
 #[tokio::test]
-async fn configuring_a_trail_and_putting_a_log_file_leave_the_seeds_records() {
+async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_seeds_records() {
     let Some(seed) = seed("004_b239e3e9e71758b2.txt") else { return };
     let root = tempfile::tempdir().expect("a directory");
     let clock = TestClock::at(datetime!(2026-11-25 21:15:33 UTC));
@@ -34,7 +36,7 @@ async fn configuring_a_trail_and_putting_a_log_file_leave_the_seeds_records() {
         ..trail::config(root.path())
     };
     let setup = Setup {
-        trail: Some(config),
+        trail: Some(config.clone()),
         keys: vec!["alias/ExampleAliasForCloudTrailCMK"],
         clock: clock.clone(),
         ..Setup::default()
@@ -58,7 +60,29 @@ async fn configuring_a_trail_and_putting_a_log_file_leave_the_seeds_records() {
     eventually("the file that the record names", || root.path().join(path).exists()).await;
     let key_arn = configured["resources"][0]["ARN"].clone();
     assert_eq!(put["requestParameters"]["keyId"], key_arn, "by the key's ARN, as the seed");
-    assert_eq!(broker.emulator.call_count("GenerateDataKey"), 3, "configure, the workload's, and one a file");
+    let kms = support::aws_kms(support::aws_settings(&broker.emulator), clock.clone()).await;
+    let caller = Arc::new(kms.caller().await.expect("known"));
+    let names = trail_names(&config, &caller);
+    let store = open_store(&config, &names, None).await;
+    let decrypter = Decrypter::new(Arc::new(kms), caller, Some(journal.clone()));
+    let key = path.split_once('/').expect("bucket and key").1;
+    let reader = TrailReader::new(store, names, Some(decrypter));
+    let file = reader.log_file(key).await.expect("reads").expect("there");
+    assert!(file.was_encrypted && file.unrecorded.is_empty());
+    assert!(String::from_utf8_lossy(&file.json).starts_with("{\"Records\":["));
+    // The broker takes the record in before its next delivery, which makes it part of the trail.
+    clock.pass(Duration::from_mins(5));
+    let folder = root.path().join("example-bucket-for-CT-logs").join(reader.names().log_folder());
+    eventually("a second log file", || files_below(&folder) == 2).await;
+    let mut delivered = Vec::new();
+    for key in reader.log_file_keys().await.expect("lists") {
+        let file = reader.log_file(&key).await.expect("reads").expect("there");
+        let json: Value = serde_json::from_slice(&file.json).expect("JSON");
+        delivered.extend(json["Records"].as_array().expect("records").clone());
+    }
+    let got = delivered.iter().find(|record| record["eventName"] == "Decrypt").expect("recorded");
+    compare("Get", &seed[2], got);
+    assert!(broker.emulator.call_count("GenerateDataKey") >= 3, "configure, the workload's, and one a file");
 }
 
 fn puts_of(records: &Records) -> Vec<&Value> {
@@ -74,6 +98,19 @@ fn record_of<'a>(records: &'a Records, key: &str) -> &'a Value {
     let record = found.next().expect("a record");
     assert!(found.next().is_none(), "once");
     record
+}
+
+fn files_below(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    entries
+        .map(|path| {
+            if path.is_dir() {
+                files_below(&path)
+            } else {
+                usize::from(path.extension() == Some("gz".as_ref()))
+            }
+        })
+        .sum()
 }
 
 /// The JSON examples of a seed, in their order.
