@@ -9,6 +9,7 @@ pub mod record;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -27,7 +28,6 @@ use record::{
 };
 
 /// Opens a scope for every call.
-#[derive(Clone)]
 pub struct Audit {
     /// Where records go.
     pub journal: Journal,
@@ -40,15 +40,20 @@ pub struct Audit {
 impl Audit {
     /// Begins the record of one call.
     #[must_use]
-    pub fn open(&self, action: Action, peer: Arc<Peer>, user_agent: String) -> AuditScope {
+    pub fn open(
+        self: &Arc<Self>,
+        action: Action,
+        peer: Arc<Peer>,
+        user_agent: Option<&HeaderValue>,
+    ) -> AuditScope {
         let notes = Notes(Arc::new(Mutex::new(Draft::default())));
         AuditScope {
-            audit: self.clone(),
+            audit: Arc::clone(self),
             request_id: Uuid::new_v4(),
             began: self.clock.now(),
             action,
             peer,
-            user_agent,
+            user_agent: user_agent.cloned(),
             until: None,
             notes,
             written: false,
@@ -58,12 +63,12 @@ impl Audit {
 
 /// The record of one call in the making.
 pub struct AuditScope {
-    audit: Audit,
+    audit: Arc<Audit>,
     request_id: Uuid,
     began: OffsetDateTime,
     action: Action,
     peer: Arc<Peer>,
-    user_agent: String,
+    user_agent: Option<HeaderValue>,
     until: Option<Instant>,
     notes: Notes,
     written: bool,
@@ -106,6 +111,7 @@ impl AuditScope {
 
     fn append_activity(&self, draft: &Draft, lines: &mut Vec<u8>) {
         let end = draft.end.as_ref();
+        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
         let ciphertext_sha256 = draft.asked.as_ref().and_then(ciphertext_sha256);
         let record = ActivityRecord {
             event_version: EVENT_VERSION,
@@ -119,7 +125,7 @@ impl AuditScope {
             event_name: self.action,
             aws_region: &self.audit.caller.region,
             source_ip_address: &self.peer.source,
-            user_agent: &self.user_agent,
+            user_agent,
             error: end
                 .and_then(|end| end.error.as_ref())
                 .map(|(code, message)| RecordedError { error_code: code, error_message: message }),

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -45,7 +46,7 @@ impl Listeners {
 
 /// The connections of one broker.
 pub struct Server {
-    layers: Layers,
+    layers: Arc<Layers>,
     connections: Arc<Semaphore>,
     /// The operator's: workloads that use up theirs do not keep the operator out.
     admin_connections: Arc<Semaphore>,
@@ -59,7 +60,7 @@ impl Server {
     #[must_use]
     pub fn new(layers: Layers, max_connections: usize) -> Self {
         Self {
-            layers,
+            layers: Arc::new(layers),
             connections: Arc::new(Semaphore::new(max_connections)),
             admin_connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
             graceful: GracefulShutdown::new(),
@@ -144,10 +145,9 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let layers = self.layers.clone();
+        let layers = Arc::clone(&self.layers);
         let service = service_fn(move |request| {
-            let (layers, peer) = (layers.clone(), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(layers.answer(door, peer, request).await) }
+            layers.answer(door, Arc::clone(&peer), request).map(Ok::<_, Infallible>)
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
