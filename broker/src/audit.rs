@@ -192,7 +192,7 @@ pub struct Notes(Arc<Mutex<Draft>>);
 struct Draft {
     asked: Option<Asked>,
     declared_use: Option<DeclaredUse>,
-    determining_policies: Option<Vec<String>>,
+    determining_policies: Option<Arc<[String]>>,
     key_arn: Option<KeyArn>,
     data_key: Option<DataKeyData>,
     kms_records: Option<UnwrittenRecords>,
@@ -213,7 +213,7 @@ impl Notes {
     }
 
     /// Policy was asked.
-    pub fn decided(&self, determining_policies: Vec<String>) {
+    pub fn decided(&self, determining_policies: Arc<[String]>) {
         self.lock().determining_policies = Some(determining_policies);
     }
 
