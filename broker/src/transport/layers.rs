@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
@@ -278,15 +278,17 @@ fn unread(response: &Response<Body>) -> BrokerError {
 }
 
 fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, kms_request_id: Option<&str>) {
-    let mut add = |name: &'static str, value: &str| {
-        // requestIDs of KMS are UUIDs; one that is no header value is left out, the record has it.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    add(proto::HEADER_REQUEST_ID, request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-    if let Some(kms_request_id) = kms_request_id {
-        add(proto::HEADER_KMS_REQUEST_ID, kms_request_id);
+    // requestIDs of KMS are UUIDs; one that is no header value is left out, the record has it.
+    if let Ok(mut value) =
+        HeaderValue::from_str(request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    {
+        // No secret. It keeps the id, which no other reply has, out of both ends' HPACK tables (RFC 7541, 6.2.3): there it
+        // would push out what every reply has.
+        value.set_sensitive(true);
+        headers.insert(REQUEST_ID, value);
+    }
+    if let Some(Ok(value)) = kms_request_id.map(HeaderValue::from_str) {
+        headers.insert(KMS_REQUEST_ID, value);
     }
 }
 
@@ -323,6 +325,8 @@ fn unimplemented() -> Response<Body> {
     .into_http()
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_REQUEST_ID);
+const KMS_REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_KMS_REQUEST_ID);
 /// Nothing that the broker does takes longer; a caller that says more means "no deadline".
 const MAX_DEADLINE: Duration = Duration::from_mins(5);
 
