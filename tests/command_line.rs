@@ -9,7 +9,6 @@ use std::process::{Command, Output};
 
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
-use support::Records;
 use support::process::{Process, binary, write_config};
 
 fn key_broker(arguments: &[&str]) -> Output {
@@ -100,12 +99,12 @@ fn dev_call_and_health_work_together() {
     let config = dir.path().join("key-broker.toml");
     assert!(key_broker(&["health", "--config", config.to_str().expect("a path")]).status.success());
 
-    assert_eq!(Records::read(&dir.path().join("journal")).outcomes().values().sum::<usize>(), 6);
     dev.signal(rustix::process::Signal::INT);
     assert!(dev.wait().success());
     let health = key_broker(&["health", "--dir", folder]);
     assert_eq!(health.status.code(), Some(1));
     assert!(text(&health.stderr).contains("is it running there?"), "{}", text(&health.stderr));
+    assert_eq!(support::dev::all_records(dir.path()).outcomes().values().sum::<usize>(), 6);
 
     // Keys stay from run to run.
     let dev = Process::dev(dir.path());

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
 
 pub mod clock;
+pub mod dev;
 pub mod memory;
 pub mod process;
 pub mod trail;
