@@ -3,11 +3,13 @@
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
 //! when the caller goes away, writes its record itself.
 
+pub mod cost;
 pub mod digest;
 pub mod inbox;
 pub mod journal;
 pub mod log_file;
 pub mod names;
+pub mod reconcile;
 pub mod record;
 pub mod signature;
 pub mod stdout;
