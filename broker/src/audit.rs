@@ -9,6 +9,7 @@ pub mod inbox;
 pub mod journal;
 pub mod log_file;
 pub mod names;
+pub mod reader;
 pub mod reconcile;
 pub mod record;
 pub mod signature;
