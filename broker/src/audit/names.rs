@@ -76,6 +76,20 @@ impl TrailNames {
         )
     }
 
+    /// In which minute the log file of this key was complete, as its name says; none if the name is not one of a log file of this
+    /// account and region. Log files of other brokers, and CloudTrail's own, have such names, too.
+    #[must_use]
+    pub fn log_file_minute(&self, key: &str) -> Option<OffsetDateTime> {
+        let Self { account_id, region, .. } = self;
+        let (day, name) = key.strip_prefix(&self.log_folder())?.rsplit_once('/')?;
+        let rest =
+            name.strip_prefix(&format!("{account_id}_CloudTrail_{region}_"))?.strip_suffix(".json.gz")?;
+        let (minute, letters) = rest.split_once('_')?;
+        let at = PrimitiveDateTime::parse(minute, MINUTE).ok()?.assume_utc();
+        let is_one = letters.len() == 16 && letters.bytes().all(|b| b.is_ascii_alphanumeric());
+        (is_one && format(at, DAY) == day && format(at, MINUTE) == minute).then_some(at)
+    }
+
     /// The key of the digest that ends at `end`.
     #[must_use]
     pub fn digest(&self, end: OffsetDateTime) -> String {
@@ -162,6 +176,12 @@ mod tests {
         );
         assert!(letters.ends_with(".json.gz") && letters[..16].bytes().all(|b| b.is_ascii_alphanumeric()));
         assert_eq!(plain.log_file(at, &hash), key, "the same segment, the same key");
+        assert_eq!(plain.log_file_minute(&key), Some(datetime!(2015-11-11 21:15 UTC)));
+        for other in
+            [key.replace("/11/11/", "/11/12/"), key.replace("Z_", "Z_x"), key.replace("2115Z", "2165Z")]
+        {
+            assert_eq!(plain.log_file_minute(&other), None, "{other}");
+        }
         assert_ne!(plain.log_file(at, &[8; 32]), key);
         assert!(names("team/a").log_file(at, &hash).starts_with("team/a/AWSLogs/"));
         let digest = plain.digest(at);

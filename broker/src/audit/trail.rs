@@ -37,7 +37,7 @@ use super::store::{Object, Store, StoreError};
 use crate::clock::Clock;
 use crate::key::KeyId;
 use encryption::Encryption;
-pub use encryption::{TRAIL_ARN, object_context};
+pub use encryption::{TRAIL_ARN, object_context, path_context};
 pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
 use state::{Previous, Sealed, State};
 

@@ -83,6 +83,8 @@ pub struct ParsedEventData {
     pub outcome: Option<String>,
     /// Where its answer came from.
     pub data_key: Option<ParsedDataKey>,
+    /// What became of the journal since the record before: counts by their names.
+    pub journal: Option<BTreeMap<String, u64>>,
 }
 
 /// `additionalEventData.dataKey`.
@@ -151,6 +153,13 @@ impl ParsedRecord {
     #[must_use]
     pub fn outcome(&self) -> Option<&str> {
         self.additional_event_data.as_ref()?.outcome.as_deref()
+    }
+
+    /// What became of the journal since the record before, as `NAME COUNT`.
+    #[must_use]
+    pub fn journal_notice(&self) -> Option<String> {
+        let notice = self.additional_event_data.as_ref()?.journal.as_ref()?;
+        Some(notice.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", "))
     }
 
     /// Where the answer to a workload came from.
