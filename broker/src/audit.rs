@@ -16,6 +16,7 @@ pub mod signature;
 pub mod stdout;
 pub mod store;
 pub mod trail;
+pub mod verify;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

@@ -110,6 +110,17 @@ impl TrailNames {
     }
 }
 
+/// Whose a digest is and where it ends, as its key says: the name of a trail, whatever its home region.
+#[must_use]
+pub fn trail_of(digest_key: &str) -> Option<(&str, OffsetDateTime)> {
+    let name = digest_key.rsplit('/').next()?.strip_suffix(".json.gz")?;
+    let (rest, end) = name.rsplit_once('_')?;
+    let (rest, _home_region) = rest.rsplit_once('_')?;
+    let (_, rest) = rest.split_once("_CloudTrail-Digest_")?;
+    let (_region, trail) = rest.split_once('_')?;
+    Some((trail, parse_compact_time(end)?))
+}
+
 /// `YYYYMMDDTHHMMSSZ`.
 #[must_use]
 pub fn compact_time(at: OffsetDateTime) -> String {
@@ -192,6 +203,9 @@ mod tests {
         );
         assert_eq!(plain.digest_end(&digest), Some(at));
         assert_eq!(names("x").digest_end(&digest), None, "another trail's");
+        assert_eq!(trail_of(&digest), Some(("key-broker", at)));
+        assert_eq!(trail_of(&digest.replace("key-broker", "a_b")), Some(("a_b", at)));
+        assert_eq!(trail_of(&key), None);
         assert_eq!(plain.trail_arn(), "arn:aws:cloudtrail:us-west-2:111122223333:trail/key-broker");
         assert_eq!(plain.path_arn(), "arn:aws:s3:::logs/AWSLogs/111122223333/");
     }

@@ -10,7 +10,7 @@
 mod encryption;
 mod schedule;
 mod setup;
-mod state;
+pub(in crate::audit) mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
