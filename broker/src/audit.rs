@@ -3,17 +3,20 @@
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
 //! when the caller goes away, writes its record itself.
 
+pub mod cost;
 pub mod digest;
 pub mod inbox;
 pub mod journal;
 pub mod log_file;
 pub mod names;
 pub mod reader;
+pub mod reconcile;
 pub mod record;
 pub mod signature;
 pub mod stdout;
 pub mod store;
 pub mod trail;
+pub mod verify;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

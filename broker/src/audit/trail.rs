@@ -10,7 +10,7 @@
 mod encryption;
 mod schedule;
 mod setup;
-mod state;
+pub(in crate::audit) mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +38,7 @@ use super::store::{Object, Store, StoreError};
 use crate::clock::Clock;
 use crate::key::KeyId;
 use encryption::Encryption;
-pub use encryption::{TRAIL_ARN, object_context};
+pub use encryption::{TRAIL_ARN, object_context, path_context};
 pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
 use state::{Previous, Sealed, State};
 
