@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use kms_emulator::{Emulator, EmulatorConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::process::{Process, binary};
@@ -20,6 +21,8 @@ fn help_teaches() {
         ("help", &["audit", "--help"][..]),
         ("help_tail", &["audit", "tail", "--help"]),
         ("help_cat", &["audit", "cat", "--help"]),
+        ("help_verify", &["audit", "verify", "--help"]),
+        ("help_verify_short", &["audit", "verify", "-h"]),
         ("help_reconcile", &["audit", "reconcile", "--help"]),
         ("help_cost", &["audit", "cost", "--help"]),
         ("help_public_key", &["audit", "public-key", "--help"]),
@@ -129,6 +132,107 @@ fn a_trail_is_read_while_its_broker_runs_too() {
         "the decrypts are in the trail"
     );
     assert!(text(&later.stdout).matches("\"eventName\":\"Decrypt\"").count() > 0);
+}
+
+#[test]
+fn verify_says_sound_while_the_broker_runs_and_after_it_has_stopped() {
+    let folder = Folder::copy();
+    let stopped = folder.audit("verify", &[]);
+    assert_eq!((stopped.status.code(), text(&stopped.stderr).as_str()), (Some(0), ""));
+    snapshot("verify_sound", &text(&stopped.stdout));
+    let report = stdout_json(&folder.audit("verify", &["--json"]));
+    assert_eq!((&report["verdict"], &report["findings"]), (&json!("sound"), &json!([])));
+    let newest = report["newestSignature"].as_str().expect("a signature");
+    assert_eq!(folder.audit("verify", &["--newest-signature", newest]).status.code(), Some(0));
+    assert_eq!(folder.audit("verify", &["--since", "2020-01-01"]).status.code(), Some(0));
+
+    let dev = Process::dev(folder.path());
+    folder.call(&["generate-random"]);
+    let running = folder.audit("verify", &[]);
+    assert_eq!(running.status.code(), Some(0), "{}", text(&running.stdout));
+    stop(dev);
+    assert_eq!(folder.audit("verify", &["--newest-signature", newest]).status.code(), Some(0));
+}
+
+#[test]
+fn verify_finds_what_was_done_to_a_trail() {
+    let folder = Folder::copy();
+    let newest = stdout_json(&folder.audit("verify", &["--json"]))["newestSignature"].clone();
+    let file = folder.log_files().remove(0);
+    let good = fs::read(&file).expect("a log file");
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 1;
+    fs::write(&file, bad).expect("writes");
+    let edited = folder.audit("verify", &[]);
+    assert_eq!(edited.status.code(), Some(1));
+    snapshot("verify_edited", &text(&edited.stdout));
+    let json: Value = serde_json::from_slice(&folder.audit("verify", &["--json"]).stdout).expect("JSON");
+    assert_eq!((&json["verdict"], &json["findings"][0]["severity"]), (&json!("unsound"), &json!("unsound")));
+
+    fs::write(&file, good).expect("writes");
+    assert_eq!(folder.audit("verify", &[]).status.code(), Some(0), "put back");
+    let signature = "00".repeat(256);
+    assert_eq!(folder.audit("verify", &["--newest-signature", &signature]).status.code(), Some(1));
+    for digest in folder.files("CloudTrail-Digest") {
+        fs::remove_file(digest).expect("removes");
+    }
+    let newest = newest.as_str().expect("a signature");
+    let deleted = folder.audit("verify", &["--no-journal", "--newest-signature", newest]);
+    assert_eq!(deleted.status.code(), Some(1), "{}", text(&deleted.stdout));
+    assert_eq!(
+        folder.audit("verify", &["--no-journal"]).status.code(),
+        Some(2),
+        "nothing vouches for anything"
+    );
+}
+
+#[test]
+fn verify_cannot_tell_without_the_keys() {
+    let folder = Folder::copy();
+    let pem = folder.path().join("signing.pem");
+    fs::write(&pem, folder.audit("public-key", &[]).stdout).expect("writes");
+    fs::write(folder.path().join("kms/state.json"), "").expect("writes");
+    let unsigned = folder.audit("verify", &[]);
+    assert_eq!(unsigned.status.code(), Some(2));
+    assert!(text(&unsigned.stderr).contains("give --public-key FILE"), "{}", text(&unsigned.stderr));
+    let locked = folder.audit("verify", &["--public-key", pem.to_str().expect("a path")]);
+    assert_eq!(locked.status.code(), Some(2));
+    snapshot("verify_locked", &text(&locked.stdout));
+    fs::remove_dir_all(folder.path().join("trail")).expect("removes");
+    let gone = folder.audit("verify", &["--public-key", pem.to_str().expect("a path"), "--no-journal"]);
+    assert_eq!(gone.status.code(), Some(2), "{}", text(&gone.stdout));
+}
+
+#[test]
+fn an_auditor_reads_a_copy_with_no_configuration_and_is_told_that_the_trail_does_not_know() {
+    let folder = Folder::copy();
+    let pem = folder.path().join("signing.pem");
+    fs::write(&pem, folder.audit("public-key", &[]).stdout).expect("writes");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let kms = EmulatorConfig {
+        state_file: Some(folder.path().join("kms/state.json")),
+        ..EmulatorConfig::default()
+    };
+    let kms = runtime.block_on(Emulator::start(kms)).expect("the emulator starts");
+    let (store, url) = (folder.path().join("trail"), kms.endpoint_url());
+    let copy = |command: &str, more: &[&str]| {
+        let place =
+            ["--store", store.to_str().expect("a path"), "--bucket", "key-broker-dev", "--trail", "dev"];
+        let owner = ["--account", "111122223333", "--region", "us-west-2"];
+        let endpoints = ["--kms-endpoint-url", &url, "--sts-endpoint-url", &url];
+        run(&[&["audit", command], &place[..], &owner, &endpoints, more].concat())
+    };
+    let verified = copy("verify", &["--public-key", pem.to_str().expect("a path")]);
+    assert_eq!(verified.status.code(), Some(0), "{}{}", text(&verified.stdout), text(&verified.stderr));
+    assert!(text(&verified.stdout).contains("in AWS's own CloudTrail only"), "{}", text(&verified.stdout));
+    assert_eq!(copy("verify", &["--signing-key-id", "alias/dev-signing"]).status.code(), Some(0));
+    let unsigned = copy("verify", &[]);
+    assert_eq!(unsigned.status.code(), Some(2));
+    assert!(text(&unsigned.stderr).contains("--signing-key-id"), "{}", text(&unsigned.stderr));
+    let shown = copy("cat", &["--records"]);
+    assert_eq!(shown.status.code(), Some(0));
+    assert!(text(&shown.stderr).contains("only AWS's own"), "{}", text(&shown.stderr));
+    assert_eq!(folder.inbox().len(), 1, "GetPublicKey of `public-key`, and nothing of the copy's");
 }
 
 #[test]
@@ -304,8 +408,12 @@ impl Folder {
     }
 
     fn log_files(&self) -> Vec<PathBuf> {
+        self.files("CloudTrail")
+    }
+
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        collect(&self.path().join("trail/key-broker-dev/AWSLogs/111122223333/CloudTrail"), &mut files);
+        collect(&self.path().join("trail/key-broker-dev/AWSLogs/111122223333").join(kind), &mut files);
         files.sort();
         files
     }
@@ -409,6 +517,10 @@ fn snapshot(name: &str, said: &str) {
         ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"),
         (r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "YYYY-MM-DDTHH:MM:SSZ"),
         (r"20\d\d-\d\d-\d\d", "YYYY-MM-DD"),
+        ("[0-9a-f]{512}", "SIGNATURE"),
+        ("Z_[0-9A-Za-z]{16}.json", "Z_LETTERS.json"),
+        (r"_20\d{6}T\d{4}(\d\d)?Z", "_MOMENT"),
+        (r"/20\d\d/\d\d/\d\d/", "/YYYY/MM/DD/"),
         (r"unix:uid/\d+ *", "unix:uid/UID  "),
         (r"aws-sdk-rust/\S+( \S+/\S+)*", "USER-AGENT"),
     ] {

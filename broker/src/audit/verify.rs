@@ -8,6 +8,8 @@ mod chain;
 mod checker;
 mod finding;
 mod folder;
+#[cfg(test)]
+mod forge;
 mod ids;
 mod ranges;
 mod record;

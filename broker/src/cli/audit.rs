@@ -12,6 +12,7 @@ mod public_key;
 mod reconcile;
 mod source;
 mod tail;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,16 @@ enum Command {
     /// for the broker's trail before anything is shown.
     #[command(after_help = cat::EXAMPLES)]
     Cat(cat::Arguments),
+
+    /// Say whether the trail is what the broker delivered, all of it
+    ///
+    /// Looks at every digest, signature, hash and record, at what is in no digest, at the time between digests, at the journal,
+    /// and recomputes from the records alone that no data key was used beyond its age, messages and bytes.
+    ///
+    /// Exits with 0 if the trail is sound, 1 if it was tampered with or something is wrong, 2 if that cannot be told, as when the
+    /// store or a key cannot be reached.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Arguments),
 
     /// Join the trail's KMS records with AWS's own CloudTrail
     ///
@@ -91,6 +102,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
         let (done, unavailable) = match arguments.command {
             Command::Tail(arguments) => (tail::run(arguments).await, ExitCode::FAILURE),
             Command::Cat(arguments) => (Box::pin(cat::run(arguments)).await, ExitCode::FAILURE),
+            Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, CANNOT_TELL.into()),
             Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, CANNOT_TELL.into()),
             Command::Cost(arguments) => (Box::pin(cost::run(arguments)).await, ExitCode::FAILURE),
             Command::PublicKey(arguments) => (Box::pin(public_key::run(arguments)).await, ExitCode::FAILURE),

@@ -49,11 +49,11 @@ async fn one_gzip_member_is_read_and_nothing_else() {
 
 #[test]
 fn a_bomb_is_refused() {
-    let bomb = compress(&vec![0; 100_001]).expect("compresses");
+    let bomb = compress(&[0; 10_001]).expect("compresses");
     assert!(bomb.len() < 1_000);
-    let refused = gunzip(&bomb, 100_000).expect_err("refused");
-    assert!(refused.to_string().contains("more than 100000 bytes"), "{refused}");
-    assert_eq!(gunzip(&bomb, 100_001).expect("reads").len(), 100_001);
+    let refused = gunzip(&bomb, 10_000).expect_err("refused");
+    assert!(refused.to_string().contains("more than 10000 bytes"), "{refused}");
+    assert_eq!(gunzip(&bomb, 10_001).expect("reads").len(), 10_001);
 }
 
 #[tokio::test]

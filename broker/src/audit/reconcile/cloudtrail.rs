@@ -42,7 +42,9 @@ pub fn for_each_record(file: &[u8], mut take: impl FnMut(&[u8])) -> Result<usize
         .map_err(|error| Unreadable(format!("not CloudTrail's JSON: {error}")))?;
     match log_file {
         LogFile { records: Some(records), .. } => {
-            records.iter().for_each(|record| take(record.get().as_bytes()));
+            for record in &records {
+                take(record.get().as_bytes());
+            }
             Ok(records.len())
         }
         LogFile { event_id: Some(_), .. } => {

@@ -147,7 +147,7 @@ impl Report {
         let mut text = match self.costs.range() {
             Some((from, to)) => {
                 format!(
-                    "Requests to KMS, {} to {}:\n\n{}\n",
+                    "Requests to KMS in the delivered log files, {} to {}:\n\n{}\n",
                     record_time(from),
                     record_time(to),
                     self.table()

@@ -94,8 +94,10 @@ pub(super) async fn for_each_record(
     mut take: impl FnMut(&str) -> Result<(), String>,
 ) -> Result<(), Failure> {
     let keys = keys(&source.reader, period).await?;
-    let (mut unrecorded, mut progress) = (Unrecorded::default(), Progress::new("log files", keys.len()));
-    for key in keys {
+    let (mut unrecorded, mut progress) = (Unrecorded::default(), Progress::new());
+    let all = keys.len();
+    for (done, key) in keys.into_iter().enumerate() {
+        progress.tell(|| format!("{done} of {all} log files"));
         let text = read(&source.reader, &key).await?;
         unrecorded.tell(&text);
         for record in records(&text.json) {
@@ -104,7 +106,6 @@ pub(super) async fn for_each_record(
                 Failure::Unavailable(format!("{key}: {why}: `key-broker audit verify` tells more"))
             })?;
         }
-        progress.step();
     }
     Ok(())
 }

@@ -7,32 +7,29 @@ use crate::clock::{Clock as _, SystemClock};
 
 /// Tells how far the work is, every second.
 pub(super) struct Progress {
-    what: &'static str,
-    done: usize,
-    all: usize,
     said_at: Instant,
     was_said: bool,
     is_shown: bool,
 }
 
 impl Progress {
-    /// Of so many of `what`.
-    pub(super) fn new(what: &'static str, all: usize) -> Self {
+    pub(super) fn new() -> Self {
         let is_shown = io::stderr().is_terminal();
-        Self { what, done: 0, all, said_at: SystemClock.instant(), was_said: false, is_shown }
+        Self { said_at: SystemClock.instant(), was_said: false, is_shown }
     }
 
-    /// One more is done.
-    pub(super) fn step(&mut self) {
-        self.done += 1;
+    /// Shows what `so_far` says, if it is time to.
+    pub(super) fn tell(&mut self, so_far: impl FnOnce() -> String) {
+        if !self.is_shown {
+            return;
+        }
         let now = SystemClock.instant();
-        if !self.is_shown || now.saturating_duration_since(self.said_at) < EVERY {
+        if now.saturating_duration_since(self.said_at) < EVERY {
             return;
         }
         (self.said_at, self.was_said) = (now, true);
-        let Self { what, done, all, .. } = self;
         // Nothing depends on it.
-        let _ = write!(io::stderr(), "\r{CLEAR}{done} of {all} {what}");
+        let _ = write!(io::stderr(), "\r{CLEAR}{}", so_far());
     }
 }
 

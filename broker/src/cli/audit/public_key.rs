@@ -7,12 +7,15 @@ use serde_json::json;
 use super::Done;
 use super::output::write;
 use super::source::SourceArguments;
+use super::source::keys::SigningKey;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Print JSON, with the fingerprint that digests name the key by
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    key: SigningKey,
     #[command(flatten)]
     source: SourceArguments,
 }
@@ -22,11 +25,11 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit public-key --json";
 
 pub(super) async fn run(arguments: Arguments) -> Done {
-    let json = arguments.json;
-    let key = arguments.source.open().await?.public_key().await?;
-    let (pem, fingerprint) = (key.to_pem(), key.fingerprint());
-    let text =
-        if json { format!("{:#}\n", json!({ "fingerprint": fingerprint, "publicKey": pem })) } else { pem };
-    write(text.as_bytes())?;
+    let Arguments { json, key, source } = arguments;
+    for key in source.open().await?.public_keys(&key).await? {
+        let (pem, fingerprint) = (key.to_pem(), key.fingerprint());
+        let described = || format!("{:#}\n", json!({ "fingerprint": fingerprint, "publicKey": pem }));
+        write(if json { described() } else { pem.clone() }.as_bytes())?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -79,8 +79,9 @@ pub(super) async fn run(arguments: Arguments) -> Done {
 
 /// Returns the number of files that cannot be read.
 fn add_aws(reconciler: &mut Reconciler, files: &[PathBuf], question: &Question) -> u64 {
-    let (mut unread, mut progress) = (0, Progress::new("of AWS's files", files.len()));
-    for file in files {
+    let (mut unread, mut progress) = (0, Progress::new());
+    for (done, file) in files.iter().enumerate() {
+        progress.tell(|| format!("{done} of {} files of AWS's", files.len()));
         let mut malformed = None;
         let read = fs::read(file).map_err(|error| error.to_string()).and_then(|bytes| {
             let taken = cloudtrail::for_each_record(&bytes, |record| {
@@ -94,7 +95,6 @@ fn add_aws(reconciler: &mut Reconciler, files: &[PathBuf], question: &Question) 
             note(format_args!("{}: {why}", file.display()));
             unread += 1;
         }
-        progress.step();
     }
     unread
 }

@@ -19,21 +19,15 @@ pub(super) async fn check(
 ) {
     report.line("trail", &store(&config.store));
     report.line("signing key", &signing_key(&config.signing, kms).await);
-    match (&config.kms_key, caller) {
-        (None, _) => {
-            report.line("trail's key", &Ok("none: log files are not encrypted by the broker".to_owned()))
-        }
-        (Some(_), None) => {
-            report.line("trail's key", &Err("cannot be asked for without credentials".to_owned()))
-        }
-        (Some(key), Some(caller)) => {
-            let may = match path_context(&names(config, caller)) {
-                Ok(context) => may_generate_data_key(kms, key, &context).await,
-                Err(malformed) => Err(malformed.0),
-            };
-            report.line("trail's key", &may);
-        }
-    }
+    let own_key = match (&config.kms_key, caller) {
+        (None, _) => Ok("none: log files are not encrypted by the broker".to_owned()),
+        (Some(_), None) => Err("cannot be asked for without credentials".to_owned()),
+        (Some(key), Some(caller)) => match path_context(&names(config, caller)) {
+            Ok(context) => may_generate_data_key(kms, key, &context).await,
+            Err(malformed) => Err(malformed.0),
+        },
+    };
+    report.line("trail's key", &own_key);
 }
 
 fn store(store: &StoreConfig) -> Result<String, String> {
