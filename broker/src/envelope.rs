@@ -15,9 +15,11 @@
 //! under one data key only, which AES-GCM alone does not promise. The header's tag covers the whole header; a frame's tag covers
 //! its place in this message, so that frames cannot be moved, dropped or brought in from elsewhere.
 //!
-//! Other suites, format 1, content without frames and signatures are refused by name: AWS's own programs open those. AWS's test
-//! vectors have, of format 1, the nine suites 0x0014 to 0x0378 with and without frames, and of format 2 (the commitment vectors)
-//! the suites 0x0478 and 0x0578, with and without frames, some with two encrypted data keys or frame length 1.
+//! Other suites, format 1, content without frames and signatures are refused by name: AWS's own programs open those. Of AWS's
+//! published vectors, aws-encryption-sdk-test-vectors (python-1.3.5) are of format 1, all nine suites from 0x0014 to 0x0378, with
+//! frames of 512 to 20,480 bytes and without; the SDK for Java's commitment-test-vectors.json are of format 2, suites 0x0478 and
+//! 0x0578, with frames of 1 byte to 4 KiB and without, with one or two encrypted data keys. Those of suite 0x0478 in frames
+//! open, but for three whose commitment is wrong on purpose; all others are refused for what they are.
 //!
 //! Source: <https://github.com/awslabs/aws-encryption-sdk-specification>, data-format/message-header.md, message-body.md,
 //! message-body-aad.md and framework/transitive-requirements.md.

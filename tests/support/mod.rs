@@ -1,8 +1,13 @@
 //! What the integration tests share: a broker before an emulator on real sockets, its journal, and the real program.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
 
+pub mod clock;
+pub mod dev;
 pub mod memory;
 pub mod process;
+pub mod site;
+pub mod tampered;
+pub mod trail;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,16 +16,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::app::{Broker, Parts};
+use key_broker::app::{Broker, Parts, StartError};
 use key_broker::audit::journal::chain::parse_line;
 use key_broker::audit::journal::{Durability, JournalConfig, files};
+use key_broker::audit::trail::TrailConfig;
 use key_broker::cache::bounds::Bounds;
 use key_broker::cache::rules::{Rule, Rules};
 use key_broker::clock::{Clock, SystemClock};
 use key_broker::config::audit::Audit;
 use key_broker::config::{Limits, Listen};
 use key_broker::kms::Kms;
-use key_broker::kms::aws::{AwsKms, AwsSettings};
+use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use key_broker::kms::caller::AwsCaller;
 use key_broker::kms::guard::{BreakerSettings, GuardSettings};
 use key_broker::policy::Policy;
@@ -51,6 +57,12 @@ pub struct Setup {
     pub reuse: Rules,
     /// Where the journal is, if not in the broker's own directory.
     pub journal_dir: Option<PathBuf>,
+    pub max_undelivered_bytes: u64,
+    /// Where the journal is delivered, if a test is about that; the keys are the emulator's.
+    pub trail: Option<TrailConfig>,
+    /// Aliases of more symmetric keys.
+    pub keys: Vec<&'static str>,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for Setup {
@@ -72,6 +84,10 @@ impl Default for Setup {
             admin_mode: 0o600,
             reuse: reuse(Rule { enabled: false, ..rule() }),
             journal_dir: None,
+            max_undelivered_bytes: 1 << 30,
+            trail: None,
+            keys: Vec::new(),
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -98,20 +114,27 @@ impl TestBroker {
 
     /// A broker before `double` instead of the AWS SDK.
     pub async fn before(setup: Setup, double: Option<Arc<dyn Kms>>) -> Self {
+        Box::pin(Self::try_start(setup, double)).await.expect("the broker starts")
+    }
+
+    /// A broker, or why there is none.
+    pub async fn try_start(setup: Setup, double: Option<Arc<dyn Kms>>) -> Result<Self, StartError> {
         let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
         let key_arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+        if setup.trail.is_some() {
+            emulator.ensure_key("alias/dev-signing", KeySpec::Rsa2048).expect("a key");
+        }
+        for alias in &setup.keys {
+            emulator.ensure_key(alias, KeySpec::SymmetricDefault).expect("a key");
+        }
         let dir = tempfile::tempdir().expect("a directory");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock = setup.clock;
         let settings = AwsSettings {
-            region: "us-west-2".into(),
-            endpoint_url: Some(emulator.endpoint_url()),
-            sts_endpoint_url: Some(emulator.endpoint_url()),
-            connect_timeout: Duration::from_secs(1),
             attempt_timeout: setup.attempt_timeout,
             max_attempts: setup.max_attempts,
+            ..aws_settings(&emulator)
         };
-        let credentials = key_broker::kms::aws::static_credentials("AKIATESTEXAMPLE00000", "test-only");
-        let kms = AwsKms::new(settings, Some(credentials), Arc::clone(&clock)).await;
+        let kms = aws_kms(settings, Arc::clone(&clock)).await;
         let caller: AwsCaller = kms.caller().await.expect("the emulator knows us");
         let port = setup.insecure_tcp.then(|| "127.0.0.1:0".parse().expect("an address"));
         let journal_dir = setup.journal_dir.unwrap_or_else(|| dir.path().join("journal"));
@@ -127,8 +150,11 @@ impl TestBroker {
             },
             policy: Policy::parse(&setup.policy).expect("a policy"),
             audit: Audit {
-                journal: JournalConfig::new(journal_dir.clone(), Durability::Fsync, setup.commit_wait),
-                trail: None,
+                journal: JournalConfig {
+                    max_undelivered_bytes: setup.max_undelivered_bytes,
+                    ..JournalConfig::new(journal_dir.clone(), Durability::Fsync, setup.commit_wait)
+                },
+                trail: setup.trail,
                 stdout: false,
             },
             reuse: setup.reuse,
@@ -139,10 +165,10 @@ impl TestBroker {
             clock,
         };
         let drain = CancellationToken::new();
-        let broker = Broker::start(parts, drain.clone()).await.expect("the broker starts");
+        let broker = Box::pin(Broker::start(parts, drain.clone())).await?;
         let tcp = broker.tcp_address();
         let serving = tokio::spawn(broker.serve());
-        Self { emulator, key_arn, dir, journal_dir, tcp, drain, serving }
+        Ok(Self { emulator, key_arn, dir, journal_dir, tcp, drain, serving })
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -192,6 +218,23 @@ impl TestBroker {
     }
 }
 
+/// How to reach an emulator, with the defaults of `[kms]`.
+pub fn aws_settings(emulator: &Emulator) -> AwsSettings {
+    AwsSettings {
+        region: "us-west-2".into(),
+        endpoint_url: Some(emulator.endpoint_url()),
+        sts_endpoint_url: Some(emulator.endpoint_url()),
+        connect_timeout: Duration::from_secs(1),
+        attempt_timeout: Duration::from_secs(3),
+        max_attempts: 3,
+    }
+}
+
+/// The AWS SDK, with credentials that every emulator takes.
+pub async fn aws_kms(settings: AwsSettings, clock: Arc<dyn Clock>) -> AwsKms {
+    AwsKms::new(settings, Some(static_credentials("AKIATESTEXAMPLE00000", "test-only")), clock).await
+}
+
 /// The defaults of `[reuse]`, without refresh ahead.
 pub fn rule() -> Rule {
     let bounds = Bounds { max_age: Duration::from_mins(5), max_messages: 10_000, max_bytes: 1 << 30 };
@@ -238,7 +281,7 @@ impl Records {
         Self::of(journal_lines(journal).into_iter().filter_map(|line| serde_json::from_str(&line).ok()))
     }
 
-    fn of(records: impl Iterator<Item = Value>) -> Self {
+    pub fn of(records: impl Iterator<Item = Value>) -> Self {
         let (activity, kms) = records.partition(|record| record["eventCategory"] == "ActivityAuditLog");
         Self { kms, activity }
     }

@@ -1,303 +1,112 @@
-//! A real broker that delivers a trail into a directory, by a clock of the test's own: it runs for hours in seconds, and may be
-//! stopped, or killed at any moment.
+//! A delivered trail in a directory, read without the broker's own reader.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rsa::{KeyPair, KeySize};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use key_broker::app::{Broker, Parts};
-use key_broker::audit::journal::{Durability, JournalConfig, files};
-use key_broker::audit::names::{TrailNames, compact_time};
+use flate2::read::GzDecoder;
+use key_broker::audit::digest::Digest;
+use key_broker::audit::signature::PublicKey;
 use key_broker::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker::cache::bounds::Bounds;
-use key_broker::cache::rules::Rule;
-use key_broker::clock::{Clock, SystemClock};
-use key_broker::config::Listen;
-use key_broker::config::audit::Audit;
 use key_broker::key::KeyId;
-use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
-use key_broker::policy::Policy;
-use key_broker::transport::unix::UnixAddress;
-use key_broker_client::{Client, Decrypt, GenerateDataKey};
-use kms_emulator::Emulator;
-use tempfile::TempDir;
-use time::OffsetDateTime;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use serde_json::Value;
 
-use crate::support::{Setup, eventually, reuse, rule};
+use super::Records;
 
-/// Where a test's time begins: 2026-03-01T08:00:00Z.
-pub const START: i64 = 1_772_352_000;
-pub const BUCKET: &str = "trail";
-/// Data keys serve five messages, a thousand bytes, for five minutes.
-pub const MESSAGES: u64 = 5;
+pub const BUCKET: &str = "logs";
 
-/// A clock that moves only when it is told to.
-pub struct TestClock {
-    began: Instant,
-    ahead: Mutex<Duration>,
-}
-
-impl TestClock {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { began: SystemClock.instant(), ahead: Mutex::new(Duration::ZERO) })
-    }
-
-    pub fn advance(&self, by: Duration) {
-        *self.ahead.lock().expect("no panic") += by;
-    }
-
-    fn ahead(&self) -> Duration {
-        *self.ahead.lock().expect("no panic")
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp(START).expect("a moment") + self.ahead()
-    }
-
-    fn instant(&self) -> Instant {
-        self.began + self.ahead()
-    }
-}
-
-/// A place where one broker after the other runs.
-pub struct Site {
-    pub dir: TempDir,
-    pub clock: Arc<TestClock>,
-    endpoint: String,
-    is_encrypted: bool,
-}
-
-/// A broker at work.
-pub struct Running<'a> {
-    site: &'a Site,
-    drain: CancellationToken,
-    serving: JoinHandle<()>,
-}
-
-impl Site {
-    /// Before this KMS; log files are encrypted under alias/dev, or not.
-    pub fn new(emulator: &Emulator, is_encrypted: bool) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join("signing.pem"), private_key()).expect("writes");
-        Self { dir, clock: TestClock::new(), endpoint: emulator.endpoint_url(), is_encrypted }
-    }
-
-    pub async fn start(&self) -> Running<'_> {
-        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let kms = aws_kms(&self.endpoint, &clock).await;
-        let caller = kms.caller().await.expect("the emulator knows us");
-        let setup = Setup::default();
-        let bounds = Bounds { max_age: Duration::from_mins(5), max_messages: MESSAGES, max_bytes: 1_000 };
-        let parts = Parts {
-            listen: Listen {
-                unix: Some(UnixAddress { path: self.socket(), mode: 0o600, gid: None }),
-                insecure_tcp: None,
-                admin: None,
-            },
-            policy: Policy::parse(POLICY).expect("a policy"),
-            audit: Audit {
-                journal: JournalConfig::new(self.journal(), Durability::Write, Duration::from_secs(10)),
-                trail: Some(self.trail()),
-                stdout: false,
-            },
-            reuse: reuse(Rule { bounds, ..rule() }),
-            limits: setup.limits,
-            kms: Arc::new(kms),
-            guard: setup.guard,
-            caller,
-            clock,
-        };
-        let drain = CancellationToken::new();
-        let broker = Broker::start(parts, drain.clone()).await.expect("the broker starts");
-        Running { site: self, drain, serving: tokio::spawn(broker.serve()) }
-    }
-
-    fn trail(&self) -> TrailConfig {
-        TrailConfig {
-            name: "key-broker".into(),
-            store: StoreConfig::Directory { root: self.store(), bucket: BUCKET.into() },
-            prefix: String::new(),
-            delivery_interval: Duration::from_mins(20),
-            digest_interval: Duration::from_hours(1),
-            kms_key: self.is_encrypted.then(|| KeyId::parse("alias/dev").expect("a key id")),
-            signing: SigningConfig::File(self.dir.path().join("signing.pem")),
-        }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("broker.sock")
-    }
-
-    pub fn journal(&self) -> PathBuf {
-        self.dir.path().join("journal")
-    }
-
-    /// The store's root.
-    pub fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
-    }
-}
-
-impl Running<'_> {
-    pub async fn client(&self) -> Client {
-        Client::unix(self.site.socket()).await.expect("the broker listens")
-    }
-
-    /// Calls of every kind, with every outcome that needs no waiting.
-    pub async fn calls(&self) {
-        let client = self.client().await;
-        let request = || GenerateDataKey::aes_256("alias/dev").context("tenant", "acme");
-        let mut blob = Vec::new();
-        for _ in 0..MESSAGES + 2 {
-            let key = client.generate_data_key(request().declare_use(1, 100)).await.expect("a key");
-            blob = key.ciphertext_blob.to_vec();
-        }
-        client.generate_data_key(request().declare_use(1, 900)).await.expect("more bytes than are left");
-        client.generate_data_key(request().declare_use(MESSAGES + 1, 0)).await.expect("a key of its own");
-        client.generate_data_key(request().fresh()).await.expect("a key of its own");
-        client.generate_data_key(request().max_messages(2)).await.expect("a tighter bound");
-        client.generate_data_key_without_plaintext(request().into()).await.expect("a key");
-        for _ in 0..2 {
-            client.decrypt(Decrypt::new(blob.clone()).context("tenant", "acme")).await.expect("decrypts");
-        }
-        client.decrypt(Decrypt::new(blob).context("tenant", "other")).await.expect_err("another context");
-        client.generate_random(32).await.expect("random");
-        client.describe_key("alias/dev").await.expect("known");
-        client.generate_data_key(GenerateDataKey::aes_256("alias/secret")).await.expect_err("denied");
-        client.generate_data_key(GenerateDataKey::aes_256("")).await.expect_err("malformed");
-        client.generate_data_key(GenerateDataKey::aes_256("alias/none")).await.expect_err("unknown");
-    }
-
-    /// Lets time pass, until what is due then (`what` is `CloudTrail` or `CloudTrail-Digest`) is delivered.
-    pub async fn pass(&self, minutes: u64, what: &str) {
-        let count = || objects(&self.site.store(), what).len();
-        let before = count();
-        self.site.clock.advance(Duration::from_mins(minutes));
-        eventually(&format!("another {what}"), || count() > before).await;
-        // What is delivered is noted a moment later.
-        let noted = || fs::read(self.site.journal().join("trail.json")).unwrap_or_default();
-        let mut last = noted();
-        for _ in 0..100 {
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            let now = noted();
-            if now == last {
-                break;
-            }
-            last = now;
-        }
-    }
-
-    /// Stops it as an operator does.
-    pub async fn drain(self) {
-        self.drain.cancel();
-        self.serving.await.expect("the broker does not panic");
-    }
-
-    /// As if it had been killed now: whatever it does from here on never was.
-    pub async fn kill(self) {
-        let (site, kept) = (self.site, tempfile::tempdir().expect("a directory"));
-        copy(&site.journal(), &kept.path().join("journal"));
-        copy(&site.store(), &kept.path().join("store"));
-        self.drain().await;
-        for (name, place) in [("journal", site.journal()), ("store", site.store())] {
-            fs::remove_dir_all(&place).expect("removes");
-            copy(&kept.path().join(name), &place);
-        }
-    }
-
-    /// As if it had been killed after a log file was stored and before that was noted.
-    pub async fn kill_while_it_delivers(self) {
-        let (site, kept) = (self.site, tempfile::tempdir().expect("a directory"));
-        copy(&site.journal(), kept.path());
-        self.pass(20, "CloudTrail").await;
-        let closed_at = site.clock.now();
-        self.kill().await;
-        fs::remove_dir_all(site.journal()).expect("removes");
-        copy(kept.path(), &site.journal());
-        let open = files(&site.journal()).expect("a journal").pop().expect("a file");
-        let closed = open.path.with_file_name(format!(
-            "journal-{:08}-{}.closed",
-            open.number,
-            compact_time(closed_at)
-        ));
-        fs::rename(&open.path, closed).expect("renames");
-    }
-}
-
-pub async fn aws_kms(endpoint: &str, clock: &Arc<dyn Clock>) -> AwsKms {
-    let settings = AwsSettings {
-        region: "us-west-2".into(),
-        endpoint_url: Some(endpoint.to_owned()),
-        sts_endpoint_url: Some(endpoint.to_owned()),
-        connect_timeout: Duration::from_secs(1),
-        attempt_timeout: Duration::from_secs(3),
-        max_attempts: 3,
-    };
-    AwsKms::new(settings, Some(static_credentials("AKIATESTEXAMPLE00000", "test-only")), Arc::clone(clock))
-        .await
-}
-
-pub fn names() -> TrailNames {
-    TrailNames {
-        account_id: "111122223333".into(),
-        region: "us-west-2".into(),
-        trail: "key-broker".into(),
-        bucket: BUCKET.into(),
+/// A trail as CloudTrail's, in `root`, not encrypted, signed by the emulator's `alias/dev-signing`.
+pub fn config(root: &Path) -> TrailConfig {
+    TrailConfig {
+        name: "test".into(),
+        store: StoreConfig::Directory { root: root.to_owned(), bucket: BUCKET.into() },
         prefix: String::new(),
+        delivery_interval: Duration::from_mins(5),
+        digest_interval: Duration::from_hours(1),
+        kms_key: None,
+        signing: SigningConfig::Kms(KeyId::parse("alias/dev-signing").expect("a key")),
     }
 }
 
-/// The keys of the objects of the trail, log files (`CloudTrail`) or digests (`CloudTrail-Digest`), in order.
-pub fn objects(store: &Path, what: &str) -> Vec<String> {
-    let bucket = store.join(BUCKET);
-    let mut keys = Vec::new();
-    let mut folders = vec![bucket.join(format!("AWSLogs/111122223333/{what}"))];
+/// The same, encrypted under the emulator's `alias/dev`.
+pub fn encrypted(root: &Path) -> TrailConfig {
+    TrailConfig { kms_key: Some(KeyId::parse("alias/dev").expect("a key")), ..config(root) }
+}
+
+/// Every object below `root`, by its key.
+pub fn objects(root: &Path) -> BTreeMap<String, PathBuf> {
+    let bucket = root.join(BUCKET);
+    let (mut objects, mut folders) = (BTreeMap::new(), vec![bucket.clone()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten() {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.to_string_lossy().ends_with(".json.gz") {
-                keys.push(path.strip_prefix(&bucket).expect("below").to_str().expect("text").to_owned());
+            } else if path.extension() == Some("gz".as_ref()) {
+                let key = path.strip_prefix(&bucket).expect("below").to_str().expect("text").to_owned();
+                objects.insert(key, path);
             }
         }
     }
-    keys.sort();
-    keys
+    objects
 }
 
-pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("makes");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copies");
-        }
+/// The log files, not the digests.
+pub fn log_files(root: &Path) -> BTreeMap<String, PathBuf> {
+    objects(root).into_iter().filter(|(key, _)| !key.contains("CloudTrail-Digest")).collect()
+}
+
+/// What gzip holds.
+pub fn inflated(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(fs::File::open(path).expect("opens")).read_to_end(&mut bytes).expect("gzip");
+    bytes
+}
+
+/// The records of all log files of a trail that is not encrypted.
+pub fn records(root: &Path) -> Records {
+    let mut all = Vec::new();
+    for path in log_files(root).values() {
+        let mut file: Value = serde_json::from_slice(&inflated(path)).expect("JSON");
+        let Some(Value::Array(records)) = file.get_mut("Records").map(Value::take) else {
+            panic!("no Records in {}", path.display())
+        };
+        assert!(!records.is_empty(), "no file for nothing");
+        all.extend(records);
     }
+    Records::of(all.into_iter())
 }
 
-fn private_key() -> String {
-    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-    let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("encodes");
-    let base64 = STANDARD.encode(pkcs8.as_ref());
-    let lines: Vec<&str> =
-        base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
-    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+/// The digests in order, each checked: signed by `key`, chained to the one before, in time without a gap, and every log file
+/// in exactly one of them, with its hash.
+pub fn checked_digests(root: &Path, key: &PublicKey) -> Vec<Digest> {
+    let mut digests: Vec<Digest> = Vec::new();
+    let (mut previous, mut referenced) = (None::<(String, String)>, Vec::new());
+    for (name, path) in objects(root).into_iter().filter(|(name, _)| name.contains("CloudTrail-Digest")) {
+        let json = inflated(&path);
+        let digest: Digest = serde_json::from_slice(&json).expect("a digest");
+        let metadata = fs::read(format!("{}.meta.json", path.display())).expect("metadata");
+        let metadata: BTreeMap<String, String> = serde_json::from_slice(&metadata).expect("JSON");
+        let signature = hex::decode(&metadata["signature"]).expect("hex");
+        assert!(key.verifies(digest.string_to_sign(&json).as_bytes(), &signature), "{name}");
+        assert_eq!((digest.digest_s3_object.as_str(), &digest.to_json()), (name.as_str(), &json));
+        let (hash, signed) = previous.unzip();
+        assert_eq!(digest.previous_digest_hash_value, hash, "{name}");
+        assert_eq!(digest.previous_digest_signature, signed, "{name}");
+        if let Some(before) = digests.last() {
+            assert_eq!(digest.digest_start_time, before.digest_end_time, "{name}");
+        }
+        for file in &digest.log_files {
+            let json = inflated(&root.join(BUCKET).join(&file.s3_object));
+            assert_eq!(file.hash_value, key_broker::audit::digest::sha256_hex(&json));
+            referenced.push(file.s3_object.clone());
+        }
+        previous = Some((key_broker::audit::digest::sha256_hex(&json), metadata["signature"].clone()));
+        digests.push(digest);
+    }
+    referenced.sort();
+    assert_eq!(referenced, log_files(root).into_keys().collect::<Vec<_>>(), "each in exactly one digest");
+    digests
 }
-
-const POLICY: &str = r#"
-permit(principal is Workload, action, resource);
-forbid(principal, action, resource == Key::"alias/secret");
-"#;

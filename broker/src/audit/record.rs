@@ -4,6 +4,8 @@
 //! A **KMS record** says of a call to KMS what CloudTrail itself will say. An **activity record** says what a workload
 //! asked of the broker and how that ended. Plaintext, ciphertext and attestation documents have no field here.
 
+pub mod parsed;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};

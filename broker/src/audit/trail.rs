@@ -33,11 +33,12 @@ use super::log_file::{self, LogFileContents};
 use super::names::TrailNames;
 use super::record::record_time;
 use super::signature::Signer;
+use super::store::directory::found;
 use super::store::{Object, Store, StoreError};
 use crate::clock::Clock;
 use crate::key::KeyId;
 use encryption::Encryption;
-pub use encryption::{TRAIL_ARN, object_context};
+pub use encryption::{TRAIL_ARN, object_context, path_context};
 pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
 use state::{Previous, Sealed, State};
 
@@ -85,7 +86,7 @@ pub struct Trail {
 }
 
 /// The newest digest: to be kept where whoever can delete it cannot reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewestDigest {
     /// Its bucket and key.
     pub object: String,
@@ -143,7 +144,7 @@ impl Trail {
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
     pub async fn deliver(&mut self) -> Result<usize, TrailError> {
-        inbox::take(&self.journal_dir, &self.journal).await?;
+        inbox::take(&self.journal_dir, &self.journal).await;
         self.journal.rotate().await;
         let mut delivered = 0;
         let dir = self.journal_dir.clone();
@@ -234,9 +235,10 @@ impl Trail {
         }
         let path = file.path.clone();
         let bytes = on_disk(move || {
-            let bytes = std::fs::metadata(&path)?.len();
-            std::fs::remove_file(&path)?;
-            Ok(bytes)
+            // Somebody else may have been faster: it is delivered, and gone.
+            let Some(metadata) = found(std::fs::metadata(&path))? else { return Ok(0) };
+            found(std::fs::remove_file(&path))?;
+            Ok(metadata.len())
         });
         self.journal.undelivered().remove(bytes.await?);
         Ok(())

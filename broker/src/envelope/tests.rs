@@ -2,6 +2,8 @@
 //! between, or another data key, is refused; no bytes make the opener panic; and the format is that of the AWS Encryption SDK, by a
 //! message that it made. The SDK itself judges in `tests/encryption_sdk.rs` of the root package.
 
+#[cfg(target_os = "linux")]
+mod memory;
 mod refusals;
 
 use std::collections::HashSet;

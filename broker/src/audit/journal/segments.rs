@@ -8,8 +8,8 @@
 //! | `lock` | held by the one process that writes here |
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -220,7 +220,7 @@ impl Segments {
 
     fn create(&self, number: u64) -> io::Result<Segment> {
         let path = self.dir.join(open_name(number));
-        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Segment { number, path, file, bytes: 0, records: 0 })
     }
 
@@ -267,7 +267,7 @@ impl Segments {
             fs::rename(&file.path, self.dir.join(closed_name(file.number, now)))?;
             return self.sync_dir();
         }
-        let opened = OpenOptions::new().read(true).append(true).open(&file.path)?;
+        let opened = OpenOptions::new().read(true).write(true).open(&file.path)?;
         let bytes = opened.metadata()?.len();
         self.current =
             Some(Segment { number: file.number, path: file.path.clone(), file: opened, bytes, records: 0 });
@@ -277,7 +277,8 @@ impl Segments {
 
 impl Segment {
     fn append(&mut self, lines: &[u8], durability: Durability) -> io::Result<()> {
-        self.file.write_all(lines)?;
+        // At its place: what an earlier attempt may have left behind it is written over.
+        self.file.write_all_at(lines, self.bytes)?;
         if durability == Durability::Fsync {
             self.file.sync_data()?;
         }

@@ -158,7 +158,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// None where there is no such file.
+pub(in crate::audit) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
