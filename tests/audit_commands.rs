@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use key_broker_client::{Client, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -366,12 +367,19 @@ impl Folder {
             let dir = tempfile::tempdir().expect("a directory");
             let folder = Self(dir);
             let dev = Process::dev(folder.path());
-            for _ in 0..4 {
-                folder.call(&["generate-data-key", "--key-id", "alias/dev", "--context", "tenant=acme"]);
-            }
-            folder.call(&["generate-random"]);
-            folder.call(&["describe-key", "--key-id", "alias/dev"]);
-            folder.call(&["generate-data-key", "--key-id", "alias/none"]);
+            // Before the first delivery, so that all records are in one log file.
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let client = Client::unix(folder.path().join("broker.sock")).await.expect("it serves");
+                for _ in 0..4 {
+                    let request = GenerateDataKey::aes_256("alias/dev").context("tenant", "acme");
+                    client.generate_data_key(request).await.expect("a key");
+                }
+                client.generate_random(32).await.expect("random bytes");
+                client.describe_key("alias/dev").await.expect("a description");
+                let none = client.generate_data_key(GenerateDataKey::aes_256("alias/none")).await;
+                assert!(none.is_err(), "no such key");
+            });
             stop(dev);
             folder.0
         });

@@ -9,7 +9,6 @@ use std::process::{Command, Output};
 
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
-use support::Records;
 use support::process::{Process, binary, write_config};
 
 fn key_broker(arguments: &[&str]) -> Output {
@@ -105,7 +104,12 @@ fn dev_call_and_health_work_together() {
     let health = key_broker(&["health", "--dir", folder]);
     assert_eq!(health.status.code(), Some(1));
     assert!(text(&health.stderr).contains("is it running there?"), "{}", text(&health.stderr));
-    assert_eq!(Records::read(&dir.path().join("journal")).outcomes().values().sum::<usize>(), 6);
+    let trail = text(&key_broker(&["audit", "cat", "--records", "--dir", folder]).stdout);
+    assert_eq!(
+        trail.matches("\"eventCategory\":\"ActivityAuditLog\"").count(),
+        6,
+        "the drain delivers the records"
+    );
 
     // Keys stay from run to run.
     let dev = Process::dev(dir.path());
@@ -143,6 +147,39 @@ fn check_tells_what_is_wrong_and_changes_nothing() {
         emulator.calls().iter().filter(|call| !call.dry_run && call.operation == "GenerateDataKey").count(),
         0
     );
+}
+
+#[test]
+fn check_tells_whether_the_trail_could_be_delivered() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let emulator = runtime.block_on(Emulator::start(EmulatorConfig::default())).expect("the emulator starts");
+    emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    emulator.ensure_key("alias/signing", KeySpec::Rsa2048).expect("a key");
+    let dir = tempfile::tempdir().expect("a directory");
+    let report = |store: &str, signing: &str, own: &str| {
+        let trail = format!(
+            "store = {{ {store} }}\nsigning = {{ kms_key_id = \"{signing}\" }}\nkms_key_id = \"{own}\""
+        );
+        let config = write_config(dir.path(), &emulator.endpoint_url(), &trail);
+        let output = key_broker(&["check", "--config", config.to_str().expect("a path")]);
+        let lines = text(&output.stdout).replace(dir.path().to_str().expect("a path"), "DIR");
+        let of_the_trail = |line: &&str| ["trail", "signing"].iter().any(|word| line[8..].starts_with(word));
+        let lines: Vec<&str> = lines.lines().filter(of_the_trail).collect();
+        format!("exit {}\n{}", output.status.code().unwrap_or(-1), lines.join("\n"))
+    };
+    let directory = "directory = \"trail\", bucket = \"logs\"";
+    let reports = [
+        report(directory, "alias/signing", "alias/dev"),
+        report("s3_bucket = \"logs\"", "alias/dev", "alias/signing"),
+        report("directory = \"policy.cedar\"", "alias/none", "alias/none"),
+    ];
+    assert!(!dir.path().join("trail").exists(), "check changes nothing");
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter("[0-9a-f]{32}", "FINGERPRINT");
+    settings.add_filter("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID");
+    settings.bind(|| insta::assert_snapshot!(reports.join("\n\n")));
+    let really = |operation| emulator.calls().iter().any(|call| call.operation == operation && !call.dry_run);
+    assert!(!really("GenerateDataKey") && !really("Sign"));
 }
 
 fn stdout_json(output: &Output) -> Value {
