@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // `Bytes` lets the broker hand over memory that erases itself when the last reference ends.
     config.bytes(["."]);
     config.btree_map(["."]);
-    tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure().codec_path("crate::Codec").compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
 

@@ -1,6 +1,11 @@
 //! The gRPC contract of key-broker, generated from `proto/`; the API reference is in the comments of the .proto files.
 
 use std::fmt;
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::codec::BufferSettings;
+use tonic_prost::{ProstDecoder, ProstEncoder};
 
 /// Package `keybroker.v1`: the service that workloads call.
 pub mod v1 {
@@ -30,6 +35,46 @@ pub mod admin {
         tonic::include_proto!("keybroker.admin.v1");
     }
 }
+
+/// Protobuf on the wire, as tonic-prost has it, in buffers of the size of usual messages.
+///
+/// tonic allocates one buffer to read a message and one to write a message, by default of 8 KiB each: more than an allocator
+/// has at hand, and the broker wipes what it frees. Longer messages still get what they need.
+pub struct Codec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> tonic::codec::Codec for Codec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = ProstDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::new(buffers())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::new(buffers())
+    }
+}
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(MESSAGE_BYTES, YIELD_AT_BYTES)
+}
+
+/// A data key with its provenance has half of this.
+const MESSAGE_BYTES: usize = 1 << 10;
+/// Matters to streams only, of which the contract has none: tonic's default.
+const YIELD_AT_BYTES: usize = 32 << 10;
 
 /// The descriptors of every file of the contract, for gRPC server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keybroker.binpb"));

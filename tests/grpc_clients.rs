@@ -12,6 +12,7 @@ use std::process::Command;
 use peers::{Peers, cases, check_records, disabled_key, http, plain, printed, root};
 use serde_json::{Value, json};
 use support::Records;
+use support::dev::{all_lines, all_records};
 use support::process::Process;
 use tempfile::TempDir;
 
@@ -255,8 +256,7 @@ impl Dev {
         self.process.signal(rustix::process::Signal::TERM);
         let status = self.process.wait();
         assert!(status.success(), "{status}");
-        let journal = self.dir.path().join("journal");
-        check_records(&support::journal_lines(&journal));
-        Records::read(&journal)
+        check_records(&all_lines(self.dir.path()));
+        all_records(self.dir.path())
     }
 }

@@ -10,7 +10,8 @@ use std::process::Command;
 
 use key_broker::config::Config;
 use peers::{Peers, plain, printed, root};
-use support::Records;
+use rustix::process::Signal;
+use support::dev::all_records;
 use support::process::Process;
 use tempfile::TempDir;
 
@@ -32,11 +33,13 @@ fn block(language: &str) -> String {
     rest.split_once("```").expect("its end").0.to_owned()
 }
 
-fn run_example(command: &mut Command, file: &str, language: &str, clone: &Path) {
+fn run_example(command: &mut Command, file: &str, language: &str, clone: &Path, dev: Process) {
     fs::write(clone.join(file), block(language)).expect("pastes");
     let said = printed(command.arg(file).current_dir(clone));
     assert_eq!(said.trim(), "hello");
-    let records = Records::read(&clone.join(".key-broker-dev/journal"));
+    dev.signal(Signal::INT);
+    assert!(dev.wait().success());
+    let records = all_records(&clone.join(".key-broker-dev"));
     let actions: Vec<_> = records.activity.iter().map(|record| record["eventName"].as_str()).collect();
     assert_eq!(actions, [Some("GenerateDataKey"), Some("Decrypt")]);
 }
@@ -44,17 +47,17 @@ fn run_example(command: &mut Command, file: &str, language: &str, clone: &Path) 
 #[test]
 fn python_example() {
     let Some(peers) = Peers::install(&["python"]) else { return };
-    let (clone, _dev) = clone_with_dev();
-    run_example(&mut peers.command("python/bin/python"), "example.py", "python", clone.path());
+    let (clone, dev) = clone_with_dev();
+    run_example(&mut peers.command("python/bin/python"), "example.py", "python", clone.path(), dev);
 }
 
 #[test]
 fn node_example() {
     let Some(peers) = Peers::install(&["node"]) else { return };
-    let (clone, _dev) = clone_with_dev();
+    let (clone, dev) = clone_with_dev();
     let mut node = plain("node");
     node.env("NODE_PATH", peers.path("node/node_modules"));
-    run_example(&mut node, "example.js", "js", clone.path());
+    run_example(&mut node, "example.js", "js", clone.path(), dev);
 }
 
 #[test]

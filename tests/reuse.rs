@@ -277,7 +277,7 @@ impl Bare {
 }
 
 fn workload(uid: u32) -> Principal {
-    Principal::Workload(format!("unix:uid/{uid}"))
+    Principal::Workload(format!("unix:uid/{uid}").into())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,7 +55,7 @@ impl Broker {
         let dir = tempfile::tempdir_in(programs.dir())?;
         fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);")?;
         let config = dir.path().join("key-broker.toml");
-        fs::write(&config, configuration(&emulator.endpoint, setup))?;
+        fs::write(&config, configuration(&emulator.endpoint, &programs.signing_key()?, setup))?;
         let mut command = Command::new(programs.path(setup.program));
         command
             .args(["serve", "--config"])
@@ -82,6 +82,11 @@ impl Broker {
         Ok(Grpc { client: self.client().await?, request: crate::kms::request() })
     }
 
+    /// With `key-broker.toml`, `journal` and `trail`.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -98,7 +103,7 @@ pub(crate) async fn connect(socket: &Path) -> Result<Channel, Failure> {
     Err("nobody listens within ten seconds".into())
 }
 
-fn configuration(endpoint: &str, setup: Setup) -> String {
+fn configuration(endpoint: &str, signing_key: &str, setup: Setup) -> String {
     let Setup { commit, worker_threads, .. } = setup;
     format!(
         r#"
@@ -113,6 +118,8 @@ file = "policy.cedar"
 [audit]
 journal_dir = "journal"
 commit = "{commit}"
+store = {{ directory = "trail" }}
+signing = {{ pem_file = "{signing_key}" }}
 [runtime]
 worker_threads = {worker_threads}
 "#

@@ -1,7 +1,8 @@
 //! What the broker costs: size, start, memory, and calls per second beside two things it cannot beat: a bare gRPC echo,
 //! and the AWS SDK without a broker. docs/performance.md is made from this program's report.
 //!
-//! `cargo bench --bench serving` runs everything, `cargo bench --bench serving -- --quick` a short version.
+//! `cargo bench --bench serving` runs everything, `cargo bench --bench serving -- --quick` a short version, and
+//! `cargo bench --bench serving -- --sustained 600` ten minutes of one load, with the trail delivered and verified.
 //! Progress goes to stderr, the report to stdout, as Markdown.
 //!
 //! Broker, echo and emulator are processes of their own. The load comes from this process, on one thread and over one
@@ -17,6 +18,7 @@ mod process;
 mod programs;
 mod report;
 mod start;
+mod sustained;
 mod throughput;
 
 use std::error::Error;
@@ -69,6 +71,12 @@ fn main() -> Result<(), Failure> {
     // `cargo bench` adds `--bench`; `cargo test --all-targets` runs this program too, without it.
     if !arguments.iter().any(|argument| argument == "--bench") {
         eprintln!("nothing to test here: `cargo bench --bench serving` measures");
+        return Ok(());
+    }
+    if let Some(place) = arguments.iter().position(|argument| argument == "--sustained") {
+        let seconds = arguments.get(place + 1).map_or(Ok(600), |seconds| seconds.parse())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        print!("{}", runtime.block_on(sustained::measure(Duration::from_secs(seconds)))?);
         return Ok(());
     }
     let amount =

@@ -4,6 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use tempfile::TempDir;
 
 use crate::Failure;
@@ -45,6 +49,21 @@ impl Programs {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The path of a key that digests are signed with: RSA, 2,048 bits, made at the first call.
+    pub(crate) fn signing_key(&self) -> Result<String, Failure> {
+        let path = self.path("signing.pem");
+        if !path.exists() {
+            let pair = KeyPair::generate(KeySize::Rsa2048)?;
+            let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair)?;
+            let body = BASE64.encode(der.as_ref());
+            let lines: Vec<&str> =
+                body.as_bytes().chunks(64).map(std::str::from_utf8).collect::<Result<_, _>>()?;
+            let (begin, end) = ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----");
+            fs::write(&path, format!("{begin}\n{}\n{end}\n", lines.join("\n")))?;
+        }
+        Ok(path.to_str().ok_or("a path of text")?.to_owned())
     }
 
     pub(crate) fn broker_bytes(&self) -> Result<u64, Failure> {

@@ -154,4 +154,4 @@ fn name(kind: &str, threads: usize) -> String {
 
 /// The name of the SDK's row.
 pub(crate) const SDK: &str = "AWS SDK, no broker";
-const IN_FLIGHT: [usize; 3] = [1, 16, 64];
+const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];

@@ -13,6 +13,8 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 
+use crate::audit::journal::Undelivered;
+use crate::audit::trail::NewestDigest;
 use crate::cache::{Cache, Chosen, Listed, Reused};
 use crate::error::BrokerError;
 use crate::identity::Peer;
@@ -29,6 +31,10 @@ pub struct Admin {
     pub limits: CallLimits,
     /// Whether the journal can commit.
     pub journal: watch::Receiver<bool>,
+    /// What the journal holds.
+    pub undelivered: Undelivered,
+    /// What was delivered last; none without a trail.
+    pub newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
     /// When the broker started.
@@ -111,6 +117,8 @@ impl pb::admin_server::Admin for Admin {
         let mut entries = 0;
         self.cache.list(&mut |_| entries += 1);
         let totals = self.cache.totals();
+        let newest_digest = self.newest_digest.as_ref().and_then(|newest| newest.borrow().clone());
+        let newest_digest = newest_digest.unwrap_or_default();
         Ok(Response::new(pb::StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(wire::timestamp(self.started_at)),
@@ -122,6 +130,9 @@ impl pb::admin_server::Admin for Admin {
             // A journal that is gone cannot commit.
             journal_healthy: *self.journal.borrow() && self.journal.has_changed().is_ok(),
             draining: self.drain.is_cancelled(),
+            undelivered_bytes: self.undelivered.bytes(),
+            newest_digest: newest_digest.object,
+            newest_digest_signature: newest_digest.signature,
         }))
     }
 }

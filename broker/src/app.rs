@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
-use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -155,13 +154,14 @@ impl Broker {
             cache: cache.clone(),
             limits: limits.clone(),
             journal: journal.health(),
+            undelivered: journal.undelivered(),
+            newest_digest: trail.as_ref().map(Trail::newest_digest),
             drain: drain.clone(),
             started_at: parts.clock.now(),
             uid: rustix::process::geteuid().as_raw(),
         };
         let admin = AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let service = KeyBrokerServer::new(Service::new(Arc::new(parts.policy), cache, kms))
-            .max_decoding_message_size(MAX_REQUEST_BYTES);
+        let service = Service::new(Arc::new(parts.policy), cache, kms);
 
         let health = HealthReporter::new();
         let readiness = Readiness {
@@ -174,9 +174,10 @@ impl Broker {
         let (reflection, reflection_v1alpha) = reflection();
         let layers = Layers {
             limits,
-            audit: Audit { journal, caller, clock: parts.clock },
+            audit: Arc::new(Audit { journal, caller, clock: parts.clock }),
             drain: drain.clone(),
-            service,
+            service: Arc::new(service),
+            max_request_bytes: MAX_REQUEST_BYTES,
             admin,
             health: BoxCloneSyncService::new(HealthServer::new(HealthService::from_health_reporter(health))),
             reflection,

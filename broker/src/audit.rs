@@ -3,20 +3,25 @@
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
 //! when the caller goes away, writes its record itself.
 
+pub mod cost;
 pub mod digest;
 pub mod inbox;
 pub mod journal;
 pub mod log_file;
 pub mod names;
+pub mod reader;
+pub mod reconcile;
 pub mod record;
 pub mod signature;
 pub mod stdout;
 pub mod store;
 pub mod trail;
+pub mod verify;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -35,7 +40,6 @@ use record::{
 };
 
 /// Opens a scope for every call.
-#[derive(Clone)]
 pub struct Audit {
     /// Where records go.
     pub journal: Journal,
@@ -48,15 +52,20 @@ pub struct Audit {
 impl Audit {
     /// Begins the record of one call.
     #[must_use]
-    pub fn open(&self, action: Action, peer: Arc<Peer>, user_agent: String) -> AuditScope {
+    pub fn open(
+        self: &Arc<Self>,
+        action: Action,
+        peer: Arc<Peer>,
+        user_agent: Option<&HeaderValue>,
+    ) -> AuditScope {
         let notes = Notes(Arc::new(Mutex::new(Draft::default())));
         AuditScope {
-            audit: self.clone(),
+            audit: Arc::clone(self),
             request_id: Uuid::new_v4(),
             began: self.clock.now(),
             action,
             peer,
-            user_agent,
+            user_agent: user_agent.cloned(),
             until: None,
             notes,
             written: false,
@@ -66,12 +75,12 @@ impl Audit {
 
 /// The record of one call in the making.
 pub struct AuditScope {
-    audit: Audit,
+    audit: Arc<Audit>,
     request_id: Uuid,
     began: OffsetDateTime,
     action: Action,
     peer: Arc<Peer>,
-    user_agent: String,
+    user_agent: Option<HeaderValue>,
     until: Option<Instant>,
     notes: Notes,
     written: bool,
@@ -129,6 +138,7 @@ impl AuditScope {
 
     fn append_activity(&self, draft: &Draft, lines: &mut Vec<u8>) {
         let end = draft.end.as_ref();
+        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
         let ciphertext_sha256 = draft.asked.as_ref().and_then(ciphertext_sha256);
         let record = ActivityRecord {
             event_version: EVENT_VERSION,
@@ -142,7 +152,7 @@ impl AuditScope {
             event_name: self.action,
             aws_region: &self.audit.caller.region,
             source_ip_address: &self.peer.source,
-            user_agent: &self.user_agent,
+            user_agent,
             error: end
                 .and_then(|end| end.error.as_ref())
                 .map(|(code, message)| RecordedError { error_code: code, error_message: message }),
@@ -211,7 +221,7 @@ pub struct Notes(Arc<Mutex<Draft>>);
 struct Draft {
     asked: Option<Asked>,
     declared_use: Option<DeclaredUse>,
-    determining_policies: Option<Vec<String>>,
+    determining_policies: Option<Arc<[String]>>,
     key_arn: Option<KeyArn>,
     data_key: Option<DataKeyData>,
     kms_records: Option<UnwrittenRecords>,
@@ -240,7 +250,7 @@ impl Notes {
     }
 
     /// Policy was asked.
-    pub fn decided(&self, determining_policies: Vec<String>) {
+    pub fn decided(&self, determining_policies: Arc<[String]>) {
         self.lock().determining_policies = Some(determining_policies);
     }
 

@@ -11,11 +11,15 @@ mod revocation;
 pub mod rules;
 mod slot;
 
+use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use time::OffsetDateTime;
+use tokio::sync::oneshot;
 
 use crate::audit::record::DeclaredUse;
 use crate::clock::Clock;
@@ -116,68 +120,74 @@ impl Cache {
     }
 
     /// A data key.
-    pub async fn data_key(
+    pub fn data_key(
         &self,
         permit: Permit,
         principal: &Principal,
         request: Arc<DataKeyRequest>,
         wish: Wish,
-    ) -> Drawn<DataKey> {
-        self.draw(permit, principal, request, wish).await
+    ) -> impl Future<Output = Drawn<DataKey>> + use<> {
+        self.draw(permit, principal, request, wish)
     }
 
     /// A data key in encrypted form only.
-    pub async fn encrypted_data_key(
+    pub fn encrypted_data_key(
         &self,
         permit: Permit,
         principal: &Principal,
         request: Arc<DataKeyRequest>,
         wish: Wish,
-    ) -> Drawn<EncryptedDataKey> {
-        self.draw(permit, principal, request, wish).await
+    ) -> impl Future<Output = Drawn<EncryptedDataKey>> + use<> {
+        self.draw(permit, principal, request, wish)
     }
 
     /// A decrypt.
-    pub async fn decrypt(
+    pub fn decrypt(
         &self,
         permit: Permit,
         principal: &Principal,
         request: Arc<DecryptRequest>,
         wish: Wish,
-    ) -> Drawn<Decrypted> {
-        self.draw(permit, principal, request, wish).await
+    ) -> impl Future<Output = Drawn<Decrypted>> + use<> {
+        self.draw(permit, principal, request, wish)
     }
 
-    async fn draw<T: Mint>(
+    /// Draws at once: only what waits for KMS is a future, boxed, so that the callers' futures stay small.
+    fn draw<T: Mint>(
         &self,
         permit: Permit,
         principal: &Principal,
         request: Arc<T::Request>,
         wish: Wish,
-    ) -> Drawn<T> {
+    ) -> Drawing<T> {
         let rule = self.0.rules.of(principal, T::key(&request));
         let mut bounds = rule.bounds.tightened(&wish.reuse);
         if !T::IS_CHARGED {
             bounds = Bounds { max_age: bounds.max_age, ..UNBOUNDED };
         }
         let fits = bounds.charge(UNUSED, wish.declared).is_some();
-        if !rule.enabled || wish.reuse.fresh || !fits || !T::may_reuse(&request) {
-            return self.call_kms(permit, request, wish).await;
-        }
-        match self.draw_kept(&permit, principal, &request, rule, bounds, wish).await {
-            Some(drawn) => {
-                if drawn.result.is_ok() && !drawn.called_kms {
-                    self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
+        let kept = if rule.enabled && !wish.reuse.fresh && fits && T::may_reuse(&request) {
+            self.draw_kept(&permit, principal, &request, rule, bounds, wish)
+        } else {
+            Kept::Nothing
+        };
+        let cache = self.clone();
+        match kept {
+            Kept::Drawn(drawn) => Either::Left(ready(drawn)),
+            Kept::Wait(wait) => Either::Right(Box::pin(async move {
+                match cache.wait(wait, bounds, wish.until).await {
+                    Some(drawn) => drawn,
+                    None => cache.call_kms(permit, request, wish).await,
                 }
-                drawn
+            })),
+            Kept::Nothing => {
+                Either::Right(Box::pin(async move { cache.call_kms(permit, request, wish).await }))
             }
-            // Its slot went out of use meanwhile: the cache is full of others.
-            None => self.call_kms(permit, request, wish).await,
         }
     }
 
-    /// A draw from the partition's slot; `None` if that goes out of use.
-    async fn draw_kept<T: Mint>(
+    /// A draw from the partition's slot, or the call to KMS that it waits for.
+    fn draw_kept<T: Mint>(
         &self,
         permit: &Permit,
         principal: &Principal,
@@ -185,29 +195,43 @@ impl Cache {
         rule: &Rule,
         bounds: Bounds,
         wish: Wish,
-    ) -> Option<Drawn<T>> {
+    ) -> Kept<T> {
         let owner = rule.partition.as_deref().map_or(Owner::Principal(principal.as_str()), Owner::Shared);
         let partition = T::partition(owner, permit.action(), request);
         let entry = T::pool(&self.0).entry(partition, rule, owner, permit.action(), T::key(request));
         let now = Moment::now(&*self.0.clock);
         let demand = Demand { permit: permit.again(), declared: wish.declared, bounds };
         let step = entry.slot().draw(&now, demand);
-        let (wait, call) = match step {
-            Step::Retired => return None,
+        let (kept, call) = match step {
             Step::Drawn(draw, refresh) => {
-                if let Some(permit) = refresh {
-                    self.spawn_mint(permit, entry, Arc::clone(request));
-                }
-                return Some(Drawn::of(draw, bounds, T::IS_CHARGED));
+                self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
+                (Kept::Drawn(Drawn::of(draw, bounds, T::IS_CHARGED)), refresh)
             }
-            Step::Wait(wait, call) => (wait, call),
+            Step::Wait(wait, call) => (Kept::Wait(wait), call),
+            // The cache is full of others.
+            Step::Retired => (Kept::Nothing, None),
         };
         if let Some(permit) = call {
             self.spawn_mint(permit, entry, Arc::clone(request));
         }
-        let remaining = wish.until.saturating_duration_since(now.instant);
+        kept
+    }
+
+    /// Waits for the call to KMS that a draw shares; `None` if its slot goes out of use.
+    async fn wait<T: Mint>(
+        &self,
+        wait: oneshot::Receiver<slot::Answer<T>>,
+        bounds: Bounds,
+        until: Instant,
+    ) -> Option<Drawn<T>> {
+        let remaining = until.saturating_duration_since(self.0.clock.instant());
         match tokio::time::timeout(remaining, wait).await {
-            Ok(Ok(Ok(draw))) => Some(Drawn::of(draw, bounds, T::IS_CHARGED)),
+            Ok(Ok(Ok(draw))) => {
+                if !draw.called_kms {
+                    self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(Drawn::of(draw, bounds, T::IS_CHARGED))
+            }
             Ok(Ok(Err(Failure::Error(error)))) => Some(Drawn::failed(error)),
             Ok(Ok(Err(Failure::Retired))) => None,
             // The task that makes the call ends by panic only.
@@ -356,6 +380,17 @@ impl Cache {
             inner.sweep();
         }
     }
+}
+
+/// A draw that is done, or one that waits for KMS.
+type Drawing<T> = Either<Ready<Drawn<T>>, Pin<Box<dyn Future<Output = Drawn<T>> + Send>>>;
+
+/// What a slot has for a draw.
+#[expect(clippy::large_enum_variant, reason = "it is looked at once, where it is made")]
+enum Kept<T> {
+    Drawn(Drawn<T>),
+    Wait(oneshot::Receiver<slot::Answer<T>>),
+    Nothing,
 }
 
 impl Inner {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod call;
 mod check;
 #[cfg(feature = "dev")]
@@ -62,6 +63,13 @@ enum Command {
     /// Changes nothing: KMS is asked with DryRun. Exits with 0 if all is well, 64 if the configuration is wrong, else 1.
     Check(check::Arguments),
 
+    /// Read the trail: follow, print, verify, reconcile with AWS's own, count
+    ///
+    /// Every command takes --dir for the folder of a `key-broker dev` (the default is the one in this directory), --config for a
+    /// broker's configuration, or the place of a trail without either.
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(Box<audit::Arguments>),
+
     /// Ask a broker whether it serves, for exec probes
     ///
     /// Exits with 0 if it does, else with 1. Without --live this is readiness: the broker does not serve while it drains, while
@@ -85,6 +93,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Call(arguments) => call::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Audit(arguments) => audit::run(*arguments),
         Command::Health(arguments) => health::run(&arguments),
     }
 }

@@ -1,5 +1,7 @@
 //! Who calls: what a connection tells, made into a [`Principal`] that policy can name.
 
+use std::sync::Arc;
+
 use crate::audit::record::PeerDetails;
 
 /// The two ends of a connection, as far as the broker can know the other one.
@@ -17,7 +19,7 @@ pub struct Peer {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// A workload that the connection proves: `unix:uid/1000`.
-    Workload(String),
+    Workload(Arc<str>),
     /// Whoever reached the plaintext TCP port.
     Unknown,
 }
@@ -47,7 +49,7 @@ impl Peer {
     #[must_use]
     pub fn unix(uid: u32, gid: u32, pid: Option<i32>) -> Self {
         Self {
-            principal: Principal::Workload(format!("unix:uid/{uid}")),
+            principal: Principal::Workload(format!("unix:uid/{uid}").into()),
             source: "unix".into(),
             details: PeerDetails { transport: "unix", uid: Some(uid), gid: Some(gid), pid },
         }

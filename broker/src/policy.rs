@@ -4,7 +4,9 @@
 //! key as the caller wrote it. Where a call names no key, the resource is `Key::"*"`: only a policy that permits any key
 //! permits it.
 
+use std::collections::HashMap;
 use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
@@ -19,6 +21,7 @@ pub struct Policy {
     policies: PolicySet,
     authorizer: Authorizer,
     names: Names,
+    decided: Memory,
 }
 
 /// Proof that policy said yes to one call. Only [`Policy::authorize`] makes one for a workload, and every way to KMS takes
@@ -51,14 +54,14 @@ pub struct Answer {
     /// The permit, or none.
     pub permit: Option<Permit>,
     /// The ids of the policies that decided; empty when no policy permits.
-    pub determining_policies: Vec<String>,
+    pub determining_policies: Arc<[String]>,
 }
 
 impl Policy {
     /// Reads policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>).
     pub fn parse(text: &str) -> Result<Self, String> {
         let policies = PolicySet::from_str(text).map_err(|errors| format!("{errors:?}"))?;
-        Ok(Self { policies, authorizer: Authorizer::new(), names: Names::new() })
+        Ok(Self { policies, authorizer: Authorizer::new(), names: Names::new(), decided: Memory::default() })
     }
 
     /// The number of policies.
@@ -76,24 +79,78 @@ impl Policy {
     /// Asks whether `principal` may do `action` with `key`. Whatever goes wrong is a no.
     #[must_use]
     pub fn authorize(&self, principal: &Principal, action: Action, key: Option<&KeyId>) -> Answer {
+        let question = Question { principal: principal.clone(), action, key: key.cloned() };
+        let decision = self.decided.find(&question).unwrap_or_else(|| {
+            let (decision, is_sound) = self.decide(&question);
+            if is_sound {
+                self.decided.keep(question, decision.clone());
+            }
+            decision
+        });
+        Answer {
+            permit: decision.permits.then_some(Permit { action }),
+            determining_policies: decision.determining_policies,
+        }
+    }
+
+    /// Asks Cedar. The second value is whether nothing went wrong.
+    fn decide(&self, question: &Question) -> (Decided, bool) {
         let request = Request::new(
-            self.names.principal(principal),
-            self.names.action(action),
-            self.names.key(key.map_or(ANY_KEY, KeyId::as_str)),
+            self.names.principal(&question.principal),
+            self.names.action(question.action),
+            self.names.key(question.key.as_ref().map_or(ANY_KEY, KeyId::as_str)),
             Context::empty(),
             None,
         );
         let Ok(request) = request else {
-            return Answer { permit: None, determining_policies: Vec::new() };
+            return (Decided { permits: false, determining_policies: Arc::default() }, false);
         };
         let response = self.authorizer.is_authorized(&request, &self.policies, &Entities::empty());
+        let mut is_sound = true;
         for error in response.diagnostics().errors() {
             tracing::warn!(%error, "a policy cannot be evaluated and counts as absent");
+            is_sound = false;
         }
-        Answer {
-            permit: (response.decision() == Decision::Allow).then_some(Permit { action }),
+        let decided = Decided {
+            permits: response.decision() == Decision::Allow,
             determining_policies: response.diagnostics().reason().map(ToString::to_string).collect(),
+        };
+        (decided, is_sound)
+    }
+}
+
+/// What a decision depends on, beside the policies: there are no entities and no context.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Question {
+    principal: Principal,
+    action: Action,
+    key: Option<KeyId>,
+}
+
+/// What Cedar said.
+#[derive(Clone)]
+struct Decided {
+    permits: bool,
+    determining_policies: Arc<[String]>,
+}
+
+/// What Cedar has said under these policies: it says the same again, and takes longer than the rest of a cached call.
+/// Other policies are another [`Policy`], which remembers nothing yet.
+#[derive(Default)]
+struct Memory(RwLock<HashMap<Question, Decided>>);
+
+impl Memory {
+    fn find(&self, question: &Question) -> Option<Decided> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(question).cloned()
+    }
+
+    /// Forgets all when full: callers who ask about ever new keys cost one evaluation each, as without a memory.
+    fn keep(&self, question: Question, decided: Decided) {
+        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if memory.len() >= MAX_DECISIONS {
+            memory.clear();
         }
+        memory.insert(question, decided);
     }
 }
 
@@ -135,6 +192,8 @@ impl Names {
 
 /// The resource of a call that names no key. No key id can have this name.
 const ANY_KEY: &str = "*";
+/// Some 2 MiB, with the longest key ids; most brokers see a few keys and principals.
+const MAX_DECISIONS: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
@@ -148,7 +207,7 @@ mod tests {
     }
 
     fn uid(uid: u32) -> Principal {
-        Principal::Workload(format!("unix:uid/{uid}"))
+        Principal::Workload(format!("unix:uid/{uid}").into())
     }
 
     #[test]
@@ -184,10 +243,50 @@ mod tests {
         let policy = Policy::parse(policy).expect("parses");
         let yes = policy.authorize(&uid(1), Action::Decrypt, None);
         assert!(yes.permit.is_some_and(|permit| permit.action() == Action::Decrypt));
-        assert_eq!(yes.determining_policies, ["policy0"]);
+        assert_eq!(*yes.determining_policies, ["policy0".to_owned()]);
         let no = policy.authorize(&uid(1), Action::GenerateRandom, None);
         assert!(no.permit.is_none());
-        assert_eq!(no.determining_policies, ["policy1"]);
+        assert_eq!(*no.determining_policies, ["policy1".to_owned()]);
+    }
+
+    /// Proves: whatever was asked before, and however often, an answer is that of policies which remember nothing.
+    #[test]
+    fn a_remembered_answer_is_the_answer() {
+        let text = r#"
+            permit(principal == Workload::"unix:uid/1", action == Action::"Decrypt", resource);
+            permit(principal == Workload::"unix:uid/2", action, resource == Key::"alias/b");
+            forbid(principal, action, resource == Key::"alias/c");"#;
+        let remembering = Policy::parse(text).expect("parses");
+        let keys = [None, Some("alias/a"), Some("alias/b"), Some("alias/c")];
+        let keys = keys.map(|key| key.map(|text| KeyId::parse(text).expect("key id")));
+        for _ in 0..2 {
+            for principal in [uid(1), uid(2), Principal::Workload("unknown".into()), Principal::Unknown] {
+                for (action, key) in Action::ALL.into_iter().flat_map(|a| keys.iter().map(move |k| (a, k))) {
+                    let fresh =
+                        Policy::parse(text).expect("parses").authorize(&principal, action, key.as_ref());
+                    let again = remembering.authorize(&principal, action, key.as_ref());
+                    let permitted = |answer: &Answer| answer.permit.as_ref().map(Permit::action);
+                    assert_eq!(permitted(&again), permitted(&fresh));
+                    assert_eq!(again.determining_policies, fresh.determining_policies);
+                }
+            }
+        }
+    }
+
+    /// Proves: the memory is bounded, goes on when it was full, and holds no answer of a policy that failed.
+    #[test]
+    fn the_memory_is_bounded_and_holds_sound_answers_only() {
+        let remembered = |policy: &Policy| policy.decided.0.read().expect("sound").len();
+        let policy = Policy::parse("permit(principal, action, resource);").expect("parses");
+        for n in 0..=MAX_DECISIONS {
+            let key = KeyId::parse(&format!("alias/{n}")).expect("key id");
+            assert!(policy.authorize(&uid(1), Action::Decrypt, Some(&key)).permit.is_some());
+        }
+        assert_eq!(remembered(&policy), 1);
+        let failing =
+            Policy::parse("permit(principal, action, resource) when { 1 + true == 2 };").expect("parses");
+        assert!(failing.authorize(&uid(1), Action::Decrypt, None).permit.is_none());
+        assert_eq!(remembered(&failing), 0);
     }
 
     #[test]

@@ -19,16 +19,21 @@ use crate::kms::recorded::RecordedKms;
 use crate::kms::{Asked, Uses};
 use crate::policy::{Permit, Policy};
 
-/// The service `keybroker.v1.KeyBroker`.
-#[derive(Clone)]
+/// What the service `keybroker.v1.KeyBroker` is made of. It answers through an [`Answerer`].
 pub struct Service {
     policy: Arc<Policy>,
     cache: Cache,
     kms: RecordedKms,
 }
 
-/// What the layers around the service know of a call; they put it into the request's extensions.
-#[derive(Clone)]
+/// The service `keybroker.v1.KeyBroker` for one call: without the layers around it there is none, and so no answer without
+/// a record.
+pub struct Answerer {
+    service: Arc<Service>,
+    call: Call,
+}
+
+/// What the layers around the service know of a call.
 pub struct Call {
     /// The record in the making.
     pub notes: Notes,
@@ -47,6 +52,12 @@ impl Service {
         Self { policy, cache, kms }
     }
 
+    /// The service for one call.
+    #[must_use]
+    pub fn answerer(self: &Arc<Self>, call: Call) -> Answerer {
+        Answerer { service: Arc::clone(self), call }
+    }
+
     fn authorize(&self, call: &Call, action: Action, asked: &Asked) -> Result<Permit, BrokerError> {
         let answer = self.policy.authorize(&call.peer.principal, action, asked.key());
         call.notes.decided(answer.determining_policies);
@@ -55,108 +66,100 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl KeyBroker for Service {
+impl KeyBroker for Answerer {
     async fn generate_data_key(
         &self,
         request: Request<pb::GenerateDataKeyRequest>,
     ) -> Result<Response<pb::GenerateDataKeyResponse>, Status> {
-        let call = Call::of(&request)?;
-        call.reply(async {
+        let Self { service, call } = self;
+        let answer = async {
             let (request, declared, reuse) = wire::generate_data_key(request.into_inner())?;
             let asked = Asked::DataKey(Arc::clone(&request));
             call.notes.asked(asked.clone(), Some(declared));
-            let permit = self.authorize(&call, Action::GenerateDataKey, &asked)?;
+            let permit = service.authorize(call, Action::GenerateDataKey, &asked)?;
             let wish = Wish { declared, reuse, until: call.until };
-            let drawn = self.cache.data_key(permit, &call.peer.principal, request, wish).await;
+            let drawn = service.cache.data_key(permit, &call.peer.principal, request, wish).await;
             let (data_key, source) = call.answered(drawn)?;
             Ok(wire::data_key(&data_key, &source))
-        })
-        .await
+        };
+        call.reply(answer.await)
     }
 
     async fn generate_data_key_without_plaintext(
         &self,
         request: Request<pb::GenerateDataKeyWithoutPlaintextRequest>,
     ) -> Result<Response<pb::GenerateDataKeyWithoutPlaintextResponse>, Status> {
-        let call = Call::of(&request)?;
-        call.reply(async {
+        let Self { service, call } = self;
+        let answer = async {
             let (request, declared, reuse) = wire::generate_data_key_without_plaintext(request.into_inner())?;
             let asked = Asked::DataKey(Arc::clone(&request));
             call.notes.asked(asked.clone(), Some(declared));
-            let permit = self.authorize(&call, Action::GenerateDataKeyWithoutPlaintext, &asked)?;
+            let permit = service.authorize(call, Action::GenerateDataKeyWithoutPlaintext, &asked)?;
             let wish = Wish { declared, reuse, until: call.until };
-            let drawn = self.cache.encrypted_data_key(permit, &call.peer.principal, request, wish).await;
+            let drawn = service.cache.encrypted_data_key(permit, &call.peer.principal, request, wish).await;
             let (data_key, source) = call.answered(drawn)?;
             Ok(wire::encrypted_data_key(&data_key, &source))
-        })
-        .await
+        };
+        call.reply(answer.await)
     }
 
     async fn decrypt(
         &self,
         request: Request<pb::DecryptRequest>,
     ) -> Result<Response<pb::DecryptResponse>, Status> {
-        let call = Call::of(&request)?;
-        call.reply(async {
+        let Self { service, call } = self;
+        let answer = async {
             let (request, reuse) = wire::decrypt(request.into_inner())?;
             let asked = Asked::Decrypt(Arc::clone(&request));
             call.notes.asked(asked.clone(), None);
-            let permit = self.authorize(&call, Action::Decrypt, &asked)?;
+            let permit = service.authorize(call, Action::Decrypt, &asked)?;
             let wish = Wish { declared: wire::ONE_MESSAGE, reuse, until: call.until };
-            let drawn = self.cache.decrypt(permit, &call.peer.principal, request, wish).await;
+            let drawn = service.cache.decrypt(permit, &call.peer.principal, request, wish).await;
             let (decrypted, source) = call.answered(drawn)?;
             Ok(wire::decrypted(&decrypted, &source))
-        })
-        .await
+        };
+        call.reply(answer.await)
     }
 
     async fn generate_random(
         &self,
         request: Request<pb::GenerateRandomRequest>,
     ) -> Result<Response<pb::GenerateRandomResponse>, Status> {
-        let call = Call::of(&request)?;
-        call.reply(async {
+        let Self { service, call } = self;
+        let answer = async {
             let length = wire::generate_random(&request.into_inner())?;
             let asked = Asked::Random(length);
             call.notes.asked(asked.clone(), None);
-            let permit = self.authorize(&call, Action::GenerateRandom, &asked)?;
-            let recorded = self.kms.generate_random(permit, length, call.until).await;
+            let permit = service.authorize(call, Action::GenerateRandom, &asked)?;
+            let recorded = service.kms.generate_random(permit, length, call.until).await;
             let (random, source) = call.answered(recorded.into())?;
             Ok(wire::random(&random, &source))
-        })
-        .await
+        };
+        call.reply(answer.await)
     }
 
     async fn describe_key(
         &self,
         request: Request<pb::DescribeKeyRequest>,
     ) -> Result<Response<pb::DescribeKeyResponse>, Status> {
-        let call = Call::of(&request)?;
-        call.reply(async {
+        let Self { service, call } = self;
+        let answer = async {
             let key = wire::describe_key(&request.into_inner())?;
             let asked = Asked::Describe(key.clone());
             call.notes.asked(asked.clone(), None);
-            let permit = self.authorize(&call, Action::DescribeKey, &asked)?;
-            let recorded = self.kms.describe_key(permit, key, call.until).await;
+            let permit = service.authorize(call, Action::DescribeKey, &asked)?;
+            let recorded = service.kms.describe_key(permit, key, call.until).await;
             let (description, source) = call.answered(recorded.into())?;
             Ok(wire::key_description(&description, &source))
-        })
-        .await
+        };
+        call.reply(answer.await)
     }
 }
 
 impl Call {
-    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        // Without the layers there is no record, so there is no answer.
-        request.extensions().get::<Self>().cloned().ok_or_else(|| Status::internal("no audit scope"))
-    }
-
     /// Notes how the call ended and makes its reply.
-    async fn reply<T>(
-        &self,
-        work: impl Future<Output = Result<T, BrokerError>>,
-    ) -> Result<Response<T>, Status> {
-        match work.await {
+    fn reply<T>(&self, answer: Result<T, BrokerError>) -> Result<Response<T>, Status> {
+        match answer {
             Ok(message) => {
                 self.notes.allowed();
                 Ok(Response::new(message))

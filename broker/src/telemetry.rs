@@ -21,7 +21,7 @@ pub fn init_log() {
     let lines = if std::io::stderr().is_terminal() {
         lines.boxed()
     } else {
-        lines.json().flatten_event(true).boxed()
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     };
     // A second subscriber can only be a test's: it keeps the first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();

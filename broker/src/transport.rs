@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -45,7 +46,7 @@ impl Listeners {
 
 /// The connections of one broker.
 pub struct Server {
-    layers: Layers,
+    layers: Arc<Layers>,
     connections: Arc<Semaphore>,
     /// The operator's: workloads that use up theirs do not keep the operator out.
     admin_connections: Arc<Semaphore>,
@@ -59,7 +60,7 @@ impl Server {
     #[must_use]
     pub fn new(layers: Layers, max_connections: usize) -> Self {
         Self {
-            layers,
+            layers: Arc::new(layers),
             connections: Arc::new(Semaphore::new(max_connections)),
             admin_connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
             graceful: GracefulShutdown::new(),
@@ -72,7 +73,8 @@ impl Server {
         let Listeners { unix, insecure_tcp, admin } = listeners;
         let accept_unix = async |door, socket: &Option<UnixSocket>| {
             let Some(socket) = socket else { return std::future::pending().await };
-            self.accept(door, || async {
+            // The kernel tells when the process at the other end is gone.
+            self.accept(door, None, || async {
                 let (stream, _) = socket.listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let peer = Peer::unix(credentials.uid(), credentials.gid(), credentials.pid());
@@ -82,7 +84,7 @@ impl Server {
         };
         let accept_tcp = async {
             let Some(listener) = &insecure_tcp else { return std::future::pending().await };
-            self.accept(Door::Workload, || async {
+            self.accept(Door::Workload, Some(KEEP_ALIVE), || async {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok((stream, Peer::insecure_tcp(address.ip())))
@@ -109,7 +111,7 @@ impl Server {
         self.cut.cancel();
     }
 
-    async fn accept<S, A>(&self, door: Door, next: impl Fn() -> A) -> Infallible
+    async fn accept<S, A>(&self, door: Door, keep_alive: Option<Duration>, next: impl Fn() -> A) -> Infallible
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         A: Future<Output = io::Result<(S, Peer)>>,
@@ -124,7 +126,7 @@ impl Server {
             };
             match next().await {
                 Ok((stream, peer)) => {
-                    let connection = self.connection(stream, door, Arc::new(peer));
+                    let connection = self.connection(stream, door, keep_alive, Arc::new(peer));
                     tokio::spawn(async move {
                         connection.await;
                         drop(slot);
@@ -140,20 +142,27 @@ impl Server {
         }
     }
 
-    fn connection<S>(&self, stream: S, door: Door, peer: Arc<Peer>) -> impl Future<Output = ()> + use<S>
+    fn connection<S>(
+        &self,
+        stream: S,
+        door: Door,
+        keep_alive: Option<Duration>,
+        peer: Arc<Peer>,
+    ) -> impl Future<Output = ()> + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let layers = self.layers.clone();
+        let layers = Arc::clone(&self.layers);
         let service = service_fn(move |request| {
-            let (layers, peer) = (layers.clone(), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(layers.answer(door, peer, request).await) }
+            layers.answer(door, Arc::clone(&peer), request).map(Ok::<_, Infallible>)
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEADER_BYTES)
-            .keep_alive_interval(KEEP_ALIVE)
+            // gRPC knows no Date (RFC 9110, 6.6.1): no client reads it.
+            .auto_date_header(false)
+            .keep_alive_interval(keep_alive)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
@@ -185,6 +194,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MAX_STREAMS: u32 = 256;
 /// gRPC's own default bound for metadata is 8 KiB; twice that leaves room for tracing headers.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
-/// Peers that vanished without a word are found within a minute and a half.
+/// Peers on TCP that vanished without a word are found within a minute and a half.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);

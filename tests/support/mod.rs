@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod delivered;
+pub mod dev;
 pub mod dice;
 pub mod load;
 pub mod memory;
@@ -28,7 +29,7 @@ use key_broker::clock::{Clock, SystemClock};
 use key_broker::config::audit::Audit;
 use key_broker::config::{Limits, Listen};
 use key_broker::kms::Kms;
-use key_broker::kms::aws::{AwsKms, AwsSettings};
+use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use key_broker::kms::caller::AwsCaller;
 use key_broker::kms::guard::{BreakerSettings, GuardSettings};
 use key_broker::policy::Policy;
@@ -62,6 +63,8 @@ pub struct Setup {
     pub max_undelivered_bytes: u64,
     /// Where the journal is delivered, if a test is about that; the keys are the emulator's.
     pub trail: Option<TrailConfig>,
+    /// Aliases of more symmetric keys.
+    pub keys: Vec<&'static str>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -86,6 +89,7 @@ impl Default for Setup {
             journal_dir: None,
             max_undelivered_bytes: 1 << 30,
             trail: None,
+            keys: Vec::new(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -123,18 +127,17 @@ impl TestBroker {
         if setup.trail.is_some() {
             emulator.ensure_key("alias/dev-signing", KeySpec::Rsa2048).expect("a key");
         }
+        for alias in &setup.keys {
+            emulator.ensure_key(alias, KeySpec::SymmetricDefault).expect("a key");
+        }
         let dir = tempfile::tempdir().expect("a directory");
         let clock = setup.clock;
         let settings = AwsSettings {
-            region: "us-west-2".into(),
-            endpoint_url: Some(emulator.endpoint_url()),
-            sts_endpoint_url: Some(emulator.endpoint_url()),
-            connect_timeout: Duration::from_secs(1),
             attempt_timeout: setup.attempt_timeout,
             max_attempts: setup.max_attempts,
+            ..aws_settings(&emulator)
         };
-        let credentials = key_broker::kms::aws::static_credentials("AKIATESTEXAMPLE00000", "test-only");
-        let kms = AwsKms::new(settings, Some(credentials), Arc::clone(&clock)).await;
+        let kms = aws_kms(settings, Arc::clone(&clock)).await;
         let caller: AwsCaller = kms.caller().await.expect("the emulator knows us");
         let port = setup.insecure_tcp.then(|| "127.0.0.1:0".parse().expect("an address"));
         let journal_dir = setup.journal_dir.unwrap_or_else(|| dir.path().join("journal"));
@@ -216,6 +219,23 @@ impl TestBroker {
     pub fn records(&self) -> Records {
         Records::read(&self.journal_dir())
     }
+}
+
+/// How to reach an emulator, with the defaults of `[kms]`.
+pub fn aws_settings(emulator: &Emulator) -> AwsSettings {
+    AwsSettings {
+        region: "us-west-2".into(),
+        endpoint_url: Some(emulator.endpoint_url()),
+        sts_endpoint_url: Some(emulator.endpoint_url()),
+        connect_timeout: Duration::from_secs(1),
+        attempt_timeout: Duration::from_secs(3),
+        max_attempts: 3,
+    }
+}
+
+/// The AWS SDK, with credentials that every emulator takes.
+pub async fn aws_kms(settings: AwsSettings, clock: Arc<dyn Clock>) -> AwsKms {
+    AwsKms::new(settings, Some(static_credentials("AKIATESTEXAMPLE00000", "test-only")), clock).await
 }
 
 /// The defaults of `[reuse]`, without refresh ahead.

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -15,17 +15,33 @@ use super::store::directory::write_durably;
 
 /// Leaves one record, a line of JSON, for the broker whose journal is in `journal_dir`.
 pub fn leave(journal_dir: &Path, record: &[u8]) -> io::Result<()> {
-    let inbox = journal_dir.join(INBOX);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&inbox)?;
     let Some(event_id) = event_id(record) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a record"));
     };
-    write_durably(&inbox.join(format!("{event_id}{RECORD}")), record)?;
+    let inbox = journal_dir.join(INBOX);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&inbox)?;
+    let name = format!("{event_id}{RECORD}");
+    let unfinished = inbox.join(format!("{event_id}.unfinished"));
+    write_durably(&unfinished, record)?;
+    // An auditor may be root; the broker is not, and has to read it.
+    let owner = fs::metadata(journal_dir)?;
+    for path in [&inbox, &unfinished] {
+        if fs::metadata(path)?.uid() != owner.uid() {
+            chown(path, Some(owner.uid()), Some(owner.gid()))?;
+        }
+    }
+    fs::rename(&unfinished, inbox.join(name))?;
     fs::File::open(&inbox)?.sync_all()
 }
 
-/// Takes what lies in the inbox into the journal, each record once.
-pub(super) async fn take(journal_dir: &Path, journal: &Journal) -> io::Result<()> {
+/// Takes what lies in the inbox into the journal, each record once. What cannot be taken stays; it holds up nothing else.
+pub(super) async fn take(journal_dir: &Path, journal: &Journal) {
+    if let Err(error) = take_all(journal_dir, journal).await {
+        tracing::warn!(%error, dir = %journal_dir.join(INBOX).display(), "records that key-broker audit left cannot be taken into the journal: they stay");
+    }
+}
+
+async fn take_all(journal_dir: &Path, journal: &Journal) -> io::Result<()> {
     for path in waiting(&journal_dir.join(INBOX))? {
         let record = fs::read(&path)?;
         let Some(event_id) = event_id(&record) else {

@@ -100,8 +100,8 @@ pub struct Commit {
 }
 
 /// What became of the journal itself, for the next activity record: an auditor is to learn of it from the trail.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Notice {
     /// Bytes of an unfinished commit that were cut off at a start: no reply went out for it.
     #[serde(skip_serializing_if = "is_zero")]

@@ -76,6 +76,20 @@ impl TrailNames {
         )
     }
 
+    /// In which minute the log file of this key was complete, as its name says; none if the name is not one of a log file of this
+    /// account and region. Log files of other brokers, and CloudTrail's own, have such names, too.
+    #[must_use]
+    pub fn log_file_minute(&self, key: &str) -> Option<OffsetDateTime> {
+        let Self { account_id, region, .. } = self;
+        let (day, name) = key.strip_prefix(&self.log_folder())?.rsplit_once('/')?;
+        let rest =
+            name.strip_prefix(&format!("{account_id}_CloudTrail_{region}_"))?.strip_suffix(".json.gz")?;
+        let (minute, letters) = rest.split_once('_')?;
+        let at = PrimitiveDateTime::parse(minute, MINUTE).ok()?.assume_utc();
+        let is_one = letters.len() == 16 && letters.bytes().all(|b| b.is_ascii_alphanumeric());
+        (is_one && format(at, DAY) == day && format(at, MINUTE) == minute).then_some(at)
+    }
+
     /// The key of the digest that ends at `end`.
     #[must_use]
     pub fn digest(&self, end: OffsetDateTime) -> String {
@@ -94,6 +108,17 @@ impl TrailNames {
         let end = parse_compact_time(name.rsplit('_').next()?)?;
         (self.digest(end) == key).then_some(end)
     }
+}
+
+/// Whose a digest is and where it ends, as its key says: the name of a trail, whatever its home region.
+#[must_use]
+pub fn trail_of(digest_key: &str) -> Option<(&str, OffsetDateTime)> {
+    let name = digest_key.rsplit('/').next()?.strip_suffix(".json.gz")?;
+    let (rest, end) = name.rsplit_once('_')?;
+    let (rest, _home_region) = rest.rsplit_once('_')?;
+    let (_, rest) = rest.split_once("_CloudTrail-Digest_")?;
+    let (_region, trail) = rest.split_once('_')?;
+    Some((trail, parse_compact_time(end)?))
 }
 
 /// `YYYYMMDDTHHMMSSZ`.
@@ -162,6 +187,12 @@ mod tests {
         );
         assert!(letters.ends_with(".json.gz") && letters[..16].bytes().all(|b| b.is_ascii_alphanumeric()));
         assert_eq!(plain.log_file(at, &hash), key, "the same segment, the same key");
+        assert_eq!(plain.log_file_minute(&key), Some(datetime!(2015-11-11 21:15 UTC)));
+        for other in
+            [key.replace("/11/11/", "/11/12/"), key.replace("Z_", "Z_x"), key.replace("2115Z", "2165Z")]
+        {
+            assert_eq!(plain.log_file_minute(&other), None, "{other}");
+        }
         assert_ne!(plain.log_file(at, &[8; 32]), key);
         assert!(names("team/a").log_file(at, &hash).starts_with("team/a/AWSLogs/"));
         let digest = plain.digest(at);
@@ -172,6 +203,9 @@ mod tests {
         );
         assert_eq!(plain.digest_end(&digest), Some(at));
         assert_eq!(names("x").digest_end(&digest), None, "another trail's");
+        assert_eq!(trail_of(&digest), Some(("key-broker", at)));
+        assert_eq!(trail_of(&digest.replace("key-broker", "a_b")), Some(("a_b", at)));
+        assert_eq!(trail_of(&key), None);
         assert_eq!(plain.trail_arn(), "arn:aws:cloudtrail:us-west-2:111122223333:trail/key-broker");
         assert_eq!(plain.path_arn(), "arn:aws:s3:::logs/AWSLogs/111122223333/");
     }

@@ -4,9 +4,11 @@
 //! A **KMS record** says of a call to KMS what CloudTrail itself will say. An **activity record** says what a workload
 //! asked of the broker and how that ended. Plaintext, ciphertext and attestation documents have no field here.
 
+pub mod parsed;
+
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
@@ -349,7 +351,8 @@ impl RequestParameters<'_> {
 }
 
 /// What a caller declared it would encrypt with one draw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DeclaredUse {
     /// At least 1.
     pub messages: u64,
@@ -461,8 +464,12 @@ fn cloudtrail_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<
     serializer.serialize_str(&text)
 }
 
+/// The same, where there may be none.
 #[expect(clippy::ref_option, reason = "serde passes the field as it is")]
-fn optional_time<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(in crate::audit) fn optional_time<S: Serializer>(
+    at: &Option<OffsetDateTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => cloudtrail_time(at, serializer),
         None => serializer.serialize_none(),

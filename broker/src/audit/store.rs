@@ -14,7 +14,8 @@ pub trait Store: Send + Sync + 'static {
     /// Stores an object, over an older one of the same key.
     async fn put(&self, object: Object) -> Result<(), StoreError>;
 
-    /// An object; none if there is none of this key.
+    /// An object; none if there is none of this key. One of more than [`MAX_OBJECT_BYTES`] is refused without reading on: who
+    /// writes into a store may put anything there.
     async fn get(&self, key: &str) -> Result<Option<Object>, StoreError>;
 
     /// The keys that begin with `prefix`, in their order.
@@ -43,3 +44,6 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// No object of a trail comes near: a log file has 50 MB at most before it is compressed.
+pub const MAX_OBJECT_BYTES: u64 = 64 << 20;

@@ -10,7 +10,7 @@
 mod encryption;
 mod schedule;
 mod setup;
-mod state;
+pub(in crate::audit) mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +38,7 @@ use super::store::{Object, Store, StoreError};
 use crate::clock::Clock;
 use crate::key::KeyId;
 use encryption::Encryption;
-pub use encryption::{TRAIL_ARN, object_context};
+pub use encryption::{TRAIL_ARN, object_context, path_context};
 pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
 use state::{Previous, Sealed, State};
 
@@ -86,7 +86,7 @@ pub struct Trail {
 }
 
 /// The newest digest: to be kept where whoever can delete it cannot reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewestDigest {
     /// Its bucket and key.
     pub object: String,
@@ -144,7 +144,7 @@ impl Trail {
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
     pub async fn deliver(&mut self) -> Result<usize, TrailError> {
-        inbox::take(&self.journal_dir, &self.journal).await?;
+        inbox::take(&self.journal_dir, &self.journal).await;
         self.journal.rotate().await;
         let mut delivered = 0;
         let dir = self.journal_dir.clone();

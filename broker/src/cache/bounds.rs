@@ -76,6 +76,12 @@ impl Moment {
     }
 }
 
+/// The longest age that a configuration may allow, in seconds: a day. A key in KMS that was disabled longer ago than this is
+/// served by nobody.
+pub const MAX_AGE_SECONDS: u64 = 86_400;
+/// The most messages that it may allow. NIST SP 800-38D, 8.3: at most 2^32 invocations with random 96-bit nonces under one
+/// key.
+pub const MAX_MESSAGES: u64 = 1 << 32;
 /// Nothing but what a type can hold.
 pub(super) const UNBOUNDED: Bounds =
     Bounds { max_age: Duration::MAX, max_messages: u64::MAX, max_bytes: u64::MAX };

@@ -1,5 +1,7 @@
 //! `key-broker check`: is everything there that `serve` needs? Changes nothing.
 
+mod trail;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,9 +12,10 @@ use rustix::fs::Access;
 use super::{ConfigArgument, block_on, wrong_configuration};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::key::KeyId;
-use crate::kms::Answers;
+use crate::error::BrokerError;
+use crate::key::{EncryptionContext, KeyId};
 use crate::kms::aws::AwsKms;
+use crate::kms::{Answers, KmsError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,25 +41,18 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             n => format!("{n} policies"),
         }),
     );
-    report.line("journal", &journal_dir(&config.audit.journal.dir));
+    report.line("journal", &writable(&config.audit.journal.dir));
     block_on(1, async {
         let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
-        let caller = kms.caller().await.map(|caller| caller.arn);
-        report.line("credentials", &caller.map_err(|error| format!("sts:GetCallerIdentity: {error}")));
+        let caller = kms.caller().await;
+        let arn = caller.as_ref().map(|caller| caller.arn.clone());
+        report.line("credentials", &arn.map_err(|error| format!("sts:GetCallerIdentity: {error}")));
         for key in &arguments.keys {
-            let asked = kms.dry_run_generate_data_key(key, &Answers::default()).await;
-            let result = asked.map(|()| format!("may GenerateDataKey under {}", key.as_str()));
-            report.line(
-                "kms",
-                &result.map_err(|error| {
-                    format!(
-                        "GenerateDataKey under {}: {}: {}",
-                        key.as_str(),
-                        error.code,
-                        error.message.unwrap_or_default()
-                    )
-                }),
-            );
+            report.line("kms", &may_generate_data_key(&kms, key, &EncryptionContext::default()).await);
+        }
+        match &config.audit.trail {
+            Some(trail) => trail::check(trail, &kms, caller.ok().as_ref(), &mut report).await,
+            None => report.line("trail", &Ok("none: records stay in the journal".to_owned())),
         }
         if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     })
@@ -76,7 +72,23 @@ impl Report {
     }
 }
 
-fn journal_dir(dir: &Path) -> Result<String, String> {
+async fn may_generate_data_key(
+    kms: &AwsKms,
+    key: &KeyId,
+    context: &EncryptionContext,
+) -> Result<String, String> {
+    let asked = kms.dry_run_generate_data_key(key, context, &Answers::default()).await;
+    asked
+        .map(|()| format!("may GenerateDataKey under {}", key.as_str()))
+        .map_err(|error| refused("GenerateDataKey", key, error))
+}
+
+fn refused(operation: &str, key: &KeyId, error: KmsError) -> String {
+    format!("{operation} under {}: {}", key.as_str(), BrokerError::Kms(error).describe())
+}
+
+/// Whether files can be made in `dir`.
+fn writable(dir: &Path) -> Result<String, String> {
     let (place, note) =
         if dir.exists() { (dir.to_owned(), "") } else { (first_existing(dir), " (serve will make it)") };
     rustix::fs::access(&place, Access::WRITE_OK | Access::EXEC_OK)

@@ -11,11 +11,10 @@ use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::json;
 
 use super::hardening::harden;
-use super::target::DEV_DIR;
+use super::target::{DEV_DIR, dev_credentials};
 use super::{block_on, drain_on_signal, fail, wrong_configuration};
 use crate::app;
 use crate::config::Config;
-use crate::kms::aws::static_credentials;
 use crate::{secret, telemetry};
 
 #[derive(Debug, clap::Args)]
@@ -43,8 +42,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Ok(drain) => drain,
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };
-        let credentials = static_credentials("AKIADEVEXAMPLE000000", "dev-only");
-        let served = Box::pin(app::serve(config, Some(credentials), drain, || welcome(&arguments.dir))).await;
+        let served =
+            Box::pin(app::serve(config, Some(dev_credentials()), drain, || welcome(&arguments.dir))).await;
         dev.emulator.shutdown().await;
         match served {
             Ok(()) => ExitCode::SUCCESS,

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use aws_credential_types::provider::SharedCredentialsProvider;
 use clap::Args;
 use key_broker_client::Client;
 
 use crate::config::Config;
+use crate::kms::aws::static_credentials;
 
 /// Which broker to talk to; without any of these, that of `key-broker dev` in this directory.
 #[derive(Debug, Args)]
@@ -49,6 +51,11 @@ async fn unix(path: &std::path::Path) -> Result<Client, String> {
 
 async fn tcp(address: &str) -> Result<Client, String> {
     Client::insecure_tcp(address).await.map_err(|error| error.to_string())
+}
+
+/// What `key-broker dev` shows its emulator, which knows no secrets.
+pub(super) fn dev_credentials() -> SharedCredentialsProvider {
+    static_credentials("AKIADEVEXAMPLE000000", "dev-only")
 }
 
 /// Where `key-broker dev` keeps everything, unless told.

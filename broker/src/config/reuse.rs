@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::within;
-use crate::cache::bounds::Bounds;
+use crate::cache::bounds::{Bounds, MAX_AGE_SECONDS, MAX_MESSAGES};
 use crate::cache::rules::{Match, Rule, Rules};
 use crate::key::KeyId;
 
@@ -150,9 +150,5 @@ fn share(key: &str, at: f64) -> Result<Option<f64>, String> {
     within(key, at, 0.1, 1.0).map(|at| (at < 1.0).then_some(at))
 }
 
-/// A day: a key in KMS that was disabled longer ago than this is served by nobody.
-const MAX_AGE_SECONDS: u64 = 86_400;
-/// NIST SP 800-38D, 8.3: at most 2^32 invocations with random 96-bit nonces under one key.
-const MAX_MESSAGES: u64 = 1 << 32;
 /// The AWS Encryption SDK's own bound for a cached data key is 2^63 - 1.
 const MAX_BYTES: u64 = i64::MAX as u64;

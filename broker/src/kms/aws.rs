@@ -120,13 +120,19 @@ impl AwsKms {
         })
     }
 
-    /// Asks KMS, without doing it (`DryRun`), whether the broker may make a data key under `key`.
-    pub async fn dry_run_generate_data_key(&self, key: &KeyId, answers: &Answers) -> Result<(), KmsError> {
+    /// Asks KMS, without doing it (`DryRun`), whether the broker may make a data key under `key`, bound to `context`.
+    pub async fn dry_run_generate_data_key(
+        &self,
+        key: &KeyId,
+        context: &EncryptionContext,
+        answers: &Answers,
+    ) -> Result<(), KmsError> {
         let sent = self
             .client
             .generate_data_key()
             .key_id(key.as_str())
             .key_spec(DataKeySpec::Aes256)
+            .set_encryption_context(context_map(context))
             .dry_run(true)
             .customize()
             .interceptor(self.watch(answers))
@@ -284,7 +290,7 @@ impl Kms for AwsKms {
     }
 
     async fn check(&self, _permit: Permit, key: &KeyId, answers: &Answers) -> Result<(), KmsError> {
-        self.dry_run_generate_data_key(key, answers).await
+        self.dry_run_generate_data_key(key, &EncryptionContext::default(), answers).await
     }
 
     async fn sign(

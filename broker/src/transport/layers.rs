@@ -3,20 +3,24 @@
 //! The audit scope is outermost so that a refused, malformed, panicked or abandoned call is a record too.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::body::Body;
+use tonic::codegen::BoxFuture;
 use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{Service as _, ServiceExt};
@@ -24,22 +28,23 @@ use uuid::Uuid;
 
 use crate::admin::{Admin, AdminCall};
 use crate::audit::record::Action;
-use crate::audit::{Audit, AuditScope};
+use crate::audit::{Audit, AuditScope, Notes};
 use crate::error::BrokerError;
 use crate::identity::Peer;
 use crate::service::{Call, Service, wire};
 
 /// Everything between a connection and the service.
-#[derive(Clone)]
 pub struct Layers {
     /// Records every call.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     /// Bounds of one call and of all.
     pub limits: CallLimits,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
     /// `keybroker.v1.KeyBroker`.
-    pub service: KeyBrokerServer<Service>,
+    pub service: Arc<Service>,
+    /// A longer request to it is refused.
+    pub max_request_bytes: usize,
     /// `keybroker.admin.v1.Admin`.
     pub admin: AdminServer<Admin>,
     /// `grpc.health.v1.Health`.
@@ -58,6 +63,9 @@ pub enum Door {
     /// For the operator.
     Admin,
 }
+
+/// An answer in the making.
+pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A standard gRPC service: it hands nothing out and leaves no record.
 pub type Standard = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -92,65 +100,73 @@ impl CallLimits {
 }
 
 impl Layers {
-    /// Answers one call.
-    pub async fn answer(&self, door: Door, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        let request = request.map(Body::new);
+    /// Answers one call. Boxed here, so that what moves it about moves a pointer.
+    pub fn answer(self: &Arc<Self>, door: Door, peer: Arc<Peer>, request: Request<Incoming>) -> Answering {
         let Some((service, method)) =
             request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'))
         else {
-            return unimplemented();
+            return Box::pin(std::future::ready(unimplemented()));
         };
         match (service, door) {
             ("keybroker.v1.KeyBroker", Door::Workload) => {
                 match Action::ALL.into_iter().find(|action| action.name() == method) {
-                    Some(action) => self.recorded(action, peer, request).await,
-                    None => unimplemented(),
+                    Some(action) => self.recorded(action, peer, request),
+                    None => Box::pin(std::future::ready(unimplemented())),
                 }
             }
             ("keybroker.admin.v1.Admin", Door::Admin) if Admin::METHODS.contains(&method) => {
-                self.administered(peer, request).await
+                Box::pin(Arc::clone(self).administered(peer, request))
             }
-            ("grpc.health.v1.Health", _) => standard(&self.health, request).await,
-            ("grpc.reflection.v1.ServerReflection", _) => standard(&self.reflection, request).await,
+            ("grpc.health.v1.Health", _) => Box::pin(standard(self.health.clone(), request)),
+            ("grpc.reflection.v1.ServerReflection", _) => {
+                Box::pin(standard(self.reflection.clone(), request))
+            }
             ("grpc.reflection.v1alpha.ServerReflection", _) => {
-                standard(&self.reflection_v1alpha, request).await
+                Box::pin(standard(self.reflection_v1alpha.clone(), request))
             }
-            _ => unimplemented(),
+            _ => Box::pin(std::future::ready(unimplemented())),
         }
     }
 
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
-    async fn recorded(&self, action: Action, peer: Arc<Peer>, request: Request<Body>) -> Response<Body> {
-        let user_agent =
-            request.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let mut scope = self.audit.open(action, Arc::clone(&peer), user_agent.unwrap_or_default().to_owned());
-        let (notes, request_id) = (scope.notes(), scope.request_id());
-        let refuse = |error: &BrokerError| {
-            notes.refused(error);
-            wire::status(error, request_id).into_http()
-        };
-        let answered = AssertUnwindSafe(self.limited(&mut scope, peer, request)).catch_unwind().await;
-        let mut response = match answered {
-            Ok(Ok(response)) if notes.ended() => response,
-            // tonic refused before the service saw the request.
-            Ok(Ok(response)) => refuse(&unread(&response)),
-            Ok(Err(error)) => refuse(&error),
-            Err(_) => refuse(&BrokerError::Bug),
-        };
-        add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
-        if scope.commit().await.is_ok() {
-            return response;
-        }
-        // Key material in the response is erased with it.
-        drop(response);
-        let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
-        add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
-        response
+    fn recorded(&self, action: Action, peer: Arc<Peer>, request: Request<Incoming>) -> Answering {
+        let user_agent = request.headers().get(http::header::USER_AGENT);
+        let mut scope = self.audit.open(action, Arc::clone(&peer), user_agent);
+        let limited = panic::catch_unwind(AssertUnwindSafe(|| self.limited(&mut scope, peer, request)));
+        // A block, which has what it captures once: an async function has its arguments twice.
+        Box::pin(async move {
+            let answered = match limited {
+                Ok(Ok(Limited { answer, _slot, _counted })) => {
+                    match AssertUnwindSafe(answer).catch_unwind().await {
+                        Ok(Ok(Ok(response))) => Ok(response),
+                        Ok(Ok(Err(never))) => match never {},
+                        Ok(Err(_)) => Err(BrokerError::DeadlineExceeded),
+                        Err(_) => Err(BrokerError::Bug),
+                    }
+                }
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(BrokerError::Bug),
+            };
+            let (notes, request_id) = (scope.notes(), scope.request_id());
+            let response = reply(&notes, request_id, answered);
+            if scope.commit().await.is_ok() {
+                return response;
+            }
+            // Key material in the response is erased with it.
+            drop(response);
+            let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
+            add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
+            response
+        })
     }
 
     /// The operator's calls: no audit scope, since they are no activity, no drain and no calls in flight, since the operator is
     /// needed most when these are used up.
-    async fn administered(&self, peer: Arc<Peer>, mut request: Request<Body>) -> Response<Body> {
+    async fn administered(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
         let request_id = Uuid::new_v4();
         request.extensions_mut().insert(AdminCall { request_id, peer });
         let answer = async {
@@ -184,12 +200,12 @@ impl Layers {
     }
 
     /// Limits: deadline, drain and calls in flight; then the service.
-    async fn limited(
+    fn limited(
         &self,
         scope: &mut AuditScope,
         peer: Arc<Peer>,
-        mut request: Request<Body>,
-    ) -> Result<Response<Body>, BrokerError> {
+        request: Request<Incoming>,
+    ) -> Result<Limited, BrokerError> {
         let timeout = self.timeout(request.headers())?;
         let until = self.audit.clock.instant() + timeout;
         scope.set_deadline(until);
@@ -199,21 +215,45 @@ impl Layers {
         if self.drain.is_cancelled() {
             return Err(BrokerError::Draining);
         }
-        let _slot = self.limits.in_flight.try_acquire().map_err(|_| BrokerError::TooManyCalls)?;
-        let _counted = self.limits.under_way.token();
+        let slot = Arc::clone(&self.limits.in_flight).try_acquire_owned();
+        let slot = slot.map_err(|_| BrokerError::TooManyCalls)?;
         let call = Call { notes: scope.notes(), request_id: scope.request_id(), peer, until };
-        request.extensions_mut().insert(call);
-        let answer = self.service.clone().call(request);
-        match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(never)) => match never {},
-            Err(_) => Err(BrokerError::DeadlineExceeded),
-        }
+        let answer = KeyBrokerServer::new(self.service.answerer(call))
+            .max_decoding_message_size(self.max_request_bytes)
+            .call(request);
+        Ok(Limited {
+            answer: tokio::time::timeout(timeout, answer),
+            _slot: slot,
+            _counted: self.limits.under_way.token(),
+        })
     }
 }
 
-async fn standard(service: &Standard, request: Request<Body>) -> Response<Body> {
-    match service.clone().oneshot(request).await {
+/// A call within the limits, before the service.
+struct Limited {
+    answer: Timeout<BoxFuture<Response<Body>, Infallible>>,
+    _slot: OwnedSemaphorePermit,
+    _counted: TaskTrackerToken,
+}
+
+/// The reply to a call, which may leave once its record is committed.
+fn reply(notes: &Notes, request_id: Uuid, answered: Result<Response<Body>, BrokerError>) -> Response<Body> {
+    let refuse = |error: &BrokerError| {
+        notes.refused(error);
+        wire::status(error, request_id).into_http()
+    };
+    let mut response = match answered {
+        Ok(response) if notes.ended() => response,
+        // tonic refused before the service saw the request.
+        Ok(response) => refuse(&unread(&response)),
+        Err(error) => refuse(&error),
+    };
+    add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
+    response
+}
+
+async fn standard(service: Standard, request: Request<Incoming>) -> Response<Body> {
+    match service.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},
     }
@@ -238,15 +278,17 @@ fn unread(response: &Response<Body>) -> BrokerError {
 }
 
 fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, kms_request_id: Option<&str>) {
-    let mut add = |name: &'static str, value: &str| {
-        // requestIDs of KMS are UUIDs; one that is no header value is left out, the record has it.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    add(proto::HEADER_REQUEST_ID, request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-    if let Some(kms_request_id) = kms_request_id {
-        add(proto::HEADER_KMS_REQUEST_ID, kms_request_id);
+    // requestIDs of KMS are UUIDs; one that is no header value is left out, the record has it.
+    if let Ok(mut value) =
+        HeaderValue::from_str(request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    {
+        // No secret. It keeps the id, which no other reply has, out of both ends' HPACK tables (RFC 7541, 6.2.3): there it
+        // would push out what every reply has.
+        value.set_sensitive(true);
+        headers.insert(REQUEST_ID, value);
+    }
+    if let Some(Ok(value)) = kms_request_id.map(HeaderValue::from_str) {
+        headers.insert(KMS_REQUEST_ID, value);
     }
 }
 
@@ -283,6 +325,8 @@ fn unimplemented() -> Response<Body> {
     .into_http()
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_REQUEST_ID);
+const KMS_REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_KMS_REQUEST_ID);
 /// Nothing that the broker does takes longer; a caller that says more means "no deadline".
 const MAX_DEADLINE: Duration = Duration::from_mins(5);
 

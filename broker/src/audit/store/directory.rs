@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-use super::{Object, Store, StoreError};
+use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
 
 /// A directory that holds one bucket.
 #[derive(Debug, Clone)]
@@ -62,11 +62,12 @@ impl Store for DirectoryStore {
         let wanted = key.to_owned();
         self.work(key, move |bucket| {
             let path = bucket.join(checked(&wanted)?);
-            let Some(bytes) = found(fs::read(&path))? else { return Ok(None) };
-            let metadata: BTreeMap<String, String> = match found(fs::read(metadata_path(&path)))? {
-                Some(json) => serde_json::from_slice(&json)?,
-                None => BTreeMap::new(),
-            };
+            let Some(bytes) = found(read(&path, MAX_OBJECT_BYTES))? else { return Ok(None) };
+            let metadata: BTreeMap<String, String> =
+                match found(read(&metadata_path(&path), MAX_METADATA_BYTES))? {
+                    Some(json) => serde_json::from_slice(&json)?,
+                    None => BTreeMap::new(),
+                };
             Ok(Some(Object { key: wanted, bytes, metadata }))
         })
         .await
@@ -137,6 +138,16 @@ pub(in crate::audit) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<(
     fs::rename(&unfinished, path)
 }
 
+/// All of a file, if it has at most `limit` bytes.
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
 fn metadata_path(path: &Path) -> PathBuf {
     with_suffix(path, METADATA)
 }
@@ -158,6 +169,8 @@ pub(in crate::audit) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>>
 
 const METADATA: &str = ".meta.json";
 const UNFINISHED: &str = ".unfinished";
+/// As S3's limit of user metadata, with room for its names.
+const MAX_METADATA_BYTES: u64 = 16 << 10;
 /// `AWSLogs/ACCOUNT/CloudTrail/REGION/YYYY/MM/DD`, bucket and root, and a prefix of a few folders.
 const FOLDERS_OF_A_KEY: usize = 16;
 

@@ -11,7 +11,7 @@ use aws_sdk_s3::types::ServerSideEncryption as Algorithm;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::{Object, Store, StoreError};
+use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
 use crate::audit::trail::TRAIL_ARN;
 use crate::key::KeyArn;
 
@@ -105,6 +105,10 @@ impl Store for S3Store {
             }
             Err(error) => return Err(self.explain("GetObject", &error)),
         };
+        if got.content_length.is_some_and(|length| u64::try_from(length).is_ok_and(|n| n > MAX_OBJECT_BYTES))
+        {
+            return Err(StoreError(format!("S3: {key} has more than {MAX_OBJECT_BYTES} bytes")));
+        }
         let metadata = got.metadata.unwrap_or_default().into_iter().collect();
         let bytes = got.body.collect().await.map_err(|error| {
             StoreError(format!("S3: the answer to GetObject of {key} broke off: {error}"))

@@ -82,7 +82,7 @@ pub fn object_context(names: &TrailNames, object: &str) -> Result<EncryptionCont
 }
 
 /// The encryption context of the question whether the key may be used, when a trail is configured.
-pub(super) fn path_context(names: &TrailNames) -> Result<EncryptionContext, Malformed> {
+pub fn path_context(names: &TrailNames) -> Result<EncryptionContext, Malformed> {
     context(names, names.path_arn())
 }
 

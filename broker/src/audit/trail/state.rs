@@ -14,49 +14,49 @@ use crate::audit::store::directory::write_durably;
 /// How far the trail is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct State {
+pub(in crate::audit) struct State {
     version: u32,
     /// The last record that was delivered.
     #[serde(with = "link")]
-    pub(super) delivered: Option<Link>,
+    pub(in crate::audit) delivered: Option<Link>,
     /// Where the next digest begins.
     #[serde(with = "time::serde::timestamp")]
-    pub(super) start: OffsetDateTime,
+    pub(in crate::audit) start: OffsetDateTime,
     /// Log files for the next digest.
-    pub(super) log_files: Vec<LogFile>,
+    pub(in crate::audit) log_files: Vec<LogFile>,
     /// The digest that is being delivered.
-    pub(super) sealed: Option<Sealed>,
+    pub(in crate::audit) sealed: Option<Sealed>,
     /// The digest before.
-    pub(super) previous: Option<Previous>,
+    pub(in crate::audit) previous: Option<Previous>,
 }
 
 /// A digest whose end and contents are fixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Sealed {
+pub(in crate::audit) struct Sealed {
     #[serde(with = "time::serde::timestamp")]
-    pub(super) end: OffsetDateTime,
-    pub(super) log_files: Vec<LogFile>,
+    pub(in crate::audit) end: OffsetDateTime,
+    pub(in crate::audit) log_files: Vec<LogFile>,
 }
 
 /// A digest that was delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Previous {
-    pub(super) bucket: String,
-    pub(super) object: String,
-    pub(super) hash: String,
-    pub(super) signature: String,
+pub(in crate::audit) struct Previous {
+    pub(in crate::audit) bucket: String,
+    pub(in crate::audit) object: String,
+    pub(in crate::audit) hash: String,
+    pub(in crate::audit) signature: String,
 }
 
 impl State {
     /// A trail that begins at `start`.
-    pub(super) fn new(start: OffsetDateTime) -> Self {
+    pub(in crate::audit) fn new(start: OffsetDateTime) -> Self {
         Self { version: VERSION, delivered: None, start, log_files: Vec::new(), sealed: None, previous: None }
     }
 
     /// Reads what an earlier process noted in `dir`; none if there is none.
-    pub(super) fn load(dir: &Path) -> io::Result<Option<Self>> {
+    pub(in crate::audit) fn load(dir: &Path) -> io::Result<Option<Self>> {
         let text = match fs::read(dir.join(FILE)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -70,7 +70,7 @@ impl State {
     }
 
     /// Notes it, durably.
-    pub(super) fn save(&self, dir: &Path) -> io::Result<()> {
+    pub(in crate::audit) fn save(&self, dir: &Path) -> io::Result<()> {
         write_durably(&dir.join(FILE), &serde_json::to_vec(self)?)?;
         fs::File::open(dir)?.sync_all()
     }

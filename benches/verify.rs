@@ -1,0 +1,287 @@
+//! What it takes to verify a trail: records a second, and memory for each million records.
+//!
+//! `cargo bench --bench verify`
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use key_broker::audit::digest::{
+    Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
+    sha256_hex,
+};
+use key_broker::audit::log_file::compress;
+use key_broker::audit::names::TrailNames;
+use key_broker::audit::reader::TrailReader;
+use key_broker::audit::record::{
+    Action, ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, DeclaredUse, EVENT_VERSION,
+    KmsRecord, PeerDetails, PolicyData, RequestParameters, ServedFrom, WorkloadIdentity, record_time,
+};
+use key_broker::audit::signature::Signer;
+use key_broker::audit::store::directory::DirectoryStore;
+use key_broker::audit::store::{Object, Store};
+use key_broker::audit::verify::{Verdict, VerifyOptions, verify};
+use key_broker::clock::{Clock, SystemClock};
+use key_broker::error::Outcome;
+use key_broker::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+fn main() {
+    // One worker, so that the figure is one core's: checking is one task at a time anyway.
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    runtime.expect("a runtime").block_on(async {
+        for uses_of_a_key in [1_000, 1] {
+            one_trail(uses_of_a_key).await;
+        }
+    });
+}
+
+async fn one_trail(uses_of_a_key: u64) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(DirectoryStore::new(dir.path(), "logs"));
+    let signer = signer();
+    let made = make(&*store, &signer, uses_of_a_key).await;
+    let reader = TrailReader::new(store, names(), None);
+    let options = VerifyOptions { keys: vec![signer.public_key().clone()], ..VerifyOptions::default() };
+    let before = resident_kib();
+    let started = SystemClock.instant();
+    let report = verify(&reader, &options, &mut |_| {}).await;
+    let seconds = started.elapsed().as_secs_f64();
+    assert_eq!((report.verdict, report.records), (Verdict::Sound, made.records), "{report:?}");
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    let (rate, grown) = (made.records as f64 / seconds, (peak_kib().saturating_sub(before)) as f64 / 1_024.0);
+    println!(
+        "{} records, {uses_of_a_key} uses of a data key: {:.0} records/s on one core, {} bytes a record; memory grew by {grown:.0} MiB, \
+         the largest log file's {} MiB twice included",
+        made.records,
+        rate,
+        made.bytes / made.records,
+        made.largest >> 20
+    );
+}
+
+struct Made {
+    records: u64,
+    bytes: u64,
+    largest: u64,
+}
+
+/// A trail of one log file in five minutes, with a digest for every twelve.
+async fn make(store: &dyn Store, signer: &Signer, uses_of_a_key: u64) -> Made {
+    let (names, start) = (names(), OffsetDateTime::from_unix_timestamp(1_772_352_000).expect("a moment"));
+    let mut made = Made { records: 0, bytes: 0, largest: 0 };
+    let mut previous: Option<(Digest, String)> = None;
+    let mut at = start;
+    while made.records < RECORDS {
+        let begin = at;
+        let mut log_files = Vec::new();
+        for _ in 0..12 {
+            let file = log_file(&names, at, uses_of_a_key, &mut made);
+            let json = file.1;
+            log_files.push(file.0);
+            let bytes = compress(&json).expect("compresses");
+            let key = log_files.last().expect("one").s3_object.clone();
+            store.put(Object { key, bytes, metadata: BTreeMap::new() }).await.expect("puts");
+            at += Duration::minutes(5);
+        }
+        let before = previous.as_ref();
+        let digest = Digest {
+            aws_account_id: names.account_id.clone(),
+            digest_start_time: record_time(begin),
+            digest_end_time: record_time(at),
+            digest_s3_bucket: names.bucket.clone(),
+            digest_s3_object: names.digest(at),
+            digest_public_key_fingerprint: signer.public_key().fingerprint(),
+            digest_signature_algorithm: SIGNATURE_ALGORITHM.into(),
+            newest_event_time: log_files.iter().map(|file| file.newest_event_time.clone()).max(),
+            oldest_event_time: log_files.iter().map(|file| file.oldest_event_time.clone()).min(),
+            previous_digest_s3_bucket: before.map(|(digest, _)| digest.digest_s3_bucket.clone()),
+            previous_digest_s3_object: before.map(|(digest, _)| digest.digest_s3_object.clone()),
+            previous_digest_hash_value: before.map(|(digest, _)| sha256_hex(&digest.to_json())),
+            previous_digest_hash_algorithm: before.map(|_| HASH_ALGORITHM.into()),
+            previous_digest_signature: before.map(|(_, signature)| signature.clone()),
+            log_files,
+        };
+        let json = digest.to_json();
+        let signature = signer.sign(digest.string_to_sign(&json).as_bytes()).await.expect("signs");
+        let signature = hex::encode(signature);
+        let metadata = BTreeMap::from([
+            (SIGNATURE_METADATA.to_owned(), signature.clone()),
+            (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
+        ]);
+        let (key, bytes) = (digest.digest_s3_object.clone(), compress(&json).expect("compresses"));
+        store.put(Object { key, bytes, metadata }).await.expect("puts");
+        previous = Some((digest, signature));
+    }
+    made
+}
+
+fn log_file(
+    names: &TrailNames,
+    at: OffsetDateTime,
+    uses_of_a_key: u64,
+    made: &mut Made,
+) -> (LogFile, Vec<u8>) {
+    let mut lines = Vec::new();
+    let mut records = 0;
+    while records < RECORDS_OF_A_FILE {
+        let (event_id, request_id) = (Uuid::new_v4(), Uuid::new_v4().to_string());
+        mint(at, event_id, &request_id, &mut lines);
+        for used in 1..=uses_of_a_key {
+            draw(at, event_id, &request_id, used, uses_of_a_key, &mut lines);
+        }
+        records += 1 + uses_of_a_key;
+    }
+    let mut json = b"{\"Records\":[".to_vec();
+    json.extend(lines[..lines.len() - 1].iter().map(|byte| if *byte == b'\n' { b',' } else { *byte }));
+    json.extend_from_slice(b"]}");
+    made.records += records;
+    made.bytes += json.len() as u64;
+    made.largest = made.largest.max(json.len() as u64);
+    let key = names.log_file(at, &Uuid::new_v4().as_bytes().repeat(2).try_into().expect("32 bytes"));
+    let file = LogFile {
+        s3_bucket: names.bucket.clone(),
+        s3_object: key,
+        hash_value: sha256_hex(&json),
+        hash_algorithm: HASH_ALGORITHM.into(),
+        newest_event_time: record_time(at),
+        oldest_event_time: record_time(at),
+    };
+    (file, json)
+}
+
+fn mint(at: OffsetDateTime, event_id: Uuid, request_id: &str, lines: &mut Vec<u8>) {
+    let (key, context, arn) = (key_id(), context(), key_arn());
+    let identity = AwsIdentity {
+        kind: "IAMUser",
+        principal_id: "EX_PRINCIPAL_ID",
+        arn: "arn:aws:iam::111122223333:user/Alice",
+        account_id: "111122223333",
+        access_key_id: Some("EXAMPLE_KEY_ID"),
+        user_name: Some("Alice"),
+        session_context: None,
+        invoked_by: None,
+    };
+    let mut record = KmsRecord::new(identity, at, Action::GenerateDataKey.name(), "us-west-2", request_id);
+    record.event_id = event_id;
+    record.source_ip_address = "192.0.2.0";
+    record.user_agent = "aws-sdk-rust/1.7.0 ua/2.1 api/kms#1.129.0 os/linux lang/rust#1.95.0 app/key-broker";
+    record.request_parameters = Some(parameters(&key, &context));
+    record.resources = Some(vec![(&arn).into()]);
+    record.append_to(lines);
+}
+
+fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: u64, lines: &mut Vec<u8>) {
+    let (key, context, arn) = (key_id(), context(), key_arn());
+    let data_key = DataKeyData {
+        served_from: if used == 1 { ServedFrom::Kms } else { ServedFrom::Cache },
+        kms_request_id: Some(request_id.into()),
+        kms_event_id: Some(event_id),
+        minted_at: Some(at),
+        expires_at: (limit > 1).then(|| at + Duration::minutes(5)),
+        messages_used: Some(used),
+        messages_limit: Some(limit),
+        bytes_used: Some(0),
+        bytes_limit: Some(1 << 30),
+    };
+    let declared_use = Some(DeclaredUse { messages: 1, bytes: 0 });
+    ActivityRecord {
+        event_version: EVENT_VERSION,
+        user_identity: WorkloadIdentity {
+            kind: "UnixWorkload",
+            principal_id: "unix:uid/1000",
+            details: PeerDetails { transport: "unix", uid: Some(1_000), gid: Some(1_000), pid: Some(4_242) },
+        },
+        event_time: at,
+        event_source: "keybroker.v1.KeyBroker",
+        event_name: Action::GenerateDataKey,
+        aws_region: "us-west-2",
+        source_ip_address: "unix",
+        user_agent: "grpc-python/1.76.0 grpc-c/51.0.0 (linux; chttp2)",
+        error: None,
+        request_parameters: Some(RequestParameters { declared_use, ..parameters(&key, &context) }),
+        response_elements: (),
+        additional_event_data: ActivityEventData {
+            outcome: Outcome::Allowed,
+            policy: Some(PolicyData { determining_policies: &["policy0".to_owned()] }),
+            data_key: Some(&data_key),
+            journal: None,
+        },
+        request_id: Uuid::new_v4(),
+        event_id: Uuid::new_v4(),
+        read_only: true,
+        resources: vec![(&arn).into()],
+        event_type: "ActivityLog",
+        management_event: false,
+        recipient_account_id: "111122223333",
+        event_category: "ActivityAuditLog",
+    }
+    .append_to(lines);
+}
+
+fn parameters<'a>(key: &'a KeyId, context: &'a EncryptionContext) -> RequestParameters<'a> {
+    RequestParameters { key_id: Some(key), encryption_context: Some(context), ..RequestParameters::default() }
+        .with_length(DataKeyLength::Aes256)
+}
+
+fn key_id() -> KeyId {
+    KeyId::parse("alias/dev").expect("a key")
+}
+
+fn key_arn() -> KeyArn {
+    KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")
+        .expect("an ARN")
+}
+
+fn context() -> EncryptionContext {
+    EncryptionContext::parse(BTreeMap::from([("tenant".to_owned(), "acme".to_owned())])).expect("a context")
+}
+
+fn names() -> TrailNames {
+    TrailNames {
+        account_id: "111122223333".into(),
+        region: "us-west-2".into(),
+        trail: "key-broker".into(),
+        bucket: "logs".into(),
+        prefix: String::new(),
+    }
+}
+
+fn signer() -> Signer {
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("encodes");
+    let base64 = STANDARD.encode(pkcs8.as_ref());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", wrapped(&base64));
+    Signer::from_pem(pem.as_bytes()).expect("reads")
+}
+
+fn wrapped(base64: &str) -> String {
+    let lines: Vec<&str> =
+        base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+    lines.join("\n")
+}
+
+fn resident_kib() -> u64 {
+    // Forgets the peak so far.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    status("VmRSS:")
+}
+
+fn peak_kib() -> u64 {
+    status("VmHWM:")
+}
+
+fn status(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+const RECORDS: u64 = 1_000_000;
+/// A little under the 50 MB of a full one.
+const RECORDS_OF_A_FILE: u64 = 40_000;

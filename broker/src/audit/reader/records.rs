@@ -1,0 +1,129 @@
+//! The records of a log file, one after the other, without a tree of the whole.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+/// The records in the uncompressed bytes of a log file, in order.
+pub struct Records<'a> {
+    json: &'a [u8],
+    /// Where the next record begins; none after the end, or after what is malformed.
+    next: Option<usize>,
+}
+
+/// A log file that is not `{"Records":[…]}`, in compact JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MalformedRecords {
+    /// The offset in the uncompressed bytes.
+    pub at: usize,
+    /// What is wrong there.
+    pub why: String,
+}
+
+impl fmt::Display for MalformedRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at byte {}: {}", self.at, self.why)
+    }
+}
+
+impl std::error::Error for MalformedRecords {}
+
+/// Reads the records of a log file. After an error nothing more comes.
+#[must_use]
+pub fn records(json: &[u8]) -> Records<'_> {
+    Records { json, next: Some(0) }
+}
+
+impl<'a> Records<'a> {
+    fn step(&mut self, at: usize) -> Result<Option<&'a str>, MalformedRecords> {
+        let mut at = at;
+        if at == 0 {
+            if !self.json.starts_with(HEAD) {
+                return Err(malformed(0, "it does not begin with {\"Records\":["));
+            }
+            at = HEAD.len();
+            if &self.json[at..] == TAIL {
+                return Ok(None);
+            }
+        }
+        if self.json.get(at) != Some(&b'{') {
+            return Err(malformed(at, "no record begins here"));
+        }
+        let mut values = serde_json::Deserializer::from_slice(&self.json[at..]).into_iter::<&RawValue>();
+        let record = match values.next() {
+            Some(Ok(record)) => record.get(),
+            Some(Err(error)) => return Err(malformed(at, &error.to_string())),
+            None => return Err(malformed(at, "it ends in its records")),
+        };
+        at += values.byte_offset();
+        match self.json.get(at) {
+            Some(b',') => self.next = Some(at + 1),
+            _ if &self.json[at..] == TAIL => {}
+            _ => return Err(malformed(at, "neither a comma nor the end ]} follows a record")),
+        }
+        Ok(Some(record))
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<&'a str, MalformedRecords>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.next.take()?;
+        self.step(at).transpose()
+    }
+}
+
+fn malformed(at: usize, why: &str) -> MalformedRecords {
+    MalformedRecords { at, why: why.to_owned() }
+}
+
+const HEAD: &[u8] = b"{\"Records\":[";
+const TAIL: &[u8] = b"]}";
+
+#[cfg(test)]
+mod tests {
+    //! Every record comes whole and in order, and what is no log file ends with where and why.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(json: &[u8]) -> Result<Vec<&str>, MalformedRecords> {
+        records(json).collect()
+    }
+
+    #[test]
+    fn records_come_in_order() {
+        assert_eq!(read(br#"{"Records":[]}"#), Ok(vec![]));
+        assert_eq!(
+            read(br#"{"Records":[{"a":"]},{"},{"b":[1,2]}]}"#),
+            Ok(vec![r#"{"a":"]},{"}"#, r#"{"b":[1,2]}"#])
+        );
+    }
+
+    #[test]
+    fn other_text_is_refused_with_its_place() {
+        for (bad, at) in [
+            (&b""[..], 0),
+            (b"{\"records\":[]}", 0),
+            (b"{ \"Records\":[]}", 0),
+            (b"{\"Records\":[{\"a\":1}]} ", 19),
+            (b"{\"Records\":[{\"a\":1}],\"b\":1}", 19),
+            (b"{\"Records\":[{\"a\":1},]}", 20),
+            (b"{\"Records\":[{\"a\":1}, {\"a\":1}]}", 20),
+            (b"{\"Records\":[{\"a\":1}", 19),
+            (b"{\"Records\":[{\"a\":\xff}]}", 12),
+        ] {
+            assert_eq!(read(bad).expect_err("refused").at, at, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = read(&bytes);
+            let _ = read(&[HEAD, &bytes].concat());
+        }
+    }
+}

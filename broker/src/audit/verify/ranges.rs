@@ -1,0 +1,60 @@
+//! Which messages of a data key are charged: ranges of numbers, none of them twice.
+
+/// Disjoint ranges, each from after its first to its last number, in order. Ranges that touch are one: a data key whose every
+/// draw was recorded has a single range.
+#[derive(Debug, Default)]
+pub(super) struct Ranges(Vec<(u64, u64)>);
+
+impl Ranges {
+    /// Adds the numbers from after `start` to `end`. False if one of them is there already.
+    pub(super) fn add(&mut self, start: u64, end: u64) -> bool {
+        if start >= end {
+            return true;
+        }
+        let place = self.0.partition_point(|range| range.1 <= start);
+        let after = self.0.get(place).copied();
+        if after.is_some_and(|range| range.0 < end) {
+            return false;
+        }
+        let joins_after = after.is_some_and(|range| range.0 == end);
+        let joins_before = place > 0 && self.0[place - 1].1 == start;
+        match (joins_before, joins_after) {
+            (true, true) => {
+                self.0[place - 1].1 = self.0[place].1;
+                self.0.remove(place);
+            }
+            (true, false) => self.0[place - 1].1 = end,
+            (false, true) => self.0[place].0 = start,
+            (false, false) => self.0.insert(place, (start, end)),
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! A number is taken once, whatever the order, and touching ranges are one.
+
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn as_a_set_of_numbers(ranges in prop::collection::vec((0..40_u64, 0..6_u64), 0..20)) {
+            let (mut kept, mut model) = (Ranges::default(), HashSet::new());
+            for (start, length) in ranges {
+                let numbers: Vec<_> = (start + 1..=start + length).collect();
+                let free = numbers.iter().all(|n| !model.contains(n));
+                prop_assert_eq!(kept.add(start, start + length), free);
+                if free {
+                    model.extend(numbers);
+                }
+                prop_assert!(kept.0.windows(2).all(|pair| pair[0].1 < pair[1].0));
+                prop_assert_eq!(kept.0.iter().map(|range| range.1 - range.0).sum::<u64>(), model.len() as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `key-broker audit cost`: what KMS is asked, for people.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Done;
+use super::log_files::for_each_record;
+use super::output::{Columns, write};
+use super::period::Period;
+use super::source::{Source, SourceArguments};
+use crate::audit::cost::{Costs, Plan, Requests, Subject, price_of};
+use crate::audit::record::parsed::ParsedRecord;
+use crate::audit::record::record_time;
+use crate::audit::trail::SigningConfig;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    period: Period,
+    /// What KMS takes for 10,000 requests, in US dollars: <https://aws.amazon.com/kms/pricing/> has yours
+    #[arg(long, value_name = "USD", default_value_t = 0.03, value_parser = price)]
+    price_per_10000: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    source: SourceArguments,
+    #[command(flatten)]
+    prediction: Prediction,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Prediction of the trail's own requests")]
+struct Prediction {
+    /// How often log files are delivered; as configured, or 300
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    delivery_interval_seconds: Option<u64>,
+    /// How often digests are signed; as configured, or 3600
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    digest_interval_seconds: Option<u64>,
+    /// Brokers in each region of each account
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    brokers: u32,
+    /// Regions in each account
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    regions: u32,
+    /// Accounts
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    accounts: u32,
+}
+
+pub(super) const EXAMPLES: &str = "Examples:\n  \
+    key-broker audit cost --since 2026-11-01 --until 2026-11-30\n  \
+    key-broker audit cost --delivery-interval-seconds 300 --regions 2 --accounts 3\n  \
+    key-broker audit cost --json | jq '.total'";
+
+pub(super) async fn run(arguments: Arguments) -> Done {
+    let Arguments { source, period, prediction, price_per_10000, json } = arguments;
+    let source = source.open().await?;
+    let mut costs = Costs::default();
+    for_each_record(&source, &period, |record| {
+        let record = ParsedRecord::parse(record.as_bytes()).map_err(|error| error.to_string())?;
+        if period.has(record.event_time) {
+            costs.add(&record);
+        }
+        Ok(())
+    })
+    .await?;
+    let report = Report { costs, plan: prediction.plan(&source), price: price_per_10000 };
+    let text = if json { format!("{:#}\n", report.json()) } else { report.text() };
+    write(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Prediction {
+    fn plan(&self, source: &Source) -> Plan {
+        let config = source.config.as_ref();
+        let interval = |told: Option<u64>, configured: Option<Duration>, usual: Duration| {
+            told.map(Duration::from_secs).or(configured).unwrap_or(usual)
+        };
+        let delivery = interval(
+            self.delivery_interval_seconds,
+            config.map(|config| config.delivery_interval),
+            CLOUDTRAILS_DELIVERY,
+        );
+        let digest = interval(
+            self.digest_interval_seconds,
+            config.map(|config| config.digest_interval),
+            CLOUDTRAILS_DIGEST,
+        );
+        let is_encrypted = config.is_none_or(|config| config.kms_key.is_some());
+        let kms_signs = config.is_none_or(|config| matches!(config.signing, SigningConfig::Kms(_)));
+        Plan {
+            delivery_interval: is_encrypted.then_some(delivery),
+            digest_interval: kms_signs.then_some(digest),
+            brokers: self.brokers.into(),
+            regions: self.regions.into(),
+            accounts: self.accounts.into(),
+        }
+    }
+}
+
+struct Report {
+    costs: Costs,
+    plan: Plan,
+    price: f64,
+}
+
+impl Report {
+    fn json(&self) -> Value {
+        let total = self.costs.total();
+        let per_day = self.plan.requests_per_day();
+        let rows: Vec<Value> = self
+            .costs
+            .rows()
+            .map(|(subject, requests)| {
+                let (mut row, counts) = (json!(subject), json!(requests));
+                if let (Some(row), Value::Object(counts)) = (row.as_object_mut(), counts) {
+                    row.extend(counts);
+                }
+                row
+            })
+            .collect();
+        json!({
+            "range": self.costs.range().map(|(from, to)| json!({ "from": record_time(from), "to": record_time(to) })),
+            "rows": rows,
+            "total": {
+                "workloads": total.workloads, "trail": total.trail, "checks": total.checks, "saved": total.saved,
+                "made": total.made(), "savedPercent": total.saved_percent(),
+                "usd": price_of(total.made(), self.price), "usdSaved": price_of(total.saved, self.price),
+            },
+            "predictedPerDay": {
+                "dataKeys": per_day.data_keys, "signatures": per_day.signatures,
+                "usd": price_of(per_day.data_keys + per_day.signatures, self.price),
+                "deliveryIntervalSeconds": self.plan.delivery_interval.map(|interval| interval.as_secs()),
+                "digestIntervalSeconds": self.plan.digest_interval.map(|interval| interval.as_secs()),
+                "brokers": self.plan.brokers, "regions": self.plan.regions, "accounts": self.plan.accounts,
+            },
+            "usdPer10000": self.price,
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = match self.costs.range() {
+            Some((from, to)) => {
+                format!(
+                    "Requests to KMS in the delivered log files, {} to {}:\n\n{}\n",
+                    record_time(from),
+                    record_time(to),
+                    self.table()
+                )
+            }
+            None => "No requests to KMS in the delivered log files of this time.\n".into(),
+        };
+        let total = self.costs.total();
+        if let Some(percent) = total.saved_percent() {
+            let asked = total.workloads + total.saved;
+            let _ = writeln!(
+                text,
+                "Reuse saved {} of {asked} requests of workloads: {percent:.1} %.",
+                total.saved
+            );
+        }
+        if self.costs.range().is_some() {
+            let _ = writeln!(
+                text,
+                "Made: {} requests, USD {:.6}. Saved: USD {:.6}.",
+                total.made(),
+                price_of(total.made(), self.price),
+                price_of(total.saved, self.price)
+            );
+        }
+        self.add_prediction(&mut text);
+        let _ = writeln!(
+            text,
+            "\nAt USD {} for 10,000 requests (https://aws.amazon.com/kms/pricing/); --price-per-10000 takes yours. The free tier\n\
+             is not taken off.",
+            self.price
+        );
+        text
+    }
+
+    fn table(&self) -> String {
+        let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
+        rows.extend(self.costs.rows().map(|(subject, requests)| {
+            [
+                vec![
+                    subject.day.clone(),
+                    subject.region.clone(),
+                    subject.account.clone(),
+                    key_of(subject),
+                    subject.operation.clone(),
+                ],
+                numbers(requests),
+            ]
+            .concat()
+        }));
+        let empty = String::new;
+        rows.push(
+            [vec!["total".into(), empty(), empty(), empty(), empty()], numbers(&self.costs.total())].concat(),
+        );
+        Columns::table(&rows, HEAD.len() - 4)
+    }
+
+    fn add_prediction(&self, text: &mut String) {
+        let per_day = self.plan.requests_per_day();
+        let Plan { brokers, regions, accounts, .. } = self.plan;
+        let _ = writeln!(
+            text,
+            "\nThe trail itself will ask KMS {} times a day, USD {:.6} (brokers in a region: {brokers}, regions: {regions}, accounts: \
+             {accounts}):",
+            per_day.data_keys + per_day.signatures,
+            price_of(per_day.data_keys + per_day.signatures, self.price),
+        );
+        let mut line = |count: u64, what: &str, interval: Option<Duration>, otherwise: &str| {
+            let why = match interval {
+                Some(interval) => format!("one every {} s", interval.as_secs()),
+                None => otherwise.to_owned(),
+            };
+            let _ = writeln!(text, "  {count:>8}  {what}: {why}");
+        };
+        line(
+            per_day.data_keys,
+            "GenerateDataKey, for log files",
+            self.plan.delivery_interval,
+            "no audit.kms_key_id is configured",
+        );
+        line(per_day.signatures, "Sign, for digests", self.plan.digest_interval, "a key in a file signs");
+    }
+}
+
+/// Short where account and region say the rest.
+fn key_of(subject: &Subject) -> String {
+    let Some(key) = &subject.key else { return "-".into() };
+    let own = format!(":kms:{}:{}:", subject.region, subject.account);
+    match key.split_once(&own) {
+        Some((_, short)) => short.to_owned(),
+        None => key.clone(),
+    }
+}
+
+fn numbers(requests: &Requests) -> Vec<String> {
+    [requests.workloads, requests.trail, requests.checks, requests.saved].map(|n| n.to_string()).to_vec()
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    let price: f64 = text.parse().map_err(|_| "give a number, such as 0.03".to_owned())?;
+    if price.is_finite() && price >= 0.0 { Ok(price) } else { Err("give a number from 0 on".into()) }
+}
+
+const HEAD: [&str; 9] =
+    ["DAY", "REGION", "ACCOUNT", "KEY", "OPERATION", "WORKLOADS", "TRAIL", "CHECKS", "SAVED"];
+/// The seed's five minutes.
+const CLOUDTRAILS_DELIVERY: Duration = Duration::from_mins(5);
+const CLOUDTRAILS_DIGEST: Duration = Duration::from_hours(1);

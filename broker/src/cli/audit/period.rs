@@ -1,0 +1,83 @@
+//! From when until when.
+
+use clap::Args;
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Date, Duration, OffsetDateTime};
+
+/// A stretch of time.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(super) struct Period {
+    /// Nothing before this: 2026-11-21, or 2026-11-21T10:57:07Z
+    #[arg(long, value_name = "TIME", value_parser = beginning)]
+    pub(super) since: Option<OffsetDateTime>,
+    /// Nothing from this on; of a day, its end
+    #[arg(long, value_name = "TIME", value_parser = end)]
+    pub(super) until: Option<OffsetDateTime>,
+}
+
+impl Period {
+    pub(super) fn has(&self, at: OffsetDateTime) -> bool {
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
+    }
+
+    /// Whether nothing is left out.
+    pub(super) fn is_all(&self) -> bool {
+        self.since.is_none() && self.until.is_none()
+    }
+
+    /// The same, and so much before and after it.
+    pub(super) fn widened(&self, by: Duration) -> Self {
+        Self {
+            since: self.since.map(|since| since.saturating_sub(by)),
+            until: self.until.map(|until| until.saturating_add(by)),
+        }
+    }
+}
+
+fn beginning(text: &str) -> Result<OffsetDateTime, String> {
+    day(text).map_or_else(|| moment(text), |day| Ok(day.midnight().assume_utc()))
+}
+
+fn end(text: &str) -> Result<OffsetDateTime, String> {
+    let next = day(text).map(|day| day.saturating_add(Duration::DAY));
+    next.map_or_else(|| moment(text), |day| Ok(day.midnight().assume_utc()))
+}
+
+fn day(text: &str) -> Option<Date> {
+    Date::parse(text, DAY).ok()
+}
+
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+        "give a day, 2026-11-21, or a time, 2026-11-21T10:57:07Z or 2026-11-21T11:57:07+01:00".into()
+    })
+}
+
+const DAY: &[BorrowedFormatItem<'_>] = format_description!(version = 2, "[year]-[month]-[day]");
+
+#[cfg(test)]
+mod tests {
+    //! Days are whole, times are exact, and what is neither says what to give.
+
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn days_and_times() {
+        assert_eq!(beginning("2026-11-21"), Ok(datetime!(2026-11-21 0:00 UTC)));
+        assert_eq!(end("2026-11-21"), Ok(datetime!(2026-11-22 0:00 UTC)));
+        for parse in [beginning, end] {
+            assert_eq!(parse("2026-11-21T11:57:07+01:00"), Ok(datetime!(2026-11-21 10:57:07 UTC)));
+            assert!(parse("yesterday").expect_err("refused").contains("2026-11-21T10:57:07Z"));
+            assert!(parse("2026-02-30").is_err());
+        }
+        let period = Period { since: beginning("2026-11-21").ok(), until: end("2026-11-21").ok() };
+        assert!(
+            period.has(datetime!(2026-11-21 23:59:59 UTC)) && !period.has(datetime!(2026-11-22 0:00 UTC))
+        );
+        assert!(period.widened(Duration::MINUTE).has(datetime!(2026-11-22 0:00:59 UTC)));
+    }
+}

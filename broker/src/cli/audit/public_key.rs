@@ -1,0 +1,35 @@
+//! `key-broker audit public-key`: what digests are checked with, to be kept where the broker's host cannot change it.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::Done;
+use super::output::write;
+use super::source::SourceArguments;
+use super::source::keys::SigningKey;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Print JSON, with the fingerprint that digests name the key by
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    key: SigningKey,
+    #[command(flatten)]
+    source: SourceArguments,
+}
+
+pub(super) const EXAMPLES: &str = "Examples:\n  \
+    key-broker audit public-key --config /etc/key-broker/key-broker.toml > signing.pem\n  \
+    key-broker audit public-key --json";
+
+pub(super) async fn run(arguments: Arguments) -> Done {
+    let Arguments { json, key, source } = arguments;
+    for key in source.open().await?.public_keys(&key).await? {
+        let (pem, fingerprint) = (key.to_pem(), key.fingerprint());
+        let described = || format!("{:#}\n", json!({ "fingerprint": fingerprint, "publicKey": pem }));
+        write(if json { described() } else { pem.clone() }.as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,88 @@
+//! A trail whose place is known, before and after AWS is asked what it alone knows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_credential_types::provider::SharedCredentialsProvider;
+
+use crate::audit::names::TrailNames;
+use crate::audit::store::directory::DirectoryStore;
+use crate::audit::store::s3::S3Store;
+use crate::audit::store::{Store, StoreError};
+use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
+use crate::cli::audit::Failure;
+use crate::kms::aws::{AwsKms, AwsSettings};
+use crate::kms::caller::AwsCaller;
+
+/// What is known of a trail before anybody is asked.
+pub(super) struct Located {
+    pub(super) name: String,
+    pub(super) store: StoreConfig,
+    pub(super) prefix: String,
+    pub(super) signing: Option<SigningConfig>,
+    pub(super) config: Option<TrailConfig>,
+    pub(super) journal_dir: Option<PathBuf>,
+    pub(super) aws: AwsSettings,
+    pub(super) credentials: Option<SharedCredentialsProvider>,
+    pub(super) account: Option<String>,
+}
+
+/// What there is to read, and who reads it, where that has to be known.
+pub(super) struct Asked {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) names: TrailNames,
+    pub(super) caller: Option<Arc<AwsCaller>>,
+}
+
+impl Located {
+    /// Asks AWS what it alone knows: the account, and who reads.
+    pub(super) async fn ask(&self, kms: &AwsKms) -> Result<Asked, Failure> {
+        let store: Arc<dyn Store> = match &self.store {
+            StoreConfig::Directory { root, bucket } => Arc::new(DirectoryStore::new(root, bucket)),
+            StoreConfig::S3(settings) => Arc::new(S3Store::new(settings, None).await),
+        };
+        let is_directory = matches!(self.store, StoreConfig::Directory { .. });
+        let mut names = TrailNames {
+            account_id: self.account.clone().unwrap_or_default(),
+            region: self.aws.region.clone(),
+            trail: self.name.clone(),
+            bucket: self.bucket().to_owned(),
+            prefix: self.prefix.clone(),
+        };
+        let mut caller = None;
+        if self.account.is_none() || (is_directory && self.is_encrypted(&*store, &names).await?) {
+            caller = Some(Arc::new(kms.caller().await.map_err(|error| {
+                Failure::Unavailable(format!(
+                    "sts:GetCallerIdentity: {error}: reading this trail takes AWS credentials that may decrypt under its KMS key{}",
+                    if self.account.is_none() { ", or --account if it is not encrypted" } else { "" }
+                ))
+            })?));
+        }
+        if let (None, Some(caller)) = (&self.account, &caller) {
+            names.account_id.clone_from(&caller.account_id);
+        }
+        Ok(Asked { store, names, caller })
+    }
+
+    fn bucket(&self) -> &str {
+        match &self.store {
+            StoreConfig::Directory { bucket, .. } => bucket,
+            StoreConfig::S3(settings) => &settings.bucket,
+        }
+    }
+
+    /// Whether log files are encrypted: as configured, or as the newest one is.
+    async fn is_encrypted(&self, store: &dyn Store, names: &TrailNames) -> Result<bool, Failure> {
+        if self.config.as_ref().is_some_and(|config| config.kms_key.is_some()) {
+            return Ok(true);
+        }
+        let unavailable = |error: StoreError| Failure::Unavailable(format!("the trail's store: {error}"));
+        let Some(newest) = store.list(&names.log_folder()).await.map_err(unavailable)?.pop() else {
+            return Ok(false);
+        };
+        let object = store.get(&newest).await.map_err(unavailable)?;
+        Ok(object.is_some_and(|object| !object.bytes.starts_with(GZIP)))
+    }
+}
+
+const GZIP: &[u8] = &[0x1f, 0x8b];

@@ -1,0 +1,160 @@
+//! `key-broker audit verify`: one clear verdict, and everything that speaks against it.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use super::output::{plain, write_report};
+use super::period::Period;
+use super::progress::Progress;
+use super::source::SourceArguments;
+use super::source::keys::SigningKey;
+use super::{CANNOT_TELL, Done};
+use crate::audit::record::record_time;
+use crate::audit::verify::{Report, Severity, Verdict, VerifyOptions, verify};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    period: Period,
+    /// The newest digest's signature as it was kept elsewhere (the broker logs it): with it, deletion of the newest digests is
+    /// found
+    #[arg(long, value_name = "HEX", value_parser = signature)]
+    newest_signature: Option<String>,
+    /// Leave out the broker's journal: look only at what was delivered
+    #[arg(long)]
+    no_journal: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    key: SigningKey,
+    #[command(flatten)]
+    source: SourceArguments,
+}
+
+pub(super) const EXAMPLES: &str = "Examples:\n  \
+    key-broker audit verify\n  \
+    key-broker audit verify --config key-broker.toml --since 2026-11-01 --until 2026-11-30\n  \
+    key-broker audit verify --store /mnt/trail --bucket logs --trail key-broker \\\n    \
+    --account 111122223333 --region us-west-2 --public-key signing.pem";
+
+pub(super) async fn run(arguments: Arguments) -> Done {
+    let Arguments { period, newest_signature, no_journal, json, key, source } = arguments;
+    let source = source.open().await?;
+    let options = VerifyOptions {
+        keys: source.public_keys(&key).await?,
+        from: period.since,
+        to: period.until,
+        newest_signature,
+        journal_dir: source.journal_to_verify().filter(|_| !no_journal),
+    };
+    let mut progress = Progress::new();
+    let report = verify(&source.reader, &options, &mut |done| {
+        progress.tell(|| {
+            format!("{} of {} digests, {} log files", done.digests, done.digests_in_all, done.log_files)
+        });
+    })
+    .await;
+    drop(progress);
+    let text = if json { format!("{:#}\n", serde_json::json!(report)) } else { text_of(&report) };
+    write_report(&text)?;
+    Ok(match report.verdict {
+        Verdict::Sound => ExitCode::SUCCESS,
+        Verdict::Unsound => ExitCode::FAILURE,
+        Verdict::CannotTell => CANNOT_TELL.into(),
+    })
+}
+
+fn text_of(report: &Report) -> String {
+    let mut text = String::new();
+    add_findings(&mut text, report);
+    let stretch = match (report.from, report.to) {
+        (Some(from), Some(to)) => format!("From {} to {}: ", record_time(from), record_time(to)),
+        _ => String::new(),
+    };
+    let Report { digests, log_files, records, kms_records, activity_records, .. } = report;
+    let _ = writeln!(
+        text,
+        "{stretch}digests: {digests}, log files: {log_files}, records: {records}\n  \
+         records of calls to KMS     {kms_records:>10}\n  \
+         of what workloads asked     {activity_records:>10}\n  \
+         of these, not delivered yet {:>10}\n  \
+         answers of KMS, followed\n  \
+         through all their uses      {:>10}",
+        report.journal_records, report.keys_used
+    );
+    if report.unrecorded_decrypts > 0 {
+        let _ = writeln!(
+            text,
+            "The {} decrypts that this took are recorded in AWS's own CloudTrail only: the broker's journal is not here.",
+            report.unrecorded_decrypts
+        );
+    }
+    if let Some(signature) = &report.newest_signature {
+        let _ = writeln!(
+            text,
+            "The newest signature; keep it where whoever can delete digests cannot reach, for --newest-signature:\n  {}",
+            plain(signature)
+        );
+    }
+    let _ = writeln!(text, "\n{}", verdict_of(report));
+    text
+}
+
+fn add_findings(text: &mut String, report: &Report) {
+    for finding in &report.findings {
+        let _ = writeln!(
+            text,
+            "{:<12} {}  {}\n             {}",
+            severity_of(finding.severity),
+            finding.kind,
+            plain(&finding.place.to_string()),
+            plain(&finding.words)
+        );
+    }
+    for (kind, count) in &report.counts {
+        let kept = report.findings.iter().filter(|finding| finding.kind == *kind).count();
+        let more = count.saturating_sub(kept as u64);
+        if more > 0 {
+            let _ = writeln!(text, "… and {more} more of {kind}");
+        }
+    }
+    if !report.findings.is_empty() {
+        text.push('\n');
+    }
+}
+
+fn severity_of(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Note => "note",
+        Severity::CannotTell => "cannot tell",
+        Severity::Unsound => "NOT SOUND",
+    }
+}
+
+fn verdict_of(report: &Report) -> String {
+    let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
+    match report.verdict {
+        Verdict::Sound => {
+            "SOUND: this is what the broker delivered, all of it, and no data key was used beyond its bounds"
+                .into()
+        }
+        Verdict::Unsound => format!(
+            "NOT SOUND: {} findings say that the trail was tampered with, or that something is wrong with its broker",
+            count(Severity::Unsound)
+        ),
+        Verdict::CannotTell => format!(
+            "CANNOT TELL: nothing wrong was found, but {} things could not be looked at",
+            count(Severity::CannotTell)
+        ),
+    }
+}
+
+/// Hex, in lower case as digests have it.
+fn signature(text: &str) -> Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    if text.is_empty() || hex::decode(&text).is_err() {
+        return Err("a signature is hex, as the broker's log line \"digest delivered\" has it".into());
+    }
+    Ok(text)
+}

@@ -1,0 +1,530 @@
+//! Proves: `key-broker audit` follows, prints, counts and joins the trail of a real broker, while it runs and after it has
+//! stopped, and its exit codes and words are what people can rely on.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use kms_emulator::{Emulator, EmulatorConfig};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use support::process::{Process, binary};
+use tempfile::TempDir;
+
+#[test]
+fn help_teaches() {
+    for (name, arguments) in [
+        ("help", &["audit", "--help"][..]),
+        ("help_tail", &["audit", "tail", "--help"]),
+        ("help_cat", &["audit", "cat", "--help"]),
+        ("help_verify", &["audit", "verify", "--help"]),
+        ("help_verify_short", &["audit", "verify", "-h"]),
+        ("help_reconcile", &["audit", "reconcile", "--help"]),
+        ("help_cost", &["audit", "cost", "--help"]),
+        ("help_public_key", &["audit", "public-key", "--help"]),
+    ] {
+        let output = run(arguments);
+        assert!(output.status.success());
+        insta::assert_snapshot!(name, text(&output.stdout));
+    }
+}
+
+#[test]
+fn tail_shows_the_newest_records_and_follows_the_broker_over_its_restart() {
+    let folder = Folder::copy();
+    let dev = Process::dev(folder.path());
+    folder.call(&["generate-data-key", "--key-id", "alias/none"]);
+    let newest = folder.audit("tail", &["--no-follow", "--lines", "2"]);
+    assert!(newest.status.success());
+    snapshot("tail", &text(&newest.stdout));
+    let newest = folder.audit("tail", &["--no-follow", "-n", "1", "--json"]);
+    let record: Value = serde_json::from_slice(&newest.stdout).expect("a record");
+    assert_eq!(record["errorCode"], "NotFoundException");
+
+    let mut tail = folder.follow(&["-f", "-n", "0", "--json"]);
+    folder.call(&["generate-random"]);
+    assert_eq!(tail.names(2), ["GenerateRandom"; 2], "KMS's record and the workload's");
+    stop(dev);
+    let dev = Process::dev(folder.path());
+    folder.call(&["describe-key", "--key-id", "alias/dev"]);
+    tail.until("DescribeKey");
+    assert_eq!(tail.end_with(Signal::INT), Some(0), "Ctrl-C is its end");
+    stop(dev);
+}
+
+#[test]
+fn tail_ends_well_when_nobody_reads_any_more() {
+    let folder = Folder::copy();
+    let dev = Process::dev(folder.path());
+    let Tail { mut child, stdout } = folder.follow(&[]);
+    drop(stdout);
+    folder.call(&["generate-random"]);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    stop(dev);
+}
+
+#[test]
+fn cat_decrypts_and_its_decrypts_are_in_the_inbox_before_anything_is_shown() {
+    let folder = Folder::copy();
+    let whole = folder.audit("cat", &[]);
+    assert_eq!((whole.status.code(), text(&whole.stderr).as_str()), (Some(0), ""));
+    let document: Value = serde_json::from_slice(&whole.stdout).expect("one document");
+    let records = document["Records"].as_array().expect("records");
+    assert!(records.len() >= 10);
+    let inbox = folder.inbox();
+    assert_eq!(inbox.len(), folder.log_files().len(), "one decrypt for each log file");
+    assert!(inbox.iter().all(|record| {
+        record["eventName"] == "Decrypt" && record["userIdentity"]["invokedBy"] == "key-broker"
+    }));
+
+    let lines = folder.audit("cat", &["--records"]);
+    let lines: Vec<Value> =
+        text(&lines.stdout).lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    assert_eq!(&lines, records);
+    let path = folder.log_files().remove(0);
+    let one = folder.audit("cat", &[path.to_str().expect("a path")]);
+    assert!(text(&one.stdout).starts_with("{\"Records\":[{\"eventVersion\":\"1.11\""));
+    let today = folder.audit("cat", &["--records", "--since", "2020-01-01"]);
+    assert_eq!(text(&today.stdout).lines().count(), records.len());
+    let before = folder.audit("cat", &["--until", "2020-01-01"]);
+    assert_eq!(text(&before.stdout), "{\"Records\":[]}\n");
+
+    fs::remove_dir_all(folder.path().join("journal/inbox")).expect("removes");
+    fs::write(folder.path().join("journal/inbox"), "in the way").expect("writes");
+    let unrecorded = folder.audit("cat", &[]);
+    assert!(unrecorded.status.success());
+    assert_eq!(unrecorded.stdout, whole.stdout);
+    assert!(text(&unrecorded.stderr).contains("only AWS's own"), "{}", text(&unrecorded.stderr));
+}
+
+#[test]
+fn cat_shows_what_it_can_and_says_what_it_cannot() {
+    let folder = Folder::copy();
+    let file = folder.log_files().remove(0);
+    let mut bytes = fs::read(&file).expect("a log file");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, bytes).expect("writes");
+    let output = folder.audit("cat", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("altered since it was delivered") && said.contains("could not be shown"), "{said}");
+    assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok(), "the document is whole all the same");
+    let none = folder.audit("cat", &["AWSLogs/none.json.gz"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none.stderr).contains("not in the store"), "{}", text(&none.stderr));
+}
+
+#[test]
+fn a_trail_is_read_while_its_broker_runs_too() {
+    let folder = Folder::copy();
+    let dev = Process::dev(folder.path());
+    let output = folder.audit("cat", &["--records"]);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    stop(dev);
+    let later = folder.audit("cat", &["--records"]);
+    assert!(
+        text(&later.stdout).contains("\"invokedBy\":\"key-broker\"},\"eventTime\""),
+        "the decrypts are in the trail"
+    );
+    assert!(text(&later.stdout).matches("\"eventName\":\"Decrypt\"").count() > 0);
+}
+
+#[test]
+fn verify_says_sound_while_the_broker_runs_and_after_it_has_stopped() {
+    let folder = Folder::copy();
+    let stopped = folder.audit("verify", &[]);
+    assert_eq!((stopped.status.code(), text(&stopped.stderr).as_str()), (Some(0), ""));
+    snapshot("verify_sound", &text(&stopped.stdout));
+    let report = stdout_json(&folder.audit("verify", &["--json"]));
+    assert_eq!((&report["verdict"], &report["findings"]), (&json!("sound"), &json!([])));
+    let newest = report["newestSignature"].as_str().expect("a signature");
+    assert_eq!(folder.audit("verify", &["--newest-signature", newest]).status.code(), Some(0));
+    assert_eq!(folder.audit("verify", &["--since", "2020-01-01"]).status.code(), Some(0));
+
+    let dev = Process::dev(folder.path());
+    folder.call(&["generate-random"]);
+    let running = folder.audit("verify", &[]);
+    assert_eq!(running.status.code(), Some(0), "{}", text(&running.stdout));
+    stop(dev);
+    assert_eq!(folder.audit("verify", &["--newest-signature", newest]).status.code(), Some(0));
+}
+
+#[test]
+fn verify_finds_what_was_done_to_a_trail() {
+    let folder = Folder::copy();
+    let newest = stdout_json(&folder.audit("verify", &["--json"]))["newestSignature"].clone();
+    let file = folder.log_files().remove(0);
+    let good = fs::read(&file).expect("a log file");
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 1;
+    fs::write(&file, bad).expect("writes");
+    let edited = folder.audit("verify", &[]);
+    assert_eq!(edited.status.code(), Some(1));
+    snapshot("verify_edited", &text(&edited.stdout));
+    let json: Value = serde_json::from_slice(&folder.audit("verify", &["--json"]).stdout).expect("JSON");
+    assert_eq!((&json["verdict"], &json["findings"][0]["severity"]), (&json!("unsound"), &json!("unsound")));
+
+    fs::write(&file, good).expect("writes");
+    assert_eq!(folder.audit("verify", &[]).status.code(), Some(0), "put back");
+    let signature = "00".repeat(256);
+    assert_eq!(folder.audit("verify", &["--newest-signature", &signature]).status.code(), Some(1));
+    for digest in folder.files("CloudTrail-Digest") {
+        fs::remove_file(digest).expect("removes");
+    }
+    let newest = newest.as_str().expect("a signature");
+    let deleted = folder.audit("verify", &["--no-journal", "--newest-signature", newest]);
+    assert_eq!(deleted.status.code(), Some(1), "{}", text(&deleted.stdout));
+    assert_eq!(
+        folder.audit("verify", &["--no-journal"]).status.code(),
+        Some(2),
+        "nothing vouches for anything"
+    );
+}
+
+#[test]
+fn verify_cannot_tell_without_the_keys() {
+    let folder = Folder::copy();
+    let pem = folder.path().join("signing.pem");
+    fs::write(&pem, folder.audit("public-key", &[]).stdout).expect("writes");
+    fs::write(folder.path().join("kms/state.json"), "").expect("writes");
+    let unsigned = folder.audit("verify", &[]);
+    assert_eq!(unsigned.status.code(), Some(2));
+    assert!(text(&unsigned.stderr).contains("give --public-key FILE"), "{}", text(&unsigned.stderr));
+    let locked = folder.audit("verify", &["--public-key", pem.to_str().expect("a path")]);
+    assert_eq!(locked.status.code(), Some(2));
+    snapshot("verify_locked", &text(&locked.stdout));
+    fs::remove_dir_all(folder.path().join("trail")).expect("removes");
+    let gone = folder.audit("verify", &["--public-key", pem.to_str().expect("a path"), "--no-journal"]);
+    assert_eq!(gone.status.code(), Some(2), "{}", text(&gone.stdout));
+}
+
+#[test]
+fn an_auditor_reads_a_copy_with_no_configuration_and_is_told_that_the_trail_does_not_know() {
+    let folder = Folder::copy();
+    let pem = folder.path().join("signing.pem");
+    fs::write(&pem, folder.audit("public-key", &[]).stdout).expect("writes");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let kms = EmulatorConfig {
+        state_file: Some(folder.path().join("kms/state.json")),
+        ..EmulatorConfig::default()
+    };
+    let kms = runtime.block_on(Emulator::start(kms)).expect("the emulator starts");
+    let (store, url) = (folder.path().join("trail"), kms.endpoint_url());
+    let copy = |command: &str, more: &[&str]| {
+        let place =
+            ["--store", store.to_str().expect("a path"), "--bucket", "key-broker-dev", "--trail", "dev"];
+        let owner = ["--account", "111122223333", "--region", "us-west-2"];
+        let endpoints = ["--kms-endpoint-url", &url, "--sts-endpoint-url", &url];
+        run(&[&["audit", command], &place[..], &owner, &endpoints, more].concat())
+    };
+    let verified = copy("verify", &["--public-key", pem.to_str().expect("a path")]);
+    assert_eq!(verified.status.code(), Some(0), "{}{}", text(&verified.stdout), text(&verified.stderr));
+    assert!(text(&verified.stdout).contains("in AWS's own CloudTrail only"), "{}", text(&verified.stdout));
+    assert_eq!(copy("verify", &["--signing-key-id", "alias/dev-signing"]).status.code(), Some(0));
+    let unsigned = copy("verify", &[]);
+    assert_eq!(unsigned.status.code(), Some(2));
+    assert!(text(&unsigned.stderr).contains("--signing-key-id"), "{}", text(&unsigned.stderr));
+    let shown = copy("cat", &["--records"]);
+    assert_eq!(shown.status.code(), Some(0));
+    assert!(text(&shown.stderr).contains("only AWS's own"), "{}", text(&shown.stderr));
+    assert_eq!(folder.inbox().len(), 1, "GetPublicKey of `public-key`, and nothing of the copy's");
+}
+
+#[test]
+fn cost_counts_what_was_made_and_saved() {
+    let folder = Folder::copy();
+    let people = folder.audit("cost", &[]);
+    assert!(people.status.success(), "{}", text(&people.stderr));
+    snapshot("cost", &in_one_order(&text(&people.stdout)));
+    let json = stdout_json(&folder.audit("cost", &["--json", "--price-per-10000", "1"]));
+    assert_eq!(
+        (&json["total"]["workloads"], &json["total"]["saved"], &json["usdPer10000"]),
+        (&json!(4), &json!(3), &json!(1.0))
+    );
+    let names: Vec<_> = json["rows"].as_array().expect("rows").iter().map(|row| &row["operation"]).collect();
+    assert!(names.contains(&&json!("GenerateRandom")));
+}
+
+#[test]
+fn cost_predicts_the_seeds_numbers() {
+    let folder = Folder::copy();
+    let predict = |more: &[&str]| {
+        let arguments = [&["--json", "--delivery-interval-seconds", "300"], more].concat();
+        stdout_json(&folder.audit("cost", &arguments))["predictedPerDay"]["dataKeys"].clone()
+    };
+    assert_eq!(predict(&[]), 288);
+    assert_eq!(predict(&["--regions", "2"]), 576);
+    assert_eq!(predict(&["--regions", "2", "--accounts", "3"]), 1_728);
+}
+
+#[test]
+fn reconcile_joins_with_awss_records_and_names_what_is_missing_on_either_side() {
+    let folder = Folder::copy();
+    let ours = folder.kms_records();
+    let aws = |records: &[Value]| {
+        let place = folder.path().join("aws/2026");
+        fs::create_dir_all(&place).expect("a folder");
+        fs::write(place.join("log.json"), json!({ "Records": records }).to_string()).expect("writes");
+        folder.path().join("aws")
+    };
+    let reconcile = |records: &[Value], more: &[&str]| {
+        let place = aws(records);
+        let place = place.to_str().expect("a path");
+        folder.audit("reconcile", &[&["--lag-minutes", "0", "--cloudtrail", place], more].concat())
+    };
+    let same = reconcile(&ours, &[]);
+    assert_eq!(same.status.code(), Some(0), "{}", text(&same.stdout));
+    snapshot("reconcile_matched", &text(&same.stdout));
+
+    let mut changed = ours.clone();
+    let at = changed.iter().position(|record| record["eventName"] == "GenerateRandom").expect("one");
+    changed.remove(at);
+    changed[1]["requestParameters"]["encryptionContext"] = json!({ "tenant": "evil" });
+    let mut stolen = changed[0].clone();
+    stolen["requestID"] = "5f1b8b0e-3b0a-4c57-9a51-111111111111".into();
+    stolen["eventID"] = "5f1b8b0e-3b0a-4c57-9a51-222222222222".into();
+    stolen["sourceIPAddress"] = "203.0.113.7".into();
+    stolen["userAgent"] = "stolen\u{1b}[2J".into();
+    changed.push(stolen);
+    let different = reconcile(&changed, &[]);
+    assert_eq!(different.status.code(), Some(1));
+    snapshot("reconcile_unmatched", &text(&different.stdout));
+    let json: Value = serde_json::from_slice(&reconcile(&changed, &["--json"]).stdout).expect("JSON");
+    let count = |list: &str| json[list].as_array().expect("a list").len();
+    assert_eq!(
+        (&json["verdict"], count("missingFromAws"), count("missingFromTrail"), count("differences")),
+        (&json!("unmatched"), 1, 1, 1)
+    );
+
+    let place = aws(&ours);
+    fs::write(place.join("broken.json.gz"), "broken").expect("writes");
+    let unread =
+        folder.audit("reconcile", &["--lag-minutes", "0", "--cloudtrail", place.to_str().expect("a path")]);
+    assert_eq!(unread.status.code(), Some(2));
+    assert!(text(&unread.stderr).contains("broken.json.gz"), "{}", text(&unread.stderr));
+    let new = folder.audit("reconcile", &["--cloudtrail", place.join("2026").to_str().expect("a path")]);
+    assert_eq!(new.status.code(), Some(0), "what both have is matched however new");
+    let nothing = folder.audit("reconcile", &["--cloudtrail", "/nonexistent"]);
+    assert_eq!(nothing.status.code(), Some(2));
+}
+
+#[test]
+fn the_public_key_is_printed_and_is_the_same_from_a_file() {
+    let folder = Folder::copy();
+    let pem = folder.audit("public-key", &[]);
+    assert!(text(&pem.stdout).starts_with("-----BEGIN RSA PUBLIC KEY-----\n"), "{}", text(&pem.stderr));
+    let file = folder.path().join("signing.pem");
+    fs::write(&file, &pem.stdout).expect("writes");
+    let file = file.to_str().expect("a path");
+    let json = stdout_json(&folder.audit("public-key", &["--json", "--public-key", file]));
+    assert_eq!(json["publicKey"], text(&pem.stdout));
+    assert_eq!(json["fingerprint"].as_str().map(str::len), Some(32));
+}
+
+#[test]
+fn mistakes_name_the_next_step() {
+    let empty = tempfile::tempdir().expect("a directory");
+    let nowhere = empty.path().join("none");
+    let nowhere = nowhere.to_str().expect("a path");
+    let folder = Folder::copy();
+    fs::remove_file(folder.path().join("kms/state.json")).expect("removes");
+    fs::remove_dir_all(folder.path().join("journal")).expect("removes");
+    let dir = folder.path().to_str().expect("a path");
+    let copy = ["--bucket", "b", "--account", "111122223333", "--region", "us-west-2", "--trail", "dev"];
+    let said: Vec<String> = [
+        &["audit", "tail", "--dir", nowhere][..],
+        &["audit", "tail", "--dir", dir],
+        &["audit", "cat", "--config", nowhere],
+        &["audit", "cat", "--dir", dir],
+        &["audit", "public-key", "--dir", dir],
+        &["audit", "reconcile", "--dir", dir, "--cloudtrail", dir],
+        &[&["audit", "cost", "--store", nowhere], &copy[..]].concat(),
+    ]
+    .into_iter()
+    .map(|arguments| {
+        let output = run(arguments);
+        let said = text(&output.stderr).replace(nowhere, "NOWHERE").replace(dir, "DIR");
+        format!("{}: {said}", output.status.code().unwrap_or(-1))
+    })
+    .collect();
+    insta::assert_snapshot!(said.join(""));
+}
+
+/// The folder of a `key-broker dev` that has run and stopped.
+struct Folder(TempDir);
+
+impl Folder {
+    /// A copy of one run: four calls to KMS, and three uses of a kept data key.
+    fn copy() -> Self {
+        static RUN: OnceLock<TempDir> = OnceLock::new();
+        let run = RUN.get_or_init(|| {
+            let dir = tempfile::tempdir().expect("a directory");
+            let folder = Self(dir);
+            let dev = Process::dev(folder.path());
+            for _ in 0..4 {
+                folder.call(&["generate-data-key", "--key-id", "alias/dev", "--context", "tenant=acme"]);
+            }
+            folder.call(&["generate-random"]);
+            folder.call(&["describe-key", "--key-id", "alias/dev"]);
+            folder.call(&["generate-data-key", "--key-id", "alias/none"]);
+            stop(dev);
+            folder.0
+        });
+        let copy = tempfile::tempdir().expect("a directory");
+        let copied = Command::new("cp").arg("-a").arg(run.path().join(".")).arg(copy.path()).status();
+        assert!(copied.expect("cp runs").success());
+        Self(copy)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn call(&self, arguments: &[&str]) {
+        run(&[&["call"], arguments, &["--dir", self.path().to_str().expect("a path")]].concat());
+    }
+
+    fn audit(&self, command: &str, arguments: &[&str]) -> Output {
+        run(&[&["audit", command, "--dir", self.path().to_str().expect("a path")], arguments].concat())
+    }
+
+    /// Starts `audit tail`, and waits until it follows.
+    fn follow(&self, arguments: &[&str]) -> Tail {
+        let mut child = command()
+            .args(["audit", "tail", "--dir", self.path().to_str().expect("a path")])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        // It looks at the journal once before it follows.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        Tail { child, stdout }
+    }
+
+    fn log_files(&self) -> Vec<PathBuf> {
+        self.files("CloudTrail")
+    }
+
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        collect(&self.path().join("trail/key-broker-dev/AWSLogs/111122223333").join(kind), &mut files);
+        files.sort();
+        files
+    }
+
+    fn inbox(&self) -> Vec<Value> {
+        let entries = fs::read_dir(self.path().join("journal/inbox")).expect("an inbox");
+        let records = entries.map(|entry| fs::read(entry.expect("an entry").path()).expect("readable"));
+        records.map(|record| serde_json::from_slice(&record).expect("a record")).collect()
+    }
+
+    fn kms_records(&self) -> Vec<Value> {
+        let output = self.audit("cat", &["--records"]);
+        let records = text(&output.stdout);
+        let records = records.lines().map(|line| serde_json::from_str(line).expect("a record"));
+        records.filter(|record: &Value| record["eventSource"] == "kms.amazonaws.com").collect()
+    }
+}
+
+/// A running `audit tail`, killed when the test ends.
+struct Tail {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Tail {
+    fn next_name(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("a line");
+        let record: Value = serde_json::from_str(&line).expect("a record");
+        record["eventName"].as_str().expect("a name").to_owned()
+    }
+
+    fn names(&mut self, number: usize) -> Vec<String> {
+        (0..number).map(|_| self.next_name()).collect()
+    }
+
+    fn until(&mut self, name: &str) {
+        while self.next_name() != name {}
+    }
+
+    fn end_with(mut self, signal: Signal) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is there");
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+fn command() -> Command {
+    let mut command = Command::new(binary());
+    command
+        .env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000")
+        .env("AWS_SECRET_ACCESS_KEY", "test-only")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command().args(arguments).output().expect("it runs")
+}
+
+fn stop(dev: Process) {
+    dev.signal(Signal::TERM);
+    assert!(dev.wait().success());
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+fn stdout_json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON on stdout")
+}
+
+/// A table with its rows in one order: the emulator's key ids are random.
+fn in_one_order(table: &str) -> String {
+    let mut lines: Vec<&str> = table.lines().collect();
+    let is_row = |line: &&str| line.starts_with("20");
+    let first = lines.iter().position(is_row).expect("a row");
+    let last = lines.iter().rposition(is_row).expect("a row");
+    // By operation, which is what comes last but for numbers.
+    lines[first..=last].sort_by_key(|row| row.split_whitespace().skip(4).collect::<Vec<_>>());
+    lines.join("\n")
+}
+
+fn snapshot(name: &str, said: &str) {
+    let mut settings = insta::Settings::clone_current();
+    for (found, shown) in [
+        // As long as what they stand for: columns are to be seen.
+        ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"),
+        (r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "YYYY-MM-DDTHH:MM:SSZ"),
+        (r"20\d\d-\d\d-\d\d", "YYYY-MM-DD"),
+        ("[0-9a-f]{512}", "SIGNATURE"),
+        ("Z_[0-9A-Za-z]{16}.json", "Z_LETTERS.json"),
+        (r"_20\d{6}T\d{4}(\d\d)?Z", "_MOMENT"),
+        (r"/20\d\d/\d\d/\d\d/", "/YYYY/MM/DD/"),
+        (r"unix:uid/\d+ *", "unix:uid/UID  "),
+        (r"aws-sdk-rust/\S+( \S+/\S+)*", "USER-AGENT"),
+    ] {
+        settings.add_filter(found, shown);
+    }
+    settings.bind(|| insta::assert_snapshot!(name, said));
+}

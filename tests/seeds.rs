@@ -1,0 +1,182 @@
+//! Proves: what the seed "How AWS CloudTrail uses AWS KMS" says happens, happens here, and leaves the records that it shows. The
+//! broker performs each event; its record is compared with the seed's, field by field, and every difference has to stand in
+//! docs/audit.md with its reason.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use key_broker::audit::reader::{Decrypter, TrailReader};
+use key_broker::audit::trail::{StoreConfig, TrailConfig, names as trail_names, open_store};
+use key_broker::key::KeyId;
+use key_broker_client::GenerateDataKey;
+use serde_json::Value;
+use support::clock::TestClock;
+use support::{Records, Setup, TestBroker, eventually, trail};
+use time::macros::datetime;
+
+const KEY: &str = "arn:aws:kms:us-west-2:111122223333:alias/ExampleAliasForCloudTrailCMK";
+
+#[tokio::test]
+async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_seeds_records() {
+    let Some(seed) = seed("004_b239e3e9e71758b2.txt") else { return };
+    let root = tempfile::tempdir().expect("a directory");
+    let clock = TestClock::at(datetime!(2026-11-25 21:15:33 UTC));
+    let config = TrailConfig {
+        name: "Default".into(),
+        store: StoreConfig::Directory {
+            root: root.path().to_owned(),
+            bucket: "example-bucket-for-CT-logs".into(),
+        },
+        kms_key: Some(KeyId::parse(KEY).expect("a key")),
+        ..trail::config(root.path())
+    };
+    let setup = Setup {
+        trail: Some(config.clone()),
+        keys: vec!["alias/ExampleAliasForCloudTrailCMK"],
+        clock: clock.clone(),
+        ..Setup::default()
+    };
+    let broker = TestBroker::with(setup).await;
+
+    let records = broker.records();
+    let configured = record_of(&records, KEY);
+    compare("Configure", &seed[0], configured);
+
+    broker.client().await.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("a key");
+    let journal = broker.journal_dir();
+    let puts = || puts_of(&Records::read(&journal)).len();
+    clock.pass(Duration::from_mins(5));
+    eventually("a log file, and the record of its key", || puts() == 1).await;
+    let records = broker.records();
+    let put = puts_of(&records)[0];
+    compare("Put", &seed[1], put);
+    let object = put["requestParameters"]["encryptionContext"]["aws:s3:arn"].as_str().expect("an ARN");
+    let path = object.strip_prefix("arn:aws:s3:::").expect("an object");
+    eventually("the file that the record names", || root.path().join(path).exists()).await;
+    let key_arn = configured["resources"][0]["ARN"].clone();
+    assert_eq!(put["requestParameters"]["keyId"], key_arn, "by the key's ARN, as the seed");
+    let kms = support::aws_kms(support::aws_settings(&broker.emulator), clock.clone()).await;
+    let caller = Arc::new(kms.caller().await.expect("known"));
+    let names = trail_names(&config, &caller);
+    let store = open_store(&config, &names, None).await;
+    let decrypter = Decrypter::new(Arc::new(kms), caller, Some(journal.clone()));
+    let key = path.split_once('/').expect("bucket and key").1;
+    let reader = TrailReader::new(store, names, Some(decrypter));
+    let file = reader.log_file(key).await.expect("reads").expect("there");
+    assert!(file.was_encrypted && file.unrecorded.is_empty());
+    assert!(String::from_utf8_lossy(&file.json).starts_with("{\"Records\":["));
+    // The broker takes the record in before its next delivery, which makes it part of the trail.
+    clock.pass(Duration::from_mins(5));
+    let folder = root.path().join("example-bucket-for-CT-logs").join(reader.names().log_folder());
+    eventually("a second log file", || files_below(&folder) == 2).await;
+    let mut delivered = Vec::new();
+    for key in reader.log_file_keys().await.expect("lists") {
+        let file = reader.log_file(&key).await.expect("reads").expect("there");
+        let json: Value = serde_json::from_slice(&file.json).expect("JSON");
+        delivered.extend(json["Records"].as_array().expect("records").clone());
+    }
+    let got = delivered.iter().find(|record| record["eventName"] == "Decrypt").expect("recorded");
+    compare("Get", &seed[2], got);
+    assert!(broker.emulator.call_count("GenerateDataKey") >= 3, "configure, the workload's, and one a file");
+}
+
+fn puts_of(records: &Records) -> Vec<&Value> {
+    let is_put = |record: &&Value| {
+        let object = record["requestParameters"]["encryptionContext"]["aws:s3:arn"].as_str();
+        object.is_some_and(|object| object.ends_with(".json.gz"))
+    };
+    records.kms.iter().filter(is_put).collect()
+}
+
+fn record_of<'a>(records: &'a Records, key: &str) -> &'a Value {
+    let mut found = records.kms.iter().filter(|record| record["requestParameters"]["keyId"] == key);
+    let record = found.next().expect("a record");
+    assert!(found.next().is_none(), "once");
+    record
+}
+
+fn files_below(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    entries
+        .map(|path| {
+            if path.is_dir() {
+                files_below(&path)
+            } else {
+                usize::from(path.extension() == Some("gz".as_ref()))
+            }
+        })
+        .sum()
+}
+
+/// The JSON examples of a seed, in their order.
+fn seed(name: &str) -> Option<Vec<Value>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/seeds").join(name);
+    let Ok(text) = fs::read_to_string(&path) else {
+        println!("skipped: the seeds do not stand beside the repository");
+        return None;
+    };
+    // The pictures of the callouts stand amid the JSON.
+    let mut plain = String::new();
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once("![") {
+        plain.push_str(before);
+        rest = after.split_once(".png)").map_or("", |(_, rest)| rest);
+    }
+    plain.push_str(rest);
+    let examples = plain.split("```").skip(1).step_by(2);
+    Some(examples.map(|example| serde_json::from_str(example).expect("JSON")).collect())
+}
+
+/// Every field that differs has to be a row of the table under this heading of docs/audit.md, and every row a difference.
+fn compare(heading: &str, seed: &Value, ours: &Value) {
+    let (seed, ours) = (fields(seed), fields(ours));
+    let paths: BTreeSet<&String> = seed.keys().chain(ours.keys()).collect();
+    let differing: BTreeMap<String, &str> = paths
+        .into_iter()
+        .filter_map(|path| match (seed.get(path), ours.get(path)) {
+            (Some(seed), Some(ours)) if seed == ours => None,
+            (Some(_), Some(_)) => Some((path.clone(), "another value")),
+            (Some(_), None) => Some((path.clone(), "not in ours")),
+            (None, _) => Some((path.clone(), "not in the seed")),
+        })
+        .collect();
+    let document =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit.md")).expect("docs");
+    let section = document.split_once(&format!("#### {heading}\n")).expect("a section").1;
+    let section = section.split("\n#").next().unwrap_or_default();
+    let documented: BTreeMap<String, &str> = section
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let [path, how, why] = cells[..] else { return None };
+            let path = path.strip_prefix('`')?.strip_suffix('`')?;
+            assert!(!why.is_empty(), "{path} needs a reason");
+            Some((path.to_owned(), how))
+        })
+        .collect();
+    assert_eq!(differing, documented, "{heading}");
+}
+
+/// The fields of a record by their paths.
+fn fields(record: &Value) -> BTreeMap<String, Value> {
+    let mut fields = BTreeMap::new();
+    let mut rest = vec![(String::new(), record)];
+    while let Some((path, value)) = rest.pop() {
+        let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        match value {
+            Value::Object(members) => rest.extend(members.iter().map(|(name, value)| (join(name), value))),
+            Value::Array(items) => {
+                rest.extend(items.iter().enumerate().map(|(n, value)| (join(&n.to_string()), value)));
+            }
+            _ => {
+                fields.insert(path, value.clone());
+            }
+        }
+    }
+    fields
+}

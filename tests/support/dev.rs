@@ -1,0 +1,46 @@
+//! The records that a `key-broker dev` has left: delivered ones, which are encrypted, and those still in its journal.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use key_broker::audit::reader::{Decrypter, TrailReader, records};
+use key_broker::audit::trail::{names, open_store};
+use key_broker::clock::SystemClock;
+use key_broker::config::Config;
+use kms_emulator::{Emulator, EmulatorConfig};
+
+use super::{Records, aws_kms, aws_settings, journal_lines};
+
+/// Every record, as its JSON text. Nobody may be running in `dir`.
+pub fn all_lines(dir: &Path) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let mut lines = runtime.expect("a runtime").block_on(delivered(dir));
+    lines.extend(journal_lines(&dir.join("journal")));
+    lines
+}
+
+/// Every record.
+pub fn all_records(dir: &Path) -> Records {
+    Records::of(all_lines(dir).iter().map(|line| serde_json::from_str(line).expect("a record")))
+}
+
+async fn delivered(dir: &Path) -> Vec<String> {
+    let state_file = Some(dir.join("kms/state.json"));
+    let emulator = Emulator::start(EmulatorConfig { state_file, ..EmulatorConfig::default() }).await;
+    let emulator = emulator.expect("dev has stopped");
+    let kms = aws_kms(aws_settings(&emulator), Arc::new(SystemClock)).await;
+    let caller = Arc::new(kms.caller().await.expect("known"));
+    let config =
+        Config::load(&dir.join("key-broker.toml")).map_err(|error| error.to_string()).expect("dev's");
+    let trail = config.audit.trail.expect("dev has a trail");
+    let names = names(&trail, &caller);
+    let store = open_store(&trail, &names, None).await;
+    let reader = TrailReader::new(store, names, Some(Decrypter::new(Arc::new(kms), caller, None)));
+    let mut lines = Vec::new();
+    for key in reader.log_file_keys().await.expect("lists") {
+        let file = reader.log_file(&key).await.expect("reads").expect("there");
+        lines.extend(records(&file.json).map(|record| record.expect("a record").to_owned()));
+    }
+    emulator.shutdown().await;
+    lines
+}
