@@ -9,9 +9,10 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use key_broker::audit::journal::files;
+use key_broker::clock::{Clock as _, SystemClock};
 use key_broker_client::{Client, GenerateDataKey};
 use kms_emulator::Call;
 use peers::{check_records, validate_logs};
@@ -147,8 +148,8 @@ impl Moment {
 
 /// Looks all the time, for at most five seconds: a digest is made every two.
 fn soon(rest: &Duration, mut is_there: impl FnMut() -> bool) -> &Duration {
-    let until = Instant::now() + Duration::from_secs(5);
-    while !is_there() && Instant::now() < until {
+    let until = SystemClock.instant() + Duration::from_secs(5);
+    while !is_there() && SystemClock.instant() < until {
         std::thread::sleep(Duration::from_micros(50));
     }
     rest

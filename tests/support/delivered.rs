@@ -1,7 +1,7 @@
 //! A delivered trail, checked as a whole: files, digests, and the journal's chain through all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use key_broker::audit::journal::chain::Link;
 use key_broker::audit::journal::files;
@@ -59,7 +59,7 @@ impl Delivered {
         all
     }
 
-    fn add_file(&mut self, path: &PathBuf, mut link: Link) -> Link {
+    fn add_file(&mut self, path: &Path, mut link: Link) -> Link {
         let json = String::from_utf8(inflated(path)).expect("text");
         let mut rest = json.strip_prefix("{\"Records\":[").expect("a log file");
         while rest != "]}" {

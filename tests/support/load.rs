@@ -1,8 +1,9 @@
 //! Callers that ask for everything, one call after the other, over restarts of the broker, and remember what they were told.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use key_broker::clock::{Clock as _, SystemClock};
 use key_broker_client::Error;
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::generate_data_key_request::Length;
@@ -100,18 +101,15 @@ impl Caller {
         let endpoint = Endpoint::from_shared(uri).expect("a URI");
         let mut connected = None;
         while !stop.is_cancelled() {
-            let stub = match connected.take() {
-                Some(stub) => stub,
-                None => match endpoint.connect().await {
-                    Ok(channel) => KeyBrokerClient::new(channel),
-                    Err(_) => {
-                        tokio::time::sleep(RECONNECT).await;
-                        continue;
-                    }
-                },
+            if connected.is_none() {
+                connected = endpoint.connect().await.ok().map(KeyBrokerClient::new);
+            }
+            let Some(stub) = connected.clone() else {
+                tokio::time::sleep(RECONNECT).await;
+                continue;
             };
-            if self.call(stub.clone()).await {
-                connected = Some(stub);
+            if !self.call(stub).await {
+                connected = None;
             }
             let micros = u64::try_from(self.pause.as_micros()).expect("a pause is short");
             tokio::time::sleep(Duration::from_micros(self.dice.below(micros + 1))).await;
@@ -121,7 +119,7 @@ impl Caller {
 
     /// One call. False if the broker is gone.
     async fn call(&mut self, mut stub: KeyBrokerClient<Channel>) -> bool {
-        let began = Instant::now();
+        let began = SystemClock.instant();
         let result = match self.dice.below(10) {
             0 => self.generate(&mut stub, "alias/forbidden", false).await,
             1 => self.generate(&mut stub, "", false).await,
