@@ -1,0 +1,66 @@
+//! Where the real program runs with a trail, again and again: a KMS, a directory for everything, a signing key.
+
+use std::fs;
+use std::path::PathBuf;
+
+use key_broker::audit::signature::PublicKey;
+use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use tempfile::TempDir;
+
+use super::delivered::Delivered;
+use super::load::POLICY;
+use super::process::write_config;
+use super::signing::write_key;
+
+pub struct Site {
+    pub emulator: Emulator,
+    pub dir: TempDir,
+    pub key: PublicKey,
+}
+
+impl Site {
+    pub async fn new() -> Self {
+        let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+        for alias in ["alias/dev", "alias/forbidden"] {
+            emulator.ensure_key(alias, KeySpec::SymmetricDefault).expect("a key");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = write_key(dir.path());
+        Self { emulator, dir, key }
+    }
+
+    /// Writes a configuration that delivers into a directory every second and makes a digest every two; `more` are further
+    /// lines of `[audit]`, then other sections.
+    pub fn config(&self, more: &str) -> PathBuf {
+        self.config_with_store("store = { directory = \"trail\", bucket = \"logs\" }", more)
+    }
+
+    /// The same with another line for the store.
+    pub fn config_with_store(&self, store: &str, more: &str) -> PathBuf {
+        let audit = format!(
+            "{store}\nsigning = {{ pem_file = \"signing.pem\" }}\n\
+             delivery_interval_seconds = 1\ndigest_interval_seconds = 2\n{more}"
+        );
+        let path = write_config(self.dir.path(), &self.emulator.endpoint_url(), &audit);
+        fs::write(self.dir.path().join("policy.cedar"), POLICY).expect("writes");
+        path
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("broker.sock")
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.dir.path().join("journal")
+    }
+
+    /// The root of the store.
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("trail")
+    }
+
+    /// What was delivered, checked.
+    pub fn delivered(&self) -> Delivered {
+        Delivered::read(&self.store(), &self.journal(), &self.key)
+    }
+}
