@@ -19,8 +19,8 @@ use key_broker_client::GenerateDataKey;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, check_records, output, root};
 use serde_json::Value;
-use support::site::{BUCKET, Site, names};
 use support::tampered::{Copy, encrypted, plain, verify_quietly};
+use support::timed::{BUCKET, TimedSite, names};
 
 #[test]
 fn a_trail_of_hours_with_restarts_and_kills_is_sound() {
@@ -247,7 +247,7 @@ fn each_decrypt_is_recorded_before_anything_is_shown() {
 async fn a_trail_that_grows_meanwhile_is_never_called_unsound() {
     let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
     emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
-    let site = Site::new(&emulator, false);
+    let site = TimedSite::new(&emulator, false);
     let broker = site.start().await;
     let client = broker.client().await;
     let (stop, stopped) = tokio::sync::watch::channel(());

@@ -174,3 +174,37 @@ pub fn check_records(records: &[String]) {
     let verdict = printed(peers.command("records/bin/python").arg(checker).arg(file));
     assert!(verdict.contains("failures=0") && !verdict.contains("records=0"), "{verdict}");
 }
+
+/// Has the unmodified AWS CLI judge a trail that lies below `root`, where the judge stands beside the repository: all of its
+/// digests and log files have to be valid.
+pub fn validate_logs(root: &Path, public_key: &str, digests: usize, log_files: usize) {
+    let judge = self::root().join("../shared/oracles/aws-validate-logs");
+    if !judge.exists() {
+        println!(
+            "skipped: aws-validate-logs does not stand beside the repository, so the AWS CLI does not judge this trail"
+        );
+        return;
+    }
+    let Some(peers) = Peers::install(&["validate-logs"]) else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = dir.path().join("key.pem");
+    fs::write(&key, public_key).expect("writes");
+    let verdict = printed(
+        peers
+            .command("validate-logs/bin/python")
+            .arg(judge)
+            .arg("--tree")
+            .arg(root)
+            .args(["--bucket", "logs", "--trail-arn"])
+            .arg("arn:aws:cloudtrail:us-west-2:111122223333:trail/key-broker")
+            .arg("--public-key")
+            .arg(key)
+            .args(["--start", "2015-01-01T00:00:00Z", "--end", "2100-01-01T00:00:00Z"]),
+    );
+    for all in [
+        format!("{digests}/{digests} digest files valid"),
+        format!("{log_files}/{log_files} log files valid"),
+    ] {
+        assert!(verdict.contains(&all), "{all} is not what the AWS CLI says: {verdict}");
+    }
+}

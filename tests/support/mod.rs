@@ -2,11 +2,16 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
 
 pub mod clock;
+pub mod delivered;
 pub mod dev;
+pub mod dice;
+pub mod load;
 pub mod memory;
 pub mod process;
+pub mod signing;
 pub mod site;
 pub mod tampered;
+pub mod timed;
 pub mod trail;
 
 use std::collections::BTreeMap;

@@ -17,11 +17,11 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::runtime::Runtime;
 
-use super::site::{BUCKET, Site, copy, names, objects};
+use super::timed::{BUCKET, TimedSite, copy, names, objects};
 
 /// What a broker has left behind after some hours.
 pub struct Base {
-    pub site: Site,
+    pub site: TimedSite,
     _emulator: Emulator,
     /// Runs the emulator.
     _runtime: Runtime,
@@ -47,7 +47,7 @@ impl Base {
             emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
             emulator
         });
-        let site = Site::new(&emulator, is_encrypted);
+        let site = TimedSite::new(&emulator, is_encrypted);
         runtime.block_on(some_hours(&site));
         Self { site, _emulator: emulator, _runtime: runtime }
     }
@@ -60,7 +60,7 @@ impl Base {
 }
 
 /// 08:00 to about 14:00, with a drain, a kill, a kill between a delivery and its note, a torn line, and an empty hour.
-async fn some_hours(site: &Site) {
+async fn some_hours(site: &TimedSite) {
     let broker = site.start().await;
     broker.calls().await;
     broker.pass(20, "CloudTrail").await;

@@ -35,6 +35,10 @@ impl Trail {
     pub async fn finish(mut self, within: Duration) {
         let all = async {
             self.deliver().await?;
+            if self.state.sealed.is_some() {
+                // One that was cut off: it does not have what was delivered since.
+                self.digest().await?;
+            }
             self.digest().await
         };
         match tokio::time::timeout(within, all).await {
