@@ -34,8 +34,16 @@ pub struct Told {
 #[derive(Debug, Default)]
 pub struct Seen {
     pub told: Vec<Told>,
-    /// The x-request-ids of calls that were refused because the journal could not commit, and how long each waited.
-    pub refused: Vec<(String, Duration)>,
+    pub refused: Vec<Refusal>,
+}
+
+/// A call that was refused because the journal could not commit.
+#[derive(Debug)]
+pub struct Refusal {
+    /// `x-request-id`.
+    pub request_id: String,
+    /// How long the caller waited.
+    pub took: Duration,
 }
 
 impl Seen {
@@ -138,7 +146,7 @@ impl Caller {
         // Without an id it is not the broker's answer.
         let Some(request_id) = status.request_id().map(str::to_owned) else { return false };
         if status.reason() == Some("JOURNAL_UNAVAILABLE") {
-            self.seen.refused.push((request_id, began.elapsed()));
+            self.seen.refused.push(Refusal { request_id, took: began.elapsed() });
             return true;
         }
         let outcome = match status.code() {
