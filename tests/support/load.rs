@@ -66,12 +66,17 @@ pub struct Load {
 impl Load {
     /// Starts `callers` of them; each pauses for up to `pause` between two calls.
     pub fn start(socket: &Path, callers: u64, pause: Duration, dice: &mut Dice) -> Self {
+        Self::start_large(socket, callers, pause, dice, 0)
+    }
+
+    /// The same, with an encryption context of some more bytes in every record.
+    pub fn start_large(socket: &Path, callers: u64, pause: Duration, dice: &mut Dice, bytes: usize) -> Self {
         let stop = CancellationToken::new();
         let mut set = JoinSet::new();
         for number in 0..callers {
             let caller = Caller {
                 socket: socket.to_owned(),
-                tenant: (number % 3).to_string(),
+                tenant: format!("{}{}", number % 3, "x".repeat(bytes)),
                 dice: Dice::new(dice.below(u64::MAX)),
                 pause,
                 blob: Vec::new(),

@@ -8,6 +8,7 @@
 //! | `lock` | held by the one process that writes here |
 
 mod recovery;
+mod room;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -29,9 +30,13 @@ pub(super) struct Segments {
     max_undelivered: u64,
     max_segment: u64,
     current: Option<Segment>,
+    /// The next file, where it could not be begun yet.
+    begun: Option<Segment>,
     link: Link,
     newest: u64,
     undelivered: Undelivered,
+    /// Bytes since the disk was asked how much room it has.
+    unchecked: u64,
     /// Held for the life of the process: two brokers must not share a journal.
     lock: File,
 }
@@ -91,9 +96,11 @@ impl Segments {
             max_undelivered: config.max_undelivered_bytes,
             max_segment: config.max_segment_bytes,
             current: None,
+            begun: None,
             link: Link::START,
             newest: 0,
             undelivered,
+            unchecked: u64::MAX,
             lock,
         };
         let notice = segments.recover(now)?;
@@ -119,13 +126,7 @@ impl Segments {
 
     /// Makes `lines` durable, all or none; with them the chain ends at `link`. True if a file was closed.
     pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<bool> {
-        let held = self.undelivered.bytes();
-        if held + lines.len() as u64 > self.max_undelivered {
-            return Err(io::Error::other(format!(
-                "the journal holds {held} bytes that are not delivered, of {} allowed: look at the trail's store",
-                self.max_undelivered
-            )));
-        }
+        self.check_room(lines.len() as u64)?;
         let mut segment = self.writable()?;
         if let Err(error) = segment.append(lines, self.durability) {
             self.give_up(segment, now);
@@ -190,50 +191,65 @@ impl Segments {
     }
 
     fn rescue(&mut self, lost: &Segment) -> io::Result<Segment> {
-        if !is_at(&self.lock, &self.dir.join(LOCK)) {
-            self.lock = lock(&self.dir)?;
+        self.own_dir()?;
+        let path = self.dir.join(open_name(lost.number));
+        if path.exists() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} is not ours", path.display()),
+            ));
         }
-        let mut segment = self.create(lost.number)?;
-        let copied = self.copy(lost, &mut segment);
-        if let Err(error) = copied {
-            let _ = fs::remove_file(&segment.path);
-            return Err(error);
-        }
-        (segment.bytes, segment.records) = (lost.bytes, lost.records);
-        tracing::warn!(file = %segment.path.display(), records = lost.records, "the journal's file was removed: its records are written again");
-        Ok(segment)
-    }
-
-    fn copy(&self, lost: &Segment, segment: &mut Segment) -> io::Result<()> {
+        let unfinished = path.with_extension("unfinished");
+        let mut file = options().create(true).truncate(true).open(&unfinished)?;
         (&lost.file).seek(SeekFrom::Start(0))?;
-        let copied = io::copy(&mut (&lost.file).take(lost.bytes), &mut segment.file)?;
-        if copied != lost.bytes {
+        if io::copy(&mut (&lost.file).take(lost.bytes), &mut file)? != lost.bytes {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the journal's file was cut"));
         }
-        segment.file.sync_all()?;
-        self.sync_dir()
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        let &Segment { number, bytes, records, .. } = lost;
+        tracing::warn!(file = %path.display(), records, "the journal's file was removed: its records are written again");
+        if let Err(error) = self.sync_dir() {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(Segment { number, path, file, bytes, records, has_rest: false })
     }
 
     fn begin(&mut self) -> io::Result<Segment> {
-        let newest = files(&self.dir)?.iter().map(|file| file.number).max().unwrap_or(0);
-        let number = self.newest.max(newest) + 1;
-        let mut segment = self.create(number)?;
-        let header = header(number, &self.link);
+        let begun = self.begun.take().filter(|segment| is_at(&segment.file, &segment.path));
+        let mut segment = match begun {
+            Some(segment) => segment,
+            None => self.create()?,
+        };
+        let header = header(segment.number, &self.link);
         if let Err(error) = segment.append(header.as_bytes(), self.durability).and_then(|()| self.sync_dir())
         {
-            // A full disk must not fill with empty files too.
-            let _ = fs::remove_file(&segment.path);
+            // The next attempt uses it: a full disk must not fill with empty files, too.
+            (segment.bytes, segment.has_rest) = (0, true);
+            self.begun = Some(segment);
             return Err(error);
         }
-        self.newest = number;
         self.undelivered.add(segment.bytes);
         Ok(segment)
     }
 
-    fn create(&self, number: u64) -> io::Result<Segment> {
+    fn create(&mut self) -> io::Result<Segment> {
+        self.own_dir()?;
+        let newest = files(&self.dir)?.last().map_or(0, |file| file.number);
+        let number = self.newest.max(newest) + 1;
         let path = self.dir.join(open_name(number));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = options().create_new(true).open(&path)?;
+        self.newest = number;
         Ok(Segment { number, path, file, bytes: 0, records: 0, has_rest: false })
+    }
+
+    /// A directory that was made anew has no lock yet.
+    fn own_dir(&mut self) -> io::Result<()> {
+        if !is_at(&self.lock, &self.dir.join(LOCK)) {
+            self.lock = lock(&self.dir)?;
+        }
+        Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -265,6 +281,12 @@ impl Segment {
         self.has_rest = false;
         Ok(())
     }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
 }
 
 /// Whether `path` is the name of `file`, not of another one or of none.
