@@ -215,7 +215,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
         request_id: Uuid::new_v4(),
         event_id: Uuid::new_v4(),
         read_only: true,
-        resources: vec![(&arn).into()],
+        resources: Some([(&arn).into()]),
         event_type: "ActivityLog",
         management_event: false,
         recipient_account_id: "111122223333",

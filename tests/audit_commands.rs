@@ -6,9 +6,12 @@ mod support;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
+use key_broker_client::{Client, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -45,9 +48,10 @@ fn tail_shows_the_newest_records_and_follows_the_broker_over_its_restart() {
     let record: Value = serde_json::from_slice(&newest.stdout).expect("a record");
     assert_eq!(record["errorCode"], "NotFoundException");
 
-    let mut tail = folder.follow(&["-f", "-n", "0", "--json"]);
+    let tail = Tail::of(folder.follow(&["-f", "--json"]));
     folder.call(&["generate-random"]);
-    assert_eq!(tail.names(2), ["GenerateRandom"; 2], "KMS's record and the workload's");
+    tail.until("GenerateRandom");
+    assert_eq!(tail.next_name(), "GenerateRandom", "KMS's record and the workload's");
     stop(dev);
     let dev = Process::dev(folder.path());
     folder.call(&["describe-key", "--key-id", "alias/dev"]);
@@ -60,8 +64,8 @@ fn tail_shows_the_newest_records_and_follows_the_broker_over_its_restart() {
 fn tail_ends_well_when_nobody_reads_any_more() {
     let folder = Folder::copy();
     let dev = Process::dev(folder.path());
-    let Tail { mut child, stdout } = folder.follow(&[]);
-    drop(stdout);
+    let mut child = folder.follow(&[]);
+    drop(child.stdout.take());
     folder.call(&["generate-random"]);
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
     stop(dev);
@@ -366,12 +370,19 @@ impl Folder {
             let dir = tempfile::tempdir().expect("a directory");
             let folder = Self(dir);
             let dev = Process::dev(folder.path());
-            for _ in 0..4 {
-                folder.call(&["generate-data-key", "--key-id", "alias/dev", "--context", "tenant=acme"]);
-            }
-            folder.call(&["generate-random"]);
-            folder.call(&["describe-key", "--key-id", "alias/dev"]);
-            folder.call(&["generate-data-key", "--key-id", "alias/none"]);
+            // Before the first delivery, so that all records are in one log file.
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let client = Client::unix(folder.path().join("broker.sock")).await.expect("it serves");
+                for _ in 0..4 {
+                    let request = GenerateDataKey::aes_256("alias/dev").context("tenant", "acme");
+                    client.generate_data_key(request).await.expect("a key");
+                }
+                client.generate_random(32).await.expect("random bytes");
+                client.describe_key("alias/dev").await.expect("a description");
+                let none = client.generate_data_key(GenerateDataKey::aes_256("alias/none")).await;
+                assert!(none.is_err(), "no such key");
+            });
             stop(dev);
             folder.0
         });
@@ -393,18 +404,9 @@ impl Folder {
         run(&[&["audit", command, "--dir", self.path().to_str().expect("a path")], arguments].concat())
     }
 
-    /// Starts `audit tail`, and waits until it follows.
-    fn follow(&self, arguments: &[&str]) -> Tail {
-        let mut child = command()
-            .args(["audit", "tail", "--dir", self.path().to_str().expect("a path")])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        // It looks at the journal once before it follows.
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        Tail { child, stdout }
+    fn follow(&self, arguments: &[&str]) -> Child {
+        let tail = ["audit", "tail", "--dir", self.path().to_str().expect("a path")];
+        command().args(tail).args(arguments).stdout(Stdio::piped()).spawn().expect("it starts")
     }
 
     fn log_files(&self) -> Vec<PathBuf> {
@@ -432,31 +434,43 @@ impl Folder {
     }
 }
 
-/// A running `audit tail`, killed when the test ends.
+/// A running `audit tail --json`.
 struct Tail {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Tail {
-    fn next_name(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("a line");
+    fn of(mut child: Child) -> Self {
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { child, lines }
+    }
+
+    fn next_name(&self) -> String {
+        let line = self.lines.recv_timeout(Duration::from_secs(20)).expect("a record within its time");
         let record: Value = serde_json::from_str(&line).expect("a record");
         record["eventName"].as_str().expect("a name").to_owned()
     }
 
-    fn names(&mut self, number: usize) -> Vec<String> {
-        (0..number).map(|_| self.next_name()).collect()
-    }
-
-    fn until(&mut self, name: &str) {
+    fn until(&self, name: &str) {
         while self.next_name() != name {}
     }
 
     fn end_with(mut self, signal: Signal) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), signal).expect("it is there");
         self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        // Already gone is what a test wants.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -144,6 +144,39 @@ fn check_tells_what_is_wrong_and_changes_nothing() {
     );
 }
 
+#[test]
+fn check_tells_whether_the_trail_could_be_delivered() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let emulator = runtime.block_on(Emulator::start(EmulatorConfig::default())).expect("the emulator starts");
+    emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    emulator.ensure_key("alias/signing", KeySpec::Rsa2048).expect("a key");
+    let dir = tempfile::tempdir().expect("a directory");
+    let report = |store: &str, signing: &str, own: &str| {
+        let trail = format!(
+            "store = {{ {store} }}\nsigning = {{ kms_key_id = \"{signing}\" }}\nkms_key_id = \"{own}\""
+        );
+        let config = write_config(dir.path(), &emulator.endpoint_url(), &trail);
+        let output = key_broker(&["check", "--config", config.to_str().expect("a path")]);
+        let lines = text(&output.stdout).replace(dir.path().to_str().expect("a path"), "DIR");
+        let of_the_trail = |line: &&str| ["trail", "signing"].iter().any(|word| line[8..].starts_with(word));
+        let lines: Vec<&str> = lines.lines().filter(of_the_trail).collect();
+        format!("exit {}\n{}", output.status.code().unwrap_or(-1), lines.join("\n"))
+    };
+    let directory = "directory = \"trail\", bucket = \"logs\"";
+    let reports = [
+        report(directory, "alias/signing", "alias/dev"),
+        report("s3_bucket = \"logs\"", "alias/dev", "alias/signing"),
+        report("directory = \"policy.cedar\"", "alias/none", "alias/none"),
+    ];
+    assert!(!dir.path().join("trail").exists(), "check changes nothing");
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter("[0-9a-f]{32}", "FINGERPRINT");
+    settings.add_filter("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID");
+    settings.bind(|| insta::assert_snapshot!(reports.join("\n\n")));
+    let really = |operation| emulator.calls().iter().any(|call| call.operation == operation && !call.dry_run);
+    assert!(!really("GenerateDataKey") && !really("Sign"));
+}
+
 fn stdout_json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON on stdout")

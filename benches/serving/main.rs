@@ -48,7 +48,7 @@ impl Amount {
     const FULL: Self = Self {
         starts: 20,
         memory_calls: 100_000,
-        rounds: 3,
+        rounds: 5,
         round: Duration::from_secs(1),
         warm_up: Duration::from_millis(200),
     };

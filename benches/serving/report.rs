@@ -99,21 +99,29 @@ impl Report {
 
     fn processor_time(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "## Where the time of a call goes\n")?;
-        writeln!(f, "Processor time per call in µs, user + system. The SDK's own time is in its client.")?;
+        writeln!(
+            f,
+            "Processor time per call in µs, user + system. The SDK's own time is in its client. Neighbours on the machine change it less than calls/s."
+        )?;
         for (in_flight, measured) in &self.throughput.0 {
             writeln!(f, "\n### {in_flight} in flight\n")?;
             writeln!(
                 f,
-                "| target | client | server | of it the journal's thread | emulator | all |\n|---|--:|--:|--:|--:|--:|"
+                "| target | client | server | of it the journal's thread | emulator | all | echo / all |\n|---|--:|--:|--:|--:|--:|--:|"
             )?;
             for target in measured {
-                let parts = [target.client.total(), target.server.total(), target.emulator.total()];
-                let all: Duration = parts.iter().map(|times| times.total()).sum();
-                let [client, server, emulator] = parts.map(|times| split(target, times));
+                let [client, server, emulator] = target.parts().map(|times| split(target, times));
                 let journal =
                     target.server.0.get(JOURNAL).map_or_else(String::new, |times| split(target, *times));
-                let all = micros(target.each(all));
-                writeln!(f, "| {} | {client} | {server} | {journal} | {emulator} | {all} |", target.name)?;
+                let all = target.all();
+                let echo = measured.first().map_or(all, Measured::all);
+                writeln!(
+                    f,
+                    "| {} | {client} | {server} | {journal} | {emulator} | {} | {:.2} |",
+                    target.name,
+                    micros(all),
+                    echo.as_secs_f64() / all.as_secs_f64()
+                )?;
             }
         }
         writeln!(f)
@@ -127,11 +135,14 @@ fn split(target: &Measured, times: Times) -> String {
     format!("{} + {}", micros(target.each(times.user)), micros(target.each(times.system)))
 }
 
-/// The mean of the ratios of each round, whose two measurements are seconds apart.
+/// The median of the ratios of each round, whose two measurements are seconds apart: what else the machine did in one round
+/// does not count.
 fn ratio(target: &Measured, base: Option<&Measured>) -> String {
     let Some(base) = base else { return String::new() };
     let rounds = target.calls_per_second.iter().zip(&base.calls_per_second);
-    format!("{:.2}", mean(rounds.map(|(rate, base)| rate / base)))
+    let mut ratios: Vec<f64> = rounds.map(|(rate, base)| rate / base).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).map_or_else(String::new, |ratio| format!("{ratio:.2}"))
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {

@@ -9,7 +9,7 @@ use crate::broker::{Broker, Setup};
 use crate::echo::Echo;
 use crate::kms::{self, Emulator, Sdk};
 use crate::load::{Grpc, Target, Until, run};
-use crate::process::{Cpu, Process};
+use crate::process::{Cpu, Process, Times};
 use crate::programs::{Programs, UNRECORDED};
 use crate::{Amount, Failure};
 
@@ -49,6 +49,11 @@ impl<'a> Targets<'a> {
             let target = echo.target().await?;
             targets.echoes.push((echo, target, name("echo", threads)));
         }
+        // First, so that it is measured beside its echo.
+        let unrecorded = Setup { program: UNRECORDED, ..Setup::default() };
+        let broker = Broker::start(programs, emulator, unrecorded).await?;
+        let target = broker.target().await?;
+        targets.brokers.push((broker, target, unrecorded.worker_threads, "records off"));
         for worker_threads in [1, 2] {
             for commit in ["fsync", "write"] {
                 let setup = Setup { commit, worker_threads, ..Setup::default() };
@@ -57,10 +62,6 @@ impl<'a> Targets<'a> {
                 targets.brokers.push((broker, target, worker_threads, commit));
             }
         }
-        let unrecorded = Setup { program: UNRECORDED, ..Setup::default() };
-        let broker = Broker::start(programs, emulator, unrecorded).await?;
-        let target = broker.target().await?;
-        targets.brokers.push((broker, target, unrecorded.worker_threads, "records off"));
         Ok(targets)
     }
 
@@ -93,7 +94,7 @@ impl<'a> Targets<'a> {
         for (echo, target, name) in &self.echoes {
             row.push(self.once(name, target, Some(&echo.process), in_flight, amount).await?);
         }
-        for (kind, request) in [("broker", kms::request()), ("broker, from the cache", kms::cached_request())]
+        for (kind, request) in [("broker, from the cache", kms::cached_request()), ("broker", kms::request())]
         {
             for (broker, target, threads, commit) in &self.brokers {
                 let target = Grpc { request: request.clone(), ..target.clone() };
@@ -140,6 +141,16 @@ impl Measured {
         self.client.add(&more.client);
         self.server.add(&more.server);
         self.emulator.add(&more.emulator);
+    }
+
+    /// Processor time of client, server and emulator.
+    pub(crate) fn parts(&self) -> [Times; 3] {
+        [self.client.total(), self.server.total(), self.emulator.total()]
+    }
+
+    /// Processor time of one call, wherever it was spent.
+    pub(crate) fn all(&self) -> Duration {
+        self.each(self.parts().iter().map(|times| times.total()).sum())
     }
 
     /// Processor time of one call.

@@ -183,7 +183,7 @@ impl AuditScope {
             request_id: self.request_id,
             event_id: Uuid::new_v4(),
             read_only: true,
-            resources: draft.key_arn.iter().map(Into::into).collect(),
+            resources: draft.key_arn.as_ref().map(|arn| [arn.into()]),
             event_type: "ActivityLog",
             management_event: false,
             recipient_account_id: &self.audit.caller.account_id,

@@ -60,7 +60,8 @@ enum Command {
 
     /// Check a configuration, its policy and the broker's AWS credentials
     ///
-    /// Changes nothing: KMS is asked with DryRun. Exits with 0 if all is well, 64 if the configuration is wrong, else 1.
+    /// Changes nothing: KMS is asked with DryRun, and the trail's store is looked at, not written to. Exits with 0 if all is well,
+    /// 64 if the configuration is wrong, else 1.
     Check(check::Arguments),
 
     /// Read the trail: follow, print, verify, reconcile with AWS's own, count

@@ -12,6 +12,8 @@ pub mod memory;
 pub mod process;
 pub mod signing;
 pub mod site;
+pub mod tampered;
+pub mod timed;
 pub mod trail;
 
 use std::collections::BTreeMap;

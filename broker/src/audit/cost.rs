@@ -106,10 +106,14 @@ impl Costs {
 /// A trail whose requests are to be predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// How often a log file is encrypted; none where KMS encrypts none.
-    pub delivery_interval: Option<Duration>,
-    /// How often KMS signs a digest; none where a key in a file does.
-    pub digest_interval: Option<Duration>,
+    /// How often log files are delivered.
+    pub delivery_interval: Duration,
+    /// How often digests are.
+    pub digest_interval: Duration,
+    /// What is encrypted under a KMS key.
+    pub encrypted: Encrypted,
+    /// Whether KMS signs digests, and not a key in a file.
+    pub kms_signs: bool,
     /// Brokers in each region of each account.
     pub brokers: u64,
     /// Regions in each account.
@@ -118,11 +122,23 @@ pub struct Plan {
     pub accounts: u64,
 }
 
+/// What of a trail is encrypted under a KMS key, with a data key for each object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Encrypted {
+    /// `audit.kms_key_id` is not set.
+    Nothing,
+    /// In a directory, where the broker encrypts.
+    LogFiles,
+    /// In S3, which does (SSE-KMS): digests, too.
+    AllObjects,
+}
+
 /// Requests of a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestsPerDay {
-    /// One GenerateDataKey for each log file.
+    /// One GenerateDataKey for each object that is encrypted.
     pub data_keys: u64,
     /// One Sign for each digest.
     pub signatures: u64,
@@ -135,10 +151,16 @@ impl Plan {
     #[must_use]
     pub fn requests_per_day(&self) -> RequestsPerDay {
         let trails = self.brokers * self.regions * self.accounts;
-        let each = |interval: Option<Duration>| {
-            interval.map_or(0, |interval| SECONDS_A_DAY.div_ceil(interval.as_secs().max(1)) * trails)
-        };
-        RequestsPerDay { data_keys: each(self.delivery_interval), signatures: each(self.digest_interval) }
+        let each = |interval: Duration| SECONDS_A_DAY.div_ceil(interval.as_secs().max(1)) * trails;
+        let (log_files, digests) = (each(self.delivery_interval), each(self.digest_interval));
+        RequestsPerDay {
+            data_keys: match self.encrypted {
+                Encrypted::Nothing => 0,
+                Encrypted::LogFiles => log_files,
+                Encrypted::AllObjects => log_files + digests,
+            },
+            signatures: if self.kms_signs { digests } else { 0 },
+        }
     }
 }
 
@@ -191,9 +213,15 @@ mod tests {
     use super::*;
 
     fn plan(regions: u64, accounts: u64) -> Plan {
-        let (delivery_interval, digest_interval) =
-            (Some(Duration::from_mins(5)), Some(Duration::from_hours(1)));
-        Plan { delivery_interval, digest_interval, brokers: 1, regions, accounts }
+        Plan {
+            delivery_interval: Duration::from_mins(5),
+            digest_interval: Duration::from_hours(1),
+            encrypted: Encrypted::LogFiles,
+            kms_signs: true,
+            brokers: 1,
+            regions,
+            accounts,
+        }
     }
 
     #[test]
@@ -204,9 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn a_trail_without_kms_asks_it_nothing_and_two_brokers_ask_twice() {
-        let plain = Plan { delivery_interval: None, digest_interval: None, ..plan(2, 3) };
+    fn a_trail_without_kms_asks_it_nothing_s3_encrypts_digests_too_and_two_brokers_ask_twice() {
+        let plain = Plan { encrypted: Encrypted::Nothing, kms_signs: false, ..plan(2, 3) };
         assert_eq!(plain.requests_per_day(), RequestsPerDay { data_keys: 0, signatures: 0 });
+        let in_s3 = Plan { encrypted: Encrypted::AllObjects, ..plan(1, 1) };
+        assert_eq!(in_s3.requests_per_day(), RequestsPerDay { data_keys: 312, signatures: 24 });
         let two = Plan { brokers: 2, ..plan(1, 1) };
         assert_eq!(two.requests_per_day().data_keys, 576);
     }

@@ -9,8 +9,6 @@ pub mod parsed;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
@@ -155,8 +153,8 @@ pub struct ActivityRecord<'a> {
     /// Always true: nothing at KMS changes.
     pub read_only: bool,
     /// The KMS key, where it is known.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub resources: Vec<Resource<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<[Resource<'a>; 1]>,
     /// `ActivityLog`.
     pub event_type: &'static str,
     /// Always false.
@@ -456,12 +454,35 @@ impl<'a> From<&'a KeyArn> for Resource<'a> {
 #[must_use]
 #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
 pub fn record_time(at: OffsetDateTime) -> String {
-    at.to_offset(UtcOffset::UTC).format(CLOUDTRAIL_TIME).expect("a moment has all parts of this form")
+    std::str::from_utf8(&digits(at.to_offset(UtcOffset::UTC))).expect("digits are ASCII").to_owned()
 }
 
 fn cloudtrail_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    let text = at.format(CLOUDTRAIL_TIME).map_err(serde::ser::Error::custom)?;
-    serializer.serialize_str(&text)
+    let text = digits(*at);
+    serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
+}
+
+/// `YYYY-MM-DDTHH:MM:SSZ`, without fraction. By hand, since each record has three moments: `time` interprets a description of
+/// the form every time.
+fn digits(at: OffsetDateTime) -> [u8; 20] {
+    let mut text = *b"0000-00-00T00:00:00Z";
+    let mut put = |place: usize, number: u32| {
+        for (place, unit) in [(place, 10), (place + 1, 1)] {
+            text[place] = b'0' + u8::try_from(number / unit % 10).unwrap_or_default();
+        }
+    };
+    let (year, month, day) = at.to_calendar_date();
+    let (hour, minute, second) = at.to_hms();
+    // `time` knows years up to 9999; there are no moments before our era here.
+    let year = year.unsigned_abs();
+    put(0, year / 100);
+    put(2, year);
+    put(5, u8::from(month).into());
+    put(8, day.into());
+    put(11, hour.into());
+    put(14, minute.into());
+    put(17, second.into());
+    text
 }
 
 /// The same, where there may be none.
@@ -487,9 +508,6 @@ fn short_text<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Erro
 
 /// The record version that today's readers meet.
 pub const EVENT_VERSION: &str = "1.11";
-/// `YYYY-MM-DDTHH:MM:SSZ`, without fraction.
-const CLOUDTRAIL_TIME: &[BorrowedFormatItem<'_>] =
-    format_description!(version = 2, "[year]-[month]-[day]T[hour]:[minute]:[second]Z");
 /// CloudTrail: userAgent, errorCode and errorMessage are 1 KB at most.
 const MAX_SHORT_TEXT_BYTES: usize = 1_024;
 /// Most records are between 0.8 and 1.2 KB.

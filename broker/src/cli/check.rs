@@ -91,6 +91,9 @@ fn refused(operation: &str, key: &KeyId, error: KmsError) -> String {
 fn writable(dir: &Path) -> Result<String, String> {
     let (place, note) =
         if dir.exists() { (dir.to_owned(), "") } else { (first_existing(dir), " (serve will make it)") };
+    if !place.is_dir() {
+        return Err(format!("{} is no directory", place.display()));
+    }
     rustix::fs::access(&place, Access::WRITE_OK | Access::EXEC_OK)
         .map(|()| format!("{}{note}", dir.display()))
         .map_err(|error| format!("cannot write in {}: {}", place.display(), io::Error::from(error)))

@@ -128,7 +128,7 @@ trail = "dev"
 kms_key_id = "alias/dev"
 signing = {{ kms_key_id = "alias/dev-signing" }}
 delivery_interval_seconds = 20
-digest_interval_seconds = 60
+digest_interval_seconds = 20
 "#
     )
 }

@@ -1,6 +1,7 @@
 //! The records that auditors' tools read: every field, in its place, for an answer and for an error.
 
-use time::macros::datetime;
+use proptest::prelude::*;
+use time::macros::{datetime, format_description};
 use uuid::uuid;
 
 use super::*;
@@ -116,7 +117,7 @@ fn activity<'a>(error: Option<RecordedError<'a>>, data: ActivityEventData<'a>) -
         request_id: REQUEST_ID,
         event_id: EVENT_ID,
         read_only: true,
-        resources: Vec::new(),
+        resources: None,
         event_type: "ActivityLog",
         management_event: false,
         recipient_account_id: "111122223333",
@@ -157,4 +158,16 @@ fn activity_record_of_a_denial_and_long_text_is_cut_not_dropped() {
     let mut lines = Vec::new();
     activity(Some(error), data).append_to(&mut lines);
     insta::assert_snapshot!(shown(&lines).replace(&"é".repeat(512), "512 x é"));
+}
+
+proptest! {
+    /// Proves: the digits written by hand are those that `time` writes.
+    #[test]
+    fn a_moment_is_written_as_time_writes_it(seconds in 0..253_402_300_800_i64, offset in -12_i8..=12) {
+        let offset = UtcOffset::from_hms(offset, 0, 0).expect("an offset");
+        let at = OffsetDateTime::from_unix_timestamp(seconds).expect("a moment").to_offset(offset);
+        prop_assume!((0..=9_999).contains(&at.year()));
+        let form = format_description!(version = 2, "[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+        prop_assert_eq!(digits(at).to_vec(), at.format(form).expect("formats").into_bytes());
+    }
 }

@@ -31,6 +31,7 @@ pub(super) struct Checker {
     kms_records: u64,
     activity_records: u64,
     malformed_records: u64,
+    has_malformed: bool,
 }
 
 /// The oldest and newest record of one source; none where a record is malformed.
@@ -65,7 +66,7 @@ impl Checker {
             match record {
                 Ok(record) => self.record(source, place + 1, record, &mut span),
                 Err(malformed) => {
-                    span.has_malformed = true;
+                    (span.has_malformed, self.has_malformed) = (true, true);
                     let place = Place { record: Some(place as u64 + 1), ..Place::object(key) };
                     self.findings.unsound(FindingKind::LogFileMalformed, place, malformed.to_string());
                 }
@@ -87,7 +88,7 @@ impl Checker {
             }
             Err(Flaw { event_id, why }) => {
                 self.malformed_records += 1;
-                span.has_malformed = true;
+                (span.has_malformed, self.has_malformed) = (true, true);
                 at.event_id = event_id.map_or(0, |id| id.as_u128());
                 self.findings.unsound(FindingKind::RecordMalformed, self.place(at), why);
             }
@@ -156,6 +157,8 @@ impl Checker {
 
     /// The end of the trail. `from` is where it was begun, if not at its beginning.
     pub(super) fn finish(mut self, is_complete: bool, from: Option<i64>, report: &mut Report) {
+        // A KMS record may be one of those that cannot be read.
+        let is_complete = is_complete && !self.has_malformed;
         let reuse = std::mem::take(&mut self.reuse);
         report.keys_used = reuse.finish(is_complete, from, &mut self.faults);
         self.flush();

@@ -11,10 +11,10 @@ use super::log_files::for_each_record;
 use super::output::{Columns, write};
 use super::period::Period;
 use super::source::{Source, SourceArguments};
-use crate::audit::cost::{Costs, Plan, Requests, Subject, price_of};
+use crate::audit::cost::{Costs, Encrypted, Plan, Requests, Subject, price_of};
 use crate::audit::record::parsed::ParsedRecord;
 use crate::audit::record::record_time;
-use crate::audit::trail::SigningConfig;
+use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -81,21 +81,27 @@ impl Prediction {
         let interval = |told: Option<u64>, configured: Option<Duration>, usual: Duration| {
             told.map(Duration::from_secs).or(configured).unwrap_or(usual)
         };
-        let delivery = interval(
+        let delivery_interval = interval(
             self.delivery_interval_seconds,
             config.map(|config| config.delivery_interval),
             CLOUDTRAILS_DELIVERY,
         );
-        let digest = interval(
+        let digest_interval = interval(
             self.digest_interval_seconds,
             config.map(|config| config.digest_interval),
             CLOUDTRAILS_DIGEST,
         );
-        let is_encrypted = config.is_none_or(|config| config.kms_key.is_some());
+        let encrypted = match config {
+            Some(config) if config.kms_key.is_none() => Encrypted::Nothing,
+            Some(TrailConfig { store: StoreConfig::S3(_), .. }) => Encrypted::AllObjects,
+            _ => Encrypted::LogFiles,
+        };
         let kms_signs = config.is_none_or(|config| matches!(config.signing, SigningConfig::Kms(_)));
         Plan {
-            delivery_interval: is_encrypted.then_some(delivery),
-            digest_interval: kms_signs.then_some(digest),
+            delivery_interval,
+            digest_interval,
+            encrypted,
+            kms_signs,
             brokers: self.brokers.into(),
             regions: self.regions.into(),
             accounts: self.accounts.into(),
@@ -135,8 +141,9 @@ impl Report {
             "predictedPerDay": {
                 "dataKeys": per_day.data_keys, "signatures": per_day.signatures,
                 "usd": price_of(per_day.data_keys + per_day.signatures, self.price),
-                "deliveryIntervalSeconds": self.plan.delivery_interval.map(|interval| interval.as_secs()),
-                "digestIntervalSeconds": self.plan.digest_interval.map(|interval| interval.as_secs()),
+                "deliveryIntervalSeconds": self.plan.delivery_interval.as_secs(),
+                "digestIntervalSeconds": self.plan.digest_interval.as_secs(),
+                "encrypted": self.plan.encrypted, "kmsSigns": self.plan.kms_signs,
                 "brokers": self.plan.brokers, "regions": self.plan.regions, "accounts": self.plan.accounts,
             },
             "usdPer10000": self.price,
@@ -215,20 +222,18 @@ impl Report {
             per_day.data_keys + per_day.signatures,
             price_of(per_day.data_keys + per_day.signatures, self.price),
         );
-        let mut line = |count: u64, what: &str, interval: Option<Duration>, otherwise: &str| {
-            let why = match interval {
-                Some(interval) => format!("one every {} s", interval.as_secs()),
-                None => otherwise.to_owned(),
-            };
-            let _ = writeln!(text, "  {count:>8}  {what}: {why}");
+        let Plan { delivery_interval, digest_interval, encrypted, kms_signs, .. } = self.plan;
+        let every = |what: &str, interval: Duration| format!("{what} every {} s", interval.as_secs());
+        let (log_files, digests) =
+            (every("a log file", delivery_interval), every("a digest", digest_interval));
+        let data_keys = match encrypted {
+            Encrypted::Nothing => "no audit.kms_key_id is configured".to_owned(),
+            Encrypted::LogFiles => log_files,
+            Encrypted::AllObjects => format!("{log_files}, {digests}, which S3 encrypts"),
         };
-        line(
-            per_day.data_keys,
-            "GenerateDataKey, for log files",
-            self.plan.delivery_interval,
-            "no audit.kms_key_id is configured",
-        );
-        line(per_day.signatures, "Sign, for digests", self.plan.digest_interval, "a key in a file signs");
+        let signatures = if kms_signs { digests } else { "a key in a file signs digests".to_owned() };
+        let _ = writeln!(text, "  {:>8}  GenerateDataKey: {data_keys}", per_day.data_keys);
+        let _ = writeln!(text, "  {:>8}  Sign: {signatures}", per_day.signatures);
     }
 }
 

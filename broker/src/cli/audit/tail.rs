@@ -39,6 +39,9 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit tail --json | jq 'select(.errorCode)'";
 
 pub(super) async fn run(arguments: Arguments) -> Done {
+    let explain = |error: io::Error| Failure::Unavailable(format!("cannot listen to signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(explain)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(explain)?;
     let dir = arguments.broker.journal_dir()?;
     let mut follower = Follower::new(&dir);
     let mut lines = Lines::new(arguments.json);
@@ -56,9 +59,6 @@ pub(super) async fn run(arguments: Arguments) -> Done {
     if arguments.no_follow {
         return Ok(ExitCode::SUCCESS);
     }
-    let explain = |error: io::Error| Failure::Unavailable(format!("cannot listen to signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(explain)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(explain)?;
     let mut missed = follower.missed();
     loop {
         tokio::select! {

@@ -52,10 +52,12 @@ impl Located {
         let mut caller = None;
         if self.account.is_none() || (is_directory && self.is_encrypted(&*store, &names).await?) {
             caller = Some(Arc::new(kms.caller().await.map_err(|error| {
-                Failure::Unavailable(format!(
-                    "sts:GetCallerIdentity: {error}: reading this trail takes AWS credentials that may decrypt under its KMS key{}",
-                    if self.account.is_none() { ", or --account if it is not encrypted" } else { "" }
-                ))
+                let next = if self.account.is_some() {
+                    "this trail is encrypted: give AWS credentials that may decrypt under its KMS key"
+                } else {
+                    "give AWS credentials; --account does, too, for a trail that is in S3 or is not encrypted"
+                };
+                Failure::Unavailable(format!("sts:GetCallerIdentity: {error}: {next}"))
             })?));
         }
         if let (None, Some(caller)) = (&self.account, &caller) {
