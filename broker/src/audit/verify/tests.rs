@@ -371,6 +371,16 @@ async fn a_digest_that_is_not_written_as_a_broker_writes_it_is_found() {
     assert_eq!(kinds(&verified(&store).await), [FindingKind::DigestMalformed]);
 }
 
+#[test]
+fn every_kind_of_finding_is_explained() {
+    let (_, kinds) = include_str!("finding.rs").split_once("pub enum FindingKind {").expect("the kinds");
+    let (kinds, _) = kinds.split_once("\n}").expect("their end");
+    let names = kinds.lines().filter_map(|line| line.trim().strip_suffix(','));
+    let explained = include_str!("../../../../docs/audit.md");
+    let missing: Vec<_> = names.clone().filter(|name| !explained.contains(&format!("`{name}`"))).collect();
+    assert!(names.count() > 40 && missing.is_empty(), "not in docs/audit.md: {missing:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
