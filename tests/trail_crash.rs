@@ -54,7 +54,7 @@ async fn two_hundred_kills_lose_no_record_and_double_none() {
 
     assert!(seen.refused.is_empty(), "the journal always could commit: {:?}", seen.refused);
     let delivered = site.assert_accounts_for(&seen);
-    site.verify(&config);
+    support::site::Site::verify(&config);
     let cut_off = cut_off(delivered.unrecorded(site.emulator.calls()), &kills);
     println!(
         "{ROUNDS} kills: {} told, {} of them answers; {} records in {} log files and {} digests; \

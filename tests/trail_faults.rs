@@ -95,7 +95,7 @@ impl Faulty {
         let delivered = site.assert_accounts_for(&seen);
         let unrecorded = delivered.unrecorded(site.emulator.calls());
         assert!(unrecorded.is_empty(), "every answer of KMS has its record: {unrecorded:?}");
-        site.verify(&site.config(""));
+        support::site::Site::verify(&site.config(""));
         println!(
             "{} told, {} refused; {} records in {} log files and {} digests",
             seen.told.len(),

@@ -56,7 +56,7 @@ impl Site {
     }
 
     /// The broker's own verdict on its trail, which has to be that it is sound.
-    pub fn verify(&self, config: &Path) {
+    pub fn verify(config: &Path) {
         let mut verify = Command::new(binary());
         verify.args(["audit", "verify", "--config"]).arg(config);
         let verify =
