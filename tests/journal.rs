@@ -4,13 +4,11 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use key_broker_client::GenerateDataKey;
+use support::disk::TinyDisk;
 use support::{Records, Setup, TestBroker, journal_lines};
-use tempfile::TempDir;
 use tonic::Code;
 
 #[tokio::test]
@@ -62,7 +60,7 @@ async fn a_lost_journal_directory_refuses_calls_and_its_return_resumes_service()
 
 #[tokio::test]
 async fn a_full_disk_refuses_calls_leaves_no_half_record_and_resumes_when_there_is_room() {
-    let Some(disk) = TinyDisk::mount() else { return };
+    let Some(disk) = TinyDisk::mount(64) else { return };
     let ballast = disk.path().join("ballast");
     fs::write(&ballast, vec![0; 32 << 10]).expect("there is room yet");
     let broker =
@@ -89,35 +87,4 @@ async fn a_full_disk_refuses_calls_leaves_no_half_record_and_resumes_when_there_
     client.generate_data_key(request()).await.expect("service resumes by itself");
     assert_eq!(allowed(&Records::read(&disk.path().join("journal"))), answered + 1);
     drop(broker.stop().await);
-}
-
-/// A tmpfs of 64 KiB. Mounting takes root.
-struct TinyDisk(TempDir);
-
-impl TinyDisk {
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(dir.path()).status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(dir));
-        }
-        eprintln!("skipped: a small tmpfs cannot be mounted here (that takes root)");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for TinyDisk {
-    fn drop(&mut self) {
-        // Lazily: the broker's files may still be open.
-        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
-        assert!(
-            unmounted.is_ok_and(|status| status.success()) || std::thread::panicking(),
-            "the tmpfs stays behind"
-        );
-    }
 }

@@ -223,10 +223,13 @@ impl Broker {
         }
         if let Some(Delivery { trail, stop }) = self.trail {
             stop.cancel();
-            if let Ok(trail) = trail.await {
-                trail.finish(self.grace.max(LEAST_FINISH)).await;
-            } else {
-                tracing::error!("the trail's task panicked: the next start delivers what is left");
+            let patience = self.grace.max(LEAST_FINISH);
+            match tokio::time::timeout(patience, trail).await {
+                Ok(Ok(trail)) => trail.finish(patience).await,
+                Ok(Err(_)) => {
+                    tracing::error!("the trail's task panicked: the next start delivers what is left");
+                }
+                Err(_) => tracing::warn!("a delivery does not end: the next start delivers what is left"),
             }
         }
         let journal = self.journal;

@@ -208,8 +208,8 @@ impl Drop for AuditScope {
             _ => BrokerError::Cancelled,
         };
         self.notes.refused(&error);
-        // Nobody waits: if it cannot be written now, the journal owes it.
-        drop(self.audit.journal.append(self.lines().records));
+        // Nobody waits: it is written as soon as the journal can.
+        self.audit.journal.owe(self.lines().records);
     }
 }
 

@@ -24,8 +24,7 @@ impl Peers {
     /// Installs what is not there yet. None, and a line that says so, where `KEY_BROKER_SKIP_PEERS` is 1; panics where the
     /// installation fails: a test that silently proves nothing is worse than one that fails.
     pub fn install(what: &[&str]) -> Option<Self> {
-        if env::var_os("KEY_BROKER_SKIP_PEERS").is_some_and(|skip| skip == "1") {
-            println!("skipped: KEY_BROKER_SKIP_PEERS=1, so {} is not installed", what.join(", "));
+        if is_to_skip(what) {
             return None;
         }
         let dir = env::var_os("PEERS_DIR").map_or_else(|| root().join("target/peers"), PathBuf::from);
@@ -36,6 +35,19 @@ impl Peers {
         Some(Self(dir))
     }
 
+    /// Whether a program of the system is there, or can be installed; a line that says why not. What it would prove needs
+    /// Debian or Ubuntu, and root the first time.
+    pub fn has_system(what: &str) -> bool {
+        if is_to_skip(&[what]) {
+            return false;
+        }
+        let installed = output(Command::new(root().join("tests/peers/install")).arg(what));
+        if !installed.status.success() {
+            println!("skipped: {}", String::from_utf8_lossy(&installed.stderr).trim());
+        }
+        installed.status.success()
+    }
+
     pub fn path(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }
@@ -44,6 +56,14 @@ impl Peers {
     pub fn command(&self, path: &str) -> Command {
         plain(self.path(path))
     }
+}
+
+fn is_to_skip(what: &[&str]) -> bool {
+    let skip = env::var_os("KEY_BROKER_SKIP_PEERS").is_some_and(|skip| skip == "1");
+    if skip {
+        println!("skipped: KEY_BROKER_SKIP_PEERS=1, so {} is not installed", what.join(", "));
+    }
+    skip
 }
 
 /// A command without proxies and gRPC options of the environment.

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use key_broker::audit::journal::chain::Link;
 use key_broker::audit::journal::files;
 use key_broker::audit::journal::segment::SegmentReader;
 use key_broker::audit::signature::PublicKey;
+use kms_emulator::Call;
 use serde_json::Value;
 
-use super::load::Told;
+use super::load::{Refusal, Told};
 use super::trail::{BUCKET, checked_digests, inflated, log_files};
 
 /// Everything that was delivered, in order, and what the journal still holds.
@@ -84,17 +86,22 @@ impl Delivered {
     /// The delivered records, hashed again, have to be the journal's chain up to where its files begin.
     fn add_journal(&mut self, journal: &Path, mut link: Link) {
         for file in files(journal).expect("a journal") {
-            let mut segment = SegmentReader::open(&file.path).expect("a header");
-            if segment.link() != link && segment.before().sequence < link.sequence {
-                // The newest delivered file stays until another one is there.
-                while segment.next_record().expect("fits its chain").is_some() {}
-                assert_eq!(segment.link(), link, "{}", file.path.display());
+            let mut segment = match SegmentReader::open(&file.path) {
+                Ok(segment) => segment,
+                // It could be neither begun nor removed: the next start does that.
+                Err(_) if file.closed_at.is_none() => continue,
+                Err(error) => panic!("{}: {error:?}", file.path.display()),
+            };
+            let mut records = Vec::new();
+            while let Some(record) = segment.next_record().expect("fits its chain") {
+                records.push(serde_json::from_slice(record).expect("a record"));
+            }
+            // The newest delivered file stays until another one is there.
+            if records.is_empty() || segment.link() == link {
                 continue;
             }
             self.gaps += usize::from(segment.before() != link);
-            while let Some(record) = segment.next_record().expect("fits its chain") {
-                self.undelivered.push(serde_json::from_slice(record).expect("a record"));
-            }
+            self.undelivered.append(&mut records);
             link = segment.link();
         }
     }
@@ -129,9 +136,32 @@ impl Delivered {
         }
     }
 
+    /// Every call that was refused because the journal could not commit is there once: as refused or, only if its wait was
+    /// over, as the answer that it would have been.
+    pub fn assert_holds_refused(&self, refused: &[Refusal]) {
+        for refusal in refused {
+            let found = self.activity(&refusal.request_id);
+            assert_eq!(found.len(), 1, "{refusal:?}: {found:?}");
+            let outcome = &found[0]["additionalEventData"]["outcome"];
+            assert!(outcome == "Failed" || refusal.took >= COMMIT_WAIT, "{refusal:?}: {:?}", found[0]);
+        }
+    }
+
+    /// The answers of KMS that have no record.
+    pub fn unrecorded(&self, calls: Vec<Call>) -> Vec<Call> {
+        let kms = self.records.iter().filter(|record| record["eventCategory"] == "Management");
+        let recorded: BTreeSet<_> = kms.filter_map(|record| record["requestID"].as_str()).collect();
+        let is_due = |call: &Call| call.operation != "GetCallerIdentity" && call.error.is_none();
+        let missing = |call: &Call| is_due(call) && !recorded.contains(call.request_id.as_str());
+        calls.into_iter().filter(missing).collect()
+    }
+
     /// The sum of what the records tell of the journal under this name, such as `tornBytes`.
     pub fn told_of_journal(&self, name: &str) -> u64 {
         let told = self.records.iter().map(|record| &record["additionalEventData"]["journal"][name]);
         told.filter_map(Value::as_u64).sum()
     }
 }
+
+/// `audit.commit_wait_ms`, by default.
+const COMMIT_WAIT: Duration = Duration::from_secs(2);

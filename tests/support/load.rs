@@ -34,8 +34,16 @@ pub struct Told {
 #[derive(Debug, Default)]
 pub struct Seen {
     pub told: Vec<Told>,
-    /// The x-request-ids of calls that were refused because the journal could not commit, and how long each waited.
-    pub refused: Vec<(String, Duration)>,
+    pub refused: Vec<Refusal>,
+}
+
+/// A call that was refused because the journal could not commit.
+#[derive(Debug)]
+pub struct Refusal {
+    /// `x-request-id`.
+    pub request_id: String,
+    /// How long the caller waited.
+    pub took: Duration,
 }
 
 impl Seen {
@@ -58,12 +66,17 @@ pub struct Load {
 impl Load {
     /// Starts `callers` of them; each pauses for up to `pause` between two calls.
     pub fn start(socket: &Path, callers: u64, pause: Duration, dice: &mut Dice) -> Self {
+        Self::start_large(socket, callers, pause, dice, 0)
+    }
+
+    /// The same, with an encryption context of some more bytes in every record.
+    pub fn start_large(socket: &Path, callers: u64, pause: Duration, dice: &mut Dice, bytes: usize) -> Self {
         let stop = CancellationToken::new();
         let mut set = JoinSet::new();
         for number in 0..callers {
             let caller = Caller {
                 socket: socket.to_owned(),
-                tenant: (number % 3).to_string(),
+                tenant: format!("{}{}", number % 3, "x".repeat(bytes)),
                 dice: Dice::new(dice.below(u64::MAX)),
                 pause,
                 blob: Vec::new(),
@@ -138,7 +151,7 @@ impl Caller {
         // Without an id it is not the broker's answer.
         let Some(request_id) = status.request_id().map(str::to_owned) else { return false };
         if status.reason() == Some("JOURNAL_UNAVAILABLE") {
-            self.seen.refused.push((request_id, began.elapsed()));
+            self.seen.refused.push(Refusal { request_id, took: began.elapsed() });
             return true;
         }
         let outcome = match status.code() {

@@ -5,6 +5,8 @@ pub mod clock;
 pub mod delivered;
 pub mod dev;
 pub mod dice;
+pub mod disk;
+pub mod faults;
 pub mod load;
 pub mod memory;
 pub mod process;

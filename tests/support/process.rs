@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -65,7 +65,21 @@ impl Process {
     }
 
     fn start(arguments: &[&str], dir: &Path, log_filter: &str) -> Self {
-        Self::run(Command::new(binary()).args(arguments), dir, log_filter)
+        Self::run(Command::new(binary()).args(arguments).stdout(Stdio::null()), dir, log_filter)
+    }
+
+    /// The command that [`Process::serve`] runs, for a test that changes its surroundings.
+    pub fn serve_command(config: &Path) -> Command {
+        let mut command = Command::new(binary());
+        command.args(["serve", "--config"]).arg(config).stdout(Stdio::null());
+        command
+    }
+
+    /// Runs such a command and waits until it serves.
+    pub fn serve_by(mut command: Command, config: &Path) -> Self {
+        let process = Self::run(&mut command, config.parent().expect("a directory"), DEFAULT_LOG_FILTER);
+        process.wait_for_log("\"serving\"");
+        process
     }
 
     /// Starts `serve` with no memory to lock, as an ordinary user: root may lock what it wants. Returns its user, too.
@@ -87,7 +101,7 @@ impl Process {
         } else {
             command.arg(binary());
         }
-        let process = Self::run(command.arg(config), dir, DEFAULT_LOG_FILTER);
+        let process = Self::run(command.arg(config).stdout(Stdio::null()), dir, DEFAULT_LOG_FILTER);
         process.wait_for_log("\"serving\"");
         (process, user)
     }
@@ -99,7 +113,6 @@ impl Process {
             .env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000")
             .env("AWS_SECRET_ACCESS_KEY", "test-only")
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .stdout(Stdio::null())
             .stderr(fs::File::create(&log).expect("a log file"))
             .spawn()
             .expect("key-broker starts");
@@ -108,6 +121,11 @@ impl Process {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it prints, if its command said that this is wanted.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("stdout is piped, and taken once")
     }
 
     pub fn log(&self) -> String {

@@ -1,15 +1,16 @@
 //! Where the real program runs with a trail, again and again: a KMS, a directory for everything, a signing key.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use key_broker::audit::signature::PublicKey;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use tempfile::TempDir;
 
 use super::delivered::Delivered;
-use super::load::POLICY;
-use super::process::write_config;
+use super::load::{POLICY, Seen};
+use super::process::{binary, write_config};
 use super::signing::write_key;
 
 pub struct Site {
@@ -54,9 +55,35 @@ impl Site {
         self.dir.path().join("journal")
     }
 
+    /// The broker's own verdict on its trail, which has to be that it is sound.
+    pub fn verify(config: &Path) {
+        let mut verify = Command::new(binary());
+        verify.args(["audit", "verify", "--config"]).arg(config);
+        let verify =
+            verify.env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000").env("AWS_SECRET_ACCESS_KEY", "test-only");
+        let verdict = verify.output().expect("runs");
+        let (told, why) =
+            (String::from_utf8_lossy(&verdict.stdout), String::from_utf8_lossy(&verdict.stderr));
+        assert!(verdict.status.success(), "{told}\n{why}");
+    }
+
     /// The root of the store.
     pub fn store(&self) -> PathBuf {
         self.dir.path().join("trail")
+    }
+
+    /// A broker that was told to stop by now has delivered everything: nothing is lost, doubled or unrecorded. Returns what it
+    /// delivered.
+    pub fn assert_accounts_for(&self, seen: &Seen) -> Delivered {
+        let delivered = self.delivered();
+        delivered.assert_holds(&seen.told);
+        delivered.assert_holds_refused(&seen.refused);
+        assert!(delivered.undelivered.is_empty(), "the drain delivers everything");
+        assert_eq!(delivered.gaps, 0, "the chain goes through all log files");
+        for flaw in ["damagedBytes", "missingRecords", "unrecordedRefusals"] {
+            assert_eq!(delivered.told_of_journal(flaw), 0, "{flaw}");
+        }
+        delivered
     }
 
     /// What was delivered, checked.

@@ -3,6 +3,7 @@
 //! `key-broker audit` puts a record into `inbox/` of the journal's directory before it shows anything; the broker takes it into
 //! its journal before its next delivery.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
@@ -34,28 +35,48 @@ pub fn leave(journal_dir: &Path, record: &[u8]) -> io::Result<()> {
     fs::File::open(&inbox)?.sync_all()
 }
 
-/// Takes what lies in the inbox into the journal, each record once. What cannot be taken stays; it holds up nothing else.
-pub(super) async fn take(journal_dir: &Path, journal: &Journal) {
-    if let Err(error) = take_all(journal_dir, journal).await {
-        tracing::warn!(%error, dir = %journal_dir.join(INBOX).display(), "records that key-broker audit left cannot be taken into the journal: they stay");
-    }
+/// The broker's side: takes what lies there into the journal, each record once. What cannot be taken stays; it holds up
+/// nothing else.
+pub(super) struct Inbox {
+    journal: Journal,
+    journal_dir: PathBuf,
+    /// Records that are in the journal, or were and are delivered, and whose files could not be removed yet.
+    taken: BTreeSet<String>,
 }
 
-async fn take_all(journal_dir: &Path, journal: &Journal) -> io::Result<()> {
-    for path in waiting(&journal_dir.join(INBOX))? {
-        let record = fs::read(&path)?;
+impl Inbox {
+    pub(super) fn new(journal: Journal, journal_dir: PathBuf) -> Self {
+        Self { journal, journal_dir, taken: BTreeSet::new() }
+    }
+
+    pub(super) async fn take(&mut self) {
+        let inbox = self.journal_dir.join(INBOX);
+        let explain = |error: io::Error| {
+            tracing::warn!(%error, dir = %inbox.display(), "a record that key-broker audit left cannot be taken into the journal: it stays");
+        };
+        for path in waiting(&inbox).map_err(explain).unwrap_or_default() {
+            if let Err(error) = self.take_one(&path).await {
+                explain(error);
+            }
+        }
+    }
+
+    async fn take_one(&mut self, path: &Path) -> io::Result<()> {
+        let record = fs::read(path)?;
         let Some(event_id) = event_id(&record) else {
             tracing::warn!(file = %path.display(), "not a record: moved aside");
-            fs::rename(&path, path.with_extension("refused"))?;
-            continue;
+            return fs::rename(path, path.with_extension("refused"));
         };
         // A crash between the commit and the removal leaves it here a second time.
-        if !is_in(journal_dir, event_id.as_bytes())? && journal.append(record).wait().await.is_err() {
-            return Err(io::Error::other("the journal cannot commit what lies in the inbox"));
+        if !self.taken.contains(&event_id) && !is_in(&self.journal_dir, event_id.as_bytes())? {
+            let committed = self.journal.append(record).end().await;
+            committed.map_err(|_| io::Error::other("the journal cannot commit"))?;
         }
-        fs::remove_file(&path)?;
+        self.taken.insert(event_id.clone());
+        fs::remove_file(path)?;
+        self.taken.remove(&event_id);
+        Ok(())
     }
-    Ok(())
 }
 
 fn waiting(inbox: &Path) -> io::Result<Vec<PathBuf>> {

@@ -268,11 +268,18 @@ impl JournalThread {
 impl Commit {
     /// Waits until the record is durable, for at most the configured time.
     pub async fn wait(self) -> Result<(), JournalUnavailable> {
+        let wait = self.wait;
+        // Too long: what the thread has of this may still be written.
+        tokio::time::timeout(wait, self.end()).await.unwrap_or(Err(JournalUnavailable(None)))
+    }
+
+    /// Waits until it is known what became of it, however long that takes.
+    pub(super) async fn end(self) -> Result<(), JournalUnavailable> {
         let done = self.done.map_err(|records| JournalUnavailable(Some(records)))?;
-        match tokio::time::timeout(self.wait, done).await {
-            Ok(Ok(result)) => result.map_err(|records| JournalUnavailable(Some(records))),
-            // The thread is gone, or takes too long: what it has of this may still be written.
-            Ok(Err(_)) | Err(_) => Err(JournalUnavailable(None)),
+        match done.await {
+            Ok(result) => result.map_err(|records| JournalUnavailable(Some(records))),
+            // The thread is gone.
+            Err(_) => Err(JournalUnavailable(None)),
         }
     }
 }
@@ -330,7 +337,10 @@ impl Writer {
                         bytes += entry.records.len();
                         self.waiting.push(entry);
                     }
-                    Order::Owe(records) => self.owe(&records),
+                    Order::Owe(records) => {
+                        bytes += records.len();
+                        self.owe(&records);
+                    }
                     Order::Rotate(done) => rotated = Some(done),
                     Order::Close => open = false,
                 }
@@ -344,6 +354,12 @@ impl Writer {
                 // Who asked may be gone.
                 let _ = done.send(());
             }
+        }
+        if !self.owed.is_empty() {
+            tracing::error!(
+                bytes = self.owed.len(),
+                "the journal cannot commit: records of refused calls and of answers of KMS are lost with this process"
+            );
         }
     }
 

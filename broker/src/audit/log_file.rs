@@ -31,13 +31,13 @@ pub struct LogFileContents {
 
 /// Makes a log file of the journal's file at `path`, up to and with record `last`: what follows in it was never committed,
 /// and is elsewhere under the same number. None if there are no records.
-pub fn build(path: &Path, last: Option<u64>) -> Result<Option<LogFileContents>, ReadError> {
+pub fn build(path: &Path, last: u64) -> Result<Option<LogFileContents>, ReadError> {
     let mut segment = SegmentReader::open(path)?;
     let mut file = Hashing { hasher: Sha256::new(), gzip: GzEncoder::new(Vec::new(), Compression::fast()) };
     let (mut oldest, mut newest) = (None::<String>, None::<String>);
     let before = segment.before();
     let mut end = before;
-    while last.is_none_or(|last| end.sequence < last) {
+    while end.sequence < last {
         let Some(record) = segment.next_record()? else { break };
         file.write_all(if end == before { HEAD } else { b"," })?;
         file.write_all(record)?;

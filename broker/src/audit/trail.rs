@@ -25,7 +25,7 @@ use super::digest::{
     Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
     sha256_hex,
 };
-use super::inbox;
+use super::inbox::Inbox;
 use super::journal::chain::{Link, parse_header};
 use super::journal::segment::{ReadError, repair};
 use super::journal::{Journal, Notice, SegmentFile, damaged_name, files};
@@ -76,12 +76,15 @@ pub struct Trail {
     store: Arc<dyn Store>,
     journal: Journal,
     journal_dir: PathBuf,
+    inbox: Inbox,
     signer: Signer,
     encryption: Option<Encryption>,
     clock: Arc<dyn Clock>,
     delivery_interval: Duration,
     digest_interval: Duration,
     state: State,
+    /// Records were missing before this place; told already.
+    told_missing: Option<Link>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
 }
 
@@ -144,15 +147,17 @@ impl Trail {
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
     pub async fn deliver(&mut self) -> Result<usize, TrailError> {
-        inbox::take(&self.journal_dir, &self.journal).await;
+        self.inbox.take().await;
         self.journal.rotate().await;
         let mut delivered = 0;
         let dir = self.journal_dir.clone();
         let files = on_disk(move || Ok(files(&dir)?)).await?;
         for (place, file) in files.iter().enumerate() {
             let Some(closed_at) = file.closed_at else { continue };
-            if self.deliver_file(file, closed_at, files.get(place + 1)).await? {
-                delivered += 1;
+            let later = files[place + 1..].iter().map(|file| file.path.clone()).collect();
+            match self.deliver_file(file, closed_at, later).await? {
+                Some(has_records) => delivered += usize::from(has_records),
+                None => break,
             }
             if self.state.sealed.is_none() && self.state.log_files.len() >= MAX_LOG_FILES {
                 self.digest().await?;
@@ -161,23 +166,25 @@ impl Trail {
         Ok(delivered)
     }
 
-    /// Delivers one file of the journal. True if that made a log file.
+    /// Delivers one file of the journal. True if that made a log file; none if it is not known yet where it ends, since no
+    /// later file has begun.
     async fn deliver_file(
         &mut self,
         file: &SegmentFile,
         closed_at: OffsetDateTime,
-        next: Option<&SegmentFile>,
-    ) -> Result<bool, TrailError> {
-        // The newest file tells the next start where the chain is: it goes once another one is there.
-        let has_successor = next.is_some();
-        let Some(contents) = self.read(file, next).await? else {
-            self.remove(file, has_successor).await?;
-            return Ok(false);
+        later: Vec<PathBuf>,
+    ) -> Result<Option<bool>, TrailError> {
+        let contents = match self.read(file, later).await? {
+            Reading::NotYet => return Ok(None),
+            Reading::Nothing => None,
+            Reading::Contents(contents) => {
+                Some(contents).filter(|contents| self.state.delivered != Some(contents.end))
+            }
         };
-        if self.state.delivered == Some(contents.end) {
-            self.remove(file, has_successor).await?;
-            return Ok(false);
-        }
+        let Some(contents) = contents else {
+            self.remove(file).await?;
+            return Ok(Some(false));
+        };
         self.tell_missing(&contents);
         let key = self.names.log_file(closed_at, &contents.end.hash);
         let LogFileContents { bytes, hash, oldest, newest, end, records, .. } = contents;
@@ -188,7 +195,8 @@ impl Trail {
             None => bytes,
         };
         self.store.put(Object { key: key.clone(), bytes, metadata: BTreeMap::new() }).await?;
-        self.state.log_files.push(LogFile {
+        let mut state = self.state.clone();
+        state.log_files.push(LogFile {
             s3_bucket: self.names.bucket.clone(),
             s3_object: key.clone(),
             hash_value: hash,
@@ -196,43 +204,38 @@ impl Trail {
             newest_event_time: newest,
             oldest_event_time: oldest,
         });
-        self.state.delivered = Some(end);
-        self.save().await?;
-        self.remove(file, has_successor).await?;
+        state.delivered = Some(end);
+        self.note(state).await?;
+        self.remove(file).await?;
         tracing::info!(object = key, records, "log file delivered");
-        Ok(true)
+        Ok(Some(true))
     }
 
     /// Reads a file of the journal. What does not fit its chain is cut off and kept as evidence; the rest is delivered.
-    async fn read(
-        &self,
-        file: &SegmentFile,
-        next: Option<&SegmentFile>,
-    ) -> Result<Option<LogFileContents>, TrailError> {
-        let (path, next) = (file.path.clone(), next.map(|next| next.path.clone()));
+    async fn read(&self, file: &SegmentFile, later: Vec<PathBuf>) -> Result<Reading, TrailError> {
+        let path = file.path.clone();
         let evidence = self.journal_dir.join(damaged_name(file.number));
-        let (contents, notice) = on_disk(move || build(&path, next.as_deref(), &evidence)).await?;
+        let (reading, notice) = on_disk(move || read(&path, &later, &evidence)).await?;
         if notice != Notice::default() {
             tracing::error!(file = %file.path.display(), ?notice, "a journal file is not what was written: what fits its chain is delivered, the rest is kept as evidence");
             self.journal.tell(notice);
         }
-        Ok(contents)
+        Ok(reading)
     }
 
-    /// Records between what was delivered before and this file are gone: that is to be seen in the trail.
-    fn tell_missing(&self, contents: &LogFileContents) {
+    /// Records between what was delivered before and this file are gone: that is to be seen in the trail, once however often
+    /// the delivery is tried.
+    fn tell_missing(&mut self, contents: &LogFileContents) {
         let Some(delivered) = self.state.delivered else { return };
-        if contents.before != delivered {
+        if contents.before != delivered && self.told_missing != Some(contents.before) {
             let missing_records = contents.before.sequence.saturating_sub(delivered.sequence).max(1);
             tracing::error!(missing_records, "files of the journal were gone before they were delivered");
             self.journal.tell(Notice { missing_records, ..Notice::default() });
+            self.told_missing = Some(contents.before);
         }
     }
 
-    async fn remove(&self, file: &SegmentFile, has_successor: bool) -> Result<(), TrailError> {
-        if !has_successor {
-            return Ok(());
-        }
+    async fn remove(&self, file: &SegmentFile) -> Result<(), TrailError> {
         let path = file.path.clone();
         let bytes = on_disk(move || {
             // Somebody else may have been faster: it is delivered, and gone.
@@ -244,9 +247,15 @@ impl Trail {
         Ok(())
     }
 
-    async fn save(&self) -> Result<(), TrailError> {
-        let (state, dir) = (self.state.clone(), self.journal_dir.clone());
-        on_disk(move || Ok(state.save(&dir)?)).await
+    /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
+    async fn note(&mut self, state: State) -> Result<(), TrailError> {
+        let dir = self.journal_dir.clone();
+        self.state = on_disk(move || {
+            state.save(&dir)?;
+            Ok(state)
+        })
+        .await?;
+        Ok(())
     }
 
     /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
@@ -254,8 +263,9 @@ impl Trail {
         if self.state.sealed.is_none() {
             // Whatever the clock does, digests go forward, one after the other.
             let end = whole_second(self.clock.now()).max(self.state.start + Duration::from_secs(1));
-            self.state.sealed = Some(Sealed { end, log_files: std::mem::take(&mut self.state.log_files) });
-            self.save().await?;
+            let mut state = self.state.clone();
+            state.sealed = Some(Sealed { end, log_files: std::mem::take(&mut state.log_files) });
+            self.note(state).await?;
         }
         let Some(sealed) = self.state.sealed.clone() else { return Ok(()) };
         let digest = self.state.digest(&sealed, &self.names, self.signer.public_key());
@@ -269,15 +279,15 @@ impl Trail {
         let key = digest.digest_s3_object.clone();
         self.store.put(Object { key, bytes: log_file::compress(&json)?, metadata }).await?;
         let (object, end) = (format!("{}/{}", digest.digest_s3_bucket, digest.digest_s3_object), sealed.end);
-        self.state.previous = Some(Previous {
+        let mut state = self.state.clone();
+        state.previous = Some(Previous {
             bucket: digest.digest_s3_bucket,
             object: digest.digest_s3_object,
             hash: sha256_hex(&json),
             signature: signature.clone(),
         });
-        self.state.start = end;
-        self.state.sealed = None;
-        self.save().await?;
+        (state.start, state.sealed) = (end, None);
+        self.note(state).await?;
         let log_files = digest.log_files.len();
         let _span = tracing::info_span!("keybroker.digest", digest = object, signature).entered();
         tracing::info!(digest = object, log_files, signature, "digest delivered");
@@ -309,16 +319,31 @@ impl State {
     }
 }
 
-/// Makes the log file of a file of the journal, and tells what of it did not fit.
-fn build(
-    path: &Path,
-    next: Option<&Path>,
-    evidence: &Path,
-) -> Result<(Option<LogFileContents>, Notice), TrailError> {
-    let last = next.and_then(begins_after);
+/// What a file of the journal was found to hold.
+enum Reading {
+    /// It is not known where it ends.
+    NotYet,
+    /// No record.
+    Nothing,
+    /// Records.
+    Contents(LogFileContents),
+}
+
+impl From<Option<LogFileContents>> for Reading {
+    fn from(contents: Option<LogFileContents>) -> Self {
+        contents.map_or(Self::Nothing, Self::Contents)
+    }
+}
+
+/// Makes the log file of the journal's file at `path`, which ends where the next of `later` begins: what a failed commit left
+/// behind that is no record. Tells what did not fit.
+fn read(path: &Path, later: &[PathBuf], evidence: &Path) -> Result<(Reading, Notice), TrailError> {
     let mut notice = Notice::default();
-    match log_file::build(path, last.map(|link| link.sequence)) {
-        Ok(contents) => return Ok((contents, notice)),
+    let Some(next) = later.iter().find_map(|path| begins_after(path)) else {
+        return Ok((Reading::NotYet, notice));
+    };
+    match log_file::build(path, next.sequence) {
+        Ok(contents) => return Ok((contents.into(), notice)),
         Err(ReadError::Io(error)) => return Err(error.into()),
         Err(ReadError::Flaw(_)) => {}
     }
@@ -327,15 +352,15 @@ fn build(
         notice.damaged_bytes = std::fs::metadata(path)?.len();
         std::fs::copy(path, evidence)?;
         std::fs::write(path, b"")?;
-        return Ok((None, notice));
+        return Ok((Reading::Nothing, notice));
     };
     if let Some(cut) = contents.cut {
         notice.add_cut(cut.flaw, cut.bytes);
     }
-    match log_file::build(path, None) {
-        Ok(contents) => Ok((contents, notice)),
+    match log_file::build(path, next.sequence) {
+        Ok(contents) => Ok((contents.into(), notice)),
         Err(ReadError::Io(error)) => Err(error.into()),
-        Err(ReadError::Flaw(_)) => Ok((None, notice)),
+        Err(ReadError::Flaw(_)) => Ok((Reading::Nothing, notice)),
     }
 }
 

@@ -26,7 +26,7 @@ use super::reader::{DigestFile, DigestKey, DigestKeys, LogFileText, ReadFailure,
 use super::record::record_time;
 use super::signature::PublicKey;
 use super::trail::state::State;
-use chain::{Before, Known};
+use chain::{Before, Known, Surroundings};
 use checker::{Checker, Span};
 pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
 use folder::Folder;
@@ -171,10 +171,15 @@ impl Verification<'_> {
         let read = self.reader.digest(&named.key).await;
         self.before = match read {
             Ok(Some(file)) => {
-                let is_there = |key: &str| listed.iter().any(|digest| digest.key == key);
+                let around = Surroundings {
+                    names: self.reader.names(),
+                    before: &self.before,
+                    listed,
+                    from: self.options.from,
+                };
                 chain::check_content(&file, named, self.reader.names(), findings);
                 chain::check_signature(&file, &self.options.keys, findings);
-                chain::check_link(&file, &self.before, self.reader.names(), is_there, findings);
+                chain::check_link(&file, &around, findings);
                 self.note_digest(&file, named);
                 self.log_files(&file.digest.log_files).await;
                 Before::Digest(Known::of(&file))

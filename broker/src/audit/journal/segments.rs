@@ -7,6 +7,9 @@
 //! | `journal-NUMBER.damaged` | what did not fit the chain: evidence, never written again |
 //! | `lock` | held by the one process that writes here |
 
+mod recovery;
+mod room;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -17,7 +20,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use time::OffsetDateTime;
 
 use super::chain::{Link, header};
-use super::segment::{Contents, Flaw, repair};
 use super::{Durability, JournalConfig, Notice};
 use crate::audit::names::{compact_time, parse_compact_time};
 
@@ -28,11 +30,15 @@ pub(super) struct Segments {
     max_undelivered: u64,
     max_segment: u64,
     current: Option<Segment>,
+    /// The next file, where it could not be begun yet.
+    begun: Option<Segment>,
     link: Link,
     newest: u64,
     undelivered: Undelivered,
+    /// Bytes since the disk was asked how much room it has.
+    unchecked: u64,
     /// Held for the life of the process: two brokers must not share a journal.
-    _lock: File,
+    lock: File,
 }
 
 /// The bytes of all files of a journal, counted by who writes and by who delivers them.
@@ -64,6 +70,8 @@ struct Segment {
     /// Of committed lines, header included.
     bytes: u64,
     records: u64,
+    /// A failed commit may have left something behind them.
+    has_rest: bool,
 }
 
 /// A file of a journal, by its name.
@@ -88,10 +96,12 @@ impl Segments {
             max_undelivered: config.max_undelivered_bytes,
             max_segment: config.max_segment_bytes,
             current: None,
+            begun: None,
             link: Link::START,
             newest: 0,
             undelivered,
-            _lock: lock,
+            unchecked: u64::MAX,
+            lock,
         };
         let notice = segments.recover(now)?;
         segments.undelivered.add(bytes_in(&config.dir)?);
@@ -116,13 +126,7 @@ impl Segments {
 
     /// Makes `lines` durable, all or none; with them the chain ends at `link`. True if a file was closed.
     pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<bool> {
-        let held = self.undelivered.bytes();
-        if held + lines.len() as u64 > self.max_undelivered {
-            return Err(io::Error::other(format!(
-                "the journal holds {held} bytes that are not delivered, of {} allowed: look at the trail's store",
-                self.max_undelivered
-            )));
-        }
+        self.check_room(lines.len() as u64)?;
         let mut segment = self.writable()?;
         if let Err(error) = segment.append(lines, self.durability) {
             self.give_up(segment, now);
@@ -136,13 +140,13 @@ impl Segments {
         Ok(full && self.rotate(now))
     }
 
-    /// After a failed commit: what was committed before is safe, and another file takes what comes. A file without records
-    /// is used again, so that a full disk does not fill with such files.
-    fn give_up(&mut self, segment: Segment, now: OffsetDateTime) {
-        let clean = segment.cut_back();
-        if segment.records > 0 {
-            self.close(&segment, now);
-        } else if clean {
+    /// After a failed commit: what was committed before is safe, and another file takes what comes. A file without records, or
+    /// one that cannot be closed, is used again.
+    fn give_up(&mut self, mut segment: Segment, now: OffsetDateTime) {
+        if let Err(error) = segment.cut_back() {
+            tracing::warn!(%error, "cannot cut a failed commit off the journal yet");
+        }
+        if segment.records == 0 || !self.close(&segment, now) {
             self.current = Some(segment);
         }
     }
@@ -161,22 +165,22 @@ impl Segments {
         true
     }
 
+    /// Gives a file the name of a closed one. Whoever begins the next file makes that durable, and nothing is delivered before.
     fn close(&self, segment: &Segment, now: OffsetDateTime) -> bool {
-        let closed = self.dir.join(closed_name(segment.number, now));
-        let renamed = fs::rename(&segment.path, closed).and_then(|()| self.sync_dir());
-        if let Err(error) = &renamed {
-            tracing::warn!(%error, file = %segment.path.display(), "cannot close a journal file: it will be closed later");
+        let closed = fs::rename(&segment.path, self.dir.join(closed_name(segment.number, now)));
+        if let Err(error) = &closed {
+            tracing::warn!(%error, file = %segment.path.display(), "cannot close a journal file: it is written on");
         }
-        renamed.is_ok()
+        closed.is_ok()
     }
 
-    /// The file to write to: the current one, where it still has a name.
+    /// The file to write to: the current one, where it is still in its place.
     fn writable(&mut self) -> io::Result<Segment> {
         match self.current.take() {
-            Some(segment) if segment.is_linked() => Ok(segment),
-            // Nobody finds records in a file that was removed underneath, but we still can read them.
-            Some(mut lost) => {
-                let rescued = self.rescue(&mut lost);
+            Some(segment) if is_at(&segment.file, &segment.path) => Ok(segment),
+            // Nobody finds records in a file that was removed or moved underneath, but we still can read them.
+            Some(lost) => {
+                let rescued = self.rescue(&lost);
                 if rescued.is_err() {
                     self.current = Some(lost);
                 }
@@ -186,42 +190,66 @@ impl Segments {
         }
     }
 
-    fn rescue(&self, lost: &mut Segment) -> io::Result<Segment> {
-        let mut segment = self.create(lost.number)?;
-        let mut copy = |segment: &mut Segment| -> io::Result<()> {
-            lost.file.seek(SeekFrom::Start(0))?;
-            io::copy(&mut (&lost.file).take(lost.bytes), &mut segment.file)?;
-            segment.file.sync_all()?;
-            self.sync_dir()
-        };
-        if let Err(error) = copy(&mut segment) {
-            let _ = fs::remove_file(&segment.path);
+    fn rescue(&mut self, lost: &Segment) -> io::Result<Segment> {
+        self.own_dir()?;
+        let path = self.dir.join(open_name(lost.number));
+        if path.exists() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} is not ours", path.display()),
+            ));
+        }
+        let unfinished = path.with_extension("unfinished");
+        let mut file = options().create(true).truncate(true).open(&unfinished)?;
+        (&lost.file).seek(SeekFrom::Start(0))?;
+        if io::copy(&mut (&lost.file).take(lost.bytes), &mut file)? != lost.bytes {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the journal's file was cut"));
+        }
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        let &Segment { number, bytes, records, .. } = lost;
+        tracing::warn!(file = %path.display(), records, "the journal's file was removed: its records are written again");
+        if let Err(error) = self.sync_dir() {
+            let _ = fs::remove_file(&path);
             return Err(error);
         }
-        (segment.bytes, segment.records) = (lost.bytes, lost.records);
-        tracing::warn!(file = %segment.path.display(), records = lost.records, "the journal's file was removed: its records are written again");
-        Ok(segment)
+        Ok(Segment { number, path, file, bytes, records, has_rest: false })
     }
 
     fn begin(&mut self) -> io::Result<Segment> {
-        let newest = files(&self.dir)?.iter().map(|file| file.number).max().unwrap_or(0);
-        let number = self.newest.max(newest) + 1;
-        let mut segment = self.create(number)?;
-        let header = header(number, &self.link);
+        let begun = self.begun.take().filter(|segment| is_at(&segment.file, &segment.path));
+        let mut segment = match begun {
+            Some(segment) => segment,
+            None => self.create()?,
+        };
+        let header = header(segment.number, &self.link);
         if let Err(error) = segment.append(header.as_bytes(), self.durability).and_then(|()| self.sync_dir())
         {
-            // A full disk must not fill with empty files too.
-            let _ = fs::remove_file(&segment.path);
+            // The next attempt uses it: a full disk must not fill with empty files, too.
+            (segment.bytes, segment.has_rest) = (0, true);
+            self.begun = Some(segment);
             return Err(error);
         }
-        self.newest = number;
+        self.undelivered.add(segment.bytes);
         Ok(segment)
     }
 
-    fn create(&self, number: u64) -> io::Result<Segment> {
+    fn create(&mut self) -> io::Result<Segment> {
+        self.own_dir()?;
+        let newest = files(&self.dir)?.last().map_or(0, |file| file.number);
+        let number = self.newest.max(newest) + 1;
         let path = self.dir.join(open_name(number));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Segment { number, path, file, bytes: 0, records: 0 })
+        let file = options().create_new(true).open(&path)?;
+        self.newest = number;
+        Ok(Segment { number, path, file, bytes: 0, records: 0, has_rest: false })
+    }
+
+    /// A directory that was made anew has no lock yet.
+    fn own_dir(&mut self) -> io::Result<()> {
+        if !is_at(&self.lock, &self.dir.join(LOCK)) {
+            self.lock = lock(&self.dir)?;
+        }
+        Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -230,74 +258,41 @@ impl Segments {
             Durability::Write => Ok(()),
         }
     }
-
-    /// What an earlier process left: its last file is made whole and closed, and the chain goes on from its end.
-    fn recover(&mut self, now: OffsetDateTime) -> io::Result<Notice> {
-        let mut notice = Notice::default();
-        let files = files(&self.dir)?;
-        let newest = files.last().map(|file| file.number);
-        for file in files {
-            if file.closed_at.is_some() && Some(file.number) != newest {
-                continue;
-            }
-            let Some(contents) = repair(&file.path, &self.dir.join(damaged_name(file.number)))? else {
-                // Not even its first line: only a crash within its first moment leaves that, or somebody's hand.
-                let bytes = fs::metadata(&file.path)?.len();
-                fs::rename(&file.path, self.dir.join(damaged_name(file.number)))?;
-                notice.add_cut(Flaw::Broken, bytes);
-                self.newest = self.newest.max(file.number);
-                continue;
-            };
-            if let Some(cut) = contents.cut {
-                tracing::warn!(file = %file.path.display(), bytes = cut.bytes, flaw = ?cut.flaw, "cut the end off a journal file that does not fit its chain");
-                notice.add_cut(cut.flaw, cut.bytes);
-            }
-            self.take_over(&file, &contents, now)?;
-        }
-        Ok(notice)
-    }
-
-    fn take_over(&mut self, file: &SegmentFile, contents: &Contents, now: OffsetDateTime) -> io::Result<()> {
-        self.newest = self.newest.max(file.number);
-        self.link = contents.end;
-        if file.closed_at.is_some() {
-            return Ok(());
-        }
-        if contents.records() > 0 {
-            fs::rename(&file.path, self.dir.join(closed_name(file.number, now)))?;
-            return self.sync_dir();
-        }
-        let opened = OpenOptions::new().read(true).write(true).open(&file.path)?;
-        let bytes = opened.metadata()?.len();
-        self.current =
-            Some(Segment { number: file.number, path: file.path.clone(), file: opened, bytes, records: 0 });
-        Ok(())
-    }
 }
 
 impl Segment {
     fn append(&mut self, lines: &[u8], durability: Durability) -> io::Result<()> {
-        // At its place: what an earlier attempt may have left behind it is written over.
+        if self.has_rest {
+            self.cut_back()?;
+        }
+        self.has_rest = true;
         self.file.write_all_at(lines, self.bytes)?;
         if durability == Durability::Fsync {
             self.file.sync_data()?;
         }
+        self.has_rest = false;
         self.bytes += lines.len() as u64;
         Ok(())
     }
 
-    /// Takes back what a failed commit wrote, so that a refused call leaves no record of an answer. True if it did.
-    fn cut_back(&self) -> bool {
-        let cut = self.file.set_len(self.bytes);
-        if let Err(error) = &cut {
-            tracing::warn!(%error, "cannot cut a failed commit off the journal");
-        }
-        cut.is_ok()
+    /// Takes back what a failed commit wrote, so that a refused call leaves no record of an answer.
+    fn cut_back(&mut self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.has_rest = false;
+        Ok(())
     }
+}
 
-    fn is_linked(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
-    }
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+/// Whether `path` is the name of `file`, not of another one or of none.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 /// The files of the journal in `dir`, in the order of their numbers.
@@ -348,7 +343,7 @@ fn bytes_in(dir: &Path) -> io::Result<u64> {
 
 fn lock(dir: &Path) -> io::Result<File> {
     let lock =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(LOCK))?;
     lock.try_lock().map_err(|_| {
         io::Error::new(
             io::ErrorKind::AddrInUse,
@@ -361,6 +356,7 @@ fn lock(dir: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
+const LOCK: &str = "lock";
 const PREFIX: &str = "journal-";
 const OPEN: &str = ".open";
 const CLOSED: &str = ".closed";

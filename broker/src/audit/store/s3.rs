@@ -1,9 +1,11 @@
 //! A bucket of S3 as a store. Encryption under a KMS key is S3's own work (SSE-KMS), as it is for CloudTrail.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::{AppName, BehaviorVersion, Region};
+use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
@@ -58,6 +60,12 @@ impl S3Store {
         if let Ok(name) = AppName::new("key-broker") {
             loader = loader.app_name(name);
         }
+        // Without these, one answer that never comes would end the delivery.
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT)
+            .operation_attempt_timeout(ATTEMPT)
+            .operation_timeout(OPERATION);
+        let loader = loader.timeout_config(timeouts.build());
         let mut config = aws_sdk_s3::config::Builder::from(&loader.load().await);
         if let Some(url) = &settings.endpoint_url {
             // Whoever else speaks S3 has no names for buckets in the DNS.
@@ -129,3 +137,9 @@ impl Store for S3Store {
         Ok(keys)
     }
 }
+
+const CONNECT: Duration = Duration::from_secs(3);
+/// A log file has a few megabytes, compressed: ample on a slow line.
+const ATTEMPT: Duration = Duration::from_mins(1);
+/// Three attempts, and pauses between them.
+const OPERATION: Duration = Duration::from_secs(200);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::encryption::{Encryption, ask, data_key_request, path_context};
 use super::state::State;
 use super::{SigningConfig, Trail, TrailConfig, whole_second};
+use crate::audit::inbox::Inbox;
 use crate::audit::journal::Journal;
 use crate::audit::names::TrailNames;
 use crate::audit::signature::{PublicKey, Signer};
@@ -163,12 +164,14 @@ impl Trail {
             store,
             journal: journal.clone(),
             journal_dir: journal_dir.clone(),
+            inbox: Inbox::new(journal.clone(), journal_dir.clone()),
             signer,
             encryption,
             clock: Arc::clone(clock),
             delivery_interval: config.delivery_interval,
             digest_interval: config.digest_interval,
             state,
+            told_missing: None,
             newest_digest: watch::Sender::new(None),
         })
     }

@@ -1,5 +1,7 @@
 //! One digest: is it what it says, signed, and the next one after the digest before it?
 
+use time::OffsetDateTime;
+
 use super::finding::{FindingKind, Findings, Place};
 use super::ids;
 use crate::audit::digest::{Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, sha256_hex};
@@ -147,14 +149,20 @@ pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &
     }
 }
 
-/// Checks that the digest follows the one before it. `is_there` tells which digests the store has.
-pub(super) fn check_link(
-    file: &DigestFile,
-    before: &Before,
-    names: &TrailNames,
-    is_there: impl Fn(&str) -> bool,
-    findings: &mut Findings,
-) {
+/// What a digest is held against.
+pub(super) struct Surroundings<'a> {
+    pub(super) names: &'a TrailNames,
+    /// The digest before it in the store.
+    pub(super) before: &'a Before,
+    /// All digests in the store.
+    pub(super) listed: &'a [DigestKey],
+    /// From when on somebody wants to know; none is from the beginning.
+    pub(super) from: Option<OffsetDateTime>,
+}
+
+/// Checks that the digest follows the one before it.
+pub(super) fn check_link(file: &DigestFile, around: &Surroundings<'_>, findings: &mut Findings) {
+    let Surroundings { names, before, listed, from } = around;
     let place = || Place::object(&file.key);
     let digest = &file.digest;
     let previous = match (&digest.previous_digest_s3_object, before) {
@@ -166,10 +174,11 @@ pub(super) fn check_link(
             );
             return findings.unsound(FindingKind::ChainGap, place(), words);
         }
+        (Some(_), Before::Nothing) if from.is_some_and(|from| begins_by(digest, from)) => return,
         (Some(previous), Before::Nothing) => {
             let words = format!(
                 "the digest before it, {previous}, is not there: everything until {} is gone, by a rule that deletes what is \
-                 old, or by somebody's hand",
+                 old, or by somebody's hand; verify from then on",
                 digest.digest_start_time
             );
             return findings.cannot_tell(FindingKind::BeginningMissing, place(), words);
@@ -177,7 +186,8 @@ pub(super) fn check_link(
         (Some(previous), _) => previous,
     };
     let in_this_bucket = digest.previous_digest_s3_bucket.as_ref() == Some(&names.bucket);
-    if !in_this_bucket || !is_there(previous) {
+    let is_there = |end| listed.binary_search_by_key(&end, |digest| digest.end).is_ok();
+    if !in_this_bucket || !names.digest_end(previous).is_some_and(is_there) {
         let words = format!("the digest that it follows, {previous}, is not there");
         return findings.unsound(FindingKind::DigestMissing, place(), words);
     }
@@ -203,6 +213,10 @@ pub(super) fn check_link(
         let words = format!("it starts {}, but {previous} ends {}", digest.digest_start_time, known.end);
         findings.unsound(FindingKind::ChainGap, place(), words);
     }
+}
+
+fn begins_by(digest: &Digest, from: OffsetDateTime) -> bool {
+    ids::seconds(&digest.digest_start_time).is_some_and(|start| start <= from.unix_timestamp())
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {

@@ -119,8 +119,8 @@ impl fmt::Display for Place {
 }
 
 /// What can be found, in the order of a trail: digests, log files, records, what the records tell of the broker, the journal.
+/// Its name is the same in JSON, for people and in docs/audit.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub enum FindingKind {
     /// There is no digest, so nothing vouches for anything.
     NoDigest,

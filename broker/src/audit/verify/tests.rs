@@ -95,6 +95,38 @@ async fn a_stretch_of_time_is_verified_by_itself() {
 }
 
 #[tokio::test]
+async fn what_a_rule_has_deleted_is_told_and_the_rest_is_verified_by_itself() {
+    let store = sound().await;
+    for key in store.keys().iter().filter(|key| key.contains("T08") || key.contains("T0900")) {
+        store.with(|objects| objects.remove(key));
+    }
+    let report = verified(&store).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::CannotTell, vec![FindingKind::BeginningMissing]));
+    for (minutes, verdict) in [(59, Verdict::CannotTell), (60, Verdict::Sound), (61, Verdict::Sound)] {
+        let from = Some(START + Duration::minutes(minutes));
+        let options =
+            VerifyOptions { keys: vec![signer().public_key().clone()], from, ..VerifyOptions::default() };
+        assert_eq!(verified_with(&store, options).await.verdict, verdict, "{minutes}");
+    }
+}
+
+#[tokio::test]
+async fn a_use_that_comes_hours_after_its_key_is_not_called_sound() {
+    let first = mint();
+    let late = first.draw(2).record();
+    let mut forge = Forge::of(vec![first.record(), first.draw(1).record()]);
+    let hour = |n: u128| {
+        let mint = Mint::new(n, START + Duration::hours(i64::try_from(n).expect("few")));
+        vec![vec![mint.record(), mint.draw(1).record()]]
+    };
+    forge.digests.extend([hour(2), hour(3)]);
+    assert_eq!(verified(&forge.store().await).await.verdict, Verdict::Sound);
+    forge.digests[2][0].push(late);
+    let report = verified(&forge.store().await).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::CannotTell, vec![FindingKind::UsedTooLate]));
+}
+
+#[tokio::test]
 async fn a_kept_signature_shows_that_the_newest_digest_is_gone() {
     let store = sound().await;
     let kept = verified(&store).await.newest_signature;
@@ -337,6 +369,16 @@ async fn a_digest_that_is_not_written_as_a_broker_writes_it_is_found() {
     let json = serde_json::to_vec_pretty(&digest).expect("JSON");
     store.sign(&digest, &json, &signer()).await;
     assert_eq!(kinds(&verified(&store).await), [FindingKind::DigestMalformed]);
+}
+
+#[test]
+fn every_kind_of_finding_is_explained() {
+    let (_, kinds) = include_str!("finding.rs").split_once("pub enum FindingKind {").expect("the kinds");
+    let (kinds, _) = kinds.split_once("\n}").expect("their end");
+    let names = kinds.lines().filter_map(|line| line.trim().strip_suffix(','));
+    let explained = include_str!("../../../../docs/audit.md");
+    let missing: Vec<_> = names.clone().filter(|name| !explained.contains(&format!("`{name}`"))).collect();
+    assert!(names.count() > 40 && missing.is_empty(), "not in docs/audit.md: {missing:?}");
 }
 
 proptest! {

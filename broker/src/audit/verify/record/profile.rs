@@ -1,4 +1,4 @@
-//! The two profiles: what each field of a record may hold. The tests compare this with the JSON Schemas of the profiles.
+//! The two profiles: what each field of a record may hold. `tests/trail_verify.rs` has JSON Schemas judge the same records.
 
 use super::fields::{ActivityData, DataKey, Fields, Identity, KmsData, Parameters, Resource};
 use super::ordered::Text;
@@ -220,17 +220,14 @@ fn equal(name: &str, found: &Text<'_>, expected: &str) -> Result<(), String> {
     if &**found == expected { Ok(()) } else { Err(format!("{name} is {:?}, not {expected:?}", &**found)) }
 }
 
+/// `us-west-2`, `us-gov-east-1`, `eusc-de-east-1`: letters, some times, then a digit.
 fn is_region(text: &str) -> bool {
-    let mut parts = text.split('-');
-    let first =
-        parts.next().is_some_and(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_lowercase()));
-    let last =
-        parts.next_back().is_some_and(|part| part.len() == 1 && part.bytes().all(|b| b.is_ascii_digit()));
-    let mut between = parts.peekable();
-    first
-        && last
-        && between.peek().is_some()
-        && between.all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase()))
+    let Some((letters, digit)) = text.rsplit_once('-') else { return false };
+    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+    letters.contains('-')
+        && letters.split('-').all(is_word)
+        && digit.len() == 1
+        && digit.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn is_account(text: &str) -> bool {

@@ -1,0 +1,221 @@
+//! Proves, with the real program under load: what happens to the directories of journal and store (full, read-only, removed, made
+//! anew, not writable in one place) holds up calls only where they could not be recorded, loses nothing that was there, and is over
+//! by itself when its cause is.
+
+mod support;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use key_broker::audit::journal::files;
+use key_broker_client::Client;
+use rustix::process::Signal;
+use support::delivered::Delivered;
+use support::dice::Dice;
+use support::disk::TinyDisk;
+use support::eventually;
+use support::load::{Load, Seen};
+use support::process::Process;
+use support::site::Site;
+use support::trail::{log_files, objects};
+
+/// A broker under load.
+struct Loaded {
+    site: Site,
+    broker: Process,
+    load: Load,
+    health: Client,
+}
+
+impl Loaded {
+    async fn start() -> Self {
+        let site = Site::new().await;
+        let broker = Process::serve(&site.config(""));
+        Self::with(site, broker, 0).await
+    }
+
+    async fn with(site: Site, broker: Process, context_bytes: usize) -> Self {
+        let pause = Duration::from_millis(20);
+        let dice = &mut Dice::of_this_run();
+        let load = Load::start_large(&site.socket(), 6, pause, dice, context_bytes);
+        let health = Client::unix(site.socket()).await.expect("listens");
+        Self { site, broker, load, health }
+    }
+
+    async fn first_delivery(&self) {
+        eventually("a delivery", || !log_files(&self.site.store()).is_empty()).await;
+    }
+
+    async fn is_serving(&self, wanted: bool) {
+        for _ in 0..1_500 {
+            if self.health.is_serving().await.is_ok_and(|serving| serving == wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not within 15 seconds: serving is {wanted}: {}", self.broker.log());
+    }
+
+    /// Stops, and has everything accounted for.
+    async fn end(self) -> (Seen, Delivered) {
+        let (site, seen) = self.stop().await;
+        let delivered = site.assert_accounts_for(&seen);
+        support::site::Site::verify(&site.dir.path().join("key-broker.toml"));
+        (seen, delivered)
+    }
+
+    async fn stop(self) -> (Site, Seen) {
+        self.is_serving(true).await;
+        let Self { site, broker, load, .. } = self;
+        let seen = load.stop().await;
+        broker.signal(Signal::TERM);
+        assert!(broker.wait().success());
+        println!("{} told, {} refused", seen.told.len(), seen.refused.len());
+        (site, seen)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_holds_up_no_call_and_gets_everything_when_there_is_room() {
+    let Some(disk) = TinyDisk::mount(64) else { return };
+    let site = Site::new().await;
+    let store = format!("store = {{ directory = \"{}\", bucket = \"logs\" }}", disk.path().display());
+    std::os::unix::fs::symlink(disk.path(), site.store()).expect("links");
+    let broker = Process::serve(&site.config_with_store(&store, ""));
+    let loaded = Loaded::with(site, broker, 2_000).await;
+    eventually("the store is full", || loaded.broker.log().contains("No space left on device")).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    loaded.is_serving(true).await;
+    assert!(remount(disk.path(), "size=64m"));
+    let (seen, _) = loaded.end().await;
+    assert!(seen.refused.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_store_holds_up_no_call_and_gets_everything_when_it_can_be_written() {
+    let site = Site::new().await;
+    let (broker, _) = Process::serve_as_ordinary_user(&site.config(""));
+    let loaded = Loaded::with(site, broker, 0).await;
+    loaded.first_delivery().await;
+    let bucket = loaded.site.store().join("logs");
+    let folders =
+        || objects(&loaded.site.store()).into_values().filter_map(|path| path.parent().map(Path::to_owned));
+    let folders: Vec<_> = folders().chain([bucket]).collect();
+    let permit = |mode| {
+        for path in &folders {
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
+        }
+    };
+    permit(0o500);
+    eventually("it is noticed", || loaded.broker.log().contains("Permission denied")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    loaded.is_serving(true).await;
+    permit(0o700);
+    let (seen, _) = loaded.end().await;
+    assert!(seen.refused.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_journal_directory_loses_and_doubles_nothing() {
+    let site = Site::new().await;
+    let (broker, _) = Process::serve_as_ordinary_user(&site.config(""));
+    let loaded = Loaded::with(site, broker, 0).await;
+    loaded.first_delivery().await;
+    let permit =
+        |mode| fs::set_permissions(loaded.site.journal(), Permissions::from_mode(mode)).expect("ours");
+    permit(0o500);
+    eventually("it is noticed", || loaded.broker.log().contains("cannot close a journal file")).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // The file that is open needs no permission.
+    loaded.is_serving(true).await;
+    permit(0o700);
+    let (seen, _) = loaded.end().await;
+    assert!(seen.refused.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_journal_directory_refuses_calls_and_what_was_lost_with_it_is_told() {
+    let loaded = Loaded::start().await;
+    loaded.first_delivery().await;
+    for _ in 0..3 {
+        fs::remove_dir_all(loaded.site.journal()).expect("removes");
+        loaded.is_serving(false).await;
+        fs::create_dir(loaded.site.journal()).expect("returns");
+        loaded.is_serving(true).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let (site, seen) = loaded.stop().await;
+    assert!(!seen.refused.is_empty());
+    let delivered = site.delivered();
+    delivered.assert_holds_refused(&seen.refused);
+    // The file that was being written is written again; closed ones that were not delivered yet are gone.
+    let lost = seen.told.iter().filter(|told| delivered.activity(&told.request_id).is_empty()).count();
+    let told = delivered.told_of_journal("missingRecords");
+    assert!(lost as u64 <= told, "{lost} are lost, {told} were told");
+    println!("{lost} lost with their files, {told} told as missing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_removed_gets_what_comes_after() {
+    let loaded = Loaded::start().await;
+    loaded.first_delivery().await;
+    fs::remove_dir_all(loaded.site.store()).expect("removes");
+    let journal = loaded.site.journal();
+    let begun = || files(&journal).expect("files").last().map_or(0, |file| file.number);
+    let (now, next) = (begun(), || begun());
+    eventually("another file of the journal", || next() > now).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let client = loaded.health.clone();
+    let key = key_broker_client::GenerateDataKey::aes_256("alias/dev");
+    let event_id = client.generate_data_key(key).await.expect("serves").provenance.kms_event_id;
+    let (site, seen) = loaded.stop().await;
+    assert!(seen.refused.is_empty());
+    let records = support::trail::records(&site.store());
+    assert_eq!(records.kms.iter().filter(|record| record["eventID"] == event_id.as_str()).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_removed_before_it_is_noted_as_delivered() {
+    let loaded = Loaded::start().await;
+    loaded.first_delivery().await;
+    // The state of the trail cannot be written.
+    let obstacle = loaded.site.journal().join("trail.json.unfinished");
+    // It may be being written just now.
+    eventually("an obstacle", || fs::create_dir(&obstacle).is_ok()).await;
+    let stored = log_files(&loaded.site.store()).len();
+    eventually("another delivery", || log_files(&loaded.site.store()).len() > stored).await;
+    // The next attempt.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let Loaded { site, broker, load, .. } = loaded;
+    tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
+    fs::remove_dir(&obstacle).expect("removes");
+    let broker = Process::serve(&site.config(""));
+    let health = Client::unix(site.socket()).await.expect("listens");
+    Loaded { site, broker, load, health }.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_the_journal_fills_while_the_store_is_down_is_emptied_by_itself() {
+    let Some(disk) = TinyDisk::mount(1_024) else { return };
+    let site = Site::new().await;
+    std::os::unix::fs::symlink(disk.path(), site.journal()).expect("links");
+    fs::create_dir(site.store()).expect("makes");
+    let bucket = site.store().join("logs");
+    fs::write(&bucket, "not a directory").expect("writes");
+    let broker = Process::serve(&site.config(""));
+    let loaded = Loaded::with(site, broker, 6_000).await;
+    loaded.is_serving(false).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fs::remove_file(&bucket).expect("the store is back");
+    loaded.is_serving(true).await;
+    let (seen, _) = loaded.end().await;
+    assert!(!seen.refused.is_empty());
+}
+
+fn remount(path: &Path, options: &str) -> bool {
+    let options = format!("remount,{options}");
+    let mounted = std::process::Command::new("mount").args(["-o", &options]).arg(path).status();
+    mounted.is_ok_and(|status| status.success())
+}
