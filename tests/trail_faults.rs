@@ -40,9 +40,9 @@ impl Faulty {
         let broker = Process::serve_by(command, &config);
         let load = Load::start(&site.socket(), 6, Duration::from_millis(20), &mut Dice::of_this_run());
         let health = Client::unix(site.socket()).await.expect("listens");
-        let faulty = Self { site, broker, faults, load, health };
+        let started = Self { site, broker, faults, load, health };
         tokio::time::sleep(Duration::from_millis(300)).await;
-        Some(faulty)
+        Some(started)
     }
 
     /// `posix/io/` and each of `names` fails with the error number `errno`, in `percent` of its calls.
