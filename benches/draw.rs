@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use key_broker::audit::journal::{Durability, Journal, JournalConfig};
+use key_broker::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
 use key_broker::audit::record::{Action, DeclaredUse};
 use key_broker::cache::bounds::{Bounds, Reuse};
 use key_broker::cache::rules::{Rule, Rules};
@@ -77,7 +77,8 @@ struct Bench {
     principal: Principal,
     request: Arc<DataKeyRequest>,
     until: Instant,
-    _journal: TempDir,
+    _dir: TempDir,
+    _journal: JournalThread,
 }
 
 impl Bench {
@@ -85,7 +86,7 @@ impl Bench {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let dir = tempfile::tempdir().expect("a directory");
         let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
-        let (journal, _thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
+        let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let caller = AwsCaller {
             account_id: "111122223333".into(),
             arn: "arn:aws:iam::111122223333:user/bench".into(),
@@ -131,7 +132,8 @@ impl Bench {
             principal: Principal::Workload("unix:uid/1000".into()),
             request: Arc::new(request),
             until,
-            _journal: dir,
+            _dir: dir,
+            _journal: thread,
         };
         bench.draw(bench.permits()).await;
         bench

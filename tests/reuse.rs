@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::audit::journal::{Durability, Journal, JournalConfig};
+use key_broker::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
 use key_broker::audit::record::{Action, DeclaredUse};
 use key_broker::cache::bounds::{Bounds, Reuse};
 use key_broker::cache::rules::{Match, Rule, Rules};
@@ -226,6 +226,7 @@ struct Bare {
     policy: Policy,
     clock: Arc<dyn Clock>,
     _dir: TempDir,
+    _journal: JournalThread,
 }
 
 impl Bare {
@@ -246,12 +247,19 @@ impl Bare {
         let caller = Arc::new(kms.caller().await.expect("known"));
         let dir = tempfile::tempdir().expect("a directory");
         let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
-        let (journal, _thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
+        let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let recorder = Recorder { journal, caller };
         let guard = Guard::new(support::guard(), Arc::clone(&clock));
         let kms = RecordedKms::new(Arc::new(kms), guard, recorder, Arc::clone(&clock), TaskTracker::new());
         let policy = Policy::parse(support::ALL_WORKLOADS).expect("a policy");
-        Self { cache: Cache::new(rules, kms, Arc::clone(&clock)), emulator, policy, clock, _dir: dir }
+        Self {
+            cache: Cache::new(rules, kms, Arc::clone(&clock)),
+            emulator,
+            policy,
+            clock,
+            _dir: dir,
+            _journal: thread,
+        }
     }
 
     fn permit(&self, principal: &Principal) -> Permit {

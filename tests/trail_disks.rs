@@ -197,6 +197,24 @@ async fn nothing_is_removed_before_it_is_noted_as_delivered() {
     Loaded { site, broker, load, health }.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_the_journal_fills_while_the_store_is_down_is_emptied_by_itself() {
+    let Some(disk) = TinyDisk::mount(1_024) else { return };
+    let site = Site::new().await;
+    std::os::unix::fs::symlink(disk.path(), site.journal()).expect("links");
+    fs::create_dir(site.store()).expect("makes");
+    let bucket = site.store().join("logs");
+    fs::write(&bucket, "not a directory").expect("writes");
+    let broker = Process::serve(&site.config(""));
+    let loaded = Loaded::with(site, broker, 6_000).await;
+    loaded.is_serving(false).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fs::remove_file(&bucket).expect("the store is back");
+    loaded.is_serving(true).await;
+    let (seen, _) = loaded.end().await;
+    assert!(!seen.refused.is_empty());
+}
+
 fn remount(path: &Path, options: &str) -> bool {
     let options = format!("remount,{options}");
     let mounted = std::process::Command::new("mount").args(["-o", &options]).arg(path).status();

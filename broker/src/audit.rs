@@ -119,7 +119,7 @@ impl AuditScope {
                 records.truncate(kms_bytes);
                 let refused = Draft { end: self.notes.lock().end.take(), ..draft };
                 self.append_activity(&refused, &mut records);
-                self.audit.journal.owe(records);
+                self.audit.journal.owe(&records);
             }
             // It may be written yet, as the answer that it would have been.
             Err(JournalUnavailable(None)) => {}
@@ -209,7 +209,7 @@ impl Drop for AuditScope {
         };
         self.notes.refused(&error);
         // Nobody waits: it is written as soon as the journal can.
-        self.audit.journal.owe(self.lines().records);
+        self.audit.journal.owe(&self.lines().records);
     }
 }
 

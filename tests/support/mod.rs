@@ -10,6 +10,7 @@ pub mod faults;
 pub mod load;
 pub mod memory;
 pub mod process;
+pub mod proxy;
 pub mod signing;
 pub mod site;
 pub mod tampered;

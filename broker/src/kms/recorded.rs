@@ -89,7 +89,7 @@ impl UnwrittenRecords {
         let commit = self.journal.append(std::mem::take(&mut self.lines));
         match commit.wait().await {
             Err(JournalUnavailable(Some(lines))) => {
-                self.journal.owe(lines);
+                self.journal.owe(&lines);
                 Err(JournalUnavailable(None))
             }
             other => other,
@@ -100,7 +100,7 @@ impl UnwrittenRecords {
 impl Drop for UnwrittenRecords {
     fn drop(&mut self) {
         // Nobody waits: what the answer held has been dropped with the call.
-        self.journal.owe(std::mem::take(&mut self.lines));
+        self.journal.owe(&self.lines);
     }
 }
 

@@ -5,6 +5,7 @@
 //! of a file says where its chain begins: `key-broker-journal 1 SEGMENT SEQUENCE HASH`, the last record before it.
 
 use std::fmt;
+use std::io::Write as _;
 
 use sha2::{Digest, Sha256};
 
@@ -41,12 +42,12 @@ impl Link {
     /// Adds the record that follows this one to `lines`, as a line, and goes on to it.
     pub fn append(&mut self, record: &[u8], lines: &mut Vec<u8>) {
         *self = self.next(record);
-        lines.extend_from_slice(self.sequence.to_string().as_bytes());
-        lines.push(b' ');
-        lines.extend_from_slice(hex::encode(self.hash).as_bytes());
-        lines.push(b' ');
-        lines.extend_from_slice(record);
-        lines.push(b'\n');
+        let mut hash = [0; 64];
+        hex::encode_to_slice(self.hash, &mut hash).expect("64 digits for 32 bytes");
+        write!(lines, "{} ", self.sequence).expect("memory takes everything");
+        for part in [&hash[..], b" ", record, b"\n"] {
+            lines.extend_from_slice(part);
+        }
     }
 }
 

@@ -200,14 +200,20 @@ async fn a_second_process_is_refused() {
 async fn a_disk_that_hangs_or_a_full_queue_is_waited_for_so_long_and_no_longer() {
     let dir = tempfile::tempdir().expect("dir");
     let (whole, thread) = open(&config(dir.path())).expect("opens");
-    let (queue, orders) = sync_channel(1);
-    let journal = Journal { queue, wait: Duration::from_millis(50), ..whole };
+    let shared = Arc::new(Shared::default());
+    let journal = Journal { shared, wait: Duration::from_millis(50), ..whole };
     let hangs = journal.append(b"1\n".to_vec());
-    let full = journal.append(b"2\n".to_vec());
-    assert_eq!(full.wait().await, Err(JournalUnavailable(Some(b"2\n".to_vec()))), "known not to be written");
     assert_eq!(hangs.wait().await, Err(JournalUnavailable(None)), "it may still be written");
-    drop(orders);
-    assert!(commit(&journal, "3").await.is_err());
+    let full = loop {
+        if let Commit { done: Err(records), .. } = journal.append(b"2\n".to_vec()) {
+            break records;
+        }
+    };
+    assert_eq!(full, b"2\n", "known not to be written");
+    let late = journal.append(b"3\n".to_vec());
+    journal.shared.queue.close();
+    drop(journal.shared.queue.take());
+    assert!(late.wait().await.is_err());
     thread.close();
 }
 
@@ -221,7 +227,7 @@ async fn a_removed_directory_refuses_and_its_return_brings_everything_back() {
     let refused = commit(&journal, "2").await;
     assert_eq!(refused, Err(JournalUnavailable(Some(b"2\n".to_vec()))));
     assert!(!*journal.health().borrow());
-    journal.owe(b"owed\n".to_vec());
+    journal.owe(b"owed\n");
     fs::create_dir(&dir).expect("returns");
     let mut health = journal.health();
     tokio::time::timeout(Duration::from_secs(10), health.wait_for(|healthy| *healthy))
@@ -304,22 +310,48 @@ async fn what_is_owed_is_bounded_and_what_is_dropped_is_told() {
     assert!(commit(&journal, "2").await.is_err());
     assert!(!journal.is_overdrawn());
     for _ in 0..10 {
-        journal.owe([vec![b'x'; 1 << 20], b"\n".to_vec()].concat());
-    }
-    for _ in 0..1_000 {
-        // Until the last of them was taken from the queue: of ten, seven fit.
-        if journal.shared.notice.lock().expect("whole").unrecorded_refusals == 3 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        journal.owe(&[vec![b'x'; 1 << 20], b"\n".to_vec()].concat());
     }
     assert!(journal.is_overdrawn());
     fs::create_dir(&dir).expect("returns");
     let mut health = journal.health();
     assert!(health.wait_for(|healthy| *healthy).await.is_ok());
     assert!(!journal.is_overdrawn());
-    assert_eq!(journal.take_notice().map(|notice| notice.unrecorded_refusals), Some(3));
+    let dropped = journal.take_notice().map(|notice| notice.unrecorded_refusals);
+    assert_eq!(dropped, Some(3), "of ten, seven fit");
     thread.close();
+}
+
+#[tokio::test]
+async fn what_is_owed_is_paid_as_far_as_there_is_room() {
+    let parent = tempfile::tempdir().expect("dir");
+    let dir = parent.path().join("journal");
+    let tight = JournalConfig { max_undelivered_bytes: 200_000, ..config(&dir) };
+    let (journal, thread) = open(&tight).expect("opens");
+    fs::remove_dir_all(&dir).expect("removes");
+    assert!(commit(&journal, "refused").await.is_err());
+    for n in 0..400 {
+        journal.owe(format!("{n:03}{}\n", "x".repeat(997)).as_bytes());
+    }
+    fs::create_dir(&dir).expect("returns");
+    // More is owed than is allowed: some of it is written, and each delivery makes room for more.
+    for room in 0..3 {
+        for _ in 0..1_000 {
+            if journal.undelivered().bytes() > 100_000 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(room > 0 || !*journal.health().borrow());
+        journal.undelivered().remove(journal.undelivered().bytes());
+    }
+    let mut health = journal.health();
+    assert!(health.wait_for(|healthy| *healthy).await.is_ok());
+    commit(&journal, "last").await.expect("commits");
+    thread.close();
+    let records = records(&dir);
+    assert_eq!(records.len(), 401, "each once");
+    assert!(records[..400].iter().enumerate().all(|(n, record)| record.starts_with(&format!("{n:03}x"))));
 }
 
 #[test]
