@@ -145,4 +145,4 @@ fn is_digest(object: &Value) -> bool {
     object["key"].as_str().is_some_and(|key| key.contains("CloudTrail-Digest"))
 }
 
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 8;

@@ -24,22 +24,58 @@ pub struct Found {
 pub fn search(pid: u32, needles: &[Needle]) -> io::Result<Vec<Found>> {
     let pieces = Pieces::of(needles);
     let memory = File::open(format!("/proc/{pid}/mem"))?;
+    let pages = Pages::of(pid)?;
     let mut found = Vec::new();
     for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
         let Some((start, len)) = writable(line) else { continue };
-        let mut bytes = vec![0; len];
-        // Pages of a mapping may be unreadable, as those behind the end of a file.
-        if memory.read_exact_at(&mut bytes, start).is_err() {
-            continue;
-        }
-        for (at, name) in pieces.within(&bytes) {
-            let around = &bytes[at.saturating_sub(48)..(at + 64).min(len)];
-            let around =
-                around.iter().map(|byte| if (32..127).contains(byte) { char::from(*byte) } else { '.' });
-            found.push(Found { name: name.to_owned(), mapping: line.to_owned(), around: around.collect() });
+        for (start, len) in pages.touched(start, len)? {
+            let mut bytes = vec![0; len];
+            // Pages of a mapping may be unreadable, as those behind the end of a file.
+            if memory.read_exact_at(&mut bytes, start).is_err() {
+                continue;
+            }
+            for (at, name) in pieces.within(&bytes) {
+                let around = &bytes[at.saturating_sub(48)..(at + 64).min(len)];
+                let text = |byte: &u8| if (32..127).contains(byte) { char::from(*byte) } else { '.' };
+                let (name, mapping) = (name.to_owned(), line.to_owned());
+                found.push(Found { name, mapping, around: around.iter().map(text).collect() });
+            }
         }
     }
     Ok(found)
+}
+
+/// Which pages of a process exist, in memory or swapped out. The others, such as most of what an allocator has reserved, have never
+/// been written to, and take no time.
+struct Pages {
+    map: File,
+    size: u64,
+}
+
+impl Pages {
+    fn of(pid: u32) -> io::Result<Self> {
+        let size = rustix::param::page_size() as u64;
+        Ok(Self { map: File::open(format!("/proc/{pid}/pagemap"))?, size })
+    }
+
+    /// The parts of a mapping that exist.
+    fn touched(&self, start: u64, len: usize) -> io::Result<Vec<(u64, usize)>> {
+        let page = usize::try_from(self.size).expect("a page is small");
+        let mut entries = vec![0; len / page * ENTRY_BYTES];
+        self.map.read_exact_at(&mut entries, start / self.size * ENTRY_BYTES as u64)?;
+        let mut parts: Vec<(u64, usize)> = Vec::new();
+        let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
+        for (at, entry) in (start..).step_by(page).zip(entries) {
+            if u64::from_le_bytes(*entry) & (PRESENT | SWAPPED) == 0 {
+                continue;
+            }
+            match parts.last_mut() {
+                Some((start, len)) if *start + *len as u64 == at => *len += page,
+                _ => parts.push((at, page)),
+            }
+        }
+        Ok(parts)
+    }
 }
 
 /// The `VmFlags` of a mapping, as in proc(5).
@@ -90,3 +126,7 @@ impl<'a> Pieces<'a> {
 
 /// Short enough to find torn copies, long enough that random bytes never equal it.
 pub const PIECE: usize = 8;
+/// Of a page in pagemap: <https://docs.kernel.org/admin-guide/mm/pagemap.html>.
+const ENTRY_BYTES: usize = 8;
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;

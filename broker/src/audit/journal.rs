@@ -122,6 +122,8 @@ impl Journal {
             written,
             owed: Vec::new(),
             lines: Vec::new(),
+            refused: None,
+            told: None,
         };
         let thread =
             std::thread::Builder::new().name("journal".into()).spawn(|| writer.write_until_closed())?;

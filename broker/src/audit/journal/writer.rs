@@ -3,7 +3,7 @@
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -25,6 +25,10 @@ pub(super) struct Writer {
     pub(super) owed: Vec<u8>,
     /// The lines of one write.
     pub(super) lines: Vec<u8>,
+    /// Calls that were refused since the log was told that they are.
+    pub(super) refused: Option<usize>,
+    /// When the log was told last that it cannot.
+    pub(super) told: Option<Instant>,
 }
 
 impl Writer {
@@ -93,15 +97,23 @@ impl Writer {
     }
 
     /// Before the callers are told: who is refused finds the broker not ready.
-    fn report(&self, result: &io::Result<()>, calls: usize) {
+    fn report(&mut self, result: &io::Result<()>, calls: usize) {
         let committed = result.is_ok();
-        let changed = self.health.send_if_modified(|healthy| mem::replace(healthy, committed) != committed);
+        self.health.send_if_modified(|healthy| mem::replace(healthy, committed) != committed);
+        let now = self.clock.instant();
         match result {
-            Ok(()) if changed => tracing::info!("the journal commits again"),
-            Err(error) if changed || calls > 0 => {
-                tracing::error!(%error, dir = %self.segments.dir().display(), calls, "journal cannot commit: the calls are refused");
+            Ok(()) => {
+                if let Some(refused) = self.refused.take() {
+                    tracing::info!(refused, "the journal commits again");
+                }
             }
-            _ => {}
+            // Once in a while: whoever was refused calls again.
+            Err(error) if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL) => {
+                self.told = Some(now);
+                let refused = self.refused.insert(self.refused.unwrap_or_default() + calls);
+                tracing::error!(%error, dir = %self.segments.dir().display(), refused, "journal cannot commit: calls are refused");
+            }
+            Err(_) => self.refused = self.refused.map(|refused| refused + calls),
         }
     }
 
@@ -168,3 +180,5 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 /// How often a journal that cannot commit tries again by itself.
 const RETRY: Duration = Duration::from_millis(250);
+/// How often the log says that it cannot.
+const TELL: Duration = Duration::from_secs(5);

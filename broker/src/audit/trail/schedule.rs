@@ -10,6 +10,7 @@ impl Trail {
     /// Delivers until `stop` is cancelled, then gives itself back for the end.
     pub async fn run(mut self, stop: CancellationToken) -> Self {
         let mut pace = Pace { next: self.clock.instant() + self.delivery_interval, pause: FIRST_PAUSE };
+        let journal_commits = self.journal.health();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self,
@@ -18,7 +19,9 @@ impl Trail {
                 () = tokio::time::sleep(TICK) => {}
             }
             let now = self.clock.instant();
-            if now < pace.next {
+            // A journal that cannot commit may need the room that a delivery makes.
+            let crowded = !*journal_commits.borrow() && !pace.has_failed();
+            if now < pace.next && !crowded {
                 continue;
             }
             match self.deliver_due().await {
@@ -72,6 +75,10 @@ impl Pace {
     fn rest(&mut self, now: Instant, interval: Duration) {
         self.next = now + interval;
         self.pause = FIRST_PAUSE;
+    }
+
+    fn has_failed(&self) -> bool {
+        self.pause > FIRST_PAUSE
     }
 
     fn fail(&mut self, now: Instant) {
