@@ -208,7 +208,7 @@ fn gunzip(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ReadFailure> {
 fn stated_length(gzip: &[u8]) -> usize {
     let stated = gzip.last_chunk().map_or(0, |isize| u32::from_le_bytes(*isize));
     // Deflate makes a thousandth of its input at best.
-    (stated as usize + 1).min(gzip.len().saturating_mul(1_032))
+    (stated as usize).saturating_add(1).min(gzip.len().saturating_mul(1_032))
 }
 
 /// Long work, where it may block.
