@@ -24,7 +24,7 @@ use key_broker::kms::{
     Answer, Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription,
     Kms, KmsError, PublicKey, Signature, UsedKey,
 };
-use key_broker::policy::{Permit, Policy};
+use key_broker::policy::{Facts, Permit, Policy, Question};
 use key_broker::secret::Plaintext;
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
@@ -117,7 +117,7 @@ impl Bench {
         };
         let pairs = [("tenant", "acme"), ("purpose", "orders")];
         let request = DataKeyRequest {
-            key: KeyId::parse("alias/dev").expect("a key id"),
+            key: KeyId::parse("alias/dev").expect("a key id").into(),
             length: DataKeyLength::Aes256,
             context: EncryptionContext::parse(BTreeMap::from(
                 pairs.map(|(n, v)| (n.to_owned(), v.to_owned())),
@@ -141,7 +141,9 @@ impl Bench {
 
     /// Policy's work, not the draw's.
     fn permits(&self) -> Vec<Permit> {
-        let authorize = || self.policy.authorize(&self.principal, Action::GenerateDataKey, None);
+        let (action, facts) = (Action::GenerateDataKey, Facts::default());
+        let question = Question { principal: &self.principal, action, key: None, facts };
+        let authorize = || self.policy.authorize(&question);
         (0..DRAWS).map(|_| authorize().permit.expect("permitted")).collect()
     }
 

@@ -28,6 +28,7 @@ use key_broker::audit::store::{Object, Store};
 use key_broker::audit::verify::{Verdict, VerifyOptions, verify};
 use key_broker::clock::{Clock, SystemClock};
 use key_broker::error::Outcome;
+use key_broker::identity::PeerKind;
 use key_broker::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -193,9 +194,9 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
     ActivityRecord {
         event_version: EVENT_VERSION,
         user_identity: WorkloadIdentity {
-            kind: "UnixWorkload",
+            kind: PeerKind::UnixWorkload,
             principal_id: "unix:uid/1000",
-            details: PeerDetails { transport: "unix", uid: Some(1_000), gid: Some(1_000), pid: Some(4_242) },
+            details: &DETAILS,
         },
         event_time: at,
         event_source: "keybroker.v1.KeyBroker",
@@ -208,9 +209,13 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
         response_elements: (),
         additional_event_data: ActivityEventData {
             outcome: Outcome::Allowed,
-            policy: Some(PolicyData { determining_policies: &["policy0".to_owned()] }),
+            policy: Some(PolicyData {
+                determining_policies: &["policy0".to_owned()],
+                version: "0123456789abcdef0123456789abcdef",
+            }),
             data_key: Some(&data_key),
             journal: None,
+            reloads: None,
         },
         request_id: Uuid::new_v4(),
         event_id: Uuid::new_v4(),
@@ -295,3 +300,12 @@ fn status(name: &str) -> u64 {
 const RECORDS: u64 = 1_000_000;
 /// A little under the 50 MB of a full one.
 const RECORDS_OF_A_FILE: u64 = 40_000;
+
+static DETAILS: PeerDetails = PeerDetails {
+    transport: "unix",
+    uid: Some(1_000),
+    gid: Some(1_000),
+    pid: Some(4_242),
+    certificate_sha256: None,
+    dns_name: None,
+};

@@ -67,5 +67,5 @@ fn configuration_and_policy() {
     // This machine may have no group "app".
     let text = block("toml").replace("\"app\"", "0");
     let config = Config::parse(&text, &dir.path().join("key-broker.toml")).map_err(|error| error.to_string());
-    assert_eq!(config.expect("serve takes it").policy.len(), 1);
+    assert_eq!(config.expect("serve takes it").policies.current().len(), 1);
 }

@@ -20,7 +20,7 @@ use crate::error::BrokerError;
 use crate::identity::Peer;
 use crate::key::KeyId;
 use crate::service::wire;
-use crate::transport::layers::CallLimits;
+use crate::transport::limits::CallLimits;
 
 /// The service `keybroker.admin.v1.Admin`.
 #[derive(Clone)]

@@ -19,7 +19,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
 use crate::admin::Admin;
-use crate::audit::journal::{Journal, JournalThread};
+use crate::audit::journal::{Journal, JournalThread, Notices};
 use crate::audit::stdout::StdoutCopy;
 use crate::audit::trail::{SetupError, Surroundings, Trail};
 use crate::audit::{Audit, UNRECORDED};
@@ -28,14 +28,19 @@ use crate::cache::rules::Rules;
 use crate::clock::{Clock, SystemClock};
 use crate::config::audit::Audit as AuditConfig;
 use crate::config::{Config, Limits, Listen};
+use crate::identity::Identities;
 use crate::kms::Kms;
+use crate::kms::aliases::Aliases;
 use crate::kms::aws::AwsKms;
 use crate::kms::caller::AwsCaller;
 use crate::kms::guard::{Guard, GuardSettings};
 use crate::kms::recorded::{RecordedKms, Recorder};
-use crate::policy::Policy;
+use crate::policy::bindings::Bindings;
+use crate::policy::file::Policies;
+use crate::reload::Reload;
 use crate::service::Service;
-use crate::transport::layers::{CallLimits, Layers, Standard};
+use crate::transport::layers::{Layers, Standard};
+use crate::transport::limits::{CallLimits, Shares};
 use crate::transport::unix::{UnixAddress, UnixSocket};
 use crate::transport::{Listeners, Server};
 
@@ -43,8 +48,12 @@ use crate::transport::{Listeners, Server};
 pub struct Parts {
     /// Where to listen.
     pub listen: Listen,
+    /// Which connections are which workloads.
+    pub identities: Identities,
     /// Who may do what.
-    pub policy: Policy,
+    pub policies: Policies,
+    /// What principals' encryption contexts must have.
+    pub bindings: Bindings,
     /// Where records go.
     pub audit: AuditConfig,
     /// How far data keys are reused.
@@ -161,7 +170,17 @@ impl Broker {
             uid: rustix::process::geteuid().as_raw(),
         };
         let admin = AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let service = Service::new(Arc::new(parts.policy), cache, kms);
+        let policies = Arc::new(parts.policies);
+        let reloads = Arc::new(Notices::default());
+        let reload = Reload {
+            policies: Arc::clone(&policies),
+            tls: parts.listen.tcp.as_ref().map(|(_, tls)| tls.clone()),
+            told: Arc::clone(&reloads),
+            clock: Arc::clone(&parts.clock),
+        };
+        tokio::spawn(reload.run(drain.clone()));
+        let aliases = Aliases::new(kms.clone(), Arc::clone(&caller));
+        let service = Service { policies, bindings: parts.bindings, aliases, cache, kms };
 
         let health = HealthReporter::new();
         let readiness = Readiness {
@@ -174,7 +193,8 @@ impl Broker {
         let (reflection, reflection_v1alpha) = reflection();
         let layers = Layers {
             limits,
-            audit: Arc::new(Audit { journal, caller, clock: parts.clock }),
+            shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
+            audit: Arc::new(Audit { journal, caller, clock: parts.clock, reloads }),
             drain: drain.clone(),
             service: Arc::new(service),
             max_request_bytes: MAX_REQUEST_BYTES,
@@ -185,7 +205,7 @@ impl Broker {
         };
 
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
-        let server = Server::new(layers, parts.limits.connections);
+        let server = Server::new(layers, parts.identities, parts.limits.connections);
         let trail = trail.map(|trail| {
             let stop = CancellationToken::new();
             Delivery { trail: tokio::spawn(trail.run(stop.clone())), stop }
@@ -202,9 +222,15 @@ impl Broker {
         })
     }
 
-    /// Where the plaintext TCP port is, if there is one.
+    /// Where the TCP port is, if there is one.
     #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.listeners.tcp.as_ref()?.0.local_addr().ok()
+    }
+
+    /// Where the plaintext TCP port is, if there is one.
+    #[must_use]
+    pub fn insecure_tcp_address(&self) -> Option<SocketAddr> {
         self.listeners.insecure_tcp.as_ref()?.local_addr().ok()
     }
 
@@ -255,7 +281,7 @@ pub async fn serve(
     let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
     let Some(caller) = caller_of(&kms, &drain).await else { return Ok(()) };
     tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
-    if config.policy.is_empty() {
+    if config.policies.current().is_empty() {
         tracing::warn!("the policy file has no policies: every call is denied");
     }
     if config.audit.trail.is_none() {
@@ -266,7 +292,9 @@ pub async fn serve(
     }
     let parts = Parts {
         listen: config.listen.clone(),
-        policy: config.policy,
+        identities: config.identities,
+        policies: config.policies,
+        bindings: config.bindings,
         audit: config.audit,
         reuse: config.reuse,
         limits: config.limits,
@@ -284,7 +312,8 @@ pub async fn serve(
     tracing::info!(
         unix,
         admin,
-        tcp = config.listen.insecure_tcp.map(|address| address.to_string()),
+        tcp = config.listen.tcp.as_ref().map(|(address, _)| address.to_string()),
+        insecure_tcp = config.listen.insecure_tcp.map(|address| address.to_string()),
         "serving"
     );
     ready();
@@ -320,11 +349,15 @@ async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller>
 async fn listen(listen: &Listen) -> io::Result<Listeners> {
     let unix = listen.unix.as_ref().map(UnixSocket::bind).transpose()?;
     let admin = listen.admin.as_ref().map(UnixSocket::bind).transpose()?;
+    let tcp = match &listen.tcp {
+        Some((address, tls)) => Some((Listeners::bind_tcp(*address).await?, tls.clone())),
+        None => None,
+    };
     let insecure_tcp = match listen.insecure_tcp {
         Some(address) => Some(Listeners::bind_tcp(address).await?),
         None => None,
     };
-    Ok(Listeners { unix, insecure_tcp, admin })
+    Ok(Listeners { unix, tcp, insecure_tcp, admin })
 }
 
 /// Whether callers should come: not while the journal cannot commit or KMS is not asked, and not from the drain on.

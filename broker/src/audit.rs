@@ -33,7 +33,8 @@ use crate::key::KeyArn;
 use crate::kms::Asked;
 use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::UnwrittenRecords;
-use journal::{Journal, JournalUnavailable, Notice};
+use crate::reload::Reloads;
+use journal::{Journal, JournalUnavailable, Notice, Notices};
 use record::{
     Action, ActivityEventData, ActivityRecord, DataKeyData, DeclaredUse, EVENT_VERSION, PolicyData,
     RecordedError, RequestParameters, WorkloadIdentity,
@@ -47,6 +48,8 @@ pub struct Audit {
     pub caller: Arc<AwsCaller>,
     /// Stamps the records.
     pub clock: Arc<dyn Clock>,
+    /// What was taken anew, for the next record.
+    pub reloads: Arc<Notices<Reloads>>,
 }
 
 impl Audit {
@@ -132,6 +135,7 @@ impl AuditScope {
         let mut records = draft.kms_records.take().map(UnwrittenRecords::take).unwrap_or_default();
         let kms_bytes = records.len();
         draft.journal = self.audit.journal.take_notice();
+        draft.reloads = self.audit.reloads.take();
         self.append_activity(&draft, &mut records);
         Lines { draft, records, kms_bytes }
     }
@@ -143,9 +147,9 @@ impl AuditScope {
         let record = ActivityRecord {
             event_version: EVENT_VERSION,
             user_identity: WorkloadIdentity {
-                kind: self.peer.principal.kind(),
+                kind: self.peer.kind,
                 principal_id: self.peer.principal.as_str(),
-                details: self.peer.details,
+                details: &self.peer.details,
             },
             event_time: self.began,
             event_source: "keybroker.v1.KeyBroker",
@@ -165,6 +169,8 @@ impl AuditScope {
                     other => other.parameters().unwrap_or_default(),
                 };
                 RequestParameters {
+                    // As the workload wrote it; KMS is asked for the key that it names.
+                    key_id: asked.key(),
                     ciphertext_sha256: ciphertext_sha256.as_deref(),
                     declared_use: draft.declared_use,
                     ..parameters
@@ -174,11 +180,12 @@ impl AuditScope {
             additional_event_data: ActivityEventData {
                 outcome: end.map_or(Outcome::Failed, |end| end.outcome),
                 policy: draft
-                    .determining_policies
-                    .as_deref()
-                    .map(|determining_policies| PolicyData { determining_policies }),
+                    .policy
+                    .as_ref()
+                    .map(|(determining_policies, version)| PolicyData { determining_policies, version }),
                 data_key: draft.data_key.as_ref(),
                 journal: draft.journal,
+                reloads: draft.reloads,
             },
             request_id: self.request_id,
             event_id: Uuid::new_v4(),
@@ -221,11 +228,13 @@ pub struct Notes(Arc<Mutex<Draft>>);
 struct Draft {
     asked: Option<Asked>,
     declared_use: Option<DeclaredUse>,
-    determining_policies: Option<Arc<[String]>>,
+    /// Which policies decided, and the version of all.
+    policy: Option<(Arc<[String]>, Arc<str>)>,
     key_arn: Option<KeyArn>,
     data_key: Option<DataKeyData>,
     kms_records: Option<UnwrittenRecords>,
     journal: Option<Notice>,
+    reloads: Option<Reloads>,
     end: Option<End>,
 }
 
@@ -249,9 +258,14 @@ impl Notes {
         draft.declared_use = declared_use;
     }
 
+    /// The call's key is known, whatever becomes of the call.
+    pub fn named(&self, key_arn: KeyArn) {
+        self.lock().key_arn = Some(key_arn);
+    }
+
     /// Policy was asked.
-    pub fn decided(&self, determining_policies: Arc<[String]>) {
-        self.lock().determining_policies = Some(determining_policies);
+    pub fn decided(&self, determining_policies: Arc<[String]>, version: Arc<str>) {
+        self.lock().policy = Some((determining_policies, version));
     }
 
     /// KMS or the cache was asked. KMS records that are not in the journal yet are committed with this call's.
@@ -264,7 +278,8 @@ impl Notes {
         let mut draft = self.lock();
         draft.kms_records = kms_records;
         draft.data_key = Some(data_key);
-        draft.key_arn = key_arn;
+        // What KMS used is what it was asked for; of a decrypt without a key, only KMS tells.
+        draft.key_arn = key_arn.or(draft.key_arn.take());
     }
 
     /// The call is answered.

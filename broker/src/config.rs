@@ -2,25 +2,34 @@
 //! cannot be wrong. A mistake names its key.
 
 pub mod audit;
+mod identity;
 mod kms;
 mod reuse;
+mod tcp;
 
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::cache::rules::Rules;
+use crate::identity::Identities;
 use crate::kms::aws::AwsSettings;
 use crate::kms::guard::GuardSettings;
-use crate::policy::Policy;
+use crate::policy::bindings::Bindings;
+use crate::policy::file::Policies;
+use crate::transport::limits::ShareLimits;
+use crate::transport::tls::Tls;
 use crate::transport::unix::UnixAddress;
 use audit::{Audit, AuditSection};
+use identity::{BindingSection, IdentitySection};
 use kms::KmsSection;
 use reuse::ReuseSection;
+use tcp::TcpSection;
 
 /// Everything `serve` needs, checked.
 pub struct Config {
@@ -30,8 +39,12 @@ pub struct Config {
     pub kms: AwsSettings,
     /// How much to ask of KMS, and when to stop asking.
     pub guard: GuardSettings,
+    /// Which connections are which workloads.
+    pub identities: Identities,
     /// Who may do what.
-    pub policy: Policy,
+    pub policies: Policies,
+    /// What principals' encryption contexts must have.
+    pub bindings: Bindings,
     /// Where records go.
     pub audit: Audit,
     /// How far data keys are reused.
@@ -43,10 +56,12 @@ pub struct Config {
 }
 
 /// Where to listen: at least on one socket for workloads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Listen {
     /// The unix socket.
     pub unix: Option<UnixAddress>,
+    /// TCP, for whoever shows a certificate.
+    pub tcp: Option<(SocketAddr, Tls)>,
     /// Plaintext TCP on loopback.
     pub insecure_tcp: Option<SocketAddr>,
     /// The operator's unix socket; it serves nothing to workloads.
@@ -60,6 +75,8 @@ pub struct Limits {
     pub calls_in_flight: u32,
     /// Connections at a time.
     pub connections: usize,
+    /// What one principal may take.
+    pub share: ShareLimits,
     /// The deadline of a call that has none.
     pub default_deadline: Duration,
     /// Calls with less time are refused at once.
@@ -102,6 +119,8 @@ impl Config {
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
     listen: ListenSection,
+    #[serde(default)]
+    identity: IdentitySection,
     kms: KmsSection,
     policy: PolicySection,
     audit: AuditSection,
@@ -117,6 +136,7 @@ struct ConfigFile {
 #[serde(deny_unknown_fields)]
 struct ListenSection {
     unix: Option<UnixSection>,
+    tcp: Option<TcpSection>,
     insecure_tcp: Option<SocketAddr>,
     admin: Option<UnixSection>,
 }
@@ -140,13 +160,18 @@ enum Group {
 #[serde(deny_unknown_fields)]
 struct PolicySection {
     file: PathBuf,
+    #[serde(default)]
+    encryption_context: Vec<BindingSection>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct LimitsSection {
     calls_in_flight: u32,
+    calls_in_flight_per_principal: Option<usize>,
+    calls_per_second_per_principal: u32,
     connections: usize,
+    connections_per_principal: Option<usize>,
     default_deadline_ms: u64,
     deadline_floor_ms: u64,
     drain_seconds: u64,
@@ -157,6 +182,11 @@ impl Default for LimitsSection {
         Self {
             // A call holds some 20 KB: 1,024 of them stay under 32 MB.
             calls_in_flight: 1_024,
+            // Half of all: who is alone is held up little, and who is not leaves as much to the others.
+            calls_in_flight_per_principal: None,
+            // What a workload needs only its operator knows.
+            calls_per_second_per_principal: 0,
+            connections_per_principal: None,
             // A connection per local process and some; each costs a file descriptor and its HTTP/2 windows.
             connections: 512,
             // KMS answers in tens of milliseconds; ten seconds cover three attempts with their back-off.
@@ -186,19 +216,31 @@ impl ConfigFile {
     fn check(self, base: &Path) -> Result<Config, String> {
         let listen = self.listen.check(base)?;
         let (kms, guard) = self.kms.check()?;
-        let policy = self.policy.check(base)?;
+        let identities = self.identity.check()?;
+        let (policies, bindings) = self.policy.check(base)?;
         let audit = self.audit.check(base, &kms.region)?;
         let limits = self.limits.check()?;
         let reuse = self.reuse.check(limits.default_deadline)?;
         let worker_threads = within("runtime.worker_threads", self.runtime.worker_threads, 1, 64)?;
-        Ok(Config { listen, kms, guard, policy, audit, reuse, limits, worker_threads })
+        Ok(Config {
+            listen,
+            kms,
+            guard,
+            identities,
+            policies,
+            bindings,
+            audit,
+            reuse,
+            limits,
+            worker_threads,
+        })
     }
 }
 
 impl ListenSection {
     fn check(self, base: &Path) -> Result<Listen, String> {
-        if self.unix.is_none() && self.insecure_tcp.is_none() {
-            return Err("listen: nowhere to listen: set listen.unix.path".into());
+        if self.unix.is_none() && self.tcp.is_none() && self.insecure_tcp.is_none() {
+            return Err("listen: nowhere to listen: set listen.unix.path or listen.tcp".into());
         }
         if let Some(address) = self.insecure_tcp
             && !address.ip().is_loopback()
@@ -219,7 +261,8 @@ impl ListenSection {
                 "listen.admin.path: is listen.unix.path: workloads never share the operator's socket".into(),
             );
         }
-        Ok(Listen { unix, insecure_tcp: self.insecure_tcp, admin })
+        let tcp = self.tcp.map(|section| section.check(base)).transpose()?;
+        Ok(Listen { unix, tcp, insecure_tcp: self.insecure_tcp, admin })
     }
 }
 
@@ -254,11 +297,12 @@ impl UnixSection {
 }
 
 impl PolicySection {
-    fn check(self, base: &Path) -> Result<Policy, String> {
-        let path = base.join(self.file);
-        let text =
-            fs::read_to_string(&path).map_err(|error| format!("policy.file: {}: {error}", path.display()))?;
-        Policy::parse(&text).map_err(|error| format!("policy.file: {}: {error}", path.display()))
+    fn check(self, base: &Path) -> Result<(Policies, Bindings), String> {
+        let policies =
+            Policies::load(&base.join(self.file)).map_err(|error| format!("policy.file: {error}"))?;
+        let sections = self.encryption_context.into_iter().enumerate();
+        let bindings = sections.map(|(place, section)| section.check(place)).collect::<Result<_, _>>()?;
+        Ok((policies, Bindings(bindings)))
     }
 }
 
@@ -267,6 +311,7 @@ impl LimitsSection {
         Ok(Limits {
             calls_in_flight: within("limits.calls_in_flight", self.calls_in_flight, 1, 100_000)?,
             connections: within("limits.connections", self.connections, 1, 100_000)?,
+            share: self.share()?,
             default_deadline: milliseconds("limits.default_deadline_ms", self.default_deadline_ms)?,
             deadline_floor: Duration::from_millis(within(
                 "limits.deadline_floor_ms",
@@ -275,6 +320,33 @@ impl LimitsSection {
                 1_000,
             )?),
             drain: Duration::from_secs(within("limits.drain_seconds", self.drain_seconds, 0, 3_600)?),
+        })
+    }
+}
+
+impl LimitsSection {
+    fn share(&self) -> Result<ShareLimits, String> {
+        let half = |all: usize| (all / 2).max(1);
+        let (calls, connections) = (self.calls_in_flight as usize, self.connections);
+        Ok(ShareLimits {
+            connections: within(
+                "limits.connections_per_principal",
+                self.connections_per_principal.unwrap_or(half(connections)),
+                1,
+                connections.max(1),
+            )?,
+            calls_in_flight: within(
+                "limits.calls_in_flight_per_principal",
+                self.calls_in_flight_per_principal.unwrap_or(half(calls)),
+                1,
+                calls.max(1),
+            )?,
+            calls_per_second: NonZeroU32::new(within(
+                "limits.calls_per_second_per_principal",
+                self.calls_per_second_per_principal,
+                0,
+                1_000_000,
+            )?),
         })
     }
 }
@@ -355,7 +427,7 @@ journal_dir = "journal"
         assert_eq!(config.audit.journal.commit, Durability::Fsync);
         assert_eq!(config.audit.trail, None);
         assert_eq!(
-            (config.limits.calls_in_flight, config.worker_threads, config.policy.len()),
+            (config.limits.calls_in_flight, config.worker_threads, config.policies.current().len()),
             (1_024, 1, 1)
         );
     }

@@ -19,8 +19,16 @@ pub enum BrokerError {
     RecipientNotSupported,
     /// The broker's policy does not permit it.
     Denied,
+    /// The encryption context is not one that this principal may use: the pair of this name is missing or another.
+    WrongContext(String),
+    /// The principal's name of a key means none.
+    NoSuchKey,
     /// As many calls as the limit allows are in flight.
     TooManyCalls,
+    /// As many calls as the limit for one principal allows are in flight.
+    TooManyOwnCalls,
+    /// The principal has made as many calls as it may in a while; the next one is due after this.
+    TooFast(Duration),
     /// KMS refused, failed or could not be reached.
     Kms(KmsError),
     /// As many calls to KMS as the limit allows are under way, and none ended in time.
@@ -77,6 +85,39 @@ impl BrokerError {
                 let why = "the broker's policy does not permit this principal this action on this key, or there is no such \
                            key: ask the broker's operator for a permit";
                 of(Code::PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied", why.into())
+            }
+            Self::WrongContext(name) => {
+                let why = format!(
+                    "the broker's configuration binds this principal's encryption contexts: the pair {name:?} is missing or has \
+                     another value; ask the broker's operator for the right one"
+                );
+                of(
+                    Code::PermissionDenied,
+                    "ENCRYPTION_CONTEXT_NOT_PERMITTED",
+                    Denied,
+                    "AccessDenied",
+                    why.into(),
+                )
+            }
+            Self::NoSuchKey => {
+                let why = "AWS KMS has no such key: check key_id, account and region";
+                of(Code::NotFound, "KEY_NOT_FOUND", Failed, "NotFoundException", why.into())
+            }
+            Self::TooManyOwnCalls => {
+                let why = "as many calls of this principal as its limit allows are in flight: retry after the given delay";
+                of(
+                    Code::ResourceExhausted,
+                    "TOO_MANY_OWN_CALLS",
+                    Throttled,
+                    "ThrottlingException",
+                    why.into(),
+                )
+                .retry(SOON)
+            }
+            Self::TooFast(delay) => {
+                let why = "this principal makes more calls a second than its limit allows: retry after the given delay";
+                of(Code::ResourceExhausted, "TOO_FAST", Throttled, "ThrottlingException", why.into())
+                    .retry(*delay)
             }
             Self::TooManyCalls => {
                 let why =
@@ -228,6 +269,14 @@ pub enum KmsErrorKind {
     Unavailable,
 }
 
+impl KmsErrorKind {
+    /// Whether it says nothing of the key, and the next call may be answered.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unavailable)
+    }
+}
+
 impl KmsError {
     fn refusal(&self) -> Refusal<'_> {
         use KmsErrorKind as Kind;
@@ -338,7 +387,11 @@ mod tests {
             BrokerError::TooLarge,
             BrokerError::RecipientNotSupported,
             BrokerError::Denied,
+            BrokerError::WrongContext("tenant".into()),
+            BrokerError::NoSuchKey,
             BrokerError::TooManyCalls,
+            BrokerError::TooManyOwnCalls,
+            BrokerError::TooFast(Duration::from_millis(250)),
             BrokerError::KmsBusy,
             BrokerError::KmsResting(Duration::from_millis(2_500)),
             BrokerError::DeadlineExceeded,

@@ -74,8 +74,21 @@ impl KeyId {
         self.is_alias() || other.is_alias() || self.0.rsplit('/').next() == other.0.rsplit('/').next()
     }
 
-    fn is_alias(&self) -> bool {
+    /// Whether this is an alias, by name or by ARN.
+    #[must_use]
+    pub fn is_alias(&self) -> bool {
         self.0.starts_with("alias/") || self.0.contains(":alias/")
+    }
+
+    /// An alias without account and region, where it is one of these, or says neither.
+    #[must_use]
+    pub fn short_alias(&self, region: &str, account_id: &str) -> Option<Self> {
+        if self.0.starts_with("alias/") {
+            return Some(self.clone());
+        }
+        let [_, _, _, of, account, name] = self.0.splitn(6, ':').collect::<Vec<_>>()[..] else { return None };
+        let own = of == region && account == account_id && name.starts_with("alias/");
+        own.then(|| Self(name.into()))
     }
 
     /// The key's ARN where the id alone tells it: a key ARN as it is, a key id in the caller's own account and region.
@@ -127,6 +140,12 @@ impl KeyArn {
         &self.0
     }
 
+    /// The region that the key is in.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        self.0.split(':').nth(3).unwrap_or_default()
+    }
+
     /// The account that owns the key: 12 digits.
     #[must_use]
     pub fn account_id(&self) -> &str {
@@ -138,6 +157,30 @@ impl fmt::Display for KeyArn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The key of a request: as the caller wrote it, and as KMS is asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestedKey {
+    /// What records of the call and rules of reuse go by.
+    pub written: KeyId,
+    /// What an alias meant when policy was asked; else the same.
+    pub asked: KeyId,
+}
+
+impl From<KeyId> for RequestedKey {
+    fn from(key: KeyId) -> Self {
+        Self { written: key.clone(), asked: key }
+    }
+}
+
+/// A key that a call names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NamedKey {
+    /// The key itself; none if the name means none, as far as the broker can know.
+    pub arn: Option<KeyArn>,
+    /// The alias by which the caller named it, if it did.
+    pub alias: Option<KeyId>,
 }
 
 /// The length of a data key, in one of the two ways KMS takes it.
@@ -171,9 +214,9 @@ impl RandomLength {
     }
 }
 
-/// The facts bound to a ciphertext. Not secret.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct EncryptionContext(BTreeMap<String, String>);
+/// The facts bound to a ciphertext. Not secret. Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct EncryptionContext(Arc<BTreeMap<String, String>>);
 
 impl EncryptionContext {
     /// Checks KMS's limit of 8,192 bytes and the broker's of 1,024 pairs.
@@ -193,7 +236,7 @@ impl EncryptionContext {
         if pairs.keys().any(String::is_empty) {
             return Err(Malformed("encryption_context has a pair with an empty name".into()));
         }
-        Ok(Self(pairs))
+        Ok(Self(Arc::new(pairs)))
     }
 
     /// The pairs in the order of their names.

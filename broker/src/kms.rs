@@ -3,6 +3,7 @@
 //! [`aws`] is the real one, [`caller`] whom AWS takes the broker for, [`guard`] keeps calls within limits, and [`recorded`]
 //! makes every answer a KMS record.
 
+pub mod aliases;
 pub mod aws;
 pub mod caller;
 pub mod guard;
@@ -17,7 +18,7 @@ use time::OffsetDateTime;
 use crate::audit::record::RequestParameters;
 pub use crate::error::{KmsError, KmsErrorKind};
 use crate::key::{
-    CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, RandomLength,
+    CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, RandomLength, RequestedKey,
 };
 use crate::policy::Permit;
 use crate::secret::Plaintext;
@@ -94,7 +95,9 @@ pub enum Asked {
     /// GenerateRandom.
     Random(RandomLength),
     /// DescribeKey.
-    Describe(KeyId),
+    Describe(RequestedKey),
+    /// The broker's own question what an alias means.
+    Resolve(KeyId),
     /// The broker's own question whether it may still use a key.
     Check(KeyId),
     /// The trail's own data key for a log file.
@@ -112,10 +115,24 @@ impl Asked {
     #[must_use]
     pub fn key(&self) -> Option<&KeyId> {
         match self {
-            Self::DataKey(request) | Self::OwnDataKey(request) => Some(&request.key),
-            Self::Decrypt(request) | Self::OwnDecrypt(request) => request.key.as_ref(),
+            Self::DataKey(request) | Self::OwnDataKey(request) => Some(&request.key.written),
+            Self::Decrypt(request) | Self::OwnDecrypt(request) => {
+                request.key.as_ref().map(|key| &key.written)
+            }
             Self::Random(_) => None,
-            Self::Describe(key) | Self::Check(key) | Self::Sign(key) | Self::PublicKey(key) => Some(key),
+            Self::Describe(key) => Some(&key.written),
+            Self::Resolve(key) | Self::Check(key) | Self::Sign(key) | Self::PublicKey(key) => Some(key),
+        }
+    }
+
+    /// The KMS key, as KMS is asked for it.
+    #[must_use]
+    pub fn asked_key(&self) -> Option<&KeyId> {
+        match self {
+            Self::DataKey(request) | Self::OwnDataKey(request) => Some(&request.key.asked),
+            Self::Decrypt(request) | Self::OwnDecrypt(request) => request.key.as_ref().map(|key| &key.asked),
+            Self::Describe(key) => Some(&key.asked),
+            _ => self.key(),
         }
     }
 
@@ -123,7 +140,8 @@ impl Asked {
     #[must_use]
     pub fn invoked_by(&self) -> Option<&'static str> {
         match self {
-            Self::Check(_)
+            Self::Resolve(_)
+            | Self::Check(_)
             | Self::OwnDataKey(_)
             | Self::OwnDecrypt(_)
             | Self::Sign(_)
@@ -132,7 +150,7 @@ impl Asked {
         }
     }
 
-    /// The `requestParameters` that CloudTrail would have; none for GenerateRandom.
+    /// The `requestParameters` that CloudTrail has, with the key as KMS is asked for it; none for GenerateRandom.
     #[must_use]
     pub fn parameters(&self) -> Option<RequestParameters<'_>> {
         match self {
@@ -145,7 +163,7 @@ impl Asked {
                 signing_algorithm: Some("RSASSA_PKCS1_V1_5_SHA_256"),
                 ..RequestParameters::default()
             }),
-            Self::Describe(key) | Self::PublicKey(key) => {
+            Self::Describe(RequestedKey { asked: key, .. }) | Self::Resolve(key) | Self::PublicKey(key) => {
                 Some(RequestParameters { key_id: Some(key), ..RequestParameters::default() })
             }
             Self::Check(key) => {
@@ -157,9 +175,10 @@ impl Asked {
 }
 
 /// What to ask for a data key with.
+#[derive(Clone)]
 pub struct DataKeyRequest {
-    /// The KMS key, as the caller wrote it.
-    pub key: KeyId,
+    /// The KMS key.
+    pub key: RequestedKey,
     /// The data key's length.
     pub length: DataKeyLength,
     /// Bound to the ciphertext.
@@ -173,7 +192,7 @@ impl DataKeyRequest {
     #[must_use]
     pub fn parameters(&self) -> RequestParameters<'_> {
         RequestParameters {
-            key_id: Some(&self.key),
+            key_id: Some(&self.key.asked),
             encryption_context: (!self.context.is_empty()).then_some(&self.context),
             ..RequestParameters::default()
         }
@@ -182,13 +201,14 @@ impl DataKeyRequest {
 }
 
 /// What to ask for a decrypt with.
+#[derive(Clone)]
 pub struct DecryptRequest {
     /// What KMS encrypted.
     pub ciphertext: CiphertextBlob,
     /// Exactly the context of encryption.
     pub context: EncryptionContext,
     /// The KMS key, if the caller named it.
-    pub key: Option<KeyId>,
+    pub key: Option<RequestedKey>,
     /// The caller's grant tokens.
     pub grant_tokens: GrantTokens,
 }
@@ -199,7 +219,7 @@ impl DecryptRequest {
     pub fn parameters(&self) -> RequestParameters<'_> {
         RequestParameters {
             encryption_algorithm: Some("SYMMETRIC_DEFAULT"),
-            key_id: self.key.as_ref(),
+            key_id: self.key.as_ref().map(|key| &key.asked),
             encryption_context: (!self.context.is_empty()).then_some(&self.context),
             ..RequestParameters::default()
         }

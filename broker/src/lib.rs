@@ -1,25 +1,44 @@
 //! key-broker: the only process beside a workload that holds AWS KMS credentials. The modules in the order in which a
 //! request meets them; `docs/architecture.md` tells why.
 
-pub mod app; // all wiring, once
-pub mod config; // the file -> values that cannot be wrong
-pub mod transport; // sockets, connections, layers
+// All wiring, once.
+pub mod app;
+// The file -> values that cannot be wrong.
+pub mod config;
+// Sockets, connections, layers.
+pub mod transport;
 
+// Connection -> principal.
+pub mod identity;
+// Principal, action, key -> permit.
+pub mod policy;
+// Policy and certificates, taken anew.
+pub mod reload;
+// The RPCs.
+pub mod service;
+// The operator's RPCs.
 pub mod admin;
-pub mod identity; // connection -> principal
-pub mod policy; // principal, action, key -> permit
-pub mod service; // the RPCs // the operator's RPCs
 
+// The trail: one record for every call.
 pub mod audit;
-pub mod cache; // data keys with bounded reuse
-pub mod kms; // the calls to AWS KMS, recorded // the trail: one record for every call
+// Data keys with bounded reuse.
+pub mod cache;
+// The calls to AWS KMS, recorded.
+pub mod kms;
 
-pub mod envelope; // encrypted messages, as the AWS Encryption SDKs read and write them
+// Encrypted messages, as the AWS Encryption SDKs read and write them.
+pub mod envelope;
 
-pub mod clock; // time, passed in
-pub mod error; // who is at fault; the one table to gRPC codes
-pub mod key; // keys, contexts, ciphertexts
-pub mod secret; // key material in memory
-pub mod telemetry; // log lines
+// Time, passed in.
+pub mod clock;
+// Who is at fault; the one table.
+pub mod error;
+// Keys, contexts, ciphertexts.
+pub mod key;
+// Key material in memory.
+pub mod secret;
+// Log lines.
+pub mod telemetry;
 
-pub mod cli; // the subcommands
+// The subcommands.
+pub mod cli;

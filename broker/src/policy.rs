@@ -1,24 +1,34 @@
 //! Who may do what with which key: Cedar policies, default deny. A [`Permit`] is the only way to reach KMS.
 //!
-//! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"` and `Key::"…"`, the
-//! key as the caller wrote it. Where a call names no key, the resource is `Key::"*"`: only a policy that permits any key
-//! permits it.
+//! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"`, `Key::"ARN"`, and what the
+//! call says in `context`: see [`schema`]. A key that the caller named by an alias is what the alias means, and in
+//! `Alias::"alias/…"`. Where a call names no key, the resource is `Key::"*"`: only a policy that permits any key permits it.
 
-use std::collections::HashMap;
+pub mod bindings;
+pub mod file;
+mod memory;
+mod schema;
+
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
+    Authorizer, Decision, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode, Validator,
 };
+use sha2::{Digest, Sha256};
 
 use crate::audit::record::Action;
 use crate::identity::Principal;
-use crate::key::KeyId;
+use crate::key::{EncryptionContext, KeyArn, KeyId, NamedKey};
+use memory::{Memory, Remembered};
+use schema::Names;
 
 /// The policies in force.
 pub struct Policy {
     policies: PolicySet,
+    version: Arc<str>,
+    /// Whether any policy looks at what the call says.
+    uses_context: bool,
     authorizer: Authorizer,
     names: Names,
     decided: Memory,
@@ -49,19 +59,80 @@ impl Permit {
     }
 }
 
+/// What is asked.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// For what.
+    pub action: Action,
+    /// With which key, if the call names one.
+    pub key: Option<&'a NamedKey>,
+    /// What the call says beside.
+    pub facts: Facts<'a>,
+}
+
+/// What a call says, for policies that look at it.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// `unix`, `tls` or `tcp`.
+    pub transport: &'static str,
+    /// The messages that are declared for a data key; 1 for what is none.
+    pub messages: u64,
+    /// The bytes that are declared; 0 is not declared.
+    pub bytes: u64,
+    /// The encryption context; none where a call has none.
+    pub encryption_context: Option<&'a EncryptionContext>,
+}
+
 /// What policy said, and which policies said it: described as fully for a no as for a yes.
 pub struct Answer {
     /// The permit, or none.
     pub permit: Option<Permit>,
     /// The ids of the policies that decided; empty when no policy permits.
     pub determining_policies: Arc<[String]>,
+    /// The version of the policies.
+    pub version: Arc<str>,
+}
+
+/// What Cedar said.
+#[derive(Clone)]
+struct Decided {
+    permits: bool,
+    determining_policies: Arc<[String]>,
 }
 
 impl Policy {
-    /// Reads policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>).
+    /// Reads policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>), and checks them strictly
+    /// against the schema: what could never match, or fail for a call, is a mistake.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let policies = PolicySet::from_str(text).map_err(|errors| format!("{errors:?}"))?;
-        Ok(Self { policies, authorizer: Authorizer::new(), names: Names::new(), decided: Memory::default() })
+        let written = PolicySet::from_str(text).map_err(|errors| one_line(&errors))?;
+        if written.templates().next().is_some() {
+            return Err(
+                "a policy has a slot (?principal, ?resource): write the principal and the key out".into()
+            );
+        }
+        let mut policies = PolicySet::new();
+        for policy in written.policies() {
+            check_names(policy)?;
+            let id = policy.annotation("id").map_or_else(|| policy.id().clone(), PolicyId::new);
+            let named = policy.new_id(id.clone());
+            policies
+                .add(named)
+                .map_err(|_| format!("@id({:?}): two policies have this id", id.to_string()))?;
+        }
+        let result = Validator::new(schema::schema()).validate(&policies, ValidationMode::Strict);
+        if let Some(error) = result.validation_errors().next() {
+            return Err(one_line(error));
+        }
+        for warning in result.validation_warnings() {
+            tracing::warn!(%warning, "policy");
+        }
+        // The word may stand in a text only: then decisions are remembered for less, not wrongly.
+        let uses_context = text.contains("context");
+        let version = hex::encode(&Sha256::digest(text)[..VERSION_BYTES]).into();
+        let (authorizer, names, decided) = (Authorizer::new(), Names::new(), Memory::default());
+        Ok(Self { policies, version, uses_context, authorizer, names, decided })
     }
 
     /// The number of policies.
@@ -76,36 +147,54 @@ impl Policy {
         self.policies.is_empty()
     }
 
-    /// Asks whether `principal` may do `action` with `key`. Whatever goes wrong is a no.
+    /// Names the text of the policies: the first half of its SHA-256, in hex.
     #[must_use]
-    pub fn authorize(&self, principal: &Principal, action: Action, key: Option<&KeyId>) -> Answer {
-        let question = Question { principal: principal.clone(), action, key: key.cloned() };
-        let decision = self.decided.find(&question).unwrap_or_else(|| {
-            let (decision, is_sound) = self.decide(&question);
+    pub fn version(&self) -> &Arc<str> {
+        &self.version
+    }
+
+    /// The keys and aliases that policies name.
+    #[must_use]
+    pub fn keys(&self) -> Vec<NamedKey> {
+        let mut keys = Vec::new();
+        for literal in self.policies.policies().flat_map(CedarPolicy::entity_literals) {
+            let id = literal.id().unescaped().to_owned();
+            let key = match literal.type_name().basename() {
+                schema::KEY => NamedKey { arn: KeyArn::parse(&id), alias: None },
+                schema::ALIAS => NamedKey { arn: None, alias: KeyId::parse(&id).ok() },
+                _ => continue,
+            };
+            if (key.arn.is_some() || key.alias.is_some()) && !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// Asks whether the principal may do this. Whatever goes wrong is a no.
+    #[must_use]
+    pub fn authorize(&self, question: &Question<'_>) -> Answer {
+        let wanted = Remembered::of(question, self.uses_context);
+        let decision = self.decided.find(&wanted).unwrap_or_else(|| {
+            let (decision, is_sound) = self.decide(question);
             if is_sound {
-                self.decided.keep(question, decision.clone());
+                self.decided.keep(wanted, decision.clone());
             }
             decision
         });
         Answer {
-            permit: decision.permits.then_some(Permit { action }),
+            permit: decision.permits.then_some(Permit { action: question.action }),
             determining_policies: decision.determining_policies,
+            version: Arc::clone(&self.version),
         }
     }
 
     /// Asks Cedar. The second value is whether nothing went wrong.
-    fn decide(&self, question: &Question) -> (Decided, bool) {
-        let request = Request::new(
-            self.names.principal(&question.principal),
-            self.names.action(question.action),
-            self.names.key(question.key.as_ref().map_or(ANY_KEY, KeyId::as_str)),
-            Context::empty(),
-            None,
-        );
-        let Ok(request) = request else {
+    fn decide(&self, question: &Question<'_>) -> (Decided, bool) {
+        let Some((request, entities)) = self.names.request(question) else {
             return (Decided { permits: false, determining_policies: Arc::default() }, false);
         };
-        let response = self.authorizer.is_authorized(&request, &self.policies, &Entities::empty());
+        let response = self.authorizer.is_authorized(&request, &self.policies, &entities);
         let mut is_sound = true;
         for error in response.diagnostics().errors() {
             tracing::warn!(%error, "a policy cannot be evaluated and counts as absent");
@@ -119,178 +208,47 @@ impl Policy {
     }
 }
 
-/// What a decision depends on, beside the policies: there are no entities and no context.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Question {
-    principal: Principal,
-    action: Action,
-    key: Option<KeyId>,
-}
-
-/// What Cedar said.
-#[derive(Clone)]
-struct Decided {
-    permits: bool,
-    determining_policies: Arc<[String]>,
-}
-
-/// What Cedar has said under these policies: it says the same again, and takes longer than the rest of a cached call.
-/// Other policies are another [`Policy`], which remembers nothing yet.
-#[derive(Default)]
-struct Memory(RwLock<HashMap<Question, Decided>>);
-
-impl Memory {
-    fn find(&self, question: &Question) -> Option<Decided> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(question).cloned()
+impl Default for Facts<'_> {
+    fn default() -> Self {
+        Self { transport: "unix", messages: 1, bytes: 0, encryption_context: None }
     }
+}
 
-    /// Forgets all when full: callers who ask about ever new keys cost one evaluation each, as without a memory.
-    fn keep(&self, question: Question, decided: Decided) {
-        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if memory.len() >= MAX_DECISIONS {
-            memory.clear();
+/// A name that nobody has would make a policy that never holds.
+fn check_names(policy: &CedarPolicy) -> Result<(), String> {
+    for literal in policy.entity_literals() {
+        check_name(&literal).map_err(|why| format!("{}: {literal}: {why}", policy.id()))?;
+    }
+    Ok(())
+}
+
+fn check_name(literal: &EntityUid) -> Result<(), String> {
+    let id = literal.id().unescaped();
+    match literal.type_name().basename() {
+        schema::WORKLOAD => match Principal::parse(id)? {
+            Principal::Workload(_) => Ok(()),
+            Principal::Unknown => Err("write Unknown::\"unknown\"".into()),
+        },
+        schema::KEY if id != schema::ANY_KEY && KeyArn::parse(id).is_none() => {
+            Err("a key is named by its ARN; by an alias: resource in Alias::\"alias/NAME\"".into())
         }
-        memory.insert(question, decided);
-    }
-}
-
-/// Cedar's entity types, parsed once.
-struct Names {
-    workload: EntityTypeName,
-    unknown: EntityTypeName,
-    action: EntityTypeName,
-    key: EntityTypeName,
-}
-
-impl Names {
-    fn new() -> Self {
-        let name = |text| EntityTypeName::from_str(text).expect("a plain identifier is an entity type name");
-        Self {
-            workload: name("Workload"),
-            unknown: name("Unknown"),
-            action: name("Action"),
-            key: name("Key"),
-        }
-    }
-
-    fn principal(&self, principal: &Principal) -> EntityUid {
-        let kind = match principal {
-            Principal::Workload(_) => &self.workload,
-            Principal::Unknown => &self.unknown,
-        };
-        EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(principal.as_str()))
-    }
-
-    fn action(&self, action: Action) -> EntityUid {
-        EntityUid::from_type_name_and_id(self.action.clone(), EntityId::new(action.name()))
-    }
-
-    fn key(&self, key: &str) -> EntityUid {
-        EntityUid::from_type_name_and_id(self.key.clone(), EntityId::new(key))
-    }
-}
-
-/// The resource of a call that names no key. No key id can have this name.
-const ANY_KEY: &str = "*";
-/// Some 2 MiB, with the longest key ids; most brokers see a few keys and principals.
-const MAX_DECISIONS: usize = 1_024;
-
-#[cfg(test)]
-mod tests {
-    //! Nothing is permitted that a policy does not permit.
-
-    use super::*;
-
-    fn permits(policy: &str, principal: &Principal, action: Action, key: Option<&str>) -> bool {
-        let key = key.map(|text| KeyId::parse(text).expect("key id"));
-        Policy::parse(policy).expect("parses").authorize(principal, action, key.as_ref()).permit.is_some()
-    }
-
-    fn uid(uid: u32) -> Principal {
-        Principal::Workload(format!("unix:uid/{uid}").into())
-    }
-
-    #[test]
-    fn no_policy_permits_nothing() {
-        assert!(!permits("", &uid(0), Action::Decrypt, Some("alias/dev")));
-    }
-
-    #[test]
-    fn a_policy_permits_what_it_names_and_nothing_else() {
-        let policy = r#"permit(principal == Workload::"unix:uid/1000", action == Action::"Decrypt", resource == Key::"alias/dev");"#;
-        assert!(permits(policy, &uid(1000), Action::Decrypt, Some("alias/dev")));
-        assert!(!permits(policy, &uid(1001), Action::Decrypt, Some("alias/dev")));
-        assert!(!permits(policy, &uid(1000), Action::GenerateDataKey, Some("alias/dev")));
-        assert!(!permits(policy, &uid(1000), Action::Decrypt, Some("alias/other")));
-        assert!(
-            !permits(policy, &uid(1000), Action::Decrypt, None),
-            "a call without a key needs a permit for any key"
-        );
-    }
-
-    #[test]
-    fn every_workload_does_not_include_the_unknown() {
-        let policy = "permit(principal is Workload, action, resource);";
-        assert!(permits(policy, &uid(1000), Action::Decrypt, None));
-        assert!(!permits(policy, &Principal::Unknown, Action::Decrypt, Some("alias/dev")));
-    }
-
-    #[test]
-    fn a_forbid_wins_and_both_answers_name_their_policies() {
-        let policy = r#"
-            @id("all") permit(principal, action, resource);
-            @id("no-random") forbid(principal, action == Action::"GenerateRandom", resource);"#;
-        let policy = Policy::parse(policy).expect("parses");
-        let yes = policy.authorize(&uid(1), Action::Decrypt, None);
-        assert!(yes.permit.is_some_and(|permit| permit.action() == Action::Decrypt));
-        assert_eq!(*yes.determining_policies, ["policy0".to_owned()]);
-        let no = policy.authorize(&uid(1), Action::GenerateRandom, None);
-        assert!(no.permit.is_none());
-        assert_eq!(*no.determining_policies, ["policy1".to_owned()]);
-    }
-
-    /// Proves: whatever was asked before, and however often, an answer is that of policies which remember nothing.
-    #[test]
-    fn a_remembered_answer_is_the_answer() {
-        let text = r#"
-            permit(principal == Workload::"unix:uid/1", action == Action::"Decrypt", resource);
-            permit(principal == Workload::"unix:uid/2", action, resource == Key::"alias/b");
-            forbid(principal, action, resource == Key::"alias/c");"#;
-        let remembering = Policy::parse(text).expect("parses");
-        let keys = [None, Some("alias/a"), Some("alias/b"), Some("alias/c")];
-        let keys = keys.map(|key| key.map(|text| KeyId::parse(text).expect("key id")));
-        for _ in 0..2 {
-            for principal in [uid(1), uid(2), Principal::Workload("unknown".into()), Principal::Unknown] {
-                for (action, key) in Action::ALL.into_iter().flat_map(|a| keys.iter().map(move |k| (a, k))) {
-                    let fresh =
-                        Policy::parse(text).expect("parses").authorize(&principal, action, key.as_ref());
-                    let again = remembering.authorize(&principal, action, key.as_ref());
-                    let permitted = |answer: &Answer| answer.permit.as_ref().map(Permit::action);
-                    assert_eq!(permitted(&again), permitted(&fresh));
-                    assert_eq!(again.determining_policies, fresh.determining_policies);
-                }
+        schema::ALIAS => {
+            match KeyId::parse(id) {
+                Ok(key) if key.is_alias() => Ok(()),
+                _ => Err("an alias is named alias/NAME, or by its ARN if it is of another account or region"
+                    .into()),
             }
         }
-    }
-
-    /// Proves: the memory is bounded, goes on when it was full, and holds no answer of a policy that failed.
-    #[test]
-    fn the_memory_is_bounded_and_holds_sound_answers_only() {
-        let remembered = |policy: &Policy| policy.decided.0.read().expect("sound").len();
-        let policy = Policy::parse("permit(principal, action, resource);").expect("parses");
-        for n in 0..=MAX_DECISIONS {
-            let key = KeyId::parse(&format!("alias/{n}")).expect("key id");
-            assert!(policy.authorize(&uid(1), Action::Decrypt, Some(&key)).permit.is_some());
-        }
-        assert_eq!(remembered(&policy), 1);
-        let failing =
-            Policy::parse("permit(principal, action, resource) when { 1 + true == 2 };").expect("parses");
-        assert!(failing.authorize(&uid(1), Action::Decrypt, None).permit.is_none());
-        assert_eq!(remembered(&failing), 0);
-    }
-
-    #[test]
-    fn a_mistake_is_an_error_with_a_place() {
-        assert!(Policy::parse("permit(principal, action").is_err());
+        _ => Ok(()),
     }
 }
+
+/// Cedar's errors, with places and help, in one line.
+fn one_line(error: &impl std::fmt::Display) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+const VERSION_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests;

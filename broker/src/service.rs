@@ -11,19 +11,30 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::audit::Notes;
-use crate::audit::record::{Action, DataKeyData, ServedFrom};
+use crate::audit::record::{Action, DataKeyData, DeclaredUse, ServedFrom};
 use crate::cache::{Cache, Drawn, Wish};
 use crate::error::BrokerError;
 use crate::identity::Peer;
+use crate::key::{KeyId, NamedKey, RequestedKey};
+use crate::kms::aliases::Aliases;
 use crate::kms::recorded::RecordedKms;
-use crate::kms::{Asked, Uses};
-use crate::policy::{Permit, Policy};
+use crate::kms::{Asked, DataKeyRequest, DecryptRequest, Uses};
+use crate::policy::bindings::Bindings;
+use crate::policy::file::Policies;
+use crate::policy::{Facts, Permit, Question};
 
 /// What the service `keybroker.v1.KeyBroker` is made of. It answers through an [`Answerer`].
 pub struct Service {
-    policy: Arc<Policy>,
-    cache: Cache,
-    kms: RecordedKms,
+    /// Who may do what.
+    pub policies: Arc<Policies>,
+    /// What principals' encryption contexts must have.
+    pub bindings: Bindings,
+    /// What aliases mean.
+    pub aliases: Aliases,
+    /// What is kept.
+    pub cache: Cache,
+    /// What is not.
+    pub kms: RecordedKms,
 }
 
 /// The service `keybroker.v1.KeyBroker` for one call: without the layers around it there is none, and so no answer without
@@ -46,22 +57,111 @@ pub struct Call {
 }
 
 impl Service {
-    /// The service, under a policy, before the cache and KMS.
-    #[must_use]
-    pub fn new(policy: Arc<Policy>, cache: Cache, kms: RecordedKms) -> Self {
-        Self { policy, cache, kms }
-    }
-
     /// The service for one call.
     #[must_use]
     pub fn answerer(self: &Arc<Self>, call: Call) -> Answerer {
         Answerer { service: Arc::clone(self), call }
     }
 
-    fn authorize(&self, call: &Call, action: Action, asked: &Asked) -> Result<Permit, BrokerError> {
-        let answer = self.policy.authorize(&call.peer.principal, action, asked.key());
-        call.notes.decided(answer.determining_policies);
-        answer.permit.ok_or(BrokerError::Denied)
+    /// What the key of a call names. `asked` tells the record, in case KMS has to be asked first.
+    async fn named(
+        &self,
+        call: &Call,
+        action: Action,
+        key: &KeyId,
+        asked: impl FnOnce() -> Asked,
+    ) -> Result<NamedKey, BrokerError> {
+        if let Some(named) = self.aliases.known(key) {
+            return Ok(named);
+        }
+        call.notes.asked(asked(), None);
+        let (aliases, until) = (self.aliases.clone(), call.until);
+        // Boxed: most calls never come here.
+        match Box::pin(async move { aliases.ask(key, until).await }).await {
+            Err(BrokerError::Kms(error)) if !error.kind.is_passing() => {
+                // Whether KMS lets the broker see a key is not for everybody.
+                let named = NamedKey { arn: None, alias: Some(key.clone()) };
+                match self.authorize(call, action, Some(&named), call.facts()) {
+                    Err(BrokerError::NoSuchKey) => Err(BrokerError::Kms(error)),
+                    Err(denied) => Err(denied),
+                    Ok(_) => Err(BrokerError::Bug),
+                }
+            }
+            asked => asked,
+        }
+    }
+
+    /// Asks policy. What is permitted with a key that is none is told so; to others, it reads as a denial.
+    fn authorize(
+        &self,
+        call: &Call,
+        action: Action,
+        key: Option<&NamedKey>,
+        facts: Facts<'_>,
+    ) -> Result<Permit, BrokerError> {
+        let question = Question { principal: &call.peer.principal, action, key, facts };
+        let answer = self.policies.current().authorize(&question);
+        call.notes.decided(answer.determining_policies, answer.version);
+        let permit = answer.permit.ok_or(BrokerError::Denied)?;
+        if key.is_some_and(|key| key.arn.is_none()) { Err(BrokerError::NoSuchKey) } else { Ok(permit) }
+    }
+
+    /// A request for a data key, as it is permitted to be: its key named, its context bound.
+    async fn permitted_data_key(
+        &self,
+        call: &Call,
+        action: Action,
+        mut request: DataKeyRequest,
+        declared: DeclaredUse,
+    ) -> Result<(Permit, Arc<DataKeyRequest>), BrokerError> {
+        let asked = || Asked::DataKey(Arc::new(request.clone()));
+        let named = self.named(call, action, &request.key.written, asked).await;
+        if let Ok(NamedKey { arn: Some(arn), .. }) = &named {
+            call.notes.named(arn.clone());
+            request.key.asked = arn.into();
+        }
+        let bound = self.bindings.bind(&call.peer.principal, &request.context);
+        if let Ok(Some(context)) = &bound {
+            request.context = context.clone();
+        }
+        let request = Arc::new(request);
+        call.notes.asked(Asked::DataKey(Arc::clone(&request)), Some(declared));
+        let named = named?;
+        let DeclaredUse { messages, bytes } = declared;
+        let facts = Facts { messages, bytes, encryption_context: Some(&request.context), ..call.facts() };
+        let permit = self.authorize(call, action, Some(&named), facts)?;
+        bound?;
+        Ok((permit, request))
+    }
+
+    /// A request for a decrypt, as it is permitted to be.
+    async fn permitted_decrypt(
+        &self,
+        call: &Call,
+        mut request: DecryptRequest,
+    ) -> Result<(Permit, Arc<DecryptRequest>), BrokerError> {
+        let named = match &request.key {
+            Some(key) => {
+                let asked = || Asked::Decrypt(Arc::new(request.clone()));
+                Some(self.named(call, Action::Decrypt, &key.written, asked).await).transpose()
+            }
+            None => Ok(None),
+        };
+        if let (Ok(Some(NamedKey { arn: Some(arn), .. })), Some(key)) = (&named, &mut request.key) {
+            call.notes.named(arn.clone());
+            key.asked = arn.into();
+        }
+        let bound = self.bindings.bind(&call.peer.principal, &request.context);
+        if let Ok(Some(context)) = &bound {
+            request.context = context.clone();
+        }
+        let request = Arc::new(request);
+        call.notes.asked(Asked::Decrypt(Arc::clone(&request)), None);
+        let named = named?;
+        let facts = Facts { encryption_context: Some(&request.context), ..call.facts() };
+        let permit = self.authorize(call, Action::Decrypt, named.as_ref(), facts)?;
+        bound?;
+        Ok((permit, request))
     }
 }
 
@@ -74,9 +174,8 @@ impl KeyBroker for Answerer {
         let Self { service, call } = self;
         let answer = async {
             let (request, declared, reuse) = wire::generate_data_key(request.into_inner())?;
-            let asked = Asked::DataKey(Arc::clone(&request));
-            call.notes.asked(asked.clone(), Some(declared));
-            let permit = service.authorize(call, Action::GenerateDataKey, &asked)?;
+            let (permit, request) =
+                service.permitted_data_key(call, Action::GenerateDataKey, request, declared).await?;
             let wish = Wish { declared, reuse, until: call.until };
             let drawn = service.cache.data_key(permit, &call.peer.principal, request, wish).await;
             let (data_key, source) = call.answered(drawn)?;
@@ -92,9 +191,8 @@ impl KeyBroker for Answerer {
         let Self { service, call } = self;
         let answer = async {
             let (request, declared, reuse) = wire::generate_data_key_without_plaintext(request.into_inner())?;
-            let asked = Asked::DataKey(Arc::clone(&request));
-            call.notes.asked(asked.clone(), Some(declared));
-            let permit = service.authorize(call, Action::GenerateDataKeyWithoutPlaintext, &asked)?;
+            let action = Action::GenerateDataKeyWithoutPlaintext;
+            let (permit, request) = service.permitted_data_key(call, action, request, declared).await?;
             let wish = Wish { declared, reuse, until: call.until };
             let drawn = service.cache.encrypted_data_key(permit, &call.peer.principal, request, wish).await;
             let (data_key, source) = call.answered(drawn)?;
@@ -110,9 +208,7 @@ impl KeyBroker for Answerer {
         let Self { service, call } = self;
         let answer = async {
             let (request, reuse) = wire::decrypt(request.into_inner())?;
-            let asked = Asked::Decrypt(Arc::clone(&request));
-            call.notes.asked(asked.clone(), None);
-            let permit = service.authorize(call, Action::Decrypt, &asked)?;
+            let (permit, request) = service.permitted_decrypt(call, request).await?;
             let wish = Wish { declared: wire::ONE_MESSAGE, reuse, until: call.until };
             let drawn = service.cache.decrypt(permit, &call.peer.principal, request, wish).await;
             let (decrypted, source) = call.answered(drawn)?;
@@ -128,9 +224,8 @@ impl KeyBroker for Answerer {
         let Self { service, call } = self;
         let answer = async {
             let length = wire::generate_random(&request.into_inner())?;
-            let asked = Asked::Random(length);
-            call.notes.asked(asked.clone(), None);
-            let permit = service.authorize(call, Action::GenerateRandom, &asked)?;
+            call.notes.asked(Asked::Random(length), None);
+            let permit = service.authorize(call, Action::GenerateRandom, None, call.facts())?;
             let recorded = service.kms.generate_random(permit, length, call.until).await;
             let (random, source) = call.answered(recorded.into())?;
             Ok(wire::random(&random, &source))
@@ -144,10 +239,16 @@ impl KeyBroker for Answerer {
     ) -> Result<Response<pb::DescribeKeyResponse>, Status> {
         let Self { service, call } = self;
         let answer = async {
-            let key = wire::describe_key(&request.into_inner())?;
-            let asked = Asked::Describe(key.clone());
-            call.notes.asked(asked.clone(), None);
-            let permit = service.authorize(call, Action::DescribeKey, &asked)?;
+            let written = wire::describe_key(&request.into_inner())?;
+            let mut key = RequestedKey::from(written.clone());
+            let asked = || Asked::Describe(key.clone());
+            let named = service.named(call, Action::DescribeKey, &written, asked).await;
+            if let Ok(NamedKey { arn: Some(arn), .. }) = &named {
+                call.notes.named(arn.clone());
+                key.asked = arn.into();
+            }
+            call.notes.asked(Asked::Describe(key.clone()), None);
+            let permit = service.authorize(call, Action::DescribeKey, Some(&named?), call.facts())?;
             let recorded = service.kms.describe_key(permit, key, call.until).await;
             let (description, source) = call.answered(recorded.into())?;
             Ok(wire::key_description(&description, &source))
@@ -157,6 +258,11 @@ impl KeyBroker for Answerer {
 }
 
 impl Call {
+    /// What the call says without its request.
+    fn facts(&self) -> Facts<'_> {
+        Facts { transport: self.peer.details.transport, ..Facts::default() }
+    }
+
     /// Notes how the call ended and makes its reply.
     fn reply<T>(&self, answer: Result<T, BrokerError>) -> Result<Response<T>, Status> {
         match answer {

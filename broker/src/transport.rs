@@ -1,11 +1,14 @@
 //! Listeners and connections: from a socket to the layers, and the drain at the end.
 
 pub mod layers;
+pub mod limits;
+pub mod tls;
 pub mod unix;
 
 pub(crate) mod authority;
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,15 +25,18 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::identity::Peer;
+use crate::identity::{Identities, Peer};
 use authority::NormalizeAuthority;
-use layers::{Door, Layers};
+use layers::{Caller, Door, Layers};
+use tls::Tls;
 use unix::UnixSocket;
 
 /// The sockets on which the broker listens.
 pub struct Listeners {
     /// The unix socket.
     pub unix: Option<UnixSocket>,
+    /// TCP, for whoever shows a certificate.
+    pub tcp: Option<(TcpListener, Tls)>,
     /// Plaintext TCP on loopback.
     pub insecure_tcp: Option<TcpListener>,
     /// The operator's unix socket.
@@ -38,7 +44,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Opens TCP on loopback, in plaintext.
+    /// Opens a TCP port.
     pub async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         TcpListener::bind(address).await
     }
@@ -47,6 +53,7 @@ impl Listeners {
 /// The connections of one broker.
 pub struct Server {
     layers: Arc<Layers>,
+    identities: Arc<Identities>,
     connections: Arc<Semaphore>,
     /// The operator's: workloads that use up theirs do not keep the operator out.
     admin_connections: Arc<Semaphore>,
@@ -58,9 +65,10 @@ pub struct Server {
 impl Server {
     /// A server of at most `max_connections` connections at a time; more wait in the kernel's backlog.
     #[must_use]
-    pub fn new(layers: Layers, max_connections: usize) -> Self {
+    pub fn new(layers: Layers, identities: Identities, max_connections: usize) -> Self {
         Self {
             layers: Arc::new(layers),
+            identities: Arc::new(identities),
             connections: Arc::new(Semaphore::new(max_connections)),
             admin_connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
             graceful: GracefulShutdown::new(),
@@ -70,36 +78,55 @@ impl Server {
 
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
     pub async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
-        let Listeners { unix, insecure_tcp, admin } = listeners;
+        let Listeners { unix, tcp, insecure_tcp, admin } = listeners;
         let accept_unix = async |door, socket: &Option<UnixSocket>| {
             let Some(socket) = socket else { return std::future::pending().await };
             // The kernel tells when the process at the other end is gone.
             self.accept(door, None, || async {
                 let (stream, _) = socket.listener.accept().await?;
                 let credentials = stream.peer_cred()?;
-                let peer = Peer::unix(credentials.uid(), credentials.gid(), credentials.pid());
-                Ok((NormalizeAuthority::new(stream), peer))
+                let (uid, gid, pid) = (credentials.uid(), credentials.gid(), credentials.pid());
+                let peer = Peer::unix(&self.identities, uid, gid, pid);
+                Ok(ready(Ok((NormalizeAuthority::new(stream), peer))))
             })
             .await
         };
-        let accept_tcp = async {
+        let accept_tls = async {
+            let Some((listener, tls)) = &tcp else { return std::future::pending().await };
+            self.accept(Door::Workload, Some(KEEP_ALIVE), || async {
+                let (stream, address) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
+                // Not here: who is slow must not keep others from connecting.
+                Ok(async move {
+                    let stream = tls.accept(stream).await?;
+                    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                    let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
+                    let peer = Peer::tls(&identities, address.ip(), shown);
+                    Ok((stream, peer))
+                })
+            })
+            .await
+        };
+        let accept_plaintext = async {
             let Some(listener) = &insecure_tcp else { return std::future::pending().await };
             self.accept(Door::Workload, Some(KEEP_ALIVE), || async {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((stream, Peer::insecure_tcp(address.ip())))
+                Ok(ready(Ok((stream, Peer::insecure_tcp(address.ip())))))
             })
             .await
         };
         tokio::select! {
             never = accept_unix(Door::Workload, &unix) => match never {},
             never = accept_unix(Door::Admin, &admin) => match never {},
-            never = accept_tcp => match never {},
+            never = accept_tls => match never {},
+            never = accept_plaintext => match never {},
             () = drain.cancelled() => {}
         }
         // Nobody new can connect. Who is connected is refused with a delay to wait, until the calls in flight have ended;
         // only then GOAWAY: a client that it reaches earlier may report its next call as cancelled.
-        drop((unix, insecure_tcp, admin));
+        drop((unix, tcp, insecure_tcp, admin));
         if tokio::time::timeout(grace, self.layers.limits.idle()).await.is_err() {
             tracing::warn!(
                 seconds = grace.as_secs(),
@@ -111,10 +138,17 @@ impl Server {
         self.cut.cancel();
     }
 
-    async fn accept<S, A>(&self, door: Door, keep_alive: Option<Duration>, next: impl Fn() -> A) -> Infallible
+    /// Takes connections; what then tells who is at the other end may take its time.
+    async fn accept<S, E, A>(
+        &self,
+        door: Door,
+        keep_alive: Option<Duration>,
+        next: impl Fn() -> A,
+    ) -> Infallible
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        A: Future<Output = io::Result<(S, Peer)>>,
+        E: Future<Output = io::Result<(S, Peer)>> + Send + 'static,
+        A: Future<Output = io::Result<E>>,
     {
         let connections = match door {
             Door::Workload => &self.connections,
@@ -125,8 +159,8 @@ impl Server {
                 return std::future::pending().await;
             };
             match next().await {
-                Ok((stream, peer)) => {
-                    let connection = self.connection(stream, door, keep_alive, Arc::new(peer));
+                Ok(established) => {
+                    let connection = self.connection(established, door, keep_alive);
                     tokio::spawn(async move {
                         connection.await;
                         drop(slot);
@@ -142,39 +176,58 @@ impl Server {
         }
     }
 
-    fn connection<S>(
+    fn connection<S, E>(
         &self,
-        stream: S,
+        established: E,
         door: Door,
         keep_alive: Option<Duration>,
-        peer: Arc<Peer>,
-    ) -> impl Future<Output = ()> + use<S>
+    ) -> impl Future<Output = ()> + use<S, E>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        E: Future<Output = io::Result<(S, Peer)>> + Send + 'static,
     {
-        let layers = Arc::clone(&self.layers);
-        let service = service_fn(move |request| {
-            layers.answer(door, Arc::clone(&peer), request).map(Ok::<_, Infallible>)
-        });
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEADER_BYTES)
-            // gRPC knows no Date (RFC 9110, 6.6.1): no client reads it.
-            .auto_date_header(false)
-            .keep_alive_interval(keep_alive)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = self.graceful.watch(connection);
-        let cut = self.cut.clone();
-        async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended");
+        let (layers, graceful, cut) = (Arc::clone(&self.layers), self.graceful.watcher(), self.cut.clone());
+        cut.run_until_cancelled_owned(async move {
+            let (stream, peer) = match established.await {
+                Ok(established) => established,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection is refused");
+                    return;
+                }
+            };
+            let share = layers.shares.of(&peer.principal);
+            let own = match door {
+                Door::Workload => match share.connect() {
+                    Some(own) => Some(own),
+                    None => {
+                        let principal = peer.principal.as_str();
+                        tracing::debug!(
+                            principal,
+                            "a connection is refused: the principal has all that it may have"
+                        );
+                        return;
+                    }
                 },
-                () = cut.cancelled() => {}
+                Door::Admin => None,
+            };
+            let caller = Caller { peer: Arc::new(peer), share };
+            let service =
+                service_fn(move |request| layers.answer(door, &caller, request).map(Ok::<_, Infallible>));
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(MAX_HEADER_BYTES)
+                // gRPC knows no Date (RFC 9110, 6.6.1): no client reads it.
+                .auto_date_header(false)
+                .keep_alive_interval(keep_alive)
+                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = graceful.watch(connection).await {
+                tracing::debug!(%error, "a connection ended");
             }
-        }
+            drop(own);
+        })
+        .map(drop)
     }
 }
 

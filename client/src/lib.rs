@@ -24,10 +24,12 @@ use std::time::Duration;
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use tonic::Request;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+use zeroize::Zeroizing;
 
 pub use error::Error;
 pub use request::{Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext};
@@ -41,6 +43,18 @@ pub struct Client {
     deadline: Duration,
 }
 
+/// What mutual TLS takes.
+pub struct Tls {
+    /// The client's certificate, then those that it chains through, in PEM.
+    pub certificate: Vec<u8>,
+    /// Its private key, in PEM.
+    pub key: Zeroizing<Vec<u8>>,
+    /// The authorities whose certificate the broker may show, in PEM.
+    pub trust_bundle: Vec<u8>,
+    /// The DNS name in the broker's certificate.
+    pub server_name: String,
+}
+
 impl Client {
     /// Connects to the broker's unix socket.
     pub async fn unix(path: impl AsRef<Path>) -> Result<Self, Error> {
@@ -49,6 +63,18 @@ impl Client {
             return Err(Error::address(format!("{} is not UTF-8", path.display())));
         };
         Self::connect(&format!("unix:{text}")).await
+    }
+
+    /// Connects to the broker's TCP port, for example `broker.internal:7890`, with mutual TLS. The certificate is shown at every
+    /// new connection: who renews it makes a new client.
+    pub async fn tcp(address: &str, tls: &Tls) -> Result<Self, Error> {
+        let config = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&tls.trust_bundle))
+            .identity(Identity::from_pem(&tls.certificate, &*tls.key))
+            .domain_name(&tls.server_name);
+        let address = format!("https://{address}");
+        let endpoint = Self::endpoint(&address)?.tls_config(config);
+        Self::connect_to(&address, endpoint.map_err(|error| Error::connect(&address, &error))?).await
     }
 
     /// Connects to the broker's plaintext TCP port on this machine, for example `127.0.0.1:7890`.
@@ -115,15 +141,17 @@ impl Client {
     }
 
     async fn connect(address: &str) -> Result<Self, Error> {
+        Self::connect_to(address, Self::endpoint(address)?).await
+    }
+
+    fn endpoint(address: &str) -> Result<Endpoint, Error> {
         let endpoint =
-            Endpoint::from_shared(address.to_owned()).map_err(|error| Error::connect(address, &error))?;
-        let channel = endpoint
-            .user_agent(USER_AGENT)
-            .map_err(|error| Error::connect(address, &error))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .connect()
-            .await
-            .map_err(|error| Error::connect(address, &error))?;
+            Endpoint::from_shared(address.to_owned()).and_then(|endpoint| endpoint.user_agent(USER_AGENT));
+        Ok(endpoint.map_err(|error| Error::connect(address, &error))?.connect_timeout(CONNECT_TIMEOUT))
+    }
+
+    async fn connect_to(address: &str, endpoint: Endpoint) -> Result<Self, Error> {
+        let channel = endpoint.connect().await.map_err(|error| Error::connect(address, &error))?;
         Ok(Self {
             broker: KeyBrokerClient::new(channel.clone()),
             health: HealthClient::new(channel),

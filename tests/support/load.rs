@@ -17,7 +17,7 @@ use super::dice::Dice;
 
 /// Permits everything but one key.
 pub const POLICY: &str = "permit(principal is Workload, action, resource);\n\
-                          forbid(principal, action, resource == Key::\"alias/forbidden\");";
+                          forbid(principal, action, resource in Alias::\"alias/forbidden\");";
 
 /// A reply or a refusal that reached its caller: it has to be in the trail.
 #[derive(Debug)]

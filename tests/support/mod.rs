@@ -9,8 +9,10 @@ pub mod disk;
 pub mod faults;
 pub mod load;
 pub mod memory;
+pub mod pki;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod signing;
 pub mod site;
 pub mod tampered;
@@ -33,11 +35,15 @@ use key_broker::cache::rules::{Rule, Rules};
 use key_broker::clock::{Clock, SystemClock};
 use key_broker::config::audit::Audit;
 use key_broker::config::{Limits, Listen};
+use key_broker::identity::Identities;
 use key_broker::kms::Kms;
 use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use key_broker::kms::caller::AwsCaller;
 use key_broker::kms::guard::{BreakerSettings, GuardSettings};
 use key_broker::policy::Policy;
+use key_broker::policy::bindings::Bindings;
+use key_broker::transport::limits::ShareLimits;
+use key_broker::transport::tls::Tls;
 use key_broker::transport::unix::UnixAddress;
 use key_broker_client::{Client, Error};
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
@@ -59,6 +65,10 @@ pub struct Setup {
     pub max_attempts: u32,
     pub guard: GuardSettings,
     pub insecure_tcp: bool,
+    /// TCP on a port of its own, for whoever shows a certificate.
+    pub tls: Option<Tls>,
+    pub identities: Identities,
+    pub bindings: Bindings,
     /// Who may open the operator's socket.
     pub admin_mode: u32,
     /// How far data keys are reused: not at all, unless a test is about that.
@@ -80,6 +90,7 @@ impl Default for Setup {
             limits: Limits {
                 calls_in_flight: 1_024,
                 connections: 512,
+                share: ShareLimits { connections: 256, calls_in_flight: 1_024, calls_per_second: None },
                 default_deadline: Duration::from_secs(10),
                 deadline_floor: Duration::from_millis(1),
                 drain: Duration::from_secs(10),
@@ -89,6 +100,9 @@ impl Default for Setup {
             max_attempts: 3,
             guard: guard(),
             insecure_tcp: false,
+            tls: None,
+            identities: Identities::default(),
+            bindings: Bindings::default(),
             admin_mode: 0o600,
             reuse: reuse(Rule { enabled: false, ..rule() }),
             journal_dir: None,
@@ -144,11 +158,13 @@ impl TestBroker {
         };
         let kms = aws_kms(settings, Arc::clone(&clock)).await;
         let caller: AwsCaller = kms.caller().await.expect("the emulator knows us");
-        let port = setup.insecure_tcp.then(|| "127.0.0.1:0".parse().expect("an address"));
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let port = setup.insecure_tcp.then_some(any);
         let journal_dir = setup.journal_dir.unwrap_or_else(|| dir.path().join("journal"));
         let parts = Parts {
             listen: Listen {
                 unix: Some(UnixAddress { path: dir.path().join("broker.sock"), mode: 0o600, gid: None }),
+                tcp: setup.tls.map(|tls| (any, tls)),
                 insecure_tcp: port,
                 admin: Some(UnixAddress {
                     path: dir.path().join("admin.sock"),
@@ -156,7 +172,9 @@ impl TestBroker {
                     gid: None,
                 }),
             },
-            policy: Policy::parse(&setup.policy).expect("a policy"),
+            identities: setup.identities,
+            policies: Policy::parse(&setup.policy).expect("a policy").into(),
+            bindings: setup.bindings,
             audit: Audit {
                 journal: JournalConfig {
                     max_undelivered_bytes: setup.max_undelivered_bytes,
@@ -174,7 +192,7 @@ impl TestBroker {
         };
         let drain = CancellationToken::new();
         let broker = Box::pin(Broker::start(parts, drain.clone())).await?;
-        let tcp = broker.tcp_address();
+        let tcp = broker.tcp_address().or(broker.insecure_tcp_address());
         let serving = tokio::spawn(broker.serve());
         Ok(Self { emulator, key_arn, dir, journal_dir, tcp, drain, serving })
     }
@@ -274,7 +292,10 @@ pub fn reuse(default: Rule) -> Rules {
 /// The records of a journal.
 #[derive(Debug)]
 pub struct Records {
+    /// Of calls that workloads or the trail caused.
     pub kms: Vec<Value>,
+    /// Of the broker's own questions what an alias means.
+    pub resolved: Vec<Value>,
     pub activity: Vec<Value>,
 }
 
@@ -290,8 +311,13 @@ impl Records {
     }
 
     pub fn of(records: impl Iterator<Item = Value>) -> Self {
-        let (activity, kms) = records.partition(|record| record["eventCategory"] == "ActivityAuditLog");
-        Self { kms, activity }
+        let (activity, kms): (Vec<_>, Vec<_>) =
+            records.partition(|record| record["eventCategory"] == "ActivityAuditLog");
+        let is_resolved = |record: &Value| {
+            record["eventName"] == "DescribeKey" && record["userIdentity"]["invokedBy"] == "key-broker"
+        };
+        let (resolved, kms) = kms.into_iter().partition(is_resolved);
+        Self { kms, resolved, activity }
     }
 
     /// The one activity record of the call with this `x-request-id`.

@@ -68,10 +68,13 @@ impl TimedSite {
         let parts = Parts {
             listen: Listen {
                 unix: Some(UnixAddress { path: self.socket(), mode: 0o600, gid: None }),
+                tcp: None,
                 insecure_tcp: None,
                 admin: None,
             },
-            policy: Policy::parse(POLICY).expect("a policy"),
+            identities: setup.identities,
+            policies: Policy::parse(POLICY).expect("a policy").into(),
+            bindings: setup.bindings,
             audit: Audit {
                 journal: JournalConfig::new(self.journal(), Durability::Write, Duration::from_secs(10)),
                 trail: Some(self.trail()),
@@ -259,5 +262,5 @@ pub fn copy(from: &Path, to: &Path) {
 
 const POLICY: &str = r#"
 permit(principal is Workload, action, resource);
-forbid(principal, action, resource == Key::"alias/secret");
+forbid(principal, action, resource in Alias::"alias/secret");
 "#;

@@ -24,8 +24,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-pub use notice::Notice;
-use notice::Notices;
+pub use notice::{Notice, Notices};
 use queue::Queue;
 use segments::Segments;
 pub use segments::{SegmentFile, Undelivered, damaged_name, files};
@@ -79,7 +78,7 @@ pub struct Journal {
 #[derive(Default)]
 struct Shared {
     queue: Queue,
-    notices: Notices,
+    notices: Notices<Notice>,
     /// A file was closed because it was full.
     full: Notify,
 }

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use crate::audit::journal::Notice;
 use crate::error::Outcome;
+use crate::identity::PeerKind;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
+use crate::reload::Reloads;
 
 /// Adds a record to `lines` as one line of compact JSON.
 fn append_line(lines: &mut Vec<u8>, record: &impl Serialize) {
@@ -265,19 +267,20 @@ pub struct SessionIssuer<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadIdentity<'a> {
-    /// `UnixWorkload` or `Unknown`.
+    /// `UnixWorkload`, `SpiffeWorkload` or `Unknown`.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: PeerKind,
     /// The principal as policy names it.
     pub principal_id: &'a str,
     /// What the connection told.
-    pub details: PeerDetails,
+    pub details: &'a PeerDetails,
 }
 
 /// What the connection told about the caller.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PeerDetails {
-    /// `unix` or `tcp`.
+    /// `unix`, `tls` or `tcp`.
     pub transport: &'static str,
     /// The caller's user id.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -288,6 +291,20 @@ pub struct PeerDetails {
     /// The caller's process id, where it is visible from the broker's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
+    /// The SHA-256, in hex, of the client's certificate.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "certificateSHA256")]
+    pub certificate_sha256: Option<Arc<str>>,
+    /// The certificate's DNS name, where that is what the caller is known by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_name: Option<Arc<str>>,
+}
+
+impl PeerDetails {
+    /// A connection that tells nothing.
+    #[must_use]
+    pub fn of(transport: &'static str) -> Self {
+        Self { transport, uid: None, gid: None, pid: None, certificate_sha256: None, dns_name: None }
+    }
 }
 
 /// `errorCode` and `errorMessage`.
@@ -381,6 +398,9 @@ pub struct ActivityEventData<'a> {
     /// What became of the journal since the record before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,
+    /// What was taken anew since the record before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reloads: Option<Reloads>,
 }
 
 /// The policies that decided.
@@ -389,6 +409,8 @@ pub struct ActivityEventData<'a> {
 pub struct PolicyData<'a> {
     /// Their ids; empty when no policy permits.
     pub determining_policies: &'a [String],
+    /// Names the policies in force: the first half of the SHA-256 of their text, in hex.
+    pub version: &'a str,
 }
 
 /// Where an answer came from, and how far its data key has been used.

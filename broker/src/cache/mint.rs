@@ -57,7 +57,7 @@ impl Mint for DataKey {
     }
 
     fn key(request: &DataKeyRequest) -> Option<&KeyId> {
-        Some(&request.key)
+        Some(&request.key.written)
     }
 
     async fn mint(
@@ -88,7 +88,7 @@ impl Mint for EncryptedDataKey {
     }
 
     fn key(request: &DataKeyRequest) -> Option<&KeyId> {
-        Some(&request.key)
+        Some(&request.key.written)
     }
 
     async fn mint(
@@ -120,7 +120,7 @@ impl Mint for Decrypted {
     }
 
     fn key(request: &DecryptRequest) -> Option<&KeyId> {
-        request.key.as_ref()
+        request.key.as_ref().map(|key| &key.written)
     }
 
     async fn mint(

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::audit::record::Action;
-use crate::key::{DataKeyLength, EncryptionContext, KeyId};
+use crate::key::{DataKeyLength, EncryptionContext, KeyId, RequestedKey};
 
 /// A partition: principal (or a shared partition's name), action, key, length, encryption context and, for Decrypt, the
 /// ciphertext, as the SHA-256 of their canonical form. Two of them are equal only if all of these are.
@@ -30,9 +30,9 @@ impl<'a> Owner<'a> {
 /// What a draw is for, beside principal and action.
 pub(super) enum Subject<'a> {
     /// A data key under a KMS key.
-    DataKey(&'a KeyId, DataKeyLength),
+    DataKey(&'a RequestedKey, DataKeyLength),
     /// A decrypt: the ciphertext, and the key if the caller named it.
-    Decrypt(&'a [u8], Option<&'a KeyId>),
+    Decrypt(&'a [u8], Option<&'a RequestedKey>),
 }
 
 impl Partition {
@@ -57,7 +57,9 @@ impl Partition {
         form.part(action.name().as_bytes());
         match subject {
             Subject::DataKey(key, length) => {
-                form.part(key.as_str().as_bytes());
+                // Both: what an alias meant before is no answer for what it means now.
+                form.part(key.written.as_str().as_bytes());
+                form.part(key.asked.as_str().as_bytes());
                 form.part(&match length {
                     DataKeyLength::Aes256 => [1, 0, 0],
                     DataKeyLength::Aes128 => [2, 0, 0],
@@ -70,7 +72,9 @@ impl Partition {
             Subject::Decrypt(ciphertext, key) => {
                 form.part(ciphertext);
                 // No key id is empty.
-                form.part(key.map(KeyId::as_str).unwrap_or_default().as_bytes());
+                for name in [key.map(|key| &key.written), key.map(|key| &key.asked)] {
+                    form.part(name.map(KeyId::as_str).unwrap_or_default().as_bytes());
+                }
             }
         }
         for (name, value) in context.pairs() {
@@ -114,7 +118,7 @@ mod tests {
 
     fn partition((owner, long, key, pairs): &Request) -> Partition {
         let context = EncryptionContext::parse(pairs.clone()).expect("short");
-        let key = KeyId::parse(key).expect("a key id");
+        let key = KeyId::parse(key).expect("a key id").into();
         let length = if *long { DataKeyLength::Aes256 } else { DataKeyLength::Aes128 };
         Partition::of(
             Owner::Principal(owner),
@@ -144,7 +148,9 @@ mod tests {
 
     #[test]
     fn actions_and_subjects_differ() {
-        let (key, context) = (KeyId::parse("k").expect("a key id"), EncryptionContext::default());
+        let id = |text| KeyId::parse(text).expect("a key id");
+        let (key, context) = (RequestedKey::from(id("k")), EncryptionContext::default());
+        let moved = RequestedKey { asked: id("l"), ..key.clone() };
         let of = |action, subject| Partition::of(Owner::Principal("p"), action, &subject, &context);
         let forms = [
             of(Action::GenerateDataKey, Subject::DataKey(&key, DataKeyLength::Aes256)),
@@ -152,6 +158,8 @@ mod tests {
             of(Action::Decrypt, Subject::Decrypt(b"k", None)),
             of(Action::Decrypt, Subject::Decrypt(b"k", Some(&key))),
             of(Action::Decrypt, Subject::Decrypt(b"", Some(&key))),
+            of(Action::Decrypt, Subject::Decrypt(b"k", Some(&moved))),
+            of(Action::GenerateDataKey, Subject::DataKey(&moved, DataKeyLength::Aes256)),
             Partition::of(Owner::Shared("p"), Action::Decrypt, &Subject::Decrypt(b"k", None), &context),
         ];
         for (place, form) in forms.iter().enumerate() {

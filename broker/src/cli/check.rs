@@ -1,5 +1,6 @@
 //! `key-broker check`: is everything there that `serve` needs? Changes nothing.
 
+mod policy;
 mod trail;
 
 use std::io;
@@ -10,9 +11,11 @@ use std::sync::Arc;
 use rustix::fs::Access;
 
 use super::{ConfigArgument, block_on, wrong_configuration};
+use crate::audit::record::Action;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::BrokerError;
+use crate::identity::Principal;
 use crate::key::{EncryptionContext, KeyId};
 use crate::kms::aws::AwsKms;
 use crate::kms::{Answers, KmsError};
@@ -24,6 +27,48 @@ pub(super) struct Arguments {
     /// A KMS key under which the broker must be able to make data keys; may be given more than once
     #[arg(long = "key-id", value_name = "KEY", value_parser = parse_key)]
     keys: Vec<KeyId>,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+/// What policy says, instead of everything else.
+#[derive(Debug, clap::Args)]
+#[command(
+    next_help_heading = "What may a principal do? Asks the policy file, and KMS only what an alias means"
+)]
+struct Asked {
+    /// The principal: spiffe://TRUST-DOMAIN/PATH, unix:uid/UID or unknown
+    #[arg(long = "as", value_name = "PRINCIPAL", value_parser = Principal::parse)]
+    principal: Option<Principal>,
+    /// One action, such as Decrypt; else all
+    #[arg(long, requires = "principal", value_name = "ACTION", value_parser = policy::parse_action)]
+    action: Option<Action>,
+    /// One key: ARN, id or alias; else those that policies name, and none
+    #[arg(long, requires = "principal", value_name = "KEY", value_parser = parse_key)]
+    key: Option<KeyId>,
+    /// A pair of the encryption context; may be given more than once
+    #[arg(long, requires = "principal", value_name = "NAME=VALUE", value_parser = policy::parse_pair)]
+    context: Vec<(String, String)>,
+    /// How the call comes in
+    #[arg(long, requires = "principal", value_enum, default_value_t = Transport::Unix)]
+    transport: Transport,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Transport {
+    Unix,
+    Tls,
+    Tcp,
+}
+
+impl Transport {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unix => "unix",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -32,11 +77,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(error) => return wrong_configuration(error),
     };
+    if arguments.asked.principal.is_some() {
+        return policy::run(config, &arguments.asked);
+    }
     let mut report = Report { failed: false };
     report.line("configuration", &Ok(path.display().to_string()));
     report.line(
         "policy",
-        &Ok(match config.policy.len() {
+        &Ok(match config.policies.current().len() {
             0 => "no policies: every call will be denied".to_owned(),
             n => format!("{n} policies"),
         }),

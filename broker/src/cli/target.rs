@@ -40,7 +40,9 @@ impl Target {
         match (listen.unix, listen.insecure_tcp) {
             (Some(address), _) => unix(&address.path).await,
             (None, Some(address)) => tcp(&address.to_string()).await,
-            (None, None) => Err(format!("{}: the broker listens nowhere", file.display())),
+            (None, None) => {
+                Err(format!("{}: the broker listens with TLS only: call it with grpcurl", file.display()))
+            }
         }
     }
 }

@@ -162,7 +162,7 @@ impl Kms for AwsKms {
         let output = self
             .client
             .generate_data_key()
-            .key_id(request.key.as_str())
+            .key_id(request.key.asked.as_str())
             .set_key_spec(key_spec)
             .set_number_of_bytes(number_of_bytes)
             .set_encryption_context(context_map(&request.context))
@@ -178,7 +178,7 @@ impl Kms for AwsKms {
         }
         let encrypted = EncryptedDataKey {
             ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(&request.key), output.key_id.as_deref(), output.key_material_id)?,
+            key: used_key(Some(&request.key.asked), output.key_id.as_deref(), output.key_material_id)?,
         };
         Ok(DataKey { plaintext, encrypted })
     }
@@ -193,7 +193,7 @@ impl Kms for AwsKms {
         let output = self
             .client
             .generate_data_key_without_plaintext()
-            .key_id(request.key.as_str())
+            .key_id(request.key.asked.as_str())
             .set_key_spec(key_spec)
             .set_number_of_bytes(number_of_bytes)
             .set_encryption_context(context_map(&request.context))
@@ -205,7 +205,7 @@ impl Kms for AwsKms {
             .map_err(|error| kms_error(&error))?;
         Ok(EncryptedDataKey {
             ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(&request.key), output.key_id.as_deref(), output.key_material_id)?,
+            key: used_key(Some(&request.key.asked), output.key_id.as_deref(), output.key_material_id)?,
         })
     }
 
@@ -219,7 +219,7 @@ impl Kms for AwsKms {
             .client
             .decrypt()
             .ciphertext_blob(Blob::new(request.ciphertext.as_bytes()))
-            .set_key_id(request.key.as_ref().map(|key| key.as_str().to_owned()))
+            .set_key_id(request.key.as_ref().map(|key| key.asked.as_str().to_owned()))
             .set_encryption_context(context_map(&request.context))
             .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
             .customize()
@@ -229,7 +229,11 @@ impl Kms for AwsKms {
             .map_err(|error| kms_error(&error))?;
         Ok(Decrypted {
             plaintext: plaintext(output.plaintext)?,
-            key: used_key(request.key.as_ref(), output.key_id.as_deref(), output.key_material_id)?,
+            key: used_key(
+                request.key.as_ref().map(|key| &key.asked),
+                output.key_id.as_deref(),
+                output.key_material_id,
+            )?,
         })
     }
 

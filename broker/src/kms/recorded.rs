@@ -21,7 +21,7 @@ use crate::audit::journal::{Journal, JournalUnavailable};
 use crate::audit::record::{Action, KmsEventData, KmsRecord, RecordedError};
 use crate::clock::Clock;
 use crate::error::{BrokerError, KmsError, cloudtrail_error_code};
-use crate::key::{KeyArn, KeyId, RandomLength};
+use crate::key::{KeyArn, KeyId, RandomLength, RequestedKey};
 use crate::kms::caller::AwsCaller;
 use crate::policy::Permit;
 use crate::secret::Plaintext;
@@ -179,13 +179,26 @@ impl RecordedKms {
     }
 
     /// What KMS knows about a key.
-    pub async fn describe_key(&self, permit: Permit, key: KeyId, until: Instant) -> Recorded<KeyDescription> {
-        self.call(
-            permit.action().name(),
-            Asked::Describe(key.clone()),
-            until,
-            move |kms, answers| async move { kms.describe_key(permit, &key, &answers).await },
-        )
+    pub async fn describe_key(
+        &self,
+        permit: Permit,
+        key: RequestedKey,
+        until: Instant,
+    ) -> Recorded<KeyDescription> {
+        let asked = Asked::Describe(key.clone());
+        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+            kms.describe_key(permit, &key.asked, &answers).await
+        })
+        .await
+    }
+
+    /// What an alias means, asked for the broker itself.
+    pub async fn resolve(&self, alias: KeyId, until: Instant) -> Recorded<KeyDescription> {
+        let permit = Permit::for_own_use(Action::DescribeKey);
+        let asked = Asked::Resolve(alias.clone());
+        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+            kms.describe_key(permit, &alias, &answers).await
+        })
         .await
     }
 
@@ -321,7 +334,7 @@ impl AwsCaller {
                 return record.event_id;
             }
             named_in_error =
-                KeyArn::find_in(message).or_else(|| asked.key().and_then(|key| self.arn_of(key)));
+                KeyArn::find_in(message).or_else(|| asked.asked_key().and_then(|key| self.arn_of(key)));
             record.resources = Some(named_in_error.iter().map(Into::into).collect());
         } else {
             record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());

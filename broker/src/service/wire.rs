@@ -2,7 +2,6 @@
 //! begin here.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,11 +23,11 @@ use crate::secret::Plaintext;
 /// Reads a request for a data key.
 pub fn generate_data_key(
     message: pb::GenerateDataKeyRequest,
-) -> Result<(Arc<DataKeyRequest>, DeclaredUse, Reuse), BrokerError> {
+) -> Result<(DataKeyRequest, DeclaredUse, Reuse), BrokerError> {
     use pb::generate_data_key_request::Length;
     no_recipient(message.recipient.as_ref())?;
     let request = DataKeyRequest {
-        key: KeyId::parse(&message.key_id)?,
+        key: KeyId::parse(&message.key_id)?.into(),
         length: match message.length {
             Some(Length::KeySpec(spec)) => key_spec(spec)?,
             Some(Length::NumberOfBytes(n)) => DataKeyLength::Bytes(RandomLength::parse(n)?),
@@ -37,16 +36,16 @@ pub fn generate_data_key(
         context: EncryptionContext::parse(message.encryption_context)?,
         grant_tokens: GrantTokens::parse(message.grant_tokens)?,
     };
-    Ok((Arc::new(request), declared_use(message.r#use), reuse(message.reuse)))
+    Ok((request, declared_use(message.r#use), reuse(message.reuse)))
 }
 
 /// Reads a request for a data key in encrypted form only.
 pub fn generate_data_key_without_plaintext(
     message: pb::GenerateDataKeyWithoutPlaintextRequest,
-) -> Result<(Arc<DataKeyRequest>, DeclaredUse, Reuse), BrokerError> {
+) -> Result<(DataKeyRequest, DeclaredUse, Reuse), BrokerError> {
     use pb::generate_data_key_without_plaintext_request::Length;
     let request = DataKeyRequest {
-        key: KeyId::parse(&message.key_id)?,
+        key: KeyId::parse(&message.key_id)?.into(),
         length: match message.length {
             Some(Length::KeySpec(spec)) => key_spec(spec)?,
             Some(Length::NumberOfBytes(n)) => DataKeyLength::Bytes(RandomLength::parse(n)?),
@@ -55,19 +54,19 @@ pub fn generate_data_key_without_plaintext(
         context: EncryptionContext::parse(message.encryption_context)?,
         grant_tokens: GrantTokens::parse(message.grant_tokens)?,
     };
-    Ok((Arc::new(request), declared_use(message.r#use), reuse(message.reuse)))
+    Ok((request, declared_use(message.r#use), reuse(message.reuse)))
 }
 
 /// Reads a request for a decrypt.
-pub fn decrypt(message: pb::DecryptRequest) -> Result<(Arc<DecryptRequest>, Reuse), BrokerError> {
+pub fn decrypt(message: pb::DecryptRequest) -> Result<(DecryptRequest, Reuse), BrokerError> {
     no_recipient(message.recipient.as_ref())?;
     let request = DecryptRequest {
         ciphertext: CiphertextBlob::parse(message.ciphertext_blob)?,
         context: EncryptionContext::parse(message.encryption_context)?,
-        key: if message.key_id.is_empty() { None } else { Some(KeyId::parse(&message.key_id)?) },
+        key: if message.key_id.is_empty() { None } else { Some(KeyId::parse(&message.key_id)?.into()) },
         grant_tokens: GrantTokens::parse(message.grant_tokens)?,
     };
-    Ok((Arc::new(request), reuse(message.reuse)))
+    Ok((request, reuse(message.reuse)))
 }
 
 /// Reads a request for random bytes.

@@ -14,10 +14,9 @@ use hyper::body::Incoming;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
@@ -32,6 +31,7 @@ use crate::audit::{Audit, AuditScope, Notes};
 use crate::error::BrokerError;
 use crate::identity::Peer;
 use crate::service::{Call, Service, wire};
+use crate::transport::limits::{CallLimits, Share, Shares};
 
 /// Everything between a connection and the service.
 pub struct Layers {
@@ -39,6 +39,8 @@ pub struct Layers {
     pub audit: Arc<Audit>,
     /// Bounds of one call and of all.
     pub limits: CallLimits,
+    /// What each principal may take.
+    pub shares: Shares,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
     /// `keybroker.v1.KeyBroker`.
@@ -70,38 +72,17 @@ pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 /// A standard gRPC service: it hands nothing out and leaves no record.
 pub type Standard = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// Bounds of one call and of all.
-#[derive(Debug, Clone)]
-pub struct CallLimits {
-    /// Calls at a time, over all connections.
-    pub max_in_flight: u32,
-    /// The slots of the calls in flight.
-    pub in_flight: Arc<Semaphore>,
-    /// Counts them: a drain that waits takes the free slots.
-    pub under_way: TaskTracker,
-    /// The deadline of a call that has none.
-    pub default_deadline: Duration,
-    /// A call with less time than this is refused at once: it could not succeed.
-    pub deadline_floor: Duration,
-}
-
-impl CallLimits {
-    /// The number of calls in flight.
-    #[must_use]
-    pub fn now(&self) -> u32 {
-        u32::try_from(self.under_way.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Waits until no call is in flight.
-    pub async fn idle(&self) {
-        // The semaphore is never closed.
-        let _ = self.in_flight.acquire_many(self.max_in_flight).await;
-    }
+/// Who calls on a connection, and what it may take.
+pub struct Caller {
+    /// Who.
+    pub peer: Arc<Peer>,
+    /// Over all its connections.
+    pub share: Arc<Share>,
 }
 
 impl Layers {
     /// Answers one call. Boxed here, so that what moves it about moves a pointer.
-    pub fn answer(self: &Arc<Self>, door: Door, peer: Arc<Peer>, request: Request<Incoming>) -> Answering {
+    pub fn answer(self: &Arc<Self>, door: Door, caller: &Caller, request: Request<Incoming>) -> Answering {
         let Some((service, method)) =
             request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'))
         else {
@@ -110,12 +91,12 @@ impl Layers {
         match (service, door) {
             ("keybroker.v1.KeyBroker", Door::Workload) => {
                 match Action::ALL.into_iter().find(|action| action.name() == method) {
-                    Some(action) => self.recorded(action, peer, request),
+                    Some(action) => self.recorded(action, caller, request),
                     None => Box::pin(std::future::ready(unimplemented())),
                 }
             }
             ("keybroker.admin.v1.Admin", Door::Admin) if Admin::METHODS.contains(&method) => {
-                Box::pin(Arc::clone(self).administered(peer, request))
+                Box::pin(Arc::clone(self).administered(Arc::clone(&caller.peer), request))
             }
             ("grpc.health.v1.Health", _) => Box::pin(standard(self.health.clone(), request)),
             ("grpc.reflection.v1.ServerReflection", _) => {
@@ -129,14 +110,14 @@ impl Layers {
     }
 
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
-    fn recorded(&self, action: Action, peer: Arc<Peer>, request: Request<Incoming>) -> Answering {
+    fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> Answering {
         let user_agent = request.headers().get(http::header::USER_AGENT);
-        let mut scope = self.audit.open(action, Arc::clone(&peer), user_agent);
-        let limited = panic::catch_unwind(AssertUnwindSafe(|| self.limited(&mut scope, peer, request)));
+        let mut scope = self.audit.open(action, Arc::clone(&caller.peer), user_agent);
+        let limited = panic::catch_unwind(AssertUnwindSafe(|| self.limited(&mut scope, caller, request)));
         // A block, which has what it captures once: an async function has its arguments twice.
         Box::pin(async move {
             let answered = match limited {
-                Ok(Ok(Limited { answer, _slot, _counted })) => {
+                Ok(Ok(Limited { answer, _slots, _counted })) => {
                     match AssertUnwindSafe(answer).catch_unwind().await {
                         Ok(Ok(Ok(response))) => Ok(response),
                         Ok(Ok(Err(never))) => match never {},
@@ -199,11 +180,11 @@ impl Layers {
         Ok(deadline_in(headers)?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE))
     }
 
-    /// Limits: deadline, drain and calls in flight; then the service.
+    /// Limits: deadline, drain, the principal's own and those of all; then the service.
     fn limited(
         &self,
         scope: &mut AuditScope,
-        peer: Arc<Peer>,
+        caller: &Caller,
         request: Request<Incoming>,
     ) -> Result<Limited, BrokerError> {
         let timeout = self.timeout(request.headers())?;
@@ -215,15 +196,18 @@ impl Layers {
         if self.drain.is_cancelled() {
             return Err(BrokerError::Draining);
         }
+        // Its own first: who has taken all of that takes nothing of the others'.
+        let own = caller.share.call()?;
         let slot = Arc::clone(&self.limits.in_flight).try_acquire_owned();
         let slot = slot.map_err(|_| BrokerError::TooManyCalls)?;
-        let call = Call { notes: scope.notes(), request_id: scope.request_id(), peer, until };
+        let (notes, request_id, peer) = (scope.notes(), scope.request_id(), Arc::clone(&caller.peer));
+        let call = Call { notes, request_id, peer, until };
         let answer = KeyBrokerServer::new(self.service.answerer(call))
             .max_decoding_message_size(self.max_request_bytes)
             .call(request);
         Ok(Limited {
             answer: tokio::time::timeout(timeout, answer),
-            _slot: slot,
+            _slots: [own, slot],
             _counted: self.limits.under_way.token(),
         })
     }
@@ -232,7 +216,7 @@ impl Layers {
 /// A call within the limits, before the service.
 struct Limited {
     answer: Timeout<BoxFuture<Response<Body>, Infallible>>,
-    _slot: OwnedSemaphorePermit,
+    _slots: [OwnedSemaphorePermit; 2],
     _counted: TaskTrackerToken,
 }
 

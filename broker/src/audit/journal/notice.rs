@@ -1,6 +1,7 @@
 //! What became of the journal itself, for the next activity record: an auditor is to learn of it from the trail.
 
 use std::mem;
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -31,18 +32,16 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-impl Notice {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn add(&mut self, other: Self) {
+impl AddAssign for Notice {
+    fn add_assign(&mut self, other: Self) {
         self.torn_bytes += other.torn_bytes;
         self.damaged_bytes += other.damaged_bytes;
         self.missing_records += other.missing_records;
         self.unrecorded_refusals += other.unrecorded_refusals;
     }
+}
 
+impl Notice {
     /// Notes what was cut off a file.
     pub fn add_cut(&mut self, flaw: Flaw, bytes: u64) {
         match flaw {
@@ -52,29 +51,32 @@ impl Notice {
     }
 }
 
-/// What is to be told.
+/// Counts that wait for the next activity record.
 #[derive(Default)]
-pub(super) struct Notices {
+pub struct Notices<T> {
     /// Read on every call, without the lock.
     any: AtomicBool,
-    waiting: Mutex<Notice>,
+    waiting: Mutex<T>,
 }
 
-impl Notices {
-    pub(super) fn tell(&self, notice: Notice) {
-        if notice.is_empty() {
+impl<T: Copy + Default + PartialEq + AddAssign> Notices<T> {
+    /// Adds to them.
+    pub fn tell(&self, more: T) {
+        if more == T::default() {
             return;
         }
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).add(notice);
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) += more;
         self.any.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn take(&self) -> Option<Notice> {
+    /// Takes them: each is told once.
+    #[must_use]
+    pub fn take(&self) -> Option<T> {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         self.any.store(false, Ordering::Relaxed);
-        Some(mem::take(&mut *waiting)).filter(|notice| !notice.is_empty())
+        Some(mem::take(&mut *waiting)).filter(|waiting| *waiting != T::default())
     }
 }

@@ -62,7 +62,7 @@ impl Decrypter {
         let request = Arc::new(DecryptRequest {
             ciphertext,
             context,
-            key: Some(KeyId::from(&key)),
+            key: Some(KeyId::from(&key).into()),
             grant_tokens: GrantTokens::default(),
         });
         let answers = Answers::default();

@@ -93,13 +93,22 @@ fn kms_record_of_access_denied_has_neither_parameters_nor_resources() {
     insta::assert_snapshot!(shown(&lines));
 }
 
+static DETAILS: PeerDetails = PeerDetails {
+    transport: "unix",
+    uid: Some(1_000),
+    gid: Some(1_000),
+    pid: Some(4_242),
+    certificate_sha256: None,
+    dns_name: None,
+};
+
 fn activity<'a>(error: Option<RecordedError<'a>>, data: ActivityEventData<'a>) -> ActivityRecord<'a> {
     ActivityRecord {
         event_version: EVENT_VERSION,
         user_identity: WorkloadIdentity {
-            kind: "UnixWorkload",
+            kind: PeerKind::UnixWorkload,
             principal_id: "unix:uid/1000",
-            details: PeerDetails { transport: "unix", uid: Some(1_000), gid: Some(1_000), pid: Some(4_242) },
+            details: &DETAILS,
         },
         event_time: datetime!(2026-11-21 10:57:07 UTC),
         event_source: "keybroker.v1.KeyBroker",
@@ -141,9 +150,13 @@ fn activity_record_of_an_answer() {
     let policies = ["policy0".to_owned()];
     let data = ActivityEventData {
         outcome: Outcome::Allowed,
-        policy: Some(PolicyData { determining_policies: &policies }),
+        policy: Some(PolicyData {
+            determining_policies: &policies,
+            version: "0123456789abcdef0123456789abcdef",
+        }),
         data_key: Some(&data_key),
         journal: None,
+        reloads: None,
     };
     let mut lines = Vec::new();
     activity(None, data).append_to(&mut lines);
@@ -154,7 +167,13 @@ fn activity_record_of_an_answer() {
 fn activity_record_of_a_denial_and_long_text_is_cut_not_dropped() {
     let message = "é".repeat(600);
     let error = RecordedError { error_code: "AccessDenied", error_message: &message };
-    let data = ActivityEventData { outcome: Outcome::Denied, policy: None, data_key: None, journal: None };
+    let data = ActivityEventData {
+        outcome: Outcome::Denied,
+        policy: None,
+        data_key: None,
+        journal: None,
+        reloads: None,
+    };
     let mut lines = Vec::new();
     activity(Some(error), data).append_to(&mut lines);
     insta::assert_snapshot!(shown(&lines).replace(&"é".repeat(512), "512 x é"));

@@ -69,7 +69,7 @@ pub(super) async fn ask(kms: &RecordedKms, request: Arc<DataKeyRequest>) -> Resu
 
 pub(super) fn data_key_request(key: KeyId, context: EncryptionContext) -> Arc<DataKeyRequest> {
     Arc::new(DataKeyRequest {
-        key,
+        key: key.into(),
         length: DataKeyLength::Aes256,
         context,
         grant_tokens: GrantTokens::default(),

@@ -25,6 +25,7 @@ use crate::audit::record::{
 use crate::audit::signature::Signer;
 use crate::audit::store::{Object, Store, StoreError};
 use crate::error::Outcome;
+use crate::identity::PeerKind;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
 
 /// Where the first digest begins.
@@ -240,9 +241,9 @@ fn activity(
     let record = ActivityRecord {
         event_version: EVENT_VERSION,
         user_identity: WorkloadIdentity {
-            kind: "UnixWorkload",
+            kind: PeerKind::UnixWorkload,
             principal_id: principal,
-            details: PeerDetails { transport: "unix", uid: Some(1_000), gid: Some(1_000), pid: Some(4_242) },
+            details: &DETAILS,
         },
         event_time: at,
         event_source: "keybroker.v1.KeyBroker",
@@ -255,9 +256,13 @@ fn activity(
         response_elements: (),
         additional_event_data: ActivityEventData {
             outcome: if error.is_some() { Outcome::Denied } else { Outcome::Allowed },
-            policy: Some(PolicyData { determining_policies: &["policy0".to_owned()] }),
+            policy: Some(PolicyData {
+                determining_policies: &["policy0".to_owned()],
+                version: "0123456789abcdef0123456789abcdef",
+            }),
             data_key,
             journal: None,
+            reloads: None,
         },
         request_id: Uuid::new_v4(),
         event_id: Uuid::new_v4(),
@@ -361,3 +366,12 @@ impl Store for MemoryStore {
         Ok(self.keys().into_iter().filter(|key| key.starts_with(prefix)).collect())
     }
 }
+
+static DETAILS: PeerDetails = PeerDetails {
+    transport: "unix",
+    uid: Some(1_000),
+    gid: Some(1_000),
+    pid: Some(4_242),
+    certificate_sha256: None,
+    dns_name: None,
+};

@@ -191,8 +191,10 @@ fn asked(fields: &Fields<'_>, hashes: &RandomState) -> u64 {
     }
     let Parameters { encryption_algorithm, key_id, key_spec, number_of_bytes, encryption_context, .. } =
         parameters;
-    (encryption_algorithm.as_deref(), key_id.as_deref(), key_spec.as_deref(), number_of_bytes)
-        .hash(&mut state);
+    // A workload names a key as it likes; KMS is asked for the key that this means.
+    let arn = fields.resources.iter().flatten().map(|resource| &*resource.arn).next();
+    let key = arn.or(key_id.as_deref());
+    (encryption_algorithm.as_deref(), key, key_spec.as_deref(), number_of_bytes).hash(&mut state);
     for (name, value) in encryption_context.iter().flat_map(|context| &context.0) {
         (&**name, &**value).hash(&mut state);
     }

@@ -15,7 +15,7 @@ use crate::audit::record::Action;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::Principal;
 use crate::kms::{KmsError, KmsErrorKind};
-use crate::policy::Policy;
+use crate::policy::{Facts, Policy, Question};
 
 const BOUNDS: Bounds = Bounds { max_age: Duration::from_secs(100), max_messages: 10, max_bytes: 1_000 };
 
@@ -47,12 +47,14 @@ impl Bench {
     fn new(refresh_at: Option<f64>) -> Self {
         let policy = Policy::parse("permit(principal, action, resource);").expect("a policy");
         let principal = Principal::Workload("unix:uid/1".into());
+        let (action, facts) = (Action::GenerateDataKey, Facts::default());
+        let question = Question { principal: &principal, action, key: None, facts };
         Self {
             slot: Slot::new(BOUNDS, refresh_at),
             start: SystemClock.instant(),
             wall: datetime!(2026-11-21 00:00 UTC),
             seconds: 0,
-            permit: policy.authorize(&principal, Action::GenerateDataKey, None).permit.expect("permitted"),
+            permit: policy.authorize(&question).permit.expect("permitted"),
             calls: 0,
             under_way: None,
             asked_at: HashMap::new(),

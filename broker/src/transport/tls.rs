@@ -1,0 +1,159 @@
+//! TCP with mutual TLS 1.3: certificate, key and trust bundle from files, which may be replaced while connections are open.
+//!
+//! Files are read again when they have changed, as cert-manager, SPIRE's helper or a secret volume change them: by writing anew or by
+//! swapping a symlink. They take effect together, for new connections, and only if they fit together; else the ones before stay.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, version};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+
+/// Where the broker's certificate is, and whom it trusts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The broker's certificate, then those that it chains through, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+    /// The authorities whose client certificates count, in PEM.
+    pub trust_bundle: PathBuf,
+}
+
+/// TLS as the files have it now.
+#[derive(Clone)]
+pub struct Tls {
+    files: TlsFiles,
+    loaded: Arc<ArcSwap<Loaded>>,
+}
+
+/// What the files held when they were read.
+struct Loaded {
+    contents: Contents,
+    config: Arc<ServerConfig>,
+    /// When the broker's certificate expires.
+    expires_at: OffsetDateTime,
+}
+
+/// The files' bytes. The private key's are erased with it.
+#[derive(PartialEq, Eq)]
+struct Contents {
+    certificate: Vec<u8>,
+    key: zeroize::Zeroizing<Vec<u8>>,
+    trust_bundle: Vec<u8>,
+}
+
+impl Tls {
+    /// Reads the files.
+    pub fn load(files: &TlsFiles) -> Result<Self, String> {
+        let loaded = Contents::read(files)?.check(files)?;
+        Ok(Self { files: files.clone(), loaded: Arc::new(ArcSwap::from_pointee(loaded)) })
+    }
+
+    /// Reads the files again; true if they are others now. What does not fit together changes nothing. Blocks.
+    pub fn reload(&self) -> Result<bool, String> {
+        // A swap between two reads is no mistake: once more.
+        self.reload_once().or_else(|_| {
+            std::thread::sleep(SWAP);
+            self.reload_once()
+        })
+    }
+
+    fn reload_once(&self) -> Result<bool, String> {
+        let contents = Contents::read(&self.files)?;
+        if contents == self.loaded.load().contents {
+            return Ok(false);
+        }
+        self.loaded.store(Arc::new(contents.check(&self.files)?));
+        Ok(true)
+    }
+
+    /// When the broker's certificate expires.
+    #[must_use]
+    pub fn expires_at(&self) -> OffsetDateTime {
+        self.loaded.load().expires_at
+    }
+
+    /// The handshake. Whoever does not end it in time is cut off.
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.loaded.load().config));
+        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(accepted) => accepted,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long")),
+        }
+    }
+}
+
+impl Contents {
+    fn read(files: &TlsFiles) -> Result<Self, String> {
+        let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+        Ok(Self {
+            certificate: read(&files.certificate)?,
+            key: read(&files.key)?.into(),
+            trust_bundle: read(&files.trust_bundle)?,
+        })
+    }
+
+    fn check(self, files: &TlsFiles) -> Result<Loaded, String> {
+        let chain = certificates(&self.certificate, &files.certificate)?;
+        let expires_at = expiry(&chain[0])
+            .ok_or_else(|| format!("{}: not an X.509 certificate", files.certificate.display()))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|error| format!("{}: no private key in PEM: {error}", files.key.display()))?;
+        let mut roots = RootCertStore::empty();
+        for root in certificates(&self.trust_bundle, &files.trust_bundle)? {
+            roots.add(root).map_err(|error| format!("{}: {error}", files.trust_bundle.display()))?;
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| format!("{}: {error}", files.trust_bundle.display()))?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS13])
+            .map_err(|error| error.to_string())?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain, key)
+            .map_err(|error| {
+                format!("{} and {}: {error}", files.certificate.display(), files.key.display())
+            })?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would not show its certificate again: neither its expiry nor another trust bundle would count.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Loaded { contents: self, config: Arc::new(config), expires_at })
+    }
+}
+
+/// All certificates of a file: at least one.
+fn certificates(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(format!("{}: no certificate in PEM", path.display())),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+fn expiry(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let not_after = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+    OffsetDateTime::from_unix_timestamp(i64::try_from(not_after.as_secs()).ok()?).ok()
+}
+
+/// Longer than the swap of a link, or of a few small files, takes.
+const SWAP: Duration = Duration::from_millis(50);
+/// Two round trips and a signature at each end, on a slow line.
+const HANDSHAKE: Duration = Duration::from_secs(5);

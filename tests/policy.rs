@@ -1,0 +1,331 @@
+//! Proves: a policy that is replaced holds from the very next call, whole or not at all, and the trail tells; an alias that is moved
+//! brings no key past policy; what is denied and what does not exist read the same; encryption contexts are bound; `check --as`
+//! says what calls get.
+
+#[path = "peers/mod.rs"]
+mod peers;
+mod support;
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use key_broker::config::Limits;
+use key_broker::transport::limits::ShareLimits;
+use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
+use kms_emulator::{Fault, KeySpec};
+use peers::kms;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::process::{Process, binary};
+use support::site::Site;
+use support::{Records, Setup, TestBroker, eventually};
+use tonic::Code;
+
+async fn generate(client: &Client, key: &str) -> Result<String, Error> {
+    let reply = client.generate_data_key(GenerateDataKey::aes_256(key)).await?;
+    Ok(reply.provenance.kms_request_id)
+}
+
+fn code<T>(result: Result<T, Error>) -> Code {
+    result.map_or_else(|error| error.code(), |_| Code::Ok)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_policy_holds_from_the_next_call_and_a_mistake_changes_nothing() {
+    let site = Site::new().await;
+    let config = site.config("[reuse]\nmax_messages = 1000\n");
+    let broker = Process::serve(&config);
+    let client = Client::unix(site.socket()).await.expect("listens");
+    let take = |policy: &str, said: &str| {
+        let before = broker.log().matches(said).count();
+        fs::write(site.dir.path().join("policy.cedar"), policy).expect("writes");
+        broker.signal(Signal::HUP);
+        let (log, said) = (|| broker.log(), said.to_owned());
+        async move { eventually("it is told", || log().matches(&said).count() > before).await }
+    };
+    let taken = "other policies are in force";
+    // Answers are kept and remembered; that is no reason to go on giving them.
+    assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
+    for _ in 0..5 {
+        take("", taken).await;
+        assert_eq!(code(generate(&client, "alias/dev").await), Code::PermissionDenied);
+        take("permit(principal is Workload, action, resource);", taken).await;
+        assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
+    }
+    take("permit(principal is Workload, action, resource); forbid(", "not taken").await;
+    assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
+    take("permit(principal == Workload::\"orders\", action, resource);", "not taken").await;
+    assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+
+    let activity = support::trail::records(&site.store()).activity;
+    let versions: Vec<_> =
+        activity.iter().map(|record| record["additionalEventData"]["policy"]["version"].clone()).collect();
+    assert!(versions.iter().all(Value::is_string), "{versions:?}");
+    assert_ne!(versions[1], versions[2], "another policy has another version");
+    assert_eq!(versions[1], versions[3], "the same policy has the same");
+    let reloads = |name: &str| -> u64 {
+        activity.iter().filter_map(|record| record["additionalEventData"]["reloads"][name].as_u64()).sum()
+    };
+    assert_eq!((reloads("policy"), reloads("policyRefused")), (10, 2));
+}
+
+/// A broker of its own before the site's KMS, with these policies, and further lines of `[policy]`.
+fn serve(site: &Site, policy: &str, more: &str) -> Process {
+    let config = site.config("");
+    fs::write(site.dir.path().join("policy.cedar"), policy).expect("writes");
+    let text = fs::read_to_string(&config).expect("reads");
+    fs::write(&config, text.replace("[policy]\n", &format!("[policy]\n{more}"))).expect("writes");
+    Process::serve(&config)
+}
+
+fn stop(site: &Site, broker: Process) -> Records {
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+    support::trail::records(&site.store())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alias_that_is_moved_brings_no_key_past_policy() {
+    let site = Site::new().await;
+    let dev = site.emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    let secret = site.emulator.ensure_key("alias/secret", KeySpec::SymmetricDefault).expect("a key");
+    let policy = format!(r#"permit(principal, action, resource == Key::"{dev}");"#);
+    let broker = serve(&site, &policy, "");
+    let client = Client::unix(site.socket()).await.expect("listens");
+    for (key, wanted) in [
+        ("alias/dev", Code::Ok),
+        (&dev, Code::Ok),
+        (dev.rsplit('/').next().expect("an id"), Code::Ok),
+        ("arn:aws:kms:us-west-2:111122223333:alias/dev", Code::Ok),
+        (&secret, Code::PermissionDenied),
+        ("alias/secret", Code::PermissionDenied),
+    ] {
+        assert_eq!(code(generate(&client, key).await), wanted, "{key}");
+    }
+    let request = json!({ "AliasName": "alias/dev", "TargetKeyId": secret });
+    let (endpoint, moved) = (site.emulator.endpoint_url(), request.clone());
+    tokio::task::spawn_blocking(move || kms(&endpoint, "UpdateAlias", &moved)).await.expect("moved");
+    // As long as the broker believes what it meant, KMS is asked for the key that was permitted.
+    let request = GenerateDataKey::aes_256("alias/dev").fresh();
+    let made = client.generate_data_key(request).await.expect("permitted");
+    assert_eq!(made.key_id, dev);
+    // A broker that learns it anew denies it.
+    let records = stop(&site, broker);
+    let denied = serve(&site, &policy, "");
+    let client = Client::unix(site.socket()).await.expect("listens");
+    assert_eq!(code(generate(&client, "alias/dev").await), Code::PermissionDenied);
+    assert_eq!(code(generate(&client, &dev).await), Code::Ok);
+    let all = stop(&site, denied);
+    let mut described: Vec<_> =
+        all.resolved.iter().map(|record| &record["requestParameters"]["keyId"]).collect();
+    described.sort_by_key(|key| key.to_string());
+    assert_eq!(described, ["alias/dev", "alias/dev", "alias/secret"], "each alias once for each broker");
+    // The workload's name for the key in its record, the key in KMS's.
+    let last = records.activity.last().expect("a record");
+    assert_eq!(
+        (&last["requestParameters"]["keyId"], &last["resources"][0]["ARN"]),
+        (&"alias/dev".into(), &dev.clone().into())
+    );
+    let minted =
+        records.kms.iter().rfind(|record| record["eventName"] == "GenerateDataKey").expect("a record");
+    assert_eq!(minted["requestParameters"]["keyId"], dev.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn denied_and_unknown_read_the_same_but_to_whom_may_any_key() {
+    let site = Site::new().await;
+    let dev = site.emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    site.emulator.ensure_key("alias/secret", KeySpec::SymmetricDefault).expect("a key");
+    let one = format!(r#"permit(principal, action, resource == Key::"{dev}");"#);
+    let mut texts = Vec::new();
+    for (policy, unknown) in
+        [(&*one, Code::PermissionDenied), ("permit(principal, action, resource);", Code::NotFound)]
+    {
+        let broker = serve(&site, policy, "");
+        let client = Client::unix(site.socket()).await.expect("listens");
+        for key in ["alias/nothing", "alias/secret"] {
+            let error =
+                generate(&client, key).await.map_err(|error| (error.code(), error.message().to_owned()));
+            texts.push((key, error.as_ref().err().map(|(_, text)| text.clone())));
+            let wanted = if key == "alias/secret" && unknown == Code::NotFound { Code::Ok } else { unknown };
+            assert_eq!(error.map_or_else(|(code, _)| code, |_| Code::Ok), wanted, "{key} {policy}");
+        }
+        let records = stop(&site, broker);
+        assert!(records.activity.len() >= 2);
+    }
+    assert_eq!(texts[0].1, texts[1].1, "word for word");
+    assert!(texts[0].1.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn encryption_contexts_are_bound_to_their_principals() {
+    let site = Site::new().await;
+    let me = format!("unix:uid/{}", rustix::process::geteuid().as_raw());
+    let more = format!(
+        "[[policy.encryption_context]]\nprincipal = \"{me}\"\ninject = {{ tenant = \"acme\" }}\nrequire = {{ purpose = \"orders\" }}\n\
+         [[policy.encryption_context]]\nprincipal = \"unix:uid/4242\"\ninject = {{ tenant = \"evil\" }}\n"
+    );
+    let config = site.config("");
+    let text = fs::read_to_string(&config).expect("reads") + &more;
+    fs::write(&config, text).expect("writes");
+    let broker = Process::serve(&config);
+    let client = Client::unix(site.socket()).await.expect("listens");
+    let good = || GenerateDataKey::aes_256("alias/dev").context("purpose", "orders");
+    let made = client.generate_data_key(good()).await.expect("bound");
+    for (request, why) in [
+        (GenerateDataKey::aes_256("alias/dev"), "purpose"),
+        (GenerateDataKey::aes_256("alias/dev").context("purpose", "billing"), "purpose"),
+        (good().context("tenant", "evil"), "tenant"),
+    ] {
+        let error = client.generate_data_key(request).await.expect_err("not bound");
+        assert_eq!(
+            (error.code(), error.reason()),
+            (Code::PermissionDenied, Some("ENCRYPTION_CONTEXT_NOT_PERMITTED"))
+        );
+        assert!(error.message().contains(&format!("{why:?}")), "{}", error.message());
+    }
+    client.generate_data_key(good().context("tenant", "acme")).await.expect("what is injected may be sent");
+    let opens = |request: Decrypt| client.decrypt(request.context("purpose", "orders"));
+    let decrypted = opens(Decrypt::new(made.ciphertext_blob.clone())).await.expect("bound likewise");
+    assert_eq!(decrypted.plaintext.expose(), made.plaintext.expose());
+    let other = opens(Decrypt::new(made.ciphertext_blob).context("tenant", "evil")).await;
+    assert_eq!(code(other), Code::PermissionDenied);
+    let records = stop(&site, broker);
+    let minted =
+        records.kms.iter().find(|record| record["eventName"] == "GenerateDataKey").expect("a record");
+    let context = json!({ "purpose": "orders", "tenant": "acme" });
+    assert_eq!(minted["requestParameters"]["encryptionContext"], context, "what KMS has bound");
+    assert_eq!(records.activity[0]["requestParameters"]["encryptionContext"], context);
+    let denied =
+        records.activity.iter().filter(|record| record["additionalEventData"]["outcome"] == "Denied").count();
+    assert_eq!(denied, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_principal_takes_its_share_and_no_more() {
+    let calls_per_second = std::num::NonZeroU32::new(5);
+    let defaults = Setup::default();
+    let share = ShareLimits { connections: 3, calls_in_flight: 2, calls_per_second };
+    let limits = Limits { share, ..defaults.limits };
+    let broker = TestBroker::with(Setup {
+        limits,
+        insecure_tcp: true,
+        policy: "permit(principal, action, resource);".into(),
+        ..defaults
+    })
+    .await;
+    let client = broker.client().await;
+    let mut outcomes = Vec::new();
+    for _ in 0..20 {
+        outcomes.push(client.generate_random(1).await);
+    }
+    let refused: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert!((14..=15).contains(&refused.len()), "five at once, and one that came due: {refused:?}");
+    for error in refused {
+        assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, Some("TOO_FAST")));
+        assert!(error.retry_after().is_some_and(|delay| delay <= Duration::from_secs(1)));
+    }
+    let address = broker.tcp_address().expect("listens").to_string();
+    let other = Client::insecure_tcp(&address).await.expect("connects");
+    other.generate_random(1).await.expect("another principal has its own");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client.generate_random(1).await.expect("it may again");
+    // Slow calls fill its slots.
+    broker.emulator.inject(Fault::latency(Duration::from_millis(500)).on("GenerateRandom").times(2));
+    let slow: Vec<_> = (0..2)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.generate_random(1).await.map(drop) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let error = client.generate_random(1).await.expect_err("two are in flight");
+    assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, Some("TOO_MANY_OWN_CALLS")));
+    for call in slow {
+        call.await.expect("no panic").expect("answered");
+    }
+    // Its third connection is the last.
+    let _second = broker.client().await;
+    let third = broker.client().await;
+    assert!(third.is_alive().await.is_ok());
+    let fourth = match Client::unix(broker.socket()).await {
+        Ok(client) => client.is_alive().await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!fourth);
+    let records = broker.stop().await;
+    let throttled = records
+        .activity
+        .iter()
+        .filter(|record| record["additionalEventData"]["outcome"] == "Throttled")
+        .count();
+    assert!((15..=16).contains(&throttled));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_what_a_principal_gets() {
+    let site = Site::new().await;
+    let dev = site.emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    let config = site.config("");
+    let policy = format!(
+        r#"@id("orders") permit(principal == Workload::"spiffe://example.org/orders", action in [Action::"GenerateDataKey", Action::"Decrypt"], resource == Key::"{dev}")
+             when {{ context.transport == "tls" && context.encryptionContext.hasTag("tenant") }};
+           @id("random") permit(principal, action == Action::"GenerateRandom", resource);
+           @id("no-uid-7") forbid(principal == Workload::"unix:uid/7", action, resource);"#
+    );
+    fs::write(site.dir.path().join("policy.cedar"), policy).expect("writes");
+    let mut told = String::new();
+    for (arguments, code) in [
+        (&["--as", "spiffe://example.org/orders", "--transport", "tls", "--context", "tenant=acme"][..], 0),
+        (
+            &[
+                "--as",
+                "spiffe://example.org/orders",
+                "--action",
+                "Decrypt",
+                "--key",
+                "alias/dev",
+                "--transport",
+                "tls",
+                "--context",
+                "tenant=acme",
+            ],
+            0,
+        ),
+        (
+            &[
+                "--as",
+                "spiffe://example.org/orders",
+                "--action",
+                "Decrypt",
+                "--key",
+                "alias/dev",
+                "--transport",
+                "tls",
+            ],
+            1,
+        ),
+        (&["--as", "unix:uid/7", "--action", "GenerateRandom"], 1),
+        (&["--as", "orders"], 2),
+        (&["--as", "unknown", "--action", "Encrypt"], 2),
+    ] {
+        let mut check = Command::new(binary());
+        check.args(["check", "--config"]).arg(&config).args(arguments);
+        check.env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000").env("AWS_SECRET_ACCESS_KEY", "test-only");
+        let output =
+            tokio::task::spawn_blocking(move || check.output()).await.expect("no panic").expect("runs");
+        let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{why}");
+        told.push_str(&format!(
+            "$ check {}\n{said}{}\n",
+            arguments.join(" "),
+            why.lines().next().unwrap_or_default()
+        ));
+    }
+    let version =
+        told.lines().find_map(|line| line.strip_prefix("policy version ")).expect("a version").to_owned();
+    insta::assert_snapshot!(told.replace(&dev, "ARN").replace(&version, "VERSION"));
+}

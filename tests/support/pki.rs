@@ -1,0 +1,94 @@
+//! A certificate authority for tests.
+
+use std::path::Path;
+use std::time::Duration;
+
+use key_broker::clock::{Clock as _, SystemClock};
+use key_broker_client::Tls as ClientTls;
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+/// Signs certificates.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, in PEM.
+pub struct Leaf {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(params, key).expect("signs"))
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// For an hour from now.
+    pub fn leaf(&self, names: Vec<SanType>) -> Leaf {
+        self.leaf_until(names, Duration::from_hours(1), true)
+    }
+
+    /// It expired a minute ago.
+    pub fn expired(&self, names: Vec<SanType>) -> Leaf {
+        self.leaf_until(names, Duration::from_mins(1), false)
+    }
+
+    fn leaf_until(&self, names: Vec<SanType>, away: Duration, ahead: bool) -> Leaf {
+        let now = SystemClock.now();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names;
+        params.not_before = now - Duration::from_hours(2);
+        params.not_after = if ahead { now + away } else { now - away };
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("signs");
+        Leaf { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+}
+
+impl Leaf {
+    /// A client that shows it and trusts `authority`.
+    pub fn client(&self, authority: &Authority) -> ClientTls {
+        ClientTls {
+            certificate: self.certificate.clone().into_bytes(),
+            key: self.key.clone().into_bytes().into(),
+            trust_bundle: authority.pem().into_bytes(),
+            server_name: SERVER.into(),
+        }
+    }
+
+    /// Writes it, with a trust bundle, as a secret volume does: into a folder of its own, to which a link then points.
+    pub fn write(&self, dir: &Path, bundle: &str) {
+        static VERSION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let version = VERSION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (folder, link) = (dir.join(format!("v{version}")), dir.join(format!("link{version}")));
+        std::fs::create_dir(&folder).expect("makes");
+        for (name, text) in [("tls.crt", &*self.certificate), ("tls.key", &self.key), ("ca.crt", bundle)] {
+            std::fs::write(folder.join(name), text).expect("writes");
+        }
+        std::os::unix::fs::symlink(&folder, &link).expect("links");
+        std::fs::rename(link, dir.join("current")).expect("swaps");
+    }
+}
+
+pub fn uri(text: &str) -> SanType {
+    SanType::URI(Ia5String::try_from(text).expect("ASCII"))
+}
+
+pub fn dns(text: &str) -> SanType {
+    SanType::DnsName(Ia5String::try_from(text).expect("ASCII"))
+}
+
+/// The broker's name.
+pub const SERVER: &str = "broker.test";

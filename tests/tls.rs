@@ -1,0 +1,276 @@
+//! Proves: on the TCP port only a trusted certificate gets a connection, only the workload that it proves gets what policy permits,
+//! and refused and allowed calls are recorded as fully; certificates are replaced under load without one failed call, whole or not
+//! at all.
+
+mod support;
+
+use std::time::Duration;
+
+use key_broker::identity::Identities;
+use key_broker::identity::spiffe::SpiffeId;
+use key_broker::transport::tls::{Tls, TlsFiles};
+use key_broker_client::{Client, Error, GenerateDataKey};
+use rcgen::SanType;
+use rustix::process::{Signal, getpid, kill_process};
+use serde_json::Value;
+use support::pki::{Authority, Leaf, SERVER, dns, uri};
+use support::{Setup, TestBroker, eventually};
+use tempfile::TempDir;
+use tonic::Code;
+
+const POLICY: &str = r#"permit(principal == Workload::"spiffe://example.org/orders", action, resource);"#;
+
+/// A broker that shows a certificate of `authority`, and trusts its clients.
+struct Site {
+    authority: Authority,
+    files: TempDir,
+    broker: TestBroker,
+}
+
+impl Site {
+    async fn new(identities: Identities) -> Self {
+        let (authority, files) = (Authority::new(), tempfile::tempdir().expect("a directory"));
+        authority.leaf(vec![dns(SERVER)]).write(files.path(), &authority.pem());
+        let tls = Tls::load(&paths(&files)).expect("they fit together");
+        let setup = Setup { policy: POLICY.into(), tls: Some(tls), identities, ..Setup::default() };
+        Self { authority, files, broker: TestBroker::with(setup).await }
+    }
+
+    fn address(&self) -> String {
+        self.broker.tcp_address().expect("it listens").to_string()
+    }
+
+    async fn connect(&self, leaf: &Leaf) -> Result<Client, Error> {
+        Client::tcp(&self.address(), &leaf.client(&self.authority)).await
+    }
+
+    /// One call with such a certificate: the code that it ends with.
+    async fn call(&self, names: Vec<SanType>) -> Code {
+        let leaf = self.authority.leaf(names);
+        let client = self.connect(&leaf).await.expect("the certificate is trusted");
+        call(&client).await.map_or_else(|error| error.code(), |()| Code::Ok)
+    }
+}
+
+fn paths(files: &TempDir) -> TlsFiles {
+    let path = |name: &str| files.path().join("current").join(name);
+    TlsFiles { certificate: path("tls.crt"), key: path("tls.key"), trust_bundle: path("ca.crt") }
+}
+
+async fn call(client: &Client) -> Result<(), Error> {
+    client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.map(drop)
+}
+
+/// Whether a connection, or its first call, fails as one that was never let in.
+async fn is_shut_out(connected: Result<Client, Error>) -> bool {
+    match connected {
+        Err(error) => error.code() == Code::Unavailable,
+        // With TLS 1.3 the client's side of the handshake ends before the server has seen its certificate.
+        Ok(client) => call(&client).await.is_err_and(|error| error.request_id().is_none()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_gets_what_policy_permits_its_workload_and_no_more() {
+    let dns_identity =
+        [("orders.internal".to_owned(), SpiffeId::parse("spiffe://example.org/orders").expect("an id"))];
+    let trust_domain = Some("example.org".to_owned());
+    let site =
+        Site::new(Identities { dns: dns_identity.into(), trust_domain, ..Identities::default() }).await;
+    let orders = || uri("spiffe://example.org/orders");
+    for (names, code) in [
+        (vec![orders()], Code::Ok),
+        (vec![orders(), dns("anything.example.com")], Code::Ok),
+        (vec![dns("orders.internal")], Code::Ok),
+        (vec![dns("Orders.Internal")], Code::Ok),
+        (vec![uri("spiffe://example.org/billing")], Code::PermissionDenied),
+        (vec![uri("spiffe://example.com/orders")], Code::PermissionDenied),
+        (vec![orders(), uri("spiffe://example.org/billing")], Code::PermissionDenied),
+        (vec![orders(), uri("https://example.org/orders")], Code::PermissionDenied),
+        (vec![uri("spiffe://example.org/orders/")], Code::PermissionDenied),
+        (vec![uri("https://example.org/orders"), dns("orders.internal")], Code::PermissionDenied),
+        (vec![dns("evil.internal")], Code::PermissionDenied),
+        (vec![dns("*.internal")], Code::PermissionDenied),
+        (vec![dns("orders.internal.evil.com")], Code::PermissionDenied),
+    ] {
+        assert_eq!(site.call(names.clone()).await, code, "{names:?}");
+    }
+    let records = site.broker.stop().await;
+    assert_eq!(records.activity.len(), 13, "{:?}", records.activity);
+    for (place, record) in records.activity.iter().enumerate() {
+        let identity = &record["userIdentity"];
+        let (kind, principal, outcome) = match place {
+            0..4 => ("SpiffeWorkload", "spiffe://example.org/orders", "Allowed"),
+            4 => ("SpiffeWorkload", "spiffe://example.org/billing", "Denied"),
+            _ => ("Unknown", "unknown", "Denied"),
+        };
+        assert_eq!(
+            (&identity["type"], &identity["principalId"]),
+            (&kind.into(), &principal.into()),
+            "{record}"
+        );
+        assert_eq!(record["additionalEventData"]["outcome"], outcome, "{record}");
+        assert_eq!(record["sourceIPAddress"], "127.0.0.1");
+        let details = &identity["details"];
+        assert_eq!(details["transport"], "tls");
+        assert_eq!(details["certificateSHA256"].as_str().map(str::len), Some(64));
+        let by_name = matches!(place, 2 | 3).then_some("orders.internal");
+        assert_eq!(details["dnsName"].as_str(), by_name);
+        assert_eq!(record["requestParameters"]["keyId"], "alias/dev", "as fully for a no as for a yes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_trusted_certificate_there_is_no_connection() {
+    let site = Site::new(Identities::default()).await;
+    let names = || vec![uri("spiffe://example.org/orders")];
+    let (good, expired) = (site.authority.leaf(names()), site.authority.expired(names()));
+    let stranger = Authority::new();
+    let strange = stranger.leaf(names());
+    assert!(call(&site.connect(&good).await.expect("trusted")).await.is_ok());
+    assert!(is_shut_out(site.connect(&expired).await).await, "expired");
+    assert!(is_shut_out(site.connect(&strange).await).await, "of another authority");
+    // Signed by a leaf, which is no authority.
+    let mut chained = site.authority.leaf(names());
+    chained.certificate.push_str(&strange.certificate);
+    assert!(
+        call(&site.connect(&chained).await.expect("trusted")).await.is_ok(),
+        "more in the chain is no harm"
+    );
+    let address = site.address();
+    assert!(is_shut_out(Client::insecure_tcp(&address).await).await, "plaintext");
+    for options in [&["-tls1_2"][..], &["-tls1_3"]] {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["s_client", "-connect", &address, "-alpn", "h2", "-ign_eof"]).args(options);
+        let output = openssl.stdin(std::process::Stdio::null()).output();
+        let Ok(output) = output else {
+            println!("skipped: openssl is not installed");
+            continue;
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("alert"), "no certificate, {options:?}: {said}");
+    }
+    let records = site.broker.stop().await;
+    assert_eq!(records.activity.len(), 2, "who is not let in calls nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_replaced_under_load_without_a_failed_call() {
+    let site = Site::new(Identities::default()).await;
+    let leaf = site.authority.leaf(vec![uri("spiffe://example.org/orders")]);
+    let stays = site.connect(&leaf).await.expect("trusted");
+    // The next authority, too, is trusted before anybody shows a certificate of it.
+    let next = Authority::new();
+    let (both, address) = (format!("{}{}", site.authority.pem(), next.pem()), site.address());
+    let old = leaf.client(&site.authority);
+    let load = tokio::spawn(async move {
+        let mut calls = 0_u32;
+        let until = tokio::time::sleep(Duration::from_secs(3));
+        tokio::pin!(until);
+        loop {
+            let each = async {
+                let comes = Client::tcp(&address, &old).await.expect("it is let in");
+                for _ in 0..5 {
+                    call(&stays).await.expect("an open connection stays");
+                    call(&comes).await.expect("a new one works");
+                }
+            };
+            tokio::select! {
+                () = &mut until => return calls,
+                () = each => calls += 10,
+            }
+        }
+    });
+    for _ in 0..10 {
+        site.authority.leaf(vec![dns(SERVER)]).write(site.files.path(), &both);
+        kill_process(getpid(), Signal::HUP).expect("it is us");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let calls = load.await.expect("no call fails");
+    assert!(calls > 100, "{calls}");
+    // Now the next authority alone: it is shown, and nobody else is trusted.
+    next.leaf(vec![dns(SERVER)]).write(site.files.path(), &next.pem());
+    kill_process(getpid(), Signal::HUP).expect("it is us");
+    let new_leaf = next.leaf(vec![uri("spiffe://example.org/orders")]);
+    let address = site.address();
+    let mut let_in = false;
+    for _ in 0..500 {
+        let_in = match Client::tcp(&address, &new_leaf.client(&next)).await {
+            Ok(client) => call(&client).await.is_ok(),
+            Err(_) => false,
+        };
+        if let_in {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(let_in);
+    assert!(
+        is_shut_out(Client::tcp(&address, &leaf.client(&next)).await).await,
+        "the old one is no longer trusted"
+    );
+    let records = site.broker.stop().await;
+    let told = |name: &str| sum(&records.activity, name);
+    assert!((2..=11).contains(&told("certificates")), "{}", told("certificates"));
+    assert_eq!(told("certificatesRefused"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_that_do_not_fit_together_change_nothing_and_are_told() {
+    let site = Site::new(Identities::default()).await;
+    let leaf = site.authority.leaf(vec![uri("spiffe://example.org/orders")]);
+    let good = site.authority.leaf(vec![dns(SERVER)]);
+    let other = site.authority.leaf(vec![dns(SERVER)]);
+    let half = good.certificate[..good.certificate.len() / 2].to_owned();
+    let bundle = site.authority.pem();
+    for (certificate, key, bundle) in [
+        (good.certificate.clone(), other.key.clone(), bundle.clone()),
+        (half, good.key.clone(), bundle.clone()),
+        (String::new(), good.key.clone(), bundle.clone()),
+        (good.certificate.clone(), "no key".into(), bundle.clone()),
+        (good.certificate.clone(), good.key.clone(), String::new()),
+    ] {
+        Leaf { certificate, key }.write(site.files.path(), &bundle);
+        kill_process(getpid(), Signal::HUP).expect("it is us");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        call(&site.connect(&leaf).await.expect("trusted")).await.expect("as before");
+    }
+    let refused = Tls::load(&paths(&site.files)).err().expect("a broker does not start with them");
+    assert!(refused.contains("ca.crt: no certificate"), "{refused}");
+    let records = site.broker.stop().await;
+    assert_eq!(sum(&records.activity, "certificatesRefused"), 5);
+    assert_eq!(sum(&records.activity, "certificates"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_end_the_handshake_is_cut_off_and_holds_up_nobody() {
+    let site = Site::new(Identities::default()).await;
+    let address = site.broker.tcp_address().expect("it listens");
+    let mut idle = Vec::new();
+    for _ in 0..50 {
+        idle.push(tokio::net::TcpStream::connect(address).await.expect("connects"));
+    }
+    let leaf = site.authority.leaf(vec![uri("spiffe://example.org/orders")]);
+    call(&site.connect(&leaf).await.expect("trusted")).await.expect("served meanwhile");
+    let mut buffer = [0; 64];
+    for stream in &mut idle {
+        let ended =
+            tokio::time::timeout(Duration::from_secs(10), tokio::io::AsyncReadExt::read(stream, &mut buffer));
+        assert!(matches!(ended.await, Ok(Ok(0) | Err(_))), "it is cut off within seconds");
+    }
+    site.broker.stop().await;
+}
+
+fn sum(records: &[Value], name: &str) -> u64 {
+    records.iter().filter_map(|record| record["additionalEventData"]["reloads"][name].as_u64()).sum()
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_soon_is_known() {
+    let (authority, files) = (Authority::new(), tempfile::tempdir().expect("a directory"));
+    authority.leaf(vec![dns(SERVER)]).write(files.path(), &authority.pem());
+    let tls = Tls::load(&paths(&files)).expect("they fit together");
+    let left = tls.expires_at() - key_broker::clock::Clock::now(&key_broker::clock::SystemClock);
+    assert!((3_590..=3_601).contains(&left.whole_seconds()), "{left}");
+    eventually("same", || tls.reload() == Ok(false)).await;
+}
