@@ -121,7 +121,7 @@ async fn an_alias_that_is_moved_brings_no_key_past_policy() {
     let all = stop(&site, denied);
     let mut described: Vec<_> =
         all.resolved.iter().map(|record| &record["requestParameters"]["keyId"]).collect();
-    described.sort_by_key(|key| key.to_string());
+    described.sort_by_key(ToString::to_string);
     assert_eq!(described, ["alias/dev", "alias/dev", "alias/secret"], "each alias once for each broker");
     // The workload's name for the key in its record, the key in KMS's.
     let last = records.activity.last().expect("a record");
@@ -277,7 +277,7 @@ async fn check_says_what_a_principal_gets() {
            @id("no-uid-7") forbid(principal == Workload::"unix:uid/7", action, resource);"#
     );
     fs::write(site.dir.path().join("policy.cedar"), policy).expect("writes");
-    let mut told = String::new();
+    let mut told = Vec::new();
     for (arguments, code) in [
         (&["--as", "spiffe://example.org/orders", "--transport", "tls", "--context", "tenant=acme"][..], 0),
         (
@@ -319,11 +319,8 @@ async fn check_says_what_a_principal_gets() {
             tokio::task::spawn_blocking(move || check.output()).await.expect("no panic").expect("runs");
         let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{why}");
-        told.push_str(&format!(
-            "$ check {}\n{said}{}\n",
-            arguments.join(" "),
-            why.lines().next().unwrap_or_default()
-        ));
+        let why = why.lines().next().unwrap_or_default();
+        told.push(format!("$ check {}\n{said}{why}\n", arguments.join(" ")));
     }
     let version =
         told.lines().find_map(|line| line.strip_prefix("policy version ")).expect("a version").to_owned();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -152,13 +152,7 @@ impl Broker {
         if let Some(every) = revocation_check {
             tokio::spawn(drain.clone().run_until_cancelled_owned(cache.clone().check_revocation(every)));
         }
-        let limits = CallLimits {
-            max_in_flight: parts.limits.calls_in_flight,
-            in_flight: Arc::new(Semaphore::new(parts.limits.calls_in_flight as usize)),
-            under_way: TaskTracker::new(),
-            default_deadline: parts.limits.default_deadline,
-            deadline_floor: parts.limits.deadline_floor,
-        };
+        let limits = CallLimits::new(&parts.limits);
         let admin = Admin {
             cache: cache.clone(),
             limits: limits.clone(),

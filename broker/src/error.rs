@@ -50,6 +50,7 @@ pub enum BrokerError {
 impl BrokerError {
     /// The one table: every error's code, reason, record and words.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     pub fn refusal(&self) -> Refusal<'_> {
         use Outcome::{Aborted, Denied, Failed, Rejected, Throttled};
         let of = |code, reason, outcome, error_code, message| Refusal {

@@ -1,7 +1,7 @@
 //! Who may do what with which key: Cedar policies, default deny. A [`Permit`] is the only way to reach KMS.
 //!
 //! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"`, `Key::"ARN"`, and what the
-//! call says in `context`: see [`schema`]. A key that the caller named by an alias is what the alias means, and in
+//! call says in `context`: see the schema, docs/policy.md. A key that the caller named by an alias is what the alias means, and in
 //! `Alias::"alias/…"`. Where a call names no key, the resource is `Key::"*"`: only a policy that permits any key permits it.
 
 pub mod bindings;

@@ -196,20 +196,12 @@ impl Server {
                 }
             };
             let share = layers.shares.of(&peer.principal);
-            let own = match door {
-                Door::Workload => match share.connect() {
-                    Some(own) => Some(own),
-                    None => {
-                        let principal = peer.principal.as_str();
-                        tracing::debug!(
-                            principal,
-                            "a connection is refused: the principal has all that it may have"
-                        );
-                        return;
-                    }
-                },
-                Door::Admin => None,
-            };
+            let own = share.connect();
+            if door == Door::Workload && own.is_none() {
+                let principal = peer.principal.as_str();
+                tracing::debug!(principal, "a connection is refused: the principal has all that it may have");
+                return;
+            }
             let caller = Caller { peer: Arc::new(peer), share };
             let service =
                 service_fn(move |request| layers.answer(door, &caller, request).map(Ok::<_, Infallible>));

@@ -24,7 +24,7 @@ use std::time::Duration;
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use tonic::Request;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{self, Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -73,8 +73,8 @@ impl Client {
             .identity(Identity::from_pem(&tls.certificate, &*tls.key))
             .domain_name(&tls.server_name);
         let address = format!("https://{address}");
-        let endpoint = Self::endpoint(&address)?.tls_config(config);
-        Self::connect_to(&address, endpoint.map_err(|error| Error::connect(&address, &error))?).await
+        let endpoint = endpoint(&address).and_then(|endpoint| endpoint.tls_config(config));
+        Self::connect_to(&address, endpoint).await
     }
 
     /// Connects to the broker's plaintext TCP port on this machine, for example `127.0.0.1:7890`.
@@ -141,17 +141,12 @@ impl Client {
     }
 
     async fn connect(address: &str) -> Result<Self, Error> {
-        Self::connect_to(address, Self::endpoint(address)?).await
+        Self::connect_to(address, endpoint(address)).await
     }
 
-    fn endpoint(address: &str) -> Result<Endpoint, Error> {
-        let endpoint =
-            Endpoint::from_shared(address.to_owned()).and_then(|endpoint| endpoint.user_agent(USER_AGENT));
-        Ok(endpoint.map_err(|error| Error::connect(address, &error))?.connect_timeout(CONNECT_TIMEOUT))
-    }
-
-    async fn connect_to(address: &str, endpoint: Endpoint) -> Result<Self, Error> {
-        let channel = endpoint.connect().await.map_err(|error| Error::connect(address, &error))?;
+    async fn connect_to(address: &str, endpoint: Result<Endpoint, transport::Error>) -> Result<Self, Error> {
+        let explain = |error| Error::connect(address, &error);
+        let channel = endpoint.map_err(explain)?.connect().await.map_err(explain)?;
         Ok(Self {
             broker: KeyBrokerClient::new(channel.clone()),
             health: HealthClient::new(channel),
@@ -164,6 +159,10 @@ impl Client {
         request.set_timeout(self.deadline);
         request
     }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, transport::Error> {
+    Ok(Endpoint::from_shared(address.to_owned())?.user_agent(USER_AGENT)?.connect_timeout(CONNECT_TIMEOUT))
 }
 
 const USER_AGENT: &str = concat!("key-broker-client/", env!("CARGO_PKG_VERSION"));

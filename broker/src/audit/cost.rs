@@ -42,7 +42,7 @@ pub struct Requests {
     pub workloads: u64,
     /// Made for the trail: data keys of log files, signatures of digests, reading.
     pub trail: u64,
-    /// Made to see whether kept keys may still be used (`reuse.revocation_check_seconds`).
+    /// Made to see what aliases mean, and whether kept keys may still be used (`reuse.revocation_check_seconds`).
     pub checks: u64,
     /// Not made: uses that were served from the cache.
     pub saved: u64,
@@ -179,8 +179,11 @@ fn requests_of(record: &ParsedRecord) -> Option<Requests> {
     }
     Some(match () {
         () if !record.is_of_the_broker_itself() => Requests { workloads: 1, ..none },
-        // The data keys of log files are bound to the trail; those that are not are dry runs of the revocation check.
-        () if record.event_name == "GenerateDataKey" && record.context(TRAIL_ARN).is_none() => {
+        // What an alias means; and, since the data keys of log files are bound to the trail, those that are not are dry runs of the
+        // revocation check.
+        () if record.event_name == "DescribeKey"
+            || (record.event_name == "GenerateDataKey" && record.context(TRAIL_ARN).is_none()) =>
+        {
             Requests { checks: 1, ..none }
         }
         () => Requests { trail: 1, ..none },

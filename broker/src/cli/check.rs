@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     next_help_heading = "What may a principal do? Asks the policy file, and KMS only what an alias means"
 )]
 struct Asked {
-    /// The principal: spiffe://TRUST-DOMAIN/PATH, unix:uid/UID or unknown
+    /// The principal as policy names it: a SPIFFE ID, unix:uid/UID or unknown
     #[arg(long = "as", value_name = "PRINCIPAL", value_parser = Principal::parse)]
     principal: Option<Principal>,
     /// One action, such as Decrypt; else all

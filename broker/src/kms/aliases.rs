@@ -57,7 +57,7 @@ impl Aliases {
         }
         let alias = self.alias(key);
         let slot = self.slot(&alias)?;
-        let arn = self.look(&alias, &slot)?;
+        let Known { arn, .. } = self.look(&alias, &slot)?;
         Some(NamedKey { arn, alias: Some(alias) })
     }
 
@@ -67,17 +67,17 @@ impl Aliases {
         let slot = self.slot_or_new(&alias);
         let turn = Arc::clone(&slot.asking).lock_owned().await;
         let arn = match self.look(&alias, &slot) {
-            Some(arn) => arn,
+            Some(Known { arn, .. }) => arn,
             None => self.describe(&alias, &slot, until, turn).await?,
         };
         Ok(NamedKey { arn, alias: Some(alias) })
     }
 
     /// What a slot says: none if that is too old, or nothing. What is not so young is asked for anew.
-    fn look(&self, alias: &KeyId, slot: &Arc<Slot>) -> Option<Option<KeyArn>> {
-        let Known { arn, at } = slot.known.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let age = self.0.kms.clock().instant().saturating_duration_since(at);
-        let (fresh, longest) = if arn.is_some() { (FRESH, LONGEST) } else { (UNKNOWN, UNKNOWN) };
+    fn look(&self, alias: &KeyId, slot: &Arc<Slot>) -> Option<Known> {
+        let known = slot.known.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let age = self.0.kms.clock().instant().saturating_duration_since(known.at);
+        let (fresh, longest) = if known.arn.is_some() { (FRESH, LONGEST) } else { (UNKNOWN, UNKNOWN) };
         if age >= longest {
             return None;
         }
@@ -97,7 +97,7 @@ impl Aliases {
                 }
             });
         }
-        Some(arn)
+        Some(known)
     }
 
     async fn describe(

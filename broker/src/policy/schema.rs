@@ -10,7 +10,7 @@ use cedar_policy::{
 use super::Question;
 use crate::audit::record::Action;
 use crate::identity::Principal;
-use crate::key::{KeyId, NamedKey};
+use crate::key::{EncryptionContext, KeyId, NamedKey};
 
 /// The schema, in Cedar's own form (<https://docs.cedarpolicy.com/schema/human-readable-schema.html>); docs/policy.md shows it.
 pub(super) const SCHEMA: &str = include_str!("schema.cedarschema");
@@ -50,7 +50,7 @@ impl Names {
     pub(super) fn request(&self, question: &Question<'_>) -> Option<(Request, Entities)> {
         let resource = self.resource(question.key)?;
         let facts = &question.facts;
-        let pairs = facts.encryption_context.into_iter().flat_map(|context| context.pairs());
+        let pairs = facts.encryption_context.into_iter().flat_map(EncryptionContext::pairs);
         let tags: HashMap<_, _> = pairs
             .map(|(name, value)| (name.clone(), RestrictedExpression::new_string(value.clone())))
             .collect();

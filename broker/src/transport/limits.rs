@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::config::Limits;
 use crate::error::BrokerError;
 use crate::identity::Principal;
 
@@ -57,6 +58,18 @@ pub struct Share {
 }
 
 impl CallLimits {
+    /// No call is in flight yet.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            max_in_flight: limits.calls_in_flight,
+            in_flight: Arc::new(Semaphore::new(limits.calls_in_flight as usize)),
+            under_way: TaskTracker::new(),
+            default_deadline: limits.default_deadline,
+            deadline_floor: limits.deadline_floor,
+        }
+    }
+
     /// The number of calls in flight.
     #[must_use]
     pub fn now(&self) -> u32 {
