@@ -322,6 +322,7 @@ async fn check_says_what_a_principal_gets() {
         let why = why.lines().next().unwrap_or_default();
         told.push(format!("$ check {}\n{said}{why}\n", arguments.join(" ")));
     }
+    let told = told.concat();
     let version =
         told.lines().find_map(|line| line.strip_prefix("policy version ")).expect("a version").to_owned();
     insta::assert_snapshot!(told.replace(&dev, "ARN").replace(&version, "VERSION"));
