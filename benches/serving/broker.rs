@@ -22,12 +22,41 @@ pub(crate) struct Setup {
     pub(crate) program: &'static str,
     pub(crate) commit: &'static str,
     pub(crate) worker_threads: usize,
+    pub(crate) policies: Policies,
+}
+
+/// What a call is held to.
+#[derive(Clone, Copy)]
+pub(crate) enum Policies {
+    /// One policy that permits all.
+    One,
+    /// A hundred that look at principal, action, alias, encryption context and declared use; the last one permits.
+    Hundred,
+}
+
+impl Policies {
+    fn text(self) -> String {
+        let one = |principal: String, alias: &str| {
+            format!(
+                r#"permit(principal == Workload::"{principal}", action == Action::"GenerateDataKey", resource in Alias::"{alias}")
+                   when {{ context.encryptionContext.hasTag("tenant") && context.messages < 100 }};"#
+            )
+        };
+        match self {
+            Self::One => "permit(principal is Workload, action, resource);".into(),
+            Self::Hundred => {
+                let others = (0..99).map(|n| one(format!("spiffe://example.org/{n}"), "alias/other"));
+                let ours = one(format!("unix:uid/{}", rustix::process::geteuid().as_raw()), "alias/bench");
+                others.chain([ours]).collect::<Vec<_>>().concat()
+            }
+        }
+    }
 }
 
 impl Default for Setup {
     /// The broker's own defaults.
     fn default() -> Self {
-        Self { program: "key-broker", commit: "fsync", worker_threads: 1 }
+        Self { program: "key-broker", commit: "fsync", worker_threads: 1, policies: Policies::One }
     }
 }
 
@@ -53,7 +82,7 @@ impl Broker {
     /// Starts it, and does not wait.
     pub(crate) fn spawn(programs: &Programs, emulator: &Emulator, setup: Setup) -> Result<Self, Failure> {
         let dir = tempfile::tempdir_in(programs.dir())?;
-        fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);")?;
+        fs::write(dir.path().join("policy.cedar"), setup.policies.text())?;
         let config = dir.path().join("key-broker.toml");
         fs::write(&config, configuration(&emulator.endpoint, &programs.signing_key()?, setup))?;
         let mut command = Command::new(programs.path(setup.program));

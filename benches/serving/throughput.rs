@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use key_broker_proto::v1::GenerateDataKeyResponse;
 
-use crate::broker::{Broker, Setup};
+use crate::broker::{Broker, Policies, Setup};
 use crate::echo::Echo;
 use crate::kms::{self, Emulator, Sdk};
 use crate::load::{Grpc, Target, Until, run};
@@ -62,6 +62,10 @@ impl<'a> Targets<'a> {
                 targets.brokers.push((broker, target, worker_threads, commit));
             }
         }
+        let hundred = Setup { commit: "write", policies: Policies::Hundred, ..Setup::default() };
+        let broker = Broker::start(programs, emulator, hundred).await?;
+        let target = broker.target().await?;
+        targets.brokers.push((broker, target, hundred.worker_threads, "write, 100 policies"));
         Ok(targets)
     }
 
