@@ -1,7 +1,9 @@
 //! Proves: on the TCP port only a trusted certificate gets a connection, only the workload that it proves gets what policy permits,
 //! and refused and allowed calls are recorded as fully; certificates are replaced under load without one failed call, whole or not
-//! at all.
+//! at all; clients of other languages connect with the TLS that they have.
 
+#[path = "peers/mod.rs"]
+mod peers;
 mod support;
 
 use std::time::Duration;
@@ -10,6 +12,7 @@ use key_broker::identity::Identities;
 use key_broker::identity::spiffe::SpiffeId;
 use key_broker::transport::tls::{Tls, TlsFiles};
 use key_broker_client::{Client, Error, GenerateDataKey};
+use peers::{Peers, cases, printed, root};
 use rcgen::SanType;
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::Value;
@@ -257,6 +260,31 @@ async fn who_does_not_end_the_handshake_is_cut_off_and_holds_up_nobody() {
         let ended =
             tokio::time::timeout(Duration::from_secs(10), tokio::io::AsyncReadExt::read(stream, &mut buffer));
         assert!(matches!(ended.await, Ok(Ok(0) | Err(_))), "it is cut off within seconds");
+    }
+    site.broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_other_languages_connect_with_their_own_tls() {
+    let Some(peers) = Peers::install(&["python", "grpcurl"]) else { return };
+    let site = Site::new(Identities::default()).await;
+    let files = tempfile::tempdir().expect("a directory");
+    let (address, dir) = (site.address(), files.path().to_owned());
+    for (workload, code) in [("orders", "OK"), ("billing", "PERMISSION_DENIED")] {
+        let leaf = site.authority.leaf(vec![uri(&format!("spiffe://example.org/{workload}"))]);
+        leaf.write(&dir, &site.authority.pem());
+        let path = |name: &str| dir.join("current").join(name);
+        let (bundle, certificate, key) = (path("ca.crt"), path("tls.crt"), path("tls.key"));
+        let mut python = peers.command("python/bin/python");
+        python.arg(root().join("tests/peers/python/tls.py")).args([&address, SERVER]);
+        python.args([&bundle, &certificate, &key]);
+        let mut grpcurl = peers.command("grpcurl/bin/grpcurl");
+        grpcurl.arg("-cacert").arg(bundle).arg("-cert").arg(certificate).arg("-key").arg(key);
+        grpcurl.args(["-authority", SERVER, &address, "grpc.health.v1.Health/Check"]);
+        let said = tokio::task::spawn_blocking(move || (cases(&mut python), printed(&mut grpcurl)));
+        let (said, health) = said.await.expect("both run");
+        assert_eq!(said[0]["code"], code, "{said:?}");
+        assert!(health.contains("SERVING"), "{health}");
     }
     site.broker.stop().await;
 }

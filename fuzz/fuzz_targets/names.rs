@@ -1,0 +1,46 @@
+//! Names of keys and workloads against any text.
+//!
+//! Holds for every input: no panic; what is taken as a name has none of the letters that lead elsewhere, reads back as itself,
+//! and an ARN that is found in a sentence stands there.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../broker/src/key.rs"]
+#[allow(dead_code, reason = "the broker uses more of it")]
+mod key;
+#[path = "../../broker/src/identity/spiffe.rs"]
+#[allow(dead_code, reason = "the broker uses more of it")]
+mod spiffe;
+
+use key::{KeyArn, KeyId};
+use spiffe::SpiffeId;
+
+fuzz_target!(|text: &str| {
+    if let Ok(id) = SpiffeId::parse(text) {
+        assert_eq!(id.as_str(), text);
+        assert!(text.bytes().all(|b| b.is_ascii_graphic() && !b"%?#@\\:\"".contains(&b) || b == b':'));
+        assert!(text[9..].split('/').all(|part| !part.is_empty() && part != "." && part != ".."));
+        assert!(text[9..].starts_with(id.trust_domain()) && !id.trust_domain().is_empty());
+        assert!(!text[9..].contains(':'));
+    }
+    if let Ok(id) = KeyId::parse(text) {
+        assert_eq!(id.as_str(), text);
+        assert!(text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains(".."));
+        if let Some(arn) = id.key_arn("us-west-2", "111122223333") {
+            assert!(!id.is_alias());
+            assert_eq!(KeyArn::parse(arn.as_str()), Some(arn.clone()));
+            assert!(id.names(&arn), "{id:?} {arn:?}");
+            assert_eq!(arn.account_id().len(), 12);
+            assert!(!arn.region().is_empty());
+        }
+        if let Some(short) = id.short_alias("us-west-2", "111122223333") {
+            assert!(short.is_alias() && short.as_str().starts_with("alias/"), "{id:?} {short:?}");
+            assert!(KeyId::parse(short.as_str()).is_ok());
+        }
+    }
+    if let Some(arn) = KeyArn::find_in(text) {
+        assert!(text.contains(arn.as_str()));
+    }
+});
