@@ -300,5 +300,8 @@ async fn a_certificate_that_expires_soon_is_known() {
     let tls = Tls::load(&paths(&files)).expect("they fit together");
     let left = tls.expires_at() - key_broker::clock::Clock::now(&key_broker::clock::SystemClock);
     assert!((3_590..=3_601).contains(&left.whole_seconds()), "{left}");
+    // It began two hours ago.
+    let minutes = |n| tls.expires_at() - time::Duration::minutes(n);
+    assert!(!tls.is_overdue(minutes(19)) && tls.is_overdue(minutes(17)));
     eventually("same", || tls.reload() == Ok(false)).await;
 }

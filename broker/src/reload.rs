@@ -98,7 +98,7 @@ impl Reload {
                 Outcome::Same => {}
             }
             let now = self.clock.now();
-            if tls.expires_at() - now < SOON && warned_at.is_none_or(|at| now - at > WARN_EVERY) {
+            if tls.is_overdue(now) && warned_at.is_none_or(|at| now - at > WARN_EVERY) {
                 warned_at = Some(now);
                 tracing::warn!(expires_at = %tls.expires_at(), "the broker's certificate expires soon, and nobody has renewed it");
             }
@@ -143,6 +143,4 @@ async fn blocking(work: impl FnOnce() -> Result<bool, String> + Send + 'static) 
 
 /// Soon enough for a revoked permit; SIGHUP is sooner.
 const EVERY: Duration = Duration::from_secs(5);
-/// SPIRE renews at half of an hour, cert-manager at two thirds of 90 days.
-const SOON: time::Duration = time::Duration::minutes(10);
 const WARN_EVERY: time::Duration = time::Duration::minutes(5);

@@ -7,8 +7,8 @@ use key_broker::clock::{Clock as _, SystemClock};
 use key_broker_client::Tls as ClientTls;
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// Signs certificates.
@@ -23,6 +23,8 @@ pub struct Leaf {
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().expect("a key");
@@ -46,6 +48,8 @@ impl Authority {
     fn leaf_until(&self, names: Vec<SanType>, away: Duration, ahead: bool) -> Leaf {
         let now = SystemClock.now();
         let mut params = CertificateParams::default();
+        // Another name than the authority's: BoringSSL takes one that is its issuer's for self-signed.
+        params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = names;
         params.not_before = now - Duration::from_hours(2);
         params.not_after = if ahead { now + away } else { now - away };

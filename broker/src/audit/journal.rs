@@ -126,7 +126,9 @@ impl Journal {
         };
         let thread =
             std::thread::Builder::new().name("journal".into()).spawn(|| writer.write_until_closed())?;
-        tokio::spawn(courier::carry(Arc::clone(&shared), thread.thread().clone(), told));
+        // It is set once.
+        let _ = shared.queue.thread.set(thread.thread().clone());
+        tokio::spawn(courier::carry(Arc::clone(&shared), told));
         let journal = Self { shared: Arc::clone(&shared), healthy, undelivered, wait: config.wait };
         Ok((journal, JournalThread { shared, thread: Some(thread) }))
     }
@@ -205,7 +207,7 @@ impl JournalThread {
     fn end(&mut self) -> Option<JoinHandle<()>> {
         let thread = self.thread.take()?;
         self.shared.queue.close();
-        thread.thread().unpark();
+        self.shared.queue.wake();
         Some(thread)
     }
 }

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
+use x509_cert::time::Time;
 
 /// Where the broker's certificate is, and whom it trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +45,14 @@ pub struct Tls {
 struct Loaded {
     contents: Contents,
     config: Arc<ServerConfig>,
-    /// When the broker's certificate expires.
-    expires_at: OffsetDateTime,
+    validity: Validity,
+}
+
+/// Of the broker's certificate.
+#[derive(Debug, Clone, Copy)]
+struct Validity {
+    from: OffsetDateTime,
+    until: OffsetDateTime,
 }
 
 /// The files' bytes. The private key's are erased with it.
@@ -84,7 +91,14 @@ impl Tls {
     /// When the broker's certificate expires.
     #[must_use]
     pub fn expires_at(&self) -> OffsetDateTime {
-        self.loaded.load().expires_at
+        self.loaded.load().validity.until
+    }
+
+    /// Whether less than a tenth of its time is left: SPIRE renews at half of it, cert-manager at two thirds.
+    #[must_use]
+    pub fn is_overdue(&self, now: OffsetDateTime) -> bool {
+        let Validity { from, until } = self.loaded.load().validity;
+        until - now < (until - from) / 10
     }
 
     /// The handshake. Whoever does not end it in time is cut off.
@@ -109,7 +123,7 @@ impl Contents {
 
     fn check(self, files: &TlsFiles) -> Result<Loaded, String> {
         let chain = certificates(&self.certificate, &files.certificate)?;
-        let expires_at = expiry(&chain[0])
+        let validity = validity(&chain[0])
             .ok_or_else(|| format!("{}: not an X.509 certificate", files.certificate.display()))?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|error| format!("{}: no private key in PEM: {error}", files.key.display()))?;
@@ -133,7 +147,7 @@ impl Contents {
         // A resumed session would not show its certificate again: neither its expiry nor another trust bundle would count.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Loaded { contents: self, config: Arc::new(config), expires_at })
+        Ok(Loaded { contents: self, config: Arc::new(config), validity })
     }
 }
 
@@ -147,10 +161,14 @@ fn certificates(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>
     }
 }
 
-fn expiry(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
+fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let certificate = Certificate::from_der(certificate).ok()?;
-    let not_after = certificate.tbs_certificate().validity().not_after.to_unix_duration();
-    OffsetDateTime::from_unix_timestamp(i64::try_from(not_after.as_secs()).ok()?).ok()
+    let validity = certificate.tbs_certificate().validity();
+    let moment = |time: Time| {
+        let seconds = i64::try_from(time.to_unix_duration().as_secs()).ok()?;
+        OffsetDateTime::from_unix_timestamp(seconds).ok()
+    };
+    Some(Validity { from: moment(validity.not_before)?, until: moment(validity.not_after)? })
 }
 
 /// Longer than the swap of a link, or of a few small files, takes.

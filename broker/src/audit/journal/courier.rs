@@ -1,12 +1,12 @@
 //! The way between calls and the journal's thread.
 //!
 //! Waking a thread costs more than a record does. So a call wakes only the courier, a task of its own runtime, which has its turn
-//! after the calls that are ready by then: it hands over what all of them appended with one wake-up. The thread in turn
+//! after the calls that are ready by then: it hands over what all of them appended with one wake-up. Only where that is a handful and
+//! more, a call wakes the thread before. The thread in turn
 //! wakes only the courier, once for all that it wrote. The courier tells the callers a few at a time: while their replies are on
 //! their way, the next ones are made.
 
 use std::sync::Arc;
-use std::thread::Thread;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::yield_now;
@@ -21,11 +21,11 @@ pub(super) struct Written {
 }
 
 /// Goes to and fro until the thread has ended.
-pub(super) async fn carry(shared: Arc<Shared>, thread: Thread, mut written: UnboundedReceiver<Written>) {
+pub(super) async fn carry(shared: Arc<Shared>, mut written: UnboundedReceiver<Written>) {
     let to = async {
         loop {
             shared.queue.appended.notified().await;
-            thread.unpark();
+            shared.queue.wake();
         }
     };
     let fro = async {

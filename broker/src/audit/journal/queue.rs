@@ -2,7 +2,8 @@
 
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -12,6 +13,8 @@ pub(super) struct Queue {
     orders: Mutex<Orders>,
     /// Something waits, for the first time since the thread took all.
     pub(super) appended: Notify,
+    /// Whom to wake.
+    pub(super) thread: OnceLock<Thread>,
     /// Bytes of records that are owed, whoever holds them.
     owed: AtomicUsize,
 }
@@ -44,8 +47,12 @@ impl Queue {
         }
         let first = orders.is_empty();
         orders.entries.push(Entry { records, committed });
+        let waiting = orders.entries.len();
         drop(orders);
         self.tell(first);
+        if waiting.is_multiple_of(HANDFUL) {
+            self.wake();
+        }
         Ok(done)
     }
 
@@ -101,6 +108,13 @@ impl Queue {
         mem::replace(&mut *orders, Orders { closed, ..Orders::default() })
     }
 
+    /// Wakes the thread, if it sleeps.
+    pub(super) fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
     fn tell(&self, first: bool) {
         if first {
             self.appended.notify_one();
@@ -119,6 +133,8 @@ impl Orders {
     }
 }
 
+/// So many are worth a write of their own: while they are on their way to the disk, the next calls have their turn.
+const HANDFUL: usize = 64;
 /// More than all calls in flight, each with its KMS records, can queue while one commit is under way.
 const QUEUE_ENTRIES: usize = 8_192;
 /// From here on nothing more is asked of KMS, since its answers would have to be owed, too.
