@@ -198,7 +198,13 @@ impl Cache {
     ) -> Kept<T> {
         let owner = rule.partition.as_deref().map_or(Owner::Principal(principal.as_str()), Owner::Shared);
         let partition = T::partition(owner, permit.action(), request);
-        let entry = T::pool(&self.0).entry(partition, rule, owner, permit.action(), T::key(request));
+        let entry = T::pool(&self.0).entry(
+            partition,
+            rule,
+            owner,
+            permit.action(),
+            T::key(request).map(|key| &key.written),
+        );
         let now = Moment::now(&*self.0.clock);
         let demand = Demand { permit: permit.again(), declared: wish.declared, bounds };
         let step = entry.slot().draw(&now, demand);
@@ -245,7 +251,7 @@ impl Cache {
         let minted = T::mint(&self.0.kms, permit, Arc::clone(&request), wish.until).await;
         self.0.counts.call(&minted.result);
         if let Err(BrokerError::Kms(error)) = &minted.result {
-            self.heed_refusal(error, T::key(&request));
+            self.heed_refusal(error, T::key(&request).map(|key| &key.asked));
         }
         // A data key that is handed out once has its use as its limit.
         let once = Reused { used: wish.declared, limit: wish.declared };
@@ -296,7 +302,7 @@ impl Cache {
             Err(error) => {
                 let for_good = match &error {
                     BrokerError::Kms(kms) => {
-                        self.heed_refusal(kms, T::key(&request));
+                        self.heed_refusal(kms, T::key(&request).map(|key| &key.asked));
                         !matches!(kms.kind, KmsErrorKind::Throttled | KmsErrorKind::Unavailable)
                     }
                     // The guard has made them wait already, or would refuse again.

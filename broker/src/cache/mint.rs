@@ -9,7 +9,7 @@ use super::Inner;
 use super::partition::{Owner, Partition, Subject};
 use super::pool::Pool;
 use crate::audit::record::Action;
-use crate::key::KeyId;
+use crate::key::RequestedKey;
 use crate::kms::recorded::{Recorded, RecordedKms};
 use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, Uses};
 use crate::policy::Permit;
@@ -29,7 +29,7 @@ pub(super) trait Mint: Uses + Send + Sync + Sized + 'static {
     /// Whether a request may be answered by a kept key at all.
     fn may_reuse(request: &Self::Request) -> bool;
 
-    fn key(request: &Self::Request) -> Option<&KeyId>;
+    fn key(request: &Self::Request) -> Option<&RequestedKey>;
 
     async fn mint(
         kms: &RecordedKms,
@@ -56,8 +56,8 @@ impl Mint for DataKey {
         request.grant_tokens.as_slice().is_empty()
     }
 
-    fn key(request: &DataKeyRequest) -> Option<&KeyId> {
-        Some(&request.key.written)
+    fn key(request: &DataKeyRequest) -> Option<&RequestedKey> {
+        Some(&request.key)
     }
 
     async fn mint(
@@ -87,8 +87,8 @@ impl Mint for EncryptedDataKey {
         DataKey::may_reuse(request)
     }
 
-    fn key(request: &DataKeyRequest) -> Option<&KeyId> {
-        Some(&request.key.written)
+    fn key(request: &DataKeyRequest) -> Option<&RequestedKey> {
+        Some(&request.key)
     }
 
     async fn mint(
@@ -119,8 +119,8 @@ impl Mint for Decrypted {
         request.grant_tokens.as_slice().is_empty()
     }
 
-    fn key(request: &DecryptRequest) -> Option<&KeyId> {
-        request.key.as_ref().map(|key| &key.written)
+    fn key(request: &DecryptRequest) -> Option<&RequestedKey> {
+        request.key.as_ref()
     }
 
     async fn mint(
