@@ -301,11 +301,4 @@ const RECORDS: u64 = 1_000_000;
 /// A little under the 50 MB of a full one.
 const RECORDS_OF_A_FILE: u64 = 40_000;
 
-static DETAILS: PeerDetails = PeerDetails {
-    transport: "unix",
-    uid: Some(1_000),
-    gid: Some(1_000),
-    pid: Some(4_242),
-    certificate_sha256: None,
-    dns_name: None,
-};
+static DETAILS: PeerDetails = PeerDetails::unix(1_000, 1_000, Some(4_242));

@@ -133,7 +133,6 @@ async fn without_a_trusted_certificate_there_is_no_connection() {
     assert!(call(&site.connect(&good).await.expect("trusted")).await.is_ok());
     assert!(is_shut_out(site.connect(&expired).await).await, "expired");
     assert!(is_shut_out(site.connect(&strange).await).await, "of another authority");
-    // Signed by a leaf, which is no authority.
     let mut chained = site.authority.leaf(names());
     chained.certificate.push_str(&strange.certificate);
     assert!(

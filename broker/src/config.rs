@@ -4,13 +4,13 @@
 pub mod audit;
 mod identity;
 mod kms;
+pub mod limits;
 mod reuse;
 mod tcp;
 
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,12 +22,13 @@ use crate::kms::aws::AwsSettings;
 use crate::kms::guard::GuardSettings;
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
-use crate::transport::limits::ShareLimits;
 use crate::transport::tls::Tls;
 use crate::transport::unix::UnixAddress;
 use audit::{Audit, AuditSection};
 use identity::{BindingSection, IdentitySection};
 use kms::KmsSection;
+pub use limits::Limits;
+use limits::LimitsSection;
 use reuse::ReuseSection;
 use tcp::TcpSection;
 
@@ -66,23 +67,6 @@ pub struct Listen {
     pub insecure_tcp: Option<SocketAddr>,
     /// The operator's unix socket; it serves nothing to workloads.
     pub admin: Option<UnixAddress>,
-}
-
-/// Bounds of the whole broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Calls at a time.
-    pub calls_in_flight: u32,
-    /// Connections at a time.
-    pub connections: usize,
-    /// What one principal may take.
-    pub share: ShareLimits,
-    /// The deadline of a call that has none.
-    pub default_deadline: Duration,
-    /// Calls with less time are refused at once.
-    pub deadline_floor: Duration,
-    /// How long calls in flight may take to end after SIGTERM.
-    pub drain: Duration,
 }
 
 /// A mistake in the configuration: where, and what to do.
@@ -162,41 +146,6 @@ struct PolicySection {
     file: PathBuf,
     #[serde(default)]
     encryption_context: Vec<BindingSection>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct LimitsSection {
-    calls_in_flight: u32,
-    calls_in_flight_per_principal: Option<usize>,
-    calls_per_second_per_principal: u32,
-    connections: usize,
-    connections_per_principal: Option<usize>,
-    default_deadline_ms: u64,
-    deadline_floor_ms: u64,
-    drain_seconds: u64,
-}
-
-impl Default for LimitsSection {
-    fn default() -> Self {
-        Self {
-            // A call holds some 20 KB: 1,024 of them stay under 32 MB.
-            calls_in_flight: 1_024,
-            // Half of all: who is alone is held up little, and who is not leaves as much to the others.
-            calls_in_flight_per_principal: None,
-            // What a workload needs only its operator knows.
-            calls_per_second_per_principal: 0,
-            connections_per_principal: None,
-            // A connection per local process and some; each costs a file descriptor and its HTTP/2 windows.
-            connections: 512,
-            // KMS answers in tens of milliseconds; ten seconds cover three attempts with their back-off.
-            default_deadline_ms: 10_000,
-            // Less than a commit to disk takes.
-            deadline_floor_ms: 1,
-            // Kubernetes kills 30 s after SIGTERM.
-            drain_seconds: 25,
-        }
-    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -303,51 +252,6 @@ impl PolicySection {
         let sections = self.encryption_context.into_iter().enumerate();
         let bindings = sections.map(|(place, section)| section.check(place)).collect::<Result<_, _>>()?;
         Ok((policies, Bindings(bindings)))
-    }
-}
-
-impl LimitsSection {
-    fn check(&self) -> Result<Limits, String> {
-        Ok(Limits {
-            calls_in_flight: within("limits.calls_in_flight", self.calls_in_flight, 1, 100_000)?,
-            connections: within("limits.connections", self.connections, 1, 100_000)?,
-            share: self.share()?,
-            default_deadline: milliseconds("limits.default_deadline_ms", self.default_deadline_ms)?,
-            deadline_floor: Duration::from_millis(within(
-                "limits.deadline_floor_ms",
-                self.deadline_floor_ms,
-                0,
-                1_000,
-            )?),
-            drain: Duration::from_secs(within("limits.drain_seconds", self.drain_seconds, 0, 3_600)?),
-        })
-    }
-}
-
-impl LimitsSection {
-    fn share(&self) -> Result<ShareLimits, String> {
-        let half = |all: usize| (all / 2).max(1);
-        let (calls, connections) = (self.calls_in_flight as usize, self.connections);
-        Ok(ShareLimits {
-            connections: within(
-                "limits.connections_per_principal",
-                self.connections_per_principal.unwrap_or(half(connections)),
-                1,
-                connections.max(1),
-            )?,
-            calls_in_flight: within(
-                "limits.calls_in_flight_per_principal",
-                self.calls_in_flight_per_principal.unwrap_or(half(calls)),
-                1,
-                calls.max(1),
-            )?,
-            calls_per_second: NonZeroU32::new(within(
-                "limits.calls_per_second_per_principal",
-                self.calls_per_second_per_principal,
-                0,
-                1_000_000,
-            )?),
-        })
     }
 }
 

@@ -117,12 +117,7 @@ impl Peer {
             principal: mapped.map_or_else(|| Principal::of_uid(uid), |known| known.principal.clone().into()),
             kind: PeerKind::UnixWorkload,
             source: "unix".into(),
-            details: PeerDetails {
-                uid: Some(uid),
-                gid: Some(gid),
-                pid: pid.filter(|pid| *pid != 0),
-                ..PeerDetails::of("unix")
-            },
+            details: PeerDetails::unix(uid, gid, pid.filter(|pid| *pid != 0)),
         }
     }
 

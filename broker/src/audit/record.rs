@@ -300,6 +300,13 @@ pub struct PeerDetails {
 }
 
 impl PeerDetails {
+    /// A process on a unix socket.
+    #[must_use]
+    pub const fn unix(uid: u32, gid: u32, pid: Option<i32>) -> Self {
+        let (uid, gid) = (Some(uid), Some(gid));
+        Self { transport: "unix", uid, gid, pid, certificate_sha256: None, dns_name: None }
+    }
+
     /// A connection that tells nothing.
     #[must_use]
     pub fn of(transport: &'static str) -> Self {

@@ -15,6 +15,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -43,7 +44,7 @@ pub struct Tls {
 
 /// What the files held when they were read.
 struct Loaded {
-    contents: Contents,
+    digest: [u8; 32],
     config: Arc<ServerConfig>,
     validity: Validity,
 }
@@ -55,8 +56,7 @@ struct Validity {
     until: OffsetDateTime,
 }
 
-/// The files' bytes. The private key's are erased with it.
-#[derive(PartialEq, Eq)]
+/// The files' bytes, until they are checked. The private key's are erased with it.
 struct Contents {
     certificate: Vec<u8>,
     key: zeroize::Zeroizing<Vec<u8>>,
@@ -81,7 +81,7 @@ impl Tls {
 
     fn reload_once(&self) -> Result<bool, String> {
         let contents = Contents::read(&self.files)?;
-        if contents == self.loaded.load().contents {
+        if contents.digest() == self.loaded.load().digest {
             return Ok(false);
         }
         self.loaded.store(Arc::new(contents.check(&self.files)?));
@@ -121,6 +121,12 @@ impl Contents {
         })
     }
 
+    /// What tells whether the files have changed.
+    fn digest(&self) -> [u8; 32] {
+        let parts = [&*self.certificate, &self.key, &self.trust_bundle].map(Sha256::digest);
+        Sha256::digest(parts.concat()).into()
+    }
+
     fn check(self, files: &TlsFiles) -> Result<Loaded, String> {
         let chain = certificates(&self.certificate, &files.certificate)?;
         let validity = validity(&chain[0])
@@ -147,7 +153,7 @@ impl Contents {
         // A resumed session would not show its certificate again: neither its expiry nor another trust bundle would count.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Loaded { contents: self, config: Arc::new(config), validity })
+        Ok(Loaded { digest: self.digest(), config: Arc::new(config), validity })
     }
 }
 

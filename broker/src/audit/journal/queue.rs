@@ -64,6 +64,7 @@ impl Queue {
         }
         let mut orders = self.lock();
         if orders.closed {
+            self.paid(records.len());
             return false;
         }
         let first = orders.is_empty();

@@ -93,14 +93,7 @@ fn kms_record_of_access_denied_has_neither_parameters_nor_resources() {
     insta::assert_snapshot!(shown(&lines));
 }
 
-static DETAILS: PeerDetails = PeerDetails {
-    transport: "unix",
-    uid: Some(1_000),
-    gid: Some(1_000),
-    pid: Some(4_242),
-    certificate_sha256: None,
-    dns_name: None,
-};
+static DETAILS: PeerDetails = PeerDetails::unix(1_000, 1_000, Some(4_242));
 
 fn activity<'a>(error: Option<RecordedError<'a>>, data: ActivityEventData<'a>) -> ActivityRecord<'a> {
     ActivityRecord {

@@ -367,11 +367,4 @@ impl Store for MemoryStore {
     }
 }
 
-static DETAILS: PeerDetails = PeerDetails {
-    transport: "unix",
-    uid: Some(1_000),
-    gid: Some(1_000),
-    pid: Some(4_242),
-    certificate_sha256: None,
-    dns_name: None,
-};
+static DETAILS: PeerDetails = PeerDetails::unix(1_000, 1_000, Some(4_242));
