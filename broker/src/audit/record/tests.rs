@@ -5,6 +5,7 @@ use time::macros::{datetime, format_description};
 use uuid::uuid;
 
 use super::*;
+use crate::identity::PeerKind;
 use crate::key::RandomLength;
 
 const EVENT_ID: Uuid = uuid!("a9dea4f9-8395-46c0-942c-f509c02c2b71");
