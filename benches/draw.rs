@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use key_broker::attestation::VerifiedRecipient;
 use key_broker::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
 use key_broker::audit::record::{Action, DeclaredUse};
 use key_broker::cache::bounds::{Bounds, Reuse};
@@ -17,6 +18,7 @@ use key_broker::cache::{Cache, Wish};
 use key_broker::clock::{Clock, SystemClock};
 use key_broker::identity::Principal;
 use key_broker::key::{DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey, RandomLength};
+use key_broker::kms::attested::{AttestedDataKey, AttestedPlaintext};
 use key_broker::kms::caller::AwsCaller;
 use key_broker::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use key_broker::kms::recorded::{RecordedKms, Recorder};
@@ -258,6 +260,36 @@ impl Kms for OneKey {
     }
 
     async fn generate_random(&self, _: Permit, _: RandomLength, _: &Answers) -> Result<Plaintext, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn generate_data_key_for(
+        &self,
+        _: Permit,
+        _: &VerifiedRecipient,
+        _: &DataKeyRequest,
+        _: &Answers,
+    ) -> Result<AttestedDataKey, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn decrypt_for(
+        &self,
+        _: Permit,
+        _: &VerifiedRecipient,
+        _: &DecryptRequest,
+        _: &Answers,
+    ) -> Result<AttestedPlaintext, KmsError> {
+        unreachable!("the bench draws data keys")
+    }
+
+    async fn generate_random_for(
+        &self,
+        _: Permit,
+        _: &VerifiedRecipient,
+        _: RandomLength,
+        _: &Answers,
+    ) -> Result<AttestedPlaintext, KmsError> {
         unreachable!("the bench draws data keys")
     }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use key_broker::attestation::VerifiedRecipient;
 use key_broker::key::{KeyId, RandomLength};
+use key_broker::kms::attested::{AttestedDataKey, AttestedPlaintext};
 use key_broker::kms::{
     Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
     KmsError, PublicKey, Signature,
@@ -167,6 +169,36 @@ impl Kms for PanickingKms {
     }
 
     async fn generate_random(&self, _: Permit, _: RandomLength, _: &Answers) -> Result<Plaintext, KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn generate_data_key_for(
+        &self,
+        _: Permit,
+        _: &VerifiedRecipient,
+        _: &DataKeyRequest,
+        _: &Answers,
+    ) -> Result<AttestedDataKey, KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn decrypt_for(
+        &self,
+        _: Permit,
+        _: &VerifiedRecipient,
+        _: &DecryptRequest,
+        _: &Answers,
+    ) -> Result<AttestedPlaintext, KmsError> {
+        panic!("SECRET")
+    }
+
+    async fn generate_random_for(
+        &self,
+        _: Permit,
+        _: &VerifiedRecipient,
+        _: RandomLength,
+        _: &Answers,
+    ) -> Result<AttestedPlaintext, KmsError> {
         panic!("SECRET")
     }
 

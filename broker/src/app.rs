@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
 use crate::admin::Admin;
+use crate::attestation::Trust;
 use crate::audit::journal::{Journal, JournalThread, Notices};
 use crate::audit::stdout::StdoutCopy;
 use crate::audit::trail::{SetupError, Surroundings, Trail};
@@ -42,6 +44,7 @@ use crate::service::Service;
 use crate::transport::layers::{Layers, Standard};
 use crate::transport::limits::{CallLimits, Shares};
 use crate::transport::unix::{UnixAddress, UnixSocket};
+use crate::transport::vsock::VsockSocket;
 use crate::transport::{Listeners, Server};
 
 /// What a broker is made of.
@@ -54,6 +57,8 @@ pub struct Parts {
     pub policies: Policies,
     /// What principals' encryption contexts must have.
     pub bindings: Bindings,
+    /// Which attestation documents count.
+    pub trust: Trust,
     /// Where records go.
     pub audit: AuditConfig,
     /// How far data keys are reused.
@@ -174,7 +179,10 @@ impl Broker {
         };
         tokio::spawn(reload.run(drain.clone()));
         let aliases = Aliases::new(kms.clone(), Arc::clone(&caller));
-        let service = Service { policies, bindings: parts.bindings, aliases, cache, kms };
+        let verifications = Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get));
+        let trust = Arc::new(parts.trust);
+        let bindings = parts.bindings;
+        let service = Service { policies, bindings, trust, verifications, aliases, cache, kms };
 
         let health = HealthReporter::new();
         let readiness = Readiness {
@@ -281,6 +289,14 @@ pub async fn serve(
     if config.audit.trail.is_none() {
         tracing::warn!("no audit.store: records stay in the journal, and calls are refused once it is full");
     }
+    if config.trust.allow_debug {
+        tracing::warn!(
+            "insecure_allow_debug: enclaves in debug mode count, whose memory and console the parent reads"
+        );
+    }
+    if config.trust.roots != Trust::aws().roots {
+        tracing::warn!("attestation.roots: documents count that AWS's own root does not vouch for");
+    }
     if let Some(address) = config.listen.insecure_tcp {
         tracing::warn!(%address, "insecure_tcp: whoever reaches this port is the principal \"unknown\", in plaintext");
     }
@@ -289,6 +305,7 @@ pub async fn serve(
         identities: config.identities,
         policies: config.policies,
         bindings: config.bindings,
+        trust: config.trust,
         audit: config.audit,
         reuse: config.reuse,
         limits: config.limits,
@@ -307,6 +324,7 @@ pub async fn serve(
         unix,
         admin,
         tcp = config.listen.tcp.as_ref().map(|(address, _)| address.to_string()),
+        vsock = config.listen.vsock.as_ref().map(|address| address.port),
         insecure_tcp = config.listen.insecure_tcp.map(|address| address.to_string()),
         "serving"
     );
@@ -347,11 +365,12 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
         Some((address, tls)) => Some((Listeners::bind_tcp(*address).await?, tls.clone())),
         None => None,
     };
+    let vsock = listen.vsock.as_ref().map(VsockSocket::bind).transpose()?;
     let insecure_tcp = match listen.insecure_tcp {
         Some(address) => Some(Listeners::bind_tcp(address).await?),
         None => None,
     };
-    Ok(Listeners { unix, tcp, insecure_tcp, admin })
+    Ok(Listeners { unix, tcp, vsock, insecure_tcp, admin })
 }
 
 /// Whether callers should come: not while the journal cannot commit or KMS is not asked, and not from the drain on.

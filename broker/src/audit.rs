@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::attestation::Measurements;
 use crate::clock::Clock;
 use crate::error::{BrokerError, Outcome};
 use crate::identity::Peer;
@@ -184,6 +185,7 @@ impl AuditScope {
                     .as_ref()
                     .map(|(determining_policies, version)| PolicyData { determining_policies, version }),
                 data_key: draft.data_key.as_ref(),
+                recipient: draft.recipient.as_deref(),
                 journal: draft.journal,
                 reloads: draft.reloads,
             },
@@ -230,6 +232,8 @@ struct Draft {
     declared_use: Option<DeclaredUse>,
     /// Which policies decided, and the version of all.
     policy: Option<(Arc<[String]>, Arc<str>)>,
+    /// What an attestation document proves, also of a call that is refused.
+    recipient: Option<Arc<Measurements>>,
     key_arn: Option<KeyArn>,
     data_key: Option<DataKeyData>,
     kms_records: Option<UnwrittenRecords>,
@@ -256,6 +260,11 @@ impl Notes {
         let mut draft = self.lock();
         draft.asked = Some(asked);
         draft.declared_use = declared_use;
+    }
+
+    /// The call's attestation document proves this, whatever becomes of the call.
+    pub fn attested(&self, measurements: Arc<Measurements>) {
+        self.lock().recipient = Some(measurements);
     }
 
     /// The call's key is known, whatever becomes of the call.

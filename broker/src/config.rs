@@ -1,12 +1,14 @@
 //! Configuration: one TOML file, read into `ConfigFile` as people write it, then checked into [`Config`], whose values
 //! cannot be wrong. A mistake names its key.
 
+mod attestation;
 pub mod audit;
 mod identity;
 mod kms;
 pub mod limits;
 mod reuse;
 mod tcp;
+mod vsock;
 
 use std::fmt;
 use std::fs;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::attestation::Trust;
 use crate::cache::rules::Rules;
 use crate::identity::Identities;
 use crate::kms::aws::AwsSettings;
@@ -24,6 +27,8 @@ use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::transport::tls::Tls;
 use crate::transport::unix::UnixAddress;
+use crate::transport::vsock::VsockAddress;
+use attestation::AttestationSection;
 use audit::{Audit, AuditSection};
 use identity::{BindingSection, IdentitySection};
 use kms::KmsSection;
@@ -31,6 +36,7 @@ pub use limits::Limits;
 use limits::LimitsSection;
 use reuse::ReuseSection;
 use tcp::TcpSection;
+use vsock::VsockSection;
 
 /// Everything `serve` needs, checked.
 pub struct Config {
@@ -46,6 +52,8 @@ pub struct Config {
     pub policies: Policies,
     /// What principals' encryption contexts must have.
     pub bindings: Bindings,
+    /// Which attestation documents count.
+    pub trust: Trust,
     /// Where records go.
     pub audit: Audit,
     /// How far data keys are reused.
@@ -63,6 +71,8 @@ pub struct Listen {
     pub unix: Option<UnixAddress>,
     /// TCP, for whoever shows a certificate.
     pub tcp: Option<(SocketAddr, Tls)>,
+    /// vsock, for enclaves.
+    pub vsock: Option<VsockAddress>,
     /// Plaintext TCP on loopback.
     pub insecure_tcp: Option<SocketAddr>,
     /// The operator's unix socket; it serves nothing to workloads.
@@ -107,6 +117,8 @@ struct ConfigFile {
     identity: IdentitySection,
     kms: KmsSection,
     policy: PolicySection,
+    #[serde(default)]
+    attestation: AttestationSection,
     audit: AuditSection,
     #[serde(default)]
     reuse: ReuseSection,
@@ -121,6 +133,7 @@ struct ConfigFile {
 struct ListenSection {
     unix: Option<UnixSection>,
     tcp: Option<TcpSection>,
+    vsock: Option<VsockSection>,
     insecure_tcp: Option<SocketAddr>,
     admin: Option<UnixSection>,
 }
@@ -167,6 +180,7 @@ impl ConfigFile {
         let (kms, guard) = self.kms.check()?;
         let identities = self.identity.check()?;
         let (policies, bindings) = self.policy.check(base)?;
+        let trust = self.attestation.check(base)?;
         let audit = self.audit.check(base, &kms.region)?;
         let limits = self.limits.check()?;
         let reuse = self.reuse.check(limits.default_deadline)?;
@@ -178,6 +192,7 @@ impl ConfigFile {
             identities,
             policies,
             bindings,
+            trust,
             audit,
             reuse,
             limits,
@@ -188,8 +203,10 @@ impl ConfigFile {
 
 impl ListenSection {
     fn check(self, base: &Path) -> Result<Listen, String> {
-        if self.unix.is_none() && self.tcp.is_none() && self.insecure_tcp.is_none() {
-            return Err("listen: nowhere to listen: set listen.unix.path or listen.tcp".into());
+        let for_workloads =
+            [self.unix.is_some(), self.tcp.is_some(), self.vsock.is_some(), self.insecure_tcp.is_some()];
+        if !for_workloads.contains(&true) {
+            return Err("listen: nowhere to listen: set listen.unix.path, listen.tcp or listen.vsock".into());
         }
         if let Some(address) = self.insecure_tcp
             && !address.ip().is_loopback()
@@ -211,7 +228,8 @@ impl ListenSection {
             );
         }
         let tcp = self.tcp.map(|section| section.check(base)).transpose()?;
-        Ok(Listen { unix, tcp, insecure_tcp: self.insecure_tcp, admin })
+        let vsock = self.vsock.map(VsockSection::check).transpose()?;
+        Ok(Listen { unix, tcp, vsock, insecure_tcp: self.insecure_tcp, admin })
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
+use crate::attestation::Flaw;
 use crate::key::Malformed;
 
 /// Why a call got no answer.
@@ -15,8 +16,8 @@ pub enum BrokerError {
     Rejected(Cow<'static, str>),
     /// The request is larger than the contract allows.
     TooLarge,
-    /// The request is for something this version does not do.
-    RecipientNotSupported,
+    /// The attestation document is not one to trust.
+    Attestation(Flaw),
     /// The broker's policy does not permit it.
     Denied,
     /// The encryption context is not one that this principal may use: the pair of this name is missing or another.
@@ -71,16 +72,17 @@ impl BrokerError {
                 let why = "the request is larger than 524,288 bytes: send less, or split it";
                 of(Code::InvalidArgument, "REQUEST_TOO_LARGE", Rejected, "ValidationException", why.into())
             }
-            Self::RecipientNotSupported => {
-                let why = "this version of key-broker does not take a recipient: call without it, or wait for the release \
-                           that verifies attestation documents";
-                of(
-                    Code::Unimplemented,
-                    "RECIPIENT_NOT_SUPPORTED",
-                    Rejected,
-                    "UnsupportedOperationException",
-                    why.into(),
-                )
+            Self::Attestation(flaw) => {
+                let why = flaw.to_string().into();
+                match flaw {
+                    Flaw::Debug => of(Code::PermissionDenied, "DEBUG_ENCLAVE", Denied, "AccessDenied", why),
+                    Flaw::Stale | Flaw::CertificateExpired => {
+                        of(Code::InvalidArgument, "ATTESTATION_EXPIRED", Rejected, "ValidationException", why)
+                    }
+                    _ => {
+                        of(Code::InvalidArgument, "INVALID_ATTESTATION", Rejected, "ValidationException", why)
+                    }
+                }
             }
             Self::Denied => {
                 let why = "the broker's policy does not permit this principal this action on this key, or there is no such \
@@ -287,7 +289,8 @@ impl KmsError {
                 Code::FailedPrecondition,
                 "KMS_ACCESS_DENIED",
                 Failed,
-                "AWS KMS refuses the broker's own credentials: ask the broker's operator to check its IAM and key policy",
+                "AWS KMS refuses the broker's own credentials, or what an attested call measured: ask the broker's operator \
+                 to check its IAM and key policy",
             ),
             Kind::NotFound => (
                 Code::NotFound,
@@ -386,7 +389,14 @@ mod tests {
         let mut errors = vec![
             BrokerError::Rejected("words of the edge".into()),
             BrokerError::TooLarge,
-            BrokerError::RecipientNotSupported,
+            BrokerError::Attestation(Flaw::Malformed("it is no COSE_Sign1")),
+            BrokerError::Attestation(Flaw::Untrusted("the chain does not hold")),
+            BrokerError::Attestation(Flaw::Signature),
+            BrokerError::Attestation(Flaw::CertificateExpired),
+            BrokerError::Attestation(Flaw::Stale),
+            BrokerError::Attestation(Flaw::Early),
+            BrokerError::Attestation(Flaw::NoPublicKey),
+            BrokerError::Attestation(Flaw::Debug),
             BrokerError::Denied,
             BrokerError::WrongContext("tenant".into()),
             BrokerError::NoSuchKey,

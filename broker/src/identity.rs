@@ -21,7 +21,7 @@ pub struct Peer {
     pub principal: Principal,
     /// What proves that.
     pub kind: PeerKind,
-    /// The record's `sourceIPAddress`: an address, or `unix`.
+    /// The record's `sourceIPAddress`: an address, `unix`, or `vsock:CID`.
     pub source: String,
     /// What the connection told.
     pub details: PeerDetails,
@@ -30,7 +30,7 @@ pub struct Peer {
 /// Who calls. Unknown is a principal too: policy may name it, and nothing else is permitted to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
-    /// A workload that the connection proves: `spiffe://example.org/orders`, `unix:uid/1000`.
+    /// A workload that the connection proves: `spiffe://example.org/orders`, `unix:uid/1000`, `vsock:cid/16`.
     Workload(Arc<str>),
     /// Whoever the connection does not prove to be anybody.
     Unknown,
@@ -43,6 +43,9 @@ pub enum PeerKind {
     UnixWorkload,
     /// A client certificate.
     SpiffeWorkload,
+    /// The hypervisor, which tells whose virtual machine is at the other end of a vsock connection. What runs in it, only an
+    /// attestation document proves.
+    EnclaveWorkload,
     /// Nothing.
     Unknown,
 }
@@ -82,21 +85,28 @@ impl Principal {
     /// The principal that is written so; only what a connection can prove is one.
     pub fn parse(text: &str) -> Result<Self, String> {
         let uid = |text: &str| text.strip_prefix("unix:uid/").and_then(|uid| uid.parse::<u32>().ok());
+        let cid = |text: &str| text.strip_prefix("vsock:cid/").and_then(|cid| cid.parse::<u32>().ok());
         if text == "unknown" {
             Ok(Self::Unknown)
         } else if let Some(uid) = uid(text) {
             Ok(Self::of_uid(uid))
+        } else if let Some(cid) = cid(text) {
+            Ok(Self::of_cid(cid))
         } else if text.starts_with("spiffe://") {
             SpiffeId::parse(text).map(Into::into)
         } else {
             Err(format!(
-                "{text:?} is no principal: write spiffe://TRUST-DOMAIN/PATH, unix:uid/UID or unknown"
+                "{text:?} is no principal: write spiffe://TRUST-DOMAIN/PATH, unix:uid/UID, vsock:cid/CID or unknown"
             ))
         }
     }
 
     fn of_uid(uid: u32) -> Self {
         Self::Workload(format!("unix:uid/{uid}").into())
+    }
+
+    fn of_cid(cid: u32) -> Self {
+        Self::Workload(format!("vsock:cid/{cid}").into())
     }
 }
 
@@ -118,6 +128,17 @@ impl Peer {
             kind: PeerKind::UnixWorkload,
             source: "unix".into(),
             details: PeerDetails::unix(uid, gid, pid.filter(|pid| *pid != 0)),
+        }
+    }
+
+    /// The virtual machine with this context id, as the hypervisor tells (vsock(7)).
+    #[must_use]
+    pub fn vsock(cid: u32) -> Self {
+        Self {
+            principal: Principal::of_cid(cid),
+            kind: PeerKind::EnclaveWorkload,
+            source: format!("vsock:{cid}"),
+            details: PeerDetails { cid: Some(cid), ..PeerDetails::of("vsock") },
         }
     }
 

@@ -4,6 +4,7 @@
 //! makes every answer a KMS record.
 
 pub mod aliases;
+pub mod attested;
 pub mod aws;
 pub mod caller;
 pub mod guard;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use time::OffsetDateTime;
 
+use crate::attestation::VerifiedRecipient;
 use crate::audit::record::RequestParameters;
 pub use crate::error::{KmsError, KmsErrorKind};
 use crate::key::{
@@ -22,6 +24,7 @@ use crate::key::{
 };
 use crate::policy::Permit;
 use crate::secret::Plaintext;
+use attested::{AttestedDataKey, AttestedPlaintext};
 
 /// The calls to KMS. Each takes the permit by value, so that none can be made without asking policy, and a log for what
 /// KMS answers: a retried call has several answers.
@@ -58,6 +61,33 @@ pub trait Kms: Send + Sync + 'static {
         length: RandomLength,
         answers: &Answers,
     ) -> Result<Plaintext, KmsError>;
+
+    /// A data key for `recipient` alone: <https://docs.aws.amazon.com/kms/latest/developerguide/cryptographic-attestation.html>
+    async fn generate_data_key_for(
+        &self,
+        permit: Permit,
+        recipient: &VerifiedRecipient,
+        request: &DataKeyRequest,
+        answers: &Answers,
+    ) -> Result<AttestedDataKey, KmsError>;
+
+    /// A decrypt for `recipient` alone.
+    async fn decrypt_for(
+        &self,
+        permit: Permit,
+        recipient: &VerifiedRecipient,
+        request: &DecryptRequest,
+        answers: &Answers,
+    ) -> Result<AttestedPlaintext, KmsError>;
+
+    /// Random bytes for `recipient` alone.
+    async fn generate_random_for(
+        &self,
+        permit: Permit,
+        recipient: &VerifiedRecipient,
+        length: RandomLength,
+        answers: &Answers,
+    ) -> Result<AttestedPlaintext, KmsError>;
 
     /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html>
     async fn describe_key(

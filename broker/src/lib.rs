@@ -10,6 +10,8 @@ pub mod transport;
 
 // Connection -> principal.
 pub mod identity;
+// Attestation document -> verified recipient.
+pub mod attestation;
 // Principal, action, key -> permit.
 pub mod policy;
 // Policy and certificates, taken anew.

@@ -17,6 +17,7 @@ use cedar_policy::{
 };
 use sha2::{Digest, Sha256};
 
+use crate::attestation::Measurements;
 use crate::audit::record::Action;
 use crate::identity::Principal;
 use crate::key::{EncryptionContext, KeyArn, KeyId, NamedKey};
@@ -75,7 +76,7 @@ pub struct Question<'a> {
 /// What a call says, for policies that look at it.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
-    /// `unix`, `tls` or `tcp`.
+    /// `unix`, `tls`, `tcp` or `vsock`.
     pub transport: &'static str,
     /// The messages that are declared for a data key; 1 for what is none.
     pub messages: u64,
@@ -83,6 +84,8 @@ pub struct Facts<'a> {
     pub bytes: u64,
     /// The encryption context; none where a call has none.
     pub encryption_context: Option<&'a EncryptionContext>,
+    /// What a verified attestation document proves; none where a call has no recipient.
+    pub recipient: Option<&'a Arc<Measurements>>,
 }
 
 /// What policy said, and which policies said it: described as fully for a no as for a yes.
@@ -210,7 +213,7 @@ impl Policy {
 
 impl Default for Facts<'_> {
     fn default() -> Self {
-        Self { transport: "unix", messages: 1, bytes: 0, encryption_context: None }
+        Self { transport: "unix", messages: 1, bytes: 0, encryption_context: None, recipient: None }
     }
 }
 

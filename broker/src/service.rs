@@ -1,5 +1,6 @@
 //! The RPCs: parse -> authorize -> work(permit) -> reply. The audit layer commits the record before the reply leaves.
 
+mod attested;
 pub mod wire;
 
 use std::sync::Arc;
@@ -7,9 +8,11 @@ use std::time::Instant;
 
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::attestation::{Measurements, Trust};
 use crate::audit::Notes;
 use crate::audit::record::{Action, DataKeyData, DeclaredUse, ServedFrom};
 use crate::cache::{Cache, Drawn, Wish};
@@ -29,6 +32,10 @@ pub struct Service {
     pub policies: Arc<Policies>,
     /// What principals' encryption contexts must have.
     pub bindings: Bindings,
+    /// Which attestation documents count.
+    pub trust: Arc<Trust>,
+    /// So many of them are verified at a time.
+    pub verifications: Semaphore,
     /// What aliases mean.
     pub aliases: Aliases,
     /// What is kept.
@@ -69,6 +76,7 @@ impl Service {
         call: &Call,
         action: Action,
         key: &KeyId,
+        recipient: Option<&Arc<Measurements>>,
         asked: impl FnOnce() -> Asked,
     ) -> Result<NamedKey, BrokerError> {
         if let Some(named) = self.aliases.known(key) {
@@ -81,7 +89,7 @@ impl Service {
             Err(BrokerError::Kms(error)) if !error.kind.is_passing() => {
                 // Whether KMS lets the broker see a key is not for everybody.
                 let named = NamedKey { arn: None, alias: Some(key.clone()) };
-                match self.authorize(call, action, Some(&named), call.facts()) {
+                match self.authorize(call, action, Some(&named), call.facts(recipient)) {
                     Err(BrokerError::NoSuchKey) => Err(BrokerError::Kms(error)),
                     Err(denied) => Err(denied),
                     Ok(_) => Err(BrokerError::Bug),
@@ -113,9 +121,10 @@ impl Service {
         action: Action,
         mut request: DataKeyRequest,
         declared: DeclaredUse,
+        recipient: Option<&Arc<Measurements>>,
     ) -> Result<(Permit, Arc<DataKeyRequest>), BrokerError> {
         let asked = || Asked::DataKey(Arc::new(request.clone()));
-        let named = self.named(call, action, &request.key.written, asked).await;
+        let named = self.named(call, action, &request.key.written, recipient, asked).await;
         if let Ok(NamedKey { arn: Some(arn), .. }) = &named {
             call.notes.named(arn.clone());
             request.key.asked = arn.into();
@@ -128,7 +137,8 @@ impl Service {
         call.notes.asked(Asked::DataKey(Arc::clone(&request)), Some(declared));
         let named = named?;
         let DeclaredUse { messages, bytes } = declared;
-        let facts = Facts { messages, bytes, encryption_context: Some(&request.context), ..call.facts() };
+        let facts =
+            Facts { messages, bytes, encryption_context: Some(&request.context), ..call.facts(recipient) };
         let permit = self.authorize(call, action, Some(&named), facts)?;
         bound?;
         Ok((permit, request))
@@ -139,11 +149,12 @@ impl Service {
         &self,
         call: &Call,
         mut request: DecryptRequest,
+        recipient: Option<&Arc<Measurements>>,
     ) -> Result<(Permit, Arc<DecryptRequest>), BrokerError> {
         let named = match &request.key {
             Some(key) => {
                 let asked = || Asked::Decrypt(Arc::new(request.clone()));
-                Some(self.named(call, Action::Decrypt, &key.written, asked).await).transpose()
+                Some(self.named(call, Action::Decrypt, &key.written, recipient, asked).await).transpose()
             }
             None => Ok(None),
         };
@@ -158,7 +169,7 @@ impl Service {
         let request = Arc::new(request);
         call.notes.asked(Asked::Decrypt(Arc::clone(&request)), None);
         let named = named?;
-        let facts = Facts { encryption_context: Some(&request.context), ..call.facts() };
+        let facts = Facts { encryption_context: Some(&request.context), ..call.facts(recipient) };
         let permit = self.authorize(call, Action::Decrypt, named.as_ref(), facts)?;
         bound?;
         Ok((permit, request))
@@ -173,9 +184,13 @@ impl KeyBroker for Answerer {
     ) -> Result<Response<pb::GenerateDataKeyResponse>, Status> {
         let Self { service, call } = self;
         let answer = async {
-            let (request, declared, reuse) = wire::generate_data_key(request.into_inner())?;
+            let (request, declared, reuse, document) = wire::generate_data_key(request.into_inner())?;
+            if let Some(document) = document {
+                // Boxed: most calls never come here.
+                return Box::pin(service.attested_data_key(call, request, declared, document)).await;
+            }
             let (permit, request) =
-                service.permitted_data_key(call, Action::GenerateDataKey, request, declared).await?;
+                service.permitted_data_key(call, Action::GenerateDataKey, request, declared, None).await?;
             let wish = Wish { declared, reuse, until: call.until };
             let drawn = service.cache.data_key(permit, &call.peer.principal, request, wish).await;
             let (data_key, source) = call.answered(drawn)?;
@@ -192,7 +207,7 @@ impl KeyBroker for Answerer {
         let answer = async {
             let (request, declared, reuse) = wire::generate_data_key_without_plaintext(request.into_inner())?;
             let action = Action::GenerateDataKeyWithoutPlaintext;
-            let (permit, request) = service.permitted_data_key(call, action, request, declared).await?;
+            let (permit, request) = service.permitted_data_key(call, action, request, declared, None).await?;
             let wish = Wish { declared, reuse, until: call.until };
             let drawn = service.cache.encrypted_data_key(permit, &call.peer.principal, request, wish).await;
             let (data_key, source) = call.answered(drawn)?;
@@ -207,8 +222,11 @@ impl KeyBroker for Answerer {
     ) -> Result<Response<pb::DecryptResponse>, Status> {
         let Self { service, call } = self;
         let answer = async {
-            let (request, reuse) = wire::decrypt(request.into_inner())?;
-            let (permit, request) = service.permitted_decrypt(call, request).await?;
+            let (request, reuse, document) = wire::decrypt(request.into_inner())?;
+            if let Some(document) = document {
+                return Box::pin(service.attested_decrypt(call, request, document)).await;
+            }
+            let (permit, request) = service.permitted_decrypt(call, request, None).await?;
             let wish = Wish { declared: wire::ONE_MESSAGE, reuse, until: call.until };
             let drawn = service.cache.decrypt(permit, &call.peer.principal, request, wish).await;
             let (decrypted, source) = call.answered(drawn)?;
@@ -223,9 +241,12 @@ impl KeyBroker for Answerer {
     ) -> Result<Response<pb::GenerateRandomResponse>, Status> {
         let Self { service, call } = self;
         let answer = async {
-            let length = wire::generate_random(&request.into_inner())?;
+            let (length, document) = wire::generate_random(request.into_inner())?;
             call.notes.asked(Asked::Random(length), None);
-            let permit = service.authorize(call, Action::GenerateRandom, None, call.facts())?;
+            if let Some(document) = document {
+                return Box::pin(service.attested_random(call, length, document)).await;
+            }
+            let permit = service.authorize(call, Action::GenerateRandom, None, call.facts(None))?;
             let recorded = service.kms.generate_random(permit, length, call.until).await;
             let (random, source) = call.answered(recorded.into())?;
             Ok(wire::random(&random, &source))
@@ -242,13 +263,13 @@ impl KeyBroker for Answerer {
             let written = wire::describe_key(&request.into_inner())?;
             let mut key = RequestedKey::from(written.clone());
             let asked = || Asked::Describe(key.clone());
-            let named = service.named(call, Action::DescribeKey, &written, asked).await;
+            let named = service.named(call, Action::DescribeKey, &written, None, asked).await;
             if let Ok(NamedKey { arn: Some(arn), .. }) = &named {
                 call.notes.named(arn.clone());
                 key.asked = arn.into();
             }
             call.notes.asked(Asked::Describe(key.clone()), None);
-            let permit = service.authorize(call, Action::DescribeKey, Some(&named?), call.facts())?;
+            let permit = service.authorize(call, Action::DescribeKey, Some(&named?), call.facts(None))?;
             let recorded = service.kms.describe_key(permit, key, call.until).await;
             let (description, source) = call.answered(recorded.into())?;
             Ok(wire::key_description(&description, &source))
@@ -259,8 +280,8 @@ impl KeyBroker for Answerer {
 
 impl Call {
     /// What the call says without its request.
-    fn facts(&self) -> Facts<'_> {
-        Facts { transport: self.peer.details.transport, ..Facts::default() }
+    fn facts<'a>(&'a self, recipient: Option<&'a Arc<Measurements>>) -> Facts<'a> {
+        Facts { transport: self.peer.details.transport, recipient, ..Facts::default() }
     }
 
     /// Notes how the call ended and makes its reply.

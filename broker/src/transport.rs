@@ -4,6 +4,7 @@ pub mod layers;
 pub mod limits;
 pub mod tls;
 pub mod unix;
+pub mod vsock;
 
 pub(crate) mod authority;
 
@@ -30,6 +31,7 @@ use authority::NormalizeAuthority;
 use layers::{Caller, Door, Layers};
 use tls::Tls;
 use unix::UnixSocket;
+use vsock::VsockSocket;
 
 /// The sockets on which the broker listens.
 pub struct Listeners {
@@ -37,6 +39,8 @@ pub struct Listeners {
     pub unix: Option<UnixSocket>,
     /// TCP, for whoever shows a certificate.
     pub tcp: Option<(TcpListener, Tls)>,
+    /// vsock, for enclaves.
+    pub vsock: Option<VsockSocket>,
     /// Plaintext TCP on loopback.
     pub insecure_tcp: Option<TcpListener>,
     /// The operator's unix socket.
@@ -78,7 +82,7 @@ impl Server {
 
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
     pub async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
-        let Listeners { unix, tcp, insecure_tcp, admin } = listeners;
+        let Listeners { unix, tcp, vsock, insecure_tcp, admin } = listeners;
         let accept_unix = async |door, socket: &Option<UnixSocket>| {
             let Some(socket) = socket else { return std::future::pending().await };
             // The kernel tells when the process at the other end is gone.
@@ -108,6 +112,15 @@ impl Server {
             })
             .await
         };
+        let accept_vsock = async {
+            let Some(socket) = &vsock else { return std::future::pending().await };
+            // As on a unix socket: the hypervisor tells when the enclave is gone.
+            self.accept(Door::Workload, None, || async {
+                let (stream, cid) = socket.accept().await?;
+                Ok(ready(Ok((stream, Peer::vsock(cid)))))
+            })
+            .await
+        };
         let accept_plaintext = async {
             let Some(listener) = &insecure_tcp else { return std::future::pending().await };
             self.accept(Door::Workload, Some(KEEP_ALIVE), || async {
@@ -121,12 +134,13 @@ impl Server {
             never = accept_unix(Door::Workload, &unix) => match never {},
             never = accept_unix(Door::Admin, &admin) => match never {},
             never = accept_tls => match never {},
+            never = accept_vsock => match never {},
             never = accept_plaintext => match never {},
             () = drain.cancelled() => {}
         }
         // Nobody new can connect. Who is connected is refused with a delay to wait, until the calls in flight have ended;
         // only then GOAWAY: a client that it reaches earlier may report its next call as cancelled.
-        drop((unix, tcp, insecure_tcp, admin));
+        drop((unix, tcp, vsock, insecure_tcp, admin));
         if tokio::time::timeout(grace, self.layers.limits.idle()).await.is_err() {
             tracing::warn!(
                 seconds = grace.as_secs(),

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker::app::{Broker, Parts, StartError};
+use key_broker::attestation::Trust;
 use key_broker::audit::journal::chain::parse_line;
 use key_broker::audit::journal::{Durability, JournalConfig, files};
 use key_broker::audit::trail::TrailConfig;
@@ -69,6 +70,7 @@ pub struct Setup {
     pub tls: Option<Tls>,
     pub identities: Identities,
     pub bindings: Bindings,
+    pub trust: Trust,
     /// Who may open the operator's socket.
     pub admin_mode: u32,
     /// How far data keys are reused: not at all, unless a test is about that.
@@ -103,6 +105,7 @@ impl Default for Setup {
             tls: None,
             identities: Identities::default(),
             bindings: Bindings::default(),
+            trust: Trust::aws(),
             admin_mode: 0o600,
             reuse: reuse(Rule { enabled: false, ..rule() }),
             journal_dir: None,
@@ -165,6 +168,7 @@ impl TestBroker {
             listen: Listen {
                 unix: Some(UnixAddress { path: dir.path().join("broker.sock"), mode: 0o600, gid: None }),
                 tcp: setup.tls.map(|tls| (any, tls)),
+                vsock: None,
                 insecure_tcp: port,
                 admin: Some(UnixAddress {
                     path: dir.path().join("admin.sock"),
@@ -175,6 +179,7 @@ impl TestBroker {
             identities: setup.identities,
             policies: Policy::parse(&setup.policy).expect("a policy").into(),
             bindings: setup.bindings,
+            trust: setup.trust,
             audit: Audit {
                 journal: JournalConfig {
                     max_undelivered_bytes: setup.max_undelivered_bytes,

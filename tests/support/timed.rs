@@ -69,12 +69,14 @@ impl TimedSite {
             listen: Listen {
                 unix: Some(UnixAddress { path: self.socket(), mode: 0o600, gid: None }),
                 tcp: None,
+                vsock: None,
                 insecure_tcp: None,
                 admin: None,
             },
             identities: setup.identities,
             policies: Policy::parse(POLICY).expect("a policy").into(),
             bindings: setup.bindings,
+            trust: setup.trust,
             audit: Audit {
                 journal: JournalConfig::new(self.journal(), Durability::Write, Duration::from_secs(10)),
                 trail: Some(self.trail()),

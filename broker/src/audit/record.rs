@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
+use crate::attestation::Measurements;
 use crate::audit::journal::Notice;
 use crate::error::Outcome;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
@@ -56,7 +57,7 @@ pub struct KmsRecord<'a> {
     pub request_parameters: Option<RequestParameters<'a>>,
     response_elements: (),
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// The key material that KMS used.
+    /// What KMS used, and for whom.
     pub additional_event_data: Option<KmsEventData<'a>>,
     /// `x-amzn-RequestId` of the answer.
     #[serde(rename = "requestID")]
@@ -133,7 +134,7 @@ pub struct ActivityRecord<'a> {
     pub event_name: Action,
     /// The region of the broker's KMS.
     pub aws_region: &'a str,
-    /// The peer's address, or `unix`.
+    /// The peer's address, `unix`, or `vsock:CID`.
     #[serde(rename = "sourceIPAddress")]
     pub source_ip_address: &'a str,
     /// The client's `user-agent`.
@@ -287,7 +288,11 @@ pub struct DeclaredUse {
 #[serde(rename_all = "camelCase")]
 pub struct KmsEventData<'a> {
     /// The key material that KMS used.
-    pub key_material_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_material_id: Option<&'a str>,
+    /// What an attestation document measured, to whose public key KMS encrypted its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<&'a Measurements>,
 }
 
 /// `additionalEventData` of an activity record.
@@ -302,6 +307,9 @@ pub struct ActivityEventData<'a> {
     /// Where the answer came from, if KMS or the cache was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_key: Option<&'a DataKeyData>,
+    /// What the call's attestation document proves, whatever became of the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<&'a Measurements>,
     /// What became of the journal since the record before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,

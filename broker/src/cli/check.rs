@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     next_help_heading = "What may a principal do? Asks the policy file, and KMS only what an alias means"
 )]
 struct Asked {
-    /// The principal as policy names it: a SPIFFE ID, unix:uid/UID or unknown
+    /// The principal as policy names it: a SPIFFE ID, unix:uid/UID, vsock:cid/CID or unknown
     #[arg(long = "as", value_name = "PRINCIPAL", value_parser = Principal::parse)]
     principal: Option<Principal>,
     /// One action, such as Decrypt; else all
@@ -52,6 +52,9 @@ struct Asked {
     /// How the call comes in
     #[arg(long, requires = "principal", value_enum, default_value_t = Transport::Unix)]
     transport: Transport,
+    /// A PCR of the enclave's attestation document, such as 0=HEX (the image); may be given more than once
+    #[arg(long = "pcr", requires = "principal", value_name = "INDEX=HEX", value_parser = policy::parse_pcr)]
+    pcrs: Vec<(u8, [u8; 48])>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -59,6 +62,7 @@ enum Transport {
     Unix,
     Tls,
     Tcp,
+    Vsock,
 }
 
 impl Transport {
@@ -67,6 +71,7 @@ impl Transport {
             Self::Unix => "unix",
             Self::Tls => "tls",
             Self::Tcp => "tcp",
+            Self::Vsock => "vsock",
         }
     }
 }

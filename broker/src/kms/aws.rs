@@ -19,10 +19,13 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::{self, DataKeySpec, MessageType, SigningAlgorithmSpec};
+use aws_sdk_kms::types::{
+    self, DataKeySpec, KeyEncryptionMechanism, MessageType, RecipientInfo, SigningAlgorithmSpec,
+};
 use bytes::Bytes;
 use time::OffsetDateTime;
 
+use super::attested::{AttestedDataKey, AttestedPlaintext};
 use super::caller::AwsCaller;
 use super::{
     Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
@@ -31,6 +34,7 @@ use super::{
 use error::{kms_error, sts_error, unexpected};
 use watch::AnswerWatch;
 
+use crate::attestation::VerifiedRecipient;
 use crate::clock::Clock;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId, RandomLength};
 use crate::policy::Permit;
@@ -259,6 +263,84 @@ impl Kms for AwsKms {
         Ok(plaintext)
     }
 
+    async fn generate_data_key_for(
+        &self,
+        _permit: Permit,
+        recipient: &VerifiedRecipient,
+        request: &DataKeyRequest,
+        answers: &Answers,
+    ) -> Result<AttestedDataKey, KmsError> {
+        let (key_spec, number_of_bytes) = length_fields(request.length);
+        let output = self
+            .client
+            .generate_data_key()
+            .recipient(recipient_info(recipient))
+            .key_id(request.key.asked.as_str())
+            .set_key_spec(key_spec)
+            .set_number_of_bytes(number_of_bytes)
+            .set_encryption_context(context_map(&request.context))
+            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
+            .customize()
+            .interceptor(self.watch(answers))
+            .send()
+            .await
+            .map_err(|error| kms_error(&error))?;
+        let ciphertext_for_recipient = for_recipient(output.plaintext, output.ciphertext_for_recipient)?;
+        let encrypted = EncryptedDataKey {
+            ciphertext_blob: ciphertext(output.ciphertext_blob)?,
+            key: used_key(Some(&request.key.asked), output.key_id.as_deref(), output.key_material_id)?,
+        };
+        Ok(AttestedDataKey { ciphertext_for_recipient, encrypted })
+    }
+
+    async fn decrypt_for(
+        &self,
+        _permit: Permit,
+        recipient: &VerifiedRecipient,
+        request: &DecryptRequest,
+        answers: &Answers,
+    ) -> Result<AttestedPlaintext, KmsError> {
+        let asked = request.key.as_ref().map(|key| &key.asked);
+        let output = self
+            .client
+            .decrypt()
+            .recipient(recipient_info(recipient))
+            .ciphertext_blob(Blob::new(request.ciphertext.as_bytes()))
+            .set_key_id(asked.map(|key| key.as_str().to_owned()))
+            .set_encryption_context(context_map(&request.context))
+            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
+            .customize()
+            .interceptor(self.watch(answers))
+            .send()
+            .await
+            .map_err(|error| kms_error(&error))?;
+        Ok(AttestedPlaintext {
+            ciphertext_for_recipient: for_recipient(output.plaintext, output.ciphertext_for_recipient)?,
+            key: Some(used_key(asked, output.key_id.as_deref(), output.key_material_id)?),
+        })
+    }
+
+    async fn generate_random_for(
+        &self,
+        _permit: Permit,
+        recipient: &VerifiedRecipient,
+        length: RandomLength,
+        answers: &Answers,
+    ) -> Result<AttestedPlaintext, KmsError> {
+        let output = self
+            .client
+            .generate_random()
+            .recipient(recipient_info(recipient))
+            .number_of_bytes(i32::from(length.get()))
+            .customize()
+            .interceptor(self.watch(answers))
+            .send()
+            .await
+            .map_err(|error| kms_error(&error))?;
+        let ciphertext_for_recipient = for_recipient(output.plaintext, output.ciphertext_for_recipient)?;
+        Ok(AttestedPlaintext { ciphertext_for_recipient, key: None })
+    }
+
     async fn describe_key(
         &self,
         _permit: Permit,
@@ -350,6 +432,25 @@ fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
         Some(plaintext) if !plaintext.is_empty() => Ok(plaintext),
         _ => Err(unexpected("the answer has no plaintext")),
     }
+}
+
+fn recipient_info(recipient: &VerifiedRecipient) -> RecipientInfo {
+    RecipientInfo::builder()
+        .key_encryption_algorithm(KeyEncryptionMechanism::RsaesOaepSha256)
+        .attestation_document(Blob::new(recipient.document().to_vec()))
+        .build()
+}
+
+/// What an attested call gets, and nothing else. A KMS that does not know `Recipient` answers in plaintext.
+fn for_recipient(plaintext: Option<Blob>, ciphertext: Option<Blob>) -> Result<Bytes, KmsError> {
+    if let Some(blob) = plaintext
+        && !blob.as_ref().is_empty()
+    {
+        drop(Plaintext::new(blob.into_inner()));
+        wipe_stack();
+        return Err(unexpected("the answer to an attested call has a plaintext: it was erased"));
+    }
+    required(ciphertext, "the answer to an attested call has no ciphertext for the recipient").map(Into::into)
 }
 
 fn ciphertext(blob: Option<Blob>) -> Result<Bytes, KmsError> {

@@ -12,11 +12,13 @@ use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::attested::{AttestedDataKey, AttestedPlaintext};
 use super::guard::Guard;
 use super::{
     Answer, Answers, Asked, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey,
     KeyDescription, Kms, PublicKey, Signature, Uses,
 };
+use crate::attestation::{Measurements, VerifiedRecipient};
 use crate::audit::journal::{Journal, JournalUnavailable};
 use crate::audit::record::{Action, KmsEventData, KmsRecord, RecordedError};
 use crate::clock::Clock;
@@ -178,6 +180,51 @@ impl RecordedKms {
         .await
     }
 
+    /// A data key for `recipient` alone.
+    pub async fn generate_data_key_for(
+        &self,
+        permit: Permit,
+        recipient: VerifiedRecipient,
+        request: Arc<DataKeyRequest>,
+        until: Instant,
+    ) -> Recorded<AttestedDataKey> {
+        let (asked, measured) = (Asked::DataKey(Arc::clone(&request)), Arc::clone(recipient.measurements()));
+        self.call_for(Some(measured), permit.action().name(), asked, until, move |kms, answers| async move {
+            kms.generate_data_key_for(permit, &recipient, &request, &answers).await
+        })
+        .await
+    }
+
+    /// A decrypt for `recipient` alone.
+    pub async fn decrypt_for(
+        &self,
+        permit: Permit,
+        recipient: VerifiedRecipient,
+        request: Arc<DecryptRequest>,
+        until: Instant,
+    ) -> Recorded<AttestedPlaintext> {
+        let (asked, measured) = (Asked::Decrypt(Arc::clone(&request)), Arc::clone(recipient.measurements()));
+        self.call_for(Some(measured), permit.action().name(), asked, until, move |kms, answers| async move {
+            kms.decrypt_for(permit, &recipient, &request, &answers).await
+        })
+        .await
+    }
+
+    /// Random bytes for `recipient` alone.
+    pub async fn generate_random_for(
+        &self,
+        permit: Permit,
+        recipient: VerifiedRecipient,
+        length: RandomLength,
+        until: Instant,
+    ) -> Recorded<AttestedPlaintext> {
+        let (asked, measured) = (Asked::Random(length), Arc::clone(recipient.measurements()));
+        self.call_for(Some(measured), permit.action().name(), asked, until, move |kms, answers| async move {
+            kms.generate_random_for(permit, &recipient, length, &answers).await
+        })
+        .await
+    }
+
     /// What KMS knows about a key.
     pub async fn describe_key(
         &self,
@@ -257,6 +304,22 @@ impl RecordedKms {
         W: FnOnce(Arc<dyn Kms>, Answers) -> F,
         F: Future<Output = Result<T, KmsError>> + Send + 'static,
     {
+        self.call_for(None, operation, asked, until, work).await
+    }
+
+    async fn call_for<T, W, F>(
+        &self,
+        recipient: Option<Arc<Measurements>>,
+        operation: &'static str,
+        asked: Asked,
+        until: Instant,
+        work: W,
+    ) -> Recorded<T>
+    where
+        T: Uses + Send + 'static,
+        W: FnOnce(Arc<dyn Kms>, Answers) -> F,
+        F: Future<Output = Result<T, KmsError>> + Send + 'static,
+    {
         // What KMS would answer could not even be owed.
         if self.recorder.journal.is_overdrawn() {
             return self.unasked(BrokerError::JournalUnavailable);
@@ -276,7 +339,7 @@ impl RecordedKms {
             };
             let answers = answers.take();
             pass.end(&result, &answers);
-            recorder.record(operation, &asked, result, &answers)
+            recorder.record(operation, &asked, recipient.as_deref(), result, &answers)
         });
         // The task ends by panic only (nothing aborts it): a defect.
         task.await.unwrap_or_else(|_| self.unasked(BrokerError::Bug))
@@ -294,6 +357,7 @@ impl Recorder {
         &self,
         operation: &'static str,
         asked: &Asked,
+        recipient: Option<&Measurements>,
         result: Result<T, BrokerError>,
         answers: &[Answer],
     ) -> Recorded<T> {
@@ -301,7 +365,7 @@ impl Recorder {
         let mut lines = Vec::new();
         let mut source = None;
         for answer in answers {
-            let event_id = self.caller.record(&mut lines, operation, asked, answer, used_key);
+            let event_id = self.caller.record(&mut lines, operation, asked, answer, used_key, recipient);
             source = Some(Source { request_id: answer.request_id.as_str().into(), event_id, at: answer.at });
         }
         Recorded { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
@@ -318,6 +382,7 @@ impl AwsCaller {
         asked: &Asked,
         answer: &Answer,
         used_key: Option<(&KeyArn, Option<&str>)>,
+        recipient: Option<&Measurements>,
     ) -> Uuid {
         let mut identity = self.identity(answer.access_key_id.as_deref());
         identity.invoked_by = asked.invoked_by();
@@ -338,9 +403,9 @@ impl AwsCaller {
             record.resources = Some(named_in_error.iter().map(Into::into).collect());
         } else {
             record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
-            record.additional_event_data = used_key
-                .and_then(|(_, material)| material)
-                .map(|key_material_id| KmsEventData { key_material_id });
+            let key_material_id = used_key.and_then(|(_, material)| material);
+            record.additional_event_data = (key_material_id.is_some() || recipient.is_some())
+                .then_some(KmsEventData { key_material_id, recipient });
         }
         record.request_parameters = asked.parameters();
         record.append_to(lines);

@@ -2,9 +2,10 @@
 //! Other policies are another [`Policy`](super::Policy), which remembers nothing yet.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Decided, Question};
+use crate::attestation::Measurements;
 use crate::audit::record::Action;
 use crate::identity::Principal;
 use crate::key::{EncryptionContext, NamedKey};
@@ -15,7 +16,17 @@ pub(super) struct Remembered {
     principal: Principal,
     action: Action,
     key: Option<NamedKey>,
-    facts: Option<(&'static str, u64, u64, Option<EncryptionContext>)>,
+    facts: Option<Said>,
+}
+
+/// What the call says.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Said {
+    transport: &'static str,
+    messages: u64,
+    bytes: u64,
+    encryption_context: Option<EncryptionContext>,
+    recipient: Option<Arc<Measurements>>,
 }
 
 /// Decisions.
@@ -26,7 +37,13 @@ impl Remembered {
     /// With what the call says only where a policy looks at it.
     pub(super) fn of(question: &Question<'_>, uses_context: bool) -> Self {
         let facts = &question.facts;
-        let said = || (facts.transport, facts.messages, facts.bytes, facts.encryption_context.cloned());
+        let said = || Said {
+            transport: facts.transport,
+            messages: facts.messages,
+            bytes: facts.bytes,
+            encryption_context: facts.encryption_context.cloned(),
+            recipient: facts.recipient.cloned(),
+        };
         Self {
             principal: question.principal.clone(),
             action: question.action,

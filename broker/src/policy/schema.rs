@@ -8,6 +8,7 @@ use cedar_policy::{
 };
 
 use super::Question;
+use crate::attestation::{Measurements, PlatformKind};
 use crate::audit::record::Action;
 use crate::identity::Principal;
 use crate::key::{EncryptionContext, KeyId, NamedKey};
@@ -56,7 +57,11 @@ impl Names {
             .collect();
         let context_entity = Entity::new_with_tags(self.encryption_context.clone(), [], [], tags).ok()?;
         let long = |n: u64| RestrictedExpression::new_long(i64::try_from(n).unwrap_or(i64::MAX));
-        let context = Context::from_pairs([
+        let recipient = match facts.recipient {
+            Some(measurements) => Some(("recipient".to_owned(), recipient(measurements)?)),
+            None => None,
+        };
+        let said = [
             ("transport".to_owned(), RestrictedExpression::new_string(facts.transport.to_owned())),
             ("messages".to_owned(), long(facts.messages)),
             ("bytes".to_owned(), long(facts.bytes)),
@@ -64,8 +69,8 @@ impl Names {
                 "encryptionContext".to_owned(),
                 RestrictedExpression::new_entity_uid(self.encryption_context.clone()),
             ),
-        ])
-        .ok()?;
+        ];
+        let context = Context::from_pairs(said.into_iter().chain(recipient)).ok()?;
         let request = Request::new(
             self.principal(question.principal),
             self.action(question.action),
@@ -108,6 +113,19 @@ impl Names {
         let uid = EntityUid::from_type_name_and_id(self.key.clone(), EntityId::new(id));
         Entity::new(uid, attributes, parents).ok()
     }
+}
+
+/// The schema's `Recipient`.
+fn recipient(measurements: &Measurements) -> Option<RestrictedExpression> {
+    let text = |text: String| RestrictedExpression::new_string(text);
+    let name = match measurements.kind() {
+        PlatformKind::Enclave => "pcr",
+        PlatformKind::NitroTpm => "nitroTpmPcr",
+    };
+    let module_id = ("moduleId".to_owned(), text(measurements.module_id().to_owned()));
+    let image = measurements.image_sha384().map(|digest| ("imageSha384".to_owned(), text(digest)));
+    let pcrs = measurements.pcrs().map(|(index, value)| (format!("{name}{index}"), text(value)));
+    RestrictedExpression::new_record([module_id].into_iter().chain(image).chain(pcrs)).ok()
 }
 
 pub(super) const WORKLOAD: &str = "Workload";

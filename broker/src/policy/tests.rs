@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::memory::MAX_DECISIONS;
 use super::*;
+use crate::attestation::PlatformKind;
 use crate::key::KeyArn;
 
 const KEY: &str = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -107,7 +108,13 @@ fn policies_look_at_what_the_call_says() {
             .expect("a context")
     };
     let (acme, evil) = (context("acme"), context("evil"));
-    let good = Facts { transport: "tls", messages: 1_000, bytes: 1_023, encryption_context: Some(&acme) };
+    let good = Facts {
+        transport: "tls",
+        messages: 1_000,
+        bytes: 1_023,
+        encryption_context: Some(&acme),
+        recipient: None,
+    };
     let permits = |facts: Facts<'_>, key: &NamedKey| {
         let question = Question { principal: &uid(1), action: Action::Decrypt, key: Some(key), facts };
         policy.authorize(&question).permit.is_some()
@@ -126,6 +133,44 @@ fn policies_look_at_what_the_call_says() {
             assert!(!permits(bad, &key(KEY)));
         }
         assert!(!permits(good, &key(OTHER)));
+    }
+}
+
+#[test]
+fn policies_look_at_what_a_verified_document_measured() {
+    let measured = |kind, module: &str, pcrs: &[(u8, u8)]| {
+        let pcrs = pcrs.iter().map(|(index, byte)| (*index, [*byte; 48])).collect();
+        Arc::new(Measurements::new(module, kind, pcrs).expect("measurements"))
+    };
+    let enclave =
+        |image| measured(PlatformKind::Enclave, "i-0a-enc0b", &[(0, image), (1, 1), (2, 2), (8, 8)]);
+    let tpm = measured(PlatformKind::NitroTpm, "i-0a-tpm00", &[(4, 4), (7, 0xab)]);
+    let policy = policy(&format!(
+        r#"@id("enclave") permit(principal, action, resource) when {{
+             context has recipient.imageSha384 && context.recipient.imageSha384 == "{}"
+               && context.recipient has pcr8 && context.recipient.pcr8 == "{}"
+           }};
+           @id("tpm") permit(principal, action, resource) when {{
+             context has recipient.nitroTpmPcr7 && context.recipient.nitroTpmPcr7 == "{}"
+               && context.recipient.moduleId == "i-0a-tpm00"
+           }};"#,
+        "ee".repeat(48),
+        "08".repeat(48),
+        "ab".repeat(48),
+    ));
+    let asked = |recipient: Option<&Arc<Measurements>>| {
+        let facts = Facts { transport: "vsock", recipient, ..Facts::default() };
+        let principal = Principal::parse("vsock:cid/16").expect("a principal");
+        policy.authorize(&Question { principal: &principal, action: Action::Decrypt, key: None, facts })
+    };
+    // Twice, since answers are remembered.
+    for _ in 0..2 {
+        let allowed = asked(Some(&enclave(0xee)));
+        assert!(allowed.permit.is_some());
+        assert_eq!(*allowed.determining_policies, ["enclave".to_owned()]);
+        assert!(asked(Some(&enclave(0xef))).permit.is_none(), "another image");
+        assert!(asked(None).permit.is_none(), "no document");
+        assert_eq!(*asked(Some(&tpm)).determining_policies, ["tpm".to_owned()]);
     }
 }
 
@@ -190,6 +235,9 @@ fn mistakes_are_told_in_one_line() {
         r#"permit(principal, action, resource == Key::"1234abcd-12ab-34cd-56ef-1234567890ab");"#,
         r#"permit(principal, action, resource in Alias::"dev");"#,
         r#"permit(principal, action, resource) when { context.recipient == "x" };"#,
+        r#"permit(principal, action, resource) when { context.recipient.imageSha384 == "x" };"#,
+        r#"permit(principal, action, resource) when { context has recipient && context.recipient.pcr32 == "x" };"#,
+        r#"permit(principal == Workload::"vsock:16", action, resource);"#,
         r#"permit(principal, action, resource) when { context.messages > "many" };"#,
         r#"permit(principal, action, resource) when { context.encryptionContext.getTag("tenant") == "acme" };"#,
         r#"@id("a") permit(principal, action, resource); @id("a") forbid(principal, action, resource);"#,

@@ -17,15 +17,15 @@ use crate::audit::record::{DataKeyData, DeclaredUse, ServedFrom};
 use crate::cache::bounds::Reuse;
 use crate::error::BrokerError;
 use crate::key::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId, RandomLength};
+use crate::kms::attested::{AttestedDataKey, AttestedPlaintext};
 use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription};
 use crate::secret::Plaintext;
 
 /// Reads a request for a data key.
 pub fn generate_data_key(
     message: pb::GenerateDataKeyRequest,
-) -> Result<(DataKeyRequest, DeclaredUse, Reuse), BrokerError> {
+) -> Result<(DataKeyRequest, DeclaredUse, Reuse, Option<Bytes>), BrokerError> {
     use pb::generate_data_key_request::Length;
-    no_recipient(message.recipient.as_ref())?;
     let request = DataKeyRequest {
         key: KeyId::parse(&message.key_id)?.into(),
         length: match message.length {
@@ -36,7 +36,8 @@ pub fn generate_data_key(
         context: EncryptionContext::parse(message.encryption_context)?,
         grant_tokens: GrantTokens::parse(message.grant_tokens)?,
     };
-    Ok((request, declared_use(message.r#use), reuse(message.reuse)))
+    let document = attestation_document(message.recipient)?;
+    Ok((request, declared_use(message.r#use), reuse(message.reuse), document))
 }
 
 /// Reads a request for a data key in encrypted form only.
@@ -58,21 +59,21 @@ pub fn generate_data_key_without_plaintext(
 }
 
 /// Reads a request for a decrypt.
-pub fn decrypt(message: pb::DecryptRequest) -> Result<(DecryptRequest, Reuse), BrokerError> {
-    no_recipient(message.recipient.as_ref())?;
+pub fn decrypt(message: pb::DecryptRequest) -> Result<(DecryptRequest, Reuse, Option<Bytes>), BrokerError> {
     let request = DecryptRequest {
         ciphertext: CiphertextBlob::parse(message.ciphertext_blob)?,
         context: EncryptionContext::parse(message.encryption_context)?,
         key: if message.key_id.is_empty() { None } else { Some(KeyId::parse(&message.key_id)?.into()) },
         grant_tokens: GrantTokens::parse(message.grant_tokens)?,
     };
-    Ok((request, reuse(message.reuse)))
+    Ok((request, reuse(message.reuse), attestation_document(message.recipient)?))
 }
 
 /// Reads a request for random bytes.
-pub fn generate_random(message: &pb::GenerateRandomRequest) -> Result<RandomLength, BrokerError> {
-    no_recipient(message.recipient.as_ref())?;
-    Ok(RandomLength::parse(message.number_of_bytes)?)
+pub fn generate_random(
+    message: pb::GenerateRandomRequest,
+) -> Result<(RandomLength, Option<Bytes>), BrokerError> {
+    Ok((RandomLength::parse(message.number_of_bytes)?, attestation_document(message.recipient)?))
 }
 
 /// Reads a question about a key.
@@ -91,6 +92,20 @@ pub fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::GenerateDataKey
         ciphertext_for_recipient: Bytes::new(),
         provenance: Some(provenance(source)),
         plaintext: data_key.plaintext.reply(),
+    }
+}
+
+/// A data key for an enclave as the reply carries it.
+#[must_use]
+pub fn attested_data_key(data_key: &AttestedDataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
+    let encrypted = &data_key.encrypted;
+    pb::GenerateDataKeyResponse {
+        ciphertext_blob: encrypted.ciphertext_blob.clone(),
+        key_id: encrypted.key.arn.to_string(),
+        key_material_id: encrypted.key.material_id.clone().unwrap_or_default(),
+        ciphertext_for_recipient: data_key.ciphertext_for_recipient.clone(),
+        provenance: Some(provenance(source)),
+        plaintext: Bytes::new(),
     }
 }
 
@@ -117,6 +132,29 @@ pub fn decrypted(decrypted: &Decrypted, source: &DataKeyData) -> pb::DecryptResp
         ciphertext_for_recipient: Bytes::new(),
         provenance: Some(provenance(source)),
         plaintext: decrypted.plaintext.reply(),
+    }
+}
+
+/// A decrypted ciphertext for an enclave as the reply carries it.
+#[must_use]
+pub fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKeyData) -> pb::DecryptResponse {
+    let key = decrypted.key.as_ref();
+    pb::DecryptResponse {
+        key_id: key.map(|key| key.arn.to_string()).unwrap_or_default(),
+        key_material_id: key.and_then(|key| key.material_id.clone()).unwrap_or_default(),
+        ciphertext_for_recipient: decrypted.ciphertext_for_recipient.clone(),
+        provenance: Some(provenance(source)),
+        plaintext: Bytes::new(),
+    }
+}
+
+/// Random bytes for an enclave as the reply carries them.
+#[must_use]
+pub fn attested_random(random: &AttestedPlaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
+    pb::GenerateRandomResponse {
+        plaintext: Bytes::new(),
+        ciphertext_for_recipient: random.ciphertext_for_recipient.clone(),
+        provenance: Some(provenance(source)),
     }
 }
 
@@ -167,9 +205,29 @@ pub fn status(error: &BrokerError, request_id: Uuid) -> Status {
     Status::with_error_details(refusal.code, refusal.message, details)
 }
 
-fn no_recipient(recipient: Option<&pb::Recipient>) -> Result<(), BrokerError> {
-    // Fail closed: without verification and without KMS's help the plaintext would be in the parent's memory.
-    if recipient.is_some() { Err(BrokerError::RecipientNotSupported) } else { Ok(()) }
+/// The attestation document of a call that has a recipient.
+fn attestation_document(recipient: Option<pb::Recipient>) -> Result<Option<Bytes>, BrokerError> {
+    let Some(pb::Recipient { attestation_document, key_encryption_algorithm }) = recipient else {
+        return Ok(None);
+    };
+    if !matches!(key_encryption_algorithm.as_str(), "" | KEY_ENCRYPTION_ALGORITHM) {
+        let why =
+            "recipient.key_encryption_algorithm is not RSAES_OAEP_SHA_256, the only one that AWS KMS has";
+        return Err(BrokerError::Rejected(why.into()));
+    }
+    match attestation_document.len() {
+        // Fail closed: an answer in plaintext is not what was asked for.
+        0 => Err(BrokerError::Rejected(
+            "recipient.attestation_document is empty: give the document, or call without a recipient".into(),
+        )),
+        1..=MAX_ATTESTATION_DOCUMENT_BYTES => Ok(Some(attestation_document)),
+        n => Err(BrokerError::Rejected(
+            format!(
+                "recipient.attestation_document has {n} bytes; KMS takes at most {MAX_ATTESTATION_DOCUMENT_BYTES}"
+            )
+            .into(),
+        )),
+    }
 }
 
 fn key_spec(spec: i32) -> Result<DataKeyLength, BrokerError> {
@@ -222,6 +280,11 @@ fn provenance(source: &DataKeyData) -> pb::Provenance {
         bytes_limit: source.bytes_limit.unwrap_or_default(),
     }
 }
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_RecipientInfo.html>
+const KEY_ENCRYPTION_ALGORITHM: &str = "RSAES_OAEP_SHA_256";
+/// KMS: `AttestationDocument` has 1 to 262,144 bytes.
+const MAX_ATTESTATION_DOCUMENT_BYTES: usize = 262_144;
 
 /// A Decrypt declares nothing: it counts as one message.
 pub const ONE_MESSAGE: DeclaredUse = DeclaredUse { messages: 1, bytes: 0 };

@@ -91,7 +91,7 @@ impl Decrypter {
         used_key: Option<(&crate::key::KeyArn, Option<&str>)>,
     ) -> Vec<u8> {
         let mut line = Vec::new();
-        let _ = self.caller.record(&mut line, Action::Decrypt.name(), asked, answer, used_key);
+        let _ = self.caller.record(&mut line, Action::Decrypt.name(), asked, answer, used_key, None);
         line
     }
 

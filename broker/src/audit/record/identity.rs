@@ -61,7 +61,7 @@ pub struct SessionIssuer<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadIdentity<'a> {
-    /// `UnixWorkload`, `SpiffeWorkload` or `Unknown`.
+    /// `UnixWorkload`, `SpiffeWorkload`, `EnclaveWorkload` or `Unknown`.
     #[serde(rename = "type")]
     pub kind: PeerKind,
     /// The principal as policy names it.
@@ -74,7 +74,7 @@ pub struct WorkloadIdentity<'a> {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerDetails {
-    /// `unix`, `tls` or `tcp`.
+    /// `unix`, `tls`, `tcp` or `vsock`.
     pub transport: &'static str,
     /// The caller's user id.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +85,9 @@ pub struct PeerDetails {
     /// The caller's process id, where it is visible from the broker's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
+    /// The context id of the caller's virtual machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cid: Option<u32>,
     /// The SHA-256, in hex, of the client's certificate.
     #[serde(skip_serializing_if = "Option::is_none", rename = "certificateSHA256")]
     pub certificate_sha256: Option<Arc<str>>,
@@ -98,12 +101,20 @@ impl PeerDetails {
     #[must_use]
     pub const fn unix(uid: u32, gid: u32, pid: Option<i32>) -> Self {
         let (uid, gid) = (Some(uid), Some(gid));
-        Self { transport: "unix", uid, gid, pid, certificate_sha256: None, dns_name: None }
+        Self { transport: "unix", uid, gid, pid, cid: None, certificate_sha256: None, dns_name: None }
     }
 
     /// A connection that tells nothing.
     #[must_use]
     pub fn of(transport: &'static str) -> Self {
-        Self { transport, uid: None, gid: None, pid: None, certificate_sha256: None, dns_name: None }
+        Self {
+            transport,
+            uid: None,
+            gid: None,
+            pid: None,
+            cid: None,
+            certificate_sha256: None,
+            dns_name: None,
+        }
     }
 }

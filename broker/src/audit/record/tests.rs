@@ -70,7 +70,8 @@ fn kms_record_of_an_answer() {
         .with_length(DataKeyLength::Aes256),
     );
     record.additional_event_data = Some(KmsEventData {
-        key_material_id: "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0",
+        key_material_id: Some("123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0"),
+        recipient: None,
     });
     record.resources = Some(vec![(&arn).into()]);
     let mut lines = Vec::new();
@@ -149,6 +150,7 @@ fn activity_record_of_an_answer() {
             version: "0123456789abcdef0123456789abcdef",
         }),
         data_key: Some(&data_key),
+        recipient: None,
         journal: None,
         reloads: None,
     };
@@ -165,6 +167,7 @@ fn activity_record_of_a_denial_and_long_text_is_cut_not_dropped() {
         outcome: Outcome::Denied,
         policy: None,
         data_key: None,
+        recipient: None,
         journal: None,
         reloads: None,
     };

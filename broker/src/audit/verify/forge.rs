@@ -261,6 +261,7 @@ fn activity(
                 version: "0123456789abcdef0123456789abcdef",
             }),
             data_key,
+            recipient: None,
             journal: None,
             reloads: None,
         },

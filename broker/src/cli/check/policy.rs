@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::Asked;
+use crate::attestation::{MAX_ENCLAVE_PCR, Measurements, PlatformKind};
 use crate::audit::record::Action;
 use crate::cli::{block_on, fail};
 use crate::clock::SystemClock;
@@ -57,8 +58,13 @@ fn show(
     key: Option<&NamedKey>,
     context: &EncryptionContext,
 ) -> bool {
-    let facts =
-        Facts { transport: asked.transport.name(), encryption_context: Some(context), ..Facts::default() };
+    let recipient = enclave(&asked.pcrs);
+    let facts = Facts {
+        transport: asked.transport.name(),
+        encryption_context: Some(context),
+        recipient: recipient.as_ref(),
+        ..Facts::default()
+    };
     let principal = asked.principal.as_ref().expect("asked only with a principal");
     let answer = policy.authorize(&Question { principal, action, key, facts });
     let word = if answer.permit.is_some() { "Allowed" } else { "Denied" };
@@ -73,6 +79,17 @@ fn show(
     let by = if by.is_empty() { "no policy permits it".to_owned() } else { format!("by {by}") };
     println!("{word:<8} {:<32} {key}  {by}", action.name());
     answer.permit.is_some()
+}
+
+/// An enclave that measures so, if there is a measurement.
+fn enclave(pcrs: &[(u8, [u8; 48])]) -> Option<Arc<Measurements>> {
+    if pcrs.is_empty() {
+        return None;
+    }
+    // Every enclave's document has the first three.
+    let zeros = (0..=2).map(|index| (index, [0; 48]));
+    Measurements::new("i-0-enc0", PlatformKind::Enclave, zeros.chain(pcrs.iter().copied()).collect())
+        .map(Arc::new)
 }
 
 /// What an alias or a key id means takes KMS to tell.
@@ -95,6 +112,18 @@ fn named(config: Config, key: &KeyId) -> Result<NamedKey, String> {
 pub(super) fn parse_action(text: &str) -> Result<Action, String> {
     let found = Action::ALL.into_iter().find(|action| action.name().eq_ignore_ascii_case(text));
     found.ok_or_else(|| format!("one of {}", Action::ALL.map(Action::name).join(", ")))
+}
+
+pub(super) fn parse_pcr(text: &str) -> Result<(u8, [u8; 48]), String> {
+    let (index, value) = text.split_once('=').ok_or("write it as INDEX=HEX")?;
+    let index = index
+        .parse()
+        .ok()
+        .filter(|index| *index <= MAX_ENCLAVE_PCR)
+        .ok_or("a PCR has an index of 0 to 31")?;
+    let mut bytes = [0; 48];
+    hex::decode_to_slice(value, &mut bytes).map_err(|_| "a PCR is 96 hex digits")?;
+    Ok((index, bytes))
 }
 
 pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {

@@ -80,7 +80,8 @@ impl Source {
     fn leave_record(&self, key: &KeyId, answer: &Answer, used_key: Option<(&KeyArn, Option<&str>)>) {
         let (Some(caller), Some(journal_dir)) = (&self.caller, self.journal_dir.as_ref()) else { return };
         let mut line = Vec::new();
-        let _ = caller.record(&mut line, "GetPublicKey", &Asked::PublicKey(key.clone()), answer, used_key);
+        let _ =
+            caller.record(&mut line, "GetPublicKey", &Asked::PublicKey(key.clone()), answer, used_key, None);
         if journal_dir.is_dir()
             && let Err(error) = inbox::leave(journal_dir, &line)
         {

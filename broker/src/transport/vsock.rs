@@ -1,0 +1,55 @@
+//! vsock: the enclaves of this parent instance, by context id (vsock(7)).
+//!
+//! A context id is an address, which the hypervisor gives and the parent chooses. What runs behind it, only a verified
+//! attestation document tells.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
+
+/// Where to listen, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VsockAddress {
+    /// The port.
+    pub port: u32,
+    /// The context ids of the enclaves that may connect.
+    pub cids: Vec<u32>,
+}
+
+/// An open vsock port.
+pub struct VsockSocket {
+    listener: VsockListener,
+    cids: Vec<u32>,
+    /// The context id that was refused last: one that tries again and again is told of once.
+    refused: AtomicU32,
+}
+
+impl VsockSocket {
+    /// Opens the port, on whatever context id this machine has.
+    pub fn bind(address: &VsockAddress) -> io::Result<Self> {
+        let VsockAddress { port, cids } = address;
+        let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port)).map_err(|error| {
+            let hint = "is this a parent instance with the vsock driver, and does its seccomp profile allow AF_VSOCK?";
+            io::Error::new(error.kind(), format!("vsock port {port}: {error}: {hint}"))
+        })?;
+        Ok(Self { listener, cids: cids.clone(), refused: AtomicU32::new(VMADDR_CID_ANY) })
+    }
+
+    /// The next connection, with the context id of who made it; an error if that may not connect.
+    pub(super) async fn accept(&self) -> io::Result<(VsockStream, u32)> {
+        let (stream, address) = self.listener.accept().await?;
+        let cid = address.cid();
+        if self.cids.contains(&cid) {
+            Ok((stream, cid))
+        } else {
+            if self.refused.swap(cid, Ordering::Relaxed) != cid {
+                tracing::warn!(
+                    cid,
+                    "a vsock connection is refused: listen.vsock.cids has no such context id"
+                );
+            }
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+}
