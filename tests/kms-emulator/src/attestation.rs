@@ -6,7 +6,13 @@
 //! <https://github.com/aws/aws-nitro-enclaves-nsm-api/blob/main/docs/attestation_process.md>
 
 mod authority;
+mod conditions;
+mod document;
 mod measurements;
+mod verify;
 
 pub use authority::{Authority, DocumentClaims, Leaf, NoAuthority};
+pub(crate) use conditions::Conditions;
+pub use document::Document;
 pub use measurements::{Measurement, Measurements};
+pub use verify::{DocumentError, verify};
