@@ -30,6 +30,7 @@
 //! - `error`: AWS's errors
 //! - `clock`, `random`: where time and randomness come from
 
+pub mod attestation;
 mod calls;
 mod ciphertext;
 mod clock;
