@@ -16,6 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use spki::der::Decode as _;
+use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use time::OffsetDateTime;
 
 use chain::{Chain, ChainError};
@@ -68,7 +70,7 @@ pub enum Flaw {
     Stale,
     /// It was made later than now.
     Early,
-    /// It has no public key that KMS could encrypt to.
+    /// It has no RSA public key, to which KMS could encrypt.
     NoPublicKey,
     /// The enclave runs in debug mode.
     Debug,
@@ -98,7 +100,7 @@ impl Trust {
         let chain = Chain::verify(&parsed, &self.roots, now).map_err(|error| unproved(error.into()))?;
         chain.verify_signature(&cose).map_err(unproved)?;
         let made_at = parsed.made_at;
-        let has_public_key = parsed.public_key.is_some();
+        let has_public_key = parsed.public_key.is_some_and(is_rsa);
         let measurements = Arc::new(parsed.measurements);
         let checks = [
             (now - made_at > self.max_age + self.clock_skew, Flaw::Stale),
@@ -166,8 +168,8 @@ impl fmt::Display for Flaw {
                 f.write_str("the attestation document was made in the future: check the clocks of broker and enclave")
             }
             Self::NoPublicKey => f.write_str(
-                "the attestation document has no public key, to which AWS KMS would encrypt its answer: ask for the document \
-                 with the enclave's RSA public key in it",
+                "the attestation document has no RSA public key, to which AWS KMS would encrypt its answer: ask for the \
+                 document with the public key of the enclave, as DER of SubjectPublicKeyInfo",
             ),
             Self::Debug => f.write_str(
                 "the enclave runs in debug mode, which proves nothing: run it without --debug-mode, or ask the broker's operator",
@@ -176,9 +178,15 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// The certificate whose SHA-256 is published beside AWS's documentation ([`chain`]'s tests hold it to that).
+/// Whether it is `SubjectPublicKeyInfo` of an RSA key (RFC 3279, 2.3.1): KMS knows no other recipients.
+fn is_rsa(public_key: &[u8]) -> bool {
+    SubjectPublicKeyInfoRef::from_der(public_key).is_ok_and(|spki| spki.algorithm.oid == RSA_ENCRYPTION)
+}
+
+/// The certificate whose SHA-256 is published beside AWS's documentation (tests/attestation holds it to that).
 fn aws_root() -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(AWS_ROOT_PEM).expect("the file of this build is a certificate in PEM")
 }
 
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const AWS_ROOT_PEM: &[u8] = include_bytes!("attestation/aws-nitro-enclaves-root.pem");

@@ -1,0 +1,10 @@
+//! Proves: attestation documents are verified as AWS makes them, genuine ones and those of a PKI of our own, and every other is
+//! refused for its own reason; a call with a recipient gets what only its enclave can read, from KMS each time, with a record of
+//! what was measured; and what policy or KMS refuses is recorded with it, too.
+
+#[path = "../peers/mod.rs"]
+mod peers;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod documents;
