@@ -15,4 +15,5 @@ pub use authority::{Authority, DocumentClaims, Leaf, NoAuthority};
 pub(crate) use conditions::Conditions;
 pub use document::Document;
 pub use measurements::{Measurement, Measurements};
+pub(crate) use verify::check_root;
 pub use verify::{DocumentError, verify};
