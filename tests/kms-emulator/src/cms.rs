@@ -71,8 +71,9 @@ impl RecipientKey {
         // Sized for the padding, so that the buffer never moves: a move would leave the plaintext behind.
         let mut content = Zeroizing::new(Vec::with_capacity(plaintext.len() + AES_BLOCK_LENGTH));
         content.extend_from_slice(plaintext);
-        let context = cipher.encrypt(&mut *content)?;
-        let iv: &[u8] = (&context).try_into()?;
+        // With a new IV, which opening it will need.
+        let decryption = cipher.encrypt(&mut *content)?;
+        let iv: &[u8] = (&decryption).try_into()?;
         Ok(enveloped_data(&self.id, &encrypted_key, iv, &content, form))
     }
 }

@@ -77,7 +77,7 @@ async fn every_form_opens_with_openssl() {
 
 #[tokio::test]
 async fn the_default_form_is_that_of_genuine_output() {
-    // As long as what the genuine ones hold: "hello world - goodbye world!", and a data key.
+    // As long as what the first one holds, "hello world - goodbye world!", and what the second may hold: a data key.
     for (name, length) in [("cms/ned-kms-decrypt.ber", 28), ("cms/sdkc-input_ber.ber", 32)] {
         let Some(genuine) = fixtures::read(name) else { return };
         let ours = ciphertext_for(&Enclave::new(), &vec![7; length], RecipientForm::default()).await;

@@ -122,6 +122,6 @@ pub(crate) fn open_content(message: &Element, content_key: &[u8]) -> Vec<u8> {
     let iv: [u8; 16] = message.at(&[1, 0, 2, 1, 1]).content.as_slice().try_into().unwrap();
     let mut content = message.at(&[1, 0, 2, 2]).octets();
     let key = UnboundCipherKey::new(&AES_256, content_key).unwrap();
-    let context = DecryptionContext::Iv128(FixedLength::from(iv));
-    PaddedBlockDecryptingKey::cbc_pkcs7(key).unwrap().decrypt(&mut content, context).unwrap().to_vec()
+    let iv = DecryptionContext::Iv128(FixedLength::from(iv));
+    PaddedBlockDecryptingKey::cbc_pkcs7(key).unwrap().decrypt(&mut content, iv).unwrap().to_vec()
 }
