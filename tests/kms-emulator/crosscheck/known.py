@@ -117,11 +117,10 @@ differ(
     right="unknown",
 )
 differ(
-    "UnsupportedOperationException 400",
+    "ValidationException 400",
     DATA_KEY,
     GUIDE + "cryptographic-attestation.html",
     "GenerateDataKey with a bad attestation document",
-    right="neither: AWS gives ValidationException",
 )
 differ("NotFoundException 400", "ok: KeyMetadata", API + "API_DescribeKey.html", "DescribeKey in another Region")
 differ("ValidationException 400", "ok: KeyMetadata", API + "API_CreateKey.html", "CreateKey, RSA without KeyUsage")

@@ -6,13 +6,16 @@
 //! <https://github.com/aws/aws-nitro-enclaves-nsm-api/blob/main/docs/attestation_process.md>
 
 mod authority;
+mod claims;
 mod conditions;
 mod document;
 mod measurements;
 mod verify;
 
-pub use authority::{Authority, DocumentClaims, Leaf, NoAuthority};
+pub use authority::{Authority, Leaf, NoAuthority};
+pub use claims::DocumentClaims;
 pub(crate) use conditions::Conditions;
 pub use document::Document;
 pub use measurements::{Measurement, Measurements};
+pub(crate) use verify::check_root;
 pub use verify::{DocumentError, verify};

@@ -29,6 +29,8 @@ pub struct Call {
     pub error: Option<String>,
     /// `DryRun`.
     pub dry_run: bool,
+    /// Whether it has a `Recipient`: it asks for an answer that only an attested caller can open.
+    pub attested: bool,
     /// What was injected into the call, in the text form of an effect; nothing for a latency.
     pub fault: Option<String>,
 }

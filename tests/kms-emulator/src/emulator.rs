@@ -9,11 +9,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::attestation::{Conditions, check_root};
 use crate::calls::{Call, Calls};
+use crate::cms::RecipientForm;
 use crate::error::ApiError;
 use crate::fault::{Fault, Faults};
 use crate::key::KeySpec;
-use crate::operations::{ensure_key, set_enabled};
+use crate::operations::{self, ensure_key, set_enabled};
+use crate::recipient::Recipients;
 use crate::server::{self, Service};
 use crate::store::{Account, Store};
 
@@ -33,6 +36,11 @@ pub struct EmulatorConfig {
     pub caller_arn: String,
     /// The `UserId` that `GetCallerIdentity` tells everybody. Default `AROADEVKEYBROKER00001:dev-session`.
     pub caller_user_id: String,
+    /// The root certificates (DER) whose attestation documents are believed: AWS's, or a test's
+    /// [`Authority::root_der`](crate::attestation::Authority::root_der). Default none: every document is refused.
+    pub attestation_roots: Vec<Vec<u8>>,
+    /// How `CiphertextForRecipient` is written down. Default as KMS does.
+    pub recipient_form: RecipientForm,
 }
 
 impl Default for EmulatorConfig {
@@ -44,6 +52,8 @@ impl Default for EmulatorConfig {
             state_file: None,
             caller_arn: "arn:aws:sts::111122223333:assumed-role/key-broker-dev/dev-session".to_owned(),
             caller_user_id: "AROADEVKEYBROKER00001:dev-session".to_owned(),
+            attestation_roots: Vec::new(),
+            recipient_form: RecipientForm::default(),
         }
     }
 }
@@ -54,6 +64,8 @@ impl Default for EmulatorConfig {
 pub enum EmulatorError {
     /// The account is not 12 digits, or the Region is not a name like `us-west-2`.
     Account(String),
+    /// An attestation root is not a certificate, or a condition not one of AWS's.
+    Attestation(String),
     /// The address to listen on is not a loopback address: plaintext keys would cross a network.
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
@@ -72,7 +84,9 @@ impl fmt::Display for EmulatorError {
             }
             EmulatorError::Listen(address, error) => write!(formatter, "cannot listen on {address}: {error}"),
             EmulatorError::State(message) => write!(formatter, "state file: {message}"),
-            EmulatorError::Account(message) | EmulatorError::Refused(message) => formatter.write_str(message),
+            EmulatorError::Account(message)
+            | EmulatorError::Attestation(message)
+            | EmulatorError::Refused(message) => formatter.write_str(message),
         }
     }
 }
@@ -82,6 +96,7 @@ impl std::error::Error for EmulatorError {
         match self {
             EmulatorError::Listen(_, error) => Some(error),
             EmulatorError::Account(_)
+            | EmulatorError::Attestation(_)
             | EmulatorError::NotLoopback(_)
             | EmulatorError::State(_)
             | EmulatorError::Refused(_) => None,
@@ -120,11 +135,17 @@ impl Emulator {
             caller_user_id: config.caller_user_id,
         };
         check_account(&account)?;
+        for root in &config.attestation_roots {
+            check_root(root)
+                .map_err(|error| EmulatorError::Attestation(format!("attestation root: {error}")))?;
+        }
+        let recipients = Recipients { roots: config.attestation_roots, form: config.recipient_form };
         let store = Store::open(account, config.state_file).map_err(EmulatorError::State)?;
         let listen = |error| EmulatorError::Listen(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let service = Arc::new(Service { store, faults: Faults::default(), calls: Calls::default() });
+        let (faults, calls) = (Faults::default(), Calls::default());
+        let service = Arc::new(Service { store, recipients, faults, calls });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(server::accept(listener, Arc::clone(&service), stop.clone(), tasks.clone()));
         Ok(Emulator { address, service, stop, tasks })
@@ -153,6 +174,25 @@ impl Emulator {
         let operation = if enabled { "EnableKey" } else { "DisableKey" };
         let key = store.find(&store.snapshot(), key_id, operation)?;
         Ok(set_enabled(store, &key, enabled)?)
+    }
+
+    /// Puts conditions on attestation documents on a key, named in any form that KMS takes, in place of those that it
+    /// had: condition keys by AWS's names, values in lower-case hex. From then on GenerateDataKey and Decrypt with the
+    /// key need a document that has all of it. None of them lifts the conditions. It waits for the disk.
+    ///
+    /// ```no_run
+    /// # fn example(kms: &kms_emulator::Emulator) -> Result<(), kms_emulator::EmulatorError> {
+    /// let image = "01".repeat(48);
+    /// kms.require_attestation("alias/orders", &[("kms:RecipientAttestation:PCR0", &image)])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn require_attestation(
+        &self,
+        key_id: &str,
+        conditions: &[(&str, &str)],
+    ) -> Result<(), EmulatorError> {
+        require_attestation(&self.service.store, [(key_id, conditions.to_vec())])
     }
 
     /// Adds a fault, behind those in force.
@@ -194,6 +234,20 @@ impl Emulator {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// Conditions for keys named in any form, all or none.
+pub(crate) fn require_attestation<'a>(
+    store: &Store,
+    keys: impl IntoIterator<Item = (&'a str, Vec<(&'a str, &'a str)>)>,
+) -> Result<(), EmulatorError> {
+    let state = store.snapshot();
+    let keys = keys.into_iter().map(|(key_id, conditions)| {
+        let key = store.find(&state, key_id, "PutKeyPolicy")?;
+        let conditions = Conditions::parse(conditions).map_err(EmulatorError::Attestation)?;
+        Ok((key.id.clone(), conditions))
+    });
+    Ok(operations::require_attestation(store, keys.collect::<Result<_, EmulatorError>>()?)?)
 }
 
 /// ARNs are made of both.

@@ -30,6 +30,10 @@ pub enum Effect {
     WrongKeyId,
     /// `missing-plaintext`: the answer has no `Plaintext`.
     MissingPlaintext,
+    /// `plaintext-despite-recipient`: the answer to an attested call has the `Plaintext`, too.
+    PlaintextDespiteRecipient,
+    /// `missing-ciphertext-for-recipient`: the answer has no `CiphertextForRecipient`.
+    MissingCiphertextForRecipient,
     /// `corrupt-body`: the answer has status 200 and is not JSON.
     CorruptBody,
 }
@@ -44,6 +48,8 @@ impl fmt::Display for Effect {
             Effect::LoseAnswer => formatter.write_str("lose-answer"),
             Effect::WrongKeyId => formatter.write_str("wrong-key-id"),
             Effect::MissingPlaintext => formatter.write_str("missing-plaintext"),
+            Effect::PlaintextDespiteRecipient => formatter.write_str("plaintext-despite-recipient"),
+            Effect::MissingCiphertextForRecipient => formatter.write_str("missing-ciphertext-for-recipient"),
             Effect::CorruptBody => formatter.write_str("corrupt-body"),
         }
     }
@@ -74,6 +80,8 @@ impl FromStr for Effect {
                 "lose-answer" => Effect::LoseAnswer,
                 "wrong-key-id" => Effect::WrongKeyId,
                 "missing-plaintext" => Effect::MissingPlaintext,
+                "plaintext-despite-recipient" => Effect::PlaintextDespiteRecipient,
+                "missing-ciphertext-for-recipient" => Effect::MissingCiphertextForRecipient,
                 "corrupt-body" => Effect::CorruptBody,
                 _ => return Err(unknown()),
             }),
@@ -353,6 +361,8 @@ mod tests {
             "lose-answer",
             "wrong-key-id",
             "missing-plaintext",
+            "plaintext-despite-recipient",
+            "missing-ciphertext-for-recipient",
             "corrupt-body",
         ];
         for text in texts {

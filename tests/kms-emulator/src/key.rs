@@ -9,6 +9,7 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{KeyPair, RsaKeyPair};
 use zeroize::Zeroizing;
 
+use crate::attestation::Conditions;
 use crate::error::ApiError;
 use crate::random;
 
@@ -71,6 +72,8 @@ pub(crate) struct Key {
     /// Unix milliseconds.
     pub(crate) created: u64,
     pub(crate) state: KeyState,
+    /// What an attestation document must have for data keys and decryption.
+    pub(crate) attestation: Conditions,
     pub(crate) material: Arc<Material>,
 }
 

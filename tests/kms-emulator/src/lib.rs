@@ -24,6 +24,9 @@
 //! - `calls`: the log of calls
 //! - `parameters`: the members of a request, and AWS's limits on them
 //! - `operations`: what each operation does
+//! - `recipient`: callers that show an attestation document: whether it is believed, and what it permits
+//! - [`attestation`]: the documents, and an authority that makes them for tests
+//! - `cms`: answers that only a recipient opens
 //! - `sts`: `GetCallerIdentity`
 //! - `ciphertext`, `context`: the ciphertext blob and the encryption context bound to it
 //! - `store`, `key`: keys and aliases, kept in one file
@@ -34,6 +37,7 @@ pub mod attestation;
 mod calls;
 mod ciphertext;
 mod clock;
+mod cms;
 mod context;
 mod control;
 mod emulator;
@@ -43,12 +47,14 @@ mod key;
 mod operations;
 mod parameters;
 mod random;
+mod recipient;
 mod server;
 mod store;
 mod sts;
 mod wire;
 
 pub use calls::Call;
+pub use cms::RecipientForm;
 pub use emulator::{Emulator, EmulatorConfig, EmulatorError};
 pub use fault::{Chance, Effect, Fault};
 pub use key::KeySpec;

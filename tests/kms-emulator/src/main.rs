@@ -2,11 +2,13 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use kms_emulator::{Emulator, EmulatorConfig, EmulatorError, KeySpec};
+use kms_emulator::{Emulator, EmulatorConfig, KeySpec, RecipientForm};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// An AWS KMS (and STS GetCallerIdentity) on loopback, for tests and development.
@@ -39,6 +41,13 @@ struct Arguments {
     /// Symmetric key to make under this alias unless it exists; may be given again
     #[arg(long = "key", value_name = "ALIAS")]
     keys: Vec<String>,
+    /// Root certificate whose attestation documents are believed (PEM, all of the file, or DER); may be given again.
+    /// Without it every document is refused
+    #[arg(long = "attestation-root", value_name = "FILE")]
+    attestation_roots: Vec<PathBuf>,
+    /// How CiphertextForRecipient is written: ber-constructed as KMS does, ber-primitive, der
+    #[arg(long, value_name = "FORM", default_value_t)]
+    recipient_form: RecipientForm,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -67,7 +76,11 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn start(arguments: Arguments) -> Result<Emulator, EmulatorError> {
+async fn start(arguments: Arguments) -> Result<Emulator, Box<dyn std::error::Error>> {
+    let mut attestation_roots = Vec::new();
+    for path in &arguments.attestation_roots {
+        attestation_roots.extend(certificates(path).map_err(|error| format!("{}: {error}", path.display()))?);
+    }
     let caller_arn = format!("arn:aws:sts::{}:assumed-role/key-broker-dev/dev-session", arguments.account);
     let emulator = Emulator::start(EmulatorConfig {
         listen: arguments.listen,
@@ -75,6 +88,8 @@ async fn start(arguments: Arguments) -> Result<Emulator, EmulatorError> {
         account_id: arguments.account,
         state_file: arguments.state_file,
         caller_arn,
+        attestation_roots,
+        recipient_form: arguments.recipient_form,
         ..EmulatorConfig::default()
     })
     .await?;
@@ -82,4 +97,17 @@ async fn start(arguments: Arguments) -> Result<Emulator, EmulatorError> {
         emulator.ensure_key(alias, KeySpec::SymmetricDefault)?;
     }
     Ok(emulator)
+}
+
+/// All certificates of a PEM file, or the one of a DER file.
+fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
+    let file = std::fs::read(path)?;
+    // A sequence of 256 to 65535 bytes, as every certificate's DER is, and no text.
+    if file.starts_with(&[0x30, 0x82]) {
+        return Ok(vec![file]);
+    }
+    let certificates: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&file)
+        .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
+        .collect::<Result<_, _>>()?;
+    if certificates.is_empty() { Err("there is no certificate in it".into()) } else { Ok(certificates) }
 }

@@ -14,10 +14,25 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 use crate::key::Key;
 use crate::parameters::{Parameters, required};
+use crate::recipient::Recipients;
 use crate::store::Store;
 
 /// The members of an answer.
 pub(crate) type Answer = Map<String, Value>;
+
+/// An answer, and the plaintext that a fault may betray.
+pub(crate) struct Delivery {
+    pub(crate) answer: Answer,
+    /// `Plaintext`, where `CiphertextForRecipient` was sent in its place.
+    pub(crate) withheld: Option<Value>,
+}
+
+impl Delivery {
+    /// An answer that withholds nothing.
+    pub(crate) fn open(answer: Answer) -> Delivery {
+        Delivery { answer, withheld: None }
+    }
+}
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,20 +80,27 @@ impl Operation {
     }
 
     /// Does it.
-    pub(crate) fn perform(self, store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+    pub(crate) fn perform(
+        self,
+        store: &Store,
+        recipients: &Recipients,
+        parameters: &Parameters,
+    ) -> Result<Delivery, ApiError> {
         parameters.check()?;
-        refuse_recipient(parameters)?;
+        let recipient = if self.takes_recipient() { recipients.accept(parameters)? } else { None };
         check_grant_tokens(parameters)?;
-        match self {
-            Operation::GenerateDataKey => cryptography::generate_data_key(store, parameters, self.name()),
+        let answer = match self {
+            Operation::GenerateDataKey => {
+                return cryptography::generate_data_key(store, parameters, recipient.as_ref());
+            }
+            Operation::Decrypt => return cryptography::decrypt(store, parameters, recipient.as_ref()),
+            Operation::GenerateRandom => {
+                return cryptography::generate_random(parameters, recipient.as_ref());
+            }
             Operation::GenerateDataKeyWithoutPlaintext => {
-                let mut answer = cryptography::generate_data_key(store, parameters, self.name())?;
-                answer.remove("Plaintext");
-                Ok(answer)
+                cryptography::generate_data_key_without_plaintext(store, parameters)
             }
             Operation::Encrypt => cryptography::encrypt(store, parameters),
-            Operation::Decrypt => cryptography::decrypt(store, parameters),
-            Operation::GenerateRandom => cryptography::generate_random(parameters),
             Operation::Sign => signing::sign(store, parameters),
             Operation::GetPublicKey => signing::get_public_key(store, parameters),
             Operation::CreateKey => keys::create(store, parameters),
@@ -92,26 +114,18 @@ impl Operation {
             Operation::UpdateAlias => aliases::update(store, parameters),
             Operation::DeleteAlias => aliases::delete(store, parameters),
             Operation::ListAliases => aliases::list(store, parameters),
-        }
+        };
+        answer.map(Delivery::open)
     }
 
-    /// AWS's name for it.
-    fn name(self) -> &'static str {
-        let (name, _) = NAMES.iter().find(|(_, known)| *known == self).expect("every operation has a name");
-        name
+    /// Whether AWS knows the member `Recipient` here. Elsewhere it is skipped, as every unknown member is.
+    fn takes_recipient(self) -> bool {
+        matches!(self, Operation::GenerateDataKey | Operation::Decrypt | Operation::GenerateRandom)
     }
 }
 
 pub(crate) use aliases::ensure_key;
-pub(crate) use keys::set_enabled;
-
-/// Never a plaintext for an attested call: this emulator reads no attestation documents yet.
-fn refuse_recipient(parameters: &Parameters) -> Result<(), ApiError> {
-    match parameters.recipient {
-        Some(_) => Err(ApiError::unsupported("This emulator does not support Recipient.")),
-        None => Ok(()),
-    }
-}
+pub(crate) use keys::{require_attestation, set_enabled};
 
 /// There are no grants here, so a token gives nothing; but it must look like one.
 fn check_grant_tokens(parameters: &Parameters) -> Result<(), ApiError> {
@@ -142,7 +156,7 @@ fn answer<const N: usize>(members: [(&str, Value); N]) -> Answer {
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn base64(bytes: &[u8]) -> Value {
+pub(crate) fn base64(bytes: &[u8]) -> Value {
     BASE64.encode(bytes).into()
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, Visitor};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 use zeroize::Zeroizing;
 
 use crate::context::{self, EncryptionContext};
@@ -21,8 +21,7 @@ pub(crate) struct Parameters {
     pub(crate) encryption_context: Option<EncryptionContext>,
     pub(crate) grant_tokens: Option<Vec<String>>,
     pub(crate) dry_run: Option<bool>,
-    /// An attestation document: only whether there is one matters.
-    pub(crate) recipient: Option<IgnoredAny>,
+    pub(crate) recipient: Option<RecipientParameters>,
     pub(crate) number_of_bytes: Option<i64>,
     pub(crate) key_spec: Option<String>,
     pub(crate) plaintext: Option<Blob>,
@@ -44,6 +43,14 @@ pub(crate) struct Parameters {
     pub(crate) marker: Option<String>,
 }
 
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_RecipientInfo.html>
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct RecipientParameters {
+    pub(crate) attestation_document: Option<Blob>,
+    pub(crate) key_encryption_algorithm: Option<String>,
+}
+
 impl Parameters {
     /// Reads a JSON body; an empty one says nothing.
     pub(crate) fn parse(body: &[u8]) -> Result<Parameters, ApiError> {
@@ -60,10 +67,12 @@ impl Parameters {
             broken.extend(text.as_deref().and_then(|text| text_length(name, text, KEY_ID_MAX)));
         }
         broken.extend(self.alias_name.as_deref().and_then(|text| text_length("aliasName", text, ALIAS_MAX)));
+        let document = self.recipient.as_ref().map(|recipient| &recipient.attestation_document);
         for (name, blob, max) in [
             ("plaintext", &self.plaintext, PLAINTEXT_MAX),
             ("ciphertextBlob", &self.ciphertext_blob, CIPHERTEXT_MAX),
             ("message", &self.message, PLAINTEXT_MAX),
+            ("recipient.attestationDocument", document.unwrap_or(&None), DOCUMENT_MAX),
         ] {
             broken.extend(
                 blob.as_ref().and_then(|blob| length(&format!("Value at '{name}'"), blob.0.len(), max)),
@@ -180,6 +189,7 @@ const KEY_ID_MAX: usize = 2048;
 const ALIAS_MAX: usize = 256;
 const PLAINTEXT_MAX: usize = 4096;
 const CIPHERTEXT_MAX: usize = 6144;
+const DOCUMENT_MAX: usize = 262_144;
 const GRANT_TOKENS_MAX: usize = 10;
 /// All names and values together, in bytes of UTF-8.
 const CONTEXT_MAX: usize = 8192;

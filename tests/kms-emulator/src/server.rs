@@ -23,9 +23,10 @@ use crate::control;
 use crate::error::ApiError;
 use crate::fault::{Effect, Fate, Faults};
 use crate::key::new_id;
-use crate::operations::{Answer, Operation};
+use crate::operations::{Answer, Delivery, Operation};
 use crate::parameters::Parameters;
 use crate::random;
+use crate::recipient::Recipients;
 use crate::store::Store;
 use crate::sts;
 use crate::wire::{self, HttpResponse, Target};
@@ -33,6 +34,7 @@ use crate::wire::{self, HttpResponse, Target};
 /// What all connections share.
 pub(crate) struct Service {
     pub(crate) store: Store,
+    pub(crate) recipients: Recipients,
     pub(crate) faults: Faults,
     pub(crate) calls: Calls,
 }
@@ -93,14 +95,20 @@ impl Service {
     async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<HttpResponse, NoAnswer> {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, BODY_MAX).collect().await.map(http_body_util::Collected::to_bytes);
-        if let Some(path) = head.uri.path().strip_prefix(control::PREFIX) {
-            return Ok(control::answer(&self, &head.method, path, &body.unwrap_or_default()));
+        if head.uri.path().starts_with(control::PREFIX) {
+            return Ok(self.control(head, body.unwrap_or_default()).await);
         }
         let request_id = random::uuid().to_string();
         match body {
             Ok(body) => self.call(&head, &body, &request_id).await,
             Err(_) => Ok(wire::json_error(&ApiError::bare("RequestEntityTooLargeException"), &request_id)),
         }
+    }
+
+    /// What a test asks or arranges. A change waits for the disk.
+    async fn control(self: Arc<Self>, head: Parts, body: Bytes) -> HttpResponse {
+        let answer = move || control::answer(&self, &head.method, head.uri.path(), &body);
+        tokio::task::spawn_blocking(answer).await.unwrap_or_else(|error| control::failed(&error.to_string()))
     }
 
     /// One call of KMS or STS: logged, befallen by faults, performed, answered.
@@ -127,6 +135,7 @@ impl Service {
             encryption_context: parameters.as_ref().map(Parameters::context).unwrap_or_default(),
             error: None,
             dry_run: parameters.as_ref().is_ok_and(|parameters| parameters.dry_run == Some(true)),
+            attested: parameters.as_ref().is_ok_and(|parameters| parameters.recipient.is_some()),
             fault: fate.effect.as_ref().map(ToString::to_string),
         };
         let seq = self.calls.arrive(call);
@@ -158,17 +167,22 @@ impl Service {
         (fate, error)
     }
 
-    async fn perform(self: &Arc<Self>, target: &Target, parameters: Parameters) -> Result<Answer, ApiError> {
+    async fn perform(
+        self: &Arc<Self>,
+        target: &Target,
+        parameters: Parameters,
+    ) -> Result<Delivery, ApiError> {
         match target {
-            Target::Kms(Some(operation), _) if operation.is_slow() => {
+            // Verifying a document takes a millisecond or more.
+            Target::Kms(Some(operation), _) if operation.is_slow() || parameters.recipient.is_some() => {
                 let (service, operation): (_, Operation) = (Arc::clone(self), *operation);
-                let task =
-                    tokio::task::spawn_blocking(move || operation.perform(&service.store, &parameters));
+                let perform = move || operation.perform(&service.store, &service.recipients, &parameters);
+                let task = tokio::task::spawn_blocking(perform);
                 task.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
             }
-            Target::Kms(Some(operation), _) => operation.perform(&self.store, &parameters),
+            Target::Kms(Some(operation), _) => operation.perform(&self.store, &self.recipients, &parameters),
             Target::Kms(None, _) => Err(ApiError::bare("UnknownOperationException")),
-            Target::Sts(action) if action == "GetCallerIdentity" => Ok(Answer::new()),
+            Target::Sts(action) if action == "GetCallerIdentity" => Ok(Delivery::open(Answer::new())),
             Target::Sts(action) => Err(ApiError::new(
                 "InvalidAction",
                 format!("Could not find operation {action} for version 2011-06-15"),
@@ -180,7 +194,7 @@ impl Service {
     fn answer(
         &self,
         target: &Target,
-        result: Result<Answer, ApiError>,
+        result: Result<Delivery, ApiError>,
         effect: Option<Effect>,
         request_id: &str,
     ) -> Result<HttpResponse, NoAnswer> {
@@ -188,12 +202,9 @@ impl Service {
             return Err(NoAnswer);
         }
         let response = match (target, result) {
-            (Target::Kms(..), Ok(mut answer)) => match effect {
-                Some(Effect::CorruptBody) => corrupt(&answer, request_id),
-                effect => {
-                    self.falsify(&mut answer, effect.as_ref());
-                    wire::json_answer(&answer, request_id)
-                }
+            (Target::Kms(..), Ok(delivery)) => match effect {
+                Some(Effect::CorruptBody) => corrupt(&delivery.answer, request_id),
+                effect => wire::json_answer(&self.falsify(delivery, effect.as_ref()), request_id),
             },
             (Target::Kms(..), Err(error)) => wire::json_error(&error, request_id),
             (Target::Sts(_), Ok(_)) => {
@@ -207,7 +218,8 @@ impl Service {
         Ok(response)
     }
 
-    fn falsify(&self, answer: &mut Answer, effect: Option<&Effect>) {
+    fn falsify(&self, delivery: Delivery, effect: Option<&Effect>) -> Answer {
+        let Delivery { mut answer, withheld } = delivery;
         match effect {
             Some(Effect::WrongKeyId) => {
                 let id = new_id(false);
@@ -222,8 +234,15 @@ impl Service {
             Some(Effect::MissingPlaintext) => {
                 answer.remove("Plaintext");
             }
+            Some(Effect::PlaintextDespiteRecipient) => {
+                answer.extend(withheld.map(|plaintext| ("Plaintext".to_owned(), plaintext)));
+            }
+            Some(Effect::MissingCiphertextForRecipient) => {
+                answer.remove("CiphertextForRecipient");
+            }
             _ => {}
         }
+        answer
     }
 }
 

@@ -104,6 +104,19 @@ fn a_document_ends_where_it_ends() {
 }
 
 #[test]
+fn hostile_cbor_costs_nothing() {
+    let authority = Authority::generate();
+    let roots = [authority.root_der()];
+    let leaf = authority.leaf("i-0-enc0", &(NOW..=NOW + 1000), true);
+    let deep = [0x81, 0x9f, 0xa1, 0xbf, 0xc2, 0x5f].map(|head| vec![head; 16_000]);
+    let long = [0x5b, 0x7b, 0x9b, 0xbb].map(|head| [vec![head], vec![0xff; 8], vec![0; 64]].concat());
+    for cbor in deep.iter().chain(&long) {
+        assert!(matches!(verify(cbor, &roots, NOW), Err(DocumentError::Malformed(_))));
+        assert!(matches!(verify(&leaf.sign(cbor, false), &roots, NOW), Err(DocumentError::Malformed(_))));
+    }
+}
+
+#[test]
 fn genuine_documents_verify_at_their_own_time() {
     let Some(root) = fixtures::nitro_root() else { return };
     for (name, module, timestamp) in [

@@ -204,22 +204,6 @@ async fn a_dry_run_succeeds_by_failing() {
 }
 
 #[tokio::test]
-async fn an_attested_call_never_gets_a_plaintext() {
-    let (_emulator, mut client, _) = start().await;
-    let recipient = json!({ "AttestationDocument": "AAAA", "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256" });
-    for (operation, mut request) in [
-        ("GenerateDataKey", json!({ "KeyId": ALIAS, "KeySpec": "AES_256" })),
-        ("GenerateRandom", json!({ "NumberOfBytes": 8 })),
-        ("Decrypt", json!({ "CiphertextBlob": "AAAA" })),
-    ] {
-        request["Recipient"] = recipient.clone();
-        assert_eq!(client.call(operation, request.clone()).await.error(), "UnsupportedOperationException");
-        request["Recipient"] = json!({});
-        assert_eq!(client.call(operation, request).await.error(), "UnsupportedOperationException");
-    }
-}
-
-#[tokio::test]
 async fn requests_that_are_none() {
     let (_emulator, mut client, _) = start().await;
     for body in ["{", "[]x", r#"{"KeyId":7}"#, r#"{"KeyId":"k","EncryptionContext":{"a":1}}"#] {

@@ -2,15 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod ber;
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
 
+use kms_emulator::attestation::{Authority, DocumentClaims};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use support::Client;
+use ber::Enclave;
+use support::{Client, base64, now};
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_kms-emulator"))
@@ -69,6 +72,39 @@ fn it_refuses_to_leave_loopback() {
     }
 }
 
+#[tokio::test]
+async fn it_believes_the_roots_that_it_is_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let (pem, der) = (directory.path().join("root.pem"), directory.path().join("root.der"));
+    let authorities = [Authority::generate(), Authority::generate()];
+    std::fs::write(&pem, authorities[0].root_pem()).unwrap();
+    std::fs::write(&der, authorities[1].root_der()).unwrap();
+    let (pem, der) = (pem.to_str().unwrap(), der.to_str().unwrap());
+    let roots = ["--listen", "127.0.0.1:0", "--attestation-root", pem, "--attestation-root", der];
+    let (child, endpoint) = start(&[&roots[..], &["--recipient-form", "der"]].concat());
+    let mut client = Client::connect(&endpoint).await;
+    let enclave = Enclave::new();
+    for authority in &authorities {
+        let document =
+            authority.document(&DocumentClaims::enclave(now()).with_public_key(enclave.public_key()));
+        let recipient = json!({ "AttestationDocument": base64(&document), "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256" });
+        let made = client.call("GenerateRandom", json!({ "NumberOfBytes": 9, "Recipient": recipient })).await;
+        let ciphertext = made.bytes("CiphertextForRecipient");
+        assert_eq!((enclave.open(&ciphertext).len(), ciphertext[1]), (9, 0x82), "a definite length");
+    }
+    drop(client);
+    stop(child, Signal::TERM);
+    std::fs::write(der, "no certificate").unwrap();
+    for (arguments, words) in [
+        (&["--attestation-root", der][..], "there is no certificate in it"),
+        (&["--attestation-root", "/none"], "/none: No such file"),
+        (&["--recipient-form", "ber"], "is not ber-constructed, ber-primitive or der"),
+    ] {
+        let said = String::from_utf8(ended(arguments).stderr).unwrap();
+        assert!(said.contains(words), "{said}");
+    }
+}
+
 #[test]
 fn a_second_one_on_the_same_file_is_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -93,6 +129,8 @@ fn its_help_teaches() {
         "--listen",
         "--region",
         "--account",
+        "--attestation-root",
+        "--recipient-form",
         "127.0.0.1:4566",
     ] {
         assert!(help.contains(word), "{word} in {help}");

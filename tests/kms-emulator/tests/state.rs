@@ -62,6 +62,32 @@ async fn only_the_owner_reads_the_file_and_nothing_is_left_beside_it() {
 }
 
 #[tokio::test]
+async fn conditions_are_kept_and_a_file_without_them_opens() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kms.json");
+    let emulator = Emulator::start(config(&path)).await.unwrap();
+    let arn = emulator.ensure_key("alias/a", KeySpec::SymmetricDefault).unwrap();
+    let before = std::fs::read_to_string(&path).unwrap();
+    assert!(!before.contains("attestation"), "as files were before there were conditions: {before}");
+    let value = "0a".repeat(48);
+    emulator.require_attestation("alias/a", &[("kms:RecipientAttestation:PCR8", &value)]).unwrap();
+    emulator.shutdown().await;
+
+    let emulator = Emulator::start(config(&path)).await.unwrap();
+    let mut client = Client::connect(&emulator.endpoint_url()).await;
+    let request = json!({ "KeyId": arn, "KeySpec": "AES_256" });
+    let refused = client.call("GenerateDataKey", request.clone()).await;
+    assert_eq!(refused.error(), "AccessDeniedException");
+    drop(client);
+    emulator.shutdown().await;
+
+    std::fs::write(&path, before).unwrap();
+    let emulator = Emulator::start(config(&path)).await.unwrap();
+    let mut client = Client::connect(&emulator.endpoint_url()).await;
+    assert_eq!(client.call("GenerateDataKey", request).await.bytes("Plaintext").len(), 32);
+}
+
+#[tokio::test]
 async fn a_second_emulator_on_the_file_is_refused_until_the_first_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kms.json");

@@ -49,6 +49,12 @@ pub fn verify(document: &[u8], roots: &[Vec<u8>], now: u64) -> Result<Document, 
     Ok(claims.document)
 }
 
+/// Whether a certificate (DER) can be a root.
+pub(crate) fn check_root(certificate: &[u8]) -> Result<(), DocumentError> {
+    let certificate = CertificateDer::from(certificate);
+    anchor_from_trusted_cert(&certificate).map(|_anchor| ()).map_err(|error| untrusted(&error))
+}
+
 /// The envelope: tagged or not, ES384 and nothing else in its headers.
 fn read_cose(document: &[u8]) -> Result<CoseSign1, DocumentError> {
     let malformed = |text: &str| DocumentError::Malformed(text.to_owned());
@@ -114,7 +120,7 @@ fn require_signing(certificate: &[u8]) -> Result<(), DocumentError> {
 }
 
 fn untrusted(error: &dyn fmt::Display) -> DocumentError {
-    DocumentError::Untrusted(format!("its certificates: {error}"))
+    DocumentError::Untrusted(format!("a certificate is not as it should be: {error}"))
 }
 
 impl fmt::Display for DocumentError {

@@ -3,38 +3,37 @@
 use aes_gcm::Aes256Gcm;
 use zeroize::Zeroizing;
 
-use super::{Answer, answer, base64, key, refuse_dry_run};
+use super::{Answer, Delivery, answer, base64, key, refuse_dry_run};
 use crate::ciphertext::{CiphertextBlob, seal};
 use crate::error::ApiError;
 use crate::key::{Key, Secret};
 use crate::parameters::{Parameters, one_of, required};
 use crate::random;
+use crate::recipient::{Recipient, authorize};
 use crate::store::Store;
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>
 pub(super) fn generate_data_key(
     store: &Store,
     parameters: &Parameters,
-    operation: &str,
+    recipient: Option<&Recipient>,
+) -> Result<Delivery, ApiError> {
+    let length = data_key_length(parameters)?;
+    let key = key(store, parameters, "GenerateDataKey")?;
+    authorize(store, &key, recipient, "GenerateDataKey")?;
+    let (answer, plaintext) = data_key(&key, parameters, length, "GenerateDataKey")?;
+    deliver(answer, &plaintext, recipient)
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html>
+pub(super) fn generate_data_key_without_plaintext(
+    store: &Store,
+    parameters: &Parameters,
 ) -> Result<Answer, ApiError> {
-    let spec = one_of("keySpec", parameters.key_spec.as_ref(), &["AES_256", "AES_128"])?;
-    let length = match (spec, parameters.number_of_bytes) {
-        (Some("AES_256"), None) => 32,
-        (Some(_), None) => 16,
-        (None, Some(bytes)) => checked_length(bytes),
-        _ => return Err(ApiError::validation("Please specify either number of bytes or key spec.")),
-    };
-    let key = key(store, parameters, operation)?;
-    let cipher = usable_cipher(&key, operation)?;
-    refuse_dry_run(parameters)?;
-    let plaintext = random::secret(length);
-    let blob = seal(cipher, &key.id, &key.material.id, &parameters.context(), &plaintext);
-    Ok(answer([
-        ("CiphertextBlob", base64(&blob)),
-        ("Plaintext", base64(&plaintext)),
-        ("KeyId", key.arn.clone().into()),
-        ("KeyMaterialId", key.material.id_hex().into()),
-    ]))
+    let length = data_key_length(parameters)?;
+    let key = key(store, parameters, "GenerateDataKeyWithoutPlaintext")?;
+    let (answer, _plaintext) = data_key(&key, parameters, length, "GenerateDataKeyWithoutPlaintext")?;
+    Ok(answer)
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html>
@@ -54,7 +53,11 @@ pub(super) fn encrypt(store: &Store, parameters: &Parameters) -> Result<Answer, 
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html>
-pub(super) fn decrypt(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+pub(super) fn decrypt(
+    store: &Store,
+    parameters: &Parameters,
+    recipient: Option<&Recipient>,
+) -> Result<Delivery, ApiError> {
     let bytes = &required("ciphertextBlob", parameters.ciphertext_blob.as_ref())?.0;
     let algorithm = encryption_algorithm(parameters)?;
     let state = store.snapshot();
@@ -65,26 +68,74 @@ pub(super) fn decrypt(store: &Store, parameters: &Parameters) -> Result<Answer, 
         (_, Some(key)) => key,
         (_, None) => return Err(unknown_key()),
     };
+    authorize(store, key, recipient, "Decrypt")?;
     let cipher = usable_cipher(key, "Decrypt")?;
     require_symmetric(algorithm, key)?;
     let plaintext = open(&blob, key, cipher, parameters).ok_or_else(ApiError::invalid_ciphertext)?;
     refuse_dry_run(parameters)?;
-    Ok(answer([
-        ("Plaintext", base64(&plaintext)),
+    let answer = answer([
         ("KeyId", key.arn.clone().into()),
         ("EncryptionAlgorithm", "SYMMETRIC_DEFAULT".into()),
         ("KeyMaterialId", key.material.id_hex().into()),
-    ]))
+    ]);
+    deliver(answer, &plaintext, recipient)
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html>
-pub(super) fn generate_random(parameters: &Parameters) -> Result<Answer, ApiError> {
+pub(super) fn generate_random(
+    parameters: &Parameters,
+    recipient: Option<&Recipient>,
+) -> Result<Delivery, ApiError> {
     if parameters.custom_key_store_id.is_some() {
         return Err(ApiError::bare("CustomKeyStoreNotFoundException"));
     }
     let length =
         parameters.number_of_bytes.ok_or_else(|| ApiError::validation("NumberOfBytes is required."))?;
-    Ok(answer([("Plaintext", base64(&random::secret(checked_length(length))))]))
+    deliver(Answer::new(), &random::secret(checked_length(length)), recipient)
+}
+
+/// What a new data key is to have, in bytes.
+fn data_key_length(parameters: &Parameters) -> Result<usize, ApiError> {
+    let spec = one_of("keySpec", parameters.key_spec.as_ref(), &["AES_256", "AES_128"])?;
+    match (spec, parameters.number_of_bytes) {
+        (Some("AES_256"), None) => Ok(32),
+        (Some(_), None) => Ok(16),
+        (None, Some(bytes)) => Ok(checked_length(bytes)),
+        _ => Err(ApiError::validation("Please specify either number of bytes or key spec.")),
+    }
+}
+
+/// A new data key: the answer without its plaintext, and the plaintext.
+fn data_key(
+    key: &Key,
+    parameters: &Parameters,
+    length: usize,
+    operation: &str,
+) -> Result<(Answer, Zeroizing<Vec<u8>>), ApiError> {
+    let cipher = usable_cipher(key, operation)?;
+    refuse_dry_run(parameters)?;
+    let plaintext = random::secret(length);
+    let blob = seal(cipher, &key.id, &key.material.id, &parameters.context(), &plaintext);
+    let answer = answer([
+        ("CiphertextBlob", base64(&blob)),
+        ("KeyId", key.arn.clone().into()),
+        ("KeyMaterialId", key.material.id_hex().into()),
+    ]);
+    Ok((answer, plaintext))
+}
+
+/// Adds the plaintext to an answer: as it is, or for the recipient alone.
+fn deliver(
+    mut answer: Answer,
+    plaintext: &[u8],
+    recipient: Option<&Recipient>,
+) -> Result<Delivery, ApiError> {
+    let Some(recipient) = recipient else {
+        answer.insert("Plaintext".to_owned(), base64(plaintext));
+        return Ok(Delivery::open(answer));
+    };
+    answer.insert("CiphertextForRecipient".to_owned(), recipient.seal(plaintext)?);
+    Ok(Delivery { answer, withheld: Some(base64(plaintext)) })
 }
 
 fn open(

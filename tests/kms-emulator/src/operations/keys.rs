@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::signing::RSA_ALGORITHMS;
 use super::{Answer, answer, key};
+use crate::attestation::Conditions;
 use crate::clock::{epoch_seconds, unix_millis};
 use crate::error::ApiError;
 use crate::key::{Key, KeySpec, KeyState, Material, new_id};
@@ -48,6 +49,7 @@ pub(super) fn new_key(
         description,
         created: unix_millis(),
         state: KeyState::Enabled,
+        attestation: Conditions::default(),
         material: Arc::new(material),
     }))
 }
@@ -137,13 +139,24 @@ pub(super) fn cancel_deletion(store: &Store, parameters: &Parameters) -> Result<
     Ok(answer([("KeyId", key.arn.clone().into())]))
 }
 
+/// Puts conditions on keys, by key id, in place of those that each had.
+pub(crate) fn require_attestation(store: &Store, keys: Vec<(String, Conditions)>) -> Result<(), ApiError> {
+    store.change(|state| {
+        for (id, conditions) in keys {
+            let key = state.keys.get_mut(&id).expect(KEPT);
+            Arc::make_mut(key).attestation = conditions;
+        }
+        Ok(())
+    })
+}
+
 fn change_state(
     store: &Store,
     key: &Key,
     next: impl FnOnce(&Key) -> Result<KeyState, ApiError>,
 ) -> Result<(), ApiError> {
     store.change(|state| {
-        let key = state.keys.get_mut(&key.id).expect("no operation removes a key");
+        let key = state.keys.get_mut(&key.id).expect(KEPT);
         let next = next(key)?;
         Arc::make_mut(key).state = next;
         Ok(())
@@ -215,6 +228,8 @@ fn metadata(store: &Store, key: &Key) -> Value {
     }
     members
 }
+
+const KEPT: &str = "no operation removes a key";
 
 const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{Account, Alias, State};
+use crate::attestation::Conditions;
 use crate::key::{Key, KeySpec, KeyState, MULTI_REGION_PREFIX, Material};
 
 /// The file, held open for its lock.
@@ -103,7 +104,10 @@ fn directory(path: &Path) -> &Path {
 
 /// More than the JSON of `state` can need, in bytes.
 fn capacity(state: &State) -> usize {
-    let key = |key: &Arc<Key>| 1024 + 6 * key.description.len() + 2 * key.material.bytes().len();
+    let key = |key: &Arc<Key>| {
+        let attestation = CONDITION_CAPACITY * key.attestation.texts().len();
+        1024 + 6 * key.description.len() + attestation + 2 * key.material.bytes().len()
+    };
     let alias = |name: &String| 512 + name.len();
     1024 + state.keys.values().map(key).sum::<usize>() + state.aliases.keys().map(alias).sum::<usize>()
 }
@@ -127,6 +131,9 @@ struct StoredKey {
     description: String,
     created: u64,
     state: StoredState,
+    /// Condition keys by AWS's names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    attestation: BTreeMap<String, String>,
     material_id: Base64,
     material: Base64,
 }
@@ -202,6 +209,7 @@ impl StoredKey {
                     StoredState::PendingDeletion { deletion, window }
                 }
             },
+            attestation: key.attestation.texts(),
             material_id: Base64(Zeroizing::new(key.material.id.to_vec())),
             material: Base64(Zeroizing::new(key.material.bytes().to_vec())),
         }
@@ -213,6 +221,8 @@ impl StoredKey {
         Uuid::try_parse(uuid).map_err(|_| format!("{id} is no key id"))?;
         let spec =
             KeySpec::named(&self.spec).ok_or_else(|| format!("key {id}: unknown spec {}", self.spec))?;
+        let conditions = self.attestation.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let attestation = Conditions::parse(conditions).map_err(|error| format!("key {id}: {error}"))?;
         let material_id =
             self.material_id.0.as_slice().try_into().map_err(|_| format!("key {id}: material id"))?;
         let material = Material::restore(spec, material_id, self.material.0)
@@ -230,6 +240,7 @@ impl StoredKey {
                     KeyState::PendingDeletion { deletion, window }
                 }
             },
+            attestation,
             material: Arc::new(material),
         })
     }
@@ -251,6 +262,9 @@ impl<'de> Deserialize<'de> for Base64 {
 }
 
 const VERSION: u8 = 1;
+
+/// More than a condition can need: its name, 96 hex digits, JSON around them, in bytes.
+const CONDITION_CAPACITY: usize = 256;
 
 /// Only its owner reads key material.
 const PRIVATE: u32 = 0o600;

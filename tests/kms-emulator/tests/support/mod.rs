@@ -122,3 +122,13 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 /// Signed by nobody, in the form that counts.
 pub(crate) const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-west-2/kms/aws4_request, \
                                  SignedHeaders=host;x-amz-date, Signature=00";
+
+/// Unix milliseconds, as the emulator's clock has them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "documents are valid by the emulator's clock, which is the machine's"
+)]
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
+}
