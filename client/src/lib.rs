@@ -16,8 +16,8 @@
 //!
 //! # Features
 //!
-//! - `vsock`: [`Client::vsock`] reaches a broker on the parent instance of a virtual machine.
-//! - `enclave`: the [`enclave`] module attests each call, so that KMS encrypts its answer to this enclave alone, and opens
+//! - `vsock`: `Client::vsock` reaches a broker on the parent instance of a virtual machine.
+//! - `enclave`: the `enclave` module attests each call, so that KMS encrypts its answer to this enclave alone, and opens
 //!   the answer. The broker and the parent instance never see the plaintext.
 
 #[cfg(feature = "enclave")]

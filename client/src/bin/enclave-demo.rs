@@ -167,7 +167,7 @@ Usage: enclave-demo --key-id KEY [options]
   --unix PATH            its unix socket instead, to try this without vsock
   --attestation nsm      documents from the Nitro Security Module, the default
   --attestation file:DOC a document made beforehand, for the key in
-  --rsa-key FILE         an RSA private key, PKCS#8 in DER
+  --rsa-key FILE         an RSA private key in PKCS#8, DER, as `openssl pkcs8 -topk8 -nocrypt -outform DER` writes it
 
 Exit codes: 0 all is well, 1 something failed, 64 the arguments are wrong.
 ";
