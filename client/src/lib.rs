@@ -13,10 +13,20 @@
 //!
 //! Key material comes as [`Plaintext`], which erases itself when dropped and cannot be printed. The buffers of the
 //! connection that carried it are not erased.
+//!
+//! # Features
+//!
+//! - `vsock`: `Client::vsock` reaches a broker on the parent instance of a virtual machine.
+//! - `enclave`: the `enclave` module attests each call, so that KMS encrypts its answer to this enclave alone, and opens
+//!   the answer. The broker and the parent instance never see the plaintext.
 
+#[cfg(feature = "enclave")]
+pub mod enclave;
 mod error;
 mod request;
 mod response;
+#[cfg(feature = "vsock")]
+mod vsock;
 
 use std::path::Path;
 use std::time::Duration;
@@ -146,12 +156,15 @@ impl Client {
 
     async fn connect_to(address: &str, endpoint: Result<Endpoint, transport::Error>) -> Result<Self, Error> {
         let explain = |error| Error::connect(address, &error);
-        let channel = endpoint.map_err(explain)?.connect().await.map_err(explain)?;
-        Ok(Self {
+        Ok(Self::over(endpoint.map_err(explain)?.connect().await.map_err(explain)?))
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self {
             broker: KeyBrokerClient::new(channel.clone()),
             health: HealthClient::new(channel),
             deadline: DEFAULT_DEADLINE,
-        })
+        }
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
