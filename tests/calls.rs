@@ -394,25 +394,6 @@ async fn each_answer_of_a_retried_call_is_a_record() {
 }
 
 #[tokio::test]
-async fn a_recipient_is_refused_before_kms_is_asked() {
-    use key_broker_proto::v1 as pb;
-    let broker = TestBroker::start().await;
-    let mut stub = broker.stub().await;
-    let recipient = Some(pb::Recipient {
-        attestation_document: vec![1, 2, 3].into(),
-        key_encryption_algorithm: String::new(),
-    });
-    let status = stub
-        .generate_random(pb::GenerateRandomRequest { number_of_bytes: 32, recipient })
-        .await
-        .expect_err("refused");
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert_eq!(Error::from(status).reason(), Some("RECIPIENT_NOT_SUPPORTED"));
-    assert_eq!(broker.emulator.call_count("GenerateRandom"), 0);
-    assert_eq!(broker.stop().await.outcomes()["Rejected"], 1);
-}
-
-#[tokio::test]
 async fn policy_denies_before_kms_is_asked() {
     let policy =
         r#"permit(principal is Workload, action == Action::"Decrypt", resource in Alias::"alias/dev");"#;

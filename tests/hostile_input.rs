@@ -172,8 +172,17 @@ fn cases() -> Vec<Case> {
         generate("11 grant tokens", |request| request.grant_tokens = vec!["t".into(); 11]),
         generate("an empty grant token", |request| request.grant_tokens = vec![String::new()]),
         generate("a grant token of 8,193 bytes", |request| request.grant_tokens = vec![long(8_193)]),
-        generate("a recipient", |request| request.recipient = Some(pb::Recipient::default()))
-            .is(Code::Unimplemented, "RECIPIENT_NOT_SUPPORTED"),
+        generate("an empty recipient", |request| request.recipient = Some(pb::Recipient::default())),
+        generate("a document of 262,145 bytes", |request| request.recipient = Some(recipient(vec![0; 262_145], ""))),
+        generate("a document of one byte", |request| request.recipient = Some(recipient(vec![0x84], "")))
+            .is(Code::InvalidArgument, "INVALID_ATTESTATION"),
+        generate("a document of arrays in arrays", |request| {
+            request.recipient = Some(recipient(vec![0x84; 262_144], ""));
+        })
+        .is(Code::InvalidArgument, "INVALID_ATTESTATION"),
+        generate("another key encryption algorithm", |request| {
+            request.recipient = Some(recipient(vec![0x84], "RSAES_OAEP_SHA_1"));
+        }),
         decrypt("no ciphertext", |request| request.ciphertext_blob = Vec::new().into()),
         decrypt("a ciphertext of 6,145 bytes", |request| request.ciphertext_blob = vec![0; 6_145].into()),
         decrypt("a ciphertext of nobody", |_| {}).is(Code::InvalidArgument, "INVALID_CIPHERTEXT"),

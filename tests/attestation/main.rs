@@ -7,4 +7,5 @@ mod peers;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod calls;
 mod documents;

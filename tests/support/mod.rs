@@ -6,6 +6,7 @@ pub mod delivered;
 pub mod dev;
 pub mod dice;
 pub mod disk;
+pub mod enclave;
 pub mod faults;
 pub mod load;
 pub mod memory;
@@ -83,6 +84,7 @@ pub struct Setup {
     /// Aliases of more symmetric keys.
     pub keys: Vec<&'static str>,
     pub clock: Arc<dyn Clock>,
+    pub emulator: EmulatorConfig,
 }
 
 impl Default for Setup {
@@ -113,6 +115,7 @@ impl Default for Setup {
             trail: None,
             keys: Vec::new(),
             clock: Arc::new(SystemClock),
+            emulator: EmulatorConfig::default(),
         }
     }
 }
@@ -144,7 +147,7 @@ impl TestBroker {
 
     /// A broker, or why there is none.
     pub async fn try_start(setup: Setup, double: Option<Arc<dyn Kms>>) -> Result<Self, StartError> {
-        let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+        let emulator = Emulator::start(setup.emulator).await.expect("the emulator starts");
         let key_arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
         if setup.trail.is_some() {
             emulator.ensure_key("alias/dev-signing", KeySpec::Rsa2048).expect("a key");
