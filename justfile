@@ -16,7 +16,9 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
     cargo clippy -p key-broker --no-default-features -- -D warnings
+    cargo clippy -p key-broker-client --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+    RUSTDOCFLAGS="-D warnings" cargo doc -p key-broker-client --all-features --no-deps --quiet
 
 # Which dependencies may be linked
 deny:
@@ -26,6 +28,6 @@ deny:
 bench *ARGS:
     cargo bench --bench serving -- {{ARGS}}
 
-# Fuzz the :authority adapter or, as TARGET, envelope or names (nightly toolchain and cargo-fuzz)
+# Fuzz the :authority adapter or, as TARGET, cms, envelope or names (nightly toolchain and cargo-fuzz)
 fuzz SECONDS="60" TARGET="authority":
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}

@@ -42,9 +42,9 @@ use cms::OpenError;
 
 /// A broker, seen from an enclave. Clones share the connection and the key.
 ///
-/// Each call has an attestation document of its own. One could serve for the five minutes that the broker takes it; but the
-/// module makes one in milliseconds, less than the KMS call behind it takes (the broker never caches for a recipient), and a new one says what
-/// the enclave is now: its application may have extended a PCR since.
+/// Each call has an attestation document of its own. One could serve for the five minutes that the broker takes it; but a new one
+/// says what the enclave is now (its application may have extended a PCR since), and costs one call to the hypervisor where the
+/// call to KMS behind it goes over the network: for a recipient, nothing is answered from the broker's memory.
 #[derive(Clone)]
 pub struct Enclave {
     client: Client,
@@ -53,7 +53,7 @@ pub struct Enclave {
 }
 
 impl Enclave {
-    /// Makes an ephemeral RSA-2048 key, which takes a tenth of a second of computation, and dies with the last clone.
+    /// Makes an ephemeral RSA-2048 key, which takes about a tenth of a second of computation, and dies with the last clone.
     pub fn new(client: Client, provider: impl AttestationProvider) -> Result<Self, KeyError> {
         Ok(Self::with_key(client, provider, RecipientKey::generate()?))
     }

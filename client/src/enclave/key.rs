@@ -21,7 +21,8 @@ pub struct RecipientKey {
 pub struct KeyError(&'static str);
 
 impl RecipientKey {
-    /// A new RSA-2048 key, the size that KMS's own clients use. Takes a tenth of a second of computation.
+    /// A new RSA-2048 key, the size that KMS's own clients use. Takes about a tenth of a second of
+    /// computation.
     pub fn generate() -> Result<Self, KeyError> {
         let unmade = |_| KeyError("an RSA-2048 key could not be made");
         Self::of(PrivateDecryptingKey::generate(KeySize::Rsa2048).map_err(unmade)?)
