@@ -173,7 +173,9 @@ fn cases() -> Vec<Case> {
         generate("an empty grant token", |request| request.grant_tokens = vec![String::new()]),
         generate("a grant token of 8,193 bytes", |request| request.grant_tokens = vec![long(8_193)]),
         generate("an empty recipient", |request| request.recipient = Some(pb::Recipient::default())),
-        generate("a document of 262,145 bytes", |request| request.recipient = Some(recipient(vec![0; 262_145], ""))),
+        generate("a document of 262,145 bytes", |request| {
+            request.recipient = Some(recipient(vec![0; 262_145], ""))
+        }),
         generate("a document of one byte", |request| request.recipient = Some(recipient(vec![0x84], "")))
             .is(Code::InvalidArgument, "INVALID_ATTESTATION"),
         generate("a document of arrays in arrays", |request| {

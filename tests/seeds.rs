@@ -14,8 +14,10 @@ use key_broker::audit::reader::{Decrypter, TrailReader};
 use key_broker::audit::trail::{StoreConfig, TrailConfig, names as trail_names, open_store};
 use key_broker::key::KeyId;
 use key_broker_client::GenerateDataKey;
+use kms_emulator::attestation::DocumentClaims;
 use serde_json::Value;
 use support::clock::TestClock;
+use support::enclave::Attester;
 use support::{Records, Setup, TestBroker, eventually, trail};
 use time::macros::datetime;
 
@@ -83,6 +85,28 @@ async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_seeds_r
     let got = delivered.iter().find(|record| record["eventName"] == "Decrypt").expect("recorded");
     compare("Get", &seed[2], got);
     assert!(broker.emulator.call_count("GenerateDataKey") >= 3, "configure, the workload's, and one a file");
+}
+
+#[tokio::test]
+async fn generating_a_data_key_from_an_enclave_leaves_the_seeds_record() {
+    let Some(seed) = seed("000_1ab5c49a539f3dea.txt") else { return };
+    let recipient = &seed[0]["additionalEventData"]["recipient"];
+    let attester = Attester::new();
+    attester.change(|claims| {
+        let image = recipient["attestationDocumentEnclaveImageDigest"].as_str().expect("a digest");
+        let mut pcr0 = [0; 48];
+        hex::decode_to_slice(image, &mut pcr0).expect("SHA-384");
+        let module_id = recipient["attestationDocumentModuleId"].as_str().expect("an id").to_owned();
+        DocumentClaims { module_id, ..claims.with_pcr(0, pcr0) }
+    });
+    let broker = TestBroker::with(attester.setup()).await;
+    let enclave = attester.enclave(broker.client().await);
+    let key_id = broker.key_arn.rsplit('/').next().expect("an id");
+    let key = enclave.generate_data_key(GenerateDataKey::bytes(key_id, 32)).await.expect("a data key");
+    assert_eq!(key.plaintext.expose().len(), 32);
+    let records = broker.stop().await;
+    assert_eq!(records.kms.len(), 1);
+    compare("GenerateDataKey from an enclave", &seed[0], &records.kms[0]);
 }
 
 fn puts_of(records: &Records) -> Vec<&Value> {

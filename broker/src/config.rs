@@ -354,6 +354,22 @@ journal_dir = "journal"
         );
     }
 
+    #[test]
+    fn attestation_is_awss_unless_told() {
+        let config = parse(GOOD).map_err(|error| error.to_string()).expect("good");
+        assert_eq!((config.trust, config.listen.vsock), (Trust::aws(), None));
+        let text = vsock("vsock = { cids = [16, 17] }");
+        let more = "[attestation]\nmax_document_age_seconds = 60\nclock_skew_seconds = 0\ninsecure_allow_debug = true";
+        let config = parse(&format!("{text}{more}")).map_err(|error| error.to_string()).expect("good");
+        assert_eq!(config.listen.vsock, Some(VsockAddress { port: 7_890, cids: vec![16, 17] }));
+        let (max_age, clock_skew) = (Duration::from_mins(1), Duration::ZERO);
+        assert_eq!(config.trust, Trust { max_age, clock_skew, allow_debug: true, ..Trust::aws() });
+    }
+
+    fn vsock(line: &str) -> String {
+        GOOD.replace("unix = { path = \"broker.sock\" }", line)
+    }
+
     fn audit(more: &str) -> String {
         GOOD.replace("\"journal\"", &format!("\"journal\"\n{more}"))
     }
@@ -389,6 +405,17 @@ journal_dir = "journal"
             &GOOD.replace("[kms]", "admin = { path = \"admin.sock\", group = \"no-such-group\" }\n[kms]"),
             &GOOD.replace("[kms]", "admin = { path = \"broker.sock\" }\n[kms]"),
             &GOOD.replace("unix =", "admin ="),
+            &vsock("vsock = { port = 7890 }"),
+            &vsock("vsock = { cids = [] }"),
+            &vsock("vsock = { cids = [16, 3] }"),
+            &vsock("vsock = { cids = [4294967295] }"),
+            &vsock("vsock = { port = 0, cids = [16] }"),
+            &format!("{GOOD}[attestation]\nroots = []"),
+            &format!("{GOOD}[attestation]\nroots = [\"none.pem\"]"),
+            &format!("{GOOD}[attestation]\nroots = [\"policy.cedar\"]"),
+            &format!("{GOOD}[attestation]\nmax_document_age_seconds = 10801"),
+            &format!("{GOOD}[attestation]\nclock_skew_seconds = 301"),
+            &format!("{GOOD}[attestation]\nallow_debug = true"),
             &GOOD.replace("policy.cedar", "missing.cedar"),
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit = \"never\""),
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit_wait_ms = 0"),
