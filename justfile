@@ -28,6 +28,6 @@ deny:
 bench *ARGS:
     cargo bench --bench serving -- {{ARGS}}
 
-# Fuzz the :authority adapter or, as TARGET, cms, envelope or names (nightly toolchain and cargo-fuzz)
+# Fuzz the :authority adapter or, as TARGET, attestation, cms, envelope or names (nightly toolchain and cargo-fuzz)
 fuzz SECONDS="60" TARGET="authority":
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
