@@ -79,8 +79,8 @@ async fn an_enclave_gets_what_only_it_can_read_from_kms_each_time_with_records_o
         }
         let random = enclave.generate_random(1_024).await.expect("random bytes");
         assert_eq!(random.plaintext.expose().len(), 1_024);
-        let attested = broker.emulator.calls().into_iter().filter(|call| call.attested).count();
-        assert_eq!(attested, 5, "each of them is one call to KMS");
+        let asked_for_it = broker.emulator.calls().into_iter().filter(|call| call.attested).count();
+        assert_eq!(asked_for_it, 5, "each of them is one call to KMS");
 
         let random_id = random.provenance.kms_request_id;
         let lines = journal_lines(&broker.journal_dir());

@@ -381,7 +381,7 @@ fn moment(millis: u64) -> OffsetDateTime {
 fn fixture(name: &str) -> Option<Bytes> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures/attestation").join(name);
     match fs::read(&path) {
-        Ok(bytes) if name.ends_with(".b64") => {
+        Ok(bytes) if path.extension().is_some_and(|extension| extension == "b64") => {
             let text = String::from_utf8(bytes).expect("base64 is text");
             Some(STANDARD.decode(text.trim()).expect("base64").into())
         }
