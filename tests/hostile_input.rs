@@ -64,6 +64,10 @@ fn good() -> pb::GenerateDataKeyRequest {
     }
 }
 
+fn recipient(document: Vec<u8>, algorithm: &str) -> pb::Recipient {
+    pb::Recipient { attestation_document: document.into(), key_encryption_algorithm: algorithm.into() }
+}
+
 fn generate(name: &str, change: impl FnOnce(&mut pb::GenerateDataKeyRequest)) -> Case {
     let mut request = good();
     change(&mut request);
