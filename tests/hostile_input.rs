@@ -178,7 +178,7 @@ fn cases() -> Vec<Case> {
         generate("a grant token of 8,193 bytes", |request| request.grant_tokens = vec![long(8_193)]),
         generate("an empty recipient", |request| request.recipient = Some(pb::Recipient::default())),
         generate("a document of 262,145 bytes", |request| {
-            request.recipient = Some(recipient(vec![0; 262_145], ""))
+            request.recipient = Some(recipient(vec![0; 262_145], ""));
         }),
         generate("a document of one byte", |request| request.recipient = Some(recipient(vec![0x84], "")))
             .is(Code::InvalidArgument, "INVALID_ATTESTATION"),

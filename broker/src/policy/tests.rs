@@ -235,7 +235,7 @@ fn mistakes_are_told_in_one_line() {
         r#"permit(principal, action, resource == Key::"1234abcd-12ab-34cd-56ef-1234567890ab");"#,
         r#"permit(principal, action, resource in Alias::"dev");"#,
         r#"permit(principal, action, resource) when { context.recipient == "x" };"#,
-        r#"permit(principal, action, resource) when { context.recipient.imageSha384 == "x" };"#,
+        r#"permit(principal, action, resource) when { context has recipient && context.recipient.imageSha384 == "x" };"#,
         r#"permit(principal, action, resource) when { context has recipient && context.recipient.pcr32 == "x" };"#,
         r#"permit(principal == Workload::"vsock:16", action, resource);"#,
         r#"permit(principal, action, resource) when { context.messages > "many" };"#,
