@@ -204,8 +204,10 @@ async fn a_journal_file_that_somebody_edited_is_evidence_and_the_trail_tells() {
     trailed.delivered(1).await;
     trailed.answered.remove(&last);
     trailed.call(1).await;
-    let evidence = fs::read_to_string(dir.join("journal-00000001.damaged")).expect("evidence");
-    assert!(evidence.contains(FORGED));
+    // The journal lets go of a file once that is noted which is delivered.
+    let evidence = dir.join("journal-00000001.damaged");
+    eventually("evidence", || evidence.exists()).await;
+    assert!(fs::read_to_string(evidence).expect("evidence").contains(FORGED));
     let records = trailed.stop().await;
     assert!(notices(&records)[0]["damagedBytes"].as_u64().expect("a number") > 500);
     assert!(
