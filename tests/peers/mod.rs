@@ -24,28 +24,41 @@ impl Peers {
     /// Installs what is not there yet. None, and a line that says so, where `KEY_BROKER_SKIP_PEERS` is 1; panics where the
     /// installation fails: a test that silently proves nothing is worse than one that fails.
     pub fn install(what: &[&str]) -> Option<Self> {
-        if is_to_skip(what) {
+        Self::installed(what).map(|installed| installed.unwrap_or_else(|why| panic!("{why}")))
+    }
+
+    /// The same, but a machine of another kind than `what` needs (Debian or Ubuntu, and root the first time) is a reason to
+    /// skip, too.
+    pub fn install_where_possible(what: &str) -> Option<Self> {
+        match Self::installed(&[what])? {
+            Ok(peers) => Some(peers),
+            Err(why) => {
+                println!("skipped: {why}");
+                None
+            }
+        }
+    }
+
+    /// Whether a program of the system is there, or can be installed; a line that says why not.
+    pub fn has_system(what: &str) -> bool {
+        Self::install_where_possible(what).is_some()
+    }
+
+    /// Nothing where it is to be skipped; why not where this machine is of the wrong kind.
+    fn installed(what: &[&str]) -> Option<Result<Self, String>> {
+        let names = what.join(" ");
+        if env::var_os("KEY_BROKER_SKIP_PEERS").is_some_and(|skip| skip == "1") {
+            println!("skipped: KEY_BROKER_SKIP_PEERS=1, so {names} is not installed");
             return None;
         }
         let dir = env::var_os("PEERS_DIR").map_or_else(|| root().join("target/peers"), PathBuf::from);
-        let installed =
-            output(Command::new(root().join("tests/peers/install")).args(what).env("PEERS_DIR", &dir));
-        let why = String::from_utf8_lossy(&installed.stderr);
-        assert!(installed.status.success(), "tests/peers/install {}: {why}", what.join(" "));
-        Some(Self(dir))
-    }
-
-    /// Whether a program of the system is there, or can be installed; a line that says why not. What it would prove needs
-    /// Debian or Ubuntu, and root the first time.
-    pub fn has_system(what: &str) -> bool {
-        if is_to_skip(&[what]) {
-            return false;
+        let ran = output(Command::new(root().join("tests/peers/install")).args(what).env("PEERS_DIR", &dir));
+        let why = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
+        match ran.status.code() {
+            Some(0) => Some(Ok(Self(dir))),
+            Some(WRONG_MACHINE) => Some(Err(why)),
+            _ => panic!("tests/peers/install {names}: {why}"),
         }
-        let installed = output(Command::new(root().join("tests/peers/install")).arg(what));
-        if !installed.status.success() {
-            println!("skipped: {}", String::from_utf8_lossy(&installed.stderr).trim());
-        }
-        installed.status.success()
     }
 
     pub fn path(&self, path: &str) -> PathBuf {
@@ -58,13 +71,8 @@ impl Peers {
     }
 }
 
-fn is_to_skip(what: &[&str]) -> bool {
-    let skip = env::var_os("KEY_BROKER_SKIP_PEERS").is_some_and(|skip| skip == "1");
-    if skip {
-        println!("skipped: KEY_BROKER_SKIP_PEERS=1, so {} is not installed", what.join(", "));
-    }
-    skip
-}
+/// How `tests/peers/install` ends where the machine is of another kind than it needs.
+const WRONG_MACHINE: i32 = 2;
 
 /// A command without proxies and gRPC options of the environment.
 pub fn plain(program: impl AsRef<OsStr>) -> Command {

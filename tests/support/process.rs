@@ -11,22 +11,31 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The built binary, beside the running test: `target/<profile>/key-broker`.
+/// The broker's binary.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test has a path");
-        let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "key-broker", "--target-dir"]);
-        build.arg(profile.parent().expect("the target directory"));
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        let outcome = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
-        assert!(outcome.success(), "key-broker does not build");
-        profile.join("key-broker")
-    })
+    BINARY.get_or_init(|| built("key-broker", &["key-broker"]))
+}
+
+/// The binary of the emulator of KMS: built with the broker, so that they share what both depend on.
+pub fn kms_emulator() -> PathBuf {
+    built("kms-emulator", &["key-broker", "kms-emulator"])
+}
+
+/// Builds packages, and returns a binary of theirs beside the running test: `target/<profile>/<name>`.
+fn built(name: &str, packages: &[&str]) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--target-dir"]);
+    build.arg(profile.parent().expect("the target directory"));
+    build.args(packages.iter().flat_map(|package| ["-p", *package]));
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    let outcome = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+    assert!(outcome.success(), "{name} does not build");
+    profile.join(name)
 }
 
 /// A running `key-broker`, killed when the test ends.
