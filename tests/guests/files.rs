@@ -2,7 +2,6 @@
 //! (<https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,8 +27,8 @@ impl Files {
         self
     }
 
-    /// A program of this machine in `/bin`, without its symbols (they are most of it), and the libraries that it is linked with, where
-    /// they are here.
+    /// A program of this machine in `/bin`, without its symbols (they are most of it), and the libraries that it is linked
+    /// with, where they are here.
     #[must_use]
     pub fn program(mut self, program: &Path) -> Self {
         for library in libraries(program) {
@@ -74,7 +73,8 @@ fn append(archive: &mut Vec<u8>, path: &Path, mode: u32, bytes: &[u8]) {
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = if path == Path::new("") { Path::new(".") } else { path };
     let name = path.as_os_str().as_encoded_bytes();
-    // Inode, mode, uid, gid, links, time, size, device (2), device of a special file (2), size of the name with its NUL, checksum.
+    // Inode, mode, uid, gid, links, time, size, device (2), device of a special file (2), size of the name and its NUL,
+    // checksum.
     let size = u32::try_from(bytes.len()).expect("files of guests are small");
     let name_size = u32::try_from(name.len() + 1).expect("and so are their names");
     archive.extend_from_slice(b"070701");
@@ -99,8 +99,8 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
     words.map(PathBuf::from).collect()
 }
 
-fn read(path: impl AsRef<OsStr>) -> Vec<u8> {
-    let path = Path::new(path.as_ref());
+fn read(path: impl AsRef<Path>) -> Vec<u8> {
+    let path = path.as_ref();
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -37,8 +37,8 @@ impl Guest {
     /// Starts guests with these CIDs and files; returns when all are up. None, and a line that says why, where there can be
     /// none.
     ///
-    /// They start together because vhost-device-vsock goes deaf, for good and without a word, for a guest that another one calls
-    /// before its driver is there.
+    /// They start together because vhost-device-vsock goes deaf, for good and without a word, for a guest that another one
+    /// calls before its driver is there.
     pub fn boot<const N: usize>(guests: [(u32, Files); N]) -> Option<[Self; N]> {
         let peers = Peers::install_where_possible("guests")?;
         let device = Arc::new(Device::start(&peers, &guests.each_ref().map(|(cid, _)| *cid)));
@@ -76,7 +76,9 @@ impl Guest {
     /// Runs a line of busybox's sh, as root in /tmp, which has to end in time and with 0; what was printed meanwhile.
     pub fn run(&mut self, command: &str, within: Duration) -> Vec<String> {
         let before = self.lines().len();
-        self.keyboard.write_all(format!("{command}\n").as_bytes()).expect("the guest is there");
+        if self.keyboard.write_all(format!("{command}\n").as_bytes()).is_err() {
+            self.fail(&format!("is gone before {command}"));
+        }
         let end = |lines: &[String]| lines.iter().skip(before).position(|line| line.contains(ENDED));
         self.serial.wait(within, |lines| end(lines).is_some());
         let mut lines = self.lines().split_off(before);
@@ -183,7 +185,8 @@ impl Drop for Device {
     }
 }
 
-/// Of a guest: the socket of its device for QEMU ("device") and for this machine ("host"), its files ("cpio"), QEMU's log ("log").
+/// Of a guest: the socket of its device for QEMU ("device") and for this machine ("host"), its files ("cpio"), QEMU's log
+/// ("log").
 fn path(dir: &Path, cid: u32, what: &str) -> PathBuf {
     dir.join(format!("{cid}.{what}"))
 }
