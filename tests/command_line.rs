@@ -64,6 +64,19 @@ fn a_wrong_configuration_is_64_and_one_line() {
     }
 }
 
+#[tokio::test]
+async fn a_machine_without_certificate_authorities_is_told_so() {
+    let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+    let mut command = Command::new(binary());
+    command.args(["check", "--config"]).arg(&config).env_remove("SSL_CERT_DIR");
+    let output = command.env("SSL_CERT_FILE", "/dev/null").output().expect("runs");
+    assert_eq!(output.status.code(), Some(64));
+    let told = text(&output.stderr);
+    assert!(told.contains("SSL_CERT_FILE") && told.trim_end().lines().count() == 1, "{told}");
+}
+
 #[test]
 fn dev_call_and_health_work_together() {
     let dir = tempfile::tempdir().expect("a directory");

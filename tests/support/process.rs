@@ -14,22 +14,27 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The broker's binary.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built("key-broker", &["key-broker"]))
+    BINARY.get_or_init(|| built("key-broker", &["-p", "key-broker"]))
 }
 
 /// The binary of the emulator of KMS: built with the broker, so that they share what both depend on.
 pub fn kms_emulator() -> PathBuf {
-    built("kms-emulator", &["key-broker", "kms-emulator"])
+    built("kms-emulator", &["-p", "key-broker", "-p", "kms-emulator"])
 }
 
-/// Builds packages, and returns a binary of theirs beside the running test: `target/<profile>/<name>`.
-fn built(name: &str, packages: &[&str]) -> PathBuf {
+/// The client's demonstration for enclaves: built alone, since its feature would make another broker of the broker.
+pub fn enclave_demo() -> PathBuf {
+    built("enclave-demo", &["-p", "key-broker-client", "--features", "enclave"])
+}
+
+/// Builds what cargo is told to, and returns a binary of it beside the running test: `target/<profile>/<name>`.
+fn built(name: &str, what: &[&str]) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--target-dir"]);
     build.arg(profile.parent().expect("the target directory"));
-    build.args(packages.iter().flat_map(|package| ["-p", *package]));
+    build.args(what);
     if profile.ends_with("release") {
         build.arg("--release");
     }

@@ -1,5 +1,6 @@
 //! `[kms]`: how to reach KMS, how much to ask of it, and when to stop asking.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -81,6 +82,9 @@ impl KmsSection {
         {
             return Err(format!("kms.region: {:?} is not a region such as \"us-west-2\"", self.region));
         }
+        if !knows_authorities() {
+            return Err(NO_AUTHORITIES.into());
+        }
         let attempt_timeout = milliseconds("kms.attempt_timeout_ms", self.attempt_timeout_ms)?;
         let guard = self.guard(attempt_timeout)?;
         let aws = AwsSettings {
@@ -113,6 +117,16 @@ impl KmsSection {
         })
     }
 }
+
+/// Whether this machine has any certificate authorities. Without them the AWS SDK panics, even if it is to speak plain HTTP.
+fn knows_authorities() -> bool {
+    static KNOWS: LazyLock<bool> =
+        LazyLock::new(|| !rustls_native_certs::load_native_certs().certs.is_empty());
+    *KNOWS
+}
+
+const NO_AUTHORITIES: &str = "kms: this machine has no certificate authorities, and AWS could not be told from anybody else: install the \
+                              package ca-certificates, or name a PEM file in the environment variable SSL_CERT_FILE";
 
 /// Checks the URL that `key` is set to.
 pub(super) fn checked_url(key: &str, url: Option<String>) -> Result<Option<String>, String> {
