@@ -78,7 +78,10 @@ fn an_enclave_gets_its_keys_over_vsock_and_nobody_else_does() {
     parent.wait_for("listening on http://127.0.0.1:4566", WITHIN);
     let answer = parent.run("(cat /put; sleep 1) | nc 127.0.0.1 4566", WITHIN);
     assert!(answer[0].contains(" 200 "), "{answer:?}");
-    parent.run(". /environment; key-broker serve --config /etc/key-broker/key-broker.toml 2>&1 | cat &", WITHIN);
+    parent.run(
+        ". /environment; key-broker serve --config /etc/key-broker/key-broker.toml 2>&1 | cat &",
+        WITHIN,
+    );
     parent.wait_for("\"serving\"", WITHIN);
 
     let demo = |document: &str| {
@@ -101,7 +104,8 @@ fn an_enclave_gets_its_keys_over_vsock_and_nobody_else_does() {
     assert_eq!(connection.read(&mut [0; 64]).unwrap_or_default(), 0, "closed at once");
     parent.wait_for("\"cid\":2", WITHIN);
 
-    let lines: Vec<_> = parent.run("cat /tmp/journal/*.open", WITHIN).iter().filter_map(record).collect();
+    let lines: Vec<_> =
+        parent.run("cat /tmp/journal/*.open", WITHIN).iter().filter_map(|line| record(line)).collect();
     check_records(&lines);
     let records = Records::of(lines.iter().map(|line| serde_json::from_str(line).expect("a record")));
     let of = |record: &Value| {
@@ -145,7 +149,7 @@ fn an_enclave_gets_its_keys_over_vsock_and_nobody_else_does() {
 }
 
 /// The record in a line of the journal, amid what else is printed.
-fn record(line: &String) -> Option<String> {
+fn record(line: &str) -> Option<String> {
     let start = line.find('{')?;
     line.contains("\"eventVersion\"").then(|| line[start..].to_owned())
 }
