@@ -214,6 +214,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
                 version: "0123456789abcdef0123456789abcdef",
             }),
             data_key: Some(&data_key),
+            recipient: None,
             journal: None,
             reloads: None,
         },
