@@ -28,6 +28,7 @@ use key_broker::kms::{
 };
 use key_broker::policy::{Facts, Permit, Policy, Question};
 use key_broker::secret::Plaintext;
+use key_broker::telemetry::trace::Tracer;
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
@@ -141,6 +142,7 @@ impl Bench {
             arn: "arn:aws:iam::111122223333:user/bench".into(),
             user_id: "AIDABENCH".into(),
             region: "us-west-2".into(),
+            kms_host: "kms.us-west-2.amazonaws.com".into(),
             source_address: "127.0.0.1".into(),
         };
         let recorder = Recorder { journal, caller: Arc::new(caller) };
@@ -154,6 +156,7 @@ impl Bench {
             recorder,
             Arc::clone(&clock),
             TaskTracker::new(),
+            Tracer::default(),
         );
         let bounds = Bounds { max_age: Duration::from_hours(1), max_messages, max_bytes: 1 << 60 };
         let default = Rule { enabled: true, bounds, refresh_at: Some(0.8), partition: None };
@@ -200,10 +203,11 @@ impl Bench {
     async fn latencies(&self) -> (Vec<u64>, Vec<u64>) {
         let (mut near, mut elsewhere) = (Vec::new(), Vec::new());
         let declared = DeclaredUse { messages: 1, bytes: 0 };
-        let wish = Wish { declared, reuse: Reuse::default(), until: self.until };
+        let wish = Wish { declared, reuse: Reuse::default(), waiting: self.until.into() };
         for permit in std::iter::repeat_with(|| self.permits()).take(ROUNDS).flatten() {
             let started = SystemClock.instant();
-            let drawn = self.cache.data_key(permit, &self.principal, Arc::clone(&self.request), wish).await;
+            let drawn =
+                self.cache.data_key(permit, &self.principal, Arc::clone(&self.request), wish.clone()).await;
             let took = u64::try_from(started.elapsed().as_nanos()).expect("no draw takes centuries");
             let used = drawn.reuse.expect("kept").used.messages;
             if used <= NEAR || used > MESSAGES - NEAR { near.push(took) } else { elsewhere.push(took) }
@@ -213,9 +217,10 @@ impl Bench {
 
     async fn draw(&self, permits: Vec<Permit>) {
         let declared = DeclaredUse { messages: 1, bytes: 1_024 };
-        let wish = Wish { declared, reuse: Reuse::default(), until: self.until };
+        let wish = Wish { declared, reuse: Reuse::default(), waiting: self.until.into() };
         for permit in permits {
-            let drawn = self.cache.data_key(permit, &self.principal, Arc::clone(&self.request), wish).await;
+            let drawn =
+                self.cache.data_key(permit, &self.principal, Arc::clone(&self.request), wish.clone()).await;
             assert!(black_box(drawn).result.is_ok(), "kept");
         }
     }

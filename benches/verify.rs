@@ -215,6 +215,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
             }),
             data_key: Some(&data_key),
             recipient: None,
+            trace: None,
             journal: None,
             reloads: None,
         },

@@ -22,6 +22,7 @@ use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use key_broker::kms::guard::Guard;
 use key_broker::kms::recorded::{RecordedKms, Recorder};
 use key_broker::policy::{Facts, Permit, Policy, Question};
+use key_broker::telemetry::trace::Tracer;
 use key_broker_client::{Decrypt, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use peers::check_records;
@@ -251,7 +252,14 @@ impl Bare {
         let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let recorder = Recorder { journal, caller };
         let guard = Guard::new(support::guard(), Arc::clone(&clock));
-        let kms = RecordedKms::new(Arc::new(kms), guard, recorder, Arc::clone(&clock), TaskTracker::new());
+        let kms = RecordedKms::new(
+            Arc::new(kms),
+            guard,
+            recorder,
+            Arc::clone(&clock),
+            TaskTracker::new(),
+            Tracer::default(),
+        );
         let policy = Policy::parse(support::ALL_WORKLOADS).expect("a policy");
         Self {
             cache: Cache::new(rules, kms, Arc::clone(&clock)),
@@ -280,7 +288,7 @@ impl Bare {
         let wish = Wish {
             declared: DeclaredUse { messages: 1, bytes: 0 },
             reuse: Reuse::default(),
-            until: self.clock.instant() + Duration::from_secs(30),
+            waiting: (self.clock.instant() + Duration::from_secs(30)).into(),
         };
         let drawn = self.cache.data_key(self.permit(principal), principal, Arc::new(request), wish).await;
         drawn.result.unwrap_or_else(|error| panic!("{error:?}")).plaintext.as_ref().to_vec()

@@ -41,6 +41,8 @@ use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::reload::Reload;
 use crate::service::Service;
+use crate::telemetry::export::{Export, ExportError};
+use crate::telemetry::trace::Tracer;
 use crate::transport::layers::{Layers, Standard};
 use crate::transport::limits::{CallLimits, Shares};
 use crate::transport::unix::{UnixAddress, UnixSocket};
@@ -71,6 +73,8 @@ pub struct Parts {
     pub guard: GuardSettings,
     /// Whom KMS takes the broker for.
     pub caller: AwsCaller,
+    /// Makes spans.
+    pub tracer: Tracer,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -104,6 +108,8 @@ pub enum StartError {
     Stopped,
     /// A socket cannot be opened.
     Listen(io::Error),
+    /// The environment's variables of OpenTelemetry make no sense.
+    Telemetry(ExportError),
 }
 
 impl fmt::Display for StartError {
@@ -112,6 +118,7 @@ impl fmt::Display for StartError {
             Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Trail(error) => write!(f, "{error}"),
+            Self::Telemetry(error) => write!(f, "{error}"),
             Self::Stopped => f.write_str("told to stop before it served"),
         }
     }
@@ -121,6 +128,7 @@ impl std::error::Error for StartError {}
 
 impl Broker {
     /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
+    #[expect(clippy::too_many_lines, reason = "all wiring, once, in order")]
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
         let (journal, journal_thread) =
             Journal::open(&parts.audit.journal, Arc::clone(&parts.clock)).map_err(StartError::Journal)?;
@@ -130,8 +138,14 @@ impl Broker {
 
         let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
         let guard = Guard::new(parts.guard, Arc::clone(&parts.clock));
-        let kms =
-            RecordedKms::new(parts.kms, guard.clone(), recorder, Arc::clone(&parts.clock), kms_calls.clone());
+        let kms = RecordedKms::new(
+            parts.kms,
+            guard.clone(),
+            recorder,
+            Arc::clone(&parts.clock),
+            kms_calls.clone(),
+            parts.tracer.clone(),
+        );
         let trail = match &parts.audit.trail {
             None => None,
             Some(config) => {
@@ -197,6 +211,7 @@ impl Broker {
             limits,
             shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
             audit: Arc::new(Audit { journal, caller, clock: parts.clock, reloads }),
+            tracer: parts.tracer,
             drain: drain.clone(),
             service: Arc::new(service),
             max_request_bytes: MAX_REQUEST_BYTES,
@@ -279,6 +294,7 @@ pub async fn serve(
     if UNRECORDED {
         tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
     }
+    let export = Export::from_environment(&|name| std::env::var(name).ok()).map_err(StartError::Telemetry)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
     let Some(caller) = caller_of(&kms, &drain).await else { return Ok(()) };
@@ -312,6 +328,7 @@ pub async fn serve(
         kms: Arc::new(kms),
         guard: config.guard,
         caller,
+        tracer: export.tracer.clone(),
         clock,
     };
     let broker = match Broker::start(parts, drain).await {
@@ -330,6 +347,7 @@ pub async fn serve(
     );
     ready();
     broker.serve().await;
+    export.finish().await;
     Ok(())
 }
 

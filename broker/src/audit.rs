@@ -22,8 +22,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use http::HeaderValue;
+use opentelemetry::trace::SpanContext;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use tonic::Code;
 use uuid::Uuid;
 
 use crate::attestation::Measurements;
@@ -35,10 +37,12 @@ use crate::kms::Asked;
 use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::reload::Reloads;
+use crate::telemetry::trace::{Parent, Span};
+use crate::telemetry::vocabulary;
 use journal::{Journal, JournalUnavailable, Notice, Notices};
 use record::{
     Action, ActivityEventData, ActivityRecord, DataKeyData, DeclaredUse, EVENT_VERSION, PolicyData,
-    RecordedError, RequestParameters, WorkloadIdentity,
+    RecordedError, RequestParameters, ServedFrom, WorkloadIdentity,
 };
 
 /// Opens a scope for every call.
@@ -61,11 +65,14 @@ impl Audit {
         action: Action,
         peer: Arc<Peer>,
         user_agent: Option<&HeaderValue>,
+        span: Span,
     ) -> AuditScope {
         let notes = Notes(Arc::new(Mutex::new(Draft::default())));
         AuditScope {
             audit: Arc::clone(self),
             request_id: Uuid::new_v4(),
+            event_id: Uuid::new_v4(),
+            span,
             began: self.clock.now(),
             action,
             peer,
@@ -81,6 +88,8 @@ impl Audit {
 pub struct AuditScope {
     audit: Arc<Audit>,
     request_id: Uuid,
+    event_id: Uuid,
+    span: Span,
     began: OffsetDateTime,
     action: Action,
     peer: Arc<Peer>,
@@ -103,6 +112,12 @@ impl AuditScope {
         self.notes.clone()
     }
 
+    /// What the spans within the call hang from.
+    #[must_use]
+    pub fn trace(&self) -> Parent {
+        self.span.parent()
+    }
+
     /// Tells when the caller stops waiting.
     pub fn set_deadline(&mut self, until: Instant) {
         self.until = Some(until);
@@ -113,20 +128,36 @@ impl AuditScope {
     pub async fn commit(mut self) -> Result<(), BrokerError> {
         self.written = true;
         if UNRECORDED {
+            let draft = std::mem::take(&mut *self.notes.lock());
+            self.end_span(&draft);
             return Ok(());
         }
         let Lines { draft, records, kms_bytes } = self.lines();
-        match self.audit.journal.append(records).wait().await {
-            Ok(()) => return Ok(()),
+        let mut commit_span = self.span.parent().child(vocabulary::AUDIT_COMMIT);
+        let committed = self.audit.journal.append(records).wait().await;
+        if committed.is_err() {
+            commit_span.fail("journal_unavailable");
+        }
+        drop(commit_span);
+        match committed {
+            Ok(()) => {
+                self.end_span(&draft);
+                return Ok(());
+            }
             Err(JournalUnavailable(Some(mut records))) => {
                 self.notes.refused(&BrokerError::JournalUnavailable);
                 records.truncate(kms_bytes);
                 let refused = Draft { end: self.notes.lock().end.take(), ..draft };
                 self.append_activity(&refused, &mut records);
                 self.audit.journal.owe(&records);
+                self.end_span(&refused);
             }
             // It may be written yet, as the answer that it would have been.
-            Err(JournalUnavailable(None)) => {}
+            Err(JournalUnavailable(None)) => {
+                self.notes.refused(&BrokerError::JournalUnavailable);
+                let refused = Draft { end: self.notes.lock().end.take(), ..draft };
+                self.end_span(&refused);
+            }
         }
         Err(BrokerError::JournalUnavailable)
     }
@@ -141,6 +172,38 @@ impl AuditScope {
         Lines { draft, records, kms_bytes }
     }
 
+    /// The server span's attributes, once the call's end is known. It ends with the scope.
+    fn end_span(&mut self, draft: &Draft) {
+        if !self.span.is_recorded() {
+            return;
+        }
+        self.span.set(vocabulary::RPC_SYSTEM, "grpc");
+        self.span.set(vocabulary::RPC_SERVICE, EVENT_SOURCE);
+        self.span.set(vocabulary::RPC_METHOD, self.action.name());
+        self.span.set(vocabulary::NETWORK_TRANSPORT, self.peer.details.transport);
+        self.span.set(vocabulary::REQUEST_ID, self.request_id.to_string());
+        self.span.set(vocabulary::EVENT_ID, self.event_id.to_string());
+        if let Some(data_key) = &draft.data_key {
+            let served_from = match data_key.served_from {
+                ServedFrom::Kms => "KMS",
+                ServedFrom::Cache => "CACHE",
+            };
+            self.span.set(vocabulary::SERVED_FROM, served_from);
+            if let Some(id) = &data_key.kms_request_id {
+                self.span.set(vocabulary::KMS_REQUEST_ID, Arc::clone(id));
+            }
+        }
+        if let Some(minted_in) = &draft.minted_in {
+            self.span.link(minted_in);
+        }
+        let Some(end) = &draft.end else { return };
+        self.span.set(vocabulary::RPC_GRPC_STATUS_CODE, i64::from(i32::from(end.code)));
+        self.span.set(vocabulary::OUTCOME, end.outcome.name());
+        if let Some((error, _)) = &end.error {
+            self.span.fail(error.clone());
+        }
+    }
+
     fn append_activity(&self, draft: &Draft, lines: &mut Vec<u8>) {
         let end = draft.end.as_ref();
         let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -153,7 +216,7 @@ impl AuditScope {
                 details: &self.peer.details,
             },
             event_time: self.began,
-            event_source: "keybroker.v1.KeyBroker",
+            event_source: EVENT_SOURCE,
             event_name: self.action,
             aws_region: &self.audit.caller.region,
             source_ip_address: &self.peer.source,
@@ -186,11 +249,12 @@ impl AuditScope {
                     .map(|(determining_policies, version)| PolicyData { determining_policies, version }),
                 data_key: draft.data_key.as_ref(),
                 recipient: draft.recipient.as_deref(),
+                trace: self.span.context().map(Into::into),
                 journal: draft.journal,
                 reloads: draft.reloads,
             },
             request_id: self.request_id,
-            event_id: Uuid::new_v4(),
+            event_id: self.event_id,
             read_only: true,
             resources: draft.key_arn.as_ref().map(|arn| [arn.into()]),
             event_type: "ActivityLog",
@@ -218,7 +282,9 @@ impl Drop for AuditScope {
         };
         self.notes.refused(&error);
         // Nobody waits: it is written as soon as the journal can.
-        self.audit.journal.owe(&self.lines().records);
+        let Lines { draft, records, .. } = self.lines();
+        self.audit.journal.owe(&records);
+        self.end_span(&draft);
     }
 }
 
@@ -237,6 +303,8 @@ struct Draft {
     key_arn: Option<KeyArn>,
     data_key: Option<DataKeyData>,
     kms_records: Option<UnwrittenRecords>,
+    /// The span of the call to KMS that others share.
+    minted_in: Option<Arc<SpanContext>>,
     journal: Option<Notice>,
     reloads: Option<Reloads>,
     end: Option<End>,
@@ -251,6 +319,7 @@ struct Lines {
 
 struct End {
     outcome: Outcome,
+    code: Code,
     error: Option<(String, String)>,
 }
 
@@ -283,9 +352,11 @@ impl Notes {
         kms_records: Option<UnwrittenRecords>,
         data_key: DataKeyData,
         key_arn: Option<KeyArn>,
+        minted_in: Option<Arc<SpanContext>>,
     ) {
         let mut draft = self.lock();
         draft.kms_records = kms_records;
+        draft.minted_in = minted_in;
         draft.data_key = Some(data_key);
         // What KMS used is what it was asked for; of a decrypt without a key, only KMS tells.
         draft.key_arn = key_arn.or(draft.key_arn.take());
@@ -293,7 +364,7 @@ impl Notes {
 
     /// The call is answered.
     pub fn allowed(&self) {
-        self.lock().end = Some(End { outcome: Outcome::Allowed, error: None });
+        self.lock().end = Some(End { outcome: Outcome::Allowed, code: Code::Ok, error: None });
     }
 
     /// The call is refused or failed.
@@ -303,8 +374,11 @@ impl Notes {
             BrokerError::Kms(kms) => kms.message.clone().unwrap_or_default(),
             _ => refusal.message.into_owned(),
         };
-        self.lock().end =
-            Some(End { outcome: refusal.outcome, error: Some((refusal.error_code.to_owned(), message)) });
+        self.lock().end = Some(End {
+            outcome: refusal.outcome,
+            code: refusal.code,
+            error: Some((refusal.error_code.to_owned(), message)),
+        });
     }
 
     /// Whether the end of the call is known.
@@ -331,6 +405,8 @@ fn ciphertext_sha256(asked: &Asked) -> Option<String> {
     Some(hex::encode(Sha256::digest(request.ciphertext.as_bytes())))
 }
 
+/// The service of workloads, in records and spans.
+const EVENT_SOURCE: &str = "keybroker.v1.KeyBroker";
 /// A build that records no call, to show what records cost. It takes a feature and a variable at build time: neither alone,
 /// such as `--all-features`, makes one.
 pub(crate) const UNRECORDED: bool =

@@ -26,9 +26,11 @@ use crate::clock::Clock;
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
 use crate::identity::Principal;
 use crate::key::{KeyArn, KeyId};
-use crate::kms::recorded::{Recorded, RecordedKms, Source, UnwrittenRecords};
+use crate::kms::recorded::{Recorded, RecordedKms, Source, UnwrittenRecords, Waiting};
 use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey};
 use crate::policy::Permit;
+use crate::telemetry::trace::Parent;
+use crate::telemetry::vocabulary;
 use bounds::{Bounds, Moment, Reuse, UNBOUNDED, UNUSED};
 use mint::Mint;
 use partition::Owner;
@@ -167,7 +169,7 @@ impl Cache {
         }
         let fits = bounds.charge(UNUSED, wish.declared).is_some();
         let kept = if rule.enabled && !wish.reuse.fresh && fits && T::may_reuse(&request) {
-            self.draw_kept(&permit, principal, &request, rule, bounds, wish)
+            self.draw_kept(&permit, principal, &request, rule, bounds, &wish)
         } else {
             Kept::Nothing
         };
@@ -175,7 +177,7 @@ impl Cache {
         match kept {
             Kept::Drawn(drawn) => Either::Left(ready(drawn)),
             Kept::Wait(wait) => Either::Right(Box::pin(async move {
-                match cache.wait(wait, bounds, wish.until).await {
+                match cache.wait(wait, bounds, wish.waiting.until).await {
                     Some(drawn) => drawn,
                     None => cache.call_kms(permit, request, wish).await,
                 }
@@ -194,7 +196,7 @@ impl Cache {
         request: &Arc<T::Request>,
         rule: &Rule,
         bounds: Bounds,
-        wish: Wish,
+        wish: &Wish,
     ) -> Kept<T> {
         let owner = rule.partition.as_deref().map_or(Owner::Principal(principal.as_str()), Owner::Shared);
         let partition = T::partition(owner, permit.action(), request);
@@ -211,14 +213,17 @@ impl Cache {
         let (kept, call) = match step {
             Step::Drawn(draw, refresh) => {
                 self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
+                let refresh = refresh.map(|permit| (permit, Trace::Refresh));
                 (Kept::Drawn(Drawn::of(draw, bounds, T::IS_CHARGED)), refresh)
             }
-            Step::Wait(wait, call) => (Kept::Wait(wait), call),
+            Step::Wait(wait, call) => {
+                (Kept::Wait(wait), call.map(|permit| (permit, Trace::Call(wish.waiting.parent.clone()))))
+            }
             // The cache is full of others.
             Step::Retired => (Kept::Nothing, None),
         };
-        if let Some(permit) = call {
-            self.spawn_mint(permit, entry, Arc::clone(request));
+        if let Some((permit, trace)) = call {
+            self.spawn_mint(permit, entry, Arc::clone(request), trace);
         }
         kept
     }
@@ -248,7 +253,7 @@ impl Cache {
 
     /// A key that is handed out once and not kept.
     async fn call_kms<T: Mint>(&self, permit: Permit, request: Arc<T::Request>, wish: Wish) -> Drawn<T> {
-        let minted = T::mint(&self.0.kms, permit, Arc::clone(&request), wish.until).await;
+        let minted = T::mint(&self.0.kms, permit, Arc::clone(&request), wish.waiting).await;
         self.0.counts.call(&minted.result);
         if let Err(BrokerError::Kms(error)) = &minted.result {
             self.heed_refusal(error, T::key(&request).map(|key| &key.asked));
@@ -259,12 +264,26 @@ impl Cache {
     }
 
     /// Calls KMS for a slot in a task of its own, and again while somebody is left waiting.
-    fn spawn_mint<T: Mint>(&self, permit: Permit, entry: Arc<Entry<T>>, request: Arc<T::Request>) {
+    fn spawn_mint<T: Mint>(
+        &self,
+        permit: Permit,
+        entry: Arc<Entry<T>>,
+        request: Arc<T::Request>,
+        trace: Trace,
+    ) {
         let cache = self.clone();
         self.0.kms.tasks().spawn(async move {
+            let (_refresh, parent) = match trace {
+                Trace::Call(parent) => (None, parent),
+                Trace::Refresh => {
+                    let span = cache.0.kms.tracer().root(vocabulary::CACHE_REFRESH);
+                    let parent = span.parent();
+                    (Some(span), parent)
+                }
+            };
             let mut next = Some(permit);
             while let Some(permit) = next {
-                next = cache.mint_once(permit, &entry, Arc::clone(&request)).await;
+                next = cache.mint_once(permit, &entry, Arc::clone(&request), parent.clone()).await;
             }
         });
     }
@@ -274,13 +293,14 @@ impl Cache {
         permit: Permit,
         entry: &Entry<T>,
         request: Arc<T::Request>,
+        parent: Parent,
     ) -> Option<Permit> {
         let inner = &*self.0;
         let epoch = entry.slot().epoch();
         let asked = Moment::now(&*inner.clock);
         let until = asked.instant + inner.rules.kms_deadline;
         let Recorded { result, source, records } =
-            T::mint(&inner.kms, permit, Arc::clone(&request), until).await;
+            T::mint(&inner.kms, permit, Arc::clone(&request), Waiting { until, parent }).await;
         inner.counts.call(&result);
         // Every reply that this key will be in must find its KMS record in the journal.
         let committed = records.commit().await;
@@ -391,6 +411,14 @@ impl Cache {
 /// A draw that is done, or one that waits for KMS.
 type Drawing<T> = Either<Ready<Drawn<T>>, Pin<Box<dyn Future<Output = Drawn<T>> + Send>>>;
 
+/// What the span of a call to KMS that a slot makes hangs from.
+enum Trace {
+    /// The call of a workload, the first of those that wait.
+    Call(Parent),
+    /// Nothing: nobody waits for it.
+    Refresh,
+}
+
 /// What a slot has for a draw.
 #[expect(clippy::large_enum_variant, reason = "it is looked at once, where it is made")]
 enum Kept<T> {
@@ -409,14 +437,14 @@ impl Inner {
 }
 
 /// What a caller wants of a draw, beside the key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Wish {
     /// What the key will encrypt.
     pub declared: DeclaredUse,
     /// Tighter bounds.
     pub reuse: Reuse,
-    /// When the caller stops waiting.
-    pub until: Instant,
+    /// Who waits.
+    pub waiting: Waiting,
 }
 
 impl<T> From<Recorded<T>> for Drawn<T> {

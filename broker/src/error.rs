@@ -232,6 +232,21 @@ pub enum Outcome {
     Aborted,
 }
 
+impl Outcome {
+    /// The word in records and on spans.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "Allowed",
+            Self::Denied => "Denied",
+            Self::Rejected => "Rejected",
+            Self::Throttled => "Throttled",
+            Self::Failed => "Failed",
+            Self::Aborted => "Aborted",
+        }
+    }
+}
+
 /// What went wrong between the broker and KMS.
 #[derive(Debug, Clone)]
 pub struct KmsError {

@@ -4,7 +4,6 @@ mod attested;
 pub mod wire;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
@@ -20,11 +19,12 @@ use crate::error::BrokerError;
 use crate::identity::Peer;
 use crate::key::{KeyId, NamedKey, RequestedKey};
 use crate::kms::aliases::Aliases;
-use crate::kms::recorded::RecordedKms;
+use crate::kms::recorded::{RecordedKms, Waiting};
 use crate::kms::{Asked, DataKeyRequest, DecryptRequest, Uses};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::policy::{Facts, Permit, Question};
+use crate::telemetry::vocabulary;
 
 /// What the service `keybroker.v1.KeyBroker` is made of. It answers through an [`Answerer`].
 pub struct Service {
@@ -59,8 +59,8 @@ pub struct Call {
     pub request_id: Uuid,
     /// Who calls.
     pub peer: Arc<Peer>,
-    /// When the caller stops waiting.
-    pub until: Instant,
+    /// Until when the caller waits, and the span of the call.
+    pub waiting: Waiting,
 }
 
 impl Service {
@@ -83,9 +83,9 @@ impl Service {
             return Ok(named);
         }
         call.notes.asked(asked(), None);
-        let (aliases, until) = (self.aliases.clone(), call.until);
+        let (aliases, waiting) = (self.aliases.clone(), call.waiting.clone());
         // Boxed: most calls never come here.
-        match Box::pin(async move { aliases.ask(key, until).await }).await {
+        match Box::pin(async move { aliases.ask(key, waiting).await }).await {
             Err(BrokerError::Kms(error)) if !error.kind.is_passing() => {
                 // Whether KMS lets the broker see a key is not for everybody.
                 let named = NamedKey { arn: None, alias: Some(key.clone()) };
@@ -108,7 +108,12 @@ impl Service {
         facts: Facts<'_>,
     ) -> Result<Permit, BrokerError> {
         let question = Question { principal: &call.peer.principal, action, key, facts };
+        let mut span = call.waiting.parent.child(vocabulary::AUTHORIZE);
         let answer = self.policies.current().authorize(&question);
+        if span.is_recorded() {
+            span.set(vocabulary::DECISION, if answer.permit.is_some() { "allow" } else { "deny" });
+            span.set(vocabulary::POLICY_VERSION, Arc::clone(&answer.version));
+        }
         call.notes.decided(answer.determining_policies, answer.version);
         let permit = answer.permit.ok_or(BrokerError::Denied)?;
         if key.is_some_and(|key| key.arn.is_none()) { Err(BrokerError::NoSuchKey) } else { Ok(permit) }
@@ -176,6 +181,16 @@ impl Service {
     }
 }
 
+/// A draw within its span.
+async fn traced<T>(call: &Call, draw: impl Future<Output = Drawn<T>>) -> Drawn<T> {
+    let mut span = call.waiting.parent.child(vocabulary::CACHE);
+    let drawn = draw.await;
+    if span.is_recorded() {
+        span.set(vocabulary::CACHE_RESULT, if drawn.called_kms { "miss" } else { "hit" });
+    }
+    drawn
+}
+
 #[tonic::async_trait]
 impl KeyBroker for Answerer {
     async fn generate_data_key(
@@ -191,8 +206,9 @@ impl KeyBroker for Answerer {
             }
             let (permit, request) =
                 service.permitted_data_key(call, Action::GenerateDataKey, request, declared, None).await?;
-            let wish = Wish { declared, reuse, until: call.until };
-            let drawn = service.cache.data_key(permit, &call.peer.principal, request, wish).await;
+            let wish = Wish { declared, reuse, waiting: call.waiting.clone() };
+            let drawn =
+                traced(call, service.cache.data_key(permit, &call.peer.principal, request, wish)).await;
             let (data_key, source) = call.answered(drawn)?;
             Ok(wire::data_key(&data_key, &source))
         };
@@ -208,8 +224,10 @@ impl KeyBroker for Answerer {
             let (request, declared, reuse) = wire::generate_data_key_without_plaintext(request.into_inner())?;
             let action = Action::GenerateDataKeyWithoutPlaintext;
             let (permit, request) = service.permitted_data_key(call, action, request, declared, None).await?;
-            let wish = Wish { declared, reuse, until: call.until };
-            let drawn = service.cache.encrypted_data_key(permit, &call.peer.principal, request, wish).await;
+            let wish = Wish { declared, reuse, waiting: call.waiting.clone() };
+            let drawn =
+                traced(call, service.cache.encrypted_data_key(permit, &call.peer.principal, request, wish))
+                    .await;
             let (data_key, source) = call.answered(drawn)?;
             Ok(wire::encrypted_data_key(&data_key, &source))
         };
@@ -227,8 +245,9 @@ impl KeyBroker for Answerer {
                 return Box::pin(service.attested_decrypt(call, request, document)).await;
             }
             let (permit, request) = service.permitted_decrypt(call, request, None).await?;
-            let wish = Wish { declared: wire::ONE_MESSAGE, reuse, until: call.until };
-            let drawn = service.cache.decrypt(permit, &call.peer.principal, request, wish).await;
+            let wish = Wish { declared: wire::ONE_MESSAGE, reuse, waiting: call.waiting.clone() };
+            let drawn =
+                traced(call, service.cache.decrypt(permit, &call.peer.principal, request, wish)).await;
             let (decrypted, source) = call.answered(drawn)?;
             Ok(wire::decrypted(&decrypted, &source))
         };
@@ -247,7 +266,7 @@ impl KeyBroker for Answerer {
                 return Box::pin(service.attested_random(call, length, document)).await;
             }
             let permit = service.authorize(call, Action::GenerateRandom, None, call.facts(None))?;
-            let recorded = service.kms.generate_random(permit, length, call.until).await;
+            let recorded = service.kms.generate_random(permit, length, call.waiting.clone()).await;
             let (random, source) = call.answered(recorded.into())?;
             Ok(wire::random(&random, &source))
         };
@@ -270,7 +289,7 @@ impl KeyBroker for Answerer {
             }
             call.notes.asked(Asked::Describe(key.clone()), None);
             let permit = service.authorize(call, Action::DescribeKey, Some(&named?), call.facts(None))?;
-            let recorded = service.kms.describe_key(permit, key, call.until).await;
+            let recorded = service.kms.describe_key(permit, key, call.waiting.clone()).await;
             let (description, source) = call.answered(recorded.into())?;
             Ok(wire::key_description(&description, &source))
         };
@@ -317,7 +336,9 @@ impl Call {
             bytes_used: reuse.map(|reuse| reuse.used.bytes),
             bytes_limit: reuse.map(|reuse| reuse.limit.bytes),
         };
-        self.notes.answered(records, data_key.clone(), key_arn);
+        // A call that another call waits for, too, is in the trace of one of them: the others link to it.
+        let minted_in = source.and_then(|source| source.span).filter(|_| records.is_none());
+        self.notes.answered(records, data_key.clone(), key_arn, minted_in);
         Ok((result?, data_key))
     }
 }

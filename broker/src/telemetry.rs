@@ -1,5 +1,9 @@
 //! What the process says of itself: one line on stderr for every lifecycle event and failure, nothing per call.
 
+pub mod export;
+pub mod trace;
+pub mod vocabulary;
+
 use std::io::IsTerminal;
 
 use tracing::level_filters::LevelFilter;

@@ -44,6 +44,7 @@ use key_broker::kms::caller::AwsCaller;
 use key_broker::kms::guard::{BreakerSettings, GuardSettings};
 use key_broker::policy::Policy;
 use key_broker::policy::bindings::Bindings;
+use key_broker::telemetry::trace::Tracer;
 use key_broker::transport::limits::ShareLimits;
 use key_broker::transport::tls::Tls;
 use key_broker::transport::unix::UnixAddress;
@@ -84,6 +85,7 @@ pub struct Setup {
     /// Aliases of more symmetric keys.
     pub keys: Vec<&'static str>,
     pub clock: Arc<dyn Clock>,
+    pub tracer: Tracer,
     pub emulator: EmulatorConfig,
 }
 
@@ -115,6 +117,7 @@ impl Default for Setup {
             trail: None,
             keys: Vec::new(),
             clock: Arc::new(SystemClock),
+            tracer: Tracer::default(),
             emulator: EmulatorConfig::default(),
         }
     }
@@ -196,6 +199,7 @@ impl TestBroker {
             kms: double.unwrap_or_else(|| Arc::new(kms)),
             guard: setup.guard,
             caller,
+            tracer: setup.tracer,
             clock,
         };
         let drain = CancellationToken::new();

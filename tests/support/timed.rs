@@ -87,6 +87,7 @@ impl TimedSite {
             kms: Arc::new(kms),
             guard: setup.guard,
             caller,
+            tracer: setup.tracer,
             clock: self.clock.clone(),
         };
         let drain = CancellationToken::new();

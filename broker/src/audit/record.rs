@@ -9,6 +9,7 @@ pub mod parsed;
 
 use std::sync::Arc;
 
+use opentelemetry::trace::SpanContext;
 use serde::{Deserialize, Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
@@ -202,6 +203,18 @@ impl Action {
         Self::DescribeKey,
     ];
 
+    /// The name of the call's span.
+    #[must_use]
+    pub const fn span_name(self) -> &'static str {
+        match self {
+            Self::GenerateDataKey => "keybroker.v1.KeyBroker/GenerateDataKey",
+            Self::GenerateDataKeyWithoutPlaintext => "keybroker.v1.KeyBroker/GenerateDataKeyWithoutPlaintext",
+            Self::Decrypt => "keybroker.v1.KeyBroker/Decrypt",
+            Self::GenerateRandom => "keybroker.v1.KeyBroker/GenerateRandom",
+            Self::DescribeKey => "keybroker.v1.KeyBroker/DescribeKey",
+        }
+    }
+
     /// The KMS operation's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -310,12 +323,31 @@ pub struct ActivityEventData<'a> {
     /// What the call's attestation document proves, whatever became of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient: Option<&'a Measurements>,
+    /// The span of the call, if it was traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceData>,
     /// What became of the journal since the record before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,
     /// What was taken anew since the record before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reloads: Option<Reloads>,
+}
+
+/// Where a call is in OpenTelemetry's traces.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceData {
+    /// 32 lower-case hex digits.
+    pub trace_id: String,
+    /// Of the server span: 16 lower-case hex digits.
+    pub span_id: String,
+}
+
+impl From<&SpanContext> for TraceData {
+    fn from(context: &SpanContext) -> Self {
+        Self { trace_id: context.trace_id().to_string(), span_id: context.span_id().to_string() }
+    }
 }
 
 /// The policies that decided.

@@ -37,6 +37,8 @@ use super::store::directory::found;
 use super::store::{Object, Store, StoreError};
 use crate::clock::Clock;
 use crate::key::KeyId;
+use crate::telemetry::trace::{Parent, Tracer};
+use crate::telemetry::vocabulary;
 use encryption::Encryption;
 pub use encryption::{TRAIL_ARN, object_context, path_context};
 pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
@@ -79,6 +81,7 @@ pub struct Trail {
     inbox: Inbox,
     signer: Signer,
     encryption: Option<Encryption>,
+    tracer: Tracer,
     clock: Arc<dyn Clock>,
     delivery_interval: Duration,
     digest_interval: Duration,
@@ -185,12 +188,28 @@ impl Trail {
             self.remove(file).await?;
             return Ok(Some(false));
         };
+        let mut span = self.tracer.root(vocabulary::AUDIT_DELIVER);
+        let delivered = self.put_log_file(file, closed_at, contents, span.parent()).await;
+        if delivered.is_err() {
+            span.fail("_OTHER");
+        }
+        delivered?;
+        Ok(Some(true))
+    }
+
+    async fn put_log_file(
+        &mut self,
+        file: &SegmentFile,
+        closed_at: OffsetDateTime,
+        contents: LogFileContents,
+        parent: Parent,
+    ) -> Result<(), TrailError> {
         self.tell_missing(&contents);
         let key = self.names.log_file(closed_at, &contents.end.hash);
         let LogFileContents { bytes, hash, oldest, newest, end, records, .. } = contents;
         let bytes = match &self.encryption {
             Some(encryption) => {
-                encryption.encrypt(&self.names, &key, bytes).await.map_err(TrailError::Key)?
+                encryption.encrypt(&self.names, &key, bytes, parent).await.map_err(TrailError::Key)?
             }
             None => bytes,
         };
@@ -208,7 +227,7 @@ impl Trail {
         self.note(state).await?;
         self.remove(file).await?;
         tracing::info!(object = key, records, "log file delivered");
-        Ok(Some(true))
+        Ok(())
     }
 
     /// Reads a file of the journal. What does not fit its chain is cut off and kept as evidence; the rest is delivered.
@@ -260,6 +279,20 @@ impl Trail {
 
     /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
     pub async fn digest(&mut self) -> Result<(), TrailError> {
+        let mut span = self.tracer.root(vocabulary::AUDIT_DIGEST);
+        let delivered = self.put_digest(span.parent()).await;
+        match &delivered {
+            Ok(()) => {
+                if let Some(newest) = self.newest_digest.borrow().as_ref() {
+                    span.set(vocabulary::DIGEST_SIGNATURE, newest.signature.clone());
+                }
+            }
+            Err(_) => span.fail("_OTHER"),
+        }
+        delivered
+    }
+
+    async fn put_digest(&mut self, parent: Parent) -> Result<(), TrailError> {
         if self.state.sealed.is_none() {
             // Whatever the clock does, digests go forward, one after the other.
             let end = whole_second(self.clock.now()).max(self.state.start + Duration::from_secs(1));
@@ -270,7 +303,7 @@ impl Trail {
         let Some(sealed) = self.state.sealed.clone() else { return Ok(()) };
         let digest = self.state.digest(&sealed, &self.names, self.signer.public_key());
         let json = digest.to_json();
-        let signature = self.signer.sign(digest.string_to_sign(&json).as_bytes()).await;
+        let signature = self.signer.sign_within(digest.string_to_sign(&json).as_bytes(), parent).await;
         let signature = hex::encode(signature.map_err(|error| TrailError::Key(error.to_string()))?);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),
@@ -289,7 +322,6 @@ impl Trail {
         (state.start, state.sealed) = (end, None);
         self.note(state).await?;
         let log_files = digest.log_files.len();
-        let _span = tracing::info_span!("keybroker.digest", digest = object, signature).entered();
         tracing::info!(digest = object, log_files, signature, "digest delivered");
         self.newest_digest.send_replace(Some(NewestDigest { object, signature }));
         Ok(())

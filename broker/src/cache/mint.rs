@@ -1,7 +1,6 @@
 //! What the cache may keep, and how KMS makes it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -10,7 +9,7 @@ use super::partition::{Owner, Partition, Subject};
 use super::pool::Pool;
 use crate::audit::record::Action;
 use crate::key::RequestedKey;
-use crate::kms::recorded::{Recorded, RecordedKms};
+use crate::kms::recorded::{Recorded, RecordedKms, Waiting};
 use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, Uses};
 use crate::policy::Permit;
 
@@ -35,7 +34,7 @@ pub(super) trait Mint: Uses + Send + Sync + Sized + 'static {
         kms: &RecordedKms,
         permit: Permit,
         request: Arc<Self::Request>,
-        until: Instant,
+        waiting: Waiting,
     ) -> Recorded<Self>;
 }
 
@@ -64,9 +63,9 @@ impl Mint for DataKey {
         kms: &RecordedKms,
         permit: Permit,
         request: Arc<DataKeyRequest>,
-        until: Instant,
+        waiting: Waiting,
     ) -> Recorded<Self> {
-        kms.generate_data_key(permit, request, until).await
+        kms.generate_data_key(permit, request, waiting).await
     }
 }
 
@@ -95,9 +94,9 @@ impl Mint for EncryptedDataKey {
         kms: &RecordedKms,
         permit: Permit,
         request: Arc<DataKeyRequest>,
-        until: Instant,
+        waiting: Waiting,
     ) -> Recorded<Self> {
-        kms.generate_data_key_without_plaintext(permit, request, until).await
+        kms.generate_data_key_without_plaintext(permit, request, waiting).await
     }
 }
 
@@ -127,8 +126,8 @@ impl Mint for Decrypted {
         kms: &RecordedKms,
         permit: Permit,
         request: Arc<DecryptRequest>,
-        until: Instant,
+        waiting: Waiting,
     ) -> Recorded<Self> {
-        kms.decrypt(permit, request, until).await
+        kms.decrypt(permit, request, waiting).await
     }
 }

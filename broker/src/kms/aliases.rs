@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 
 use super::caller::AwsCaller;
-use super::recorded::RecordedKms;
+use super::recorded::{RecordedKms, Waiting};
 use super::{KmsError, KmsErrorKind};
 use crate::error::BrokerError;
 use crate::key::{KeyArn, KeyId, NamedKey};
@@ -62,13 +62,13 @@ impl Aliases {
     }
 
     /// Asks KMS what `key` names.
-    pub async fn ask(&self, key: &KeyId, until: Instant) -> Result<NamedKey, BrokerError> {
+    pub async fn ask(&self, key: &KeyId, waiting: Waiting) -> Result<NamedKey, BrokerError> {
         let alias = self.alias(key);
         let slot = self.slot_or_new(&alias);
         let turn = Arc::clone(&slot.asking).lock_owned().await;
         let arn = match self.look(&alias, &slot) {
             Some(Known { arn, .. }) => arn,
-            None => self.describe(&alias, &slot, until, turn).await?,
+            None => self.describe(&alias, &slot, waiting, turn).await?,
         };
         Ok(NamedKey { arn, alias: Some(alias) })
     }
@@ -87,7 +87,7 @@ impl Aliases {
             let (aliases, alias, slot) = (self.clone(), alias.clone(), Arc::clone(slot));
             let until = self.0.kms.clock().instant() + BACKGROUND;
             self.0.kms.tasks().spawn(async move {
-                if let Err(error) = aliases.describe(&alias, &slot, until, turn).await {
+                if let Err(error) = aliases.describe(&alias, &slot, until.into(), turn).await {
                     let (alias, error) = (alias.as_str(), error.describe());
                     tracing::warn!(
                         alias,
@@ -104,11 +104,11 @@ impl Aliases {
         &self,
         alias: &KeyId,
         slot: &Slot,
-        until: Instant,
+        waiting: Waiting,
         _turn: OwnedMutexGuard<()>,
     ) -> Result<Option<KeyArn>, BrokerError> {
         // The record of this answer is owed with its drop, and so in the journal before that of the call.
-        let arn = match self.0.kms.resolve(alias.clone(), until).await.result {
+        let arn = match self.0.kms.resolve(alias.clone(), waiting).await.result {
             Ok(description) => Some(description.arn),
             Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::NotFound, .. })) => None,
             Err(error) => return Err(error),

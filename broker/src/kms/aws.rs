@@ -112,6 +112,7 @@ impl AwsKms {
         let endpoint = self.settings.endpoint_url.clone();
         let region = self.settings.region.clone();
         let host = endpoint.unwrap_or_else(|| format!("https://kms.{region}.amazonaws.com"));
+        let kms_host = host.parse::<http::Uri>().ok().and_then(|uri| Some(uri.host()?.to_owned()));
         // Name resolution blocks.
         let source_address =
             tokio::task::spawn_blocking(move || local_address_toward(&host)).await.ok().flatten();
@@ -120,6 +121,7 @@ impl AwsKms {
             arn,
             user_id,
             region,
+            kms_host: kms_host.unwrap_or_default(),
             source_address: source_address.unwrap_or_else(|| "unknown".into()),
         })
     }

@@ -14,6 +14,8 @@ pub struct AwsCaller {
     pub user_id: String,
     /// The region of the KMS endpoint.
     pub region: String,
+    /// The host of the KMS endpoint.
+    pub kms_host: String,
     /// The host's own address on the way to KMS. Behind NAT, CloudTrail has another.
     pub source_address: String,
 }
@@ -70,6 +72,7 @@ mod tests {
             arn: arn.into(),
             user_id: user_id.into(),
             region: "us-west-2".into(),
+            kms_host: "kms.us-west-2.amazonaws.com".into(),
             source_address: "127.0.0.1".into(),
         };
         serde_json::to_string(&caller.identity(Some("AKIAEXAMPLE"))).expect("serializes")

@@ -8,6 +8,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
+use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanContext;
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -27,6 +29,8 @@ use crate::key::{KeyArn, KeyId, RandomLength, RequestedKey};
 use crate::kms::caller::AwsCaller;
 use crate::policy::Permit;
 use crate::secret::Plaintext;
+use crate::telemetry::trace::{Parent, Span, Tracer};
+use crate::telemetry::vocabulary;
 
 /// KMS, recorded.
 #[derive(Clone)]
@@ -36,6 +40,7 @@ pub struct RecordedKms {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
+    tracer: Tracer,
 }
 
 /// What is the same for every KMS record.
@@ -66,6 +71,23 @@ pub struct Source {
     pub event_id: Uuid,
     /// When KMS answered.
     pub at: OffsetDateTime,
+    /// The span of the call, if it was traced.
+    pub span: Option<Arc<SpanContext>>,
+}
+
+/// Who waits for an answer: for how long, and in which trace.
+#[derive(Clone)]
+pub struct Waiting {
+    /// When they stop waiting.
+    pub until: Instant,
+    /// What the span of the call to KMS hangs from.
+    pub parent: Parent,
+}
+
+impl From<Instant> for Waiting {
+    fn from(until: Instant) -> Self {
+        Self { until, parent: Parent::default() }
+    }
 }
 
 /// Records that are not in the journal yet. Dropped, they write themselves.
@@ -115,8 +137,15 @@ impl RecordedKms {
         recorder: Recorder,
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
+        tracer: Tracer,
     ) -> Self {
-        Self { kms, guard, recorder, clock, tasks }
+        Self { kms, guard, recorder, clock, tasks, tracer }
+    }
+
+    /// For work of the broker's own.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// The tasks that a drain waits for.
@@ -130,10 +159,10 @@ impl RecordedKms {
         &self,
         permit: Permit,
         request: Arc<DataKeyRequest>,
-        until: Instant,
+        waiting: impl Into<Waiting>,
     ) -> Recorded<DataKey> {
         let asked = Asked::DataKey(Arc::clone(&request));
-        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, waiting, move |kms, answers| async move {
             kms.generate_data_key(permit, &request, &answers).await
         })
         .await
@@ -144,10 +173,10 @@ impl RecordedKms {
         &self,
         permit: Permit,
         request: Arc<DataKeyRequest>,
-        until: Instant,
+        waiting: impl Into<Waiting>,
     ) -> Recorded<EncryptedDataKey> {
         let asked = Asked::DataKey(Arc::clone(&request));
-        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, waiting, move |kms, answers| async move {
             kms.generate_data_key_without_plaintext(permit, &request, &answers).await
         })
         .await
@@ -158,10 +187,10 @@ impl RecordedKms {
         &self,
         permit: Permit,
         request: Arc<DecryptRequest>,
-        until: Instant,
+        waiting: impl Into<Waiting>,
     ) -> Recorded<Decrypted> {
         let asked = Asked::Decrypt(Arc::clone(&request));
-        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, waiting, move |kms, answers| async move {
             kms.decrypt(permit, &request, &answers).await
         })
         .await
@@ -172,9 +201,9 @@ impl RecordedKms {
         &self,
         permit: Permit,
         length: RandomLength,
-        until: Instant,
+        waiting: impl Into<Waiting>,
     ) -> Recorded<Plaintext> {
-        self.call(permit.action().name(), Asked::Random(length), until, move |kms, answers| async move {
+        self.call(permit.action().name(), Asked::Random(length), waiting, move |kms, answers| async move {
             kms.generate_random(permit, length, &answers).await
         })
         .await
@@ -186,12 +215,18 @@ impl RecordedKms {
         permit: Permit,
         recipient: VerifiedRecipient,
         request: Arc<DataKeyRequest>,
-        until: Instant,
+        waiting: impl Into<Waiting>,
     ) -> Recorded<AttestedDataKey> {
         let (asked, measured) = (Asked::DataKey(Arc::clone(&request)), Arc::clone(recipient.measurements()));
-        self.call_for(Some(measured), permit.action().name(), asked, until, move |kms, answers| async move {
-            kms.generate_data_key_for(permit, &recipient, &request, &answers).await
-        })
+        self.call_for(
+            Some(measured),
+            permit.action().name(),
+            asked,
+            waiting,
+            move |kms, answers| async move {
+                kms.generate_data_key_for(permit, &recipient, &request, &answers).await
+            },
+        )
         .await
     }
 
@@ -201,12 +236,16 @@ impl RecordedKms {
         permit: Permit,
         recipient: VerifiedRecipient,
         request: Arc<DecryptRequest>,
-        until: Instant,
+        waiting: impl Into<Waiting>,
     ) -> Recorded<AttestedPlaintext> {
         let (asked, measured) = (Asked::Decrypt(Arc::clone(&request)), Arc::clone(recipient.measurements()));
-        self.call_for(Some(measured), permit.action().name(), asked, until, move |kms, answers| async move {
-            kms.decrypt_for(permit, &recipient, &request, &answers).await
-        })
+        self.call_for(
+            Some(measured),
+            permit.action().name(),
+            asked,
+            waiting,
+            move |kms, answers| async move { kms.decrypt_for(permit, &recipient, &request, &answers).await },
+        )
         .await
     }
 
@@ -216,10 +255,10 @@ impl RecordedKms {
         permit: Permit,
         recipient: VerifiedRecipient,
         length: RandomLength,
-        until: Instant,
+        waiting: impl Into<Waiting>,
     ) -> Recorded<AttestedPlaintext> {
         let (asked, measured) = (Asked::Random(length), Arc::clone(recipient.measurements()));
-        self.call_for(Some(measured), permit.action().name(), asked, until, move |kms, answers| async move {
+        self.call_for(Some(measured), permit.action().name(), asked, waiting, move |kms, answers| async move {
             kms.generate_random_for(permit, &recipient, length, &answers).await
         })
         .await
@@ -230,48 +269,57 @@ impl RecordedKms {
         &self,
         permit: Permit,
         key: RequestedKey,
-        until: Instant,
+        waiting: impl Into<Waiting>,
     ) -> Recorded<KeyDescription> {
         let asked = Asked::Describe(key.clone());
-        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, waiting, move |kms, answers| async move {
             kms.describe_key(permit, &key.asked, &answers).await
         })
         .await
     }
 
     /// What an alias means, asked for the broker itself.
-    pub async fn resolve(&self, alias: KeyId, until: Instant) -> Recorded<KeyDescription> {
+    pub async fn resolve(&self, alias: KeyId, waiting: impl Into<Waiting>) -> Recorded<KeyDescription> {
         let permit = Permit::for_own_use(Action::DescribeKey);
         let asked = Asked::Resolve(alias.clone());
-        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, waiting, move |kms, answers| async move {
             kms.describe_key(permit, &alias, &answers).await
         })
         .await
     }
 
     /// A data key for the trail's own use.
-    pub async fn own_data_key(&self, request: Arc<DataKeyRequest>, until: Instant) -> Recorded<DataKey> {
+    pub async fn own_data_key(
+        &self,
+        request: Arc<DataKeyRequest>,
+        waiting: impl Into<Waiting>,
+    ) -> Recorded<DataKey> {
         let permit = Permit::for_own_use(Action::GenerateDataKey);
         let asked = Asked::OwnDataKey(Arc::clone(&request));
-        self.call(permit.action().name(), asked, until, move |kms, answers| async move {
+        self.call(permit.action().name(), asked, waiting, move |kms, answers| async move {
             kms.generate_data_key(permit, &request, &answers).await
         })
         .await
     }
 
     /// The signature of a SHA-256 digest.
-    pub async fn sign(&self, key: KeyId, digest: [u8; 32], until: Instant) -> Recorded<Signature> {
+    pub async fn sign(
+        &self,
+        key: KeyId,
+        digest: [u8; 32],
+        waiting: impl Into<Waiting>,
+    ) -> Recorded<Signature> {
         let permit = Permit::for_own_use(Action::DescribeKey);
-        self.call("Sign", Asked::Sign(key.clone()), until, move |kms, answers| async move {
+        self.call("Sign", Asked::Sign(key.clone()), waiting, move |kms, answers| async move {
             kms.sign(permit, &key, digest, &answers).await
         })
         .await
     }
 
     /// The public half of a key.
-    pub async fn public_key(&self, key: KeyId, until: Instant) -> Recorded<PublicKey> {
+    pub async fn public_key(&self, key: KeyId, waiting: impl Into<Waiting>) -> Recorded<PublicKey> {
         let permit = Permit::for_own_use(Action::DescribeKey);
-        self.call("GetPublicKey", Asked::PublicKey(key.clone()), until, move |kms, answers| async move {
+        self.call("GetPublicKey", Asked::PublicKey(key.clone()), waiting, move |kms, answers| async move {
             kms.public_key(permit, &key, &answers).await
         })
         .await
@@ -284,11 +332,14 @@ impl RecordedKms {
     }
 
     /// Whether the broker may still make data keys under `key`, asked for itself.
-    pub async fn check(&self, key: KeyId, until: Instant) -> Recorded<()> {
+    pub async fn check(&self, key: KeyId, waiting: impl Into<Waiting>) -> Recorded<()> {
         let permit = Permit::for_own_use(Action::GenerateDataKey);
-        self.call(permit.action().name(), Asked::Check(key.clone()), until, move |kms, answers| async move {
-            kms.check(permit, &key, &answers).await
-        })
+        self.call(
+            permit.action().name(),
+            Asked::Check(key.clone()),
+            waiting,
+            move |kms, answers| async move { kms.check(permit, &key, &answers).await },
+        )
         .await
     }
 
@@ -296,7 +347,7 @@ impl RecordedKms {
         &self,
         operation: &'static str,
         asked: Asked,
-        until: Instant,
+        waiting: impl Into<Waiting>,
         work: W,
     ) -> Recorded<T>
     where
@@ -304,7 +355,7 @@ impl RecordedKms {
         W: FnOnce(Arc<dyn Kms>, Answers) -> F,
         F: Future<Output = Result<T, KmsError>> + Send + 'static,
     {
-        self.call_for(None, operation, asked, until, work).await
+        self.call_for(None, operation, asked, waiting, work).await
     }
 
     async fn call_for<T, W, F>(
@@ -312,7 +363,7 @@ impl RecordedKms {
         recipient: Option<Arc<Measurements>>,
         operation: &'static str,
         asked: Asked,
-        until: Instant,
+        waiting: impl Into<Waiting>,
         work: W,
     ) -> Recorded<T>
     where
@@ -320,6 +371,7 @@ impl RecordedKms {
         W: FnOnce(Arc<dyn Kms>, Answers) -> F,
         F: Future<Output = Result<T, KmsError>> + Send + 'static,
     {
+        let Waiting { until, parent } = waiting.into();
         // What KMS would answer could not even be owed.
         if self.recorder.journal.is_overdrawn() {
             return self.unasked(BrokerError::JournalUnavailable);
@@ -328,6 +380,7 @@ impl RecordedKms {
             Ok(pass) => pass,
             Err(error) => return self.unasked(error),
         };
+        let mut span = self.span(operation, &asked, &parent);
         let answers = Answers::default();
         let call = work(Arc::clone(&self.kms), answers.clone());
         let remaining = until.saturating_duration_since(self.clock.instant());
@@ -339,16 +392,65 @@ impl RecordedKms {
             };
             let answers = answers.take();
             pass.end(&result, &answers);
-            recorder.record(operation, &asked, recipient.as_deref(), result, &answers)
+            let made = recorder.record(operation, &asked, recipient.as_deref(), result, &answers);
+            tell(&mut span, &answers, &made);
+            let minted_in = span.context().cloned().map(Arc::new);
+            Recorded { source: made.source.map(|source| Source { span: minted_in, ..source }), ..made }
         });
         // The task ends by panic only (nothing aborts it): a defect.
         task.await.unwrap_or_else(|_| self.unasked(BrokerError::Bug))
+    }
+
+    /// The span of a call to KMS, named and described as the AWS SDKs do. What nobody's call waits for, the broker asks for itself.
+    fn span(&self, operation: &'static str, asked: &Asked, parent: &Parent) -> Span {
+        let name = || format!("KMS.{operation}");
+        let mut span = if parent.is_traced() {
+            parent.client(name())
+        } else if asked.invoked_by().is_some() && self.tracer.is_on() {
+            self.tracer.root_client(name())
+        } else {
+            return Span::default();
+        };
+        if span.is_recorded() {
+            span.set(vocabulary::RPC_SYSTEM, "aws-api");
+            span.set(vocabulary::RPC_SERVICE, "KMS");
+            span.set(vocabulary::RPC_METHOD, operation);
+            span.set(vocabulary::CLOUD_REGION, self.recorder.caller.region.clone());
+            span.set(vocabulary::SERVER_ADDRESS, self.recorder.caller.kms_host.clone());
+        }
+        span
     }
 
     /// No answer of KMS, so no record of one.
     fn unasked<T>(&self, error: BrokerError) -> Recorded<T> {
         let records = UnwrittenRecords { journal: self.recorder.journal.clone(), lines: Vec::new() };
         Recorded { result: Err(error), source: None, records }
+    }
+}
+
+/// What KMS answered, on its span.
+fn tell<T>(span: &mut Span, answers: &[Answer], recorded: &Recorded<T>) {
+    if !span.is_recorded() {
+        return;
+    }
+    if answers.len() > 1 {
+        for answer in answers {
+            let id = KeyValue::new(vocabulary::AWS_REQUEST_ID, answer.request_id.clone());
+            let error =
+                answer.error.as_ref().map(|(code, _)| KeyValue::new(vocabulary::ERROR_TYPE, code.clone()));
+            span.event(vocabulary::ATTEMPT, std::iter::once(id).chain(error).collect());
+        }
+        span.set(vocabulary::RESEND_COUNT, i64::try_from(answers.len() - 1).unwrap_or(i64::MAX));
+    }
+    if let Some(source) = &recorded.source {
+        span.set(vocabulary::AWS_REQUEST_ID, source.request_id.to_string());
+        span.set(vocabulary::EVENT_ID, source.event_id.to_string());
+    }
+    match &recorded.result {
+        Ok(_) => {}
+        Err(BrokerError::Kms(error)) => span.fail(error.code.clone()),
+        Err(BrokerError::DeadlineExceeded) => span.fail("timeout"),
+        Err(_) => span.fail("_OTHER"),
     }
 }
 
@@ -366,7 +468,8 @@ impl Recorder {
         let mut source = None;
         for answer in answers {
             let event_id = self.caller.record(&mut lines, operation, asked, answer, used_key, recipient);
-            source = Some(Source { request_id: answer.request_id.as_str().into(), event_id, at: answer.at });
+            let request_id = answer.request_id.as_str().into();
+            source = Some(Source { request_id, event_id, at: answer.at, span: None });
         }
         Recorded { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
     }

@@ -15,6 +15,7 @@ use crate::error::{BrokerError, KmsErrorKind};
 use crate::key::{KeyId, RandomLength};
 use crate::kms::recorded::Recorded;
 use crate::kms::{Asked, DataKeyRequest, DecryptRequest};
+use crate::telemetry::vocabulary;
 
 impl Service {
     /// GenerateDataKey with a recipient.
@@ -31,7 +32,7 @@ impl Service {
         let action = Action::GenerateDataKey;
         let (permit, request) = self.permitted_data_key(call, action, request, declared, measured).await?;
         let key = request.key.asked.clone();
-        let recorded = self.kms.generate_data_key_for(permit, recipient, request, call.until).await;
+        let recorded = self.kms.generate_data_key_for(permit, recipient, request, call.waiting.clone()).await;
         self.heed(&recorded, Some(&key));
         // Handed out once: its use is its limit.
         let once = recorded.result.is_ok().then_some(Reused { used: declared, limit: declared });
@@ -51,7 +52,7 @@ impl Service {
         let measured = Some(recipient.measurements());
         let (permit, request) = self.permitted_decrypt(call, request, measured).await?;
         let key = request.key.as_ref().map(|key| key.asked.clone());
-        let recorded = self.kms.decrypt_for(permit, recipient, request, call.until).await;
+        let recorded = self.kms.decrypt_for(permit, recipient, request, call.waiting.clone()).await;
         self.heed(&recorded, key.as_ref());
         let (decrypted, source) = call.answered(recorded.into())?;
         Ok(wire::attested_decrypted(&decrypted, &source))
@@ -67,7 +68,7 @@ impl Service {
         let recipient = self.verified(call, document).await?;
         let facts = call.facts(Some(recipient.measurements()));
         let permit = self.authorize(call, Action::GenerateRandom, None, facts)?;
-        let recorded = self.kms.generate_random_for(permit, recipient, length, call.until).await;
+        let recorded = self.kms.generate_random_for(permit, recipient, length, call.waiting.clone()).await;
         let (random, source) = call.answered(recorded.into())?;
         Ok(wire::attested_random(&random, &source))
     }
@@ -76,6 +77,7 @@ impl Service {
     /// the record, whether or not the document is taken.
     async fn verified(&self, call: &Call, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
         let _turn = self.verifications.acquire().await.map_err(|_| BrokerError::Bug)?;
+        let mut span = call.waiting.parent.child(vocabulary::ATTESTATION_VERIFY);
         let (trust, now) = (Arc::clone(&self.trust), self.kms.clock().now());
         let verified = tokio::task::spawn_blocking(move || trust.verify(document, now)).await;
         match verified.map_err(|_| BrokerError::Bug)? {
@@ -87,7 +89,9 @@ impl Service {
                 if let Some(measurements) = error.measurements {
                     call.notes.attested(measurements);
                 }
-                Err(BrokerError::Attestation(error.flaw))
+                let error = BrokerError::Attestation(error.flaw);
+                span.fail(error.refusal().reason);
+                Err(error)
             }
         }
     }

@@ -30,7 +30,9 @@ use crate::audit::record::Action;
 use crate::audit::{Audit, AuditScope, Notes};
 use crate::error::BrokerError;
 use crate::identity::Peer;
+use crate::kms::recorded::Waiting;
 use crate::service::{Call, Service, wire};
+use crate::telemetry::trace::Tracer;
 use crate::transport::limits::{CallLimits, Share, Shares};
 
 /// Everything between a connection and the service.
@@ -41,6 +43,8 @@ pub struct Layers {
     pub limits: CallLimits,
     /// What each principal may take.
     pub shares: Shares,
+    /// Makes the spans of calls.
+    pub tracer: Tracer,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
     /// `keybroker.v1.KeyBroker`.
@@ -112,7 +116,8 @@ impl Layers {
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
     fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> Answering {
         let user_agent = request.headers().get(http::header::USER_AGENT);
-        let mut scope = self.audit.open(action, Arc::clone(&caller.peer), user_agent);
+        let span = self.tracer.server(action.span_name(), request.headers());
+        let mut scope = self.audit.open(action, Arc::clone(&caller.peer), user_agent, span);
         let limited = panic::catch_unwind(AssertUnwindSafe(|| self.limited(&mut scope, caller, request)));
         // A block, which has what it captures once: an async function has its arguments twice.
         Box::pin(async move {
@@ -201,7 +206,7 @@ impl Layers {
         let slot = Arc::clone(&self.limits.in_flight).try_acquire_owned();
         let slot = slot.map_err(|_| BrokerError::TooManyCalls)?;
         let (notes, request_id, peer) = (scope.notes(), scope.request_id(), Arc::clone(&caller.peer));
-        let call = Call { notes, request_id, peer, until };
+        let call = Call { notes, request_id, peer, waiting: Waiting { until, parent: scope.trace() } };
         let answer = KeyBrokerServer::new(self.service.answerer(call))
             .max_decoding_message_size(self.max_request_bytes)
             .call(request);

@@ -151,6 +151,7 @@ fn activity_record_of_an_answer() {
         }),
         data_key: Some(&data_key),
         recipient: None,
+        trace: None,
         journal: None,
         reloads: None,
     };
@@ -168,6 +169,7 @@ fn activity_record_of_a_denial_and_long_text_is_cut_not_dropped() {
         policy: None,
         data_key: None,
         recipient: None,
+        trace: None,
         journal: None,
         reloads: None,
     };

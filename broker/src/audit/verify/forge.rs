@@ -262,6 +262,7 @@ fn activity(
             }),
             data_key,
             recipient: None,
+            trace: None,
             journal: None,
             reloads: None,
         },

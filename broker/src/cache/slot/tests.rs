@@ -121,7 +121,12 @@ impl Bench {
         let Some((epoch, asked)) = self.under_way.take() else { return };
         let serial = self.calls;
         self.asked_at.insert(serial, (asked.instant - self.start).as_secs());
-        let source = Source { request_id: serial.to_string().into(), event_id: Uuid::nil(), at: self.wall };
+        let source = Source {
+            request_id: serial.to_string().into(),
+            event_id: Uuid::nil(),
+            at: self.wall,
+            span: None,
+        };
         let minted = Minted { value: Arc::new(serial), source, asked };
         let permit = self.slot.minted(&self.now(), epoch, minted);
         self.call(permit.as_ref());

@@ -1,0 +1,49 @@
+//! The names of spans and their attributes. Those that OpenTelemetry has names for have its own, of the version of
+//! [`SCHEMA_URL`]; docs/telemetry.md has them all in a table.
+
+/// The semantic conventions that names are of (<https://opentelemetry.io/docs/specs/semconv/>).
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
+/// The instrumentation scope.
+pub const SCOPE: &str = "key-broker";
+
+/// Policy was asked.
+pub const AUTHORIZE: &str = "authorize";
+/// A draw: from a kept key, or after a wait for KMS.
+pub const CACHE: &str = "cache";
+/// An attestation document was verified.
+pub const ATTESTATION_VERIFY: &str = "attestation.verify";
+/// The record was made durable.
+pub const AUDIT_COMMIT: &str = "audit.commit";
+/// A data key is replaced before it comes to its bounds: a root span.
+pub const CACHE_REFRESH: &str = "cache.refresh";
+/// A log file is delivered: a root span.
+pub const AUDIT_DELIVER: &str = "audit.deliver";
+/// A digest is signed and delivered: a root span.
+pub const AUDIT_DIGEST: &str = "audit.digest";
+
+pub(crate) const RPC_SYSTEM: &str = "rpc.system";
+pub(crate) const RPC_SERVICE: &str = "rpc.service";
+pub(crate) const RPC_METHOD: &str = "rpc.method";
+pub(crate) const RPC_GRPC_STATUS_CODE: &str = "rpc.grpc.status_code";
+pub(crate) const NETWORK_TRANSPORT: &str = "network.transport";
+pub(crate) const ERROR_TYPE: &str = "error.type";
+pub(crate) const CLOUD_REGION: &str = "cloud.region";
+pub(crate) const SERVER_ADDRESS: &str = "server.address";
+pub(crate) const RESEND_COUNT: &str = "http.request.resend_count";
+/// The requestID of KMS's answer: on the KMS span of the last attempt, on its events of each.
+pub(crate) const AWS_REQUEST_ID: &str = "aws.request_id";
+/// The broker's own request id, `x-request-id`.
+pub(crate) const REQUEST_ID: &str = "keybroker.request_id";
+/// The eventID of the record: of the activity record on a server span, of the KMS record on a KMS span.
+pub(crate) const EVENT_ID: &str = "keybroker.event_id";
+pub(crate) const OUTCOME: &str = "keybroker.outcome";
+pub(crate) const SERVED_FROM: &str = "keybroker.served_from";
+/// The requestID behind an answer, whether or not KMS was called for this one.
+pub(crate) const KMS_REQUEST_ID: &str = "keybroker.kms.request_id";
+pub(crate) const CACHE_RESULT: &str = "keybroker.cache.result";
+pub(crate) const DECISION: &str = "keybroker.policy.decision";
+pub(crate) const POLICY_VERSION: &str = "keybroker.policy.version";
+/// The signature of a digest, in hex: `audit verify` takes it.
+pub(crate) const DIGEST_SIGNATURE: &str = "keybroker.audit.digest_signature";
+/// An event of a KMS span: an answer of KMS, of which a retried call has several.
+pub(crate) const ATTEMPT: &str = "attempt";
