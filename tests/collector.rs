@@ -59,7 +59,8 @@ fn the_collector_tells_what_it_cannot_read_and_can_vanish() {
     let Some((peers, mut collector)) = start() else { return };
     assert_eq!(collector.settled(), []);
     assert_eq!(collector.complaints(), "");
-    let address: SocketAddr = collector.http_endpoint().strip_prefix("http://").expect("http").parse().expect("one");
+    let address: SocketAddr =
+        collector.http_endpoint().strip_prefix("http://").expect("http").parse().expect("one");
     let garbage = "POST /v1/traces HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/x-protobuf\r\n\
                    content-length: 7\r\n\r\ngarbage";
     let mut stream = TcpStream::connect(address).expect("rotel listens");
@@ -72,7 +73,10 @@ fn the_collector_tells_what_it_cannot_read_and_can_vanish() {
     cases(spans(&peers, &collector.grpc_endpoint(), Protocol::Grpc).arg("0"));
     let before = collector.spans_when("seven spans", |spans| spans.len() == 7);
     collector.vanish();
-    assert_eq!(TcpStream::connect(address).map_err(|error| error.kind()).err(), Some(ErrorKind::ConnectionRefused));
+    assert_eq!(
+        TcpStream::connect(address).map_err(|error| error.kind()).err(),
+        Some(ErrorKind::ConnectionRefused)
+    );
     assert_eq!(collector.spans(), before);
 }
 
@@ -92,7 +96,8 @@ fn the_instrumented_caller_tells_what_it_did() {
         Calls::of("describe", 1),
         Calls::of("no_length", 1),
     ];
-    let checkout = Caller::new(&peers, &collector, Protocol::Grpc).run(&dir.path().join("broker.sock"), &plan);
+    let checkout =
+        Caller::new(&peers, &collector, Protocol::Grpc).run(&dir.path().join("broker.sock"), &plan);
     broker.signal(rustix::process::Signal::TERM);
     let status = broker.wait();
     assert!(status.success(), "{status}");
@@ -226,7 +231,10 @@ fn of_interest(sent: &Value) -> Value {
     of_interest.extend([
         ("context".to_owned(), context(&sent["context"])),
         ("parent_id".to_owned(), json!(parent)),
-        ("events".to_owned(), list("events").map(|event| json!([event["name"], event["attributes"]])).collect()),
+        (
+            "events".to_owned(),
+            list("events").map(|event| json!([event["name"], event["attributes"]])).collect(),
+        ),
         (
             "links".to_owned(),
             list("links").map(|link| json!([context(&link["context"]), link["attributes"]])).collect(),

@@ -51,7 +51,7 @@ pub struct Collector {
 struct Received {
     /// How far the file has been read: whole lines only.
     until: u64,
-    /// Spans of the collector's own start and of [`Collector::settled`].
+    /// Spans of [`Collector::send_mark`].
     marks: usize,
     spans: Vec<Span>,
     metrics: Vec<Value>,
@@ -117,7 +117,7 @@ impl Collector {
             if rotel.listens_at(http) {
                 let received = Mutex::default();
                 let collector = Self { rotel, _keeper: keeper, grpc, http, dir, received };
-                collector.settled();
+                collector.send_mark();
                 return collector;
             }
         }
@@ -167,23 +167,18 @@ impl Collector {
             std::thread::sleep(Duration::from_millis(10));
         }
         let names: Vec<_> = self.spans().into_iter().map(|span| span.name).collect();
-        panic!("not within ten seconds: {what}; spans came by the names {names:?}; rotel: {}", self.complaints());
+        panic!(
+            "not within ten seconds: {what}; spans came by the names {names:?}; rotel: {}",
+            self.complaints()
+        );
     }
 
-    /// All spans, after a span of the collector's own has gone the whole way behind them: for tests in which something must
-    /// not come. What was accepted from an exporter before the call is there, unless rotel's exports overtake one another.
+    /// All spans, a moment after a span of the collector's own has gone the whole way behind them: for tests in which
+    /// something must not come. rotel exports several requests at a time, and now and then one overtakes another.
     pub fn settled(&self) -> Vec<Span> {
-        let before = self.read().marks;
         self.send_mark();
-        for _ in 0..1_000 {
-            let received = self.read();
-            if received.marks > before {
-                return received.spans.clone();
-            }
-            drop(received);
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("rotel does not pass on what it receives: {}", log(self.dir.path()));
+        std::thread::sleep(Duration::from_millis(200));
+        self.spans()
     }
 
     /// All metrics until now, each as an object `Metric` of OTLP's JSON with the resource's attributes in `resource`.
@@ -198,6 +193,8 @@ impl Collector {
 
     /// What rotel would not take, could not read or lost; empty where all is well.
     pub fn complaints(&self) -> String {
+        // rotel answers first, and another thread of it writes its log.
+        std::thread::sleep(Duration::from_millis(200));
         let log = log(self.dir.path());
         let is_fine = |line: &str| {
             let level = serde_json::from_str(line).ok().and_then(|line: Value| line["level"].as_u64());
@@ -224,9 +221,11 @@ impl Collector {
         received
     }
 
-    /// A request with one span that has no ids, which no SDK would send: `ExportTraceServiceRequest` by hand.
+    /// Sends one span that has no ids, which no SDK would do, and waits until it has come: an `ExportTraceServiceRequest` by
+    /// hand.
     fn send_mark(&self) {
         const MARK: &[u8] = b"\x0a\x0a\x12\x08\x12\x06\x2a\x04mark";
+        let before = self.read().marks;
         let head = format!(
             "POST /v1/traces HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nconnection: close\r\n\
              content-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
@@ -239,6 +238,13 @@ impl Collector {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("rotel answers");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        for _ in 0..1_000 {
+            if self.read().marks > before {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("rotel does not pass on what it receives: {}", log(self.dir.path()));
     }
 }
 
@@ -268,7 +274,8 @@ impl Received {
         }
         for of_resource in list(&request["resourceMetrics"]) {
             let resource = json!(attributes(&of_resource["resource"]));
-            for metric in list(&of_resource["scopeMetrics"]).iter().flat_map(|scope| list(&scope["metrics"])) {
+            for metric in list(&of_resource["scopeMetrics"]).iter().flat_map(|scope| list(&scope["metrics"]))
+            {
                 let mut metric = metric.clone();
                 metric["resource"] = resource.clone();
                 self.metrics.push(metric);
@@ -374,15 +381,21 @@ fn attributes(of: &Value) -> BTreeMap<String, Value> {
 
 /// `AnyValue` as plain JSON: whole numbers stay apart from doubles; bytes become `{"base64": …}`.
 fn value(any: &Value) -> Value {
-    let Some((kind, inner)) = any.as_object().and_then(|object| object.iter().next()) else { return Value::Null };
+    let Some((kind, inner)) = any.as_object().and_then(|object| object.iter().next()) else {
+        return Value::Null;
+    };
     match kind.as_str() {
         "intValue" => text(inner).parse::<i64>().expect("64-bit numbers are text").into(),
         // NaN and the infinities are text.
-        "doubleValue" => inner.as_f64().and_then(Number::from_f64).map_or_else(|| inner.clone(), Value::Number),
+        "doubleValue" => {
+            inner.as_f64().and_then(Number::from_f64).map_or_else(|| inner.clone(), Value::Number)
+        }
         "arrayValue" => list(&inner["values"]).iter().map(value).collect(),
         "kvlistValue" => {
             let pairs = list(&inner["values"]).iter();
-            Value::Object(pairs.map(|pair| (text(&pair["key"]), value(&pair["value"]))).collect::<Map<_, _>>())
+            Value::Object(
+                pairs.map(|pair| (text(&pair["key"]), value(&pair["value"]))).collect::<Map<_, _>>(),
+            )
         }
         "bytesValue" => json!({ "base64": inner }),
         _ => inner.clone(),

@@ -20,6 +20,7 @@ from pathlib import Path
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
 from otlp import provider
 
@@ -33,8 +34,10 @@ span_of_call = contextvars.ContextVar("span_of_call")
 def main():
     target, plan = sys.argv[1], json.loads(sys.argv[2])
     traces = provider()
+    # The instrumentation takes the global one only, whatever it is told.
+    trace.set_tracer_provider(traces)
     # The hook is called with the client span of the call that is under way.
-    GrpcInstrumentorClient().instrument(tracer_provider=traces, request_hook=lambda span, _: span_of_call.set(span))
+    GrpcInstrumentorClient().instrument(request_hook=lambda span, _: span_of_call.set(span))
     caller = Caller(stubs.KeyBrokerStub(grpc.insecure_channel(target)))
     with traces.get_tracer("caller.py").start_as_current_span("checkout") as checkout:
         for step in plan:
