@@ -1,6 +1,9 @@
 //! Programs that nobody here wrote, for tests: installed by `tests/peers/install`, run as processes of their own.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
 
+pub mod caller;
+pub mod collector;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -74,12 +77,13 @@ impl Peers {
 /// How `tests/peers/install` ends where the machine is of another kind than it needs.
 const WRONG_MACHINE: i32 = 2;
 
-/// A command without proxies and gRPC options of the environment.
+/// A command without proxies and options of gRPC, AWS and OpenTelemetry of the environment.
 pub fn plain(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy().to_lowercase();
-        if text.starts_with("grpc_") || text.starts_with("aws_") || text.ends_with("_proxy") {
+        let of = ["grpc_", "aws_", "otel_", "rotel_"];
+        if of.iter().any(|start| text.starts_with(start)) || text.ends_with("_proxy") {
             command.env_remove(name);
         }
     }
