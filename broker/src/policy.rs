@@ -125,8 +125,9 @@ impl Policy {
                 .map_err(|_| format!("@id({:?}): two policies have this id", id.to_string()))?;
         }
         let result = Validator::new(schema::schema()).validate(&policies, ValidationMode::Strict);
-        if let Some(error) = result.validation_errors().next() {
-            return Err(one_line(error));
+        // Cedar finds them in any order.
+        if let Some(error) = result.validation_errors().map(|error| one_line(&error)).min() {
+            return Err(error);
         }
         for warning in result.validation_warnings() {
             tracing::warn!(%warning, "policy");
