@@ -114,6 +114,11 @@ pub fn resource(variable: &dyn Fn(&str) -> Option<String>) -> Resource {
     if named { resource.build() } else { resource.with_service_name(SCOPE).build() }
 }
 
+fn is_url(text: &str) -> bool {
+    text.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Grpc,
@@ -123,7 +128,16 @@ enum Protocol {
 fn is_wanted(signal: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<bool, ExportError> {
     let is_disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let names = [format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"), "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned()];
-    let has_endpoint = names.iter().any(|name| variable(name).is_some_and(|url| !url.is_empty()));
+    let endpoint = names.into_iter().find_map(|name| {
+        let url = variable(&name).filter(|url| !url.is_empty())?;
+        Some((name, url))
+    });
+    if let Some((name, url)) = &endpoint
+        && !is_url(url)
+    {
+        return Err(ExportError(format!("{name}: {url:?} is not an http or https URL")));
+    }
+    let has_endpoint = endpoint.is_some();
     let name = format!("OTEL_{signal}_EXPORTER");
     match variable(&name).as_deref() {
         None | Some("" | "otlp") => Ok(has_endpoint && !is_disabled),
