@@ -27,6 +27,7 @@ use crate::key::{KeyArn, KeyId, RandomLength, RequestedKey};
 use crate::kms::caller::AwsCaller;
 use crate::policy::Permit;
 use crate::secret::Plaintext;
+use crate::telemetry::metrics::KmsCalls;
 
 /// KMS, recorded.
 #[derive(Clone)]
@@ -36,6 +37,7 @@ pub struct RecordedKms {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
+    timed: Option<KmsCalls>,
 }
 
 /// What is the same for every KMS record.
@@ -116,7 +118,13 @@ impl RecordedKms {
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
     ) -> Self {
-        Self { kms, guard, recorder, clock, tasks }
+        Self { kms, guard, recorder, clock, tasks, timed: None }
+    }
+
+    /// The same, with every call to KMS timed, if anybody reads that.
+    #[must_use]
+    pub fn timed(self, timed: Option<KmsCalls>) -> Self {
+        Self { timed, ..self }
     }
 
     /// The tasks that a drain waits for.
@@ -332,11 +340,15 @@ impl RecordedKms {
         let call = work(Arc::clone(&self.kms), answers.clone());
         let remaining = until.saturating_duration_since(self.clock.instant());
         let recorder = self.recorder.clone();
+        let timed = self.timed.as_ref().map(|timed| timed.begin(operation));
         let task = self.tasks.spawn(async move {
             let result = match tokio::time::timeout(remaining, call).await {
                 Ok(result) => result.map_err(BrokerError::Kms),
                 Err(_) => Err(BrokerError::DeadlineExceeded),
             };
+            if let Some(timed) = timed {
+                timed.end(&result);
+            }
             let answers = answers.take();
             pass.end(&result, &answers);
             recorder.record(operation, &asked, recipient.as_deref(), result, &answers)
