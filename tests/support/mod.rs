@@ -14,6 +14,7 @@ pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod scrape;
 pub mod signing;
 pub mod site;
 pub mod tampered;

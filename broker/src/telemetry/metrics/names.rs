@@ -35,6 +35,8 @@ pub const DIGEST_TIMESTAMP: &str = "keybroker_audit_newest_digest_timestamp_seco
 pub const DIGEST_INFO: &str = "keybroker_audit_newest_digest_info";
 /// When the broker's certificate expires.
 pub const CERTIFICATE_EXPIRY: &str = "keybroker_tls_certificate_expiry_timestamp_seconds";
+/// Whether that is soon, and nobody has renewed it.
+pub const CERTIFICATE_OVERDUE: &str = "keybroker_tls_certificate_overdue";
 /// Connections that are open.
 pub const CONNECTIONS: &str = "keybroker_connections";
 /// Calls in flight.

@@ -64,6 +64,15 @@ impl Observed {
             observe_digest(meter, newest);
         }
         if let Some(tls) = tls {
+            let (later, now) = (tls.clone(), Arc::clone(&clock));
+            let overdue = plain(move || later.is_overdue(now.now()).into());
+            gauge(
+                meter,
+                names::CERTIFICATE_OVERDUE,
+                "1 while less than a tenth of its time is left",
+                "",
+                overdue,
+            );
             let look = move || tls.expires_at().unix_timestamp();
             timestamp(meter, names::CERTIFICATE_EXPIRY, "When the broker's certificate expires", plain(look));
         }
