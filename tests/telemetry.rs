@@ -8,6 +8,8 @@ mod peers;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,6 +64,20 @@ impl Site {
     }
 }
 
+/// An address that nobody listens at.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+}
+
+/// The metrics as Prometheus reads them.
+fn scrape(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).expect("listens");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n").expect("writes");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("reads");
+    text
+}
+
 /// The spans of the broker.
 fn of_broker(spans: &[Span]) -> Vec<&Span> {
     spans.iter().filter(|span| span.resource["service.name"] == "key-broker").collect()
@@ -99,6 +115,13 @@ async fn a_thousand_calls_are_a_thousand_traces_from_caller_to_kms_and_every_rec
         }
         hits_link_to_the_call_that_made_the_key(&records, &spans);
         nothing_is_told_that_is_not_meant_to(&collector, &log, &emulator);
+        let metrics: BTreeSet<_> =
+            collector.metrics().iter().map(|metric| text(metric, "name").to_owned()).collect();
+        for name in
+            ["rpc.server.duration", "keybroker_kms_request_duration_seconds", "keybroker_audit_records_total"]
+        {
+            assert!(metrics.contains(name), "{name}: {metrics:?}");
+        }
         assert_eq!(collector.complaints(), "");
     }
 }
@@ -316,11 +339,18 @@ async fn a_bad_collector_costs_no_call_anything() {
                 ("OTEL_BSP_MAX_QUEUE_SIZE", "100".to_owned()),
                 ("OTEL_BSP_EXPORT_TIMEOUT", "500".to_owned()),
             ];
-            let site = Site::start(&[environment.as_slice(), &small].concat(), "").await;
+            let address = free_address();
+            let http = format!("[telemetry]\nhttp = \"{address}\"\n");
+            let site = Site::start(&[environment.as_slice(), &small].concat(), &http).await;
             let client = Client::unix(site.socket()).await.expect("listens");
             for _ in 0..1_000 {
                 client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("a data key");
             }
+            let told = tokio::task::block_in_place(|| scrape(address));
+            let dropped =
+                told.lines().find_map(|line| line.strip_prefix("keybroker_telemetry_spans_dropped_total "));
+            let dropped: f64 = dropped.and_then(|count| count.parse().ok()).expect("the counter");
+            assert!(dropped > 1_000.0, "{dropped}: a hundred are queued, the rest is counted");
             let (_, dir, log) = site.stop();
             assert_eq!(Records::read(&dir.path().join("journal")).activity.len(), 1_000);
             let complaints = log.matches("does not take spans").count();

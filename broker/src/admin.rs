@@ -118,7 +118,8 @@ impl pb::admin_server::Admin for Admin {
         self.cache.list(&mut |_| entries += 1);
         let totals = self.cache.totals();
         let newest_digest = self.newest_digest.as_ref().and_then(|newest| newest.borrow().clone());
-        let newest_digest = newest_digest.unwrap_or_default();
+        let (newest_digest, newest_digest_signature) =
+            newest_digest.map(|newest| (newest.object, newest.signature)).unwrap_or_default();
         Ok(Response::new(pb::StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(wire::timestamp(self.started_at)),
@@ -131,8 +132,8 @@ impl pb::admin_server::Admin for Admin {
             journal_healthy: *self.journal.borrow() && self.journal.has_changed().is_ok(),
             draining: self.drain.is_cancelled(),
             undelivered_bytes: self.undelivered.bytes(),
-            newest_digest: newest_digest.object,
-            newest_digest_signature: newest_digest.signature,
+            newest_digest,
+            newest_digest_signature,
         }))
     }
 }

@@ -5,16 +5,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
@@ -39,10 +39,14 @@ use crate::kms::guard::{Guard, GuardSettings};
 use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
+use crate::readiness::{Readiness, Ready};
 use crate::reload::Reload;
 use crate::service::Service;
+use crate::telemetry::Telemetry;
 use crate::telemetry::export::{Export, ExportError};
-use crate::telemetry::trace::Tracer;
+use crate::telemetry::http::Pages;
+use crate::telemetry::metrics::{Metrics, Observed};
+use crate::transport::connections::Connections;
 use crate::transport::layers::{Layers, Standard};
 use crate::transport::limits::{CallLimits, Shares};
 use crate::transport::unix::{UnixAddress, UnixSocket};
@@ -73,8 +77,8 @@ pub struct Parts {
     pub guard: GuardSettings,
     /// Whom KMS takes the broker for.
     pub caller: AwsCaller,
-    /// Makes spans.
-    pub tracer: Tracer,
+    /// Who is told of its work.
+    pub telemetry: Telemetry,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -87,6 +91,8 @@ pub struct Broker {
     grace: Duration,
     kms_calls: TaskTracker,
     stdout: Option<StdoutCopy>,
+    metrics: Option<Metrics>,
+    pages: Option<(TcpListener, Arc<Pages>)>,
     trail: Option<Delivery>,
     journal: JournalThread,
 }
@@ -128,11 +134,15 @@ impl std::error::Error for StartError {}
 
 impl Broker {
     /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
-    #[expect(clippy::too_many_lines, reason = "all wiring, once, in order")]
+    #[expect(clippy::too_many_lines, reason = "all wiring, once, in the order in which things start")]
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
         let (journal, journal_thread) =
             Journal::open(&parts.audit.journal, Arc::clone(&parts.clock)).map_err(StartError::Journal)?;
         let journal_dir = parts.audit.journal.dir.clone();
+        let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push);
+        if let Some(metrics) = &metrics {
+            journal.time_commits(metrics.commits());
+        }
         let caller = Arc::new(parts.caller);
         let kms_calls = TaskTracker::new();
 
@@ -144,8 +154,9 @@ impl Broker {
             recorder,
             Arc::clone(&parts.clock),
             kms_calls.clone(),
-            parts.tracer.clone(),
-        );
+            parts.telemetry.tracer.clone(),
+        )
+        .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&parts.clock))));
         let trail = match &parts.audit.trail {
             None => None,
             Some(config) => {
@@ -199,19 +210,35 @@ impl Broker {
         let service = Service { policies, bindings, trust, verifications, aliases, cache, kms };
 
         let health = HealthReporter::new();
+        let (ready, is_ready) = watch::channel(Ready::Yes);
         let readiness = Readiness {
             journal: journal.health(),
             kms: guard.open_until(),
             drain: drain.clone(),
             clock: Arc::clone(&parts.clock),
         };
-        tokio::spawn(readiness.report(health.clone()));
+        tokio::spawn(readiness.report(health.clone(), ready));
         let (reflection, reflection_v1alpha) = reflection();
+        let connections = Arc::<Connections>::default();
+        let observed = Observed {
+            cache: service.cache.clone(),
+            limits: limits.clone(),
+            journal: journal.clone(),
+            newest_digest: trail.as_ref().map(Trail::newest_digest),
+            tls: parts.listen.tcp.as_ref().map(|(_, tls)| tls.clone()),
+            connections: Arc::clone(&connections),
+            ready: is_ready.clone(),
+            breaker: guard.open_until(),
+            spans_dropped: parts.telemetry.spans_dropped,
+            clock: Arc::clone(&parts.clock),
+        };
+        let calls = metrics.as_ref().map(|metrics| metrics.calls(Arc::clone(&parts.clock)));
         let layers = Layers {
+            calls,
             limits,
             shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
             audit: Arc::new(Audit { journal, caller, clock: parts.clock, reloads }),
-            tracer: parts.tracer,
+            tracer: parts.telemetry.tracer,
             drain: drain.clone(),
             service: Arc::new(service),
             max_request_bytes: MAX_REQUEST_BYTES,
@@ -222,7 +249,15 @@ impl Broker {
         };
 
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
-        let server = Server::new(layers, parts.identities, parts.limits.connections);
+        let server = Server::new(layers, parts.identities, parts.limits.connections, connections);
+        let mut pages = None;
+        if let Some(metrics) = &metrics {
+            metrics.observe(observed);
+            if let Some((address, text)) = parts.telemetry.http.zip(metrics.text()) {
+                let listener = Listeners::bind_tcp(address).await.map_err(StartError::Listen)?;
+                pages = Some((listener, Pages::new(text, is_ready)));
+            }
+        }
         let trail = trail.map(|trail| {
             let stop = CancellationToken::new();
             Delivery { trail: tokio::spawn(trail.run(stop.clone())), stop }
@@ -234,6 +269,8 @@ impl Broker {
             grace: parts.limits.drain,
             kms_calls,
             stdout,
+            metrics,
+            pages,
             trail,
             journal: journal_thread,
         })
@@ -251,8 +288,20 @@ impl Broker {
         self.listeners.insecure_tcp.as_ref()?.local_addr().ok()
     }
 
+    /// Where `/metrics`, `/healthz` and `/readyz` are, if anywhere.
+    #[must_use]
+    pub fn telemetry_address(&self) -> Option<SocketAddr> {
+        self.pages.as_ref()?.0.local_addr().ok()
+    }
+
     /// Serves until the drain: then no call in flight is lost, and every record is written.
     pub async fn serve(self) {
+        // Until the end: who watches sees the drain, too.
+        let stop_pages = CancellationToken::new();
+        let _stop_pages = stop_pages.clone().drop_guard();
+        if let Some((listener, pages)) = self.pages {
+            tokio::spawn(pages.serve(listener, stop_pages));
+        }
         self.server.serve(self.listeners, self.drain, self.grace).await;
         // Calls to KMS whose callers are gone end within their own deadline.
         self.kms_calls.close();
@@ -279,6 +328,10 @@ impl Broker {
         if tokio::task::spawn_blocking(move || journal.close()).await.is_err() {
             tracing::error!("cannot wait for the journal");
         }
+        if let Some(metrics) = self.metrics {
+            // It waits for the collector.
+            let _ = tokio::task::spawn_blocking(|| metrics.shutdown()).await;
+        }
         tracing::info!("stopped");
     }
 }
@@ -294,7 +347,9 @@ pub async fn serve(
     if UNRECORDED {
         tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
     }
-    let export = Export::from_environment(&|name| std::env::var(name).ok()).map_err(StartError::Telemetry)?;
+    let mut export =
+        Export::from_environment(&|name| std::env::var(name).ok()).map_err(StartError::Telemetry)?;
+    let telemetry = export.telemetry(config.http);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
     let Some(caller) = caller_of(&kms, &drain).await else { return Ok(()) };
@@ -328,7 +383,7 @@ pub async fn serve(
         kms: Arc::new(kms),
         guard: config.guard,
         caller,
-        tracer: export.tracer.clone(),
+        telemetry,
         clock,
     };
     let broker = match Broker::start(parts, drain).await {
@@ -343,6 +398,7 @@ pub async fn serve(
         tcp = config.listen.tcp.as_ref().map(|(address, _)| address.to_string()),
         vsock = config.listen.vsock.as_ref().map(|address| address.port),
         insecure_tcp = config.listen.insecure_tcp.map(|address| address.to_string()),
+        telemetry = config.http.map(|address| address.to_string()),
         "serving"
     );
     ready();
@@ -389,43 +445,6 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
         None => None,
     };
     Ok(Listeners { unix, tcp, vsock, insecure_tcp, admin })
-}
-
-/// Whether callers should come: not while the journal cannot commit or KMS is not asked, and not from the drain on.
-///
-/// That the process lives is another question, service "": `SERVING` from the start to the end, for a restart mends
-/// nothing of these. After its time the breaker counts as closed: a broker that nobody calls would never ask KMS again.
-struct Readiness {
-    journal: watch::Receiver<bool>,
-    kms: watch::Receiver<Option<Instant>>,
-    drain: CancellationToken,
-    clock: Arc<dyn Clock>,
-}
-
-impl Readiness {
-    async fn report(mut self, health: HealthReporter) {
-        let mut journal_lives = true;
-        loop {
-            let rest = self
-                .kms
-                .borrow_and_update()
-                .map(|until| until.saturating_duration_since(self.clock.instant()));
-            let rest = rest.filter(|rest| !rest.is_zero());
-            let commits = *self.journal.borrow_and_update() && journal_lives;
-            let serving = commits && rest.is_none() && !self.drain.is_cancelled();
-            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-            health.set_service_status("keybroker.v1.KeyBroker", status).await;
-            if self.drain.is_cancelled() || !journal_lives {
-                return;
-            }
-            tokio::select! {
-                changed = self.journal.changed() => journal_lives = changed.is_ok(),
-                Ok(()) = self.kms.changed() => {}
-                () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => {}
-                () = self.drain.cancelled() => {}
-            }
-        }
-    }
 }
 
 /// Reflection as v1, and as v1alpha, which most packaged tools still ask for.

@@ -123,6 +123,12 @@ impl AuditScope {
         self.until = Some(until);
     }
 
+    /// When the caller stops waiting, if that is known.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.until
+    }
+
     /// Commits the activity record and the KMS records behind it. The reply may leave only after this succeeds; where it fails,
     /// the record of the refusal is owed.
     pub async fn commit(mut self) -> Result<(), BrokerError> {
@@ -159,6 +165,7 @@ impl AuditScope {
                 self.end_span(&refused);
             }
         }
+        self.audit.journal.refused_call();
         Err(BrokerError::JournalUnavailable)
     }
 
@@ -271,20 +278,24 @@ impl Drop for AuditScope {
         if self.written {
             return;
         }
-        // The caller's own timer runs ahead of ours by the way of the request: a call that is gone within that time of
-        // its deadline ended by the deadline.
-        let now = self.audit.clock.instant();
-        let error = match self.until {
-            Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => {
-                BrokerError::DeadlineExceeded
-            }
-            _ => BrokerError::Cancelled,
-        };
-        self.notes.refused(&error);
+        self.notes.refused(&abandoned(self.until, self.audit.clock.instant()));
         // Nobody waits: it is written as soon as the journal can.
         let Lines { draft, records, .. } = self.lines();
         self.audit.journal.owe(&records);
         self.end_span(&draft);
+    }
+}
+
+/// Why a call has ended whose caller is gone, and would have waited until then.
+#[must_use]
+pub fn abandoned(until: Option<Instant>, now: Instant) -> BrokerError {
+    // The caller's own timer runs ahead of ours by the way of the request: a call that is gone within that time of its
+    // deadline ended by the deadline.
+    match until {
+        Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => {
+            BrokerError::DeadlineExceeded
+        }
+        _ => BrokerError::Cancelled,
     }
 }
 

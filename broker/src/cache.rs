@@ -34,7 +34,7 @@ use crate::telemetry::vocabulary;
 use bounds::{Bounds, Moment, Reuse, UNBOUNDED, UNUSED};
 use mint::Mint;
 use partition::Owner;
-pub use pool::{Chosen, Listed};
+pub use pool::{Chosen, Listed, Size};
 use pool::{Entry, Pool};
 use rules::{Rule, Rules};
 use slot::{Demand, Draw, Failure, Minted, REFRESH_PAUSE, Step};
@@ -56,6 +56,7 @@ struct Inner {
 #[derive(Default)]
 struct Counts {
     uses_from_cache: AtomicU64,
+    uses_from_kms: AtomicU64,
     kms_calls: AtomicU64,
     evictions: AtomicU64,
 }
@@ -74,6 +75,8 @@ impl Counts {
 pub struct Totals {
     /// Draws that were served by a call to KMS made for another draw.
     pub uses_from_cache: u64,
+    /// Draws that were served by a call to KMS made for them.
+    pub uses_from_kms: u64,
     /// Calls to KMS made for draws.
     pub kms_calls: u64,
     /// Keys that were dropped before they came to their bounds.
@@ -238,9 +241,9 @@ impl Cache {
         let remaining = until.saturating_duration_since(self.0.clock.instant());
         match tokio::time::timeout(remaining, wait).await {
             Ok(Ok(Ok(draw))) => {
-                if !draw.called_kms {
-                    self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
-                }
+                let counts = &self.0.counts;
+                let uses = if draw.called_kms { &counts.uses_from_kms } else { &counts.uses_from_cache };
+                uses.fetch_add(1, Ordering::Relaxed);
                 Some(Drawn::of(draw, bounds, T::IS_CHARGED))
             }
             Ok(Ok(Err(Failure::Error(error)))) => Some(Drawn::failed(error)),
@@ -255,6 +258,9 @@ impl Cache {
     async fn call_kms<T: Mint>(&self, permit: Permit, request: Arc<T::Request>, wish: Wish) -> Drawn<T> {
         let minted = T::mint(&self.0.kms, permit, Arc::clone(&request), wish.waiting).await;
         self.0.counts.call(&minted.result);
+        if minted.result.is_ok() {
+            self.0.counts.uses_from_kms.fetch_add(1, Ordering::Relaxed);
+        }
         if let Err(BrokerError::Kms(error)) = &minted.result {
             self.heed_refusal(error, T::key(&request).map(|key| &key.asked));
         }
@@ -386,9 +392,22 @@ impl Cache {
         let counts = &self.0.counts;
         Totals {
             uses_from_cache: counts.uses_from_cache.load(Ordering::Relaxed),
+            uses_from_kms: counts.uses_from_kms.load(Ordering::Relaxed),
             kms_calls: counts.kms_calls.load(Ordering::Relaxed),
             evictions: counts.evictions.load(Ordering::Relaxed),
         }
+    }
+
+    /// How much is kept. Walks through everything.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        let inner = &*self.0;
+        let sizes = [inner.data_keys.size(), inner.encrypted_data_keys.size(), inner.decrypted.size()];
+        let add = |sum: Size, size: Size| Size {
+            entries: sum.entries + size.entries,
+            bytes: sum.bytes + size.bytes,
+        };
+        sizes.into_iter().fold(Size::default(), add)
     }
 
     /// Drops keys that are past their age.

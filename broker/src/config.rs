@@ -8,6 +8,7 @@ mod kms;
 pub mod limits;
 mod reuse;
 mod tcp;
+mod telemetry;
 mod vsock;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub use limits::Limits;
 use limits::LimitsSection;
 use reuse::ReuseSection;
 use tcp::TcpSection;
+use telemetry::TelemetrySection;
 use vsock::VsockSection;
 
 /// Everything `serve` needs, checked.
@@ -60,6 +62,8 @@ pub struct Config {
     pub reuse: Rules,
     /// Bounds.
     pub limits: Limits,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub http: Option<SocketAddr>,
     /// Threads that serve calls.
     pub worker_threads: usize,
 }
@@ -125,6 +129,8 @@ struct ConfigFile {
     #[serde(default)]
     limits: LimitsSection,
     #[serde(default)]
+    telemetry: TelemetrySection,
+    #[serde(default)]
     runtime: RuntimeSection,
 }
 
@@ -184,6 +190,7 @@ impl ConfigFile {
         let audit = self.audit.check(base, &kms.region)?;
         let limits = self.limits.check()?;
         let reuse = self.reuse.check(limits.default_deadline)?;
+        let http = self.telemetry.check()?;
         let worker_threads = within("runtime.worker_threads", self.runtime.worker_threads, 1, 64)?;
         Ok(Config {
             listen,
@@ -196,6 +203,7 @@ impl ConfigFile {
             audit,
             reuse,
             limits,
+            http,
             worker_threads,
         })
     }
@@ -440,6 +448,9 @@ journal_dir = "journal"
             &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nbreaker_longest_open_ms = 10"),
             &format!("{GOOD}[reuse]\nrevocation_check_seconds = -1"),
             &format!("{GOOD}[kms]\nregion = \"us-west-2\""),
+            &format!("{GOOD}[telemetry]\nhttp = \"localhost:9464\""),
+            &format!("{GOOD}[telemetry]\nhttp = \"0.0.0.0:0\""),
+            &format!("{GOOD}[telemetry]\nmetrics = true"),
             &format!("{GOOD}[runtime]\nworker_threads = 65"),
             &format!("{GOOD}[reuse]\nmax_messages = 4294967297"),
             &format!("{GOOD}[reuse]\nmax_age_seconds = 0"),

@@ -14,6 +14,8 @@ pub mod identity;
 pub mod attestation;
 // Principal, action, key -> permit.
 pub mod policy;
+// Whether callers should come.
+pub mod readiness;
 // Policy and certificates, taken anew.
 pub mod reload;
 // The RPCs.
@@ -39,7 +41,7 @@ pub mod error;
 pub mod key;
 // Key material in memory.
 pub mod secret;
-// Log lines.
+// Log lines, metrics.
 pub mod telemetry;
 
 // The subcommands.

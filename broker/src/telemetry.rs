@@ -1,16 +1,36 @@
-//! What the process says of itself: one line on stderr for every lifecycle event and failure, nothing per call.
+//! What the process says of itself: one line on stderr for every lifecycle event and failure, nothing per call; metrics; spans.
 
 pub mod export;
+pub mod http;
+pub mod metrics;
 pub mod trace;
 pub mod vocabulary;
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+
+use trace::Tracer;
+
+/// Who is told of a broker's work, beside its log. Nobody, unless told.
+#[derive(Default)]
+pub struct Telemetry {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub http: Option<SocketAddr>,
+    /// Makes spans.
+    pub tracer: Tracer,
+    /// Where metrics are pushed.
+    pub push: Option<metrics::Push>,
+    /// Counts the spans that were not exported.
+    pub spans_dropped: Arc<AtomicU64>,
+}
 
 /// Sends log lines to stderr: text for a terminal, JSON for a collector. `KEY_BROKER_LOG` filters them
 /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>).

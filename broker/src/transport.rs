@@ -1,5 +1,6 @@
 //! Listeners and connections: from a socket to the layers, and the drain at the end.
 
+pub mod connections;
 pub mod layers;
 pub mod limits;
 pub mod tls;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Identities, Peer};
 use authority::NormalizeAuthority;
+use connections::{Connections, Transport};
 use layers::{Caller, Door, Layers};
 use tls::Tls;
 use unix::UnixSocket;
@@ -61,20 +63,27 @@ pub struct Server {
     connections: Arc<Semaphore>,
     /// The operator's: workloads that use up theirs do not keep the operator out.
     admin_connections: Arc<Semaphore>,
+    open: Arc<Connections>,
     graceful: GracefulShutdown,
     /// Cancelled when connections must end, whatever they do.
     cut: CancellationToken,
 }
 
 impl Server {
-    /// A server of at most `max_connections` connections at a time; more wait in the kernel's backlog.
+    /// A server of at most `max_connections` connections at a time; more wait in the kernel's backlog. `open` counts them.
     #[must_use]
-    pub fn new(layers: Layers, identities: Identities, max_connections: usize) -> Self {
+    pub fn new(
+        layers: Layers,
+        identities: Identities,
+        max_connections: usize,
+        open: Arc<Connections>,
+    ) -> Self {
         Self {
             layers: Arc::new(layers),
             identities: Arc::new(identities),
             connections: Arc::new(Semaphore::new(max_connections)),
             admin_connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
+            open,
             graceful: GracefulShutdown::new(),
             cut: CancellationToken::new(),
         }
@@ -83,10 +92,10 @@ impl Server {
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
     pub async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
         let Listeners { unix, tcp, vsock, insecure_tcp, admin } = listeners;
-        let accept_unix = async |door, socket: &Option<UnixSocket>| {
+        let accept_unix = async |door, transport, socket: &Option<UnixSocket>| {
             let Some(socket) = socket else { return std::future::pending().await };
             // The kernel tells when the process at the other end is gone.
-            self.accept(door, None, || async {
+            self.accept(door, transport, None, || async {
                 let (stream, _) = socket.listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let (uid, gid, pid) = (credentials.uid(), credentials.gid(), credentials.pid());
@@ -97,7 +106,7 @@ impl Server {
         };
         let accept_tls = async {
             let Some((listener, tls)) = &tcp else { return std::future::pending().await };
-            self.accept(Door::Workload, Some(KEEP_ALIVE), || async {
+            self.accept(Door::Workload, Transport::Tcp, Some(KEEP_ALIVE), || async {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
@@ -115,7 +124,7 @@ impl Server {
         let accept_vsock = async {
             let Some(socket) = &vsock else { return std::future::pending().await };
             // As on a unix socket: the hypervisor tells when the enclave is gone.
-            self.accept(Door::Workload, None, || async {
+            self.accept(Door::Workload, Transport::Vsock, None, || async {
                 let (stream, cid) = socket.accept().await?;
                 Ok(ready(Ok((stream, Peer::vsock(cid)))))
             })
@@ -123,7 +132,7 @@ impl Server {
         };
         let accept_plaintext = async {
             let Some(listener) = &insecure_tcp else { return std::future::pending().await };
-            self.accept(Door::Workload, Some(KEEP_ALIVE), || async {
+            self.accept(Door::Workload, Transport::InsecureTcp, Some(KEEP_ALIVE), || async {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok(ready(Ok((stream, Peer::insecure_tcp(address.ip())))))
@@ -131,8 +140,8 @@ impl Server {
             .await
         };
         tokio::select! {
-            never = accept_unix(Door::Workload, &unix) => match never {},
-            never = accept_unix(Door::Admin, &admin) => match never {},
+            never = accept_unix(Door::Workload, Transport::Unix, &unix) => match never {},
+            never = accept_unix(Door::Admin, Transport::Admin, &admin) => match never {},
             never = accept_tls => match never {},
             never = accept_vsock => match never {},
             never = accept_plaintext => match never {},
@@ -156,6 +165,7 @@ impl Server {
     async fn accept<S, E, A>(
         &self,
         door: Door,
+        transport: Transport,
         keep_alive: Option<Duration>,
         next: impl Fn() -> A,
     ) -> Infallible
@@ -175,9 +185,10 @@ impl Server {
             match next().await {
                 Ok(established) => {
                     let connection = self.connection(established, door, keep_alive);
+                    let counted = self.open.count(transport);
                     tokio::spawn(async move {
                         connection.await;
-                        drop(slot);
+                        drop((slot, counted));
                     });
                 }
                 Err(error) if is_exhaustion(&error) => {

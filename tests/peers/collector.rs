@@ -59,6 +59,7 @@ struct Received {
 
 /// A span as it was received. Ids are lowercase hexadecimal, as `traceparent` has them.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "OpenTelemetry's names")]
 pub struct Span {
     pub name: String,
     /// INTERNAL, SERVER, CLIENT, PRODUCER or CONSUMER.
@@ -200,7 +201,7 @@ impl Collector {
             let level = serde_json::from_str(line).ok().and_then(|line: Value| line["level"].as_u64());
             level.is_some_and(|level| level <= INFO)
         };
-        log.lines().filter(|line| !is_fine(line)).map(|line| format!("{line}\n")).collect()
+        log.lines().filter(|line| !is_fine(line)).collect::<Vec<_>>().join("\n")
     }
 
     /// Ends the collector, and keeps what it received: connections break, and nothing listens at its endpoints any more.

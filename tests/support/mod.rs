@@ -15,6 +15,7 @@ pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod scrape;
 pub mod signing;
 pub mod site;
 pub mod tampered;
@@ -45,7 +46,7 @@ use key_broker::kms::caller::AwsCaller;
 use key_broker::kms::guard::{BreakerSettings, GuardSettings};
 use key_broker::policy::Policy;
 use key_broker::policy::bindings::Bindings;
-use key_broker::telemetry::trace::Tracer;
+use key_broker::telemetry::Telemetry;
 use key_broker::transport::limits::ShareLimits;
 use key_broker::transport::tls::Tls;
 use key_broker::transport::unix::UnixAddress;
@@ -85,8 +86,8 @@ pub struct Setup {
     pub trail: Option<TrailConfig>,
     /// Aliases of more symmetric keys.
     pub keys: Vec<&'static str>,
+    pub telemetry: Telemetry,
     pub clock: Arc<dyn Clock>,
-    pub tracer: Tracer,
     pub emulator: EmulatorConfig,
 }
 
@@ -117,8 +118,8 @@ impl Default for Setup {
             max_undelivered_bytes: 1 << 30,
             trail: None,
             keys: Vec::new(),
+            telemetry: Telemetry::default(),
             clock: Arc::new(SystemClock),
-            tracer: Tracer::default(),
             emulator: EmulatorConfig::default(),
         }
     }
@@ -131,6 +132,7 @@ pub struct TestBroker {
     pub dir: TempDir,
     journal_dir: PathBuf,
     tcp: Option<SocketAddr>,
+    telemetry: Option<SocketAddr>,
     drain: CancellationToken,
     serving: JoinHandle<()>,
 }
@@ -200,14 +202,15 @@ impl TestBroker {
             kms: double.unwrap_or_else(|| Arc::new(kms)),
             guard: setup.guard,
             caller,
-            tracer: setup.tracer,
+            telemetry: setup.telemetry,
             clock,
         };
         let drain = CancellationToken::new();
         let broker = Box::pin(Broker::start(parts, drain.clone())).await?;
         let tcp = broker.tcp_address().or(broker.insecure_tcp_address());
+        let telemetry = broker.telemetry_address();
         let serving = tokio::spawn(broker.serve());
-        Ok(Self { emulator, key_arn, dir, journal_dir, tcp, drain, serving })
+        Ok(Self { emulator, key_arn, dir, journal_dir, tcp, telemetry, drain, serving })
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -216,6 +219,11 @@ impl TestBroker {
 
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.tcp
+    }
+
+    /// Where `/metrics` is, if `Setup::telemetry` says so.
+    pub fn telemetry_address(&self) -> Option<SocketAddr> {
+        self.telemetry
     }
 
     pub fn journal_dir(&self) -> PathBuf {

@@ -19,6 +19,7 @@ use key_broker::config::audit::Audit;
 use key_broker::key::KeyId;
 use key_broker::kms::aws::{AwsKms, AwsSettings};
 use key_broker::policy::Policy;
+use key_broker::telemetry::Telemetry;
 use key_broker::transport::unix::UnixAddress;
 use key_broker_client::{Client, Decrypt, GenerateDataKey};
 use kms_emulator::Emulator;
@@ -87,7 +88,7 @@ impl TimedSite {
             kms: Arc::new(kms),
             guard: setup.guard,
             caller,
-            tracer: setup.tracer,
+            telemetry: Telemetry::default(),
             clock: self.clock.clone(),
         };
         let drain = CancellationToken::new();

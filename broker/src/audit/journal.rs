@@ -12,11 +12,13 @@ mod notice;
 mod queue;
 pub mod segment;
 mod segments;
+mod totals;
 mod writer;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,10 +26,13 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::telemetry::metrics::Commits;
 pub use notice::{Notice, Notices};
 use queue::Queue;
 use segments::Segments;
 pub use segments::{SegmentFile, Undelivered, damaged_name, files};
+use totals::Counts;
+pub use totals::Totals;
 use writer::Writer;
 
 /// How durable a record is before its reply leaves.
@@ -81,6 +86,9 @@ struct Shared {
     notices: Notices<Notice>,
     /// A file was closed because it was full.
     full: Notify,
+    counts: Counts,
+    /// Times commits, if anybody reads that.
+    commits: OnceLock<Commits>,
 }
 
 /// The thread behind a [`Journal`]. Dropped, it ends by itself, but is not waited for.
@@ -162,6 +170,33 @@ impl Journal {
     #[must_use]
     pub fn undelivered(&self) -> Undelivered {
         self.undelivered.clone()
+    }
+
+    /// What was written since the start, and what was not.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.counts.totals()
+    }
+
+    /// The number of calls whose records wait for a commit.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.shared.queue.waiting()
+    }
+
+    /// Has the commits timed from now on. The first to ask is heard.
+    pub fn time_commits(&self, commits: Commits) {
+        let _ = self.shared.commits.set(commits);
+    }
+
+    /// A call was refused, since its records could not be committed in time.
+    pub fn refused_call(&self) {
+        self.shared.counts.refused_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A delivery failed.
+    pub fn failed_delivery(&self) {
+        self.shared.counts.failed_deliveries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Closes the file that is being written, if it has records, and waits until it is.

@@ -475,6 +475,8 @@ fn short_text<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Erro
     serializer.serialize_str(&text[..end])
 }
 
+/// How every activity record ends, and no other.
+pub(crate) const ACTIVITY_END: &[u8] = br#""eventCategory":"ActivityAuditLog"}"#;
 /// The record version that today's readers meet.
 pub const EVENT_VERSION: &str = "1.11";
 /// CloudTrail: userAgent, errorCode and errorMessage are 1 KB at most.

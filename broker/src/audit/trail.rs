@@ -92,12 +92,14 @@ pub struct Trail {
 }
 
 /// The newest digest: to be kept where whoever can delete it cannot reach.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewestDigest {
     /// Its bucket and key.
     pub object: String,
     /// Its signature, in hex.
     pub signature: String,
+    /// Where it ends: what was delivered later is in none yet.
+    pub end: OffsetDateTime,
 }
 
 /// A delivery that was not done. It is tried again; nothing is lost.
@@ -323,12 +325,18 @@ impl Trail {
         self.note(state).await?;
         let log_files = digest.log_files.len();
         tracing::info!(digest = object, log_files, signature, "digest delivered");
-        self.newest_digest.send_replace(Some(NewestDigest { object, signature }));
+        self.newest_digest.send_replace(Some(NewestDigest { object, signature, end }));
         Ok(())
     }
 }
 
 impl State {
+    fn newest_digest(&self) -> Option<NewestDigest> {
+        let Previous { bucket, object, signature, .. } = self.previous.as_ref()?;
+        let object = format!("{bucket}/{object}");
+        Some(NewestDigest { object, signature: signature.clone(), end: self.start })
+    }
+
     fn digest(&self, sealed: &Sealed, names: &TrailNames, key: &super::signature::PublicKey) -> Digest {
         let previous = self.previous.as_ref();
         Digest {

@@ -30,6 +30,9 @@ pub(super) trait Mint: Uses + Send + Sync + Sized + 'static {
 
     fn key(request: &Self::Request) -> Option<&RequestedKey>;
 
+    /// How much it holds: plaintext and ciphertext.
+    fn bytes(&self) -> usize;
+
     async fn mint(
         kms: &RecordedKms,
         permit: Permit,
@@ -57,6 +60,10 @@ impl Mint for DataKey {
 
     fn key(request: &DataKeyRequest) -> Option<&RequestedKey> {
         Some(&request.key)
+    }
+
+    fn bytes(&self) -> usize {
+        self.plaintext.len() + self.encrypted.bytes()
     }
 
     async fn mint(
@@ -90,6 +97,10 @@ impl Mint for EncryptedDataKey {
         Some(&request.key)
     }
 
+    fn bytes(&self) -> usize {
+        self.ciphertext_blob.len()
+    }
+
     async fn mint(
         kms: &RecordedKms,
         permit: Permit,
@@ -120,6 +131,10 @@ impl Mint for Decrypted {
 
     fn key(request: &DecryptRequest) -> Option<&RequestedKey> {
         request.key.as_ref()
+    }
+
+    fn bytes(&self) -> usize {
+        self.plaintext.len()
     }
 
     async fn mint(

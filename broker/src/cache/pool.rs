@@ -26,6 +26,15 @@ pub enum Chosen<'a> {
     Key(&'a KeyId),
 }
 
+/// How much is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Keys.
+    pub entries: u64,
+    /// Their bytes: plaintexts and ciphertexts.
+    pub bytes: u64,
+}
+
 /// A kept key, without its secrets.
 pub struct Listed<'a> {
     /// Whose it is: a principal, or a shared partition.
@@ -107,6 +116,17 @@ impl<T: Mint> Pool<T> {
                 show(&entry.listed(slot.bounds(), minted, used));
             }
         }
+    }
+
+    pub(super) fn size(&self) -> Size {
+        let mut size = Size::default();
+        for (_, entry) in &self.0 {
+            for (minted, _) in entry.slot().kept() {
+                size.entries += 1;
+                size.bytes += minted.value.bytes() as u64;
+            }
+        }
+        size
     }
 
     pub(super) fn sweep(&self, now: &Moment) {

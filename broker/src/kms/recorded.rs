@@ -29,6 +29,7 @@ use crate::key::{KeyArn, KeyId, RandomLength, RequestedKey};
 use crate::kms::caller::AwsCaller;
 use crate::policy::Permit;
 use crate::secret::Plaintext;
+use crate::telemetry::metrics::KmsCalls;
 use crate::telemetry::trace::{Parent, Span, Tracer};
 use crate::telemetry::vocabulary;
 
@@ -41,6 +42,7 @@ pub struct RecordedKms {
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
     tracer: Tracer,
+    timed: Option<KmsCalls>,
 }
 
 /// What is the same for every KMS record.
@@ -139,13 +141,19 @@ impl RecordedKms {
         tasks: TaskTracker,
         tracer: Tracer,
     ) -> Self {
-        Self { kms, guard, recorder, clock, tasks, tracer }
+        Self { kms, guard, recorder, clock, tasks, tracer, timed: None }
     }
 
     /// For work of the broker's own.
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
+    }
+
+    /// The same, with every call to KMS timed, if anybody reads that.
+    #[must_use]
+    pub fn timed(self, timed: Option<KmsCalls>) -> Self {
+        Self { timed, ..self }
     }
 
     /// The tasks that a drain waits for.
@@ -385,11 +393,15 @@ impl RecordedKms {
         let call = work(Arc::clone(&self.kms), answers.clone());
         let remaining = until.saturating_duration_since(self.clock.instant());
         let recorder = self.recorder.clone();
+        let timed = self.timed.as_ref().map(|timed| timed.begin(operation));
         let task = self.tasks.spawn(async move {
             let result = match tokio::time::timeout(remaining, call).await {
                 Ok(result) => result.map_err(BrokerError::Kms),
                 Err(_) => Err(BrokerError::DeadlineExceeded),
             };
+            if let Some(timed) = timed {
+                timed.end(&result);
+            }
             let answers = answers.take();
             pass.end(&result, &answers);
             let made = recorder.record(operation, &asked, recipient.as_deref(), result, &answers);

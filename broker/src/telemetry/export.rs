@@ -1,10 +1,13 @@
-//! The way of spans to a collector, by OpenTelemetry's own environment variables
+//! The way of spans and metrics to a collector, by OpenTelemetry's own environment variables
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
 //!
 //! A thread of its own exports: a collector that is slow, hangs or is gone costs no call anything. What does not fit the queue is
 //! dropped and counted.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,27 +19,40 @@ use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{MetricExporter, SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::Temporality;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor};
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::Telemetry;
+use super::metrics::Push;
 use super::trace::Tracer;
 use super::vocabulary::{SCHEMA_URL, SCOPE};
 
 /// What goes to a collector.
 #[derive(Default)]
 pub struct Export {
-    /// Makes the spans.
-    pub tracer: Tracer,
-    /// Spans that did not fit the queue, or that the collector did not take.
-    pub dropped: Arc<AtomicU64>,
+    tracer: Tracer,
+    push: Option<Push>,
+    dropped: Arc<AtomicU64>,
     running: Option<Running>,
 }
 
-/// The thread that exports.
+/// The thread on which both are exported.
 struct Running {
+    /// Ends the thread.
     stop: CancellationToken,
-    ended: oneshot::Receiver<()>,
+    spans: Option<Spans>,
+}
+
+/// The export of spans.
+struct Spans {
+    stop: CancellationToken,
+    ended: JoinHandle<()>,
 }
 
 /// The environment asks for something that there is not.
@@ -55,53 +71,137 @@ struct Batching {
 impl Export {
     /// As the environment says. Without an endpoint nothing is exported, and no span is made.
     pub fn from_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, ExportError> {
-        if !is_wanted("TRACES", variable)? {
+        let (traces, metrics) = (is_wanted("TRACES", variable)?, is_wanted("METRICS", variable)?);
+        if !traces && !metrics {
             return Ok(Self::default());
         }
-        let propagates = match variable("OTEL_PROPAGATORS") {
-            None => true,
-            Some(names) => names.split(',').any(|name| name.trim() == "tracecontext"),
-        };
-        let dropped = Arc::new(AtomicU64::new(0));
-        let batching = Batching::read(variable)?;
         let resource = resource(variable);
-        let (sender, receiver) = mpsc::channel(batching.queue);
-        let stop = CancellationToken::new();
-        let exporting = Exporting { batching, receiver, stop: stop.clone(), dropped: Arc::clone(&dropped) };
-        let ended = start(protocol("TRACES", variable)?, &resource, exporting)?;
-        let queue = Queue { sender, dropped: Arc::clone(&dropped) };
-        let provider =
-            SdkTracerProvider::builder().with_resource(resource).with_span_processor(queue).build();
-        let scope = InstrumentationScope::builder(SCOPE)
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .with_schema_url(SCHEMA_URL)
-            .build();
-        let tracer = Tracer::new(provider.tracer_with_scope(scope), propagates);
-        Ok(Self { tracer, dropped, running: Some(Running { stop, ended }) })
+        let (runtime, stop) = start_thread()?;
+        let mut export = Self::default();
+        let mut spans = None;
+        if metrics {
+            let exporter = metric_exporter(protocol("METRICS", variable)?, &runtime)?;
+            export.push = Some(Push::new(exporter, resource.clone()));
+        }
+        if traces {
+            let propagates = match variable("OTEL_PROPAGATORS") {
+                None => true,
+                Some(names) => names.split(',').any(|name| name.trim() == "tracecontext"),
+            };
+            let batching = Batching::read(variable)?;
+            let exporter = span_exporter(protocol("TRACES", variable)?, &resource, &runtime)?;
+            let (sender, receiver) = mpsc::channel(batching.queue);
+            let stop = CancellationToken::new();
+            let dropped = Arc::clone(&export.dropped);
+            let exporting =
+                Exporting { batching, receiver, stop: stop.clone(), dropped: Arc::clone(&dropped) };
+            spans = Some(Spans { stop, ended: runtime.spawn(exporting.run(exporter)) });
+            let provider = SdkTracerProvider::builder()
+                .with_resource(resource)
+                .with_span_processor(Queue { sender, dropped })
+                .build();
+            let scope = InstrumentationScope::builder(SCOPE)
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .with_schema_url(SCHEMA_URL)
+                .build();
+            export.tracer = Tracer::new(provider.tracer_with_scope(scope), propagates);
+        }
+        export.running = Some(Running { stop, spans });
+        Ok(export)
+    }
+
+    /// For a broker, which also serves its metrics at `http`.
+    #[must_use]
+    pub fn telemetry(&mut self, http: Option<SocketAddr>) -> Telemetry {
+        Telemetry {
+            http,
+            tracer: self.tracer.clone(),
+            push: self.push.take(),
+            spans_dropped: Arc::clone(&self.dropped),
+        }
     }
 
     /// Ends: what is queued is still exported, for at most some seconds.
     pub async fn finish(self) {
-        let Some(Running { stop, ended }) = self.running else { return };
-        stop.cancel();
-        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
-            tracing::warn!("the last spans are not exported: the collector does not take them");
+        let Some(Running { stop, spans }) = self.running else { return };
+        if let Some(Spans { stop, ended }) = spans {
+            stop.cancel();
+            if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+                tracing::warn!("the last spans are not exported: the collector does not take them");
+            }
         }
+        stop.cancel();
     }
 }
 
-/// Where metrics go by OTLP, if the environment says so. Within a tokio runtime, which has to last as long.
-pub fn metric_exporter(
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Option<MetricExporter>, ExportError> {
-    if !is_wanted("METRICS", variable)? {
-        return Ok(None);
-    }
-    let built = match protocol("METRICS", variable)? {
+/// A thread with a runtime of its own: whatever a collector does, it holds up nobody else.
+fn start_thread() -> Result<(Handle, CancellationToken), ExportError> {
+    let broken = |error: std::io::Error| ExportError(format!("the telemetry thread: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+    let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
+    let stopped = stop.clone();
+    let work = move || runtime.block_on(stopped.cancelled());
+    std::thread::Builder::new().name("telemetry".into()).spawn(work).map_err(broken)?;
+    Ok((handle, stop))
+}
+
+fn span_exporter(
+    protocol: Protocol,
+    resource: &Resource,
+    runtime: &Handle,
+) -> Result<SpanExporter, ExportError> {
+    let _entered = runtime.enter();
+    let built = match protocol {
+        Protocol::Grpc => SpanExporter::builder().with_tonic().build(),
+        Protocol::Http => SpanExporter::builder().with_http().with_http_client(http_client()).build(),
+    };
+    let mut exporter = built.map_err(|error| cannot_export(&error))?;
+    exporter.set_resource(resource);
+    Ok(exporter)
+}
+
+fn metric_exporter(protocol: Protocol, runtime: &Handle) -> Result<OnRuntime<MetricExporter>, ExportError> {
+    let _entered = runtime.enter();
+    let built = match protocol {
         Protocol::Grpc => MetricExporter::builder().with_tonic().build(),
         Protocol::Http => MetricExporter::builder().with_http().with_http_client(http_client()).build(),
     };
-    built.map(Some).map_err(|error| ExportError(format!("OTEL_EXPORTER_OTLP_*: {error}")))
+    let exporter = built.map_err(|error| cannot_export(&error))?;
+    Ok(OnRuntime { exporter, runtime: runtime.clone() })
+}
+
+fn cannot_export(error: &dyn fmt::Display) -> ExportError {
+    ExportError(format!("OTEL_EXPORTER_OTLP_*: {error}"))
+}
+
+/// An exporter whose input and output are a runtime's, whatever thread waits for it: that of the SDK has none.
+#[derive(Debug)]
+struct OnRuntime<E> {
+    exporter: E,
+    runtime: Handle,
+}
+
+impl<E: PushMetricExporter> PushMetricExporter for OnRuntime<E> {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        let mut export = pin!(self.exporter.export(metrics));
+        poll_fn(|context| {
+            let _entered = self.runtime.enter();
+            export.as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.exporter.temporality()
+    }
 }
 
 /// Who tells: `service.name` and what `OTEL_RESOURCE_ATTRIBUTES` adds.
@@ -214,32 +314,6 @@ struct Exporting {
     receiver: mpsc::Receiver<SpanData>,
     stop: CancellationToken,
     dropped: Arc<AtomicU64>,
-}
-
-fn start(
-    protocol: Protocol,
-    resource: &Resource,
-    exporting: Exporting,
-) -> Result<oneshot::Receiver<()>, ExportError> {
-    let broken = |error: &dyn fmt::Display| ExportError(format!("OTEL_EXPORTER_OTLP_*: {error}"));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| broken(&error))?;
-    let entered = runtime.enter();
-    let built = match protocol {
-        Protocol::Grpc => SpanExporter::builder().with_tonic().build(),
-        Protocol::Http => SpanExporter::builder().with_http().with_http_client(http_client()).build(),
-    };
-    drop(entered);
-    let mut exporter = built.map_err(|error| broken(&error))?;
-    exporter.set_resource(resource);
-    let (end, ended) = oneshot::channel();
-    let work = move || {
-        runtime.block_on(exporting.run(exporter));
-        // Nobody may wait any more.
-        let _ = end.send(());
-    };
-    std::thread::Builder::new().name("telemetry".into()).spawn(work).map_err(|error| broken(&error))?;
-    Ok(ended)
 }
 
 impl Exporting {

@@ -32,6 +32,7 @@ use crate::error::BrokerError;
 use crate::identity::Peer;
 use crate::kms::recorded::Waiting;
 use crate::service::{Call, Service, wire};
+use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Tracer;
 use crate::transport::limits::{CallLimits, Share, Shares};
 
@@ -39,6 +40,8 @@ use crate::transport::limits::{CallLimits, Share, Shares};
 pub struct Layers {
     /// Records every call.
     pub audit: Arc<Audit>,
+    /// Times every call, if anybody reads that.
+    pub calls: Option<Arc<Calls>>,
     /// Bounds of one call and of all.
     pub limits: CallLimits,
     /// What each principal may take.
@@ -118,7 +121,11 @@ impl Layers {
         let user_agent = request.headers().get(http::header::USER_AGENT);
         let span = self.tracer.server(action.span_name(), request.headers());
         let mut scope = self.audit.open(action, Arc::clone(&caller.peer), user_agent, span);
+        let mut timed = self.calls.as_ref().map(|calls| calls.begin(action));
         let limited = panic::catch_unwind(AssertUnwindSafe(|| self.limited(&mut scope, caller, request)));
+        if let Some(timed) = &mut timed {
+            timed.set_deadline(scope.deadline());
+        }
         // A block, which has what it captures once: an async function has its arguments twice.
         Box::pin(async move {
             let answered = match limited {
@@ -135,13 +142,18 @@ impl Layers {
             };
             let (notes, request_id) = (scope.notes(), scope.request_id());
             let response = reply(&notes, request_id, answered);
-            if scope.commit().await.is_ok() {
-                return response;
+            let response = if scope.commit().await.is_ok() {
+                response
+            } else {
+                // Key material in the response is erased with it.
+                drop(response);
+                let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
+                add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
+                response
+            };
+            if let Some(timed) = timed {
+                timed.end(&response);
             }
-            // Key material in the response is erased with it.
-            drop(response);
-            let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
-            add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
             response
         })
     }

@@ -84,6 +84,11 @@ impl Queue {
         self.owed.load(Ordering::Relaxed) > OVERDRAWN_BYTES
     }
 
+    /// The number of calls that wait.
+    pub(super) fn waiting(&self) -> u64 {
+        self.lock().entries.len() as u64
+    }
+
     /// Asks for the file to be closed. The answer comes when it is, or is dropped when there will be none.
     pub(super) fn rotate(&self) -> oneshot::Receiver<()> {
         let (rotated, done) = oneshot::channel();

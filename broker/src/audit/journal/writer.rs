@@ -3,6 +3,7 @@
 use std::io;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -101,6 +102,9 @@ impl Writer {
         let committed = result.is_ok();
         self.health.send_if_modified(|healthy| mem::replace(healthy, committed) != committed);
         let now = self.clock.instant();
+        if !committed {
+            self.shared.counts.failed_commits.fetch_add(1, Ordering::Relaxed);
+        }
         match result {
             Ok(()) => {
                 if let Some(refused) = self.refused.take() {
@@ -142,7 +146,13 @@ impl Writer {
         for records in records {
             link.append_all(records, &mut self.lines);
         }
-        if self.segments.commit(&self.lines, link, self.clock.now())? {
+        let timed = self.shared.commits.get().map(|commits| (commits, self.clock.instant()));
+        let is_full = self.segments.commit(&self.lines, link, self.clock.now())?;
+        if let Some((commits, began)) = timed {
+            commits.record(self.clock.instant().saturating_duration_since(began));
+        }
+        self.shared.counts.written(&self.lines);
+        if is_full {
             self.shared.full.notify_one();
         }
         Ok(())

@@ -27,6 +27,7 @@ impl Trail {
             match self.deliver_due().await {
                 Ok(()) => pace.rest(now, self.delivery_interval),
                 Err(error) => {
+                    self.journal.failed_delivery();
                     tracing::warn!(%error, retry_seconds = pace.pause.as_secs(), undelivered_bytes = self.journal.undelivered().bytes(), "cannot deliver the trail: records stay in the journal");
                     pace.fail(self.clock.instant());
                 }

@@ -172,9 +172,9 @@ impl Trail {
             clock: Arc::clone(clock),
             delivery_interval: config.delivery_interval,
             digest_interval: config.digest_interval,
+            newest_digest: watch::Sender::new(state.newest_digest()),
             state,
             told_missing: None,
-            newest_digest: watch::Sender::new(None),
         })
     }
 }

@@ -1,0 +1,112 @@
+//! What is counted and timed, for Prometheus and for OpenTelemetry collectors: one meter, read by whoever is configured.
+//!
+//! Labels are closed sets: never a principal, a key, an encryption context or a ciphertext.
+
+pub mod names;
+mod observed;
+mod timed;
+
+use opentelemetry::metrics::{Meter, MeterProvider as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, PeriodicReader, SdkMeterProvider};
+use prometheus::{Registry, TextEncoder};
+
+pub use observed::Observed;
+pub use timed::{Call, Calls, Commits, KmsCall, KmsCalls};
+
+/// The metrics of one broker.
+pub struct Metrics {
+    provider: SdkMeterProvider,
+    text: Option<Text>,
+}
+
+impl Metrics {
+    /// Metrics that are read as text, pushed, or both; none if nobody reads them, so that nobody pays for them.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
+    pub fn new(has_text: bool, push: Option<Push>) -> Option<Self> {
+        if !has_text && push.is_none() {
+            return None;
+        }
+        let mut builder = SdkMeterProvider::builder();
+        let mut text = None;
+        if has_text {
+            let registry = Registry::new();
+            // Names are as they are to be read; who runs the broker, Prometheus knows better.
+            let reader = opentelemetry_prometheus::exporter()
+                .with_registry(registry.clone())
+                .without_units()
+                .without_counter_suffixes()
+                .scope_info_enabled(false)
+                .without_target_info()
+                .build()
+                .expect("an empty registry takes whatever it is given");
+            builder = builder.with_reader(reader);
+            text = Some(Text(registry));
+        }
+        if let Some(Push(add)) = push {
+            builder = add(builder);
+        }
+        Some(Self { provider: builder.build(), text })
+    }
+
+    /// Has `observed` looked at whenever metrics are read.
+    pub fn observe(&self, observed: Observed) {
+        observed.register(&self.meter());
+    }
+
+    /// For Prometheus, if it is to be read so.
+    #[must_use]
+    pub fn text(&self) -> Option<Text> {
+        self.text.clone()
+    }
+
+    /// Pushes for the last time. Blocks.
+    pub fn shutdown(self) {
+        if let Err(error) = self.provider.shutdown() {
+            tracing::warn!(%error, "the last metrics are not exported");
+        }
+    }
+
+    fn meter(&self) -> Meter {
+        self.provider.meter("key_broker")
+    }
+}
+
+/// Where metrics are pushed at intervals (`OTEL_METRIC_EXPORT_INTERVAL`, in milliseconds; a minute without it).
+pub struct Push(Box<dyn FnOnce(MeterProviderBuilder) -> MeterProviderBuilder + Send>);
+
+impl Push {
+    /// To `exporter`, as the metrics of `resource`.
+    #[must_use]
+    pub fn new(exporter: impl PushMetricExporter, resource: Resource) -> Self {
+        Self(Box::new(|builder| {
+            builder.with_resource(resource).with_reader(PeriodicReader::builder(exporter).build())
+        }))
+    }
+}
+
+/// The metrics as Prometheus reads them.
+#[derive(Clone)]
+pub struct Text(Registry);
+
+impl Text {
+    /// The media type of what [`Text::render`] makes.
+    pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+    /// All metrics as they are now, in Prometheus's text format 0.0.4. Walks through the cache: takes milliseconds where
+    /// that is full.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut families = self.0.gather();
+        for family in &mut families {
+            if family.name() == UNSUFFIXED_CALL_DURATION {
+                family.set_name(names::CALL_DURATION_TEXT.to_owned());
+            }
+        }
+        TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+/// [`names::CALL_DURATION`] as the exporter has it, which adds no units here.
+const UNSUFFIXED_CALL_DURATION: &str = "rpc_server_duration";
