@@ -23,6 +23,20 @@ pub(crate) struct Setup {
     pub(crate) commit: &'static str,
     pub(crate) worker_threads: usize,
     pub(crate) policies: Policies,
+    pub(crate) telemetry: Telemetry,
+}
+
+/// What is told of calls, beside their records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telemetry {
+    /// Nothing.
+    Off,
+    /// Metrics, for whoever scrapes them.
+    Metrics,
+    /// Spans of one call in a hundred.
+    Sampled,
+    /// Spans of every call.
+    Always,
 }
 
 /// What a call is held to.
@@ -53,10 +67,38 @@ impl Policies {
     }
 }
 
+impl Telemetry {
+    fn environment(self, collector: &str) -> Vec<(&'static str, String)> {
+        let ratio = match self {
+            Self::Off | Self::Metrics => return Vec::new(),
+            Self::Sampled => "0.01",
+            Self::Always => "1",
+        };
+        vec![
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("{collector}/v1/traces")),
+            ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".into()),
+            ("OTEL_TRACES_SAMPLER_ARG", ratio.into()),
+        ]
+    }
+
+    const fn section(self) -> &'static str {
+        match self {
+            Self::Metrics => "[telemetry]\nhttp = \"127.0.0.1:0\"\n",
+            _ => "",
+        }
+    }
+}
+
 impl Default for Setup {
     /// The broker's own defaults.
     fn default() -> Self {
-        Self { program: "key-broker", commit: "fsync", worker_threads: 1, policies: Policies::One }
+        Self {
+            program: "key-broker",
+            commit: "fsync",
+            worker_threads: 1,
+            policies: Policies::One,
+            telemetry: Telemetry::Off,
+        }
     }
 }
 
@@ -74,13 +116,32 @@ impl Broker {
         emulator: &Emulator,
         setup: Setup,
     ) -> Result<Self, Failure> {
-        let broker = Self::spawn(programs, emulator, setup)?;
+        Self::start_with(programs, emulator, setup, "").await
+    }
+
+    /// The same, with a collector for its spans.
+    pub(crate) async fn start_with(
+        programs: &Programs,
+        emulator: &Emulator,
+        setup: Setup,
+        collector: &str,
+    ) -> Result<Self, Failure> {
+        let broker = Self::spawn_with(programs, emulator, setup, collector)?;
         connect(&broker.socket()).await?;
         Ok(broker)
     }
 
     /// Starts it, and does not wait.
     pub(crate) fn spawn(programs: &Programs, emulator: &Emulator, setup: Setup) -> Result<Self, Failure> {
+        Self::spawn_with(programs, emulator, setup, "")
+    }
+
+    fn spawn_with(
+        programs: &Programs,
+        emulator: &Emulator,
+        setup: Setup,
+        collector: &str,
+    ) -> Result<Self, Failure> {
         let dir = tempfile::tempdir_in(programs.dir())?;
         fs::write(dir.path().join("policy.cedar"), setup.policies.text())?;
         let config = dir.path().join("key-broker.toml");
@@ -94,6 +155,7 @@ impl Broker {
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
             .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(setup.telemetry.environment(collector))
             .stdout(Stdio::null())
             .stderr(File::create(dir.path().join("log"))?);
         Ok(Self { process: Process::spawn(&mut command)?, dir })
@@ -151,7 +213,8 @@ store = {{ directory = "trail" }}
 signing = {{ pem_file = "{signing_key}" }}
 [runtime]
 worker_threads = {worker_threads}
-"#
+{}"#,
+        setup.telemetry.section()
     )
 }
 

@@ -2,13 +2,15 @@
 //! and the AWS SDK without a broker. docs/performance.md is made from this program's report.
 //!
 //! `cargo bench --bench serving` runs everything, `cargo bench --bench serving -- --quick` a short version, and
-//! `cargo bench --bench serving -- --sustained 600` ten minutes of one load, with the trail delivered and verified.
+//! `cargo bench --bench serving -- --sustained 600` ten minutes of one load, with the trail delivered and verified, and
+//! `cargo bench --bench serving -- --telemetry` what spans and metrics cost a cached call.
 //! Progress goes to stderr, the report to stdout, as Markdown.
 //!
 //! Broker, echo and emulator are processes of their own. The load comes from this process, on one thread and over one
 //! connection, because it shares the cores with what it measures.
 
 mod broker;
+mod collector;
 mod echo;
 mod kms;
 mod load;
@@ -19,6 +21,7 @@ mod programs;
 mod report;
 mod start;
 mod sustained;
+mod telemetry;
 mod throughput;
 
 use std::error::Error;
@@ -81,10 +84,21 @@ fn main() -> Result<(), Failure> {
     }
     let amount =
         if arguments.iter().any(|argument| argument == "--quick") { Amount::QUICK } else { Amount::FULL };
+    if arguments.iter().any(|argument| argument == "--telemetry") {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        print!("{}", runtime.block_on(telemetry_alone(amount))?);
+        return Ok(());
+    }
     let report =
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(amount))?;
     print!("{report}");
     Ok(())
+}
+
+async fn telemetry_alone(amount: Amount) -> Result<String, Failure> {
+    let programs = Programs::build()?;
+    let emulator = Emulator::start(&programs)?;
+    telemetry::measure(&programs, &emulator, amount).await
 }
 
 async fn measure(amount: Amount) -> Result<Report, Failure> {

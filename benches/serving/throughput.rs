@@ -38,12 +38,17 @@ pub(crate) struct Measured {
 }
 
 impl<'a> Targets<'a> {
+    /// Nothing to compare yet: for measurements of something else in the same way.
+    pub(crate) fn none(emulator: &'a Emulator) -> Self {
+        Self { emulator, sdk: Sdk::new(emulator), echoes: Vec::new(), brokers: Vec::new() }
+    }
+
     pub(crate) async fn start(
         programs: &Programs,
         emulator: &'a Emulator,
         reply: &GenerateDataKeyResponse,
     ) -> Result<Self, Failure> {
-        let mut targets = Self { emulator, sdk: Sdk::new(emulator), echoes: Vec::new(), brokers: Vec::new() };
+        let mut targets = Self::none(emulator);
         for threads in [1, 2] {
             let echo = Echo::start(programs, reply, threads)?;
             let target = echo.target().await?;
@@ -110,7 +115,7 @@ impl<'a> Targets<'a> {
         Ok(row)
     }
 
-    async fn once(
+    pub(crate) async fn once(
         &self,
         name: &str,
         target: &impl Target,
@@ -139,7 +144,7 @@ impl<'a> Targets<'a> {
 }
 
 impl Measured {
-    fn add(&mut self, more: Self) {
+    pub(crate) fn add(&mut self, more: Self) {
         self.calls_per_second.extend(more.calls_per_second);
         self.latencies.extend(more.latencies);
         self.client.add(&more.client);
