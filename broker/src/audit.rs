@@ -118,6 +118,12 @@ impl AuditScope {
         self.span.parent()
     }
 
+    /// The call's trace, if it is traced: for log lines.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<String> {
+        self.span.context().map(|context| context.trace_id().to_string())
+    }
+
     /// Tells when the caller stops waiting.
     pub fn set_deadline(&mut self, until: Instant) {
         self.until = Some(until);

@@ -141,6 +141,10 @@ impl Layers {
                 Err(_) => Err(BrokerError::Bug),
             };
             let (notes, request_id) = (scope.notes(), scope.request_id());
+            if let Err(BrokerError::Bug) = &answered {
+                let trace_id = scope.trace_id();
+                tracing::error!(%request_id, trace_id, "a call ended in a defect: please report it");
+            }
             let response = reply(&notes, request_id, answered);
             let response = if scope.commit().await.is_ok() {
                 response
