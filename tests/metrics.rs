@@ -102,7 +102,7 @@ impl Site {
             let scrape = Scrape::of(&self.broker).await;
             let gone = scrape.sum(CALLS, &[("rpc_method", "GenerateRandom"), ("rpc_grpc_status_code", "1")]);
             let answered = scrape.sum(KMS_CALLS, &[("operation", "GenerateRandom")]);
-            let digest = scrape.find("keybroker_audit_newest_digest_info", &[]).count();
+            let digest = scrape.find(DIGEST, &[]).count();
             if (gone, answered, digest) == (1.0, 4.0, 1) {
                 return scrape;
             }
@@ -193,13 +193,32 @@ async fn metrics_tell_what_happened() {
     assert_eq!(one("keybroker_tls_certificate_overdue", &[]), 0.0);
     let digest = now - one("keybroker_audit_newest_digest_timestamp_seconds", &[]);
     assert!((-5.0..30.0).contains(&digest), "{digest}");
-    let newest = scrape.find("keybroker_audit_newest_digest_info", &[]).next().expect("one");
+    let newest = scrape.find(DIGEST, &[]).next().expect("one");
     assert!(signatures(&site.dir).contains(&newest.labels["signature"]), "as it was delivered");
 
     let blob = &key.ciphertext_blob;
     for secret in ["MARKER", "arn:", "111122223333", &hex::encode(blob), &STANDARD.encode(blob)] {
         assert!(!scrape.text.contains(secret), "{secret}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_digest_is_known_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let setup = || Setup {
+        journal_dir: Some(dir.path().join("journal")),
+        trail: Some(trail::config(&dir.path().join("trail"))),
+        telemetry: on_loopback(),
+        ..Setup::default()
+    };
+    let first = TestBroker::with(setup()).await;
+    assert_eq!(Scrape::of(&first).await.find(DIGEST, &[]).count(), 0, "there is none yet");
+    drop(first.stop().await);
+    let second = TestBroker::with(setup()).await;
+    let scrape = Scrape::of(&second).await;
+    let newest = scrape.find(DIGEST, &[]).next().expect("of the first broker's drain");
+    assert_eq!(BTreeSet::from([newest.labels["signature"].clone()]), signatures(&dir));
+    drop(second.stop().await);
 }
 
 /// The signatures of all delivered digests.
@@ -355,4 +374,5 @@ const POLICY: &str = r#"permit(principal is Workload, action, resource);
     forbid(principal, action == Action::"DescribeKey", resource);"#;
 const KEY: &str = "alias/MARKER-key";
 const CALLS: &str = "rpc_server_duration_milliseconds_count";
+const DIGEST: &str = "keybroker_audit_newest_digest_info";
 const KMS_CALLS: &str = "keybroker_kms_request_duration_seconds_count";

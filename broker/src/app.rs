@@ -298,10 +298,9 @@ impl Broker {
     pub async fn serve(self) {
         // Until the end: who watches sees the drain, too.
         let stop_pages = CancellationToken::new();
-        let _stop_pages = stop_pages.clone().drop_guard();
-        if let Some((listener, pages)) = self.pages {
-            tokio::spawn(pages.serve(listener, stop_pages));
-        }
+        let pages =
+            self.pages.map(|(listener, pages)| tokio::spawn(pages.serve(listener, stop_pages.clone())));
+        let stop_pages = stop_pages.drop_guard();
         self.server.serve(self.listeners, self.drain, self.grace).await;
         // Calls to KMS whose callers are gone end within their own deadline.
         self.kms_calls.close();
@@ -331,6 +330,10 @@ impl Broker {
         if let Some(metrics) = self.metrics {
             // It waits for the collector.
             let _ = tokio::task::spawn_blocking(|| metrics.shutdown()).await;
+        }
+        drop(stop_pages);
+        if let Some(pages) = pages {
+            let _ = pages.await;
         }
         tracing::info!("stopped");
     }

@@ -25,15 +25,15 @@ use crate::readiness::Ready;
 pub struct Pages {
     text: Text,
     ready: watch::Receiver<Ready>,
-    /// Taken while metrics are read: one reading at a time, however many ask.
-    reading: Mutex<()>,
+    /// Taken while metrics are read: one reading at a time, however many ask and go away.
+    reading: Arc<Mutex<()>>,
 }
 
 impl Pages {
     /// Pages about one broker.
     #[must_use]
     pub fn new(text: Text, ready: watch::Receiver<Ready>) -> Arc<Self> {
-        Arc::new(Self { text, ready, reading: Mutex::new(()) })
+        Arc::new(Self { text, ready, reading: Arc::default() })
     }
 
     /// Answers until `stop` is cancelled.
@@ -110,10 +110,14 @@ impl Pages {
 
     /// Beside the runtime, which serves calls.
     async fn metrics(&self) -> Response<Full<Bytes>> {
-        let _reading = self.reading.lock().await;
+        let reading = Arc::clone(&self.reading).lock_owned().await;
         let text = self.text.clone();
-        let rendered = tokio::task::spawn_blocking(move || text.render()).await;
-        match rendered.map_err(io::Error::from).and_then(|text| text.map_err(io::Error::other)) {
+        let rendered = tokio::task::spawn_blocking(move || {
+            let rendered = text.render();
+            drop(reading);
+            rendered
+        });
+        match rendered.await.map_err(io::Error::from).and_then(|text| text.map_err(io::Error::other)) {
             Ok(text) => {
                 let mut response = Response::new(Full::from(text));
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Text::CONTENT_TYPE));

@@ -2,7 +2,7 @@
 //!
 //! Labels are closed sets: never a principal, a key, an encryption context or a ciphertext.
 
-pub mod names;
+mod names;
 mod observed;
 mod timed;
 
@@ -108,5 +108,5 @@ impl Text {
     }
 }
 
-/// [`names::CALL_DURATION`] as the exporter has it, which adds no units here.
+/// `names::CALL_DURATION` as the exporter has it, which adds no units here.
 const UNSUFFIXED_CALL_DURATION: &str = "rpc_server_duration";

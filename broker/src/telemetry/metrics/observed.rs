@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::names;
+use super::names::{self, Metric};
 use crate::audit::journal::Journal;
 use crate::audit::trail::NewestDigest;
 use crate::cache::Cache;
@@ -42,200 +43,145 @@ pub struct Observed {
     pub clock: Arc<dyn Clock>,
 }
 
-type Look<T> = Box<dyn Fn(&dyn AsyncInstrument<T>) + Send + Sync>;
-
 impl Observed {
     pub(super) fn register(self, meter: &Meter) {
-        let Self {
-            cache,
-            limits,
-            journal,
-            newest_digest,
-            tls,
-            connections,
-            ready,
-            breaker,
-            spans_dropped,
-            clock,
-        } = self;
-        observe_cache(meter, &cache);
-        observe_journal(meter, &journal);
-        if let Some(newest) = newest_digest {
-            observe_digest(meter, newest);
+        let look = Look(meter);
+        look.at_cache(&self.cache);
+        look.at_journal(&self.journal);
+        if let Some(newest) = self.newest_digest {
+            look.at_digest(newest);
         }
-        if let Some(tls) = tls {
-            let (later, now) = (tls.clone(), Arc::clone(&clock));
-            let overdue = plain(move || later.is_overdue(now.now()).into());
-            gauge(
-                meter,
-                names::CERTIFICATE_OVERDUE,
-                "1 while less than a tenth of its time is left",
-                "",
-                overdue,
-            );
-            let look = move || tls.expires_at().unix_timestamp();
-            timestamp(meter, names::CERTIFICATE_EXPIRY, "When the broker's certificate expires", plain(look));
+        if let Some(tls) = self.tls {
+            look.at_certificate(tls, Arc::clone(&self.clock));
         }
-        gauge(
-            meter,
-            names::CONNECTIONS,
-            "Connections that are open",
-            "{connection}",
-            Box::new(move |open| {
-                for transport in Transport::ALL {
-                    let label = KeyValue::new(names::TRANSPORT, transport.name());
-                    open.observe(connections.open(transport), &[label]);
-                }
-            }),
-        );
-        let in_flight = plain(move || limits.now().into());
-        gauge(meter, names::CALLS_IN_FLIGHT, "Calls of workloads in flight", "{call}", in_flight);
-        let serving = plain(move || (*ready.borrow() == Ready::Yes).into());
-        gauge(meter, names::SERVING, "1 while callers should come", "", serving);
-        let open = plain(move || breaker.borrow().is_some_and(|until| until > clock.instant()).into());
-        gauge(
-            meter,
-            names::BREAKER_OPEN,
-            "1 while KMS is not asked, since it has not answered lately",
-            "",
-            open,
-        );
-        gauge(
-            meter,
-            names::BUILD,
-            "Which build this is",
-            "",
-            Box::new(|build| {
-                build.observe(1, &[KeyValue::new(names::VERSION, env!("CARGO_PKG_VERSION"))]);
-            }),
-        );
-        let dropped = plain(move || spans_dropped.load(Ordering::Relaxed));
-        counter(meter, names::SPANS_DROPPED, "Spans that were not exported", "{span}", dropped);
+        let Self { limits, connections, ready, breaker, spans_dropped, clock, .. } = self;
+        look.gauges(names::CONNECTIONS, names::TRANSPORT, move || {
+            Transport::ALL.map(|transport| (transport.name(), connections.open(transport)))
+        });
+        look.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
+        look.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());
+        look.gauge(names::BREAKER_OPEN, move || {
+            breaker.borrow().is_some_and(|until| until > clock.instant()).into()
+        });
+        look.gauges(names::BUILD, names::VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
+        look.counter(names::SPANS_DROPPED, move || spans_dropped.load(Ordering::Relaxed));
     }
 }
 
-fn observe_cache(meter: &Meter, cache: &Cache) {
-    let of = |look: fn(&Cache) -> u64| {
+/// Has looked at what it is told to.
+struct Look<'a>(&'a Meter);
+
+impl Look<'_> {
+    fn at_cache(&self, cache: &Cache) {
+        let of = |number: fn(&Cache) -> u64| {
+            let cache = cache.clone();
+            move || number(&cache)
+        };
+        self.gauge(names::CACHE_ENTRIES, of(|cache| cache.size().entries));
+        self.gauge(names::CACHE_BYTES, of(|cache| cache.size().bytes));
+        self.counter(names::REQUESTS_SAVED, of(|cache| cache.totals().uses_from_cache));
+        self.counter(names::CACHE_EVICTIONS, of(|cache| cache.totals().evictions));
         let cache = cache.clone();
-        plain(move || look(&cache))
-    };
-    gauge(meter, names::CACHE_ENTRIES, "Keys that are kept", "{key}", of(|cache| cache.size().entries));
-    gauge(
-        meter,
-        names::CACHE_BYTES,
-        "Key material and ciphertext that are kept",
-        "By",
-        of(|cache| cache.size().bytes),
-    );
-    let saved = of(|cache| cache.totals().uses_from_cache);
-    counter(meter, names::REQUESTS_SAVED, "Draws that no call to KMS was made for", "{request}", saved);
-    let evictions = of(|cache| cache.totals().evictions);
-    counter(
-        meter,
-        names::CACHE_EVICTIONS,
-        "Keys that were dropped before they came to their bounds",
-        "{key}",
-        evictions,
-    );
-    let cache = cache.clone();
-    counter(
-        meter,
-        names::CACHE_USES,
-        "Draws that were answered",
-        "{use}",
-        Box::new(move |uses| {
+        self.counters(names::CACHE_USES, names::SERVED_FROM, move || {
             let totals = cache.totals();
-            uses.observe(totals.uses_from_cache, &[KeyValue::new(names::SERVED_FROM, "cache")]);
-            uses.observe(totals.uses_from_kms, &[KeyValue::new(names::SERVED_FROM, "kms")]);
-        }),
-    );
-}
+            [("cache", totals.uses_from_cache), ("kms", totals.uses_from_kms)]
+        });
+    }
 
-fn observe_journal(meter: &Meter, journal: &Journal) {
-    let of = |look: fn(&Journal) -> u64| {
-        let journal = journal.clone();
-        plain(move || look(&journal))
-    };
-    let waiting = of(Journal::waiting);
-    gauge(meter, names::QUEUE_DEPTH, "Calls whose records wait to be written", "{call}", waiting);
-    let undelivered = of(|journal| journal.undelivered().bytes());
-    gauge(meter, names::UNDELIVERED, "Bytes of the journal that are not delivered", "By", undelivered);
-    let written = journal.clone();
-    counter(
-        meter,
-        names::RECORDS,
-        "Records in the journal",
-        "{record}",
-        Box::new(move |records| {
+    fn at_journal(&self, journal: &Journal) {
+        let (queue, files) = (journal.clone(), journal.undelivered());
+        self.gauge(names::QUEUE_DEPTH, move || queue.waiting());
+        self.gauge(names::UNDELIVERED, move || files.bytes());
+        let written = journal.clone();
+        self.counters(names::RECORDS, names::PROFILE, move || {
             let totals = written.totals();
-            records.observe(totals.activity_records, &[KeyValue::new(names::PROFILE, "activity")]);
-            records.observe(totals.kms_records, &[KeyValue::new(names::PROFILE, "kms")]);
-        }),
-    );
-    let failing = journal.clone();
-    counter(
-        meter,
-        names::AUDIT_FAILURES,
-        "What the trail could not do",
-        "{failure}",
-        Box::new(move |failures| {
+            [("activity", totals.activity_records), ("kms", totals.kms_records)]
+        });
+        let failing = journal.clone();
+        self.counters(names::AUDIT_FAILURES, names::WHAT, move || {
             let totals = failing.totals();
-            failures.observe(totals.failed_commits, &[KeyValue::new(names::WHAT, "commit")]);
-            failures.observe(totals.refused_calls, &[KeyValue::new(names::WHAT, "call")]);
-            failures.observe(totals.failed_deliveries, &[KeyValue::new(names::WHAT, "delivery")]);
-        }),
-    );
-}
+            [
+                ("commit", totals.failed_commits),
+                ("call", totals.refused_calls),
+                ("delivery", totals.failed_deliveries),
+            ]
+        });
+    }
 
-fn observe_digest(meter: &Meter, newest: watch::Receiver<Option<NewestDigest>>) {
-    let signed = newest.clone();
-    timestamp(
-        meter,
-        names::DIGEST_TIMESTAMP,
-        "Where the newest digest ends",
-        Box::new(move |end| {
+    fn at_digest(&self, newest: watch::Receiver<Option<NewestDigest>>) {
+        let ended = newest.clone();
+        self.time(names::DIGEST_TIMESTAMP, move || Some(ended.borrow().as_ref()?.end));
+        let Metric { name, words, unit } = names::DIGEST_INFO;
+        let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
+        let signed = move |gauge: &dyn AsyncInstrument<u64>| {
             if let Some(digest) = &*newest.borrow() {
-                end.observe(digest.end.unix_timestamp(), &[]);
+                gauge.observe(1, &[KeyValue::new(names::SIGNATURE, digest.signature.clone())]);
             }
-        }),
-    );
-    let description =
-        "The newest digest's signature: `key-broker audit verify` takes it as --newest-signature";
-    gauge(
-        meter,
-        names::DIGEST_INFO,
-        description,
-        "",
-        Box::new(move |info| {
-            if let Some(digest) = &*signed.borrow() {
-                info.observe(1, &[KeyValue::new(names::SIGNATURE, digest.signature.clone())]);
+        };
+        gauge.with_callback(signed).build();
+    }
+
+    fn at_certificate(&self, tls: Tls, clock: Arc<dyn Clock>) {
+        let expires = tls.clone();
+        self.time(names::CERTIFICATE_EXPIRY, move || Some(expires.expires_at()));
+        self.gauge(names::CERTIFICATE_OVERDUE, move || tls.is_overdue(clock.now()).into());
+    }
+
+    fn gauge(&self, metric: Metric, number: impl Fn() -> u64 + Send + Sync + 'static) {
+        let Metric { name, words, unit } = metric;
+        let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
+        gauge.with_callback(move |gauge| gauge.observe(number(), &[])).build();
+    }
+
+    /// One number for each value of a label.
+    fn gauges<const N: usize>(
+        &self,
+        metric: Metric,
+        label: &'static str,
+        numbers: impl Fn() -> [(&'static str, u64); N] + Send + Sync + 'static,
+    ) {
+        let Metric { name, words, unit } = metric;
+        let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
+        gauge.with_callback(move |gauge| observe(gauge, label, numbers())).build();
+    }
+
+    fn counter(&self, metric: Metric, number: impl Fn() -> u64 + Send + Sync + 'static) {
+        let Metric { name, words, unit } = metric;
+        let counter = self.0.u64_observable_counter(name).with_description(words).with_unit(unit);
+        counter.with_callback(move |counter| counter.observe(number(), &[])).build();
+    }
+
+    /// One number for each value of a label.
+    fn counters<const N: usize>(
+        &self,
+        metric: Metric,
+        label: &'static str,
+        numbers: impl Fn() -> [(&'static str, u64); N] + Send + Sync + 'static,
+    ) {
+        let Metric { name, words, unit } = metric;
+        let counter = self.0.u64_observable_counter(name).with_description(words).with_unit(unit);
+        counter.with_callback(move |counter| observe(counter, label, numbers())).build();
+    }
+
+    /// Seconds since 1970, once there is such a time.
+    fn time(&self, metric: Metric, at: impl Fn() -> Option<OffsetDateTime> + Send + Sync + 'static) {
+        let Metric { name, words, unit } = metric;
+        let gauge = self.0.i64_observable_gauge(name).with_description(words).with_unit(unit);
+        let seconds = move |gauge: &dyn AsyncInstrument<i64>| {
+            if let Some(at) = at() {
+                gauge.observe(at.unix_timestamp(), &[]);
             }
-        }),
-    );
+        };
+        gauge.with_callback(seconds).build();
+    }
 }
 
-/// One number without labels.
-fn plain<T: 'static>(look: impl Fn() -> T + Send + Sync + 'static) -> Look<T> {
-    Box::new(move |instrument| instrument.observe(look(), &[]))
-}
-
-fn gauge(meter: &Meter, name: &'static str, description: &'static str, unit: &'static str, look: Look<u64>) {
-    let gauge = meter.u64_observable_gauge(name).with_description(description).with_unit(unit);
-    gauge.with_callback(move |instrument| look(instrument)).build();
-}
-
-fn counter(
-    meter: &Meter,
-    name: &'static str,
-    description: &'static str,
-    unit: &'static str,
-    look: Look<u64>,
+fn observe<const N: usize>(
+    instrument: &dyn AsyncInstrument<u64>,
+    label: &'static str,
+    numbers: [(&'static str, u64); N],
 ) {
-    let counter = meter.u64_observable_counter(name).with_description(description).with_unit(unit);
-    counter.with_callback(move |instrument| look(instrument)).build();
-}
-
-fn timestamp(meter: &Meter, name: &'static str, description: &'static str, look: Look<i64>) {
-    let gauge = meter.i64_observable_gauge(name).with_description(description).with_unit("s");
-    gauge.with_callback(move |instrument| look(instrument)).build();
+    for (value, number) in numbers {
+        instrument.observe(number, &[KeyValue::new(label, value)]);
+    }
 }

@@ -8,7 +8,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Histogram, Meter};
 use tonic::Code;
 
-use super::{Metrics, names};
+use super::Metrics;
+use super::names::{self, Metric};
 use crate::audit::abandoned;
 use crate::audit::record::Action;
 use crate::clock::Clock;
@@ -18,15 +19,7 @@ impl Metrics {
     /// Times calls of workloads.
     #[must_use]
     pub fn calls(&self, clock: Arc<dyn Clock>) -> Arc<Calls> {
-        let duration = self
-            .meter()
-            .f64_histogram(names::CALL_DURATION)
-            .with_description(
-                "Calls of workloads, from their arrival to their reply, with the commit of their record",
-            )
-            .with_unit("ms")
-            .with_boundaries(CALL_BOUNDARIES.to_vec())
-            .build();
+        let duration = histogram(&self.meter(), names::CALL_DURATION, &CALL_BOUNDARIES);
         let labels = Action::ALL.map(|action| std::array::from_fn(|code| call_labels(action, code)));
         Arc::new(Calls { duration, labels: Box::new(labels), clock })
     }
@@ -34,15 +27,14 @@ impl Metrics {
     /// Times calls to KMS.
     #[must_use]
     pub fn kms_calls(&self, clock: Arc<dyn Clock>) -> KmsCalls {
-        let description = "Calls to KMS, with their retries";
-        KmsCalls { duration: seconds(&self.meter(), names::KMS_REQUEST_DURATION, description), clock }
+        let duration = histogram(&self.meter(), names::KMS_REQUEST_DURATION, &SECONDS_BOUNDARIES);
+        KmsCalls { duration, clock }
     }
 
     /// Times the journal's commits.
     #[must_use]
     pub fn commits(&self) -> Commits {
-        let description = "Commits of the journal, each of all records that waited";
-        Commits(seconds(&self.meter(), names::COMMIT_DURATION, description))
+        Commits(histogram(&self.meter(), names::COMMIT_DURATION, &SECONDS_BOUNDARIES))
     }
 }
 
@@ -164,13 +156,10 @@ impl Commits {
     }
 }
 
-fn seconds(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
-    meter
-        .f64_histogram(name)
-        .with_description(description)
-        .with_unit("s")
-        .with_boundaries(SECONDS_BOUNDARIES.to_vec())
-        .build()
+fn histogram(meter: &Meter, metric: Metric, boundaries: &[f64]) -> Histogram<f64> {
+    let Metric { name, words, unit } = metric;
+    let histogram = meter.f64_histogram(name).with_description(words).with_unit(unit);
+    histogram.with_boundaries(boundaries.to_vec()).build()
 }
 
 /// gRPC has 17 (<https://grpc.io/docs/guides/status-codes/>).
@@ -180,5 +169,5 @@ const CALL_BOUNDARIES: [f64; 16] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
 ];
 /// From a fast disk's commit to a call to KMS with all its attempts.
-const SECONDS_BOUNDARIES: [f64; 14] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const SECONDS_BOUNDARIES: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
