@@ -1,6 +1,7 @@
 //! The broker as a process, configured as for real but for KMS.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -81,11 +82,13 @@ impl Telemetry {
         ]
     }
 
-    const fn section(self) -> &'static str {
-        match self {
-            Self::Metrics => "[telemetry]\nhttp = \"127.0.0.1:0\"\n",
-            _ => "",
+    fn section(self) -> Result<String, Failure> {
+        if self != Self::Metrics {
+            return Ok(String::new());
         }
+        // Nobody scrapes it: what counts is that it is counted.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        Ok(format!("[telemetry]\nhttp = \"{address}\"\n"))
     }
 }
 
@@ -145,7 +148,7 @@ impl Broker {
         let dir = tempfile::tempdir_in(programs.dir())?;
         fs::write(dir.path().join("policy.cedar"), setup.policies.text())?;
         let config = dir.path().join("key-broker.toml");
-        fs::write(&config, configuration(&emulator.endpoint, &programs.signing_key()?, setup))?;
+        fs::write(&config, configuration(&emulator.endpoint, &programs.signing_key()?, setup)?)?;
         let mut command = Command::new(programs.path(setup.program));
         command
             .args(["serve", "--config"])
@@ -194,9 +197,9 @@ pub(crate) async fn connect(socket: &Path) -> Result<Channel, Failure> {
     Err("nobody listens within ten seconds".into())
 }
 
-fn configuration(endpoint: &str, signing_key: &str, setup: Setup) -> String {
+fn configuration(endpoint: &str, signing_key: &str, setup: Setup) -> Result<String, Failure> {
     let Setup { commit, worker_threads, .. } = setup;
-    format!(
+    Ok(format!(
         r#"
 [listen]
 unix = {{ path = "s", mode = "0600" }}
@@ -214,8 +217,8 @@ signing = {{ pem_file = "{signing_key}" }}
 [runtime]
 worker_threads = {worker_threads}
 {}"#,
-        setup.telemetry.section()
-    )
+        setup.telemetry.section()?
+    ))
 }
 
 const ATTEMPTS: u32 = 1_000;
