@@ -72,6 +72,7 @@ impl Audit {
             audit: Arc::clone(self),
             request_id: Uuid::new_v4(),
             event_id: Uuid::new_v4(),
+            trace: span.parent(),
             span,
             began: self.clock.now(),
             action,
@@ -90,6 +91,7 @@ pub struct AuditScope {
     request_id: Uuid,
     event_id: Uuid,
     span: Span,
+    trace: Parent,
     began: OffsetDateTime,
     action: Action,
     peer: Arc<Peer>,
@@ -115,7 +117,7 @@ impl AuditScope {
     /// What the spans within the call hang from.
     #[must_use]
     pub fn trace(&self) -> Parent {
-        self.span.parent()
+        self.trace.clone()
     }
 
     /// The call's trace, if it is traced: for log lines.
@@ -145,7 +147,7 @@ impl AuditScope {
             return Ok(());
         }
         let Lines { draft, records, kms_bytes } = self.lines();
-        let mut commit_span = self.span.parent().child(vocabulary::AUDIT_COMMIT);
+        let mut commit_span = self.trace.child(vocabulary::AUDIT_COMMIT);
         let committed = self.audit.journal.append(records).wait().await;
         if committed.is_err() {
             commit_span.fail("journal_unavailable");

@@ -140,7 +140,11 @@ fn start_thread() -> Result<(Handle, CancellationToken), ExportError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
     let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
     let stopped = stop.clone();
-    let work = move || runtime.block_on(stopped.cancelled());
+    let work = move || {
+        // Of this thread alone (setpriority(2)): where processors are short, calls go first, and spans are dropped.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        runtime.block_on(stopped.cancelled());
+    };
     std::thread::Builder::new().name("telemetry".into()).spawn(work).map_err(broken)?;
     Ok((handle, stop))
 }
@@ -390,5 +394,7 @@ impl std::error::Error for ExportError {}
 const MAX_QUEUE: usize = 65_536;
 /// `OTEL_EXPORTER_OTLP_TIMEOUT`'s default.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Half way to the least.
+const NICENESS: i32 = 10;
 /// A drain does not wait for a collector.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -58,7 +58,10 @@ impl Tracer {
         } else {
             Context::new()
         };
-        self.start(name, SpanKind::Server, &parent)
+        let mut builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server);
+        // As many as a call's end sets, so that they are moved about once.
+        builder.attributes = Some(Vec::with_capacity(SERVER_ATTRIBUTES));
+        self.build(builder, &parent)
     }
 
     /// A span that hangs from nothing: of work that nobody waits for.
@@ -74,8 +77,11 @@ impl Tracer {
     }
 
     fn start(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind, parent: &Context) -> Span {
+        self.build(SpanBuilder::from_name(name).with_kind(kind), parent)
+    }
+
+    fn build(&self, builder: SpanBuilder, parent: &Context) -> Span {
         let Some(inner) = &self.0 else { return Span(None) };
-        let builder = SpanBuilder::from_name(name).with_kind(kind);
         let span = inner.tracer.build_with_context(builder, parent);
         Span(span.is_recording().then(|| Box::new(Recording { span, tracer: self.clone() })))
     }
@@ -160,4 +166,5 @@ impl Span {
     }
 }
 
+const SERVER_ATTRIBUTES: usize = 12;
 const TRACEPARENT: &str = "traceparent";
