@@ -45,6 +45,17 @@ fn help_teaches() {
     );
 }
 
+/// The README's first command: the workspace has other programs, too.
+#[test]
+fn cargo_run_is_the_broker() {
+    let target = binary().ancestors().nth(2).expect("target/<profile>/key-broker");
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--target-dir"]).arg(target).args(["--", "--version"]);
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("it runs");
+    let (told, error) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(told, format!("key-broker {}\n", env!("CARGO_PKG_VERSION")), "{error}");
+}
+
 #[test]
 fn a_wrong_configuration_is_64_and_one_line() {
     let dir = tempfile::tempdir().expect("a directory");
