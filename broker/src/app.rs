@@ -204,7 +204,8 @@ impl Broker {
         };
         tokio::spawn(reload.run(drain.clone()));
         let aliases = Aliases::new(kms.clone(), Arc::clone(&caller));
-        let verifications = Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get));
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let verifications = Arc::new(Semaphore::new(processors));
         let trust = Arc::new(parts.trust);
         let bindings = parts.bindings;
         let service = Service { policies, bindings, trust, verifications, aliases, cache, kms };

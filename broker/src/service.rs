@@ -35,7 +35,7 @@ pub struct Service {
     /// Which attestation documents count.
     pub trust: Arc<Trust>,
     /// So many of them are verified at a time.
-    pub verifications: Semaphore,
+    pub verifications: Arc<Semaphore>,
     /// What aliases mean.
     pub aliases: Aliases,
     /// What is kept.

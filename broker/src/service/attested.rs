@@ -76,10 +76,16 @@ impl Service {
     /// Verifies a document beside the runtime's threads, which it would hold for about a millisecond. What it proves goes into
     /// the record, whether or not the document is taken.
     async fn verified(&self, call: &Call, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
-        let _turn = self.verifications.acquire().await.map_err(|_| BrokerError::Bug)?;
+        let turn = Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| BrokerError::Bug)?;
         let mut span = call.waiting.parent.child(vocabulary::ATTESTATION_VERIFY);
         let (trust, now) = (Arc::clone(&self.trust), self.kms.clock().now());
-        let verified = tokio::task::spawn_blocking(move || trust.verify(document, now)).await;
+        let verified = tokio::task::spawn_blocking(move || {
+            let verified = trust.verify(document, now);
+            // Not before: a caller that goes away does not make room for another.
+            drop(turn);
+            verified
+        })
+        .await;
         match verified.map_err(|_| BrokerError::Bug)? {
             Ok(recipient) => {
                 call.notes.attested(Arc::clone(recipient.measurements()));
