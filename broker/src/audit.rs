@@ -81,6 +81,7 @@ impl Audit {
             until: None,
             notes,
             written: false,
+            committing: None,
         }
     }
 }
@@ -99,6 +100,8 @@ pub struct AuditScope {
     until: Option<Instant>,
     notes: Notes,
     written: bool,
+    /// What is being committed, for the span of a call whose caller goes away meanwhile.
+    committing: Option<Draft>,
 }
 
 impl AuditScope {
@@ -147,12 +150,15 @@ impl AuditScope {
             return Ok(());
         }
         let Lines { draft, records, kms_bytes } = self.lines();
+        self.committing = Some(draft);
         let mut commit_span = self.trace.child(vocabulary::AUDIT_COMMIT);
         let committed = self.audit.journal.append(records).wait().await;
         if committed.is_err() {
             commit_span.fail("journal_unavailable");
         }
         drop(commit_span);
+        // Nothing is awaited from here on.
+        let draft = self.committing.take().unwrap_or_default();
         match committed {
             Ok(()) => {
                 self.end_span(&draft);
@@ -284,6 +290,9 @@ impl AuditScope {
 impl Drop for AuditScope {
     fn drop(&mut self) {
         if self.written {
+            if let Some(draft) = self.committing.take() {
+                self.end_span(&draft);
+            }
             return;
         }
         self.notes.refused(&abandoned(self.until, self.audit.clock.instant()));
