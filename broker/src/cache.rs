@@ -4,6 +4,7 @@
 //! Attested calls cannot get here: the requests that this module takes have no recipient.
 
 pub mod bounds;
+mod counts;
 mod mint;
 mod partition;
 mod pool;
@@ -14,7 +15,7 @@ mod slot;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
@@ -32,6 +33,8 @@ use crate::policy::Permit;
 use crate::telemetry::trace::Parent;
 use crate::telemetry::vocabulary;
 use bounds::{Bounds, Moment, Reuse, UNBOUNDED, UNUSED};
+use counts::Counts;
+pub use counts::Totals;
 use mint::Mint;
 use partition::Owner;
 pub use pool::{Chosen, Listed, Size};
@@ -51,36 +54,6 @@ struct Inner {
     encrypted_data_keys: Pool<EncryptedDataKey>,
     decrypted: Pool<Decrypted>,
     counts: Counts,
-}
-
-#[derive(Default)]
-struct Counts {
-    uses_from_cache: AtomicU64,
-    uses_from_kms: AtomicU64,
-    kms_calls: AtomicU64,
-    evictions: AtomicU64,
-}
-
-impl Counts {
-    fn call<T>(&self, result: &Result<T, BrokerError>) {
-        // These were refused before KMS was asked.
-        if !matches!(result, Err(BrokerError::KmsBusy | BrokerError::KmsResting(_))) {
-            self.kms_calls.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// What happened since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
-    /// Draws that were served by a call to KMS made for another draw.
-    pub uses_from_cache: u64,
-    /// Draws that were served by a call to KMS made for them.
-    pub uses_from_kms: u64,
-    /// Calls to KMS made for draws.
-    pub kms_calls: u64,
-    /// Keys that were dropped before they came to their bounds.
-    pub evictions: u64,
 }
 
 /// What came of a draw, with what its record needs.
@@ -389,13 +362,7 @@ impl Cache {
     /// What happened since the start.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let counts = &self.0.counts;
-        Totals {
-            uses_from_cache: counts.uses_from_cache.load(Ordering::Relaxed),
-            uses_from_kms: counts.uses_from_kms.load(Ordering::Relaxed),
-            kms_calls: counts.kms_calls.load(Ordering::Relaxed),
-            evictions: counts.evictions.load(Ordering::Relaxed),
-        }
+        self.0.counts.totals()
     }
 
     /// How much is kept. Walks through everything.

@@ -3,10 +3,11 @@
 //! The SDK's own errors are never printed whole: their debug form can hold the body of an answer, and that can hold a
 //! plaintext.
 
+mod answer;
 mod error;
+mod question;
 mod watch;
 
-use std::collections::HashMap;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,27 +19,28 @@ use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
+use aws_sdk_kms::operation::decrypt::builders::DecryptFluentBuilder;
+use aws_sdk_kms::operation::generate_data_key::builders::GenerateDataKeyFluentBuilder;
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::{
-    self, DataKeySpec, KeyEncryptionMechanism, MessageType, RecipientInfo, SigningAlgorithmSpec,
-};
-use bytes::Bytes;
+use aws_sdk_kms::types::{self, DataKeySpec, MessageType, SigningAlgorithmSpec};
 use time::OffsetDateTime;
 
 use super::attested::{AttestedDataKey, AttestedPlaintext};
 use super::caller::AwsCaller;
 use super::{
     Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
-    KmsError, PublicKey, Signature, UsedKey,
+    KmsError, PublicKey, Signature,
 };
+use answer::{ciphertext, for_recipient, plaintext, required, used_key};
 use error::{kms_error, sts_error, unexpected};
+use question::{context_map, length_fields, non_empty, recipient_info};
 use watch::AnswerWatch;
 
 use crate::attestation::VerifiedRecipient;
 use crate::clock::Clock;
-use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId, RandomLength};
+use crate::key::{DataKeyLength, EncryptionContext, KeyId, RandomLength};
 use crate::policy::Permit;
-use crate::secret::{Plaintext, wipe_stack};
+use crate::secret::Plaintext;
 
 /// How to reach KMS and STS.
 #[derive(Debug, Clone)]
@@ -151,6 +153,26 @@ impl AwsKms {
         }
     }
 
+    fn data_key_call(&self, request: &DataKeyRequest) -> GenerateDataKeyFluentBuilder {
+        let (key_spec, number_of_bytes) = length_fields(request.length);
+        self.client
+            .generate_data_key()
+            .key_id(request.key.asked.as_str())
+            .set_key_spec(key_spec)
+            .set_number_of_bytes(number_of_bytes)
+            .set_encryption_context(context_map(&request.context))
+            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
+    }
+
+    fn decrypt_call(&self, request: &DecryptRequest) -> DecryptFluentBuilder {
+        self.client
+            .decrypt()
+            .ciphertext_blob(Blob::new(request.ciphertext.as_bytes()))
+            .set_key_id(request.key.as_ref().map(|key| key.asked.as_str().to_owned()))
+            .set_encryption_context(context_map(&request.context))
+            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
+    }
+
     fn watch(&self, answers: &Answers) -> AnswerWatch {
         AnswerWatch::new(answers.clone(), Arc::clone(&self.clock))
     }
@@ -164,15 +186,8 @@ impl Kms for AwsKms {
         request: &DataKeyRequest,
         answers: &Answers,
     ) -> Result<DataKey, KmsError> {
-        let (key_spec, number_of_bytes) = length_fields(request.length);
         let output = self
-            .client
-            .generate_data_key()
-            .key_id(request.key.asked.as_str())
-            .set_key_spec(key_spec)
-            .set_number_of_bytes(number_of_bytes)
-            .set_encryption_context(context_map(&request.context))
-            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
+            .data_key_call(request)
             .customize()
             .interceptor(self.watch(answers))
             .send()
@@ -221,13 +236,9 @@ impl Kms for AwsKms {
         request: &DecryptRequest,
         answers: &Answers,
     ) -> Result<Decrypted, KmsError> {
+        let asked = request.key.as_ref().map(|key| &key.asked);
         let output = self
-            .client
-            .decrypt()
-            .ciphertext_blob(Blob::new(request.ciphertext.as_bytes()))
-            .set_key_id(request.key.as_ref().map(|key| key.asked.as_str().to_owned()))
-            .set_encryption_context(context_map(&request.context))
-            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
+            .decrypt_call(request)
             .customize()
             .interceptor(self.watch(answers))
             .send()
@@ -235,11 +246,7 @@ impl Kms for AwsKms {
             .map_err(|error| kms_error(&error))?;
         Ok(Decrypted {
             plaintext: plaintext(output.plaintext)?,
-            key: used_key(
-                request.key.as_ref().map(|key| &key.asked),
-                output.key_id.as_deref(),
-                output.key_material_id,
-            )?,
+            key: used_key(asked, output.key_id.as_deref(), output.key_material_id)?,
         })
     }
 
@@ -272,16 +279,9 @@ impl Kms for AwsKms {
         request: &DataKeyRequest,
         answers: &Answers,
     ) -> Result<AttestedDataKey, KmsError> {
-        let (key_spec, number_of_bytes) = length_fields(request.length);
         let output = self
-            .client
-            .generate_data_key()
+            .data_key_call(request)
             .recipient(recipient_info(recipient))
-            .key_id(request.key.asked.as_str())
-            .set_key_spec(key_spec)
-            .set_number_of_bytes(number_of_bytes)
-            .set_encryption_context(context_map(&request.context))
-            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
             .customize()
             .interceptor(self.watch(answers))
             .send()
@@ -304,13 +304,8 @@ impl Kms for AwsKms {
     ) -> Result<AttestedPlaintext, KmsError> {
         let asked = request.key.as_ref().map(|key| &key.asked);
         let output = self
-            .client
-            .decrypt()
+            .decrypt_call(request)
             .recipient(recipient_info(recipient))
-            .ciphertext_blob(Blob::new(request.ciphertext.as_bytes()))
-            .set_key_id(asked.map(|key| key.as_str().to_owned()))
-            .set_encryption_context(context_map(&request.context))
-            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
             .customize()
             .interceptor(self.watch(answers))
             .send()
@@ -428,82 +423,12 @@ impl Kms for AwsKms {
     }
 }
 
-fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
-    wipe_stack();
-    match blob.map(|blob| Plaintext::new(blob.into_inner())) {
-        Some(plaintext) if !plaintext.is_empty() => Ok(plaintext),
-        _ => Err(unexpected("the answer has no plaintext")),
-    }
-}
-
-fn recipient_info(recipient: &VerifiedRecipient) -> RecipientInfo {
-    RecipientInfo::builder()
-        .key_encryption_algorithm(KeyEncryptionMechanism::RsaesOaepSha256)
-        .attestation_document(Blob::new(recipient.document().to_vec()))
-        .build()
-}
-
-/// What an attested call gets, and nothing else. A KMS that does not know `Recipient` answers in plaintext.
-fn for_recipient(plaintext: Option<Blob>, ciphertext: Option<Blob>) -> Result<Bytes, KmsError> {
-    if let Some(blob) = plaintext
-        && !blob.as_ref().is_empty()
-    {
-        drop(Plaintext::new(blob.into_inner()));
-        wipe_stack();
-        return Err(unexpected("the answer to an attested call has a plaintext: it was erased"));
-    }
-    required(ciphertext, "the answer to an attested call has no ciphertext for the recipient").map(Into::into)
-}
-
-fn ciphertext(blob: Option<Blob>) -> Result<Bytes, KmsError> {
-    required(blob, "the answer has no ciphertext").map(Into::into)
-}
-
-fn required(blob: Option<Blob>, without: &str) -> Result<Vec<u8>, KmsError> {
-    match blob.map(Blob::into_inner) {
-        Some(bytes) if !bytes.is_empty() => Ok(bytes),
-        _ => Err(unexpected(without)),
-    }
-}
-
-/// The key of an answer, which must be the key that was asked for.
-fn used_key(
-    asked: Option<&KeyId>,
-    key_id: Option<&str>,
-    material_id: Option<String>,
-) -> Result<UsedKey, KmsError> {
-    let Some(arn) = key_id.and_then(KeyArn::parse) else {
-        return Err(unexpected("the answer names no key ARN"));
-    };
-    if asked.is_some_and(|key| !key.may_be(&arn)) {
-        return Err(unexpected("the answer is for another key than was asked for"));
-    }
-    Ok(UsedKey { arn, material_id })
-}
-
-fn length_fields(length: DataKeyLength) -> (Option<DataKeySpec>, Option<i32>) {
-    match length {
-        DataKeyLength::Aes256 => (Some(DataKeySpec::Aes256), None),
-        DataKeyLength::Aes128 => (Some(DataKeySpec::Aes128), None),
-        DataKeyLength::Bytes(n) => (None, Some(n.get().into())),
-    }
-}
-
 fn length_in_bytes(length: DataKeyLength) -> usize {
     match length {
         DataKeyLength::Aes256 => 32,
         DataKeyLength::Aes128 => 16,
         DataKeyLength::Bytes(n) => n.get().into(),
     }
-}
-
-fn context_map(context: &EncryptionContext) -> Option<HashMap<String, String>> {
-    (!context.is_empty())
-        .then(|| context.pairs().iter().map(|(name, value)| (name.clone(), value.clone())).collect())
-}
-
-fn non_empty(tokens: &[String]) -> Option<Vec<String>> {
-    (!tokens.is_empty()).then(|| tokens.to_vec())
 }
 
 fn kms_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_kms::Client {

@@ -4,11 +4,13 @@
 //! recorded. The records travel with the answer, to be committed together with the activity record; if nobody takes
 //! them, they write themselves.
 
+mod recorder;
+mod span;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanContext;
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
@@ -17,21 +19,20 @@ use uuid::Uuid;
 use super::attested::{AttestedDataKey, AttestedPlaintext};
 use super::guard::Guard;
 use super::{
-    Answer, Answers, Asked, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey,
-    KeyDescription, Kms, PublicKey, Signature, Uses,
+    Answers, Asked, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription,
+    Kms, PublicKey, Signature, Uses,
 };
 use crate::attestation::{Measurements, VerifiedRecipient};
 use crate::audit::journal::{Journal, JournalUnavailable};
-use crate::audit::record::{Action, KmsEventData, KmsRecord, RecordedError};
+use crate::audit::record::Action;
 use crate::clock::Clock;
-use crate::error::{BrokerError, KmsError, cloudtrail_error_code};
-use crate::key::{KeyArn, KeyId, RandomLength, RequestedKey};
-use crate::kms::caller::AwsCaller;
+use crate::error::{BrokerError, KmsError};
+use crate::key::{KeyId, RandomLength, RequestedKey};
 use crate::policy::Permit;
 use crate::secret::Plaintext;
 use crate::telemetry::metrics::KmsCalls;
-use crate::telemetry::trace::{Parent, Span, Tracer};
-use crate::telemetry::vocabulary;
+use crate::telemetry::trace::{Parent, Tracer};
+pub use recorder::Recorder;
 
 /// KMS, recorded.
 #[derive(Clone)]
@@ -43,15 +44,6 @@ pub struct RecordedKms {
     tasks: TaskTracker,
     tracer: Tracer,
     timed: Option<KmsCalls>,
-}
-
-/// What is the same for every KMS record.
-#[derive(Clone)]
-pub struct Recorder {
-    /// Where records go.
-    pub journal: Journal,
-    /// Who calls KMS.
-    pub caller: Arc<AwsCaller>,
 }
 
 /// What came of a call to KMS, with its unwritten records.
@@ -104,9 +96,7 @@ impl UnwrittenRecords {
     pub fn take(mut self) -> Vec<u8> {
         std::mem::take(&mut self.lines)
     }
-}
 
-impl UnwrittenRecords {
     /// Commits the records on their own. Where that fails they are owed: KMS has answered all the same.
     pub async fn commit(mut self) -> Result<(), JournalUnavailable> {
         if self.lines.is_empty() {
@@ -388,7 +378,7 @@ impl RecordedKms {
             Ok(pass) => pass,
             Err(error) => return self.unasked(error),
         };
-        let mut span = self.span(operation, &asked, &parent);
+        let mut span = span::begin(&self.tracer, &self.recorder.caller, operation, &asked, &parent);
         let answers = Answers::default();
         let call = work(Arc::clone(&self.kms), answers.clone());
         let remaining = until.saturating_duration_since(self.clock.instant());
@@ -405,7 +395,7 @@ impl RecordedKms {
             let answers = answers.take();
             pass.end(&result, &answers);
             let made = recorder.record(operation, &asked, recipient.as_deref(), result, &answers);
-            tell(&mut span, &answers, &made);
+            span::tell(&mut span, &answers, &made);
             let minted_in = span.context().cloned().map(Arc::new);
             Recorded { source: made.source.map(|source| Source { span: minted_in, ..source }), ..made }
         });
@@ -413,121 +403,9 @@ impl RecordedKms {
         task.await.unwrap_or_else(|_| self.unasked(BrokerError::Bug))
     }
 
-    /// The span of a call to KMS, named and described as the AWS SDKs do. What nobody's call waits for, the broker asks for itself.
-    fn span(&self, operation: &'static str, asked: &Asked, parent: &Parent) -> Span {
-        let name = || format!("KMS.{operation}");
-        let mut span = if parent.is_traced() {
-            parent.client(name())
-        } else if asked.invoked_by().is_some() && self.tracer.is_on() {
-            self.tracer.root_client(name())
-        } else {
-            return Span::default();
-        };
-        if span.is_recorded() {
-            span.set(vocabulary::RPC_SYSTEM, "aws-api");
-            span.set(vocabulary::RPC_SERVICE, "KMS");
-            span.set(vocabulary::RPC_METHOD, operation);
-            span.set(vocabulary::CLOUD_REGION, self.recorder.caller.region.clone());
-            span.set(vocabulary::SERVER_ADDRESS, self.recorder.caller.kms_host.clone());
-        }
-        span
-    }
-
     /// No answer of KMS, so no record of one.
     fn unasked<T>(&self, error: BrokerError) -> Recorded<T> {
         let records = UnwrittenRecords { journal: self.recorder.journal.clone(), lines: Vec::new() };
         Recorded { result: Err(error), source: None, records }
-    }
-}
-
-/// What KMS answered, on its span.
-fn tell<T>(span: &mut Span, answers: &[Answer], recorded: &Recorded<T>) {
-    if !span.is_recorded() {
-        return;
-    }
-    if answers.len() > 1 {
-        for answer in answers {
-            let id = KeyValue::new(vocabulary::AWS_REQUEST_ID, answer.request_id.clone());
-            let error =
-                answer.error.as_ref().map(|(code, _)| KeyValue::new(vocabulary::ERROR_TYPE, code.clone()));
-            span.event(vocabulary::ATTEMPT, std::iter::once(id).chain(error).collect());
-        }
-        span.set(vocabulary::RESEND_COUNT, i64::try_from(answers.len() - 1).unwrap_or(i64::MAX));
-    }
-    if let Some(source) = &recorded.source {
-        span.set(vocabulary::AWS_REQUEST_ID, source.request_id.to_string());
-        span.set(vocabulary::EVENT_ID, source.event_id.to_string());
-    }
-    match &recorded.result {
-        Ok(_) => {}
-        Err(BrokerError::Kms(error)) => span.fail(error.code.clone()),
-        Err(BrokerError::DeadlineExceeded) => span.fail("timeout"),
-        Err(_) => span.fail("_OTHER"),
-    }
-}
-
-impl Recorder {
-    fn record<T: Uses>(
-        &self,
-        operation: &'static str,
-        asked: &Asked,
-        recipient: Option<&Measurements>,
-        result: Result<T, BrokerError>,
-        answers: &[Answer],
-    ) -> Recorded<T> {
-        let used_key = result.as_ref().ok().and_then(Uses::used_key);
-        let mut lines = Vec::new();
-        let mut source = None;
-        for answer in answers {
-            let event_id = self.caller.record(&mut lines, operation, asked, answer, used_key, recipient);
-            let request_id = answer.request_id.as_str().into();
-            source = Some(Source { request_id, event_id, at: answer.at, span: None });
-        }
-        Recorded { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
-    }
-}
-
-impl AwsCaller {
-    /// Adds the record of one answer to `lines` and returns its eventID.
-    #[must_use]
-    pub fn record(
-        &self,
-        lines: &mut Vec<u8>,
-        operation: &'static str,
-        asked: &Asked,
-        answer: &Answer,
-        used_key: Option<(&KeyArn, Option<&str>)>,
-        recipient: Option<&Measurements>,
-    ) -> Uuid {
-        let mut identity = self.identity(answer.access_key_id.as_deref());
-        identity.invoked_by = asked.invoked_by();
-        let mut record = KmsRecord::new(identity, answer.at, operation, &self.region, &answer.request_id);
-        record.user_agent = &answer.user_agent;
-        record.source_ip_address = &self.source_address;
-        let named_in_error;
-        if let Some((code, message)) = &answer.error {
-            let error_code = cloudtrail_error_code(code);
-            record.error = Some(RecordedError { error_code, error_message: message });
-            if error_code == "AccessDenied" {
-                // A genuine record of AccessDenied has neither parameters nor resources.
-                record.append_to(lines);
-                return record.event_id;
-            }
-            named_in_error =
-                KeyArn::find_in(message).or_else(|| asked.asked_key().and_then(|key| self.arn_of(key)));
-            record.resources = Some(named_in_error.iter().map(Into::into).collect());
-        } else {
-            record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
-            let key_material_id = used_key.and_then(|(_, material)| material);
-            record.additional_event_data = (key_material_id.is_some() || recipient.is_some())
-                .then_some(KmsEventData { key_material_id, recipient });
-        }
-        record.request_parameters = asked.parameters();
-        record.append_to(lines);
-        record.event_id
-    }
-
-    fn arn_of(&self, key: &KeyId) -> Option<KeyArn> {
-        key.key_arn(&self.region, &self.account_id)
     }
 }

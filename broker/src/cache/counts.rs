@@ -1,0 +1,44 @@
+//! What a cache counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::BrokerError;
+
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) uses_from_cache: AtomicU64,
+    pub(super) uses_from_kms: AtomicU64,
+    pub(super) kms_calls: AtomicU64,
+    pub(super) evictions: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn call<T>(&self, result: &Result<T, BrokerError>) {
+        // These were refused before KMS was asked.
+        if !matches!(result, Err(BrokerError::KmsBusy | BrokerError::KmsResting(_))) {
+            self.kms_calls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        Totals {
+            uses_from_cache: self.uses_from_cache.load(Ordering::Relaxed),
+            uses_from_kms: self.uses_from_kms.load(Ordering::Relaxed),
+            kms_calls: self.kms_calls.load(Ordering::Relaxed),
+            evictions: self.evictions.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What happened since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Draws that were served by a call to KMS made for another draw.
+    pub uses_from_cache: u64,
+    /// Draws that were served by a call to KMS made for them.
+    pub uses_from_kms: u64,
+    /// Calls to KMS made for draws.
+    pub kms_calls: u64,
+    /// Keys that were dropped before they came to their bounds.
+    pub evictions: u64,
+}
