@@ -11,20 +11,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
-use key_broker::attestation::VerifiedRecipient;
 use key_broker::audit::Audit;
 use key_broker::audit::journal::{Durability, Journal, JournalConfig};
 use key_broker::identity::Identities;
-use key_broker::kms::attested::{AttestedDataKey, AttestedPlaintext};
-use key_broker::kms::{
-    Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
-    KmsError, PublicKey, Signature,
-};
-use key_broker::policy::Permit;
+use key_broker::kms::{AttemptLog, Kms, KmsError};
+use key_broker::operation::{KmsReply, KmsRequest};
+use key_broker::policy::Permitted;
 use key_broker::telemetry::trace::Tracer;
 use key_broker_client::{Error, GenerateDataKey};
+use key_broker_core::Action;
 use key_broker_core::clock::{Clock, SystemClock};
-use key_broker_core::{Action, KeyId, Plaintext, RandomLength};
 use key_broker_proto::v1 as pb;
 use kms_emulator::Fault;
 use opentelemetry::Context;
@@ -156,75 +152,7 @@ struct PanickingKms;
 
 #[async_trait]
 impl Kms for PanickingKms {
-    async fn generate_data_key(
-        &self,
-        _: Permit,
-        _: &DataKeyRequest,
-        _: &Answers,
-    ) -> Result<DataKey, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn generate_data_key_without_plaintext(
-        &self,
-        _: Permit,
-        _: &DataKeyRequest,
-        _: &Answers,
-    ) -> Result<EncryptedDataKey, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn decrypt(&self, _: Permit, _: &DecryptRequest, _: &Answers) -> Result<Decrypted, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn generate_random(&self, _: Permit, _: RandomLength, _: &Answers) -> Result<Plaintext, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn generate_data_key_for(
-        &self,
-        _: Permit,
-        _: &VerifiedRecipient,
-        _: &DataKeyRequest,
-        _: &Answers,
-    ) -> Result<AttestedDataKey, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn decrypt_for(
-        &self,
-        _: Permit,
-        _: &VerifiedRecipient,
-        _: &DecryptRequest,
-        _: &Answers,
-    ) -> Result<AttestedPlaintext, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn generate_random_for(
-        &self,
-        _: Permit,
-        _: &VerifiedRecipient,
-        _: RandomLength,
-        _: &Answers,
-    ) -> Result<AttestedPlaintext, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn describe_key(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<KeyDescription, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn check(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<(), KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn sign(&self, _: Permit, _: &KeyId, _: [u8; 32], _: &Answers) -> Result<Signature, KmsError> {
-        panic!("SECRET")
-    }
-
-    async fn public_key(&self, _: Permit, _: &KeyId, _: &Answers) -> Result<PublicKey, KmsError> {
+    async fn call(&self, _: Permitted<KmsRequest>, _: &AttemptLog) -> Result<KmsReply, KmsError> {
         panic!("SECRET")
     }
 }
@@ -246,7 +174,7 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));
     let span = tracer.server(Action::Decrypt.span_name(), &HeaderMap::new());
     let scope = audit.open(Action::Decrypt, peer, None, span);
-    scope.notes().allowed();
+    scope.record().allowed();
     assert!(scope.commit().now_or_never().is_none(), "the disk takes longer than that");
     drop(audit);
     tokio::task::spawn_blocking(move || thread.close()).await.expect("it closes");

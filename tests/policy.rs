@@ -134,6 +134,47 @@ async fn an_alias_that_is_moved_brings_no_key_past_policy() {
     assert_eq!(minted["requestParameters"]["keyId"], dev.as_str());
 }
 
+/// Proves: a Decrypt that names no key is held to what policy says of the key that KMS answers with, also where its plaintext could be
+/// kept; and the record tells of the denial, and of the key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forbidden_key_stays_closed_to_a_decrypt_that_does_not_name_it() {
+    let site = Site::new().await;
+    let dev = site.emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    let secret = site.emulator.ensure_key("alias/secret", KeySpec::SymmetricDefault).expect("a key");
+    let policy = format!(
+        r#"permit(principal, action, resource);
+           @id("secret") forbid(principal, action == Action::"Decrypt", resource == Key::"{secret}");"#
+    );
+    let broker = serve(&site, &policy, "");
+    let client = Client::unix(site.socket()).await.expect("listens");
+    let made_with = async |key: &str| {
+        let made = client.generate_data_key(GenerateDataKey::aes_256(key)).await.expect("permitted");
+        made.ciphertext_blob
+    };
+    let (open, closed) = (made_with("alias/dev").await, made_with("alias/secret").await);
+    // Twice: what could be kept, and what would come from there.
+    for _ in 0..2 {
+        assert!(client.decrypt(Decrypt::new(open.clone())).await.is_ok());
+        assert_eq!(code(client.decrypt(Decrypt::new(closed.clone())).await), Code::PermissionDenied);
+        assert_eq!(
+            code(client.decrypt(Decrypt::new(closed.clone()).key_id("alias/secret")).await),
+            Code::PermissionDenied
+        );
+    }
+    let records = stop(&site, broker);
+    let denied: Vec<_> = records
+        .activity
+        .iter()
+        .filter(|record| record["additionalEventData"]["outcome"] == "Denied")
+        .map(|record| (&record["eventName"], &record["errorCode"], &record["resources"][0]["ARN"]))
+        .collect();
+    assert_eq!(denied.len(), 4, "{denied:?}");
+    let (decrypt, access_denied, secret) = (json!("Decrypt"), json!("AccessDenied"), json!(secret));
+    assert!(denied.iter().all(|told| *told == (&decrypt, &access_denied, &secret)), "{denied:?}");
+    let used = records.activity.iter().filter(|record| record["resources"][0]["ARN"] == json!(dev));
+    assert_eq!(used.count(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn denied_and_unknown_read_the_same_but_to_whom_may_any_key() {
     let site = Site::new().await;

@@ -9,25 +9,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
-use key_broker::cache::rules::{Match, Rule, Rules};
-use key_broker::cache::{Cache, Wish};
-use key_broker::kms::DataKeyRequest;
-use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
-use key_broker::kms::guard::Guard;
-use key_broker::kms::recorded::{RecordedKms, Recorder};
-use key_broker::policy::{Facts, Permit, Policy, Question};
-use key_broker::telemetry::trace::Tracer;
+use key_broker::cache::rules::Rule;
 use key_broker_client::{Decrypt, GenerateDataKey};
+use key_broker_core::Bounds;
 use key_broker_core::clock::{Clock, SystemClock};
-use key_broker_core::{
-    Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyId, Principal, Reuse,
-};
-use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
+use kms_emulator::{Fault, KeySpec};
 use peers::check_records;
 use support::{Records, Setup, TestBroker, reuse, rule};
-use tempfile::TempDir;
-use tokio_util::task::TaskTracker;
 use tonic::Code;
 
 fn bounded(max_age: u64, max_messages: u64, max_bytes: u64) -> Rule {
@@ -218,137 +206,6 @@ async fn callers_in_a_queue_have_their_own_deadlines() {
     assert!(started.elapsed() < Duration::from_secs(2));
     assert!(leader.await.expect("no panic").is_err());
     assert_eq!((patient.provenance.messages_used, broker.emulator.call_count("GenerateDataKey")), (1, 1));
-}
-
-/// A cache before the emulator, without gRPC around it.
-struct Bare {
-    cache: Cache,
-    emulator: Emulator,
-    policy: Policy,
-    clock: Arc<dyn Clock>,
-    _dir: TempDir,
-    _journal: JournalThread,
-}
-
-impl Bare {
-    async fn new(rules: Rules) -> Self {
-        let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
-        emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let settings = AwsSettings {
-            region: "us-west-2".into(),
-            endpoint_url: Some(emulator.endpoint_url()),
-            sts_endpoint_url: Some(emulator.endpoint_url()),
-            connect_timeout: Duration::from_secs(1),
-            attempt_timeout: Duration::from_secs(3),
-            max_attempts: 3,
-        };
-        let kms =
-            AwsKms::new(settings, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;
-        let caller = Arc::new(kms.caller().await.expect("known"));
-        let dir = tempfile::tempdir().expect("a directory");
-        let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
-        let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
-        let recorder = Recorder { journal, caller };
-        let guard = Guard::new(support::guard(), Arc::clone(&clock));
-        let kms = RecordedKms::new(
-            Arc::new(kms),
-            guard,
-            recorder,
-            Arc::clone(&clock),
-            TaskTracker::new(),
-            Tracer::default(),
-        );
-        let policy = Policy::parse(support::ALL_WORKLOADS).expect("a policy");
-        Self {
-            cache: Cache::new(rules, kms, Arc::clone(&clock)),
-            emulator,
-            policy,
-            clock,
-            _dir: dir,
-            _journal: thread,
-        }
-    }
-
-    fn permit(&self, principal: &Principal) -> Permit {
-        let (action, facts) = (Action::GenerateDataKey, Facts::default());
-        let question = Question { principal, action, key: None, facts };
-        self.policy.authorize(&question).permit.expect("permitted")
-    }
-
-    async fn draw(&self, principal: &Principal, tenant: &str) -> Vec<u8> {
-        let pairs = BTreeMap::from([("tenant".to_owned(), tenant.to_owned())]);
-        let request = DataKeyRequest {
-            key: KeyId::parse("alias/dev").expect("a key id").into(),
-            length: DataKeyLength::Aes256,
-            context: EncryptionContext::parse(pairs).expect("a context"),
-            grant_tokens: GrantTokens::default(),
-        };
-        let wish = Wish {
-            declared: DeclaredUse { messages: 1, bytes: 0 },
-            reuse: Reuse::default(),
-            waiting: (self.clock.instant() + Duration::from_secs(30)).into(),
-        };
-        let drawn = self.cache.data_key(self.permit(principal), principal, Arc::new(request), wish).await;
-        drawn.result.unwrap_or_else(|error| panic!("{error:?}")).plaintext.as_ref().to_vec()
-    }
-}
-
-fn workload(uid: u32) -> Principal {
-    Principal::Workload(format!("unix:uid/{uid}").into())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_draws_of_a_thousand_each_cause_a_hundred_kms_calls() {
-    for (refresh_at, most) in [(None, 100), (Some(0.8), 101)] {
-        let bare = Arc::new(Bare::new(reuse(Rule { refresh_at, ..bounded(300, 1_000, 1 << 30) })).await);
-        let callers: Vec<_> = (0..50)
-            .map(|_| {
-                let bare = Arc::clone(&bare);
-                tokio::spawn(async move {
-                    for _ in 0..2_000 {
-                        bare.draw(&workload(1), "acme").await;
-                    }
-                })
-            })
-            .collect();
-        for caller in callers {
-            caller.await.expect("no panic");
-        }
-        let calls = bare.emulator.call_count("GenerateDataKey");
-        assert!((100..=most).contains(&calls), "{calls} calls, refresh ahead at {refresh_at:?}");
-    }
-}
-
-#[tokio::test]
-async fn principals_share_a_data_key_only_where_configuration_names_a_partition() {
-    let bare = Bare::new(reuse(rule())).await;
-    let mine = bare.draw(&workload(1), "acme").await;
-    assert_eq!(mine, bare.draw(&workload(1), "acme").await);
-    assert_ne!(mine, bare.draw(&workload(2), "acme").await);
-    assert_ne!(mine, bare.draw(&workload(1), "other").await);
-
-    let shared = Rule { partition: Some("fleet".into()), ..rule() };
-    let matches = |uid: u32| Match { principal: Some(format!("unix:uid/{uid}")), key: None };
-    let rules = Rules { rules: vec![(matches(1), shared.clone()), (matches(2), shared)], ..reuse(rule()) };
-    let bare = Bare::new(rules).await;
-    let ours = bare.draw(&workload(1), "acme").await;
-    assert_eq!(ours, bare.draw(&workload(2), "acme").await);
-    assert_ne!(ours, bare.draw(&workload(3), "acme").await);
-    // A principal cannot get into a partition by its name.
-    assert_ne!(ours, bare.draw(&Principal::Workload("fleet".into()), "acme").await);
-}
-
-#[tokio::test]
-async fn a_full_cache_serves_on() {
-    let bare = Bare::new(Rules { max_entries: 10, ..reuse(rule()) }).await;
-    for n in 0..200 {
-        bare.draw(&workload(n % 50), "acme").await;
-    }
-    let mut kept = 0;
-    bare.cache.sweep_now();
-    bare.cache.list(&mut |_| kept += 1);
-    assert!(kept <= 10, "{kept} are kept");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,9 +61,9 @@ impl KeyId {
             return false;
         }
         if self.0.starts_with("arn:") {
-            *self.0 == *arn.0
+            *self == arn.0
         } else {
-            arn.0.rsplit('/').next() == Some(&*self.0)
+            arn.as_str().rsplit('/').next() == Some(&*self.0)
         }
     }
 
@@ -105,20 +105,20 @@ impl KeyId {
 
 impl From<&KeyArn> for KeyId {
     fn from(arn: &KeyArn) -> Self {
-        Self(Arc::clone(&arn.0))
+        arn.0.clone()
     }
 }
 
 /// The ARN of a KMS key (never of an alias).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct KeyArn(Arc<str>);
+pub struct KeyArn(KeyId);
 
 impl KeyArn {
     /// Reads `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("arn:")?;
-        (text.contains(":key/") && is_kms_arn(rest)).then(|| Self(text.into()))
+        (text.contains(":key/") && is_kms_arn(rest)).then(|| Self(KeyId(text.into())))
     }
 
     /// The first key ARN that stands in a sentence: KMS names the key in the messages of its errors.
@@ -136,40 +136,61 @@ impl KeyArn {
     /// The ARN.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The ARN as KMS takes it for a `KeyId`.
+    #[must_use]
+    pub fn as_key_id(&self) -> &KeyId {
         &self.0
     }
 
     /// The region that the key is in.
     #[must_use]
     pub fn region(&self) -> &str {
-        self.0.split(':').nth(3).unwrap_or_default()
+        self.as_str().split(':').nth(3).unwrap_or_default()
     }
 
     /// The account that owns the key: 12 digits.
     #[must_use]
     pub fn account_id(&self) -> &str {
-        self.0.split(':').nth(4).unwrap_or_default()
+        self.as_str().split(':').nth(4).unwrap_or_default()
     }
 }
 
 impl fmt::Display for KeyArn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
-/// The key of a request: as the caller wrote it, and as KMS is asked for it.
+/// The key of a request: as the caller wrote it, and what that was resolved to before policy was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedKey {
-    /// What records of the call and rules of reuse go by.
+    /// What the record of the call and the rules of reuse go by.
     pub written: KeyId,
-    /// What an alias meant when policy was asked; else the same.
-    pub asked: KeyId,
+    /// The key that this names; none while it is not resolved, and for what the broker asks for itself.
+    pub resolved: Option<NamedKey>,
+}
+
+impl RequestedKey {
+    /// The key as KMS is asked for it: by its ARN once it is resolved, so that an alias that is moved meanwhile brings no key
+    /// past policy.
+    #[must_use]
+    pub fn sent(&self) -> &KeyId {
+        self.arn().map_or(&self.written, KeyArn::as_key_id)
+    }
+
+    /// The ARN that the key was resolved to.
+    #[must_use]
+    pub fn arn(&self) -> Option<&KeyArn> {
+        self.resolved.as_ref()?.arn.as_ref()
+    }
 }
 
 impl From<KeyId> for RequestedKey {
     fn from(key: KeyId) -> Self {
-        Self { written: key.clone(), asked: key }
+        Self { written: key, resolved: None }
     }
 }
 

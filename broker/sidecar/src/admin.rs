@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::audit::journal::Undelivered;
 use crate::audit::trail::NewestDigest;
-use crate::cache::{Cache, Chosen, Listed, Reused};
+use crate::cache::{Cache, EntryView, EvictionScope, Usage};
 use crate::error::BrokerError;
 use crate::service::wire;
 use crate::transport::limits::CallLimits;
@@ -95,7 +95,7 @@ impl pb::admin_server::Admin for Admin {
     async fn evict(&self, request: Request<pb::EvictRequest>) -> Result<Response<pb::EvictResponse>, Status> {
         let call = self.admit(&request)?;
         let what = Evicted::parse(request.into_inner()).map_err(|error| call.refuse(&error))?;
-        let evicted = self.cache.evict(&what.chosen());
+        let evicted = self.cache.evict(&what.scope());
         let who = &call.peer.details;
         tracing::info!(
             uid = who.uid,
@@ -160,11 +160,11 @@ impl Evicted {
         }
     }
 
-    fn chosen(&self) -> Chosen<'_> {
+    fn scope(&self) -> EvictionScope<'_> {
         match self {
-            Self::Key(key) => Chosen::Key(key),
-            Self::Principal(principal) => Chosen::Principal(principal),
-            Self::All => Chosen::All,
+            Self::Key(key) => EvictionScope::Key(key),
+            Self::Principal(principal) => EvictionScope::Principal(principal),
+            Self::All => EvictionScope::All,
         }
     }
 
@@ -183,8 +183,8 @@ impl Evicted {
 struct Place(i128, Uuid);
 
 impl Place {
-    fn of(listed: &Listed<'_>) -> Self {
-        Self(listed.source.at.unix_timestamp_nanos(), listed.source.event_id)
+    fn of(view: &EntryView<'_>) -> Self {
+        Self(view.source.at.unix_timestamp_nanos(), view.source.event_id)
     }
 
     /// The place after which a page begins; none for the first page.
@@ -208,10 +208,10 @@ impl Place {
 
 fn page(cache: &Cache, after: Option<Place>, size: usize) -> pb::ListEntriesResponse {
     let mut found = Vec::new();
-    cache.list(&mut |listed| {
-        let place = Place::of(listed);
+    cache.list(&mut |view| {
+        let place = Place::of(view);
         if after.is_none_or(|after| place > after) {
-            found.push((place, entry(listed)));
+            found.push((place, entry(view)));
         }
     });
     found.sort_unstable_by_key(|(place, _)| *place);
@@ -224,18 +224,18 @@ fn page(cache: &Cache, after: Option<Place>, size: usize) -> pb::ListEntriesResp
     }
 }
 
-fn entry(listed: &Listed<'_>) -> pb::Entry {
-    let reuse = |number: fn(&Reused) -> u64| listed.reuse.as_ref().map_or(0, number);
+fn entry(view: &EntryView<'_>) -> pb::Entry {
+    let reuse = |number: fn(&Usage) -> u64| view.reuse.as_ref().map_or(0, number);
     pb::Entry {
-        owner: listed.owner.to_owned(),
-        is_shared: listed.is_shared,
-        key_id: listed.key.map(|key| key.as_str().to_owned()).unwrap_or_default(),
-        key_arn: listed.arn.map(ToString::to_string).unwrap_or_default(),
-        action: listed.action.name().to_owned(),
-        kms_request_id: String::from(&*listed.source.request_id),
-        kms_event_id: listed.source.event_id.to_string(),
-        minted_at: Some(wire::timestamp(listed.source.at)),
-        expires_at: Some(wire::timestamp(listed.expires_at)),
+        owner: view.owner.to_owned(),
+        is_shared: view.is_shared,
+        key_id: view.key.map(|key| key.as_str().to_owned()).unwrap_or_default(),
+        key_arn: view.arn.to_string(),
+        action: view.action.name().to_owned(),
+        kms_request_id: String::from(&*view.source.request_id),
+        kms_event_id: view.source.event_id.to_string(),
+        minted_at: Some(wire::timestamp(view.source.at)),
+        expires_at: Some(wire::timestamp(view.expires_at)),
         messages_used: reuse(|reuse| reuse.used.messages),
         messages_limit: reuse(|reuse| reuse.limit.messages),
         bytes_used: reuse(|reuse| reuse.used.bytes),

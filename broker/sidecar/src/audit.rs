@@ -31,9 +31,9 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::error::BrokerError;
-use crate::kms::Asked;
 use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::UnwrittenRecords;
+use crate::operation::{KmsRequest, Operation};
 use crate::reload::Reloads;
 use crate::telemetry::trace::{Parent, Span};
 use crate::telemetry::vocabulary;
@@ -65,7 +65,7 @@ impl Audit {
         user_agent: Option<&HeaderValue>,
         span: Span,
     ) -> AuditScope {
-        let notes = Notes(Arc::new(Mutex::new(Draft::default())));
+        let record = RecordBuilder(Arc::new(Mutex::new(Draft::default())));
         AuditScope {
             audit: Arc::clone(self),
             request_id: Uuid::new_v4(),
@@ -77,7 +77,7 @@ impl Audit {
             peer,
             user_agent: user_agent.cloned(),
             until: None,
-            notes,
+            record,
             written: false,
             committing: None,
         }
@@ -96,7 +96,7 @@ pub struct AuditScope {
     peer: Arc<Peer>,
     user_agent: Option<HeaderValue>,
     until: Option<Instant>,
-    notes: Notes,
+    record: RecordBuilder,
     written: bool,
     /// What is being committed, for the span of a call whose caller goes away meanwhile.
     committing: Option<Draft>,
@@ -111,8 +111,8 @@ impl AuditScope {
 
     /// The handle with which inner layers add what they learn.
     #[must_use]
-    pub fn notes(&self) -> Notes {
-        self.notes.clone()
+    pub fn record(&self) -> RecordBuilder {
+        self.record.clone()
     }
 
     /// What the spans within the call hang from.
@@ -143,7 +143,7 @@ impl AuditScope {
     pub async fn commit(mut self) -> Result<(), BrokerError> {
         self.written = true;
         if UNRECORDED {
-            let draft = std::mem::take(&mut *self.notes.lock());
+            let draft = std::mem::take(&mut *self.record.lock());
             self.end_span(&draft);
             return Ok(());
         }
@@ -163,17 +163,17 @@ impl AuditScope {
                 return Ok(());
             }
             Err(JournalUnavailable(Some(mut records))) => {
-                self.notes.refused(&BrokerError::JournalUnavailable);
+                self.record.refused(&BrokerError::JournalUnavailable);
                 records.truncate(kms_bytes);
-                let refused = Draft { end: self.notes.lock().end.take(), ..draft };
+                let refused = Draft { end: self.record.lock().end.take(), ..draft };
                 self.append_activity(&refused, &mut records);
                 self.audit.journal.owe(&records);
                 self.end_span(&refused);
             }
             // It may be written yet, as the answer that it would have been.
             Err(JournalUnavailable(None)) => {
-                self.notes.refused(&BrokerError::JournalUnavailable);
-                let refused = Draft { end: self.notes.lock().end.take(), ..draft };
+                self.record.refused(&BrokerError::JournalUnavailable);
+                let refused = Draft { end: self.record.lock().end.take(), ..draft };
                 self.end_span(&refused);
             }
         }
@@ -182,7 +182,7 @@ impl AuditScope {
     }
 
     fn lines(&self) -> Lines {
-        let mut draft = std::mem::take(&mut *self.notes.lock());
+        let mut draft = std::mem::take(&mut *self.record.lock());
         let mut records = draft.kms_records.take().map(UnwrittenRecords::take).unwrap_or_default();
         let kms_bytes = records.len();
         draft.journal = self.audit.journal.take_notice();
@@ -226,7 +226,8 @@ impl AuditScope {
     fn append_activity(&self, draft: &Draft, lines: &mut Vec<u8>) {
         let end = draft.end.as_ref();
         let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let ciphertext_sha256 = draft.asked.as_ref().and_then(ciphertext_sha256);
+        let request = draft.request.as_ref().map(KmsRequest::operation);
+        let ciphertext_sha256 = request.and_then(|request| request.ciphertext()).map(sha256_hex);
         let record = ActivityRecord {
             event_version: EVENT_VERSION,
             user_identity: WorkloadIdentity {
@@ -243,21 +244,12 @@ impl AuditScope {
             error: end
                 .and_then(|end| end.error.as_ref())
                 .map(|(code, message)| RecordedError { error_code: code, error_message: message }),
-            request_parameters: draft.asked.as_ref().map(|asked| {
-                let parameters = match asked {
-                    Asked::Random(length) => RequestParameters {
-                        number_of_bytes: Some(length.get()),
-                        ..RequestParameters::default()
-                    },
-                    other => other.parameters().unwrap_or_default(),
-                };
-                RequestParameters {
-                    // As the workload wrote it; KMS is asked for the key that it names.
-                    key_id: asked.key(),
-                    ciphertext_sha256: ciphertext_sha256.as_deref(),
-                    declared_use: draft.declared_use,
-                    ..parameters
-                }
+            request_parameters: request.map(|request| RequestParameters {
+                // As the workload wrote it; KMS is asked for the key that it names.
+                key_id: request.written_key(),
+                ciphertext_sha256: ciphertext_sha256.as_deref(),
+                declared_use: draft.declared_use,
+                ..activity_parameters(request)
             }),
             response_elements: (),
             additional_event_data: ActivityEventData {
@@ -293,7 +285,7 @@ impl Drop for AuditScope {
             }
             return;
         }
-        self.notes.refused(&abandoned(self.until, self.audit.clock.instant()));
+        self.record.refused(&abandoned(self.until, self.audit.clock.instant()));
         // Nobody waits: it is written as soon as the journal can.
         let Lines { draft, records, .. } = self.lines();
         self.audit.journal.owe(&records);
@@ -316,11 +308,11 @@ pub fn abandoned(until: Option<Instant>, now: Instant) -> BrokerError {
 
 /// What the layers inside the scope learn about the call.
 #[derive(Clone)]
-pub struct Notes(Arc<Mutex<Draft>>);
+pub struct RecordBuilder(Arc<Mutex<Draft>>);
 
 #[derive(Default)]
 struct Draft {
-    asked: Option<Asked>,
+    request: Option<KmsRequest>,
     declared_use: Option<DeclaredUse>,
     /// Which policies decided, and the version of all.
     policy: Option<(Arc<[String]>, Arc<str>)>,
@@ -349,11 +341,11 @@ struct End {
     error: Option<(String, String)>,
 }
 
-impl Notes {
+impl RecordBuilder {
     /// The request was read.
-    pub fn asked(&self, asked: Asked, declared_use: Option<DeclaredUse>) {
+    pub fn requested(&self, request: KmsRequest, declared_use: Option<DeclaredUse>) {
         let mut draft = self.lock();
-        draft.asked = Some(asked);
+        draft.request = Some(request);
         draft.declared_use = declared_use;
     }
 
@@ -363,7 +355,7 @@ impl Notes {
     }
 
     /// The call's key is known, whatever becomes of the call.
-    pub fn named(&self, key_arn: KeyArn) {
+    pub fn key(&self, key_arn: KeyArn) {
         self.lock().key_arn = Some(key_arn);
     }
 
@@ -425,10 +417,17 @@ impl Notes {
     }
 }
 
+/// What an activity record has of a request: all that KMS records have, and the number of random bytes.
+fn activity_parameters(request: &dyn Operation) -> RequestParameters<'_> {
+    request.parameters().unwrap_or_else(|| RequestParameters {
+        number_of_bytes: request.random_bytes(),
+        ..RequestParameters::default()
+    })
+}
+
 /// The name of a ciphertext in records: records never hold the ciphertext itself.
-fn ciphertext_sha256(asked: &Asked) -> Option<String> {
-    let Asked::Decrypt(request) = asked else { return None };
-    Some(hex::encode(Sha256::digest(request.ciphertext.as_bytes())))
+fn sha256_hex(ciphertext: &[u8]) -> String {
+    hex::encode(Sha256::digest(ciphertext))
 }
 
 /// The service of workloads, in records and spans.

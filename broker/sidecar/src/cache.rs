@@ -3,8 +3,8 @@
 //!
 //! Attested calls cannot get here: the requests that this module takes have no recipient.
 
+mod cacheable;
 mod counts;
-mod mint;
 mod partition;
 mod pool;
 mod revocation;
@@ -24,17 +24,17 @@ use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
-use crate::kms::recorded::{Recorded, RecordedKms, Source, UnwrittenRecords, Waiting};
-use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey};
-use crate::policy::Permit;
+use crate::kms::recorded::{CallContext, Provenance, RecordedKms, RecordedReply, UnwrittenRecords};
+use crate::operation::{DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest};
+use crate::policy::Permitted;
 use crate::telemetry::trace::Parent;
 use crate::telemetry::vocabulary;
+use cacheable::{Cacheable, Kept};
 use counts::Counts;
 pub use counts::Totals;
-use mint::Mint;
 use partition::Owner;
-pub use pool::{Chosen, Listed, Size};
 use pool::{Entry, Pool};
+pub use pool::{EntryView, EvictionScope, Size, Usage};
 use rules::{Rule, Rules};
 use slot::{Demand, Draw, Failure, Minted, REFRESH_PAUSE, Step};
 
@@ -46,35 +46,50 @@ struct Inner {
     rules: Rules,
     kms: RecordedKms,
     clock: Arc<dyn Clock>,
-    data_keys: Pool<DataKey>,
-    encrypted_data_keys: Pool<EncryptedDataKey>,
-    decrypted: Pool<Decrypted>,
+    data_keys: Pool<DataKeyRequest>,
+    encrypted_data_keys: Pool<DataKeyWithoutPlaintextRequest>,
+    decrypted: Pool<DecryptRequest>,
     counts: Counts,
 }
 
-/// What came of a draw, with what its record needs.
-pub struct Drawn<T> {
+/// A request that the cache may answer.
+pub(crate) trait CachedRequest: Cacheable {
+    /// Where replies to it are kept.
+    fn pool(cache: &Cache) -> &Pool<Self>;
+}
+
+impl CachedRequest for DataKeyRequest {
+    fn pool(cache: &Cache) -> &Pool<Self> {
+        &cache.0.data_keys
+    }
+}
+
+impl CachedRequest for DataKeyWithoutPlaintextRequest {
+    fn pool(cache: &Cache) -> &Pool<Self> {
+        &cache.0.encrypted_data_keys
+    }
+}
+
+impl CachedRequest for DecryptRequest {
+    fn pool(cache: &Cache) -> &Pool<Self> {
+        &cache.0.decrypted
+    }
+}
+
+/// The end of a draw, with what its record needs.
+pub struct DrawOutcome<T> {
     /// The key, or why there is none.
     pub result: Result<Arc<T>, BrokerError>,
     /// The call to KMS behind it.
-    pub source: Option<Source>,
+    pub source: Option<Provenance>,
     /// Whether that call was made for this draw.
     pub called_kms: bool,
     /// How far the data key is used, and may be; none for what is no data key.
-    pub reuse: Option<Reused>,
+    pub reuse: Option<Usage>,
     /// When the answer is handed out for the last time; none if it is handed out once.
     pub expires_at: Option<OffsetDateTime>,
     /// KMS records to be committed with this call's; none where they are in the journal already.
     pub records: Option<UnwrittenRecords>,
-}
-
-/// How far a data key has been used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reused {
-    /// Charged so far, this draw included.
-    pub used: DeclaredUse,
-    /// Allowed in all.
-    pub limit: DeclaredUse,
 }
 
 impl Cache {
@@ -93,159 +108,116 @@ impl Cache {
         }))
     }
 
-    /// A data key.
-    pub fn data_key(
-        &self,
-        permit: Permit,
-        principal: &Principal,
-        request: Arc<DataKeyRequest>,
-        wish: Wish,
-    ) -> impl Future<Output = Drawn<DataKey>> + use<> {
-        self.draw(permit, principal, request, wish)
-    }
-
-    /// A data key in encrypted form only.
-    pub fn encrypted_data_key(
-        &self,
-        permit: Permit,
-        principal: &Principal,
-        request: Arc<DataKeyRequest>,
-        wish: Wish,
-    ) -> impl Future<Output = Drawn<EncryptedDataKey>> + use<> {
-        self.draw(permit, principal, request, wish)
-    }
-
-    /// A decrypt.
-    pub fn decrypt(
-        &self,
-        permit: Permit,
-        principal: &Principal,
-        request: Arc<DecryptRequest>,
-        wish: Wish,
-    ) -> impl Future<Output = Drawn<Decrypted>> + use<> {
-        self.draw(permit, principal, request, wish)
-    }
-
     /// Draws at once: only what waits for KMS is a future, boxed, so that the callers' futures stay small.
-    fn draw<T: Mint>(
+    pub(crate) fn draw<R: CachedRequest>(
         &self,
-        permit: Permit,
+        permitted: Permitted<Arc<R>>,
         principal: &Principal,
-        request: Arc<T::Request>,
-        wish: Wish,
-    ) -> Drawing<T> {
-        let rule = self.0.rules.of(principal, T::key(&request));
-        let mut bounds = rule.bounds.tightened(&wish.reuse);
-        if !T::IS_CHARGED {
+        terms: DrawTerms,
+    ) -> Drawing<R::Reply> {
+        let request = permitted.subject();
+        let rule = self.0.rules.of(principal, request.key());
+        let mut bounds = rule.bounds.tightened(&terms.reuse);
+        if !R::IS_CHARGED {
             bounds = Bounds { max_age: bounds.max_age, ..UNBOUNDED };
         }
-        let fits = bounds.charge(UNUSED, wish.declared).is_some();
-        let kept = if rule.enabled && !wish.reuse.fresh && fits && T::may_reuse(&request) {
-            self.draw_kept(&permit, principal, &request, rule, bounds, &wish)
+        let fits = bounds.charge(UNUSED, terms.declared).is_some();
+        let found = if rule.enabled && !terms.reuse.fresh && fits && request.may_reuse() {
+            self.look_up(&permitted, principal, rule, bounds, &terms)
         } else {
-            Kept::Nothing
+            LookUp::Nothing
         };
         let cache = self.clone();
-        match kept {
-            Kept::Drawn(drawn) => Either::Left(ready(drawn)),
-            Kept::Wait(wait) => Either::Right(Box::pin(async move {
-                match cache.wait(wait, bounds, wish.waiting.until).await {
+        match found {
+            LookUp::Drawn(drawn) => Either::Left(ready(drawn)),
+            LookUp::Wait(wait) => Either::Right(Box::pin(async move {
+                match cache.wait::<R>(wait, bounds, terms.context.deadline).await {
                     Some(drawn) => drawn,
-                    None => cache.call_kms(permit, request, wish).await,
+                    None => cache.call_kms(permitted, terms).await,
                 }
             })),
-            Kept::Nothing => {
-                Either::Right(Box::pin(async move { cache.call_kms(permit, request, wish).await }))
-            }
+            LookUp::Nothing => Either::Right(Box::pin(async move { cache.call_kms(permitted, terms).await })),
         }
     }
 
     /// A draw from the partition's slot, or the call to KMS that it waits for.
-    fn draw_kept<T: Mint>(
+    fn look_up<R: CachedRequest>(
         &self,
-        permit: &Permit,
+        permitted: &Permitted<Arc<R>>,
         principal: &Principal,
-        request: &Arc<T::Request>,
         rule: &Rule,
         bounds: Bounds,
-        wish: &Wish,
-    ) -> Kept<T> {
+        terms: &DrawTerms,
+    ) -> LookUp<R::Reply> {
         let owner = rule.partition.as_deref().map_or(Owner::Principal(principal.as_str()), Owner::Shared);
-        let partition = T::partition(owner, permit.action(), request);
-        let entry = T::pool(&self.0).entry(
-            partition,
-            rule,
-            owner,
-            permit.action(),
-            T::key(request).map(|key| &key.written),
-        );
+        let entry = R::pool(self).entry(&**permitted.subject(), rule, owner);
         let now = Moment::now(&*self.0.clock);
-        let demand = Demand { permit: permit.again(), declared: wish.declared, bounds };
+        let demand = Demand { request: permitted.clone(), declared: terms.declared, bounds };
         let step = entry.slot().draw(&now, demand);
-        let (kept, call) = match step {
+        let (found, call) = match step {
             Step::Drawn(draw, refresh) => {
                 self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
-                let refresh = refresh.map(|permit| (permit, Trace::Refresh));
-                (Kept::Drawn(Drawn::of(draw, bounds, T::IS_CHARGED)), refresh)
+                let refresh = refresh.map(|permitted| (permitted, Trace::Refresh));
+                (LookUp::Drawn(DrawOutcome::of(draw, bounds, R::IS_CHARGED)), refresh)
             }
             Step::Wait(wait, call) => {
-                (Kept::Wait(wait), call.map(|permit| (permit, Trace::Call(wish.waiting.parent.clone()))))
+                let trace = || Trace::Call(terms.context.trace.clone());
+                (LookUp::Wait(wait), call.map(|permitted| (permitted, trace())))
             }
             // The cache is full of others.
-            Step::Retired => (Kept::Nothing, None),
+            Step::Retired => (LookUp::Nothing, None),
         };
-        if let Some((permit, trace)) = call {
-            self.spawn_mint(permit, entry, Arc::clone(request), trace);
+        if let Some((permitted, trace)) = call {
+            self.spawn_mint(permitted, entry, trace);
         }
-        kept
+        found
     }
 
     /// Waits for the call to KMS that a draw shares; `None` if its slot goes out of use.
-    async fn wait<T: Mint>(
+    async fn wait<R: Cacheable>(
         &self,
-        wait: oneshot::Receiver<slot::Answer<T>>,
+        wait: oneshot::Receiver<slot::Served<R::Reply>>,
         bounds: Bounds,
-        until: Instant,
-    ) -> Option<Drawn<T>> {
-        let remaining = until.saturating_duration_since(self.0.clock.instant());
+        deadline: Instant,
+    ) -> Option<DrawOutcome<R::Reply>> {
+        let remaining = deadline.saturating_duration_since(self.0.clock.instant());
         match tokio::time::timeout(remaining, wait).await {
             Ok(Ok(Ok(draw))) => {
                 let counts = &self.0.counts;
                 let uses = if draw.called_kms { &counts.uses_from_kms } else { &counts.uses_from_cache };
                 uses.fetch_add(1, Ordering::Relaxed);
-                Some(Drawn::of(draw, bounds, T::IS_CHARGED))
+                Some(DrawOutcome::of(draw, bounds, R::IS_CHARGED))
             }
-            Ok(Ok(Err(Failure::Error(error)))) => Some(Drawn::failed(error)),
+            Ok(Ok(Err(Failure::Error(error)))) => Some(DrawOutcome::failed(error)),
             Ok(Ok(Err(Failure::Retired))) => None,
             // The task that makes the call ends by panic only.
-            Ok(Err(_)) => Some(Drawn::failed(BrokerError::Bug)),
-            Err(_) => Some(Drawn::failed(BrokerError::DeadlineExceeded)),
+            Ok(Err(_)) => Some(DrawOutcome::failed(BrokerError::Bug)),
+            Err(_) => Some(DrawOutcome::failed(BrokerError::DeadlineExceeded)),
         }
     }
 
     /// A key that is handed out once and not kept.
-    async fn call_kms<T: Mint>(&self, permit: Permit, request: Arc<T::Request>, wish: Wish) -> Drawn<T> {
-        let minted = T::mint(&self.0.kms, permit, Arc::clone(&request), wish.waiting).await;
-        self.0.counts.call(&minted.result);
-        if minted.result.is_ok() {
+    async fn call_kms<R: Cacheable>(
+        &self,
+        permitted: Permitted<Arc<R>>,
+        terms: DrawTerms,
+    ) -> DrawOutcome<R::Reply> {
+        let request = Arc::clone(permitted.subject());
+        let reply = self.0.kms.call(permitted, terms.context).await;
+        self.0.counts.call(&reply.result);
+        if reply.result.is_ok() {
             self.0.counts.uses_from_kms.fetch_add(1, Ordering::Relaxed);
         }
-        if let Err(BrokerError::Kms(error)) = &minted.result {
-            self.heed_refusal(error, T::key(&request).map(|key| &key.asked));
+        if let Err(BrokerError::Kms(error)) = &reply.result {
+            self.heed_refusal(error, request.sent_key());
         }
         // A data key that is handed out once has its use as its limit.
-        let once = Reused { used: wish.declared, limit: wish.declared };
-        Drawn { reuse: (T::IS_CHARGED && minted.result.is_ok()).then_some(once), ..minted.into() }
+        let once = Usage { used: terms.declared, limit: terms.declared };
+        DrawOutcome { reuse: (R::IS_CHARGED && reply.result.is_ok()).then_some(once), ..reply.into() }
     }
 
     /// Calls KMS for a slot in a task of its own, and again while somebody is left waiting.
-    fn spawn_mint<T: Mint>(
-        &self,
-        permit: Permit,
-        entry: Arc<Entry<T>>,
-        request: Arc<T::Request>,
-        trace: Trace,
-    ) {
+    fn spawn_mint<R: Cacheable>(&self, permitted: Permitted<Arc<R>>, entry: Arc<Entry<R>>, trace: Trace) {
         let cache = self.clone();
         self.0.kms.tasks().spawn(async move {
             let (_refresh, parent) = match trace {
@@ -256,30 +228,33 @@ impl Cache {
                     (Some(span), parent)
                 }
             };
-            let mut next = Some(permit);
-            while let Some(permit) = next {
-                next = cache.mint_once(permit, &entry, Arc::clone(&request), parent.clone()).await;
+            let mut next = Some(permitted);
+            while let Some(permitted) = next {
+                next = cache.mint_once(permitted, &entry, parent.clone()).await;
             }
         });
     }
 
-    async fn mint_once<T: Mint>(
+    /// One call to KMS for a slot. Returns the request of the next one, if somebody is left waiting.
+    async fn mint_once<R: Cacheable>(
         &self,
-        permit: Permit,
-        entry: &Entry<T>,
-        request: Arc<T::Request>,
-        parent: Parent,
-    ) -> Option<Permit> {
+        permitted: Permitted<Arc<R>>,
+        entry: &Entry<R>,
+        trace: Parent,
+    ) -> Option<Permitted<Arc<R>>> {
         let inner = &*self.0;
         let epoch = entry.slot().epoch();
         let asked = Moment::now(&*inner.clock);
-        let until = asked.instant + inner.rules.kms_deadline;
-        let Recorded { result, source, records } =
-            T::mint(&inner.kms, permit, Arc::clone(&request), Waiting { until, parent }).await;
+        let context = CallContext { deadline: asked.instant + inner.rules.kms_deadline, trace };
+        let RecordedReply { result, source, records } = inner.kms.call(permitted.clone(), context).await;
         inner.counts.call(&result);
         // Every reply that this key will be in must find its KMS record in the journal.
         let committed = records.commit().await;
         let result = match (result, source, committed) {
+            // Kept is only what policy permits, also where KMS alone knows the key.
+            (Ok(value), _, Ok(())) if !permitted.admits(value.key()) => {
+                Err(BrokerError::DeniedKey(value.key().clone()))
+            }
             (Ok(value), Some(source), Ok(())) => Ok(Minted { value: Arc::new(value), source, asked }),
             (Ok(_), _, Err(_)) => Err(BrokerError::JournalUnavailable),
             (Ok(_), None, Ok(())) => Err(BrokerError::Bug),
@@ -289,19 +264,17 @@ impl Cache {
         match result {
             Ok(minted) => {
                 let mut slot = entry.slot();
-                if let Some((arn, _)) = minted.value.used_key() {
-                    slot.judge(arn);
-                }
+                slot.judge(minted.value.key());
                 slot.minted(&now, epoch, minted)
             }
             Err(error) => {
                 let for_good = match &error {
                     BrokerError::Kms(kms) => {
-                        self.heed_refusal(kms, T::key(&request).map(|key| &key.asked));
+                        self.heed_refusal(kms, permitted.subject().sent_key());
                         !matches!(kms.kind, KmsErrorKind::Throttled | KmsErrorKind::Unavailable)
                     }
                     // The guard has made them wait already, or would refuse again.
-                    BrokerError::KmsBusy | BrokerError::KmsResting(_) => true,
+                    BrokerError::KmsBusy | BrokerError::CircuitOpen(_) => true,
                     _ => false,
                 };
                 let not_before =
@@ -320,35 +293,36 @@ impl Cache {
         // A key has several names: what is kept under the refused one tells which key it is.
         let mut arns: Vec<KeyArn> = error.message.as_deref().and_then(KeyArn::find_in).into_iter().collect();
         self.list(&mut |entry| {
-            let Some((key, arn)) = asked.zip(entry.arn) else { return };
-            if (entry.key == Some(key) || key.names(arn)) && !arns.contains(arn) {
-                arns.push(arn.clone());
+            if asked.is_some_and(|key| entry.key == Some(key) || key.names(entry.arn))
+                && !arns.contains(entry.arn)
+            {
+                arns.push(entry.arn.clone());
             }
         });
         let mut refused: Vec<KeyId> = arns.iter().map(KeyId::from).collect();
         if let Some(asked) = asked.filter(|asked| !refused.contains(asked)) {
             refused.push(asked.clone());
         }
-        let evicted: usize = refused.iter().map(|key| self.evict(&Chosen::Key(key))).sum();
+        let evicted: usize = refused.iter().map(|key| self.evict(&EvictionScope::Key(key))).sum();
         if evicted > 0 {
             tracing::warn!(error = error.code, evicted, "KMS refuses a key: its data keys are dropped");
         }
     }
 
-    /// Drops the chosen keys, and what calls to KMS under way will bring of them. Returns how many keys were dropped. A draw
+    /// Drops the keys in `scope`, and what calls to KMS under way will bring of them. Returns how many keys were dropped. A draw
     /// that begins afterwards gets none of them.
     #[expect(clippy::must_use_candidate, reason = "the keys are gone whether or not anybody counts them")]
-    pub fn evict(&self, chosen: &Chosen<'_>) -> usize {
+    pub fn evict(&self, scope: &EvictionScope<'_>) -> usize {
         let inner = &*self.0;
-        let evicted = inner.data_keys.evict(chosen)
-            + inner.encrypted_data_keys.evict(chosen)
-            + inner.decrypted.evict(chosen);
+        let evicted = inner.data_keys.evict(scope)
+            + inner.encrypted_data_keys.evict(scope)
+            + inner.decrypted.evict(scope);
         inner.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
         evicted
     }
 
     /// Shows every kept key to `show`.
-    pub fn list(&self, show: &mut dyn FnMut(&Listed<'_>)) {
+    pub fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
         let inner = &*self.0;
         inner.data_keys.list(show);
         inner.encrypted_data_keys.list(show);
@@ -391,7 +365,7 @@ impl Cache {
 }
 
 /// A draw that is done, or one that waits for KMS.
-type Drawing<T> = Either<Ready<Drawn<T>>, Pin<Box<dyn Future<Output = Drawn<T>> + Send>>>;
+pub type Drawing<T> = Either<Ready<DrawOutcome<T>>, Pin<Box<dyn Future<Output = DrawOutcome<T>> + Send>>>;
 
 /// What the span of a call to KMS that a slot makes hangs from.
 enum Trace {
@@ -403,9 +377,9 @@ enum Trace {
 
 /// What a slot has for a draw.
 #[expect(clippy::large_enum_variant, reason = "it is looked at once, where it is made")]
-enum Kept<T> {
-    Drawn(Drawn<T>),
-    Wait(oneshot::Receiver<slot::Answer<T>>),
+enum LookUp<T> {
+    Drawn(DrawOutcome<T>),
+    Wait(oneshot::Receiver<slot::Served<T>>),
     Nothing,
 }
 
@@ -418,20 +392,20 @@ impl Inner {
     }
 }
 
-/// What a caller wants of a draw, beside the key.
+/// The terms of a draw, beside the key.
 #[derive(Clone)]
-pub struct Wish {
+pub struct DrawTerms {
     /// What the key will encrypt.
     pub declared: DeclaredUse,
     /// Tighter bounds.
     pub reuse: Reuse,
-    /// Who waits.
-    pub waiting: Waiting,
+    /// Until when, and in which trace.
+    pub context: CallContext,
 }
 
-impl<T> From<Recorded<T>> for Drawn<T> {
-    fn from(recorded: Recorded<T>) -> Self {
-        let Recorded { result, source, records } = recorded;
+impl<T> From<RecordedReply<T>> for DrawOutcome<T> {
+    fn from(reply: RecordedReply<T>) -> Self {
+        let RecordedReply { result, source, records } = reply;
         Self {
             result: result.map(Arc::new),
             source,
@@ -443,14 +417,14 @@ impl<T> From<Recorded<T>> for Drawn<T> {
     }
 }
 
-impl<T> Drawn<T> {
+impl<T> DrawOutcome<T> {
     fn of(draw: Draw<T>, bounds: Bounds, is_charged: bool) -> Self {
         let limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
         Self {
             result: Ok(draw.value),
             source: Some(draw.source),
             called_kms: draw.called_kms,
-            reuse: is_charged.then_some(Reused { used: draw.used, limit }),
+            reuse: is_charged.then_some(Usage { used: draw.used, limit }),
             expires_at: Some(draw.asked.wall + bounds.max_age),
             records: None,
         }
@@ -467,3 +441,6 @@ impl<T> Drawn<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

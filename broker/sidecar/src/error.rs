@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use key_broker_core::{Malformed, Outcome};
+use key_broker_core::{KeyArn, Malformed, Outcome};
 use tonic::Code;
 
 use crate::attestation::Flaw;
@@ -20,6 +20,8 @@ pub enum BrokerError {
     Attestation(Flaw),
     /// The broker's policy does not permit it.
     Denied,
+    /// The broker's policy does not permit the key that KMS answered with, which the request did not name.
+    DeniedKey(KeyArn),
     /// The encryption context is not one that this principal may use: the pair of this name is missing or another.
     WrongContext(String),
     /// The principal's name of a key means none.
@@ -35,7 +37,7 @@ pub enum BrokerError {
     /// As many calls to KMS as the limit allows are under way, and none ended in time.
     KmsBusy,
     /// KMS has not answered lately, so it is not asked again before this has passed.
-    KmsResting(Duration),
+    CircuitOpen(Duration),
     /// The caller's deadline passed.
     DeadlineExceeded,
     /// The caller went away.
@@ -84,7 +86,7 @@ impl BrokerError {
                     }
                 }
             }
-            Self::Denied => {
+            Self::Denied | Self::DeniedKey(_) => {
                 let why = "the broker's policy does not permit this principal this action on this key, or there is no such \
                            key: ask the broker's operator for a permit";
                 of(Code::PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied", why.into())
@@ -134,7 +136,7 @@ impl BrokerError {
                 of(Code::ResourceExhausted, "KMS_BUSY", Throttled, "ThrottlingException", why.into())
                     .retry(LATER)
             }
-            Self::KmsResting(delay) => {
+            Self::CircuitOpen(delay) => {
                 let why = "AWS KMS has not answered lately, so it is not asked: retry after the given delay";
                 of(Code::Unavailable, "KMS_UNAVAILABLE", Failed, "KMSUnavailable", why.into()).retry(*delay)
             }
@@ -387,7 +389,7 @@ mod tests {
             BrokerError::TooManyOwnCalls,
             BrokerError::TooFast(Duration::from_millis(250)),
             BrokerError::KmsBusy,
-            BrokerError::KmsResting(Duration::from_millis(2_500)),
+            BrokerError::CircuitOpen(Duration::from_millis(2_500)),
             BrokerError::DeadlineExceeded,
             BrokerError::Cancelled,
             BrokerError::Draining,

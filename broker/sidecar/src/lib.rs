@@ -12,6 +12,8 @@ pub mod transport;
 pub mod identity;
 // Attestation document -> verified recipient.
 pub mod attestation;
+// A call to KMS as a value: request and reply.
+pub mod operation;
 // Principal, action, key -> permit.
 pub mod policy;
 // Whether callers should come.
@@ -40,3 +42,7 @@ pub mod telemetry;
 
 // The subcommands.
 pub mod cli;
+
+// What `cargo bench --bench draw` measures.
+#[cfg(feature = "bench")]
+pub mod bench;

@@ -1,4 +1,4 @@
-//! Who may do what with which key: Cedar policies, default deny. A [`Permit`] is the only way to reach KMS.
+//! Who may do what with which key: Cedar policies, default deny. A [`Permitted`] request is the only way to reach KMS.
 //!
 //! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"`, `Key::"ARN"`, and what the
 //! call says in `context`: see the schema, docs/policy.md. A key that the caller named by an alias is what the alias means, and in
@@ -7,19 +7,25 @@
 pub mod bindings;
 pub mod file;
 mod memory;
+pub mod own;
+mod permitted;
 mod schema;
+mod sealed;
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use cedar_policy::{
-    Authorizer, Decision, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode, Validator,
+    Authorizer, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode, Validator,
 };
 use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, Principal};
 use sha2::{Digest, Sha256};
 
-use memory::{Memory, Remembered};
+use crate::operation::WorkloadRequest;
+use memory::{DecisionCache, DecisionKey};
+pub use permitted::{Asker, Permitted};
 use schema::Names;
+pub use sealed::Sealed;
 
 /// The policies in force.
 pub struct Policy {
@@ -29,32 +35,7 @@ pub struct Policy {
     uses_context: bool,
     authorizer: Authorizer,
     names: Names,
-    decided: Memory,
-}
-
-/// Proof that policy said yes to one call. Only [`Policy::authorize`] makes one for a workload, and every way to KMS takes
-/// one.
-#[derive(Debug)]
-pub struct Permit {
-    action: Action,
-}
-
-impl Permit {
-    /// The same yes, for another attempt at the same draw.
-    pub(crate) fn again(&self) -> Self {
-        Self { action: self.action }
-    }
-
-    /// For what the broker asks for itself: no workload gets anything by it.
-    pub(crate) fn for_own_use(action: Action) -> Self {
-        Self { action }
-    }
-
-    /// What was permitted.
-    #[must_use]
-    pub fn action(&self) -> Action {
-        self.action
-    }
+    decisions: DecisionCache,
 }
 
 /// What is asked.
@@ -86,9 +67,10 @@ pub struct Facts<'a> {
 }
 
 /// What policy said, and which policies said it: described as fully for a no as for a yes.
-pub struct Answer {
-    /// The permit, or none.
-    pub permit: Option<Permit>,
+#[derive(Clone)]
+pub struct Decision {
+    /// Whether it is a yes.
+    pub permits: bool,
     /// The ids of the policies that decided; empty when no policy permits.
     pub determining_policies: Arc<[String]>,
     /// The version of the policies.
@@ -97,9 +79,19 @@ pub struct Answer {
 
 /// What Cedar said.
 #[derive(Clone)]
-struct Decided {
+struct CedarDecision {
     permits: bool,
     determining_policies: Arc<[String]>,
+}
+
+/// Decides, of a request that named no key, on the key of KMS's answer.
+pub(super) struct AnswerPolicy {
+    policy: Arc<Policy>,
+    principal: Principal,
+    action: Action,
+    transport: &'static str,
+    encryption_context: Option<EncryptionContext>,
+    recipient: Option<Arc<Measurements>>,
 }
 
 impl Policy {
@@ -132,8 +124,8 @@ impl Policy {
         // The word may stand in a text only: then decisions are remembered for less, not wrongly.
         let uses_context = text.contains("context");
         let version = hex::encode(&Sha256::digest(text)[..VERSION_BYTES]).into();
-        let (authorizer, names, decided) = (Authorizer::new(), Names::new(), Memory::default());
-        Ok(Self { policies, version, uses_context, authorizer, names, decided })
+        let (authorizer, names, decisions) = (Authorizer::new(), Names::new(), DecisionCache::default());
+        Ok(Self { policies, version, uses_context, authorizer, names, decisions })
     }
 
     /// The number of policies.
@@ -172,28 +164,66 @@ impl Policy {
         keys
     }
 
-    /// Asks whether the principal may do this. Whatever goes wrong is a no.
+    /// Whether the principal may do this. Whatever goes wrong is a no.
     #[must_use]
-    pub fn authorize(&self, question: &Question<'_>) -> Answer {
-        let wanted = Remembered::of(question, self.uses_context);
-        let decision = self.decided.find(&wanted).unwrap_or_else(|| {
-            let (decision, is_sound) = self.decide(question);
-            if is_sound {
-                self.decided.keep(wanted, decision.clone());
-            }
-            decision
-        });
-        Answer {
-            permit: decision.permits.then_some(Permit { action: question.action }),
-            determining_policies: decision.determining_policies,
-            version: Arc::clone(&self.version),
+    pub fn decide(&self, question: &Question<'_>) -> Decision {
+        let wanted = DecisionKey::of(question, self.uses_context);
+        let CedarDecision { permits, determining_policies } =
+            self.decisions.find(&wanted).unwrap_or_else(|| {
+                let (decision, is_sound) = self.ask_cedar(question);
+                if is_sound {
+                    self.decisions.keep(wanted, decision.clone());
+                }
+                decision
+            });
+        Decision { permits, determining_policies, version: Arc::clone(&self.version) }
+    }
+
+    /// Asks whether the principal may make this very request, whose key is resolved. Where the request names no key, policy must permit
+    /// any key, and is asked again about the key that answers.
+    pub fn permit<R: WorkloadRequest>(
+        self: &Arc<Self>,
+        principal: &Principal,
+        request: Arc<R>,
+        facts: Facts<'_>,
+    ) -> (Decision, Option<Permitted<Arc<R>>>) {
+        let key = request.key();
+        let question = Question {
+            principal,
+            action: request.action(),
+            key: key.and_then(|key| key.resolved.as_ref()),
+            facts: Facts { encryption_context: request.context(), recipient: request.recipient(), ..facts },
+        };
+        let decision = self.decide(&question);
+        let is_resolved = key.is_none_or(|key| key.arn().is_some());
+        if !decision.permits || !is_resolved {
+            return (decision, None);
         }
+        let answer = key.is_none().then(|| {
+            Arc::new(AnswerPolicy {
+                policy: Arc::clone(self),
+                principal: principal.clone(),
+                action: question.action,
+                transport: facts.transport,
+                encryption_context: request.context().cloned(),
+                recipient: request.recipient().cloned(),
+            })
+        });
+        (decision, Some(Permitted::new(request, Asker::Workload, answer)))
+    }
+
+    /// Asks whether the principal may do this with the key that KMS's answer named.
+    #[must_use]
+    pub fn permit_key(&self, question: &Question<'_>) -> (Decision, Option<Permitted<KeyArn>>) {
+        let decision = self.decide(question);
+        let arn = question.key.and_then(|key| key.arn.clone()).filter(|_| decision.permits);
+        (decision, arn.map(|arn| Permitted::new(arn, Asker::Workload, None)))
     }
 
     /// Asks Cedar. The second value is whether nothing went wrong.
-    fn decide(&self, question: &Question<'_>) -> (Decided, bool) {
+    fn ask_cedar(&self, question: &Question<'_>) -> (CedarDecision, bool) {
         let Some((request, entities)) = self.names.request(question) else {
-            return (Decided { permits: false, determining_policies: Arc::default() }, false);
+            return (CedarDecision { permits: false, determining_policies: Arc::default() }, false);
         };
         let response = self.authorizer.is_authorized(&request, &self.policies, &entities);
         let mut is_sound = true;
@@ -201,11 +231,25 @@ impl Policy {
             tracing::warn!(%error, "a policy cannot be evaluated and counts as absent");
             is_sound = false;
         }
-        let decided = Decided {
-            permits: response.decision() == Decision::Allow,
+        let decided = CedarDecision {
+            permits: response.decision() == cedar_policy::Decision::Allow,
             determining_policies: response.diagnostics().reason().map(ToString::to_string).collect(),
         };
         (decided, is_sound)
+    }
+}
+
+impl AnswerPolicy {
+    fn permits(&self, key: &KeyArn) -> bool {
+        let key = NamedKey { arn: Some(key.clone()), alias: None };
+        let facts = Facts {
+            transport: self.transport,
+            encryption_context: self.encryption_context.as_ref(),
+            recipient: self.recipient.as_ref(),
+            ..Facts::default()
+        };
+        let (principal, action, key) = (&self.principal, self.action, Some(&key));
+        self.policy.decide(&Question { principal, action, key, facts }).permits
     }
 }
 

@@ -14,7 +14,9 @@ use spki::der::Decode as _;
 use spki::der::pem::{LineEnding, decode_vec, encode_string};
 use zeroize::Zeroizing;
 
-use crate::kms::recorded::{RecordedKms, Waiting};
+use crate::kms::recorded::{CallContext, RecordedKms};
+use crate::operation::SignRequest;
+use crate::policy::own;
 use crate::telemetry::trace::Parent;
 
 /// The public half of a signing key: RSA, 2,048 to 8,192 bits.
@@ -121,9 +123,10 @@ impl Signer {
         let signature = match &self.key {
             SigningKey::Local(pair) => sign_locally(pair, message)?,
             SigningKey::Kms(kms, key) => {
-                let until = kms.clock().instant() + SIGN_DEADLINE;
-                let signed =
-                    kms.sign(key.clone(), Sha256::digest(message).into(), Waiting { until, parent }).await;
+                let deadline = kms.clock().instant() + SIGN_DEADLINE;
+                let request = SignRequest { key: key.clone().into(), digest: Sha256::digest(message).into() };
+                let permitted = own::permit(request).map_err(|error| KeyError(error.describe()))?;
+                let signed = kms.call(permitted, CallContext { deadline, trace: parent }).await;
                 // The journal owes what it cannot commit.
                 let _ = signed.records.commit().await;
                 signed.result.map_err(|error| KeyError(error.describe()))?.bytes

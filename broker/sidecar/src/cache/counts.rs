@@ -15,7 +15,7 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) fn call<T>(&self, result: &Result<T, BrokerError>) {
         // These were refused before KMS was asked.
-        if !matches!(result, Err(BrokerError::KmsBusy | BrokerError::KmsResting(_))) {
+        if !matches!(result, Err(BrokerError::KmsBusy | BrokerError::CircuitOpen(_))) {
             self.kms_calls.fetch_add(1, Ordering::Relaxed);
         }
     }

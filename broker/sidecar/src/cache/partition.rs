@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256};
 /// A partition: principal (or a shared partition's name), action, key, length, encryption context and, for Decrypt, the
 /// ciphertext, as the SHA-256 of their canonical form. Two of them are equal only if all of these are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Partition([u8; 32]);
+pub(crate) struct Partition([u8; 32]);
 
 /// Whose a data key is.
 #[derive(Clone, Copy)]
-pub(super) enum Owner<'a> {
+pub(crate) enum Owner<'a> {
     /// One principal's.
     Principal(&'a str),
     /// Everybody's whom configuration gives this partition.
@@ -57,7 +57,7 @@ impl Partition {
             Subject::DataKey(key, length) => {
                 // Both: what an alias meant before is no answer for what it means now.
                 form.part(key.written.as_str().as_bytes());
-                form.part(key.asked.as_str().as_bytes());
+                form.part(key.sent().as_str().as_bytes());
                 form.part(&match length {
                     DataKeyLength::Aes256 => [1, 0, 0],
                     DataKeyLength::Aes128 => [2, 0, 0],
@@ -70,7 +70,7 @@ impl Partition {
             Subject::Decrypt(ciphertext, key) => {
                 form.part(ciphertext);
                 // No key id is empty.
-                for name in [key.map(|key| &key.written), key.map(|key| &key.asked)] {
+                for name in [key.map(|key| &key.written), key.map(RequestedKey::sent)] {
                     form.part(name.map(KeyId::as_str).unwrap_or_default().as_bytes());
                 }
             }
@@ -98,6 +98,7 @@ mod tests {
 
     use std::collections::BTreeMap;
 
+    use key_broker_core::{KeyArn, NamedKey};
     use proptest::prelude::*;
 
     use super::*;
@@ -148,7 +149,8 @@ mod tests {
     fn actions_and_subjects_differ() {
         let id = |text| KeyId::parse(text).expect("a key id");
         let (key, context) = (RequestedKey::from(id("k")), EncryptionContext::default());
-        let moved = RequestedKey { asked: id("l"), ..key.clone() };
+        let arn = KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/l");
+        let moved = RequestedKey { resolved: Some(NamedKey { arn, alias: None }), ..key.clone() };
         let of = |action, subject| Partition::of(Owner::Principal("p"), action, &subject, &context);
         let forms = [
             of(Action::GenerateDataKey, Subject::DataKey(&key, DataKeyLength::Aes256)),

@@ -7,16 +7,16 @@ use key_broker_core::{Action, Bounds, DeclaredUse, KeyArn, KeyId, UNBOUNDED};
 use moka::ops::compute::Op;
 use time::OffsetDateTime;
 
-use super::Reused;
-use super::mint::Mint;
+use super::cacheable::{Cacheable, Kept as _};
 use super::partition::{Owner, Partition};
 use super::rules::Rule;
 use super::slot::{Minted, Slot};
-use crate::kms::recorded::Source;
+use crate::kms::recorded::{Provenance, Typed};
+use crate::policy::Permitted;
 
-/// Which kept keys to drop.
+/// Which entries to evict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chosen<'a> {
+pub enum EvictionScope<'a> {
     /// Everything.
     All,
     /// What is kept for this principal alone.
@@ -35,7 +35,7 @@ pub struct Size {
 }
 
 /// A kept key, without its secrets.
-pub struct Listed<'a> {
+pub struct EntryView<'a> {
     /// Whose it is: a principal, or a shared partition.
     pub owner: &'a str,
     /// Whether that is a shared partition.
@@ -45,30 +45,42 @@ pub struct Listed<'a> {
     /// The KMS key as the caller wrote it.
     pub key: Option<&'a KeyId>,
     /// The KMS key's ARN.
-    pub arn: Option<&'a KeyArn>,
+    pub arn: &'a KeyArn,
     /// The call to KMS behind it.
-    pub source: &'a Source,
+    pub source: &'a Provenance,
     /// When it is handed out for the last time.
     pub expires_at: OffsetDateTime,
     /// How far it is used; none for what is no data key.
-    pub reuse: Option<Reused>,
+    pub reuse: Option<Usage>,
+}
+
+/// How far a data key has been used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Charged so far, this draw included.
+    pub used: DeclaredUse,
+    /// Allowed in all.
+    pub limit: DeclaredUse,
 }
 
 /// The slots of one kind of key.
-pub(super) struct Pool<T>(moka::sync::Cache<Partition, Arc<Entry<T>>>);
+pub(crate) struct Pool<R: Cacheable>(moka::sync::Cache<Partition, Arc<Entry<R>>>);
 
-pub(super) struct Entry<T> {
+pub(crate) struct Entry<R: Cacheable> {
     owner: String,
     is_shared: bool,
     action: Action,
     key: Option<KeyId>,
-    slot: Mutex<Slot<T>>,
+    slot: Mutex<EntrySlot<R>>,
 }
 
-impl<T: Mint> Pool<T> {
+/// The slot of requests that are equal but for who makes them.
+type EntrySlot<R> = Slot<<R as Typed>::Reply, Permitted<Arc<R>>>;
+
+impl<R: Cacheable> Pool<R> {
     pub(super) fn new(max_entries: u64) -> Self {
         // moka bounds the number; age is ours to keep. Least recently used, so that a newcomer is always let in.
-        let retire = |_: Arc<Partition>, entry: Arc<Entry<T>>, _| {
+        let retire = |_: Arc<Partition>, entry: Arc<Entry<R>>, _| {
             entry.slot().retire();
         };
         let cache = moka::sync::Cache::builder()
@@ -79,40 +91,33 @@ impl<T: Mint> Pool<T> {
         Self(cache)
     }
 
-    pub(super) fn entry(
-        &self,
-        partition: Partition,
-        rule: &Rule,
-        owner: Owner<'_>,
-        action: Action,
-        key: Option<&KeyId>,
-    ) -> Arc<Entry<T>> {
+    pub(super) fn entry(&self, request: &R, rule: &Rule, owner: Owner<'_>) -> Arc<Entry<R>> {
         let bounds =
-            if T::IS_CHARGED { rule.bounds } else { Bounds { max_age: rule.bounds.max_age, ..UNBOUNDED } };
-        self.0.get_with(partition, || {
+            if R::IS_CHARGED { rule.bounds } else { Bounds { max_age: rule.bounds.max_age, ..UNBOUNDED } };
+        self.0.get_with(request.partition(owner), || {
             Arc::new(Entry {
                 owner: owner.name().to_owned(),
                 is_shared: matches!(owner, Owner::Shared(_)),
-                action,
-                key: key.cloned(),
+                action: request.action(),
+                key: request.written_key().cloned(),
                 slot: Mutex::new(Slot::new(bounds, rule.refresh_at)),
             })
         })
     }
 
-    pub(super) fn evict(&self, chosen: &Chosen<'_>) -> usize {
-        let evicted = self.0.iter().map(|(_, entry)| entry.evict(chosen)).sum();
+    pub(super) fn evict(&self, scope: &EvictionScope<'_>) -> usize {
+        let evicted = self.0.iter().map(|(_, entry)| entry.evict(scope)).sum();
         // An entry that moka takes out on another thread may be missed above, while a draw still holds it: its keys are
         // dropped by the listener. moka's own tasks exclude each other, so the listener has run when this returns.
         self.0.run_pending_tasks();
         evicted
     }
 
-    pub(super) fn list(&self, show: &mut dyn FnMut(&Listed<'_>)) {
+    pub(super) fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
         for (_, entry) in &self.0 {
             let slot = entry.slot();
             for (minted, used) in slot.kept() {
-                show(&entry.listed(slot.bounds(), minted, used));
+                show(&entry.view(slot.bounds(), minted, used));
             }
         }
     }
@@ -142,42 +147,42 @@ impl<T: Mint> Pool<T> {
     }
 }
 
-impl<T: Mint> Entry<T> {
-    pub(super) fn slot(&self) -> MutexGuard<'_, Slot<T>> {
+impl<R: Cacheable> Entry<R> {
+    pub(super) fn slot(&self) -> MutexGuard<'_, EntrySlot<R>> {
         // A panic in the state machine is a defect; what it holds is still within its bounds.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn evict(&self, chosen: &Chosen<'_>) -> usize {
+    pub(super) fn evict(&self, scope: &EvictionScope<'_>) -> usize {
         let mut slot = self.slot();
-        let wholly = match chosen {
-            Chosen::All => true,
-            Chosen::Principal(principal) => !self.is_shared && self.owner == *principal,
-            Chosen::Key(key) if self.key.as_ref() == Some(*key) => true,
-            Chosen::Key(key) if self.key.as_ref().is_some_and(|own| !own.may_mean(key)) => false,
-            Chosen::Key(key) => {
-                return slot.evict_key(key, |value| value.used_key().is_some_and(|(arn, _)| key.names(arn)));
+        let wholly = match scope {
+            EvictionScope::All => true,
+            EvictionScope::Principal(principal) => !self.is_shared && self.owner == *principal,
+            EvictionScope::Key(key) if self.key.as_ref() == Some(*key) => true,
+            EvictionScope::Key(key) if self.key.as_ref().is_some_and(|own| !own.may_mean(key)) => false,
+            EvictionScope::Key(key) => {
+                return slot.evict_key(key, |value| key.names(value.key()));
             }
         };
         if wholly { slot.evict() } else { 0 }
     }
 
-    pub(super) fn listed<'a>(
+    pub(super) fn view<'a>(
         &'a self,
         bounds: &Bounds,
-        minted: &'a Minted<T>,
+        minted: &'a Minted<R::Reply>,
         used: DeclaredUse,
-    ) -> Listed<'a> {
+    ) -> EntryView<'a> {
         let limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
-        Listed {
+        EntryView {
             owner: &self.owner,
             is_shared: self.is_shared,
             action: self.action,
             key: self.key.as_ref(),
-            arn: minted.value.used_key().map(|(arn, _)| arn),
+            arn: minted.value.key(),
             source: &minted.source,
             expires_at: minted.asked.wall + bounds.max_age,
-            reuse: T::IS_CHARGED.then_some(Reused { used, limit }),
+            reuse: R::IS_CHARGED.then_some(Usage { used, limit }),
         }
     }
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
-use key_broker_core::KeyId;
+use key_broker_core::{EncryptionContext, KeyId};
 
 use super::{Cache, Inner};
 use crate::error::BrokerError;
-use crate::kms::recorded::Recorded;
+use crate::kms::recorded::RecordedReply;
+use crate::operation::DryRunRequest;
+use crate::policy::own;
 
 impl Cache {
     /// Asks KMS about every kept key's KMS key once in `every`, one at a time and spread over that time, until the cache
@@ -35,11 +37,8 @@ impl Cache {
     fn kms_keys(&self) -> Vec<KeyId> {
         let mut keys = BTreeMap::new();
         self.list(&mut |entry| {
-            if let Some(arn) = entry.arn
-                && !keys.contains_key(arn.as_str())
-                && let Ok(key) = KeyId::parse(arn.as_str())
-            {
-                keys.insert(arn.as_str().to_owned(), key);
+            if !keys.contains_key(entry.arn.as_str()) {
+                keys.insert(entry.arn.as_str().to_owned(), KeyId::from(entry.arn));
             }
         });
         keys.into_values().collect()
@@ -47,8 +46,10 @@ impl Cache {
 
     /// A refusal drops everything under the key. No answer changes nothing: what is kept has its bounds.
     async fn ask_again(&self, key: KeyId) {
-        let until = self.0.clock.instant() + self.0.rules.kms_deadline;
-        let Recorded { result, records, .. } = self.0.kms.check(key.clone(), until).await;
+        let deadline = self.0.clock.instant() + self.0.rules.kms_deadline;
+        let request = DryRunRequest { key: key.clone().into(), context: EncryptionContext::default() };
+        let Ok(permitted) = own::permit(request) else { return };
+        let RecordedReply { result, records, .. } = self.0.kms.call(permitted, deadline).await;
         match &result {
             Ok(()) => {}
             Err(BrokerError::Kms(error)) => self.heed_refusal(error, Some(&key)),

@@ -53,7 +53,7 @@ impl Rules {
 impl Match {
     fn covers(&self, principal: &str, key: Option<&RequestedKey>) -> bool {
         let names = |wanted: &str| {
-            key.is_some_and(|key| key.written.as_str() == wanted || key.asked.as_str() == wanted)
+            key.is_some_and(|key| key.written.as_str() == wanted || key.sent().as_str() == wanted)
         };
         self.principal.as_deref().is_none_or(|wanted| wanted == principal)
             && self.key.as_deref().is_none_or(names)
@@ -71,15 +71,16 @@ impl Match {
 mod tests {
     //! A rule about a key cannot be gone around by another name for it.
 
+    use key_broker_core::{KeyArn, KeyId, NamedKey};
+
     use super::*;
-    use key_broker_core::KeyId;
 
     #[test]
     fn a_rule_for_an_arn_holds_however_the_key_is_named() {
         let arn = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
         let key = |written: &str| RequestedKey {
             written: KeyId::parse(written).expect("a key id"),
-            asked: KeyId::parse(arn).expect("an ARN"),
+            resolved: Some(NamedKey { arn: KeyArn::parse(arn), alias: None }),
         };
         let covers = |wanted: &str, written: &str| {
             let rule = Match { principal: None, key: Some(wanted.into()) };

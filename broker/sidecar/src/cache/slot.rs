@@ -12,20 +12,19 @@ use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId, UNUSED};
 use tokio::sync::oneshot;
 
 use crate::error::BrokerError;
-use crate::kms::recorded::Source;
-use crate::policy::Permit;
+use crate::kms::recorded::Provenance;
 
-/// A minted key, as the slot keeps it.
+/// What KMS made, as the slot keeps it.
 pub(super) struct Minted<T> {
     pub(super) value: Arc<T>,
-    pub(super) source: Source,
+    pub(super) source: Provenance,
     /// When KMS was asked for it: its age counts from here.
     pub(super) asked: Moment,
 }
 
-/// What one caller wants.
-pub(super) struct Demand {
-    pub(super) permit: Permit,
+/// What one caller wants. `R` is what a call to KMS takes: the permitted request.
+pub(super) struct Demand<R> {
+    pub(super) request: R,
     pub(super) declared: DeclaredUse,
     /// The configured bounds, tightened by the caller's.
     pub(super) bounds: Bounds,
@@ -34,7 +33,7 @@ pub(super) struct Demand {
 /// One draw from a key.
 pub(super) struct Draw<T> {
     pub(super) value: Arc<T>,
-    pub(super) source: Source,
+    pub(super) source: Provenance,
     /// Charged so far, this draw included.
     pub(super) used: DeclaredUse,
     /// When KMS was asked for the key.
@@ -52,20 +51,20 @@ pub(super) enum Failure {
 }
 
 /// What a draw that waits gets.
-pub(super) type Answer<T> = Result<Draw<T>, Failure>;
+pub(super) type Served<T> = Result<Draw<T>, Failure>;
 
 /// Where an answer to a demand comes from.
-pub(super) enum Step<T> {
-    /// From a key that is there. With a permit, a replacement is to be minted in the background.
-    Drawn(Draw<T>, Option<Permit>),
-    /// From a call to KMS: wait. With a permit, that call is to be made.
-    Wait(oneshot::Receiver<Answer<T>>, Option<Permit>),
+pub(super) enum Step<T, R> {
+    /// From a key that is there. With a request, a replacement is to be minted in the background.
+    Drawn(Draw<T>, Option<R>),
+    /// From a call to KMS: wait. With a request, that call is to be made.
+    Wait(oneshot::Receiver<Served<T>>, Option<R>),
     /// Not from this slot: it is out of use.
     Retired,
 }
 
 /// The keys of one partition.
-pub(super) struct Slot<T> {
+pub(super) struct Slot<T, R> {
     bounds: Bounds,
     /// From which share of age or messages on a replacement is minted; none is never.
     refresh_at: Option<f64>,
@@ -78,7 +77,7 @@ pub(super) struct Slot<T> {
     epoch: u64,
     /// Evicted while a call to KMS is under way, which may bring a data key under one of them.
     evicted_meanwhile: Vec<KeyId>,
-    waiting: VecDeque<Waiting<T>>,
+    waiting: VecDeque<Waiter<T, R>>,
     retired: bool,
 }
 
@@ -87,13 +86,13 @@ struct Key<T> {
     used: DeclaredUse,
 }
 
-struct Waiting<T> {
-    demand: Demand,
+struct Waiter<T, R> {
+    demand: Demand<R>,
     failures: u8,
-    answer: oneshot::Sender<Answer<T>>,
+    answer: oneshot::Sender<Served<T>>,
 }
 
-impl<T> Slot<T> {
+impl<T, R: Clone> Slot<T, R> {
     pub(super) fn new(bounds: Bounds, refresh_at: Option<f64>) -> Self {
         Self {
             bounds,
@@ -115,7 +114,7 @@ impl<T> Slot<T> {
     }
 
     /// Serves one demand, or makes it wait.
-    pub(super) fn draw(&mut self, now: &Moment, demand: Demand) -> Step<T> {
+    pub(super) fn draw(&mut self, now: &Moment, demand: Demand<R>) -> Step<T, R> {
         if self.retired {
             return Step::Retired;
         }
@@ -123,7 +122,7 @@ impl<T> Slot<T> {
         if let Some(draw) = self.charge(now, &demand) {
             let refresh = self.wants_refresh(now);
             self.minting |= refresh;
-            return Step::Drawn(draw, refresh.then_some(demand.permit));
+            return Step::Drawn(draw, refresh.then_some(demand.request));
         }
         // The key at hand is used up for this caller; the replacement may serve.
         if self.next.is_some() {
@@ -133,14 +132,14 @@ impl<T> Slot<T> {
             }
         }
         let (answer, wait) = oneshot::channel();
-        let permit = (!self.minting).then(|| demand.permit.again());
+        let call = (!self.minting).then(|| demand.request.clone());
         self.minting = true;
-        self.waiting.push_back(Waiting { demand, failures: 0, answer });
-        Step::Wait(wait, permit)
+        self.waiting.push_back(Waiter { demand, failures: 0, answer });
+        Step::Wait(wait, call)
     }
 
-    /// A call to KMS brought a key. Returns the permit for another call if somebody is still waiting.
-    pub(super) fn minted(&mut self, now: &Moment, epoch: u64, minted: Minted<T>) -> Option<Permit> {
+    /// A call to KMS brought a key. Returns the request of another call if somebody is still waiting.
+    pub(super) fn minted(&mut self, now: &Moment, epoch: u64, minted: Minted<T>) -> Option<R> {
         self.minting = false;
         self.evicted_meanwhile.clear();
         self.refresh_not_before = None;
@@ -155,12 +154,7 @@ impl<T> Slot<T> {
     }
 
     /// A call to KMS failed. Those who wait get another one, once; where KMS has refused for good, all get the refusal.
-    pub(super) fn failed(
-        &mut self,
-        not_before: Moment,
-        error: &BrokerError,
-        for_good: bool,
-    ) -> Option<Permit> {
+    pub(super) fn failed(&mut self, not_before: Moment, error: &BrokerError, for_good: bool) -> Option<R> {
         self.minting = false;
         self.evicted_meanwhile.clear();
         self.refresh_not_before = Some(not_before);
@@ -240,7 +234,7 @@ impl<T> Slot<T> {
         &self.bounds
     }
 
-    fn charge(&mut self, now: &Moment, demand: &Demand) -> Option<Draw<T>> {
+    fn charge(&mut self, now: &Moment, demand: &Demand<R>) -> Option<Draw<T>> {
         let key = self.current.as_mut()?;
         if now.since(&key.minted.asked) > demand.bounds.max_age {
             return None;
@@ -282,11 +276,11 @@ impl<T> Slot<T> {
         }
     }
 
-    fn next_call(&mut self) -> Option<Permit> {
+    fn next_call(&mut self) -> Option<R> {
         self.waiting.retain(|waiting| !waiting.answer.is_closed());
-        let permit = self.waiting.front()?.demand.permit.again();
+        let request = self.waiting.front()?.demand.request.clone();
         self.minting = true;
-        Some(permit)
+        Some(request)
     }
 
     fn drop_spent(&mut self, now: &Moment) {

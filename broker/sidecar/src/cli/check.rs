@@ -16,7 +16,9 @@ use super::{ConfigArgument, block_on, wrong_configuration};
 use crate::config::Config;
 use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
-use crate::kms::{Answers, KmsError};
+use crate::kms::{AttemptLog, Kms as _, KmsError};
+use crate::operation::{DryRunRequest, KmsReply, TypedRequest};
+use crate::policy::own;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -128,10 +130,16 @@ async fn may_generate_data_key(
     key: &KeyId,
     context: &EncryptionContext,
 ) -> Result<String, String> {
-    let asked = kms.dry_run_generate_data_key(key, context, &Answers::default()).await;
-    asked
-        .map(|()| format!("may GenerateDataKey under {}", key.as_str()))
-        .map_err(|error| refused("GenerateDataKey", key, error))
+    let request = DryRunRequest { key: key.clone().into(), context: context.clone() };
+    ask_kms(kms, request, key).await.map(|_| format!("may GenerateDataKey under {}", key.as_str()))
+}
+
+/// Makes a call of the broker's own.
+async fn ask_kms<R: TypedRequest>(kms: &AwsKms, request: R, key: &KeyId) -> Result<KmsReply, String> {
+    let operation = request.name();
+    let permitted = own::permit(request).map_err(|error| error.describe())?;
+    let reply = kms.call(permitted.widen(), &AttemptLog::default()).await;
+    reply.map_err(|error| refused(operation, key, error))
 }
 
 fn refused(operation: &str, key: &KeyId, error: KmsError) -> String {

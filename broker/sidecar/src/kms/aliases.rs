@@ -12,9 +12,11 @@ use key_broker_core::{KeyArn, KeyId, NamedKey};
 use tokio::sync::OwnedMutexGuard;
 
 use super::caller::AwsCaller;
-use super::recorded::{RecordedKms, Waiting};
+use super::recorded::{CallContext, RecordedKms};
 use super::{KmsError, KmsErrorKind};
 use crate::error::BrokerError;
+use crate::operation::DescribeKeyRequest;
+use crate::policy::own;
 
 /// What the aliases mean that callers name.
 #[derive(Clone)]
@@ -62,13 +64,13 @@ impl Aliases {
     }
 
     /// Asks KMS what `key` names.
-    pub async fn ask(&self, key: &KeyId, waiting: Waiting) -> Result<NamedKey, BrokerError> {
+    pub async fn ask(&self, key: &KeyId, context: CallContext) -> Result<NamedKey, BrokerError> {
         let alias = self.alias(key);
         let slot = self.slot_or_new(&alias);
         let turn = Arc::clone(&slot.asking).lock_owned().await;
         let arn = match self.look(&alias, &slot) {
             Some(Known { arn, .. }) => arn,
-            None => self.describe(&alias, &slot, waiting, turn).await?,
+            None => self.describe(&alias, &slot, context, turn).await?,
         };
         Ok(NamedKey { arn, alias: Some(alias) })
     }
@@ -104,11 +106,12 @@ impl Aliases {
         &self,
         alias: &KeyId,
         slot: &Slot,
-        waiting: Waiting,
+        context: CallContext,
         _turn: OwnedMutexGuard<()>,
     ) -> Result<Option<KeyArn>, BrokerError> {
         // The record of this answer is owed with its drop, and so in the journal before that of the call.
-        let arn = match self.0.kms.resolve(alias.clone(), waiting).await.result {
+        let permitted = own::permit(DescribeKeyRequest::from(alias.clone()))?;
+        let arn = match self.0.kms.call(permitted, context).await.result {
             Ok(description) => Some(description.arn),
             Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::NotFound, .. })) => None,
             Err(error) => return Err(error),

@@ -5,7 +5,8 @@
 
 mod answer;
 mod error;
-mod question;
+mod input;
+mod operations;
 mod watch;
 
 use std::net::{ToSocketAddrs, UdpSocket};
@@ -19,27 +20,14 @@ use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
-use aws_sdk_kms::operation::decrypt::builders::DecryptFluentBuilder;
-use aws_sdk_kms::operation::generate_data_key::builders::GenerateDataKeyFluentBuilder;
-use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::{self, DataKeySpec, MessageType, SigningAlgorithmSpec};
 use key_broker_core::clock::Clock;
-use key_broker_core::{DataKeyLength, EncryptionContext, KeyId, Plaintext, RandomLength};
-use time::OffsetDateTime;
 
-use super::attested::{AttestedDataKey, AttestedPlaintext};
 use super::caller::AwsCaller;
-use super::{
-    Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
-    KmsError, PublicKey, Signature,
-};
-use answer::{ciphertext, for_recipient, plaintext, required, used_key};
-use error::{kms_error, sts_error, unexpected};
-use question::{context_map, length_fields, non_empty, recipient_info};
-use watch::AnswerWatch;
-
-use crate::attestation::VerifiedRecipient;
-use crate::policy::Permit;
+use super::{AttemptLog, Kms, KmsError};
+use crate::operation::{KmsReply, KmsRequest};
+use crate::policy::Permitted;
+use error::sts_error;
+use watch::AttemptWatch;
 
 /// How to reach KMS and STS.
 #[derive(Debug, Clone)]
@@ -127,306 +115,39 @@ impl AwsKms {
         })
     }
 
-    /// Asks KMS, without doing it (`DryRun`), whether the broker may make a data key under `key`, bound to `context`.
-    pub async fn dry_run_generate_data_key(
-        &self,
-        key: &KeyId,
-        context: &EncryptionContext,
-        answers: &Answers,
-    ) -> Result<(), KmsError> {
-        let sent = self
-            .client
-            .generate_data_key()
-            .key_id(key.as_str())
-            .key_spec(DataKeySpec::Aes256)
-            .set_encryption_context(context_map(context))
-            .dry_run(true)
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await;
-        match sent.map_err(|error| kms_error(&error)) {
-            Ok(_) => Err(unexpected("KMS made a data key although it was asked for a dry run")),
-            Err(error) if error.code == "DryRunOperationException" => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn data_key_call(&self, request: &DataKeyRequest) -> GenerateDataKeyFluentBuilder {
-        let (key_spec, number_of_bytes) = length_fields(request.length);
-        self.client
-            .generate_data_key()
-            .key_id(request.key.asked.as_str())
-            .set_key_spec(key_spec)
-            .set_number_of_bytes(number_of_bytes)
-            .set_encryption_context(context_map(&request.context))
-            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
-    }
-
-    fn decrypt_call(&self, request: &DecryptRequest) -> DecryptFluentBuilder {
-        self.client
-            .decrypt()
-            .ciphertext_blob(Blob::new(request.ciphertext.as_bytes()))
-            .set_key_id(request.key.as_ref().map(|key| key.asked.as_str().to_owned()))
-            .set_encryption_context(context_map(&request.context))
-            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
-    }
-
-    fn watch(&self, answers: &Answers) -> AnswerWatch {
-        AnswerWatch::new(answers.clone(), Arc::clone(&self.clock))
+    fn watch(&self, attempts: &AttemptLog) -> AttemptWatch {
+        AttemptWatch::new(attempts.clone(), Arc::clone(&self.clock))
     }
 }
 
 #[async_trait]
 impl Kms for AwsKms {
-    async fn generate_data_key(
+    async fn call(
         &self,
-        _permit: Permit,
-        request: &DataKeyRequest,
-        answers: &Answers,
-    ) -> Result<DataKey, KmsError> {
-        let output = self
-            .data_key_call(request)
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        let plaintext = plaintext(output.plaintext)?;
-        if plaintext.len() != length_in_bytes(request.length) {
-            return Err(unexpected("the data key has another length than was asked for"));
+        request: Permitted<KmsRequest>,
+        attempts: &AttemptLog,
+    ) -> Result<KmsReply, KmsError> {
+        match request.subject() {
+            KmsRequest::DataKey(request) => self.generate_data_key(request, None, attempts).await,
+            KmsRequest::DataKeyWithoutPlaintext(request) => {
+                self.generate_data_key_without_plaintext(&request.0, attempts).await
+            }
+            KmsRequest::Decrypt(request) => self.decrypt(request, None, attempts).await,
+            KmsRequest::Random(request) => self.generate_random(request, None, attempts).await,
+            KmsRequest::DescribeKey(request) => self.describe_key(request, attempts).await,
+            KmsRequest::DryRun(request) => self.dry_run(request, attempts).await,
+            KmsRequest::Sign(request) => self.sign(request, attempts).await,
+            KmsRequest::PublicKey(request) => self.public_key(request, attempts).await,
+            KmsRequest::AttestedDataKey(attested) => {
+                self.generate_data_key(&attested.request, Some(&attested.recipient), attempts).await
+            }
+            KmsRequest::AttestedDecrypt(attested) => {
+                self.decrypt(&attested.request, Some(&attested.recipient), attempts).await
+            }
+            KmsRequest::AttestedRandom(attested) => {
+                self.generate_random(&attested.request, Some(&attested.recipient), attempts).await
+            }
         }
-        let encrypted = EncryptedDataKey {
-            ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(&request.key.asked), output.key_id.as_deref(), output.key_material_id)?,
-        };
-        Ok(DataKey { plaintext, encrypted })
-    }
-
-    async fn generate_data_key_without_plaintext(
-        &self,
-        _permit: Permit,
-        request: &DataKeyRequest,
-        answers: &Answers,
-    ) -> Result<EncryptedDataKey, KmsError> {
-        let (key_spec, number_of_bytes) = length_fields(request.length);
-        let output = self
-            .client
-            .generate_data_key_without_plaintext()
-            .key_id(request.key.asked.as_str())
-            .set_key_spec(key_spec)
-            .set_number_of_bytes(number_of_bytes)
-            .set_encryption_context(context_map(&request.context))
-            .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        Ok(EncryptedDataKey {
-            ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(&request.key.asked), output.key_id.as_deref(), output.key_material_id)?,
-        })
-    }
-
-    async fn decrypt(
-        &self,
-        _permit: Permit,
-        request: &DecryptRequest,
-        answers: &Answers,
-    ) -> Result<Decrypted, KmsError> {
-        let asked = request.key.as_ref().map(|key| &key.asked);
-        let output = self
-            .decrypt_call(request)
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        Ok(Decrypted {
-            plaintext: plaintext(output.plaintext)?,
-            key: used_key(asked, output.key_id.as_deref(), output.key_material_id)?,
-        })
-    }
-
-    async fn generate_random(
-        &self,
-        _permit: Permit,
-        length: RandomLength,
-        answers: &Answers,
-    ) -> Result<Plaintext, KmsError> {
-        let output = self
-            .client
-            .generate_random()
-            .number_of_bytes(i32::from(length.get()))
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        let plaintext = plaintext(output.plaintext)?;
-        if plaintext.len() != usize::from(length.get()) {
-            return Err(unexpected("there are more or fewer random bytes than were asked for"));
-        }
-        Ok(plaintext)
-    }
-
-    async fn generate_data_key_for(
-        &self,
-        _permit: Permit,
-        recipient: &VerifiedRecipient,
-        request: &DataKeyRequest,
-        answers: &Answers,
-    ) -> Result<AttestedDataKey, KmsError> {
-        let output = self
-            .data_key_call(request)
-            .recipient(recipient_info(recipient))
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        let ciphertext_for_recipient = for_recipient(output.plaintext, output.ciphertext_for_recipient)?;
-        let encrypted = EncryptedDataKey {
-            ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(&request.key.asked), output.key_id.as_deref(), output.key_material_id)?,
-        };
-        Ok(AttestedDataKey { ciphertext_for_recipient, encrypted })
-    }
-
-    async fn decrypt_for(
-        &self,
-        _permit: Permit,
-        recipient: &VerifiedRecipient,
-        request: &DecryptRequest,
-        answers: &Answers,
-    ) -> Result<AttestedPlaintext, KmsError> {
-        let asked = request.key.as_ref().map(|key| &key.asked);
-        let output = self
-            .decrypt_call(request)
-            .recipient(recipient_info(recipient))
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        Ok(AttestedPlaintext {
-            ciphertext_for_recipient: for_recipient(output.plaintext, output.ciphertext_for_recipient)?,
-            key: Some(used_key(asked, output.key_id.as_deref(), output.key_material_id)?),
-        })
-    }
-
-    async fn generate_random_for(
-        &self,
-        _permit: Permit,
-        recipient: &VerifiedRecipient,
-        length: RandomLength,
-        answers: &Answers,
-    ) -> Result<AttestedPlaintext, KmsError> {
-        let output = self
-            .client
-            .generate_random()
-            .recipient(recipient_info(recipient))
-            .number_of_bytes(i32::from(length.get()))
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        let ciphertext_for_recipient = for_recipient(output.plaintext, output.ciphertext_for_recipient)?;
-        Ok(AttestedPlaintext { ciphertext_for_recipient, key: None })
-    }
-
-    async fn describe_key(
-        &self,
-        _permit: Permit,
-        key: &KeyId,
-        answers: &Answers,
-    ) -> Result<KeyDescription, KmsError> {
-        let output = self
-            .client
-            .describe_key()
-            .key_id(key.as_str())
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        let Some(metadata) = output.key_metadata else {
-            return Err(unexpected("the answer has no KeyMetadata"));
-        };
-        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-        Ok(KeyDescription {
-            arn: used_key(Some(key), metadata.arn.as_deref(), None)?.arn,
-            key_spec: text(metadata.key_spec.as_ref().map(types::KeySpec::as_str)),
-            key_usage: text(metadata.key_usage.as_ref().map(types::KeyUsageType::as_str)),
-            key_state: text(metadata.key_state.as_ref().map(types::KeyState::as_str)),
-            origin: text(metadata.origin.as_ref().map(types::OriginType::as_str)),
-            key_manager: text(metadata.key_manager.as_ref().map(types::KeyManagerType::as_str)),
-            description: metadata.description.unwrap_or_default(),
-            multi_region: metadata.multi_region.unwrap_or_default(),
-            creation_date: metadata
-                .creation_date
-                .and_then(|date| OffsetDateTime::from_unix_timestamp_nanos(date.as_nanos()).ok()),
-        })
-    }
-
-    async fn check(&self, _permit: Permit, key: &KeyId, answers: &Answers) -> Result<(), KmsError> {
-        self.dry_run_generate_data_key(key, &EncryptionContext::default(), answers).await
-    }
-
-    async fn sign(
-        &self,
-        _permit: Permit,
-        key: &KeyId,
-        digest: [u8; 32],
-        answers: &Answers,
-    ) -> Result<Signature, KmsError> {
-        let output = self
-            .client
-            .sign()
-            .key_id(key.as_str())
-            .message(Blob::new(digest))
-            .message_type(MessageType::Digest)
-            .signing_algorithm(SigningAlgorithmSpec::RsassaPkcs1V15Sha256)
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        Ok(Signature {
-            bytes: required(output.signature, "the answer has no signature")?,
-            key: used_key(Some(key), output.key_id.as_deref(), None)?,
-        })
-    }
-
-    async fn public_key(
-        &self,
-        _permit: Permit,
-        key: &KeyId,
-        answers: &Answers,
-    ) -> Result<PublicKey, KmsError> {
-        let output = self
-            .client
-            .get_public_key()
-            .key_id(key.as_str())
-            .customize()
-            .interceptor(self.watch(answers))
-            .send()
-            .await
-            .map_err(|error| kms_error(&error))?;
-        Ok(PublicKey {
-            spki: required(output.public_key, "the answer has no public key")?,
-            key: used_key(Some(key), output.key_id.as_deref(), None)?,
-        })
-    }
-}
-
-fn length_in_bytes(length: DataKeyLength) -> usize {
-    match length {
-        DataKeyLength::Aes256 => 32,
-        DataKeyLength::Aes128 => 16,
-        DataKeyLength::Bytes(n) => n.get().into(),
     }
 }
 

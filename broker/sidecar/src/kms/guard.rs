@@ -11,7 +11,7 @@ use key_broker_core::clock::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
-use super::Answer;
+use super::Attempt;
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
 use breaker::{Breaker, Ticket, Verdict};
 pub use breaker::{BreakerSettings, BreakerState};
@@ -77,7 +77,7 @@ impl Guard {
         let inner = &*self.0;
         let arrived = inner.clock.instant();
         // Who would be refused does not wait first.
-        self.breaker().refusal(arrived).map_or(Ok(()), |delay| Err(BrokerError::KmsResting(delay)))?;
+        self.breaker().refusal(arrived).map_or(Ok(()), |delay| Err(BrokerError::CircuitOpen(delay)))?;
         let remaining = until.saturating_duration_since(arrived);
         let wait = remaining.min(inner.settings.queue_wait);
         let slot = match tokio::time::timeout(wait, Arc::clone(&inner.slots).acquire_owned()).await {
@@ -87,7 +87,7 @@ impl Guard {
             Ok(Err(_)) | Err(_) => return Err(BrokerError::KmsBusy),
         };
         let began = inner.clock.instant();
-        let ticket = self.breaker().begin(began).map_err(BrokerError::KmsResting)?;
+        let ticket = self.breaker().begin(began).map_err(BrokerError::CircuitOpen)?;
         Ok(Pass { guard: self.clone(), ticket: Some(ticket), began, _slot: slot })
     }
 
@@ -126,12 +126,12 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// The call has ended, with these answers of KMS.
-    pub(super) fn end<T>(mut self, result: &Result<T, BrokerError>, answers: &[Answer]) {
+    /// The call has ended, with these attempts answered.
+    pub(super) fn end<T>(mut self, result: &Result<T, BrokerError>, attempts: &[Attempt]) {
         let took = self.guard.0.clock.instant().saturating_duration_since(self.began);
         let fair = took >= self.guard.0.settings.fair_time;
         if let Some(ticket) = self.ticket.take() {
-            self.guard.settle(ticket, verdict(result, answers, fair));
+            self.guard.settle(ticket, verdict(result, attempts, fair));
         }
     }
 }
@@ -145,12 +145,12 @@ impl Drop for Pass {
 }
 
 /// What a call says about KMS: a refusal and a throttle are answers, too.
-fn verdict<T>(result: &Result<T, BrokerError>, answers: &[Answer], fair: bool) -> Option<Verdict> {
+fn verdict<T>(result: &Result<T, BrokerError>, attempts: &[Attempt], fair: bool) -> Option<Verdict> {
     match result {
         Err(BrokerError::Kms(error)) if is_failure(error) => Some(Verdict::Fails),
         Ok(_) | Err(BrokerError::Kms(_)) => Some(Verdict::Answers),
         // Between two attempts that KMS did answer, the deadline passed in the SDK's own pauses.
-        Err(BrokerError::DeadlineExceeded) if fair && answers.is_empty() => Some(Verdict::Fails),
+        Err(BrokerError::DeadlineExceeded) if fair && attempts.is_empty() => Some(Verdict::Fails),
         Err(_) => None,
     }
 }

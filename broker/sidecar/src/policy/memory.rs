@@ -6,20 +6,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use key_broker_core::{Action, EncryptionContext, Measurements, NamedKey, Principal};
 
-use super::{Decided, Question};
+use super::{CedarDecision, Question};
 
 /// What a decision depends on, beside the policies.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Remembered {
+pub(super) struct DecisionKey {
     principal: Principal,
     action: Action,
     key: Option<NamedKey>,
-    facts: Option<Said>,
+    context: Option<ContextFacts>,
 }
 
 /// What the call says.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Said {
+struct ContextFacts {
     transport: &'static str,
     messages: u64,
     bytes: u64,
@@ -27,15 +27,15 @@ struct Said {
     recipient: Option<Arc<Measurements>>,
 }
 
-/// Decisions.
+/// Decisions by what they depend on.
 #[derive(Default)]
-pub(super) struct Memory(RwLock<HashMap<Remembered, Decided>>);
+pub(super) struct DecisionCache(RwLock<HashMap<DecisionKey, CedarDecision>>);
 
-impl Remembered {
+impl DecisionKey {
     /// With what the call says only where a policy looks at it.
     pub(super) fn of(question: &Question<'_>, uses_context: bool) -> Self {
         let facts = &question.facts;
-        let said = || Said {
+        let context = || ContextFacts {
             transport: facts.transport,
             messages: facts.messages,
             bytes: facts.bytes,
@@ -46,23 +46,23 @@ impl Remembered {
             principal: question.principal.clone(),
             action: question.action,
             key: question.key.cloned(),
-            facts: uses_context.then(said),
+            context: uses_context.then(context),
         }
     }
 }
 
-impl Memory {
-    pub(super) fn find(&self, wanted: &Remembered) -> Option<Decided> {
+impl DecisionCache {
+    pub(super) fn find(&self, wanted: &DecisionKey) -> Option<CedarDecision> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(wanted).cloned()
     }
 
     /// Forgets all when full: callers who ask ever new questions cost one evaluation each, as without a memory.
-    pub(super) fn keep(&self, question: Remembered, decided: Decided) {
-        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if memory.len() >= MAX_DECISIONS {
-            memory.clear();
+    pub(super) fn keep(&self, question: DecisionKey, decided: CedarDecision) {
+        let mut decisions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if decisions.len() >= MAX_DECISIONS {
+            decisions.clear();
         }
-        memory.insert(question, decided);
+        decisions.insert(question, decided);
     }
 
     #[cfg(test)]

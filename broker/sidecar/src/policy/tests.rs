@@ -27,12 +27,12 @@ fn policy(text: &str) -> Policy {
     Policy::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-fn answer(policy: &Policy, principal: &Principal, action: Action, key: Option<&NamedKey>) -> Answer {
-    policy.authorize(&Question { principal, action, key, facts: Facts::default() })
+fn answer(policy: &Policy, principal: &Principal, action: Action, key: Option<&NamedKey>) -> Decision {
+    policy.decide(&Question { principal, action, key, facts: Facts::default() })
 }
 
 fn permits(text: &str, principal: &Principal, action: Action, key: Option<&NamedKey>) -> bool {
-    answer(&policy(text), principal, action, key).permit.is_some()
+    answer(&policy(text), principal, action, key).permits
 }
 
 #[test]
@@ -86,10 +86,10 @@ fn a_forbid_wins_and_both_answers_name_their_policies() {
            forbid(principal, action == Action::"GenerateRandom", resource);"#,
     );
     let yes = answer(&policy, &uid(1), Action::Decrypt, None);
-    assert!(yes.permit.is_some_and(|permit| permit.action() == Action::Decrypt));
+    assert!(yes.permits);
     assert_eq!(*yes.determining_policies, ["all".to_owned()]);
     let no = answer(&policy, &uid(1), Action::GenerateRandom, None);
-    assert!(no.permit.is_none());
+    assert!(!no.permits);
     assert_eq!(*no.determining_policies, ["policy1".to_owned()]);
     assert_eq!((yes.version.len(), &yes.version), (32, &no.version));
 }
@@ -117,7 +117,7 @@ fn policies_look_at_what_the_call_says() {
     };
     let permits = |facts: Facts<'_>, key: &NamedKey| {
         let question = Question { principal: &uid(1), action: Action::Decrypt, key: Some(key), facts };
-        policy.authorize(&question).permit.is_some()
+        policy.decide(&question).permits
     };
     // Twice, since answers are remembered.
     for _ in 0..2 {
@@ -161,15 +161,15 @@ fn policies_look_at_what_a_verified_document_measured() {
     let asked = |recipient: Option<&Arc<Measurements>>| {
         let facts = Facts { transport: "vsock", recipient, ..Facts::default() };
         let principal = Principal::parse("vsock:cid/16").expect("a principal");
-        policy.authorize(&Question { principal: &principal, action: Action::Decrypt, key: None, facts })
+        policy.decide(&Question { principal: &principal, action: Action::Decrypt, key: None, facts })
     };
     // Twice, since answers are remembered.
     for _ in 0..2 {
         let allowed = asked(Some(&enclave(0xee)));
-        assert!(allowed.permit.is_some());
+        assert!(allowed.permits);
         assert_eq!(*allowed.determining_policies, ["enclave".to_owned()]);
-        assert!(asked(Some(&enclave(0xef))).permit.is_none(), "another image");
-        assert!(asked(None).permit.is_none(), "no document");
+        assert!(!asked(Some(&enclave(0xef))).permits, "another image");
+        assert!(!asked(None).permits, "no document");
         assert_eq!(*asked(Some(&tpm)).determining_policies, ["tpm".to_owned()]);
     }
 }
@@ -195,8 +195,7 @@ fn a_remembered_answer_is_the_answer() {
             for (action, key) in Action::ALL.into_iter().flat_map(|a| keys.iter().map(move |k| (a, k))) {
                 let fresh = answer(&policy(&text), &principal, action, key.as_ref());
                 let again = answer(&remembering, &principal, action, key.as_ref());
-                let permitted = |answer: &Answer| answer.permit.as_ref().map(Permit::action);
-                assert_eq!(permitted(&again), permitted(&fresh));
+                assert_eq!(again.permits, fresh.permits);
                 assert_eq!(again.determining_policies, fresh.determining_policies);
             }
         }
@@ -209,16 +208,16 @@ fn the_memory_is_bounded_and_holds_sound_answers_only() {
     let plain = policy("permit(principal, action, resource);");
     for n in 0..=MAX_DECISIONS {
         let named = aliased(&format!("alias/{n}"), Some(KEY));
-        assert!(answer(&plain, &uid(1), Action::Decrypt, Some(&named)).permit.is_some());
+        assert!(answer(&plain, &uid(1), Action::Decrypt, Some(&named)).permits);
     }
-    assert_eq!(plain.decided.len(), 1);
+    assert_eq!(plain.decisions.len(), 1);
     let failing = policy(
         "permit(principal, action, resource) when { context.messages * 9223372036854775807 > 0 || true };",
     );
     let facts = Facts { messages: 2, ..Facts::default() };
     let question = Question { principal: &uid(1), action: Action::Decrypt, key: None, facts };
-    assert!(failing.authorize(&question).permit.is_none());
-    assert_eq!(failing.decided.len(), 0);
+    assert!(!failing.decide(&question).permits);
+    assert_eq!(failing.decisions.len(), 0);
 }
 
 #[test]

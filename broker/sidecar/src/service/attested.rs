@@ -5,78 +5,103 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use key_broker_core::{Action, DeclaredUse, KeyId, RandomLength};
+use key_broker_core::{DeclaredUse, KeyId};
 use key_broker_proto::v1 as pb;
 
-use super::{Call, Service, wire};
+use super::{Service, WorkloadCall, wire};
 use crate::attestation::VerifiedRecipient;
-use crate::cache::{Drawn, Reused};
+use crate::cache::{DrawOutcome, Usage};
 use crate::error::{BrokerError, KmsErrorKind};
-use crate::kms::recorded::Recorded;
-use crate::kms::{Asked, DataKeyRequest, DecryptRequest};
+use crate::kms::recorded::{RecordedReply, Typed};
+use crate::operation::attested::Attested;
+use crate::operation::{DataKeyRequest, DecryptRequest, RandomRequest, WorkloadRequest};
+use crate::policy::Permitted;
 use crate::telemetry::vocabulary;
 
 impl Service {
     /// GenerateDataKey with a recipient.
     pub(super) async fn attested_data_key(
         &self,
-        call: &Call,
+        call: &WorkloadCall,
         request: DataKeyRequest,
         declared: DeclaredUse,
         document: Bytes,
     ) -> Result<pb::GenerateDataKeyResponse, BrokerError> {
-        call.notes.asked(Asked::DataKey(Arc::new(request.clone())), Some(declared));
-        let recipient = self.verified(call, document).await?;
-        let measured = Some(recipient.measurements());
-        let action = Action::GenerateDataKey;
-        let (permit, request) = self.permitted_data_key(call, action, request, declared, measured).await?;
-        let key = request.key.asked.clone();
-        let recorded = self.kms.generate_data_key_for(permit, recipient, request, call.waiting.clone()).await;
-        self.heed(&recorded, Some(&key));
+        let permitted = self.permit_attested(call, request, Some(declared), document).await?;
+        let reply = self.call_attested(call, permitted).await;
         // Handed out once: its use is its limit.
-        let once = recorded.result.is_ok().then_some(Reused { used: declared, limit: declared });
-        let (data_key, source) = call.answered(Drawn { reuse: once, ..recorded.into() })?;
+        let once = reply.result.is_ok().then_some(Usage { used: declared, limit: declared });
+        let (data_key, source) = call.answered(DrawOutcome { reuse: once, ..reply.into() })?;
         Ok(wire::attested_data_key(&data_key, &source))
     }
 
     /// Decrypt with a recipient.
     pub(super) async fn attested_decrypt(
         &self,
-        call: &Call,
+        call: &WorkloadCall,
         request: DecryptRequest,
         document: Bytes,
     ) -> Result<pb::DecryptResponse, BrokerError> {
-        call.notes.asked(Asked::Decrypt(Arc::new(request.clone())), None);
-        let recipient = self.verified(call, document).await?;
-        let measured = Some(recipient.measurements());
-        let (permit, request) = self.permitted_decrypt(call, request, measured).await?;
-        let key = request.key.as_ref().map(|key| key.asked.clone());
-        let recorded = self.kms.decrypt_for(permit, recipient, request, call.waiting.clone()).await;
-        self.heed(&recorded, key.as_ref());
-        let (decrypted, source) = call.answered(recorded.into())?;
-        Ok(wire::attested_decrypted(&decrypted, &source))
+        let permitted = self.permit_attested(call, request, None, document).await?;
+        let (request, named_key) = (Arc::clone(permitted.subject()), permitted.named_key());
+        let reply = self.call_attested(call, permitted).await;
+        let (sealed, source) = call.answered(reply.into())?;
+        let decrypted = self.open(call, &*request, named_key, &sealed)?;
+        Ok(wire::attested_decrypted(decrypted, &source))
     }
 
     /// GenerateRandom with a recipient.
     pub(super) async fn attested_random(
         &self,
-        call: &Call,
-        length: RandomLength,
+        call: &WorkloadCall,
+        request: RandomRequest,
         document: Bytes,
     ) -> Result<pb::GenerateRandomResponse, BrokerError> {
-        let recipient = self.verified(call, document).await?;
-        let facts = call.facts(Some(recipient.measurements()));
-        let permit = self.authorize(call, Action::GenerateRandom, None, facts)?;
-        let recorded = self.kms.generate_random_for(permit, recipient, length, call.waiting.clone()).await;
-        let (random, source) = call.answered(recorded.into())?;
+        let permitted = self.permit_attested(call, request, None, document).await?;
+        let reply = self.call_attested(call, permitted).await;
+        let (random, source) = call.answered(reply.into())?;
         Ok(wire::attested_random(&random, &source))
+    }
+
+    /// The request with its recipient verified, as it is permitted.
+    async fn permit_attested<R>(
+        &self,
+        call: &WorkloadCall,
+        request: R,
+        declared: Option<DeclaredUse>,
+        document: Bytes,
+    ) -> Result<Permitted<Arc<Attested<R>>>, BrokerError>
+    where
+        R: WorkloadRequest,
+        Attested<R>: WorkloadRequest,
+    {
+        // Should the document be refused, the record still says what was asked.
+        call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
+        let recipient = self.verified(call, document).await?;
+        self.permit(call, Attested { recipient, request }, declared).await
+    }
+
+    /// Calls KMS, and evicts what is kept of a key that KMS refuses; not where it may have refused the recipient only.
+    async fn call_attested<R: Typed>(
+        &self,
+        call: &WorkloadCall,
+        permitted: Permitted<Arc<R>>,
+    ) -> RecordedReply<R::Reply> {
+        let key: Option<KeyId> = permitted.subject().sent_key().cloned();
+        let reply = self.kms.call(permitted, call.context.clone()).await;
+        if let Err(BrokerError::Kms(error)) = &reply.result
+            && error.kind != KmsErrorKind::AccessDenied
+        {
+            self.cache.heed_refusal(error, key.as_ref());
+        }
+        reply
     }
 
     /// Verifies a document beside the runtime's threads, which it would hold for about a millisecond. What it proves goes into
     /// the record, whether or not the document is taken.
-    async fn verified(&self, call: &Call, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
+    async fn verified(&self, call: &WorkloadCall, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
         let turn = Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| BrokerError::Bug)?;
-        let mut span = call.waiting.parent.child(vocabulary::ATTESTATION_VERIFY);
+        let mut span = call.context.trace.child(vocabulary::ATTESTATION_VERIFY);
         let (trust, now) = (Arc::clone(&self.trust), self.kms.clock().now());
         let verified = tokio::task::spawn_blocking(move || {
             let verified = trust.verify(document, now);
@@ -87,26 +112,17 @@ impl Service {
         .await;
         match verified.map_err(|_| BrokerError::Bug)? {
             Ok(recipient) => {
-                call.notes.attested(Arc::clone(recipient.measurements()));
+                call.record.attested(Arc::clone(recipient.measurements()));
                 Ok(recipient)
             }
             Err(error) => {
                 if let Some(measurements) = error.measurements {
-                    call.notes.attested(measurements);
+                    call.record.attested(measurements);
                 }
                 let error = BrokerError::Attestation(error.flaw);
                 span.fail(error.refusal().reason);
                 Err(error)
             }
-        }
-    }
-
-    /// Drops what is kept of a key that KMS refuses; not where it may have refused the recipient only.
-    fn heed<T>(&self, recorded: &Recorded<T>, key: Option<&KeyId>) {
-        if let Err(BrokerError::Kms(error)) = &recorded.result
-            && error.kind != KmsErrorKind::AccessDenied
-        {
-            self.cache.heed_refusal(error, key);
         }
     }
 }

@@ -19,8 +19,11 @@ use uuid::Uuid;
 
 use crate::audit::record::{DataKeyData, ServedFrom};
 use crate::error::BrokerError;
-use crate::kms::attested::{AttestedDataKey, AttestedPlaintext};
-use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription};
+use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
+use crate::operation::{
+    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decrypted, DescribeKeyRequest,
+    EncryptedDataKey, KeyDescription, RandomRequest,
+};
 
 /// Reads a request for a data key.
 pub fn generate_data_key(
@@ -44,19 +47,24 @@ pub fn generate_data_key(
 /// Reads a request for a data key in encrypted form only.
 pub fn generate_data_key_without_plaintext(
     message: pb::GenerateDataKeyWithoutPlaintextRequest,
-) -> Result<(DataKeyRequest, DeclaredUse, Reuse), BrokerError> {
-    use pb::generate_data_key_without_plaintext_request::Length;
-    let request = DataKeyRequest {
-        key: KeyId::parse(&message.key_id)?.into(),
-        length: match message.length {
-            Some(Length::KeySpec(spec)) => key_spec(spec)?,
-            Some(Length::NumberOfBytes(n)) => DataKeyLength::Bytes(RandomLength::parse(n)?),
-            None => return Err(no_length()),
-        },
-        context: EncryptionContext::parse(message.encryption_context)?,
-        grant_tokens: GrantTokens::parse(message.grant_tokens)?,
+) -> Result<(DataKeyWithoutPlaintextRequest, DeclaredUse, Reuse), BrokerError> {
+    use pb::generate_data_key_request::Length;
+    use pb::generate_data_key_without_plaintext_request as other;
+    // The same request, but for a recipient: a data key that nobody may read needs none.
+    let request = pb::GenerateDataKeyRequest {
+        key_id: message.key_id,
+        length: message.length.map(|length| match length {
+            other::Length::KeySpec(spec) => Length::KeySpec(spec),
+            other::Length::NumberOfBytes(n) => Length::NumberOfBytes(n),
+        }),
+        encryption_context: message.encryption_context,
+        recipient: None,
+        grant_tokens: message.grant_tokens,
+        r#use: message.r#use,
+        reuse: message.reuse,
     };
-    Ok((request, declared_use(message.r#use), reuse(message.reuse)))
+    let (request, declared, reuse, _) = generate_data_key(request)?;
+    Ok((DataKeyWithoutPlaintextRequest(request), declared, reuse))
 }
 
 /// Reads a request for a decrypt.
@@ -73,13 +81,14 @@ pub fn decrypt(message: pb::DecryptRequest) -> Result<(DecryptRequest, Reuse, Op
 /// Reads a request for random bytes.
 pub fn generate_random(
     message: pb::GenerateRandomRequest,
-) -> Result<(RandomLength, Option<Bytes>), BrokerError> {
-    Ok((RandomLength::parse(message.number_of_bytes)?, attestation_document(message.recipient)?))
+) -> Result<(RandomRequest, Option<Bytes>), BrokerError> {
+    let request = RandomRequest { length: RandomLength::parse(message.number_of_bytes)? };
+    Ok((request, attestation_document(message.recipient)?))
 }
 
 /// Reads a question about a key.
-pub fn describe_key(message: &pb::DescribeKeyRequest) -> Result<KeyId, BrokerError> {
-    Ok(KeyId::parse(&message.key_id)?)
+pub fn describe_key(message: &pb::DescribeKeyRequest) -> Result<DescribeKeyRequest, BrokerError> {
+    Ok(KeyId::parse(&message.key_id)?.into())
 }
 
 /// A data key as the reply carries it.
@@ -139,10 +148,9 @@ pub fn decrypted(decrypted: &Decrypted, source: &DataKeyData) -> pb::DecryptResp
 /// A decrypted ciphertext for an enclave as the reply carries it.
 #[must_use]
 pub fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKeyData) -> pb::DecryptResponse {
-    let key = decrypted.key.as_ref();
     pb::DecryptResponse {
-        key_id: key.map(|key| key.arn.to_string()).unwrap_or_default(),
-        key_material_id: key.and_then(|key| key.material_id.clone()).unwrap_or_default(),
+        key_id: decrypted.key.arn.to_string(),
+        key_material_id: decrypted.key.material_id.clone().unwrap_or_default(),
         ciphertext_for_recipient: decrypted.ciphertext_for_recipient.clone(),
         provenance: Some(provenance(source)),
         plaintext: Bytes::new(),
@@ -151,7 +159,7 @@ pub fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKeyData) -
 
 /// Random bytes for an enclave as the reply carries them.
 #[must_use]
-pub fn attested_random(random: &AttestedPlaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
+pub fn attested_random(random: &AttestedRandom, source: &DataKeyData) -> pb::GenerateRandomResponse {
     pb::GenerateRandomResponse {
         plaintext: Bytes::new(),
         ciphertext_for_recipient: random.ciphertext_for_recipient.clone(),
@@ -286,9 +294,6 @@ fn provenance(source: &DataKeyData) -> pb::Provenance {
 const KEY_ENCRYPTION_ALGORITHM: &str = "RSAES_OAEP_SHA_256";
 /// KMS: `AttestationDocument` has 1 to 262,144 bytes.
 const MAX_ATTESTATION_DOCUMENT_BYTES: usize = 262_144;
-
-/// A Decrypt declares nothing: it counts as one message.
-pub const ONE_MESSAGE: DeclaredUse = DeclaredUse { messages: 1, bytes: 0 };
 
 /// A moment as messages carry it.
 #[must_use]

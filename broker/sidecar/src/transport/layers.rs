@@ -27,10 +27,10 @@ use tower::{Service as _, ServiceExt};
 use uuid::Uuid;
 
 use crate::admin::{Admin, AdminCall};
-use crate::audit::{Audit, AuditScope, Notes};
+use crate::audit::{Audit, AuditScope, RecordBuilder};
 use crate::error::BrokerError;
-use crate::kms::recorded::Waiting;
-use crate::service::{Call, Service, wire};
+use crate::kms::recorded::CallContext;
+use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Tracer;
 use crate::transport::limits::{CallLimits, Share, Shares};
@@ -139,19 +139,19 @@ impl Layers {
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(BrokerError::Bug),
             };
-            let (notes, request_id) = (scope.notes(), scope.request_id());
+            let (record, request_id) = (scope.record(), scope.request_id());
             if let Err(BrokerError::Bug) = &answered {
                 let trace_id = scope.trace_id();
                 tracing::error!(%request_id, trace_id, "a call ended in a defect: please report it");
             }
-            let response = reply(&notes, request_id, answered);
+            let response = reply(&record, request_id, answered);
             let response = if scope.commit().await.is_ok() {
                 response
             } else {
                 // Key material in the response is erased with it.
                 drop(response);
                 let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
-                add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
+                add_request_ids(response.headers_mut(), request_id, record.kms_request_id().as_deref());
                 response
             };
             if let Some(timed) = timed {
@@ -220,9 +220,10 @@ impl Layers {
         let own = caller.share.call()?;
         let slot = Arc::clone(&self.limits.in_flight).try_acquire_owned();
         let slot = slot.map_err(|_| BrokerError::TooManyCalls)?;
-        let (notes, request_id, peer) = (scope.notes(), scope.request_id(), Arc::clone(&caller.peer));
-        let call = Call { notes, request_id, peer, waiting: Waiting { until, parent: scope.trace() } };
-        let answer = KeyBrokerServer::new(self.service.answerer(call))
+        let (record, request_id, peer) = (scope.record(), scope.request_id(), Arc::clone(&caller.peer));
+        let context = CallContext { deadline: until, trace: scope.trace() };
+        let call = WorkloadCall { record, request_id, peer, context };
+        let answer = KeyBrokerServer::new(self.service.handler(call))
             .max_decoding_message_size(self.max_request_bytes)
             .call(request);
         Ok(Limited {
@@ -241,18 +242,22 @@ struct Limited {
 }
 
 /// The reply to a call, which may leave once its record is committed.
-fn reply(notes: &Notes, request_id: Uuid, answered: Result<Response<Body>, BrokerError>) -> Response<Body> {
+fn reply(
+    record: &RecordBuilder,
+    request_id: Uuid,
+    answered: Result<Response<Body>, BrokerError>,
+) -> Response<Body> {
     let refuse = |error: &BrokerError| {
-        notes.refused(error);
+        record.refused(error);
         wire::status(error, request_id).into_http()
     };
     let mut response = match answered {
-        Ok(response) if notes.ended() => response,
+        Ok(response) if record.ended() => response,
         // tonic refused before the service saw the request.
         Ok(response) => refuse(&unread(&response)),
         Err(error) => refuse(&error),
     };
-    add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
+    add_request_ids(response.headers_mut(), request_id, record.kms_request_id().as_deref());
     response
 }
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use key_broker_core::{Action, GrantTokens, KeyId, Plaintext};
+use key_broker_core::{GrantTokens, KeyId, Plaintext};
 
 use super::ReadFailure;
 use crate::audit::inbox;
@@ -13,8 +13,9 @@ use crate::audit::trail::object_context;
 use crate::envelope::{EncryptedDataKey, Header};
 use crate::error::BrokerError;
 use crate::kms::caller::AwsCaller;
-use crate::kms::{Answer, Answers, Asked, DecryptRequest, Kms, Uses as _};
-use crate::policy::Permit;
+use crate::kms::{AttemptLog, Kms};
+use crate::operation::{DecryptRequest, KmsReply, Uses as _};
+use crate::policy::own;
 
 /// Asks KMS for the data keys of log files, one call for each file, and records each answer.
 pub struct Decrypter {
@@ -58,40 +59,30 @@ impl Decrypter {
         else {
             return Err(ReadFailure::Malformed("no data key in it is for KMS".into()));
         };
-        let request = Arc::new(DecryptRequest {
+        let request = DecryptRequest {
             ciphertext,
             context,
             key: Some(KeyId::from(&key).into()),
             grant_tokens: GrantTokens::default(),
-        });
-        let answers = Answers::default();
-        let permit = Permit::for_own_use(Action::Decrypt);
-        let result = self.kms.decrypt(permit, &request, &answers).await;
-        let used_key = result.as_ref().ok().and_then(|decrypted| decrypted.used_key());
-        let asked = Asked::OwnDecrypt(Arc::clone(&request));
+        };
+        let attempts = AttemptLog::default();
+        let permitted = own::permit(request).map_err(|error| ReadFailure::Locked(error.describe()))?.widen();
+        let result = self.kms.call(permitted.clone(), &attempts).await;
+        let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
         let mut unrecorded = Vec::new();
-        for answer in answers.take() {
-            let line = self.record(&asked, &answer, used_key);
+        for attempt in attempts.take() {
+            let mut line = Vec::new();
+            let _ = self.caller.record(&mut line, &permitted, &attempt, used_key);
             unrecorded.extend(self.leave(line).await.err().unwrap_or_default());
         }
         match result {
-            Ok(decrypted) => Ok(Opened { data_key: decrypted.plaintext, unrecorded }),
+            Ok(KmsReply::Decrypted(decrypted)) => Ok(Opened { data_key: decrypted.plaintext, unrecorded }),
+            Ok(_) => Err(ReadFailure::Locked(BrokerError::Bug.describe())),
             Err(error) => Err(ReadFailure::Locked(format!(
                 "KMS does not decrypt its data key under {key}: {}",
                 BrokerError::Kms(error).describe()
             ))),
         }
-    }
-
-    fn record(
-        &self,
-        asked: &Asked,
-        answer: &Answer,
-        used_key: Option<(&key_broker_core::KeyArn, Option<&str>)>,
-    ) -> Vec<u8> {
-        let mut line = Vec::new();
-        let _ = self.caller.record(&mut line, Action::Decrypt.name(), asked, answer, used_key, None);
-        line
     }
 
     /// Leaves a record for the broker; gives it back where that cannot be.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::{
@@ -13,8 +12,9 @@ use key_broker_core::{
 use crate::audit::names::TrailNames;
 use crate::envelope::{EncryptedDataKey, MessageId, Sealer};
 use crate::error::BrokerError;
-use crate::kms::recorded::{RecordedKms, Waiting};
-use crate::kms::{DataKey, DataKeyRequest, UsedKey};
+use crate::kms::recorded::{CallContext, RecordedKms};
+use crate::operation::{DataKey, DataKeyRequest, UsedKey};
+use crate::policy::own;
 use crate::telemetry::trace::Parent;
 
 /// Encrypts under one KMS key.
@@ -64,11 +64,11 @@ fn seal(data_key: &DataKey, context: &EncryptionContext, bytes: &[u8]) -> Result
 /// Asks KMS for the data key of a log file, or to see that it may (the data key is erased then).
 pub(super) async fn ask(
     kms: &RecordedKms,
-    request: Arc<DataKeyRequest>,
+    request: DataKeyRequest,
     parent: Parent,
 ) -> Result<DataKey, BrokerError> {
-    let until = kms.clock().instant() + DEADLINE;
-    let answered = kms.own_data_key(request, Waiting { until, parent }).await;
+    let deadline = kms.clock().instant() + DEADLINE;
+    let answered = kms.call(own::permit(request)?, CallContext { deadline, trace: parent }).await;
     // A file whose key has no record is not delivered; what the journal cannot commit it owes.
     match answered.records.commit().await {
         Ok(()) => answered.result,
@@ -76,13 +76,13 @@ pub(super) async fn ask(
     }
 }
 
-pub(super) fn data_key_request(key: KeyId, context: EncryptionContext) -> Arc<DataKeyRequest> {
-    Arc::new(DataKeyRequest {
+pub(super) fn data_key_request(key: KeyId, context: EncryptionContext) -> DataKeyRequest {
+    DataKeyRequest {
         key: key.into(),
         length: DataKeyLength::Aes256,
         context,
         grant_tokens: GrantTokens::default(),
-    })
+    }
 }
 
 /// The encryption context of a log file.

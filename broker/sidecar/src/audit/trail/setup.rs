@@ -24,6 +24,8 @@ use crate::audit::store::s3::{S3Settings, S3Store, ServerSideEncryption};
 use crate::error::{BrokerError, KmsErrorKind};
 use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::RecordedKms;
+use crate::operation::PublicKeyRequest;
+use crate::policy::own;
 use crate::telemetry::trace::Parent;
 
 /// Where to deliver to.
@@ -184,7 +186,9 @@ async fn signer(signing: &SigningConfig, kms: &RecordedKms) -> Result<Signer, Se
         SigningConfig::File(path) => signer_from(path),
         SigningConfig::Kms(key) => {
             let until = kms.clock().instant() + DEADLINE;
-            let answered = kms.public_key(key.clone(), until).await;
+            let permitted = own::permit(PublicKeyRequest::from(key.clone()))
+                .map_err(|error| SetupError::Refused(error.describe()))?;
+            let answered = kms.call(permitted, until).await;
             if answered.records.commit().await.is_err() {
                 return Err(SetupError::NotNow("the journal cannot commit".into()));
             }

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use key_broker_core::clock::{Clock, SystemClock};
-use key_broker_core::{Action, Principal};
 use proptest::prelude::*;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -14,7 +13,6 @@ use uuid::Uuid;
 
 use super::*;
 use crate::kms::{KmsError, KmsErrorKind};
-use crate::policy::{Facts, Policy, Question};
 
 const BOUNDS: Bounds = Bounds { max_age: Duration::from_secs(100), max_messages: 10, max_bytes: 1_000 };
 
@@ -22,11 +20,10 @@ const BOUNDS: Bounds = Bounds { max_age: Duration::from_secs(100), max_messages:
 type Serial = u64;
 
 struct Bench {
-    slot: Slot<Serial>,
+    slot: Slot<Serial, ()>,
     start: Instant,
     wall: OffsetDateTime,
     seconds: u64,
-    permit: Permit,
     calls: u64,
     /// The epoch and moment of the call that is under way.
     under_way: Option<(u64, Moment)>,
@@ -38,22 +35,17 @@ struct Bench {
 }
 
 struct Waiter {
-    answer: oneshot::Receiver<Answer<Serial>>,
+    answer: oneshot::Receiver<Served<Serial>>,
     demand: (DeclaredUse, Bounds),
 }
 
 impl Bench {
     fn new(refresh_at: Option<f64>) -> Self {
-        let policy = Policy::parse("permit(principal, action, resource);").expect("a policy");
-        let principal = Principal::Workload("unix:uid/1".into());
-        let (action, facts) = (Action::GenerateDataKey, Facts::default());
-        let question = Question { principal: &principal, action, key: None, facts };
         Self {
             slot: Slot::new(BOUNDS, refresh_at),
             start: SystemClock.instant(),
             wall: datetime!(2026-11-21 00:00 UTC),
             seconds: 0,
-            permit: policy.authorize(&question).permit.expect("permitted"),
             calls: 0,
             under_way: None,
             asked_at: HashMap::new(),
@@ -68,8 +60,8 @@ impl Bench {
         Moment { instant: self.start + passed, wall: self.wall + passed }
     }
 
-    fn call(&mut self, permit: Option<&Permit>) {
-        if permit.is_some() {
+    fn call(&mut self, request: Option<()>) {
+        if request.is_some() {
             assert!(self.under_way.is_none(), "one call at a time");
             self.calls += 1;
             self.under_way = Some((self.slot.epoch(), self.now()));
@@ -77,16 +69,16 @@ impl Bench {
     }
 
     fn draw(&mut self, declared: DeclaredUse, bounds: Bounds) -> Option<Serial> {
-        let demand = Demand { permit: self.permit.again(), declared, bounds };
+        let demand = Demand { request: (), declared, bounds };
         match self.slot.draw(&self.now(), demand) {
-            Step::Drawn(draw, permit) => {
+            Step::Drawn(draw, request) => {
                 let serial = self.check(&draw, declared, &bounds);
-                self.call(permit.as_ref());
+                self.call(request);
                 Some(serial)
             }
-            Step::Wait(answer, permit) => {
+            Step::Wait(answer, request) => {
                 self.waiting.push(Waiter { answer, demand: (declared, bounds) });
-                self.call(permit.as_ref());
+                self.call(request);
                 None
             }
             Step::Retired => panic!("nobody retires this slot"),
@@ -120,15 +112,15 @@ impl Bench {
         let Some((epoch, asked)) = self.under_way.take() else { return };
         let serial = self.calls;
         self.asked_at.insert(serial, (asked.instant - self.start).as_secs());
-        let source = Source {
+        let source = Provenance {
             request_id: serial.to_string().into(),
             event_id: Uuid::nil(),
             at: self.wall,
             span: None,
         };
         let minted = Minted { value: Arc::new(serial), source, asked };
-        let permit = self.slot.minted(&self.now(), epoch, minted);
-        self.call(permit.as_ref());
+        let request = self.slot.minted(&self.now(), epoch, minted);
+        self.call(request);
         self.collect();
     }
 
@@ -138,8 +130,8 @@ impl Bench {
         }
         let kind = if for_good { KmsErrorKind::Disabled } else { KmsErrorKind::Unavailable };
         let error = BrokerError::Kms(KmsError { kind, code: "x".into(), message: None, request_id: None });
-        let permit = self.slot.failed(self.now(), &error, for_good);
-        self.call(permit.as_ref());
+        let request = self.slot.failed(self.now(), &error, for_good);
+        self.call(request);
         self.collect();
     }
 
@@ -369,16 +361,15 @@ fn a_suspended_machine_and_a_clock_set_back_make_no_key_younger() {
     bench.kms_answers();
     // Suspended: the monotonic clock stood still, the wall went on.
     let slept = Moment { wall: bench.wall + Duration::from_secs(101), ..bench.now() };
-    let demand = |bench: &Bench| Demand { permit: bench.permit.again(), declared: one(), bounds: BOUNDS };
-    let (first, second) = (demand(&bench), demand(&bench));
-    assert!(matches!(bench.slot.draw(&slept, first), Step::Wait(..)));
+    let demand = || Demand { request: (), declared: one(), bounds: BOUNDS };
+    assert!(matches!(bench.slot.draw(&slept, demand()), Step::Wait(..)));
     // Set back: the wall says no time has passed.
     let mut bench = Bench::new(None);
     bench.draw(one(), BOUNDS);
     bench.kms_answers();
     bench.seconds = 101;
     let back = Moment { wall: bench.wall - Duration::from_hours(1), ..bench.now() };
-    assert!(matches!(bench.slot.draw(&back, second), Step::Wait(..)));
+    assert!(matches!(bench.slot.draw(&back, demand()), Step::Wait(..)));
 }
 
 #[test]

@@ -10,9 +10,10 @@ use super::Asked;
 use crate::attestation::MAX_ENCLAVE_PCR;
 use crate::cli::{block_on, fail};
 use crate::config::Config;
+use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
-use crate::kms::{Answers, Kms as _};
-use crate::policy::{Facts, Permit, Policy, Question};
+use crate::operation::{DescribeKeyRequest, KmsReply};
+use crate::policy::{Facts, Policy, Question};
 
 /// Prints what policy says; fails if one action is asked about, and there is no yes.
 pub(super) fn run(config: Config, asked: &Asked) -> ExitCode {
@@ -66,8 +67,8 @@ fn show(
         ..Facts::default()
     };
     let principal = asked.principal.as_ref().expect("asked only with a principal");
-    let answer = policy.authorize(&Question { principal, action, key, facts });
-    let word = if answer.permit.is_some() { "Allowed" } else { "Denied" };
+    let decision = policy.decide(&Question { principal, action, key, facts });
+    let word = if decision.permits { "Allowed" } else { "Denied" };
     let key = match key {
         None => "(no key named)".to_owned(),
         Some(NamedKey { arn, alias }) => {
@@ -75,10 +76,10 @@ fn show(
             parts.into_iter().flatten().collect::<Vec<_>>().join(" = ")
         }
     };
-    let by = answer.determining_policies.join(", ");
+    let by = decision.determining_policies.join(", ");
     let by = if by.is_empty() { "no policy permits it".to_owned() } else { format!("by {by}") };
     println!("{word:<8} {:<32} {key}  {by}", action.name());
-    answer.permit.is_some()
+    decision.permits
 }
 
 /// An enclave that measures so, if there is a measurement.
@@ -97,12 +98,13 @@ fn named(config: Config, key: &KeyId) -> Result<NamedKey, String> {
     let mut found = Err(String::new());
     block_on(1, async {
         let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
-        let permit = Permit::for_own_use(Action::DescribeKey);
-        found = match kms.describe_key(permit, key, &Answers::default()).await {
-            Ok(described) => {
+        let request = DescribeKeyRequest::from(key.clone());
+        found = match super::ask_kms(&kms, request, key).await {
+            Ok(KmsReply::KeyDescription(described)) => {
                 Ok(NamedKey { arn: Some(described.arn), alias: Some(key.clone()).filter(KeyId::is_alias) })
             }
-            Err(error) => Err(super::refused("DescribeKey", key, error)),
+            Ok(_) => Err(BrokerError::Bug.describe()),
+            Err(why) => Err(why),
         };
         ExitCode::SUCCESS
     });

@@ -1,14 +1,14 @@
 //! The trail's part: its store, and its two keys.
 
-use key_broker_core::{Action, KeyId};
+use key_broker_core::KeyId;
 
-use super::{Report, may_generate_data_key, refused, writable};
+use super::{Report, ask_kms, may_generate_data_key, writable};
 use crate::audit::signature::PublicKey;
 use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig, names, path_context, signer_from};
+use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
 use crate::kms::caller::AwsCaller;
-use crate::kms::{Answers, Kms as _};
-use crate::policy::Permit;
+use crate::operation::{self, PublicKeyRequest};
 
 /// Checks what can be checked without writing into the store. Without `caller`, the key's encryption context is not known.
 pub(super) async fn check(
@@ -50,9 +50,8 @@ async fn signing_key(signing: &SigningConfig, kms: &AwsKms) -> Result<String, St
 }
 
 async fn public_key(key: &KeyId, kms: &AwsKms) -> Result<String, String> {
-    let permit = Permit::for_own_use(Action::DescribeKey);
-    let answer = kms.public_key(permit, key, &Answers::default()).await;
-    let answer = answer.map_err(|error| refused("GetPublicKey", key, error))?;
+    let reply = ask_kms(kms, PublicKeyRequest::from(key.clone()), key).await?;
+    let answer = operation::PublicKey::try_from(reply).map_err(|_| BrokerError::Bug.describe())?;
     let public = PublicKey::from_spki(&answer.spki).map_err(|error| format!("{}: {error}", key.as_str()))?;
     Ok(format!("{}, fingerprint {}; Sign itself is not tried", key.as_str(), public.fingerprint()))
 }

@@ -6,7 +6,8 @@ use key_broker_core::secret::wipe_stack;
 use key_broker_core::{KeyArn, KeyId, Plaintext};
 
 use super::error::unexpected;
-use crate::kms::{KmsError, UsedKey};
+use crate::kms::KmsError;
+use crate::operation::UsedKey;
 
 pub(super) fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
     wipe_stack();

@@ -14,11 +14,11 @@ use aws_smithy_types::config_bag::ConfigBag;
 use key_broker_core::clock::Clock;
 use serde::Deserialize;
 
-use crate::kms::{Answer, Answers};
+use crate::kms::{Attempt, AttemptLog};
 
 /// Notes every answer of KMS during one call, that of each attempt.
-pub(super) struct AnswerWatch {
-    answers: Answers,
+pub(super) struct AttemptWatch {
+    attempts: AttemptLog,
     clock: Arc<dyn Clock>,
     /// What the attempt under way was sent with: the request is gone once it is sent.
     sent: Mutex<Sent>,
@@ -30,21 +30,21 @@ struct Sent {
     user_agent: String,
 }
 
-impl AnswerWatch {
-    pub(super) fn new(answers: Answers, clock: Arc<dyn Clock>) -> Self {
-        Self { answers, clock, sent: Mutex::default() }
+impl AttemptWatch {
+    pub(super) fn new(attempts: AttemptLog, clock: Arc<dyn Clock>) -> Self {
+        Self { attempts, clock, sent: Mutex::default() }
     }
 }
 
-impl fmt::Debug for AnswerWatch {
+impl fmt::Debug for AttemptWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AnswerWatch")
+        f.write_str("AttemptWatch")
     }
 }
 
-impl Intercept for AnswerWatch {
+impl Intercept for AttemptWatch {
     fn name(&self) -> &'static str {
-        "AnswerWatch"
+        "AttemptWatch"
     }
 
     fn read_before_transmit(
@@ -71,7 +71,7 @@ impl Intercept for AnswerWatch {
         // An answer without a requestID is some proxy's, not KMS's.
         let Some(request_id) = response.headers().get(REQUEST_ID_HEADER) else { return Ok(()) };
         let sent = std::mem::take(&mut *self.sent.lock().unwrap_or_else(PoisonError::into_inner));
-        self.answers.push(Answer {
+        self.attempts.push(Attempt {
             at: self.clock.now(),
             request_id: request_id.to_owned(),
             access_key_id: sent.access_key_id,

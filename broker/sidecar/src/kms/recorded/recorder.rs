@@ -1,16 +1,18 @@
-//! Answers of KMS made into KMS records.
+//! Attempts that KMS answered, made into KMS records.
 
 use std::sync::Arc;
 
-use key_broker_core::{KeyArn, KeyId, Measurements};
+use key_broker_core::{KeyArn, KeyId};
 use uuid::Uuid;
 
-use super::{Recorded, Source, UnwrittenRecords};
+use super::{Provenance, RecordedReply, UnwrittenRecords};
 use crate::audit::journal::Journal;
 use crate::audit::record::{KmsEventData, KmsRecord, RecordedError};
 use crate::error::{BrokerError, cloudtrail_error_code};
+use crate::kms::Attempt;
 use crate::kms::caller::AwsCaller;
-use crate::kms::{Answer, Asked, Uses};
+use crate::operation::{KmsReply, KmsRequest, Uses as _};
+use crate::policy::{Asker, Permitted};
 
 /// What is the same for every KMS record.
 #[derive(Clone)]
@@ -22,45 +24,44 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn record<T: Uses>(
+    pub(super) fn record(
         &self,
-        operation: &'static str,
-        asked: &Asked,
-        recipient: Option<&Measurements>,
-        result: Result<T, BrokerError>,
-        answers: &[Answer],
-    ) -> Recorded<T> {
-        let used_key = result.as_ref().ok().and_then(Uses::used_key);
+        permitted: &Permitted<KmsRequest>,
+        result: Result<KmsReply, BrokerError>,
+        attempts: &[Attempt],
+    ) -> RecordedReply<KmsReply> {
+        let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
         let mut lines = Vec::new();
         let mut source = None;
-        for answer in answers {
-            let event_id = self.caller.record(&mut lines, operation, asked, answer, used_key, recipient);
-            let request_id = answer.request_id.as_str().into();
-            source = Some(Source { request_id, event_id, at: answer.at, span: None });
+        for attempt in attempts {
+            let event_id = self.caller.record(&mut lines, permitted, attempt, used_key);
+            let request_id = attempt.request_id.as_str().into();
+            source = Some(Provenance { request_id, event_id, at: attempt.at, span: None });
         }
-        Recorded { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
+        RecordedReply { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
     }
 }
 
 impl AwsCaller {
-    /// Adds the record of one answer to `lines` and returns its eventID.
+    /// Adds the record of one attempt to `lines` and returns its eventID. `used_key` is the key, and its material, that KMS's reply
+    /// names.
     #[must_use]
     pub fn record(
         &self,
         lines: &mut Vec<u8>,
-        operation: &'static str,
-        asked: &Asked,
-        answer: &Answer,
+        permitted: &Permitted<KmsRequest>,
+        attempt: &Attempt,
         used_key: Option<(&KeyArn, Option<&str>)>,
-        recipient: Option<&Measurements>,
     ) -> Uuid {
-        let mut identity = self.identity(answer.access_key_id.as_deref());
-        identity.invoked_by = asked.invoked_by();
-        let mut record = KmsRecord::new(identity, answer.at, operation, &self.region, &answer.request_id);
-        record.user_agent = &answer.user_agent;
+        let operation = permitted.subject().operation();
+        let mut identity = self.identity(attempt.access_key_id.as_deref());
+        identity.invoked_by = (permitted.asker() == Asker::Broker).then_some(INVOKED_BY);
+        let mut record =
+            KmsRecord::new(identity, attempt.at, operation.name(), &self.region, &attempt.request_id);
+        record.user_agent = &attempt.user_agent;
         record.source_ip_address = &self.source_address;
         let named_in_error;
-        if let Some((code, message)) = &answer.error {
+        if let Some((code, message)) = &attempt.error {
             let error_code = cloudtrail_error_code(code);
             record.error = Some(RecordedError { error_code, error_message: message });
             if error_code == "AccessDenied" {
@@ -69,15 +70,16 @@ impl AwsCaller {
                 return record.event_id;
             }
             named_in_error =
-                KeyArn::find_in(message).or_else(|| asked.asked_key().and_then(|key| self.arn_of(key)));
+                KeyArn::find_in(message).or_else(|| operation.sent_key().and_then(|key| self.arn_of(key)));
             record.resources = Some(named_in_error.iter().map(Into::into).collect());
         } else {
             record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
             let key_material_id = used_key.and_then(|(_, material)| material);
+            let recipient = operation.recipient().map(|measurements| &**measurements);
             record.additional_event_data = (key_material_id.is_some() || recipient.is_some())
                 .then_some(KmsEventData { key_material_id, recipient });
         }
-        record.request_parameters = asked.parameters();
+        record.request_parameters = operation.parameters();
         record.append_to(lines);
         record.event_id
     }
@@ -86,3 +88,6 @@ impl AwsCaller {
         key.key_arn(&self.region, &self.account_id)
     }
 }
+
+/// CloudTrail's `invokedBy` of calls that no workload asked for.
+const INVOKED_BY: &str = "key-broker";

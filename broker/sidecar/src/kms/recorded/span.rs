@@ -2,10 +2,12 @@
 
 use opentelemetry::KeyValue;
 
-use super::Recorded;
+use super::RecordedReply;
 use crate::error::BrokerError;
+use crate::kms::Attempt;
 use crate::kms::caller::AwsCaller;
-use crate::kms::{Answer, Asked};
+use crate::operation::KmsRequest;
+use crate::policy::{Asker, Permitted};
 use crate::telemetry::trace::{Parent, Span, Tracer};
 use crate::telemetry::vocabulary;
 
@@ -13,14 +15,14 @@ use crate::telemetry::vocabulary;
 pub(super) fn begin(
     tracer: &Tracer,
     caller: &AwsCaller,
-    operation: &'static str,
-    asked: &Asked,
+    permitted: &Permitted<KmsRequest>,
     parent: &Parent,
 ) -> Span {
+    let operation = permitted.subject().operation().name();
     let name = || format!("KMS.{operation}");
     let mut span = if parent.is_traced() {
         parent.client(name())
-    } else if asked.invoked_by().is_some() && tracer.is_on() {
+    } else if permitted.asker() == Asker::Broker && tracer.is_on() {
         tracer.root_client(name())
     } else {
         return Span::default();
@@ -36,24 +38,24 @@ pub(super) fn begin(
 }
 
 /// What KMS answered, on its span.
-pub(super) fn tell<T>(span: &mut Span, answers: &[Answer], recorded: &Recorded<T>) {
+pub(super) fn describe<T>(span: &mut Span, attempts: &[Attempt], reply: &RecordedReply<T>) {
     if !span.is_recorded() {
         return;
     }
-    if answers.len() > 1 {
-        for answer in answers {
-            let id = KeyValue::new(vocabulary::AWS_REQUEST_ID, answer.request_id.clone());
+    if attempts.len() > 1 {
+        for attempt in attempts {
+            let id = KeyValue::new(vocabulary::AWS_REQUEST_ID, attempt.request_id.clone());
             let error =
-                answer.error.as_ref().map(|(code, _)| KeyValue::new(vocabulary::ERROR_TYPE, code.clone()));
+                attempt.error.as_ref().map(|(code, _)| KeyValue::new(vocabulary::ERROR_TYPE, code.clone()));
             span.event(vocabulary::ATTEMPT, std::iter::once(id).chain(error).collect());
         }
-        span.set(vocabulary::RESEND_COUNT, i64::try_from(answers.len() - 1).unwrap_or(i64::MAX));
+        span.set(vocabulary::RESEND_COUNT, i64::try_from(attempts.len() - 1).unwrap_or(i64::MAX));
     }
-    if let Some(source) = &recorded.source {
+    if let Some(source) = &reply.source {
         span.set(vocabulary::AWS_REQUEST_ID, source.request_id.to_string());
         span.set(vocabulary::EVENT_ID, source.event_id.to_string());
     }
-    match &recorded.result {
+    match &reply.result {
         Ok(_) => {}
         Err(BrokerError::Kms(error)) => span.fail(error.code.clone()),
         Err(BrokerError::DeadlineExceeded) => span.fail("timeout"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use key_broker_core::{Action, KeyArn, KeyId};
+use key_broker_core::{KeyArn, KeyId};
 
 use super::Source;
 use crate::audit::inbox;
@@ -13,8 +13,9 @@ use crate::audit::trail::{SigningConfig, signer_from};
 use crate::cli::audit::Failure;
 use crate::cli::audit::output::note;
 use crate::error::BrokerError;
-use crate::kms::{Answer, Answers, Asked, Kms as _, Uses as _};
-use crate::policy::Permit;
+use crate::kms::{Attempt, AttemptLog, Kms as _};
+use crate::operation::{self, KmsReply, KmsRequest, PublicKeyRequest, Uses as _};
+use crate::policy::{Permitted, own};
 
 /// Which key that is, if not the one that the broker is configured with.
 #[derive(Debug, Args)]
@@ -58,12 +59,14 @@ impl Source {
 
     /// Asks KMS, and leaves the record of that for the broker.
     async fn ask_kms(&self, key: &KeyId) -> Result<PublicKey, Failure> {
-        let answers = Answers::default();
-        let permit = Permit::for_own_use(Action::DescribeKey);
-        let result = self.kms.public_key(permit, key, &answers).await;
-        let used_key = result.as_ref().ok().and_then(|answer| answer.used_key());
-        for answer in answers.take() {
-            self.leave_record(key, &answer, used_key);
+        let attempts = AttemptLog::default();
+        let permitted = own::permit(PublicKeyRequest::from(key.clone()))
+            .map_err(|error| Failure::Unavailable(error.describe()))?
+            .widen();
+        let result = self.kms.call(permitted.clone(), &attempts).await;
+        let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
+        for attempt in attempts.take() {
+            self.leave_record(&permitted, &attempt, used_key);
         }
         let answer = result.map_err(|error| {
             Failure::Unavailable(format!(
@@ -72,15 +75,21 @@ impl Source {
                 BrokerError::Kms(error).describe()
             ))
         })?;
+        let answer = operation::PublicKey::try_from(answer)
+            .map_err(|_| Failure::Unavailable(BrokerError::Bug.describe()))?;
         PublicKey::from_spki(&answer.spki)
             .map_err(|error| Failure::Unavailable(format!("{}: {error}", key.as_str())))
     }
 
-    fn leave_record(&self, key: &KeyId, answer: &Answer, used_key: Option<(&KeyArn, Option<&str>)>) {
+    fn leave_record(
+        &self,
+        permitted: &Permitted<KmsRequest>,
+        attempt: &Attempt,
+        used_key: Option<(&KeyArn, Option<&str>)>,
+    ) {
         let (Some(caller), Some(journal_dir)) = (&self.caller, self.journal_dir.as_ref()) else { return };
         let mut line = Vec::new();
-        let _ =
-            caller.record(&mut line, "GetPublicKey", &Asked::PublicKey(key.clone()), answer, used_key, None);
+        let _ = caller.record(&mut line, permitted, attempt, used_key);
         if journal_dir.is_dir()
             && let Err(error) = inbox::leave(journal_dir, &line)
         {

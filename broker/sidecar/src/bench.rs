@@ -1,0 +1,190 @@
+//! What `cargo bench --bench draw` measures: draws and decisions inside the process, without gRPC and records around them.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_core::{
+    Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey,
+    Plaintext, Principal, RequestedKey, Reuse,
+};
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
+use crate::cache::rules::{Rule, Rules};
+use crate::cache::{Cache, DrawTerms};
+use crate::kms::caller::AwsCaller;
+use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
+use crate::kms::recorded::{RecordedKms, Recorder};
+use crate::kms::{Attempt, AttemptLog, Kms, KmsError};
+use crate::operation::{DataKey, DataKeyRequest, EncryptedDataKey, KmsReply, KmsRequest, UsedKey};
+use crate::policy::{Facts, Permitted, Policy, Question};
+use crate::telemetry::trace::Tracer;
+
+/// A cache with one data key, before a KMS that makes nothing else.
+pub struct DrawBench {
+    cache: Cache,
+    policy: Arc<Policy>,
+    principal: Principal,
+    request: Arc<DataKeyRequest>,
+    deadline: Instant,
+    _dir: TempDir,
+    _journal: JournalThread,
+}
+
+/// The permit for one draw.
+pub struct DrawPermit(Permitted<Arc<DataKeyRequest>>);
+
+/// Policies, and a call that they permit.
+pub struct PolicyBench {
+    policy: Policy,
+    principal: Principal,
+    key: NamedKey,
+    context: EncryptionContext,
+}
+
+impl DrawBench {
+    /// Draws the key once. KMS takes `kms_takes` for each.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no temporary directory, and outside of a tokio runtime.
+    pub async fn new(max_messages: u64, kms_takes: Duration) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
+        let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
+        let caller = AwsCaller {
+            account_id: "111122223333".into(),
+            arn: "arn:aws:iam::111122223333:user/bench".into(),
+            user_id: "AIDABENCH".into(),
+            region: "us-west-2".into(),
+            kms_host: "kms.us-west-2.amazonaws.com".into(),
+            source_address: "127.0.0.1".into(),
+        };
+        let recorder = Recorder { journal, caller: Arc::new(caller) };
+        let second = Duration::from_secs(1);
+        let breaker = BreakerSettings { failures: 5, open: second, longest_open: second };
+        let settings = GuardSettings { max_in_flight: 64, queue_wait: second, fair_time: second, breaker };
+        let guard = Guard::new(settings, Arc::clone(&clock));
+        let (kms, tasks) = (Arc::new(OneKey(kms_takes)), TaskTracker::new());
+        let kms = RecordedKms::new(kms, guard, recorder, Arc::clone(&clock), tasks, Tracer::default());
+        let bounds = Bounds { max_age: Duration::from_hours(1), max_messages, max_bytes: 1 << 60 };
+        let default = Rule { enabled: true, bounds, refresh_at: Some(0.8), partition: None };
+        let kms_deadline = Duration::from_secs(10);
+        let rules =
+            Rules { default, rules: Vec::new(), max_entries: 10_000, kms_deadline, revocation_check: None };
+        let named = NamedKey { arn: KeyArn::parse(ARN), alias: None };
+        let request = DataKeyRequest {
+            key: RequestedKey {
+                written: KeyId::parse("alias/dev").expect("a key id"),
+                resolved: Some(named),
+            },
+            length: DataKeyLength::Aes256,
+            context: context(&[("tenant", "acme"), ("purpose", "orders")]),
+            grant_tokens: GrantTokens::default(),
+        };
+        let deadline = clock.instant() + Duration::from_hours(1);
+        let policy = Policy::parse("permit(principal, action, resource);").expect("a policy");
+        let bench = Self {
+            cache: Cache::new(rules, kms, clock),
+            policy: Arc::new(policy),
+            principal: Principal::Workload("unix:uid/1000".into()),
+            request: Arc::new(request),
+            deadline,
+            _dir: dir,
+            _journal: thread,
+        };
+        for permit in bench.permits(1) {
+            bench.draw(permit, 0).await;
+        }
+        bench
+    }
+
+    /// Permits for so many draws: policy's work, not the draw's.
+    ///
+    /// # Panics
+    ///
+    /// Never: the policy permits everything.
+    #[must_use]
+    pub fn permits(&self, draws: usize) -> Vec<DrawPermit> {
+        let permit = || {
+            let (_, permitted) =
+                self.policy.permit(&self.principal, Arc::clone(&self.request), Facts::default());
+            DrawPermit(permitted.expect("permitted"))
+        };
+        (0..draws).map(|_| permit()).collect()
+    }
+
+    /// One draw of a message of so many bytes. Returns how many messages the key has served.
+    ///
+    /// # Panics
+    ///
+    /// Where the draw fails: a defect.
+    pub async fn draw(&self, permit: DrawPermit, bytes: u64) -> u64 {
+        let terms = DrawTerms {
+            declared: DeclaredUse { messages: 1, bytes },
+            reuse: Reuse::default(),
+            context: self.deadline.into(),
+        };
+        let drawn = black_box(self.cache.draw(permit.0, &self.principal, terms).await);
+        assert!(drawn.result.is_ok(), "kept");
+        drawn.reuse.expect("kept").used.messages
+    }
+}
+
+impl PolicyBench {
+    /// Reads policies that permit `spiffe://example.org/99` a data key under `alias/99`.
+    ///
+    /// # Panics
+    ///
+    /// Where the text is no policy.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self {
+            policy: Policy::parse(text).expect("policies"),
+            principal: Principal::parse("spiffe://example.org/99").expect("a principal"),
+            key: NamedKey { arn: KeyArn::parse(ARN), alias: KeyId::parse("alias/99").ok() },
+            context: context(&[("tenant", "acme")]),
+        }
+    }
+
+    /// Asks; whether the answer is a yes.
+    #[must_use]
+    pub fn permits(&self) -> bool {
+        let facts = Facts { encryption_context: Some(&self.context), ..Facts::default() };
+        let (principal, action, key) = (&self.principal, Action::GenerateDataKey, Some(&self.key));
+        black_box(self.policy.decide(&Question { principal, action, key, facts })).permits
+    }
+}
+
+/// A KMS that has one data key, and takes so long.
+struct OneKey(Duration);
+
+#[async_trait]
+impl Kms for OneKey {
+    async fn call(&self, _: Permitted<KmsRequest>, attempts: &AttemptLog) -> Result<KmsReply, KmsError> {
+        tokio::time::sleep(self.0).await;
+        attempts.push(Attempt {
+            at: SystemClock.now(),
+            request_id: "c929ebc7-094a-4ee5-839d-975205113c0f".into(),
+            access_key_id: None,
+            user_agent: String::new(),
+            error: None,
+        });
+        let key = UsedKey { arn: KeyArn::parse(ARN).expect("an ARN"), material_id: None };
+        let encrypted = EncryptedDataKey { ciphertext_blob: vec![1; 184].into(), key };
+        Ok(KmsReply::DataKey(DataKey { plaintext: Plaintext::new(vec![7; 32]), encrypted }))
+    }
+}
+
+fn context(pairs: &[(&str, &str)]) -> EncryptionContext {
+    let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    EncryptionContext::parse(BTreeMap::from_iter(pairs)).expect("a context")
+}
+
+const ARN: &str = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";

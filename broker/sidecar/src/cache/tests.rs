@@ -1,0 +1,179 @@
+//! The cache before the AWS SDK and an emulator, without gRPC around it: how many calls to KMS draws cause, and who shares a key.
+
+use std::collections::BTreeMap;
+
+use key_broker_core::clock::SystemClock;
+use key_broker_core::{DataKeyLength, EncryptionContext, GrantTokens, NamedKey, RequestedKey};
+use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+use super::rules::Match;
+use super::*;
+use crate::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
+use crate::kms::aws::{AwsKms, AwsSettings, static_credentials};
+use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
+use crate::kms::recorded::Recorder;
+use crate::policy::{Facts, Policy};
+use crate::telemetry::trace::Tracer;
+
+/// A cache before the emulator, without gRPC around it.
+struct Bench {
+    cache: Cache,
+    emulator: Emulator,
+    key: KeyArn,
+    policy: Arc<Policy>,
+    clock: Arc<dyn Clock>,
+    _dir: TempDir,
+    _journal: JournalThread,
+}
+
+impl Bench {
+    async fn new(rules: Rules) -> Self {
+        let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+        let arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let settings = AwsSettings {
+            region: "us-west-2".into(),
+            endpoint_url: Some(emulator.endpoint_url()),
+            sts_endpoint_url: Some(emulator.endpoint_url()),
+            connect_timeout: Duration::from_secs(1),
+            attempt_timeout: Duration::from_secs(3),
+            max_attempts: 3,
+        };
+        let kms =
+            AwsKms::new(settings, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;
+        let caller = Arc::new(kms.caller().await.expect("known"));
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
+        let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
+        let recorder = Recorder { journal, caller };
+        let guard = Guard::new(guard(), Arc::clone(&clock));
+        let kms = RecordedKms::new(
+            Arc::new(kms),
+            guard,
+            recorder,
+            Arc::clone(&clock),
+            TaskTracker::new(),
+            Tracer::default(),
+        );
+        let policy = Policy::parse("permit(principal is Workload, action, resource);").expect("a policy");
+        Self {
+            cache: Cache::new(rules, kms, Arc::clone(&clock)),
+            emulator,
+            key: KeyArn::parse(&arn).expect("an ARN"),
+            policy: Arc::new(policy),
+            clock,
+            _dir: dir,
+            _journal: thread,
+        }
+    }
+
+    async fn draw(&self, principal: &Principal, tenant: &str) -> Vec<u8> {
+        let pairs = BTreeMap::from([("tenant".to_owned(), tenant.to_owned())]);
+        let named = NamedKey { arn: Some(self.key.clone()), alias: None };
+        let request = DataKeyRequest {
+            key: RequestedKey { written: key_id("alias/dev"), resolved: Some(named) },
+            length: DataKeyLength::Aes256,
+            context: EncryptionContext::parse(pairs).expect("a context"),
+            grant_tokens: GrantTokens::default(),
+        };
+        let terms = DrawTerms {
+            declared: DeclaredUse { messages: 1, bytes: 0 },
+            reuse: Reuse::default(),
+            context: (self.clock.instant() + Duration::from_secs(30)).into(),
+        };
+        let (_, permitted) = self.policy.permit(principal, Arc::new(request), Facts::default());
+        let drawn = self.cache.draw(permitted.expect("permitted"), principal, terms).await;
+        drawn.result.unwrap_or_else(|error| panic!("{error:?}")).plaintext.as_ref().to_vec()
+    }
+}
+
+fn workload(uid: u32) -> Principal {
+    Principal::Workload(format!("unix:uid/{uid}").into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_draws_of_a_thousand_each_cause_a_hundred_kms_calls() {
+    for (refresh_at, most) in [(None, 100), (Some(0.8), 101)] {
+        let bench = Arc::new(
+            Bench::new(reuse(Rule {
+                refresh_at,
+                bounds: Bounds { max_messages: 1_000, ..rule().bounds },
+                ..rule()
+            }))
+            .await,
+        );
+        let callers: Vec<_> = (0..50)
+            .map(|_| {
+                let bench = Arc::clone(&bench);
+                tokio::spawn(async move {
+                    for _ in 0..2_000 {
+                        bench.draw(&workload(1), "acme").await;
+                    }
+                })
+            })
+            .collect();
+        for caller in callers {
+            caller.await.expect("no panic");
+        }
+        let calls = bench.emulator.call_count("GenerateDataKey");
+        assert!((100..=most).contains(&calls), "{calls} calls, refresh ahead at {refresh_at:?}");
+    }
+}
+
+#[tokio::test]
+async fn principals_share_a_data_key_only_where_configuration_names_a_partition() {
+    let bench = Bench::new(reuse(rule())).await;
+    let mine = bench.draw(&workload(1), "acme").await;
+    assert_eq!(mine, bench.draw(&workload(1), "acme").await);
+    assert_ne!(mine, bench.draw(&workload(2), "acme").await);
+    assert_ne!(mine, bench.draw(&workload(1), "other").await);
+
+    let shared = Rule { partition: Some("fleet".into()), ..rule() };
+    let matches = |uid: u32| Match { principal: Some(format!("unix:uid/{uid}")), key: None };
+    let rules = Rules { rules: vec![(matches(1), shared.clone()), (matches(2), shared)], ..reuse(rule()) };
+    let bench = Bench::new(rules).await;
+    let ours = bench.draw(&workload(1), "acme").await;
+    assert_eq!(ours, bench.draw(&workload(2), "acme").await);
+    assert_ne!(ours, bench.draw(&workload(3), "acme").await);
+    // A principal cannot get into a partition by its name.
+    assert_ne!(ours, bench.draw(&Principal::Workload("fleet".into()), "acme").await);
+}
+
+#[tokio::test]
+async fn a_full_cache_serves_on() {
+    let bench = Bench::new(Rules { max_entries: 10, ..reuse(rule()) }).await;
+    for n in 0..200 {
+        bench.draw(&workload(n % 50), "acme").await;
+    }
+    let mut kept = 0;
+    bench.cache.sweep_now();
+    bench.cache.list(&mut |_| kept += 1);
+    assert!(kept <= 10, "{kept} are kept");
+}
+
+fn key_id(text: &str) -> KeyId {
+    KeyId::parse(text).expect("a key id")
+}
+
+fn guard() -> GuardSettings {
+    let (open, longest_open) = (Duration::from_secs(1), Duration::from_secs(30));
+    GuardSettings {
+        max_in_flight: 64,
+        queue_wait: Duration::from_secs(10),
+        fair_time: Duration::from_secs(3),
+        breaker: BreakerSettings { failures: 5, open, longest_open },
+    }
+}
+
+/// The defaults of `[reuse]`, without refresh ahead.
+fn rule() -> Rule {
+    let bounds = Bounds { max_age: Duration::from_mins(5), max_messages: 10_000, max_bytes: 1 << 30 };
+    Rule { enabled: true, bounds, refresh_at: None, partition: None }
+}
+
+fn reuse(default: Rule) -> Rules {
+    let kms_deadline = Duration::from_secs(10);
+    Rules { default, rules: Vec::new(), max_entries: 10_000, kms_deadline, revocation_check: None }
+}

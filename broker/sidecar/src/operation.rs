@@ -1,0 +1,126 @@
+//! A call to KMS as a value: what is asked and what KMS replies. Policy permits the request, the guard lets it through, the AWS
+//! SDK sends it, and its records and span describe it.
+
+pub mod attested;
+mod reply;
+mod request;
+
+use std::sync::Arc;
+
+use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, RequestedKey};
+
+use crate::audit::record::RequestParameters;
+use attested::Attested;
+pub use reply::{
+    DataKey, Decrypted, EncryptedDataKey, KeyDescription, KmsReply, PublicKey, Signature, UnexpectedReply,
+    UsedKey, Uses,
+};
+pub use request::{
+    DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, DescribeKeyRequest, DryRunRequest,
+    PublicKeyRequest, RandomRequest, SignRequest,
+};
+
+/// A request to KMS of any operation. Cheap to clone.
+#[derive(Clone)]
+pub enum KmsRequest {
+    /// GenerateDataKey.
+    DataKey(Arc<DataKeyRequest>),
+    /// GenerateDataKeyWithoutPlaintext.
+    DataKeyWithoutPlaintext(Arc<DataKeyWithoutPlaintextRequest>),
+    /// Decrypt.
+    Decrypt(Arc<DecryptRequest>),
+    /// GenerateRandom.
+    Random(Arc<RandomRequest>),
+    /// DescribeKey.
+    DescribeKey(Arc<DescribeKeyRequest>),
+    /// GenerateDataKey with `DryRun`.
+    DryRun(Arc<DryRunRequest>),
+    /// Sign.
+    Sign(Arc<SignRequest>),
+    /// GetPublicKey.
+    PublicKey(Arc<PublicKeyRequest>),
+    /// GenerateDataKey for one recipient.
+    AttestedDataKey(Arc<Attested<DataKeyRequest>>),
+    /// Decrypt for one recipient.
+    AttestedDecrypt(Arc<Attested<DecryptRequest>>),
+    /// GenerateRandom for one recipient.
+    AttestedRandom(Arc<Attested<RandomRequest>>),
+}
+
+impl KmsRequest {
+    /// The request, whatever its operation.
+    #[must_use]
+    pub fn operation(&self) -> &dyn Operation {
+        match self {
+            Self::DataKey(request) => &**request,
+            Self::DataKeyWithoutPlaintext(request) => &**request,
+            Self::Decrypt(request) => &**request,
+            Self::Random(request) => &**request,
+            Self::DescribeKey(request) => &**request,
+            Self::DryRun(request) => &**request,
+            Self::Sign(request) => &**request,
+            Self::PublicKey(request) => &**request,
+            Self::AttestedDataKey(request) => &**request,
+            Self::AttestedDecrypt(request) => &**request,
+            Self::AttestedRandom(request) => &**request,
+        }
+    }
+}
+
+/// What records, spans and policy need to know of a request.
+pub trait Operation: Send + Sync + 'static {
+    /// The operation's name at KMS.
+    fn name(&self) -> &'static str;
+
+    /// The KMS key that the request names, if it names one.
+    fn key(&self) -> Option<&RequestedKey>;
+
+    /// The `requestParameters` that CloudTrail has of it, with the key as KMS is asked for it; none for GenerateRandom.
+    fn parameters(&self) -> Option<RequestParameters<'_>>;
+
+    /// Whom alone KMS's reply is for: what their attestation document proves.
+    fn recipient(&self) -> Option<&Arc<Measurements>> {
+        None
+    }
+
+    /// The ciphertext of a Decrypt.
+    fn ciphertext(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// The number of bytes of a GenerateRandom, which activity records have, and CloudTrail has not.
+    fn random_bytes(&self) -> Option<u16> {
+        None
+    }
+
+    /// The KMS key as the caller wrote it.
+    fn written_key(&self) -> Option<&KeyId> {
+        self.key().map(|key| &key.written)
+    }
+
+    /// The KMS key as KMS is asked for it.
+    fn sent_key(&self) -> Option<&KeyId> {
+        self.key().map(RequestedKey::sent)
+    }
+}
+
+/// A request of one operation, which is also one of any.
+pub trait TypedRequest: Operation + Sized {
+    /// The request as one of any operation.
+    fn into_kms_request(self: Arc<Self>) -> KmsRequest;
+}
+
+/// A request that workloads can make, as the service brings it before policy.
+pub trait WorkloadRequest: TypedRequest + Clone {
+    /// What policy is asked for.
+    fn action(&self) -> Action;
+
+    /// The key, to be resolved.
+    fn key_mut(&mut self) -> Option<&mut RequestedKey>;
+
+    /// The encryption context; none where the operation has none.
+    fn context(&self) -> Option<&EncryptionContext>;
+
+    /// The encryption context, to be bound to the principal.
+    fn context_mut(&mut self) -> Option<&mut EncryptionContext>;
+}

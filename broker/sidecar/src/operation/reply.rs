@@ -1,0 +1,198 @@
+//! KMS's replies, one type for each operation that has its own.
+
+use bytes::Bytes;
+use key_broker_core::{KeyArn, Plaintext};
+use time::OffsetDateTime;
+
+use super::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
+
+/// KMS's reply to a [`KmsRequest`](super::KmsRequest).
+pub enum KmsReply {
+    /// To GenerateDataKey.
+    DataKey(DataKey),
+    /// To GenerateDataKeyWithoutPlaintext.
+    EncryptedDataKey(EncryptedDataKey),
+    /// To Decrypt.
+    Decrypted(Decrypted),
+    /// To GenerateRandom.
+    Random(Plaintext),
+    /// To DescribeKey.
+    KeyDescription(KeyDescription),
+    /// To a dry run: KMS would have done it.
+    Permitted,
+    /// To Sign.
+    Signature(Signature),
+    /// To GetPublicKey.
+    PublicKey(PublicKey),
+    /// To GenerateDataKey with a recipient.
+    AttestedDataKey(AttestedDataKey),
+    /// To Decrypt with a recipient.
+    AttestedPlaintext(AttestedPlaintext),
+    /// To GenerateRandom with a recipient.
+    AttestedRandom(AttestedRandom),
+}
+
+/// A reply to another operation than was asked for: a defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnexpectedReply;
+
+/// A data key in both forms.
+pub struct DataKey {
+    /// The key itself.
+    pub plaintext: Plaintext,
+    /// Encrypted under the KMS key.
+    pub encrypted: EncryptedDataKey,
+}
+
+/// A data key encrypted under a KMS key.
+pub struct EncryptedDataKey {
+    /// The ciphertext.
+    pub ciphertext_blob: Bytes,
+    /// The KMS key.
+    pub key: UsedKey,
+}
+
+/// What a ciphertext held.
+pub struct Decrypted {
+    /// The bytes.
+    pub plaintext: Plaintext,
+    /// The KMS key.
+    pub key: UsedKey,
+}
+
+/// The KMS key that an answer was made with.
+#[derive(Debug, Clone)]
+pub struct UsedKey {
+    /// Its ARN.
+    pub arn: KeyArn,
+    /// The key material: 64 hex digits.
+    pub material_id: Option<String>,
+}
+
+/// A signature.
+pub struct Signature {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The key that made it.
+    pub key: UsedKey,
+}
+
+/// The public half of a key.
+pub struct PublicKey {
+    /// X.509 `SubjectPublicKeyInfo` in DER.
+    pub spki: Vec<u8>,
+    /// The key.
+    pub key: UsedKey,
+}
+
+/// What KMS knows about a key.
+pub struct KeyDescription {
+    /// The key's ARN.
+    pub arn: KeyArn,
+    /// KMS's `KeySpec`.
+    pub key_spec: String,
+    /// KMS's `KeyUsage`.
+    pub key_usage: String,
+    /// KMS's `KeyState`.
+    pub key_state: String,
+    /// KMS's `Origin`.
+    pub origin: String,
+    /// KMS's `KeyManager`.
+    pub key_manager: String,
+    /// KMS's `Description`.
+    pub description: String,
+    /// KMS's `MultiRegion`.
+    pub multi_region: bool,
+    /// KMS's `CreationDate`.
+    pub creation_date: Option<OffsetDateTime>,
+}
+
+/// Outputs that name the KMS key they were made with.
+pub trait Uses {
+    /// The key, where there is one.
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)>;
+}
+
+impl Uses for DataKey {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        self.encrypted.used_key()
+    }
+}
+
+impl Uses for EncryptedDataKey {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key.arn, self.key.material_id.as_deref()))
+    }
+}
+
+impl Uses for Decrypted {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key.arn, self.key.material_id.as_deref()))
+    }
+}
+
+impl Uses for Signature {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key.arn, None))
+    }
+}
+
+impl Uses for PublicKey {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key.arn, None))
+    }
+}
+
+impl Uses for Plaintext {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        None
+    }
+}
+
+impl Uses for KeyDescription {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.arn, None))
+    }
+}
+
+impl Uses for KmsReply {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        match self {
+            Self::DataKey(reply) => reply.used_key(),
+            Self::EncryptedDataKey(reply) => reply.used_key(),
+            Self::Decrypted(reply) => reply.used_key(),
+            Self::KeyDescription(reply) => reply.used_key(),
+            Self::Signature(reply) => reply.used_key(),
+            Self::PublicKey(reply) => reply.used_key(),
+            Self::AttestedDataKey(reply) => reply.used_key(),
+            Self::AttestedPlaintext(reply) => reply.used_key(),
+            Self::Random(_) | Self::AttestedRandom(_) | Self::Permitted => None,
+        }
+    }
+}
+
+/// Each reply can be taken out of a [`KmsReply`].
+macro_rules! kms_replies {
+    ($($variant:ident($reply:ty)),+ $(,)?) => {
+        $(impl TryFrom<KmsReply> for $reply {
+            type Error = UnexpectedReply;
+
+            fn try_from(reply: KmsReply) -> Result<Self, UnexpectedReply> {
+                if let KmsReply::$variant(reply) = reply { Ok(reply) } else { Err(UnexpectedReply) }
+            }
+        })+
+    };
+}
+
+kms_replies! {
+    DataKey(DataKey),
+    EncryptedDataKey(EncryptedDataKey),
+    Decrypted(Decrypted),
+    Random(Plaintext),
+    KeyDescription(KeyDescription),
+    Signature(Signature),
+    PublicKey(PublicKey),
+    AttestedDataKey(AttestedDataKey),
+    AttestedPlaintext(AttestedPlaintext),
+    AttestedRandom(AttestedRandom),
+}

@@ -1,0 +1,352 @@
+//! The requests, one type for each operation.
+
+use std::sync::Arc;
+
+use key_broker_core::{
+    Action, CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId, RandomLength, RequestedKey,
+};
+
+use super::attested::Attested;
+use super::{KmsRequest, Operation, TypedRequest, WorkloadRequest};
+use crate::audit::record::RequestParameters;
+
+/// A data key in both forms (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>).
+#[derive(Clone)]
+pub struct DataKeyRequest {
+    /// The KMS key.
+    pub key: RequestedKey,
+    /// The data key's length.
+    pub length: DataKeyLength,
+    /// Bound to the ciphertext.
+    pub context: EncryptionContext,
+    /// The caller's grant tokens.
+    pub grant_tokens: GrantTokens,
+}
+
+/// A data key in encrypted form only
+/// (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html>).
+#[derive(Clone)]
+pub struct DataKeyWithoutPlaintextRequest(pub DataKeyRequest);
+
+/// A decrypt (<https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html>).
+#[derive(Clone)]
+pub struct DecryptRequest {
+    /// What KMS encrypted.
+    pub ciphertext: CiphertextBlob,
+    /// Exactly the context of encryption.
+    pub context: EncryptionContext,
+    /// The KMS key, if the caller named it.
+    pub key: Option<RequestedKey>,
+    /// The caller's grant tokens.
+    pub grant_tokens: GrantTokens,
+}
+
+/// Random bytes (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html>).
+#[derive(Clone)]
+pub struct RandomRequest {
+    /// How many.
+    pub length: RandomLength,
+}
+
+/// What KMS knows about a key (<https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html>).
+#[derive(Clone)]
+pub struct DescribeKeyRequest {
+    /// The KMS key.
+    pub key: RequestedKey,
+}
+
+/// Whether a data key could be made: GenerateDataKey with `DryRun`, which makes none
+/// (<https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html>).
+#[derive(Clone)]
+pub struct DryRunRequest {
+    /// The KMS key.
+    pub key: RequestedKey,
+    /// The encryption context that permission is tested with.
+    pub context: EncryptionContext,
+}
+
+/// A signature, `RSASSA_PKCS1_V1_5_SHA_256` (<https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html>).
+#[derive(Clone)]
+pub struct SignRequest {
+    /// The signing key.
+    pub key: RequestedKey,
+    /// The SHA-256 digest to sign.
+    pub digest: [u8; 32],
+}
+
+/// The public half of a key (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GetPublicKey.html>).
+#[derive(Clone)]
+pub struct PublicKeyRequest {
+    /// The key.
+    pub key: RequestedKey,
+}
+
+impl Operation for DataKeyRequest {
+    fn name(&self) -> &'static str {
+        GENERATE_DATA_KEY
+    }
+
+    fn key(&self) -> Option<&RequestedKey> {
+        Some(&self.key)
+    }
+
+    fn parameters(&self) -> Option<RequestParameters<'_>> {
+        Some(
+            RequestParameters { encryption_context: recorded(&self.context), ..of(&self.key) }
+                .with_length(self.length),
+        )
+    }
+}
+
+impl WorkloadRequest for DataKeyRequest {
+    fn action(&self) -> Action {
+        Action::GenerateDataKey
+    }
+
+    fn key_mut(&mut self) -> Option<&mut RequestedKey> {
+        Some(&mut self.key)
+    }
+
+    fn context(&self) -> Option<&EncryptionContext> {
+        Some(&self.context)
+    }
+
+    fn context_mut(&mut self) -> Option<&mut EncryptionContext> {
+        Some(&mut self.context)
+    }
+}
+
+impl Operation for DataKeyWithoutPlaintextRequest {
+    fn name(&self) -> &'static str {
+        "GenerateDataKeyWithoutPlaintext"
+    }
+
+    fn key(&self) -> Option<&RequestedKey> {
+        self.0.key()
+    }
+
+    fn parameters(&self) -> Option<RequestParameters<'_>> {
+        self.0.parameters()
+    }
+}
+
+impl WorkloadRequest for DataKeyWithoutPlaintextRequest {
+    fn action(&self) -> Action {
+        Action::GenerateDataKeyWithoutPlaintext
+    }
+
+    fn key_mut(&mut self) -> Option<&mut RequestedKey> {
+        self.0.key_mut()
+    }
+
+    fn context(&self) -> Option<&EncryptionContext> {
+        self.0.context()
+    }
+
+    fn context_mut(&mut self) -> Option<&mut EncryptionContext> {
+        self.0.context_mut()
+    }
+}
+
+impl Operation for DecryptRequest {
+    fn name(&self) -> &'static str {
+        "Decrypt"
+    }
+
+    fn key(&self) -> Option<&RequestedKey> {
+        self.key.as_ref()
+    }
+
+    fn parameters(&self) -> Option<RequestParameters<'_>> {
+        Some(RequestParameters {
+            encryption_algorithm: Some("SYMMETRIC_DEFAULT"),
+            key_id: self.sent_key(),
+            encryption_context: recorded(&self.context),
+            ..RequestParameters::default()
+        })
+    }
+
+    fn ciphertext(&self) -> Option<&[u8]> {
+        Some(self.ciphertext.as_bytes())
+    }
+}
+
+impl WorkloadRequest for DecryptRequest {
+    fn action(&self) -> Action {
+        Action::Decrypt
+    }
+
+    fn key_mut(&mut self) -> Option<&mut RequestedKey> {
+        self.key.as_mut()
+    }
+
+    fn context(&self) -> Option<&EncryptionContext> {
+        Some(&self.context)
+    }
+
+    fn context_mut(&mut self) -> Option<&mut EncryptionContext> {
+        Some(&mut self.context)
+    }
+}
+
+impl Operation for RandomRequest {
+    fn name(&self) -> &'static str {
+        "GenerateRandom"
+    }
+
+    fn key(&self) -> Option<&RequestedKey> {
+        None
+    }
+
+    fn parameters(&self) -> Option<RequestParameters<'_>> {
+        None
+    }
+
+    fn random_bytes(&self) -> Option<u16> {
+        Some(self.length.get())
+    }
+}
+
+impl WorkloadRequest for RandomRequest {
+    fn action(&self) -> Action {
+        Action::GenerateRandom
+    }
+
+    fn key_mut(&mut self) -> Option<&mut RequestedKey> {
+        None
+    }
+
+    fn context(&self) -> Option<&EncryptionContext> {
+        None
+    }
+
+    fn context_mut(&mut self) -> Option<&mut EncryptionContext> {
+        None
+    }
+}
+
+impl Operation for DescribeKeyRequest {
+    fn name(&self) -> &'static str {
+        "DescribeKey"
+    }
+
+    fn key(&self) -> Option<&RequestedKey> {
+        Some(&self.key)
+    }
+
+    fn parameters(&self) -> Option<RequestParameters<'_>> {
+        Some(of(&self.key))
+    }
+}
+
+impl WorkloadRequest for DescribeKeyRequest {
+    fn action(&self) -> Action {
+        Action::DescribeKey
+    }
+
+    fn key_mut(&mut self) -> Option<&mut RequestedKey> {
+        Some(&mut self.key)
+    }
+
+    fn context(&self) -> Option<&EncryptionContext> {
+        None
+    }
+
+    fn context_mut(&mut self) -> Option<&mut EncryptionContext> {
+        None
+    }
+}
+
+impl Operation for DryRunRequest {
+    fn name(&self) -> &'static str {
+        GENERATE_DATA_KEY
+    }
+
+    fn key(&self) -> Option<&RequestedKey> {
+        Some(&self.key)
+    }
+
+    fn parameters(&self) -> Option<RequestParameters<'_>> {
+        let parameters = RequestParameters { encryption_context: recorded(&self.context), ..of(&self.key) };
+        Some(parameters.with_length(DataKeyLength::Aes256))
+    }
+}
+
+impl Operation for SignRequest {
+    fn name(&self) -> &'static str {
+        "Sign"
+    }
+
+    fn key(&self) -> Option<&RequestedKey> {
+        Some(&self.key)
+    }
+
+    fn parameters(&self) -> Option<RequestParameters<'_>> {
+        Some(RequestParameters {
+            message_type: Some("DIGEST"),
+            signing_algorithm: Some("RSASSA_PKCS1_V1_5_SHA_256"),
+            ..of(&self.key)
+        })
+    }
+}
+
+impl Operation for PublicKeyRequest {
+    fn name(&self) -> &'static str {
+        "GetPublicKey"
+    }
+
+    fn key(&self) -> Option<&RequestedKey> {
+        Some(&self.key)
+    }
+
+    fn parameters(&self) -> Option<RequestParameters<'_>> {
+        Some(of(&self.key))
+    }
+}
+
+impl From<KeyId> for DescribeKeyRequest {
+    fn from(key: KeyId) -> Self {
+        Self { key: key.into() }
+    }
+}
+
+impl From<KeyId> for PublicKeyRequest {
+    fn from(key: KeyId) -> Self {
+        Self { key: key.into() }
+    }
+}
+
+macro_rules! kms_requests {
+    ($($variant:ident($request:ty)),+ $(,)?) => {
+        $(impl TypedRequest for $request {
+            fn into_kms_request(self: Arc<Self>) -> KmsRequest {
+                KmsRequest::$variant(self)
+            }
+        })+
+    };
+}
+
+kms_requests! {
+    DataKey(DataKeyRequest),
+    DataKeyWithoutPlaintext(DataKeyWithoutPlaintextRequest),
+    Decrypt(DecryptRequest),
+    Random(RandomRequest),
+    DescribeKey(DescribeKeyRequest),
+    DryRun(DryRunRequest),
+    Sign(SignRequest),
+    PublicKey(PublicKeyRequest),
+    AttestedDataKey(Attested<DataKeyRequest>),
+    AttestedDecrypt(Attested<DecryptRequest>),
+    AttestedRandom(Attested<RandomRequest>),
+}
+
+fn of(key: &RequestedKey) -> RequestParameters<'_> {
+    RequestParameters { key_id: Some(key.sent()), ..RequestParameters::default() }
+}
+
+/// CloudTrail leaves an empty context out.
+fn recorded(context: &EncryptionContext) -> Option<&EncryptionContext> {
+    (!context.is_empty()).then_some(context)
+}
+
+const GENERATE_DATA_KEY: &str = "GenerateDataKey";

@@ -1,0 +1,40 @@
+//! The policy of the broker's own calls to KMS, all of it: what it may ask for itself, on behalf of no workload.
+
+use std::sync::Arc;
+
+use super::{Asker, Permitted};
+use crate::audit::trail::TRAIL_ARN;
+use crate::error::BrokerError;
+use crate::operation::{KmsRequest, TypedRequest};
+
+/// Permits a call of the broker's own. No reply to one reaches a workload.
+pub fn permit<R: TypedRequest>(request: R) -> Result<Permitted<Arc<R>>, BrokerError> {
+    let request = Arc::new(request);
+    if permits(&Arc::clone(&request).into_kms_request()) {
+        Ok(Permitted::new(request, Asker::Broker, None))
+    } else {
+        // Which calls are made is written in the broker's own code.
+        Err(BrokerError::Bug)
+    }
+}
+
+fn permits(request: &KmsRequest) -> bool {
+    match request {
+        // What an alias means; whether a kept key may still be used; the trail's signing key.
+        KmsRequest::DescribeKey(_)
+        | KmsRequest::DryRun(_)
+        | KmsRequest::Sign(_)
+        | KmsRequest::PublicKey(_) => true,
+        // Data keys of the trail's log files, and only those.
+        KmsRequest::DataKey(request) => request.context.pairs().contains_key(TRAIL_ARN),
+        KmsRequest::Decrypt(request) => {
+            request.key.is_some() && request.context.pairs().contains_key(TRAIL_ARN)
+        }
+        // These have no use of the broker's own.
+        KmsRequest::DataKeyWithoutPlaintext(_)
+        | KmsRequest::Random(_)
+        | KmsRequest::AttestedDataKey(_)
+        | KmsRequest::AttestedDecrypt(_)
+        | KmsRequest::AttestedRandom(_) => false,
+    }
+}

@@ -1,0 +1,45 @@
+//! What KMS made with a key that policy may not have permitted yet.
+
+use key_broker_core::KeyArn;
+
+use super::Permitted;
+use crate::operation::Uses;
+
+/// A value under a key that only KMS's answer named: closed until policy has permitted that key.
+pub struct Sealed<T> {
+    value: T,
+    key: KeyArn,
+    bytes: usize,
+}
+
+impl<T> Sealed<T> {
+    /// Closes what KMS made with `key`; it holds so many bytes.
+    #[must_use]
+    pub fn new(value: T, key: KeyArn, bytes: usize) -> Self {
+        Self { value, key, bytes }
+    }
+
+    /// The key that answered.
+    #[must_use]
+    pub fn key(&self) -> &KeyArn {
+        &self.key
+    }
+
+    /// The number of bytes that it holds. It is not secret.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The value, by a permit for the very key that answered.
+    #[must_use]
+    pub fn open(&self, permitted: &Permitted<KeyArn>) -> Option<&T> {
+        (*permitted.subject() == self.key).then_some(&self.value)
+    }
+}
+
+impl<T> Uses for Sealed<T> {
+    fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        Some((&self.key, None))
+    }
+}

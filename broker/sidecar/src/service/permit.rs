@@ -1,0 +1,146 @@
+//! The one path from a request to a permit: what its key means, the pairs that its context is bound to, then policy. The record
+//! learns each as soon as it is known, so that a call that ends here is described as fully as one that goes on.
+
+use std::sync::Arc;
+
+use key_broker_core::{DeclaredUse, KeyArn, NamedKey};
+
+use super::{Service, WorkloadCall};
+use crate::error::BrokerError;
+use crate::operation::WorkloadRequest;
+use crate::policy::{Decision, Facts, Permitted, Question, Sealed};
+use crate::telemetry::vocabulary;
+
+/// Why a request's key is not resolved.
+enum Unresolved {
+    /// There is no such key, or KMS refuses to tell: an error for those only whom policy would permit this action with it.
+    Unknown(NamedKey, BrokerError),
+    /// It cannot be told now.
+    Failed(BrokerError),
+}
+
+impl Service {
+    /// The request, as it is permitted: its key resolved, its context bound to the principal.
+    pub(super) async fn permit<R: WorkloadRequest>(
+        &self,
+        call: &WorkloadCall,
+        mut request: R,
+        declared: Option<DeclaredUse>,
+    ) -> Result<Permitted<Arc<R>>, BrokerError> {
+        let unresolved = self.resolve(call, &mut request, declared).await.err();
+        let bound = self.bind(call, &mut request);
+        let request = Arc::new(request);
+        call.record.requested(Arc::clone(&request).into_kms_request(), declared);
+        let facts = call.facts(declared);
+        match unresolved {
+            None => {}
+            Some(Unresolved::Failed(error)) => return Err(error),
+            Some(Unresolved::Unknown(key, error)) => {
+                let facts =
+                    Facts { encryption_context: request.context(), recipient: request.recipient(), ..facts };
+                let (principal, action) = (&call.peer.principal, request.action());
+                let question = Question { principal, action, key: Some(&key), facts };
+                let permits = call.decided(|| {
+                    let decision = self.policies.current().decide(&question);
+                    let permits = decision.permits;
+                    (decision, permits)
+                });
+                return Err(if permits { error } else { BrokerError::Denied });
+            }
+        }
+        let permitted = call.decided(|| self.policies.current().permit(&call.peer.principal, request, facts));
+        let permitted = permitted.ok_or(BrokerError::Denied)?;
+        bound?;
+        Ok(permitted)
+    }
+
+    /// Opens what KMS made with a key that policy may not have been asked about: a request that named its key was permitted for that
+    /// key; of another, policy is asked again about the key that answered.
+    pub(super) fn open<'a, R: WorkloadRequest, T>(
+        &self,
+        call: &WorkloadCall,
+        request: &R,
+        named_key: Option<Permitted<KeyArn>>,
+        sealed: &'a Sealed<T>,
+    ) -> Result<&'a T, BrokerError> {
+        if let Some(permitted) = named_key {
+            // KMS's answer is for the key that it was asked for, or none.
+            return sealed.open(&permitted).ok_or(BrokerError::Bug);
+        }
+        let key = NamedKey { arn: Some(sealed.key().clone()), alias: None };
+        let facts = Facts {
+            encryption_context: request.context(),
+            recipient: request.recipient(),
+            ..call.facts(None)
+        };
+        let (principal, action) = (&call.peer.principal, request.action());
+        let question = Question { principal, action, key: Some(&key), facts };
+        let permitted = call.decided(|| self.policies.current().permit_key(&question));
+        sealed.open(&permitted.ok_or(BrokerError::Denied)?).ok_or(BrokerError::Bug)
+    }
+
+    /// Finds out which key the request names, if it names one.
+    async fn resolve<R: WorkloadRequest>(
+        &self,
+        call: &WorkloadCall,
+        request: &mut R,
+        declared: Option<DeclaredUse>,
+    ) -> Result<(), Unresolved> {
+        let Some(key) = request.written_key().cloned() else { return Ok(()) };
+        let named = match self.aliases.known(&key) {
+            Some(named) => named,
+            None => {
+                // KMS has to be asked first: should the caller go away meanwhile, the record has something to say.
+                call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
+                let (aliases, context, wanted) = (self.aliases.clone(), call.context.clone(), key.clone());
+                // Boxed: most calls never come here.
+                match Box::pin(async move { aliases.ask(&wanted, context).await }).await {
+                    Ok(named) => named,
+                    Err(BrokerError::Kms(error)) if !error.kind.is_passing() => {
+                        let unknown = NamedKey { arn: None, alias: Some(key) };
+                        return Err(Unresolved::Unknown(unknown, BrokerError::Kms(error)));
+                    }
+                    Err(error) => return Err(Unresolved::Failed(error)),
+                }
+            }
+        };
+        let Some(arn) = &named.arn else { return Err(Unresolved::Unknown(named, BrokerError::NoSuchKey)) };
+        call.record.key(arn.clone());
+        if let Some(key) = request.key_mut() {
+            key.resolved = Some(named);
+        }
+        Ok(())
+    }
+
+    /// Gives the request the pairs that its principal's contexts are bound to.
+    fn bind<R: WorkloadRequest>(&self, call: &WorkloadCall, request: &mut R) -> Result<(), BrokerError> {
+        let Some(context) = request.context_mut() else { return Ok(()) };
+        if let Some(bound) = self.bindings.bind(&call.peer.principal, context)? {
+            *context = bound;
+        }
+        Ok(())
+    }
+}
+
+impl WorkloadCall {
+    /// What the call says beside its request.
+    fn facts(&self, declared: Option<DeclaredUse>) -> Facts<'_> {
+        let facts = Facts { transport: self.peer.details.transport, ..Facts::default() };
+        match declared {
+            Some(DeclaredUse { messages, bytes }) => Facts { messages, bytes, ..facts },
+            None => facts,
+        }
+    }
+
+    /// Asks policy within a span, and notes what it said.
+    fn decided<T>(&self, decide: impl FnOnce() -> (Decision, T)) -> T {
+        let mut span = self.context.trace.child(vocabulary::AUTHORIZE);
+        let (decision, decided) = decide();
+        if span.is_recorded() {
+            span.set(vocabulary::DECISION, if decision.permits { "allow" } else { "deny" });
+            span.set(vocabulary::POLICY_VERSION, Arc::clone(&decision.version));
+        }
+        self.record.decided(decision.determining_policies, decision.version);
+        decided
+    }
+}
