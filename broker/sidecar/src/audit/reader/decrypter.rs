@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use key_broker_core::{Action, GrantTokens, KeyId, Plaintext};
+use key_broker_envelope::{EncryptedDataKey, Header};
 
 use super::ReadFailure;
 use crate::audit::inbox;
 use crate::audit::names::TrailNames;
 use crate::audit::trail::object_context;
-use crate::envelope::{EncryptedDataKey, Header};
 use crate::error::BrokerError;
 use crate::kms::caller::AwsCaller;
 use crate::kms::{Answer, Answers, Asked, DecryptRequest, Kms, Uses as _};
