@@ -6,14 +6,14 @@ mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use key_broker::envelope::{EncryptedDataKey, Header, MessageId, OpenError, Sealer};
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
+use key_broker_envelope::{EncryptedDataKey, Header, MessageId, OpenError, Sealer};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, cases, kms, printed, root};
 use serde_json::{Value, json};
@@ -69,9 +69,12 @@ fn the_broker_opens_what_the_sdk_seals_with_the_same_suite() {
     let keys = [&bench.key, &bench.second_key];
     bench.sdk(&peers, &json!({ "keys": keys, "context": pairs(), "open": [], "seal": seal }));
     for (place, (wish, len, frame_length)) in wishes.iter().enumerate() {
-        let mut reader = BufReader::new(File::open(wish["to"].as_str().expect("a path")).expect("sealed"));
+        let path = wish["to"].as_str().expect("a path");
+        let mut reader = BufReader::new(File::open(path).expect("sealed"));
         let header = Header::read(&mut reader).expect("a header");
-        assert_eq!((header.context(), header.frame_length()), (&context(), *frame_length));
+        let end = usize::try_from(reader.stream_position().expect("a file")).expect("at most 64 KiB");
+        let sealed_length = frame_length_of(&fs::read(path).expect("sealed")[..end]);
+        assert_eq!((header.context(), sealed_length), (&context(), *frame_length));
         let found: Vec<_> =
             header.encrypted_data_keys().iter().map(|key| key.for_kms().expect("of KMS")).collect();
         // The SDK keeps its keys in a set.
@@ -196,6 +199,12 @@ fn context() -> EncryptionContext {
 
 fn plaintext(len: usize) -> Vec<u8> {
     (0..=250).cycle().take(len).collect()
+}
+
+/// A header ends with the frame length, 32 bytes of commitment and a tag of 16 bytes.
+fn frame_length_of(header: &[u8]) -> u32 {
+    let (before, _) = header.split_at(header.len() - 32 - 16);
+    u32::from_be_bytes(*before.last_chunk().expect("four bytes"))
 }
 
 fn bytes(base64: &Value) -> Vec<u8> {

@@ -10,8 +10,8 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use key_broker::config::Limits;
-use key_broker::transport::limits::ShareLimits;
+use key_broker::limits::Limits;
+use key_broker::limits::ShareLimits;
 use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
 use kms_emulator::{Fault, KeySpec};
 use peers::kms;

@@ -14,16 +14,12 @@ use std::{
 };
 
 use http::uri::Authority;
+use key_broker_authority::NormalizeAuthority;
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
     fuzz_target,
 };
 use tokio::io::{AsyncRead, ReadBuf};
-
-#[path = "../../broker/sidecar/src/transport/authority.rs"]
-mod authority;
-
-use authority::NormalizeAuthority;
 
 #[derive(Arbitrary, Debug)]
 struct Input {

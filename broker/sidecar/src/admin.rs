@@ -19,7 +19,7 @@ use crate::audit::trail::NewestDigest;
 use crate::cache::{Cache, EntryView, EvictionScope, Usage};
 use crate::error::BrokerError;
 use crate::service::wire;
-use crate::transport::limits::CallLimits;
+use crate::limits::CallLimits;
 
 /// The service `keybroker.admin.v1.Admin`.
 #[derive(Clone)]

@@ -1,5 +1,7 @@
 //! All wiring, once, in the order in which things start; they stop in the reverse order.
 
+mod observed;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +31,7 @@ use crate::audit::{Audit, UNRECORDED};
 use crate::cache::Cache;
 use crate::cache::rules::Rules;
 use crate::config::audit::Audit as AuditConfig;
-use crate::config::{Config, Limits, Listen};
+use crate::config::{Config, Listen};
 use crate::identity::Identities;
 use crate::kms::Kms;
 use crate::kms::aliases::Aliases;
@@ -37,6 +39,7 @@ use crate::kms::aws::AwsKms;
 use crate::kms::caller::AwsCaller;
 use crate::kms::guard::{Guard, GuardSettings};
 use crate::kms::recorded::{RecordedKms, Recorder};
+use crate::limits::{CallLimits, Limits, Shares};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::readiness::{Readiness, Ready};
@@ -45,13 +48,13 @@ use crate::service::Service;
 use crate::telemetry::Telemetry;
 use crate::telemetry::export::{Export, ExportError};
 use crate::telemetry::http::Pages;
-use crate::telemetry::metrics::{Metrics, Observed};
+use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
 use crate::transport::layers::{Layers, Standard};
-use crate::transport::limits::{CallLimits, Shares};
 use crate::transport::unix::{UnixAddress, UnixSocket};
 use crate::transport::vsock::VsockSocket;
 use crate::transport::{Listeners, Server};
+use observed::Observed;
 
 /// What a broker is made of.
 pub struct Parts {
@@ -253,7 +256,7 @@ impl Broker {
         let server = Server::new(layers, parts.identities, parts.limits.connections, connections);
         let mut pages = None;
         if let Some(metrics) = &metrics {
-            metrics.observe(observed);
+            observed.register(&metrics.meter());
             if let Some((address, text)) = parts.telemetry.http.zip(metrics.text()) {
                 let listener = Listeners::bind_tcp(address).await.map_err(StartError::Listen)?;
                 pages = Some((listener, Pages::new(text, is_ready)));

@@ -285,24 +285,11 @@ impl Drop for AuditScope {
             }
             return;
         }
-        self.record.refused(&abandoned(self.until, self.audit.clock.instant()));
+        self.record.refused(&BrokerError::abandoned(self.until, self.audit.clock.instant()));
         // Nobody waits: it is written as soon as the journal can.
         let Lines { draft, records, .. } = self.lines();
         self.audit.journal.owe(&records);
         self.end_span(&draft);
-    }
-}
-
-/// Why a call has ended whose caller is gone, and would have waited until then.
-#[must_use]
-pub fn abandoned(until: Option<Instant>, now: Instant) -> BrokerError {
-    // The caller's own timer runs ahead of ours by the way of the request: a call that is gone within that time of its
-    // deadline ended by the deadline.
-    match until {
-        Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => {
-            BrokerError::DeadlineExceeded
-        }
-        _ => BrokerError::Cancelled,
     }
 }
 
@@ -436,5 +423,3 @@ const EVENT_SOURCE: &str = "keybroker.v1.KeyBroker";
 /// such as `--all-features`, makes one.
 pub(crate) const UNRECORDED: bool =
     cfg!(feature = "bench-unrecorded") && option_env!("KEY_BROKER_BENCH_UNRECORDED").is_some();
-/// The way of a request over a unix socket, and a slow machine's share.
-const DEADLINE_SLACK: std::time::Duration = std::time::Duration::from_millis(20);

@@ -2,7 +2,7 @@
 //! record. Nothing internal crosses the wire: what KMS said stays in the record.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use key_broker_core::{KeyArn, Malformed, Outcome};
 use tonic::Code;
@@ -166,6 +166,19 @@ impl BrokerError {
 }
 
 impl BrokerError {
+    /// Why a call has ended whose caller is gone, and would have waited until then.
+    #[must_use]
+    pub fn abandoned(until: Option<Instant>, now: Instant) -> Self {
+        // The caller's own timer runs ahead of ours by the way of the request: a call that is gone within that time of its
+        // deadline ended by the deadline.
+        match until {
+            Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => {
+                Self::DeadlineExceeded
+            }
+            _ => Self::Cancelled,
+        }
+    }
+
     /// What happened, for a log line or the operator's own command: KMS's own words, where there are any.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -357,6 +370,8 @@ pub fn cloudtrail_error_code(code: &str) -> &str {
     if code == "AccessDeniedException" { "AccessDenied" } else { code }
 }
 
+/// The way of a request over a unix socket, and a slow machine's share.
+const DEADLINE_SLACK: Duration = Duration::from_millis(20);
 /// A slot is free again within a few calls.
 const SOON: Duration = Duration::from_millis(100);
 /// Long enough for a KMS quota's second, a restart or a disk to recover.

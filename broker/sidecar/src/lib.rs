@@ -8,6 +8,8 @@ pub mod config;
 // Sockets, connections, layers.
 pub mod transport;
 
+// Bounds of a call, of a principal, of all.
+pub mod limits;
 // Connection -> principal.
 pub mod identity;
 // Attestation document -> verified recipient.
@@ -31,9 +33,6 @@ pub mod audit;
 pub mod cache;
 // The calls to AWS KMS, recorded.
 pub mod kms;
-
-// Encrypted messages, as the AWS Encryption SDKs read and write them.
-pub mod envelope;
 
 // Who is at fault; the one table.
 pub mod error;

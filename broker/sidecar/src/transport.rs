@@ -2,12 +2,9 @@
 
 pub mod connections;
 pub mod layers;
-pub mod limits;
 pub mod tls;
 pub mod unix;
 pub mod vsock;
-
-pub(crate) mod authority;
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -21,6 +18,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use key_broker_authority::NormalizeAuthority;
 use key_broker_core::Peer;
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,7 +27,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::Identities;
-use authority::NormalizeAuthority;
 use connections::{Connections, Transport};
 use layers::{Caller, Door, Layers};
 use tls::Tls;

@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use flate2::bufread::GzDecoder;
 use key_broker_core::Plaintext;
+use key_broker_envelope::{Header, OpenError};
 use time::OffsetDateTime;
 
 use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
 use super::names::TrailNames;
 use super::store::{Store, StoreError};
-use crate::envelope::{Header, OpenError};
 pub use decrypter::Decrypter;
 pub use records::{MalformedRecords, Records, records};
 

@@ -6,24 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{milliseconds, within};
-use crate::transport::limits::ShareLimits;
-
-/// Bounds of the whole broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Calls at a time.
-    pub calls_in_flight: u32,
-    /// Connections at a time.
-    pub connections: usize,
-    /// What one principal may take.
-    pub share: ShareLimits,
-    /// The deadline of a call that has none.
-    pub default_deadline: Duration,
-    /// Calls with less time are refused at once.
-    pub deadline_floor: Duration,
-    /// How long calls in flight may take to end after SIGTERM.
-    pub drain: Duration,
-}
+use crate::limits::{Limits, ShareLimits};
 
 /// `[limits]`.
 #[derive(Debug, Deserialize)]

@@ -2,8 +2,7 @@
 //!
 //! Labels are closed sets: never a principal, a key, an encryption context or a ciphertext.
 
-mod names;
-mod observed;
+pub mod names;
 mod timed;
 
 use opentelemetry::metrics::{Meter, MeterProvider as _};
@@ -12,7 +11,6 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, PeriodicReader, SdkMeterProvider};
 use prometheus::{Registry, TextEncoder};
 
-pub use observed::Observed;
 pub use timed::{Call, Calls, Commits, KmsCall, KmsCalls};
 
 /// The metrics of one broker.
@@ -51,11 +49,6 @@ impl Metrics {
         Some(Self { provider: builder.build(), text })
     }
 
-    /// Has `observed` looked at whenever metrics are read.
-    pub fn observe(&self, observed: Observed) {
-        observed.register(&self.meter());
-    }
-
     /// For Prometheus, if it is to be read so.
     #[must_use]
     pub fn text(&self) -> Option<Text> {
@@ -69,7 +62,9 @@ impl Metrics {
         }
     }
 
-    fn meter(&self) -> Meter {
+    /// Where instruments are made.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
         self.provider.meter("key_broker")
     }
 }

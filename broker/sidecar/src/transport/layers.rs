@@ -33,7 +33,7 @@ use crate::kms::recorded::CallContext;
 use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Tracer;
-use crate::transport::limits::{CallLimits, Share, Shares};
+use crate::limits::{CallLimits, Share, Shares};
 
 /// Everything between a connection and the service.
 pub struct Layers {

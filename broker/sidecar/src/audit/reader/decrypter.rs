@@ -10,7 +10,7 @@ use super::ReadFailure;
 use crate::audit::inbox;
 use crate::audit::names::TrailNames;
 use crate::audit::trail::object_context;
-use crate::envelope::{EncryptedDataKey, Header};
+use key_broker_envelope::{EncryptedDataKey, Header};
 use crate::error::BrokerError;
 use crate::kms::caller::AwsCaller;
 use crate::kms::{AttemptLog, Kms};

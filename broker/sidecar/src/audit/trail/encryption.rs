@@ -8,9 +8,9 @@ use std::time::Duration;
 use key_broker_core::{
     CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, Malformed,
 };
+use key_broker_envelope::{EncryptedDataKey, MessageId, Sealer};
 
 use crate::audit::names::TrailNames;
-use crate::envelope::{EncryptedDataKey, MessageId, Sealer};
 use crate::error::BrokerError;
 use crate::kms::recorded::{CallContext, RecordedKms};
 use crate::operation::{DataKey, DataKeyRequest, UsedKey};

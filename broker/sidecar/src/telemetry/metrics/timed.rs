@@ -12,7 +12,6 @@ use tonic::Code;
 
 use super::Metrics;
 use super::names::{self, Metric};
-use crate::audit::abandoned;
 use crate::error::{BrokerError, KmsErrorKind};
 
 impl Metrics {
@@ -78,7 +77,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let now = self.calls.clock.instant();
-        let code = self.code.unwrap_or_else(|| abandoned(self.until, now).refusal().code);
+        let code = self.code.unwrap_or_else(|| BrokerError::abandoned(self.until, now).refusal().code);
         let labels = &self.calls.labels[self.action as usize][code as usize];
         let took = now.saturating_duration_since(self.began);
         self.calls.duration.record(took.as_secs_f64() * 1_000.0, labels);

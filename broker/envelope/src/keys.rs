@@ -8,25 +8,25 @@ use key_broker_core::{Plaintext, secret};
 use sha2::Sha512;
 use zeroize::Zeroizing;
 
-use super::{COMMITMENT_BYTES, DATA_KEY_BYTES, IV_BYTES, MessageId, SUITE, TAG_BYTES};
+use crate::format::{COMMITMENT_BYTES, DATA_KEY_BYTES, IV_BYTES, MessageId, SUITE, TAG_BYTES};
 
 /// The keys of one message. Erased when dropped.
-pub(super) struct MessageKeys {
+pub(crate) struct MessageKeys {
     /// Erases its key schedule itself (its feature `zeroize`). Boxed, so that no move leaves a copy behind.
     aead: Box<Aes256Gcm>,
     /// Not secret.
     commitment: [u8; COMMITMENT_BYTES],
 }
 
-/// A data key of this suite has 32 bytes; this one has another number.
-pub(super) struct WrongLength(pub(super) usize);
+/// The data key has this many bytes instead of the suite's 32.
+pub(crate) struct WrongLength(pub(crate) usize);
 
 /// A tag is not that of these bytes under this key.
-pub(super) struct Forged;
+pub(crate) struct Forged;
 
 impl MessageKeys {
     /// Derives them (transitive-requirements.md, "HKDF Encryption Key" and "HKDF Commit Key").
-    pub(super) fn derive(data_key: &Plaintext, message_id: &MessageId) -> Result<Self, WrongLength> {
+    pub(crate) fn derive(data_key: &Plaintext, message_id: &MessageId) -> Result<Self, WrongLength> {
         let data_key = data_key.as_ref();
         if data_key.len() != DATA_KEY_BYTES {
             return Err(WrongLength(data_key.len()));
@@ -36,23 +36,23 @@ impl MessageKeys {
         Ok(keys)
     }
 
-    pub(super) fn commitment(&self) -> &[u8; COMMITMENT_BYTES] {
+    pub(crate) fn commitment(&self) -> &[u8; COMMITMENT_BYTES] {
         &self.commitment
     }
 
     /// Whether `stored` commits to the data key, in constant time.
-    pub(super) fn match_commitment(&self, stored: &[u8; COMMITMENT_BYTES]) -> bool {
+    pub(crate) fn match_commitment(&self, stored: &[u8; COMMITMENT_BYTES]) -> bool {
         self.commitment.ct_eq(stored).into()
     }
 
     /// Encrypts `content` in place; its tag, which covers `aad` too. An IV serves once.
-    pub(super) fn seal(&self, iv: [u8; IV_BYTES], aad: &[u8], content: &mut [u8]) -> [u8; TAG_BYTES] {
+    pub(crate) fn seal(&self, iv: [u8; IV_BYTES], aad: &[u8], content: &mut [u8]) -> [u8; TAG_BYTES] {
         let sealed = self.aead.encrypt_inout_detached(&Nonce::from(iv), aad, content.into());
         sealed.expect("AES-GCM takes up to 64 GiB, a frame is shorter than 4 GiB").into()
     }
 
     /// Decrypts `content` in place, or finds it or `aad` forged and leaves it as it is.
-    pub(super) fn open(
+    pub(crate) fn open(
         &self,
         iv: [u8; IV_BYTES],
         aad: &[u8],

@@ -14,8 +14,24 @@ use key_broker_core::clock::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::config::Limits;
 use crate::error::BrokerError;
+
+/// Bounds of the whole broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls at a time.
+    pub calls_in_flight: u32,
+    /// Connections at a time.
+    pub connections: usize,
+    /// What one principal may take.
+    pub share: ShareLimits,
+    /// The deadline of a call that has none.
+    pub default_deadline: Duration,
+    /// Calls with less time are refused at once.
+    pub deadline_floor: Duration,
+    /// How long calls in flight may take to end after SIGTERM.
+    pub drain: Duration,
+}
 
 /// Bounds of one call and of all.
 #[derive(Clone)]
@@ -116,12 +132,12 @@ impl Shares {
 
 impl Share {
     /// Takes one connection; none if it has all that it may have.
-    pub(super) fn connect(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn connect(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connections).try_acquire_owned().ok()
     }
 
     /// Takes one call.
-    pub(super) fn call(&self) -> Result<OwnedSemaphorePermit, BrokerError> {
+    pub(crate) fn call(&self) -> Result<OwnedSemaphorePermit, BrokerError> {
         if let Some(rate) = &self.rate
             && let Err(too_early) = rate.check()
         {

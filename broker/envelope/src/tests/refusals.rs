@@ -3,6 +3,7 @@
 use std::io;
 
 use super::*;
+use crate::SealError;
 
 /// A header in its parts, each to be replaced.
 struct Parts {

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
 use proptest::prelude::*;
 
-use super::*;
+use crate::format::{FRAME_LENGTH, MessageId};
+use crate::{EncryptedDataKey, Header, OpenError, Sealer};
 
 const ARN: &str = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
@@ -106,7 +107,7 @@ fn a_message_of_the_aws_encryption_sdk_opens() {
     let mut rest = &message[..];
     let header = Header::read(&mut rest).expect("a header");
     assert_eq!(header.context(), &context(&[("a", "1"), ("b", "é")]));
-    assert_eq!(header.frame_length(), 128);
+    assert_eq!(header.frame_length, 128);
     let [key] = header.encrypted_data_keys() else { panic!("one encrypted data key") };
     let (arn, blob) = key.for_kms().expect("a key of KMS");
     assert_eq!((arn.as_str(), blob.as_bytes()), (ARN, &b"blob"[..]));

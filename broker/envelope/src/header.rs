@@ -5,21 +5,25 @@ use std::io::Read;
 use bytes::Bytes;
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
 
-use super::frames::HEADER_IV;
-use super::keys::MessageKeys;
-use super::{
-    COMMITMENT_BYTES, FRAMED, MAX_ENCRYPTED_DATA_KEYS, MAX_FRAME_LENGTH, MAX_HEADER_BYTES, MessageId,
-    OpenError, Opener, SUITE, SealError, TAG_BYTES, VERSION, context,
+use crate::context;
+use crate::error::{OpenError, SealError};
+use crate::format::{
+    COMMITMENT_BYTES, FRAMED, MAX_ENCRYPTED_DATA_KEYS, MAX_FRAME_LENGTH, MAX_HEADER_BYTES, MessageId, SUITE,
+    TAG_BYTES, VERSION,
 };
+use crate::frames::HEADER_IV;
+use crate::keys::MessageKeys;
+use crate::opener::Opener;
 
-/// A header as it was read: nobody has vouched for it until [`Header::open`] has found its tag right.
+/// A header as it was read. Nothing in it is authenticated until [`Header::open`] has verified its tag.
 pub struct Header {
     /// Everything before the tag, which covers it.
     body: Vec<u8>,
     message_id: MessageId,
     context: EncryptionContext,
     encrypted_data_keys: Vec<EncryptedDataKey>,
-    frame_length: u32,
+    /// The length of all frames but the last, in bytes: 1 to 1 MiB.
+    pub(crate) frame_length: u32,
     commitment: [u8; COMMITMENT_BYTES],
     tag: [u8; TAG_BYTES],
 }
@@ -67,12 +71,6 @@ impl Header {
         &self.encrypted_data_keys
     }
 
-    /// The length of all frames but the last, in bytes: 1 to 1 MiB.
-    #[must_use]
-    pub fn frame_length(&self) -> u32 {
-        self.frame_length
-    }
-
     /// Checks commitment and tag with the decrypted data key. `reader` stands where [`Header::read`] left it.
     pub fn open<R: Read>(self, data_key: &Plaintext, reader: R) -> Result<Opener<R>, OpenError> {
         let keys = MessageKeys::derive(data_key, &self.message_id)?;
@@ -95,7 +93,7 @@ impl EncryptedDataKey {
         }
     }
 
-    /// The KMS key and the ciphertext to send to KMS; none where it is not for KMS.
+    /// The KMS key and the ciphertext to send to KMS; `None` for a data key of another provider.
     #[must_use]
     pub fn for_kms(&self) -> Option<(KeyArn, CiphertextBlob)> {
         if self.provider_id != AWS_KMS {
@@ -107,7 +105,7 @@ impl EncryptedDataKey {
 }
 
 /// Everything before the tag.
-pub(super) fn write(
+pub(crate) fn write(
     message_id: &MessageId,
     context: &EncryptionContext,
     encrypted_data_keys: &[EncryptedDataKey],

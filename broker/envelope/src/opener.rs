@@ -3,9 +3,10 @@
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::ops::Range;
 
-use super::frames::{LAST_FRAME, Place, aad};
-use super::keys::MessageKeys;
-use super::{IV_BYTES, MessageId, OpenError, TAG_BYTES};
+use crate::error::OpenError;
+use crate::format::{IV_BYTES, MessageId, TAG_BYTES};
+use crate::frames::{LAST_FRAME, Place, aad};
+use crate::keys::MessageKeys;
 
 /// Decrypts what it reads. A frame's plaintext is given out only when its tag, number and place have been found right; the last
 /// frame's only when nothing follows it.
@@ -47,7 +48,7 @@ struct Head {
 
 impl<R: Read> Opener<R> {
     /// Of a message whose header was found right.
-    pub(super) fn new(reader: R, keys: MessageKeys, message_id: MessageId, frame_length: u32) -> Self {
+    pub(crate) fn new(reader: R, keys: MessageKeys, message_id: MessageId, frame_length: u32) -> Self {
         let (reader, frame) = (BufReader::new(reader), Vec::new());
         Self { reader, keys, message_id, frame_length, frame, rest: 0..0, sequence: 1, state: State::Open }
     }

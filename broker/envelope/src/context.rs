@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use key_broker_core::{EncryptionContext, Malformed};
 
-use super::{OpenError, SealError};
+use crate::error::{OpenError, SealError};
 
 /// The context's bytes; their number goes before them.
-pub(super) fn write(context: &EncryptionContext) -> Result<Vec<u8>, SealError> {
+pub(crate) fn write(context: &EncryptionContext) -> Result<Vec<u8>, SealError> {
     let pairs = context.pairs();
     if let Some(name) = pairs.keys().find(|name| name.starts_with(RESERVED)) {
         return Err(SealError::ReservedName(name.clone()));
@@ -32,7 +32,7 @@ pub(super) fn write(context: &EncryptionContext) -> Result<Vec<u8>, SealError> {
 }
 
 /// Reads a context of which every byte is accounted for. Any order of the pairs is taken: the tag binds the bytes as they stand.
-pub(super) fn read(bytes: &[u8]) -> Result<EncryptionContext, OpenError> {
+pub(crate) fn read(bytes: &[u8]) -> Result<EncryptionContext, OpenError> {
     let mut pairs = BTreeMap::new();
     if !bytes.is_empty() {
         let mut rest = Rest(bytes);

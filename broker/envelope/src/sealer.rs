@@ -4,10 +4,11 @@ use std::io::{self, Write};
 
 use key_broker_core::{EncryptionContext, Plaintext};
 
-use super::frames::{HEADER_IV, LAST_FRAME, LAST_HEAD, Place, REGULAR_HEAD, aad, iv};
-use super::header;
-use super::keys::MessageKeys;
-use super::{EncryptedDataKey, FRAME_LENGTH, MessageId, SealError, TAG_BYTES};
+use crate::error::SealError;
+use crate::format::{FRAME_LENGTH, MessageId, TAG_BYTES};
+use crate::frames::{HEADER_IV, LAST_FRAME, LAST_HEAD, Place, REGULAR_HEAD, aad, iv};
+use crate::header::{self, EncryptedDataKey};
+use crate::keys::MessageKeys;
 
 /// Encrypts what is written to it and writes the message on, a frame of 4 KiB at a time. It becomes a whole message only with
 /// [`Sealer::finish`]: what is dropped before that no opener takes.
@@ -39,7 +40,7 @@ impl<W: Write> Sealer<W> {
         Self::with_frame_length(writer, data_key, encrypted, context, message_id, FRAME_LENGTH)
     }
 
-    pub(super) fn with_frame_length(
+    pub(crate) fn with_frame_length(
         mut writer: W,
         data_key: &Plaintext,
         encrypted: EncryptedDataKey,

@@ -10,13 +10,13 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::names::{self, Metric};
+use crate::telemetry::metrics::names::{self, Metric};
 use crate::audit::journal::Journal;
 use crate::audit::trail::NewestDigest;
 use crate::cache::Cache;
 use crate::readiness::Ready;
 use crate::transport::connections::{Connections, Transport};
-use crate::transport::limits::CallLimits;
+use crate::limits::CallLimits;
 use crate::transport::tls::Tls;
 
 /// What is looked at.
@@ -44,7 +44,8 @@ pub struct Observed {
 }
 
 impl Observed {
-    pub(super) fn register(self, meter: &Meter) {
+    /// Has all of it looked at whenever metrics are read.
+    pub fn register(self, meter: &Meter) {
         let look = Look(meter);
         look.at_cache(&self.cache);
         look.at_journal(&self.journal);

@@ -5,8 +5,8 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-use super::keys::WrongLength;
-use super::{FRAME_LENGTH, MAX_ENCRYPTED_DATA_KEYS, MAX_FRAME_LENGTH, MAX_HEADER_BYTES};
+use crate::format::{FRAME_LENGTH, MAX_ENCRYPTED_DATA_KEYS, MAX_FRAME_LENGTH, MAX_HEADER_BYTES};
+use crate::keys::WrongLength;
 
 /// Why a message is not opened.
 #[derive(Debug)]
@@ -15,27 +15,27 @@ pub enum OpenError {
     Read(io::Error),
     /// The message ends too early: in its header (0), or in or before this frame.
     CutOff(u32),
-    /// It looks like Base64.
+    /// The bytes look like Base64.
     Base64,
-    /// It is no message, or of a later format.
+    /// Not a message, or one of a later format. Its first byte.
     Version(u8),
-    /// It is a message of format 1, with this suite.
+    /// A message of format 1, with this suite.
     FormatOne(u16),
-    /// It is a message of format 2, with another suite.
+    /// A message of format 2, with this other suite.
     Suite(u16),
-    /// The encryption context is not one.
+    /// The encryption context is malformed, for this reason.
     Context(String),
-    /// So many encrypted data keys are none or too many.
+    /// This number of encrypted data keys: none, or more than 64.
     EncryptedDataKeys(u16),
     /// An encrypted data key's provider is not UTF-8.
     ProviderId,
-    /// The content has no frames (1), or is of no known type.
+    /// The content type: 1 is content without frames, others are unknown.
     ContentType(u8),
-    /// The frame length is 0 or too large.
+    /// This frame length: 0, or more than 1 MiB.
     FrameLength(u32),
-    /// The header is too long.
+    /// The header is longer than 64 KiB.
     HeaderLength,
-    /// The data key given has another length than the suite's.
+    /// The data key has this many bytes instead of the suite's 32.
     DataKeyLength(usize),
     /// The data key is not the one the message commits to, or the commitment or message id was altered.
     Commitment,
@@ -66,27 +66,27 @@ pub enum OpenError {
 /// Why a message is not sealed.
 #[derive(Debug)]
 pub enum SealError {
-    /// The data key given has another length than the suite's.
+    /// The data key has this many bytes instead of the suite's 32.
     DataKeyLength(usize),
     /// The encryption context has a name that the SDKs keep for themselves.
     ReservedName(String),
-    /// The encryption context has an empty value, of this name: the SDK for Java does not open that.
+    /// The encryption context has an empty value under this name, which the SDK for Java does not open.
     EmptyValue(String),
-    /// Context and encrypted data key together are too long.
+    /// Encryption context and encrypted data key make a header of more than 64 KiB.
     TooLong,
     /// The writer failed.
     Write(io::Error),
 }
 
 impl OpenError {
-    /// The reason in an error of an [`Opener`](super::Opener), where it is the message and not the reader under it.
+    /// The reason in an error of an [`Opener`](crate::Opener), where it is the message and not the reader under it.
     #[must_use]
     pub fn behind(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 
     /// What a failed read means in the header (0) or in a frame.
-    pub(super) fn reading(error: io::Error, frame: u32) -> Self {
+    pub(crate) fn reading(error: io::Error, frame: u32) -> Self {
         if error.kind() == ErrorKind::UnexpectedEof { Self::CutOff(frame) } else { Self::Read(error) }
     }
 }

@@ -1,0 +1,37 @@
+//! What header and frames have in common: the numbers of the format, our limits on it, and the message id.
+
+use std::io;
+
+/// What makes a message's key its own: 32 random bytes. Under one data key no two messages may have the same, or both can be
+/// read and forged; so an id is used up by its message.
+pub struct MessageId(pub(crate) [u8; MESSAGE_ID_BYTES]);
+
+impl MessageId {
+    /// A new one, from the operating system's randomness.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; MESSAGE_ID_BYTES];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// message-header.md: "2.0".
+pub(crate) const VERSION: u8 = 2;
+/// algorithm-suites.md: `ALG_AES_256_GCM_HKDF_SHA512_COMMIT_KEY`.
+pub(crate) const SUITE: u16 = 0x0478;
+/// message-header.md: "Framed".
+pub(crate) const FRAMED: u8 = 2;
+/// The SDKs' default, so that our messages look like theirs. In bytes.
+pub(crate) const FRAME_LENGTH: u32 = 4_096;
+/// An opener holds one frame in memory. The format allows 4 GiB.
+pub(crate) const MAX_FRAME_LENGTH: u32 = 1 << 20;
+/// A header is held in memory, and is anybody's claim until its tag is checked. KMS's largest context takes 12 KiB, an encrypted
+/// data key of KMS some 300 bytes. The format allows gigabytes.
+pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
+/// KMS has fewer Regions, and each key may cost the caller a call to KMS. The format allows 65,535.
+pub(crate) const MAX_ENCRYPTED_DATA_KEYS: u16 = 64;
+pub(crate) const MESSAGE_ID_BYTES: usize = 32;
+pub(crate) const DATA_KEY_BYTES: usize = 32;
+pub(crate) const COMMITMENT_BYTES: usize = 32;
+pub(crate) const IV_BYTES: usize = 12;
+pub(crate) const TAG_BYTES: usize = 16;
