@@ -22,8 +22,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::digest::{
-    Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
-    sha256_hex,
+    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
+    SIGNATURE_METADATA, sha256_hex,
 };
 use super::inbox::Inbox;
 use super::journal::chain::{Link, parse_header};
@@ -208,7 +208,7 @@ impl Trail {
     ) -> Result<(), TrailError> {
         self.tell_missing(&contents);
         let key = self.names.log_file(closed_at, &contents.end.hash);
-        let LogFileContents { bytes, hash, oldest, newest, end, records, .. } = contents;
+        let LogFileContents { bytes, hash, oldest, newest, before, end, records } = contents;
         let bytes = match &self.encryption {
             Some(encryption) => {
                 encryption.encrypt(&self.names, &key, bytes, parent).await.map_err(TrailError::Key)?
@@ -224,6 +224,7 @@ impl Trail {
             hash_algorithm: HASH_ALGORITHM.into(),
             newest_event_time: newest,
             oldest_event_time: oldest,
+            journal_chain: Some(ChainSpan::new(&before, &end)),
         });
         state.delivered = Some(end);
         self.note(state).await?;
@@ -424,5 +425,5 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
-/// A digest of so many log files is made before its time: some 300 bytes each.
+/// A digest of so many log files is made before its time: some 550 bytes each.
 const MAX_LOG_FILES: usize = 1_000;

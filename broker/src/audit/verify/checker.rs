@@ -12,6 +12,7 @@ use super::finding::{FindingKind, Findings, Place, Report, Severity};
 use super::record::{self, Flaw, Seen, What};
 use super::reuse::{At, Fault, Reuse};
 use crate::audit::journal::Notice;
+use crate::audit::journal::chain::Link;
 use crate::audit::reader::records;
 
 /// Checks records.
@@ -39,6 +40,8 @@ pub(super) struct Checker {
 pub(super) struct Span {
     pub(super) times: Option<(i64, i64)>,
     pub(super) has_malformed: bool,
+    /// The chain with the last record, if it is known where it begins.
+    pub(super) end: Option<Link>,
 }
 
 impl Span {
@@ -58,13 +61,16 @@ impl Checker {
         u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// The records in the bytes of a log file.
-    pub(super) fn log_file(&mut self, key: &str, json: &[u8]) -> Span {
+    /// The records in the bytes of a log file, which in the journal's chain come after `before`, if that is known.
+    pub(super) fn log_file(&mut self, key: &str, json: &[u8], before: Option<Link>) -> Span {
         let source = self.begin(key);
-        let mut span = Span::default();
+        let mut span = Span { end: before, ..Span::default() };
         for (place, record) in records(json).enumerate() {
             match record {
-                Ok(record) => self.record(source, place + 1, record, &mut span),
+                Ok(record) => {
+                    span.end = span.end.map(|end| end.next(record.as_bytes()));
+                    self.record(source, place + 1, record, &mut span);
+                }
                 Err(malformed) => {
                     (span.has_malformed, self.has_malformed) = (true, true);
                     let place = Place { record: Some(place as u64 + 1), ..Place::object(key) };

@@ -12,9 +12,10 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::audit::digest::{
-    Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
-    sha256_hex,
+    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
+    SIGNATURE_METADATA, sha256_hex,
 };
+use crate::audit::journal::chain::Link;
 use crate::audit::log_file::compress;
 use crate::audit::names::TrailNames;
 use crate::audit::record::{
@@ -32,9 +33,19 @@ use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
 pub(super) const START: OffsetDateTime = datetime!(2026-03-01 08:00 UTC);
 
 /// A trail in the making: for each digest its log files, for each of these its records.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Forge {
     pub(super) digests: Vec<Vec<Vec<String>>>,
+    /// After how many log files records of the journal were lost, and how many.
+    pub(super) lost: Option<(usize, u64)>,
+    /// Whether digests say where log files stand in the journal's chain.
+    pub(super) has_chain: bool,
+}
+
+impl Default for Forge {
+    fn default() -> Self {
+        Self { digests: Vec::new(), lost: None, has_chain: true }
+    }
 }
 
 impl Forge {
@@ -48,26 +59,47 @@ impl Forge {
             vec![],
             vec![vec![second.record(), refusal(later), second.draw(1).record(), second.draw(2).record()]],
         ];
-        Self { digests: hours }
+        Self { digests: hours, ..Self::default() }
     }
 
     /// One hour with these records in one log file.
     pub(super) fn of(records: Vec<String>) -> Self {
-        Self { digests: vec![vec![records]] }
+        Self { digests: vec![vec![records]], ..Self::default() }
     }
 
     /// Hashes and signs all of it.
     pub(super) async fn store(&self) -> MemoryStore {
+        self.store_edited(|_| {}).await
+    }
+
+    /// The same, with the place of the last log file changed.
+    pub(super) async fn store_edited(&self, edit: fn(&mut ChainSpan)) -> MemoryStore {
         let (store, names, signer) = (MemoryStore::default(), names(), signer());
         let mut previous: Option<(Digest, String)> = None;
+        let (mut chain, mut place) = (Link::START, 0);
+        let last = self.digests.iter().map(Vec::len).sum::<usize>();
         for (hour, files) in self.digests.iter().enumerate() {
             let hour = i64::try_from(hour).expect("few");
             let (start, end) = (START + Duration::hours(hour), START + Duration::hours(hour + 1));
-            let log_files = files.iter().enumerate().map(|(place, records)| {
-                let at = start + Duration::minutes(5 * i64::try_from(place).expect("few"));
-                log_file(&store, &names, at, records)
-            });
-            let mut digest = digest(&names, start, end, log_files.collect());
+            let mut log_files = Vec::new();
+            for (minutes, records) in (0..).step_by(5).zip(files) {
+                let at = start + Duration::minutes(minutes);
+                let before = chain;
+                log_files.push(log_file(&store, &names, at, records));
+                for record in records {
+                    chain = chain.next(record.as_bytes());
+                }
+                let mut span = ChainSpan::new(&before, &chain);
+                place += 1;
+                if place == last {
+                    edit(&mut span);
+                }
+                if let Some((_, lost)) = self.lost.filter(|(after, _)| after + 1 == place) {
+                    (0..lost).for_each(|_| chain = chain.next(b"lost"));
+                }
+                log_files.last_mut().expect("just made").journal_chain = self.has_chain.then_some(span);
+            }
+            let mut digest = digest(&names, start, end, log_files);
             if let Some((before, signature)) = &previous {
                 digest.previous_digest_s3_bucket = Some(before.digest_s3_bucket.clone());
                 digest.previous_digest_s3_object = Some(before.digest_s3_object.clone());
@@ -99,6 +131,7 @@ fn log_file(store: &MemoryStore, names: &TrailNames, at: OffsetDateTime, records
         hash_algorithm: HASH_ALGORITHM.into(),
         newest_event_time: times.clone().max().expect("records"),
         oldest_event_time: times.min().expect("records"),
+        journal_chain: None,
     }
 }
 
