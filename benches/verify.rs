@@ -225,6 +225,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
             trace: None,
             journal: None,
             reloads: None,
+            notice_id: None,
         },
         request_id: Uuid::new_v4(),
         event_id: Uuid::new_v4(),

@@ -21,7 +21,8 @@ use tower::util::BoxCloneSyncService;
 
 use crate::admin::Admin;
 use crate::attestation::Trust;
-use crate::audit::journal::{Journal, JournalThread, Notices};
+use crate::audit::announcer::Announcer;
+use crate::audit::journal::{Journal, JournalThread};
 use crate::audit::stdout::StdoutCopy;
 use crate::audit::trail::{SetupError, Surroundings, Trail};
 use crate::audit::{Audit, UNRECORDED};
@@ -171,6 +172,12 @@ impl Broker {
                 Some(trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped)?)
             }
         };
+        let announcer = Announcer {
+            journal: journal.clone(),
+            journal_dir: journal_dir.clone(),
+            caller: Arc::clone(&caller),
+            clock: Arc::clone(&parts.clock),
+        };
         let stdout = if parts.audit.stdout {
             Some(StdoutCopy::start(&journal_dir).map_err(StartError::Journal)?)
         } else {
@@ -195,11 +202,10 @@ impl Broker {
         };
         let admin = AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES);
         let policies = Arc::new(parts.policies);
-        let reloads = Arc::new(Notices::default());
         let reload = Reload {
             policies: Arc::clone(&policies),
             tls: parts.listen.tcp.as_ref().map(|(_, tls)| tls.clone()),
-            told: Arc::clone(&reloads),
+            told: Arc::clone(journal.notices()),
             clock: Arc::clone(&parts.clock),
         };
         tokio::spawn(reload.run(drain.clone()));
@@ -238,7 +244,7 @@ impl Broker {
             calls,
             limits,
             shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
-            audit: Arc::new(Audit { journal, caller, clock: parts.clock, reloads }),
+            audit: Arc::new(Audit { journal, caller, clock: parts.clock }),
             tracer: parts.telemetry.tracer,
             drain: drain.clone(),
             service: Arc::new(service),
@@ -259,6 +265,7 @@ impl Broker {
                 pages = Some((listener, Pages::new(text, is_ready)));
             }
         }
+        tokio::spawn(announcer.run(drain.clone()));
         let trail = trail.map(|trail| {
             let stop = CancellationToken::new();
             Delivery { trail: tokio::spawn(trail.run(stop.clone())), stop }

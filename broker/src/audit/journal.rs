@@ -9,6 +9,7 @@ pub mod chain;
 mod courier;
 pub mod follow;
 mod notice;
+mod notices;
 mod queue;
 pub mod segment;
 mod segments;
@@ -27,7 +28,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::telemetry::metrics::Commits;
-pub use notice::{Notice, Notices};
+pub use notice::Notice;
+pub use notices::{Notices, Taken, Untold};
 use queue::Queue;
 use segments::Segments;
 pub use segments::{SegmentFile, Undelivered, damaged_name, files};
@@ -83,7 +85,7 @@ pub struct Journal {
 #[derive(Default)]
 struct Shared {
     queue: Queue,
-    notices: Notices<Notice>,
+    notices: Arc<Notices>,
     /// A file was closed because it was full.
     full: Notify,
     counts: Counts,
@@ -115,11 +117,10 @@ impl Journal {
     ///
     /// Outside of a tokio runtime, in which its courier runs.
     pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>) -> io::Result<(Self, JournalThread)> {
-        let (segments, notice) = Segments::open(config, clock.now())?;
+        let (segments, notices) = Segments::open(config, clock.now())?;
         let undelivered = segments.undelivered();
         let (health, healthy) = watch::channel(true);
-        let shared = Arc::new(Shared::default());
-        shared.notices.tell(notice);
+        let shared = Arc::new(Shared { notices: Arc::new(notices), ..Shared::default() });
         let (written, told) = mpsc::unbounded_channel();
         let writer = Writer {
             segments,
@@ -210,15 +211,10 @@ impl Journal {
         self.shared.full.notified().await;
     }
 
-    /// Adds to what the next activity record tells of the journal.
-    pub fn tell(&self, notice: Notice) {
-        self.shared.notices.tell(notice);
-    }
-
-    /// Takes what is to be told.
+    /// What the broker has found out about its trail, and is to be told there.
     #[must_use]
-    pub fn take_notice(&self) -> Option<Notice> {
-        self.shared.notices.take()
+    pub fn notices(&self) -> &Arc<Notices> {
+        &self.shared.notices
     }
 }
 

@@ -14,6 +14,7 @@ pub(in crate::audit) mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +28,8 @@ use super::digest::{
 };
 use super::inbox::Inbox;
 use super::journal::chain::{Link, parse_header};
-use super::journal::segment::{ReadError, repair};
-use super::journal::{Journal, Notice, SegmentFile, damaged_name, files};
+use super::journal::segment::{Cut, ReadError, repair};
+use super::journal::{Journal, SegmentFile, damaged_name, files};
 use super::log_file::{self, LogFileContents};
 use super::names::TrailNames;
 use super::record::record_time;
@@ -86,8 +87,6 @@ pub struct Trail {
     delivery_interval: Duration,
     digest_interval: Duration,
     state: State,
-    /// Records were missing before this place; told already.
-    told_missing: Option<Link>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
 }
 
@@ -108,7 +107,7 @@ pub enum TrailError {
     /// The store cannot take or give an object.
     Store(StoreError),
     /// The journal's directory cannot be read or written.
-    Io(std::io::Error),
+    Io(io::Error),
     /// KMS or the signing key cannot.
     Key(String),
 }
@@ -131,8 +130,8 @@ impl From<StoreError> for TrailError {
     }
 }
 
-impl From<std::io::Error> for TrailError {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for TrailError {
+    fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
@@ -152,13 +151,19 @@ impl Trail {
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
     pub async fn deliver(&mut self) -> Result<usize, TrailError> {
+        // What was told is noted as told before its record leaves the journal: it is not told again.
+        let notices = Arc::clone(self.journal.notices());
+        on_disk(move || Ok(notices.save()?)).await?;
         self.inbox.take().await;
         self.journal.rotate().await;
         let mut delivered = 0;
         let dir = self.journal_dir.clone();
         let files = on_disk(move || Ok(files(&dir)?)).await?;
         for (place, file) in files.iter().enumerate() {
-            let Some(closed_at) = file.closed_at else { continue };
+            let Some(closed_at) = file.closed_at else {
+                self.account_for(file).await?;
+                continue;
+            };
             let later = files[place + 1..].iter().map(|file| file.path.clone()).collect();
             match self.deliver_file(file, closed_at, later).await? {
                 Some(has_records) => delivered += usize::from(has_records),
@@ -206,7 +211,7 @@ impl Trail {
         contents: LogFileContents,
         parent: Parent,
     ) -> Result<(), TrailError> {
-        self.tell_missing(&contents);
+        self.tell_missing(contents.before).await?;
         let key = self.names.log_file(closed_at, &contents.end.hash);
         let LogFileContents { bytes, hash, oldest, newest, before, end, records } = contents;
         let bytes = match &self.encryption {
@@ -236,25 +241,47 @@ impl Trail {
     /// Reads a file of the journal. What does not fit its chain is cut off and kept as evidence; the rest is delivered.
     async fn read(&self, file: &SegmentFile, later: Vec<PathBuf>) -> Result<Reading, TrailError> {
         let path = file.path.clone();
-        let evidence = self.journal_dir.join(damaged_name(file.number));
-        let (reading, notice) = on_disk(move || read(&path, &later, &evidence)).await?;
-        if notice != Notice::default() {
-            tracing::error!(file = %file.path.display(), ?notice, "a journal file is not what was written: what fits its chain is delivered, the rest is kept as evidence");
-            self.journal.tell(notice);
-        }
-        Ok(reading)
+        let (number, evidence) = (file.number, self.journal_dir.join(damaged_name(file.number)));
+        let notices = Arc::clone(self.journal.notices());
+        on_disk(move || {
+            let note = |cut: &Cut| {
+                notices.tell_cut(number, cut)?;
+                tracing::error!(file = %path.display(), ?cut, "a journal file is not what was written: what fits its chain is delivered, the rest is kept as evidence");
+                Ok(())
+            };
+            let reading = read(&path, &later, &evidence, &note)?;
+            notices.is_whole(number);
+            Ok(reading)
+        })
+        .await
     }
 
-    /// Records between what was delivered before and this file are gone: that is to be seen in the trail, once however often
-    /// the delivery is tried.
-    fn tell_missing(&mut self, contents: &LogFileContents) {
-        let Some(delivered) = self.state.delivered else { return };
-        if contents.before != delivered && self.told_missing != Some(contents.before) {
-            let missing_records = contents.before.sequence.saturating_sub(delivered.sequence).max(1);
-            tracing::error!(missing_records, "files of the journal were gone before they were delivered");
-            self.journal.tell(Notice { missing_records, ..Notice::default() });
-            self.told_missing = Some(contents.before);
+    /// The file that is being written begins where delivery has ended, or what is between is gone: with it, a removed file is missed
+    /// also where no later one is delivered.
+    async fn account_for(&mut self, open: &SegmentFile) -> Result<(), TrailError> {
+        let path = open.path.clone();
+        // It may have been closed meanwhile, and another one begun: the next delivery tells.
+        let Some(before) = on_disk(move || Ok(begins_after(&path))).await? else { return Ok(()) };
+        if self.state.delivered == Some(before) {
+            return Ok(());
         }
+        self.tell_missing(before).await?;
+        let mut state = self.state.clone();
+        state.delivered = Some(before);
+        self.note(state).await
+    }
+
+    /// Records between what was delivered and this place are gone, if delivery has not ended there: that is to be seen in the trail,
+    /// whatever happens to this process, and once however often the delivery is tried.
+    async fn tell_missing(&self, before: Link) -> Result<(), TrailError> {
+        let Some(delivered) = self.state.delivered.filter(|delivered| *delivered != before) else {
+            return Ok(());
+        };
+        let missing_records = before.sequence.saturating_sub(delivered.sequence).max(1);
+        let notices = Arc::clone(self.journal.notices());
+        on_disk(move || Ok(notices.tell_missing(before, missing_records)?)).await?;
+        tracing::error!(missing_records, "files of the journal were gone before they were delivered");
+        Ok(())
     }
 
     async fn remove(&self, file: &SegmentFile) -> Result<(), TrailError> {
@@ -378,31 +405,25 @@ impl From<Option<LogFileContents>> for Reading {
 
 /// Makes the log file of the journal's file at `path`, which ends where the next of `later` begins: what a failed commit left
 /// behind that is no record. Tells what did not fit.
-fn read(path: &Path, later: &[PathBuf], evidence: &Path) -> Result<(Reading, Notice), TrailError> {
-    let mut notice = Notice::default();
-    let Some(next) = later.iter().find_map(|path| begins_after(path)) else {
-        return Ok((Reading::NotYet, notice));
+fn read(
+    path: &Path,
+    later: &[PathBuf],
+    evidence: &Path,
+    note: &dyn Fn(&Cut) -> io::Result<()>,
+) -> Result<Reading, TrailError> {
+    let Some(next) = later.iter().find_map(|path| begins_after(path)) else { return Ok(Reading::NotYet) };
+    let build = || match log_file::build(path, next.sequence) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(ReadError::Io(error)) => Err(error),
+        Err(ReadError::Flaw(_)) => Ok(None),
     };
-    match log_file::build(path, next.sequence) {
-        Ok(contents) => return Ok((contents.into(), notice)),
-        Err(ReadError::Io(error)) => return Err(error.into()),
-        Err(ReadError::Flaw(_)) => {}
-    }
-    let Some(contents) = repair(path, evidence)? else {
+    let contents = match build()? {
+        Some(contents) => contents,
+        None if repair(path, evidence, note)?.is_some() => build()?.flatten(),
         // Not even the header fits.
-        notice.damaged_bytes = std::fs::metadata(path)?.len();
-        std::fs::copy(path, evidence)?;
-        std::fs::write(path, b"")?;
-        return Ok((Reading::Nothing, notice));
+        None => None,
     };
-    if let Some(cut) = contents.cut {
-        notice.add_cut(cut.flaw, cut.bytes);
-    }
-    match log_file::build(path, next.sequence) {
-        Ok(contents) => Ok((contents.into(), notice)),
-        Err(ReadError::Io(error)) => Err(error.into()),
-        Err(ReadError::Flaw(_)) => Ok((Reading::Nothing, notice)),
-    }
+    Ok(contents.into())
 }
 
 /// The last record before a file of the journal, as its header says.
@@ -413,12 +434,18 @@ fn begins_after(path: &Path) -> Option<Link> {
     parse_header(line.strip_suffix(b"\n")?).map(|(_, before)| before)
 }
 
+/// Where the oldest file of the journal begins.
+fn oldest_place(journal_dir: &Path) -> io::Result<Link> {
+    let oldest = files(journal_dir)?.into_iter().find_map(|file| begins_after(&file.path));
+    Ok(oldest.unwrap_or(Link::START))
+}
+
 /// Work on files, where it may block.
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TrailError> + Send + 'static,
 ) -> Result<T, TrailError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(TrailError::Io(std::io::Error::other("the work on the disk was cut off"))))
+    done.unwrap_or_else(|_| Err(TrailError::Io(io::Error::other("the work on the disk was cut off"))))
 }
 
 fn whole_second(at: OffsetDateTime) -> OffsetDateTime {

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use time::OffsetDateTime;
 
 use super::chain::{Link, header};
-use super::{Durability, JournalConfig, Notice};
+use super::{Durability, JournalConfig, Notices};
 use crate::audit::names::{compact_time, parse_compact_time};
 
 /// The files of one journal, and the end of its chain.
@@ -86,10 +86,10 @@ pub struct SegmentFile {
 }
 
 impl Segments {
-    pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notice)> {
+    pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notices)> {
         DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
         let lock = lock(&config.dir)?;
-        let undelivered = Undelivered::default();
+        let (undelivered, notices) = (Undelivered::default(), Notices::load(&config.dir)?);
         let mut segments = Self {
             dir: config.dir.clone(),
             durability: config.commit,
@@ -103,12 +103,12 @@ impl Segments {
             unchecked: u64::MAX,
             lock,
         };
-        let notice = segments.recover(now)?;
+        segments.recover(now, &notices)?;
         segments.undelivered.add(bytes_in(&config.dir)?);
         if segments.current.is_none() {
             segments.current = Some(segments.begin()?);
         }
-        Ok((segments, notice))
+        Ok((segments, notices))
     }
 
     pub(super) fn undelivered(&self) -> Undelivered {

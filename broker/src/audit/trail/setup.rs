@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::encryption::{Encryption, ask, data_key_request, path_context};
 use super::state::State;
-use super::{SigningConfig, Trail, TrailConfig, whole_second};
+use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
 use crate::audit::inbox::Inbox;
 use crate::audit::journal::Journal;
 use crate::audit::names::TrailNames;
@@ -147,7 +147,7 @@ impl Trail {
             .filter(|_| matches!(config.store, StoreConfig::Directory { .. }))
             .map(|key| Encryption::new(kms.clone(), key));
         let start = whole_second(clock.now());
-        let state = match State::load(journal_dir) {
+        let mut state = match State::load(journal_dir) {
             Ok(Some(state)) => state,
             Ok(None) => State::new(start),
             Err(error) => {
@@ -157,9 +157,12 @@ impl Trail {
                 )));
             }
         };
-        state.save(journal_dir).map_err(|error| {
-            SetupError::NotNow(format!("cannot write into {}: {error}", journal_dir.display()))
-        })?;
+        let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
+        if state.delivered.is_none() {
+            // What is missing from here on is missed, the very first file of the journal too.
+            state.delivered = Some(oldest_place(journal_dir).map_err(explain)?);
+        }
+        state.save(journal_dir).map_err(explain)?;
         Ok(Self {
             names,
             store,
@@ -174,7 +177,6 @@ impl Trail {
             digest_interval: config.digest_interval,
             newest_digest: watch::Sender::new(state.newest_digest()),
             state,
-            told_missing: None,
         })
     }
 }

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
 use super::record::{self, Flaw, Seen, What};
 use super::reuse::{At, Fault, Reuse};
-use crate::audit::journal::Notice;
 use crate::audit::journal::chain::Link;
+use crate::audit::journal::{Notice, Untold};
 use crate::audit::reader::records;
 
 /// Checks records.
@@ -29,6 +29,8 @@ pub(super) struct Checker {
     /// Failed calls to KMS whose records did not come yet.
     failed: HashMap<u128, At>,
     faults: Vec<Fault>,
+    /// What was told of the journal.
+    notices: HashSet<u128>,
     kms_records: u64,
     activity_records: u64,
     malformed_records: u64,
@@ -127,7 +129,7 @@ impl Checker {
                 self.failed.remove(&request);
                 self.reuse.called(event_id, call, &mut self.faults);
             }
-            What::Activity { made, failed, told } => {
+            What::Activity { made, failed, told, notice_id } => {
                 self.activity_records += 1;
                 if let Some(made) = made {
                     self.reuse.used(&made, at, &mut self.faults);
@@ -135,29 +137,41 @@ impl Checker {
                 if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(failed)) {
                     self.failed.entry(failed).or_insert(at);
                 }
+                self.notices.extend(notice_id);
                 if told != Notice::default() {
-                    self.told(told, at);
+                    self.told(told, self.place(at), "it tells");
                 }
             }
         }
     }
 
-    /// What a record tells of the journal, so that whoever reads the trail learns of it.
-    fn told(&mut self, told: Notice, at: At) {
+    /// What the broker has noted, and no record has told.
+    pub(super) fn untold(&mut self, untold: &Untold, source: &str) {
+        if !self.notices.contains(&untold.id.as_u128()) && untold.journal != Notice::default() {
+            self.told(
+                untold.journal,
+                Place::object(source),
+                "no record tells it yet, but the broker has noted",
+            );
+        }
+    }
+
+    /// What is told of the journal, so that whoever reads the trail learns of it.
+    fn told(&mut self, told: Notice, place: Place, how: &str) {
         let Notice { torn_bytes, damaged_bytes, missing_records, unrecorded_refusals } = told;
         if damaged_bytes > 0 || missing_records > 0 {
             let words = format!(
-                "it tells that the journal lost records before they were delivered: {missing_records} records were gone, and \
+                "{how} that the journal lost records before they were delivered: {missing_records} records were gone, and \
                  {damaged_bytes} bytes did not fit the chain"
             );
-            self.findings.unsound(FindingKind::RecordsLost, self.place(at), words);
+            self.findings.unsound(FindingKind::RecordsLost, place.clone(), words);
         }
         if torn_bytes > 0 || unrecorded_refusals > 0 {
             let words = format!(
-                "it tells of {torn_bytes} bytes of an unfinished commit, for which no reply went out, and of \
-                 {unrecorded_refusals} refused calls without a record"
+                "{how} {torn_bytes} bytes of an unfinished commit, for which no reply went out, and {unrecorded_refusals} refused \
+                 calls without a record"
             );
-            self.findings.note(FindingKind::JournalNotice, self.place(at), words);
+            self.findings.note(FindingKind::JournalNotice, place, words);
         }
     }
 

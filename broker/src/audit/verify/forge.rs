@@ -298,6 +298,7 @@ fn activity(
             trace: None,
             journal: None,
             reloads: None,
+            notice_id: None,
         },
         request_id: Uuid::new_v4(),
         event_id: Uuid::new_v4(),
