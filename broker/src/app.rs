@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use crate::admin::Admin;
 use crate::attestation::Trust;
 use crate::audit::announcer::Announcer;
 use crate::audit::journal::{Journal, JournalThread};
+use crate::audit::names::TrailNames;
+use crate::audit::remainder::{JournalEnd, Remainder};
 use crate::audit::stdout::StdoutCopy;
 use crate::audit::trail::{SetupError, Surroundings, Trail};
 use crate::audit::{Audit, UNRECORDED};
@@ -95,11 +98,16 @@ pub struct Broker {
     metrics: Option<Metrics>,
     pages: Option<(TcpListener, Arc<Pages>)>,
     trail: Option<Delivery>,
-    journal: JournalThread,
+    journal: Journal,
+    journal_dir: PathBuf,
+    journal_thread: JournalThread,
+    announcer: Announcer,
+    clock: Arc<dyn Clock>,
 }
 
 /// A trail that is being delivered.
 struct Delivery {
+    names: TrailNames,
     trail: JoinHandle<Trail>,
     stop: CancellationToken,
 }
@@ -178,6 +186,7 @@ impl Broker {
             caller: Arc::clone(&caller),
             clock: Arc::clone(&parts.clock),
         };
+        tokio::spawn(announcer.clone().run(drain.clone()));
         let stdout = if parts.audit.stdout {
             Some(StdoutCopy::start(&journal_dir).map_err(StartError::Journal)?)
         } else {
@@ -244,7 +253,7 @@ impl Broker {
             calls,
             limits,
             shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
-            audit: Arc::new(Audit { journal, caller, clock: parts.clock }),
+            audit: Arc::new(Audit { journal: journal.clone(), caller, clock: Arc::clone(&parts.clock) }),
             tracer: parts.telemetry.tracer,
             drain: drain.clone(),
             service: Arc::new(service),
@@ -265,10 +274,10 @@ impl Broker {
                 pages = Some((listener, Pages::new(text, is_ready)));
             }
         }
-        tokio::spawn(announcer.run(drain.clone()));
         let trail = trail.map(|trail| {
             let stop = CancellationToken::new();
-            Delivery { trail: tokio::spawn(trail.run(stop.clone())), stop }
+            let names = trail.names().clone();
+            Delivery { names, trail: tokio::spawn(trail.run(stop.clone())), stop }
         });
         Ok(Self {
             server,
@@ -280,7 +289,11 @@ impl Broker {
             metrics,
             pages,
             trail,
-            journal: journal_thread,
+            journal,
+            journal_dir,
+            journal_thread,
+            announcer,
+            clock: parts.clock,
         })
     }
 
@@ -302,17 +315,28 @@ impl Broker {
         self.pages.as_ref()?.0.local_addr().ok()
     }
 
-    /// Serves until the drain: then no call in flight is lost, and every record is written.
-    pub async fn serve(self) {
+    /// Serves until the drain: then no call in flight is lost, and every record is written and delivered. Returns what could not be
+    /// in the drain's time.
+    #[must_use = "records that are left behind are not to go unnoticed"]
+    pub async fn serve(self) -> Remainder {
         // Until the end: who watches sees the drain, too.
         let stop_pages = CancellationToken::new();
         let pages =
             self.pages.map(|(listener, pages)| tokio::spawn(pages.serve(listener, stop_pages.clone())));
         let stop_pages = stop_pages.drop_guard();
-        self.server.serve(self.listeners, self.drain, self.grace).await;
+        let (drain, clock, grace) = (self.drain.clone(), Arc::clone(&self.clock), self.grace);
+        let drained = async {
+            drain.cancelled().await;
+            clock.instant()
+        };
+        let ((), began) = tokio::join!(self.server.serve(self.listeners, self.drain, grace), drained);
+        let rest = || {
+            let passed = self.clock.instant().saturating_duration_since(began);
+            grace.saturating_sub(passed).max(LEAST_FINISH)
+        };
         // Calls to KMS whose callers are gone end within their own deadline.
         self.kms_calls.close();
-        if tokio::time::timeout(self.grace, self.kms_calls.wait()).await.is_err() {
+        if tokio::time::timeout(rest(), self.kms_calls.wait()).await.is_err() {
             tracing::warn!(
                 "calls to KMS are still in flight at the end of the drain: their records are lost"
             );
@@ -320,21 +344,26 @@ impl Broker {
         if let Some(stdout) = self.stdout {
             stdout.finish().await;
         }
-        if let Some(Delivery { trail, stop }) = self.trail {
+        let mut names = None;
+        if let Some(Delivery { names: of, trail, stop }) = self.trail {
+            names = Some(of);
             stop.cancel();
-            let patience = self.grace.max(LEAST_FINISH);
-            match tokio::time::timeout(patience, trail).await {
-                Ok(Ok(trail)) => trail.finish(patience).await,
+            match tokio::time::timeout(rest(), trail).await {
+                Ok(Ok(trail)) => trail.finish(rest()).await,
                 Ok(Err(_)) => {
                     tracing::error!("the trail's task panicked: the next start delivers what is left");
                 }
                 Err(_) => tracing::warn!("a delivery does not end: the next start delivers what is left"),
             }
+        } else {
+            // It is told at the next start otherwise.
+            let _ = tokio::time::timeout(rest(), self.announcer.pay()).await;
         }
-        let journal = self.journal;
-        if tokio::task::spawn_blocking(move || journal.close()).await.is_err() {
-            tracing::error!("cannot wait for the journal");
-        }
+        let calls_under_way = self.kms_calls.len();
+        let end =
+            JournalEnd { thread: self.journal_thread, journal: self.journal, dir: self.journal_dir, names };
+        let remainder = tokio::task::spawn_blocking(move || end.close()).await;
+        let remainder = Remainder { calls_under_way, ..remainder.unwrap_or_else(|_| Remainder::unknown()) };
         if let Some(metrics) = self.metrics {
             // It waits for the collector.
             let _ = tokio::task::spawn_blocking(|| metrics.shutdown()).await;
@@ -343,18 +372,18 @@ impl Broker {
         if let Some(pages) = pages {
             let _ = pages.await;
         }
-        tracing::info!("stopped");
+        remainder
     }
 }
 
 /// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
-/// `ready` is called once callers can connect.
+/// `ready` is called once callers can connect. Returns what is left behind at the end.
 pub async fn serve(
     config: Config,
     credentials: Option<SharedCredentialsProvider>,
     drain: CancellationToken,
     ready: impl FnOnce(),
-) -> Result<(), StartError> {
+) -> Result<Remainder, StartError> {
     if UNRECORDED {
         tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
     }
@@ -363,7 +392,7 @@ pub async fn serve(
     let telemetry = export.telemetry(config.http);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
-    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(()) };
+    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
     tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
     if config.policies.current().is_empty() {
         tracing::warn!("the policy file has no policies: every call is denied");
@@ -398,7 +427,7 @@ pub async fn serve(
         clock,
     };
     let broker = match Broker::start(parts, drain).await {
-        Err(StartError::Stopped) => return Ok(()),
+        Err(StartError::Stopped) => return Ok(Remainder::default()),
         started => started?,
     };
     let path = |address: UnixAddress| address.path.display().to_string();
@@ -413,9 +442,15 @@ pub async fn serve(
         "serving"
     );
     ready();
-    broker.serve().await;
+    let remainder = broker.serve().await;
     export.finish().await;
-    Ok(())
+    // The last line.
+    if remainder.is_nothing() {
+        tracing::info!("stopped");
+    } else {
+        tracing::error!("stopped, and something is left: {remainder}");
+    }
+    Ok(remainder)
 }
 
 /// Asks STS until it answers; `None` when the broker is told to stop meanwhile.

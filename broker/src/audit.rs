@@ -13,6 +13,7 @@ pub mod names;
 pub mod reader;
 pub mod reconcile;
 pub mod record;
+pub mod remainder;
 pub mod signature;
 pub mod stdout;
 pub mod store;

@@ -33,6 +33,7 @@ use key_broker::app::{Broker, Parts, StartError};
 use key_broker::attestation::Trust;
 use key_broker::audit::journal::chain::parse_line;
 use key_broker::audit::journal::{Durability, JournalConfig, files};
+use key_broker::audit::remainder::Remainder;
 use key_broker::audit::trail::TrailConfig;
 use key_broker::cache::bounds::Bounds;
 use key_broker::cache::rules::{Rule, Rules};
@@ -134,7 +135,7 @@ pub struct TestBroker {
     tcp: Option<SocketAddr>,
     telemetry: Option<SocketAddr>,
     drain: CancellationToken,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<Remainder>,
 }
 
 impl TestBroker {

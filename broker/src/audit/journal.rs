@@ -26,8 +26,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::record::ACTIVITY_END;
 use crate::clock::Clock;
 use crate::telemetry::metrics::Commits;
+use chain::Link;
 pub use notice::Notice;
 pub use notices::{Notices, Taken, Untold};
 use queue::Queue;
@@ -96,7 +98,18 @@ struct Shared {
 /// The thread behind a [`Journal`]. Dropped, it ends by itself, but is not waited for.
 pub struct JournalThread {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Lost>>,
+}
+
+/// Records that were owed when the journal ended, and are lost with the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// How many.
+    pub records: u64,
+    /// Of these, records of calls: each refused.
+    pub activity_records: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The journal cannot commit: nothing may leave the broker. With the records, if it is known that they are not written.
@@ -159,6 +172,18 @@ impl Journal {
     #[must_use]
     pub fn is_overdrawn(&self) -> bool {
         self.shared.queue.is_overdrawn()
+    }
+
+    /// Bytes of records that are owed, and not written yet.
+    #[must_use]
+    pub fn owed_bytes(&self) -> usize {
+        self.shared.queue.owed()
+    }
+
+    /// Closes the journal if its chain ends at `end` and nothing waits or is owed: then nothing comes after it. False if that is not
+    /// so, or nothing is written any more.
+    pub async fn close_at(&self, end: Link) -> bool {
+        self.shared.queue.close_at(end).await.unwrap_or(false)
     }
 
     /// Whether the newest commit succeeded.
@@ -227,19 +252,32 @@ impl Shared {
 }
 
 impl JournalThread {
-    /// Writes everything that is queued, and ends. Blocks.
-    pub fn close(mut self) {
-        let Some(thread) = self.end() else { return };
-        if thread.join().is_err() {
+    /// Writes everything that is queued, and ends. Returns what could not be written. Blocks.
+    pub fn close(mut self) -> Lost {
+        let Some(thread) = self.end() else { return Lost::default() };
+        thread.join().unwrap_or_else(|_| {
             tracing::error!("the journal thread panicked");
-        }
+            Lost::default()
+        })
     }
 
-    fn end(&mut self) -> Option<JoinHandle<()>> {
+    fn end(&mut self) -> Option<JoinHandle<Lost>> {
         let thread = self.thread.take()?;
         self.shared.queue.close();
         self.shared.queue.wake();
         Some(thread)
+    }
+}
+
+impl Lost {
+    fn of(lines: &[u8]) -> Self {
+        let (mut records, mut activity_records, mut start) = (0, 0, 0);
+        for end in memchr::memchr_iter(b'\n', lines) {
+            records += 1;
+            activity_records += u64::from(lines[start..end].ends_with(ACTIVITY_END));
+            start = end + 1;
+        }
+        Self { records, activity_records, bytes: lines.len() as u64 }
     }
 }
 

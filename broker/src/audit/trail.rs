@@ -22,6 +22,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use super::announcer::Announcer;
 use super::digest::{
     ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
     SIGNATURE_METADATA, sha256_hex,
@@ -80,6 +81,7 @@ pub struct Trail {
     journal: Journal,
     journal_dir: PathBuf,
     inbox: Inbox,
+    announcer: Announcer,
     signer: Signer,
     encryption: Option<Encryption>,
     tracer: Tracer,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::encryption::{Encryption, ask, data_key_request, path_context};
 use super::state::State;
 use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
+use crate::audit::announcer::Announcer;
 use crate::audit::inbox::Inbox;
 use crate::audit::journal::Journal;
 use crate::audit::names::TrailNames;
@@ -169,6 +170,12 @@ impl Trail {
             journal: journal.clone(),
             journal_dir: journal_dir.clone(),
             inbox: Inbox::new(journal.clone(), journal_dir.clone()),
+            announcer: Announcer {
+                journal: journal.clone(),
+                journal_dir: journal_dir.clone(),
+                caller: Arc::clone(caller),
+                clock: Arc::clone(clock),
+            },
             signer,
             encryption,
             tracer: kms.tracer().clone(),
