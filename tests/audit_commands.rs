@@ -255,7 +255,7 @@ fn cost_counts_what_was_made_and_saved() {
 }
 
 #[test]
-fn cost_predicts_the_seeds_numbers() {
+fn cost_predicts_the_numbers_that_aws_documents() {
     let folder = Folder::copy();
     let predict = |more: &[&str]| {
         let arguments = [&["--json", "--delivery-interval-seconds", "300"], more].concat();

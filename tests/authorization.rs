@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use rustix::process::{Signal, geteuid};
+use rustix::process::Signal;
 use serde_json::Value;
 use support::process::{NOBODY, Process, binary};
 use support::site::Site;
@@ -20,11 +20,8 @@ const POLICY: &str = r#"
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(capability = "setuid"), ignore = "needs root: CAP_SETUID, to become other users")]
 async fn two_users_get_what_is_theirs() {
-    if !geteuid().is_root() {
-        println!("skipped: only root can start processes of two users");
-        return;
-    }
     let site = Site::new().await;
     let config = site.config(&format!(
         "[[identity.unix]]\nuid = {NOBODY}\ngid = {NOBODY}\nprincipal = \"spiffe://example.org/orders\"\n"

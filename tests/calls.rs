@@ -114,6 +114,7 @@ struct Case {
 }
 
 #[tokio::test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn refusals_have_the_code_reason_and_record_of_the_table() {
     let broker = TestBroker::start().await;
     let client = broker.client().await;

@@ -215,6 +215,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn every_hostile_call_gets_its_error_and_its_record() {
     let site = Site::new().await;
     let broker = serve(&site);
@@ -301,6 +302,7 @@ fn abuse() -> Vec<(&'static str, bool, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn abuse_of_http2_costs_the_abuser_its_connection_and_nobody_else() {
     let site = Site::new().await;
     let broker = serve(&site);

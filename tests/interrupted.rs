@@ -109,6 +109,7 @@ async fn kms_answering_after_the_deadline_of_no_one_is_drained_with_its_record()
 }
 
 #[tokio::test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn a_panic_is_an_internal_error_with_fixed_text_and_a_record() {
     let broker = TestBroker::before(Setup::default(), Some(Arc::new(PanickingKms))).await;
     let client = broker.client().await;
@@ -124,6 +125,7 @@ async fn a_panic_is_an_internal_error_with_fixed_text_and_a_record() {
 }
 
 #[tokio::test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn calls_above_the_limit_are_throttled_with_a_delay() {
     let mut setup = Setup::default();
     setup.limits.calls_in_flight = 2;

@@ -59,6 +59,7 @@ fn assert_fails_fast(error: &Error) {
 }
 
 #[tokio::test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn while_kms_is_down_cached_draws_go_on_to_their_bound_and_then_fail_fast() {
     let mut small = rule();
     small.bounds.max_messages = 5;
@@ -280,6 +281,7 @@ async fn access_denied_by_one_name_ends_what_is_kept_under_the_others() {
 }
 
 #[tokio::test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn the_revocation_check_ends_kept_keys_within_its_interval() {
     let mut setup = setup(rule());
     setup.reuse.revocation_check = Some(Duration::from_secs(1));

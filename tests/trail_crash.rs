@@ -25,6 +25,7 @@ use support::site::Site;
 use support::trail::objects;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn two_hundred_kills_lose_no_record_and_double_none() {
     let mut dice = Dice::of_this_run();
     let site = Site::new().await;

@@ -78,8 +78,9 @@ impl Loaded {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(capability = "sys_admin"), ignore = "needs root: CAP_SYS_ADMIN, to mount a tmpfs")]
 async fn a_full_store_holds_up_no_call_and_gets_everything_when_there_is_room() {
-    let Some(disk) = TinyDisk::mount(64) else { return };
+    let disk = TinyDisk::mount(64);
     let site = Site::new().await;
     let store = format!("store = {{ directory = \"{}\", bucket = \"logs\" }}", disk.path().display());
     std::os::unix::fs::symlink(disk.path(), site.store()).expect("links");
@@ -198,8 +199,9 @@ async fn nothing_is_removed_before_it_is_noted_as_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(capability = "sys_admin"), ignore = "needs root: CAP_SYS_ADMIN, to mount a tmpfs")]
 async fn a_disk_that_the_journal_fills_while_the_store_is_down_is_emptied_by_itself() {
-    let Some(disk) = TinyDisk::mount(1_024) else { return };
+    let disk = TinyDisk::mount(1_024);
     let site = Site::new().await;
     std::os::unix::fs::symlink(disk.path(), site.journal()).expect("links");
     fs::create_dir(site.store()).expect("makes");

@@ -28,11 +28,8 @@ struct Faulty {
 }
 
 impl Faulty {
-    /// None where libfiu cannot be had.
-    async fn start() -> Option<Self> {
-        if !tokio::task::spawn_blocking(|| Peers::has_system("fiu")).await.expect("no panic") {
-            return None;
-        }
+    async fn start() -> Self {
+        tokio::task::spawn_blocking(|| Peers::install(&["fiu"])).await.expect("libfiu can be had");
         let site = Site::new().await;
         let config = site.config("[reuse]\nmax_messages = 20\n");
         let mut command = Process::serve_command(&config);
@@ -42,7 +39,7 @@ impl Faulty {
         let health = Client::unix(site.socket()).await.expect("listens");
         let started = Self { site, broker, faults, load, health };
         tokio::time::sleep(Duration::from_millis(300)).await;
-        Some(started)
+        started
     }
 
     /// `posix/io/` and each of `names` fails with the error number `errno`, in `percent` of its calls.
@@ -110,7 +107,7 @@ impl Faulty {
 
 /// What keeps the journal from committing.
 async fn a_journal_that_cannot_commit_refuses_and_resumes(names: &[&str], errno: i32) {
-    let Some(faulty) = Faulty::start().await else { return };
+    let faulty = Faulty::start().await;
     faulty.fail(names, errno, 100);
     assert!(faulty.is_serving_in_time(false).await, "health says so");
     let client = faulty.health.clone();
@@ -128,31 +125,36 @@ async fn a_journal_that_cannot_commit_refuses_and_resumes(names: &[&str], errno:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn syncing_that_fails() {
     a_journal_that_cannot_commit_refuses_and_resumes(&["sync/*"], EIO).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn writing_that_fails_with_a_full_disk() {
     a_journal_that_cannot_commit_refuses_and_resumes(&["rw/pwrite"], ENOSPC).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn writing_that_fails_and_what_was_written_that_cannot_be_cut_off() {
     a_journal_that_cannot_commit_refuses_and_resumes(&["sync/fdatasync", "rw/ftruncate", "dir/rename"], EIO)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn syncing_that_fails_now_and_then() {
-    let Some(faulty) = Faulty::start().await else { return };
+    let faulty = Faulty::start().await;
     let (seen, _) = faulty.through(&["sync/*"], EIO, 10, WHILE).await;
     assert!(!seen.refused.is_empty() && seen.answered() > 50);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn writing_that_fails_now_and_then_or_is_cut_short() {
-    let Some(faulty) = Faulty::start().await else { return };
+    let faulty = Faulty::start().await;
     // Parts of a batch are written before the rest fails.
     faulty.fail(&["rw/pwrite/reduce"], 0, 50);
     let (seen, _) = faulty.through(&["rw/pwrite"], ENOSPC, 20, WHILE).await;
@@ -160,29 +162,33 @@ async fn writing_that_fails_now_and_then_or_is_cut_short() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn renaming_that_fails_holds_up_no_call() {
-    let Some(faulty) = Faulty::start().await else { return };
+    let faulty = Faulty::start().await;
     let (seen, _) = faulty.through(&["dir/rename"], EIO, 100, WHILE).await;
     assert!(seen.refused.is_empty() && seen.answered() > 50);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn opening_that_fails() {
-    let Some(faulty) = Faulty::start().await else { return };
+    let faulty = Faulty::start().await;
     let (seen, _) = faulty.through(&["oc/open"], EMFILE, 100, WHILE).await;
     assert!(!seen.refused.is_empty(), "no next file of the journal can be begun");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn removing_that_fails_delivers_nothing_twice() {
-    let Some(faulty) = Faulty::start().await else { return };
+    let faulty = Faulty::start().await;
     let (seen, _) = faulty.through(&["dir/unlink"], EIO, 100, WHILE).await;
     assert!(seen.refused.is_empty() && seen.answered() > 50);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn everything_that_fails_now_and_then() {
-    let Some(faulty) = Faulty::start().await else { return };
+    let faulty = Faulty::start().await;
     let all = [
         "sync/*",
         "rw/pwrite",

@@ -22,8 +22,9 @@ use support::proxy::Proxy;
 use support::site::Site;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn a_trail_in_s3_is_whole_over_kills_and_outages_of_s3() {
-    let Some((bucket, site)) = Bucket::new().await else { return };
+    let (bucket, site) = Bucket::new().await;
     let mut dice = Dice::of_this_run();
     let load = Load::start(&site.socket(), 4, Duration::from_millis(20), &mut dice);
     let config = site.config_with_store(&bucket.store(), "");
@@ -76,8 +77,9 @@ async fn a_trail_in_s3_is_whole_over_kills_and_outages_of_s3() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn s3_is_told_to_encrypt_under_the_key_with_the_trail_in_the_context() {
-    let Some((bucket, site)) = Bucket::new().await else { return };
+    let (bucket, site) = Bucket::new().await;
     let key =
         site.emulator.ensure_key("alias/trail", kms_emulator::KeySpec::SymmetricDefault).expect("a key");
     let config = site.config_with_store(&bucket.store(), "kms_key_id = \"alias/trail\"");
@@ -115,13 +117,13 @@ struct Bucket {
 }
 
 impl Bucket {
-    async fn new() -> Option<(Self, Site)> {
-        let peers = Peers::install(&["moto"])?;
+    async fn new() -> (Self, Site) {
+        let peers = Peers::install(&["moto"]);
         let site = Site::new().await;
         let moto = Moto::start(&peers, site.dir.path());
         let bucket = Self { proxy: Proxy::before(&moto.endpoint).await, moto, peers };
         assert_eq!(bucket.run_mirror(&site, &["--create"]), Vec::<Value>::new());
-        Some((bucket, site))
+        (bucket, site)
     }
 
     /// The configuration's line for it.

@@ -381,7 +381,7 @@ impl KmsError {
     }
 }
 
-/// CloudTrail's spelling of a KMS error's name (3-audit: `AccessDenied`, not the API's `AccessDeniedException`).
+/// CloudTrail's spelling of a KMS error's name: `AccessDenied`, not the API's `AccessDeniedException`.
 #[must_use]
 pub fn cloudtrail_error_code(code: &str) -> &str {
     if code == "AccessDeniedException" { "AccessDenied" } else { code }

@@ -3,10 +3,10 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
-use std::{env, fs};
 
 use key_broker_client::enclave::RecipientKey;
 use key_broker_client::enclave::cms::{Envelope, Malformed, OpenError};
@@ -16,23 +16,22 @@ use support::{Form, Message, encrypt_key, oaep_params, oid, sha_1, sha_256, valu
 
 static KEY: LazyLock<RecipientKey> = LazyLock::new(|| RecipientKey::generate().expect("a key"));
 
+/// What AWS KMS returned to an enclave.
+const FROM_KMS: &[u8] = include_bytes!("../../tests/fixtures/cms/ned-kms-decrypt.ber");
 const FORMS: [Form; 3] = [Form::Der, Form::Primitive, Form::Constructed(16)];
 
 #[test]
 fn what_kms_returned_opens_to_its_text() {
-    let (Some(message), Some(content_key)) = (fixture("ned-kms-decrypt.ber"), fixture("ned-kms-decrypt.cek"))
-    else {
-        return;
-    };
-    let text = Envelope::parse(&message).expect("KMS wrote it").open(&content_key).expect("its key");
+    let content_key = include_bytes!("../../tests/fixtures/cms/ned-kms-decrypt.cek");
+    let text = Envelope::parse(FROM_KMS).expect("KMS wrote it").open(content_key).expect("its key");
     assert_eq!(*text, b"hello world - goodbye world!");
 }
 
 #[test]
 fn another_answer_of_kms_is_read() {
-    let Some(message) = fixture("sdkc-input_ber.ber") else { return };
-    assert_eq!(Envelope::parse(&message).expect("KMS wrote it").encrypted_key().len(), 256);
-    assert_eq!(KEY.open(&message).expect_err("for another key"), OpenError::NotOpened);
+    let message = include_bytes!("../../tests/fixtures/cms/sdkc-input_ber.ber");
+    assert_eq!(Envelope::parse(message).expect("KMS wrote it").encrypted_key().len(), 256);
+    assert_eq!(KEY.open(message).expect_err("for another key"), OpenError::NotOpened);
 }
 
 fn form() -> impl Strategy<Value = Form> {
@@ -65,14 +64,10 @@ fn openssl_writes_what_opens() {
     let path = |name: &str| directory.path().join(name);
     let openssl = |arguments: &str| {
         let arguments = arguments.replace('@', &format!("{}/", directory.path().display()));
-        Command::new("openssl").args(arguments.split(' ')).output()
+        Command::new("openssl").args(arguments.split(' ')).output().expect("openssl is installed")
     };
-    if openssl("version").is_err() {
-        println!("skipped: openssl is not installed");
-        return;
-    }
     let run = |arguments: &str| {
-        let output = openssl(arguments).expect("openssl runs");
+        let output = openssl(arguments);
         assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     };
     run("req -x509 -newkey rsa:2048 -nodes -keyout @key.pem -out @cert.pem -subj /CN=enclave");
@@ -102,7 +97,7 @@ fn openssl_writes_what_opens() {
 fn every_truncation_and_every_addition_is_refused() {
     let mut messages: Vec<_> =
         FORMS.map(|form| Message::new(KEY.public_key_spki(), &[1; 32]).write(form)).into();
-    messages.extend(fixture("ned-kms-decrypt.ber"));
+    messages.push(FROM_KMS.to_vec());
     for message in messages {
         for length in 0..message.len() {
             assert!(Envelope::parse(&message[..length]).is_err(), "{length} of {}", message.len());
@@ -119,7 +114,7 @@ fn mutations_never_panic() {
     let mut messages: Vec<_> = FORMS
         .map(|form| Message::with_content_key(KEY.public_key_spki(), &content_key, &[1; 40]).write(form))
         .into();
-    messages.extend(fixture("ned-kms-decrypt.ber"));
+    messages.push(FROM_KMS.to_vec());
     let mut random = Random(1);
     for round in 0..100_000 {
         let message = &messages[round % messages.len()];
@@ -255,16 +250,6 @@ impl Random {
     fn byte(&mut self) -> u8 {
         u8::try_from(self.below(256)).expect("a byte")
     }
-}
-
-/// What stands in `shared/fixtures/cms` beside the repository.
-fn fixture(name: &str) -> Option<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures/cms").join(name);
-    let bytes = fs::read(path).ok();
-    if bytes.is_none() {
-        println!("skipped: {name} does not stand beside the repository");
-    }
-    bytes
 }
 
 fn read(path: &PathBuf) -> Vec<u8> {

@@ -144,10 +144,8 @@ async fn the_demonstration_runs() {
     let genpkey = "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out key.pem";
     for arguments in [genpkey, "pkcs8 -topk8 -nocrypt -in key.pem -outform DER -out key"] {
         let mut openssl = Command::new("openssl");
-        if openssl.args(arguments.split(' ')).current_dir(broker.directory.path()).output().is_err() {
-            println!("skipped: openssl is not installed");
-            return;
-        }
+        openssl.args(arguments.split(' ')).current_dir(broker.directory.path());
+        openssl.output().expect("openssl is installed");
     }
     let pkcs8 = std::fs::read(broker.path("key")).expect("openssl wrote it");
     let key = RecipientKey::from_pkcs8(&pkcs8).expect("a key");

@@ -1,7 +1,6 @@
 //! Documents, without a broker around them.
 
 use std::fs;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use key_broker::attestation::{AttestationError, Flaw, PlatformKind, Trust, Verif
 use kms_emulator::attestation::{Authority, DocumentClaims};
 use time::OffsetDateTime;
 
+use crate::peers::root;
 use crate::support::dice::Dice;
 
 /// Genuine documents: name, when it was made (milliseconds), when its leaf certificate expires (seconds), and what is wrong with
@@ -31,7 +31,7 @@ const GENUINE: [(&str, u64, i64, Option<Flaw>); 5] = [
 #[test]
 fn genuine_documents_verify_when_they_were_made_and_not_after_their_certificates_expire() {
     for (name, made_at, expires_at, flaw) in GENUINE {
-        let Some(document) = fixture(name) else { return };
+        let document = fixture(name);
         let verify = |trust: &Trust, at: OffsetDateTime| trust.verify(document.clone(), at);
         let made_at = moment(made_at);
         match (verify(&Trust::aws(), made_at), flaw) {
@@ -73,14 +73,14 @@ fn the_root_is_the_one_that_aws_publishes() {
 
 #[test]
 fn what_genuine_documents_measure_is_read_as_kms_names_it() {
-    let Some(document) = fixture("anjuna-prod-pubkey.bin") else { return };
+    let document = fixture("anjuna-prod-pubkey.bin");
     let enclave = Trust::aws().verify(document, moment(GENUINE[0].1)).expect("genuine");
     let measured = enclave.measurements();
     assert_eq!((measured.kind(), measured.is_debug()), (PlatformKind::Enclave, false));
     assert_eq!(measured.module_id(), "i-0a6d65e7122308898-enc017846bcd2f820da");
     let pcrs: Vec<_> = measured.pcrs().collect();
     assert_eq!((pcrs.len(), measured.image_sha384().as_ref()), (16, Some(&pcrs[0].1)));
-    let document = fixture("vaportpm-nitrotpm.bin").expect("beside the other");
+    let document = fixture("vaportpm-nitrotpm.bin");
     let tpm = Trust::aws()
         .verify(document, moment(GENUINE[4].1))
         .expect_err("its public key is a point of a curve");
@@ -101,7 +101,7 @@ fn documents_that_are_not_right_are_refused_for_their_own_reason() {
         ("base-nitro-validator.b64", GENUINE[2].1),
         ("qemu-10.0.2-nitro-enclave-unsigned.bin", 1_795_249_195_000),
     ] {
-        let Some(document) = fixture(name) else { return };
+        let document = fixture(name);
         let error = trust.verify(document, moment(made_at)).expect_err(name);
         assert_eq!(error.measurements, None, "{name}: what nobody signed is no evidence");
         told.push(format!("{name}: {}", error.flaw));
@@ -116,8 +116,7 @@ fn no_mutation_of_a_genuine_document_is_accepted() {
     let ours = Authority::generate();
     let claims = DocumentClaims::enclave(GENUINE[0].1).with_public_key(rsa());
     let our_trust = Trust { roots: vec![ours.root_der().into()], ..trust.clone() };
-    let mut documents = vec![(our_trust, Bytes::from(ours.document(&claims)))];
-    documents.extend(fixture(GENUINE[0].0).map(|genuine| (trust, genuine)));
+    let documents = [(our_trust, Bytes::from(ours.document(&claims))), (trust, fixture(GENUINE[0].0))];
     let at = moment(GENUINE[0].1);
     let try_all = |trust: &Trust, document: &Bytes, seed: u64| {
         let mut dice = Dice::new(seed);
@@ -377,20 +376,15 @@ fn moment(millis: u64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).expect("a moment")
 }
 
-/// A file of `../shared/fixtures/attestation`; nothing, and a line that says so, if it is absent.
-fn fixture(name: &str) -> Option<Bytes> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures/attestation").join(name);
-    match fs::read(&path) {
-        Ok(bytes) if path.extension().is_some_and(|extension| extension == "b64") => {
-            let text = String::from_utf8(bytes).expect("base64 is text");
-            Some(STANDARD.decode(text.trim()).expect("base64").into())
-        }
-        Ok(bytes) => Some(bytes.into()),
-        Err(error) => {
-            eprintln!("skipped: {}: {error}", path.display());
-            None
-        }
+/// A file of `tests/fixtures/attestation`.
+fn fixture(name: &str) -> Bytes {
+    let path = root().join("tests/fixtures/attestation").join(name);
+    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    if path.extension().is_none_or(|extension| extension != "b64") {
+        return bytes.into();
     }
+    let text = String::from_utf8(bytes).expect("base64 is text");
+    STANDARD.decode(text.trim()).expect("base64").into()
 }
 
 const MUTATIONS: usize = 50_000;

@@ -24,44 +24,19 @@ pub fn root() -> &'static Path {
 pub struct Peers(PathBuf);
 
 impl Peers {
-    /// Installs what is not there yet. None, and a line that says so, where `KEY_BROKER_SKIP_PEERS` is 1; panics where the
-    /// installation fails: a test that silently proves nothing is worse than one that fails.
-    pub fn install(what: &[&str]) -> Option<Self> {
-        Self::installed(what).map(|installed| installed.unwrap_or_else(|why| panic!("{why}")))
-    }
-
-    /// The same, but a machine of another kind than `what` needs (Debian or Ubuntu, and root the first time) is a reason to
-    /// skip, too.
-    pub fn install_where_possible(what: &str) -> Option<Self> {
-        match Self::installed(&[what])? {
-            Ok(peers) => Some(peers),
-            Err(why) => {
-                println!("skipped: {why}");
-                None
-            }
-        }
-    }
-
-    /// Whether a program of the system is there, or can be installed; a line that says why not.
-    pub fn has_system(what: &str) -> bool {
-        Self::install_where_possible(what).is_some()
-    }
-
-    /// Nothing where it is to be skipped; why not where this machine is of the wrong kind.
-    fn installed(what: &[&str]) -> Option<Result<Self, String>> {
+    /// Installs what is not there yet. Panics, with what to install, where that cannot be done: a test that silently proves
+    /// nothing is worse than one that fails.
+    pub fn install(what: &[&str]) -> Self {
         let names = what.join(" ");
-        if env::var_os("KEY_BROKER_SKIP_PEERS").is_some_and(|skip| skip == "1") {
-            println!("skipped: KEY_BROKER_SKIP_PEERS=1, so {names} is not installed");
-            return None;
-        }
+        assert!(
+            env::var_os("KEY_BROKER_SKIP_PEERS").is_none_or(|skip| skip != "1"),
+            "KEY_BROKER_SKIP_PEERS is 1, but this test needs {names}: it is to be ignored then, as tests/peers/machine.rs says"
+        );
         let dir = env::var_os("PEERS_DIR").map_or_else(|| root().join("target/peers"), PathBuf::from);
         let ran = output(Command::new(root().join("tests/peers/install")).args(what).env("PEERS_DIR", &dir));
-        let why = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
-        match ran.status.code() {
-            Some(0) => Some(Ok(Self(dir))),
-            Some(WRONG_MACHINE) => Some(Err(why)),
-            _ => panic!("tests/peers/install {names}: {why}"),
-        }
+        let why = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "tests/peers/install {names}: {}", why.trim());
+        Self(dir)
     }
 
     pub fn path(&self, path: &str) -> PathBuf {
@@ -73,9 +48,6 @@ impl Peers {
         plain(self.path(path))
     }
 }
-
-/// How `tests/peers/install` ends where the machine is of another kind than it needs.
-const WRONG_MACHINE: i32 = 2;
 
 /// A command without proxies and options of gRPC, AWS and OpenTelemetry of the environment.
 pub fn plain(program: impl AsRef<OsStr>) -> Command {
@@ -189,35 +161,21 @@ impl Drop for Moto {
     }
 }
 
-/// Has every record judged by JSON Schema, where the checker stands beside the repository.
+/// Has every record judged by JSON Schema.
 pub fn check_records(records: &[String]) {
-    let checker = root().join("../shared/oracles/check-records");
-    if !checker.exists() {
-        println!(
-            "skipped: check-records does not stand beside the repository, so {} records are not judged",
-            records.len()
-        );
-        return;
-    }
-    let Some(peers) = Peers::install(&["records"]) else { return };
+    let peers = Peers::install(&["records"]);
+    let judge = root().join("tests/judges/check-records");
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("records.jsonl");
     fs::write(&file, records.join("\n") + "\n").expect("writes");
-    let verdict = printed(peers.command("records/bin/python").arg(checker).arg(file));
+    let verdict = printed(peers.command("records/bin/python").arg(judge).arg(file));
     assert!(verdict.contains("failures=0") && !verdict.contains("records=0"), "{verdict}");
 }
 
-/// Has the unmodified AWS CLI judge a trail that lies below `root`, where the judge stands beside the repository: all of its
-/// digests and log files have to be valid.
+/// Has the unmodified AWS CLI judge a trail that lies below `root`: all of its digests and log files have to be valid.
 pub fn validate_logs(root: &Path, public_key: &str, digests: usize, log_files: usize) {
-    let judge = self::root().join("../shared/oracles/aws-validate-logs");
-    if !judge.exists() {
-        println!(
-            "skipped: aws-validate-logs does not stand beside the repository, so the AWS CLI does not judge this trail"
-        );
-        return;
-    }
-    let Some(peers) = Peers::install(&["validate-logs"]) else { return };
+    let peers = Peers::install(&["validate-logs"]);
+    let judge = self::root().join("tests/judges/aws-validate-logs");
     let dir = tempfile::tempdir().expect("a directory");
     let key = dir.path().join("key.pem");
     fs::write(&key, public_key).expect("writes");

@@ -1,5 +1,5 @@
-//! What KMS is asked, and what reuse saves: counted from records, and predicted for the trail itself
-//! (seed "How AWS CloudTrail uses AWS KMS", "Understanding how often your CMK is used").
+//! What KMS is asked, and what reuse saves: counted from records, and predicted for the trail itself as AWS documents it for
+//! CloudTrail ("How AWS CloudTrail uses AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020).
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -209,7 +209,7 @@ const SECONDS_A_DAY: u64 = 86_400;
 
 #[cfg(test)]
 mod tests {
-    //! The seed's numbers come out, and records are counted by what caused them.
+    //! The numbers that AWS documents come out, and records are counted by what caused them.
 
     use serde_json::{Value, json};
 
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_numbers() {
+    fn the_numbers_that_aws_documents() {
         assert_eq!(plan(1, 1).requests_per_day(), RequestsPerDay { data_keys: 288, signatures: 24 });
         assert_eq!(plan(2, 1).requests_per_day(), RequestsPerDay { data_keys: 576, signatures: 48 });
         assert_eq!(plan(2, 3).requests_per_day(), RequestsPerDay { data_keys: 1_728, signatures: 144 });

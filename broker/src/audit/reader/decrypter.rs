@@ -1,5 +1,6 @@
-//! The "Get" of the seed "How AWS CloudTrail uses AWS KMS": whoever reads an encrypted log file has KMS decrypt its data key,
-//! with the trail and the object in the encryption context. That call is recorded before anything of the file is shown.
+//! "You get an encrypted log file" in AWS's
+//! [How AWS CloudTrail uses AWS KMS](https://docs.aws.amazon.com/awscloudtrail/latest/userguide/how-kms-works-with-cloudtrail.html):
+//! whoever reads an encrypted log file has KMS decrypt its data key, with the trail and the object in the encryption context. That call is recorded before anything of the file is shown.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Log files encrypted under a KMS key, as CloudTrail has S3 do it: one data key for each file, bound to trail and object
-//! (seed "How AWS CloudTrail uses AWS KMS", step "CloudTrail puts a log file into your S3 bucket").
+//! ([How AWS CloudTrail uses AWS KMS](https://docs.aws.amazon.com/awscloudtrail/latest/userguide/how-kms-works-with-cloudtrail.html),
+//! "CloudTrail puts a log file into your S3 bucket").
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

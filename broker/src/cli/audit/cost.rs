@@ -258,6 +258,6 @@ fn price(text: &str) -> Result<f64, String> {
 
 const HEAD: [&str; 9] =
     ["DAY", "REGION", "ACCOUNT", "KEY", "OPERATION", "WORKLOADS", "TRAIL", "CHECKS", "SAVED"];
-/// The seed's five minutes.
+/// CloudTrail delivers about every five minutes, and digests every hour.
 const CLOUDTRAILS_DELIVERY: Duration = Duration::from_mins(5);
 const CLOUDTRAILS_DIGEST: Duration = Duration::from_hours(1);

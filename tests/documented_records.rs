@@ -1,6 +1,6 @@
-//! Proves: what the seed "How AWS CloudTrail uses AWS KMS" says happens, happens here, and leaves the records that it shows. The
-//! broker performs each event; its record is compared with the seed's, field by field, and every difference has to stand in
-//! docs/audit.md with its reason.
+//! Proves: what AWS documents of a trail under a KMS key and of a data key for an enclave happens here, too, and leaves the records
+//! that AWS shows. The broker performs each event; its record is compared with AWS's, field by field, and every difference has to be
+//! in `documented_records.md` with its reason.
 
 mod support;
 
@@ -21,11 +21,15 @@ use support::enclave::Attester;
 use support::{Records, Setup, TestBroker, eventually, trail};
 use time::macros::datetime;
 
+/// What AWS documents; `tests/fixtures/README.md` names the pages.
+const CONFIGURE: &str = include_str!("fixtures/cloudtrail/2020-cloudtrail-details-update-configuration.json");
+const PUT: &str = include_str!("fixtures/cloudtrail/cloudtrail-details-put-log-file-2.json");
+const GET: &str = include_str!("fixtures/cloudtrail/cloudtrail-details-get-log-file-3.json");
+const FROM_AN_ENCLAVE: &str = include_str!("fixtures/cloudtrail/ct-generate-data-key-enclave.json");
 const KEY: &str = "arn:aws:kms:us-west-2:111122223333:alias/ExampleAliasForCloudTrailCMK";
 
 #[tokio::test]
-async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_seeds_records() {
-    let Some(seed) = seed("004_b239e3e9e71758b2.txt") else { return };
+async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_documented_records() {
     let root = tempfile::tempdir().expect("a directory");
     let clock = TestClock::at(datetime!(2026-11-25 21:15:33 UTC));
     let config = TrailConfig {
@@ -47,7 +51,7 @@ async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_seeds_r
 
     let records = broker.records();
     let configured = record_of(&records, KEY);
-    compare("Configure", &seed[0], configured);
+    compare("Configure", &json(CONFIGURE), configured);
 
     broker.client().await.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("a key");
     let journal = broker.journal_dir();
@@ -56,12 +60,12 @@ async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_seeds_r
     eventually("a log file, and the record of its key", || puts() == 1).await;
     let records = broker.records();
     let put = puts_of(&records)[0];
-    compare("Put", &seed[1], put);
+    compare("Put", &json(PUT), put);
     let object = put["requestParameters"]["encryptionContext"]["aws:s3:arn"].as_str().expect("an ARN");
     let path = object.strip_prefix("arn:aws:s3:::").expect("an object");
     eventually("the file that the record names", || root.path().join(path).exists()).await;
     let key_arn = configured["resources"][0]["ARN"].clone();
-    assert_eq!(put["requestParameters"]["keyId"], key_arn, "by the key's ARN, as the seed");
+    assert_eq!(put["requestParameters"]["keyId"], key_arn, "by the key's ARN, as there");
     let kms = support::aws_kms(support::aws_settings(&broker.emulator), clock.clone()).await;
     let caller = Arc::new(kms.caller().await.expect("known"));
     let names = trail_names(&config, &caller);
@@ -83,14 +87,14 @@ async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_seeds_r
         delivered.extend(json["Records"].as_array().expect("records").clone());
     }
     let got = delivered.iter().find(|record| record["eventName"] == "Decrypt").expect("recorded");
-    compare("Get", &seed[2], got);
+    compare("Get", &json(GET), got);
     assert!(broker.emulator.call_count("GenerateDataKey") >= 3, "configure, the workload's, and one a file");
 }
 
 #[tokio::test]
-async fn generating_a_data_key_from_an_enclave_leaves_the_seeds_record() {
-    let Some(seed) = seed("000_1ab5c49a539f3dea.txt") else { return };
-    let recipient = &seed[0]["additionalEventData"]["recipient"];
+async fn generating_a_data_key_from_an_enclave_leaves_the_documented_record() {
+    let documented = json(FROM_AN_ENCLAVE);
+    let recipient = &documented["additionalEventData"]["recipient"];
     let attester = Attester::new();
     attester.change(|claims| {
         let image = recipient["attestationDocumentEnclaveImageDigest"].as_str().expect("a digest");
@@ -106,7 +110,7 @@ async fn generating_a_data_key_from_an_enclave_leaves_the_seeds_record() {
     assert_eq!(key.plaintext.expose().len(), 32);
     let records = broker.stop().await;
     assert_eq!(records.kms.len(), 1);
-    compare("GenerateDataKey from an enclave", &seed[0], &records.kms[0]);
+    compare("GenerateDataKey from an enclave", &documented, &records.kms[0]);
 }
 
 fn puts_of(records: &Records) -> Vec<&Value> {
@@ -137,43 +141,27 @@ fn files_below(folder: &Path) -> usize {
         .sum()
 }
 
-/// The JSON examples of a seed, in their order.
-fn seed(name: &str) -> Option<Vec<Value>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/seeds").join(name);
-    let Ok(text) = fs::read_to_string(&path) else {
-        println!("skipped: the seeds do not stand beside the repository");
-        return None;
-    };
-    // The pictures of the callouts stand amid the JSON.
-    let mut plain = String::new();
-    let mut rest = text.as_str();
-    while let Some((before, after)) = rest.split_once("![") {
-        plain.push_str(before);
-        rest = after.split_once(".png)").map_or("", |(_, rest)| rest);
-    }
-    plain.push_str(rest);
-    let examples = plain.split("```").skip(1).step_by(2);
-    Some(examples.map(|example| serde_json::from_str(example).expect("JSON")).collect())
+fn json(record: &str) -> Value {
+    serde_json::from_str(record).expect("JSON")
 }
 
-/// Every field that differs has to be a row of the table under this heading of docs/audit.md, and every row a difference.
-fn compare(heading: &str, seed: &Value, ours: &Value) {
-    let (seed, ours) = (fields(seed), fields(ours));
-    let paths: BTreeSet<&String> = seed.keys().chain(ours.keys()).collect();
+/// Every field that differs has to be a row of the table under this heading of `tests/documented_records.md`, and every row a
+/// difference.
+fn compare(heading: &str, documented: &Value, ours: &Value) {
+    let (documented, ours) = (fields(documented), fields(ours));
+    let paths: BTreeSet<&String> = documented.keys().chain(ours.keys()).collect();
     let differing: BTreeMap<String, &str> = paths
         .into_iter()
-        .filter_map(|path| match (seed.get(path), ours.get(path)) {
-            (Some(seed), Some(ours)) if seed == ours => None,
+        .filter_map(|path| match (documented.get(path), ours.get(path)) {
+            (Some(documented), Some(ours)) if documented == ours => None,
             (Some(_), Some(_)) => Some((path.clone(), "another value")),
-            (Some(_), None) => Some((path.clone(), "not in ours")),
-            (None, _) => Some((path.clone(), "not in the seed")),
+            (Some(_), None) => Some((path.clone(), "only in AWS's")),
+            (None, _) => Some((path.clone(), "only in ours")),
         })
         .collect();
-    let document =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit.md")).expect("docs");
-    let section = document.split_once(&format!("#### {heading}\n")).expect("a section").1;
-    let section = section.split("\n#").next().unwrap_or_default();
-    let documented: BTreeMap<String, &str> = section
+    let section = include_str!("documented_records.md").split_once(&format!("\n## {heading}\n"));
+    let section = section.expect("a section").1.split("\n## ").next().unwrap_or_default();
+    let explained: BTreeMap<String, &str> = section
         .lines()
         .filter_map(|line| {
             let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -183,7 +171,7 @@ fn compare(heading: &str, seed: &Value, ours: &Value) {
             Some((path.to_owned(), how))
         })
         .collect();
-    assert_eq!(differing, documented, "{heading}");
+    assert_eq!(differing, explained, "{heading}");
 }
 
 /// The fields of a record by their paths.
