@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::pb::health_server::HealthServer;
@@ -23,9 +21,9 @@ use tower::util::BoxCloneSyncService;
 use crate::admin::Admin;
 use crate::attestation::Trust;
 use crate::audit::announcer::Announcer;
-use crate::audit::journal::{Journal, JournalThread};
-use crate::audit::names::TrailNames;
-use crate::audit::remainder::{JournalEnd, Remainder};
+use crate::audit::ending::{Delivery, Ending};
+use crate::audit::journal::Journal;
+use crate::audit::remainder::Remainder;
 use crate::audit::stdout::StdoutCopy;
 use crate::audit::trail::{SetupError, Surroundings, Trail};
 use crate::audit::{Audit, UNRECORDED};
@@ -97,19 +95,8 @@ pub struct Broker {
     stdout: Option<StdoutCopy>,
     metrics: Option<Metrics>,
     pages: Option<(TcpListener, Arc<Pages>)>,
-    trail: Option<Delivery>,
-    journal: Journal,
-    journal_dir: PathBuf,
-    journal_thread: JournalThread,
-    announcer: Announcer,
+    audit: Ending,
     clock: Arc<dyn Clock>,
-}
-
-/// A trail that is being delivered.
-struct Delivery {
-    names: TrailNames,
-    trail: JoinHandle<Trail>,
-    stop: CancellationToken,
 }
 
 /// Why a broker cannot start.
@@ -253,7 +240,7 @@ impl Broker {
             calls,
             limits,
             shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
-            audit: Arc::new(Audit { journal: journal.clone(), caller, clock: Arc::clone(&parts.clock) }),
+            audit: Arc::new(Audit { journal, caller, clock: Arc::clone(&parts.clock) }),
             tracer: parts.telemetry.tracer,
             drain: drain.clone(),
             service: Arc::new(service),
@@ -274,11 +261,7 @@ impl Broker {
                 pages = Some((listener, Pages::new(text, is_ready)));
             }
         }
-        let trail = trail.map(|trail| {
-            let stop = CancellationToken::new();
-            let names = trail.names().clone();
-            Delivery { names, trail: tokio::spawn(trail.run(stop.clone())), stop }
-        });
+        let delivery = trail.map(Delivery::start);
         Ok(Self {
             server,
             listeners,
@@ -288,11 +271,7 @@ impl Broker {
             stdout,
             metrics,
             pages,
-            trail,
-            journal,
-            journal_dir,
-            journal_thread,
-            announcer,
+            audit: Ending { announcer, journal: journal_thread, delivery },
             clock: parts.clock,
         })
     }
@@ -344,26 +323,8 @@ impl Broker {
         if let Some(stdout) = self.stdout {
             stdout.finish().await;
         }
-        let mut names = None;
-        if let Some(Delivery { names: of, trail, stop }) = self.trail {
-            names = Some(of);
-            stop.cancel();
-            match tokio::time::timeout(rest(), trail).await {
-                Ok(Ok(trail)) => trail.finish(rest()).await,
-                Ok(Err(_)) => {
-                    tracing::error!("the trail's task panicked: the next start delivers what is left");
-                }
-                Err(_) => tracing::warn!("a delivery does not end: the next start delivers what is left"),
-            }
-        } else {
-            // It is told at the next start otherwise.
-            let _ = tokio::time::timeout(rest(), self.announcer.pay()).await;
-        }
         let calls_under_way = self.kms_calls.len();
-        let end =
-            JournalEnd { thread: self.journal_thread, journal: self.journal, dir: self.journal_dir, names };
-        let remainder = tokio::task::spawn_blocking(move || end.close()).await;
-        let remainder = Remainder { calls_under_way, ..remainder.unwrap_or_else(|_| Remainder::unknown()) };
+        let remainder = Remainder { calls_under_way, ..self.audit.finish(rest).await };
         if let Some(metrics) = self.metrics {
             // It waits for the collector.
             let _ = tokio::task::spawn_blocking(|| metrics.shutdown()).await;

@@ -6,6 +6,7 @@
 pub mod announcer;
 pub mod cost;
 pub mod digest;
+pub mod ending;
 pub mod inbox;
 pub mod journal;
 pub mod log_file;

@@ -101,12 +101,12 @@ pub struct JournalThread {
     thread: Option<JoinHandle<Lost>>,
 }
 
-/// Records that were owed when the journal ended, and are lost with the process.
+/// Records that were owed when the journal ended, or in a file that was removed, and are lost with the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lost {
     /// How many.
     pub records: u64,
-    /// Of these, records of calls: each refused.
+    /// Of those that were owed, records of calls: each was refused.
     pub activity_records: u64,
     /// Their bytes.
     pub bytes: u64,

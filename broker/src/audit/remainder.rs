@@ -2,20 +2,19 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::journal::chain::Link;
 use super::journal::segment::SegmentReader;
-use super::journal::{Journal, JournalThread, Lost, Notice, files};
+use super::journal::{Lost, files};
 use super::names::TrailNames;
 use super::record::parsed::ParsedRecord;
 use super::trail::TRAIL_ARN;
-use super::trail::state::State;
 
 /// What is left, when all that could be done in time is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remainder {
-    /// Records that were owed and could not be written: they are gone.
+    /// Records that were owed and could not be written, or were in a file that was removed: they are gone.
     pub lost: Lost,
     /// Calls to KMS that were under way: their records are gone.
     pub calls_under_way: usize,
@@ -42,59 +41,10 @@ pub struct Leftover {
 }
 
 impl Remainder {
-    /// Nobody could look.
-    #[must_use]
-    pub fn unknown() -> Self {
-        Self { unreadable: Some("the looking was cut off".into()), ..Self::default() }
-    }
-
     /// Whether nothing is left.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// A journal at the end of its broker.
-pub struct JournalEnd {
-    /// Writes it.
-    pub thread: JournalThread,
-    /// Its handle.
-    pub journal: Journal,
-    /// Its directory.
-    pub dir: PathBuf,
-    /// What delivers it, if anything does.
-    pub names: Option<TrailNames>,
-}
-
-impl JournalEnd {
-    /// Ends the journal, and looks at what is left. Blocks.
-    #[must_use]
-    pub fn close(self) -> Remainder {
-        let Self { thread, journal, dir, names } = self;
-        let lost = thread.close();
-        let notices = journal.notices();
-        notices.tell(Notice { unrecorded_refusals: lost.activity_records, ..Notice::default() });
-        if let Err(error) = notices.save() {
-            tracing::error!(%error, "cannot note what is to be told of the trail");
-        }
-        let mut remainder = Remainder { lost, untold_notices: notices.untold(), ..Remainder::default() };
-        // Without a trail, the journal is where records stay.
-        let Some(names) = names else { return remainder };
-        let looked = State::load(&dir).and_then(|state| {
-            let delivered = state.as_ref().and_then(|state| state.delivered);
-            Ok((state, Leftover::look(&dir, delivered, &names)?.0))
-        });
-        match looked {
-            Ok((state, left)) => {
-                remainder.journal = left;
-                remainder.log_files_without_digest = state.map_or(0, |state| {
-                    state.log_files.len() + state.sealed.map_or(0, |sealed| sealed.log_files.len())
-                });
-            }
-            Err(error) => remainder.unreadable = Some(error.to_string()),
-        }
-        remainder
     }
 }
 
@@ -104,7 +54,10 @@ impl fmt::Display for Remainder {
             self;
         let mut parts = Vec::new();
         if lost.records > 0 {
-            parts.push(format!("{} records ({} bytes) that were owed are lost", lost.records, lost.bytes));
+            parts.push(format!(
+                "{} records ({} bytes) could not be written and are lost",
+                lost.records, lost.bytes
+            ));
         }
         if *calls_under_way > 0 {
             parts.push(format!("{calls_under_way} calls to KMS were under way, and their records are lost"));

@@ -8,16 +8,19 @@
 //! Nothing here holds up a call. A store that is down leaves records in the journal, which refuses calls at its bound.
 
 mod encryption;
+mod finish;
 mod schedule;
 mod setup;
 pub(in crate::audit) mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -89,6 +92,8 @@ pub struct Trail {
     delivery_interval: Duration,
     digest_interval: Duration,
     state: State,
+    /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
+    deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
 }
 
@@ -112,6 +117,8 @@ pub enum TrailError {
     Io(io::Error),
     /// KMS or the signing key cannot.
     Key(String),
+    /// The drain's time is over.
+    Late,
 }
 
 impl fmt::Display for TrailError {
@@ -120,6 +127,7 @@ impl fmt::Display for TrailError {
             Self::Store(error) => write!(f, "the trail's store: {error}"),
             Self::Io(error) => write!(f, "the journal's directory: {error}"),
             Self::Key(error) => f.write_str(error),
+            Self::Late => f.write_str("the drain's time is over"),
         }
     }
 }
@@ -157,7 +165,8 @@ impl Trail {
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.save()?)).await?;
         self.inbox.take().await;
-        self.journal.rotate().await;
+        let journal = self.journal.clone();
+        self.in_time(async { Ok(journal.rotate().await) }).await?;
         let mut delivered = 0;
         let dir = self.journal_dir.clone();
         let files = on_disk(move || Ok(files(&dir)?)).await?;
@@ -218,11 +227,12 @@ impl Trail {
         let LogFileContents { bytes, hash, oldest, newest, before, end, records } = contents;
         let bytes = match &self.encryption {
             Some(encryption) => {
-                encryption.encrypt(&self.names, &key, bytes, parent).await.map_err(TrailError::Key)?
+                let encrypted = encryption.encrypt(&self.names, &key, bytes, parent);
+                self.in_time(async { encrypted.await.map_err(TrailError::Key) }).await?
             }
             None => bytes,
         };
-        self.store.put(Object { key: key.clone(), bytes, metadata: BTreeMap::new() }).await?;
+        self.put(Object { key: key.clone(), bytes, metadata: BTreeMap::new() }).await?;
         let mut state = self.state.clone();
         state.log_files.push(LogFile {
             s3_bucket: self.names.bucket.clone(),
@@ -298,6 +308,17 @@ impl Trail {
         Ok(())
     }
 
+    async fn put(&self, object: Object) -> Result<(), TrailError> {
+        self.in_time(async { Ok(self.store.put(object).await?) }).await
+    }
+
+    /// Work that may be cut off: it is done again over itself.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, TrailError>>) -> Result<T, TrailError> {
+        let Some(deadline) = self.deadline else { return work.await };
+        let rest = deadline.saturating_duration_since(self.clock.instant());
+        tokio::time::timeout(rest, work).await.unwrap_or(Err(TrailError::Late))
+    }
+
     /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
     async fn note(&mut self, state: State) -> Result<(), TrailError> {
         let dir = self.journal_dir.clone();
@@ -335,14 +356,16 @@ impl Trail {
         let Some(sealed) = self.state.sealed.clone() else { return Ok(()) };
         let digest = self.state.digest(&sealed, &self.names, self.signer.public_key());
         let json = digest.to_json();
-        let signature = self.signer.sign_within(digest.string_to_sign(&json).as_bytes(), parent).await;
-        let signature = hex::encode(signature.map_err(|error| TrailError::Key(error.to_string()))?);
+        let text = digest.string_to_sign(&json);
+        let signed = self.signer.sign_within(text.as_bytes(), parent);
+        let signed = self.in_time(async { signed.await.map_err(|error| TrailError::Key(error.to_string())) });
+        let signature = hex::encode(signed.await?);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),
             (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
         ]);
         let key = digest.digest_s3_object.clone();
-        self.store.put(Object { key, bytes: log_file::compress(&json)?, metadata }).await?;
+        self.put(Object { key, bytes: log_file::compress(&json)?, metadata }).await?;
         let (object, end) = (format!("{}/{}", digest.digest_s3_bucket, digest.digest_s3_object), sealed.end);
         let mut state = self.state.clone();
         state.previous = Some(Previous {

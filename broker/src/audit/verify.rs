@@ -10,7 +10,7 @@ mod continuity;
 mod finding;
 mod folder;
 #[cfg(test)]
-mod forge;
+pub(in crate::audit) mod forge;
 mod ids;
 mod ranges;
 mod record;
@@ -332,9 +332,23 @@ impl Verification<'_> {
         is_known
     }
 
+    /// A broker that has noted no digest, where digests are, has lost its notes.
+    fn chain_begins_anew(&mut self, state: &State) {
+        let Before::Digest(known) = &self.before else { return };
+        // Its first digest may be delivered just now.
+        let names = self.reader.names();
+        if state.sealed.as_ref().is_some_and(|sealed| names.digest(sealed.end) == known.key()) {
+            return;
+        }
+        let words = "the broker goes on without knowing of this digest: the journal's directory was lost or replaced, and with it \
+                     what was not delivered";
+        self.checker.findings.unsound(FindingKind::ChainGap, Place::object(known.key()), words);
+        self.continuity.begin_anew();
+    }
+
     /// Digests that came since the list was made; the newest has to be the one that the broker noted.
     async fn newer_digests(&mut self, state: &State, mut listed: Vec<DigestKey>) {
-        let Some(noted) = &state.previous else { return };
+        let Some(noted) = &state.previous else { return self.chain_begins_anew(state) };
         let is_noted = |before: &Before| match before {
             Before::Digest(known) => known.is(&noted.object, &noted.hash, &noted.signature),
             _ => false,

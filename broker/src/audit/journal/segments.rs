@@ -124,6 +124,12 @@ impl Segments {
         self.link
     }
 
+    /// Records, and their bytes, that are in a file which nobody finds: it was removed, and could not be written again.
+    pub(super) fn unplaced(&self) -> (u64, u64) {
+        let unplaced = self.current.as_ref().filter(|segment| !is_at(&segment.file, &segment.path));
+        unplaced.map_or((0, 0), |segment| (segment.records, segment.bytes))
+    }
+
     /// Makes `lines` durable, all or none; with them the chain ends at `link`. True if a file was closed.
     pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<bool> {
         self.check_room(lines.len() as u64)?;
@@ -151,9 +157,16 @@ impl Segments {
         }
     }
 
-    /// Closes the file that is being written, if it has records. True if it did.
+    /// Closes the file that is being written, if it has records. True if it did. A file that was removed is written again before, and
+    /// one that could not be begun is begun: whoever delivers finds where the journal ends.
     pub(super) fn rotate(&mut self, now: OffsetDateTime) -> bool {
-        let Some(segment) = self.current.take() else { return false };
+        let segment = match self.writable() {
+            Ok(segment) => segment,
+            Err(error) => {
+                tracing::warn!(%error, "the journal has no file to close");
+                return false;
+            }
+        };
         if segment.records == 0 || !self.close(&segment, now) {
             self.current = Some(segment);
             return false;

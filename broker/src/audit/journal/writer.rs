@@ -50,11 +50,18 @@ impl Writer {
                 break;
             }
         }
-        let lost = Lost::of(&self.owed);
-        if lost != Lost::default() {
+        let mut lost = Lost::of(&self.owed);
+        let (records, bytes) = self.segments.unplaced();
+        if records > 0 {
             tracing::error!(
-                records = lost.records,
-                bytes = lost.bytes,
+                records,
+                "the journal's file was removed and cannot be written again: its records are lost"
+            );
+            (lost.records, lost.bytes) = (lost.records + records, lost.bytes + bytes);
+        }
+        if !self.owed.is_empty() {
+            tracing::error!(
+                bytes = self.owed.len(),
                 "the journal cannot commit: records of refused calls and of answers of KMS are lost with this process"
             );
         }

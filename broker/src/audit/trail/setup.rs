@@ -25,7 +25,7 @@ use crate::error::{BrokerError, KmsErrorKind};
 use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::RecordedKms;
-use crate::telemetry::trace::Parent;
+use crate::telemetry::trace::{Parent, Tracer};
 
 /// Where to deliver to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +106,27 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
 }
 
+impl Surroundings {
+    fn announcer(&self) -> Announcer {
+        let Self { caller, journal, journal_dir, clock, .. } = self;
+        Announcer {
+            journal: journal.clone(),
+            journal_dir: journal_dir.clone(),
+            caller: Arc::clone(caller),
+            clock: Arc::clone(clock),
+        }
+    }
+}
+
+/// What a trail delivers with.
+pub(super) struct Means {
+    pub(super) names: TrailNames,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) signer: Signer,
+    pub(super) encryption: Option<Encryption>,
+    pub(super) tracer: Tracer,
+}
+
 impl Trail {
     /// Starts a trail as soon as that can be; none if `drain` is cancelled before.
     pub async fn start_when_possible(
@@ -135,7 +156,7 @@ impl Trail {
 
     /// Starts a trail: asks KMS about its keys and goes on where the trail ended before.
     pub async fn start(config: &TrailConfig, surroundings: &Surroundings) -> Result<Self, SetupError> {
-        let Surroundings { caller, kms, journal, journal_dir, clock } = surroundings;
+        let Surroundings { caller, kms, .. } = surroundings;
         let names = names(config, caller);
         let signer = signer(&config.signing, kms).await?;
         let key = match &config.kms_key {
@@ -147,6 +168,18 @@ impl Trail {
         let encryption = key
             .filter(|_| matches!(config.store, StoreConfig::Directory { .. }))
             .map(|key| Encryption::new(kms.clone(), key));
+        let means = Means { names, store, signer, encryption, tracer: kms.tracer().clone() };
+        Self::resume(config, means, surroundings.announcer())
+    }
+
+    /// Goes on where the trail ended before.
+    pub(super) fn resume(
+        config: &TrailConfig,
+        means: Means,
+        announcer: Announcer,
+    ) -> Result<Self, SetupError> {
+        let Means { names, store, signer, encryption, tracer } = means;
+        let Announcer { journal, journal_dir, clock, .. } = &announcer;
         let start = whole_second(clock.now());
         let mut state = match State::load(journal_dir) {
             Ok(Some(state)) => state,
@@ -170,20 +203,16 @@ impl Trail {
             journal: journal.clone(),
             journal_dir: journal_dir.clone(),
             inbox: Inbox::new(journal.clone(), journal_dir.clone()),
-            announcer: Announcer {
-                journal: journal.clone(),
-                journal_dir: journal_dir.clone(),
-                caller: Arc::clone(caller),
-                clock: Arc::clone(clock),
-            },
             signer,
             encryption,
-            tracer: kms.tracer().clone(),
+            tracer,
             clock: Arc::clone(clock),
             delivery_interval: config.delivery_interval,
             digest_interval: config.digest_interval,
             newest_digest: watch::Sender::new(state.newest_digest()),
             state,
+            deadline: None,
+            announcer,
         })
     }
 }

@@ -30,16 +30,16 @@ use crate::identity::PeerKind;
 use crate::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
 
 /// Where the first digest begins.
-pub(super) const START: OffsetDateTime = datetime!(2026-03-01 08:00 UTC);
+pub(in crate::audit) const START: OffsetDateTime = datetime!(2026-03-01 08:00 UTC);
 
 /// A trail in the making: for each digest its log files, for each of these its records.
 #[derive(Clone)]
-pub(super) struct Forge {
-    pub(super) digests: Vec<Vec<Vec<String>>>,
+pub(in crate::audit) struct Forge {
+    pub(in crate::audit) digests: Vec<Vec<Vec<String>>>,
     /// After how many log files records of the journal were lost, and how many.
-    pub(super) lost: Option<(usize, u64)>,
+    pub(in crate::audit) lost: Option<(usize, u64)>,
     /// Whether digests say where log files stand in the journal's chain.
-    pub(super) has_chain: bool,
+    pub(in crate::audit) has_chain: bool,
 }
 
 impl Default for Forge {
@@ -50,7 +50,7 @@ impl Default for Forge {
 
 impl Forge {
     /// A sound trail: two keys that are used twice each and a refusal, over three hours, one of them empty.
-    pub(super) fn sound() -> Self {
+    pub(in crate::audit) fn sound() -> Self {
         let (first, second) =
             (Mint::new(1, START + Duration::minutes(2)), Mint::new(2, START + Duration::hours(2)));
         let later = START + Duration::hours(2) + Duration::seconds(9);
@@ -63,17 +63,17 @@ impl Forge {
     }
 
     /// One hour with these records in one log file.
-    pub(super) fn of(records: Vec<String>) -> Self {
+    pub(in crate::audit) fn of(records: Vec<String>) -> Self {
         Self { digests: vec![vec![records]], ..Self::default() }
     }
 
     /// Hashes and signs all of it.
-    pub(super) async fn store(&self) -> MemoryStore {
+    pub(in crate::audit) async fn store(&self) -> MemoryStore {
         self.store_edited(|_| {}).await
     }
 
     /// The same, with the place of the last log file changed.
-    pub(super) async fn store_edited(&self, edit: fn(&mut ChainSpan)) -> MemoryStore {
+    pub(in crate::audit) async fn store_edited(&self, edit: fn(&mut ChainSpan)) -> MemoryStore {
         let (store, names, signer) = (MemoryStore::default(), names(), signer());
         let mut previous: Option<(Digest, String)> = None;
         let (mut chain, mut place) = (Link::START, 0);
@@ -155,7 +155,7 @@ fn digest(names: &TrailNames, start: OffsetDateTime, end: OffsetDateTime, log_fi
     }
 }
 
-pub(super) fn names() -> TrailNames {
+pub(in crate::audit) fn names() -> TrailNames {
     TrailNames {
         account_id: "111122223333".into(),
         region: "us-west-2".into(),
@@ -166,7 +166,7 @@ pub(super) fn names() -> TrailNames {
 }
 
 /// The one signing key of all tests here.
-pub(super) fn signer() -> Signer {
+pub(in crate::audit) fn signer() -> Signer {
     static PEM: OnceLock<String> = OnceLock::new();
     let pem = PEM.get_or_init(|| {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
@@ -177,21 +177,21 @@ pub(super) fn signer() -> Signer {
 }
 
 /// A data key of KMS.
-pub(super) struct Mint {
+pub(in crate::audit) struct Mint {
     event_id: Uuid,
     request_id: String,
-    pub(super) at: OffsetDateTime,
-    pub(super) tenant: &'static str,
+    pub(in crate::audit) at: OffsetDateTime,
+    pub(in crate::audit) tenant: &'static str,
 }
 
 impl Mint {
-    pub(super) fn new(number: u128, at: OffsetDateTime) -> Self {
+    pub(in crate::audit) fn new(number: u128, at: OffsetDateTime) -> Self {
         let event_id = Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000 + number);
         let request_id = Uuid::from_u128(0xb000_0000_0000_4000_8000_0000_0000_0000 + number).to_string();
         Self { event_id, request_id, at, tenant: "acme" }
     }
 
-    pub(super) fn record(&self) -> String {
+    pub(in crate::audit) fn record(&self) -> String {
         let (key, context) = (key_id(), context(self.tenant));
         let mut record = KmsRecord::new(
             aws_identity(),
@@ -211,7 +211,7 @@ impl Mint {
     }
 
     /// The draw that takes the message of this number, three seconds after the minting.
-    pub(super) fn draw(&self, message: u64) -> Draw<'_> {
+    pub(in crate::audit) fn draw(&self, message: u64) -> Draw<'_> {
         Draw {
             mint: self,
             at: self.at + Duration::seconds(3),
@@ -227,20 +227,20 @@ impl Mint {
 }
 
 /// One use of a data key.
-pub(super) struct Draw<'a> {
+pub(in crate::audit) struct Draw<'a> {
     mint: &'a Mint,
-    pub(super) at: OffsetDateTime,
-    pub(super) expires_at: Option<OffsetDateTime>,
-    pub(super) from: ServedFrom,
-    pub(super) declared: DeclaredUse,
-    pub(super) used: (u64, u64),
-    pub(super) limits: (u64, u64),
-    pub(super) principal: &'a str,
-    pub(super) error: Option<&'a str>,
+    pub(in crate::audit) at: OffsetDateTime,
+    pub(in crate::audit) expires_at: Option<OffsetDateTime>,
+    pub(in crate::audit) from: ServedFrom,
+    pub(in crate::audit) declared: DeclaredUse,
+    pub(in crate::audit) used: (u64, u64),
+    pub(in crate::audit) limits: (u64, u64),
+    pub(in crate::audit) principal: &'a str,
+    pub(in crate::audit) error: Option<&'a str>,
 }
 
 impl Draw<'_> {
-    pub(super) fn record(&self) -> String {
+    pub(in crate::audit) fn record(&self) -> String {
         let data_key = DataKeyData {
             served_from: self.from,
             kms_request_id: Some(self.mint.request_id.as_str().into()),
@@ -259,7 +259,7 @@ impl Draw<'_> {
 }
 
 /// A request that policy denied.
-pub(super) fn refusal(at: OffsetDateTime) -> String {
+pub(in crate::audit) fn refusal(at: OffsetDateTime) -> String {
     activity(at, "unix:uid/1001", Some("AccessDenied"), None, None)
 }
 
@@ -351,31 +351,36 @@ fn text(line: Vec<u8>) -> String {
 
 /// Objects in memory; clones are one store.
 #[derive(Clone, Default)]
-pub(super) struct MemoryStore(Arc<Mutex<BTreeMap<String, Object>>>);
+pub(in crate::audit) struct MemoryStore(Arc<Mutex<BTreeMap<String, Object>>>);
 
 impl MemoryStore {
     /// Another store with the same objects.
-    pub(super) fn copy(&self) -> Self {
+    pub(in crate::audit) fn copy(&self) -> Self {
         Self(Arc::new(Mutex::new(self.with(|objects| objects.clone()))))
     }
 
-    pub(super) fn keys(&self) -> Vec<String> {
+    pub(in crate::audit) fn keys(&self) -> Vec<String> {
         self.with(|objects| objects.keys().cloned().collect())
     }
 
     /// Changes an object, or removes it.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Object>) -> T) -> T {
+    pub(in crate::audit) fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Object>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn insert(&self, key: &str, uncompressed: &[u8], metadata: BTreeMap<String, String>) {
+    pub(in crate::audit) fn insert(
+        &self,
+        key: &str,
+        uncompressed: &[u8],
+        metadata: BTreeMap<String, String>,
+    ) {
         let bytes = compress(uncompressed).expect("compresses");
         let object = Object { key: key.to_owned(), bytes, metadata };
         self.with(|objects| objects.insert(key.to_owned(), object));
     }
 
     /// Stores a digest with these bytes, signed; returns the signature.
-    pub(super) async fn sign(&self, digest: &Digest, json: &[u8], signer: &Signer) -> String {
+    pub(in crate::audit) async fn sign(&self, digest: &Digest, json: &[u8], signer: &Signer) -> String {
         let signature = signer.sign(digest.string_to_sign(json).as_bytes()).await.expect("signs");
         let signature = hex::encode(signature);
         let metadata = BTreeMap::from([
