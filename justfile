@@ -9,7 +9,7 @@ dev *ARGS:
 
 # Every test; the clients of other languages are installed under target/peers
 test:
-    cargo test --workspace
+    cargo test --workspace --no-fail-fast
 
 # Format, lints, documentation
 lint:

@@ -12,9 +12,10 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use key_broker::audit::digest::{
-    Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
-    sha256_hex,
+    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
+    SIGNATURE_METADATA, sha256_hex,
 };
+use key_broker::audit::journal::chain::Link;
 use key_broker::audit::log_file::compress;
 use key_broker::audit::names::TrailNames;
 use key_broker::audit::reader::TrailReader;
@@ -70,12 +71,13 @@ struct Made {
     records: u64,
     bytes: u64,
     largest: u64,
+    chain: Link,
 }
 
 /// A trail of one log file in five minutes, with a digest for every twelve.
 async fn make(store: &dyn Store, signer: &Signer, uses_of_a_key: u64) -> Made {
     let (names, start) = (names(), OffsetDateTime::from_unix_timestamp(1_772_352_000).expect("a moment"));
-    let mut made = Made { records: 0, bytes: 0, largest: 0 };
+    let mut made = Made { records: 0, bytes: 0, largest: 0, chain: Link::START };
     let mut previous: Option<(Digest, String)> = None;
     let mut at = start;
     while made.records < RECORDS {
@@ -144,6 +146,10 @@ fn log_file(
     made.records += records;
     made.bytes += json.len() as u64;
     made.largest = made.largest.max(json.len() as u64);
+    let before = made.chain;
+    for record in lines[..lines.len() - 1].split(|byte| *byte == b'\n') {
+        made.chain = made.chain.next(record);
+    }
     let key = names.log_file(at, &Uuid::new_v4().as_bytes().repeat(2).try_into().expect("32 bytes"));
     let file = LogFile {
         s3_bucket: names.bucket.clone(),
@@ -152,6 +158,7 @@ fn log_file(
         hash_algorithm: HASH_ALGORITHM.into(),
         newest_event_time: record_time(at),
         oldest_event_time: record_time(at),
+        journal_chain: Some(ChainSpan::new(&before, &made.chain)),
     };
     (file, json)
 }
@@ -218,6 +225,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
             trace: None,
             journal: None,
             reloads: None,
+            notice_id: None,
         },
         request_id: Uuid::new_v4(),
         event_id: Uuid::new_v4(),

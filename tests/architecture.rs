@@ -64,9 +64,11 @@ fn files_hold_one_idea() {
 fn crates_depend_downwards_only() {
     let order = ["core", "authority", "envelope", "trail", "sidecar"];
     for (place, name) in order.iter().enumerate() {
-        let manifest = fs::read_to_string(root().join("broker").join(name).join("Cargo.toml")).expect("reads");
+        let manifest =
+            fs::read_to_string(root().join("broker").join(name).join("Cargo.toml")).expect("reads");
         for above in &order[place..] {
-            let package = if *above == "sidecar" { "key-broker".to_owned() } else { format!("key-broker-{above}") };
+            let package =
+                if *above == "sidecar" { "key-broker".to_owned() } else { format!("key-broker-{above}") };
             let dependencies = manifest.split("[dev-dependencies]").next().unwrap_or_default();
             let depends = dependencies.lines().any(|line| line.starts_with(&format!("{package}.")));
             assert!(!depends, "broker/{name} depends on broker/{above}");

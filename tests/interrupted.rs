@@ -172,7 +172,7 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     let broker = TestBroker::start().await;
     let kms = support::aws_kms(support::aws_settings(&broker.emulator), Arc::clone(&clock)).await;
     let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));
-    let audit = Arc::new(Audit { journal, caller, clock, reloads: Arc::default() });
+    let audit = Arc::new(Audit { journal, caller, clock });
     let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));
     let span = tracer.server(Action::Decrypt.span_name(), &HeaderMap::new());
     let scope = audit.open(Action::Decrypt, peer, None, span);

@@ -17,10 +17,12 @@ use key_broker::audit::digest::Digest;
 use key_broker::audit::journal::files;
 use key_broker::audit::signature::PublicKey;
 use key_broker::audit::trail::{SigningConfig, TrailConfig};
+use key_broker::telemetry::Telemetry;
 use key_broker_client::{Client, GenerateDataKey};
 use key_broker_core::KeyId;
 use serde_json::{Value, json};
 use support::clock::TestClock;
+use support::scrape::Scrape;
 use support::trail::{self, checked_digests, log_files, records};
 use support::{Records, Setup, TestBroker, eventually};
 use tempfile::TempDir;
@@ -48,7 +50,9 @@ impl Trailed {
 
     async fn with(root: TempDir, setup: Setup) -> Self {
         let clock = TestClock::at(datetime!(2026-11-25 23:40:00 UTC));
-        let broker = TestBroker::with(Setup { clock: clock.clone(), ..setup }).await;
+        let http = Some("127.0.0.1:0".parse().expect("an address"));
+        let telemetry = Telemetry { http, ..Telemetry::default() };
+        let broker = TestBroker::with(Setup { clock: clock.clone(), telemetry, ..setup }).await;
         let client = broker.client().await;
         Self { broker, client, clock, root, answered: BTreeSet::new() }
     }
@@ -65,6 +69,18 @@ impl Trailed {
         let (root, journal) = (self.root.path(), self.broker.journal_dir());
         let closed = || files(&journal).expect("files").iter().any(|file| file.closed_at.is_some());
         eventually("delivered", || trail::log_files(root).len() >= log_files && !closed()).await;
+    }
+
+    /// Waits until a delivery has failed: what it read of the journal, it does not store any more.
+    async fn delivery_has_failed(&self) {
+        for _ in 0..1_000 {
+            let scrape = Scrape::of(&self.broker).await;
+            if scrape.sum("keybroker_audit_failures_total", &[("what", "delivery")]) > 0.5 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no delivery fails within ten seconds");
     }
 
     async fn public_key(&self) -> PublicKey {
@@ -193,7 +209,7 @@ async fn a_journal_file_that_somebody_edited_is_evidence_and_the_trail_tells() {
     fs::write(&bucket, "not a directory").expect("writes");
     trailed.call(3).await;
     trailed.clock.pass(DELIVERY);
-    eventually("closed", || files(&dir).expect("files").iter().any(|file| file.closed_at.is_some())).await;
+    trailed.delivery_has_failed().await;
     let closed = files(&dir).expect("files").remove(0).path;
     let text = fs::read_to_string(&closed).expect("text");
     // The last call's two records do not fit any more.
@@ -228,13 +244,11 @@ async fn a_journal_file_that_somebody_removed_is_missed_and_the_trail_tells() {
     let before = trailed.answered.clone();
     trailed.call(2).await;
     trailed.clock.pass(DELIVERY);
-    eventually("closed", || files(&dir).expect("files").iter().any(|file| file.closed_at.is_some())).await;
+    trailed.delivery_has_failed().await;
     for file in files(&dir).expect("files").iter().filter(|file| file.closed_at.is_some()) {
         fs::remove_file(&file.path).expect("removes");
     }
     trailed.answered = before;
-    // A delivery that was under way has read it: it must find the store down first.
-    tokio::time::sleep(Duration::from_millis(500)).await;
     fs::remove_file(&bucket).expect("removes");
     fs::rename(&aside, &bucket).expect("returns");
     trailed.call(1).await;

@@ -33,20 +33,21 @@ use key_broker::app::{Broker, Parts, StartError};
 use key_broker::attestation::Trust;
 use key_broker::audit::journal::chain::parse_line;
 use key_broker::audit::journal::{Durability, JournalConfig, files};
+use key_broker::audit::remainder::Remainder;
 use key_broker::audit::trail::TrailConfig;
 use key_broker::cache::rules::{Rule, Rules};
-use key_broker::config::audit::Audit;
 use key_broker::config::Listen;
-use key_broker::limits::Limits;
+use key_broker::config::audit::Audit;
 use key_broker::identity::Identities;
 use key_broker::kms::Kms;
 use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use key_broker::kms::caller::AwsCaller;
 use key_broker::kms::guard::{BreakerSettings, GuardSettings};
+use key_broker::limits::Limits;
+use key_broker::limits::ShareLimits;
 use key_broker::policy::Policy;
 use key_broker::policy::bindings::Bindings;
 use key_broker::telemetry::Telemetry;
-use key_broker::limits::ShareLimits;
 use key_broker::transport::tls::Tls;
 use key_broker::transport::unix::UnixAddress;
 use key_broker_client::{Client, Error};
@@ -135,7 +136,7 @@ pub struct TestBroker {
     tcp: Option<SocketAddr>,
     telemetry: Option<SocketAddr>,
     drain: CancellationToken,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<Remainder>,
 }
 
 impl TestBroker {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use key_broker::app::{Broker, Parts};
 use key_broker::audit::journal::{Durability, JournalConfig, files};
 use key_broker::audit::names::{TrailNames, compact_time};
+use key_broker::audit::remainder::Remainder;
 use key_broker::audit::signature::Signer;
 use key_broker::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker::cache::rules::Rule;
@@ -48,7 +49,7 @@ pub struct TimedSite {
 pub struct Running<'a> {
     site: &'a TimedSite,
     drain: CancellationToken,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<Remainder>,
 }
 
 impl TimedSite {

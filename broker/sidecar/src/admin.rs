@@ -18,8 +18,8 @@ use crate::audit::journal::Undelivered;
 use crate::audit::trail::NewestDigest;
 use crate::cache::{Cache, EntryView, EvictionScope, Usage};
 use crate::error::BrokerError;
-use crate::service::wire;
 use crate::limits::CallLimits;
+use crate::service::wire;
 
 /// The service `keybroker.admin.v1.Admin`.
 #[derive(Clone)]

@@ -15,7 +15,6 @@ use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::pb::health_server::HealthServer;
@@ -24,7 +23,10 @@ use tower::util::BoxCloneSyncService;
 
 use crate::admin::Admin;
 use crate::attestation::Trust;
-use crate::audit::journal::{Journal, JournalThread, Notices};
+use crate::audit::announcer::Announcer;
+use crate::audit::ending::{Delivery, Ending};
+use crate::audit::journal::Journal;
+use crate::audit::remainder::Remainder;
 use crate::audit::stdout::StdoutCopy;
 use crate::audit::trail::{SetupError, Surroundings, Trail};
 use crate::audit::{Audit, UNRECORDED};
@@ -96,14 +98,8 @@ pub struct Broker {
     stdout: Option<StdoutCopy>,
     metrics: Option<Metrics>,
     pages: Option<(TcpListener, Arc<Pages>)>,
-    trail: Option<Delivery>,
-    journal: JournalThread,
-}
-
-/// A trail that is being delivered.
-struct Delivery {
-    trail: JoinHandle<Trail>,
-    stop: CancellationToken,
+    audit: Ending,
+    clock: Arc<dyn Clock>,
 }
 
 /// Why a broker cannot start.
@@ -174,6 +170,13 @@ impl Broker {
                 Some(trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped)?)
             }
         };
+        let announcer = Announcer {
+            journal: journal.clone(),
+            journal_dir: journal_dir.clone(),
+            caller: Arc::clone(&caller),
+            clock: Arc::clone(&parts.clock),
+        };
+        tokio::spawn(announcer.clone().run(drain.clone()));
         let stdout = if parts.audit.stdout {
             Some(StdoutCopy::start(&journal_dir).map_err(StartError::Journal)?)
         } else {
@@ -198,11 +201,10 @@ impl Broker {
         };
         let admin = AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES);
         let policies = Arc::new(parts.policies);
-        let reloads = Arc::new(Notices::default());
         let reload = Reload {
             policies: Arc::clone(&policies),
             tls: parts.listen.tcp.as_ref().map(|(_, tls)| tls.clone()),
-            told: Arc::clone(&reloads),
+            told: Arc::clone(journal.notices()),
             clock: Arc::clone(&parts.clock),
         };
         tokio::spawn(reload.run(drain.clone()));
@@ -241,7 +243,7 @@ impl Broker {
             calls,
             limits,
             shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
-            audit: Arc::new(Audit { journal, caller, clock: parts.clock, reloads }),
+            audit: Arc::new(Audit { journal, caller, clock: Arc::clone(&parts.clock) }),
             tracer: parts.telemetry.tracer,
             drain: drain.clone(),
             service: Arc::new(service),
@@ -262,10 +264,7 @@ impl Broker {
                 pages = Some((listener, Pages::new(text, is_ready)));
             }
         }
-        let trail = trail.map(|trail| {
-            let stop = CancellationToken::new();
-            Delivery { trail: tokio::spawn(trail.run(stop.clone())), stop }
-        });
+        let delivery = trail.map(Delivery::start);
         Ok(Self {
             server,
             listeners,
@@ -275,8 +274,8 @@ impl Broker {
             stdout,
             metrics,
             pages,
-            trail,
-            journal: journal_thread,
+            audit: Ending { announcer, journal: journal_thread, delivery },
+            clock: parts.clock,
         })
     }
 
@@ -298,17 +297,28 @@ impl Broker {
         self.pages.as_ref()?.0.local_addr().ok()
     }
 
-    /// Serves until the drain: then no call in flight is lost, and every record is written.
-    pub async fn serve(self) {
+    /// Serves until the drain: then no call in flight is lost, and every record is written and delivered. Returns what could not be
+    /// in the drain's time.
+    #[must_use = "records that are left behind are not to go unnoticed"]
+    pub async fn serve(self) -> Remainder {
         // Until the end: who watches sees the drain, too.
         let stop_pages = CancellationToken::new();
         let pages =
             self.pages.map(|(listener, pages)| tokio::spawn(pages.serve(listener, stop_pages.clone())));
         let stop_pages = stop_pages.drop_guard();
-        self.server.serve(self.listeners, self.drain, self.grace).await;
+        let (drain, clock, grace) = (self.drain.clone(), Arc::clone(&self.clock), self.grace);
+        let drained = async {
+            drain.cancelled().await;
+            clock.instant()
+        };
+        let ((), began) = tokio::join!(self.server.serve(self.listeners, self.drain, grace), drained);
+        let rest = || {
+            let passed = self.clock.instant().saturating_duration_since(began);
+            grace.saturating_sub(passed).max(LEAST_FINISH)
+        };
         // Calls to KMS whose callers are gone end within their own deadline.
         self.kms_calls.close();
-        if tokio::time::timeout(self.grace, self.kms_calls.wait()).await.is_err() {
+        if tokio::time::timeout(rest(), self.kms_calls.wait()).await.is_err() {
             tracing::warn!(
                 "calls to KMS are still in flight at the end of the drain: their records are lost"
             );
@@ -316,21 +326,8 @@ impl Broker {
         if let Some(stdout) = self.stdout {
             stdout.finish().await;
         }
-        if let Some(Delivery { trail, stop }) = self.trail {
-            stop.cancel();
-            let patience = self.grace.max(LEAST_FINISH);
-            match tokio::time::timeout(patience, trail).await {
-                Ok(Ok(trail)) => trail.finish(patience).await,
-                Ok(Err(_)) => {
-                    tracing::error!("the trail's task panicked: the next start delivers what is left");
-                }
-                Err(_) => tracing::warn!("a delivery does not end: the next start delivers what is left"),
-            }
-        }
-        let journal = self.journal;
-        if tokio::task::spawn_blocking(move || journal.close()).await.is_err() {
-            tracing::error!("cannot wait for the journal");
-        }
+        let calls_under_way = self.kms_calls.len();
+        let remainder = Remainder { calls_under_way, ..self.audit.finish(rest).await };
         if let Some(metrics) = self.metrics {
             // It waits for the collector.
             let _ = tokio::task::spawn_blocking(|| metrics.shutdown()).await;
@@ -339,18 +336,18 @@ impl Broker {
         if let Some(pages) = pages {
             let _ = pages.await;
         }
-        tracing::info!("stopped");
+        remainder
     }
 }
 
 /// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
-/// `ready` is called once callers can connect.
+/// `ready` is called once callers can connect. Returns what is left behind at the end.
 pub async fn serve(
     config: Config,
     credentials: Option<SharedCredentialsProvider>,
     drain: CancellationToken,
     ready: impl FnOnce(),
-) -> Result<(), StartError> {
+) -> Result<Remainder, StartError> {
     if UNRECORDED {
         tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
     }
@@ -359,7 +356,7 @@ pub async fn serve(
     let telemetry = export.telemetry(config.http);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
-    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(()) };
+    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
     tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
     if config.policies.current().is_empty() {
         tracing::warn!("the policy file has no policies: every call is denied");
@@ -394,7 +391,7 @@ pub async fn serve(
         clock,
     };
     let broker = match Broker::start(parts, drain).await {
-        Err(StartError::Stopped) => return Ok(()),
+        Err(StartError::Stopped) => return Ok(Remainder::default()),
         started => started?,
     };
     let path = |address: UnixAddress| address.path.display().to_string();
@@ -409,9 +406,15 @@ pub async fn serve(
         "serving"
     );
     ready();
-    broker.serve().await;
+    let remainder = broker.serve().await;
     export.finish().await;
-    Ok(())
+    // The last line.
+    if remainder.is_nothing() {
+        tracing::info!("stopped");
+    } else {
+        tracing::error!("stopped, and something is left: {remainder}");
+    }
+    Ok(remainder)
 }
 
 /// Asks STS until it answers; `None` when the broker is told to stop meanwhile.

@@ -3,8 +3,10 @@
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
 //! when the caller goes away, writes its record itself.
 
+pub mod announcer;
 pub mod cost;
 pub mod digest;
+pub mod ending;
 pub mod inbox;
 pub mod journal;
 pub mod log_file;
@@ -12,6 +14,7 @@ pub mod names;
 pub mod reader;
 pub mod reconcile;
 pub mod record;
+pub mod remainder;
 pub mod signature;
 pub mod stdout;
 pub mod store;
@@ -34,10 +37,9 @@ use crate::error::BrokerError;
 use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
-use crate::reload::Reloads;
 use crate::telemetry::trace::{Parent, Span};
 use crate::telemetry::vocabulary;
-use journal::{Journal, JournalUnavailable, Notice, Notices};
+use journal::{Journal, JournalUnavailable, Taken, Untold};
 use record::{
     ActivityEventData, ActivityRecord, DataKeyData, EVENT_VERSION, PolicyData, RecordedError,
     RequestParameters, ServedFrom, WorkloadIdentity,
@@ -51,8 +53,6 @@ pub struct Audit {
     pub caller: Arc<AwsCaller>,
     /// Stamps the records.
     pub clock: Arc<dyn Clock>,
-    /// What was taken anew, for the next record.
-    pub reloads: Arc<Notices<Reloads>>,
 }
 
 impl Audit {
@@ -147,6 +147,7 @@ impl AuditScope {
             self.end_span(&draft);
             return Ok(());
         }
+        self.record.lock().notice = self.audit.journal.notices().take();
         let Lines { draft, records, kms_bytes } = self.lines();
         self.committing = Some(draft);
         let mut commit_span = self.trace.child(vocabulary::AUDIT_COMMIT);
@@ -156,13 +157,21 @@ impl AuditScope {
         }
         drop(commit_span);
         // Nothing is awaited from here on.
-        let draft = self.committing.take().unwrap_or_default();
+        let mut draft = self.committing.take().unwrap_or_default();
+        let notice = draft.notice.take();
         match committed {
             Ok(()) => {
+                if let Some(notice) = notice {
+                    notice.told();
+                }
                 self.end_span(&draft);
                 return Ok(());
             }
             Err(JournalUnavailable(Some(mut records))) => {
+                // The next record tells it; that of the refusal may come late, or not at all.
+                if let Some(notice) = notice {
+                    notice.give_back();
+                }
                 self.record.refused(&BrokerError::JournalUnavailable);
                 records.truncate(kms_bytes);
                 let refused = Draft { end: self.record.lock().end.take(), ..draft };
@@ -185,8 +194,6 @@ impl AuditScope {
         let mut draft = std::mem::take(&mut *self.record.lock());
         let mut records = draft.kms_records.take().map(UnwrittenRecords::take).unwrap_or_default();
         let kms_bytes = records.len();
-        draft.journal = self.audit.journal.take_notice();
-        draft.reloads = self.audit.reloads.take();
         self.append_activity(&draft, &mut records);
         Lines { draft, records, kms_bytes }
     }
@@ -228,6 +235,7 @@ impl AuditScope {
         let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
         let request = draft.request.as_ref().map(KmsRequest::operation);
         let ciphertext_sha256 = request.and_then(|request| request.ciphertext()).map(sha256_hex);
+        let notice = draft.notice.as_ref().map(Taken::untold);
         let record = ActivityRecord {
             event_version: EVENT_VERSION,
             user_identity: WorkloadIdentity {
@@ -261,8 +269,9 @@ impl AuditScope {
                 data_key: draft.data_key.as_ref(),
                 recipient: draft.recipient.as_deref(),
                 trace: self.span.context().map(Into::into),
-                journal: draft.journal,
-                reloads: draft.reloads,
+                journal: notice.and_then(Untold::journal),
+                reloads: notice.and_then(Untold::reloads),
+                notice_id: notice.map(|notice| notice.id),
             },
             request_id: self.request_id,
             event_id: self.event_id,
@@ -310,8 +319,8 @@ struct Draft {
     kms_records: Option<UnwrittenRecords>,
     /// The span of the call to KMS that others share.
     minted_in: Option<Arc<SpanContext>>,
-    journal: Option<Notice>,
-    reloads: Option<Reloads>,
+    /// What the broker has found out about its trail, if this record tells it.
+    notice: Option<Taken>,
     end: Option<End>,
 }
 

@@ -17,6 +17,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::remainder::Remainder;
+
 /// Data keys and decrypts from AWS KMS for local workloads, with an audit record of every use.
 ///
 /// key-broker runs beside a workload and is the only process there that holds AWS KMS credentials. Workloads ask it over
@@ -38,8 +40,10 @@ pub struct Cli {
 enum Command {
     /// Run the sidecar
     ///
-    /// Runs until SIGTERM or SIGINT. Then it takes no new calls, finishes those in flight, and exits with 0. AWS credentials
-    /// come from the AWS SDK's default chain: environment, profile, IRSA, EKS Pod Identity, ECS, IMDS.
+    /// Runs until SIGTERM or SIGINT. Then it takes no new calls, finishes those in flight, delivers their records, and exits with 0;
+    /// with 75 if records could not be written or delivered in the drain's time (the last log line says how many; what is in the
+    /// journal, the next start delivers), and with 64 if the configuration is wrong. AWS credentials come from the AWS SDK's default
+    /// chain: environment, profile, IRSA, EKS Pod Identity, ECS, IMDS.
     Serve(ConfigArgument),
 
     /// Run everything on this machine, with no AWS account
@@ -108,6 +112,11 @@ fn fail(error: impl Display) -> ExitCode {
 fn wrong_configuration(error: impl Display) -> ExitCode {
     eprintln!("key-broker: {error}");
     ExitCode::from(64)
+}
+
+/// sysexits(3): `EX_TEMPFAIL`, where records are left behind.
+fn stopped(remainder: &Remainder) -> ExitCode {
+    if remainder.is_nothing() { ExitCode::SUCCESS } else { ExitCode::from(75) }
 }
 
 /// Runs `work` on a runtime of `threads` threads.

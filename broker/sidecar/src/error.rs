@@ -172,9 +172,7 @@ impl BrokerError {
         // The caller's own timer runs ahead of ours by the way of the request: a call that is gone within that time of its
         // deadline ended by the deadline.
         match until {
-            Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => {
-                Self::DeadlineExceeded
-            }
+            Some(until) if until.saturating_duration_since(now) <= DEADLINE_SLACK => Self::DeadlineExceeded,
             _ => Self::Cancelled,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,14 +21,14 @@ pub struct Reload {
     /// Certificates, if there are any.
     pub tls: Option<Tls>,
     /// For the next activity record.
-    pub told: Arc<Notices<Reloads>>,
+    pub told: Arc<Notices>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
 
 /// What was taken anew since the record before, and what could not be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Reloads {
     /// Other policies are in force: their version is in the record.
     #[serde(skip_serializing_if = "is_zero")]
@@ -82,9 +82,9 @@ impl Reload {
                 Outcome::Changed => {
                     let version = self.policies.current().version().clone();
                     tracing::info!(%version, "other policies are in force");
-                    self.told.tell(Reloads { policy: 1, ..Reloads::default() });
+                    self.tell(Reloads { policy: 1, ..Reloads::default() }).await;
                 }
-                Outcome::Refused => self.told.tell(Reloads { policy_refused: 1, ..Reloads::default() }),
+                Outcome::Refused => self.tell(Reloads { policy_refused: 1, ..Reloads::default() }).await,
                 Outcome::Same => {}
             }
             let Some(tls) = self.tls.clone() else { continue };
@@ -92,9 +92,11 @@ impl Reload {
             match certificates.note("certificates", blocking(move || again.reload()).await) {
                 Outcome::Changed => {
                     tracing::info!(expires_at = %tls.expires_at(), "other certificates are in use for new connections");
-                    self.told.tell(Reloads { certificates: 1, ..Reloads::default() });
+                    self.tell(Reloads { certificates: 1, ..Reloads::default() }).await;
                 }
-                Outcome::Refused => self.told.tell(Reloads { certificates_refused: 1, ..Reloads::default() }),
+                Outcome::Refused => {
+                    self.tell(Reloads { certificates_refused: 1, ..Reloads::default() }).await
+                }
                 Outcome::Same => {}
             }
             let now = self.clock.now();
@@ -102,6 +104,18 @@ impl Reload {
                 warned_at = Some(now);
                 tracing::warn!(expires_at = %tls.expires_at(), "the broker's certificate expires soon, and nobody has renewed it");
             }
+        }
+    }
+}
+
+impl Reload {
+    /// Has the trail tell it, whatever becomes of this process.
+    async fn tell(&self, reloads: Reloads) {
+        self.told.tell_reloads(reloads);
+        let told = Arc::clone(&self.told);
+        let saved = tokio::task::spawn_blocking(move || told.save()).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(%error, "cannot note yet what was taken anew: it is in memory");
         }
     }
 }

@@ -10,17 +10,17 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use crate::telemetry::metrics::names::{self, Metric};
 use crate::audit::journal::Journal;
 use crate::audit::trail::NewestDigest;
 use crate::cache::Cache;
-use crate::readiness::Ready;
-use crate::transport::connections::{Connections, Transport};
 use crate::limits::CallLimits;
+use crate::readiness::Ready;
+use crate::telemetry::metrics::names::{self, Metric};
+use crate::transport::connections::{Connections, Transport};
 use crate::transport::tls::Tls;
 
 /// What is looked at.
-pub struct Observed {
+pub(super) struct Observed {
     /// What is kept.
     pub cache: Cache,
     /// The calls of workloads.
@@ -45,7 +45,7 @@ pub struct Observed {
 
 impl Observed {
     /// Has all of it looked at whenever metrics are read.
-    pub fn register(self, meter: &Meter) {
+    pub(super) fn register(self, meter: &Meter) {
         let look = Look(meter);
         look.at_cache(&self.cache);
         look.at_journal(&self.journal);

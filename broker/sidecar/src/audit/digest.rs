@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::journal::chain::Link;
+
 /// A digest, in CloudTrail's order of fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -56,6 +58,50 @@ pub struct LogFile {
     pub newest_event_time: String,
     /// The oldest record's time.
     pub oldest_event_time: String,
+    /// Where its records stand in the journal's chain. CloudTrail has no such field, and digests of older brokers have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal_chain: Option<ChainSpan>,
+}
+
+/// Where the records of a log file stand in the journal's chain: whoever has the digests sees by it that log files follow one
+/// another, or how many records are missing between two of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChainSpan {
+    /// The first record's sequence number.
+    pub first_sequence: u64,
+    /// The last record's.
+    pub last_sequence: u64,
+    /// The chain's hash before the first record, in hex.
+    pub hash_before: String,
+    /// The chain's hash with the last record, in hex.
+    pub hash_after: String,
+}
+
+impl ChainSpan {
+    /// The records after `before`, up to and with `end`.
+    #[must_use]
+    pub fn new(before: &Link, end: &Link) -> Self {
+        Self {
+            first_sequence: before.sequence.saturating_add(1),
+            last_sequence: end.sequence,
+            hash_before: hex::encode(before.hash),
+            hash_after: hex::encode(end.hash),
+        }
+    }
+
+    /// The last record before these, and the last of these; none if this is not what a broker writes.
+    #[must_use]
+    pub fn links(&self) -> Option<(Link, Link)> {
+        let link = |sequence, hex: &str| {
+            let mut hash = [0; 32];
+            hex::decode_to_slice(hex, &mut hash).ok()?;
+            (hex::encode(hash) == *hex).then_some(Link { sequence, hash })
+        };
+        let before = link(self.first_sequence.checked_sub(1)?, &self.hash_before)?;
+        let end = link(self.last_sequence, &self.hash_after)?;
+        (before.sequence < end.sequence).then_some((before, end))
+    }
 }
 
 impl Digest {

@@ -107,8 +107,9 @@ fn event_id(record: &[u8]) -> Option<String> {
     (known.event_source == "kms.amazonaws.com").then(|| known.event_id.to_string())
 }
 
-fn is_in(journal_dir: &Path, event_id: &[u8]) -> io::Result<bool> {
-    let finder = memchr::memmem::Finder::new(event_id);
+/// Whether a file of the journal has this text.
+pub(super) fn is_in(journal_dir: &Path, text: &[u8]) -> io::Result<bool> {
+    let finder = memchr::memmem::Finder::new(text);
     for file in files(journal_dir)? {
         if finder.find(&fs::read(&file.path)?).is_some() {
             return Ok(true);

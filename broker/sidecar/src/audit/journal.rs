@@ -9,6 +9,7 @@ pub mod chain;
 mod courier;
 pub mod follow;
 mod notice;
+mod notices;
 mod queue;
 pub mod segment;
 mod segments;
@@ -26,8 +27,11 @@ use key_broker_core::clock::Clock;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::record::ACTIVITY_END;
 use crate::telemetry::metrics::Commits;
-pub use notice::{Notice, Notices};
+use chain::Link;
+pub use notice::Notice;
+pub use notices::{Notices, Taken, Untold};
 use queue::Queue;
 use segments::Segments;
 pub use segments::{SegmentFile, Undelivered, damaged_name, files};
@@ -83,7 +87,7 @@ pub struct Journal {
 #[derive(Default)]
 struct Shared {
     queue: Queue,
-    notices: Notices<Notice>,
+    notices: Arc<Notices>,
     /// A file was closed because it was full.
     full: Notify,
     counts: Counts,
@@ -94,7 +98,18 @@ struct Shared {
 /// The thread behind a [`Journal`]. Dropped, it ends by itself, but is not waited for.
 pub struct JournalThread {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Lost>>,
+}
+
+/// Records that were owed when the journal ended, or in a file that was removed, and are lost with the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// How many.
+    pub records: u64,
+    /// Of those that were owed, records of calls: each was refused.
+    pub activity_records: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The journal cannot commit: nothing may leave the broker. With the records, if it is known that they are not written.
@@ -115,11 +130,10 @@ impl Journal {
     ///
     /// Outside of a tokio runtime, in which its courier runs.
     pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>) -> io::Result<(Self, JournalThread)> {
-        let (segments, notice) = Segments::open(config, clock.now())?;
+        let (segments, notices) = Segments::open(config, clock.now())?;
         let undelivered = segments.undelivered();
         let (health, healthy) = watch::channel(true);
-        let shared = Arc::new(Shared::default());
-        shared.notices.tell(notice);
+        let shared = Arc::new(Shared { notices: Arc::new(notices), ..Shared::default() });
         let (written, told) = mpsc::unbounded_channel();
         let writer = Writer {
             segments,
@@ -158,6 +172,18 @@ impl Journal {
     #[must_use]
     pub fn is_overdrawn(&self) -> bool {
         self.shared.queue.is_overdrawn()
+    }
+
+    /// Bytes of records that are owed, and not written yet.
+    #[must_use]
+    pub fn owed_bytes(&self) -> usize {
+        self.shared.queue.owed()
+    }
+
+    /// Closes the journal if its chain ends at `end` and nothing waits or is owed: then nothing comes after it. False if that is not
+    /// so, or nothing is written any more.
+    pub async fn close_at(&self, end: Link) -> bool {
+        self.shared.queue.close_at(end).await.unwrap_or(false)
     }
 
     /// Whether the newest commit succeeded.
@@ -210,15 +236,10 @@ impl Journal {
         self.shared.full.notified().await;
     }
 
-    /// Adds to what the next activity record tells of the journal.
-    pub fn tell(&self, notice: Notice) {
-        self.shared.notices.tell(notice);
-    }
-
-    /// Takes what is to be told.
+    /// What the broker has found out about its trail, and is to be told there.
     #[must_use]
-    pub fn take_notice(&self) -> Option<Notice> {
-        self.shared.notices.take()
+    pub fn notices(&self) -> &Arc<Notices> {
+        &self.shared.notices
     }
 }
 
@@ -231,19 +252,32 @@ impl Shared {
 }
 
 impl JournalThread {
-    /// Writes everything that is queued, and ends. Blocks.
-    pub fn close(mut self) {
-        let Some(thread) = self.end() else { return };
-        if thread.join().is_err() {
+    /// Writes everything that is queued, and ends. Returns what could not be written. Blocks.
+    pub fn close(mut self) -> Lost {
+        let Some(thread) = self.end() else { return Lost::default() };
+        thread.join().unwrap_or_else(|_| {
             tracing::error!("the journal thread panicked");
-        }
+            Lost::default()
+        })
     }
 
-    fn end(&mut self) -> Option<JoinHandle<()>> {
+    fn end(&mut self) -> Option<JoinHandle<Lost>> {
         let thread = self.thread.take()?;
         self.shared.queue.close();
         self.shared.queue.wake();
         Some(thread)
+    }
+}
+
+impl Lost {
+    fn of(lines: &[u8]) -> Self {
+        let (mut records, mut activity_records, mut start) = (0, 0, 0);
+        for end in memchr::memchr_iter(b'\n', lines) {
+            records += 1;
+            activity_records += u64::from(lines[start..end].ends_with(ACTIVITY_END));
+            start = end + 1;
+        }
+        Self { records, activity_records, bytes: lines.len() as u64 }
     }
 }
 

@@ -5,6 +5,7 @@
 //! asked of the broker and how that ended. Plaintext, ciphertext and attestation documents have no field here.
 
 mod identity;
+mod notice;
 pub mod parsed;
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::audit::journal::Notice;
 use crate::reload::Reloads;
 
 pub use identity::{AwsIdentity, SessionContext, SessionIssuer, WorkloadIdentity};
+pub(in crate::audit) use notice::BROKER;
+pub use notice::{NoticeRecord, REPORT_NOTICE};
 
 /// Adds a record to `lines` as one line of compact JSON.
 fn append_line(lines: &mut Vec<u8>, record: &impl Serialize) {
@@ -272,6 +275,9 @@ pub struct ActivityEventData<'a> {
     /// What was taken anew since the record before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reloads: Option<Reloads>,
+    /// Names what `journal` and `reloads` tell: two records with the same one tell the same.
+    #[serde(rename = "noticeID", skip_serializing_if = "Option::is_none")]
+    pub notice_id: Option<Uuid>,
 }
 
 /// Where a call is in OpenTelemetry's traces.

@@ -8,29 +8,34 @@
 //! Nothing here holds up a call. A store that is down leaves records in the journal, which refuses calls at its bound.
 
 mod encryption;
+mod finish;
 mod schedule;
 mod setup;
 pub(in crate::audit) mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use key_broker_core::KeyId;
 use key_broker_core::clock::Clock;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use super::announcer::Announcer;
 use super::digest::{
-    Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
-    sha256_hex,
+    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
+    SIGNATURE_METADATA, sha256_hex,
 };
 use super::inbox::Inbox;
 use super::journal::chain::{Link, parse_header};
-use super::journal::segment::{ReadError, repair};
-use super::journal::{Journal, Notice, SegmentFile, damaged_name, files};
+use super::journal::segment::{Cut, ReadError, repair};
+use super::journal::{Journal, SegmentFile, damaged_name, files};
 use super::log_file::{self, LogFileContents};
 use super::names::TrailNames;
 use super::record::record_time;
@@ -79,6 +84,7 @@ pub struct Trail {
     journal: Journal,
     journal_dir: PathBuf,
     inbox: Inbox,
+    announcer: Announcer,
     signer: Signer,
     encryption: Option<Encryption>,
     tracer: Tracer,
@@ -86,8 +92,8 @@ pub struct Trail {
     delivery_interval: Duration,
     digest_interval: Duration,
     state: State,
-    /// Records were missing before this place; told already.
-    told_missing: Option<Link>,
+    /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
+    deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
 }
 
@@ -108,9 +114,11 @@ pub enum TrailError {
     /// The store cannot take or give an object.
     Store(StoreError),
     /// The journal's directory cannot be read or written.
-    Io(std::io::Error),
+    Io(io::Error),
     /// KMS or the signing key cannot.
     Key(String),
+    /// The drain's time is over.
+    Late,
 }
 
 impl fmt::Display for TrailError {
@@ -119,6 +127,7 @@ impl fmt::Display for TrailError {
             Self::Store(error) => write!(f, "the trail's store: {error}"),
             Self::Io(error) => write!(f, "the journal's directory: {error}"),
             Self::Key(error) => f.write_str(error),
+            Self::Late => f.write_str("the drain's time is over"),
         }
     }
 }
@@ -131,8 +140,8 @@ impl From<StoreError> for TrailError {
     }
 }
 
-impl From<std::io::Error> for TrailError {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for TrailError {
+    fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
@@ -152,13 +161,20 @@ impl Trail {
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
     pub async fn deliver(&mut self) -> Result<usize, TrailError> {
+        // What was told is noted as told before its record leaves the journal: it is not told again.
+        let notices = Arc::clone(self.journal.notices());
+        on_disk(move || Ok(notices.save()?)).await?;
         self.inbox.take().await;
-        self.journal.rotate().await;
+        let journal = self.journal.clone();
+        self.in_time(async { Ok(journal.rotate().await) }).await?;
         let mut delivered = 0;
         let dir = self.journal_dir.clone();
         let files = on_disk(move || Ok(files(&dir)?)).await?;
         for (place, file) in files.iter().enumerate() {
-            let Some(closed_at) = file.closed_at else { continue };
+            let Some(closed_at) = file.closed_at else {
+                self.account_for(file).await?;
+                continue;
+            };
             let later = files[place + 1..].iter().map(|file| file.path.clone()).collect();
             match self.deliver_file(file, closed_at, later).await? {
                 Some(has_records) => delivered += usize::from(has_records),
@@ -206,16 +222,17 @@ impl Trail {
         contents: LogFileContents,
         parent: Parent,
     ) -> Result<(), TrailError> {
-        self.tell_missing(&contents);
+        self.tell_missing(contents.before).await?;
         let key = self.names.log_file(closed_at, &contents.end.hash);
-        let LogFileContents { bytes, hash, oldest, newest, end, records, .. } = contents;
+        let LogFileContents { bytes, hash, oldest, newest, before, end, records } = contents;
         let bytes = match &self.encryption {
             Some(encryption) => {
-                encryption.encrypt(&self.names, &key, bytes, parent).await.map_err(TrailError::Key)?
+                let encrypted = encryption.encrypt(&self.names, &key, bytes, parent);
+                self.in_time(async { encrypted.await.map_err(TrailError::Key) }).await?
             }
             None => bytes,
         };
-        self.store.put(Object { key: key.clone(), bytes, metadata: BTreeMap::new() }).await?;
+        self.put(Object { key: key.clone(), bytes, metadata: BTreeMap::new() }).await?;
         let mut state = self.state.clone();
         state.log_files.push(LogFile {
             s3_bucket: self.names.bucket.clone(),
@@ -224,6 +241,7 @@ impl Trail {
             hash_algorithm: HASH_ALGORITHM.into(),
             newest_event_time: newest,
             oldest_event_time: oldest,
+            journal_chain: Some(ChainSpan::new(&before, &end)),
         });
         state.delivered = Some(end);
         self.note(state).await?;
@@ -235,25 +253,47 @@ impl Trail {
     /// Reads a file of the journal. What does not fit its chain is cut off and kept as evidence; the rest is delivered.
     async fn read(&self, file: &SegmentFile, later: Vec<PathBuf>) -> Result<Reading, TrailError> {
         let path = file.path.clone();
-        let evidence = self.journal_dir.join(damaged_name(file.number));
-        let (reading, notice) = on_disk(move || read(&path, &later, &evidence)).await?;
-        if notice != Notice::default() {
-            tracing::error!(file = %file.path.display(), ?notice, "a journal file is not what was written: what fits its chain is delivered, the rest is kept as evidence");
-            self.journal.tell(notice);
-        }
-        Ok(reading)
+        let (number, evidence) = (file.number, self.journal_dir.join(damaged_name(file.number)));
+        let notices = Arc::clone(self.journal.notices());
+        on_disk(move || {
+            let note = |cut: &Cut| {
+                notices.tell_cut(number, cut)?;
+                tracing::error!(file = %path.display(), ?cut, "a journal file is not what was written: what fits its chain is delivered, the rest is kept as evidence");
+                Ok(())
+            };
+            let reading = read(&path, &later, &evidence, &note)?;
+            notices.is_whole(number);
+            Ok(reading)
+        })
+        .await
     }
 
-    /// Records between what was delivered before and this file are gone: that is to be seen in the trail, once however often
-    /// the delivery is tried.
-    fn tell_missing(&mut self, contents: &LogFileContents) {
-        let Some(delivered) = self.state.delivered else { return };
-        if contents.before != delivered && self.told_missing != Some(contents.before) {
-            let missing_records = contents.before.sequence.saturating_sub(delivered.sequence).max(1);
-            tracing::error!(missing_records, "files of the journal were gone before they were delivered");
-            self.journal.tell(Notice { missing_records, ..Notice::default() });
-            self.told_missing = Some(contents.before);
+    /// The file that is being written begins where delivery has ended, or what is between is gone: with it, a removed file is missed
+    /// also where no later one is delivered.
+    async fn account_for(&mut self, open: &SegmentFile) -> Result<(), TrailError> {
+        let path = open.path.clone();
+        // It may have been closed meanwhile, and another one begun: the next delivery tells.
+        let Some(before) = on_disk(move || Ok(begins_after(&path))).await? else { return Ok(()) };
+        if self.state.delivered == Some(before) {
+            return Ok(());
         }
+        self.tell_missing(before).await?;
+        let mut state = self.state.clone();
+        state.delivered = Some(before);
+        self.note(state).await
+    }
+
+    /// Records between what was delivered and this place are gone, if delivery has not ended there: that is to be seen in the trail,
+    /// whatever happens to this process, and once however often the delivery is tried.
+    async fn tell_missing(&self, before: Link) -> Result<(), TrailError> {
+        let Some(delivered) = self.state.delivered.filter(|delivered| *delivered != before) else {
+            return Ok(());
+        };
+        let missing_records = before.sequence.saturating_sub(delivered.sequence).max(1);
+        let notices = Arc::clone(self.journal.notices());
+        on_disk(move || Ok(notices.tell_missing(before, missing_records)?)).await?;
+        tracing::error!(missing_records, "files of the journal were gone before they were delivered");
+        Ok(())
     }
 
     async fn remove(&self, file: &SegmentFile) -> Result<(), TrailError> {
@@ -266,6 +306,17 @@ impl Trail {
         });
         self.journal.undelivered().remove(bytes.await?);
         Ok(())
+    }
+
+    async fn put(&self, object: Object) -> Result<(), TrailError> {
+        self.in_time(async { Ok(self.store.put(object).await?) }).await
+    }
+
+    /// Work that may be cut off: it is done again over itself.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, TrailError>>) -> Result<T, TrailError> {
+        let Some(deadline) = self.deadline else { return work.await };
+        let rest = deadline.saturating_duration_since(self.clock.instant());
+        tokio::time::timeout(rest, work).await.unwrap_or(Err(TrailError::Late))
     }
 
     /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
@@ -305,14 +356,16 @@ impl Trail {
         let Some(sealed) = self.state.sealed.clone() else { return Ok(()) };
         let digest = self.state.digest(&sealed, &self.names, self.signer.public_key());
         let json = digest.to_json();
-        let signature = self.signer.sign_within(digest.string_to_sign(&json).as_bytes(), parent).await;
-        let signature = hex::encode(signature.map_err(|error| TrailError::Key(error.to_string()))?);
+        let text = digest.string_to_sign(&json);
+        let signed = self.signer.sign_within(text.as_bytes(), parent);
+        let signed = self.in_time(async { signed.await.map_err(|error| TrailError::Key(error.to_string())) });
+        let signature = hex::encode(signed.await?);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),
             (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
         ]);
         let key = digest.digest_s3_object.clone();
-        self.store.put(Object { key, bytes: log_file::compress(&json)?, metadata }).await?;
+        self.put(Object { key, bytes: log_file::compress(&json)?, metadata }).await?;
         let (object, end) = (format!("{}/{}", digest.digest_s3_bucket, digest.digest_s3_object), sealed.end);
         let mut state = self.state.clone();
         state.previous = Some(Previous {
@@ -377,31 +430,25 @@ impl From<Option<LogFileContents>> for Reading {
 
 /// Makes the log file of the journal's file at `path`, which ends where the next of `later` begins: what a failed commit left
 /// behind that is no record. Tells what did not fit.
-fn read(path: &Path, later: &[PathBuf], evidence: &Path) -> Result<(Reading, Notice), TrailError> {
-    let mut notice = Notice::default();
-    let Some(next) = later.iter().find_map(|path| begins_after(path)) else {
-        return Ok((Reading::NotYet, notice));
+fn read(
+    path: &Path,
+    later: &[PathBuf],
+    evidence: &Path,
+    note: &dyn Fn(&Cut) -> io::Result<()>,
+) -> Result<Reading, TrailError> {
+    let Some(next) = later.iter().find_map(|path| begins_after(path)) else { return Ok(Reading::NotYet) };
+    let build = || match log_file::build(path, next.sequence) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(ReadError::Io(error)) => Err(error),
+        Err(ReadError::Flaw(_)) => Ok(None),
     };
-    match log_file::build(path, next.sequence) {
-        Ok(contents) => return Ok((contents.into(), notice)),
-        Err(ReadError::Io(error)) => return Err(error.into()),
-        Err(ReadError::Flaw(_)) => {}
-    }
-    let Some(contents) = repair(path, evidence)? else {
+    let contents = match build()? {
+        Some(contents) => contents,
+        None if repair(path, evidence, note)?.is_some() => build()?.flatten(),
         // Not even the header fits.
-        notice.damaged_bytes = std::fs::metadata(path)?.len();
-        std::fs::copy(path, evidence)?;
-        std::fs::write(path, b"")?;
-        return Ok((Reading::Nothing, notice));
+        None => None,
     };
-    if let Some(cut) = contents.cut {
-        notice.add_cut(cut.flaw, cut.bytes);
-    }
-    match log_file::build(path, next.sequence) {
-        Ok(contents) => Ok((contents.into(), notice)),
-        Err(ReadError::Io(error)) => Err(error.into()),
-        Err(ReadError::Flaw(_)) => Ok((Reading::Nothing, notice)),
-    }
+    Ok(contents.into())
 }
 
 /// The last record before a file of the journal, as its header says.
@@ -412,17 +459,23 @@ fn begins_after(path: &Path) -> Option<Link> {
     parse_header(line.strip_suffix(b"\n")?).map(|(_, before)| before)
 }
 
+/// Where the oldest file of the journal begins.
+fn oldest_place(journal_dir: &Path) -> io::Result<Link> {
+    let oldest = files(journal_dir)?.into_iter().find_map(|file| begins_after(&file.path));
+    Ok(oldest.unwrap_or(Link::START))
+}
+
 /// Work on files, where it may block.
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TrailError> + Send + 'static,
 ) -> Result<T, TrailError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(TrailError::Io(std::io::Error::other("the work on the disk was cut off"))))
+    done.unwrap_or_else(|_| Err(TrailError::Io(io::Error::other("the work on the disk was cut off"))))
 }
 
 fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
-/// A digest of so many log files is made before its time: some 300 bytes each.
+/// A digest of so many log files is made before its time: some 550 bytes each.
 const MAX_LOG_FILES: usize = 1_000;

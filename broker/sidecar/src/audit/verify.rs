@@ -6,10 +6,11 @@
 
 mod chain;
 mod checker;
+mod continuity;
 mod finding;
 mod folder;
 #[cfg(test)]
-mod forge;
+pub(in crate::audit) mod forge;
 mod ids;
 mod ranges;
 mod record;
@@ -21,13 +22,14 @@ use std::path::PathBuf;
 
 use time::OffsetDateTime;
 
-use super::digest::{LogFile, sha256_hex};
+use super::digest::{ChainSpan, LogFile, sha256_hex};
 use super::reader::{DigestFile, DigestKey, DigestKeys, LogFileText, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
 use super::trail::state::State;
 use chain::{Before, Known, Surroundings};
 use checker::{Checker, Span};
+use continuity::Continuity;
 pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
 use folder::Folder;
 use tail::Tail;
@@ -72,6 +74,7 @@ pub async fn verify(
         checker: Checker::new(&reader.names().account_id),
         report: Report::default(),
         before: Before::Nothing,
+        continuity: Continuity::default(),
         known: HashSet::new(),
         newest: None,
         kept_is_found: false,
@@ -90,6 +93,7 @@ struct Verification<'a> {
     checker: Checker,
     report: Report,
     before: Before,
+    continuity: Continuity,
     /// Log files that digests name, or that wait for a digest.
     known: HashSet<String>,
     /// Where the newest digest starts and ends.
@@ -129,6 +133,7 @@ impl Verification<'_> {
             to: self.options.to,
         };
         folder.check(&mut self.checker.findings).await;
+        self.continuity.finish(names, &mut self.checker.findings);
     }
 
     fn conclude(self) -> Report {
@@ -155,7 +160,10 @@ impl Verification<'_> {
         }
         if let Some(before) = first.checked_sub(1).map(|before| &listed[before]) {
             self.before = match self.reader.digest(&before.key).await {
-                Ok(Some(file)) => Before::Digest(Known::of(&file)),
+                Ok(Some(file)) => {
+                    self.continuity.comes_after(&file.digest);
+                    Before::Digest(Known::of(&file))
+                }
                 _ => Before::Unreadable(before.key.clone()),
             };
             self.from = Some(before.end.unix_timestamp());
@@ -181,6 +189,9 @@ impl Verification<'_> {
                 chain::check_signature(&file, &self.options.keys, findings);
                 chain::check_link(&file, &around, findings);
                 self.note_digest(&file, named);
+                if file.digest.previous_digest_s3_object.is_none() {
+                    self.continuity.begin_anew();
+                }
                 self.log_files(&file.digest.log_files).await;
                 Before::Digest(Known::of(&file))
             }
@@ -195,6 +206,7 @@ impl Verification<'_> {
                     Ok(_) => findings.unsound(FindingKind::DigestMissing, place, "it was removed just now"),
                 }
                 self.is_complete = false;
+                self.continuity.begin_anew();
                 Before::Unreadable(named.key.clone())
             }
         };
@@ -222,6 +234,7 @@ impl Verification<'_> {
     async fn log_files(&mut self, entries: &[LogFile]) {
         let mut wanted = Vec::with_capacity(entries.len());
         for entry in entries {
+            self.continuity.log_file(entry, &mut self.checker.findings);
             if self.known.insert(entry.s3_object.clone()) {
                 wanted.push(entry);
             } else {
@@ -319,9 +332,23 @@ impl Verification<'_> {
         is_known
     }
 
+    /// A broker that has noted no digest, where digests are, has lost its notes.
+    fn chain_begins_anew(&mut self, state: &State) {
+        let Before::Digest(known) = &self.before else { return };
+        // Its first digest may be delivered just now.
+        let names = self.reader.names();
+        if state.sealed.as_ref().is_some_and(|sealed| names.digest(sealed.end) == known.key()) {
+            return;
+        }
+        let words = "the broker goes on without knowing of this digest: the journal's directory was lost or replaced, and with it \
+                     what was not delivered";
+        self.checker.findings.unsound(FindingKind::ChainGap, Place::object(known.key()), words);
+        self.continuity.begin_anew();
+    }
+
     /// Digests that came since the list was made; the newest has to be the one that the broker noted.
     async fn newer_digests(&mut self, state: &State, mut listed: Vec<DigestKey>) {
-        let Some(noted) = &state.previous else { return };
+        let Some(noted) = &state.previous else { return self.chain_begins_anew(state) };
         let is_noted = |before: &Before| match before {
             Before::Digest(known) => known.is(&noted.object, &noted.hash, &noted.signature),
             _ => false,
@@ -390,7 +417,13 @@ fn check_log_file(checker: &mut Checker, entry: &LogFile, json: &[u8]) {
         let words = "its hash is not the one in its digest: it was changed after it was delivered";
         checker.findings.unsound(FindingKind::LogFileHash, place(), words);
     }
-    let Span { times, has_malformed } = checker.log_file(&entry.s3_object, json);
+    let links = entry.journal_chain.as_ref().and_then(ChainSpan::links);
+    let (before, stated_end) = links.unzip();
+    let Span { times, has_malformed, end } = checker.log_file(&entry.s3_object, json, before);
+    if end != stated_end && !has_malformed {
+        let words = "its records are not those whose place in the journal's chain its digest says";
+        checker.findings.unsound(FindingKind::LogFileChain, place(), words);
+    }
     let stated = ids::seconds(&entry.oldest_event_time).zip(ids::seconds(&entry.newest_event_time));
     if times != stated && !has_malformed {
         let words = "the oldest or the newest of its records is of another time than its digest says";

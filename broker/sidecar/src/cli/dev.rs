@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::hardening::harden;
 use super::target::{DEV_DIR, dev_credentials};
-use super::{block_on, drain_on_signal, fail, wrong_configuration};
+use super::{block_on, drain_on_signal, fail, stopped, wrong_configuration};
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Box::pin(app::serve(config, Some(dev_credentials()), drain, || welcome(&arguments.dir))).await;
         dev.emulator.shutdown().await;
         match served {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(remainder) => stopped(&remainder),
             Err(error) => fail(error),
         }
     })

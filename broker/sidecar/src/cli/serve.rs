@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use key_broker_core::secret;
 
 use super::hardening::harden;
-use super::{block_on, drain_on_signal, fail, wrong_configuration};
+use super::{block_on, drain_on_signal, fail, stopped, wrong_configuration};
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
@@ -26,7 +26,7 @@ pub(super) fn run(config: &Path) -> ExitCode {
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };
         match Box::pin(app::serve(config, None, drain, || {})).await {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(remainder) => stopped(&remainder),
             Err(error) => fail(error),
         }
     })

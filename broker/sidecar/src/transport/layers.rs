@@ -30,10 +30,10 @@ use crate::admin::{Admin, AdminCall};
 use crate::audit::{Audit, AuditScope, RecordBuilder};
 use crate::error::BrokerError;
 use crate::kms::recorded::CallContext;
+use crate::limits::{CallLimits, Share, Shares};
 use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Tracer;
-use crate::limits::{CallLimits, Share, Shares};
 
 /// Everything between a connection and the service.
 pub struct Layers {

@@ -58,6 +58,35 @@ impl fmt::Debug for Link {
     }
 }
 
+/// A place in the chain, or none, in what the broker notes: `SEQUENCE:HASH`.
+pub(in crate::audit) mod optional_link {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::{Link, parse_hash};
+
+    #[expect(clippy::ref_option, reason = "serde passes the field as it is")]
+    pub(in crate::audit) fn serialize<S: Serializer>(
+        link: &Option<Link>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match link {
+            Some(link) => serializer.serialize_some(&format!("{link:?}")),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(in crate::audit) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Link>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        let link = || {
+            let (sequence, hex) = text.split_once(':')?;
+            Some(Link { sequence: sequence.parse().ok()?, hash: parse_hash(hex.as_bytes())? })
+        };
+        link().map(Some).ok_or_else(|| serde::de::Error::custom("not a place in the journal's chain"))
+    }
+}
+
 /// The first line of a file, with its line feed.
 #[must_use]
 pub fn header(segment: u64, before: &Link) -> String {

@@ -1,9 +1,6 @@
-//! What became of the journal itself, for the next activity record: an auditor is to learn of it from the trail.
+//! What became of the journal itself, counted: an auditor is to learn of it from the trail.
 
-use std::mem;
 use std::ops::AddAssign;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,35 +45,5 @@ impl Notice {
             Flaw::Torn => self.torn_bytes += bytes,
             Flaw::Broken => self.damaged_bytes += bytes,
         }
-    }
-}
-
-/// Counts that wait for the next activity record.
-#[derive(Default)]
-pub struct Notices<T> {
-    /// Read on every call, without the lock.
-    any: AtomicBool,
-    waiting: Mutex<T>,
-}
-
-impl<T: Copy + Default + PartialEq + AddAssign> Notices<T> {
-    /// Adds to them.
-    pub fn tell(&self, more: T) {
-        if more == T::default() {
-            return;
-        }
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) += more;
-        self.any.store(true, Ordering::Relaxed);
-    }
-
-    /// Takes them: each is told once.
-    #[must_use]
-    pub fn take(&self) -> Option<T> {
-        if !self.any.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.any.store(false, Ordering::Relaxed);
-        Some(mem::take(&mut *waiting)).filter(|waiting| *waiting != T::default())
     }
 }

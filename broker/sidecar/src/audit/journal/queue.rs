@@ -7,6 +7,8 @@ use std::thread::Thread;
 
 use tokio::sync::{Notify, oneshot};
 
+use super::chain::Link;
+
 /// What waits for the thread.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -27,8 +29,17 @@ pub(super) struct Orders {
     pub(super) owed: Vec<u8>,
     /// Who waits for the file to be closed.
     pub(super) rotations: Vec<oneshot::Sender<()>>,
+    /// Who asks for the journal to be closed, if it is at its end.
+    pub(super) ends: Vec<End>,
     /// Nothing comes after these.
     pub(super) closed: bool,
+}
+
+/// A question whether the journal is at its end, which closes it if it is.
+pub(super) struct End {
+    /// Where it should end.
+    pub(super) at: Link,
+    pub(super) closed: oneshot::Sender<bool>,
 }
 
 /// The records of one call.
@@ -79,9 +90,14 @@ impl Queue {
         self.owed.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes of records that are owed.
+    pub(super) fn owed(&self) -> usize {
+        self.owed.load(Ordering::Relaxed)
+    }
+
     /// Whether more is owed than leaves room for answers of KMS that are under way.
     pub(super) fn is_overdrawn(&self) -> bool {
-        self.owed.load(Ordering::Relaxed) > OVERDRAWN_BYTES
+        self.owed() > OVERDRAWN_BYTES
     }
 
     /// The number of calls that wait.
@@ -102,9 +118,29 @@ impl Queue {
         done
     }
 
+    /// Asks for the journal to be closed if it ends there. The answer is dropped when there will be none.
+    pub(super) fn close_at(&self, at: Link) -> oneshot::Receiver<bool> {
+        let (closed, done) = oneshot::channel();
+        let mut orders = self.lock();
+        if !orders.closed {
+            let first = orders.is_empty();
+            orders.ends.push(End { at, closed });
+            drop(orders);
+            self.tell(first);
+        }
+        done
+    }
+
     /// Refuses what comes from now on.
     pub(super) fn close(&self) {
         self.lock().closed = true;
+    }
+
+    /// The same, unless something has come that is not done yet. False if it has.
+    pub(super) fn close_if_empty(&self) -> bool {
+        let mut orders = self.lock();
+        orders.closed |= orders.is_empty();
+        orders.closed
     }
 
     /// Takes everything.
@@ -135,7 +171,11 @@ impl Queue {
 
 impl Orders {
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.owed.is_empty() && self.rotations.is_empty() && !self.closed
+        self.entries.is_empty()
+            && self.owed.is_empty()
+            && self.rotations.is_empty()
+            && self.ends.is_empty()
+            && !self.closed
     }
 }
 

@@ -139,11 +139,13 @@ impl Contents {
     }
 }
 
-/// What was cut off the end of a file.
+/// What is cut off the end of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     /// Why.
     pub flaw: Flaw,
+    /// From which byte on.
+    pub at: u64,
     /// How much.
     pub bytes: u64,
 }
@@ -151,12 +153,24 @@ pub struct Cut {
 /// Reads a file to its end and makes it hold whole, fitting records only. What follows them is cut off: an unfinished line is
 /// gone, since no reply went out for it; anything else is evidence, and kept in `evidence`.
 ///
-/// None where even the header does not fit: the whole file is evidence then.
-pub fn repair(path: &Path, evidence: &Path) -> io::Result<Option<Contents>> {
+/// None where even the header does not fit: the whole file is evidence then, and left empty.
+///
+/// `note` is told before anything is cut off; where it fails, nothing is.
+pub fn repair(
+    path: &Path,
+    evidence: &Path,
+    note: &dyn Fn(&Cut) -> io::Result<()>,
+) -> io::Result<Option<Contents>> {
     let mut segment = match SegmentReader::open(path) {
         Ok(segment) => segment,
         Err(ReadError::Io(error)) => return Err(error),
-        Err(ReadError::Flaw(_)) => return Ok(None),
+        Err(ReadError::Flaw(_)) => {
+            let bytes = path.metadata()?.len();
+            if bytes > 0 {
+                cut_off(path, &Cut { flaw: Flaw::Broken, at: 0, bytes }, evidence, note)?;
+            }
+            return Ok(None);
+        }
     };
     let flaw = loop {
         match segment.next_record() {
@@ -168,24 +182,28 @@ pub fn repair(path: &Path, evidence: &Path) -> io::Result<Option<Contents>> {
     };
     let cut = match flaw {
         None => None,
-        Some(flaw) => Some(cut_off(path, segment.good_bytes, flaw, evidence)?),
+        Some(flaw) => {
+            let at = segment.good_bytes;
+            let cut = Cut { flaw, at, bytes: path.metadata()?.len().saturating_sub(at) };
+            cut_off(path, &cut, evidence, note)?;
+            Some(cut)
+        }
     };
     Ok(Some(Contents { before: segment.before, end: segment.link, cut }))
 }
 
-fn cut_off(path: &Path, good_bytes: u64, flaw: Flaw, evidence: &Path) -> io::Result<Cut> {
+fn cut_off(path: &Path, cut: &Cut, evidence: &Path, note: &dyn Fn(&Cut) -> io::Result<()>) -> io::Result<()> {
+    note(cut)?;
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let bytes = file.metadata()?.len().saturating_sub(good_bytes);
-    if flaw == Flaw::Broken {
-        file.seek(SeekFrom::Start(good_bytes))?;
+    if cut.flaw == Flaw::Broken {
+        file.seek(SeekFrom::Start(cut.at))?;
         let mut kept = OpenOptions::new().append(true).create(true).mode(0o600).open(evidence)?;
         io::copy(&mut file, &mut kept)?;
         kept.flush()?;
         kept.sync_all()?;
     }
-    file.set_len(good_bytes)?;
-    file.sync_all()?;
-    Ok(Cut { flaw, bytes })
+    file.set_len(cut.at)?;
+    file.sync_all()
 }
 
 /// CloudTrail's limit of a record is 256 KB; ours cannot come near: contexts are bounded, and so is all other text.

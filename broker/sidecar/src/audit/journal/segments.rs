@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use time::OffsetDateTime;
 
 use super::chain::{Link, header};
-use super::{Durability, JournalConfig, Notice};
+use super::{Durability, JournalConfig, Notices};
 use crate::audit::names::{compact_time, parse_compact_time};
 
 /// The files of one journal, and the end of its chain.
@@ -86,10 +86,10 @@ pub struct SegmentFile {
 }
 
 impl Segments {
-    pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notice)> {
+    pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notices)> {
         DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
         let lock = lock(&config.dir)?;
-        let undelivered = Undelivered::default();
+        let (undelivered, notices) = (Undelivered::default(), Notices::load(&config.dir)?);
         let mut segments = Self {
             dir: config.dir.clone(),
             durability: config.commit,
@@ -103,12 +103,12 @@ impl Segments {
             unchecked: u64::MAX,
             lock,
         };
-        let notice = segments.recover(now)?;
+        segments.recover(now, &notices)?;
         segments.undelivered.add(bytes_in(&config.dir)?);
         if segments.current.is_none() {
             segments.current = Some(segments.begin()?);
         }
-        Ok((segments, notice))
+        Ok((segments, notices))
     }
 
     pub(super) fn undelivered(&self) -> Undelivered {
@@ -122,6 +122,12 @@ impl Segments {
     /// The end of the chain.
     pub(super) fn link(&self) -> Link {
         self.link
+    }
+
+    /// Records, and their bytes, that are in a file which nobody finds: it was removed, and could not be written again.
+    pub(super) fn unplaced(&self) -> (u64, u64) {
+        let unplaced = self.current.as_ref().filter(|segment| !is_at(&segment.file, &segment.path));
+        unplaced.map_or((0, 0), |segment| (segment.records, segment.bytes))
     }
 
     /// Makes `lines` durable, all or none; with them the chain ends at `link`. True if a file was closed.
@@ -151,9 +157,16 @@ impl Segments {
         }
     }
 
-    /// Closes the file that is being written, if it has records. True if it did.
+    /// Closes the file that is being written, if it has records. True if it did. A file that was removed is written again before, and
+    /// one that could not be begun is begun: whoever delivers finds where the journal ends.
     pub(super) fn rotate(&mut self, now: OffsetDateTime) -> bool {
-        let Some(segment) = self.current.take() else { return false };
+        let segment = match self.writable() {
+            Ok(segment) => segment,
+            Err(error) => {
+                tracing::warn!(%error, "the journal has no file to close");
+                return false;
+            }
+        };
         if segment.records == 0 || !self.close(&segment, now) {
             self.current = Some(segment);
             return false;

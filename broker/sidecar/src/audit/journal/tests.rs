@@ -34,6 +34,14 @@ fn records(dir: &Path) -> Vec<String> {
     records
 }
 
+/// What the next record is to tell, as told.
+fn told(journal: &Journal) -> Option<Notice> {
+    let taken = journal.notices().take()?;
+    let told = taken.untold().journal;
+    taken.told();
+    Some(told)
+}
+
 async fn commit(journal: &Journal, record: &str) -> Result<(), JournalUnavailable> {
     journal.append(format!("{record}\n").into_bytes()).wait().await
 }
@@ -81,9 +89,9 @@ async fn a_torn_tail_is_cut_and_told_and_whole_records_stay() {
         let path = dir.path().join("journal-00000001.open");
         fs::write(&path, [&whole, tail.as_bytes()].concat()).expect("writes");
         let (journal, thread) = open(&config(dir.path())).expect("opens");
-        let notice = journal.take_notice();
+        let notice = told(&journal);
         assert_eq!(notice.map(|notice| notice.torn_bytes), (torn > 0).then_some(torn));
-        assert_eq!(journal.take_notice(), None, "told once");
+        assert_eq!(told(&journal), None, "told once");
         commit(&journal, "new").await.expect("commits");
         thread.close();
         assert_eq!(records(dir.path()), ["{\"n\":1}", "new"]);
@@ -102,7 +110,7 @@ async fn what_does_not_fit_the_chain_is_kept_as_evidence() {
     let edited = fs::read_to_string(&path).expect("text").replace("{\"n\":2}", "{\"n\":9}");
     fs::write(&path, edited).expect("writes");
     let (journal, thread) = open(&config(dir.path())).expect("opens");
-    assert!(journal.take_notice().is_some_and(|notice| notice.damaged_bytes > 0 && notice.torn_bytes == 0));
+    assert!(told(&journal).is_some_and(|notice| notice.damaged_bytes > 0 && notice.torn_bytes == 0));
     thread.close();
     assert_eq!(records(dir.path()), ["{\"n\":0}", "{\"n\":1}"]);
     let evidence = fs::read_to_string(dir.path().join(damaged_name(1))).expect("evidence");
@@ -121,7 +129,7 @@ async fn a_file_that_was_hardly_begun_does_not_end_the_chain() {
         assert_eq!((begun.number, begun.closed_at), (2, None));
         fs::write(&begun.path, left).expect("writes");
         let (journal, thread) = open(&config(dir.path())).expect("opens");
-        let notice = journal.take_notice().unwrap_or_default();
+        let notice = told(&journal).unwrap_or_default();
         assert_eq!(notice, Notice { damaged_bytes: damaged, ..Notice::default() });
         assert_eq!(dir.path().join(damaged_name(2)).exists(), damaged > 0, "what is none is no evidence");
         commit(&journal, "2").await.expect("commits");
@@ -325,7 +333,7 @@ async fn what_is_owed_is_bounded_and_what_is_dropped_is_told() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!journal.is_overdrawn());
-    let dropped = journal.take_notice().map(|notice| notice.unrecorded_refusals);
+    let dropped = told(&journal).map(|notice| notice.unrecorded_refusals);
     assert_eq!(dropped, Some(3), "of ten, seven fit");
     thread.close();
 }

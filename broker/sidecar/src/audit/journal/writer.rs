@@ -10,10 +10,10 @@ use key_broker_core::clock::Clock;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-use super::Shared;
 use super::courier::Written;
-use super::queue::{Entry, Orders};
+use super::queue::{End, Entry, Orders};
 use super::segments::Segments;
+use super::{Lost, Shared};
 
 /// What the thread works with.
 pub(super) struct Writer {
@@ -33,9 +33,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn write_until_closed(mut self) {
+    pub(super) fn write_until_closed(mut self) -> Lost {
         loop {
-            let Orders { entries, owed, rotations, closed } = self.next();
+            let Orders { entries, owed, rotations, ends, closed } = self.next();
             self.owed.extend_from_slice(&owed);
             self.commit(entries);
             if !rotations.is_empty() {
@@ -45,9 +45,19 @@ impl Writer {
                 // Who asked may be gone.
                 let _ = rotated.send(());
             }
-            if closed {
+            let is_closed = self.is_closed_at_its_end(ends);
+            if closed || is_closed {
                 break;
             }
+        }
+        let mut lost = Lost::of(&self.owed);
+        let (records, bytes) = self.segments.unplaced();
+        if records > 0 {
+            tracing::error!(
+                records,
+                "the journal's file was removed and cannot be written again: its records are lost"
+            );
+            (lost.records, lost.bytes) = (lost.records + records, lost.bytes + bytes);
         }
         if !self.owed.is_empty() {
             tracing::error!(
@@ -55,6 +65,19 @@ impl Writer {
                 "the journal cannot commit: records of refused calls and of answers of KMS are lost with this process"
             );
         }
+        lost
+    }
+
+    /// Whether somebody asked for the end, and this is it: nothing is owed and nothing has come meanwhile.
+    fn is_closed_at_its_end(&self, ends: Vec<End>) -> bool {
+        let mut is_closed = false;
+        for End { at, closed } in ends {
+            is_closed |=
+                self.owed.is_empty() && self.segments.link() == at && self.shared.queue.close_if_empty();
+            // Who asked may be gone.
+            let _ = closed.send(is_closed);
+        }
+        is_closed
     }
 
     /// Waits for what is to be done next; while the journal cannot commit, for a time to try again in, too.

@@ -5,18 +5,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use key_broker_core::{GrantTokens, KeyId, Plaintext};
-
 use super::ReadFailure;
 use crate::audit::inbox;
 use crate::audit::names::TrailNames;
 use crate::audit::trail::object_context;
-use key_broker_envelope::{EncryptedDataKey, Header};
 use crate::error::BrokerError;
 use crate::kms::caller::AwsCaller;
 use crate::kms::{AttemptLog, Kms};
 use crate::operation::{DecryptRequest, KmsReply, Uses as _};
 use crate::policy::own;
+use key_broker_core::{GrantTokens, KeyId, Plaintext};
+use key_broker_envelope::{EncryptedDataKey, Header};
 
 /// Asks KMS for the data keys of log files, one call for each file, and records each answer.
 pub struct Decrypter {

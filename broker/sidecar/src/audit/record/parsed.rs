@@ -85,6 +85,8 @@ pub struct ParsedEventData {
     pub data_key: Option<ParsedDataKey>,
     /// What became of the journal since the record before: counts by their names.
     pub journal: Option<BTreeMap<String, u64>>,
+    /// What was taken anew since the record before, in the same way.
+    pub reloads: Option<BTreeMap<String, u64>>,
 }
 
 /// `additionalEventData.dataKey`.
@@ -158,8 +160,13 @@ impl ParsedRecord {
     /// What became of the journal since the record before, as `NAME COUNT`.
     #[must_use]
     pub fn journal_notice(&self) -> Option<String> {
-        let notice = self.additional_event_data.as_ref()?.journal.as_ref()?;
-        Some(notice.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", "))
+        Some(counts(self.additional_event_data.as_ref()?.journal.as_ref()?))
+    }
+
+    /// What was taken anew since the record before, as `NAME COUNT`.
+    #[must_use]
+    pub fn reloads(&self) -> Option<String> {
+        Some(counts(self.additional_event_data.as_ref()?.reloads.as_ref()?))
     }
 
     /// Where the answer to a workload came from.
@@ -167,6 +174,10 @@ impl ParsedRecord {
     pub fn data_key(&self) -> Option<&ParsedDataKey> {
         self.additional_event_data.as_ref()?.data_key.as_ref()
     }
+}
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {

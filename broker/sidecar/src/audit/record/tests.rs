@@ -153,6 +153,7 @@ fn activity_record_of_an_answer() {
         trace: None,
         journal: None,
         reloads: None,
+        notice_id: None,
     };
     let mut lines = Vec::new();
     activity(None, data).append_to(&mut lines);
@@ -171,6 +172,7 @@ fn activity_record_of_a_denial_and_long_text_is_cut_not_dropped() {
         trace: None,
         journal: None,
         reloads: None,
+        notice_id: None,
     };
     let mut lines = Vec::new();
     activity(Some(error), data).append_to(&mut lines);

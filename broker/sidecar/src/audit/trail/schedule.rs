@@ -1,4 +1,4 @@
-//! When the trail delivers: at intervals, when a file of the journal is full, and at the end.
+//! When the trail delivers: at intervals, and when a file of the journal is full.
 
 use std::time::{Duration, Instant};
 
@@ -31,27 +31,6 @@ impl Trail {
                     tracing::warn!(%error, retry_seconds = pace.pause.as_secs(), undelivered_bytes = self.journal.undelivered().bytes(), "cannot deliver the trail: records stay in the journal");
                     pace.fail(self.clock.instant());
                 }
-            }
-        }
-    }
-
-    /// The last delivery: everything, and its digest. The records of its own calls to KMS are for the next start.
-    pub async fn finish(mut self, within: Duration) {
-        let all = async {
-            self.deliver().await?;
-            if self.state.sealed.is_some() {
-                // One that was cut off: it does not have what was delivered since.
-                self.digest().await?;
-            }
-            self.digest().await
-        };
-        match tokio::time::timeout(within, all).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the end of the trail is not delivered: the next start does it");
-            }
-            Err(_) => {
-                tracing::warn!("the end of the trail is not delivered in time: the next start does it");
             }
         }
     }

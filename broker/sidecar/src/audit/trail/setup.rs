@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::encryption::{Encryption, ask, data_key_request, path_context};
 use super::state::State;
-use super::{SigningConfig, Trail, TrailConfig, whole_second};
+use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
+use crate::audit::announcer::Announcer;
 use crate::audit::inbox::Inbox;
 use crate::audit::journal::Journal;
 use crate::audit::names::TrailNames;
@@ -26,7 +27,7 @@ use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::RecordedKms;
 use crate::operation::PublicKeyRequest;
 use crate::policy::own;
-use crate::telemetry::trace::Parent;
+use crate::telemetry::trace::{Parent, Tracer};
 
 /// Where to deliver to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +108,27 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
 }
 
+impl Surroundings {
+    fn announcer(&self) -> Announcer {
+        let Self { caller, journal, journal_dir, clock, .. } = self;
+        Announcer {
+            journal: journal.clone(),
+            journal_dir: journal_dir.clone(),
+            caller: Arc::clone(caller),
+            clock: Arc::clone(clock),
+        }
+    }
+}
+
+/// What a trail delivers with.
+pub(super) struct Means {
+    pub(super) names: TrailNames,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) signer: Signer,
+    pub(super) encryption: Option<Encryption>,
+    pub(super) tracer: Tracer,
+}
+
 impl Trail {
     /// Starts a trail as soon as that can be; none if `drain` is cancelled before.
     pub async fn start_when_possible(
@@ -136,7 +158,7 @@ impl Trail {
 
     /// Starts a trail: asks KMS about its keys and goes on where the trail ended before.
     pub async fn start(config: &TrailConfig, surroundings: &Surroundings) -> Result<Self, SetupError> {
-        let Surroundings { caller, kms, journal, journal_dir, clock } = surroundings;
+        let Surroundings { caller, kms, .. } = surroundings;
         let names = names(config, caller);
         let signer = signer(&config.signing, kms).await?;
         let key = match &config.kms_key {
@@ -148,8 +170,20 @@ impl Trail {
         let encryption = key
             .filter(|_| matches!(config.store, StoreConfig::Directory { .. }))
             .map(|key| Encryption::new(kms.clone(), key));
+        let means = Means { names, store, signer, encryption, tracer: kms.tracer().clone() };
+        Self::resume(config, means, surroundings.announcer())
+    }
+
+    /// Goes on where the trail ended before.
+    pub(super) fn resume(
+        config: &TrailConfig,
+        means: Means,
+        announcer: Announcer,
+    ) -> Result<Self, SetupError> {
+        let Means { names, store, signer, encryption, tracer } = means;
+        let Announcer { journal, journal_dir, clock, .. } = &announcer;
         let start = whole_second(clock.now());
-        let state = match State::load(journal_dir) {
+        let mut state = match State::load(journal_dir) {
             Ok(Some(state)) => state,
             Ok(None) => State::new(start),
             Err(error) => {
@@ -159,9 +193,12 @@ impl Trail {
                 )));
             }
         };
-        state.save(journal_dir).map_err(|error| {
-            SetupError::NotNow(format!("cannot write into {}: {error}", journal_dir.display()))
-        })?;
+        let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
+        if state.delivered.is_none() {
+            // What is missing from here on is missed, the very first file of the journal too.
+            state.delivered = Some(oldest_place(journal_dir).map_err(explain)?);
+        }
+        state.save(journal_dir).map_err(explain)?;
         Ok(Self {
             names,
             store,
@@ -170,13 +207,14 @@ impl Trail {
             inbox: Inbox::new(journal.clone(), journal_dir.clone()),
             signer,
             encryption,
-            tracer: kms.tracer().clone(),
+            tracer,
             clock: Arc::clone(clock),
             delivery_interval: config.delivery_interval,
             digest_interval: config.digest_interval,
             newest_digest: watch::Sender::new(state.newest_digest()),
             state,
-            told_missing: None,
+            deadline: None,
+            announcer,
         })
     }
 }

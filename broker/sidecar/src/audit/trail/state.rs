@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::audit::digest::LogFile;
-use crate::audit::journal::chain::Link;
+use crate::audit::journal::chain::{Link, optional_link};
 use crate::audit::store::directory::write_durably;
 
 /// How far the trail is.
@@ -16,8 +16,8 @@ use crate::audit::store::directory::write_durably;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::audit) struct State {
     version: u32,
-    /// The last record that was delivered.
-    #[serde(with = "link")]
+    /// The last record that was delivered or, where later ones are gone, that was accounted for.
+    #[serde(with = "optional_link")]
     pub(in crate::audit) delivered: Option<Link>,
     /// Where the next digest begins.
     #[serde(with = "time::serde::timestamp")]
@@ -73,33 +73,6 @@ impl State {
     pub(in crate::audit) fn save(&self, dir: &Path) -> io::Result<()> {
         write_durably(&dir.join(FILE), &serde_json::to_vec(self)?)?;
         fs::File::open(dir)?.sync_all()
-    }
-}
-
-mod link {
-    //! `SEQUENCE:HASH`.
-
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    use super::Link;
-
-    #[expect(clippy::ref_option, reason = "serde passes the field as it is")]
-    pub(super) fn serialize<S: Serializer>(link: &Option<Link>, serializer: S) -> Result<S::Ok, S::Error> {
-        match link {
-            Some(link) => serializer.serialize_some(&format!("{link:?}")),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Link>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-        let link = || {
-            let (sequence, hex) = text.split_once(':')?;
-            let mut hash = [0; 32];
-            hex::decode_to_slice(hex, &mut hash).ok()?;
-            Some(Link { sequence: sequence.parse().ok()?, hash })
-        };
-        link().map(Some).ok_or_else(|| serde::de::Error::custom("not a place in the journal's chain"))
     }
 }
 

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::finding::{FindingKind, Findings, Place};
 use super::ids;
-use crate::audit::digest::{Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, sha256_hex};
+use crate::audit::digest::{ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, sha256_hex};
 use crate::audit::names::TrailNames;
 use crate::audit::reader::{DigestFile, DigestKey};
 use crate::audit::record::record_time;
@@ -107,11 +107,16 @@ fn check_fields(digest: &Digest, names: &TrailNames) -> Result<(), String> {
         digest.previous_digest_hash_algorithm.as_deref().is_none_or(|name| name == HASH_ALGORITHM),
         "previousDigestHashAlgorithm is another",
     )?;
-    for LogFile { hash_value, hash_algorithm, oldest_event_time, newest_event_time, .. } in &digest.log_files
-    {
+    for log_file in &digest.log_files {
+        let LogFile { hash_value, hash_algorithm, oldest_event_time, newest_event_time, .. } = log_file;
         demand(is_hex(hash_value, 64) && hash_algorithm == HASH_ALGORITHM, "a log file's hash is none")?;
         let (oldest, newest) = (ids::seconds(oldest_event_time), ids::seconds(newest_event_time));
         demand(oldest.is_some() && oldest <= newest, "a log file's times are none")?;
+        let span = log_file.journal_chain.as_ref();
+        demand(
+            span.is_none_or(|span| ChainSpan::links(span).is_some()),
+            "a log file's journalChain names no places in a chain",
+        )?;
     }
     let (oldest, newest) = (
         digest.log_files.iter().map(|file| &file.oldest_event_time).min(),

@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
 use super::record::{self, Flaw, Seen, What};
 use super::reuse::{At, Fault, Reuse};
-use crate::audit::journal::Notice;
+use crate::audit::journal::chain::Link;
+use crate::audit::journal::{Notice, Untold};
 use crate::audit::reader::records;
 
 /// Checks records.
@@ -28,6 +29,8 @@ pub(super) struct Checker {
     /// Failed calls to KMS whose records did not come yet.
     failed: HashMap<u128, At>,
     faults: Vec<Fault>,
+    /// What was told of the journal.
+    notices: HashSet<u128>,
     kms_records: u64,
     activity_records: u64,
     malformed_records: u64,
@@ -39,6 +42,8 @@ pub(super) struct Checker {
 pub(super) struct Span {
     pub(super) times: Option<(i64, i64)>,
     pub(super) has_malformed: bool,
+    /// The chain with the last record, if it is known where it begins.
+    pub(super) end: Option<Link>,
 }
 
 impl Span {
@@ -58,13 +63,16 @@ impl Checker {
         u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// The records in the bytes of a log file.
-    pub(super) fn log_file(&mut self, key: &str, json: &[u8]) -> Span {
+    /// The records in the bytes of a log file, which in the journal's chain come after `before`, if that is known.
+    pub(super) fn log_file(&mut self, key: &str, json: &[u8], before: Option<Link>) -> Span {
         let source = self.begin(key);
-        let mut span = Span::default();
+        let mut span = Span { end: before, ..Span::default() };
         for (place, record) in records(json).enumerate() {
             match record {
-                Ok(record) => self.record(source, place + 1, record, &mut span),
+                Ok(record) => {
+                    span.end = span.end.map(|end| end.next(record.as_bytes()));
+                    self.record(source, place + 1, record, &mut span);
+                }
                 Err(malformed) => {
                     (span.has_malformed, self.has_malformed) = (true, true);
                     let place = Place { record: Some(place as u64 + 1), ..Place::object(key) };
@@ -121,7 +129,7 @@ impl Checker {
                 self.failed.remove(&request);
                 self.reuse.called(event_id, call, &mut self.faults);
             }
-            What::Activity { made, failed, told } => {
+            What::Activity { made, failed, told, notice_id } => {
                 self.activity_records += 1;
                 if let Some(made) = made {
                     self.reuse.used(&made, at, &mut self.faults);
@@ -129,29 +137,41 @@ impl Checker {
                 if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(failed)) {
                     self.failed.entry(failed).or_insert(at);
                 }
+                self.notices.extend(notice_id);
                 if told != Notice::default() {
-                    self.told(told, at);
+                    self.told(told, self.place(at), "it tells");
                 }
             }
         }
     }
 
-    /// What a record tells of the journal, so that whoever reads the trail learns of it.
-    fn told(&mut self, told: Notice, at: At) {
+    /// What the broker has noted, and no record has told.
+    pub(super) fn untold(&mut self, untold: &Untold, source: &str) {
+        if !self.notices.contains(&untold.id.as_u128()) && untold.journal != Notice::default() {
+            self.told(
+                untold.journal,
+                Place::object(source),
+                "no record tells it yet, but the broker has noted",
+            );
+        }
+    }
+
+    /// What is told of the journal, so that whoever reads the trail learns of it.
+    fn told(&mut self, told: Notice, place: Place, how: &str) {
         let Notice { torn_bytes, damaged_bytes, missing_records, unrecorded_refusals } = told;
         if damaged_bytes > 0 || missing_records > 0 {
             let words = format!(
-                "it tells that the journal lost records before they were delivered: {missing_records} records were gone, and \
+                "{how} that the journal lost records before they were delivered: {missing_records} records were gone, and \
                  {damaged_bytes} bytes did not fit the chain"
             );
-            self.findings.unsound(FindingKind::RecordsLost, self.place(at), words);
+            self.findings.unsound(FindingKind::RecordsLost, place.clone(), words);
         }
         if torn_bytes > 0 || unrecorded_refusals > 0 {
             let words = format!(
-                "it tells of {torn_bytes} bytes of an unfinished commit, for which no reply went out, and of \
-                 {unrecorded_refusals} refused calls without a record"
+                "{how} {torn_bytes} bytes of an unfinished commit, for which no reply went out, and {unrecorded_refusals} refused \
+                 calls without a record"
             );
-            self.findings.note(FindingKind::JournalNotice, self.place(at), words);
+            self.findings.note(FindingKind::JournalNotice, place, words);
         }
     }
 

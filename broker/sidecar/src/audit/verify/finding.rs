@@ -162,6 +162,12 @@ pub enum FindingKind {
     LogFileTimes,
     /// A log file is in two digests, or twice in one.
     LogFileTwice,
+    /// Records between two log files are in none, or the journal's chain goes back.
+    LogFileGap,
+    /// The records of a log file are not those whose place in the journal's chain its digest says.
+    LogFileChain,
+    /// Digests do not say where log files stand in the journal's chain.
+    ChainUnknown,
     /// A log file is in no digest.
     LogFileUnreferenced,
     /// Something that is neither log file nor digest lies where they do.

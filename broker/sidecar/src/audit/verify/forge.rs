@@ -15,9 +15,10 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::audit::digest::{
-    Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
-    sha256_hex,
+    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
+    SIGNATURE_METADATA, sha256_hex,
 };
+use crate::audit::journal::chain::Link;
 use crate::audit::log_file::compress;
 use crate::audit::names::TrailNames;
 use crate::audit::record::{
@@ -28,17 +29,27 @@ use crate::audit::signature::Signer;
 use crate::audit::store::{Object, Store, StoreError};
 
 /// Where the first digest begins.
-pub(super) const START: OffsetDateTime = datetime!(2026-03-01 08:00 UTC);
+pub(in crate::audit) const START: OffsetDateTime = datetime!(2026-03-01 08:00 UTC);
 
 /// A trail in the making: for each digest its log files, for each of these its records.
-#[derive(Clone, Default)]
-pub(super) struct Forge {
-    pub(super) digests: Vec<Vec<Vec<String>>>,
+#[derive(Clone)]
+pub(in crate::audit) struct Forge {
+    pub(in crate::audit) digests: Vec<Vec<Vec<String>>>,
+    /// After how many log files records of the journal were lost, and how many.
+    pub(in crate::audit) lost: Option<(usize, u64)>,
+    /// Whether digests say where log files stand in the journal's chain.
+    pub(in crate::audit) has_chain: bool,
+}
+
+impl Default for Forge {
+    fn default() -> Self {
+        Self { digests: Vec::new(), lost: None, has_chain: true }
+    }
 }
 
 impl Forge {
     /// A sound trail: two keys that are used twice each and a refusal, over three hours, one of them empty.
-    pub(super) fn sound() -> Self {
+    pub(in crate::audit) fn sound() -> Self {
         let (first, second) =
             (Mint::new(1, START + Duration::minutes(2)), Mint::new(2, START + Duration::hours(2)));
         let later = START + Duration::hours(2) + Duration::seconds(9);
@@ -47,26 +58,47 @@ impl Forge {
             vec![],
             vec![vec![second.record(), refusal(later), second.draw(1).record(), second.draw(2).record()]],
         ];
-        Self { digests: hours }
+        Self { digests: hours, ..Self::default() }
     }
 
     /// One hour with these records in one log file.
-    pub(super) fn of(records: Vec<String>) -> Self {
-        Self { digests: vec![vec![records]] }
+    pub(in crate::audit) fn of(records: Vec<String>) -> Self {
+        Self { digests: vec![vec![records]], ..Self::default() }
     }
 
     /// Hashes and signs all of it.
-    pub(super) async fn store(&self) -> MemoryStore {
+    pub(in crate::audit) async fn store(&self) -> MemoryStore {
+        self.store_edited(|_| {}).await
+    }
+
+    /// The same, with the place of the last log file changed.
+    pub(in crate::audit) async fn store_edited(&self, edit: fn(&mut ChainSpan)) -> MemoryStore {
         let (store, names, signer) = (MemoryStore::default(), names(), signer());
         let mut previous: Option<(Digest, String)> = None;
+        let (mut chain, mut place) = (Link::START, 0);
+        let last = self.digests.iter().map(Vec::len).sum::<usize>();
         for (hour, files) in self.digests.iter().enumerate() {
             let hour = i64::try_from(hour).expect("few");
             let (start, end) = (START + Duration::hours(hour), START + Duration::hours(hour + 1));
-            let log_files = files.iter().enumerate().map(|(place, records)| {
-                let at = start + Duration::minutes(5 * i64::try_from(place).expect("few"));
-                log_file(&store, &names, at, records)
-            });
-            let mut digest = digest(&names, start, end, log_files.collect());
+            let mut log_files = Vec::new();
+            for (minutes, records) in (0..).step_by(5).zip(files) {
+                let at = start + Duration::minutes(minutes);
+                let before = chain;
+                log_files.push(log_file(&store, &names, at, records));
+                for record in records {
+                    chain = chain.next(record.as_bytes());
+                }
+                let mut span = ChainSpan::new(&before, &chain);
+                place += 1;
+                if place == last {
+                    edit(&mut span);
+                }
+                if let Some((_, lost)) = self.lost.filter(|(after, _)| after + 1 == place) {
+                    (0..lost).for_each(|_| chain = chain.next(b"lost"));
+                }
+                log_files.last_mut().expect("just made").journal_chain = self.has_chain.then_some(span);
+            }
+            let mut digest = digest(&names, start, end, log_files);
             if let Some((before, signature)) = &previous {
                 digest.previous_digest_s3_bucket = Some(before.digest_s3_bucket.clone());
                 digest.previous_digest_s3_object = Some(before.digest_s3_object.clone());
@@ -98,6 +130,7 @@ fn log_file(store: &MemoryStore, names: &TrailNames, at: OffsetDateTime, records
         hash_algorithm: HASH_ALGORITHM.into(),
         newest_event_time: times.clone().max().expect("records"),
         oldest_event_time: times.min().expect("records"),
+        journal_chain: None,
     }
 }
 
@@ -121,7 +154,7 @@ fn digest(names: &TrailNames, start: OffsetDateTime, end: OffsetDateTime, log_fi
     }
 }
 
-pub(super) fn names() -> TrailNames {
+pub(in crate::audit) fn names() -> TrailNames {
     TrailNames {
         account_id: "111122223333".into(),
         region: "us-west-2".into(),
@@ -132,7 +165,7 @@ pub(super) fn names() -> TrailNames {
 }
 
 /// The one signing key of all tests here.
-pub(super) fn signer() -> Signer {
+pub(in crate::audit) fn signer() -> Signer {
     static PEM: OnceLock<String> = OnceLock::new();
     let pem = PEM.get_or_init(|| {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
@@ -143,21 +176,21 @@ pub(super) fn signer() -> Signer {
 }
 
 /// A data key of KMS.
-pub(super) struct Mint {
+pub(in crate::audit) struct Mint {
     event_id: Uuid,
     request_id: String,
-    pub(super) at: OffsetDateTime,
-    pub(super) tenant: &'static str,
+    pub(in crate::audit) at: OffsetDateTime,
+    pub(in crate::audit) tenant: &'static str,
 }
 
 impl Mint {
-    pub(super) fn new(number: u128, at: OffsetDateTime) -> Self {
+    pub(in crate::audit) fn new(number: u128, at: OffsetDateTime) -> Self {
         let event_id = Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000 + number);
         let request_id = Uuid::from_u128(0xb000_0000_0000_4000_8000_0000_0000_0000 + number).to_string();
         Self { event_id, request_id, at, tenant: "acme" }
     }
 
-    pub(super) fn record(&self) -> String {
+    pub(in crate::audit) fn record(&self) -> String {
         let (key, context) = (key_id(), context(self.tenant));
         let mut record = KmsRecord::new(
             aws_identity(),
@@ -177,7 +210,7 @@ impl Mint {
     }
 
     /// The draw that takes the message of this number, three seconds after the minting.
-    pub(super) fn draw(&self, message: u64) -> Draw<'_> {
+    pub(in crate::audit) fn draw(&self, message: u64) -> Draw<'_> {
         Draw {
             mint: self,
             at: self.at + Duration::seconds(3),
@@ -193,20 +226,20 @@ impl Mint {
 }
 
 /// One use of a data key.
-pub(super) struct Draw<'a> {
+pub(in crate::audit) struct Draw<'a> {
     mint: &'a Mint,
-    pub(super) at: OffsetDateTime,
-    pub(super) expires_at: Option<OffsetDateTime>,
-    pub(super) from: ServedFrom,
-    pub(super) declared: DeclaredUse,
-    pub(super) used: (u64, u64),
-    pub(super) limits: (u64, u64),
-    pub(super) principal: &'a str,
-    pub(super) error: Option<&'a str>,
+    pub(in crate::audit) at: OffsetDateTime,
+    pub(in crate::audit) expires_at: Option<OffsetDateTime>,
+    pub(in crate::audit) from: ServedFrom,
+    pub(in crate::audit) declared: DeclaredUse,
+    pub(in crate::audit) used: (u64, u64),
+    pub(in crate::audit) limits: (u64, u64),
+    pub(in crate::audit) principal: &'a str,
+    pub(in crate::audit) error: Option<&'a str>,
 }
 
 impl Draw<'_> {
-    pub(super) fn record(&self) -> String {
+    pub(in crate::audit) fn record(&self) -> String {
         let data_key = DataKeyData {
             served_from: self.from,
             kms_request_id: Some(self.mint.request_id.as_str().into()),
@@ -225,7 +258,7 @@ impl Draw<'_> {
 }
 
 /// A request that policy denied.
-pub(super) fn refusal(at: OffsetDateTime) -> String {
+pub(in crate::audit) fn refusal(at: OffsetDateTime) -> String {
     activity(at, "unix:uid/1001", Some("AccessDenied"), None, None)
 }
 
@@ -264,6 +297,7 @@ fn activity(
             trace: None,
             journal: None,
             reloads: None,
+            notice_id: None,
         },
         request_id: Uuid::new_v4(),
         event_id: Uuid::new_v4(),
@@ -316,31 +350,36 @@ fn text(line: Vec<u8>) -> String {
 
 /// Objects in memory; clones are one store.
 #[derive(Clone, Default)]
-pub(super) struct MemoryStore(Arc<Mutex<BTreeMap<String, Object>>>);
+pub(in crate::audit) struct MemoryStore(Arc<Mutex<BTreeMap<String, Object>>>);
 
 impl MemoryStore {
     /// Another store with the same objects.
-    pub(super) fn copy(&self) -> Self {
+    pub(in crate::audit) fn copy(&self) -> Self {
         Self(Arc::new(Mutex::new(self.with(|objects| objects.clone()))))
     }
 
-    pub(super) fn keys(&self) -> Vec<String> {
+    pub(in crate::audit) fn keys(&self) -> Vec<String> {
         self.with(|objects| objects.keys().cloned().collect())
     }
 
     /// Changes an object, or removes it.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Object>) -> T) -> T {
+    pub(in crate::audit) fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Object>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn insert(&self, key: &str, uncompressed: &[u8], metadata: BTreeMap<String, String>) {
+    pub(in crate::audit) fn insert(
+        &self,
+        key: &str,
+        uncompressed: &[u8],
+        metadata: BTreeMap<String, String>,
+    ) {
         let bytes = compress(uncompressed).expect("compresses");
         let object = Object { key: key.to_owned(), bytes, metadata };
         self.with(|objects| objects.insert(key.to_owned(), object));
     }
 
     /// Stores a digest with these bytes, signed; returns the signature.
-    pub(super) async fn sign(&self, digest: &Digest, json: &[u8], signer: &Signer) -> String {
+    pub(in crate::audit) async fn sign(&self, digest: &Digest, json: &[u8], signer: &Signer) -> String {
         let signature = signer.sign(digest.string_to_sign(json).as_bytes()).await.expect("signs");
         let signature = hex::encode(signature);
         let metadata = BTreeMap::from([

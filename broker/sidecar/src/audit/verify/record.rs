@@ -34,6 +34,8 @@ pub(super) enum What {
         /// A call to KMS without the KMS record's eventID: one that failed.
         failed: Option<u128>,
         told: Notice,
+        /// Names what is told.
+        notice_id: Option<u128>,
     },
 }
 
@@ -145,8 +147,9 @@ fn activity(
     hashes: &RandomState,
 ) -> Result<What, String> {
     let told = extra.journal.unwrap_or_default();
+    let notice_id = extra.notice_id.as_deref().and_then(ids::uuid);
     let Some(data_key) = &extra.data_key else {
-        return Ok(What::Activity { made: None, failed: None, told });
+        return Ok(What::Activity { made: None, failed: None, told, notice_id });
     };
     let time = |name: &str, text: Option<&ordered::Text<'_>>| match text {
         None => Ok(None),
@@ -159,7 +162,7 @@ fn activity(
     let request_id = data_key.kms_request_id.as_deref();
     let Some(call) = data_key.kms_event_id.as_deref() else {
         let failed = request_id.map(|id| ids::kms_request(id, &fields.event_name));
-        return Ok(What::Activity { made: None, failed, told });
+        return Ok(What::Activity { made: None, failed, told, notice_id });
     };
     let call = ids::uuid(call).ok_or("dataKey.kmsEventID is no UUID in lower case")?;
     let asked = asked(fields, hashes);
@@ -177,7 +180,7 @@ fn activity(
         expires_at,
         charge: profile::charge(fields.request_parameters.as_ref(), data_key)?,
     };
-    Ok(What::Activity { made: Some(made), failed: None, told })
+    Ok(What::Activity { made: Some(made), failed: None, told, notice_id })
 }
 
 /// What an operation was asked: equal in the record of the call and in those of its uses.

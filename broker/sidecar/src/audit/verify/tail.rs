@@ -10,7 +10,7 @@ use super::checker::{Checker, Span};
 use super::finding::{FindingKind, Place};
 use crate::audit::journal::chain::Link;
 use crate::audit::journal::segment::{Flaw, ReadError, SegmentReader};
-use crate::audit::journal::{SegmentFile, files};
+use crate::audit::journal::{Notices, SegmentFile, Untold, files};
 use crate::audit::trail::state::State;
 
 /// A journal's files and the trail's state, as they were at one moment.
@@ -18,6 +18,9 @@ pub(super) struct Tail {
     pub(super) state: Option<State>,
     files: Vec<(SegmentFile, File)>,
     evidence: Vec<PathBuf>,
+    untold: Vec<Untold>,
+    /// Where it is noted.
+    dir: PathBuf,
 }
 
 impl Tail {
@@ -34,7 +37,8 @@ impl Tail {
             }
             let files = opened?;
             if State::load(dir)? == state {
-                return Ok(Self { state, files, evidence: evidence(dir)? });
+                let (evidence, untold) = (evidence(dir)?, Notices::read(dir)?);
+                return Ok(Self { state, files, evidence, untold, dir: dir.to_owned() });
             }
         }
         Err(io::Error::other("the broker delivers faster than its journal can be opened: try again"))
@@ -67,7 +71,11 @@ impl Tail {
             chain.segment(&file, reader, begins.get(place + 1).copied());
         }
         chain.end_of_journal();
-        chain.undelivered
+        let undelivered = chain.undelivered;
+        for untold in &self.untold {
+            checker.untold(untold, &self.dir.join("notices.json").display().to_string());
+        }
+        undelivered
     }
 }
 
@@ -174,7 +182,8 @@ impl Chain<'_> {
     }
 
     fn end_of_journal(&mut self) {
-        let Some(delivered) = self.delivered else { return };
+        // A journal in which nothing was written yet has no end.
+        let Some(delivered) = self.delivered.filter(|delivered| *delivered != Link::START) else { return };
         if self.end.is_none_or(|end| end.sequence < delivered.sequence) {
             let words = format!(
                 "the journal ends before record {}, which was delivered: its files were removed or cut",

@@ -165,14 +165,15 @@ fn cells(record: &ParsedRecord) -> [String; 8] {
     ]
 }
 
-/// What went wrong: with the call, and with the journal since the record before.
+/// What went wrong with the call, and what became of the broker since the record before.
 fn trouble(record: &ParsedRecord) -> String {
     let error = record.error_code.as_deref().map(|code| match record.error_message.as_deref() {
         Some(message) => format!("{code}: {message}"),
         None => code.to_owned(),
     });
     let journal = record.journal_notice().map(|notice| format!("journal: {notice}"));
-    error.into_iter().chain(journal).collect::<Vec<_>>().join("; ")
+    let reloads = record.reloads().map(|reloads| format!("taken anew: {reloads}"));
+    error.into_iter().chain(journal).chain(reloads).collect::<Vec<_>>().join("; ")
 }
 
 const HEAD: [&str; 8] = ["TIME", "OUTCOME", "PRINCIPAL", "ACTION", "KEY", "FROM", "KMS REQUEST ID", "ERROR"];
@@ -226,6 +227,10 @@ mod tests {
                 "resources": [{ "ARN": "arn:aws:kms:us-west-2:111122223333:key/1234abcd" }],
                 "additionalEventData": { "outcome": "Allowed", "journal": { "tornBytes": 12 } } }),
             ),
+            record(&json!({ "eventName": "ReportNotice", "requestParameters": null,
+                "userIdentity": { "type": "Broker", "principalId": "key-broker" },
+                "additionalEventData": { "outcome": "Allowed", "journal": { "missingRecords": 20 }, "reloads": { "policy": 1 },
+                    "noticeID": "c929ebc7-094a-4ee5-839d-975205113c0f" } })),
         ];
         let mut columns = Columns::new(&WIDTHS);
         let lines: String = records

@@ -10,7 +10,7 @@ use super::source::SourceArguments;
 use super::source::keys::SigningKey;
 use super::{CANNOT_TELL, Done};
 use crate::audit::record::record_time;
-use crate::audit::verify::{Report, Severity, Verdict, VerifyOptions, verify};
+use crate::audit::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -135,6 +135,11 @@ fn severity_of(severity: Severity) -> &'static str {
 fn verdict_of(report: &Report) -> String {
     let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
     match report.verdict {
+        Verdict::Sound if report.counts.contains_key(&FindingKind::ChainUnknown) => {
+            "SOUND: nothing speaks against it, and no data key was used beyond its bounds; but older digests do not tell whether \
+             records are missing between log files (see ChainUnknown)"
+                .into()
+        }
         Verdict::Sound => {
             "SOUND: this is what the broker delivered, all of it, and no data key was used beyond its bounds"
                 .into()

@@ -6,12 +6,11 @@ use std::io;
 use time::OffsetDateTime;
 
 use super::{Segment, SegmentFile, Segments, closed_name, damaged_name, files};
-use crate::audit::journal::Notice;
-use crate::audit::journal::segment::{Contents, Flaw, repair};
+use crate::audit::journal::Notices;
+use crate::audit::journal::segment::{Contents, repair};
 
 impl Segments {
-    pub(super) fn recover(&mut self, now: OffsetDateTime) -> io::Result<Notice> {
-        let mut notice = Notice::default();
+    pub(super) fn recover(&mut self, now: OffsetDateTime, notices: &Notices) -> io::Result<()> {
         let files = files(&self.dir)?;
         self.newest = files.last().map_or(0, |file| file.number);
         let mut has_end = false;
@@ -21,7 +20,7 @@ impl Segments {
             if has_end && file.closed_at.is_some() {
                 continue;
             }
-            let Some(contents) = self.examine(file, &mut notice)? else { continue };
+            let Some(contents) = self.examine(file, notices)? else { continue };
             if !has_end {
                 self.link = contents.end;
             }
@@ -30,26 +29,24 @@ impl Segments {
             }
             has_end = true;
         }
-        Ok(notice)
+        if let Err(error) = notices.save() {
+            tracing::warn!(%error, "cannot note yet what the journal was found to be");
+        }
+        Ok(())
     }
 
     /// Cuts off what does not fit. None if not even the first line does: only a crash within a file's first moment leaves
     /// that, or somebody's hand.
-    fn examine(&self, file: &SegmentFile, notice: &mut Notice) -> io::Result<Option<Contents>> {
+    fn examine(&self, file: &SegmentFile, notices: &Notices) -> io::Result<Option<Contents>> {
         let evidence = self.dir.join(damaged_name(file.number));
-        let contents = repair(&file.path, &evidence)?;
+        let contents = repair(&file.path, &evidence, &|cut| notices.tell_cut(file.number, cut))?;
+        notices.is_whole(file.number);
         if let Some(cut) = contents.and_then(|contents| contents.cut) {
             tracing::warn!(file = %file.path.display(), bytes = cut.bytes, flaw = ?cut.flaw, "cut the end off a journal file that does not fit its chain");
-            notice.add_cut(cut.flaw, cut.bytes);
         }
         if contents.is_none() {
-            let bytes = fs::metadata(&file.path)?.len();
-            if bytes == 0 {
-                fs::remove_file(&file.path)?;
-            } else {
-                fs::rename(&file.path, evidence)?;
-                notice.add_cut(Flaw::Broken, bytes);
-            }
+            // What was in it is evidence now.
+            fs::remove_file(&file.path)?;
         }
         Ok(contents)
     }

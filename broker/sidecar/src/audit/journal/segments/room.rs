@@ -42,7 +42,7 @@ impl Segments {
     }
 }
 
-/// The beginning of a file, and `trail.json` with all log files of a digest, some 300 bytes each.
+/// The beginning of a file, and `trail.json` with all log files of a digest, some 550 bytes each.
 const KEPT: u64 = 1 << 20;
 /// Of a small disk, a part.
 const KEPT_SHARE: u64 = 8;

@@ -145,6 +145,9 @@ pub(super) struct ActivityData<'a> {
     #[serde(borrow)]
     pub(super) data_key: Option<DataKey<'a>>,
     pub(super) journal: Option<Notice>,
+    pub(super) reloads: Option<AnyObject>,
+    #[serde(borrow, rename = "noticeID")]
+    pub(super) notice_id: Option<Text<'a>>,
 }
 
 /// `dataKey` of an activity record.

@@ -5,7 +5,7 @@ use key_broker_core::Action;
 use super::fields::{ActivityData, DataKey, Fields, Identity, KmsData, Parameters, Resource};
 use super::ordered::Text;
 use super::{Amount, Charge, ids};
-use crate::audit::record::EVENT_VERSION;
+use crate::audit::record::{BROKER, EVENT_VERSION, REPORT_NOTICE};
 
 /// What is the same for both profiles. Returns the record's time.
 pub(super) fn check_head(fields: &Fields<'_>, account_id: &str) -> Result<i64, String> {
@@ -128,14 +128,19 @@ pub(super) fn check_activity<'a>(fields: &Fields<'a>) -> Result<ActivityData<'a>
     equal("eventSource", &fields.event_source, "keybroker.v1.KeyBroker")?;
     equal("eventType", &fields.event_type, "ActivityLog")?;
     demand(!fields.management_event, "managementEvent is not false")?;
+    let identity = &fields.user_identity;
+    let is_own = &*fields.event_name == REPORT_NOTICE;
     demand(
-        Action::ALL.iter().any(|action| action.name() == &*fields.event_name),
+        is_own || Action::ALL.iter().any(|action| action.name() == &*fields.event_name),
         "eventName is no action of the broker",
     )?;
-    let identity = &fields.user_identity;
     demand(
-        matches!(&*identity.kind, "SpiffeWorkload" | "UnixWorkload" | "EnclaveWorkload" | "Unknown"),
-        "userIdentity.type is no workload's",
+        match &*identity.kind {
+            "SpiffeWorkload" | "UnixWorkload" | "EnclaveWorkload" | "Unknown" => !is_own,
+            BROKER => is_own && &*identity.principal_id == "key-broker" && identity.details.is_none(),
+            _ => false,
+        },
+        "userIdentity.type is no workload's, nor the broker's in a record of its own",
     )?;
     demand(
         identity.arn.is_none()
@@ -168,7 +173,28 @@ pub(super) fn check_activity<'a>(fields: &Fields<'a>) -> Result<ActivityData<'a>
     if let Some(data_key) = &extra.data_key {
         check_data_key(data_key, is_allowed)?;
     }
+    demand(
+        extra.notice_id.as_deref().is_none_or(|id| ids::uuid(id).is_some()),
+        "noticeID is no UUID in lower case",
+    )?;
+    let tells = extra.journal.is_some() || extra.reloads.is_some();
+    demand(extra.notice_id.is_none() || tells, "noticeID, and nothing is told")?;
+    if is_own {
+        check_own(fields, &extra)?;
+    }
     Ok(extra)
+}
+
+/// What the broker tells by itself was asked by nobody.
+fn check_own(fields: &Fields<'_>, extra: &ActivityData<'_>) -> Result<(), String> {
+    demand(extra.notice_id.is_some(), "a record of the broker's own tells nothing")?;
+    demand(
+        fields.request_parameters.is_none()
+            && fields.resources.is_none()
+            && extra.data_key.is_none()
+            && &*extra.outcome == "Allowed",
+        "a record of the broker's own has what only calls have",
+    )
 }
 
 fn check_data_key(data_key: &DataKey<'_>, is_allowed: bool) -> Result<(), String> {

@@ -5,7 +5,11 @@ use std::hash::RandomState;
 use time::Duration;
 
 use super::*;
+use crate::audit::journal::Untold;
+use crate::audit::record::NoticeRecord;
 use crate::audit::verify::forge::{Mint, START, refusal};
+use crate::kms::caller::AwsCaller;
+use crate::reload::Reloads;
 
 fn why(record: &str) -> Option<String> {
     read(record, "111122223333", &RandomState::new()).err().map(|flaw| flaw.why)
@@ -16,6 +20,48 @@ fn what_a_broker_writes_is_of_a_profile() {
     let mint = Mint::new(1, START);
     for record in [mint.record(), mint.draw(1).record(), refusal(START + Duration::SECOND)] {
         assert_eq!(why(&record), None, "{record}");
+    }
+}
+
+fn notice() -> String {
+    let caller = AwsCaller {
+        account_id: "111122223333".into(),
+        arn: "arn:aws:iam::111122223333:user/Alice".into(),
+        user_id: "EX_PRINCIPAL_ID".into(),
+        region: "us-west-2".into(),
+        kms_host: "kms.us-west-2.amazonaws.com".into(),
+        source_address: "127.0.0.1".into(),
+    };
+    let journal = Notice { missing_records: 20, ..Notice::default() };
+    let reloads = Reloads { policy: 1, ..Reloads::default() };
+    let untold = Untold { id: Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000), journal, reloads };
+    String::from_utf8(NoticeRecord::new(&untold, START, &caller).to_line())
+        .expect("text")
+        .trim_end()
+        .to_owned()
+}
+
+#[test]
+fn a_record_of_the_brokers_own_tells_and_has_nothing_else() {
+    let record = notice();
+    assert_eq!(why(&record), None, "{record}");
+    let swapped = |one: &str, other: &str| {
+        assert!(record.contains(one), "{one}: {record}");
+        record.replacen(one, other, 1)
+    };
+    for (one, other, word) in [
+        ("\"type\":\"Broker\"", "\"type\":\"UnixWorkload\"", "type"),
+        ("\"principalId\":\"key-broker\"", "\"principalId\":\"unix:uid/0\"", "type"),
+        ("\"ReportNotice\"", "\"GenerateRandom\"", "type"),
+        ("\"ReportNotice\"", "\"ReportOther\"", "action"),
+        (",\"noticeID\":\"a0000000-0000-4000-8000-000000000000\"", "", "tells nothing"),
+        ("\"noticeID\":\"a", "\"noticeID\":\"A", "noticeID"),
+        ("\"journal\":{\"missingRecords\":20},\"reloads\":{\"policy\":1},", "", "nothing is told"),
+        ("\"requestParameters\":null", "\"requestParameters\":{}", "only calls"),
+        ("\"responseElements\"", "\"x\"", "x"),
+    ] {
+        let why = why(&swapped(one, other)).unwrap_or_else(|| panic!("{other} is taken"));
+        assert!(why.contains(word), "{other}: {why}");
     }
 }
 

@@ -1,0 +1,129 @@
+//! Whatever becomes of journal, store and process, and in whatever order: a trail that lacks records of calls which were answered is never
+//! called sound, and one that lacks nothing is.
+
+mod site;
+
+use proptest::prelude::*;
+
+use site::{Kill, Site};
+
+/// What happens.
+#[derive(Debug, Clone)]
+enum Step {
+    /// So many calls.
+    Call(u8),
+    Deliver,
+    Digest,
+    /// Something is taken anew, and no call tells it.
+    Reload,
+    StoreFails,
+    StoreIsBack,
+    /// Somebody removes a closed file of the journal.
+    Remove(usize),
+    /// Somebody changes a byte of a closed file.
+    Edit(usize, usize),
+    /// Somebody removes the journal's directory, and makes another one.
+    RemoveDirectory,
+    /// The broker is told to stop, and started again.
+    Stop,
+    /// It is killed, and started again.
+    Kill(Kill),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (1..4_u8).prop_map(Step::Call),
+        6 => Just(Step::Deliver),
+        2 => Just(Step::Digest),
+        1 => Just(Step::Reload),
+        3 => Just(Step::StoreFails),
+        3 => Just(Step::StoreIsBack),
+        3 => any::<usize>().prop_map(Step::Remove),
+        2 => (any::<usize>(), any::<usize>()).prop_map(|(file, byte)| Step::Edit(file, byte)),
+        1 => Just(Step::RemoveDirectory),
+        2 => Just(Step::Stop),
+        3 => kill().prop_map(Step::Kill),
+    ]
+}
+
+fn kill() -> impl Strategy<Value = Kill> {
+    prop_oneof![
+        any::<bool>().prop_map(|torn| Kill::Now { torn }),
+        (0..4_usize, any::<bool>()).prop_map(|(puts, stored)| Kill::WhileDelivering { puts, stored }),
+    ]
+}
+
+async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut site = Site::new();
+    for step in &steps {
+        match step {
+            Step::Call(times) => site.call(*times).await,
+            Step::Deliver => site.deliver().await,
+            Step::Digest => site.digest().await,
+            Step::Reload => site.reload(),
+            Step::StoreFails => site.store.fail(true),
+            Step::StoreIsBack => site.store.fail(false),
+            Step::Remove(file) => site.remove(*file),
+            Step::Edit(file, byte) => site.edit(*file, *byte),
+            Step::RemoveDirectory => site.remove_directory(),
+            Step::Stop => {
+                site.stop().await;
+                site.start();
+            }
+            Step::Kill(kill) => {
+                site.kill(*kill).await;
+                // Whoever looks now finds what the next start would.
+                site.check_killed().await?;
+                site.start();
+            }
+        }
+    }
+    site.store.fail(false);
+    let remainder = site.stop().await;
+    prop_assert!(remainder.is_nothing(), "nothing is left: {remainder}");
+    site.check_stopped().await
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_trail_is_sound_if_and_only_if_it_has_every_record(steps in prop::collection::vec(step(), 1..28)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(run(steps))?;
+    }
+}
+
+/// The cases that were found by hand, each by itself.
+#[tokio::test]
+async fn a_closed_file_that_is_gone_is_told_however_the_broker_ends() {
+    let gone = || vec![Step::Call(1), Step::Deliver, Step::StoreFails, Step::Call(3), Step::Deliver];
+    for rest in [
+        vec![Step::Remove(0), Step::StoreIsBack],
+        vec![Step::Remove(0), Step::Call(1), Step::StoreIsBack],
+        vec![Step::Remove(0), Step::Deliver, Step::Kill(Kill::Now { torn: false })],
+        vec![Step::Remove(0), Step::Deliver, Step::Kill(Kill::Now { torn: true }), Step::Call(1)],
+        vec![Step::Edit(0, 400), Step::Kill(Kill::Now { torn: false }), Step::StoreIsBack],
+        vec![Step::RemoveDirectory, Step::StoreIsBack],
+    ] {
+        let steps: Vec<_> = gone().into_iter().chain(rest).collect();
+        run(steps.clone()).await.unwrap_or_else(|error| panic!("{steps:?}: {error}"));
+    }
+    // The very first file, of which no digest can tell.
+    let steps =
+        vec![Step::StoreFails, Step::Call(3), Step::Deliver, Step::Remove(0), Step::Stop, Step::Call(1)];
+    run(steps).await.expect("told");
+}
+
+/// What is taken anew is told though nobody calls, over stop and kill.
+#[tokio::test]
+async fn a_reload_that_no_call_tells_is_told_by_the_broker_once() {
+    for steps in [
+        vec![Step::Reload],
+        vec![Step::Reload, Step::Kill(Kill::Now { torn: false })],
+        vec![Step::Reload, Step::StoreFails, Step::Stop, Step::Kill(Kill::Now { torn: false })],
+        vec![Step::Reload, Step::Deliver, Step::Kill(Kill::WhileDelivering { puts: 0, stored: true })],
+    ] {
+        run(steps.clone()).await.unwrap_or_else(|error| panic!("{steps:?}: {error}"));
+    }
+}
