@@ -1,13 +1,9 @@
 //! Generates the Rust code of the contract. `protox` compiles the .proto files, so no protoc is needed.
 
-#[path = "tests/peers/machine.rs"]
-mod machine;
-
 use std::error::Error;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    machine::tell_cargo();
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("keybroker.binpb");

@@ -5,7 +5,7 @@ default:
 
 # Everything on this machine, with no AWS account
 dev *ARGS:
-    cargo run -- dev {{ARGS}}
+    cargo dev {{ARGS}}
 
 # Every test; the clients of other languages are installed under target/peers
 test:
@@ -15,7 +15,7 @@ test:
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo clippy -p key-broker --no-default-features -- -D warnings
+    cargo clippy -p key-broker -- -D warnings
     cargo clippy -p key-broker-client --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
     RUSTDOCFLAGS="-D warnings" cargo doc -p key-broker-client --all-features --no-deps --quiet

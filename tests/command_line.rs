@@ -45,15 +45,26 @@ fn help_teaches() {
     );
 }
 
-/// The README's first command: the workspace has other programs, too.
+/// The workspace has other programs, too: `cargo run` means the broker, and without being asked it builds no emulator.
 #[test]
-fn cargo_run_is_the_broker() {
-    let target = binary().ancestors().nth(2).expect("target/<profile>/key-broker");
+fn cargo_run_is_the_broker_and_the_safe_build() {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--target-dir"]).arg(target).args(["--", "--version"]);
+    command.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("it runs");
-    let (told, error) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(told, format!("key-broker {}\n", env!("CARGO_PKG_VERSION")), "{error}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let array = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let members = array(&metadata["workspace_default_members"]);
+    let packages = array(&metadata["packages"]);
+    let programs: Vec<_> = packages
+        .iter()
+        .filter(|package| members.contains(&package["id"]))
+        .flat_map(|package| array(&package["targets"]))
+        .filter(|target| array(&target["kind"]).contains(&Value::from("bin")))
+        .map(|target| target["name"].clone())
+        .collect();
+    assert_eq!(programs, ["key-broker"]);
+    let broker = packages.iter().find(|package| package["name"] == "key-broker").expect("the package");
+    assert_eq!(array(&broker["features"]["default"]), Vec::<Value>::new());
 }
 
 #[test]

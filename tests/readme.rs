@@ -15,7 +15,7 @@ use support::dev::all_records;
 use support::process::Process;
 use tempfile::TempDir;
 
-/// A directory like a clone in which `cargo run -- dev` runs.
+/// A directory like a clone in which `cargo dev` runs.
 fn clone_with_dev() -> (TempDir, Process) {
     let clone = tempfile::tempdir().expect("a directory");
     std::os::unix::fs::symlink(root().join("proto"), clone.path().join("proto")).expect("a link");

@@ -74,8 +74,8 @@ impl Programs {
 /// The name of the copy, and what cargo is told; the package's name is the binary's. The release comes after the one that no
 /// release is like, so that it is what stays in the target directory.
 const PROGRAMS: [(&str, &[&str]); 3] = [
-    (UNRECORDED, &["-p", "key-broker", "--no-default-features", "--features", "bench-unrecorded"]),
-    ("key-broker", &["-p", "key-broker", "--no-default-features"]),
+    (UNRECORDED, &["-p", "key-broker", "--features", "bench-unrecorded"]),
+    ("key-broker", &["-p", "key-broker"]),
     ("kms-emulator", &["-p", "kms-emulator"]),
 ];
 /// The broker without records.

@@ -11,13 +11,20 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 /// The repository.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        // The package of most tests is broker/sidecar.
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let top = package.ancestors().find(|dir| dir.join("Cargo.lock").exists());
+        top.expect("a package is in its workspace").to_owned()
+    });
+    &ROOT
 }
 
 /// Where the installed programs are.

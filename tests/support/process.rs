@@ -6,23 +6,21 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The broker's binary.
+/// The broker's program.
 pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built("key-broker", &["-p", "key-broker"]))
+    Path::new(env!("CARGO_BIN_EXE_key-broker"))
 }
 
-/// The binary of the emulator of KMS: built with the broker, so that they share what both depend on.
+/// The program of the emulator of KMS, of a package of its own.
 pub fn kms_emulator() -> PathBuf {
-    built("kms-emulator", &["-p", "key-broker", "-p", "kms-emulator"])
+    built("kms-emulator", &["-p", "kms-emulator"])
 }
 
-/// The client's demonstration for enclaves: built alone, since its feature would make another broker of the broker.
+/// The client's demonstration for enclaves, of a package of its own.
 pub fn enclave_demo() -> PathBuf {
     built("enclave-demo", &["-p", "key-broker-client", "--features", "enclave"])
 }

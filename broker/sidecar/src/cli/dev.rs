@@ -135,7 +135,7 @@ digest_interval_seconds = 20
 }
 
 fn welcome(dir: &Path) {
-    let program = if std::env::var_os("CARGO").is_some() { "cargo run -q --" } else { "key-broker" };
+    let program = if std::env::var_os("CARGO").is_some() { "cargo broker" } else { "key-broker" };
     let dir = dir.display();
     let mut text = String::new();
     let _ = write!(
