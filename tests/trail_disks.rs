@@ -12,6 +12,7 @@ use std::time::Duration;
 use key_broker::audit::journal::files;
 use key_broker_client::Client;
 use rustix::process::Signal;
+use serde_json::Value;
 use support::delivered::Delivered;
 use support::dice::Dice;
 use support::disk::TinyDisk;
@@ -151,11 +152,17 @@ async fn a_removed_journal_directory_refuses_calls_and_what_was_lost_with_it_is_
     let (site, seen) = loaded.stop().await;
     assert!(!seen.refused.is_empty());
     let delivered = site.delivered();
-    delivered.assert_holds_refused(&seen.refused);
-    // The file that was being written is written again; closed ones that were not delivered yet are gone.
-    let lost = seen.told.iter().filter(|told| delivered.activity(&told.request_id).is_empty()).count();
+    // The file that was being written is written again; closed ones that were not delivered yet are gone, with the records of
+    // answers and, once they are paid, of refusals.
+    let is_gone = |request_id: &str| delivered.activity(request_id).is_empty();
+    let (gone, refused): (Vec<_>, Vec<_>) =
+        seen.refused.into_iter().partition(|refusal| is_gone(&refusal.request_id));
+    delivered.assert_holds_refused(&refused);
+    let lost = seen.told.iter().filter(|told| is_gone(&told.request_id)).count() + gone.len();
     let told = delivered.told_of_journal("missingRecords");
     assert!(lost as u64 <= told, "{lost} are lost, {told} were told");
+    let verdict = Site::verdict(&site.dir.path().join("key-broker.toml"));
+    assert_eq!(verdict.status.success(), told == 0, "{verdict:?}");
     println!("{lost} lost with their files, {told} told as missing");
 }
 
@@ -215,6 +222,40 @@ async fn a_disk_that_the_journal_fills_while_the_store_is_down_is_emptied_by_its
     loaded.is_serving(true).await;
     let (seen, _) = loaded.end().await;
     assert!(!seen.refused.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_stopped_while_the_store_is_down_says_what_is_left_and_the_next_start_delivers_it() {
+    let site = Site::new().await;
+    let config = site.config("[limits]\ndrain_seconds = 1\n");
+    let broker = Process::serve(&config);
+    let client = Client::unix(site.socket()).await.expect("listens");
+    let key = || key_broker_client::GenerateDataKey::aes_256("alias/dev");
+    client.generate_data_key(key()).await.expect("serves");
+    eventually("a delivery", || broker.log().contains("log file delivered")).await;
+    let (bucket, aside) = (site.store().join("logs"), site.store().join("aside"));
+    fs::rename(&bucket, &aside).expect("renames");
+    fs::write(&bucket, "not a directory").expect("writes");
+    let event_id = client.generate_data_key(key()).await.expect("serves").provenance.kms_event_id;
+    broker.signal(Signal::TERM);
+    let log = site.dir.path().join("log");
+    assert_eq!(broker.wait().code(), Some(75));
+    let log = fs::read_to_string(log).expect("a log");
+    let last: Value = serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
+    let message = last["message"].as_str().expect("words");
+    assert!(
+        message.starts_with("stopped, and something is left: ") && message.contains("files of the journal"),
+        "{message}"
+    );
+
+    fs::remove_file(&bucket).expect("removes");
+    fs::rename(&aside, &bucket).expect("the store is back");
+    let broker = Process::serve(&config);
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success(), "nothing is left");
+    let delivered = site.delivered();
+    assert!(delivered.kms(&event_id).is_some() && delivered.undelivered.is_empty());
+    Site::verify(&config);
 }
 
 fn remount(path: &Path, options: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use key_broker::audit::signature::PublicKey;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
@@ -55,13 +55,17 @@ impl Site {
         self.dir.path().join("journal")
     }
 
-    /// The broker's own verdict on its trail, which has to be that it is sound.
-    pub fn verify(config: &Path) {
+    /// The broker's own verdict on its trail.
+    pub fn verdict(config: &Path) -> Output {
         let mut verify = Command::new(binary());
         verify.args(["audit", "verify", "--config"]).arg(config);
-        let verify =
-            verify.env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000").env("AWS_SECRET_ACCESS_KEY", "test-only");
-        let verdict = verify.output().expect("runs");
+        verify.env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000").env("AWS_SECRET_ACCESS_KEY", "test-only");
+        verify.output().expect("runs")
+    }
+
+    /// The same, which has to be that it is sound.
+    pub fn verify(config: &Path) {
+        let verdict = Self::verdict(config);
         let (told, why) =
             (String::from_utf8_lossy(&verdict.stdout), String::from_utf8_lossy(&verdict.stderr));
         assert!(verdict.status.success(), "{told}\n{why}");

@@ -147,7 +147,9 @@ impl AuditScope {
             self.end_span(&draft);
             return Ok(());
         }
-        self.record.lock().notice = self.audit.journal.notices().take();
+        if let Some(notice) = self.audit.journal.notices().take() {
+            self.record.lock().notice = Some(notice);
+        }
         let Lines { draft, records, kms_bytes } = self.lines();
         self.committing = Some(draft);
         let mut commit_span = self.trace.child(vocabulary::AUDIT_COMMIT);

@@ -17,6 +17,7 @@ use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
 use crate::audit::announcer::Announcer;
 use crate::audit::inbox::Inbox;
 use crate::audit::journal::Journal;
+use crate::audit::journal::chain::Link;
 use crate::audit::names::TrailNames;
 use crate::audit::signature::{PublicKey, Signer};
 use crate::audit::store::Store;
@@ -183,8 +184,16 @@ impl Trail {
         let Means { names, store, signer, encryption, tracer } = means;
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
         let start = whole_second(clock.now());
+        let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
         let mut state = match State::load(journal_dir) {
-            Ok(Some(state)) => state,
+            Ok(Some(state)) => {
+                // Where records were delivered, the place in the chain tells. Where none were yet, how many is not known.
+                if journal.is_begun_anew() && state.delivered == Some(Link::START) {
+                    journal.notices().tell_missing(Link::START, 1).map_err(explain)?;
+                    tracing::error!("the journal's files were gone before anything of them was delivered");
+                }
+                state
+            }
             Ok(None) => State::new(start),
             Err(error) => {
                 let found = journal_dir.join("trail.json").display().to_string();
@@ -193,7 +202,6 @@ impl Trail {
                 )));
             }
         };
-        let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
         if state.delivered.is_none() {
             // What is missing from here on is missed, the very first file of the journal too.
             state.delivered = Some(oldest_place(journal_dir).map_err(explain)?);

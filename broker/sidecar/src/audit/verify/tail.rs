@@ -70,7 +70,7 @@ impl Tail {
         for (place, (file, reader)) in segments.into_iter().enumerate() {
             chain.segment(&file, reader, begins.get(place + 1).copied());
         }
-        chain.end_of_journal();
+        chain.end_of_journal(newest > 0);
         let undelivered = chain.undelivered;
         for untold in &self.untold {
             checker.untold(untold, &self.dir.join("notices.json").display().to_string());
@@ -181,12 +181,15 @@ impl Chain<'_> {
         }
     }
 
-    fn end_of_journal(&mut self) {
-        // A journal in which nothing was written yet has no end.
-        let Some(delivered) = self.delivered.filter(|delivered| *delivered != Link::START) else { return };
+    fn end_of_journal(&mut self, has_files: bool) {
+        let Some(delivered) = self.delivered else { return };
+        if delivered == Link::START && has_files {
+            // Nothing was written yet.
+            return;
+        }
         if self.end.is_none_or(|end| end.sequence < delivered.sequence) {
             let words = format!(
-                "the journal ends before record {}, which was delivered: its files were removed or cut",
+                "the journal ends before record {}, where delivery has ended: its files were removed or cut",
                 delivered.sequence
             );
             self.checker.findings.unsound(FindingKind::JournalGap, Place::object("the journal"), words);
