@@ -54,6 +54,14 @@ enum Command {
     #[cfg(feature = "dev")]
     Dev(dev::Arguments),
 
+    /// In a build without the emulator: says how to get one
+    #[cfg(not(feature = "dev"))]
+    #[command(hide = true)]
+    Dev {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        _arguments: Vec<std::ffi::OsString>,
+    },
+
     /// Call a broker, as a client for people
     ///
     /// Prints the reply as JSON; bytes are base64. A data key's plaintext is printed too: mind your terminal's memory.
@@ -96,6 +104,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments.config),
         #[cfg(feature = "dev")]
         Command::Dev(arguments) => dev::run(&arguments),
+        #[cfg(not(feature = "dev"))]
+        Command::Dev { .. } => fail(
+            "this build has no KMS emulator: run `cargo dev` in the repository, or build with `--features dev`",
+        ),
         Command::Call(arguments) => call::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(*arguments),
