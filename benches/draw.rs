@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use key_broker::attestation::VerifiedRecipient;
-use key_broker::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
 use key_broker::cache::rules::{Rule, Rules};
 use key_broker::cache::{Cache, Wish};
 use key_broker::kms::attested::{AttestedDataKey, AttestedPlaintext};
@@ -28,6 +27,7 @@ use key_broker_core::{
     Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey,
     Plaintext, Principal, RandomLength, Reuse,
 };
+use key_broker_trail::journal::{Durability, Journal, JournalConfig, JournalThread};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 

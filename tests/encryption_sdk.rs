@@ -12,8 +12,8 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use key_broker::envelope::{EncryptedDataKey, Header, MessageId, OpenError, Sealer};
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
+use key_broker_envelope::{EncryptedDataKey, Header, MessageId, OpenError, Sealer};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, cases, kms, printed, root};
 use serde_json::{Value, json};

@@ -13,7 +13,6 @@ use futures_util::FutureExt as _;
 use http::HeaderMap;
 use key_broker::attestation::VerifiedRecipient;
 use key_broker::audit::Audit;
-use key_broker::audit::journal::{Durability, Journal, JournalConfig};
 use key_broker::identity::Identities;
 use key_broker::kms::attested::{AttestedDataKey, AttestedPlaintext};
 use key_broker::kms::{
@@ -26,6 +25,7 @@ use key_broker_client::{Error, GenerateDataKey};
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_core::{Action, KeyId, Plaintext, RandomLength};
 use key_broker_proto::v1 as pb;
+use key_broker_trail::journal::{Durability, Journal, JournalConfig};
 use kms_emulator::Fault;
 use opentelemetry::Context;
 use opentelemetry::trace::TracerProvider as _;

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
 use key_broker::cache::rules::{Match, Rule, Rules};
 use key_broker::cache::{Cache, Wish};
 use key_broker::kms::DataKeyRequest;
@@ -23,6 +22,7 @@ use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_core::{
     Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyId, Principal, Reuse,
 };
+use key_broker_trail::journal::{Durability, Journal, JournalConfig, JournalThread};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use peers::check_records;
 use support::{Records, Setup, TestBroker, reuse, rule};

@@ -13,14 +13,8 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 
-#[path = "../../broker/sidecar/src"]
-#[allow(dead_code, reason = "the broker uses more of them")]
-mod broker {
-    pub mod envelope;
-}
-
-use broker::envelope::{EncryptedDataKey, Header, MessageId, OpenError, Sealer};
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
+use key_broker_envelope::{EncryptedDataKey, Header, MessageId, OpenError, Sealer};
 
 #[derive(Arbitrary, Debug)]
 enum Input {

@@ -11,6 +11,10 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
+use key_broker_trail::delivery::{SetupError, Surroundings, Trail};
+use key_broker_trail::journal::{Journal, JournalThread};
+use key_broker_trail::notice::Notices;
+use key_broker_trail::stdout::StdoutCopy;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -22,9 +26,6 @@ use tower::util::BoxCloneSyncService;
 
 use crate::admin::Admin;
 use crate::attestation::Trust;
-use crate::audit::journal::{Journal, JournalThread, Notices};
-use crate::audit::stdout::StdoutCopy;
-use crate::audit::trail::{SetupError, Surroundings, Trail};
 use crate::audit::{Audit, UNRECORDED};
 use crate::cache::Cache;
 use crate::cache::rules::Rules;
@@ -141,7 +142,8 @@ impl Broker {
         let journal_dir = parts.audit.journal.dir.clone();
         let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push);
         if let Some(metrics) = &metrics {
-            journal.time_commits(metrics.commits());
+            let commits = metrics.commits();
+            journal.time_commits(Arc::new(move |took| commits.record(took)));
         }
         let caller = Arc::new(parts.caller);
         let kms_calls = TaskTracker::new();
@@ -161,8 +163,9 @@ impl Broker {
             None => None,
             Some(config) => {
                 let surroundings = Surroundings {
-                    caller: Arc::clone(&caller),
-                    kms: kms.clone(),
+                    account_id: caller.account_id.clone(),
+                    region: caller.region.clone(),
+                    keys: Arc::new(kms.clone()),
                     journal: journal.clone(),
                     journal_dir: journal_dir.clone(),
                     clock: Arc::clone(&parts.clock),

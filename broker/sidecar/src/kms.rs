@@ -5,10 +5,12 @@
 
 pub mod aliases;
 pub mod attested;
+pub mod auditor;
 pub mod aws;
 pub mod caller;
 pub mod guard;
 pub mod recorded;
+mod trail_keys;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,10 +20,10 @@ use key_broker_core::{
     CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, Plaintext, RandomLength,
     RequestedKey,
 };
+use key_broker_trail::record::RequestParameters;
 use time::OffsetDateTime;
 
 use crate::attestation::VerifiedRecipient;
-use crate::audit::record::RequestParameters;
 pub use crate::error::{KmsError, KmsErrorKind};
 use crate::policy::Permit;
 use attested::{AttestedDataKey, AttestedPlaintext};

@@ -30,9 +30,6 @@ pub mod cache;
 // The calls to AWS KMS, recorded.
 pub mod kms;
 
-// Encrypted messages, as the AWS Encryption SDKs read and write them.
-pub mod envelope;
-
 // Who is at fault; the one table.
 pub mod error;
 // Log lines, metrics.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use key_broker_core::{Action, DeclaredUse, KeyId, Measurements, NamedKey, Peer, RequestedKey};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
+use key_broker_trail::record::{DataKeyData, ServedFrom};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::attestation::Trust;
 use crate::audit::Notes;
-use crate::audit::record::{DataKeyData, ServedFrom};
 use crate::cache::{Cache, Drawn, Wish};
 use crate::error::BrokerError;
 use crate::kms::aliases::Aliases;

@@ -1,6 +1,6 @@
 //! Whom AWS takes the broker for: the `userIdentity` of every KMS record.
 
-use crate::audit::record::{AwsIdentity, SessionContext, SessionIssuer};
+use key_broker_trail::record::{AwsIdentity, SessionContext, SessionIssuer};
 
 /// The broker's AWS principal, as sts:GetCallerIdentity tells it
 /// (<https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>).

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use key_broker_core::clock::Clock;
 use key_broker_core::{Action, KeyId, Measurements, Plaintext, RandomLength, RequestedKey};
+use key_broker_trail::journal::{Journal, JournalUnavailable};
 use opentelemetry::trace::SpanContext;
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
@@ -25,7 +26,6 @@ use super::{
     Kms, PublicKey, Signature, Uses,
 };
 use crate::attestation::VerifiedRecipient;
-use crate::audit::journal::{Journal, JournalUnavailable};
 use crate::error::{BrokerError, KmsError};
 use crate::policy::Permit;
 use crate::telemetry::metrics::KmsCalls;

@@ -1,14 +1,14 @@
 //! The trail's part: its store, and its two keys.
 
-use key_broker_core::{Action, KeyId};
-
 use super::{Report, may_generate_data_key, refused, writable};
-use crate::audit::signature::PublicKey;
-use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig, names, path_context, signer_from};
 use crate::kms::aws::AwsKms;
 use crate::kms::caller::AwsCaller;
 use crate::kms::{Answers, Kms as _};
 use crate::policy::Permit;
+use key_broker_core::{Action, KeyId};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, signer_from};
+use key_broker_trail::encryption_context::path_context;
+use key_broker_trail::signature::PublicKey;
 
 /// Checks what can be checked without writing into the store. Without `caller`, the key's encryption context is not known.
 pub(super) async fn check(
@@ -22,7 +22,7 @@ pub(super) async fn check(
     let own_key = match (&config.kms_key, caller) {
         (None, _) => Ok("none: log files are not encrypted by the broker".to_owned()),
         (Some(_), None) => Err("cannot be asked for without credentials".to_owned()),
-        (Some(key), Some(caller)) => match path_context(&names(config, caller)) {
+        (Some(key), Some(caller)) => match path_context(&names(config, &caller.account_id, &caller.region)) {
             Ok(context) => may_generate_data_key(kms, key, &context).await,
             Err(malformed) => Err(malformed.0),
         },

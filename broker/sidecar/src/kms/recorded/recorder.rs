@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use key_broker_core::{KeyArn, KeyId, Measurements};
+use key_broker_trail::journal::Journal;
+use key_broker_trail::record::{KmsEventData, KmsRecord, RecordedError};
 use uuid::Uuid;
 
 use super::{Recorded, Source, UnwrittenRecords};
-use crate::audit::journal::Journal;
-use crate::audit::record::{KmsEventData, KmsRecord, RecordedError};
 use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::caller::AwsCaller;
 use crate::kms::{Answer, Asked, Uses};

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use key_broker_core::clock::Clock;
+use key_broker_trail::delivery::NewestDigest;
+use key_broker_trail::journal::Journal;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::names::{self, Metric};
-use crate::audit::journal::Journal;
-use crate::audit::trail::NewestDigest;
 use crate::cache::Cache;
 use crate::readiness::Ready;
 use crate::transport::connections::{Connections, Transport};

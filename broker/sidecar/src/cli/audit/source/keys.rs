@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use key_broker_core::{Action, KeyArn, KeyId};
+use key_broker_trail::delivery::{SigningConfig, signer_from};
+use key_broker_trail::inbox;
+use key_broker_trail::signature::PublicKey;
 
 use super::Source;
-use crate::audit::inbox;
-use crate::audit::signature::PublicKey;
-use crate::audit::trail::{SigningConfig, signer_from};
 use crate::cli::audit::Failure;
 use crate::cli::audit::output::note;
 use crate::error::BrokerError;
