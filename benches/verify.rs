@@ -11,26 +11,26 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use key_broker::audit::digest::{
-    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
-    SIGNATURE_METADATA, sha256_hex,
-};
-use key_broker::audit::journal::chain::Link;
-use key_broker::audit::log_file::compress;
-use key_broker::audit::names::TrailNames;
-use key_broker::audit::reader::TrailReader;
-use key_broker::audit::record::{
-    ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, EVENT_VERSION, KmsRecord, PolicyData,
-    RequestParameters, ServedFrom, WorkloadIdentity, record_time,
-};
-use key_broker::audit::signature::Signer;
-use key_broker::audit::store::directory::DirectoryStore;
-use key_broker::audit::store::{Object, Store};
-use key_broker::audit::verify::{Verdict, VerifyOptions, verify};
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_core::{
     Action, DataKeyLength, DeclaredUse, EncryptionContext, KeyArn, KeyId, Outcome, PeerDetails, PeerKind,
 };
+use key_broker_trail::digest::{
+    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
+    SIGNATURE_METADATA, sha256_hex,
+};
+use key_broker_trail::journal::chain::Link;
+use key_broker_trail::log_file::compress;
+use key_broker_trail::names::TrailNames;
+use key_broker_trail::reader::TrailReader;
+use key_broker_trail::record::{
+    ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, EVENT_VERSION, KmsRecord, PolicyData,
+    RequestParameters, ServedFrom, WorkloadIdentity, record_time,
+};
+use key_broker_trail::signature::Signer;
+use key_broker_trail::store::directory::DirectoryStore;
+use key_broker_trail::store::{Object, Store};
+use key_broker_trail::verify::{Verdict, VerifyOptions, verify};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 

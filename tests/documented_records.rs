@@ -10,10 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::audit::reader::{Decrypter, TrailReader};
-use key_broker::audit::trail::{StoreConfig, TrailConfig, names as trail_names, open_store};
+use key_broker::kms::auditor::AuditorKms;
 use key_broker_client::GenerateDataKey;
 use key_broker_core::KeyId;
+use key_broker_trail::delivery::{StoreConfig, TrailConfig, names as trail_names, open_store};
+use key_broker_trail::reader::TrailReader;
 use kms_emulator::attestation::DocumentClaims;
 use serde_json::Value;
 use support::clock::TestClock;
@@ -70,9 +71,9 @@ async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_documen
     let caller = Arc::new(kms.caller().await.expect("known"));
     let names = trail_names(&config, &caller);
     let store = open_store(&config, &names, None).await;
-    let decrypter = Decrypter::new(Arc::new(kms), caller, Some(journal.clone()));
+    let decrypter = AuditorKms::new(Arc::new(kms), caller, Some(journal.clone()));
     let key = path.split_once('/').expect("bucket and key").1;
-    let reader = TrailReader::new(store, names, Some(decrypter));
+    let reader = TrailReader::new(store, names, Some(Arc::new(decrypter)));
     let file = reader.log_file(key).await.expect("reads").expect("there");
     assert!(file.was_encrypted && file.unrecorded.is_empty());
     assert!(String::from_utf8_lossy(&file.json).starts_with("{\"Records\":["));

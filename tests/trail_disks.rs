@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use key_broker::audit::journal::files;
 use key_broker_client::Client;
+use key_broker_trail::journal::files;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::delivered::Delivered;

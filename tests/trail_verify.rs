@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::audit::journal::files;
-use key_broker::audit::reader::{TrailReader, records};
-use key_broker::audit::record::record_time;
-use key_broker::audit::store::directory::DirectoryStore;
-use key_broker::audit::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 use key_broker_client::GenerateDataKey;
+use key_broker_trail::journal::files;
+use key_broker_trail::reader::{TrailReader, records};
+use key_broker_trail::record::record_time;
+use key_broker_trail::store::directory::DirectoryStore;
+use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, check_records, output, root};
 use serde_json::Value;

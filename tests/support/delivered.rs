@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use key_broker::audit::journal::chain::Link;
-use key_broker::audit::journal::files;
-use key_broker::audit::journal::segment::SegmentReader;
-use key_broker::audit::signature::PublicKey;
+use key_broker_trail::journal::chain::Link;
+use key_broker_trail::journal::files;
+use key_broker_trail::journal::segment::SegmentReader;
+use key_broker_trail::signature::PublicKey;
 use kms_emulator::Call;
 use serde_json::Value;
 

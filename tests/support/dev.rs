@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use key_broker::audit::reader::{Decrypter, TrailReader, records};
-use key_broker::audit::trail::{names, open_store};
 use key_broker::config::Config;
+use key_broker::kms::auditor::AuditorKms;
 use key_broker_core::clock::SystemClock;
+use key_broker_trail::delivery::{names, open_store};
+use key_broker_trail::reader::{TrailReader, records};
 use kms_emulator::{Emulator, EmulatorConfig};
 
 use super::{Records, aws_kms, aws_settings, journal_lines};
@@ -35,7 +36,7 @@ async fn delivered(dir: &Path) -> Vec<String> {
     let trail = config.audit.trail.expect("dev has a trail");
     let names = names(&trail, &caller);
     let store = open_store(&trail, &names, None).await;
-    let reader = TrailReader::new(store, names, Some(Decrypter::new(Arc::new(kms), caller, None)));
+    let reader = TrailReader::new(store, names, Some(Arc::new(AuditorKms::new(Arc::new(kms), caller, None))));
     let mut lines = Vec::new();
     for key in reader.log_file_keys().await.expect("lists") {
         let file = reader.log_file(&key).await.expect("reads").expect("there");

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use key_broker::audit::digest::{Digest, sha256_hex};
-use key_broker::audit::journal::files;
-use key_broker::audit::log_file::compress;
-use key_broker::audit::reader::{Decrypter, TrailReader};
-use key_broker::audit::store::directory::DirectoryStore;
-use key_broker::audit::verify::{Report, VerifyOptions, verify};
+use key_broker::kms::auditor::AuditorKms;
+use key_broker_trail::digest::{Digest, sha256_hex};
+use key_broker_trail::journal::files;
+use key_broker_trail::keys::Decrypter;
+use key_broker_trail::log_file::compress;
+use key_broker_trail::reader::TrailReader;
+use key_broker_trail::store::directory::DirectoryStore;
+use key_broker_trail::verify::{Report, VerifyOptions, verify};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -235,7 +237,8 @@ impl Copy {
             let decrypter = if can_decrypt {
                 let kms = self.base.site.kms().await;
                 let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));
-                Some(Decrypter::new(Arc::new(kms), caller, Some(self.journal())))
+                let decrypter = AuditorKms::new(Arc::new(kms), caller, Some(self.journal()));
+                Some(Arc::new(decrypter) as Arc<dyn Decrypter>)
             } else {
                 None
             };

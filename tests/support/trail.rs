@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use key_broker::audit::digest::Digest;
-use key_broker::audit::signature::PublicKey;
-use key_broker::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_core::KeyId;
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
+use key_broker_trail::digest::Digest;
+use key_broker_trail::signature::PublicKey;
 use serde_json::Value;
 
 use super::Records;
@@ -100,10 +100,10 @@ pub fn checked_digests(root: &Path, key: &PublicKey) -> Vec<Digest> {
         }
         for file in &digest.log_files {
             let json = inflated(&root.join(BUCKET).join(&file.s3_object));
-            assert_eq!(file.hash_value, key_broker::audit::digest::sha256_hex(&json));
+            assert_eq!(file.hash_value, key_broker_trail::digest::sha256_hex(&json));
             referenced.push(file.s3_object.clone());
         }
-        previous = Some((key_broker::audit::digest::sha256_hex(&json), metadata["signature"].clone()));
+        previous = Some((key_broker_trail::digest::sha256_hex(&json), metadata["signature"].clone()));
         digests.push(digest);
     }
     referenced.sort();

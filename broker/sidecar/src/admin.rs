@@ -7,6 +7,8 @@ use key_broker_core::{KeyId, Peer};
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1 as pb;
 use key_broker_proto::admin::v1::evict_request::Which;
+use key_broker_trail::delivery::NewestDigest;
+use key_broker_trail::journal::Undelivered;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +16,6 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 
-use crate::audit::journal::Undelivered;
-use crate::audit::trail::NewestDigest;
 use crate::cache::{Cache, EntryView, EvictionScope, Usage};
 use crate::error::BrokerError;
 use crate::limits::CallLimits;

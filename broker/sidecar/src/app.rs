@@ -13,6 +13,13 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
+use key_broker_trail::announcer::Announcer;
+use key_broker_trail::delivery::{SetupError, Surroundings, Trail};
+use key_broker_trail::ending::{Delivery, Ending};
+use key_broker_trail::journal::Journal;
+use key_broker_trail::record::AwsCaller;
+use key_broker_trail::remainder::Remainder;
+use key_broker_trail::stdout::StdoutCopy;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,12 +30,6 @@ use tower::util::BoxCloneSyncService;
 
 use crate::admin::Admin;
 use crate::attestation::Trust;
-use crate::audit::announcer::Announcer;
-use crate::audit::ending::{Delivery, Ending};
-use crate::audit::journal::Journal;
-use crate::audit::remainder::Remainder;
-use crate::audit::stdout::StdoutCopy;
-use crate::audit::trail::{SetupError, Surroundings, Trail};
 use crate::audit::{Audit, UNRECORDED};
 use crate::cache::Cache;
 use crate::cache::rules::Rules;
@@ -38,7 +39,6 @@ use crate::identity::Identities;
 use crate::kms::Kms;
 use crate::kms::aliases::Aliases;
 use crate::kms::aws::AwsKms;
-use crate::kms::caller::AwsCaller;
 use crate::kms::guard::{Guard, GuardSettings};
 use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::limits::{CallLimits, Limits, Shares};
@@ -140,7 +140,8 @@ impl Broker {
         let journal_dir = parts.audit.journal.dir.clone();
         let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push);
         if let Some(metrics) = &metrics {
-            journal.time_commits(metrics.commits());
+            let commits = metrics.commits();
+            journal.time_commits(Arc::new(move |took| commits.record(took)));
         }
         let caller = Arc::new(parts.caller);
         let kms_calls = TaskTracker::new();
@@ -161,7 +162,7 @@ impl Broker {
             Some(config) => {
                 let surroundings = Surroundings {
                     caller: Arc::clone(&caller),
-                    kms: kms.clone(),
+                    keys: Arc::new(kms.clone()),
                     journal: journal.clone(),
                     journal_dir: journal_dir.clone(),
                     clock: Arc::clone(&parts.clock),

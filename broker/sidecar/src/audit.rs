@@ -3,30 +3,19 @@
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
 //! when the caller goes away, writes its record itself.
 
-pub mod announcer;
-pub mod cost;
-pub mod digest;
-pub mod ending;
-pub mod inbox;
-pub mod journal;
-pub mod log_file;
-pub mod names;
-pub mod reader;
-pub mod reconcile;
-pub mod record;
-pub mod remainder;
-pub mod signature;
-pub mod stdout;
-pub mod store;
-pub mod trail;
-pub mod verify;
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use http::HeaderValue;
 use key_broker_core::clock::Clock;
 use key_broker_core::{Action, DeclaredUse, KeyArn, Measurements, Outcome, Peer};
+use key_broker_trail::journal::{Journal, JournalUnavailable, Taken};
+use key_broker_trail::notice::Untold;
+use key_broker_trail::record::AwsCaller;
+use key_broker_trail::record::{
+    ActivityEventData, ActivityRecord, DataKeyData, EVENT_VERSION, PolicyData, RecordedError,
+    RequestParameters, ServedFrom, TraceData, WorkloadIdentity,
+};
 use opentelemetry::trace::SpanContext;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -34,16 +23,10 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::error::BrokerError;
-use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
 use crate::telemetry::trace::{Parent, Span};
 use crate::telemetry::vocabulary;
-use journal::{Journal, JournalUnavailable, Taken, Untold};
-use record::{
-    ActivityEventData, ActivityRecord, DataKeyData, EVENT_VERSION, PolicyData, RecordedError,
-    RequestParameters, ServedFrom, WorkloadIdentity,
-};
 
 /// Opens a scope for every call.
 pub struct Audit {
@@ -270,7 +253,10 @@ impl AuditScope {
                     .map(|(determining_policies, version)| PolicyData { determining_policies, version }),
                 data_key: draft.data_key.as_ref(),
                 recipient: draft.recipient.as_deref(),
-                trace: self.span.context().map(Into::into),
+                trace: self.span.context().map(|context| TraceData {
+                    trace_id: context.trace_id().to_string(),
+                    span_id: context.span_id().to_string(),
+                }),
                 journal: notice.and_then(Untold::journal),
                 reloads: notice.and_then(Untold::reloads),
                 notice_id: notice.map(|notice| notice.id),

@@ -11,13 +11,13 @@ use key_broker_core::{
     Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey,
     Plaintext, Principal, RequestedKey, Reuse,
 };
+use key_broker_trail::journal::{Durability, Journal, JournalConfig, JournalThread};
+use key_broker_trail::record::AwsCaller;
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
 use crate::cache::rules::{Rule, Rules};
 use crate::cache::{Cache, DrawTerms};
-use crate::kms::caller::AwsCaller;
 use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::kms::{Attempt, AttemptLog, Kms, KmsError};

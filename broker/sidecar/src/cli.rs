@@ -15,9 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use key_broker_trail::remainder::Remainder;
 use tokio_util::sync::CancellationToken;
-
-use crate::audit::remainder::Remainder;
 
 /// Data keys and decrypts from AWS KMS for local workloads, with an audit record of every use.
 ///

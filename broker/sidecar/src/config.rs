@@ -321,7 +321,7 @@ mod tests {
     //! A good file becomes values; every mistake is one line that names its key or line.
 
     use super::*;
-    use crate::audit::journal::Durability;
+    use key_broker_trail::journal::Durability;
 
     const GOOD: &str = r#"
 [listen]

@@ -1,13 +1,14 @@
 //! AWS KMS as the broker uses it: one call that takes a permitted request, and its errors.
 //!
-//! [`aws`] is the real one, [`caller`] whom AWS takes the broker for, [`guard`] keeps calls within limits, and [`recorded`]
+//! [`aws`] is the real one, [`guard`] keeps calls within limits, and [`recorded`]
 //! makes every attempt that KMS answered a KMS record.
 
 pub mod aliases;
+pub mod auditor;
 pub mod aws;
-pub mod caller;
 pub mod guard;
 pub mod recorded;
+mod trail_keys;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -7,10 +7,9 @@ mod request;
 
 use std::sync::Arc;
 
-use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, RequestedKey};
-
-use crate::audit::record::RequestParameters;
 use attested::Attested;
+use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, RequestedKey};
+use key_broker_trail::record::RequestParameters;
 pub use reply::{
     DataKey, Decrypted, EncryptedDataKey, KeyDescription, KmsReply, PublicKey, Signature, UnexpectedReply,
     UsedKey, Uses,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
-use serde::{Deserialize, Serialize};
+use key_broker_trail::journal::Notices;
+use key_broker_trail::notice::Reloads;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::journal::Notices;
 use crate::policy::file::Policies;
 use crate::transport::tls::Tls;
 
@@ -24,38 +24,6 @@ pub struct Reload {
     pub told: Arc<Notices>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-}
-
-/// What was taken anew since the record before, and what could not be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Reloads {
-    /// Other policies are in force: their version is in the record.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub policy: u64,
-    /// Other policies had a mistake, and the ones before stay in force.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub policy_refused: u64,
-    /// Other certificates are in use.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub certificates: u64,
-    /// Other certificates had a mistake, and the ones before stay in use.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub certificates_refused: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
-
-impl std::ops::AddAssign for Reloads {
-    fn add_assign(&mut self, other: Self) {
-        self.policy += other.policy;
-        self.policy_refused += other.policy_refused;
-        self.certificates += other.certificates;
-        self.certificates_refused += other.certificates_refused;
-    }
 }
 
 impl Reload {

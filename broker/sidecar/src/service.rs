@@ -9,13 +9,13 @@ use std::sync::Arc;
 use key_broker_core::{DeclaredUse, Peer};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
+use key_broker_trail::record::{DataKeyData, ServedFrom};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::attestation::Trust;
 use crate::audit::RecordBuilder;
-use crate::audit::record::{DataKeyData, ServedFrom};
 use crate::cache::{Cache, CachedRequest, DrawOutcome, DrawTerms};
 use crate::error::BrokerError;
 use crate::kms::aliases::Aliases;

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use key_broker_core::clock::Clock;
+use key_broker_trail::delivery::NewestDigest;
+use key_broker_trail::journal::Journal;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use crate::audit::journal::Journal;
-use crate::audit::trail::NewestDigest;
 use crate::cache::Cache;
 use crate::limits::CallLimits;
 use crate::readiness::Ready;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use key_broker_core::clock::SystemClock;
 use key_broker_core::{DataKeyLength, EncryptionContext, GrantTokens, NamedKey, RequestedKey};
+use key_broker_trail::journal::{Durability, Journal, JournalConfig, JournalThread};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::rules::Match;
 use super::*;
-use crate::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
 use crate::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use crate::kms::recorded::Recorder;

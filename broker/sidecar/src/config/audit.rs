@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use key_broker_core::KeyId;
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, signer_from};
+use key_broker_trail::journal::{Durability, JournalConfig, MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES};
+use key_broker_trail::store::s3::S3Settings;
 use serde::Deserialize;
 
 use super::kms::checked_url;
 use super::{milliseconds, within};
-use crate::audit::journal::{Durability, JournalConfig, MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES};
-use crate::audit::store::s3::S3Settings;
-use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig, signer_from};
 
 /// `[audit]`.
 #[derive(Debug, Deserialize)]

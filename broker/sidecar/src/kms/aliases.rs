@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use key_broker_core::{KeyArn, KeyId, NamedKey};
+use key_broker_trail::record::AwsCaller;
 use tokio::sync::OwnedMutexGuard;
 
-use super::caller::AwsCaller;
 use super::recorded::{CallContext, RecordedKms};
 use super::{KmsError, KmsErrorKind};
 use crate::error::BrokerError;

@@ -21,8 +21,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use key_broker_core::clock::Clock;
+use key_broker_trail::record::AwsCaller;
 
-use super::caller::AwsCaller;
 use super::{AttemptLog, Kms, KmsError};
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;

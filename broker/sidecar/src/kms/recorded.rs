@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use key_broker_core::clock::Clock;
+use key_broker_trail::journal::{Journal, JournalUnavailable};
 use opentelemetry::trace::SpanContext;
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
@@ -19,13 +20,12 @@ use uuid::Uuid;
 
 use super::guard::Guard;
 use super::{AttemptLog, Kms};
-use crate::audit::journal::{Journal, JournalUnavailable};
 use crate::error::BrokerError;
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
 use crate::telemetry::metrics::KmsCalls;
 use crate::telemetry::trace::{Parent, Tracer};
-pub use recorder::Recorder;
+pub use recorder::{Recorder, append_record};
 pub use reply::Typed;
 
 /// KMS, recorded.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use key_broker_core::{Action, EncryptionContext, KeyArn, Measurements, RequestedKey};
+use key_broker_trail::record::RequestParameters;
 
 use super::{EncryptedDataKey, Operation, TypedRequest, UsedKey, Uses, WorkloadRequest};
 use crate::attestation::VerifiedRecipient;
-use crate::audit::record::RequestParameters;
 
 /// A request whose reply only `recipient` can read
 /// (<https://docs.aws.amazon.com/kms/latest/developerguide/cryptographic-attestation.html>).

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use super::attested::Attested;
+use super::{KmsRequest, Operation, TypedRequest, WorkloadRequest};
 use key_broker_core::{
     Action, CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId, RandomLength, RequestedKey,
 };
-
-use super::attested::Attested;
-use super::{KmsRequest, Operation, TypedRequest, WorkloadRequest};
-use crate::audit::record::RequestParameters;
+use key_broker_trail::record::RequestParameters;
 
 /// A data key in both forms (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>).
 #[derive(Clone)]

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use key_broker_trail::encryption_context::TRAIL_ARN;
+
 use super::{Asker, Permitted};
-use crate::audit::trail::TRAIL_ARN;
 use crate::error::BrokerError;
 use crate::operation::{KmsRequest, TypedRequest};
 

@@ -11,13 +11,13 @@ use key_broker_core::{
 };
 use key_broker_proto as proto;
 use key_broker_proto::v1 as pb;
+use key_broker_trail::record::{DataKeyData, ServedFrom};
 use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 
-use crate::audit::record::{DataKeyData, ServedFrom};
 use crate::error::BrokerError;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{

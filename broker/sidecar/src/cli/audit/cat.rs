@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
+use key_broker_trail::reader::records;
+use key_broker_trail::record::parsed::ParsedRecord;
+
 use super::log_files::{Unrecorded, keys, read};
 use super::output::{note, write};
 use super::period::Period;
 use super::source::{Source, SourceArguments};
 use super::{Done, Failure};
-use crate::audit::reader::records;
-use crate::audit::record::parsed::ParsedRecord;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -4,6 +4,10 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use key_broker_trail::cost::{Costs, Encrypted, Plan, Requests, Subject, price_of};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
+use key_broker_trail::record::parsed::ParsedRecord;
+use key_broker_trail::record::record_time;
 use serde_json::{Value, json};
 
 use super::Done;
@@ -11,10 +15,6 @@ use super::log_files::for_each_record;
 use super::output::{Columns, write};
 use super::period::Period;
 use super::source::{Source, SourceArguments};
-use crate::audit::cost::{Costs, Encrypted, Plan, Requests, Subject, price_of};
-use crate::audit::record::parsed::ParsedRecord;
-use crate::audit::record::record_time;
-use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

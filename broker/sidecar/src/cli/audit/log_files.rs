@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use key_broker_trail::digest::Digest;
+use key_broker_trail::reader::{LogFileText, ReadFailure, TrailReader, records};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -10,8 +12,6 @@ use super::output::note;
 use super::period::Period;
 use super::progress::Progress;
 use super::source::Source;
-use crate::audit::digest::Digest;
-use crate::audit::reader::{LogFileText, ReadFailure, TrailReader, records};
 
 /// The keys of the log files that can have records of this time: those of the trail's digests, and after them those that no
 /// digest names yet.

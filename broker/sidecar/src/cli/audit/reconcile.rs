@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
+use key_broker_trail::reconcile::{Call, Question, Reconciler, Reconciliation, Verdict, cloudtrail};
+use key_broker_trail::record::parsed::ParsedRecord;
+use key_broker_trail::record::record_time;
 use time::Duration;
 
 use super::log_files::for_each_record;
@@ -15,10 +18,6 @@ use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
 use super::{CANNOT_TELL, Done, Failure};
-use crate::audit::reconcile::cloudtrail;
-use crate::audit::reconcile::{Call, Question, Reconciler, Reconciliation, Verdict};
-use crate::audit::record::parsed::ParsedRecord;
-use crate::audit::record::record_time;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use clap::Args;
 use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
+use key_broker_trail::reader::TrailReader;
+use key_broker_trail::record::AwsCaller;
+use key_broker_trail::store::s3::S3Settings;
 
 use super::Failure;
-use crate::audit::reader::{Decrypter, TrailReader};
-use crate::audit::store::s3::S3Settings;
-use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
 use crate::cli::target::{DEV_DIR, dev_credentials};
 use crate::config::Config;
+use crate::kms::auditor::AuditorKms;
 use crate::kms::aws::{AwsKms, AwsSettings};
-use crate::kms::caller::AwsCaller;
 use located::{Asked, Located};
 
 /// The broker whose trail it is; without any of these, that of `key-broker dev` in this directory.
@@ -133,7 +134,8 @@ impl SourceArguments {
         let kms = Arc::new(AwsKms::new(located.aws.clone(), located.credentials.clone(), clock).await);
         let Asked { store, names, caller } = located.ask(&kms).await?;
         let decrypter = caller.as_ref().map(|caller| {
-            Decrypter::new(Arc::clone(&kms) as _, Arc::clone(caller), located.journal_dir.clone())
+            let journal_dir = located.journal_dir.clone();
+            Arc::new(AuditorKms::new(Arc::clone(&kms) as _, Arc::clone(caller), journal_dir)) as _
         });
         Ok(Source {
             reader: TrailReader::new(store, names, decrypter),

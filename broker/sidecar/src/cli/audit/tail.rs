@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use key_broker_trail::journal::follow::Follower;
+use key_broker_trail::record::parsed::ParsedRecord;
+use key_broker_trail::record::record_time;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{Columns, note, plain, write};
 use super::source::Broker;
 use super::{Done, Failure};
-use crate::audit::journal::follow::Follower;
-use crate::audit::record::parsed::ParsedRecord;
-use crate::audit::record::record_time;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use key_broker_trail::record::record_time;
+use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
+
 use super::output::{plain, write_report};
 use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
 use super::{CANNOT_TELL, Done};
-use crate::audit::record::record_time;
-use crate::audit::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

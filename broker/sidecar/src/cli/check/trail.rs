@@ -1,14 +1,14 @@
 //! The trail's part: its store, and its two keys.
 
-use key_broker_core::KeyId;
-
 use super::{Report, ask_kms, may_generate_data_key, writable};
-use crate::audit::signature::PublicKey;
-use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig, names, path_context, signer_from};
 use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
-use crate::kms::caller::AwsCaller;
 use crate::operation::{self, PublicKeyRequest};
+use key_broker_core::KeyId;
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, signer_from};
+use key_broker_trail::encryption_context::path_context;
+use key_broker_trail::record::AwsCaller;
+use key_broker_trail::signature::PublicKey;
 
 /// Checks what can be checked without writing into the store. Without `caller`, the key's encryption context is not known.
 pub(super) async fn check(

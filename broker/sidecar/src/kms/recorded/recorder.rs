@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{KeyArn, KeyId};
+use key_broker_core::KeyArn;
+use key_broker_trail::journal::Journal;
+use key_broker_trail::record::AwsCaller;
+use key_broker_trail::record::{KmsEventData, KmsRecord, RecordedError};
 use uuid::Uuid;
 
 use super::{Provenance, RecordedReply, UnwrittenRecords};
-use crate::audit::journal::Journal;
-use crate::audit::record::{KmsEventData, KmsRecord, RecordedError};
 use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::Attempt;
-use crate::kms::caller::AwsCaller;
 use crate::operation::{KmsReply, KmsRequest, Uses as _};
 use crate::policy::{Asker, Permitted};
 
@@ -34,7 +34,7 @@ impl Recorder {
         let mut lines = Vec::new();
         let mut source = None;
         for attempt in attempts {
-            let event_id = self.caller.record(&mut lines, permitted, attempt, used_key);
+            let event_id = append_record(&mut lines, &self.caller, permitted, attempt, used_key);
             let request_id = attempt.request_id.as_str().into();
             source = Some(Provenance { request_id, event_id, at: attempt.at, span: None });
         }
@@ -42,51 +42,45 @@ impl Recorder {
     }
 }
 
-impl AwsCaller {
-    /// Adds the record of one attempt to `lines` and returns its eventID. `used_key` is the key, and its material, that KMS's reply
-    /// names.
-    #[must_use]
-    pub fn record(
-        &self,
-        lines: &mut Vec<u8>,
-        permitted: &Permitted<KmsRequest>,
-        attempt: &Attempt,
-        used_key: Option<(&KeyArn, Option<&str>)>,
-    ) -> Uuid {
-        let operation = permitted.subject().operation();
-        let mut identity = self.identity(attempt.access_key_id.as_deref());
-        identity.invoked_by = (permitted.asker() == Asker::Broker).then_some(INVOKED_BY);
-        let mut record =
-            KmsRecord::new(identity, attempt.at, operation.name(), &self.region, &attempt.request_id);
-        record.user_agent = &attempt.user_agent;
-        record.source_ip_address = &self.source_address;
-        let named_in_error;
-        if let Some((code, message)) = &attempt.error {
-            let error_code = cloudtrail_error_code(code);
-            record.error = Some(RecordedError { error_code, error_message: message });
-            if error_code == "AccessDenied" {
-                // A genuine record of AccessDenied has neither parameters nor resources.
-                record.append_to(lines);
-                return record.event_id;
-            }
-            named_in_error =
-                KeyArn::find_in(message).or_else(|| operation.sent_key().and_then(|key| self.arn_of(key)));
-            record.resources = Some(named_in_error.iter().map(Into::into).collect());
-        } else {
-            record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
-            let key_material_id = used_key.and_then(|(_, material)| material);
-            let recipient = operation.recipient().map(|measurements| &**measurements);
-            record.additional_event_data = (key_material_id.is_some() || recipient.is_some())
-                .then_some(KmsEventData { key_material_id, recipient });
+/// Adds the record of one attempt, made as `caller`, to `lines`, and returns its eventID. `used_key` is the key, and its material, that
+/// KMS's reply names.
+#[must_use]
+pub fn append_record(
+    lines: &mut Vec<u8>,
+    caller: &AwsCaller,
+    permitted: &Permitted<KmsRequest>,
+    attempt: &Attempt,
+    used_key: Option<(&KeyArn, Option<&str>)>,
+) -> Uuid {
+    let operation = permitted.subject().operation();
+    let mut identity = caller.identity(attempt.access_key_id.as_deref());
+    identity.invoked_by = (permitted.asker() == Asker::Broker).then_some(INVOKED_BY);
+    let mut record =
+        KmsRecord::new(identity, attempt.at, operation.name(), &caller.region, &attempt.request_id);
+    record.user_agent = &attempt.user_agent;
+    record.source_ip_address = &caller.source_address;
+    let named_in_error;
+    if let Some((code, message)) = &attempt.error {
+        let error_code = cloudtrail_error_code(code);
+        record.error = Some(RecordedError { error_code, error_message: message });
+        if error_code == "AccessDenied" {
+            // A genuine record of AccessDenied has neither parameters nor resources.
+            record.append_to(lines);
+            return record.event_id;
         }
-        record.request_parameters = operation.parameters();
-        record.append_to(lines);
-        record.event_id
+        named_in_error = KeyArn::find_in(message)
+            .or_else(|| operation.sent_key().and_then(|key| key.key_arn(&caller.region, &caller.account_id)));
+        record.resources = Some(named_in_error.iter().map(Into::into).collect());
+    } else {
+        record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
+        let key_material_id = used_key.and_then(|(_, material)| material);
+        let recipient = operation.recipient().map(|measurements| &**measurements);
+        record.additional_event_data = (key_material_id.is_some() || recipient.is_some())
+            .then_some(KmsEventData { key_material_id, recipient });
     }
-
-    fn arn_of(&self, key: &KeyId) -> Option<KeyArn> {
-        key.key_arn(&self.region, &self.account_id)
-    }
+    record.request_parameters = operation.parameters();
+    record.append_to(lines);
+    record.event_id
 }
 
 /// CloudTrail's `invokedBy` of calls that no workload asked for.

@@ -1,11 +1,11 @@
 //! The span of a call to KMS.
 
+use key_broker_trail::record::AwsCaller;
 use opentelemetry::KeyValue;
 
 use super::RecordedReply;
 use crate::error::BrokerError;
 use crate::kms::Attempt;
-use crate::kms::caller::AwsCaller;
 use crate::operation::KmsRequest;
 use crate::policy::{Asker, Permitted};
 use crate::telemetry::trace::{Parent, Span, Tracer};

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use key_broker_core::{KeyArn, KeyId};
+use key_broker_trail::delivery::{SigningConfig, signer_from};
+use key_broker_trail::inbox;
+use key_broker_trail::signature::PublicKey;
 
 use super::Source;
-use crate::audit::inbox;
-use crate::audit::signature::PublicKey;
-use crate::audit::trail::{SigningConfig, signer_from};
 use crate::cli::audit::Failure;
 use crate::cli::audit::output::note;
 use crate::error::BrokerError;
+use crate::kms::recorded::append_record;
 use crate::kms::{Attempt, AttemptLog, Kms as _};
 use crate::operation::{self, KmsReply, KmsRequest, PublicKeyRequest, Uses as _};
 use crate::policy::{Permitted, own};
@@ -89,7 +90,7 @@ impl Source {
     ) {
         let (Some(caller), Some(journal_dir)) = (&self.caller, self.journal_dir.as_ref()) else { return };
         let mut line = Vec::new();
-        let _ = caller.record(&mut line, permitted, attempt, used_key);
+        let _ = append_record(&mut line, caller, permitted, attempt, used_key);
         if journal_dir.is_dir()
             && let Err(error) = inbox::leave(journal_dir, &line)
         {

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
+use key_broker_trail::names::TrailNames;
+use key_broker_trail::record::AwsCaller;
+use key_broker_trail::store::directory::DirectoryStore;
+use key_broker_trail::store::s3::S3Store;
+use key_broker_trail::store::{Store, StoreError};
 
-use crate::audit::names::TrailNames;
-use crate::audit::store::directory::DirectoryStore;
-use crate::audit::store::s3::S3Store;
-use crate::audit::store::{Store, StoreError};
-use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
 use crate::cli::audit::Failure;
 use crate::kms::aws::{AwsKms, AwsSettings};
-use crate::kms::caller::AwsCaller;
 
 /// What is known of a trail before anybody is asked.
 pub(super) struct Located {

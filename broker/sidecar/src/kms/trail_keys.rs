@@ -1,0 +1,72 @@
+//! KMS as the trail's keys need it: the broker's own calls, each with its record in the journal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use key_broker_core::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId};
+use key_broker_trail::keys::{DataKey, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
+
+use super::KmsErrorKind;
+use super::recorded::{RecordedKms, RecordedReply, Typed};
+use crate::error::BrokerError;
+use crate::operation::{DataKeyRequest, PublicKeyRequest, SignRequest};
+use crate::policy::own;
+
+#[async_trait]
+impl TrailKeys for RecordedKms {
+    async fn data_key(&self, key: &KeyId, context: &EncryptionContext) -> Result<DataKey, KeysError> {
+        let request = DataKeyRequest {
+            key: key.clone().into(),
+            length: DataKeyLength::Aes256,
+            context: context.clone(),
+            grant_tokens: GrantTokens::default(),
+        };
+        let reply = own_call(self, request).await?;
+        // A file whose key has no record is not delivered; what the journal cannot commit it owes.
+        reply.records.commit().await.map_err(|_| BrokerError::JournalUnavailable)?;
+        let made = reply.result?;
+        let ciphertext =
+            CiphertextBlob::parse(made.encrypted.ciphertext_blob).map_err(|malformed| KeysError {
+                kind: KeysErrorKind::Refused,
+                words: format!("KMS answers with no ciphertext: {}", malformed.0),
+            })?;
+        Ok(DataKey { key: made.encrypted.key.arn, plaintext: made.plaintext, ciphertext })
+    }
+
+    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<Vec<u8>, KeysError> {
+        let reply = own_call(self, SignRequest { key: key.clone().into(), digest }).await?;
+        // The journal owes what it cannot commit.
+        let _ = reply.records.commit().await;
+        Ok(reply.result?.bytes)
+    }
+
+    async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError> {
+        let reply = own_call(self, PublicKeyRequest::from(key.clone())).await?;
+        reply.records.commit().await.map_err(|_| BrokerError::JournalUnavailable)?;
+        let public = reply.result?;
+        Ok(KmsPublicKey { key: public.key.arn, spki: public.spki })
+    }
+}
+
+async fn own_call<R: Typed>(kms: &RecordedKms, request: R) -> Result<RecordedReply<R::Reply>, BrokerError> {
+    let permitted: crate::policy::Permitted<Arc<R>> = own::permit(request)?;
+    Ok(kms.call(permitted, kms.clock().instant() + DEADLINE).await)
+}
+
+impl From<BrokerError> for KeysError {
+    fn from(error: BrokerError) -> Self {
+        let kind = match &error {
+            BrokerError::Kms(kms) => match kms.kind {
+                KmsErrorKind::Unavailable | KmsErrorKind::Throttled => KeysErrorKind::Passing,
+                KmsErrorKind::InvalidKeyUsage | KmsErrorKind::Validation => KeysErrorKind::WrongKey,
+                _ => KeysErrorKind::Refused,
+            },
+            _ => KeysErrorKind::Passing,
+        };
+        Self { kind, words: error.describe() }
+    }
+}
+
+/// With the SDK's attempts and pauses.
+const DEADLINE: Duration = Duration::from_secs(30);

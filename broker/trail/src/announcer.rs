@@ -1,0 +1,91 @@
+//! Tells in the trail what the broker has found out about it, by a record of the broker's own, where no call's record does soon.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use key_broker_core::clock::Clock;
+use tokio_util::sync::CancellationToken;
+
+use super::inbox::is_in;
+use super::journal::{Journal, JournalUnavailable};
+use super::record::NoticeRecord;
+use crate::record::AwsCaller;
+
+/// Writes records of the broker's own.
+#[derive(Clone)]
+pub struct Announcer {
+    /// Where they go.
+    pub journal: Journal,
+    /// Its directory.
+    pub journal_dir: PathBuf,
+    /// The account and region in every record.
+    pub caller: Arc<AwsCaller>,
+    /// Stamps them.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Announcer {
+    /// Tells what no call has told within some seconds, until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let notices = Arc::clone(self.journal.notices());
+        let healthy = self.journal.health();
+        let mut waited = 0;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(TICK) => {}
+            }
+            if notices.is_changed() {
+                let notices = Arc::clone(&notices);
+                // It is tried again with the next tick; only where the journal's disk fails it does.
+                let _ = tokio::task::spawn_blocking(move || notices.save()).await;
+            }
+            waited = if notices.untold() == 0 { 0 } else { waited + 1 };
+            if (waited >= PATIENCE || notices.is_uncertain()) && *healthy.borrow() && !self.announce().await {
+                waited = 0;
+            }
+        }
+    }
+
+    /// Tells everything, and waits until nothing is owed.
+    pub async fn pay(&self) {
+        while !self.announce().await || self.journal.owed_bytes() > 0 {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// Tells everything that is to be told. False if the journal cannot take it now.
+    pub async fn announce(&self) -> bool {
+        while let Some(taken) = self.journal.notices().take_for_own_record() {
+            if taken.may_be_told() {
+                let (dir, id) = (self.journal_dir.clone(), taken.untold().id.to_string());
+                let found = tokio::task::spawn_blocking(move || is_in(&dir, id.as_bytes())).await;
+                match found {
+                    Ok(Ok(true)) => {
+                        taken.told();
+                        continue;
+                    }
+                    Ok(Ok(false)) => {}
+                    // The journal's directory cannot be read, or the runtime ends.
+                    Ok(Err(_)) | Err(_) => return false,
+                }
+            }
+            let record = NoticeRecord::new(taken.untold(), self.clock.now(), &self.caller).to_line();
+            match self.journal.append(record).wait().await {
+                Ok(()) => taken.told(),
+                Err(JournalUnavailable(Some(_))) => {
+                    taken.give_back();
+                    return false;
+                }
+                // It may be written yet: the next look into the journal tells.
+                Err(JournalUnavailable(None)) => return false,
+            }
+        }
+        true
+    }
+}
+
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks: five seconds. Most brokers are asked within that time.
+const PATIENCE: u32 = 50;

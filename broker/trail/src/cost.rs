@@ -1,0 +1,299 @@
+//! What KMS is asked, and what reuse saves: counted from records, and predicted for the trail itself as AWS documents it for
+//! CloudTrail ("How AWS CloudTrail uses AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020).
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::time::Duration;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::encryption_context::TRAIL_ARN;
+use super::record::parsed::ParsedRecord;
+
+/// Requests to KMS, counted.
+#[derive(Debug, Default)]
+pub struct Costs {
+    rows: BTreeMap<Subject, Requests>,
+    oldest: Option<OffsetDateTime>,
+    newest: Option<OffsetDateTime>,
+}
+
+/// What requests are counted by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subject {
+    /// The day, UTC: `YYYY-MM-DD`.
+    pub day: String,
+    /// The region of KMS.
+    pub region: String,
+    /// The account that asked: it pays.
+    pub account: String,
+    /// The key's ARN; where KMS told none, the key as it was asked for. None for random bytes.
+    pub key: Option<String>,
+    /// The KMS operation.
+    pub operation: String,
+}
+
+/// Requests to KMS, by what caused them, and those that were not made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Requests {
+    /// Made for workloads.
+    pub workloads: u64,
+    /// Made for the trail: data keys of log files, signatures of digests, reading.
+    pub trail: u64,
+    /// Made to see what aliases mean, and whether kept keys may still be used (`reuse.revocation_check_seconds`).
+    pub checks: u64,
+    /// Not made: uses that were served from the cache.
+    pub saved: u64,
+}
+
+impl Requests {
+    /// All that KMS answered, and so bills.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.workloads + self.trail + self.checks
+    }
+
+    /// Which share, in percent, of what workloads asked was saved; none where they asked nothing.
+    #[must_use]
+    pub fn saved_percent(&self) -> Option<f64> {
+        let asked = self.workloads + self.saved;
+        (asked > 0).then(|| float(self.saved) / float(asked) * 100.0)
+    }
+}
+
+impl AddAssign for Requests {
+    fn add_assign(&mut self, other: Self) {
+        self.workloads += other.workloads;
+        self.trail += other.trail;
+        self.checks += other.checks;
+        self.saved += other.saved;
+    }
+}
+
+impl Costs {
+    /// Counts a record of the trail.
+    pub fn add(&mut self, record: &ParsedRecord) {
+        let Some(requests) = requests_of(record) else { return };
+        *self.rows.entry(subject_of(record)).or_default() += requests;
+        let at = record.event_time;
+        self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
+        self.newest = Some(self.newest.map_or(at, |newest| newest.max(at)));
+    }
+
+    /// The counts, by day, region, account, key and operation.
+    pub fn rows(&self) -> impl Iterator<Item = (&Subject, &Requests)> {
+        self.rows.iter()
+    }
+
+    /// The first and the last record that counted.
+    #[must_use]
+    pub fn range(&self) -> Option<(OffsetDateTime, OffsetDateTime)> {
+        self.oldest.zip(self.newest)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> Requests {
+        self.rows.values().fold(Requests::default(), |mut total, row| {
+            total += *row;
+            total
+        })
+    }
+}
+
+/// A trail whose requests are to be predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// How often log files are delivered.
+    pub delivery_interval: Duration,
+    /// How often digests are.
+    pub digest_interval: Duration,
+    /// What is encrypted under a KMS key.
+    pub encrypted: Encrypted,
+    /// Whether KMS signs digests, and not a key in a file.
+    pub kms_signs: bool,
+    /// Brokers in each region of each account.
+    pub brokers: u64,
+    /// Regions in each account.
+    pub regions: u64,
+    /// Accounts.
+    pub accounts: u64,
+}
+
+/// What of a trail is encrypted under a KMS key, with a data key for each object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Encrypted {
+    /// `audit.kms_key_id` is not set.
+    Nothing,
+    /// In a directory, where the broker encrypts.
+    LogFiles,
+    /// In S3, which does (SSE-KMS): digests, too.
+    AllObjects,
+}
+
+/// Requests of a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestsPerDay {
+    /// One GenerateDataKey for each object that is encrypted.
+    pub data_keys: u64,
+    /// One Sign for each digest.
+    pub signatures: u64,
+}
+
+impl Plan {
+    /// What the trail will ask KMS in a day of 86,400 seconds.
+    ///
+    /// A broker that nobody calls delivers at every interval, too: the record of one file's data key is in the next file.
+    #[must_use]
+    pub fn requests_per_day(&self) -> RequestsPerDay {
+        let trails = self.brokers * self.regions * self.accounts;
+        let each = |interval: Duration| SECONDS_A_DAY.div_ceil(interval.as_secs().max(1)) * trails;
+        let (log_files, digests) = (each(self.delivery_interval), each(self.digest_interval));
+        RequestsPerDay {
+            data_keys: match self.encrypted {
+                Encrypted::Nothing => 0,
+                Encrypted::LogFiles => log_files,
+                Encrypted::AllObjects => log_files + digests,
+            },
+            signatures: if self.kms_signs { digests } else { 0 },
+        }
+    }
+}
+
+/// What `requests` cost at `price_per_10000` of them.
+#[must_use]
+pub fn price_of(requests: u64, price_per_10000: f64) -> f64 {
+    float(requests) * price_per_10000 / 10_000.0
+}
+
+fn requests_of(record: &ParsedRecord) -> Option<Requests> {
+    let none = Requests::default();
+    if !record.is_of_kms() {
+        let is_saved = record.outcome() == Some("Allowed")
+            && record.data_key().is_some_and(|key| key.served_from.as_deref() == Some("CACHE"));
+        return is_saved.then_some(Requests { saved: 1, ..none });
+    }
+    Some(match () {
+        () if !record.is_of_the_broker_itself() => Requests { workloads: 1, ..none },
+        // What an alias means; and, since the data keys of log files are bound to the trail, those that are not are dry runs of the
+        // revocation check.
+        () if record.event_name == "DescribeKey"
+            || (record.event_name == "GenerateDataKey" && record.context(TRAIL_ARN).is_none()) =>
+        {
+            Requests { checks: 1, ..none }
+        }
+        () => Requests { trail: 1, ..none },
+    })
+}
+
+fn subject_of(record: &ParsedRecord) -> Subject {
+    Subject {
+        day: record.event_time.date().to_string(),
+        region: record.aws_region.clone(),
+        account: record.recipient_account_id.clone(),
+        key: record.key_arn().or_else(|| record.key_id()).map(str::to_owned),
+        operation: record.event_name.clone(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 requests cost more than there is")]
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+const SECONDS_A_DAY: u64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    //! The numbers that AWS documents come out, and records are counted by what caused them.
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn plan(regions: u64, accounts: u64) -> Plan {
+        Plan {
+            delivery_interval: Duration::from_mins(5),
+            digest_interval: Duration::from_hours(1),
+            encrypted: Encrypted::LogFiles,
+            kms_signs: true,
+            brokers: 1,
+            regions,
+            accounts,
+        }
+    }
+
+    #[test]
+    fn the_numbers_that_aws_documents() {
+        assert_eq!(plan(1, 1).requests_per_day(), RequestsPerDay { data_keys: 288, signatures: 24 });
+        assert_eq!(plan(2, 1).requests_per_day(), RequestsPerDay { data_keys: 576, signatures: 48 });
+        assert_eq!(plan(2, 3).requests_per_day(), RequestsPerDay { data_keys: 1_728, signatures: 144 });
+    }
+
+    #[test]
+    fn a_trail_without_kms_asks_it_nothing_s3_encrypts_digests_too_and_two_brokers_ask_twice() {
+        let plain = Plan { encrypted: Encrypted::Nothing, kms_signs: false, ..plan(2, 3) };
+        assert_eq!(plain.requests_per_day(), RequestsPerDay { data_keys: 0, signatures: 0 });
+        let in_s3 = Plan { encrypted: Encrypted::AllObjects, ..plan(1, 1) };
+        assert_eq!(in_s3.requests_per_day(), RequestsPerDay { data_keys: 312, signatures: 24 });
+        let two = Plan { brokers: 2, ..plan(1, 1) };
+        assert_eq!(two.requests_per_day().data_keys, 576);
+    }
+
+    fn kms(operation: &str, invoked_by: Option<&str>, context: &Value) -> Value {
+        json!({
+            "userIdentity": { "arn": "arn:aws:sts::111122223333:assumed-role/b/s", "invokedBy": invoked_by },
+            "eventTime": "2026-11-21T10:57:07Z", "eventSource": "kms.amazonaws.com", "eventName": operation,
+            "awsRegion": "us-west-2", "requestParameters": { "keyId": "alias/a", "encryptionContext": context },
+            "requestID": "r", "eventID": "e", "resources": [{ "ARN": "arn:aws:kms:us-west-2:111122223333:key/k" }],
+            "recipientAccountId": "111122223333",
+        })
+    }
+
+    fn use_of(served_from: &str, outcome: &str) -> Value {
+        let mut record = kms("GenerateDataKey", None, &Value::Null);
+        record["eventSource"] = "keybroker.v1.KeyBroker".into();
+        record["additionalEventData"] =
+            json!({ "outcome": outcome, "dataKey": { "servedFrom": served_from } });
+        record
+    }
+
+    #[test]
+    fn records_are_counted_by_cause() {
+        let trail = json!({ "aws:cloudtrail:arn": "arn:aws:cloudtrail:us-west-2:111122223333:trail/t" });
+        let own = Some("key-broker");
+        let records = [
+            kms("GenerateDataKey", None, &json!({ "tenant": "acme" })),
+            kms("GenerateDataKey", own, &trail),
+            kms("GenerateDataKey", own, &Value::Null),
+            kms("Sign", own, &Value::Null),
+            use_of("KMS", "Allowed"),
+            use_of("CACHE", "Allowed"),
+            use_of("CACHE", "Allowed"),
+            use_of("CACHE", "Allowed"),
+            use_of("CACHE", "Aborted"),
+        ];
+        let mut costs = Costs::default();
+        for record in &records {
+            costs.add(&ParsedRecord::parse(record.to_string().as_bytes()).expect("a record"));
+        }
+        let total = costs.total();
+        assert_eq!(total, Requests { workloads: 1, trail: 2, checks: 1, saved: 3 });
+        assert_eq!((total.made(), total.saved_percent()), (4, Some(75.0)));
+        let rows: Vec<String> = costs
+            .rows()
+            .map(|(subject, requests)| json!({ "of": subject, "requests": requests }).to_string())
+            .collect();
+        insta::assert_snapshot!(rows.join("\n"));
+    }
+
+    #[test]
+    fn prices_are_of_ten_thousand() {
+        assert!((price_of(288, 0.03) - 0.000_864).abs() < 1e-12);
+        assert!((price_of(10_000, 0.03) - 0.03).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,53 @@
+//! Log files encrypted under a KMS key, as CloudTrail has S3 do it: one data key for each file, bound to trail and object
+//! (seed "How AWS CloudTrail uses AWS KMS", step "CloudTrail puts a log file into your S3 bucket").
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use key_broker_core::{EncryptionContext, KeyArn};
+use key_broker_envelope::{EncryptedDataKey, MessageId, Sealer};
+
+use crate::encryption_context::object_context;
+use crate::keys::{DataKey, TrailKeys};
+use crate::names::TrailNames;
+
+/// Encrypts under one KMS key.
+pub(super) struct Encryption {
+    keys: Arc<dyn TrailKeys>,
+    key: KeyArn,
+}
+
+impl Encryption {
+    pub(super) fn new(keys: Arc<dyn TrailKeys>, key: KeyArn) -> Self {
+        Self { keys, key }
+    }
+
+    /// The log file `key` with these bytes, as a message of the AWS Encryption SDK.
+    pub(super) async fn encrypt(
+        &self,
+        names: &TrailNames,
+        object: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Vec<u8>, String> {
+        let context = object_context(names, object).map_err(|malformed| malformed.0)?;
+        let data_key = self
+            .keys
+            .data_key(&(&self.key).into(), &context)
+            .await
+            .map_err(|error| format!("the data key for a log file, under {}: {error}", self.key))?;
+        let sealed = tokio::task::spawn_blocking(move || seal(&data_key, &context, &bytes)).await;
+        // The data key went with the closure: it is erased.
+        sealed.map_err(|_| "the encryption of a log file was cut off".to_owned())?
+    }
+}
+
+fn seal(data_key: &DataKey, context: &EncryptionContext, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let explain = |error: &dyn std::fmt::Display| format!("cannot encrypt a log file: {error}");
+    let encrypted = EncryptedDataKey::aws_kms(&data_key.key, &data_key.ciphertext);
+    let message_id = MessageId::random().map_err(|error| explain(&error))?;
+    let message = Vec::with_capacity(bytes.len() + bytes.len() / 64 + 1_024);
+    let mut sealer = Sealer::new(message, &data_key.plaintext, encrypted, context, message_id)
+        .map_err(|error| explain(&error))?;
+    sealer.write_all(bytes).map_err(|error| explain(&error))?;
+    sealer.finish().map_err(|error| explain(&error))
+}

@@ -1,0 +1,98 @@
+//! The end of a trail: a fixed point, reached within the drain's time or not.
+//!
+//! A delivery makes room, in which the journal pays what is owed, which is to be delivered, too. A digest that KMS signs makes a record.
+//! So both go on until nothing is left and, in one step with that, nothing can come any more.
+
+use std::time::{Duration, Instant};
+
+use super::{Trail, TrailError, on_disk};
+use crate::journal::chain::Link;
+use crate::remainder::Leftover;
+
+impl Trail {
+    /// Tells, pays, delivers and makes digests until nothing is left and the journal is closed, for at most `within`. The records of
+    /// its own last calls to KMS are for the next start. What else is left, [`Leftover::look`] finds.
+    pub async fn finish(mut self, within: Duration) {
+        let until = self.clock.instant() + within;
+        let mut has_last_digest = false;
+        loop {
+            // Some time is kept for the digest: of what is delivered, where something else cannot be.
+            let rest = until.saturating_duration_since(self.clock.instant());
+            self.deliver_all(self.clock.instant() + rest * 3 / 4).await;
+            self.deadline = Some(until);
+            match self.digest_rest(has_last_digest).await {
+                Ok(()) => has_last_digest = true,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot deliver the last digest");
+                    self.pause(PAUSE, until).await;
+                }
+            }
+            // Whatever comes after this is refused; what came before it is delivered first.
+            if has_last_digest && self.close_journal().await || self.clock.instant() + LEAST_REST >= until {
+                return;
+            }
+        }
+    }
+
+    /// Delivers until nothing is owed and nothing is left, or until it is late.
+    async fn deliver_all(&mut self, until: Instant) {
+        self.deadline = Some(until);
+        let mut told = String::new();
+        while self.clock.instant() < until {
+            let is_told = self.announcer.announce().await;
+            match self.deliver().await {
+                Ok(_) if is_told && self.is_settled().await => return,
+                Ok(_) => self.pause(SHORT_PAUSE, until).await,
+                Err(error) => {
+                    self.journal.failed_delivery();
+                    let error = error.to_string();
+                    if error != told {
+                        tracing::warn!(error, "cannot deliver the end of the trail yet");
+                        told = error;
+                    }
+                    self.pause(PAUSE, until).await;
+                }
+            }
+        }
+    }
+
+    /// The last digest, and others where something was delivered after it.
+    async fn digest_rest(&mut self, has_last: bool) -> Result<(), TrailError> {
+        if self.state.sealed.is_some() {
+            // One that was cut off: it does not have what was delivered since.
+            self.digest().await?;
+        }
+        if !has_last || !self.state.log_files.is_empty() {
+            self.digest().await?;
+        }
+        Ok(())
+    }
+
+    async fn is_settled(&self) -> bool {
+        self.journal.owed_bytes() == 0
+            && self.journal.notices().untold() == 0
+            && self.left().await.is_some_and(|(left, _)| left == Leftover::default())
+    }
+
+    /// Closes the journal if all of it is delivered and in a digest.
+    async fn close_journal(&self) -> bool {
+        let Some((left, Some(end))) = self.left().await else { return false };
+        left == Leftover::default() && self.state.log_files.is_empty() && self.journal.close_at(end).await
+    }
+
+    async fn left(&self) -> Option<(Leftover, Option<Link>)> {
+        let (dir, delivered, names) = (self.journal_dir.clone(), self.state.delivered, self.names.clone());
+        on_disk(move || Ok(Leftover::look(&dir, delivered, &names)?)).await.ok()
+    }
+
+    async fn pause(&self, pause: Duration, until: Instant) {
+        tokio::time::sleep(pause.min(until.saturating_duration_since(self.clock.instant()))).await;
+    }
+}
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at what the journal pays.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+/// Less is not enough for another attempt.
+const LEAST_REST: Duration = Duration::from_millis(100);

@@ -1,0 +1,431 @@
+//! A trail, its journal and its store, with a clock of the test's own; and what must be in the trail.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use key_broker_core::clock::{Clock, SystemClock};
+use proptest::prelude::*;
+use tempfile::TempDir;
+use time::OffsetDateTime;
+
+use crate::announcer::Announcer;
+use crate::delivery::setup::Means;
+use crate::delivery::{SigningConfig, StoreConfig, Trail, TrailConfig};
+use crate::ending::close;
+use crate::journal::chain::parse_line;
+use crate::journal::{Durability, Journal, JournalConfig, JournalThread, files};
+use crate::notice::Reloads;
+use crate::reader::{TrailReader, records};
+use crate::record::AwsCaller;
+use crate::record::parsed::ParsedRecord;
+use crate::remainder::Remainder;
+use crate::store::{Object, Store, StoreError};
+use crate::verify::forge::{MemoryStore, START, names, refusal, signer};
+use crate::verify::{Report, Verdict, VerifyOptions, verify};
+
+/// How a broker is killed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kill {
+    /// Between two pieces of work; a line that is being written may be torn.
+    Now { torn: bool },
+    /// In a delivery and its digest, after so many objects: the next one is stored, or not.
+    WhileDelivering { puts: usize, stored: bool },
+}
+
+pub(super) struct Site {
+    dir: TempDir,
+    pub(super) store: FaultyStore,
+    clock: Arc<HandClock>,
+    running: Option<Running>,
+    /// The eventIDs of records that were committed: their calls were answered.
+    acknowledged: BTreeSet<String>,
+    /// How often something was taken anew: at least, where notes of it were lost with the directory, and at most.
+    reloads: RangeInclusive<u64>,
+    /// The broker has lost its notes: there was a digest before, or there was none.
+    anew: Option<bool>,
+}
+
+struct Running {
+    trail: Trail,
+    journal: Journal,
+    thread: JournalThread,
+    announcer: Announcer,
+}
+
+impl Site {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Arc::new(HandClock(Mutex::new(START)));
+        let store = FaultyStore { journal_dir: dir.path().join("journal"), ..FaultyStore::default() };
+        let mut site = Self {
+            dir,
+            store,
+            clock,
+            running: None,
+            acknowledged: BTreeSet::new(),
+            reloads: 0..=0,
+            anew: None,
+        };
+        site.start();
+        site
+    }
+
+    fn journal_dir(&self) -> PathBuf {
+        self.dir.path().join("journal")
+    }
+
+    pub(super) fn start(&mut self) {
+        let dir = self.journal_dir();
+        if dir.exists() && !dir.join("trail.json").exists() {
+            self.anew = Some(self.anew.unwrap_or_default() || self.store.has_digest());
+        }
+        let config = JournalConfig::new(dir.clone(), Durability::Write, Duration::from_secs(10));
+        let clock: Arc<dyn Clock> = Arc::<HandClock>::clone(&self.clock);
+        let (journal, thread) = Journal::open(&config, Arc::clone(&clock)).expect("the journal opens");
+        let announcer =
+            Announcer { journal: journal.clone(), journal_dir: dir, caller: Arc::new(caller()), clock };
+        let means =
+            Means { names: names(), store: Arc::new(self.store.clone()), signer: signer(), encryption: None };
+        let trail =
+            Trail::resume(&config_of_the_trail(), means, announcer.clone()).expect("the trail starts");
+        self.running = Some(Running { trail, journal, thread, announcer });
+    }
+
+    fn running(&mut self) -> &mut Running {
+        self.running.as_mut().expect("it runs")
+    }
+
+    pub(super) async fn call(&mut self, times: u8) {
+        for _ in 0..times {
+            self.clock.pass();
+            let record = refusal(self.clock.now());
+            let id = ParsedRecord::parse(record.as_bytes()).expect("a record").event_id;
+            let line = format!("{record}\n").into_bytes();
+            if self.running().journal.append(line).wait().await.is_ok() {
+                self.acknowledged.insert(id);
+            }
+        }
+    }
+
+    pub(super) async fn deliver(&mut self) {
+        self.clock.pass();
+        // A store that fails is one of the steps.
+        let _ = self.running().trail.deliver().await;
+    }
+
+    pub(super) async fn digest(&mut self) {
+        self.clock.pass();
+        let _ = self.running().trail.digest().await;
+    }
+
+    pub(super) fn reload(&mut self) {
+        let notices = Arc::clone(self.running().journal.notices());
+        notices.tell_reloads(Reloads { policy: 1, ..Reloads::default() });
+        notices.save().expect("notes it");
+        self.reloads = self.reloads.start() + 1..=self.reloads.end() + 1;
+    }
+
+    fn closed(&self) -> Vec<PathBuf> {
+        let files = files(&self.journal_dir()).unwrap_or_default().into_iter();
+        files.filter(|file| file.closed_at.is_some()).map(|file| file.path).collect()
+    }
+
+    /// What is in the journal is to be in the trail, the broker's own records too.
+    fn note_journal(&mut self) {
+        for file in files(&self.journal_dir()).expect("files") {
+            let text = fs::read(file.path).expect("reads");
+            let records = text.split(|byte| *byte == b'\n').filter_map(parse_line);
+            let parsed = records.filter_map(|(_, record)| ParsedRecord::parse(record).ok());
+            self.acknowledged.extend(parsed.map(|record| record.event_id));
+        }
+    }
+
+    pub(super) fn remove(&mut self, which: usize) {
+        self.note_journal();
+        let closed = self.closed();
+        if !closed.is_empty() {
+            fs::remove_file(&closed[which % closed.len()]).expect("removes");
+        }
+    }
+
+    pub(super) fn edit(&mut self, which: usize, byte: usize) {
+        self.note_journal();
+        let closed = self.closed();
+        if closed.is_empty() {
+            return;
+        }
+        let path = &closed[which % closed.len()];
+        let mut text = fs::read(path).expect("reads");
+        if text.is_empty() {
+            return;
+        }
+        let at = byte % text.len();
+        text[at] ^= 1;
+        fs::write(path, text).expect("writes");
+    }
+
+    pub(super) fn remove_directory(&mut self) {
+        self.note_journal();
+        fs::remove_dir_all(self.journal_dir()).expect("removes");
+        fs::create_dir(self.journal_dir()).expect("makes");
+        // What was noted there and not told goes with it, if the process does.
+        self.reloads = 0..=*self.reloads.end();
+    }
+
+    pub(super) async fn stop(&mut self) -> Remainder {
+        let Running { trail, thread, announcer, .. } = self.running.take().expect("it runs");
+        let within = if self.store.fails.load(Ordering::Relaxed) { WHILE } else { LONG };
+        let began = SystemClock.instant();
+        trail.finish(within).await;
+        let took = SystemClock.instant() - began;
+        assert!(within == WHILE || took < within / 4, "it comes to its end by itself, but took {took:?}");
+        close(thread, &announcer, Some(&names()))
+    }
+
+    pub(super) async fn kill(&mut self, kill: Kill) {
+        let mut kept = Kept::of(&self.journal_dir(), &self.store.objects);
+        if let Kill::WhileDelivering { puts, stored } = kill {
+            *self.store.moment.lock().unwrap_or_else(PoisonError::into_inner) = Some((puts, stored));
+            self.deliver().await;
+            self.digest().await;
+            kept =
+                self.store.take_kept().unwrap_or_else(|| Kept::of(&self.journal_dir(), &self.store.objects));
+        }
+        // Whatever the process does from here on never was.
+        let Running { trail, thread, .. } = self.running.take().expect("it runs");
+        drop(trail);
+        thread.close();
+        kept.restore(&self.journal_dir(), &self.store.objects);
+        if matches!(kill, Kill::Now { torn: true })
+            && let Some(open) = files(&self.journal_dir()).expect("files").pop()
+        {
+            let mut text = fs::read(&open.path).expect("reads");
+            text.extend_from_slice(b"4711 00ff half a li");
+            fs::write(&open.path, text).expect("writes");
+        }
+    }
+
+    async fn verified(&self, journal_dir: Option<PathBuf>) -> Report {
+        let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
+        let keys = vec![signer().public_key().clone()];
+        let options = VerifyOptions { keys, journal_dir, ..VerifyOptions::default() };
+        verify(&reader, &options, &mut |_| {}).await
+    }
+
+    /// The eventIDs in log files that digests name, and how many reloads are told in them.
+    async fn delivered(&self) -> (BTreeSet<String>, u64) {
+        let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
+        let (mut ids, mut reloads, mut told) = (BTreeSet::new(), 0, BTreeSet::new());
+        for key in reader.digest_keys().await.expect("lists").own {
+            let digest = reader.digest(&key.key).await.expect("reads").expect("is there").digest;
+            for log_file in digest.log_files {
+                let json = reader.log_file(&log_file.s3_object).await.expect("reads").expect("is there").json;
+                for record in records(&json) {
+                    let record: serde_json::Value =
+                        serde_json::from_str(record.expect("a record")).expect("JSON");
+                    ids.insert(record["eventID"].as_str().expect("an id").to_owned());
+                    let data = &record["additionalEventData"];
+                    // Two records with the same noticeID tell the same.
+                    if told.insert(data["noticeID"].to_string()) {
+                        reloads += data["reloads"]["policy"].as_u64().unwrap_or_default();
+                    }
+                }
+            }
+        }
+        (ids, reloads)
+    }
+
+    /// The last broker has delivered everything that it could.
+    pub(super) async fn check_stopped(&self) -> Result<(), TestCaseError> {
+        let (delivered, reloads) = self.delivered().await;
+        let lacks = self.acknowledged.difference(&delivered).count();
+        for journal_dir in [None, Some(self.journal_dir())] {
+            let report = self.verified(journal_dir).await;
+            match self.anew {
+                // The directory was lost with everything in it before anything left this machine: nobody can know.
+                Some(false) => {}
+                Some(true) => prop_assert_ne!(report.verdict, Verdict::Sound, "begun anew"),
+                None if lacks > 0 => {
+                    prop_assert_eq!(report.verdict, Verdict::Unsound, "{} lack: {:?}", lacks, report);
+                }
+                None => prop_assert_eq!(report.verdict, Verdict::Sound, "{:?}", report),
+            }
+        }
+        if self.anew.is_none() && lacks == 0 {
+            prop_assert!(self.reloads.contains(&reloads), "{reloads} reloads are told of {:?}", self.reloads);
+        }
+        Ok(())
+    }
+
+    /// Whoever has the journal, too, of a broker that was killed.
+    pub(super) async fn check_killed(&self) -> Result<(), TestCaseError> {
+        let (mut there, _) = self.delivered().await;
+        let report = self.verified(Some(self.journal_dir())).await;
+        // What is noted as delivered, or in the journal, is not lost.
+        let journal = fs::read_dir(self.journal_dir()).expect("a directory");
+        let text: Vec<u8> = journal
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|kind| kind == "closed" || kind == "open"))
+            .flat_map(|path| fs::read(path).expect("reads"))
+            .collect();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let notes = fs::read_to_string(self.journal_dir().join("trail.json")).unwrap_or_default();
+        let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
+        for key in reader.log_file_keys().await.expect("lists").iter().filter(|key| notes.contains(*key)) {
+            let json = reader.log_file(key).await.expect("reads").expect("is there").json;
+            there.extend(records(&json).map(|record| {
+                ParsedRecord::parse(record.expect("a record").as_bytes()).expect("a record").event_id
+            }));
+        }
+        let lacks = self.acknowledged.iter().filter(|id| !there.contains(*id) && !text.contains(*id)).count();
+        let is_anew = self.anew.is_some() || notes.is_empty();
+        if lacks > 0 && !is_anew {
+            prop_assert_ne!(report.verdict, Verdict::Sound, "{} lack after the kill: {:?}", lacks, report);
+        }
+        Ok(())
+    }
+}
+
+/// A store that fails when told, and keeps what a killed broker leaves.
+#[derive(Clone, Default)]
+pub(super) struct FaultyStore {
+    objects: MemoryStore,
+    journal_dir: PathBuf,
+    fails: Arc<AtomicBool>,
+    /// The next objects are put; then comes the moment of the kill, before or after another one.
+    moment: Arc<Mutex<Option<(usize, bool)>>>,
+    kept: Arc<Mutex<Option<Kept>>>,
+}
+
+impl FaultyStore {
+    pub(super) fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+
+    fn has_digest(&self) -> bool {
+        self.objects.keys().iter().any(|key| key.contains("-Digest"))
+    }
+
+    fn take_kept(&self) -> Option<Kept> {
+        *self.moment.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn keep(&self) {
+        let kept = Kept::of(&self.journal_dir, &self.objects);
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn put(&self, object: Object) -> Result<(), StoreError> {
+        let moment = {
+            let mut moment = self.moment.lock().unwrap_or_else(PoisonError::into_inner);
+            match moment.take() {
+                Some((0, stored)) => Some(stored),
+                later => {
+                    *moment = later.map(|(puts, stored)| (puts - 1, stored));
+                    None
+                }
+            }
+        };
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(StoreError("it is down".into()));
+        }
+        if moment == Some(false) {
+            self.keep();
+        }
+        let put = self.objects.put(object).await;
+        if moment == Some(true) {
+            self.keep();
+        }
+        put
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
+        self.objects.get(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.objects.list(prefix).await
+    }
+}
+
+/// Journal and store at one moment.
+struct Kept {
+    files: Vec<(std::ffi::OsString, Vec<u8>)>,
+    objects: MemoryStore,
+}
+
+impl Kept {
+    fn of(dir: &Path, objects: &MemoryStore) -> Self {
+        let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry"));
+        let files = entries.map(|entry| (entry.file_name(), fs::read(entry.path()).expect("reads")));
+        Self { files: files.collect(), objects: objects.copy() }
+    }
+
+    fn restore(&self, dir: &Path, objects: &MemoryStore) {
+        fs::remove_dir_all(dir).expect("removes");
+        fs::create_dir(dir).expect("makes");
+        for (name, bytes) in &self.files {
+            fs::write(dir.join(name), bytes).expect("writes");
+        }
+        let kept = self.objects.with(|objects| objects.clone());
+        objects.with(|objects| *objects = kept);
+    }
+}
+
+/// The time of day is the test's; waiting takes the machine's time.
+struct HandClock(Mutex<OffsetDateTime>);
+
+impl HandClock {
+    fn pass(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += time::Duration::seconds(17);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> OffsetDateTime {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn instant(&self) -> Instant {
+        SystemClock.instant()
+    }
+}
+
+fn caller() -> AwsCaller {
+    AwsCaller {
+        account_id: "111122223333".into(),
+        arn: "arn:aws:iam::111122223333:user/Alice".into(),
+        user_id: "EX_PRINCIPAL_ID".into(),
+        region: "us-west-2".into(),
+        kms_host: "kms.us-west-2.amazonaws.com".into(),
+        source_address: "127.0.0.1".into(),
+    }
+}
+
+fn config_of_the_trail() -> TrailConfig {
+    TrailConfig {
+        name: "key-broker".into(),
+        // The test's own store is used.
+        store: StoreConfig::Directory { root: PathBuf::new(), bucket: "logs".into() },
+        prefix: String::new(),
+        delivery_interval: Duration::from_mins(5),
+        digest_interval: Duration::from_hours(1),
+        kms_key: None,
+        signing: SigningConfig::File(PathBuf::new()),
+    }
+}
+
+/// How long a broker tries whose store is down.
+const WHILE: Duration = Duration::from_millis(30);
+/// Longer than it takes.
+const LONG: Duration = Duration::from_secs(20);

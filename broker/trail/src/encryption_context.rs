@@ -1,0 +1,29 @@
+//! What a trail's data keys are bound to, by CloudTrail's own names
+//! (<https://docs.aws.amazon.com/kms/latest/developerguide/services-cloudtrail.html>).
+
+use std::collections::BTreeMap;
+
+use key_broker_core::{EncryptionContext, Malformed};
+
+use crate::names::TrailNames;
+
+/// The encryption context of a log file.
+pub fn object_context(names: &TrailNames, object: &str) -> Result<EncryptionContext, Malformed> {
+    context(names, names.object_arn(object))
+}
+
+/// The encryption context of the question whether the key may be used, when a trail is configured.
+pub fn path_context(names: &TrailNames) -> Result<EncryptionContext, Malformed> {
+    context(names, names.path_arn())
+}
+
+fn context(names: &TrailNames, s3_arn: String) -> Result<EncryptionContext, Malformed> {
+    EncryptionContext::parse(BTreeMap::from([
+        (TRAIL_ARN.to_owned(), names.trail_arn()),
+        (S3_ARN.to_owned(), s3_arn),
+    ]))
+}
+
+/// CloudTrail's names in the encryption context.
+pub const TRAIL_ARN: &str = "aws:cloudtrail:arn";
+const S3_ARN: &str = "aws:s3:arn";

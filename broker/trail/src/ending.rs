@@ -1,0 +1,107 @@
+//! The end of a broker's trail: what was recorded is delivered, then the journal is closed, and what is left is counted.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::announcer::Announcer;
+use crate::delivery::Trail;
+use crate::journal::JournalThread;
+use crate::names::TrailNames;
+use crate::notice::Notice;
+use crate::remainder::{Leftover, Remainder};
+use crate::state::State;
+
+/// A trail that is being delivered.
+pub struct Delivery {
+    names: TrailNames,
+    trail: JoinHandle<Trail>,
+    stop: CancellationToken,
+}
+
+impl Delivery {
+    /// Delivers from now on.
+    #[must_use]
+    pub fn start(trail: Trail) -> Self {
+        let (names, stop) = (trail.names().clone(), CancellationToken::new());
+        Self { names, trail: tokio::spawn(trail.run(stop.clone())), stop }
+    }
+
+    /// Delivers what is left.
+    async fn finish(self, rest: impl Fn() -> Duration) -> TrailNames {
+        self.stop.cancel();
+        match tokio::time::timeout(rest(), self.trail).await {
+            Ok(Ok(trail)) => {
+                // It keeps to its time itself, unless a disk hangs.
+                let (within, patience) = (rest(), rest() + HANGING);
+                if tokio::time::timeout(patience, trail.finish(within)).await.is_err() {
+                    tracing::error!("the journal's disk hangs: the next start delivers what is left");
+                }
+            }
+            Ok(Err(_)) => tracing::error!("the trail's task panicked: the next start delivers what is left"),
+            Err(_) => tracing::warn!("a delivery does not end: the next start delivers what is left"),
+        }
+        self.names
+    }
+}
+
+/// What has to be ended.
+pub struct Ending {
+    /// Tells what is not told yet, and knows the journal.
+    pub announcer: Announcer,
+    /// Writes the journal.
+    pub journal: JournalThread,
+    /// Delivers it, if anything does: without a trail, the journal is where records stay.
+    pub delivery: Option<Delivery>,
+}
+
+impl Ending {
+    /// Ends it, with the time that `rest` says is left. Returns what is left behind.
+    pub async fn finish(self, rest: impl Fn() -> Duration) -> Remainder {
+        let Self { announcer, journal, delivery } = self;
+        let names = match delivery {
+            Some(delivery) => Some(delivery.finish(rest).await),
+            None => {
+                // What is not told or paid in time is counted.
+                let _ = tokio::time::timeout(rest(), announcer.pay()).await;
+                None
+            }
+        };
+        let looked = tokio::task::spawn_blocking(move || close(journal, &announcer, names.as_ref())).await;
+        looked.unwrap_or_else(|_| Remainder {
+            unreadable: Some("the look at it was cut off".into()),
+            ..Remainder::default()
+        })
+    }
+}
+
+/// Ends the journal, and looks at what is left. Blocks.
+pub(super) fn close(thread: JournalThread, announcer: &Announcer, names: Option<&TrailNames>) -> Remainder {
+    let lost = thread.close();
+    let notices = announcer.journal.notices();
+    notices.tell(Notice { unrecorded_refusals: lost.activity_records, ..Notice::default() });
+    if let Err(error) = notices.save() {
+        tracing::error!(%error, "cannot note what is to be told of the trail");
+    }
+    let mut remainder = Remainder { lost, untold_notices: notices.untold(), ..Remainder::default() };
+    let Some(names) = names else { return remainder };
+    let dir = &announcer.journal_dir;
+    let looked = State::load(dir).and_then(|state| {
+        let delivered = state.as_ref().and_then(|state| state.delivered);
+        Ok((state, Leftover::look(dir, delivered, names)?.0))
+    });
+    match looked {
+        Ok((state, left)) => {
+            remainder.journal = left;
+            remainder.log_files_without_digest = state.map_or(0, |state| {
+                state.log_files.len() + state.sealed.map_or(0, |sealed| sealed.log_files.len())
+            });
+        }
+        Err(error) => remainder.unreadable = Some(error.to_string()),
+    }
+    remainder
+}
+
+/// How much longer than its time a delivery may take.
+const HANGING: Duration = Duration::from_secs(2);

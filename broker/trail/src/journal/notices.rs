@@ -1,0 +1,325 @@
+//! What the broker has found out about its own trail and not told there yet.
+//!
+//! It is told by the next activity record or, if none comes soon, by one of the broker's own. Until that record is in the journal, it
+//! is noted in `notices.json`: a broker that is stopped or killed in between tells it after its next start. What says that records are
+//! gone is noted before the delivery, or the start, that found it out goes on.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::chain::{Link, optional_link};
+use super::segment::{Cut, Flaw};
+use crate::notice::{Notice, Reloads, Untold};
+use crate::store::directory::{found, write_durably};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Keeps it, in memory and in the journal's directory.
+#[derive(Default)]
+pub struct Notices {
+    /// None keeps it in memory only.
+    dir: Option<PathBuf>,
+    /// Something waits for a record: read on every call, without the lock.
+    any: AtomicBool,
+    ledger: Mutex<Ledger>,
+    /// Held while the file is written: what is newer is written later.
+    saving: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    entries: Vec<Entry>,
+    missing_before: Option<Link>,
+    cuts: Vec<CutPlace>,
+    /// Since the file was written.
+    is_changed: bool,
+}
+
+struct Entry {
+    untold: Untold,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Standing {
+    /// In no record.
+    Waiting,
+    /// In a record that is being committed.
+    Taken,
+    /// In a record that may have been committed: a look into the journal tells.
+    Uncertain,
+}
+
+/// The file.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Noted {
+    version: u32,
+    untold: Vec<Untold>,
+    /// Records were missing before this place; noted already.
+    #[serde(with = "optional_link")]
+    missing_before: Option<Link>,
+    /// What is to be cut off files, and is noted already.
+    cuts: Vec<CutPlace>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CutPlace {
+    file: u64,
+    at: u64,
+}
+
+impl Notices {
+    /// What an earlier process noted in `dir`.
+    pub(super) fn load(dir: &Path) -> io::Result<Self> {
+        let Noted { untold, missing_before, cuts, .. } = Noted::load(dir)?;
+        // The process may have ended between the record and its note.
+        let entry = |untold| Entry { untold, standing: Standing::Uncertain };
+        let entries = untold.into_iter().map(entry).collect();
+        let ledger = Mutex::new(Ledger { entries, missing_before, cuts, is_changed: false });
+        Ok(Self { dir: Some(dir.to_owned()), ledger, ..Self::default() })
+    }
+
+    /// What is noted in `dir`, for whoever reads it from outside.
+    pub(crate) fn read(dir: &Path) -> io::Result<Vec<Untold>> {
+        Ok(Noted::load(dir)?.untold)
+    }
+
+    /// Something became of the journal. [`Notices::save`] makes that durable.
+    pub fn tell(&self, journal: Notice) {
+        self.add(&mut self.lock(), journal, Reloads::default());
+    }
+
+    /// Something was taken anew. [`Notices::save`] makes that durable.
+    pub fn tell_reloads(&self, reloads: Reloads) {
+        self.add(&mut self.lock(), Notice::default(), reloads);
+    }
+
+    /// So many records before this place are gone. It is durable when this returns, and is told once however often it is found.
+    /// Blocks.
+    pub(crate) fn tell_missing(&self, before: Link, missing_records: u64) -> io::Result<()> {
+        let mut ledger = self.lock();
+        if ledger.missing_before != Some(before) {
+            ledger.missing_before = Some(before);
+            self.add(&mut ledger, Notice { missing_records, ..Notice::default() }, Reloads::default());
+        }
+        drop(ledger);
+        self.save()
+    }
+
+    /// This is about to be cut off a file. It is durable when this returns, and is told once also where the cut has to be made again.
+    /// Blocks.
+    pub(crate) fn tell_cut(&self, file: u64, cut: &Cut) -> io::Result<()> {
+        let place = CutPlace { file, at: cut.at };
+        let mut ledger = self.lock();
+        if !ledger.cuts.contains(&place) {
+            ledger.cuts.push(place);
+            let mut notice = Notice::default();
+            notice.add_cut(cut.flaw, cut.bytes);
+            self.add(&mut ledger, notice, Reloads::default());
+        }
+        drop(ledger);
+        match self.save() {
+            // No reply went out for an unfinished line: nothing is lost with a note of it.
+            Err(error) if cut.flaw == Flaw::Torn => {
+                tracing::warn!(%error, "cannot note yet that an unfinished commit was cut off");
+                Ok(())
+            }
+            saved => saved,
+        }
+    }
+
+    /// A file fits its chain now.
+    pub(crate) fn is_whole(&self, file: u64) {
+        let mut ledger = self.lock();
+        let before = ledger.cuts.len();
+        ledger.cuts.retain(|cut| cut.file != file);
+        ledger.is_changed |= ledger.cuts.len() != before;
+    }
+
+    /// Makes all of it durable. Blocks.
+    pub fn save(&self) -> io::Result<()> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(noted) = self.lock().to_be_noted() else { return Ok(()) };
+        let saved = noted.save(dir);
+        if saved.is_err() {
+            self.lock().is_changed = true;
+        }
+        saved
+    }
+
+    /// Whether there is something to save.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.lock().is_changed
+    }
+
+    /// What the next activity record is to tell.
+    #[must_use]
+    pub fn take(self: &Arc<Self>) -> Option<Taken> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.take_one(|standing| standing == Standing::Waiting)
+    }
+
+    /// The same, for a record of the broker's own: also what may have been told.
+    #[must_use]
+    pub(crate) fn take_for_own_record(self: &Arc<Self>) -> Option<Taken> {
+        self.take_one(|standing| standing != Standing::Taken)
+    }
+
+    fn take_one(self: &Arc<Self>, is_wanted: impl Fn(Standing) -> bool) -> Option<Taken> {
+        let mut ledger = self.lock();
+        let entry = ledger.entries.iter_mut().find(|entry| is_wanted(entry.standing))?;
+        let may_be_told = entry.standing == Standing::Uncertain;
+        entry.standing = Standing::Taken;
+        let untold = entry.untold.clone();
+        self.look(&ledger);
+        Some(Taken { notices: Arc::clone(self), untold, may_be_told, is_settled: false })
+    }
+
+    /// How many records are still to be written, for the end.
+    #[must_use]
+    pub fn untold(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// Whether something may have been told, and nobody knows.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.lock().entries.iter().any(|entry| entry.standing == Standing::Uncertain)
+    }
+
+    fn add(&self, ledger: &mut Ledger, journal: Notice, reloads: Reloads) {
+        if (journal, reloads) == Default::default() {
+            return;
+        }
+        ledger.is_changed = true;
+        let is_full = ledger.entries.len() >= MAX_ENTRIES;
+        let joins = |entry: &&mut Entry| match entry.standing {
+            Standing::Waiting => true,
+            Standing::Uncertain => is_full,
+            Standing::Taken => false,
+        };
+        if let Some(entry) = ledger.entries.iter_mut().rfind(joins) {
+            entry.untold.journal += journal;
+            entry.untold.reloads += reloads;
+        } else {
+            let untold = Untold { id: Uuid::new_v4(), journal, reloads };
+            ledger.entries.push(Entry { untold, standing: Standing::Waiting });
+        }
+        self.look(ledger);
+    }
+
+    fn settle(&self, id: Uuid, standing: Option<Standing>) {
+        let mut ledger = self.lock();
+        match standing {
+            None => {
+                ledger.entries.retain(|entry| entry.untold.id != id);
+                ledger.is_changed = true;
+            }
+            Some(standing) => {
+                if let Some(entry) = ledger.entries.iter_mut().find(|entry| entry.untold.id == id) {
+                    entry.standing = standing;
+                }
+            }
+        }
+        self.look(&ledger);
+    }
+
+    fn look(&self, ledger: &Ledger) {
+        let any = ledger.entries.iter().any(|entry| entry.standing == Standing::Waiting);
+        self.any.store(any, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        // Nothing that holds it can panic half way.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ledger {
+    fn to_be_noted(&mut self) -> Option<Noted> {
+        std::mem::take(&mut self.is_changed).then(|| Noted {
+            version: VERSION,
+            untold: self.entries.iter().map(|entry| entry.untold.clone()).collect(),
+            missing_before: self.missing_before,
+            cuts: self.cuts.clone(),
+        })
+    }
+}
+
+impl Noted {
+    fn load(dir: &Path) -> io::Result<Self> {
+        let path = dir.join(FILE);
+        let Some(text) = found(fs::read(&path))? else { return Ok(Self::default()) };
+        let explain = |why: &dyn std::fmt::Display| {
+            io::Error::other(format!("{}: {why}: put it back as it was, or move it away", path.display()))
+        };
+        let noted: Self = serde_json::from_slice(&text).map_err(|error| explain(&error))?;
+        if noted.version != VERSION {
+            return Err(explain(&format_args!("version {} is not {VERSION}", noted.version)));
+        }
+        Ok(noted)
+    }
+
+    fn save(&self, dir: &Path) -> io::Result<()> {
+        write_durably(&dir.join(FILE), &serde_json::to_vec(self)?)?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+/// What a record in the making tells. Dropped, it is not known whether it did.
+pub struct Taken {
+    notices: Arc<Notices>,
+    untold: Untold,
+    may_be_told: bool,
+    is_settled: bool,
+}
+
+impl Taken {
+    /// What it is.
+    #[must_use]
+    pub fn untold(&self) -> &Untold {
+        &self.untold
+    }
+
+    /// Whether an earlier record may have told it.
+    #[must_use]
+    pub(crate) fn may_be_told(&self) -> bool {
+        self.may_be_told
+    }
+
+    /// The record is in the journal.
+    pub fn told(mut self) {
+        self.is_settled = true;
+        self.notices.settle(self.untold.id, None);
+    }
+
+    /// The record is not in the journal, and will not be.
+    pub fn give_back(mut self) {
+        self.is_settled = true;
+        self.notices.settle(self.untold.id, Some(Standing::Waiting));
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.notices.settle(self.untold.id, Some(Standing::Uncertain));
+        }
+    }
+}
+
+/// Of the journal's directory.
+const FILE: &str = "notices.json";
+const VERSION: u32 = 1;
+/// More are told together.
+const MAX_ENTRIES: usize = 32;
+
+#[cfg(test)]
+mod tests;

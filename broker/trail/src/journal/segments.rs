@@ -1,0 +1,383 @@
+//! The journal's directory: one file that is being written, and those that are closed and wait to be delivered.
+//!
+//! | file | is |
+//! |---|---|
+//! | `journal-NUMBER.open` | being written |
+//! | `journal-NUMBER-TIME.closed` | complete; TIME is when it was closed |
+//! | `journal-NUMBER.damaged` | what did not fit the chain: evidence, never written again |
+//! | `lock` | held by the one process that writes here |
+
+mod recovery;
+mod room;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use time::OffsetDateTime;
+
+use super::chain::{Link, header};
+use super::{Durability, JournalConfig, Notices};
+use crate::names::{compact_time, parse_compact_time};
+
+/// The files of one journal, and the end of its chain.
+pub(super) struct Segments {
+    dir: PathBuf,
+    durability: Durability,
+    max_undelivered: u64,
+    max_segment: u64,
+    current: Option<Segment>,
+    /// The next file, where it could not be begun yet.
+    begun: Option<Segment>,
+    link: Link,
+    newest: u64,
+    /// There was no file.
+    is_begun_anew: bool,
+    undelivered: Undelivered,
+    /// Bytes since the disk was asked how much room it has.
+    unchecked: u64,
+    /// Held for the life of the process: two brokers must not share a journal.
+    lock: File,
+}
+
+/// The bytes of all files of a journal, counted by who writes and by who delivers them.
+#[derive(Debug, Clone, Default)]
+pub struct Undelivered(Arc<AtomicU64>);
+
+impl Undelivered {
+    /// The number.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Files of so many bytes are gone.
+    pub fn remove(&self, bytes: u64) {
+        // Who removes what was never counted, such as an operator's own file, leaves nothing, not a huge number.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(bytes)));
+    }
+}
+
+struct Segment {
+    number: u64,
+    path: PathBuf,
+    file: File,
+    /// Of committed lines, header included.
+    bytes: u64,
+    records: u64,
+    /// A failed commit may have left something behind them.
+    has_rest: bool,
+}
+
+/// A file of a journal, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentFile {
+    /// They count up, over restarts too.
+    pub number: u64,
+    /// When it was closed; none while it is written.
+    pub closed_at: Option<OffsetDateTime>,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl Segments {
+    pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notices)> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
+        let lock = lock(&config.dir)?;
+        let (undelivered, notices) = (Undelivered::default(), Notices::load(&config.dir)?);
+        let mut segments = Self {
+            dir: config.dir.clone(),
+            durability: config.commit,
+            max_undelivered: config.max_undelivered_bytes,
+            max_segment: config.max_segment_bytes,
+            current: None,
+            begun: None,
+            link: Link::START,
+            newest: 0,
+            is_begun_anew: false,
+            undelivered,
+            unchecked: u64::MAX,
+            lock,
+        };
+        segments.recover(now, &notices)?;
+        segments.undelivered.add(bytes_in(&config.dir)?);
+        if segments.current.is_none() {
+            segments.current = Some(segments.begin()?);
+        }
+        Ok((segments, notices))
+    }
+
+    pub(super) fn undelivered(&self) -> Undelivered {
+        self.undelivered.clone()
+    }
+
+    /// Whether there was no file at the start.
+    pub(super) fn is_begun_anew(&self) -> bool {
+        self.is_begun_anew
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The end of the chain.
+    pub(super) fn link(&self) -> Link {
+        self.link
+    }
+
+    /// Records, and their bytes, that are in a file which nobody finds: it was removed, and could not be written again.
+    pub(super) fn unplaced(&self) -> (u64, u64) {
+        let unplaced = self.current.as_ref().filter(|segment| !is_at(&segment.file, &segment.path));
+        unplaced.map_or((0, 0), |segment| (segment.records, segment.bytes))
+    }
+
+    /// Makes `lines` durable, all or none; with them the chain ends at `link`. True if a file was closed.
+    pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<bool> {
+        self.check_room(lines.len() as u64)?;
+        let mut segment = self.writable()?;
+        if let Err(error) = segment.append(lines, self.durability) {
+            self.give_up(segment, now);
+            return Err(error);
+        }
+        segment.records += link.sequence - self.link.sequence;
+        self.link = link;
+        self.undelivered.add(lines.len() as u64);
+        let full = segment.bytes >= self.max_segment;
+        self.current = Some(segment);
+        Ok(full && self.rotate(now))
+    }
+
+    /// After a failed commit: what was committed before is safe, and another file takes what comes. A file without records, or
+    /// one that cannot be closed, is used again.
+    fn give_up(&mut self, mut segment: Segment, now: OffsetDateTime) {
+        if let Err(error) = segment.cut_back() {
+            tracing::warn!(%error, "cannot cut a failed commit off the journal yet");
+        }
+        if segment.records == 0 || !self.close(&segment, now) {
+            self.current = Some(segment);
+        }
+    }
+
+    /// Closes the file that is being written, if it has records. True if it did. A file that was removed is written again before, and
+    /// one that could not be begun is begun: whoever delivers finds where the journal ends.
+    pub(super) fn rotate(&mut self, now: OffsetDateTime) -> bool {
+        let segment = match self.writable() {
+            Ok(segment) => segment,
+            Err(error) => {
+                tracing::warn!(%error, "the journal has no file to close");
+                return false;
+            }
+        };
+        if segment.records == 0 || !self.close(&segment, now) {
+            self.current = Some(segment);
+            return false;
+        }
+        match self.begin() {
+            Ok(segment) => self.current = Some(segment),
+            Err(error) => tracing::warn!(%error, "cannot begin a journal file: the next record tries again"),
+        }
+        true
+    }
+
+    /// Gives a file the name of a closed one. Whoever begins the next file makes that durable, and nothing is delivered before.
+    fn close(&self, segment: &Segment, now: OffsetDateTime) -> bool {
+        let closed = fs::rename(&segment.path, self.dir.join(closed_name(segment.number, now)));
+        if let Err(error) = &closed {
+            tracing::warn!(%error, file = %segment.path.display(), "cannot close a journal file: it is written on");
+        }
+        closed.is_ok()
+    }
+
+    /// The file to write to: the current one, where it is still in its place.
+    fn writable(&mut self) -> io::Result<Segment> {
+        match self.current.take() {
+            Some(segment) if is_at(&segment.file, &segment.path) => Ok(segment),
+            // Nobody finds records in a file that was removed or moved underneath, but we still can read them.
+            Some(lost) => {
+                let rescued = self.rescue(&lost);
+                if rescued.is_err() {
+                    self.current = Some(lost);
+                }
+                rescued
+            }
+            None => self.begin(),
+        }
+    }
+
+    fn rescue(&mut self, lost: &Segment) -> io::Result<Segment> {
+        self.own_dir()?;
+        let path = self.dir.join(open_name(lost.number));
+        if path.exists() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} is not ours", path.display()),
+            ));
+        }
+        let unfinished = path.with_extension("unfinished");
+        let mut file = options().create(true).truncate(true).open(&unfinished)?;
+        (&lost.file).seek(SeekFrom::Start(0))?;
+        if io::copy(&mut (&lost.file).take(lost.bytes), &mut file)? != lost.bytes {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the journal's file was cut"));
+        }
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        let &Segment { number, bytes, records, .. } = lost;
+        tracing::warn!(file = %path.display(), records, "the journal's file was removed: its records are written again");
+        if let Err(error) = self.sync_dir() {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(Segment { number, path, file, bytes, records, has_rest: false })
+    }
+
+    fn begin(&mut self) -> io::Result<Segment> {
+        let begun = self.begun.take().filter(|segment| is_at(&segment.file, &segment.path));
+        let mut segment = match begun {
+            Some(segment) => segment,
+            None => self.create()?,
+        };
+        let header = header(segment.number, &self.link);
+        if let Err(error) = segment.append(header.as_bytes(), self.durability).and_then(|()| self.sync_dir())
+        {
+            // The next attempt uses it: a full disk must not fill with empty files, too.
+            (segment.bytes, segment.has_rest) = (0, true);
+            self.begun = Some(segment);
+            return Err(error);
+        }
+        self.undelivered.add(segment.bytes);
+        Ok(segment)
+    }
+
+    fn create(&mut self) -> io::Result<Segment> {
+        self.own_dir()?;
+        let newest = files(&self.dir)?.last().map_or(0, |file| file.number);
+        let number = self.newest.max(newest) + 1;
+        let path = self.dir.join(open_name(number));
+        let file = options().create_new(true).open(&path)?;
+        self.newest = number;
+        Ok(Segment { number, path, file, bytes: 0, records: 0, has_rest: false })
+    }
+
+    /// A directory that was made anew has no lock yet.
+    fn own_dir(&mut self) -> io::Result<()> {
+        if !is_at(&self.lock, &self.dir.join(LOCK)) {
+            self.lock = lock(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        match self.durability {
+            Durability::Fsync => File::open(&self.dir)?.sync_all(),
+            Durability::Write => Ok(()),
+        }
+    }
+}
+
+impl Segment {
+    fn append(&mut self, lines: &[u8], durability: Durability) -> io::Result<()> {
+        if self.has_rest {
+            self.cut_back()?;
+        }
+        self.has_rest = true;
+        self.file.write_all_at(lines, self.bytes)?;
+        if durability == Durability::Fsync {
+            self.file.sync_data()?;
+        }
+        self.has_rest = false;
+        self.bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Takes back what a failed commit wrote, so that a refused call leaves no record of an answer.
+    fn cut_back(&mut self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.has_rest = false;
+        Ok(())
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+/// Whether `path` is the name of `file`, not of another one or of none.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+/// The files of the journal in `dir`, in the order of their numbers.
+pub fn files(dir: &Path) -> io::Result<Vec<SegmentFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        files.extend(parse_name(&entry?.path()));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn parse_name(path: &Path) -> Option<SegmentFile> {
+    let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    let (number, closed_at) = if let Some(number) = name.strip_suffix(OPEN) {
+        (number, None)
+    } else {
+        let (number, time) = name.strip_suffix(CLOSED)?.split_once('-')?;
+        (number, Some(parse_compact_time(time)?))
+    };
+    Some(SegmentFile { number: number.parse().ok()?, closed_at, path: path.to_owned() })
+}
+
+fn open_name(number: u64) -> String {
+    format!("{PREFIX}{number:08}{OPEN}")
+}
+
+fn closed_name(number: u64, at: OffsetDateTime) -> String {
+    format!("{PREFIX}{number:08}-{}{CLOSED}", compact_time(at))
+}
+
+/// Where what does not fit the chain of file `number` is kept.
+#[must_use]
+pub fn damaged_name(number: u64) -> String {
+    format!("{PREFIX}{number:08}.damaged")
+}
+
+fn bytes_in(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+fn lock(dir: &Path) -> io::Result<File> {
+    let lock =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(LOCK))?;
+    lock.try_lock().map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "another process writes the journal in {}: stop it or choose another directory",
+                dir.display()
+            ),
+        )
+    })?;
+    Ok(lock)
+}
+
+const LOCK: &str = "lock";
+const PREFIX: &str = "journal-";
+const OPEN: &str = ".open";
+const CLOSED: &str = ".closed";

@@ -1,0 +1,75 @@
+//! What an earlier process left is made whole: its files are closed, and the chain goes on from their end.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+
+use time::OffsetDateTime;
+
+use super::{Segment, SegmentFile, Segments, closed_name, damaged_name, files};
+use crate::journal::Notices;
+use crate::journal::segment::{Contents, repair};
+
+impl Segments {
+    pub(super) fn recover(&mut self, now: OffsetDateTime, notices: &Notices) -> io::Result<()> {
+        let files = files(&self.dir)?;
+        self.newest = files.last().map_or(0, |file| file.number);
+        self.is_begun_anew = files.is_empty();
+        let mut has_end = false;
+        // The newest that can be read has the end of the chain. Older ones that are closed are looked at when they are
+        // delivered.
+        for file in files.iter().rev() {
+            if has_end && file.closed_at.is_some() {
+                continue;
+            }
+            let Some(contents) = self.examine(file, notices)? else { continue };
+            if !has_end {
+                self.link = contents.end;
+            }
+            if file.closed_at.is_none() {
+                self.take_over(file, &contents, !has_end, now)?;
+            }
+            has_end = true;
+        }
+        if let Err(error) = notices.save() {
+            tracing::warn!(%error, "cannot note yet what the journal was found to be");
+        }
+        Ok(())
+    }
+
+    /// Cuts off what does not fit. None if not even the first line does: only a crash within a file's first moment leaves
+    /// that, or somebody's hand.
+    fn examine(&self, file: &SegmentFile, notices: &Notices) -> io::Result<Option<Contents>> {
+        let evidence = self.dir.join(damaged_name(file.number));
+        let contents = repair(&file.path, &evidence, &|cut| notices.tell_cut(file.number, cut))?;
+        notices.is_whole(file.number);
+        if let Some(cut) = contents.and_then(|contents| contents.cut) {
+            tracing::warn!(file = %file.path.display(), bytes = cut.bytes, flaw = ?cut.flaw, "cut the end off a journal file that does not fit its chain");
+        }
+        if contents.is_none() {
+            // What was in it is evidence now.
+            fs::remove_file(&file.path)?;
+        }
+        Ok(contents)
+    }
+
+    fn take_over(
+        &mut self,
+        file: &SegmentFile,
+        contents: &Contents,
+        is_newest: bool,
+        now: OffsetDateTime,
+    ) -> io::Result<()> {
+        if contents.records() > 0 {
+            fs::rename(&file.path, self.dir.join(closed_name(file.number, now)))?;
+            return self.sync_dir();
+        }
+        if !is_newest {
+            return fs::remove_file(&file.path);
+        }
+        let opened = OpenOptions::new().read(true).write(true).open(&file.path)?;
+        let bytes = opened.metadata()?.len();
+        let (number, path) = (file.number, file.path.clone());
+        self.current = Some(Segment { number, path, file: opened, bytes, records: 0, has_rest: false });
+        Ok(())
+    }
+}

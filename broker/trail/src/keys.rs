@@ -1,0 +1,86 @@
+//! What a trail needs of KMS: four calls. Whoever implements them records every answer of KMS, where the record is not given
+//! back.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, KeyId, Plaintext};
+
+/// The calls of a broker that delivers.
+#[async_trait]
+pub trait TrailKeys: Send + Sync + 'static {
+    /// GenerateDataKey: 256 bits under `key`. The record is in the journal by then.
+    async fn data_key(&self, key: &KeyId, context: &EncryptionContext) -> Result<DataKey, KeysError>;
+
+    /// Sign: RSASSA-PKCS1-v1_5 over this SHA-256 digest.
+    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<Vec<u8>, KeysError>;
+
+    /// GetPublicKey.
+    async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError>;
+}
+
+/// The call of whoever reads an encrypted trail.
+#[async_trait]
+pub trait Decrypter: Send + Sync + 'static {
+    /// Decrypt: the data key of a log file.
+    async fn decrypt(
+        &self,
+        ciphertext: CiphertextBlob,
+        key: &KeyArn,
+        context: EncryptionContext,
+    ) -> Result<Decrypted, KeysError>;
+}
+
+/// A new data key.
+pub struct DataKey {
+    /// The key under which it is encrypted.
+    pub key: KeyArn,
+    /// The data key itself.
+    pub plaintext: Plaintext,
+    /// The same, encrypted.
+    pub ciphertext: CiphertextBlob,
+}
+
+/// The public half of an asymmetric key.
+pub struct KmsPublicKey {
+    /// Which key.
+    pub key: KeyArn,
+    /// X.509 `SubjectPublicKeyInfo` in DER.
+    pub spki: Vec<u8>,
+}
+
+/// A decrypted data key.
+pub struct Decrypted {
+    /// The data key itself.
+    pub plaintext: Plaintext,
+    /// Records of KMS's answers that could not be left for the broker, each ended by a line feed.
+    pub unrecorded: Vec<u8>,
+}
+
+/// KMS did not do it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeysError {
+    /// What can be done about it.
+    pub kind: KeysErrorKind,
+    /// Why, for people.
+    pub words: String,
+}
+
+/// What can be done about an error of KMS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeysErrorKind {
+    /// Trying again may help: KMS cannot be reached or throttles, or the record could not be committed.
+    Passing,
+    /// The key is of another kind.
+    WrongKey,
+    /// KMS refuses.
+    Refused,
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for KeysError {}

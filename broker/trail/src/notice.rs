@@ -1,0 +1,94 @@
+//! What the next activity record tells beside its call: what became of the journal, and what was taken anew. An auditor is to learn
+//! of both from the trail.
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What became of the journal: counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Notice {
+    /// Bytes of an unfinished commit that were cut off at a start: no reply went out for it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub torn_bytes: u64,
+    /// Bytes that did not fit the chain, kept as evidence in a file named `damaged`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub damaged_bytes: u64,
+    /// Records whose files were gone before they were delivered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub missing_records: u64,
+    /// Refused calls that have no record, because more was owed than memory may hold.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unrecorded_refusals: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl AddAssign for Notice {
+    fn add_assign(&mut self, other: Self) {
+        self.torn_bytes += other.torn_bytes;
+        self.damaged_bytes += other.damaged_bytes;
+        self.missing_records += other.missing_records;
+        self.unrecorded_refusals += other.unrecorded_refusals;
+    }
+}
+
+/// What was taken anew since the record before, and what could not be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Reloads {
+    /// Other policies are in force: their version is in the record.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub policy: u64,
+    /// Other policies had a mistake, and the ones before stay in force.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub policy_refused: u64,
+    /// Other certificates are in use.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub certificates: u64,
+    /// Other certificates had a mistake, and the ones before stay in use.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub certificates_refused: u64,
+}
+
+impl AddAssign for Reloads {
+    fn add_assign(&mut self, other: Self) {
+        self.policy += other.policy;
+        self.policy_refused += other.policy_refused;
+        self.certificates += other.certificates;
+        self.certificates_refused += other.certificates_refused;
+    }
+}
+
+/// What one record tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Untold {
+    /// In the record, as `noticeID`: two records with the same one tell the same.
+    pub id: Uuid,
+    /// What became of the journal.
+    #[serde(default)]
+    pub journal: Notice,
+    /// What was taken anew.
+    #[serde(default)]
+    pub reloads: Reloads,
+}
+
+impl Untold {
+    /// What became of the journal, if anything did.
+    #[must_use]
+    pub fn journal(&self) -> Option<Notice> {
+        Some(self.journal).filter(|journal| *journal != Notice::default())
+    }
+
+    /// What was taken anew, if anything was.
+    #[must_use]
+    pub fn reloads(&self) -> Option<Reloads> {
+        Some(self.reloads).filter(|reloads| *reloads != Reloads::default())
+    }
+}

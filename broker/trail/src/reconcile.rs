@@ -1,0 +1,401 @@
+//! Our KMS records beside AWS's own: which calls have both, and which only one of them.
+//!
+//! A call is the same call where requestID and eventName are the same: requestID alone is not unique in CloudTrail. First all
+//! of our records are added, then AWS's, in any order; what is not ours is forgotten at once.
+
+pub mod cloudtrail;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize, Serializer};
+use time::{Duration, OffsetDateTime, Time};
+
+use super::encryption_context::TRAIL_ARN;
+use super::record::parsed::{KMS, ParsedRecord};
+use super::record::record_time;
+
+/// Joins the two.
+#[derive(Default)]
+pub struct Reconciler {
+    /// Ours that AWS has not shown yet, by requestID.
+    ours: HashMap<String, Vec<ParsedRecord>>,
+    our_ids: HashSet<String>,
+    range: Option<Range>,
+    regions: BTreeSet<String>,
+    identities: BTreeSet<String>,
+    /// AWS's with our identity that we have not.
+    theirs: Vec<ParsedRecord>,
+    their_ids: HashSet<String>,
+    their_range: Option<Range>,
+    by_services: usize,
+    matched: usize,
+    differences: Vec<Difference>,
+}
+
+/// From when to when, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Range {
+    /// The beginning.
+    #[serde(serialize_with = "as_record_time")]
+    pub from: OffsetDateTime,
+    /// The end.
+    #[serde(serialize_with = "as_record_time")]
+    pub to: OffsetDateTime,
+}
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Nothing before this.
+    pub since: Option<OffsetDateTime>,
+    /// Nothing from this on.
+    pub until: Option<OffsetDateTime>,
+    /// What is newer than this may be on its way still, on either side.
+    pub settled: OffsetDateTime,
+    /// The trail, as encryption contexts name it.
+    pub trail_arn: String,
+}
+
+/// What came out.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reconciliation {
+    /// In a word.
+    pub verdict: Verdict,
+    /// Why one cannot tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The time that was compared.
+    pub range: Option<Range>,
+    /// Calls that both have.
+    pub matched: usize,
+    /// Calls that both have, and tell differently of.
+    pub differences: Vec<Difference>,
+    /// Calls that we have and AWS has not.
+    pub missing_from_aws: Vec<Call>,
+    /// Calls of the broker's identity that AWS has and we have not.
+    pub missing_from_trail: Vec<Call>,
+    /// Calls that only one side has yet, and that are too new to tell.
+    pub too_new: usize,
+    /// Our calls on days of which AWS's files have nothing.
+    pub outside: usize,
+    /// Calls that S3 made in the broker's name, to encrypt this trail.
+    pub by_services: usize,
+}
+
+/// The end of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Every call that can be told of has both records, and they agree.
+    Matched,
+    /// A call has one record only, or the two differ.
+    Unmatched,
+    /// The two have nothing that could be compared.
+    CannotTell,
+}
+
+/// A call, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
+    /// When.
+    #[serde(serialize_with = "as_record_time")]
+    pub event_time: OffsetDateTime,
+    /// What.
+    pub event_name: String,
+    /// KMS's id of it.
+    #[serde(rename = "requestID")]
+    pub request_id: String,
+    /// The key, by its ARN, or as it was asked for.
+    pub key: Option<String>,
+    /// Whose credentials.
+    pub arn: Option<String>,
+    /// Which of them.
+    pub access_key_id: Option<String>,
+    /// From where.
+    #[serde(rename = "sourceIPAddress")]
+    pub source_ip_address: Option<String>,
+    /// With what.
+    pub user_agent: Option<String>,
+    /// In whose name.
+    pub invoked_by: Option<String>,
+    /// How it failed.
+    pub error_code: Option<String>,
+}
+
+/// A field in which the two records of a call differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// When.
+    #[serde(serialize_with = "as_record_time")]
+    pub event_time: OffsetDateTime,
+    /// What, as we have it.
+    pub event_name: String,
+    /// KMS's id of it.
+    #[serde(rename = "requestID")]
+    pub request_id: String,
+    /// The field.
+    pub field: &'static str,
+    /// As we have it.
+    pub ours: Option<String>,
+    /// As AWS has it.
+    pub aws: Option<String>,
+}
+
+impl Reconciler {
+    /// Adds a record of the trail. All of them come before AWS's.
+    pub fn add_ours(&mut self, record: ParsedRecord) {
+        if !record.is_of_kms() || !self.our_ids.insert(record.event_id.clone()) {
+            return;
+        }
+        widen(&mut self.range, record.event_time);
+        self.regions.insert(record.aws_region.clone());
+        // Who only reads the trail may do with KMS what the broker knows nothing of.
+        if let Some(arn) = &record.user_identity.arn
+            && (!record.is_of_the_broker_itself()
+                || matches!(record.event_name.as_str(), "GenerateDataKey" | "Sign"))
+        {
+            self.identities.insert(arn.clone());
+        }
+        self.ours.entry(record.request_id.clone()).or_default().push(record);
+    }
+
+    /// Adds a record of AWS's, as JSON.
+    pub fn add_aws(&mut self, json: &[u8], question: &Question) -> serde_json::Result<()> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Known {
+            event_source: String,
+            #[serde(with = "time::serde::rfc3339")]
+            event_time: OffsetDateTime,
+            aws_region: String,
+        }
+        let known: Known = serde_json::from_slice(json)?;
+        if !self.regions.contains(&known.aws_region) {
+            return Ok(());
+        }
+        widen(&mut self.their_range, known.event_time);
+        if known.event_source == KMS {
+            self.join(ParsedRecord::parse(json)?, question);
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, theirs: ParsedRecord, question: &Question) {
+        let same_call = |ours: &ParsedRecord| ours.event_name == theirs.event_name;
+        let place = self
+            .ours
+            .get(&theirs.request_id)
+            .and_then(|calls| Some((theirs.request_id.clone(), calls.iter().position(same_call)?)));
+        let is_ours = theirs.user_identity.arn.as_ref().is_some_and(|arn| self.identities.contains(arn));
+        if place.is_none() && !is_ours {
+            return;
+        }
+        // Another file, or another account's trail, may have the same call once more.
+        let ids = [Some(&theirs.event_id), theirs.shared_event_id.as_ref()];
+        let mut is_new = true;
+        for id in ids.into_iter().flatten() {
+            is_new &= self.their_ids.insert(id.clone());
+        }
+        if !is_new {
+            return;
+        }
+        let Some((request_id, place)) = place else {
+            if is_of_this_trails_objects(&theirs, question) {
+                self.by_services += usize::from(question.has(theirs.event_time));
+            } else {
+                self.theirs.push(theirs);
+            }
+            return;
+        };
+        let Some(calls) = self.ours.get_mut(&request_id) else { return };
+        let ours = calls.swap_remove(place);
+        if question.has(ours.event_time) {
+            self.matched += 1;
+            compare(&ours, &theirs, &mut self.differences);
+        }
+    }
+
+    /// What came out.
+    #[must_use]
+    pub fn finish(mut self, question: &Question) -> Reconciliation {
+        self.match_names(question);
+        let mut outcome = Reconciliation {
+            verdict: Verdict::CannotTell,
+            why: None,
+            range: None,
+            matched: self.matched,
+            differences: self.differences,
+            missing_from_aws: Vec::new(),
+            missing_from_trail: Vec::new(),
+            too_new: 0,
+            outside: 0,
+            by_services: self.by_services,
+        };
+        let range = match common_range(self.range, self.their_range, question) {
+            Ok(range) => range,
+            Err(why) => return Reconciliation { why: Some(why.into()), ..outcome },
+        };
+        outcome.range = Some(range);
+        for ours in self.ours.into_values().flatten().filter(|ours| question.has(ours.event_time)) {
+            match ours.event_time {
+                at if at > question.settled => outcome.too_new += 1,
+                at if range.has(at) => outcome.missing_from_aws.push(ours.into()),
+                _ => outcome.outside += 1,
+            }
+        }
+        for theirs in self.theirs.into_iter().filter(|theirs| range.has(theirs.event_time)) {
+            if theirs.event_time > question.settled {
+                outcome.too_new += 1;
+            } else {
+                outcome.missing_from_trail.push(theirs.into());
+            }
+        }
+        for calls in [&mut outcome.missing_from_aws, &mut outcome.missing_from_trail] {
+            calls.sort_by(|a, b| (a.event_time, &a.request_id).cmp(&(b.event_time, &b.request_id)));
+        }
+        outcome.judge();
+        outcome
+    }
+
+    /// Calls of one requestID that go by two names are one call, told differently of.
+    fn match_names(&mut self, question: &Question) {
+        let (ours, differences, matched) = (&mut self.ours, &mut self.differences, &mut self.matched);
+        self.theirs.retain(|theirs| {
+            let Some(ours) = ours.get_mut(&theirs.request_id).and_then(Vec::pop) else { return true };
+            if question.has(ours.event_time) {
+                *matched += 1;
+                let (our_name, name) = (ours.event_name.clone(), theirs.event_name.clone());
+                differences.extend(difference(&ours, "eventName", Some(our_name), Some(name)));
+                compare(&ours, theirs, differences);
+            }
+            false
+        });
+    }
+}
+
+impl Reconciliation {
+    fn judge(&mut self) {
+        let is_unmatched = !(self.differences.is_empty()
+            && self.missing_from_aws.is_empty()
+            && self.missing_from_trail.is_empty());
+        (self.verdict, self.why) = if is_unmatched {
+            (Verdict::Unmatched, None)
+        } else if self.matched > 0 {
+            (Verdict::Matched, None)
+        } else {
+            (Verdict::CannotTell, Some("no call is old enough to be told of".into()))
+        };
+    }
+}
+
+impl Question {
+    fn has(&self, at: OffsetDateTime) -> bool {
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
+    }
+}
+
+impl Range {
+    fn has(&self, at: OffsetDateTime) -> bool {
+        (self.from..=self.to).contains(&at)
+    }
+}
+
+impl From<ParsedRecord> for Call {
+    fn from(record: ParsedRecord) -> Self {
+        Self {
+            event_time: record.event_time,
+            key: record.key_arn().or_else(|| record.key_id()).map(str::to_owned),
+            event_name: record.event_name,
+            request_id: record.request_id,
+            arn: record.user_identity.arn,
+            access_key_id: record.user_identity.access_key_id,
+            source_ip_address: record.source_ip_address,
+            user_agent: record.user_agent,
+            invoked_by: record.user_identity.invoked_by,
+            error_code: record.error_code,
+        }
+    }
+}
+
+fn widen(range: &mut Option<Range>, at: OffsetDateTime) {
+    *range = Some(match range {
+        Some(range) => Range { from: range.from.min(at), to: range.to.max(at) },
+        None => Range { from: at, to: at },
+    });
+}
+
+/// The time of which both can tell. Ours tell of what lies between two of them; AWS's of the whole days that they are of, since
+/// files are kept by day, and an account in which nothing else happens has few records.
+fn common_range(
+    ours: Option<Range>,
+    theirs: Option<Range>,
+    question: &Question,
+) -> Result<Range, &'static str> {
+    let ours = ours.ok_or("the trail has no calls to KMS in this time")?;
+    let theirs = theirs.ok_or("AWS's files have no records of the trail's regions")?;
+    let end_of_day = theirs.to.replace_time(Time::MIDNIGHT) + Duration::DAY - Duration::SECOND;
+    let mut range =
+        Range { from: ours.from.max(theirs.from.replace_time(Time::MIDNIGHT)), to: ours.to.min(end_of_day) };
+    if let Some(since) = question.since {
+        range.from = range.from.max(since);
+    }
+    if let Some(until) = question.until {
+        range.to = range.to.min(until - Duration::SECOND);
+    }
+    if range.from > range.to {
+        return Err("the trail and AWS's files are of different times");
+    }
+    Ok(range)
+}
+
+/// Whether S3 asked for it, to store an object of this very trail: then the broker has no record of it, nor needs one.
+fn is_of_this_trails_objects(theirs: &ParsedRecord, question: &Question) -> bool {
+    theirs.user_identity.invoked_by.is_some()
+        && theirs.event_name == "GenerateDataKey"
+        && theirs.context(TRAIL_ARN) == Some(&question.trail_arn)
+}
+
+fn compare(ours: &ParsedRecord, theirs: &ParsedRecord, differences: &mut Vec<Difference>) {
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    let context = |record: &ParsedRecord| Some(serde_json::json!(record.encryption_context()?).to_string());
+    let mut fields = vec![
+        ("errorCode", ours.error_code.clone(), theirs.error_code.clone()),
+        ("requestParameters.keyId", text(ours.key_id()), text(theirs.key_id())),
+        ("requestParameters.encryptionContext", context(ours), context(theirs)),
+    ];
+    // The broker does not always learn the key of a call that failed.
+    if ours.error_code.is_none() || ours.key_arn().is_some() {
+        fields.push(("resources.ARN", text(ours.key_arn()), text(theirs.key_arn())));
+    }
+    differences.extend(
+        fields
+            .into_iter()
+            .filter_map(|(field, of_ours, of_theirs)| difference(ours, field, of_ours, of_theirs)),
+    );
+}
+
+fn difference(
+    call: &ParsedRecord,
+    field: &'static str,
+    ours: Option<String>,
+    aws: Option<String>,
+) -> Option<Difference> {
+    (ours != aws).then(|| Difference {
+        event_time: call.event_time,
+        event_name: call.event_name.clone(),
+        request_id: call.request_id.clone(),
+        field,
+        ours,
+        aws,
+    })
+}
+
+fn as_record_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&record_time(*at))
+}
+
+#[cfg(test)]
+mod tests;

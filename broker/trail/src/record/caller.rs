@@ -1,0 +1,90 @@
+//! Whom AWS takes the broker for: the `userIdentity` of every KMS record.
+
+use super::{AwsIdentity, SessionContext, SessionIssuer};
+
+/// The broker's AWS principal, as sts:GetCallerIdentity tells it
+/// (<https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsCaller {
+    /// The account: 12 digits.
+    pub account_id: String,
+    /// The ARN of the user or role session.
+    pub arn: String,
+    /// The unique id; `ROLE_ID:SESSION` for a role session.
+    pub user_id: String,
+    /// The region of the KMS endpoint.
+    pub region: String,
+    /// The host of the KMS endpoint.
+    pub kms_host: String,
+    /// The host's own address on the way to KMS. Behind NAT, CloudTrail has another.
+    pub source_address: String,
+}
+
+impl AwsCaller {
+    /// The identity in the form of CloudTrail
+    /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html>).
+    /// `access_key_id` is the key that signed the very call.
+    #[must_use]
+    pub fn identity<'a>(&'a self, access_key_id: Option<&'a str>) -> AwsIdentity<'a> {
+        let (kind, user_name, session_context) = self.kind();
+        AwsIdentity {
+            kind,
+            principal_id: &self.user_id,
+            arn: &self.arn,
+            account_id: &self.account_id,
+            access_key_id,
+            user_name,
+            session_context,
+            invoked_by: None,
+        }
+    }
+
+    fn kind(&self) -> (&'static str, Option<&str>, Option<SessionContext<'_>>) {
+        let resource = self.arn.splitn(6, ':').nth(5).unwrap_or_default();
+        let mut parts = resource.split('/');
+        match parts.next() {
+            Some("assumed-role") => {
+                let session_issuer = SessionIssuer {
+                    kind: "Role",
+                    principal_id: self.user_id.split(':').next().unwrap_or_default(),
+                    account_id: &self.account_id,
+                    user_name: parts.next().unwrap_or_default(),
+                };
+                ("AssumedRole", None, Some(SessionContext { session_issuer }))
+            }
+            Some("user") => ("IAMUser", parts.next_back(), None),
+            Some("root") => ("Root", None, None),
+            Some("federated-user") => ("FederatedUser", None, None),
+            _ => ("Unknown", None, None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! STS's three answers become CloudTrail's identities, with nothing invented.
+
+    use super::*;
+
+    fn identity(arn: &str, user_id: &str) -> String {
+        let caller = AwsCaller {
+            account_id: "111122223333".into(),
+            arn: arn.into(),
+            user_id: user_id.into(),
+            region: "us-west-2".into(),
+            kms_host: "kms.us-west-2.amazonaws.com".into(),
+            source_address: "127.0.0.1".into(),
+        };
+        serde_json::to_string(&caller.identity(Some("AKIAEXAMPLE"))).expect("serializes")
+    }
+
+    #[test]
+    fn roles_users_and_root() {
+        let identities = [
+            identity("arn:aws:sts::111122223333:assumed-role/broker/pod-1", "AROAEXAMPLE:pod-1"),
+            identity("arn:aws:iam::111122223333:user/team/Alice", "AIDAEXAMPLE"),
+            identity("arn:aws:iam::111122223333:root", "111122223333"),
+        ];
+        insta::assert_snapshot!(identities.join("\n"));
+    }
+}

@@ -1,0 +1,435 @@
+//! Whether a trail, or a stretch of it, is what the broker delivered, and whether the broker kept its promises: every digest,
+//! signature and hash, what `aws cloudtrail validate-logs` does not look at (the hash of the digest before, what is in no digest,
+//! the records themselves), the journal's tail, and the bounds of reuse, recomputed from the records alone.
+//!
+//! One object is in memory at a time, and the next one. docs/audit.md says what each finding means.
+
+mod chain;
+mod checker;
+mod continuity;
+mod finding;
+mod folder;
+#[cfg(test)]
+pub(crate) mod forge;
+mod ids;
+mod ranges;
+mod record;
+mod reuse;
+mod tail;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use time::OffsetDateTime;
+
+use super::digest::{ChainSpan, LogFile, sha256_hex};
+use super::reader::{DigestFile, DigestKey, DigestKeys, LogFileText, ReadFailure, TrailReader};
+use super::record::record_time;
+use super::signature::PublicKey;
+use super::state::State;
+use chain::{Before, Known, Surroundings};
+use checker::{Checker, Span};
+use continuity::Continuity;
+pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
+use folder::Folder;
+use tail::Tail;
+
+/// What to verify, and against what.
+#[derive(Default)]
+pub struct VerifyOptions {
+    /// The public halves of the keys that signed digests: more than one where the key was changed.
+    pub keys: Vec<PublicKey>,
+    /// Only digests that end at or after this.
+    pub from: Option<OffsetDateTime>,
+    /// Only digests that start before this; then the journal is not looked at.
+    pub to: Option<OffsetDateTime>,
+    /// The newest signature that was kept elsewhere, in hex: then deletion of the newest digests is found.
+    pub newest_signature: Option<String>,
+    /// The broker's journal, for what is not delivered yet.
+    pub journal_dir: Option<PathBuf>,
+}
+
+/// How far verifying is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Digests whose log files were read.
+    pub digests: u64,
+    /// Of how many.
+    pub digests_in_all: u64,
+    /// Log files that were read.
+    pub log_files: u64,
+}
+
+/// Verifies a trail.
+pub async fn verify(
+    reader: &TrailReader,
+    options: &VerifyOptions,
+    progress: &mut (dyn FnMut(&Progress) + Send),
+) -> Report {
+    let mut verification = Verification {
+        reader,
+        options,
+        progress,
+        done: Progress::default(),
+        checker: Checker::new(&reader.names().account_id),
+        report: Report::default(),
+        before: Before::Nothing,
+        continuity: Continuity::default(),
+        known: HashSet::new(),
+        newest: None,
+        kept_is_found: false,
+        is_complete: true,
+        from: None,
+    };
+    verification.run().await;
+    verification.conclude()
+}
+
+struct Verification<'a> {
+    reader: &'a TrailReader,
+    options: &'a VerifyOptions,
+    progress: &'a mut (dyn FnMut(&Progress) + Send),
+    done: Progress,
+    checker: Checker,
+    report: Report,
+    before: Before,
+    continuity: Continuity,
+    /// Log files that digests name, or that wait for a digest.
+    known: HashSet<String>,
+    /// Where the newest digest starts and ends.
+    newest: Option<(OffsetDateTime, OffsetDateTime)>,
+    kept_is_found: bool,
+    /// Whether everything that should be there was read.
+    is_complete: bool,
+    /// Where this begins, if something was before it.
+    from: Option<i64>,
+}
+
+impl Verification<'_> {
+    async fn run(&mut self) {
+        let names = self.reader.names();
+        // Before the digests: what is delivered meanwhile is in neither list.
+        let log_files = self.reader.log_file_keys().await;
+        let (log_files, digests) = match (log_files, self.reader.digest_keys().await) {
+            (Ok(log_files), Ok(digests)) => (log_files, digests),
+            (Err(error), _) | (_, Err(error)) => {
+                let place = Place::object(&names.digest_folder());
+                return self.checker.findings.cannot_tell(FindingKind::Unreadable, place, error.to_string());
+            }
+        };
+        let DigestKeys { own, others } = digests;
+        self.digests(&own).await;
+        let waiting_is_known = self.tail(own).await;
+        self.check_newest();
+        let folder = Folder {
+            reader: self.reader,
+            keys: &self.options.keys,
+            listed: &log_files,
+            known: &self.known,
+            others: &others,
+            newest: self.newest,
+            waiting_is_known,
+            from: self.options.from,
+            to: self.options.to,
+        };
+        folder.check(&mut self.checker.findings).await;
+        self.continuity.finish(names, &mut self.checker.findings);
+    }
+
+    fn conclude(self) -> Report {
+        let Self { checker, mut report, is_complete, from, .. } = self;
+        checker.finish(is_complete, from, &mut report);
+        report
+    }
+
+    /// The digests of the stretch, in order.
+    async fn digests(&mut self, listed: &[DigestKey]) {
+        let VerifyOptions { from, to, .. } = self.options;
+        let first = from.map_or(0, |from| listed.partition_point(|digest| digest.end < from));
+        let mut chosen = &listed[first..];
+        if let Some(to) = to {
+            // One ends where the next one starts.
+            let last = listed.partition_point(|digest| digest.end < *to) + 1;
+            chosen = &listed[first..last.clamp(first, listed.len())];
+        }
+        self.done.digests_in_all = chosen.len() as u64;
+        if chosen.is_empty() {
+            let place = Place::object(&self.reader.names().digest_folder());
+            let words = "no digest of this trail is here for this time: nothing vouches for anything";
+            return self.checker.findings.cannot_tell(FindingKind::NoDigest, place, words);
+        }
+        if let Some(before) = first.checked_sub(1).map(|before| &listed[before]) {
+            self.before = match self.reader.digest(&before.key).await {
+                Ok(Some(file)) => {
+                    self.continuity.comes_after(&file.digest);
+                    Before::Digest(Known::of(&file))
+                }
+                _ => Before::Unreadable(before.key.clone()),
+            };
+            self.from = Some(before.end.unix_timestamp());
+        }
+        for digest in chosen {
+            self.digest(digest, listed).await;
+        }
+    }
+
+    async fn digest(&mut self, named: &DigestKey, listed: &[DigestKey]) {
+        let findings = &mut self.checker.findings;
+        let place = Place::object(&named.key);
+        let read = self.reader.digest(&named.key).await;
+        self.before = match read {
+            Ok(Some(file)) => {
+                let around = Surroundings {
+                    names: self.reader.names(),
+                    before: &self.before,
+                    listed,
+                    from: self.options.from,
+                };
+                chain::check_content(&file, named, self.reader.names(), findings);
+                chain::check_signature(&file, &self.options.keys, findings);
+                chain::check_link(&file, &around, findings);
+                self.note_digest(&file, named);
+                if file.digest.previous_digest_s3_object.is_none() {
+                    self.continuity.begin_anew();
+                }
+                self.log_files(&file.digest.log_files).await;
+                Before::Digest(Known::of(&file))
+            }
+            other => {
+                match other {
+                    Err(failure @ ReadFailure::Malformed(_)) => {
+                        findings.unsound(FindingKind::DigestMalformed, place, failure.to_string());
+                    }
+                    Err(failure) => {
+                        findings.cannot_tell(FindingKind::Unreadable, place, failure.to_string());
+                    }
+                    Ok(_) => findings.unsound(FindingKind::DigestMissing, place, "it was removed just now"),
+                }
+                self.is_complete = false;
+                self.continuity.begin_anew();
+                Before::Unreadable(named.key.clone())
+            }
+        };
+        self.done.digests += 1;
+        (self.progress)(&self.done);
+    }
+
+    fn note_digest(&mut self, file: &DigestFile, named: &DigestKey) {
+        let start = ids::seconds(&file.digest.digest_start_time).unwrap_or_default();
+        if matches!(self.before, Before::Nothing) && file.digest.previous_digest_s3_object.is_some() {
+            self.is_complete = false;
+            self.from = Some(start);
+        }
+        let start = OffsetDateTime::from_unix_timestamp(start).unwrap_or(named.end);
+        self.newest = Some((start, named.end));
+        self.report.digests += 1;
+        self.report.from = self.report.from.or(Some(start));
+        self.report.to = Some(named.end);
+        self.report.newest_signature.clone_from(&file.signature);
+        let kept = self.options.newest_signature.as_deref();
+        self.kept_is_found |= kept.is_some() && kept == file.signature.as_deref();
+    }
+
+    /// The log files that one digest names, the next one being read while one is checked.
+    async fn log_files(&mut self, entries: &[LogFile]) {
+        let mut wanted = Vec::with_capacity(entries.len());
+        for entry in entries {
+            self.continuity.log_file(entry, &mut self.checker.findings);
+            if self.known.insert(entry.s3_object.clone()) {
+                wanted.push(entry);
+            } else {
+                let words = "a digest names it that was named before";
+                let place = Place::object(&entry.s3_object);
+                self.checker.findings.unsound(FindingKind::LogFileTwice, place, words);
+            }
+        }
+        let reader = self.reader;
+        let read = async |place: usize| match wanted.get(place) {
+            Some(entry) => Some(reader.log_file(&entry.s3_object).await),
+            None => None,
+        };
+        let mut next = read(0).await;
+        for (place, entry) in wanted.iter().enumerate() {
+            let Some(text) = next.take().and_then(|read| self.readable(&entry.s3_object, read)) else {
+                next = read(place + 1).await;
+                continue;
+            };
+            let work = off_the_loop(std::mem::take(&mut self.checker), (*entry).clone(), text);
+            (self.checker, next) = tokio::join!(work, read(place + 1));
+            self.report.log_files += 1;
+            self.done.log_files += 1;
+            (self.progress)(&self.done);
+        }
+    }
+
+    /// The text of a log file, if there is one.
+    fn readable(&mut self, key: &str, read: Result<Option<LogFileText>, ReadFailure>) -> Option<LogFileText> {
+        let place = Place::object(key);
+        let findings = &mut self.checker.findings;
+        match read {
+            Ok(Some(text)) => {
+                let lines = memchr::memchr_iter(b'\n', &text.unrecorded).count();
+                self.report.unrecorded_decrypts += lines as u64;
+                return Some(text);
+            }
+            Ok(None) => {
+                findings.unsound(
+                    FindingKind::LogFileMissing,
+                    place,
+                    "a digest names it, but it is not there",
+                );
+            }
+            Err(failure @ ReadFailure::Malformed(_)) => {
+                findings.unsound(FindingKind::LogFileMalformed, place, failure.to_string());
+            }
+            Err(failure @ ReadFailure::Locked(_)) => {
+                findings.cannot_tell(FindingKind::Locked, place, failure.to_string());
+            }
+            Err(failure @ ReadFailure::Store(_)) => {
+                findings.cannot_tell(FindingKind::Unreadable, place, failure.to_string());
+            }
+        }
+        self.is_complete = false;
+        None
+    }
+
+    /// What the broker has noted and not delivered. True if it tells which log files wait for a digest.
+    async fn tail(&mut self, listed: Vec<DigestKey>) -> bool {
+        let Some(dir) = self.options.journal_dir.clone().filter(|_| self.options.to.is_none()) else {
+            return false;
+        };
+        let shown = dir.display().to_string();
+        let opened = tokio::task::spawn_blocking(move || Tail::open(&dir)).await;
+        let opened = opened.unwrap_or_else(|_| Err(std::io::Error::other("the reading was cut off")));
+        let tail = match opened {
+            Ok(tail) => tail,
+            Err(error) => {
+                let place = Place::object(&shown);
+                self.checker.findings.cannot_tell(FindingKind::JournalUnreadable, place, error.to_string());
+                return false;
+            }
+        };
+        if let Some(state) = &tail.state {
+            self.newer_digests(state, listed).await;
+            let sealed = state.sealed.as_ref().map_or(&[][..], |sealed| &sealed.log_files);
+            let waiting: Vec<LogFile> = sealed.iter().chain(&state.log_files).cloned().collect();
+            // A digest that was delivered a moment ago may name them already.
+            let waiting: Vec<LogFile> =
+                waiting.into_iter().filter(|file| !self.known.contains(&file.s3_object)).collect();
+            self.log_files(&waiting).await;
+        }
+        let is_known = tail.state.is_some();
+        let mut checker = std::mem::take(&mut self.checker);
+        let work = tokio::task::spawn_blocking(move || {
+            let undelivered = tail.check(&mut checker);
+            (checker, undelivered)
+        });
+        let undelivered;
+        (self.checker, undelivered) = resumed(work.await);
+        self.report.journal_records = undelivered.records;
+        let names = self.reader.names();
+        self.known.extend(undelivered.closed.iter().map(|(at, hash)| names.log_file(*at, hash)));
+        is_known
+    }
+
+    /// A broker that has noted no digest, where digests are, has lost its notes.
+    fn chain_begins_anew(&mut self, state: &State) {
+        let Before::Digest(known) = &self.before else { return };
+        // Its first digest may be delivered just now.
+        let names = self.reader.names();
+        if state.sealed.as_ref().is_some_and(|sealed| names.digest(sealed.end) == known.key()) {
+            return;
+        }
+        let words = "the broker goes on without knowing of this digest: the journal's directory was lost or replaced, and with it \
+                     what was not delivered";
+        self.checker.findings.unsound(FindingKind::ChainGap, Place::object(known.key()), words);
+        self.continuity.begin_anew();
+    }
+
+    /// Digests that came since the list was made; the newest has to be the one that the broker noted.
+    async fn newer_digests(&mut self, state: &State, mut listed: Vec<DigestKey>) {
+        let Some(noted) = &state.previous else { return self.chain_begins_anew(state) };
+        let is_noted = |before: &Before| match before {
+            Before::Digest(known) => known.is(&noted.object, &noted.hash, &noted.signature),
+            _ => false,
+        };
+        if is_noted(&self.before) {
+            return;
+        }
+        if let Ok(DigestKeys { own, .. }) = self.reader.digest_keys().await {
+            let last = listed.last().map(|digest| digest.end);
+            let newer: Vec<DigestKey> =
+                own.iter().filter(|digest| Some(digest.end) > last).cloned().collect();
+            listed = own;
+            for digest in &newer {
+                self.digest(digest, &listed).await;
+                if is_noted(&self.before) {
+                    return;
+                }
+            }
+        }
+        let place = Place::object(&noted.object);
+        let words = match &self.before {
+            Before::Digest(known) if known.key() == noted.object => {
+                "the newest digest is not the one that the broker noted: it was changed or signed again"
+            }
+            _ => {
+                "the broker noted this digest as its newest one, but the newest one here is another: was it deleted?"
+            }
+        };
+        self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
+    }
+
+    /// Whether the signature that was kept elsewhere is one of these.
+    fn check_newest(&mut self) {
+        if self.options.newest_signature.is_none() || self.options.to.is_some() || self.kept_is_found {
+            return;
+        }
+        let place = Place::object(&self.reader.names().digest_folder());
+        let words = match self.report.to {
+            Some(to) => format!(
+                "no digest has the signature that was kept: what came after {} was deleted",
+                record_time(to)
+            ),
+            None => "no digest has the signature that was kept: they were deleted".to_owned(),
+        };
+        self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
+    }
+}
+
+/// Checks one log file where it may take its time.
+async fn off_the_loop(mut checker: Checker, entry: LogFile, text: LogFileText) -> Checker {
+    let work = tokio::task::spawn_blocking(move || {
+        check_log_file(&mut checker, &entry, &text.json);
+        checker
+    });
+    resumed(work.await)
+}
+
+fn resumed<T>(done: Result<T, tokio::task::JoinError>) -> T {
+    // Nothing aborts the work: if it ended otherwise, it panicked, and so does this.
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+fn check_log_file(checker: &mut Checker, entry: &LogFile, json: &[u8]) {
+    let place = || Place::object(&entry.s3_object);
+    if sha256_hex(json) != entry.hash_value {
+        let words = "its hash is not the one in its digest: it was changed after it was delivered";
+        checker.findings.unsound(FindingKind::LogFileHash, place(), words);
+    }
+    let links = entry.journal_chain.as_ref().and_then(ChainSpan::links);
+    let (before, stated_end) = links.unzip();
+    let Span { times, has_malformed, end } = checker.log_file(&entry.s3_object, json, before);
+    if end != stated_end && !has_malformed {
+        let words = "its records are not those whose place in the journal's chain its digest says";
+        checker.findings.unsound(FindingKind::LogFileChain, place(), words);
+    }
+    let stated = ids::seconds(&entry.oldest_event_time).zip(ids::seconds(&entry.newest_event_time));
+    if times != stated && !has_malformed {
+        let words = "the oldest or the newest of its records is of another time than its digest says";
+        checker.findings.unsound(FindingKind::LogFileTimes, place(), words);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! All records of a trail, one after the other: each by itself, and against those before it.
+//!
+//! Nothing of a record is kept but its ids and what its data key has been used for: memory grows with the number of records by
+//! some tens of bytes for each, whatever they hold.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::RandomState;
+
+use uuid::Uuid;
+
+use super::finding::{FindingKind, Findings, Place, Report, Severity};
+use super::record::{self, Flaw, Seen, What};
+use super::reuse::{At, Fault, Reuse};
+use crate::journal::chain::Link;
+use crate::notice::{Notice, Untold};
+use crate::reader::records;
+
+/// Checks records.
+#[derive(Default)]
+pub(super) struct Checker {
+    account_id: String,
+    pub(super) findings: Findings,
+    /// The objects and files that records come from, in order.
+    sources: Vec<String>,
+    hashes: RandomState,
+    event_ids: HashSet<u128>,
+    kms_requests: HashSet<u128>,
+    reuse: Reuse,
+    /// Failed calls to KMS whose records did not come yet.
+    failed: HashMap<u128, At>,
+    faults: Vec<Fault>,
+    /// What was told of the journal.
+    notices: HashSet<u128>,
+    kms_records: u64,
+    activity_records: u64,
+    malformed_records: u64,
+    has_malformed: bool,
+}
+
+/// The oldest and newest record of one source; none where a record is malformed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Span {
+    pub(super) times: Option<(i64, i64)>,
+    pub(super) has_malformed: bool,
+    /// The chain with the last record, if it is known where it begins.
+    pub(super) end: Option<Link>,
+}
+
+impl Span {
+    fn widen(&mut self, at: i64) {
+        self.times = Some(self.times.map_or((at, at), |(oldest, newest)| (oldest.min(at), newest.max(at))));
+    }
+}
+
+impl Checker {
+    pub(super) fn new(account_id: &str) -> Self {
+        Self { account_id: account_id.to_owned(), ..Self::default() }
+    }
+
+    /// The next object or file that records come from.
+    pub(super) fn begin(&mut self, source: &str) -> u32 {
+        self.sources.push(source.to_owned());
+        u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// The records in the bytes of a log file, which in the journal's chain come after `before`, if that is known.
+    pub(super) fn log_file(&mut self, key: &str, json: &[u8], before: Option<Link>) -> Span {
+        let source = self.begin(key);
+        let mut span = Span { end: before, ..Span::default() };
+        for (place, record) in records(json).enumerate() {
+            match record {
+                Ok(record) => {
+                    span.end = span.end.map(|end| end.next(record.as_bytes()));
+                    self.record(source, place + 1, record, &mut span);
+                }
+                Err(malformed) => {
+                    (span.has_malformed, self.has_malformed) = (true, true);
+                    let place = Place { record: Some(place as u64 + 1), ..Place::object(key) };
+                    self.findings.unsound(FindingKind::LogFileMalformed, place, malformed.to_string());
+                }
+            }
+        }
+        self.end(span);
+        span
+    }
+
+    /// One record, the `number`th of its source.
+    pub(super) fn record(&mut self, source: u32, number: usize, json: &str, span: &mut Span) {
+        let mut at = At { source, record: u32::try_from(number).unwrap_or(u32::MAX), event_id: 0 };
+        match record::read(json, &self.account_id, &self.hashes) {
+            Ok(seen) => {
+                at.event_id = seen.event_id;
+                span.widen(seen.at);
+                self.seen(seen, at);
+                self.flush();
+            }
+            Err(Flaw { event_id, why }) => {
+                self.malformed_records += 1;
+                (span.has_malformed, self.has_malformed) = (true, true);
+                at.event_id = event_id.map_or(0, |id| id.as_u128());
+                self.findings.unsound(FindingKind::RecordMalformed, self.place(at), why);
+            }
+        }
+    }
+
+    /// The end of a source.
+    pub(super) fn end(&mut self, span: Span) {
+        if let Some((oldest, _)) = span.times {
+            self.reuse.sweep(oldest, &mut self.faults);
+            self.flush();
+        }
+    }
+
+    fn seen(&mut self, Seen { event_id, what, .. }: Seen, at: At) {
+        if !self.event_ids.insert(event_id) {
+            self.findings.unsound(
+                FindingKind::EventIdTwice,
+                self.place(at),
+                "another record has the same eventID",
+            );
+        }
+        match what {
+            What::Kms { request, call } => {
+                self.kms_records += 1;
+                if !self.kms_requests.insert(request) {
+                    let words = "another KMS record has the same requestID and eventName";
+                    self.findings.unsound(FindingKind::RequestIdTwice, self.place(at), words);
+                }
+                self.failed.remove(&request);
+                self.reuse.called(event_id, call, &mut self.faults);
+            }
+            What::Activity { made, failed, told, notice_id } => {
+                self.activity_records += 1;
+                if let Some(made) = made {
+                    self.reuse.used(&made, at, &mut self.faults);
+                }
+                if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(failed)) {
+                    self.failed.entry(failed).or_insert(at);
+                }
+                self.notices.extend(notice_id);
+                if told != Notice::default() {
+                    self.told(told, self.place(at), "it tells");
+                }
+            }
+        }
+    }
+
+    /// What the broker has noted, and no record has told.
+    pub(super) fn untold(&mut self, untold: &Untold, source: &str) {
+        if !self.notices.contains(&untold.id.as_u128()) && untold.journal != Notice::default() {
+            self.told(
+                untold.journal,
+                Place::object(source),
+                "no record tells it yet, but the broker has noted",
+            );
+        }
+    }
+
+    /// What is told of the journal, so that whoever reads the trail learns of it.
+    fn told(&mut self, told: Notice, place: Place, how: &str) {
+        let Notice { torn_bytes, damaged_bytes, missing_records, unrecorded_refusals } = told;
+        if damaged_bytes > 0 || missing_records > 0 {
+            let words = format!(
+                "{how} that the journal lost records before they were delivered: {missing_records} records were gone, and \
+                 {damaged_bytes} bytes did not fit the chain"
+            );
+            self.findings.unsound(FindingKind::RecordsLost, place.clone(), words);
+        }
+        if torn_bytes > 0 || unrecorded_refusals > 0 {
+            let words = format!(
+                "{how} {torn_bytes} bytes of an unfinished commit, for which no reply went out, and {unrecorded_refusals} refused \
+                 calls without a record"
+            );
+            self.findings.note(FindingKind::JournalNotice, place, words);
+        }
+    }
+
+    /// The end of the trail. `from` is where it was begun, if not at its beginning.
+    pub(super) fn finish(mut self, is_complete: bool, from: Option<i64>, report: &mut Report) {
+        // A KMS record may be one of those that cannot be read.
+        let is_complete = is_complete && !self.has_malformed;
+        let reuse = std::mem::take(&mut self.reuse);
+        report.keys_used = reuse.finish(is_complete, from, &mut self.faults);
+        self.flush();
+        let mut failed: Vec<At> = std::mem::take(&mut self.failed).into_values().collect();
+        failed.sort_by_key(|at| (at.source, at.record));
+        for at in failed {
+            let severity = match (from, is_complete) {
+                // It may be one of those that were delivered before.
+                (Some(_), _) | (None, false) => Severity::CannotTell,
+                (None, true) => Severity::Unsound,
+            };
+            let words = "it names the requestID of a KMS record that is not there";
+            self.findings.add(FindingKind::KmsRecordMissing, severity, self.place(at), words);
+        }
+        report.kms_records = self.kms_records;
+        report.activity_records = self.activity_records;
+        report.records = self.kms_records + self.activity_records + self.malformed_records;
+        self.findings.conclude(report);
+    }
+
+    fn flush(&mut self) {
+        for Fault { kind, severity, at, words } in std::mem::take(&mut self.faults) {
+            self.findings.add(kind, severity, self.place(at), words);
+        }
+    }
+
+    fn place(&self, at: At) -> Place {
+        Place {
+            object: self.sources.get(at.source as usize).cloned().unwrap_or_default(),
+            record: Some(at.record.into()),
+            event_id: (at.event_id != 0).then(|| Uuid::from_u128(at.event_id)),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The journal's tail: what is not delivered yet, and whether it goes on where delivery ended.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+
+use super::checker::{Checker, Span};
+use super::finding::{FindingKind, Place};
+use crate::journal::chain::Link;
+use crate::journal::segment::{Flaw, ReadError, SegmentReader};
+use crate::journal::{Notices, SegmentFile, files};
+use crate::notice::Untold;
+use crate::state::State;
+
+/// A journal's files and the trail's state, as they were at one moment.
+pub(super) struct Tail {
+    pub(super) state: Option<State>,
+    files: Vec<(SegmentFile, File)>,
+    evidence: Vec<PathBuf>,
+    untold: Vec<Untold>,
+    /// Where it is noted.
+    dir: PathBuf,
+}
+
+impl Tail {
+    /// Opens a journal that a broker may be writing and delivering meanwhile: files that are open stay readable.
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        for _ in 0..TRIES {
+            let state = State::load(dir)?;
+            let listed = files(dir)?;
+            let opened: io::Result<Vec<_>> =
+                listed.iter().map(|file| Ok((file.clone(), File::open(&file.path)?))).collect();
+            // Delivered or renamed meanwhile.
+            if opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                continue;
+            }
+            let files = opened?;
+            if State::load(dir)? == state {
+                let (evidence, untold) = (evidence(dir)?, Notices::read(dir)?);
+                return Ok(Self { state, files, evidence, untold, dir: dir.to_owned() });
+            }
+        }
+        Err(io::Error::other("the broker delivers faster than its journal can be opened: try again"))
+    }
+
+    /// Checks chain and records.
+    pub(super) fn check(self, checker: &mut Checker) -> Undelivered {
+        for path in &self.evidence {
+            checker.findings.unsound(
+                FindingKind::JournalEvidence,
+                Place::object(&path.display().to_string()),
+                "what did not fit the journal's chain is kept here: its records were changed, and are not delivered",
+            );
+        }
+        let delivered = self.state.and_then(|state| state.delivered);
+        let mut chain = Chain { checker, delivered, end: None, undelivered: Undelivered::default() };
+        let mut segments = Vec::new();
+        let newest = self.files.len();
+        for (place, (file, opened)) in self.files.into_iter().enumerate() {
+            match SegmentReader::new(BufReader::new(opened)) {
+                Ok(reader) if reader.number() == file.number => segments.push((file, reader)),
+                // A crash in the first moment of a file leaves this, and the next start clears it away.
+                Err(ReadError::Flaw(Flaw::Torn)) if place + 1 == newest && file.closed_at.is_none() => {}
+                Err(ReadError::Io(error)) => chain.unreadable(&file, &error),
+                Ok(_) | Err(ReadError::Flaw(_)) => chain.broken(&file, 1),
+            }
+        }
+        let begins: Vec<Link> = segments.iter().map(|(_, reader)| reader.before()).collect();
+        for (place, (file, reader)) in segments.into_iter().enumerate() {
+            chain.segment(&file, reader, begins.get(place + 1).copied());
+        }
+        chain.end_of_journal(newest > 0);
+        let undelivered = chain.undelivered;
+        for untold in &self.untold {
+            checker.untold(untold, &self.dir.join("notices.json").display().to_string());
+        }
+        undelivered
+    }
+}
+
+/// What is in the journal only.
+#[derive(Default)]
+pub(super) struct Undelivered {
+    pub(super) records: u64,
+    /// The closed files, each by its time and the hash of its last record: their log files are called by these, and may be in the
+    /// store already.
+    pub(super) closed: Vec<(OffsetDateTime, [u8; 32])>,
+}
+
+struct Chain<'a> {
+    checker: &'a mut Checker,
+    delivered: Option<Link>,
+    /// Where the files so far end.
+    end: Option<Link>,
+    undelivered: Undelivered,
+}
+
+impl Chain<'_> {
+    /// One file, up to where the next one begins: what follows there was never committed.
+    fn segment(
+        &mut self,
+        file: &SegmentFile,
+        mut reader: SegmentReader<BufReader<File>>,
+        next: Option<Link>,
+    ) {
+        self.joins(file, reader.before());
+        let source = self.checker.begin(&file.path.display().to_string());
+        let mut span = Span::default();
+        let mut line = 1;
+        while next.is_none_or(|next| reader.link().sequence < next.sequence) {
+            line += 1;
+            let record = match reader.next_record() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                // A line that is being written, or was when the broker died: no reply has gone out for it.
+                Err(ReadError::Flaw(Flaw::Torn)) if next.is_none() && file.closed_at.is_none() => break,
+                Err(ReadError::Flaw(_)) => {
+                    self.broken(file, line);
+                    break;
+                }
+                Err(ReadError::Io(error)) => {
+                    self.unreadable(file, &error);
+                    break;
+                }
+            };
+            let text = std::str::from_utf8(record).map(str::to_owned);
+            let found = reader.link();
+            match self.delivered {
+                Some(delivered) if found.sequence < delivered.sequence => continue,
+                Some(delivered) if found.sequence == delivered.sequence => {
+                    if found != delivered {
+                        self.broken(file, line);
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            self.undelivered.records += 1;
+            match text {
+                Ok(text) => self.checker.record(source, line, &text, &mut span),
+                Err(_) => self.broken(file, line),
+            }
+        }
+        self.checker.end(span);
+        self.end = Some(reader.link());
+        if let Some(closed_at) = file.closed_at {
+            self.undelivered.closed.push((closed_at, reader.link().hash));
+        }
+    }
+
+    /// Whether a file goes on where the one before ends, or delivery.
+    fn joins(&mut self, file: &SegmentFile, before: Link) {
+        let place = Place::object(&file.path.display().to_string());
+        let findings = &mut self.checker.findings;
+        match (self.end, self.delivered) {
+            (Some(end), _) if end == before => {}
+            (Some(end), _) => {
+                let words = format!(
+                    "it begins after record {}, but the file before it ends with record {} or another of that number",
+                    before.sequence, end.sequence
+                );
+                findings.unsound(FindingKind::JournalGap, place, words);
+            }
+            (None, Some(delivered)) => {
+                let is_later = before.sequence > delivered.sequence;
+                if is_later || (before.sequence == delivered.sequence && before != delivered) {
+                    let words = format!(
+                        "it begins after record {}, but what was delivered ends with record {}: records between are gone",
+                        before.sequence, delivered.sequence
+                    );
+                    findings.unsound(FindingKind::JournalGap, place, words);
+                }
+            }
+            (None, None) if before == Link::START => {}
+            (None, None) => {
+                let words =
+                    format!("the {} records before it are neither here nor delivered", before.sequence);
+                findings.cannot_tell(FindingKind::JournalGap, place, words);
+            }
+        }
+    }
+
+    fn end_of_journal(&mut self, has_files: bool) {
+        let Some(delivered) = self.delivered else { return };
+        if delivered == Link::START && has_files {
+            // Nothing was written yet.
+            return;
+        }
+        if self.end.is_none_or(|end| end.sequence < delivered.sequence) {
+            let words = format!(
+                "the journal ends before record {}, where delivery has ended: its files were removed or cut",
+                delivered.sequence
+            );
+            self.checker.findings.unsound(FindingKind::JournalGap, Place::object("the journal"), words);
+        }
+    }
+
+    fn broken(&mut self, file: &SegmentFile, line: usize) {
+        let place = Place { record: Some(line as u64), ..Place::object(&file.path.display().to_string()) };
+        let words = "this line does not fit the chain: it was changed, or is not where it was written";
+        self.checker.findings.unsound(FindingKind::JournalBroken, place, words);
+    }
+
+    fn unreadable(&mut self, file: &SegmentFile, error: &io::Error) {
+        let place = Place::object(&file.path.display().to_string());
+        self.checker.findings.cannot_tell(FindingKind::JournalUnreadable, place, error.to_string());
+    }
+}
+
+/// The files in which a broker keeps what did not fit its chain.
+fn evidence(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "damaged") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A broker delivers at most every second.
+const TRIES: usize = 10;
