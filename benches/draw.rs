@@ -11,13 +11,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use key_broker::attestation::VerifiedRecipient;
 use key_broker::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
-use key_broker::audit::record::{Action, DeclaredUse};
-use key_broker::cache::bounds::{Bounds, Reuse};
 use key_broker::cache::rules::{Rule, Rules};
 use key_broker::cache::{Cache, Wish};
-use key_broker::clock::{Clock, SystemClock};
-use key_broker::identity::Principal;
-use key_broker::key::{DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey, RandomLength};
 use key_broker::kms::attested::{AttestedDataKey, AttestedPlaintext};
 use key_broker::kms::caller::AwsCaller;
 use key_broker::kms::guard::{BreakerSettings, Guard, GuardSettings};
@@ -27,8 +22,12 @@ use key_broker::kms::{
     Kms, KmsError, PublicKey, Signature, UsedKey,
 };
 use key_broker::policy::{Facts, Permit, Policy, Question};
-use key_broker::secret::Plaintext;
 use key_broker::telemetry::trace::Tracer;
+use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_core::{
+    Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey,
+    Plaintext, Principal, RandomLength, Reuse,
+};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 

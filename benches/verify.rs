@@ -19,17 +19,17 @@ use key_broker::audit::log_file::compress;
 use key_broker::audit::names::TrailNames;
 use key_broker::audit::reader::TrailReader;
 use key_broker::audit::record::{
-    Action, ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, DeclaredUse, EVENT_VERSION,
-    KmsRecord, PeerDetails, PolicyData, RequestParameters, ServedFrom, WorkloadIdentity, record_time,
+    ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, EVENT_VERSION, KmsRecord, PolicyData,
+    RequestParameters, ServedFrom, WorkloadIdentity, record_time,
 };
 use key_broker::audit::signature::Signer;
 use key_broker::audit::store::directory::DirectoryStore;
 use key_broker::audit::store::{Object, Store};
 use key_broker::audit::verify::{Verdict, VerifyOptions, verify};
-use key_broker::clock::{Clock, SystemClock};
-use key_broker::error::Outcome;
-use key_broker::identity::PeerKind;
-use key_broker::key::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
+use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_core::{
+    Action, DataKeyLength, DeclaredUse, EncryptionContext, KeyArn, KeyId, Outcome, PeerDetails, PeerKind,
+};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 

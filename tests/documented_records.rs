@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use key_broker::audit::reader::{Decrypter, TrailReader};
 use key_broker::audit::trail::{StoreConfig, TrailConfig, names as trail_names, open_store};
-use key_broker::key::KeyId;
 use key_broker_client::GenerateDataKey;
+use key_broker_core::KeyId;
 use kms_emulator::attestation::DocumentClaims;
 use serde_json::Value;
 use support::clock::TestClock;

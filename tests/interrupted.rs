@@ -14,19 +14,17 @@ use http::HeaderMap;
 use key_broker::attestation::VerifiedRecipient;
 use key_broker::audit::Audit;
 use key_broker::audit::journal::{Durability, Journal, JournalConfig};
-use key_broker::audit::record::Action;
-use key_broker::clock::{Clock, SystemClock};
-use key_broker::identity::{Identities, Peer};
-use key_broker::key::{KeyId, RandomLength};
+use key_broker::identity::Identities;
 use key_broker::kms::attested::{AttestedDataKey, AttestedPlaintext};
 use key_broker::kms::{
     Answers, DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription, Kms,
     KmsError, PublicKey, Signature,
 };
 use key_broker::policy::Permit;
-use key_broker::secret::Plaintext;
 use key_broker::telemetry::trace::Tracer;
 use key_broker_client::{Error, GenerateDataKey};
+use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_core::{Action, KeyId, Plaintext, RandomLength};
 use key_broker_proto::v1 as pb;
 use kms_emulator::Fault;
 use opentelemetry::Context;
@@ -247,7 +245,7 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     let kms = support::aws_kms(support::aws_settings(&broker.emulator), Arc::clone(&clock)).await;
     let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));
     let audit = Arc::new(Audit { journal, caller, clock, reloads: Arc::default() });
-    let peer = Arc::new(Peer::unix(&Identities::default(), 1_000, 1_000, None));
+    let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));
     let span = tracer.server(Action::Decrypt.span_name(), &HeaderMap::new());
     let scope = audit.open(Action::Decrypt, peer, None, span);
     scope.notes().allowed();

@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use key_broker::audit::record::Action;
 use key_broker::audit::trail::TrailConfig;
-use key_broker::clock::{Clock as _, SystemClock};
 use key_broker::telemetry::Telemetry;
 use key_broker::telemetry::metrics::{Metrics, Push};
 use key_broker::transport::tls::{Tls, TlsFiles};
 use key_broker_client::{Client, DataKey, GenerateDataKey};
+use key_broker_core::Action;
+use key_broker_core::clock::{Clock as _, SystemClock};
 use kms_emulator::Fault;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;

@@ -7,9 +7,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use key_broker::clock::{Clock as _, SystemClock};
 use key_broker::kms::guard::{BreakerSettings, GuardSettings};
 use key_broker::telemetry::Telemetry;
+use key_broker_core::clock::{Clock as _, SystemClock};
 use kms_emulator::Fault;
 use support::scrape::{Scrape, ask};
 use support::{Setup, TestBroker, guard};

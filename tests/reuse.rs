@@ -10,13 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker::audit::journal::{Durability, Journal, JournalConfig, JournalThread};
-use key_broker::audit::record::{Action, DeclaredUse};
-use key_broker::cache::bounds::{Bounds, Reuse};
 use key_broker::cache::rules::{Match, Rule, Rules};
 use key_broker::cache::{Cache, Wish};
-use key_broker::clock::{Clock, SystemClock};
-use key_broker::identity::Principal;
-use key_broker::key::{DataKeyLength, EncryptionContext, GrantTokens, KeyId};
 use key_broker::kms::DataKeyRequest;
 use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use key_broker::kms::guard::Guard;
@@ -24,6 +19,10 @@ use key_broker::kms::recorded::{RecordedKms, Recorder};
 use key_broker::policy::{Facts, Permit, Policy, Question};
 use key_broker::telemetry::trace::Tracer;
 use key_broker_client::{Decrypt, GenerateDataKey};
+use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_core::{
+    Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyId, Principal, Reuse,
+};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use peers::check_records;
 use support::{Records, Setup, TestBroker, reuse, rule};

@@ -9,9 +9,9 @@ mod support;
 use std::time::Duration;
 
 use key_broker::identity::Identities;
-use key_broker::identity::spiffe::SpiffeId;
 use key_broker::transport::tls::{Tls, TlsFiles};
 use key_broker_client::{Client, Error, GenerateDataKey};
+use key_broker_core::SpiffeId;
 use peers::{Peers, cases, printed, root};
 use rcgen::SanType;
 use rustix::process::{Signal, getpid, kill_process};
@@ -294,7 +294,7 @@ async fn a_certificate_that_expires_soon_is_known() {
     let (authority, files) = (Authority::new(), tempfile::tempdir().expect("a directory"));
     authority.leaf(vec![dns(SERVER)]).write(files.path(), &authority.pem());
     let tls = Tls::load(&paths(&files)).expect("they fit together");
-    let left = tls.expires_at() - key_broker::clock::Clock::now(&key_broker::clock::SystemClock);
+    let left = tls.expires_at() - key_broker_core::clock::Clock::now(&key_broker_core::clock::SystemClock);
     assert!((3_590..=3_601).contains(&left.whole_seconds()), "{left}");
     // It began two hours ago.
     let minutes = |n| tls.expires_at() - time::Duration::minutes(n);

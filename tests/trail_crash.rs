@@ -13,8 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use key_broker::audit::journal::files;
-use key_broker::clock::{Clock as _, SystemClock};
 use key_broker_client::{Client, GenerateDataKey};
+use key_broker_core::clock::{Clock as _, SystemClock};
 use kms_emulator::Call;
 use peers::{check_records, validate_logs};
 use rustix::process::Signal;

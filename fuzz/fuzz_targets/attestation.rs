@@ -11,7 +11,7 @@ use libfuzzer_sys::{
 };
 use time::OffsetDateTime;
 
-#[path = "../../broker/src"]
+#[path = "../../broker/sidecar/src"]
 mod broker {
     #[allow(dead_code, reason = "the broker uses more of it")]
     pub mod attestation;

@@ -20,7 +20,7 @@ use libfuzzer_sys::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
-#[path = "../../broker/src/transport/authority.rs"]
+#[path = "../../broker/sidecar/src/transport/authority.rs"]
 mod authority;
 
 use authority::NormalizeAuthority;

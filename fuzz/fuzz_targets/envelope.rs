@@ -4,8 +4,6 @@
 //! any way, is refused, and what was given out before that is the beginning of its plaintext.
 
 #![no_main]
-// secret/pages.rs says why it allows it, and expects to have to.
-#![warn(unsafe_code)]
 
 use std::io::{Read, Write};
 use std::sync::LazyLock;
@@ -15,18 +13,14 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 
-#[path = "../../broker/src"]
+#[path = "../../broker/sidecar/src"]
 #[allow(dead_code, reason = "the broker uses more of them")]
 mod broker {
     pub mod envelope;
-    pub mod key;
-    pub mod secret;
 }
-use broker::{key, secret};
 
 use broker::envelope::{EncryptedDataKey, Header, MessageId, OpenError, Sealer};
-use key::{CiphertextBlob, EncryptionContext, KeyArn};
-use secret::Plaintext;
+use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
 
 #[derive(Arbitrary, Debug)]
 enum Input {

@@ -5,17 +5,8 @@
 
 #![no_main]
 
+use key_broker_core::{KeyArn, KeyId, SpiffeId};
 use libfuzzer_sys::fuzz_target;
-
-#[path = "../../broker/src/key.rs"]
-#[allow(dead_code, reason = "the broker uses more of it")]
-mod key;
-#[path = "../../broker/src/identity/spiffe.rs"]
-#[allow(dead_code, reason = "the broker uses more of it")]
-mod spiffe;
-
-use key::{KeyArn, KeyId};
-use spiffe::SpiffeId;
 
 fuzz_target!(|text: &str| {
     if let Ok(id) = SpiffeId::parse(text) {

@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use key_broker::identity::Principal;
 use key_broker::policy::bindings::{Binding, Bindings};
 use key_broker_client::enclave::{Enclave, Error as EnclaveError, RecipientKey};
 use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
+use key_broker_core::Principal;
 use key_broker_proto::v1 as pb;
 use kms_emulator::attestation::DocumentClaims;
 use kms_emulator::{Effect, Emulator, Fault, KeySpec, RecipientForm};

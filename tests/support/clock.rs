@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use key_broker::clock::{Clock, SystemClock};
+use key_broker_core::clock::{Clock, SystemClock};
 use time::OffsetDateTime;
 
 /// Time runs as it does, from where it was moved to.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use key_broker::audit::reader::{Decrypter, TrailReader, records};
 use key_broker::audit::trail::{names, open_store};
-use key_broker::clock::SystemClock;
 use key_broker::config::Config;
+use key_broker_core::clock::SystemClock;
 use kms_emulator::{Emulator, EmulatorConfig};
 
 use super::{Records, aws_kms, aws_settings, journal_lines};

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use key_broker::attestation::Trust;
-use key_broker::clock::{Clock, SystemClock};
 use key_broker_client::Client;
 use key_broker_client::enclave::{AttestationError, AttestationProvider, Enclave, RecipientKey};
+use key_broker_core::clock::{Clock, SystemClock};
 use kms_emulator::attestation::{Authority, DocumentClaims};
 use kms_emulator::{EmulatorConfig, RecipientForm};
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use key_broker::clock::{Clock as _, SystemClock};
 use key_broker_client::Error;
+use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::generate_data_key_request::Length;
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use key_broker::clock::{Clock as _, SystemClock};
 use key_broker_client::Tls as ClientTls;
+use key_broker_core::clock::{Clock as _, SystemClock};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,

@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 use key_broker::audit::digest::Digest;
 use key_broker::audit::signature::PublicKey;
 use key_broker::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker::key::KeyId;
+use key_broker_core::KeyId;
 use serde_json::Value;
 
 use super::Records;

@@ -1,0 +1,299 @@
+//! KMS keys, by every name that KMS takes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::malformed::Malformed;
+
+/// A KMS key as the caller wrote it: key id, key ARN, alias name or alias ARN.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct KeyId(Arc<str>);
+
+impl KeyId {
+    /// Checks the form that KMS documents for `KeyId`
+    /// (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>).
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if text.is_empty() {
+            return Err(Malformed(
+                "key_id is empty: give a key id, key ARN, alias name (alias/…) or alias ARN".into(),
+            ));
+        }
+        if text.len() > MAX_KEY_ID_BYTES {
+            return Err(Malformed(format!(
+                "key_id has {} bytes; KMS takes at most {MAX_KEY_ID_BYTES}",
+                text.len()
+            )));
+        }
+        let valid = match text.split_once(':') {
+            Some(("arn", rest)) => is_kms_arn(rest),
+            Some(_) => false,
+            None => is_resource(text.strip_prefix("alias/").map_or(("key", text), |name| ("alias", name))),
+        };
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(Malformed(
+                "key_id is none of: key id, key ARN (arn:aws:kms:REGION:ACCOUNT:key/ID), alias name (alias/NAME), alias \
+                 ARN"
+                    .into(),
+            ))
+        }
+    }
+
+    /// The key as the caller wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether an answer for `arn` can be the answer for this key: an alias may mean any.
+    #[must_use]
+    pub fn may_be(&self, arn: &KeyArn) -> bool {
+        self.is_alias() || self.names(arn)
+    }
+
+    /// Whether this names the key of `arn` whatever the aliases mean now: by its id or its ARN.
+    #[must_use]
+    pub fn names(&self, arn: &KeyArn) -> bool {
+        if self.is_alias() {
+            return false;
+        }
+        if self.0.starts_with("arn:") {
+            *self.0 == *arn.0
+        } else {
+            arn.0.rsplit('/').next() == Some(&*self.0)
+        }
+    }
+
+    /// Whether this and `other` can mean one key: aliases may mean any.
+    #[must_use]
+    pub fn may_mean(&self, other: &Self) -> bool {
+        self.is_alias() || other.is_alias() || self.0.rsplit('/').next() == other.0.rsplit('/').next()
+    }
+
+    /// Whether this is an alias, by name or by ARN.
+    #[must_use]
+    pub fn is_alias(&self) -> bool {
+        self.0.starts_with("alias/") || self.0.contains(":alias/")
+    }
+
+    /// An alias without account and region, where it is one of these, or says neither.
+    #[must_use]
+    pub fn short_alias(&self, region: &str, account_id: &str) -> Option<Self> {
+        if self.0.starts_with("alias/") {
+            return Some(self.clone());
+        }
+        let [_, _, _, of, account, name] = self.0.splitn(6, ':').collect::<Vec<_>>()[..] else { return None };
+        let own = of == region && account == account_id && name.starts_with("alias/");
+        own.then(|| Self(name.into()))
+    }
+
+    /// The key's ARN where the id alone tells it: a key ARN as it is, a key id in the caller's own account and region.
+    #[must_use]
+    pub fn key_arn(&self, region: &str, account_id: &str) -> Option<KeyArn> {
+        if self.0.starts_with("arn:") {
+            return KeyArn::parse(&self.0);
+        }
+        if self.0.starts_with("alias/") {
+            return None;
+        }
+        KeyArn::parse(&format!("arn:{}:kms:{region}:{account_id}:key/{}", partition_of(region), self.0))
+    }
+}
+
+impl From<&KeyArn> for KeyId {
+    fn from(arn: &KeyArn) -> Self {
+        Self(Arc::clone(&arn.0))
+    }
+}
+
+/// The ARN of a KMS key (never of an alias).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct KeyArn(Arc<str>);
+
+impl KeyArn {
+    /// Reads `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("arn:")?;
+        (text.contains(":key/") && is_kms_arn(rest)).then(|| Self(text.into()))
+    }
+
+    /// The first key ARN that stands in a sentence: KMS names the key in the messages of its errors.
+    #[must_use]
+    pub fn find_in(message: &str) -> Option<Self> {
+        message.match_indices("arn:").find_map(|(at, _)| {
+            let text = &message[at..];
+            let end = text
+                .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '-')))
+                .unwrap_or(text.len());
+            Self::parse(&text[..end])
+        })
+    }
+
+    /// The ARN.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The region that the key is in.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        self.0.split(':').nth(3).unwrap_or_default()
+    }
+
+    /// The account that owns the key: 12 digits.
+    #[must_use]
+    pub fn account_id(&self) -> &str {
+        self.0.split(':').nth(4).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for KeyArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The key of a request: as the caller wrote it, and as KMS is asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestedKey {
+    /// What records of the call and rules of reuse go by.
+    pub written: KeyId,
+    /// What an alias meant when policy was asked; else the same.
+    pub asked: KeyId,
+}
+
+impl From<KeyId> for RequestedKey {
+    fn from(key: KeyId) -> Self {
+        Self { written: key.clone(), asked: key }
+    }
+}
+
+/// A key that a call names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NamedKey {
+    /// The key itself; none if the name means none, as far as the broker can know.
+    pub arn: Option<KeyArn>,
+    /// The alias by which the caller named it, if it did.
+    pub alias: Option<KeyId>,
+}
+
+/// What follows `arn:` in the ARN of a KMS key or alias.
+fn is_kms_arn(rest: &str) -> bool {
+    let parts: Vec<&str> = rest.splitn(5, ':').collect();
+    let [partition, "kms", region, account, resource] = parts[..] else { return false };
+    let Some(kind_and_name) = resource.split_once('/') else { return false };
+    (partition == "aws" || partition.starts_with("aws-"))
+        && !region.is_empty()
+        && [partition, region]
+            .iter()
+            .all(|part| part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && is_resource(kind_and_name)
+}
+
+fn is_resource((kind, name): (&str, &str)) -> bool {
+    let more = match kind {
+        "key" => "-",
+        "alias" => "-_/",
+        _ => return false,
+    };
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b))
+}
+
+/// The AWS partition that a region is in.
+#[must_use]
+pub fn partition_of(region: &str) -> &'static str {
+    if region.starts_with("cn-") {
+        "aws-cn"
+    } else if region.starts_with("us-gov-") {
+        "aws-us-gov"
+    } else {
+        "aws"
+    }
+}
+
+/// KMS: `KeyId` has 1 to 2,048 characters.
+const MAX_KEY_ID_BYTES: usize = 2_048;
+
+#[cfg(test)]
+mod tests {
+    //! Only what KMS could accept becomes a value, and an ARN is found where KMS writes one.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn key_ids_of_every_form_parse_and_others_do_not() {
+        for good in [
+            "1234abcd-12ab-34cd-56ef-1234567890ab",
+            "mrk-1234abcd12ab34cd56ef1234567890ab",
+            "alias/dev",
+            "alias/team/app_1",
+            "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+            "arn:aws-cn:kms:cn-north-1:111122223333:alias/dev",
+        ] {
+            assert_eq!(KeyId::parse(good).expect(good).as_str(), good);
+        }
+        let long = "a".repeat(2_049);
+        for bad in [
+            "",
+            "alias/",
+            "alias/a b",
+            "../etc/passwd",
+            "key/1234",
+            "arn:aws:s3:us-west-2:111122223333:key/1",
+            "arn:aws:kms:us-west-2:1111:key/1",
+            "arn:aws:kms:us-west-2:111122223333:grant/1",
+            "arn:aws:kms:us-west-2:111122223333:key/",
+            "arn:aws:kms::111122223333:key/1",
+            "1234\n",
+            "ключ",
+            &long,
+        ] {
+            assert!(KeyId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn key_arn_is_told_by_the_id_alone_or_not_at_all() {
+        let arn = |text: &str| KeyId::parse(text).expect(text).key_arn("us-west-2", "111122223333");
+        assert_eq!(
+            arn("1234-ab").expect("own key").as_str(),
+            "arn:aws:kms:us-west-2:111122223333:key/1234-ab"
+        );
+        let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
+        assert_eq!(arn(other).expect("key ARN").account_id(), "444455556666");
+        assert_eq!(arn("alias/dev"), None);
+        assert_eq!(arn("arn:aws:kms:us-west-2:111122223333:alias/dev"), None);
+    }
+
+    #[test]
+    fn key_arn_is_found_in_the_messages_of_kms() {
+        let arn = "arn:aws:kms:us-west-2:111122223333:key/1234-ab";
+        for message in [
+            format!("{arn} is disabled."),
+            format!("Key '{arn}' does not exist"),
+            format!("Alias arn:aws:kms:us-west-2:111122223333:alias/x, {arn}."),
+        ] {
+            assert_eq!(KeyArn::find_in(&message).expect("named").as_str(), arn);
+        }
+        assert_eq!(KeyArn::find_in("arn: nothing here, arn:aws:iam::1:role/x"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_key_id_or_an_error(text in ".{0,80}") {
+            if let Ok(key) = KeyId::parse(&text) {
+                prop_assert!(key.as_str().is_ascii());
+            }
+            let _ = KeyArn::find_in(&text);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The other end of a connection, and what proves who that is.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::principal::Principal;
+
+/// The other end of a connection, as far as the broker can know it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Who it is.
+    pub principal: Principal,
+    /// What proves that.
+    pub kind: PeerKind,
+    /// The record's `sourceIPAddress`: an address, `unix`, or `vsock:CID`.
+    pub source: String,
+    /// What the connection told.
+    pub details: PeerDetails,
+}
+
+impl Peer {
+    /// The virtual machine with this context id, as the hypervisor tells (vsock(7)).
+    #[must_use]
+    pub fn vsock(cid: u32) -> Self {
+        Self {
+            principal: Principal::of_cid(cid),
+            kind: PeerKind::EnclaveWorkload,
+            source: format!("vsock:{cid}"),
+            details: PeerDetails { cid: Some(cid), ..PeerDetails::of("vsock") },
+        }
+    }
+
+    /// Whoever connected to the plaintext TCP port.
+    #[must_use]
+    pub fn insecure_tcp(address: IpAddr) -> Self {
+        let (source, details) = (address.to_string(), PeerDetails::of("tcp"));
+        Self { principal: Principal::Unknown, kind: PeerKind::Unknown, source, details }
+    }
+}
+
+/// What proves who calls: the record's `userIdentity.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum PeerKind {
+    /// The kernel, which tells whose process is at the other end of a unix socket.
+    UnixWorkload,
+    /// A client certificate.
+    SpiffeWorkload,
+    /// The hypervisor, which tells whose virtual machine is at the other end of a vsock connection. What runs in it, only an
+    /// attestation document proves.
+    EnclaveWorkload,
+    /// Nothing.
+    Unknown,
+}
+
+/// What the connection told about the caller.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerDetails {
+    /// `unix`, `tls`, `tcp` or `vsock`.
+    pub transport: &'static str,
+    /// The caller's user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The caller's group id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// The caller's process id, where it is visible from the broker's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// The context id of the caller's virtual machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cid: Option<u32>,
+    /// The SHA-256, in hex, of the client's certificate.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "certificateSHA256")]
+    pub certificate_sha256: Option<Arc<str>>,
+    /// The certificate's DNS name, where that is what the caller is known by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_name: Option<Arc<str>>,
+}
+
+impl PeerDetails {
+    /// A process on a unix socket.
+    #[must_use]
+    pub const fn unix(uid: u32, gid: u32, pid: Option<i32>) -> Self {
+        let (uid, gid) = (Some(uid), Some(gid));
+        Self { transport: "unix", uid, gid, pid, cid: None, certificate_sha256: None, dns_name: None }
+    }
+
+    /// A connection that tells nothing.
+    #[must_use]
+    pub fn of(transport: &'static str) -> Self {
+        Self {
+            transport,
+            uid: None,
+            gid: None,
+            pid: None,
+            cid: None,
+            certificate_sha256: None,
+            dns_name: None,
+        }
+    }
+}

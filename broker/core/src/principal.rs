@@ -1,0 +1,62 @@
+//! Who calls, in the name that policies and records have.
+
+use std::sync::Arc;
+
+use crate::spiffe::SpiffeId;
+
+/// Who calls. Unknown is a principal too: policy may name it, and nothing else is permitted to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Principal {
+    /// A workload that the connection proves: `spiffe://example.org/orders`, `unix:uid/1000`, `vsock:cid/16`.
+    Workload(Arc<str>),
+    /// Whoever the connection does not prove to be anybody.
+    Unknown,
+}
+
+impl Principal {
+    /// The name in policy and records.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Workload(name) => name,
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The principal that is written so; only what a connection can prove is one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let uid = |text: &str| text.strip_prefix("unix:uid/").and_then(|uid| uid.parse::<u32>().ok());
+        let cid = |text: &str| text.strip_prefix("vsock:cid/").and_then(|cid| cid.parse::<u32>().ok());
+        if text == "unknown" {
+            Ok(Self::Unknown)
+        } else if let Some(uid) = uid(text) {
+            Ok(Self::of_uid(uid))
+        } else if let Some(cid) = cid(text) {
+            Ok(Self::of_cid(cid))
+        } else if text.starts_with("spiffe://") {
+            SpiffeId::parse(text).map(Into::into)
+        } else {
+            Err(format!(
+                "{text:?} is no principal: write spiffe://TRUST-DOMAIN/PATH, unix:uid/UID, vsock:cid/CID or unknown"
+            ))
+        }
+    }
+
+    /// The user of a process on the unix socket.
+    #[must_use]
+    pub fn of_uid(uid: u32) -> Self {
+        Self::Workload(format!("unix:uid/{uid}").into())
+    }
+
+    /// A virtual machine, by its context id (vsock(7)).
+    #[must_use]
+    pub fn of_cid(cid: u32) -> Self {
+        Self::Workload(format!("vsock:cid/{cid}").into())
+    }
+}
+
+impl From<SpiffeId> for Principal {
+    fn from(id: SpiffeId) -> Self {
+        Self::Workload(id.into())
+    }
+}

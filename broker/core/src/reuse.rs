@@ -1,0 +1,70 @@
+//! How far a data key may be reused.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a caller declared it would encrypt with one draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredUse {
+    /// At least 1.
+    pub messages: u64,
+    /// 0 is not declared.
+    pub bytes: u64,
+}
+
+/// The three bounds of one data key. None is ever crossed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Since KMS was asked for it.
+    pub max_age: Duration,
+    /// Messages in total, over all draws.
+    pub max_messages: u64,
+    /// Declared bytes in total, over all draws.
+    pub max_bytes: u64,
+}
+
+/// What a caller asks beyond the configured bounds: tighter ones for its own draw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reuse {
+    /// The data key may be at most this old.
+    pub max_age: Option<Duration>,
+    /// The data key may serve at most this many messages in all.
+    pub max_messages: Option<u64>,
+    /// The data key may serve at most this many declared bytes in all.
+    pub max_bytes: Option<u64>,
+    /// A data key that nobody else has had, and that nobody else will get.
+    pub fresh: bool,
+}
+
+impl Bounds {
+    /// The tighter of the two, bound by bound.
+    #[must_use]
+    pub fn tightened(self, reuse: &Reuse) -> Self {
+        Self {
+            max_age: reuse.max_age.map_or(self.max_age, |age| age.min(self.max_age)),
+            max_messages: reuse.max_messages.map_or(self.max_messages, |n| n.min(self.max_messages)),
+            max_bytes: reuse.max_bytes.map_or(self.max_bytes, |n| n.min(self.max_bytes)),
+        }
+    }
+
+    /// What `used` becomes with one more draw, if that crosses no bound.
+    #[must_use]
+    pub fn charge(&self, used: DeclaredUse, more: DeclaredUse) -> Option<DeclaredUse> {
+        let messages = used.messages.checked_add(more.messages).filter(|n| *n <= self.max_messages)?;
+        let bytes = used.bytes.checked_add(more.bytes).filter(|n| *n <= self.max_bytes)?;
+        Some(DeclaredUse { messages, bytes })
+    }
+}
+
+/// The longest age that a configuration may allow, in seconds: a day. A key in KMS that was disabled longer ago than this is
+/// served by nobody.
+pub const MAX_AGE_SECONDS: u64 = 86_400;
+/// The most messages that it may allow. NIST SP 800-38D, 8.3: at most 2^32 invocations with random 96-bit nonces under one
+/// key.
+pub const MAX_MESSAGES: u64 = 1 << 32;
+/// Nothing but what a type can hold.
+pub const UNBOUNDED: Bounds = Bounds { max_age: Duration::MAX, max_messages: u64::MAX, max_bytes: u64::MAX };
+/// Nothing used yet.
+pub const UNUSED: DeclaredUse = DeclaredUse { messages: 0, bytes: 0 };

@@ -1,0 +1,248 @@
+//! The service `keybroker.admin.v1.Admin`: what the broker keeps, how to make it forget, and how it is. For the operator,
+//! on a socket of its own.
+
+use std::sync::Arc;
+
+use key_broker_core::{KeyId, Peer};
+use key_broker_proto as proto;
+use key_broker_proto::admin::v1 as pb;
+use key_broker_proto::admin::v1::evict_request::Which;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use uuid::Uuid;
+
+use crate::audit::journal::Undelivered;
+use crate::audit::trail::NewestDigest;
+use crate::cache::{Cache, Chosen, Listed, Reused};
+use crate::error::BrokerError;
+use crate::service::wire;
+use crate::transport::limits::CallLimits;
+
+/// The service `keybroker.admin.v1.Admin`.
+#[derive(Clone)]
+pub struct Admin {
+    /// What is kept.
+    pub cache: Cache,
+    /// The calls of workloads.
+    pub limits: CallLimits,
+    /// Whether the journal can commit.
+    pub journal: watch::Receiver<bool>,
+    /// What the journal holds.
+    pub undelivered: Undelivered,
+    /// What was delivered last; none without a trail.
+    pub newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
+    /// Cancelled when the broker is about to stop.
+    pub drain: CancellationToken,
+    /// When the broker started.
+    pub started_at: OffsetDateTime,
+    /// The broker's own user: it and root may administer.
+    pub uid: u32,
+}
+
+/// What the layers around the service know of a call; they put it into the request's extensions.
+#[derive(Clone)]
+pub struct AdminCall {
+    /// The call's id.
+    pub request_id: Uuid,
+    /// Who calls.
+    pub peer: Arc<Peer>,
+}
+
+impl Admin {
+    /// The methods of the contract.
+    pub const METHODS: [&str; 3] = ["ListEntries", "Evict", "Status"];
+
+    /// Refuses whoever is neither root nor the broker's own user: who may open the socket is no proof alone, since a group
+    /// or a wide mode may let others in.
+    fn admit<T>(&self, request: &Request<T>) -> Result<AdminCall, Status> {
+        // Without the layers nobody knows who calls.
+        let call = request.extensions().get::<AdminCall>().ok_or_else(|| Status::internal("no peer"))?;
+        let who = &call.peer.details;
+        if who.uid.is_some_and(|uid| uid == 0 || uid == self.uid) {
+            return Ok(call.clone());
+        }
+        tracing::warn!(uid = who.uid, pid = who.pid, request_id = %call.request_id, "refused to administer");
+        let uid = who.uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+        let words = format!(
+            "user {uid} may not administer this broker: run as root or as the broker's own user, {}",
+            self.uid
+        );
+        let metadata = [(proto::METADATA_REQUEST_ID.to_owned(), call.request_id.to_string())];
+        let details = ErrorDetails::with_error_info("NOT_AN_ADMINISTRATOR", proto::DOMAIN_BROKER, metadata);
+        Err(Status::with_error_details(Code::PermissionDenied, words, details))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::admin_server::Admin for Admin {
+    async fn list_entries(
+        &self,
+        request: Request<pb::ListEntriesRequest>,
+    ) -> Result<Response<pb::ListEntriesResponse>, Status> {
+        let call = self.admit(&request)?;
+        let request = request.into_inner();
+        let after = Place::parse(&request.page_token).map_err(|error| call.refuse(&error))?;
+        let size = match request.page_size {
+            0 => MAX_PAGE,
+            n => usize::try_from(n).unwrap_or(MAX_PAGE).min(MAX_PAGE),
+        };
+        Ok(Response::new(page(&self.cache, after, size)))
+    }
+
+    async fn evict(&self, request: Request<pb::EvictRequest>) -> Result<Response<pb::EvictResponse>, Status> {
+        let call = self.admit(&request)?;
+        let what = Evicted::parse(request.into_inner()).map_err(|error| call.refuse(&error))?;
+        let evicted = self.cache.evict(&what.chosen());
+        let who = &call.peer.details;
+        tracing::info!(
+            uid = who.uid,
+            pid = who.pid,
+            request_id = %call.request_id,
+            what = what.name(),
+            evicted,
+            "evicted"
+        );
+        Ok(Response::new(pb::EvictResponse { evicted: evicted as u64 }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        self.admit(&request)?;
+        let mut entries = 0;
+        self.cache.list(&mut |_| entries += 1);
+        let totals = self.cache.totals();
+        let newest_digest = self.newest_digest.as_ref().and_then(|newest| newest.borrow().clone());
+        let (newest_digest, newest_digest_signature) =
+            newest_digest.map(|newest| (newest.object, newest.signature)).unwrap_or_default();
+        Ok(Response::new(pb::StatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: Some(wire::timestamp(self.started_at)),
+            entries,
+            uses_from_cache: totals.uses_from_cache,
+            kms_calls: totals.kms_calls,
+            evictions: totals.evictions,
+            calls_in_flight: self.limits.now(),
+            // A journal that is gone cannot commit.
+            journal_healthy: *self.journal.borrow() && self.journal.has_changed().is_ok(),
+            draining: self.drain.is_cancelled(),
+            undelivered_bytes: self.undelivered.bytes(),
+            newest_digest,
+            newest_digest_signature,
+        }))
+    }
+}
+
+impl AdminCall {
+    fn refuse(&self, error: &BrokerError) -> Status {
+        wire::status(error, self.request_id)
+    }
+}
+
+/// What an Evict asks for, checked.
+enum Evicted {
+    Key(KeyId),
+    Principal(String),
+    All,
+}
+
+impl Evicted {
+    fn parse(request: pb::EvictRequest) -> Result<Self, BrokerError> {
+        match request.which {
+            Some(Which::KeyId(key)) => Ok(Self::Key(KeyId::parse(&key)?)),
+            Some(Which::Principal(principal)) if !principal.is_empty() => Ok(Self::Principal(principal)),
+            Some(Which::All(true)) => Ok(Self::All),
+            _ => Err(BrokerError::Rejected("nothing to evict: set key_id, principal, or all to true".into())),
+        }
+    }
+
+    fn chosen(&self) -> Chosen<'_> {
+        match self {
+            Self::Key(key) => Chosen::Key(key),
+            Self::Principal(principal) => Chosen::Principal(principal),
+            Self::All => Chosen::All,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Key(key) => key.as_str(),
+            Self::Principal(principal) => principal,
+            Self::All => "all",
+        }
+    }
+}
+
+/// Where an entry stands in the list: by the time of its answer from KMS, then by that answer's eventID, which is unique.
+/// What is minted later comes later, so a list that is read page by page misses nothing that stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(i128, Uuid);
+
+impl Place {
+    fn of(listed: &Listed<'_>) -> Self {
+        Self(listed.source.at.unix_timestamp_nanos(), listed.source.event_id)
+    }
+
+    /// The place after which a page begins; none for the first page.
+    fn parse(token: &str) -> Result<Option<Self>, BrokerError> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let parsed =
+            token.split_once('.').and_then(|(at, id)| Some(Self(at.parse().ok()?, id.parse().ok()?)));
+        parsed.map(Some).ok_or_else(|| {
+            BrokerError::Rejected(
+                "page_token is not a next_page_token of this broker: begin without one".into(),
+            )
+        })
+    }
+
+    fn token(self) -> String {
+        format!("{}.{}", self.0, self.1)
+    }
+}
+
+fn page(cache: &Cache, after: Option<Place>, size: usize) -> pb::ListEntriesResponse {
+    let mut found = Vec::new();
+    cache.list(&mut |listed| {
+        let place = Place::of(listed);
+        if after.is_none_or(|after| place > after) {
+            found.push((place, entry(listed)));
+        }
+    });
+    found.sort_unstable_by_key(|(place, _)| *place);
+    let more = found.len() > size;
+    found.truncate(size);
+    let last = found.last().map(|(place, _)| place.token());
+    pb::ListEntriesResponse {
+        entries: found.into_iter().map(|(_, entry)| entry).collect(),
+        next_page_token: last.filter(|_| more).unwrap_or_default(),
+    }
+}
+
+fn entry(listed: &Listed<'_>) -> pb::Entry {
+    let reuse = |number: fn(&Reused) -> u64| listed.reuse.as_ref().map_or(0, number);
+    pb::Entry {
+        owner: listed.owner.to_owned(),
+        is_shared: listed.is_shared,
+        key_id: listed.key.map(|key| key.as_str().to_owned()).unwrap_or_default(),
+        key_arn: listed.arn.map(ToString::to_string).unwrap_or_default(),
+        action: listed.action.name().to_owned(),
+        kms_request_id: String::from(&*listed.source.request_id),
+        kms_event_id: listed.source.event_id.to_string(),
+        minted_at: Some(wire::timestamp(listed.source.at)),
+        expires_at: Some(wire::timestamp(listed.expires_at)),
+        messages_used: reuse(|reuse| reuse.used.messages),
+        messages_limit: reuse(|reuse| reuse.limit.messages),
+        bytes_used: reuse(|reuse| reuse.used.bytes),
+        bytes_limit: reuse(|reuse| reuse.limit.bytes),
+    }
+}
+
+/// See `page_size` in `admin.proto`: an entry has at most 2,048 bytes of key id twice, a principal or partition, and some
+/// three hundred more.
+const MAX_PAGE: usize = 500;

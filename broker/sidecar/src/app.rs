@@ -1,0 +1,474 @@
+//! All wiring, once, in the order in which things start; they stop in the reverse order.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::provider::SharedCredentialsProvider;
+use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_proto as proto;
+use key_broker_proto::admin::v1::admin_server::AdminServer;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower::util::BoxCloneSyncService;
+
+use crate::admin::Admin;
+use crate::attestation::Trust;
+use crate::audit::journal::{Journal, JournalThread, Notices};
+use crate::audit::stdout::StdoutCopy;
+use crate::audit::trail::{SetupError, Surroundings, Trail};
+use crate::audit::{Audit, UNRECORDED};
+use crate::cache::Cache;
+use crate::cache::rules::Rules;
+use crate::config::audit::Audit as AuditConfig;
+use crate::config::{Config, Limits, Listen};
+use crate::identity::Identities;
+use crate::kms::Kms;
+use crate::kms::aliases::Aliases;
+use crate::kms::aws::AwsKms;
+use crate::kms::caller::AwsCaller;
+use crate::kms::guard::{Guard, GuardSettings};
+use crate::kms::recorded::{RecordedKms, Recorder};
+use crate::policy::bindings::Bindings;
+use crate::policy::file::Policies;
+use crate::readiness::{Readiness, Ready};
+use crate::reload::Reload;
+use crate::service::Service;
+use crate::telemetry::Telemetry;
+use crate::telemetry::export::{Export, ExportError};
+use crate::telemetry::http::Pages;
+use crate::telemetry::metrics::{Metrics, Observed};
+use crate::transport::connections::Connections;
+use crate::transport::layers::{Layers, Standard};
+use crate::transport::limits::{CallLimits, Shares};
+use crate::transport::unix::{UnixAddress, UnixSocket};
+use crate::transport::vsock::VsockSocket;
+use crate::transport::{Listeners, Server};
+
+/// What a broker is made of.
+pub struct Parts {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Which connections are which workloads.
+    pub identities: Identities,
+    /// Who may do what.
+    pub policies: Policies,
+    /// What principals' encryption contexts must have.
+    pub bindings: Bindings,
+    /// Which attestation documents count.
+    pub trust: Trust,
+    /// Where records go.
+    pub audit: AuditConfig,
+    /// How far data keys are reused.
+    pub reuse: Rules,
+    /// Bounds.
+    pub limits: Limits,
+    /// KMS.
+    pub kms: Arc<dyn Kms>,
+    /// How much to ask of KMS, and when to stop asking.
+    pub guard: GuardSettings,
+    /// Whom KMS takes the broker for.
+    pub caller: AwsCaller,
+    /// Who is told of its work.
+    pub telemetry: Telemetry,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A broker that listens.
+pub struct Broker {
+    server: Server,
+    listeners: Listeners,
+    drain: CancellationToken,
+    grace: Duration,
+    kms_calls: TaskTracker,
+    stdout: Option<StdoutCopy>,
+    metrics: Option<Metrics>,
+    pages: Option<(TcpListener, Arc<Pages>)>,
+    trail: Option<Delivery>,
+    journal: JournalThread,
+}
+
+/// A trail that is being delivered.
+struct Delivery {
+    trail: JoinHandle<Trail>,
+    stop: CancellationToken,
+}
+
+/// Why a broker cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The journal cannot be opened.
+    Journal(io::Error),
+    /// The trail cannot be as it is configured.
+    Trail(SetupError),
+    /// The broker was told to stop before it served.
+    Stopped,
+    /// A socket cannot be opened.
+    Listen(io::Error),
+    /// The environment's variables of OpenTelemetry make no sense.
+    Telemetry(ExportError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
+            Self::Listen(error) => write!(f, "cannot listen: {error}"),
+            Self::Trail(error) => write!(f, "{error}"),
+            Self::Telemetry(error) => write!(f, "{error}"),
+            Self::Stopped => f.write_str("told to stop before it served"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Broker {
+    /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
+    #[expect(clippy::too_many_lines, reason = "all wiring, once, in the order in which things start")]
+    pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
+        let (journal, journal_thread) =
+            Journal::open(&parts.audit.journal, Arc::clone(&parts.clock)).map_err(StartError::Journal)?;
+        let journal_dir = parts.audit.journal.dir.clone();
+        let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push);
+        if let Some(metrics) = &metrics {
+            journal.time_commits(metrics.commits());
+        }
+        let caller = Arc::new(parts.caller);
+        let kms_calls = TaskTracker::new();
+
+        let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
+        let guard = Guard::new(parts.guard, Arc::clone(&parts.clock));
+        let kms = RecordedKms::new(
+            parts.kms,
+            guard.clone(),
+            recorder,
+            Arc::clone(&parts.clock),
+            kms_calls.clone(),
+            parts.telemetry.tracer.clone(),
+        )
+        .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&parts.clock))));
+        let trail = match &parts.audit.trail {
+            None => None,
+            Some(config) => {
+                let surroundings = Surroundings {
+                    caller: Arc::clone(&caller),
+                    kms: kms.clone(),
+                    journal: journal.clone(),
+                    journal_dir: journal_dir.clone(),
+                    clock: Arc::clone(&parts.clock),
+                };
+                let trail = Box::pin(Trail::start_when_possible(config, &surroundings, &drain)).await;
+                Some(trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped)?)
+            }
+        };
+        let stdout = if parts.audit.stdout {
+            Some(StdoutCopy::start(&journal_dir).map_err(StartError::Journal)?)
+        } else {
+            None
+        };
+        let revocation_check = parts.reuse.revocation_check;
+        let cache = Cache::new(parts.reuse, kms.clone(), Arc::clone(&parts.clock));
+        tokio::spawn(cache.clone().sweep(SWEEP));
+        if let Some(every) = revocation_check {
+            tokio::spawn(drain.clone().run_until_cancelled_owned(cache.clone().check_revocation(every)));
+        }
+        let limits = CallLimits::new(&parts.limits);
+        let admin = Admin {
+            cache: cache.clone(),
+            limits: limits.clone(),
+            journal: journal.health(),
+            undelivered: journal.undelivered(),
+            newest_digest: trail.as_ref().map(Trail::newest_digest),
+            drain: drain.clone(),
+            started_at: parts.clock.now(),
+            uid: rustix::process::geteuid().as_raw(),
+        };
+        let admin = AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let policies = Arc::new(parts.policies);
+        let reloads = Arc::new(Notices::default());
+        let reload = Reload {
+            policies: Arc::clone(&policies),
+            tls: parts.listen.tcp.as_ref().map(|(_, tls)| tls.clone()),
+            told: Arc::clone(&reloads),
+            clock: Arc::clone(&parts.clock),
+        };
+        tokio::spawn(reload.run(drain.clone()));
+        let aliases = Aliases::new(kms.clone(), Arc::clone(&caller));
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let verifications = Arc::new(Semaphore::new(processors));
+        let trust = Arc::new(parts.trust);
+        let bindings = parts.bindings;
+        let service = Service { policies, bindings, trust, verifications, aliases, cache, kms };
+
+        let health = HealthReporter::new();
+        let (ready, is_ready) = watch::channel(Ready::Yes);
+        let readiness = Readiness {
+            journal: journal.health(),
+            kms: guard.open_until(),
+            drain: drain.clone(),
+            clock: Arc::clone(&parts.clock),
+        };
+        tokio::spawn(readiness.report(health.clone(), ready));
+        let (reflection, reflection_v1alpha) = reflection();
+        let connections = Arc::<Connections>::default();
+        let observed = Observed {
+            cache: service.cache.clone(),
+            limits: limits.clone(),
+            journal: journal.clone(),
+            newest_digest: trail.as_ref().map(Trail::newest_digest),
+            tls: parts.listen.tcp.as_ref().map(|(_, tls)| tls.clone()),
+            connections: Arc::clone(&connections),
+            ready: is_ready.clone(),
+            breaker: guard.open_until(),
+            spans_dropped: parts.telemetry.spans_dropped,
+            clock: Arc::clone(&parts.clock),
+        };
+        let calls = metrics.as_ref().map(|metrics| metrics.calls(Arc::clone(&parts.clock)));
+        let layers = Layers {
+            calls,
+            limits,
+            shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
+            audit: Arc::new(Audit { journal, caller, clock: parts.clock, reloads }),
+            tracer: parts.telemetry.tracer,
+            drain: drain.clone(),
+            service: Arc::new(service),
+            max_request_bytes: MAX_REQUEST_BYTES,
+            admin,
+            health: BoxCloneSyncService::new(HealthServer::new(HealthService::from_health_reporter(health))),
+            reflection,
+            reflection_v1alpha,
+        };
+
+        let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
+        let server = Server::new(layers, parts.identities, parts.limits.connections, connections);
+        let mut pages = None;
+        if let Some(metrics) = &metrics {
+            metrics.observe(observed);
+            if let Some((address, text)) = parts.telemetry.http.zip(metrics.text()) {
+                let listener = Listeners::bind_tcp(address).await.map_err(StartError::Listen)?;
+                pages = Some((listener, Pages::new(text, is_ready)));
+            }
+        }
+        let trail = trail.map(|trail| {
+            let stop = CancellationToken::new();
+            Delivery { trail: tokio::spawn(trail.run(stop.clone())), stop }
+        });
+        Ok(Self {
+            server,
+            listeners,
+            drain,
+            grace: parts.limits.drain,
+            kms_calls,
+            stdout,
+            metrics,
+            pages,
+            trail,
+            journal: journal_thread,
+        })
+    }
+
+    /// Where the TCP port is, if there is one.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.listeners.tcp.as_ref()?.0.local_addr().ok()
+    }
+
+    /// Where the plaintext TCP port is, if there is one.
+    #[must_use]
+    pub fn insecure_tcp_address(&self) -> Option<SocketAddr> {
+        self.listeners.insecure_tcp.as_ref()?.local_addr().ok()
+    }
+
+    /// Where `/metrics`, `/healthz` and `/readyz` are, if anywhere.
+    #[must_use]
+    pub fn telemetry_address(&self) -> Option<SocketAddr> {
+        self.pages.as_ref()?.0.local_addr().ok()
+    }
+
+    /// Serves until the drain: then no call in flight is lost, and every record is written.
+    pub async fn serve(self) {
+        // Until the end: who watches sees the drain, too.
+        let stop_pages = CancellationToken::new();
+        let pages =
+            self.pages.map(|(listener, pages)| tokio::spawn(pages.serve(listener, stop_pages.clone())));
+        let stop_pages = stop_pages.drop_guard();
+        self.server.serve(self.listeners, self.drain, self.grace).await;
+        // Calls to KMS whose callers are gone end within their own deadline.
+        self.kms_calls.close();
+        if tokio::time::timeout(self.grace, self.kms_calls.wait()).await.is_err() {
+            tracing::warn!(
+                "calls to KMS are still in flight at the end of the drain: their records are lost"
+            );
+        }
+        if let Some(stdout) = self.stdout {
+            stdout.finish().await;
+        }
+        if let Some(Delivery { trail, stop }) = self.trail {
+            stop.cancel();
+            let patience = self.grace.max(LEAST_FINISH);
+            match tokio::time::timeout(patience, trail).await {
+                Ok(Ok(trail)) => trail.finish(patience).await,
+                Ok(Err(_)) => {
+                    tracing::error!("the trail's task panicked: the next start delivers what is left");
+                }
+                Err(_) => tracing::warn!("a delivery does not end: the next start delivers what is left"),
+            }
+        }
+        let journal = self.journal;
+        if tokio::task::spawn_blocking(move || journal.close()).await.is_err() {
+            tracing::error!("cannot wait for the journal");
+        }
+        if let Some(metrics) = self.metrics {
+            // It waits for the collector.
+            let _ = tokio::task::spawn_blocking(|| metrics.shutdown()).await;
+        }
+        drop(stop_pages);
+        if let Some(pages) = pages {
+            let _ = pages.await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
+/// `ready` is called once callers can connect.
+pub async fn serve(
+    config: Config,
+    credentials: Option<SharedCredentialsProvider>,
+    drain: CancellationToken,
+    ready: impl FnOnce(),
+) -> Result<(), StartError> {
+    if UNRECORDED {
+        tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
+    }
+    let mut export =
+        Export::from_environment(&|name| std::env::var(name).ok()).map_err(StartError::Telemetry)?;
+    let telemetry = export.telemetry(config.http);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
+    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(()) };
+    tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
+    if config.policies.current().is_empty() {
+        tracing::warn!("the policy file has no policies: every call is denied");
+    }
+    if config.audit.trail.is_none() {
+        tracing::warn!("no audit.store: records stay in the journal, and calls are refused once it is full");
+    }
+    if config.trust.allow_debug {
+        tracing::warn!(
+            "insecure_allow_debug: enclaves in debug mode count, whose memory and console the parent reads"
+        );
+    }
+    if config.trust.roots != Trust::aws().roots {
+        tracing::warn!("attestation.roots: documents count that AWS's own root does not vouch for");
+    }
+    if let Some(address) = config.listen.insecure_tcp {
+        tracing::warn!(%address, "insecure_tcp: whoever reaches this port is the principal \"unknown\", in plaintext");
+    }
+    let parts = Parts {
+        listen: config.listen.clone(),
+        identities: config.identities,
+        policies: config.policies,
+        bindings: config.bindings,
+        trust: config.trust,
+        audit: config.audit,
+        reuse: config.reuse,
+        limits: config.limits,
+        kms: Arc::new(kms),
+        guard: config.guard,
+        caller,
+        telemetry,
+        clock,
+    };
+    let broker = match Broker::start(parts, drain).await {
+        Err(StartError::Stopped) => return Ok(()),
+        started => started?,
+    };
+    let path = |address: UnixAddress| address.path.display().to_string();
+    let (unix, admin) = (config.listen.unix.map(path), config.listen.admin.map(path));
+    tracing::info!(
+        unix,
+        admin,
+        tcp = config.listen.tcp.as_ref().map(|(address, _)| address.to_string()),
+        vsock = config.listen.vsock.as_ref().map(|address| address.port),
+        insecure_tcp = config.listen.insecure_tcp.map(|address| address.to_string()),
+        telemetry = config.http.map(|address| address.to_string()),
+        "serving"
+    );
+    ready();
+    broker.serve().await;
+    export.finish().await;
+    Ok(())
+}
+
+/// Asks STS until it answers; `None` when the broker is told to stop meanwhile.
+async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let asked = tokio::select! {
+            asked = kms.caller() => asked,
+            () = drain.cancelled() => return None,
+        };
+        match asked {
+            Ok(caller) => return Some(caller),
+            Err(error) => {
+                tracing::warn!(
+                    error,
+                    retry_seconds = pause.as_secs(),
+                    "not serving yet: sts:GetCallerIdentity fails; check the broker's AWS credentials and its way to STS"
+                );
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = drain.cancelled() => return None,
+        }
+    }
+}
+
+async fn listen(listen: &Listen) -> io::Result<Listeners> {
+    let unix = listen.unix.as_ref().map(UnixSocket::bind).transpose()?;
+    let admin = listen.admin.as_ref().map(UnixSocket::bind).transpose()?;
+    let tcp = match &listen.tcp {
+        Some((address, tls)) => Some((Listeners::bind_tcp(*address).await?, tls.clone())),
+        None => None,
+    };
+    let vsock = listen.vsock.as_ref().map(VsockSocket::bind).transpose()?;
+    let insecure_tcp = match listen.insecure_tcp {
+        Some(address) => Some(Listeners::bind_tcp(address).await?),
+        None => None,
+    };
+    Ok(Listeners { unix, tcp, vsock, insecure_tcp, admin })
+}
+
+/// Reflection as v1, and as v1alpha, which most packaged tools still ask for.
+fn reflection() -> (Standard, Standard) {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let decodes = "the descriptors of this build decode";
+    let v1 = BoxCloneSyncService::new(builder().build_v1().expect(decodes));
+    let v1alpha = BoxCloneSyncService::new(builder().build_v1alpha().expect(decodes));
+    (v1, v1alpha)
+}
+
+/// See LIMITS in `key_broker.proto`.
+const MAX_REQUEST_BYTES: usize = 524_288;
+/// How long a data key past its age may stay in memory.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The last delivery needs some time even where calls are given none to end.
+const LEAST_FINISH: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -1,0 +1,204 @@
+//! The payload: what the Nitro Secure Module or NitroTPM says
+//! (<https://docs.aws.amazon.com/enclaves/latest/user/set-up-attestation.html>,
+//! <https://github.com/aws/aws-nitro-enclaves-nsm-api/blob/main/docs/attestation_process.md>).
+
+use std::collections::BTreeMap;
+
+use key_broker_core::{Measurements, PCR_BYTES, PlatformKind};
+use minicbor::Decoder;
+use minicbor::data::Type;
+use time::OffsetDateTime;
+
+use super::Flaw;
+
+/// A payload, read. Nothing is verified yet.
+pub(super) struct Document<'a> {
+    pub(super) made_at: OffsetDateTime,
+    /// Whose signature the document bears.
+    pub(super) certificate: &'a [u8],
+    /// The root, then what leads from it to `certificate`.
+    pub(super) bundle: Vec<&'a [u8]>,
+    pub(super) public_key: Option<&'a [u8]>,
+    pub(super) measurements: Measurements,
+}
+
+/// The fields that count, as they come.
+#[derive(Default)]
+struct Fields<'a> {
+    module_id: Option<&'a str>,
+    digest: Option<&'a str>,
+    timestamp: Option<u64>,
+    pcrs: Option<Pcrs>,
+    nitrotpm_pcrs: Option<Pcrs>,
+    certificate: Option<&'a [u8]>,
+    bundle: Option<Vec<&'a [u8]>>,
+    public_key: Option<&'a [u8]>,
+}
+
+type Pcrs = BTreeMap<u8, [u8; PCR_BYTES]>;
+
+impl<'a> Document<'a> {
+    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Flaw> {
+        let mut decoder = Decoder::new(payload);
+        let fields = Fields::read(&mut decoder)?;
+        if decoder.position() != payload.len() {
+            return Err(Flaw::Malformed("something follows its payload"));
+        }
+        fields.check()
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn read(decoder: &mut Decoder<'a>) -> Result<Self, Flaw> {
+        let mut fields = Self::default();
+        let mut seen: Vec<&str> = Vec::new();
+        let mut entries = Entries::of(decoder, Kind::Map, MAX_FIELDS)?;
+        while entries.next(decoder)? {
+            let name = decoder.str().map_err(cbor)?;
+            if seen.contains(&name) {
+                return Err(TWICE);
+            }
+            seen.push(name);
+            match name {
+                "module_id" => fields.module_id = Some(decoder.str().map_err(cbor)?),
+                "digest" => fields.digest = Some(decoder.str().map_err(cbor)?),
+                "timestamp" => fields.timestamp = Some(decoder.u64().map_err(cbor)?),
+                "pcrs" => fields.pcrs = Some(pcrs(decoder)?),
+                "nitrotpm_pcrs" => fields.nitrotpm_pcrs = Some(pcrs(decoder)?),
+                "certificate" => fields.certificate = Some(certificate(decoder)?),
+                "cabundle" => fields.bundle = Some(bundle(decoder)?),
+                "public_key" => fields.public_key = optional(decoder)?,
+                "user_data" | "nonce" => drop(optional(decoder)?),
+                _ => decoder.skip().map_err(cbor)?,
+            }
+        }
+        Ok(fields)
+    }
+
+    fn check(self) -> Result<Document<'a>, Flaw> {
+        let missing = Flaw::Malformed("a field that every genuine one has is missing");
+        if self.digest.ok_or(missing)? != "SHA384" {
+            return Err(Flaw::Malformed("its digest is not SHA384"));
+        }
+        let millis = self.timestamp.ok_or(missing)?;
+        let made_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
+            .map_err(|_| Flaw::Malformed("its timestamp is no moment"))?;
+        let module_id = self.module_id.ok_or(missing)?;
+        let (kind, pcrs) = match (self.pcrs, self.nitrotpm_pcrs) {
+            (Some(pcrs), None) => (PlatformKind::Enclave, pcrs),
+            (None, Some(pcrs)) => (PlatformKind::NitroTpm, pcrs),
+            (None, None) => return Err(missing),
+            (Some(_), Some(_)) => return Err(Flaw::Malformed("it is of an enclave and of a NitroTPM")),
+        };
+        let measurements = Measurements::new(module_id, kind, pcrs)
+            .ok_or(Flaw::Malformed("its module_id or its PCRs are none of an enclave or a NitroTPM"))?;
+        Ok(Document {
+            made_at,
+            certificate: self.certificate.ok_or(missing)?,
+            bundle: self.bundle.ok_or(missing)?,
+            public_key: self.public_key,
+            measurements,
+        })
+    }
+}
+
+fn pcrs(decoder: &mut Decoder<'_>) -> Result<Pcrs, Flaw> {
+    let mut pcrs = Pcrs::new();
+    let mut entries = Entries::of(decoder, Kind::Map, MAX_PCRS)?;
+    while entries.next(decoder)? {
+        let index = decoder.u8().map_err(cbor)?;
+        let value = decoder.bytes().map_err(cbor)?;
+        let value = value.try_into().map_err(|_| Flaw::Malformed("a PCR has not 48 bytes"))?;
+        if pcrs.insert(index, value).is_some() {
+            return Err(TWICE);
+        }
+    }
+    Ok(pcrs)
+}
+
+fn bundle<'a>(decoder: &mut Decoder<'a>) -> Result<Vec<&'a [u8]>, Flaw> {
+    let mut bundle = Vec::new();
+    let mut entries = Entries::of(decoder, Kind::Array, MAX_CERTIFICATES)?;
+    while entries.next(decoder)? {
+        bundle.push(certificate(decoder)?);
+    }
+    if bundle.is_empty() { Err(Flaw::Malformed("its cabundle is empty")) } else { Ok(bundle) }
+}
+
+fn certificate<'a>(decoder: &mut Decoder<'a>) -> Result<&'a [u8], Flaw> {
+    let der = decoder.bytes().map_err(cbor)?;
+    if (1..=MAX_CERTIFICATE_BYTES).contains(&der.len()) {
+        Ok(der)
+    } else {
+        Err(Flaw::Malformed("a certificate is empty or has more than 1,024 bytes"))
+    }
+}
+
+/// Bytes that the enclave chose, or none: CBOR's null, or nothing in them.
+fn optional<'a>(decoder: &mut Decoder<'a>) -> Result<Option<&'a [u8]>, Flaw> {
+    if decoder.datatype().map_err(cbor)? == Type::Null {
+        decoder.null().map_err(cbor)?;
+        return Ok(None);
+    }
+    let bytes = decoder.bytes().map_err(cbor)?;
+    if bytes.len() > MAX_OPTIONAL_BYTES {
+        return Err(Flaw::Malformed("public_key, user_data or nonce has more than 1,024 bytes"));
+    }
+    Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
+}
+
+/// The entries of a map or an array of either length.
+struct Entries {
+    left: Option<u64>,
+    most: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Map,
+    Array,
+}
+
+impl Entries {
+    fn of(decoder: &mut Decoder<'_>, kind: Kind, most: u64) -> Result<Self, Flaw> {
+        let left = match kind {
+            Kind::Map => decoder.map(),
+            Kind::Array => decoder.array(),
+        };
+        Ok(Self { left: left.map_err(cbor)?, most })
+    }
+
+    /// Whether there is another.
+    fn next(&mut self, decoder: &mut Decoder<'_>) -> Result<bool, Flaw> {
+        match &mut self.left {
+            Some(0) => return Ok(false),
+            Some(left) => *left -= 1,
+            None if decoder.datatype().map_err(cbor)? == Type::Break => {
+                decoder.set_position(decoder.position() + 1);
+                return Ok(false);
+            }
+            None => {}
+        }
+        self.most = self
+            .most
+            .checked_sub(1)
+            .ok_or(Flaw::Malformed("it has more of something than any genuine one"))?;
+        Ok(true)
+    }
+}
+
+fn cbor(_: minicbor::decode::Error) -> Flaw {
+    Flaw::Malformed("its payload is no CBOR map of the right types")
+}
+
+const TWICE: Flaw = Flaw::Malformed("it says something twice");
+/// Nine to eleven are known; AWS may add some.
+const MAX_FIELDS: u64 = 32;
+/// AWS: PCRs have indexes 0 to 31.
+const MAX_PCRS: u64 = 32;
+/// Genuine bundles have four.
+const MAX_CERTIFICATES: u64 = 8;
+/// AWS: 1 to 1,024 bytes.
+const MAX_CERTIFICATE_BYTES: usize = 1_024;
+/// AWS's text says 512 for two of them; genuine modules take 1,024.
+const MAX_OPTIONAL_BYTES: usize = 1_024;

@@ -1,0 +1,281 @@
+//! The journal: where records become durable before a reply leaves.
+//!
+//! One thread owns the files. It takes every record that waits, chains them, writes them with one write, makes them durable
+//! with one `fdatasync`, and only then tells the callers. Where that fails it cuts off what it half wrote, refuses what waited,
+//! and tries again by itself. Records of what has happened all the same (KMS has answered, a call was refused) are owed: they
+//! are kept in memory, within a bound, and are the first to be written when the journal can.
+
+pub mod chain;
+mod courier;
+pub mod follow;
+mod notice;
+mod queue;
+pub mod segment;
+mod segments;
+mod totals;
+mod writer;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use key_broker_core::clock::Clock;
+use serde::Deserialize;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::telemetry::metrics::Commits;
+pub use notice::{Notice, Notices};
+use queue::Queue;
+use segments::Segments;
+pub use segments::{SegmentFile, Undelivered, damaged_name, files};
+use totals::Counts;
+pub use totals::Totals;
+use writer::Writer;
+
+/// How durable a record is before its reply leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Written and synced: survives power loss.
+    #[default]
+    Fsync,
+    /// Written: survives the death of the process, not that of the machine.
+    Write,
+}
+
+/// Where and how the journal is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// The directory; made if it is missing.
+    pub dir: PathBuf,
+    /// How durable a commit is.
+    pub commit: Durability,
+    /// How long a call waits for its commit before it is refused.
+    pub wait: Duration,
+    /// A file of so many bytes is closed, to be delivered.
+    pub max_segment_bytes: u64,
+    /// What all files may hold; then calls are refused.
+    pub max_undelivered_bytes: u64,
+}
+
+impl JournalConfig {
+    /// A journal in `dir` with the usual bounds.
+    #[must_use]
+    pub fn new(dir: PathBuf, commit: Durability, wait: Duration) -> Self {
+        let (max_segment_bytes, max_undelivered_bytes) = (MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES);
+        Self { dir, commit, wait, max_segment_bytes, max_undelivered_bytes }
+    }
+}
+
+/// The handle of the journal: cheap to clone. What is appended after the [`JournalThread`] is closed is refused.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    healthy: watch::Receiver<bool>,
+    undelivered: Undelivered,
+    wait: Duration,
+}
+
+/// Between the handles and the thread.
+#[derive(Default)]
+struct Shared {
+    queue: Queue,
+    notices: Notices<Notice>,
+    /// A file was closed because it was full.
+    full: Notify,
+    counts: Counts,
+    /// Times commits, if anybody reads that.
+    commits: OnceLock<Commits>,
+}
+
+/// The thread behind a [`Journal`]. Dropped, it ends by itself, but is not waited for.
+pub struct JournalThread {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The journal cannot commit: nothing may leave the broker. With the records, if it is known that they are not written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct JournalUnavailable(pub Option<Vec<u8>>);
+
+/// A commit under way.
+#[must_use = "a record is durable only once its commit has been waited for"]
+pub struct Commit {
+    done: Result<oneshot::Receiver<Result<(), Vec<u8>>>, Vec<u8>>,
+    wait: Duration,
+}
+
+impl Journal {
+    /// Opens the journal in its directory and makes whole what an earlier process left.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, in which its courier runs.
+    pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>) -> io::Result<(Self, JournalThread)> {
+        let (segments, notice) = Segments::open(config, clock.now())?;
+        let undelivered = segments.undelivered();
+        let (health, healthy) = watch::channel(true);
+        let shared = Arc::new(Shared::default());
+        shared.notices.tell(notice);
+        let (written, told) = mpsc::unbounded_channel();
+        let writer = Writer {
+            segments,
+            clock,
+            health,
+            shared: Arc::clone(&shared),
+            written,
+            owed: Vec::new(),
+            lines: Vec::new(),
+            refused: None,
+            told: None,
+        };
+        let thread =
+            std::thread::Builder::new().name("journal".into()).spawn(|| writer.write_until_closed())?;
+        // It is set once.
+        let _ = shared.queue.thread.set(thread.thread().clone());
+        tokio::spawn(courier::carry(Arc::clone(&shared), told));
+        let journal = Self { shared: Arc::clone(&shared), healthy, undelivered, wait: config.wait };
+        Ok((journal, JournalThread { shared, thread: Some(thread) }))
+    }
+
+    /// Queues whole lines, which are written together or not at all. Never blocks.
+    pub fn append(&self, records: Vec<u8>) -> Commit {
+        debug_assert_eq!(records.last(), Some(&b'\n'), "the journal takes whole lines");
+        Commit { done: self.shared.queue.append(records), wait: self.wait }
+    }
+
+    /// Has lines written as soon as the journal can: nobody waits for them, but what they tell has happened.
+    pub fn owe(&self, records: &[u8]) {
+        if !records.is_empty() {
+            self.shared.owe(records);
+        }
+    }
+
+    /// Whether more is owed than may be: then nothing may happen that would have to be recorded.
+    #[must_use]
+    pub fn is_overdrawn(&self) -> bool {
+        self.shared.queue.is_overdrawn()
+    }
+
+    /// Whether the newest commit succeeded.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<bool> {
+        self.healthy.clone()
+    }
+
+    /// The bytes of all files.
+    #[must_use]
+    pub fn undelivered(&self) -> Undelivered {
+        self.undelivered.clone()
+    }
+
+    /// What was written since the start, and what was not.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.counts.totals()
+    }
+
+    /// The number of calls whose records wait for a commit.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.shared.queue.waiting()
+    }
+
+    /// Has the commits timed from now on. The first to ask is heard.
+    pub fn time_commits(&self, commits: Commits) {
+        let _ = self.shared.commits.set(commits);
+    }
+
+    /// A call was refused, since its records could not be committed in time.
+    pub fn refused_call(&self) {
+        self.shared.counts.refused_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A delivery failed.
+    pub fn failed_delivery(&self) {
+        self.shared.counts.failed_deliveries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Closes the file that is being written, if it has records, and waits until it is.
+    pub async fn rotate(&self) {
+        // There is no answer only when the broker stops.
+        let _ = self.shared.queue.rotate().await;
+    }
+
+    /// Waits until a file was closed because it was full.
+    pub async fn segment_closed(&self) {
+        self.shared.full.notified().await;
+    }
+
+    /// Adds to what the next activity record tells of the journal.
+    pub fn tell(&self, notice: Notice) {
+        self.shared.notices.tell(notice);
+    }
+
+    /// Takes what is to be told.
+    #[must_use]
+    pub fn take_notice(&self) -> Option<Notice> {
+        self.shared.notices.take()
+    }
+}
+
+impl Shared {
+    fn owe(&self, records: &[u8]) {
+        if !self.queue.owe(records) {
+            self.notices.tell(Notice { unrecorded_refusals: 1, ..Notice::default() });
+        }
+    }
+}
+
+impl JournalThread {
+    /// Writes everything that is queued, and ends. Blocks.
+    pub fn close(mut self) {
+        let Some(thread) = self.end() else { return };
+        if thread.join().is_err() {
+            tracing::error!("the journal thread panicked");
+        }
+    }
+
+    fn end(&mut self) -> Option<JoinHandle<()>> {
+        let thread = self.thread.take()?;
+        self.shared.queue.close();
+        self.shared.queue.wake();
+        Some(thread)
+    }
+}
+
+impl Drop for JournalThread {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Commit {
+    /// Waits until the record is durable, for at most the configured time.
+    pub async fn wait(self) -> Result<(), JournalUnavailable> {
+        let wait = self.wait;
+        // Too long: what the thread has of this may still be written.
+        tokio::time::timeout(wait, self.end()).await.unwrap_or(Err(JournalUnavailable(None)))
+    }
+
+    /// Waits until it is known what became of it, however long that takes.
+    pub(super) async fn end(self) -> Result<(), JournalUnavailable> {
+        let done = self.done.map_err(|records| JournalUnavailable(Some(records)))?;
+        match done.await {
+            Ok(result) => result.map_err(|records| JournalUnavailable(Some(records))),
+            // The thread is gone.
+            Err(_) => Err(JournalUnavailable(None)),
+        }
+    }
+}
+
+/// CloudTrail's log files have 50 MB at most, uncompressed; of a file of the journal, some 6 % are no record.
+pub const MAX_SEGMENT_BYTES: u64 = 50_000_000;
+/// A million records: hours of a busy broker, with a store that is down.
+pub const MAX_UNDELIVERED_BYTES: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests;

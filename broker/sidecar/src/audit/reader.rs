@@ -1,0 +1,228 @@
+//! A trail read back: its digests, its log files and the records in them. Nothing here says whether they are what the broker
+//! delivered: that is what verifying is for.
+//!
+//! Whoever reads may be reading what somebody else has put there. So what is read is bounded, and compressed objects too.
+
+mod decrypter;
+mod records;
+
+use std::fmt;
+use std::io::{self, Read as _};
+use std::sync::Arc;
+
+use flate2::bufread::GzDecoder;
+use key_broker_core::Plaintext;
+use time::OffsetDateTime;
+
+use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
+use super::names::TrailNames;
+use super::store::{Store, StoreError};
+use crate::envelope::{Header, OpenError};
+pub use decrypter::Decrypter;
+pub use records::{MalformedRecords, Records, records};
+
+/// Reads one trail.
+pub struct TrailReader {
+    store: Arc<dyn Store>,
+    names: TrailNames,
+    decrypter: Option<Decrypter>,
+}
+
+/// The digests in a bucket's folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DigestKeys {
+    /// This trail's, in order of time.
+    pub own: Vec<DigestKey>,
+    /// The keys of everything else that is there: digests of other trails.
+    pub others: Vec<String>,
+}
+
+/// The name of one digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestKey {
+    /// Its key in the bucket.
+    pub key: String,
+    /// Where it ends, as its name says.
+    pub end: OffsetDateTime,
+}
+
+/// One digest as it lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestFile {
+    /// Its key in the bucket.
+    pub key: String,
+    /// Its uncompressed bytes, which are what is hashed and signed.
+    pub json: Vec<u8>,
+    /// What they say.
+    pub digest: Digest,
+    /// The signature in the object's metadata, in hex.
+    pub signature: Option<String>,
+    /// The signature's algorithm in the object's metadata.
+    pub signature_algorithm: Option<String>,
+}
+
+/// One log file, uncompressed.
+pub struct LogFileText {
+    /// `{"Records":[…]}`: what is hashed.
+    pub json: Vec<u8>,
+    /// Whether KMS was asked for its data key.
+    pub was_encrypted: bool,
+    /// Records of KMS's answers that could not be left for the broker, each ended by a line feed: only AWS's own CloudTrail
+    /// has them.
+    pub unrecorded: Vec<u8>,
+}
+
+/// Why an object cannot be read.
+#[derive(Debug)]
+pub enum ReadFailure {
+    /// The store cannot give it.
+    Store(StoreError),
+    /// It is encrypted, and this reader or KMS cannot decrypt it.
+    Locked(String),
+    /// It is not what a broker delivers: altered, moved, or never one's.
+    Malformed(String),
+}
+
+impl fmt::Display for ReadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => write!(f, "the trail's store: {error}"),
+            Self::Locked(why) | Self::Malformed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ReadFailure {}
+
+impl From<StoreError> for ReadFailure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl TrailReader {
+    /// Reads the trail of these names. Without a `decrypter`, encrypted log files of a directory are [`ReadFailure::Locked`]; S3
+    /// decrypts by itself.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, names: TrailNames, decrypter: Option<Decrypter>) -> Self {
+        Self { store, names, decrypter }
+    }
+
+    /// What the trail is called.
+    #[must_use]
+    pub fn names(&self) -> &TrailNames {
+        &self.names
+    }
+
+    /// The digests that are there.
+    pub async fn digest_keys(&self) -> Result<DigestKeys, StoreError> {
+        let mut keys = DigestKeys::default();
+        for key in self.store.list(&self.names.digest_folder()).await? {
+            match self.names.digest_end(&key) {
+                Some(end) => keys.own.push(DigestKey { key, end }),
+                None => keys.others.push(key),
+            }
+        }
+        keys.own.sort_by_key(|digest| digest.end);
+        Ok(keys)
+    }
+
+    /// The keys of all log files of this account and region, those of other brokers too, in the order of their names: by the
+    /// minute.
+    pub async fn log_file_keys(&self) -> Result<Vec<String>, StoreError> {
+        self.store.list(&self.names.log_folder()).await
+    }
+
+    /// A digest; none if there is none of this key.
+    pub async fn digest(&self, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
+        let Some(mut object) = self.store.get(key).await? else { return Ok(None) };
+        let json = gunzip(&object.bytes, MAX_UNCOMPRESSED_BYTES)?;
+        let digest = serde_json::from_slice(&json)
+            .map_err(|error| ReadFailure::Malformed(format!("not a digest: {error}")))?;
+        Ok(Some(DigestFile {
+            key: object.key,
+            json,
+            digest,
+            signature: object.metadata.remove(SIGNATURE_METADATA),
+            signature_algorithm: object.metadata.remove(SIGNATURE_ALGORITHM_METADATA),
+        }))
+    }
+
+    /// A log file, decrypted if it has to be; none if there is none of this key.
+    pub async fn log_file(&self, key: &str) -> Result<Option<LogFileText>, ReadFailure> {
+        let Some(object) = self.store.get(key).await? else { return Ok(None) };
+        let bytes = object.bytes;
+        if bytes.first() != Some(&ENVELOPE_VERSION) {
+            let json = off_the_loop(move || gunzip(&bytes, MAX_UNCOMPRESSED_BYTES)).await?;
+            return Ok(Some(LogFileText { json, was_encrypted: false, unrecorded: Vec::new() }));
+        }
+        let mut rest = bytes.as_slice();
+        let header = Header::read(&mut rest).map_err(|error| malformed(&error))?;
+        let front = bytes.len() - rest.len();
+        let Some(decrypter) = &self.decrypter else {
+            return Err(ReadFailure::Locked(
+                "encrypted under a KMS key: give a configuration with which KMS can be asked to decrypt it"
+                    .into(),
+            ));
+        };
+        let opened = decrypter.data_key(&self.names, key, &header).await?;
+        let json = off_the_loop(move || open(header, &opened.data_key, &bytes[front..])).await?;
+        Ok(Some(LogFileText { json, was_encrypted: true, unrecorded: opened.unrecorded }))
+    }
+}
+
+fn open(header: Header, data_key: &Plaintext, rest: &[u8]) -> Result<Vec<u8>, ReadFailure> {
+    let mut opener = header.open(data_key, rest).map_err(|error| malformed(&error))?;
+    let mut compressed = Vec::with_capacity(rest.len());
+    // What is opened is shorter than the message, which is in memory.
+    opener.read_to_end(&mut compressed).map_err(|error| match OpenError::behind(&error) {
+        Some(reason) => malformed(reason),
+        None => ReadFailure::Malformed(error.to_string()),
+    })?;
+    gunzip(&compressed, MAX_UNCOMPRESSED_BYTES)
+}
+
+fn malformed(error: &OpenError) -> ReadFailure {
+    ReadFailure::Malformed(error.to_string())
+}
+
+/// Uncompresses one object: a single gzip member with nothing after it. Readers differ in what they make of a second member or
+/// of bytes that follow, so there must be neither.
+fn gunzip(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ReadFailure> {
+    let mut decoder = GzDecoder::new(bytes);
+    let mut json = Vec::with_capacity(stated_length(bytes).min(limit + 1));
+    let read = decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut json);
+    let malformed = |why: String| Err(ReadFailure::Malformed(why));
+    match read {
+        Ok(length) if length > limit => {
+            malformed(format!("more than {limit} bytes uncompressed: a broker delivers less"))
+        }
+        Ok(_) if !decoder.into_inner().is_empty() => malformed("bytes follow the end of its gzip".into()),
+        Ok(_) => Ok(json),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => malformed("its gzip is cut off".into()),
+        Err(error) => malformed(format!("no gzip: {error}")),
+    }
+}
+
+/// How long gzip says that it is uncompressed (RFC 1952, ISIZE): a hint, which saves copies. Nothing rests on it.
+fn stated_length(gzip: &[u8]) -> usize {
+    let stated = gzip.last_chunk().map_or(0, |isize| u32::from_le_bytes(*isize));
+    // Deflate makes a thousandth of its input at best.
+    (stated as usize).saturating_add(1).min(gzip.len().saturating_mul(1_032))
+}
+
+/// Long work, where it may block.
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReadFailure> + Send + 'static,
+) -> Result<T, ReadFailure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(ReadFailure::Store(StoreError("the reading was cut off".into()))))
+}
+
+/// A log file has some 47 MB at most (a file of the journal has 50), and one record more.
+const MAX_UNCOMPRESSED_BYTES: usize = 64 << 20;
+/// The first byte of an AWS Encryption SDK message of format 2. That of gzip is 0x1f.
+const ENVELOPE_VERSION: u8 = 2;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! Every call is on the right side of the join, and what cannot be told is not told.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use time::macros::datetime;
+
+use super::cloudtrail::for_each_record;
+use super::*;
+
+const BROKER: &str = "arn:aws:sts::111122223333:assumed-role/broker/pod-1";
+const TRAIL: &str = "arn:aws:cloudtrail:us-west-2:111122223333:trail/t";
+
+/// A record of second `second` past ten, on both sides the same.
+fn record(name: &str, request: &str, second: u8) -> Value {
+    json!({
+        "userIdentity": { "type": "AssumedRole", "arn": BROKER, "accessKeyId": "ASIAEXAMPLE" },
+        "eventTime": format!("2026-11-21T10:00:{second:02}Z"),
+        "eventSource": "kms.amazonaws.com",
+        "eventName": name,
+        "awsRegion": "us-west-2",
+        "sourceIPAddress": "10.0.0.1",
+        "userAgent": "aws-sdk-rust/1",
+        "requestParameters": { "keyId": "alias/a", "encryptionContext": { "tenant": "acme" } },
+        "requestID": request,
+        "eventID": format!("{name}-{request}"),
+        "resources": [{ "accountId": "111122223333", "ARN": "arn:aws:kms:us-west-2:111122223333:key/k" }],
+        "recipientAccountId": "111122223333",
+    })
+}
+
+/// The record with its field at `pointer` set.
+fn with(mut record: Value, pointer: &str, value: Value) -> Value {
+    let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+    record.pointer_mut(parent).expect("there")[name] = value;
+    record
+}
+
+fn question() -> Question {
+    Question { since: None, until: None, settled: datetime!(2026-11-21 11:00 UTC), trail_arn: TRAIL.into() }
+}
+
+fn reconcile(ours: &[Value], aws: &[Value], question: &Question) -> Reconciliation {
+    let mut reconciler = Reconciler::default();
+    for record in ours {
+        reconciler.add_ours(ParsedRecord::parse(record.to_string().as_bytes()).expect("a record"));
+    }
+    for record in aws {
+        reconciler.add_aws(record.to_string().as_bytes(), question).expect("a record");
+    }
+    reconciler.finish(question)
+}
+
+fn requests(calls: &[Call]) -> Vec<&str> {
+    calls.iter().map(|call| call.request_id.as_str()).collect()
+}
+
+/// The ends of the trail, which both sides have.
+fn ends() -> [Value; 2] {
+    [record("GenerateDataKey", "first", 0), record("Decrypt", "last", 59)]
+}
+
+#[test]
+fn both_sides_alike_are_matched_in_any_order() {
+    let ours = ends();
+    let aws = [ours[1].clone(), ours[0].clone()];
+    let outcome = reconcile(&ours, &aws, &question());
+    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 2));
+    let range = outcome.range.expect("a range");
+    assert_eq!((range.from, range.to), (datetime!(2026-11-21 10:00 UTC), datetime!(2026-11-21 10:00:59 UTC)));
+}
+
+#[test]
+fn what_only_one_side_has_is_named() {
+    let ours = [&ends()[..], &[record("Sign", "ours", 30)]].concat();
+    let aws = [&ends()[..], &[record("Decrypt", "theirs", 31)]].concat();
+    let outcome = reconcile(&ours, &aws, &question());
+    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Unmatched, 2));
+    assert_eq!(requests(&outcome.missing_from_aws), ["ours"]);
+    assert_eq!(requests(&outcome.missing_from_trail), ["theirs"]);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&outcome).expect("JSON"));
+}
+
+#[test]
+fn a_missing_newest_or_oldest_call_of_ours_is_missed_too() {
+    let aws = [record("GenerateDataKey", "middle", 30)];
+    let ours = [&ends()[..], &aws].concat();
+    let outcome = reconcile(&ours, &aws, &question());
+    assert_eq!(requests(&outcome.missing_from_aws), ["first", "last"]);
+}
+
+#[test]
+fn what_may_be_on_its_way_is_too_new_on_either_side() {
+    let ours = [&ends()[..], &[record("Sign", "ours", 40)]].concat();
+    let aws = [&ends()[..], &[record("Decrypt", "theirs", 41)]].concat();
+    let question = Question { settled: datetime!(2026-11-21 10:00:35 UTC), ..question() };
+    let outcome = reconcile(&ours, &aws, &question);
+    assert_eq!((outcome.verdict, outcome.matched, outcome.too_new), (Verdict::Matched, 2, 2));
+}
+
+#[test]
+fn calls_of_others_elsewhere_or_outside_the_trails_time_are_not_missed() {
+    let stranger = "arn:aws:iam::111122223333:user/Alice";
+    let others = [
+        with(record("Decrypt", "stranger", 20), "/userIdentity/arn", stranger.into()),
+        with(record("Decrypt", "elsewhere", 20), "/awsRegion", "eu-west-1".into()),
+        with(record("PutObject", "s3", 20), "/eventSource", "s3.amazonaws.com".into()),
+        with(record("Decrypt", "before", 20), "/eventTime", "2026-11-21T09:59:59Z".into()),
+        with(record("Decrypt", "after", 20), "/eventTime", "2026-11-21T10:01:00Z".into()),
+    ];
+    let outcome = reconcile(&ends(), &[&ends()[..], &others].concat(), &question());
+    assert_eq!((outcome.verdict, outcome.missing_from_trail), (Verdict::Matched, Vec::new()));
+}
+
+#[test]
+fn an_auditor_who_read_the_trail_may_ask_kms_other_things() {
+    let auditor = "arn:aws:iam::111122223333:user/Auditor";
+    let read = with(record("Decrypt", "read", 10), "/userIdentity/arn", auditor.into());
+    let read = with(read, "/userIdentity/invokedBy", "key-broker".into());
+    let other = with(record("Decrypt", "other", 11), "/userIdentity/arn", auditor.into());
+    let ours = [&ends()[..], std::slice::from_ref(&read)].concat();
+    let outcome = reconcile(&ours, &[&ends()[..], &[read, other]].concat(), &question());
+    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 3));
+}
+
+#[test]
+fn one_request_id_may_be_of_two_calls_and_two_names_are_a_difference() {
+    let both = [record("GenerateDataKey", "same", 10), record("Decrypt", "same", 10)];
+    let ours = [&ends()[..], &both].concat();
+    assert_eq!(reconcile(&ours, &ours, &question()).matched, 4);
+
+    let renamed = [&ends()[..], &[both[0].clone(), record("Encrypt", "same", 10)]].concat();
+    let outcome = reconcile(&ours, &renamed, &question());
+    let difference = outcome.differences.first().expect("a difference");
+    assert_eq!(
+        (difference.field, difference.ours.as_deref(), difference.aws.as_deref()),
+        ("eventName", Some("Decrypt"), Some("Encrypt"))
+    );
+    assert_eq!((outcome.matched, outcome.differences.len(), outcome.verdict), (4, 1, Verdict::Unmatched));
+}
+
+#[test]
+fn the_same_call_in_several_files_or_accounts_counts_once() {
+    let shared = with(record("Decrypt", "shared", 10), "/sharedEventID", "s".into());
+    let copy = with(shared.clone(), "/eventID", "copy".into());
+    let ours = [&ends()[..], std::slice::from_ref(&shared)].concat();
+    let aws = [&ends()[..], &ends()[..], &[shared, copy]].concat();
+    let outcome = reconcile(&ours, &aws, &question());
+    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 3));
+    assert_eq!(reconcile(&[&ours[..], &ours[..]].concat(), &aws, &question()).matched, 3);
+}
+
+#[test]
+fn fields_that_differ_are_named_with_both_values() {
+    let changed = [
+        ("/errorCode", json!("AccessDenied")),
+        ("/requestParameters/keyId", json!("alias/b")),
+        ("/requestParameters/encryptionContext", json!({ "tenant": "evil" })),
+        ("/requestParameters", Value::Null),
+        ("/resources", json!([])),
+    ];
+    for (n, (pointer, value)) in changed.into_iter().enumerate() {
+        let aws = [with(ends()[0].clone(), pointer, value), ends()[1].clone()];
+        let outcome = reconcile(&ends(), &aws, &question());
+        assert_eq!(outcome.verdict, Verdict::Unmatched);
+        let lines: Vec<String> = outcome
+            .differences
+            .iter()
+            .map(|difference| format!("{}: {:?} / {:?}", difference.field, difference.ours, difference.aws))
+            .collect();
+        insta::assert_snapshot!(format!("difference_{n}"), lines.join("\n"));
+    }
+}
+
+#[test]
+fn a_key_that_the_broker_was_not_told_of_is_no_difference() {
+    let failed = with(ends()[0].clone(), "/errorCode", "NotFoundException".into());
+    let ours = [with(failed.clone(), "/resources", json!([])), ends()[1].clone()];
+    assert_eq!(reconcile(&ours, &[failed, ends()[1].clone()], &question()).differences, []);
+}
+
+#[test]
+fn what_s3_asks_for_this_trails_objects_is_expected_and_nothing_else() {
+    let asked = |name, request| {
+        let asked = record(name, request, 20);
+        let asked = with(asked, "/userIdentity/invokedBy", "AWS Internal".into());
+        with(asked, "/requestParameters/encryptionContext", json!({ "aws:cloudtrail:arn": TRAIL }))
+    };
+    let aws = [&ends()[..], &[asked("GenerateDataKey", "put"), asked("Decrypt", "get")]].concat();
+    let outcome = reconcile(&ends(), &aws, &question());
+    assert_eq!((outcome.by_services, requests(&outcome.missing_from_trail)), (1, vec!["get"]));
+}
+
+#[test]
+fn since_and_until_bound_what_is_told() {
+    let ours = [&ends()[..], &[record("Sign", "ours", 30)]].concat();
+    let aws = [&ends()[..], &[record("Decrypt", "theirs", 31)]].concat();
+    let until = Question { until: Some(datetime!(2026-11-21 10:00:30 UTC)), ..question() };
+    let outcome = reconcile(&ours, &aws, &until);
+    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 1));
+    let since = Question { since: Some(datetime!(2026-11-21 10:00:31 UTC)), ..question() };
+    let outcome = reconcile(&ours, &aws, &since);
+    assert_eq!((outcome.missing_from_aws.len(), requests(&outcome.missing_from_trail)), (0, vec!["theirs"]));
+}
+
+#[test]
+fn nothing_to_compare_is_no_verdict() {
+    let later = with(record("Decrypt", "later", 0), "/eventTime", "2026-11-22T00:00:00Z".into());
+    let elsewhere = with(record("Decrypt", "x", 0), "/awsRegion", "eu-west-1".into());
+    let new = Question { settled: datetime!(2026-11-21 09:00 UTC), ..question() };
+    let whys: Vec<String> = [
+        reconcile(&[], &ends(), &question()),
+        reconcile(&ends(), &[], &question()),
+        reconcile(&ends(), &[elsewhere], &question()),
+        reconcile(&ends(), &[later], &question()),
+        reconcile(&ends(), &[record("Decrypt", "theirs", 20)], &new),
+    ]
+    .into_iter()
+    .map(|outcome| {
+        assert_eq!(outcome.verdict, Verdict::CannotTell);
+        outcome.why.expect("a reason")
+    })
+    .collect();
+    insta::assert_snapshot!(whys.join("\n"));
+}
+
+/// AWS's documentation shows some calls twice, with other fields: one of each id is enough.
+#[test]
+fn awss_own_samples_join_with_themselves_and_a_changed_one_does_not() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/cloudtrail");
+    let mut records: Vec<Value> = Vec::new();
+    for entry in fs::read_dir(samples).expect("they are in the repository") {
+        let file = fs::read(entry.expect("an entry").path()).expect("readable");
+        for_each_record(&file, |json| records.push(serde_json::from_slice(json).expect("JSON")))
+            .expect("a record");
+    }
+    for id in ["requestID", "eventID"] {
+        records.sort_by_key(|record| record[id].to_string());
+        records.dedup_by_key(|record| record[id].to_string());
+    }
+    assert!(records.len() > 10);
+    let outcome = reconcile(&records, &records, &question());
+    assert_eq!(
+        (outcome.verdict, outcome.matched, outcome.differences.len()),
+        (Verdict::Matched, records.len(), 0)
+    );
+
+    let mut changed = records.clone();
+    changed[0]["errorCode"] = "AccessDenied".into();
+    assert_eq!(reconcile(&records, &changed, &question()).verdict, Verdict::Unmatched);
+}

@@ -1,0 +1,213 @@
+//! Who signs digests, and the public half that everybody checks them with.
+
+use std::fmt;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
+};
+use key_broker_core::{KeyArn, KeyId};
+use md5::Md5;
+use sha2::{Digest as _, Sha256};
+use spki::SubjectPublicKeyInfoRef;
+use spki::der::Decode as _;
+use spki::der::pem::{LineEnding, decode_vec, encode_string};
+use zeroize::Zeroizing;
+
+use crate::kms::recorded::{RecordedKms, Waiting};
+use crate::telemetry::trace::Parent;
+
+/// The public half of a signing key: RSA, 2,048 to 8,192 bits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    /// RFC 8017, A.1.1: what CloudTrail takes the fingerprint of.
+    pkcs1: Vec<u8>,
+}
+
+impl PublicKey {
+    /// Reads an X.509 `SubjectPublicKeyInfo` in DER, as KMS gives it.
+    pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
+        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| KeyError::not_rsa())?;
+        if info.algorithm.oid != RSA_ENCRYPTION {
+            return Err(KeyError::not_rsa());
+        }
+        let pkcs1 = info.subject_public_key.as_bytes().ok_or_else(KeyError::not_rsa)?;
+        Ok(Self { pkcs1: pkcs1.to_vec() })
+    }
+
+    /// Reads PEM: `PUBLIC KEY` (X.509) or `RSA PUBLIC KEY` (PKCS#1).
+    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        let (label, der) = decode_vec(pem).map_err(|error| KeyError(format!("not PEM: {error}")))?;
+        match label {
+            "PUBLIC KEY" => Self::from_spki(&der),
+            "RSA PUBLIC KEY" => Ok(Self { pkcs1: der }),
+            other => Err(KeyError(format!("a PEM of {other:?}: give a PUBLIC KEY or RSA PUBLIC KEY"))),
+        }
+    }
+
+    /// As PEM, `RSA PUBLIC KEY`.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
+    pub fn to_pem(&self) -> String {
+        encode_string("RSA PUBLIC KEY", LineEnding::LF, &self.pkcs1)
+            .expect("the label is one, and memory takes what is written")
+    }
+
+    /// CloudTrail's name of the key: MD5, in hex, of its PKCS#1 DER.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        hex::encode(Md5::digest(&self.pkcs1))
+    }
+
+    /// Whether `signature` is this key's, of `message`: RSASSA-PKCS1-v1_5 with SHA-256.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.pkcs1);
+        key.verify(message, signature).is_ok()
+    }
+}
+
+/// Signs digests.
+pub struct Signer {
+    key: SigningKey,
+    public: PublicKey,
+}
+
+enum SigningKey {
+    /// KMS signs: no private key is on this host.
+    Kms(RecordedKms, KeyId),
+    /// The private key was in a file.
+    Local(Box<RsaKeyPair>),
+}
+
+impl Signer {
+    /// A key of KMS, with its public half as KMS gave it.
+    #[must_use]
+    pub fn kms(kms: RecordedKms, key: &KeyArn, public: PublicKey) -> Self {
+        Self { key: SigningKey::Kms(kms, key.into()), public }
+    }
+
+    /// Reads a private key from PEM: `PRIVATE KEY` (PKCS#8) or `RSA PRIVATE KEY` (PKCS#1), not encrypted.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        let (label, der) = decode_vec(pem).map_err(|error| KeyError(format!("not PEM: {error}")))?;
+        let der = Zeroizing::new(der);
+        let pair = match label {
+            "PRIVATE KEY" => RsaKeyPair::from_pkcs8(&der),
+            "RSA PRIVATE KEY" => RsaKeyPair::from_der(&der),
+            other => {
+                return Err(KeyError(format!(
+                    "a PEM of {other:?}: give an unencrypted PRIVATE KEY or RSA PRIVATE KEY, as `openssl genrsa 2048` makes"
+                )));
+            }
+        };
+        let pair = pair.map_err(|_| KeyError::not_rsa())?;
+        let public = PublicKey { pkcs1: pair.public_key().as_ref().to_vec() };
+        Ok(Self { key: SigningKey::Local(Box::new(pair)), public })
+    }
+
+    /// What its signatures are checked with.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Signs: RSASSA-PKCS1-v1_5 with SHA-256, so that a second try makes the same signature.
+    pub async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.sign_within(message, Parent::default()).await
+    }
+
+    /// Signs, where KMS does within this trace.
+    pub async fn sign_within(&self, message: &[u8], parent: Parent) -> Result<Vec<u8>, KeyError> {
+        let signature = match &self.key {
+            SigningKey::Local(pair) => sign_locally(pair, message)?,
+            SigningKey::Kms(kms, key) => {
+                let until = kms.clock().instant() + SIGN_DEADLINE;
+                let signed =
+                    kms.sign(key.clone(), Sha256::digest(message).into(), Waiting { until, parent }).await;
+                // The journal owes what it cannot commit.
+                let _ = signed.records.commit().await;
+                signed.result.map_err(|error| KeyError(error.describe()))?.bytes
+            }
+        };
+        if self.public.verifies(message, &signature) {
+            Ok(signature)
+        } else {
+            Err(KeyError(
+                "the signature does not fit the public key: the key behind the alias has changed?".into(),
+            ))
+        }
+    }
+}
+
+fn sign_locally(pair: &RsaKeyPair, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+        .map_err(|_| KeyError("signing fails".into()))?;
+    Ok(signature)
+}
+
+/// A key that is none, or does not sign: what is wrong, and what to give.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeyError(pub String);
+
+impl KeyError {
+    fn not_rsa() -> Self {
+        Self(
+            "not an RSA key of 2,048 to 8,192 bits, which is what CloudTrail's readers check digests with"
+                .into(),
+        )
+    }
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+/// RFC 8017, A.1: `rsaEncryption`.
+const RSA_ENCRYPTION: spki::ObjectIdentifier = spki::ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+/// KMS signs in milliseconds; attempts and pauses are included.
+const SIGN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    //! Keys of all forms are read, others are refused with what to give, and only the right signature fits.
+
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+
+    use super::*;
+
+    fn pem(label: &str, der: &[u8]) -> Vec<u8> {
+        encode_string(label, LineEnding::LF, der).expect("encodes").into_bytes()
+    }
+
+    #[tokio::test]
+    async fn a_key_signs_and_its_public_half_checks_in_every_form() {
+        let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+        let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("encodes");
+        let signer = Signer::from_pem(&pem("PRIVATE KEY", pkcs8.as_ref())).expect("reads");
+        let signature = signer.sign(b"message").await.expect("signs");
+        assert_eq!(signer.sign(b"message").await.expect("signs"), signature, "the same again");
+        let public = signer.public_key();
+        assert!(public.verifies(b"message", &signature));
+        assert!(!public.verifies(b"massage", &signature));
+        assert!(PublicKey::from_pem(public.to_pem().as_bytes()).expect("reads") == *public);
+        let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).expect("encodes");
+        assert!(PublicKey::from_spki(spki.as_ref()).expect("reads") == *public);
+        assert_eq!(public.fingerprint().len(), 32);
+    }
+
+    #[test]
+    fn what_is_no_rsa_key_is_refused_with_what_to_give() {
+        let refused = |text: &[u8]| Signer::from_pem(text).err().expect("refused").0;
+        assert!(refused(b"nonsense").contains("not PEM"));
+        assert!(refused(&pem("CERTIFICATE", b"x")).contains("openssl genrsa"));
+        assert!(refused(&pem("PRIVATE KEY", b"x")).contains("RSA"));
+        assert!(PublicKey::from_pem(&pem("PUBLIC KEY", b"x")).is_err());
+        assert!(PublicKey::from_pem(&pem("EC PUBLIC KEY", b"x")).is_err());
+    }
+}

@@ -1,0 +1,248 @@
+//! The start of a trail: may its keys be used, and where did it end before? Nothing is served before that is known.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use key_broker_core::clock::Clock;
+use key_broker_core::{KeyArn, KeyId};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::encryption::{Encryption, ask, data_key_request, path_context};
+use super::state::State;
+use super::{SigningConfig, Trail, TrailConfig, whole_second};
+use crate::audit::inbox::Inbox;
+use crate::audit::journal::Journal;
+use crate::audit::names::TrailNames;
+use crate::audit::signature::{PublicKey, Signer};
+use crate::audit::store::Store;
+use crate::audit::store::directory::DirectoryStore;
+use crate::audit::store::s3::{S3Settings, S3Store, ServerSideEncryption};
+use crate::error::{BrokerError, KmsErrorKind};
+use crate::kms::caller::AwsCaller;
+use crate::kms::recorded::RecordedKms;
+use crate::telemetry::trace::Parent;
+
+/// Where to deliver to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// `ROOT/BUCKET/KEY`.
+    Directory {
+        /// The root.
+        root: PathBuf,
+        /// The name of a folder in it, which stands for S3's bucket.
+        bucket: String,
+    },
+    /// A bucket of S3.
+    S3(S3Settings),
+}
+
+impl StoreConfig {
+    fn bucket(&self) -> &str {
+        match self {
+            Self::Directory { bucket, .. } => bucket,
+            Self::S3(settings) => &settings.bucket,
+        }
+    }
+}
+
+/// Why a trail cannot start.
+#[derive(Debug)]
+pub enum SetupError {
+    /// The configuration asks for what cannot be: somebody has to change it.
+    Refused(String),
+    /// KMS or the disk cannot now.
+    NotNow(String),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(why) | Self::NotNow(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+/// The names of everything that `config` delivers.
+#[must_use]
+pub fn names(config: &TrailConfig, caller: &AwsCaller) -> TrailNames {
+    TrailNames {
+        account_id: caller.account_id.clone(),
+        region: caller.region.clone(),
+        trail: config.name.clone(),
+        bucket: config.store.bucket().to_owned(),
+        prefix: config.prefix.clone(),
+    }
+}
+
+/// Opens the store; an S3 bucket encrypts under `key`.
+pub async fn open_store(config: &TrailConfig, names: &TrailNames, key: Option<&KeyArn>) -> Arc<dyn Store> {
+    match &config.store {
+        StoreConfig::Directory { root, bucket } => Arc::new(DirectoryStore::new(root, bucket)),
+        StoreConfig::S3(settings) => {
+            let encryption = key.map(|key| ServerSideEncryption::new(key, &names.trail_arn()));
+            Arc::new(S3Store::new(settings, encryption).await)
+        }
+    }
+}
+
+/// What a trail works with.
+pub struct Surroundings {
+    /// The account and region.
+    pub caller: Arc<AwsCaller>,
+    /// For the trail's own keys.
+    pub kms: RecordedKms,
+    /// What is delivered.
+    pub journal: Journal,
+    /// Where its files are.
+    pub journal_dir: PathBuf,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Trail {
+    /// Starts a trail as soon as that can be; none if `drain` is cancelled before.
+    pub async fn start_when_possible(
+        config: &TrailConfig,
+        surroundings: &Surroundings,
+        drain: &CancellationToken,
+    ) -> Result<Option<Self>, SetupError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match Self::start(config, surroundings).await {
+                Ok(trail) => return Ok(Some(trail)),
+                Err(SetupError::NotNow(why)) => {
+                    tracing::warn!(
+                        error = why,
+                        retry_seconds = pause.as_secs(),
+                        "not serving yet: the trail cannot start"
+                    );
+                }
+                Err(refused) => return Err(refused),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = drain.cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    /// Starts a trail: asks KMS about its keys and goes on where the trail ended before.
+    pub async fn start(config: &TrailConfig, surroundings: &Surroundings) -> Result<Self, SetupError> {
+        let Surroundings { caller, kms, journal, journal_dir, clock } = surroundings;
+        let names = names(config, caller);
+        let signer = signer(&config.signing, kms).await?;
+        let key = match &config.kms_key {
+            Some(key) => Some(configure(key, &names, kms).await?),
+            None => None,
+        };
+        let store = open_store(config, &names, key.as_ref()).await;
+        // S3 encrypts what it stores itself.
+        let encryption = key
+            .filter(|_| matches!(config.store, StoreConfig::Directory { .. }))
+            .map(|key| Encryption::new(kms.clone(), key));
+        let start = whole_second(clock.now());
+        let state = match State::load(journal_dir) {
+            Ok(Some(state)) => state,
+            Ok(None) => State::new(start),
+            Err(error) => {
+                let found = journal_dir.join("trail.json").display().to_string();
+                return Err(SetupError::Refused(format!(
+                    "{found}: {error}: put it back as it was, or move it away to begin a new chain of digests"
+                )));
+            }
+        };
+        state.save(journal_dir).map_err(|error| {
+            SetupError::NotNow(format!("cannot write into {}: {error}", journal_dir.display()))
+        })?;
+        Ok(Self {
+            names,
+            store,
+            journal: journal.clone(),
+            journal_dir: journal_dir.clone(),
+            inbox: Inbox::new(journal.clone(), journal_dir.clone()),
+            signer,
+            encryption,
+            tracer: kms.tracer().clone(),
+            clock: Arc::clone(clock),
+            delivery_interval: config.delivery_interval,
+            digest_interval: config.digest_interval,
+            newest_digest: watch::Sender::new(state.newest_digest()),
+            state,
+            told_missing: None,
+        })
+    }
+}
+
+async fn signer(signing: &SigningConfig, kms: &RecordedKms) -> Result<Signer, SetupError> {
+    match signing {
+        SigningConfig::File(path) => signer_from(path),
+        SigningConfig::Kms(key) => {
+            let until = kms.clock().instant() + DEADLINE;
+            let answered = kms.public_key(key.clone(), until).await;
+            if answered.records.commit().await.is_err() {
+                return Err(SetupError::NotNow("the journal cannot commit".into()));
+            }
+            let answer = answered.result.map_err(|error| {
+                explain("audit.signing.kms_key_id", key, &error, "an RSA key for signing")
+            })?;
+            let public = PublicKey::from_spki(&answer.spki).map_err(|error| {
+                SetupError::Refused(format!("audit.signing.kms_key_id: {}: {error}", key.as_str()))
+            })?;
+            Ok(Signer::kms(kms.clone(), &answer.key.arn, public))
+        }
+    }
+}
+
+/// Reads the PEM file of a signing key.
+pub fn signer_from(path: &Path) -> Result<Signer, SetupError> {
+    let refuse = |error: &dyn fmt::Display| {
+        SetupError::Refused(format!("audit.signing.pem_file: {}: {error}", path.display()))
+    };
+    let pem = zeroize::Zeroizing::new(fs::read(path).map_err(|error| refuse(&error))?);
+    Signer::from_pem(&pem).map_err(|error| refuse(&error))
+}
+
+/// Asks KMS, as CloudTrail does when a trail is configured, whether the key is there and may be used. The data key is not used.
+async fn configure(key: &KeyId, names: &TrailNames, kms: &RecordedKms) -> Result<KeyArn, SetupError> {
+    let context = path_context(names).map_err(|malformed| SetupError::Refused(malformed.0))?;
+    let data_key = ask(kms, data_key_request(key.clone(), context), Parent::default()).await;
+    let data_key = data_key.map_err(|error| {
+        explain(
+            "audit.kms_key_id",
+            key,
+            &error,
+            "a symmetric encryption key: asymmetric and HMAC keys cannot encrypt a trail",
+        )
+    })?;
+    Ok(data_key.encrypted.key.arn)
+}
+
+fn explain(setting: &str, key: &KeyId, error: &BrokerError, wanted: &str) -> SetupError {
+    let key = key.as_str();
+    let why = error.describe();
+    match error {
+        BrokerError::Kms(kms) => match kms.kind {
+            KmsErrorKind::Unavailable | KmsErrorKind::Throttled => {
+                SetupError::NotNow(format!("{setting}: {key}: {why}"))
+            }
+            KmsErrorKind::InvalidKeyUsage | KmsErrorKind::Validation => {
+                SetupError::Refused(format!("{setting}: {key} is not {wanted} ({why})"))
+            }
+            _ => SetupError::Refused(format!(
+                "{setting}: KMS refuses {key}: {why}: check the key and the broker's permission"
+            )),
+        },
+        _ => SetupError::NotNow(format!("{setting}: {key}: {why}")),
+    }
+}
+
+/// With the SDK's attempts and pauses.
+const DEADLINE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -1,0 +1,371 @@
+//! Trails for tests: whatever records, in log files and digests that are hashed and signed as a broker's are.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use key_broker_core::{
+    Action, DataKeyLength, DeclaredUse, EncryptionContext, KeyArn, KeyId, Outcome, PeerDetails, PeerKind,
+};
+use spki::der::pem::{LineEnding, encode_string};
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::audit::digest::{
+    Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
+    sha256_hex,
+};
+use crate::audit::log_file::compress;
+use crate::audit::names::TrailNames;
+use crate::audit::record::{
+    ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, EVENT_VERSION, KmsRecord, PolicyData,
+    RecordedError, RequestParameters, ServedFrom, WorkloadIdentity, record_time,
+};
+use crate::audit::signature::Signer;
+use crate::audit::store::{Object, Store, StoreError};
+
+/// Where the first digest begins.
+pub(super) const START: OffsetDateTime = datetime!(2026-03-01 08:00 UTC);
+
+/// A trail in the making: for each digest its log files, for each of these its records.
+#[derive(Clone, Default)]
+pub(super) struct Forge {
+    pub(super) digests: Vec<Vec<Vec<String>>>,
+}
+
+impl Forge {
+    /// A sound trail: two keys that are used twice each and a refusal, over three hours, one of them empty.
+    pub(super) fn sound() -> Self {
+        let (first, second) =
+            (Mint::new(1, START + Duration::minutes(2)), Mint::new(2, START + Duration::hours(2)));
+        let later = START + Duration::hours(2) + Duration::seconds(9);
+        let hours = vec![
+            vec![vec![first.record(), first.draw(1).record()], vec![first.draw(2).record()]],
+            vec![],
+            vec![vec![second.record(), refusal(later), second.draw(1).record(), second.draw(2).record()]],
+        ];
+        Self { digests: hours }
+    }
+
+    /// One hour with these records in one log file.
+    pub(super) fn of(records: Vec<String>) -> Self {
+        Self { digests: vec![vec![records]] }
+    }
+
+    /// Hashes and signs all of it.
+    pub(super) async fn store(&self) -> MemoryStore {
+        let (store, names, signer) = (MemoryStore::default(), names(), signer());
+        let mut previous: Option<(Digest, String)> = None;
+        for (hour, files) in self.digests.iter().enumerate() {
+            let hour = i64::try_from(hour).expect("few");
+            let (start, end) = (START + Duration::hours(hour), START + Duration::hours(hour + 1));
+            let log_files = files.iter().enumerate().map(|(place, records)| {
+                let at = start + Duration::minutes(5 * i64::try_from(place).expect("few"));
+                log_file(&store, &names, at, records)
+            });
+            let mut digest = digest(&names, start, end, log_files.collect());
+            if let Some((before, signature)) = &previous {
+                digest.previous_digest_s3_bucket = Some(before.digest_s3_bucket.clone());
+                digest.previous_digest_s3_object = Some(before.digest_s3_object.clone());
+                digest.previous_digest_hash_value = Some(sha256_hex(&before.to_json()));
+                digest.previous_digest_hash_algorithm = Some(HASH_ALGORITHM.into());
+                digest.previous_digest_signature = Some(signature.clone());
+            }
+            let signature = store.sign(&digest, &digest.to_json(), &signer).await;
+            previous = Some((digest, signature));
+        }
+        store
+    }
+}
+
+fn log_file(store: &MemoryStore, names: &TrailNames, at: OffsetDateTime, records: &[String]) -> LogFile {
+    let json = format!("{{\"Records\":[{}]}}", records.join(","));
+    let hash = sha256_hex(json.as_bytes());
+    let key = names.log_file(at, &[at.minute(); 32]);
+    store.insert(&key, json.as_bytes(), BTreeMap::new());
+    let times = records.iter().map(|record| {
+        // Broken records have some time, too.
+        let time = record.split_once("\"eventTime\":\"").and_then(|(_, rest)| rest.get(..20));
+        time.unwrap_or("2026-03-01T08:00:00Z").to_owned()
+    });
+    LogFile {
+        s3_bucket: names.bucket.clone(),
+        s3_object: key,
+        hash_value: hash,
+        hash_algorithm: HASH_ALGORITHM.into(),
+        newest_event_time: times.clone().max().expect("records"),
+        oldest_event_time: times.min().expect("records"),
+    }
+}
+
+fn digest(names: &TrailNames, start: OffsetDateTime, end: OffsetDateTime, log_files: Vec<LogFile>) -> Digest {
+    Digest {
+        aws_account_id: names.account_id.clone(),
+        digest_start_time: record_time(start),
+        digest_end_time: record_time(end),
+        digest_s3_bucket: names.bucket.clone(),
+        digest_s3_object: names.digest(end),
+        digest_public_key_fingerprint: signer().public_key().fingerprint(),
+        digest_signature_algorithm: SIGNATURE_ALGORITHM.into(),
+        newest_event_time: log_files.iter().map(|file| file.newest_event_time.clone()).max(),
+        oldest_event_time: log_files.iter().map(|file| file.oldest_event_time.clone()).min(),
+        previous_digest_s3_bucket: None,
+        previous_digest_s3_object: None,
+        previous_digest_hash_value: None,
+        previous_digest_hash_algorithm: None,
+        previous_digest_signature: None,
+        log_files,
+    }
+}
+
+pub(super) fn names() -> TrailNames {
+    TrailNames {
+        account_id: "111122223333".into(),
+        region: "us-west-2".into(),
+        trail: "key-broker".into(),
+        bucket: "logs".into(),
+        prefix: String::new(),
+    }
+}
+
+/// The one signing key of all tests here.
+pub(super) fn signer() -> Signer {
+    static PEM: OnceLock<String> = OnceLock::new();
+    let pem = PEM.get_or_init(|| {
+        let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+        let pkcs8 = pair.as_der().map(|der: Pkcs8V1Der<'_>| der.as_ref().to_vec()).expect("encodes");
+        encode_string("PRIVATE KEY", LineEnding::LF, &pkcs8).expect("encodes")
+    });
+    Signer::from_pem(pem.as_bytes()).expect("reads")
+}
+
+/// A data key of KMS.
+pub(super) struct Mint {
+    event_id: Uuid,
+    request_id: String,
+    pub(super) at: OffsetDateTime,
+    pub(super) tenant: &'static str,
+}
+
+impl Mint {
+    pub(super) fn new(number: u128, at: OffsetDateTime) -> Self {
+        let event_id = Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000 + number);
+        let request_id = Uuid::from_u128(0xb000_0000_0000_4000_8000_0000_0000_0000 + number).to_string();
+        Self { event_id, request_id, at, tenant: "acme" }
+    }
+
+    pub(super) fn record(&self) -> String {
+        let (key, context) = (key_id(), context(self.tenant));
+        let mut record = KmsRecord::new(
+            aws_identity(),
+            self.at,
+            Action::GenerateDataKey.name(),
+            "us-west-2",
+            &self.request_id,
+        );
+        record.event_id = self.event_id;
+        record.source_ip_address = "127.0.0.1";
+        record.request_parameters = Some(parameters(&key, &context));
+        let arn = key_arn();
+        record.resources = Some(vec![(&arn).into()]);
+        let mut line = Vec::new();
+        record.append_to(&mut line);
+        text(line)
+    }
+
+    /// The draw that takes the message of this number, three seconds after the minting.
+    pub(super) fn draw(&self, message: u64) -> Draw<'_> {
+        Draw {
+            mint: self,
+            at: self.at + Duration::seconds(3),
+            expires_at: Some(self.at + Duration::minutes(5)),
+            from: if message == 1 { ServedFrom::Kms } else { ServedFrom::Cache },
+            declared: DeclaredUse { messages: 1, bytes: 10 },
+            used: (message, message * 10),
+            limits: (10, 1_000),
+            principal: "unix:uid/1000",
+            error: None,
+        }
+    }
+}
+
+/// One use of a data key.
+pub(super) struct Draw<'a> {
+    mint: &'a Mint,
+    pub(super) at: OffsetDateTime,
+    pub(super) expires_at: Option<OffsetDateTime>,
+    pub(super) from: ServedFrom,
+    pub(super) declared: DeclaredUse,
+    pub(super) used: (u64, u64),
+    pub(super) limits: (u64, u64),
+    pub(super) principal: &'a str,
+    pub(super) error: Option<&'a str>,
+}
+
+impl Draw<'_> {
+    pub(super) fn record(&self) -> String {
+        let data_key = DataKeyData {
+            served_from: self.from,
+            kms_request_id: Some(self.mint.request_id.as_str().into()),
+            kms_event_id: Some(self.mint.event_id),
+            minted_at: Some(self.mint.at),
+            expires_at: self.expires_at,
+            messages_used: Some(self.used.0),
+            messages_limit: Some(self.limits.0),
+            bytes_used: Some(self.used.1),
+            bytes_limit: Some(self.limits.1),
+        };
+        let (key, context) = (key_id(), context(self.mint.tenant));
+        let asked = RequestParameters { declared_use: Some(self.declared), ..parameters(&key, &context) };
+        activity(self.at, self.principal, self.error, Some(asked), Some(&data_key))
+    }
+}
+
+/// A request that policy denied.
+pub(super) fn refusal(at: OffsetDateTime) -> String {
+    activity(at, "unix:uid/1001", Some("AccessDenied"), None, None)
+}
+
+fn activity(
+    at: OffsetDateTime,
+    principal: &str,
+    error: Option<&str>,
+    asked: Option<RequestParameters<'_>>,
+    data_key: Option<&DataKeyData>,
+) -> String {
+    let arn = key_arn();
+    let record = ActivityRecord {
+        event_version: EVENT_VERSION,
+        user_identity: WorkloadIdentity {
+            kind: PeerKind::UnixWorkload,
+            principal_id: principal,
+            details: &DETAILS,
+        },
+        event_time: at,
+        event_source: "keybroker.v1.KeyBroker",
+        event_name: Action::GenerateDataKey,
+        aws_region: "us-west-2",
+        source_ip_address: "unix",
+        user_agent: "grpc-python/1.76.0 \"quoted\"",
+        error: error.map(|error_code| RecordedError { error_code, error_message: "no" }),
+        request_parameters: asked,
+        response_elements: (),
+        additional_event_data: ActivityEventData {
+            outcome: if error.is_some() { Outcome::Denied } else { Outcome::Allowed },
+            policy: Some(PolicyData {
+                determining_policies: &["policy0".to_owned()],
+                version: "0123456789abcdef0123456789abcdef",
+            }),
+            data_key,
+            recipient: None,
+            trace: None,
+            journal: None,
+            reloads: None,
+        },
+        request_id: Uuid::new_v4(),
+        event_id: Uuid::new_v4(),
+        read_only: true,
+        resources: Some([(&arn).into()]),
+        event_type: "ActivityLog",
+        management_event: false,
+        recipient_account_id: "111122223333",
+        event_category: "ActivityAuditLog",
+    };
+    let mut line = Vec::new();
+    record.append_to(&mut line);
+    text(line)
+}
+
+fn aws_identity() -> AwsIdentity<'static> {
+    AwsIdentity {
+        kind: "IAMUser",
+        principal_id: "EX_PRINCIPAL_ID",
+        arn: "arn:aws:iam::111122223333:user/Alice",
+        account_id: "111122223333",
+        access_key_id: Some("EXAMPLE_KEY_ID"),
+        user_name: Some("Alice"),
+        session_context: None,
+        invoked_by: None,
+    }
+}
+
+fn parameters<'a>(key: &'a KeyId, context: &'a EncryptionContext) -> RequestParameters<'a> {
+    RequestParameters { key_id: Some(key), encryption_context: Some(context), ..RequestParameters::default() }
+        .with_length(DataKeyLength::Aes256)
+}
+
+fn key_id() -> KeyId {
+    KeyId::parse("alias/dev").expect("a key")
+}
+
+fn key_arn() -> KeyArn {
+    KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")
+        .expect("an ARN")
+}
+
+fn context(tenant: &str) -> EncryptionContext {
+    EncryptionContext::parse(BTreeMap::from([("tenant".to_owned(), tenant.to_owned())])).expect("a context")
+}
+
+fn text(line: Vec<u8>) -> String {
+    String::from_utf8(line).expect("text").trim_end().to_owned()
+}
+
+/// Objects in memory; clones are one store.
+#[derive(Clone, Default)]
+pub(super) struct MemoryStore(Arc<Mutex<BTreeMap<String, Object>>>);
+
+impl MemoryStore {
+    /// Another store with the same objects.
+    pub(super) fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.with(|objects| objects.clone()))))
+    }
+
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.with(|objects| objects.keys().cloned().collect())
+    }
+
+    /// Changes an object, or removes it.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Object>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn insert(&self, key: &str, uncompressed: &[u8], metadata: BTreeMap<String, String>) {
+        let bytes = compress(uncompressed).expect("compresses");
+        let object = Object { key: key.to_owned(), bytes, metadata };
+        self.with(|objects| objects.insert(key.to_owned(), object));
+    }
+
+    /// Stores a digest with these bytes, signed; returns the signature.
+    pub(super) async fn sign(&self, digest: &Digest, json: &[u8], signer: &Signer) -> String {
+        let signature = signer.sign(digest.string_to_sign(json).as_bytes()).await.expect("signs");
+        let signature = hex::encode(signature);
+        let metadata = BTreeMap::from([
+            (SIGNATURE_METADATA.to_owned(), signature.clone()),
+            (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
+        ]);
+        self.insert(&digest.digest_s3_object, json, metadata);
+        signature
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn put(&self, object: Object) -> Result<(), StoreError> {
+        self.with(|objects| objects.insert(object.key.clone(), object));
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
+        Ok(self.with(|objects| objects.get(key).cloned()))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        Ok(self.keys().into_iter().filter(|key| key.starts_with(prefix)).collect())
+    }
+}
+
+static DETAILS: PeerDetails = PeerDetails::unix(1_000, 1_000, Some(4_242));

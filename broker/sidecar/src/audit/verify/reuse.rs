@@ -1,0 +1,353 @@
+//! The promise of reuse, recomputed from the records alone: no data key is used beyond its age, its messages or its bytes, for
+//! requests that differ, or again if it was handed out once; and what it came from is a call to KMS that is recorded.
+//!
+//! Why no time is given to spare: `eventTime` is when a call arrived, which is not after its draw, and a draw is not after
+//! `expiresAt`. Both are cut to whole seconds in the same way, which keeps their order. A clock that is set back by more than a
+//! data key's whole age while a call waits for that key's minting is the one exception; the two clocks that the cache asks
+//! exclude every other.
+//!
+//! Draws commit in another order than they are charged in, and some charges have no record of a draw, as when a caller goes away:
+//! so charges need not follow one another, but no message may be charged twice.
+
+use std::collections::HashMap;
+
+use key_broker_core::{MAX_AGE_SECONDS, MAX_MESSAGES};
+
+use super::finding::{FindingKind, Severity};
+use super::ranges::Ranges;
+use super::record::{Amount, Call, Charge, Use};
+
+/// Where a record is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct At {
+    /// The place of the object or file in the order of reading.
+    pub(super) source: u32,
+    /// Counted from 1.
+    pub(super) record: u32,
+    pub(super) event_id: u128,
+}
+
+/// Something wrong with a use, or with uses together.
+pub(super) struct Fault {
+    pub(super) kind: FindingKind,
+    pub(super) severity: Severity,
+    pub(super) at: At,
+    pub(super) words: String,
+}
+
+/// All calls to KMS, and the uses of those whose answers may still be used.
+#[derive(Default)]
+pub(super) struct Reuse {
+    calls: HashMap<u128, (Call, State)>,
+    live: HashMap<u128, Uses>,
+    keys_used: u64,
+    shared: Option<(u64, At)>,
+    minted_before: Option<(u64, At)>,
+}
+
+/// How far an answer of KMS has been used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not yet, or [`Uses`] tells.
+    Open,
+    /// It was handed out once, and may not be again.
+    HandedOut,
+    /// It is past its time; its uses have been judged.
+    Ended,
+}
+
+/// The uses of one answer of KMS.
+struct Uses {
+    first: At,
+    request: Option<u64>,
+    asked: u64,
+    subject: u64,
+    principal: u64,
+    minted_at: Option<i64>,
+    used_at: i64,
+    is_allowed: bool,
+    is_shared: bool,
+    from_kms: bool,
+    /// The latest of all; none where it is handed out once.
+    expires_at: Option<i64>,
+    charged: Ranges,
+    messages: Sum,
+    bytes: Sum,
+}
+
+/// Declared amounts, summed up.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    /// Of all draws that are recorded.
+    drawn: u64,
+    /// Of those that were answered.
+    handed_out: u64,
+    most_used: u64,
+    /// The loosest limit of all draws: callers may tighten it, and none may widen it.
+    limit: u64,
+}
+
+impl Reuse {
+    /// A record of a call to KMS.
+    pub(super) fn called(&mut self, event_id: u128, call: Call, faults: &mut Vec<Fault>) {
+        self.calls.insert(event_id, (call, State::Open));
+        if let Some(uses) = self.live.get(&event_id) {
+            uses.join(&call, faults);
+            if uses.expires_at.is_none() {
+                self.live.remove(&event_id);
+                self.keys_used += 1;
+                self.calls.insert(event_id, (call, State::HandedOut));
+            }
+        }
+    }
+
+    /// A record of a use.
+    pub(super) fn used(&mut self, made: &Use, at: At, faults: &mut Vec<Fault>) {
+        judge_alone(made, at, faults);
+        if let Some((call, state)) = self.calls.get_mut(&made.call) {
+            join(made.request, made.asked, made.minted_at, made.is_allowed, call, at, faults);
+            match *state {
+                State::HandedOut => {
+                    return faults.push(Fault::unsound(FindingKind::UsedAgain, at, HANDED_OUT_ONCE));
+                }
+                State::Ended if made.is_allowed => {
+                    // A clock that was far ahead for a moment, or somebody's afterthought.
+                    let words = "recorded when all other uses of its data key had long ended: it is not held against them";
+                    let (kind, severity) = (FindingKind::UsedTooLate, Severity::CannotTell);
+                    return faults.push(Fault { kind, severity, at, words: words.to_owned() });
+                }
+                State::Ended => return,
+                State::Open => {}
+            }
+            if made.expires_at.is_none() && !self.live.contains_key(&made.call) {
+                *state = State::HandedOut;
+                self.keys_used += 1;
+                return;
+            }
+        }
+        match self.live.get_mut(&made.call) {
+            None => {
+                self.live.insert(made.call, Uses::begin(made, at));
+            }
+            Some(uses) if uses.expires_at.is_none() || made.expires_at.is_none() => {
+                faults.push(Fault::unsound(FindingKind::UsedAgain, at, HANDED_OUT_ONCE));
+            }
+            Some(uses) => uses.add(made, at, faults),
+        }
+    }
+
+    /// Judges the answers that expired before `oldest`, the time of the oldest record in a whole file: no call lasts so long that
+    /// its use would still come, so their uses need not be remembered.
+    pub(super) fn sweep(&mut self, oldest: i64, faults: &mut Vec<Fault>) {
+        let Self { calls, live, keys_used, shared, .. } = self;
+        live.retain(|call, uses| {
+            let Some((_, state)) = calls.get_mut(call) else { return true };
+            if uses.expires_at.is_none_or(|at| at.saturating_add(LONGEST_CALL_SECONDS) >= oldest) {
+                return true;
+            }
+            *state = State::Ended;
+            *keys_used += 1;
+            uses.end(shared, faults);
+            false
+        });
+    }
+
+    /// Judges what is left at the end. Calls to KMS that are not recorded are what is wrong, unless they were before `from`, where
+    /// something was before it, or not everything `is_complete`.
+    pub(super) fn finish(mut self, is_complete: bool, from: Option<i64>, faults: &mut Vec<Fault>) -> u64 {
+        let mut rest: Vec<_> = self.live.drain().collect();
+        rest.sort_by_key(|(_, uses)| (uses.first.source, uses.first.record));
+        for (call, uses) in rest {
+            self.keys_used += 1;
+            uses.end(&mut self.shared, faults);
+            if self.calls.contains_key(&call) {
+                continue;
+            }
+            if from.is_some_and(|from| uses.minted_at.unwrap_or(uses.used_at) < from) {
+                count(&mut self.minted_before, uses.first);
+                continue;
+            }
+            let severity = if is_complete { Severity::Unsound } else { Severity::CannotTell };
+            let words = "it names a KMS record that is not there".to_owned();
+            faults.push(Fault { kind: FindingKind::KmsRecordMissing, severity, at: uses.first, words });
+        }
+        if let Some((count, at)) = self.shared {
+            let words = format!(
+                "{count} data keys were used by more than one principal: right if configuration names a partition for them; \
+                 records do not tell"
+            );
+            faults.push(Fault { kind: FindingKind::Shared, severity: Severity::Note, at, words });
+        }
+        if let Some((count, at)) = self.minted_before {
+            let words = format!("{count} data keys in use were minted before the time that is verified");
+            faults.push(Fault { kind: FindingKind::MintedBefore, severity: Severity::Note, at, words });
+        }
+        self.keys_used
+    }
+}
+
+impl Fault {
+    fn unsound(kind: FindingKind, at: At, words: &str) -> Self {
+        Self { kind, severity: Severity::Unsound, at, words: words.to_owned() }
+    }
+}
+
+impl Uses {
+    fn begin(made: &Use, at: At) -> Self {
+        let mut uses = Self {
+            first: at,
+            request: made.request,
+            asked: made.asked,
+            subject: made.subject,
+            principal: made.principal,
+            minted_at: made.minted_at,
+            used_at: made.at,
+            is_allowed: made.is_allowed,
+            is_shared: false,
+            from_kms: made.from_kms,
+            expires_at: made.expires_at,
+            charged: Ranges::default(),
+            messages: Sum::default(),
+            bytes: Sum::default(),
+        };
+        if let Some(charge) = made.charge {
+            uses.charge(charge, made.is_allowed);
+        }
+        uses
+    }
+
+    fn add(&mut self, made: &Use, at: At, faults: &mut Vec<Fault>) {
+        let mut fault = |kind, words: &str| faults.push(Fault::unsound(kind, at, words));
+        if made.subject != self.subject {
+            fault(FindingKind::PartitionMixed, "its data key was used for another request before");
+        }
+        if made.request != self.request || made.minted_at != self.minted_at {
+            fault(FindingKind::KmsRecordMismatch, "another use tells another kmsRequestID or mintedAt");
+        }
+        if made.from_kms && self.from_kms {
+            fault(FindingKind::MintedTwice, "its call to KMS is said to have been made for another request");
+        }
+        self.from_kms |= made.from_kms;
+        self.is_shared |= made.principal != self.principal;
+        self.is_allowed |= made.is_allowed;
+        self.expires_at = self.expires_at.max(made.expires_at);
+        if let Some(charge) = made.charge
+            && !self.charge(charge, made.is_allowed)
+        {
+            fault(FindingKind::ChargedTwice, "another draw was charged the same messages of its data key");
+        }
+    }
+
+    /// False if a message is charged that was charged before.
+    fn charge(&mut self, charge: Charge, is_allowed: bool) -> bool {
+        self.messages.add(charge.messages, is_allowed);
+        self.bytes.add(charge.bytes, is_allowed);
+        let Amount { declared, used, .. } = charge.messages;
+        self.charged.add(used.saturating_sub(declared), used)
+    }
+
+    /// Holds the uses against their call to KMS, whose record came later.
+    fn join(&self, call: &Call, faults: &mut Vec<Fault>) {
+        join(self.request, self.asked, self.minted_at, self.is_allowed, call, self.first, faults);
+    }
+
+    /// Judges all uses together.
+    fn end(&self, shared: &mut Option<(u64, At)>, faults: &mut Vec<Fault>) {
+        if self.is_shared {
+            count(shared, self.first);
+        }
+        let sums = [
+            (FindingKind::MessagesExceeded, "messages", self.messages),
+            (FindingKind::BytesExceeded, "bytes", self.bytes),
+        ];
+        for (kind, what, sum) in sums {
+            let Sum { drawn, handed_out, most_used, limit } = sum;
+            if handed_out > limit {
+                let words = format!("its data key was handed out for {handed_out} {what} in all, of {limit}");
+                faults.push(Fault::unsound(kind, self.first, &words));
+            }
+            if drawn > most_used {
+                let words = format!("draws of {drawn} {what} are charged as {most_used}");
+                faults.push(Fault::unsound(FindingKind::ChargedTwice, self.first, &words));
+            }
+        }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, amount: Amount, is_allowed: bool) {
+        self.drawn = self.drawn.saturating_add(amount.declared);
+        if is_allowed {
+            self.handed_out = self.handed_out.saturating_add(amount.declared);
+        }
+        self.most_used = self.most_used.max(amount.used);
+        self.limit = self.limit.max(amount.limit);
+    }
+}
+
+/// What a use must keep to whatever the others are.
+fn judge_alone(made: &Use, at: At, faults: &mut Vec<Fault>) {
+    let mut fault = |kind, words: String| faults.push(Fault::unsound(kind, at, &words));
+    if let Some(expires_at) = made.expires_at {
+        if made.at > expires_at {
+            let late = made.at - expires_at;
+            fault(
+                FindingKind::UsedTooLate,
+                format!("asked for {late} seconds after its data key's expiresAt"),
+            );
+        }
+        let longest = i64::try_from(MAX_AGE_SECONDS).unwrap_or(i64::MAX);
+        if made.minted_at.is_some_and(|minted_at| expires_at - minted_at > longest + LONGEST_CALL_SECONDS) {
+            fault(FindingKind::LimitTooWide, "no configuration keeps a data key for more than a day".into());
+        }
+    }
+    let Some(Charge { messages, bytes }) = made.charge else { return };
+    let amounts =
+        [(FindingKind::MessagesExceeded, "messages", messages), (FindingKind::BytesExceeded, "bytes", bytes)];
+    for (kind, what, Amount { declared, used, limit }) in amounts {
+        if used > limit {
+            fault(kind, format!("its data key is used for {used} {what}, of {limit}"));
+        }
+        let is_once = made.expires_at.is_none();
+        if declared > used || (is_once && declared != used) {
+            let words = format!("a draw of {declared} {what} is charged as {used}");
+            fault(FindingKind::ChargedTwice, words);
+        }
+    }
+    if made.expires_at.is_some() && messages.limit > MAX_MESSAGES {
+        fault(FindingKind::LimitTooWide, format!("no configuration allows {} messages", messages.limit));
+    }
+}
+
+/// Holds a use against its call to KMS.
+fn join(
+    request: Option<u64>,
+    asked: u64,
+    minted_at: Option<i64>,
+    is_allowed: bool,
+    call: &Call,
+    at: At,
+    faults: &mut Vec<Fault>,
+) {
+    let mut fault = |words: &str| faults.push(Fault::unsound(FindingKind::KmsRecordMismatch, at, words));
+    if request.is_some_and(|request| request != call.request) {
+        fault("its kmsRequestID is not the requestID of the KMS record that it names");
+    }
+    if call.asked.is_some_and(|call| call != asked) {
+        fault("the KMS record that it names is of another operation, key or encryption context");
+    }
+    if minted_at.is_some_and(|minted_at| minted_at != call.at) {
+        fault("its mintedAt is not the eventTime of the KMS record that it names");
+    }
+    if is_allowed && call.was_refused {
+        fault("it was answered, but the KMS record that it names is of a refusal");
+    }
+}
+
+fn count(counted: &mut Option<(u64, At)>, at: At) {
+    *counted = Some(counted.map_or((1, at), |(count, first)| (count + 1, first)));
+}
+
+const HANDED_OUT_ONCE: &str = "its data key is one that is handed out once, and was before";
+/// No call is under way for so long, nor waits so long for its commit. In seconds.
+const LONGEST_CALL_SECONDS: i64 = 3_600;

@@ -1,0 +1,464 @@
+//! A sound trail is sound, and no change of it is: not of any byte of any object, nor of what only the holder of the signing key
+//! could change. What cannot be looked at is not called sound.
+
+use proptest::prelude::*;
+
+use super::forge::{Forge, MemoryStore, Mint, START, names, refusal, signer};
+use super::*;
+use crate::audit::names::TrailNames;
+use crate::audit::record::ServedFrom;
+use crate::audit::store::Object;
+use time::Duration;
+
+async fn verified(store: &MemoryStore) -> Report {
+    verified_with(
+        store,
+        VerifyOptions { keys: vec![signer().public_key().clone()], ..VerifyOptions::default() },
+    )
+    .await
+}
+
+async fn verified_with(store: &MemoryStore, options: VerifyOptions) -> Report {
+    let reader = TrailReader::new(std::sync::Arc::new(store.clone()), names(), None);
+    verify(&reader, &options, &mut |_| {}).await
+}
+
+fn kinds(report: &Report) -> Vec<FindingKind> {
+    let worst = report.findings.iter().filter(|finding| finding.severity != Severity::Note);
+    let mut kinds: Vec<_> = worst.map(|finding| finding.kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    kinds
+}
+
+/// A sound trail, made once and copied.
+async fn sound() -> MemoryStore {
+    static SOUND: tokio::sync::OnceCell<MemoryStore> = tokio::sync::OnceCell::const_new();
+    SOUND.get_or_init(|| async { Forge::sound().store().await }).await.copy()
+}
+
+/// What is found in an hour with these records, hashed and signed by the key's own holder.
+async fn found(records: Vec<String>) -> Vec<FindingKind> {
+    let report = verified(&Forge::of(records).store().await).await;
+    assert_eq!(report.verdict == Verdict::Sound, kinds(&report).is_empty(), "{report:?}");
+    kinds(&report)
+}
+
+fn mint() -> Mint {
+    Mint::new(1, START + Duration::minutes(2))
+}
+
+#[tokio::test]
+async fn a_sound_trail_is_sound_and_counted() {
+    let report = verified(&sound().await).await;
+    assert_eq!((report.verdict, &report.findings[..]), (Verdict::Sound, &[][..]));
+    assert_eq!((report.digests, report.log_files, report.records), (3, 3, 7));
+    assert_eq!((report.kms_records, report.activity_records, report.keys_used), (2, 5, 2));
+    assert_eq!((report.from, report.to), (Some(START), Some(START + Duration::hours(3))));
+    assert!(report.newest_signature.is_some());
+}
+
+#[tokio::test]
+async fn nothing_is_not_sound() {
+    let report = verified(&MemoryStore::default()).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::CannotTell, vec![FindingKind::NoDigest]));
+    let report = verified_with(&sound().await, VerifyOptions::default()).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::CannotTell, vec![FindingKind::DigestOtherKey]));
+}
+
+#[tokio::test]
+async fn a_stretch_of_time_is_verified_by_itself() {
+    let store = sound().await;
+    let keys = || vec![signer().public_key().clone()];
+    let last = VerifyOptions {
+        keys: keys(),
+        from: Some(START + Duration::minutes(121)),
+        ..VerifyOptions::default()
+    };
+    let report = verified_with(&store, last).await;
+    assert_eq!((report.verdict, report.digests, report.records), (Verdict::Sound, 1, 4), "{report:?}");
+    let first =
+        VerifyOptions { keys: keys(), to: Some(START + Duration::minutes(30)), ..VerifyOptions::default() };
+    let report = verified_with(&store, first).await;
+    assert_eq!((report.verdict, report.digests, report.records), (Verdict::Sound, 1, 3), "{report:?}");
+    // A key that was minted before.
+    let mint = mint();
+    let late = mint.draw(2);
+    let mut forge = Forge::sound();
+    forge.digests[1] =
+        vec![vec![late.record().replace("08:02:05", "09:02:05").replace("08:07:00", "09:07:00")]];
+    let options =
+        VerifyOptions { keys: keys(), from: Some(START + Duration::minutes(61)), ..VerifyOptions::default() };
+    let report = verified_with(&forge.store().await, options).await;
+    assert_eq!(report.verdict, Verdict::Sound, "{report:?}");
+    assert_eq!(report.counts.get(&FindingKind::MintedBefore), Some(&1));
+}
+
+#[tokio::test]
+async fn what_a_rule_has_deleted_is_told_and_the_rest_is_verified_by_itself() {
+    let store = sound().await;
+    for key in store.keys().iter().filter(|key| key.contains("T08") || key.contains("T0900")) {
+        store.with(|objects| objects.remove(key));
+    }
+    let report = verified(&store).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::CannotTell, vec![FindingKind::BeginningMissing]));
+    for (minutes, verdict) in [(59, Verdict::CannotTell), (60, Verdict::Sound), (61, Verdict::Sound)] {
+        let from = Some(START + Duration::minutes(minutes));
+        let options =
+            VerifyOptions { keys: vec![signer().public_key().clone()], from, ..VerifyOptions::default() };
+        assert_eq!(verified_with(&store, options).await.verdict, verdict, "{minutes}");
+    }
+}
+
+#[tokio::test]
+async fn a_use_that_comes_hours_after_its_key_is_not_called_sound() {
+    let first = mint();
+    let late = first.draw(2).record();
+    let mut forge = Forge::of(vec![first.record(), first.draw(1).record()]);
+    let hour = |n: u128| {
+        let mint = Mint::new(n, START + Duration::hours(i64::try_from(n).expect("few")));
+        vec![vec![mint.record(), mint.draw(1).record()]]
+    };
+    forge.digests.extend([hour(2), hour(3)]);
+    assert_eq!(verified(&forge.store().await).await.verdict, Verdict::Sound);
+    forge.digests[2][0].push(late);
+    let report = verified(&forge.store().await).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::CannotTell, vec![FindingKind::UsedTooLate]));
+}
+
+#[tokio::test]
+async fn a_kept_signature_shows_that_the_newest_digest_is_gone() {
+    let store = sound().await;
+    let kept = verified(&store).await.newest_signature;
+    let options = || VerifyOptions {
+        keys: vec![signer().public_key().clone()],
+        newest_signature: kept.clone(),
+        ..VerifyOptions::default()
+    };
+    assert_eq!(verified_with(&store, options()).await.verdict, Verdict::Sound);
+    let newest = store.keys().into_iter().rfind(|key| key.contains("-Digest")).expect("digests");
+    store.with(|objects| objects.remove(&newest));
+    let report = verified_with(&store, options()).await;
+    assert!(kinds(&report).contains(&FindingKind::NewestMissing), "{report:?}");
+}
+
+#[tokio::test]
+async fn each_removed_object_is_missed() {
+    let keys = sound().await.keys();
+    // Nothing tells that the newest digest is gone but a signature that was kept.
+    let newest = keys.iter().rfind(|key| key.contains("-Digest")).expect("digests");
+    for key in keys.iter().filter(|key| *key != newest) {
+        let store = sound().await;
+        store.with(|objects| objects.remove(key));
+        let report = verified(&store).await;
+        assert_ne!(report.verdict, Verdict::Sound, "{key}: {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_not_used_beyond_their_bounds() {
+    let mint = mint();
+    assert_eq!(found(vec![mint.record(), mint.draw(2).record(), mint.draw(1).record()]).await, []);
+
+    let mut late = mint.draw(2);
+    late.at = mint.at + Duration::seconds(300);
+    assert_eq!(found(vec![mint.record(), mint.draw(1).record(), late.record()]).await, []);
+    late.at = mint.at + Duration::seconds(301);
+    assert_eq!(found(vec![mint.record(), late.record()]).await, [FindingKind::UsedTooLate]);
+
+    let mut over = mint.draw(11);
+    assert_eq!(found(vec![mint.record(), over.record()]).await, [FindingKind::MessagesExceeded]);
+    over = mint.draw(2);
+    over.used.1 = 1_001;
+    assert_eq!(found(vec![mint.record(), over.record()]).await, [FindingKind::BytesExceeded]);
+
+    let twice = [mint.record(), mint.draw(2).record(), mint.draw(2).record()].to_vec();
+    assert_eq!(found(twice).await, [FindingKind::ChargedTwice]);
+    let mut large = mint.draw(3);
+    (large.declared.messages, large.from) = (4, ServedFrom::Cache);
+    assert_eq!(found(vec![mint.record(), large.record()]).await, [FindingKind::ChargedTwice]);
+    let mut wide = mint.draw(1);
+    (wide.limits.0, wide.expires_at) = (1 << 33, Some(mint.at + Duration::hours(48)));
+    assert_eq!(found(vec![mint.record(), wide.record()]).await, [FindingKind::LimitTooWide]);
+}
+
+#[tokio::test]
+async fn bytes_that_were_handed_out_are_added_up() {
+    let mint = mint();
+    let mut records = vec![mint.record()];
+    for message in 1..=9 {
+        let mut draw = mint.draw(message);
+        // Each for itself is within its limit.
+        (draw.declared.bytes, draw.used.1) = (200, 200);
+        records.push(draw.record());
+    }
+    assert_eq!(found(records).await, [FindingKind::BytesExceeded, FindingKind::ChargedTwice]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_handed_out_once_is_not_handed_out_again() {
+    let mint = mint();
+    let mut once = mint.draw(1);
+    (once.expires_at, once.limits) = (None, (1, 10));
+    assert_eq!(found(vec![mint.record(), once.record()]).await, []);
+    // Also before its KMS record comes, and mixed with kept ones.
+    for records in [
+        vec![mint.record(), once.record(), once.record()],
+        vec![once.record(), once.record(), mint.record()],
+        vec![mint.record(), once.record(), mint.draw(2).record()],
+        vec![mint.record(), mint.draw(2).record(), once.record()],
+    ] {
+        assert_eq!(found(records).await, [FindingKind::UsedAgain]);
+    }
+}
+
+#[tokio::test]
+async fn uses_fit_each_other_and_their_kms_record() {
+    let mint = mint();
+    let draw = |n: u64| mint.draw(n).record();
+    assert_eq!(found(vec![draw(1)]).await, [FindingKind::KmsRecordMissing]);
+    assert_eq!(found(vec![draw(1), mint.record()]).await, []);
+    let mut other = Mint::new(1, mint.at);
+    other.tenant = "other";
+    assert_eq!(found(vec![mint.record(), other.draw(1).record()]).await, [FindingKind::KmsRecordMismatch]);
+    let mixed = found(vec![draw(1), other.draw(2).record(), mint.record()]).await;
+    assert_eq!(mixed, [FindingKind::PartitionMixed]);
+    let earlier = Mint::new(1, mint.at - Duration::SECOND);
+    assert_eq!(found(vec![mint.record(), earlier.draw(1).record()]).await, [FindingKind::KmsRecordMismatch]);
+    let id = draw(1).replace("b0000000-", "c0000000-");
+    assert_eq!(found(vec![mint.record(), id.clone()]).await, [FindingKind::KmsRecordMismatch]);
+    assert_eq!(found(vec![id, mint.record()]).await, [FindingKind::KmsRecordMismatch]);
+    let refused = mint
+        .record()
+        .replace("\"requestParameters\"", "\"errorCode\":\"DisabledException\",\"requestParameters\"");
+    assert_eq!(found(vec![refused, draw(1)]).await, [FindingKind::KmsRecordMismatch]);
+    let mut again = mint.draw(2);
+    again.from = ServedFrom::Kms;
+    assert_eq!(found(vec![mint.record(), draw(1), again.record()]).await, [FindingKind::MintedTwice]);
+}
+
+#[tokio::test]
+async fn principals_that_share_a_key_are_noted() {
+    let mint = mint();
+    let mut other = mint.draw(2);
+    other.principal = "unix:uid/1001";
+    let report =
+        verified(&Forge::of(vec![mint.record(), mint.draw(1).record(), other.record()]).store().await).await;
+    assert_eq!((report.verdict, report.counts.get(&FindingKind::Shared)), (Verdict::Sound, Some(&1)));
+}
+
+#[tokio::test]
+async fn ids_come_once_and_losses_that_records_tell_are_found() {
+    let (mint, no) = (mint(), refusal(START));
+    assert_eq!(found(vec![no.clone(), no.clone()]).await, [FindingKind::EventIdTwice]);
+    let again = mint.record().replace("a0000000-", "d0000000-");
+    assert_eq!(found(vec![mint.record(), again]).await, [FindingKind::RequestIdTwice]);
+    let told = |journal: &str| no.replace("\"outcome\"", &format!("\"journal\":{{{journal}}},\"outcome\""));
+    assert_eq!(found(vec![told("\"tornBytes\":9")]).await, []);
+    for lost in ["\"missingRecords\":3", "\"damagedBytes\":3"] {
+        assert_eq!(found(vec![told(lost)]).await, [FindingKind::RecordsLost]);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_call_is_named_by_its_request() {
+    let refused = mint()
+        .record()
+        .replace("\"requestParameters\"", "\"errorCode\":\"DisabledException\",\"requestParameters\"");
+    let data_key =
+        "\"dataKey\":{\"servedFrom\":\"KMS\",\"kmsRequestID\":\"b0000000-0000-4000-8000-000000000001\"}";
+    let failed = refusal(START).replace("\"outcome\"", &format!("{data_key},\"outcome\""));
+    assert_eq!(found(vec![refused.clone(), failed.clone()]).await, []);
+    assert_eq!(found(vec![failed.clone(), refused]).await, []);
+    assert_eq!(found(vec![failed]).await, [FindingKind::KmsRecordMissing]);
+}
+
+#[tokio::test]
+async fn what_is_in_no_digest_is_found_and_other_trails_are_asked() {
+    let store = sound().await;
+    let planted = names().log_file(START + Duration::minutes(70), &[9; 32]);
+    store.insert(&planted, b"{\"Records\":[]}", std::collections::BTreeMap::new());
+    let report = verified(&store).await;
+    assert_eq!(kinds(&report), [FindingKind::LogFileUnreferenced]);
+    assert_eq!(report.verdict, Verdict::Unsound);
+
+    // Another broker's, as its digest says.
+    let other = TrailNames { trail: "other".into(), ..names() };
+    let mut digest = report_digest(&store, 0).await.digest;
+    digest.digest_s3_object = other.digest(START + Duration::hours(4));
+    digest.digest_end_time = record_time(START + Duration::hours(4));
+    digest.log_files[0].s3_object = planted.clone();
+    let json = digest.to_json();
+    store.sign(&digest, &json, &signer()).await;
+    let report = verified(&store).await;
+    assert_eq!((report.verdict, report.counts.get(&FindingKind::OtherTrail)), (Verdict::Sound, Some(&1)));
+    store.with(|objects| objects.get_mut(&digest.digest_s3_object).map(|object| object.metadata.clear()));
+    assert_eq!(
+        kinds(&verified(&store).await),
+        [FindingKind::DigestSignature, FindingKind::LogFileUnreferenced]
+    );
+}
+
+#[tokio::test]
+async fn a_log_file_that_waits_for_its_digest_is_no_reproach() {
+    let store = sound().await;
+    let newer = names().log_file(START + Duration::minutes(185), &[9; 32]);
+    store.insert(&newer, b"{\"Records\":[]}", std::collections::BTreeMap::new());
+    let report = verified(&store).await;
+    assert_eq!((report.verdict, report.findings.len()), (Verdict::Sound, 1), "{report:?}");
+    let within = names().log_file(START + Duration::minutes(150), &[9; 32]);
+    store.insert(&within, b"{\"Records\":[]}", std::collections::BTreeMap::new());
+    assert_eq!(verified(&store).await.verdict, Verdict::CannotTell);
+}
+
+async fn report_digest(store: &MemoryStore, place: usize) -> DigestFile {
+    let reader = TrailReader::new(std::sync::Arc::new(store.clone()), names(), None);
+    let keys = reader.digest_keys().await.expect("lists").own;
+    reader.digest(&keys[place].key).await.expect("reads").expect("is there")
+}
+
+/// Digests that only the holder of the signing key can make.
+#[tokio::test]
+async fn signed_digests_that_do_not_follow_one_another_are_found() {
+    type Edit = fn(&mut crate::audit::digest::Digest);
+    let edits: [(Edit, FindingKind); 8] = [
+        (|digest| digest.previous_digest_hash_value = Some("0".repeat(64)), FindingKind::PreviousHash),
+        (|digest| digest.previous_digest_signature = Some("00".repeat(256)), FindingKind::PreviousSignature),
+        (|digest| digest.digest_start_time = "2026-03-01T10:00:01Z".into(), FindingKind::ChainGap),
+        (
+            |digest| {
+                digest.previous_digest_s3_bucket = None;
+                digest.previous_digest_s3_object = None;
+                digest.previous_digest_hash_value = None;
+                digest.previous_digest_hash_algorithm = None;
+                digest.previous_digest_signature = None;
+            },
+            FindingKind::ChainGap,
+        ),
+        (
+            |digest| {
+                let first = names().digest(START + Duration::hours(1));
+                digest.previous_digest_s3_object = Some(first);
+            },
+            FindingKind::ChainGap,
+        ),
+        (
+            |digest| digest.log_files[0].newest_event_time = "2026-03-01T10:00:10Z".into(),
+            FindingKind::LogFileTimes,
+        ),
+        (|digest| digest.log_files[0].s3_object.push('x'), FindingKind::LogFileName),
+        (|digest| digest.log_files.push(digest.log_files[0].clone()), FindingKind::LogFileTwice),
+    ];
+    for (edit, kind) in edits {
+        let store = sound().await;
+        let mut digest = report_digest(&store, 2).await.digest;
+        edit(&mut digest);
+        digest.newest_event_time = digest.log_files.iter().map(|file| file.newest_event_time.clone()).max();
+        let json = digest.to_json();
+        store.sign(&digest, &json, &signer()).await;
+        let report = verified(&store).await;
+        assert_eq!(report.verdict, Verdict::Unsound);
+        assert!(kinds(&report).contains(&kind), "{kind}: {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_digest_that_is_not_written_as_a_broker_writes_it_is_found() {
+    let store = sound().await;
+    let digest = report_digest(&store, 2).await.digest;
+    let json = serde_json::to_vec_pretty(&digest).expect("JSON");
+    store.sign(&digest, &json, &signer()).await;
+    assert_eq!(kinds(&verified(&store).await), [FindingKind::DigestMalformed]);
+}
+
+#[test]
+fn every_kind_of_finding_is_explained() {
+    let (_, kinds) = include_str!("finding.rs").split_once("pub enum FindingKind {").expect("the kinds");
+    let (kinds, _) = kinds.split_once("\n}").expect("their end");
+    let names = kinds.lines().filter_map(|line| line.trim().strip_suffix(','));
+    let explained = include_str!("../../../../../docs/audit.md");
+    let missing: Vec<_> = names.clone().filter(|name| !explained.contains(&format!("`{name}`"))).collect();
+    assert!(names.count() > 40 && missing.is_empty(), "not in docs/audit.md: {missing:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Any byte of what any object holds, and any letter of a signature.
+    #[test]
+    fn no_changed_byte_is_sound(place in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), flip in 1..=255_u8) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let store = sound().await;
+            let keys = store.keys();
+            let key = &keys[place.index(keys.len())];
+            let reader = TrailReader::new(std::sync::Arc::new(store.clone()), names(), None);
+            let mut text = reader.log_file(key).await.expect("reads").expect("is there").json;
+            let byte = at.index(text.len());
+            text[byte] ^= flip;
+            let metadata = store.with(|objects| objects[key].metadata.clone());
+            store.insert(key, &text, metadata);
+            let report = verified(&store).await;
+            prop_assert_ne!(report.verdict, Verdict::Sound, "{}: byte {}", key, byte);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn no_changed_signature_is_sound(digest in 0..3_usize, at in 0..512_usize, letter in "[0-9a-fA-Fx]") {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let store = sound().await;
+            let key = report_digest(&store, digest).await.key;
+            let is_changed = store.with(|objects| {
+                let signature = objects.get_mut(&key).and_then(|object| object.metadata.get_mut("signature"));
+                let signature = signature.expect("signed");
+                let before = std::mem::take(signature);
+                *signature = format!("{}{letter}{}", &before[..at], &before[at + 1..]);
+                *signature != before
+            });
+            let report = verified(&store).await;
+            prop_assert_eq!(report.verdict == Verdict::Sound, !is_changed, "{:?}", report);
+            Ok(())
+        })?;
+    }
+
+    /// Whatever lies in the store.
+    #[test]
+    fn no_bytes_make_it_panic(
+        place in any::<prop::sample::Index>(),
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        is_compressed in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let store = sound().await;
+            let keys = store.keys();
+            let key = keys[place.index(keys.len())].clone();
+            if is_compressed {
+                store.insert(&key, &bytes, std::collections::BTreeMap::new());
+            } else {
+                let object = Object { key: key.clone(), bytes, metadata: std::collections::BTreeMap::new() };
+                store.with(|objects| objects.insert(key, object));
+            }
+            prop_assert_ne!(verified(&store).await.verdict, Verdict::Sound);
+            Ok(())
+        })?;
+    }
+
+    /// Whatever is in the place of a record, in a trail that is hashed and signed.
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,80}", cut in any::<prop::sample::Index>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let whole = mint().draw(1).record();
+            let cut = whole.floor_char_boundary(cut.index(whole.len()));
+            let store = Forge::of(vec![mint().record(), text.clone()]).store().await;
+            prop_assert_ne!(verified(&store).await.verdict, Verdict::Sound);
+            // It may stand where any text may.
+            let record = format!("{}{text}{}", &whole[..cut], &whole[cut..]);
+            verified(&Forge::of(vec![mint().record(), record]).store().await).await;
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,167 @@
+//! Which draws may share a data key: the canonical form of a partition.
+
+use key_broker_core::{Action, DataKeyLength, EncryptionContext, KeyId, RequestedKey};
+use sha2::{Digest, Sha256};
+
+/// A partition: principal (or a shared partition's name), action, key, length, encryption context and, for Decrypt, the
+/// ciphertext, as the SHA-256 of their canonical form. Two of them are equal only if all of these are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Partition([u8; 32]);
+
+/// Whose a data key is.
+#[derive(Clone, Copy)]
+pub(super) enum Owner<'a> {
+    /// One principal's.
+    Principal(&'a str),
+    /// Everybody's whom configuration gives this partition.
+    Shared(&'a str),
+}
+
+impl<'a> Owner<'a> {
+    pub(super) fn name(self) -> &'a str {
+        match self {
+            Self::Principal(name) | Self::Shared(name) => name,
+        }
+    }
+}
+
+/// What a draw is for, beside principal and action.
+pub(super) enum Subject<'a> {
+    /// A data key under a KMS key.
+    DataKey(&'a RequestedKey, DataKeyLength),
+    /// A decrypt: the ciphertext, and the key if the caller named it.
+    Decrypt(&'a [u8], Option<&'a RequestedKey>),
+}
+
+impl Partition {
+    /// The canonical form: every part with its length before it, pairs in the order of their names.
+    pub(super) fn of(
+        owner: Owner<'_>,
+        action: Action,
+        subject: &Subject<'_>,
+        context: &EncryptionContext,
+    ) -> Self {
+        let mut form = Canonical(Sha256::new());
+        match owner {
+            Owner::Principal(name) => {
+                form.part(b"principal");
+                form.part(name.as_bytes());
+            }
+            Owner::Shared(name) => {
+                form.part(b"shared");
+                form.part(name.as_bytes());
+            }
+        }
+        form.part(action.name().as_bytes());
+        match subject {
+            Subject::DataKey(key, length) => {
+                // Both: what an alias meant before is no answer for what it means now.
+                form.part(key.written.as_str().as_bytes());
+                form.part(key.asked.as_str().as_bytes());
+                form.part(&match length {
+                    DataKeyLength::Aes256 => [1, 0, 0],
+                    DataKeyLength::Aes128 => [2, 0, 0],
+                    DataKeyLength::Bytes(n) => {
+                        let [high, low] = n.get().to_be_bytes();
+                        [3, high, low]
+                    }
+                });
+            }
+            Subject::Decrypt(ciphertext, key) => {
+                form.part(ciphertext);
+                // No key id is empty.
+                for name in [key.map(|key| &key.written), key.map(|key| &key.asked)] {
+                    form.part(name.map(KeyId::as_str).unwrap_or_default().as_bytes());
+                }
+            }
+        }
+        for (name, value) in context.pairs() {
+            form.part(name.as_bytes());
+            form.part(value.as_bytes());
+        }
+        Self(form.0.finalize().into())
+    }
+}
+
+struct Canonical(Sha256);
+
+impl Canonical {
+    fn part(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The canonical form is order-free and injective: equal partitions are equal requests of one owner.
+
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Request = (String, bool, String, BTreeMap<String, String>);
+
+    fn request() -> impl Strategy<Value = Request> {
+        // Few letters, so that parts often run into one another.
+        (
+            "[ab:]{0,3}",
+            any::<bool>(),
+            "[ab]{1,3}",
+            prop::collection::btree_map("[ab=]{1,2}", "[ab=]{0,2}", 0..3),
+        )
+    }
+
+    fn partition((owner, long, key, pairs): &Request) -> Partition {
+        let context = EncryptionContext::parse(pairs.clone()).expect("short");
+        let key = KeyId::parse(key).expect("a key id").into();
+        let length = if *long { DataKeyLength::Aes256 } else { DataKeyLength::Aes128 };
+        Partition::of(
+            Owner::Principal(owner),
+            Action::GenerateDataKey,
+            &Subject::DataKey(&key, length),
+            &context,
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn equal_only_if_all_parts_are(one in request(), other in request()) {
+            prop_assert_eq!(partition(&one) == partition(&other), one == other);
+        }
+
+        #[test]
+        fn pairs_given_in_any_order_are_the_same(pairs in prop::collection::vec(("[a-z]{1,4}", ".{0,4}"), 0..6)) {
+            let forward: BTreeMap<String, String> = pairs.iter().cloned().collect();
+            let mut backward = BTreeMap::new();
+            for (name, value) in pairs.iter().rev() {
+                backward.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+            let request = |pairs| (String::new(), true, "k".to_owned(), pairs);
+            prop_assert!(partition(&request(forward)) == partition(&request(backward)));
+        }
+    }
+
+    #[test]
+    fn actions_and_subjects_differ() {
+        let id = |text| KeyId::parse(text).expect("a key id");
+        let (key, context) = (RequestedKey::from(id("k")), EncryptionContext::default());
+        let moved = RequestedKey { asked: id("l"), ..key.clone() };
+        let of = |action, subject| Partition::of(Owner::Principal("p"), action, &subject, &context);
+        let forms = [
+            of(Action::GenerateDataKey, Subject::DataKey(&key, DataKeyLength::Aes256)),
+            of(Action::GenerateDataKeyWithoutPlaintext, Subject::DataKey(&key, DataKeyLength::Aes256)),
+            of(Action::Decrypt, Subject::Decrypt(b"k", None)),
+            of(Action::Decrypt, Subject::Decrypt(b"k", Some(&key))),
+            of(Action::Decrypt, Subject::Decrypt(b"", Some(&key))),
+            of(Action::Decrypt, Subject::Decrypt(b"k", Some(&moved))),
+            of(Action::GenerateDataKey, Subject::DataKey(&moved, DataKeyLength::Aes256)),
+            Partition::of(Owner::Shared("p"), Action::Decrypt, &Subject::Decrypt(b"k", None), &context),
+        ];
+        for (place, form) in forms.iter().enumerate() {
+            assert!(forms[..place].iter().all(|other| other != form));
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Under any interleaving of draws, clock steps, evictions, KMS failures and cancellations: no key exceeds a bound, an
+//! evicted key is never served again, one call to KMS is under way at most, nobody is left hanging, and the number of
+//! calls is that of a model which knows nothing of slots.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_core::{Action, Principal};
+use proptest::prelude::*;
+use time::OffsetDateTime;
+use time::macros::datetime;
+use uuid::Uuid;
+
+use super::*;
+use crate::kms::{KmsError, KmsErrorKind};
+use crate::policy::{Facts, Policy, Question};
+
+const BOUNDS: Bounds = Bounds { max_age: Duration::from_secs(100), max_messages: 10, max_bytes: 1_000 };
+
+/// A key is its serial number.
+type Serial = u64;
+
+struct Bench {
+    slot: Slot<Serial>,
+    start: Instant,
+    wall: OffsetDateTime,
+    seconds: u64,
+    permit: Permit,
+    calls: u64,
+    /// The epoch and moment of the call that is under way.
+    under_way: Option<(u64, Moment)>,
+    asked_at: HashMap<Serial, u64>,
+    charged: HashMap<Serial, DeclaredUse>,
+    /// Keys up to this one were evicted.
+    evicted: Serial,
+    waiting: Vec<Waiter>,
+}
+
+struct Waiter {
+    answer: oneshot::Receiver<Answer<Serial>>,
+    demand: (DeclaredUse, Bounds),
+}
+
+impl Bench {
+    fn new(refresh_at: Option<f64>) -> Self {
+        let policy = Policy::parse("permit(principal, action, resource);").expect("a policy");
+        let principal = Principal::Workload("unix:uid/1".into());
+        let (action, facts) = (Action::GenerateDataKey, Facts::default());
+        let question = Question { principal: &principal, action, key: None, facts };
+        Self {
+            slot: Slot::new(BOUNDS, refresh_at),
+            start: SystemClock.instant(),
+            wall: datetime!(2026-11-21 00:00 UTC),
+            seconds: 0,
+            permit: policy.authorize(&question).permit.expect("permitted"),
+            calls: 0,
+            under_way: None,
+            asked_at: HashMap::new(),
+            charged: HashMap::new(),
+            evicted: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        let passed = Duration::from_secs(self.seconds);
+        Moment { instant: self.start + passed, wall: self.wall + passed }
+    }
+
+    fn call(&mut self, permit: Option<&Permit>) {
+        if permit.is_some() {
+            assert!(self.under_way.is_none(), "one call at a time");
+            self.calls += 1;
+            self.under_way = Some((self.slot.epoch(), self.now()));
+        }
+    }
+
+    fn draw(&mut self, declared: DeclaredUse, bounds: Bounds) -> Option<Serial> {
+        let demand = Demand { permit: self.permit.again(), declared, bounds };
+        match self.slot.draw(&self.now(), demand) {
+            Step::Drawn(draw, permit) => {
+                let serial = self.check(&draw, declared, &bounds);
+                self.call(permit.as_ref());
+                Some(serial)
+            }
+            Step::Wait(answer, permit) => {
+                self.waiting.push(Waiter { answer, demand: (declared, bounds) });
+                self.call(permit.as_ref());
+                None
+            }
+            Step::Retired => panic!("nobody retires this slot"),
+        }
+    }
+
+    /// Every draw that leaves the slot passes here.
+    fn check(&mut self, draw: &Draw<Serial>, declared: DeclaredUse, bounds: &Bounds) -> Serial {
+        let serial = *draw.value;
+        assert!(serial > self.evicted, "an evicted key is served");
+        assert!(
+            self.seconds - self.asked_at[&serial] <= bounds.max_age.as_secs(),
+            "a key is served past its age"
+        );
+        let charged = self.charged.entry(serial).or_insert(UNUSED);
+        charged.messages += declared.messages;
+        charged.bytes += declared.bytes;
+        assert_eq!(
+            (charged.messages, charged.bytes),
+            (draw.used.messages, draw.used.bytes),
+            "provenance tells the truth"
+        );
+        assert!(
+            charged.messages <= bounds.max_messages && charged.bytes <= bounds.max_bytes,
+            "a bound is crossed"
+        );
+        serial
+    }
+
+    fn kms_answers(&mut self) {
+        let Some((epoch, asked)) = self.under_way.take() else { return };
+        let serial = self.calls;
+        self.asked_at.insert(serial, (asked.instant - self.start).as_secs());
+        let source = Source {
+            request_id: serial.to_string().into(),
+            event_id: Uuid::nil(),
+            at: self.wall,
+            span: None,
+        };
+        let minted = Minted { value: Arc::new(serial), source, asked };
+        let permit = self.slot.minted(&self.now(), epoch, minted);
+        self.call(permit.as_ref());
+        self.collect();
+    }
+
+    fn kms_fails(&mut self, for_good: bool) {
+        if self.under_way.take().is_none() {
+            return;
+        }
+        let kind = if for_good { KmsErrorKind::Disabled } else { KmsErrorKind::Unavailable };
+        let error = BrokerError::Kms(KmsError { kind, code: "x".into(), message: None, request_id: None });
+        let permit = self.slot.failed(self.now(), &error, for_good);
+        self.call(permit.as_ref());
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        for mut waiter in std::mem::take(&mut self.waiting) {
+            match waiter.answer.try_recv() {
+                Ok(Ok(draw)) => drop(self.check(&draw, waiter.demand.0, &waiter.demand.1)),
+                Ok(Err(_)) => {}
+                Err(oneshot::error::TryRecvError::Empty) => self.waiting.push(waiter),
+                Err(oneshot::error::TryRecvError::Closed) => panic!("somebody is forgotten"),
+            }
+        }
+        assert!(self.waiting.is_empty() || self.under_way.is_some(), "somebody waits for nothing");
+    }
+
+    fn evict(&mut self) {
+        self.slot.evict();
+        // What is under way was asked for before: its serial is the number of calls so far.
+        self.evicted = self.calls;
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Draw { messages: u64, bytes: u64, tight: Option<(u64, u64)> },
+    Pass(u64),
+    KmsAnswers,
+    KmsFails { for_good: bool },
+    Evict,
+    Cancel(prop::sample::Index),
+    Sweep,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let tight = prop::option::weighted(0.2, (1_u64..=10, 1_u64..=100));
+    prop_oneof![
+        8 => (1_u64..=4, 0_u64..=300, tight).prop_map(|(messages, bytes, tight)| Event::Draw { messages, bytes, tight }),
+        3 => (0_u64..=60).prop_map(Event::Pass),
+        4 => Just(Event::KmsAnswers),
+        1 => any::<bool>().prop_map(|for_good| Event::KmsFails { for_good }),
+        1 => Just(Event::Evict),
+        1 => any::<prop::sample::Index>().prop_map(Event::Cancel),
+        1 => Just(Event::Sweep),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_bound_is_ever_crossed(events in prop::collection::vec(event(), 1..80), refresh in any::<bool>()) {
+        let mut bench = Bench::new(refresh.then_some(0.8));
+        for event in events {
+            match event {
+                Event::Draw { messages, bytes, tight } => {
+                    let mut bounds = BOUNDS;
+                    if let Some((messages, seconds)) = tight {
+                        bounds.max_messages = messages;
+                        bounds.max_age = Duration::from_secs(seconds);
+                    }
+                    let declared = DeclaredUse { messages, bytes };
+                    // A larger declaration than the bound goes to KMS on its own and never gets here.
+                    if bounds.charge(UNUSED, declared).is_some() {
+                        bench.draw(declared, bounds);
+                    }
+                }
+                Event::Pass(seconds) => bench.seconds += seconds,
+                Event::KmsAnswers => bench.kms_answers(),
+                Event::KmsFails { for_good } => bench.kms_fails(for_good),
+                Event::Evict => bench.evict(),
+                Event::Cancel(index) if !bench.waiting.is_empty() => {
+                    let waiter = bench.waiting.remove(index.index(bench.waiting.len()));
+                    drop(waiter);
+                }
+                Event::Cancel(_) => {}
+                Event::Sweep => {
+                    if bench.slot.sweep(&bench.now()) {
+                        break;
+                    }
+                }
+            }
+        }
+        // Whoever still waits is answered once KMS is.
+        for _ in 0..bench.waiting.len() + 2 {
+            bench.kms_answers();
+        }
+        prop_assert!(bench.waiting.is_empty());
+    }
+
+    /// The model: a key lasts until a draw does not fit or its age is over; then there is one call.
+    #[test]
+    fn calls_are_those_of_the_model(
+        events in prop::collection::vec((1_u64..=4, 0_u64..=300, 0_u64..=30, prop::bool::weighted(0.05)), 1..100),
+    ) {
+        let mut bench = Bench::new(None);
+        let (mut expected, mut key) = (0, None::<(u64, u64, u64)>);
+        for (messages, bytes, seconds, evict) in events {
+            bench.seconds += seconds;
+            if evict {
+                bench.evict();
+                key = None;
+            }
+            bench.draw(DeclaredUse { messages, bytes }, BOUNDS);
+            bench.kms_answers();
+            let fits = |(at, m, b): &(u64, u64, u64)| {
+                bench.seconds - at <= 100 && m + messages <= 10 && b + bytes <= 1_000
+            };
+            let (at, m, b) = key.filter(fits).unwrap_or_else(|| {
+                expected += 1;
+                (bench.seconds, 0, 0)
+            });
+            key = Some((at, m + messages, b + bytes));
+            prop_assert_eq!(bench.calls, expected);
+            prop_assert!(bench.waiting.is_empty());
+        }
+    }
+}
+
+fn one() -> DeclaredUse {
+    DeclaredUse { messages: 1, bytes: 0 }
+}
+
+#[test]
+fn n_draws_take_n_over_m_calls_and_one_more_with_refresh_ahead() {
+    for (refresh_at, calls) in [(None, 100), (Some(0.8), 101)] {
+        let mut bench = Bench::new(refresh_at);
+        for n in 0..1_000 {
+            let drawn = bench.draw(one(), BOUNDS);
+            // KMS takes two draws' time in the background.
+            if drawn.is_none() || n % 2 == 0 {
+                bench.kms_answers();
+            }
+        }
+        assert_eq!(bench.calls, calls, "{refresh_at:?}");
+    }
+}
+
+#[test]
+fn a_boundary_is_passed_without_waiting_when_refreshed_ahead() {
+    let mut bench = Bench::new(Some(0.8));
+    bench.draw(one(), BOUNDS);
+    bench.kms_answers();
+    for n in 1..500 {
+        assert!(bench.draw(one(), BOUNDS).is_some(), "draw {n} waits");
+        bench.kms_answers();
+    }
+}
+
+#[test]
+fn refresh_ahead_goes_by_age_too() {
+    let mut bench = Bench::new(Some(0.8));
+    bench.draw(one(), BOUNDS);
+    bench.kms_answers();
+    bench.seconds = 79;
+    bench.draw(one(), BOUNDS);
+    assert_eq!(bench.calls, 1);
+    bench.seconds = 80;
+    bench.draw(one(), BOUNDS);
+    assert_eq!(bench.calls, 2);
+    bench.kms_answers();
+    bench.seconds = 101;
+    assert_eq!(bench.draw(one(), BOUNDS), Some(2), "nobody waits at the boundary");
+}
+
+#[test]
+fn a_failed_refresh_waits_before_the_next() {
+    let mut bench = Bench::new(Some(0.5));
+    bench.draw(one(), BOUNDS);
+    bench.kms_answers();
+    for _ in 0..4 {
+        bench.draw(one(), BOUNDS);
+    }
+    assert_eq!(bench.calls, 2);
+    bench.under_way = None;
+    let later = Moment { instant: bench.now().instant + Duration::from_secs(1), ..bench.now() };
+    bench.slot.failed(later, &BrokerError::Bug, false);
+    bench.draw(one(), BOUNDS);
+    assert_eq!(bench.calls, 2, "not yet");
+    bench.seconds += 1;
+    bench.draw(one(), BOUNDS);
+    assert_eq!(bench.calls, 3);
+}
+
+#[test]
+fn a_failing_or_cancelled_leader_fails_nobody_else() {
+    let mut bench = Bench::new(None);
+    for _ in 0..5 {
+        bench.draw(one(), BOUNDS);
+    }
+    bench.kms_fails(false);
+    assert_eq!(
+        (bench.waiting.len(), bench.calls),
+        (4, 2),
+        "the leader has its error, the others another call"
+    );
+    bench.waiting.remove(0);
+    bench.kms_answers();
+    assert!(bench.waiting.is_empty());
+    assert_eq!(bench.charged[&2].messages, 3, "who has gone is not charged");
+}
+
+#[test]
+fn a_refusal_for_good_is_everybodys() {
+    let mut bench = Bench::new(None);
+    for _ in 0..5 {
+        bench.draw(one(), BOUNDS);
+    }
+    bench.kms_fails(true);
+    assert_eq!((bench.waiting.len(), bench.calls), (0, 1));
+}
+
+#[test]
+fn an_outage_answers_everybody_within_two_calls() {
+    let mut bench = Bench::new(None);
+    for _ in 0..1_000 {
+        bench.draw(one(), BOUNDS);
+    }
+    bench.kms_fails(false);
+    bench.kms_fails(false);
+    assert_eq!((bench.waiting.len(), bench.calls), (0, 2));
+}
+
+#[test]
+fn a_suspended_machine_and_a_clock_set_back_make_no_key_younger() {
+    let mut bench = Bench::new(None);
+    bench.draw(one(), BOUNDS);
+    bench.kms_answers();
+    // Suspended: the monotonic clock stood still, the wall went on.
+    let slept = Moment { wall: bench.wall + Duration::from_secs(101), ..bench.now() };
+    let demand = |bench: &Bench| Demand { permit: bench.permit.again(), declared: one(), bounds: BOUNDS };
+    let (first, second) = (demand(&bench), demand(&bench));
+    assert!(matches!(bench.slot.draw(&slept, first), Step::Wait(..)));
+    // Set back: the wall says no time has passed.
+    let mut bench = Bench::new(None);
+    bench.draw(one(), BOUNDS);
+    bench.kms_answers();
+    bench.seconds = 101;
+    let back = Moment { wall: bench.wall - Duration::from_hours(1), ..bench.now() };
+    assert!(matches!(bench.slot.draw(&back, second), Step::Wait(..)));
+}
+
+#[test]
+fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
+    let arn =
+        |id: &str| KeyArn::parse(&format!("arn:aws:kms:us-west-2:111122223333:key/{id}")).expect("an ARN");
+    // The alias of this partition was pointed to another KMS key between the first call and the second.
+    let (old, new) = (arn("0001-aa"), arn("0002-bb"));
+    let two_keys = || {
+        let mut bench = Bench::new(Some(0.5));
+        for _ in 0..6 {
+            bench.draw(one(), BOUNDS);
+            bench.kms_answers();
+        }
+        assert_eq!(bench.slot.kept().map(|(minted, _)| *minted.value).collect::<Vec<_>>(), [1, 2]);
+        bench
+    };
+    let mut bench = two_keys();
+    assert_eq!(bench.slot.evict_key(&KeyId::from(&new), |serial| *serial == 2), 1);
+    assert_eq!(bench.draw(one(), BOUNDS), Some(1));
+    let mut bench = two_keys();
+    assert_eq!(bench.slot.evict_key(&KeyId::from(&old), |serial| *serial == 1), 1);
+    assert_eq!(bench.draw(one(), BOUNDS), Some(2));
+
+    // What is under way is judged once its ARN is known.
+    for (evicted, calls) in [(&new, 2), (&old, 1)] {
+        let mut bench = Bench::new(None);
+        bench.draw(one(), BOUNDS);
+        assert_eq!(bench.slot.evict_key(&KeyId::from(evicted), |_| true), 0);
+        bench.slot.judge(&new);
+        bench.kms_answers();
+        assert_eq!((bench.calls, bench.waiting.len()), (calls, usize::from(calls == 2)));
+    }
+}

@@ -1,0 +1,123 @@
+//! `key-broker audit`: the trail, for operators and auditors.
+
+mod cat;
+mod cost;
+#[cfg(feature = "dev")]
+mod dev;
+mod log_files;
+mod output;
+mod period;
+mod progress;
+mod public_key;
+mod reconcile;
+mod source;
+mod tail;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use key_broker_core::secret;
+
+use super::hardening::harden;
+use super::{block_on, fail, wrong_configuration};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Follow the journal: a line for each record as it is written
+    ///
+    /// Shows the newest records that are not delivered yet, then each new one. It goes on over deliveries and restarts of the
+    /// broker, until Ctrl-C. Records that are delivered are shown by `audit cat`.
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::Arguments),
+
+    /// Print log files of the trail, decrypted
+    ///
+    /// All of them, oldest first, unless told which. To decrypt a log file KMS is asked for its data key; a record of that is left
+    /// for the broker's trail before anything is shown.
+    #[command(after_help = cat::EXAMPLES)]
+    Cat(cat::Arguments),
+
+    /// Say whether the trail is what the broker delivered, all of it
+    ///
+    /// Looks at every digest, signature, hash and record, at what is in no digest, at the time between digests, at the journal,
+    /// and recomputes from the records alone that no data key was used beyond its age, messages and bytes.
+    ///
+    /// Exits with 0 if the trail is sound, 1 if it was tampered with or something is wrong, 2 if that cannot be told, as when the
+    /// store or a key cannot be reached.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Arguments),
+
+    /// Join the trail's KMS records with AWS's own CloudTrail
+    ///
+    /// Every call to KMS that the broker records is in AWS CloudTrail, too, under the same requestID. This tells which calls have
+    /// both records, which only one, and in which fields two records of one call differ. A call that AWS has and the trail has
+    /// not was made with the broker's credentials by somebody else, or its answer never reached the broker.
+    ///
+    /// Exits with 0 if all is matched, 1 if something is missing on either side or differs, 2 if that cannot be told.
+    #[command(after_help = reconcile::EXAMPLES)]
+    Reconcile(reconcile::Arguments),
+
+    /// Count the requests to KMS, made and saved, and predict the trail's own
+    ///
+    /// By day, region, account, key and operation. Requests are made for workloads, for the trail itself and to check
+    /// revocation; a use that is served from the cache is a request that was saved.
+    #[command(after_help = cost::EXAMPLES)]
+    Cost(cost::Arguments),
+
+    /// Print the public key that digests are checked with
+    #[command(after_help = public_key::EXAMPLES)]
+    PublicKey(public_key::Arguments),
+}
+
+pub(super) const EXAMPLES: &str = "Examples:\n  \
+    key-broker audit tail                     # what the broker of `key-broker dev` does, as it does it\n  \
+    key-broker audit verify                   # is its trail what was delivered?\n  \
+    key-broker audit cat --records | jq .     # its records";
+
+/// Why a command ends before its end.
+#[derive(Debug)]
+enum Failure {
+    /// Configuration or arguments are wrong.
+    Configuration(String),
+    /// What is asked for cannot be had.
+    Unavailable(String),
+    /// Whoever read stdout wants no more.
+    NobodyReads,
+}
+
+type Done = Result<ExitCode, Failure>;
+
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    // Data keys of log files are key material. What cannot be given up is no concern of who reads a trail.
+    let _ = harden();
+    secret::prepare();
+    block_on(1, async {
+        let (done, unavailable) = match arguments.command {
+            Command::Tail(arguments) => (tail::run(arguments).await, ExitCode::FAILURE),
+            Command::Cat(arguments) => (Box::pin(cat::run(arguments)).await, ExitCode::FAILURE),
+            Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, CANNOT_TELL.into()),
+            Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, CANNOT_TELL.into()),
+            Command::Cost(arguments) => (Box::pin(cost::run(arguments)).await, ExitCode::FAILURE),
+            Command::PublicKey(arguments) => (Box::pin(public_key::run(arguments)).await, ExitCode::FAILURE),
+        };
+        match done {
+            Ok(code) => code,
+            Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+            Err(Failure::Configuration(why)) => wrong_configuration(why),
+            Err(Failure::Unavailable(why)) => {
+                let _ = fail(why);
+                unavailable
+            }
+        }
+    })
+}
+
+/// The exit code where there is no verdict.
+const CANNOT_TELL: u8 = 2;

@@ -1,0 +1,230 @@
+//! `key-broker audit reconcile`: the trail beside AWS's own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use key_broker_core::clock::{Clock as _, SystemClock};
+use time::Duration;
+
+use super::log_files::for_each_record;
+use super::output::{Columns, note, plain, write_report};
+use super::period::Period;
+use super::progress::Progress;
+use super::source::SourceArguments;
+use super::{CANNOT_TELL, Done, Failure};
+use crate::audit::reconcile::cloudtrail;
+use crate::audit::reconcile::{Call, Question, Reconciler, Reconciliation, Verdict};
+use crate::audit::record::parsed::ParsedRecord;
+use crate::audit::record::record_time;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// AWS CloudTrail's log files, .json or .json.gz, or folders of them, as `aws s3 sync` brings them
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    cloudtrail: Vec<PathBuf>,
+    /// How long a record may be on its way: what is newer is missed on neither side
+    #[arg(long, value_name = "N", default_value_t = 15)]
+    lag_minutes: u32,
+    #[command(flatten)]
+    period: Period,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    source: SourceArguments,
+}
+
+pub(super) const EXAMPLES: &str = "Examples:\n  \
+    aws s3 sync s3://my-cloudtrail/AWSLogs/111122223333/CloudTrail/us-west-2/2026/11/21 aws-trail\n  \
+    key-broker audit reconcile --config key-broker.toml --cloudtrail aws-trail\n\n\
+    AWS's files are taken to be complete from the first to the last day that they have a record of in\n\
+    the trail's regions; give --since and --until where they are not. A call counts as the broker's if\n\
+    AWS names an identity with which the broker has called KMS.";
+
+pub(super) async fn run(arguments: Arguments) -> Done {
+    let Arguments { cloudtrail, lag_minutes, period, source, json } = arguments;
+    let files = files(&cloudtrail)?;
+    let source = source.open().await?;
+    let question = Question {
+        since: period.since,
+        until: period.until,
+        settled: SystemClock.now() - Duration::minutes(lag_minutes.into()),
+        trail_arn: source.reader.names().trail_arn(),
+    };
+    let mut reconciler = Reconciler::default();
+    // A call at the edge of the time may have its two records on both sides of it.
+    for_each_record(&source, &period.widened(EDGE), |record| {
+        let record = ParsedRecord::parse(record.as_bytes()).map_err(|error| error.to_string())?;
+        reconciler.add_ours(record);
+        Ok(())
+    })
+    .await?;
+    let unread = add_aws(&mut reconciler, &files, &question);
+    let mut outcome = reconciler.finish(&question);
+    if unread > 0 && outcome.verdict == Verdict::Matched {
+        outcome.verdict = Verdict::CannotTell;
+        outcome.why = Some(format!("{unread} of AWS's files cannot be read"));
+    }
+    let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text_of(&outcome) };
+    write_report(&text)?;
+    Ok(match outcome.verdict {
+        Verdict::Matched => ExitCode::SUCCESS,
+        Verdict::Unmatched => ExitCode::FAILURE,
+        Verdict::CannotTell => CANNOT_TELL.into(),
+    })
+}
+
+/// Returns the number of files that cannot be read.
+fn add_aws(reconciler: &mut Reconciler, files: &[PathBuf], question: &Question) -> u64 {
+    let (mut unread, mut progress) = (0, Progress::new());
+    for (done, file) in files.iter().enumerate() {
+        progress.tell(|| format!("{done} of {} files of AWS's", files.len()));
+        let mut malformed = None;
+        let read = fs::read(file).map_err(|error| error.to_string()).and_then(|bytes| {
+            let taken = cloudtrail::for_each_record(&bytes, |record| {
+                if let Err(error) = reconciler.add_aws(record, question) {
+                    malformed = Some(error.to_string());
+                }
+            });
+            taken.map(drop).map_err(|error| error.to_string())
+        });
+        if let Some(why) = read.err().or(malformed) {
+            note(format_args!("{}: {why}", file.display()));
+            unread += 1;
+        }
+    }
+    unread
+}
+
+/// All log files under the paths, each once.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        let explain = |error: io::Error| Failure::Unavailable(format!("{}: {error}", path.display()));
+        if path.is_dir() { collect(path, &mut files).map_err(explain)? } else { files.push(path.clone()) }
+    }
+    files.sort();
+    files.dedup();
+    if files.is_empty() {
+        return Err(Failure::Unavailable(
+            "no .json or .json.gz files there: give CloudTrail's log files with --cloudtrail".into(),
+        ));
+    }
+    Ok(files)
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if path.is_dir() {
+            // They lie beside the log files, and hold other things.
+            if !matches!(&*name, "CloudTrail-Digest" | "CloudTrail-Insight") {
+                collect(&path, files)?;
+            }
+        } else if name.ends_with(".json") || name.ends_with(".json.gz") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn text_of(outcome: &Reconciliation) -> String {
+    let mut text = String::new();
+    if let Some(range) = outcome.range {
+        let _ = writeln!(text, "Compared from {} to {}.", record_time(range.from), record_time(range.to));
+    }
+    let _ = writeln!(text, "{:>8}  calls have both records", outcome.matched);
+    for (count, what) in [
+        (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
+        (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
+        (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),
+    ] {
+        if count > 0 {
+            let _ = writeln!(text, "{count:>8}  {what}");
+        }
+    }
+    add_calls(&mut text, "The trail has these calls, AWS's files have not:", &outcome.missing_from_aws);
+    add_calls(
+        &mut text,
+        "AWS has these calls of the broker's identity, the trail has not: somebody else used its credentials, or KMS's\n\
+         answer never reached it (an activity record of that time has the error then):",
+        &outcome.missing_from_trail,
+    );
+    add_differences(&mut text, outcome);
+    let verdict = match outcome.verdict {
+        Verdict::Matched => {
+            "matched: every call that can be told of has both records, and they agree".to_owned()
+        }
+        Verdict::Unmatched => format!(
+            "NOT MATCHED: missing from AWS's files: {}, missing from the trail: {}, differences: {}",
+            outcome.missing_from_aws.len(),
+            outcome.missing_from_trail.len(),
+            outcome.differences.len()
+        ),
+        Verdict::CannotTell => {
+            format!("cannot tell: {}", outcome.why.as_deref().unwrap_or("nothing to compare"))
+        }
+    };
+    let _ = writeln!(text, "\n{verdict}");
+    text
+}
+
+fn add_calls(text: &mut String, what: &str, calls: &[Call]) {
+    if calls.is_empty() {
+        return;
+    }
+    let mut rows = vec![CALL_HEAD.map(str::to_owned).to_vec()];
+    rows.extend(calls.iter().take(MOST_SHOWN).map(|call| {
+        let cell = |text: &Option<String>| plain(text.as_deref().unwrap_or("-"));
+        vec![
+            record_time(call.event_time),
+            plain(&call.event_name),
+            plain(&call.request_id),
+            cell(&call.key).rsplit(':').next().unwrap_or_default().to_owned(),
+            cell(&call.source_ip_address),
+            cell(&call.access_key_id),
+            cell(&call.user_agent),
+        ]
+    }));
+    let _ = writeln!(text, "\n{what}\n{}", Columns::table(&rows, usize::MAX).trim_end());
+    add_rest(text, calls.len());
+}
+
+fn add_differences(text: &mut String, outcome: &Reconciliation) {
+    if outcome.differences.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\nThe two records of these calls differ:");
+    for difference in outcome.differences.iter().take(MOST_SHOWN) {
+        let value = |text: &Option<String>| plain(text.as_deref().unwrap_or("nothing"));
+        let _ = writeln!(
+            text,
+            "{}  {}  {}  {}\n    trail  {}\n    AWS    {}",
+            record_time(difference.event_time),
+            plain(&difference.event_name),
+            plain(&difference.request_id),
+            difference.field,
+            value(&difference.ours),
+            value(&difference.aws),
+        );
+    }
+    add_rest(text, outcome.differences.len());
+}
+
+fn add_rest(text: &mut String, all: usize) {
+    if all > MOST_SHOWN {
+        let _ = writeln!(text, "… and {} more: --json has them all", all - MOST_SHOWN);
+    }
+}
+
+const CALL_HEAD: [&str; 7] =
+    ["TIME", "ACTION", "KMS REQUEST ID", "KEY", "FROM ADDRESS", "ACCESS KEY", "USER AGENT"];
+/// More would hide the verdict from people.
+const MOST_SHOWN: usize = 50;
+/// Longer than a call to KMS and the difference of two clocks.
+const EDGE: Duration = Duration::minutes(5);

@@ -1,0 +1,236 @@
+//! Which trail, and with what it is read.
+
+pub(super) mod keys;
+mod located;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use key_broker_core::clock::{Clock, SystemClock};
+
+use super::Failure;
+use crate::audit::reader::{Decrypter, TrailReader};
+use crate::audit::store::s3::S3Settings;
+use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig};
+use crate::cli::target::{DEV_DIR, dev_credentials};
+use crate::config::Config;
+use crate::kms::aws::{AwsKms, AwsSettings};
+use crate::kms::caller::AwsCaller;
+use located::{Asked, Located};
+
+/// The broker whose trail it is; without any of these, that of `key-broker dev` in this directory.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct Broker {
+    /// The folder of a `key-broker dev`, running or not
+    #[arg(long, value_name = "DIR", default_value = DEV_DIR)]
+    dir: PathBuf,
+    /// The configuration file that the broker runs with
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Where a trail is.
+#[derive(Debug, Args)]
+pub(super) struct SourceArguments {
+    #[command(flatten)]
+    broker: Broker,
+    /// The account in the names of the trail's objects; else AWS is asked whose credentials these are
+    #[arg(long, hide_short_help = true, value_name = "ID", value_parser = account)]
+    account: Option<String>,
+    /// Another KMS: a VPC endpoint, an emulator
+    #[arg(long, hide_short_help = true, value_name = "URL")]
+    kms_endpoint_url: Option<String>,
+    /// Another STS, likewise
+    #[arg(long, hide_short_help = true, value_name = "URL")]
+    sts_endpoint_url: Option<String>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
+}
+
+/// A trail without its broker.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Without the broker's configuration")]
+struct Elsewhere {
+    /// The directory with the trail's bucket in it: the broker's audit.store.directory, or a copy
+    #[arg(long, hide_short_help = true, value_name = "DIR", conflicts_with_all = ["dir", "config"], requires_all = ["bucket", "account", "region", "trail"])]
+    store: Option<PathBuf>,
+    /// The name of the bucket's folder
+    #[arg(long, hide_short_help = true, value_name = "NAME", requires = "store")]
+    bucket: Option<String>,
+    /// The bucket of S3 that the trail is in, instead of --store and --bucket
+    #[arg(long, hide_short_help = true, value_name = "NAME", conflicts_with_all = ["dir", "config", "store"], requires_all = ["account", "region", "trail"])]
+    s3_bucket: Option<String>,
+    /// What stands before `AWSLogs/` in the keys
+    #[arg(long, hide_short_help = true, value_name = "PREFIX", default_value = "")]
+    prefix: String,
+    /// The region of the trail
+    #[arg(long, hide_short_help = true, value_name = "NAME")]
+    region: Option<String>,
+    /// The name of the trail
+    #[arg(long, hide_short_help = true, value_name = "NAME")]
+    trail: Option<String>,
+}
+
+/// A trail that can be read.
+pub(super) struct Source {
+    pub(super) reader: TrailReader,
+    /// The broker's configuration of it.
+    pub(super) config: Option<TrailConfig>,
+    /// The journal behind it, where that is on this machine.
+    pub(super) journal_dir: Option<PathBuf>,
+    signing: Option<SigningConfig>,
+    kms: Arc<AwsKms>,
+    caller: Option<Arc<AwsCaller>>,
+    is_dev: bool,
+    #[cfg(feature = "dev")]
+    _emulator: Option<kms_emulator::Emulator>,
+}
+
+impl Broker {
+    /// The configuration, by its file.
+    fn load(&self) -> Result<(PathBuf, Config), Failure> {
+        let file = self.config.clone().unwrap_or_else(|| self.dir.join("key-broker.toml"));
+        if self.config.is_none() && !file.exists() {
+            return Err(Failure::Configuration(format!(
+                "{}: no `key-broker dev` has run here: give its folder with --dir, or a broker's configuration with --config",
+                self.dir.display()
+            )));
+        }
+        let config = Config::load(&file).map_err(|error| Failure::Configuration(error.to_string()))?;
+        Ok((file, config))
+    }
+
+    /// The directory of the journal.
+    pub(super) fn journal_dir(&self) -> Result<PathBuf, Failure> {
+        Ok(self.load()?.1.audit.journal.dir)
+    }
+}
+
+impl SourceArguments {
+    /// Opens the store, and KMS where what is in the store is encrypted.
+    pub(super) async fn open(self) -> Result<Source, Failure> {
+        let dev_dir =
+            (self.broker.config.is_none() && self.elsewhere.is_none()).then(|| self.broker.dir.clone());
+        let mut located = if self.elsewhere.is_none() { self.of_broker()? } else { self.of_elsewhere()? };
+        let (is_dev, own_endpoint) = (dev_dir.is_some(), self.kms_endpoint_url.is_none());
+        if let Some(url) = self.kms_endpoint_url {
+            located.aws.endpoint_url = Some(url);
+        }
+        if let Some(url) = self.sts_endpoint_url {
+            located.aws.sts_endpoint_url = Some(url);
+        }
+        #[cfg(feature = "dev")]
+        let emulator = match &dev_dir {
+            Some(dir) if own_endpoint => super::dev::start_if_stopped(dir, &mut located.aws).await?,
+            _ => None,
+        };
+        #[cfg(not(feature = "dev"))]
+        let _ = (own_endpoint, dev_dir);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let kms = Arc::new(AwsKms::new(located.aws.clone(), located.credentials.clone(), clock).await);
+        let Asked { store, names, caller } = located.ask(&kms).await?;
+        let decrypter = caller.as_ref().map(|caller| {
+            Decrypter::new(Arc::clone(&kms) as _, Arc::clone(caller), located.journal_dir.clone())
+        });
+        Ok(Source {
+            reader: TrailReader::new(store, names, decrypter),
+            config: located.config,
+            journal_dir: located.journal_dir,
+            signing: located.signing,
+            kms,
+            caller,
+            is_dev,
+            #[cfg(feature = "dev")]
+            _emulator: emulator,
+        })
+    }
+
+    fn of_broker(&self) -> Result<Located, Failure> {
+        let (file, config) = self.broker.load()?;
+        let Some(trail) = config.audit.trail else {
+            return Err(Failure::Configuration(format!(
+                "{}: no audit.store: this broker delivers no trail; its journal is shown by `key-broker audit tail`",
+                file.display()
+            )));
+        };
+        let is_dev = self.broker.config.is_none();
+        Ok(Located {
+            name: trail.name.clone(),
+            store: trail.store.clone(),
+            prefix: trail.prefix.clone(),
+            signing: Some(trail.signing.clone()),
+            config: Some(trail),
+            journal_dir: Some(config.audit.journal.dir),
+            aws: config.kms,
+            credentials: is_dev.then(dev_credentials),
+            account: self.account.clone(),
+        })
+    }
+
+    fn of_elsewhere(&self) -> Result<Located, Failure> {
+        let Elsewhere { store, bucket, s3_bucket, prefix, region, trail } = &self.elsewhere;
+        let region = region.clone().unwrap_or_default();
+        let store = match (store, bucket, s3_bucket) {
+            (Some(root), Some(bucket), _) => {
+                if !root.join(bucket).is_dir() {
+                    return Err(Failure::Unavailable(format!(
+                        "{}: no such directory: --store is the folder that holds the bucket's folder",
+                        root.join(bucket).display()
+                    )));
+                }
+                StoreConfig::Directory { root: root.clone(), bucket: bucket.clone() }
+            }
+            (_, _, bucket) => StoreConfig::S3(S3Settings {
+                bucket: bucket.clone().unwrap_or_default(),
+                region: region.clone(),
+                endpoint_url: None,
+            }),
+        };
+        Ok(Located {
+            name: trail.clone().unwrap_or_default(),
+            store,
+            prefix: prefix.clone(),
+            signing: None,
+            config: None,
+            journal_dir: None,
+            aws: AwsSettings {
+                region,
+                endpoint_url: None,
+                sts_endpoint_url: None,
+                connect_timeout: CONNECT_TIMEOUT,
+                attempt_timeout: ATTEMPT_TIMEOUT,
+                max_attempts: 3,
+            },
+            credentials: None,
+            account: self.account.clone(),
+        })
+    }
+}
+
+impl Elsewhere {
+    fn is_none(&self) -> bool {
+        self.store.is_none() && self.s3_bucket.is_none()
+    }
+}
+
+impl Source {
+    /// The journal, if it is to be looked at: a `dev` has one, another broker's may be elsewhere.
+    pub(super) fn journal_to_verify(&self) -> Option<PathBuf> {
+        self.journal_dir.clone().filter(|dir| self.is_dev || dir.exists())
+    }
+}
+
+fn account(text: &str) -> Result<String, String> {
+    if text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(text.to_owned())
+    } else {
+        Err("an account is 12 digits".into())
+    }
+}
+
+/// As the configuration's own defaults.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);

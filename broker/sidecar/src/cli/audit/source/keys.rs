@@ -1,0 +1,102 @@
+//! What digests are checked with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use key_broker_core::{Action, KeyArn, KeyId};
+
+use super::Source;
+use crate::audit::inbox;
+use crate::audit::signature::PublicKey;
+use crate::audit::trail::{SigningConfig, signer_from};
+use crate::cli::audit::Failure;
+use crate::cli::audit::output::note;
+use crate::error::BrokerError;
+use crate::kms::{Answer, Answers, Asked, Kms as _, Uses as _};
+use crate::policy::Permit;
+
+/// Which key that is, if not the one that the broker is configured with.
+#[derive(Debug, Args)]
+pub(in crate::cli::audit) struct SigningKey {
+    /// The public half of a key that signed digests, as PEM; may be given more than once
+    #[arg(long, value_name = "FILE")]
+    public_key: Vec<PathBuf>,
+    /// The KMS key that signs digests: KMS is asked for its public half
+    #[arg(long, value_name = "KEY", value_parser = parse_key, conflicts_with = "public_key")]
+    signing_key_id: Option<KeyId>,
+}
+
+impl Source {
+    /// What digests are checked with: what was told, else as the broker is configured.
+    pub(in crate::cli::audit) async fn public_keys(
+        &self,
+        told: &SigningKey,
+    ) -> Result<Vec<PublicKey>, Failure> {
+        if !told.public_key.is_empty() {
+            return told.public_key.iter().map(|file| from_file(file)).collect();
+        }
+        let told = told.signing_key_id.clone().map(SigningConfig::Kms);
+        let key = match told.as_ref().or(self.signing.as_ref()) {
+            Some(SigningConfig::File(path)) => {
+                let signer = signer_from(path).map_err(|error| {
+                    Failure::Unavailable(format!("{error}: give its public half with --public-key FILE"))
+                })?;
+                signer.public_key().clone()
+            }
+            Some(SigningConfig::Kms(key)) => self.ask_kms(key).await?,
+            None => {
+                return Err(Failure::Unavailable(
+                    "no key to check digests with: give --public-key FILE (as `key-broker audit public-key` prints it) or \
+                     --signing-key-id KEY"
+                        .into(),
+                ));
+            }
+        };
+        Ok(vec![key])
+    }
+
+    /// Asks KMS, and leaves the record of that for the broker.
+    async fn ask_kms(&self, key: &KeyId) -> Result<PublicKey, Failure> {
+        let answers = Answers::default();
+        let permit = Permit::for_own_use(Action::DescribeKey);
+        let result = self.kms.public_key(permit, key, &answers).await;
+        let used_key = result.as_ref().ok().and_then(|answer| answer.used_key());
+        for answer in answers.take() {
+            self.leave_record(key, &answer, used_key);
+        }
+        let answer = result.map_err(|error| {
+            Failure::Unavailable(format!(
+                "kms:GetPublicKey of {}: {}: check the key, your AWS credentials and your way to KMS, or give --public-key FILE",
+                key.as_str(),
+                BrokerError::Kms(error).describe()
+            ))
+        })?;
+        PublicKey::from_spki(&answer.spki)
+            .map_err(|error| Failure::Unavailable(format!("{}: {error}", key.as_str())))
+    }
+
+    fn leave_record(&self, key: &KeyId, answer: &Answer, used_key: Option<(&KeyArn, Option<&str>)>) {
+        let (Some(caller), Some(journal_dir)) = (&self.caller, self.journal_dir.as_ref()) else { return };
+        let mut line = Vec::new();
+        let _ =
+            caller.record(&mut line, "GetPublicKey", &Asked::PublicKey(key.clone()), answer, used_key, None);
+        if journal_dir.is_dir()
+            && let Err(error) = inbox::leave(journal_dir, &line)
+        {
+            note(format_args!("the record of GetPublicKey cannot be left for the broker: {error}"));
+        }
+    }
+}
+
+fn parse_key(text: &str) -> Result<KeyId, String> {
+    KeyId::parse(text).map_err(|malformed| malformed.0)
+}
+
+fn from_file(file: &Path) -> Result<PublicKey, Failure> {
+    let explain = |error: &dyn std::fmt::Display| {
+        Failure::Unavailable(format!("--public-key {}: {error}", file.display()))
+    };
+    let pem = fs::read(file).map_err(|error| explain(&error))?;
+    PublicKey::from_pem(&pem).map_err(|error| explain(&error))
+}

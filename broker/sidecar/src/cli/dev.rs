@@ -1,0 +1,176 @@
+//! `key-broker dev`: the emulator and a broker before it, for a newcomer's first minute.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use key_broker_core::secret;
+use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use serde_json::json;
+
+use super::hardening::harden;
+use super::target::{DEV_DIR, dev_credentials};
+use super::{block_on, drain_on_signal, fail, wrong_configuration};
+use crate::app;
+use crate::config::Config;
+use crate::telemetry;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where everything is kept; made if it is missing
+    #[arg(long, value_name = "DIR", default_value = DEV_DIR)]
+    dir: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let hardening = harden();
+    telemetry::init_log();
+    hardening.report();
+    secret::prepare();
+    block_on(1, async {
+        let dev = match Dev::start(&arguments.dir).await {
+            Ok(dev) => dev,
+            Err(error) => return fail(error),
+        };
+        let config = match Config::load(&dev.dir.join("key-broker.toml")) {
+            Ok(config) => config,
+            Err(error) => return wrong_configuration(error),
+        };
+        let drain = match drain_on_signal() {
+            Ok(drain) => drain,
+            Err(error) => return fail(format!("cannot listen to signals: {error}")),
+        };
+        let served =
+            Box::pin(app::serve(config, Some(dev_credentials()), drain, || welcome(&arguments.dir))).await;
+        dev.emulator.shutdown().await;
+        match served {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(error),
+        }
+    })
+}
+
+struct Dev {
+    dir: PathBuf,
+    emulator: Emulator,
+}
+
+impl Dev {
+    async fn start(dir: &Path) -> Result<Self, String> {
+        let explain = |error: io::Error| format!("{}: {error}", dir.display());
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("kms")).map_err(explain)?;
+        let dir = dir.canonicalize().map_err(explain)?;
+        let config = EmulatorConfig {
+            region: REGION.into(),
+            account_id: ACCOUNT.into(),
+            state_file: Some(dir.join("kms/state.json")),
+            ..EmulatorConfig::default()
+        };
+        let emulator = Emulator::start(config).await.map_err(|error| format!("the KMS emulator: {error}"))?;
+        let mut keys = serde_json::Map::new();
+        for (alias, spec) in KEYS {
+            let arn =
+                emulator.ensure_key(alias, spec).map_err(|error| format!("the KMS emulator: {error}"))?;
+            keys.insert(alias.into(), arn.into());
+        }
+        let endpoint = emulator.endpoint_url();
+        let facts = json!({
+            "unix": dir.join("broker.sock"),
+            "admin": dir.join("admin.sock"),
+            "kms_endpoint": endpoint,
+            "region": REGION,
+            "account": ACCOUNT,
+            "keys": keys,
+        });
+        write(&dir.join("policy.cedar"), POLICY)
+            .and_then(|()| write(&dir.join("key-broker.toml"), &configuration(&endpoint)))
+            .and_then(|()| write(&dir.join("dev.json"), &format!("{facts:#}\n")))
+            .map_err(explain)?;
+        Ok(Self { dir, emulator })
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
+}
+
+fn configuration(endpoint: &str) -> String {
+    format!(
+        r#"# Written anew by every start of `key-broker dev`: copy it before you change it.
+# `key-broker serve --config key-broker.toml` runs with it too, while an emulator listens at endpoint_url; give it any
+# AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+
+[listen]
+unix = {{ path = "broker.sock", mode = "0600" }}
+admin = {{ path = "admin.sock" }}
+
+[kms]
+region = "{REGION}"
+endpoint_url = "{endpoint}"
+sts_endpoint_url = "{endpoint}"
+
+[policy]
+file = "policy.cedar"
+
+[audit]
+journal_dir = "journal"
+# Log files under trail/, soon enough to be seen: `serve` delivers every five minutes unless told, digests every hour.
+store = {{ directory = "trail", bucket = "{BUCKET}" }}
+trail = "dev"
+kms_key_id = "alias/dev"
+signing = {{ kms_key_id = "alias/dev-signing" }}
+delivery_interval_seconds = 20
+digest_interval_seconds = 20
+"#
+    )
+}
+
+fn welcome(dir: &Path) {
+    let program = if std::env::var_os("CARGO").is_some() { "cargo run -q --" } else { "key-broker" };
+    let dir = dir.display();
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        r#"
+key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS account is used.
+
+  Ask for a data key, in another terminal:
+    {program} call generate-data-key --dir {dir} --key-id alias/dev --context tenant=acme
+
+  The same in Python, from the repository (pip install grpcio grpcio-tools):
+    import sys, grpc
+    sys.path.append("proto")
+    pb, rpc = grpc.protos_and_services("keybroker/v1/key_broker.proto")
+    broker = rpc.KeyBrokerStub(grpc.insecure_channel("unix:{dir}/broker.sock"))
+    print(broker.GenerateDataKey(pb.GenerateDataKeyRequest(
+        key_id="alias/dev", key_spec=pb.KEY_SPEC_AES_256, encryption_context={{"tenant": "acme"}})).key_id)
+
+  Every call leaves its records in {dir}/journal/ before its reply. Within half a minute they are in {dir}/trail/,
+  as CloudTrail's log files, encrypted and signed:
+    {program} audit tail --dir {dir}
+    {program} audit verify --dir {dir}
+
+  Ctrl-C stops it; keys and records stay.
+"#
+    );
+    // Without a terminal there is nobody to welcome.
+    let _ = io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().flush();
+}
+
+const REGION: &str = "us-west-2";
+const BUCKET: &str = "key-broker-dev";
+const ACCOUNT: &str = "111122223333";
+const KEYS: [(&str, KeySpec); 2] =
+    [("alias/dev", KeySpec::SymmetricDefault), ("alias/dev-signing", KeySpec::Rsa2048)];
+const POLICY: &str = "// Every process that may connect to the socket may do everything: for development only.\n\
+                      permit(principal is Workload, action, resource);\n";

@@ -1,0 +1,254 @@
+//! `[audit]`: the journal, and the trail that it is delivered to.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use key_broker_core::KeyId;
+use serde::Deserialize;
+
+use super::kms::checked_url;
+use super::{milliseconds, within};
+use crate::audit::journal::{Durability, JournalConfig, MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES};
+use crate::audit::store::s3::S3Settings;
+use crate::audit::trail::{SigningConfig, StoreConfig, TrailConfig, signer_from};
+
+/// `[audit]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditSection {
+    journal_dir: PathBuf,
+    #[serde(default)]
+    commit: Durability,
+    #[serde(default = "default_commit_wait_ms")]
+    commit_wait_ms: u64,
+    #[serde(default = "default_max_undelivered_bytes")]
+    max_undelivered_bytes: u64,
+    #[serde(default)]
+    stdout: bool,
+    store: Option<StoreSection>,
+    signing: Option<SigningSection>,
+    trail: Option<String>,
+    #[serde(default)]
+    prefix: String,
+    #[serde(default = "default_delivery_interval_seconds")]
+    delivery_interval_seconds: u64,
+    #[serde(default = "default_digest_interval_seconds")]
+    digest_interval_seconds: u64,
+    kms_key_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreSection {
+    directory: Option<PathBuf>,
+    bucket: Option<String>,
+    s3_bucket: Option<String>,
+    s3_region: Option<String>,
+    s3_endpoint_url: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SigningSection {
+    kms_key_id: Option<String>,
+    pem_file: Option<PathBuf>,
+}
+
+/// Where records go, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// Where they become durable.
+    pub journal: JournalConfig,
+    /// Where they are delivered.
+    pub trail: Option<TrailConfig>,
+    /// Whether they are written to stdout, too.
+    pub stdout: bool,
+}
+
+const fn default_commit_wait_ms() -> u64 {
+    2_000
+}
+
+const fn default_max_undelivered_bytes() -> u64 {
+    MAX_UNDELIVERED_BYTES
+}
+
+const fn default_delivery_interval_seconds() -> u64 {
+    // CloudTrail's.
+    300
+}
+
+const fn default_digest_interval_seconds() -> u64 {
+    // CloudTrail's.
+    3_600
+}
+
+impl AuditSection {
+    pub(super) fn check(self, base: &Path, region: &str) -> Result<Audit, String> {
+        let max_undelivered_bytes = within(
+            "audit.max_undelivered_bytes",
+            self.max_undelivered_bytes,
+            LEAST_UNDELIVERED_BYTES,
+            MOST_UNDELIVERED_BYTES,
+        )?;
+        let wait = milliseconds("audit.commit_wait_ms", self.commit_wait_ms)?;
+        let journal = JournalConfig {
+            max_undelivered_bytes,
+            ..JournalConfig::new(base.join(&self.journal_dir), self.commit, wait)
+        };
+        let stdout = self.stdout;
+        Ok(Audit { journal, trail: self.check_trail(base, region)?, stdout })
+    }
+
+    fn check_trail(self, base: &Path, region: &str) -> Result<Option<TrailConfig>, String> {
+        let Some(store) = self.store else {
+            if self.signing.is_some() || self.kms_key_id.is_some() || self.trail.is_some() {
+                return Err(
+                    "audit.store: missing: a trail is delivered somewhere: set audit.store.directory or \
+                            audit.store.s3_bucket"
+                        .into(),
+                );
+            }
+            return Ok(None);
+        };
+        let Some(signing) = self.signing else {
+            return Err("audit.signing: missing: digests are signed: set audit.signing.kms_key_id (an RSA key of KMS) or \
+                        audit.signing.pem_file (as `openssl genrsa 2048` makes)"
+                .into());
+        };
+        let name = match self.trail {
+            Some(name) => checked_name(name)?,
+            None => "key-broker".into(),
+        };
+        Ok(Some(TrailConfig {
+            name,
+            store: store.check(base, region)?,
+            prefix: checked_prefix(self.prefix)?,
+            delivery_interval: seconds(
+                "audit.delivery_interval_seconds",
+                self.delivery_interval_seconds,
+                LONGEST_DELIVERY_SECONDS,
+            )?,
+            digest_interval: seconds(
+                "audit.digest_interval_seconds",
+                self.digest_interval_seconds,
+                LONGEST_DIGEST_SECONDS,
+            )?,
+            kms_key: key("audit.kms_key_id", self.kms_key_id)?,
+            signing: signing.check(base)?,
+        }))
+    }
+}
+
+impl StoreSection {
+    fn check(self, base: &Path, region: &str) -> Result<StoreConfig, String> {
+        match (self.directory, self.s3_bucket) {
+            (Some(directory), None) => {
+                if self.s3_region.is_some() || self.s3_endpoint_url.is_some() {
+                    return Err("audit.store: s3_region and s3_endpoint_url go with s3_bucket".into());
+                }
+                let bucket = self.bucket.unwrap_or_else(|| "trail".into());
+                Ok(StoreConfig::Directory {
+                    root: base.join(directory),
+                    bucket: checked_bucket("audit.store.bucket", bucket)?,
+                })
+            }
+            (None, Some(bucket)) => {
+                if self.bucket.is_some() {
+                    return Err(
+                        "audit.store.bucket: goes with directory: name the bucket in s3_bucket".into()
+                    );
+                }
+                Ok(StoreConfig::S3(S3Settings {
+                    bucket: checked_bucket("audit.store.s3_bucket", bucket)?,
+                    region: self.s3_region.unwrap_or_else(|| region.to_owned()),
+                    endpoint_url: checked_url("audit.store.s3_endpoint_url", self.s3_endpoint_url)?,
+                }))
+            }
+            _ => Err("audit.store: set one of directory and s3_bucket".into()),
+        }
+    }
+}
+
+impl SigningSection {
+    fn check(self, base: &Path) -> Result<SigningConfig, String> {
+        match (self.kms_key_id, self.pem_file) {
+            (Some(id), None) => Ok(SigningConfig::Kms(parse_key("audit.signing.kms_key_id", &id)?)),
+            (None, Some(file)) => {
+                let path = base.join(file);
+                signer_from(&path).map_err(|error| error.to_string())?;
+                Ok(SigningConfig::File(path))
+            }
+            _ => Err("audit.signing: set one of kms_key_id and pem_file".into()),
+        }
+    }
+}
+
+fn key(setting: &str, id: Option<String>) -> Result<Option<KeyId>, String> {
+    id.map(|id| parse_key(setting, &id)).transpose()
+}
+
+fn parse_key(setting: &str, id: &str) -> Result<KeyId, String> {
+    KeyId::parse(id).map_err(|malformed| format!("{setting}: {}", malformed.0))
+}
+
+fn seconds(setting: &str, value: u64, most: u64) -> Result<Duration, String> {
+    within(setting, value, 1, most).map(Duration::from_secs)
+}
+
+/// CloudTrail's rule for names
+/// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-trail-naming-requirements.html>).
+fn checked_name(name: String) -> Result<String, String> {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if (3..=128).contains(&name.len())
+        && name.bytes().all(plain)
+        && ends(name.chars().next())
+        && ends(name.chars().next_back())
+    {
+        Ok(name)
+    } else {
+        Err(format!(
+            "audit.trail: {name:?} is not 3 to 128 letters, digits, dots, underscores and dashes, with a letter or digit at \
+             both ends"
+        ))
+    }
+}
+
+/// S3's rule for names, as far as keys and ARNs need it
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>).
+fn checked_bucket(setting: &str, bucket: String) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-');
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    if (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(plain)
+        && ends(bucket.chars().next())
+        && ends(bucket.chars().next_back())
+        && !bucket.contains("..")
+    {
+        Ok(bucket)
+    } else {
+        Err(format!("{setting}: {bucket:?} is not 3 to 63 lower-case letters, digits, dots and dashes"))
+    }
+}
+
+/// CloudTrail takes at most 200 characters; no part may lead elsewhere in a directory.
+fn checked_prefix(prefix: String) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
+    let part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    if prefix.is_empty() || (prefix.len() <= 200 && prefix.bytes().all(plain) && prefix.split('/').all(part))
+    {
+        Ok(prefix)
+    } else {
+        Err(format!(
+            "audit.prefix: {prefix:?} is not folders such as \"team/app\", of letters, digits, dots, underscores and dashes"
+        ))
+    }
+}
+
+/// Two log files: one is filled while the other is delivered.
+const LEAST_UNDELIVERED_BYTES: u64 = 2 * MAX_SEGMENT_BYTES;
+/// 1 TiB.
+const MOST_UNDELIVERED_BYTES: u64 = 1 << 40;
+const LONGEST_DELIVERY_SECONDS: u64 = 3_600;
+const LONGEST_DIGEST_SECONDS: u64 = 86_400;

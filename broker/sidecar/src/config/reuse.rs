@@ -1,0 +1,153 @@
+//! `[reuse]` and `[[reuse.rule]]`: how far data keys are reused, by default and by key and principal.
+
+use std::time::Duration;
+
+use key_broker_core::{Bounds, KeyId, MAX_AGE_SECONDS, MAX_MESSAGES};
+use serde::Deserialize;
+
+use super::within;
+use crate::cache::rules::{Match, Rule, Rules};
+
+/// `[reuse]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ReuseSection {
+    enabled: bool,
+    max_age_seconds: u64,
+    max_messages: u64,
+    max_bytes: u64,
+    refresh_at: f64,
+    max_entries: u64,
+    revocation_check_seconds: u64,
+    rule: Vec<RuleSection>,
+}
+
+impl Default for ReuseSection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            // The AWS Encryption SDK's own examples use minutes; a revoked key is served for so long at most.
+            max_age_seconds: 300,
+            max_messages: 10_000,
+            max_bytes: 1 << 30,
+            // A replacement takes one call to KMS, some tens of milliseconds: a fifth of any bound is ample.
+            refresh_at: 0.8,
+            // Each costs under a kilobyte.
+            max_entries: 10_000,
+            // Off: a call to KMS for each key and round is the operator's to decide.
+            revocation_check_seconds: 0,
+            rule: Vec::new(),
+        }
+    }
+}
+
+/// One `[[reuse.rule]]`; what it leaves out is as in `[reuse]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleSection {
+    key_id: Option<String>,
+    principal: Option<String>,
+    enabled: Option<bool>,
+    max_age_seconds: Option<u64>,
+    max_messages: Option<u64>,
+    max_bytes: Option<u64>,
+    refresh_at: Option<f64>,
+    partition: Option<String>,
+}
+
+impl ReuseSection {
+    pub(super) fn check(self, kms_deadline: Duration) -> Result<Rules, String> {
+        let bounds = Bounds {
+            max_age: age("reuse.max_age_seconds", self.max_age_seconds)?,
+            max_messages: messages("reuse.max_messages", self.max_messages)?,
+            max_bytes: bytes("reuse.max_bytes", self.max_bytes)?,
+        };
+        let refresh_at = share("reuse.refresh_at", self.refresh_at)?;
+        let default = Rule { enabled: self.enabled, bounds, refresh_at, partition: None };
+        let mut rules: Vec<(Match, Rule)> = Vec::new();
+        for (place, section) in self.rule.into_iter().enumerate() {
+            let name = format!("reuse.rule {}", place + 1);
+            let (matches, rule) = section.check(&name, &default)?;
+            if let Some(earlier) = rules.iter().position(|(earlier, _)| earlier.includes(&matches)) {
+                return Err(format!(
+                    "{name}: never holds, since rule {} matches all that it matches and comes first: put it before that \
+                     one, or remove it",
+                    earlier + 1
+                ));
+            }
+            rules.push((matches, rule));
+        }
+        let max_entries = within("reuse.max_entries", self.max_entries, 1, 10_000_000)?;
+        let check =
+            within("reuse.revocation_check_seconds", self.revocation_check_seconds, 0, MAX_AGE_SECONDS)?;
+        let revocation_check = (check > 0).then(|| Duration::from_secs(check));
+        Ok(Rules { default, rules, max_entries, kms_deadline, revocation_check })
+    }
+}
+
+impl RuleSection {
+    fn check(self, name: &str, default: &Rule) -> Result<(Match, Rule), String> {
+        if self.key_id.is_none() && self.principal.is_none() {
+            return Err(format!(
+                "{name}: matches everything: say so in [reuse], or give key_id or principal"
+            ));
+        }
+        if let Some(key) = &self.key_id {
+            KeyId::parse(key).map_err(|malformed| format!("{name}: {}", malformed.0))?;
+        }
+        let bounded = self.max_age_seconds.or(self.max_messages).or(self.max_bytes).is_some();
+        if self.enabled == Some(false) && (bounded || self.refresh_at.is_some() || self.partition.is_some()) {
+            return Err(format!("{name}: enabled = false contradicts its bounds: nothing is reused"));
+        }
+        let bounds = Bounds {
+            max_age: match self.max_age_seconds {
+                Some(seconds) => age(&format!("{name}: max_age_seconds"), seconds)?,
+                None => default.bounds.max_age,
+            },
+            max_messages: match self.max_messages {
+                Some(n) => messages(&format!("{name}: max_messages"), n)?,
+                None => default.bounds.max_messages,
+            },
+            max_bytes: match self.max_bytes {
+                Some(n) => bytes(&format!("{name}: max_bytes"), n)?,
+                None => default.bounds.max_bytes,
+            },
+        };
+        let refresh_at = match self.refresh_at {
+            Some(at) => share(&format!("{name}: refresh_at"), at)?,
+            None => default.refresh_at,
+        };
+        if self.partition.as_deref() == Some("") {
+            return Err(format!("{name}: partition is empty: give it a name, or leave it out"));
+        }
+        let matches = Match { principal: self.principal, key: self.key_id };
+        let enabled = self.enabled.unwrap_or(default.enabled);
+        Ok((matches, Rule { enabled, bounds, refresh_at, partition: self.partition }))
+    }
+}
+
+fn age(key: &str, seconds: u64) -> Result<Duration, String> {
+    within(key, seconds, 1, MAX_AGE_SECONDS).map(Duration::from_secs)
+}
+
+fn messages(key: &str, n: u64) -> Result<u64, String> {
+    if n > MAX_MESSAGES {
+        return Err(format!(
+            "{key}: {n} is more than 2^32 = {MAX_MESSAGES}: AES-GCM with random nonces is not safe for more messages under \
+             one key (NIST SP 800-38D, 8.3)"
+        ));
+    }
+    within(key, n, 1, MAX_MESSAGES)
+}
+
+fn bytes(key: &str, n: u64) -> Result<u64, String> {
+    within(key, n, 1, MAX_BYTES)
+}
+
+fn share(key: &str, at: f64) -> Result<Option<f64>, String> {
+    // One is "at the bound itself": that is never, since a key at its bound is gone.
+    within(key, at, 0.1, 1.0).map(|at| (at < 1.0).then_some(at))
+}
+
+/// The AWS Encryption SDK's own bound for a cached data key is 2^63 - 1.
+const MAX_BYTES: u64 = i64::MAX as u64;

@@ -1,0 +1,433 @@
+//! Why a call got no answer, whose fault that is, and the one table that turns it into a gRPC code, a reason and a
+//! record. Nothing internal crosses the wire: what KMS said stays in the record.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use key_broker_core::{Malformed, Outcome};
+use tonic::Code;
+
+use crate::attestation::Flaw;
+
+/// Why a call got no answer.
+#[derive(Debug, Clone)]
+pub enum BrokerError {
+    /// The request is not one that KMS or the broker could ever accept: the words say what to change.
+    Rejected(Cow<'static, str>),
+    /// The request is larger than the contract allows.
+    TooLarge,
+    /// The attestation document is not one to trust.
+    Attestation(Flaw),
+    /// The broker's policy does not permit it.
+    Denied,
+    /// The encryption context is not one that this principal may use: the pair of this name is missing or another.
+    WrongContext(String),
+    /// The principal's name of a key means none.
+    NoSuchKey,
+    /// As many calls as the limit allows are in flight.
+    TooManyCalls,
+    /// As many calls as the limit for one principal allows are in flight.
+    TooManyOwnCalls,
+    /// The principal has made as many calls as it may in a while; the next one is due after this.
+    TooFast(Duration),
+    /// KMS refused, failed or could not be reached.
+    Kms(KmsError),
+    /// As many calls to KMS as the limit allows are under way, and none ended in time.
+    KmsBusy,
+    /// KMS has not answered lately, so it is not asked again before this has passed.
+    KmsResting(Duration),
+    /// The caller's deadline passed.
+    DeadlineExceeded,
+    /// The caller went away.
+    Cancelled,
+    /// The broker is about to stop.
+    Draining,
+    /// The record cannot be written, so nothing may leave.
+    JournalUnavailable,
+    /// A defect of the broker.
+    Bug,
+}
+
+impl BrokerError {
+    /// The one table: every error's code, reason, record and words.
+    #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one table")]
+    pub fn refusal(&self) -> Refusal<'_> {
+        use Outcome::{Aborted, Denied, Failed, Rejected, Throttled};
+        let of = |code, reason, outcome, error_code, message| Refusal {
+            code,
+            reason,
+            outcome,
+            error_code,
+            message,
+            retry_after: None,
+            from_kms: false,
+        };
+        match self {
+            Self::Rejected(why) => {
+                let why = Cow::Borrowed(why.as_ref());
+                of(Code::InvalidArgument, "MALFORMED_REQUEST", Rejected, "ValidationException", why)
+            }
+            Self::TooLarge => {
+                let why = "the request is larger than 524,288 bytes: send less, or split it";
+                of(Code::InvalidArgument, "REQUEST_TOO_LARGE", Rejected, "ValidationException", why.into())
+            }
+            Self::Attestation(flaw) => {
+                let why = flaw.to_string().into();
+                match flaw {
+                    Flaw::Debug => of(Code::PermissionDenied, "DEBUG_ENCLAVE", Denied, "AccessDenied", why),
+                    Flaw::Stale | Flaw::CertificateExpired => {
+                        of(Code::InvalidArgument, "ATTESTATION_EXPIRED", Rejected, "ValidationException", why)
+                    }
+                    _ => {
+                        of(Code::InvalidArgument, "INVALID_ATTESTATION", Rejected, "ValidationException", why)
+                    }
+                }
+            }
+            Self::Denied => {
+                let why = "the broker's policy does not permit this principal this action on this key, or there is no such \
+                           key: ask the broker's operator for a permit";
+                of(Code::PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied", why.into())
+            }
+            Self::WrongContext(name) => {
+                let why = format!(
+                    "the broker's configuration binds this principal's encryption contexts: the pair {name:?} is missing or has \
+                     another value; ask the broker's operator for the right one"
+                );
+                of(
+                    Code::PermissionDenied,
+                    "ENCRYPTION_CONTEXT_NOT_PERMITTED",
+                    Denied,
+                    "AccessDenied",
+                    why.into(),
+                )
+            }
+            Self::NoSuchKey => {
+                let why = "AWS KMS has no such key: check key_id, account and region";
+                of(Code::NotFound, "KEY_NOT_FOUND", Failed, "NotFoundException", why.into())
+            }
+            Self::TooManyOwnCalls => {
+                let why = "as many calls of this principal as its limit allows are in flight: retry after the given delay";
+                of(
+                    Code::ResourceExhausted,
+                    "TOO_MANY_OWN_CALLS",
+                    Throttled,
+                    "ThrottlingException",
+                    why.into(),
+                )
+                .retry(SOON)
+            }
+            Self::TooFast(delay) => {
+                let why = "this principal makes more calls a second than its limit allows: retry after the given delay";
+                of(Code::ResourceExhausted, "TOO_FAST", Throttled, "ThrottlingException", why.into())
+                    .retry(*delay)
+            }
+            Self::TooManyCalls => {
+                let why =
+                    "as many calls as the broker's limit allows are in flight: retry after the given delay";
+                of(Code::ResourceExhausted, "TOO_MANY_CALLS", Throttled, "ThrottlingException", why.into())
+                    .retry(SOON)
+            }
+            Self::Kms(error) => error.refusal(),
+            Self::KmsBusy => {
+                let why = "as many calls to AWS KMS as the broker's limit allows are under way: retry after the given delay";
+                of(Code::ResourceExhausted, "KMS_BUSY", Throttled, "ThrottlingException", why.into())
+                    .retry(LATER)
+            }
+            Self::KmsResting(delay) => {
+                let why = "AWS KMS has not answered lately, so it is not asked: retry after the given delay";
+                of(Code::Unavailable, "KMS_UNAVAILABLE", Failed, "KMSUnavailable", why.into()).retry(*delay)
+            }
+            Self::DeadlineExceeded => {
+                let why = "the call's deadline passed: give it more time, or find what is slow in the broker's trail";
+                of(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", Failed, "DeadlineExceeded", why.into())
+            }
+            Self::Cancelled => {
+                of(Code::Cancelled, "CANCELLED", Aborted, "RequestCancelled", "the caller went away".into())
+            }
+            Self::Draining => {
+                let why = "the broker is about to stop: retry after the given delay";
+                of(Code::Unavailable, "DRAINING", Failed, "ServiceUnavailable", why.into()).retry(LATER)
+            }
+            Self::JournalUnavailable => {
+                let why = "the broker cannot write its audit journal, so it hands nothing out: ask its operator to look \
+                           at the journal's disk";
+                of(Code::Unavailable, "JOURNAL_UNAVAILABLE", Failed, "ServiceUnavailable", why.into())
+                    .retry(LATER)
+            }
+            Self::Bug => {
+                let why = "a defect of key-broker: please report it with the x-request-id of this reply";
+                of(Code::Internal, "INTERNAL", Failed, "InternalFailure", why.into())
+            }
+        }
+    }
+}
+
+impl BrokerError {
+    /// What happened, for a log line or the operator's own command: KMS's own words, where there are any.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Kms(error) => match error.message.as_deref() {
+                Some(message) if !message.is_empty() => format!("{}: {message}", error.code),
+                _ => error.code.clone(),
+            },
+            other => other.refusal().message.into_owned(),
+        }
+    }
+}
+
+impl From<Malformed> for BrokerError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Rejected(malformed.0.into())
+    }
+}
+
+impl From<KmsError> for BrokerError {
+    fn from(error: KmsError) -> Self {
+        Self::Kms(error)
+    }
+}
+
+/// An error as the caller and the record see it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal<'a> {
+    /// The gRPC code.
+    pub code: Code,
+    /// `ErrorInfo.reason`.
+    pub reason: &'static str,
+    /// The record's outcome.
+    pub outcome: Outcome,
+    /// The record's errorCode, in CloudTrail's vocabulary.
+    pub error_code: &'a str,
+    /// Words for the caller, with what to do next.
+    pub message: Cow<'a, str>,
+    /// When trying again may help.
+    pub retry_after: Option<Duration>,
+    /// Whether KMS said so itself.
+    pub from_kms: bool,
+}
+
+impl Refusal<'_> {
+    fn retry(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+}
+
+/// What went wrong between the broker and KMS.
+#[derive(Debug, Clone)]
+pub struct KmsError {
+    /// The kind, which decides what the caller sees.
+    pub kind: KmsErrorKind,
+    /// KMS's own name of the error (`DisabledException`), or the broker's where KMS did not answer.
+    pub code: String,
+    /// KMS's own words: for record and log, never for the caller.
+    pub message: Option<String>,
+    /// The requestID of the answer; none where KMS did not answer.
+    pub request_id: Option<String>,
+}
+
+/// The kinds of KMS errors that callers and operators must tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KmsErrorKind {
+    /// KMS refuses the broker's own credentials.
+    AccessDenied,
+    /// No such key.
+    NotFound,
+    /// The key is disabled.
+    Disabled,
+    /// The key is in a state that does not allow it, such as pending deletion.
+    InvalidState,
+    /// The key is for something else, such as signing.
+    InvalidKeyUsage,
+    /// The ciphertext was altered, or the encryption context is another.
+    InvalidCiphertext,
+    /// The ciphertext belongs to another key.
+    IncorrectKey,
+    /// A grant token is not valid.
+    InvalidGrantToken,
+    /// KMS finds the request malformed.
+    Validation,
+    /// Too many requests.
+    Throttled,
+    /// KMS failed, could not be reached, or gave an answer that makes no sense.
+    Unavailable,
+}
+
+impl KmsErrorKind {
+    /// Whether it says nothing of the key, and the next call may be answered.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unavailable)
+    }
+}
+
+impl KmsError {
+    fn refusal(&self) -> Refusal<'_> {
+        use KmsErrorKind as Kind;
+        use Outcome::{Failed, Rejected, Throttled};
+        let (code, reason, outcome, message) = match self.kind {
+            Kind::AccessDenied => (
+                Code::FailedPrecondition,
+                "KMS_ACCESS_DENIED",
+                Failed,
+                "AWS KMS refuses the broker's own credentials, or what an attested call measured: ask the broker's operator \
+                 to check its IAM and key policy",
+            ),
+            Kind::NotFound => (
+                Code::NotFound,
+                "KEY_NOT_FOUND",
+                Failed,
+                "AWS KMS has no such key: check key_id, account and region",
+            ),
+            Kind::Disabled => (
+                Code::FailedPrecondition,
+                "KEY_DISABLED",
+                Failed,
+                "the KMS key is disabled: enable it or use another",
+            ),
+            Kind::InvalidState => (
+                Code::FailedPrecondition,
+                "KEY_INVALID_STATE",
+                Failed,
+                "the KMS key's state does not allow this (pending deletion or import, or unavailable): see DescribeKey",
+            ),
+            Kind::InvalidKeyUsage => (
+                Code::FailedPrecondition,
+                "KEY_INVALID_USAGE",
+                Failed,
+                "the KMS key is for another use: give a symmetric encryption key",
+            ),
+            Kind::InvalidCiphertext => (
+                Code::InvalidArgument,
+                "INVALID_CIPHERTEXT",
+                Rejected,
+                "the ciphertext was altered, or the encryption context is not the one of encryption: send both exactly as \
+                 they were",
+            ),
+            Kind::IncorrectKey => (
+                Code::InvalidArgument,
+                "INCORRECT_KEY",
+                Rejected,
+                "key_id is not the key that encrypted this ciphertext: name that key",
+            ),
+            Kind::InvalidGrantToken => (
+                Code::InvalidArgument,
+                "INVALID_GRANT_TOKEN",
+                Rejected,
+                "a grant token is not valid: leave it out or renew it",
+            ),
+            Kind::Validation => (
+                Code::InvalidArgument,
+                "KMS_VALIDATION",
+                Rejected,
+                "AWS KMS finds the request malformed: check key_id and sizes",
+            ),
+            Kind::Throttled => (
+                Code::ResourceExhausted,
+                "KMS_THROTTLED",
+                Throttled,
+                "AWS KMS throttles this account: retry after the given delay",
+            ),
+            Kind::Unavailable => (
+                Code::Unavailable,
+                "KMS_UNAVAILABLE",
+                Failed,
+                "AWS KMS cannot be reached or failed: retry after the given delay",
+            ),
+        };
+        Refusal {
+            code,
+            reason,
+            outcome,
+            error_code: cloudtrail_error_code(&self.code),
+            message: message.into(),
+            retry_after: matches!(self.kind, Kind::Throttled | Kind::Unavailable).then_some(LATER),
+            from_kms: self.request_id.is_some(),
+        }
+    }
+}
+
+/// CloudTrail's spelling of a KMS error's name: `AccessDenied`, not the API's `AccessDeniedException`.
+#[must_use]
+pub fn cloudtrail_error_code(code: &str) -> &str {
+    if code == "AccessDeniedException" { "AccessDenied" } else { code }
+}
+
+/// A slot is free again within a few calls.
+const SOON: Duration = Duration::from_millis(100);
+/// Long enough for a KMS quota's second, a restart or a disk to recover.
+const LATER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    //! The table that callers and auditors depend on, as a whole.
+
+    use super::*;
+
+    #[test]
+    fn table() {
+        use KmsErrorKind as Kind;
+        let mut errors = vec![
+            BrokerError::Rejected("words of the edge".into()),
+            BrokerError::TooLarge,
+            BrokerError::Attestation(Flaw::Malformed("it is no COSE_Sign1")),
+            BrokerError::Attestation(Flaw::Untrusted("the chain does not hold")),
+            BrokerError::Attestation(Flaw::Signature),
+            BrokerError::Attestation(Flaw::CertificateExpired),
+            BrokerError::Attestation(Flaw::Stale),
+            BrokerError::Attestation(Flaw::Early),
+            BrokerError::Attestation(Flaw::NoPublicKey),
+            BrokerError::Attestation(Flaw::Debug),
+            BrokerError::Denied,
+            BrokerError::WrongContext("tenant".into()),
+            BrokerError::NoSuchKey,
+            BrokerError::TooManyCalls,
+            BrokerError::TooManyOwnCalls,
+            BrokerError::TooFast(Duration::from_millis(250)),
+            BrokerError::KmsBusy,
+            BrokerError::KmsResting(Duration::from_millis(2_500)),
+            BrokerError::DeadlineExceeded,
+            BrokerError::Cancelled,
+            BrokerError::Draining,
+            BrokerError::JournalUnavailable,
+            BrokerError::Bug,
+        ];
+        for (kind, code) in [
+            (Kind::AccessDenied, "AccessDeniedException"),
+            (Kind::NotFound, "NotFoundException"),
+            (Kind::Disabled, "DisabledException"),
+            (Kind::InvalidState, "KMSInvalidStateException"),
+            (Kind::InvalidKeyUsage, "InvalidKeyUsageException"),
+            (Kind::InvalidCiphertext, "InvalidCiphertextException"),
+            (Kind::IncorrectKey, "IncorrectKeyException"),
+            (Kind::InvalidGrantToken, "InvalidGrantTokenException"),
+            (Kind::Validation, "ValidationException"),
+            (Kind::Throttled, "ThrottlingException"),
+            (Kind::Unavailable, "KMSInternalException"),
+        ] {
+            let message = Some("KMS's own words".to_owned());
+            errors.push(BrokerError::Kms(KmsError {
+                kind,
+                code: code.into(),
+                message,
+                request_id: Some("id".into()),
+            }));
+        }
+        let rows: Vec<String> = errors
+            .iter()
+            .map(|error| {
+                let row = error.refusal();
+                assert!(!row.message.contains("own words"), "KMS's text is not for callers");
+                let retry =
+                    row.retry_after.map(|delay| format!(" retry after {delay:?}")).unwrap_or_default();
+                format!(
+                    "{:?} {} | {:?} {}{retry}\n    {}",
+                    row.code, row.reason, row.outcome, row.error_code, row.message
+                )
+            })
+            .collect();
+        insta::assert_snapshot!(rows.join("\n"));
+    }
+}

@@ -1,0 +1,108 @@
+//! What KMS answers, seen attempt by attempt.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use key_broker_core::clock::Clock;
+use serde::Deserialize;
+
+use crate::kms::{Answer, Answers};
+
+/// Notes every answer of KMS during one call, that of each attempt.
+pub(super) struct AnswerWatch {
+    answers: Answers,
+    clock: Arc<dyn Clock>,
+    /// What the attempt under way was sent with: the request is gone once it is sent.
+    sent: Mutex<Sent>,
+}
+
+#[derive(Default)]
+struct Sent {
+    access_key_id: Option<String>,
+    user_agent: String,
+}
+
+impl AnswerWatch {
+    pub(super) fn new(answers: Answers, clock: Arc<dyn Clock>) -> Self {
+        Self { answers, clock, sent: Mutex::default() }
+    }
+}
+
+impl fmt::Debug for AnswerWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AnswerWatch")
+    }
+}
+
+impl Intercept for AnswerWatch {
+    fn name(&self) -> &'static str {
+        "AnswerWatch"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let headers = context.request().headers();
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Sent {
+            access_key_id: headers.get("authorization").and_then(access_key_id),
+            user_agent: headers.get("user-agent").unwrap_or_default().to_owned(),
+        };
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let Some(response) = context.response() else { return Ok(()) };
+        // An answer without a requestID is some proxy's, not KMS's.
+        let Some(request_id) = response.headers().get(REQUEST_ID_HEADER) else { return Ok(()) };
+        let sent = std::mem::take(&mut *self.sent.lock().unwrap_or_else(PoisonError::into_inner));
+        self.answers.push(Answer {
+            at: self.clock.now(),
+            request_id: request_id.to_owned(),
+            access_key_id: sent.access_key_id,
+            user_agent: sent.user_agent,
+            error: (!response.status().is_success()).then(|| error_in(response)),
+        });
+        Ok(())
+    }
+}
+
+/// The access key in `AWS4-HMAC-SHA256 Credential=AKID/date/region/service/aws4_request, …` (AWS Signature Version 4).
+fn access_key_id(authorization: &str) -> Option<String> {
+    let (_, credential) = authorization.split_once("Credential=")?;
+    credential.split('/').next().map(str::to_owned)
+}
+
+/// Name and words of an error answer (AWS JSON 1.1 protocol, "Operation error serialization").
+fn error_in(response: &HttpResponse) -> (String, String) {
+    #[derive(Deserialize, Default)]
+    struct Body {
+        #[serde(rename = "__type", default)]
+        kind: String,
+        #[serde(alias = "Message", default)]
+        message: Option<String>,
+    }
+    let body: Body =
+        response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+    let kind = body.kind.rsplit('#').next().unwrap_or_default();
+    let code = if kind.is_empty() { format!("HTTP{}", response.status().as_u16()) } else { kind.to_owned() };
+    (code, body.message.unwrap_or_default())
+}
+
+/// `x-amzn-RequestId`, on every answer of KMS. Header names are lower-case here.
+pub(super) const REQUEST_ID_HEADER: &str = "x-amzn-requestid";

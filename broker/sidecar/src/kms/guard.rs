@@ -1,0 +1,242 @@
+//! Before every call to KMS: so many at a time, and none for a while when KMS does not answer.
+//!
+//! What the guard refuses has not reached KMS: there is no KMS record of it.
+
+mod breaker;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use key_broker_core::clock::Clock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use uuid::Uuid;
+
+use super::Answer;
+use crate::error::{BrokerError, KmsError, KmsErrorKind};
+use breaker::{Breaker, Ticket, Verdict};
+pub use breaker::{BreakerSettings, BreakerState};
+
+/// How much the broker asks of KMS, and when it stops asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// Calls to KMS at a time.
+    pub max_in_flight: u32,
+    /// How long a call waits to be one of them, if its own deadline is not earlier.
+    pub queue_wait: Duration,
+    /// KMS had a fair chance to answer within this: a call that its caller gave less says nothing about KMS.
+    pub fair_time: Duration,
+    /// When to stop asking.
+    pub breaker: BreakerSettings,
+}
+
+/// Stands before KMS.
+#[derive(Clone)]
+pub struct Guard(Arc<Inner>);
+
+struct Inner {
+    settings: GuardSettings,
+    clock: Arc<dyn Clock>,
+    slots: Arc<Semaphore>,
+    breaker: Mutex<Breaker>,
+    open_until: watch::Sender<Option<Instant>>,
+}
+
+impl Guard {
+    /// A guard that lets calls through.
+    #[must_use]
+    pub fn new(settings: GuardSettings, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Inner {
+            settings,
+            clock,
+            slots: Arc::new(Semaphore::new(settings.max_in_flight as usize)),
+            breaker: Mutex::new(Breaker::new(settings.breaker)),
+            open_until: watch::Sender::new(None),
+        }))
+    }
+
+    /// Until when nobody is let through; past or none where somebody is.
+    #[must_use]
+    pub fn open_until(&self) -> watch::Receiver<Option<Instant>> {
+        self.0.open_until.subscribe()
+    }
+
+    /// What the breaker does now.
+    #[must_use]
+    pub fn state(&self) -> BreakerState {
+        self.breaker().state(self.0.clock.instant())
+    }
+
+    /// Calls to KMS under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        (self.0.settings.max_in_flight as usize).saturating_sub(self.0.slots.available_permits())
+    }
+
+    /// Lets one call through, which must be told how it ended.
+    pub(super) async fn enter(&self, until: Instant) -> Result<Pass, BrokerError> {
+        let inner = &*self.0;
+        let arrived = inner.clock.instant();
+        // Who would be refused does not wait first.
+        self.breaker().refusal(arrived).map_or(Ok(()), |delay| Err(BrokerError::KmsResting(delay)))?;
+        let remaining = until.saturating_duration_since(arrived);
+        let wait = remaining.min(inner.settings.queue_wait);
+        let slot = match tokio::time::timeout(wait, Arc::clone(&inner.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => slot,
+            Err(_) if remaining <= inner.settings.queue_wait => return Err(BrokerError::DeadlineExceeded),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => return Err(BrokerError::KmsBusy),
+        };
+        let began = inner.clock.instant();
+        let ticket = self.breaker().begin(began).map_err(BrokerError::KmsResting)?;
+        Ok(Pass { guard: self.clone(), ticket: Some(ticket), began, _slot: slot })
+    }
+
+    fn settle(&self, ticket: Ticket, verdict: Option<Verdict>) {
+        let now = self.0.clock.instant();
+        let mut breaker = self.breaker();
+        let before = breaker.open_until();
+        breaker.end(now, ticket, verdict, spread());
+        let after = breaker.open_until();
+        if before == after {
+            return;
+        }
+        // Under the lock: who watches sees the changes in their order.
+        self.0.open_until.send_replace(after);
+        drop(breaker);
+        if let Some(until) = after {
+            let seconds = until.saturating_duration_since(now).as_secs_f32();
+            tracing::warn!(seconds, "KMS does not answer: calls to it are refused for a while");
+        } else {
+            tracing::info!("KMS answers again");
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        // A panic in the state machine is a defect; its state is whole between any two statements.
+        self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call that was let through. Dropped, it says nothing about KMS.
+pub(super) struct Pass {
+    guard: Guard,
+    ticket: Option<Ticket>,
+    began: Instant,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Pass {
+    /// The call has ended, with these answers of KMS.
+    pub(super) fn end<T>(mut self, result: &Result<T, BrokerError>, answers: &[Answer]) {
+        let took = self.guard.0.clock.instant().saturating_duration_since(self.began);
+        let fair = took >= self.guard.0.settings.fair_time;
+        if let Some(ticket) = self.ticket.take() {
+            self.guard.settle(ticket, verdict(result, answers, fair));
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.guard.settle(ticket, None);
+        }
+    }
+}
+
+/// What a call says about KMS: a refusal and a throttle are answers, too.
+fn verdict<T>(result: &Result<T, BrokerError>, answers: &[Answer], fair: bool) -> Option<Verdict> {
+    match result {
+        Err(BrokerError::Kms(error)) if is_failure(error) => Some(Verdict::Fails),
+        Ok(_) | Err(BrokerError::Kms(_)) => Some(Verdict::Answers),
+        // Between two attempts that KMS did answer, the deadline passed in the SDK's own pauses.
+        Err(BrokerError::DeadlineExceeded) if fair && answers.is_empty() => Some(Verdict::Fails),
+        Err(_) => None,
+    }
+}
+
+/// Whether KMS as a whole fails. An error that is about one key only (`KeyUnavailableException`: its custom key store is
+/// down), or one that this version does not know, is an answer.
+fn is_failure(error: &KmsError) -> bool {
+    error.kind == KmsErrorKind::Unavailable
+        && (error.request_id.is_none() || KMS_FAILS.contains(&error.code.as_str()))
+}
+
+/// From 0 to 1, so that the brokers of a fleet do not all come back at once.
+fn spread() -> f64 {
+    let [first, second, ..] = *Uuid::new_v4().as_bytes();
+    f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX)
+}
+
+/// KMS's own names for its failures (API reference, each operation's "Errors", and "Common Errors"), and the broker's for
+/// an answer that makes no sense.
+const KMS_FAILS: [&str; 7] = [
+    "KMSInternalException",
+    "DependencyTimeoutException",
+    "InternalFailure",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+    "RequestTimeout",
+    "KMSUnexpectedAnswer",
+];
+
+#[cfg(test)]
+mod tests {
+    //! What counts as a failure of KMS, and how many calls pass at a time.
+
+    use super::*;
+    use key_broker_core::clock::SystemClock;
+
+    fn guard(max_in_flight: u32, queue_wait: Duration) -> Guard {
+        let breaker = BreakerSettings {
+            failures: 2,
+            open: Duration::from_mins(1),
+            longest_open: Duration::from_mins(1),
+        };
+        let fair_time = Duration::from_secs(3);
+        let settings = GuardSettings { max_in_flight, queue_wait, fair_time, breaker };
+        Guard::new(settings, Arc::new(SystemClock))
+    }
+
+    fn kms(kind: KmsErrorKind, code: &str, request_id: Option<&str>) -> BrokerError {
+        let request_id = request_id.map(str::to_owned);
+        BrokerError::Kms(KmsError { kind, code: code.into(), message: None, request_id })
+    }
+
+    #[test]
+    fn only_kms_failing_as_a_whole_is_a_failure() {
+        use KmsErrorKind::{AccessDenied, Disabled, Throttled, Unavailable};
+        let of = |error, fair| verdict::<()>(&Err(error), &[], fair);
+        for error in [
+            kms(Unavailable, "KMSUnavailable", None),
+            kms(Unavailable, "KMSInternalException", Some("id")),
+            kms(Unavailable, "KMSUnexpectedAnswer", Some("id")),
+        ] {
+            assert_eq!(of(error, false), Some(Verdict::Fails));
+        }
+        for error in [
+            kms(Throttled, "ThrottlingException", Some("id")),
+            kms(AccessDenied, "AccessDeniedException", Some("id")),
+            kms(Disabled, "DisabledException", Some("id")),
+            kms(Unavailable, "KeyUnavailableException", Some("id")),
+        ] {
+            assert_eq!(of(error, true), Some(Verdict::Answers));
+        }
+        assert_eq!(of(BrokerError::DeadlineExceeded, true), Some(Verdict::Fails));
+        assert_eq!(of(BrokerError::DeadlineExceeded, false), None, "the caller gave KMS too little time");
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_slot_in_time_is_told_to_come_back() {
+        let guard = guard(1, Duration::from_millis(20));
+        let later = SystemClock.instant() + Duration::from_secs(5);
+        let first = guard.enter(later).await;
+        assert!(first.is_ok() && guard.in_flight() == 1);
+        assert!(matches!(guard.enter(later).await, Err(BrokerError::KmsBusy)));
+        let soon = SystemClock.instant() + Duration::from_millis(5);
+        assert!(matches!(guard.enter(soon).await, Err(BrokerError::DeadlineExceeded)));
+        drop(first);
+        assert!(guard.enter(later).await.is_ok() && guard.in_flight() == 0);
+        assert_eq!(guard.state(), BreakerState::Closed);
+    }
+}

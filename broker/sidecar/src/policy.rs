@@ -1,0 +1,255 @@
+//! Who may do what with which key: Cedar policies, default deny. A [`Permit`] is the only way to reach KMS.
+//!
+//! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"`, `Key::"ARN"`, and what the
+//! call says in `context`: see the schema, docs/policy.md. A key that the caller named by an alias is what the alias means, and in
+//! `Alias::"alias/…"`. Where a call names no key, the resource is `Key::"*"`: only a policy that permits any key permits it.
+
+pub mod bindings;
+pub mod file;
+mod memory;
+mod schema;
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use cedar_policy::{
+    Authorizer, Decision, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode, Validator,
+};
+use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, Principal};
+use sha2::{Digest, Sha256};
+
+use memory::{Memory, Remembered};
+use schema::Names;
+
+/// The policies in force.
+pub struct Policy {
+    policies: PolicySet,
+    version: Arc<str>,
+    /// Whether any policy looks at what the call says.
+    uses_context: bool,
+    authorizer: Authorizer,
+    names: Names,
+    decided: Memory,
+}
+
+/// Proof that policy said yes to one call. Only [`Policy::authorize`] makes one for a workload, and every way to KMS takes
+/// one.
+#[derive(Debug)]
+pub struct Permit {
+    action: Action,
+}
+
+impl Permit {
+    /// The same yes, for another attempt at the same draw.
+    pub(crate) fn again(&self) -> Self {
+        Self { action: self.action }
+    }
+
+    /// For what the broker asks for itself: no workload gets anything by it.
+    pub(crate) fn for_own_use(action: Action) -> Self {
+        Self { action }
+    }
+
+    /// What was permitted.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// For what.
+    pub action: Action,
+    /// With which key, if the call names one.
+    pub key: Option<&'a NamedKey>,
+    /// What the call says beside.
+    pub facts: Facts<'a>,
+}
+
+/// What a call says, for policies that look at it.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// `unix`, `tls`, `tcp` or `vsock`.
+    pub transport: &'static str,
+    /// The messages that are declared for a data key; 1 for what is none.
+    pub messages: u64,
+    /// The bytes that are declared; 0 is not declared.
+    pub bytes: u64,
+    /// The encryption context; none where a call has none.
+    pub encryption_context: Option<&'a EncryptionContext>,
+    /// What a verified attestation document proves; none where a call has no recipient.
+    pub recipient: Option<&'a Arc<Measurements>>,
+}
+
+/// What policy said, and which policies said it: described as fully for a no as for a yes.
+pub struct Answer {
+    /// The permit, or none.
+    pub permit: Option<Permit>,
+    /// The ids of the policies that decided; empty when no policy permits.
+    pub determining_policies: Arc<[String]>,
+    /// The version of the policies.
+    pub version: Arc<str>,
+}
+
+/// What Cedar said.
+#[derive(Clone)]
+struct Decided {
+    permits: bool,
+    determining_policies: Arc<[String]>,
+}
+
+impl Policy {
+    /// Reads policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>), and checks them strictly
+    /// against the schema: what could never match, or fail for a call, is a mistake.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let written = PolicySet::from_str(text).map_err(|errors| one_line(&errors))?;
+        if written.templates().next().is_some() {
+            return Err(
+                "a policy has a slot (?principal, ?resource): write the principal and the key out".into()
+            );
+        }
+        let mut policies = PolicySet::new();
+        for policy in written.policies() {
+            check_names(policy)?;
+            let id = policy.annotation("id").map_or_else(|| policy.id().clone(), PolicyId::new);
+            let named = policy.new_id(id.clone());
+            policies
+                .add(named)
+                .map_err(|_| format!("@id({:?}): two policies have this id", id.to_string()))?;
+        }
+        let result = Validator::new(schema::schema()).validate(&policies, ValidationMode::Strict);
+        // Cedar finds them in any order.
+        if let Some(error) = result.validation_errors().map(|error| one_line(&error)).min() {
+            return Err(error);
+        }
+        for warning in result.validation_warnings() {
+            tracing::warn!(%warning, "policy");
+        }
+        // The word may stand in a text only: then decisions are remembered for less, not wrongly.
+        let uses_context = text.contains("context");
+        let version = hex::encode(&Sha256::digest(text)[..VERSION_BYTES]).into();
+        let (authorizer, names, decided) = (Authorizer::new(), Names::new(), Memory::default());
+        Ok(Self { policies, version, uses_context, authorizer, names, decided })
+    }
+
+    /// The number of policies.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.policies.policies().count()
+    }
+
+    /// Whether there are no policies: then everything is denied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// Names the text of the policies: the first half of its SHA-256, in hex.
+    #[must_use]
+    pub fn version(&self) -> &Arc<str> {
+        &self.version
+    }
+
+    /// The keys and aliases that policies name.
+    #[must_use]
+    pub fn keys(&self) -> Vec<NamedKey> {
+        let mut keys = Vec::new();
+        for literal in self.policies.policies().flat_map(CedarPolicy::entity_literals) {
+            let id = literal.id().unescaped().to_owned();
+            let key = match literal.type_name().basename() {
+                schema::KEY => NamedKey { arn: KeyArn::parse(&id), alias: None },
+                schema::ALIAS => NamedKey { arn: None, alias: KeyId::parse(&id).ok() },
+                _ => continue,
+            };
+            if (key.arn.is_some() || key.alias.is_some()) && !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// Asks whether the principal may do this. Whatever goes wrong is a no.
+    #[must_use]
+    pub fn authorize(&self, question: &Question<'_>) -> Answer {
+        let wanted = Remembered::of(question, self.uses_context);
+        let decision = self.decided.find(&wanted).unwrap_or_else(|| {
+            let (decision, is_sound) = self.decide(question);
+            if is_sound {
+                self.decided.keep(wanted, decision.clone());
+            }
+            decision
+        });
+        Answer {
+            permit: decision.permits.then_some(Permit { action: question.action }),
+            determining_policies: decision.determining_policies,
+            version: Arc::clone(&self.version),
+        }
+    }
+
+    /// Asks Cedar. The second value is whether nothing went wrong.
+    fn decide(&self, question: &Question<'_>) -> (Decided, bool) {
+        let Some((request, entities)) = self.names.request(question) else {
+            return (Decided { permits: false, determining_policies: Arc::default() }, false);
+        };
+        let response = self.authorizer.is_authorized(&request, &self.policies, &entities);
+        let mut is_sound = true;
+        for error in response.diagnostics().errors() {
+            tracing::warn!(%error, "a policy cannot be evaluated and counts as absent");
+            is_sound = false;
+        }
+        let decided = Decided {
+            permits: response.decision() == Decision::Allow,
+            determining_policies: response.diagnostics().reason().map(ToString::to_string).collect(),
+        };
+        (decided, is_sound)
+    }
+}
+
+impl Default for Facts<'_> {
+    fn default() -> Self {
+        Self { transport: "unix", messages: 1, bytes: 0, encryption_context: None, recipient: None }
+    }
+}
+
+/// A name that nobody has would make a policy that never holds.
+fn check_names(policy: &CedarPolicy) -> Result<(), String> {
+    for literal in policy.entity_literals() {
+        check_name(&literal).map_err(|why| format!("{}: {literal}: {why}", policy.id()))?;
+    }
+    Ok(())
+}
+
+fn check_name(literal: &EntityUid) -> Result<(), String> {
+    let id = literal.id().unescaped();
+    match literal.type_name().basename() {
+        schema::WORKLOAD => match Principal::parse(id)? {
+            Principal::Workload(_) => Ok(()),
+            Principal::Unknown => Err("write Unknown::\"unknown\"".into()),
+        },
+        schema::KEY if id != schema::ANY_KEY && KeyArn::parse(id).is_none() => {
+            Err("a key is named by its ARN; by an alias: resource in Alias::\"alias/NAME\"".into())
+        }
+        schema::ALIAS => {
+            match KeyId::parse(id) {
+                Ok(key) if key.is_alias() => Ok(()),
+                _ => Err("an alias is named alias/NAME, or by its ARN if it is of another account or region"
+                    .into()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Cedar's errors, with places and help, in one line.
+fn one_line(error: &impl std::fmt::Display) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+const VERSION_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests;

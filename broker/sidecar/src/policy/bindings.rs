@@ -1,0 +1,97 @@
+//! Pairs that a principal's encryption contexts must have, or are given: what is encrypted for one tenant cannot be asked for
+//! in another's name.
+
+use std::collections::BTreeMap;
+
+use key_broker_core::{EncryptionContext, Principal};
+
+use crate::error::BrokerError;
+
+/// What holds for whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bindings(pub Vec<Binding>);
+
+/// Pairs of one principal, or of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Whose; none is everybody's.
+    pub principal: Option<Principal>,
+    /// The caller must send these.
+    pub require: BTreeMap<String, String>,
+    /// The broker adds these; the caller may send them, too, but no other value.
+    pub inject: BTreeMap<String, String>,
+}
+
+impl Bindings {
+    /// The context that a principal's request has: none if that is the one it came with.
+    pub fn bind(
+        &self,
+        principal: &Principal,
+        context: &EncryptionContext,
+    ) -> Result<Option<EncryptionContext>, BrokerError> {
+        let mut added = BTreeMap::new();
+        let of = |binding: &&Binding| binding.principal.as_ref().is_none_or(|of| of == principal);
+        for binding in self.0.iter().filter(of) {
+            for (name, value) in &binding.require {
+                if context.pairs().get(name) != Some(value) {
+                    return Err(BrokerError::WrongContext(name.clone()));
+                }
+            }
+            for (name, value) in &binding.inject {
+                match context.pairs().get(name) {
+                    Some(sent) if sent == value => {}
+                    Some(_) => return Err(BrokerError::WrongContext(name.clone())),
+                    None => {
+                        added.insert(name.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        if added.is_empty() {
+            return Ok(None);
+        }
+        added.extend(context.pairs().clone());
+        Ok(Some(EncryptionContext::parse(added)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! No context leaves without the pairs that its principal is bound to, and no other pair is touched.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs() -> impl Strategy<Value = BTreeMap<String, String>> {
+        prop::collection::btree_map("[abc]", "[xy]", 0..3)
+    }
+
+    proptest! {
+        #[test]
+        fn a_bound_context_has_every_pair(require in pairs(), inject in pairs(), sent in pairs()) {
+            let principal = Principal::Workload("unix:uid/1".into());
+            let other = Principal::Workload("unix:uid/2".into());
+            let binding =
+                Binding { principal: Some(principal.clone()), require: require.clone(), inject: inject.clone() };
+            let bindings = Bindings(vec![binding]);
+            let context = EncryptionContext::parse(sent.clone()).expect("a context");
+            prop_assert_eq!(bindings.bind(&other, &context).expect("not bound"), None);
+            let has = |context: &BTreeMap<String, String>, pairs: &BTreeMap<String, String>| {
+                pairs.iter().all(|(name, value)| context.get(name) == Some(value))
+            };
+            let fits = has(&sent, &require)
+                && inject.iter().all(|(name, value)| sent.get(name).is_none_or(|sent| sent == value));
+            match bindings.bind(&principal, &context) {
+                Ok(bound) => {
+                    prop_assert!(fits);
+                    let bound = bound.unwrap_or(context);
+                    prop_assert!(has(bound.pairs(), &inject) && has(bound.pairs(), &sent));
+                    let known = |name: &String| sent.contains_key(name) || inject.contains_key(name);
+                    prop_assert!(bound.pairs().keys().all(known));
+                }
+                Err(_) => prop_assert!(!fits),
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What policies can speak of, and a question in Cedar's terms.
+
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
+
+use cedar_policy::{
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
+};
+use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, NamedKey, PlatformKind, Principal};
+
+use super::Question;
+
+/// The schema, in Cedar's own form (<https://docs.cedarpolicy.com/schema/human-readable-schema.html>); docs/policy.md shows it.
+pub(super) const SCHEMA: &str = include_str!("schema.cedarschema");
+
+/// The schema, read.
+pub(super) fn schema() -> Schema {
+    Schema::from_cedarschema_str(SCHEMA).expect("the schema of this build is one").0
+}
+
+/// Cedar's entity types, parsed once.
+pub(super) struct Names {
+    workload: EntityTypeName,
+    unknown: EntityTypeName,
+    action: EntityTypeName,
+    key: EntityTypeName,
+    alias: EntityTypeName,
+    encryption_context: EntityUid,
+}
+
+impl Names {
+    pub(super) fn new() -> Self {
+        let name = |text| EntityTypeName::from_str(text).expect("a plain identifier is an entity type name");
+        Self {
+            workload: name(WORKLOAD),
+            unknown: name("Unknown"),
+            action: name("Action"),
+            key: name(KEY),
+            alias: name(ALIAS),
+            encryption_context: EntityUid::from_type_name_and_id(
+                name("EncryptionContext"),
+                EntityId::new("request"),
+            ),
+        }
+    }
+
+    /// The question, with the entities that it is about; none if Cedar does not take it.
+    pub(super) fn request(&self, question: &Question<'_>) -> Option<(Request, Entities)> {
+        let resource = self.resource(question.key)?;
+        let facts = &question.facts;
+        let pairs = facts.encryption_context.into_iter().flat_map(EncryptionContext::pairs);
+        let tags: HashMap<_, _> = pairs
+            .map(|(name, value)| (name.clone(), RestrictedExpression::new_string(value.clone())))
+            .collect();
+        let context_entity = Entity::new_with_tags(self.encryption_context.clone(), [], [], tags).ok()?;
+        let long = |n: u64| RestrictedExpression::new_long(i64::try_from(n).unwrap_or(i64::MAX));
+        let recipient = match facts.recipient {
+            Some(measurements) => Some(("recipient".to_owned(), recipient(measurements)?)),
+            None => None,
+        };
+        let said = [
+            ("transport".to_owned(), RestrictedExpression::new_string(facts.transport.to_owned())),
+            ("messages".to_owned(), long(facts.messages)),
+            ("bytes".to_owned(), long(facts.bytes)),
+            (
+                "encryptionContext".to_owned(),
+                RestrictedExpression::new_entity_uid(self.encryption_context.clone()),
+            ),
+        ];
+        let context = Context::from_pairs(said.into_iter().chain(recipient)).ok()?;
+        let request = Request::new(
+            self.principal(question.principal),
+            self.action(question.action),
+            resource.uid(),
+            context,
+            None,
+        );
+        let entities = Entities::from_entities([resource, context_entity], None).ok()?;
+        Some((request.ok()?, entities))
+    }
+
+    fn principal(&self, principal: &Principal) -> EntityUid {
+        let kind = match principal {
+            Principal::Workload(_) => &self.workload,
+            Principal::Unknown => &self.unknown,
+        };
+        EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(principal.as_str()))
+    }
+
+    fn action(&self, action: Action) -> EntityUid {
+        EntityUid::from_type_name_and_id(self.action.clone(), EntityId::new(action.name()))
+    }
+
+    fn resource(&self, key: Option<&NamedKey>) -> Option<Entity> {
+        let arn = key.and_then(|key| key.arn.as_ref());
+        let (id, account, region) = match (arn, key) {
+            (Some(arn), _) => (arn.as_str(), arn.account_id(), arn.region()),
+            // It means no key, as far as the broker knows: no policy that names a key is about it.
+            (None, Some(_)) => (UNKNOWN_KEY, ANY_KEY, ANY_KEY),
+            (None, None) => (ANY_KEY, ANY_KEY, ANY_KEY),
+        };
+        let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
+        let attributes =
+            HashMap::from([("account".to_owned(), text(account)), ("region".to_owned(), text(region))]);
+        let alias = key.and_then(|key| key.alias.as_ref()).map(KeyId::as_str);
+        let parents: HashSet<_> = alias
+            .map(|alias| EntityUid::from_type_name_and_id(self.alias.clone(), EntityId::new(alias)))
+            .into_iter()
+            .collect();
+        let uid = EntityUid::from_type_name_and_id(self.key.clone(), EntityId::new(id));
+        Entity::new(uid, attributes, parents).ok()
+    }
+}
+
+/// The schema's `Recipient`.
+fn recipient(measurements: &Measurements) -> Option<RestrictedExpression> {
+    let text = |text: String| RestrictedExpression::new_string(text);
+    let name = match measurements.kind() {
+        PlatformKind::Enclave => "pcr",
+        PlatformKind::NitroTpm => "nitroTpmPcr",
+    };
+    let module_id = ("moduleId".to_owned(), text(measurements.module_id().to_owned()));
+    let image = measurements.image_sha384().map(|digest| ("imageSha384".to_owned(), text(digest)));
+    let pcrs = measurements.pcrs().map(|(index, value)| (format!("{name}{index}"), text(value)));
+    RestrictedExpression::new_record([module_id].into_iter().chain(image).chain(pcrs)).ok()
+}
+
+pub(super) const WORKLOAD: &str = "Workload";
+pub(super) const KEY: &str = "Key";
+pub(super) const ALIAS: &str = "Alias";
+/// The resource of a call that names no key. No ARN is this.
+pub(super) const ANY_KEY: &str = "*";
+/// The resource of a call whose key's name means none.
+const UNKNOWN_KEY: &str = "unknown";

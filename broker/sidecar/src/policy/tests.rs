@@ -1,0 +1,265 @@
+//! Nothing is permitted that a policy does not permit, and no policy is taken that could not hold.
+
+use std::collections::BTreeMap;
+
+use key_broker_core::{KeyArn, PlatformKind};
+
+use super::memory::MAX_DECISIONS;
+use super::*;
+
+const KEY: &str = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+const OTHER: &str = "arn:aws:kms:eu-west-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+fn uid(uid: u32) -> Principal {
+    Principal::Workload(format!("unix:uid/{uid}").into())
+}
+
+fn key(arn: &str) -> NamedKey {
+    NamedKey { arn: Some(KeyArn::parse(arn).expect("an ARN")), alias: None }
+}
+
+fn aliased(alias: &str, arn: Option<&str>) -> NamedKey {
+    let arn = arn.map(|arn| KeyArn::parse(arn).expect("an ARN"));
+    NamedKey { arn, alias: Some(KeyId::parse(alias).expect("an alias")) }
+}
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn answer(policy: &Policy, principal: &Principal, action: Action, key: Option<&NamedKey>) -> Answer {
+    policy.authorize(&Question { principal, action, key, facts: Facts::default() })
+}
+
+fn permits(text: &str, principal: &Principal, action: Action, key: Option<&NamedKey>) -> bool {
+    answer(&policy(text), principal, action, key).permit.is_some()
+}
+
+#[test]
+fn no_policy_permits_nothing() {
+    assert!(!permits("", &uid(0), Action::Decrypt, Some(&key(KEY))));
+}
+
+#[test]
+fn a_policy_permits_what_it_names_and_nothing_else() {
+    let text = format!(
+        r#"permit(principal == Workload::"unix:uid/1000", action == Action::"Decrypt", resource == Key::"{KEY}");"#
+    );
+    assert!(permits(&text, &uid(1000), Action::Decrypt, Some(&key(KEY))));
+    assert!(permits(&text, &uid(1000), Action::Decrypt, Some(&aliased("alias/dev", Some(KEY)))));
+    assert!(!permits(&text, &uid(1001), Action::Decrypt, Some(&key(KEY))));
+    assert!(!permits(&text, &uid(1000), Action::GenerateDataKey, Some(&key(KEY))));
+    assert!(!permits(&text, &uid(1000), Action::Decrypt, Some(&key(OTHER))));
+    let none = permits(&text, &uid(1000), Action::Decrypt, None);
+    assert!(!none, "a call without a key needs a permit for any key");
+}
+
+#[test]
+fn an_alias_is_what_it_means_now_and_the_name_by_which_it_was_called() {
+    let by_alias = r#"permit(principal, action, resource in Alias::"alias/dev");"#;
+    assert!(permits(by_alias, &uid(1), Action::Decrypt, Some(&aliased("alias/dev", Some(KEY)))));
+    assert!(!permits(by_alias, &uid(1), Action::Decrypt, Some(&aliased("alias/other", Some(KEY)))));
+    assert!(!permits(by_alias, &uid(1), Action::Decrypt, Some(&key(KEY))), "it was not called by the alias");
+    // Moved to another key: what was permitted is the key.
+    let by_key = format!(r#"permit(principal, action, resource == Key::"{KEY}");"#);
+    assert!(!permits(&by_key, &uid(1), Action::Decrypt, Some(&aliased("alias/dev", Some(OTHER)))));
+    let forbidden = format!(r#"{by_alias} forbid(principal, action, resource == Key::"{OTHER}");"#);
+    assert!(!permits(&forbidden, &uid(1), Action::Decrypt, Some(&aliased("alias/dev", Some(OTHER)))));
+    assert!(permits(by_alias, &uid(1), Action::Decrypt, Some(&aliased("alias/dev", None))));
+    assert!(
+        !permits(&by_key, &uid(1), Action::Decrypt, Some(&aliased("alias/dev", None))),
+        "it means no key"
+    );
+}
+
+#[test]
+fn every_workload_does_not_include_the_unknown() {
+    let text = "permit(principal is Workload, action, resource);";
+    assert!(permits(text, &uid(1000), Action::Decrypt, None));
+    assert!(!permits(text, &Principal::Unknown, Action::Decrypt, Some(&key(KEY))));
+}
+
+#[test]
+fn a_forbid_wins_and_both_answers_name_their_policies() {
+    let policy = policy(
+        r#"@id("all") permit(principal, action, resource);
+           forbid(principal, action == Action::"GenerateRandom", resource);"#,
+    );
+    let yes = answer(&policy, &uid(1), Action::Decrypt, None);
+    assert!(yes.permit.is_some_and(|permit| permit.action() == Action::Decrypt));
+    assert_eq!(*yes.determining_policies, ["all".to_owned()]);
+    let no = answer(&policy, &uid(1), Action::GenerateRandom, None);
+    assert!(no.permit.is_none());
+    assert_eq!(*no.determining_policies, ["policy1".to_owned()]);
+    assert_eq!((yes.version.len(), &yes.version), (32, &no.version));
+}
+
+#[test]
+fn policies_look_at_what_the_call_says() {
+    let policy = policy(
+        r#"permit(principal, action, resource) when {
+             context.transport == "tls" && context.messages <= 1000 && context.bytes < 1024
+               && context.encryptionContext.hasTag("tenant") && context.encryptionContext.getTag("tenant") == "acme"
+               && resource.account == "111122223333" && resource.region like "us-*"
+           };"#,
+    );
+    let context = |value: &str| {
+        EncryptionContext::parse(BTreeMap::from([("tenant".to_owned(), value.to_owned())]))
+            .expect("a context")
+    };
+    let (acme, evil) = (context("acme"), context("evil"));
+    let good = Facts {
+        transport: "tls",
+        messages: 1_000,
+        bytes: 1_023,
+        encryption_context: Some(&acme),
+        recipient: None,
+    };
+    let permits = |facts: Facts<'_>, key: &NamedKey| {
+        let question = Question { principal: &uid(1), action: Action::Decrypt, key: Some(key), facts };
+        policy.authorize(&question).permit.is_some()
+    };
+    // Twice, since answers are remembered.
+    for _ in 0..2 {
+        assert!(permits(good, &key(KEY)));
+        for bad in [
+            Facts { transport: "unix", ..good },
+            Facts { messages: 1_001, ..good },
+            Facts { messages: u64::MAX, ..good },
+            Facts { bytes: 1_024, ..good },
+            Facts { encryption_context: Some(&evil), ..good },
+            Facts { encryption_context: None, ..good },
+        ] {
+            assert!(!permits(bad, &key(KEY)));
+        }
+        assert!(!permits(good, &key(OTHER)));
+    }
+}
+
+#[test]
+fn policies_look_at_what_a_verified_document_measured() {
+    let measured = |kind, module: &str, pcrs: &[(u8, u8)]| {
+        let pcrs = pcrs.iter().map(|(index, byte)| (*index, [*byte; 48])).collect();
+        Arc::new(Measurements::new(module, kind, pcrs).expect("measurements"))
+    };
+    let enclave =
+        |image| measured(PlatformKind::Enclave, "i-0a-enc0b", &[(0, image), (1, 1), (2, 2), (8, 8)]);
+    let tpm = measured(PlatformKind::NitroTpm, "i-0a-tpm00", &[(4, 4), (7, 0xab)]);
+    let policy = policy(&format!(
+        r#"@id("enclave") permit(principal, action, resource) when {{
+             context has recipient.imageSha384 && context.recipient.imageSha384 == "{}"
+               && context.recipient has pcr8 && context.recipient.pcr8 == "{}"
+           }};
+           @id("tpm") permit(principal, action, resource) when {{
+             context has recipient.nitroTpmPcr7 && context.recipient.nitroTpmPcr7 == "{}"
+               && context.recipient.moduleId == "i-0a-tpm00"
+           }};"#,
+        "ee".repeat(48),
+        "08".repeat(48),
+        "ab".repeat(48),
+    ));
+    let asked = |recipient: Option<&Arc<Measurements>>| {
+        let facts = Facts { transport: "vsock", recipient, ..Facts::default() };
+        let principal = Principal::parse("vsock:cid/16").expect("a principal");
+        policy.authorize(&Question { principal: &principal, action: Action::Decrypt, key: None, facts })
+    };
+    // Twice, since answers are remembered.
+    for _ in 0..2 {
+        let allowed = asked(Some(&enclave(0xee)));
+        assert!(allowed.permit.is_some());
+        assert_eq!(*allowed.determining_policies, ["enclave".to_owned()]);
+        assert!(asked(Some(&enclave(0xef))).permit.is_none(), "another image");
+        assert!(asked(None).permit.is_none(), "no document");
+        assert_eq!(*asked(Some(&tpm)).determining_policies, ["tpm".to_owned()]);
+    }
+}
+
+/// Proves: whatever was asked before, and however often, an answer is that of policies which remember nothing.
+#[test]
+fn a_remembered_answer_is_the_answer() {
+    let text = format!(
+        r#"permit(principal == Workload::"unix:uid/1", action == Action::"Decrypt", resource);
+           permit(principal == Workload::"unix:uid/2", action, resource == Key::"{KEY}");
+           forbid(principal, action, resource in Alias::"alias/c");"#
+    );
+    let remembering = policy(&text);
+    let keys = [
+        None,
+        Some(key(KEY)),
+        Some(key(OTHER)),
+        Some(aliased("alias/c", Some(KEY))),
+        Some(aliased("alias/d", None)),
+    ];
+    for _ in 0..2 {
+        for principal in [uid(1), uid(2), Principal::Workload("unknown".into()), Principal::Unknown] {
+            for (action, key) in Action::ALL.into_iter().flat_map(|a| keys.iter().map(move |k| (a, k))) {
+                let fresh = answer(&policy(&text), &principal, action, key.as_ref());
+                let again = answer(&remembering, &principal, action, key.as_ref());
+                let permitted = |answer: &Answer| answer.permit.as_ref().map(Permit::action);
+                assert_eq!(permitted(&again), permitted(&fresh));
+                assert_eq!(again.determining_policies, fresh.determining_policies);
+            }
+        }
+    }
+}
+
+/// Proves: the memory is bounded, goes on when it was full, and holds no answer of a policy that failed.
+#[test]
+fn the_memory_is_bounded_and_holds_sound_answers_only() {
+    let plain = policy("permit(principal, action, resource);");
+    for n in 0..=MAX_DECISIONS {
+        let named = aliased(&format!("alias/{n}"), Some(KEY));
+        assert!(answer(&plain, &uid(1), Action::Decrypt, Some(&named)).permit.is_some());
+    }
+    assert_eq!(plain.decided.len(), 1);
+    let failing = policy(
+        "permit(principal, action, resource) when { context.messages * 9223372036854775807 > 0 || true };",
+    );
+    let facts = Facts { messages: 2, ..Facts::default() };
+    let question = Question { principal: &uid(1), action: Action::Decrypt, key: None, facts };
+    assert!(failing.authorize(&question).permit.is_none());
+    assert_eq!(failing.decided.len(), 0);
+}
+
+#[test]
+fn mistakes_are_told_in_one_line() {
+    let mut told = Vec::new();
+    for text in [
+        "permit(principal, action",
+        r#"permit(principal == User::"alice", action, resource);"#,
+        r#"permit(principal, action == Action::"decrypt", resource);"#,
+        r#"permit(principal == Workload::"orders", action, resource);"#,
+        r#"permit(principal == Workload::"unknown", action, resource);"#,
+        r#"permit(principal == Workload::"spiffe://Example.org/orders", action, resource);"#,
+        r#"permit(principal, action, resource == Key::"alias/dev");"#,
+        r#"permit(principal, action, resource == Key::"1234abcd-12ab-34cd-56ef-1234567890ab");"#,
+        r#"permit(principal, action, resource in Alias::"dev");"#,
+        r#"permit(principal, action, resource) when { context.recipient == "x" };"#,
+        r#"permit(principal, action, resource) when { context has recipient && context.recipient.imageSha384 == "x" };"#,
+        r#"permit(principal, action, resource) when { context has recipient && context.recipient.pcr32 == "x" };"#,
+        r#"permit(principal == Workload::"vsock:16", action, resource);"#,
+        r#"permit(principal, action, resource) when { context.messages > "many" };"#,
+        r#"permit(principal, action, resource) when { context.encryptionContext.getTag("tenant") == "acme" };"#,
+        r#"@id("a") permit(principal, action, resource); @id("a") forbid(principal, action, resource);"#,
+        "permit(principal == ?principal, action, resource);",
+    ] {
+        let error = Policy::parse(text).err().unwrap_or_else(|| panic!("{text} is taken"));
+        assert!(!error.contains('\n'), "{error}");
+        // Cedar takes the actions in any order.
+        let error = Action::ALL
+            .iter()
+            .fold(error, |text, action| text.replace(&format!("{:?}", action.name()), "\"…\""));
+        told.push(format!("{text}\n    {error}"));
+    }
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn the_keys_that_policies_name_are_listed() {
+    let text = format!(
+        r#"permit(principal, action, resource == Key::"{KEY}");
+           permit(principal, action, resource in Alias::"alias/dev") unless {{ resource == Key::"{KEY}" }};
+           permit(principal, action, resource == Key::"*");"#
+    );
+    assert_eq!(policy(&text).keys(), [key(KEY), aliased("alias/dev", None)]);
+}

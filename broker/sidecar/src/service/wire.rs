@@ -1,0 +1,297 @@
+//! Every conversion between the contract's messages and the broker's own types. All INVALID_ARGUMENTs of the broker
+//! begin here.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use key_broker_core::{
+    CiphertextBlob, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyId, Plaintext,
+    RandomLength, Reuse,
+};
+use key_broker_proto as proto;
+use key_broker_proto::v1 as pb;
+use prost_types::Timestamp;
+use time::OffsetDateTime;
+use tonic::Status;
+use tonic_types::{ErrorDetails, StatusExt};
+use uuid::Uuid;
+
+use crate::audit::record::{DataKeyData, ServedFrom};
+use crate::error::BrokerError;
+use crate::kms::attested::{AttestedDataKey, AttestedPlaintext};
+use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey, KeyDescription};
+
+/// Reads a request for a data key.
+pub fn generate_data_key(
+    message: pb::GenerateDataKeyRequest,
+) -> Result<(DataKeyRequest, DeclaredUse, Reuse, Option<Bytes>), BrokerError> {
+    use pb::generate_data_key_request::Length;
+    let request = DataKeyRequest {
+        key: KeyId::parse(&message.key_id)?.into(),
+        length: match message.length {
+            Some(Length::KeySpec(spec)) => key_spec(spec)?,
+            Some(Length::NumberOfBytes(n)) => DataKeyLength::Bytes(RandomLength::parse(n)?),
+            None => return Err(no_length()),
+        },
+        context: EncryptionContext::parse(message.encryption_context)?,
+        grant_tokens: GrantTokens::parse(message.grant_tokens)?,
+    };
+    let document = attestation_document(message.recipient)?;
+    Ok((request, declared_use(message.r#use), reuse(message.reuse), document))
+}
+
+/// Reads a request for a data key in encrypted form only.
+pub fn generate_data_key_without_plaintext(
+    message: pb::GenerateDataKeyWithoutPlaintextRequest,
+) -> Result<(DataKeyRequest, DeclaredUse, Reuse), BrokerError> {
+    use pb::generate_data_key_without_plaintext_request::Length;
+    let request = DataKeyRequest {
+        key: KeyId::parse(&message.key_id)?.into(),
+        length: match message.length {
+            Some(Length::KeySpec(spec)) => key_spec(spec)?,
+            Some(Length::NumberOfBytes(n)) => DataKeyLength::Bytes(RandomLength::parse(n)?),
+            None => return Err(no_length()),
+        },
+        context: EncryptionContext::parse(message.encryption_context)?,
+        grant_tokens: GrantTokens::parse(message.grant_tokens)?,
+    };
+    Ok((request, declared_use(message.r#use), reuse(message.reuse)))
+}
+
+/// Reads a request for a decrypt.
+pub fn decrypt(message: pb::DecryptRequest) -> Result<(DecryptRequest, Reuse, Option<Bytes>), BrokerError> {
+    let request = DecryptRequest {
+        ciphertext: CiphertextBlob::parse(message.ciphertext_blob)?,
+        context: EncryptionContext::parse(message.encryption_context)?,
+        key: if message.key_id.is_empty() { None } else { Some(KeyId::parse(&message.key_id)?.into()) },
+        grant_tokens: GrantTokens::parse(message.grant_tokens)?,
+    };
+    Ok((request, reuse(message.reuse), attestation_document(message.recipient)?))
+}
+
+/// Reads a request for random bytes.
+pub fn generate_random(
+    message: pb::GenerateRandomRequest,
+) -> Result<(RandomLength, Option<Bytes>), BrokerError> {
+    Ok((RandomLength::parse(message.number_of_bytes)?, attestation_document(message.recipient)?))
+}
+
+/// Reads a question about a key.
+pub fn describe_key(message: &pb::DescribeKeyRequest) -> Result<KeyId, BrokerError> {
+    Ok(KeyId::parse(&message.key_id)?)
+}
+
+/// A data key as the reply carries it.
+#[must_use]
+pub fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
+    let encrypted = &data_key.encrypted;
+    pb::GenerateDataKeyResponse {
+        ciphertext_blob: encrypted.ciphertext_blob.clone(),
+        key_id: encrypted.key.arn.to_string(),
+        key_material_id: encrypted.key.material_id.clone().unwrap_or_default(),
+        ciphertext_for_recipient: Bytes::new(),
+        provenance: Some(provenance(source)),
+        plaintext: data_key.plaintext.reply(),
+    }
+}
+
+/// A data key for an enclave as the reply carries it.
+#[must_use]
+pub fn attested_data_key(data_key: &AttestedDataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
+    let encrypted = &data_key.encrypted;
+    pb::GenerateDataKeyResponse {
+        ciphertext_blob: encrypted.ciphertext_blob.clone(),
+        key_id: encrypted.key.arn.to_string(),
+        key_material_id: encrypted.key.material_id.clone().unwrap_or_default(),
+        ciphertext_for_recipient: data_key.ciphertext_for_recipient.clone(),
+        provenance: Some(provenance(source)),
+        plaintext: Bytes::new(),
+    }
+}
+
+/// A data key in encrypted form as the reply carries it.
+#[must_use]
+pub fn encrypted_data_key(
+    data_key: &EncryptedDataKey,
+    source: &DataKeyData,
+) -> pb::GenerateDataKeyWithoutPlaintextResponse {
+    pb::GenerateDataKeyWithoutPlaintextResponse {
+        ciphertext_blob: data_key.ciphertext_blob.clone(),
+        key_id: data_key.key.arn.to_string(),
+        key_material_id: data_key.key.material_id.clone().unwrap_or_default(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// A decrypted ciphertext as the reply carries it.
+#[must_use]
+pub fn decrypted(decrypted: &Decrypted, source: &DataKeyData) -> pb::DecryptResponse {
+    pb::DecryptResponse {
+        key_id: decrypted.key.arn.to_string(),
+        key_material_id: decrypted.key.material_id.clone().unwrap_or_default(),
+        ciphertext_for_recipient: Bytes::new(),
+        provenance: Some(provenance(source)),
+        plaintext: decrypted.plaintext.reply(),
+    }
+}
+
+/// A decrypted ciphertext for an enclave as the reply carries it.
+#[must_use]
+pub fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKeyData) -> pb::DecryptResponse {
+    let key = decrypted.key.as_ref();
+    pb::DecryptResponse {
+        key_id: key.map(|key| key.arn.to_string()).unwrap_or_default(),
+        key_material_id: key.and_then(|key| key.material_id.clone()).unwrap_or_default(),
+        ciphertext_for_recipient: decrypted.ciphertext_for_recipient.clone(),
+        provenance: Some(provenance(source)),
+        plaintext: Bytes::new(),
+    }
+}
+
+/// Random bytes for an enclave as the reply carries them.
+#[must_use]
+pub fn attested_random(random: &AttestedPlaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
+    pb::GenerateRandomResponse {
+        plaintext: Bytes::new(),
+        ciphertext_for_recipient: random.ciphertext_for_recipient.clone(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// Random bytes as the reply carries them.
+#[must_use]
+pub fn random(random: &Plaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
+    pb::GenerateRandomResponse {
+        plaintext: random.reply(),
+        ciphertext_for_recipient: Bytes::new(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// What KMS knows about a key as the reply carries it.
+#[must_use]
+pub fn key_description(description: &KeyDescription, source: &DataKeyData) -> pb::DescribeKeyResponse {
+    pb::DescribeKeyResponse {
+        arn: description.arn.to_string(),
+        key_spec: description.key_spec.clone(),
+        key_usage: description.key_usage.clone(),
+        key_state: description.key_state.clone(),
+        multi_region: description.multi_region,
+        origin: description.origin.clone(),
+        key_manager: description.key_manager.clone(),
+        description: description.description.clone(),
+        creation_date: description.creation_date.map(timestamp),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// An error as a reply, with rich details: google.rpc.ErrorInfo and, where trying again may help, google.rpc.RetryInfo
+/// (<https://google.aip.dev/193>).
+#[must_use]
+pub fn status(error: &BrokerError, request_id: Uuid) -> Status {
+    let refusal = error.refusal();
+    let mut details = ErrorDetails::new();
+    let domain = if refusal.from_kms { proto::DOMAIN_KMS } else { proto::DOMAIN_BROKER };
+    let mut metadata = HashMap::from([(proto::METADATA_REQUEST_ID.to_owned(), request_id.to_string())]);
+    if let BrokerError::Kms(kms) = error
+        && let Some(id) = &kms.request_id
+    {
+        metadata.insert(proto::METADATA_KMS_REQUEST_ID.to_owned(), id.clone());
+    }
+    details.set_error_info(refusal.reason, domain, metadata);
+    if let Some(delay) = refusal.retry_after {
+        details.set_retry_info(Some(delay));
+    }
+    Status::with_error_details(refusal.code, refusal.message, details)
+}
+
+/// The attestation document of a call that has a recipient.
+fn attestation_document(recipient: Option<pb::Recipient>) -> Result<Option<Bytes>, BrokerError> {
+    let Some(pb::Recipient { attestation_document, key_encryption_algorithm }) = recipient else {
+        return Ok(None);
+    };
+    if !matches!(key_encryption_algorithm.as_str(), "" | KEY_ENCRYPTION_ALGORITHM) {
+        let why =
+            "recipient.key_encryption_algorithm is not RSAES_OAEP_SHA_256, the only one that AWS KMS has";
+        return Err(BrokerError::Rejected(why.into()));
+    }
+    match attestation_document.len() {
+        // Fail closed: an answer in plaintext is not what was asked for.
+        0 => Err(BrokerError::Rejected(
+            "recipient.attestation_document is empty: give the document, or call without a recipient".into(),
+        )),
+        1..=MAX_ATTESTATION_DOCUMENT_BYTES => Ok(Some(attestation_document)),
+        n => Err(BrokerError::Rejected(
+            format!(
+                "recipient.attestation_document has {n} bytes; KMS takes at most {MAX_ATTESTATION_DOCUMENT_BYTES}"
+            )
+            .into(),
+        )),
+    }
+}
+
+fn key_spec(spec: i32) -> Result<DataKeyLength, BrokerError> {
+    match pb::KeySpec::try_from(spec) {
+        Ok(pb::KeySpec::Aes256) => Ok(DataKeyLength::Aes256),
+        Ok(pb::KeySpec::Aes128) => Ok(DataKeyLength::Aes128),
+        Ok(pb::KeySpec::Unspecified) => Err(no_length()),
+        Err(_) => {
+            Err(BrokerError::Rejected("key_spec is neither KEY_SPEC_AES_256 nor KEY_SPEC_AES_128".into()))
+        }
+    }
+}
+
+fn no_length() -> BrokerError {
+    BrokerError::Rejected(
+        "no length: set key_spec to KEY_SPEC_AES_256 or KEY_SPEC_AES_128, or set number_of_bytes".into(),
+    )
+}
+
+fn declared_use(declared: Option<pb::Use>) -> DeclaredUse {
+    let declared = declared.unwrap_or_default();
+    DeclaredUse { messages: declared.messages.max(1), bytes: declared.bytes }
+}
+
+fn reuse(reuse: Option<pb::Reuse>) -> Reuse {
+    let reuse = reuse.unwrap_or_default();
+    let given = |n: u64| (n > 0).then_some(n);
+    Reuse {
+        max_age: given(reuse.max_age_seconds.into()).map(Duration::from_secs),
+        max_messages: given(reuse.max_messages),
+        max_bytes: given(reuse.max_bytes),
+        fresh: reuse.fresh,
+    }
+}
+
+fn provenance(source: &DataKeyData) -> pb::Provenance {
+    let served_from = match source.served_from {
+        ServedFrom::Kms => pb::provenance::Source::Kms,
+        ServedFrom::Cache => pb::provenance::Source::Cache,
+    };
+    pb::Provenance {
+        served_from: served_from.into(),
+        kms_request_id: source.kms_request_id.as_deref().unwrap_or_default().to_owned(),
+        kms_event_id: source.kms_event_id.map(|id| id.to_string()).unwrap_or_default(),
+        minted_at: source.minted_at.map(timestamp),
+        expires_at: source.expires_at.map(timestamp),
+        messages_used: source.messages_used.unwrap_or_default(),
+        messages_limit: source.messages_limit.unwrap_or_default(),
+        bytes_used: source.bytes_used.unwrap_or_default(),
+        bytes_limit: source.bytes_limit.unwrap_or_default(),
+    }
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_RecipientInfo.html>
+const KEY_ENCRYPTION_ALGORITHM: &str = "RSAES_OAEP_SHA_256";
+/// KMS: `AttestationDocument` has 1 to 262,144 bytes.
+const MAX_ATTESTATION_DOCUMENT_BYTES: usize = 262_144;
+
+/// A Decrypt declares nothing: it counts as one message.
+pub const ONE_MESSAGE: DeclaredUse = DeclaredUse { messages: 1, bytes: 0 };
+
+/// A moment as messages carry it.
+#[must_use]
+pub fn timestamp(at: OffsetDateTime) -> Timestamp {
+    Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or_default() }
+}

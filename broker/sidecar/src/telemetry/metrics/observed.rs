@@ -1,0 +1,187 @@
+//! What is looked at whenever metrics are read: nothing of this costs a call anything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use key_broker_core::clock::Clock;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{AsyncInstrument, Meter};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::names::{self, Metric};
+use crate::audit::journal::Journal;
+use crate::audit::trail::NewestDigest;
+use crate::cache::Cache;
+use crate::readiness::Ready;
+use crate::transport::connections::{Connections, Transport};
+use crate::transport::limits::CallLimits;
+use crate::transport::tls::Tls;
+
+/// What is looked at.
+pub struct Observed {
+    /// What is kept.
+    pub cache: Cache,
+    /// The calls of workloads.
+    pub limits: CallLimits,
+    /// Where records go.
+    pub journal: Journal,
+    /// What was delivered last; none without a trail.
+    pub newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
+    /// The broker's certificate, if it has one.
+    pub tls: Option<Tls>,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
+    /// Whether callers should come.
+    pub ready: watch::Receiver<Ready>,
+    /// Until when KMS is not asked.
+    pub breaker: watch::Receiver<Option<Instant>>,
+    /// Spans that were not exported.
+    pub spans_dropped: Arc<AtomicU64>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Observed {
+    pub(super) fn register(self, meter: &Meter) {
+        let look = Look(meter);
+        look.at_cache(&self.cache);
+        look.at_journal(&self.journal);
+        if let Some(newest) = self.newest_digest {
+            look.at_digest(newest);
+        }
+        if let Some(tls) = self.tls {
+            look.at_certificate(tls, Arc::clone(&self.clock));
+        }
+        let Self { limits, connections, ready, breaker, spans_dropped, clock, .. } = self;
+        look.gauges(names::CONNECTIONS, names::TRANSPORT, move || {
+            Transport::ALL.map(|transport| (transport.name(), connections.open(transport)))
+        });
+        look.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
+        look.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());
+        look.gauge(names::BREAKER_OPEN, move || {
+            breaker.borrow().is_some_and(|until| until > clock.instant()).into()
+        });
+        look.gauges(names::BUILD, names::VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
+        look.counter(names::SPANS_DROPPED, move || spans_dropped.load(Ordering::Relaxed));
+    }
+}
+
+/// Has looked at what it is told to.
+struct Look<'a>(&'a Meter);
+
+impl Look<'_> {
+    fn at_cache(&self, cache: &Cache) {
+        let of = |number: fn(&Cache) -> u64| {
+            let cache = cache.clone();
+            move || number(&cache)
+        };
+        self.gauge(names::CACHE_ENTRIES, of(|cache| cache.size().entries));
+        self.gauge(names::CACHE_BYTES, of(|cache| cache.size().bytes));
+        self.counter(names::REQUESTS_SAVED, of(|cache| cache.totals().uses_from_cache));
+        self.counter(names::CACHE_EVICTIONS, of(|cache| cache.totals().evictions));
+        let cache = cache.clone();
+        self.counters(names::CACHE_USES, names::SERVED_FROM, move || {
+            let totals = cache.totals();
+            [("cache", totals.uses_from_cache), ("kms", totals.uses_from_kms)]
+        });
+    }
+
+    fn at_journal(&self, journal: &Journal) {
+        let (queue, files) = (journal.clone(), journal.undelivered());
+        self.gauge(names::QUEUE_DEPTH, move || queue.waiting());
+        self.gauge(names::UNDELIVERED, move || files.bytes());
+        let written = journal.clone();
+        self.counters(names::RECORDS, names::PROFILE, move || {
+            let totals = written.totals();
+            [("activity", totals.activity_records), ("kms", totals.kms_records)]
+        });
+        let failing = journal.clone();
+        self.counters(names::AUDIT_FAILURES, names::WHAT, move || {
+            let totals = failing.totals();
+            [
+                ("commit", totals.failed_commits),
+                ("call", totals.refused_calls),
+                ("delivery", totals.failed_deliveries),
+            ]
+        });
+    }
+
+    fn at_digest(&self, newest: watch::Receiver<Option<NewestDigest>>) {
+        let ended = newest.clone();
+        self.time(names::DIGEST_TIMESTAMP, move || Some(ended.borrow().as_ref()?.end));
+        let Metric { name, words, unit } = names::DIGEST_INFO;
+        let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
+        let signed = move |gauge: &dyn AsyncInstrument<u64>| {
+            if let Some(digest) = &*newest.borrow() {
+                gauge.observe(1, &[KeyValue::new(names::SIGNATURE, digest.signature.clone())]);
+            }
+        };
+        gauge.with_callback(signed).build();
+    }
+
+    fn at_certificate(&self, tls: Tls, clock: Arc<dyn Clock>) {
+        let expires = tls.clone();
+        self.time(names::CERTIFICATE_EXPIRY, move || Some(expires.expires_at()));
+        self.gauge(names::CERTIFICATE_OVERDUE, move || tls.is_overdue(clock.now()).into());
+    }
+
+    fn gauge(&self, metric: Metric, number: impl Fn() -> u64 + Send + Sync + 'static) {
+        let Metric { name, words, unit } = metric;
+        let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
+        gauge.with_callback(move |gauge| gauge.observe(number(), &[])).build();
+    }
+
+    /// One number for each value of a label.
+    fn gauges<const N: usize>(
+        &self,
+        metric: Metric,
+        label: &'static str,
+        numbers: impl Fn() -> [(&'static str, u64); N] + Send + Sync + 'static,
+    ) {
+        let Metric { name, words, unit } = metric;
+        let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
+        gauge.with_callback(move |gauge| observe(gauge, label, numbers())).build();
+    }
+
+    fn counter(&self, metric: Metric, number: impl Fn() -> u64 + Send + Sync + 'static) {
+        let Metric { name, words, unit } = metric;
+        let counter = self.0.u64_observable_counter(name).with_description(words).with_unit(unit);
+        counter.with_callback(move |counter| counter.observe(number(), &[])).build();
+    }
+
+    /// One number for each value of a label.
+    fn counters<const N: usize>(
+        &self,
+        metric: Metric,
+        label: &'static str,
+        numbers: impl Fn() -> [(&'static str, u64); N] + Send + Sync + 'static,
+    ) {
+        let Metric { name, words, unit } = metric;
+        let counter = self.0.u64_observable_counter(name).with_description(words).with_unit(unit);
+        counter.with_callback(move |counter| observe(counter, label, numbers())).build();
+    }
+
+    /// Seconds since 1970, once there is such a time.
+    fn time(&self, metric: Metric, at: impl Fn() -> Option<OffsetDateTime> + Send + Sync + 'static) {
+        let Metric { name, words, unit } = metric;
+        let gauge = self.0.i64_observable_gauge(name).with_description(words).with_unit(unit);
+        let seconds = move |gauge: &dyn AsyncInstrument<i64>| {
+            if let Some(at) = at() {
+                gauge.observe(at.unix_timestamp(), &[]);
+            }
+        };
+        gauge.with_callback(seconds).build();
+    }
+}
+
+fn observe<const N: usize>(
+    instrument: &dyn AsyncInstrument<u64>,
+    label: &'static str,
+    numbers: [(&'static str, u64); N],
+) {
+    for (value, number) in numbers {
+        instrument.observe(number, &[KeyValue::new(label, value)]);
+    }
+}

@@ -1,0 +1,173 @@
+//! What is timed as it happens: calls, calls to KMS, commits. Nothing here allocates once all labels have been seen.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Response};
+use key_broker_core::Action;
+use key_broker_core::clock::Clock;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Histogram, Meter};
+use tonic::Code;
+
+use super::Metrics;
+use super::names::{self, Metric};
+use crate::audit::abandoned;
+use crate::error::{BrokerError, KmsErrorKind};
+
+impl Metrics {
+    /// Times calls of workloads.
+    #[must_use]
+    pub fn calls(&self, clock: Arc<dyn Clock>) -> Arc<Calls> {
+        let duration = histogram(&self.meter(), names::CALL_DURATION, &CALL_BOUNDARIES);
+        let labels = Action::ALL.map(|action| std::array::from_fn(|code| call_labels(action, code)));
+        Arc::new(Calls { duration, labels: Box::new(labels), clock })
+    }
+
+    /// Times calls to KMS.
+    #[must_use]
+    pub fn kms_calls(&self, clock: Arc<dyn Clock>) -> KmsCalls {
+        let duration = histogram(&self.meter(), names::KMS_REQUEST_DURATION, &SECONDS_BOUNDARIES);
+        KmsCalls { duration, clock }
+    }
+
+    /// Times the journal's commits.
+    #[must_use]
+    pub fn commits(&self) -> Commits {
+        Commits(histogram(&self.meter(), names::COMMIT_DURATION, &SECONDS_BOUNDARIES))
+    }
+}
+
+/// Times calls of workloads.
+pub struct Calls {
+    duration: Histogram<f64>,
+    /// For each action and gRPC code.
+    labels: Box<[[[KeyValue; 4]; CODES]; Action::ALL.len()]>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A call that is being timed. Dropped, it counts as one whose caller has gone.
+pub struct Call {
+    calls: Arc<Calls>,
+    action: Action,
+    began: Instant,
+    until: Option<Instant>,
+    code: Option<Code>,
+}
+
+impl Calls {
+    /// A call has arrived.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, action: Action) -> Call {
+        Call { calls: Arc::clone(self), action, began: self.clock.instant(), until: None, code: None }
+    }
+}
+
+impl Call {
+    /// Tells when the caller stops waiting.
+    pub fn set_deadline(&mut self, until: Option<Instant>) {
+        self.until = until;
+    }
+
+    /// The reply is about to leave.
+    pub fn end<B>(mut self, reply: &Response<B>) {
+        self.code = Some(code_in(reply.headers()));
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let now = self.calls.clock.instant();
+        let code = self.code.unwrap_or_else(|| abandoned(self.until, now).refusal().code);
+        let labels = &self.calls.labels[self.action as usize][code as usize];
+        let took = now.saturating_duration_since(self.began);
+        self.calls.duration.record(took.as_secs_f64() * 1_000.0, labels);
+    }
+}
+
+/// What fails has its code in the headers, as tonic sends it; what succeeds has it in the trailers.
+fn code_in(headers: &HeaderMap) -> Code {
+    headers.get("grpc-status").map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()))
+}
+
+fn call_labels(action: Action, code: usize) -> [KeyValue; 4] {
+    [
+        KeyValue::new(names::RPC_SYSTEM, "grpc"),
+        KeyValue::new(names::RPC_SERVICE, "keybroker.v1.KeyBroker"),
+        KeyValue::new(names::RPC_METHOD, action.name()),
+        KeyValue::new(names::RPC_STATUS, i64::try_from(code).unwrap_or_default()),
+    ]
+}
+
+/// Times calls to KMS.
+#[derive(Clone)]
+pub struct KmsCalls {
+    duration: Histogram<f64>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A call to KMS that is being timed.
+pub struct KmsCall {
+    calls: KmsCalls,
+    operation: &'static str,
+    began: Instant,
+}
+
+impl KmsCalls {
+    /// KMS is about to be asked.
+    #[must_use]
+    pub fn begin(&self, operation: &'static str) -> KmsCall {
+        KmsCall { calls: self.clone(), operation, began: self.clock.instant() }
+    }
+}
+
+impl KmsCall {
+    /// This came of it.
+    pub fn end<T>(self, result: &Result<T, BrokerError>) {
+        let Self { calls, operation, began } = self;
+        let took = calls.clock.instant().saturating_duration_since(began);
+        let labels =
+            [KeyValue::new(names::OPERATION, operation), KeyValue::new(names::OUTCOME, outcome(result))];
+        calls.duration.record(took.as_secs_f64(), &labels);
+    }
+}
+
+fn outcome<T>(result: &Result<T, BrokerError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(BrokerError::Kms(error)) => match error.kind {
+            KmsErrorKind::AccessDenied => "denied",
+            KmsErrorKind::Throttled => "throttled",
+            KmsErrorKind::Unavailable => "unavailable",
+            _ => "rejected",
+        },
+        Err(BrokerError::DeadlineExceeded) => "timeout",
+        Err(_) => "error",
+    }
+}
+
+/// Times the journal's commits.
+pub struct Commits(Histogram<f64>);
+
+impl Commits {
+    /// One took so long.
+    pub fn record(&self, took: Duration) {
+        self.0.record(took.as_secs_f64(), &[]);
+    }
+}
+
+fn histogram(meter: &Meter, metric: Metric, boundaries: &[f64]) -> Histogram<f64> {
+    let Metric { name, words, unit } = metric;
+    let histogram = meter.f64_histogram(name).with_description(words).with_unit(unit);
+    histogram.with_boundaries(boundaries.to_vec()).build()
+}
+
+/// gRPC has 17 (<https://grpc.io/docs/guides/status-codes/>).
+const CODES: usize = 17;
+/// From a kept key to the default deadline, in milliseconds.
+const CALL_BOUNDARIES: [f64; 16] = [
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
+];
+/// From a fast disk's commit to a call to KMS with all its attempts.
+const SECONDS_BOUNDARIES: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

@@ -1,0 +1,353 @@
+//! What surrounds every call, outermost first: audit scope, panic catch, limits, then the service.
+//!
+//! The audit scope is outermost so that a refused, malformed, panicked or abandoned call is a record too.
+
+use std::convert::Infallible;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use key_broker_core::{Action, Peer};
+use key_broker_proto as proto;
+use key_broker_proto::admin::v1::admin_server::AdminServer;
+use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::body::Body;
+use tonic::codegen::BoxFuture;
+use tonic::{Code, Status};
+use tower::util::BoxCloneSyncService;
+use tower::{Service as _, ServiceExt};
+use uuid::Uuid;
+
+use crate::admin::{Admin, AdminCall};
+use crate::audit::{Audit, AuditScope, Notes};
+use crate::error::BrokerError;
+use crate::kms::recorded::Waiting;
+use crate::service::{Call, Service, wire};
+use crate::telemetry::metrics::Calls;
+use crate::telemetry::trace::Tracer;
+use crate::transport::limits::{CallLimits, Share, Shares};
+
+/// Everything between a connection and the service.
+pub struct Layers {
+    /// Records every call.
+    pub audit: Arc<Audit>,
+    /// Times every call, if anybody reads that.
+    pub calls: Option<Arc<Calls>>,
+    /// Bounds of one call and of all.
+    pub limits: CallLimits,
+    /// What each principal may take.
+    pub shares: Shares,
+    /// Makes the spans of calls.
+    pub tracer: Tracer,
+    /// Cancelled when the broker is about to stop.
+    pub drain: CancellationToken,
+    /// `keybroker.v1.KeyBroker`.
+    pub service: Arc<Service>,
+    /// A longer request to it is refused.
+    pub max_request_bytes: usize,
+    /// `keybroker.admin.v1.Admin`.
+    pub admin: AdminServer<Admin>,
+    /// `grpc.health.v1.Health`.
+    pub health: Standard,
+    /// `grpc.reflection.v1.ServerReflection`.
+    pub reflection: Standard,
+    /// `grpc.reflection.v1alpha.ServerReflection`.
+    pub reflection_v1alpha: Standard,
+}
+
+/// On which side of the broker a connection came in. Each serves its own service, and no other but the standard ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// For workloads.
+    Workload,
+    /// For the operator.
+    Admin,
+}
+
+/// An answer in the making.
+pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// A standard gRPC service: it hands nothing out and leaves no record.
+pub type Standard = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// Who calls on a connection, and what it may take.
+pub struct Caller {
+    /// Who.
+    pub peer: Arc<Peer>,
+    /// Over all its connections.
+    pub share: Arc<Share>,
+}
+
+impl Layers {
+    /// Answers one call. Boxed here, so that what moves it about moves a pointer.
+    pub fn answer(self: &Arc<Self>, door: Door, caller: &Caller, request: Request<Incoming>) -> Answering {
+        let Some((service, method)) =
+            request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'))
+        else {
+            return Box::pin(std::future::ready(unimplemented()));
+        };
+        match (service, door) {
+            ("keybroker.v1.KeyBroker", Door::Workload) => {
+                match Action::ALL.into_iter().find(|action| action.name() == method) {
+                    Some(action) => self.recorded(action, caller, request),
+                    None => Box::pin(std::future::ready(unimplemented())),
+                }
+            }
+            ("keybroker.admin.v1.Admin", Door::Admin) if Admin::METHODS.contains(&method) => {
+                Box::pin(Arc::clone(self).administered(Arc::clone(&caller.peer), request))
+            }
+            ("grpc.health.v1.Health", _) => Box::pin(standard(self.health.clone(), request)),
+            ("grpc.reflection.v1.ServerReflection", _) => {
+                Box::pin(standard(self.reflection.clone(), request))
+            }
+            ("grpc.reflection.v1alpha.ServerReflection", _) => {
+                Box::pin(standard(self.reflection_v1alpha.clone(), request))
+            }
+            _ => Box::pin(std::future::ready(unimplemented())),
+        }
+    }
+
+    /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
+    fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> Answering {
+        let user_agent = request.headers().get(http::header::USER_AGENT);
+        let span = self.tracer.server(action.span_name(), request.headers());
+        let mut scope = self.audit.open(action, Arc::clone(&caller.peer), user_agent, span);
+        let mut timed = self.calls.as_ref().map(|calls| calls.begin(action));
+        let limited = panic::catch_unwind(AssertUnwindSafe(|| self.limited(&mut scope, caller, request)));
+        if let Some(timed) = &mut timed {
+            timed.set_deadline(scope.deadline());
+        }
+        // A block, which has what it captures once: an async function has its arguments twice.
+        Box::pin(async move {
+            let answered = match limited {
+                Ok(Ok(Limited { answer, _slots, _counted })) => {
+                    match AssertUnwindSafe(answer).catch_unwind().await {
+                        Ok(Ok(Ok(response))) => Ok(response),
+                        Ok(Ok(Err(never))) => match never {},
+                        Ok(Err(_)) => Err(BrokerError::DeadlineExceeded),
+                        Err(_) => Err(BrokerError::Bug),
+                    }
+                }
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(BrokerError::Bug),
+            };
+            let (notes, request_id) = (scope.notes(), scope.request_id());
+            if let Err(BrokerError::Bug) = &answered {
+                let trace_id = scope.trace_id();
+                tracing::error!(%request_id, trace_id, "a call ended in a defect: please report it");
+            }
+            let response = reply(&notes, request_id, answered);
+            let response = if scope.commit().await.is_ok() {
+                response
+            } else {
+                // Key material in the response is erased with it.
+                drop(response);
+                let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
+                add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
+                response
+            };
+            if let Some(timed) = timed {
+                timed.end(&response);
+            }
+            response
+        })
+    }
+
+    /// The operator's calls: no audit scope, since they are no activity, no drain and no calls in flight, since the operator is
+    /// needed most when these are used up.
+    async fn administered(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
+        let request_id = Uuid::new_v4();
+        request.extensions_mut().insert(AdminCall { request_id, peer });
+        let answer = async {
+            let timeout = self.timeout(request.headers())?;
+            if timeout < self.limits.deadline_floor {
+                return Err(BrokerError::DeadlineExceeded);
+            }
+            let answer = self.admin.clone().call(request);
+            match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(never)) => match never {},
+                Err(_) => Err(BrokerError::DeadlineExceeded),
+            }
+        };
+        let answered = AssertUnwindSafe(answer).catch_unwind().await;
+        let refuse = |error: &BrokerError| wire::status(error, request_id).into_http();
+        let mut response = match answered {
+            // tonic refused before the service saw the request: what the service refuses has details.
+            Ok(Ok(response)) if is_bare_refusal(&response) => refuse(&unread(&response)),
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => refuse(&error),
+            Err(_) => refuse(&BrokerError::Bug),
+        };
+        add_request_ids(response.headers_mut(), request_id, None);
+        response
+    }
+
+    /// How long a call may take.
+    fn timeout(&self, headers: &HeaderMap) -> Result<Duration, BrokerError> {
+        Ok(deadline_in(headers)?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE))
+    }
+
+    /// Limits: deadline, drain, the principal's own and those of all; then the service.
+    fn limited(
+        &self,
+        scope: &mut AuditScope,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> Result<Limited, BrokerError> {
+        let timeout = self.timeout(request.headers())?;
+        let until = self.audit.clock.instant() + timeout;
+        scope.set_deadline(until);
+        if timeout < self.limits.deadline_floor {
+            return Err(BrokerError::DeadlineExceeded);
+        }
+        if self.drain.is_cancelled() {
+            return Err(BrokerError::Draining);
+        }
+        // Its own first: who has taken all of that takes nothing of the others'.
+        let own = caller.share.call()?;
+        let slot = Arc::clone(&self.limits.in_flight).try_acquire_owned();
+        let slot = slot.map_err(|_| BrokerError::TooManyCalls)?;
+        let (notes, request_id, peer) = (scope.notes(), scope.request_id(), Arc::clone(&caller.peer));
+        let call = Call { notes, request_id, peer, waiting: Waiting { until, parent: scope.trace() } };
+        let answer = KeyBrokerServer::new(self.service.answerer(call))
+            .max_decoding_message_size(self.max_request_bytes)
+            .call(request);
+        Ok(Limited {
+            answer: tokio::time::timeout(timeout, answer),
+            _slots: [own, slot],
+            _counted: self.limits.under_way.token(),
+        })
+    }
+}
+
+/// A call within the limits, before the service.
+struct Limited {
+    answer: Timeout<BoxFuture<Response<Body>, Infallible>>,
+    _slots: [OwnedSemaphorePermit; 2],
+    _counted: TaskTrackerToken,
+}
+
+/// The reply to a call, which may leave once its record is committed.
+fn reply(notes: &Notes, request_id: Uuid, answered: Result<Response<Body>, BrokerError>) -> Response<Body> {
+    let refuse = |error: &BrokerError| {
+        notes.refused(error);
+        wire::status(error, request_id).into_http()
+    };
+    let mut response = match answered {
+        Ok(response) if notes.ended() => response,
+        // tonic refused before the service saw the request.
+        Ok(response) => refuse(&unread(&response)),
+        Err(error) => refuse(&error),
+    };
+    add_request_ids(response.headers_mut(), request_id, notes.kms_request_id().as_deref());
+    response
+}
+
+async fn standard(service: Standard, request: Request<Incoming>) -> Response<Body> {
+    match service.oneshot(request.map(Body::new)).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// An error without details: not from the service. Its status is in the headers, as tonic sends what fails at once.
+fn is_bare_refusal(response: &Response<Body>) -> bool {
+    Status::from_header_map(response.headers())
+        .is_some_and(|status| status.code() != Code::Ok && status.details().is_empty())
+}
+
+/// Why tonic refused a request that the service never saw.
+fn unread(response: &Response<Body>) -> BrokerError {
+    match Status::from_header_map(response.headers()).map(|status| status.code()) {
+        Some(Code::OutOfRange) => BrokerError::TooLarge,
+        Some(Code::Cancelled | Code::Unknown) => BrokerError::Cancelled,
+        Some(Code::Unimplemented) => BrokerError::Rejected("the request is compressed: send it uncompressed".into()),
+        _ => BrokerError::Rejected(
+            "the request cannot be read: send one protobuf message, as the contract in proto/keybroker has it".into(),
+        ),
+    }
+}
+
+fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, kms_request_id: Option<&str>) {
+    // requestIDs of KMS are UUIDs; one that is no header value is left out, the record has it.
+    if let Ok(mut value) =
+        HeaderValue::from_str(request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    {
+        // No secret. It keeps the id, which no other reply has, out of both ends' HPACK tables (RFC 7541, 6.2.3): there it
+        // would push out what every reply has.
+        value.set_sensitive(true);
+        headers.insert(REQUEST_ID, value);
+    }
+    if let Some(Ok(value)) = kms_request_id.map(HeaderValue::from_str) {
+        headers.insert(KMS_REQUEST_ID, value);
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Timeout").
+fn deadline_in(headers: &HeaderMap) -> Result<Option<Duration>, BrokerError> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    value.to_str().ok().and_then(parse_timeout).map(Some).ok_or_else(|| {
+        BrokerError::Rejected("grpc-timeout is not 1 to 8 digits and one of H, M, S, m, u, n".into())
+    })
+}
+
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let n: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(n * 3_600)),
+        "M" => Some(Duration::from_secs(n * 60)),
+        "S" => Some(Duration::from_secs(n)),
+        "m" => Some(Duration::from_millis(n)),
+        "u" => Some(Duration::from_micros(n)),
+        "n" => Some(Duration::from_nanos(n)),
+        _ => None,
+    }
+}
+
+fn unimplemented() -> Response<Body> {
+    Status::unimplemented(
+        "no such method on this socket: see the contract in proto/keybroker, or ask server reflection",
+    )
+    .into_http()
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_REQUEST_ID);
+const KMS_REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_KMS_REQUEST_ID);
+/// Nothing that the broker does takes longer; a caller that says more means "no deadline".
+const MAX_DEADLINE: Duration = Duration::from_mins(5);
+
+#[cfg(test)]
+mod tests {
+    //! `grpc-timeout` is read as gRPC defines it, and nothing else passes.
+
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        assert_eq!(parse_timeout("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_hours(99_999_999)));
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("0n"), Some(Duration::ZERO));
+        for bad in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1.5S", "1SS", "１S", "é"] {
+            assert_eq!(parse_timeout(bad), None, "{bad:?}");
+        }
+    }
+}
