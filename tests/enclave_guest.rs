@@ -14,7 +14,7 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use guests::{Files, Guest, PARENT};
 use key_broker_client::enclave::RecipientKey;
-use peers::check_records;
+use peers::{Peers, check_records};
 use serde_json::{Value, json};
 use support::Records;
 use support::enclave::Attester;
@@ -43,6 +43,9 @@ journal_dir = "/tmp/journal"
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 #[cfg_attr(not(debian_x86_64), ignore = "needs Debian on x86_64")]
 fn an_enclave_gets_its_keys_over_vsock_and_nobody_else_does() {
+    // Minutes in a new clone, in which a document would grow too old.
+    Peers::install(&["guests", "records"]);
+    let (broker, kms, demo) = (binary(), kms_emulator(), enclave_demo());
     let attester = Attester::new();
     let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).expect("a key");
     let pkcs8: Pkcs8V1Der<'_> = key.as_der().expect("it has a form");
@@ -61,15 +64,14 @@ fn an_enclave_gets_its_keys_over_vsock_and_nobody_else_does() {
         conditions.len()
     );
     let on_parent = Files::default()
-        .program(binary())
-        .program(&kms_emulator())
+        .program(broker)
+        .program(&kms)
         .file("/etc/key-broker/key-broker.toml", CONFIG)
         .file("/etc/key-broker/policy.cedar", policy)
         // An authority for AWS, too, though the emulator speaks plain HTTP.
         .file("/etc/key-broker/root.pem", attester.authority().root_pem())
         .file("/put", put)
         .file("/environment", ENVIRONMENT);
-    let demo = enclave_demo();
     let in_enclave = || {
         let files = Files::default().program(&demo).file("/key", pkcs8.as_ref());
         files.file("/document", document.clone()).file("/other", other_image.clone())
