@@ -51,116 +51,102 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    /// The one table: every error's code, reason, record and words.
+    /// The one table: every error's code, reason and record. [`BrokerError::words`] has its words.
     #[must_use]
-    #[expect(clippy::too_many_lines, reason = "one table")]
     pub fn refusal(&self) -> Refusal<'_> {
-        use Outcome::{Aborted, Denied, Failed, Rejected, Throttled};
-        let of = |code, reason, outcome, error_code, message| Refusal {
-            code,
-            reason,
-            outcome,
-            error_code,
-            message,
-            retry_after: None,
-            from_kms: false,
+        use Code::{
+            Cancelled, DeadlineExceeded, Internal, InvalidArgument, NotFound, PermissionDenied,
+            ResourceExhausted, Unavailable,
         };
-        match self {
-            Self::Rejected(why) => {
-                let why = Cow::Borrowed(why.as_ref());
-                of(Code::InvalidArgument, "MALFORMED_REQUEST", Rejected, "ValidationException", why)
+        use Outcome::{Aborted, Denied, Failed, Rejected, Throttled};
+        const MALFORMED: &str = "ValidationException";
+        const THROTTLED: &str = "ThrottlingException";
+        let (code, reason, outcome, error_code) = match self {
+            Self::Kms(error) => return error.refusal(),
+            Self::Rejected(_) => (InvalidArgument, "MALFORMED_REQUEST", Rejected, MALFORMED),
+            Self::TooLarge => (InvalidArgument, "REQUEST_TOO_LARGE", Rejected, MALFORMED),
+            Self::Attestation(Flaw::Debug) => (PermissionDenied, "DEBUG_ENCLAVE", Denied, "AccessDenied"),
+            Self::Attestation(Flaw::Stale | Flaw::CertificateExpired) => {
+                (InvalidArgument, "ATTESTATION_EXPIRED", Rejected, MALFORMED)
             }
-            Self::TooLarge => {
-                let why = "the request is larger than 524,288 bytes: send less, or split it";
-                of(Code::InvalidArgument, "REQUEST_TOO_LARGE", Rejected, "ValidationException", why.into())
-            }
-            Self::Attestation(flaw) => {
-                let why = flaw.to_string().into();
-                match flaw {
-                    Flaw::Debug => of(Code::PermissionDenied, "DEBUG_ENCLAVE", Denied, "AccessDenied", why),
-                    Flaw::Stale | Flaw::CertificateExpired => {
-                        of(Code::InvalidArgument, "ATTESTATION_EXPIRED", Rejected, "ValidationException", why)
-                    }
-                    _ => {
-                        of(Code::InvalidArgument, "INVALID_ATTESTATION", Rejected, "ValidationException", why)
-                    }
-                }
-            }
+            Self::Attestation(_) => (InvalidArgument, "INVALID_ATTESTATION", Rejected, MALFORMED),
             Self::Denied | Self::DeniedKey(_) => {
-                let why = "the broker's policy does not permit this principal this action on this key, or there is no such \
-                           key: ask the broker's operator for a permit";
-                of(Code::PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied", why.into())
+                (PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied")
             }
+            Self::WrongContext(_) => {
+                (PermissionDenied, "ENCRYPTION_CONTEXT_NOT_PERMITTED", Denied, "AccessDenied")
+            }
+            Self::NoSuchKey => (NotFound, "KEY_NOT_FOUND", Failed, "NotFoundException"),
+            Self::TooManyOwnCalls => (ResourceExhausted, "TOO_MANY_OWN_CALLS", Throttled, THROTTLED),
+            Self::TooFast(_) => (ResourceExhausted, "TOO_FAST", Throttled, THROTTLED),
+            Self::TooManyCalls => (ResourceExhausted, "TOO_MANY_CALLS", Throttled, THROTTLED),
+            Self::KmsBusy => (ResourceExhausted, "KMS_BUSY", Throttled, THROTTLED),
+            Self::CircuitOpen(_) => (Unavailable, "KMS_UNAVAILABLE", Failed, "KMSUnavailable"),
+            Self::DeadlineExceeded => (DeadlineExceeded, "DEADLINE_EXCEEDED", Failed, "DeadlineExceeded"),
+            Self::Cancelled => (Cancelled, "CANCELLED", Aborted, "RequestCancelled"),
+            Self::Draining => (Unavailable, "DRAINING", Failed, "ServiceUnavailable"),
+            Self::JournalUnavailable => (Unavailable, "JOURNAL_UNAVAILABLE", Failed, "ServiceUnavailable"),
+            Self::Bug => (Internal, "INTERNAL", Failed, "InternalFailure"),
+        };
+        let (message, retry_after) = (self.words(), self.retry_after());
+        Refusal { code, reason, outcome, error_code, message, retry_after, from_kms: false }
+    }
+
+    /// Words for the caller, with what to do next.
+    fn words(&self) -> Cow<'_, str> {
+        let words = match self {
+            Self::Rejected(why) => return Cow::Borrowed(why.as_ref()),
+            Self::Attestation(flaw) => return flaw.to_string().into(),
             Self::WrongContext(name) => {
-                let why = format!(
+                return format!(
                     "the broker's configuration binds this principal's encryption contexts: the pair {name:?} is missing or has \
                      another value; ask the broker's operator for the right one"
-                );
-                of(
-                    Code::PermissionDenied,
-                    "ENCRYPTION_CONTEXT_NOT_PERMITTED",
-                    Denied,
-                    "AccessDenied",
-                    why.into(),
                 )
+                .into();
             }
-            Self::NoSuchKey => {
-                let why = "AWS KMS has no such key: check key_id, account and region";
-                of(Code::NotFound, "KEY_NOT_FOUND", Failed, "NotFoundException", why.into())
+            Self::Kms(error) => return error.refusal().message,
+            Self::TooLarge => "the request is larger than 524,288 bytes: send less, or split it",
+            Self::Denied | Self::DeniedKey(_) => {
+                "the broker's policy does not permit this principal this action on this key, or there is no such \
+                 key: ask the broker's operator for a permit"
             }
+            Self::NoSuchKey => "AWS KMS has no such key: check key_id, account and region",
             Self::TooManyOwnCalls => {
-                let why = "as many calls of this principal as its limit allows are in flight: retry after the given delay";
-                of(
-                    Code::ResourceExhausted,
-                    "TOO_MANY_OWN_CALLS",
-                    Throttled,
-                    "ThrottlingException",
-                    why.into(),
-                )
-                .retry(SOON)
+                "as many calls of this principal as its limit allows are in flight: retry after the given delay"
             }
-            Self::TooFast(delay) => {
-                let why = "this principal makes more calls a second than its limit allows: retry after the given delay";
-                of(Code::ResourceExhausted, "TOO_FAST", Throttled, "ThrottlingException", why.into())
-                    .retry(*delay)
+            Self::TooFast(_) => {
+                "this principal makes more calls a second than its limit allows: retry after the given delay"
             }
             Self::TooManyCalls => {
-                let why =
-                    "as many calls as the broker's limit allows are in flight: retry after the given delay";
-                of(Code::ResourceExhausted, "TOO_MANY_CALLS", Throttled, "ThrottlingException", why.into())
-                    .retry(SOON)
+                "as many calls as the broker's limit allows are in flight: retry after the given delay"
             }
-            Self::Kms(error) => error.refusal(),
             Self::KmsBusy => {
-                let why = "as many calls to AWS KMS as the broker's limit allows are under way: retry after the given delay";
-                of(Code::ResourceExhausted, "KMS_BUSY", Throttled, "ThrottlingException", why.into())
-                    .retry(LATER)
+                "as many calls to AWS KMS as the broker's limit allows are under way: retry after the given delay"
             }
-            Self::CircuitOpen(delay) => {
-                let why = "AWS KMS has not answered lately, so it is not asked: retry after the given delay";
-                of(Code::Unavailable, "KMS_UNAVAILABLE", Failed, "KMSUnavailable", why.into()).retry(*delay)
+            Self::CircuitOpen(_) => {
+                "AWS KMS has not answered lately, so it is not asked: retry after the given delay"
             }
             Self::DeadlineExceeded => {
-                let why = "the call's deadline passed: give it more time, or find what is slow in the broker's trail";
-                of(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", Failed, "DeadlineExceeded", why.into())
+                "the call's deadline passed: give it more time, or find what is slow in the broker's trail"
             }
-            Self::Cancelled => {
-                of(Code::Cancelled, "CANCELLED", Aborted, "RequestCancelled", "the caller went away".into())
-            }
-            Self::Draining => {
-                let why = "the broker is about to stop: retry after the given delay";
-                of(Code::Unavailable, "DRAINING", Failed, "ServiceUnavailable", why.into()).retry(LATER)
-            }
+            Self::Cancelled => "the caller went away",
+            Self::Draining => "the broker is about to stop: retry after the given delay",
             Self::JournalUnavailable => {
-                let why = "the broker cannot write its audit journal, so it hands nothing out: ask its operator to look \
-                           at the journal's disk";
-                of(Code::Unavailable, "JOURNAL_UNAVAILABLE", Failed, "ServiceUnavailable", why.into())
-                    .retry(LATER)
+                "the broker cannot write its audit journal, so it hands nothing out: ask its operator to look \
+                 at the journal's disk"
             }
-            Self::Bug => {
-                let why = "a defect of key-broker: please report it with the x-request-id of this reply";
-                of(Code::Internal, "INTERNAL", Failed, "InternalFailure", why.into())
-            }
+            Self::Bug => "a defect of key-broker: please report it with the x-request-id of this reply",
+        };
+        words.into()
+    }
+
+    /// When trying again may help.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyOwnCalls | Self::TooManyCalls => Some(SOON),
+            Self::TooFast(delay) | Self::CircuitOpen(delay) => Some(*delay),
+            Self::KmsBusy | Self::Draining | Self::JournalUnavailable => Some(LATER),
+            _ => None,
         }
     }
 }
@@ -221,13 +207,6 @@ pub struct Refusal<'a> {
     pub from_kms: bool,
 }
 
-impl Refusal<'_> {
-    fn retry(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
-        self
-    }
-}
-
 /// What went wrong between the broker and KMS.
 #[derive(Debug, Clone)]
 pub struct KmsError {
@@ -269,6 +248,31 @@ pub enum KmsErrorKind {
 }
 
 impl KmsErrorKind {
+    /// Words for the caller, with what to do next. What KMS said itself stays in the record.
+    fn words(self) -> &'static str {
+        match self {
+            Self::AccessDenied => {
+                "AWS KMS refuses the broker's own credentials, or what an attested call measured: ask the broker's operator \
+                 to check its IAM and key policy"
+            }
+            Self::NotFound => "AWS KMS has no such key: check key_id, account and region",
+            Self::Disabled => "the KMS key is disabled: enable it or use another",
+            Self::InvalidState => {
+                "the KMS key's state does not allow this (pending deletion or import, or unavailable): see DescribeKey"
+            }
+            Self::InvalidKeyUsage => "the KMS key is for another use: give a symmetric encryption key",
+            Self::InvalidCiphertext => {
+                "the ciphertext was altered, or the encryption context is not the one of encryption: send both exactly as \
+                 they were"
+            }
+            Self::IncorrectKey => "key_id is not the key that encrypted this ciphertext: name that key",
+            Self::InvalidGrantToken => "a grant token is not valid: leave it out or renew it",
+            Self::Validation => "AWS KMS finds the request malformed: check key_id and sizes",
+            Self::Throttled => "AWS KMS throttles this account: retry after the given delay",
+            Self::Unavailable => "AWS KMS cannot be reached or failed: retry after the given delay",
+        }
+    }
+
     /// Whether it says nothing of the key, and the next call may be answered.
     #[must_use]
     pub fn is_passing(self) -> bool {
@@ -278,85 +282,29 @@ impl KmsErrorKind {
 
 impl KmsError {
     fn refusal(&self) -> Refusal<'_> {
+        use Code::{FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable};
         use KmsErrorKind as Kind;
         use Outcome::{Failed, Rejected, Throttled};
-        let (code, reason, outcome, message) = match self.kind {
-            Kind::AccessDenied => (
-                Code::FailedPrecondition,
-                "KMS_ACCESS_DENIED",
-                Failed,
-                "AWS KMS refuses the broker's own credentials, or what an attested call measured: ask the broker's operator \
-                 to check its IAM and key policy",
-            ),
-            Kind::NotFound => (
-                Code::NotFound,
-                "KEY_NOT_FOUND",
-                Failed,
-                "AWS KMS has no such key: check key_id, account and region",
-            ),
-            Kind::Disabled => (
-                Code::FailedPrecondition,
-                "KEY_DISABLED",
-                Failed,
-                "the KMS key is disabled: enable it or use another",
-            ),
-            Kind::InvalidState => (
-                Code::FailedPrecondition,
-                "KEY_INVALID_STATE",
-                Failed,
-                "the KMS key's state does not allow this (pending deletion or import, or unavailable): see DescribeKey",
-            ),
-            Kind::InvalidKeyUsage => (
-                Code::FailedPrecondition,
-                "KEY_INVALID_USAGE",
-                Failed,
-                "the KMS key is for another use: give a symmetric encryption key",
-            ),
-            Kind::InvalidCiphertext => (
-                Code::InvalidArgument,
-                "INVALID_CIPHERTEXT",
-                Rejected,
-                "the ciphertext was altered, or the encryption context is not the one of encryption: send both exactly as \
-                 they were",
-            ),
-            Kind::IncorrectKey => (
-                Code::InvalidArgument,
-                "INCORRECT_KEY",
-                Rejected,
-                "key_id is not the key that encrypted this ciphertext: name that key",
-            ),
-            Kind::InvalidGrantToken => (
-                Code::InvalidArgument,
-                "INVALID_GRANT_TOKEN",
-                Rejected,
-                "a grant token is not valid: leave it out or renew it",
-            ),
-            Kind::Validation => (
-                Code::InvalidArgument,
-                "KMS_VALIDATION",
-                Rejected,
-                "AWS KMS finds the request malformed: check key_id and sizes",
-            ),
-            Kind::Throttled => (
-                Code::ResourceExhausted,
-                "KMS_THROTTLED",
-                Throttled,
-                "AWS KMS throttles this account: retry after the given delay",
-            ),
-            Kind::Unavailable => (
-                Code::Unavailable,
-                "KMS_UNAVAILABLE",
-                Failed,
-                "AWS KMS cannot be reached or failed: retry after the given delay",
-            ),
+        let (code, reason, outcome) = match self.kind {
+            Kind::AccessDenied => (FailedPrecondition, "KMS_ACCESS_DENIED", Failed),
+            Kind::NotFound => (NotFound, "KEY_NOT_FOUND", Failed),
+            Kind::Disabled => (FailedPrecondition, "KEY_DISABLED", Failed),
+            Kind::InvalidState => (FailedPrecondition, "KEY_INVALID_STATE", Failed),
+            Kind::InvalidKeyUsage => (FailedPrecondition, "KEY_INVALID_USAGE", Failed),
+            Kind::InvalidCiphertext => (InvalidArgument, "INVALID_CIPHERTEXT", Rejected),
+            Kind::IncorrectKey => (InvalidArgument, "INCORRECT_KEY", Rejected),
+            Kind::InvalidGrantToken => (InvalidArgument, "INVALID_GRANT_TOKEN", Rejected),
+            Kind::Validation => (InvalidArgument, "KMS_VALIDATION", Rejected),
+            Kind::Throttled => (ResourceExhausted, "KMS_THROTTLED", Throttled),
+            Kind::Unavailable => (Unavailable, "KMS_UNAVAILABLE", Failed),
         };
         Refusal {
             code,
             reason,
             outcome,
             error_code: cloudtrail_error_code(&self.code),
-            message: message.into(),
-            retry_after: matches!(self.kind, Kind::Throttled | Kind::Unavailable).then_some(LATER),
+            message: self.kind.words().into(),
+            retry_after: self.kind.is_passing().then_some(LATER),
             from_kms: self.request_id.is_some(),
         }
     }
