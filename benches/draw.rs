@@ -28,7 +28,6 @@ use key_broker::kms::{
 };
 use key_broker::policy::{Facts, Permit, Policy, Question};
 use key_broker::secret::Plaintext;
-use key_broker::telemetry::trace::Tracer;
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
@@ -156,7 +155,6 @@ impl Bench {
             recorder,
             Arc::clone(&clock),
             TaskTracker::new(),
-            Tracer::default(),
         );
         let bounds = Bounds { max_age: Duration::from_hours(1), max_messages, max_bytes: 1 << 60 };
         let default = Rule { enabled: true, bounds, refresh_at: Some(0.8), partition: None };

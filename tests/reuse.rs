@@ -22,7 +22,6 @@ use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use key_broker::kms::guard::Guard;
 use key_broker::kms::recorded::{RecordedKms, Recorder};
 use key_broker::policy::{Facts, Permit, Policy, Question};
-use key_broker::telemetry::trace::Tracer;
 use key_broker_client::{Decrypt, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use peers::check_records;
@@ -252,14 +251,8 @@ impl Bare {
         let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let recorder = Recorder { journal, caller };
         let guard = Guard::new(support::guard(), Arc::clone(&clock));
-        let kms = RecordedKms::new(
-            Arc::new(kms),
-            guard,
-            recorder,
-            Arc::clone(&clock),
-            TaskTracker::new(),
-            Tracer::default(),
-        );
+        let kms =
+            RecordedKms::new(Arc::new(kms), guard, recorder, Arc::clone(&clock), TaskTracker::new());
         let policy = Policy::parse(support::ALL_WORKLOADS).expect("a policy");
         Self {
             cache: Cache::new(rules, kms, Arc::clone(&clock)),

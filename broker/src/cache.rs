@@ -19,8 +19,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
+use opentelemetry::context::FutureExt as _;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, info_span};
 
 use crate::audit::record::DeclaredUse;
 use crate::clock::Clock;
@@ -30,7 +32,6 @@ use crate::key::{KeyArn, KeyId};
 use crate::kms::recorded::{Recorded, RecordedKms, Source, UnwrittenRecords, Waiting};
 use crate::kms::{DataKey, DataKeyRequest, DecryptRequest, Decrypted, EncryptedDataKey};
 use crate::policy::Permit;
-use crate::telemetry::trace::Parent;
 use crate::telemetry::vocabulary;
 use bounds::{Bounds, Moment, Reuse, UNBOUNDED, UNUSED};
 use counts::Counts;
@@ -186,22 +187,27 @@ impl Cache {
         let now = Moment::now(&*self.0.clock);
         let demand = Demand { permit: permit.again(), declared: wish.declared, bounds };
         let step = entry.slot().draw(&now, demand);
-        let (kept, call) = match step {
+        match step {
             Step::Drawn(draw, refresh) => {
                 self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
-                let refresh = refresh.map(|permit| (permit, Trace::Refresh));
-                (Kept::Drawn(Drawn::of(draw, bounds, T::IS_CHARGED)), refresh)
+                if let Some(permit) = refresh {
+                    // In a trace of its own: nobody waits for it.
+                    let span = info_span!(parent: None, vocabulary::CACHE_REFRESH);
+                    let refresh = self.clone().mint(permit, entry, Arc::clone(request));
+                    self.0.kms.tasks().spawn(refresh.instrument(span));
+                }
+                Kept::Drawn(Drawn::of(draw, bounds, T::IS_CHARGED))
             }
             Step::Wait(wait, call) => {
-                (Kept::Wait(wait), call.map(|permit| (permit, Trace::Call(wish.waiting.parent.clone()))))
+                if let Some(permit) = call {
+                    let mint = self.clone().mint(permit, entry, Arc::clone(request));
+                    self.0.kms.tasks().spawn(mint.with_current_context());
+                }
+                Kept::Wait(wait)
             }
             // The cache is full of others.
-            Step::Retired => (Kept::Nothing, None),
-        };
-        if let Some((permit, trace)) = call {
-            self.spawn_mint(permit, entry, Arc::clone(request), trace);
+            Step::Retired => Kept::Nothing,
         }
-        kept
     }
 
     /// Waits for the call to KMS that a draw shares; `None` if its slot goes out of use.
@@ -242,29 +248,12 @@ impl Cache {
         Drawn { reuse: (T::IS_CHARGED && minted.result.is_ok()).then_some(once), ..minted.into() }
     }
 
-    /// Calls KMS for a slot in a task of its own, and again while somebody is left waiting.
-    fn spawn_mint<T: Mint>(
-        &self,
-        permit: Permit,
-        entry: Arc<Entry<T>>,
-        request: Arc<T::Request>,
-        trace: Trace,
-    ) {
-        let cache = self.clone();
-        self.0.kms.tasks().spawn(async move {
-            let (_refresh, parent) = match trace {
-                Trace::Call(parent) => (None, parent),
-                Trace::Refresh => {
-                    let span = cache.0.kms.tracer().root(vocabulary::CACHE_REFRESH);
-                    let parent = span.parent();
-                    (Some(span), parent)
-                }
-            };
-            let mut next = Some(permit);
-            while let Some(permit) = next {
-                next = cache.mint_once(permit, &entry, Arc::clone(&request), parent.clone()).await;
-            }
-        });
+    /// Calls KMS for a slot, and again while somebody is left waiting: for a task of its own.
+    async fn mint<T: Mint>(self, permit: Permit, entry: Arc<Entry<T>>, request: Arc<T::Request>) {
+        let mut next = Some(permit);
+        while let Some(permit) = next {
+            next = self.mint_once(permit, &entry, Arc::clone(&request)).await;
+        }
     }
 
     async fn mint_once<T: Mint>(
@@ -272,14 +261,13 @@ impl Cache {
         permit: Permit,
         entry: &Entry<T>,
         request: Arc<T::Request>,
-        parent: Parent,
     ) -> Option<Permit> {
         let inner = &*self.0;
         let epoch = entry.slot().epoch();
         let asked = Moment::now(&*inner.clock);
         let until = asked.instant + inner.rules.kms_deadline;
         let Recorded { result, source, records } =
-            T::mint(&inner.kms, permit, Arc::clone(&request), Waiting { until, parent }).await;
+            T::mint(&inner.kms, permit, Arc::clone(&request), until.into()).await;
         inner.counts.call(&result);
         // Every reply that this key will be in must find its KMS record in the journal.
         let committed = records.commit().await;
@@ -396,14 +384,6 @@ impl Cache {
 
 /// A draw that is done, or one that waits for KMS.
 type Drawing<T> = Either<Ready<Drawn<T>>, Pin<Box<dyn Future<Output = Drawn<T>> + Send>>>;
-
-/// What the span of a call to KMS that a slot makes hangs from.
-enum Trace {
-    /// The call of a workload, the first of those that wait.
-    Call(Parent),
-    /// Nothing: nobody waits for it.
-    Refresh,
-}
 
 /// What a slot has for a draw.
 #[expect(clippy::large_enum_variant, reason = "it is looked at once, where it is made")]

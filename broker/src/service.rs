@@ -9,6 +9,8 @@ use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
+use tracing::field::Empty;
+use tracing::{info_span, record_all};
 use uuid::Uuid;
 
 use crate::attestation::{Measurements, Trust};
@@ -24,7 +26,7 @@ use crate::kms::{Asked, DataKeyRequest, DecryptRequest, Uses};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::policy::{Facts, Permit, Question};
-use crate::telemetry::vocabulary;
+use crate::telemetry::{trace, vocabulary};
 
 /// What the service `keybroker.v1.KeyBroker` is made of. It answers through an [`Answerer`].
 pub struct Service {
@@ -59,7 +61,7 @@ pub struct Call {
     pub request_id: Uuid,
     /// Who calls.
     pub peer: Arc<Peer>,
-    /// Until when the caller waits, and the span of the call.
+    /// Until when the caller waits.
     pub waiting: Waiting,
 }
 
@@ -108,12 +110,18 @@ impl Service {
         facts: Facts<'_>,
     ) -> Result<Permit, BrokerError> {
         let question = Question { principal: &call.peer.principal, action, key, facts };
-        let mut span = call.waiting.parent.child(vocabulary::AUTHORIZE);
+        let span = info_span!(
+            vocabulary::AUTHORIZE,
+            { vocabulary::DECISION } = Empty,
+            { vocabulary::POLICY_VERSION } = Empty
+        );
         let answer = self.policies.current().authorize(&question);
-        if span.is_recorded() {
-            span.set(vocabulary::DECISION, if answer.permit.is_some() { "allow" } else { "deny" });
-            span.set(vocabulary::POLICY_VERSION, Arc::clone(&answer.version));
-        }
+        record_all!(
+            span,
+            { vocabulary::DECISION } = if answer.permit.is_some() { "allow" } else { "deny" },
+            { vocabulary::POLICY_VERSION } = &*answer.version,
+        );
+        drop(span);
         call.notes.decided(answer.determining_policies, answer.version);
         let permit = answer.permit.ok_or(BrokerError::Denied)?;
         if key.is_some_and(|key| key.arn.is_none()) { Err(BrokerError::NoSuchKey) } else { Ok(permit) }
@@ -182,12 +190,10 @@ impl Service {
 }
 
 /// A draw within its span.
-async fn traced<T>(call: &Call, draw: impl Future<Output = Drawn<T>>) -> Drawn<T> {
-    let mut span = call.waiting.parent.child(vocabulary::CACHE);
+async fn traced<T>(draw: impl Future<Output = Drawn<T>>) -> Drawn<T> {
+    let span = info_span!(vocabulary::CACHE, { vocabulary::CACHE_RESULT } = Empty);
     let drawn = draw.await;
-    if span.is_recorded() {
-        span.set(vocabulary::CACHE_RESULT, if drawn.called_kms { "miss" } else { "hit" });
-    }
+    span.record(vocabulary::CACHE_RESULT, if drawn.called_kms { "miss" } else { "hit" });
     drawn
 }
 
@@ -208,7 +214,7 @@ impl KeyBroker for Answerer {
                 service.permitted_data_key(call, Action::GenerateDataKey, request, declared, None).await?;
             let wish = Wish { declared, reuse, waiting: call.waiting.clone() };
             let drawn =
-                traced(call, service.cache.data_key(permit, &call.peer.principal, request, wish)).await;
+                traced(service.cache.data_key(permit, &call.peer.principal, request, wish)).await;
             let (data_key, source) = call.answered(drawn)?;
             Ok(wire::data_key(&data_key, &source))
         };
@@ -226,7 +232,7 @@ impl KeyBroker for Answerer {
             let (permit, request) = service.permitted_data_key(call, action, request, declared, None).await?;
             let wish = Wish { declared, reuse, waiting: call.waiting.clone() };
             let drawn =
-                traced(call, service.cache.encrypted_data_key(permit, &call.peer.principal, request, wish))
+                traced(service.cache.encrypted_data_key(permit, &call.peer.principal, request, wish))
                     .await;
             let (data_key, source) = call.answered(drawn)?;
             Ok(wire::encrypted_data_key(&data_key, &source))
@@ -247,7 +253,7 @@ impl KeyBroker for Answerer {
             let (permit, request) = service.permitted_decrypt(call, request, None).await?;
             let wish = Wish { declared: wire::ONE_MESSAGE, reuse, waiting: call.waiting.clone() };
             let drawn =
-                traced(call, service.cache.decrypt(permit, &call.peer.principal, request, wish)).await;
+                traced(service.cache.decrypt(permit, &call.peer.principal, request, wish)).await;
             let (decrypted, source) = call.answered(drawn)?;
             Ok(wire::decrypted(&decrypted, &source))
         };
@@ -337,8 +343,10 @@ impl Call {
             bytes_limit: reuse.map(|reuse| reuse.limit.bytes),
         };
         // A call that another call waits for, too, is in the trace of one of them: the others link to it.
-        let minted_in = source.and_then(|source| source.span).filter(|_| records.is_none());
-        self.notes.answered(records, data_key.clone(), key_arn, minted_in);
+        if let Some(minted_in) = source.and_then(|source| source.span).filter(|_| records.is_none()) {
+            trace::link(&minted_in);
+        }
+        self.notes.answered(records, data_key.clone(), key_arn);
         Ok((result?, data_key))
     }
 }

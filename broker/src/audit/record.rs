@@ -9,7 +9,6 @@ pub mod parsed;
 
 use std::sync::Arc;
 
-use opentelemetry::trace::SpanContext;
 use serde::{Deserialize, Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
@@ -325,7 +324,7 @@ pub struct ActivityEventData<'a> {
     pub recipient: Option<&'a Measurements>,
     /// The span of the call, if it was traced.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace: Option<TraceData>,
+    pub trace: Option<&'a TraceData>,
     /// What became of the journal since the record before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,
@@ -342,12 +341,6 @@ pub struct TraceData {
     pub trace_id: String,
     /// Of the server span: 16 lower-case hex digits.
     pub span_id: String,
-}
-
-impl From<&SpanContext> for TraceData {
-    fn from(context: &SpanContext) -> Self {
-        Self { trace_id: context.trace_id().to_string(), span_id: context.span_id().to_string() }
-    }
 }
 
 /// The policies that decided.

@@ -14,8 +14,7 @@ use spki::der::pem::{LineEnding, decode_vec, encode_string};
 use zeroize::Zeroizing;
 
 use crate::key::{KeyArn, KeyId};
-use crate::kms::recorded::{RecordedKms, Waiting};
-use crate::telemetry::trace::Parent;
+use crate::kms::recorded::RecordedKms;
 
 /// The public half of a signing key: RSA, 2,048 to 8,192 bits.
 #[derive(Clone, PartialEq, Eq)]
@@ -113,17 +112,11 @@ impl Signer {
 
     /// Signs: RSASSA-PKCS1-v1_5 with SHA-256, so that a second try makes the same signature.
     pub async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        self.sign_within(message, Parent::default()).await
-    }
-
-    /// Signs, where KMS does within this trace.
-    pub async fn sign_within(&self, message: &[u8], parent: Parent) -> Result<Vec<u8>, KeyError> {
         let signature = match &self.key {
             SigningKey::Local(pair) => sign_locally(pair, message)?,
             SigningKey::Kms(kms, key) => {
                 let until = kms.clock().instant() + SIGN_DEADLINE;
-                let signed =
-                    kms.sign(key.clone(), Sha256::digest(message).into(), Waiting { until, parent }).await;
+                let signed = kms.sign(key.clone(), Sha256::digest(message).into(), until).await;
                 // The journal owes what it cannot commit.
                 let _ = signed.records.commit().await;
                 signed.result.map_err(|error| KeyError(error.describe()))?.bytes

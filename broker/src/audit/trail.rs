@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use tracing::field::Empty;
+use tracing::{Instrument as _, info_span, record_all};
 
 use super::digest::{
     Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA,
@@ -37,8 +39,6 @@ use super::store::directory::found;
 use super::store::{Object, Store, StoreError};
 use crate::clock::Clock;
 use crate::key::KeyId;
-use crate::telemetry::trace::{Parent, Tracer};
-use crate::telemetry::vocabulary;
 use encryption::Encryption;
 pub use encryption::{TRAIL_ARN, object_context, path_context};
 pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
@@ -81,7 +81,6 @@ pub struct Trail {
     inbox: Inbox,
     signer: Signer,
     encryption: Option<Encryption>,
-    tracer: Tracer,
     clock: Arc<dyn Clock>,
     delivery_interval: Duration,
     digest_interval: Duration,
@@ -190,10 +189,10 @@ impl Trail {
             self.remove(file).await?;
             return Ok(Some(false));
         };
-        let mut span = self.tracer.root(vocabulary::AUDIT_DELIVER);
-        let delivered = self.put_log_file(file, closed_at, contents, span.parent()).await;
+        let span = info_span!(parent: None, DELIVER_SPAN, "error.type" = Empty, otel.status_code = Empty);
+        let delivered = self.put_log_file(file, closed_at, contents).instrument(span.clone()).await;
         if delivered.is_err() {
-            span.fail("_OTHER");
+            record_all!(span, "error.type" = "_OTHER", otel.status_code = "ERROR");
         }
         delivered?;
         Ok(Some(true))
@@ -204,14 +203,13 @@ impl Trail {
         file: &SegmentFile,
         closed_at: OffsetDateTime,
         contents: LogFileContents,
-        parent: Parent,
     ) -> Result<(), TrailError> {
         self.tell_missing(&contents);
         let key = self.names.log_file(closed_at, &contents.end.hash);
         let LogFileContents { bytes, hash, oldest, newest, end, records, .. } = contents;
         let bytes = match &self.encryption {
             Some(encryption) => {
-                encryption.encrypt(&self.names, &key, bytes, parent).await.map_err(TrailError::Key)?
+                encryption.encrypt(&self.names, &key, bytes).await.map_err(TrailError::Key)?
             }
             None => bytes,
         };
@@ -281,20 +279,26 @@ impl Trail {
 
     /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
     pub async fn digest(&mut self) -> Result<(), TrailError> {
-        let mut span = self.tracer.root(vocabulary::AUDIT_DIGEST);
-        let delivered = self.put_digest(span.parent()).await;
+        let span = info_span!(
+            parent: None,
+            DIGEST_SPAN,
+            { DIGEST_SIGNATURE } = Empty,
+            "error.type" = Empty,
+            otel.status_code = Empty
+        );
+        let delivered = self.put_digest().instrument(span.clone()).await;
         match &delivered {
             Ok(()) => {
                 if let Some(newest) = self.newest_digest.borrow().as_ref() {
-                    span.set(vocabulary::DIGEST_SIGNATURE, newest.signature.clone());
+                    span.record(DIGEST_SIGNATURE, newest.signature.as_str());
                 }
             }
-            Err(_) => span.fail("_OTHER"),
+            Err(_) => record_all!(span, "error.type" = "_OTHER", otel.status_code = "ERROR"),
         }
         delivered
     }
 
-    async fn put_digest(&mut self, parent: Parent) -> Result<(), TrailError> {
+    async fn put_digest(&mut self) -> Result<(), TrailError> {
         if self.state.sealed.is_none() {
             // Whatever the clock does, digests go forward, one after the other.
             let end = whole_second(self.clock.now()).max(self.state.start + Duration::from_secs(1));
@@ -305,7 +309,7 @@ impl Trail {
         let Some(sealed) = self.state.sealed.clone() else { return Ok(()) };
         let digest = self.state.digest(&sealed, &self.names, self.signer.public_key());
         let json = digest.to_json();
-        let signature = self.signer.sign_within(digest.string_to_sign(&json).as_bytes(), parent).await;
+        let signature = self.signer.sign(digest.string_to_sign(&json).as_bytes()).await;
         let signature = hex::encode(signature.map_err(|error| TrailError::Key(error.to_string()))?);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),
@@ -426,3 +430,9 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
 
 /// A digest of so many log files is made before its time: some 300 bytes each.
 const MAX_LOG_FILES: usize = 1_000;
+/// The span of a log file's delivery. It begins a trace.
+pub const DELIVER_SPAN: &str = "audit.deliver";
+/// The span of a digest that is signed and delivered. It begins a trace.
+pub const DIGEST_SPAN: &str = "audit.digest";
+/// Its signature, in hex: `audit verify` takes it.
+const DIGEST_SIGNATURE: &str = "keybroker.audit.digest_signature";

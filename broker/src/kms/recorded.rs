@@ -11,9 +11,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
+use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::SpanContext;
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::attested::{AttestedDataKey, AttestedPlaintext};
@@ -31,7 +33,7 @@ use crate::key::{KeyId, RandomLength, RequestedKey};
 use crate::policy::Permit;
 use crate::secret::Plaintext;
 use crate::telemetry::metrics::KmsCalls;
-use crate::telemetry::trace::{Parent, Tracer};
+use crate::telemetry::trace;
 pub use recorder::Recorder;
 
 /// KMS, recorded.
@@ -42,7 +44,6 @@ pub struct RecordedKms {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
-    tracer: Tracer,
     timed: Option<KmsCalls>,
 }
 
@@ -69,18 +70,16 @@ pub struct Source {
     pub span: Option<Arc<SpanContext>>,
 }
 
-/// Who waits for an answer: for how long, and in which trace.
+/// Who waits for an answer, and for how long.
 #[derive(Clone)]
 pub struct Waiting {
     /// When they stop waiting.
     pub until: Instant,
-    /// What the span of the call to KMS hangs from.
-    pub parent: Parent,
 }
 
 impl From<Instant> for Waiting {
     fn from(until: Instant) -> Self {
-        Self { until, parent: Parent::default() }
+        Self { until }
     }
 }
 
@@ -129,15 +128,8 @@ impl RecordedKms {
         recorder: Recorder,
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
-        tracer: Tracer,
     ) -> Self {
-        Self { kms, guard, recorder, clock, tasks, tracer, timed: None }
-    }
-
-    /// For work of the broker's own.
-    #[must_use]
-    pub fn tracer(&self) -> &Tracer {
-        &self.tracer
+        Self { kms, guard, recorder, clock, tasks, timed: None }
     }
 
     /// The same, with every call to KMS timed, if anybody reads that.
@@ -369,7 +361,7 @@ impl RecordedKms {
         W: FnOnce(Arc<dyn Kms>, Answers) -> F,
         F: Future<Output = Result<T, KmsError>> + Send + 'static,
     {
-        let Waiting { until, parent } = waiting.into();
+        let Waiting { until } = waiting.into();
         // What KMS would answer could not even be owed.
         if self.recorder.journal.is_overdrawn() {
             return self.unasked(BrokerError::JournalUnavailable);
@@ -378,13 +370,14 @@ impl RecordedKms {
             Ok(pass) => pass,
             Err(error) => return self.unasked(error),
         };
-        let mut span = span::begin(&self.tracer, &self.recorder.caller, operation, &asked, &parent);
+        let span = span::begin(&self.recorder.caller, operation, &asked);
         let answers = Answers::default();
         let call = work(Arc::clone(&self.kms), answers.clone());
         let remaining = until.saturating_duration_since(self.clock.instant());
         let recorder = self.recorder.clone();
         let timed = self.timed.as_ref().map(|timed| timed.begin(operation));
-        let task = self.tasks.spawn(async move {
+        let within = span.clone();
+        let work = async move {
             let result = match tokio::time::timeout(remaining, call).await {
                 Ok(result) => result.map_err(BrokerError::Kms),
                 Err(_) => Err(BrokerError::DeadlineExceeded),
@@ -395,10 +388,11 @@ impl RecordedKms {
             let answers = answers.take();
             pass.end(&result, &answers);
             let made = recorder.record(operation, &asked, recipient.as_deref(), result, &answers);
-            span::tell(&mut span, &answers, &made);
-            let minted_in = span.context().cloned().map(Arc::new);
+            span::tell(&span, &answers, &made);
+            let minted_in = trace::link_to(&span);
             Recorded { source: made.source.map(|source| Source { span: minted_in, ..source }), ..made }
-        });
+        };
+        let task = self.tasks.spawn(work.instrument(within).with_current_context());
         // The task ends by panic only (nothing aborts it): a defect.
         task.await.unwrap_or_else(|_| self.unasked(BrokerError::Bug))
     }

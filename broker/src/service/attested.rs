@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use key_broker_proto::v1 as pb;
+use tracing::field::Empty;
+use tracing::{info_span, record_all};
 
 use super::{Call, Service, wire};
 use crate::attestation::VerifiedRecipient;
@@ -77,7 +79,11 @@ impl Service {
     /// the record, whether or not the document is taken.
     async fn verified(&self, call: &Call, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
         let turn = Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| BrokerError::Bug)?;
-        let mut span = call.waiting.parent.child(vocabulary::ATTESTATION_VERIFY);
+        let span = info_span!(
+            vocabulary::ATTESTATION_VERIFY,
+            { vocabulary::ERROR_TYPE } = Empty,
+            otel.status_code = Empty
+        );
         let (trust, now) = (Arc::clone(&self.trust), self.kms.clock().now());
         let verified = tokio::task::spawn_blocking(move || {
             let verified = trust.verify(document, now);
@@ -96,7 +102,8 @@ impl Service {
                     call.notes.attested(measurements);
                 }
                 let error = BrokerError::Attestation(error.flaw);
-                span.fail(error.refusal().reason);
+                let reason = error.refusal().reason;
+                record_all!(span, { vocabulary::ERROR_TYPE } = reason, otel.status_code = "ERROR");
                 Err(error)
             }
         }

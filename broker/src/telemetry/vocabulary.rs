@@ -1,11 +1,16 @@
 //! The names of spans and their attributes. Those that OpenTelemetry has names for have its own, of the version of
-//! [`SCHEMA_URL`]; docs/telemetry.md has them all in a table.
+//! [`SCHEMA_URL`]; docs/telemetry.md has them all in a table. The trail
+//! names its own.
 
 /// The semantic conventions that names are of (<https://opentelemetry.io/docs/specs/semconv/>).
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 /// The instrumentation scope.
 pub const SCOPE: &str = "key-broker";
 
+/// A call: the server span, exported under its method's name.
+pub(crate) const CALL: &str = "call";
+/// A call to KMS: the client span, exported under its operation's name.
+pub(crate) const KMS: &str = "KMS";
 /// Policy was asked.
 pub const AUTHORIZE: &str = "authorize";
 /// A draw: from a kept key, or after a wait for KMS.
@@ -16,10 +21,6 @@ pub const ATTESTATION_VERIFY: &str = "attestation.verify";
 pub const AUDIT_COMMIT: &str = "audit.commit";
 /// A data key is replaced before it comes to its bounds: a root span.
 pub const CACHE_REFRESH: &str = "cache.refresh";
-/// A log file is delivered: a root span.
-pub const AUDIT_DELIVER: &str = "audit.deliver";
-/// A digest is signed and delivered: a root span.
-pub const AUDIT_DIGEST: &str = "audit.digest";
 
 pub(crate) const RPC_SYSTEM: &str = "rpc.system";
 pub(crate) const RPC_SERVICE: &str = "rpc.service";
@@ -43,7 +44,5 @@ pub(crate) const KMS_REQUEST_ID: &str = "keybroker.kms.request_id";
 pub(crate) const CACHE_RESULT: &str = "keybroker.cache.result";
 pub(crate) const DECISION: &str = "keybroker.policy.decision";
 pub(crate) const POLICY_VERSION: &str = "keybroker.policy.version";
-/// The signature of a digest, in hex: `audit verify` takes it.
-pub(crate) const DIGEST_SIGNATURE: &str = "keybroker.audit.digest_signature";
 /// An event of a KMS span: an answer of KMS, of which a retried call has several.
 pub(crate) const ATTEMPT: &str = "attempt";

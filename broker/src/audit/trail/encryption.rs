@@ -10,9 +10,8 @@ use crate::audit::names::TrailNames;
 use crate::envelope::{EncryptedDataKey, MessageId, Sealer};
 use crate::error::BrokerError;
 use crate::key::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, Malformed};
-use crate::kms::recorded::{RecordedKms, Waiting};
+use crate::kms::recorded::RecordedKms;
 use crate::kms::{DataKey, DataKeyRequest, UsedKey};
-use crate::telemetry::trace::Parent;
 
 /// Encrypts under one KMS key.
 pub(super) struct Encryption {
@@ -31,11 +30,10 @@ impl Encryption {
         names: &TrailNames,
         object: &str,
         bytes: Vec<u8>,
-        parent: Parent,
     ) -> Result<Vec<u8>, String> {
         let context = object_context(names, object).map_err(|malformed| malformed.0)?;
         let request = data_key_request((&self.key).into(), context.clone());
-        let data_key = ask(&self.kms, request, parent).await.map_err(|error| {
+        let data_key = ask(&self.kms, request).await.map_err(|error| {
             format!("the data key for a log file, under {}: {}", self.key, error.describe())
         })?;
         let sealed = tokio::task::spawn_blocking(move || seal(&data_key, &context, &bytes)).await;
@@ -62,10 +60,9 @@ fn seal(data_key: &DataKey, context: &EncryptionContext, bytes: &[u8]) -> Result
 pub(super) async fn ask(
     kms: &RecordedKms,
     request: Arc<DataKeyRequest>,
-    parent: Parent,
 ) -> Result<DataKey, BrokerError> {
     let until = kms.clock().instant() + DEADLINE;
-    let answered = kms.own_data_key(request, Waiting { until, parent }).await;
+    let answered = kms.own_data_key(request, until).await;
     // A file whose key has no record is not delivered; what the journal cannot commit it owes.
     match answered.records.commit().await {
         Ok(()) => answered.result,

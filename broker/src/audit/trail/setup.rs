@@ -24,7 +24,6 @@ use crate::error::{BrokerError, KmsErrorKind};
 use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::AwsCaller;
 use crate::kms::recorded::RecordedKms;
-use crate::telemetry::trace::Parent;
 
 /// Where to deliver to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,7 +167,6 @@ impl Trail {
             inbox: Inbox::new(journal.clone(), journal_dir.clone()),
             signer,
             encryption,
-            tracer: kms.tracer().clone(),
             clock: Arc::clone(clock),
             delivery_interval: config.delivery_interval,
             digest_interval: config.digest_interval,
@@ -211,7 +209,7 @@ pub fn signer_from(path: &Path) -> Result<Signer, SetupError> {
 /// Asks KMS, as CloudTrail does when a trail is configured, whether the key is there and may be used. The data key is not used.
 async fn configure(key: &KeyId, names: &TrailNames, kms: &RecordedKms) -> Result<KeyArn, SetupError> {
     let context = path_context(names).map_err(|malformed| SetupError::Refused(malformed.0))?;
-    let data_key = ask(kms, data_key_request(key.clone(), context), Parent::default()).await;
+    let data_key = ask(kms, data_key_request(key.clone(), context)).await;
     let data_key = data_key.map_err(|error| {
         explain(
             "audit.kms_key_id",
