@@ -6,6 +6,8 @@
 
 mod layer;
 pub(crate) mod lines;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::sync::Arc;
