@@ -16,7 +16,7 @@ use key_broker::identity::Identities;
 use key_broker::kms::{AttemptLog, Kms, KmsError};
 use key_broker::operation::{KmsReply, KmsRequest};
 use key_broker::policy::Permitted;
-use key_broker::telemetry::trace::Tracer;
+use key_broker::telemetry::trace::Traces;
 use key_broker_client::{Error, GenerateDataKey};
 use key_broker_core::Action;
 use key_broker_core::clock::{Clock, SystemClock};
@@ -30,6 +30,8 @@ use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor}
 use peers::check_records;
 use support::{Setup, TestBroker, eventually, id};
 use tonic::{Code, Request};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[tokio::test]
 async fn the_callers_deadline_ends_the_call_and_the_record_says_so() {
@@ -164,7 +166,8 @@ impl Kms for PanickingKms {
 async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record() {
     let spans = SeenSpans::default();
     let provider = SdkTracerProvider::builder().with_span_processor(spans.clone()).build();
-    let tracer = Tracer::new(provider.tracer("test"), true);
+    let traces = Traces::new(Some(provider.tracer("test")), true);
+    let _exported = tracing_subscriber::registry().with(traces.layer()).set_default();
     let dir = tempfile::tempdir().expect("a directory");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let config = JournalConfig::new(dir.path().to_owned(), Durability::Fsync, Duration::from_secs(5));
@@ -174,8 +177,9 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));
     let audit = Arc::new(Audit { journal, caller, clock });
     let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));
-    let span = tracer.server(Action::Decrypt.span_name(), &HeaderMap::new());
-    let scope = audit.open(Action::Decrypt, peer, None, span);
+    let trace = traces.call(Action::Decrypt, "unix", &HeaderMap::new());
+    let scope = audit.open(Action::Decrypt, peer, None, trace.span().clone(), trace.ids());
+    drop(trace);
     scope.record().allowed();
     assert!(scope.commit().now_or_never().is_none(), "the disk takes longer than that");
     drop(audit);

@@ -48,7 +48,6 @@ use crate::readiness::{Readiness, Ready};
 use crate::reload::Reload;
 use crate::service::Service;
 use crate::telemetry::Telemetry;
-use crate::telemetry::export::{Export, ExportError};
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
@@ -113,8 +112,6 @@ pub enum StartError {
     Stopped,
     /// A socket cannot be opened.
     Listen(io::Error),
-    /// The environment's variables of OpenTelemetry make no sense.
-    Telemetry(ExportError),
 }
 
 impl fmt::Display for StartError {
@@ -123,7 +120,6 @@ impl fmt::Display for StartError {
             Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Trail(error) => write!(f, "{error}"),
-            Self::Telemetry(error) => write!(f, "{error}"),
             Self::Stopped => f.write_str("told to stop before it served"),
         }
     }
@@ -148,15 +144,9 @@ impl Broker {
 
         let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
         let guard = Guard::new(parts.guard, Arc::clone(&parts.clock));
-        let kms = RecordedKms::new(
-            parts.kms,
-            guard.clone(),
-            recorder,
-            Arc::clone(&parts.clock),
-            kms_calls.clone(),
-            parts.telemetry.tracer.clone(),
-        )
-        .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&parts.clock))));
+        let kms =
+            RecordedKms::new(parts.kms, guard.clone(), recorder, Arc::clone(&parts.clock), kms_calls.clone())
+                .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&parts.clock))));
         let trail = match &parts.audit.trail {
             None => None,
             Some(config) => {
@@ -245,7 +235,7 @@ impl Broker {
             limits,
             shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
             audit: Arc::new(Audit { journal, caller, clock: Arc::clone(&parts.clock) }),
-            tracer: parts.telemetry.tracer,
+            traces: parts.telemetry.traces,
             drain: drain.clone(),
             service: Arc::new(service),
             max_request_bytes: MAX_REQUEST_BYTES,
@@ -346,15 +336,13 @@ impl Broker {
 pub async fn serve(
     config: Config,
     credentials: Option<SharedCredentialsProvider>,
+    telemetry: Telemetry,
     drain: CancellationToken,
     ready: impl FnOnce(),
 ) -> Result<Remainder, StartError> {
     if UNRECORDED {
         tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
     }
-    let mut export =
-        Export::from_environment(&|name| std::env::var(name).ok()).map_err(StartError::Telemetry)?;
-    let telemetry = export.telemetry(config.http);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
     let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
@@ -408,7 +396,6 @@ pub async fn serve(
     );
     ready();
     let remainder = broker.serve().await;
-    export.finish().await;
     // The last line.
     if remainder.is_nothing() {
         tracing::info!("stopped");

@@ -11,21 +11,20 @@ use key_broker_core::clock::Clock;
 use key_broker_core::{Action, DeclaredUse, KeyArn, Measurements, Outcome, Peer};
 use key_broker_trail::journal::{Journal, JournalUnavailable, Taken};
 use key_broker_trail::notice::Untold;
-use key_broker_trail::record::AwsCaller;
 use key_broker_trail::record::{
-    ActivityEventData, ActivityRecord, DataKeyData, EVENT_VERSION, PolicyData, RecordedError,
+    ActivityEventData, ActivityRecord, AwsCaller, DataKeyData, EVENT_VERSION, PolicyData, RecordedError,
     RequestParameters, ServedFrom, TraceData, WorkloadIdentity,
 };
-use opentelemetry::trace::SpanContext;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tonic::Code;
+use tracing::field::Empty;
+use tracing::{Span, info_span, record_all};
 use uuid::Uuid;
 
 use crate::error::BrokerError;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
-use crate::telemetry::trace::{Parent, Span};
 use crate::telemetry::vocabulary;
 
 /// Opens a scope for every call.
@@ -39,7 +38,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Begins the record of one call.
+    /// Begins the record of one call, whose server span is `span`: disabled where the call is not traced.
     #[must_use]
     pub fn open(
         self: &Arc<Self>,
@@ -47,14 +46,15 @@ impl Audit {
         peer: Arc<Peer>,
         user_agent: Option<&HeaderValue>,
         span: Span,
+        trace: Option<TraceData>,
     ) -> AuditScope {
         let record = RecordBuilder(Arc::new(Mutex::new(Draft::default())));
         AuditScope {
             audit: Arc::clone(self),
             request_id: Uuid::new_v4(),
             event_id: Uuid::new_v4(),
-            trace: span.parent(),
             span,
+            trace,
             began: self.clock.now(),
             action,
             peer,
@@ -73,7 +73,7 @@ pub struct AuditScope {
     request_id: Uuid,
     event_id: Uuid,
     span: Span,
-    trace: Parent,
+    trace: Option<TraceData>,
     began: OffsetDateTime,
     action: Action,
     peer: Arc<Peer>,
@@ -96,18 +96,6 @@ impl AuditScope {
     #[must_use]
     pub fn record(&self) -> RecordBuilder {
         self.record.clone()
-    }
-
-    /// What the spans within the call hang from.
-    #[must_use]
-    pub fn trace(&self) -> Parent {
-        self.trace.clone()
-    }
-
-    /// The call's trace, if it is traced: for log lines.
-    #[must_use]
-    pub fn trace_id(&self) -> Option<String> {
-        self.span.context().map(|context| context.trace_id().to_string())
     }
 
     /// Tells when the caller stops waiting.
@@ -135,12 +123,16 @@ impl AuditScope {
         }
         let Lines { draft, records, kms_bytes } = self.lines();
         self.committing = Some(draft);
-        let mut commit_span = self.trace.child(vocabulary::AUDIT_COMMIT);
+        let span = info_span!(
+            vocabulary::AUDIT_COMMIT,
+            { vocabulary::ERROR_TYPE } = Empty,
+            otel.status_code = Empty
+        );
         let committed = self.audit.journal.append(records).wait().await;
         if committed.is_err() {
-            commit_span.fail("journal_unavailable");
+            record_all!(span, { vocabulary::ERROR_TYPE } = "journal_unavailable", otel.status_code = "ERROR");
         }
-        drop(commit_span);
+        drop(span);
         // Nothing is awaited from here on.
         let mut draft = self.committing.take().unwrap_or_default();
         let notice = draft.notice.take();
@@ -185,34 +177,27 @@ impl AuditScope {
 
     /// The server span's attributes, once the call's end is known. It ends with the scope.
     fn end_span(&mut self, draft: &Draft) {
-        if !self.span.is_recorded() {
+        if self.span.is_disabled() {
             return;
         }
-        self.span.set(vocabulary::RPC_SYSTEM, "grpc");
-        self.span.set(vocabulary::RPC_SERVICE, EVENT_SOURCE);
-        self.span.set(vocabulary::RPC_METHOD, self.action.name());
-        self.span.set(vocabulary::NETWORK_TRANSPORT, self.peer.details.transport);
-        self.span.set(vocabulary::REQUEST_ID, self.request_id.to_string());
-        self.span.set(vocabulary::EVENT_ID, self.event_id.to_string());
-        if let Some(data_key) = &draft.data_key {
-            let served_from = match data_key.served_from {
-                ServedFrom::Kms => "KMS",
-                ServedFrom::Cache => "CACHE",
-            };
-            self.span.set(vocabulary::SERVED_FROM, served_from);
-            if let Some(id) = &data_key.kms_request_id {
-                self.span.set(vocabulary::KMS_REQUEST_ID, Arc::clone(id));
-            }
-        }
-        if let Some(minted_in) = &draft.minted_in {
-            self.span.link(minted_in);
-        }
-        let Some(end) = &draft.end else { return };
-        self.span.set(vocabulary::RPC_GRPC_STATUS_CODE, i64::from(i32::from(end.code)));
-        self.span.set(vocabulary::OUTCOME, end.outcome.name());
-        if let Some((error, _)) = &end.error {
-            self.span.fail(error.clone());
-        }
+        let served_from = draft.data_key.as_ref().map(|data_key| match data_key.served_from {
+            ServedFrom::Kms => "KMS",
+            ServedFrom::Cache => "CACHE",
+        });
+        let kms_request_id = draft.data_key.as_ref().and_then(|data_key| data_key.kms_request_id.as_deref());
+        let end = draft.end.as_ref();
+        let error = end.and_then(|end| end.error.as_ref()).map(|(code, _)| code.as_str());
+        record_all!(
+            self.span,
+            { vocabulary::REQUEST_ID } = %self.request_id,
+            { vocabulary::EVENT_ID } = %self.event_id,
+            { vocabulary::SERVED_FROM } = served_from,
+            { vocabulary::KMS_REQUEST_ID } = kms_request_id,
+            { vocabulary::RPC_GRPC_STATUS_CODE } = end.map(|end| i64::from(i32::from(end.code))),
+            { vocabulary::OUTCOME } = end.map(|end| end.outcome.name()),
+            { vocabulary::ERROR_TYPE } = error,
+            otel.status_code = error.map(|_| "ERROR"),
+        );
     }
 
     fn append_activity(&self, draft: &Draft, lines: &mut Vec<u8>) {
@@ -253,10 +238,7 @@ impl AuditScope {
                     .map(|(determining_policies, version)| PolicyData { determining_policies, version }),
                 data_key: draft.data_key.as_ref(),
                 recipient: draft.recipient.as_deref(),
-                trace: self.span.context().map(|context| TraceData {
-                    trace_id: context.trace_id().to_string(),
-                    span_id: context.span_id().to_string(),
-                }),
+                trace: self.trace.as_ref(),
                 journal: notice.and_then(Untold::journal),
                 reloads: notice.and_then(Untold::reloads),
                 notice_id: notice.map(|notice| notice.id),
@@ -305,8 +287,6 @@ struct Draft {
     key_arn: Option<KeyArn>,
     data_key: Option<DataKeyData>,
     kms_records: Option<UnwrittenRecords>,
-    /// The span of the call to KMS that others share.
-    minted_in: Option<Arc<SpanContext>>,
     /// What the broker has found out about its trail, if this record tells it.
     notice: Option<Taken>,
     end: Option<End>,
@@ -354,11 +334,9 @@ impl RecordBuilder {
         kms_records: Option<UnwrittenRecords>,
         data_key: DataKeyData,
         key_arn: Option<KeyArn>,
-        minted_in: Option<Arc<SpanContext>>,
     ) {
         let mut draft = self.lock();
         draft.kms_records = kms_records;
-        draft.minted_in = minted_in;
         draft.data_key = Some(data_key);
         // What KMS used is what it was asked for; of a decrypt without a key, only KMS tells.
         draft.key_arn = key_arn.or(draft.key_arn.take());

@@ -23,7 +23,6 @@ use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::kms::{Attempt, AttemptLog, Kms, KmsError};
 use crate::operation::{DataKey, DataKeyRequest, EncryptedDataKey, KmsReply, KmsRequest, UsedKey};
 use crate::policy::{Facts, Permitted, Policy, Question};
-use crate::telemetry::trace::Tracer;
 
 /// A cache with one data key, before a KMS that makes nothing else.
 pub struct DrawBench {
@@ -72,7 +71,7 @@ impl DrawBench {
         let settings = GuardSettings { max_in_flight: 64, queue_wait: second, fair_time: second, breaker };
         let guard = Guard::new(settings, Arc::clone(&clock));
         let (kms, tasks) = (Arc::new(OneKey(kms_takes)), TaskTracker::new());
-        let kms = RecordedKms::new(kms, guard, recorder, Arc::clone(&clock), tasks, Tracer::default());
+        let kms = RecordedKms::new(kms, guard, recorder, Arc::clone(&clock), tasks);
         let bounds = Bounds { max_age: Duration::from_hours(1), max_messages, max_bytes: 1 << 60 };
         let default = Rule { enabled: true, bounds, refresh_at: Some(0.8), partition: None };
         let kms_deadline = Duration::from_secs(10);
@@ -129,7 +128,7 @@ impl DrawBench {
         let terms = DrawTerms {
             declared: DeclaredUse { messages: 1, bytes },
             reuse: Reuse::default(),
-            context: self.deadline.into(),
+            deadline: self.deadline,
         };
         let drawn = black_box(self.cache.draw(permit.0, &self.principal, terms).await);
         assert!(drawn.result.is_ok(), "kept");

@@ -20,14 +20,15 @@ use std::time::{Duration, Instant};
 use futures_util::future::Either;
 use key_broker_core::clock::{Clock, Moment};
 use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId, Principal, Reuse, UNBOUNDED, UNUSED};
+use opentelemetry::context::FutureExt as _;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, info_span};
 
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
-use crate::kms::recorded::{CallContext, Provenance, RecordedKms, RecordedReply, UnwrittenRecords};
+use crate::kms::recorded::{Provenance, RecordedKms, RecordedReply, UnwrittenRecords};
 use crate::operation::{DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest};
 use crate::policy::Permitted;
-use crate::telemetry::trace::Parent;
 use crate::telemetry::vocabulary;
 use cacheable::{Cacheable, Kept};
 use counts::Counts;
@@ -131,7 +132,7 @@ impl Cache {
         match found {
             LookUp::Drawn(drawn) => Either::Left(ready(drawn)),
             LookUp::Wait(wait) => Either::Right(Box::pin(async move {
-                match cache.wait::<R>(wait, bounds, terms.context.deadline).await {
+                match cache.wait::<R>(wait, bounds, terms.deadline).await {
                     Some(drawn) => drawn,
                     None => cache.call_kms(permitted, terms).await,
                 }
@@ -154,23 +155,26 @@ impl Cache {
         let now = Moment::now(&*self.0.clock);
         let demand = Demand { request: permitted.clone(), declared: terms.declared, bounds };
         let step = entry.slot().draw(&now, demand);
-        let (found, call) = match step {
+        match step {
             Step::Drawn(draw, refresh) => {
                 self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
-                let refresh = refresh.map(|permitted| (permitted, Trace::Refresh));
-                (LookUp::Drawn(DrawOutcome::of(draw, bounds, R::IS_CHARGED)), refresh)
+                if let Some(permitted) = refresh {
+                    // In a trace of its own: nobody waits for it.
+                    let span = info_span!(parent: None, vocabulary::CACHE_REFRESH);
+                    self.0.kms.tasks().spawn(self.clone().mint(permitted, entry).instrument(span));
+                }
+                LookUp::Drawn(DrawOutcome::of(draw, bounds, R::IS_CHARGED))
             }
             Step::Wait(wait, call) => {
-                let trace = || Trace::Call(terms.context.trace.clone());
-                (LookUp::Wait(wait), call.map(|permitted| (permitted, trace())))
+                if let Some(permitted) = call {
+                    let mint = self.clone().mint(permitted, entry);
+                    self.0.kms.tasks().spawn(mint.with_current_context());
+                }
+                LookUp::Wait(wait)
             }
             // The cache is full of others.
-            Step::Retired => (LookUp::Nothing, None),
-        };
-        if let Some((permitted, trace)) = call {
-            self.spawn_mint(permitted, entry, trace);
+            Step::Retired => LookUp::Nothing,
         }
-        found
     }
 
     /// Waits for the call to KMS that a draw shares; `None` if its slot goes out of use.
@@ -203,7 +207,7 @@ impl Cache {
         terms: DrawTerms,
     ) -> DrawOutcome<R::Reply> {
         let request = Arc::clone(permitted.subject());
-        let reply = self.0.kms.call(permitted, terms.context).await;
+        let reply = self.0.kms.call(permitted, terms.deadline).await;
         self.0.counts.call(&reply.result);
         if reply.result.is_ok() {
             self.0.counts.uses_from_kms.fetch_add(1, Ordering::Relaxed);
@@ -216,23 +220,12 @@ impl Cache {
         DrawOutcome { reuse: (R::IS_CHARGED && reply.result.is_ok()).then_some(once), ..reply.into() }
     }
 
-    /// Calls KMS for a slot in a task of its own, and again while somebody is left waiting.
-    fn spawn_mint<R: Cacheable>(&self, permitted: Permitted<Arc<R>>, entry: Arc<Entry<R>>, trace: Trace) {
-        let cache = self.clone();
-        self.0.kms.tasks().spawn(async move {
-            let (_refresh, parent) = match trace {
-                Trace::Call(parent) => (None, parent),
-                Trace::Refresh => {
-                    let span = cache.0.kms.tracer().root(vocabulary::CACHE_REFRESH);
-                    let parent = span.parent();
-                    (Some(span), parent)
-                }
-            };
-            let mut next = Some(permitted);
-            while let Some(permitted) = next {
-                next = cache.mint_once(permitted, &entry, parent.clone()).await;
-            }
-        });
+    /// Calls KMS for a slot, and again while somebody is left waiting: for a task of its own.
+    async fn mint<R: Cacheable>(self, permitted: Permitted<Arc<R>>, entry: Arc<Entry<R>>) {
+        let mut next = Some(permitted);
+        while let Some(permitted) = next {
+            next = self.mint_once(permitted, &entry).await;
+        }
     }
 
     /// One call to KMS for a slot. Returns the request of the next one, if somebody is left waiting.
@@ -240,13 +233,12 @@ impl Cache {
         &self,
         permitted: Permitted<Arc<R>>,
         entry: &Entry<R>,
-        trace: Parent,
     ) -> Option<Permitted<Arc<R>>> {
         let inner = &*self.0;
         let epoch = entry.slot().epoch();
         let asked = Moment::now(&*inner.clock);
-        let context = CallContext { deadline: asked.instant + inner.rules.kms_deadline, trace };
-        let RecordedReply { result, source, records } = inner.kms.call(permitted.clone(), context).await;
+        let deadline = asked.instant + inner.rules.kms_deadline;
+        let RecordedReply { result, source, records } = inner.kms.call(permitted.clone(), deadline).await;
         inner.counts.call(&result);
         // Every reply that this key will be in must find its KMS record in the journal.
         let committed = records.commit().await;
@@ -367,14 +359,6 @@ impl Cache {
 /// A draw that is done, or one that waits for KMS.
 pub type Drawing<T> = Either<Ready<DrawOutcome<T>>, Pin<Box<dyn Future<Output = DrawOutcome<T>> + Send>>>;
 
-/// What the span of a call to KMS that a slot makes hangs from.
-enum Trace {
-    /// The call of a workload, the first of those that wait.
-    Call(Parent),
-    /// Nothing: nobody waits for it.
-    Refresh,
-}
-
 /// What a slot has for a draw.
 #[expect(clippy::large_enum_variant, reason = "it is looked at once, where it is made")]
 enum LookUp<T> {
@@ -399,8 +383,8 @@ pub struct DrawTerms {
     pub declared: DeclaredUse,
     /// Tighter bounds.
     pub reuse: Reuse,
-    /// Until when, and in which trace.
-    pub context: CallContext,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
 }
 
 impl<T> From<RecordedReply<T>> for DrawOutcome<T> {

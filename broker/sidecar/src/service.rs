@@ -5,6 +5,7 @@ mod permit;
 pub mod wire;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use key_broker_core::{DeclaredUse, Peer};
 use key_broker_proto::v1 as pb;
@@ -12,6 +13,8 @@ use key_broker_proto::v1::key_broker_server::KeyBroker;
 use key_broker_trail::record::{DataKeyData, ServedFrom};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
+use tracing::field::Empty;
+use tracing::info_span;
 use uuid::Uuid;
 
 use crate::attestation::Trust;
@@ -19,12 +22,12 @@ use crate::audit::RecordBuilder;
 use crate::cache::{Cache, CachedRequest, DrawOutcome, DrawTerms};
 use crate::error::BrokerError;
 use crate::kms::aliases::Aliases;
-use crate::kms::recorded::{CallContext, RecordedKms, Typed};
+use crate::kms::recorded::{RecordedKms, Typed};
 use crate::operation::Uses;
 use crate::policy::Permitted;
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
-use crate::telemetry::vocabulary;
+use crate::telemetry::{trace, vocabulary};
 
 /// What the service `keybroker.v1.KeyBroker` is made of. It answers through a [`CallHandler`].
 pub struct Service {
@@ -59,8 +62,8 @@ pub struct WorkloadCall {
     pub request_id: Uuid,
     /// Who calls.
     pub peer: Arc<Peer>,
-    /// Its deadline and trace.
-    pub context: CallContext,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
 }
 
 impl Service {
@@ -80,11 +83,9 @@ impl Service {
     where
         R::Reply: Uses,
     {
-        let mut span = call.context.trace.child(vocabulary::CACHE);
+        let span = info_span!(vocabulary::CACHE, { vocabulary::CACHE_RESULT } = Empty);
         let drawn = self.cache.draw(permitted, &call.peer.principal, terms).await;
-        if span.is_recorded() {
-            span.set(vocabulary::CACHE_RESULT, if drawn.called_kms { "miss" } else { "hit" });
-        }
+        span.record(vocabulary::CACHE_RESULT, if drawn.called_kms { "miss" } else { "hit" });
         drop(span);
         call.answered(drawn)
     }
@@ -98,7 +99,7 @@ impl Service {
     where
         R::Reply: Uses,
     {
-        let reply = self.kms.call(permitted, call.context.clone()).await;
+        let reply = self.kms.call(permitted, call.deadline).await;
         call.answered(reply.into())
     }
 }
@@ -117,7 +118,7 @@ impl KeyBroker for CallHandler {
                 return Box::pin(service.attested_data_key(call, request, declared, document)).await;
             }
             let permitted = service.permit(call, request, Some(declared)).await?;
-            let terms = DrawTerms { declared, reuse, context: call.context.clone() };
+            let terms = DrawTerms { declared, reuse, deadline: call.deadline };
             let (data_key, source) = service.draw(call, permitted, terms).await?;
             Ok(wire::data_key(&data_key, &source))
         };
@@ -132,7 +133,7 @@ impl KeyBroker for CallHandler {
         let answer = async {
             let (request, declared, reuse) = wire::generate_data_key_without_plaintext(request.into_inner())?;
             let permitted = service.permit(call, request, Some(declared)).await?;
-            let terms = DrawTerms { declared, reuse, context: call.context.clone() };
+            let terms = DrawTerms { declared, reuse, deadline: call.deadline };
             let (data_key, source) = service.draw(call, permitted, terms).await?;
             Ok(wire::encrypted_data_key(&data_key, &source))
         };
@@ -151,7 +152,7 @@ impl KeyBroker for CallHandler {
             }
             let permitted = service.permit(call, request, None).await?;
             let (request, named_key) = (Arc::clone(permitted.subject()), permitted.named_key());
-            let terms = DrawTerms { declared: ONE_MESSAGE, reuse, context: call.context.clone() };
+            let terms = DrawTerms { declared: ONE_MESSAGE, reuse, deadline: call.deadline };
             let (sealed, source) = service.draw(call, permitted, terms).await?;
             let decrypted = service.open(call, &*request, named_key, &sealed)?;
             Ok(wire::decrypted(decrypted, &source))
@@ -230,8 +231,10 @@ impl WorkloadCall {
             bytes_limit: reuse.map(|reuse| reuse.limit.bytes),
         };
         // A call that another call waits for, too, is in the trace of one of them: the others link to it.
-        let minted_in = source.and_then(|source| source.span).filter(|_| records.is_none());
-        self.record.answered(records, data_key.clone(), key_arn, minted_in);
+        if let Some(minted_in) = source.and_then(|source| source.span).filter(|_| records.is_none()) {
+            trace::link(&minted_in);
+        }
+        self.record.answered(records, data_key.clone(), key_arn);
         Ok((result?, data_key))
     }
 }

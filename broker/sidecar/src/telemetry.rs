@@ -17,15 +17,15 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use trace::Tracer;
+use trace::{Traces, lines};
 
 /// Who is told of a broker's work, beside its log. Nobody, unless told.
 #[derive(Default)]
 pub struct Telemetry {
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub http: Option<SocketAddr>,
-    /// Makes spans.
-    pub tracer: Tracer,
+    /// Decides which calls are traced.
+    pub traces: Traces,
     /// Where metrics are pushed.
     pub push: Option<metrics::Push>,
     /// Counts the spans that were not exported.
@@ -33,22 +33,30 @@ pub struct Telemetry {
 }
 
 /// Sends log lines to stderr: text for a terminal, JSON for a collector. `KEY_BROKER_LOG` filters them
-/// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>).
-pub fn init_log() {
+/// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>). Spans go where `traces` has
+/// them exported.
+pub fn init(traces: &Traces) {
     let wanted =
         EnvFilter::try_from_env(LOG_FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    // Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never shown.
-    let harmless =
-        filter_fn(|line| line.target().starts_with("key_broker") || *line.level() <= LevelFilter::WARN);
-    let filter = wanted.and(harmless);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let lines = if std::io::stderr().is_terminal() {
-        lines.boxed()
+    // Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never shown. Nor are spans: what
+    // a line needs of them is its trace id.
+    let harmless = filter_fn(|line| {
+        line.is_event() && (line.target().starts_with("key_broker") || *line.level() <= LevelFilter::WARN)
+    });
+    let filter = harmless.and(wanted);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let log = if std::io::stderr().is_terminal() {
+        log.map_event_format(|lines| lines::Traced { lines, add: lines::to_text }).boxed()
     } else {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        log.map_event_format(|lines| lines::Traced { lines, add: lines::to_json }).boxed()
     };
+    let log = log.with_filter(filter);
     // A second subscriber can only be a test's: it keeps the first.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+    let _ = match traces.layer() {
+        Some(exporting) => tracing_subscriber::registry().with(log).with(exporting).try_init(),
+        None => tracing_subscriber::registry().with(log).try_init(),
+    };
 }
 
 const LOG_FILTER_VARIABLE: &str = "KEY_BROKER_LOG";

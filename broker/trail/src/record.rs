@@ -268,7 +268,7 @@ pub struct ActivityEventData<'a> {
     pub recipient: Option<&'a Measurements>,
     /// The span of the call, if it was traced.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace: Option<TraceData>,
+    pub trace: Option<&'a TraceData>,
     /// What became of the journal since the record before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,

@@ -15,7 +15,6 @@ use crate::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use crate::kms::recorded::Recorder;
 use crate::policy::{Facts, Policy};
-use crate::telemetry::trace::Tracer;
 
 /// A cache before the emulator, without gRPC around it.
 struct Bench {
@@ -49,14 +48,7 @@ impl Bench {
         let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let recorder = Recorder { journal, caller };
         let guard = Guard::new(guard(), Arc::clone(&clock));
-        let kms = RecordedKms::new(
-            Arc::new(kms),
-            guard,
-            recorder,
-            Arc::clone(&clock),
-            TaskTracker::new(),
-            Tracer::default(),
-        );
+        let kms = RecordedKms::new(Arc::new(kms), guard, recorder, Arc::clone(&clock), TaskTracker::new());
         let policy = Policy::parse("permit(principal is Workload, action, resource);").expect("a policy");
         Self {
             cache: Cache::new(rules, kms, Arc::clone(&clock)),
@@ -81,7 +73,7 @@ impl Bench {
         let terms = DrawTerms {
             declared: DeclaredUse { messages: 1, bytes: 0 },
             reuse: Reuse::default(),
-            context: (self.clock.instant() + Duration::from_secs(30)).into(),
+            deadline: self.clock.instant() + Duration::from_secs(30),
         };
         let (_, permitted) = self.policy.permit(principal, Arc::new(request), Facts::default());
         let drawn = self.cache.draw(permitted.expect("permitted"), principal, terms).await;

@@ -17,6 +17,7 @@ use super::{block_on, drain_on_signal, fail, stopped, wrong_configuration};
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
+use crate::telemetry::export::Export;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -27,10 +28,14 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let hardening = harden();
-    telemetry::init_log();
+    let mut export = match Export::from_environment() {
+        Ok(export) => export,
+        Err(error) => return fail(error),
+    };
+    telemetry::init(export.traces());
     hardening.report();
     secret::prepare();
-    block_on(1, async {
+    let code = block_on(1, async {
         let dev = match Dev::start(&arguments.dir).await {
             Ok(dev) => dev,
             Err(error) => return fail(error),
@@ -43,14 +48,17 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Ok(drain) => drain,
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };
-        let served =
-            Box::pin(app::serve(config, Some(dev_credentials()), drain, || welcome(&arguments.dir))).await;
+        let told = export.telemetry(config.http);
+        let welcome = || welcome(&arguments.dir);
+        let served = Box::pin(app::serve(config, Some(dev_credentials()), told, drain, welcome)).await;
         dev.emulator.shutdown().await;
         match served {
             Ok(remainder) => stopped(&remainder),
             Err(error) => fail(error),
         }
-    })
+    });
+    export.finish();
+    code
 }
 
 struct Dev {

@@ -10,6 +10,7 @@ use super::{block_on, drain_on_signal, fail, stopped, wrong_configuration};
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
+use crate::telemetry::export::Export;
 
 pub(super) fn run(config: &Path) -> ExitCode {
     let hardening = harden();
@@ -17,17 +18,24 @@ pub(super) fn run(config: &Path) -> ExitCode {
         Ok(config) => config,
         Err(error) => return wrong_configuration(error),
     };
-    telemetry::init_log();
+    let mut export = match Export::from_environment() {
+        Ok(export) => export,
+        Err(error) => return fail(error),
+    };
+    telemetry::init(export.traces());
     hardening.report();
     secret::prepare();
-    block_on(config.worker_threads, async {
+    let told = export.telemetry(config.http);
+    let code = block_on(config.worker_threads, async {
         let drain = match drain_on_signal() {
             Ok(drain) => drain,
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };
-        match Box::pin(app::serve(config, None, drain, || {})).await {
+        match Box::pin(app::serve(config, None, told, drain, || {})).await {
             Ok(remainder) => stopped(&remainder),
             Err(error) => fail(error),
         }
-    })
+    });
+    export.finish();
+    code
 }

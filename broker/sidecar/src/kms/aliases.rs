@@ -12,7 +12,7 @@ use key_broker_core::{KeyArn, KeyId, NamedKey};
 use key_broker_trail::record::AwsCaller;
 use tokio::sync::OwnedMutexGuard;
 
-use super::recorded::{CallContext, RecordedKms};
+use super::recorded::RecordedKms;
 use super::{KmsError, KmsErrorKind};
 use crate::error::BrokerError;
 use crate::operation::DescribeKeyRequest;
@@ -64,13 +64,13 @@ impl Aliases {
     }
 
     /// Asks KMS what `key` names.
-    pub async fn ask(&self, key: &KeyId, context: CallContext) -> Result<NamedKey, BrokerError> {
+    pub async fn ask(&self, key: &KeyId, deadline: Instant) -> Result<NamedKey, BrokerError> {
         let alias = self.alias(key);
         let slot = self.slot_or_new(&alias);
         let turn = Arc::clone(&slot.asking).lock_owned().await;
         let arn = match self.look(&alias, &slot) {
             Some(Known { arn, .. }) => arn,
-            None => self.describe(&alias, &slot, context, turn).await?,
+            None => self.describe(&alias, &slot, deadline, turn).await?,
         };
         Ok(NamedKey { arn, alias: Some(alias) })
     }
@@ -89,7 +89,7 @@ impl Aliases {
             let (aliases, alias, slot) = (self.clone(), alias.clone(), Arc::clone(slot));
             let until = self.0.kms.clock().instant() + BACKGROUND;
             self.0.kms.tasks().spawn(async move {
-                if let Err(error) = aliases.describe(&alias, &slot, until.into(), turn).await {
+                if let Err(error) = aliases.describe(&alias, &slot, until, turn).await {
                     let (alias, error) = (alias.as_str(), error.describe());
                     tracing::warn!(
                         alias,
@@ -106,12 +106,12 @@ impl Aliases {
         &self,
         alias: &KeyId,
         slot: &Slot,
-        context: CallContext,
+        deadline: Instant,
         _turn: OwnedMutexGuard<()>,
     ) -> Result<Option<KeyArn>, BrokerError> {
         // The record of this answer is owed with its drop, and so in the journal before that of the call.
         let permitted = own::permit(DescribeKeyRequest::from(alias.clone()))?;
-        let arn = match self.0.kms.call(permitted, context).await.result {
+        let arn = match self.0.kms.call(permitted, deadline).await.result {
             Ok(description) => Some(description.arn),
             Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::NotFound, .. })) => None,
             Err(error) => return Err(error),

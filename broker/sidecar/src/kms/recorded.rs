@@ -13,9 +13,11 @@ use std::time::Instant;
 
 use key_broker_core::clock::Clock;
 use key_broker_trail::journal::{Journal, JournalUnavailable};
+use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::SpanContext;
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::guard::Guard;
@@ -24,7 +26,7 @@ use crate::error::BrokerError;
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
 use crate::telemetry::metrics::KmsCalls;
-use crate::telemetry::trace::{Parent, Tracer};
+use crate::telemetry::trace;
 pub use recorder::{Recorder, append_record};
 pub use reply::Typed;
 
@@ -36,7 +38,6 @@ pub struct RecordedKms {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
-    tracer: Tracer,
     timed: Option<KmsCalls>,
 }
 
@@ -61,21 +62,6 @@ pub struct Provenance {
     pub at: OffsetDateTime,
     /// The span of the call, if it was traced.
     pub span: Option<Arc<SpanContext>>,
-}
-
-/// On whose behalf a call is made: until when, and in which trace.
-#[derive(Clone)]
-pub struct CallContext {
-    /// When nobody waits any more.
-    pub deadline: Instant,
-    /// What the span of the call to KMS hangs from.
-    pub trace: Parent,
-}
-
-impl From<Instant> for CallContext {
-    fn from(deadline: Instant) -> Self {
-        Self { deadline, trace: Parent::default() }
-    }
 }
 
 /// Records that are not in the journal yet. Dropped, they write themselves.
@@ -123,15 +109,8 @@ impl RecordedKms {
         recorder: Recorder,
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
-        tracer: Tracer,
     ) -> Self {
-        Self { kms, guard, recorder, clock, tasks, tracer, timed: None }
-    }
-
-    /// For work of the broker's own.
-    #[must_use]
-    pub fn tracer(&self) -> &Tracer {
-        &self.tracer
+        Self { kms, guard, recorder, clock, tasks, timed: None }
     }
 
     /// The same, with every call to KMS timed, if anybody reads that.
@@ -152,19 +131,19 @@ impl RecordedKms {
         &*self.clock
     }
 
-    /// Makes a call that policy has permitted. It goes on when its caller goes away.
+    /// Makes a call that policy has permitted, in the trace that this runs in. It goes on when its caller goes away, until
+    /// `deadline`.
     pub async fn call<R: Typed>(
         &self,
         permitted: Permitted<Arc<R>>,
-        context: impl Into<CallContext>,
+        deadline: Instant,
     ) -> RecordedReply<R::Reply> {
-        let RecordedReply { result, source, records } = self.send(permitted.widen(), context.into()).await;
+        let RecordedReply { result, source, records } = self.send(permitted.widen(), deadline).await;
         let result = result.and_then(|reply| R::reply(reply).map_err(|_| BrokerError::Bug));
         RecordedReply { result, source, records }
     }
 
-    async fn send(&self, permitted: Permitted<KmsRequest>, context: CallContext) -> RecordedReply<KmsReply> {
-        let CallContext { deadline, trace } = context;
+    async fn send(&self, permitted: Permitted<KmsRequest>, deadline: Instant) -> RecordedReply<KmsReply> {
         // What KMS would answer could not even be owed.
         if self.recorder.journal.is_overdrawn() {
             return self.not_sent(BrokerError::JournalUnavailable);
@@ -173,11 +152,12 @@ impl RecordedKms {
             Ok(pass) => pass,
             Err(error) => return self.not_sent(error),
         };
-        let mut span = span::begin(&self.tracer, &self.recorder.caller, &permitted, &trace);
+        let span = span::begin(&self.recorder.caller, &permitted);
         let remaining = deadline.saturating_duration_since(self.clock.instant());
         let (kms, recorder) = (Arc::clone(&self.kms), self.recorder.clone());
         let timed = self.timed.as_ref().map(|timed| timed.begin(permitted.subject().operation().name()));
-        let task = self.tasks.spawn(async move {
+        let within = span.clone();
+        let work = async move {
             let attempts = AttemptLog::default();
             let call = kms.call(permitted.clone(), &attempts);
             let result = match tokio::time::timeout(remaining, call).await {
@@ -190,12 +170,13 @@ impl RecordedKms {
             let attempts = attempts.take();
             pass.end(&result, &attempts);
             let mut reply = recorder.record(&permitted, result, &attempts);
-            span::describe(&mut span, &attempts, &reply);
+            span::describe(&span, &attempts, &reply);
             if let Some(source) = &mut reply.source {
-                source.span = span.context().cloned().map(Arc::new);
+                source.span = trace::link_to(&span);
             }
             reply
-        });
+        };
+        let task = self.tasks.spawn(work.instrument(within).with_current_context());
         // The task ends by panic only (nothing aborts it): a defect.
         task.await.unwrap_or_else(|_| self.not_sent(BrokerError::Bug))
     }

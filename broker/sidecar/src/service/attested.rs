@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use key_broker_core::{DeclaredUse, KeyId};
 use key_broker_proto::v1 as pb;
+use tracing::field::Empty;
+use tracing::{info_span, record_all};
 
 use super::{Service, WorkloadCall, wire};
 use crate::attestation::VerifiedRecipient;
@@ -88,7 +90,7 @@ impl Service {
         permitted: Permitted<Arc<R>>,
     ) -> RecordedReply<R::Reply> {
         let key: Option<KeyId> = permitted.subject().sent_key().cloned();
-        let reply = self.kms.call(permitted, call.context.clone()).await;
+        let reply = self.kms.call(permitted, call.deadline).await;
         if let Err(BrokerError::Kms(error)) = &reply.result
             && error.kind != KmsErrorKind::AccessDenied
         {
@@ -101,7 +103,11 @@ impl Service {
     /// the record, whether or not the document is taken.
     async fn verified(&self, call: &WorkloadCall, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
         let turn = Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| BrokerError::Bug)?;
-        let mut span = call.context.trace.child(vocabulary::ATTESTATION_VERIFY);
+        let span = info_span!(
+            vocabulary::ATTESTATION_VERIFY,
+            { vocabulary::ERROR_TYPE } = Empty,
+            otel.status_code = Empty
+        );
         let (trust, now) = (Arc::clone(&self.trust), self.kms.clock().now());
         let verified = tokio::task::spawn_blocking(move || {
             let verified = trust.verify(document, now);
@@ -120,7 +126,8 @@ impl Service {
                     call.record.attested(measurements);
                 }
                 let error = BrokerError::Attestation(error.flaw);
-                span.fail(error.refusal().reason);
+                let reason = error.refusal().reason;
+                record_all!(span, { vocabulary::ERROR_TYPE } = reason, otel.status_code = "ERROR");
                 Err(error)
             }
         }

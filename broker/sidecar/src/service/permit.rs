@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use key_broker_core::{DeclaredUse, KeyArn, NamedKey};
+use tracing::field::Empty;
+use tracing::{info_span, record_all};
 
 use super::{Service, WorkloadCall};
 use crate::error::BrokerError;
@@ -92,9 +94,9 @@ impl Service {
             None => {
                 // KMS has to be asked first: should the caller go away meanwhile, the record has something to say.
                 call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
-                let (aliases, context, wanted) = (self.aliases.clone(), call.context.clone(), key.clone());
+                let (aliases, deadline, wanted) = (self.aliases.clone(), call.deadline, key.clone());
                 // Boxed: most calls never come here.
-                match Box::pin(async move { aliases.ask(&wanted, context).await }).await {
+                match Box::pin(async move { aliases.ask(&wanted, deadline).await }).await {
                     Ok(named) => named,
                     Err(BrokerError::Kms(error)) if !error.kind.is_passing() => {
                         let unknown = NamedKey { arn: None, alias: Some(key) };
@@ -134,12 +136,18 @@ impl WorkloadCall {
 
     /// Asks policy within a span, and notes what it said.
     fn decided<T>(&self, decide: impl FnOnce() -> (Decision, T)) -> T {
-        let mut span = self.context.trace.child(vocabulary::AUTHORIZE);
+        let span = info_span!(
+            vocabulary::AUTHORIZE,
+            { vocabulary::DECISION } = Empty,
+            { vocabulary::POLICY_VERSION } = Empty
+        );
         let (decision, decided) = decide();
-        if span.is_recorded() {
-            span.set(vocabulary::DECISION, if decision.permits { "allow" } else { "deny" });
-            span.set(vocabulary::POLICY_VERSION, Arc::clone(&decision.version));
-        }
+        record_all!(
+            span,
+            { vocabulary::DECISION } = if decision.permits { "allow" } else { "deny" },
+            { vocabulary::POLICY_VERSION } = &*decision.version,
+        );
+        drop(span);
         self.record.decided(decision.determining_policies, decision.version);
         decided
     }

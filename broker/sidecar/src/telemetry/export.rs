@@ -1,20 +1,23 @@
 //! The way of spans and metrics to a collector, by OpenTelemetry's own environment variables
-//! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
+//! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>), which the SDK reads: what is read here is
+//! whether anything is exported at all, and what the SDK would pass over in silence.
 //!
 //! A thread of its own exports: a collector that is slow, hangs or is gone costs no call anything. What does not fit the queue is
 //! dropped and counted.
+
+mod spans;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{MetricExporter, SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -22,92 +25,75 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter as _};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Telemetry;
 use super::metrics::Push;
-use super::trace::Tracer;
+use super::trace::Traces;
 use super::vocabulary::{SCHEMA_URL, SCOPE};
 
 /// What goes to a collector.
 #[derive(Default)]
 pub struct Export {
-    tracer: Tracer,
+    traces: Traces,
     push: Option<Push>,
     dropped: Arc<AtomicU64>,
-    running: Option<Running>,
-}
-
-/// The thread on which both are exported.
-struct Running {
-    /// Ends the thread.
-    stop: CancellationToken,
-    spans: Option<Spans>,
-}
-
-/// The export of spans.
-struct Spans {
-    stop: CancellationToken,
-    ended: JoinHandle<()>,
+    spans: Option<SdkTracerProvider>,
+    /// The thread on which both are exported ends with it.
+    thread: Option<DropGuard>,
 }
 
 /// The environment asks for something that there is not.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ExportError(String);
 
-/// How much is held, and for how long: `OTEL_BSP_*`.
-#[derive(Debug, Clone, Copy)]
-struct Batching {
-    queue: usize,
-    batch: usize,
-    delay: Duration,
-    timeout: Duration,
-}
-
 impl Export {
     /// As the environment says. Without an endpoint nothing is exported, and no span is made.
-    pub fn from_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, ExportError> {
-        let (traces, metrics) = (is_wanted("TRACES", variable)?, is_wanted("METRICS", variable)?);
+    pub fn from_environment() -> Result<Self, ExportError> {
+        let propagates = match variable("OTEL_PROPAGATORS") {
+            None => true,
+            Some(names) => names.split(',').any(|name| name.trim() == "tracecontext"),
+        };
+        let mut export = Self { traces: Traces::new(None, propagates), ..Self::default() };
+        let (traces, metrics) = (is_wanted("TRACES")?, is_wanted("METRICS")?);
         if !traces && !metrics {
-            return Ok(Self::default());
+            return Ok(export);
         }
-        let resource = resource(variable);
-        let (runtime, stop) = start_thread()?;
-        let mut export = Self::default();
-        let mut spans = None;
+        let resource = resource();
+        let (runtime, thread) = start_thread()?;
+        export.thread = Some(thread);
         if metrics {
-            let exporter = metric_exporter(protocol("METRICS", variable)?, &runtime)?;
+            let exporter = metric_exporter(protocol("METRICS")?, &runtime)?;
             export.push = Some(Push::new(exporter, resource.clone()));
         }
         if traces {
-            let propagates = match variable("OTEL_PROPAGATORS") {
-                None => true,
-                Some(names) => names.split(',').any(|name| name.trim() == "tracecontext"),
-            };
-            let batching = Batching::read(variable)?;
-            let exporter = span_exporter(protocol("TRACES", variable)?, &resource, &runtime)?;
-            let (sender, receiver) = mpsc::channel(batching.queue);
-            let stop = CancellationToken::new();
-            let dropped = Arc::clone(&export.dropped);
-            let exporting =
-                Exporting { batching, receiver, stop: stop.clone(), dropped: Arc::clone(&dropped) };
-            spans = Some(Spans { stop, ended: runtime.spawn(exporting.run(exporter)) });
-            let provider = SdkTracerProvider::builder()
-                .with_resource(resource)
-                .with_span_processor(Queue { sender, dropped })
-                .build();
+            sampler()?;
+            let queue = number("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)?;
+            for name in ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_SCHEDULE_DELAY"] {
+                number(name, 1)?;
+            }
+            let timeout = number("OTEL_BSP_EXPORT_TIMEOUT", 30_000)?;
+            let timeout = Duration::from_millis(u64::try_from(timeout).unwrap_or(u64::MAX));
+            let exporter = span_exporter(protocol("TRACES")?, &resource, &runtime)?;
+            let processor = spans::processor(exporter, runtime, timeout, queue, &export.dropped);
+            let provider =
+                SdkTracerProvider::builder().with_resource(resource).with_span_processor(processor).build();
             let scope = InstrumentationScope::builder(SCOPE)
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .with_schema_url(SCHEMA_URL)
                 .build();
-            export.tracer = Tracer::new(provider.tracer_with_scope(scope), propagates);
+            export.traces = Traces::new(Some(provider.tracer_with_scope(scope)), propagates);
+            export.spans = Some(provider);
         }
-        export.running = Some(Running { stop, spans });
         Ok(export)
+    }
+
+    /// Which calls are traced.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// For a broker, which also serves its metrics at `http`.
@@ -115,27 +101,24 @@ impl Export {
     pub fn telemetry(&mut self, http: Option<SocketAddr>) -> Telemetry {
         Telemetry {
             http,
-            tracer: self.tracer.clone(),
+            traces: self.traces.clone(),
             push: self.push.take(),
             spans_dropped: Arc::clone(&self.dropped),
         }
     }
 
-    /// Ends: what is queued is still exported, for at most some seconds.
-    pub async fn finish(self) {
-        let Some(Running { stop, spans }) = self.running else { return };
-        if let Some(Spans { stop, ended }) = spans {
-            stop.cancel();
-            if tokio::time::timeout(PATIENCE, ended).await.is_err() {
-                tracing::warn!("the last spans are not exported: the collector does not take them");
-            }
+    /// Ends: what is queued is still exported, for at most some seconds. Blocks.
+    pub fn finish(self) {
+        if let Some(spans) = self.spans
+            && spans.shutdown_with_timeout(PATIENCE).is_err()
+        {
+            tracing::warn!("the last spans are not exported: the collector does not take them");
         }
-        stop.cancel();
     }
 }
 
 /// A thread with a runtime of its own: whatever a collector does, it holds up nobody else.
-fn start_thread() -> Result<(Handle, CancellationToken), ExportError> {
+fn start_thread() -> Result<(Handle, DropGuard), ExportError> {
     let broken = |error: std::io::Error| ExportError(format!("the telemetry thread: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
     let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
@@ -146,7 +129,7 @@ fn start_thread() -> Result<(Handle, CancellationToken), ExportError> {
         runtime.block_on(stopped.cancelled());
     };
     std::thread::Builder::new().name("telemetry".into()).spawn(work).map_err(broken)?;
-    Ok((handle, stop))
+    Ok((handle, stop.drop_guard()))
 }
 
 fn span_exporter(
@@ -209,8 +192,7 @@ impl<E: PushMetricExporter> PushMetricExporter for OnRuntime<E> {
 }
 
 /// Who tells: `service.name` and what `OTEL_RESOURCE_ATTRIBUTES` adds.
-#[must_use]
-pub fn resource(variable: &dyn Fn(&str) -> Option<String>) -> Resource {
+fn resource() -> Resource {
     let named = variable("OTEL_SERVICE_NAME").is_some()
         || variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|list| list.contains("service.name="));
     let resource =
@@ -229,7 +211,11 @@ enum Protocol {
     Http,
 }
 
-fn is_wanted(signal: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<bool, ExportError> {
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn is_wanted(signal: &str) -> Result<bool, ExportError> {
     let is_disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let names = [format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"), "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned()];
     let endpoint = names.into_iter().find_map(|name| {
@@ -250,7 +236,7 @@ fn is_wanted(signal: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<
     }
 }
 
-fn protocol(signal: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Protocol, ExportError> {
+fn protocol(signal: &str) -> Result<Protocol, ExportError> {
     let own = format!("OTEL_EXPORTER_OTLP_{signal}_PROTOCOL");
     let (name, value) = match variable(&own) {
         Some(value) => (own, Some(value)),
@@ -266,108 +252,26 @@ fn protocol(signal: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<P
     }
 }
 
-impl Batching {
-    fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, ExportError> {
-        let number = |name: &str, default: usize| match variable(name) {
-            None => Ok(default),
-            Some(text) => {
-                text.parse().ok().filter(|number| (1..=MAX_QUEUE).contains(number)).ok_or_else(|| {
-                    ExportError(format!("{name}: {text:?} is not a number of 1 to {MAX_QUEUE}"))
-                })
-            }
-        };
-        let queue = number("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)?;
-        let milliseconds = |number| Duration::from_millis(u64::try_from(number).unwrap_or(u64::MAX));
-        Ok(Self {
-            queue,
-            batch: number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)?.min(queue),
-            delay: milliseconds(number("OTEL_BSP_SCHEDULE_DELAY", 5_000)?),
-            timeout: milliseconds(number("OTEL_BSP_EXPORT_TIMEOUT", 30_000)?),
-        })
-    }
+/// A number that the SDK reads, too; it would take its default for what is none.
+fn number(name: &str, default: usize) -> Result<usize, ExportError> {
+    let Some(text) = variable(name) else { return Ok(default) };
+    let number = text.parse().ok().filter(|number| (1..=MAX_QUEUE).contains(number));
+    number.ok_or_else(|| ExportError(format!("{name}: {text:?} is not a number of 1 to {MAX_QUEUE}")))
 }
 
-/// Takes spans where they end, and never waits.
-#[derive(Debug)]
-struct Queue {
-    sender: mpsc::Sender<SpanData>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl SpanProcessor for Queue {
-    fn on_start(&self, _: &mut Span, _: &Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        if self.sender.try_send(span).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+/// The sampler that the SDK reads, too; it would sample every call where it knows no such sampler, or no such share.
+fn sampler() -> Result<(), ExportError> {
+    let Some(name) = variable("OTEL_TRACES_SAMPLER") else { return Ok(()) };
+    if !SAMPLERS.contains(&&*name) {
+        let known = SAMPLERS.join(", ");
+        return Err(ExportError(format!("OTEL_TRACES_SAMPLER: {name:?} is none of {known}")));
     }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-}
-
-/// What the thread works with.
-struct Exporting {
-    batching: Batching,
-    receiver: mpsc::Receiver<SpanData>,
-    stop: CancellationToken,
-    dropped: Arc<AtomicU64>,
-}
-
-impl Exporting {
-    /// Exports until it is told to stop, and then what is left.
-    async fn run(mut self, exporter: SpanExporter) {
-        let Batching { batch: most, delay, timeout, .. } = self.batching;
-        let mut is_failing = false;
-        while let Some(first) = self.next().await {
-            let mut batch = vec![first];
-            let fill = async {
-                while batch.len() < most
-                    && let Some(span) = self.next().await
-                {
-                    batch.push(span);
-                }
-            };
-            // Whoever is not there in time is in the next one.
-            let _ = tokio::time::timeout(delay, fill).await;
-            let count = batch.len();
-            let failed = match tokio::time::timeout(timeout, exporter.export(batch)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("it does not answer".to_owned()),
-            };
-            if let Some(error) = &failed {
-                self.dropped.fetch_add(count as u64, Ordering::Relaxed);
-                if !is_failing {
-                    tracing::warn!(
-                        error,
-                        "the collector does not take spans: they are dropped until it does"
-                    );
-                }
-            } else if is_failing {
-                tracing::info!("the collector takes spans again");
-            }
-            is_failing = failed.is_some();
-        }
-    }
-
-    /// The next span; none after the stop, when all are taken.
-    async fn next(&mut self) -> Option<SpanData> {
-        tokio::select! {
-            biased;
-            span = self.receiver.recv() => span,
-            () = self.stop.cancelled() => {
-                self.receiver.close();
-                self.receiver.recv().await
-            }
-        }
-    }
+    let Some(share) = variable("OTEL_TRACES_SAMPLER_ARG").filter(|_| name.ends_with("ratio")) else {
+        return Ok(());
+    };
+    let is_share = share.parse().is_ok_and(|share: f64| (0.0..=1.0).contains(&share));
+    let refusal = || ExportError(format!("OTEL_TRACES_SAMPLER_ARG: {share:?} is not a number of 0 to 1"));
+    is_share.then_some(()).ok_or_else(refusal)
 }
 
 /// HTTP/1.1, with TLS for https and the system's authorities.
@@ -390,6 +294,15 @@ impl fmt::Display for ExportError {
 
 impl std::error::Error for ExportError {}
 
+/// Those of the SDK.
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+];
 /// Some 100 MB of spans.
 const MAX_QUEUE: usize = 65_536;
 /// `OTEL_EXPORTER_OTLP_TIMEOUT`'s default.

@@ -1,170 +1,174 @@
-//! Spans, made with OpenTelemetry's own API: what is not sampled is decided once, at the server span, and costs no more than that; what
-//! is off costs a look at an `Option` (ADR 19).
+//! Spans are `tracing`'s, exported through `tracing-opentelemetry` (ADR 21). Whether a call has any is decided when it arrives,
+//! before one is made: of a call that is not sampled nothing is kept but the trace id that its caller sent, for log lines.
+//!
+//! Whatever runs within a call has its context, [`Context::current`]: spans that are made there hang from it, and log lines name
+//! its trace. A task that works for a call takes the context with it (`with_current_context`).
 
-use std::borrow::Cow;
+mod layer;
+pub(crate) mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use key_broker_core::Action;
+use key_broker_trail::record::TraceData;
+use opentelemetry::Context;
+use opentelemetry::context::FutureExt as _;
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{
-    Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _,
+    Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt as _, TraceFlags, TraceState, Tracer as _,
 };
-use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::field::Empty;
+use tracing::{Span, Subscriber, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Layer;
+use tracing_subscriber::registry::LookupSpan;
 
-/// Makes root spans and server spans; none if traces are off.
-#[derive(Clone, Default)]
-pub struct Tracer(Option<Arc<Inner>>);
+use super::vocabulary;
 
-struct Inner {
-    tracer: SdkTracer,
+/// Decides which calls are traced.
+#[derive(Clone)]
+pub struct Traces {
+    tracer: Option<SdkTracer>,
     propagates: bool,
 }
 
-/// What spans of one call hang from; nothing where the call is not traced.
-#[derive(Clone, Default)]
-pub struct Parent(Option<Arc<(Tracer, Context)>>);
-
-/// A span under way. It ends when it is dropped.
-#[derive(Default)]
-pub struct Span(Option<Box<Recording>>);
-
-struct Recording {
-    span: SdkSpan,
-    tracer: Tracer,
+/// What a call's spans and log lines belong to.
+pub struct CallTrace {
+    span: Span,
+    context: Option<Context>,
 }
 
-impl Tracer {
-    /// With OpenTelemetry's tracer. `propagates` is whether a caller's `traceparent` counts.
+impl Default for Traces {
+    /// No call is traced.
+    fn default() -> Self {
+        Self::new(None, true)
+    }
+}
+
+impl Traces {
+    /// With OpenTelemetry's tracer, whose sampler decides; without one, no call is traced. `propagates` is whether a caller's
+    /// `traceparent` counts.
     #[must_use]
-    pub fn new(tracer: SdkTracer, propagates: bool) -> Self {
-        Self(Some(Arc::new(Inner { tracer, propagates })))
+    pub fn new(tracer: Option<SdkTracer>, propagates: bool) -> Self {
+        Self { tracer, propagates }
     }
 
-    /// Whether there may be spans at all.
+    /// What exports spans, as a layer of the process's subscriber; none where there is nothing to export.
     #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.0.is_some()
+    pub fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+    {
+        self.tracer.clone().map(layer::exporting)
     }
 
-    /// The span of a call that came with these headers, in its caller's trace if it tells of one (W3C Trace Context).
+    /// The trace of a call that came with these headers: its caller's, if they tell of one (W3C Trace Context).
     #[must_use]
-    pub fn server(&self, name: &'static str, headers: &HeaderMap) -> Span {
-        let Some(inner) = &self.0 else { return Span(None) };
-        let parent = if inner.propagates && headers.contains_key(TRACEPARENT) {
+    pub fn call(&self, action: Action, transport: &'static str, headers: &HeaderMap) -> CallTrace {
+        let caller = (self.propagates && headers.contains_key(TRACEPARENT)).then(|| {
             TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
-        } else {
-            Context::new()
-        };
-        let mut builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server);
-        // As many as a call's end sets, so that they are moved about once.
-        builder.attributes = Some(Vec::with_capacity(SERVER_ATTRIBUTES));
-        self.build(builder, &parent)
-    }
-
-    /// A span that hangs from nothing: of work that nobody waits for.
-    #[must_use]
-    pub fn root(&self, name: impl Into<Cow<'static, str>>) -> Span {
-        self.start(name, SpanKind::Internal, &Context::new())
-    }
-
-    /// A call to another service that hangs from nothing.
-    #[must_use]
-    pub fn root_client(&self, name: impl Into<Cow<'static, str>>) -> Span {
-        self.start(name, SpanKind::Client, &Context::new())
-    }
-
-    fn start(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind, parent: &Context) -> Span {
-        self.build(SpanBuilder::from_name(name).with_kind(kind), parent)
-    }
-
-    fn build(&self, builder: SpanBuilder, parent: &Context) -> Span {
-        let Some(inner) = &self.0 else { return Span(None) };
-        let span = inner.tracer.build_with_context(builder, parent);
-        Span(span.is_recording().then(|| Box::new(Recording { span, tracer: self.clone() })))
+        });
+        if let Some(tracer) = &self.tracer {
+            let parent = caller.clone().unwrap_or_default();
+            let builder = SpanBuilder::from_name(action.span_name()).with_kind(SpanKind::Server);
+            let started = tracer.build_with_context(builder, &parent);
+            if started.is_recording() {
+                return CallTrace::of(action, transport, layer::decided(&parent, started));
+            }
+        }
+        CallTrace { span: Span::none(), context: caller.as_ref().and_then(unsampled) }
     }
 }
 
-impl Parent {
-    /// A part of the call's work.
+impl CallTrace {
+    /// The server span of a call that is sampled.
+    fn of(action: Action, transport: &'static str, decided: Context) -> Self {
+        let span = info_span!(
+            parent: None,
+            vocabulary::CALL,
+            { vocabulary::RPC_SYSTEM } = "grpc",
+            { vocabulary::RPC_SERVICE } = "keybroker.v1.KeyBroker",
+            { vocabulary::RPC_METHOD } = action.name(),
+            { vocabulary::NETWORK_TRANSPORT } = transport,
+            { vocabulary::REQUEST_ID } = Empty,
+            { vocabulary::EVENT_ID } = Empty,
+            { vocabulary::SERVED_FROM } = Empty,
+            { vocabulary::KMS_REQUEST_ID } = Empty,
+            { vocabulary::RPC_GRPC_STATUS_CODE } = Empty,
+            { vocabulary::OUTCOME } = Empty,
+            { vocabulary::ERROR_TYPE } = Empty,
+            otel.status_code = Empty,
+        );
+        // It fails where the subscriber has no layer of ours: then nothing is exported, and there are no ids.
+        let context = span.set_parent(decided).ok().map(|()| span.context());
+        Self { span, context }
+    }
+
+    /// The server span; disabled where the call is not sampled.
     #[must_use]
-    pub fn child(&self, name: &'static str) -> Span {
-        self.start(name, SpanKind::Internal)
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
-    /// A call to another service.
+    /// The ids of the server span, for the call's record.
     #[must_use]
-    pub fn client(&self, name: impl Into<Cow<'static, str>>) -> Span {
-        self.start(name, SpanKind::Client)
+    pub fn ids(&self) -> Option<TraceData> {
+        let context = self.context.as_ref().filter(|_| !self.span.is_disabled())?;
+        let span = context.span();
+        let ids = span.span_context();
+        Some(TraceData { trace_id: ids.trace_id().to_string(), span_id: ids.span_id().to_string() })
     }
 
-    /// Whether the call is traced.
-    #[must_use]
-    pub fn is_traced(&self) -> bool {
-        self.0.is_some()
-    }
-
-    fn start(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Span {
-        match &self.0 {
-            Some(traced) => traced.0.start(name, kind, &traced.1),
-            None => Span(None),
-        }
-    }
-}
-
-impl Span {
-    /// What spans within this one hang from.
-    #[must_use]
-    pub fn parent(&self) -> Parent {
-        Parent(self.0.as_ref().map(|recording| {
-            let context = Context::new().with_remote_span_context(recording.span.span_context().clone());
-            Arc::new((recording.tracer.clone(), context))
-        }))
-    }
-
-    /// Its ids; none if it is not recorded.
-    #[must_use]
-    pub fn context(&self) -> Option<&SpanContext> {
-        self.0.as_ref().map(|recording| recording.span.span_context())
-    }
-
-    /// Whether anybody will see what is set.
-    #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Sets an attribute.
-    pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
-        if let Some(recording) = &mut self.0 {
-            recording.span.set_attribute(KeyValue::new(name, value));
-        }
-    }
-
-    /// Notes an event.
-    pub fn event(&mut self, name: &'static str, attributes: Vec<KeyValue>) {
-        if let Some(recording) = &mut self.0 {
-            recording.span.add_event(name, attributes);
-        }
-    }
-
-    /// Links to another span.
-    pub fn link(&mut self, to: &SpanContext) {
-        if let Some(recording) = &mut self.0 {
-            recording.span.add_link(to.clone(), Vec::new());
-        }
-    }
-
-    /// It ends in an error of this name.
-    pub fn fail(&mut self, error_type: impl Into<Value>) {
-        if let Some(recording) = &mut self.0 {
-            recording.span.set_attribute(KeyValue::new(super::vocabulary::ERROR_TYPE, error_type));
-            recording.span.set_status(Status::error(""));
+    /// The work of the call, with the call's context wherever it runs.
+    #[inline]
+    pub fn carry<F>(self, work: F) -> Pin<Box<dyn Future<Output = F::Output> + Send>>
+    where
+        F: Future + Send + 'static,
+    {
+        match self.context {
+            // Attached, and the span not entered, which costs ten times as much at every poll.
+            Some(context) => Box::pin(work.with_context(context)),
+            None => Box::pin(work),
         }
     }
 }
 
-const SERVER_ATTRIBUTES: usize = 12;
+/// The trace of a caller whose call is not sampled here, whatever its own flag says.
+fn unsampled(caller: &Context) -> Option<Context> {
+    let span = caller.span();
+    let theirs = Some(span.span_context()).filter(|context| context.is_valid())?;
+    let flags = TraceFlags::default();
+    let ours = SpanContext::new(theirs.trace_id(), theirs.span_id(), flags, true, TraceState::NONE);
+    Some(Context::new().with_remote_span_context(ours))
+}
+
+/// Whether what runs here is traced.
+#[must_use]
+pub fn is_traced() -> bool {
+    Context::map_current(|context| context.span().span_context().is_sampled())
+}
+
+/// What links to a span are made of; none where it is not exported.
+#[must_use]
+pub fn link_to(span: &Span) -> Option<Arc<SpanContext>> {
+    if span.is_disabled() {
+        return None;
+    }
+    let context = span.context();
+    let span = context.span();
+    Some(span.span_context()).filter(|context| context.is_sampled()).cloned().map(Arc::new)
+}
+
+/// Links the span of what runs here to another one.
+pub fn link(to: &SpanContext) {
+    Context::map_current(|context| context.span().add_link(to.clone(), Vec::new()));
+}
+
 const TRACEPARENT: &str = "traceparent";

@@ -7,6 +7,10 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 /// The instrumentation scope.
 pub const SCOPE: &str = "key-broker";
 
+/// A call: the server span, exported under its method's name.
+pub(crate) const CALL: &str = "call";
+/// A call to KMS: the client span, exported under its operation's name.
+pub(crate) const KMS: &str = "KMS";
 /// Policy was asked.
 pub const AUTHORIZE: &str = "authorize";
 /// A draw: from a kept key, or after a wait for KMS.

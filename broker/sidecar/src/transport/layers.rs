@@ -29,11 +29,10 @@ use uuid::Uuid;
 use crate::admin::{Admin, AdminCall};
 use crate::audit::{Audit, AuditScope, RecordBuilder};
 use crate::error::BrokerError;
-use crate::kms::recorded::CallContext;
 use crate::limits::{CallLimits, Share, Shares};
 use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
-use crate::telemetry::trace::Tracer;
+use crate::telemetry::trace::Traces;
 
 /// Everything between a connection and the service.
 pub struct Layers {
@@ -45,8 +44,8 @@ pub struct Layers {
     pub limits: CallLimits,
     /// What each principal may take.
     pub shares: Shares,
-    /// Makes the spans of calls.
-    pub tracer: Tracer,
+    /// Decides which calls are traced.
+    pub traces: Traces,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
     /// `keybroker.v1.KeyBroker`.
@@ -118,15 +117,16 @@ impl Layers {
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
     fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> Answering {
         let user_agent = request.headers().get(http::header::USER_AGENT);
-        let span = self.tracer.server(action.span_name(), request.headers());
-        let mut scope = self.audit.open(action, Arc::clone(&caller.peer), user_agent, span);
+        let trace = self.traces.call(action, caller.peer.details.transport, request.headers());
+        let (peer, span) = (Arc::clone(&caller.peer), trace.span().clone());
+        let mut scope = self.audit.open(action, peer, user_agent, span, trace.ids());
         let mut timed = self.calls.as_ref().map(|calls| calls.begin(action));
         let limited = panic::catch_unwind(AssertUnwindSafe(|| self.limited(&mut scope, caller, request)));
         if let Some(timed) = &mut timed {
             timed.set_deadline(scope.deadline());
         }
         // A block, which has what it captures once: an async function has its arguments twice.
-        Box::pin(async move {
+        trace.carry(async move {
             let answered = match limited {
                 Ok(Ok(Limited { answer, _slots, _counted })) => {
                     match AssertUnwindSafe(answer).catch_unwind().await {
@@ -141,8 +141,7 @@ impl Layers {
             };
             let (record, request_id) = (scope.record(), scope.request_id());
             if let Err(BrokerError::Bug) = &answered {
-                let trace_id = scope.trace_id();
-                tracing::error!(%request_id, trace_id, "a call ended in a defect: please report it");
+                tracing::error!(%request_id, "a call ended in a defect: please report it");
             }
             let response = reply(&record, request_id, answered);
             let response = if scope.commit().await.is_ok() {
@@ -221,8 +220,7 @@ impl Layers {
         let slot = Arc::clone(&self.limits.in_flight).try_acquire_owned();
         let slot = slot.map_err(|_| BrokerError::TooManyCalls)?;
         let (record, request_id, peer) = (scope.record(), scope.request_id(), Arc::clone(&caller.peer));
-        let context = CallContext { deadline: until, trace: scope.trace() };
-        let call = WorkloadCall { record, request_id, peer, context };
+        let call = WorkloadCall { record, request_id, peer, deadline: until };
         let answer = KeyBrokerServer::new(self.service.handler(call))
             .max_decoding_message_size(self.max_request_bytes)
             .call(request);

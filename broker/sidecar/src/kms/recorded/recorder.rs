@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use key_broker_core::KeyArn;
 use key_broker_trail::journal::Journal;
-use key_broker_trail::record::AwsCaller;
-use key_broker_trail::record::{KmsEventData, KmsRecord, RecordedError};
+use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, RecordedError};
 use uuid::Uuid;
 
 use super::{Provenance, RecordedReply, UnwrittenRecords};

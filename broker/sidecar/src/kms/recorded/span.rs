@@ -2,44 +2,43 @@
 
 use key_broker_trail::record::AwsCaller;
 use opentelemetry::KeyValue;
+use tracing::field::Empty;
+use tracing::{Span, info_span, record_all};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::RecordedReply;
 use crate::error::BrokerError;
 use crate::kms::Attempt;
 use crate::operation::KmsRequest;
 use crate::policy::{Asker, Permitted};
-use crate::telemetry::trace::{Parent, Span, Tracer};
-use crate::telemetry::vocabulary;
+use crate::telemetry::{trace, vocabulary};
 
-/// The span of a call to KMS, named and described as the AWS SDKs do. What nobody's call waits for, the broker asks for itself.
-pub(super) fn begin(
-    tracer: &Tracer,
-    caller: &AwsCaller,
-    permitted: &Permitted<KmsRequest>,
-    parent: &Parent,
-) -> Span {
-    let operation = permitted.subject().operation().name();
-    let name = || format!("KMS.{operation}");
-    let mut span = if parent.is_traced() {
-        parent.client(name())
-    } else if permitted.asker() == Asker::Broker && tracer.is_on() {
-        tracer.root_client(name())
-    } else {
-        return Span::default();
-    };
-    if span.is_recorded() {
-        span.set(vocabulary::RPC_SYSTEM, "aws-api");
-        span.set(vocabulary::RPC_SERVICE, "KMS");
-        span.set(vocabulary::RPC_METHOD, operation);
-        span.set(vocabulary::CLOUD_REGION, caller.region.clone());
-        span.set(vocabulary::SERVER_ADDRESS, caller.kms_host.clone());
+/// The span of a call to KMS, named and described as the AWS SDKs do. It begins a trace where the broker asks for itself; a
+/// workload's call that is not traced has none.
+pub(super) fn begin(caller: &AwsCaller, permitted: &Permitted<KmsRequest>) -> Span {
+    if permitted.asker() == Asker::Workload && !trace::is_traced() {
+        return Span::none();
     }
-    span
+    info_span!(
+        vocabulary::KMS,
+        otel.name = %format_args!("KMS.{}", permitted.subject().operation().name()),
+        otel.kind = "client",
+        otel.status_code = Empty,
+        { vocabulary::RPC_SYSTEM } = "aws-api",
+        { vocabulary::RPC_SERVICE } = "KMS",
+        { vocabulary::RPC_METHOD } = permitted.subject().operation().name(),
+        { vocabulary::CLOUD_REGION } = caller.region,
+        { vocabulary::SERVER_ADDRESS } = caller.kms_host,
+        { vocabulary::RESEND_COUNT } = Empty,
+        { vocabulary::AWS_REQUEST_ID } = Empty,
+        { vocabulary::EVENT_ID } = Empty,
+        { vocabulary::ERROR_TYPE } = Empty,
+    )
 }
 
 /// What KMS answered, on its span.
-pub(super) fn describe<T>(span: &mut Span, attempts: &[Attempt], reply: &RecordedReply<T>) {
-    if !span.is_recorded() {
+pub(super) fn describe<T>(span: &Span, attempts: &[Attempt], reply: &RecordedReply<T>) {
+    if span.is_disabled() {
         return;
     }
     if attempts.len() > 1 {
@@ -47,18 +46,22 @@ pub(super) fn describe<T>(span: &mut Span, attempts: &[Attempt], reply: &Recorde
             let id = KeyValue::new(vocabulary::AWS_REQUEST_ID, attempt.request_id.clone());
             let error =
                 attempt.error.as_ref().map(|(code, _)| KeyValue::new(vocabulary::ERROR_TYPE, code.clone()));
-            span.event(vocabulary::ATTEMPT, std::iter::once(id).chain(error).collect());
+            span.add_event(vocabulary::ATTEMPT, std::iter::once(id).chain(error).collect());
         }
-        span.set(vocabulary::RESEND_COUNT, i64::try_from(attempts.len() - 1).unwrap_or(i64::MAX));
+        span.record(vocabulary::RESEND_COUNT, i64::try_from(attempts.len() - 1).unwrap_or(i64::MAX));
     }
-    if let Some(source) = &reply.source {
-        span.set(vocabulary::AWS_REQUEST_ID, source.request_id.to_string());
-        span.set(vocabulary::EVENT_ID, source.event_id.to_string());
-    }
-    match &reply.result {
-        Ok(_) => {}
-        Err(BrokerError::Kms(error)) => span.fail(error.code.clone()),
-        Err(BrokerError::DeadlineExceeded) => span.fail("timeout"),
-        Err(_) => span.fail("_OTHER"),
-    }
+    let source = reply.source.as_ref();
+    let error = match &reply.result {
+        Ok(_) => None,
+        Err(BrokerError::Kms(error)) => Some(error.code.as_str()),
+        Err(BrokerError::DeadlineExceeded) => Some("timeout"),
+        Err(_) => Some("_OTHER"),
+    };
+    record_all!(
+        span,
+        { vocabulary::AWS_REQUEST_ID } = source.map(|source| &*source.request_id),
+        { vocabulary::EVENT_ID } = source.map(|source| tracing::field::display(source.event_id)),
+        { vocabulary::ERROR_TYPE } = error,
+        otel.status_code = error.map(|_| "ERROR"),
+    );
 }

@@ -1,0 +1,108 @@
+//! The layer of the process's subscriber that exports spans: those on a list, and no events.
+
+use std::sync::{Mutex, PoisonError};
+
+use key_broker_trail::delivery;
+use opentelemetry::Context;
+use opentelemetry::trace::{Span as _, SpanBuilder, Tracer};
+use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context as LayerContext, Filter};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::telemetry::vocabulary;
+
+/// Exports what [`Exported`] lets through.
+pub(super) fn exporting<S>(tracer: SdkTracer) -> impl Layer<S> + use<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(Deciding(tracer))
+        // Attributes are those of the vocabulary, and no others.
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(Exported)
+}
+
+/// The spans that are exported: the broker's own and some of the AWS SDK's, within a call that is traced; and those that begin a
+/// trace, of which the sampler decides. An event, whoever's it is, becomes no span event.
+struct Exported;
+
+impl Exported {
+    fn has(metadata: &Metadata<'_>) -> bool {
+        let is_in = |module: &str| {
+            metadata
+                .target()
+                .strip_prefix(module)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        metadata.is_span()
+            && (OWN.iter().any(|module| is_in(module))
+                || FOREIGN.iter().any(|(module, name)| {
+                    is_in(module)
+                        && name.is_none_or(|name| name == metadata.name())
+                        && metadata.fields().iter().all(|field| FOREIGN_FIELDS.contains(&field.name()))
+                }))
+    }
+}
+
+impl<S> Filter<S> for Exported {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &LayerContext<'_, S>) -> bool {
+        Self::has(metadata) && (super::is_traced() || BEGINNINGS.contains(&metadata.name()))
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if Self::has(metadata) { Interest::sometimes() } else { Interest::never() }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        // The AWS SDK's.
+        Some(LevelFilter::DEBUG)
+    }
+}
+
+/// A span that the SDK's sampler was asked about, and that waits for its `tracing` span.
+struct Decided(Mutex<Option<SdkSpan>>);
+
+/// The parent of the `tracing` span that `started` becomes.
+pub(super) fn decided(parent: &Context, started: SdkSpan) -> Context {
+    parent.with_value(Decided(Mutex::new(Some(started))))
+}
+
+/// Makes spans, but for those that are decided: asked twice, a sampler of one in a hundred would take one in ten thousand.
+struct Deciding(SdkTracer);
+
+impl Tracer for Deciding {
+    type Span = SdkSpan;
+
+    fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> SdkSpan {
+        let decided = parent.get::<Decided>();
+        match decided.and_then(|Decided(span)| span.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+            Some(mut span) => {
+                span.set_attributes(builder.attributes.unwrap_or_default());
+                span
+            }
+            None => self.0.build_with_context(builder, parent),
+        }
+    }
+}
+
+/// Crates whose spans are exported.
+const OWN: [&str; 1] = ["key_broker"];
+/// Spans of others, by module and name: when each attempt was made, how long credentials took, and what was asked of S3.
+const FOREIGN: [(&str, Option<&str>); 3] = [
+    ("aws_smithy_runtime::client::orchestrator", Some("try_attempt")),
+    ("aws_smithy_runtime::client::identity::cache::lazy", Some("lazy_load_identity")),
+    ("aws_sdk_s3::operation", None),
+];
+/// All that they may tell. A span with any other field is not exported: nobody here has read what that holds.
+const FOREIGN_FIELDS: [&str; 5] = ["attempt", "rpc.system", "rpc.service", "rpc.method", "sdk_invocation_id"];
+/// Spans that begin a trace where none is under way.
+const BEGINNINGS: [&str; 5] =
+    [vocabulary::CALL, vocabulary::CACHE_REFRESH, delivery::DELIVER_SPAN, delivery::DIGEST_SPAN, vocabulary::KMS];

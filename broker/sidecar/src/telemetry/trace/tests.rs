@@ -1,0 +1,115 @@
+//! Proves: what is exported is what is on the list, within calls that are sampled; no event becomes a span event; the sampler is
+//! asked once for a call; and of a call that is not sampled there is no span at all.
+
+use std::sync::{Arc, Mutex};
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{
+    Sampler, SdkTracerProvider, ShouldSample, Span as SdkSpan, SpanData, SpanProcessor,
+};
+use tracing::subscriber::with_default;
+use tracing::{debug_span, error, info, record_all};
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use super::*;
+
+#[test]
+fn what_is_on_the_list_is_exported_and_no_event() {
+    let spans = in_a_call(Sampler::AlwaysOn, &HeaderMap::new(), |_| {
+        let authorize = info_span!("authorize", answer = Empty).entered();
+        info!("of the broker");
+        error!(target: "h2::codec", secret = "bytes", "of a library");
+        record_all!(authorize, answer = "allow");
+        drop(authorize);
+        drop(debug_span!(target: SDK, "try_attempt", attempt = 1_u32));
+        drop(debug_span!(target: SDK, "try_attempt", body = "secret"));
+        drop(debug_span!(target: SDK, "finally_attempt", attempt = 1_u32));
+        drop(debug_span!(target: "aws_config::profile", "load_config_file", file = "secret"));
+        drop(debug_span!(target: "key_brokerage", "of another crate"));
+    });
+    let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+    assert_eq!(names, ["authorize", "try_attempt", "keybroker.v1.KeyBroker/Decrypt"]);
+    let server = &spans[2];
+    assert!(spans.iter().all(|span| span.events.is_empty()));
+    assert!(spans[..2].iter().all(|span| span.parent_span_id == server.span_context.span_id()));
+    assert_eq!(spans[0].attributes.len(), 1, "no attributes but its own: {:?}", spans[0].attributes);
+}
+
+#[test]
+fn of_a_call_that_is_not_sampled_there_is_no_span() {
+    let mut unsampled = HeaderMap::new();
+    unsampled.insert("traceparent", UNSAMPLED.parse().expect("ascii"));
+    let by_parent = || Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
+    for (sampler, headers) in [(Sampler::AlwaysOff, HeaderMap::new()), (by_parent(), unsampled)] {
+        let spans = in_a_call(sampler, &headers, |trace| {
+            assert!(trace.span().is_disabled() && trace.ids().is_none());
+            assert!(info_span!("authorize").is_disabled());
+        });
+        assert_eq!(spans.len(), 0);
+    }
+}
+
+#[test]
+fn a_sampler_is_asked_once_for_a_call() {
+    let spans = exported(Sampler::TraceIdRatioBased(0.5), |traces| {
+        for _ in 0..4_000 {
+            drop(traces.call(Action::Decrypt, "unix", &HeaderMap::new()));
+        }
+    });
+    // 2,000, give or take six times the deviation of 32; asked twice, 1,000.
+    assert!((1_800..2_200).contains(&spans.len()), "{}", spans.len());
+}
+
+#[test]
+fn a_trace_of_its_own_is_none_of_the_call_during_which_it_begins() {
+    let spans = in_a_call(Sampler::AlwaysOn, &HeaderMap::new(), |_| {
+        drop(info_span!(parent: None, vocabulary::CACHE_REFRESH));
+    });
+    let [refresh, call] = &spans[..] else { panic!("{spans:?}") };
+    assert_ne!(refresh.span_context.trace_id(), call.span_context.trace_id());
+}
+
+/// What is exported of a call that came with these headers and does this.
+fn in_a_call(
+    sampler: impl ShouldSample + 'static,
+    headers: &HeaderMap,
+    work: impl FnOnce(&CallTrace),
+) -> Vec<SpanData> {
+    exported(sampler, |traces| {
+        let trace = traces.call(Action::Decrypt, "unix", headers);
+        let _attached = trace.context.clone().unwrap_or_default().attach();
+        work(&trace);
+    })
+}
+
+fn exported(sampler: impl ShouldSample + 'static, work: impl FnOnce(&Traces)) -> Vec<SpanData> {
+    let ended = Ended::default();
+    let provider =
+        SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(ended.clone()).build();
+    let traces = Traces::new(Some(provider.tracer("test")), true);
+    with_default(tracing_subscriber::registry().with(traces.layer()), || work(&traces));
+    std::mem::take(&mut *ended.0.lock().expect("whole"))
+}
+
+#[derive(Debug, Clone, Default)]
+struct Ended(Arc<Mutex<Vec<SpanData>>>);
+
+impl SpanProcessor for Ended {
+    fn on_start(&self, _: &mut SdkSpan, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        self.0.lock().expect("whole").push(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: std::time::Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+const SDK: &str = "aws_smithy_runtime::client::orchestrator";
+const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
