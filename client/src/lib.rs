@@ -75,9 +75,9 @@ impl Client {
         Self::connect(&format!("unix:{text}")).await
     }
 
-    /// Connects to the broker's TCP port, for example `broker.internal:7890`, with mutual TLS. The certificate is shown at every
+    /// Connects to the broker's TLS port, for example `broker.internal:7890`, with mutual TLS. The certificate is shown at every
     /// new connection: who renews it makes a new client.
-    pub async fn tcp(address: &str, tls: &Tls) -> Result<Self, Error> {
+    pub async fn tls(address: &str, tls: &Tls) -> Result<Self, Error> {
         let config = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&tls.trust_bundle))
             .identity(Identity::from_pem(&tls.certificate, &*tls.key))

@@ -191,7 +191,7 @@ impl AuditScope {
         self.span.set(vocabulary::RPC_SYSTEM, "grpc");
         self.span.set(vocabulary::RPC_SERVICE, EVENT_SOURCE);
         self.span.set(vocabulary::RPC_METHOD, self.action.name());
-        self.span.set(vocabulary::NETWORK_TRANSPORT, self.peer.details.transport);
+        self.span.set(vocabulary::NETWORK_TRANSPORT, self.peer.details.transport.name());
         self.span.set(vocabulary::REQUEST_ID, self.request_id.to_string());
         self.span.set(vocabulary::EVENT_ID, self.event_id.to_string());
         if let Some(data_key) = &draft.data_key {

@@ -11,6 +11,7 @@ pub mod own;
 mod permitted;
 mod schema;
 mod sealed;
+mod transports;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use std::sync::Arc;
 use cedar_policy::{
     Authorizer, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode, Validator,
 };
-use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, Principal};
+use key_broker_core::{
+    Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, Principal, Transport,
+};
 use sha2::{Digest, Sha256};
 
 use crate::operation::WorkloadRequest;
@@ -54,8 +57,8 @@ pub struct Question<'a> {
 /// What a call says, for policies that look at it.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
-    /// `unix`, `tls`, `tcp` or `vsock`.
-    pub transport: &'static str,
+    /// How the call came in.
+    pub transport: Transport,
     /// The messages that are declared for a data key; 1 for what is none.
     pub messages: u64,
     /// The bytes that are declared; 0 is not declared.
@@ -89,7 +92,7 @@ pub(super) struct AnswerPolicy {
     policy: Arc<Policy>,
     principal: Principal,
     action: Action,
-    transport: &'static str,
+    transport: Transport,
     encryption_context: Option<EncryptionContext>,
     recipient: Option<Arc<Measurements>>,
 }
@@ -107,6 +110,7 @@ impl Policy {
         let mut policies = PolicySet::new();
         for policy in written.policies() {
             check_names(policy)?;
+            transports::check(policy)?;
             let id = policy.annotation("id").map_or_else(|| policy.id().clone(), PolicyId::new);
             let named = policy.new_id(id.clone());
             policies
@@ -255,7 +259,7 @@ impl AnswerPolicy {
 
 impl Default for Facts<'_> {
     fn default() -> Self {
-        Self { transport: "unix", messages: 1, bytes: 0, encryption_context: None, recipient: None }
+        Self { transport: Transport::Unix, messages: 1, bytes: 0, encryption_context: None, recipient: None }
     }
 }
 

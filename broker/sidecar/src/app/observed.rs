@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::limits::CallLimits;
 use crate::readiness::Ready;
 use crate::telemetry::metrics::names::{self, Metric};
-use crate::transport::connections::{Connections, Transport};
+use crate::transport::connections::{Connections, Listener};
 use crate::transport::tls::Tls;
 
 /// What is looked at.
@@ -57,7 +57,7 @@ impl Observed {
         }
         let Self { limits, connections, ready, breaker, spans_dropped, clock, .. } = self;
         look.gauges(names::CONNECTIONS, names::TRANSPORT, move || {
-            Transport::ALL.map(|transport| (transport.name(), connections.open(transport)))
+            Listener::ALL.map(|listener| (listener.name(), connections.open(listener)))
         });
         look.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
         look.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use key_broker_core::{Action, EncryptionContext, Measurements, NamedKey, Principal};
+use key_broker_core::{Action, EncryptionContext, Measurements, NamedKey, Principal, Transport};
 
 use super::{CedarDecision, Question};
 
@@ -20,7 +20,7 @@ pub(super) struct DecisionKey {
 /// What the call says.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct ContextFacts {
-    transport: &'static str,
+    transport: Transport,
     messages: u64,
     bytes: u64,
     encryption_context: Option<EncryptionContext>,

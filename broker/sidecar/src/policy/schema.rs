@@ -59,7 +59,7 @@ impl Names {
             None => None,
         };
         let said = [
-            ("transport".to_owned(), RestrictedExpression::new_string(facts.transport.to_owned())),
+            ("transport".to_owned(), RestrictedExpression::new_string(facts.transport.name().to_owned())),
             ("messages".to_owned(), long(facts.messages)),
             ("bytes".to_owned(), long(facts.bytes)),
             (

@@ -34,6 +34,7 @@ use crate::limits::{CallLimits, Share, Shares};
 use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Tracer;
+use crate::transport::connections::Listener;
 
 /// Everything between a connection and the service.
 pub struct Layers {
@@ -63,17 +64,8 @@ pub struct Layers {
     pub reflection_v1alpha: Standard,
 }
 
-/// On which side of the broker a connection came in. Each serves its own service, and no other but the standard ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// For workloads.
-    Workload,
-    /// For the operator.
-    Admin,
-}
-
-/// An answer in the making.
-pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+/// The reply to one call, to be awaited.
+pub type ReplyFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A standard gRPC service: it hands nothing out and leaves no record.
 pub type Standard = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -88,20 +80,20 @@ pub struct Caller {
 
 impl Layers {
     /// Answers one call. Boxed here, so that what moves it about moves a pointer.
-    pub fn answer(self: &Arc<Self>, door: Door, caller: &Caller, request: Request<Incoming>) -> Answering {
+    pub fn answer(self: &Arc<Self>, on: Listener, caller: &Caller, request: Request<Incoming>) -> ReplyFuture {
         let Some((service, method)) =
             request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'))
         else {
             return Box::pin(std::future::ready(unimplemented()));
         };
-        match (service, door) {
-            ("keybroker.v1.KeyBroker", Door::Workload) => {
+        match (service, on) {
+            ("keybroker.v1.KeyBroker", Listener::Workloads(_)) => {
                 match Action::ALL.into_iter().find(|action| action.name() == method) {
                     Some(action) => self.recorded(action, caller, request),
                     None => Box::pin(std::future::ready(unimplemented())),
                 }
             }
-            ("keybroker.admin.v1.Admin", Door::Admin) if Admin::METHODS.contains(&method) => {
+            ("keybroker.admin.v1.Admin", Listener::Admin) if Admin::METHODS.contains(&method) => {
                 Box::pin(Arc::clone(self).administered(Arc::clone(&caller.peer), request))
             }
             ("grpc.health.v1.Health", _) => Box::pin(standard(self.health.clone(), request)),
@@ -116,7 +108,7 @@ impl Layers {
     }
 
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
-    fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> Answering {
+    fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> ReplyFuture {
         let user_agent = request.headers().get(http::header::USER_AGENT);
         let span = self.tracer.server(action.span_name(), request.headers());
         let mut scope = self.audit.open(action, Arc::clone(&caller.peer), user_agent, span);
@@ -128,7 +120,7 @@ impl Layers {
         // A block, which has what it captures once: an async function has its arguments twice.
         Box::pin(async move {
             let answered = match limited {
-                Ok(Ok(Limited { answer, _slots, _counted })) => {
+                Ok(Ok(AdmittedCall { answer, _slots, _counted })) => {
                     match AssertUnwindSafe(answer).catch_unwind().await {
                         Ok(Ok(Ok(response))) => Ok(response),
                         Ok(Ok(Err(never))) => match never {},
@@ -206,7 +198,7 @@ impl Layers {
         scope: &mut AuditScope,
         caller: &Caller,
         request: Request<Incoming>,
-    ) -> Result<Limited, BrokerError> {
+    ) -> Result<AdmittedCall, BrokerError> {
         let timeout = self.timeout(request.headers())?;
         let until = self.audit.clock.instant() + timeout;
         scope.set_deadline(until);
@@ -226,7 +218,7 @@ impl Layers {
         let answer = KeyBrokerServer::new(self.service.handler(call))
             .max_decoding_message_size(self.max_request_bytes)
             .call(request);
-        Ok(Limited {
+        Ok(AdmittedCall {
             answer: tokio::time::timeout(timeout, answer),
             _slots: [own, slot],
             _counted: self.limits.under_way.token(),
@@ -235,7 +227,7 @@ impl Layers {
 }
 
 /// A call within the limits, before the service.
-struct Limited {
+struct AdmittedCall {
     answer: Timeout<BoxFuture<Response<Body>, Infallible>>,
     _slots: [OwnedSemaphorePermit; 2],
     _counted: TaskTrackerToken,
