@@ -86,7 +86,8 @@ fn a_wrong_configuration_is_64_and_one_line() {
     }
 }
 
-/// `tcp` meant mutual TLS in one place and plaintext in another: whoever still writes it is told what to write.
+/// `tcp` meant mutual TLS in one place and plaintext in another: whoever still writes it is told what to
+/// write.
 #[test]
 fn the_old_word_tcp_is_refused_with_what_to_write() {
     let address = "127.0.0.1:1";

@@ -1,6 +1,7 @@
-//! Proves: on the TLS port only a trusted certificate gets a connection, only the workload that it proves gets what policy permits,
-//! and refused and allowed calls are recorded as fully; certificates are replaced under load without one failed call, whole or not
-//! at all; clients of other languages connect with the TLS that they have.
+//! Proves: on the TLS port only a trusted certificate gets a connection, only the workload that it proves
+//! gets what policy permits, and refused and allowed calls are recorded as fully; certificates are replaced
+//! under load without one failed call, whole or not at all; clients of other languages connect with the TLS
+//! that they have.
 
 #[path = "peers/mod.rs"]
 mod peers;

@@ -1,4 +1,4 @@
-//! The other end of a connection, and what proves who that is.
+//! The peer of a connection, and the proof of its identity.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::principal::Principal;
 use crate::transport::Transport;
 
-/// The other end of a connection, as far as the broker can know it.
+/// The peer of a connection, as far as the broker can know it.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// Who it is.
@@ -41,7 +41,7 @@ impl Peer {
     }
 }
 
-/// What proves who calls: the record's `userIdentity.type`.
+/// The proof of a peer's identity: the record's `userIdentity.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum PeerKind {
     /// The kernel, which tells whose process is at the other end of a unix socket.

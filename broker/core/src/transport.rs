@@ -1,4 +1,5 @@
-//! How a call reaches the broker, in the words of configuration, policy, records, metrics and the command line.
+//! How a call reaches the broker, in the words of configuration, policy, records, metrics and the command
+//! line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,7 +44,9 @@ impl FromStr for Transport {
     fn from_str(name: &str) -> Result<Self, Malformed> {
         Self::ALL.into_iter().find(|transport| transport.name() == name).ok_or_else(|| {
             Malformed(match name {
-                "tcp" => "\"tcp\" is not a transport: write tls for mutual TLS, insecure_tcp for plaintext".into(),
+                "tcp" => {
+                    "\"tcp\" is not a transport: write tls for mutual TLS, insecure_tcp for plaintext".into()
+                }
                 _ => format!("{name:?} is not a transport: write unix, tls, insecure_tcp or vsock"),
             })
         })
@@ -64,7 +67,8 @@ impl Serialize for Transport {
 
 #[cfg(test)]
 mod tests {
-    //! Each transport is found by its name; `tcp`, which would be either of two, is refused with what to write.
+    //! Each transport is found by its name; `tcp`, which would be either of two, is refused with what to
+    //! write.
 
     use super::*;
 

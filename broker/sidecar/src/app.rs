@@ -52,11 +52,11 @@ use crate::telemetry::export::{Export, ExportError};
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
-use crate::transport::layers::{Layers, Standard};
+use crate::transport::layers::{Layers, StandardService};
 use crate::transport::unix::{UnixAddress, UnixSocket};
 use crate::transport::vsock::VsockSocket;
 use crate::transport::{Listeners, Server};
-use observed::Observed;
+use observed::MetricSources;
 
 /// What a broker is made of.
 pub struct Parts {
@@ -227,7 +227,7 @@ impl Broker {
         tokio::spawn(readiness.report(health.clone(), ready));
         let (reflection, reflection_v1alpha) = reflection();
         let connections = Arc::<Connections>::default();
-        let observed = Observed {
+        let observed = MetricSources {
             cache: service.cache.clone(),
             limits: limits.clone(),
             journal: journal.clone(),
@@ -459,7 +459,7 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
 }
 
 /// Reflection as v1, and as v1alpha, which most packaged tools still ask for.
-fn reflection() -> (Standard, Standard) {
+fn reflection() -> (StandardService, StandardService) {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)

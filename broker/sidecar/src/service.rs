@@ -19,8 +19,8 @@ use crate::audit::RecordBuilder;
 use crate::cache::{Cache, CachedRequest, DrawOutcome, DrawTerms};
 use crate::error::BrokerError;
 use crate::kms::aliases::Aliases;
-use crate::kms::recorded::{CallContext, RecordedKms, Typed};
-use crate::operation::Uses;
+use crate::kms::recorded::{CallContext, CallableRequest, RecordedKms};
+use crate::operation::KeyedReply;
 use crate::policy::Permitted;
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
@@ -78,7 +78,7 @@ impl Service {
         terms: DrawTerms,
     ) -> Result<(Arc<R::Reply>, DataKeyData), BrokerError>
     where
-        R::Reply: Uses,
+        R::Reply: KeyedReply,
     {
         let mut span = call.context.trace.child(vocabulary::CACHE);
         let drawn = self.cache.draw(permitted, &call.peer.principal, terms).await;
@@ -90,13 +90,13 @@ impl Service {
     }
 
     /// Calls KMS for a reply that nobody keeps.
-    async fn call_kms<R: Typed>(
+    async fn call_kms<R: CallableRequest>(
         &self,
         call: &WorkloadCall,
         permitted: Permitted<Arc<R>>,
     ) -> Result<(Arc<R::Reply>, DataKeyData), BrokerError>
     where
-        R::Reply: Uses,
+        R::Reply: KeyedReply,
     {
         let reply = self.kms.call(permitted, call.context.clone()).await;
         call.answered(reply.into())
@@ -207,7 +207,7 @@ impl WorkloadCall {
     }
 
     /// Notes what KMS or the cache answered, whatever it was.
-    fn answered<T: Uses>(&self, drawn: DrawOutcome<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
+    fn answered<T: KeyedReply>(&self, drawn: DrawOutcome<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
         let DrawOutcome { result, source, called_kms, reuse, expires_at, records } = drawn;
         let refused = match &result {
             Err(BrokerError::Kms(error)) => error.request_id.as_deref().map(Arc::from),

@@ -108,7 +108,7 @@ impl Server {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
-                // Not here: who is slow must not keep others from connecting.
+                // The handshake runs elsewhere: a slow peer must not keep others from connecting.
                 Ok(async move {
                     let stream = tls.accept(stream).await?;
                     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
@@ -145,8 +145,9 @@ impl Server {
             never = accept_plaintext => match never {},
             () = drain.cancelled() => {}
         }
-        // Nobody new can connect. Who is connected is refused with a delay to wait, until the calls in flight have ended;
-        // only then GOAWAY: a client that it reaches earlier may report its next call as cancelled.
+        // No new connections. Calls on open ones are refused with a retry delay until the calls in flight
+        // have ended. Only then GOAWAY: a client that it reaches earlier may report its next call as
+        // cancelled.
         drop((unix, tls, vsock, insecure_tcp, admin));
         if tokio::time::timeout(grace, self.layers.limits.idle()).await.is_err() {
             tracing::warn!(
@@ -159,7 +160,8 @@ impl Server {
         self.cut.cancel();
     }
 
-    /// Takes connections; what then tells who is at the other end may take its time.
+    /// Accepts connections. Finding out who the peer is, such as a TLS handshake, does not hold up the next
+    /// one.
     async fn accept<S, E, A>(
         &self,
         on: Listener,

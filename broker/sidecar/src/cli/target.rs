@@ -33,12 +33,12 @@ pub(super) struct Target {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    tls_files: TlsFiles,
+    tls_arguments: TlsArguments,
 }
 
 /// What mutual TLS takes: files in PEM.
 #[derive(Debug, Args)]
-struct TlsFiles {
+struct TlsArguments {
     /// With --tls: the authorities that vouch for the broker's certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls")]
     ca: Option<PathBuf>,
@@ -56,7 +56,7 @@ struct TlsFiles {
 impl Target {
     pub(super) async fn connect(&self) -> Result<Client, String> {
         if let Some(address) = &self.tls {
-            let tls = self.tls_files.read(address)?;
+            let tls = self.tls_arguments.read(address)?;
             return Client::tls(address, &tls).await.map_err(|error| error.to_string());
         }
         if let Some(address) = &self.insecure_tcp {
@@ -78,7 +78,7 @@ impl Target {
     }
 }
 
-impl TlsFiles {
+impl TlsArguments {
     fn read(&self, address: &str) -> Result<Tls, String> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         Ok(Tls {

@@ -26,7 +26,7 @@ use crate::policy::Permitted;
 use crate::telemetry::metrics::KmsCalls;
 use crate::telemetry::trace::{Parent, Tracer};
 pub use recorder::{Recorder, append_record};
-pub use reply::Typed;
+pub use reply::CallableRequest;
 
 /// KMS, recorded.
 #[derive(Clone)]
@@ -66,7 +66,7 @@ pub struct Provenance {
 /// On whose behalf a call is made: until when, and in which trace.
 #[derive(Clone)]
 pub struct CallContext {
-    /// When nobody waits any more.
+    /// When the caller stops waiting.
     pub deadline: Instant,
     /// What the span of the call to KMS hangs from.
     pub trace: Parent,
@@ -153,7 +153,7 @@ impl RecordedKms {
     }
 
     /// Makes a call that policy has permitted. It goes on when its caller goes away.
-    pub async fn call<R: Typed>(
+    pub async fn call<R: CallableRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
         context: impl Into<CallContext>,

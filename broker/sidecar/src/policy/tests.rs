@@ -257,6 +257,12 @@ fn mistakes_are_told_in_one_line() {
 }
 
 #[test]
+fn the_documents_show_the_schema() {
+    let shown = include_str!("../../../../docs/policy.md");
+    assert!(shown.contains(schema::SCHEMA.trim_end()), "docs/policy.md shows another schema");
+}
+
+#[test]
 fn the_keys_that_policies_name_are_listed() {
     let text = format!(
         r#"permit(principal, action, resource == Key::"{KEY}");

@@ -1,5 +1,5 @@
-//! What policies compare `context.transport` with. To Cedar it is any string, so that a misspelt one would make a condition that
-//! never holds.
+//! What policies compare `context.transport` with. To Cedar it is any string, so that a misspelt one would
+//! make a condition that never holds.
 
 use cedar_policy::Policy;
 use key_broker_core::{Malformed, Transport};
@@ -7,7 +7,8 @@ use serde_json::Value;
 
 /// Refuses a policy that compares `context.transport` with what no call has.
 pub(super) fn check(policy: &Policy) -> Result<(), String> {
-    // Cedar's JSON format (<https://docs.cedarpolicy.com/policies/json-format.html>): every operator is an object of one member.
+    // Cedar's JSON format (<https://docs.cedarpolicy.com/policies/json-format.html>): every operator is an
+    // object of one member.
     let json = policy.to_json().map_err(|error| format!("{}: {error}", policy.id()))?;
     check_expression(&json["conditions"])
         .map_err(|Malformed(why)| format!("{}: context.transport: {why}", policy.id()))
@@ -20,9 +21,10 @@ fn check_expression(expression: &Value) -> Result<(), Malformed> {
             if ["==", "!=", "contains"].contains(&operator.as_str()) {
                 let sides = [&operands["left"], &operands["right"]];
                 if sides.into_iter().any(is_transport) {
-                    sides.into_iter().flat_map(literals).try_for_each(|name| {
-                        name.parse::<Transport>().map(drop)
-                    })?;
+                    sides
+                        .into_iter()
+                        .flat_map(literals)
+                        .try_for_each(|name| name.parse::<Transport>().map(drop))?;
                 }
             }
             check_expression(operands)

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use key_broker_core::Transport;
 
-/// Which of the broker's sockets a connection came in on. Workloads and the operator are served different services, and both the
-/// standard ones.
+/// Which of the broker's sockets a connection came in on. Workloads and the operator are served different
+/// services, and both the standard ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
     /// For workloads.

@@ -57,20 +57,20 @@ pub struct Layers {
     /// `keybroker.admin.v1.Admin`.
     pub admin: AdminServer<Admin>,
     /// `grpc.health.v1.Health`.
-    pub health: Standard,
+    pub health: StandardService,
     /// `grpc.reflection.v1.ServerReflection`.
-    pub reflection: Standard,
+    pub reflection: StandardService,
     /// `grpc.reflection.v1alpha.ServerReflection`.
-    pub reflection_v1alpha: Standard,
+    pub reflection_v1alpha: StandardService,
 }
 
-/// The reply to one call, to be awaited.
+/// The reply to one call, boxed so that moving it moves a pointer.
 pub type ReplyFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// A standard gRPC service: it hands nothing out and leaves no record.
-pub type Standard = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+/// A standard gRPC service (health, reflection): it hands out no key material and leaves no record.
+pub type StandardService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// Who calls on a connection, and what it may take.
+/// The caller on a connection, and its share of the broker.
 pub struct Caller {
     /// Who.
     pub peer: Arc<Peer>,
@@ -80,7 +80,12 @@ pub struct Caller {
 
 impl Layers {
     /// Answers one call. Boxed here, so that what moves it about moves a pointer.
-    pub fn answer(self: &Arc<Self>, on: Listener, caller: &Caller, request: Request<Incoming>) -> ReplyFuture {
+    pub fn answer(
+        self: &Arc<Self>,
+        on: Listener,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> ReplyFuture {
         let Some((service, method)) =
             request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'))
         else {
@@ -226,7 +231,7 @@ impl Layers {
     }
 }
 
-/// A call within the limits, before the service.
+/// A call that the limits admitted, on its way to the service.
 struct AdmittedCall {
     answer: Timeout<BoxFuture<Response<Body>, Infallible>>,
     _slots: [OwnedSemaphorePermit; 2],
@@ -253,7 +258,7 @@ fn reply(
     response
 }
 
-async fn standard(service: Standard, request: Request<Incoming>) -> Response<Body> {
+async fn standard(service: StandardService, request: Request<Incoming>) -> Response<Body> {
     match service.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},

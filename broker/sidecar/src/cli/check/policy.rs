@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use key_broker_core::clock::SystemClock;
-use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Malformed, Measurements, NamedKey, PlatformKind, Transport};
+use key_broker_core::{
+    Action, EncryptionContext, KeyArn, KeyId, Malformed, Measurements, NamedKey, PlatformKind, Transport,
+};
 
 use super::PolicyQuery;
 use crate::attestation::MAX_ENCLAVE_PCR;

@@ -7,7 +7,7 @@ use super::RecordedReply;
 use crate::error::BrokerError;
 use crate::kms::Attempt;
 use crate::operation::KmsRequest;
-use crate::policy::{Asker, Permitted};
+use crate::policy::{Permitted, Requester};
 use crate::telemetry::trace::{Parent, Span, Tracer};
 use crate::telemetry::vocabulary;
 
@@ -22,7 +22,7 @@ pub(super) fn begin(
     let name = || format!("KMS.{operation}");
     let mut span = if parent.is_traced() {
         parent.client(name())
-    } else if permitted.asker() == Asker::Broker && tracer.is_on() {
+    } else if permitted.requester() == Requester::Broker && tracer.is_on() {
         tracer.root_client(name())
     } else {
         return Span::default();
