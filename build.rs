@@ -3,15 +3,21 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use prost_types::field_descriptor_proto::Type;
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
-    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("keybroker.binpb");
-    std::fs::write(out, prost::Message::encode_to_vec(&descriptors))?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("keybroker.binpb"), prost::Message::encode_to_vec(&descriptors))?;
 
     let mut config = prost_build::Config::new();
-    // Key material must not be printable: lib.rs writes their Debug by hand, without it.
-    config.skip_debug(RESPONSES_WITH_PLAINTEXT);
+    // Key material must not be printable: a message that holds some has a Debug that leaves it out.
+    let secret = descriptors.file.iter().flat_map(secret_messages).collect::<Vec<_>>();
+    config.skip_debug(secret.iter().map(|(package, message)| format!(".{package}.{}", message.name())));
+    let debug: String = secret.iter().map(|(package, message)| debug_of(package, message)).collect();
+    std::fs::write(out.join("debug.rs"), debug)?;
     // `Bytes` lets the broker hand over memory that erases itself when the last reference ends.
     config.bytes(["."]);
     config.btree_map(["."]);
@@ -19,9 +25,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The messages with a field of plaintext, by package and name.
+fn secret_messages(file: &FileDescriptorProto) -> impl Iterator<Item = (&str, &DescriptorProto)> {
+    let is_secret = |field: &FieldDescriptorProto| field.name().ends_with("plaintext");
+    let messages = file.message_type.iter().filter(move |message| message.field.iter().any(is_secret));
+    messages.map(|message| (file.package(), message))
+}
+
+/// A `Debug` of all fields but those of bytes: plaintexts and ciphertexts.
+fn debug_of(package: &str, message: &DescriptorProto) -> String {
+    let module = package.trim_start_matches("keybroker.").replace('.', "::");
+    let name = message.name();
+    let shown = message.field.iter().filter(|field| field.r#type() != Type::Bytes);
+    let shown: String = shown.map(|field| format!(".field({0:?}, &self.{0})", field.name())).collect();
+    format!(
+        "impl std::fmt::Debug for {module}::{name} {{
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {{
+                f.debug_struct({name:?}){shown}.finish_non_exhaustive()
+            }}
+        }}\n"
+    )
+}
+
 const FILES: [&str; 2] = ["proto/keybroker/v1/key_broker.proto", "proto/keybroker/admin/v1/admin.proto"];
-const RESPONSES_WITH_PLAINTEXT: [&str; 3] = [
-    ".keybroker.v1.GenerateDataKeyResponse",
-    ".keybroker.v1.DecryptResponse",
-    ".keybroker.v1.GenerateRandomResponse",
-];

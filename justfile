@@ -13,12 +13,7 @@ test:
 
 # Format, lints, documentation
 lint:
-    cargo fmt --all --check
-    cargo clippy --workspace --all-targets -- -D warnings
-    cargo clippy -p key-broker -- -D warnings
-    cargo clippy -p key-broker-client --all-targets -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-    RUSTDOCFLAGS="-D warnings" cargo doc -p key-broker-client --all-features --no-deps --quiet
+    .ci/lint
 
 # Which dependencies may be linked
 deny:

@@ -436,6 +436,7 @@ async fn insecure_tcp_callers_are_unknown_and_get_what_policy_says_of_the_unknow
         assert_eq!(answer.is_ok(), permitted, "{policy}");
         let records = broker.stop().await;
         assert_eq!(records.activity[0]["userIdentity"]["type"], "Unknown");
+        assert_eq!(records.activity[0]["userIdentity"]["details"]["transport"], "insecure_tcp");
         assert_eq!(records.activity[0]["sourceIPAddress"], "127.0.0.1");
     }
 }

@@ -86,6 +86,25 @@ fn a_wrong_configuration_is_64_and_one_line() {
     }
 }
 
+/// `tcp` meant mutual TLS in one place and plaintext in another: whoever still writes it is told what to
+/// write.
+#[test]
+fn the_old_word_tcp_is_refused_with_what_to_write() {
+    let address = "127.0.0.1:1";
+    for arguments in [
+        &["health", "--tcp", address][..],
+        &["call", "generate-random", "--tcp", address],
+        &["check", "--as", "unknown", "--transport", "tcp"],
+    ] {
+        let output = key_broker(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let told = text(&output.stderr);
+        assert!(told.contains("insecure") && told.contains("tls"), "{told}");
+    }
+    let incomplete = key_broker(&["health", "--tls", address]);
+    assert!(text(&incomplete.stderr).contains("--ca <FILE>"), "{}", text(&incomplete.stderr));
+}
+
 #[tokio::test]
 async fn a_machine_without_certificate_authorities_is_told_so() {
     let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");

@@ -69,7 +69,7 @@ impl Site {
         let broker = TestBroker::with(setup).await;
         let leaf = authority.leaf(vec![uri("spiffe://example.org/MARKER-principal")]);
         let address = broker.tcp_address().expect("it listens").to_string();
-        let client = Client::tcp(&address, &leaf.client(&authority)).await.expect("trusted");
+        let client = Client::tls(&address, &leaf.client(&authority)).await.expect("trusted");
         Self { broker, client, dir }
     }
 
@@ -179,7 +179,7 @@ async fn metrics_tell_what_happened() {
         assert_eq!(one("keybroker_audit_failures_total", &[("what", what)]), 0.0, "{what}");
     }
     assert!(one("keybroker_audit_commit_duration_seconds_count", &[]) >= 9.0);
-    assert_eq!(one("keybroker_connections", &[("transport", "tcp")]), 1.0);
+    assert_eq!(one("keybroker_connections", &[("transport", "tls")]), 1.0);
     for transport in ["unix", "vsock", "insecure_tcp", "admin"] {
         assert_eq!(one("keybroker_connections", &[("transport", transport)]), 0.0, "{transport}");
     }

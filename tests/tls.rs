@@ -1,6 +1,7 @@
-//! Proves: on the TCP port only a trusted certificate gets a connection, only the workload that it proves gets what policy permits,
-//! and refused and allowed calls are recorded as fully; certificates are replaced under load without one failed call, whole or not
-//! at all; clients of other languages connect with the TLS that they have.
+//! Proves: on the TLS port only a trusted certificate gets a connection, only the workload that it proves
+//! gets what policy permits, and refused and allowed calls are recorded as fully; certificates are replaced
+//! under load without one failed call, whole or not at all; clients of other languages connect with the TLS
+//! that they have.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -17,6 +18,7 @@ use rcgen::SanType;
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::Value;
 use support::pki::{Authority, Leaf, SERVER, dns, uri};
+use support::process::binary;
 use support::{Setup, TestBroker, eventually};
 use tempfile::TempDir;
 use tonic::Code;
@@ -44,7 +46,7 @@ impl Site {
     }
 
     async fn connect(&self, leaf: &Leaf) -> Result<Client, Error> {
-        Client::tcp(&self.address(), &leaf.client(&self.authority)).await
+        Client::tls(&self.address(), &leaf.client(&self.authority)).await
     }
 
     /// One call with such a certificate: the code that it ends with.
@@ -153,6 +155,28 @@ async fn without_a_trusted_certificate_there_is_no_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_calls_with_a_certificate() {
+    let site = Site::new(Identities::default()).await;
+    let folder = tempfile::tempdir().expect("a directory");
+    let client = site.authority.leaf(vec![uri("spiffe://example.org/orders")]);
+    client.write(folder.path(), &site.authority.pem());
+    let run = |arguments: &[&str], server_name: &str| {
+        let TlsFiles { certificate, key, trust_bundle } = paths(&folder);
+        let mut command = std::process::Command::new(binary());
+        command.args(arguments).args(["--tls", &site.address(), "--server-name", server_name]);
+        command.arg("--ca").arg(trust_bundle).arg("--cert").arg(certificate).arg("--key").arg(key);
+        command.output().expect("it runs")
+    };
+    assert_eq!(run(&["health"], SERVER).stdout, b"SERVING\n");
+    let random = run(&["call", "generate-random"], SERVER);
+    assert!(random.status.success(), "{}", String::from_utf8_lossy(&random.stderr));
+    assert!(!run(&["health"], "another.test").status.success(), "the broker's name counts");
+    let records = site.broker.stop().await;
+    assert_eq!(records.activity.len(), 1);
+    assert_eq!(records.activity[0]["userIdentity"]["principalId"], "spiffe://example.org/orders");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_replaced_under_load_without_a_failed_call() {
     let site = Site::new(Identities::default()).await;
     let leaf = site.authority.leaf(vec![uri("spiffe://example.org/orders")]);
@@ -167,7 +191,7 @@ async fn certificates_are_replaced_under_load_without_a_failed_call() {
         tokio::pin!(until);
         loop {
             let each = async {
-                let comes = Client::tcp(&address, &old).await.expect("it is let in");
+                let comes = Client::tls(&address, &old).await.expect("it is let in");
                 for _ in 0..5 {
                     call(&stays).await.expect("an open connection stays");
                     call(&comes).await.expect("a new one works");
@@ -193,7 +217,7 @@ async fn certificates_are_replaced_under_load_without_a_failed_call() {
     let address = site.address();
     let mut let_in = false;
     for _ in 0..500 {
-        let_in = match Client::tcp(&address, &new_leaf.client(&next)).await {
+        let_in = match Client::tls(&address, &new_leaf.client(&next)).await {
             Ok(client) => call(&client).await.is_ok(),
             Err(_) => false,
         };
@@ -204,7 +228,7 @@ async fn certificates_are_replaced_under_load_without_a_failed_call() {
     }
     assert!(let_in);
     assert!(
-        is_shut_out(Client::tcp(&address, &leaf.client(&next)).await).await,
+        is_shut_out(Client::tls(&address, &leaf.client(&next)).await).await,
         "the old one is no longer trusted"
     );
     let records = site.broker.stop().await;

@@ -37,7 +37,7 @@ pub use error::Error;
 pub use key::{KeyError, RecipientKey};
 pub use nsm::Nsm;
 
-use crate::{Client, DataKey, Decrypt, Decrypted, GenerateDataKey, Plaintext, Random};
+use crate::{Client, DataKey, Decrypt, Decryption, GenerateDataKey, Plaintext, RandomBytes};
 use cms::OpenError;
 
 /// A broker, seen from an enclave. Clones share the connection and the key.
@@ -77,20 +77,20 @@ impl Enclave {
     }
 
     /// Decrypts what KMS encrypted.
-    pub async fn decrypt(&self, Decrypt(mut request): Decrypt) -> Result<Decrypted, Error> {
+    pub async fn decrypt(&self, Decrypt(mut request): Decrypt) -> Result<Decryption, Error> {
         request.recipient = Some(self.recipient().await?);
         let reply = self.client.broker.clone().decrypt(self.client.request(request)).await?.into_inner();
         let plaintext = self.open(&reply.plaintext, &reply.ciphertext_for_recipient)?;
-        Ok(Decrypted { plaintext, ..reply.into() })
+        Ok(Decryption { plaintext, ..reply.into() })
     }
 
     /// Random bytes from KMS, 1 to 1,024.
-    pub async fn generate_random(&self, number_of_bytes: u32) -> Result<Random, Error> {
+    pub async fn generate_random(&self, number_of_bytes: u32) -> Result<RandomBytes, Error> {
         let request = pb::GenerateRandomRequest { number_of_bytes, recipient: Some(self.recipient().await?) };
         let reply =
             self.client.broker.clone().generate_random(self.client.request(request)).await?.into_inner();
         let plaintext = self.open(&reply.plaintext, &reply.ciphertext_for_recipient)?;
-        Ok(Random { plaintext: of_length(plaintext, Some(number_of_bytes))?, ..reply.into() })
+        Ok(RandomBytes { plaintext: of_length(plaintext, Some(number_of_bytes))?, ..reply.into() })
     }
 
     async fn recipient(&self) -> Result<pb::Recipient, Error> {

@@ -43,7 +43,9 @@ use zeroize::Zeroizing;
 
 pub use error::Error;
 pub use request::{Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext};
-pub use response::{DataKey, Decrypted, EncryptedDataKey, KeyDescription, Plaintext, Provenance, Random};
+pub use response::{
+    DataKey, Decryption, EncryptedDataKey, KeyDescription, Plaintext, Provenance, RandomBytes,
+};
 
 /// A connection to a broker. Clones share it; it reconnects by itself.
 #[derive(Debug, Clone)]
@@ -75,9 +77,9 @@ impl Client {
         Self::connect(&format!("unix:{text}")).await
     }
 
-    /// Connects to the broker's TCP port, for example `broker.internal:7890`, with mutual TLS. The certificate is shown at every
-    /// new connection: who renews it makes a new client.
-    pub async fn tcp(address: &str, tls: &Tls) -> Result<Self, Error> {
+    /// Connects to the broker's TLS port, for example `broker.internal:7890`, with mutual TLS. The
+    /// certificate is shown at every new connection: after a renewal, make a new client.
+    pub async fn tls(address: &str, tls: &Tls) -> Result<Self, Error> {
         let config = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&tls.trust_bundle))
             .identity(Identity::from_pem(&tls.certificate, &*tls.key))
@@ -115,13 +117,13 @@ impl Client {
     }
 
     /// Decrypts what KMS encrypted.
-    pub async fn decrypt(&self, request: Decrypt) -> Result<Decrypted, Error> {
+    pub async fn decrypt(&self, request: Decrypt) -> Result<Decryption, Error> {
         let reply = self.broker.clone().decrypt(self.request(request.0)).await?;
         Ok(reply.into_inner().into())
     }
 
     /// Random bytes from KMS, 1 to 1,024.
-    pub async fn generate_random(&self, number_of_bytes: u32) -> Result<Random, Error> {
+    pub async fn generate_random(&self, number_of_bytes: u32) -> Result<RandomBytes, Error> {
         let message = pb::GenerateRandomRequest { number_of_bytes, recipient: None };
         let reply = self.broker.clone().generate_random(self.request(message)).await?;
         Ok(reply.into_inner().into())

@@ -65,7 +65,7 @@ impl GenerateDataKey {
         self
     }
 
-    /// A data key that nobody else has had, and that nobody else will get.
+    /// A data key for this call alone: never handed out before or after.
     #[must_use]
     pub fn fresh(mut self) -> Self {
         self.reuse().fresh = true;

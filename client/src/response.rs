@@ -66,7 +66,7 @@ pub struct EncryptedDataKey {
 
 /// A decrypted ciphertext.
 #[derive(Debug)]
-pub struct Decrypted {
+pub struct Decryption {
     /// What was encrypted.
     pub plaintext: Plaintext,
     /// The ARN of the KMS key.
@@ -79,7 +79,7 @@ pub struct Decrypted {
 
 /// Random bytes.
 #[derive(Debug)]
-pub struct Random {
+pub struct RandomBytes {
     /// The bytes.
     pub plaintext: Plaintext,
     /// Where they came from.
@@ -157,7 +157,7 @@ impl From<pb::GenerateDataKeyWithoutPlaintextResponse> for EncryptedDataKey {
     }
 }
 
-impl From<pb::DecryptResponse> for Decrypted {
+impl From<pb::DecryptResponse> for Decryption {
     fn from(reply: pb::DecryptResponse) -> Self {
         Self {
             plaintext: reply.plaintext.into(),
@@ -168,7 +168,7 @@ impl From<pb::DecryptResponse> for Decrypted {
     }
 }
 
-impl From<pb::GenerateRandomResponse> for Random {
+impl From<pb::GenerateRandomResponse> for RandomBytes {
     fn from(reply: pb::GenerateRandomResponse) -> Self {
         Self { plaintext: reply.plaintext.into(), provenance: reply.provenance.into() }
     }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use key_broker_client::enclave::RecipientKey;
-use key_broker_client::enclave::cms::{Envelope, Malformed, OpenError};
+use key_broker_client::enclave::cms::{BerError, Envelope, OpenError};
 use proptest::prelude::{Strategy, any, prop_oneof};
 use proptest::{collection, proptest};
 use support::{Form, Message, encrypt_key, oaep_params, oid, sha_1, sha_256, value};
@@ -205,7 +205,7 @@ fn other_algorithms_and_other_structures_are_refused() {
             let mut altered = message.clone();
             alter(&mut altered);
             let error = Envelope::parse(&altered.write(form)).err();
-            assert_eq!(error, Some(Malformed(expected)), "{what}, {form:?}");
+            assert_eq!(error, Some(BerError(expected)), "{what}, {form:?}");
         }
     }
 }
@@ -213,7 +213,7 @@ fn other_algorithms_and_other_structures_are_refused() {
 #[test]
 fn a_message_beyond_the_limit_is_refused() {
     let message = Message::new(KEY.public_key_spki(), &[0; 16_384]).write(Form::Primitive);
-    assert_eq!(Envelope::parse(&message).err(), Some(Malformed("a message of at most 16,384 bytes")));
+    assert_eq!(Envelope::parse(&message).err(), Some(BerError("a message of at most 16,384 bytes")));
 }
 
 /// What is altered, what the reader then misses, and how it is altered.

@@ -17,7 +17,7 @@ mod broker {
     pub mod attestation;
 }
 
-use broker::attestation::{Flaw, Trust};
+use broker::attestation::{DocumentFlaw, Trust};
 
 #[derive(Arbitrary, Debug)]
 enum Input {
@@ -51,7 +51,7 @@ fuzz_target!(|input: Input| {
     };
     let refused = Trust::aws().verify(Bytes::from(document), OffsetDateTime::UNIX_EPOCH).expect_err("nobody signed it");
     assert!(refused.measurements.is_none());
-    assert!(matches!(refused.flaw, Flaw::Malformed(_) | Flaw::Untrusted(_) | Flaw::CertificateExpired));
+    assert!(matches!(refused.flaw, DocumentFlaw::Malformed(_) | DocumentFlaw::Untrusted(_) | DocumentFlaw::CertificateExpired));
 });
 
 fn cose(payload: &[u8]) -> Vec<u8> {

@@ -11,7 +11,7 @@ use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use key_broker::attestation::{AttestationError, Flaw, Trust, VerifiedRecipient};
+use key_broker::attestation::{AttestationError, DocumentFlaw, Trust, VerifiedRecipient};
 use key_broker_core::PlatformKind;
 use kms_emulator::attestation::{Authority, DocumentClaims};
 use time::OffsetDateTime;
@@ -21,12 +21,12 @@ use crate::support::dice::Dice;
 
 /// Genuine documents: name, when it was made (milliseconds), when its leaf certificate expires (seconds), and what is wrong with
 /// it by default.
-const GENUINE: [(&str, u64, i64, Option<Flaw>); 5] = [
+const GENUINE: [(&str, u64, i64, Option<DocumentFlaw>); 5] = [
     ("anjuna-prod-pubkey.bin", 1_616_602_241_734, 1_616_612_782, None),
-    ("anjuna-full.bin", 1_706_120_065_635, 1_706_130_857, Some(Flaw::Debug)),
-    ("base-nitro-validator-repaired.bin", 1_767_472_867_402, 1_767_483_628, Some(Flaw::NoPublicKey)),
-    ("evervault-valid.bin", 1_665_651_482_136, 1_665_662_282, Some(Flaw::NoPublicKey)),
-    ("vaportpm-nitrotpm.bin", 1_770_113_522_437, 1_770_124_322, Some(Flaw::NoPublicKey)),
+    ("anjuna-full.bin", 1_706_120_065_635, 1_706_130_857, Some(DocumentFlaw::Debug)),
+    ("base-nitro-validator-repaired.bin", 1_767_472_867_402, 1_767_483_628, Some(DocumentFlaw::NoPublicKey)),
+    ("evervault-valid.bin", 1_665_651_482_136, 1_665_662_282, Some(DocumentFlaw::NoPublicKey)),
+    ("vaportpm-nitrotpm.bin", 1_770_113_522_437, 1_770_124_322, Some(DocumentFlaw::NoPublicKey)),
 ];
 
 #[test]
@@ -48,18 +48,19 @@ fn genuine_documents_verify_when_they_were_made_and_not_after_their_certificates
         let expires_at = OffsetDateTime::from_unix_timestamp(expires_at).expect("a moment");
         let last = verify(&patient, expires_at);
         assert!(
-            last.as_ref().is_ok_and(|_| flaw != Some(Flaw::NoPublicKey)) || is(&last, Flaw::NoPublicKey),
+            last.as_ref().is_ok_and(|_| flaw != Some(DocumentFlaw::NoPublicKey))
+                || is(&last, DocumentFlaw::NoPublicKey),
             "{name}"
         );
         let late = verify(&patient, expires_at + Duration::from_secs(1));
-        assert!(is(&late, Flaw::CertificateExpired), "{name}: {late:?}");
+        assert!(is(&late, DocumentFlaw::CertificateExpired), "{name}: {late:?}");
         assert!(
             late.err().and_then(|error| error.measurements).is_none(),
             "{name}: nobody vouches for it now"
         );
         let other = Trust { roots: vec![Authority::generate().root_der().into()], ..patient };
         assert!(
-            matches!(verify(&other, made_at), Err(AttestationError { flaw: Flaw::Untrusted(_), .. })),
+            matches!(verify(&other, made_at), Err(AttestationError { flaw: DocumentFlaw::Untrusted(_), .. })),
             "{name}"
         );
     }
@@ -369,7 +370,7 @@ fn debug(claims: DocumentClaims) -> DocumentClaims {
     (0..3).fold(claims, |claims, index| claims.with_pcr(index, [0; 48]))
 }
 
-fn is(verified: &Result<VerifiedRecipient, AttestationError>, flaw: Flaw) -> bool {
+fn is(verified: &Result<VerifiedRecipient, AttestationError>, flaw: DocumentFlaw) -> bool {
     verified.as_ref().is_err_and(|error| error.flaw == flaw)
 }
 

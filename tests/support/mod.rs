@@ -72,7 +72,7 @@ pub struct Setup {
     pub max_attempts: u32,
     pub guard: GuardSettings,
     pub insecure_tcp: bool,
-    /// TCP on a port of its own, for whoever shows a certificate.
+    /// Mutual TLS on a port of its own.
     pub tls: Option<Tls>,
     pub identities: Identities,
     pub bindings: Bindings,
@@ -178,7 +178,7 @@ impl TestBroker {
         let parts = Parts {
             listen: Listen {
                 unix: Some(UnixAddress { path: dir.path().join("broker.sock"), mode: 0o600, gid: None }),
-                tcp: setup.tls.map(|tls| (any, tls)),
+                tls: setup.tls.map(|tls| (any, tls)),
                 vsock: None,
                 insecure_tcp: port,
                 admin: Some(UnixAddress {
@@ -209,7 +209,7 @@ impl TestBroker {
         };
         let drain = CancellationToken::new();
         let broker = Box::pin(Broker::start(parts, drain.clone())).await?;
-        let tcp = broker.tcp_address().or(broker.insecure_tcp_address());
+        let tcp = broker.tls_address().or(broker.insecure_tcp_address());
         let telemetry = broker.telemetry_address();
         let serving = tokio::spawn(broker.serve());
         Ok(Self { emulator, key_arn, dir, journal_dir, tcp, telemetry, drain, serving })
@@ -219,6 +219,7 @@ impl TestBroker {
         self.dir.path().join("broker.sock")
     }
 
+    /// Of the TLS port, else of the plaintext one.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.tcp
     }

@@ -69,7 +69,7 @@ impl TimedSite {
         let parts = Parts {
             listen: Listen {
                 unix: Some(UnixAddress { path: self.socket(), mode: 0o600, gid: None }),
-                tcp: None,
+                tls: None,
                 vsock: None,
                 insecure_tcp: None,
                 admin: None,

@@ -18,6 +18,7 @@ mod measurements;
 mod peer;
 mod principal;
 mod spiffe;
+mod transport;
 
 // Key material in memory; time, passed in.
 pub mod clock;
@@ -36,3 +37,4 @@ pub use principal::Principal;
 pub use reuse::{Bounds, DeclaredUse, MAX_AGE_SECONDS, MAX_MESSAGES, Reuse, UNBOUNDED, UNUSED};
 pub use secret::Plaintext;
 pub use spiffe::{SpiffeId, check_trust_domain};
+pub use transport::Transport;

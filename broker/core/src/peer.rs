@@ -1,4 +1,4 @@
-//! The other end of a connection, and what proves who that is.
+//! The peer of a connection, and the proof of its identity.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::principal::Principal;
+use crate::transport::Transport;
 
-/// The other end of a connection, as far as the broker can know it.
+/// The peer of a connection, as far as the broker can know it.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// Who it is.
@@ -28,19 +29,19 @@ impl Peer {
             principal: Principal::of_cid(cid),
             kind: PeerKind::EnclaveWorkload,
             source: format!("vsock:{cid}"),
-            details: PeerDetails { cid: Some(cid), ..PeerDetails::of("vsock") },
+            details: PeerDetails { cid: Some(cid), ..PeerDetails::of(Transport::Vsock) },
         }
     }
 
     /// Whoever connected to the plaintext TCP port.
     #[must_use]
     pub fn insecure_tcp(address: IpAddr) -> Self {
-        let (source, details) = (address.to_string(), PeerDetails::of("tcp"));
+        let (source, details) = (address.to_string(), PeerDetails::of(Transport::InsecureTcp));
         Self { principal: Principal::Unknown, kind: PeerKind::Unknown, source, details }
     }
 }
 
-/// What proves who calls: the record's `userIdentity.type`.
+/// The proof of a peer's identity: the record's `userIdentity.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum PeerKind {
     /// The kernel, which tells whose process is at the other end of a unix socket.
@@ -58,8 +59,8 @@ pub enum PeerKind {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerDetails {
-    /// `unix`, `tls`, `tcp` or `vsock`.
-    pub transport: &'static str,
+    /// How the connection came in.
+    pub transport: Transport,
     /// The caller's user id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
@@ -85,12 +86,13 @@ impl PeerDetails {
     #[must_use]
     pub const fn unix(uid: u32, gid: u32, pid: Option<i32>) -> Self {
         let (uid, gid) = (Some(uid), Some(gid));
-        Self { transport: "unix", uid, gid, pid, cid: None, certificate_sha256: None, dns_name: None }
+        let transport = Transport::Unix;
+        Self { transport, uid, gid, pid, cid: None, certificate_sha256: None, dns_name: None }
     }
 
-    /// A connection that tells nothing.
+    /// A connection that tells nothing else.
     #[must_use]
-    pub fn of(transport: &'static str) -> Self {
+    pub const fn of(transport: Transport) -> Self {
         Self {
             transport,
             uid: None,

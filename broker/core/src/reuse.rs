@@ -34,7 +34,7 @@ pub struct Reuse {
     pub max_messages: Option<u64>,
     /// The data key may serve at most this many declared bytes in all.
     pub max_bytes: Option<u64>,
-    /// A data key that nobody else has had, and that nobody else will get.
+    /// A data key for this call alone: never handed out before or after.
     pub fresh: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Key material in memory: types that erase themselves and cannot be printed, copied, compared or serialized.
 //!
-//! A plaintext lives in a slot of pages that are locked (never swapped out), left out of core dumps and wiped in forked
-//! children. The slot is zeroed when the last one who uses the plaintext lets go of it.
+//! A plaintext lives in a slot of pages that are locked (never swapped out), left out of core dumps and wiped
+//! in forked children. The slot is zeroed when the last user of the plaintext drops it.
 
 mod pages;
 mod pool;

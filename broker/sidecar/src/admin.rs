@@ -55,8 +55,8 @@ impl Admin {
     /// The methods of the contract.
     pub const METHODS: [&str; 3] = ["ListEntries", "Evict", "Status"];
 
-    /// Refuses whoever is neither root nor the broker's own user: who may open the socket is no proof alone, since a group
-    /// or a wide mode may let others in.
+    /// Refuses callers that are neither root nor the broker's own user. Being able to open the socket is no
+    /// proof, since a group or a wide mode may let others in.
     fn admit<T>(&self, request: &Request<T>) -> Result<AdminCall, Status> {
         // Without the layers nobody knows who calls.
         let call = request.extensions().get::<AdminCall>().ok_or_else(|| Status::internal("no peer"))?;
@@ -84,7 +84,7 @@ impl pb::admin_server::Admin for Admin {
     ) -> Result<Response<pb::ListEntriesResponse>, Status> {
         let call = self.admit(&request)?;
         let request = request.into_inner();
-        let after = Place::parse(&request.page_token).map_err(|error| call.refuse(&error))?;
+        let after = PageCursor::parse(&request.page_token).map_err(|error| call.refuse(&error))?;
         let size = match request.page_size {
             0 => MAX_PAGE,
             n => usize::try_from(n).unwrap_or(MAX_PAGE).min(MAX_PAGE),
@@ -94,7 +94,7 @@ impl pb::admin_server::Admin for Admin {
 
     async fn evict(&self, request: Request<pb::EvictRequest>) -> Result<Response<pb::EvictResponse>, Status> {
         let call = self.admit(&request)?;
-        let what = Evicted::parse(request.into_inner()).map_err(|error| call.refuse(&error))?;
+        let what = EvictionTarget::parse(request.into_inner()).map_err(|error| call.refuse(&error))?;
         let evicted = self.cache.evict(&what.scope());
         let who = &call.peer.details;
         tracing::info!(
@@ -143,14 +143,14 @@ impl AdminCall {
     }
 }
 
-/// What an Evict asks for, checked.
-enum Evicted {
+/// What to evict, checked.
+enum EvictionTarget {
     Key(KeyId),
     Principal(String),
     All,
 }
 
-impl Evicted {
+impl EvictionTarget {
     fn parse(request: pb::EvictRequest) -> Result<Self, BrokerError> {
         match request.which {
             Some(Which::KeyId(key)) => Ok(Self::Key(KeyId::parse(&key)?)),
@@ -177,17 +177,18 @@ impl Evicted {
     }
 }
 
-/// Where an entry stands in the list: by the time of its answer from KMS, then by that answer's eventID, which is unique.
-/// What is minted later comes later, so a list that is read page by page misses nothing that stays.
+/// The position of an entry in the list: ordered by the time of KMS's answer, then by that answer's eventID,
+/// which is unique. Keys minted later come later, so a list that is read page by page misses no entry that
+/// stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place(i128, Uuid);
+struct PageCursor(i128, Uuid);
 
-impl Place {
+impl PageCursor {
     fn of(view: &EntryView<'_>) -> Self {
         Self(view.source.at.unix_timestamp_nanos(), view.source.event_id)
     }
 
-    /// The place after which a page begins; none for the first page.
+    /// The position after which a page begins; none for the first page.
     fn parse(token: &str) -> Result<Option<Self>, BrokerError> {
         if token.is_empty() {
             return Ok(None);
@@ -206,10 +207,10 @@ impl Place {
     }
 }
 
-fn page(cache: &Cache, after: Option<Place>, size: usize) -> pb::ListEntriesResponse {
+fn page(cache: &Cache, after: Option<PageCursor>, size: usize) -> pb::ListEntriesResponse {
     let mut found = Vec::new();
     cache.list(&mut |view| {
-        let place = Place::of(view);
+        let place = PageCursor::of(view);
         if after.is_none_or(|after| place > after) {
             found.push((place, entry(view)));
         }

@@ -51,11 +51,11 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
-use crate::transport::layers::{Layers, Standard};
+use crate::transport::layers::{Layers, StandardService};
 use crate::transport::unix::{UnixAddress, UnixSocket};
 use crate::transport::vsock::VsockSocket;
 use crate::transport::{Listeners, Server};
-use observed::Observed;
+use observed::MetricSources;
 
 /// What a broker is made of.
 pub struct Parts {
@@ -194,7 +194,7 @@ impl Broker {
         let policies = Arc::new(parts.policies);
         let reload = Reload {
             policies: Arc::clone(&policies),
-            tls: parts.listen.tcp.as_ref().map(|(_, tls)| tls.clone()),
+            tls: parts.listen.tls.as_ref().map(|(_, tls)| tls.clone()),
             told: Arc::clone(journal.notices()),
             clock: Arc::clone(&parts.clock),
         };
@@ -217,12 +217,12 @@ impl Broker {
         tokio::spawn(readiness.report(health.clone(), ready));
         let (reflection, reflection_v1alpha) = reflection();
         let connections = Arc::<Connections>::default();
-        let observed = Observed {
+        let observed = MetricSources {
             cache: service.cache.clone(),
             limits: limits.clone(),
             journal: journal.clone(),
             newest_digest: trail.as_ref().map(Trail::newest_digest),
-            tls: parts.listen.tcp.as_ref().map(|(_, tls)| tls.clone()),
+            tls: parts.listen.tls.as_ref().map(|(_, tls)| tls.clone()),
             connections: Arc::clone(&connections),
             ready: is_ready.clone(),
             breaker: guard.open_until(),
@@ -270,10 +270,10 @@ impl Broker {
         })
     }
 
-    /// Where the TCP port is, if there is one.
+    /// Where the TLS port is, if there is one.
     #[must_use]
-    pub fn tcp_address(&self) -> Option<SocketAddr> {
-        self.listeners.tcp.as_ref()?.0.local_addr().ok()
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.listeners.tls.as_ref()?.0.local_addr().ok()
     }
 
     /// Where the plaintext TCP port is, if there is one.
@@ -388,7 +388,7 @@ pub async fn serve(
     tracing::info!(
         unix,
         admin,
-        tcp = config.listen.tcp.as_ref().map(|(address, _)| address.to_string()),
+        tls = config.listen.tls.as_ref().map(|(address, _)| address.to_string()),
         vsock = config.listen.vsock.as_ref().map(|address| address.port),
         insecure_tcp = config.listen.insecure_tcp.map(|address| address.to_string()),
         telemetry = config.http.map(|address| address.to_string()),
@@ -433,7 +433,7 @@ async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller>
 async fn listen(listen: &Listen) -> io::Result<Listeners> {
     let unix = listen.unix.as_ref().map(UnixSocket::bind).transpose()?;
     let admin = listen.admin.as_ref().map(UnixSocket::bind).transpose()?;
-    let tcp = match &listen.tcp {
+    let tls = match &listen.tls {
         Some((address, tls)) => Some((Listeners::bind_tcp(*address).await?, tls.clone())),
         None => None,
     };
@@ -442,11 +442,11 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
         Some(address) => Some(Listeners::bind_tcp(address).await?),
         None => None,
     };
-    Ok(Listeners { unix, tcp, vsock, insecure_tcp, admin })
+    Ok(Listeners { unix, tls, vsock, insecure_tcp, admin })
 }
 
 /// Reflection as v1, and as v1alpha, which most packaged tools still ask for.
-fn reflection() -> (Standard, Standard) {
+fn reflection() -> (StandardService, StandardService) {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)

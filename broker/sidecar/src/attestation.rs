@@ -32,7 +32,7 @@ pub struct Trust {
     pub roots: Vec<CertificateDer<'static>>,
     /// A document that was made longer ago is refused.
     pub max_age: Duration,
-    /// How far the clock of the one who made it may differ.
+    /// How far the clock of the module that made it may differ.
     pub clock_skew: Duration,
     /// Whether enclaves in debug mode count: whoever controls the parent instance reads their memory and console.
     pub allow_debug: bool,
@@ -49,14 +49,14 @@ pub struct VerifiedRecipient {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttestationError {
     /// What is wrong with it.
-    pub flaw: Flaw,
-    /// What it says it measured, where that much is proved; what nobody signed for is no evidence.
+    pub flaw: DocumentFlaw,
+    /// What it measured, if its signature is good: unsigned measurements are no evidence.
     pub measurements: Option<Arc<Measurements>>,
 }
 
 /// What is wrong with a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub enum DocumentFlaw {
     /// It is none, or not as AWS makes them: the words say what.
     Malformed(&'static str),
     /// Its certificates do not lead to a trusted root: the words say why.
@@ -102,10 +102,10 @@ impl Trust {
         let has_public_key = parsed.public_key.is_some_and(is_rsa);
         let measurements = Arc::new(parsed.measurements);
         let checks = [
-            (now - made_at > self.max_age + self.clock_skew, Flaw::Stale),
-            (made_at - now > self.clock_skew, Flaw::Early),
-            (measurements.is_debug() && !self.allow_debug, Flaw::Debug),
-            (!has_public_key, Flaw::NoPublicKey),
+            (now - made_at > self.max_age + self.clock_skew, DocumentFlaw::Stale),
+            (made_at - now > self.clock_skew, DocumentFlaw::Early),
+            (measurements.is_debug() && !self.allow_debug, DocumentFlaw::Debug),
+            (!has_public_key, DocumentFlaw::NoPublicKey),
         ];
         match checks.into_iter().find(|(is_so, _)| *is_so) {
             Some((_, flaw)) => Err(AttestationError { flaw, measurements: Some(measurements) }),
@@ -134,7 +134,7 @@ impl fmt::Debug for VerifiedRecipient {
     }
 }
 
-impl From<ChainError> for Flaw {
+impl From<ChainError> for DocumentFlaw {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::Expired => Self::CertificateExpired,
@@ -143,7 +143,7 @@ impl From<ChainError> for Flaw {
     }
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for DocumentFlaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(why) => write!(

@@ -48,7 +48,7 @@ impl Audit {
         span: Span,
         trace: Option<TraceData>,
     ) -> AuditScope {
-        let record = RecordBuilder(Arc::new(Mutex::new(Draft::default())));
+        let record = RecordBuilder(Arc::new(Mutex::new(RecordDraft::default())));
         AuditScope {
             audit: Arc::clone(self),
             request_id: Uuid::new_v4(),
@@ -82,7 +82,7 @@ pub struct AuditScope {
     record: RecordBuilder,
     written: bool,
     /// What is being committed, for the span of a call whose caller goes away meanwhile.
-    committing: Option<Draft>,
+    committing: Option<RecordDraft>,
 }
 
 impl AuditScope {
@@ -121,7 +121,7 @@ impl AuditScope {
         if let Some(notice) = self.audit.journal.notices().take() {
             self.record.lock().notice = Some(notice);
         }
-        let Lines { draft, records, kms_bytes } = self.lines();
+        let RecordLines { draft, records, kms_bytes } = self.lines();
         self.committing = Some(draft);
         let span = info_span!(
             vocabulary::AUDIT_COMMIT,
@@ -151,7 +151,7 @@ impl AuditScope {
                 }
                 self.record.refused(&BrokerError::JournalUnavailable);
                 records.truncate(kms_bytes);
-                let refused = Draft { end: self.record.lock().end.take(), ..draft };
+                let refused = RecordDraft { end: self.record.lock().end.take(), ..draft };
                 self.append_activity(&refused, &mut records);
                 self.audit.journal.owe(&records);
                 self.end_span(&refused);
@@ -159,7 +159,7 @@ impl AuditScope {
             // It may be written yet, as the answer that it would have been.
             Err(JournalUnavailable(None)) => {
                 self.record.refused(&BrokerError::JournalUnavailable);
-                let refused = Draft { end: self.record.lock().end.take(), ..draft };
+                let refused = RecordDraft { end: self.record.lock().end.take(), ..draft };
                 self.end_span(&refused);
             }
         }
@@ -167,16 +167,16 @@ impl AuditScope {
         Err(BrokerError::JournalUnavailable)
     }
 
-    fn lines(&self) -> Lines {
+    fn lines(&self) -> RecordLines {
         let mut draft = std::mem::take(&mut *self.record.lock());
         let mut records = draft.kms_records.take().map(UnwrittenRecords::take).unwrap_or_default();
         let kms_bytes = records.len();
         self.append_activity(&draft, &mut records);
-        Lines { draft, records, kms_bytes }
+        RecordLines { draft, records, kms_bytes }
     }
 
     /// The server span's attributes, once the call's end is known. It ends with the scope.
-    fn end_span(&mut self, draft: &Draft) {
+    fn end_span(&mut self, draft: &RecordDraft) {
         if self.span.is_disabled() {
             return;
         }
@@ -200,7 +200,7 @@ impl AuditScope {
         );
     }
 
-    fn append_activity(&self, draft: &Draft, lines: &mut Vec<u8>) {
+    fn append_activity(&self, draft: &RecordDraft, lines: &mut Vec<u8>) {
         let end = draft.end.as_ref();
         let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
         let request = draft.request.as_ref().map(KmsRequest::operation);
@@ -266,7 +266,7 @@ impl Drop for AuditScope {
         }
         self.record.refused(&BrokerError::abandoned(self.until, self.audit.clock.instant()));
         // Nobody waits: it is written as soon as the journal can.
-        let Lines { draft, records, .. } = self.lines();
+        let RecordLines { draft, records, .. } = self.lines();
         self.audit.journal.owe(&records);
         self.end_span(&draft);
     }
@@ -274,10 +274,11 @@ impl Drop for AuditScope {
 
 /// What the layers inside the scope learn about the call.
 #[derive(Clone)]
-pub struct RecordBuilder(Arc<Mutex<Draft>>);
+pub struct RecordBuilder(Arc<Mutex<RecordDraft>>);
 
+/// An activity record in the making.
 #[derive(Default)]
-struct Draft {
+struct RecordDraft {
     request: Option<KmsRequest>,
     declared_use: Option<DeclaredUse>,
     /// Which policies decided, and the version of all.
@@ -289,17 +290,18 @@ struct Draft {
     kms_records: Option<UnwrittenRecords>,
     /// What the broker has found out about its trail, if this record tells it.
     notice: Option<Taken>,
-    end: Option<End>,
+    end: Option<CallEnd>,
 }
 
 /// The records of one call, KMS's first.
-struct Lines {
-    draft: Draft,
+struct RecordLines {
+    draft: RecordDraft,
     records: Vec<u8>,
     kms_bytes: usize,
 }
 
-struct End {
+/// How a call ended.
+struct CallEnd {
     outcome: Outcome,
     code: Code,
     error: Option<(String, String)>,
@@ -344,7 +346,7 @@ impl RecordBuilder {
 
     /// The call is answered.
     pub fn allowed(&self) {
-        self.lock().end = Some(End { outcome: Outcome::Allowed, code: Code::Ok, error: None });
+        self.lock().end = Some(CallEnd { outcome: Outcome::Allowed, code: Code::Ok, error: None });
     }
 
     /// The call is refused or failed.
@@ -354,7 +356,7 @@ impl RecordBuilder {
             BrokerError::Kms(kms) => kms.message.clone().unwrap_or_default(),
             _ => refusal.message.into_owned(),
         };
-        self.lock().end = Some(End {
+        self.lock().end = Some(CallEnd {
             outcome: refusal.outcome,
             code: refusal.code,
             error: Some((refusal.error_code.to_owned(), message)),
@@ -373,7 +375,7 @@ impl RecordBuilder {
         self.lock().data_key.as_ref()?.kms_request_id.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Draft> {
+    fn lock(&self) -> MutexGuard<'_, RecordDraft> {
         // A panic while noting leaves nothing half done that matters: the record is still to be written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

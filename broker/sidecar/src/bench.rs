@@ -70,7 +70,7 @@ impl DrawBench {
         let breaker = BreakerSettings { failures: 5, open: second, longest_open: second };
         let settings = GuardSettings { max_in_flight: 64, queue_wait: second, fair_time: second, breaker };
         let guard = Guard::new(settings, Arc::clone(&clock));
-        let (kms, tasks) = (Arc::new(OneKey(kms_takes)), TaskTracker::new());
+        let (kms, tasks) = (Arc::new(OneKeyKms(kms_takes)), TaskTracker::new());
         let kms = RecordedKms::new(kms, guard, recorder, Arc::clone(&clock), tasks);
         let bounds = Bounds { max_age: Duration::from_hours(1), max_messages, max_bytes: 1 << 60 };
         let default = Rule { enabled: true, bounds, refresh_at: Some(0.8), partition: None };
@@ -119,7 +119,7 @@ impl DrawBench {
         (0..draws).map(|_| permit()).collect()
     }
 
-    /// One draw of a message of so many bytes. Returns how many messages the key has served.
+    /// One draw for a message of `bytes` bytes. Returns how many messages the key has served.
     ///
     /// # Panics
     ///
@@ -161,11 +161,11 @@ impl PolicyBench {
     }
 }
 
-/// A KMS that has one data key, and takes so long.
-struct OneKey(Duration);
+/// A KMS with one data key that takes the given time to answer.
+struct OneKeyKms(Duration);
 
 #[async_trait]
-impl Kms for OneKey {
+impl Kms for OneKeyKms {
     async fn call(&self, _: Permitted<KmsRequest>, attempts: &AttemptLog) -> Result<KmsReply, KmsError> {
         tokio::time::sleep(self.0).await;
         attempts.push(Attempt {

@@ -30,16 +30,16 @@ use crate::kms::recorded::{Provenance, RecordedKms, RecordedReply, UnwrittenReco
 use crate::operation::{DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest};
 use crate::policy::Permitted;
 use crate::telemetry::vocabulary;
-use cacheable::{Cacheable, Kept};
-use counts::Counts;
-pub use counts::Totals;
+use cacheable::{Cacheable, CacheableReply};
+use counts::CacheCounters;
+pub use counts::CacheTotals;
 use partition::Owner;
+pub use pool::{CacheSize, EntryView, EvictionScope, Usage};
 use pool::{Entry, Pool};
-pub use pool::{EntryView, EvictionScope, Size, Usage};
 use rules::{Rule, Rules};
-use slot::{Demand, Draw, Failure, Minted, REFRESH_PAUSE, Step};
+use slot::{Demand, Draw, DrawFailure, DrawStep, MintedReply, REFRESH_PAUSE};
 
-/// The keys that are kept, and the way to KMS for those that are not.
+/// The kept data keys, and the way to KMS for all others.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
 
@@ -50,7 +50,7 @@ struct Inner {
     data_keys: Pool<DataKeyRequest>,
     encrypted_data_keys: Pool<DataKeyWithoutPlaintextRequest>,
     decrypted: Pool<DecryptRequest>,
-    counts: Counts,
+    counts: CacheCounters,
 }
 
 /// A request that the cache may answer.
@@ -85,9 +85,9 @@ pub struct DrawOutcome<T> {
     pub source: Option<Provenance>,
     /// Whether that call was made for this draw.
     pub called_kms: bool,
-    /// How far the data key is used, and may be; none for what is no data key.
+    /// The data key's usage and limits; none for a decrypt.
     pub reuse: Option<Usage>,
-    /// When the answer is handed out for the last time; none if it is handed out once.
+    /// When the kept key expires; none for a key that is handed out once.
     pub expires_at: Option<OffsetDateTime>,
     /// KMS records to be committed with this call's; none where they are in the journal already.
     pub records: Option<UnwrittenRecords>,
@@ -105,7 +105,7 @@ impl Cache {
             data_keys: Pool::new(max_entries),
             encrypted_data_keys: Pool::new(max_entries),
             decrypted: Pool::new(max_entries),
-            counts: Counts::default(),
+            counts: CacheCounters::default(),
         }))
     }
 
@@ -115,7 +115,7 @@ impl Cache {
         permitted: Permitted<Arc<R>>,
         principal: &Principal,
         terms: DrawTerms,
-    ) -> Drawing<R::Reply> {
+    ) -> DrawFuture<R::Reply> {
         let request = permitted.subject();
         let rule = self.0.rules.of(principal, request.key());
         let mut bounds = rule.bounds.tightened(&terms.reuse);
@@ -126,18 +126,18 @@ impl Cache {
         let found = if rule.enabled && !terms.reuse.fresh && fits && request.may_reuse() {
             self.look_up(&permitted, principal, rule, bounds, &terms)
         } else {
-            LookUp::Nothing
+            Lookup::Nothing
         };
         let cache = self.clone();
         match found {
-            LookUp::Drawn(drawn) => Either::Left(ready(drawn)),
-            LookUp::Wait(wait) => Either::Right(Box::pin(async move {
+            Lookup::Drawn(drawn) => Either::Left(ready(drawn)),
+            Lookup::Wait(wait) => Either::Right(Box::pin(async move {
                 match cache.wait::<R>(wait, bounds, terms.deadline).await {
                     Some(drawn) => drawn,
                     None => cache.call_kms(permitted, terms).await,
                 }
             })),
-            LookUp::Nothing => Either::Right(Box::pin(async move { cache.call_kms(permitted, terms).await })),
+            Lookup::Nothing => Either::Right(Box::pin(async move { cache.call_kms(permitted, terms).await })),
         }
     }
 
@@ -149,38 +149,38 @@ impl Cache {
         rule: &Rule,
         bounds: Bounds,
         terms: &DrawTerms,
-    ) -> LookUp<R::Reply> {
+    ) -> Lookup<R::Reply> {
         let owner = rule.partition.as_deref().map_or(Owner::Principal(principal.as_str()), Owner::Shared);
         let entry = R::pool(self).entry(&**permitted.subject(), rule, owner);
         let now = Moment::now(&*self.0.clock);
         let demand = Demand { request: permitted.clone(), declared: terms.declared, bounds };
         let step = entry.slot().draw(&now, demand);
         match step {
-            Step::Drawn(draw, refresh) => {
+            DrawStep::Drawn(draw, refresh) => {
                 self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
                 if let Some(permitted) = refresh {
                     // In a trace of its own: nobody waits for it.
                     let span = info_span!(parent: None, vocabulary::CACHE_REFRESH);
                     self.0.kms.tasks().spawn(self.clone().mint(permitted, entry).instrument(span));
                 }
-                LookUp::Drawn(DrawOutcome::of(draw, bounds, R::IS_CHARGED))
+                Lookup::Drawn(DrawOutcome::of(draw, bounds, R::IS_CHARGED))
             }
-            Step::Wait(wait, call) => {
+            DrawStep::Wait(wait, call) => {
                 if let Some(permitted) = call {
                     let mint = self.clone().mint(permitted, entry);
                     self.0.kms.tasks().spawn(mint.with_current_context());
                 }
-                LookUp::Wait(wait)
+                Lookup::Wait(wait)
             }
             // The cache is full of others.
-            Step::Retired => LookUp::Nothing,
+            DrawStep::Retired => Lookup::Nothing,
         }
     }
 
     /// Waits for the call to KMS that a draw shares; `None` if its slot goes out of use.
     async fn wait<R: Cacheable>(
         &self,
-        wait: oneshot::Receiver<slot::Served<R::Reply>>,
+        wait: oneshot::Receiver<slot::DrawResult<R::Reply>>,
         bounds: Bounds,
         deadline: Instant,
     ) -> Option<DrawOutcome<R::Reply>> {
@@ -192,8 +192,8 @@ impl Cache {
                 uses.fetch_add(1, Ordering::Relaxed);
                 Some(DrawOutcome::of(draw, bounds, R::IS_CHARGED))
             }
-            Ok(Ok(Err(Failure::Error(error)))) => Some(DrawOutcome::failed(error)),
-            Ok(Ok(Err(Failure::Retired))) => None,
+            Ok(Ok(Err(DrawFailure::Error(error)))) => Some(DrawOutcome::failed(error)),
+            Ok(Ok(Err(DrawFailure::Retired))) => None,
             // The task that makes the call ends by panic only.
             Ok(Err(_)) => Some(DrawOutcome::failed(BrokerError::Bug)),
             Err(_) => Some(DrawOutcome::failed(BrokerError::DeadlineExceeded)),
@@ -228,7 +228,7 @@ impl Cache {
         }
     }
 
-    /// One call to KMS for a slot. Returns the request of the next one, if somebody is left waiting.
+    /// One call to KMS for a slot. Returns the request of the next one, if draws are left waiting.
     async fn mint_once<R: Cacheable>(
         &self,
         permitted: Permitted<Arc<R>>,
@@ -236,18 +236,20 @@ impl Cache {
     ) -> Option<Permitted<Arc<R>>> {
         let inner = &*self.0;
         let epoch = entry.slot().epoch();
-        let asked = Moment::now(&*inner.clock);
-        let deadline = asked.instant + inner.rules.kms_deadline;
+        let requested_at = Moment::now(&*inner.clock);
+        let deadline = requested_at.instant + inner.rules.kms_deadline;
         let RecordedReply { result, source, records } = inner.kms.call(permitted.clone(), deadline).await;
         inner.counts.call(&result);
         // Every reply that this key will be in must find its KMS record in the journal.
         let committed = records.commit().await;
         let result = match (result, source, committed) {
-            // Kept is only what policy permits, also where KMS alone knows the key.
+            // Only what policy permits is kept, even where the request left the key to KMS.
             (Ok(value), _, Ok(())) if !permitted.admits(value.key()) => {
                 Err(BrokerError::DeniedKey(value.key().clone()))
             }
-            (Ok(value), Some(source), Ok(())) => Ok(Minted { value: Arc::new(value), source, asked }),
+            (Ok(value), Some(source), Ok(())) => {
+                Ok(MintedReply { value: Arc::new(value), source, requested_at })
+            }
             (Ok(_), _, Err(_)) => Err(BrokerError::JournalUnavailable),
             (Ok(_), None, Ok(())) => Err(BrokerError::Bug),
             (Err(error), _, _) => Err(error),
@@ -276,8 +278,9 @@ impl Cache {
         }
     }
 
-    /// KMS has refused a key: nothing that was made with it is handed out again.
-    pub fn heed_refusal(&self, error: &KmsError, asked: Option<&KeyId>) {
+    /// KMS has refused a key: nothing that was made with it is handed out again. `sent` is the key as KMS was
+    /// asked for it.
+    pub fn heed_refusal(&self, error: &KmsError, sent: Option<&KeyId>) {
         use KmsErrorKind::{AccessDenied, Disabled, InvalidState, NotFound};
         if !matches!(error.kind, AccessDenied | Disabled | InvalidState | NotFound) {
             return;
@@ -285,15 +288,15 @@ impl Cache {
         // A key has several names: what is kept under the refused one tells which key it is.
         let mut arns: Vec<KeyArn> = error.message.as_deref().and_then(KeyArn::find_in).into_iter().collect();
         self.list(&mut |entry| {
-            if asked.is_some_and(|key| entry.key == Some(key) || key.names(entry.arn))
+            if sent.is_some_and(|key| entry.key == Some(key) || key.names(entry.arn))
                 && !arns.contains(entry.arn)
             {
                 arns.push(entry.arn.clone());
             }
         });
         let mut refused: Vec<KeyId> = arns.iter().map(KeyId::from).collect();
-        if let Some(asked) = asked.filter(|asked| !refused.contains(asked)) {
-            refused.push(asked.clone());
+        if let Some(key) = sent.filter(|key| !refused.contains(key)) {
+            refused.push(key.clone());
         }
         let evicted: usize = refused.iter().map(|key| self.evict(&EvictionScope::Key(key))).sum();
         if evicted > 0 {
@@ -323,20 +326,20 @@ impl Cache {
 
     /// What happened since the start.
     #[must_use]
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self) -> CacheTotals {
         self.0.counts.totals()
     }
 
     /// How much is kept. Walks through everything.
     #[must_use]
-    pub fn size(&self) -> Size {
+    pub fn size(&self) -> CacheSize {
         let inner = &*self.0;
         let sizes = [inner.data_keys.size(), inner.encrypted_data_keys.size(), inner.decrypted.size()];
-        let add = |sum: Size, size: Size| Size {
+        let add = |sum: CacheSize, size: CacheSize| CacheSize {
             entries: sum.entries + size.entries,
             bytes: sum.bytes + size.bytes,
         };
-        sizes.into_iter().fold(Size::default(), add)
+        sizes.into_iter().fold(CacheSize::default(), add)
     }
 
     /// Drops keys that are past their age.
@@ -356,14 +359,14 @@ impl Cache {
     }
 }
 
-/// A draw that is done, or one that waits for KMS.
-pub type Drawing<T> = Either<Ready<DrawOutcome<T>>, Pin<Box<dyn Future<Output = DrawOutcome<T>> + Send>>>;
+/// A draw: done already, or waiting for KMS.
+pub type DrawFuture<T> = Either<Ready<DrawOutcome<T>>, Pin<Box<dyn Future<Output = DrawOutcome<T>> + Send>>>;
 
-/// What a slot has for a draw.
+/// What the cache has for a draw.
 #[expect(clippy::large_enum_variant, reason = "it is looked at once, where it is made")]
-enum LookUp<T> {
+enum Lookup<T> {
     Drawn(DrawOutcome<T>),
-    Wait(oneshot::Receiver<slot::Served<T>>),
+    Wait(oneshot::Receiver<slot::DrawResult<T>>),
     Nothing,
 }
 
@@ -409,7 +412,7 @@ impl<T> DrawOutcome<T> {
             source: Some(draw.source),
             called_kms: draw.called_kms,
             reuse: is_charged.then_some(Usage { used: draw.used, limit }),
-            expires_at: Some(draw.asked.wall + bounds.max_age),
+            expires_at: Some(draw.requested_at.wall + bounds.max_age),
             records: None,
         }
     }

@@ -63,7 +63,8 @@ enum Command {
 
     /// Call a broker, as a client for people
     ///
-    /// Prints the reply as JSON; bytes are base64. A data key's plaintext is printed too: mind your terminal's memory.
+    /// Prints the reply as JSON; bytes are base64. A data key's plaintext is printed too, and stays in the
+    /// terminal's scrollback.
     #[command(
         after_help = "Example:\n  key-broker call generate-data-key --key-id alias/dev --context tenant=acme"
     )]

@@ -7,8 +7,8 @@ mod identity;
 mod kms;
 mod limits;
 mod reuse;
-mod tcp;
 mod telemetry;
+mod tls;
 mod vsock;
 
 use std::fmt;
@@ -36,8 +36,8 @@ use identity::{BindingSection, IdentitySection};
 use kms::KmsSection;
 use limits::LimitsSection;
 use reuse::ReuseSection;
-use tcp::TcpSection;
 use telemetry::TelemetrySection;
+use tls::TlsSection;
 use vsock::VsockSection;
 
 /// Everything `serve` needs, checked.
@@ -73,8 +73,8 @@ pub struct Config {
 pub struct Listen {
     /// The unix socket.
     pub unix: Option<UnixAddress>,
-    /// TCP, for whoever shows a certificate.
-    pub tcp: Option<(SocketAddr, Tls)>,
+    /// TCP with mutual TLS.
+    pub tls: Option<(SocketAddr, Tls)>,
     /// vsock, for enclaves.
     pub vsock: Option<VsockAddress>,
     /// Plaintext TCP on loopback.
@@ -138,7 +138,7 @@ struct ConfigFile {
 #[serde(deny_unknown_fields)]
 struct ListenSection {
     unix: Option<UnixSection>,
-    tcp: Option<TcpSection>,
+    tls: Option<TlsSection>,
     vsock: Option<VsockSection>,
     insecure_tcp: Option<SocketAddr>,
     admin: Option<UnixSection>,
@@ -212,9 +212,9 @@ impl ConfigFile {
 impl ListenSection {
     fn check(self, base: &Path) -> Result<Listen, String> {
         let for_workloads =
-            [self.unix.is_some(), self.tcp.is_some(), self.vsock.is_some(), self.insecure_tcp.is_some()];
+            [self.unix.is_some(), self.tls.is_some(), self.vsock.is_some(), self.insecure_tcp.is_some()];
         if !for_workloads.contains(&true) {
-            return Err("listen: nowhere to listen: set listen.unix.path, listen.tcp or listen.vsock".into());
+            return Err("listen: nowhere to listen: set listen.unix.path, listen.tls or listen.vsock".into());
         }
         if let Some(address) = self.insecure_tcp
             && !address.ip().is_loopback()
@@ -235,9 +235,9 @@ impl ListenSection {
                 "listen.admin.path: is listen.unix.path: workloads never share the operator's socket".into(),
             );
         }
-        let tcp = self.tcp.map(|section| section.check(base)).transpose()?;
+        let tls = self.tls.map(|section| section.check(base)).transpose()?;
         let vsock = self.vsock.map(VsockSection::check).transpose()?;
-        Ok(Listen { unix, tcp, vsock, insecure_tcp: self.insecure_tcp, admin })
+        Ok(Listen { unix, tls, vsock, insecure_tcp: self.insecure_tcp, admin })
     }
 }
 
@@ -306,7 +306,14 @@ fn gid_of(name: &str) -> Option<u32> {
 fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
     let place = line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
-    ConfigError(format!("{place}: {}", error.message().lines().collect::<Vec<_>>().join(" ")))
+    let message = match error.message() {
+        // Only `listen` has had such a key.
+        unknown if unknown.starts_with("unknown field `tcp`, expected one of `unix`") => {
+            "listen.tcp is now listen.tls (mutual TLS); plaintext is listen.insecure_tcp".to_owned()
+        }
+        message => message.lines().collect::<Vec<_>>().join(" "),
+    };
+    ConfigError(format!("{place}: {message}"))
 }
 
 /// Owner and group may connect.
@@ -405,7 +412,9 @@ journal_dir = "journal"
             &GOOD.replace("\"us-west-2\"", "\"us west\""),
             &GOOD.replace("unix = { path = \"broker.sock\" }", ""),
             &GOOD.replace("unix = { path = \"broker.sock\" }", "insecure_tcp = \"0.0.0.0:7890\""),
-            &GOOD.replace("unix = { path = \"broker.sock\" }", "tcp = \"127.0.0.1:7890\""),
+            &GOOD.replace("unix = { path = \"broker.sock\" }", "tls = \"127.0.0.1:7890\""),
+            &GOOD.replace("[kms]", "tcp = { address = \"127.0.0.1:7890\" }\n[kms]"),
+            &GOOD.replace("[kms]", "[listen.tcp]\naddress = \"127.0.0.1:7890\"\n[kms]"),
             &GOOD.replace("\"broker.sock\"", "\"broker.sock\", mode = \"rw\""),
             &GOOD.replace("\"broker.sock\"", "\"broker.sock\", group = \"no-such-group\""),
             &GOOD.replace("broker.sock", &"x".repeat(108)),

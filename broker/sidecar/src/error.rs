@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use key_broker_core::{KeyArn, Malformed, Outcome};
 use tonic::Code;
 
-use crate::attestation::Flaw;
+use crate::attestation::DocumentFlaw;
 
 /// Why a call got no answer.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub enum BrokerError {
     /// The request is larger than the contract allows.
     TooLarge,
     /// The attestation document is not one to trust.
-    Attestation(Flaw),
+    Attestation(DocumentFlaw),
     /// The broker's policy does not permit it.
     Denied,
     /// The broker's policy does not permit the key that KMS answered with, which the request did not name.
@@ -65,8 +65,10 @@ impl BrokerError {
             Self::Kms(error) => return error.refusal(),
             Self::Rejected(_) => (InvalidArgument, "MALFORMED_REQUEST", Rejected, MALFORMED),
             Self::TooLarge => (InvalidArgument, "REQUEST_TOO_LARGE", Rejected, MALFORMED),
-            Self::Attestation(Flaw::Debug) => (PermissionDenied, "DEBUG_ENCLAVE", Denied, "AccessDenied"),
-            Self::Attestation(Flaw::Stale | Flaw::CertificateExpired) => {
+            Self::Attestation(DocumentFlaw::Debug) => {
+                (PermissionDenied, "DEBUG_ENCLAVE", Denied, "AccessDenied")
+            }
+            Self::Attestation(DocumentFlaw::Stale | DocumentFlaw::CertificateExpired) => {
                 (InvalidArgument, "ATTESTATION_EXPIRED", Rejected, MALFORMED)
             }
             Self::Attestation(_) => (InvalidArgument, "INVALID_ATTESTATION", Rejected, MALFORMED),
@@ -273,9 +275,9 @@ impl KmsErrorKind {
         }
     }
 
-    /// Whether it says nothing of the key, and the next call may be answered.
+    /// Whether it says nothing about the key: the next call may succeed.
     #[must_use]
-    pub fn is_passing(self) -> bool {
+    pub fn is_transient(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable)
     }
 }
@@ -304,7 +306,7 @@ impl KmsError {
             outcome,
             error_code: cloudtrail_error_code(&self.code),
             message: self.kind.words().into(),
-            retry_after: self.kind.is_passing().then_some(LATER),
+            retry_after: self.kind.is_transient().then_some(LATER),
             from_kms: self.request_id.is_some(),
         }
     }
@@ -325,24 +327,27 @@ const LATER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    //! The table that callers and auditors depend on, as a whole.
+    //! The table that callers and auditors depend on, as a whole; and the contract's comment has the same
+    //! codes and reasons.
+
+    use std::collections::BTreeSet;
 
     use super::*;
 
-    #[test]
-    fn table() {
+    /// Every error, in the order of the table.
+    fn errors() -> Vec<BrokerError> {
         use KmsErrorKind as Kind;
         let mut errors = vec![
             BrokerError::Rejected("words of the edge".into()),
             BrokerError::TooLarge,
-            BrokerError::Attestation(Flaw::Malformed("it is no COSE_Sign1")),
-            BrokerError::Attestation(Flaw::Untrusted("the chain does not hold")),
-            BrokerError::Attestation(Flaw::Signature),
-            BrokerError::Attestation(Flaw::CertificateExpired),
-            BrokerError::Attestation(Flaw::Stale),
-            BrokerError::Attestation(Flaw::Early),
-            BrokerError::Attestation(Flaw::NoPublicKey),
-            BrokerError::Attestation(Flaw::Debug),
+            BrokerError::Attestation(DocumentFlaw::Malformed("it is no COSE_Sign1")),
+            BrokerError::Attestation(DocumentFlaw::Untrusted("the chain does not hold")),
+            BrokerError::Attestation(DocumentFlaw::Signature),
+            BrokerError::Attestation(DocumentFlaw::CertificateExpired),
+            BrokerError::Attestation(DocumentFlaw::Stale),
+            BrokerError::Attestation(DocumentFlaw::Early),
+            BrokerError::Attestation(DocumentFlaw::NoPublicKey),
+            BrokerError::Attestation(DocumentFlaw::Debug),
             BrokerError::Denied,
             BrokerError::WrongContext("tenant".into()),
             BrokerError::NoSuchKey,
@@ -378,7 +383,12 @@ mod tests {
                 request_id: Some("id".into()),
             }));
         }
-        let rows: Vec<String> = errors
+        errors
+    }
+
+    #[test]
+    fn table() {
+        let rows: Vec<String> = errors()
             .iter()
             .map(|error| {
                 let row = error.refusal();
@@ -392,5 +402,33 @@ mod tests {
             })
             .collect();
         insta::assert_snapshot!(rows.join("\n"));
+    }
+
+    #[test]
+    fn the_contract_lists_every_code_and_reason() {
+        let contract = include_str!("../../../proto/keybroker/v1/key_broker.proto");
+        let (_, table) = contract.split_once("code                 reasons\n").expect("the table");
+        let (table, _) = table.split_once("\n//\n").expect("the table ends");
+        let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        let (mut code, mut listed) = (String::new(), BTreeSet::new());
+        for line in table.lines() {
+            let line = line.strip_prefix("//   ").expect("a comment");
+            // Words in parentheses explain a reason, perhaps over two lines.
+            let (first, reasons) = line.split_at(line.find("  ").unwrap_or(line.len()));
+            if !first.is_empty() {
+                first.clone_into(&mut code);
+            }
+            let words = reasons.split([' ', ',', '(', ')']).filter(|word| word.len() > 3);
+            listed.extend(words.filter(is_name).map(|reason| (code.clone(), reason.to_owned())));
+        }
+        let camel = |code: Code| format!("{code:?}").to_ascii_lowercase();
+        let plain = |code: &str| code.to_ascii_lowercase().replace('_', "");
+        let made: BTreeSet<_> = errors()
+            .iter()
+            .map(BrokerError::refusal)
+            .map(|refusal| (camel(refusal.code), refusal.reason.to_owned()))
+            .collect();
+        let listed: BTreeSet<_> = listed.into_iter().map(|(code, reason)| (plain(&code), reason)).collect();
+        assert_eq!(listed, made);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use key_broker_core::{Peer, PeerDetails, PeerKind, Principal, SpiffeId};
+use key_broker_core::{Peer, PeerDetails, PeerKind, Principal, SpiffeId, Transport};
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
@@ -55,7 +55,7 @@ impl Identities {
             Principal::Unknown => PeerKind::Unknown,
         };
         let certificate_sha256 = Some(hex::encode(Sha256::digest(certificate)).into());
-        let details = PeerDetails { certificate_sha256, dns_name, ..PeerDetails::of("tls") };
+        let details = PeerDetails { certificate_sha256, dns_name, ..PeerDetails::of(Transport::Tls) };
         Peer { principal, kind, source: address.to_string(), details }
     }
 }

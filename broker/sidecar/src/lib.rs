@@ -18,9 +18,9 @@ pub mod attestation;
 pub mod operation;
 // Principal, action, key -> permit.
 pub mod policy;
-// Whether callers should come.
+// Whether the broker is ready for callers.
 pub mod readiness;
-// Policy and certificates, taken anew.
+// Reloads of policy and certificates.
 pub mod reload;
 // The RPCs.
 pub mod service;
@@ -34,7 +34,7 @@ pub mod cache;
 // The calls to AWS KMS, recorded.
 pub mod kms;
 
-// Who is at fault; the one table.
+// Every error, in one table.
 pub mod error;
 // Log lines, metrics.
 pub mod telemetry;

@@ -59,18 +59,18 @@ pub struct ShareLimits {
     pub calls_per_second: Option<NonZeroU32>,
 }
 
-/// What each principal may take, so that none takes all.
+/// Each principal's share of the broker, so that none takes all of it.
 pub struct Shares {
     limits: ShareLimits,
     clock: Arc<dyn Clock>,
-    known: Mutex<HashMap<Principal, Arc<Share>>>,
+    by_principal: Mutex<HashMap<Principal, Arc<Share>>>,
 }
 
-/// What one principal takes.
+/// The share of one principal.
 pub struct Share {
     connections: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
-    rate: Option<RateLimiter<NotKeyed, InMemoryState, Injected, NoOpMiddleware<Instant>>>,
+    rate: Option<RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Instant>>>,
 }
 
 impl CallLimits {
@@ -103,29 +103,30 @@ impl Shares {
     /// Nobody has taken anything yet.
     #[must_use]
     pub fn new(limits: ShareLimits, clock: Arc<dyn Clock>) -> Self {
-        Self { limits, clock, known: Mutex::default() }
+        Self { limits, clock, by_principal: Mutex::default() }
     }
 
     /// The share of a principal, over all its connections. It outlives them, so that connecting anew gains nothing.
     #[must_use]
     pub fn of(&self, principal: &Principal) -> Arc<Share> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = known.get(principal) {
+        let mut by_principal = self.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = by_principal.get(principal) {
             return Arc::clone(share);
         }
-        if known.len() >= MAX_SHARES {
+        if by_principal.len() >= MAX_SHARES {
             // Of principals that are connected, there are no more than connections.
-            known.retain(|_, share| Arc::strong_count(share) > 1);
+            by_principal.retain(|_, share| Arc::strong_count(share) > 1);
         }
         let ShareLimits { connections, calls_in_flight, calls_per_second } = self.limits;
-        let rate = calls_per_second
-            .map(|n| RateLimiter::direct_with_clock(Quota::per_second(n), Injected(Arc::clone(&self.clock))));
+        let rate = calls_per_second.map(|n| {
+            RateLimiter::direct_with_clock(Quota::per_second(n), RateClock(Arc::clone(&self.clock)))
+        });
         let share = Arc::new(Share {
             connections: Arc::new(Semaphore::new(connections)),
             in_flight: Arc::new(Semaphore::new(calls_in_flight)),
             rate,
         });
-        known.insert(principal.clone(), Arc::clone(&share));
+        by_principal.insert(principal.clone(), Arc::clone(&share));
         share
     }
 }
@@ -147,11 +148,11 @@ impl Share {
     }
 }
 
-/// The broker's clock, for governor.
+/// The broker's clock, for the rate limiter.
 #[derive(Clone)]
-struct Injected(Arc<dyn Clock>);
+struct RateClock(Arc<dyn Clock>);
 
-impl GovernorClock for Injected {
+impl GovernorClock for RateClock {
     type Instant = Instant;
 
     fn now(&self) -> Instant {

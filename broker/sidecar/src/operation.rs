@@ -7,12 +7,12 @@ mod request;
 
 use std::sync::Arc;
 
-use attested::Attested;
+use attested::AttestedRequest;
 use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, RequestedKey};
 use key_broker_trail::record::RequestParameters;
 pub use reply::{
-    DataKey, Decrypted, EncryptedDataKey, KeyDescription, KmsReply, PublicKey, Signature, UnexpectedReply,
-    UsedKey, Uses,
+    DataKey, Decryption, EncryptedDataKey, KeyDescription, KeyedReply, KmsReply, PublicKey, Signature,
+    UnexpectedReply, UsedKey,
 };
 pub use request::{
     DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, DescribeKeyRequest, DryRunRequest,
@@ -39,11 +39,11 @@ pub enum KmsRequest {
     /// GetPublicKey.
     PublicKey(Arc<PublicKeyRequest>),
     /// GenerateDataKey for one recipient.
-    AttestedDataKey(Arc<Attested<DataKeyRequest>>),
+    AttestedDataKey(Arc<AttestedRequest<DataKeyRequest>>),
     /// Decrypt for one recipient.
-    AttestedDecrypt(Arc<Attested<DecryptRequest>>),
+    AttestedDecrypt(Arc<AttestedRequest<DecryptRequest>>),
     /// GenerateRandom for one recipient.
-    AttestedRandom(Arc<Attested<RandomRequest>>),
+    AttestedRandom(Arc<AttestedRequest<RandomRequest>>),
 }
 
 impl KmsRequest {

@@ -11,6 +11,7 @@ pub mod own;
 mod permitted;
 mod schema;
 mod sealed;
+mod transports;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,14 +19,16 @@ use std::sync::Arc;
 use cedar_policy::{
     Authorizer, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode, Validator,
 };
-use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, Principal};
+use key_broker_core::{
+    Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, Principal, Transport,
+};
 use sha2::{Digest, Sha256};
 
 use crate::operation::WorkloadRequest;
 use memory::{DecisionCache, DecisionKey};
-pub use permitted::{Asker, Permitted};
-use schema::Names;
-pub use sealed::Sealed;
+pub use permitted::{Permitted, Requester};
+use schema::EntityNames;
+pub use sealed::SealedReply;
 
 /// The policies in force.
 pub struct Policy {
@@ -34,11 +37,11 @@ pub struct Policy {
     /// Whether any policy looks at what the call says.
     uses_context: bool,
     authorizer: Authorizer,
-    names: Names,
+    names: EntityNames,
     decisions: DecisionCache,
 }
 
-/// What is asked.
+/// An authorization question.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// Who asks.
@@ -54,9 +57,9 @@ pub struct Question<'a> {
 /// What a call says, for policies that look at it.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
-    /// `unix`, `tls`, `tcp` or `vsock`.
-    pub transport: &'static str,
-    /// The messages that are declared for a data key; 1 for what is none.
+    /// How the call came in.
+    pub transport: Transport,
+    /// The messages declared for a data key; 1 for other actions.
     pub messages: u64,
     /// The bytes that are declared; 0 is not declared.
     pub bytes: u64,
@@ -66,10 +69,10 @@ pub struct Facts<'a> {
     pub recipient: Option<&'a Arc<Measurements>>,
 }
 
-/// What policy said, and which policies said it: described as fully for a no as for a yes.
+/// Policy's decision and the policies behind it, described as fully for a denial as for a permit.
 #[derive(Clone)]
 pub struct Decision {
-    /// Whether it is a yes.
+    /// Whether it permits.
     pub permits: bool,
     /// The ids of the policies that decided; empty when no policy permits.
     pub determining_policies: Arc<[String]>,
@@ -77,19 +80,19 @@ pub struct Decision {
     pub version: Arc<str>,
 }
 
-/// What Cedar said.
+/// Cedar's decision.
 #[derive(Clone)]
 struct CedarDecision {
     permits: bool,
     determining_policies: Arc<[String]>,
 }
 
-/// Decides, of a request that named no key, on the key of KMS's answer.
+/// Policy on the key of KMS's answer, for a request that named no key.
 pub(super) struct AnswerPolicy {
     policy: Arc<Policy>,
     principal: Principal,
     action: Action,
-    transport: &'static str,
+    transport: Transport,
     encryption_context: Option<EncryptionContext>,
     recipient: Option<Arc<Measurements>>,
 }
@@ -107,6 +110,7 @@ impl Policy {
         let mut policies = PolicySet::new();
         for policy in written.policies() {
             check_names(policy)?;
+            transports::check(policy)?;
             let id = policy.annotation("id").map_or_else(|| policy.id().clone(), PolicyId::new);
             let named = policy.new_id(id.clone());
             policies
@@ -124,7 +128,8 @@ impl Policy {
         // The word may stand in a text only: then decisions are remembered for less, not wrongly.
         let uses_context = text.contains("context");
         let version = hex::encode(&Sha256::digest(text)[..VERSION_BYTES]).into();
-        let (authorizer, names, decisions) = (Authorizer::new(), Names::new(), DecisionCache::default());
+        let (authorizer, names, decisions) =
+            (Authorizer::new(), EntityNames::new(), DecisionCache::default());
         Ok(Self { policies, version, uses_context, authorizer, names, decisions })
     }
 
@@ -164,7 +169,7 @@ impl Policy {
         keys
     }
 
-    /// Whether the principal may do this. Whatever goes wrong is a no.
+    /// Whether the principal may do this. Any error is a denial.
     #[must_use]
     pub fn decide(&self, question: &Question<'_>) -> Decision {
         let wanted = DecisionKey::of(question, self.uses_context);
@@ -209,7 +214,7 @@ impl Policy {
                 recipient: request.recipient().cloned(),
             })
         });
-        (decision, Some(Permitted::new(request, Asker::Workload, answer)))
+        (decision, Some(Permitted::new(request, Requester::Workload, answer)))
     }
 
     /// Asks whether the principal may do this with the key that KMS's answer named.
@@ -217,7 +222,7 @@ impl Policy {
     pub fn permit_key(&self, question: &Question<'_>) -> (Decision, Option<Permitted<KeyArn>>) {
         let decision = self.decide(question);
         let arn = question.key.and_then(|key| key.arn.clone()).filter(|_| decision.permits);
-        (decision, arn.map(|arn| Permitted::new(arn, Asker::Workload, None)))
+        (decision, arn.map(|arn| Permitted::new(arn, Requester::Workload, None)))
     }
 
     /// Asks Cedar. The second value is whether nothing went wrong.
@@ -255,11 +260,11 @@ impl AnswerPolicy {
 
 impl Default for Facts<'_> {
     fn default() -> Self {
-        Self { transport: "unix", messages: 1, bytes: 0, encryption_context: None, recipient: None }
+        Self { transport: Transport::Unix, messages: 1, bytes: 0, encryption_context: None, recipient: None }
     }
 }
 
-/// A name that nobody has would make a policy that never holds.
+/// A policy that names what cannot exist would never hold.
 fn check_names(policy: &CedarPolicy) -> Result<(), String> {
     for literal in policy.entity_literals() {
         check_name(&literal).map_err(|why| format!("{}: {literal}: {why}", policy.id()))?;

@@ -1,8 +1,9 @@
-//! Whether callers should come, for `grpc.health.v1` and for `/readyz`: not while the journal cannot commit or KMS is not asked,
-//! and not from the drain on.
+//! Readiness, for `grpc.health.v1` and `/readyz`: the broker is not ready while the journal cannot commit,
+//! while the circuit to KMS is open, and from the drain on.
 //!
-//! That the process lives is another question, service "": `SERVING` from the start to the end, for a restart mends nothing of
-//! these. After its time the breaker counts as closed: a broker that nobody calls would never ask KMS again.
+//! Liveness is another question, service "": `SERVING` from start to end, since a restart mends none of
+//! these. Once its open interval has passed, the circuit counts as closed: a broker that gets no calls would
+//! never probe KMS again.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,17 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-/// Whether callers should come.
+/// Whether the broker is ready for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
-    /// They should.
+    /// It is.
     Yes,
     /// The broker is about to stop.
     Draining,
     /// Records cannot be written.
     JournalFails,
-    /// KMS has not answered lately.
-    KmsRests,
+    /// The circuit to KMS is open.
+    CircuitOpen,
 }
 
 impl Ready {
@@ -34,7 +35,7 @@ impl Ready {
             Self::Yes => "ready",
             Self::Draining => "not ready: draining",
             Self::JournalFails => "not ready: the journal cannot commit",
-            Self::KmsRests => "not ready: KMS has not answered lately, so it is not asked",
+            Self::CircuitOpen => "not ready: KMS has not answered lately, so it is not asked",
         }
     }
 }
@@ -43,7 +44,7 @@ impl Ready {
 pub struct Readiness {
     /// Whether the journal can commit.
     pub journal: watch::Receiver<bool>,
-    /// Until when KMS is not asked.
+    /// Until when the circuit to KMS is open.
     pub kms: watch::Receiver<Option<Instant>>,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
@@ -56,18 +57,18 @@ impl Readiness {
     pub async fn report(mut self, health: HealthReporter, ready: watch::Sender<Ready>) {
         let mut journal_lives = true;
         loop {
-            let rest = self
+            let open_for = self
                 .kms
                 .borrow_and_update()
                 .map(|until| until.saturating_duration_since(self.clock.instant()));
-            let rest = rest.filter(|rest| !rest.is_zero());
+            let open_for = open_for.filter(|left| !left.is_zero());
             let commits = *self.journal.borrow_and_update() && journal_lives;
             let now = if self.drain.is_cancelled() {
                 Ready::Draining
             } else if !commits {
                 Ready::JournalFails
-            } else if rest.is_some() {
-                Ready::KmsRests
+            } else if open_for.is_some() {
+                Ready::CircuitOpen
             } else {
                 Ready::Yes
             };
@@ -80,7 +81,7 @@ impl Readiness {
             tokio::select! {
                 changed = self.journal.changed() => journal_lives = changed.is_ok(),
                 Ok(()) = self.kms.changed() => {}
-                () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => {}
+                () = tokio::time::sleep(open_for.unwrap_or_default()), if open_for.is_some() => {}
                 () = self.drain.cancelled() => {}
             }
         }

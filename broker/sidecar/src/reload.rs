@@ -1,5 +1,5 @@
-//! Policy and certificates, taken anew while the broker runs: at SIGHUP, and when their files have changed. Whole or not at all; log
-//! and trail tell.
+//! Reloads of policy and certificates while the broker runs: at SIGHUP, and when their files have changed. A
+//! file with a mistake changes nothing; log and trail report both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::policy::file::Policies;
 use crate::transport::tls::Tls;
 
-/// What can be taken anew.
+/// What is reloaded.
 pub struct Reload {
     /// Who may do what.
     pub policies: Arc<Policies>,
@@ -30,7 +30,7 @@ impl Reload {
     /// Looks at the files until the drain.
     pub async fn run(self, drain: CancellationToken) {
         let mut hangup = signal(SignalKind::hangup()).ok();
-        let (mut policy, mut certificates) = (Watched::default(), Watched::default());
+        let (mut policy, mut certificates) = (FileWatch::default(), FileWatch::default());
         let mut warned_at = None::<OffsetDateTime>;
         loop {
             let told = async {
@@ -47,25 +47,27 @@ impl Reload {
             let policies = Arc::clone(&self.policies);
             let outcome = blocking(move || policies.reload()).await;
             match policy.note("policy", outcome) {
-                Outcome::Changed => {
+                ReloadOutcome::Changed => {
                     let version = self.policies.current().version().clone();
                     tracing::info!(%version, "other policies are in force");
                     self.tell(Reloads { policy: 1, ..Reloads::default() }).await;
                 }
-                Outcome::Refused => self.tell(Reloads { policy_refused: 1, ..Reloads::default() }).await,
-                Outcome::Same => {}
+                ReloadOutcome::Refused => {
+                    self.tell(Reloads { policy_refused: 1, ..Reloads::default() }).await
+                }
+                ReloadOutcome::Same => {}
             }
             let Some(tls) = self.tls.clone() else { continue };
             let again = tls.clone();
             match certificates.note("certificates", blocking(move || again.reload()).await) {
-                Outcome::Changed => {
+                ReloadOutcome::Changed => {
                     tracing::info!(expires_at = %tls.expires_at(), "other certificates are in use for new connections");
                     self.tell(Reloads { certificates: 1, ..Reloads::default() }).await;
                 }
-                Outcome::Refused => {
+                ReloadOutcome::Refused => {
                     self.tell(Reloads { certificates_refused: 1, ..Reloads::default() }).await
                 }
-                Outcome::Same => {}
+                ReloadOutcome::Same => {}
             }
             let now = self.clock.now();
             if tls.is_overdue(now) && warned_at.is_none_or(|at| now - at > WARN_EVERY) {
@@ -77,43 +79,44 @@ impl Reload {
 }
 
 impl Reload {
-    /// Has the trail tell it, whatever becomes of this process.
+    /// Has the trail report it, whatever becomes of this process.
     async fn tell(&self, reloads: Reloads) {
         self.told.tell_reloads(reloads);
         let told = Arc::clone(&self.told);
         let saved = tokio::task::spawn_blocking(move || told.save()).await;
         if let Ok(Err(error)) = saved {
-            tracing::warn!(%error, "cannot note yet what was taken anew: it is in memory");
+            tracing::warn!(%error, "cannot save the note of a reload yet: it is in memory only");
         }
     }
 }
 
-/// A file that is looked at again and again: a mistake in it is told once.
+/// A file that is polled: the same mistake is reported once.
 #[derive(Default)]
-struct Watched {
+struct FileWatch {
     mistake: Option<String>,
 }
 
-enum Outcome {
+/// What a look at a file found.
+enum ReloadOutcome {
     Same,
     Changed,
     Refused,
 }
 
-impl Watched {
-    fn note(&mut self, what: &str, outcome: Result<bool, String>) -> Outcome {
+impl FileWatch {
+    fn note(&mut self, what: &str, outcome: Result<bool, String>) -> ReloadOutcome {
         match outcome {
             Ok(changed) => {
                 if self.mistake.take().is_some() && !changed {
-                    tracing::info!(what, "the file is again what is in force");
+                    tracing::info!(what, "the file holds again what is in force");
                 }
-                if changed { Outcome::Changed } else { Outcome::Same }
+                if changed { ReloadOutcome::Changed } else { ReloadOutcome::Same }
             }
-            Err(error) if self.mistake.as_ref() == Some(&error) => Outcome::Same,
+            Err(error) if self.mistake.as_ref() == Some(&error) => ReloadOutcome::Same,
             Err(error) => {
-                tracing::error!(what, error, "not taken: what was in force stays so");
+                tracing::error!(what, error, "not taken: the old contents stay in force");
                 self.mistake = Some(error);
-                Outcome::Refused
+                ReloadOutcome::Refused
             }
         }
     }

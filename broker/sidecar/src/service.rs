@@ -22,8 +22,8 @@ use crate::audit::RecordBuilder;
 use crate::cache::{Cache, CachedRequest, DrawOutcome, DrawTerms};
 use crate::error::BrokerError;
 use crate::kms::aliases::Aliases;
-use crate::kms::recorded::{RecordedKms, Typed};
-use crate::operation::Uses;
+use crate::kms::recorded::{CallableRequest, RecordedKms};
+use crate::operation::KeyedReply;
 use crate::policy::Permitted;
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
@@ -81,7 +81,7 @@ impl Service {
         terms: DrawTerms,
     ) -> Result<(Arc<R::Reply>, DataKeyData), BrokerError>
     where
-        R::Reply: Uses,
+        R::Reply: KeyedReply,
     {
         let span = info_span!(vocabulary::CACHE, { vocabulary::CACHE_RESULT } = Empty);
         let drawn = self.cache.draw(permitted, &call.peer.principal, terms).await;
@@ -91,13 +91,13 @@ impl Service {
     }
 
     /// Calls KMS for a reply that nobody keeps.
-    async fn call_kms<R: Typed>(
+    async fn call_kms<R: CallableRequest>(
         &self,
         call: &WorkloadCall,
         permitted: Permitted<Arc<R>>,
     ) -> Result<(Arc<R::Reply>, DataKeyData), BrokerError>
     where
-        R::Reply: Uses,
+        R::Reply: KeyedReply,
     {
         let reply = self.kms.call(permitted, call.deadline).await;
         call.answered(reply.into())
@@ -208,7 +208,7 @@ impl WorkloadCall {
     }
 
     /// Notes what KMS or the cache answered, whatever it was.
-    fn answered<T: Uses>(&self, drawn: DrawOutcome<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
+    fn answered<T: KeyedReply>(&self, drawn: DrawOutcome<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
         let DrawOutcome { result, source, called_kms, reuse, expires_at, records } = drawn;
         let refused = match &result {
             Err(BrokerError::Kms(error)) => error.request_id.as_deref().map(Arc::from),

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use key_broker_authority::NormalizeAuthority;
-use key_broker_core::Peer;
+use key_broker_core::{Peer, Transport};
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -27,8 +27,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::Identities;
-use connections::{Connections, Transport};
-use layers::{Caller, Door, Layers};
+use connections::{Connections, Listener};
+use layers::{Caller, Layers};
 use tls::Tls;
 use unix::UnixSocket;
 use vsock::VsockSocket;
@@ -37,8 +37,8 @@ use vsock::VsockSocket;
 pub struct Listeners {
     /// The unix socket.
     pub unix: Option<UnixSocket>,
-    /// TCP, for whoever shows a certificate.
-    pub tcp: Option<(TcpListener, Tls)>,
+    /// TCP with mutual TLS.
+    pub tls: Option<(TcpListener, Tls)>,
     /// vsock, for enclaves.
     pub vsock: Option<VsockSocket>,
     /// Plaintext TCP on loopback.
@@ -89,11 +89,11 @@ impl Server {
 
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
     pub async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
-        let Listeners { unix, tcp, vsock, insecure_tcp, admin } = listeners;
-        let accept_unix = async |door, transport, socket: &Option<UnixSocket>| {
+        let Listeners { unix, tls, vsock, insecure_tcp, admin } = listeners;
+        let accept_unix = async |on: Listener, socket: &Option<UnixSocket>| {
             let Some(socket) = socket else { return std::future::pending().await };
             // The kernel tells when the process at the other end is gone.
-            self.accept(door, transport, None, || async {
+            self.accept(on, None, || async {
                 let (stream, _) = socket.listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let (uid, gid, pid) = (credentials.uid(), credentials.gid(), credentials.pid());
@@ -103,12 +103,12 @@ impl Server {
             .await
         };
         let accept_tls = async {
-            let Some((listener, tls)) = &tcp else { return std::future::pending().await };
-            self.accept(Door::Workload, Transport::Tcp, Some(KEEP_ALIVE), || async {
+            let Some((listener, tls)) = &tls else { return std::future::pending().await };
+            self.accept(Listener::Workloads(Transport::Tls), Some(KEEP_ALIVE), || async {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
-                // Not here: who is slow must not keep others from connecting.
+                // The handshake runs elsewhere: a slow peer must not keep others from connecting.
                 Ok(async move {
                     let stream = tls.accept(stream).await?;
                     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
@@ -122,7 +122,7 @@ impl Server {
         let accept_vsock = async {
             let Some(socket) = &vsock else { return std::future::pending().await };
             // As on a unix socket: the hypervisor tells when the enclave is gone.
-            self.accept(Door::Workload, Transport::Vsock, None, || async {
+            self.accept(Listener::Workloads(Transport::Vsock), None, || async {
                 let (stream, cid) = socket.accept().await?;
                 Ok(ready(Ok((stream, Peer::vsock(cid)))))
             })
@@ -130,7 +130,7 @@ impl Server {
         };
         let accept_plaintext = async {
             let Some(listener) = &insecure_tcp else { return std::future::pending().await };
-            self.accept(Door::Workload, Transport::InsecureTcp, Some(KEEP_ALIVE), || async {
+            self.accept(Listener::Workloads(Transport::InsecureTcp), Some(KEEP_ALIVE), || async {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok(ready(Ok((stream, Peer::insecure_tcp(address.ip())))))
@@ -138,16 +138,17 @@ impl Server {
             .await
         };
         tokio::select! {
-            never = accept_unix(Door::Workload, Transport::Unix, &unix) => match never {},
-            never = accept_unix(Door::Admin, Transport::Admin, &admin) => match never {},
+            never = accept_unix(Listener::Workloads(Transport::Unix), &unix) => match never {},
+            never = accept_unix(Listener::Admin, &admin) => match never {},
             never = accept_tls => match never {},
             never = accept_vsock => match never {},
             never = accept_plaintext => match never {},
             () = drain.cancelled() => {}
         }
-        // Nobody new can connect. Who is connected is refused with a delay to wait, until the calls in flight have ended;
-        // only then GOAWAY: a client that it reaches earlier may report its next call as cancelled.
-        drop((unix, tcp, vsock, insecure_tcp, admin));
+        // No new connections. Calls on open ones are refused with a retry delay until the calls in flight
+        // have ended. Only then GOAWAY: a client that it reaches earlier may report its next call as
+        // cancelled.
+        drop((unix, tls, vsock, insecure_tcp, admin));
         if tokio::time::timeout(grace, self.layers.limits.idle()).await.is_err() {
             tracing::warn!(
                 seconds = grace.as_secs(),
@@ -159,11 +160,11 @@ impl Server {
         self.cut.cancel();
     }
 
-    /// Takes connections; what then tells who is at the other end may take its time.
+    /// Accepts connections. Finding out who the peer is, such as a TLS handshake, does not hold up the next
+    /// one.
     async fn accept<S, E, A>(
         &self,
-        door: Door,
-        transport: Transport,
+        on: Listener,
         keep_alive: Option<Duration>,
         next: impl Fn() -> A,
     ) -> Infallible
@@ -172,9 +173,9 @@ impl Server {
         E: Future<Output = io::Result<(S, Peer)>> + Send + 'static,
         A: Future<Output = io::Result<E>>,
     {
-        let connections = match door {
-            Door::Workload => &self.connections,
-            Door::Admin => &self.admin_connections,
+        let connections = match on {
+            Listener::Workloads(_) => &self.connections,
+            Listener::Admin => &self.admin_connections,
         };
         loop {
             let Ok(slot) = Arc::clone(connections).acquire_owned().await else {
@@ -182,8 +183,8 @@ impl Server {
             };
             match next().await {
                 Ok(established) => {
-                    let connection = self.connection(established, door, keep_alive);
-                    let counted = self.open.count(transport);
+                    let connection = self.connection(established, on, keep_alive);
+                    let counted = self.open.count(on);
                     tokio::spawn(async move {
                         connection.await;
                         drop((slot, counted));
@@ -202,7 +203,7 @@ impl Server {
     fn connection<S, E>(
         &self,
         established: E,
-        door: Door,
+        on: Listener,
         keep_alive: Option<Duration>,
     ) -> impl Future<Output = ()> + use<S, E>
     where
@@ -220,14 +221,14 @@ impl Server {
             };
             let share = layers.shares.of(&peer.principal);
             let own = share.connect();
-            if door == Door::Workload && own.is_none() {
+            if on != Listener::Admin && own.is_none() {
                 let principal = peer.principal.as_str();
                 tracing::debug!(principal, "a connection is refused: the principal has all that it may have");
                 return;
             }
             let caller = Caller { peer: Arc::new(peer), share };
             let service =
-                service_fn(move |request| layers.answer(door, &caller, request).map(Ok::<_, Infallible>));
+                service_fn(move |request| layers.answer(on, &caller, request).map(Ok::<_, Infallible>));
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)

@@ -14,7 +14,7 @@ use std::fmt;
 use aws_lc_rs::cipher::{AES_256, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
 use zeroize::Zeroizing;
 
-pub use ber::Malformed;
+pub use ber::BerError;
 use ber::{CONSTRUCTED, Reader};
 
 /// A message that has been read, but not yet opened.
@@ -28,16 +28,16 @@ pub struct Envelope<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenError {
     /// It is not written as KMS writes. What is read for this is not secret.
-    Malformed(Malformed),
-    /// Decryption failed. All ways to fail are this one, so that who sees the error learns nothing from it.
+    Malformed(BerError),
+    /// Decryption failed. There is one error for all causes, so that it reveals nothing about the plaintext.
     NotOpened,
 }
 
 impl<'a> Envelope<'a> {
     /// Reads `message`, of at most 16,384 bytes.
-    pub fn parse(message: &'a [u8]) -> Result<Self, Malformed> {
+    pub fn parse(message: &'a [u8]) -> Result<Self, BerError> {
         if message.len() > MAX_MESSAGE {
-            return Err(Malformed("a message of at most 16,384 bytes"));
+            return Err(BerError("a message of at most 16,384 bytes"));
         }
         let mut message = Reader::new(message);
         let envelope = message.constructed(SEQUENCE, "ContentInfo", |info| {
@@ -69,7 +69,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// RFC 5652, 6.1: `version, recipientInfos, encryptedContentInfo`. Neither originatorInfo nor unprotectedAttrs: KMS sends none.
-fn enveloped_data<'a>(data: &mut Reader<'a>) -> Result<Envelope<'a>, Malformed> {
+fn enveloped_data<'a>(data: &mut Reader<'a>) -> Result<Envelope<'a>, BerError> {
     expect(data, INTEGER, VERSION_2, "EnvelopedData version 2")?;
     let encrypted_key =
         data.constructed(SET, "recipientInfos of one KeyTransRecipientInfo", |recipients| {
@@ -80,7 +80,7 @@ fn enveloped_data<'a>(data: &mut Reader<'a>) -> Result<Envelope<'a>, Malformed> 
 }
 
 /// RFC 5652, 6.2.1: `version, rid, keyEncryptionAlgorithm, encryptedKey`.
-fn recipient<'a>(info: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
+fn recipient<'a>(info: &mut Reader<'a>) -> Result<&'a [u8], BerError> {
     expect(info, INTEGER, VERSION_2, "KeyTransRecipientInfo version 2")?;
     info.primitive(SUBJECT_KEY_IDENTIFIER, "subjectKeyIdentifier")?;
     info.constructed(SEQUENCE, "keyEncryptionAlgorithm", |algorithm| {
@@ -91,7 +91,7 @@ fn recipient<'a>(info: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
 }
 
 /// RFC 4055, 4.1: SHA-256 twice, and the label left out, which is the empty one. Left out hashes would be SHA-1.
-fn oaep_params(params: &mut Reader<'_>) -> Result<(), Malformed> {
+fn oaep_params(params: &mut Reader<'_>) -> Result<(), BerError> {
     params.constructed(TAG_0, "hashAlgorithm", |hash| hash.constructed(SEQUENCE, "id-sha256", sha_256))?;
     params.constructed(TAG_1, "maskGenAlgorithm", |mask| {
         mask.constructed(SEQUENCE, "id-mgf1", |algorithm| {
@@ -102,18 +102,18 @@ fn oaep_params(params: &mut Reader<'_>) -> Result<(), Malformed> {
 }
 
 /// RFC 4055, 2.1: parameters are NULL or left out.
-fn sha_256(algorithm: &mut Reader<'_>) -> Result<(), Malformed> {
+fn sha_256(algorithm: &mut Reader<'_>) -> Result<(), BerError> {
     expect(algorithm, OBJECT_IDENTIFIER, SHA_256, "id-sha256")?;
     if algorithm.is_at_end() { Ok(()) } else { expect(algorithm, NULL, &[], "NULL") }
 }
 
 /// RFC 5652, 6.1: `contentType, contentEncryptionAlgorithm, encryptedContent`.
-fn encrypted_content(info: &mut Reader<'_>) -> Result<([u8; 16], Zeroizing<Vec<u8>>), Malformed> {
+fn encrypted_content(info: &mut Reader<'_>) -> Result<([u8; 16], Zeroizing<Vec<u8>>), BerError> {
     expect(info, OBJECT_IDENTIFIER, DATA, "contentType data")?;
     let iv = info.constructed(SEQUENCE, "contentEncryptionAlgorithm", |algorithm| {
         expect(algorithm, OBJECT_IDENTIFIER, AES_256_CBC, "aes256-CBC")?;
         let iv = algorithm.primitive(OCTET_STRING, "an initialization vector of 16 bytes")?;
-        iv.try_into().map_err(|_| Malformed("an initialization vector of 16 bytes"))
+        iv.try_into().map_err(|_| BerError("an initialization vector of 16 bytes"))
     })?;
     let content = if info.next_is(ENCRYPTED_CONTENT) {
         info.primitive(ENCRYPTED_CONTENT, "encryptedContent")?.to_vec()
@@ -129,17 +129,17 @@ fn encrypted_content(info: &mut Reader<'_>) -> Result<([u8; 16], Zeroizing<Vec<u
     Ok((iv, Zeroizing::new(content)))
 }
 
-fn expect(reader: &mut Reader<'_>, tag: u8, content: &[u8], what: &'static str) -> Result<(), Malformed> {
-    if reader.primitive(tag, what)? == content { Ok(()) } else { Err(Malformed(what)) }
+fn expect(reader: &mut Reader<'_>, tag: u8, content: &[u8], what: &'static str) -> Result<(), BerError> {
+    if reader.primitive(tag, what)? == content { Ok(()) } else { Err(BerError(what)) }
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for BerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "not a CMS message as KMS writes it: expected {}", self.0)
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for BerError {}
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,8 +152,8 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-impl From<Malformed> for OpenError {
-    fn from(malformed: Malformed) -> Self {
+impl From<BerError> for OpenError {
+    fn from(malformed: BerError) -> Self {
         Self::Malformed(malformed)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::attestation::AttestationError;
-use super::cms::{Malformed, OpenError};
+use super::cms::{BerError, OpenError};
 use super::key::KeyError;
 
 /// Why there is no plaintext.
@@ -22,7 +22,7 @@ pub enum Error {
     /// The answer has nothing that is encrypted to this enclave.
     NotForRecipient,
     /// What is encrypted to this enclave is not written as KMS writes.
-    Malformed(Malformed),
+    Malformed(BerError),
     /// What is encrypted to this enclave did not open to what was asked for: it was altered, is for another key, or has another
     /// length. All of these are this one error.
     NotOpened,

@@ -15,27 +15,27 @@ pub(super) static POOL: Pool = Pool::new();
 
 /// Slots by size.
 pub(super) struct Pool {
-    sizes: [Size; SIZES.len()],
+    sizes: [SizeClass; SIZES.len()],
     warned: AtomicBool,
 }
 
 /// Slots of one size. Pages once mapped are kept: there are as many as the most plaintexts held at one time needed.
-struct Size {
+struct SizeClass {
     slot_bytes: usize,
     /// Zeroed slots. The one given back last is taken first: its memory is still in the processor's cache.
     free: Mutex<Vec<&'static mut [u8]>>,
 }
 
 /// A piece of locked memory with a plaintext in it. Zeroed when dropped.
-pub(super) struct Slot {
+pub(super) struct PageSlot {
     bytes: &'static mut [u8],
     len: usize,
-    home: &'static Size,
+    home: &'static SizeClass,
 }
 
 impl Pool {
     pub(super) const fn new() -> Self {
-        let mut sizes = [const { Size { slot_bytes: 0, free: Mutex::new(Vec::new()) } }; SIZES.len()];
+        let mut sizes = [const { SizeClass { slot_bytes: 0, free: Mutex::new(Vec::new()) } }; SIZES.len()];
         let mut i = 0;
         while i < SIZES.len() {
             sizes[i].slot_bytes = SIZES[i];
@@ -45,7 +45,7 @@ impl Pool {
     }
 
     /// A slot with a copy of `bytes`, or `None` if they are longer than the largest slot or there is no memory.
-    pub(super) fn take(&'static self, bytes: &[u8]) -> Option<Slot> {
+    pub(super) fn take(&'static self, bytes: &[u8]) -> Option<PageSlot> {
         let home = self.sizes.iter().find(|size| bytes.len() <= size.slot_bytes)?;
         // In a statement of its own: the lock is released before new slots are asked for.
         let free = home.free().pop();
@@ -55,11 +55,11 @@ impl Pool {
         };
         let (used, _) = place.split_at_mut(bytes.len());
         used.copy_from_slice(bytes);
-        Some(Slot { bytes: place, len: bytes.len(), home })
+        Some(PageSlot { bytes: place, len: bytes.len(), home })
     }
 
     /// Maps pages for more slots of `size` and takes one of them. Two threads may do so at once; both keep what they map.
-    fn grow(&self, size: &'static Size) -> io::Result<&'static mut [u8]> {
+    fn grow(&self, size: &'static SizeClass) -> io::Result<&'static mut [u8]> {
         let Pages { bytes, locked, undumped } = pages::map(CHUNK_BYTES)?;
         self.warn_once(locked.as_ref().err(), undumped.as_ref().err());
         let mut slots = bytes.chunks_exact_mut(size.slot_bytes);
@@ -86,20 +86,20 @@ impl Pool {
     }
 }
 
-impl Size {
+impl SizeClass {
     fn free(&self) -> MutexGuard<'_, Vec<&'static mut [u8]>> {
         // Nothing panics while it is held; a list of free slots is whole at any moment.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl AsRef<[u8]> for Slot {
+impl AsRef<[u8]> for PageSlot {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
 
-impl Drop for Slot {
+impl Drop for PageSlot {
     fn drop(&mut self) {
         let place = mem::take(&mut self.bytes);
         place[..self.len].fill(0);

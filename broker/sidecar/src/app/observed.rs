@@ -1,4 +1,4 @@
-//! What is looked at whenever metrics are read: nothing of this costs a call anything.
+//! Metrics that are observed when they are read: they cost calls nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,11 @@ use crate::cache::Cache;
 use crate::limits::CallLimits;
 use crate::readiness::Ready;
 use crate::telemetry::metrics::names::{self, Metric};
-use crate::transport::connections::{Connections, Transport};
+use crate::transport::connections::{Connections, Listener};
 use crate::transport::tls::Tls;
 
-/// What is looked at.
-pub(super) struct Observed {
+/// Where observed metrics come from.
+pub(super) struct MetricSources {
     /// What is kept.
     pub cache: Cache,
     /// The calls of workloads.
@@ -33,9 +33,9 @@ pub(super) struct Observed {
     pub tls: Option<Tls>,
     /// Who is connected.
     pub connections: Arc<Connections>,
-    /// Whether callers should come.
+    /// Whether the broker is ready for callers.
     pub ready: watch::Receiver<Ready>,
-    /// Until when KMS is not asked.
+    /// Until when the circuit to KMS is open.
     pub breaker: watch::Receiver<Option<Instant>>,
     /// Spans that were not exported.
     pub spans_dropped: Arc<AtomicU64>,
@@ -43,37 +43,37 @@ pub(super) struct Observed {
     pub clock: Arc<dyn Clock>,
 }
 
-impl Observed {
-    /// Has all of it looked at whenever metrics are read.
+impl MetricSources {
+    /// Registers an observer for each of them.
     pub(super) fn register(self, meter: &Meter) {
-        let look = Look(meter);
-        look.at_cache(&self.cache);
-        look.at_journal(&self.journal);
+        let registrar = Registrar(meter);
+        registrar.cache(&self.cache);
+        registrar.journal(&self.journal);
         if let Some(newest) = self.newest_digest {
-            look.at_digest(newest);
+            registrar.digest(newest);
         }
         if let Some(tls) = self.tls {
-            look.at_certificate(tls, Arc::clone(&self.clock));
+            registrar.certificate(tls, Arc::clone(&self.clock));
         }
         let Self { limits, connections, ready, breaker, spans_dropped, clock, .. } = self;
-        look.gauges(names::CONNECTIONS, names::TRANSPORT, move || {
-            Transport::ALL.map(|transport| (transport.name(), connections.open(transport)))
+        registrar.gauges(names::CONNECTIONS, names::TRANSPORT, move || {
+            Listener::ALL.map(|listener| (listener.name(), connections.open(listener)))
         });
-        look.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
-        look.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());
-        look.gauge(names::BREAKER_OPEN, move || {
+        registrar.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
+        registrar.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());
+        registrar.gauge(names::BREAKER_OPEN, move || {
             breaker.borrow().is_some_and(|until| until > clock.instant()).into()
         });
-        look.gauges(names::BUILD, names::VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
-        look.counter(names::SPANS_DROPPED, move || spans_dropped.load(Ordering::Relaxed));
+        registrar.gauges(names::BUILD, names::VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
+        registrar.counter(names::SPANS_DROPPED, move || spans_dropped.load(Ordering::Relaxed));
     }
 }
 
-/// Has looked at what it is told to.
-struct Look<'a>(&'a Meter);
+/// Registers observers with a meter.
+struct Registrar<'a>(&'a Meter);
 
-impl Look<'_> {
-    fn at_cache(&self, cache: &Cache) {
+impl Registrar<'_> {
+    fn cache(&self, cache: &Cache) {
         let of = |number: fn(&Cache) -> u64| {
             let cache = cache.clone();
             move || number(&cache)
@@ -89,7 +89,7 @@ impl Look<'_> {
         });
     }
 
-    fn at_journal(&self, journal: &Journal) {
+    fn journal(&self, journal: &Journal) {
         let (queue, files) = (journal.clone(), journal.undelivered());
         self.gauge(names::QUEUE_DEPTH, move || queue.waiting());
         self.gauge(names::UNDELIVERED, move || files.bytes());
@@ -109,7 +109,7 @@ impl Look<'_> {
         });
     }
 
-    fn at_digest(&self, newest: watch::Receiver<Option<NewestDigest>>) {
+    fn digest(&self, newest: watch::Receiver<Option<NewestDigest>>) {
         let ended = newest.clone();
         self.time(names::DIGEST_TIMESTAMP, move || Some(ended.borrow().as_ref()?.end));
         let Metric { name, words, unit } = names::DIGEST_INFO;
@@ -122,7 +122,7 @@ impl Look<'_> {
         gauge.with_callback(signed).build();
     }
 
-    fn at_certificate(&self, tls: Tls, clock: Arc<dyn Clock>) {
+    fn certificate(&self, tls: Tls, clock: Arc<dyn Clock>) {
         let expires = tls.clone();
         self.time(names::CERTIFICATE_EXPIRY, move || Some(expires.expires_at()));
         self.gauge(names::CERTIFICATE_OVERDUE, move || tls.is_overdue(clock.now()).into());

@@ -8,7 +8,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::KeyUsage as KeyUsageExtension;
 
-use super::Flaw;
+use super::DocumentFlaw;
 use super::cose::CoseSign1;
 use super::document::Document;
 
@@ -81,9 +81,9 @@ impl Chain {
     }
 
     /// Whether the chain's key has signed this.
-    pub(super) fn verify_signature(&self, cose: &CoseSign1<'_>) -> Result<(), Flaw> {
+    pub(super) fn verify_signature(&self, cose: &CoseSign1<'_>) -> Result<(), DocumentFlaw> {
         UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &self.public_key)
             .verify(&cose.signed_bytes(), cose.signature)
-            .map_err(|_| Flaw::Signature)
+            .map_err(|_| DocumentFlaw::Signature)
     }
 }

@@ -3,7 +3,7 @@
 use minicbor::Decoder;
 use minicbor::data::{Tag, Type};
 
-use super::Flaw;
+use super::DocumentFlaw;
 
 /// A signed payload. Nothing is verified yet.
 pub(super) struct CoseSign1<'a> {
@@ -16,20 +16,20 @@ pub(super) struct CoseSign1<'a> {
 
 impl<'a> CoseSign1<'a> {
     /// Reads one, tagged or not, and nothing after it.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Flaw> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, DocumentFlaw> {
         let mut decoder = Decoder::new(bytes);
-        let cose = Self::read(&mut decoder).map_err(|_| Flaw::Malformed("it is no COSE_Sign1"))?;
+        let cose = Self::read(&mut decoder).map_err(|_| DocumentFlaw::Malformed("it is no COSE_Sign1"))?;
         if decoder.position() != bytes.len() {
-            return Err(Flaw::Malformed("something follows it"));
+            return Err(DocumentFlaw::Malformed("something follows it"));
         }
         if !is_es384(cose.protected) {
-            return Err(Flaw::Malformed("its algorithm is not ES384"));
+            return Err(DocumentFlaw::Malformed("its algorithm is not ES384"));
         }
         if cose.payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(Flaw::Malformed("it is larger than any genuine one"));
+            return Err(DocumentFlaw::Malformed("it is larger than any genuine one"));
         }
         if cose.signature.len() != SIGNATURE_BYTES {
-            return Err(Flaw::Malformed("its signature has not 96 bytes"));
+            return Err(DocumentFlaw::Malformed("its signature has not 96 bytes"));
         }
         Ok(cose)
     }

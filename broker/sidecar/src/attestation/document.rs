@@ -9,7 +9,7 @@ use minicbor::Decoder;
 use minicbor::data::Type;
 use time::OffsetDateTime;
 
-use super::Flaw;
+use super::DocumentFlaw;
 
 /// A payload, read. Nothing is verified yet.
 pub(super) struct Document<'a> {
@@ -22,9 +22,9 @@ pub(super) struct Document<'a> {
     pub(super) measurements: Measurements,
 }
 
-/// The fields that count, as they come.
+/// The document's fields, as they are read.
 #[derive(Default)]
-struct Fields<'a> {
+struct DocumentFields<'a> {
     module_id: Option<&'a str>,
     digest: Option<&'a str>,
     timestamp: Option<u64>,
@@ -38,21 +38,21 @@ struct Fields<'a> {
 type Pcrs = BTreeMap<u8, [u8; PCR_BYTES]>;
 
 impl<'a> Document<'a> {
-    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Flaw> {
+    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, DocumentFlaw> {
         let mut decoder = Decoder::new(payload);
-        let fields = Fields::read(&mut decoder)?;
+        let fields = DocumentFields::read(&mut decoder)?;
         if decoder.position() != payload.len() {
-            return Err(Flaw::Malformed("something follows its payload"));
+            return Err(DocumentFlaw::Malformed("something follows its payload"));
         }
         fields.check()
     }
 }
 
-impl<'a> Fields<'a> {
-    fn read(decoder: &mut Decoder<'a>) -> Result<Self, Flaw> {
+impl<'a> DocumentFields<'a> {
+    fn read(decoder: &mut Decoder<'a>) -> Result<Self, DocumentFlaw> {
         let mut fields = Self::default();
         let mut seen: Vec<&str> = Vec::new();
-        let mut entries = Entries::of(decoder, Kind::Map, MAX_FIELDS)?;
+        let mut entries = CborEntries::of(decoder, CborCollection::Map, MAX_FIELDS)?;
         while entries.next(decoder)? {
             let name = decoder.str().map_err(cbor)?;
             if seen.contains(&name) {
@@ -75,23 +75,26 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    fn check(self) -> Result<Document<'a>, Flaw> {
-        let missing = Flaw::Malformed("a field that every genuine one has is missing");
+    fn check(self) -> Result<Document<'a>, DocumentFlaw> {
+        let missing = DocumentFlaw::Malformed("a field that every genuine one has is missing");
         if self.digest.ok_or(missing)? != "SHA384" {
-            return Err(Flaw::Malformed("its digest is not SHA384"));
+            return Err(DocumentFlaw::Malformed("its digest is not SHA384"));
         }
         let millis = self.timestamp.ok_or(missing)?;
         let made_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
-            .map_err(|_| Flaw::Malformed("its timestamp is no moment"))?;
+            .map_err(|_| DocumentFlaw::Malformed("its timestamp is no moment"))?;
         let module_id = self.module_id.ok_or(missing)?;
         let (kind, pcrs) = match (self.pcrs, self.nitrotpm_pcrs) {
             (Some(pcrs), None) => (PlatformKind::Enclave, pcrs),
             (None, Some(pcrs)) => (PlatformKind::NitroTpm, pcrs),
             (None, None) => return Err(missing),
-            (Some(_), Some(_)) => return Err(Flaw::Malformed("it is of an enclave and of a NitroTPM")),
+            (Some(_), Some(_)) => {
+                return Err(DocumentFlaw::Malformed("it is of an enclave and of a NitroTPM"));
+            }
         };
-        let measurements = Measurements::new(module_id, kind, pcrs)
-            .ok_or(Flaw::Malformed("its module_id or its PCRs are none of an enclave or a NitroTPM"))?;
+        let measurements = Measurements::new(module_id, kind, pcrs).ok_or(DocumentFlaw::Malformed(
+            "its module_id or its PCRs are none of an enclave or a NitroTPM",
+        ))?;
         Ok(Document {
             made_at,
             certificate: self.certificate.ok_or(missing)?,
@@ -102,13 +105,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn pcrs(decoder: &mut Decoder<'_>) -> Result<Pcrs, Flaw> {
+fn pcrs(decoder: &mut Decoder<'_>) -> Result<Pcrs, DocumentFlaw> {
     let mut pcrs = Pcrs::new();
-    let mut entries = Entries::of(decoder, Kind::Map, MAX_PCRS)?;
+    let mut entries = CborEntries::of(decoder, CborCollection::Map, MAX_PCRS)?;
     while entries.next(decoder)? {
         let index = decoder.u8().map_err(cbor)?;
         let value = decoder.bytes().map_err(cbor)?;
-        let value = value.try_into().map_err(|_| Flaw::Malformed("a PCR has not 48 bytes"))?;
+        let value = value.try_into().map_err(|_| DocumentFlaw::Malformed("a PCR has not 48 bytes"))?;
         if pcrs.insert(index, value).is_some() {
             return Err(TWICE);
         }
@@ -116,60 +119,60 @@ fn pcrs(decoder: &mut Decoder<'_>) -> Result<Pcrs, Flaw> {
     Ok(pcrs)
 }
 
-fn bundle<'a>(decoder: &mut Decoder<'a>) -> Result<Vec<&'a [u8]>, Flaw> {
+fn bundle<'a>(decoder: &mut Decoder<'a>) -> Result<Vec<&'a [u8]>, DocumentFlaw> {
     let mut bundle = Vec::new();
-    let mut entries = Entries::of(decoder, Kind::Array, MAX_CERTIFICATES)?;
+    let mut entries = CborEntries::of(decoder, CborCollection::Array, MAX_CERTIFICATES)?;
     while entries.next(decoder)? {
         bundle.push(certificate(decoder)?);
     }
-    if bundle.is_empty() { Err(Flaw::Malformed("its cabundle is empty")) } else { Ok(bundle) }
+    if bundle.is_empty() { Err(DocumentFlaw::Malformed("its cabundle is empty")) } else { Ok(bundle) }
 }
 
-fn certificate<'a>(decoder: &mut Decoder<'a>) -> Result<&'a [u8], Flaw> {
+fn certificate<'a>(decoder: &mut Decoder<'a>) -> Result<&'a [u8], DocumentFlaw> {
     let der = decoder.bytes().map_err(cbor)?;
     if (1..=MAX_CERTIFICATE_BYTES).contains(&der.len()) {
         Ok(der)
     } else {
-        Err(Flaw::Malformed("a certificate is empty or has more than 1,024 bytes"))
+        Err(DocumentFlaw::Malformed("a certificate is empty or has more than 1,024 bytes"))
     }
 }
 
 /// Bytes that the enclave chose, or none: CBOR's null, or nothing in them.
-fn optional<'a>(decoder: &mut Decoder<'a>) -> Result<Option<&'a [u8]>, Flaw> {
+fn optional<'a>(decoder: &mut Decoder<'a>) -> Result<Option<&'a [u8]>, DocumentFlaw> {
     if decoder.datatype().map_err(cbor)? == Type::Null {
         decoder.null().map_err(cbor)?;
         return Ok(None);
     }
     let bytes = decoder.bytes().map_err(cbor)?;
     if bytes.len() > MAX_OPTIONAL_BYTES {
-        return Err(Flaw::Malformed("public_key, user_data or nonce has more than 1,024 bytes"));
+        return Err(DocumentFlaw::Malformed("public_key, user_data or nonce has more than 1,024 bytes"));
     }
     Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
 }
 
-/// The entries of a map or an array of either length.
-struct Entries {
+/// Reads the entries of a CBOR map or array, of definite or indefinite length.
+struct CborEntries {
     left: Option<u64>,
     most: u64,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum CborCollection {
     Map,
     Array,
 }
 
-impl Entries {
-    fn of(decoder: &mut Decoder<'_>, kind: Kind, most: u64) -> Result<Self, Flaw> {
+impl CborEntries {
+    fn of(decoder: &mut Decoder<'_>, kind: CborCollection, most: u64) -> Result<Self, DocumentFlaw> {
         let left = match kind {
-            Kind::Map => decoder.map(),
-            Kind::Array => decoder.array(),
+            CborCollection::Map => decoder.map(),
+            CborCollection::Array => decoder.array(),
         };
         Ok(Self { left: left.map_err(cbor)?, most })
     }
 
     /// Whether there is another.
-    fn next(&mut self, decoder: &mut Decoder<'_>) -> Result<bool, Flaw> {
+    fn next(&mut self, decoder: &mut Decoder<'_>) -> Result<bool, DocumentFlaw> {
         match &mut self.left {
             Some(0) => return Ok(false),
             Some(left) => *left -= 1,
@@ -182,16 +185,16 @@ impl Entries {
         self.most = self
             .most
             .checked_sub(1)
-            .ok_or(Flaw::Malformed("it has more of something than any genuine one"))?;
+            .ok_or(DocumentFlaw::Malformed("it has more of something than any genuine one"))?;
         Ok(true)
     }
 }
 
-fn cbor(_: minicbor::decode::Error) -> Flaw {
-    Flaw::Malformed("its payload is no CBOR map of the right types")
+fn cbor(_: minicbor::decode::Error) -> DocumentFlaw {
+    DocumentFlaw::Malformed("its payload is no CBOR map of the right types")
 }
 
-const TWICE: Flaw = Flaw::Malformed("it says something twice");
+const TWICE: DocumentFlaw = DocumentFlaw::Malformed("it says something twice");
 /// Nine to eleven are known; AWS may add some.
 const MAX_FIELDS: u64 = 32;
 /// AWS: PCRs have indexes 0 to 31.

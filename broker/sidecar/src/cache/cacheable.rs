@@ -1,18 +1,19 @@
-//! What the cache may keep. No request with a recipient is among it.
+//! Which requests the cache may answer. None with a recipient is among them.
 
 use key_broker_core::KeyArn;
 
 use super::partition::{Owner, Partition, Subject};
-use crate::kms::recorded::Typed;
+use crate::kms::recorded::CallableRequest;
 use crate::operation::{
-    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decrypted, EncryptedDataKey,
+    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, EncryptedDataKey,
     WorkloadRequest,
 };
-use crate::policy::Sealed;
+use crate::policy::SealedReply;
 
 /// A request whose reply the cache may keep.
-pub(crate) trait Cacheable: WorkloadRequest + Typed<Reply: Kept> {
-    /// Whether draws are charged: a data key encrypts, a decrypted ciphertext is only looked at again.
+pub(crate) trait Cacheable: WorkloadRequest + CallableRequest<Reply: CacheableReply> {
+    /// Whether draws are charged against bounds of messages and bytes. A data key encrypts more with each
+    /// draw; a decrypted plaintext does not.
     const IS_CHARGED: bool;
 
     fn partition(&self, owner: Owner<'_>) -> Partition;
@@ -21,8 +22,8 @@ pub(crate) trait Cacheable: WorkloadRequest + Typed<Reply: Kept> {
     fn may_reuse(&self) -> bool;
 }
 
-/// A reply that can be kept.
-pub(crate) trait Kept: Send + Sync + 'static {
+/// A reply that the cache may keep.
+pub(crate) trait CacheableReply: Send + Sync + 'static {
     /// The KMS key that it was made with.
     fn key(&self) -> &KeyArn;
 
@@ -70,7 +71,7 @@ impl Cacheable for DecryptRequest {
     }
 }
 
-impl Kept for DataKey {
+impl CacheableReply for DataKey {
     fn key(&self) -> &KeyArn {
         &self.encrypted.key.arn
     }
@@ -80,7 +81,7 @@ impl Kept for DataKey {
     }
 }
 
-impl Kept for EncryptedDataKey {
+impl CacheableReply for EncryptedDataKey {
     fn key(&self) -> &KeyArn {
         &self.key.arn
     }
@@ -90,12 +91,12 @@ impl Kept for EncryptedDataKey {
     }
 }
 
-impl Kept for Sealed<Decrypted> {
+impl CacheableReply for SealedReply<Decryption> {
     fn key(&self) -> &KeyArn {
-        Sealed::key(self)
+        SealedReply::key(self)
     }
 
     fn bytes(&self) -> usize {
-        Sealed::bytes(self)
+        SealedReply::bytes(self)
     }
 }

@@ -1,27 +1,28 @@
-//! What a cache counts.
+//! The cache's counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::BrokerError;
 
+/// Counters since the start.
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct CacheCounters {
     pub(super) uses_from_cache: AtomicU64,
     pub(super) uses_from_kms: AtomicU64,
     pub(super) kms_calls: AtomicU64,
     pub(super) evictions: AtomicU64,
 }
 
-impl Counts {
+impl CacheCounters {
     pub(super) fn call<T>(&self, result: &Result<T, BrokerError>) {
-        // These were refused before KMS was asked.
+        // These were refused before KMS was called.
         if !matches!(result, Err(BrokerError::KmsBusy | BrokerError::CircuitOpen(_))) {
             self.kms_calls.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn totals(&self) -> Totals {
-        Totals {
+    pub(super) fn totals(&self) -> CacheTotals {
+        CacheTotals {
             uses_from_cache: self.uses_from_cache.load(Ordering::Relaxed),
             uses_from_kms: self.uses_from_kms.load(Ordering::Relaxed),
             kms_calls: self.kms_calls.load(Ordering::Relaxed),
@@ -30,9 +31,9 @@ impl Counts {
     }
 }
 
-/// What happened since the start.
+/// The counters, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
+pub struct CacheTotals {
     /// Draws that were served by a call to KMS made for another draw.
     pub uses_from_cache: u64,
     /// Draws that were served by a call to KMS made for them.

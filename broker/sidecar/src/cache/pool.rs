@@ -7,11 +7,11 @@ use key_broker_core::{Action, Bounds, DeclaredUse, KeyArn, KeyId, UNBOUNDED};
 use moka::ops::compute::Op;
 use time::OffsetDateTime;
 
-use super::cacheable::{Cacheable, Kept as _};
+use super::cacheable::{Cacheable, CacheableReply as _};
 use super::partition::{Owner, Partition};
 use super::rules::Rule;
-use super::slot::{Minted, Slot};
-use crate::kms::recorded::{Provenance, Typed};
+use super::slot::{MintedReply, Slot};
+use crate::kms::recorded::{CallableRequest, Provenance};
 use crate::policy::Permitted;
 
 /// Which entries to evict.
@@ -21,13 +21,13 @@ pub enum EvictionScope<'a> {
     All,
     /// What is kept for this principal alone.
     Principal(&'a str),
-    /// What callers asked for by the same words, and what is under the KMS key that these words name.
+    /// Keys that callers requested under this name, and keys under the KMS key that it names.
     Key(&'a KeyId),
 }
 
-/// How much is kept.
+/// How much the cache holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
+pub struct CacheSize {
     /// Keys.
     pub entries: u64,
     /// Their bytes: plaintexts and ciphertexts.
@@ -50,7 +50,7 @@ pub struct EntryView<'a> {
     pub source: &'a Provenance,
     /// When it is handed out for the last time.
     pub expires_at: OffsetDateTime,
-    /// How far it is used; none for what is no data key.
+    /// Its usage and limits; none for a decrypt.
     pub reuse: Option<Usage>,
 }
 
@@ -74,8 +74,8 @@ pub(crate) struct Entry<R: Cacheable> {
     slot: Mutex<EntrySlot<R>>,
 }
 
-/// The slot of requests that are equal but for who makes them.
-type EntrySlot<R> = Slot<<R as Typed>::Reply, Permitted<Arc<R>>>;
+/// The slot of one partition: its requests differ only in who makes them.
+type EntrySlot<R> = Slot<<R as CallableRequest>::Reply, Permitted<Arc<R>>>;
 
 impl<R: Cacheable> Pool<R> {
     pub(super) fn new(max_entries: u64) -> Self {
@@ -122,8 +122,8 @@ impl<R: Cacheable> Pool<R> {
         }
     }
 
-    pub(super) fn size(&self) -> Size {
-        let mut size = Size::default();
+    pub(super) fn size(&self) -> CacheSize {
+        let mut size = CacheSize::default();
         for (_, entry) in &self.0 {
             for (minted, _) in entry.slot().kept() {
                 size.entries += 1;
@@ -170,7 +170,7 @@ impl<R: Cacheable> Entry<R> {
     pub(super) fn view<'a>(
         &'a self,
         bounds: &Bounds,
-        minted: &'a Minted<R::Reply>,
+        minted: &'a MintedReply<R::Reply>,
         used: DeclaredUse,
     ) -> EntryView<'a> {
         let limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
@@ -181,7 +181,7 @@ impl<R: Cacheable> Entry<R> {
             key: self.key.as_ref(),
             arn: minted.value.key(),
             source: &minted.source,
-            expires_at: minted.asked.wall + bounds.max_age,
+            expires_at: minted.requested_at.wall + bounds.max_age,
             reuse: R::IS_CHARGED.then_some(Usage { used, limit }),
         }
     }

@@ -1,7 +1,8 @@
-//! One partition's data keys, and who waits for one: a state machine without clocks, tasks or locks of its own.
+//! The data keys of one partition, and the draws that wait for one: a state machine without clocks, tasks or
+//! locks of its own.
 //!
-//! At most one call to KMS is under way for a slot. Those who wait are served in the order in which they came, each
-//! charged before the next is looked at.
+//! A slot has at most one call to KMS in flight. Waiting draws are served in order of arrival, each charged
+//! before the next is considered.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,15 +15,15 @@ use tokio::sync::oneshot;
 use crate::error::BrokerError;
 use crate::kms::recorded::Provenance;
 
-/// What KMS made, as the slot keeps it.
-pub(super) struct Minted<T> {
+/// A reply that KMS minted, as the slot keeps it.
+pub(super) struct MintedReply<T> {
     pub(super) value: Arc<T>,
     pub(super) source: Provenance,
-    /// When KMS was asked for it: its age counts from here.
-    pub(super) asked: Moment,
+    /// When KMS was called for it: its age counts from here.
+    pub(super) requested_at: Moment,
 }
 
-/// What one caller wants. `R` is what a call to KMS takes: the permitted request.
+/// What one draw needs. `R` is what a call to KMS takes: the permitted request.
 pub(super) struct Demand<R> {
     pub(super) request: R,
     pub(super) declared: DeclaredUse,
@@ -36,60 +37,62 @@ pub(super) struct Draw<T> {
     pub(super) source: Provenance,
     /// Charged so far, this draw included.
     pub(super) used: DeclaredUse,
-    /// When KMS was asked for the key.
-    pub(super) asked: Moment,
-    /// Whether KMS was called for this very draw. Those who waited beside it share its key.
+    /// When KMS was called for the key.
+    pub(super) requested_at: Moment,
+    /// Whether KMS was called for this very draw. Draws that waited with it share its key.
     pub(super) called_kms: bool,
 }
 
-/// Why a draw that waited has no key.
-pub(super) enum Failure {
-    /// KMS or the journal could not.
+/// Why a waiting draw got no key.
+pub(super) enum DrawFailure {
+    /// KMS refused or failed, or the journal did.
     Error(BrokerError),
-    /// The slot is out of use: draw from the partition's new one.
+    /// The slot was retired: draw from the partition's new one.
     Retired,
 }
 
-/// What a draw that waits gets.
-pub(super) type Served<T> = Result<Draw<T>, Failure>;
+/// How a waiting draw ends.
+pub(super) type DrawResult<T> = Result<Draw<T>, DrawFailure>;
 
-/// Where an answer to a demand comes from.
-pub(super) enum Step<T, R> {
-    /// From a key that is there. With a request, a replacement is to be minted in the background.
+/// What a slot does with a demand.
+pub(super) enum DrawStep<T, R> {
+    /// Serves it from a kept key. With a request, a replacement is to be minted in the background.
     Drawn(Draw<T>, Option<R>),
-    /// From a call to KMS: wait. With a request, that call is to be made.
-    Wait(oneshot::Receiver<Served<T>>, Option<R>),
-    /// Not from this slot: it is out of use.
+    /// Makes it wait for a call to KMS. With a request, that call is to be made.
+    Wait(oneshot::Receiver<DrawResult<T>>, Option<R>),
+    /// Nothing: the slot was retired.
     Retired,
 }
 
 /// The keys of one partition.
 pub(super) struct Slot<T, R> {
     bounds: Bounds,
-    /// From which share of age or messages on a replacement is minted; none is never.
+    /// The share of any bound from which a replacement is minted; none is never.
     refresh_at: Option<f64>,
-    current: Option<Key<T>>,
-    next: Option<Key<T>>,
+    current: Option<KeptKey<T>>,
+    next: Option<KeptKey<T>>,
     minting: bool,
     /// After a failed refresh none is tried before this.
     refresh_not_before: Option<Moment>,
-    /// Counts evictions: a key that was asked for before one is never served.
+    /// Counts evictions: a key that was requested before one is never served.
     epoch: u64,
-    /// Evicted while a call to KMS is under way, which may bring a data key under one of them.
+    /// KMS keys evicted during the call in flight, which may bring a data key under one of them.
     evicted_meanwhile: Vec<KeyId>,
     waiting: VecDeque<Waiter<T, R>>,
     retired: bool,
 }
 
-struct Key<T> {
-    minted: Minted<T>,
+/// A data key and how far it is used.
+struct KeptKey<T> {
+    minted: MintedReply<T>,
     used: DeclaredUse,
 }
 
+/// A waiting draw.
 struct Waiter<T, R> {
     demand: Demand<R>,
     failures: u8,
-    answer: oneshot::Sender<Served<T>>,
+    answer: oneshot::Sender<DrawResult<T>>,
 }
 
 impl<T, R: Clone> Slot<T, R> {
@@ -108,43 +111,43 @@ impl<T, R: Clone> Slot<T, R> {
         }
     }
 
-    /// The number of evictions so far, to be given back with what a call to KMS brings.
+    /// The number of evictions so far, to be handed back with what a call to KMS brings.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
 
     /// Serves one demand, or makes it wait.
-    pub(super) fn draw(&mut self, now: &Moment, demand: Demand<R>) -> Step<T, R> {
+    pub(super) fn draw(&mut self, now: &Moment, demand: Demand<R>) -> DrawStep<T, R> {
         if self.retired {
-            return Step::Retired;
+            return DrawStep::Retired;
         }
         self.drop_spent(now);
         if let Some(draw) = self.charge(now, &demand) {
             let refresh = self.wants_refresh(now);
             self.minting |= refresh;
-            return Step::Drawn(draw, refresh.then_some(demand.request));
+            return DrawStep::Drawn(draw, refresh.then_some(demand.request));
         }
-        // The key at hand is used up for this caller; the replacement may serve.
+        // The current key has no room for this draw; the replacement may.
         if self.next.is_some() {
             self.current = self.next.take();
             if let Some(draw) = self.charge(now, &demand) {
-                return Step::Drawn(draw, None);
+                return DrawStep::Drawn(draw, None);
             }
         }
         let (answer, wait) = oneshot::channel();
         let call = (!self.minting).then(|| demand.request.clone());
         self.minting = true;
         self.waiting.push_back(Waiter { demand, failures: 0, answer });
-        Step::Wait(wait, call)
+        DrawStep::Wait(wait, call)
     }
 
-    /// A call to KMS brought a key. Returns the request of another call if somebody is still waiting.
-    pub(super) fn minted(&mut self, now: &Moment, epoch: u64, minted: Minted<T>) -> Option<R> {
+    /// A call to KMS brought a key. Returns the request of another call if draws are still waiting.
+    pub(super) fn minted(&mut self, now: &Moment, epoch: u64, minted: MintedReply<T>) -> Option<R> {
         self.minting = false;
         self.evicted_meanwhile.clear();
         self.refresh_not_before = None;
         if epoch == self.epoch {
-            let key = Key { minted, used: UNUSED };
+            let key = KeptKey { minted, used: UNUSED };
             self.drop_spent(now);
             let ahead = self.waiting.is_empty() && self.current.is_some();
             *(if ahead { &mut self.next } else { &mut self.current }) = Some(key);
@@ -153,7 +156,8 @@ impl<T, R: Clone> Slot<T, R> {
         self.next_call()
     }
 
-    /// A call to KMS failed. Those who wait get another one, once; where KMS has refused for good, all get the refusal.
+    /// A call to KMS failed. Waiting draws get one more call; if KMS has refused for good, all get the
+    /// refusal.
     pub(super) fn failed(&mut self, not_before: Moment, error: &BrokerError, for_good: bool) -> Option<R> {
         self.minting = false;
         self.evicted_meanwhile.clear();
@@ -163,8 +167,8 @@ impl<T, R: Clone> Slot<T, R> {
             waiting.failures += 1;
             let leads = place == 0;
             if leads || for_good || waiting.failures > 1 {
-                // Who has gone needs no answer.
-                let _ = waiting.answer.send(Err(Failure::Error(error.clone())));
+                // A caller that is gone needs no answer.
+                let _ = waiting.answer.send(Err(DrawFailure::Error(error.clone())));
             } else {
                 still_waiting.push_back(waiting);
             }
@@ -173,16 +177,16 @@ impl<T, R: Clone> Slot<T, R> {
         self.next_call()
     }
 
-    /// Drops the keys, and whatever a call to KMS that is under way will bring. Returns how many keys there were.
+    /// Drops the keys, and whatever the call in flight will bring. Returns how many keys there were.
     pub(super) fn evict(&mut self) -> usize {
         self.epoch += 1;
         usize::from(self.current.take().is_some()) + usize::from(self.next.take().is_some())
     }
 
-    /// Drops the keys that are under the KMS key `key`, however callers wrote it: `is_named` says which. Returns how many there
-    /// were. What a call under way brings is to be judged by [`Self::judge`].
+    /// Drops the keys that are under the KMS key `key`, however callers wrote it: `is_named` says which.
+    /// Returns how many there were. What the call in flight brings is to be judged by [`Self::judge`].
     pub(super) fn evict_key(&mut self, key: &KeyId, is_named: impl Fn(&T) -> bool) -> usize {
-        let named = |kept: &mut Key<T>| is_named(&kept.minted.value);
+        let named = |kept: &mut KeptKey<T>| is_named(&kept.minted.value);
         let next = self.next.take_if(named).is_some();
         let current = self.current.take_if(named).is_some();
         if self.current.is_none() {
@@ -205,17 +209,16 @@ impl<T, R: Clone> Slot<T, R> {
         }
     }
 
-    /// Takes the slot out of use, for it is no longer where draws find it. Returns how many keys there were.
+    /// Retires the slot: draws no longer find it. Returns how many keys there were.
     pub(super) fn retire(&mut self) -> usize {
         self.retired = true;
         for waiting in self.waiting.drain(..) {
-            let _ = waiting.answer.send(Err(Failure::Retired));
+            let _ = waiting.answer.send(Err(DrawFailure::Retired));
         }
         self.evict()
     }
 
-    /// Drops keys that can serve nobody any more. A slot that has none left and is not waited for is taken out of use:
-    /// then true.
+    /// Drops spent keys. A slot without keys and without waiting draws is retired: then true.
     pub(super) fn sweep(&mut self, now: &Moment) -> bool {
         self.drop_spent(now);
         self.waiting.retain(|waiting| !waiting.answer.is_closed());
@@ -224,8 +227,8 @@ impl<T, R: Clone> Slot<T, R> {
         self.retired
     }
 
-    /// The keys at hand, and how far they are used.
-    pub(super) fn kept(&self) -> impl Iterator<Item = (&Minted<T>, DeclaredUse)> {
+    /// The kept keys, and how far they are used.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&MintedReply<T>, DeclaredUse)> {
         self.current.iter().chain(&self.next).map(|key| (&key.minted, key.used))
     }
 
@@ -236,7 +239,7 @@ impl<T, R: Clone> Slot<T, R> {
 
     fn charge(&mut self, now: &Moment, demand: &Demand<R>) -> Option<Draw<T>> {
         let key = self.current.as_mut()?;
-        if now.since(&key.minted.asked) > demand.bounds.max_age {
+        if now.since(&key.minted.requested_at) > demand.bounds.max_age {
             return None;
         }
         key.used = demand.bounds.charge(key.used, demand.declared)?;
@@ -244,12 +247,12 @@ impl<T, R: Clone> Slot<T, R> {
             value: Arc::clone(&key.minted.value),
             source: key.minted.source.clone(),
             used: key.used,
-            asked: key.minted.asked,
+            requested_at: key.minted.requested_at,
             called_kms: false,
         })
     }
 
-    /// Serves those who wait, in order, as far as the key at hand goes.
+    /// Serves waiting draws in order, as far as the current key goes.
     fn serve_waiting(&mut self, now: &Moment) {
         while let Some(waiting) = self.waiting.pop_front() {
             if waiting.answer.is_closed() {
@@ -260,8 +263,8 @@ impl<T, R: Clone> Slot<T, R> {
             };
             let Some(mut draw) = self.charge(now, &waiting.demand) else {
                 if before == UNUSED {
-                    // Not even a key nobody has used is young enough: KMS is slower than the caller's max_age.
-                    let _ = waiting.answer.send(Err(Failure::Error(BrokerError::DeadlineExceeded)));
+                    // Even an unused key is too old: KMS is slower than the caller's max_age.
+                    let _ = waiting.answer.send(Err(DrawFailure::Error(BrokerError::DeadlineExceeded)));
                     continue;
                 }
                 return self.waiting.push_front(waiting);
@@ -270,7 +273,7 @@ impl<T, R: Clone> Slot<T, R> {
             if waiting.answer.send(Ok(draw)).is_err()
                 && let Some(key) = &mut self.current
             {
-                // It has gone without the key: nothing was handed out.
+                // The caller is gone: nothing was handed out.
                 key.used = before;
             }
         }
@@ -284,10 +287,10 @@ impl<T, R: Clone> Slot<T, R> {
     }
 
     fn drop_spent(&mut self, now: &Moment) {
-        let spent = |key: &Key<T>| {
+        let spent = |key: &KeptKey<T>| {
             // Every draw takes a message; one that declares no bytes still fits where the bytes are used up.
             key.used.messages >= self.bounds.max_messages
-                || now.since(&key.minted.asked) > self.bounds.max_age
+                || now.since(&key.minted.requested_at) > self.bounds.max_age
         };
         if self.next.as_ref().is_some_and(spent) {
             self.next = None;
@@ -303,7 +306,7 @@ impl<T, R: Clone> Slot<T, R> {
         if self.minting || self.next.is_some() || waits {
             return false;
         }
-        let age = now.since(&key.minted.asked) >= self.bounds.max_age.mul_f64(share);
+        let age = now.since(&key.minted.requested_at) >= self.bounds.max_age.mul_f64(share);
         age || reached(key.used.messages, self.bounds.max_messages, share)
             || reached(key.used.bytes, self.bounds.max_bytes, share)
     }
@@ -314,9 +317,10 @@ fn reached(used: u64, limit: u64, share: f64) -> bool {
     used as f64 >= limit as f64 * share
 }
 
-/// After a refresh that failed in the background, callers go on with the key at hand.
+/// The pause after a failed background refresh; meanwhile the current key serves.
 pub(super) const REFRESH_PAUSE: Duration = Duration::from_secs(1);
-/// Keys that are evicted within one call to KMS, some tens of milliseconds; above, what the call brings is dropped unseen.
+/// Evictions remembered during one call to KMS, some tens of milliseconds. Beyond, whatever the call brings
+/// is dropped.
 const MAX_EVICTED_MEANWHILE: usize = 64;
 
 #[cfg(test)]

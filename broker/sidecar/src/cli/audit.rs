@@ -81,21 +81,23 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit verify                   # is its trail what was delivered?\n  \
     key-broker audit cat --records | jq .     # its records";
 
-/// Why a command ends before its end.
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
     /// Configuration or arguments are wrong.
     Configuration(String),
-    /// What is asked for cannot be had.
+    /// Something that the command needs cannot be reached.
     Unavailable(String),
     /// Whoever read stdout wants no more.
     NobodyReads,
 }
 
-type Done = Result<ExitCode, Failure>;
+/// How a command ends.
+type CommandResult = Result<ExitCode, Failure>;
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
-    // Data keys of log files are key material. What cannot be given up is no concern of who reads a trail.
+    // Data keys of log files are key material. A read-only command runs even where the process cannot be
+    // hardened.
     let _ = harden();
     secret::prepare();
     block_on(1, async {

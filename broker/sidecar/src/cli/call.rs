@@ -17,11 +17,11 @@ use super::{block_on, fail};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    action: Action,
+    command: CallCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum CallCommand {
     /// A new data key, in plaintext and encrypted under the KMS key
     GenerateDataKey(DataKeyArguments),
     /// A new data key, encrypted under the KMS key only
@@ -52,9 +52,9 @@ struct DataKeyArguments {
     #[arg(long, value_name = "N")]
     number_of_bytes: Option<u32>,
     #[command(flatten)]
-    context: Context,
+    context: ContextArguments,
     #[command(flatten)]
-    common: Common,
+    options: CallOptions,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -69,14 +69,14 @@ enum KeySpec {
 struct DecryptArguments {
     /// What to decrypt: base64, or `fileb://PATH` for a file of bytes
     #[arg(long, value_name = "BASE64", value_parser = parse_bytes)]
-    ciphertext_blob: Bytes,
+    ciphertext_blob: CiphertextArgument,
     /// The key that encrypted it; any other is refused
     #[arg(long, value_name = "KEY")]
     key_id: Option<String>,
     #[command(flatten)]
-    context: Context,
+    context: ContextArguments,
     #[command(flatten)]
-    common: Common,
+    options: CallOptions,
 }
 
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ struct RandomArguments {
     #[arg(long, value_name = "N", default_value_t = 32)]
     number_of_bytes: u32,
     #[command(flatten)]
-    common: Common,
+    options: CallOptions,
 }
 
 #[derive(Debug, Args)]
@@ -94,18 +94,18 @@ struct DescribeArguments {
     #[arg(long, value_name = "KEY")]
     key_id: String,
     #[command(flatten)]
-    common: Common,
+    options: CallOptions,
 }
 
 #[derive(Debug, Args)]
-struct Context {
+struct ContextArguments {
     /// A pair of the encryption context; may be given more than once
     #[arg(long = "context", visible_alias = "encryption-context", value_name = "NAME=VALUE", value_parser = parse_pair)]
     pairs: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
-struct Common {
+struct CallOptions {
     #[command(flatten)]
     target: Target,
     /// Give up after this many milliseconds
@@ -113,13 +113,13 @@ struct Common {
     timeout_ms: u64,
 }
 
-/// A ciphertext from the command line.
+/// A ciphertext given on the command line.
 #[derive(Debug, Clone)]
-struct Bytes(Vec<u8>);
+struct CiphertextArgument(Vec<u8>);
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     block_on(1, async {
-        let reply = match call(arguments.action).await {
+        let reply = match call(arguments.command).await {
             Ok(reply) => reply,
             Err(error) => return fail(error),
         };
@@ -129,10 +129,10 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
-async fn call(action: Action) -> Result<Value, String> {
-    let reply = match action {
-        Action::GenerateDataKey(arguments) => {
-            let client = arguments.common.connect().await?;
+async fn call(command: CallCommand) -> Result<Value, String> {
+    let reply = match command {
+        CallCommand::GenerateDataKey(arguments) => {
+            let client = arguments.options.connect().await?;
             client.generate_data_key(arguments.request()).await.map(|key| {
                 json!({
                     "plaintext": BASE64.encode(key.plaintext.expose()),
@@ -143,8 +143,8 @@ async fn call(action: Action) -> Result<Value, String> {
                 })
             })
         }
-        Action::GenerateDataKeyWithoutPlaintext(arguments) => {
-            let client = arguments.common.connect().await?;
+        CallCommand::GenerateDataKeyWithoutPlaintext(arguments) => {
+            let client = arguments.options.connect().await?;
             client.generate_data_key_without_plaintext(arguments.request().into()).await.map(|key| {
                 json!({
                     "ciphertextBlob": BASE64.encode(&key.ciphertext_blob),
@@ -154,9 +154,9 @@ async fn call(action: Action) -> Result<Value, String> {
                 })
             })
         }
-        Action::Decrypt(arguments) => decrypt(arguments).await?,
-        Action::GenerateRandom(arguments) => {
-            let client = arguments.common.connect().await?;
+        CallCommand::Decrypt(arguments) => decrypt(arguments).await?,
+        CallCommand::GenerateRandom(arguments) => {
+            let client = arguments.options.connect().await?;
             client.generate_random(arguments.number_of_bytes).await.map(|random| {
                 json!({
                     "plaintext": BASE64.encode(random.plaintext.expose()),
@@ -164,13 +164,13 @@ async fn call(action: Action) -> Result<Value, String> {
                 })
             })
         }
-        Action::DescribeKey(arguments) => describe_key(arguments).await?,
+        CallCommand::DescribeKey(arguments) => describe_key(arguments).await?,
     };
     reply.map_err(|error| error.to_string())
 }
 
 async fn decrypt(arguments: DecryptArguments) -> Result<Result<Value, Error>, String> {
-    let client = arguments.common.connect().await?;
+    let client = arguments.options.connect().await?;
     let mut request = Decrypt::new(arguments.ciphertext_blob.0);
     if let Some(key_id) = arguments.key_id {
         request = request.key_id(key_id);
@@ -189,7 +189,7 @@ async fn decrypt(arguments: DecryptArguments) -> Result<Result<Value, Error>, St
 }
 
 async fn describe_key(arguments: DescribeArguments) -> Result<Result<Value, Error>, String> {
-    let client = arguments.common.connect().await?;
+    let client = arguments.options.connect().await?;
     Ok(client.describe_key(arguments.key_id).await.map(|key| {
         json!({
             "arn": key.arn,
@@ -217,7 +217,7 @@ impl DataKeyArguments {
     }
 }
 
-impl Common {
+impl CallOptions {
     async fn connect(&self) -> Result<Client, String> {
         Ok(self.target.connect().await?.with_deadline(Duration::from_millis(self.timeout_ms)))
     }
@@ -249,12 +249,12 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// Bytes as the AWS CLI takes them: base64, or `fileb://PATH`.
-fn parse_bytes(text: &str) -> Result<Bytes, String> {
+fn parse_bytes(text: &str) -> Result<CiphertextArgument, String> {
     let bytes = match text.strip_prefix("fileb://") {
         Some(path) => std::fs::read(path).map_err(|error| format!("{path}: {error}"))?,
         None => BASE64
             .decode(text.trim())
             .map_err(|error| format!("not base64 ({error}); for a file of bytes write fileb://PATH"))?,
     };
-    Ok(Bytes(bytes))
+    Ok(CiphertextArgument(bytes))
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use key_broker_core::clock::SystemClock;
-use key_broker_core::{Action, EncryptionContext, KeyId, Principal};
+use key_broker_core::{Action, EncryptionContext, KeyId, Principal, Transport};
 use rustix::fs::Access;
 
 use super::{ConfigArgument, block_on, wrong_configuration};
@@ -28,15 +28,15 @@ pub(super) struct Arguments {
     #[arg(long = "key-id", value_name = "KEY", value_parser = parse_key)]
     keys: Vec<KeyId>,
     #[command(flatten)]
-    asked: Asked,
+    policy: PolicyQuery,
 }
 
-/// What policy says, instead of everything else.
+/// A question to policy, which is then all that is checked.
 #[derive(Debug, clap::Args)]
 #[command(
     next_help_heading = "What may a principal do? Asks the policy file, and KMS only what an alias means"
 )]
-struct Asked {
+struct PolicyQuery {
     /// The principal as policy names it: a SPIFFE ID, unix:uid/UID, vsock:cid/CID or unknown
     #[arg(long = "as", value_name = "PRINCIPAL", value_parser = Principal::parse)]
     principal: Option<Principal>,
@@ -49,31 +49,12 @@ struct Asked {
     /// A pair of the encryption context; may be given more than once
     #[arg(long, requires = "principal", value_name = "NAME=VALUE", value_parser = policy::parse_pair)]
     context: Vec<(String, String)>,
-    /// How the call comes in
-    #[arg(long, requires = "principal", value_enum, default_value_t = Transport::Unix)]
+    /// How the call comes in: unix, tls, insecure_tcp or vsock
+    #[arg(long, requires = "principal", default_value_t = Transport::Unix, value_parser = policy::parse_transport)]
     transport: Transport,
     /// A PCR of the enclave's attestation document, such as 0=HEX (the image); may be given more than once
     #[arg(long = "pcr", requires = "principal", value_name = "INDEX=HEX", value_parser = policy::parse_pcr)]
     pcrs: Vec<(u8, [u8; 48])>,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Transport {
-    Unix,
-    Tls,
-    Tcp,
-    Vsock,
-}
-
-impl Transport {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Unix => "unix",
-            Self::Tls => "tls",
-            Self::Tcp => "tcp",
-            Self::Vsock => "vsock",
-        }
-    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -82,8 +63,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(error) => return wrong_configuration(error),
     };
-    if arguments.asked.principal.is_some() {
-        return policy::run(config, &arguments.asked);
+    if arguments.policy.principal.is_some() {
+        return policy::run(config, &arguments.policy);
     }
     let mut report = Report { failed: false };
     report.line("configuration", &Ok(path.display().to_string()));

@@ -241,7 +241,7 @@ fn checked_prefix(prefix: String) -> Result<String, String> {
         Ok(prefix)
     } else {
         Err(format!(
-            "audit.prefix: {prefix:?} is not folders such as \"team/app\", of letters, digits, dots, underscores and dashes"
+            "audit.prefix: {prefix:?} is not a path such as \"team/app\", of letters, digits, dots, underscores and dashes"
         ))
     }
 }

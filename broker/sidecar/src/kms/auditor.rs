@@ -12,7 +12,7 @@ use key_broker_trail::record::AwsCaller;
 use super::recorded::append_record;
 use super::{AttemptLog, Kms};
 use crate::error::BrokerError;
-use crate::operation::{self, DecryptRequest, KmsReply, Uses as _};
+use crate::operation::{self, DecryptRequest, KeyedReply as _, KmsReply};
 use crate::policy::own;
 
 /// Asks KMS for the data keys of log files, one call for each file, and records each answer.
@@ -71,7 +71,7 @@ impl Decrypter for AuditorKms {
             unrecorded.extend(self.leave(line).await.err().unwrap_or_default());
         }
         let reply = result.map_err(BrokerError::Kms)?;
-        let decrypted = operation::Decrypted::try_from(reply).map_err(|_| BrokerError::Bug)?;
+        let decrypted = operation::Decryption::try_from(reply).map_err(|_| BrokerError::Bug)?;
         Ok(Decrypted { plaintext: decrypted.plaintext, unrecorded })
     }
 }

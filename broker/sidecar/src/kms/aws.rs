@@ -13,7 +13,6 @@ use std::net::{ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
@@ -23,9 +22,7 @@ use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use key_broker_core::clock::Clock;
 use key_broker_trail::record::AwsCaller;
 
-use super::{AttemptLog, Kms, KmsError};
-use crate::operation::{KmsReply, KmsRequest};
-use crate::policy::Permitted;
+use super::AttemptLog;
 use error::sts_error;
 use watch::AttemptWatch;
 
@@ -117,37 +114,6 @@ impl AwsKms {
 
     fn watch(&self, attempts: &AttemptLog) -> AttemptWatch {
         AttemptWatch::new(attempts.clone(), Arc::clone(&self.clock))
-    }
-}
-
-#[async_trait]
-impl Kms for AwsKms {
-    async fn call(
-        &self,
-        request: Permitted<KmsRequest>,
-        attempts: &AttemptLog,
-    ) -> Result<KmsReply, KmsError> {
-        match request.subject() {
-            KmsRequest::DataKey(request) => self.generate_data_key(request, None, attempts).await,
-            KmsRequest::DataKeyWithoutPlaintext(request) => {
-                self.generate_data_key_without_plaintext(&request.0, attempts).await
-            }
-            KmsRequest::Decrypt(request) => self.decrypt(request, None, attempts).await,
-            KmsRequest::Random(request) => self.generate_random(request, None, attempts).await,
-            KmsRequest::DescribeKey(request) => self.describe_key(request, attempts).await,
-            KmsRequest::DryRun(request) => self.dry_run(request, attempts).await,
-            KmsRequest::Sign(request) => self.sign(request, attempts).await,
-            KmsRequest::PublicKey(request) => self.public_key(request, attempts).await,
-            KmsRequest::AttestedDataKey(attested) => {
-                self.generate_data_key(&attested.request, Some(&attested.recipient), attempts).await
-            }
-            KmsRequest::AttestedDecrypt(attested) => {
-                self.decrypt(&attested.request, Some(&attested.recipient), attempts).await
-            }
-            KmsRequest::AttestedRandom(attested) => {
-                self.generate_random(&attested.request, Some(&attested.recipient), attempts).await
-            }
-        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! Before every call to KMS: so many at a time, and none for a while when KMS does not answer.
+//! The gate before KMS: a limit on concurrent calls, and a circuit breaker.
 //!
-//! What the guard refuses has not reached KMS: there is no KMS record of it.
+//! A call that the guard refuses has not reached KMS, so it has no KMS record.
 
 mod breaker;
 
@@ -13,23 +13,23 @@ use uuid::Uuid;
 
 use super::Attempt;
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
-use breaker::{Breaker, Ticket, Verdict};
+use breaker::{Breaker, HealthSignal, Ticket};
 pub use breaker::{BreakerSettings, BreakerState};
 
-/// How much the broker asks of KMS, and when it stops asking.
+/// Limits on calls to KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuardSettings {
-    /// Calls to KMS at a time.
+    /// Concurrent calls to KMS.
     pub max_in_flight: u32,
-    /// How long a call waits to be one of them, if its own deadline is not earlier.
+    /// How long a call queues for one of these slots, unless its own deadline comes first.
     pub queue_wait: Duration,
-    /// KMS had a fair chance to answer within this: a call that its caller gave less says nothing about KMS.
+    /// KMS had a fair chance to answer within this time: a shorter deadline says nothing about KMS.
     pub fair_time: Duration,
-    /// When to stop asking.
+    /// When the circuit opens.
     pub breaker: BreakerSettings,
 }
 
-/// Stands before KMS.
+/// The gate before KMS.
 #[derive(Clone)]
 pub struct Guard(Arc<Inner>);
 
@@ -54,29 +54,29 @@ impl Guard {
         }))
     }
 
-    /// Until when nobody is let through; past or none where somebody is.
+    /// When the open circuit lets a probe through; past or none while calls go through.
     #[must_use]
     pub fn open_until(&self) -> watch::Receiver<Option<Instant>> {
         self.0.open_until.subscribe()
     }
 
-    /// What the breaker does now.
+    /// The breaker's state.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         self.breaker().state(self.0.clock.instant())
     }
 
-    /// Calls to KMS under way.
+    /// Calls to KMS in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         (self.0.settings.max_in_flight as usize).saturating_sub(self.0.slots.available_permits())
     }
 
-    /// Lets one call through, which must be told how it ended.
+    /// Admits one call. The pass must be told how the call ended.
     pub(super) async fn enter(&self, until: Instant) -> Result<Pass, BrokerError> {
         let inner = &*self.0;
         let arrived = inner.clock.instant();
-        // Who would be refused does not wait first.
+        // A call that would be refused anyway does not queue first.
         self.breaker().refusal(arrived).map_or(Ok(()), |delay| Err(BrokerError::CircuitOpen(delay)))?;
         let remaining = until.saturating_duration_since(arrived);
         let wait = remaining.min(inner.settings.queue_wait);
@@ -91,23 +91,26 @@ impl Guard {
         Ok(Pass { guard: self.clone(), ticket: Some(ticket), began, _slot: slot })
     }
 
-    fn settle(&self, ticket: Ticket, verdict: Option<Verdict>) {
+    fn settle(&self, ticket: Ticket, signal: Option<HealthSignal>) {
         let now = self.0.clock.instant();
         let mut breaker = self.breaker();
         let before = breaker.open_until();
-        breaker.end(now, ticket, verdict, spread());
+        breaker.end(now, ticket, signal, jitter());
         let after = breaker.open_until();
         if before == after {
             return;
         }
-        // Under the lock: who watches sees the changes in their order.
+        // Under the lock, so that watchers see the changes in order.
         self.0.open_until.send_replace(after);
         drop(breaker);
         if let Some(until) = after {
             let seconds = until.saturating_duration_since(now).as_secs_f32();
-            tracing::warn!(seconds, "KMS does not answer: calls to it are refused for a while");
+            tracing::warn!(
+                seconds,
+                "circuit open: KMS has failed too often in a row, and calls to it are refused"
+            );
         } else {
-            tracing::info!("KMS answers again");
+            tracing::info!("circuit closed: KMS answers again");
         }
     }
 
@@ -117,7 +120,7 @@ impl Guard {
     }
 }
 
-/// One call that was let through. Dropped, it says nothing about KMS.
+/// The admission of one call. Dropped without [`Pass::end`], it says nothing about KMS.
 pub(super) struct Pass {
     guard: Guard,
     ticket: Option<Ticket>,
@@ -126,12 +129,12 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// The call has ended, with these attempts answered.
+    /// The call has ended; KMS answered these attempts.
     pub(super) fn end<T>(mut self, result: &Result<T, BrokerError>, attempts: &[Attempt]) {
         let took = self.guard.0.clock.instant().saturating_duration_since(self.began);
         let fair = took >= self.guard.0.settings.fair_time;
         if let Some(ticket) = self.ticket.take() {
-            self.guard.settle(ticket, verdict(result, attempts, fair));
+            self.guard.settle(ticket, health_signal(result, attempts, fair));
         }
     }
 }
@@ -144,13 +147,17 @@ impl Drop for Pass {
     }
 }
 
-/// What a call says about KMS: a refusal and a throttle are answers, too.
-fn verdict<T>(result: &Result<T, BrokerError>, attempts: &[Attempt], fair: bool) -> Option<Verdict> {
+/// What a call says about KMS's health: refusals and throttling are answers, too.
+fn health_signal<T>(
+    result: &Result<T, BrokerError>,
+    attempts: &[Attempt],
+    fair: bool,
+) -> Option<HealthSignal> {
     match result {
-        Err(BrokerError::Kms(error)) if is_failure(error) => Some(Verdict::Fails),
-        Ok(_) | Err(BrokerError::Kms(_)) => Some(Verdict::Answers),
+        Err(BrokerError::Kms(error)) if is_failure(error) => Some(HealthSignal::Failure),
+        Ok(_) | Err(BrokerError::Kms(_)) => Some(HealthSignal::Success),
         // Between two attempts that KMS did answer, the deadline passed in the SDK's own pauses.
-        Err(BrokerError::DeadlineExceeded) if fair && attempts.is_empty() => Some(Verdict::Fails),
+        Err(BrokerError::DeadlineExceeded) if fair && attempts.is_empty() => Some(HealthSignal::Failure),
         Err(_) => None,
     }
 }
@@ -162,8 +169,8 @@ fn is_failure(error: &KmsError) -> bool {
         && (error.request_id.is_none() || KMS_FAILS.contains(&error.code.as_str()))
 }
 
-/// From 0 to 1, so that the brokers of a fleet do not all come back at once.
-fn spread() -> f64 {
+/// Jitter from 0 to 1, so that the brokers of a fleet do not all come back at once.
+fn jitter() -> f64 {
     let [first, second, ..] = *Uuid::new_v4().as_bytes();
     f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX)
 }
@@ -206,13 +213,13 @@ mod tests {
     #[test]
     fn only_kms_failing_as_a_whole_is_a_failure() {
         use KmsErrorKind::{AccessDenied, Disabled, Throttled, Unavailable};
-        let of = |error, fair| verdict::<()>(&Err(error), &[], fair);
+        let of = |error, fair| health_signal::<()>(&Err(error), &[], fair);
         for error in [
             kms(Unavailable, "KMSUnavailable", None),
             kms(Unavailable, "KMSInternalException", Some("id")),
             kms(Unavailable, "KMSUnexpectedAnswer", Some("id")),
         ] {
-            assert_eq!(of(error, false), Some(Verdict::Fails));
+            assert_eq!(of(error, false), Some(HealthSignal::Failure));
         }
         for error in [
             kms(Throttled, "ThrottlingException", Some("id")),
@@ -220,14 +227,14 @@ mod tests {
             kms(Disabled, "DisabledException", Some("id")),
             kms(Unavailable, "KeyUnavailableException", Some("id")),
         ] {
-            assert_eq!(of(error, true), Some(Verdict::Answers));
+            assert_eq!(of(error, true), Some(HealthSignal::Success));
         }
-        assert_eq!(of(BrokerError::DeadlineExceeded, true), Some(Verdict::Fails));
+        assert_eq!(of(BrokerError::DeadlineExceeded, true), Some(HealthSignal::Failure));
         assert_eq!(of(BrokerError::DeadlineExceeded, false), None, "the caller gave KMS too little time");
     }
 
     #[tokio::test]
-    async fn who_finds_no_slot_in_time_is_told_to_come_back() {
+    async fn a_call_that_finds_no_slot_in_time_is_told_to_come_back() {
         let guard = guard(1, Duration::from_millis(20));
         let later = SystemClock.instant() + Duration::from_secs(5);
         let first = guard.enter(later).await;

@@ -28,7 +28,7 @@ use crate::policy::Permitted;
 use crate::telemetry::metrics::KmsCalls;
 use crate::telemetry::trace;
 pub use recorder::{Recorder, append_record};
-pub use reply::Typed;
+pub use reply::CallableRequest;
 
 /// KMS, recorded.
 #[derive(Clone)]
@@ -133,7 +133,7 @@ impl RecordedKms {
 
     /// Makes a call that policy has permitted, in the trace that this runs in. It goes on when its caller goes away, until
     /// `deadline`.
-    pub async fn call<R: Typed>(
+    pub async fn call<R: CallableRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
         deadline: Instant,

@@ -8,7 +8,7 @@ use key_broker_core::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTok
 use key_broker_trail::keys::{DataKey, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
 
 use super::KmsErrorKind;
-use super::recorded::{RecordedKms, RecordedReply, Typed};
+use super::recorded::{CallableRequest, RecordedKms, RecordedReply};
 use crate::error::BrokerError;
 use crate::operation::{DataKeyRequest, PublicKeyRequest, SignRequest};
 use crate::policy::own;
@@ -49,7 +49,10 @@ impl TrailKeys for RecordedKms {
     }
 }
 
-async fn own_call<R: Typed>(kms: &RecordedKms, request: R) -> Result<RecordedReply<R::Reply>, BrokerError> {
+async fn own_call<R: CallableRequest>(
+    kms: &RecordedKms,
+    request: R,
+) -> Result<RecordedReply<R::Reply>, BrokerError> {
     let permitted: crate::policy::Permitted<Arc<R>> = own::permit(request)?;
     Ok(kms.call(permitted, kms.clock().instant() + DEADLINE).await)
 }

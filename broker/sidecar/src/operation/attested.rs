@@ -1,7 +1,7 @@
-//! Requests with a recipient, and KMS's replies to them: encrypted to the recipient's public key, so that the broker never sees
-//! what they hold.
+//! Requests with a recipient, and KMS's replies to them: encrypted to the recipient's public key, so that the
+//! broker never sees what they hold.
 //!
-//! The cache takes none of these types: what is for one recipient is kept for nobody.
+//! The cache takes none of these types: a reply for one recipient is never kept.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use bytes::Bytes;
 use key_broker_core::{Action, EncryptionContext, KeyArn, Measurements, RequestedKey};
 use key_broker_trail::record::RequestParameters;
 
-use super::{EncryptedDataKey, Operation, TypedRequest, UsedKey, Uses, WorkloadRequest};
+use super::{EncryptedDataKey, KeyedReply, Operation, TypedRequest, UsedKey, WorkloadRequest};
 use crate::attestation::VerifiedRecipient;
 
 /// A request whose reply only `recipient` can read
 /// (<https://docs.aws.amazon.com/kms/latest/developerguide/cryptographic-attestation.html>).
 #[derive(Clone)]
-pub struct Attested<R> {
+pub struct AttestedRequest<R> {
     /// Whose attestation document goes with the request.
     pub recipient: VerifiedRecipient,
     /// What is asked.
@@ -44,7 +44,7 @@ pub struct AttestedRandom {
     pub ciphertext_for_recipient: Bytes,
 }
 
-impl<R: Operation> Operation for Attested<R> {
+impl<R: Operation> Operation for AttestedRequest<R> {
     fn name(&self) -> &'static str {
         self.request.name()
     }
@@ -70,7 +70,7 @@ impl<R: Operation> Operation for Attested<R> {
     }
 }
 
-impl<R: WorkloadRequest> WorkloadRequest for Attested<R>
+impl<R: WorkloadRequest> WorkloadRequest for AttestedRequest<R>
 where
     Self: TypedRequest,
 {
@@ -91,19 +91,19 @@ where
     }
 }
 
-impl Uses for AttestedDataKey {
+impl KeyedReply for AttestedDataKey {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         self.encrypted.used_key()
     }
 }
 
-impl Uses for AttestedPlaintext {
+impl KeyedReply for AttestedPlaintext {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key.arn, self.key.material_id.as_deref()))
     }
 }
 
-impl Uses for AttestedRandom {
+impl KeyedReply for AttestedRandom {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         None
     }

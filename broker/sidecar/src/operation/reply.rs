@@ -13,7 +13,7 @@ pub enum KmsReply {
     /// To GenerateDataKeyWithoutPlaintext.
     EncryptedDataKey(EncryptedDataKey),
     /// To Decrypt.
-    Decrypted(Decrypted),
+    Decryption(Decryption),
     /// To GenerateRandom.
     Random(Plaintext),
     /// To DescribeKey.
@@ -53,7 +53,7 @@ pub struct EncryptedDataKey {
 }
 
 /// What a ciphertext held.
-pub struct Decrypted {
+pub struct Decryption {
     /// The bytes.
     pub plaintext: Plaintext,
     /// The KMS key.
@@ -107,60 +107,60 @@ pub struct KeyDescription {
     pub creation_date: Option<OffsetDateTime>,
 }
 
-/// Outputs that name the KMS key they were made with.
-pub trait Uses {
+/// A reply that can name the KMS key it was made with.
+pub trait KeyedReply {
     /// The key, where there is one.
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)>;
 }
 
-impl Uses for DataKey {
+impl KeyedReply for DataKey {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         self.encrypted.used_key()
     }
 }
 
-impl Uses for EncryptedDataKey {
+impl KeyedReply for EncryptedDataKey {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key.arn, self.key.material_id.as_deref()))
     }
 }
 
-impl Uses for Decrypted {
+impl KeyedReply for Decryption {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key.arn, self.key.material_id.as_deref()))
     }
 }
 
-impl Uses for Signature {
+impl KeyedReply for Signature {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key.arn, None))
     }
 }
 
-impl Uses for PublicKey {
+impl KeyedReply for PublicKey {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key.arn, None))
     }
 }
 
-impl Uses for Plaintext {
+impl KeyedReply for Plaintext {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         None
     }
 }
 
-impl Uses for KeyDescription {
+impl KeyedReply for KeyDescription {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.arn, None))
     }
 }
 
-impl Uses for KmsReply {
+impl KeyedReply for KmsReply {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         match self {
             Self::DataKey(reply) => reply.used_key(),
             Self::EncryptedDataKey(reply) => reply.used_key(),
-            Self::Decrypted(reply) => reply.used_key(),
+            Self::Decryption(reply) => reply.used_key(),
             Self::KeyDescription(reply) => reply.used_key(),
             Self::Signature(reply) => reply.used_key(),
             Self::PublicKey(reply) => reply.used_key(),
@@ -187,7 +187,7 @@ macro_rules! kms_replies {
 kms_replies! {
     DataKey(DataKey),
     EncryptedDataKey(EncryptedDataKey),
-    Decrypted(Decrypted),
+    Decryption(Decryption),
     Random(Plaintext),
     KeyDescription(KeyDescription),
     Signature(Signature),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attested::Attested;
+use super::attested::AttestedRequest;
 use super::{KmsRequest, Operation, TypedRequest, WorkloadRequest};
 use key_broker_core::{
     Action, CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId, RandomLength, RequestedKey,
@@ -334,9 +334,9 @@ kms_requests! {
     DryRun(DryRunRequest),
     Sign(SignRequest),
     PublicKey(PublicKeyRequest),
-    AttestedDataKey(Attested<DataKeyRequest>),
-    AttestedDecrypt(Attested<DecryptRequest>),
-    AttestedRandom(Attested<RandomRequest>),
+    AttestedDataKey(AttestedRequest<DataKeyRequest>),
+    AttestedDecrypt(AttestedRequest<DecryptRequest>),
+    AttestedRandom(AttestedRequest<RandomRequest>),
 }
 
 fn of(key: &RequestedKey) -> RequestParameters<'_> {

@@ -1,10 +1,11 @@
-//! What Cedar has said under the policies in force: it says the same again, and takes longer than the rest of a cached call.
-//! Other policies are another [`Policy`](super::Policy), which remembers nothing yet.
+//! A cache of Cedar's decisions under the policies in force: the same question gets the same answer, and
+//! evaluating it takes longer than the rest of a cached call. New policies are another
+//! [`Policy`](super::Policy), whose cache starts empty.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use key_broker_core::{Action, EncryptionContext, Measurements, NamedKey, Principal};
+use key_broker_core::{Action, EncryptionContext, Measurements, NamedKey, Principal, Transport};
 
 use super::{CedarDecision, Question};
 
@@ -20,7 +21,7 @@ pub(super) struct DecisionKey {
 /// What the call says.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct ContextFacts {
-    transport: &'static str,
+    transport: Transport,
     messages: u64,
     bytes: u64,
     encryption_context: Option<EncryptionContext>,
@@ -56,7 +57,8 @@ impl DecisionCache {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(wanted).cloned()
     }
 
-    /// Forgets all when full: callers who ask ever new questions cost one evaluation each, as without a memory.
+    /// Clears the cache when it is full: a caller with ever new questions costs one evaluation each, as
+    /// without a cache.
     pub(super) fn keep(&self, question: DecisionKey, decided: CedarDecision) {
         let mut decisions = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if decisions.len() >= MAX_DECISIONS {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use key_broker_trail::encryption_context::TRAIL_ARN;
 
-use super::{Asker, Permitted};
+use super::{Permitted, Requester};
 use crate::error::BrokerError;
 use crate::operation::{KmsRequest, TypedRequest};
 
@@ -12,7 +12,7 @@ use crate::operation::{KmsRequest, TypedRequest};
 pub fn permit<R: TypedRequest>(request: R) -> Result<Permitted<Arc<R>>, BrokerError> {
     let request = Arc::new(request);
     if permits(&Arc::clone(&request).into_kms_request()) {
-        Ok(Permitted::new(request, Asker::Broker, None))
+        Ok(Permitted::new(request, Requester::Broker, None))
     } else {
         // Which calls are made is written in the broker's own code.
         Err(BrokerError::Bug)

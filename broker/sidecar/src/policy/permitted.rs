@@ -1,4 +1,4 @@
-//! Proof that policy said yes.
+//! Proof that policy permits a request.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::operation::{KmsRequest, TypedRequest};
 #[derive(Clone)]
 pub struct Permitted<T> {
     subject: T,
-    asker: Asker,
+    requester: Requester,
     /// Decides on the key of KMS's answer, where the request named none.
     answer: Option<Arc<AnswerPolicy>>,
 }
 
-/// Who asked.
+/// On whose behalf a call to KMS is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub enum Requester {
     /// A workload.
     Workload,
     /// The broker, for itself: no workload gets anything by it.
@@ -26,8 +26,8 @@ pub enum Asker {
 }
 
 impl<T> Permitted<T> {
-    pub(super) fn new(subject: T, asker: Asker, answer: Option<Arc<AnswerPolicy>>) -> Self {
-        Self { subject, asker, answer }
+    pub(super) fn new(subject: T, requester: Requester, answer: Option<Arc<AnswerPolicy>>) -> Self {
+        Self { subject, requester, answer }
     }
 
     /// What is permitted.
@@ -36,14 +36,14 @@ impl<T> Permitted<T> {
         &self.subject
     }
 
-    /// Who asked.
+    /// On whose behalf.
     #[must_use]
-    pub fn asker(&self) -> Asker {
-        self.asker
+    pub fn requester(&self) -> Requester {
+        self.requester
     }
 
-    /// Whether what KMS made with this key may be kept for, and handed to, who asked: of a request that named its key, that key was
-    /// permitted.
+    /// Whether what KMS made with this key may be kept and handed out. A request that named its key was
+    /// permitted for that key; for any other, policy is asked about the key that answered.
     #[must_use]
     pub fn admits(&self, key: &KeyArn) -> bool {
         self.answer.as_ref().is_none_or(|policy| policy.permits(key))
@@ -55,12 +55,12 @@ impl<R: TypedRequest> Permitted<Arc<R>> {
     #[must_use]
     pub fn named_key(&self) -> Option<Permitted<KeyArn>> {
         let key = self.subject.key()?.arn()?.clone();
-        Some(Permitted { subject: key, asker: self.asker, answer: None })
+        Some(Permitted { subject: key, requester: self.requester, answer: None })
     }
 
     /// The same request as one of any operation.
     #[must_use]
     pub fn widen(self) -> Permitted<KmsRequest> {
-        Permitted { subject: self.subject.into_kms_request(), asker: self.asker, answer: self.answer }
+        Permitted { subject: self.subject.into_kms_request(), requester: self.requester, answer: self.answer }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn schema() -> Schema {
 }
 
 /// Cedar's entity types, parsed once.
-pub(super) struct Names {
+pub(super) struct EntityNames {
     workload: EntityTypeName,
     unknown: EntityTypeName,
     action: EntityTypeName,
@@ -28,7 +28,7 @@ pub(super) struct Names {
     encryption_context: EntityUid,
 }
 
-impl Names {
+impl EntityNames {
     pub(super) fn new() -> Self {
         let name = |text| EntityTypeName::from_str(text).expect("a plain identifier is an entity type name");
         Self {
@@ -59,7 +59,7 @@ impl Names {
             None => None,
         };
         let said = [
-            ("transport".to_owned(), RestrictedExpression::new_string(facts.transport.to_owned())),
+            ("transport".to_owned(), RestrictedExpression::new_string(facts.transport.name().to_owned())),
             ("messages".to_owned(), long(facts.messages)),
             ("bytes".to_owned(), long(facts.bytes)),
             (

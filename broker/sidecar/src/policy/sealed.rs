@@ -1,19 +1,19 @@
-//! What KMS made with a key that policy may not have permitted yet.
+//! Replies made with a key that policy may not have permitted yet.
 
 use key_broker_core::KeyArn;
 
 use super::Permitted;
-use crate::operation::Uses;
+use crate::operation::KeyedReply;
 
-/// A value under a key that only KMS's answer named: closed until policy has permitted that key.
-pub struct Sealed<T> {
+/// A reply whose key only KMS named: it opens once policy has permitted that key.
+pub struct SealedReply<T> {
     value: T,
     key: KeyArn,
     bytes: usize,
 }
 
-impl<T> Sealed<T> {
-    /// Closes what KMS made with `key`; it holds so many bytes.
+impl<T> SealedReply<T> {
+    /// Seals a reply of `bytes` bytes that KMS made with `key`.
     #[must_use]
     pub fn new(value: T, key: KeyArn, bytes: usize) -> Self {
         Self { value, key, bytes }
@@ -38,7 +38,7 @@ impl<T> Sealed<T> {
     }
 }
 
-impl<T> Uses for Sealed<T> {
+impl<T> KeyedReply for SealedReply<T> {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key, None))
     }

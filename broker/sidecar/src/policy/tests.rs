@@ -109,7 +109,7 @@ fn policies_look_at_what_the_call_says() {
     };
     let (acme, evil) = (context("acme"), context("evil"));
     let good = Facts {
-        transport: "tls",
+        transport: Transport::Tls,
         messages: 1_000,
         bytes: 1_023,
         encryption_context: Some(&acme),
@@ -123,7 +123,7 @@ fn policies_look_at_what_the_call_says() {
     for _ in 0..2 {
         assert!(permits(good, &key(KEY)));
         for bad in [
-            Facts { transport: "unix", ..good },
+            Facts { transport: Transport::Unix, ..good },
             Facts { messages: 1_001, ..good },
             Facts { messages: u64::MAX, ..good },
             Facts { bytes: 1_024, ..good },
@@ -159,7 +159,7 @@ fn policies_look_at_what_a_verified_document_measured() {
         "ab".repeat(48),
     ));
     let asked = |recipient: Option<&Arc<Measurements>>| {
-        let facts = Facts { transport: "vsock", recipient, ..Facts::default() };
+        let facts = Facts { transport: Transport::Vsock, recipient, ..Facts::default() };
         let principal = Principal::parse("vsock:cid/16").expect("a principal");
         policy.decide(&Question { principal: &principal, action: Action::Decrypt, key: None, facts })
     };
@@ -238,6 +238,9 @@ fn mistakes_are_told_in_one_line() {
         r#"permit(principal, action, resource) when { context has recipient && context.recipient.pcr32 == "x" };"#,
         r#"permit(principal == Workload::"vsock:16", action, resource);"#,
         r#"permit(principal, action, resource) when { context.messages > "many" };"#,
+        r#"permit(principal, action, resource) when { context.transport == "tcp" };"#,
+        r#"permit(principal, action, resource) unless { true && "TLS" != context["transport"] };"#,
+        r#"permit(principal, action, resource) when { ["unix", "http"].contains(context.transport) };"#,
         r#"permit(principal, action, resource) when { context.encryptionContext.getTag("tenant") == "acme" };"#,
         r#"@id("a") permit(principal, action, resource); @id("a") forbid(principal, action, resource);"#,
         "permit(principal == ?principal, action, resource);",
@@ -251,6 +254,12 @@ fn mistakes_are_told_in_one_line() {
         told.push(format!("{text}\n    {error}"));
     }
     insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn the_documents_show_the_schema() {
+    let shown = include_str!("../../../../docs/policy.md");
+    assert!(shown.contains(schema::SCHEMA.trim_end()), "docs/policy.md shows another schema");
 }
 
 #[test]

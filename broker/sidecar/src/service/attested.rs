@@ -1,4 +1,5 @@
-//! Calls of enclaves: the recipient is verified, put before policy, and passed on to KMS, which answers to nobody else.
+//! Calls of enclaves: the recipient is verified, put before policy, and passed on to KMS, which answers to
+//! that recipient alone.
 //!
 //! They go around the cache, which takes no request with a recipient and no answer for one.
 
@@ -14,8 +15,8 @@ use super::{Service, WorkloadCall, wire};
 use crate::attestation::VerifiedRecipient;
 use crate::cache::{DrawOutcome, Usage};
 use crate::error::{BrokerError, KmsErrorKind};
-use crate::kms::recorded::{RecordedReply, Typed};
-use crate::operation::attested::Attested;
+use crate::kms::recorded::{CallableRequest, RecordedReply};
+use crate::operation::attested::AttestedRequest;
 use crate::operation::{DataKeyRequest, DecryptRequest, RandomRequest, WorkloadRequest};
 use crate::policy::Permitted;
 use crate::telemetry::vocabulary;
@@ -72,19 +73,19 @@ impl Service {
         request: R,
         declared: Option<DeclaredUse>,
         document: Bytes,
-    ) -> Result<Permitted<Arc<Attested<R>>>, BrokerError>
+    ) -> Result<Permitted<Arc<AttestedRequest<R>>>, BrokerError>
     where
         R: WorkloadRequest,
-        Attested<R>: WorkloadRequest,
+        AttestedRequest<R>: WorkloadRequest,
     {
         // Should the document be refused, the record still says what was asked.
         call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
         let recipient = self.verified(call, document).await?;
-        self.permit(call, Attested { recipient, request }, declared).await
+        self.permit(call, AttestedRequest { recipient, request }, declared).await
     }
 
     /// Calls KMS, and evicts what is kept of a key that KMS refuses; not where it may have refused the recipient only.
-    async fn call_attested<R: Typed>(
+    async fn call_attested<R: CallableRequest>(
         &self,
         call: &WorkloadCall,
         permitted: Permitted<Arc<R>>,

@@ -10,14 +10,15 @@ use tracing::{info_span, record_all};
 use super::{Service, WorkloadCall};
 use crate::error::BrokerError;
 use crate::operation::WorkloadRequest;
-use crate::policy::{Decision, Facts, Permitted, Question, Sealed};
+use crate::policy::{Decision, Facts, Permitted, Question, SealedReply};
 use crate::telemetry::vocabulary;
 
-/// Why a request's key is not resolved.
-enum Unresolved {
-    /// There is no such key, or KMS refuses to tell: an error for those only whom policy would permit this action with it.
-    Unknown(NamedKey, BrokerError),
-    /// It cannot be told now.
+/// Why the key that a request names could not be resolved.
+enum ResolutionError {
+    /// There is no such key, or KMS does not let the broker see it. Only principals that policy would permit
+    /// are told so; everyone else gets the same `PERMISSION_DENIED` as for a key that exists.
+    UnknownKey(NamedKey, BrokerError),
+    /// KMS could not be asked.
     Failed(BrokerError),
 }
 
@@ -36,8 +37,8 @@ impl Service {
         let facts = call.facts(declared);
         match unresolved {
             None => {}
-            Some(Unresolved::Failed(error)) => return Err(error),
-            Some(Unresolved::Unknown(key, error)) => {
+            Some(ResolutionError::Failed(error)) => return Err(error),
+            Some(ResolutionError::UnknownKey(key, error)) => {
                 let facts =
                     Facts { encryption_context: request.context(), recipient: request.recipient(), ..facts };
                 let (principal, action) = (&call.peer.principal, request.action());
@@ -63,7 +64,7 @@ impl Service {
         call: &WorkloadCall,
         request: &R,
         named_key: Option<Permitted<KeyArn>>,
-        sealed: &'a Sealed<T>,
+        sealed: &'a SealedReply<T>,
     ) -> Result<&'a T, BrokerError> {
         if let Some(permitted) = named_key {
             // KMS's answer is for the key that it was asked for, or none.
@@ -87,9 +88,9 @@ impl Service {
         call: &WorkloadCall,
         request: &mut R,
         declared: Option<DeclaredUse>,
-    ) -> Result<(), Unresolved> {
+    ) -> Result<(), ResolutionError> {
         let Some(key) = request.written_key().cloned() else { return Ok(()) };
-        let named = match self.aliases.known(&key) {
+        let named = match self.aliases.cached(&key) {
             Some(named) => named,
             None => {
                 // KMS has to be asked first: should the caller go away meanwhile, the record has something to say.
@@ -98,15 +99,17 @@ impl Service {
                 // Boxed: most calls never come here.
                 match Box::pin(async move { aliases.ask(&wanted, deadline).await }).await {
                     Ok(named) => named,
-                    Err(BrokerError::Kms(error)) if !error.kind.is_passing() => {
+                    Err(BrokerError::Kms(error)) if !error.kind.is_transient() => {
                         let unknown = NamedKey { arn: None, alias: Some(key) };
-                        return Err(Unresolved::Unknown(unknown, BrokerError::Kms(error)));
+                        return Err(ResolutionError::UnknownKey(unknown, BrokerError::Kms(error)));
                     }
-                    Err(error) => return Err(Unresolved::Failed(error)),
+                    Err(error) => return Err(ResolutionError::Failed(error)),
                 }
             }
         };
-        let Some(arn) = &named.arn else { return Err(Unresolved::Unknown(named, BrokerError::NoSuchKey)) };
+        let Some(arn) = &named.arn else {
+            return Err(ResolutionError::UnknownKey(named, BrokerError::NoSuchKey));
+        };
         call.record.key(arn.clone());
         if let Some(key) = request.key_mut() {
             key.resolved = Some(named);

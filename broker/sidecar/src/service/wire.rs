@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::error::BrokerError;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
-    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decrypted, DescribeKeyRequest,
+    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, DescribeKeyRequest,
     EncryptedDataKey, KeyDescription, RandomRequest,
 };
 
@@ -135,7 +135,7 @@ pub fn encrypted_data_key(
 
 /// A decrypted ciphertext as the reply carries it.
 #[must_use]
-pub fn decrypted(decrypted: &Decrypted, source: &DataKeyData) -> pb::DecryptResponse {
+pub fn decrypted(decrypted: &Decryption, source: &DataKeyData) -> pb::DecryptResponse {
     pb::DecryptResponse {
         key_id: decrypted.key.arn.to_string(),
         key_material_id: decrypted.key.material_id.clone().unwrap_or_default(),

@@ -3,64 +3,71 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How a connection came in.
+use key_broker_core::Transport;
+
+/// Which of the broker's sockets a connection came in on. Workloads and the operator are served different
+/// services, and both the standard ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// The workloads' unix socket.
-    Unix,
-    /// TCP, for whoever shows a certificate.
-    Tcp,
-    /// vsock.
-    Vsock,
-    /// Plaintext TCP on loopback.
-    InsecureTcp,
+pub enum Listener {
+    /// For workloads.
+    Workloads(Transport),
     /// The operator's unix socket.
     Admin,
 }
 
-impl Transport {
+impl Listener {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Unix, Self::Tcp, Self::Vsock, Self::InsecureTcp, Self::Admin];
+    pub const ALL: [Self; 5] = [
+        Self::Workloads(Transport::Unix),
+        Self::Workloads(Transport::Tls),
+        Self::Workloads(Transport::Vsock),
+        Self::Workloads(Transport::InsecureTcp),
+        Self::Admin,
+    ];
 
     /// As configuration names it, below `listen`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Unix => "unix",
-            Self::Tcp => "tcp",
-            Self::Vsock => "vsock",
-            Self::InsecureTcp => "insecure_tcp",
+            Self::Workloads(transport) => transport.name(),
             Self::Admin => "admin",
+        }
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Workloads(transport) => transport as usize,
+            Self::Admin => Transport::ALL.len(),
         }
     }
 }
 
 /// How many connections are open.
 #[derive(Debug, Default)]
-pub struct Connections([AtomicU64; Transport::ALL.len()]);
+pub struct Connections([AtomicU64; Listener::ALL.len()]);
 
 impl Connections {
     /// The number of those that came in this way.
     #[must_use]
-    pub fn open(&self, transport: Transport) -> u64 {
-        self.0[transport as usize].load(Ordering::Relaxed)
+    pub fn open(&self, listener: Listener) -> u64 {
+        self.0[listener.index()].load(Ordering::Relaxed)
     }
 
     /// Counts one until what this returns is dropped.
-    pub(super) fn count(self: &Arc<Self>, transport: Transport) -> Counted {
-        self.0[transport as usize].fetch_add(1, Ordering::Relaxed);
-        Counted { connections: Arc::clone(self), transport }
+    pub(super) fn count(self: &Arc<Self>, listener: Listener) -> OpenConnection {
+        self.0[listener.index()].fetch_add(1, Ordering::Relaxed);
+        OpenConnection { connections: Arc::clone(self), listener }
     }
 }
 
 /// One connection.
-pub(super) struct Counted {
+pub(super) struct OpenConnection {
     connections: Arc<Connections>,
-    transport: Transport,
+    listener: Listener,
 }
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.connections.0[self.transport as usize].fetch_sub(1, Ordering::Relaxed);
+        self.connections.0[self.listener.index()].fetch_sub(1, Ordering::Relaxed);
     }
 }

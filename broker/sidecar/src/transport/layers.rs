@@ -33,6 +33,7 @@ use crate::limits::{CallLimits, Share, Shares};
 use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Traces;
+use crate::transport::connections::Listener;
 
 /// Everything between a connection and the service.
 pub struct Layers {
@@ -55,29 +56,20 @@ pub struct Layers {
     /// `keybroker.admin.v1.Admin`.
     pub admin: AdminServer<Admin>,
     /// `grpc.health.v1.Health`.
-    pub health: Standard,
+    pub health: StandardService,
     /// `grpc.reflection.v1.ServerReflection`.
-    pub reflection: Standard,
+    pub reflection: StandardService,
     /// `grpc.reflection.v1alpha.ServerReflection`.
-    pub reflection_v1alpha: Standard,
+    pub reflection_v1alpha: StandardService,
 }
 
-/// On which side of the broker a connection came in. Each serves its own service, and no other but the standard ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// For workloads.
-    Workload,
-    /// For the operator.
-    Admin,
-}
+/// The reply to one call, boxed so that moving it moves a pointer.
+pub type ReplyFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// An answer in the making.
-pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+/// A standard gRPC service (health, reflection): it hands out no key material and leaves no record.
+pub type StandardService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// A standard gRPC service: it hands nothing out and leaves no record.
-pub type Standard = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
-
-/// Who calls on a connection, and what it may take.
+/// The caller on a connection, and its share of the broker.
 pub struct Caller {
     /// Who.
     pub peer: Arc<Peer>,
@@ -87,20 +79,25 @@ pub struct Caller {
 
 impl Layers {
     /// Answers one call. Boxed here, so that what moves it about moves a pointer.
-    pub fn answer(self: &Arc<Self>, door: Door, caller: &Caller, request: Request<Incoming>) -> Answering {
+    pub fn answer(
+        self: &Arc<Self>,
+        on: Listener,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> ReplyFuture {
         let Some((service, method)) =
             request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'))
         else {
             return Box::pin(std::future::ready(unimplemented()));
         };
-        match (service, door) {
-            ("keybroker.v1.KeyBroker", Door::Workload) => {
+        match (service, on) {
+            ("keybroker.v1.KeyBroker", Listener::Workloads(_)) => {
                 match Action::ALL.into_iter().find(|action| action.name() == method) {
                     Some(action) => self.recorded(action, caller, request),
                     None => Box::pin(std::future::ready(unimplemented())),
                 }
             }
-            ("keybroker.admin.v1.Admin", Door::Admin) if Admin::METHODS.contains(&method) => {
+            ("keybroker.admin.v1.Admin", Listener::Admin) if Admin::METHODS.contains(&method) => {
                 Box::pin(Arc::clone(self).administered(Arc::clone(&caller.peer), request))
             }
             ("grpc.health.v1.Health", _) => Box::pin(standard(self.health.clone(), request)),
@@ -115,9 +112,9 @@ impl Layers {
     }
 
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
-    fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> Answering {
+    fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> ReplyFuture {
         let user_agent = request.headers().get(http::header::USER_AGENT);
-        let trace = self.traces.call(action, caller.peer.details.transport, request.headers());
+        let trace = self.traces.call(action, caller.peer.details.transport.name(), request.headers());
         let (peer, span) = (Arc::clone(&caller.peer), trace.span().clone());
         let mut scope = self.audit.open(action, peer, user_agent, span, trace.ids());
         let mut timed = self.calls.as_ref().map(|calls| calls.begin(action));
@@ -128,7 +125,7 @@ impl Layers {
         // A block, which has what it captures once: an async function has its arguments twice.
         trace.carry(async move {
             let answered = match limited {
-                Ok(Ok(Limited { answer, _slots, _counted })) => {
+                Ok(Ok(AdmittedCall { answer, _slots, _counted })) => {
                     match AssertUnwindSafe(answer).catch_unwind().await {
                         Ok(Ok(Ok(response))) => Ok(response),
                         Ok(Ok(Err(never))) => match never {},
@@ -205,7 +202,7 @@ impl Layers {
         scope: &mut AuditScope,
         caller: &Caller,
         request: Request<Incoming>,
-    ) -> Result<Limited, BrokerError> {
+    ) -> Result<AdmittedCall, BrokerError> {
         let timeout = self.timeout(request.headers())?;
         let until = self.audit.clock.instant() + timeout;
         scope.set_deadline(until);
@@ -224,7 +221,7 @@ impl Layers {
         let answer = KeyBrokerServer::new(self.service.handler(call))
             .max_decoding_message_size(self.max_request_bytes)
             .call(request);
-        Ok(Limited {
+        Ok(AdmittedCall {
             answer: tokio::time::timeout(timeout, answer),
             _slots: [own, slot],
             _counted: self.limits.under_way.token(),
@@ -232,8 +229,8 @@ impl Layers {
     }
 }
 
-/// A call within the limits, before the service.
-struct Limited {
+/// A call that the limits admitted, on its way to the service.
+struct AdmittedCall {
     answer: Timeout<BoxFuture<Response<Body>, Infallible>>,
     _slots: [OwnedSemaphorePermit; 2],
     _counted: TaskTrackerToken,
@@ -259,7 +256,7 @@ fn reply(
     response
 }
 
-async fn standard(service: Standard, request: Request<Incoming>) -> Response<Body> {
+async fn standard(service: StandardService, request: Request<Incoming>) -> Response<Body> {
     match service.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -35,29 +35,29 @@ pub struct TlsFiles {
     pub trust_bundle: PathBuf,
 }
 
-/// TLS as the files have it now.
+/// TLS with the certificates in force, which a reload replaces.
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
-    loaded: Arc<ArcSwap<Loaded>>,
+    state: Arc<ArcSwap<TlsState>>,
 }
 
-/// What the files held when they were read.
-struct Loaded {
+/// The files' contents, checked.
+struct TlsState {
     digest: [u8; 32],
     config: Arc<ServerConfig>,
-    validity: Validity,
+    validity: CertificateValidity,
 }
 
-/// Of the broker's certificate.
+/// The validity period of the broker's certificate.
 #[derive(Debug, Clone, Copy)]
-struct Validity {
+struct CertificateValidity {
     from: OffsetDateTime,
     until: OffsetDateTime,
 }
 
-/// The files' bytes, until they are checked. The private key's are erased with it.
-struct Contents {
+/// The files' bytes, before they are checked. Dropping them erases the private key.
+struct TlsFileContents {
     certificate: Vec<u8>,
     key: zeroize::Zeroizing<Vec<u8>>,
     trust_bundle: Vec<u8>,
@@ -66,11 +66,12 @@ struct Contents {
 impl Tls {
     /// Reads the files.
     pub fn load(files: &TlsFiles) -> Result<Self, String> {
-        let loaded = Contents::read(files)?.check(files)?;
-        Ok(Self { files: files.clone(), loaded: Arc::new(ArcSwap::from_pointee(loaded)) })
+        let state = TlsFileContents::read(files)?.check(files)?;
+        Ok(Self { files: files.clone(), state: Arc::new(ArcSwap::from_pointee(state)) })
     }
 
-    /// Reads the files again; true if they are others now. What does not fit together changes nothing. Blocks.
+    /// Reads the files again; true if they have changed. Files that do not fit together change nothing.
+    /// Blocks.
     pub fn reload(&self) -> Result<bool, String> {
         // A swap between two reads is no mistake: once more.
         self.reload_once().or_else(|_| {
@@ -80,30 +81,30 @@ impl Tls {
     }
 
     fn reload_once(&self) -> Result<bool, String> {
-        let contents = Contents::read(&self.files)?;
-        if contents.digest() == self.loaded.load().digest {
+        let contents = TlsFileContents::read(&self.files)?;
+        if contents.digest() == self.state.load().digest {
             return Ok(false);
         }
-        self.loaded.store(Arc::new(contents.check(&self.files)?));
+        self.state.store(Arc::new(contents.check(&self.files)?));
         Ok(true)
     }
 
     /// When the broker's certificate expires.
     #[must_use]
     pub fn expires_at(&self) -> OffsetDateTime {
-        self.loaded.load().validity.until
+        self.state.load().validity.until
     }
 
     /// Whether less than a tenth of its time is left: SPIRE renews at half of it, cert-manager at two thirds.
     #[must_use]
     pub fn is_overdue(&self, now: OffsetDateTime) -> bool {
-        let Validity { from, until } = self.loaded.load().validity;
+        let CertificateValidity { from, until } = self.state.load().validity;
         until - now < (until - from) / 10
     }
 
     /// The handshake. Whoever does not end it in time is cut off.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.loaded.load().config));
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.state.load().config));
         match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(accepted) => accepted,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long")),
@@ -111,7 +112,7 @@ impl Tls {
     }
 }
 
-impl Contents {
+impl TlsFileContents {
     fn read(files: &TlsFiles) -> Result<Self, String> {
         let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
         Ok(Self {
@@ -127,7 +128,7 @@ impl Contents {
         Sha256::digest(parts.concat()).into()
     }
 
-    fn check(self, files: &TlsFiles) -> Result<Loaded, String> {
+    fn check(self, files: &TlsFiles) -> Result<TlsState, String> {
         let chain = certificates(&self.certificate, &files.certificate)?;
         let validity = validity(&chain[0])
             .ok_or_else(|| format!("{}: not an X.509 certificate", files.certificate.display()))?;
@@ -153,7 +154,7 @@ impl Contents {
         // A resumed session would not show its certificate again: neither its expiry nor another trust bundle would count.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Loaded { digest: self.digest(), config: Arc::new(config), validity })
+        Ok(TlsState { digest: self.digest(), config: Arc::new(config), validity })
     }
 }
 
@@ -167,14 +168,14 @@ fn certificates(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>
     }
 }
 
-fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
+fn validity(certificate: &CertificateDer<'_>) -> Option<CertificateValidity> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let validity = certificate.tbs_certificate().validity();
     let moment = |time: Time| {
         let seconds = i64::try_from(time.to_unix_duration().as_secs()).ok()?;
         OffsetDateTime::from_unix_timestamp(seconds).ok()
     };
-    Some(Validity { from: moment(validity.not_before)?, until: moment(validity.not_after)? })
+    Some(CertificateValidity { from: moment(validity.not_before)?, until: moment(validity.not_after)? })
 }
 
 /// Longer than the swap of a link, or of a few small files, takes.

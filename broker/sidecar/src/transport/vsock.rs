@@ -36,7 +36,7 @@ impl VsockSocket {
         Ok(Self { listener, cids: cids.clone(), refused: AtomicU32::new(VMADDR_CID_ANY) })
     }
 
-    /// The next connection, with the context id of who made it; an error if that may not connect.
+    /// The next connection, with its peer's context id; an error if that id may not connect.
     pub(super) async fn accept(&self) -> io::Result<(VsockStream, u32)> {
         let (stream, address) = self.listener.accept().await?;
         let cid = address.cid();

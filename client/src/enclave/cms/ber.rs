@@ -4,12 +4,12 @@
 
 /// What was expected at a place where the message has something else, or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
+pub struct BerError(pub &'static str);
 
 /// Reads the values of one level, in order.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
-    end: End,
+    end: ElementEnd,
 }
 
 enum Length {
@@ -19,7 +19,7 @@ enum Length {
 
 /// How one knows that a level is over.
 #[derive(Clone, Copy)]
-enum End {
+enum ElementEnd {
     /// Its length was given: it is over when nothing is left.
     OfBytes,
     /// Its length was not given: two zero bytes follow it (X.690 8.1.5).
@@ -29,14 +29,14 @@ enum End {
 impl<'a> Reader<'a> {
     /// Reads `message`; [`end`](Self::end) then refuses what stands behind it.
     pub(super) fn new(message: &'a [u8]) -> Self {
-        Self { rest: message, end: End::OfBytes }
+        Self { rest: message, end: ElementEnd::OfBytes }
     }
 
     /// The content of the next value, which must have `tag` and the primitive form.
-    pub(super) fn primitive(&mut self, tag: u8, what: &'static str) -> Result<&'a [u8], Malformed> {
+    pub(super) fn primitive(&mut self, tag: u8, what: &'static str) -> Result<&'a [u8], BerError> {
         match self.head(tag) {
-            Some(Length::Bytes(length)) => self.take(length).ok_or(Malformed(what)),
-            Some(Length::Indefinite) | None => Err(Malformed(what)),
+            Some(Length::Bytes(length)) => self.take(length).ok_or(BerError(what)),
+            Some(Length::Indefinite) | None => Err(BerError(what)),
         }
     }
 
@@ -45,19 +45,19 @@ impl<'a> Reader<'a> {
         &mut self,
         tag: u8,
         what: &'static str,
-        read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
-    ) -> Result<T, Malformed> {
-        match self.head(tag).ok_or(Malformed(what))? {
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, BerError>,
+    ) -> Result<T, BerError> {
+        match self.head(tag).ok_or(BerError(what))? {
             Length::Bytes(length) => {
-                let mut inside = Self::new(self.take(length).ok_or(Malformed(what))?);
+                let mut inside = Self::new(self.take(length).ok_or(BerError(what))?);
                 let value = read(&mut inside)?;
                 inside.end(what)?;
                 Ok(value)
             }
             Length::Indefinite => {
-                let mut inside = Self { rest: self.rest, end: End::Mark };
+                let mut inside = Self { rest: self.rest, end: ElementEnd::Mark };
                 let value = read(&mut inside)?;
-                self.rest = inside.rest.strip_prefix(MARK).ok_or(Malformed(what))?;
+                self.rest = inside.rest.strip_prefix(MARK).ok_or(BerError(what))?;
                 Ok(value)
             }
         }
@@ -71,14 +71,14 @@ impl<'a> Reader<'a> {
     /// Whether no value is left on this level.
     pub(super) fn is_at_end(&self) -> bool {
         match self.end {
-            End::OfBytes => self.rest.is_empty(),
-            End::Mark => self.rest.starts_with(MARK),
+            ElementEnd::OfBytes => self.rest.is_empty(),
+            ElementEnd::Mark => self.rest.starts_with(MARK),
         }
     }
 
     /// Refuses another value on this level.
-    pub(super) fn end(&self, what: &'static str) -> Result<(), Malformed> {
-        if self.is_at_end() { Ok(()) } else { Err(Malformed(what)) }
+    pub(super) fn end(&self, what: &'static str) -> Result<(), BerError> {
+        if self.is_at_end() { Ok(()) } else { Err(BerError(what)) }
     }
 
     /// The length behind `tag`. Only the constructed form has the indefinite one (X.690 8.1.3.2).

@@ -27,7 +27,7 @@ struct Bench {
     calls: u64,
     /// The epoch and moment of the call that is under way.
     under_way: Option<(u64, Moment)>,
-    asked_at: HashMap<Serial, u64>,
+    requested_after: HashMap<Serial, u64>,
     charged: HashMap<Serial, DeclaredUse>,
     /// Keys up to this one were evicted.
     evicted: Serial,
@@ -35,7 +35,7 @@ struct Bench {
 }
 
 struct Waiter {
-    answer: oneshot::Receiver<Served<Serial>>,
+    answer: oneshot::Receiver<DrawResult<Serial>>,
     demand: (DeclaredUse, Bounds),
 }
 
@@ -48,7 +48,7 @@ impl Bench {
             seconds: 0,
             calls: 0,
             under_way: None,
-            asked_at: HashMap::new(),
+            requested_after: HashMap::new(),
             charged: HashMap::new(),
             evicted: 0,
             waiting: Vec::new(),
@@ -71,17 +71,17 @@ impl Bench {
     fn draw(&mut self, declared: DeclaredUse, bounds: Bounds) -> Option<Serial> {
         let demand = Demand { request: (), declared, bounds };
         match self.slot.draw(&self.now(), demand) {
-            Step::Drawn(draw, request) => {
+            DrawStep::Drawn(draw, request) => {
                 let serial = self.check(&draw, declared, &bounds);
                 self.call(request);
                 Some(serial)
             }
-            Step::Wait(answer, request) => {
+            DrawStep::Wait(answer, request) => {
                 self.waiting.push(Waiter { answer, demand: (declared, bounds) });
                 self.call(request);
                 None
             }
-            Step::Retired => panic!("nobody retires this slot"),
+            DrawStep::Retired => panic!("nobody retires this slot"),
         }
     }
 
@@ -90,7 +90,7 @@ impl Bench {
         let serial = *draw.value;
         assert!(serial > self.evicted, "an evicted key is served");
         assert!(
-            self.seconds - self.asked_at[&serial] <= bounds.max_age.as_secs(),
+            self.seconds - self.requested_after[&serial] <= bounds.max_age.as_secs(),
             "a key is served past its age"
         );
         let charged = self.charged.entry(serial).or_insert(UNUSED);
@@ -109,16 +109,16 @@ impl Bench {
     }
 
     fn kms_answers(&mut self) {
-        let Some((epoch, asked)) = self.under_way.take() else { return };
+        let Some((epoch, requested_at)) = self.under_way.take() else { return };
         let serial = self.calls;
-        self.asked_at.insert(serial, (asked.instant - self.start).as_secs());
+        self.requested_after.insert(serial, (requested_at.instant - self.start).as_secs());
         let source = Provenance {
             request_id: serial.to_string().into(),
             event_id: Uuid::nil(),
             at: self.wall,
             span: None,
         };
-        let minted = Minted { value: Arc::new(serial), source, asked };
+        let minted = MintedReply { value: Arc::new(serial), source, requested_at };
         let request = self.slot.minted(&self.now(), epoch, minted);
         self.call(request);
         self.collect();
@@ -362,14 +362,14 @@ fn a_suspended_machine_and_a_clock_set_back_make_no_key_younger() {
     // Suspended: the monotonic clock stood still, the wall went on.
     let slept = Moment { wall: bench.wall + Duration::from_secs(101), ..bench.now() };
     let demand = || Demand { request: (), declared: one(), bounds: BOUNDS };
-    assert!(matches!(bench.slot.draw(&slept, demand()), Step::Wait(..)));
+    assert!(matches!(bench.slot.draw(&slept, demand()), DrawStep::Wait(..)));
     // Set back: the wall says no time has passed.
     let mut bench = Bench::new(None);
     bench.draw(one(), BOUNDS);
     bench.kms_answers();
     bench.seconds = 101;
     let back = Moment { wall: bench.wall - Duration::from_hours(1), ..bench.now() };
-    assert!(matches!(bench.slot.draw(&back, demand()), Step::Wait(..)));
+    assert!(matches!(bench.slot.draw(&back, demand()), DrawStep::Wait(..)));
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use key_broker_trail::reader::records;
 use key_broker_trail::record::parsed::ParsedRecord;
 
-use super::log_files::{Unrecorded, keys, read};
+use super::log_files::{UnrecordedNotice, keys, read};
 use super::output::{note, write};
 use super::period::Period;
 use super::source::{Source, SourceArguments};
-use super::{Done, Failure};
+use super::{CommandResult, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -31,7 +31,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit cat --store /mnt/trail --bucket logs --trail key-broker \\\n    \
     --account 111122223333 --region us-west-2";
 
-pub(super) async fn run(arguments: Arguments) -> Done {
+pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { keys: named, period, records: as_lines, source } = arguments;
     let source = source.open().await?;
     let keys = if named.is_empty() {
@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: Arguments) -> Done {
             if period.is_all() { "" } else { " and time" }
         ));
     }
-    let mut unrecorded = Unrecorded::default();
+    let mut unrecorded = UnrecordedNotice::default();
     let mut document = Document { as_lines, is_begun: false };
     let mut unread = 0_u64;
     for key in &keys {
@@ -122,7 +122,7 @@ impl Document {
     }
 }
 
-/// A record without a time is shown: whoever reads is to see it.
+/// A record without a time is shown, so that it is not missed.
 fn is_within(record: &str, period: &Period) -> bool {
     ParsedRecord::parse(record.as_bytes()).map_or(true, |record| period.has(record.event_time))
 }

@@ -10,7 +10,7 @@ use key_broker_trail::record::parsed::ParsedRecord;
 use key_broker_trail::record::record_time;
 use serde_json::{Value, json};
 
-use super::Done;
+use super::CommandResult;
 use super::log_files::for_each_record;
 use super::output::{Columns, write};
 use super::period::Period;
@@ -57,7 +57,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit cost --delivery-interval-seconds 300 --regions 2 --accounts 3\n  \
     key-broker audit cost --json | jq '.total'";
 
-pub(super) async fn run(arguments: Arguments) -> Done {
+pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { source, period, prediction, price_per_10000, json } = arguments;
     let source = source.open().await?;
     let mut costs = Costs::default();

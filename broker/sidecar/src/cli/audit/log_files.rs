@@ -71,11 +71,11 @@ pub(super) async fn read(reader: &TrailReader, key: &str) -> Result<LogFileText,
 
 /// Says once, before anything is shown, that reading leaves no record in the trail.
 #[derive(Default)]
-pub(super) struct Unrecorded {
+pub(super) struct UnrecordedNotice {
     was_said: bool,
 }
 
-impl Unrecorded {
+impl UnrecordedNotice {
     pub(super) fn tell(&mut self, text: &LogFileText) {
         if text.unrecorded.is_empty() || std::mem::replace(&mut self.was_said, true) {
             return;
@@ -94,7 +94,7 @@ pub(super) async fn for_each_record(
     mut take: impl FnMut(&str) -> Result<(), String>,
 ) -> Result<(), Failure> {
     let keys = keys(&source.reader, period).await?;
-    let (mut unrecorded, mut progress) = (Unrecorded::default(), Progress::new());
+    let (mut unrecorded, mut progress) = (UnrecordedNotice::default(), Progress::new());
     let all = keys.len();
     for (done, key) in keys.into_iter().enumerate() {
         progress.tell(|| format!("{done} of {all} log files"));

@@ -14,7 +14,7 @@ pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
     })
 }
 
-/// Writes a verdict's report: whoever reads it may stop reading, the verdict stays.
+/// Writes a verdict's report. If its reader closes the pipe, the verdict still decides the exit code.
 pub(super) fn write_report(text: &str) -> Result<(), Failure> {
     match write(text.as_bytes()) {
         Err(Failure::NobodyReads) => Ok(()),

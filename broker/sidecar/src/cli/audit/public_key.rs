@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::Done;
+use super::CommandResult;
 use super::output::write;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
@@ -24,7 +24,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit public-key --config /etc/key-broker/key-broker.toml > signing.pem\n  \
     key-broker audit public-key --json";
 
-pub(super) async fn run(arguments: Arguments) -> Done {
+pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { json, key, source } = arguments;
     for key in source.open().await?.public_keys(&key).await? {
         let (pem, fingerprint) = (key.to_pem(), key.fingerprint());

@@ -17,7 +17,7 @@ use super::output::{Columns, note, plain, write_report};
 use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
-use super::{CANNOT_TELL, Done, Failure};
+use super::{CANNOT_TELL, CommandResult, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -43,7 +43,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     the trail's regions; give --since and --until where they are not. A call counts as the broker's if\n\
     AWS names an identity with which the broker has called KMS.";
 
-pub(super) async fn run(arguments: Arguments) -> Done {
+pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { cloudtrail, lag_minutes, period, source, json } = arguments;
     let files = files(&cloudtrail)?;
     let source = source.open().await?;

@@ -1,7 +1,7 @@
 //! Which trail, and with what it is read.
 
 pub(super) mod keys;
-mod located;
+mod location;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::cli::target::{DEV_DIR, dev_credentials};
 use crate::config::Config;
 use crate::kms::auditor::AuditorKms;
 use crate::kms::aws::{AwsKms, AwsSettings};
-use located::{Asked, Located};
+use location::{TrailAccess, TrailLocation};
 
 /// The broker whose trail it is; without any of these, that of `key-broker dev` in this directory.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
-pub(super) struct Broker {
+pub(super) struct BrokerArguments {
     /// The folder of a `key-broker dev`, running or not
     #[arg(long, value_name = "DIR", default_value = DEV_DIR)]
     dir: PathBuf,
@@ -37,7 +37,7 @@ pub(super) struct Broker {
 #[derive(Debug, Args)]
 pub(super) struct SourceArguments {
     #[command(flatten)]
-    broker: Broker,
+    broker: BrokerArguments,
     /// The account in the names of the trail's objects; else AWS is asked whose credentials these are
     #[arg(long, hide_short_help = true, value_name = "ID", value_parser = account)]
     account: Option<String>,
@@ -48,13 +48,13 @@ pub(super) struct SourceArguments {
     #[arg(long, hide_short_help = true, value_name = "URL")]
     sts_endpoint_url: Option<String>,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    standalone: StandaloneTrail,
 }
 
 /// A trail without its broker.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Without the broker's configuration")]
-struct Elsewhere {
+struct StandaloneTrail {
     /// The directory with the trail's bucket in it: the broker's audit.store.directory, or a copy
     #[arg(long, hide_short_help = true, value_name = "DIR", conflicts_with_all = ["dir", "config"], requires_all = ["bucket", "account", "region", "trail"])]
     store: Option<PathBuf>,
@@ -90,7 +90,7 @@ pub(super) struct Source {
     _emulator: Option<kms_emulator::Emulator>,
 }
 
-impl Broker {
+impl BrokerArguments {
     /// The configuration, by its file.
     fn load(&self) -> Result<(PathBuf, Config), Failure> {
         let file = self.config.clone().unwrap_or_else(|| self.dir.join("key-broker.toml"));
@@ -114,34 +114,34 @@ impl SourceArguments {
     /// Opens the store, and KMS where what is in the store is encrypted.
     pub(super) async fn open(self) -> Result<Source, Failure> {
         let dev_dir =
-            (self.broker.config.is_none() && self.elsewhere.is_none()).then(|| self.broker.dir.clone());
-        let mut located = if self.elsewhere.is_none() { self.of_broker()? } else { self.of_elsewhere()? };
+            (self.broker.config.is_none() && self.standalone.is_none()).then(|| self.broker.dir.clone());
+        let mut location = if self.standalone.is_none() { self.of_broker()? } else { self.of_standalone()? };
         let (is_dev, own_endpoint) = (dev_dir.is_some(), self.kms_endpoint_url.is_none());
         if let Some(url) = self.kms_endpoint_url {
-            located.aws.endpoint_url = Some(url);
+            location.aws.endpoint_url = Some(url);
         }
         if let Some(url) = self.sts_endpoint_url {
-            located.aws.sts_endpoint_url = Some(url);
+            location.aws.sts_endpoint_url = Some(url);
         }
         #[cfg(feature = "dev")]
         let emulator = match &dev_dir {
-            Some(dir) if own_endpoint => super::dev::start_if_stopped(dir, &mut located.aws).await?,
+            Some(dir) if own_endpoint => super::dev::start_if_stopped(dir, &mut location.aws).await?,
             _ => None,
         };
         #[cfg(not(feature = "dev"))]
         let _ = (own_endpoint, dev_dir);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let kms = Arc::new(AwsKms::new(located.aws.clone(), located.credentials.clone(), clock).await);
-        let Asked { store, names, caller } = located.ask(&kms).await?;
+        let kms = Arc::new(AwsKms::new(location.aws.clone(), location.credentials.clone(), clock).await);
+        let TrailAccess { store, names, caller } = location.ask(&kms).await?;
         let decrypter = caller.as_ref().map(|caller| {
-            let journal_dir = located.journal_dir.clone();
+            let journal_dir = location.journal_dir.clone();
             Arc::new(AuditorKms::new(Arc::clone(&kms) as _, Arc::clone(caller), journal_dir)) as _
         });
         Ok(Source {
             reader: TrailReader::new(store, names, decrypter),
-            config: located.config,
-            journal_dir: located.journal_dir,
-            signing: located.signing,
+            config: location.config,
+            journal_dir: location.journal_dir,
+            signing: location.signing,
             kms,
             caller,
             is_dev,
@@ -150,7 +150,7 @@ impl SourceArguments {
         })
     }
 
-    fn of_broker(&self) -> Result<Located, Failure> {
+    fn of_broker(&self) -> Result<TrailLocation, Failure> {
         let (file, config) = self.broker.load()?;
         let Some(trail) = config.audit.trail else {
             return Err(Failure::Configuration(format!(
@@ -159,7 +159,7 @@ impl SourceArguments {
             )));
         };
         let is_dev = self.broker.config.is_none();
-        Ok(Located {
+        Ok(TrailLocation {
             name: trail.name.clone(),
             store: trail.store.clone(),
             prefix: trail.prefix.clone(),
@@ -172,8 +172,8 @@ impl SourceArguments {
         })
     }
 
-    fn of_elsewhere(&self) -> Result<Located, Failure> {
-        let Elsewhere { store, bucket, s3_bucket, prefix, region, trail } = &self.elsewhere;
+    fn of_standalone(&self) -> Result<TrailLocation, Failure> {
+        let StandaloneTrail { store, bucket, s3_bucket, prefix, region, trail } = &self.standalone;
         let region = region.clone().unwrap_or_default();
         let store = match (store, bucket, s3_bucket) {
             (Some(root), Some(bucket), _) => {
@@ -191,7 +191,7 @@ impl SourceArguments {
                 endpoint_url: None,
             }),
         };
-        Ok(Located {
+        Ok(TrailLocation {
             name: trail.clone().unwrap_or_default(),
             store,
             prefix: prefix.clone(),
@@ -212,7 +212,7 @@ impl SourceArguments {
     }
 }
 
-impl Elsewhere {
+impl StandaloneTrail {
     fn is_none(&self) -> bool {
         self.store.is_none() && self.s3_bucket.is_none()
     }

@@ -12,13 +12,13 @@ use key_broker_trail::record::record_time;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{Columns, note, plain, write};
-use super::source::Broker;
-use super::{Done, Failure};
+use super::source::BrokerArguments;
+use super::{CommandResult, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    broker: Broker,
+    broker: BrokerArguments,
     /// Show so many of the newest records first
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
     lines: usize,
@@ -38,7 +38,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit tail --config /etc/key-broker/key-broker.toml --lines 100\n  \
     key-broker audit tail --json | jq 'select(.errorCode)'";
 
-pub(super) async fn run(arguments: Arguments) -> Done {
+pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let explain = |error: io::Error| Failure::Unavailable(format!("cannot listen to signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(explain)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(explain)?;

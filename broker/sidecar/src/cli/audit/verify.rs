@@ -11,7 +11,7 @@ use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
-use super::{CANNOT_TELL, Done};
+use super::{CANNOT_TELL, CommandResult};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -39,7 +39,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit verify --store /mnt/trail --bucket logs --trail key-broker \\\n    \
     --account 111122223333 --region us-west-2 --public-key signing.pem";
 
-pub(super) async fn run(arguments: Arguments) -> Done {
+pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { period, newest_signature, no_journal, json, key, source } = arguments;
     let source = source.open().await?;
     let options = VerifyOptions {
@@ -78,8 +78,8 @@ fn text_of(report: &Report) -> String {
         text,
         "{stretch}digests: {digests}, log files: {log_files}, records: {records}\n  \
          records of calls to KMS     {kms_records:>10}\n  \
-         of what workloads asked     {activity_records:>10}\n  \
-         of these, not delivered yet {:>10}\n  \
+         records of workload calls   {activity_records:>10}\n  \
+         not delivered yet           {:>10}\n  \
          answers of KMS, followed\n  \
          through all their uses      {:>10}",
         report.journal_records, report.keys_used
@@ -146,11 +146,11 @@ fn verdict_of(report: &Report) -> String {
                 .into()
         }
         Verdict::Unsound => format!(
-            "NOT SOUND: {} findings say that the trail was tampered with, or that something is wrong with its broker",
+            "NOT SOUND: the trail was tampered with, or something is wrong with its broker (findings: {})",
             count(Severity::Unsound)
         ),
         Verdict::CannotTell => format!(
-            "CANNOT TELL: nothing wrong was found, but {} things could not be looked at",
+            "CANNOT TELL: nothing wrong was found, but not everything could be checked (findings: {})",
             count(Severity::CannotTell)
         ),
     }

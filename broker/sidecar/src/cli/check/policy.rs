@@ -4,9 +4,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use key_broker_core::clock::SystemClock;
-use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, PlatformKind};
+use key_broker_core::{
+    Action, EncryptionContext, KeyArn, KeyId, Malformed, Measurements, NamedKey, PlatformKind, Transport,
+};
 
-use super::Asked;
+use super::PolicyQuery;
 use crate::attestation::MAX_ENCLAVE_PCR;
 use crate::cli::{block_on, fail};
 use crate::config::Config;
@@ -16,14 +18,14 @@ use crate::operation::{DescribeKeyRequest, KmsReply};
 use crate::policy::{Facts, Policy, Question};
 
 /// Prints what policy says; fails if one action is asked about, and there is no yes.
-pub(super) fn run(config: Config, asked: &Asked) -> ExitCode {
+pub(super) fn run(config: Config, query: &PolicyQuery) -> ExitCode {
     let policy = Arc::clone(&config.policies.current());
     println!("policy version {}", policy.version());
-    let context = match EncryptionContext::parse(asked.context.iter().cloned().collect()) {
+    let context = match EncryptionContext::parse(query.context.iter().cloned().collect()) {
         Ok(context) => context,
         Err(malformed) => return fail(malformed.0),
     };
-    let keys = match &asked.key {
+    let keys = match &query.key {
         None => policy.keys().into_iter().map(Some).chain([None]).collect(),
         Some(key) => match KeyArn::parse(key.as_str()) {
             Some(arn) => vec![Some(NamedKey { arn: Some(arn), alias: None })],
@@ -33,14 +35,14 @@ pub(super) fn run(config: Config, asked: &Asked) -> ExitCode {
             })],
         },
     };
-    let actions = asked.action.map_or_else(|| Action::ALL.to_vec(), |action| vec![action]);
+    let actions = query.action.map_or_else(|| Action::ALL.to_vec(), |action| vec![action]);
     let mut permitted = 0;
     for key in &keys {
         for action in actions.iter().filter(|action| is_asked(**action, key.is_some())) {
-            permitted += usize::from(show(&policy, asked, *action, key.as_ref(), &context));
+            permitted += usize::from(show(&policy, query, *action, key.as_ref(), &context));
         }
     }
-    if asked.action.is_some() && permitted == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if query.action.is_some() && permitted == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Whether there are such calls.
@@ -54,19 +56,19 @@ fn is_asked(action: Action, with_key: bool) -> bool {
 
 fn show(
     policy: &Policy,
-    asked: &Asked,
+    query: &PolicyQuery,
     action: Action,
     key: Option<&NamedKey>,
     context: &EncryptionContext,
 ) -> bool {
-    let recipient = enclave(&asked.pcrs);
+    let recipient = enclave(&query.pcrs);
     let facts = Facts {
-        transport: asked.transport.name(),
+        transport: query.transport,
         encryption_context: Some(context),
         recipient: recipient.as_ref(),
         ..Facts::default()
     };
-    let principal = asked.principal.as_ref().expect("asked only with a principal");
+    let principal = query.principal.as_ref().expect("asked only with a principal");
     let decision = policy.decide(&Question { principal, action, key, facts });
     let word = if decision.permits { "Allowed" } else { "Denied" };
     let key = match key {
@@ -114,6 +116,10 @@ fn named(config: Config, key: &KeyId) -> Result<NamedKey, String> {
 pub(super) fn parse_action(text: &str) -> Result<Action, String> {
     let found = Action::ALL.into_iter().find(|action| action.name().eq_ignore_ascii_case(text));
     found.ok_or_else(|| format!("one of {}", Action::ALL.map(Action::name).join(", ")))
+}
+
+pub(super) fn parse_transport(text: &str) -> Result<Transport, String> {
+    text.parse().map_err(|Malformed(why)| why)
 }
 
 pub(super) fn parse_pcr(text: &str) -> Result<(u8, [u8; 48]), String> {

@@ -1,5 +1,6 @@
 //! The operations as the SDK takes them, one function each, and what an answer must hold to be one.
 
+use async_trait::async_trait;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{self, DataKeySpec, MessageType, SigningAlgorithmSpec};
 use key_broker_core::DataKeyLength;
@@ -10,13 +11,45 @@ use super::answer::{ciphertext, for_recipient, plaintext, required, used_key};
 use super::error::{kms_error, unexpected};
 use super::input::{context_map, length_fields, non_empty, recipient_info};
 use crate::attestation::VerifiedRecipient;
-use crate::kms::{AttemptLog, KmsError};
+use crate::kms::{AttemptLog, Kms, KmsError};
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
-    DataKey, DataKeyRequest, DecryptRequest, Decrypted, DescribeKeyRequest, DryRunRequest, EncryptedDataKey,
-    KeyDescription, KmsReply, Operation as _, PublicKey, PublicKeyRequest, RandomRequest, SignRequest,
-    Signature,
+    DataKey, DataKeyRequest, DecryptRequest, Decryption, DescribeKeyRequest, DryRunRequest, EncryptedDataKey,
+    KeyDescription, KmsReply, KmsRequest, Operation as _, PublicKey, PublicKeyRequest, RandomRequest,
+    SignRequest, Signature,
 };
+use crate::policy::Permitted;
+
+#[async_trait]
+impl Kms for AwsKms {
+    async fn call(
+        &self,
+        request: Permitted<KmsRequest>,
+        attempts: &AttemptLog,
+    ) -> Result<KmsReply, KmsError> {
+        match request.subject() {
+            KmsRequest::DataKey(request) => self.generate_data_key(request, None, attempts).await,
+            KmsRequest::DataKeyWithoutPlaintext(request) => {
+                self.generate_data_key_without_plaintext(&request.0, attempts).await
+            }
+            KmsRequest::Decrypt(request) => self.decrypt(request, None, attempts).await,
+            KmsRequest::Random(request) => self.generate_random(request, None, attempts).await,
+            KmsRequest::DescribeKey(request) => self.describe_key(request, attempts).await,
+            KmsRequest::DryRun(request) => self.dry_run(request, attempts).await,
+            KmsRequest::Sign(request) => self.sign(request, attempts).await,
+            KmsRequest::PublicKey(request) => self.public_key(request, attempts).await,
+            KmsRequest::AttestedDataKey(attested) => {
+                self.generate_data_key(&attested.request, Some(&attested.recipient), attempts).await
+            }
+            KmsRequest::AttestedDecrypt(attested) => {
+                self.decrypt(&attested.request, Some(&attested.recipient), attempts).await
+            }
+            KmsRequest::AttestedRandom(attested) => {
+                self.generate_random(&attested.request, Some(&attested.recipient), attempts).await
+            }
+        }
+    }
+}
 
 impl AwsKms {
     pub(super) async fn generate_data_key(
@@ -110,7 +143,7 @@ impl AwsKms {
                 key: key?,
             }));
         }
-        Ok(KmsReply::Decrypted(Decrypted { plaintext: plaintext(output.plaintext)?, key: key? }))
+        Ok(KmsReply::Decryption(Decryption { plaintext: plaintext(output.plaintext)?, key: key? }))
     }
 
     pub(super) async fn generate_random(

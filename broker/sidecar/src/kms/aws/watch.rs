@@ -20,12 +20,13 @@ use crate::kms::{Attempt, AttemptLog};
 pub(super) struct AttemptWatch {
     attempts: AttemptLog,
     clock: Arc<dyn Clock>,
-    /// What the attempt under way was sent with: the request is gone once it is sent.
-    sent: Mutex<Sent>,
+    /// Headers of the attempt in flight: the request itself is gone once it is sent.
+    sent: Mutex<RequestHeaders>,
 }
 
+/// What the record of an attempt needs of its request.
 #[derive(Default)]
-struct Sent {
+struct RequestHeaders {
     access_key_id: Option<String>,
     user_agent: String,
 }
@@ -54,7 +55,7 @@ impl Intercept for AttemptWatch {
         _: &mut ConfigBag,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let headers = context.request().headers();
-        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Sent {
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = RequestHeaders {
             access_key_id: headers.get("authorization").and_then(access_key_id),
             user_agent: headers.get("user-agent").unwrap_or_default().to_owned(),
         };
@@ -91,13 +92,13 @@ fn access_key_id(authorization: &str) -> Option<String> {
 /// Name and words of an error answer (AWS JSON 1.1 protocol, "Operation error serialization").
 fn error_in(response: &HttpResponse) -> (String, String) {
     #[derive(Deserialize, Default)]
-    struct Body {
+    struct ErrorBody {
         #[serde(rename = "__type", default)]
         kind: String,
         #[serde(alias = "Message", default)]
         message: Option<String>,
     }
-    let body: Body =
+    let body: ErrorBody =
         response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
     let kind = body.kind.rsplit('#').next().unwrap_or_default();
     let code = if kind.is_empty() { format!("HTTP{}", response.status().as_u16()) } else { kind.to_owned() };

@@ -1,42 +1,44 @@
-//! When to stop asking KMS, and when to ask again: a state machine without a clock or a lock of its own.
+//! The circuit breaker before KMS: a state machine without a clock or a lock of its own.
 //!
-//! Closed, every call goes through. After so many failures in a row it opens and refuses all, for a time that grows from one
-//! opening to the next. Then one call goes through, the probe: KMS answers, and it closes; KMS fails, and it opens again.
+//! While the circuit is closed, every call goes through. A run of failures opens it, and all calls are
+//! refused for an interval that doubles from one opening to the next. Then one call goes through as a probe:
+//! if KMS answers it, the circuit closes; if it fails, the circuit opens again.
 
 use std::time::{Duration, Instant};
 
-/// When to stop asking, and for how long.
+/// When the circuit opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// Calls in a row on which KMS failed.
+    /// Consecutive failures that open the circuit.
     pub failures: u32,
-    /// How long it stays open the first time, at most: half of that is sure, the rest is chance.
+    /// First open interval, of which the upper half is jitter.
     pub open: Duration,
-    /// It doubles with every opening in a row, up to this.
+    /// The interval doubles with each consecutive opening, up to this.
     pub longest_open: Duration,
 }
 
-/// What a breaker does.
+/// The state of the circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Lets all through.
+    /// All calls go through.
     Closed,
-    /// Refuses all.
+    /// All calls are refused.
     Open,
-    /// Lets one through to see, or waits for how that one ends.
+    /// The next call is the probe, or the probe is in flight.
     HalfOpen,
 }
 
-/// What the end of a call says about KMS.
+/// What the end of a call says about KMS's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It answers, whatever its answer is.
-    Answers,
-    /// It fails or does not answer.
-    Fails,
+pub(super) enum HealthSignal {
+    /// KMS answered, whatever it said.
+    Success,
+    /// KMS failed or did not answer.
+    Failure,
 }
 
-/// Which calls a verdict may come from: those that began before the last change say nothing about what came after it.
+/// The admission of one call. Its signal counts only in the epoch in which it was admitted: a call that began
+/// before the last change of state says nothing about what came after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     epoch: u64,
@@ -73,7 +75,7 @@ impl Breaker {
         }
     }
 
-    /// Until when it is, or was last, open; none while closed.
+    /// When the current or the last open interval ends; none while closed.
     pub(super) fn open_until(&self) -> Option<Instant> {
         match self.phase {
             Phase::Closed => None,
@@ -81,17 +83,17 @@ impl Breaker {
         }
     }
 
-    /// When to come back, for a call that would not be let through now.
+    /// How long a call that would be refused now should wait.
     pub(super) fn refusal(&self, now: Instant) -> Option<Duration> {
         match self.phase {
             Phase::Open { until } if now < until => Some(until - now),
-            // How the probe ends is known within the time of a call.
+            // The probe ends within the time of a call.
             Phase::Probing { .. } => Some(self.settings.open),
             Phase::Closed | Phase::Open { .. } => None,
         }
     }
 
-    /// Lets a call through, or tells when to come back.
+    /// Admits a call, or says how long to wait.
     pub(super) fn begin(&mut self, now: Instant) -> Result<Ticket, Duration> {
         if let Some(delay) = self.refusal(now) {
             return Err(delay);
@@ -103,45 +105,45 @@ impl Breaker {
         Ok(Ticket { epoch: self.epoch })
     }
 
-    /// A call that was let through has ended; no verdict where it says nothing. `spread` is from 0 to 1.
-    pub(super) fn end(&mut self, now: Instant, ticket: Ticket, verdict: Option<Verdict>, spread: f64) {
+    /// An admitted call has ended; no signal if it says nothing about KMS. `jitter` is from 0 to 1.
+    pub(super) fn end(&mut self, now: Instant, ticket: Ticket, signal: Option<HealthSignal>, jitter: f64) {
         if ticket.epoch != self.epoch {
             return;
         }
-        match (self.phase, verdict) {
-            (Phase::Closed, Some(Verdict::Answers)) => self.failures = 0,
-            (Phase::Closed, Some(Verdict::Fails)) => {
+        match (self.phase, signal) {
+            (Phase::Closed, Some(HealthSignal::Success)) => self.failures = 0,
+            (Phase::Closed, Some(HealthSignal::Failure)) => {
                 self.failures += 1;
                 if self.failures >= self.settings.failures {
-                    self.open(now, spread);
+                    self.open(now, jitter);
                 }
             }
-            (Phase::Probing { .. }, Some(Verdict::Answers)) => {
+            (Phase::Probing { .. }, Some(HealthSignal::Success)) => {
                 *self = Self { epoch: self.epoch + 1, ..Self::new(self.settings) };
             }
-            (Phase::Probing { .. }, Some(Verdict::Fails)) => self.open(now, spread),
-            // The probe has not found out: the next call is the probe.
+            (Phase::Probing { .. }, Some(HealthSignal::Failure)) => self.open(now, jitter),
+            // The probe was inconclusive: the next call is the probe.
             (Phase::Probing { since }, None) => self.phase = Phase::Open { until: since },
             (Phase::Closed, None) | (Phase::Open { .. }, _) => {}
         }
     }
 
-    fn open(&mut self, now: Instant, spread: f64) {
+    fn open(&mut self, now: Instant, jitter: f64) {
         let doubled = self.settings.open.saturating_mul(1 << self.openings.min(MOST_DOUBLINGS));
         let longest = doubled.min(self.settings.longest_open);
-        self.phase = Phase::Open { until: now + longest.mul_f64(f64::midpoint(1.0, spread)) };
+        self.phase = Phase::Open { until: now + longest.mul_f64(f64::midpoint(1.0, jitter)) };
         self.failures = 0;
         self.openings += 1;
         self.epoch += 1;
     }
 }
 
-/// More than any configuration can use, and no overflow.
+/// More doublings than any configuration can use, without overflow.
 const MOST_DOUBLINGS: u32 = 20;
 
 #[cfg(test)]
 mod tests {
-    //! Opens after so many failures in a row, for a growing time; then exactly one probe decides.
+    //! Consecutive failures open the circuit for a growing interval; then exactly one probe decides.
 
     use proptest::prelude::*;
 
@@ -153,15 +155,15 @@ mod tests {
     /// With this, open times are as long as they get.
     const LONGEST: f64 = 1.0;
 
-    fn call(breaker: &mut Breaker, now: Instant, verdict: Verdict) {
+    fn call(breaker: &mut Breaker, now: Instant, signal: HealthSignal) {
         let ticket = breaker.begin(now).expect("lets calls through");
-        breaker.end(now, ticket, Some(verdict), LONGEST);
+        breaker.end(now, ticket, Some(signal), LONGEST);
     }
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(SETTINGS);
         for _ in 0..SETTINGS.failures {
-            call(&mut breaker, now, Verdict::Fails);
+            call(&mut breaker, now, HealthSignal::Failure);
         }
         breaker
     }
@@ -170,11 +172,17 @@ mod tests {
     fn failures_in_a_row_open_it_and_one_answer_between_them_does_not() {
         let now = SystemClock.instant();
         let mut breaker = Breaker::new(SETTINGS);
-        for verdict in [Verdict::Fails, Verdict::Fails, Verdict::Answers, Verdict::Fails, Verdict::Fails] {
-            call(&mut breaker, now, verdict);
+        for signal in [
+            HealthSignal::Failure,
+            HealthSignal::Failure,
+            HealthSignal::Success,
+            HealthSignal::Failure,
+            HealthSignal::Failure,
+        ] {
+            call(&mut breaker, now, signal);
         }
         assert_eq!(breaker.state(now), BreakerState::Closed);
-        call(&mut breaker, now, Verdict::Fails);
+        call(&mut breaker, now, HealthSignal::Failure);
         assert_eq!(breaker.state(now), BreakerState::Open);
         let half = Duration::from_millis(500);
         assert_eq!(breaker.begin(now + half), Err(half), "refusals tell the remaining time");
@@ -188,10 +196,10 @@ mod tests {
         let probe = breaker.begin(later).expect("the probe");
         assert!((0..50).all(|_| breaker.begin(later).is_err()));
         assert_eq!(breaker.state(later), BreakerState::HalfOpen);
-        breaker.end(later, probe, Some(Verdict::Answers), LONGEST);
+        breaker.end(later, probe, Some(HealthSignal::Success), LONGEST);
         assert_eq!((breaker.state(later), breaker.open_until()), (BreakerState::Closed, None));
         // The count starts anew.
-        call(&mut breaker, later, Verdict::Fails);
+        call(&mut breaker, later, HealthSignal::Failure);
         assert_eq!(breaker.state(later), BreakerState::Closed);
     }
 
@@ -203,12 +211,12 @@ mod tests {
             let until = breaker.open_until().expect("open");
             assert_eq!(until - now, Duration::from_secs(seconds));
             now = until;
-            call(&mut breaker, now, Verdict::Fails);
+            call(&mut breaker, now, HealthSignal::Failure);
         }
         now = breaker.open_until().expect("open");
-        call(&mut breaker, now, Verdict::Answers);
+        call(&mut breaker, now, HealthSignal::Success);
         for _ in 0..SETTINGS.failures {
-            call(&mut breaker, now, Verdict::Fails);
+            call(&mut breaker, now, HealthSignal::Failure);
         }
         assert_eq!(breaker.open_until().expect("open") - now, SETTINGS.open, "an answer forgets the past");
     }
@@ -218,7 +226,7 @@ mod tests {
         let now = SystemClock.instant();
         let mut breaker = Breaker::new(BreakerSettings { failures: 1, ..SETTINGS });
         let ticket = breaker.begin(now).expect("closed");
-        breaker.end(now, ticket, Some(Verdict::Fails), 0.0);
+        breaker.end(now, ticket, Some(HealthSignal::Failure), 0.0);
         assert_eq!(breaker.open_until().expect("open") - now, SETTINGS.open / 2);
     }
 
@@ -239,17 +247,17 @@ mod tests {
         let mut breaker = Breaker::new(SETTINGS);
         let early: Vec<Ticket> = (0..8).map(|_| breaker.begin(now).expect("closed")).collect();
         for ticket in &early[..3] {
-            breaker.end(now, *ticket, Some(Verdict::Fails), LONGEST);
+            breaker.end(now, *ticket, Some(HealthSignal::Failure), LONGEST);
         }
         let until = breaker.open_until();
-        for (ticket, verdict) in early[3..].iter().zip([Verdict::Fails, Verdict::Answers]) {
-            breaker.end(now, *ticket, Some(verdict), LONGEST);
+        for (ticket, signal) in early[3..].iter().zip([HealthSignal::Failure, HealthSignal::Success]) {
+            breaker.end(now, *ticket, Some(signal), LONGEST);
         }
         assert_eq!(breaker.open_until(), until, "neither a longer time nor a close");
     }
 
     proptest! {
-        /// Whatever happens in whatever order, there are never two probes, and while it is open nobody passes.
+        /// In any order of events, there are never two probes, and no call passes an open circuit.
         #[test]
         fn never_two_probes(steps in prop::collection::vec((0_u64..400, 0_usize..4, any::<prop::sample::Index>()), 1..200)) {
             let mut now = SystemClock.instant();
@@ -265,8 +273,8 @@ mod tests {
                     }
                 } else {
                     let (ticket, _) = under_way.swap_remove(which.index(under_way.len()));
-                    let verdict = [None, Some(Verdict::Answers), Some(Verdict::Fails)][step - 1];
-                    breaker.end(now, ticket, verdict, 0.5);
+                    let signal = [None, Some(HealthSignal::Success), Some(HealthSignal::Failure)][step - 1];
+                    breaker.end(now, ticket, signal, 0.5);
                 }
                 prop_assert!(under_way.iter().filter(|(_, probe)| *probe).count() <= 1);
             }

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::{Provenance, RecordedReply, UnwrittenRecords};
 use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::Attempt;
-use crate::operation::{KmsReply, KmsRequest, Uses as _};
-use crate::policy::{Asker, Permitted};
+use crate::operation::{KeyedReply as _, KmsReply, KmsRequest};
+use crate::policy::{Permitted, Requester};
 
 /// What is the same for every KMS record.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ pub fn append_record(
 ) -> Uuid {
     let operation = permitted.subject().operation();
     let mut identity = caller.identity(attempt.access_key_id.as_deref());
-    identity.invoked_by = (permitted.asker() == Asker::Broker).then_some(INVOKED_BY);
+    identity.invoked_by = (permitted.requester() == Requester::Broker).then_some(INVOKED_BY);
     let mut record =
         KmsRecord::new(identity, attempt.at, operation.name(), &caller.region, &attempt.request_id);
     record.user_agent = &attempt.user_agent;

@@ -1,17 +1,17 @@
-//! Which reply belongs to which request. What KMS made with a key that only its answer named stays sealed.
+//! Which reply belongs to which request. A reply whose key only KMS named stays sealed.
 
 use key_broker_core::Plaintext;
 
-use crate::operation::attested::{Attested, AttestedDataKey, AttestedPlaintext, AttestedRandom};
+use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom, AttestedRequest};
 use crate::operation::{
-    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decrypted, DescribeKeyRequest,
+    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, DescribeKeyRequest,
     DryRunRequest, EncryptedDataKey, KeyDescription, KmsReply, PublicKey, PublicKeyRequest, RandomRequest,
     SignRequest, Signature, TypedRequest, UnexpectedReply,
 };
-use crate::policy::Sealed;
+use crate::policy::SealedReply;
 
-/// A request whose reply has a type of its own.
-pub trait Typed: TypedRequest {
+/// A request that [`RecordedKms`](super::RecordedKms) can call with: the type of its reply is known.
+pub trait CallableRequest: TypedRequest {
     /// KMS's reply.
     type Reply: Send + 'static;
 
@@ -21,7 +21,7 @@ pub trait Typed: TypedRequest {
 
 macro_rules! typed {
     ($($request:ty => $reply:ty),+ $(,)?) => {
-        $(impl Typed for $request {
+        $(impl CallableRequest for $request {
             type Reply = $reply;
 
             fn reply(reply: KmsReply) -> Result<$reply, UnexpectedReply> {
@@ -38,11 +38,11 @@ typed! {
     DescribeKeyRequest => KeyDescription,
     SignRequest => Signature,
     PublicKeyRequest => PublicKey,
-    Attested<DataKeyRequest> => AttestedDataKey,
-    Attested<RandomRequest> => AttestedRandom,
+    AttestedRequest<DataKeyRequest> => AttestedDataKey,
+    AttestedRequest<RandomRequest> => AttestedRandom,
 }
 
-impl Typed for DryRunRequest {
+impl CallableRequest for DryRunRequest {
     type Reply = ();
 
     fn reply(reply: KmsReply) -> Result<(), UnexpectedReply> {
@@ -50,22 +50,22 @@ impl Typed for DryRunRequest {
     }
 }
 
-impl Typed for DecryptRequest {
-    type Reply = Sealed<Decrypted>;
+impl CallableRequest for DecryptRequest {
+    type Reply = SealedReply<Decryption>;
 
-    fn reply(reply: KmsReply) -> Result<Sealed<Decrypted>, UnexpectedReply> {
-        let decrypted = Decrypted::try_from(reply)?;
+    fn reply(reply: KmsReply) -> Result<SealedReply<Decryption>, UnexpectedReply> {
+        let decrypted = Decryption::try_from(reply)?;
         let (key, bytes) = (decrypted.key.arn.clone(), decrypted.plaintext.len());
-        Ok(Sealed::new(decrypted, key, bytes))
+        Ok(SealedReply::new(decrypted, key, bytes))
     }
 }
 
-impl Typed for Attested<DecryptRequest> {
-    type Reply = Sealed<AttestedPlaintext>;
+impl CallableRequest for AttestedRequest<DecryptRequest> {
+    type Reply = SealedReply<AttestedPlaintext>;
 
-    fn reply(reply: KmsReply) -> Result<Sealed<AttestedPlaintext>, UnexpectedReply> {
+    fn reply(reply: KmsReply) -> Result<SealedReply<AttestedPlaintext>, UnexpectedReply> {
         let decrypted = AttestedPlaintext::try_from(reply)?;
         let (key, bytes) = (decrypted.key.arn.clone(), decrypted.ciphertext_for_recipient.len());
-        Ok(Sealed::new(decrypted, key, bytes))
+        Ok(SealedReply::new(decrypted, key, bytes))
     }
 }

@@ -10,13 +10,13 @@ use super::RecordedReply;
 use crate::error::BrokerError;
 use crate::kms::Attempt;
 use crate::operation::KmsRequest;
-use crate::policy::{Asker, Permitted};
+use crate::policy::{Permitted, Requester};
 use crate::telemetry::{trace, vocabulary};
 
 /// The span of a call to KMS, named and described as the AWS SDKs do. It begins a trace where the broker asks for itself; a
 /// workload's call that is not traced has none.
 pub(super) fn begin(caller: &AwsCaller, permitted: &Permitted<KmsRequest>) -> Span {
-    if permitted.asker() == Asker::Workload && !trace::is_traced() {
+    if permitted.requester() == Requester::Workload && !trace::is_traced() {
         return Span::none();
     }
     info_span!(

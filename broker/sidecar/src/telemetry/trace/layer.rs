@@ -94,7 +94,7 @@ impl Tracer for Deciding {
 }
 
 /// Crates whose spans are exported.
-const OWN: [&str; 1] = ["key_broker"];
+const OWN: [&str; 2] = ["key_broker", "key_broker_trail"];
 /// Spans of others, by module and name: when each attempt was made, how long credentials took, and what was asked of S3.
 const FOREIGN: [(&str, Option<&str>); 3] = [
     ("aws_smithy_runtime::client::orchestrator", Some("try_attempt")),
@@ -104,5 +104,10 @@ const FOREIGN: [(&str, Option<&str>); 3] = [
 /// All that they may tell. A span with any other field is not exported: nobody here has read what that holds.
 const FOREIGN_FIELDS: [&str; 5] = ["attempt", "rpc.system", "rpc.service", "rpc.method", "sdk_invocation_id"];
 /// Spans that begin a trace where none is under way.
-const BEGINNINGS: [&str; 5] =
-    [vocabulary::CALL, vocabulary::CACHE_REFRESH, delivery::DELIVER_SPAN, delivery::DIGEST_SPAN, vocabulary::KMS];
+const BEGINNINGS: [&str; 5] = [
+    vocabulary::CALL,
+    vocabulary::CACHE_REFRESH,
+    delivery::DELIVER_SPAN,
+    delivery::DIGEST_SPAN,
+    vocabulary::KMS,
+];

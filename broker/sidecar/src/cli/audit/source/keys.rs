@@ -15,7 +15,7 @@ use crate::cli::audit::output::note;
 use crate::error::BrokerError;
 use crate::kms::recorded::append_record;
 use crate::kms::{Attempt, AttemptLog, Kms as _};
-use crate::operation::{self, KmsReply, KmsRequest, PublicKeyRequest, Uses as _};
+use crate::operation::{self, KeyedReply as _, KmsReply, KmsRequest, PublicKeyRequest};
 use crate::policy::{Permitted, own};
 
 /// Which key that is, if not the one that the broker is configured with.

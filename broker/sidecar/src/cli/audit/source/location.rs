@@ -1,4 +1,4 @@
-//! A trail whose place is known, before and after AWS is asked what it alone knows.
+//! The location of a trail, and access to it once AWS has told the account and the reader.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use key_broker_trail::store::{Store, StoreError};
 use crate::cli::audit::Failure;
 use crate::kms::aws::{AwsKms, AwsSettings};
 
-/// What is known of a trail before anybody is asked.
-pub(super) struct Located {
+/// Where a trail is, from arguments and configuration alone.
+pub(super) struct TrailLocation {
     pub(super) name: String,
     pub(super) store: StoreConfig,
     pub(super) prefix: String,
@@ -27,16 +27,16 @@ pub(super) struct Located {
     pub(super) account: Option<String>,
 }
 
-/// What there is to read, and who reads it, where that has to be known.
-pub(super) struct Asked {
+/// An open store, the names in it, and the reader's AWS identity where that is needed.
+pub(super) struct TrailAccess {
     pub(super) store: Arc<dyn Store>,
     pub(super) names: TrailNames,
     pub(super) caller: Option<Arc<AwsCaller>>,
 }
 
-impl Located {
+impl TrailLocation {
     /// Asks AWS what it alone knows: the account, and who reads.
-    pub(super) async fn ask(&self, kms: &AwsKms) -> Result<Asked, Failure> {
+    pub(super) async fn ask(&self, kms: &AwsKms) -> Result<TrailAccess, Failure> {
         let store: Arc<dyn Store> = match &self.store {
             StoreConfig::Directory { root, bucket } => Arc::new(DirectoryStore::new(root, bucket)),
             StoreConfig::S3(settings) => Arc::new(S3Store::new(settings, None).await),
@@ -63,7 +63,7 @@ impl Located {
         if let (None, Some(caller)) = (&self.account, &caller) {
             names.account_id.clone_from(&caller.account_id);
         }
-        Ok(Asked { store, names, caller })
+        Ok(TrailAccess { store, names, caller })
     }
 
     fn bucket(&self) -> &str {

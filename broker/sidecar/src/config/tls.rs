@@ -1,4 +1,4 @@
-//! `[listen.tcp]`: TCP for whoever shows a certificate.
+//! `[listen.tls]`: TCP with mutual TLS.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use serde::Deserialize;
 
 use crate::transport::tls::{Tls, TlsFiles};
 
-/// `[listen.tcp]`.
+/// `[listen.tls]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table: address, certificate_file, key_file, trust_bundle_file")]
-pub(super) struct TcpSection {
+pub(super) struct TlsSection {
     address: SocketAddr,
     certificate_file: PathBuf,
     key_file: PathBuf,
     trust_bundle_file: PathBuf,
 }
 
-impl TcpSection {
+impl TlsSection {
     pub(super) fn check(self, base: &Path) -> Result<(SocketAddr, Tls), String> {
         let files = TlsFiles {
             certificate: base.join(self.certificate_file),
             key: base.join(self.key_file),
             trust_bundle: base.join(self.trust_bundle_file),
         };
-        let tls = Tls::load(&files).map_err(|error| format!("listen.tcp: {error}"))?;
+        let tls = Tls::load(&files).map_err(|error| format!("listen.tls: {error}"))?;
         Ok((self.address, tls))
     }
 }
