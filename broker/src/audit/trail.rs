@@ -92,6 +92,8 @@ pub struct Trail {
     delivery_interval: Duration,
     digest_interval: Duration,
     state: State,
+    /// What is so, and could not be noted yet: an object is in the store, and its file of the journal may be gone by then.
+    unnoted: Option<State>,
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
@@ -164,6 +166,7 @@ impl Trail {
         // What was told is noted as told before its record leaves the journal: it is not told again.
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.save()?)).await?;
+        self.note_again().await?;
         self.inbox.take().await;
         let journal = self.journal.clone();
         self.in_time(async { Ok(journal.rotate().await) }).await?;
@@ -321,17 +324,26 @@ impl Trail {
 
     /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
     async fn note(&mut self, state: State) -> Result<(), TrailError> {
+        self.unnoted = Some(state);
+        self.note_again().await
+    }
+
+    /// Notes what could not be noted before.
+    async fn note_again(&mut self) -> Result<(), TrailError> {
+        let Some(state) = self.unnoted.clone() else { return Ok(()) };
         let dir = self.journal_dir.clone();
         self.state = on_disk(move || {
             state.save(&dir)?;
             Ok(state)
         })
         .await?;
+        self.unnoted = None;
         Ok(())
     }
 
     /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
     pub async fn digest(&mut self) -> Result<(), TrailError> {
+        self.note_again().await?;
         let mut span = self.tracer.root(vocabulary::AUDIT_DIGEST);
         let delivered = self.put_digest(span.parent()).await;
         match &delivered {
