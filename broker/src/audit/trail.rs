@@ -163,13 +163,13 @@ impl Trail {
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
     pub async fn deliver(&mut self) -> Result<usize, TrailError> {
+        self.inbox.take().await;
+        let journal = self.journal.clone();
+        self.in_time(async { Ok(journal.rotate().await) }).await?;
         // What was told is noted as told before its record leaves the journal: it is not told again.
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.save()?)).await?;
         self.note_again().await?;
-        self.inbox.take().await;
-        let journal = self.journal.clone();
-        self.in_time(async { Ok(journal.rotate().await) }).await?;
         let mut delivered = 0;
         let dir = self.journal_dir.clone();
         let files = on_disk(move || Ok(files(&dir)?)).await?;
@@ -247,7 +247,7 @@ impl Trail {
             journal_chain: Some(ChainSpan::new(&before, &end)),
         });
         state.delivered = Some(end);
-        self.note(state).await?;
+        self.note_stored(state).await?;
         self.remove(file).await?;
         tracing::info!(object = key, records, "log file delivered");
         Ok(())
@@ -324,19 +324,24 @@ impl Trail {
 
     /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
     async fn note(&mut self, state: State) -> Result<(), TrailError> {
-        self.unnoted = Some(state);
-        self.note_again().await
-    }
-
-    /// Notes what could not be noted before.
-    async fn note_again(&mut self) -> Result<(), TrailError> {
-        let Some(state) = self.unnoted.clone() else { return Ok(()) };
         let dir = self.journal_dir.clone();
         self.state = on_disk(move || {
             state.save(&dir)?;
             Ok(state)
         })
         .await?;
+        Ok(())
+    }
+
+    /// The same, of an object that is in the store: where it cannot be noted now, it is later.
+    async fn note_stored(&mut self, state: State) -> Result<(), TrailError> {
+        self.unnoted = Some(state);
+        self.note_again().await
+    }
+
+    async fn note_again(&mut self) -> Result<(), TrailError> {
+        let Some(state) = self.unnoted.clone() else { return Ok(()) };
+        self.note(state).await?;
         self.unnoted = None;
         Ok(())
     }
@@ -387,7 +392,7 @@ impl Trail {
             signature: signature.clone(),
         });
         (state.start, state.sealed) = (end, None);
-        self.note(state).await?;
+        self.note_stored(state).await?;
         let log_files = digest.log_files.len();
         tracing::info!(digest = object, log_files, signature, "digest delivered");
         self.newest_digest.send_replace(Some(NewestDigest { object, signature, end }));
