@@ -92,7 +92,7 @@ pub struct Trail {
     delivery_interval: Duration,
     digest_interval: Duration,
     state: State,
-    /// What is so, and could not be noted yet: an object is in the store, and its file of the journal may be gone by then.
+    /// A log file is in the store, and that could not be noted yet.
     unnoted: Option<State>,
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
@@ -247,7 +247,9 @@ impl Trail {
             journal_chain: Some(ChainSpan::new(&before, &end)),
         });
         state.delivered = Some(end);
-        self.note_stored(state).await?;
+        // The file of the journal may be gone when it is tried again.
+        self.unnoted = Some(state);
+        self.note_again().await?;
         self.remove(file).await?;
         tracing::info!(object = key, records, "log file delivered");
         Ok(())
@@ -333,12 +335,7 @@ impl Trail {
         Ok(())
     }
 
-    /// The same, of an object that is in the store: where it cannot be noted now, it is later.
-    async fn note_stored(&mut self, state: State) -> Result<(), TrailError> {
-        self.unnoted = Some(state);
-        self.note_again().await
-    }
-
+    /// Notes that a log file is in the store: now or, where that cannot be, before anything else.
     async fn note_again(&mut self) -> Result<(), TrailError> {
         let Some(state) = self.unnoted.clone() else { return Ok(()) };
         self.note(state).await?;
@@ -392,7 +389,8 @@ impl Trail {
             signature: signature.clone(),
         });
         (state.start, state.sealed) = (end, None);
-        self.note_stored(state).await?;
+        // Where that fails, the same digest is put again over itself.
+        self.note(state).await?;
         let log_files = digest.log_files.len();
         tracing::info!(digest = object, log_files, signature, "digest delivered");
         self.newest_digest.send_replace(Some(NewestDigest { object, signature, end }));
