@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -106,10 +106,11 @@ async fn kill_9_under_load_loses_no_record_of_a_reply() {
 /// Eight callers ask as fast as they can until the broker is killed; returns what they saw.
 async fn under_load_until_killed(dir: &Path, broker: Process, round: usize) -> Vec<(String, String)> {
     let stop = Arc::new(AtomicBool::new(false));
+    let replies = Arc::new(AtomicUsize::new(0));
     let mut callers = Vec::new();
     for _ in 0..8 {
         let client = Client::unix(dir.join("broker.sock")).await.expect("listens");
-        let stop = Arc::clone(&stop);
+        let (stop, replies) = (Arc::clone(&stop), Arc::clone(&replies));
         callers.push(tokio::spawn(async move {
             let mut seen = Vec::new();
             while !stop.load(Ordering::Relaxed) {
@@ -117,11 +118,13 @@ async fn under_load_until_killed(dir: &Path, broker: Process, round: usize) -> V
                     break;
                 };
                 seen.push((key.provenance.kms_request_id, key.provenance.kms_event_id));
+                replies.fetch_add(1, Ordering::Relaxed);
             }
             seen
         }));
     }
-    // Another moment each round, from the first calls on.
+    // Another moment each round, from the first replies on, however busy the machine is.
+    eventually("two replies", || replies.load(Ordering::Relaxed) >= 2).await;
     tokio::time::sleep(Duration::from_millis(20 + 13 * round as u64)).await;
     tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
     stop.store(true, Ordering::Relaxed);

@@ -89,6 +89,8 @@ pub struct Trail {
     delivery_interval: Duration,
     digest_interval: Duration,
     state: State,
+    /// A log file is in the store, and that could not be noted yet.
+    unnoted: Option<State>,
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
@@ -158,12 +160,13 @@ impl Trail {
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
     pub async fn deliver(&mut self) -> Result<usize, TrailError> {
-        // What was told is noted as told before its record leaves the journal: it is not told again.
-        let notices = Arc::clone(self.journal.notices());
-        on_disk(move || Ok(notices.save()?)).await?;
         self.inbox.take().await;
         let journal = self.journal.clone();
         self.in_time(async { Ok(journal.rotate().await) }).await?;
+        // What was told is noted as told before its record leaves the journal: it is not told again.
+        let notices = Arc::clone(self.journal.notices());
+        on_disk(move || Ok(notices.save()?)).await?;
+        self.note_again().await?;
         let mut delivered = 0;
         let dir = self.journal_dir.clone();
         let files = on_disk(move || Ok(files(&dir)?)).await?;
@@ -240,7 +243,9 @@ impl Trail {
             journal_chain: Some(ChainSpan::new(&before, &end)),
         });
         state.delivered = Some(end);
-        self.note(state).await?;
+        // The file of the journal may be gone when it is tried again.
+        self.unnoted = Some(state);
+        self.note_again().await?;
         self.remove(file).await?;
         tracing::info!(object = key, records, "log file delivered");
         Ok(())
@@ -326,8 +331,17 @@ impl Trail {
         Ok(())
     }
 
+    /// Notes that a log file is in the store: now or, where that cannot be, before anything else.
+    async fn note_again(&mut self) -> Result<(), TrailError> {
+        let Some(state) = self.unnoted.clone() else { return Ok(()) };
+        self.note(state).await?;
+        self.unnoted = None;
+        Ok(())
+    }
+
     /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
     pub async fn digest(&mut self) -> Result<(), TrailError> {
+        self.note_again().await?;
         let span = info_span!(
             parent: None,
             DIGEST_SPAN,
@@ -377,6 +391,7 @@ impl Trail {
             signature: signature.clone(),
         });
         (state.start, state.sealed) = (end, None);
+        // Where that fails, the same digest is put again over itself.
         self.note(state).await?;
         let log_files = digest.log_files.len();
         tracing::info!(digest = object, log_files, signature, "digest delivered");

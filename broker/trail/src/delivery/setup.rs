@@ -216,6 +216,7 @@ impl Trail {
             digest_interval: config.digest_interval,
             newest_digest: watch::Sender::new(state.newest_digest()),
             state,
+            unnoted: None,
             deadline: None,
             announcer,
         })

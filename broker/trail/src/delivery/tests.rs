@@ -24,6 +24,8 @@ enum Step {
     Edit(usize, usize),
     /// Somebody removes the journal's directory, and makes another one.
     RemoveDirectory,
+    /// The same, after an object was stored and before that is noted.
+    RemoveDirectoryWhileDelivering,
     /// The broker is told to stop, and started again.
     Stop,
     /// It is killed, and started again.
@@ -41,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<usize>().prop_map(Step::Remove),
         2 => (any::<usize>(), any::<usize>()).prop_map(|(file, byte)| Step::Edit(file, byte)),
         1 => Just(Step::RemoveDirectory),
+        1 => Just(Step::RemoveDirectoryWhileDelivering),
         2 => Just(Step::Stop),
         3 => kill().prop_map(Step::Kill),
     ]
@@ -66,6 +69,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Remove(file) => site.remove(*file),
             Step::Edit(file, byte) => site.edit(*file, *byte),
             Step::RemoveDirectory => site.remove_directory(),
+            Step::RemoveDirectoryWhileDelivering => site.remove_directory_while_delivering().await,
             Step::Stop => {
                 site.stop().await;
                 site.start();
@@ -113,6 +117,18 @@ async fn a_closed_file_that_is_gone_is_told_however_the_broker_ends() {
     let steps =
         vec![Step::StoreFails, Step::Call(3), Step::Deliver, Step::Remove(0), Step::Stop, Step::Call(1)];
     run(steps).await.expect("told");
+}
+
+/// What is in the store is in a digest, also where the directory goes before that is noted.
+#[tokio::test]
+async fn a_log_file_that_could_not_be_noted_is_in_the_next_digest() {
+    let mut site = Site::new();
+    site.call(3).await;
+    site.remove_directory_while_delivering().await;
+    site.call(1).await;
+    assert!(site.stop().await.is_nothing());
+    assert_eq!(site.lacks().await, 0);
+    site.check_stopped().await.expect("sound");
 }
 
 /// What is taken anew is told though nobody calls, over stop and kill.

@@ -178,6 +178,23 @@ impl Site {
         self.reloads = 0..=*self.reloads.end();
     }
 
+    pub(super) async fn remove_directory_while_delivering(&mut self) {
+        self.note_journal();
+        self.store.set_moment(Some(Moment { puts: 0, is_stored: true, removes_directory: true }));
+        self.deliver().await;
+        if self.store.take_moment().is_some() {
+            // Nothing was to be delivered, or the store is down.
+            return;
+        }
+        fs::create_dir(self.journal_dir()).expect("makes");
+        self.reloads = 0..=*self.reloads.end();
+    }
+
+    /// How many records that were committed are in no log file of a digest.
+    pub(super) async fn lacks(&self) -> usize {
+        self.acknowledged.difference(&self.delivered().await.0).count()
+    }
+
     pub(super) async fn stop(&mut self) -> Remainder {
         let Running { trail, thread, announcer, .. } = self.running.take().expect("it runs");
         let within = if self.store.fails.load(Ordering::Relaxed) { WHILE } else { LONG };
@@ -191,7 +208,7 @@ impl Site {
     pub(super) async fn kill(&mut self, kill: Kill) {
         let mut kept = Kept::of(&self.journal_dir(), &self.store.objects);
         if let Kill::WhileDelivering { puts, stored } = kill {
-            *self.store.moment.lock().unwrap_or_else(PoisonError::into_inner) = Some((puts, stored));
+            self.store.set_moment(Some(Moment { puts, is_stored: stored, removes_directory: false }));
             self.deliver().await;
             self.digest().await;
             kept =
@@ -298,9 +315,18 @@ pub(super) struct FaultyStore {
     objects: MemoryStore,
     journal_dir: PathBuf,
     fails: Arc<AtomicBool>,
-    /// The next objects are put; then comes the moment of the kill, before or after another one.
-    moment: Arc<Mutex<Option<(usize, bool)>>>,
+    moment: Arc<Mutex<Option<Moment>>>,
     kept: Arc<Mutex<Option<Kept>>>,
+}
+
+/// The moment of a kill, or of a removed directory.
+#[derive(Clone, Copy, PartialEq)]
+struct Moment {
+    /// So many objects are put before.
+    puts: usize,
+    /// The next one is put, too.
+    is_stored: bool,
+    removes_directory: bool,
 }
 
 impl FaultyStore {
@@ -312,8 +338,27 @@ impl FaultyStore {
         self.objects.keys().iter().any(|key| key.contains("-Digest"))
     }
 
+    fn set_moment(&self, moment: Option<Moment>) {
+        *self.moment.lock().unwrap_or_else(PoisonError::into_inner) = moment;
+    }
+
+    fn take_moment(&self) -> Option<Moment> {
+        self.moment.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// One object more: whether the moment is there.
+    fn pass(&self) -> Option<Moment> {
+        let mut next = self.moment.lock().unwrap_or_else(PoisonError::into_inner);
+        let moment = next.take()?;
+        if moment.puts == 0 {
+            return Some(moment);
+        }
+        *next = Some(Moment { puts: moment.puts - 1, ..moment });
+        None
+    }
+
     fn take_kept(&self) -> Option<Kept> {
-        *self.moment.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set_moment(None);
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -326,25 +371,20 @@ impl FaultyStore {
 #[async_trait]
 impl Store for FaultyStore {
     async fn put(&self, object: Object) -> Result<(), StoreError> {
-        let moment = {
-            let mut moment = self.moment.lock().unwrap_or_else(PoisonError::into_inner);
-            match moment.take() {
-                Some((0, stored)) => Some(stored),
-                later => {
-                    *moment = later.map(|(puts, stored)| (puts - 1, stored));
-                    None
-                }
-            }
-        };
         if self.fails.load(Ordering::Relaxed) {
             return Err(StoreError("it is down".into()));
         }
-        if moment == Some(false) {
+        let moment = self.pass();
+        if moment.is_some_and(|moment| !moment.is_stored) {
             self.keep();
         }
         let put = self.objects.put(object).await;
-        if moment == Some(true) {
-            self.keep();
+        if let Some(Moment { is_stored: true, removes_directory, .. }) = moment {
+            if removes_directory {
+                fs::remove_dir_all(&self.journal_dir).expect("removes");
+            } else {
+                self.keep();
+            }
         }
         put
     }
