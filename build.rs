@@ -16,8 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Key material must not be printable: a message that holds some has a Debug that leaves it out.
     let secret = descriptors.file.iter().flat_map(secret_messages).collect::<Vec<_>>();
     config.skip_debug(secret.iter().map(|(package, message)| format!(".{package}.{}", message.name())));
-    let debug: String = secret.iter().map(|(package, message)| debug_of(package, message)).collect();
-    std::fs::write(out.join("debug.rs"), debug)?;
+    let debug: Vec<_> = secret.iter().map(|(package, message)| debug_of(package, message)).collect();
+    std::fs::write(out.join("debug.rs"), debug.concat())?;
     // `Bytes` lets the broker hand over memory that erases itself when the last reference ends.
     config.bytes(["."]);
     config.btree_map(["."]);
@@ -37,13 +37,14 @@ fn debug_of(package: &str, message: &DescriptorProto) -> String {
     let module = package.trim_start_matches("keybroker.").replace('.', "::");
     let name = message.name();
     let shown = message.field.iter().filter(|field| field.r#type() != Type::Bytes);
-    let shown: String = shown.map(|field| format!(".field({0:?}, &self.{0})", field.name())).collect();
+    let shown: Vec<_> = shown.map(|field| format!(".field({0:?}, &self.{0})", field.name())).collect();
     format!(
         "impl std::fmt::Debug for {module}::{name} {{
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {{
-                f.debug_struct({name:?}){shown}.finish_non_exhaustive()
+                f.debug_struct({name:?}){}.finish_non_exhaustive()
             }}
-        }}\n"
+        }}\n",
+        shown.concat()
     )
 }
 
