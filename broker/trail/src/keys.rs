@@ -15,7 +15,7 @@ pub trait TrailKeys: Send + Sync + 'static {
     /// Sign: RSASSA-PKCS1-v1_5 over this SHA-256 digest.
     async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<Vec<u8>, KeysError>;
 
-    /// GetPublicKey.
+    /// GetPublicKey: the public half of `key`.
     async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError>;
 }
 
