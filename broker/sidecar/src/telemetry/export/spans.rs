@@ -83,10 +83,10 @@ impl Exporter for Exporting {
             let export = tokio::time::timeout(timeout, exporter.export(batch));
             export.await.unwrap_or(Err(OTelSdkError::Timeout(timeout)))
         });
-        let exported =
+        let outcome =
             export.await.unwrap_or_else(|error| Err(OTelSdkError::InternalFailure(error.to_string())));
-        let was_failing = self.is_failing.swap(exported.is_err(), Ordering::Relaxed);
-        match &exported {
+        let was_failing = self.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
+        match &outcome {
             Err(error) => {
                 self.dropped.fetch_add(count as u64, Ordering::Relaxed);
                 if !was_failing {
@@ -99,6 +99,6 @@ impl Exporter for Exporting {
             Ok(()) if was_failing => tracing::info!("the collector takes spans again"),
             Ok(()) => {}
         }
-        exported
+        outcome
     }
 }
