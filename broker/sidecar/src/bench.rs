@@ -183,7 +183,7 @@ impl Kms for OneKeyKms {
 
 fn context(pairs: &[(&str, &str)]) -> EncryptionContext {
     let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    EncryptionContext::parse(BTreeMap::from_iter(pairs)).expect("a context")
+    EncryptionContext::parse(pairs.collect::<BTreeMap<_, _>>()).expect("a context")
 }
 
 const ARN: &str = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";

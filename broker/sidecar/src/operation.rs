@@ -36,7 +36,7 @@ pub enum KmsRequest {
     DryRun(Arc<DryRunRequest>),
     /// Sign.
     Sign(Arc<SignRequest>),
-    /// GetPublicKey.
+    /// `GetPublicKey`.
     PublicKey(Arc<PublicKeyRequest>),
     /// GenerateDataKey for one recipient.
     AttestedDataKey(Arc<AttestedRequest<DataKeyRequest>>),

@@ -53,7 +53,7 @@ impl Reload {
                     self.tell(Reloads { policy: 1, ..Reloads::default() }).await;
                 }
                 ReloadOutcome::Refused => {
-                    self.tell(Reloads { policy_refused: 1, ..Reloads::default() }).await
+                    self.tell(Reloads { policy_refused: 1, ..Reloads::default() }).await;
                 }
                 ReloadOutcome::Same => {}
             }
@@ -65,7 +65,7 @@ impl Reload {
                     self.tell(Reloads { certificates: 1, ..Reloads::default() }).await;
                 }
                 ReloadOutcome::Refused => {
-                    self.tell(Reloads { certificates_refused: 1, ..Reloads::default() }).await
+                    self.tell(Reloads { certificates_refused: 1, ..Reloads::default() }).await;
                 }
                 ReloadOutcome::Same => {}
             }

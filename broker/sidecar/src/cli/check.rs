@@ -49,7 +49,7 @@ struct PolicyQuery {
     /// A pair of the encryption context; may be given more than once
     #[arg(long, requires = "principal", value_name = "NAME=VALUE", value_parser = policy::parse_pair)]
     context: Vec<(String, String)>,
-    /// How the call comes in: unix, tls, insecure_tcp or vsock
+    /// How the call comes in: unix, tls, `insecure_tcp` or vsock
     #[arg(long, requires = "principal", default_value_t = Transport::Unix, value_parser = policy::parse_transport)]
     transport: Transport,
     /// A PCR of the enclave's attestation document, such as 0=HEX (the image); may be given more than once

@@ -22,7 +22,7 @@ pub enum KmsReply {
     Permitted,
     /// To Sign.
     Signature(Signature),
-    /// To GetPublicKey.
+    /// To `GetPublicKey`.
     PublicKey(PublicKey),
     /// To GenerateDataKey with a recipient.
     AttestedDataKey(AttestedDataKey),

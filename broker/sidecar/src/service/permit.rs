@@ -90,21 +90,20 @@ impl Service {
         declared: Option<DeclaredUse>,
     ) -> Result<(), ResolutionError> {
         let Some(key) = request.written_key().cloned() else { return Ok(()) };
-        let named = match self.aliases.cached(&key) {
-            Some(named) => named,
-            None => {
-                // KMS has to be asked first: should the caller go away meanwhile, the record has something to say.
-                call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
-                let (aliases, deadline, wanted) = (self.aliases.clone(), call.deadline, key.clone());
-                // Boxed: most calls never come here.
-                match Box::pin(async move { aliases.ask(&wanted, deadline).await }).await {
-                    Ok(named) => named,
-                    Err(BrokerError::Kms(error)) if !error.kind.is_transient() => {
-                        let unknown = NamedKey { arn: None, alias: Some(key) };
-                        return Err(ResolutionError::UnknownKey(unknown, BrokerError::Kms(error)));
-                    }
-                    Err(error) => return Err(ResolutionError::Failed(error)),
+        let named = if let Some(named) = self.aliases.cached(&key) {
+            named
+        } else {
+            // KMS has to be asked first: if the caller goes away meanwhile, the record already describes the request.
+            call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
+            let (aliases, deadline, wanted) = (self.aliases.clone(), call.deadline, key.clone());
+            // Boxed: most calls never come here.
+            match Box::pin(async move { aliases.ask(&wanted, deadline).await }).await {
+                Ok(named) => named,
+                Err(BrokerError::Kms(error)) if !error.kind.is_transient() => {
+                    let unknown = NamedKey { arn: None, alias: Some(key) };
+                    return Err(ResolutionError::UnknownKey(unknown, BrokerError::Kms(error)));
                 }
+                Err(error) => return Err(ResolutionError::Failed(error)),
             }
         };
         let Some(arn) = &named.arn else {
