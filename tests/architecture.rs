@@ -76,6 +76,19 @@ fn crates_depend_downwards_only() {
     }
 }
 
+/// A test file that cargo is not told of would never run.
+#[test]
+fn every_test_file_is_a_target() {
+    let manifest = fs::read_to_string(root().join("broker/sidecar/Cargo.toml")).expect("reads");
+    for entry in fs::read_dir(root().join("tests")).expect("reads") {
+        let path = entry.expect("reads").path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
+            assert!(manifest.contains(&format!("path = \"../../tests/{name}\"")), "{name} is no target");
+        }
+    }
+}
+
 /// The `src` folders of all crates under broker/.
 fn sources() -> Vec<PathBuf> {
     let crates = fs::read_dir(root().join("broker")).expect("reads");
