@@ -51,7 +51,7 @@ impl Site {
         let request = || {
             Request::new(pb::GenerateDataKeyRequest {
                 key_id: "alias/dev".into(),
-                key_spec: pb::KeySpec::Aes256.into(),
+                length: Some(pb::generate_data_key_request::Length::KeySpec(pb::KeySpec::Aes256.into())),
                 ..pb::GenerateDataKeyRequest::default()
             })
         };
@@ -65,7 +65,8 @@ impl Site {
         self.broker.wait_for_log("\"stopped\"");
         let log = self.broker.log();
         assert!(self.broker.wait().success(), "{log}");
-        let lines = log.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect();
+        let lines =
+            log.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect();
         (lines, Records::read(&self.dir.path().join("journal")))
     }
 }

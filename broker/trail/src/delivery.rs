@@ -8,6 +8,7 @@
 //! Nothing here holds up a call. A store that is down leaves records in the journal, which refuses calls at its bound.
 
 mod encryption;
+mod error;
 mod finish;
 mod schedule;
 mod setup;
@@ -15,7 +16,6 @@ mod setup;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,8 +43,9 @@ use super::record::record_time;
 use super::signature::Signer;
 use super::state::{Previous, Sealed, State};
 use super::store::directory::found;
-use super::store::{Object, Store, StoreError};
+use super::store::{Object, Store};
 use encryption::Encryption;
+pub use error::TrailError;
 pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
 
 /// How a trail is to be.
@@ -105,44 +106,6 @@ pub struct NewestDigest {
     pub signature: String,
     /// Where it ends: what was delivered later is in none yet.
     pub end: OffsetDateTime,
-}
-
-/// A delivery that was not done. It is tried again; nothing is lost.
-#[derive(Debug)]
-pub enum TrailError {
-    /// The store cannot take or give an object.
-    Store(StoreError),
-    /// The journal's directory cannot be read or written.
-    Io(io::Error),
-    /// KMS or the signing key cannot.
-    Key(String),
-    /// The drain's time is over.
-    Late,
-}
-
-impl fmt::Display for TrailError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Store(error) => write!(f, "the trail's store: {error}"),
-            Self::Io(error) => write!(f, "the journal's directory: {error}"),
-            Self::Key(error) => f.write_str(error),
-            Self::Late => f.write_str("the drain's time is over"),
-        }
-    }
-}
-
-impl std::error::Error for TrailError {}
-
-impl From<StoreError> for TrailError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<io::Error> for TrailError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 impl Trail {

@@ -28,6 +28,8 @@ where
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_filter(Exported)
+        // Alone, the filter keeps a span from its layer, and the registry makes it all the same.
+        .and_then(Exported)
 }
 
 /// The spans that are exported: the broker's own and some of the AWS SDK's, within a call that is traced; and those that begin a
@@ -52,9 +54,30 @@ impl Exported {
     }
 }
 
+impl Exported {
+    fn is_wanted(metadata: &Metadata<'_>) -> bool {
+        Self::has(metadata) && (super::is_traced() || BEGINNINGS.contains(&metadata.name()))
+    }
+}
+
+/// For all layers together: no span is made that is not exported. Events are for the log.
+impl<S: Subscriber> Layer<S> for Exported {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        match (metadata.is_event(), Self::has(metadata)) {
+            (true, _) => Interest::always(),
+            (false, true) => Interest::sometimes(),
+            (false, false) => Interest::never(),
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: LayerContext<'_, S>) -> bool {
+        metadata.is_event() || Self::is_wanted(metadata)
+    }
+}
+
 impl<S> Filter<S> for Exported {
     fn enabled(&self, metadata: &Metadata<'_>, _: &LayerContext<'_, S>) -> bool {
-        Self::has(metadata) && (super::is_traced() || BEGINNINGS.contains(&metadata.name()))
+        Self::is_wanted(metadata)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {

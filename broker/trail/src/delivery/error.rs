@@ -1,0 +1,43 @@
+//! Why a delivery was not done.
+
+use std::{fmt, io};
+
+use crate::store::StoreError;
+
+/// A delivery that was not done. It is tried again; nothing is lost.
+#[derive(Debug)]
+pub enum TrailError {
+    /// The store cannot take or give an object.
+    Store(StoreError),
+    /// The journal's directory cannot be read or written.
+    Io(io::Error),
+    /// KMS or the signing key cannot.
+    Key(String),
+    /// The drain's time is over.
+    Late,
+}
+
+impl fmt::Display for TrailError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => write!(f, "the trail's store: {error}"),
+            Self::Io(error) => write!(f, "the journal's directory: {error}"),
+            Self::Key(error) => f.write_str(error),
+            Self::Late => f.write_str("the drain's time is over"),
+        }
+    }
+}
+
+impl std::error::Error for TrailError {}
+
+impl From<StoreError> for TrailError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for TrailError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
