@@ -95,7 +95,7 @@ impl Reload {
                     self.tell(Reloads { certificates: 1, ..Reloads::default() }).await;
                 }
                 Outcome::Refused => {
-                    self.tell(Reloads { certificates_refused: 1, ..Reloads::default() }).await
+                    self.tell(Reloads { certificates_refused: 1, ..Reloads::default() }).await;
                 }
                 Outcome::Same => {}
             }

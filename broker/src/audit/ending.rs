@@ -59,13 +59,12 @@ impl Ending {
     /// Ends it, with the time that `rest` says is left. Returns what is left behind.
     pub async fn finish(self, rest: impl Fn() -> Duration) -> Remainder {
         let Self { announcer, journal, delivery } = self;
-        let names = match delivery {
-            Some(delivery) => Some(delivery.finish(rest).await),
-            None => {
-                // What is not told or paid in time is counted.
-                let _ = tokio::time::timeout(rest(), announcer.pay()).await;
-                None
-            }
+        let names = if let Some(delivery) = delivery {
+            Some(delivery.finish(rest).await)
+        } else {
+            // What is not told or paid in time is counted.
+            let _ = tokio::time::timeout(rest(), announcer.pay()).await;
+            None
         };
         let looked = tokio::task::spawn_blocking(move || close(journal, &announcer, names.as_ref())).await;
         looked.unwrap_or_else(|_| Remainder {

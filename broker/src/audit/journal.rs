@@ -261,6 +261,7 @@ impl Shared {
 
 impl JournalThread {
     /// Writes everything that is queued, and ends. Returns what could not be written. Blocks.
+    #[expect(clippy::must_use_candidate, reason = "most tests have nothing to lose")]
     pub fn close(mut self) -> Lost {
         let Some(thread) = self.end() else { return Lost::default() };
         thread.join().unwrap_or_else(|_| {

@@ -165,7 +165,11 @@ impl Trail {
     pub async fn deliver(&mut self) -> Result<usize, TrailError> {
         self.inbox.take().await;
         let journal = self.journal.clone();
-        self.in_time(async { Ok(journal.rotate().await) }).await?;
+        let rotated = async {
+            journal.rotate().await;
+            Ok(())
+        };
+        self.in_time(rotated).await?;
         // What was told is noted as told before its record leaves the journal: it is not told again.
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.save()?)).await?;

@@ -175,7 +175,7 @@ impl Notices {
     pub fn save(&self) -> io::Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(noted) = self.lock().to_be_noted() else { return Ok(()) };
+        let Some(noted) = self.lock().take_changes() else { return Ok(()) };
         let saved = noted.save(dir);
         if saved.is_err() {
             self.lock().is_changed = true;
@@ -273,7 +273,7 @@ impl Notices {
 }
 
 impl Ledger {
-    fn to_be_noted(&mut self) -> Option<Noted> {
+    fn take_changes(&mut self) -> Option<Noted> {
         std::mem::take(&mut self.is_changed).then(|| Noted {
             version: VERSION,
             untold: self.entries.iter().map(|entry| entry.untold.clone()).collect(),
