@@ -13,6 +13,7 @@ use peers::Peers;
 use rustix::process::Signal;
 use support::delivered::Delivered;
 use support::dice::Dice;
+use support::eventually;
 use support::faults::Faults;
 use support::load::{Load, Seen};
 use support::process::Process;
@@ -85,6 +86,7 @@ impl Faulty {
     async fn end(self) -> (Seen, Delivered) {
         assert!(self.is_serving_in_time(true).await, "resumes by itself: {}", self.broker.log());
         tokio::time::sleep(Duration::from_millis(300)).await;
+        eventually("load", || self.load.answered() > 60).await;
         let Self { site, broker, load, .. } = self;
         let seen = load.stop().await;
         broker.signal(Signal::TERM);

@@ -1,6 +1,8 @@
 //! Callers that ask for everything, one call after the other, over restarts of the broker, and remember what they were told.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use key_broker_client::Error;
@@ -61,6 +63,7 @@ impl Seen {
 pub struct Load {
     stop: CancellationToken,
     callers: JoinSet<Seen>,
+    answers: Arc<AtomicUsize>,
 }
 
 impl Load {
@@ -71,7 +74,7 @@ impl Load {
 
     /// The same, with an encryption context of some more bytes in every record.
     pub fn start_large(socket: &Path, callers: u64, pause: Duration, dice: &mut Dice, bytes: usize) -> Self {
-        let stop = CancellationToken::new();
+        let (stop, answers) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
         let mut set = JoinSet::new();
         for number in 0..callers {
             let caller = Caller {
@@ -81,10 +84,16 @@ impl Load {
                 pause,
                 blob: Vec::new(),
                 seen: Seen::default(),
+                answers: Arc::clone(&answers),
             };
             set.spawn(caller.call_until(stop.clone()));
         }
-        Self { stop, callers: set }
+        Self { stop, callers: set, answers }
+    }
+
+    /// How many calls were answered so far: on a busy machine that takes longer.
+    pub fn answered(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Stops them after the calls that they are in.
@@ -106,6 +115,7 @@ struct Caller {
     /// The newest ciphertext, to be decrypted.
     blob: Vec<u8>,
     seen: Seen,
+    answers: Arc<AtomicUsize>,
 }
 
 impl Caller {
@@ -142,6 +152,7 @@ impl Caller {
         };
         let status = match result {
             Ok(told) => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
                 self.seen.told.push(told);
                 return true;
             }

@@ -104,7 +104,10 @@ impl Process {
             user = NOBODY;
             // The build directory may be root's alone.
             let copy = dir.join("key-broker");
-            fs::copy(binary(), &copy).expect("copies");
+            // By another process: a file that is open for writing here would be so in whatever other tests start meanwhile, and could
+            // not be run.
+            let copied = Command::new("cp").arg(binary()).arg(&copy).status();
+            assert!(copied.is_ok_and(|status| status.success()), "the program cannot be copied");
             for entry in fs::read_dir(dir).expect("a directory") {
                 chown(entry.expect("an entry").path(), Some(user), Some(user)).expect("root may");
             }
