@@ -51,7 +51,7 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    /// The one table: every error's code, reason and record. [`BrokerError::words`] has its words.
+    /// The one table: every error's code, reason and record. `words` has what the caller is told.
     #[must_use]
     pub fn refusal(&self) -> Refusal<'_> {
         use Code::{

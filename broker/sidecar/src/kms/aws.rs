@@ -1,4 +1,4 @@
-//! The real KMS: the AWS SDK, behind [`Kms`]. Nothing else in the broker knows the SDK.
+//! The real KMS: the AWS SDK, behind [`Kms`](super::Kms).
 //!
 //! The SDK's own errors are never printed whole: their debug form can hold the body of an answer, and that can hold a
 //! plaintext.
