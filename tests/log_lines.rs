@@ -124,4 +124,4 @@ permit(principal is Workload, action == Action::"GenerateDataKey", resource)
 permit(principal is Workload, action, resource);
 "#;
 const POLICY_LINE: &str = "a policy cannot be evaluated and counts as absent";
-const KMS_LINE: &str = "KMS does not answer: calls to it are refused for a while";
+const KMS_LINE: &str = "circuit open: KMS has failed too often in a row, and calls to it are refused";

@@ -65,10 +65,20 @@ pub fn inflated(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// The records of all log files of a trail that is not encrypted.
+/// The records of all log files of a trail that is not encrypted, in the order in which they were written: the names of log files
+/// of one minute have none, so it is that of the digests.
 pub fn records(root: &Path) -> Records {
+    let mut places = BTreeMap::new();
+    for (_, path) in objects(root).into_iter().filter(|(key, _)| key.contains("CloudTrail-Digest")) {
+        let digest: Digest = serde_json::from_slice(&inflated(&path)).expect("a digest");
+        for file in digest.log_files {
+            places.insert(file.s3_object, places.len());
+        }
+    }
+    let mut files: Vec<_> = log_files(root).into_iter().collect();
+    files.sort_by_key(|(key, _)| places.get(key).copied().unwrap_or(usize::MAX));
     let mut all = Vec::new();
-    for path in log_files(root).values() {
+    for (_, path) in &files {
         let mut file: Value = serde_json::from_slice(&inflated(path)).expect("JSON");
         let Some(Value::Array(records)) = file.get_mut("Records").map(Value::take) else {
             panic!("no Records in {}", path.display())
