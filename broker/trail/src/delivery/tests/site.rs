@@ -49,7 +49,7 @@ pub(super) struct Site {
     reloads: RangeInclusive<u64>,
     /// The broker has lost its notes: there was a digest before, or there was none.
     anew: Option<bool>,
-    /// The directory was removed before anything of it was delivered: whether it held records, nobody can know.
+    /// The journal's whole directory was removed, with the notes of what it held.
     is_emptied: bool,
 }
 
@@ -175,7 +175,7 @@ impl Site {
 
     pub(super) fn remove_directory(&mut self) {
         self.note_journal();
-        self.is_emptied |= !self.store.objects.keys().iter().any(|key| key.contains("/CloudTrail/"));
+        self.is_emptied = true;
         fs::remove_dir_all(self.journal_dir()).expect("removes");
         fs::create_dir(self.journal_dir()).expect("makes");
         // What was noted there and not told goes with it, if the process does.
@@ -191,6 +191,7 @@ impl Site {
             return;
         }
         fs::create_dir(self.journal_dir()).expect("makes");
+        self.is_emptied = true;
         self.reloads = 0..=*self.reloads.end();
     }
 
@@ -272,11 +273,18 @@ impl Site {
                 // The directory was lost with everything in it before anything left this machine: nobody can know.
                 Some(false) => {}
                 Some(true) => prop_assert_ne!(report.verdict, Verdict::Sound, "begun anew"),
+                // The notes went with it: nothing may be missing, and the broker takes the worse.
+                None if self.is_emptied => {
+                    prop_assert!(
+                        lacks == 0 || report.verdict != Verdict::Sound,
+                        "{} lack: {:?}",
+                        lacks,
+                        report
+                    );
+                }
                 None if lacks > 0 => {
                     prop_assert_eq!(report.verdict, Verdict::Unsound, "{} lack: {:?}", lacks, report);
                 }
-                // The broker takes the worse: that records are missing.
-                None if self.is_emptied => {}
                 None => prop_assert_eq!(report.verdict, Verdict::Sound, "{:?}", report),
             }
         }
@@ -307,7 +315,7 @@ impl Site {
             }));
         }
         let lacks = self.acknowledged.iter().filter(|id| !there.contains(*id) && !text.contains(*id)).count();
-        let is_anew = self.anew.is_some() || notes.is_empty();
+        let is_anew = self.anew.is_some() || self.is_emptied || notes.is_empty();
         if lacks > 0 && !is_anew {
             prop_assert_ne!(report.verdict, Verdict::Sound, "{} lack after the kill: {:?}", lacks, report);
         }
