@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use key_broker::attestation::Trust;
+use key_broker::Trust;
 use key_broker_client::enclave::RecipientKey;
 use key_broker_core::clock::{Clock, SystemClock};
 use kms_emulator::attestation::{Authority, DocumentClaims, verify};

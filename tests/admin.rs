@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use key_broker::cache::rules::{Match, Rule, Rules};
+use key_broker::{Match, Rule, Rules};
 use key_broker_client::{Client, DataKey, Decrypt, GenerateDataKey};
 use key_broker_proto::admin::v1::admin_client::AdminClient;
 use key_broker_proto::admin::v1::evict_request::Which;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::kms::auditor::AuditorKms;
+use key_broker::AuditorKms;
 use key_broker_client::GenerateDataKey;
 use key_broker_core::KeyId;
 use key_broker_trail::delivery::{StoreConfig, TrailConfig, names as trail_names, open_store};

@@ -5,33 +5,17 @@
 mod peers;
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
-use http::HeaderMap;
-use key_broker::audit::Audit;
-use key_broker::identity::Identities;
-use key_broker::kms::{AttemptLog, Kms, KmsError};
-use key_broker::operation::{KmsReply, KmsRequest};
-use key_broker::policy::Permitted;
-use key_broker::telemetry::trace::Traces;
+use key_broker::{AttemptLog, Kms, KmsError, KmsReply, KmsRequest, Permitted};
 use key_broker_client::{Error, GenerateDataKey};
-use key_broker_core::Action;
-use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_proto::v1 as pb;
-use key_broker_trail::journal::{Durability, Journal, JournalConfig};
 use kms_emulator::Fault;
-use opentelemetry::Context;
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
 use peers::check_records;
 use support::{Setup, TestBroker, eventually, id};
 use tonic::{Code, Request};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[tokio::test]
 async fn the_callers_deadline_ends_the_call_and_the_record_says_so() {
@@ -158,62 +142,5 @@ struct PanickingKms;
 impl Kms for PanickingKms {
     async fn call(&self, _: Permitted<KmsRequest>, _: &AttemptLog) -> Result<KmsReply, KmsError> {
         panic!("SECRET")
-    }
-}
-
-/// Proves: a caller that goes away while the record of its call is committed leaves a span that names the record.
-#[tokio::test]
-async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record() {
-    let spans = SeenSpans::default();
-    let provider = SdkTracerProvider::builder().with_span_processor(spans.clone()).build();
-    let traces = Traces::new(Some(provider.tracer("test")), true);
-    let _exported = tracing_subscriber::registry().with(traces.layer()).set_default();
-    let dir = tempfile::tempdir().expect("a directory");
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let config = JournalConfig::new(dir.path().to_owned(), Durability::Fsync, Duration::from_secs(5));
-    let (journal, thread) = Journal::open(&config, Arc::clone(&clock)).expect("a journal");
-    let broker = TestBroker::start().await;
-    let kms = support::aws_kms(support::aws_settings(&broker.emulator), Arc::clone(&clock)).await;
-    let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));
-    let audit = Arc::new(Audit { journal, caller, clock });
-    let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));
-    let trace = traces.call(Action::Decrypt, "unix", &HeaderMap::new());
-    let scope = audit.open(Action::Decrypt, peer, None, trace.span().clone(), trace.ids());
-    drop(trace);
-    scope.record().allowed();
-    assert!(scope.commit().now_or_never().is_none(), "the disk takes longer than that");
-    drop(audit);
-    tokio::task::spawn_blocking(move || thread.close()).await.expect("it closes");
-
-    let records = support::Records::read(dir.path());
-    let [record] = &records.activity[..] else { panic!("{records:?}") };
-    let spans = spans.0.lock().expect("nobody panics");
-    let server = spans.iter().find(|span| span.name == "keybroker.v1.KeyBroker/Decrypt").expect("a span");
-    let attribute = |name: &str| {
-        let found = server.attributes.iter().find(|attribute| attribute.key.as_str() == name);
-        found.map(|attribute| attribute.value.to_string())
-    };
-    assert_eq!(attribute("keybroker.event_id").as_deref(), record["eventID"].as_str());
-    assert_eq!(attribute("keybroker.outcome").as_deref(), Some("Allowed"));
-    assert_eq!(record["additionalEventData"]["trace"]["spanId"], server.span_context.span_id().to_string());
-}
-
-/// The spans that have ended.
-#[derive(Debug, Clone, Default)]
-struct SeenSpans(Arc<Mutex<Vec<SpanData>>>);
-
-impl SpanProcessor for SeenSpans {
-    fn on_start(&self, _: &mut Span, _: &Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        self.0.lock().expect("nobody panics").push(span);
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
     }
 }

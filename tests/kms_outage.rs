@@ -8,8 +8,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use key_broker::cache::rules::Rule;
-use key_broker::kms::guard::{BreakerSettings, GuardSettings};
+use key_broker::{BreakerSettings, GuardSettings, Rule};
 use key_broker_client::{Client, DataKey, Decrypt, Error, GenerateDataKey};
 use kms_emulator::{Effect, Emulator, EmulatorConfig, Fault};
 use peers::check_records;

@@ -15,11 +15,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use key_broker::telemetry::Telemetry;
-use key_broker::telemetry::metrics::{Metrics, Push};
-use key_broker::transport::tls::{Tls, TlsFiles};
+use key_broker::{Push, Telemetry, Tls, TlsFiles};
 use key_broker_client::{Client, DataKey, GenerateDataKey};
-use key_broker_core::Action;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::delivery::TrailConfig;
 use kms_emulator::Fault;
@@ -353,16 +350,6 @@ async fn what_is_pushed_is_the_same_and_nothing_is_without_a_reader() {
     silent.client().await.generate_random(8).await.expect("serves");
     assert_eq!(silent.telemetry_address(), None);
     drop(silent.stop().await);
-}
-
-#[test]
-fn timing_a_call_allocates_nothing() {
-    let metrics = Metrics::new(true, None).expect("somebody reads them");
-    let calls = metrics.calls(Arc::new(SystemClock));
-    let reply = http::Response::new(());
-    let call = || calls.begin(Action::Decrypt).end(&reply);
-    call();
-    assert_eq!(allocation_counter::measure(call).count_total, 0);
 }
 
 /// Names and units of what was pushed.

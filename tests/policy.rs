@@ -10,8 +10,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use key_broker::limits::Limits;
-use key_broker::limits::ShareLimits;
+use key_broker::{Limits, ShareLimits};
 use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
 use kms_emulator::{Fault, KeySpec};
 use peers::kms;

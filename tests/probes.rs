@@ -7,8 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use key_broker::kms::guard::{BreakerSettings, GuardSettings};
-use key_broker::telemetry::Telemetry;
+use key_broker::{BreakerSettings, GuardSettings, Telemetry};
 use key_broker_core::clock::{Clock as _, SystemClock};
 use kms_emulator::Fault;
 use support::scrape::{Scrape, ask};

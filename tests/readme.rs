@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use key_broker::config::Config;
+use key_broker::Config;
 use peers::{Peers, plain, printed, root};
 use rustix::process::Signal;
 use support::dev::all_records;
@@ -69,5 +69,5 @@ fn configuration_and_policy() {
     // This machine may have no group "app".
     let text = block("toml").replace("\"app\"", "0");
     let config = Config::parse(&text, &dir.path().join("key-broker.toml")).map_err(|error| error.to_string());
-    assert_eq!(config.expect("serve takes it").policies.current().len(), 1);
+    assert!(!config.expect("serve takes it").policies.current().is_empty());
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::cache::rules::Rule;
+use key_broker::Rule;
 use key_broker_client::{Decrypt, GenerateDataKey};
 use key_broker_core::Bounds;
 use key_broker_core::clock::{Clock, SystemClock};

@@ -9,8 +9,7 @@ mod support;
 
 use std::time::Duration;
 
-use key_broker::identity::Identities;
-use key_broker::transport::tls::{Tls, TlsFiles};
+use key_broker::{Identities, Tls, TlsFiles};
 use key_broker_client::{Client, Error, GenerateDataKey};
 use key_broker_core::SpiffeId;
 use peers::{Peers, cases, printed, root};

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use key_broker::app::StartError;
-use key_broker::telemetry::Telemetry;
+use key_broker::{StartError, Telemetry};
 use key_broker_client::{Client, GenerateDataKey};
 use key_broker_core::KeyId;
 use key_broker_trail::delivery::{SigningConfig, TrailConfig};

@@ -63,7 +63,7 @@ impl Sdk {
         let config = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-west-2"))
-            .credentials_provider(key_broker::kms::aws::static_credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY))
+            .credentials_provider(key_broker::static_credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY))
             .timeout_config(timeouts)
             .endpoint_url(&emulator.endpoint)
             .build();

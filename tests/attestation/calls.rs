@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use key_broker::policy::bindings::{Binding, Bindings};
+use key_broker::{Binding, Bindings};
 use key_broker_client::enclave::{Enclave, Error as EnclaveError, RecipientKey};
 use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
 use key_broker_core::Principal;

@@ -11,7 +11,7 @@ use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use key_broker::attestation::{AttestationError, DocumentFlaw, Trust, VerifiedRecipient};
+use key_broker::{AttestationError, DocumentFlaw, Trust, VerifiedRecipient};
 use key_broker_core::PlatformKind;
 use kms_emulator::attestation::{Authority, DocumentClaims};
 use time::OffsetDateTime;

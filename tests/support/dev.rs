@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use key_broker::config::Config;
-use key_broker::kms::auditor::AuditorKms;
+use key_broker::{AuditorKms, Config};
 use key_broker_core::clock::SystemClock;
 use key_broker_trail::delivery::{names, open_store};
 use key_broker_trail::reader::{TrailReader, records};

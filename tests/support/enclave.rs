@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use key_broker::attestation::Trust;
+use key_broker::Trust;
 use key_broker_client::Client;
 use key_broker_client::enclave::{AttestationError, AttestationProvider, Enclave, RecipientKey};
 use key_broker_core::clock::{Clock, SystemClock};

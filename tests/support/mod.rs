@@ -29,22 +29,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::app::{Broker, Parts, StartError};
-use key_broker::attestation::Trust;
-use key_broker::cache::rules::{Rule, Rules};
-use key_broker::config::Listen;
-use key_broker::config::audit::Audit;
-use key_broker::identity::Identities;
-use key_broker::kms::Kms;
-use key_broker::kms::aws::{AwsKms, AwsSettings, static_credentials};
-use key_broker::kms::guard::{BreakerSettings, GuardSettings};
-use key_broker::limits::Limits;
-use key_broker::limits::ShareLimits;
-use key_broker::policy::Policy;
-use key_broker::policy::bindings::Bindings;
-use key_broker::telemetry::Telemetry;
-use key_broker::transport::tls::Tls;
-use key_broker::transport::unix::UnixAddress;
+use key_broker::{
+    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings, Identities, Kms,
+    Limits, Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
+    static_credentials,
+};
 use key_broker_client::{Client, Error};
 use key_broker_core::Bounds;
 use key_broker_core::clock::{Clock, SystemClock};
@@ -191,7 +180,7 @@ impl TestBroker {
             policies: Policy::parse(&setup.policy).expect("a policy").into(),
             bindings: setup.bindings,
             trust: setup.trust,
-            audit: Audit {
+            audit: AuditConfig {
                 journal: JournalConfig {
                     max_undelivered_bytes: setup.max_undelivered_bytes,
                     ..JournalConfig::new(journal_dir.clone(), Durability::Fsync, setup.commit_wait)

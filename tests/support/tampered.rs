@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use key_broker::kms::auditor::AuditorKms;
+use key_broker::AuditorKms;
 use key_broker_trail::digest::{Digest, sha256_hex};
 use key_broker_trail::journal::files;
 use key_broker_trail::keys::Decrypter;

@@ -6,14 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::app::{Broker, Parts};
-use key_broker::cache::rules::Rule;
-use key_broker::config::Listen;
-use key_broker::config::audit::Audit;
-use key_broker::kms::aws::{AwsKms, AwsSettings};
-use key_broker::policy::Policy;
-use key_broker::telemetry::Telemetry;
-use key_broker::transport::unix::UnixAddress;
+use key_broker::{
+    AuditConfig, AwsKms, AwsSettings, Broker, Listen, Parts, Policy, Rule, Telemetry, UnixAddress,
+};
 use key_broker_client::{Client, Decrypt, GenerateDataKey};
 use key_broker_core::clock::Clock as _;
 use key_broker_core::{Bounds, KeyId};
@@ -78,7 +73,7 @@ impl TimedSite {
             policies: Policy::parse(POLICY).expect("a policy").into(),
             bindings: setup.bindings,
             trust: setup.trust,
-            audit: Audit {
+            audit: AuditConfig {
                 journal: JournalConfig::new(self.journal(), Durability::Write, Duration::from_secs(10)),
                 trail: Some(self.trail()),
                 stdout: false,

@@ -23,7 +23,7 @@ use crate::service::wire;
 
 /// The service `keybroker.admin.v1.Admin`.
 #[derive(Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// What is kept.
     pub cache: Cache,
     /// The calls of workloads.
@@ -44,7 +44,7 @@ pub struct Admin {
 
 /// What the layers around the service know of a call; they put it into the request's extensions.
 #[derive(Clone)]
-pub struct AdminCall {
+pub(crate) struct AdminCall {
     /// The call's id.
     pub request_id: Uuid,
     /// Who calls.
@@ -53,7 +53,7 @@ pub struct AdminCall {
 
 impl Admin {
     /// The methods of the contract.
-    pub const METHODS: [&str; 3] = ["ListEntries", "Evict", "Status"];
+    pub(crate) const METHODS: [&str; 3] = ["ListEntries", "Evict", "Status"];
 
     /// Refuses callers that are neither root nor the broker's own user. Being able to open the socket is no
     /// proof, since a group or a wide mode may let others in.

@@ -333,7 +333,7 @@ impl Broker {
 
 /// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
 /// `ready` is called once callers can connect. Returns what is left behind at the end.
-pub async fn serve(
+pub(crate) async fn serve(
     config: Config,
     credentials: Option<SharedCredentialsProvider>,
     telemetry: Telemetry,
@@ -388,10 +388,10 @@ pub async fn serve(
     tracing::info!(
         unix,
         admin,
-        tls = config.listen.tls.as_ref().map(|(address, _)| address.to_string()),
+        tls = broker.tls_address().map(|address| address.to_string()),
         vsock = config.listen.vsock.as_ref().map(|address| address.port),
-        insecure_tcp = config.listen.insecure_tcp.map(|address| address.to_string()),
-        telemetry = config.http.map(|address| address.to_string()),
+        insecure_tcp = broker.insecure_tcp_address().map(|address| address.to_string()),
+        telemetry = broker.telemetry_address().map(|address| address.to_string()),
         "serving"
     );
     ready();

@@ -22,8 +22,7 @@ use time::OffsetDateTime;
 use chain::{Chain, ChainError};
 use cose::CoseSign1;
 use document::Document;
-pub(crate) use key_broker_core::MAX_ENCLAVE_PCR;
-pub use key_broker_core::{Measurements, PlatformKind};
+pub(crate) use key_broker_core::{MAX_ENCLAVE_PCR, Measurements};
 
 /// What a document must be to be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use crate::operation::{KmsRequest, Operation};
 use crate::telemetry::vocabulary;
 
 /// Opens a scope for every call.
-pub struct Audit {
+pub(crate) struct Audit {
     /// Where records go.
     pub journal: Journal,
     /// The account and region in every record.
@@ -40,7 +40,7 @@ pub struct Audit {
 impl Audit {
     /// Begins the record of one call, whose server span is `span`: disabled where the call is not traced.
     #[must_use]
-    pub fn open(
+    pub(crate) fn open(
         self: &Arc<Self>,
         action: Action,
         peer: Arc<Peer>,
@@ -68,7 +68,7 @@ impl Audit {
 }
 
 /// The record of one call in the making.
-pub struct AuditScope {
+pub(crate) struct AuditScope {
     audit: Arc<Audit>,
     request_id: Uuid,
     event_id: Uuid,
@@ -88,30 +88,30 @@ pub struct AuditScope {
 impl AuditScope {
     /// The call's id, which the caller sees as `x-request-id`.
     #[must_use]
-    pub fn request_id(&self) -> Uuid {
+    pub(crate) fn request_id(&self) -> Uuid {
         self.request_id
     }
 
     /// The handle with which inner layers add what they learn.
     #[must_use]
-    pub fn record(&self) -> RecordBuilder {
+    pub(crate) fn record(&self) -> RecordBuilder {
         self.record.clone()
     }
 
     /// Tells when the caller stops waiting.
-    pub fn set_deadline(&mut self, until: Instant) {
+    pub(crate) fn set_deadline(&mut self, until: Instant) {
         self.until = Some(until);
     }
 
     /// When the caller stops waiting, if that is known.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.until
     }
 
     /// Commits the activity record and the KMS records behind it. The reply may leave only after this succeeds; where it fails,
     /// the record of the refusal is owed.
-    pub async fn commit(mut self) -> Result<(), BrokerError> {
+    pub(crate) async fn commit(mut self) -> Result<(), BrokerError> {
         self.written = true;
         if UNRECORDED {
             let draft = std::mem::take(&mut *self.record.lock());
@@ -274,7 +274,7 @@ impl Drop for AuditScope {
 
 /// What the layers inside the scope learn about the call.
 #[derive(Clone)]
-pub struct RecordBuilder(Arc<Mutex<RecordDraft>>);
+pub(crate) struct RecordBuilder(Arc<Mutex<RecordDraft>>);
 
 /// An activity record in the making.
 #[derive(Default)]
@@ -309,29 +309,29 @@ struct CallEnd {
 
 impl RecordBuilder {
     /// The request was read.
-    pub fn requested(&self, request: KmsRequest, declared_use: Option<DeclaredUse>) {
+    pub(crate) fn requested(&self, request: KmsRequest, declared_use: Option<DeclaredUse>) {
         let mut draft = self.lock();
         draft.request = Some(request);
         draft.declared_use = declared_use;
     }
 
     /// The call's attestation document proves this, whatever becomes of the call.
-    pub fn attested(&self, measurements: Arc<Measurements>) {
+    pub(crate) fn attested(&self, measurements: Arc<Measurements>) {
         self.lock().recipient = Some(measurements);
     }
 
     /// The call's key is known, whatever becomes of the call.
-    pub fn key(&self, key_arn: KeyArn) {
+    pub(crate) fn key(&self, key_arn: KeyArn) {
         self.lock().key_arn = Some(key_arn);
     }
 
     /// Policy was asked.
-    pub fn decided(&self, determining_policies: Arc<[String]>, version: Arc<str>) {
+    pub(crate) fn decided(&self, determining_policies: Arc<[String]>, version: Arc<str>) {
         self.lock().policy = Some((determining_policies, version));
     }
 
     /// KMS or the cache was asked. KMS records that are not in the journal yet are committed with this call's.
-    pub fn answered(
+    pub(crate) fn answered(
         &self,
         kms_records: Option<UnwrittenRecords>,
         data_key: DataKeyData,
@@ -345,12 +345,12 @@ impl RecordBuilder {
     }
 
     /// The call is answered.
-    pub fn allowed(&self) {
+    pub(crate) fn allowed(&self) {
         self.lock().end = Some(CallEnd { outcome: Outcome::Allowed, code: Code::Ok, error: None });
     }
 
     /// The call is refused or failed.
-    pub fn refused(&self, error: &BrokerError) {
+    pub(crate) fn refused(&self, error: &BrokerError) {
         let refusal = error.refusal();
         let message = match error {
             BrokerError::Kms(kms) => kms.message.clone().unwrap_or_default(),
@@ -365,13 +365,13 @@ impl RecordBuilder {
 
     /// Whether the end of the call is known.
     #[must_use]
-    pub fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         self.lock().end.is_some()
     }
 
     /// The requestID of KMS's answer, if there is one.
     #[must_use]
-    pub fn kms_request_id(&self) -> Option<Arc<str>> {
+    pub(crate) fn kms_request_id(&self) -> Option<Arc<str>> {
         self.lock().data_key.as_ref()?.kms_request_id.clone()
     }
 

@@ -8,7 +8,7 @@ mod counts;
 mod partition;
 mod pool;
 mod revocation;
-pub mod rules;
+pub(crate) mod rules;
 mod slot;
 
 use std::future::{Ready, ready};
@@ -32,16 +32,16 @@ use crate::policy::Permitted;
 use crate::telemetry::vocabulary;
 use cacheable::{Cacheable, CacheableReply};
 use counts::CacheCounters;
-pub use counts::CacheTotals;
+pub(crate) use counts::CacheTotals;
 use partition::Owner;
-pub use pool::{CacheSize, EntryView, EvictionScope, Usage};
+pub(crate) use pool::{CacheSize, EntryView, EvictionScope, Usage};
 use pool::{Entry, Pool};
 use rules::{Rule, Rules};
 use slot::{Demand, Draw, DrawFailure, DrawStep, MintedReply, REFRESH_PAUSE};
 
 /// The kept data keys, and the way to KMS for all others.
 #[derive(Clone)]
-pub struct Cache(Arc<Inner>);
+pub(crate) struct Cache(Arc<Inner>);
 
 struct Inner {
     rules: Rules,
@@ -78,7 +78,7 @@ impl CachedRequest for DecryptRequest {
 }
 
 /// The end of a draw, with what its record needs.
-pub struct DrawOutcome<T> {
+pub(crate) struct DrawOutcome<T> {
     /// The key, or why there is none.
     pub result: Result<Arc<T>, BrokerError>,
     /// The call to KMS behind it.
@@ -96,7 +96,7 @@ pub struct DrawOutcome<T> {
 impl Cache {
     /// An empty cache.
     #[must_use]
-    pub fn new(rules: Rules, kms: RecordedKms, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(rules: Rules, kms: RecordedKms, clock: Arc<dyn Clock>) -> Self {
         let max_entries = rules.max_entries;
         Self(Arc::new(Inner {
             rules,
@@ -280,7 +280,7 @@ impl Cache {
 
     /// KMS has refused a key: nothing that was made with it is handed out again. `sent` is the key as KMS was
     /// asked for it.
-    pub fn heed_refusal(&self, error: &KmsError, sent: Option<&KeyId>) {
+    pub(crate) fn heed_refusal(&self, error: &KmsError, sent: Option<&KeyId>) {
         use KmsErrorKind::{AccessDenied, Disabled, InvalidState, NotFound};
         if !matches!(error.kind, AccessDenied | Disabled | InvalidState | NotFound) {
             return;
@@ -306,8 +306,7 @@ impl Cache {
 
     /// Drops the keys in `scope`, and what calls to KMS under way will bring of them. Returns how many keys were dropped. A draw
     /// that begins afterwards gets none of them.
-    #[expect(clippy::must_use_candidate, reason = "the keys are gone whether or not anybody counts them")]
-    pub fn evict(&self, scope: &EvictionScope<'_>) -> usize {
+    pub(crate) fn evict(&self, scope: &EvictionScope<'_>) -> usize {
         let inner = &*self.0;
         let evicted = inner.data_keys.evict(scope)
             + inner.encrypted_data_keys.evict(scope)
@@ -317,7 +316,7 @@ impl Cache {
     }
 
     /// Shows every kept key to `show`.
-    pub fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
+    pub(crate) fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
         let inner = &*self.0;
         inner.data_keys.list(show);
         inner.encrypted_data_keys.list(show);
@@ -326,13 +325,13 @@ impl Cache {
 
     /// What happened since the start.
     #[must_use]
-    pub fn totals(&self) -> CacheTotals {
+    pub(crate) fn totals(&self) -> CacheTotals {
         self.0.counts.totals()
     }
 
     /// How much is kept. Walks through everything.
     #[must_use]
-    pub fn size(&self) -> CacheSize {
+    pub(crate) fn size(&self) -> CacheSize {
         let inner = &*self.0;
         let sizes = [inner.data_keys.size(), inner.encrypted_data_keys.size(), inner.decrypted.size()];
         let add = |sum: CacheSize, size: CacheSize| CacheSize {
@@ -342,13 +341,8 @@ impl Cache {
         sizes.into_iter().fold(CacheSize::default(), add)
     }
 
-    /// Drops keys that are past their age.
-    pub fn sweep_now(&self) {
-        self.0.sweep();
-    }
-
     /// Drops keys that are past their age again and again, so that they do not stay in memory, until the cache itself is dropped.
-    pub async fn sweep(self, every: Duration) {
+    pub(crate) async fn sweep(self, every: Duration) {
         let inner = Arc::downgrade(&self.0);
         drop(self);
         loop {
@@ -360,7 +354,8 @@ impl Cache {
 }
 
 /// A draw: done already, or waiting for KMS.
-pub type DrawFuture<T> = Either<Ready<DrawOutcome<T>>, Pin<Box<dyn Future<Output = DrawOutcome<T>> + Send>>>;
+pub(crate) type DrawFuture<T> =
+    Either<Ready<DrawOutcome<T>>, Pin<Box<dyn Future<Output = DrawOutcome<T>> + Send>>>;
 
 /// What the cache has for a draw.
 #[expect(clippy::large_enum_variant, reason = "it is looked at once, where it is made")]
@@ -381,7 +376,7 @@ impl Inner {
 
 /// The terms of a draw, beside the key.
 #[derive(Clone)]
-pub struct DrawTerms {
+pub(crate) struct DrawTerms {
     /// What the key will encrypt.
     pub declared: DeclaredUse,
     /// Tighter bounds.

@@ -2,7 +2,7 @@
 //! cannot be wrong. A mistake names its key.
 
 mod attestation;
-pub mod audit;
+pub(crate) mod audit;
 mod identity;
 mod kms;
 mod limits;
@@ -43,29 +43,29 @@ use vsock::VsockSection;
 /// Everything `serve` needs, checked.
 pub struct Config {
     /// Where to listen.
-    pub listen: Listen,
+    pub(crate) listen: Listen,
     /// How to reach KMS.
-    pub kms: AwsSettings,
+    pub(crate) kms: AwsSettings,
     /// How much to ask of KMS, and when to stop asking.
-    pub guard: GuardSettings,
+    pub(crate) guard: GuardSettings,
     /// Which connections are which workloads.
-    pub identities: Identities,
+    pub(crate) identities: Identities,
     /// Who may do what.
     pub policies: Policies,
     /// What principals' encryption contexts must have.
-    pub bindings: Bindings,
+    pub(crate) bindings: Bindings,
     /// Which attestation documents count.
-    pub trust: Trust,
+    pub(crate) trust: Trust,
     /// Where records go.
     pub audit: Audit,
     /// How far data keys are reused.
-    pub reuse: Rules,
+    pub(crate) reuse: Rules,
     /// Bounds.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
-    pub http: Option<SocketAddr>,
+    pub(crate) http: Option<SocketAddr>,
     /// Threads that serve calls.
-    pub worker_threads: usize,
+    pub(crate) worker_threads: usize,
 }
 
 /// Where to listen: at least on one socket for workloads.

@@ -11,7 +11,7 @@ use crate::attestation::DocumentFlaw;
 
 /// Why a call got no answer.
 #[derive(Debug, Clone)]
-pub enum BrokerError {
+pub(crate) enum BrokerError {
     /// The request is not one that KMS or the broker could ever accept: the words say what to change.
     Rejected(Cow<'static, str>),
     /// The request is larger than the contract allows.
@@ -53,7 +53,7 @@ pub enum BrokerError {
 impl BrokerError {
     /// The one table: every error's code, reason and record. `words` has what the caller is told.
     #[must_use]
-    pub fn refusal(&self) -> Refusal<'_> {
+    pub(crate) fn refusal(&self) -> Refusal<'_> {
         use Code::{
             Cancelled, DeadlineExceeded, Internal, InvalidArgument, NotFound, PermissionDenied,
             ResourceExhausted, Unavailable,
@@ -156,7 +156,7 @@ impl BrokerError {
 impl BrokerError {
     /// Why a call has ended whose caller is gone, and would have waited until then.
     #[must_use]
-    pub fn abandoned(until: Option<Instant>, now: Instant) -> Self {
+    pub(crate) fn abandoned(until: Option<Instant>, now: Instant) -> Self {
         // The caller's own timer runs ahead of ours by the way of the request: a call that is gone within that time of its
         // deadline ended by the deadline.
         match until {
@@ -167,7 +167,7 @@ impl BrokerError {
 
     /// What happened, for a log line or the operator's own command: KMS's own words, where there are any.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Kms(error) => match error.message.as_deref() {
                 Some(message) if !message.is_empty() => format!("{}: {message}", error.code),
@@ -192,7 +192,7 @@ impl From<KmsError> for BrokerError {
 
 /// An error as the caller and the record see it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refusal<'a> {
+pub(crate) struct Refusal<'a> {
     /// The gRPC code.
     pub code: Code,
     /// `ErrorInfo.reason`.
@@ -277,7 +277,7 @@ impl KmsErrorKind {
 
     /// Whether it says nothing about the key: the next call may succeed.
     #[must_use]
-    pub fn is_transient(self) -> bool {
+    pub(crate) fn is_transient(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable)
     }
 }
@@ -314,7 +314,7 @@ impl KmsError {
 
 /// CloudTrail's spelling of a KMS error's name: `AccessDenied`, not the API's `AccessDeniedException`.
 #[must_use]
-pub fn cloudtrail_error_code(code: &str) -> &str {
+pub(crate) fn cloudtrail_error_code(code: &str) -> &str {
     if code == "AccessDeniedException" { "AccessDenied" } else { code }
 }
 

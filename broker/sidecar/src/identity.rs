@@ -35,7 +35,7 @@ impl Identities {
     /// The process at the other end of a unix socket, as the kernel tells (`SO_PEERCRED`, unix(7)). A process id of 0 is one of
     /// another namespace, such as another container's, and left out.
     #[must_use]
-    pub fn unix_peer(&self, uid: u32, gid: u32, pid: Option<i32>) -> Peer {
+    pub(crate) fn unix_peer(&self, uid: u32, gid: u32, pid: Option<i32>) -> Peer {
         let is = |wanted: Option<u32>, id| wanted.is_none_or(|wanted| wanted == id);
         let mapped = self.unix.iter().find(|known| is(known.uid, uid) && is(known.gid, gid));
         Peer {
@@ -48,7 +48,7 @@ impl Identities {
 
     /// Who has shown this certificate, which chains to a trusted root.
     #[must_use]
-    pub fn tls_peer(&self, address: IpAddr, certificate: &CertificateDer<'_>) -> Peer {
+    pub(crate) fn tls_peer(&self, address: IpAddr, certificate: &CertificateDer<'_>) -> Peer {
         let (principal, dns_name) = self.of_certificate(certificate);
         let kind = match principal {
             Principal::Workload(_) => PeerKind::SpiffeWorkload,

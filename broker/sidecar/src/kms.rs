@@ -3,11 +3,11 @@
 //! [`aws`] is the real one, [`guard`] keeps calls within limits, and [`recorded`]
 //! makes every attempt that KMS answered a KMS record.
 
-pub mod aliases;
-pub mod auditor;
-pub mod aws;
-pub mod guard;
-pub mod recorded;
+pub(crate) mod aliases;
+pub(crate) mod auditor;
+pub(crate) mod aws;
+pub(crate) mod guard;
+pub(crate) mod recorded;
 mod trail_keys;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-pub use crate::error::{KmsError, KmsErrorKind};
+pub(crate) use crate::error::{KmsError, KmsErrorKind};
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
 
@@ -34,20 +34,20 @@ pub struct AttemptLog(Arc<Mutex<Vec<Attempt>>>);
 
 impl AttemptLog {
     /// Notes an attempt.
-    pub fn push(&self, attempt: Attempt) {
+    pub(crate) fn push(&self, attempt: Attempt) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
     }
 
     /// Takes what has been noted so far.
     #[must_use]
-    pub fn take(&self) -> Vec<Attempt> {
+    pub(crate) fn take(&self) -> Vec<Attempt> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// One attempt at a call that KMS has answered.
 #[derive(Debug, Clone)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// When the answer came.
     pub at: OffsetDateTime,
     /// `x-amzn-RequestId` of the answer.

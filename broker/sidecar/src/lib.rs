@@ -1,43 +1,46 @@
 //! key-broker: the only process beside a workload that holds AWS KMS credentials. The modules in the order in which a
 //! request meets them; `docs/architecture.md` tells why.
+//!
+//! The program is [`cli`]. Who runs a broker inside another process, as the integration tests do, starts a [`Broker`] from its
+//! [`Parts`].
 
 // All wiring, once.
-pub mod app;
+mod app;
 // The file -> values that cannot be wrong.
-pub mod config;
+mod config;
 // Sockets, connections, layers.
-pub mod transport;
+mod transport;
 
 // Bounds of a call, of a principal, of all.
-pub mod limits;
+mod limits;
 // Connection -> principal.
-pub mod identity;
+mod identity;
 // Attestation document -> verified recipient.
-pub mod attestation;
+mod attestation;
 // A call to KMS as a value: request and reply.
-pub mod operation;
+mod operation;
 // Principal, action, key -> permit.
-pub mod policy;
+mod policy;
 // Whether the broker is ready for callers.
-pub mod readiness;
+mod readiness;
 // Reloads of policy and certificates.
-pub mod reload;
+mod reload;
 // The RPCs.
-pub mod service;
+mod service;
 // The operator's RPCs.
-pub mod admin;
+mod admin;
 
 // The trail: one record for every call.
-pub mod audit;
+mod audit;
 // Data keys with bounded reuse.
-pub mod cache;
+mod cache;
 // The calls to AWS KMS, recorded.
-pub mod kms;
+mod kms;
 
 // Every error, in one table.
-pub mod error;
+mod error;
 // Log lines, metrics.
-pub mod telemetry;
+mod telemetry;
 
 // The subcommands.
 pub mod cli;
@@ -45,3 +48,27 @@ pub mod cli;
 // What `cargo bench --bench draw` measures.
 #[cfg(feature = "bench")]
 pub mod bench;
+
+// A broker, and what it is made of.
+pub use app::{Broker, Parts, StartError};
+pub use attestation::{AttestationError, DocumentFlaw, Trust, VerifiedRecipient};
+pub use cache::rules::{Match, Rule, Rules};
+pub use config::audit::Audit as AuditConfig;
+pub use config::{Config, Listen};
+pub use identity::Identities;
+pub use kms::guard::{BreakerSettings, GuardSettings};
+pub use limits::{Limits, ShareLimits};
+pub use policy::Policy;
+pub use policy::bindings::{Binding, Bindings};
+pub use telemetry::Telemetry;
+pub use telemetry::metrics::Push;
+pub use transport::tls::{Tls, TlsFiles};
+pub use transport::unix::UnixAddress;
+
+// KMS: as the AWS SDK reaches it, as an auditor reaches it, or any other implementation.
+pub use error::KmsError;
+pub use kms::auditor::AuditorKms;
+pub use kms::aws::{AwsKms, AwsSettings, static_credentials};
+pub use kms::{AttemptLog, Kms};
+pub use operation::{KmsReply, KmsRequest};
+pub use policy::Permitted;

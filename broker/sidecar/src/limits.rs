@@ -35,7 +35,7 @@ pub struct Limits {
 
 /// Bounds of one call and of all.
 #[derive(Clone)]
-pub struct CallLimits {
+pub(crate) struct CallLimits {
     /// Calls at a time, over all connections.
     pub max_in_flight: u32,
     /// The slots of the calls in flight.
@@ -60,14 +60,14 @@ pub struct ShareLimits {
 }
 
 /// Each principal's share of the broker, so that none takes all of it.
-pub struct Shares {
+pub(crate) struct Shares {
     limits: ShareLimits,
     clock: Arc<dyn Clock>,
     by_principal: Mutex<HashMap<Principal, Arc<Share>>>,
 }
 
 /// The share of one principal.
-pub struct Share {
+pub(crate) struct Share {
     connections: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
     rate: Option<RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Instant>>>,
@@ -76,7 +76,7 @@ pub struct Share {
 impl CallLimits {
     /// No call is in flight yet.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             max_in_flight: limits.calls_in_flight,
             in_flight: Arc::new(Semaphore::new(limits.calls_in_flight as usize)),
@@ -88,12 +88,12 @@ impl CallLimits {
 
     /// The number of calls in flight.
     #[must_use]
-    pub fn now(&self) -> u32 {
+    pub(crate) fn now(&self) -> u32 {
         u32::try_from(self.under_way.len()).unwrap_or(u32::MAX)
     }
 
     /// Waits until no call is in flight.
-    pub async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         // The semaphore is never closed.
         let _ = self.in_flight.acquire_many(self.max_in_flight).await;
     }
@@ -102,13 +102,13 @@ impl CallLimits {
 impl Shares {
     /// Nobody has taken anything yet.
     #[must_use]
-    pub fn new(limits: ShareLimits, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(limits: ShareLimits, clock: Arc<dyn Clock>) -> Self {
         Self { limits, clock, by_principal: Mutex::default() }
     }
 
     /// The share of a principal, over all its connections. It outlives them, so that connecting anew gains nothing.
     #[must_use]
-    pub fn of(&self, principal: &Principal) -> Arc<Share> {
+    pub(crate) fn of(&self, principal: &Principal) -> Arc<Share> {
         let mut by_principal = self.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = by_principal.get(principal) {
             return Arc::clone(share);

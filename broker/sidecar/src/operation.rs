@@ -1,7 +1,7 @@
 //! A call to KMS as a value: what is asked and what KMS replies. Policy permits the request, the guard lets it through, the AWS
 //! SDK sends it, and its records and span describe it.
 
-pub mod attested;
+pub(crate) mod attested;
 mod reply;
 mod request;
 
@@ -10,11 +10,12 @@ use std::sync::Arc;
 use attested::AttestedRequest;
 use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, RequestedKey};
 use key_broker_trail::record::RequestParameters;
-pub use reply::{
-    DataKey, Decryption, EncryptedDataKey, KeyDescription, KeyedReply, KmsReply, PublicKey, Signature,
-    UnexpectedReply, UsedKey,
+pub use reply::KmsReply;
+pub(crate) use reply::{
+    DataKey, Decryption, EncryptedDataKey, KeyDescription, KeyedReply, PublicKey, Signature, UnexpectedReply,
+    UsedKey,
 };
-pub use request::{
+pub(crate) use request::{
     DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, DescribeKeyRequest, DryRunRequest,
     PublicKeyRequest, RandomRequest, SignRequest,
 };
@@ -49,7 +50,7 @@ pub enum KmsRequest {
 impl KmsRequest {
     /// The request, whatever its operation.
     #[must_use]
-    pub fn operation(&self) -> &dyn Operation {
+    pub(crate) fn operation(&self) -> &dyn Operation {
         match self {
             Self::DataKey(request) => &**request,
             Self::DataKeyWithoutPlaintext(request) => &**request,
@@ -110,7 +111,7 @@ pub trait TypedRequest: Operation + Sized {
 }
 
 /// A request that workloads can make, as the service brings it before policy.
-pub trait WorkloadRequest: TypedRequest + Clone {
+pub(crate) trait WorkloadRequest: TypedRequest + Clone {
     /// What policy is asked for.
     fn action(&self) -> Action;
 

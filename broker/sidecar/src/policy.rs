@@ -4,10 +4,10 @@
 //! call says in `context`: see the schema, docs/policy.md. A key that the caller named by an alias is what the alias means, and in
 //! `Alias::"alias/…"`. Where a call names no key, the resource is `Key::"*"`: only a policy that permits any key permits it.
 
-pub mod bindings;
-pub mod file;
+pub(crate) mod bindings;
+pub(crate) mod file;
 mod memory;
-pub mod own;
+pub(crate) mod own;
 mod permitted;
 mod schema;
 mod sealed;
@@ -26,9 +26,10 @@ use sha2::{Digest, Sha256};
 
 use crate::operation::WorkloadRequest;
 use memory::{DecisionCache, DecisionKey};
-pub use permitted::{Permitted, Requester};
+pub use permitted::Permitted;
+pub(crate) use permitted::Requester;
 use schema::EntityNames;
-pub use sealed::SealedReply;
+pub(crate) use sealed::SealedReply;
 
 /// The policies in force.
 pub struct Policy {
@@ -43,7 +44,7 @@ pub struct Policy {
 
 /// An authorization question.
 #[derive(Clone, Copy)]
-pub struct Question<'a> {
+pub(crate) struct Question<'a> {
     /// Who asks.
     pub principal: &'a Principal,
     /// For what.
@@ -56,7 +57,7 @@ pub struct Question<'a> {
 
 /// What a call says, for policies that look at it.
 #[derive(Clone, Copy)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// How the call came in.
     pub transport: Transport,
     /// The messages declared for a data key; 1 for other actions.
@@ -71,7 +72,7 @@ pub struct Facts<'a> {
 
 /// Policy's decision and the policies behind it, described as fully for a denial as for a permit.
 #[derive(Clone)]
-pub struct Decision {
+pub(crate) struct Decision {
     /// Whether it permits.
     pub permits: bool,
     /// The ids of the policies that decided; empty when no policy permits.
@@ -135,7 +136,7 @@ impl Policy {
 
     /// The number of policies.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.policies.policies().count()
     }
 
@@ -147,13 +148,13 @@ impl Policy {
 
     /// Names the text of the policies: the first half of its SHA-256, in hex.
     #[must_use]
-    pub fn version(&self) -> &Arc<str> {
+    pub(crate) fn version(&self) -> &Arc<str> {
         &self.version
     }
 
     /// The keys and aliases that policies name.
     #[must_use]
-    pub fn keys(&self) -> Vec<NamedKey> {
+    pub(crate) fn keys(&self) -> Vec<NamedKey> {
         let mut keys = Vec::new();
         for literal in self.policies.policies().flat_map(CedarPolicy::entity_literals) {
             let id = literal.id().unescaped().to_owned();
@@ -171,7 +172,7 @@ impl Policy {
 
     /// Whether the principal may do this. Any error is a denial.
     #[must_use]
-    pub fn decide(&self, question: &Question<'_>) -> Decision {
+    pub(crate) fn decide(&self, question: &Question<'_>) -> Decision {
         let wanted = DecisionKey::of(question, self.uses_context);
         let CedarDecision { permits, determining_policies } =
             self.decisions.find(&wanted).unwrap_or_else(|| {
@@ -186,7 +187,7 @@ impl Policy {
 
     /// Asks whether the principal may make this very request, whose key is resolved. Where the request names no key, policy must permit
     /// any key, and is asked again about the key that answers.
-    pub fn permit<R: WorkloadRequest>(
+    pub(crate) fn permit<R: WorkloadRequest>(
         self: &Arc<Self>,
         principal: &Principal,
         request: Arc<R>,
@@ -219,7 +220,7 @@ impl Policy {
 
     /// Asks whether the principal may do this with the key that KMS's answer named.
     #[must_use]
-    pub fn permit_key(&self, question: &Question<'_>) -> (Decision, Option<Permitted<KeyArn>>) {
+    pub(crate) fn permit_key(&self, question: &Question<'_>) -> (Decision, Option<Permitted<KeyArn>>) {
         let decision = self.decide(question);
         let arn = question.key.and_then(|key| key.arn.clone()).filter(|_| decision.permits);
         (decision, arn.map(|arn| Permitted::new(arn, Requester::Workload, None)))

@@ -16,7 +16,7 @@ use tonic_health::server::HealthReporter;
 
 /// Whether the broker is ready for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ready {
+pub(crate) enum Ready {
     /// It is.
     Yes,
     /// The broker is about to stop.
@@ -30,7 +30,7 @@ pub enum Ready {
 impl Ready {
     /// In one line.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub(crate) const fn words(self) -> &'static str {
         match self {
             Self::Yes => "ready",
             Self::Draining => "not ready: draining",
@@ -41,7 +41,7 @@ impl Ready {
 }
 
 /// What it depends on.
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// Whether the journal can commit.
     pub journal: watch::Receiver<bool>,
     /// Until when the circuit to KMS is open.
@@ -54,7 +54,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// Tells `health` and whoever watches `ready`, until the end.
-    pub async fn report(mut self, health: HealthReporter, ready: watch::Sender<Ready>) {
+    pub(crate) async fn report(mut self, health: HealthReporter, ready: watch::Sender<Ready>) {
         let mut journal_lives = true;
         loop {
             let open_for = self

@@ -15,7 +15,7 @@ use crate::policy::file::Policies;
 use crate::transport::tls::Tls;
 
 /// What is reloaded.
-pub struct Reload {
+pub(crate) struct Reload {
     /// Who may do what.
     pub policies: Arc<Policies>,
     /// Certificates, if there are any.
@@ -28,7 +28,7 @@ pub struct Reload {
 
 impl Reload {
     /// Looks at the files until the drain.
-    pub async fn run(self, drain: CancellationToken) {
+    pub(crate) async fn run(self, drain: CancellationToken) {
         let mut hangup = signal(SignalKind::hangup()).ok();
         let (mut policy, mut certificates) = (FileWatch::default(), FileWatch::default());
         let mut warned_at = None::<OffsetDateTime>;

@@ -2,7 +2,7 @@
 
 mod attested;
 mod permit;
-pub mod wire;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,7 +30,7 @@ use crate::policy::file::Policies;
 use crate::telemetry::{trace, vocabulary};
 
 /// What the service `keybroker.v1.KeyBroker` is made of. It answers through a [`CallHandler`].
-pub struct Service {
+pub(crate) struct Service {
     /// Who may do what.
     pub policies: Arc<Policies>,
     /// What principals' encryption contexts must have.
@@ -49,13 +49,13 @@ pub struct Service {
 
 /// The service `keybroker.v1.KeyBroker` for one call: without the layers around it there is none, and so no answer without
 /// a record.
-pub struct CallHandler {
+pub(crate) struct CallHandler {
     service: Arc<Service>,
     call: WorkloadCall,
 }
 
 /// What the layers around the service know of a call.
-pub struct WorkloadCall {
+pub(crate) struct WorkloadCall {
     /// Its record.
     pub record: RecordBuilder,
     /// Its id.
@@ -69,7 +69,7 @@ pub struct WorkloadCall {
 impl Service {
     /// The service for one call.
     #[must_use]
-    pub fn handler(self: &Arc<Self>, call: WorkloadCall) -> CallHandler {
+    pub(crate) fn handler(self: &Arc<Self>, call: WorkloadCall) -> CallHandler {
         CallHandler { service: Arc::clone(self), call }
     }
 

@@ -1,10 +1,10 @@
 //! What the process says of itself: one line on stderr for every lifecycle event and failure, nothing per call; metrics; spans.
 
-pub mod export;
-pub mod http;
-pub mod metrics;
-pub mod trace;
-pub mod vocabulary;
+pub(crate) mod export;
+pub(crate) mod http;
+pub(crate) mod metrics;
+pub(crate) mod trace;
+pub(crate) mod vocabulary;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ pub struct Telemetry {
 /// Sends log lines to stderr: text for a terminal, JSON for a collector. `KEY_BROKER_LOG` filters them
 /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>). Spans go where `traces` has
 /// them exported.
-pub fn init(traces: &Traces) {
+pub(crate) fn init(traces: &Traces) {
     let wanted =
         EnvFilter::try_from_env(LOG_FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     // Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never shown. Nor are spans: what

@@ -1,10 +1,10 @@
 //! Listeners and connections: from a socket to the layers, and the drain at the end.
 
-pub mod connections;
-pub mod layers;
-pub mod tls;
-pub mod unix;
-pub mod vsock;
+pub(crate) mod connections;
+pub(crate) mod layers;
+pub(crate) mod tls;
+pub(crate) mod unix;
+pub(crate) mod vsock;
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -34,7 +34,7 @@ use unix::UnixSocket;
 use vsock::VsockSocket;
 
 /// The sockets on which the broker listens.
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// The unix socket.
     pub unix: Option<UnixSocket>,
     /// TCP with mutual TLS.
@@ -49,13 +49,13 @@ pub struct Listeners {
 
 impl Listeners {
     /// Opens a TCP port.
-    pub async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    pub(crate) async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         TcpListener::bind(address).await
     }
 }
 
 /// The connections of one broker.
-pub struct Server {
+pub(crate) struct Server {
     layers: Arc<Layers>,
     identities: Arc<Identities>,
     connections: Arc<Semaphore>,
@@ -70,7 +70,7 @@ pub struct Server {
 impl Server {
     /// A server of at most `max_connections` connections at a time; more wait in the kernel's backlog. `open` counts them.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         layers: Layers,
         identities: Identities,
         max_connections: usize,
@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
-    pub async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
+    pub(crate) async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
         let Listeners { unix, tls, vsock, insecure_tcp, admin } = listeners;
         let accept_unix = async |on: Listener, socket: &Option<UnixSocket>| {
             let Some(socket) = socket else { return std::future::pending().await };

@@ -33,7 +33,7 @@ impl CacheCounters {
 
 /// The counters, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheTotals {
+pub(crate) struct CacheTotals {
     /// Draws that were served by a call to KMS made for another draw.
     pub uses_from_cache: u64,
     /// Draws that were served by a call to KMS made for them.

@@ -16,7 +16,7 @@ use crate::policy::Permitted;
 
 /// Which entries to evict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EvictionScope<'a> {
+pub(crate) enum EvictionScope<'a> {
     /// Everything.
     All,
     /// What is kept for this principal alone.
@@ -27,7 +27,7 @@ pub enum EvictionScope<'a> {
 
 /// How much the cache holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CacheSize {
+pub(crate) struct CacheSize {
     /// Keys.
     pub entries: u64,
     /// Their bytes: plaintexts and ciphertexts.
@@ -35,7 +35,7 @@ pub struct CacheSize {
 }
 
 /// A kept key, without its secrets.
-pub struct EntryView<'a> {
+pub(crate) struct EntryView<'a> {
     /// Whose it is: a principal, or a shared partition.
     pub owner: &'a str,
     /// Whether that is a shared partition.
@@ -56,7 +56,7 @@ pub struct EntryView<'a> {
 
 /// How far a data key has been used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Charged so far, this draw included.
     pub used: DeclaredUse,
     /// Allowed in all.

@@ -16,7 +16,7 @@ use crate::policy::own;
 impl Cache {
     /// Asks KMS about every kept key's KMS key once in `every`, one at a time and spread over that time, until the cache
     /// itself is dropped.
-    pub async fn check_revocation(self, every: Duration) {
+    pub(crate) async fn check_revocation(self, every: Duration) {
         let inner = std::sync::Arc::downgrade(&self.0);
         drop(self);
         loop {

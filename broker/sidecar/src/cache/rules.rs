@@ -44,7 +44,7 @@ pub struct Rule {
 impl Rules {
     /// The rule for one draw.
     #[must_use]
-    pub fn of(&self, principal: &Principal, key: Option<&RequestedKey>) -> &Rule {
+    pub(crate) fn of(&self, principal: &Principal, key: Option<&RequestedKey>) -> &Rule {
         let found = self.rules.iter().find(|(matches, _)| matches.covers(principal.as_str(), key));
         found.map_or(&self.default, |(_, rule)| rule)
     }
@@ -61,7 +61,7 @@ impl Match {
 
     /// Whether everything that `other` is for is also what this is for.
     #[must_use]
-    pub fn includes(&self, other: &Self) -> bool {
+    pub(crate) fn includes(&self, other: &Self) -> bool {
         let part = |mine: &Option<String>, theirs: &Option<String>| mine.is_none() || mine == theirs;
         part(&self.principal, &other.principal) && part(&self.key, &other.key)
     }

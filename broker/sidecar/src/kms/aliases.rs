@@ -22,7 +22,7 @@ use crate::policy::own;
 
 /// What the aliases mean that callers name.
 #[derive(Clone)]
-pub struct Aliases(Arc<Inner>);
+pub(crate) struct Aliases(Arc<Inner>);
 
 struct Inner {
     kms: RecordedKms,
@@ -50,13 +50,13 @@ struct AliasTarget {
 impl Aliases {
     /// Knows nothing yet.
     #[must_use]
-    pub fn new(kms: RecordedKms, caller: Arc<AwsCaller>) -> Self {
+    pub(crate) fn new(kms: RecordedKms, caller: Arc<AwsCaller>) -> Self {
         Self(Arc::new(Inner { kms, caller, entries: RwLock::default() }))
     }
 
     /// What `key` names, if that is known without asking KMS.
     #[must_use]
-    pub fn cached(&self, key: &KeyId) -> Option<NamedKey> {
+    pub(crate) fn cached(&self, key: &KeyId) -> Option<NamedKey> {
         let Inner { caller, .. } = &*self.0;
         if let Some(arn) = key.key_arn(&caller.region, &caller.account_id) {
             return Some(NamedKey { arn: Some(arn), alias: None });
@@ -68,7 +68,7 @@ impl Aliases {
     }
 
     /// Asks KMS what `key` names.
-    pub async fn ask(&self, key: &KeyId, deadline: Instant) -> Result<NamedKey, BrokerError> {
+    pub(crate) async fn ask(&self, key: &KeyId, deadline: Instant) -> Result<NamedKey, BrokerError> {
         let alias = self.alias(key);
         let entry = self.entry_or_new(&alias);
         let turn = Arc::clone(&entry.lookup).lock_owned().await;

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::Attempt;
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
+pub use breaker::BreakerSettings;
 use breaker::{Breaker, HealthSignal, Ticket};
-pub use breaker::{BreakerSettings, BreakerState};
 
 /// Limits on calls to KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct GuardSettings {
 
 /// The gate before KMS.
 #[derive(Clone)]
-pub struct Guard(Arc<Inner>);
+pub(crate) struct Guard(Arc<Inner>);
 
 struct Inner {
     settings: GuardSettings,
@@ -44,7 +44,7 @@ struct Inner {
 impl Guard {
     /// A guard that lets calls through.
     #[must_use]
-    pub fn new(settings: GuardSettings, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(settings: GuardSettings, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Inner {
             settings,
             clock,
@@ -56,20 +56,8 @@ impl Guard {
 
     /// When the open circuit lets a probe through; past or none while calls go through.
     #[must_use]
-    pub fn open_until(&self) -> watch::Receiver<Option<Instant>> {
+    pub(crate) fn open_until(&self) -> watch::Receiver<Option<Instant>> {
         self.0.open_until.subscribe()
-    }
-
-    /// The breaker's state.
-    #[must_use]
-    pub fn state(&self) -> BreakerState {
-        self.breaker().state(self.0.clock.instant())
-    }
-
-    /// Calls to KMS in flight.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        (self.0.settings.max_in_flight as usize).saturating_sub(self.0.slots.available_permits())
     }
 
     /// Admits one call. The pass must be told how the call ended.
@@ -238,12 +226,12 @@ mod tests {
         let guard = guard(1, Duration::from_millis(20));
         let later = SystemClock.instant() + Duration::from_secs(5);
         let first = guard.enter(later).await;
-        assert!(first.is_ok() && guard.in_flight() == 1);
+        assert!(first.is_ok() && guard.0.slots.available_permits() == 0);
         assert!(matches!(guard.enter(later).await, Err(BrokerError::KmsBusy)));
         let soon = SystemClock.instant() + Duration::from_millis(5);
         assert!(matches!(guard.enter(soon).await, Err(BrokerError::DeadlineExceeded)));
         drop(first);
-        assert!(guard.enter(later).await.is_ok() && guard.in_flight() == 0);
-        assert_eq!(guard.state(), BreakerState::Closed);
+        assert!(guard.enter(later).await.is_ok() && guard.0.slots.available_permits() == 1);
+        assert_eq!(guard.breaker().open_until(), None);
     }
 }

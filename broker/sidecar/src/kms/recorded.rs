@@ -27,12 +27,12 @@ use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
 use crate::telemetry::metrics::KmsCalls;
 use crate::telemetry::trace;
-pub use recorder::{Recorder, append_record};
-pub use reply::CallableRequest;
+pub(crate) use recorder::{Recorder, append_record};
+pub(crate) use reply::CallableRequest;
 
 /// KMS, recorded.
 #[derive(Clone)]
-pub struct RecordedKms {
+pub(crate) struct RecordedKms {
     kms: Arc<dyn Kms>,
     guard: Guard,
     recorder: Recorder,
@@ -42,7 +42,7 @@ pub struct RecordedKms {
 }
 
 /// KMS's reply to a call, with the unwritten records of its attempts.
-pub struct RecordedReply<T> {
+pub(crate) struct RecordedReply<T> {
     /// The reply, or why there is none.
     pub result: Result<T, BrokerError>,
     /// The attempt behind it; none where KMS did not answer.
@@ -53,7 +53,7 @@ pub struct RecordedReply<T> {
 
 /// Which answer of KMS a reply came from.
 #[derive(Debug, Clone)]
-pub struct Provenance {
+pub(crate) struct Provenance {
     /// `x-amzn-RequestId`. Shared, since every use of a kept key names it.
     pub request_id: Arc<str>,
     /// The eventID of the KMS record.
@@ -65,7 +65,7 @@ pub struct Provenance {
 }
 
 /// Records that are not in the journal yet. Dropped, they write themselves.
-pub struct UnwrittenRecords {
+pub(crate) struct UnwrittenRecords {
     journal: Journal,
     lines: Vec<u8>,
 }
@@ -73,12 +73,12 @@ pub struct UnwrittenRecords {
 impl UnwrittenRecords {
     /// Takes the lines over: the caller now has the duty to commit them.
     #[must_use]
-    pub fn take(mut self) -> Vec<u8> {
+    pub(crate) fn take(mut self) -> Vec<u8> {
         std::mem::take(&mut self.lines)
     }
 
     /// Commits the records on their own. Where that fails they are owed: KMS has answered all the same.
-    pub async fn commit(mut self) -> Result<(), JournalUnavailable> {
+    pub(crate) async fn commit(mut self) -> Result<(), JournalUnavailable> {
         if self.lines.is_empty() {
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl Drop for UnwrittenRecords {
 impl RecordedKms {
     /// Records what `kms` answers to what `guard` lets through. `tasks` is what a drain waits for.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         kms: Arc<dyn Kms>,
         guard: Guard,
         recorder: Recorder,
@@ -115,25 +115,25 @@ impl RecordedKms {
 
     /// The same, with every call to KMS timed, if anybody reads that.
     #[must_use]
-    pub fn timed(self, timed: Option<KmsCalls>) -> Self {
+    pub(crate) fn timed(self, timed: Option<KmsCalls>) -> Self {
         Self { timed, ..self }
     }
 
     /// The tasks that a drain waits for.
     #[must_use]
-    pub fn tasks(&self) -> &TaskTracker {
+    pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
 
     /// Time.
     #[must_use]
-    pub fn clock(&self) -> &dyn Clock {
+    pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
     /// Makes a call that policy has permitted, in the trace that this runs in. It goes on when its caller goes away, until
     /// `deadline`.
-    pub async fn call<R: CallableRequest>(
+    pub(crate) async fn call<R: CallableRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
         deadline: Instant,

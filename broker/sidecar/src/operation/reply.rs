@@ -108,7 +108,7 @@ pub struct KeyDescription {
 }
 
 /// A reply that can name the KMS key it was made with.
-pub trait KeyedReply {
+pub(crate) trait KeyedReply {
     /// The key, where there is one.
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)>;
 }

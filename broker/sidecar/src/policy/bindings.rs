@@ -24,7 +24,7 @@ pub struct Binding {
 
 impl Bindings {
     /// The context that a principal's request has: none if that is the one it came with.
-    pub fn bind(
+    pub(crate) fn bind(
         &self,
         principal: &Principal,
         context: &EncryptionContext,

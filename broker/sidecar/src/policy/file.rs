@@ -16,7 +16,7 @@ pub struct Policies {
 
 impl Policies {
     /// Reads and checks the file.
-    pub fn load(file: &Path) -> Result<Self, String> {
+    pub(crate) fn load(file: &Path) -> Result<Self, String> {
         let policy = read(file)?;
         Ok(Self { file: Some(file.to_owned()), current: ArcSwap::from_pointee(policy) })
     }
@@ -29,7 +29,7 @@ impl Policies {
 
     /// Reads the file again; true if it holds other policies now. They hold from the next call on, whole, or not at all: with a
     /// mistake in the file, those before stay in force.
-    pub fn reload(&self) -> Result<bool, String> {
+    pub(crate) fn reload(&self) -> Result<bool, String> {
         let Some(file) = &self.file else { return Ok(false) };
         let policy = read(file)?;
         if policy.version() == self.current().version() {

@@ -9,7 +9,7 @@ use crate::error::BrokerError;
 use crate::operation::{KmsRequest, TypedRequest};
 
 /// Permits a call of the broker's own. No reply to one reaches a workload.
-pub fn permit<R: TypedRequest>(request: R) -> Result<Permitted<Arc<R>>, BrokerError> {
+pub(crate) fn permit<R: TypedRequest>(request: R) -> Result<Permitted<Arc<R>>, BrokerError> {
     let request = Arc::new(request);
     if permits(&Arc::clone(&request).into_kms_request()) {
         Ok(Permitted::new(request, Requester::Broker, None))

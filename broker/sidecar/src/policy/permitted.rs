@@ -18,7 +18,7 @@ pub struct Permitted<T> {
 
 /// On whose behalf a call to KMS is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Requester {
+pub(crate) enum Requester {
     /// A workload.
     Workload,
     /// The broker, for itself: no workload gets anything by it.
@@ -32,20 +32,20 @@ impl<T> Permitted<T> {
 
     /// What is permitted.
     #[must_use]
-    pub fn subject(&self) -> &T {
+    pub(crate) fn subject(&self) -> &T {
         &self.subject
     }
 
     /// On whose behalf.
     #[must_use]
-    pub fn requester(&self) -> Requester {
+    pub(crate) fn requester(&self) -> Requester {
         self.requester
     }
 
     /// Whether what KMS made with this key may be kept and handed out. A request that named its key was
     /// permitted for that key; for any other, policy is asked about the key that answered.
     #[must_use]
-    pub fn admits(&self, key: &KeyArn) -> bool {
+    pub(crate) fn admits(&self, key: &KeyArn) -> bool {
         self.answer.as_ref().is_none_or(|policy| policy.permits(key))
     }
 }
@@ -53,14 +53,14 @@ impl<T> Permitted<T> {
 impl<R: TypedRequest> Permitted<Arc<R>> {
     /// The key that the request names: permitted with it.
     #[must_use]
-    pub fn named_key(&self) -> Option<Permitted<KeyArn>> {
+    pub(crate) fn named_key(&self) -> Option<Permitted<KeyArn>> {
         let key = self.subject.key()?.arn()?.clone();
         Some(Permitted { subject: key, requester: self.requester, answer: None })
     }
 
     /// The same request as one of any operation.
     #[must_use]
-    pub fn widen(self) -> Permitted<KmsRequest> {
+    pub(crate) fn widen(self) -> Permitted<KmsRequest> {
         Permitted { subject: self.subject.into_kms_request(), requester: self.requester, answer: self.answer }
     }
 }

@@ -6,7 +6,7 @@ use super::Permitted;
 use crate::operation::KeyedReply;
 
 /// A reply whose key only KMS named: it opens once policy has permitted that key.
-pub struct SealedReply<T> {
+pub(crate) struct SealedReply<T> {
     value: T,
     key: KeyArn,
     bytes: usize,
@@ -15,25 +15,25 @@ pub struct SealedReply<T> {
 impl<T> SealedReply<T> {
     /// Seals a reply of `bytes` bytes that KMS made with `key`.
     #[must_use]
-    pub fn new(value: T, key: KeyArn, bytes: usize) -> Self {
+    pub(crate) fn new(value: T, key: KeyArn, bytes: usize) -> Self {
         Self { value, key, bytes }
     }
 
     /// The key that answered.
     #[must_use]
-    pub fn key(&self) -> &KeyArn {
+    pub(crate) fn key(&self) -> &KeyArn {
         &self.key
     }
 
     /// The number of bytes that it holds. It is not secret.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// The value, by a permit for the very key that answered.
     #[must_use]
-    pub fn open(&self, permitted: &Permitted<KeyArn>) -> Option<&T> {
+    pub(crate) fn open(&self, permitted: &Permitted<KeyArn>) -> Option<&T> {
         (*permitted.subject() == self.key).then_some(&self.value)
     }
 }

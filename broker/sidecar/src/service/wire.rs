@@ -26,7 +26,7 @@ use crate::operation::{
 };
 
 /// Reads a request for a data key.
-pub fn generate_data_key(
+pub(crate) fn generate_data_key(
     message: pb::GenerateDataKeyRequest,
 ) -> Result<(DataKeyRequest, DeclaredUse, Reuse, Option<Bytes>), BrokerError> {
     use pb::generate_data_key_request::Length;
@@ -45,7 +45,7 @@ pub fn generate_data_key(
 }
 
 /// Reads a request for a data key in encrypted form only.
-pub fn generate_data_key_without_plaintext(
+pub(crate) fn generate_data_key_without_plaintext(
     message: pb::GenerateDataKeyWithoutPlaintextRequest,
 ) -> Result<(DataKeyWithoutPlaintextRequest, DeclaredUse, Reuse), BrokerError> {
     use pb::generate_data_key_request::Length;
@@ -68,7 +68,9 @@ pub fn generate_data_key_without_plaintext(
 }
 
 /// Reads a request for a decrypt.
-pub fn decrypt(message: pb::DecryptRequest) -> Result<(DecryptRequest, Reuse, Option<Bytes>), BrokerError> {
+pub(crate) fn decrypt(
+    message: pb::DecryptRequest,
+) -> Result<(DecryptRequest, Reuse, Option<Bytes>), BrokerError> {
     let request = DecryptRequest {
         ciphertext: CiphertextBlob::parse(message.ciphertext_blob)?,
         context: EncryptionContext::parse(message.encryption_context)?,
@@ -79,7 +81,7 @@ pub fn decrypt(message: pb::DecryptRequest) -> Result<(DecryptRequest, Reuse, Op
 }
 
 /// Reads a request for random bytes.
-pub fn generate_random(
+pub(crate) fn generate_random(
     message: pb::GenerateRandomRequest,
 ) -> Result<(RandomRequest, Option<Bytes>), BrokerError> {
     let request = RandomRequest { length: RandomLength::parse(message.number_of_bytes)? };
@@ -87,13 +89,13 @@ pub fn generate_random(
 }
 
 /// Reads a question about a key.
-pub fn describe_key(message: &pb::DescribeKeyRequest) -> Result<DescribeKeyRequest, BrokerError> {
+pub(crate) fn describe_key(message: &pb::DescribeKeyRequest) -> Result<DescribeKeyRequest, BrokerError> {
     Ok(KeyId::parse(&message.key_id)?.into())
 }
 
 /// A data key as the reply carries it.
 #[must_use]
-pub fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
+pub(crate) fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
     let encrypted = &data_key.encrypted;
     pb::GenerateDataKeyResponse {
         ciphertext_blob: encrypted.ciphertext_blob.clone(),
@@ -107,7 +109,10 @@ pub fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::GenerateDataKey
 
 /// A data key for an enclave as the reply carries it.
 #[must_use]
-pub fn attested_data_key(data_key: &AttestedDataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
+pub(crate) fn attested_data_key(
+    data_key: &AttestedDataKey,
+    source: &DataKeyData,
+) -> pb::GenerateDataKeyResponse {
     let encrypted = &data_key.encrypted;
     pb::GenerateDataKeyResponse {
         ciphertext_blob: encrypted.ciphertext_blob.clone(),
@@ -121,7 +126,7 @@ pub fn attested_data_key(data_key: &AttestedDataKey, source: &DataKeyData) -> pb
 
 /// A data key in encrypted form as the reply carries it.
 #[must_use]
-pub fn encrypted_data_key(
+pub(crate) fn encrypted_data_key(
     data_key: &EncryptedDataKey,
     source: &DataKeyData,
 ) -> pb::GenerateDataKeyWithoutPlaintextResponse {
@@ -135,7 +140,7 @@ pub fn encrypted_data_key(
 
 /// A decrypted ciphertext as the reply carries it.
 #[must_use]
-pub fn decrypted(decrypted: &Decryption, source: &DataKeyData) -> pb::DecryptResponse {
+pub(crate) fn decrypted(decrypted: &Decryption, source: &DataKeyData) -> pb::DecryptResponse {
     pb::DecryptResponse {
         key_id: decrypted.key.arn.to_string(),
         key_material_id: decrypted.key.material_id.clone().unwrap_or_default(),
@@ -147,7 +152,7 @@ pub fn decrypted(decrypted: &Decryption, source: &DataKeyData) -> pb::DecryptRes
 
 /// A decrypted ciphertext for an enclave as the reply carries it.
 #[must_use]
-pub fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKeyData) -> pb::DecryptResponse {
+pub(crate) fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKeyData) -> pb::DecryptResponse {
     pb::DecryptResponse {
         key_id: decrypted.key.arn.to_string(),
         key_material_id: decrypted.key.material_id.clone().unwrap_or_default(),
@@ -159,7 +164,7 @@ pub fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKeyData) -
 
 /// Random bytes for an enclave as the reply carries them.
 #[must_use]
-pub fn attested_random(random: &AttestedRandom, source: &DataKeyData) -> pb::GenerateRandomResponse {
+pub(crate) fn attested_random(random: &AttestedRandom, source: &DataKeyData) -> pb::GenerateRandomResponse {
     pb::GenerateRandomResponse {
         plaintext: Bytes::new(),
         ciphertext_for_recipient: random.ciphertext_for_recipient.clone(),
@@ -169,7 +174,7 @@ pub fn attested_random(random: &AttestedRandom, source: &DataKeyData) -> pb::Gen
 
 /// Random bytes as the reply carries them.
 #[must_use]
-pub fn random(random: &Plaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
+pub(crate) fn random(random: &Plaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
     pb::GenerateRandomResponse {
         plaintext: random.reply(),
         ciphertext_for_recipient: Bytes::new(),
@@ -179,7 +184,7 @@ pub fn random(random: &Plaintext, source: &DataKeyData) -> pb::GenerateRandomRes
 
 /// What KMS knows about a key as the reply carries it.
 #[must_use]
-pub fn key_description(description: &KeyDescription, source: &DataKeyData) -> pb::DescribeKeyResponse {
+pub(crate) fn key_description(description: &KeyDescription, source: &DataKeyData) -> pb::DescribeKeyResponse {
     pb::DescribeKeyResponse {
         arn: description.arn.to_string(),
         key_spec: description.key_spec.clone(),
@@ -197,7 +202,7 @@ pub fn key_description(description: &KeyDescription, source: &DataKeyData) -> pb
 /// An error as a reply, with rich details: google.rpc.ErrorInfo and, where trying again may help, google.rpc.RetryInfo
 /// (<https://google.aip.dev/193>).
 #[must_use]
-pub fn status(error: &BrokerError, request_id: Uuid) -> Status {
+pub(crate) fn status(error: &BrokerError, request_id: Uuid) -> Status {
     let refusal = error.refusal();
     let mut details = ErrorDetails::new();
     let domain = if refusal.from_kms { proto::DOMAIN_KMS } else { proto::DOMAIN_BROKER };
@@ -297,6 +302,6 @@ const MAX_ATTESTATION_DOCUMENT_BYTES: usize = 262_144;
 
 /// A moment as messages carry it.
 #[must_use]
-pub fn timestamp(at: OffsetDateTime) -> Timestamp {
+pub(crate) fn timestamp(at: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or_default() }
 }

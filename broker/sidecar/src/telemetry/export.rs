@@ -36,7 +36,7 @@ use super::vocabulary::{SCHEMA_URL, SCOPE};
 
 /// What goes to a collector.
 #[derive(Default)]
-pub struct Export {
+pub(crate) struct Export {
     traces: Traces,
     push: Option<Push>,
     dropped: Arc<AtomicU64>,
@@ -47,11 +47,11 @@ pub struct Export {
 
 /// The environment asks for something that there is not.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ExportError(String);
+pub(crate) struct ExportError(String);
 
 impl Export {
     /// As the environment says. Without an endpoint nothing is exported, and no span is made.
-    pub fn from_environment() -> Result<Self, ExportError> {
+    pub(crate) fn from_environment() -> Result<Self, ExportError> {
         let propagates = match variable("OTEL_PROPAGATORS") {
             None => true,
             Some(names) => names.split(',').any(|name| name.trim() == "tracecontext"),
@@ -92,13 +92,13 @@ impl Export {
 
     /// Which calls are traced.
     #[must_use]
-    pub fn traces(&self) -> &Traces {
+    pub(crate) fn traces(&self) -> &Traces {
         &self.traces
     }
 
     /// For a broker, which also serves its metrics at `http`.
     #[must_use]
-    pub fn telemetry(&mut self, http: Option<SocketAddr>) -> Telemetry {
+    pub(crate) fn telemetry(&mut self, http: Option<SocketAddr>) -> Telemetry {
         Telemetry {
             http,
             traces: self.traces.clone(),
@@ -108,7 +108,7 @@ impl Export {
     }
 
     /// Ends: what is queued is still exported, for at most some seconds. Blocks.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         if let Some(spans) = self.spans
             && spans.shutdown_with_timeout(PATIENCE).is_err()
         {

@@ -22,7 +22,7 @@ use super::metrics::Text;
 use crate::readiness::Ready;
 
 /// What the listener answers with.
-pub struct Pages {
+pub(crate) struct Pages {
     text: Text,
     ready: watch::Receiver<Ready>,
     /// Taken while metrics are read: one reading at a time, however many ask and go away.
@@ -32,12 +32,12 @@ pub struct Pages {
 impl Pages {
     /// Pages about one broker.
     #[must_use]
-    pub fn new(text: Text, ready: watch::Receiver<Ready>) -> Arc<Self> {
+    pub(crate) fn new(text: Text, ready: watch::Receiver<Ready>) -> Arc<Self> {
         Arc::new(Self { text, ready, reading: Arc::default() })
     }
 
     /// Answers until `stop` is cancelled.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let accepted = async {

@@ -2,7 +2,7 @@
 //!
 //! Labels are closed sets: never a principal, a key, an encryption context or a ciphertext.
 
-pub mod names;
+pub(crate) mod names;
 mod timed;
 
 use opentelemetry::metrics::{Meter, MeterProvider as _};
@@ -11,10 +11,10 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, PeriodicReader, SdkMeterProvider};
 use prometheus::{Registry, TextEncoder};
 
-pub use timed::{Call, Calls, Commits, KmsCall, KmsCalls};
+pub(crate) use timed::{Calls, KmsCalls};
 
 /// The metrics of one broker.
-pub struct Metrics {
+pub(crate) struct Metrics {
     provider: SdkMeterProvider,
     text: Option<Text>,
 }
@@ -22,8 +22,7 @@ pub struct Metrics {
 impl Metrics {
     /// Metrics that are read as text, pushed, or both; none if nobody reads them, so that nobody pays for them.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
-    pub fn new(has_text: bool, push: Option<Push>) -> Option<Self> {
+    pub(crate) fn new(has_text: bool, push: Option<Push>) -> Option<Self> {
         if !has_text && push.is_none() {
             return None;
         }
@@ -51,12 +50,12 @@ impl Metrics {
 
     /// For Prometheus, if it is to be read so.
     #[must_use]
-    pub fn text(&self) -> Option<Text> {
+    pub(crate) fn text(&self) -> Option<Text> {
         self.text.clone()
     }
 
     /// Pushes for the last time. Blocks.
-    pub fn shutdown(self) {
+    pub(crate) fn shutdown(self) {
         if let Err(error) = self.provider.shutdown() {
             tracing::warn!(%error, "the last metrics are not exported");
         }
@@ -64,7 +63,7 @@ impl Metrics {
 
     /// Where instruments are made.
     #[must_use]
-    pub fn meter(&self) -> Meter {
+    pub(crate) fn meter(&self) -> Meter {
         self.provider.meter("key_broker")
     }
 }
@@ -84,15 +83,15 @@ impl Push {
 
 /// The metrics as Prometheus reads them.
 #[derive(Clone)]
-pub struct Text(Registry);
+pub(crate) struct Text(Registry);
 
 impl Text {
     /// The media type of what [`Text::render`] makes.
-    pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+    pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
     /// All metrics as they are now, in Prometheus's text format 0.0.4. Walks through the cache: takes milliseconds where
     /// that is full.
-    pub fn render(&self) -> Result<String, prometheus::Error> {
+    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
         let mut families = self.0.gather();
         for family in &mut families {
             if family.name() == UNSUFFIXED_CALL_DURATION {

@@ -40,7 +40,7 @@ pub struct Traces {
 }
 
 /// What a call's spans and log lines belong to.
-pub struct CallTrace {
+pub(crate) struct CallTrace {
     span: Span,
     context: Option<Context>,
 }
@@ -56,13 +56,13 @@ impl Traces {
     /// With OpenTelemetry's tracer, whose sampler decides; without one, no call is traced. `propagates` is whether a caller's
     /// `traceparent` counts.
     #[must_use]
-    pub fn new(tracer: Option<SdkTracer>, propagates: bool) -> Self {
+    pub(crate) fn new(tracer: Option<SdkTracer>, propagates: bool) -> Self {
         Self { tracer, propagates }
     }
 
     /// What exports spans, as a layer of the process's subscriber; none where there is nothing to export.
     #[must_use]
-    pub fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
+    pub(crate) fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
@@ -71,7 +71,7 @@ impl Traces {
 
     /// The trace of a call that came with these headers: its caller's, if they tell of one (W3C Trace Context).
     #[must_use]
-    pub fn call(&self, action: Action, transport: &'static str, headers: &HeaderMap) -> CallTrace {
+    pub(crate) fn call(&self, action: Action, transport: &'static str, headers: &HeaderMap) -> CallTrace {
         let caller = (self.propagates && headers.contains_key(TRACEPARENT)).then(|| {
             TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
         });
@@ -113,13 +113,13 @@ impl CallTrace {
 
     /// The server span; disabled where the call is not sampled.
     #[must_use]
-    pub fn span(&self) -> &Span {
+    pub(crate) fn span(&self) -> &Span {
         &self.span
     }
 
     /// The ids of the server span, for the call's record.
     #[must_use]
-    pub fn ids(&self) -> Option<TraceData> {
+    pub(crate) fn ids(&self) -> Option<TraceData> {
         let context = self.context.as_ref().filter(|_| !self.span.is_disabled())?;
         let span = context.span();
         let ids = span.span_context();
@@ -128,7 +128,7 @@ impl CallTrace {
 
     /// The work of the call, with the call's context wherever it runs.
     #[inline]
-    pub fn carry<F>(self, work: F) -> Pin<Box<dyn Future<Output = F::Output> + Send>>
+    pub(crate) fn carry<F>(self, work: F) -> Pin<Box<dyn Future<Output = F::Output> + Send>>
     where
         F: Future + Send + 'static,
     {
@@ -151,13 +151,13 @@ fn unsampled(caller: &Context) -> Option<Context> {
 
 /// Whether what runs here is traced.
 #[must_use]
-pub fn is_traced() -> bool {
+pub(crate) fn is_traced() -> bool {
     Context::map_current(|context| context.span().span_context().is_sampled())
 }
 
 /// What links to a span are made of; none where it is not exported.
 #[must_use]
-pub fn link_to(span: &Span) -> Option<Arc<SpanContext>> {
+pub(crate) fn link_to(span: &Span) -> Option<Arc<SpanContext>> {
     if span.is_disabled() {
         return None;
     }
@@ -167,7 +167,7 @@ pub fn link_to(span: &Span) -> Option<Arc<SpanContext>> {
 }
 
 /// Links the span of what runs here to another one.
-pub fn link(to: &SpanContext) {
+pub(crate) fn link(to: &SpanContext) {
     Context::map_current(|context| context.span().add_link(to.clone(), Vec::new()));
 }
 

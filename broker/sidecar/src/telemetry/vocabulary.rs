@@ -3,24 +3,24 @@
 //! names its own.
 
 /// The semantic conventions that names are of (<https://opentelemetry.io/docs/specs/semconv/>).
-pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
+pub(crate) const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 /// The instrumentation scope.
-pub const SCOPE: &str = "key-broker";
+pub(crate) const SCOPE: &str = "key-broker";
 
 /// A call: the server span, exported under its method's name.
 pub(crate) const CALL: &str = "call";
 /// A call to KMS: the client span, exported under its operation's name.
 pub(crate) const KMS: &str = "KMS";
 /// Policy was asked.
-pub const AUTHORIZE: &str = "authorize";
+pub(crate) const AUTHORIZE: &str = "authorize";
 /// A draw: from a kept key, or after a wait for KMS.
-pub const CACHE: &str = "cache";
+pub(crate) const CACHE: &str = "cache";
 /// An attestation document was verified.
-pub const ATTESTATION_VERIFY: &str = "attestation.verify";
+pub(crate) const ATTESTATION_VERIFY: &str = "attestation.verify";
 /// The record was made durable.
-pub const AUDIT_COMMIT: &str = "audit.commit";
+pub(crate) const AUDIT_COMMIT: &str = "audit.commit";
 /// A data key is replaced before it comes to its bounds: a root span.
-pub const CACHE_REFRESH: &str = "cache.refresh";
+pub(crate) const CACHE_REFRESH: &str = "cache.refresh";
 
 pub(crate) const RPC_SYSTEM: &str = "rpc.system";
 pub(crate) const RPC_SERVICE: &str = "rpc.service";

@@ -8,7 +8,7 @@ use key_broker_core::Transport;
 /// Which of the broker's sockets a connection came in on. Workloads and the operator are served different
 /// services, and both the standard ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
+pub(crate) enum Listener {
     /// For workloads.
     Workloads(Transport),
     /// The operator's unix socket.
@@ -17,7 +17,7 @@ pub enum Listener {
 
 impl Listener {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Workloads(Transport::Unix),
         Self::Workloads(Transport::Tls),
         Self::Workloads(Transport::Vsock),
@@ -27,7 +27,7 @@ impl Listener {
 
     /// As configuration names it, below `listen`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Workloads(transport) => transport.name(),
             Self::Admin => "admin",
@@ -44,12 +44,12 @@ impl Listener {
 
 /// How many connections are open.
 #[derive(Debug, Default)]
-pub struct Connections([AtomicU64; Listener::ALL.len()]);
+pub(crate) struct Connections([AtomicU64; Listener::ALL.len()]);
 
 impl Connections {
     /// The number of those that came in this way.
     #[must_use]
-    pub fn open(&self, listener: Listener) -> u64 {
+    pub(crate) fn open(&self, listener: Listener) -> u64 {
         self.0[listener.index()].load(Ordering::Relaxed)
     }
 

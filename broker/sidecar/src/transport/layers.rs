@@ -36,7 +36,7 @@ use crate::telemetry::trace::Traces;
 use crate::transport::connections::Listener;
 
 /// Everything between a connection and the service.
-pub struct Layers {
+pub(crate) struct Layers {
     /// Records every call.
     pub audit: Arc<Audit>,
     /// Times every call, if anybody reads that.
@@ -64,13 +64,13 @@ pub struct Layers {
 }
 
 /// The reply to one call, boxed so that moving it moves a pointer.
-pub type ReplyFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A standard gRPC service (health, reflection): it hands out no key material and leaves no record.
-pub type StandardService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+pub(crate) type StandardService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// The caller on a connection, and its share of the broker.
-pub struct Caller {
+pub(crate) struct Caller {
     /// Who.
     pub peer: Arc<Peer>,
     /// Over all its connections.
@@ -79,7 +79,7 @@ pub struct Caller {
 
 impl Layers {
     /// Answers one call. Boxed here, so that what moves it about moves a pointer.
-    pub fn answer(
+    pub(crate) fn answer(
         self: &Arc<Self>,
         on: Listener,
         caller: &Caller,

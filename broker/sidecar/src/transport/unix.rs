@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
 /// A listening unix socket. Dropped, it removes its path.
-pub struct UnixSocket {
+pub(crate) struct UnixSocket {
     /// Accepts connections.
     pub listener: UnixListener,
     path: PathBuf,
@@ -29,7 +29,7 @@ pub struct UnixAddress {
 
 impl UnixSocket {
     /// Binds, replacing the socket of a dead process and refusing to replace a live one.
-    pub fn bind(address: &UnixAddress) -> io::Result<Self> {
+    pub(crate) fn bind(address: &UnixAddress) -> io::Result<Self> {
         let path = &address.path;
         refuse_live(path)?;
         // Bound under another name first: nobody can connect before mode and group are set, and the rename is atomic.

@@ -18,7 +18,7 @@ pub struct VsockAddress {
 }
 
 /// An open vsock port.
-pub struct VsockSocket {
+pub(crate) struct VsockSocket {
     listener: VsockListener,
     cids: Vec<u32>,
     /// The context id that was refused last: one that tries again and again is told of once.
@@ -27,7 +27,7 @@ pub struct VsockSocket {
 
 impl VsockSocket {
     /// Opens the port, on whatever context id this machine has.
-    pub fn bind(address: &VsockAddress) -> io::Result<Self> {
+    pub(crate) fn bind(address: &VsockAddress) -> io::Result<Self> {
         let VsockAddress { port, cids } = address;
         let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port)).map_err(|error| {
             let hint = "is this a parent instance with the vsock driver, and does its seccomp profile allow AF_VSOCK?";

@@ -17,17 +17,6 @@ pub struct BreakerSettings {
     pub longest_open: Duration,
 }
 
-/// The state of the circuit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BreakerState {
-    /// All calls go through.
-    Closed,
-    /// All calls are refused.
-    Open,
-    /// The next call is the probe, or the probe is in flight.
-    HalfOpen,
-}
-
 /// What the end of a call says about KMS's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HealthSignal {
@@ -65,14 +54,6 @@ enum Phase {
 impl Breaker {
     pub(super) fn new(settings: BreakerSettings) -> Self {
         Self { settings, phase: Phase::Closed, failures: 0, openings: 0, epoch: 0 }
-    }
-
-    pub(super) fn state(&self, now: Instant) -> BreakerState {
-        match self.phase {
-            Phase::Closed => BreakerState::Closed,
-            Phase::Open { until } if now < until => BreakerState::Open,
-            Phase::Open { .. } | Phase::Probing { .. } => BreakerState::HalfOpen,
-        }
     }
 
     /// When the current or the last open interval ends; none while closed.
@@ -155,6 +136,24 @@ mod tests {
     /// With this, open times are as long as they get.
     const LONGEST: f64 = 1.0;
 
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum State {
+        /// All calls go through.
+        Closed,
+        /// All calls are refused.
+        Open,
+        /// The next call is the probe, or the probe is in flight.
+        HalfOpen,
+    }
+
+    fn state(breaker: &Breaker, now: Instant) -> State {
+        match breaker.phase {
+            Phase::Closed => State::Closed,
+            Phase::Open { until } if now < until => State::Open,
+            Phase::Open { .. } | Phase::Probing { .. } => State::HalfOpen,
+        }
+    }
+
     fn call(breaker: &mut Breaker, now: Instant, signal: HealthSignal) {
         let ticket = breaker.begin(now).expect("lets calls through");
         breaker.end(now, ticket, Some(signal), LONGEST);
@@ -181,9 +180,9 @@ mod tests {
         ] {
             call(&mut breaker, now, signal);
         }
-        assert_eq!(breaker.state(now), BreakerState::Closed);
+        assert_eq!(state(&breaker, now), State::Closed);
         call(&mut breaker, now, HealthSignal::Failure);
-        assert_eq!(breaker.state(now), BreakerState::Open);
+        assert_eq!(state(&breaker, now), State::Open);
         let half = Duration::from_millis(500);
         assert_eq!(breaker.begin(now + half), Err(half), "refusals tell the remaining time");
     }
@@ -195,12 +194,12 @@ mod tests {
         let later = now + SETTINGS.open;
         let probe = breaker.begin(later).expect("the probe");
         assert!((0..50).all(|_| breaker.begin(later).is_err()));
-        assert_eq!(breaker.state(later), BreakerState::HalfOpen);
+        assert_eq!(state(&breaker, later), State::HalfOpen);
         breaker.end(later, probe, Some(HealthSignal::Success), LONGEST);
-        assert_eq!((breaker.state(later), breaker.open_until()), (BreakerState::Closed, None));
+        assert_eq!((state(&breaker, later), breaker.open_until()), (State::Closed, None));
         // The count starts anew.
         call(&mut breaker, later, HealthSignal::Failure);
-        assert_eq!(breaker.state(later), BreakerState::Closed);
+        assert_eq!(state(&breaker, later), State::Closed);
     }
 
     #[test]
@@ -265,11 +264,11 @@ mod tests {
             let mut under_way: Vec<(Ticket, bool)> = Vec::new();
             for (millis, step, which) in steps {
                 now += Duration::from_millis(millis);
-                let before = breaker.state(now);
+                let before = state(&breaker, now);
                 if step == 0 || under_way.is_empty() {
                     if let Ok(ticket) = breaker.begin(now) {
-                        prop_assert_ne!(before, BreakerState::Open);
-                        under_way.push((ticket, before == BreakerState::HalfOpen));
+                        prop_assert_ne!(before, State::Open);
+                        under_way.push((ticket, before == State::HalfOpen));
                     }
                 } else {
                     let (ticket, _) = under_way.swap_remove(which.index(under_way.len()));

@@ -15,7 +15,7 @@ use crate::policy::{Permitted, Requester};
 
 /// What is the same for every KMS record.
 #[derive(Clone)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     /// Where records go.
     pub journal: Journal,
     /// Who calls KMS.
@@ -44,7 +44,7 @@ impl Recorder {
 /// Adds the record of one attempt, made as `caller`, to `lines`, and returns its eventID. `used_key` is the key, and its material, that
 /// KMS's reply names.
 #[must_use]
-pub fn append_record(
+pub(crate) fn append_record(
     lines: &mut Vec<u8>,
     caller: &AwsCaller,
     permitted: &Permitted<KmsRequest>,

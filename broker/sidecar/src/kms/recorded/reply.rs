@@ -11,7 +11,7 @@ use crate::operation::{
 use crate::policy::SealedReply;
 
 /// A request that [`RecordedKms`](super::RecordedKms) can call with: the type of its reply is known.
-pub trait CallableRequest: TypedRequest {
+pub(crate) trait CallableRequest: TypedRequest {
     /// KMS's reply.
     type Reply: Send + 'static;
 

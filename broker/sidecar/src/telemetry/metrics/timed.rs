@@ -17,7 +17,7 @@ use crate::error::{BrokerError, KmsErrorKind};
 impl Metrics {
     /// Times calls of workloads.
     #[must_use]
-    pub fn calls(&self, clock: Arc<dyn Clock>) -> Arc<Calls> {
+    pub(crate) fn calls(&self, clock: Arc<dyn Clock>) -> Arc<Calls> {
         let duration = histogram(&self.meter(), names::CALL_DURATION, &CALL_BOUNDARIES);
         let labels = Action::ALL.map(|action| std::array::from_fn(|code| call_labels(action, code)));
         Arc::new(Calls { duration, labels: Box::new(labels), clock })
@@ -25,20 +25,20 @@ impl Metrics {
 
     /// Times calls to KMS.
     #[must_use]
-    pub fn kms_calls(&self, clock: Arc<dyn Clock>) -> KmsCalls {
+    pub(crate) fn kms_calls(&self, clock: Arc<dyn Clock>) -> KmsCalls {
         let duration = histogram(&self.meter(), names::KMS_REQUEST_DURATION, &SECONDS_BOUNDARIES);
         KmsCalls { duration, clock }
     }
 
     /// Times the journal's commits.
     #[must_use]
-    pub fn commits(&self) -> Commits {
+    pub(crate) fn commits(&self) -> Commits {
         Commits(histogram(&self.meter(), names::COMMIT_DURATION, &SECONDS_BOUNDARIES))
     }
 }
 
 /// Times calls of workloads.
-pub struct Calls {
+pub(crate) struct Calls {
     duration: Histogram<f64>,
     /// For each action and gRPC code.
     labels: Box<[[[KeyValue; 4]; CODES]; Action::ALL.len()]>,
@@ -46,7 +46,7 @@ pub struct Calls {
 }
 
 /// A call that is being timed. Dropped, it counts as one whose caller has gone.
-pub struct Call {
+pub(crate) struct Call {
     calls: Arc<Calls>,
     action: Action,
     began: Instant,
@@ -57,19 +57,19 @@ pub struct Call {
 impl Calls {
     /// A call has arrived.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, action: Action) -> Call {
+    pub(crate) fn begin(self: &Arc<Self>, action: Action) -> Call {
         Call { calls: Arc::clone(self), action, began: self.clock.instant(), until: None, code: None }
     }
 }
 
 impl Call {
     /// Tells when the caller stops waiting.
-    pub fn set_deadline(&mut self, until: Option<Instant>) {
+    pub(crate) fn set_deadline(&mut self, until: Option<Instant>) {
         self.until = until;
     }
 
     /// The reply is about to leave.
-    pub fn end<B>(mut self, reply: &Response<B>) {
+    pub(crate) fn end<B>(mut self, reply: &Response<B>) {
         self.code = Some(code_in(reply.headers()));
     }
 }
@@ -100,13 +100,13 @@ fn call_labels(action: Action, code: usize) -> [KeyValue; 4] {
 
 /// Times calls to KMS.
 #[derive(Clone)]
-pub struct KmsCalls {
+pub(crate) struct KmsCalls {
     duration: Histogram<f64>,
     clock: Arc<dyn Clock>,
 }
 
 /// A call to KMS that is being timed.
-pub struct KmsCall {
+pub(crate) struct KmsCall {
     calls: KmsCalls,
     operation: &'static str,
     began: Instant,
@@ -115,14 +115,14 @@ pub struct KmsCall {
 impl KmsCalls {
     /// KMS is about to be asked.
     #[must_use]
-    pub fn begin(&self, operation: &'static str) -> KmsCall {
+    pub(crate) fn begin(&self, operation: &'static str) -> KmsCall {
         KmsCall { calls: self.clone(), operation, began: self.clock.instant() }
     }
 }
 
 impl KmsCall {
     /// This came of it.
-    pub fn end<T>(self, result: &Result<T, BrokerError>) {
+    pub(crate) fn end<T>(self, result: &Result<T, BrokerError>) {
         let Self { calls, operation, began } = self;
         let took = calls.clock.instant().saturating_duration_since(began);
         let labels =
@@ -146,11 +146,11 @@ fn outcome<T>(result: &Result<T, BrokerError>) -> &'static str {
 }
 
 /// Times the journal's commits.
-pub struct Commits(Histogram<f64>);
+pub(crate) struct Commits(Histogram<f64>);
 
 impl Commits {
     /// One took so long.
-    pub fn record(&self, took: Duration) {
+    pub(crate) fn record(&self, took: Duration) {
         self.0.record(took.as_secs_f64(), &[]);
     }
 }
@@ -170,3 +170,19 @@ const CALL_BOUNDARIES: [f64; 16] = [
 /// From a fast disk's commit to a call to KMS with all its attempts.
 const SECONDS_BOUNDARIES: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use key_broker_core::clock::SystemClock;
+
+    #[test]
+    fn timing_a_call_allocates_nothing() {
+        let metrics = Metrics::new(true, None).expect("somebody reads them");
+        let calls = metrics.calls(Arc::new(SystemClock));
+        let reply = Response::new(());
+        let call = || calls.begin(Action::Decrypt).end(&reply);
+        call();
+        assert_eq!(allocation_counter::measure(call).count_total, 0);
+    }
+}

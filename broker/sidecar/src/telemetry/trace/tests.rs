@@ -1,8 +1,15 @@
 //! Proves: what is exported is what is on the list, within calls that are sampled; no event becomes a span event; the sampler is
-//! asked once for a call; and of a call that is not sampled there is no span at all.
+//! asked once for a call; of a call that is not sampled there is no span at all; and a span names the record of its call.
 
+use std::fs;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use key_broker_core::clock::SystemClock;
+use key_broker_trail::journal::chain::parse_line;
+use key_broker_trail::journal::{Durability, Journal, JournalConfig, files};
+use key_broker_trail::record::AwsCaller;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -13,6 +20,8 @@ use tracing::{debug_span, error, info, record_all};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
+use crate::audit::Audit;
+use crate::identity::Identities;
 
 #[test]
 fn what_is_on_the_list_is_exported_and_no_event() {
@@ -70,6 +79,47 @@ fn a_trace_of_its_own_is_none_of_the_call_during_which_it_begins() {
     assert_ne!(refresh.span_context.trace_id(), call.span_context.trace_id());
 }
 
+#[tokio::test]
+async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = JournalConfig::new(dir.path().to_owned(), Durability::Fsync, Duration::from_secs(5));
+    let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
+    let caller = AwsCaller {
+        arn: "arn:aws:sts::111122223333:assumed-role/broker/i-1".into(),
+        user_id: "AROAEXAMPLE:i-1".into(),
+        account_id: "111122223333".into(),
+        region: "us-west-2".into(),
+        kms_host: "kms.us-west-2.amazonaws.com".into(),
+        source_address: "127.0.0.1".into(),
+    };
+    let audit = Arc::new(Audit { journal, caller: Arc::new(caller), clock: Arc::new(SystemClock) });
+    let spans = exported(Sampler::AlwaysOn, |traces| {
+        let trace = traces.call(Action::Decrypt, "unix", &HeaderMap::new());
+        let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));
+        let scope = audit.open(Action::Decrypt, peer, None, trace.span().clone(), trace.ids());
+        drop(trace);
+        scope.record().allowed();
+        assert!(scope.commit().now_or_never().is_none(), "the disk takes longer than that");
+    });
+    drop(audit);
+    thread.close();
+
+    let [file] = &files(dir.path()).expect("a journal")[..] else { panic!("one file") };
+    let bytes = fs::read(&file.path).expect("reads");
+    let lines = bytes.split(|byte| *byte == b'\n').filter_map(parse_line);
+    let records: Vec<serde_json::Value> =
+        lines.map(|(_, record)| serde_json::from_slice(record).expect("a record")).collect();
+    let [record] = &records[..] else { panic!("{records:?}") };
+    let [server] = &spans[..] else { panic!("{spans:?}") };
+    let attribute = |name: &str| {
+        let found = server.attributes.iter().find(|attribute| attribute.key.as_str() == name);
+        found.map(|attribute| attribute.value.to_string())
+    };
+    assert_eq!(attribute("keybroker.event_id").as_deref(), record["eventID"].as_str());
+    assert_eq!(attribute("keybroker.outcome").as_deref(), Some("Allowed"));
+    assert_eq!(record["additionalEventData"]["trace"]["spanId"], server.span_context.span_id().to_string());
+}
+
 /// What is exported of a call that came with these headers and does this.
 fn in_a_call(
     sampler: impl ShouldSample + 'static,
@@ -106,7 +156,7 @@ impl SpanProcessor for Ended {
         Ok(())
     }
 
-    fn shutdown_with_timeout(&self, _: std::time::Duration) -> OTelSdkResult {
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
     }
 }
