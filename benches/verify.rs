@@ -3,36 +3,14 @@
 //!
 //! `cargo bench --bench verify`
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rsa::{KeyPair, KeySize};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use key_broker_core::clock::{Clock, SystemClock};
-use key_broker_core::{
-    Action, DataKeyLength, DeclaredUse, EncryptionContext, KeyArn, KeyId, Outcome, PeerDetails, PeerKind,
-};
-use key_broker_trail::digest::{
-    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
-    SIGNATURE_METADATA, sha256_hex,
-};
-use key_broker_trail::journal::chain::Link;
-use key_broker_trail::log_file::compress;
-use key_broker_trail::names::TrailNames;
+use key_broker_trail::bench::BenchTrail;
 use key_broker_trail::reader::TrailReader;
-use key_broker_trail::record::{
-    ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, EVENT_VERSION, KmsRecord, PolicyData,
-    RequestParameters, ServedFrom, WorkloadIdentity, record_time,
-};
-use key_broker_trail::signature::Signer;
-use key_broker_trail::store::directory::DirectoryStore;
-use key_broker_trail::store::{Object, Store};
+use key_broker_trail::store::DirectoryStore;
 use key_broker_trail::verify::{Verdict, VerifyOptions, verify};
-use time::{Duration, OffsetDateTime};
-use uuid::Uuid;
 
 fn main() {
     // Reading and checking take turns on few threads: processor time is what counts.
@@ -47,10 +25,9 @@ fn main() {
 async fn one_trail(uses_of_a_key: u64) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(DirectoryStore::new(dir.path(), "logs"));
-    let signer = signer();
-    let made = make(&*store, &signer, uses_of_a_key).await;
-    let reader = TrailReader::new(store, names(), None);
-    let options = VerifyOptions { keys: vec![signer.public_key().clone()], ..VerifyOptions::default() };
+    let made = BenchTrail::make(&*store, RECORDS, uses_of_a_key).await;
+    let reader = TrailReader::new(store, made.names, None);
+    let options = VerifyOptions { keys: vec![made.key], ..VerifyOptions::default() };
     let (before, started, busy) = (resident_kib(), SystemClock.instant(), processor_seconds());
     let report = verify(&reader, &options, &mut |_| {}).await;
     let (seconds, busy) = (started.elapsed().as_secs_f64(), processor_seconds() - busy);
@@ -65,220 +42,6 @@ async fn one_trail(uses_of_a_key: u64) {
         records / seconds,
         made.largest >> 20
     );
-}
-
-struct Made {
-    records: u64,
-    bytes: u64,
-    largest: u64,
-    chain: Link,
-}
-
-/// A trail of one log file in five minutes, with a digest for every twelve.
-async fn make(store: &dyn Store, signer: &Signer, uses_of_a_key: u64) -> Made {
-    let (names, start) = (names(), OffsetDateTime::from_unix_timestamp(1_772_352_000).expect("a moment"));
-    let mut made = Made { records: 0, bytes: 0, largest: 0, chain: Link::START };
-    let mut previous: Option<(Digest, String)> = None;
-    let mut at = start;
-    while made.records < RECORDS {
-        let begin = at;
-        let mut log_files = Vec::new();
-        for _ in 0..12 {
-            let file = log_file(&names, at, uses_of_a_key, &mut made);
-            let json = file.1;
-            log_files.push(file.0);
-            let bytes = compress(&json).expect("compresses");
-            let key = log_files.last().expect("one").s3_object.clone();
-            store.put(Object { key, bytes, metadata: BTreeMap::new() }).await.expect("puts");
-            at += Duration::minutes(5);
-        }
-        let before = previous.as_ref();
-        let digest = Digest {
-            aws_account_id: names.account_id.clone(),
-            digest_start_time: record_time(begin),
-            digest_end_time: record_time(at),
-            digest_s3_bucket: names.bucket.clone(),
-            digest_s3_object: names.digest(at),
-            digest_public_key_fingerprint: signer.public_key().fingerprint(),
-            digest_signature_algorithm: SIGNATURE_ALGORITHM.into(),
-            newest_event_time: log_files.iter().map(|file| file.newest_event_time.clone()).max(),
-            oldest_event_time: log_files.iter().map(|file| file.oldest_event_time.clone()).min(),
-            previous_digest_s3_bucket: before.map(|(digest, _)| digest.digest_s3_bucket.clone()),
-            previous_digest_s3_object: before.map(|(digest, _)| digest.digest_s3_object.clone()),
-            previous_digest_hash_value: before.map(|(digest, _)| sha256_hex(&digest.to_json())),
-            previous_digest_hash_algorithm: before.map(|_| HASH_ALGORITHM.into()),
-            previous_digest_signature: before.map(|(_, signature)| signature.clone()),
-            log_files,
-        };
-        let json = digest.to_json();
-        let signature = signer.sign(digest.string_to_sign(&json).as_bytes()).await.expect("signs");
-        let signature = hex::encode(signature);
-        let metadata = BTreeMap::from([
-            (SIGNATURE_METADATA.to_owned(), signature.clone()),
-            (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
-        ]);
-        let (key, bytes) = (digest.digest_s3_object.clone(), compress(&json).expect("compresses"));
-        store.put(Object { key, bytes, metadata }).await.expect("puts");
-        previous = Some((digest, signature));
-    }
-    made
-}
-
-fn log_file(
-    names: &TrailNames,
-    at: OffsetDateTime,
-    uses_of_a_key: u64,
-    made: &mut Made,
-) -> (LogFile, Vec<u8>) {
-    let mut lines = Vec::new();
-    let mut records = 0;
-    while records < RECORDS_OF_A_FILE {
-        let (event_id, request_id) = (Uuid::new_v4(), Uuid::new_v4().to_string());
-        mint(at, event_id, &request_id, &mut lines);
-        for used in 1..=uses_of_a_key {
-            draw(at, event_id, &request_id, used, uses_of_a_key, &mut lines);
-        }
-        records += 1 + uses_of_a_key;
-    }
-    let mut json = b"{\"Records\":[".to_vec();
-    json.extend(lines[..lines.len() - 1].iter().map(|byte| if *byte == b'\n' { b',' } else { *byte }));
-    json.extend_from_slice(b"]}");
-    made.records += records;
-    made.bytes += json.len() as u64;
-    made.largest = made.largest.max(json.len() as u64);
-    let before = made.chain;
-    for record in lines[..lines.len() - 1].split(|byte| *byte == b'\n') {
-        made.chain = made.chain.next(record);
-    }
-    let key = names.log_file(at, &Uuid::new_v4().as_bytes().repeat(2).try_into().expect("32 bytes"));
-    let file = LogFile {
-        s3_bucket: names.bucket.clone(),
-        s3_object: key,
-        hash_value: sha256_hex(&json),
-        hash_algorithm: HASH_ALGORITHM.into(),
-        newest_event_time: record_time(at),
-        oldest_event_time: record_time(at),
-        journal_chain: Some(ChainSpan::new(&before, &made.chain)),
-    };
-    (file, json)
-}
-
-fn mint(at: OffsetDateTime, event_id: Uuid, request_id: &str, lines: &mut Vec<u8>) {
-    let (key, context, arn) = (key_id(), context(), key_arn());
-    let identity = AwsIdentity {
-        kind: "IAMUser",
-        principal_id: "EX_PRINCIPAL_ID",
-        arn: "arn:aws:iam::111122223333:user/Alice",
-        account_id: "111122223333",
-        access_key_id: Some("EXAMPLE_KEY_ID"),
-        user_name: Some("Alice"),
-        session_context: None,
-        invoked_by: None,
-    };
-    let mut record = KmsRecord::new(identity, at, Action::GenerateDataKey.name(), "us-west-2", request_id);
-    record.event_id = event_id;
-    record.source_ip_address = "192.0.2.0";
-    record.user_agent = "aws-sdk-rust/1.7.0 ua/2.1 api/kms#1.129.0 os/linux lang/rust#1.95.0 app/key-broker";
-    record.request_parameters = Some(parameters(&key, &context));
-    record.resources = Some(vec![(&arn).into()]);
-    record.append_to(lines);
-}
-
-fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: u64, lines: &mut Vec<u8>) {
-    let (key, context, arn) = (key_id(), context(), key_arn());
-    let data_key = DataKeyData {
-        served_from: if used == 1 { ServedFrom::Kms } else { ServedFrom::Cache },
-        kms_request_id: Some(request_id.into()),
-        kms_event_id: Some(event_id),
-        minted_at: Some(at),
-        expires_at: (limit > 1).then(|| at + Duration::minutes(5)),
-        messages_used: Some(used),
-        messages_limit: Some(limit),
-        bytes_used: Some(0),
-        bytes_limit: Some(1 << 30),
-    };
-    let declared_use = Some(DeclaredUse { messages: 1, bytes: 0 });
-    ActivityRecord {
-        event_version: EVENT_VERSION,
-        user_identity: WorkloadIdentity {
-            kind: PeerKind::UnixWorkload,
-            principal_id: "unix:uid/1000",
-            details: &DETAILS,
-        },
-        event_time: at,
-        event_source: "keybroker.v1.KeyBroker",
-        event_name: Action::GenerateDataKey,
-        aws_region: "us-west-2",
-        source_ip_address: "unix",
-        user_agent: "grpc-python/1.76.0 grpc-c/51.0.0 (linux; chttp2)",
-        error: None,
-        request_parameters: Some(RequestParameters { declared_use, ..parameters(&key, &context) }),
-        response_elements: (),
-        additional_event_data: ActivityEventData {
-            outcome: Outcome::Allowed,
-            policy: Some(PolicyData {
-                determining_policies: &["policy0".to_owned()],
-                version: "0123456789abcdef0123456789abcdef",
-            }),
-            data_key: Some(&data_key),
-            recipient: None,
-            trace: None,
-            journal: None,
-            reloads: None,
-            notice_id: None,
-        },
-        request_id: Uuid::new_v4(),
-        event_id: Uuid::new_v4(),
-        read_only: true,
-        resources: Some([(&arn).into()]),
-        event_type: "ActivityLog",
-        management_event: false,
-        recipient_account_id: "111122223333",
-        event_category: "ActivityAuditLog",
-    }
-    .append_to(lines);
-}
-
-fn parameters<'a>(key: &'a KeyId, context: &'a EncryptionContext) -> RequestParameters<'a> {
-    RequestParameters { key_id: Some(key), encryption_context: Some(context), ..RequestParameters::default() }
-        .with_length(DataKeyLength::Aes256)
-}
-
-fn key_id() -> KeyId {
-    KeyId::parse("alias/dev").expect("a key")
-}
-
-fn key_arn() -> KeyArn {
-    KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")
-        .expect("an ARN")
-}
-
-fn context() -> EncryptionContext {
-    EncryptionContext::parse(BTreeMap::from([("tenant".to_owned(), "acme".to_owned())])).expect("a context")
-}
-
-fn names() -> TrailNames {
-    TrailNames {
-        account_id: "111122223333".into(),
-        region: "us-west-2".into(),
-        trail: "key-broker".into(),
-        bucket: "logs".into(),
-        prefix: String::new(),
-    }
-}
-
-fn signer() -> Signer {
-    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-    let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("encodes");
-    let base64 = STANDARD.encode(pkcs8.as_ref());
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", wrapped(&base64));
-    Signer::from_pem(pem.as_bytes()).expect("reads")
-}
-
-fn wrapped(base64: &str) -> String {
-    let lines: Vec<&str> =
-        base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
-    lines.join("\n")
 }
 
 /// Of all threads, in user and kernel.
@@ -308,7 +71,3 @@ fn status(name: &str) -> u64 {
 }
 
 const RECORDS: u64 = 1_000_000;
-/// A little under the 50 MB of a full one.
-const RECORDS_OF_A_FILE: u64 = 40_000;
-
-static DETAILS: PeerDetails = PeerDetails::unix(1_000, 1_000, Some(4_242));

@@ -1,15 +1,12 @@
-//! Proves: a call that ends before its time (deadline, caller gone, panic, a full broker) leaves one activity record that
+//! Proves: a call that ends before its time (deadline, caller gone, a full broker) leaves one activity record that
 //! says so, and what KMS answered meanwhile is recorded too.
 
 #[path = "peers/mod.rs"]
 mod peers;
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use key_broker::{AttemptLog, Kms, KmsError, KmsReply, KmsRequest, Permitted};
 use key_broker_client::{Error, GenerateDataKey};
 use key_broker_proto::v1 as pb;
 use kms_emulator::Fault;
@@ -90,22 +87,6 @@ async fn kms_answering_after_the_deadline_of_no_one_is_drained_with_its_record()
 
 #[tokio::test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
-async fn a_panic_is_an_internal_error_with_fixed_text_and_a_record() {
-    let broker = TestBroker::before(Setup::default(), Some(Arc::new(PanickingKms))).await;
-    let client = broker.client().await;
-    let error = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err("panics");
-    assert_eq!((error.code(), error.reason()), (Code::Internal, Some("INTERNAL")));
-    assert!(!error.message().contains("SECRET"), "{error}");
-    let error = client.describe_key("alias/dev").await.expect_err("panics");
-    assert_eq!(error.reason(), Some("INTERNAL"), "the broker lives on");
-    check_records(&support::journal_lines(&broker.journal_dir()));
-    let records = broker.stop().await;
-    assert_eq!(records.activity_of(id(&error))["errorCode"], "InternalFailure");
-    assert_eq!(records.outcomes()["Failed"], 2);
-}
-
-#[tokio::test]
-#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn calls_above_the_limit_are_throttled_with_a_delay() {
     let mut setup = Setup::default();
     setup.limits.calls_in_flight = 2;
@@ -133,14 +114,4 @@ async fn calls_above_the_limit_are_throttled_with_a_delay() {
     check_records(&support::journal_lines(&broker.journal_dir()));
     let outcomes = broker.stop().await.outcomes();
     assert_eq!((outcomes["Allowed"], outcomes["Throttled"]), (2, 4));
-}
-
-/// A KMS that is a defect.
-struct PanickingKms;
-
-#[async_trait]
-impl Kms for PanickingKms {
-    async fn call(&self, _: Permitted<KmsRequest>, _: &AttemptLog) -> Result<KmsReply, KmsError> {
-        panic!("SECRET")
-    }
 }

@@ -16,9 +16,8 @@ use key_broker::{StartError, Telemetry};
 use key_broker_client::{Client, GenerateDataKey};
 use key_broker_core::KeyId;
 use key_broker_trail::delivery::{SigningConfig, TrailConfig};
-use key_broker_trail::digest::Digest;
 use key_broker_trail::journal::files;
-use key_broker_trail::signature::PublicKey;
+use key_broker_trail::{Digest, PublicKey};
 use serde_json::{Value, json};
 use support::clock::TestClock;
 use support::scrape::Scrape;
@@ -319,7 +318,7 @@ async fn a_key_that_cannot_do_its_part_is_refused_at_start_with_the_reason() {
         ),
     ] {
         let setup = Setup { trail: Some(config), ..Setup::default() };
-        let error = TestBroker::try_start(setup, None).await.err().expect("refused");
+        let error = TestBroker::try_start(setup).await.err().expect("refused");
         let StartError::Trail(error) = error else { panic!("another reason: {error}") };
         let error = error.to_string();
         assert!(error.contains(setting) && error.contains(words), "{error}");

@@ -14,11 +14,12 @@ use key_broker_client::GenerateDataKey;
 use key_broker_trail::journal::files;
 use key_broker_trail::reader::{TrailReader, records};
 use key_broker_trail::record::record_time;
-use key_broker_trail::store::directory::DirectoryStore;
+use key_broker_trail::store::DirectoryStore;
 use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, check_records, output, root};
 use serde_json::Value;
+use support::formats::digest_json;
 use support::tampered::{Copy, encrypted, plain, verify_quietly};
 use support::timed::{BUCKET, TimedSite, names};
 
@@ -84,7 +85,10 @@ fn changed_log_files_are_found() {
         fs::remove_file(copy.path(&copy.digest(1).log_files[0].s3_object)).expect("removes");
     });
     found("in no digest", FindingKind::LogFileUnreferenced, Sees::OnlyUs, |copy| {
-        let planted = names().log_file(copy.end(1) - Duration::from_mins(10), &[7; 32]);
+        let second = record_time(copy.end(1) - Duration::from_mins(10)).replace(['-', ':'], "");
+        let genuine = copy.digest(1).log_files[0].s3_object.clone();
+        let (place, _) = genuine.rsplit_once("_2026").expect("a time");
+        let planted = format!("{place}_{}Z_PLANTEDPLANTED00.json.gz", &second[..13]);
         copy.write(&planted, &copy.log_file(&copy.digest(1).log_files[0].s3_object));
     });
 }
@@ -95,7 +99,7 @@ fn changed_digests_are_found() {
     found("edited", FindingKind::DigestSignature, Sees::Aws, |copy| {
         let mut digest = copy.digest(1);
         digest.log_files.clear();
-        copy.write(&copy.digests()[1], &digest.to_json());
+        copy.write(&copy.digests()[1], &digest_json(&digest));
     });
     found("moved", FindingKind::DigestMoved, Sees::Aws, |copy| {
         let key = copy.digests()[1].clone();

@@ -1,5 +1,4 @@
-//! Proves: attestation documents are verified as AWS makes them, genuine ones and those of a PKI of our own, and every other is
-//! refused for its own reason; a call with a recipient gets what only its enclave can read, from KMS each time, with a record of
+//! Proves: a call with a recipient gets what only its enclave can read, from KMS each time, with a record of
 //! what was measured; and what policy or KMS refuses is recorded with it, too.
 
 #[path = "../peers/mod.rs"]
@@ -8,4 +7,3 @@ mod peers;
 mod support;
 
 mod calls;
-mod documents;

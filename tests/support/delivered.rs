@@ -1,16 +1,16 @@
 //! A delivered trail, checked as a whole: files, digests, and the journal's chain through all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use key_broker_trail::journal::chain::Link;
+use key_broker_trail::PublicKey;
 use key_broker_trail::journal::files;
-use key_broker_trail::journal::segment::SegmentReader;
-use key_broker_trail::signature::PublicKey;
 use kms_emulator::Call;
 use serde_json::Value;
 
+use super::formats::{Place, journal_header, journal_line};
 use super::load::{Refusal, Told};
 use super::trail::{BUCKET, checked_digests, inflated, log_files};
 
@@ -49,7 +49,7 @@ impl Delivered {
             undelivered: Vec::new(),
             gaps: 0,
         };
-        let mut link = Link::START;
+        let mut link = Place::START;
         for file in digests.iter().flat_map(|digest| &digest.log_files) {
             link = all.add_file(&root.join(BUCKET).join(&file.s3_object), link);
         }
@@ -61,7 +61,7 @@ impl Delivered {
         all
     }
 
-    fn add_file(&mut self, path: &Path, mut link: Link) -> Link {
+    fn add_file(&mut self, path: &Path, mut link: Place) -> Place {
         let json = String::from_utf8(inflated(path)).expect("text");
         let mut rest = json.strip_prefix("{\"Records\":[").expect("a log file");
         while rest != "]}" {
@@ -84,25 +84,30 @@ impl Delivered {
     }
 
     /// The delivered records, hashed again, have to be the journal's chain up to where its files begin.
-    fn add_journal(&mut self, journal: &Path, mut link: Link) {
+    fn add_journal(&mut self, journal: &Path, mut link: Place) {
         for file in files(journal).expect("a journal") {
-            let mut segment = match SegmentReader::open(&file.path) {
-                Ok(segment) => segment,
+            let text = fs::read_to_string(&file.path).expect("reads");
+            let (header, lines) = text.split_once('\n').unwrap_or_default();
+            let before = match journal_header(header) {
+                Some(before) => before,
                 // It could be neither begun nor removed: the next start does that.
-                Err(_) if file.closed_at.is_none() => continue,
-                Err(error) => panic!("{}: {error:?}", file.path.display()),
+                None if file.closed_at.is_none() => continue,
+                None => panic!("{}: {header}", file.path.display()),
             };
-            let mut records = Vec::new();
-            while let Some(record) = segment.next_record().expect("fits its chain") {
-                records.push(serde_json::from_slice(record).expect("a record"));
+            let (mut place, mut records) = (before, Vec::new());
+            for line in lines.split_inclusive('\n') {
+                let (told, record) = line.strip_suffix('\n').and_then(journal_line).expect("a line");
+                place = place.next(record.as_bytes());
+                assert_eq!(told, place, "fits its chain");
+                records.push(serde_json::from_str(record).expect("a record"));
             }
             // The newest delivered file stays until another one is there.
-            if records.is_empty() || segment.link() == link {
+            if records.is_empty() || place == link {
                 continue;
             }
-            self.gaps += usize::from(segment.before() != link);
+            self.gaps += usize::from(before != link);
             self.undelivered.append(&mut records);
-            link = segment.link();
+            link = place;
         }
     }
 

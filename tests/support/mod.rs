@@ -9,6 +9,7 @@ pub mod dice;
 pub mod disk;
 pub mod enclave;
 pub mod faults;
+pub mod formats;
 pub mod load;
 pub mod memory;
 pub mod pki;
@@ -30,25 +31,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker::{
-    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings, Identities, Kms,
-    Limits, Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
+    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings, Identities, Limits,
+    Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
     static_credentials,
 };
 use key_broker_client::{Client, Error};
 use key_broker_core::Bounds;
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
+use key_broker_trail::Remainder;
 use key_broker_trail::delivery::TrailConfig;
-use key_broker_trail::journal::chain::parse_line;
 use key_broker_trail::journal::{Durability, JournalConfig, files};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::remainder::Remainder;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
+
+use formats::journal_line;
 
 pub const ALL_WORKLOADS: &str = "permit(principal is Workload, action, resource);";
 
@@ -116,7 +118,7 @@ impl Default for Setup {
     }
 }
 
-/// A broker in this process, before an emulator of its own (through the AWS SDK) or before a double of KMS.
+/// A broker in this process, before an emulator of its own (through the AWS SDK).
 pub struct TestBroker {
     pub emulator: Emulator,
     pub key_arn: String,
@@ -134,16 +136,11 @@ impl TestBroker {
     }
 
     pub async fn with(setup: Setup) -> Self {
-        Self::before(setup, None).await
-    }
-
-    /// A broker before `double` instead of the AWS SDK.
-    pub async fn before(setup: Setup, double: Option<Arc<dyn Kms>>) -> Self {
-        Box::pin(Self::try_start(setup, double)).await.expect("the broker starts")
+        Box::pin(Self::try_start(setup)).await.expect("the broker starts")
     }
 
     /// A broker, or why there is none.
-    pub async fn try_start(setup: Setup, double: Option<Arc<dyn Kms>>) -> Result<Self, StartError> {
+    pub async fn try_start(setup: Setup) -> Result<Self, StartError> {
         let emulator = Emulator::start(setup.emulator).await.expect("the emulator starts");
         let key_arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
         if setup.trail.is_some() {
@@ -190,7 +187,7 @@ impl TestBroker {
             },
             reuse: setup.reuse,
             limits: setup.limits,
-            kms: double.unwrap_or_else(|| Arc::new(kms)),
+            kms: Arc::new(kms),
             guard: setup.guard,
             caller,
             telemetry: setup.telemetry,
@@ -365,8 +362,8 @@ pub fn journal_lines(journal: &Path) -> Vec<String> {
     for file in files(journal).expect("a journal") {
         let bytes = fs::read(file.path).expect("readable");
         let whole = bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-        let records = whole.filter_map(parse_line).map(|(_, record)| record.to_vec());
-        lines.extend(records.map(|record| String::from_utf8(record).expect("text")));
+        let whole = whole.filter_map(|line| std::str::from_utf8(line).ok());
+        lines.extend(whole.filter_map(journal_line).map(|(_, record)| record.to_owned()));
     }
     lines
 }

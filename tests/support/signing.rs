@@ -7,7 +7,7 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use key_broker_trail::signature::{PublicKey, Signer};
+use key_broker_trail::{PublicKey, Signer};
 
 /// Writes `signing.pem` into `dir`, as `openssl genrsa 2048` would; returns its public half.
 pub fn write_key(dir: &Path) -> PublicKey {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use key_broker_trail::signature::PublicKey;
+use key_broker_trail::PublicKey;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use tempfile::TempDir;
 

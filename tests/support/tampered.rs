@@ -6,19 +6,20 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use key_broker::AuditorKms;
-use key_broker_trail::digest::{Digest, sha256_hex};
+use key_broker_trail::Digest;
 use key_broker_trail::journal::files;
 use key_broker_trail::keys::Decrypter;
-use key_broker_trail::log_file::compress;
 use key_broker_trail::reader::TrailReader;
-use key_broker_trail::store::directory::DirectoryStore;
+use key_broker_trail::store::DirectoryStore;
 use key_broker_trail::verify::{Report, VerifyOptions, verify};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Runtime;
 
+use super::formats::{compress, digest_json, sha256_hex, string_to_sign};
 use super::timed::{BUCKET, TimedSite, copy, names, objects};
 
 /// What a broker has left behind after some hours.
@@ -134,7 +135,7 @@ impl Copy {
 
     /// Where a digest ends.
     pub fn end(&self, place: usize) -> OffsetDateTime {
-        names().digest_end(&self.digests()[place]).expect("a digest")
+        OffsetDateTime::parse(&self.digest(place).digest_end_time, &Rfc3339).expect("a time")
     }
 
     pub fn log_file(&self, key: &str) -> Vec<u8> {
@@ -151,7 +152,7 @@ impl Copy {
 
     pub fn write(&self, key: &str, json: &[u8]) {
         fs::create_dir_all(self.path(key).parent().expect("a folder")).expect("makes");
-        fs::write(self.path(key), compress(json).expect("compresses")).expect("writes");
+        fs::write(self.path(key), compress(json)).expect("writes");
     }
 
     pub fn remove_digest(&self, place: usize) {
@@ -180,10 +181,10 @@ impl Copy {
     }
 
     pub fn sign(&self, digest: &Digest) {
-        let json = digest.to_json();
+        let json = digest_json(digest);
         self.write(&digest.digest_s3_object, &json);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let signed = runtime.block_on(self.base.site.signer().sign(digest.string_to_sign(&json).as_bytes()));
+        let signed = runtime.block_on(self.base.site.signer().sign(string_to_sign(digest, &json).as_bytes()));
         let signature = hex::encode(signed.expect("signs"));
         let metadata = serde_json::json!({ "signature": signature, "signature-algorithm": "SHA256withRSA" });
         let path = self.path(&format!("{}.meta.json", digest.digest_s3_object));
@@ -199,7 +200,7 @@ impl Copy {
             let mut digest = self.digest(place);
             digest.previous_digest_signature = metadata["signature"].as_str().map(str::to_owned);
             // One of the cases has a wrong hash; it is to stay the only one.
-            digest.previous_digest_hash_value = Some(sha256_hex(&before.to_json()));
+            digest.previous_digest_hash_value = Some(sha256_hex(&digest_json(&before)));
             self.sign(&digest);
         }
         // The broker's own notes are of a time before all this.

@@ -14,9 +14,8 @@ use key_broker_core::clock::Clock as _;
 use key_broker_core::{Bounds, KeyId};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_trail::journal::{Durability, JournalConfig, files};
-use key_broker_trail::names::{TrailNames, compact_time};
-use key_broker_trail::remainder::Remainder;
-use key_broker_trail::signature::Signer;
+use key_broker_trail::record::record_time;
+use key_broker_trail::{Remainder, Signer, TrailNames};
 use kms_emulator::Emulator;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -211,7 +210,7 @@ impl Running<'_> {
         let closed = open.path.with_file_name(format!(
             "journal-{:08}-{}.closed",
             open.number,
-            compact_time(closed_at)
+            record_time(closed_at).replace(['-', ':'], "")
         ));
         fs::rename(&open.path, closed).expect("renames");
     }

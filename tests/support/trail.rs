@@ -9,11 +9,11 @@ use std::time::Duration;
 use flate2::read::GzDecoder;
 use key_broker_core::KeyId;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker_trail::digest::Digest;
-use key_broker_trail::signature::PublicKey;
+use key_broker_trail::{Digest, PublicKey};
 use serde_json::Value;
 
 use super::Records;
+use super::formats::{digest_json, sha256_hex, string_to_sign};
 
 pub const BUCKET: &str = "logs";
 
@@ -100,8 +100,8 @@ pub fn checked_digests(root: &Path, key: &PublicKey) -> Vec<Digest> {
         let metadata = fs::read(format!("{}.meta.json", path.display())).expect("metadata");
         let metadata: BTreeMap<String, String> = serde_json::from_slice(&metadata).expect("JSON");
         let signature = hex::decode(&metadata["signature"]).expect("hex");
-        assert!(key.verifies(digest.string_to_sign(&json).as_bytes(), &signature), "{name}");
-        assert_eq!((digest.digest_s3_object.as_str(), &digest.to_json()), (name.as_str(), &json));
+        assert!(key.verifies(string_to_sign(&digest, &json).as_bytes(), &signature), "{name}");
+        assert_eq!((digest.digest_s3_object.as_str(), &digest_json(&digest)), (name.as_str(), &json));
         let (hash, signed) = previous.unzip();
         assert_eq!(digest.previous_digest_hash_value, hash, "{name}");
         assert_eq!(digest.previous_digest_signature, signed, "{name}");
@@ -110,10 +110,10 @@ pub fn checked_digests(root: &Path, key: &PublicKey) -> Vec<Digest> {
         }
         for file in &digest.log_files {
             let json = inflated(&root.join(BUCKET).join(&file.s3_object));
-            assert_eq!(file.hash_value, key_broker_trail::digest::sha256_hex(&json));
+            assert_eq!(file.hash_value, sha256_hex(&json));
             referenced.push(file.s3_object.clone());
         }
-        previous = Some((key_broker_trail::digest::sha256_hex(&json), metadata["signature"].clone()));
+        previous = Some((sha256_hex(&json), metadata["signature"].clone()));
         digests.push(digest);
     }
     referenced.sort();

@@ -141,7 +141,7 @@ impl KeyArn {
 
     /// The ARN as KMS takes it for a `KeyId`.
     #[must_use]
-    pub fn as_key_id(&self) -> &KeyId {
+    pub(crate) fn as_key_id(&self) -> &KeyId {
         &self.0
     }
 

@@ -50,7 +50,7 @@ impl Principal {
 
     /// A virtual machine, by its context id (vsock(7)).
     #[must_use]
-    pub fn of_cid(cid: u32) -> Self {
+    pub(crate) fn of_cid(cid: u32) -> Self {
         Self::Workload(format!("vsock:cid/{cid}").into())
     }
 }

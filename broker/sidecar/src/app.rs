@@ -1,61 +1,46 @@
 //! All wiring, once, in the order in which things start; they stop in the reverse order.
 
+mod foundation;
 mod observed;
+mod process;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_credential_types::provider::SharedCredentialsProvider;
-use key_broker_core::clock::{Clock, SystemClock};
-use key_broker_proto as proto;
-use key_broker_proto::admin::v1::admin_server::AdminServer;
-use key_broker_trail::announcer::Announcer;
-use key_broker_trail::delivery::{SetupError, Surroundings, Trail};
-use key_broker_trail::ending::{Delivery, Ending};
-use key_broker_trail::journal::Journal;
+use key_broker_core::clock::Clock;
+use key_broker_trail::delivery::{SetupError, Trail};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::remainder::Remainder;
-use key_broker_trail::stdout::StdoutCopy;
+use key_broker_trail::{Delivery, Ending, Remainder, StdoutCopy};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
-use tower::util::BoxCloneSyncService;
 
-use crate::admin::Admin;
 use crate::attestation::Trust;
-use crate::audit::{Audit, UNRECORDED};
-use crate::cache::Cache;
 use crate::cache::rules::Rules;
+use crate::config::Listen;
 use crate::config::audit::Audit as AuditConfig;
-use crate::config::{Config, Listen};
 use crate::identity::Identities;
 use crate::kms::Kms;
-use crate::kms::aliases::Aliases;
 use crate::kms::aws::AwsKms;
-use crate::kms::guard::{Guard, GuardSettings};
-use crate::kms::recorded::{RecordedKms, Recorder};
+use crate::kms::guard::GuardSettings;
 use crate::limits::{CallLimits, Limits, Shares};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
-use crate::readiness::{Readiness, Ready};
-use crate::reload::Reload;
-use crate::service::Service;
 use crate::telemetry::Telemetry;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
-use crate::transport::layers::{Layers, StandardService};
-use crate::transport::unix::{UnixAddress, UnixSocket};
+use crate::transport::unix::UnixSocket;
 use crate::transport::vsock::VsockSocket;
 use crate::transport::{Listeners, Server};
+use foundation::Foundation;
 use observed::MetricSources;
+pub(crate) use process::serve;
 
 /// What a broker is made of.
 pub struct Parts {
@@ -76,7 +61,7 @@ pub struct Parts {
     /// Bounds.
     pub limits: Limits,
     /// KMS.
-    pub kms: Arc<dyn Kms>,
+    pub kms: Arc<AwsKms>,
     /// How much to ask of KMS, and when to stop asking.
     pub guard: GuardSettings,
     /// Whom KMS takes the broker for.
@@ -129,144 +114,65 @@ impl std::error::Error for StartError {}
 
 impl Broker {
     /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
-    #[expect(clippy::too_many_lines, reason = "all wiring, once, in the order in which things start")]
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
-        let (journal, journal_thread) =
-            Journal::open(&parts.audit.journal, Arc::clone(&parts.clock)).map_err(StartError::Journal)?;
-        let journal_dir = parts.audit.journal.dir.clone();
-        let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push);
-        if let Some(metrics) = &metrics {
-            let commits = metrics.commits();
-            journal.time_commits(Arc::new(move |took| commits.record(took)));
-        }
-        let caller = Arc::new(parts.caller);
-        let kms_calls = TaskTracker::new();
+        let kms = Arc::clone(&parts.kms);
+        Self::start_before(kms, parts, drain).await
+    }
 
-        let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
-        let guard = Guard::new(parts.guard, Arc::clone(&parts.clock));
-        let kms =
-            RecordedKms::new(parts.kms, guard.clone(), recorder, Arc::clone(&parts.clock), kms_calls.clone())
-                .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&parts.clock))));
-        let trail = match &parts.audit.trail {
-            None => None,
-            Some(config) => {
-                let surroundings = Surroundings {
-                    caller: Arc::clone(&caller),
-                    keys: Arc::new(kms.clone()),
-                    journal: journal.clone(),
-                    journal_dir: journal_dir.clone(),
-                    clock: Arc::clone(&parts.clock),
-                };
-                let trail = Box::pin(Trail::start_when_possible(config, &surroundings, &drain)).await;
-                Some(trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped)?)
-            }
-        };
-        let announcer = Announcer {
-            journal: journal.clone(),
-            journal_dir: journal_dir.clone(),
-            caller: Arc::clone(&caller),
-            clock: Arc::clone(&parts.clock),
-        };
-        tokio::spawn(announcer.clone().run(drain.clone()));
+    /// Starts a broker before any KMS; that of `parts` is not asked.
+    async fn start_before(
+        kms: Arc<dyn Kms>,
+        mut parts: Parts,
+        drain: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let (base, journal) = Foundation::lay(kms, &mut parts, drain)?;
+        let trail = base.start_trail(parts.audit.trail.as_ref()).await?;
+        let newest_digest = trail.as_ref().map(Trail::newest_digest);
+        let announcer = base.start_announcer();
         let stdout = if parts.audit.stdout {
-            Some(StdoutCopy::start(&journal_dir).map_err(StartError::Journal)?)
+            Some(StdoutCopy::start(&base.journal_dir).map_err(StartError::Journal)?)
         } else {
             None
         };
-        let revocation_check = parts.reuse.revocation_check;
-        let cache = Cache::new(parts.reuse, kms.clone(), Arc::clone(&parts.clock));
-        tokio::spawn(cache.clone().sweep(SWEEP));
-        if let Some(every) = revocation_check {
-            tokio::spawn(drain.clone().run_until_cancelled_owned(cache.clone().check_revocation(every)));
-        }
+        let cache = base.start_cache(parts.reuse);
         let limits = CallLimits::new(&parts.limits);
-        let admin = Admin {
-            cache: cache.clone(),
-            limits: limits.clone(),
-            journal: journal.health(),
-            undelivered: journal.undelivered(),
-            newest_digest: trail.as_ref().map(Trail::newest_digest),
-            drain: drain.clone(),
-            started_at: parts.clock.now(),
-            uid: rustix::process::geteuid().as_raw(),
-        };
-        let admin = AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let admin = base.admin(&cache, &limits, newest_digest.clone());
         let policies = Arc::new(parts.policies);
-        let reload = Reload {
-            policies: Arc::clone(&policies),
-            tls: parts.listen.tls.as_ref().map(|(_, tls)| tls.clone()),
-            told: Arc::clone(journal.notices()),
-            clock: Arc::clone(&parts.clock),
-        };
-        tokio::spawn(reload.run(drain.clone()));
-        let aliases = Aliases::new(kms.clone(), Arc::clone(&caller));
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let verifications = Arc::new(Semaphore::new(processors));
-        let trust = Arc::new(parts.trust);
-        let bindings = parts.bindings;
-        let service = Service { policies, bindings, trust, verifications, aliases, cache, kms };
-
-        let health = HealthReporter::new();
-        let (ready, is_ready) = watch::channel(Ready::Yes);
-        let readiness = Readiness {
-            journal: journal.health(),
-            kms: guard.open_until(),
-            drain: drain.clone(),
-            clock: Arc::clone(&parts.clock),
-        };
-        tokio::spawn(readiness.report(health.clone(), ready));
-        let (reflection, reflection_v1alpha) = reflection();
+        let tls = parts.listen.tls.as_ref().map(|(_, tls)| tls.clone());
+        base.start_reload(&policies, tls.clone());
+        let service = base.service(policies, parts.bindings, parts.trust, cache.clone());
+        let (health, is_ready) = base.start_readiness();
         let connections = Arc::<Connections>::default();
-        let observed = MetricSources {
-            cache: service.cache.clone(),
+        let sources = MetricSources {
+            cache,
             limits: limits.clone(),
-            journal: journal.clone(),
-            newest_digest: trail.as_ref().map(Trail::newest_digest),
-            tls: parts.listen.tls.as_ref().map(|(_, tls)| tls.clone()),
+            journal: base.journal.clone(),
+            newest_digest,
+            tls,
             connections: Arc::clone(&connections),
             ready: is_ready.clone(),
-            breaker: guard.open_until(),
+            breaker: base.guard.open_until(),
             spans_dropped: parts.telemetry.spans_dropped,
-            clock: Arc::clone(&parts.clock),
+            clock: Arc::clone(&base.clock),
         };
-        let calls = metrics.as_ref().map(|metrics| metrics.calls(Arc::clone(&parts.clock)));
-        let layers = Layers {
-            calls,
-            limits,
-            shares: Shares::new(parts.limits.share, Arc::clone(&parts.clock)),
-            audit: Arc::new(Audit { journal, caller, clock: Arc::clone(&parts.clock) }),
-            traces: parts.telemetry.traces,
-            drain: drain.clone(),
-            service: Arc::new(service),
-            max_request_bytes: MAX_REQUEST_BYTES,
-            admin,
-            health: BoxCloneSyncService::new(HealthServer::new(HealthService::from_health_reporter(health))),
-            reflection,
-            reflection_v1alpha,
-        };
+        let shares = Shares::new(parts.limits.share, Arc::clone(&base.clock));
+        let layers = base.layers(parts.telemetry.traces, limits, shares, service, admin, health);
 
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
         let server = Server::new(layers, parts.identities, parts.limits.connections, connections);
-        let mut pages = None;
-        if let Some(metrics) = &metrics {
-            observed.register(&metrics.meter());
-            if let Some((address, text)) = parts.telemetry.http.zip(metrics.text()) {
-                let listener = Listeners::bind_tcp(address).await.map_err(StartError::Listen)?;
-                pages = Some((listener, Pages::new(text, is_ready)));
-            }
-        }
+        let pages = base.publish(sources, parts.telemetry.http, is_ready).await?;
         let delivery = trail.map(Delivery::start);
         Ok(Self {
             server,
             listeners,
-            drain,
+            drain: base.drain,
             grace: parts.limits.drain,
-            kms_calls,
+            kms_calls: base.kms_calls,
             stdout,
-            metrics,
+            metrics: base.metrics,
             pages,
-            audit: Ending { announcer, journal: journal_thread, delivery },
-            clock: parts.clock,
+            audit: Ending { announcer, journal, delivery },
+            clock: base.clock,
         })
     }
 
@@ -331,105 +237,6 @@ impl Broker {
     }
 }
 
-/// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
-/// `ready` is called once callers can connect. Returns what is left behind at the end.
-pub(crate) async fn serve(
-    config: Config,
-    credentials: Option<SharedCredentialsProvider>,
-    telemetry: Telemetry,
-    drain: CancellationToken,
-    ready: impl FnOnce(),
-) -> Result<Remainder, StartError> {
-    if UNRECORDED {
-        tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
-    }
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let kms = AwsKms::new(config.kms, credentials, Arc::clone(&clock)).await;
-    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
-    tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
-    if config.policies.current().is_empty() {
-        tracing::warn!("the policy file has no policies: every call is denied");
-    }
-    if config.audit.trail.is_none() {
-        tracing::warn!("no audit.store: records stay in the journal, and calls are refused once it is full");
-    }
-    if config.trust.allow_debug {
-        tracing::warn!(
-            "insecure_allow_debug: enclaves in debug mode count, whose memory and console the parent reads"
-        );
-    }
-    if config.trust.roots != Trust::aws().roots {
-        tracing::warn!("attestation.roots: documents count that AWS's own root does not vouch for");
-    }
-    if let Some(address) = config.listen.insecure_tcp {
-        tracing::warn!(%address, "insecure_tcp: whoever reaches this port is the principal \"unknown\", in plaintext");
-    }
-    let parts = Parts {
-        listen: config.listen.clone(),
-        identities: config.identities,
-        policies: config.policies,
-        bindings: config.bindings,
-        trust: config.trust,
-        audit: config.audit,
-        reuse: config.reuse,
-        limits: config.limits,
-        kms: Arc::new(kms),
-        guard: config.guard,
-        caller,
-        telemetry,
-        clock,
-    };
-    let broker = match Broker::start(parts, drain).await {
-        Err(StartError::Stopped) => return Ok(Remainder::default()),
-        started => started?,
-    };
-    let path = |address: UnixAddress| address.path.display().to_string();
-    let (unix, admin) = (config.listen.unix.map(path), config.listen.admin.map(path));
-    tracing::info!(
-        unix,
-        admin,
-        tls = broker.tls_address().map(|address| address.to_string()),
-        vsock = config.listen.vsock.as_ref().map(|address| address.port),
-        insecure_tcp = broker.insecure_tcp_address().map(|address| address.to_string()),
-        telemetry = broker.telemetry_address().map(|address| address.to_string()),
-        "serving"
-    );
-    ready();
-    let remainder = broker.serve().await;
-    // The last line.
-    if remainder.is_nothing() {
-        tracing::info!("stopped");
-    } else {
-        tracing::error!("stopped, and something is left: {remainder}");
-    }
-    Ok(remainder)
-}
-
-/// Asks STS until it answers; `None` when the broker is told to stop meanwhile.
-async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let asked = tokio::select! {
-            asked = kms.caller() => asked,
-            () = drain.cancelled() => return None,
-        };
-        match asked {
-            Ok(caller) => return Some(caller),
-            Err(error) => {
-                tracing::warn!(
-                    error,
-                    retry_seconds = pause.as_secs(),
-                    "not serving yet: sts:GetCallerIdentity fails; check the broker's AWS credentials and its way to STS"
-                );
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            () = drain.cancelled() => return None,
-        }
-    }
-}
-
 async fn listen(listen: &Listen) -> io::Result<Listeners> {
     let unix = listen.unix.as_ref().map(UnixSocket::bind).transpose()?;
     let admin = listen.admin.as_ref().map(UnixSocket::bind).transpose()?;
@@ -445,24 +252,5 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
     Ok(Listeners { unix, tls, vsock, insecure_tcp, admin })
 }
 
-/// Reflection as v1, and as v1alpha, which most packaged tools still ask for.
-fn reflection() -> (StandardService, StandardService) {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let decodes = "the descriptors of this build decode";
-    let v1 = BoxCloneSyncService::new(builder().build_v1().expect(decodes));
-    let v1alpha = BoxCloneSyncService::new(builder().build_v1alpha().expect(decodes));
-    (v1, v1alpha)
-}
-
-/// See LIMITS in `key_broker.proto`.
-const MAX_REQUEST_BYTES: usize = 524_288;
-/// How long a data key past its age may stay in memory.
-const SWEEP: Duration = Duration::from_secs(1);
 /// The last delivery needs some time even where calls are given none to end.
 const LEAST_FINISH: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -7,6 +7,8 @@
 mod chain;
 mod cose;
 mod document;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -116,13 +118,13 @@ impl Trust {
 impl VerifiedRecipient {
     /// The document as it came, for KMS.
     #[must_use]
-    pub fn document(&self) -> &Bytes {
+    pub(crate) fn document(&self) -> &Bytes {
         &self.document
     }
 
     /// What the document proves.
     #[must_use]
-    pub fn measurements(&self) -> &Arc<Measurements> {
+    pub(crate) fn measurements(&self) -> &Arc<Measurements> {
         &self.measurements
     }
 }

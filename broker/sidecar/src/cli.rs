@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use key_broker_trail::remainder::Remainder;
+use key_broker_trail::Remainder;
 use tokio_util::sync::CancellationToken;
 
 /// Data keys and decrypts from AWS KMS for local workloads, with an audit record of every use.

@@ -211,7 +211,7 @@ pub(crate) struct Refusal<'a> {
 
 /// What went wrong between the broker and KMS.
 #[derive(Debug, Clone)]
-pub struct KmsError {
+pub(crate) struct KmsError {
     /// The kind, which decides what the caller sees.
     pub kind: KmsErrorKind,
     /// KMS's own name of the error (`DisabledException`), or the broker's where KMS did not answer.
@@ -224,7 +224,7 @@ pub struct KmsError {
 
 /// The kinds of KMS errors that callers and operators must tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KmsErrorKind {
+pub(crate) enum KmsErrorKind {
     /// KMS refuses the broker's own credentials.
     AccessDenied,
     /// No such key.

@@ -21,7 +21,7 @@ use crate::policy::Permitted;
 
 /// The way to KMS.
 #[async_trait]
-pub trait Kms: Send + Sync + 'static {
+pub(crate) trait Kms: Send + Sync + 'static {
     /// Makes one call, which takes what policy has permitted. Each attempt that KMS answers is noted in `attempts`: a retried call
     /// has several.
     async fn call(&self, request: Permitted<KmsRequest>, attempts: &AttemptLog)
@@ -30,7 +30,7 @@ pub trait Kms: Send + Sync + 'static {
 
 /// The attempts of one call that KMS has answered so far.
 #[derive(Debug, Clone, Default)]
-pub struct AttemptLog(Arc<Mutex<Vec<Attempt>>>);
+pub(crate) struct AttemptLog(Arc<Mutex<Vec<Attempt>>>);
 
 impl AttemptLog {
     /// Notes an attempt.

@@ -51,7 +51,7 @@ pub mod bench;
 
 // A broker, and what it is made of.
 pub use app::{Broker, Parts, StartError};
-pub use attestation::{AttestationError, DocumentFlaw, Trust, VerifiedRecipient};
+pub use attestation::Trust;
 pub use cache::rules::{Match, Rule, Rules};
 pub use config::audit::Audit as AuditConfig;
 pub use config::{Config, Listen};
@@ -65,10 +65,6 @@ pub use telemetry::metrics::Push;
 pub use transport::tls::{Tls, TlsFiles};
 pub use transport::unix::UnixAddress;
 
-// KMS: as the AWS SDK reaches it, as an auditor reaches it, or any other implementation.
-pub use error::KmsError;
+// KMS, as a broker asks it, and an auditor.
 pub use kms::auditor::AuditorKms;
 pub use kms::aws::{AwsKms, AwsSettings, static_credentials};
-pub use kms::{AttemptLog, Kms};
-pub use operation::{KmsReply, KmsRequest};
-pub use policy::Permitted;

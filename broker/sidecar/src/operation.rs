@@ -10,7 +10,7 @@ use std::sync::Arc;
 use attested::AttestedRequest;
 use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, RequestedKey};
 use key_broker_trail::record::RequestParameters;
-pub use reply::KmsReply;
+pub(crate) use reply::KmsReply;
 pub(crate) use reply::{
     DataKey, Decryption, EncryptedDataKey, KeyDescription, KeyedReply, PublicKey, Signature, UnexpectedReply,
     UsedKey,
@@ -22,7 +22,7 @@ pub(crate) use request::{
 
 /// A request to KMS of any operation. Cheap to clone.
 #[derive(Clone)]
-pub enum KmsRequest {
+pub(crate) enum KmsRequest {
     /// GenerateDataKey.
     DataKey(Arc<DataKeyRequest>),
     /// GenerateDataKeyWithoutPlaintext.
@@ -68,7 +68,7 @@ impl KmsRequest {
 }
 
 /// What records, spans and policy need to know of a request.
-pub trait Operation: Send + Sync + 'static {
+pub(crate) trait Operation: Send + Sync + 'static {
     /// The operation's name at KMS.
     fn name(&self) -> &'static str;
 
@@ -105,7 +105,7 @@ pub trait Operation: Send + Sync + 'static {
 }
 
 /// A request of one operation, which is also one of any.
-pub trait TypedRequest: Operation + Sized {
+pub(crate) trait TypedRequest: Operation + Sized {
     /// The request as one of any operation.
     fn into_kms_request(self: Arc<Self>) -> KmsRequest;
 }

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::operation::WorkloadRequest;
 use memory::{DecisionCache, DecisionKey};
-pub use permitted::Permitted;
+pub(crate) use permitted::Permitted;
 pub(crate) use permitted::Requester;
 use schema::EntityNames;
 pub(crate) use sealed::SealedReply;

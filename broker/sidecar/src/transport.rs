@@ -90,59 +90,12 @@ impl Server {
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
     pub(crate) async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
         let Listeners { unix, tls, vsock, insecure_tcp, admin } = listeners;
-        let accept_unix = async |on: Listener, socket: &Option<UnixSocket>| {
-            let Some(socket) = socket else { return std::future::pending().await };
-            // The kernel tells when the process at the other end is gone.
-            self.accept(on, None, || async {
-                let (stream, _) = socket.listener.accept().await?;
-                let credentials = stream.peer_cred()?;
-                let (uid, gid, pid) = (credentials.uid(), credentials.gid(), credentials.pid());
-                let peer = self.identities.unix_peer(uid, gid, pid);
-                Ok(ready(Ok((NormalizeAuthority::new(stream), peer))))
-            })
-            .await
-        };
-        let accept_tls = async {
-            let Some((listener, tls)) = &tls else { return std::future::pending().await };
-            self.accept(Listener::Workloads(Transport::Tls), Some(KEEP_ALIVE), || async {
-                let (stream, address) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
-                // The handshake runs elsewhere: a slow peer must not keep others from connecting.
-                Ok(async move {
-                    let stream = tls.accept(stream).await?;
-                    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                    let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
-                    let peer = identities.tls_peer(address.ip(), shown);
-                    Ok((stream, peer))
-                })
-            })
-            .await
-        };
-        let accept_vsock = async {
-            let Some(socket) = &vsock else { return std::future::pending().await };
-            // As on a unix socket: the hypervisor tells when the enclave is gone.
-            self.accept(Listener::Workloads(Transport::Vsock), None, || async {
-                let (stream, cid) = socket.accept().await?;
-                Ok(ready(Ok((stream, Peer::vsock(cid)))))
-            })
-            .await
-        };
-        let accept_plaintext = async {
-            let Some(listener) = &insecure_tcp else { return std::future::pending().await };
-            self.accept(Listener::Workloads(Transport::InsecureTcp), Some(KEEP_ALIVE), || async {
-                let (stream, address) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(ready(Ok((stream, Peer::insecure_tcp(address.ip())))))
-            })
-            .await
-        };
         tokio::select! {
-            never = accept_unix(Listener::Workloads(Transport::Unix), &unix) => match never {},
-            never = accept_unix(Listener::Admin, &admin) => match never {},
-            never = accept_tls => match never {},
-            never = accept_vsock => match never {},
-            never = accept_plaintext => match never {},
+            never = self.accept_unix(Listener::Workloads(Transport::Unix), unix.as_ref()) => match never {},
+            never = self.accept_unix(Listener::Admin, admin.as_ref()) => match never {},
+            never = self.accept_tls(tls.as_ref()) => match never {},
+            never = self.accept_vsock(vsock.as_ref()) => match never {},
+            never = self.accept_insecure_tcp(insecure_tcp.as_ref()) => match never {},
             () = drain.cancelled() => {}
         }
         // No new connections. Calls on open ones are refused with a retry delay until the calls in flight
@@ -158,6 +111,57 @@ impl Server {
         // What is still open now is health watchers and the last replies on their way.
         let _ = tokio::time::timeout(LAST_REPLIES, self.graceful.shutdown()).await;
         self.cut.cancel();
+    }
+
+    async fn accept_unix(&self, on: Listener, socket: Option<&UnixSocket>) -> Infallible {
+        let Some(socket) = socket else { return std::future::pending().await };
+        // The kernel tells when the process at the other end is gone.
+        self.accept(on, None, || async {
+            let (stream, _) = socket.listener.accept().await?;
+            let credentials = stream.peer_cred()?;
+            let (uid, gid, pid) = (credentials.uid(), credentials.gid(), credentials.pid());
+            let peer = self.identities.unix_peer(uid, gid, pid);
+            Ok(ready(Ok((NormalizeAuthority::new(stream), peer))))
+        })
+        .await
+    }
+
+    async fn accept_tls(&self, listener: Option<&(TcpListener, Tls)>) -> Infallible {
+        let Some((listener, tls)) = listener else { return std::future::pending().await };
+        self.accept(Listener::Workloads(Transport::Tls), Some(KEEP_ALIVE), || async {
+            let (stream, address) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
+            // The handshake runs elsewhere: a slow peer must not keep others from connecting.
+            Ok(async move {
+                let stream = tls.accept(stream).await?;
+                let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
+                let peer = identities.tls_peer(address.ip(), shown);
+                Ok((stream, peer))
+            })
+        })
+        .await
+    }
+
+    async fn accept_vsock(&self, socket: Option<&VsockSocket>) -> Infallible {
+        let Some(socket) = socket else { return std::future::pending().await };
+        // As on a unix socket: the hypervisor tells when the enclave is gone.
+        self.accept(Listener::Workloads(Transport::Vsock), None, || async {
+            let (stream, cid) = socket.accept().await?;
+            Ok(ready(Ok((stream, Peer::vsock(cid)))))
+        })
+        .await
+    }
+
+    async fn accept_insecure_tcp(&self, listener: Option<&TcpListener>) -> Infallible {
+        let Some(listener) = listener else { return std::future::pending().await };
+        self.accept(Listener::Workloads(Transport::InsecureTcp), Some(KEEP_ALIVE), || async {
+            let (stream, address) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok(ready(Ok((stream, Peer::insecure_tcp(address.ip())))))
+        })
+        .await
     }
 
     /// Accepts connections. Finding out who the peer is, such as a TLS handshake, does not hold up the next

@@ -49,14 +49,14 @@ impl Announcer {
     }
 
     /// Tells everything, and waits until nothing is owed.
-    pub async fn pay(&self) {
+    pub(crate) async fn pay(&self) {
         while !self.announce().await || self.journal.owed_bytes() > 0 {
             tokio::time::sleep(TICK).await;
         }
     }
 
     /// Tells everything that is to be told. False if the journal cannot take it now.
-    pub async fn announce(&self) -> bool {
+    pub(crate) async fn announce(&self) -> bool {
         while let Some(taken) = self.journal.notices().take_for_own_record() {
             if taken.may_be_told() {
                 let (dir, id) = (self.journal_dir.clone(), taken.untold().id.to_string());

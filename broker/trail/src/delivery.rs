@@ -45,7 +45,7 @@ use super::state::{Previous, Sealed, State};
 use super::store::directory::found;
 use super::store::{Object, Store};
 use encryption::Encryption;
-pub use error::TrailError;
+pub(crate) use error::TrailError;
 pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
 
 /// How a trail is to be.
@@ -117,12 +117,12 @@ impl Trail {
 
     /// What the trail is called.
     #[must_use]
-    pub fn names(&self) -> &TrailNames {
+    pub(crate) fn names(&self) -> &TrailNames {
         &self.names
     }
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
-    pub async fn deliver(&mut self) -> Result<usize, TrailError> {
+    pub(crate) async fn deliver(&mut self) -> Result<usize, TrailError> {
         self.inbox.take().await;
         let journal = self.journal.clone();
         let rotated = async {
@@ -307,7 +307,7 @@ impl Trail {
     }
 
     /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
-    pub async fn digest(&mut self) -> Result<(), TrailError> {
+    pub(crate) async fn digest(&mut self) -> Result<(), TrailError> {
         self.note_again().await?;
         let span = info_span!(
             parent: None,

@@ -81,7 +81,7 @@ pub struct ChainSpan {
 impl ChainSpan {
     /// The records after `before`, up to and with `end`.
     #[must_use]
-    pub fn new(before: &Link, end: &Link) -> Self {
+    pub(crate) fn new(before: &Link, end: &Link) -> Self {
         Self {
             first_sequence: before.sequence.saturating_add(1),
             last_sequence: end.sequence,
@@ -92,7 +92,7 @@ impl ChainSpan {
 
     /// The last record before these, and the last of these; none if this is not what a broker writes.
     #[must_use]
-    pub fn links(&self) -> Option<(Link, Link)> {
+    pub(crate) fn links(&self) -> Option<(Link, Link)> {
         let link = |sequence, hex: &str| {
             let mut hash = [0; 32];
             hex::decode_to_slice(hex, &mut hash).ok()?;
@@ -108,14 +108,14 @@ impl Digest {
     /// The bytes that are hashed, and stored compressed.
     #[must_use]
     #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a digest has string keys and goes to memory: nothing can fail")
     }
 
     /// What is signed for the digest whose uncompressed bytes are `json`
     /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-custom-validation.html>).
     #[must_use]
-    pub fn string_to_sign(&self, json: &[u8]) -> String {
+    pub(crate) fn string_to_sign(&self, json: &[u8]) -> String {
         format!(
             "{}\n{}/{}\n{}\n{}",
             self.digest_end_time,
@@ -129,15 +129,15 @@ impl Digest {
 
 /// SHA-256 in hex.
 #[must_use]
-pub fn sha256_hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 /// RSASSA-PKCS1-v1_5 with SHA-256, by CloudTrail's name.
-pub const SIGNATURE_ALGORITHM: &str = "SHA256withRSA";
+pub(crate) const SIGNATURE_ALGORITHM: &str = "SHA256withRSA";
 /// CloudTrail's name of SHA-256.
-pub const HASH_ALGORITHM: &str = "SHA-256";
+pub(crate) const HASH_ALGORITHM: &str = "SHA-256";
 /// Where an object's metadata has the signature of a digest, in hex.
-pub const SIGNATURE_METADATA: &str = "signature";
+pub(crate) const SIGNATURE_METADATA: &str = "signature";
 /// Where it has [`SIGNATURE_ALGORITHM`].
-pub const SIGNATURE_ALGORITHM_METADATA: &str = "signature-algorithm";
+pub(crate) const SIGNATURE_ALGORITHM_METADATA: &str = "signature-algorithm";

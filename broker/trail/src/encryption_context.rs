@@ -8,7 +8,7 @@ use key_broker_core::{EncryptionContext, Malformed};
 use crate::names::TrailNames;
 
 /// The encryption context of a log file.
-pub fn object_context(names: &TrailNames, object: &str) -> Result<EncryptionContext, Malformed> {
+pub(crate) fn object_context(names: &TrailNames, object: &str) -> Result<EncryptionContext, Malformed> {
     context(names, names.object_arn(object))
 }
 

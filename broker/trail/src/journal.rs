@@ -5,12 +5,12 @@
 //! and tries again by itself. Records of what has happened all the same (KMS has answered, a call was refused) are owed: they
 //! are kept in memory, within a bound, and are the first to be written when the journal can.
 
-pub mod chain;
+pub(crate) mod chain;
 mod courier;
-pub mod follow;
+pub(crate) mod follow;
 mod notices;
 mod queue;
-pub mod segment;
+pub(crate) mod segment;
 mod segments;
 mod totals;
 mod writer;
@@ -29,12 +29,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::notice::Notice;
 use crate::record::ACTIVITY_END;
 use chain::Link;
+pub use follow::Follower;
 pub use notices::{Notices, Taken};
 use queue::Queue;
 use segments::Segments;
-pub use segments::{SegmentFile, Undelivered, damaged_name, files};
+pub(crate) use segments::damaged_name;
+pub use segments::{SegmentFile, Undelivered, files};
 use totals::Counts;
-pub use totals::Totals;
+pub(crate) use totals::Totals;
 use writer::Writer;
 
 /// How durable a record is before its reply leaves.
@@ -95,7 +97,7 @@ struct Shared {
 }
 
 /// Is told how long each commit took.
-pub type CommitTimer = dyn Fn(Duration) + Send + Sync;
+pub(crate) type CommitTimer = dyn Fn(Duration) + Send + Sync;
 
 /// The thread behind a [`Journal`]. Dropped, it ends by itself, but is not waited for.
 pub struct JournalThread {
@@ -173,7 +175,7 @@ impl Journal {
 
     /// Whether there was no file at the start. A journal that was used before has one, whatever was delivered of it.
     #[must_use]
-    pub fn is_begun_anew(&self) -> bool {
+    pub(crate) fn is_begun_anew(&self) -> bool {
         self.is_begun_anew
     }
 
@@ -185,13 +187,13 @@ impl Journal {
 
     /// Bytes of records that are owed, and not written yet.
     #[must_use]
-    pub fn owed_bytes(&self) -> usize {
+    pub(crate) fn owed_bytes(&self) -> usize {
         self.shared.queue.owed()
     }
 
     /// Closes the journal if its chain ends at `end` and nothing waits or is owed: then nothing comes after it. False if that is not
     /// so, or nothing is written any more.
-    pub async fn close_at(&self, end: Link) -> bool {
+    pub(crate) async fn close_at(&self, end: Link) -> bool {
         self.shared.queue.close_at(end).await.unwrap_or(false)
     }
 
@@ -230,18 +232,18 @@ impl Journal {
     }
 
     /// A delivery failed.
-    pub fn failed_delivery(&self) {
+    pub(crate) fn failed_delivery(&self) {
         self.shared.counts.failed_deliveries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Closes the file that is being written, if it has records, and waits until it is.
-    pub async fn rotate(&self) {
+    pub(crate) async fn rotate(&self) {
         // There is no answer only when the broker stops.
         let _ = self.shared.queue.rotate().await;
     }
 
     /// Waits until a file was closed because it was full.
-    pub async fn segment_closed(&self) {
+    pub(crate) async fn segment_closed(&self) {
         self.shared.full.notified().await;
     }
 

@@ -2,7 +2,7 @@
 //! back and verified. It knows no gRPC, no policy, no cache and no client of KMS: [`keys`] is what it needs of KMS.
 
 // What a record is.
-pub mod names;
+mod names;
 pub mod notice;
 pub mod record;
 
@@ -10,18 +10,18 @@ pub mod record;
 pub mod journal;
 
 // How they leave the host.
-pub mod announcer;
+mod announcer;
 pub mod delivery;
-pub mod digest;
-pub mod encryption_context;
-pub mod ending;
+mod digest;
+mod encryption_context;
+mod ending;
 pub mod inbox;
 pub mod keys;
-pub mod log_file;
-pub mod remainder;
-pub mod signature;
+mod log_file;
+mod remainder;
+mod signature;
 mod state;
-pub mod stdout;
+mod stdout;
 pub mod store;
 
 // How they are read and judged.
@@ -29,3 +29,16 @@ pub mod cost;
 pub mod reader;
 pub mod reconcile;
 pub mod verify;
+
+// What `cargo bench --bench verify` verifies.
+#[cfg(feature = "bench")]
+pub mod bench;
+
+pub use announcer::Announcer;
+pub use digest::Digest;
+pub use encryption_context::{TRAIL_ARN, path_context};
+pub use ending::{Delivery, Ending};
+pub use names::TrailNames;
+pub use remainder::Remainder;
+pub use signature::{PublicKey, Signer};
+pub use stdout::StdoutCopy;

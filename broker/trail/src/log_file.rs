@@ -12,7 +12,7 @@ use super::journal::chain::Link;
 use super::journal::segment::{ReadError, SegmentReader};
 
 /// A log file, ready to be stored.
-pub struct LogFileContents {
+pub(crate) struct LogFileContents {
     /// gzip.
     pub bytes: Vec<u8>,
     /// SHA-256, in hex, of what is compressed.
@@ -31,7 +31,7 @@ pub struct LogFileContents {
 
 /// Makes a log file of the journal's file at `path`, up to and with record `last`: what follows in it was never committed,
 /// and is elsewhere under the same number. None if there are no records.
-pub fn build(path: &Path, last: u64) -> Result<Option<LogFileContents>, ReadError> {
+pub(crate) fn build(path: &Path, last: u64) -> Result<Option<LogFileContents>, ReadError> {
     let mut segment = SegmentReader::open(path)?;
     let mut file = Hashing { hasher: Sha256::new(), gzip: GzEncoder::new(Vec::new(), Compression::fast()) };
     let (mut oldest, mut newest) = (None::<String>, None::<String>);
@@ -67,7 +67,7 @@ pub fn build(path: &Path, last: u64) -> Result<Option<LogFileContents>, ReadErro
 }
 
 /// Compresses a small object, such as a digest.
-pub fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(bytes)?;
     gzip.finish()

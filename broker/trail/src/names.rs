@@ -32,13 +32,13 @@ impl TrailNames {
 
     /// The ARN of an object in the bucket.
     #[must_use]
-    pub fn object_arn(&self, key: &str) -> String {
+    pub(crate) fn object_arn(&self, key: &str) -> String {
         format!("arn:{}:s3:::{}/{key}", partition_of(&self.region), self.bucket)
     }
 
     /// The ARN of bucket and path under which everything is delivered.
     #[must_use]
-    pub fn path_arn(&self) -> String {
+    pub(crate) fn path_arn(&self) -> String {
         self.object_arn(&self.folder())
     }
 
@@ -56,7 +56,7 @@ impl TrailNames {
 
     /// Under which all digests are, those of other trails too.
     #[must_use]
-    pub fn digest_folder(&self) -> String {
+    pub(crate) fn digest_folder(&self) -> String {
         format!("{}CloudTrail-Digest/{}/", self.folder(), self.region)
     }
 
@@ -65,7 +65,7 @@ impl TrailNames {
     /// The 16 characters come from the hash, which is of random ids: no other file has them, and a delivery that is tried
     /// again has the same ones.
     #[must_use]
-    pub fn log_file(&self, at: OffsetDateTime, hash: &[u8; 32]) -> String {
+    pub(crate) fn log_file(&self, at: OffsetDateTime, hash: &[u8; 32]) -> String {
         let Self { account_id, region, .. } = self;
         let (day, minute) = (format(at, DAY), format(at, MINUTE));
         format!(
@@ -102,7 +102,7 @@ impl TrailNames {
 
     /// When the digest of this key ends; none if the key is of another trail, or of no digest.
     #[must_use]
-    pub fn digest_end(&self, key: &str) -> Option<OffsetDateTime> {
+    pub(crate) fn digest_end(&self, key: &str) -> Option<OffsetDateTime> {
         let name = key.rsplit('/').next()?.strip_suffix(".json.gz")?;
         let end = parse_compact_time(name.rsplit('_').next()?)?;
         (self.digest(end) == key).then_some(end)
@@ -111,7 +111,7 @@ impl TrailNames {
 
 /// Whose a digest is and where it ends, as its key says: the name of a trail, whatever its home region.
 #[must_use]
-pub fn trail_of(digest_key: &str) -> Option<(&str, OffsetDateTime)> {
+pub(crate) fn trail_of(digest_key: &str) -> Option<(&str, OffsetDateTime)> {
     let name = digest_key.rsplit('/').next()?.strip_suffix(".json.gz")?;
     let (rest, end) = name.rsplit_once('_')?;
     let (rest, _home_region) = rest.rsplit_once('_')?;
@@ -122,13 +122,13 @@ pub fn trail_of(digest_key: &str) -> Option<(&str, OffsetDateTime)> {
 
 /// `YYYYMMDDTHHMMSSZ`.
 #[must_use]
-pub fn compact_time(at: OffsetDateTime) -> String {
+pub(crate) fn compact_time(at: OffsetDateTime) -> String {
     format(at, SECOND)
 }
 
 /// Reads `YYYYMMDDTHHMMSSZ`.
 #[must_use]
-pub fn parse_compact_time(text: &str) -> Option<OffsetDateTime> {
+pub(crate) fn parse_compact_time(text: &str) -> Option<OffsetDateTime> {
     PrimitiveDateTime::parse(text, SECOND).ok().map(PrimitiveDateTime::assume_utc)
 }
 

@@ -7,7 +7,7 @@
 mod caller;
 mod identity;
 mod notice;
-pub mod parsed;
+pub(crate) mod parsed;
 
 use std::sync::Arc;
 
@@ -21,9 +21,11 @@ use uuid::Uuid;
 use crate::notice::{Notice, Reloads};
 
 pub use caller::AwsCaller;
-pub use identity::{AwsIdentity, SessionContext, SessionIssuer, WorkloadIdentity};
+pub use identity::WorkloadIdentity;
+pub(crate) use identity::{AwsIdentity, SessionContext, SessionIssuer};
 pub(crate) use notice::BROKER;
-pub use notice::{NoticeRecord, REPORT_NOTICE};
+pub(crate) use notice::{NoticeRecord, REPORT_NOTICE};
+pub use parsed::ParsedRecord;
 
 /// Adds a record to `lines` as one line of compact JSON.
 fn append_line(lines: &mut Vec<u8>, record: &impl Serialize) {

@@ -83,7 +83,7 @@ enum SigningKey {
 impl Signer {
     /// A key of KMS, with its public half as KMS gave it.
     #[must_use]
-    pub fn kms(keys: Arc<dyn TrailKeys>, key: &KeyArn, public: PublicKey) -> Self {
+    pub(crate) fn kms(keys: Arc<dyn TrailKeys>, key: &KeyArn, public: PublicKey) -> Self {
         Self { key: SigningKey::Kms(keys, key.into()), public }
     }
 

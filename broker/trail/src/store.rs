@@ -1,12 +1,15 @@
 //! Where a trail is delivered: a directory or an S3 bucket. Objects have a key, bytes and metadata, as S3's have.
 
-pub mod directory;
-pub mod s3;
+pub(crate) mod directory;
+pub(crate) mod s3;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
+
+pub use directory::DirectoryStore;
+pub use s3::{S3Settings, S3Store};
 
 /// A place for objects. A put either has happened, whole and durably, when it returns, or can be tried again.
 #[async_trait]
@@ -46,4 +49,4 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 /// No object of a trail comes near: a log file has 50 MB at most before it is compressed.
-pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_OBJECT_BYTES: u64 = 64 << 20;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use key_broker_core::KeyId;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, signer_from};
 use key_broker_trail::journal::{Durability, JournalConfig, MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES};
-use key_broker_trail::store::s3::S3Settings;
+use key_broker_trail::store::S3Settings;
 use serde::Deserialize;
 
 use super::kms::checked_url;

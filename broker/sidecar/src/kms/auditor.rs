@@ -9,6 +9,7 @@ use key_broker_trail::inbox;
 use key_broker_trail::keys::{Decrypted, Decrypter, KeysError};
 use key_broker_trail::record::AwsCaller;
 
+use super::aws::AwsKms;
 use super::recorded::append_record;
 use super::{AttemptLog, Kms};
 use crate::error::BrokerError;
@@ -17,7 +18,7 @@ use crate::policy::own;
 
 /// Asks KMS for the data keys of log files, one call for each file, and records each answer.
 pub struct AuditorKms {
-    kms: Arc<dyn Kms>,
+    kms: Arc<AwsKms>,
     caller: Arc<AwsCaller>,
     journal_dir: Option<PathBuf>,
 }
@@ -26,7 +27,7 @@ impl AuditorKms {
     /// Asks `kms` as `caller`. Records are left in the broker's `journal_dir`; where there is none, as on an auditor's machine,
     /// they are given back with what was read.
     #[must_use]
-    pub fn new(kms: Arc<dyn Kms>, caller: Arc<AwsCaller>, journal_dir: Option<PathBuf>) -> Self {
+    pub fn new(kms: Arc<AwsKms>, caller: Arc<AwsCaller>, journal_dir: Option<PathBuf>) -> Self {
         Self { kms, caller, journal_dir }
     }
 

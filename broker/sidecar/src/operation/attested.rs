@@ -15,7 +15,7 @@ use crate::attestation::VerifiedRecipient;
 /// A request whose reply only `recipient` can read
 /// (<https://docs.aws.amazon.com/kms/latest/developerguide/cryptographic-attestation.html>).
 #[derive(Clone)]
-pub struct AttestedRequest<R> {
+pub(crate) struct AttestedRequest<R> {
     /// Whose attestation document goes with the request.
     pub recipient: VerifiedRecipient,
     /// What is asked.
@@ -23,7 +23,7 @@ pub struct AttestedRequest<R> {
 }
 
 /// A data key that only its recipient can read.
-pub struct AttestedDataKey {
+pub(crate) struct AttestedDataKey {
     /// The data key, in CMS `EnvelopedData` (RFC 5652, 6).
     pub ciphertext_for_recipient: Bytes,
     /// Encrypted under the KMS key.
@@ -31,7 +31,7 @@ pub struct AttestedDataKey {
 }
 
 /// A plaintext that only its recipient can read.
-pub struct AttestedPlaintext {
+pub(crate) struct AttestedPlaintext {
     /// The plaintext, in CMS `EnvelopedData`.
     pub ciphertext_for_recipient: Bytes,
     /// The KMS key.
@@ -39,7 +39,7 @@ pub struct AttestedPlaintext {
 }
 
 /// Random bytes that only their recipient can read.
-pub struct AttestedRandom {
+pub(crate) struct AttestedRandom {
     /// The bytes, in CMS `EnvelopedData`.
     pub ciphertext_for_recipient: Bytes,
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 
 /// KMS's reply to a [`KmsRequest`](super::KmsRequest).
-pub enum KmsReply {
+pub(crate) enum KmsReply {
     /// To GenerateDataKey.
     DataKey(DataKey),
     /// To GenerateDataKeyWithoutPlaintext.
@@ -34,10 +34,10 @@ pub enum KmsReply {
 
 /// A reply to another operation than was asked for: a defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnexpectedReply;
+pub(crate) struct UnexpectedReply;
 
 /// A data key in both forms.
-pub struct DataKey {
+pub(crate) struct DataKey {
     /// The key itself.
     pub plaintext: Plaintext,
     /// Encrypted under the KMS key.
@@ -45,7 +45,7 @@ pub struct DataKey {
 }
 
 /// A data key encrypted under a KMS key.
-pub struct EncryptedDataKey {
+pub(crate) struct EncryptedDataKey {
     /// The ciphertext.
     pub ciphertext_blob: Bytes,
     /// The KMS key.
@@ -53,7 +53,7 @@ pub struct EncryptedDataKey {
 }
 
 /// What a ciphertext held.
-pub struct Decryption {
+pub(crate) struct Decryption {
     /// The bytes.
     pub plaintext: Plaintext,
     /// The KMS key.
@@ -62,7 +62,7 @@ pub struct Decryption {
 
 /// The KMS key that an answer was made with.
 #[derive(Debug, Clone)]
-pub struct UsedKey {
+pub(crate) struct UsedKey {
     /// Its ARN.
     pub arn: KeyArn,
     /// The key material: 64 hex digits.
@@ -70,7 +70,7 @@ pub struct UsedKey {
 }
 
 /// A signature.
-pub struct Signature {
+pub(crate) struct Signature {
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// The key that made it.
@@ -78,7 +78,7 @@ pub struct Signature {
 }
 
 /// The public half of a key.
-pub struct PublicKey {
+pub(crate) struct PublicKey {
     /// X.509 `SubjectPublicKeyInfo` in DER.
     pub spki: Vec<u8>,
     /// The key.
@@ -86,7 +86,7 @@ pub struct PublicKey {
 }
 
 /// What KMS knows about a key.
-pub struct KeyDescription {
+pub(crate) struct KeyDescription {
     /// The key's ARN.
     pub arn: KeyArn,
     /// KMS's `KeySpec`.

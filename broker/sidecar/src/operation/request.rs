@@ -11,7 +11,7 @@ use key_broker_trail::record::RequestParameters;
 
 /// A data key in both forms (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>).
 #[derive(Clone)]
-pub struct DataKeyRequest {
+pub(crate) struct DataKeyRequest {
     /// The KMS key.
     pub key: RequestedKey,
     /// The data key's length.
@@ -25,11 +25,11 @@ pub struct DataKeyRequest {
 /// A data key in encrypted form only
 /// (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html>).
 #[derive(Clone)]
-pub struct DataKeyWithoutPlaintextRequest(pub DataKeyRequest);
+pub(crate) struct DataKeyWithoutPlaintextRequest(pub DataKeyRequest);
 
 /// A decrypt (<https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html>).
 #[derive(Clone)]
-pub struct DecryptRequest {
+pub(crate) struct DecryptRequest {
     /// What KMS encrypted.
     pub ciphertext: CiphertextBlob,
     /// Exactly the context of encryption.
@@ -42,14 +42,14 @@ pub struct DecryptRequest {
 
 /// Random bytes (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html>).
 #[derive(Clone)]
-pub struct RandomRequest {
+pub(crate) struct RandomRequest {
     /// How many.
     pub length: RandomLength,
 }
 
 /// What KMS knows about a key (<https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html>).
 #[derive(Clone)]
-pub struct DescribeKeyRequest {
+pub(crate) struct DescribeKeyRequest {
     /// The KMS key.
     pub key: RequestedKey,
 }
@@ -57,7 +57,7 @@ pub struct DescribeKeyRequest {
 /// Whether a data key could be made: GenerateDataKey with `DryRun`, which makes none
 /// (<https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html>).
 #[derive(Clone)]
-pub struct DryRunRequest {
+pub(crate) struct DryRunRequest {
     /// The KMS key.
     pub key: RequestedKey,
     /// The encryption context that permission is tested with.
@@ -66,7 +66,7 @@ pub struct DryRunRequest {
 
 /// A signature, `RSASSA_PKCS1_V1_5_SHA_256` (<https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html>).
 #[derive(Clone)]
-pub struct SignRequest {
+pub(crate) struct SignRequest {
     /// The signing key.
     pub key: RequestedKey,
     /// The SHA-256 digest to sign.
@@ -75,7 +75,7 @@ pub struct SignRequest {
 
 /// The public half of a key (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GetPublicKey.html>).
 #[derive(Clone)]
-pub struct PublicKeyRequest {
+pub(crate) struct PublicKeyRequest {
     /// The key.
     pub key: RequestedKey,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use key_broker_trail::encryption_context::TRAIL_ARN;
+use key_broker_trail::TRAIL_ARN;
 
 use super::{Permitted, Requester};
 use crate::error::BrokerError;

@@ -9,7 +9,7 @@ use crate::operation::{KmsRequest, TypedRequest};
 
 /// What policy has permitted. Only policy makes one, of the very value that it was asked about, and every way to KMS takes one.
 #[derive(Clone)]
-pub struct Permitted<T> {
+pub(crate) struct Permitted<T> {
     subject: T,
     requester: Requester,
     /// Decides on the key of KMS's answer, where the request named none.

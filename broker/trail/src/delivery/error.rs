@@ -6,7 +6,7 @@ use crate::store::StoreError;
 
 /// A delivery that was not done. It is tried again; nothing is lost.
 #[derive(Debug)]
-pub enum TrailError {
+pub(crate) enum TrailError {
     /// The store cannot take or give an object.
     Store(StoreError),
     /// The journal's directory cannot be read or written.

@@ -12,7 +12,7 @@ use crate::remainder::Leftover;
 impl Trail {
     /// Tells, pays, delivers and makes digests until nothing is left and the journal is closed, for at most `within`. The records of
     /// its own last calls to KMS are for the next start. What else is left, `Leftover::look` finds.
-    pub async fn finish(mut self, within: Duration) {
+    pub(crate) async fn finish(mut self, within: Duration) {
         let until = self.clock.instant() + within;
         let mut has_last_digest = false;
         loop {

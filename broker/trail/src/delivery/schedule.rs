@@ -8,7 +8,7 @@ use super::Trail;
 
 impl Trail {
     /// Delivers until `stop` is cancelled, then gives itself back for the end.
-    pub async fn run(mut self, stop: CancellationToken) -> Self {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Self {
         let mut pace = Pace { next: self.clock.instant() + self.delivery_interval, pause: FIRST_PAUSE };
         let journal_commits = self.journal.health();
         loop {

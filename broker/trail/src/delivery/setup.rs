@@ -154,7 +154,7 @@ impl Trail {
     }
 
     /// Starts a trail: asks KMS about its keys and goes on where the trail ended before.
-    pub async fn start(config: &TrailConfig, surroundings: &Surroundings) -> Result<Self, SetupError> {
+    pub(crate) async fn start(config: &TrailConfig, surroundings: &Surroundings) -> Result<Self, SetupError> {
         let Surroundings { caller, keys, .. } = surroundings;
         let names = names(config, caller);
         let signer = signer(&config.signing, keys).await?;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 /// A place in the chain: the sequence number of a record and its hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Link {
+pub(crate) struct Link {
     /// The first record has 1.
     pub sequence: u64,
     /// Binds this record and all before it.
@@ -20,18 +20,18 @@ pub struct Link {
 
 impl Link {
     /// Before the first record.
-    pub const START: Self = Self { sequence: 0, hash: [0; 32] };
+    pub(crate) const START: Self = Self { sequence: 0, hash: [0; 32] };
 
     /// The link of the record that follows this one.
     #[must_use]
-    pub fn next(&self, record: &[u8]) -> Self {
+    pub(crate) fn next(&self, record: &[u8]) -> Self {
         let sequence = self.sequence + 1;
         let hash = Sha256::new().chain_update(self.hash).chain_update(sequence.to_be_bytes());
         Self { sequence, hash: hash.chain_update(record).finalize().into() }
     }
 
     /// Adds the records that follow, each ended by a line feed, and goes on to the last of them.
-    pub fn append_all(&mut self, records: &[u8], lines: &mut Vec<u8>) {
+    pub(crate) fn append_all(&mut self, records: &[u8], lines: &mut Vec<u8>) {
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', records) {
             self.append(&records[start..end], lines);
@@ -41,7 +41,7 @@ impl Link {
 
     /// Adds the record that follows this one to `lines`, as a line, and goes on to it.
     #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
-    pub fn append(&mut self, record: &[u8], lines: &mut Vec<u8>) {
+    pub(crate) fn append(&mut self, record: &[u8], lines: &mut Vec<u8>) {
         *self = self.next(record);
         let mut hash = [0; 64];
         hex::encode_to_slice(self.hash, &mut hash).expect("64 digits for 32 bytes");
@@ -84,13 +84,13 @@ pub(crate) mod optional_link {
 
 /// The first line of a file, with its line feed.
 #[must_use]
-pub fn header(segment: u64, before: &Link) -> String {
+pub(crate) fn header(segment: u64, before: &Link) -> String {
     format!("{MAGIC}{segment} {} {}\n", before.sequence, hex::encode(before.hash))
 }
 
 /// Reads a first line: the number of the segment, and the last record before it.
 #[must_use]
-pub fn parse_header(line: &[u8]) -> Option<(u64, Link)> {
+pub(crate) fn parse_header(line: &[u8]) -> Option<(u64, Link)> {
     let rest = std::str::from_utf8(line).ok()?.strip_prefix(MAGIC)?;
     let (segment, rest) = rest.split_once(' ')?;
     let (sequence, hash) = rest.split_once(' ')?;
@@ -102,7 +102,7 @@ pub fn parse_header(line: &[u8]) -> Option<(u64, Link)> {
 
 /// Reads a line that holds a record: what it says of its place, and the record.
 #[must_use]
-pub fn parse_line(line: &[u8]) -> Option<(Link, &[u8])> {
+pub(crate) fn parse_line(line: &[u8]) -> Option<(Link, &[u8])> {
     let at = line.iter().take(MAX_SEQUENCE_DIGITS + 1).position(|byte| *byte == b' ')?;
     let sequence = std::str::from_utf8(&line[..at]).ok()?.parse().ok()?;
     let (hash, record) = line[at + 1..].split_at_checked(64)?;

@@ -90,7 +90,7 @@ impl Notices {
     }
 
     /// Something became of the journal. [`Notices::save`] makes that durable.
-    pub fn tell(&self, journal: Notice) {
+    pub(crate) fn tell(&self, journal: Notice) {
         self.add(&mut self.lock(), journal, Reloads::default());
     }
 
@@ -185,7 +185,7 @@ impl Notices {
 
     /// How many records are still to be written, for the end.
     #[must_use]
-    pub fn untold(&self) -> usize {
+    pub(crate) fn untold(&self) -> usize {
         self.lock().entries.len()
     }
 

@@ -9,7 +9,7 @@ use super::chain::{Link, parse_header, parse_line};
 use crate::notice::Notice;
 
 /// Reads the records of one file. What does not fit the chain ends the reading.
-pub struct SegmentReader<R> {
+pub(crate) struct SegmentReader<R> {
     reader: R,
     line: Vec<u8>,
     number: u64,
@@ -21,7 +21,7 @@ pub struct SegmentReader<R> {
 
 /// Why a file's records end before the file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     /// The last line is unfinished: its commit never ended.
     Torn,
     /// A line was changed, or is not where it was written.
@@ -30,7 +30,7 @@ pub enum Flaw {
 
 /// A reading that came to its end.
 #[derive(Debug)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The file is not what was written.
     Flaw(Flaw),
     /// The file cannot be read.
@@ -45,14 +45,14 @@ impl From<io::Error> for ReadError {
 
 impl SegmentReader<BufReader<File>> {
     /// Opens a file of the journal.
-    pub fn open(path: &Path) -> Result<Self, ReadError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
         Self::new(BufReader::with_capacity(BUFFER_BYTES, File::open(path)?))
     }
 }
 
 impl<R: BufRead> SegmentReader<R> {
     /// Reads the header.
-    pub fn new(reader: R) -> Result<Self, ReadError> {
+    pub(crate) fn new(reader: R) -> Result<Self, ReadError> {
         let mut segment = Self {
             reader,
             line: Vec::new(),
@@ -72,24 +72,24 @@ impl<R: BufRead> SegmentReader<R> {
 
     /// The number in the header.
     #[must_use]
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// The last record before this file.
     #[must_use]
-    pub fn before(&self) -> Link {
+    pub(crate) fn before(&self) -> Link {
         self.before
     }
 
     /// The last record that was read.
     #[must_use]
-    pub fn link(&self) -> Link {
+    pub(crate) fn link(&self) -> Link {
         self.link
     }
 
     /// The next record; none at the end of the file.
-    pub fn next_record(&mut self) -> Result<Option<&[u8]>, ReadError> {
+    pub(crate) fn next_record(&mut self) -> Result<Option<&[u8]>, ReadError> {
         if !self.read_line()? {
             return Ok(None);
         }
@@ -123,7 +123,7 @@ impl<R: BufRead> SegmentReader<R> {
 
 /// What a file was found to hold, once its end fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// The last record before the file.
     pub before: Link,
     /// The last record in it.
@@ -135,14 +135,14 @@ pub struct Contents {
 impl Contents {
     /// The number of records.
     #[must_use]
-    pub fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         self.end.sequence - self.before.sequence
     }
 }
 
 /// What is cut off the end of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
+pub(crate) struct Cut {
     /// Why.
     pub flaw: Flaw,
     /// From which byte on.
@@ -153,7 +153,7 @@ pub struct Cut {
 
 impl Notice {
     /// Notes what was cut off a file.
-    pub fn add_cut(&mut self, flaw: Flaw, bytes: u64) {
+    pub(crate) fn add_cut(&mut self, flaw: Flaw, bytes: u64) {
         match flaw {
             Flaw::Torn => self.torn_bytes += bytes,
             Flaw::Broken => self.damaged_bytes += bytes,
@@ -167,7 +167,7 @@ impl Notice {
 /// None where even the header does not fit: the whole file is evidence then, and left empty.
 ///
 /// `note` is told before anything is cut off; where it fails, nothing is.
-pub fn repair(
+pub(crate) fn repair(
     path: &Path,
     evidence: &Path,
     note: &dyn Fn(&Cut) -> io::Result<()>,

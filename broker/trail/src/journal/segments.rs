@@ -59,7 +59,7 @@ impl Undelivered {
     }
 
     /// Files of so many bytes are gone.
-    pub fn remove(&self, bytes: u64) {
+    pub(crate) fn remove(&self, bytes: u64) {
         // Who removes what was never counted, such as an operator's own file, leaves nothing, not a huge number.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(bytes)));
     }
@@ -347,7 +347,7 @@ fn closed_name(number: u64, at: OffsetDateTime) -> String {
 
 /// Where what does not fit the chain of file `number` is kept.
 #[must_use]
-pub fn damaged_name(number: u64) -> String {
+pub(crate) fn damaged_name(number: u64) -> String {
     format!("{PREFIX}{number:08}.damaged")
 }
 

@@ -13,7 +13,7 @@ use crate::record::AwsCaller;
 /// A record of the broker's own.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NoticeRecord<'a> {
+pub(crate) struct NoticeRecord<'a> {
     event_version: &'static str,
     user_identity: BrokerIdentity,
     #[serde(serialize_with = "cloudtrail_time")]
@@ -61,7 +61,7 @@ struct NoticeEventData {
 impl<'a> NoticeRecord<'a> {
     /// The record that tells this, of the broker whom AWS takes for `caller`.
     #[must_use]
-    pub fn new(untold: &Untold, at: OffsetDateTime, caller: &'a AwsCaller) -> Self {
+    pub(crate) fn new(untold: &Untold, at: OffsetDateTime, caller: &'a AwsCaller) -> Self {
         Self {
             event_version: EVENT_VERSION,
             user_identity: BrokerIdentity { kind: BROKER, principal_id: "key-broker" },
@@ -91,7 +91,7 @@ impl<'a> NoticeRecord<'a> {
 
     /// The record as one line of compact JSON.
     #[must_use]
-    pub fn to_line(&self) -> Vec<u8> {
+    pub(crate) fn to_line(&self) -> Vec<u8> {
         let mut line = Vec::new();
         append_line(&mut line, self);
         line
@@ -101,4 +101,4 @@ impl<'a> NoticeRecord<'a> {
 /// The broker, as the principal of its own records.
 pub(crate) const BROKER: &str = "Broker";
 /// The name of what the broker does by itself: it is none of the contract's calls.
-pub const REPORT_NOTICE: &str = "ReportNotice";
+pub(crate) const REPORT_NOTICE: &str = "ReportNotice";

@@ -134,13 +134,13 @@ impl ParsedRecord {
 
     /// A value of the encryption context.
     #[must_use]
-    pub fn context(&self, name: &str) -> Option<&str> {
+    pub(crate) fn context(&self, name: &str) -> Option<&str> {
         self.encryption_context()?.get(name).map(String::as_str)
     }
 
     /// The encryption context; none if it is empty.
     #[must_use]
-    pub fn encryption_context(&self) -> Option<&BTreeMap<String, String>> {
+    pub(crate) fn encryption_context(&self) -> Option<&BTreeMap<String, String>> {
         let context = self.request_parameters.as_ref()?.encryption_context.as_ref()?;
         (!context.is_empty()).then_some(context)
     }
@@ -186,4 +186,4 @@ fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, 
 }
 
 /// The source of all records of KMS, ours and AWS's.
-pub const KMS: &str = "kms.amazonaws.com";
+pub(crate) const KMS: &str = "kms.amazonaws.com";

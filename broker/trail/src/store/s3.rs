@@ -39,7 +39,7 @@ pub struct ServerSideEncryption {
 impl ServerSideEncryption {
     /// Under `key`, with the trail in the encryption context. S3 adds the object.
     #[must_use]
-    pub fn new(key: &KeyArn, trail_arn: &str) -> Self {
+    pub(crate) fn new(key: &KeyArn, trail_arn: &str) -> Self {
         let context = serde_json::json!({ TRAIL_ARN: trail_arn }).to_string();
         Self { key_arn: key.to_string(), context: BASE64.encode(context) }
     }

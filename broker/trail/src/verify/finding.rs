@@ -100,7 +100,7 @@ pub struct Place {
 impl Place {
     /// An object as a whole.
     #[must_use]
-    pub fn object(key: &str) -> Self {
+    pub(crate) fn object(key: &str) -> Self {
         Self { object: key.to_owned(), ..Self::default() }
     }
 }

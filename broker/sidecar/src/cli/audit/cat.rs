@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use key_broker_trail::reader::records;
-use key_broker_trail::record::parsed::ParsedRecord;
+use key_broker_trail::record::ParsedRecord;
 
 use super::log_files::{UnrecordedNotice, keys, read};
 use super::output::{note, write};

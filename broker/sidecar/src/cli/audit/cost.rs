@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use key_broker_trail::cost::{Costs, Encrypted, Plan, Requests, Subject, price_of};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker_trail::record::parsed::ParsedRecord;
-use key_broker_trail::record::record_time;
+use key_broker_trail::record::{ParsedRecord, record_time};
 use serde_json::{Value, json};
 
 use super::CommandResult;

@@ -8,8 +8,7 @@ use std::process::ExitCode;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::reconcile::{Call, Question, Reconciler, Reconciliation, Verdict, cloudtrail};
-use key_broker_trail::record::parsed::ParsedRecord;
-use key_broker_trail::record::record_time;
+use key_broker_trail::record::{ParsedRecord, record_time};
 use time::Duration;
 
 use super::log_files::for_each_record;

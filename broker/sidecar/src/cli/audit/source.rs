@@ -12,7 +12,7 @@ use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_trail::reader::TrailReader;
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::store::s3::S3Settings;
+use key_broker_trail::store::S3Settings;
 
 use super::Failure;
 use crate::cli::target::{DEV_DIR, dev_credentials};
@@ -135,7 +135,7 @@ impl SourceArguments {
         let TrailAccess { store, names, caller } = location.ask(&kms).await?;
         let decrypter = caller.as_ref().map(|caller| {
             let journal_dir = location.journal_dir.clone();
-            Arc::new(AuditorKms::new(Arc::clone(&kms) as _, Arc::clone(caller), journal_dir)) as _
+            Arc::new(AuditorKms::new(Arc::clone(&kms), Arc::clone(caller), journal_dir)) as _
         });
         Ok(Source {
             reader: TrailReader::new(store, names, decrypter),

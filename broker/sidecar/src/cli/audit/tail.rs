@@ -6,9 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use key_broker_trail::journal::follow::Follower;
-use key_broker_trail::record::parsed::ParsedRecord;
-use key_broker_trail::record::record_time;
+use key_broker_trail::journal::Follower;
+use key_broker_trail::record::{ParsedRecord, record_time};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{Columns, note, plain, write};

@@ -6,9 +6,8 @@ use crate::kms::aws::AwsKms;
 use crate::operation::{self, PublicKeyRequest};
 use key_broker_core::KeyId;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, signer_from};
-use key_broker_trail::encryption_context::path_context;
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::signature::PublicKey;
+use key_broker_trail::{PublicKey, path_context};
 
 /// Checks what can be checked without writing into the store. Without `caller`, the key's encryption context is not known.
 pub(super) async fn check(

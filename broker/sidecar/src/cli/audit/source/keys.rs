@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use key_broker_core::{KeyArn, KeyId};
+use key_broker_trail::PublicKey;
 use key_broker_trail::delivery::{SigningConfig, signer_from};
 use key_broker_trail::inbox;
-use key_broker_trail::signature::PublicKey;
 
 use super::Source;
 use crate::cli::audit::Failure;

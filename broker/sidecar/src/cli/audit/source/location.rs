@@ -4,12 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
+use key_broker_trail::TrailNames;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker_trail::names::TrailNames;
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::store::directory::DirectoryStore;
-use key_broker_trail::store::s3::S3Store;
-use key_broker_trail::store::{Store, StoreError};
+use key_broker_trail::store::{DirectoryStore, S3Store, Store, StoreError};
 
 use crate::cli::audit::Failure;
 use crate::kms::aws::{AwsKms, AwsSettings};

@@ -1,6 +1,8 @@
-//! Documents, without a broker around them.
+//! Proves: attestation documents are verified as AWS makes them, genuine ones and those of a PKI of our own, and every other is
+//! refused for its own reason.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -11,13 +13,11 @@ use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use key_broker::{AttestationError, DocumentFlaw, Trust, VerifiedRecipient};
 use key_broker_core::PlatformKind;
 use kms_emulator::attestation::{Authority, DocumentClaims};
 use time::OffsetDateTime;
 
-use crate::peers::root;
-use crate::support::dice::Dice;
+use super::*;
 
 /// Genuine documents: name, when it was made (milliseconds), when its leaf certificate expires (seconds), and what is wrong with
 /// it by default.
@@ -324,6 +324,24 @@ impl Payload<'_> {
 }
 
 /// One change, or some: a bit, a byte, a cut, a repetition.
+/// Numbers that follow from a seed (xorshift64*, Vigna 2016).
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        // Zero would stay zero.
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// Less than `bound`.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % bound
+    }
+}
+
 fn mutated(document: &[u8], round: usize, dice: &mut Dice) -> Vec<u8> {
     let mut bytes = document.to_vec();
     // Every byte once, then anything.
@@ -380,7 +398,7 @@ fn moment(millis: u64) -> OffsetDateTime {
 
 /// A file of `tests/fixtures/attestation`.
 fn fixture(name: &str) -> Bytes {
-    let path = root().join("tests/fixtures/attestation").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/attestation").join(name);
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     if path.extension().is_none_or(|extension| extension != "b64") {
         return bytes.into();

@@ -1,0 +1,264 @@
+//! What the rest of a broker stands on (journal, KMS, time), and what is started on it.
+
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use key_broker_core::clock::Clock;
+use key_broker_proto as proto;
+use key_broker_proto::admin::v1::admin_server::AdminServer;
+use key_broker_trail::Announcer;
+use key_broker_trail::delivery::{NewestDigest, Surroundings, Trail, TrailConfig};
+use key_broker_trail::journal::{Journal, JournalThread};
+use key_broker_trail::record::AwsCaller;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower::util::BoxCloneSyncService;
+
+use super::observed::MetricSources;
+use super::{Parts, StartError};
+use crate::admin::Admin;
+use crate::attestation::Trust;
+use crate::audit::Audit;
+use crate::cache::Cache;
+use crate::cache::rules::Rules;
+use crate::kms::Kms;
+use crate::kms::aliases::Aliases;
+use crate::kms::guard::Guard;
+use crate::kms::recorded::{RecordedKms, Recorder};
+use crate::limits::{CallLimits, Shares};
+use crate::policy::bindings::Bindings;
+use crate::policy::file::Policies;
+use crate::readiness::{Readiness, Ready};
+use crate::reload::Reload;
+use crate::service::Service;
+use crate::telemetry::http::Pages;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Traces;
+use crate::transport::Listeners;
+use crate::transport::layers::{Layers, StandardService};
+use crate::transport::tls::Tls;
+
+/// What all else needs.
+pub(super) struct Foundation {
+    /// Where records go.
+    pub journal: Journal,
+    /// Where its files are.
+    pub journal_dir: PathBuf,
+    /// Whom KMS takes the broker for.
+    pub caller: Arc<AwsCaller>,
+    /// What is measured; none if nobody reads it.
+    pub metrics: Option<Metrics>,
+    /// Bounds calls to KMS.
+    pub guard: Guard,
+    /// KMS, with a record of every answer.
+    pub kms: RecordedKms,
+    /// The calls to KMS in flight.
+    pub kms_calls: TaskTracker,
+    /// Cancelled when the broker is to stop.
+    pub drain: CancellationToken,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Foundation {
+    /// Opens the journal, and the way to `kms`.
+    pub(super) fn lay(
+        kms: Arc<dyn Kms>,
+        parts: &mut Parts,
+        drain: CancellationToken,
+    ) -> Result<(Self, JournalThread), StartError> {
+        let clock = Arc::clone(&parts.clock);
+        let (journal, thread) =
+            Journal::open(&parts.audit.journal, Arc::clone(&clock)).map_err(StartError::Journal)?;
+        let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push.take());
+        if let Some(metrics) = &metrics {
+            let commits = metrics.commits();
+            journal.time_commits(Arc::new(move |took| commits.record(took)));
+        }
+        let caller = Arc::new(parts.caller.clone());
+        let kms_calls = TaskTracker::new();
+        let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
+        let guard = Guard::new(parts.guard, Arc::clone(&clock));
+        let kms = RecordedKms::new(kms, guard.clone(), recorder, Arc::clone(&clock), kms_calls.clone())
+            .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&clock))));
+        let journal_dir = parts.audit.journal.dir.clone();
+        Ok((Self { journal, journal_dir, caller, metrics, guard, kms, kms_calls, drain, clock }, thread))
+    }
+
+    /// The trail, once its store and keys answer.
+    pub(super) async fn start_trail(
+        &self,
+        config: Option<&TrailConfig>,
+    ) -> Result<Option<Trail>, StartError> {
+        let Some(config) = config else { return Ok(None) };
+        let surroundings = Surroundings {
+            caller: Arc::clone(&self.caller),
+            keys: Arc::new(self.kms.clone()),
+            journal: self.journal.clone(),
+            journal_dir: self.journal_dir.clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        let trail = Box::pin(Trail::start_when_possible(config, &surroundings, &self.drain)).await;
+        trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped).map(Some)
+    }
+
+    /// Reports what no call's record reports.
+    pub(super) fn start_announcer(&self) -> Announcer {
+        let announcer = Announcer {
+            journal: self.journal.clone(),
+            journal_dir: self.journal_dir.clone(),
+            caller: Arc::clone(&self.caller),
+            clock: Arc::clone(&self.clock),
+        };
+        tokio::spawn(announcer.clone().run(self.drain.clone()));
+        announcer
+    }
+
+    /// The cache, swept, and checked against revocation if `rules` say so.
+    pub(super) fn start_cache(&self, rules: Rules) -> Cache {
+        let revocation_check = rules.revocation_check;
+        let cache = Cache::new(rules, self.kms.clone(), Arc::clone(&self.clock));
+        tokio::spawn(cache.clone().sweep(SWEEP));
+        if let Some(every) = revocation_check {
+            let check = cache.clone().check_revocation(every);
+            tokio::spawn(self.drain.clone().run_until_cancelled_owned(check));
+        }
+        cache
+    }
+
+    /// Reloads policies and certificates.
+    pub(super) fn start_reload(&self, policies: &Arc<Policies>, tls: Option<Tls>) {
+        let reload = Reload {
+            policies: Arc::clone(policies),
+            tls,
+            told: Arc::clone(self.journal.notices()),
+            clock: Arc::clone(&self.clock),
+        };
+        tokio::spawn(reload.run(self.drain.clone()));
+    }
+
+    /// Who tells health watchers and `/readyz` whether the broker is ready.
+    pub(super) fn start_readiness(&self) -> (HealthReporter, watch::Receiver<Ready>) {
+        let health = HealthReporter::new();
+        let (ready, is_ready) = watch::channel(Ready::Yes);
+        let readiness = Readiness {
+            journal: self.journal.health(),
+            kms: self.guard.open_until(),
+            drain: self.drain.clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        tokio::spawn(readiness.report(health.clone(), ready));
+        (health, is_ready)
+    }
+
+    /// The RPCs of operators.
+    pub(super) fn admin(
+        &self,
+        cache: &Cache,
+        limits: &CallLimits,
+        newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
+    ) -> AdminServer<Admin> {
+        let admin = Admin {
+            cache: cache.clone(),
+            limits: limits.clone(),
+            journal: self.journal.health(),
+            undelivered: self.journal.undelivered(),
+            newest_digest,
+            drain: self.drain.clone(),
+            started_at: self.clock.now(),
+            uid: rustix::process::geteuid().as_raw(),
+        };
+        AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+
+    /// The RPCs of workloads.
+    pub(super) fn service(
+        &self,
+        policies: Arc<Policies>,
+        bindings: Bindings,
+        trust: Trust,
+        cache: Cache,
+    ) -> Service {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Service {
+            policies,
+            bindings,
+            trust: Arc::new(trust),
+            verifications: Arc::new(Semaphore::new(processors)),
+            aliases: Aliases::new(self.kms.clone(), Arc::clone(&self.caller)),
+            cache,
+            kms: self.kms.clone(),
+        }
+    }
+
+    /// What every call goes through.
+    pub(super) fn layers(
+        &self,
+        traces: Traces,
+        limits: CallLimits,
+        shares: Shares,
+        service: Service,
+        admin: AdminServer<Admin>,
+        health: HealthReporter,
+    ) -> Layers {
+        let audit = Audit {
+            journal: self.journal.clone(),
+            caller: Arc::clone(&self.caller),
+            clock: Arc::clone(&self.clock),
+        };
+        let (reflection, reflection_v1alpha) = reflection();
+        Layers {
+            calls: self.metrics.as_ref().map(|metrics| metrics.calls(Arc::clone(&self.clock))),
+            limits,
+            shares,
+            audit: Arc::new(audit),
+            traces,
+            drain: self.drain.clone(),
+            service: Arc::new(service),
+            max_request_bytes: MAX_REQUEST_BYTES,
+            admin,
+            health: BoxCloneSyncService::new(HealthServer::new(HealthService::from_health_reporter(health))),
+            reflection,
+            reflection_v1alpha,
+        }
+    }
+
+    /// Lets `sources` be read as metrics; on pages of our own too, if these have an address.
+    pub(super) async fn publish(
+        &self,
+        sources: MetricSources,
+        address: Option<SocketAddr>,
+        is_ready: watch::Receiver<Ready>,
+    ) -> Result<Option<(TcpListener, Arc<Pages>)>, StartError> {
+        let Some(metrics) = &self.metrics else { return Ok(None) };
+        sources.register(&metrics.meter());
+        let Some((address, text)) = address.zip(metrics.text()) else { return Ok(None) };
+        let listener = Listeners::bind_tcp(address).await.map_err(StartError::Listen)?;
+        Ok(Some((listener, Pages::new(text, is_ready))))
+    }
+}
+
+/// Reflection as v1, and as v1alpha, which most packaged tools still ask for.
+fn reflection() -> (StandardService, StandardService) {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let decodes = "the descriptors of this build decode";
+    let v1 = BoxCloneSyncService::new(builder().build_v1().expect(decodes));
+    let v1alpha = BoxCloneSyncService::new(builder().build_v1alpha().expect(decodes));
+    (v1, v1alpha)
+}
+
+/// See LIMITS in `key_broker.proto`.
+const MAX_REQUEST_BYTES: usize = 524_288;
+/// How long a data key past its age may stay in memory.
+const SWEEP: Duration = Duration::from_secs(1);

@@ -1,0 +1,130 @@
+//! The process around a broker: whom AWS takes it for, what an operator has to know at the start, and the last line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::provider::SharedCredentialsProvider;
+use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_trail::Remainder;
+use key_broker_trail::record::AwsCaller;
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, Parts, StartError};
+use crate::attestation::Trust;
+use crate::audit::UNRECORDED;
+use crate::config::{Config, Listen};
+use crate::kms::aws::AwsKms;
+use crate::telemetry::Telemetry;
+use crate::transport::unix::UnixAddress;
+
+/// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
+/// `ready` is called once callers can connect. Returns what is left behind at the end.
+pub(crate) async fn serve(
+    config: Config,
+    credentials: Option<SharedCredentialsProvider>,
+    telemetry: Telemetry,
+    drain: CancellationToken,
+    ready: impl FnOnce(),
+) -> Result<Remainder, StartError> {
+    if UNRECORDED {
+        tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let kms = AwsKms::new(config.kms.clone(), credentials, Arc::clone(&clock)).await;
+    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
+    tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
+    warn_of(&config);
+    let listen = config.listen.clone();
+    let parts = Parts {
+        listen: config.listen,
+        identities: config.identities,
+        policies: config.policies,
+        bindings: config.bindings,
+        trust: config.trust,
+        audit: config.audit,
+        reuse: config.reuse,
+        limits: config.limits,
+        kms: Arc::new(kms),
+        guard: config.guard,
+        caller,
+        telemetry,
+        clock,
+    };
+    let broker = match Broker::start(parts, drain).await {
+        Err(StartError::Stopped) => return Ok(Remainder::default()),
+        started => started?,
+    };
+    say_where(listen, &broker);
+    ready();
+    let remainder = broker.serve().await;
+    // The last line.
+    if remainder.is_nothing() {
+        tracing::info!("stopped");
+    } else {
+        tracing::error!("stopped, and something is left: {remainder}");
+    }
+    Ok(remainder)
+}
+
+/// What is allowed, and seldom meant.
+fn warn_of(config: &Config) {
+    if config.policies.current().is_empty() {
+        tracing::warn!("the policy file has no policies: every call is denied");
+    }
+    if config.audit.trail.is_none() {
+        tracing::warn!("no audit.store: records stay in the journal, and calls are refused once it is full");
+    }
+    if config.trust.allow_debug {
+        tracing::warn!(
+            "insecure_allow_debug: enclaves in debug mode count, whose memory and console the parent reads"
+        );
+    }
+    if config.trust.roots != Trust::aws().roots {
+        tracing::warn!("attestation.roots: documents count that AWS's own root does not vouch for");
+    }
+    if let Some(address) = config.listen.insecure_tcp {
+        tracing::warn!(%address, "insecure_tcp: whoever reaches this port is the principal \"unknown\", in plaintext");
+    }
+}
+
+/// Where callers can connect.
+fn say_where(listen: Listen, broker: &Broker) {
+    let path = |address: UnixAddress| address.path.display().to_string();
+    tracing::info!(
+        unix = listen.unix.map(path),
+        admin = listen.admin.map(path),
+        tls = broker.tls_address().map(|address| address.to_string()),
+        vsock = listen.vsock.map(|address| address.port),
+        insecure_tcp = broker.insecure_tcp_address().map(|address| address.to_string()),
+        telemetry = broker.telemetry_address().map(|address| address.to_string()),
+        "serving"
+    );
+}
+
+/// Asks STS until it answers; `None` when the broker is told to stop meanwhile.
+async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let asked = tokio::select! {
+            asked = kms.caller() => asked,
+            () = drain.cancelled() => return None,
+        };
+        match asked {
+            Ok(caller) => return Some(caller),
+            Err(error) => {
+                tracing::warn!(
+                    error,
+                    retry_seconds = pause.as_secs(),
+                    "not serving yet: sts:GetCallerIdentity fails; check the broker's AWS credentials and its way to STS"
+                );
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = drain.cancelled() => return None,
+        }
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -1,0 +1,76 @@
+//! The formats of journal and trail, written a second time: what the broker writes is read by its documentation, not by the code
+//! that wrote it.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use key_broker_trail::Digest;
+use sha2::{Digest as _, Sha256};
+
+/// A place in the chain of the journal's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub sequence: u64,
+    pub hash: [u8; 32],
+}
+
+impl Place {
+    /// Before the first record.
+    pub const START: Self = Self { sequence: 0, hash: [0; 32] };
+
+    /// That of the record that follows.
+    pub fn next(self, record: &[u8]) -> Self {
+        let sequence = self.sequence + 1;
+        let hash = Sha256::new().chain_update(self.hash).chain_update(sequence.to_be_bytes());
+        Self { sequence, hash: hash.chain_update(record).finalize().into() }
+    }
+
+    fn read(sequence: &str, hex: &str) -> Option<Self> {
+        let hash = hex::decode(hex).ok()?.try_into().ok()?;
+        Some(Self { sequence: sequence.parse().ok()?, hash })
+    }
+}
+
+/// A line of a journal's file that holds a record: `SEQUENCE HASH RECORD`.
+pub fn journal_line(line: &str) -> Option<(Place, &str)> {
+    let (sequence, rest) = line.split_once(' ')?;
+    let (hash, record) = rest.split_once(' ')?;
+    Some((Place::read(sequence, hash)?, record))
+}
+
+/// The first line of a journal's file: `key-broker-journal 1 SEGMENT SEQUENCE HASH`, the last record before it.
+pub fn journal_header(line: &str) -> Option<Place> {
+    let (_, place) = line.strip_prefix("key-broker-journal 1 ")?.split_once(' ')?;
+    let (sequence, hash) = place.split_once(' ')?;
+    Place::read(sequence, hash)
+}
+
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// gzip.
+pub fn compress(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(bytes).expect("memory takes everything");
+    gzip.finish().expect("memory takes everything")
+}
+
+/// The bytes of a digest that are hashed.
+pub fn digest_json(digest: &Digest) -> Vec<u8> {
+    serde_json::to_vec(digest).expect("JSON")
+}
+
+/// What is signed for a digest
+/// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-custom-validation.html>).
+pub fn string_to_sign(digest: &Digest, json: &[u8]) -> String {
+    format!(
+        "{}\n{}/{}\n{}\n{}",
+        digest.digest_end_time,
+        digest.digest_s3_bucket,
+        digest.digest_s3_object,
+        sha256_hex(json),
+        digest.previous_digest_signature.as_deref().unwrap_or("null")
+    )
+}
