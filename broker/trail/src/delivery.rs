@@ -289,8 +289,10 @@ impl Trail {
 
     /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
     async fn note(&mut self, state: State) -> Result<(), TrailError> {
-        let dir = self.journal_dir.clone();
+        let (dir, notices) = (self.journal_dir.clone(), Arc::clone(self.journal.notices()));
         self.state = on_disk(move || {
+            // First: where the directory was removed, how far the trail is does not come back without what it lacks.
+            notices.save()?;
             state.save(&dir)?;
             Ok(state)
         })

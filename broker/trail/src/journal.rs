@@ -78,7 +78,6 @@ pub struct Journal {
     shared: Arc<Shared>,
     healthy: watch::Receiver<bool>,
     undelivered: Undelivered,
-    is_begun_anew: bool,
     wait: Duration,
 }
 
@@ -133,7 +132,7 @@ impl Journal {
     /// Outside of a tokio runtime, in which its courier runs.
     pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>) -> io::Result<(Self, JournalThread)> {
         let (segments, notices) = Segments::open(config, clock.now())?;
-        let (undelivered, is_begun_anew) = (segments.undelivered(), segments.is_begun_anew());
+        let undelivered = segments.undelivered();
         let (health, healthy) = watch::channel(true);
         let shared = Arc::new(Shared { notices: Arc::new(notices), ..Shared::default() });
         let (written, told) = mpsc::unbounded_channel();
@@ -153,8 +152,7 @@ impl Journal {
         // It is set once.
         let _ = shared.queue.thread.set(thread.thread().clone());
         tokio::spawn(courier::carry(Arc::clone(&shared), told));
-        let journal =
-            Self { shared: Arc::clone(&shared), healthy, undelivered, is_begun_anew, wait: config.wait };
+        let journal = Self { shared: Arc::clone(&shared), healthy, undelivered, wait: config.wait };
         Ok((journal, JournalThread { shared, thread: Some(thread) }))
     }
 
@@ -169,12 +167,6 @@ impl Journal {
         if !records.is_empty() {
             self.shared.owe(records);
         }
-    }
-
-    /// Whether there was no file at the start. A journal that was used before has one, whatever was delivered of it.
-    #[must_use]
-    pub fn is_begun_anew(&self) -> bool {
-        self.is_begun_anew
     }
 
     /// Whether more is owed than may be: then nothing may happen that would have to be recorded.

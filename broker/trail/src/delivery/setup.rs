@@ -181,15 +181,15 @@ impl Trail {
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
         let start = whole_second(clock.now());
         let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
-        let mut state = match State::load(journal_dir) {
-            Ok(Some(state)) => {
-                // Where records were delivered, the place in the chain tells. Where none were yet, how many is not known.
-                if journal.is_begun_anew() && state.delivered == Some(Link::START) {
-                    journal.notices().tell_missing(Link::START, 1).map_err(explain)?;
-                    tracing::error!("the journal's files were gone before anything of them was delivered");
-                }
-                state
-            }
+        let loaded = State::load(journal_dir);
+        // Where records were delivered, the place in the chain tells of a journal that has lost its files. Where none were yet, only the
+        // trail's own note does.
+        let was_used = matches!(&loaded, Ok(Some(state)) if state.delivered == Some(Link::START));
+        if journal.notices().tell_begun_anew(was_used).map_err(explain)? {
+            tracing::error!("the journal's files were gone before anything of them was delivered");
+        }
+        let mut state = match loaded {
+            Ok(Some(state)) => state,
             Ok(None) => State::new(start),
             Err(error) => {
                 let found = journal_dir.join("trail.json").display().to_string();

@@ -34,8 +34,6 @@ pub(super) struct Segments {
     begun: Option<Segment>,
     link: Link,
     newest: u64,
-    /// There was no file.
-    is_begun_anew: bool,
     undelivered: Undelivered,
     /// Bytes since the disk was asked how much room it has.
     unchecked: u64,
@@ -101,7 +99,6 @@ impl Segments {
             begun: None,
             link: Link::START,
             newest: 0,
-            is_begun_anew: false,
             undelivered,
             unchecked: u64::MAX,
             lock,
@@ -116,11 +113,6 @@ impl Segments {
 
     pub(super) fn undelivered(&self) -> Undelivered {
         self.undelivered.clone()
-    }
-
-    /// Whether there was no file at the start.
-    pub(super) fn is_begun_anew(&self) -> bool {
-        self.is_begun_anew
     }
 
     pub(super) fn dir(&self) -> &Path {
