@@ -20,6 +20,9 @@ mod principal;
 mod spiffe;
 mod transport;
 
+// How much of it one of many may take.
+mod fair_share;
+
 // Key material in memory; time, passed in.
 pub mod clock;
 pub mod secret;
@@ -27,6 +30,7 @@ pub mod secret;
 pub use action::Action;
 pub use ciphertext::{CiphertextBlob, GrantTokens};
 pub use context::EncryptionContext;
+pub use fair_share::{FairPool, FairShares, Share};
 pub use key::{KeyArn, KeyId, NamedKey, RequestedKey, partition_of};
 pub use length::{DataKeyLength, RandomLength};
 pub use malformed::Malformed;
