@@ -25,7 +25,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use caller::AwsCaller;
-pub use event_data::{ActivityEventData, DataKeyData, KmsEventData, PolicyData, ServedFrom, TraceData};
+pub use event_data::{
+    ActivityEventData, DataKeyData, KmsEventData, PolicyData, RefusalCount, ServedFrom, TraceData,
+};
 pub use identity::{IdentityKind, UserIdentity};
 use identity::{SessionContext, SessionIssuer};
 pub use moments::record_time;

@@ -94,7 +94,7 @@ impl Notices {
     }
 
     /// Something became of the journal. [`Notices::save`] makes that durable.
-    pub(crate) fn tell(&self, journal: Notice) {
+    pub fn tell(&self, journal: Notice) {
         self.add(&mut self.lock(), journal, Reloads::default());
     }
 
