@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_client::GenerateDataKey;
-use key_broker_trail::journal::files;
 use key_broker_trail::reader::{TrailReader, records};
 use key_broker_trail::record::record_time;
 use key_broker_trail::store::DirectoryStore;
@@ -19,7 +18,7 @@ use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOpt
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, check_records, output, root};
 use serde_json::Value;
-use support::formats::digest_json;
+use support::formats::{digest_json, files};
 use support::tampered::{Copy, encrypted, plain, verify_quietly};
 use support::timed::{BUCKET, TimedSite, names};
 
@@ -103,7 +102,9 @@ fn changed_digests_are_found() {
     });
     found("moved", FindingKind::DigestMoved, Sees::Aws, |copy| {
         let key = copy.digests()[1].clone();
-        let elsewhere = names().digest(copy.base.site.now());
+        let (start, _) = key.rsplit_once('_').expect("a time");
+        let now = record_time(copy.base.site.now()).replace(['-', ':'], "");
+        let elsewhere = format!("{start}_{now}.json.gz");
         for ending in ["", ".meta.json"] {
             let (from, to) = (format!("{key}{ending}"), format!("{elsewhere}{ending}"));
             fs::rename(copy.path(&from), copy.path(&to)).expect("moves");
@@ -270,7 +271,7 @@ async fn a_trail_that_grows_meanwhile_is_never_called_unsound() {
         }
     });
     let options = || VerifyOptions {
-        keys: vec![site.signer().public_key().clone()],
+        keys: vec![site.public_key()],
         journal_dir: Some(site.journal()),
         ..VerifyOptions::default()
     };
@@ -337,7 +338,7 @@ fn aws(copy: &Copy) -> (bool, String) {
     let peers = Peers::install(&["validate-logs"]);
     let judge = root().join("tests/judges/aws-validate-logs");
     let key = copy.dir.path().join("public.pem");
-    fs::write(&key, copy.base.site.signer().public_key().to_pem()).expect("writes");
+    fs::write(&key, copy.base.site.public_key().to_pem()).expect("writes");
     let mut command = peers.command("validate-logs/bin/python");
     command.arg(judge).arg("--tree").arg(copy.dir.path().join("store")).args(["--bucket", BUCKET]);
     command.args(["--trail-arn", &names().trail_arn()]).arg("--public-key").arg(key);

@@ -12,10 +12,10 @@ use key_broker::{
 use key_broker_client::{Client, Decrypt, GenerateDataKey};
 use key_broker_core::clock::Clock as _;
 use key_broker_core::{Bounds, KeyId};
-use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker_trail::journal::{Durability, JournalConfig, files};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, signer_from};
+use key_broker_trail::journal::{Durability, JournalConfig};
 use key_broker_trail::record::record_time;
-use key_broker_trail::{Remainder, Signer, TrailNames};
+use key_broker_trail::{PublicKey, Remainder, TrailNames};
 use kms_emulator::Emulator;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::TestClock;
+use super::formats::files;
 use super::signing::write_key;
 use super::{Setup, aws_kms, aws_settings, eventually, reuse, rule};
 
@@ -106,13 +107,18 @@ impl TimedSite {
             delivery_interval: Duration::from_mins(20),
             digest_interval: Duration::from_hours(1),
             kms_key: self.is_encrypted.then(|| KeyId::parse("alias/dev").expect("a key id")),
-            signing: SigningConfig::File(self.dir.path().join("signing.pem")),
+            signing: SigningConfig::File(self.key_file()),
         }
     }
 
-    /// Who signs digests.
-    pub fn signer(&self) -> Signer {
-        Signer::from_pem(&fs::read(self.dir.path().join("signing.pem")).expect("reads")).expect("a key")
+    /// What digests are signed with.
+    pub fn key_file(&self) -> PathBuf {
+        self.dir.path().join("signing.pem")
+    }
+
+    /// What their signatures are checked with.
+    pub fn public_key(&self) -> PublicKey {
+        signer_from(&self.key_file()).expect("a key").public_key().clone()
     }
 
     pub fn now(&self) -> OffsetDateTime {

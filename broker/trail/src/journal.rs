@@ -33,8 +33,9 @@ pub use follow::Follower;
 pub use notices::{Notices, Taken};
 use queue::Queue;
 use segments::Segments;
+pub use segments::Undelivered;
 pub(crate) use segments::damaged_name;
-pub use segments::{SegmentFile, Undelivered, files};
+pub(crate) use segments::{SegmentFile, files};
 use totals::Counts;
 pub(crate) use totals::Totals;
 use writer::Writer;
@@ -109,11 +110,11 @@ pub struct JournalThread {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lost {
     /// How many.
-    pub records: u64,
+    pub(crate) records: u64,
     /// Of those that were owed, records of calls: each was refused.
-    pub activity_records: u64,
+    pub(crate) activity_records: u64,
     /// Their bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The journal cannot commit: nothing may leave the broker. With the records, if it is known that they are not written.

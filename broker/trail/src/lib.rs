@@ -34,11 +34,13 @@ pub mod verify;
 #[cfg(feature = "bench")]
 pub mod bench;
 
-pub use announcer::Announcer;
-pub use digest::Digest;
-pub use encryption_context::{TRAIL_ARN, path_context};
-pub use ending::{Delivery, Ending};
-pub use names::TrailNames;
-pub use remainder::Remainder;
-pub use signature::{PublicKey, Signer};
-pub use stdout::StdoutCopy;
+pub use self::{
+    announcer::Announcer,
+    digest::Digest,
+    encryption_context::{TRAIL_ARN, path_context},
+    ending::{Delivery, Ending},
+    names::TrailNames,
+    remainder::Remainder,
+    signature::{PublicKey, Signer},
+    stdout::StdoutCopy,
+};

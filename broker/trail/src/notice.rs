@@ -12,16 +12,16 @@ use uuid::Uuid;
 pub struct Notice {
     /// Bytes of an unfinished commit that were cut off at a start: no reply went out for it.
     #[serde(skip_serializing_if = "is_zero")]
-    pub torn_bytes: u64,
+    pub(crate) torn_bytes: u64,
     /// Bytes that did not fit the chain, kept as evidence in a file named `damaged`.
     #[serde(skip_serializing_if = "is_zero")]
-    pub damaged_bytes: u64,
+    pub(crate) damaged_bytes: u64,
     /// Records whose files were gone before they were delivered.
     #[serde(skip_serializing_if = "is_zero")]
-    pub missing_records: u64,
+    pub(crate) missing_records: u64,
     /// Refused calls that have no record, because more was owed than memory may hold.
     #[serde(skip_serializing_if = "is_zero")]
-    pub unrecorded_refusals: u64,
+    pub(crate) unrecorded_refusals: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -73,10 +73,10 @@ pub struct Untold {
     pub id: Uuid,
     /// What became of the journal.
     #[serde(default)]
-    pub journal: Notice,
+    pub(crate) journal: Notice,
     /// What was taken anew.
     #[serde(default)]
-    pub reloads: Reloads,
+    pub(crate) reloads: Reloads,
 }
 
 impl Untold {

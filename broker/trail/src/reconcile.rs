@@ -110,7 +110,7 @@ pub struct Call {
     /// The key, by its ARN, or as it was asked for.
     pub key: Option<String>,
     /// Whose credentials.
-    pub arn: Option<String>,
+    pub(crate) arn: Option<String>,
     /// Which of them.
     pub access_key_id: Option<String>,
     /// From where.
@@ -119,9 +119,9 @@ pub struct Call {
     /// With what.
     pub user_agent: Option<String>,
     /// In whose name.
-    pub invoked_by: Option<String>,
+    pub(crate) invoked_by: Option<String>,
     /// How it failed.
-    pub error_code: Option<String>,
+    pub(crate) error_code: Option<String>,
 }
 
 /// A field in which the two records of a call differ.

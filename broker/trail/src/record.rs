@@ -41,15 +41,15 @@ fn append_line(lines: &mut Vec<u8>, record: &impl Serialize) {
 pub struct KmsRecord<'a> {
     event_version: &'static str,
     /// The broker's AWS principal.
-    pub user_identity: AwsIdentity<'a>,
+    pub(crate) user_identity: AwsIdentity<'a>,
     /// When KMS answered.
     #[serde(serialize_with = "cloudtrail_time")]
-    pub event_time: OffsetDateTime,
+    pub(crate) event_time: OffsetDateTime,
     event_source: &'static str,
     /// The KMS operation.
-    pub event_name: &'static str,
+    pub(crate) event_name: &'static str,
     /// The region of the KMS endpoint.
-    pub aws_region: &'a str,
+    pub(crate) aws_region: &'a str,
     /// The broker host's address as it is on the way to KMS.
     #[serde(rename = "sourceIPAddress")]
     pub source_ip_address: &'a str,
@@ -67,7 +67,7 @@ pub struct KmsRecord<'a> {
     pub additional_event_data: Option<KmsEventData<'a>>,
     /// `x-amzn-RequestId` of the answer.
     #[serde(rename = "requestID")]
-    pub request_id: &'a str,
+    pub(crate) request_id: &'a str,
     /// The broker's own id of this record.
     #[serde(rename = "eventID")]
     pub event_id: Uuid,
@@ -78,7 +78,7 @@ pub struct KmsRecord<'a> {
     event_type: &'static str,
     management_event: bool,
     /// The broker's account.
-    pub recipient_account_id: &'a str,
+    pub(crate) recipient_account_id: &'a str,
     event_category: &'static str,
 }
 

@@ -29,11 +29,11 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     /// Its name in the bucket.
-    pub key: String,
+    pub(crate) key: String,
     /// What it holds.
     pub bytes: Vec<u8>,
     /// Names and values beside it: S3's user metadata.
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 /// A store cannot do what it was asked; trying again may help.

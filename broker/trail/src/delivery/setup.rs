@@ -82,7 +82,11 @@ pub fn names(config: &TrailConfig, caller: &AwsCaller) -> TrailNames {
 }
 
 /// Opens the store; an S3 bucket encrypts under `key`.
-pub async fn open_store(config: &TrailConfig, names: &TrailNames, key: Option<&KeyArn>) -> Arc<dyn Store> {
+pub(crate) async fn open_store(
+    config: &TrailConfig,
+    names: &TrailNames,
+    key: Option<&KeyArn>,
+) -> Arc<dyn Store> {
     match &config.store {
         StoreConfig::Directory { root, bucket } => Arc::new(DirectoryStore::new(root, bucket)),
         StoreConfig::S3(settings) => {

@@ -78,7 +78,7 @@ struct Segment {
 
 /// A file of a journal, by its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SegmentFile {
+pub(crate) struct SegmentFile {
     /// They count up, over restarts too.
     pub number: u64,
     /// When it was closed; none while it is written.
@@ -317,7 +317,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// The files of the journal in `dir`, in the order of their numbers.
-pub fn files(dir: &Path) -> io::Result<Vec<SegmentFile>> {
+pub(crate) fn files(dir: &Path) -> io::Result<Vec<SegmentFile>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         files.extend(parse_name(&entry?.path()));

@@ -9,22 +9,22 @@ use serde::Serialize;
 pub struct AwsIdentity<'a> {
     /// `AssumedRole`, `IAMUser`, `Root` or `FederatedUser`.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// STS's `UserId`.
-    pub principal_id: &'a str,
+    pub(crate) principal_id: &'a str,
     /// STS's `Arn`.
-    pub arn: &'a str,
+    pub(crate) arn: &'a str,
     /// The account: 12 digits.
-    pub account_id: &'a str,
+    pub(crate) account_id: &'a str,
     /// The access key that signed the call.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub access_key_id: Option<&'a str>,
+    pub(crate) access_key_id: Option<&'a str>,
     /// The user's name; none for a role.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_name: Option<&'a str>,
+    pub(crate) user_name: Option<&'a str>,
     /// Where a role's session comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_context: Option<SessionContext<'a>>,
+    pub(crate) session_context: Option<SessionContext<'a>>,
     /// `key-broker` on calls that the broker makes for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoked_by: Option<&'static str>,
@@ -34,24 +34,24 @@ pub struct AwsIdentity<'a> {
 /// path, so these are left out.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SessionContext<'a> {
+pub(crate) struct SessionContext<'a> {
     /// The role.
-    pub session_issuer: SessionIssuer<'a>,
+    pub(crate) session_issuer: SessionIssuer<'a>,
 }
 
 /// The role behind a session.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SessionIssuer<'a> {
+pub(crate) struct SessionIssuer<'a> {
     /// `Role`.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The role's unique id.
-    pub principal_id: &'a str,
+    pub(crate) principal_id: &'a str,
     /// The account.
-    pub account_id: &'a str,
+    pub(crate) account_id: &'a str,
     /// The role's name.
-    pub user_name: &'a str,
+    pub(crate) user_name: &'a str,
 }
 
 /// `userIdentity` of an activity record.

@@ -17,38 +17,38 @@ pub struct ParsedRecord {
     #[serde(deserialize_with = "moment")]
     pub event_time: OffsetDateTime,
     /// The service: `kms.amazonaws.com`, `keybroker.v1.KeyBroker`.
-    pub event_source: String,
+    pub(crate) event_source: String,
     /// The operation.
     pub event_name: String,
     /// The region.
-    pub aws_region: String,
+    pub(crate) aws_region: String,
     /// Where the call came from.
     #[serde(rename = "sourceIPAddress")]
-    pub source_ip_address: Option<String>,
+    pub(crate) source_ip_address: Option<String>,
     /// With which program.
-    pub user_agent: Option<String>,
+    pub(crate) user_agent: Option<String>,
     /// Why there was no answer.
     pub error_code: Option<String>,
     /// In words.
     pub error_message: Option<String>,
     /// What was asked.
-    pub request_parameters: Option<ParsedParameters>,
+    pub(crate) request_parameters: Option<ParsedParameters>,
     /// What else there is.
-    pub additional_event_data: Option<ParsedEventData>,
+    pub(crate) additional_event_data: Option<ParsedEventData>,
     /// KMS's id of the call, or the broker's; records of no call have none.
     #[serde(rename = "requestID", default)]
     pub request_id: String,
     /// The id of the record.
     #[serde(rename = "eventID")]
-    pub event_id: String,
+    pub(crate) event_id: String,
     /// The same in the records of one call that several accounts have.
     #[serde(rename = "sharedEventID")]
-    pub shared_event_id: Option<String>,
+    pub(crate) shared_event_id: Option<String>,
     /// The keys.
-    pub resources: Option<Vec<ParsedResource>>,
+    pub(crate) resources: Option<Vec<ParsedResource>>,
     /// The account that has the record.
     #[serde(default)]
-    pub recipient_account_id: String,
+    pub(crate) recipient_account_id: String,
 }
 
 /// `userIdentity`.
@@ -60,7 +60,7 @@ pub struct ParsedIdentity {
     /// The principal of an AWS record.
     pub arn: Option<String>,
     /// The access key that signed an AWS call.
-    pub access_key_id: Option<String>,
+    pub(crate) access_key_id: Option<String>,
     /// Who asked in the principal's name: `key-broker`, or a service of AWS.
     pub invoked_by: Option<String>,
 }
@@ -68,25 +68,25 @@ pub struct ParsedIdentity {
 /// `requestParameters`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ParsedParameters {
+pub(crate) struct ParsedParameters {
     /// The key as the caller wrote it.
-    pub key_id: Option<String>,
+    pub(crate) key_id: Option<String>,
     /// The encryption context.
-    pub encryption_context: Option<BTreeMap<String, String>>,
+    pub(crate) encryption_context: Option<BTreeMap<String, String>>,
 }
 
 /// `additionalEventData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ParsedEventData {
+pub(crate) struct ParsedEventData {
     /// How a workload's call ended.
-    pub outcome: Option<String>,
+    pub(crate) outcome: Option<String>,
     /// Where its answer came from.
-    pub data_key: Option<ParsedDataKey>,
+    pub(crate) data_key: Option<ParsedDataKey>,
     /// What became of the journal since the record before: counts by their names.
-    pub journal: Option<BTreeMap<String, u64>>,
+    pub(crate) journal: Option<BTreeMap<String, u64>>,
     /// What was taken anew since the record before, in the same way.
-    pub reloads: Option<BTreeMap<String, u64>>,
+    pub(crate) reloads: Option<BTreeMap<String, u64>>,
 }
 
 /// `additionalEventData.dataKey`.
@@ -102,10 +102,10 @@ pub struct ParsedDataKey {
 
 /// One of `resources`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ParsedResource {
+pub(crate) struct ParsedResource {
     /// The key's ARN.
     #[serde(rename = "ARN")]
-    pub arn: Option<String>,
+    pub(crate) arn: Option<String>,
 }
 
 impl ParsedRecord {
