@@ -20,6 +20,9 @@ mod principal;
 mod spiffe;
 mod transport;
 
+// How much of it one of many may take.
+mod fair_share;
+
 // Key material in memory; time, passed in.
 pub mod clock;
 pub mod secret;
@@ -28,6 +31,7 @@ pub use self::{
     action::Action,
     ciphertext::{CiphertextBlob, GrantTokens},
     context::EncryptionContext,
+    fair_share::{FairPool, FairShares, Share},
     key::{KeyArn, KeyId, NamedKey, RequestedKey, partition_of},
     length::{DataKeyLength, RandomLength},
     malformed::Malformed,

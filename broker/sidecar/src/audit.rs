@@ -110,7 +110,7 @@ impl AuditScope {
     }
 
     /// Commits the activity record and the KMS records behind it. The reply may leave only after this succeeds; where it fails,
-    /// the record of the refusal is owed.
+    /// the record of the refusal joins the backlog.
     pub(crate) async fn commit(mut self) -> Result<(), BrokerError> {
         self.written = true;
         if UNRECORDED {
@@ -153,7 +153,7 @@ impl AuditScope {
                 records.truncate(kms_bytes);
                 let refused = RecordDraft { end: self.record.lock().end.take(), ..draft };
                 self.append_activity(&refused, &mut records);
-                self.audit.journal.owe(&records);
+                self.audit.journal.defer(&records);
                 self.end_span(&refused);
             }
             // It may be written yet, as the answer that it would have been.
@@ -267,7 +267,7 @@ impl Drop for AuditScope {
         self.record.refused(&BrokerError::abandoned(self.until, self.audit.clock.instant()));
         // Nobody waits: it is written as soon as the journal can.
         let RecordLines { draft, records, .. } = self.lines();
-        self.audit.journal.owe(&records);
+        self.audit.journal.defer(&records);
         self.end_span(&draft);
     }
 }

@@ -48,9 +48,9 @@ impl Announcer {
         }
     }
 
-    /// Tells everything, and waits until nothing is owed.
+    /// Tells everything, and waits until the backlog is written.
     pub(crate) async fn pay(&self) {
-        while !self.announce().await || self.journal.owed_bytes() > 0 {
+        while !self.announce().await || self.journal.backlog_bytes() > 0 {
             tokio::time::sleep(TICK).await;
         }
     }

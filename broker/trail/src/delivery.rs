@@ -89,6 +89,8 @@ pub struct Trail {
     clock: Arc<dyn Clock>,
     delivery_interval: Duration,
     digest_interval: Duration,
+    /// When the next digest is due, whatever the time of day is said to be.
+    next_digest: Instant,
     state: State,
     /// A log file is in the store, and that could not be noted yet.
     unnoted: Option<State>,
@@ -191,14 +193,11 @@ impl Trail {
         self.tell_missing(contents.before).await?;
         let key = self.names.log_file(closed_at, &contents.end.hash);
         let LogFileContents { bytes, hash, oldest, newest, before, end, records } = contents;
-        let bytes = match &self.encryption {
-            Some(encryption) => {
-                let encrypted = encryption.encrypt(&self.names, &key, bytes);
-                self.in_time(async { encrypted.await.map_err(TrailError::Key) }).await?
-            }
-            None => bytes,
-        };
+        let bytes = self.encrypted(&key, bytes).await?;
         self.put(Object { key: key.clone(), bytes, metadata: BTreeMap::new() }).await?;
+        if let Some(encryption) = &mut self.encryption {
+            encryption.end();
+        }
         let mut state = self.state.clone();
         state.log_files.push(LogFile {
             s3_bucket: self.names.bucket.clone(),
@@ -216,6 +215,13 @@ impl Trail {
         self.remove(file).await?;
         tracing::info!(object = key, records, "log file delivered");
         Ok(())
+    }
+
+    async fn encrypted(&mut self, key: &str, bytes: Vec<u8>) -> Result<Vec<u8>, TrailError> {
+        let rest = self.rest();
+        let Some(encryption) = &mut self.encryption else { return Ok(bytes) };
+        let encrypted = encryption.encrypt(&self.names, key, bytes);
+        within(rest, async { encrypted.await.map_err(TrailError::Key) }).await
     }
 
     /// Reads a file of the journal. What does not fit its chain is cut off and kept as evidence; the rest is delivered.
@@ -282,15 +288,20 @@ impl Trail {
 
     /// Work that may be cut off: it is done again over itself.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, TrailError>>) -> Result<T, TrailError> {
-        let Some(deadline) = self.deadline else { return work.await };
-        let rest = deadline.saturating_duration_since(self.clock.instant());
-        tokio::time::timeout(rest, work).await.unwrap_or(Err(TrailError::Late))
+        within(self.rest(), work).await
+    }
+
+    /// The time that store and KMS may take, if it is limited.
+    fn rest(&self) -> Option<Duration> {
+        Some(self.deadline?.saturating_duration_since(self.clock.instant()))
     }
 
     /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
     async fn note(&mut self, state: State) -> Result<(), TrailError> {
-        let dir = self.journal_dir.clone();
+        let (dir, notices) = (self.journal_dir.clone(), Arc::clone(self.journal.notices()));
         self.state = on_disk(move || {
+            // First: where the directory was removed, how far the trail is does not come back without what it lacks.
+            notices.save()?;
             state.save(&dir)?;
             Ok(state)
         })
@@ -360,6 +371,7 @@ impl Trail {
         (state.start, state.sealed) = (end, None);
         // Where that fails, the same digest is put again over itself.
         self.note(state).await?;
+        self.next_digest = self.clock.instant() + self.digest_interval;
         let log_files = digest.log_files.len();
         tracing::info!(digest = object, log_files, signature, "digest delivered");
         self.newest_digest.send_replace(Some(NewestDigest { object, signature, end }));
@@ -447,6 +459,14 @@ fn begins_after(path: &Path) -> Option<Link> {
 fn oldest_place(journal_dir: &Path) -> io::Result<Link> {
     let oldest = files(journal_dir)?.into_iter().find_map(|file| begins_after(&file.path));
     Ok(oldest.unwrap_or(Link::START))
+}
+
+async fn within<T>(
+    rest: Option<Duration>,
+    work: impl Future<Output = Result<T, TrailError>>,
+) -> Result<T, TrailError> {
+    let Some(rest) = rest else { return work.await };
+    tokio::time::timeout(rest, work).await.unwrap_or(Err(TrailError::Late))
 }
 
 /// Work on files, where it may block.

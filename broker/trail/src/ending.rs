@@ -79,7 +79,11 @@ impl Ending {
 pub(super) fn close(thread: JournalThread, announcer: &Announcer, names: Option<&TrailNames>) -> Remainder {
     let lost = thread.close();
     let notices = announcer.journal.notices();
-    notices.tell(Notice { unrecorded_refusals: lost.activity_records, ..Notice::default() });
+    notices.tell(Notice {
+        unrecorded_refusals: lost.activity_records,
+        unrecorded_kms_answers: lost.kms_records,
+        ..Notice::default()
+    });
     if let Err(error) = notices.save() {
         tracing::error!(%error, "cannot note what is to be told of the trail");
     }

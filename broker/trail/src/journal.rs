@@ -2,12 +2,13 @@
 //!
 //! One thread owns the files. It takes every record that waits, chains them, writes them with one write, makes them durable
 //! with one `fdatasync`, and only then tells the callers. Where that fails it cuts off what it half wrote, refuses what waited,
-//! and tries again by itself. Records of what has happened all the same (KMS has answered, a call was refused) are owed: they
-//! are kept in memory, within a bound, and are the first to be written when the journal can.
+//! and tries again by itself. Records of what has happened all the same (KMS has answered, a call was refused) are the
+//! [backlog]: they are kept in memory, within bounds, and are the first to be written when the journal can.
 
+mod backlog;
 pub(crate) mod chain;
-mod courier;
 pub(crate) mod follow;
+mod handover;
 mod notices;
 mod queue;
 pub(crate) mod segment;
@@ -24,21 +25,22 @@ use std::time::Duration;
 
 use key_broker_core::clock::Clock;
 use serde::Deserialize;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+pub use self::{
+    follow::Follower,
+    notices::{Notices, Taken},
+    segments::Undelivered,
+};
 use crate::notice::Notice;
-use crate::record::ACTIVITY_END;
+use backlog::{Backlog, Untaken};
 use chain::Link;
-pub use follow::Follower;
-pub use notices::{Notices, Taken};
-use queue::Queue;
-use segments::Segments;
-pub use segments::Undelivered;
-pub(crate) use segments::damaged_name;
-pub(crate) use segments::{SegmentFile, files};
+use queue::{Answer, Queue};
+use segments::{Room, Segments};
+pub(crate) use segments::{SegmentFile, damaged_name, files};
 use totals::Counts;
 pub(crate) use totals::Totals;
-use writer::Writer;
+use writer::{Rest, Writer};
 
 /// How durable a record is before its reply leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -79,16 +81,14 @@ impl JournalConfig {
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
-    healthy: watch::Receiver<bool>,
     undelivered: Undelivered,
-    is_begun_anew: bool,
     wait: Duration,
 }
 
 /// Between the handles and the thread.
-#[derive(Default)]
 struct Shared {
     queue: Queue,
+    health: watch::Sender<bool>,
     notices: Arc<Notices>,
     /// A file was closed because it was full.
     full: Notify,
@@ -106,14 +106,17 @@ pub struct JournalThread {
     thread: Option<JoinHandle<Lost>>,
 }
 
-/// Records that were owed when the journal ended, or in a file that was removed, and are lost with the process.
+/// Records of the backlog that could not be written when the journal ended, or that were in a file that was removed: lost with the
+/// process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lost {
     /// How many.
     pub(crate) records: u64,
-    /// Of those that were owed, records of calls: each was refused.
+    /// Of those of the backlog, records of calls: each was refused, or left by its caller.
     pub(crate) activity_records: u64,
-    /// Their bytes.
+    /// Of those of the backlog, answers of KMS.
+    pub(crate) kms_records: u64,
+    /// Bytes of all.
     pub(crate) bytes: u64,
 }
 
@@ -124,8 +127,10 @@ pub struct JournalUnavailable(pub Option<Vec<u8>>);
 /// A commit under way.
 #[must_use = "a record is durable only once its commit has been waited for"]
 pub struct Commit {
-    done: Result<oneshot::Receiver<Result<(), Vec<u8>>>, Vec<u8>>,
+    id: u64,
+    done: Result<Answer, Vec<u8>>,
     wait: Duration,
+    shared: Arc<Shared>,
 }
 
 impl Journal {
@@ -133,21 +138,20 @@ impl Journal {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, in which its courier runs.
+    /// Outside of a tokio runtime, in which its handover runs.
     pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>) -> io::Result<(Self, JournalThread)> {
         let (segments, notices) = Segments::open(config, clock.now())?;
-        let (undelivered, is_begun_anew) = (segments.undelivered(), segments.is_begun_anew());
-        let (health, healthy) = watch::channel(true);
-        let shared = Arc::new(Shared { notices: Arc::new(notices), ..Shared::default() });
+        let undelivered = segments.undelivered();
+        let shared = Arc::new(Shared::new(notices));
         let (written, told) = mpsc::unbounded_channel();
         let writer = Writer {
             segments,
             clock,
-            health,
             shared: Arc::clone(&shared),
             written,
-            owed: Vec::new(),
+            backlog: Backlog::default(),
             lines: Vec::new(),
+            rest: Rest::default(),
             refused: None,
             told: None,
         };
@@ -155,53 +159,67 @@ impl Journal {
             std::thread::Builder::new().name("journal".into()).spawn(|| writer.write_until_closed())?;
         // It is set once.
         let _ = shared.queue.thread.set(thread.thread().clone());
-        tokio::spawn(courier::carry(Arc::clone(&shared), told));
-        let journal =
-            Self { shared: Arc::clone(&shared), healthy, undelivered, is_begun_anew, wait: config.wait };
+        tokio::spawn(handover::carry(Arc::clone(&shared), told));
+        let journal = Self { shared: Arc::clone(&shared), undelivered, wait: config.wait };
         Ok((journal, JournalThread { shared, thread: Some(thread) }))
     }
 
     /// Queues whole lines, which are written together or not at all. Never blocks.
     pub fn append(&self, records: Vec<u8>) -> Commit {
+        self.append_within(Room::Calls, records)
+    }
+
+    /// The same, for records of the calls to KMS that a start and a delivery make: they may go beyond the journal's bounds, so that a
+    /// full journal can be delivered.
+    pub fn append_for_the_trail(&self, records: Vec<u8>) -> Commit {
+        self.append_within(Room::Reserve, records)
+    }
+
+    fn append_within(&self, room: Room, records: Vec<u8>) -> Commit {
         debug_assert_eq!(records.last(), Some(&b'\n'), "the journal takes whole lines");
-        Commit { done: self.shared.queue.append(records), wait: self.wait }
+        let (id, done) = self.shared.queue.append(records, room);
+        Commit { id, done, wait: self.wait, shared: Arc::clone(&self.shared) }
     }
 
     /// Has lines written as soon as the journal can: nobody waits for them, but what they tell has happened.
-    pub fn owe(&self, records: &[u8]) {
-        if !records.is_empty() {
-            self.shared.owe(records);
-        }
+    pub fn defer(&self, records: &[u8]) {
+        self.shared.defer(records);
     }
 
-    /// Whether there was no file at the start. A journal that was used before has one, whatever was delivered of it.
-    #[must_use]
-    pub(crate) fn is_begun_anew(&self) -> bool {
-        self.is_begun_anew
+    /// The same, for records of the calls to KMS that a start and a delivery make.
+    pub fn defer_for_the_trail(&self, records: &[u8]) {
+        let untaken = self.shared.queue.defer(records, true);
+        self.shared.count_untaken(untaken);
     }
 
-    /// Whether more is owed than may be: then nothing may happen that would have to be recorded.
+    /// Whether the backlog might not take another answer of KMS: then nothing may be asked of it for workloads.
     #[must_use]
     pub fn is_overdrawn(&self) -> bool {
-        self.shared.queue.is_overdrawn()
+        self.shared.queue.backlog().is_overdrawn()
     }
 
-    /// Bytes of records that are owed, and not written yet.
+    /// The same, for what a start and a delivery ask.
     #[must_use]
-    pub(crate) fn owed_bytes(&self) -> usize {
-        self.shared.queue.owed()
+    pub fn is_overdrawn_by_the_trail(&self) -> bool {
+        self.shared.queue.backlog().is_overdrawn_by_the_trail()
     }
 
-    /// Closes the journal if its chain ends at `end` and nothing waits or is owed: then nothing comes after it. False if that is not
+    /// Bytes of records that nobody waits for, and that are not written yet.
+    #[must_use]
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.shared.queue.backlog().all()
+    }
+
+    /// Closes the journal if its chain ends at `end` and nothing waits: then nothing comes after it. False if that is not
     /// so, or nothing is written any more.
     pub(crate) async fn close_at(&self, end: Link) -> bool {
         self.shared.queue.close_at(end).await.unwrap_or(false)
     }
 
-    /// Whether the newest commit succeeded.
+    /// Whether the newest commit succeeded, and none takes too long.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<bool> {
-        self.healthy.clone()
+        self.shared.health.subscribe()
     }
 
     /// The bytes of all files.
@@ -256,10 +274,48 @@ impl Journal {
 }
 
 impl Shared {
-    fn owe(&self, records: &[u8]) {
-        if !self.queue.owe(records) {
-            self.notices.tell(Notice { unrecorded_refusals: 1, ..Notice::default() });
+    fn new(notices: Notices) -> Self {
+        Self {
+            queue: Queue::default(),
+            health: watch::Sender::new(true),
+            notices: Arc::new(notices),
+            full: Notify::default(),
+            counts: Counts::default(),
+            commits: OnceLock::default(),
         }
+    }
+
+    fn defer(&self, records: &[u8]) {
+        if !records.is_empty() {
+            self.count_untaken(self.queue.defer(records, false));
+        }
+    }
+
+    /// What has no record is told in the trail.
+    fn count_untaken(&self, Untaken { kms_answers, calls }: Untaken) {
+        if (kms_answers, calls) == (0, 0) {
+            return;
+        }
+        self.counts.unrecorded_kms_answers.fetch_add(kms_answers, Ordering::Relaxed);
+        self.notices.tell(Notice {
+            unrecorded_refusals: calls,
+            unrecorded_kms_answers: kms_answers,
+            ..Notice::default()
+        });
+        if kms_answers > 0 {
+            tracing::error!(
+                kms_answers,
+                "answers of KMS have no record, since the journal cannot commit: the trail is not sound"
+            );
+        }
+    }
+
+    fn is_healthy(&self) -> bool {
+        *self.health.borrow()
+    }
+
+    fn set_healthy(&self, is_healthy: bool) {
+        self.health.send_if_modified(|was| std::mem::replace(was, is_healthy) != is_healthy);
     }
 }
 
@@ -287,13 +343,13 @@ impl JournalThread {
 
 impl Lost {
     fn of(lines: &[u8]) -> Self {
-        let (mut records, mut activity_records, mut start) = (0, 0, 0);
-        for end in memchr::memchr_iter(b'\n', lines) {
-            records += 1;
-            activity_records += u64::from(lines[start..end].ends_with(ACTIVITY_END));
-            start = end + 1;
+        let Untaken { kms_answers, calls } = Untaken::of(lines);
+        Self {
+            records: kms_answers + calls,
+            activity_records: calls,
+            kms_records: kms_answers,
+            bytes: lines.len() as u64,
         }
-        Self { records, activity_records, bytes: lines.len() as u64 }
     }
 }
 
@@ -306,9 +362,27 @@ impl Drop for JournalThread {
 impl Commit {
     /// Waits until the record is durable, for at most the configured time.
     pub async fn wait(self) -> Result<(), JournalUnavailable> {
-        let wait = self.wait;
-        // Too long: what the thread has of this may still be written.
-        tokio::time::timeout(wait, self.end()).await.unwrap_or(Err(JournalUnavailable(None)))
+        self.wait_at_most(Duration::MAX).await
+    }
+
+    /// Waits until the record is durable, for at most the configured time and `limit`. What the thread has not taken by then is given
+    /// back.
+    pub(crate) async fn wait_at_most(self, limit: Duration) -> Result<(), JournalUnavailable> {
+        let Self { id, done, wait, shared } = self;
+        let done = done.map_err(|records| JournalUnavailable(Some(records)))?;
+        match tokio::time::timeout(wait.min(limit), done).await {
+            Ok(Ok(result)) => result.map_err(|records| JournalUnavailable(Some(records))),
+            // The thread is gone.
+            Ok(Err(_)) => Err(JournalUnavailable(None)),
+            Err(_) => {
+                if wait <= limit {
+                    // Whatever holds it up, the next call is held up, too. The thread says when it goes on.
+                    shared.set_healthy(false);
+                    shared.queue.wake();
+                }
+                Err(JournalUnavailable(shared.queue.withdraw(id)))
+            }
+        }
     }
 
     /// Waits until it is known what became of it, however long that takes.

@@ -9,7 +9,7 @@ use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, KeyId, Plaintex
 /// The calls of a broker that delivers.
 #[async_trait]
 pub trait TrailKeys: Send + Sync + 'static {
-    /// GenerateDataKey: 256 bits under `key`. The record is in the journal by then.
+    /// GenerateDataKey: 256 bits under `key`. The record is in the journal by then, or in its backlog.
     async fn data_key(&self, key: &KeyId, context: &EncryptionContext) -> Result<DataKey, KeysError>;
 
     /// Sign: RSASSA-PKCS1-v1_5 over this SHA-256 digest.

@@ -19,9 +19,12 @@ pub struct Notice {
     /// Records whose files were gone before they were delivered.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) missing_records: u64,
-    /// Refused calls that have no record, because more was owed than memory may hold.
+    /// Refused calls that have no record, because the backlog of records was full.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) unrecorded_refusals: u64,
+    /// Answers of KMS that have no record.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) unrecorded_kms_answers: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -35,6 +38,7 @@ impl AddAssign for Notice {
         self.damaged_bytes += other.damaged_bytes;
         self.missing_records += other.missing_records;
         self.unrecorded_refusals += other.unrecorded_refusals;
+        self.unrecorded_kms_answers += other.unrecorded_kms_answers;
     }
 }
 

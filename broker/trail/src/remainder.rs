@@ -14,7 +14,7 @@ use crate::record::parsed::ParsedRecord;
 /// What is left, when all that could be done in time is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remainder {
-    /// Records that were owed and could not be written, or were in a file that was removed: they are gone.
+    /// Records of the backlog that could not be written, or were in a file that was removed: they are gone.
     pub lost: Lost,
     /// Calls to KMS that were under way: their records are gone.
     pub calls_under_way: usize,

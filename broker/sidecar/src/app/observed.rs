@@ -105,6 +105,7 @@ impl Registrar<'_> {
                 ("commit", totals.failed_commits),
                 ("call", totals.refused_calls),
                 ("delivery", totals.failed_deliveries),
+                ("kms_answer", totals.unrecorded_kms_answers),
             ]
         });
     }

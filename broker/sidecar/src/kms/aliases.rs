@@ -114,7 +114,7 @@ impl Aliases {
         deadline: Instant,
         _turn: OwnedMutexGuard<()>,
     ) -> Result<Option<KeyArn>, BrokerError> {
-        // The record of this answer is owed with its drop, and so in the journal before that of the call.
+        // The record of this answer joins the backlog with its drop, and is so in the journal before that of the call.
         let permitted = own::permit(DescribeKeyRequest::from(alias.clone()))?;
         let arn = match self.0.kms.call(permitted, deadline).await.result {
             Ok(description) => Some(description.arn),

@@ -77,7 +77,23 @@ impl UnwrittenRecords {
         std::mem::take(&mut self.lines)
     }
 
-    /// Commits the records on their own. Where that fails they are owed: KMS has answered all the same.
+    /// Commits the records of a call that a start or a delivery has made, or adds them to the backlog: KMS has answered, and what it
+    /// answered is needed to make room. An error if it is not known what became of them.
+    pub(super) async fn commit_for_the_trail(mut self) -> Result<(), JournalUnavailable> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let commit = self.journal.append_for_the_trail(std::mem::take(&mut self.lines));
+        match commit.wait().await {
+            Err(JournalUnavailable(Some(lines))) => {
+                self.journal.defer_for_the_trail(&lines);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Commits the records on their own. Where that fails they join the backlog: KMS has answered all the same.
     pub(crate) async fn commit(mut self) -> Result<(), JournalUnavailable> {
         if self.lines.is_empty() {
             return Ok(());
@@ -85,7 +101,7 @@ impl UnwrittenRecords {
         let commit = self.journal.append(std::mem::take(&mut self.lines));
         match commit.wait().await {
             Err(JournalUnavailable(Some(lines))) => {
-                self.journal.owe(&lines);
+                self.journal.defer(&lines);
                 Err(JournalUnavailable(None))
             }
             other => other,
@@ -96,7 +112,7 @@ impl UnwrittenRecords {
 impl Drop for UnwrittenRecords {
     fn drop(&mut self) {
         // Nobody waits: what the answer held has been dropped with the call.
-        self.journal.owe(&self.lines);
+        self.journal.defer(&self.lines);
     }
 }
 
@@ -138,16 +154,36 @@ impl RecordedKms {
         permitted: Permitted<Arc<R>>,
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
+        // The backlog might have no room for the record of what KMS would answer.
+        if self.recorder.journal.is_overdrawn() {
+            return self.not_sent(BrokerError::JournalUnavailable);
+        }
+        self.make_call(permitted, deadline).await
+    }
+
+    /// The same, for a start or a delivery, whose records have room of their own.
+    pub(super) async fn call_for_the_trail<R: CallableRequest>(
+        &self,
+        permitted: Permitted<Arc<R>>,
+        deadline: Instant,
+    ) -> RecordedReply<R::Reply> {
+        if self.recorder.journal.is_overdrawn_by_the_trail() {
+            return self.not_sent(BrokerError::JournalUnavailable);
+        }
+        self.make_call(permitted, deadline).await
+    }
+
+    async fn make_call<R: CallableRequest>(
+        &self,
+        permitted: Permitted<Arc<R>>,
+        deadline: Instant,
+    ) -> RecordedReply<R::Reply> {
         let RecordedReply { result, source, records } = self.send(permitted.widen(), deadline).await;
         let result = result.and_then(|reply| R::reply(reply).map_err(|_| BrokerError::Bug));
         RecordedReply { result, source, records }
     }
 
     async fn send(&self, permitted: Permitted<KmsRequest>, deadline: Instant) -> RecordedReply<KmsReply> {
-        // What KMS would answer could not even be owed.
-        if self.recorder.journal.is_overdrawn() {
-            return self.not_sent(BrokerError::JournalUnavailable);
-        }
         let pass = match self.guard.enter(deadline).await {
             Ok(pass) => pass,
             Err(error) => return self.not_sent(error),

@@ -23,8 +23,8 @@ impl TrailKeys for RecordedKms {
             grant_tokens: GrantTokens::default(),
         };
         let reply = own_call(self, request).await?;
-        // A file whose key has no record is not delivered; what the journal cannot commit it owes.
-        reply.records.commit().await.map_err(|_| BrokerError::JournalUnavailable)?;
+        // A file whose key has no record is not delivered.
+        reply.records.commit_for_the_trail().await.map_err(|_| BrokerError::JournalUnavailable)?;
         let made = reply.result?;
         let ciphertext =
             CiphertextBlob::parse(made.encrypted.ciphertext_blob).map_err(|malformed| KeysError {
@@ -36,14 +36,14 @@ impl TrailKeys for RecordedKms {
 
     async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<Vec<u8>, KeysError> {
         let reply = own_call(self, SignRequest { key: key.clone().into(), digest }).await?;
-        // The journal owes what it cannot commit.
-        let _ = reply.records.commit().await;
+        // It is in the backlog, or may still be written.
+        let _ = reply.records.commit_for_the_trail().await;
         Ok(reply.result?.bytes)
     }
 
     async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError> {
         let reply = own_call(self, PublicKeyRequest::from(key.clone())).await?;
-        reply.records.commit().await.map_err(|_| BrokerError::JournalUnavailable)?;
+        reply.records.commit_for_the_trail().await.map_err(|_| BrokerError::JournalUnavailable)?;
         let public = reply.result?;
         Ok(KmsPublicKey { key: public.key.arn, spki: public.spki })
     }
@@ -54,7 +54,7 @@ async fn own_call<R: CallableRequest>(
     request: R,
 ) -> Result<RecordedReply<R::Reply>, BrokerError> {
     let permitted: crate::policy::Permitted<Arc<R>> = own::permit(request)?;
-    Ok(kms.call(permitted, kms.clock().instant() + DEADLINE).await)
+    Ok(kms.call_for_the_trail(permitted, kms.clock().instant() + DEADLINE).await)
 }
 
 impl From<BrokerError> for KeysError {

@@ -15,29 +15,44 @@ use crate::names::TrailNames;
 pub(super) struct Encryption {
     keys: Arc<dyn TrailKeys>,
     key: KeyArn,
+    /// Of the log file that is being delivered: an attempt that fails asks for no other.
+    data_key: Option<(String, Arc<DataKey>)>,
 }
 
 impl Encryption {
     pub(super) fn new(keys: Arc<dyn TrailKeys>, key: KeyArn) -> Self {
-        Self { keys, key }
+        Self { keys, key, data_key: None }
     }
 
     /// The log file `key` with these bytes, as a message of the AWS Encryption SDK.
     pub(super) async fn encrypt(
-        &self,
+        &mut self,
         names: &TrailNames,
         object: &str,
         bytes: Vec<u8>,
     ) -> Result<Vec<u8>, String> {
         let context = object_context(names, object).map_err(|malformed| malformed.0)?;
-        let data_key = self
-            .keys
-            .data_key(&(&self.key).into(), &context)
-            .await
-            .map_err(|error| format!("the data key for a log file, under {}: {error}", self.key))?;
+        let data_key = self.data_key(object, &context).await?;
         let sealed = tokio::task::spawn_blocking(move || seal(&data_key, &context, &bytes)).await;
-        // The data key went with the closure: it is erased.
         sealed.map_err(|_| "the encryption of a log file was cut off".to_owned())?
+    }
+
+    /// The log file is in the store: its data key is erased.
+    pub(super) fn end(&mut self) {
+        self.data_key = None;
+    }
+
+    async fn data_key(&mut self, object: &str, context: &EncryptionContext) -> Result<Arc<DataKey>, String> {
+        if let Some((of, data_key)) = &self.data_key
+            && of == object
+        {
+            return Ok(Arc::clone(data_key));
+        }
+        let made = self.keys.data_key(&(&self.key).into(), context).await;
+        let made =
+            made.map_err(|error| format!("the data key for a log file, under {}: {error}", self.key))?;
+        let (_, data_key) = self.data_key.insert((object.to_owned(), Arc::new(made)));
+        Ok(Arc::clone(data_key))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The end of a trail: a fixed point, reached within the drain's time or not.
 //!
-//! A delivery makes room, in which the journal pays what is owed, which is to be delivered, too. A digest that KMS signs makes a record.
+//! A delivery makes room, in which the journal writes its backlog, which is to be delivered, too. A digest that KMS signs makes a record.
 //! So both go on until nothing is left and, in one step with that, nothing can come any more.
 
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ impl Trail {
         }
     }
 
-    /// Delivers until nothing is owed and nothing is left, or until it is late.
+    /// Delivers until the backlog is written and nothing is left, or until it is late.
     async fn deliver_all(&mut self, until: Instant) {
         self.deadline = Some(until);
         let mut told = String::new();
@@ -69,7 +69,7 @@ impl Trail {
     }
 
     async fn is_settled(&self) -> bool {
-        self.journal.owed_bytes() == 0
+        self.journal.backlog_bytes() == 0
             && self.journal.notices().untold() == 0
             && self.left().await.is_some_and(|(left, _)| left == Leftover::default())
     }

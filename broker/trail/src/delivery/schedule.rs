@@ -37,9 +37,10 @@ impl Trail {
 
     async fn deliver_due(&mut self) -> Result<(), super::TrailError> {
         self.deliver().await?;
-        // By the wall clock, which a restart does not set back; a clock that goes back itself delays a digest by as much.
+        // By the time of day, since a machine may sleep; and by a clock that nobody sets, since the time of day may have been ahead.
         let since = self.clock.now() - self.state.start;
-        if self.state.sealed.is_some() || since >= self.digest_interval {
+        let is_due = since >= self.digest_interval || self.clock.instant() >= self.next_digest;
+        if self.state.sealed.is_some() || is_due {
             self.digest().await?;
         }
         Ok(())

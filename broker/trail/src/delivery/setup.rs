@@ -20,7 +20,7 @@ use crate::journal::Journal;
 use crate::journal::chain::Link;
 use crate::keys::{KeysError, KeysErrorKind, TrailKeys};
 use crate::names::TrailNames;
-use crate::record::AwsCaller;
+use crate::record::{AwsCaller, record_time};
 use crate::signature::{PublicKey, Signer};
 use crate::state::State;
 use crate::store::Store;
@@ -185,16 +185,16 @@ impl Trail {
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
         let start = whole_second(clock.now());
         let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
-        let mut state = match State::load(journal_dir) {
-            Ok(Some(state)) => {
-                // Where records were delivered, the place in the chain tells. Where none were yet, how many is not known.
-                if journal.is_begun_anew() && state.delivered == Some(Link::START) {
-                    journal.notices().tell_missing(Link::START, 1).map_err(explain)?;
-                    tracing::error!("the journal's files were gone before anything of them was delivered");
-                }
-                state
-            }
-            Ok(None) => State::new(start),
+        let loaded = State::load(journal_dir);
+        // Where records were delivered, the place in the chain tells of a journal that has lost its files. Where none were yet, only the
+        // trail's own note does.
+        let was_used = matches!(&loaded, Ok(Some(state)) if state.delivered == Some(Link::START));
+        if journal.notices().tell_begun_anew(was_used).map_err(explain)? {
+            tracing::error!("the journal's files were gone before anything of them was delivered");
+        }
+        let (mut state, mut is_changed) = match loaded {
+            Ok(Some(state)) => (state, false),
+            Ok(None) => (State::new(start), true),
             Err(error) => {
                 let found = journal_dir.join("trail.json").display().to_string();
                 return Err(SetupError::Refused(format!(
@@ -205,8 +205,22 @@ impl Trail {
         if state.delivered.is_none() {
             // What is missing from here on is missed, the very first file of the journal too.
             state.delivered = Some(oldest_place(journal_dir).map_err(explain)?);
+            is_changed = true;
         }
-        state.save(journal_dir).map_err(explain)?;
+        // A full disk may take no note, and has room when something is delivered.
+        if is_changed {
+            state.save(journal_dir).map_err(explain)?;
+        }
+        if state.start > start {
+            let digest_end = record_time(state.start);
+            tracing::warn!(
+                digest_end,
+                "the newest digest ends in the future: the clock was ahead, or is behind now"
+            );
+        }
+        // The time since the last digest counts; of a clock that is behind it, nobody knows how much.
+        let since = Duration::try_from(start - state.start).unwrap_or(Duration::MAX);
+        let next_digest = clock.instant() + config.digest_interval.saturating_sub(since);
         Ok(Self {
             names,
             store,
@@ -218,6 +232,7 @@ impl Trail {
             clock: Arc::clone(clock),
             delivery_interval: config.delivery_interval,
             digest_interval: config.digest_interval,
+            next_digest,
             newest_digest: watch::Sender::new(state.newest_digest()),
             state,
             unnoted: None,

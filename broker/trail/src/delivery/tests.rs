@@ -131,6 +131,47 @@ async fn a_log_file_that_could_not_be_noted_is_in_the_next_digest() {
     site.check_stopped().await.expect("sound");
 }
 
+/// What is to be told comes back with the note of how far the trail is, where the directory was removed under the broker.
+#[tokio::test]
+async fn what_is_to_be_told_outlives_a_removed_directory_and_a_kill() {
+    let killed = Step::Kill(Kill::Now { torn: false });
+    let steps = vec![
+        Step::StoreFails,
+        Step::Call(3),
+        Step::Deliver,
+        Step::Remove(0),
+        Step::Deliver,
+        Step::RemoveDirectory,
+        Step::Call(2),
+        Step::StoreIsBack,
+        Step::Digest,
+        killed,
+    ];
+    run(steps).await.expect("told");
+}
+
+/// A directory that is removed, and a kill before what it held could be told.
+#[tokio::test]
+async fn a_removed_directory_and_a_kill_are_never_called_sound() {
+    let now = || Step::Kill(Kill::Now { torn: false });
+    let removed = Step::Remove(0);
+    for steps in [
+        vec![
+            Step::Call(1),
+            now(),
+            removed,
+            Step::Deliver,
+            Step::RemoveDirectory,
+            Step::Kill(Kill::WhileDelivering { puts: 0, stored: false }),
+        ],
+        vec![Step::Call(1), Step::RemoveDirectoryWhileDelivering, Step::Digest, now()],
+        vec![Step::Call(1), Step::RemoveDirectory, Step::Digest, now()],
+        vec![Step::Call(1), Step::RemoveDirectory, now(), Step::Call(1)],
+    ] {
+        run(steps.clone()).await.unwrap_or_else(|error| panic!("{steps:?}: {error}"));
+    }
+}
+
 /// What is taken anew is told though nobody calls, over stop and kill.
 #[tokio::test]
 async fn a_reload_that_no_call_tells_is_told_by_the_broker_once() {

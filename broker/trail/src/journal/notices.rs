@@ -34,6 +34,7 @@ struct Ledger {
     entries: Vec<Entry>,
     missing_before: Option<Link>,
     cuts: Vec<CutPlace>,
+    begun_anew: bool,
     /// Since the file was written.
     is_changed: bool,
 }
@@ -64,6 +65,9 @@ struct Noted {
     missing_before: Option<Link>,
     /// What is to be cut off files, and is noted already.
     cuts: Vec<CutPlace>,
+    /// The journal had no file at a start, and nobody has looked yet whether it should have had one.
+    #[serde(default)]
+    begun_anew: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,11 +80,11 @@ struct CutPlace {
 impl Notices {
     /// What an earlier process noted in `dir`.
     pub(super) fn load(dir: &Path) -> io::Result<Self> {
-        let Noted { untold, missing_before, cuts, .. } = Noted::load(dir)?;
+        let Noted { untold, missing_before, cuts, begun_anew, .. } = Noted::load(dir)?;
         // The process may have ended between the record and its note.
         let entry = |untold| Entry { untold, standing: Standing::Uncertain };
         let entries = untold.into_iter().map(entry).collect();
-        let ledger = Mutex::new(Ledger { entries, missing_before, cuts, is_changed: false });
+        let ledger = Mutex::new(Ledger { entries, missing_before, cuts, begun_anew, is_changed: false });
         Ok(Self { dir: Some(dir.to_owned()), ledger, ..Self::default() })
     }
 
@@ -133,6 +137,29 @@ impl Notices {
         }
     }
 
+    /// The journal has no file. It is durable when this returns, and stays so until [`Notices::tell_begun_anew`]. Blocks.
+    pub(super) fn begin_anew(&self) -> io::Result<()> {
+        let mut ledger = self.lock();
+        (ledger.begun_anew, ledger.is_changed) = (true, true);
+        drop(ledger);
+        self.save()
+    }
+
+    /// If the journal had no file at a start: it should have had one, or not. How many records were in it, nobody knows. True if that is
+    /// to be told; durable when this returns. Blocks.
+    pub(crate) fn tell_begun_anew(&self, was_used: bool) -> io::Result<bool> {
+        let mut ledger = self.lock();
+        let is_missed = ledger.begun_anew && was_used;
+        ledger.is_changed |= ledger.begun_anew;
+        ledger.begun_anew = false;
+        if is_missed {
+            self.add(&mut ledger, Notice { missing_records: 1, ..Notice::default() }, Reloads::default());
+        }
+        drop(ledger);
+        self.save()?;
+        Ok(is_missed)
+    }
+
     /// A file fits its chain now.
     pub(crate) fn is_whole(&self, file: u64) {
         let mut ledger = self.lock();
@@ -141,11 +168,12 @@ impl Notices {
         ledger.is_changed |= ledger.cuts.len() != before;
     }
 
-    /// Makes all of it durable. Blocks.
+    /// Makes all of it durable, again where the directory was removed meanwhile. Blocks.
     pub fn save(&self) -> io::Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(noted) = self.lock().take_changes() else { return Ok(()) };
+        let is_gone = !dir.join(FILE).exists();
+        let Some(noted) = self.lock().take_changes(is_gone) else { return Ok(()) };
         let saved = noted.save(dir);
         if saved.is_err() {
             self.lock().is_changed = true;
@@ -155,7 +183,11 @@ impl Notices {
 
     /// Whether there is something to save.
     pub(crate) fn is_changed(&self) -> bool {
-        self.lock().is_changed
+        let (is_changed, is_noted) = {
+            let ledger = self.lock();
+            (ledger.is_changed, ledger.is_noted())
+        };
+        is_changed || (is_noted && self.dir.as_ref().is_some_and(|dir| !dir.join(FILE).exists()))
     }
 
     /// What the next activity record is to tell.
@@ -243,12 +275,19 @@ impl Notices {
 }
 
 impl Ledger {
-    fn take_changes(&mut self) -> Option<Noted> {
-        std::mem::take(&mut self.is_changed).then(|| Noted {
+    /// Whether there is anything that has to outlive the process.
+    fn is_noted(&self) -> bool {
+        !self.entries.is_empty() || self.missing_before.is_some() || !self.cuts.is_empty() || self.begun_anew
+    }
+
+    fn take_changes(&mut self, is_gone: bool) -> Option<Noted> {
+        let is_to_be_saved = std::mem::take(&mut self.is_changed) || (is_gone && self.is_noted());
+        is_to_be_saved.then(|| Noted {
             version: VERSION,
             untold: self.entries.iter().map(|entry| entry.untold.clone()).collect(),
             missing_before: self.missing_before,
             cuts: self.cuts.clone(),
+            begun_anew: self.begun_anew,
         })
     }
 }

@@ -1,13 +1,14 @@
-//! What waits for the journal's thread, within bounds. The [courier](super::courier) tells the thread.
+//! What waits for the journal's thread, within bounds. The [handover](super::handover) tells the thread.
 
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use tokio::sync::{Notify, oneshot};
 
+use super::backlog::{Backlog, Kind, Sizes, Untaken};
 use super::chain::Link;
+use super::segments::Room;
 
 /// What waits for the thread.
 #[derive(Default)]
@@ -17,8 +18,8 @@ pub(super) struct Queue {
     pub(super) appended: Notify,
     /// Whom to wake.
     pub(super) thread: OnceLock<Thread>,
-    /// Bytes of records that are owed, whoever holds them.
-    owed: AtomicUsize,
+    /// Bytes of records in the backlog, whoever holds them.
+    backlog: Sizes,
 }
 
 /// What the thread takes at a time.
@@ -26,13 +27,15 @@ pub(super) struct Queue {
 pub(super) struct Orders {
     pub(super) entries: Vec<Entry>,
     /// Records that nobody waits for.
-    pub(super) owed: Vec<u8>,
+    pub(super) backlog: Backlog,
     /// Who waits for the file to be closed.
     pub(super) rotations: Vec<oneshot::Sender<()>>,
     /// Who asks for the journal to be closed, if it is at its end.
     pub(super) ends: Vec<End>,
     /// Nothing comes after these.
     pub(super) closed: bool,
+    /// The number of the newest entry.
+    newest: u64,
 }
 
 /// A question whether the journal is at its end, which closes it if it is.
@@ -44,60 +47,66 @@ pub(super) struct End {
 
 /// The records of one call.
 pub(super) struct Entry {
+    id: u64,
     pub(super) records: Vec<u8>,
+    pub(super) room: Room,
     pub(super) committed: oneshot::Sender<Result<(), Vec<u8>>>,
 }
 
+/// What becomes of the records of a call: they are given back where they are not written.
+pub(super) type Answer = oneshot::Receiver<Result<(), Vec<u8>>>;
+
 impl Queue {
-    /// Adds the records of a call, unless the queue is full or closed: then they are given back.
-    pub(super) fn append(&self, records: Vec<u8>) -> Result<oneshot::Receiver<Result<(), Vec<u8>>>, Vec<u8>> {
+    /// Adds the records of a call, unless the queue is full or closed: then they are given back. With the number by which they can be
+    /// withdrawn.
+    pub(super) fn append(&self, records: Vec<u8>, room: Room) -> (u64, Result<Answer, Vec<u8>>) {
         let (committed, done) = oneshot::channel();
         let mut orders = self.lock();
         if orders.closed || orders.entries.len() >= QUEUE_ENTRIES {
-            return Err(records);
+            return (0, Err(records));
         }
         let first = orders.is_empty();
-        orders.entries.push(Entry { records, committed });
+        orders.newest += 1;
+        let id = orders.newest;
+        orders.entries.push(Entry { id, records, room, committed });
         let waiting = orders.entries.len();
         drop(orders);
         self.tell(first);
         if waiting.is_multiple_of(HANDFUL) {
             self.wake();
         }
-        Ok(done)
+        (id, Ok(done))
     }
 
-    /// Adds records that nobody waits for. False if more would be owed than may be, or nothing is written any more.
-    pub(super) fn owe(&self, records: &[u8]) -> bool {
-        let more = |owed: usize| owed.checked_add(records.len()).filter(|owed| *owed <= MAX_OWED_BYTES);
-        if self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-            return false;
-        }
+    /// Takes the records of a call back. None if the thread has them.
+    pub(super) fn withdraw(&self, id: u64) -> Option<Vec<u8>> {
         let mut orders = self.lock();
-        if orders.closed {
-            self.paid(records.len());
-            return false;
-        }
+        let place = orders.entries.iter().position(|entry| entry.id == id)?;
+        Some(orders.entries.remove(place).records)
+    }
+
+    /// Adds records that nobody waits for. Returns how many are not taken, for want of memory or since nothing is written any more.
+    pub(super) fn defer(&self, lines: &[u8], is_of_the_trail: bool) -> Untaken {
+        let mut untaken = Untaken::default();
+        let mut orders = self.lock();
         let first = orders.is_empty();
-        orders.owed.extend_from_slice(records);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let kind = if is_of_the_trail { Kind::Trail } else { Kind::of(line) };
+            if orders.closed || !self.backlog.add(kind, line.len()) {
+                untaken.count(kind);
+            } else {
+                orders.backlog.lines(kind).extend_from_slice(line);
+            }
+        }
+        let first = first && !orders.backlog.is_empty();
         drop(orders);
         self.tell(first);
-        true
+        untaken
     }
 
-    /// So many bytes are no longer owed.
-    pub(super) fn paid(&self, bytes: usize) {
-        self.owed.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes of records that are owed.
-    pub(super) fn owed(&self) -> usize {
-        self.owed.load(Ordering::Relaxed)
-    }
-
-    /// Whether more is owed than leaves room for answers of KMS that are under way.
-    pub(super) fn is_overdrawn(&self) -> bool {
-        self.owed() > OVERDRAWN_BYTES
+    /// Bytes of the backlog.
+    pub(super) fn backlog(&self) -> &Sizes {
+        &self.backlog
     }
 
     /// The number of calls that wait.
@@ -146,8 +155,8 @@ impl Queue {
     /// Takes everything.
     pub(super) fn take(&self) -> Orders {
         let mut orders = self.lock();
-        let closed = orders.closed;
-        mem::replace(&mut *orders, Orders { closed, ..Orders::default() })
+        let Orders { closed, newest, .. } = *orders;
+        mem::replace(&mut *orders, Orders { closed, newest, ..Orders::default() })
     }
 
     /// Wakes the thread, if it sleeps.
@@ -172,7 +181,7 @@ impl Queue {
 impl Orders {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
-            && self.owed.is_empty()
+            && self.backlog.is_empty()
             && self.rotations.is_empty()
             && self.ends.is_empty()
             && !self.closed
@@ -183,7 +192,3 @@ impl Orders {
 const HANDFUL: usize = 64;
 /// More than all calls in flight, each with its KMS records, can queue while one commit is under way.
 const QUEUE_ENTRIES: usize = 8_192;
-/// From here on nothing more is asked of KMS, since its answers would have to be owed, too.
-const OVERDRAWN_BYTES: usize = 4 << 20;
-/// With room for the answers of the calls to KMS that were under way: 1,024 calls in flight of 4 KiB each.
-const MAX_OWED_BYTES: usize = OVERDRAWN_BYTES + (4 << 20);

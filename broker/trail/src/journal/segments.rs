@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 use super::chain::{Link, header};
 use super::{Durability, JournalConfig, Notices};
 use crate::names::{compact_time, parse_compact_time};
+pub(super) use room::Room;
 
 /// The files of one journal, and the end of its chain.
 pub(super) struct Segments {
@@ -34,11 +35,14 @@ pub(super) struct Segments {
     begun: Option<Segment>,
     link: Link,
     newest: u64,
-    /// There was no file.
-    is_begun_anew: bool,
     undelivered: Undelivered,
     /// Bytes since the disk was asked how much room it has.
     unchecked: u64,
+    /// Files that were closed after a failed write.
+    given_up: u64,
+    /// What it said, and how much of that is kept.
+    disk_free: u64,
+    disk_kept: u64,
     /// Held for the life of the process: two brokers must not share a journal.
     lock: File,
 }
@@ -101,26 +105,31 @@ impl Segments {
             begun: None,
             link: Link::START,
             newest: 0,
-            is_begun_anew: false,
             undelivered,
             unchecked: u64::MAX,
+            given_up: 0,
+            disk_free: 0,
+            disk_kept: 0,
             lock,
         };
         segments.recover(now, &notices)?;
         segments.undelivered.add(bytes_in(&config.dir)?);
         if segments.current.is_none() {
-            segments.current = Some(segments.begin()?);
+            segments.current = match segments.begin() {
+                Ok(segment) => Some(segment),
+                // What is delivered of the files that are there makes room.
+                Err(error) if is_full(&error) => {
+                    tracing::warn!(%error, "cannot begin a journal file yet");
+                    None
+                }
+                Err(error) => return Err(error),
+            };
         }
         Ok((segments, notices))
     }
 
     pub(super) fn undelivered(&self) -> Undelivered {
         self.undelivered.clone()
-    }
-
-    /// Whether there was no file at the start.
-    pub(super) fn is_begun_anew(&self) -> bool {
-        self.is_begun_anew
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -138,9 +147,8 @@ impl Segments {
         unplaced.map_or((0, 0), |segment| (segment.records, segment.bytes))
     }
 
-    /// Makes `lines` durable, all or none; with them the chain ends at `link`. True if a file was closed.
+    /// Makes `lines`, for which there is [room](Self::room), durable, all or none; with them the chain ends at `link`. True if a file was closed.
     pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<bool> {
-        self.check_room(lines.len() as u64)?;
         let mut segment = self.writable()?;
         if let Err(error) = segment.append(lines, self.durability) {
             self.give_up(segment, now);
@@ -149,6 +157,7 @@ impl Segments {
         segment.records += link.sequence - self.link.sequence;
         self.link = link;
         self.undelivered.add(lines.len() as u64);
+        self.unchecked = self.unchecked.saturating_add(lines.len() as u64);
         let full = segment.bytes >= self.max_segment;
         self.current = Some(segment);
         Ok(full && self.rotate(now))
@@ -162,7 +171,14 @@ impl Segments {
         }
         if segment.records == 0 || !self.close(&segment, now) {
             self.current = Some(segment);
+        } else {
+            self.given_up += 1;
         }
+    }
+
+    /// How many files were closed after a failed write.
+    pub(super) fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// Closes the file that is being written, if it has records. True if it did. A file that was removed is written again before, and
@@ -308,6 +324,10 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
     options
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether `path` is the name of `file`, not of another one or of none.

@@ -11,6 +11,7 @@ use super::chain::{Link, parse_line};
 use super::follow::Follower;
 use super::segment::SegmentReader;
 use super::*;
+use crate::record::ACTIVITY_END;
 
 fn config(dir: &Path) -> JournalConfig {
     JournalConfig::new(dir.to_owned(), Durability::Fsync, Duration::from_secs(5))
@@ -209,10 +210,17 @@ async fn a_second_process_is_refused() {
 async fn a_disk_that_hangs_or_a_full_queue_is_waited_for_so_long_and_no_longer() {
     let dir = tempfile::tempdir().expect("dir");
     let (whole, thread) = open(&config(dir.path())).expect("opens");
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::new(Notices::default()));
     let journal = Journal { shared, wait: Duration::from_millis(50), ..whole };
     let hangs = journal.append(b"1\n".to_vec());
+    let taken = journal.shared.queue.take();
     assert_eq!(hangs.wait().await, Err(JournalUnavailable(None)), "it may still be written");
+    assert!(!*journal.health().borrow(), "not ready while it hangs");
+    drop(taken);
+    let waits = journal.append(b"1\n".to_vec());
+    let withdrawn = waits.wait_at_most(Duration::from_millis(1)).await;
+    assert_eq!(withdrawn, Err(JournalUnavailable(Some(b"1\n".to_vec()))), "nobody will write it");
+    assert!(journal.shared.queue.take().entries.is_empty());
     let full = loop {
         if let Commit { done: Err(records), .. } = journal.append(b"2\n".to_vec()) {
             break records;
@@ -236,7 +244,7 @@ async fn a_removed_directory_refuses_and_its_return_brings_everything_back() {
     let refused = commit(&journal, "2").await;
     assert_eq!(refused, Err(JournalUnavailable(Some(b"2\n".to_vec()))));
     assert!(!*journal.health().borrow());
-    journal.owe(b"owed\n");
+    journal.defer(b"deferred\n");
     fs::create_dir(&dir).expect("returns");
     let mut health = journal.health();
     tokio::time::timeout(Duration::from_secs(10), health.wait_for(|healthy| *healthy))
@@ -245,7 +253,7 @@ async fn a_removed_directory_refuses_and_its_return_brings_everything_back() {
         .expect("the thread lives");
     commit(&journal, "3").await.expect("commits");
     thread.close();
-    assert_eq!(records(&dir), ["1", "owed", "3"], "what the removed file held is written again");
+    assert_eq!(records(&dir), ["1", "deferred", "3"], "what the removed file held is written again");
 }
 
 #[tokio::test]
@@ -309,37 +317,94 @@ async fn no_more_is_held_than_allowed() {
     thread.close();
 }
 
+/// A record of a call, as long as that, as the backlog knows it.
+fn call_record(bytes: usize) -> Vec<u8> {
+    [&vec![b'x'; bytes - ACTIVITY_END.len() - 1], ACTIVITY_END, b"\n"].concat()
+}
+
 #[tokio::test]
-async fn what_is_owed_is_bounded_and_what_is_dropped_is_told() {
+async fn refused_calls_take_no_room_from_answers_of_kms_and_what_has_no_record_is_told() {
     let parent = tempfile::tempdir().expect("dir");
     let dir = parent.path().join("journal");
     let (journal, thread) = open(&config(&dir)).expect("opens");
     commit(&journal, "1").await.expect("commits");
     fs::remove_dir_all(&dir).expect("removes");
     assert!(commit(&journal, "2").await.is_err());
-    assert!(!journal.is_overdrawn());
-    for _ in 0..10 {
-        journal.owe(&[vec![b'x'; 1 << 20], b"\n".to_vec()].concat());
+    for _ in 0..100 {
+        journal.defer(&call_record(55 << 10));
     }
-    assert!(journal.is_overdrawn());
+    assert!(!journal.is_overdrawn(), "refusals are none of KMS's");
+    for n in 0..17 {
+        assert_eq!(journal.is_overdrawn(), n > 4);
+        journal.defer(&[vec![b'x'; (1 << 20) - 200], b"\n".to_vec()].concat());
+    }
+    assert!(!journal.is_overdrawn_by_the_trail(), "nor are the trail's own");
+    journal.defer_for_the_trail(&[vec![b'x'; 1_000], b"\n".to_vec()].concat());
+    assert_eq!(journal.totals().unrecorded_kms_answers, 1);
     fs::create_dir(&dir).expect("returns");
     let mut health = journal.health();
     assert!(health.wait_for(|healthy| *healthy).await.is_ok());
-    // What came while the thread tried is paid next.
     for _ in 0..1_000 {
-        if !journal.is_overdrawn() {
+        if journal.backlog_bytes() == 0 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(!journal.is_overdrawn());
-    let dropped = told(&journal).map(|notice| notice.unrecorded_refusals);
-    assert_eq!(dropped, Some(3), "of ten, seven fit");
+    assert_eq!(journal.backlog_bytes(), 0, "what came while the thread tried is written next");
+    let told = told(&journal).expect("told");
+    assert_eq!((told.unrecorded_refusals, told.unrecorded_kms_answers), (26, 1), "of 100, 74 fit; of 17, 16");
     thread.close();
+    let written = records(&dir);
+    assert_eq!(written.len(), 1 + 1 + 16 + 74);
+    assert_eq!(written[1].len(), 1_000, "what a delivery depends on comes first");
 }
 
 #[tokio::test]
-async fn what_is_owed_is_paid_as_far_as_there_is_room() {
+async fn the_trails_own_records_have_room_when_calls_have_none() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tight = JournalConfig { max_undelivered_bytes: 20_000, ..config(dir.path()) };
+    let (journal, thread) = open(&tight).expect("opens");
+    while commit(&journal, &"x".repeat(1_000)).await.is_ok() {}
+    assert!(!*journal.health().borrow());
+    let own = [vec![b'y'; 10_000], b"\n".to_vec()].concat();
+    journal.append_for_the_trail(own.clone()).wait().await.expect("commits");
+    assert!(commit(&journal, &"x".repeat(1_000)).await.is_err(), "calls are refused still");
+    journal.defer_for_the_trail(&own);
+    // At the end, the backlog may take it, too.
+    journal.defer(&call_record(5_000));
+    let lost = thread.close();
+    assert_eq!(lost, Lost::default());
+    assert_eq!(records(dir.path()).iter().filter(|record| record.len() >= 4_999).count(), 3);
+}
+
+#[tokio::test]
+async fn a_long_record_that_has_no_room_stands_before_nothing() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tight = JournalConfig { max_undelivered_bytes: 30_000, ..config(dir.path()) };
+    let (journal, thread) = open(&tight).expect("opens");
+    for _ in 0..5 {
+        commit(&journal, &"x".repeat(4_000)).await.expect("commits");
+    }
+    journal.defer(&call_record(20_000));
+    journal.defer(&call_record(1_000));
+    for _ in 0..1_000 {
+        if journal.backlog_bytes() == 20_000 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(journal.backlog_bytes(), 20_000, "the short one is written");
+    commit(&journal, "a call").await.expect("commits");
+    journal.undelivered().remove(20_000);
+    let mut health = journal.health();
+    assert!(health.wait_for(|healthy| *healthy).await.is_ok(), "resumes by itself");
+    assert_eq!(journal.backlog_bytes(), 0);
+    thread.close();
+    assert_eq!(records(dir.path()).len(), 8);
+}
+
+#[tokio::test]
+async fn the_backlog_is_written_as_far_as_there_is_room() {
     let parent = tempfile::tempdir().expect("dir");
     let dir = parent.path().join("journal");
     let tight = JournalConfig { max_undelivered_bytes: 200_000, ..config(&dir) };
@@ -347,10 +412,10 @@ async fn what_is_owed_is_paid_as_far_as_there_is_room() {
     fs::remove_dir_all(&dir).expect("removes");
     assert!(commit(&journal, "refused").await.is_err());
     for n in 0..400 {
-        journal.owe(format!("{n:03}{}\n", "x".repeat(997)).as_bytes());
+        journal.defer(format!("{n:03}{}\n", "x".repeat(997)).as_bytes());
     }
     fs::create_dir(&dir).expect("returns");
-    // More is owed than is allowed: some of it is written, and each delivery makes room for more.
+    // The backlog is more than is allowed: some of it is written, and each delivery makes room for more.
     for room in 0..3 {
         for _ in 0..1_000 {
             if journal.undelivered().bytes() > 100_000 {

@@ -15,6 +15,8 @@ pub struct Totals {
     pub failed_commits: u64,
     /// Calls that were refused, since their records could not be committed in time.
     pub refused_calls: u64,
+    /// Answers of KMS that have no record: the trail is not sound.
+    pub unrecorded_kms_answers: u64,
     /// Deliveries that failed.
     pub failed_deliveries: u64,
 }
@@ -27,6 +29,7 @@ pub(super) struct Counts {
     pub(super) failed_commits: AtomicU64,
     pub(super) refused_calls: AtomicU64,
     pub(super) failed_deliveries: AtomicU64,
+    pub(super) unrecorded_kms_answers: AtomicU64,
 }
 
 impl Counts {
@@ -49,6 +52,7 @@ impl Counts {
             failed_commits: read(&self.failed_commits),
             refused_calls: read(&self.refused_calls),
             failed_deliveries: read(&self.failed_deliveries),
+            unrecorded_kms_answers: read(&self.unrecorded_kms_answers),
         }
     }
 }

@@ -8,24 +8,25 @@ use std::time::{Duration, Instant};
 
 use key_broker_core::clock::Clock;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
 
-use super::courier::Written;
+use super::backlog::{Backlog, Kind};
+use super::handover::Written;
 use super::queue::{End, Entry, Orders};
-use super::segments::Segments;
+use super::segments::{Room, Segments};
 use super::{Lost, Shared};
 
 /// What the thread works with.
 pub(super) struct Writer {
     pub(super) segments: Segments,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) health: watch::Sender<bool>,
     pub(super) shared: Arc<Shared>,
     pub(super) written: UnboundedSender<Written>,
     /// Taken from the queue, and not written yet.
-    pub(super) owed: Vec<u8>,
+    pub(super) backlog: Backlog,
     /// The lines of one write.
     pub(super) lines: Vec<u8>,
+    /// After failed writes.
+    pub(super) rest: Rest,
     /// Calls that were refused since the log was told that they are.
     pub(super) refused: Option<usize>,
     /// When the log was told last that it cannot.
@@ -35,8 +36,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn write_until_closed(mut self) -> Lost {
         loop {
-            let Orders { entries, owed, rotations, ends, closed } = self.next();
-            self.owed.extend_from_slice(&owed);
+            let Orders { entries, backlog, rotations, ends, closed, .. } = self.next();
+            self.backlog.extend(backlog);
             self.commit(entries);
             if !rotations.is_empty() {
                 self.segments.rotate(self.clock.now());
@@ -47,10 +48,24 @@ impl Writer {
             }
             let is_closed = self.is_closed_at_its_end(ends);
             if closed || is_closed {
-                break;
+                return self.end();
             }
         }
-        let mut lost = Lost::of(&self.owed);
+    }
+
+    /// The backlog may take the room that was kept until now. Returns what is lost all the same.
+    fn end(mut self) -> Lost {
+        self.segments.look_at_disk();
+        if let Err(error) = self.write_backlog(|_| Room::Reserve) {
+            tracing::error!(%error, "the journal cannot commit");
+        }
+        let mut lost = Lost::of(&self.backlog.all());
+        if lost.records > 0 {
+            tracing::error!(
+                bytes = lost.bytes,
+                "the journal cannot commit: records of refused calls and of answers of KMS are lost with this process"
+            );
+        }
         let (records, bytes) = self.segments.unplaced();
         if records > 0 {
             tracing::error!(
@@ -59,21 +74,15 @@ impl Writer {
             );
             (lost.records, lost.bytes) = (lost.records + records, lost.bytes + bytes);
         }
-        if !self.owed.is_empty() {
-            tracing::error!(
-                bytes = self.owed.len(),
-                "the journal cannot commit: records of refused calls and of answers of KMS are lost with this process"
-            );
-        }
         lost
     }
 
-    /// Whether somebody asked for the end, and this is it: nothing is owed and nothing has come meanwhile.
+    /// Whether somebody asked for the end, and this is it: the backlog is written and nothing has come meanwhile.
     fn is_closed_at_its_end(&self, ends: Vec<End>) -> bool {
         let mut is_closed = false;
         for End { at, closed } in ends {
             is_closed |=
-                self.owed.is_empty() && self.segments.link() == at && self.shared.queue.close_if_empty();
+                self.backlog.is_empty() && self.segments.link() == at && self.shared.queue.close_if_empty();
             // Who asked may be gone.
             let _ = closed.send(is_closed);
         }
@@ -87,7 +96,7 @@ impl Writer {
             if !orders.is_empty() {
                 return orders;
             }
-            if *self.health.borrow() && self.owed.is_empty() {
+            if self.shared.is_healthy() && self.backlog.is_empty() {
                 std::thread::park();
             } else {
                 std::thread::park_timeout(RETRY);
@@ -96,71 +105,132 @@ impl Writer {
         }
     }
 
-    /// Pays what is owed, then commits what waits, in batches. What cannot be committed is refused.
+    /// Writes the backlog, then commits what waits, in batches. What cannot be committed is refused.
     fn commit(&mut self, mut entries: Vec<Entry>) {
-        if entries.is_empty() && self.owed.is_empty() && *self.health.borrow() {
+        if entries.is_empty() && self.backlog.is_empty() && self.shared.is_healthy() {
             return;
         }
-        let mut result = self.pay();
+        if self.rest.holds(self.clock.instant()) {
+            self.refused = self.refused.map(|refused| refused + entries.len());
+            self.tell(entries, false);
+            return;
+        }
+        let mut written = self.write_backlog(|kind| match kind {
+            Kind::Trail => Room::Reserve,
+            Kind::Kms | Kind::Call => Room::Calls,
+        });
         loop {
-            let rest = entries.split_off(batch(&entries));
-            if result.is_ok() {
-                // No entries are the question whether the journal can commit again.
-                result = self.write(entries.iter().map(|entry| &*entry.records));
-            }
-            self.report(&result, entries.len());
-            if !entries.is_empty() {
-                // The courier is gone when the runtime is: so are the callers.
-                let _ = self.written.send(Written { entries, committed: result.is_ok() });
-            }
-            entries = rest;
+            let later = entries.split_off(batch(&entries));
+            let fitting = written.and_then(|()| self.fitting(&mut entries));
+            let refused = entries;
+            written = match fitting {
+                Ok(fitting) => {
+                    let result = self.write(fitting.iter().map(|entry| &*entry.records));
+                    let has_room = refused.is_empty() && self.has_room_again();
+                    self.report(result.as_ref().err(), has_room, refused.len() + fitting.len());
+                    self.tell(fitting, result.is_ok());
+                    result
+                }
+                Err(error) => {
+                    self.report(Some(&error), false, refused.len());
+                    Err(error)
+                }
+            };
+            self.tell(refused, false);
+            entries = later;
             if entries.is_empty() {
                 break;
             }
         }
     }
 
-    /// Before the callers are told: who is refused finds the broker not ready.
-    fn report(&mut self, result: &io::Result<()>, calls: usize) {
-        let committed = result.is_ok();
-        self.health.send_if_modified(|healthy| mem::replace(healthy, committed) != committed);
-        let now = self.clock.instant();
-        if !committed {
-            self.shared.counts.failed_commits.fetch_add(1, Ordering::Relaxed);
-        }
-        match result {
-            Ok(()) => {
-                if let Some(refused) = self.refused.take() {
-                    tracing::info!(refused, "the journal commits again");
-                }
-            }
-            // Once in a while: whoever was refused calls again.
-            Err(error) if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL) => {
-                self.told = Some(now);
-                let refused = self.refused.insert(self.refused.unwrap_or_default() + calls);
-                tracing::error!(%error, dir = %self.segments.dir().display(), refused, "journal cannot commit: calls are refused");
-            }
-            Err(_) => self.refused = self.refused.map(|refused| refused + calls),
+    /// The callers are told.
+    fn tell(&self, entries: Vec<Entry>, committed: bool) {
+        if !entries.is_empty() {
+            // Who tells them is gone when the runtime is: so are the callers.
+            let _ = self.written.send(Written { entries, committed });
         }
     }
 
-    /// Writes what is owed, piece by piece: a disk with less room than all of it takes what it can, and what it took is delivered
-    /// and makes room.
-    fn pay(&mut self) -> io::Result<()> {
-        let owed = mem::take(&mut self.owed);
-        let mut rest = &*owed;
-        let mut result = Ok(());
-        while !rest.is_empty() {
-            let (records, later) = rest.split_at(piece(rest));
-            result = self.write([records].into_iter());
-            if result.is_err() {
-                break;
-            }
-            self.shared.queue.paid(records.len());
-            rest = later;
+    /// Takes those for which there is room; the others stay.
+    fn fitting(&mut self, entries: &mut Vec<Entry>) -> io::Result<Vec<Entry>> {
+        let [calls, reserve] = [self.segments.room(Room::Calls)?, self.segments.room(Room::Reserve)?];
+        if entries.iter().map(Entry::room_taken).sum::<u64>() <= calls {
+            return Ok(mem::take(entries));
         }
-        self.owed = if rest.len() == owed.len() { owed } else { rest.to_vec() };
-        result
+        let mut taken = 0;
+        let (fitting, others) = mem::take(entries).into_iter().partition(|entry| {
+            let room = if entry.room == Room::Reserve { reserve } else { calls };
+            let fits = taken + entry.room_taken() <= room;
+            taken += if fits { entry.room_taken() } else { 0 };
+            fits
+        });
+        *entries = others;
+        Ok(fitting)
+    }
+
+    /// Whether the journal has room: once it had none, for more than one record, and for all of the backlog.
+    fn has_room_again(&mut self) -> bool {
+        let least = if self.shared.is_healthy() { 0 } else { self.segments.least_room() };
+        self.backlog.is_empty() && self.segments.room(Room::Calls).is_ok_and(|room| room >= least)
+    }
+
+    /// Before the callers are told: who is refused finds the broker not ready.
+    fn report(&mut self, error: Option<&io::Error>, has_room: bool, calls: usize) {
+        let is_healthy = error.is_none() && has_room;
+        self.shared.set_healthy(is_healthy);
+        if is_healthy {
+            if let Some(refused) = self.refused.take() {
+                tracing::info!(refused, "the journal commits again");
+            }
+            return;
+        }
+        self.segments.look_at_disk();
+        self.shared.counts.failed_commits.fetch_add(1, Ordering::Relaxed);
+        let now = self.clock.instant();
+        // Once in a while: whoever was refused calls again.
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL) {
+            self.told = Some(now);
+            let refused = self.refused.insert(self.refused.unwrap_or_default() + calls);
+            let no_room = self.segments.no_room();
+            let error = error.unwrap_or(&no_room);
+            tracing::error!(%error, dir = %self.segments.dir().display(), refused, "journal cannot commit: calls are refused");
+        } else {
+            self.refused = self.refused.map(|refused| refused + calls);
+        }
+    }
+
+    /// Writes of the backlog what there is room for, record by record: what a journal with little room takes is delivered and makes
+    /// room for the rest. An error is the disk's.
+    fn write_backlog(&mut self, room: impl Fn(Kind) -> Room) -> io::Result<()> {
+        for kind in Kind::ALL {
+            let lines = self.backlog.take(kind);
+            let mut at = 0;
+            let mut left = Vec::new();
+            let mut written = Ok(());
+            while at < lines.len() && written.is_ok() {
+                let Piece { passed, taken } = match self.segments.room(room(kind)) {
+                    Ok(room) => Piece::of(&lines[at..], room),
+                    Err(error) => {
+                        written = Err(error);
+                        break;
+                    }
+                };
+                left.extend_from_slice(&lines[at..at + passed]);
+                at += passed;
+                if taken > 0 {
+                    written = self.write([&lines[at..at + taken]].into_iter());
+                }
+                if written.is_ok() {
+                    self.shared.queue.backlog().remove(kind, taken);
+                    at += taken;
+                }
+            }
+            left.extend_from_slice(&lines[at..]);
+            *self.backlog.lines(kind) = left;
+            written?;
+        }
+        Ok(())
     }
 
     fn write<'a>(&mut self, records: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
@@ -170,7 +240,9 @@ impl Writer {
             link.append_all(records, &mut self.lines);
         }
         let timed = self.shared.commits.get().map(|commits| (commits, self.clock.instant()));
-        let is_full = self.segments.commit(&self.lines, link, self.clock.now())?;
+        let committed = self.segments.commit(&self.lines, link, self.clock.now());
+        self.rest.note(self.segments.given_up(), self.clock.instant());
+        let is_full = committed?;
         if let Some((commits, began)) = timed {
             commits(self.clock.instant().saturating_duration_since(began));
         }
@@ -200,17 +272,75 @@ fn batch(entries: &[Entry]) -> usize {
     fits.count().max(entries.len().min(1))
 }
 
-/// How many of the bytes are written together: whole lines, at least one.
-fn piece(owed: &[u8]) -> usize {
-    let end = |part: &[u8]| memchr::memrchr(b'\n', part).map(|at| at + 1);
-    let first = || memchr::memchr(b'\n', owed).map(|at| at + 1);
-    end(&owed[..owed.len().min(PIECE_BYTES)]).or_else(first).unwrap_or(owed.len())
+/// A part of the backlog that is written together.
+struct Piece {
+    /// Bytes of records before it, for which there is no room.
+    passed: usize,
+    /// Its bytes, whole lines: none where nothing has room.
+    taken: usize,
+}
+
+impl Piece {
+    fn of(lines: &[u8], room: u64) -> Self {
+        let (mut passed, mut taken, mut room_taken) = (0, 0, 0);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let more = room_taken + line.len() as u64 + CHAIN_BYTES;
+            match (more <= room, taken) {
+                (true, 0) => {}
+                (true, _) if more <= PIECE_BYTES => {}
+                (false, 0) => {
+                    passed += line.len();
+                    continue;
+                }
+                _ => break,
+            }
+            (taken, room_taken) = (taken + line.len(), more);
+        }
+        Self { passed, taken }
+    }
+}
+
+impl Entry {
+    /// What its lines take in the journal, at most.
+    fn room_taken(&self) -> u64 {
+        self.records.len() as u64 + LINES * CHAIN_BYTES
+    }
+}
+
+/// A pause after failed writes, in which calls are refused at once: each failed write ends a file, which costs a log file and a data
+/// key.
+#[derive(Default)]
+pub(super) struct Rest {
+    pause: Duration,
+    began: Option<Instant>,
+    given_up: u64,
+}
+
+impl Rest {
+    fn holds(&self, now: Instant) -> bool {
+        self.began.is_some_and(|began| now.saturating_duration_since(began) < self.pause)
+    }
+
+    /// So many files have been given up by now. The first costs no pause.
+    fn note(&mut self, given_up: u64, now: Instant) {
+        let is_calm = self.began.is_none_or(|began| now.saturating_duration_since(began) >= TELL);
+        if given_up > self.given_up {
+            self.pause = if is_calm { Duration::ZERO } else { (self.pause * 2).clamp(FIRST_PAUSE, RETRY) };
+            (self.began, self.given_up) = (Some(now), given_up);
+        }
+    }
 }
 
 /// Bounds one write, and so the time the calls behind it wait.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Some fifty records.
-const PIECE_BYTES: usize = 64 << 10;
+const PIECE_BYTES: u64 = 64 << 10;
+/// What the chain adds to a record: a number, a hash, two spaces.
+const CHAIN_BYTES: u64 = 20 + 64 + 2;
+/// The records of one call, at most: its own, and those of three attempts at KMS.
+const LINES: u64 = 4;
+/// How long a journal rests whose write has failed twice within [`TELL`]; longer, if more fail.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// How often a journal that cannot commit tries again by itself.
 const RETRY: Duration = Duration::from_millis(250);
 /// How often the log says that it cannot.

@@ -158,12 +158,22 @@ impl Checker {
 
     /// What is told of the journal, so that whoever reads the trail learns of it.
     fn told(&mut self, told: Notice, place: Place, how: &str) {
-        let Notice { torn_bytes, damaged_bytes, missing_records, unrecorded_refusals } = told;
+        let Notice {
+            torn_bytes,
+            damaged_bytes,
+            missing_records,
+            unrecorded_refusals,
+            unrecorded_kms_answers,
+        } = told;
         if damaged_bytes > 0 || missing_records > 0 {
             let words = format!(
                 "{how} that the journal lost records before they were delivered: {missing_records} records were gone, and \
                  {damaged_bytes} bytes did not fit the chain"
             );
+            self.findings.unsound(FindingKind::RecordsLost, place.clone(), words);
+        }
+        if unrecorded_kms_answers > 0 {
+            let words = format!("{how} that {unrecorded_kms_answers} answers of KMS have no record");
             self.findings.unsound(FindingKind::RecordsLost, place.clone(), words);
         }
         if torn_bytes > 0 || unrecorded_refusals > 0 {

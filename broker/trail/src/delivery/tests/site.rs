@@ -51,8 +51,6 @@ pub(super) struct Site {
     anew: Option<bool>,
     /// The journal's whole directory was removed, with the notes of what it held.
     is_emptied: bool,
-    /// The broker was killed after that. KNOWN FAULT: what it had lost may then be called sound (docs/audit.md).
-    is_forgotten: bool,
 }
 
 struct Running {
@@ -76,7 +74,6 @@ impl Site {
             reloads: 0..=0,
             anew: None,
             is_emptied: false,
-            is_forgotten: false,
         };
         site.start();
         site
@@ -214,7 +211,6 @@ impl Site {
     }
 
     pub(super) async fn kill(&mut self, kill: Kill) {
-        self.is_forgotten |= self.is_emptied;
         let mut kept = Kept::of(&self.journal_dir(), &self.store.objects);
         if let Kill::WhileDelivering { puts, stored } = kill {
             self.store.set_moment(Some(Moment { puts, is_stored: stored, removes_directory: false }));
@@ -278,7 +274,6 @@ impl Site {
                 Some(false) => {}
                 Some(true) => prop_assert_ne!(report.verdict, Verdict::Sound, "begun anew"),
                 // The notes went with it: nothing may be missing, and the broker takes the worse.
-                None if self.is_forgotten => {}
                 None if self.is_emptied => {
                     prop_assert!(
                         lacks == 0 || report.verdict != Verdict::Sound,
@@ -320,7 +315,7 @@ impl Site {
             }));
         }
         let lacks = self.acknowledged.iter().filter(|id| !there.contains(*id) && !text.contains(*id)).count();
-        let is_anew = self.anew.is_some() || self.is_forgotten || notes.is_empty();
+        let is_anew = self.anew.is_some() || notes.is_empty();
         if lacks > 0 && !is_anew {
             prop_assert_ne!(report.verdict, Verdict::Sound, "{} lack after the kill: {:?}", lacks, report);
         }

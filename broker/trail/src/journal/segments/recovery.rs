@@ -13,7 +13,10 @@ impl Segments {
     pub(super) fn recover(&mut self, now: OffsetDateTime, notices: &Notices) -> io::Result<()> {
         let files = files(&self.dir)?;
         self.newest = files.last().map_or(0, |file| file.number);
-        self.is_begun_anew = files.is_empty();
+        if files.is_empty() {
+            // Before the first file is there: the next start would not know.
+            notices.begin_anew()?;
+        }
         let mut has_end = false;
         // The newest that can be read has the end of the chain. Older ones that are closed are looked at when they are
         // delivered.

@@ -1,9 +1,9 @@
 //! The way between calls and the journal's thread.
 //!
-//! Waking a thread costs more than a record does. So a call wakes only the courier, a task of its own runtime, which has its turn
+//! Waking a thread costs more than a record does. So a call wakes only this task of its own runtime, which has its turn
 //! after the calls that are ready by then: it hands over what all of them appended with one wake-up. Only where that is a handful and
 //! more, a call wakes the thread before. The thread in turn
-//! wakes only the courier, once for all that it wrote. The courier tells the callers a few at a time: while their replies are on
+//! wakes only the task, once for all that it wrote. The task tells the callers a few at a time: while their replies are on
 //! their way, the next ones are made.
 
 use std::sync::Arc;
@@ -42,14 +42,14 @@ pub(super) async fn carry(shared: Arc<Shared>, mut written: UnboundedReceiver<Wr
 impl Written {
     /// Tells the callers. A caller that has gone needs no answer, but what it was refused has happened.
     async fn tell(self, shared: &Shared) {
-        for (told, Entry { records, committed }) in self.entries.into_iter().enumerate() {
+        for (told, Entry { committed, records, .. }) in self.entries.into_iter().enumerate() {
             if told > 0 && told % AT_A_TIME == 0 {
                 yield_now().await;
             }
             if self.committed {
                 let _ = committed.send(Ok(()));
             } else if let Err(Err(records)) = committed.send(Err(records)) {
-                shared.owe(&records);
+                shared.defer(&records);
             }
         }
     }

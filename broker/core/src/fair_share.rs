@@ -1,0 +1,179 @@
+//! How much of a bounded resource one of many may take, so that what the others have not taken yet is there for them.
+//!
+//! Connections, calls in flight, calls to KMS, bytes of requests, bytes of the journal: each is one pool of so many units, from which
+//! whoever asks takes.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is taken from a pool, by whom.
+///
+/// A taker may have its *least share*, a 64th of all, for the asking. Beyond that it may take only while as much as it has is left free,
+/// and a quarter of all: one alone gets half of the pool, and each of the next sixteen finds its least share, whatever the others do.
+#[derive(Debug)]
+pub struct FairShares<K> {
+    total: u64,
+    taken: u64,
+    by: HashMap<K, u64>,
+}
+
+impl<K: Eq + Hash + Clone> FairShares<K> {
+    /// A pool of so many units, all free.
+    #[must_use]
+    pub fn new(total: u64) -> Self {
+        Self { total, taken: 0, by: HashMap::new() }
+    }
+
+    /// Whether `taker` may take so many more.
+    #[must_use]
+    pub fn admits(&self, taker: &K, more: u64) -> bool {
+        let Some(taken) = self.taken.checked_add(more).filter(|taken| *taken <= self.total) else {
+            return false;
+        };
+        let own = self.by.get(taker).copied().unwrap_or_default().saturating_add(more);
+        let free = self.total - taken;
+        own <= self.least() || (own <= free && free >= self.total / RESERVED)
+    }
+
+    /// `taker` has taken so many more: they count, whether or not it [may](Self::admits).
+    pub fn take(&mut self, taker: &K, more: u64) {
+        self.taken = self.taken.saturating_add(more);
+        if let Some(own) = self.by.get_mut(taker) {
+            *own = own.saturating_add(more);
+        } else if more > 0 {
+            self.by.insert(taker.clone(), more);
+        }
+    }
+
+    /// `taker` gives so many back.
+    pub fn give_back(&mut self, taker: &K, units: u64) {
+        let Some(own) = self.by.get_mut(taker) else { return };
+        let units = units.min(*own);
+        *own -= units;
+        if *own == 0 {
+            self.by.remove(taker);
+        }
+        self.taken = self.taken.saturating_sub(units);
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// What is there for everybody.
+    fn least(&self) -> u64 {
+        (self.total / LEAST).max(1)
+    }
+}
+
+/// A pool that many threads take from.
+#[derive(Debug)]
+pub struct FairPool<K: Eq + Hash + Clone>(Mutex<FairShares<K>>);
+
+/// Units of a pool, given back when this is dropped.
+#[derive(Debug)]
+pub struct Share<K: Eq + Hash + Clone> {
+    pool: Arc<FairPool<K>>,
+    taker: K,
+    units: u64,
+}
+
+impl<K: Eq + Hash + Clone> FairPool<K> {
+    /// A pool of so many units, all free.
+    #[must_use]
+    pub fn new(total: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(FairShares::new(total))))
+    }
+
+    /// Takes so many for `taker`; none if it may not have them. Never waits.
+    pub fn take(self: &Arc<Self>, taker: &K, units: u64) -> Option<Share<K>> {
+        let mut shares = self.lock();
+        if !shares.admits(taker, units) {
+            return None;
+        }
+        shares.take(taker, units);
+        Some(Share { pool: Arc::clone(self), taker: taker.clone(), units })
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.lock().taken()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FairShares<K>> {
+        // Between any two statements its numbers are whole, or too many are taken.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash + Clone> Drop for Share<K> {
+    fn drop(&mut self) {
+        self.pool.lock().give_back(&self.taker, self.units);
+    }
+}
+
+/// The least share is such a part of all.
+const LEAST: u64 = 64;
+/// Such a part is left to those who have no more than that.
+const RESERVED: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    //! No sequence of others' doings makes somebody fail for want of a share that it has not used.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Take(u8, u64),
+        GiveBack(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Fifteen others, and one to whom this is done.
+        prop_oneof![
+            4 => (1..16_u8, 1..400_u64).prop_map(|(who, units)| Step::Take(who, units)),
+            1 => any::<usize>().prop_map(Step::GiveBack),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_least_share_is_there_whatever_fifteen_others_do(
+            total in 64..4_096_u64,
+            steps in prop::collection::vec(step(), 0..300),
+        ) {
+            let pool = FairPool::new(total);
+            let mut held = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Take(who, units) => held.extend(pool.take(&who, units)),
+                    Step::GiveBack(which) if !held.is_empty() => drop(held.swap_remove(which % held.len())),
+                    Step::GiveBack(_) => {}
+                }
+                prop_assert!(pool.taken() <= total);
+            }
+            let least: Vec<_> = (0..total / LEAST).map_while(|_| pool.take(&0, 1)).collect();
+            prop_assert_eq!(least.len() as u64, total / LEAST);
+            drop((held, least));
+            prop_assert_eq!(pool.taken(), 0);
+            prop_assert!(pool.lock().by.is_empty(), "who has nothing is forgotten");
+        }
+    }
+
+    #[test]
+    fn one_alone_gets_half_and_who_comes_later_finds_something() {
+        let pool = FairPool::new(512);
+        let take = |who: u8| std::iter::from_fn(|| pool.take(&who, 1)).collect::<Vec<_>>();
+        let shares: Vec<_> = (0..20).map(take).collect();
+        let sizes: Vec<_> = shares.iter().map(Vec::len).collect();
+        assert_eq!(sizes[..3], [256, 128, 8]);
+        assert!(sizes[3..].iter().all(|size| *size <= 8) && sizes[17] > 0);
+    }
+}

@@ -1,0 +1,132 @@
+//! Records of what has happened all the same, whether or not the journal can write them now: KMS has answered, a call was refused.
+//!
+//! They are kept in memory, each kind within a bound of its own, so that refused calls take no room from answers of KMS. Nobody waits for
+//! them, and they are the first to be written.
+
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::record::ACTIVITY_END;
+
+/// What a record in the backlog tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A call to KMS that a start or a delivery has made.
+    Trail,
+    /// Any other answer of KMS.
+    Kms,
+    /// A call of a workload that was refused, or was left by its caller.
+    Call,
+}
+
+impl Kind {
+    /// First what delivery depends on, last what a flood of calls makes.
+    pub(super) const ALL: [Self; 3] = [Self::Trail, Self::Kms, Self::Call];
+
+    pub(super) fn of(line: &[u8]) -> Self {
+        let record = line.strip_suffix(b"\n").unwrap_or(line);
+        if record.ends_with(ACTIVITY_END) { Self::Call } else { Self::Kms }
+    }
+
+    fn most_bytes(self) -> usize {
+        match self {
+            Self::Trail => 1 << 20,
+            Self::Kms => MAX_KMS_BYTES,
+            Self::Call => 4 << 20,
+        }
+    }
+}
+
+/// The records themselves: whole lines, of each kind in their order.
+#[derive(Default)]
+pub(super) struct Backlog([Vec<u8>; 3]);
+
+impl Backlog {
+    pub(super) fn lines(&mut self, kind: Kind) -> &mut Vec<u8> {
+        &mut self.0[kind as usize]
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(Vec::is_empty)
+    }
+
+    pub(super) fn extend(&mut self, later: Self) {
+        for (lines, later) in self.0.iter_mut().zip(later.0) {
+            if lines.is_empty() {
+                *lines = later;
+            } else {
+                lines.extend_from_slice(&later);
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self, kind: Kind) -> Vec<u8> {
+        mem::take(self.lines(kind))
+    }
+
+    pub(super) fn all(&self) -> Vec<u8> {
+        self.0.concat()
+    }
+}
+
+/// How many bytes the backlog has, of each kind.
+#[derive(Default)]
+pub(super) struct Sizes([AtomicUsize; 3]);
+
+impl Sizes {
+    /// False if these are too many.
+    pub(super) fn add(&self, kind: Kind, bytes: usize) -> bool {
+        let more = |had: usize| had.checked_add(bytes).filter(|all| *all <= kind.most_bytes());
+        self.of(kind).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    pub(super) fn remove(&self, kind: Kind, bytes: usize) {
+        self.of(kind).fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn all(&self) -> usize {
+        self.0.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether another answer of KMS might have no room: then nothing is asked of KMS for workloads.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.of(Kind::Kms).load(Ordering::Relaxed) > OVERDRAWN_BYTES
+    }
+
+    /// Whether another answer of KMS to a start or a delivery might have no room.
+    pub(super) fn is_overdrawn_by_the_trail(&self) -> bool {
+        self.of(Kind::Trail).load(Ordering::Relaxed) > Kind::Trail.most_bytes() / 2
+    }
+
+    fn of(&self, kind: Kind) -> &AtomicUsize {
+        &self.0[kind as usize]
+    }
+}
+
+/// Records that nobody will write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Untaken {
+    pub(super) kms_answers: u64,
+    pub(super) calls: u64,
+}
+
+impl Untaken {
+    pub(super) fn count(&mut self, kind: Kind) {
+        match kind {
+            Kind::Trail | Kind::Kms => self.kms_answers += 1,
+            Kind::Call => self.calls += 1,
+        }
+    }
+
+    pub(super) fn of(lines: &[u8]) -> Self {
+        let mut all = Self::default();
+        lines.split_inclusive(|byte| *byte == b'\n').for_each(|line| all.count(Kind::of(line)));
+        all
+    }
+}
+
+/// From here on nothing more is asked of KMS for workloads, since its answers would be added.
+const OVERDRAWN_BYTES: usize = 4 << 20;
+/// With room for what is under way by then: 64 calls to KMS, each with three attempts of 50 KB at most (an encryption context of 8 KiB
+/// whose every byte JSON writes as six).
+const MAX_KMS_BYTES: usize = OVERDRAWN_BYTES + (12 << 20);
