@@ -1,9 +1,9 @@
 //! What workloads ask for.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What workloads ask for, named as the KMS operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// A data key.
     GenerateDataKey,

@@ -1,7 +1,7 @@
 //! How a call ended.
 
 /// How a call ended, in the words of the activity record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Outcome {
     /// Answered.
     Allowed,

@@ -10,10 +10,9 @@ use http::HeaderValue;
 use key_broker_core::clock::Clock;
 use key_broker_core::{Action, DeclaredUse, KeyArn, Measurements, Outcome, Peer};
 use key_broker_trail::journal::{Journal, JournalUnavailable, Taken};
-use key_broker_trail::notice::Untold;
 use key_broker_trail::record::{
-    ActivityEventData, ActivityRecord, AwsCaller, DataKeyData, EVENT_VERSION, PolicyData, RecordedError,
-    RequestParameters, ServedFrom, TraceData, WorkloadIdentity,
+    ActivityEventData, ActivityRecord, AwsCaller, DataKeyData, Open, PolicyData, RequestParameters,
+    TraceData, UserIdentity,
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -46,7 +45,7 @@ impl Audit {
         peer: Arc<Peer>,
         user_agent: Option<&HeaderValue>,
         span: Span,
-        trace: Option<TraceData>,
+        trace: Option<TraceData<'static>>,
     ) -> AuditScope {
         let record = RecordBuilder(Arc::new(Mutex::new(RecordDraft::default())));
         AuditScope {
@@ -73,7 +72,7 @@ pub(crate) struct AuditScope {
     request_id: Uuid,
     event_id: Uuid,
     span: Span,
-    trace: Option<TraceData>,
+    trace: Option<TraceData<'static>>,
     began: OffsetDateTime,
     action: Action,
     peer: Arc<Peer>,
@@ -180,10 +179,7 @@ impl AuditScope {
         if self.span.is_disabled() {
             return;
         }
-        let served_from = draft.data_key.as_ref().map(|data_key| match data_key.served_from {
-            ServedFrom::Kms => "KMS",
-            ServedFrom::Cache => "CACHE",
-        });
+        let served_from = draft.data_key.as_ref().map(|data_key| data_key.served_from.name());
         let kms_request_id = draft.data_key.as_ref().and_then(|data_key| data_key.kms_request_id.as_deref());
         let end = draft.end.as_ref();
         let error = end.and_then(|end| end.error.as_ref()).map(|(code, _)| code.as_str());
@@ -201,58 +197,50 @@ impl AuditScope {
     }
 
     fn append_activity(&self, draft: &RecordDraft, lines: &mut Vec<u8>) {
-        let end = draft.end.as_ref();
-        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
         let request = draft.request.as_ref().map(KmsRequest::operation);
         let ciphertext_sha256 = request.and_then(|request| request.ciphertext()).map(sha256_hex);
-        let notice = draft.notice.as_ref().map(Taken::untold);
-        let record = ActivityRecord {
-            event_version: EVENT_VERSION,
-            user_identity: WorkloadIdentity {
-                kind: self.peer.kind,
-                principal_id: self.peer.principal.as_str(),
-                details: &self.peer.details,
-            },
-            event_time: self.began,
-            event_source: EVENT_SOURCE,
-            event_name: self.action,
-            aws_region: &self.audit.caller.region,
-            source_ip_address: &self.peer.source,
-            user_agent,
-            error: end
-                .and_then(|end| end.error.as_ref())
-                .map(|(code, message)| RecordedError { error_code: code, error_message: message }),
-            request_parameters: request.map(|request| RequestParameters {
-                // As the workload wrote it; KMS is asked for the key that it names.
-                key_id: request.written_key(),
-                ciphertext_sha256: ciphertext_sha256.as_deref(),
-                declared_use: draft.declared_use,
-                ..activity_parameters(request)
-            }),
-            response_elements: (),
-            additional_event_data: ActivityEventData {
-                outcome: end.map_or(Outcome::Failed, |end| end.outcome),
-                policy: draft
-                    .policy
-                    .as_ref()
-                    .map(|(determining_policies, version)| PolicyData { determining_policies, version }),
-                data_key: draft.data_key.as_ref(),
-                recipient: draft.recipient.as_deref(),
-                trace: self.trace.as_ref(),
-                journal: notice.and_then(Untold::journal),
-                reloads: notice.and_then(Untold::reloads),
-                notice_id: notice.map(|notice| notice.id),
-            },
-            request_id: self.request_id,
-            event_id: self.event_id,
-            read_only: true,
-            resources: draft.key_arn.as_ref().map(|arn| [arn.into()]),
-            event_type: "ActivityLog",
-            management_event: false,
-            recipient_account_id: &self.audit.caller.account_id,
-            event_category: "ActivityAuditLog",
-        };
+        let mut record = ActivityRecord::new(
+            UserIdentity::workload(self.peer.kind, self.peer.principal.as_str(), &self.peer.details),
+            self.began,
+            self.action,
+            &self.audit.caller.region,
+            &self.audit.caller.account_id,
+            self.event_data(draft),
+        );
+        record.source_ip_address = Some((&self.peer.source).into());
+        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
+        record.user_agent = Some(user_agent.unwrap_or_default().into());
+        if let Some((code, message)) = draft.end.as_ref().and_then(|end| end.error.as_ref()) {
+            record.fail(code, message);
+        }
+        record.request_parameters = request.map(|request| RequestParameters {
+            // As the workload wrote it; KMS is asked for the key that it names.
+            key_id: request.written_key().map(Into::into),
+            ciphertext_sha256: ciphertext_sha256.map(Into::into),
+            declared_use: draft.declared_use,
+            ..activity_parameters(request)
+        });
+        record.request_id = self.request_id.into();
+        record.event_id = self.event_id.into();
+        record.resources = draft.key_arn.as_ref().map(|arn| vec![arn.into()]);
         record.append_to(lines);
+    }
+
+    fn event_data<'a>(&self, draft: &'a RecordDraft) -> ActivityEventData<'a> {
+        let data = ActivityEventData {
+            policy: draft.policy.as_ref().map(|(determining_policies, version)| PolicyData {
+                determining_policies: (&determining_policies[..]).into(),
+                version: (&**version).into(),
+            }),
+            data_key: draft.data_key.as_ref().map(DataKeyData::borrowed),
+            recipient: draft.recipient.as_deref().map(Open::Written),
+            trace: self.trace.clone(),
+            ..draft.end.as_ref().map_or(Outcome::Failed, |end| end.outcome).into()
+        };
+        match &draft.notice {
+            Some(notice) => data.with_notice(notice.untold()),
+            None => data,
+        }
     }
 }
 
@@ -384,7 +372,7 @@ impl RecordBuilder {
 /// What an activity record has of a request: all that KMS records have, and the number of random bytes.
 fn activity_parameters(request: &dyn Operation) -> RequestParameters<'_> {
     request.parameters().unwrap_or_else(|| RequestParameters {
-        number_of_bytes: request.random_bytes(),
+        number_of_bytes: request.random_bytes().map(Into::into),
         ..RequestParameters::default()
     })
 }
@@ -394,8 +382,6 @@ fn sha256_hex(ciphertext: &[u8]) -> String {
     hex::encode(Sha256::digest(ciphertext))
 }
 
-/// The service of workloads, in records and spans.
-const EVENT_SOURCE: &str = "keybroker.v1.KeyBroker";
 /// A build that records no call, to show what records cost. It takes a feature and a variable at build time: neither alone,
 /// such as `--all-features`, makes one.
 pub(crate) const UNRECORDED: bool =

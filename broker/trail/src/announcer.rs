@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::is_in;
 use super::journal::{Journal, JournalUnavailable};
-use super::record::NoticeRecord;
-use crate::record::AwsCaller;
+use super::record::{ActivityRecord, AwsCaller};
 
 /// Writes records of the broker's own.
 #[derive(Clone)]
@@ -71,7 +70,8 @@ impl Announcer {
                     Ok(Err(_)) | Err(_) => return false,
                 }
             }
-            let record = NoticeRecord::new(taken.untold(), self.clock.now(), &self.caller).to_line();
+            let mut record = Vec::new();
+            ActivityRecord::of_notice(taken.untold(), self.clock.now(), &self.caller).append_to(&mut record);
             match self.journal.append(record).wait().await {
                 Ok(()) => taken.told(),
                 Err(JournalUnavailable(Some(_))) => {

@@ -20,8 +20,8 @@ use crate::journal::chain::Link;
 use crate::log_file::compress;
 use crate::names::TrailNames;
 use crate::record::{
-    ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, EVENT_VERSION, KmsRecord, PolicyData,
-    RequestParameters, ServedFrom, WorkloadIdentity, record_time,
+    ActivityEventData, ActivityRecord, DataKeyData, IdentityKind, KmsRecord, PolicyData, RequestParameters,
+    ServedFrom, Text, UserIdentity, record_time,
 };
 use crate::signature::{PublicKey, Signer};
 use crate::store::{Object, Store};
@@ -152,20 +152,20 @@ fn log_file(
 
 fn mint(at: OffsetDateTime, event_id: Uuid, request_id: &str, lines: &mut Vec<u8>) {
     let (key, context, arn) = (key_id(), context(), key_arn());
-    let identity = AwsIdentity {
-        kind: "IAMUser",
-        principal_id: "EX_PRINCIPAL_ID",
-        arn: "arn:aws:iam::111122223333:user/Alice",
-        account_id: "111122223333",
-        access_key_id: Some("EXAMPLE_KEY_ID"),
-        user_name: Some("Alice"),
-        session_context: None,
-        invoked_by: None,
+    let identity = UserIdentity {
+        kind: IdentityKind::IAMUser.name().into(),
+        principal_id: Some("EX_PRINCIPAL_ID".into()),
+        arn: Some("arn:aws:iam::111122223333:user/Alice".into()),
+        account_id: Some("111122223333".into()),
+        access_key_id: Some("EXAMPLE_KEY_ID".into()),
+        user_name: Some("Alice".into()),
+        ..UserIdentity::default()
     };
-    let mut record = KmsRecord::new(identity, at, Action::GenerateDataKey.name(), "us-west-2", request_id);
-    record.event_id = event_id;
-    record.source_ip_address = "192.0.2.0";
-    record.user_agent = "aws-sdk-rust/1.7.0 ua/2.1 api/kms#1.129.0 os/linux lang/rust#1.95.0 app/key-broker";
+    let operation = Action::GenerateDataKey.name();
+    let mut record = KmsRecord::new(identity, at, operation, "us-west-2", request_id, event_id);
+    record.source_ip_address = Some("192.0.2.0".into());
+    record.user_agent =
+        Some("aws-sdk-rust/1.7.0 ua/2.1 api/kms#1.129.0 os/linux lang/rust#1.95.0 app/key-broker".into());
     record.request_parameters = Some(parameters(&key, &context));
     record.resources = Some(vec![(&arn).into()]);
     record.append_to(lines);
@@ -173,7 +173,7 @@ fn mint(at: OffsetDateTime, event_id: Uuid, request_id: &str, lines: &mut Vec<u8
 
 fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: u64, lines: &mut Vec<u8>) {
     let (key, context, arn) = (key_id(), context(), key_arn());
-    let data_key = DataKeyData {
+    let data_key: DataKeyData<Text<'_>> = DataKeyData {
         served_from: if used == 1 { ServedFrom::Kms } else { ServedFrom::Cache },
         kms_request_id: Some(request_id.into()),
         kms_event_id: Some(event_id),
@@ -184,50 +184,32 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
         bytes_used: Some(0),
         bytes_limit: Some(1 << 30),
     };
+    let policies = ["policy0".to_owned()];
+    let policy = PolicyData {
+        determining_policies: (&policies[..]).into(),
+        version: "0123456789abcdef0123456789abcdef".into(),
+    };
+    let mut record = ActivityRecord::new(
+        UserIdentity::workload(PeerKind::UnixWorkload, "unix:uid/1000", &DETAILS),
+        at,
+        Action::GenerateDataKey,
+        "us-west-2",
+        "111122223333",
+        ActivityEventData { policy: Some(policy), data_key: Some(data_key), ..Outcome::Allowed.into() },
+    );
+    record.source_ip_address = Some("unix".into());
+    record.user_agent = Some("grpc-python/1.76.0 grpc-c/51.0.0 (linux; chttp2)".into());
     let declared_use = Some(DeclaredUse { messages: 1, bytes: 0 });
-    ActivityRecord {
-        event_version: EVENT_VERSION,
-        user_identity: WorkloadIdentity {
-            kind: PeerKind::UnixWorkload,
-            principal_id: "unix:uid/1000",
-            details: &DETAILS,
-        },
-        event_time: at,
-        event_source: "keybroker.v1.KeyBroker",
-        event_name: Action::GenerateDataKey,
-        aws_region: "us-west-2",
-        source_ip_address: "unix",
-        user_agent: "grpc-python/1.76.0 grpc-c/51.0.0 (linux; chttp2)",
-        error: None,
-        request_parameters: Some(RequestParameters { declared_use, ..parameters(&key, &context) }),
-        response_elements: (),
-        additional_event_data: ActivityEventData {
-            outcome: Outcome::Allowed,
-            policy: Some(PolicyData {
-                determining_policies: &["policy0".to_owned()],
-                version: "0123456789abcdef0123456789abcdef",
-            }),
-            data_key: Some(&data_key),
-            recipient: None,
-            trace: None,
-            journal: None,
-            reloads: None,
-            notice_id: None,
-        },
-        request_id: Uuid::new_v4(),
-        event_id: Uuid::new_v4(),
-        read_only: true,
-        resources: Some([(&arn).into()]),
-        event_type: "ActivityLog",
-        management_event: false,
-        recipient_account_id: "111122223333",
-        event_category: "ActivityAuditLog",
-    }
-    .append_to(lines);
+    record.request_parameters = Some(RequestParameters { declared_use, ..parameters(&key, &context) });
+    record.request_id = Uuid::new_v4().into();
+    record.event_id = Uuid::new_v4().into();
+    record.resources = Some(vec![(&arn).into()]);
+    record.append_to(lines);
 }
 
 fn parameters<'a>(key: &'a KeyId, context: &'a EncryptionContext) -> RequestParameters<'a> {
-    RequestParameters { key_id: Some(key), encryption_context: Some(context), ..RequestParameters::default() }
+    RequestParameters { key_id: Some(key.into()), ..RequestParameters::default() }
+        .with_context(context)
         .with_length(DataKeyLength::Aes256)
 }
 

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use key_broker_core::Outcome;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::encryption_context::TRAIL_ARN;
-use super::record::parsed::ParsedRecord;
+use super::record::{MalformedRecord, ReadRecord, ServedFrom};
 
 /// Requests to KMS, counted.
 #[derive(Debug, Default)]
@@ -74,12 +75,13 @@ impl AddAssign for Requests {
 
 impl Costs {
     /// Counts a record of the trail.
-    pub fn add(&mut self, record: &ParsedRecord) {
-        let Some(requests) = requests_of(record) else { return };
+    pub fn add(&mut self, record: &ReadRecord<'_>) -> Result<(), MalformedRecord> {
+        let Some(requests) = requests_of(record)? else { return Ok(()) };
         *self.rows.entry(subject_of(record)).or_default() += requests;
         let at = record.event_time;
         self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
         self.newest = Some(self.newest.map_or(at, |newest| newest.max(at)));
+        Ok(())
     }
 
     /// The counts, by day, region, account, key and operation.
@@ -170,33 +172,35 @@ pub fn price_of(requests: u64, price_per_10000: f64) -> f64 {
     float(requests) * price_per_10000 / 10_000.0
 }
 
-fn requests_of(record: &ParsedRecord) -> Option<Requests> {
+fn requests_of(record: &ReadRecord<'_>) -> Result<Option<Requests>, MalformedRecord> {
     let none = Requests::default();
     if !record.is_of_kms() {
-        let is_saved = record.outcome() == Some("Allowed")
-            && record.data_key().is_some_and(|key| key.served_from.as_deref() == Some("CACHE"));
-        return is_saved.then_some(Requests { saved: 1, ..none });
+        let is_saved = record.activity()?.is_some_and(|data| {
+            let from_cache = data.data_key.is_some_and(|key| key.served_from == ServedFrom::Cache);
+            data.outcome == Outcome::Allowed && from_cache
+        });
+        return Ok(is_saved.then_some(Requests { saved: 1, ..none }));
     }
-    Some(match () {
+    Ok(Some(match () {
         () if !record.is_of_the_broker_itself() => Requests { workloads: 1, ..none },
         // What an alias means; and, since the data keys of log files are bound to the trail, those that are not are dry runs of the
         // revocation check.
-        () if record.event_name == "DescribeKey"
-            || (record.event_name == "GenerateDataKey" && record.context(TRAIL_ARN).is_none()) =>
+        () if &*record.event_name == "DescribeKey"
+            || (&*record.event_name == "GenerateDataKey" && record.context(TRAIL_ARN).is_none()) =>
         {
             Requests { checks: 1, ..none }
         }
         () => Requests { trail: 1, ..none },
-    })
+    }))
 }
 
-fn subject_of(record: &ParsedRecord) -> Subject {
+fn subject_of(record: &ReadRecord<'_>) -> Subject {
     Subject {
         day: record.event_time.date().to_string(),
-        region: record.aws_region.clone(),
-        account: record.recipient_account_id.clone(),
+        region: record.aws_region.to_string(),
+        account: record.recipient_account_id.to_string(),
         key: record.key_arn().or_else(|| record.key_id()).map(str::to_owned),
-        operation: record.event_name.clone(),
+        operation: record.event_name.to_string(),
     }
 }
 
@@ -264,6 +268,11 @@ mod tests {
 
     #[test]
     fn records_are_counted_by_cause() {
+        #[derive(Serialize)]
+        struct Row<'a> {
+            of: &'a Subject,
+            requests: &'a Requests,
+        }
         let trail = json!({ "aws:cloudtrail:arn": "arn:aws:cloudtrail:us-west-2:111122223333:trail/t" });
         let own = Some("key-broker");
         let records = [
@@ -279,14 +288,15 @@ mod tests {
         ];
         let mut costs = Costs::default();
         for record in &records {
-            costs.add(&ParsedRecord::parse(record.to_string().as_bytes()).expect("a record"));
+            let record = record.to_string();
+            costs.add(&ReadRecord::parse(&record).expect("a record")).expect("a record");
         }
         let total = costs.total();
         assert_eq!(total, Requests { workloads: 1, trail: 2, checks: 1, saved: 3 });
         assert_eq!((total.made(), total.saved_percent()), (4, Some(75.0)));
         let rows: Vec<String> = costs
             .rows()
-            .map(|(subject, requests)| json!({ "of": subject, "requests": requests }).to_string())
+            .map(|(of, requests)| serde_json::to_string(&Row { of, requests }).expect("serializes"))
             .collect();
         insta::assert_snapshot!(rows.join("\n"));
     }

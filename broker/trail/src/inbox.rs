@@ -9,9 +9,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::journal::{Journal, files};
+use super::record::{ReadRecord, lower_case_uuid};
 use super::store::directory::write_durably;
 
 /// Leaves one record, a line of JSON, for the broker whose journal is in `journal_dir`.
@@ -93,18 +92,12 @@ fn waiting(inbox: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The eventID of one line that is a KMS record.
 fn event_id(record: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Known {
-        #[serde(rename = "eventID")]
-        event_id: uuid::Uuid,
-        #[serde(rename = "eventSource")]
-        event_source: String,
-    }
     if record.len() > MAX_RECORD_BYTES || memchr::memchr(b'\n', record)? != record.len() - 1 {
         return None;
     }
-    let known: Known = serde_json::from_slice(record).ok()?;
-    (known.event_source == "kms.amazonaws.com").then(|| known.event_id.to_string())
+    let record = ReadRecord::parse(std::str::from_utf8(record).ok()?).ok()?;
+    let event_id = lower_case_uuid(&record.event_id)?;
+    record.is_of_kms().then(|| event_id.to_string())
 }
 
 /// Whether a file of the journal has this text.

@@ -5,26 +5,25 @@
 
 pub mod cloudtrail;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime, Time};
 
 use super::encryption_context::TRAIL_ARN;
-use super::record::parsed::{KMS, ParsedRecord};
-use super::record::record_time;
+use super::record::{self, ContextPairs, KMS, ReadRecord, Text};
 
 /// Joins the two.
 #[derive(Default)]
 pub struct Reconciler {
     /// Ours that AWS has not shown yet, by requestID.
-    ours: HashMap<String, Vec<ParsedRecord>>,
+    ours: HashMap<String, Vec<Known>>,
     our_ids: HashSet<String>,
     range: Option<Range>,
     regions: BTreeSet<String>,
     identities: BTreeSet<String>,
     /// AWS's with our identity that we have not.
-    theirs: Vec<ParsedRecord>,
+    theirs: Vec<Known>,
     their_ids: HashSet<String>,
     their_range: Option<Range>,
     by_services: usize,
@@ -36,10 +35,10 @@ pub struct Reconciler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Range {
     /// The beginning.
-    #[serde(serialize_with = "as_record_time")]
+    #[serde(serialize_with = "record::moment::serialize")]
     pub from: OffsetDateTime,
     /// The end.
-    #[serde(serialize_with = "as_record_time")]
+    #[serde(serialize_with = "record::moment::serialize")]
     pub to: OffsetDateTime,
 }
 
@@ -100,7 +99,7 @@ pub enum Verdict {
 #[serde(rename_all = "camelCase")]
 pub struct Call {
     /// When.
-    #[serde(serialize_with = "as_record_time")]
+    #[serde(serialize_with = "record::moment::serialize")]
     pub event_time: OffsetDateTime,
     /// What.
     pub event_name: String,
@@ -129,7 +128,7 @@ pub struct Call {
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
     /// When.
-    #[serde(serialize_with = "as_record_time")]
+    #[serde(serialize_with = "record::moment::serialize")]
     pub event_time: OffsetDateTime,
     /// What, as we have it.
     pub event_name: String,
@@ -146,50 +145,50 @@ pub struct Difference {
 
 impl Reconciler {
     /// Adds a record of the trail. All of them come before AWS's.
-    pub fn add_ours(&mut self, record: ParsedRecord) {
-        if !record.is_of_kms() || !self.our_ids.insert(record.event_id.clone()) {
+    pub fn add_ours(&mut self, record: &ReadRecord<'_>) {
+        if !record.is_of_kms() || !self.our_ids.insert(record.event_id.to_string()) {
             return;
         }
         widen(&mut self.range, record.event_time);
-        self.regions.insert(record.aws_region.clone());
+        self.regions.insert(record.aws_region.to_string());
         // Who only reads the trail may do with KMS what the broker knows nothing of.
         if let Some(arn) = &record.user_identity.arn
             && (!record.is_of_the_broker_itself()
-                || matches!(record.event_name.as_str(), "GenerateDataKey" | "Sign"))
+                || matches!(&*record.event_name, "GenerateDataKey" | "Sign"))
         {
-            self.identities.insert(arn.clone());
+            self.identities.insert(arn.to_string());
         }
-        self.ours.entry(record.request_id.clone()).or_default().push(record);
+        self.ours.entry(record.request_id.to_string()).or_default().push(record.into());
     }
 
     /// Adds a record of AWS's, as JSON.
-    pub fn add_aws(&mut self, json: &[u8], question: &Question) -> serde_json::Result<()> {
+    pub fn add_aws(&mut self, json: &str, question: &Question) -> Result<(), record::MalformedRecord> {
+        /// What the records of all services have.
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Known {
-            event_source: String,
-            #[serde(with = "time::serde::rfc3339")]
+        struct Head<'a> {
+            #[serde(borrow)]
+            event_source: Text<'a>,
+            #[serde(with = "record::moment")]
             event_time: OffsetDateTime,
-            aws_region: String,
+            #[serde(borrow)]
+            aws_region: Text<'a>,
         }
-        let known: Known = serde_json::from_slice(json)?;
-        if !self.regions.contains(&known.aws_region) {
+        let head: Head<'_> = record::parse(json)?;
+        if !self.regions.contains(&*head.aws_region) {
             return Ok(());
         }
-        widen(&mut self.their_range, known.event_time);
-        if known.event_source == KMS {
-            self.join(ParsedRecord::parse(json)?, question);
+        widen(&mut self.their_range, head.event_time);
+        if &*head.event_source == KMS {
+            self.join(&ReadRecord::parse(json)?, question);
         }
         Ok(())
     }
 
-    fn join(&mut self, theirs: ParsedRecord, question: &Question) {
-        let same_call = |ours: &ParsedRecord| ours.event_name == theirs.event_name;
-        let place = self
-            .ours
-            .get(&theirs.request_id)
-            .and_then(|calls| Some((theirs.request_id.clone(), calls.iter().position(same_call)?)));
-        let is_ours = theirs.user_identity.arn.as_ref().is_some_and(|arn| self.identities.contains(arn));
+    fn join(&mut self, theirs: &ReadRecord<'_>, question: &Question) {
+        let same_call = |ours: &Known| *ours.call.event_name == *theirs.event_name;
+        let place = self.ours.get(&*theirs.request_id).and_then(|calls| calls.iter().position(same_call));
+        let is_ours = theirs.user_identity.arn.as_ref().is_some_and(|arn| self.identities.contains(&**arn));
         if place.is_none() && !is_ours {
             return;
         }
@@ -197,24 +196,24 @@ impl Reconciler {
         let ids = [Some(&theirs.event_id), theirs.shared_event_id.as_ref()];
         let mut is_new = true;
         for id in ids.into_iter().flatten() {
-            is_new &= self.their_ids.insert(id.clone());
+            is_new &= self.their_ids.insert(id.to_string());
         }
         if !is_new {
             return;
         }
-        let Some((request_id, place)) = place else {
-            if is_of_this_trails_objects(&theirs, question) {
+        let Some(place) = place else {
+            if is_of_this_trails_objects(theirs, question) {
                 self.by_services += usize::from(question.has(theirs.event_time));
             } else {
-                self.theirs.push(theirs);
+                self.theirs.push(theirs.into());
             }
             return;
         };
-        let Some(calls) = self.ours.get_mut(&request_id) else { return };
+        let Some(calls) = self.ours.get_mut(&*theirs.request_id) else { return };
         let ours = calls.swap_remove(place);
-        if question.has(ours.event_time) {
+        if question.has(ours.call.event_time) {
             self.matched += 1;
-            compare(&ours, &theirs, &mut self.differences);
+            compare(&ours, &theirs.into(), &mut self.differences);
         }
     }
 
@@ -239,18 +238,20 @@ impl Reconciler {
             Err(why) => return Reconciliation { why: Some(why.into()), ..outcome },
         };
         outcome.range = Some(range);
-        for ours in self.ours.into_values().flatten().filter(|ours| question.has(ours.event_time)) {
+        let ours = self.ours.into_values().flatten().map(|known| known.call);
+        for ours in ours.filter(|ours| question.has(ours.event_time)) {
             match ours.event_time {
                 at if at > question.settled => outcome.too_new += 1,
-                at if range.has(at) => outcome.missing_from_aws.push(ours.into()),
+                at if range.has(at) => outcome.missing_from_aws.push(ours),
                 _ => outcome.outside += 1,
             }
         }
-        for theirs in self.theirs.into_iter().filter(|theirs| range.has(theirs.event_time)) {
+        let theirs = self.theirs.into_iter().map(|known| known.call);
+        for theirs in theirs.filter(|theirs| range.has(theirs.event_time)) {
             if theirs.event_time > question.settled {
                 outcome.too_new += 1;
             } else {
-                outcome.missing_from_trail.push(theirs.into());
+                outcome.missing_from_trail.push(theirs);
             }
         }
         for calls in [&mut outcome.missing_from_aws, &mut outcome.missing_from_trail] {
@@ -264,11 +265,11 @@ impl Reconciler {
     fn match_names(&mut self, question: &Question) {
         let (ours, differences, matched) = (&mut self.ours, &mut self.differences, &mut self.matched);
         self.theirs.retain(|theirs| {
-            let Some(ours) = ours.get_mut(&theirs.request_id).and_then(Vec::pop) else { return true };
-            if question.has(ours.event_time) {
+            let Some(ours) = ours.get_mut(&theirs.call.request_id).and_then(Vec::pop) else { return true };
+            if question.has(ours.call.event_time) {
                 *matched += 1;
-                let (our_name, name) = (ours.event_name.clone(), theirs.event_name.clone());
-                differences.extend(difference(&ours, "eventName", Some(our_name), Some(name)));
+                let (our_name, name) = (ours.call.event_name.clone(), theirs.call.event_name.clone());
+                differences.extend(difference(&ours.call, "eventName", Some(our_name), Some(name)));
                 compare(&ours, theirs, differences);
             }
             false
@@ -303,19 +304,44 @@ impl Range {
     }
 }
 
-impl From<ParsedRecord> for Call {
-    fn from(record: ParsedRecord) -> Self {
+/// A call, with what the other side's record of it is compared with.
+struct Known {
+    call: Call,
+    key_id: Option<String>,
+    key_arn: Option<String>,
+    /// As JSON, in the order of its names.
+    context: Option<String>,
+}
+
+impl From<&ReadRecord<'_>> for Known {
+    fn from(record: &ReadRecord<'_>) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let context: BTreeMap<&str, &str> =
+            record.encryption_context().into_iter().flat_map(ContextPairs::iter).collect();
+        Self {
+            call: record.into(),
+            key_id: owned(record.key_id()),
+            key_arn: owned(record.key_arn()),
+            context: (!context.is_empty()).then(|| serde_json::json!(context).to_string()),
+        }
+    }
+}
+
+impl From<&ReadRecord<'_>> for Call {
+    fn from(record: &ReadRecord<'_>) -> Self {
+        let owned = |text: &Option<Text<'_>>| text.as_deref().map(str::to_owned);
+        let identity = &record.user_identity;
         Self {
             event_time: record.event_time,
             key: record.key_arn().or_else(|| record.key_id()).map(str::to_owned),
-            event_name: record.event_name,
-            request_id: record.request_id,
-            arn: record.user_identity.arn,
-            access_key_id: record.user_identity.access_key_id,
-            source_ip_address: record.source_ip_address,
-            user_agent: record.user_agent,
-            invoked_by: record.user_identity.invoked_by,
-            error_code: record.error_code,
+            event_name: record.event_name.to_string(),
+            request_id: record.request_id.to_string(),
+            arn: owned(&identity.arn),
+            access_key_id: owned(&identity.access_key_id),
+            source_ip_address: owned(&record.source_ip_address),
+            user_agent: owned(&record.user_agent),
+            invoked_by: owned(&identity.invoked_by),
+            error_code: owned(&record.error_code),
         }
     }
 }
@@ -352,33 +378,31 @@ fn common_range(
 }
 
 /// Whether S3 asked for it, to store an object of this very trail: then the broker has no record of it, nor needs one.
-fn is_of_this_trails_objects(theirs: &ParsedRecord, question: &Question) -> bool {
+fn is_of_this_trails_objects(theirs: &ReadRecord<'_>, question: &Question) -> bool {
     theirs.user_identity.invoked_by.is_some()
-        && theirs.event_name == "GenerateDataKey"
+        && &*theirs.event_name == "GenerateDataKey"
         && theirs.context(TRAIL_ARN) == Some(&question.trail_arn)
 }
 
-fn compare(ours: &ParsedRecord, theirs: &ParsedRecord, differences: &mut Vec<Difference>) {
-    let text = |text: Option<&str>| text.map(str::to_owned);
-    let context = |record: &ParsedRecord| Some(serde_json::json!(record.encryption_context()?).to_string());
+fn compare(ours: &Known, theirs: &Known, differences: &mut Vec<Difference>) {
     let mut fields = vec![
-        ("errorCode", ours.error_code.clone(), theirs.error_code.clone()),
-        ("requestParameters.keyId", text(ours.key_id()), text(theirs.key_id())),
-        ("requestParameters.encryptionContext", context(ours), context(theirs)),
+        ("errorCode", &ours.call.error_code, &theirs.call.error_code),
+        ("requestParameters.keyId", &ours.key_id, &theirs.key_id),
+        ("requestParameters.encryptionContext", &ours.context, &theirs.context),
     ];
     // The broker does not always learn the key of a call that failed.
-    if ours.error_code.is_none() || ours.key_arn().is_some() {
-        fields.push(("resources.ARN", text(ours.key_arn()), text(theirs.key_arn())));
+    if ours.call.error_code.is_none() || ours.key_arn.is_some() {
+        fields.push(("resources.ARN", &ours.key_arn, &theirs.key_arn));
     }
     differences.extend(
         fields
             .into_iter()
-            .filter_map(|(field, of_ours, of_theirs)| difference(ours, field, of_ours, of_theirs)),
+            .filter_map(|(field, one, other)| difference(&ours.call, field, one.clone(), other.clone())),
     );
 }
 
 fn difference(
-    call: &ParsedRecord,
+    call: &Call,
     field: &'static str,
     ours: Option<String>,
     aws: Option<String>,
@@ -391,10 +415,6 @@ fn difference(
         ours,
         aws,
     })
-}
-
-fn as_record_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&record_time(*at))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::journal::chain::Link;
 use crate::journal::segment::SegmentReader;
 use crate::journal::{Lost, files};
 use crate::names::TrailNames;
-use crate::record::parsed::ParsedRecord;
+use crate::record::ReadRecord;
 
 /// What is left, when all that could be done in time is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,7 +113,8 @@ impl Leftover {
 
 /// Whether a record is of a call to KMS that delivering makes itself: a signature of a digest, or the data key of a log file.
 fn is_of_the_trail(record: &[u8], names: &TrailNames) -> bool {
-    let Ok(record) = ParsedRecord::parse(record) else { return false };
+    let record = std::str::from_utf8(record).ok().and_then(|record| ReadRecord::parse(record).ok());
+    let Some(record) = record else { return false };
     record.is_of_kms()
         && record.is_of_the_broker_itself()
         && match &*record.event_name {

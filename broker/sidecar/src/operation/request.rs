@@ -90,10 +90,7 @@ impl Operation for DataKeyRequest {
     }
 
     fn parameters(&self) -> Option<RequestParameters<'_>> {
-        Some(
-            RequestParameters { encryption_context: recorded(&self.context), ..of(&self.key) }
-                .with_length(self.length),
-        )
+        Some(of(&self.key).with_context(&self.context).with_length(self.length))
     }
 }
 
@@ -157,12 +154,12 @@ impl Operation for DecryptRequest {
     }
 
     fn parameters(&self) -> Option<RequestParameters<'_>> {
-        Some(RequestParameters {
-            encryption_algorithm: Some("SYMMETRIC_DEFAULT"),
-            key_id: self.sent_key(),
-            encryption_context: recorded(&self.context),
+        let parameters = RequestParameters {
+            encryption_algorithm: Some("SYMMETRIC_DEFAULT".into()),
+            key_id: self.sent_key().map(Into::into),
             ..RequestParameters::default()
-        })
+        };
+        Some(parameters.with_context(&self.context))
     }
 
     fn ciphertext(&self) -> Option<&[u8]> {
@@ -266,8 +263,7 @@ impl Operation for DryRunRequest {
     }
 
     fn parameters(&self) -> Option<RequestParameters<'_>> {
-        let parameters = RequestParameters { encryption_context: recorded(&self.context), ..of(&self.key) };
-        Some(parameters.with_length(DataKeyLength::Aes256))
+        Some(of(&self.key).with_context(&self.context).with_length(DataKeyLength::Aes256))
     }
 }
 
@@ -282,8 +278,8 @@ impl Operation for SignRequest {
 
     fn parameters(&self) -> Option<RequestParameters<'_>> {
         Some(RequestParameters {
-            message_type: Some("DIGEST"),
-            signing_algorithm: Some("RSASSA_PKCS1_V1_5_SHA_256"),
+            message_type: Some("DIGEST".into()),
+            signing_algorithm: Some("RSASSA_PKCS1_V1_5_SHA_256".into()),
             ..of(&self.key)
         })
     }
@@ -340,12 +336,7 @@ kms_requests! {
 }
 
 fn of(key: &RequestedKey) -> RequestParameters<'_> {
-    RequestParameters { key_id: Some(key.sent()), ..RequestParameters::default() }
-}
-
-/// CloudTrail leaves an empty context out.
-fn recorded(context: &EncryptionContext) -> Option<&EncryptionContext> {
-    (!context.is_empty()).then_some(context)
+    RequestParameters { key_id: Some(key.sent().into()), ..RequestParameters::default() }
 }
 
 const GENERATE_DATA_KEY: &str = "GenerateDataKey";

@@ -119,11 +119,14 @@ impl CallTrace {
 
     /// The ids of the server span, for the call's record.
     #[must_use]
-    pub(crate) fn ids(&self) -> Option<TraceData> {
+    pub(crate) fn ids(&self) -> Option<TraceData<'static>> {
         let context = self.context.as_ref().filter(|_| !self.span.is_disabled())?;
         let span = context.span();
         let ids = span.span_context();
-        Some(TraceData { trace_id: ids.trace_id().to_string(), span_id: ids.span_id().to_string() })
+        Some(TraceData {
+            trace_id: ids.trace_id().to_string().into(),
+            span_id: ids.span_id().to_string().into(),
+        })
     }
 
     /// The work of the call, with the call's context wherever it runs.

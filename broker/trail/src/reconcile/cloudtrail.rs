@@ -21,7 +21,7 @@ impl std::error::Error for Unreadable {}
 
 /// Gives every record of a log file, as JSON, to `take`: gzip or not, `{"Records":[…]}` or one record, as the documentation
 /// shows them. A digest has no records. Returns the number of records.
-pub fn for_each_record(file: &[u8], mut take: impl FnMut(&[u8])) -> Result<usize, Unreadable> {
+pub fn for_each_record(file: &[u8], mut take: impl FnMut(&str)) -> Result<usize, Unreadable> {
     #[derive(Deserialize)]
     struct LogFile<'a> {
         #[serde(rename = "Records", borrow)]
@@ -38,12 +38,13 @@ pub fn for_each_record(file: &[u8], mut take: impl FnMut(&[u8])) -> Result<usize
     } else {
         file
     };
-    let log_file: LogFile<'_> = serde_json::from_slice(json)
-        .map_err(|error| Unreadable(format!("not CloudTrail's JSON: {error}")))?;
+    let explain = |error: &dyn fmt::Display| Unreadable(format!("not CloudTrail's JSON: {error}"));
+    let json = std::str::from_utf8(json).map_err(|error| explain(&error))?;
+    let log_file: LogFile<'_> = serde_json::from_str(json).map_err(|error| explain(&error))?;
     match log_file {
         LogFile { records: Some(records), .. } => {
             for record in &records {
-                take(record.get().as_bytes());
+                take(record.get());
             }
             Ok(records.len())
         }
@@ -80,7 +81,7 @@ mod tests {
     fn records(file: &[u8]) -> Result<Vec<String>, Unreadable> {
         let mut records = Vec::new();
         let number = for_each_record(file, |record| {
-            records.push(String::from_utf8(record.to_vec()).expect("text"));
+            records.push(record.to_owned());
         })?;
         assert_eq!(number, records.len());
         Ok(records)

@@ -44,10 +44,10 @@ fn question() -> Question {
 fn reconcile(ours: &[Value], aws: &[Value], question: &Question) -> Reconciliation {
     let mut reconciler = Reconciler::default();
     for record in ours {
-        reconciler.add_ours(ParsedRecord::parse(record.to_string().as_bytes()).expect("a record"));
+        reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
     }
     for record in aws {
-        reconciler.add_aws(record.to_string().as_bytes(), question).expect("a record");
+        reconciler.add_aws(&record.to_string(), question).expect("a record");
     }
     reconciler.finish(question)
 }
@@ -232,7 +232,7 @@ fn awss_own_samples_join_with_themselves_and_a_changed_one_does_not() {
     let mut records: Vec<Value> = Vec::new();
     for entry in fs::read_dir(samples).expect("they are in the repository") {
         let file = fs::read(entry.expect("an entry").path()).expect("readable");
-        for_each_record(&file, |json| records.push(serde_json::from_slice(json).expect("JSON")))
+        for_each_record(&file, |json| records.push(serde_json::from_str(json).expect("JSON")))
             .expect("a record");
     }
     for id in ["requestID", "eventID"] {

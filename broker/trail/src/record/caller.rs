@@ -1,6 +1,6 @@
 //! Whom AWS takes the broker for: the `userIdentity` of every KMS record.
 
-use super::{AwsIdentity, SessionContext, SessionIssuer};
+use super::{IdentityKind, SessionContext, SessionIssuer, UserIdentity};
 
 /// The broker's AWS principal, as sts:GetCallerIdentity tells it
 /// (<https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>).
@@ -25,37 +25,37 @@ impl AwsCaller {
     /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html>).
     /// `access_key_id` is the key that signed the very call.
     #[must_use]
-    pub fn identity<'a>(&'a self, access_key_id: Option<&'a str>) -> AwsIdentity<'a> {
+    pub fn identity<'a>(&'a self, access_key_id: Option<&'a str>) -> UserIdentity<'a> {
         let (kind, user_name, session_context) = self.kind();
-        AwsIdentity {
-            kind,
-            principal_id: &self.user_id,
-            arn: &self.arn,
-            account_id: &self.account_id,
-            access_key_id,
-            user_name,
+        UserIdentity {
+            kind: kind.name().into(),
+            principal_id: Some((&self.user_id).into()),
+            arn: Some((&self.arn).into()),
+            account_id: Some((&self.account_id).into()),
+            access_key_id: access_key_id.map(Into::into),
+            user_name: user_name.map(Into::into),
             session_context,
-            invoked_by: None,
+            ..UserIdentity::default()
         }
     }
 
-    fn kind(&self) -> (&'static str, Option<&str>, Option<SessionContext<'_>>) {
+    fn kind(&self) -> (IdentityKind, Option<&str>, Option<SessionContext<'_>>) {
         let resource = self.arn.splitn(6, ':').nth(5).unwrap_or_default();
         let mut parts = resource.split('/');
         match parts.next() {
             Some("assumed-role") => {
                 let session_issuer = SessionIssuer {
-                    kind: "Role",
-                    principal_id: self.user_id.split(':').next().unwrap_or_default(),
-                    account_id: &self.account_id,
-                    user_name: parts.next().unwrap_or_default(),
+                    kind: "Role".into(),
+                    principal_id: self.user_id.split(':').next().unwrap_or_default().into(),
+                    account_id: (&self.account_id).into(),
+                    user_name: parts.next().unwrap_or_default().into(),
                 };
-                ("AssumedRole", None, Some(SessionContext { session_issuer }))
+                (IdentityKind::AssumedRole, None, Some(SessionContext { session_issuer }))
             }
-            Some("user") => ("IAMUser", parts.next_back(), None),
-            Some("root") => ("Root", None, None),
-            Some("federated-user") => ("FederatedUser", None, None),
-            _ => ("Unknown", None, None),
+            Some("user") => (IdentityKind::IAMUser, parts.next_back(), None),
+            Some("root") => (IdentityKind::Root, None, None),
+            Some("federated-user") => (IdentityKind::FederatedUser, None, None),
+            _ => (IdentityKind::Unknown, None, None),
         }
     }
 }

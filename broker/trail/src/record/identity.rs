@@ -1,68 +1,133 @@
 //! `userIdentity` of the two profiles.
 
 use key_broker_core::{PeerDetails, PeerKind};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// `userIdentity` of a KMS record.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AwsIdentity<'a> {
-    /// `AssumedRole`, `IAMUser`, `Root` or `FederatedUser`.
-    #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
-    /// STS's `UserId`.
-    pub(crate) principal_id: &'a str,
+use super::open::Open;
+use super::text::Text;
+
+/// Who did it: the broker's AWS principal in a KMS record, a workload in an activity record.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UserIdentity<'a> {
+    /// An [`IdentityKind`]; AWS's own records know more.
+    #[serde(borrow, rename = "type")]
+    pub kind: Text<'a>,
+    /// STS's `UserId`; a workload's principal, as policy names it.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub principal_id: Option<Text<'a>>,
     /// STS's `Arn`.
-    pub(crate) arn: &'a str,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub arn: Option<Text<'a>>,
     /// The account: 12 digits.
-    pub(crate) account_id: &'a str,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<Text<'a>>,
     /// The access key that signed the call.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) access_key_id: Option<&'a str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<Text<'a>>,
     /// The user's name; none for a role.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user_name: Option<&'a str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<Text<'a>>,
     /// Where a role's session comes from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) session_context: Option<SessionContext<'a>>,
-    /// `key-broker` on calls that the broker makes for itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub invoked_by: Option<&'static str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub session_context: Option<SessionContext<'a>>,
+    /// `key-broker` on calls that the broker makes for itself; in AWS's own records, also a service of AWS.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub invoked_by: Option<Text<'a>>,
+    /// What a workload's connection told. Later brokers may know more.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Open<'a, &'a PeerDetails>>,
+}
+
+impl<'a> UserIdentity<'a> {
+    /// A workload.
+    #[must_use]
+    pub fn workload(kind: PeerKind, principal_id: &'a str, details: &'a PeerDetails) -> Self {
+        Self {
+            kind: IdentityKind::from(kind).name().into(),
+            principal_id: Some(principal_id.into()),
+            details: Some(Open::Written(details)),
+            ..Self::default()
+        }
+    }
+}
+
+/// Whom the records of a broker name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum IdentityKind {
+    /// A session of a role.
+    AssumedRole,
+    /// A user of IAM.
+    IAMUser,
+    /// The root user of the account.
+    Root,
+    /// A federated user.
+    FederatedUser,
+    /// See [`PeerKind`].
+    UnixWorkload,
+    /// See [`PeerKind`].
+    SpiffeWorkload,
+    /// See [`PeerKind`].
+    EnclaveWorkload,
+    /// The broker itself, in activity records of its own.
+    Broker,
+    /// An AWS principal of none of these kinds, or a workload of which nothing is proven.
+    Unknown,
+}
+
+impl IdentityKind {
+    /// The word in records.
+    #[must_use]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::AssumedRole => "AssumedRole",
+            Self::IAMUser => "IAMUser",
+            Self::Root => "Root",
+            Self::FederatedUser => "FederatedUser",
+            Self::UnixWorkload => "UnixWorkload",
+            Self::SpiffeWorkload => "SpiffeWorkload",
+            Self::EnclaveWorkload => "EnclaveWorkload",
+            Self::Broker => "Broker",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<PeerKind> for IdentityKind {
+    fn from(kind: PeerKind) -> Self {
+        match kind {
+            PeerKind::UnixWorkload => Self::UnixWorkload,
+            PeerKind::SpiffeWorkload => Self::SpiffeWorkload,
+            PeerKind::EnclaveWorkload => Self::EnclaveWorkload,
+            PeerKind::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// `sessionContext` of an assumed role: what its ARN tells. STS does not tell when the session began, nor the role's
 /// path, so these are left out.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct SessionContext<'a> {
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionContext<'a> {
     /// The role.
-    pub(crate) session_issuer: SessionIssuer<'a>,
+    #[serde(borrow)]
+    pub session_issuer: SessionIssuer<'a>,
 }
 
 /// The role behind a session.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct SessionIssuer<'a> {
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionIssuer<'a> {
     /// `Role`.
-    #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
+    #[serde(borrow, rename = "type")]
+    pub kind: Text<'a>,
     /// The role's unique id.
-    pub(crate) principal_id: &'a str,
+    #[serde(borrow)]
+    pub principal_id: Text<'a>,
     /// The account.
-    pub(crate) account_id: &'a str,
+    #[serde(borrow)]
+    pub account_id: Text<'a>,
     /// The role's name.
-    pub(crate) user_name: &'a str,
-}
-
-/// `userIdentity` of an activity record.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkloadIdentity<'a> {
-    /// `UnixWorkload`, `SpiffeWorkload`, `EnclaveWorkload` or `Unknown`.
-    #[serde(rename = "type")]
-    pub kind: PeerKind,
-    /// The principal as policy names it.
-    pub principal_id: &'a str,
-    /// What the connection told.
-    pub details: &'a PeerDetails,
+    #[serde(borrow)]
+    pub user_name: Text<'a>,
 }

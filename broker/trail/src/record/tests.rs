@@ -1,7 +1,13 @@
 //! The records that auditors' tools read: every field, in its place, for an answer and for an error.
 
-use key_broker_core::{PeerDetails, PeerKind, RandomLength};
+use std::collections::BTreeMap;
+
+use key_broker_core::{
+    DataKeyLength, EncryptionContext, KeyId, Outcome, PeerDetails, PeerKind, RandomLength,
+};
 use proptest::prelude::*;
+use serde_json::value::RawValue;
+use time::UtcOffset;
 use time::macros::{datetime, format_description};
 use uuid::uuid;
 
@@ -10,16 +16,15 @@ use super::*;
 const EVENT_ID: Uuid = uuid!("a9dea4f9-8395-46c0-942c-f509c02c2b71");
 const REQUEST_ID: Uuid = uuid!("e0eb83e3-63bc-41e4-bc2b-4198b6150d5c");
 
-fn aws_identity() -> AwsIdentity<'static> {
-    AwsIdentity {
-        kind: "IAMUser",
-        principal_id: "EX_PRINCIPAL_ID",
-        arn: "arn:aws:iam::111122223333:user/Alice",
-        account_id: "111122223333",
-        access_key_id: Some("EXAMPLE_KEY_ID"),
-        user_name: Some("Alice"),
-        session_context: None,
-        invoked_by: None,
+fn aws_identity() -> UserIdentity<'static> {
+    UserIdentity {
+        kind: IdentityKind::IAMUser.name().into(),
+        principal_id: Some("EX_PRINCIPAL_ID".into()),
+        arn: Some("arn:aws:iam::111122223333:user/Alice".into()),
+        account_id: Some("111122223333".into()),
+        access_key_id: Some("EXAMPLE_KEY_ID".into()),
+        user_name: Some("Alice".into()),
+        ..UserIdentity::default()
     }
 }
 
@@ -33,7 +38,7 @@ fn context() -> EncryptionContext {
 fn shown(lines: &[u8]) -> String {
     let text = std::str::from_utf8(lines).expect("text");
     assert_eq!(text.matches('\n').count(), 1, "one line");
-    let record: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).expect("JSON");
+    let record: BTreeMap<String, &RawValue> = serde_json::from_str(text).expect("JSON");
     let mut places: Vec<(usize, String)> = record
         .iter()
         .map(|(name, value)| {
@@ -56,20 +61,17 @@ fn kms_record_of_an_answer() {
         Action::GenerateDataKey.name(),
         "us-east-1",
         "e0eb83e3-63bc-11e4-bc2b-4198b6150d5c",
+        EVENT_ID,
     );
-    record.event_id = EVENT_ID;
-    record.source_ip_address = "192.0.2.0";
-    record.user_agent = "aws-sdk-rust/1.7.0";
+    record.source_ip_address = Some("192.0.2.0".into());
+    record.user_agent = Some("aws-sdk-rust/1.7.0".into());
     record.request_parameters = Some(
-        RequestParameters {
-            key_id: Some(&key),
-            encryption_context: Some(&context),
-            ..RequestParameters::default()
-        }
-        .with_length(DataKeyLength::Aes256),
+        RequestParameters { key_id: Some((&key).into()), ..RequestParameters::default() }
+            .with_context(&context)
+            .with_length(DataKeyLength::Aes256),
     );
     record.additional_event_data = Some(KmsEventData {
-        key_material_id: Some("123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0"),
+        key_material_id: Some("123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0".into()),
         recipient: None,
     });
     record.resources = Some(vec![(&arn).into()]);
@@ -86,9 +88,9 @@ fn kms_record_of_access_denied_has_neither_parameters_nor_resources() {
         Action::Decrypt.name(),
         "us-west-2",
         "e0eb83e3-63bc-11e4-bc2b-4198b6150d5c",
+        EVENT_ID,
     );
-    record.event_id = EVENT_ID;
-    record.error = Some(RecordedError { error_code: "AccessDenied", error_message: "" });
+    record.fail("AccessDenied", "");
     let mut lines = Vec::new();
     record.append_to(&mut lines);
     insta::assert_snapshot!(shown(&lines));
@@ -96,36 +98,24 @@ fn kms_record_of_access_denied_has_neither_parameters_nor_resources() {
 
 static DETAILS: PeerDetails = PeerDetails::unix(1_000, 1_000, Some(4_242));
 
-fn activity<'a>(error: Option<RecordedError<'a>>, data: ActivityEventData<'a>) -> ActivityRecord<'a> {
-    ActivityRecord {
-        event_version: EVENT_VERSION,
-        user_identity: WorkloadIdentity {
-            kind: PeerKind::UnixWorkload,
-            principal_id: "unix:uid/1000",
-            details: &DETAILS,
-        },
-        event_time: datetime!(2026-11-21 10:57:07 UTC),
-        event_source: "keybroker.v1.KeyBroker",
-        event_name: Action::GenerateRandom,
-        aws_region: "us-west-2",
-        source_ip_address: "unix",
-        user_agent: "grpc-python/1.76.0",
-        error,
-        request_parameters: Some(
-            RequestParameters::default()
-                .with_length(DataKeyLength::Bytes(RandomLength::parse(32).expect("a length"))),
-        ),
-        response_elements: (),
-        additional_event_data: data,
-        request_id: REQUEST_ID,
-        event_id: EVENT_ID,
-        read_only: true,
-        resources: None,
-        event_type: "ActivityLog",
-        management_event: false,
-        recipient_account_id: "111122223333",
-        event_category: "ActivityAuditLog",
-    }
+fn activity(data: ActivityEventData<'_>) -> ActivityRecord<'_> {
+    let mut record = ActivityRecord::new(
+        UserIdentity::workload(PeerKind::UnixWorkload, "unix:uid/1000", &DETAILS),
+        datetime!(2026-11-21 10:57:07 UTC),
+        Action::GenerateRandom,
+        "us-west-2",
+        "111122223333",
+        data,
+    );
+    record.source_ip_address = Some("unix".into());
+    record.user_agent = Some("grpc-python/1.76.0".into());
+    record.request_parameters = Some(
+        RequestParameters::default()
+            .with_length(DataKeyLength::Bytes(RandomLength::parse(32).expect("a length"))),
+    );
+    record.request_id = REQUEST_ID.into();
+    record.event_id = EVENT_ID.into();
+    record
 }
 
 #[test]
@@ -143,40 +133,50 @@ fn activity_record_of_an_answer() {
     };
     let policies = ["policy0".to_owned()];
     let data = ActivityEventData {
-        outcome: Outcome::Allowed,
         policy: Some(PolicyData {
-            determining_policies: &policies,
-            version: "0123456789abcdef0123456789abcdef",
+            determining_policies: (&policies[..]).into(),
+            version: "0123456789abcdef0123456789abcdef".into(),
         }),
-        data_key: Some(&data_key),
-        recipient: None,
-        trace: None,
-        journal: None,
-        reloads: None,
-        notice_id: None,
+        data_key: Some(data_key.borrowed()),
+        ..Outcome::Allowed.into()
     };
     let mut lines = Vec::new();
-    activity(None, data).append_to(&mut lines);
+    activity(data).append_to(&mut lines);
     insta::assert_snapshot!(shown(&lines));
 }
 
 #[test]
 fn activity_record_of_a_denial_and_long_text_is_cut_not_dropped() {
     let message = "é".repeat(600);
-    let error = RecordedError { error_code: "AccessDenied", error_message: &message };
-    let data = ActivityEventData {
-        outcome: Outcome::Denied,
-        policy: None,
-        data_key: None,
-        recipient: None,
-        trace: None,
-        journal: None,
-        reloads: None,
-        notice_id: None,
-    };
+    let mut record = activity(Outcome::Denied.into());
+    record.fail("AccessDenied", &message);
     let mut lines = Vec::new();
-    activity(Some(error), data).append_to(&mut lines);
+    record.append_to(&mut lines);
     insta::assert_snapshot!(shown(&lines).replace(&"é".repeat(512), "512 x é"));
+}
+
+#[test]
+fn moments_and_ids_have_one_form() {
+    for at in [0, 951_827_696, 1_709_164_800, 4_102_444_799] {
+        let at = OffsetDateTime::from_unix_timestamp(at).expect("a moment");
+        assert_eq!(parse_record_time(&record_time(at)), Some(at));
+    }
+    for bad in [
+        "2026-11-21T10:57:07",
+        "2026-11-21 10:57:07Z",
+        "2026-11-21T10:57:07z",
+        "2026-02-29T10:57:07Z",
+        "2026-11-21T24:00:00Z",
+        "2026-11-21T10:57:0éZ",
+        "+026-11-21T10:57:07Z",
+        "",
+    ] {
+        assert_eq!(parse_record_time(bad), None, "{bad}");
+    }
+    assert_eq!(lower_case_uuid(&Text::from(EVENT_ID)), Some(EVENT_ID));
+    for bad in ["A09A27E7-d32b-40d4-b6b9-948ac0d141a9", "a09a27e7d32b40d4b6b9948ac0d141a9", "", "x"] {
+        assert_eq!(lower_case_uuid(bad), None, "{bad}");
+    }
 }
 
 proptest! {
@@ -187,6 +187,6 @@ proptest! {
         let at = OffsetDateTime::from_unix_timestamp(seconds).expect("a moment").to_offset(offset);
         prop_assume!((0..=9_999).contains(&at.year()));
         let form = format_description!(version = 2, "[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-        prop_assert_eq!(digits(at).to_vec(), at.format(form).expect("formats").into_bytes());
+        prop_assert_eq!(moments::digits(at).to_vec(), at.format(form).expect("formats").into_bytes());
     }
 }

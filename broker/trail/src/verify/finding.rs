@@ -7,7 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::record::optional_time;
+use crate::record::optional_moment;
 
 /// What came of verifying a trail.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -28,10 +28,10 @@ pub struct Report {
     /// Data keys and other answers of KMS whose uses were counted.
     pub keys_used: u64,
     /// Where the first digest begins.
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "optional_moment::serialize")]
     pub from: Option<OffsetDateTime>,
     /// Where the last one ends.
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "optional_moment::serialize")]
     pub to: Option<OffsetDateTime>,
     /// The signature of the last digest, in hex: keep it where whoever can delete digests cannot reach.
     pub newest_signature: Option<String>,

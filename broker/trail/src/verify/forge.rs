@@ -22,8 +22,8 @@ use crate::journal::chain::Link;
 use crate::log_file::compress;
 use crate::names::TrailNames;
 use crate::record::{
-    ActivityEventData, ActivityRecord, AwsIdentity, DataKeyData, EVENT_VERSION, KmsRecord, PolicyData,
-    RecordedError, RequestParameters, ServedFrom, WorkloadIdentity, record_time,
+    ActivityEventData, ActivityRecord, DataKeyData, IdentityKind, KmsRecord, PolicyData, RequestParameters,
+    ServedFrom, Text, UserIdentity, record_time,
 };
 use crate::signature::Signer;
 use crate::store::{Object, Store, StoreError};
@@ -198,9 +198,9 @@ impl Mint {
             Action::GenerateDataKey.name(),
             "us-west-2",
             &self.request_id,
+            self.event_id,
         );
-        record.event_id = self.event_id;
-        record.source_ip_address = "127.0.0.1";
+        record.source_ip_address = Some("127.0.0.1".into());
         record.request_parameters = Some(parameters(&key, &context));
         let arn = key_arn();
         record.resources = Some(vec![(&arn).into()]);
@@ -253,7 +253,7 @@ impl Draw<'_> {
         };
         let (key, context) = (key_id(), context(self.mint.tenant));
         let asked = RequestParameters { declared_use: Some(self.declared), ..parameters(&key, &context) };
-        activity(self.at, self.principal, self.error, Some(asked), Some(&data_key))
+        activity(self.at, self.principal, self.error, Some(asked), Some(data_key))
     }
 }
 
@@ -267,67 +267,51 @@ fn activity(
     principal: &str,
     error: Option<&str>,
     asked: Option<RequestParameters<'_>>,
-    data_key: Option<&DataKeyData>,
+    data_key: Option<DataKeyData<Text<'_>>>,
 ) -> String {
-    let arn = key_arn();
-    let record = ActivityRecord {
-        event_version: EVENT_VERSION,
-        user_identity: WorkloadIdentity {
-            kind: PeerKind::UnixWorkload,
-            principal_id: principal,
-            details: &DETAILS,
-        },
-        event_time: at,
-        event_source: "keybroker.v1.KeyBroker",
-        event_name: Action::GenerateDataKey,
-        aws_region: "us-west-2",
-        source_ip_address: "unix",
-        user_agent: "grpc-python/1.76.0 \"quoted\"",
-        error: error.map(|error_code| RecordedError { error_code, error_message: "no" }),
-        request_parameters: asked,
-        response_elements: (),
-        additional_event_data: ActivityEventData {
-            outcome: if error.is_some() { Outcome::Denied } else { Outcome::Allowed },
-            policy: Some(PolicyData {
-                determining_policies: &["policy0".to_owned()],
-                version: "0123456789abcdef0123456789abcdef",
-            }),
-            data_key,
-            recipient: None,
-            trace: None,
-            journal: None,
-            reloads: None,
-            notice_id: None,
-        },
-        request_id: Uuid::new_v4(),
-        event_id: Uuid::new_v4(),
-        read_only: true,
-        resources: Some([(&arn).into()]),
-        event_type: "ActivityLog",
-        management_event: false,
-        recipient_account_id: "111122223333",
-        event_category: "ActivityAuditLog",
+    let (arn, policies) = (key_arn(), ["policy0".to_owned()]);
+    let policy = PolicyData {
+        determining_policies: (&policies[..]).into(),
+        version: "0123456789abcdef0123456789abcdef".into(),
     };
+    let outcome = if error.is_some() { Outcome::Denied } else { Outcome::Allowed };
+    let mut record = ActivityRecord::new(
+        UserIdentity::workload(PeerKind::UnixWorkload, principal, &DETAILS),
+        at,
+        Action::GenerateDataKey,
+        "us-west-2",
+        "111122223333",
+        ActivityEventData { policy: Some(policy), data_key, ..outcome.into() },
+    );
+    record.source_ip_address = Some("unix".into());
+    record.user_agent = Some("grpc-python/1.76.0 \"quoted\"".into());
+    if let Some(error_code) = error {
+        record.fail(error_code, "no");
+    }
+    record.request_parameters = asked;
+    record.request_id = Uuid::new_v4().into();
+    record.event_id = Uuid::new_v4().into();
+    record.resources = Some(vec![(&arn).into()]);
     let mut line = Vec::new();
     record.append_to(&mut line);
     text(line)
 }
 
-fn aws_identity() -> AwsIdentity<'static> {
-    AwsIdentity {
-        kind: "IAMUser",
-        principal_id: "EX_PRINCIPAL_ID",
-        arn: "arn:aws:iam::111122223333:user/Alice",
-        account_id: "111122223333",
-        access_key_id: Some("EXAMPLE_KEY_ID"),
-        user_name: Some("Alice"),
-        session_context: None,
-        invoked_by: None,
+fn aws_identity() -> UserIdentity<'static> {
+    UserIdentity {
+        kind: IdentityKind::IAMUser.name().into(),
+        principal_id: Some("EX_PRINCIPAL_ID".into()),
+        arn: Some("arn:aws:iam::111122223333:user/Alice".into()),
+        account_id: Some("111122223333".into()),
+        access_key_id: Some("EXAMPLE_KEY_ID".into()),
+        user_name: Some("Alice".into()),
+        ..UserIdentity::default()
     }
 }
 
 fn parameters<'a>(key: &'a KeyId, context: &'a EncryptionContext) -> RequestParameters<'a> {
-    RequestParameters { key_id: Some(key), encryption_context: Some(context), ..RequestParameters::default() }
+    RequestParameters { key_id: Some(key.into()), ..RequestParameters::default() }
+        .with_context(context)
         .with_length(DataKeyLength::Aes256)
 }
 

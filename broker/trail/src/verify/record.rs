@@ -1,16 +1,20 @@
 //! One record: is it of one of the two profiles, to the letter, and what does it say?
 
-mod fields;
-mod ordered;
 mod profile;
+mod written;
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 
+use key_broker_core::Outcome;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::ids;
 use crate::notice::Notice;
-use fields::{ActivityData, Fields, ORDER, Parameters};
+use crate::record::{
+    ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, lower_case_uuid,
+};
+use written::{check_written, is_compact};
 
 /// What a record says that others are held against.
 pub(super) struct Seen {
@@ -108,116 +112,89 @@ pub(super) fn read(json: &str, account_id: &str, hashes: &RandomState) -> Result
     if !is_compact(json.as_bytes()) {
         return Err(flaw(None, "not compact JSON: a broker writes no spaces or line breaks".into()));
     }
-    let fields: Fields<'_> = ordered::read(json, ORDER).map_err(|error| flaw(None, error.to_string()))?;
-    let Some(event_id) = ids::uuid(&fields.event_id) else {
-        return Err(flaw(None, "eventID is no UUID in lower case".into()));
+    let record = ReadRecord::parse(json).map_err(|malformed| flaw(None, malformed.to_string()))?;
+    let Some(event_id) = lower_case_uuid(&record.event_id) else {
+        return Err(flaw(None, "eventID is not a UUID in lower case".into()));
     };
-    seen(&fields, event_id, account_id, hashes).map_err(|why| flaw(Some(Uuid::from_u128(event_id)), why))
+    let seen = seen(&record, event_id, account_id, hashes);
+    seen.and_then(|seen| check_written(json, &record).map(|()| seen)).map_err(|why| flaw(Some(event_id), why))
 }
 
-fn seen(fields: &Fields<'_>, event_id: u128, account_id: &str, hashes: &RandomState) -> Result<Seen, String> {
-    let at = profile::check_head(fields, account_id)?;
-    let what = match &*fields.event_category {
-        "Management" => {
-            profile::check_kms(fields)?;
-            let was_denied = fields.error_code.as_deref() == Some("AccessDenied");
+fn seen(
+    record: &ReadRecord<'_>,
+    event_id: Uuid,
+    account_id: &str,
+    hashes: &RandomState,
+) -> Result<Seen, String> {
+    let at = record.event_time.unix_timestamp();
+    let what = match profile::check_head(record, account_id)? {
+        EventCategory::Management => {
+            profile::check_kms(record)?;
+            let was_denied = record.error_code.as_deref() == Some("AccessDenied");
             What::Kms {
-                request: ids::kms_request(&fields.request_id, &fields.event_name),
+                request: ids::kms_request(&record.request_id, &record.event_name),
                 call: Call {
-                    request: hashes.hash_one(&*fields.request_id),
-                    asked: (!was_denied).then(|| asked(fields, hashes)),
+                    request: hashes.hash_one(&*record.request_id),
+                    asked: (!was_denied).then(|| asked(record, hashes)),
                     at,
-                    was_refused: fields.error_code.is_some(),
+                    was_refused: record.error_code.is_some(),
                 },
             }
         }
-        "ActivityAuditLog" => {
-            let extra = profile::check_activity(fields)?;
-            activity(fields, &extra, at, hashes)?
-        }
-        other => return Err(format!("eventCategory {other:?} is neither Management nor ActivityAuditLog")),
+        EventCategory::ActivityAuditLog => activity(record, at, hashes)?,
     };
-    Ok(Seen { event_id, at, what })
+    Ok(Seen { event_id: event_id.as_u128(), at, what })
 }
 
-fn activity(
-    fields: &Fields<'_>,
-    extra: &ActivityData<'_>,
-    at: i64,
-    hashes: &RandomState,
-) -> Result<What, String> {
+fn activity(record: &ReadRecord<'_>, at: i64, hashes: &RandomState) -> Result<What, String> {
+    let extra = profile::check_activity(record)?;
     let told = extra.journal.unwrap_or_default();
-    let notice_id = extra.notice_id.as_deref().and_then(ids::uuid);
+    let notice_id = extra.notice_id.map(|id| id.as_u128());
     let Some(data_key) = &extra.data_key else {
         return Ok(What::Activity { made: None, failed: None, told, notice_id });
     };
-    let time = |name: &str, text: Option<&ordered::Text<'_>>| match text {
-        None => Ok(None),
-        Some(text) => {
-            ids::seconds(text).map(Some).ok_or_else(|| format!("dataKey.{name} is no YYYY-MM-DDTHH:MM:SSZ"))
-        }
-    };
-    let minted_at = time("mintedAt", data_key.minted_at.as_ref())?;
-    let expires_at = time("expiresAt", data_key.expires_at.as_ref())?;
     let request_id = data_key.kms_request_id.as_deref();
-    let Some(call) = data_key.kms_event_id.as_deref() else {
-        let failed = request_id.map(|id| ids::kms_request(id, &fields.event_name));
+    let Some(call) = data_key.kms_event_id else {
+        let failed = request_id.map(|id| ids::kms_request(id, &record.event_name));
         return Ok(What::Activity { made: None, failed, told, notice_id });
     };
-    let call = ids::uuid(call).ok_or("dataKey.kmsEventID is no UUID in lower case")?;
-    let asked = asked(fields, hashes);
-    let ciphertext = fields.request_parameters.as_ref().and_then(|asked| asked.ciphertext_sha256.as_deref());
+    let asked = asked(record, hashes);
+    let parameters = record.request_parameters.as_ref();
+    let ciphertext = parameters.and_then(|parameters| parameters.ciphertext_sha256.as_deref());
     let made = Use {
-        call,
+        call: call.as_u128(),
         request: request_id.map(|id| hashes.hash_one(id)),
         asked,
         subject: hashes.hash_one((asked, ciphertext)),
-        principal: hashes.hash_one(&*fields.user_identity.principal_id),
-        is_allowed: &*extra.outcome == "Allowed",
-        from_kms: &*data_key.served_from == "KMS",
+        principal: hashes.hash_one(record.user_identity.principal_id.as_deref()),
+        is_allowed: extra.outcome == Outcome::Allowed,
+        from_kms: data_key.served_from == ServedFrom::Kms,
         at,
-        minted_at,
-        expires_at,
-        charge: profile::charge(fields.request_parameters.as_ref(), data_key)?,
+        minted_at: data_key.minted_at.map(OffsetDateTime::unix_timestamp),
+        expires_at: data_key.expires_at.map(OffsetDateTime::unix_timestamp),
+        charge: profile::charge(parameters, data_key)?,
     };
     Ok(What::Activity { made: Some(made), failed: None, told, notice_id })
 }
 
 /// What an operation was asked: equal in the record of the call and in those of its uses.
-fn asked(fields: &Fields<'_>, hashes: &RandomState) -> u64 {
+fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
     let mut state = hashes.build_hasher();
-    fields.event_name.hash(&mut state);
-    let Some(parameters) = &fields.request_parameters else { return state.finish() };
+    record.event_name.hash(&mut state);
+    let Some(parameters) = &record.request_parameters else { return state.finish() };
     // CloudTrail has no parameters of GenerateRandom.
-    if &*fields.event_name == "GenerateRandom" {
+    if &*record.event_name == "GenerateRandom" {
         return state.finish();
     }
-    let Parameters { encryption_algorithm, key_id, key_spec, number_of_bytes, encryption_context, .. } =
+    let RequestParameters { encryption_algorithm, key_spec, number_of_bytes, encryption_context, .. } =
         parameters;
     // A workload names a key as it likes; KMS is asked for the key that this means.
-    let arn = fields.resources.iter().flatten().map(|resource| &*resource.arn).next();
-    let key = arn.or(key_id.as_deref());
+    let key = record.key_arn().or(record.key_id());
     (encryption_algorithm.as_deref(), key, key_spec.as_deref(), number_of_bytes).hash(&mut state);
-    for (name, value) in encryption_context.iter().flat_map(|context| &context.0) {
-        (&**name, &**value).hash(&mut state);
+    for (name, value) in encryption_context.iter().flat_map(ContextPairs::iter) {
+        (name, value).hash(&mut state);
     }
     state.finish()
-}
-
-/// Whether there is no white space between the parts of JSON.
-fn is_compact(json: &[u8]) -> bool {
-    let (mut in_text, mut escaped) = (false, false);
-    for byte in json {
-        if in_text {
-            in_text = escaped || *byte != b'"';
-            escaped = !escaped && *byte == b'\\';
-        } else if byte.is_ascii_whitespace() {
-            return false;
-        } else {
-            in_text = *byte == b'"';
-        }
-    }
-    true
 }
 
 /// CloudTrail: a record has 256 KB at most.

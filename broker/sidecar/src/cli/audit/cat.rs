@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use key_broker_trail::reader::records;
-use key_broker_trail::record::ParsedRecord;
+use key_broker_trail::record::ReadRecord;
 
 use super::log_files::{UnrecordedNotice, keys, read};
 use super::output::{note, write};
@@ -124,7 +124,7 @@ impl Document {
 
 /// A record without a time is shown, so that it is not missed.
 fn is_within(record: &str, period: &Period) -> bool {
-    ParsedRecord::parse(record.as_bytes()).map_or(true, |record| period.has(record.event_time))
+    ReadRecord::parse(record).map_or(true, |record| period.has(record.event_time))
 }
 
 const HEAD: &[u8] = b"{\"Records\":[";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use key_broker_trail::cost::{Costs, Encrypted, Plan, Requests, Subject, price_of};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker_trail::record::{ParsedRecord, record_time};
+use key_broker_trail::record::{ReadRecord, record_time};
 use serde_json::{Value, json};
 
 use super::CommandResult;
@@ -61,9 +61,9 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let source = source.open().await?;
     let mut costs = Costs::default();
     for_each_record(&source, &period, |record| {
-        let record = ParsedRecord::parse(record.as_bytes()).map_err(|error| error.to_string())?;
+        let record = ReadRecord::parse(record).map_err(|malformed| malformed.to_string())?;
         if period.has(record.event_time) {
-            costs.add(&record);
+            costs.add(&record).map_err(|malformed| malformed.to_string())?;
         }
         Ok(())
     })

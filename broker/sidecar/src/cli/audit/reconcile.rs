@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::reconcile::{Call, Question, Reconciler, Reconciliation, Verdict, cloudtrail};
-use key_broker_trail::record::{ParsedRecord, record_time};
+use key_broker_trail::record::{ReadRecord, record_time};
 use time::Duration;
 
 use super::log_files::for_each_record;
@@ -55,8 +55,8 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let mut reconciler = Reconciler::default();
     // A call at the edge of the time may have its two records on both sides of it.
     for_each_record(&source, &period.widened(EDGE), |record| {
-        let record = ParsedRecord::parse(record.as_bytes()).map_err(|error| error.to_string())?;
-        reconciler.add_ours(record);
+        let record = ReadRecord::parse(record).map_err(|error| error.to_string())?;
+        reconciler.add_ours(&record);
         Ok(())
     })
     .await?;

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use key_broker_trail::journal::Follower;
-use key_broker_trail::record::{ParsedRecord, record_time};
+use key_broker_trail::record::{ActivityEventData, ReadRecord, record_time};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{Columns, note, plain, write};
@@ -118,8 +119,8 @@ impl Lines {
     /// Makes the columns as wide as these records need.
     fn make_room(&mut self, records: &VecDeque<Vec<u8>>) {
         let Some(columns) = &mut self.columns else { return };
-        for record in records.iter().filter_map(|record| ParsedRecord::parse(record).ok()) {
-            columns.widen(&cells(&record));
+        for cells in records.iter().filter_map(|record| cells(record)) {
+            columns.widen(&cells);
         }
     }
 
@@ -128,31 +129,34 @@ impl Lines {
         if !std::mem::replace(&mut self.has_head, true) {
             write(columns.line(&HEAD.map(str::to_owned)).as_bytes())?;
         }
-        match ParsedRecord::parse(record) {
-            Ok(parsed) => write(columns.line(&cells(&parsed)).as_bytes()),
-            Err(_) => {
-                write(format!("not a record: {}\n", plain(&String::from_utf8_lossy(record))).as_bytes())
-            }
+        match cells(record) {
+            Some(cells) => write(columns.line(&cells).as_bytes()),
+            None => write(format!("not a record: {}\n", plain(&String::from_utf8_lossy(record))).as_bytes()),
         }
     }
 }
 
-fn cells(record: &ParsedRecord) -> [String; 8] {
+/// None for what is not a record.
+fn cells(line: &[u8]) -> Option<[String; 8]> {
+    let record = ReadRecord::parse(std::str::from_utf8(line).ok()?).ok()?;
     let identity = &record.user_identity;
+    let data = if record.is_of_kms() { None } else { record.activity().ok()? };
+    let data_key = data.as_ref().and_then(|data| data.data_key.as_ref());
     let (outcome, principal, request_id) = if record.is_of_kms() {
         let session = identity.arn.as_deref().and_then(|arn| arn.splitn(6, ':').nth(5));
         let session = session.map(|session| session.trim_start_matches("assumed-role/"));
         let principal =
             if record.is_of_the_broker_itself() { identity.invoked_by.as_deref() } else { session };
-        (Some("kms"), principal, Some(record.request_id.as_str()))
+        (Some("kms"), principal, Some(&*record.request_id))
     } else {
-        let request_id = record.data_key().and_then(|key| key.kms_request_id.as_deref());
-        (record.outcome(), identity.principal_id.as_deref(), request_id)
+        let request_id = data_key.and_then(|key| key.kms_request_id.as_deref());
+        let outcome = data.as_ref().map(|data| data.outcome.name());
+        (outcome, identity.principal_id.as_deref(), request_id)
     };
     let key = record.key_id().or_else(|| record.key_arn()).and_then(|key| key.rsplit(':').next());
-    let served_from = record.data_key().and_then(|key| key.served_from.as_deref());
+    let served_from = data_key.map(|key| key.served_from.name());
     let cell = |text: Option<&str>| plain(text.filter(|text| !text.is_empty()).unwrap_or("-"));
-    [
+    Some([
         record_time(record.event_time),
         cell(outcome),
         cell(principal),
@@ -160,19 +164,27 @@ fn cells(record: &ParsedRecord) -> [String; 8] {
         cell(key),
         cell(served_from),
         cell(request_id),
-        plain(&trouble(record)),
-    ]
+        plain(&trouble(&record, data.as_ref())),
+    ])
 }
 
 /// What went wrong with the call, and what became of the broker since the record before.
-fn trouble(record: &ParsedRecord) -> String {
+fn trouble(record: &ReadRecord<'_>, data: Option<&ActivityEventData<'_>>) -> String {
     let error = record.error_code.as_deref().map(|code| match record.error_message.as_deref() {
         Some(message) => format!("{code}: {message}"),
         None => code.to_owned(),
     });
-    let journal = record.journal_notice().map(|notice| format!("journal: {notice}"));
-    let reloads = record.reloads().map(|reloads| format!("taken anew: {reloads}"));
+    let journal = data.and_then(|data| data.journal).map(|notice| format!("journal: {}", counts(notice)));
+    let reloads =
+        data.and_then(|data| data.reloads).map(|reloads| format!("taken anew: {}", counts(reloads)));
     error.into_iter().chain(journal).chain(reloads).collect::<Vec<_>>().join("; ")
+}
+
+/// Counts as `NAME COUNT`, those that are not zero.
+fn counts(counts: impl Serialize) -> String {
+    let counts = serde_json::json!(counts);
+    let counts = counts.as_object().into_iter().flatten();
+    counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 const HEAD: [&str; 8] = ["TIME", "OUTCOME", "PRINCIPAL", "ACTION", "KEY", "FROM", "KMS REQUEST ID", "ERROR"];
@@ -232,10 +244,8 @@ mod tests {
                     "noticeID": "c929ebc7-094a-4ee5-839d-975205113c0f" } })),
         ];
         let mut columns = Columns::new(&WIDTHS);
-        let lines: String = records
-            .iter()
-            .map(|record| columns.line(&cells(&ParsedRecord::parse(record).expect("a record"))))
-            .collect();
+        let lines: String =
+            records.iter().map(|record| columns.line(&cells(record).expect("a record"))).collect();
         insta::assert_snapshot!(lines);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use key_broker_core::KeyArn;
 use key_broker_trail::journal::Journal;
-use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, RecordedError};
+use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, Open};
 use uuid::Uuid;
 
 use super::{Provenance, RecordedReply, UnwrittenRecords};
@@ -53,19 +53,20 @@ pub(crate) fn append_record(
 ) -> Uuid {
     let operation = permitted.subject().operation();
     let mut identity = caller.identity(attempt.access_key_id.as_deref());
-    identity.invoked_by = (permitted.requester() == Requester::Broker).then_some(INVOKED_BY);
+    identity.invoked_by = (permitted.requester() == Requester::Broker).then_some(INVOKED_BY.into());
+    let event_id = Uuid::new_v4();
     let mut record =
-        KmsRecord::new(identity, attempt.at, operation.name(), &caller.region, &attempt.request_id);
-    record.user_agent = &attempt.user_agent;
-    record.source_ip_address = &caller.source_address;
+        KmsRecord::new(identity, attempt.at, operation.name(), &caller.region, &attempt.request_id, event_id);
+    record.user_agent = Some((&attempt.user_agent).into());
+    record.source_ip_address = Some((&caller.source_address).into());
     let named_in_error;
     if let Some((code, message)) = &attempt.error {
         let error_code = cloudtrail_error_code(code);
-        record.error = Some(RecordedError { error_code, error_message: message });
+        record.fail(error_code, message);
         if error_code == "AccessDenied" {
             // A genuine record of AccessDenied has neither parameters nor resources.
             record.append_to(lines);
-            return record.event_id;
+            return event_id;
         }
         named_in_error = KeyArn::find_in(message)
             .or_else(|| operation.sent_key().and_then(|key| key.key_arn(&caller.region, &caller.account_id)));
@@ -73,13 +74,13 @@ pub(crate) fn append_record(
     } else {
         record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
         let key_material_id = used_key.and_then(|(_, material)| material);
-        let recipient = operation.recipient().map(|measurements| &**measurements);
+        let recipient = operation.recipient().map(|measurements| Open::Written(&**measurements));
         record.additional_event_data = (key_material_id.is_some() || recipient.is_some())
-            .then_some(KmsEventData { key_material_id, recipient });
+            .then(|| KmsEventData { key_material_id: key_material_id.map(Into::into), recipient });
     }
     record.request_parameters = operation.parameters();
     record.append_to(lines);
-    record.event_id
+    event_id
 }
 
 /// CloudTrail's `invokedBy` of calls that no workload asked for.

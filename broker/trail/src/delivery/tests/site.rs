@@ -23,7 +23,7 @@ use crate::journal::{Durability, Journal, JournalConfig, JournalThread, files};
 use crate::notice::Reloads;
 use crate::reader::{TrailReader, records};
 use crate::record::AwsCaller;
-use crate::record::parsed::ParsedRecord;
+use crate::record::ReadRecord;
 use crate::remainder::Remainder;
 use crate::store::{Object, Store, StoreError};
 use crate::verify::forge::{MemoryStore, START, names, refusal, signer};
@@ -108,7 +108,7 @@ impl Site {
         for _ in 0..times {
             self.clock.pass();
             let record = refusal(self.clock.now());
-            let id = ParsedRecord::parse(record.as_bytes()).expect("a record").event_id;
+            let id = event_id(&record);
             let line = format!("{record}\n").into_bytes();
             if self.running().journal.append(line).wait().await.is_ok() {
                 self.acknowledged.insert(id);
@@ -144,8 +144,9 @@ impl Site {
         for file in files(&self.journal_dir()).expect("files") {
             let text = fs::read(file.path).expect("reads");
             let records = text.split(|byte| *byte == b'\n').filter_map(parse_line);
-            let parsed = records.filter_map(|(_, record)| ParsedRecord::parse(record).ok());
-            self.acknowledged.extend(parsed.map(|record| record.event_id));
+            let texts = records.filter_map(|(_, record)| std::str::from_utf8(record).ok());
+            let read = texts.filter_map(|text| ReadRecord::parse(text).ok());
+            self.acknowledged.extend(read.map(|record| record.event_id.to_string()));
         }
     }
 
@@ -310,9 +311,7 @@ impl Site {
         let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
         for key in reader.log_file_keys().await.expect("lists").iter().filter(|key| notes.contains(*key)) {
             let json = reader.log_file(key).await.expect("reads").expect("is there").json;
-            there.extend(records(&json).map(|record| {
-                ParsedRecord::parse(record.expect("a record").as_bytes()).expect("a record").event_id
-            }));
+            there.extend(records(&json).map(|record| event_id(record.expect("a record"))));
         }
         let lacks = self.acknowledged.iter().filter(|id| !there.contains(*id) && !text.contains(*id)).count();
         let is_anew = self.anew.is_some() || notes.is_empty();
@@ -483,3 +482,7 @@ fn config_of_the_trail() -> TrailConfig {
 const WHILE: Duration = Duration::from_millis(30);
 /// Longer than it takes.
 const LONG: Duration = Duration::from_secs(20);
+
+fn event_id(record: &str) -> String {
+    ReadRecord::parse(record).expect("a record").event_id.to_string()
+}

@@ -1,85 +1,121 @@
 //! The two profiles: what each field of a record may hold. `tests/trail_verify.rs` has JSON Schemas judge the same records.
 
-use key_broker_core::Action;
+use key_broker_core::{Action, Outcome};
+use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{Error as UnknownWord, StrDeserializer};
 
-use super::fields::{ActivityData, DataKey, Fields, Identity, KmsData, Parameters, Resource};
-use super::ordered::Text;
-use super::{Amount, Charge, ids};
-use crate::record::{BROKER, EVENT_VERSION, REPORT_NOTICE};
+use super::written::check_written;
+use super::{Amount, Charge};
+use crate::record::{
+    ActivityEventData, BROKER, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory, IdentityKind,
+    KMS_KEY, KmsEventData, MAX_SHORT_TEXT_BYTES, Open, REPORT_NOTICE, ReadRecord, RequestParameters,
+    Resource, ServedFrom, Text, UserIdentity, lower_case_uuid, parse,
+};
 
-/// What is the same for both profiles. Returns the record's time.
-pub(super) fn check_head(fields: &Fields<'_>, account_id: &str) -> Result<i64, String> {
-    equal("eventVersion", &fields.event_version, EVENT_VERSION)?;
-    let at = ids::seconds(&fields.event_time).ok_or("eventTime is no YYYY-MM-DDTHH:MM:SSZ")?;
-    demand(is_region(&fields.aws_region), "awsRegion is no region")?;
-    demand(!fields.source_ip_address.is_empty(), "sourceIPAddress is empty")?;
-    demand(!fields.user_identity.principal_id.is_empty(), "userIdentity.principalId is empty")?;
-    let short = [&fields.user_agent, &fields.error_code, &fields.error_message];
+/// What is the same for both profiles. Returns which of them it is of.
+pub(super) fn check_head(record: &ReadRecord<'_>, account_id: &str) -> Result<EventCategory, String> {
+    equal("eventVersion", &record.event_version, EVENT_VERSION)?;
+    demand(is_region(&record.aws_region), "awsRegion is no region")?;
+    demand(is_there(record.source_ip_address.as_ref()), "sourceIPAddress is empty")?;
+    demand(is_there(record.user_identity.principal_id.as_ref()), "userIdentity.principalId is empty")?;
+    let short = [&record.user_agent, &record.error_code, &record.error_message];
     demand(
         short.iter().all(|text| text.as_ref().is_none_or(|text| text.len() <= MAX_SHORT_TEXT_BYTES)),
         "userAgent, errorCode or errorMessage has more than 1 KB",
     )?;
-    demand(!fields.request_id.is_empty(), "requestID is empty")?;
+    demand(!record.request_id.is_empty(), "requestID is empty")?;
     demand(
-        fields.error_code.as_deref().is_none_or(|code| !code.is_empty())
-            && (fields.error_code.is_some() || fields.error_message.is_none()),
+        record.error_code.as_deref().is_none_or(|code| !code.is_empty())
+            && (record.error_code.is_some() || record.error_message.is_none()),
         "errorMessage without errorCode",
     )?;
-    equal("recipientAccountId", &fields.recipient_account_id, account_id)?;
-    for Resource { account_id, kind, arn } in fields.resources.iter().flatten() {
-        demand(is_account(account_id), "a resource's accountId is not 12 digits")?;
-        equal("a resource's type", kind, "AWS::KMS::Key")?;
-        let is_key = arn.starts_with("arn:aws") && arn.contains(":kms:") && arn.contains(":key/");
-        demand(is_key, "a resource's ARN is no key's")?;
+    equal("recipientAccountId", &record.recipient_account_id, account_id)?;
+    demand(record.shared_event_id.is_none(), "sharedEventID is in AWS's own records only")?;
+    demand(record.read_only, "readOnly is not true")?;
+    for resource in record.resources.iter().flatten() {
+        check_resource(resource)?;
     }
-    Ok(at)
+    let category = known::<EventCategory>(&record.event_category).ok_or_else(|| {
+        format!("eventCategory {:?} is neither Management nor ActivityAuditLog", &*record.event_category)
+    })?;
+    equal("eventSource", &record.event_source, category.event_source())?;
+    equal("eventType", &record.event_type, category.event_type())?;
+    demand(
+        record.management_event == category.is_management(),
+        "managementEvent is true in records of KMS, and in no others",
+    )?;
+    Ok(category)
+}
+
+fn check_resource(Resource { account_id, kind, arn }: &Resource<'_>) -> Result<(), String> {
+    demand(account_id.as_deref().is_some_and(is_account), "a resource's accountId is not 12 digits")?;
+    demand(kind.as_deref() == Some(KMS_KEY), "a resource's type is not AWS::KMS::Key")?;
+    let is_key = |arn: &str| arn.starts_with("arn:aws") && arn.contains(":kms:") && arn.contains(":key/");
+    demand(arn.as_deref().is_some_and(is_key), "a resource's ARN is no key's")
 }
 
 /// The rest of a KMS record.
-pub(super) fn check_kms(fields: &Fields<'_>) -> Result<(), String> {
-    equal("eventSource", &fields.event_source, "kms.amazonaws.com")?;
-    equal("eventType", &fields.event_type, "AwsApiCall")?;
-    demand(fields.management_event, "managementEvent is not true")?;
-    demand(fields.read_only, "readOnly is not true")?;
-    check_aws_identity(&fields.user_identity)?;
-    if let Some(extra) = fields.additional_event_data {
-        let KmsData { key_material_id, recipient } = parse("additionalEventData", extra.get())?;
-        demand(key_material_id.is_some() || recipient.is_some(), "additionalEventData is empty")?;
-        demand(
-            key_material_id.is_none_or(|id| is_hex(&id, 64)),
-            "keyMaterialId is not 64 lower-case hex digits",
-        )?;
+pub(super) fn check_kms(record: &ReadRecord<'_>) -> Result<(), String> {
+    check_aws_identity(&record.user_identity)?;
+    if let Some(json) = record.additional_event_data {
+        let data: KmsEventData<'_> =
+            parse(json.get()).map_err(|malformed| format!("additionalEventData: {malformed}"))?;
+        check_kms_data(&data)?;
+        check_written(json.get(), &data).map_err(|why| format!("additionalEventData: {why}"))?;
     }
-    if fields.error_code.as_deref() == Some("AccessDenied") {
+    if record.error_code.as_deref() == Some("AccessDenied") {
         return demand(
-            fields.request_parameters.is_none() && fields.resources.is_none(),
+            record.request_parameters.is_none() && record.resources.is_none(),
             "CloudTrail has neither requestParameters nor resources where access was denied",
         );
     }
-    demand(fields.resources.is_some(), "there are no resources")?;
-    check_kms_parameters(&fields.event_name, fields.request_parameters.as_ref())
+    demand(record.resources.is_some(), "there are no resources")?;
+    check_kms_parameters(&record.event_name, record.request_parameters.as_ref())
 }
 
-fn check_aws_identity(identity: &Identity<'_>) -> Result<(), String> {
-    let Identity { kind, principal_id, arn, account_id, user_name, session_context, details, .. } = identity;
-    demand(
-        matches!(&**kind, "AssumedRole" | "IAMUser" | "Root" | "FederatedUser" | "Unknown"),
-        "userIdentity.type is none of AWS's",
-    )?;
+fn check_aws_identity(identity: &UserIdentity<'_>) -> Result<(), String> {
+    let UserIdentity { kind, principal_id, arn, account_id, user_name, session_context, details, .. } =
+        identity;
+    let is_role = match known(kind) {
+        Some(IdentityKind::AssumedRole) => true,
+        Some(
+            IdentityKind::IAMUser | IdentityKind::Root | IdentityKind::FederatedUser | IdentityKind::Unknown,
+        ) => false,
+        Some(
+            IdentityKind::UnixWorkload
+            | IdentityKind::SpiffeWorkload
+            | IdentityKind::EnclaveWorkload
+            | IdentityKind::Broker,
+        )
+        | None => return Err("userIdentity.type is none of AWS's".into()),
+    };
     demand(arn.as_ref().is_some_and(|arn| arn.starts_with("arn:aws")), "userIdentity.arn is no ARN")?;
-    demand(account_id.as_ref().is_some_and(|id| is_account(id)), "userIdentity.accountId is not 12 digits")?;
-    if &**kind == "AssumedRole" {
+    demand(account_id.as_deref().is_some_and(is_account), "userIdentity.accountId is not 12 digits")?;
+    if is_role {
         let is_session = arn.as_ref().is_some_and(|arn| arn.contains(":assumed-role/"));
         demand(
-            is_session && principal_id.contains(':') && user_name.is_none() && session_context.is_some(),
+            is_session
+                && principal_id.as_ref().is_some_and(|id| id.contains(':'))
+                && user_name.is_none()
+                && session_context.is_some(),
             "userIdentity is no assumed role's",
         )?;
     }
     demand(details.is_none(), "userIdentity has details, which only workloads have")
 }
 
+fn check_kms_data(KmsEventData { key_material_id, recipient }: &KmsEventData<'_>) -> Result<(), String> {
+    demand(key_material_id.is_some() || recipient.is_some(), "additionalEventData is empty")?;
+    demand(
+        key_material_id.as_ref().is_none_or(|id| is_hex(id, 64)),
+        "keyMaterialId is not 64 lower-case hex digits",
+    )?;
+    demand(recipient.as_ref().is_none_or(is_object), "recipient is not an object")
+}
+
 /// What CloudTrail has of what an operation was asked.
-fn check_kms_parameters(operation: &str, parameters: Option<&Parameters<'_>>) -> Result<(), String> {
+fn check_kms_parameters(operation: &str, parameters: Option<&RequestParameters<'_>>) -> Result<(), String> {
     let Some(asked) = parameters else {
         return demand(operation == "GenerateRandom", "requestParameters is null");
     };
@@ -108,7 +144,7 @@ fn check_kms_parameters(operation: &str, parameters: Option<&Parameters<'_>>) ->
     check_values(asked)
 }
 
-fn check_values(asked: &Parameters<'_>) -> Result<(), String> {
+fn check_values(asked: &RequestParameters<'_>) -> Result<(), String> {
     demand(
         asked.key_spec.as_deref().is_none_or(|spec| matches!(spec, "AES_256" | "AES_128")),
         "keySpec is neither AES_256 nor AES_128",
@@ -117,31 +153,86 @@ fn check_values(asked: &Parameters<'_>) -> Result<(), String> {
         asked.number_of_bytes.is_none_or(|n| (1..=1_024).contains(&n)),
         "numberOfBytes is not 1 to 1,024",
     )?;
+    asked.encryption_context.as_ref().map_or(Ok(()), check_context)
+}
+
+/// A broker writes names in their order, which JSON alone does not ask for, and each once.
+fn check_context(context: &ContextPairs<'_>) -> Result<(), String> {
+    demand(context.iter().next().is_some(), "encryptionContext is there, and empty")?;
     demand(
-        asked.encryption_context.as_ref().is_none_or(|context| !context.0.is_empty()),
-        "encryptionContext is there, and empty",
+        context.iter().map(|(name, _)| name).is_sorted_by(|one, next| one < next),
+        "the names of encryptionContext are not in their order, each once",
     )
 }
 
-/// The rest of an activity record.
-pub(super) fn check_activity<'a>(fields: &Fields<'a>) -> Result<ActivityData<'a>, String> {
-    equal("eventSource", &fields.event_source, "keybroker.v1.KeyBroker")?;
-    equal("eventType", &fields.event_type, "ActivityLog")?;
-    demand(!fields.management_event, "managementEvent is not false")?;
-    let identity = &fields.user_identity;
-    let is_own = &*fields.event_name == REPORT_NOTICE;
+/// The rest of an activity record. Returns what it tells beside its call.
+pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEventData<'a>, String> {
+    let is_own = &*record.event_name == REPORT_NOTICE;
+    demand(is_own || known::<Action>(&record.event_name).is_some(), "eventName is no action of the broker")?;
+    check_workload(&record.user_identity, is_own)?;
+    demand(lower_case_uuid(&record.request_id).is_some(), "requestID is not a UUID in lower case")?;
+    if let Some(asked) = &record.request_parameters {
+        check_values(asked)?;
+        demand(
+            asked.ciphertext_sha256.as_ref().is_none_or(|hash| is_hex(hash, 64)),
+            "ciphertextBlobSHA256 is not 64 lower-case hex digits",
+        )?;
+    }
+    let extra = record.activity().map_err(|malformed| format!("additionalEventData: {malformed}"))?;
+    let extra = extra.ok_or("there is no additionalEventData")?;
+    let is_allowed = match extra.outcome {
+        Outcome::Allowed => true,
+        Outcome::Denied | Outcome::Rejected | Outcome::Throttled | Outcome::Failed | Outcome::Aborted => {
+            false
+        }
+    };
     demand(
-        is_own || Action::ALL.iter().any(|action| action.name() == &*fields.event_name),
-        "eventName is no action of the broker",
+        is_allowed == record.error_code.is_none(),
+        "an errorCode goes with every outcome but Allowed, and with that never",
     )?;
+    if let Some(data_key) = &extra.data_key {
+        check_data_key(data_key, is_allowed)?;
+    }
+    let tells = extra.journal.is_some() || extra.reloads.is_some();
+    demand(extra.notice_id.is_none() || tells, "noticeID, and nothing is told")?;
+    if is_own {
+        check_own(record, &extra)?;
+    }
+    Ok(extra)
+}
+
+/// What the broker tells by itself was asked by nobody.
+fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+    demand(extra.notice_id.is_some(), "a record of the broker's own tells nothing")?;
     demand(
-        match &*identity.kind {
-            "SpiffeWorkload" | "UnixWorkload" | "EnclaveWorkload" | "Unknown" => !is_own,
-            BROKER => is_own && &*identity.principal_id == "key-broker" && identity.details.is_none(),
-            _ => false,
-        },
-        "userIdentity.type is no workload's, nor the broker's in a record of its own",
-    )?;
+        record.request_parameters.is_none()
+            && record.resources.is_none()
+            && extra.data_key.is_none()
+            && extra.outcome == Outcome::Allowed,
+        "a record of the broker's own has what only calls have",
+    )
+}
+
+fn check_workload(identity: &UserIdentity<'_>, is_own: bool) -> Result<(), String> {
+    let fits = match known(&identity.kind) {
+        Some(
+            IdentityKind::UnixWorkload
+            | IdentityKind::SpiffeWorkload
+            | IdentityKind::EnclaveWorkload
+            | IdentityKind::Unknown,
+        ) => !is_own,
+        Some(IdentityKind::Broker) => {
+            is_own && identity.principal_id.as_deref() == Some(BROKER) && identity.details.is_none()
+        }
+        Some(
+            IdentityKind::AssumedRole
+            | IdentityKind::IAMUser
+            | IdentityKind::Root
+            | IdentityKind::FederatedUser,
+        )
+        | None => false,
+    };
+    demand(fits, "userIdentity.type is no workload's, nor the broker's in a record of its own")?;
     demand(
         identity.arn.is_none()
             && identity.account_id.is_none()
@@ -151,57 +242,13 @@ pub(super) fn check_activity<'a>(fields: &Fields<'a>) -> Result<ActivityData<'a>
             && identity.invoked_by.is_none(),
         "userIdentity has what only AWS's principals have",
     )?;
-    demand(ids::uuid(&fields.request_id).is_some(), "requestID is no UUID in lower case")?;
-    if let Some(asked) = &fields.request_parameters {
-        check_values(asked)?;
-        demand(
-            asked.ciphertext_sha256.as_deref().is_none_or(|hash| is_hex(hash, 64)),
-            "ciphertextBlobSHA256 is not 64 lower-case hex digits",
-        )?;
-    }
-    let extra = fields.additional_event_data.ok_or("there is no additionalEventData")?;
-    let extra: ActivityData<'a> = parse("additionalEventData", extra.get())?;
-    let is_allowed = match &*extra.outcome {
-        "Allowed" => true,
-        "Denied" | "Rejected" | "Throttled" | "Failed" | "Aborted" => false,
-        other => return Err(format!("outcome {other:?} is none")),
-    };
-    demand(
-        is_allowed == fields.error_code.is_none(),
-        "an errorCode goes with every outcome but Allowed, and with that never",
-    )?;
-    if let Some(data_key) = &extra.data_key {
-        check_data_key(data_key, is_allowed)?;
-    }
-    demand(
-        extra.notice_id.as_deref().is_none_or(|id| ids::uuid(id).is_some()),
-        "noticeID is no UUID in lower case",
-    )?;
-    let tells = extra.journal.is_some() || extra.reloads.is_some();
-    demand(extra.notice_id.is_none() || tells, "noticeID, and nothing is told")?;
-    if is_own {
-        check_own(fields, &extra)?;
-    }
-    Ok(extra)
+    demand(identity.details.as_ref().is_none_or(is_object), "userIdentity.details is not an object")
 }
 
-/// What the broker tells by itself was asked by nobody.
-fn check_own(fields: &Fields<'_>, extra: &ActivityData<'_>) -> Result<(), String> {
-    demand(extra.notice_id.is_some(), "a record of the broker's own tells nothing")?;
-    demand(
-        fields.request_parameters.is_none()
-            && fields.resources.is_none()
-            && extra.data_key.is_none()
-            && &*extra.outcome == "Allowed",
-        "a record of the broker's own has what only calls have",
-    )
-}
-
-fn check_data_key(data_key: &DataKey<'_>, is_allowed: bool) -> Result<(), String> {
-    let from_cache = match &*data_key.served_from {
-        "KMS" => false,
-        "CACHE" => true,
-        other => return Err(format!("servedFrom {other:?} is neither KMS nor CACHE")),
+fn check_data_key(data_key: &DataKeyData<Text<'_>>, is_allowed: bool) -> Result<(), String> {
+    let from_cache = match data_key.served_from {
+        ServedFrom::Kms => false,
+        ServedFrom::Cache => true,
     };
     demand(
         data_key.kms_request_id.as_deref().is_none_or(|id| !id.is_empty()),
@@ -216,10 +263,10 @@ fn check_data_key(data_key: &DataKey<'_>, is_allowed: bool) -> Result<(), String
 
 /// What a draw took of a data key.
 pub(super) fn charge(
-    asked: Option<&Parameters<'_>>,
-    data_key: &DataKey<'_>,
+    asked: Option<&RequestParameters<'_>>,
+    data_key: &DataKeyData<Text<'_>>,
 ) -> Result<Option<Charge>, String> {
-    let DataKey { messages_used, messages_limit, bytes_used, bytes_limit, .. } = data_key;
+    let DataKeyData { messages_used, messages_limit, bytes_used, bytes_limit, .. } = data_key;
     match (messages_used, messages_limit, bytes_used, bytes_limit) {
         (None, None, None, None) => Ok(None),
         (Some(messages), Some(messages_limit), Some(bytes), Some(bytes_limit)) => {
@@ -236,16 +283,26 @@ pub(super) fn charge(
     }
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(name: &str, json: &'a str) -> Result<T, String> {
-    serde_json::from_str(json).map_err(|error| format!("{name}: {error}"))
+/// What a word means, if a broker may write it there.
+fn known<T: for<'de> Deserialize<'de>>(word: &str) -> Option<T> {
+    let word: StrDeserializer<'_, UnknownWord> = word.into_deserializer();
+    T::deserialize(word).ok()
 }
 
 fn demand(holds: bool, otherwise: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-fn equal(name: &str, found: &Text<'_>, expected: &str) -> Result<(), String> {
-    if &**found == expected { Ok(()) } else { Err(format!("{name} is {:?}, not {expected:?}", &**found)) }
+fn equal(name: &str, found: &str, expected: &str) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{name} is {found:?}, not {expected:?}")) }
+}
+
+fn is_there(text: Option<&Text<'_>>) -> bool {
+    text.is_some_and(|text| !text.is_empty())
+}
+
+fn is_object<T>(part: &Open<'_, T>) -> bool {
+    part.json().is_some_and(|json| json.starts_with('{'))
 }
 
 /// `us-west-2`, `us-gov-east-1`, `eusc-de-east-1`: letters, some times, then a digit.
@@ -265,6 +322,3 @@ fn is_account(text: &str) -> bool {
 fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
-
-/// CloudTrail: userAgent, errorCode and errorMessage have 1 KB at most.
-const MAX_SHORT_TEXT_BYTES: usize = 1_024;

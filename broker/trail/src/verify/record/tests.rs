@@ -5,10 +5,8 @@ use std::hash::RandomState;
 use time::Duration;
 
 use super::*;
-use crate::notice::Reloads;
-use crate::notice::Untold;
-use crate::record::AwsCaller;
-use crate::record::NoticeRecord;
+use crate::notice::{Reloads, Untold};
+use crate::record::{ActivityRecord, AwsCaller};
 use crate::verify::forge::{Mint, START, refusal};
 
 fn why(record: &str) -> Option<String> {
@@ -35,10 +33,9 @@ fn notice() -> String {
     let journal = Notice { missing_records: 20, ..Notice::default() };
     let reloads = Reloads { policy: 1, ..Reloads::default() };
     let untold = Untold { id: Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000), journal, reloads };
-    String::from_utf8(NoticeRecord::new(&untold, START, &caller).to_line())
-        .expect("text")
-        .trim_end()
-        .to_owned()
+    let mut line = Vec::new();
+    ActivityRecord::of_notice(&untold, START, &caller).append_to(&mut line);
+    String::from_utf8(line).expect("text").trim_end().to_owned()
 }
 
 #[test]
@@ -58,6 +55,7 @@ fn a_record_of_the_brokers_own_tells_and_has_nothing_else() {
         ("\"noticeID\":\"a", "\"noticeID\":\"A", "noticeID"),
         ("\"journal\":{\"missingRecords\":20},\"reloads\":{\"policy\":1},", "", "nothing is told"),
         ("\"requestParameters\":null", "\"requestParameters\":{}", "only calls"),
+        ("\"journal\":{\"missingRecords\":20}", "\"journal\":[0,0,20,0]", "object"),
         ("\"responseElements\"", "\"x\"", "x"),
     ] {
         let why = why(&swapped(one, other)).unwrap_or_else(|| panic!("{other} is taken"));
@@ -83,7 +81,7 @@ fn every_departure_is_named() {
             "\"errorMessage\":\"x\",\"requestParameters\":{",
             "without errorCode",
         ),
-        (&kms, "\"responseElements\":null", "\"responseElements\":{}", "unit"),
+        (&kms, "\"responseElements\":null", "\"responseElements\":{}", "responseElements"),
         (&kms, "\"responseElements\":null,", "", "responseElements"),
         (&kms, "\"readOnly\":true", "\"readOnly\":false", "readOnly"),
         (&kms, "\"readOnly\":true", "\"readOnly\":\"true\"", "boolean"),
@@ -101,6 +99,9 @@ fn every_departure_is_named() {
         (&kms, "\"keyId\":\"alias/dev\",", "", "operation"),
         (&kms, "{\"tenant\":\"acme\"}", "{}", "empty"),
         (&kms, "{\"tenant\":\"acme\"}", "{\"tenant\":1}", "string"),
+        (&kms, "{\"tenant\":\"acme\"}", "{\"tenant\":\"acme\",\"tenant\":\"acme\"}", "in their order"),
+        (&kms, "{\"tenant\":\"acme\"}", "{\"tenant\":\"acme\",\"a\":\"b\"}", "in their order"),
+        (&kms, "{\"tenant\":\"acme\"}", "{\"tenant\":\"\\u0061cme\"}", "a broker writes"),
         (&kms, "\"eventName\":\"GenerateDataKey\"", "\"eventName\":\"Encrypt\"", "Encrypt"),
         (&kms, "\"type\":\"IAMUser\"", "\"type\":\"UnixWorkload\"", "type"),
         (&kms, "\"type\":\"IAMUser\"", "\"type\":\"AssumedRole\"", "assumed role"),
@@ -112,6 +113,7 @@ fn every_departure_is_named() {
         (&kms, "\"requestParameters\":{", "\"errorCode\":\"AccessDenied\",\"requestParameters\":{", "denied"),
         (&activity, "\"outcome\":\"Allowed\"", "\"outcome\":\"Granted\"", "Granted"),
         (&activity, "\"outcome\":\"Allowed\"", "\"outcome\":\"Failed\"", "errorCode"),
+        (&activity, "\"outcome\":\"Allowed\"", "\"outcome\":{\"Allowed\":null}", "string"),
         (&refused, "\"outcome\":\"Denied\"", "\"outcome\":\"Allowed\"", "errorCode"),
         (&activity, "\"servedFrom\":\"KMS\"", "\"servedFrom\":\"DISK\"", "DISK"),
         (&activity, "\"kmsEventID\":\"a0000000-0000-4000-8000-000000000001\",", "", "kmsEventID"),
@@ -123,7 +125,12 @@ fn every_departure_is_named() {
         (&activity, "\"type\":\"UnixWorkload\"", "\"type\":\"IAMUser\"", "workload"),
         (&activity, "\"principalId\":\"unix:uid/1000\"", "\"principalId\":\"\"", "principalId"),
         (&activity, "\"managementEvent\":false", "\"managementEvent\":true", "managementEvent"),
-        (&activity, "\"additionalEventData\":{", "\"additionalEventData\":null,\"x\":{", "x"),
+        (
+            &activity,
+            "\"additionalEventData\":{",
+            "\"additionalEventData\":null,\"x\":{",
+            "no additionalEventData",
+        ),
         (&activity, "\"sourceIPAddress\":\"unix\"", "\"sourceIPAddress\":\"\"", "sourceIPAddress"),
     ];
     for (record, one, other, word) in cases {
@@ -137,9 +144,15 @@ fn fields_come_in_cloudtrails_order_and_once() {
     let record = refusal(START);
     let (one, other) = ("\"readOnly\":true,", "\"managementEvent\":false,");
     let moved = record.replacen(one, "", 1).replacen(other, &format!("{other}{one}"), 1);
-    assert!(why(&moved).is_some_and(|why| why.contains("order")));
+    assert_eq!(
+        why(&moved).as_deref(),
+        Some(
+            "not as a broker writes it, from byte 682 on: \"resources\":[{\"accountId\":\"111122223333\",\"type\":\"AWS::KMS::K \
+             where there should be \"readOnly\":true,\"resources\":[{\"accountId\":\"111122223333\",\"ty"
+        )
+    );
     let twice = record.replacen(one, &format!("{one}{one}"), 1);
-    assert!(why(&twice).is_some_and(|why| why.contains("twice")));
+    assert!(why(&twice).is_some_and(|why| why.contains("duplicate field `readOnly`")));
     for more in [" ", "x", "{}"] {
         assert!(why(&format!("{record}{more}")).is_some(), "{more:?}");
     }
@@ -149,4 +162,21 @@ fn fields_come_in_cloudtrails_order_and_once() {
 fn a_record_has_256_kilobytes_at_most() {
     let record = refusal(START).replacen("\"no\"", &format!("\"{}\"", "x".repeat(256 << 10)), 1);
     assert!(why(&record).is_some_and(|why| why.contains("262144 at most")));
+}
+
+#[test]
+fn later_brokers_may_add_to_what_is_open_and_to_nothing_else() {
+    let activity = Mint::new(1, START).draw(1).record();
+    let with = |one: &str, other: &str| {
+        assert!(activity.contains(one), "{one}: {activity}");
+        why(&activity.replacen(one, other, 1))
+    };
+    for open in ["\"additionalEventData\":{", "\"dataKey\":{", "\"policy\":{", "\"details\":{"] {
+        assert_eq!(with(open, &format!("{open}\"later\":[1],")), None, "{open}");
+        let spaced = with(open, &format!("{open}\"later\": [1],"));
+        assert!(spaced.is_some_and(|why| why.contains("compact")), "{open}");
+    }
+    for closed in ["\"requestParameters\":{", "\"use\":{", "\"resources\":[{", "\"userIdentity\":{"] {
+        assert!(with(closed, &format!("{closed}\"later\":1,")).is_some(), "{closed}");
+    }
 }

@@ -1,0 +1,186 @@
+//! `additionalEventData` of the two profiles.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use key_broker_core::{Measurements, Outcome};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::open::object;
+use super::text::{optional_id, word};
+use super::{Open, Text, optional_moment};
+use crate::notice::{Notice, Reloads, Untold};
+
+/// `additionalEventData` of a KMS record.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KmsEventData<'a> {
+    /// The key material that KMS used.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub key_material_id: Option<Text<'a>>,
+    /// What an attestation document measured, to whose public key KMS encrypted its answer.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<Open<'a, &'a Measurements>>,
+}
+
+/// `additionalEventData` of an activity record. Later brokers may tell more, here and in its parts.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivityEventData<'a> {
+    /// How the call ended.
+    #[serde(deserialize_with = "word")]
+    pub outcome: Outcome,
+    /// What policy said, if it was asked.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyData<'a>>,
+    /// Where the answer came from, if KMS or the cache was asked.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub data_key: Option<DataKeyData<Text<'a>>>,
+    /// What the call's attestation document proves, whatever became of the call.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<Open<'a, &'a Measurements>>,
+    /// The span of the call, if it was traced.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceData<'a>>,
+    /// What became of the journal since the record before.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Notice>,
+    /// What was taken anew since the record before.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub reloads: Option<Reloads>,
+    /// Names what `journal` and `reloads` tell: two records with the same one tell the same.
+    #[serde(
+        rename = "noticeID",
+        default,
+        deserialize_with = "optional_id",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub notice_id: Option<Uuid>,
+}
+
+impl From<Outcome> for ActivityEventData<'_> {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            policy: None,
+            data_key: None,
+            recipient: None,
+            trace: None,
+            journal: None,
+            reloads: None,
+            notice_id: None,
+        }
+    }
+}
+
+impl ActivityEventData<'_> {
+    /// With what the broker has found out about its trail.
+    #[must_use]
+    pub fn with_notice(mut self, untold: &Untold) -> Self {
+        (self.journal, self.reloads) = (untold.journal(), untold.reloads());
+        self.notice_id = Some(untold.id);
+        self
+    }
+}
+
+/// Where a call is in OpenTelemetry's traces.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceData<'a> {
+    /// 32 lower-case hex digits.
+    #[serde(borrow)]
+    pub trace_id: Text<'a>,
+    /// Of the server span: 16 lower-case hex digits.
+    #[serde(borrow)]
+    pub span_id: Text<'a>,
+}
+
+/// The policies that decided.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyData<'a> {
+    /// Their ids; empty when no policy permits.
+    pub determining_policies: Cow<'a, [String]>,
+    /// Names the policies in force: the first half of the SHA-256 of their text, in hex.
+    #[serde(borrow)]
+    pub version: Text<'a>,
+}
+
+/// Where an answer came from, and how far its data key has been used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataKeyData<T = Arc<str>> {
+    /// Whether KMS was called for it.
+    #[serde(deserialize_with = "word")]
+    pub served_from: ServedFrom,
+    /// The requestID of the KMS call behind the answer.
+    #[serde(rename = "kmsRequestID", skip_serializing_if = "Option::is_none")]
+    pub kms_request_id: Option<T>,
+    /// The eventID of that call's KMS record.
+    #[serde(
+        rename = "kmsEventID",
+        default,
+        deserialize_with = "optional_id",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub kms_event_id: Option<Uuid>,
+    /// When KMS answered.
+    #[serde(default, with = "optional_moment", skip_serializing_if = "Option::is_none")]
+    pub minted_at: Option<OffsetDateTime>,
+    /// When the data key is handed out for the last time.
+    #[serde(default, with = "optional_moment", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// The messages charged so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_used: Option<u64>,
+    /// The messages allowed in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_limit: Option<u64>,
+    /// The declared bytes charged so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_used: Option<u64>,
+    /// The declared bytes allowed in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_limit: Option<u64>,
+}
+
+impl DataKeyData {
+    /// The same, for a record.
+    #[must_use]
+    pub fn borrowed(&self) -> DataKeyData<Text<'_>> {
+        DataKeyData {
+            served_from: self.served_from,
+            kms_request_id: self.kms_request_id.as_deref().map(Into::into),
+            kms_event_id: self.kms_event_id,
+            minted_at: self.minted_at,
+            expires_at: self.expires_at,
+            messages_used: self.messages_used,
+            messages_limit: self.messages_limit,
+            bytes_used: self.bytes_used,
+            bytes_limit: self.bytes_limit,
+        }
+    }
+}
+
+/// Who made an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ServedFrom {
+    /// A call to KMS for this very request.
+    Kms,
+    /// An earlier one.
+    Cache,
+}
+
+impl ServedFrom {
+    /// The word in records and on spans.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kms => "KMS",
+            Self::Cache => "CACHE",
+        }
+    }
+}

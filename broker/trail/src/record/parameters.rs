@@ -1,0 +1,102 @@
+//! `requestParameters`: what was asked.
+
+use std::fmt;
+
+use key_broker_core::{DataKeyLength, DeclaredUse, EncryptionContext};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Text;
+
+/// `requestParameters`, as the KMS operation's.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestParameters<'a> {
+    /// `DIGEST` on Sign.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub message_type: Option<Text<'a>>,
+    /// `SYMMETRIC_DEFAULT` on Decrypt.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub encryption_algorithm: Option<Text<'a>>,
+    /// The key as the caller wrote it.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<Text<'a>>,
+    /// `AES_256` or `AES_128`.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<Text<'a>>,
+    /// The number of bytes, if no key spec was given. Callers other than the broker may ask KMS for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number_of_bytes: Option<i64>,
+    /// `RSASSA_PKCS1_V1_5_SHA_256` on Sign.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub signing_algorithm: Option<Text<'a>>,
+    /// The encryption context, if there is any.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub encryption_context: Option<ContextPairs<'a>>,
+    /// Activity records only: the ciphertext's name, its SHA-256 in hex.
+    #[serde(borrow, skip_serializing_if = "Option::is_none", rename = "ciphertextBlobSHA256")]
+    pub ciphertext_sha256: Option<Text<'a>>,
+    /// Activity records only: what the caller declared.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "use")]
+    pub declared_use: Option<DeclaredUse>,
+}
+
+impl<'a> RequestParameters<'a> {
+    /// With a data key's length in the field that KMS would have it in.
+    #[must_use]
+    pub fn with_length(mut self, length: DataKeyLength) -> Self {
+        match length {
+            DataKeyLength::Aes256 => self.key_spec = Some("AES_256".into()),
+            DataKeyLength::Aes128 => self.key_spec = Some("AES_128".into()),
+            DataKeyLength::Bytes(n) => self.number_of_bytes = Some(n.get().into()),
+        }
+        self
+    }
+
+    /// With an encryption context. CloudTrail leaves an empty one out.
+    #[must_use]
+    pub fn with_context(mut self, context: &'a EncryptionContext) -> Self {
+        let pairs = context.pairs().iter().map(|(name, value)| (name.into(), value.into()));
+        self.encryption_context = (!context.is_empty()).then(|| ContextPairs(pairs.collect()));
+        self
+    }
+}
+
+/// The pairs of an encryption context, in the order of the record: one that was read may have a name twice.
+#[derive(Debug)]
+pub struct ContextPairs<'a>(Vec<(Text<'a>, Text<'a>)>);
+
+impl ContextPairs<'_> {
+    /// Names and values.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+impl Serialize for ContextPairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for ContextPairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = ContextPairs<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an encryption context")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ContextPairs<'de>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(ContextPairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}

@@ -1,0 +1,100 @@
+//! Records read back: a broker's, and AWS's own of KMS.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::notice::BROKER;
+use super::{ActivityEventData, ContextPairs, KMS, Record};
+
+/// A record that was read. Its `additionalEventData` is JSON still: which it is depends on the profile.
+pub type ReadRecord<'a> = Record<'a, &'a RawValue>;
+
+impl<'a> ReadRecord<'a> {
+    /// Reads one record. Fields that a broker does not write are passed over, as AWS's own records have many: who judges a record has
+    /// to write it again, too.
+    pub fn parse(json: &'a str) -> Result<Self, MalformedRecord> {
+        parse(json)
+    }
+
+    /// Whether it tells of a call to KMS.
+    #[must_use]
+    pub fn is_of_kms(&self) -> bool {
+        &*self.event_source == KMS
+    }
+
+    /// Whether the broker, or an auditor's command, made the call for the trail or for itself.
+    #[must_use]
+    pub fn is_of_the_broker_itself(&self) -> bool {
+        self.user_identity.invoked_by.as_deref() == Some(BROKER)
+    }
+
+    /// The key as the caller wrote it.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&str> {
+        self.request_parameters.as_ref()?.key_id.as_deref()
+    }
+
+    /// The encryption context.
+    pub(crate) fn encryption_context(&self) -> Option<&ContextPairs<'a>> {
+        self.request_parameters.as_ref()?.encryption_context.as_ref()
+    }
+
+    /// A value of the encryption context.
+    pub(crate) fn context(&self, name: &str) -> Option<&str> {
+        // Of a name that is there twice, readers of JSON take the last.
+        self.encryption_context()?.iter().rev().find(|pair| pair.0 == name).map(|(_, value)| value)
+    }
+
+    /// The ARN of the first key.
+    #[must_use]
+    pub fn key_arn(&self) -> Option<&str> {
+        self.resources.as_ref()?.first()?.arn.as_deref()
+    }
+
+    /// `additionalEventData` of an activity record.
+    pub fn activity(&self) -> Result<Option<ActivityEventData<'a>>, MalformedRecord> {
+        self.additional_event_data.map(|json| parse(json.get())).transpose()
+    }
+}
+
+/// Why JSON is not a record.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MalformedRecord(String);
+
+impl fmt::Display for MalformedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for MalformedRecord {}
+
+/// Reads a record, or a part of one.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MalformedRecord> {
+    if !json.trim_start().starts_with('{') {
+        return Err(MalformedRecord("not an object".into()));
+    }
+    serde_json::from_str(json).map_err(|error| {
+        let line = json.split_inclusive('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+        let before = &line[..line.floor_char_boundary(error.column())];
+        let start = before.ceil_char_boundary(before.len().saturating_sub(SHOWN_BYTES));
+        MalformedRecord(format!("{error}, after {}", shown(&before[start..])))
+    })
+}
+
+/// The beginning of some JSON, fit for a finding.
+pub(crate) fn shown(json: &str) -> String {
+    let mut shown = String::new();
+    for c in json[..json.floor_char_boundary(SHOWN_BYTES)].chars() {
+        match c {
+            '"' | '\\' | '\'' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
+}
+
+/// Enough to see which field it is.
+const SHOWN_BYTES: usize = 60;

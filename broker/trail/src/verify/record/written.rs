@@ -1,0 +1,42 @@
+//! Is a record as a broker writes it, byte for byte? Whatever reading passes over shows here: fields that no broker has, that are
+//! missing, or that are out of order.
+
+use serde::Serialize;
+
+use crate::record::shown;
+
+/// Writes what was read again: the result has to be the JSON that it was read from.
+pub(super) fn check_written(json: &str, read: &impl Serialize) -> Result<(), String> {
+    let mut written = Vec::with_capacity(json.len());
+    serde_json::to_writer(&mut written, read).map_err(|error| error.to_string())?;
+    if written == json.as_bytes() {
+        return Ok(());
+    }
+    let same = json.bytes().zip(&written).take_while(|(one, other)| one == *other).count();
+    // From the field on, so that its name is seen.
+    let start = json.as_bytes()[..same]
+        .iter()
+        .rposition(|byte| matches!(byte, b'{' | b'[' | b','))
+        .map_or(0, |before| before + 1);
+    Err(format!(
+        "not as a broker writes it, from byte {start} on: {} where there should be {}",
+        shown(&json[start..]),
+        shown(&String::from_utf8_lossy(&written[start..]))
+    ))
+}
+
+/// Whether there is no white space between the parts of JSON: the parts that stay JSON when they are read are not written again.
+pub(super) fn is_compact(json: &[u8]) -> bool {
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json {
+        if in_text {
+            in_text = escaped || *byte != b'"';
+            escaped = !escaped && *byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            return false;
+        } else {
+            in_text = *byte == b'"';
+        }
+    }
+    true
+}
