@@ -74,7 +74,7 @@ impl AddAssign for Reloads {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Untold {
     /// In the record, as `noticeID`: two records with the same one tell the same.
-    pub id: Uuid,
+    pub(crate) id: Uuid,
     /// What became of the journal.
     #[serde(default)]
     pub(crate) journal: Notice,

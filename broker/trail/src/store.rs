@@ -8,8 +8,10 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-pub use directory::DirectoryStore;
-pub use s3::{S3Settings, S3Store};
+pub use self::{
+    directory::DirectoryStore,
+    s3::{S3Settings, S3Store},
+};
 
 /// A place for objects. A put either has happened, whole and durably, when it returns, or can be tried again.
 #[async_trait]
