@@ -25,9 +25,7 @@ mod stdout;
 pub mod store;
 
 // How they are read and judged.
-pub mod cost;
 pub mod reader;
-pub mod reconcile;
 pub mod verify;
 
 // What `cargo bench --bench verify` verifies.

@@ -31,7 +31,7 @@ pub use self::{
     moments::record_time,
     open::Open,
     parameters::RequestParameters,
-    reading::{MalformedRecord, ReadRecord},
+    reading::{MalformedRecord, ReadRecord, parse},
     text::Text,
 };
 pub(crate) use identity::IdentityKind;
@@ -39,7 +39,7 @@ use identity::{SessionContext, SessionIssuer};
 pub(crate) use moments::{moment, optional_moment, parse_record_time};
 pub(crate) use notice::{BROKER, REPORT_NOTICE};
 pub(crate) use parameters::ContextPairs;
-pub(crate) use reading::{parse, shown};
+pub(crate) use reading::shown;
 use text::cut;
 pub(crate) use text::{MAX_SHORT_TEXT_BYTES, lower_case_uuid};
 
@@ -64,7 +64,7 @@ pub struct Record<'a, D> {
     pub event_name: Text<'a>,
     /// The region of the KMS endpoint.
     #[serde(borrow)]
-    pub(crate) aws_region: Text<'a>,
+    pub aws_region: Text<'a>,
     /// The broker host's address as it is on the way to KMS; the peer's address, `unix`, or `vsock:CID`.
     #[serde(borrow, default, rename = "sourceIPAddress", skip_serializing_if = "Option::is_none")]
     pub source_ip_address: Option<Text<'a>>,
@@ -106,10 +106,10 @@ pub struct Record<'a, D> {
     pub(crate) management_event: bool,
     /// The broker's account.
     #[serde(borrow, default)]
-    pub(crate) recipient_account_id: Text<'a>,
+    pub recipient_account_id: Text<'a>,
     /// AWS's own records only: the same in the records of one call that several accounts have.
     #[serde(borrow, default, rename = "sharedEventID", skip_serializing_if = "Option::is_none")]
-    pub(crate) shared_event_id: Option<Text<'a>>,
+    pub shared_event_id: Option<Text<'a>>,
     /// `Management`, `ActivityAuditLog`.
     #[serde(borrow, default)]
     pub(crate) event_category: Text<'a>,

@@ -24,7 +24,7 @@ pub struct UserIdentity<'a> {
     pub(crate) account_id: Option<Text<'a>>,
     /// The access key that signed the call.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub(crate) access_key_id: Option<Text<'a>>,
+    pub access_key_id: Option<Text<'a>>,
     /// The user's name; none for a role.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) user_name: Option<Text<'a>>,
