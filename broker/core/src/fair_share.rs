@@ -28,11 +28,11 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
     /// Whether `taker` may take so many more.
     #[must_use]
     pub fn admits(&self, taker: &K, more: u64) -> bool {
-        let Some(taken) = self.taken.checked_add(more).filter(|taken| *taken <= self.total) else {
+        let Some(then) = self.taken.checked_add(more).filter(|then| *then <= self.total) else {
             return false;
         };
         let own = self.by.get(taker).copied().unwrap_or_default().saturating_add(more);
-        let free = self.total - taken;
+        let free = self.total - then;
         own <= self.least() || (own <= free && free >= self.total / RESERVED)
     }
 

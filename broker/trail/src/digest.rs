@@ -107,7 +107,6 @@ impl ChainSpan {
 impl Digest {
     /// The bytes that are hashed, and stored compressed.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
     pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a digest has string keys and goes to memory: nothing can fail")
     }

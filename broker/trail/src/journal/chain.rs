@@ -40,7 +40,6 @@ impl Link {
     }
 
     /// Adds the record that follows this one to `lines`, as a line, and goes on to it.
-    #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
     pub(crate) fn append(&mut self, record: &[u8], lines: &mut Vec<u8>) {
         *self = self.next(record);
         let mut hash = [0; 64];

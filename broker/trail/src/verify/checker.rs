@@ -138,8 +138,8 @@ impl Checker {
                     self.failed.entry(failed).or_insert(at);
                 }
                 self.notices.extend(notice_id);
-                if told != Notice::default() {
-                    self.told(told, self.place(at), "it tells");
+                if let Some(told) = told {
+                    self.told(*told, self.place(at), "it tells");
                 }
             }
         }

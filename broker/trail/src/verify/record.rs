@@ -37,7 +37,8 @@ pub(super) enum What {
         made: Option<Use>,
         /// A call to KMS without the KMS record's eventID: one that failed.
         failed: Option<u128>,
-        told: Notice,
+        /// What became of the journal, if it tells that.
+        told: Option<Box<Notice>>,
         /// Names what is told.
         notice_id: Option<u128>,
     },
@@ -148,7 +149,7 @@ fn seen(
 
 fn activity(record: &ReadRecord<'_>, at: i64, hashes: &RandomState) -> Result<What, String> {
     let extra = profile::check_activity(record)?;
-    let told = extra.journal.unwrap_or_default();
+    let told = extra.journal.map(Box::new);
     let notice_id = extra.notice_id.map(|id| id.as_u128());
     let Some(data_key) = &extra.data_key else {
         return Ok(What::Activity { made: None, failed: None, told, notice_id });
