@@ -11,7 +11,7 @@ use super::journal::chain::Link;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Digest {
     /// The account: 12 digits.
-    pub(crate) aws_account_id: String,
+    pub aws_account_id: String,
     /// Where the digest before ends, `YYYY-MM-DDTHH:MM:SSZ`.
     pub digest_start_time: String,
     /// Where this one ends.
@@ -21,21 +21,21 @@ pub struct Digest {
     /// Its key.
     pub digest_s3_object: String,
     /// MD5, in hex, of the signing key's public half as PKCS#1 DER. It names the key; nothing rests on it.
-    pub(crate) digest_public_key_fingerprint: String,
+    pub digest_public_key_fingerprint: String,
     /// [`SIGNATURE_ALGORITHM`].
-    pub(crate) digest_signature_algorithm: String,
+    pub digest_signature_algorithm: String,
     /// The newest record's time; none where nothing was delivered.
     pub newest_event_time: Option<String>,
     /// The oldest record's time.
     pub oldest_event_time: Option<String>,
     /// The bucket of the digest before; none for the first one.
-    pub(crate) previous_digest_s3_bucket: Option<String>,
+    pub previous_digest_s3_bucket: Option<String>,
     /// Its key.
-    pub(crate) previous_digest_s3_object: Option<String>,
+    pub previous_digest_s3_object: Option<String>,
     /// SHA-256, in hex, of its uncompressed bytes.
     pub previous_digest_hash_value: Option<String>,
     /// [`HASH_ALGORITHM`].
-    pub(crate) previous_digest_hash_algorithm: Option<String>,
+    pub previous_digest_hash_algorithm: Option<String>,
     /// Its signature, in hex.
     pub previous_digest_signature: Option<String>,
     /// What was delivered.
@@ -47,13 +47,13 @@ pub struct Digest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogFile {
     /// The bucket.
-    pub(crate) s3_bucket: String,
+    pub s3_bucket: String,
     /// The key.
     pub s3_object: String,
     /// SHA-256, in hex, of its uncompressed bytes.
     pub hash_value: String,
     /// [`HASH_ALGORITHM`].
-    pub(crate) hash_algorithm: String,
+    pub hash_algorithm: String,
     /// The newest record's time.
     pub newest_event_time: String,
     /// The oldest record's time.
@@ -69,13 +69,13 @@ pub struct LogFile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ChainSpan {
     /// The first record's sequence number.
-    pub(crate) first_sequence: u64,
+    pub first_sequence: u64,
     /// The last record's.
-    pub(crate) last_sequence: u64,
+    pub last_sequence: u64,
     /// The chain's hash before the first record, in hex.
-    pub(crate) hash_before: String,
+    pub hash_before: String,
     /// The chain's hash with the last record, in hex.
-    pub(crate) hash_after: String,
+    pub hash_after: String,
 }
 
 impl ChainSpan {
