@@ -15,7 +15,6 @@ use key_broker_client::GenerateDataKey;
 use key_broker_core::KeyId;
 use key_broker_trail::delivery::{StoreConfig, TrailConfig, names as trail_names};
 use key_broker_trail::reader::TrailReader;
-use key_broker_trail::store::DirectoryStore;
 use kms_emulator::attestation::DocumentClaims;
 use serde_json::Value;
 use support::clock::TestClock;
@@ -71,7 +70,7 @@ async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_documen
     let kms = support::aws_kms(support::aws_settings(&broker.emulator), clock.clone()).await;
     let caller = Arc::new(kms.caller().await.expect("known"));
     let names = trail_names(&config, &caller);
-    let store = Arc::new(DirectoryStore::new(root.path(), &names.bucket));
+    let store = config.store.open().await;
     let decrypter = AuditorKms::new(Arc::new(kms), caller, Some(journal.clone()));
     let key = path.split_once('/').expect("bucket and key").1;
     let reader = TrailReader::new(store, names, Some(Arc::new(decrypter)));

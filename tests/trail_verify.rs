@@ -7,20 +7,18 @@ mod support;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_client::GenerateDataKey;
 use key_broker_trail::reader::{TrailReader, records};
 use key_broker_trail::record::record_time;
-use key_broker_trail::store::DirectoryStore;
 use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, check_records, output, root};
 use serde_json::Value;
 use support::formats::{digest_json, files};
 use support::tampered::{Copy, encrypted, plain, verify_quietly};
-use support::timed::{BUCKET, TimedSite, names};
+use support::timed::{BUCKET, TimedSite, directory, names};
 
 #[test]
 fn a_trail_of_hours_with_restarts_and_kills_is_sound() {
@@ -280,8 +278,7 @@ async fn a_trail_that_grows_meanwhile_is_never_called_unsound() {
         site.clock.pass(Duration::from_mins(20));
         for wait in [0, 90, 20] {
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            let store = DirectoryStore::new(&site.store(), BUCKET);
-            let reader = TrailReader::new(Arc::new(store), names(), None);
+            let reader = TrailReader::new(directory(site.store()).open().await, names(), None);
             let report = verify(&reader, &options(), &mut |_| {}).await;
             assert_ne!(report.verdict, Verdict::Unsound, "{report:#?}");
             verdicts.push(report.verdict);

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use key_broker::{AuditorKms, Config};
 use key_broker_core::clock::SystemClock;
-use key_broker_trail::delivery::{StoreConfig, names};
+use key_broker_trail::delivery::names;
 use key_broker_trail::reader::{TrailReader, records};
-use key_broker_trail::store::DirectoryStore;
 use kms_emulator::{Emulator, EmulatorConfig};
 
 use super::{Records, aws_kms, aws_settings, journal_lines};
@@ -35,8 +34,7 @@ async fn delivered(dir: &Path) -> Vec<String> {
         Config::load(&dir.join("key-broker.toml")).map_err(|error| error.to_string()).expect("dev's");
     let trail = config.audit.trail.expect("dev has a trail");
     let names = names(&trail, &caller);
-    let StoreConfig::Directory { root, bucket } = &trail.store else { panic!("dev has a directory") };
-    let store = Arc::new(DirectoryStore::new(root, bucket));
+    let store = trail.store.open().await;
     let reader = TrailReader::new(store, names, Some(Arc::new(AuditorKms::new(Arc::new(kms), caller, None))));
     let mut lines = Vec::new();
     for key in reader.log_file_keys().await.expect("lists") {

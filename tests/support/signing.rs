@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, Unparse
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use key_broker_trail::PublicKey;
-use key_broker_trail::delivery::signer_from;
+use key_broker_trail::delivery::public_key_of;
 
 /// Writes `signing.pem` into `dir`, as `openssl genrsa 2048` would; returns its public half.
 pub fn write_key(dir: &Path) -> PublicKey {
@@ -22,7 +22,7 @@ pub fn write_key(dir: &Path) -> PublicKey {
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
     let path = dir.join("signing.pem");
     fs::write(&path, pem).expect("writes");
-    signer_from(&path).expect("reads").public_key().clone()
+    public_key_of(&path).expect("reads")
 }
 
 /// RSASSA-PKCS1-v1_5 with SHA-256, by the key in this file.

@@ -9,7 +9,6 @@ use key_broker::AuditorKms;
 use key_broker_trail::Digest;
 use key_broker_trail::keys::Decrypter;
 use key_broker_trail::reader::TrailReader;
-use key_broker_trail::store::DirectoryStore;
 use key_broker_trail::verify::{Report, VerifyOptions, verify};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
@@ -20,7 +19,7 @@ use tokio::runtime::Runtime;
 
 use super::formats::{compress, digest_json, files, sha256_hex, string_to_sign};
 use super::signing::sign;
-use super::timed::{BUCKET, TimedSite, copy, names, objects};
+use super::timed::{BUCKET, TimedSite, copy, directory, names, objects};
 
 /// What a broker has left behind after some hours.
 pub struct Base {
@@ -233,7 +232,7 @@ impl Copy {
     ) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let store = Arc::new(DirectoryStore::new(&self.dir.path().join("store"), BUCKET));
+            let store = directory(self.dir.path().join("store")).open().await;
             let decrypter = if can_decrypt {
                 let kms = self.base.site.kms().await;
                 let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));

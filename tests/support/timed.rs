@@ -12,7 +12,7 @@ use key_broker::{
 use key_broker_client::{Client, Decrypt, GenerateDataKey};
 use key_broker_core::clock::Clock as _;
 use key_broker_core::{Bounds, KeyId};
-use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, signer_from};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
 use key_broker_trail::journal::{Durability, JournalConfig};
 use key_broker_trail::record::record_time;
 use key_broker_trail::{PublicKey, Remainder, TrailNames};
@@ -102,7 +102,7 @@ impl TimedSite {
     fn trail(&self) -> TrailConfig {
         TrailConfig {
             name: "key-broker".into(),
-            store: StoreConfig::Directory { root: self.store(), bucket: BUCKET.into() },
+            store: directory(self.store()),
             prefix: String::new(),
             delivery_interval: Duration::from_mins(20),
             digest_interval: Duration::from_hours(1),
@@ -118,7 +118,7 @@ impl TimedSite {
 
     /// What their signatures are checked with.
     pub fn public_key(&self) -> PublicKey {
-        signer_from(&self.key_file()).expect("a key").public_key().clone()
+        public_key_of(&self.key_file()).expect("a key")
     }
 
     pub fn now(&self) -> OffsetDateTime {
@@ -220,6 +220,11 @@ impl Running<'_> {
         ));
         fs::rename(&open.path, closed).expect("renames");
     }
+}
+
+/// The store below `root`.
+pub fn directory(root: PathBuf) -> StoreConfig {
+    StoreConfig::Directory { root, bucket: BUCKET.into() }
 }
 
 pub fn names() -> TrailNames {

@@ -33,12 +33,11 @@ pub mod verify;
 pub mod bench;
 
 pub use self::{
-    announcer::Announcer,
     digest::Digest,
     encryption_context::{TRAIL_ARN, path_context},
-    ending::{Delivery, Ending},
+    ending::Ending,
     names::TrailNames,
     remainder::Remainder,
-    signature::{PublicKey, Signer},
+    signature::PublicKey,
     stdout::StdoutCopy,
 };

@@ -68,7 +68,7 @@ impl PublicKey {
 }
 
 /// Signs digests.
-pub struct Signer {
+pub(crate) struct Signer {
     key: SigningKey,
     public: PublicKey,
 }
@@ -107,7 +107,7 @@ impl Signer {
 
     /// What its signatures are checked with.
     #[must_use]
-    pub fn public_key(&self) -> &PublicKey {
+    pub(crate) fn public_key(&self) -> &PublicKey {
         &self.public
     }
 

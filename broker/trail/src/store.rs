@@ -8,10 +8,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-pub use self::{
-    directory::DirectoryStore,
-    s3::{S3Settings, S3Store},
-};
+pub use s3::S3Settings;
 
 /// A place for objects. A put either has happened, whole and durably, when it returns, or can be tried again.
 #[async_trait]
