@@ -30,13 +30,12 @@ use tokio::sync::{Notify, mpsc, watch};
 pub use self::{
     follow::Follower,
     notices::{Notices, Taken},
-    segments::Undelivered,
 };
 use crate::notice::Notice;
 use backlog::{Backlog, Untaken};
 use chain::Link;
 use queue::{Answer, Queue};
-use segments::{Room, Segments};
+use segments::{Room, Segments, Undelivered};
 pub(crate) use segments::{SegmentFile, damaged_name, files};
 use totals::Counts;
 pub(crate) use totals::Totals;
@@ -224,22 +223,16 @@ impl Journal {
 
     /// The bytes of all files.
     #[must_use]
-    pub fn undelivered(&self) -> Undelivered {
+    pub(crate) fn undelivered(&self) -> Undelivered {
         self.undelivered.clone()
     }
 
     /// What was written since the start, and what was not.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.shared.counts.totals()
+        let (waiting, undelivered_bytes) = (self.shared.queue.waiting(), self.undelivered.bytes());
+        Totals { waiting, undelivered_bytes, ..self.shared.counts.totals() }
     }
-
-    /// The number of calls whose records wait for a commit.
-    #[must_use]
-    pub fn waiting(&self) -> u64 {
-        self.shared.queue.waiting()
-    }
-
     /// Has the commits timed from now on. The first to ask is heard.
     pub fn time_commits(&self, commits: Arc<CommitTimer>) {
         let _ = self.shared.commits.set(commits);
@@ -325,7 +318,7 @@ impl JournalThread {
         clippy::must_use_candidate,
         reason = "the journal is closed whether or not anybody counts what is lost"
     )]
-    pub fn close(mut self) -> Lost {
+    pub(crate) fn close(mut self) -> Lost {
         let Some(thread) = self.end() else { return Lost::default() };
         thread.join().unwrap_or_else(|_| {
             tracing::error!("the journal thread panicked");

@@ -160,8 +160,7 @@ impl Foundation {
         let admin = Admin {
             cache: cache.clone(),
             limits: limits.clone(),
-            journal: self.journal.health(),
-            undelivered: self.journal.undelivered(),
+            journal: self.journal.clone(),
             newest_digest,
             drain: self.drain.clone(),
             started_at: self.clock.now(),

@@ -49,12 +49,12 @@ pub(super) struct Segments {
 
 /// The bytes of all files of a journal, counted by who writes and by who delivers them.
 #[derive(Debug, Clone, Default)]
-pub struct Undelivered(Arc<AtomicU64>);
+pub(crate) struct Undelivered(Arc<AtomicU64>);
 
 impl Undelivered {
     /// The number.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 

@@ -101,7 +101,7 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
         assert!(scope.commit().now_or_never().is_none(), "the disk takes longer than that");
     });
     drop(audit);
-    thread.close();
+    drop(thread);
 
     let text = fs::read_to_string(dir.path().join("journal-00000001.open")).expect("reads");
     // `SEQUENCE HASH RECORD`, after a first line of another kind.
