@@ -86,13 +86,13 @@ pub struct Untold {
 impl Untold {
     /// What became of the journal, if anything did.
     #[must_use]
-    pub fn journal(&self) -> Option<Notice> {
+    pub(crate) fn journal(&self) -> Option<Notice> {
         Some(self.journal).filter(|journal| *journal != Notice::default())
     }
 
     /// What was taken anew, if anything was.
     #[must_use]
-    pub fn reloads(&self) -> Option<Reloads> {
+    pub(crate) fn reloads(&self) -> Option<Reloads> {
         Some(self.reloads).filter(|reloads| *reloads != Reloads::default())
     }
 }
