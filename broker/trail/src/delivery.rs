@@ -271,14 +271,14 @@ impl Trail {
     }
 
     async fn remove(&self, file: &SegmentFile) -> Result<(), TrailError> {
-        let path = file.path.clone();
+        let (number, path) = (file.number, file.path.clone());
         let bytes = on_disk(move || {
             // Somebody else may have been faster: it is delivered, and gone.
             let Some(metadata) = found(std::fs::metadata(&path))? else { return Ok(0) };
             found(std::fs::remove_file(&path))?;
             Ok(metadata.len())
         });
-        self.journal.undelivered().remove(bytes.await?);
+        self.journal.undelivered().remove(number, bytes.await?);
         Ok(())
     }
 

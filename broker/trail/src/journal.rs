@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use key_broker_core::Principal;
 use key_broker_core::clock::Clock;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, watch};
@@ -165,18 +166,23 @@ impl Journal {
 
     /// Queues whole lines, which are written together or not at all. Never blocks.
     pub fn append(&self, records: Vec<u8>) -> Commit {
-        self.append_within(Room::Calls, records)
+        self.append_within(Room::Calls, None, records)
+    }
+
+    /// The same, for records of a call by this principal, who may fill its share of the journal only.
+    pub fn append_of(&self, principal: &Principal, records: Vec<u8>) -> Commit {
+        self.append_within(Room::Calls, Some(principal.clone()), records)
     }
 
     /// The same, for records of the calls to KMS that a start and a delivery make: they may go beyond the journal's bounds, so that a
     /// full journal can be delivered.
     pub fn append_for_the_trail(&self, records: Vec<u8>) -> Commit {
-        self.append_within(Room::Reserve, records)
+        self.append_within(Room::Reserve, None, records)
     }
 
-    fn append_within(&self, room: Room, records: Vec<u8>) -> Commit {
+    fn append_within(&self, room: Room, principal: Option<Principal>, records: Vec<u8>) -> Commit {
         debug_assert_eq!(records.last(), Some(&b'\n'), "the journal takes whole lines");
-        let (id, done) = self.shared.queue.append(records, room);
+        let (id, done) = self.shared.queue.append(records, room, principal);
         Commit { id, done, wait: self.wait, shared: Arc::clone(&self.shared) }
     }
 

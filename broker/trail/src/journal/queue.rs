@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use key_broker_core::Principal;
 use tokio::sync::{Notify, oneshot};
 
 use super::backlog::{Backlog, Kind, Sizes, Untaken};
@@ -50,6 +51,8 @@ pub(super) struct Entry {
     id: u64,
     pub(super) records: Vec<u8>,
     pub(super) room: Room,
+    /// Whose share of the journal they take.
+    pub(super) principal: Option<Principal>,
     pub(super) committed: oneshot::Sender<Result<(), Vec<u8>>>,
 }
 
@@ -59,7 +62,12 @@ pub(super) type Answer = oneshot::Receiver<Result<(), Vec<u8>>>;
 impl Queue {
     /// Adds the records of a call, unless the queue is full or closed: then they are given back. With the number by which they can be
     /// withdrawn.
-    pub(super) fn append(&self, records: Vec<u8>, room: Room) -> (u64, Result<Answer, Vec<u8>>) {
+    pub(super) fn append(
+        &self,
+        records: Vec<u8>,
+        room: Room,
+        principal: Option<Principal>,
+    ) -> (u64, Result<Answer, Vec<u8>>) {
         let (committed, done) = oneshot::channel();
         let mut orders = self.lock();
         if orders.closed || orders.entries.len() >= QUEUE_ENTRIES {
@@ -68,7 +76,7 @@ impl Queue {
         let first = orders.is_empty();
         orders.newest += 1;
         let id = orders.newest;
-        orders.entries.push(Entry { id, records, room, committed });
+        orders.entries.push(Entry { id, records, room, principal, committed });
         let waiting = orders.entries.len();
         drop(orders);
         self.tell(first);

@@ -9,13 +9,12 @@
 
 mod recovery;
 mod room;
+mod undelivered;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use time::OffsetDateTime;
 
@@ -23,6 +22,7 @@ use super::chain::{Link, header};
 use super::{Durability, JournalConfig, Notices};
 use crate::names::{compact_time, parse_compact_time};
 pub(super) use room::Room;
+pub(crate) use undelivered::Undelivered;
 
 /// The files of one journal, and the end of its chain.
 pub(super) struct Segments {
@@ -47,26 +47,12 @@ pub(super) struct Segments {
     lock: File,
 }
 
-/// The bytes of all files of a journal, counted by who writes and by who delivers them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Undelivered(Arc<AtomicU64>);
-
-impl Undelivered {
-    /// The number.
-    #[must_use]
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, bytes: u64) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Files of so many bytes are gone.
-    pub(crate) fn remove(&self, bytes: u64) {
-        // Who removes what was never counted, such as an operator's own file, leaves nothing, not a huge number.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(bytes)));
-    }
+/// Where lines are that were committed.
+pub(super) struct Committed {
+    /// The number of the file.
+    pub(super) file: u64,
+    /// It is to be closed.
+    pub(super) is_full: bool,
 }
 
 struct Segment {
@@ -95,7 +81,8 @@ impl Segments {
     pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notices)> {
         DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
         let lock = lock(&config.dir)?;
-        let (undelivered, notices) = (Undelivered::default(), Notices::load(&config.dir)?);
+        let (undelivered, notices) =
+            (Undelivered::new(config.max_undelivered_bytes), Notices::load(&config.dir)?);
         let mut segments = Self {
             dir: config.dir.clone(),
             durability: config.commit,
@@ -147,8 +134,8 @@ impl Segments {
         unplaced.map_or((0, 0), |segment| (segment.records, segment.bytes))
     }
 
-    /// Makes `lines`, for which there is [room](Self::room), durable, all or none; with them the chain ends at `link`. True if a file was closed.
-    pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<bool> {
+    /// Makes `lines`, for which there is [room](Self::room), durable, all or none; with them the chain ends at `link`.
+    pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<Committed> {
         let mut segment = self.writable()?;
         if let Err(error) = segment.append(lines, self.durability) {
             self.give_up(segment, now);
@@ -158,9 +145,10 @@ impl Segments {
         self.link = link;
         self.undelivered.add(lines.len() as u64);
         self.unchecked = self.unchecked.saturating_add(lines.len() as u64);
-        let full = segment.bytes >= self.max_segment;
+        let is_full = segment.bytes >= self.max_segment;
+        let file = segment.number;
         self.current = Some(segment);
-        Ok(full && self.rotate(now))
+        Ok(Committed { file, is_full })
     }
 
     /// After a failed commit: what was committed before is safe, and another file takes what comes. A file without records, or

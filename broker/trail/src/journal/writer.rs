@@ -1,7 +1,6 @@
 //! The thread that owns the journal's files.
 
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::backlog::{Backlog, Kind};
 use super::handover::Written;
 use super::queue::{End, Entry, Orders};
-use super::segments::{Room, Segments};
+use super::segments::{Committed, Room, Segments};
 use super::{Lost, Shared};
 
 /// What the thread works with.
@@ -121,22 +120,29 @@ impl Writer {
         });
         loop {
             let later = entries.split_off(batch(&entries));
-            let fitting = written.and_then(|()| self.fitting(&mut entries));
-            let refused = entries;
-            written = match fitting {
-                Ok(fitting) => {
-                    let result = self.write(fitting.iter().map(|entry| &*entry.records));
-                    let has_room = refused.is_empty() && self.has_room_again();
-                    self.report(result.as_ref().err(), has_room, refused.len() + fitting.len());
-                    self.tell(fitting, result.is_ok());
+            let admission = match written.and_then(|()| self.rooms()) {
+                Ok(rooms) => Ok(self.admit(entries, rooms)),
+                Err(error) => Err((error, entries)),
+            };
+            written = match admission {
+                Ok(Admission { admitted, refused, has_room }) => {
+                    let result = self.write(admitted.iter().map(|entry| &*entry.records));
+                    let result = result.map(|committed| {
+                        self.attribute(committed.file, &admitted);
+                        self.close_if_full(&committed);
+                    });
+                    let has_room = has_room && self.has_room_again();
+                    self.report(result.as_ref().err(), has_room, refused.len() + admitted.len());
+                    self.tell(admitted, result.is_ok());
+                    self.tell(refused, false);
                     result
                 }
-                Err(error) => {
+                Err((error, refused)) => {
                     self.report(Some(&error), false, refused.len());
+                    self.tell(refused, false);
                     Err(error)
                 }
             };
-            self.tell(refused, false);
             entries = later;
             if entries.is_empty() {
                 break;
@@ -152,21 +158,26 @@ impl Writer {
         }
     }
 
-    /// Takes those for which there is room; the others stay.
-    fn fitting(&mut self, entries: &mut Vec<Entry>) -> io::Result<Vec<Entry>> {
-        let [calls, reserve] = [self.segments.room(Room::Calls)?, self.segments.room(Room::Reserve)?];
-        if entries.iter().map(Entry::room_taken).sum::<u64>() <= calls {
-            return Ok(mem::take(entries));
-        }
-        let mut taken = 0;
-        let (fitting, others) = mem::take(entries).into_iter().partition(|entry| {
-            let room = if entry.room == Room::Reserve { reserve } else { calls };
-            let fits = taken + entry.room_taken() <= room;
-            taken += if fits { entry.room_taken() } else { 0 };
+    /// Those for which there is room, within the shares of their principals.
+    fn admit(&self, entries: Vec<Entry>, [calls, reserve]: [u64; 2]) -> Admission {
+        let undelivered = self.segments.undelivered();
+        let (mut taken, mut has_room) = (0, true);
+        let (admitted, refused) = entries.into_iter().partition(|entry| {
+            let bytes = entry.room_taken();
+            if entry.principal.as_ref().is_some_and(|who| !undelivered.admits(who, bytes)) {
+                return false;
+            }
+            let fits = taken + bytes <= if entry.room == Room::Reserve { reserve } else { calls };
+            has_room &= fits;
+            taken += if fits { bytes } else { 0 };
             fits
         });
-        *entries = others;
-        Ok(fitting)
+        Admission { admitted, refused, has_room }
+    }
+
+    /// For calls, and for what a start or a delivery records.
+    fn rooms(&mut self) -> io::Result<[u64; 2]> {
+        Ok([self.segments.room(Room::Calls)?, self.segments.room(Room::Reserve)?])
     }
 
     /// Whether the journal has room: once it had none, for more than one record, and for all of the backlog.
@@ -219,7 +230,8 @@ impl Writer {
                 left.extend_from_slice(&lines[at..at + passed]);
                 at += passed;
                 if taken > 0 {
-                    written = self.write([&lines[at..at + taken]].into_iter());
+                    let result = self.write([&lines[at..at + taken]].into_iter());
+                    written = result.map(|committed| self.close_if_full(&committed));
                 }
                 if written.is_ok() {
                     self.shared.queue.backlog().remove(kind, taken);
@@ -233,7 +245,22 @@ impl Writer {
         Ok(())
     }
 
-    fn write<'a>(&mut self, records: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+    /// Whose they are: of lines in the file of this number.
+    fn attribute(&self, file: u64, entries: &[Entry]) {
+        for entry in entries {
+            if let Some(principal) = &entry.principal {
+                self.segments.undelivered().attribute(file, principal, entry.records.len() as u64);
+            }
+        }
+    }
+
+    fn close_if_full(&mut self, committed: &Committed) {
+        if committed.is_full && self.segments.rotate(self.clock.now()) {
+            self.shared.full.notify_one();
+        }
+    }
+
+    fn write<'a>(&mut self, records: impl Iterator<Item = &'a [u8]>) -> io::Result<Committed> {
         self.lines.clear();
         let mut link = self.segments.link();
         for records in records {
@@ -242,15 +269,12 @@ impl Writer {
         let timed = self.shared.commits.get().map(|commits| (commits, self.clock.instant()));
         let committed = self.segments.commit(&self.lines, link, self.clock.now());
         self.rest.note(self.segments.given_up(), self.clock.instant());
-        let is_full = committed?;
+        let committed = committed?;
         if let Some((commits, began)) = timed {
             commits(self.clock.instant().saturating_duration_since(began));
         }
         self.shared.counts.written(&self.lines);
-        if is_full {
-            self.shared.full.notify_one();
-        }
-        Ok(())
+        Ok(committed)
     }
 }
 
@@ -270,6 +294,15 @@ fn batch(entries: &[Entry]) -> usize {
         bytes <= MAX_BATCH_BYTES
     });
     fits.count().max(entries.len().min(1))
+}
+
+/// Calls that wait, divided.
+struct Admission {
+    admitted: Vec<Entry>,
+    /// For want of room, or of a share in it.
+    refused: Vec<Entry>,
+    /// Nobody was refused for want of room for all.
+    has_room: bool,
 }
 
 /// A part of the backlog that is written together.
