@@ -4,12 +4,11 @@
 //! `cargo bench --bench verify`
 
 use std::fs;
-use std::sync::Arc;
 
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_trail::bench::BenchTrail;
+use key_broker_trail::delivery::StoreConfig;
 use key_broker_trail::reader::TrailReader;
-use key_broker_trail::store::DirectoryStore;
 use key_broker_trail::verify::{Verdict, VerifyOptions, verify};
 
 fn main() {
@@ -24,7 +23,7 @@ fn main() {
 
 async fn one_trail(uses_of_a_key: u64) {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Arc::new(DirectoryStore::new(dir.path(), "logs"));
+    let store = StoreConfig::Directory { root: dir.path().to_owned(), bucket: "logs".into() }.open().await;
     let made = BenchTrail::make(&*store, RECORDS, uses_of_a_key).await;
     let reader = TrailReader::new(store, made.names, None);
     let options = VerifyOptions { keys: vec![made.key], ..VerifyOptions::default() };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use key_broker::AuditorKms;
 use key_broker_client::GenerateDataKey;
 use key_broker_core::KeyId;
-use key_broker_trail::delivery::{StoreConfig, TrailConfig, names as trail_names, open_store};
+use key_broker_trail::delivery::{StoreConfig, TrailConfig, names as trail_names};
 use key_broker_trail::reader::TrailReader;
 use kms_emulator::attestation::DocumentClaims;
 use serde_json::Value;
@@ -70,7 +70,7 @@ async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_documen
     let kms = support::aws_kms(support::aws_settings(&broker.emulator), clock.clone()).await;
     let caller = Arc::new(kms.caller().await.expect("known"));
     let names = trail_names(&config, &caller);
-    let store = open_store(&config, &names, None).await;
+    let store = config.store.open().await;
     let decrypter = AuditorKms::new(Arc::new(kms), caller, Some(journal.clone()));
     let key = path.split_once('/').expect("bucket and key").1;
     let reader = TrailReader::new(store, names, Some(Arc::new(decrypter)));

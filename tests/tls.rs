@@ -18,7 +18,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use serde_json::Value;
 use support::pki::{Authority, Leaf, SERVER, dns, uri};
 use support::process::binary;
-use support::{Setup, TestBroker, eventually};
+use support::{Setup, TestBroker};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -310,17 +310,4 @@ async fn clients_of_other_languages_connect_with_their_own_tls() {
 
 fn sum(records: &[Value], name: &str) -> u64 {
     records.iter().filter_map(|record| record["additionalEventData"]["reloads"][name].as_u64()).sum()
-}
-
-#[tokio::test]
-async fn a_certificate_that_expires_soon_is_known() {
-    let (authority, files) = (Authority::new(), tempfile::tempdir().expect("a directory"));
-    authority.leaf(vec![dns(SERVER)]).write(files.path(), &authority.pem());
-    let tls = Tls::load(&paths(&files)).expect("they fit together");
-    let left = tls.expires_at() - key_broker_core::clock::Clock::now(&key_broker_core::clock::SystemClock);
-    assert!((3_590..=3_601).contains(&left.whole_seconds()), "{left}");
-    // It began two hours ago.
-    let minutes = |n| tls.expires_at() - time::Duration::minutes(n);
-    assert!(!tls.is_overdue(minutes(19)) && tls.is_overdue(minutes(17)));
-    eventually("same", || tls.reload() == Ok(false)).await;
 }

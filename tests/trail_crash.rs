@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use key_broker_client::{Client, GenerateDataKey};
 use key_broker_core::clock::{Clock as _, SystemClock};
-use key_broker_trail::journal::files;
 use kms_emulator::Call;
 use peers::{check_records, validate_logs};
 use rustix::process::Signal;
 use support::dice::Dice;
+use support::formats::files;
 use support::load::Load;
 use support::process::Process;
 use support::site::Site;

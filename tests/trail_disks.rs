@@ -10,13 +10,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use key_broker_client::Client;
-use key_broker_trail::journal::files;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::delivered::Delivered;
 use support::dice::Dice;
 use support::disk::TinyDisk;
 use support::eventually;
+use support::formats::files;
 use support::load::{Load, Seen};
 use support::process::Process;
 use support::site::Site;

@@ -7,21 +7,18 @@ mod support;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_client::GenerateDataKey;
-use key_broker_trail::journal::files;
 use key_broker_trail::reader::{TrailReader, records};
 use key_broker_trail::record::record_time;
-use key_broker_trail::store::DirectoryStore;
 use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, check_records, output, root};
 use serde_json::Value;
-use support::formats::digest_json;
+use support::formats::{digest_json, files};
 use support::tampered::{Copy, encrypted, plain, verify_quietly};
-use support::timed::{BUCKET, TimedSite, names};
+use support::timed::{BUCKET, TimedSite, directory, names};
 
 #[test]
 fn a_trail_of_hours_with_restarts_and_kills_is_sound() {
@@ -103,7 +100,9 @@ fn changed_digests_are_found() {
     });
     found("moved", FindingKind::DigestMoved, Sees::Aws, |copy| {
         let key = copy.digests()[1].clone();
-        let elsewhere = names().digest(copy.base.site.now());
+        let (start, _) = key.rsplit_once('_').expect("a time");
+        let now = record_time(copy.base.site.now()).replace(['-', ':'], "");
+        let elsewhere = format!("{start}_{now}.json.gz");
         for ending in ["", ".meta.json"] {
             let (from, to) = (format!("{key}{ending}"), format!("{elsewhere}{ending}"));
             fs::rename(copy.path(&from), copy.path(&to)).expect("moves");
@@ -270,7 +269,7 @@ async fn a_trail_that_grows_meanwhile_is_never_called_unsound() {
         }
     });
     let options = || VerifyOptions {
-        keys: vec![site.signer().public_key().clone()],
+        keys: vec![site.public_key()],
         journal_dir: Some(site.journal()),
         ..VerifyOptions::default()
     };
@@ -279,8 +278,7 @@ async fn a_trail_that_grows_meanwhile_is_never_called_unsound() {
         site.clock.pass(Duration::from_mins(20));
         for wait in [0, 90, 20] {
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            let store = DirectoryStore::new(&site.store(), BUCKET);
-            let reader = TrailReader::new(Arc::new(store), names(), None);
+            let reader = TrailReader::new(directory(site.store()).open().await, names(), None);
             let report = verify(&reader, &options(), &mut |_| {}).await;
             assert_ne!(report.verdict, Verdict::Unsound, "{report:#?}");
             verdicts.push(report.verdict);
@@ -337,7 +335,7 @@ fn aws(copy: &Copy) -> (bool, String) {
     let peers = Peers::install(&["validate-logs"]);
     let judge = root().join("tests/judges/aws-validate-logs");
     let key = copy.dir.path().join("public.pem");
-    fs::write(&key, copy.base.site.signer().public_key().to_pem()).expect("writes");
+    fs::write(&key, copy.base.site.public_key().to_pem()).expect("writes");
     let mut command = peers.command("validate-logs/bin/python");
     command.arg(judge).arg("--tree").arg(copy.dir.path().join("store")).args(["--bucket", BUCKET]);
     command.args(["--trail-arn", &names().trail_arn()]).arg("--public-key").arg(key);

@@ -6,11 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use key_broker_trail::PublicKey;
-use key_broker_trail::journal::files;
 use kms_emulator::Call;
 use serde_json::Value;
 
-use super::formats::{Place, journal_header, journal_line};
+use super::formats::{Place, files, journal_header, journal_line};
 use super::load::{Refusal, Told};
 use super::trail::{BUCKET, checked_digests, inflated, log_files};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use key_broker::{AuditorKms, Config};
 use key_broker_core::clock::SystemClock;
-use key_broker_trail::delivery::{names, open_store};
+use key_broker_trail::delivery::names;
 use key_broker_trail::reader::{TrailReader, records};
 use kms_emulator::{Emulator, EmulatorConfig};
 
@@ -34,7 +34,7 @@ async fn delivered(dir: &Path) -> Vec<String> {
         Config::load(&dir.join("key-broker.toml")).map_err(|error| error.to_string()).expect("dev's");
     let trail = config.audit.trail.expect("dev has a trail");
     let names = names(&trail, &caller);
-    let store = open_store(&trail, &names, None).await;
+    let store = trail.store.open().await;
     let reader = TrailReader::new(store, names, Some(Arc::new(AuditorKms::new(Arc::new(kms), caller, None))));
     let mut lines = Vec::new();
     for key in reader.log_file_keys().await.expect("lists") {

@@ -1,7 +1,9 @@
 //! The formats of journal and trail, written a second time: what the broker writes is read by its documentation, not by the code
 //! that wrote it.
 
-use std::io::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -30,6 +32,38 @@ impl Place {
         let hash = hex::decode(hex).ok()?.try_into().ok()?;
         Some(Self { sequence: sequence.parse().ok()?, hash })
     }
+}
+
+/// A file of the journal: `journal-NUMBER.open` or `journal-NUMBER-TIME.closed`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JournalFile {
+    pub number: u64,
+    /// `YYYYMMDDTHHMMSSZ`; none while it is written.
+    pub closed_at: Option<String>,
+    pub path: PathBuf,
+}
+
+/// The files of the journal in `dir`, in the order of their numbers.
+pub fn files(dir: &Path) -> io::Result<Vec<JournalFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("journal-"));
+        let Some(name) = name else { continue };
+        let (number, closed_at) = match (name.strip_suffix(".open"), name.strip_suffix(".closed")) {
+            (Some(number), _) => (number, None),
+            (_, Some(closed)) => {
+                let (number, time) = closed.split_once('-').expect("a number and a time");
+                (number, Some(time.to_owned()))
+            }
+            // What did not fit the chain.
+            (None, None) => continue,
+        };
+        files.push(JournalFile { number: number.parse().expect("a number"), closed_at, path });
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// A line of a journal's file that holds a record: `SEQUENCE HASH RECORD`.

@@ -41,7 +41,7 @@ use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use key_broker_trail::Remainder;
 use key_broker_trail::delivery::TrailConfig;
-use key_broker_trail::journal::{Durability, JournalConfig, files};
+use key_broker_trail::journal::{Durability, JournalConfig};
 use key_broker_trail::record::AwsCaller;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
@@ -50,7 +50,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use formats::journal_line;
+use formats::{files, journal_line};
 
 pub const ALL_WORKLOADS: &str = "permit(principal is Workload, action, resource);";
 

@@ -7,10 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use key_broker::AuditorKms;
 use key_broker_trail::Digest;
-use key_broker_trail::journal::files;
 use key_broker_trail::keys::Decrypter;
 use key_broker_trail::reader::TrailReader;
-use key_broker_trail::store::DirectoryStore;
 use key_broker_trail::verify::{Report, VerifyOptions, verify};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
@@ -19,8 +17,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Runtime;
 
-use super::formats::{compress, digest_json, sha256_hex, string_to_sign};
-use super::timed::{BUCKET, TimedSite, copy, names, objects};
+use super::formats::{compress, digest_json, files, sha256_hex, string_to_sign};
+use super::signing::sign;
+use super::timed::{BUCKET, TimedSite, copy, directory, names, objects};
 
 /// What a broker has left behind after some hours.
 pub struct Base {
@@ -183,9 +182,8 @@ impl Copy {
     pub fn sign(&self, digest: &Digest) {
         let json = digest_json(digest);
         self.write(&digest.digest_s3_object, &json);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let signed = runtime.block_on(self.base.site.signer().sign(string_to_sign(digest, &json).as_bytes()));
-        let signature = hex::encode(signed.expect("signs"));
+        let signature =
+            hex::encode(sign(&self.base.site.key_file(), string_to_sign(digest, &json).as_bytes()));
         let metadata = serde_json::json!({ "signature": signature, "signature-algorithm": "SHA256withRSA" });
         let path = self.path(&format!("{}.meta.json", digest.digest_s3_object));
         fs::write(path, metadata.to_string()).expect("writes");
@@ -211,7 +209,7 @@ impl Copy {
 
     pub fn options(&self) -> VerifyOptions {
         VerifyOptions {
-            keys: vec![self.base.site.signer().public_key().clone()],
+            keys: vec![self.base.site.public_key()],
             journal_dir: Some(self.journal()),
             ..VerifyOptions::default()
         }
@@ -234,7 +232,7 @@ impl Copy {
     ) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let store = Arc::new(DirectoryStore::new(&self.dir.path().join("store"), BUCKET));
+            let store = directory(self.dir.path().join("store")).open().await;
             let decrypter = if can_decrypt {
                 let kms = self.base.site.kms().await;
                 let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));

@@ -12,10 +12,10 @@ use key_broker::{
 use key_broker_client::{Client, Decrypt, GenerateDataKey};
 use key_broker_core::clock::Clock as _;
 use key_broker_core::{Bounds, KeyId};
-use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker_trail::journal::{Durability, JournalConfig, files};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
+use key_broker_trail::journal::{Durability, JournalConfig};
 use key_broker_trail::record::record_time;
-use key_broker_trail::{Remainder, Signer, TrailNames};
+use key_broker_trail::{PublicKey, Remainder, TrailNames};
 use kms_emulator::Emulator;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::TestClock;
+use super::formats::files;
 use super::signing::write_key;
 use super::{Setup, aws_kms, aws_settings, eventually, reuse, rule};
 
@@ -101,18 +102,23 @@ impl TimedSite {
     fn trail(&self) -> TrailConfig {
         TrailConfig {
             name: "key-broker".into(),
-            store: StoreConfig::Directory { root: self.store(), bucket: BUCKET.into() },
+            store: directory(self.store()),
             prefix: String::new(),
             delivery_interval: Duration::from_mins(20),
             digest_interval: Duration::from_hours(1),
             kms_key: self.is_encrypted.then(|| KeyId::parse("alias/dev").expect("a key id")),
-            signing: SigningConfig::File(self.dir.path().join("signing.pem")),
+            signing: SigningConfig::File(self.key_file()),
         }
     }
 
-    /// Who signs digests.
-    pub fn signer(&self) -> Signer {
-        Signer::from_pem(&fs::read(self.dir.path().join("signing.pem")).expect("reads")).expect("a key")
+    /// What digests are signed with.
+    pub fn key_file(&self) -> PathBuf {
+        self.dir.path().join("signing.pem")
+    }
+
+    /// What their signatures are checked with.
+    pub fn public_key(&self) -> PublicKey {
+        public_key_of(&self.key_file()).expect("a key")
     }
 
     pub fn now(&self) -> OffsetDateTime {
@@ -214,6 +220,11 @@ impl Running<'_> {
         ));
         fs::rename(&open.path, closed).expect("renames");
     }
+}
+
+/// The store below `root`.
+pub fn directory(root: PathBuf) -> StoreConfig {
+    StoreConfig::Directory { root, bucket: BUCKET.into() }
 }
 
 pub fn names() -> TrailNames {

@@ -27,18 +27,20 @@ mod fair_share;
 pub mod clock;
 pub mod secret;
 
-pub use action::Action;
-pub use ciphertext::{CiphertextBlob, GrantTokens};
-pub use context::EncryptionContext;
-pub use fair_share::{FairPool, FairShares, Share};
-pub use key::{KeyArn, KeyId, NamedKey, RequestedKey, partition_of};
-pub use length::{DataKeyLength, RandomLength};
-pub use malformed::Malformed;
-pub use measurements::{MAX_ENCLAVE_PCR, Measurements, PCR_BYTES, PlatformKind};
-pub use outcome::Outcome;
-pub use peer::{Peer, PeerDetails, PeerKind};
-pub use principal::Principal;
-pub use reuse::{Bounds, DeclaredUse, MAX_AGE_SECONDS, MAX_MESSAGES, Reuse, UNBOUNDED, UNUSED};
-pub use secret::Plaintext;
-pub use spiffe::{SpiffeId, check_trust_domain};
-pub use transport::Transport;
+pub use self::{
+    action::Action,
+    ciphertext::{CiphertextBlob, GrantTokens},
+    context::EncryptionContext,
+    fair_share::{FairPool, FairShares, Share},
+    key::{KeyArn, KeyId, NamedKey, RequestedKey, partition_of},
+    length::{DataKeyLength, RandomLength},
+    malformed::Malformed,
+    measurements::{MAX_ENCLAVE_PCR, Measurements, PCR_BYTES, PlatformKind},
+    outcome::Outcome,
+    peer::{Peer, PeerDetails, PeerKind},
+    principal::Principal,
+    reuse::{Bounds, DeclaredUse, MAX_AGE_SECONDS, MAX_MESSAGES, Reuse, UNBOUNDED, UNUSED},
+    secret::Plaintext,
+    spiffe::{SpiffeId, check_trust_domain},
+    transport::Transport,
+};

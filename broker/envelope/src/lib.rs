@@ -71,8 +71,10 @@ mod sealer;
 #[cfg(test)]
 mod tests;
 
-pub use error::{OpenError, SealError};
-pub use format::MessageId;
-pub use header::{EncryptedDataKey, Header};
-pub use opener::Opener;
-pub use sealer::Sealer;
+pub use self::{
+    error::{OpenError, SealError},
+    format::MessageId,
+    header::{EncryptedDataKey, Header},
+    opener::Opener,
+    sealer::Sealer,
+};

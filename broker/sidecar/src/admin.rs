@@ -8,7 +8,7 @@ use key_broker_proto as proto;
 use key_broker_proto::admin::v1 as pb;
 use key_broker_proto::admin::v1::evict_request::Which;
 use key_broker_trail::delivery::NewestDigest;
-use key_broker_trail::journal::Undelivered;
+use key_broker_trail::journal::Journal;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +28,8 @@ pub(crate) struct Admin {
     pub cache: Cache,
     /// The calls of workloads.
     pub limits: CallLimits,
-    /// Whether the journal can commit.
-    pub journal: watch::Receiver<bool>,
-    /// What the journal holds.
-    pub undelivered: Undelivered,
+    /// Where records go.
+    pub journal: Journal,
     /// What was delivered last; none without a trail.
     pub newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
     /// Cancelled when the broker is about to stop.
@@ -119,6 +117,7 @@ impl pb::admin_server::Admin for Admin {
         let newest_digest = self.newest_digest.as_ref().and_then(|newest| newest.borrow().clone());
         let (newest_digest, newest_digest_signature) =
             newest_digest.map(|newest| (newest.object, newest.signature)).unwrap_or_default();
+        let health = self.journal.health();
         Ok(Response::new(pb::StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(wire::timestamp(self.started_at)),
@@ -128,9 +127,9 @@ impl pb::admin_server::Admin for Admin {
             evictions: totals.evictions,
             calls_in_flight: self.limits.now(),
             // A journal that is gone cannot commit.
-            journal_healthy: *self.journal.borrow() && self.journal.has_changed().is_ok(),
+            journal_healthy: *health.borrow() && health.has_changed().is_ok(),
             draining: self.drain.is_cancelled(),
-            undelivered_bytes: self.undelivered.bytes(),
+            undelivered_bytes: self.journal.totals().undelivered_bytes,
             newest_digest,
             newest_digest_signature,
         }))

@@ -15,7 +15,7 @@ use std::time::Duration;
 use key_broker_core::clock::Clock;
 use key_broker_trail::delivery::{SetupError, Trail};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::{Delivery, Ending, Remainder, StdoutCopy};
+use key_broker_trail::{Ending, Remainder, StdoutCopy};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -128,9 +128,10 @@ impl Broker {
         drain: CancellationToken,
     ) -> Result<Self, StartError> {
         let (base, journal) = Foundation::lay(kms, &mut parts, drain)?;
-        let trail = base.start_trail(parts.audit.trail.as_ref()).await?;
+        let surroundings = base.surroundings();
+        let trail = base.start_trail(parts.audit.trail.as_ref(), &surroundings).await?;
         let newest_digest = trail.as_ref().map(Trail::newest_digest);
-        let announcer = base.start_announcer();
+        let mut audit = Ending::begin(&surroundings, journal, base.drain.clone());
         let stdout = if parts.audit.stdout {
             Some(StdoutCopy::start(&base.journal_dir).map_err(StartError::Journal)?)
         } else {
@@ -163,7 +164,9 @@ impl Broker {
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
         let server = Server::new(layers, parts.identities, parts.limits.connections, connections);
         let pages = base.publish(sources, parts.telemetry.http, is_ready).await?;
-        let delivery = trail.map(Delivery::start);
+        if let Some(trail) = trail {
+            audit.deliver(trail);
+        }
         Ok(Self {
             server,
             listeners,
@@ -174,7 +177,7 @@ impl Broker {
             metrics: base.metrics,
             pages,
             refusals: base.refusals,
-            audit: Ending { announcer, journal, delivery },
+            audit,
             clock: base.clock,
         })
     }

@@ -41,14 +41,14 @@ pub struct Trust {
 
 /// A document that was verified, and may be passed on to KMS. Only [`Trust::verify`] makes one.
 #[derive(Clone)]
-pub struct VerifiedRecipient {
+pub(crate) struct VerifiedRecipient {
     document: Bytes,
     measurements: Arc<Measurements>,
 }
 
 /// Why a document is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttestationError {
+pub(crate) struct AttestationError {
     /// What is wrong with it.
     pub flaw: DocumentFlaw,
     /// What it measured, if its signature is good: unsigned measurements are no evidence.
@@ -57,7 +57,7 @@ pub struct AttestationError {
 
 /// What is wrong with a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DocumentFlaw {
+pub(crate) enum DocumentFlaw {
     /// It is none, or not as AWS makes them: the words say what.
     Malformed(&'static str),
     /// Its certificates do not lead to a trusted root: the words say why.
@@ -89,7 +89,7 @@ impl Trust {
     }
 
     /// Verifies `document` as of `now`. It computes for about a millisecond.
-    pub fn verify(
+    pub(crate) fn verify(
         &self,
         document: Bytes,
         now: OffsetDateTime,

@@ -1,4 +1,5 @@
-//! What `cargo bench --bench draw` measures: draws and decisions inside the process, without gRPC and records around them.
+//! What `cargo bench --bench draw` measures: draws and decisions inside the process, without gRPC and records around them; and
+//! what `--bench attestation` does.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_core::{
     Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey,
@@ -14,8 +16,10 @@ use key_broker_core::{
 use key_broker_trail::journal::{Durability, Journal, JournalConfig, JournalThread};
 use key_broker_trail::record::AwsCaller;
 use tempfile::TempDir;
+use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 
+use crate::attestation::Trust;
 use crate::cache::rules::{Rule, Rules};
 use crate::cache::{Cache, DrawTerms};
 use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
@@ -44,6 +48,12 @@ pub struct PolicyBench {
     principal: Principal,
     key: NamedKey,
     context: EncryptionContext,
+}
+
+/// Whether `trust` takes a document, at this moment.
+#[must_use]
+pub fn is_genuine(trust: &Trust, document: Bytes, now: OffsetDateTime) -> bool {
+    trust.verify(document, now).is_ok()
 }
 
 impl DrawBench {

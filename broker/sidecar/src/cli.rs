@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
     after_help = "New here? `key-broker dev` runs everything on this machine, with no AWS account.\n\
                   Log lines go to stderr; KEY_BROKER_LOG=debug shows more of them."
 )]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -97,10 +97,10 @@ struct ConfigArgument {
     config: PathBuf,
 }
 
-/// Runs a command to its end.
+/// Runs the command of this process to its end.
 #[must_use]
-pub fn run(cli: Cli) -> ExitCode {
-    match cli.command {
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.config),
         #[cfg(feature = "dev")]
         Command::Dev(arguments) => dev::run(&arguments),

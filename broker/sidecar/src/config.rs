@@ -51,7 +51,7 @@ pub struct Config {
     /// Which connections are which workloads.
     pub(crate) identities: Identities,
     /// Who may do what.
-    pub policies: Policies,
+    pub(crate) policies: Policies,
     /// What principals' encryption contexts must have.
     pub(crate) bindings: Bindings,
     /// Which attestation documents count.
@@ -105,7 +105,7 @@ impl Config {
     }
 
     /// Checks `text`, the contents of the file at `path`. Relative paths in it start at that file's directory.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file: ConfigFile = toml::from_str(text).map_err(|error| mistake_in(text, path, &error))?;
         let base = path.parent().unwrap_or_else(|| Path::new("."));
         file.check(base).map_err(|mistake| ConfigError(format!("{}: {mistake}", path.display())))

@@ -55,7 +55,7 @@ pub(crate) struct Attempt {
     /// The access key that signed the attempt.
     pub access_key_id: Option<String>,
     /// The `User-Agent` of the attempt.
-    pub user_agent: String,
+    pub(crate) user_agent: String,
     /// KMS's error, if the answer is one: name and words.
     pub error: Option<(String, String)>,
 }

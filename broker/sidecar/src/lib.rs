@@ -1,7 +1,7 @@
 //! key-broker: the only process beside a workload that holds AWS KMS credentials. The modules in the order in which a
 //! request meets them; `docs/architecture.md` tells why.
 //!
-//! The program is [`cli`]. Who runs a broker inside another process, as the integration tests do, starts a [`Broker`] from its
+//! The program is [`run`]. Who runs a broker inside another process, as the integration tests do, starts a [`Broker`] from its
 //! [`Parts`].
 
 // All wiring, once.
@@ -43,28 +43,29 @@ mod error;
 mod telemetry;
 
 // The subcommands.
-pub mod cli;
+mod cli;
 
 // What `cargo bench --bench draw` measures.
 #[cfg(feature = "bench")]
 pub mod bench;
 
-// A broker, and what it is made of.
-pub use app::{Broker, Parts, StartError};
-pub use attestation::Trust;
-pub use cache::rules::{Match, Rule, Rules};
-pub use config::audit::Audit as AuditConfig;
-pub use config::{Config, Listen};
-pub use identity::Identities;
-pub use kms::guard::{BreakerSettings, GuardSettings};
-pub use limits::{Limits, ShareLimits};
-pub use policy::Policy;
-pub use policy::bindings::{Binding, Bindings};
-pub use telemetry::Telemetry;
-pub use telemetry::metrics::Push;
-pub use transport::tls::{Tls, TlsFiles};
-pub use transport::unix::UnixAddress;
-
-// KMS, as a broker asks it, and an auditor.
-pub use kms::auditor::AuditorKms;
-pub use kms::aws::{AwsKms, AwsSettings, static_credentials};
+pub use self::{
+    app::{Broker, Parts, StartError},
+    attestation::Trust,
+    cache::rules::{Match, Rule, Rules},
+    cli::run,
+    config::audit::Audit as AuditConfig,
+    config::{Config, Listen},
+    identity::Identities,
+    kms::auditor::AuditorKms,
+    kms::aws::{AwsKms, AwsSettings, static_credentials},
+    kms::guard::GuardSettings,
+    kms::guard::breaker::BreakerSettings,
+    limits::{Limits, ShareLimits},
+    policy::Policy,
+    policy::bindings::{Binding, Bindings},
+    telemetry::Telemetry,
+    telemetry::metrics::Push,
+    transport::tls::{Tls, TlsFiles},
+    transport::unix::UnixAddress,
+};

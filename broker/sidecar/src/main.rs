@@ -3,8 +3,6 @@
 use std::alloc::System;
 use std::process::ExitCode;
 
-use clap::Parser;
-use key_broker::cli::Cli;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes what is freed: buffers of HTTP, TLS, JSON and protobuf that held key material, over which the broker has no hand.
@@ -12,5 +10,5 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
-    key_broker::cli::run(Cli::parse())
+    key_broker::run()
 }

@@ -142,7 +142,7 @@ impl Policy {
 
     /// Whether there are no policies: then everything is denied.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.policies.is_empty()
     }
 

@@ -13,20 +13,20 @@ use super::record::{ActivityRecord, AwsCaller};
 
 /// Writes records of the broker's own.
 #[derive(Clone)]
-pub struct Announcer {
+pub(crate) struct Announcer {
     /// Where they go.
-    pub journal: Journal,
+    pub(crate) journal: Journal,
     /// Its directory.
-    pub journal_dir: PathBuf,
+    pub(crate) journal_dir: PathBuf,
     /// The account and region in every record.
-    pub caller: Arc<AwsCaller>,
+    pub(crate) caller: Arc<AwsCaller>,
     /// Stamps them.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Announcer {
     /// Tells what no call has told within some seconds, until `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let notices = Arc::clone(self.journal.notices());
         let healthy = self.journal.health();
         let mut waited = 0;

@@ -46,7 +46,7 @@ use super::store::directory::found;
 use super::store::{Object, Store};
 use encryption::Encryption;
 pub(crate) use error::TrailError;
-pub use setup::{SetupError, StoreConfig, Surroundings, names, open_store, signer_from};
+pub use setup::{SetupError, StoreConfig, Surroundings, names, public_key_of};
 
 /// How a trail is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]

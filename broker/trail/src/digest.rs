@@ -60,14 +60,14 @@ pub struct LogFile {
     pub oldest_event_time: String,
     /// Where its records stand in the journal's chain. CloudTrail has no such field, and digests of older brokers have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub journal_chain: Option<ChainSpan>,
+    pub(crate) journal_chain: Option<ChainSpan>,
 }
 
 /// Where the records of a log file stand in the journal's chain: whoever has the digests sees by it that log files follow one
 /// another, or how many records are missing between two of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ChainSpan {
+pub(crate) struct ChainSpan {
     /// The first record's sequence number.
     pub first_sequence: u64,
     /// The last record's.

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::announcer::Announcer;
-use crate::delivery::Trail;
+use crate::delivery::{Surroundings, Trail};
 use crate::journal::JournalThread;
 use crate::names::TrailNames;
 use crate::notice::Notice;
@@ -14,7 +14,7 @@ use crate::remainder::{Leftover, Remainder};
 use crate::state::State;
 
 /// A trail that is being delivered.
-pub struct Delivery {
+struct Delivery {
     names: TrailNames,
     trail: JoinHandle<Trail>,
     stop: CancellationToken,
@@ -22,8 +22,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// Delivers from now on.
-    #[must_use]
-    pub fn start(trail: Trail) -> Self {
+    fn start(trail: Trail) -> Self {
         let (names, stop) = (trail.names().clone(), CancellationToken::new());
         Self { names, trail: tokio::spawn(trail.run(stop.clone())), stop }
     }
@@ -46,17 +45,30 @@ impl Delivery {
     }
 }
 
-/// What has to be ended.
+/// What runs beside calls, and has to be ended.
 pub struct Ending {
     /// Tells what is not told yet, and knows the journal.
-    pub announcer: Announcer,
+    announcer: Announcer,
     /// Writes the journal.
-    pub journal: JournalThread,
+    journal: JournalThread,
     /// Delivers it, if anything does: without a trail, the journal is where records stay.
-    pub delivery: Option<Delivery>,
+    delivery: Option<Delivery>,
 }
 
 impl Ending {
+    /// Reports what no call's record reports, until `drain` is cancelled.
+    #[must_use]
+    pub fn begin(surroundings: &Surroundings, journal: JournalThread, drain: CancellationToken) -> Self {
+        let announcer = surroundings.announcer();
+        tokio::spawn(announcer.clone().run(drain));
+        Self { announcer, journal, delivery: None }
+    }
+
+    /// Delivers the journal as this trail from now on.
+    pub fn deliver(&mut self, trail: Trail) {
+        self.delivery = Some(Delivery::start(trail));
+    }
+
     /// Ends it, with the time that `rest` says is left. Returns what is left behind.
     pub async fn finish(self, rest: impl Fn() -> Duration) -> Remainder {
         let Self { announcer, journal, delivery } = self;

@@ -28,15 +28,16 @@ use key_broker_core::clock::Clock;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, watch};
 
+pub use self::{
+    follow::Follower,
+    notices::{Notices, Taken},
+};
 use crate::notice::Notice;
 use backlog::{Backlog, Untaken};
 use chain::Link;
-pub use follow::Follower;
-pub use notices::{Notices, Taken};
 use queue::{Answer, Queue};
-pub(crate) use segments::damaged_name;
-use segments::{Room, Segments};
-pub use segments::{SegmentFile, Undelivered, files};
+use segments::{Room, Segments, Undelivered};
+pub(crate) use segments::{SegmentFile, damaged_name, files};
 use totals::Counts;
 pub(crate) use totals::Totals;
 use writer::{Rest, Writer};
@@ -110,13 +111,13 @@ pub struct JournalThread {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lost {
     /// How many.
-    pub records: u64,
+    pub(crate) records: u64,
     /// Of those of the backlog, records of calls: each was refused, or left by its caller.
-    pub activity_records: u64,
+    pub(crate) activity_records: u64,
     /// Of those of the backlog, answers of KMS.
-    pub kms_records: u64,
+    pub(crate) kms_records: u64,
     /// Bytes of all.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The journal cannot commit: nothing may leave the broker. With the records, if it is known that they are not written.
@@ -228,22 +229,16 @@ impl Journal {
 
     /// The bytes of all files.
     #[must_use]
-    pub fn undelivered(&self) -> Undelivered {
+    pub(crate) fn undelivered(&self) -> Undelivered {
         self.undelivered.clone()
     }
 
     /// What was written since the start, and what was not.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.shared.counts.totals()
+        let (waiting, undelivered_bytes) = (self.shared.queue.waiting(), self.undelivered.bytes());
+        Totals { waiting, undelivered_bytes, ..self.shared.counts.totals() }
     }
-
-    /// The number of calls whose records wait for a commit.
-    #[must_use]
-    pub fn waiting(&self) -> u64 {
-        self.shared.queue.waiting()
-    }
-
     /// Has the commits timed from now on. The first to ask is heard.
     pub fn time_commits(&self, commits: Arc<CommitTimer>) {
         let _ = self.shared.commits.set(commits);
@@ -329,7 +324,7 @@ impl JournalThread {
         clippy::must_use_candidate,
         reason = "the journal is closed whether or not anybody counts what is lost"
     )]
-    pub fn close(mut self) -> Lost {
+    pub(crate) fn close(mut self) -> Lost {
         let Some(thread) = self.end() else { return Lost::default() };
         thread.join().unwrap_or_else(|_| {
             tracing::error!("the journal thread panicked");

@@ -25,20 +25,19 @@ mod stdout;
 pub mod store;
 
 // How they are read and judged.
-pub mod cost;
 pub mod reader;
-pub mod reconcile;
 pub mod verify;
 
 // What `cargo bench --bench verify` verifies.
 #[cfg(feature = "bench")]
 pub mod bench;
 
-pub use announcer::Announcer;
-pub use digest::Digest;
-pub use encryption_context::{TRAIL_ARN, path_context};
-pub use ending::{Delivery, Ending};
-pub use names::TrailNames;
-pub use remainder::Remainder;
-pub use signature::{PublicKey, Signer};
-pub use stdout::StdoutCopy;
+pub use self::{
+    digest::Digest,
+    encryption_context::{TRAIL_ARN, path_context},
+    ending::Ending,
+    names::TrailNames,
+    remainder::Remainder,
+    signature::PublicKey,
+    stdout::StdoutCopy,
+};

@@ -14,19 +14,19 @@ use super::journal::segment::{ReadError, SegmentReader};
 /// A log file, ready to be stored.
 pub(crate) struct LogFileContents {
     /// gzip.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// SHA-256, in hex, of what is compressed.
-    pub hash: String,
+    pub(crate) hash: String,
     /// The number of records.
-    pub records: u64,
+    pub(crate) records: u64,
     /// The oldest record's time.
-    pub oldest: String,
+    pub(crate) oldest: String,
     /// The newest record's time.
-    pub newest: String,
+    pub(crate) newest: String,
     /// The last record before these in the journal.
-    pub before: Link,
+    pub(crate) before: Link,
     /// The last of them.
-    pub end: Link,
+    pub(crate) end: Link,
 }
 
 /// Makes a log file of the journal's file at `path`, up to and with record `last`: what follows in it was never committed,

@@ -91,7 +91,7 @@ impl TrailNames {
 
     /// The key of the digest that ends at `end`.
     #[must_use]
-    pub fn digest(&self, end: OffsetDateTime) -> String {
+    pub(crate) fn digest(&self, end: OffsetDateTime) -> String {
         let Self { account_id, region, trail, .. } = self;
         let (day, second) = (format(end, DAY), compact_time(end));
         format!(

@@ -12,19 +12,19 @@ use uuid::Uuid;
 pub struct Notice {
     /// Bytes of an unfinished commit that were cut off at a start: no reply went out for it.
     #[serde(skip_serializing_if = "is_zero")]
-    pub torn_bytes: u64,
+    pub(crate) torn_bytes: u64,
     /// Bytes that did not fit the chain, kept as evidence in a file named `damaged`.
     #[serde(skip_serializing_if = "is_zero")]
-    pub damaged_bytes: u64,
+    pub(crate) damaged_bytes: u64,
     /// Records whose files were gone before they were delivered.
     #[serde(skip_serializing_if = "is_zero")]
-    pub missing_records: u64,
+    pub(crate) missing_records: u64,
     /// Refused calls that have no record, because the backlog of records was full.
     #[serde(skip_serializing_if = "is_zero")]
-    pub unrecorded_refusals: u64,
+    pub(crate) unrecorded_refusals: u64,
     /// Answers of KMS that have no record.
     #[serde(skip_serializing_if = "is_zero")]
-    pub unrecorded_kms_answers: u64,
+    pub(crate) unrecorded_kms_answers: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -74,25 +74,25 @@ impl AddAssign for Reloads {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Untold {
     /// In the record, as `noticeID`: two records with the same one tell the same.
-    pub id: Uuid,
+    pub(crate) id: Uuid,
     /// What became of the journal.
     #[serde(default)]
-    pub journal: Notice,
+    pub(crate) journal: Notice,
     /// What was taken anew.
     #[serde(default)]
-    pub reloads: Reloads,
+    pub(crate) reloads: Reloads,
 }
 
 impl Untold {
     /// What became of the journal, if anything did.
     #[must_use]
-    pub fn journal(&self) -> Option<Notice> {
+    pub(crate) fn journal(&self) -> Option<Notice> {
         Some(self.journal).filter(|journal| *journal != Notice::default())
     }
 
     /// What was taken anew, if anything was.
     #[must_use]
-    pub fn reloads(&self) -> Option<Reloads> {
+    pub(crate) fn reloads(&self) -> Option<Reloads> {
         Some(self.reloads).filter(|reloads| *reloads != Reloads::default())
     }
 }

@@ -50,15 +50,15 @@ pub struct DigestKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DigestFile {
     /// Its key in the bucket.
-    pub key: String,
+    pub(crate) key: String,
     /// Its uncompressed bytes, which are what is hashed and signed.
-    pub json: Vec<u8>,
+    pub(crate) json: Vec<u8>,
     /// What they say.
     pub digest: Digest,
     /// The signature in the object's metadata, in hex.
-    pub signature: Option<String>,
+    pub(crate) signature: Option<String>,
     /// The signature's algorithm in the object's metadata.
-    pub signature_algorithm: Option<String>,
+    pub(crate) signature_algorithm: Option<String>,
 }
 
 /// One log file, uncompressed.

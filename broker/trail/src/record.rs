@@ -24,21 +24,24 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use caller::AwsCaller;
-pub use event_data::{
-    ActivityEventData, DataKeyData, KmsEventData, PolicyData, RefusalCount, ServedFrom, TraceData,
+pub use self::{
+    caller::AwsCaller,
+    event_data::{
+        ActivityEventData, DataKeyData, KmsEventData, PolicyData, RefusalCount, ServedFrom, TraceData,
+    },
+    identity::UserIdentity,
+    moments::record_time,
+    open::Open,
+    parameters::RequestParameters,
+    reading::{MalformedRecord, ReadRecord, parse},
+    text::Text,
 };
-pub use identity::{IdentityKind, UserIdentity};
+pub(crate) use identity::IdentityKind;
 use identity::{SessionContext, SessionIssuer};
-pub use moments::record_time;
 pub(crate) use moments::{moment, optional_moment, parse_record_time};
 pub(crate) use notice::{BROKER, REPORT_NOTICE};
-pub use open::Open;
 pub(crate) use parameters::ContextPairs;
-pub use parameters::RequestParameters;
-pub use reading::{MalformedRecord, ReadRecord};
-pub(crate) use reading::{parse, shown};
-pub use text::Text;
+pub(crate) use reading::shown;
 use text::cut;
 pub(crate) use text::{MAX_SHORT_TEXT_BYTES, lower_case_uuid};
 
@@ -48,7 +51,7 @@ pub(crate) use text::{MAX_SHORT_TEXT_BYTES, lower_case_uuid};
 pub struct Record<'a, D> {
     /// `1.11`.
     #[serde(borrow, default)]
-    pub event_version: Text<'a>,
+    pub(crate) event_version: Text<'a>,
     /// Who did it.
     #[serde(borrow, default)]
     pub user_identity: UserIdentity<'a>,
@@ -57,7 +60,7 @@ pub struct Record<'a, D> {
     pub event_time: OffsetDateTime,
     /// The service: `kms.amazonaws.com` or `keybroker.v1.KeyBroker`.
     #[serde(borrow)]
-    pub event_source: Text<'a>,
+    pub(crate) event_source: Text<'a>,
     /// The KMS operation; the RPC.
     #[serde(borrow)]
     pub event_name: Text<'a>,
@@ -81,7 +84,7 @@ pub struct Record<'a, D> {
     pub request_parameters: Option<RequestParameters<'a>>,
     /// Always null: answers are secret.
     #[serde(default)]
-    pub response_elements: NoElements,
+    pub(crate) response_elements: NoElements,
     /// What else there is. An activity record always has it.
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     pub additional_event_data: Option<D>,
@@ -93,16 +96,16 @@ pub struct Record<'a, D> {
     pub event_id: Text<'a>,
     /// Always true: nothing at KMS changes.
     #[serde(default)]
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// The key; none on AccessDenied, empty where no key is involved or KMS did not tell.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Vec<Resource<'a>>>,
     /// `AwsApiCall`, `ActivityLog`.
     #[serde(borrow, default)]
-    pub event_type: Text<'a>,
+    pub(crate) event_type: Text<'a>,
     /// Whether KMS was called.
     #[serde(default)]
-    pub management_event: bool,
+    pub(crate) management_event: bool,
     /// The broker's account.
     #[serde(borrow, default)]
     pub recipient_account_id: Text<'a>,
@@ -111,7 +114,7 @@ pub struct Record<'a, D> {
     pub shared_event_id: Option<Text<'a>>,
     /// `Management`, `ActivityAuditLog`.
     #[serde(borrow, default)]
-    pub event_category: Text<'a>,
+    pub(crate) event_category: Text<'a>,
 }
 
 /// What CloudTrail will say about a call that KMS answered.
@@ -253,7 +256,7 @@ impl EventCategory {
 
 /// `responseElements`: written as null. Those of AWS's own records are passed over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NoElements;
+pub(crate) struct NoElements;
 
 impl Serialize for NoElements {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -273,13 +276,13 @@ impl<'de> Deserialize<'de> for NoElements {
 pub struct Resource<'a> {
     /// The key's account.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub account_id: Option<Text<'a>>,
+    pub(crate) account_id: Option<Text<'a>>,
     /// `AWS::KMS::Key`.
     #[serde(borrow, rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<Text<'a>>,
+    pub(crate) kind: Option<Text<'a>>,
     /// The key's ARN.
     #[serde(borrow, rename = "ARN", skip_serializing_if = "Option::is_none")]
-    pub arn: Option<Text<'a>>,
+    pub(crate) arn: Option<Text<'a>>,
 }
 
 impl<'a> From<&'a KeyArn> for Resource<'a> {

@@ -33,11 +33,11 @@ pub struct Remainder {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Leftover {
     /// Files that hold some.
-    pub files: usize,
+    pub(crate) files: usize,
     /// How many.
-    pub records: u64,
+    pub(crate) records: u64,
     /// The bytes of these files.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Remainder {

@@ -61,14 +61,14 @@ impl PublicKey {
 
     /// Whether `signature` is this key's, of `message`: RSASSA-PKCS1-v1_5 with SHA-256.
     #[must_use]
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.pkcs1);
         key.verify(message, signature).is_ok()
     }
 }
 
 /// Signs digests.
-pub struct Signer {
+pub(crate) struct Signer {
     key: SigningKey,
     public: PublicKey,
 }
@@ -88,7 +88,7 @@ impl Signer {
     }
 
     /// Reads a private key from PEM: `PRIVATE KEY` (PKCS#8) or `RSA PRIVATE KEY` (PKCS#1), not encrypted.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let (label, der) = decode_vec(pem).map_err(|error| KeyError(format!("not PEM: {error}")))?;
         let der = Zeroizing::new(der);
         let pair = match label {
@@ -107,12 +107,12 @@ impl Signer {
 
     /// What its signatures are checked with.
     #[must_use]
-    pub fn public_key(&self) -> &PublicKey {
+    pub(crate) fn public_key(&self) -> &PublicKey {
         &self.public
     }
 
     /// Signs: RSASSA-PKCS1-v1_5 with SHA-256, so that a second try makes the same signature.
-    pub async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+    pub(crate) async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let signature = match &self.key {
             SigningKey::Local(pair) => sign_locally(pair, message)?,
             SigningKey::Kms(keys, key) => {

@@ -8,8 +8,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-pub use directory::DirectoryStore;
-pub use s3::{S3Settings, S3Store};
+pub use s3::S3Settings;
 
 /// A place for objects. A put either has happened, whole and durably, when it returns, or can be tried again.
 #[async_trait]
@@ -29,11 +28,11 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     /// Its name in the bucket.
-    pub key: String,
+    pub(crate) key: String,
     /// What it holds.
     pub bytes: Vec<u8>,
     /// Names and values beside it: S3's user metadata.
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 /// A store cannot do what it was asked; trying again may help.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use key_broker_core::clock::Clock;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
-use key_broker_trail::Announcer;
 use key_broker_trail::delivery::{NewestDigest, Surroundings, Trail, TrailConfig};
 use key_broker_trail::journal::{Journal, JournalThread};
 use key_broker_trail::record::AwsCaller;
@@ -99,33 +98,26 @@ impl Foundation {
         ))
     }
 
-    /// The trail, once its store and keys answer.
-    pub(super) async fn start_trail(
-        &self,
-        config: Option<&TrailConfig>,
-    ) -> Result<Option<Trail>, StartError> {
-        let Some(config) = config else { return Ok(None) };
-        let surroundings = Surroundings {
+    /// What the trail works with.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        Surroundings {
             caller: Arc::clone(&self.caller),
             keys: Arc::new(self.kms.clone()),
             journal: self.journal.clone(),
             journal_dir: self.journal_dir.clone(),
             clock: Arc::clone(&self.clock),
-        };
-        let trail = Box::pin(Trail::start_when_possible(config, &surroundings, &self.drain)).await;
-        trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped).map(Some)
+        }
     }
 
-    /// Reports what no call's record reports.
-    pub(super) fn start_announcer(&self) -> Announcer {
-        let announcer = Announcer {
-            journal: self.journal.clone(),
-            journal_dir: self.journal_dir.clone(),
-            caller: Arc::clone(&self.caller),
-            clock: Arc::clone(&self.clock),
-        };
-        tokio::spawn(announcer.clone().run(self.drain.clone()));
-        announcer
+    /// The trail, once its store and keys answer.
+    pub(super) async fn start_trail(
+        &self,
+        config: Option<&TrailConfig>,
+        surroundings: &Surroundings,
+    ) -> Result<Option<Trail>, StartError> {
+        let Some(config) = config else { return Ok(None) };
+        let trail = Box::pin(Trail::start_when_possible(config, surroundings, &self.drain)).await;
+        trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped).map(Some)
     }
 
     /// The cache, swept, and checked against revocation if `rules` say so.
@@ -175,8 +167,7 @@ impl Foundation {
         let admin = Admin {
             cache: cache.clone(),
             limits: limits.clone(),
-            journal: self.journal.health(),
-            undelivered: self.journal.undelivered(),
+            journal: self.journal.clone(),
             newest_digest,
             drain: self.drain.clone(),
             started_at: self.clock.now(),

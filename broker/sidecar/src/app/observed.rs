@@ -90,9 +90,9 @@ impl Registrar<'_> {
     }
 
     fn journal(&self, journal: &Journal) {
-        let (queue, files) = (journal.clone(), journal.undelivered());
-        self.gauge(names::QUEUE_DEPTH, move || queue.waiting());
-        self.gauge(names::UNDELIVERED, move || files.bytes());
+        let (queue, files) = (journal.clone(), journal.clone());
+        self.gauge(names::QUEUE_DEPTH, move || queue.totals().waiting);
+        self.gauge(names::UNDELIVERED, move || files.totals().undelivered_bytes);
         let written = journal.clone();
         self.counters(names::RECORDS, names::PROFILE, move || {
             let totals = written.totals();

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use key_broker_core::{Action, Outcome, Peer, Principal};
 use key_broker_trail::journal::Journal;
-use key_broker_trail::notice::Notice;
 use key_broker_trail::record::{ActivityEventData, ActivityRecord, AwsCaller, RefusalCount, UserIdentity};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
@@ -153,7 +152,7 @@ impl Refusals {
         let Second { counts, .. } = std::mem::take(&mut *self.lock());
         let refusals = counts.values().map(|count| count.refusals.count).sum();
         if refusals > 0 {
-            self.journal.notices().tell(Notice { unrecorded_refusals: refusals, ..Notice::default() });
+            self.journal.notices().tell_unrecorded_refusals(refusals);
         }
     }
 
@@ -264,9 +263,10 @@ mod tests {
     //! A flood of refusals is a bounded number of records, none is lost, and one principal's flood is not another's.
 
     use std::fs;
+    use std::path::Path;
 
     use key_broker_core::clock::{Clock as _, SystemClock};
-    use key_broker_trail::journal::{Durability, Journal, JournalConfig, files};
+    use key_broker_trail::journal::{Durability, Journal, JournalConfig};
     use serde_json::Value;
 
     use super::*;
@@ -283,12 +283,13 @@ mod tests {
         })
     }
 
-    fn records(dir: &std::path::Path) -> Vec<Value> {
-        let text =
-            files(dir).expect("files").into_iter().map(|file| fs::read_to_string(file.path).expect("reads"));
-        let lines: Vec<String> =
-            text.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-        let records = lines.iter().filter_map(|line| line.splitn(3, ' ').nth(2));
+    /// Records in the files of a journal: `SEQUENCE HASH RECORD`.
+    fn records(dir: &Path) -> Vec<Value> {
+        let files = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let texts =
+            files.filter(|path| path.extension().is_some_and(|kind| kind == "open" || kind == "closed"));
+        let text: String = texts.map(|path| fs::read_to_string(path).expect("reads")).collect();
+        let records = text.lines().filter_map(|line| line.splitn(3, ' ').nth(2));
         records.filter_map(|record| serde_json::from_str(record).ok()).collect()
     }
 
@@ -323,7 +324,7 @@ mod tests {
             assert!(counted.committed().await);
         }
         assert!(count(&flooder, 1).is_none(), "another second");
-        thread.close();
+        drop(thread);
         let written = records(dir.path());
         let [record] = &written[..] else { panic!("{written:?}") };
         let data = &record["additionalEventData"]["refusals"];
@@ -365,7 +366,7 @@ mod tests {
         let second = (150..300).filter_map(count).last().expect("counted");
         refusals.record().await;
         assert!(second.committed().await);
-        thread.close();
+        drop(thread);
         let counts =
             records(&journal_dir).into_iter().map(|record| record["additionalEventData"]["refusals"].clone());
         let counts: Vec<_> = counts.map(|refusals| refusals["count"].as_u64()).collect();

@@ -35,9 +35,9 @@ impl CacheCounters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheTotals {
     /// Draws that were served by a call to KMS made for another draw.
-    pub uses_from_cache: u64,
+    pub(crate) uses_from_cache: u64,
     /// Draws that were served by a call to KMS made for them.
-    pub uses_from_kms: u64,
+    pub(crate) uses_from_kms: u64,
     /// Calls to KMS made for draws.
     pub kms_calls: u64,
     /// Keys that were dropped before they came to their bounds.

@@ -58,7 +58,7 @@ pub(crate) struct EntryView<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Charged so far, this draw included.
-    pub used: DeclaredUse,
+    pub(crate) used: DeclaredUse,
     /// Allowed in all.
     pub limit: DeclaredUse,
 }

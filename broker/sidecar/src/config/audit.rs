@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use key_broker_core::KeyId;
-use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, signer_from};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
 use key_broker_trail::journal::{Durability, JournalConfig, MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES};
 use key_broker_trail::store::S3Settings;
 use serde::Deserialize;
@@ -176,7 +176,7 @@ impl SigningSection {
             (Some(id), None) => Ok(SigningConfig::Kms(parse_key("audit.signing.kms_key_id", &id)?)),
             (None, Some(file)) => {
                 let path = base.join(file);
-                signer_from(&path).map_err(|error| error.to_string())?;
+                public_key_of(&path).map_err(|error| error.to_string())?;
                 Ok(SigningConfig::File(path))
             }
             _ => Err("audit.signing: set one of kms_key_id and pem_file".into()),

@@ -2,7 +2,7 @@
 //!
 //! A call that the guard refuses has not reached KMS, so it has no KMS record.
 
-mod breaker;
+pub(crate) mod breaker;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Attempt;
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
-pub use breaker::BreakerSettings;
+pub(crate) use breaker::BreakerSettings;
 use breaker::{Breaker, HealthSignal, Ticket};
 
 /// Limits on calls to KMS.

@@ -23,7 +23,7 @@ impl Policies {
 
     /// The policies in force: what a call that begins now is held to.
     #[must_use]
-    pub fn current(&self) -> Guard<Arc<Policy>> {
+    pub(crate) fn current(&self) -> Guard<Arc<Policy>> {
         self.current.load()
     }
 

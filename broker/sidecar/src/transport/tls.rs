@@ -3,6 +3,9 @@
 //! Files are read again when they have changed, as cert-manager, SPIRE's helper or a secret volume change them: by writing anew or by
 //! swapping a symlink. They take effect together, for new connections, and only if they fit together; else the ones before stay.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -72,7 +75,7 @@ impl Tls {
 
     /// Reads the files again; true if they have changed. Files that do not fit together change nothing.
     /// Blocks.
-    pub fn reload(&self) -> Result<bool, String> {
+    pub(crate) fn reload(&self) -> Result<bool, String> {
         // A swap between two reads is no mistake: once more.
         self.reload_once().or_else(|_| {
             std::thread::sleep(SWAP);
@@ -91,13 +94,13 @@ impl Tls {
 
     /// When the broker's certificate expires.
     #[must_use]
-    pub fn expires_at(&self) -> OffsetDateTime {
+    pub(crate) fn expires_at(&self) -> OffsetDateTime {
         self.state.load().validity.until
     }
 
     /// Whether less than a tenth of its time is left: SPIRE renews at half of it, cert-manager at two thirds.
     #[must_use]
-    pub fn is_overdue(&self, now: OffsetDateTime) -> bool {
+    pub(crate) fn is_overdue(&self, now: OffsetDateTime) -> bool {
         let CertificateValidity { from, until } = self.state.load().validity;
         until - now < (until - from) / 10
     }

@@ -42,6 +42,19 @@ pub enum StoreConfig {
 }
 
 impl StoreConfig {
+    /// Opens it for reading: what is in an S3 bucket, S3 decrypts.
+    pub async fn open(&self) -> Arc<dyn Store> {
+        self.open_under(None).await
+    }
+
+    /// Opens it; an S3 bucket encrypts like this.
+    async fn open_under(&self, encryption: Option<ServerSideEncryption>) -> Arc<dyn Store> {
+        match self {
+            Self::Directory { root, bucket } => Arc::new(DirectoryStore::new(root, bucket)),
+            Self::S3(settings) => Arc::new(S3Store::new(settings, encryption).await),
+        }
+    }
+
     fn bucket(&self) -> &str {
         match self {
             Self::Directory { bucket, .. } => bucket,
@@ -81,17 +94,6 @@ pub fn names(config: &TrailConfig, caller: &AwsCaller) -> TrailNames {
     }
 }
 
-/// Opens the store; an S3 bucket encrypts under `key`.
-pub async fn open_store(config: &TrailConfig, names: &TrailNames, key: Option<&KeyArn>) -> Arc<dyn Store> {
-    match &config.store {
-        StoreConfig::Directory { root, bucket } => Arc::new(DirectoryStore::new(root, bucket)),
-        StoreConfig::S3(settings) => {
-            let encryption = key.map(|key| ServerSideEncryption::new(key, &names.trail_arn()));
-            Arc::new(S3Store::new(settings, encryption).await)
-        }
-    }
-}
-
 /// What a trail works with.
 pub struct Surroundings {
     /// The account and region.
@@ -107,7 +109,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    fn announcer(&self) -> Announcer {
+    pub(crate) fn announcer(&self) -> Announcer {
         let Self { caller, journal, journal_dir, clock, .. } = self;
         Announcer {
             journal: journal.clone(),
@@ -162,7 +164,8 @@ impl Trail {
             Some(key) => Some(configure(key, &names, &**keys).await?),
             None => None,
         };
-        let store = open_store(config, &names, key.as_ref()).await;
+        let encryption = key.as_ref().map(|key| ServerSideEncryption::new(key, &names.trail_arn()));
+        let store = config.store.open_under(encryption).await;
         // S3 encrypts what it stores itself.
         let encryption = key
             .filter(|_| matches!(config.store, StoreConfig::Directory { .. }))
@@ -253,8 +256,13 @@ async fn signer(signing: &SigningConfig, keys: &Arc<dyn TrailKeys>) -> Result<Si
     }
 }
 
+/// The public half of the signing key in a PEM file.
+pub fn public_key_of(path: &Path) -> Result<PublicKey, SetupError> {
+    signer_from(path).map(|signer| signer.public_key().clone())
+}
+
 /// Reads the PEM file of a signing key.
-pub fn signer_from(path: &Path) -> Result<Signer, SetupError> {
+fn signer_from(path: &Path) -> Result<Signer, SetupError> {
     let refuse = |error: &dyn fmt::Display| {
         SetupError::Refused(format!("audit.signing.pem_file: {}: {error}", path.display()))
     };

@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Link {
     /// The first record has 1.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// Binds this record and all before it.
-    pub hash: [u8; 32],
+    pub(crate) hash: [u8; 32],
 }
 
 impl Link {

@@ -94,8 +94,13 @@ impl Notices {
     }
 
     /// Something became of the journal. [`Notices::save`] makes that durable.
-    pub fn tell(&self, journal: Notice) {
+    pub(crate) fn tell(&self, journal: Notice) {
         self.add(&mut self.lock(), journal, Reloads::default());
+    }
+
+    /// So many refused calls have no record. [`Notices::save`] makes that durable.
+    pub fn tell_unrecorded_refusals(&self, unrecorded_refusals: u64) {
+        self.tell(Notice { unrecorded_refusals, ..Notice::default() });
     }
 
     /// Something was taken anew. [`Notices::save`] makes that durable.

@@ -125,11 +125,11 @@ impl<R: BufRead> SegmentReader<R> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// The last record before the file.
-    pub before: Link,
+    pub(crate) before: Link,
     /// The last record in it.
-    pub end: Link,
+    pub(crate) end: Link,
     /// What was cut off its end.
-    pub cut: Option<Cut>,
+    pub(crate) cut: Option<Cut>,
 }
 
 impl Contents {
@@ -144,11 +144,11 @@ impl Contents {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// Why.
-    pub flaw: Flaw,
+    pub(crate) flaw: Flaw,
     /// From which byte on.
-    pub at: u64,
+    pub(crate) at: u64,
     /// How much.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Notice {

@@ -22,7 +22,7 @@ use super::chain::{Link, header};
 use super::{Durability, JournalConfig, Notices};
 use crate::names::{compact_time, parse_compact_time};
 pub(super) use room::Room;
-pub use undelivered::Undelivered;
+pub(crate) use undelivered::Undelivered;
 
 /// The files of one journal, and the end of its chain.
 pub(super) struct Segments {
@@ -68,7 +68,7 @@ struct Segment {
 
 /// A file of a journal, by its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SegmentFile {
+pub(crate) struct SegmentFile {
     /// They count up, over restarts too.
     pub number: u64,
     /// When it was closed; none while it is written.
@@ -325,7 +325,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// The files of the journal in `dir`, in the order of their numbers.
-pub fn files(dir: &Path) -> io::Result<Vec<SegmentFile>> {
+pub(crate) fn files(dir: &Path) -> io::Result<Vec<SegmentFile>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         files.extend(parse_name(&entry?.path()));

@@ -19,6 +19,10 @@ pub struct Totals {
     pub unrecorded_kms_answers: u64,
     /// Deliveries that failed.
     pub failed_deliveries: u64,
+    /// Calls whose records wait for a commit now.
+    pub waiting: u64,
+    /// Bytes of the files that are not delivered now.
+    pub undelivered_bytes: u64,
 }
 
 /// The same, being counted.
@@ -53,6 +57,7 @@ impl Counts {
             refused_calls: read(&self.refused_calls),
             failed_deliveries: read(&self.failed_deliveries),
             unrecorded_kms_answers: read(&self.unrecorded_kms_answers),
+            ..Totals::default()
         }
     }
 }

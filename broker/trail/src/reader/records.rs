@@ -15,9 +15,9 @@ pub struct Records<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MalformedRecords {
     /// The offset in the uncompressed bytes.
-    pub at: usize,
+    pub(crate) at: usize,
     /// What is wrong there.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 impl fmt::Display for MalformedRecords {

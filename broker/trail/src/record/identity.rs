@@ -12,7 +12,7 @@ use super::text::Text;
 pub struct UserIdentity<'a> {
     /// An [`IdentityKind`]; AWS's own records know more.
     #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
+    pub(crate) kind: Text<'a>,
     /// STS's `UserId`; a workload's principal, as policy names it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub principal_id: Option<Text<'a>>,
@@ -21,22 +21,22 @@ pub struct UserIdentity<'a> {
     pub arn: Option<Text<'a>>,
     /// The account: 12 digits.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub account_id: Option<Text<'a>>,
+    pub(crate) account_id: Option<Text<'a>>,
     /// The access key that signed the call.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<Text<'a>>,
     /// The user's name; none for a role.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub user_name: Option<Text<'a>>,
+    pub(crate) user_name: Option<Text<'a>>,
     /// Where a role's session comes from.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub session_context: Option<SessionContext<'a>>,
+    pub(crate) session_context: Option<SessionContext<'a>>,
     /// `key-broker` on calls that the broker makes for itself; in AWS's own records, also a service of AWS.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub invoked_by: Option<Text<'a>>,
     /// What a workload's connection told. Later brokers may know more.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub details: Option<Open<'a, &'a PeerDetails>>,
+    pub(crate) details: Option<Open<'a, &'a PeerDetails>>,
 }
 
 impl<'a> UserIdentity<'a> {
@@ -54,7 +54,7 @@ impl<'a> UserIdentity<'a> {
 
 /// Whom the records of a broker name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum IdentityKind {
+pub(crate) enum IdentityKind {
     /// A session of a role.
     AssumedRole,
     /// A user of IAM.
@@ -78,7 +78,7 @@ pub enum IdentityKind {
 impl IdentityKind {
     /// The word in records.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::AssumedRole => "AssumedRole",
             Self::IAMUser => "IAMUser",
@@ -108,26 +108,26 @@ impl From<PeerKind> for IdentityKind {
 /// path, so these are left out.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct SessionContext<'a> {
+pub(crate) struct SessionContext<'a> {
     /// The role.
     #[serde(borrow)]
-    pub session_issuer: SessionIssuer<'a>,
+    pub(crate) session_issuer: SessionIssuer<'a>,
 }
 
 /// The role behind a session.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct SessionIssuer<'a> {
+pub(crate) struct SessionIssuer<'a> {
     /// `Role`.
     #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
+    pub(crate) kind: Text<'a>,
     /// The role's unique id.
     #[serde(borrow)]
-    pub principal_id: Text<'a>,
+    pub(crate) principal_id: Text<'a>,
     /// The account.
     #[serde(borrow)]
-    pub account_id: Text<'a>,
+    pub(crate) account_id: Text<'a>,
     /// The role's name.
     #[serde(borrow)]
-    pub user_name: Text<'a>,
+    pub(crate) user_name: Text<'a>,
 }

@@ -37,14 +37,17 @@ impl<'a> ReadRecord<'a> {
     }
 
     /// The encryption context.
-    pub(crate) fn encryption_context(&self) -> Option<&ContextPairs<'a>> {
-        self.request_parameters.as_ref()?.encryption_context.as_ref()
+    pub fn encryption_context(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+        let parameters = self.request_parameters.as_ref();
+        let pairs = parameters.and_then(|parameters| parameters.encryption_context.as_ref());
+        pairs.into_iter().flat_map(ContextPairs::iter)
     }
 
     /// A value of the encryption context.
-    pub(crate) fn context(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn context(&self, name: &str) -> Option<&str> {
         // Of a name that is there twice, readers of JSON take the last.
-        self.encryption_context()?.iter().rev().find(|pair| pair.0 == name).map(|(_, value)| value)
+        self.encryption_context().rev().find(|pair| pair.0 == name).map(|(_, value)| value)
     }
 
     /// The ARN of the first key.
@@ -72,7 +75,7 @@ impl fmt::Display for MalformedRecord {
 impl std::error::Error for MalformedRecord {}
 
 /// Reads a record, or a part of one.
-pub(crate) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MalformedRecord> {
+pub fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MalformedRecord> {
     if !json.trim_start().starts_with('{') {
         return Err(MalformedRecord("not an object".into()));
     }

@@ -12,14 +12,14 @@ use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
 
 /// A directory that holds one bucket.
 #[derive(Debug, Clone)]
-pub struct DirectoryStore {
+pub(crate) struct DirectoryStore {
     bucket: PathBuf,
 }
 
 impl DirectoryStore {
     /// The bucket of this name under `root`.
     #[must_use]
-    pub fn new(root: &Path, bucket: &str) -> Self {
+    pub(crate) fn new(root: &Path, bucket: &str) -> Self {
         Self { bucket: root.join(bucket) }
     }
 

@@ -30,7 +30,7 @@ pub struct S3Settings {
 
 /// SSE-KMS: the key, and what its uses are bound to beside the object.
 #[derive(Debug, Clone)]
-pub struct ServerSideEncryption {
+pub(crate) struct ServerSideEncryption {
     key_arn: String,
     /// As S3's API takes it: base64 of JSON.
     context: String,
@@ -46,7 +46,7 @@ impl ServerSideEncryption {
 }
 
 /// A bucket.
-pub struct S3Store {
+pub(crate) struct S3Store {
     client: aws_sdk_s3::Client,
     bucket: String,
     encryption: Option<ServerSideEncryption>,
@@ -54,7 +54,7 @@ pub struct S3Store {
 
 impl S3Store {
     /// Sets the SDK up, with credentials from its default chain.
-    pub async fn new(settings: &S3Settings, encryption: Option<ServerSideEncryption>) -> Self {
+    pub(crate) async fn new(settings: &S3Settings, encryption: Option<ServerSideEncryption>) -> Self {
         let mut loader =
             aws_config::defaults(BehaviorVersion::latest()).region(Region::new(settings.region.clone()));
         if let Ok(name) = AppName::new("key-broker") {

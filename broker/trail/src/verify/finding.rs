@@ -88,13 +88,13 @@ pub enum Severity {
 #[serde(rename_all = "camelCase")]
 pub struct Place {
     /// The key of an object, or the path of a file of the journal.
-    pub object: String,
+    pub(crate) object: String,
     /// The record in it, counted from 1; in a file of the journal, the line.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub record: Option<u64>,
+    pub(crate) record: Option<u64>,
     /// The record's eventID, if it has one.
     #[serde(rename = "eventID", skip_serializing_if = "Option::is_none")]
-    pub event_id: Option<Uuid>,
+    pub(crate) event_id: Option<Uuid>,
 }
 
 impl Place {

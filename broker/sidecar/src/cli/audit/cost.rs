@@ -1,12 +1,14 @@
 //! `key-broker audit cost`: what KMS is asked, for people.
 
+mod requests;
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use key_broker_trail::cost::{Costs, Encrypted, Plan, Requests, Subject, price_of};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_trail::record::{ReadRecord, record_time};
+use requests::{Costs, Encrypted, Plan, Requests, Subject, price_of};
 use serde_json::{Value, json};
 
 use super::CommandResult;

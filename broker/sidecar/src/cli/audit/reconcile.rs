@@ -1,5 +1,8 @@
 //! `key-broker audit reconcile`: the trail beside AWS's own.
 
+mod cloudtrail;
+mod reconciler;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -7,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
-use key_broker_trail::reconcile::{Call, Question, Reconciler, Reconciliation, Verdict, cloudtrail};
 use key_broker_trail::record::{ReadRecord, record_time};
+use reconciler::{Call, Question, Reconciler, Reconciliation, Verdict};
 use time::Duration;
 
 use super::log_files::for_each_record;

@@ -5,7 +5,7 @@ use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
 use crate::operation::{self, PublicKeyRequest};
 use key_broker_core::KeyId;
-use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, signer_from};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, public_key_of};
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{PublicKey, path_context};
 
@@ -41,8 +41,8 @@ fn store(store: &StoreConfig) -> Result<String, String> {
 async fn signing_key(signing: &SigningConfig, kms: &AwsKms) -> Result<String, String> {
     match signing {
         SigningConfig::File(path) => {
-            let signer = signer_from(path).map_err(|error| error.to_string())?;
-            Ok(format!("{}, fingerprint {}", path.display(), signer.public_key().fingerprint()))
+            let public = public_key_of(path).map_err(|error| error.to_string())?;
+            Ok(format!("{}, fingerprint {}", path.display(), public.fingerprint()))
         }
         SigningConfig::Kms(key) => public_key(key, kms).await,
     }

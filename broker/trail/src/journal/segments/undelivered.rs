@@ -7,7 +7,7 @@ use key_broker_core::{FairShares, Principal};
 
 /// The bytes of all files of a journal, counted by who writes and by who delivers them.
 #[derive(Debug, Clone)]
-pub struct Undelivered(Arc<Mutex<Ledger>>);
+pub(crate) struct Undelivered(Arc<Mutex<Ledger>>);
 
 #[derive(Debug)]
 struct Ledger {
@@ -27,7 +27,7 @@ impl Undelivered {
 
     /// The number.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.lock().bytes
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use key_broker_core::{KeyArn, KeyId};
 use key_broker_trail::PublicKey;
-use key_broker_trail::delivery::{SigningConfig, signer_from};
+use key_broker_trail::delivery::{SigningConfig, public_key_of};
 use key_broker_trail::inbox;
 
 use super::Source;
@@ -40,12 +40,9 @@ impl Source {
         }
         let told = told.signing_key_id.clone().map(SigningConfig::Kms);
         let key = match told.as_ref().or(self.signing.as_ref()) {
-            Some(SigningConfig::File(path)) => {
-                let signer = signer_from(path).map_err(|error| {
-                    Failure::Unavailable(format!("{error}: give its public half with --public-key FILE"))
-                })?;
-                signer.public_key().clone()
-            }
+            Some(SigningConfig::File(path)) => public_key_of(path).map_err(|error| {
+                Failure::Unavailable(format!("{error}: give its public half with --public-key FILE"))
+            })?,
             Some(SigningConfig::Kms(key)) => self.ask_kms(key).await?,
             None => {
                 return Err(Failure::Unavailable(

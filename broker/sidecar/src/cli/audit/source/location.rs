@@ -7,7 +7,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_trail::TrailNames;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::store::{DirectoryStore, S3Store, Store, StoreError};
+use key_broker_trail::store::{Store, StoreError};
 
 use crate::cli::audit::Failure;
 use crate::kms::aws::{AwsKms, AwsSettings};
@@ -35,10 +35,7 @@ pub(super) struct TrailAccess {
 impl TrailLocation {
     /// Asks AWS what it alone knows: the account, and who reads.
     pub(super) async fn ask(&self, kms: &AwsKms) -> Result<TrailAccess, Failure> {
-        let store: Arc<dyn Store> = match &self.store {
-            StoreConfig::Directory { root, bucket } => Arc::new(DirectoryStore::new(root, bucket)),
-            StoreConfig::S3(settings) => Arc::new(S3Store::new(settings, None).await),
-        };
+        let store = self.store.open().await;
         let is_directory = matches!(self.store, StoreConfig::Directory { .. });
         let mut names = TrailNames {
             account_id: self.account.clone().unwrap_or_default(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use time::macros::datetime;
 
-use super::cloudtrail::for_each_record;
+use super::super::cloudtrail::for_each_record;
 use super::*;
 
 const BROKER: &str = "arn:aws:sts::111122223333:assumed-role/broker/pod-1";

@@ -9,12 +9,12 @@ use key_broker_core::Outcome;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::encryption_context::TRAIL_ARN;
-use super::record::{MalformedRecord, ReadRecord, ServedFrom};
+use key_broker_trail::TRAIL_ARN;
+use key_broker_trail::record::{MalformedRecord, ReadRecord, ServedFrom};
 
 /// Requests to KMS, counted.
 #[derive(Debug, Default)]
-pub struct Costs {
+pub(super) struct Costs {
     rows: BTreeMap<Subject, Requests>,
     oldest: Option<OffsetDateTime>,
     newest: Option<OffsetDateTime>,
@@ -23,42 +23,42 @@ pub struct Costs {
 /// What requests are counted by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Subject {
+pub(super) struct Subject {
     /// The day, UTC: `YYYY-MM-DD`.
-    pub day: String,
+    pub(super) day: String,
     /// The region of KMS.
-    pub region: String,
+    pub(super) region: String,
     /// The account that asked: it pays.
-    pub account: String,
+    pub(super) account: String,
     /// The key's ARN; where KMS told none, the key as it was asked for. None for random bytes.
-    pub key: Option<String>,
+    pub(super) key: Option<String>,
     /// The KMS operation.
-    pub operation: String,
+    pub(super) operation: String,
 }
 
 /// Requests to KMS, by what caused them, and those that were not made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Requests {
+pub(super) struct Requests {
     /// Made for workloads.
-    pub workloads: u64,
+    pub(super) workloads: u64,
     /// Made for the trail: data keys of log files, signatures of digests, reading.
-    pub trail: u64,
+    pub(super) trail: u64,
     /// Made to see what aliases mean, and whether kept keys may still be used (`reuse.revocation_check_seconds`).
-    pub checks: u64,
+    pub(super) checks: u64,
     /// Not made: uses that were served from the cache.
-    pub saved: u64,
+    pub(super) saved: u64,
 }
 
 impl Requests {
     /// All that KMS answered, and so bills.
     #[must_use]
-    pub fn made(&self) -> u64 {
+    pub(super) fn made(&self) -> u64 {
         self.workloads + self.trail + self.checks
     }
 
     /// Which share, in percent, of what workloads asked was saved; none where they asked nothing.
     #[must_use]
-    pub fn saved_percent(&self) -> Option<f64> {
+    pub(super) fn saved_percent(&self) -> Option<f64> {
         let asked = self.workloads + self.saved;
         (asked > 0).then(|| float(self.saved) / float(asked) * 100.0)
     }
@@ -75,7 +75,7 @@ impl AddAssign for Requests {
 
 impl Costs {
     /// Counts a record of the trail.
-    pub fn add(&mut self, record: &ReadRecord<'_>) -> Result<(), MalformedRecord> {
+    pub(super) fn add(&mut self, record: &ReadRecord<'_>) -> Result<(), MalformedRecord> {
         if is_withdrawn_saving(record)? {
             // The record that is withdrawn is of the same subject.
             let row = self.rows.entry(subject_of(record)).or_default();
@@ -91,19 +91,19 @@ impl Costs {
     }
 
     /// The counts, by day, region, account, key and operation.
-    pub fn rows(&self) -> impl Iterator<Item = (&Subject, &Requests)> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&Subject, &Requests)> {
         self.rows.iter()
     }
 
     /// The first and the last record that counted.
     #[must_use]
-    pub fn range(&self) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    pub(super) fn range(&self) -> Option<(OffsetDateTime, OffsetDateTime)> {
         self.oldest.zip(self.newest)
     }
 
     /// All of them.
     #[must_use]
-    pub fn total(&self) -> Requests {
+    pub(super) fn total(&self) -> Requests {
         self.rows.values().fold(Requests::default(), |mut total, row| {
             total += *row;
             total
@@ -113,27 +113,27 @@ impl Costs {
 
 /// A trail whose requests are to be predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub(super) struct Plan {
     /// How often log files are delivered.
-    pub delivery_interval: Duration,
+    pub(super) delivery_interval: Duration,
     /// How often digests are.
-    pub digest_interval: Duration,
+    pub(super) digest_interval: Duration,
     /// What is encrypted under a KMS key.
-    pub encrypted: Encrypted,
+    pub(super) encrypted: Encrypted,
     /// Whether KMS signs digests, and not a key in a file.
-    pub kms_signs: bool,
+    pub(super) kms_signs: bool,
     /// Brokers in each region of each account.
-    pub brokers: u64,
+    pub(super) brokers: u64,
     /// Regions in each account.
-    pub regions: u64,
+    pub(super) regions: u64,
     /// Accounts.
-    pub accounts: u64,
+    pub(super) accounts: u64,
 }
 
 /// What of a trail is encrypted under a KMS key, with a data key for each object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Encrypted {
+pub(super) enum Encrypted {
     /// `audit.kms_key_id` is not set.
     Nothing,
     /// In a directory, where the broker encrypts.
@@ -145,11 +145,11 @@ pub enum Encrypted {
 /// Requests of a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RequestsPerDay {
+pub(super) struct RequestsPerDay {
     /// One GenerateDataKey for each object that is encrypted.
-    pub data_keys: u64,
+    pub(super) data_keys: u64,
     /// One Sign for each digest.
-    pub signatures: u64,
+    pub(super) signatures: u64,
 }
 
 impl Plan {
@@ -157,7 +157,7 @@ impl Plan {
     ///
     /// A broker that nobody calls delivers at every interval, too: the record of one file's data key is in the next file.
     #[must_use]
-    pub fn requests_per_day(&self) -> RequestsPerDay {
+    pub(super) fn requests_per_day(&self) -> RequestsPerDay {
         let trails = self.brokers * self.regions * self.accounts;
         let each = |interval: Duration| SECONDS_A_DAY.div_ceil(interval.as_secs().max(1)) * trails;
         let (log_files, digests) = (each(self.delivery_interval), each(self.digest_interval));
@@ -174,7 +174,7 @@ impl Plan {
 
 /// What `requests` cost at `price_per_10000` of them.
 #[must_use]
-pub fn price_of(requests: u64, price_per_10000: f64) -> f64 {
+pub(super) fn price_of(requests: u64, price_per_10000: f64) -> f64 {
     float(requests) * price_per_10000 / 10_000.0
 }
 

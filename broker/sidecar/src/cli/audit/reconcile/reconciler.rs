@@ -3,19 +3,17 @@
 //! A call is the same call where requestID and eventName are the same: requestID alone is not unique in CloudTrail. First all
 //! of our records are added, then AWS's, in any order; what is not ours is forgotten at once.
 
-pub mod cloudtrail;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use time::{Duration, OffsetDateTime, Time};
 
-use super::encryption_context::TRAIL_ARN;
-use super::record::{self, ContextPairs, KMS, ReadRecord, Text};
+use key_broker_trail::TRAIL_ARN;
+use key_broker_trail::record::{self, ReadRecord, Text, record_time};
 
 /// Joins the two.
 #[derive(Default)]
-pub struct Reconciler {
+pub(super) struct Reconciler {
     /// Ours that AWS has not shown yet, by requestID.
     ours: HashMap<String, Vec<Known>>,
     our_ids: HashSet<String>,
@@ -33,59 +31,59 @@ pub struct Reconciler {
 
 /// From when to when, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Range {
+pub(super) struct Range {
     /// The beginning.
-    #[serde(serialize_with = "record::moment::serialize")]
-    pub from: OffsetDateTime,
+    #[serde(serialize_with = "as_record_time")]
+    pub(super) from: OffsetDateTime,
     /// The end.
-    #[serde(serialize_with = "record::moment::serialize")]
-    pub to: OffsetDateTime,
+    #[serde(serialize_with = "as_record_time")]
+    pub(super) to: OffsetDateTime,
 }
 
 /// What to look at.
 #[derive(Debug, Clone)]
-pub struct Question {
+pub(super) struct Question {
     /// Nothing before this.
-    pub since: Option<OffsetDateTime>,
+    pub(super) since: Option<OffsetDateTime>,
     /// Nothing from this on.
-    pub until: Option<OffsetDateTime>,
+    pub(super) until: Option<OffsetDateTime>,
     /// What is newer than this may be on its way still, on either side.
-    pub settled: OffsetDateTime,
+    pub(super) settled: OffsetDateTime,
     /// The trail, as encryption contexts name it.
-    pub trail_arn: String,
+    pub(super) trail_arn: String,
 }
 
 /// What came out.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reconciliation {
+pub(super) struct Reconciliation {
     /// In a word.
-    pub verdict: Verdict,
+    pub(super) verdict: Verdict,
     /// Why one cannot tell.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
+    pub(super) why: Option<String>,
     /// The time that was compared.
-    pub range: Option<Range>,
+    pub(super) range: Option<Range>,
     /// Calls that both have.
-    pub matched: usize,
+    pub(super) matched: usize,
     /// Calls that both have, and tell differently of.
-    pub differences: Vec<Difference>,
+    pub(super) differences: Vec<Difference>,
     /// Calls that we have and AWS has not.
-    pub missing_from_aws: Vec<Call>,
+    pub(super) missing_from_aws: Vec<Call>,
     /// Calls of the broker's identity that AWS has and we have not.
-    pub missing_from_trail: Vec<Call>,
+    pub(super) missing_from_trail: Vec<Call>,
     /// Calls that only one side has yet, and that are too new to tell.
-    pub too_new: usize,
+    pub(super) too_new: usize,
     /// Our calls on days of which AWS's files have nothing.
-    pub outside: usize,
+    pub(super) outside: usize,
     /// Calls that S3 made in the broker's name, to encrypt this trail.
-    pub by_services: usize,
+    pub(super) by_services: usize,
 }
 
 /// The end of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Every call that can be told of has both records, and they agree.
     Matched,
     /// A call has one record only, or the two differ.
@@ -97,55 +95,55 @@ pub enum Verdict {
 /// A call, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Call {
+pub(super) struct Call {
     /// When.
-    #[serde(serialize_with = "record::moment::serialize")]
-    pub event_time: OffsetDateTime,
+    #[serde(serialize_with = "as_record_time")]
+    pub(super) event_time: OffsetDateTime,
     /// What.
-    pub event_name: String,
+    pub(super) event_name: String,
     /// KMS's id of it.
     #[serde(rename = "requestID")]
-    pub request_id: String,
+    pub(super) request_id: String,
     /// The key, by its ARN, or as it was asked for.
-    pub key: Option<String>,
+    pub(super) key: Option<String>,
     /// Whose credentials.
-    pub arn: Option<String>,
+    pub(super) arn: Option<String>,
     /// Which of them.
-    pub access_key_id: Option<String>,
+    pub(super) access_key_id: Option<String>,
     /// From where.
     #[serde(rename = "sourceIPAddress")]
-    pub source_ip_address: Option<String>,
+    pub(super) source_ip_address: Option<String>,
     /// With what.
-    pub user_agent: Option<String>,
+    pub(super) user_agent: Option<String>,
     /// In whose name.
-    pub invoked_by: Option<String>,
+    pub(super) invoked_by: Option<String>,
     /// How it failed.
-    pub error_code: Option<String>,
+    pub(super) error_code: Option<String>,
 }
 
 /// A field in which the two records of a call differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Difference {
+pub(super) struct Difference {
     /// When.
-    #[serde(serialize_with = "record::moment::serialize")]
-    pub event_time: OffsetDateTime,
+    #[serde(serialize_with = "as_record_time")]
+    pub(super) event_time: OffsetDateTime,
     /// What, as we have it.
-    pub event_name: String,
+    pub(super) event_name: String,
     /// KMS's id of it.
     #[serde(rename = "requestID")]
-    pub request_id: String,
+    pub(super) request_id: String,
     /// The field.
-    pub field: &'static str,
+    pub(super) field: &'static str,
     /// As we have it.
-    pub ours: Option<String>,
+    pub(super) ours: Option<String>,
     /// As AWS has it.
-    pub aws: Option<String>,
+    pub(super) aws: Option<String>,
 }
 
 impl Reconciler {
     /// Adds a record of the trail. All of them come before AWS's.
-    pub fn add_ours(&mut self, record: &ReadRecord<'_>) {
+    pub(super) fn add_ours(&mut self, record: &ReadRecord<'_>) {
         if !record.is_of_kms() || !self.our_ids.insert(record.event_id.to_string()) {
             return;
         }
@@ -162,14 +160,14 @@ impl Reconciler {
     }
 
     /// Adds a record of AWS's, as JSON.
-    pub fn add_aws(&mut self, json: &str, question: &Question) -> Result<(), record::MalformedRecord> {
+    pub(super) fn add_aws(&mut self, json: &str, question: &Question) -> Result<(), record::MalformedRecord> {
         /// What the records of all services have.
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Head<'a> {
             #[serde(borrow)]
             event_source: Text<'a>,
-            #[serde(with = "record::moment")]
+            #[serde(with = "time::serde::rfc3339")]
             event_time: OffsetDateTime,
             #[serde(borrow)]
             aws_region: Text<'a>,
@@ -219,7 +217,7 @@ impl Reconciler {
 
     /// What came out.
     #[must_use]
-    pub fn finish(mut self, question: &Question) -> Reconciliation {
+    pub(super) fn finish(mut self, question: &Question) -> Reconciliation {
         self.match_names(question);
         let mut outcome = Reconciliation {
             verdict: Verdict::CannotTell,
@@ -316,8 +314,7 @@ struct Known {
 impl From<&ReadRecord<'_>> for Known {
     fn from(record: &ReadRecord<'_>) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        let context: BTreeMap<&str, &str> =
-            record.encryption_context().into_iter().flat_map(ContextPairs::iter).collect();
+        let context: BTreeMap<&str, &str> = record.encryption_context().collect();
         Self {
             call: record.into(),
             key_id: owned(record.key_id()),
@@ -416,6 +413,13 @@ fn difference(
         aws,
     })
 }
+
+fn as_record_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&record_time(*at))
+}
+
+/// `eventSource` of KMS's records.
+const KMS: &str = "kms.amazonaws.com";
 
 #[cfg(test)]
 mod tests;
