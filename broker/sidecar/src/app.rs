@@ -40,6 +40,7 @@ use crate::kms::Kms;
 use crate::kms::aliases::Aliases;
 use crate::kms::aws::AwsKms;
 use crate::kms::guard::{Guard, GuardSettings};
+use crate::kms::policy_aliases::PolicyAliases;
 use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::limits::{CallLimits, Limits, Shares};
 use crate::policy::bindings::Bindings;
@@ -104,6 +105,8 @@ pub struct Broker {
 /// Why a broker cannot start.
 #[derive(Debug)]
 pub enum StartError {
+    /// The policies cannot hold for whom AWS takes the broker for.
+    Policy(String),
     /// The journal cannot be opened.
     Journal(io::Error),
     /// The trail cannot be as it is configured.
@@ -117,6 +120,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Policy(mistake) => write!(f, "policy.file: {mistake}"),
             Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Trail(error) => write!(f, "{error}"),
@@ -131,6 +135,7 @@ impl Broker {
     /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
     #[expect(clippy::too_many_lines, reason = "all wiring, once, in the order in which things start")]
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
+        parts.policies.settle(&parts.caller.region, &parts.caller.account_id).map_err(StartError::Policy)?;
         let (journal, journal_thread) =
             Journal::open(&parts.audit.journal, Arc::clone(&parts.clock)).map_err(StartError::Journal)?;
         let journal_dir = parts.audit.journal.dir.clone();
@@ -200,11 +205,13 @@ impl Broker {
         };
         tokio::spawn(reload.run(drain.clone()));
         let aliases = Aliases::new(kms.clone(), Arc::clone(&caller));
+        let policy_aliases = PolicyAliases::new(kms.clone());
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let verifications = Arc::new(Semaphore::new(processors));
         let trust = Arc::new(parts.trust);
         let bindings = parts.bindings;
-        let service = Service { policies, bindings, trust, verifications, aliases, cache, kms };
+        let service =
+            Service { policies, bindings, trust, verifications, aliases, policy_aliases, cache, kms };
 
         let health = HealthReporter::new();
         let (ready, is_ready) = watch::channel(Ready::Yes);

@@ -23,6 +23,8 @@ mod operation;
 mod policy;
 // Whether the broker is ready for callers.
 mod readiness;
+// Files that may be replaced, or half written.
+mod watched;
 // Reloads of policy and certificates.
 mod reload;
 // The RPCs.
@@ -64,6 +66,7 @@ pub use telemetry::Telemetry;
 pub use telemetry::metrics::Push;
 pub use transport::tls::{Tls, TlsFiles};
 pub use transport::unix::UnixAddress;
+pub use watched::Reloaded;
 
 // KMS: as the AWS SDK reaches it, as an auditor reaches it, or any other implementation.
 pub use error::KmsError;
