@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tonic::Request;
 use tonic::transport::Endpoint;
 
-/// A broker whose policy file makes it log a line at each call, and which no longer asks KMS after one failure.
+/// A broker whose policy file makes it log a line at each call for two messages, which it denies, and which no longer asks KMS after one failure.
 struct Site {
     emulator: Emulator,
     dir: TempDir,
@@ -44,7 +44,7 @@ impl Site {
         self.dir.path().join("broker.sock")
     }
 
-    /// Calls without a trace, then with one while KMS fails; what was logged and recorded.
+    /// Calls without a trace, then with one while KMS fails, each time for two messages first; what was logged and recorded.
     async fn call(self) -> (Vec<Value>, Records) {
         let endpoint = Endpoint::from_shared(format!("unix:{}", self.socket().display())).expect("a URI");
         let mut client = KeyBrokerClient::new(endpoint.connect().await.expect("the broker listens"));
@@ -55,12 +55,21 @@ impl Site {
                 ..pb::GenerateDataKeyRequest::default()
             })
         };
+        let for_two = |mut request: Request<pb::GenerateDataKeyRequest>| {
+            request.get_mut().r#use = Some(pb::Use { messages: 2, ..pb::Use::default() });
+            request
+        };
+        client.generate_data_key(for_two(request())).await.expect_err("a policy fails");
         client.generate_data_key(request()).await.expect("a data key");
         self.emulator.inject(Fault::internal_error().on("GenerateDataKey"));
-        let mut traced = request();
-        traced.get_mut().reuse = Some(pb::Reuse { fresh: true, ..pb::Reuse::default() });
-        traced.metadata_mut().insert("traceparent", TRACEPARENT.parse().expect("ascii"));
-        client.generate_data_key(traced).await.expect_err("KMS fails");
+        let traced = || {
+            let mut traced = request();
+            traced.get_mut().reuse = Some(pb::Reuse { fresh: true, ..pb::Reuse::default() });
+            traced.metadata_mut().insert("traceparent", TRACEPARENT.parse().expect("ascii"));
+            traced
+        };
+        client.generate_data_key(for_two(traced())).await.expect_err("a policy fails");
+        client.generate_data_key(traced()).await.expect_err("KMS fails");
         self.broker.signal(Signal::TERM);
         self.broker.wait_for_log("\"stopped\"");
         let log = self.broker.log();
@@ -84,8 +93,8 @@ async fn a_call_that_is_not_sampled_names_the_trace_of_its_caller() {
     let never = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_TRACES_SAMPLER", "always_off")];
     for environment in [&[][..], &never] {
         let (lines, records) = Site::start(environment).await.call().await;
-        // The second one is of the task that calls KMS.
         assert_eq!(traces(&lines, POLICY_LINE), [None, Some(TRACE_ID)]);
+        // Of the task that calls KMS.
         assert_eq!(traces(&lines, KMS_LINE), [Some(TRACE_ID)]);
         assert!(records.activity.iter().all(|record| record["additionalEventData"].get("trace").is_none()));
     }
@@ -99,6 +108,7 @@ async fn a_call_that_is_sampled_names_its_own_trace() {
     let recorded: Vec<_> = records
         .activity
         .iter()
+        .filter(|record| record["additionalEventData"]["outcome"] == "Denied")
         .map(|record| record["additionalEventData"]["trace"]["traceId"].as_str())
         .collect();
     assert!(recorded[0].is_some());
@@ -117,11 +127,11 @@ async fn a_caller_who_does_not_count_is_not_named() {
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-/// The first one overflows whenever it is evaluated.
+/// The first one overflows for two messages.
 const POLICY: &str = r#"
 permit(principal is Workload, action == Action::"GenerateDataKey", resource)
-    when { context.messages + 9223372036854775807 > 0 };
+    when { context.messages + 9223372036854775806 > 0 };
 permit(principal is Workload, action, resource);
 "#;
-const POLICY_LINE: &str = "a policy cannot be evaluated and counts as absent";
+const POLICY_LINE: &str = "a policy cannot be evaluated: the call is denied";
 const KMS_LINE: &str = "circuit open: KMS has failed too often in a row, and calls to it are refused";

@@ -1,5 +1,5 @@
 //! Proves: a policy that is replaced holds from the very next call, whole or not at all, and the trail tells; an alias that is moved
-//! brings no key past policy; what is denied and what does not exist read the same; encryption contexts are bound; `check --as`
+//! brings no key past policy, and what a policy says of an alias holds under every name of its key; what is denied and what does not exist read the same; encryption contexts are bound; `check --as`
 //! says what calls get.
 
 #[path = "peers/mod.rs"]
@@ -38,7 +38,7 @@ async fn another_policy_holds_from_the_next_call_and_a_mistake_changes_nothing()
     let client = Client::unix(site.socket()).await.expect("listens");
     let take = |policy: &str, said: &str| {
         let before = broker.log().matches(said).count();
-        fs::write(site.dir.path().join("policy.cedar"), policy).expect("writes");
+        replace(&site, policy);
         broker.signal(Signal::HUP);
         let (log, said) = (|| broker.log(), said.to_owned());
         async move { eventually("it is told", || log().matches(&said).count() > before).await }
@@ -69,6 +69,127 @@ async fn another_policy_holds_from_the_next_call_and_a_mistake_changes_nothing()
         activity.iter().filter_map(|record| record["additionalEventData"]["reloads"][name].as_u64()).sum()
     };
     assert_eq!((reloads("policy"), reloads("policyRefused")), (10, 2));
+}
+
+/// Puts another policy file in the place of the one there.
+fn replace(site: &Site, policy: &str) {
+    let beside = site.dir.path().join("next.cedar");
+    fs::write(&beside, policy).expect("writes");
+    fs::rename(&beside, site.dir.path().join("policy.cedar")).expect("renames");
+}
+
+/// Proves: a file that is written in place, its permit before its forbid, is never taken half, whatever SIGHUPs come meanwhile; it
+/// is taken once it has stayed the same for five seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_policy_is_not_taken() {
+    let site = Site::new().await;
+    let permit = "permit(principal is Workload, action, resource);\n";
+    let forbid = r#"@id("no") forbid(principal, action, resource in Alias::"alias/dev");"#;
+    let broker = serve(&site, &format!("{permit}{forbid}"), "");
+    let client = Client::unix(site.socket()).await.expect("listens");
+    let path = site.dir.path().join("policy.cedar");
+    for half in ["", permit] {
+        fs::write(&path, half).expect("writes");
+        for _ in 0..10 {
+            broker.signal(Signal::HUP);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(code(generate(&client, "alias/dev").await), Code::PermissionDenied);
+            assert_eq!(code(generate(&client, "alias/forbidden").await), Code::Ok);
+        }
+    }
+    let taken = || broker.log().matches("other policies are in force").count();
+    assert_eq!(taken(), 0);
+    fs::write(&path, format!("{permit}// Nobody is denied any more.\n")).expect("writes");
+    broker.signal(Signal::HUP);
+    eventually("it has stayed the same", || taken() == 1).await;
+    assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
+    stop(&site, broker);
+}
+
+/// Proves: what a policy says of an alias holds under every name of the key that it means, and for a Decrypt that names none, and the
+/// record names the policy; an alias of the broker's own account by its ARN stops the start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forbid_by_alias_holds_under_every_name() {
+    let site = Site::new().await;
+    let ensure = |alias| site.emulator.ensure_key(alias, KeySpec::SymmetricDefault).expect("a key");
+    let (dev, secret) = (ensure("alias/dev"), ensure("alias/secret"));
+    let policy = r#"permit(principal, action, resource);
+        @id("secret") forbid(principal, action == Action::"Decrypt", resource in Alias::"alias/secret");
+        @id("gone") forbid(principal, action, resource in Alias::"alias/gone");"#;
+    let broker = serve(&site, policy, "");
+    let client = Client::unix(site.socket()).await.expect("listens");
+    let made = client.generate_data_key(GenerateDataKey::aes_256("alias/secret")).await.expect("permitted");
+    let id = secret.rsplit('/').next().expect("an id").to_owned();
+    let names = [
+        "alias/secret".to_owned(),
+        secret.clone(),
+        id,
+        "arn:aws:kms:us-west-2:111122223333:alias/secret".into(),
+    ];
+    let decrypt = || Decrypt::new(made.ciphertext_blob.clone());
+    for name in &names {
+        assert_eq!(code(client.decrypt(decrypt().key_id(name)).await), Code::PermissionDenied, "{name}");
+    }
+    assert_eq!(code(client.decrypt(decrypt()).await), Code::PermissionDenied, "no key named");
+    assert_eq!(code(generate(&client, &dev).await), Code::Ok, "another key, though one alias means none");
+    let records = stop(&site, broker);
+    let denied = records.activity.iter().filter(|record| record["errorCode"] == "AccessDenied");
+    let by: Vec<_> =
+        denied.map(|record| &record["additionalEventData"]["policy"]["determiningPolicies"]).collect();
+    assert_eq!(by, vec![&json!(["secret"]); 5], "the record names the policy that denied");
+
+    // What permits by an alias does so for every name, too: the caller needs no more than the key of its data.
+    let broker = serve(&site, r#"permit(principal, action, resource in Alias::"alias/secret");"#, "");
+    let client = Client::unix(site.socket()).await.expect("listens");
+    for name in &names {
+        assert_eq!(code(client.decrypt(decrypt().key_id(name)).await), Code::Ok, "{name}");
+    }
+    let unnamed = client.decrypt(decrypt()).await.expect_err("no policy permits any key");
+    assert!(unnamed.message().contains("set key_id"), "{}", unnamed.message());
+    stop(&site, broker);
+
+    let own =
+        r#"permit(principal, action, resource in Alias::"arn:aws:kms:us-west-2:111122223333:alias/dev");"#;
+    let config = site.config("");
+    replace(&site, own);
+    let refused = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], site.dir.path());
+    refused.wait_for_log(r#"write Alias::"alias/dev""#);
+    assert_eq!(refused.wait().code(), Some(64));
+}
+
+/// Proves: while KMS has never said what an alias means, a forbid by it holds for every key that it could mean, and is lifted once it
+/// has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forbid_by_an_alias_that_is_not_known_holds_for_every_key() {
+    let site = Site::new().await;
+    let dev = site.emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+    site.emulator.ensure_key("alias/secret", KeySpec::SymmetricDefault).expect("a key");
+    let config = site.config("");
+    let broker = Process::serve(&config);
+    let client = Client::unix(site.socket()).await.expect("listens");
+    assert_eq!(code(generate(&client, &dev).await), Code::Ok, "kept from now on");
+    site.emulator.inject(Fault::internal_error().on("DescribeKey"));
+    let taken = || broker.log().matches("other policies are in force").count();
+    replace(
+        &site,
+        r#"permit(principal, action, resource); @id("no") forbid(principal, action, resource in Alias::"alias/secret");"#,
+    );
+    broker.signal(Signal::HUP);
+    eventually("it is told", || taken() == 1).await;
+    assert_eq!(code(generate(&client, &dev).await), Code::PermissionDenied);
+    assert!(broker.log().contains("a forbid by it holds for every key"), "{}", broker.log());
+    site.emulator.clear_faults();
+    let mut outcome = Code::PermissionDenied;
+    for _ in 0..100 {
+        outcome = code(generate(&client, &dev).await);
+        if outcome == Code::Ok {
+            break;
+        }
+        assert_eq!(outcome, Code::PermissionDenied);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(outcome, Code::Ok, "KMS has said what it means");
+    stop(&site, broker);
 }
 
 /// A broker of its own before the site's KMS, with these policies, and further lines of `[policy]`.
@@ -314,8 +435,14 @@ async fn check_says_what_a_principal_gets() {
         r#"@id("orders") permit(principal == Workload::"spiffe://example.org/orders", action in [Action::"GenerateDataKey", Action::"Decrypt"], resource == Key::"{dev}")
              when {{ context.transport == "tls" && context.encryptionContext.hasTag("tenant") }};
            @id("random") permit(principal, action == Action::"GenerateRandom", resource);
-           @id("no-uid-7") forbid(principal == Workload::"unix:uid/7", action, resource);"#
+           @id("no-uid-7") forbid(principal == Workload::"unix:uid/7", action, resource);
+           @id("eight") permit(principal == Workload::"unix:uid/8", action == Action::"Decrypt", resource)
+             when {{ context.encryptionContext.hasTag("tenant") && context.messages <= 1 }};
+           @id("dev") forbid(principal == Workload::"unix:uid/8", action, resource in Alias::"alias/dev");"#
     );
+    let text = fs::read_to_string(&config).expect("reads");
+    let bound = "[[policy.encryption_context]]\nprincipal = \"unix:uid/8\"\ninject = { tenant = \"acme\" }\n";
+    fs::write(&config, text + bound).expect("writes");
     fs::write(site.dir.path().join("policy.cedar"), policy).expect("writes");
     let mut told = Vec::new();
     for (arguments, code) in [
@@ -349,6 +476,12 @@ async fn check_says_what_a_principal_gets() {
             1,
         ),
         (&["--as", "unix:uid/7", "--action", "GenerateRandom"], 1),
+        // What the broker injects, and every name of a key that an alias means.
+        (&["--as", "unix:uid/8", "--action", "Decrypt"], 0),
+        (&["--as", "unix:uid/8", "--action", "Decrypt", "--key", &dev], 1),
+        (&["--as", "unix:uid/8", "--action", "Decrypt", "--key", "alias/forbidden"], 0),
+        (&["--as", "unix:uid/8", "--action", "Decrypt", "--key", "alias/nothing"], 0),
+        (&["--as", "unix:uid/8", "--action", "Decrypt", "--context", "tenant=evil"], 1),
         (&["--as", "orders"], 2),
         (&["--as", "unknown", "--action", "Encrypt"], 2),
     ] {
@@ -365,5 +498,7 @@ async fn check_says_what_a_principal_gets() {
     let told = told.concat();
     let version =
         told.lines().find_map(|line| line.strip_prefix("policy version ")).expect("a version").to_owned();
-    insta::assert_snapshot!(told.replace(&dev, "ARN").replace(&version, "VERSION"));
+    let other = site.emulator.ensure_key("alias/forbidden", KeySpec::SymmetricDefault).expect("a key");
+    let told = told.replace(&dev, "ARN").replace(&other, "ARN OF ANOTHER");
+    insta::assert_snapshot!(told.replace(&version, "VERSION"));
 }

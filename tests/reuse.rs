@@ -135,6 +135,22 @@ async fn a_caller_may_tighten_and_never_widen() {
     assert_eq!(wide.provenance.messages_limit, 5);
 }
 
+/// Proves: what one caller is promised of a data key, no later draw goes beyond.
+#[tokio::test]
+async fn what_a_caller_tightened_holds_for_whoever_draws_later() {
+    let broker = broker(bounded(300, 100, 1_000)).await;
+    let client = broker.client().await;
+    let first = client.generate_data_key(request()).await.expect("a key");
+    let tight = client.generate_data_key(request().max_messages(3)).await.expect("the same key");
+    assert_eq!((tight.provenance.messages_used, tight.provenance.messages_limit), (2, 3));
+    let third = client.generate_data_key(request()).await.expect("the same key");
+    assert_eq!((third.provenance.messages_used, third.provenance.messages_limit), (3, 3));
+    assert_eq!(third.plaintext.expose(), first.plaintext.expose());
+    let fourth = client.generate_data_key(request()).await.expect("another key");
+    assert_eq!((fourth.provenance.messages_used, fourth.provenance.messages_limit), (1, 100));
+    assert_ne!(fourth.plaintext.expose(), first.plaintext.expose());
+}
+
 #[tokio::test]
 async fn decrypts_are_kept_by_ciphertext_context_and_key() {
     let broker = broker(rule()).await;

@@ -263,6 +263,49 @@ async fn certificates_that_do_not_fit_together_change_nothing_and_are_told() {
     assert_eq!(sum(&records.activity, "certificates"), 0);
 }
 
+/// Proves: a trust bundle that is written in place, the first of its authorities before the second, is never taken half; it is taken
+/// once it has stayed the same for five seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_trust_bundle_is_not_taken() {
+    let site = Site::new(Identities::default()).await;
+    let leaf = site.authority.leaf(vec![uri("spiffe://example.org/orders")]);
+    let next = Authority::new();
+    let bundle = site.files.path().join("current/ca.crt");
+    // The first half trusts nobody whom the broker trusts now.
+    let whole = next.pem() + &site.authority.pem();
+    std::fs::write(&bundle, next.pem()).expect("writes");
+    for _ in 0..5 {
+        kill_process(getpid(), Signal::HUP).expect("it is us");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        call(&site.connect(&leaf).await.expect("trusted")).await.expect("as before");
+    }
+    std::fs::write(&bundle, whole).expect("writes");
+    kill_process(getpid(), Signal::HUP).expect("it is us");
+    let new = next.leaf(vec![uri("spiffe://example.org/orders")]);
+    let address = site.address();
+    // It shows the new authority's certificate, and trusts the broker's by the old.
+    let identity =
+        key_broker_client::Tls { trust_bundle: site.authority.pem().into_bytes(), ..new.client(&next) };
+    let mut let_in = false;
+    for _ in 0..100 {
+        let_in = match Client::tls(&address, &identity).await {
+            Ok(client) => call(&client).await.is_ok(),
+            Err(_) => false,
+        };
+        if let_in {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(let_in);
+    call(&site.connect(&leaf).await.expect("trusted")).await.expect("both are");
+    let records = site.broker.stop().await;
+    assert_eq!(
+        (sum(&records.activity, "certificates"), sum(&records.activity, "certificatesRefused")),
+        (1, 0)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_end_the_handshake_is_cut_off_and_holds_up_nobody() {
     let site = Site::new(Identities::default()).await;

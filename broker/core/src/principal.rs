@@ -25,8 +25,13 @@ impl Principal {
 
     /// The principal that is written so; only what a connection can prove is one.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let uid = |text: &str| text.strip_prefix("unix:uid/").and_then(|uid| uid.parse::<u32>().ok());
-        let cid = |text: &str| text.strip_prefix("vsock:cid/").and_then(|cid| cid.parse::<u32>().ok());
+        // One principal has one name: 007 and +7 would be names that no connection has.
+        let number = |digits: &str| {
+            let number = digits.parse::<u32>().ok()?;
+            (number.to_string() == digits).then_some(number)
+        };
+        let uid = |text: &str| text.strip_prefix("unix:uid/").and_then(number);
+        let cid = |text: &str| text.strip_prefix("vsock:cid/").and_then(number);
         if text == "unknown" {
             Ok(Self::Unknown)
         } else if let Some(uid) = uid(text) {
@@ -58,5 +63,31 @@ impl Principal {
 impl From<SpiffeId> for Principal {
     fn from(id: SpiffeId) -> Self {
         Self::Workload(id.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Whatever is read as a principal is written as it was: a policy or rule that names it means it.
+
+    use super::*;
+
+    #[test]
+    fn a_principal_has_one_name() {
+        for name in ["unix:uid/0", "unix:uid/4294967295", "vsock:cid/16", "spiffe://example.org/a", "unknown"]
+        {
+            assert_eq!(Principal::parse(name).expect(name).as_str(), name);
+        }
+        for name in [
+            "unix:uid/007",
+            "unix:uid/+7",
+            "unix:uid:7",
+            "unix:uid/",
+            "unix:uid/4294967296",
+            "vsock:cid/016",
+            "",
+        ] {
+            assert!(Principal::parse(name).is_err(), "{name}");
+        }
     }
 }

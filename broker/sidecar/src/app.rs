@@ -91,6 +91,8 @@ pub struct Broker {
 /// Why a broker cannot start.
 #[derive(Debug)]
 pub enum StartError {
+    /// The policies cannot hold for whom AWS takes the broker for.
+    Policy(String),
     /// The journal cannot be opened.
     Journal(io::Error),
     /// The trail cannot be as it is configured.
@@ -104,6 +106,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Policy(mistake) => write!(f, "policy.file: {mistake}"),
             Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Trail(error) => write!(f, "{error}"),
@@ -117,6 +120,7 @@ impl std::error::Error for StartError {}
 impl Broker {
     /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
+        parts.policies.settle(&parts.caller.region, &parts.caller.account_id).map_err(StartError::Policy)?;
         let kms = Arc::clone(&parts.kms);
         Self::start_before(kms, parts, drain).await
     }

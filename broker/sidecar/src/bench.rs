@@ -26,7 +26,7 @@ use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::kms::{Attempt, AttemptLog, Kms, KmsError};
 use crate::operation::{DataKey, DataKeyRequest, EncryptedDataKey, KmsReply, KmsRequest, UsedKey};
-use crate::policy::{Facts, Permitted, Policy, Question};
+use crate::policy::{AliasMeanings, Facts, Permitted, Policy, Question};
 
 /// A cache with one data key, before a KMS that makes nothing else.
 pub struct DrawBench {
@@ -122,8 +122,12 @@ impl DrawBench {
     #[must_use]
     pub fn permits(&self, draws: usize) -> Vec<DrawPermit> {
         let permit = || {
-            let (_, permitted) =
-                self.policy.permit(&self.principal, Arc::clone(&self.request), Facts::default());
+            let (_, permitted) = self.policy.permit(
+                &self.principal,
+                Arc::clone(&self.request),
+                &Arc::default(),
+                Facts::default(),
+            );
             DrawPermit(permitted.expect("permitted"))
         };
         (0..draws).map(|_| permit()).collect()
@@ -167,7 +171,8 @@ impl PolicyBench {
     pub fn permits(&self) -> bool {
         let facts = Facts { encryption_context: Some(&self.context), ..Facts::default() };
         let (principal, action, key) = (&self.principal, Action::GenerateDataKey, Some(&self.key));
-        black_box(self.policy.decide(&Question { principal, action, key, facts })).permits
+        let meanings = &AliasMeanings::default();
+        black_box(self.policy.decide(&Question { principal, action, key, meanings, facts })).permits
     }
 }
 

@@ -124,7 +124,7 @@ impl Cache {
         }
         let fits = bounds.charge(UNUSED, terms.declared).is_some();
         let found = if rule.enabled && !terms.reuse.fresh && fits && request.may_reuse() {
-            self.look_up(&permitted, principal, rule, bounds, &terms)
+            self.look_up(&permitted, principal, &rule, bounds, &terms)
         } else {
             Lookup::Nothing
         };
@@ -401,12 +401,11 @@ impl<T> From<RecordedReply<T>> for DrawOutcome<T> {
 
 impl<T> DrawOutcome<T> {
     fn of(draw: Draw<T>, bounds: Bounds, is_charged: bool) -> Self {
-        let limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
         Self {
             result: Ok(draw.value),
             source: Some(draw.source),
             called_kms: draw.called_kms,
-            reuse: is_charged.then_some(Usage { used: draw.used, limit }),
+            reuse: is_charged.then_some(Usage { used: draw.used, limit: draw.limit }),
             expires_at: Some(draw.requested_at.wall + bounds.max_age),
             records: None,
         }

@@ -20,6 +20,8 @@ pub(crate) enum BrokerError {
     Attestation(DocumentFlaw),
     /// The broker's policy does not permit it.
     Denied,
+    /// The broker's policy does not permit a Decrypt that names no key.
+    DeniedUnnamed,
     /// The broker's policy does not permit the key that KMS answered with, which the request did not name.
     DeniedKey(KeyArn),
     /// The encryption context is not one that this principal may use: the pair of this name is missing or another.
@@ -72,7 +74,7 @@ impl BrokerError {
                 (InvalidArgument, "ATTESTATION_EXPIRED", Rejected, MALFORMED)
             }
             Self::Attestation(_) => (InvalidArgument, "INVALID_ATTESTATION", Rejected, MALFORMED),
-            Self::Denied | Self::DeniedKey(_) => {
+            Self::Denied | Self::DeniedUnnamed | Self::DeniedKey(_) => {
                 (PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied")
             }
             Self::WrongContext(_) => {
@@ -111,6 +113,10 @@ impl BrokerError {
             Self::Denied | Self::DeniedKey(_) => {
                 "the broker's policy does not permit this principal this action on this key, or there is no such \
                  key: ask the broker's operator for a permit"
+            }
+            Self::DeniedUnnamed => {
+                "the broker's policy does not permit this principal a Decrypt that names no key: set key_id, or ask the broker's \
+                 operator for a permit"
             }
             Self::NoSuchKey => "AWS KMS has no such key: check key_id, account and region",
             Self::TooManyOwnCalls => {
@@ -349,6 +355,7 @@ mod tests {
             BrokerError::Attestation(DocumentFlaw::NoPublicKey),
             BrokerError::Attestation(DocumentFlaw::Debug),
             BrokerError::Denied,
+            BrokerError::DeniedUnnamed,
             BrokerError::WrongContext("tenant".into()),
             BrokerError::NoSuchKey,
             BrokerError::TooManyCalls,

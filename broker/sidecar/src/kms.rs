@@ -7,6 +7,7 @@ pub(crate) mod aliases;
 pub(crate) mod auditor;
 pub(crate) mod aws;
 pub(crate) mod guard;
+pub(crate) mod policy_aliases;
 pub(crate) mod recorded;
 mod trail_keys;
 

@@ -23,6 +23,8 @@ mod operation;
 mod policy;
 // Whether the broker is ready for callers.
 mod readiness;
+// Files that may be replaced, or half written.
+mod watched;
 // Reloads of policy and certificates.
 mod reload;
 // The RPCs.

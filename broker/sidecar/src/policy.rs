@@ -1,23 +1,26 @@
 //! Who may do what with which key: Cedar policies, default deny. A [`Permitted`] request is the only way to reach KMS.
 //!
 //! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"`, `Key::"ARN"`, and what the
-//! call says in `context`: see the schema, docs/policy.md. A key that the caller named by an alias is what the alias means, and in
-//! `Alias::"alias/…"`. Where a call names no key, the resource is `Key::"*"`: only a policy that permits any key permits it.
+//! call says in `context`: see the schema, docs/policy.md. A key is in every `Alias::"alias/…"` that means it, of those that policies
+//! name, and in the one by which the caller named it. Where a call names no key, the resource is `Key::"*"`: only a policy that
+//! permits any key permits it.
 
+mod aliases;
 pub(crate) mod bindings;
+mod conditions;
 pub(crate) mod file;
 mod memory;
 pub(crate) mod own;
 mod permitted;
 mod schema;
 mod sealed;
-mod transports;
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use cedar_policy::{
-    Authorizer, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode, Validator,
+    AuthorizationError, Authorizer, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode,
+    ValidationWarning,
 };
 use key_broker_core::{
     Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, Principal, Transport,
@@ -25,6 +28,9 @@ use key_broker_core::{
 use sha2::{Digest, Sha256};
 
 use crate::operation::WorkloadRequest;
+pub(crate) use aliases::AliasMeanings;
+use aliases::KeyAliases;
+use conditions::{ParsedPolicy, alias_of};
 use memory::{DecisionCache, DecisionKey};
 pub(crate) use permitted::Permitted;
 pub(crate) use permitted::Requester;
@@ -37,6 +43,10 @@ pub struct Policy {
     version: Arc<str>,
     /// Whether any policy looks at what the call says.
     uses_context: bool,
+    /// The aliases that any policy names.
+    aliases: Vec<KeyId>,
+    /// Those of them by which a policy may permit less.
+    restricting: Vec<KeyId>,
     authorizer: Authorizer,
     names: EntityNames,
     decisions: DecisionCache,
@@ -51,6 +61,8 @@ pub(crate) struct Question<'a> {
     pub action: Action,
     /// With which key, if the call names one.
     pub key: Option<&'a NamedKey>,
+    /// What the aliases mean that policies name.
+    pub meanings: &'a AliasMeanings,
     /// What the call says beside.
     pub facts: Facts<'a>,
 }
@@ -91,6 +103,7 @@ struct CedarDecision {
 /// Policy on the key of KMS's answer, for a request that named no key.
 pub(super) struct AnswerPolicy {
     policy: Arc<Policy>,
+    meanings: Arc<AliasMeanings>,
     principal: Principal,
     action: Action,
     transport: Transport,
@@ -99,8 +112,8 @@ pub(super) struct AnswerPolicy {
 }
 
 impl Policy {
-    /// Reads policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>), and checks them strictly
-    /// against the schema: what could never match, or fail for a call, is a mistake.
+    /// Reads policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>), and checks them: what
+    /// could never hold, or would fail for every call, is a mistake.
     pub fn parse(text: &str) -> Result<Self, String> {
         let written = PolicySet::from_str(text).map_err(|errors| one_line(&errors))?;
         if written.templates().next().is_some() {
@@ -108,30 +121,41 @@ impl Policy {
                 "a policy has a slot (?principal, ?resource): write the principal and the key out".into()
             );
         }
-        let mut policies = PolicySet::new();
-        for policy in written.policies() {
-            check_names(policy)?;
-            transports::check(policy)?;
-            let id = policy.annotation("id").map_or_else(|| policy.id().clone(), PolicyId::new);
-            let named = policy.new_id(id.clone());
-            policies
-                .add(named)
-                .map_err(|_| format!("@id({:?}): two policies have this id", id.to_string()))?;
+        let (policies, version) = (checked(&written)?, version_of(text.as_bytes()));
+        let (mut uses_context, mut aliases, mut restricting) = (false, Vec::new(), Vec::new());
+        for policy in policies.policies() {
+            let parsed = ParsedPolicy::of(policy)?;
+            parsed.check_comparisons()?;
+            uses_context |= parsed.reads_context();
+            aliases.extend(policy.entity_literals().iter().filter_map(alias_of));
+            restricting.extend(parsed.restricting_aliases());
         }
-        let result = Validator::new(schema::schema()).validate(&policies, ValidationMode::Strict);
-        // Cedar finds them in any order.
-        if let Some(error) = result.validation_errors().map(|error| one_line(&error)).min() {
-            return Err(error);
+        for list in [&mut aliases, &mut restricting] {
+            list.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+            list.dedup();
         }
-        for warning in result.validation_warnings() {
-            tracing::warn!(%warning, "policy");
-        }
-        // The word may stand in a text only: then decisions are remembered for less, not wrongly.
-        let uses_context = text.contains("context");
-        let version = hex::encode(&Sha256::digest(text)[..VERSION_BYTES]).into();
         let (authorizer, names, decisions) =
             (Authorizer::new(), EntityNames::new(), DecisionCache::default());
-        Ok(Self { policies, version, uses_context, authorizer, names, decisions })
+        Ok(Self { policies, version, uses_context, aliases, restricting, authorizer, names, decisions })
+    }
+
+    /// Refuses aliases that are named by their ARN though they are of the broker's own account and region: an alias has one name.
+    pub(crate) fn check_home(&self, region: &str, account_id: &str) -> Result<(), String> {
+        for alias in self.aliases.iter().filter(|alias| alias.as_str().starts_with("arn:")) {
+            if let Some(short) = alias.short_alias(region, account_id) {
+                let (long, short) = (alias.as_str(), short.as_str());
+                return Err(format!(
+                    "Alias::\"{long}\": the alias is of the broker's own account and region: write Alias::\"{short}\""
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The aliases that policies name: what they mean is to be known before policy is asked about a key.
+    #[must_use]
+    pub(crate) fn aliases(&self) -> &[KeyId] {
+        &self.aliases
     }
 
     /// The number of policies.
@@ -173,10 +197,11 @@ impl Policy {
     /// Whether the principal may do this. Any error is a denial.
     #[must_use]
     pub(crate) fn decide(&self, question: &Question<'_>) -> Decision {
-        let wanted = DecisionKey::of(question, self.uses_context);
+        let aliases = self.aliases_of(question);
+        let wanted = DecisionKey::of(question, aliases, self.uses_context);
         let CedarDecision { permits, determining_policies } =
             self.decisions.find(&wanted).unwrap_or_else(|| {
-                let (decision, is_sound) = self.ask_cedar(question);
+                let (decision, is_sound) = self.ask_whatever_they_mean(question, wanted.aliases());
                 if is_sound {
                     self.decisions.keep(wanted, decision.clone());
                 }
@@ -185,12 +210,25 @@ impl Policy {
         Decision { permits, determining_policies, version: Arc::clone(&self.version) }
     }
 
+    fn aliases_of(&self, question: &Question<'_>) -> KeyAliases {
+        let Some(NamedKey { arn, alias }) = question.key else { return KeyAliases::default() };
+        // No policy can reach another.
+        let called = alias.as_ref().filter(|alias| self.aliases.contains(alias));
+        match arn {
+            _ if self.aliases.is_empty() => KeyAliases::default(),
+            Some(arn) => question.meanings.of(arn, called, &self.restricting),
+            // It means no key; all that is known of it is what the caller called it.
+            None => KeyAliases { known: called.into_iter().cloned().collect(), open: Arc::default() },
+        }
+    }
+
     /// Asks whether the principal may make this very request, whose key is resolved. Where the request names no key, policy must permit
     /// any key, and is asked again about the key that answers.
     pub(crate) fn permit<R: WorkloadRequest>(
         self: &Arc<Self>,
         principal: &Principal,
         request: Arc<R>,
+        meanings: &Arc<AliasMeanings>,
         facts: Facts<'_>,
     ) -> (Decision, Option<Permitted<Arc<R>>>) {
         let key = request.key();
@@ -198,6 +236,7 @@ impl Policy {
             principal,
             action: request.action(),
             key: key.and_then(|key| key.resolved.as_ref()),
+            meanings,
             facts: Facts { encryption_context: request.context(), recipient: request.recipient(), ..facts },
         };
         let decision = self.decide(&question);
@@ -208,6 +247,7 @@ impl Policy {
         let answer = key.is_none().then(|| {
             Arc::new(AnswerPolicy {
                 policy: Arc::clone(self),
+                meanings: Arc::clone(meanings),
                 principal: principal.clone(),
                 action: question.action,
                 transport: facts.transport,
@@ -226,22 +266,54 @@ impl Policy {
         (decision, arn.map(|arn| Permitted::new(arn, Requester::Workload, None)))
     }
 
-    /// Asks Cedar. The second value is whether nothing went wrong.
-    fn ask_cedar(&self, question: &Question<'_>) -> (CedarDecision, bool) {
-        let Some((request, entities)) = self.names.request(question) else {
+    /// Asks Cedar; where it is open whether aliases mean the key, a yes has to hold whatever they mean. The second value is whether
+    /// nothing went wrong.
+    fn ask_whatever_they_mean(&self, question: &Question<'_>, aliases: &KeyAliases) -> (CedarDecision, bool) {
+        let KeyAliases { known, open } = aliases;
+        let (mut decision, mut is_sound) = self.ask_cedar(question, known);
+        if open.is_empty() || !decision.permits {
+            return (decision, is_sound);
+        }
+        if open.len() > MAX_OPEN_ALIASES {
+            return (CedarDecision { permits: false, determining_policies: Arc::default() }, true);
+        }
+        for meant in 1_u32..(1 << open.len()) {
+            let meant = open.iter().enumerate().filter(|(place, _)| meant >> place & 1 == 1);
+            let parents: Vec<KeyId> = known.iter().chain(meant.map(|(_, alias)| alias)).cloned().collect();
+            let (other, other_is_sound) = self.ask_cedar(question, &parents);
+            is_sound &= other_is_sound;
+            if !other.permits {
+                decision = other;
+                break;
+            }
+        }
+        (decision, is_sound)
+    }
+
+    /// Asks Cedar about a key that is in these aliases. The second value is whether nothing went wrong; if something did, the
+    /// answer is a no: what failed may have been a `forbid`.
+    fn ask_cedar(&self, question: &Question<'_>, aliases: &[KeyId]) -> (CedarDecision, bool) {
+        let Some((request, entities)) = self.names.request(question, aliases) else {
             return (CedarDecision { permits: false, determining_policies: Arc::default() }, false);
         };
         let response = self.authorizer.is_authorized(&request, &self.policies, &entities);
-        let mut is_sound = true;
+        let mut failed = Vec::new();
         for error in response.diagnostics().errors() {
-            tracing::warn!(%error, "a policy cannot be evaluated and counts as absent");
-            is_sound = false;
+            tracing::warn!(%error, "a policy cannot be evaluated: the call is denied");
+            let AuthorizationError::PolicyEvaluationError(error) = error;
+            failed.push(error.policy_id().to_string());
+        }
+        if !failed.is_empty() {
+            return (
+                CedarDecision { permits: false, determining_policies: sorted(failed.into_iter()) },
+                false,
+            );
         }
         let decided = CedarDecision {
             permits: response.decision() == cedar_policy::Decision::Allow,
-            determining_policies: response.diagnostics().reason().map(ToString::to_string).collect(),
+            determining_policies: sorted(response.diagnostics().reason().map(ToString::to_string)),
         };
-        (decided, is_sound)
+        (decided, true)
     }
 }
 
@@ -255,7 +327,8 @@ impl AnswerPolicy {
             ..Facts::default()
         };
         let (principal, action, key) = (&self.principal, self.action, Some(&key));
-        self.policy.decide(&Question { principal, action, key, facts }).permits
+        let meanings = &*self.meanings;
+        self.policy.decide(&Question { principal, action, key, meanings, facts }).permits
     }
 }
 
@@ -263,6 +336,45 @@ impl Default for Facts<'_> {
     fn default() -> Self {
         Self { transport: Transport::Unix, messages: 1, bytes: 0, encryption_context: None, recipient: None }
     }
+}
+
+/// The policies, by their ids; each checked strictly against the schema.
+fn checked(written: &PolicySet) -> Result<PolicySet, String> {
+    let mut policies = PolicySet::new();
+    for policy in written.policies() {
+        check_names(policy)?;
+        ParsedPolicy::of(policy)?.check_entities()?;
+        let id = policy.annotation("id").map_or_else(|| policy.id().clone(), PolicyId::new);
+        let named = policy.new_id(id.clone());
+        policies.add(named).map_err(|_| format!("@id({:?}): two policies have this id", id.to_string()))?;
+    }
+    let result = schema::VALIDATOR.validate(&policies, ValidationMode::Strict);
+    // Cedar finds them in any order.
+    if let Some(error) = result.validation_errors().map(|error| one_line(&error)).min() {
+        return Err(error);
+    }
+    let mut never = Vec::new();
+    for warning in result.validation_warnings() {
+        match warning {
+            ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_) => {
+                let id = warning.policy_id();
+                never.push(format!("{id}: no call can meet it: write what a call can meet, or leave it out"));
+            }
+            warning => tracing::warn!(%warning, "policy"),
+        }
+    }
+    never.into_iter().min().map_or(Ok(policies), Err)
+}
+
+/// Cedar names policies in any order.
+fn sorted(ids: impl Iterator<Item = String>) -> Arc<[String]> {
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort();
+    ids.into()
+}
+
+fn version_of(text: &[u8]) -> Arc<str> {
+    hex::encode(&Sha256::digest(text)[..VERSION_BYTES]).into()
 }
 
 /// A policy that names what cannot exist would never hold.
@@ -290,6 +402,12 @@ fn check_name(literal: &EntityUid) -> Result<(), String> {
                     .into()),
             }
         }
+        schema::UNKNOWN if id != Principal::Unknown.as_str() => {
+            Err("write Unknown::\"unknown\": that is whoever no certificate and no kernel proves".into())
+        }
+        schema::ENCRYPTION_CONTEXT => {
+            Err("the encryption context of a call is not written out: write context.encryptionContext".into())
+        }
         _ => Ok(()),
     }
 }
@@ -300,6 +418,8 @@ fn one_line(error: &impl std::fmt::Display) -> String {
 }
 
 const VERSION_BYTES: usize = 16;
+/// So many aliases may be open at a time, which is 16 questions to Cedar; beyond, the answer is a no.
+const MAX_OPEN_ALIASES: usize = 4;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 //! Reloads of policy and certificates while the broker runs: at SIGHUP, and when their files have changed. A
-//! file with a mistake changes nothing; log and trail report both.
+//! file with a mistake changes nothing; log and trail report both. A file that may still be being written waits for the next look.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::policy::file::Policies;
 use crate::transport::tls::Tls;
+use crate::watched::Reloaded;
 
 /// What is reloaded.
 pub(crate) struct Reload {
@@ -44,8 +45,8 @@ impl Reload {
                 () = tokio::time::sleep(EVERY) => {}
                 _ = told => {}
             }
-            let policies = Arc::clone(&self.policies);
-            let outcome = blocking(move || policies.reload()).await;
+            let (policies, looked_at) = (Arc::clone(&self.policies), self.clock.instant());
+            let outcome = blocking(move || policies.reload(looked_at)).await;
             match policy.note("policy", outcome) {
                 ReloadOutcome::Changed => {
                     let version = self.policies.current().version().clone();
@@ -59,7 +60,7 @@ impl Reload {
             }
             let Some(tls) = self.tls.clone() else { continue };
             let again = tls.clone();
-            match certificates.note("certificates", blocking(move || again.reload()).await) {
+            match certificates.note("certificates", blocking(move || again.reload(looked_at)).await) {
                 ReloadOutcome::Changed => {
                     tracing::info!(expires_at = %tls.expires_at(), "other certificates are in use for new connections");
                     self.tell(Reloads { certificates: 1, ..Reloads::default() }).await;
@@ -104,13 +105,25 @@ enum ReloadOutcome {
 }
 
 impl FileWatch {
-    fn note(&mut self, what: &str, outcome: Result<bool, String>) -> ReloadOutcome {
+    fn note(&mut self, what: &str, outcome: Result<Reloaded, String>) -> ReloadOutcome {
         match outcome {
-            Ok(changed) => {
-                if self.mistake.take().is_some() && !changed {
+            Ok(Reloaded::Changed) => {
+                self.mistake = None;
+                ReloadOutcome::Changed
+            }
+            Ok(Reloaded::Same) => {
+                if self.mistake.take().is_some() {
                     tracing::info!(what, "the file holds again what is in force");
                 }
-                if changed { ReloadOutcome::Changed } else { ReloadOutcome::Same }
+                ReloadOutcome::Same
+            }
+            Ok(Reloaded::NotYet) => {
+                tracing::info!(
+                    what,
+                    "being written in place: taken once it has stayed the same for five seconds; a file that is renamed into place is \
+                     taken at once"
+                );
+                ReloadOutcome::Same
             }
             Err(error) if self.mistake.as_ref() == Some(&error) => ReloadOutcome::Same,
             Err(error) => {
@@ -122,7 +135,9 @@ impl FileWatch {
     }
 }
 
-async fn blocking(work: impl FnOnce() -> Result<bool, String> + Send + 'static) -> Result<bool, String> {
+async fn blocking(
+    work: impl FnOnce() -> Result<Reloaded, String> + Send + 'static,
+) -> Result<Reloaded, String> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err("reading was cut off".into()))
 }
 

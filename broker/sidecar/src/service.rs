@@ -22,6 +22,7 @@ use crate::audit::RecordBuilder;
 use crate::cache::{Cache, CachedRequest, DrawOutcome, DrawTerms};
 use crate::error::BrokerError;
 use crate::kms::aliases::Aliases;
+use crate::kms::policy_aliases::PolicyAliases;
 use crate::kms::recorded::{CallableRequest, RecordedKms};
 use crate::operation::KeyedReply;
 use crate::policy::Permitted;
@@ -39,8 +40,10 @@ pub(crate) struct Service {
     pub trust: Arc<Trust>,
     /// So many of them are verified at a time.
     pub verifications: Arc<Semaphore>,
-    /// What aliases mean.
+    /// What the aliases mean that callers name.
     pub aliases: Aliases,
+    /// What the aliases mean that policies name.
+    pub policy_aliases: PolicyAliases,
     /// Data keys with bounded reuse.
     pub cache: Cache,
     /// For requests that the cache does not take.
@@ -153,8 +156,13 @@ impl KeyBroker for CallHandler {
             let permitted = service.permit(call, request, None).await?;
             let (request, named_key) = (Arc::clone(permitted.subject()), permitted.named_key());
             let terms = DrawTerms { declared: ONE_MESSAGE, reuse, deadline: call.deadline };
-            let (sealed, source) = service.draw(call, permitted, terms).await?;
-            let decrypted = service.open(call, &*request, named_key, &sealed)?;
+            let drawn = service.draw(call, permitted, terms).await;
+            if let Err(BrokerError::DeniedKey(arn)) = &drawn {
+                // Policy has denied it before it was kept: the record tells by which policies.
+                service.permit_answer(call, &*request, arn).await;
+            }
+            let (sealed, source) = drawn?;
+            let decrypted = service.open(call, &*request, named_key, &sealed).await?;
             Ok(wire::decrypted(decrypted, &source))
         };
         call.reply(answer.await)

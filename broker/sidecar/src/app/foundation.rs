@@ -31,6 +31,7 @@ use crate::cache::rules::Rules;
 use crate::kms::Kms;
 use crate::kms::aliases::Aliases;
 use crate::kms::guard::Guard;
+use crate::kms::policy_aliases::PolicyAliases;
 use crate::kms::recorded::{RecordedKms, Recorder};
 use crate::limits::{CallLimits, Shares};
 use crate::policy::bindings::Bindings;
@@ -191,6 +192,7 @@ impl Foundation {
             trust: Arc::new(trust),
             verifications: Arc::new(Semaphore::new(processors)),
             aliases: Aliases::new(self.kms.clone(), Arc::clone(&self.caller)),
+            policy_aliases: PolicyAliases::new(self.kms.clone()),
             cache,
             kms: self.kms.clone(),
         }

@@ -116,8 +116,8 @@ impl<R: Cacheable> Pool<R> {
     pub(super) fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
         for (_, entry) in &self.0 {
             let slot = entry.slot();
-            for (minted, used) in slot.kept() {
-                show(&entry.view(slot.bounds(), minted, used));
+            for (minted, used, limit) in slot.kept() {
+                show(&entry.view(slot.bounds(), minted, Usage { used, limit }));
             }
         }
     }
@@ -125,7 +125,7 @@ impl<R: Cacheable> Pool<R> {
     pub(super) fn size(&self) -> CacheSize {
         let mut size = CacheSize::default();
         for (_, entry) in &self.0 {
-            for (minted, _) in entry.slot().kept() {
+            for (minted, ..) in entry.slot().kept() {
                 size.entries += 1;
                 size.bytes += minted.value.bytes() as u64;
             }
@@ -171,9 +171,8 @@ impl<R: Cacheable> Entry<R> {
         &'a self,
         bounds: &Bounds,
         minted: &'a MintedReply<R::Reply>,
-        used: DeclaredUse,
+        usage: Usage,
     ) -> EntryView<'a> {
-        let limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
         EntryView {
             owner: &self.owner,
             is_shared: self.is_shared,
@@ -182,7 +181,7 @@ impl<R: Cacheable> Entry<R> {
             arn: minted.value.key(),
             source: &minted.source,
             expires_at: minted.requested_at.wall + bounds.max_age,
-            reuse: R::IS_CHARGED.then_some(Usage { used, limit }),
+            reuse: R::IS_CHARGED.then_some(usage),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Which bounds hold for whom: the defaults, and rules by key and principal.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use key_broker_core::{Bounds, Principal, RequestedKey};
+use key_broker_core::{Bounds, KeyId, NamedKey, Principal, RequestedKey};
 
 /// The configuration of reuse, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +25,7 @@ pub struct Rules {
 pub struct Match {
     /// The principal, as policy names it.
     pub principal: Option<String>,
-    /// The KMS key: its ARN, however callers write it; else as they write it.
+    /// The KMS key: its ARN or id, however callers write it; an alias, if they name it so.
     pub key: Option<String>,
 }
 
@@ -42,21 +43,49 @@ pub struct Rule {
 }
 
 impl Rules {
-    /// The rule for one draw.
+    /// The rule for one draw. A Decrypt that names no key may be of any: it is held to the tightest of the rules that could be about
+    /// its key.
     #[must_use]
-    pub(crate) fn of(&self, principal: &Principal, key: Option<&RequestedKey>) -> &Rule {
-        let found = self.rules.iter().find(|(matches, _)| matches.covers(principal.as_str(), key));
-        found.map_or(&self.default, |(_, rule)| rule)
+    pub(crate) fn of(&self, principal: &Principal, key: Option<&RequestedKey>) -> Cow<'_, Rule> {
+        let principal = principal.as_str();
+        let found = self.rules.iter().find(|(matches, _)| matches.covers(principal, key));
+        let found = Cow::Borrowed(found.map_or(&self.default, |(_, rule)| rule));
+        if key.is_some() {
+            return found;
+        }
+        let may_match = self.rules.iter().filter(|(matches, _)| matches.may_be_of(principal));
+        may_match.fold(found, |tightest, (_, rule)| Cow::Owned(tightest.into_owned().tightened(rule)))
+    }
+}
+
+impl Rule {
+    /// The tighter of both, in every respect; the partition stays.
+    fn tightened(self, other: &Self) -> Self {
+        let (one, two) = (self.bounds, other.bounds);
+        let bounds = Bounds {
+            max_age: one.max_age.min(two.max_age),
+            max_messages: one.max_messages.min(two.max_messages),
+            max_bytes: one.max_bytes.min(two.max_bytes),
+        };
+        Self { enabled: self.enabled && other.enabled, bounds, ..self }
+    }
+
+    /// Whether both put a data key within the same bounds.
+    #[must_use]
+    pub(crate) fn has_bounds_of(&self, other: &Self) -> bool {
+        self.bounds == other.bounds && self.refresh_at == other.refresh_at
     }
 }
 
 impl Match {
     fn covers(&self, principal: &str, key: Option<&RequestedKey>) -> bool {
-        let names = |wanted: &str| {
-            key.is_some_and(|key| key.written.as_str() == wanted || key.sent().as_str() == wanted)
-        };
         self.principal.as_deref().is_none_or(|wanted| wanted == principal)
-            && self.key.as_deref().is_none_or(names)
+            && self.key.as_deref().is_none_or(|wanted| key.is_some_and(|key| names(wanted, key)))
+    }
+
+    /// Whether this is about a key, and about this principal's.
+    fn may_be_of(&self, principal: &str) -> bool {
+        self.key.is_some() && self.principal.as_deref().is_none_or(|wanted| wanted == principal)
     }
 
     /// Whether everything that `other` is for is also what this is for.
@@ -67,20 +96,41 @@ impl Match {
     }
 }
 
+/// Whether `wanted` is a name of this key: its ARN or id, however the caller names it; an alias, by either of its names, if that is
+/// how the caller does.
+fn names(wanted: &str, key: &RequestedKey) -> bool {
+    if key.written.as_str() == wanted || key.sent().as_str() == wanted {
+        return true;
+    }
+    let Some(NamedKey { arn: Some(arn), alias }) = &key.resolved else { return false };
+    let Some((home, id)) = arn.as_str().rsplit_once(":key/") else { return false };
+    let is_alias = |alias: &KeyId| {
+        let long = wanted.strip_prefix(home).and_then(|rest| rest.strip_prefix(':'));
+        alias.as_str() == wanted || long == Some(alias.as_str())
+    };
+    id == wanted || alias.as_ref().is_some_and(is_alias)
+}
+
 #[cfg(test)]
 mod tests {
     //! A rule about a key cannot be gone around by another name for it.
 
-    use key_broker_core::{KeyArn, KeyId, NamedKey};
+    use key_broker_core::KeyArn;
 
     use super::*;
 
     #[test]
-    fn a_rule_for_an_arn_holds_however_the_key_is_named() {
+    fn a_rule_for_a_key_holds_however_it_is_named_and_for_an_alias_by_either_name() {
         let arn = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
         let key = |written: &str| RequestedKey {
             written: KeyId::parse(written).expect("a key id"),
-            resolved: Some(NamedKey { arn: KeyArn::parse(arn), alias: None }),
+            resolved: Some(NamedKey {
+                arn: KeyArn::parse(arn),
+                // As it is resolved: without the broker's own account and region.
+                alias: written
+                    .rsplit_once("alias/")
+                    .and_then(|(_, name)| KeyId::parse(&format!("alias/{name}")).ok()),
+            }),
         };
         let covers = |wanted: &str, written: &str| {
             let rule = Match { principal: None, key: Some(wanted.into()) };
@@ -88,9 +138,44 @@ mod tests {
         };
         for written in [arn, "alias/dev", "1234abcd-12ab-34cd-56ef-1234567890ab"] {
             assert!(covers(arn, written), "{written}");
+            assert!(covers("1234abcd-12ab-34cd-56ef-1234567890ab", written), "{written}");
+            assert!(!covers("1234abcd-12ab-34cd-56ef-1234567890ac", written), "{written}");
         }
+        let long = "arn:aws:kms:us-west-2:111122223333:alias/dev";
+        for (wanted, written) in [(long, "alias/dev"), ("alias/dev", long), (long, long)] {
+            assert!(covers(wanted, written), "{wanted} {written}");
+        }
+        assert!(!covers("arn:aws:kms:eu-west-1:111122223333:alias/dev", "alias/dev"));
         assert!(covers("alias/dev", "alias/dev") && !covers("alias/dev", "alias/other"));
         assert!(!covers("alias/dev", arn), "what aliases a key has is not known");
         assert!(!Match { principal: None, key: Some(arn.into()) }.covers("unix:uid/1", None));
+    }
+
+    #[test]
+    fn a_decrypt_that_names_no_key_has_the_tightest_of_what_could_hold() {
+        let rule = |enabled, seconds, messages| {
+            let bounds =
+                Bounds { max_age: Duration::from_secs(seconds), max_messages: messages, max_bytes: 1 };
+            Rule { enabled, bounds, refresh_at: None, partition: None }
+        };
+        let matches = |principal: Option<&str>, key: Option<&str>| Match {
+            principal: principal.map(Into::into),
+            key: key.map(Into::into),
+        };
+        let rules = Rules {
+            default: rule(true, 300, 100),
+            rules: vec![
+                (matches(None, Some("alias/a")), rule(true, 60, 1_000)),
+                (matches(Some("unix:uid/1"), Some("alias/b")), rule(false, 300, 100)),
+                (matches(Some("unix:uid/2"), None), rule(true, 600, 50)),
+            ],
+            max_entries: 1,
+            kms_deadline: Duration::from_secs(1),
+            revocation_check: None,
+        };
+        let of = |uid| rules.of(&Principal::of_uid(uid), None).into_owned();
+        assert!(!of(1).enabled, "a key that is not to be kept may be the one");
+        assert_eq!(of(2), rule(true, 60, 50));
+        assert_eq!(of(3), rule(true, 60, 100));
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Draw<T> {
     pub(super) source: Provenance,
     /// Charged so far, this draw included.
     pub(super) used: DeclaredUse,
+    /// What may be charged in all.
+    pub(super) limit: DeclaredUse,
     /// When KMS was called for the key.
     pub(super) requested_at: Moment,
     /// Whether KMS was called for this very draw. Draws that waited with it share its key.
@@ -86,6 +88,8 @@ pub(super) struct Slot<T, R> {
 struct KeptKey<T> {
     minted: MintedReply<T>,
     used: DeclaredUse,
+    /// The tightest that any draw was promised: who got the key may count on it, whoever draws later.
+    limit: DeclaredUse,
 }
 
 /// A waiting draw.
@@ -147,7 +151,8 @@ impl<T, R: Clone> Slot<T, R> {
         self.evicted_meanwhile.clear();
         self.refresh_not_before = None;
         if epoch == self.epoch {
-            let key = KeptKey { minted, used: UNUSED };
+            let limit = DeclaredUse { messages: self.bounds.max_messages, bytes: self.bounds.max_bytes };
+            let key = KeptKey { minted, used: UNUSED, limit };
             self.drop_spent(now);
             let ahead = self.waiting.is_empty() && self.current.is_some();
             *(if ahead { &mut self.next } else { &mut self.current }) = Some(key);
@@ -227,9 +232,9 @@ impl<T, R: Clone> Slot<T, R> {
         self.retired
     }
 
-    /// The kept keys, and how far they are used.
-    pub(super) fn kept(&self) -> impl Iterator<Item = (&MintedReply<T>, DeclaredUse)> {
-        self.current.iter().chain(&self.next).map(|key| (&key.minted, key.used))
+    /// The kept keys, how far they are used, and how far they may be.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&MintedReply<T>, DeclaredUse, DeclaredUse)> {
+        self.current.iter().chain(&self.next).map(|key| (&key.minted, key.used, key.limit))
     }
 
     /// The configured bounds.
@@ -242,11 +247,18 @@ impl<T, R: Clone> Slot<T, R> {
         if now.since(&key.minted.requested_at) > demand.bounds.max_age {
             return None;
         }
-        key.used = demand.bounds.charge(key.used, demand.declared)?;
+        let bounds = Bounds {
+            max_messages: key.limit.messages.min(demand.bounds.max_messages),
+            max_bytes: key.limit.bytes.min(demand.bounds.max_bytes),
+            ..demand.bounds
+        };
+        key.used = bounds.charge(key.used, demand.declared)?;
+        key.limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
         Some(Draw {
             value: Arc::clone(&key.minted.value),
             source: key.minted.source.clone(),
             used: key.used,
+            limit: key.limit,
             requested_at: key.minted.requested_at,
             called_kms: false,
         })
@@ -258,7 +270,7 @@ impl<T, R: Clone> Slot<T, R> {
             if waiting.answer.is_closed() {
                 continue;
             }
-            let Some(before) = self.current.as_ref().map(|key| key.used) else {
+            let Some((before, limit)) = self.current.as_ref().map(|key| (key.used, key.limit)) else {
                 return self.waiting.push_front(waiting);
             };
             let Some(mut draw) = self.charge(now, &waiting.demand) else {
@@ -274,7 +286,7 @@ impl<T, R: Clone> Slot<T, R> {
                 && let Some(key) = &mut self.current
             {
                 // The caller is gone: nothing was handed out.
-                key.used = before;
+                (key.used, key.limit) = (before, limit);
             }
         }
     }
@@ -289,7 +301,7 @@ impl<T, R: Clone> Slot<T, R> {
     fn drop_spent(&mut self, now: &Moment) {
         let spent = |key: &KeptKey<T>| {
             // Every draw takes a message; one that declares no bytes still fits where the bytes are used up.
-            key.used.messages >= self.bounds.max_messages
+            key.used.messages >= key.limit.messages
                 || now.since(&key.minted.requested_at) > self.bounds.max_age
         };
         if self.next.as_ref().is_some_and(spent) {
@@ -307,8 +319,8 @@ impl<T, R: Clone> Slot<T, R> {
             return false;
         }
         let age = now.since(&key.minted.requested_at) >= self.bounds.max_age.mul_f64(share);
-        age || reached(key.used.messages, self.bounds.max_messages, share)
-            || reached(key.used.bytes, self.bounds.max_bytes, share)
+        age || reached(key.used.messages, key.limit.messages, share)
+            || reached(key.used.bytes, key.limit.bytes, share)
     }
 }
 

@@ -75,7 +75,8 @@ impl Bench {
             reuse: Reuse::default(),
             deadline: self.clock.instant() + Duration::from_secs(30),
         };
-        let (_, permitted) = self.policy.permit(principal, Arc::new(request), Facts::default());
+        let (_, permitted) =
+            self.policy.permit(principal, Arc::new(request), &Arc::default(), Facts::default());
         let drawn = self.cache.draw(permitted.expect("permitted"), principal, terms).await;
         drawn.result.unwrap_or_else(|error| panic!("{error:?}")).plaintext.as_ref().to_vec()
     }

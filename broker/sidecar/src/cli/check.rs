@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use key_broker_core::clock::SystemClock;
 use key_broker_core::{Action, EncryptionContext, KeyId, Principal, Transport};
+use key_broker_trail::record::AwsCaller;
 use rustix::fs::Access;
 
 use super::{ConfigArgument, block_on, wrong_configuration};
@@ -18,7 +19,7 @@ use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
 use crate::kms::{AttemptLog, Kms as _, KmsError};
 use crate::operation::{DryRunRequest, KmsReply, TypedRequest};
-use crate::policy::own;
+use crate::policy::{Policy, own};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -34,7 +35,7 @@ pub(super) struct Arguments {
 /// A question to policy, which is then all that is checked.
 #[derive(Debug, clap::Args)]
 #[command(
-    next_help_heading = "What may a principal do? Asks the policy file, and KMS only what an alias means"
+    next_help_heading = "What may a principal do? Asks the policy file, and AWS only what aliases mean"
 )]
 struct PolicyQuery {
     /// The principal as policy names it: a SPIFFE ID, unix:uid/UID, vsock:cid/CID or unknown
@@ -49,6 +50,12 @@ struct PolicyQuery {
     /// A pair of the encryption context; may be given more than once
     #[arg(long, requires = "principal", value_name = "NAME=VALUE", value_parser = policy::parse_pair)]
     context: Vec<(String, String)>,
+    /// The messages that a call for a data key declares
+    #[arg(long, requires = "principal", value_name = "N", default_value_t = 1)]
+    messages: u64,
+    /// The bytes that a call for a data key declares; 0 is none
+    #[arg(long, requires = "principal", value_name = "N", default_value_t = 0)]
+    bytes: u64,
     /// How the call comes in: unix, tls, `insecure_tcp` or vsock
     #[arg(long, requires = "principal", default_value_t = Transport::Unix, value_parser = policy::parse_transport)]
     transport: Transport,
@@ -68,9 +75,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
     let mut report = Report { failed: false };
     report.line("configuration", &Ok(path.display().to_string()));
+    let policy = Arc::clone(&config.policies.current());
     report.line(
         "policy",
-        &Ok(match config.policies.current().len() {
+        &Ok(match policy.len() {
             0 => "no policies: every call will be denied".to_owned(),
             n => format!("{n} policies"),
         }),
@@ -81,6 +89,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         let caller = kms.caller().await;
         let arn = caller.as_ref().map(|caller| caller.arn.clone());
         report.line("credentials", &arn.map_err(|error| format!("sts:GetCallerIdentity: {error}")));
+        if let Ok(caller) = &caller {
+            check_aliases(&policy, &kms, caller, &mut report).await;
+        }
         for key in &arguments.keys {
             report.line("kms", &may_generate_data_key(&kms, key, &EncryptionContext::default()).await);
         }
@@ -103,6 +114,20 @@ impl Report {
             Ok(found) => println!("ok      {what:<13} {found}"),
             Err(error) => println!("FAILED  {what:<13} {error}"),
         }
+    }
+}
+
+/// Whether it is known what the aliases mean that policies name.
+async fn check_aliases(policy: &Policy, kms: &AwsKms, caller: &AwsCaller, report: &mut Report) {
+    if let Err(mistake) = policy.check_home(&caller.region, &caller.account_id) {
+        report.line("policy", &Err(mistake));
+    }
+    for alias in policy.aliases() {
+        let found = policy::target(kms, alias).await.map(|target| match target {
+            Some(arn) => format!("{} means {arn}", alias.as_str()),
+            None => format!("there is no {}: what policies say of it holds for no key", alias.as_str()),
+        });
+        report.line("policy", &found);
     }
 }
 

@@ -7,7 +7,7 @@ use key_broker_core::secret;
 
 use super::hardening::harden;
 use super::{block_on, drain_on_signal, fail, stopped, wrong_configuration};
-use crate::app;
+use crate::app::{self, StartError};
 use crate::config::Config;
 use crate::telemetry;
 use crate::telemetry::export::Export;
@@ -33,6 +33,7 @@ pub(super) fn run(config: &Path) -> ExitCode {
         };
         match Box::pin(app::serve(config, None, told, drain, || {})).await {
             Ok(remainder) => stopped(&remainder),
+            Err(error @ StartError::Policy(_)) => wrong_configuration(error),
             Err(error) => fail(error),
         }
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use key_broker_core::{Bounds, KeyId, MAX_AGE_SECONDS, MAX_MESSAGES};
+use key_broker_core::{Bounds, KeyId, MAX_AGE_SECONDS, MAX_MESSAGES, Principal};
 use serde::Deserialize;
 
 use super::within;
@@ -75,6 +75,7 @@ impl ReuseSection {
                     earlier + 1
                 ));
             }
+            check_partition(&name, &rules, &rule)?;
             rules.push((matches, rule));
         }
         let max_entries = within("reuse.max_entries", self.max_entries, 1, 10_000_000)?;
@@ -95,9 +96,21 @@ impl RuleSection {
         if let Some(key) = &self.key_id {
             KeyId::parse(key).map_err(|malformed| format!("{name}: {}", malformed.0))?;
         }
+        let principal = self.principal.as_deref().map(Principal::parse).transpose();
+        let principal = principal.map_err(|why| format!("{name}: principal: {why}"))?;
         let bounded = self.max_age_seconds.or(self.max_messages).or(self.max_bytes).is_some();
-        if self.enabled == Some(false) && (bounded || self.refresh_at.is_some() || self.partition.is_some()) {
-            return Err(format!("{name}: enabled = false contradicts its bounds: nothing is reused"));
+        if bounded || self.refresh_at.is_some() || self.partition.is_some() {
+            match self.enabled {
+                Some(false) => {
+                    return Err(format!("{name}: enabled = false contradicts its bounds: nothing is reused"));
+                }
+                None if !default.enabled => {
+                    return Err(format!(
+                        "{name}: has no effect, since reuse.enabled is false: give the rule enabled = true, or remove it"
+                    ));
+                }
+                _ => {}
+            }
         }
         let bounds = Bounds {
             max_age: match self.max_age_seconds {
@@ -120,9 +133,25 @@ impl RuleSection {
         if self.partition.as_deref() == Some("") {
             return Err(format!("{name}: partition is empty: give it a name, or leave it out"));
         }
-        let matches = Match { principal: self.principal, key: self.key_id };
+        let principal = principal.map(|principal| principal.as_str().to_owned());
+        let matches = Match { principal, key: self.key_id };
         let enabled = self.enabled.unwrap_or(default.enabled);
         Ok((matches, Rule { enabled, bounds, refresh_at, partition: self.partition }))
+    }
+}
+
+/// Refuses a rule that puts the data keys of a partition within other bounds than an earlier one does: whoever came first would set
+/// them for both.
+fn check_partition(name: &str, earlier: &[(Match, Rule)], rule: &Rule) -> Result<(), String> {
+    let Some(partition) = &rule.partition else { return Ok(()) };
+    let shares = |(_, other): &(Match, Rule)| other.partition.as_ref() == Some(partition);
+    match earlier.iter().position(|other| shares(other) && !other.1.has_bounds_of(rule)) {
+        Some(place) => Err(format!(
+            "{name}: rule {} has other bounds for partition {partition:?}, whose data keys have one set of them: give both the same \
+             max_age_seconds, max_messages, max_bytes and refresh_at, or another partition",
+            place + 1
+        )),
+        None => Ok(()),
     }
 }
 
@@ -151,3 +180,55 @@ fn share(key: &str, at: f64) -> Result<Option<f64>, String> {
 
 /// The AWS Encryption SDK's own bound for a cached data key is 2^63 - 1.
 const MAX_BYTES: u64 = i64::MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    //! A rule that could never hold is refused with what to write, and rules of one partition have one set of bounds.
+
+    use super::*;
+
+    fn rules(text: &str) -> Result<Rules, String> {
+        let section: ReuseSection = toml::from_str(text).expect("a section");
+        section.check(Duration::from_secs(10))
+    }
+
+    fn refused(text: &str) -> String {
+        rules(text).err().unwrap_or_else(|| panic!("accepted: {text}"))
+    }
+
+    /// Two rules of one partition.
+    fn shared(one: &str, other: &str) -> String {
+        let rule =
+            |uid, more| format!("[[rule]]\nprincipal = \"unix:uid/{uid}\"\npartition = \"shared\"\n{more}\n");
+        rule(1, one) + &rule(2, other)
+    }
+
+    #[test]
+    fn rules_of_one_partition_have_one_set_of_bounds() {
+        for same in [("max_messages = 5", "max_messages = 5"), ("max_messages = 10000", "")] {
+            assert_eq!(rules(&shared(same.0, same.1)).expect("the same").rules.len(), 2);
+        }
+        for other in ["max_messages = 6", "max_bytes = 5", "max_age_seconds = 5", "refresh_at = 1"] {
+            let why = refused(&shared("", other));
+            assert!(
+                why.starts_with("reuse.rule 2: rule 1 has other bounds for partition \"shared\""),
+                "{why}"
+            );
+        }
+        let elsewhere = shared("", "max_messages = 6").replacen("shared", "another", 1);
+        assert!(rules(&elsewhere).is_ok());
+    }
+
+    #[test]
+    fn a_rule_that_could_not_hold_is_refused() {
+        for principal in ["unix:uid:0", "uid/0", "unix:uid/00", "spiffe://Example.org/a", "vsock:16"] {
+            let why = refused(&format!("[[rule]]\nprincipal = \"{principal}\"\nenabled = false"));
+            assert!(why.starts_with("reuse.rule 1: principal: "), "{why}");
+        }
+        let why = refused("enabled = false\n[[rule]]\nprincipal = \"unix:uid/0\"\nmax_messages = 5");
+        assert!(why.contains("give the rule enabled = true"), "{why}");
+        let enabled =
+            "enabled = false\n[[rule]]\nprincipal = \"unix:uid/0\"\nenabled = true\nmax_messages = 5";
+        assert!(rules(enabled).is_ok());
+    }
+}

@@ -139,7 +139,7 @@ impl Aliases {
     }
 
     /// An alias of the broker's own account and region has one name, without them.
-    fn alias(&self, key: &KeyId) -> KeyId {
+    pub(crate) fn alias(&self, key: &KeyId) -> KeyId {
         let Inner { caller, .. } = &*self.0;
         key.short_alias(&caller.region, &caller.account_id).unwrap_or_else(|| key.clone())
     }

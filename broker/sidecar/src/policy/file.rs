@@ -1,24 +1,42 @@
 //! The file of policies, which may be replaced while the broker runs.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::Policy;
+use super::{Policy, version_of};
+use crate::watched::{Look, Reloaded, WatchedFile};
 
 /// The policies in force, and where they come from.
 pub struct Policies {
-    file: Option<PathBuf>,
+    file: Option<Mutex<WatchedFile>>,
     current: ArcSwap<Policy>,
+    home: OnceLock<Home>,
+}
+
+/// The region and account in which aliases go by their short name.
+struct Home {
+    region: String,
+    account_id: String,
 }
 
 impl Policies {
     /// Reads and checks the file.
-    pub(crate) fn load(file: &Path) -> Result<Self, String> {
-        let policy = read(file)?;
-        Ok(Self { file: Some(file.to_owned()), current: ArcSwap::from_pointee(policy) })
+    pub(crate) fn load(path: &Path) -> Result<Self, String> {
+        let (file, bytes) = WatchedFile::open(path)?;
+        let policy = parse(path, &bytes)?;
+        Ok(Self { file: Some(Mutex::new(file)), ..policy.into() })
+    }
+
+    /// Says where the broker is at home: from then on policies that could not hold there are refused, and those in force have to
+    /// be right already.
+    pub(crate) fn settle(&self, region: &str, account_id: &str) -> Result<(), String> {
+        self.current().check_home(region, account_id)?;
+        // One broker has one home.
+        let _ = self.home.set(Home { region: region.to_owned(), account_id: account_id.to_owned() });
+        Ok(())
     }
 
     /// The policies in force: what a call that begins now is held to.
@@ -27,27 +45,37 @@ impl Policies {
         self.current.load()
     }
 
-    /// Reads the file again; true if it holds other policies now. They hold from the next call on, whole, or not at all: with a
-    /// mistake in the file, those before stay in force.
-    pub(crate) fn reload(&self) -> Result<bool, String> {
-        let Some(file) = &self.file else { return Ok(false) };
-        let policy = read(file)?;
-        if policy.version() == self.current().version() {
-            return Ok(false);
+    /// Reads the file again. Other policies hold from the next call on, whole, or not at all: with a mistake in the file, or while it
+    /// may still be being written, those before stay in force. Blocks.
+    pub(crate) fn reload(&self, now: Instant) -> Result<Reloaded, String> {
+        let Some(file) = &self.file else { return Ok(Reloaded::Same) };
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Look { bytes, is_whole } = file.look(now)?;
+        if version_of(&bytes) == *self.current().version() {
+            return Ok(Reloaded::Same);
+        }
+        if !is_whole {
+            return Ok(Reloaded::NotYet);
+        }
+        let policy = parse(file.path(), &bytes)?;
+        if let Some(Home { region, account_id }) = self.home.get() {
+            policy
+                .check_home(region, account_id)
+                .map_err(|mistake| format!("{}: {mistake}", file.path().display()))?;
         }
         self.current.store(Arc::new(policy));
-        Ok(true)
+        Ok(Reloaded::Changed)
     }
 }
 
 /// Policies that come from no file.
 impl From<Policy> for Policies {
     fn from(policy: Policy) -> Self {
-        Self { file: None, current: ArcSwap::from_pointee(policy) }
+        Self { file: None, current: ArcSwap::from_pointee(policy), home: OnceLock::new() }
     }
 }
 
-fn read(file: &Path) -> Result<Policy, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    Policy::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
+fn parse(path: &Path, bytes: &[u8]) -> Result<Policy, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    Policy::parse(text).map_err(|error| format!("{}: {error}", path.display()))
 }

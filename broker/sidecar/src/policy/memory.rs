@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use key_broker_core::{Action, EncryptionContext, Measurements, NamedKey, Principal, Transport};
 
+use super::aliases::KeyAliases;
 use super::{CedarDecision, Question};
 
 /// What a decision depends on, beside the policies.
@@ -15,6 +16,7 @@ pub(super) struct DecisionKey {
     principal: Principal,
     action: Action,
     key: Option<NamedKey>,
+    aliases: KeyAliases,
     context: Option<ContextFacts>,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct DecisionCache(RwLock<HashMap<DecisionKey, CedarDecision>>);
 
 impl DecisionKey {
     /// With what the call says only where a policy looks at it.
-    pub(super) fn of(question: &Question<'_>, uses_context: bool) -> Self {
+    pub(super) fn of(question: &Question<'_>, aliases: KeyAliases, uses_context: bool) -> Self {
         let facts = &question.facts;
         let context = || ContextFacts {
             transport: facts.transport,
@@ -47,8 +49,14 @@ impl DecisionKey {
             principal: question.principal.clone(),
             action: question.action,
             key: question.key.cloned(),
+            aliases,
             context: uses_context.then(context),
         }
+    }
+
+    /// The aliases that the key is, or may be, in.
+    pub(super) fn aliases(&self) -> &KeyAliases {
+        &self.aliases
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
+    Validator,
 };
 use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, NamedKey, PlatformKind, Principal};
 
@@ -13,10 +15,10 @@ use super::Question;
 /// The schema, in Cedar's own form (<https://docs.cedarpolicy.com/schema/human-readable-schema.html>); docs/policy.md shows it.
 pub(super) const SCHEMA: &str = include_str!("schema.cedarschema");
 
-/// The schema, read.
-pub(super) fn schema() -> Schema {
-    Schema::from_cedarschema_str(SCHEMA).expect("the schema of this build is one").0
-}
+/// What checks policies against the schema.
+pub(super) static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
+    Validator::new(Schema::from_cedarschema_str(SCHEMA).expect("the schema of this build is one").0)
+});
 
 /// Cedar's entity types, parsed once.
 pub(super) struct EntityNames {
@@ -33,20 +35,20 @@ impl EntityNames {
         let name = |text| EntityTypeName::from_str(text).expect("a plain identifier is an entity type name");
         Self {
             workload: name(WORKLOAD),
-            unknown: name("Unknown"),
+            unknown: name(UNKNOWN),
             action: name("Action"),
             key: name(KEY),
             alias: name(ALIAS),
             encryption_context: EntityUid::from_type_name_and_id(
-                name("EncryptionContext"),
+                name(ENCRYPTION_CONTEXT),
                 EntityId::new("request"),
             ),
         }
     }
 
-    /// The question, with the entities that it is about; none if Cedar does not take it.
-    pub(super) fn request(&self, question: &Question<'_>) -> Option<(Request, Entities)> {
-        let resource = self.resource(question.key)?;
+    /// The question, with the entities that it is about, its key being in `aliases`; none if Cedar does not take it.
+    pub(super) fn request(&self, question: &Question<'_>, aliases: &[KeyId]) -> Option<(Request, Entities)> {
+        let resource = self.resource(question.key, aliases)?;
         let facts = &question.facts;
         let pairs = facts.encryption_context.into_iter().flat_map(EncryptionContext::pairs);
         let tags: HashMap<_, _> = pairs
@@ -91,7 +93,7 @@ impl EntityNames {
         EntityUid::from_type_name_and_id(self.action.clone(), EntityId::new(action.name()))
     }
 
-    fn resource(&self, key: Option<&NamedKey>) -> Option<Entity> {
+    fn resource(&self, key: Option<&NamedKey>, aliases: &[KeyId]) -> Option<Entity> {
         let arn = key.and_then(|key| key.arn.as_ref());
         let (id, account, region) = match (arn, key) {
             (Some(arn), _) => (arn.as_str(), arn.account_id(), arn.region()),
@@ -102,11 +104,10 @@ impl EntityNames {
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
         let attributes =
             HashMap::from([("account".to_owned(), text(account)), ("region".to_owned(), text(region))]);
-        let alias = key.and_then(|key| key.alias.as_ref()).map(KeyId::as_str);
-        let parents: HashSet<_> = alias
-            .map(|alias| EntityUid::from_type_name_and_id(self.alias.clone(), EntityId::new(alias)))
-            .into_iter()
-            .collect();
+        let parent = |alias: &KeyId| {
+            EntityUid::from_type_name_and_id(self.alias.clone(), EntityId::new(alias.as_str()))
+        };
+        let parents: HashSet<_> = aliases.iter().map(parent).collect();
         let uid = EntityUid::from_type_name_and_id(self.key.clone(), EntityId::new(id));
         Entity::new(uid, attributes, parents).ok()
     }
@@ -126,6 +127,8 @@ fn recipient(measurements: &Measurements) -> Option<RestrictedExpression> {
 }
 
 pub(super) const WORKLOAD: &str = "Workload";
+pub(super) const UNKNOWN: &str = "Unknown";
+pub(super) const ENCRYPTION_CONTEXT: &str = "EncryptionContext";
 pub(super) const KEY: &str = "Key";
 pub(super) const ALIAS: &str = "Alias";
 /// The resource of a call that names no key. No ARN is this.

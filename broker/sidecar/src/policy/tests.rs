@@ -1,5 +1,7 @@
 //! Nothing is permitted that a policy does not permit, and no policy is taken that could not hold.
 
+mod generated;
+
 use std::collections::BTreeMap;
 
 use key_broker_core::{KeyArn, PlatformKind};
@@ -23,12 +25,19 @@ fn aliased(alias: &str, arn: Option<&str>) -> NamedKey {
     NamedKey { arn, alias: Some(KeyId::parse(alias).expect("an alias")) }
 }
 
+/// What these aliases mean; nothing is known of others.
+fn known(aliases: &[(&str, Option<&str>)]) -> AliasMeanings {
+    let arn = |arn: &str| KeyArn::parse(arn).expect("an ARN");
+    let target = |(alias, key): &(&str, Option<&str>)| (KeyId::parse(alias).expect("an alias"), key.map(arn));
+    AliasMeanings::new(aliases.iter().map(target).collect())
+}
+
 fn policy(text: &str) -> Policy {
     Policy::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 fn answer(policy: &Policy, principal: &Principal, action: Action, key: Option<&NamedKey>) -> Decision {
-    policy.decide(&Question { principal, action, key, facts: Facts::default() })
+    policy.decide(&Question { principal, action, key, meanings: &known(&[]), facts: Facts::default() })
 }
 
 fn permits(text: &str, principal: &Principal, action: Action, key: Option<&NamedKey>) -> bool {
@@ -70,6 +79,80 @@ fn an_alias_is_what_it_means_now_and_the_name_by_which_it_was_called() {
         !permits(&by_key, &uid(1), Action::Decrypt, Some(&aliased("alias/dev", None))),
         "it means no key"
     );
+}
+
+/// Proves: whatever a caller calls a key, it is in the aliases that mean it; and a `forbid` by an alias of which that is not known holds
+/// for every key, as does a condition that it could fail.
+#[test]
+fn a_policy_by_alias_holds_under_every_name_of_the_key() {
+    let permit = r#"permit(principal, action, resource in Alias::"alias/dev");"#;
+    let forbid = r#"permit(principal, action, resource);
+                    @id("no") forbid(principal, action, resource in Alias::"alias/dev");"#;
+    let unless = r#"permit(principal, action, resource) unless { resource in Alias::"alias/dev" };"#;
+    let names = [key(KEY), aliased("alias/dev", Some(KEY)), aliased("alias/other", Some(KEY))];
+    let asked = |text: &str, key: &NamedKey, meanings: &AliasMeanings| {
+        let (principal, action, facts) = (&uid(1), Action::Decrypt, Facts::default());
+        policy(text).decide(&Question { principal, action, key: Some(key), meanings, facts })
+    };
+    let means = |target| known(&[("alias/dev", target)]);
+    for name in &names {
+        assert!(asked(permit, name, &means(Some(KEY))).permits, "{name:?}");
+        let denied = asked(forbid, name, &means(Some(KEY)));
+        assert_eq!(
+            (denied.permits, &*denied.determining_policies),
+            (false, &["no".to_owned()][..]),
+            "{name:?}"
+        );
+        assert!(!asked(unless, name, &means(Some(KEY))).permits, "{name:?}");
+    }
+    for meanings in [means(Some(OTHER)), means(None)] {
+        assert!(!asked(permit, &names[0], &meanings).permits);
+        assert!(asked(forbid, &names[0], &meanings).permits && asked(unless, &names[0], &meanings).permits);
+    }
+    // Not known.
+    for text in [permit, forbid, unless] {
+        assert!(!asked(text, &names[0], &known(&[])).permits, "{text}");
+    }
+    let of_another = forbid.replace("forbid(principal,", r#"forbid(principal == Workload::"unix:uid/2","#);
+    assert!(
+        asked(&of_another, &names[0], &known(&[])).permits,
+        "whatever it means, the forbid is not about uid 1"
+    );
+}
+
+#[test]
+fn aliases_of_the_brokers_own_account_have_one_name() {
+    let alias = "arn:aws:kms:us-west-2:111122223333:alias/dev";
+    let policy = policy(&format!(r#"permit(principal, action, resource in Alias::"{alias}");"#));
+    let refused = policy.check_home("us-west-2", "111122223333").expect_err("it is of the own account");
+    assert!(refused.contains(r#"write Alias::"alias/dev""#), "{refused}");
+    assert_eq!(policy.check_home("us-west-2", "444455556666"), Ok(()));
+    assert_eq!(policy.check_home("eu-west-1", "111122223333"), Ok(()));
+}
+
+/// Proves: a policy that fails for a call denies it, a `forbid` as well as a `permit`, and is named; the caller's own numbers bring
+/// nobody past it.
+#[test]
+fn an_error_is_a_denial() {
+    let policy = policy(
+        r#"@id("all") permit(principal, action, resource);
+           @id("budget") forbid(principal, action == Action::"GenerateDataKey", resource)
+             when { context.messages * 16 + context.bytes > 1000000 };"#,
+    );
+    let asked = |messages, bytes| {
+        let facts = Facts { messages, bytes, ..Facts::default() };
+        let (principal, action, key, meanings) =
+            (&uid(1), Action::GenerateDataKey, Some(&key(KEY)), &known(&[]));
+        policy.decide(&Question { principal, action, key, meanings, facts })
+    };
+    assert!(asked(1, 0).permits);
+    for (messages, bytes) in
+        [(1, 2_000_000), (100_000, 0), (1 << 60, 0), (1, i64::MAX as u64), (u64::MAX, u64::MAX)]
+    {
+        let decision = asked(messages, bytes);
+        assert!(!decision.permits, "{messages} {bytes}");
+        assert_eq!(*decision.determining_policies, ["budget".to_owned()]);
+    }
 }
 
 #[test]
@@ -116,7 +199,9 @@ fn policies_look_at_what_the_call_says() {
         recipient: None,
     };
     let permits = |facts: Facts<'_>, key: &NamedKey| {
-        let question = Question { principal: &uid(1), action: Action::Decrypt, key: Some(key), facts };
+        let meanings = &known(&[]);
+        let question =
+            Question { principal: &uid(1), action: Action::Decrypt, key: Some(key), meanings, facts };
         policy.decide(&question).permits
     };
     // Twice, since answers are remembered.
@@ -161,7 +246,14 @@ fn policies_look_at_what_a_verified_document_measured() {
     let asked = |recipient: Option<&Arc<Measurements>>| {
         let facts = Facts { transport: Transport::Vsock, recipient, ..Facts::default() };
         let principal = Principal::parse("vsock:cid/16").expect("a principal");
-        policy.decide(&Question { principal: &principal, action: Action::Decrypt, key: None, facts })
+        let meanings = &known(&[]);
+        policy.decide(&Question {
+            principal: &principal,
+            action: Action::Decrypt,
+            key: None,
+            meanings,
+            facts,
+        })
     };
     // Twice, since answers are remembered.
     for _ in 0..2 {
@@ -215,7 +307,8 @@ fn the_memory_is_bounded_and_holds_sound_answers_only() {
         "permit(principal, action, resource) when { context.messages * 9223372036854775807 > 0 || true };",
     );
     let facts = Facts { messages: 2, ..Facts::default() };
-    let question = Question { principal: &uid(1), action: Action::Decrypt, key: None, facts };
+    let meanings = &known(&[]);
+    let question = Question { principal: &uid(1), action: Action::Decrypt, key: None, meanings, facts };
     assert!(!failing.decide(&question).permits);
     assert_eq!(failing.decisions.len(), 0);
 }
@@ -241,7 +334,20 @@ fn mistakes_are_told_in_one_line() {
         r#"permit(principal, action, resource) when { context.transport == "tcp" };"#,
         r#"permit(principal, action, resource) unless { true && "TLS" != context["transport"] };"#,
         r#"permit(principal, action, resource) when { ["unix", "http"].contains(context.transport) };"#,
+        r#"permit(principal, action, resource) when { context.transport like "tcp*" };"#,
+        r#"permit(principal, action, resource) when { ["tcp"].containsAny([context.transport]) };"#,
+        r#"permit(principal, action, resource) when { resource.account == "1111-2222-3333" };"#,
+        r#"permit(principal, action, resource) when { context has recipient.imageSha384 && context.recipient.imageSha384 == "EE0D" };"#,
         r#"permit(principal, action, resource) when { context.encryptionContext.getTag("tenant") == "acme" };"#,
+        r#"permit(principal, action, resource) when { EncryptionContext::"request".hasTag("tenant") };"#,
+        r#"permit(principal == Workload::"unix:uid/007", action, resource);"#,
+        r#"permit(principal == Unknown::"anyone", action, resource);"#,
+        r#"permit(principal, action, resource == Alias::"alias/dev");"#,
+        r#"forbid(principal, action, resource) when { resource == Alias::"alias/dev" };"#,
+        r#"forbid(principal, action, resource) when { Key::"*".account == resource.account };"#,
+        r#"forbid(principal, action, resource) when { Key::"*" in Alias::"alias/dev" };"#,
+        r"forbid(principal, action, resource) when { principal is Unknown && principal is Workload };",
+        "permit(principal, action, resource) when { false };",
         r#"@id("a") permit(principal, action, resource); @id("a") forbid(principal, action, resource);"#,
         "permit(principal == ?principal, action, resource);",
     ] {

@@ -49,7 +49,7 @@ impl Service {
         let (request, named_key) = (Arc::clone(permitted.subject()), permitted.named_key());
         let reply = self.call_attested(call, permitted).await;
         let (sealed, source) = call.answered(reply.into())?;
-        let decrypted = self.open(call, &*request, named_key, &sealed)?;
+        let decrypted = self.open(call, &*request, named_key, &sealed).await?;
         Ok(wire::attested_decrypted(decrypted, &source))
     }
 

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{DeclaredUse, KeyArn, NamedKey};
+use key_broker_core::{Action, DeclaredUse, KeyArn, NamedKey};
 use tracing::field::Empty;
 use tracing::{info_span, record_all};
 
 use super::{Service, WorkloadCall};
 use crate::error::BrokerError;
 use crate::operation::WorkloadRequest;
-use crate::policy::{Decision, Facts, Permitted, Question, SealedReply};
+use crate::policy::{AliasMeanings, Decision, Facts, Permitted, Policy, Question, SealedReply};
 use crate::telemetry::vocabulary;
 
 /// Why the key that a request names could not be resolved.
@@ -30,11 +30,22 @@ impl Service {
         mut request: R,
         declared: Option<DeclaredUse>,
     ) -> Result<Permitted<Arc<R>>, BrokerError> {
-        let unresolved = self.resolve(call, &mut request, declared).await.err();
+        let policy = Arc::clone(&self.policies.current());
+        let meanings = match request.action() {
+            // It is about no key.
+            Action::GenerateRandom => Arc::default(),
+            _ => self.meanings(call, &policy, &request, declared).await,
+        };
+        let unresolved = self.resolve(call, &mut request, declared, &meanings).await.err();
         let bound = self.bind(call, &mut request);
         let request = Arc::new(request);
         call.record.requested(Arc::clone(&request).into_kms_request(), declared);
         let facts = call.facts(declared);
+        let denied = if request.action() == Action::Decrypt && request.written_key().is_none() {
+            BrokerError::DeniedUnnamed
+        } else {
+            BrokerError::Denied
+        };
         match unresolved {
             None => {}
             Some(ResolutionError::Failed(error)) => return Err(error),
@@ -42,24 +53,24 @@ impl Service {
                 let facts =
                     Facts { encryption_context: request.context(), recipient: request.recipient(), ..facts };
                 let (principal, action) = (&call.peer.principal, request.action());
-                let question = Question { principal, action, key: Some(&key), facts };
+                let question = Question { principal, action, key: Some(&key), meanings: &meanings, facts };
                 let permits = call.decided(|| {
-                    let decision = self.policies.current().decide(&question);
+                    let decision = policy.decide(&question);
                     let permits = decision.permits;
                     (decision, permits)
                 });
-                return Err(if permits { error } else { BrokerError::Denied });
+                return Err(if permits { error } else { denied });
             }
         }
-        let permitted = call.decided(|| self.policies.current().permit(&call.peer.principal, request, facts));
-        let permitted = permitted.ok_or(BrokerError::Denied)?;
+        let permitted = call.decided(|| policy.permit(&call.peer.principal, request, &meanings, facts));
+        let permitted = permitted.ok_or(denied)?;
         bound?;
         Ok(permitted)
     }
 
     /// Opens what KMS made with a key that policy may not have been asked about: a request that named its key was permitted for that
     /// key; of another, policy is asked again about the key that answered.
-    pub(super) fn open<'a, R: WorkloadRequest, T>(
+    pub(super) async fn open<'a, R: WorkloadRequest, T>(
         &self,
         call: &WorkloadCall,
         request: &R,
@@ -70,16 +81,46 @@ impl Service {
             // KMS's answer is for the key that it was asked for, or none.
             return sealed.open(&permitted).ok_or(BrokerError::Bug);
         }
-        let key = NamedKey { arn: Some(sealed.key().clone()), alias: None };
+        let permitted = self.permit_answer(call, request, sealed.key()).await;
+        sealed.open(&permitted.ok_or(BrokerError::Denied)?).ok_or(BrokerError::Bug)
+    }
+
+    /// Asks policy about the key that KMS answered with, which the request did not name.
+    pub(super) async fn permit_answer<R: WorkloadRequest>(
+        &self,
+        call: &WorkloadCall,
+        request: &R,
+        arn: &KeyArn,
+    ) -> Option<Permitted<KeyArn>> {
+        let policy = Arc::clone(&self.policies.current());
+        let meanings = self.meanings(call, &policy, request, None).await;
+        let key = NamedKey { arn: Some(arn.clone()), alias: None };
         let facts = Facts {
             encryption_context: request.context(),
             recipient: request.recipient(),
             ..call.facts(None)
         };
         let (principal, action) = (&call.peer.principal, request.action());
-        let question = Question { principal, action, key: Some(&key), facts };
-        let permitted = call.decided(|| self.policies.current().permit_key(&question));
-        sealed.open(&permitted.ok_or(BrokerError::Denied)?).ok_or(BrokerError::Bug)
+        let question = Question { principal, action, key: Some(&key), meanings: &meanings, facts };
+        call.decided(|| policy.permit_key(&question))
+    }
+
+    /// What the aliases mean that policies name.
+    async fn meanings<R: WorkloadRequest>(
+        &self,
+        call: &WorkloadCall,
+        policy: &Arc<Policy>,
+        request: &R,
+        declared: Option<DeclaredUse>,
+    ) -> Arc<AliasMeanings> {
+        if let Some(meanings) = self.policy_aliases.cached(policy) {
+            return meanings;
+        }
+        // KMS has to be asked first: if the caller goes away meanwhile, the record already describes the request.
+        call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
+        let (aliases, deadline, policy) = (self.policy_aliases.clone(), call.deadline, Arc::clone(policy));
+        // Boxed: most calls never come here.
+        Box::pin(async move { aliases.ask(&policy, deadline).await }).await
     }
 
     /// Finds out which key the request names, if it names one.
@@ -88,9 +129,13 @@ impl Service {
         call: &WorkloadCall,
         request: &mut R,
         declared: Option<DeclaredUse>,
+        meanings: &AliasMeanings,
     ) -> Result<(), ResolutionError> {
         let Some(key) = request.written_key().cloned() else { return Ok(()) };
-        let named = if let Some(named) = self.aliases.cached(&key) {
+        let alias = self.aliases.alias(&key);
+        let named = if let Some(arn) = meanings.target(&alias) {
+            NamedKey { arn: Some(arn.clone()), alias: Some(alias) }
+        } else if let Some(named) = self.aliases.cached(&key) {
             named
         } else {
             // KMS has to be asked first: if the caller goes away meanwhile, the record already describes the request.

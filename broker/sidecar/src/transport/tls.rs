@@ -1,16 +1,16 @@
 //! TCP with mutual TLS 1.3: certificate, key and trust bundle from files, which may be replaced while connections are open.
 //!
 //! Files are read again when they have changed, as cert-manager, SPIRE's helper or a secret volume change them: by writing anew or by
-//! swapping a symlink. They take effect together, for new connections, and only if they fit together; else the ones before stay.
+//! swapping a symlink. They take effect together, for new connections, and only if they are whole and fit together; else the ones
+//! before stay.
 
 #[cfg(test)]
 mod tests;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
@@ -26,6 +26,9 @@ use tokio_rustls::server::TlsStream;
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use x509_cert::time::Time;
+use zeroize::Zeroizing;
+
+use crate::watched::{Reloaded, WatchedFile};
 
 /// Where the broker's certificate is, and whom it trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +45,12 @@ pub struct TlsFiles {
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
+    watched: Arc<Mutex<WatchedFiles>>,
     state: Arc<ArcSwap<TlsState>>,
 }
+
+/// Certificate, key and trust bundle.
+type WatchedFiles = [WatchedFile; 3];
 
 /// The files' contents, checked.
 struct TlsState {
@@ -61,35 +68,43 @@ struct CertificateValidity {
 
 /// The files' bytes, before they are checked. Dropping them erases the private key.
 struct TlsFileContents {
-    certificate: Vec<u8>,
-    key: zeroize::Zeroizing<Vec<u8>>,
-    trust_bundle: Vec<u8>,
+    certificate: Zeroizing<Vec<u8>>,
+    key: Zeroizing<Vec<u8>>,
+    trust_bundle: Zeroizing<Vec<u8>>,
 }
 
 impl Tls {
     /// Reads the files.
     pub fn load(files: &TlsFiles) -> Result<Self, String> {
-        let state = TlsFileContents::read(files)?.check(files)?;
-        Ok(Self { files: files.clone(), state: Arc::new(ArcSwap::from_pointee(state)) })
+        let (certificate_file, certificate) = WatchedFile::open(&files.certificate)?;
+        let (key_file, key) = WatchedFile::open(&files.key)?;
+        let (bundle_file, trust_bundle) = WatchedFile::open(&files.trust_bundle)?;
+        let state = TlsFileContents { certificate, key, trust_bundle }.check(files)?;
+        let watched = Arc::new(Mutex::new([certificate_file, key_file, bundle_file]));
+        Ok(Self { files: files.clone(), watched, state: Arc::new(ArcSwap::from_pointee(state)) })
     }
 
-    /// Reads the files again; true if they have changed. Files that do not fit together change nothing.
+    /// Reads the files again. Files that do not fit together, or may still be being written, change nothing.
     /// Blocks.
-    pub(crate) fn reload(&self) -> Result<bool, String> {
+    pub(crate) fn reload(&self, now: Instant) -> Result<Reloaded, String> {
         // A swap between two reads is no mistake: once more.
-        self.reload_once().or_else(|_| {
+        self.reload_once(now).or_else(|_| {
             std::thread::sleep(SWAP);
-            self.reload_once()
+            self.reload_once(now)
         })
     }
 
-    fn reload_once(&self) -> Result<bool, String> {
-        let contents = TlsFileContents::read(&self.files)?;
+    fn reload_once(&self, now: Instant) -> Result<Reloaded, String> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let (contents, are_whole) = TlsFileContents::look(&mut watched, now)?;
         if contents.digest() == self.state.load().digest {
-            return Ok(false);
+            return Ok(Reloaded::Same);
+        }
+        if !are_whole {
+            return Ok(Reloaded::NotYet);
         }
         self.state.store(Arc::new(contents.check(&self.files)?));
-        Ok(true)
+        Ok(Reloaded::Changed)
     }
 
     /// When the broker's certificate expires.
@@ -116,18 +131,18 @@ impl Tls {
 }
 
 impl TlsFileContents {
-    fn read(files: &TlsFiles) -> Result<Self, String> {
-        let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-        Ok(Self {
-            certificate: read(&files.certificate)?,
-            key: read(&files.key)?.into(),
-            trust_bundle: read(&files.trust_bundle)?,
-        })
+    /// The files as they are now, and whether all of them are whole. All three are looked at, so that each is known from then on.
+    fn look([certificate, key, bundle]: &mut WatchedFiles, now: Instant) -> Result<(Self, bool), String> {
+        let (certificate, key, bundle) = (certificate.look(now), key.look(now), bundle.look(now));
+        let (certificate, key, bundle) = (certificate?, key?, bundle?);
+        let are_whole = certificate.is_whole && key.is_whole && bundle.is_whole;
+        let contents = Self { certificate: certificate.bytes, key: key.bytes, trust_bundle: bundle.bytes };
+        Ok((contents, are_whole))
     }
 
     /// What tells whether the files have changed.
     fn digest(&self) -> [u8; 32] {
-        let parts = [&*self.certificate, &self.key, &self.trust_bundle].map(Sha256::digest);
+        let parts = [&self.certificate, &self.key, &self.trust_bundle].map(|part| Sha256::digest(&**part));
         Sha256::digest(parts.concat()).into()
     }
 

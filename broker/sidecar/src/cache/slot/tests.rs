@@ -29,6 +29,8 @@ struct Bench {
     under_way: Option<(u64, Moment)>,
     requested_after: HashMap<Serial, u64>,
     charged: HashMap<Serial, DeclaredUse>,
+    /// The tightest bound of messages that a draw of a key was promised.
+    promised: HashMap<Serial, u64>,
     /// Keys up to this one were evicted.
     evicted: Serial,
     waiting: Vec<Waiter>,
@@ -50,6 +52,7 @@ impl Bench {
             under_way: None,
             requested_after: HashMap::new(),
             charged: HashMap::new(),
+            promised: HashMap::new(),
             evicted: 0,
             waiting: Vec::new(),
         }
@@ -105,6 +108,10 @@ impl Bench {
             charged.messages <= bounds.max_messages && charged.bytes <= bounds.max_bytes,
             "a bound is crossed"
         );
+        let promised = self.promised.entry(serial).or_insert(BOUNDS.max_messages);
+        *promised = bounds.max_messages.min(*promised);
+        assert!(charged.messages <= *promised, "a later draw goes beyond what an earlier one was promised");
+        assert_eq!(draw.limit.messages, *promised, "provenance tells the truth");
         serial
     }
 
@@ -384,7 +391,7 @@ fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
             bench.draw(one(), BOUNDS);
             bench.kms_answers();
         }
-        assert_eq!(bench.slot.kept().map(|(minted, _)| *minted.value).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(bench.slot.kept().map(|(minted, ..)| *minted.value).collect::<Vec<_>>(), [1, 2]);
         bench
     };
     let mut bench = two_keys();

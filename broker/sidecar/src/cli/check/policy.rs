@@ -1,5 +1,6 @@
 //! What a principal may do: policy's part.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,32 +15,41 @@ use crate::cli::{block_on, fail};
 use crate::config::Config;
 use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
+use crate::kms::{AttemptLog, Kms as _, KmsError, KmsErrorKind};
 use crate::operation::{DescribeKeyRequest, KmsReply};
-use crate::policy::{Facts, Policy, Question};
+use crate::policy::bindings::Bindings;
+use crate::policy::{AliasMeanings, Decision, Facts, Policy, Question, own};
 
 /// Prints what policy says; fails if one action is asked about, and there is no yes.
 pub(super) fn run(config: Config, query: &PolicyQuery) -> ExitCode {
-    let policy = Arc::clone(&config.policies.current());
-    println!("policy version {}", policy.version());
     let context = match EncryptionContext::parse(query.context.iter().cloned().collect()) {
         Ok(context) => context,
         Err(malformed) => return fail(malformed.0),
     };
-    let keys = match &query.key {
-        None => policy.keys().into_iter().map(Some).chain([None]).collect(),
-        Some(key) => match KeyArn::parse(key.as_str()) {
-            Some(arn) => vec![Some(NamedKey { arn: Some(arn), alias: None })],
-            None => vec![Some(match named(config, key) {
-                Ok(named) => named,
-                Err(error) => return fail(error),
-            })],
-        },
+    let policy = Arc::clone(&config.policies.current());
+    println!("policy version {}", policy.version());
+    let bindings = config.bindings.clone();
+    let mut known = Ok(Known::default());
+    if query.key.is_some() || !policy.aliases().is_empty() {
+        block_on(1, async {
+            known = Known::learn(config, &policy, query.key.as_ref()).await;
+            ExitCode::SUCCESS
+        });
+    }
+    let known = match known {
+        Ok(known) => known,
+        Err(error) => return fail(error),
+    };
+    let keys: Vec<Option<NamedKey>> = match &known.key {
+        Some(key) => vec![Some(key.clone())],
+        None => policy.keys().into_iter().map(|key| Some(known.resolve(key))).chain([None]).collect(),
     };
     let actions = query.action.map_or_else(|| Action::ALL.to_vec(), |action| vec![action]);
+    let asker = Asker { policy: &policy, query, bindings: &bindings, context: &context, known: &known };
     let mut permitted = 0;
     for key in &keys {
         for action in actions.iter().filter(|action| is_asked(**action, key.is_some())) {
-            permitted += usize::from(show(&policy, query, *action, key.as_ref(), &context));
+            permitted += usize::from(asker.show(*action, key.as_ref()));
         }
     }
     if query.action.is_some() && permitted == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -54,34 +64,132 @@ fn is_asked(action: Action, with_key: bool) -> bool {
     }
 }
 
-fn show(
-    policy: &Policy,
-    query: &PolicyQuery,
-    action: Action,
-    key: Option<&NamedKey>,
-    context: &EncryptionContext,
-) -> bool {
-    let recipient = enclave(&query.pcrs);
-    let facts = Facts {
-        transport: query.transport,
-        encryption_context: Some(context),
-        recipient: recipient.as_ref(),
-        ..Facts::default()
-    };
-    let principal = query.principal.as_ref().expect("asked only with a principal");
-    let decision = policy.decide(&Question { principal, action, key, facts });
-    let word = if decision.permits { "Allowed" } else { "Denied" };
-    let key = match key {
+/// Asks policy as the broker would.
+struct Asker<'a> {
+    policy: &'a Policy,
+    query: &'a PolicyQuery,
+    bindings: &'a Bindings,
+    context: &'a EncryptionContext,
+    known: &'a Known,
+}
+
+impl Asker<'_> {
+    /// Prints what such a call gets; whether that is a yes.
+    fn show(&self, action: Action, key: Option<&NamedKey>) -> bool {
+        let principal = self.query.principal.as_ref().expect("asked only with a principal");
+        let has_context = !matches!(action, Action::GenerateRandom | Action::DescribeKey);
+        let has_recipient =
+            matches!(action, Action::GenerateDataKey | Action::Decrypt | Action::GenerateRandom);
+        let declares = matches!(action, Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext);
+        let bound = if has_context { self.bindings.bind(principal, self.context) } else { Ok(None) };
+        let context = match &bound {
+            Ok(Some(bound)) => bound,
+            _ => self.context,
+        };
+        let recipient = enclave(&self.query.pcrs).filter(|_| has_recipient);
+        let facts = Facts {
+            transport: self.query.transport,
+            messages: if declares { self.query.messages.max(1) } else { 1 },
+            bytes: if declares { self.query.bytes } else { 0 },
+            encryption_context: has_context.then_some(context),
+            recipient: recipient.as_ref(),
+        };
+        let meanings = &self.known.meanings;
+        let decision = self.policy.decide(&Question { principal, action, key, meanings, facts });
+        let permits = decision.permits && bound.is_ok();
+        let word = if permits { "Allowed" } else { "Denied" };
+        println!(
+            "{word:<8} {:<32} {}  {}",
+            action.name(),
+            shown(key),
+            reason(&decision, action, key, &bound)
+        );
+        permits
+    }
+}
+
+fn shown(key: Option<&NamedKey>) -> String {
+    match key {
         None => "(no key named)".to_owned(),
+        Some(NamedKey { arn: None, alias: Some(alias) }) => format!("{} (means no key)", alias.as_str()),
         Some(NamedKey { arn, alias }) => {
             let parts = [alias.as_ref().map(KeyId::as_str), arn.as_ref().map(KeyArn::as_str)];
             parts.into_iter().flatten().collect::<Vec<_>>().join(" = ")
         }
-    };
+    }
+}
+
+fn reason(
+    decision: &Decision,
+    action: Action,
+    key: Option<&NamedKey>,
+    bound: &Result<Option<EncryptionContext>, BrokerError>,
+) -> String {
+    if let (true, Err(error)) = (decision.permits, bound) {
+        return error.describe();
+    }
     let by = decision.determining_policies.join(", ");
     let by = if by.is_empty() { "no policy permits it".to_owned() } else { format!("by {by}") };
-    println!("{word:<8} {:<32} {key}  {by}", action.name());
-    decision.permits
+    if decision.permits && action == Action::Decrypt && key.is_none() {
+        return format!("{by}; policy is asked again about the key that answers");
+    }
+    by
+}
+
+/// What only KMS and STS can tell.
+#[derive(Default)]
+struct Known {
+    /// The key that is asked about.
+    key: Option<NamedKey>,
+    /// What the aliases mean that policies name.
+    meanings: AliasMeanings,
+}
+
+impl Known {
+    async fn learn(config: Config, policy: &Policy, key: Option<&KeyId>) -> Result<Self, String> {
+        let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
+        let caller = kms.caller().await.map_err(|error| format!("sts:GetCallerIdentity: {error}"))?;
+        let (region, account_id) = (&caller.region, &caller.account_id);
+        policy.check_home(region, account_id).map_err(|mistake| format!("policy.file: {mistake}"))?;
+        let mut targets = HashMap::new();
+        for alias in policy.aliases() {
+            match target(&kms, alias).await {
+                Ok(target) => drop(targets.insert(alias.clone(), target)),
+                Err(why) => eprintln!("warning: {why}: not known, and a forbid by it holds for every key"),
+            }
+        }
+        let meanings = AliasMeanings::new(targets);
+        let key = match key.map(|key| (key, key.key_arn(region, account_id))) {
+            None => None,
+            Some((_, Some(arn))) => Some(NamedKey { arn: Some(arn), alias: None }),
+            Some((key, None)) => {
+                let alias = key.short_alias(region, account_id).unwrap_or_else(|| key.clone());
+                let arn = match meanings.target(&alias) {
+                    Some(arn) => Some(arn.clone()),
+                    None => target(&kms, &alias).await?,
+                };
+                Some(NamedKey { arn, alias: Some(alias) })
+            }
+        };
+        Ok(Self { key, meanings })
+    }
+
+    /// A key that a policy names, with what its alias means.
+    fn resolve(&self, key: NamedKey) -> NamedKey {
+        let arn = key.alias.as_ref().and_then(|alias| self.meanings.target(alias)).cloned();
+        NamedKey { arn: key.arn.or(arn), ..key }
+    }
+}
+
+/// The key that an alias means; none if there is no such alias.
+pub(super) async fn target(kms: &AwsKms, alias: &KeyId) -> Result<Option<KeyArn>, String> {
+    let permitted = own::permit(DescribeKeyRequest::from(alias.clone())).map_err(|error| error.describe())?;
+    match kms.call(permitted.widen(), &AttemptLog::default()).await {
+        Ok(KmsReply::KeyDescription(described)) => Ok(Some(described.arn)),
+        Ok(_) => Err(BrokerError::Bug.describe()),
+        Err(KmsError { kind: KmsErrorKind::NotFound, .. }) => Ok(None),
+        Err(error) => Err(super::refused("DescribeKey", alias, error)),
+    }
 }
 
 /// An enclave that measures so, if there is a measurement.
@@ -93,24 +201,6 @@ fn enclave(pcrs: &[(u8, [u8; 48])]) -> Option<Arc<Measurements>> {
     let zeros = (0..=2).map(|index| (index, [0; 48]));
     Measurements::new("i-0-enc0", PlatformKind::Enclave, zeros.chain(pcrs.iter().copied()).collect())
         .map(Arc::new)
-}
-
-/// What an alias or a key id means takes KMS to tell.
-fn named(config: Config, key: &KeyId) -> Result<NamedKey, String> {
-    let mut found = Err(String::new());
-    block_on(1, async {
-        let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
-        let request = DescribeKeyRequest::from(key.clone());
-        found = match super::ask_kms(&kms, request, key).await {
-            Ok(KmsReply::KeyDescription(described)) => {
-                Ok(NamedKey { arn: Some(described.arn), alias: Some(key.clone()).filter(KeyId::is_alias) })
-            }
-            Ok(_) => Err(BrokerError::Bug.describe()),
-            Err(why) => Err(why),
-        };
-        ExitCode::SUCCESS
-    });
-    found
 }
 
 pub(super) fn parse_action(text: &str) -> Result<Action, String> {

@@ -19,7 +19,7 @@ fn a_certificate_that_expires_soon_is_known() {
     assert!((3_598..=3_601).contains(&left.whole_seconds()), "{left}");
     let minutes = |n| tls.expires_at() - time::Duration::minutes(n);
     assert!(!tls.is_overdue(minutes(19)) && tls.is_overdue(minutes(17)));
-    assert_eq!(tls.reload(), Ok(false));
+    assert_eq!(tls.reload(SystemClock.instant()), Ok(Reloaded::Same));
 }
 
 /// A certificate of this validity, its key, and the authority that signed it.
