@@ -83,32 +83,19 @@ pub struct Listen {
     pub admin: Option<UnixAddress>,
 }
 
-/// A mistake in the configuration: where, and what to do.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ConfigError(String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 impl Config {
-    /// Reads and checks the file, and the policy it names.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|error| {
-            ConfigError(format!("{}: {error}: give the file with --config", path.display()))
-        })?;
+    /// Reads and checks the file, and the policy it names. The error says where the mistake is, and what to do.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}: give the file with --config", path.display()))?;
         Self::parse(&text, path)
     }
 
     /// Checks `text`, the contents of the file at `path`. Relative paths in it start at that file's directory.
-    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, String> {
         let file: ConfigFile = toml::from_str(text).map_err(|error| mistake_in(text, path, &error))?;
         let base = path.parent().unwrap_or_else(|| Path::new("."));
-        file.check(base).map_err(|mistake| ConfigError(format!("{}: {mistake}", path.display())))
+        file.check(base).map_err(|mistake| format!("{}: {mistake}", path.display()))
     }
 }
 
@@ -303,7 +290,7 @@ fn gid_of(name: &str) -> Option<u32> {
 }
 
 /// A mistake of syntax or shape, in one line: file, line, key, what is wrong.
-fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
+fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
     let place = line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
     let message = match error.message() {
@@ -313,7 +300,7 @@ fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
         }
         message => message.lines().collect::<Vec<_>>().join(" "),
     };
-    ConfigError(format!("{place}: {message}"))
+    format!("{place}: {message}")
 }
 
 /// Owner and group may connect.
@@ -341,13 +328,12 @@ file = "policy.cedar"
 journal_dir = "journal"
 "#;
 
-    fn parse(text: &str) -> Result<Config, ConfigError> {
+    fn parse(text: &str) -> Result<Config, String> {
         let dir = tempfile::tempdir().expect("dir");
         fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);")
             .expect("writes");
         let path = dir.path().join("key-broker.toml");
-        Config::parse(text, &path)
-            .map_err(|error| ConfigError(error.0.replace(dir.path().to_str().expect("text"), "DIR")))
+        Config::parse(text, &path).map_err(|error| error.replace(dir.path().to_str().expect("text"), "DIR"))
     }
 
     #[test]

@@ -483,9 +483,11 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
 
 /// A digest of so many log files is made before its time: some 550 bytes each.
 const MAX_LOG_FILES: usize = 1_000;
-/// The span of a log file's delivery. It begins a trace.
-pub const DELIVER_SPAN: &str = "audit.deliver";
-/// The span of a digest that is signed and delivered. It begins a trace.
-pub const DIGEST_SPAN: &str = "audit.digest";
+/// The spans of a delivery, each of which begins a trace.
+pub const SPANS: [&str; 2] = [DELIVER_SPAN, DIGEST_SPAN];
+/// The span of a log file's delivery.
+const DELIVER_SPAN: &str = "audit.deliver";
+/// The span of a digest that is signed and delivered.
+const DIGEST_SPAN: &str = "audit.digest";
 /// Its signature, in hex: `audit verify` takes it.
 const DIGEST_SIGNATURE: &str = "keybroker.audit.digest_signature";

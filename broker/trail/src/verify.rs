@@ -159,7 +159,7 @@ impl Verification<'_> {
             return self.checker.findings.cannot_tell(FindingKind::NoDigest, place, words);
         }
         if let Some(before) = first.checked_sub(1).map(|before| &listed[before]) {
-            self.before = match self.reader.digest(&before.key).await {
+            self.before = match self.reader.digest_file(&before.key).await {
                 Ok(Some(file)) => {
                     self.continuity.comes_after(&file.digest);
                     Before::Digest(Known::of(&file))
@@ -176,7 +176,7 @@ impl Verification<'_> {
     async fn digest(&mut self, named: &DigestKey, listed: &[DigestKey]) {
         let findings = &mut self.checker.findings;
         let place = Place::object(&named.key);
-        let read = self.reader.digest(&named.key).await;
+        let read = self.reader.digest_file(&named.key).await;
         self.before = match read {
             Ok(Some(file)) => {
                 let around = Surroundings {

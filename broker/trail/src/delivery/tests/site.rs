@@ -246,7 +246,7 @@ impl Site {
         let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
         let (mut ids, mut reloads, mut told) = (BTreeSet::new(), 0, BTreeSet::new());
         for key in reader.digest_keys().await.expect("lists").own {
-            let digest = reader.digest(&key.key).await.expect("reads").expect("is there").digest;
+            let digest = reader.digest(&key.key).await.expect("reads").expect("is there");
             for log_file in digest.log_files {
                 let json = reader.log_file(&log_file.s3_object).await.expect("reads").expect("is there").json;
                 for record in records(&json) {
