@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId};
-use key_broker_trail::keys::{Decrypted, Decrypter, KeysError};
+use key_broker_trail::keys::{DecryptedDataKey, Decrypter, KeysError};
 use key_broker_trail::leave_in_inbox;
 use key_broker_trail::record::AwsCaller;
 
@@ -54,7 +54,7 @@ impl Decrypter for AuditorKms {
         ciphertext: CiphertextBlob,
         key: &KeyArn,
         context: EncryptionContext,
-    ) -> Result<Decrypted, KeysError> {
+    ) -> Result<DecryptedDataKey, KeysError> {
         let request = DecryptRequest {
             ciphertext,
             context,
@@ -73,6 +73,6 @@ impl Decrypter for AuditorKms {
         }
         let reply = result.map_err(BrokerError::Kms)?;
         let decrypted = operation::Decryption::try_from(reply).map_err(|_| BrokerError::Bug)?;
-        Ok(Decrypted { plaintext: decrypted.plaintext, unrecorded })
+        Ok(DecryptedDataKey { plaintext: decrypted.plaintext, unrecorded })
     }
 }

@@ -2,7 +2,7 @@
 //! make a condition that never holds.
 
 use cedar_policy::Policy;
-use key_broker_core::{Malformed, Transport};
+use key_broker_core::{InvalidValue, Transport};
 use serde_json::Value;
 
 /// Refuses a policy that compares `context.transport` with what no call has.
@@ -11,10 +11,10 @@ pub(super) fn check(policy: &Policy) -> Result<(), String> {
     // object of one member.
     let json = policy.to_json().map_err(|error| format!("{}: {error}", policy.id()))?;
     check_expression(&json["conditions"])
-        .map_err(|Malformed(why)| format!("{}: context.transport: {why}", policy.id()))
+        .map_err(|InvalidValue(why)| format!("{}: context.transport: {why}", policy.id()))
 }
 
-fn check_expression(expression: &Value) -> Result<(), Malformed> {
+fn check_expression(expression: &Value) -> Result<(), InvalidValue> {
     match expression {
         Value::Array(members) => members.iter().try_for_each(check_expression),
         Value::Object(members) => members.iter().try_for_each(|(operator, operands)| {

@@ -45,7 +45,7 @@ pub(super) struct Site {
     running: Option<Running>,
     /// The eventIDs of records that were committed: their calls were answered.
     acknowledged: BTreeSet<String>,
-    /// How often something was taken anew: at least, where notes of it were lost with the directory, and at most.
+    /// How often something was reloaded: at least, where notes of it were lost with the directory, and at most.
     reloads: RangeInclusive<u64>,
     /// The broker has lost its notes: there was a digest before, or there was none.
     anew: Option<bool>,
