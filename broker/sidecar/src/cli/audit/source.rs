@@ -100,7 +100,7 @@ impl BrokerArguments {
                 self.dir.display()
             )));
         }
-        let config = Config::load(&file).map_err(|error| Failure::Configuration(error.to_string()))?;
+        let config = Config::load(&file).map_err(Failure::Configuration)?;
         Ok((file, config))
     }
 
