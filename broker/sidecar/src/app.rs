@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attestation::Trust;
+use crate::audit::refusals::Refusals;
 use crate::cache::rules::Rules;
 use crate::config::Listen;
 use crate::config::audit::Audit as AuditConfig;
@@ -82,6 +83,7 @@ pub struct Broker {
     stdout: Option<StdoutCopy>,
     metrics: Option<Metrics>,
     pages: Option<(TcpListener, Arc<Pages>)>,
+    refusals: Arc<Refusals>,
     audit: Ending,
     clock: Arc<dyn Clock>,
 }
@@ -185,6 +187,7 @@ impl Broker {
             stdout,
             metrics: base.metrics,
             pages,
+            refusals: base.refusals,
             audit,
             clock: base.clock,
         })
@@ -210,6 +213,8 @@ impl Broker {
         let pages =
             self.pages.map(|(listener, pages)| tokio::spawn(pages.serve(listener, stop_pages.clone())));
         let stop_pages = stop_pages.drop_guard();
+        let stop_refusals = CancellationToken::new();
+        let refusals = tokio::spawn(self.refusals.run(stop_refusals.clone()));
         let (drain, clock, grace) = (self.drain.clone(), Arc::clone(&self.clock), self.grace);
         let drained = async {
             drain.cancelled().await;
@@ -230,6 +235,8 @@ impl Broker {
         if let Some(stdout) = self.stdout {
             stdout.finish().await;
         }
+        stop_refusals.cancel();
+        let _ = refusals.await;
         let calls_under_way = self.kms_calls.len();
         let remainder = Remainder { calls_under_way, ..self.audit.finish(rest).await };
         if let Some(metrics) = self.metrics {

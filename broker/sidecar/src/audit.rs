@@ -3,20 +3,22 @@
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
 //! when the caller goes away, writes its record itself.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+mod draft;
+pub(crate) mod refusals;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use key_broker_core::clock::Clock;
-use key_broker_core::{Action, DeclaredUse, KeyArn, Measurements, Outcome, Peer};
-use key_broker_trail::journal::{Journal, JournalUnavailable, Taken};
+use key_broker_core::{Action, KeyId, Outcome, Peer};
+use key_broker_trail::journal::{Journal, JournalUnavailable};
 use key_broker_trail::record::{
     ActivityEventData, ActivityRecord, AwsCaller, DataKeyData, Open, PolicyData, RequestParameters,
     TraceData, UserIdentity,
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use tonic::Code;
 use tracing::field::Empty;
 use tracing::{Span, info_span, record_all};
 use uuid::Uuid;
@@ -25,6 +27,9 @@ use crate::error::BrokerError;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
 use crate::telemetry::vocabulary;
+pub(crate) use draft::RecordBuilder;
+use draft::RecordDraft;
+use refusals::{Counted, Refusal, Refusals};
 
 /// Opens a scope for every call.
 pub(crate) struct Audit {
@@ -32,6 +37,8 @@ pub(crate) struct Audit {
     pub journal: Journal,
     /// The account and region in every record.
     pub caller: Arc<AwsCaller>,
+    /// Counts refusals that come in a flood.
+    pub refusals: Arc<Refusals>,
     /// Stamps the records.
     pub clock: Arc<dyn Clock>,
 }
@@ -47,7 +54,7 @@ impl Audit {
         span: Span,
         trace: Option<TraceData<'static>>,
     ) -> AuditScope {
-        let record = RecordBuilder(Arc::new(Mutex::new(RecordDraft::default())));
+        let record = RecordBuilder::default();
         AuditScope {
             audit: Arc::clone(self),
             request_id: Uuid::new_v4(),
@@ -108,14 +115,17 @@ impl AuditScope {
         self.until
     }
 
-    /// Commits the activity record and the KMS records behind it. The reply may leave only after this succeeds; where it fails,
-    /// the record of the refusal joins the backlog.
+    /// Commits the activity record and the KMS records behind it, before the caller stops waiting. The reply may leave only after this
+    /// succeeds; where it fails, the record of the refusal joins the backlog.
     pub(crate) async fn commit(mut self) -> Result<(), BrokerError> {
         self.written = true;
         if UNRECORDED {
             let draft = std::mem::take(&mut *self.record.lock());
             self.end_span(&draft);
             return Ok(());
+        }
+        if let Some(counted) = self.count_refusal() {
+            return self.commit_count(counted).await;
         }
         if let Some(notice) = self.audit.journal.notices().take() {
             self.record.lock().notice = Some(notice);
@@ -127,7 +137,8 @@ impl AuditScope {
             { vocabulary::ERROR_TYPE } = Empty,
             otel.status_code = Empty
         );
-        let committed = self.audit.journal.append(records).wait().await;
+        let commit = self.audit.journal.append_of(&self.peer.principal, records);
+        let committed = commit.wait_at_most(self.rest()).await;
         if committed.is_err() {
             record_all!(span, { vocabulary::ERROR_TYPE } = "journal_unavailable", otel.status_code = "ERROR");
         }
@@ -135,35 +146,83 @@ impl AuditScope {
         // Nothing is awaited from here on.
         let mut draft = self.committing.take().unwrap_or_default();
         let notice = draft.notice.take();
-        match committed {
-            Ok(()) => {
-                if let Some(notice) = notice {
-                    notice.told();
-                }
-                self.end_span(&draft);
-                return Ok(());
+        let Err(JournalUnavailable(given_back)) = committed else {
+            if let Some(notice) = notice {
+                notice.told();
             }
-            Err(JournalUnavailable(Some(mut records))) => {
-                // The next record tells it; that of the refusal may come late, or not at all.
-                if let Some(notice) = notice {
-                    notice.give_back();
-                }
-                self.record.refused(&BrokerError::JournalUnavailable);
-                records.truncate(kms_bytes);
-                let refused = RecordDraft { end: self.record.lock().end.take(), ..draft };
-                self.append_activity(&refused, &mut records);
-                self.audit.journal.defer(&records);
-                self.end_span(&refused);
+            self.end_span(&draft);
+            return Ok(());
+        };
+        let was_allowed = draft.end.as_ref().is_none_or(|end| end.outcome == Outcome::Allowed);
+        let error = if self.rest().is_zero() {
+            BrokerError::DeadlineExceeded
+        } else {
+            BrokerError::JournalUnavailable
+        };
+        self.record.refused(&error);
+        let refused = RecordDraft { end: self.record.lock().end.take(), ..draft };
+        if let Some(mut records) = given_back {
+            // The next record tells it; that of the refusal may come late, or not at all.
+            if let Some(notice) = notice {
+                notice.give_back();
             }
+            records.truncate(kms_bytes);
+            self.append_activity(&refused, &mut records);
+            self.audit.journal.defer(&records);
+        } else if was_allowed {
             // It may be written yet, as the answer that it would have been.
-            Err(JournalUnavailable(None)) => {
-                self.record.refused(&BrokerError::JournalUnavailable);
-                let refused = RecordDraft { end: self.record.lock().end.take(), ..draft };
-                self.end_span(&refused);
+            self.withdraw(&refused);
+        }
+        self.end_span(&refused);
+        if let BrokerError::JournalUnavailable = error {
+            self.audit.journal.refused_call();
+        }
+        Err(error)
+    }
+
+    /// How long the caller waits yet.
+    fn rest(&self) -> Duration {
+        self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(self.audit.clock.instant()))
+    }
+
+    /// A second record takes back what the first one says, if that is written.
+    fn withdraw(&mut self, refused: &RecordDraft) {
+        let withdrawn = std::mem::replace(&mut self.event_id, Uuid::new_v4());
+        let mut line = Vec::new();
+        self.append_activity_of(refused, Some(withdrawn), &mut line);
+        self.audit.journal.defer(&line);
+    }
+
+    /// A refusal behind which is no answer of KMS, if it is one of a flood.
+    fn count_refusal(&self) -> Option<Counted> {
+        let draft = self.record.lock();
+        let end = draft.end.as_ref().filter(|_| draft.is_refusal())?;
+        let (code, message) = end.error.as_ref()?;
+        let written = draft.request.as_ref().and_then(|request| request.operation().written_key());
+        self.audit.refusals.count(&Refusal {
+            peer: &self.peer,
+            action: self.action,
+            outcome: end.outcome,
+            code,
+            message,
+            request_id: self.request_id,
+            at: self.began,
+            key_name: written.map(KeyId::as_str),
+        })
+    }
+
+    async fn commit_count(mut self, counted: Counted) -> Result<(), BrokerError> {
+        self.event_id = counted.event_id;
+        let draft = std::mem::take(&mut *self.record.lock());
+        self.end_span(&draft);
+        // Once the deadline has passed, the caller has gone, and the refusal keeps its place in the count.
+        match tokio::time::timeout(self.rest(), counted.committed()).await {
+            Ok(true) | Err(_) => Ok(()),
+            Ok(false) => {
+                self.audit.journal.refused_call();
+                Err(BrokerError::JournalUnavailable)
             }
         }
-        self.audit.journal.refused_call();
-        Err(BrokerError::JournalUnavailable)
     }
 
     fn lines(&self) -> RecordLines {
@@ -197,6 +256,10 @@ impl AuditScope {
     }
 
     fn append_activity(&self, draft: &RecordDraft, lines: &mut Vec<u8>) {
+        self.append_activity_of(draft, None, lines);
+    }
+
+    fn append_activity_of(&self, draft: &RecordDraft, withdraws: Option<Uuid>, lines: &mut Vec<u8>) {
         let request = draft.request.as_ref().map(KmsRequest::operation);
         let ciphertext_sha256 = request.and_then(|request| request.ciphertext()).map(sha256_hex);
         let mut record = ActivityRecord::new(
@@ -205,11 +268,13 @@ impl AuditScope {
             self.action,
             &self.audit.caller.region,
             &self.audit.caller.account_id,
-            self.event_data(draft),
+            ActivityEventData { withdraws, ..self.event_data(draft) },
         );
         record.source_ip_address = Some((&self.peer.source).into());
-        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
-        record.user_agent = Some(user_agent.unwrap_or_default().into());
+        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let is_refusal = draft.is_refusal();
+        let most = if is_refusal { REFUSED_USER_AGENT_BYTES } else { user_agent.len() };
+        record.user_agent = Some(user_agent[..user_agent.floor_char_boundary(most)].into());
         if let Some((code, message)) = draft.end.as_ref().and_then(|end| end.error.as_ref()) {
             record.fail(code, message);
         }
@@ -220,6 +285,13 @@ impl AuditScope {
             declared_use: draft.declared_use,
             ..activity_parameters(request)
         });
+        if is_refusal && let Some(parameters) = record.request_parameters.take() {
+            let (parameters, is_cut) = parameters.cut();
+            record.request_parameters = Some(parameters);
+            if let Some(data) = &mut record.additional_event_data {
+                data.is_cut = is_cut;
+            }
+        }
         record.request_id = self.request_id.into();
         record.event_id = self.event_id.into();
         record.resources = draft.key_arn.as_ref().map(|arn| vec![arn.into()]);
@@ -253,6 +325,12 @@ impl Drop for AuditScope {
             return;
         }
         self.record.refused(&BrokerError::abandoned(self.until, self.audit.clock.instant()));
+        if let Some(counted) = self.count_refusal() {
+            self.event_id = counted.event_id;
+            let draft = std::mem::take(&mut *self.record.lock());
+            self.end_span(&draft);
+            return;
+        }
         // Nobody waits: it is written as soon as the journal can.
         let RecordLines { draft, records, .. } = self.lines();
         self.audit.journal.defer(&records);
@@ -260,113 +338,11 @@ impl Drop for AuditScope {
     }
 }
 
-/// What the layers inside the scope learn about the call.
-#[derive(Clone)]
-pub(crate) struct RecordBuilder(Arc<Mutex<RecordDraft>>);
-
-/// An activity record in the making.
-#[derive(Default)]
-struct RecordDraft {
-    request: Option<KmsRequest>,
-    declared_use: Option<DeclaredUse>,
-    /// Which policies decided, and the version of all.
-    policy: Option<(Arc<[String]>, Arc<str>)>,
-    /// What an attestation document proves, also of a call that is refused.
-    recipient: Option<Arc<Measurements>>,
-    key_arn: Option<KeyArn>,
-    data_key: Option<DataKeyData>,
-    kms_records: Option<UnwrittenRecords>,
-    /// What the broker has found out about its trail, if this record tells it.
-    notice: Option<Taken>,
-    end: Option<CallEnd>,
-}
-
 /// The records of one call, KMS's first.
 struct RecordLines {
     draft: RecordDraft,
     records: Vec<u8>,
     kms_bytes: usize,
-}
-
-/// How a call ended.
-struct CallEnd {
-    outcome: Outcome,
-    code: Code,
-    error: Option<(String, String)>,
-}
-
-impl RecordBuilder {
-    /// The request was read.
-    pub(crate) fn requested(&self, request: KmsRequest, declared_use: Option<DeclaredUse>) {
-        let mut draft = self.lock();
-        draft.request = Some(request);
-        draft.declared_use = declared_use;
-    }
-
-    /// The call's attestation document proves this, whatever becomes of the call.
-    pub(crate) fn attested(&self, measurements: Arc<Measurements>) {
-        self.lock().recipient = Some(measurements);
-    }
-
-    /// The call's key is known, whatever becomes of the call.
-    pub(crate) fn key(&self, key_arn: KeyArn) {
-        self.lock().key_arn = Some(key_arn);
-    }
-
-    /// Policy was asked.
-    pub(crate) fn decided(&self, determining_policies: Arc<[String]>, version: Arc<str>) {
-        self.lock().policy = Some((determining_policies, version));
-    }
-
-    /// KMS or the cache was asked. KMS records that are not in the journal yet are committed with this call's.
-    pub(crate) fn answered(
-        &self,
-        kms_records: Option<UnwrittenRecords>,
-        data_key: DataKeyData,
-        key_arn: Option<KeyArn>,
-    ) {
-        let mut draft = self.lock();
-        draft.kms_records = kms_records;
-        draft.data_key = Some(data_key);
-        // What KMS used is what it was asked for; of a decrypt without a key, only KMS tells.
-        draft.key_arn = key_arn.or(draft.key_arn.take());
-    }
-
-    /// The call is answered.
-    pub(crate) fn allowed(&self) {
-        self.lock().end = Some(CallEnd { outcome: Outcome::Allowed, code: Code::Ok, error: None });
-    }
-
-    /// The call is refused or failed.
-    pub(crate) fn refused(&self, error: &BrokerError) {
-        let refusal = error.refusal();
-        let message = match error {
-            BrokerError::Kms(kms) => kms.message.clone().unwrap_or_default(),
-            _ => refusal.message.into_owned(),
-        };
-        self.lock().end = Some(CallEnd {
-            outcome: refusal.outcome,
-            code: refusal.code,
-            error: Some((refusal.error_code.to_owned(), message)),
-        });
-    }
-
-    /// Whether the end of the call is known.
-    #[must_use]
-    pub(crate) fn ended(&self) -> bool {
-        self.lock().end.is_some()
-    }
-
-    /// The requestID of KMS's answer, if there is one.
-    #[must_use]
-    pub(crate) fn kms_request_id(&self) -> Option<Arc<str>> {
-        self.lock().data_key.as_ref()?.kms_request_id.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RecordDraft> {
-        // A panic while noting leaves nothing half done that matters: the record is still to be written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What an activity record has of a request: all that KMS records have, and the number of random bytes.
@@ -382,6 +358,8 @@ fn sha256_hex(ciphertext: &[u8]) -> String {
     hex::encode(Sha256::digest(ciphertext))
 }
 
+/// A record of a refused call has so much of the client's name for itself.
+const REFUSED_USER_AGENT_BYTES: usize = 128;
 /// A build that records no call, to show what records cost. It takes a feature and a variable at build time: neither alone,
 /// such as `--all-features`, makes one.
 pub(crate) const UNRECORDED: bool =

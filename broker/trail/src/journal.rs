@@ -362,7 +362,7 @@ impl Commit {
 
     /// Waits until the record is durable, for at most the configured time and `limit`. What the thread has not taken by then is given
     /// back.
-    pub(crate) async fn wait_at_most(self, limit: Duration) -> Result<(), JournalUnavailable> {
+    pub async fn wait_at_most(self, limit: Duration) -> Result<(), JournalUnavailable> {
         let Self { id, done, wait, shared } = self;
         let done = done.map_err(|records| JournalUnavailable(Some(records)))?;
         match tokio::time::timeout(wait.min(limit), done).await {

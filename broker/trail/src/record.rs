@@ -26,7 +26,9 @@ use uuid::Uuid;
 
 pub use self::{
     caller::AwsCaller,
-    event_data::{ActivityEventData, DataKeyData, KmsEventData, PolicyData, ServedFrom, TraceData},
+    event_data::{
+        ActivityEventData, DataKeyData, KmsEventData, PolicyData, RefusalCount, ServedFrom, TraceData,
+    },
     identity::UserIdentity,
     moments::record_time,
     open::Open,

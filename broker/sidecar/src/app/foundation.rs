@@ -25,6 +25,7 @@ use super::{Parts, StartError};
 use crate::admin::Admin;
 use crate::attestation::Trust;
 use crate::audit::Audit;
+use crate::audit::refusals::Refusals;
 use crate::cache::Cache;
 use crate::cache::rules::Rules;
 use crate::kms::Kms;
@@ -62,6 +63,8 @@ pub(super) struct Foundation {
     pub kms_calls: TaskTracker,
     /// Cancelled when the broker is to stop.
     pub drain: CancellationToken,
+    /// Counts refusals that come in a flood.
+    pub refusals: Arc<Refusals>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -88,7 +91,11 @@ impl Foundation {
         let kms = RecordedKms::new(kms, guard.clone(), recorder, Arc::clone(&clock), kms_calls.clone())
             .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&clock))));
         let journal_dir = parts.audit.journal.dir.clone();
-        Ok((Self { journal, journal_dir, caller, metrics, guard, kms, kms_calls, drain, clock }, thread))
+        let refusals = Refusals::new(journal.clone(), Arc::clone(&caller));
+        Ok((
+            Self { journal, journal_dir, caller, metrics, guard, kms, kms_calls, drain, refusals, clock },
+            thread,
+        ))
     }
 
     /// What the trail works with.
@@ -202,6 +209,7 @@ impl Foundation {
         let audit = Audit {
             journal: self.journal.clone(),
             caller: Arc::clone(&self.caller),
+            refusals: Arc::clone(&self.refusals),
             clock: Arc::clone(&self.clock),
         };
         let (reflection, reflection_v1alpha) = reflection();

@@ -141,14 +141,15 @@ impl Layers {
                 tracing::error!(%request_id, "a call ended in a defect: please report it");
             }
             let response = reply(&record, request_id, answered);
-            let response = if scope.commit().await.is_ok() {
-                response
-            } else {
-                // Key material in the response is erased with it.
-                drop(response);
-                let mut response = wire::status(&BrokerError::JournalUnavailable, request_id).into_http();
-                add_request_ids(response.headers_mut(), request_id, record.kms_request_id().as_deref());
-                response
+            let response = match scope.commit().await {
+                Ok(()) => response,
+                Err(error) => {
+                    // Key material in the response is erased with it.
+                    drop(response);
+                    let mut response = wire::status(&error, request_id).into_http();
+                    add_request_ids(response.headers_mut(), request_id, record.kms_request_id().as_deref());
+                    response
+                }
             };
             if let Some(timed) = timed {
                 timed.end(&response);
@@ -217,12 +218,13 @@ impl Layers {
         let slot = Arc::clone(&self.limits.in_flight).try_acquire_owned();
         let slot = slot.map_err(|_| BrokerError::TooManyCalls)?;
         let (record, request_id, peer) = (scope.record(), scope.request_id(), Arc::clone(&caller.peer));
-        let call = WorkloadCall { record, request_id, peer, deadline: until };
+        let deadline = until.checked_sub(commit_time(timeout)).unwrap_or(until);
+        let call = WorkloadCall { record, request_id, peer, deadline };
         let answer = KeyBrokerServer::new(self.service.handler(call))
             .max_decoding_message_size(self.max_request_bytes)
             .call(request);
         Ok(AdmittedCall {
-            answer: tokio::time::timeout(timeout, answer),
+            answer: tokio::time::timeout(timeout.saturating_sub(commit_time(timeout)), answer),
             _slots: [own, slot],
             _counted: self.limits.under_way.token(),
         })
@@ -305,6 +307,11 @@ fn deadline_in(headers: &HeaderMap) -> Result<Option<Duration>, BrokerError> {
     })
 }
 
+/// What of a call's time is kept for the record of what becomes of it.
+fn commit_time(timeout: Duration) -> Duration {
+    (timeout / 10).min(MOST_COMMIT_TIME)
+}
+
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -331,6 +338,8 @@ fn unimplemented() -> Response<Body> {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_REQUEST_ID);
 const KMS_REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_KMS_REQUEST_ID);
+/// A disk that is not busy takes less.
+const MOST_COMMIT_TIME: Duration = Duration::from_millis(20);
 /// Nothing that the broker does takes longer; a caller that says more means "no deadline".
 const MAX_DEADLINE: Duration = Duration::from_mins(5);
 

@@ -44,6 +44,20 @@ pub struct ActivityEventData<'a> {
     /// The span of the call, if it was traced.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceData<'a>>,
+    /// What the caller wrote at length is cut: the call was refused.
+    #[serde(rename = "requestParametersCut", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
+    /// The eventID of an activity record that says Allowed of this call, and was written too late: its answer never left.
+    #[serde(
+        rename = "withdrawsEventID",
+        default,
+        deserialize_with = "optional_id",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub withdraws: Option<Uuid>,
+    /// The calls that this record stands for, where they are more than one.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<RefusalCount<'a>>,
     /// What became of the journal since the record before.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,
@@ -68,6 +82,9 @@ impl From<Outcome> for ActivityEventData<'_> {
             data_key: None,
             recipient: None,
             trace: None,
+            is_cut: false,
+            withdraws: None,
+            refusals: None,
             journal: None,
             reloads: None,
             notice_id: None,
@@ -83,6 +100,25 @@ impl ActivityEventData<'_> {
         self.notice_id = Some(untold.id);
         self
     }
+}
+
+/// Calls of one principal that were refused for one reason within a second, of which each has no record of its own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusalCount<'a> {
+    /// How many.
+    pub count: u64,
+    /// The request id that the caller of the first one saw.
+    #[serde(borrow, rename = "firstRequestID")]
+    pub first_request_id: Text<'a>,
+    /// That of the last one.
+    #[serde(borrow, rename = "lastRequestID")]
+    pub last_request_id: Text<'a>,
+    /// Keys that were asked for, as they were written: the first sixteen.
+    #[serde(borrow)]
+    pub key_names: Vec<Text<'a>>,
+    /// How many different ones were asked for, up to 1,024.
+    pub different_key_names: u64,
 }
 
 /// Where a call is in OpenTelemetry's traces.

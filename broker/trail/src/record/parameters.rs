@@ -53,6 +53,24 @@ impl<'a> RequestParameters<'a> {
         self
     }
 
+    /// With what a caller wrote at length cut, for records of calls that are refused: they cost no more than others. True if anything
+    /// was.
+    #[must_use]
+    pub fn cut(mut self) -> (Self, bool) {
+        let mut rest = REFUSED_TEXT_BYTES;
+        let mut is_cut = self.key_id.as_mut().is_some_and(|key| key.cut(&mut rest));
+        if let Some(ContextPairs(pairs)) = &mut self.encryption_context {
+            // A pair whose name has no room is left out: a part of a name is another name.
+            pairs.retain_mut(|(name, value)| {
+                let is_left_out = name.cut(&mut rest);
+                is_cut |= is_left_out || value.cut(&mut rest);
+                !is_left_out
+            });
+        }
+        self.encryption_context = self.encryption_context.filter(|context| context.iter().next().is_some());
+        (self, is_cut)
+    }
+
     /// With an encryption context. CloudTrail leaves an empty one out.
     #[must_use]
     pub fn with_context(mut self, context: &'a EncryptionContext) -> Self {
@@ -61,6 +79,9 @@ impl<'a> RequestParameters<'a> {
         self
     }
 }
+
+/// What a record of a refused call has of the key's name and the encryption context, as JSON writes it.
+const REFUSED_TEXT_BYTES: usize = 1_024;
 
 /// The pairs of an encryption context, in the order of the record: one that was read may have a name twice.
 #[derive(Debug)]

@@ -29,6 +29,28 @@ impl fmt::Display for Text<'_> {
     }
 }
 
+impl Text<'_> {
+    /// Cuts what is beyond `rest` bytes of JSON, and takes from `rest` what is left. True if anything was cut.
+    pub(super) fn cut(&mut self, rest: &mut usize) -> bool {
+        let mut end = 0;
+        for (at, character) in self.0.char_indices() {
+            let bytes = match character {
+                '"' | '\\' => 2,
+                control if control < ' ' => 6,
+                other => other.len_utf8(),
+            };
+            let Some(left) = rest.checked_sub(bytes) else { break };
+            *rest = left;
+            end = at + character.len_utf8();
+        }
+        let is_cut = end < self.0.len();
+        if is_cut {
+            self.0 = Cow::Owned(self.0[..end].to_owned());
+        }
+        is_cut
+    }
+}
+
 impl<'a> From<&'a str> for Text<'a> {
     fn from(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))

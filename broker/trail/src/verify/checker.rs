@@ -129,7 +129,7 @@ impl Checker {
                 self.failed.remove(&request);
                 self.reuse.called(event_id, call, &mut self.faults);
             }
-            What::Activity { made, failed, told, notice_id } => {
+            What::Activity { made, failed, is_withdrawal, told, notice_id } => {
                 self.activity_records += 1;
                 if let Some(made) = made {
                     self.reuse.used(&made, at, &mut self.faults);
@@ -138,6 +138,10 @@ impl Checker {
                     self.failed.entry(failed).or_insert(at);
                 }
                 self.notices.extend(notice_id);
+                if is_withdrawal {
+                    let words = "it withdraws a record of this call, which was written too late: its answer never left";
+                    self.findings.note(FindingKind::RecordWithdrawn, self.place(at), words);
+                }
                 if let Some(told) = told {
                     self.told(*told, self.place(at), "it tells");
                 }

@@ -208,6 +208,8 @@ pub enum FindingKind {
     RecordsLost,
     /// A record tells of an unfinished commit, or of refusals without a record.
     JournalNotice,
+    /// A record says that a call was answered, and another one that the answer never left.
+    RecordWithdrawn,
     /// A line of the journal was changed, or is not where it was written.
     JournalBroken,
     /// Records between what was delivered and the journal, or within the journal, are not there.

@@ -37,6 +37,8 @@ pub(super) enum What {
         made: Option<Use>,
         /// A call to KMS without the KMS record's eventID: one that failed.
         failed: Option<u128>,
+        /// Another record says Allowed of an answer that never left.
+        is_withdrawal: bool,
         /// What became of the journal, if it tells that.
         told: Option<Box<Notice>>,
         /// Names what is told.
@@ -151,13 +153,15 @@ fn activity(record: &ReadRecord<'_>, at: i64, hashes: &RandomState) -> Result<Wh
     let extra = profile::check_activity(record)?;
     let told = extra.journal.map(Box::new);
     let notice_id = extra.notice_id.map(|id| id.as_u128());
-    let Some(data_key) = &extra.data_key else {
-        return Ok(What::Activity { made: None, failed: None, told, notice_id });
+    let is_withdrawal = extra.withdraws.is_some();
+    // The use that a withdrawn record tells of was charged, and nobody had it.
+    let Some(data_key) = extra.data_key.as_ref().filter(|_| !is_withdrawal) else {
+        return Ok(What::Activity { made: None, failed: None, is_withdrawal, told, notice_id });
     };
     let request_id = data_key.kms_request_id.as_deref();
     let Some(call) = data_key.kms_event_id else {
         let failed = request_id.map(|id| ids::kms_request(id, &record.event_name));
-        return Ok(What::Activity { made: None, failed, told, notice_id });
+        return Ok(What::Activity { made: None, failed, is_withdrawal, told, notice_id });
     };
     let asked = asked(record, hashes);
     let parameters = record.request_parameters.as_ref();
@@ -175,7 +179,7 @@ fn activity(record: &ReadRecord<'_>, at: i64, hashes: &RandomState) -> Result<Wh
         expires_at: data_key.expires_at.map(OffsetDateTime::unix_timestamp),
         charge: profile::charge(parameters, data_key)?,
     };
-    Ok(What::Activity { made: Some(made), failed: None, told, notice_id })
+    Ok(What::Activity { made: Some(made), failed: None, is_withdrawal, told, notice_id })
 }
 
 /// What an operation was asked: equal in the record of the call and in those of its uses.

@@ -20,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
 use crate::audit::Audit;
+use crate::audit::refusals::Refusals;
 use crate::identity::Identities;
 
 #[test]
@@ -91,7 +92,9 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
         kms_host: "kms.us-west-2.amazonaws.com".into(),
         source_address: "127.0.0.1".into(),
     };
-    let audit = Arc::new(Audit { journal, caller: Arc::new(caller), clock: Arc::new(SystemClock) });
+    let caller = Arc::new(caller);
+    let refusals = Refusals::new(journal.clone(), Arc::clone(&caller));
+    let audit = Arc::new(Audit { journal, caller, refusals, clock: Arc::new(SystemClock) });
     let spans = exported(Sampler::AlwaysOn, |traces| {
         let trace = traces.call(Action::Decrypt, "unix", &HeaderMap::new());
         let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));

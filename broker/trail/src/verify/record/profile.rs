@@ -193,12 +193,28 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     if let Some(data_key) = &extra.data_key {
         check_data_key(data_key, is_allowed)?;
     }
+    check_many(record, &extra)?;
     let tells = extra.journal.is_some() || extra.reloads.is_some();
     demand(extra.notice_id.is_none() || tells, "noticeID, and nothing is told")?;
     if is_own {
         check_own(record, &extra)?;
     }
     Ok(extra)
+}
+
+/// A record that withdraws another, or stands for many refusals, is of no answer.
+fn check_many(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+    let was_answered = extra.outcome == Outcome::Allowed;
+    demand(!was_answered || extra.withdraws.is_none(), "an answered call withdraws no record")?;
+    let Some(refusals) = &extra.refusals else { return Ok(()) };
+    demand(!was_answered && extra.data_key.is_none(), "refusals have an answer")?;
+    demand(record.request_parameters.is_none(), "refusals have the requestParameters of one")?;
+    demand(refusals.count >= 1, "no refusals are counted")?;
+    let ids = [&refusals.first_request_id, &refusals.last_request_id];
+    demand(
+        ids.iter().all(|id| lower_case_uuid(id).is_some()),
+        "firstRequestID or lastRequestID is not a UUID in lower case",
+    )
 }
 
 /// What the broker tells by itself was asked by nobody.

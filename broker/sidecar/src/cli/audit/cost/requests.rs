@@ -76,6 +76,12 @@ impl AddAssign for Requests {
 impl Costs {
     /// Counts a record of the trail.
     pub(super) fn add(&mut self, record: &ReadRecord<'_>) -> Result<(), MalformedRecord> {
+        if is_withdrawn_saving(record)? {
+            // The record that is withdrawn is of the same subject.
+            let row = self.rows.entry(subject_of(record)).or_default();
+            row.saved = row.saved.saturating_sub(1);
+            return Ok(());
+        }
         let Some(requests) = requests_of(record)? else { return Ok(()) };
         *self.rows.entry(subject_of(record)).or_default() += requests;
         let at = record.event_time;
@@ -170,6 +176,17 @@ impl Plan {
 #[must_use]
 pub(super) fn price_of(requests: u64, price_per_10000: f64) -> f64 {
     float(requests) * price_per_10000 / 10_000.0
+}
+
+/// Whether this says of a use from the cache that it never left.
+fn is_withdrawn_saving(record: &ReadRecord<'_>) -> Result<bool, MalformedRecord> {
+    if record.is_of_kms() {
+        return Ok(false);
+    }
+    Ok(record.activity()?.is_some_and(|data| {
+        let from_cache = data.data_key.is_some_and(|key| key.served_from == ServedFrom::Cache);
+        data.withdraws.is_some() && from_cache
+    }))
 }
 
 fn requests_of(record: &ReadRecord<'_>) -> Result<Option<Requests>, MalformedRecord> {
