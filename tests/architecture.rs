@@ -1,5 +1,6 @@
 //! Proves: no module of a crate under broker/ imports in a circle with another at its own level, no source file is too long to hold
-//! one idea, and the crates depend on one another in the direction that docs/architecture.md shows.
+//! one idea, no function too long to be read at a glance, few items are public, and the crates depend on one another in the
+//! direction that docs/architecture.md shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -61,6 +62,60 @@ fn files_hold_one_idea() {
 }
 
 #[test]
+fn functions_are_read_at_a_glance() {
+    let mut long = Vec::new();
+    for file in sources().iter().flat_map(|source| files(source)) {
+        let text = fs::read_to_string(&file).expect("reads");
+        for (name, lines) in functions(&text) {
+            if lines > MAX_FUNCTION_LINES {
+                long.push(format!("{}: {name}: {lines} lines", file.display()));
+            }
+        }
+    }
+    assert!(long.is_empty(), "more than {MAX_FUNCTION_LINES} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn functions_are_measured_from_their_name_to_their_last_brace() {
+    let text = "trait T {\n    fn a(\n        &self,\n    ) -> u8;\n    fn b() {}\n}\n\npub(crate) async fn c()\nwhere\n    u8: Sized,\n{\n    \
+                if true {\n    }\n}\n#[cfg(test)]\nmod tests {\n    fn d() {\n    }\n}\n";
+    let expected = [("a", 3), ("b", 1), ("c", 7)].map(|(name, lines)| (name.to_owned(), lines));
+    assert_eq!(functions(text), expected);
+}
+
+/// What is public binds whoever depends on the crate; and what only tests need is not public at all.
+#[test]
+fn few_items_are_public() {
+    let kinds = [
+        "fn",
+        "async fn",
+        "const fn",
+        "unsafe fn",
+        "struct",
+        "enum",
+        "trait",
+        "type",
+        "const",
+        "static",
+        "mod",
+        "use",
+    ];
+    let is_public = |line: &str| {
+        let item = line.trim_start().strip_prefix("pub ");
+        item.is_some_and(|item| {
+            kinds.iter().any(|kind| item.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')))
+        })
+    };
+    let text = |file: PathBuf| fs::read_to_string(file).expect("reads");
+    let public: usize = sources()
+        .iter()
+        .flat_map(|source| files(source))
+        .map(|file| text(file).lines().filter(|line| is_public(line)).count())
+        .sum();
+    assert!(public < MAX_PUBLIC_ITEMS, "{public} public items under broker/");
+}
+
+#[test]
 fn crates_depend_downwards_only() {
     let order = ["core", "authority", "envelope", "trail", "sidecar"];
     for (place, name) in order.iter().enumerate() {
@@ -117,6 +172,33 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The functions of formatted Rust text, with their numbers of lines; those of its unit tests left out.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line) else { continue };
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let ends = |line: &&str| {
+            let rest = line.strip_prefix(indent);
+            rest.is_some_and(|rest| rest == "}" || (rest.starts_with(')') && rest.ends_with(';')))
+        };
+        let is_one_line = line.ends_with('}') || line.ends_with(';');
+        let end = if is_one_line { 0 } else { lines[at..].iter().position(ends).expect("it ends") };
+        found.push((name, end + 1));
+    }
+    found
+}
+
+fn function_name(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace().skip_while(|word| {
+        word.starts_with("pub") || word.ends_with(')') || matches!(*word, "const" | "async" | "unsafe")
+    });
+    let name = (words.next()? == "fn").then(|| words.next())??;
+    Some(name.split(['(', '<']).next().unwrap_or_default().to_owned())
 }
 
 /// Which modules of each level import which others of the same level.
@@ -264,3 +346,7 @@ fn circle_from(
 
 /// A file that is longer holds more than one idea.
 const MAX_LINES: usize = 500;
+/// A function that is longer does not fit a screen.
+const MAX_FUNCTION_LINES: usize = 70;
+/// Of all crates under broker/ together.
+const MAX_PUBLIC_ITEMS: usize = 350;

@@ -70,5 +70,5 @@ fn configuration_and_policy() {
     let text = block("toml").replace("\"app\"", "0");
     let path = dir.path().join("key-broker.toml");
     fs::write(&path, text).expect("writes");
-    Config::load(&path).map_err(|error| error.to_string()).expect("serve takes it, and its policies");
+    Config::load(&path).expect("serve takes it, and its policies");
 }

@@ -292,7 +292,7 @@ async fn a_full_journal_refuses_calls_until_its_records_are_delivered() {
     }
     trailed.call(3).await;
     let records = trailed.stop().await;
-    assert_eq!(records.outcomes()["Failed"], 1, "the refusal was owed");
+    assert_eq!(records.outcomes()["Failed"], 1, "the refusal was in the backlog");
 }
 
 #[tokio::test]

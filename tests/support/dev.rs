@@ -30,8 +30,7 @@ async fn delivered(dir: &Path) -> Vec<String> {
     let emulator = emulator.expect("dev has stopped");
     let kms = aws_kms(aws_settings(&emulator), Arc::new(SystemClock)).await;
     let caller = Arc::new(kms.caller().await.expect("known"));
-    let config =
-        Config::load(&dir.join("key-broker.toml")).map_err(|error| error.to_string()).expect("dev's");
+    let config = Config::load(&dir.join("key-broker.toml")).expect("dev's");
     let trail = config.audit.trail.expect("dev has a trail");
     let names = names(&trail, &caller);
     let store = trail.store.open().await;

@@ -195,8 +195,8 @@ impl TestBroker {
         };
         let drain = CancellationToken::new();
         let broker = Box::pin(Broker::start(parts, drain.clone())).await?;
-        let tcp = broker.tls_address().or(broker.insecure_tcp_address());
-        let telemetry = broker.telemetry_address();
+        let addresses = broker.addresses();
+        let (tcp, telemetry) = (addresses.tls.or(addresses.insecure_tcp), addresses.telemetry);
         let serving = tokio::spawn(broker.serve());
         Ok(Self { emulator, key_arn, dir, journal_dir, tcp, telemetry, drain, serving })
     }

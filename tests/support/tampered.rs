@@ -122,14 +122,13 @@ impl Copy {
 
     pub fn digest(&self, place: usize) -> Digest {
         let key = self.digests()[place].clone();
-        let read = self.run(
+        self.run(
             move |reader, _| {
                 Box::pin(async move { reader.digest(&key).await.expect("reads").expect("is there") })
             },
             false,
             VerifyOptions::default(),
-        );
-        read.digest
+        )
     }
 
     /// Where a digest ends.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::malformed::Malformed;
+use crate::invalid::InvalidValue;
 
 /// What KMS encrypted: 1 to 6,144 bytes.
 #[derive(Clone)]
@@ -10,11 +10,11 @@ pub struct CiphertextBlob(Bytes);
 
 impl CiphertextBlob {
     /// Checks the length.
-    pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+    pub fn parse(bytes: Bytes) -> Result<Self, InvalidValue> {
         match bytes.len() {
-            0 => Err(Malformed("ciphertext_blob is empty".into())),
+            0 => Err(InvalidValue("ciphertext_blob is empty".into())),
             1..=MAX_CIPHERTEXT_BYTES => Ok(Self(bytes)),
-            n => Err(Malformed(format!(
+            n => Err(InvalidValue(format!(
                 "ciphertext_blob has {n} bytes; KMS takes at most {MAX_CIPHERTEXT_BYTES}"
             ))),
         }
@@ -33,15 +33,15 @@ pub struct GrantTokens(Vec<String>);
 
 impl GrantTokens {
     /// Checks number and lengths.
-    pub fn parse(tokens: Vec<String>) -> Result<Self, Malformed> {
+    pub fn parse(tokens: Vec<String>) -> Result<Self, InvalidValue> {
         if tokens.len() > MAX_GRANT_TOKENS {
-            return Err(Malformed(format!(
+            return Err(InvalidValue(format!(
                 "{} grant_tokens; KMS takes at most {MAX_GRANT_TOKENS}",
                 tokens.len()
             )));
         }
         if tokens.iter().any(|token| token.is_empty() || token.len() > MAX_GRANT_TOKEN_BYTES) {
-            return Err(Malformed(format!("a grant token has 1 to {MAX_GRANT_TOKEN_BYTES} bytes")));
+            return Err(InvalidValue(format!("a grant token has 1 to {MAX_GRANT_TOKEN_BYTES} bytes")));
         }
         Ok(Self(tokens))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::malformed::Malformed;
+use crate::invalid::InvalidValue;
 
 /// The facts bound to a ciphertext. Not secret. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
@@ -13,21 +13,21 @@ pub struct EncryptionContext(Arc<BTreeMap<String, String>>);
 
 impl EncryptionContext {
     /// Checks KMS's limit of 8,192 bytes and the broker's of 1,024 pairs.
-    pub fn parse(pairs: BTreeMap<String, String>) -> Result<Self, Malformed> {
+    pub fn parse(pairs: BTreeMap<String, String>) -> Result<Self, InvalidValue> {
         if pairs.len() > MAX_CONTEXT_PAIRS {
-            return Err(Malformed(format!(
+            return Err(InvalidValue(format!(
                 "encryption_context has {} pairs; the broker takes at most {MAX_CONTEXT_PAIRS}",
                 pairs.len()
             )));
         }
         let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
         if bytes > MAX_CONTEXT_BYTES {
-            return Err(Malformed(format!(
+            return Err(InvalidValue(format!(
                 "encryption_context has {bytes} bytes of names and values; KMS takes at most {MAX_CONTEXT_BYTES}"
             )));
         }
         if pairs.keys().any(String::is_empty) {
-            return Err(Malformed("encryption_context has a pair with an empty name".into()));
+            return Err(InvalidValue("encryption_context has a pair with an empty name".into()));
         }
         Ok(Self(Arc::new(pairs)))
     }

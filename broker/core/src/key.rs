@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::malformed::Malformed;
+use crate::invalid::InvalidValue;
 
 /// A KMS key as the caller wrote it: key id, key ARN, alias name or alias ARN.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -14,14 +14,14 @@ pub struct KeyId(Arc<str>);
 impl KeyId {
     /// Checks the form that KMS documents for `KeyId`
     /// (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>).
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         if text.is_empty() {
-            return Err(Malformed(
+            return Err(InvalidValue(
                 "key_id is empty: give a key id, key ARN, alias name (alias/…) or alias ARN".into(),
             ));
         }
         if text.len() > MAX_KEY_ID_BYTES {
-            return Err(Malformed(format!(
+            return Err(InvalidValue(format!(
                 "key_id has {} bytes; KMS takes at most {MAX_KEY_ID_BYTES}",
                 text.len()
             )));
@@ -34,7 +34,7 @@ impl KeyId {
         if valid {
             Ok(Self(text.into()))
         } else {
-            Err(Malformed(
+            Err(InvalidValue(
                 "key_id is none of: key id, key ARN (arn:aws:kms:REGION:ACCOUNT:key/ID), alias name (alias/NAME), alias \
                  ARN"
                     .into(),

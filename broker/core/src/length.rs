@@ -1,6 +1,6 @@
 //! How many bytes a data key, or random bytes, have.
 
-use crate::malformed::Malformed;
+use crate::invalid::InvalidValue;
 
 /// The length of a data key, in one of the two ways KMS takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +19,10 @@ pub struct RandomLength(u16);
 
 impl RandomLength {
     /// Checks the range.
-    pub fn parse(bytes: u32) -> Result<Self, Malformed> {
+    pub fn parse(bytes: u32) -> Result<Self, InvalidValue> {
         match u16::try_from(bytes) {
             Ok(n) if (1..=MAX_RANDOM_BYTES).contains(&n) => Ok(Self(n)),
-            _ => Err(Malformed(format!("number_of_bytes is {bytes}; KMS takes 1 to {MAX_RANDOM_BYTES}"))),
+            _ => Err(InvalidValue(format!("number_of_bytes is {bytes}; KMS takes 1 to {MAX_RANDOM_BYTES}"))),
         }
     }
 

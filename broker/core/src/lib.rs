@@ -5,9 +5,9 @@
 mod action;
 mod ciphertext;
 mod context;
+mod invalid;
 mod key;
 mod length;
-mod malformed;
 mod outcome;
 
 // How far a data key may be reused.
@@ -32,9 +32,9 @@ pub use self::{
     ciphertext::{CiphertextBlob, GrantTokens},
     context::EncryptionContext,
     fair_share::{FairPool, FairShares, Share},
+    invalid::InvalidValue,
     key::{KeyArn, KeyId, NamedKey, RequestedKey, partition_of},
     length::{DataKeyLength, RandomLength},
-    malformed::Malformed,
     measurements::{MAX_ENCLAVE_PCR, Measurements, PCR_BYTES, PlatformKind},
     outcome::Outcome,
     peer::{Peer, PeerDetails, PeerKind},

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use crate::malformed::Malformed;
+use crate::invalid::InvalidValue;
 
 /// How a call reaches the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,12 +38,12 @@ impl Transport {
 }
 
 impl FromStr for Transport {
-    type Err = Malformed;
+    type Err = InvalidValue;
 
     /// The transport of this name.
-    fn from_str(name: &str) -> Result<Self, Malformed> {
+    fn from_str(name: &str) -> Result<Self, InvalidValue> {
         Self::ALL.into_iter().find(|transport| transport.name() == name).ok_or_else(|| {
-            Malformed(match name {
+            InvalidValue(match name {
                 "tcp" => {
                     "\"tcp\" is not a transport: write tls for mutual TLS, insecure_tcp for plaintext".into()
                 }
@@ -78,7 +78,7 @@ mod tests {
             assert_eq!(transport.name().parse(), Ok(transport));
             assert_eq!(serde_json::to_value(transport).expect("JSON"), transport.name());
         }
-        let Err(Malformed(why)) = "tcp".parse::<Transport>() else { panic!("accepted") };
+        let Err(InvalidValue(why)) = "tcp".parse::<Transport>() else { panic!("accepted") };
         assert!(why.contains("tls") && why.contains("insecure_tcp"), "{why}");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use key_broker_core::{EncryptionContext, Malformed};
+use key_broker_core::{EncryptionContext, InvalidValue};
 
 use crate::error::{OpenError, SealError};
 
@@ -53,7 +53,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<EncryptionContext, OpenError> {
     if pairs.contains_key(PUBLIC_KEY) {
         return Err(malformed("it has a signature's public key, but this suite has no signature"));
     }
-    EncryptionContext::parse(pairs).map_err(|Malformed(why)| OpenError::Context(why))
+    EncryptionContext::parse(pairs).map_err(|InvalidValue(why)| OpenError::Context(why))
 }
 
 struct Rest<'a>(&'a [u8]);

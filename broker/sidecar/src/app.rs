@@ -88,6 +88,17 @@ pub struct Broker {
     clock: Arc<dyn Clock>,
 }
 
+/// Where a broker listens on TCP, as far as it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The TLS port.
+    pub tls: Option<SocketAddr>,
+    /// The plaintext port.
+    pub insecure_tcp: Option<SocketAddr>,
+    /// `/metrics`, `/healthz` and `/readyz`.
+    pub telemetry: Option<SocketAddr>,
+}
+
 /// Why a broker cannot start.
 #[derive(Debug)]
 pub enum StartError {
@@ -186,22 +197,15 @@ impl Broker {
         })
     }
 
-    /// Where the TLS port is, if there is one.
+    /// Where it listens.
     #[must_use]
-    pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.listeners.tls.as_ref()?.0.local_addr().ok()
-    }
-
-    /// Where the plaintext TCP port is, if there is one.
-    #[must_use]
-    pub fn insecure_tcp_address(&self) -> Option<SocketAddr> {
-        self.listeners.insecure_tcp.as_ref()?.local_addr().ok()
-    }
-
-    /// Where `/metrics`, `/healthz` and `/readyz` are, if anywhere.
-    #[must_use]
-    pub fn telemetry_address(&self) -> Option<SocketAddr> {
-        self.pages.as_ref()?.0.local_addr().ok()
+    pub fn addresses(&self) -> Addresses {
+        let of = |listener: &TcpListener| listener.local_addr().ok();
+        Addresses {
+            tls: self.listeners.tls.as_ref().and_then(|(listener, _)| of(listener)),
+            insecure_tcp: self.listeners.insecure_tcp.as_ref().and_then(of),
+            telemetry: self.pages.as_ref().and_then(|(listener, _)| of(listener)),
+        }
     }
 
     /// Serves until the drain: then no call in flight is lost, and every record is written and delivered. Returns what could not be

@@ -83,32 +83,19 @@ pub struct Listen {
     pub admin: Option<UnixAddress>,
 }
 
-/// A mistake in the configuration: where, and what to do.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ConfigError(String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 impl Config {
-    /// Reads and checks the file, and the policy it names.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|error| {
-            ConfigError(format!("{}: {error}: give the file with --config", path.display()))
-        })?;
+    /// Reads and checks the file, and the policy it names. The error says where the mistake is, and what to do.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}: give the file with --config", path.display()))?;
         Self::parse(&text, path)
     }
 
     /// Checks `text`, the contents of the file at `path`. Relative paths in it start at that file's directory.
-    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, String> {
         let file: ConfigFile = toml::from_str(text).map_err(|error| mistake_in(text, path, &error))?;
         let base = path.parent().unwrap_or_else(|| Path::new("."));
-        file.check(base).map_err(|mistake| ConfigError(format!("{}: {mistake}", path.display())))
+        file.check(base).map_err(|mistake| format!("{}: {mistake}", path.display()))
     }
 }
 
@@ -303,7 +290,7 @@ fn gid_of(name: &str) -> Option<u32> {
 }
 
 /// A mistake of syntax or shape, in one line: file, line, key, what is wrong.
-fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
+fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
     let place = line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
     let message = match error.message() {
@@ -313,7 +300,7 @@ fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
         }
         message => message.lines().collect::<Vec<_>>().join(" "),
     };
-    ConfigError(format!("{place}: {message}"))
+    format!("{place}: {message}")
 }
 
 /// Owner and group may connect.
@@ -341,24 +328,23 @@ file = "policy.cedar"
 journal_dir = "journal"
 "#;
 
-    fn parse(text: &str) -> Result<Config, ConfigError> {
+    fn parse(text: &str) -> Result<Config, String> {
         let dir = tempfile::tempdir().expect("dir");
         fs::write(dir.path().join("policy.cedar"), "permit(principal is Workload, action, resource);")
             .expect("writes");
         let path = dir.path().join("key-broker.toml");
-        Config::parse(text, &path)
-            .map_err(|error| ConfigError(error.0.replace(dir.path().to_str().expect("text"), "DIR")))
+        Config::parse(text, &path).map_err(|error| error.replace(dir.path().to_str().expect("text"), "DIR"))
     }
 
     #[test]
     fn defaults_and_relative_paths() {
-        let config = parse(GOOD).map_err(|error| error.to_string()).expect("good");
+        let config = parse(GOOD).expect("good");
         let unix = config.listen.unix.expect("unix");
         assert!(unix.path.is_absolute() && unix.path.ends_with("broker.sock"));
         assert_eq!((unix.mode, unix.gid), (0o660, None));
         assert_eq!(config.listen.admin, None);
         let with_admin = GOOD.replace("[kms]", "admin = { path = \"admin.sock\" }\n[kms]");
-        let config = parse(&with_admin).map_err(|error| error.to_string()).expect("good");
+        let config = parse(&with_admin).expect("good");
         let admin = config.listen.admin.expect("admin");
         assert_eq!((admin.path.ends_with("admin.sock"), admin.mode, admin.gid), (true, 0o600, None));
         assert_eq!(config.audit.journal.commit, Durability::Fsync);
@@ -371,11 +357,11 @@ journal_dir = "journal"
 
     #[test]
     fn attestation_is_awss_unless_told() {
-        let config = parse(GOOD).map_err(|error| error.to_string()).expect("good");
+        let config = parse(GOOD).expect("good");
         assert_eq!((config.trust, config.listen.vsock), (Trust::aws(), None));
         let text = vsock("vsock = { cids = [16, 17] }");
         let more = "[attestation]\nmax_document_age_seconds = 60\nclock_skew_seconds = 0\ninsecure_allow_debug = true";
-        let config = parse(&format!("{text}{more}")).map_err(|error| error.to_string()).expect("good");
+        let config = parse(&format!("{text}{more}")).expect("good");
         assert_eq!(config.listen.vsock, Some(VsockAddress { port: 7_890, cids: vec![16, 17] }));
         let (max_age, clock_skew) = (Duration::from_mins(1), Duration::ZERO);
         assert_eq!(config.trust, Trust { max_age, clock_skew, allow_debug: true, ..Trust::aws() });
@@ -397,7 +383,7 @@ journal_dir = "journal"
     fn a_trail_has_cloudtrails_intervals_and_its_own_names() {
         let text =
             trail("store = { directory = \"trail\", bucket = \"logs\" }\nkms_key_id = \"alias/trail\"");
-        let config = parse(&text).map_err(|error| error.to_string()).expect("good");
+        let config = parse(&text).expect("good");
         let trail = config.audit.trail.expect("a trail");
         assert_eq!((trail.delivery_interval.as_secs(), trail.digest_interval.as_secs()), (300, 3_600));
         assert_eq!((trail.name.as_str(), trail.prefix.as_str()), ("key-broker", ""));
@@ -477,9 +463,7 @@ journal_dir = "journal"
         ];
         let mistakes: Vec<String> = cases
             .iter()
-            .map(|text| {
-                parse(text).err().map_or_else(|| format!("accepted: {text}"), |error| error.to_string())
-            })
+            .map(|text| parse(text).err().unwrap_or_else(|| format!("accepted: {text}")))
             .map(|line| line.split("/.tmp").next().unwrap_or_default().to_owned())
             .collect();
         insta::assert_snapshot!(mistakes.join("\n"));

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use key_broker_core::{KeyArn, Malformed, Outcome};
+use key_broker_core::{InvalidValue, KeyArn, Outcome};
 use tonic::Code;
 
 use crate::attestation::DocumentFlaw;
@@ -184,8 +184,8 @@ impl BrokerError {
     }
 }
 
-impl From<Malformed> for BrokerError {
-    fn from(malformed: Malformed) -> Self {
+impl From<InvalidValue> for BrokerError {
+    fn from(malformed: InvalidValue) -> Self {
         Self::Rejected(malformed.0.into())
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
+use key_broker_trail::Reloads;
 use key_broker_trail::journal::Notices;
-use key_broker_trail::notice::Reloads;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

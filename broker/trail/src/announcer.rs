@@ -48,7 +48,7 @@ impl Announcer {
     }
 
     /// Tells everything, and waits until the backlog is written.
-    pub(crate) async fn pay(&self) {
+    pub(crate) async fn write_backlog(&self) {
         while !self.announce().await || self.journal.backlog_bytes() > 0 {
             tokio::time::sleep(TICK).await;
         }

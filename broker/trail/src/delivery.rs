@@ -41,7 +41,7 @@ use super::log_file::{self, LogFileContents};
 use super::names::TrailNames;
 use super::record::record_time;
 use super::signature::Signer;
-use super::state::{Previous, Sealed, State};
+use super::state::{PendingDigest, Previous, State};
 use super::store::directory::found;
 use super::store::{Object, Store};
 use encryption::Encryption;
@@ -344,7 +344,7 @@ impl Trail {
             // Whatever the clock does, digests go forward, one after the other.
             let end = whole_second(self.clock.now()).max(self.state.start + Duration::from_secs(1));
             let mut state = self.state.clone();
-            state.sealed = Some(Sealed { end, log_files: std::mem::take(&mut state.log_files) });
+            state.sealed = Some(PendingDigest { end, log_files: std::mem::take(&mut state.log_files) });
             self.note(state).await?;
         }
         let Some(sealed) = self.state.sealed.clone() else { return Ok(()) };
@@ -386,7 +386,12 @@ impl State {
         Some(NewestDigest { object, signature: signature.clone(), end: self.start })
     }
 
-    fn digest(&self, sealed: &Sealed, names: &TrailNames, key: &super::signature::PublicKey) -> Digest {
+    fn digest(
+        &self,
+        sealed: &PendingDigest,
+        names: &TrailNames,
+        key: &super::signature::PublicKey,
+    ) -> Digest {
         let previous = self.previous.as_ref();
         Digest {
             aws_account_id: names.account_id.clone(),
@@ -483,9 +488,11 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
 
 /// A digest of so many log files is made before its time: some 550 bytes each.
 const MAX_LOG_FILES: usize = 1_000;
-/// The span of a log file's delivery. It begins a trace.
-pub const DELIVER_SPAN: &str = "audit.deliver";
-/// The span of a digest that is signed and delivered. It begins a trace.
-pub const DIGEST_SPAN: &str = "audit.digest";
+/// The spans of a delivery, each of which begins a trace.
+pub const SPANS: [&str; 2] = [DELIVER_SPAN, DIGEST_SPAN];
+/// The span of a log file's delivery.
+const DELIVER_SPAN: &str = "audit.deliver";
+/// The span of a digest that is signed and delivered.
+const DIGEST_SPAN: &str = "audit.digest";
 /// Its signature, in hex: `audit verify` takes it.
 const DIGEST_SIGNATURE: &str = "keybroker.audit.digest_signature";

@@ -3,21 +3,21 @@
 
 use std::collections::BTreeMap;
 
-use key_broker_core::{EncryptionContext, Malformed};
+use key_broker_core::{EncryptionContext, InvalidValue};
 
 use crate::names::TrailNames;
 
 /// The encryption context of a log file.
-pub(crate) fn object_context(names: &TrailNames, object: &str) -> Result<EncryptionContext, Malformed> {
+pub(crate) fn object_context(names: &TrailNames, object: &str) -> Result<EncryptionContext, InvalidValue> {
     context(names, names.object_arn(object))
 }
 
 /// The encryption context of the question whether the key may be used, when a trail is configured.
-pub fn path_context(names: &TrailNames) -> Result<EncryptionContext, Malformed> {
+pub fn path_context(names: &TrailNames) -> Result<EncryptionContext, InvalidValue> {
     context(names, names.path_arn())
 }
 
-fn context(names: &TrailNames, s3_arn: String) -> Result<EncryptionContext, Malformed> {
+fn context(names: &TrailNames, s3_arn: String) -> Result<EncryptionContext, InvalidValue> {
     EncryptionContext::parse(BTreeMap::from([
         (TRAIL_ARN.to_owned(), names.trail_arn()),
         (S3_ARN.to_owned(), s3_arn),

@@ -76,7 +76,7 @@ impl Ending {
             Some(delivery.finish(rest).await)
         } else {
             // What is not told or paid in time is counted.
-            let _ = tokio::time::timeout(rest(), announcer.pay()).await;
+            let _ = tokio::time::timeout(rest(), announcer.write_backlog()).await;
             None
         };
         let looked = tokio::task::spawn_blocking(move || close(journal, &announcer, names.as_ref())).await;

@@ -320,10 +320,6 @@ impl Shared {
 
 impl JournalThread {
     /// Writes everything that is queued, and ends. Returns what could not be written. Blocks.
-    #[expect(
-        clippy::must_use_candidate,
-        reason = "the journal is closed whether or not anybody counts what is lost"
-    )]
     pub(crate) fn close(mut self) -> Lost {
         let Some(thread) = self.end() else { return Lost::default() };
         thread.join().unwrap_or_else(|_| {
@@ -396,7 +392,7 @@ impl Commit {
 }
 
 /// CloudTrail's log files have 50 MB at most, uncompressed; of a file of the journal, some 6 % are no record.
-pub const MAX_SEGMENT_BYTES: u64 = 50_000_000;
+pub(crate) const MAX_SEGMENT_BYTES: u64 = 50_000_000;
 /// A million records: hours of a busy broker, with a store that is down.
 pub const MAX_UNDELIVERED_BYTES: u64 = 1 << 30;
 

@@ -28,7 +28,7 @@ pub trait Decrypter: Send + Sync + 'static {
         ciphertext: CiphertextBlob,
         key: &KeyArn,
         context: EncryptionContext,
-    ) -> Result<Decrypted, KeysError>;
+    ) -> Result<DecryptedDataKey, KeysError>;
 }
 
 /// A new data key.
@@ -50,7 +50,7 @@ pub struct KmsPublicKey {
 }
 
 /// A decrypted data key.
-pub struct Decrypted {
+pub struct DecryptedDataKey {
     /// The data key itself.
     pub plaintext: Plaintext,
     /// Records of KMS's answers that could not be left for the broker, each ended by a line feed.

@@ -3,7 +3,7 @@
 
 // What a record is.
 mod names;
-pub mod notice;
+mod notice;
 pub mod record;
 
 // Where records become durable.
@@ -15,7 +15,7 @@ pub mod delivery;
 mod digest;
 mod encryption_context;
 mod ending;
-pub mod inbox;
+mod inbox;
 pub mod keys;
 mod log_file;
 mod remainder;
@@ -36,8 +36,11 @@ pub use self::{
     digest::Digest,
     encryption_context::{TRAIL_ARN, path_context},
     ending::Ending,
+    inbox::leave as leave_in_inbox,
     names::TrailNames,
+    notice::Reloads,
     remainder::Remainder,
     signature::PublicKey,
     stdout::StdoutCopy,
+    store::s3::S3Settings,
 };

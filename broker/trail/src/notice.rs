@@ -1,4 +1,4 @@
-//! What the next activity record tells beside its call: what became of the journal, and what was taken anew. An auditor is to learn
+//! What the next activity record tells beside its call: what became of the journal, and what was reloaded. An auditor is to learn
 //! of both from the trail.
 
 use std::ops::AddAssign;
@@ -42,7 +42,7 @@ impl AddAssign for Notice {
     }
 }
 
-/// What was taken anew since the record before, and what could not be.
+/// What was reloaded since the record before, and what could not be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reloads {
@@ -78,7 +78,7 @@ pub struct Untold {
     /// What became of the journal.
     #[serde(default)]
     pub(crate) journal: Notice,
-    /// What was taken anew.
+    /// What was reloaded.
     #[serde(default)]
     pub(crate) reloads: Reloads,
 }
@@ -90,7 +90,7 @@ impl Untold {
         Some(self.journal).filter(|journal| *journal != Notice::default())
     }
 
-    /// What was taken anew, if anything was.
+    /// What was reloaded, if anything was.
     #[must_use]
     pub(crate) fn reloads(&self) -> Option<Reloads> {
         Some(self.reloads).filter(|reloads| *reloads != Reloads::default())

@@ -48,7 +48,7 @@ pub struct DigestKey {
 
 /// One digest as it lies in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DigestFile {
+pub(crate) struct DigestFile {
     /// Its key in the bucket.
     pub(crate) key: String,
     /// Its uncompressed bytes, which are what is hashed and signed.
@@ -134,7 +134,12 @@ impl TrailReader {
     }
 
     /// A digest; none if there is none of this key.
-    pub async fn digest(&self, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
+    pub async fn digest(&self, key: &str) -> Result<Option<Digest>, ReadFailure> {
+        Ok(self.digest_file(key).await?.map(|file| file.digest))
+    }
+
+    /// The same, as it lies in the store.
+    pub(crate) async fn digest_file(&self, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
         let Some(mut object) = self.store.get(key).await? else { return Ok(None) };
         let json = gunzip(&object.bytes, MAX_UNCOMPRESSED_BYTES)?;
         let digest = serde_json::from_slice(&json)

@@ -25,7 +25,7 @@ pub(crate) struct State {
     /// Log files for the next digest.
     pub(crate) log_files: Vec<LogFile>,
     /// The digest that is being delivered.
-    pub(crate) sealed: Option<Sealed>,
+    pub(crate) sealed: Option<PendingDigest>,
     /// The digest before.
     pub(crate) previous: Option<Previous>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct State {
 /// A digest whose end and contents are fixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Sealed {
+pub(crate) struct PendingDigest {
     #[serde(with = "time::serde::timestamp")]
     pub(crate) end: OffsetDateTime,
     pub(crate) log_files: Vec<LogFile>,

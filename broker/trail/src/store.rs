@@ -8,8 +8,6 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-pub use s3::S3Settings;
-
 /// A place for objects. A put either has happened, whole and durably, when it returns, or can be tried again.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

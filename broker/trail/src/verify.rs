@@ -4,9 +4,9 @@
 //!
 //! One object is in memory at a time, and the next one. docs/audit.md says what each finding means.
 
-mod chain;
 mod checker;
 mod continuity;
+mod digests;
 mod finding;
 mod folder;
 #[cfg(test)]
@@ -27,9 +27,9 @@ use super::reader::{DigestFile, DigestKey, DigestKeys, LogFileText, ReadFailure,
 use super::record::record_time;
 use super::signature::PublicKey;
 use super::state::State;
-use chain::{Before, Known, Surroundings};
 use checker::{Checker, Span};
 use continuity::Continuity;
+use digests::{Before, Known, Surroundings};
 pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
 use folder::Folder;
 use tail::Tail;
@@ -159,7 +159,7 @@ impl Verification<'_> {
             return self.checker.findings.cannot_tell(FindingKind::NoDigest, place, words);
         }
         if let Some(before) = first.checked_sub(1).map(|before| &listed[before]) {
-            self.before = match self.reader.digest(&before.key).await {
+            self.before = match self.reader.digest_file(&before.key).await {
                 Ok(Some(file)) => {
                     self.continuity.comes_after(&file.digest);
                     Before::Digest(Known::of(&file))
@@ -176,7 +176,7 @@ impl Verification<'_> {
     async fn digest(&mut self, named: &DigestKey, listed: &[DigestKey]) {
         let findings = &mut self.checker.findings;
         let place = Place::object(&named.key);
-        let read = self.reader.digest(&named.key).await;
+        let read = self.reader.digest_file(&named.key).await;
         self.before = match read {
             Ok(Some(file)) => {
                 let around = Surroundings {
@@ -185,9 +185,9 @@ impl Verification<'_> {
                     listed,
                     from: self.options.from,
                 };
-                chain::check_content(&file, named, self.reader.names(), findings);
-                chain::check_signature(&file, &self.options.keys, findings);
-                chain::check_link(&file, &around, findings);
+                digests::check_content(&file, named, self.reader.names(), findings);
+                digests::check_signature(&file, &self.options.keys, findings);
+                digests::check_link(&file, &around, findings);
                 self.note_digest(&file, named);
                 if file.digest.previous_digest_s3_object.is_none() {
                     self.continuity.begin_anew();

@@ -9,7 +9,7 @@ use key_broker_trail::Remainder;
 use key_broker_trail::record::AwsCaller;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, Parts, StartError};
+use super::{Addresses, Broker, Parts, StartError};
 use crate::attestation::Trust;
 use crate::audit::UNRECORDED;
 use crate::config::{Config, Listen};
@@ -89,14 +89,15 @@ fn warn_of(config: &Config) {
 
 /// Where callers can connect.
 fn say_where(listen: Listen, broker: &Broker) {
+    let Addresses { tls, insecure_tcp, telemetry } = broker.addresses();
     let path = |address: UnixAddress| address.path.display().to_string();
     tracing::info!(
         unix = listen.unix.map(path),
         admin = listen.admin.map(path),
-        tls = broker.tls_address().map(|address| address.to_string()),
+        tls = tls.map(|address| address.to_string()),
         vsock = listen.vsock.map(|address| address.port),
-        insecure_tcp = broker.insecure_tcp_address().map(|address| address.to_string()),
-        telemetry = broker.telemetry_address().map(|address| address.to_string()),
+        insecure_tcp = insecure_tcp.map(|address| address.to_string()),
+        telemetry = telemetry.map(|address| address.to_string()),
         "serving"
     );
 }

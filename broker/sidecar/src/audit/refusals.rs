@@ -92,13 +92,12 @@ impl Refusals {
     pub(super) fn count(&self, refusal: &Refusal<'_>) -> Option<Counted> {
         let principal = &refusal.peer.principal;
         let mut second = self.lock();
-        let own = match second.own_records.get_mut(principal) {
-            Some(own) => own,
-            None => {
-                // The next second begins with none.
-                self.counted.notify_one();
-                second.own_records.entry(principal.clone()).or_default()
-            }
+        let own = if let Some(own) = second.own_records.get_mut(principal) {
+            own
+        } else {
+            // The next second begins with none.
+            self.counted.notify_one();
+            second.own_records.entry(principal.clone()).or_default()
         };
         if *own < OWN_RECORDS {
             *own += 1;
@@ -356,14 +355,14 @@ mod tests {
                 key_name: None,
             })
         };
-        let first = (0..150).filter_map(count).last().expect("counted");
+        let first = (0..150).filter_map(count).collect::<Vec<_>>().pop().expect("counted");
         fs::remove_dir_all(&journal_dir).expect("removes");
         refusals.record().await;
         assert!(!first.committed().await);
         fs::create_dir(&journal_dir).expect("returns");
         let mut health = journal.health();
         assert!(health.wait_for(|healthy| *healthy).await.is_ok());
-        let second = (150..300).filter_map(count).last().expect("counted");
+        let second = (150..300).filter_map(count).collect::<Vec<_>>().pop().expect("counted");
         refusals.record().await;
         assert!(second.committed().await);
         drop(thread);

@@ -66,7 +66,7 @@ impl Target {
             return unix(path).await;
         }
         let Some(file) = &self.config else { return unix(&self.dir.join("broker.sock")).await };
-        let listen = Config::load(file).map_err(|error| error.to_string())?.listen;
+        let listen = Config::load(file)?.listen;
         match (listen.unix, listen.insecure_tcp) {
             (Some(address), _) => unix(&address.path).await,
             (None, Some(address)) => insecure_tcp(&address.to_string()).await,

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use key_broker_core::KeyId;
+use key_broker_trail::S3Settings;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
-use key_broker_trail::journal::{Durability, JournalConfig, MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES};
-use key_broker_trail::store::S3Settings;
+use key_broker_trail::journal::{Durability, JournalConfig, MAX_UNDELIVERED_BYTES};
 use serde::Deserialize;
 
 use super::kms::checked_url;
@@ -247,7 +247,7 @@ fn checked_prefix(prefix: String) -> Result<String, String> {
 }
 
 /// Two log files: one is filled while the other is delivered.
-const LEAST_UNDELIVERED_BYTES: u64 = 2 * MAX_SEGMENT_BYTES;
+const LEAST_UNDELIVERED_BYTES: u64 = 100_000_000;
 /// 1 TiB.
 const MOST_UNDELIVERED_BYTES: u64 = 1 << 40;
 const LONGEST_DELIVERY_SECONDS: u64 = 3_600;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId};
-use key_broker_trail::inbox;
-use key_broker_trail::keys::{Decrypted, Decrypter, KeysError};
+use key_broker_trail::keys::{DecryptedDataKey, Decrypter, KeysError};
+use key_broker_trail::leave_in_inbox;
 use key_broker_trail::record::AwsCaller;
 
 use super::aws::AwsKms;
@@ -35,7 +35,7 @@ impl AuditorKms {
     async fn leave(&self, line: Vec<u8>) -> Result<(), Vec<u8>> {
         let Some(dir) = self.journal_dir.clone().filter(|dir| dir.is_dir()) else { return Err(line) };
         let kept = line.clone();
-        let left = tokio::task::spawn_blocking(move || inbox::leave(&dir, &kept)).await;
+        let left = tokio::task::spawn_blocking(move || leave_in_inbox(&dir, &kept)).await;
         match left {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
@@ -54,7 +54,7 @@ impl Decrypter for AuditorKms {
         ciphertext: CiphertextBlob,
         key: &KeyArn,
         context: EncryptionContext,
-    ) -> Result<Decrypted, KeysError> {
+    ) -> Result<DecryptedDataKey, KeysError> {
         let request = DecryptRequest {
             ciphertext,
             context,
@@ -73,6 +73,6 @@ impl Decrypter for AuditorKms {
         }
         let reply = result.map_err(BrokerError::Kms)?;
         let decrypted = operation::Decryption::try_from(reply).map_err(|_| BrokerError::Bug)?;
-        Ok(Decrypted { plaintext: decrypted.plaintext, unrecorded })
+        Ok(DecryptedDataKey { plaintext: decrypted.plaintext, unrecorded })
     }
 }

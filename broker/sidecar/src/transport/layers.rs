@@ -224,7 +224,7 @@ impl Layers {
             .max_decoding_message_size(self.max_request_bytes)
             .call(request);
         Ok(AdmittedCall {
-            answer: tokio::time::timeout(timeout - commit_time(timeout), answer),
+            answer: tokio::time::timeout(timeout.saturating_sub(commit_time(timeout)), answer),
             _slots: [own, slot],
             _counted: self.limits.under_way.token(),
         })

@@ -14,7 +14,7 @@ enum Step {
     Call(u8),
     Deliver,
     Digest,
-    /// Something is taken anew, and no call tells it.
+    /// Something is reloaded, and no call tells it.
     Reload,
     StoreFails,
     StoreIsBack,
@@ -172,7 +172,7 @@ async fn a_removed_directory_and_a_kill_are_never_called_sound() {
     }
 }
 
-/// What is taken anew is told though nobody calls, over stop and kill.
+/// What is reloaded is told though nobody calls, over stop and kill.
 #[tokio::test]
 async fn a_reload_that_no_call_tells_is_told_by_the_broker_once() {
     for steps in [

@@ -103,7 +103,7 @@ impl Notices {
         self.tell(Notice { unrecorded_refusals, ..Notice::default() });
     }
 
-    /// Something was taken anew. [`Notices::save`] makes that durable.
+    /// Something was reloaded. [`Notices::save`] makes that durable.
     pub fn tell_reloads(&self, reloads: Reloads) {
         self.add(&mut self.lock(), Notice::default(), reloads);
     }

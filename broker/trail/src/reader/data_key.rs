@@ -7,7 +7,7 @@ use key_broker_envelope::{EncryptedDataKey, Header};
 
 use super::ReadFailure;
 use crate::encryption_context::object_context;
-use crate::keys::{Decrypted, Decrypter};
+use crate::keys::{DecryptedDataKey, Decrypter};
 use crate::names::TrailNames;
 
 /// The data key of the log file `object`, whose message begins with `header`.
@@ -16,7 +16,7 @@ pub(super) async fn decrypt(
     names: &TrailNames,
     object: &str,
     header: &Header,
-) -> Result<Decrypted, ReadFailure> {
+) -> Result<DecryptedDataKey, ReadFailure> {
     let context = object_context(names, object).map_err(|malformed| ReadFailure::Malformed(malformed.0))?;
     // KMS only tells that a context fits its ciphertext: one of another object would, too.
     if *header.context() != context {

@@ -61,7 +61,7 @@ pub struct ActivityEventData<'a> {
     /// What became of the journal since the record before.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,
-    /// What was taken anew since the record before.
+    /// What was reloaded since the record before.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub reloads: Option<Reloads>,
     /// Names what `journal` and `reloads` tell: two records with the same one tell the same.

@@ -45,7 +45,7 @@ impl<'a> ReadRecord<'a> {
 
     /// A value of the encryption context.
     #[must_use]
-    pub fn context(&self, name: &str) -> Option<&str> {
+    pub(crate) fn context(&self, name: &str) -> Option<&str> {
         // Of a name that is there twice, readers of JSON take the last.
         self.encryption_context().rev().find(|pair| pair.0 == name).map(|(_, value)| value)
     }

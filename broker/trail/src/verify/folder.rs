@@ -107,7 +107,7 @@ impl Folder<'_> {
         strangers: &mut BTreeMap<String, OffsetDateTime>,
         findings: &mut Findings,
     ) {
-        let file = match self.reader.digest(key).await {
+        let file = match self.reader.digest_file(key).await {
             Ok(Some(file)) => file,
             Ok(None) => return,
             Err(failure @ ReadFailure::Malformed(_)) => {

@@ -314,7 +314,7 @@ async fn a_log_file_that_waits_for_its_digest_is_no_reproach() {
 async fn report_digest(store: &MemoryStore, place: usize) -> DigestFile {
     let reader = TrailReader::new(std::sync::Arc::new(store.clone()), names(), None);
     let keys = reader.digest_keys().await.expect("lists").own;
-    reader.digest(&keys[place].key).await.expect("reads").expect("is there")
+    reader.digest_file(&keys[place].key).await.expect("reads").expect("is there")
 }
 
 /// Digests that only the holder of the signing key can make.

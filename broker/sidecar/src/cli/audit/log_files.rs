@@ -112,7 +112,7 @@ pub(super) async fn for_each_record(
 
 async fn read_digest(reader: &TrailReader, key: &str) -> Result<Option<Digest>, Failure> {
     match reader.digest(key).await {
-        Ok(file) => Ok(file.map(|file| file.digest)),
+        Ok(digest) => Ok(digest),
         Err(ReadFailure::Malformed(why)) => {
             note(format_args!("{key}: {why}: passed over; `key-broker audit verify` tells more"));
             Ok(None)

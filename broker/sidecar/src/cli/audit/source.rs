@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use clap::Args;
 use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_trail::S3Settings;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_trail::reader::TrailReader;
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::store::S3Settings;
 
 use super::Failure;
 use crate::cli::target::{DEV_DIR, dev_credentials};
@@ -100,7 +100,7 @@ impl BrokerArguments {
                 self.dir.display()
             )));
         }
-        let config = Config::load(&file).map_err(|error| Failure::Configuration(error.to_string()))?;
+        let config = Config::load(&file).map_err(Failure::Configuration)?;
         Ok((file, config))
     }
 

@@ -175,8 +175,7 @@ fn trouble(record: &ReadRecord<'_>, data: Option<&ActivityEventData<'_>>) -> Str
         None => code.to_owned(),
     });
     let journal = data.and_then(|data| data.journal).map(|notice| format!("journal: {}", counts(notice)));
-    let reloads =
-        data.and_then(|data| data.reloads).map(|reloads| format!("taken anew: {}", counts(reloads)));
+    let reloads = data.and_then(|data| data.reloads).map(|reloads| format!("reloaded: {}", counts(reloads)));
     error.into_iter().chain(journal).chain(reloads).collect::<Vec<_>>().join("; ")
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use key_broker_core::clock::SystemClock;
 use key_broker_core::{
-    Action, EncryptionContext, KeyArn, KeyId, Malformed, Measurements, NamedKey, PlatformKind, Transport,
+    Action, EncryptionContext, InvalidValue, KeyArn, KeyId, Measurements, NamedKey, PlatformKind, Transport,
 };
 
 use super::PolicyQuery;
@@ -209,7 +209,7 @@ pub(super) fn parse_action(text: &str) -> Result<Action, String> {
 }
 
 pub(super) fn parse_transport(text: &str) -> Result<Transport, String> {
-    text.parse().map_err(|Malformed(why)| why)
+    text.parse().map_err(|InvalidValue(why)| why)
 }
 
 pub(super) fn parse_pcr(text: &str) -> Result<(u8, [u8; 48]), String> {

@@ -54,9 +54,13 @@ impl Exported {
     }
 }
 
+fn begins_a_trace(span: &str) -> bool {
+    BEGINNINGS.contains(&span) || delivery::SPANS.contains(&span)
+}
+
 impl Exported {
     fn is_wanted(metadata: &Metadata<'_>) -> bool {
-        Self::has(metadata) && (super::is_traced() || BEGINNINGS.contains(&metadata.name()))
+        Self::has(metadata) && (super::is_traced() || begins_a_trace(metadata.name()))
     }
 }
 
@@ -126,11 +130,5 @@ const FOREIGN: [(&str, Option<&str>); 3] = [
 ];
 /// All that they may tell. A span with any other field is not exported: nobody here has read what that holds.
 const FOREIGN_FIELDS: [&str; 5] = ["attempt", "rpc.system", "rpc.service", "rpc.method", "sdk_invocation_id"];
-/// Spans that begin a trace where none is under way.
-const BEGINNINGS: [&str; 5] = [
-    vocabulary::CALL,
-    vocabulary::CACHE_REFRESH,
-    delivery::DELIVER_SPAN,
-    delivery::DIGEST_SPAN,
-    vocabulary::KMS,
-];
+/// Spans that begin a trace where none is under way, beside those of the trail.
+const BEGINNINGS: [&str; 3] = [vocabulary::CALL, vocabulary::CACHE_REFRESH, vocabulary::KMS];

@@ -106,12 +106,15 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     drop(audit);
     drop(thread);
 
-    let text = fs::read_to_string(dir.path().join("journal-00000001.open")).expect("reads");
-    // `SEQUENCE HASH RECORD`, after a first line of another kind.
-    let lines = text.lines().skip(1).filter_map(|line| line.splitn(3, ' ').last());
-    let records: Vec<serde_json::Value> =
-        lines.map(|record| serde_json::from_str(record).expect("a record")).collect();
-    let [record] = &records[..] else { panic!("{records:?}") };
+    let record = (0..1_000).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        // `SEQUENCE HASH RECORD`, after a first line of another kind.
+        let text = fs::read_to_string(dir.path().join("journal-00000001.open")).expect("reads");
+        let (_, line) = text.strip_suffix('\n')?.split_once('\n')?;
+        let record = line.splitn(3, ' ').last()?;
+        Some(serde_json::from_str::<serde_json::Value>(record).expect("a record"))
+    });
+    let record = record.expect("it is written within ten seconds");
     let [server] = &spans[..] else { panic!("{spans:?}") };
     let attribute = |name: &str| {
         let found = server.attributes.iter().find(|attribute| attribute.key.as_str() == name);

@@ -45,7 +45,7 @@ pub(super) struct Site {
     running: Option<Running>,
     /// The eventIDs of records that were committed: their calls were answered.
     acknowledged: BTreeSet<String>,
-    /// How often something was taken anew: at least, where notes of it were lost with the directory, and at most.
+    /// How often something was reloaded: at least, where notes of it were lost with the directory, and at most.
     reloads: RangeInclusive<u64>,
     /// The broker has lost its notes: there was a digest before, or there was none.
     anew: Option<bool>,
@@ -246,7 +246,7 @@ impl Site {
         let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
         let (mut ids, mut reloads, mut told) = (BTreeSet::new(), 0, BTreeSet::new());
         for key in reader.digest_keys().await.expect("lists").own {
-            let digest = reader.digest(&key.key).await.expect("reads").expect("is there").digest;
+            let digest = reader.digest(&key.key).await.expect("reads").expect("is there");
             for log_file in digest.log_files {
                 let json = reader.log_file(&log_file.s3_object).await.expect("reads").expect("is there").json;
                 for record in records(&json) {

@@ -378,7 +378,11 @@ fn common_range(
 fn is_of_this_trails_objects(theirs: &ReadRecord<'_>, question: &Question) -> bool {
     theirs.user_identity.invoked_by.is_some()
         && &*theirs.event_name == "GenerateDataKey"
-        && theirs.context(TRAIL_ARN) == Some(&question.trail_arn)
+        && theirs
+            .encryption_context()
+            .rev()
+            .find(|pair| pair.0 == TRAIL_ARN)
+            .is_some_and(|pair| pair.1 == question.trail_arn)
 }
 
 fn compare(ours: &Known, theirs: &Known, differences: &mut Vec<Difference>) {

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use key_broker_core::{KeyArn, KeyId};
-use key_broker_trail::PublicKey;
 use key_broker_trail::delivery::{SigningConfig, public_key_of};
-use key_broker_trail::inbox;
+use key_broker_trail::{PublicKey, leave_in_inbox};
 
 use super::Source;
 use crate::cli::audit::Failure;
@@ -89,7 +88,7 @@ impl Source {
         let mut line = Vec::new();
         let _ = append_record(&mut line, caller, permitted, attempt, used_key);
         if journal_dir.is_dir()
-            && let Err(error) = inbox::leave(journal_dir, &line)
+            && let Err(error) = leave_in_inbox(journal_dir, &line)
         {
             note(format_args!("the record of GetPublicKey cannot be left for the broker: {error}"));
         }

@@ -2,4 +2,4 @@
 
 /// Why a value cannot be what it should be: words for the caller, with what to do.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Malformed(pub String);
+pub struct InvalidValue(pub String);
