@@ -1,6 +1,7 @@
 //! Whatever becomes of journal, store and process, and in whatever order: a trail that lacks records of calls which were answered is never
 //! called sound, and one that lacks nothing is.
 
+mod bound;
 mod site;
 
 use proptest::prelude::*;

@@ -297,7 +297,7 @@ fn activity(
     text(line)
 }
 
-fn aws_identity() -> UserIdentity<'static> {
+pub(crate) fn aws_identity() -> UserIdentity<'static> {
     UserIdentity {
         kind: IdentityKind::IAMUser.name().into(),
         principal_id: Some("EX_PRINCIPAL_ID".into()),
@@ -319,7 +319,7 @@ fn key_id() -> KeyId {
     KeyId::parse("alias/dev").expect("a key")
 }
 
-fn key_arn() -> KeyArn {
+pub(crate) fn key_arn() -> KeyArn {
     KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")
         .expect("an ARN")
 }

@@ -325,7 +325,7 @@ impl Site {
 /// A store that fails when told, and keeps what a killed broker leaves.
 #[derive(Clone, Default)]
 pub(super) struct FaultyStore {
-    objects: MemoryStore,
+    pub(super) objects: MemoryStore,
     journal_dir: PathBuf,
     fails: Arc<AtomicBool>,
     moment: Arc<Mutex<Option<Moment>>>,
@@ -436,10 +436,10 @@ impl Kept {
 }
 
 /// The time of day is the test's; waiting takes the machine's time.
-struct HandClock(Mutex<OffsetDateTime>);
+pub(super) struct HandClock(pub(super) Mutex<OffsetDateTime>);
 
 impl HandClock {
-    fn pass(&self) {
+    pub(super) fn pass(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) += time::Duration::seconds(17);
     }
 }
@@ -454,7 +454,7 @@ impl Clock for HandClock {
     }
 }
 
-fn caller() -> AwsCaller {
+pub(super) fn caller() -> AwsCaller {
     AwsCaller {
         account_id: "111122223333".into(),
         arn: "arn:aws:iam::111122223333:user/Alice".into(),
@@ -465,7 +465,7 @@ fn caller() -> AwsCaller {
     }
 }
 
-fn config_of_the_trail() -> TrailConfig {
+pub(super) fn config_of_the_trail() -> TrailConfig {
     TrailConfig {
         name: "key-broker".into(),
         // The test's own store is used.
