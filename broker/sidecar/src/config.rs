@@ -338,13 +338,13 @@ journal_dir = "journal"
 
     #[test]
     fn defaults_and_relative_paths() {
-        let config = parse(GOOD).map_err(|error| error.to_string()).expect("good");
+        let config = parse(GOOD).expect("good");
         let unix = config.listen.unix.expect("unix");
         assert!(unix.path.is_absolute() && unix.path.ends_with("broker.sock"));
         assert_eq!((unix.mode, unix.gid), (0o660, None));
         assert_eq!(config.listen.admin, None);
         let with_admin = GOOD.replace("[kms]", "admin = { path = \"admin.sock\" }\n[kms]");
-        let config = parse(&with_admin).map_err(|error| error.to_string()).expect("good");
+        let config = parse(&with_admin).expect("good");
         let admin = config.listen.admin.expect("admin");
         assert_eq!((admin.path.ends_with("admin.sock"), admin.mode, admin.gid), (true, 0o600, None));
         assert_eq!(config.audit.journal.commit, Durability::Fsync);
@@ -357,11 +357,11 @@ journal_dir = "journal"
 
     #[test]
     fn attestation_is_awss_unless_told() {
-        let config = parse(GOOD).map_err(|error| error.to_string()).expect("good");
+        let config = parse(GOOD).expect("good");
         assert_eq!((config.trust, config.listen.vsock), (Trust::aws(), None));
         let text = vsock("vsock = { cids = [16, 17] }");
         let more = "[attestation]\nmax_document_age_seconds = 60\nclock_skew_seconds = 0\ninsecure_allow_debug = true";
-        let config = parse(&format!("{text}{more}")).map_err(|error| error.to_string()).expect("good");
+        let config = parse(&format!("{text}{more}")).expect("good");
         assert_eq!(config.listen.vsock, Some(VsockAddress { port: 7_890, cids: vec![16, 17] }));
         let (max_age, clock_skew) = (Duration::from_mins(1), Duration::ZERO);
         assert_eq!(config.trust, Trust { max_age, clock_skew, allow_debug: true, ..Trust::aws() });
@@ -383,7 +383,7 @@ journal_dir = "journal"
     fn a_trail_has_cloudtrails_intervals_and_its_own_names() {
         let text =
             trail("store = { directory = \"trail\", bucket = \"logs\" }\nkms_key_id = \"alias/trail\"");
-        let config = parse(&text).map_err(|error| error.to_string()).expect("good");
+        let config = parse(&text).expect("good");
         let trail = config.audit.trail.expect("a trail");
         assert_eq!((trail.delivery_interval.as_secs(), trail.digest_interval.as_secs()), (300, 3_600));
         assert_eq!((trail.name.as_str(), trail.prefix.as_str()), ("key-broker", ""));
@@ -463,9 +463,7 @@ journal_dir = "journal"
         ];
         let mistakes: Vec<String> = cases
             .iter()
-            .map(|text| {
-                parse(text).err().map_or_else(|| format!("accepted: {text}"), |error| error.to_string())
-            })
+            .map(|text| parse(text).err().unwrap_or_else(|| format!("accepted: {text}")))
             .map(|line| line.split("/.tmp").next().unwrap_or_default().to_owned())
             .collect();
         insta::assert_snapshot!(mistakes.join("\n"));

@@ -58,11 +58,7 @@ pub struct Ending {
 impl Ending {
     /// Reports what no call's record reports, until `drain` is cancelled.
     #[must_use]
-    pub fn begin(
-        surroundings: &Surroundings,
-        journal: JournalThread,
-        drain: CancellationToken,
-    ) -> Self {
+    pub fn begin(surroundings: &Surroundings, journal: JournalThread, drain: CancellationToken) -> Self {
         let announcer = surroundings.announcer();
         tokio::spawn(announcer.clone().run(drain));
         Self { announcer, journal, delivery: None }
