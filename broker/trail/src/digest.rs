@@ -22,7 +22,7 @@ pub struct Digest {
     pub digest_s3_object: String,
     /// MD5, in hex, of the signing key's public half as PKCS#1 DER. It names the key; nothing rests on it.
     pub digest_public_key_fingerprint: String,
-    /// [`SIGNATURE_ALGORITHM`].
+    /// `SHA256withRSA`.
     pub digest_signature_algorithm: String,
     /// The newest record's time; none where nothing was delivered.
     pub newest_event_time: Option<String>,
@@ -34,7 +34,7 @@ pub struct Digest {
     pub previous_digest_s3_object: Option<String>,
     /// SHA-256, in hex, of its uncompressed bytes.
     pub previous_digest_hash_value: Option<String>,
-    /// [`HASH_ALGORITHM`].
+    /// `SHA-256`.
     pub previous_digest_hash_algorithm: Option<String>,
     /// Its signature, in hex.
     pub previous_digest_signature: Option<String>,
@@ -52,7 +52,7 @@ pub struct LogFile {
     pub s3_object: String,
     /// SHA-256, in hex, of its uncompressed bytes.
     pub hash_value: String,
-    /// [`HASH_ALGORITHM`].
+    /// `SHA-256`.
     pub hash_algorithm: String,
     /// The newest record's time.
     pub newest_event_time: String,
@@ -138,5 +138,5 @@ pub(crate) const SIGNATURE_ALGORITHM: &str = "SHA256withRSA";
 pub(crate) const HASH_ALGORITHM: &str = "SHA-256";
 /// Where an object's metadata has the signature of a digest, in hex.
 pub(crate) const SIGNATURE_METADATA: &str = "signature";
-/// Where it has [`SIGNATURE_ALGORITHM`].
+/// Where it has `SHA256withRSA`.
 pub(crate) const SIGNATURE_ALGORITHM_METADATA: &str = "signature-algorithm";

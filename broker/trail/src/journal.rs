@@ -3,7 +3,7 @@
 //! One thread owns the files. It takes every record that waits, chains them, writes them with one write, makes them durable
 //! with one `fdatasync`, and only then tells the callers. Where that fails it cuts off what it half wrote, refuses what waited,
 //! and tries again by itself. Records of what has happened all the same (KMS has answered, a call was refused) are the
-//! [backlog]: they are kept in memory, within bounds, and are the first to be written when the journal can.
+//! backlog: they are kept in memory, within bounds, and are the first to be written when the journal can.
 
 mod backlog;
 pub(crate) mod chain;

@@ -14,7 +14,7 @@ pub trait Store: Send + Sync + 'static {
     /// Stores an object, over an older one of the same key.
     async fn put(&self, object: Object) -> Result<(), StoreError>;
 
-    /// An object; none if there is none of this key. One of more than [`MAX_OBJECT_BYTES`] is refused without reading on: who
+    /// An object; none if there is none of this key. One of more than `MAX_OBJECT_BYTES` is refused without reading on: who
     /// writes into a store may put anything there.
     async fn get(&self, key: &str) -> Result<Option<Object>, StoreError>;
 

@@ -355,14 +355,14 @@ mod tests {
                 key_name: None,
             })
         };
-        let first = (0..150).filter_map(count).collect::<Vec<_>>().pop().expect("counted");
+        let first = (0..150).filter_map(count).reduce(|_, last| last).expect("counted");
         fs::remove_dir_all(&journal_dir).expect("removes");
         refusals.record().await;
         assert!(!first.committed().await);
         fs::create_dir(&journal_dir).expect("returns");
         let mut health = journal.health();
         assert!(health.wait_for(|healthy| *healthy).await.is_ok());
-        let second = (150..300).filter_map(count).collect::<Vec<_>>().pop().expect("counted");
+        let second = (150..300).filter_map(count).reduce(|_, last| last).expect("counted");
         refusals.record().await;
         assert!(second.committed().await);
         drop(thread);
