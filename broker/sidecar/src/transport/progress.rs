@@ -38,7 +38,7 @@ struct State {
 /// A stream, until its reply is written.
 pub(super) struct OpenStream {
     progress: Arc<Progress>,
-    _taken: Taken,
+    _taken: Option<Taken>,
     _work: Option<Work<Principal>>,
 }
 
@@ -75,13 +75,19 @@ impl Progress {
         Arc::new(Self { clock, state: Mutex::new(state), is_stalled: AtomicBool::new(false) })
     }
 
-    /// A stream begins.
-    pub(super) fn open(self: &Arc<Self>, taken: Taken, work: Option<Work<Principal>>) -> Arc<OpenStream> {
+    /// A stream begins; none if it may not. The first few on a connection always may: whoever has a place can ask. More take a share of
+    /// all streams, as `take` does.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        take: impl FnOnce() -> Option<Taken>,
+        work: Option<Work<Principal>>,
+    ) -> Option<Arc<OpenStream>> {
         let mut state = self.lock();
+        let taken = if state.streams < STREAMS_FOR_ALL { None } else { Some(take()?) };
         state.has_called = true;
         state.streams += 1;
         drop(state);
-        Arc::new(OpenStream { progress: Arc::clone(self), _taken: taken, _work: work })
+        Some(Arc::new(OpenStream { progress: Arc::clone(self), _taken: taken, _work: work }))
     }
 
     /// Whether nothing is under way.
@@ -168,6 +174,8 @@ impl Drop for UnwrittenPiece {
     }
 }
 
+/// So many streams may be open on each connection, whatever its principal has on others.
+const STREAMS_FOR_ALL: usize = 4;
 /// How long a peer may take to call anything, its preface included: a client connects because it has something to ask.
 const FIRST_CALL: Duration = Duration::from_secs(5);
 /// How long nothing may be under way: clients reconnect, and what is not used has no buffers here.
@@ -208,7 +216,20 @@ mod tests {
     }
 
     fn open(progress: &Arc<Progress>, pool: &Arc<FairPool<Principal>>) -> Arc<OpenStream> {
-        progress.open(pool.take(&Principal::Unknown, 1).expect("free"), None)
+        progress.open(|| pool.take(&Principal::Unknown, 1), None).expect("free")
+    }
+
+    #[test]
+    fn some_streams_of_each_connection_take_no_share() {
+        let (_, progress, _) = progress();
+        let mut open = Vec::new();
+        for _ in 0..STREAMS_FOR_ALL {
+            open.extend(progress.open(|| None, None));
+        }
+        assert_eq!(open.len(), STREAMS_FOR_ALL);
+        assert!(progress.open(|| None, None).is_none());
+        open.pop();
+        assert!(progress.open(|| None, None).is_some());
     }
 
     #[test]

@@ -74,10 +74,9 @@ impl Served {
         progress: &Arc<Progress>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<http::Response<Reply>, h2::Error>> + use<> {
-        let answer = self.caller.share.stream().map(|taken| {
-            let work = Layers::is_call(&request).then(|| self.place.work());
-            (progress.open(taken, work), self.layers.answer(self.on, &self.caller, request))
-        });
+        let work = Layers::is_call(&request).then(|| self.place.work());
+        let stream = progress.open(|| self.caller.share.stream(), work);
+        let answer = stream.map(|stream| (stream, self.layers.answer(self.on, &self.caller, request)));
         async move {
             let (stream, answer) = answer.ok_or(Reason::REFUSED_STREAM)?;
             Ok(answer.await.map(|body| Reply::new(body, stream)))
