@@ -19,6 +19,7 @@ use key_broker_proto::v1::generate_data_key_request::Length;
 use peers::check_records;
 use prost::Message as _;
 use rustix::process::Signal;
+use support::http2::{END_HEADERS, PREFACE, block, call, frame};
 use support::process::Process;
 use support::raw::{framed, send};
 use support::site::Site;
@@ -237,10 +238,10 @@ async fn every_hostile_call_gets_its_error_and_its_record() {
             told.push((case, support::id(&error).to_owned()));
         }
         if round == 0 {
-            resident = memory(&broker);
+            resident = broker.resident_kib();
         }
     }
-    let grown = memory(&broker).saturating_sub(resident);
+    let grown = broker.resident_kib().saturating_sub(resident);
     assert!(grown < 4_096, "{grown} KiB more after the same once more");
     serves(&site.socket()).await;
     stop(broker);
@@ -259,11 +260,11 @@ async fn every_hostile_call_gets_its_error_and_its_record() {
 /// What is written to a connection, after the client's preface if there is one.
 fn abuse() -> Vec<(&'static str, bool, Vec<u8>)> {
     let headers = |stream: u32, flags: u8, block: &[u8]| frame(1, flags, stream, block);
-    let request = |stream: u32| headers(stream, END_HEADERS, &block(&[]));
+    let request = |stream: u32| headers(stream, END_HEADERS, &block(PATH, &[]));
     let odd = |n: u32| 2 * n + 1;
     let many = |n: u32, each: &dyn Fn(u32) -> Vec<u8>| (0..n).flat_map(each).collect::<Vec<u8>>();
     let reset = |stream: u32| frame(3, 0, stream, &[0, 0, 0, 8]);
-    let long = block(&[("x-long", &"x".repeat(60_000))]);
+    let long = block(PATH, &[("x-long", &"x".repeat(60_000))]);
     let parts: Vec<&[u8]> = long.chunks(16_000).collect();
     let large = parts.iter().enumerate().flat_map(|(n, part)| {
         let last = if n + 1 == parts.len() { END_HEADERS } else { 0 };
@@ -276,7 +277,7 @@ fn abuse() -> Vec<(&'static str, bool, Vec<u8>)> {
         ("half a preface", false, PREFACE[..10].to_vec()),
         ("a frame of 16 MiB", true, vec![0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]),
         ("data on stream 0", true, frame(0, 0, 0, b"x")),
-        ("headers on an even stream", true, headers(2, END_HEADERS, &block(&[]))),
+        ("headers on an even stream", true, headers(2, END_HEADERS, &block(PATH, &[]))),
         ("continuation of nothing", true, frame(9, END_HEADERS, 1, b"x")),
         ("headers of 60 KB", true, large.collect()),
         (
@@ -318,10 +319,10 @@ async fn abuse_of_http2_costs_the_abuser_its_connection_and_nobody_else() {
             serves(&site.socket()).await;
         }
         if round == 0 {
-            resident = memory(&broker);
+            resident = broker.resident_kib();
         }
     }
-    let grown = memory(&broker).saturating_sub(resident);
+    let grown = broker.resident_kib().saturating_sub(resident);
     assert!(grown < 8_192, "{grown} KiB more after the same twice more");
     stop(broker);
     let delivered = site.delivered();
@@ -343,7 +344,7 @@ async fn connections_that_idle_or_do_not_read_hold_up_nobody() {
                 // Calls whose replies nobody reads.
                 stream.write_all(PREFACE).expect("writes");
                 let calls =
-                    (0..100).flat_map(|n| call(2 * n + 1, &good().encode_to_vec())).collect::<Vec<_>>();
+                    (0..100).flat_map(|n| call(PATH, 2 * n + 1, &good().encode_to_vec())).collect::<Vec<_>>();
                 stream.write_all(&calls).expect("writes");
             }
         }
@@ -386,13 +387,6 @@ fn stop(broker: Process) {
     assert!(broker.wait().success());
 }
 
-/// Resident, in KiB.
-fn memory(broker: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", broker.pid())).expect("it lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
-}
-
 /// Writes all, as far as it is read, and reads what comes back until the end, or until nothing has come for a while.
 fn write(socket: &PathBuf, has_preface: bool, bytes: &[u8]) {
     let mut stream = UnixStream::connect(socket).expect("listens");
@@ -409,53 +403,4 @@ fn write(socket: &PathBuf, has_preface: bool, bytes: &[u8]) {
     reading.join().expect("reads");
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// The header fields of a call, as literals that no table keeps (RFC 7541, 6.2.2).
-fn block(more: &[(&str, &str)]) -> Vec<u8> {
-    let fields = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", "/keybroker.v1.KeyBroker/GenerateDataKey"),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ];
-    let mut block = Vec::new();
-    for (name, value) in fields.iter().chain(more) {
-        block.push(0);
-        for text in [name, value] {
-            // An integer with a prefix of seven bits (RFC 7541, 5.1).
-            let mut rest = text.len();
-            if rest < 127 {
-                block.push(u8::try_from(rest).expect("small"));
-            } else {
-                block.push(127);
-                rest -= 127;
-                while rest >= 128 {
-                    block.push(u8::try_from(rest % 128).expect("small") | 128);
-                    rest /= 128;
-                }
-                block.push(u8::try_from(rest).expect("small"));
-            }
-            block.extend(text.as_bytes());
-        }
-    }
-    block
-}
-
-fn call(stream: u32, message: &[u8]) -> Vec<u8> {
-    [frame(1, END_HEADERS, stream, &block(&[])), frame(0, END_STREAM, stream, &framed(0, message))].concat()
-}
-
-/// RFC 9113, 3.4: and an empty SETTINGS frame.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+const PATH: &str = "/keybroker.v1.KeyBroker/GenerateDataKey";

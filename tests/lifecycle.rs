@@ -12,6 +12,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use key_broker_client::{Client, GenerateDataKey};
+use key_broker_core::clock::{Clock as _, SystemClock};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use rustix::process::Signal;
 use support::process::{Process, write_config};
@@ -59,6 +60,87 @@ async fn a_drain_finishes_calls_in_flight_refuses_new_ones_and_exits_with_0() {
     let records = Records::read(&dir.path().join("journal"));
     assert_eq!(records.outcomes()["Allowed"], 21);
     assert_eq!(records.activity_of(id(&late))["errorCode"], "ServiceUnavailable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_sigterm_cuts_off_no_call() {
+    let emulator = emulator().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = Process::serve(&write_config(dir.path(), &emulator.endpoint_url(), NO_REUSE));
+    let client = Client::unix(dir.path().join("broker.sock")).await.expect("listens");
+    emulator.inject(Fault::latency(Duration::from_millis(1_500)));
+    let in_flight = tokio::spawn(async move { client.generate_random(8).await });
+    eventually("KMS is asked", || emulator.call_count("GenerateRandom") == 1).await;
+    broker.signal(Signal::TERM);
+    broker.wait_for_log("draining");
+    for signal in [Signal::TERM, Signal::TERM, Signal::INT] {
+        broker.signal(signal);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    in_flight.await.expect("no panic").expect("it is finished");
+    assert!(broker.wait().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_sigint_ends_it_at_once() {
+    let emulator = emulator().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = Process::serve(&write_config(dir.path(), &emulator.endpoint_url(), NO_REUSE));
+    let client = Client::unix(dir.path().join("broker.sock")).await.expect("listens");
+    emulator.inject(Fault::latency(Duration::from_secs(8)));
+    let in_flight = tokio::spawn(async move { client.generate_random(8).await });
+    eventually("KMS is asked", || emulator.call_count("GenerateRandom") == 1).await;
+    broker.signal(Signal::INT);
+    broker.wait_for_log("draining");
+    broker.signal(Signal::INT);
+    assert_eq!(broker.wait().code(), Some(130));
+    in_flight.await.expect("no panic").expect_err("it is cut off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_in_its_time_whatever_hangs() {
+    let emulator = emulator().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    support::signing::write_key(dir.path());
+    // A store that takes connections, and never answers.
+    let hanging = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let store = hanging.local_addr().expect("an address");
+    let config = write_config(
+        dir.path(),
+        &emulator.endpoint_url(),
+        &format!(
+            "store = {{ s3_bucket = \"logs\", s3_endpoint_url = \"http://{store}\" }}\n\
+             signing = {{ pem_file = \"signing.pem\" }}\ndelivery_interval_seconds = 1\n\
+             [limits]\ndrain_seconds = 5\n{NO_REUSE}"
+        ),
+    );
+    let text = fs::read_to_string(&config)
+        .expect("reads")
+        .replace("[policy]", "attempt_timeout_ms = 60000\n[policy]");
+    fs::write(&config, text).expect("writes");
+    let broker = Process::serve(&config);
+    let client = Client::unix(dir.path().join("broker.sock")).await.expect("listens");
+    let client = client.with_deadline(Duration::from_mins(2));
+    client.generate_random(8).await.expect("a record to deliver");
+    emulator.inject(Fault::new("hang".parse().expect("an effect")));
+    let in_flight: Vec<_> = (0..6)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.generate_random(8).await })
+        })
+        .collect();
+    eventually("KMS is asked", || emulator.call_count("GenerateRandom") == 7).await;
+    // A delivery is under way.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = SystemClock.instant();
+    broker.signal(Signal::TERM);
+    let status = tokio::task::spawn_blocking(move || broker.wait()).await.expect("waits");
+    let took = SystemClock.instant() - began;
+    assert_eq!(status.code(), Some(75), "something is left");
+    assert!(took < Duration::from_secs(5 + 7), "{took:?}");
+    for call in in_flight {
+        call.await.expect("no panic").expect_err("cut off");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

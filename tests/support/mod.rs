@@ -10,6 +10,7 @@ pub mod disk;
 pub mod enclave;
 pub mod faults;
 pub mod formats;
+pub mod http2;
 pub mod load;
 pub mod memory;
 pub mod pki;

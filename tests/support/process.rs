@@ -147,6 +147,13 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its resident memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
+    }
+
     pub fn wait_for_log(&self, text: &str) {
         for _ in 0..2_000 {
             if BufReader::new(fs::File::open(&self.log).expect("a log"))

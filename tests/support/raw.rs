@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body::{Body, Frame};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tonic::transport::Channel;
 use tower::{Service, ServiceExt};
@@ -40,6 +41,45 @@ async fn status_of(response: Response<tonic::body::Body>) -> Status {
         }
     }
     Status::from_header_map(&trailers).expect("every answer has a status")
+}
+
+/// Sends `body` as far as it is taken, and never ends it, until what this returns is dropped.
+pub fn hold(mut channel: Channel, path: &str, body: Vec<u8>) -> DropGuard {
+    let request = Request::builder()
+        .method("POST")
+        .uri(format!("http://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "60S")
+        .body(tonic::body::Body::new(Held(body.into())))
+        .expect("a request");
+    let held = CancellationToken::new();
+    tokio::spawn(held.clone().run_until_cancelled_owned(async move {
+        if channel.ready().await.is_ok() {
+            // An answer, if there is one, is kept, too.
+            let _answer = channel.call(request).await;
+            std::future::pending::<()>().await;
+        }
+    }));
+    held.drop_guard()
+}
+
+/// A body that does not end.
+struct Held(Bytes);
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.0.is_empty() {
+            return Poll::Pending;
+        }
+        let piece = self.0.len().min(16_000);
+        Poll::Ready(Some(Ok(Frame::data(self.0.split_to(piece)))))
+    }
 }
 
 /// A body of one frame.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub struct FairShares<K> {
     total: u64,
+    most: u64,
     taken: u64,
     by: HashMap<K, u64>,
 }
@@ -22,7 +23,13 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
     /// A pool of so many units, all free.
     #[must_use]
     pub fn new(total: u64) -> Self {
-        Self { total, taken: 0, by: HashMap::new() }
+        Self { total, most: total, taken: 0, by: HashMap::new() }
+    }
+
+    /// The same, of which nobody may take more than `most`, however much is free.
+    #[must_use]
+    pub fn at_most(self, most: u64) -> Self {
+        Self { most, ..self }
     }
 
     /// Whether `taker` may take so many more.
@@ -31,9 +38,9 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
         let Some(then) = self.taken.checked_add(more).filter(|then| *then <= self.total) else {
             return false;
         };
-        let own = self.by.get(taker).copied().unwrap_or_default().saturating_add(more);
+        let own = self.taken_by(taker).saturating_add(more);
         let free = self.total - then;
-        own <= self.least() || (own <= free && free >= self.total / RESERVED)
+        own <= self.most && (own <= self.least() || (own <= free && free >= self.total / RESERVED))
     }
 
     /// `taker` has taken so many more: they count, whether or not it [may](Self::admits).
@@ -63,8 +70,21 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
         self.taken
     }
 
+    /// How many `taker` has.
+    #[must_use]
+    pub fn taken_by(&self, taker: &K) -> u64 {
+        self.by.get(taker).copied().unwrap_or_default()
+    }
+
+    /// The most that anybody may have.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
     /// What is there for everybody.
-    fn least(&self) -> u64 {
+    #[must_use]
+    pub fn least(&self) -> u64 {
         (self.total / LEAST).max(1)
     }
 }
@@ -85,7 +105,13 @@ impl<K: Eq + Hash + Clone> FairPool<K> {
     /// A pool of so many units, all free.
     #[must_use]
     pub fn new(total: u64) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(FairShares::new(total))))
+        Self::of(FairShares::new(total))
+    }
+
+    /// A pool of these shares.
+    #[must_use]
+    pub fn of(shares: FairShares<K>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(shares)))
     }
 
     /// Takes so many for `taker`; none if it may not have them. Never waits.
@@ -102,6 +128,13 @@ impl<K: Eq + Hash + Clone> FairPool<K> {
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.lock().taken()
+    }
+
+    /// Whether `taker` has its least share at least, or the most that it may have: what it does not get, it has itself.
+    #[must_use]
+    pub fn has_its_share(&self, taker: &K) -> bool {
+        let shares = self.lock();
+        shares.taken_by(taker) >= shares.least().min(shares.most())
     }
 
     fn lock(&self) -> MutexGuard<'_, FairShares<K>> {
@@ -165,6 +198,15 @@ mod tests {
             prop_assert_eq!(pool.taken(), 0);
             prop_assert!(pool.lock().by.is_empty(), "who has nothing is forgotten");
         }
+    }
+
+    #[test]
+    fn nobody_gets_more_than_the_most() {
+        let pool = FairPool::of(FairShares::new(512).at_most(3));
+        let own: Vec<_> = std::iter::from_fn(|| pool.take(&0, 1)).collect();
+        assert_eq!(own.len(), 3);
+        assert!(pool.has_its_share(&0) && !pool.has_its_share(&1));
+        assert!(pool.take(&1, 3).is_some());
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub enum PeerKind {
     /// The hypervisor, which tells whose virtual machine is at the other end of a vsock connection. What runs in it, only an
     /// attestation document proves.
     EnclaveWorkload,
-    /// Nothing.
+    /// Nothing, or what many would show.
     Unknown,
 }
 

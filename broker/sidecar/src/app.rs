@@ -173,11 +173,11 @@ impl Broker {
             spans_dropped: parts.telemetry.spans_dropped,
             clock: Arc::clone(&base.clock),
         };
-        let shares = Shares::new(parts.limits.share, Arc::clone(&base.clock));
+        let shares = Shares::new(&parts.limits, Arc::clone(&base.clock));
         let layers = base.layers(parts.telemetry.traces, limits, shares, service, admin, health);
 
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
-        let server = Server::new(layers, parts.identities, parts.limits.connections, connections);
+        let server = Server::new(layers, parts.identities, &parts.limits, connections);
         let pages = base.publish(sources, parts.telemetry.http, is_ready).await?;
         if let Some(trail) = trail {
             audit.deliver(trail);
@@ -224,20 +224,20 @@ impl Broker {
             drain.cancelled().await;
             clock.instant()
         };
-        let ((), began) = tokio::join!(self.server.serve(self.listeners, self.drain, grace), drained);
-        let rest = || {
-            let passed = self.clock.instant().saturating_duration_since(began);
-            grace.saturating_sub(passed).max(LEAST_FINISH)
-        };
+        // One time for all of it. The end of the trail is kept its part, whatever calls do.
+        let for_calls = grace * 4 / 5;
+        let ((), began) = tokio::join!(self.server.serve(self.listeners, self.drain, for_calls), drained);
+        let until = (began + grace).max(self.clock.instant() + LEAST_FINISH);
+        let rest = || until.saturating_duration_since(self.clock.instant());
         // Calls to KMS whose callers are gone end within their own deadline.
         self.kms_calls.close();
-        if tokio::time::timeout(rest(), self.kms_calls.wait()).await.is_err() {
+        if tokio::time::timeout(rest() / 2, self.kms_calls.wait()).await.is_err() {
             tracing::warn!(
                 "calls to KMS are still in flight at the end of the drain: their records are lost"
             );
         }
         if let Some(stdout) = self.stdout {
-            stdout.finish().await;
+            let _ = tokio::time::timeout(rest() / 2, stdout.finish()).await;
         }
         stop_refusals.cancel();
         let _ = refusals.await;
@@ -245,7 +245,8 @@ impl Broker {
         let remainder = Remainder { calls_under_way, ..self.audit.finish(rest).await };
         if let Some(metrics) = self.metrics {
             // It waits for the collector.
-            let _ = tokio::task::spawn_blocking(|| metrics.shutdown()).await;
+            let last = tokio::task::spawn_blocking(|| metrics.shutdown());
+            let _ = tokio::time::timeout(LAST_METRICS, last).await;
         }
         drop(stop_pages);
         if let Some(pages) = pages {
@@ -270,5 +271,7 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
     Ok(Listeners { unix, tls, vsock, insecure_tcp, admin })
 }
 
-/// The last delivery needs some time even where calls are given none to end.
+/// The end of the trail needs some time even where calls are given none to end.
 const LEAST_FINISH: Duration = Duration::from_secs(5);
+/// Long enough for a collector that answers.
+const LAST_METRICS: Duration = Duration::from_secs(1);

@@ -7,6 +7,7 @@ mod check;
 mod dev;
 mod hardening;
 mod health;
+mod process_limits;
 mod serve;
 mod target;
 
@@ -142,33 +143,45 @@ fn block_on(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
         }
     };
     match builder.enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // A disk that hangs has a thread hang, which nobody waits for.
+            runtime.shutdown_timeout(LAST_THREADS);
+            code
+        }
         Err(error) => fail(format!("cannot start the runtime: {error}")),
     }
 }
 
-/// Cancelled by the first SIGTERM or SIGINT. The second one ends the process at once.
+/// Cancelled by the first SIGTERM or SIGINT. Another SIGTERM changes nothing: whoever sends signals again and again cuts off no call.
+/// A second SIGINT, from somebody at a terminal who does not want to wait, ends the process at once.
 fn drain_on_signal() -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let drain = CancellationToken::new();
     let token = drain.clone();
     tokio::spawn(async move {
-        for first in [true, false] {
+        let mut interrupts = 0;
+        loop {
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = interrupt.recv() => interrupts += 1,
             }
-            if first {
+            if interrupts > 1 {
+                tracing::warn!("stopped by a second SIGINT: calls in flight are cut off");
+                std::process::exit(130);
+            }
+            if token.is_cancelled() {
+                tracing::info!("draining already: see limits.drain_seconds");
+            } else {
                 tracing::info!("draining: calls in flight are finished, new ones refused");
                 token.cancel();
-            } else {
-                tracing::warn!("stopped by a second signal: calls in flight are cut off");
-                std::process::exit(130);
             }
         }
     });
     Ok(drain)
 }
 
+/// How long threads may go on that nobody waits for.
+const LAST_THREADS: std::time::Duration = std::time::Duration::from_millis(500);
 const DEFAULT_CONFIG: &str = "/etc/key-broker/key-broker.toml";

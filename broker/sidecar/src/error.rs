@@ -32,6 +32,8 @@ pub(crate) enum BrokerError {
     TooManyCalls,
     /// As many calls as the limit for one principal allows are in flight.
     TooManyOwnCalls,
+    /// The requests of this principal that are in flight have as many bytes as its share allows.
+    TooManyOwnBytes,
     /// The principal has made as many calls as it may in a while; the next one is due after this.
     TooFast(Duration),
     /// KMS refused, failed or could not be reached.
@@ -81,7 +83,9 @@ impl BrokerError {
                 (PermissionDenied, "ENCRYPTION_CONTEXT_NOT_PERMITTED", Denied, "AccessDenied")
             }
             Self::NoSuchKey => (NotFound, "KEY_NOT_FOUND", Failed, "NotFoundException"),
-            Self::TooManyOwnCalls => (ResourceExhausted, "TOO_MANY_OWN_CALLS", Throttled, THROTTLED),
+            Self::TooManyOwnCalls | Self::TooManyOwnBytes => {
+                (ResourceExhausted, "TOO_MANY_OWN_CALLS", Throttled, THROTTLED)
+            }
             Self::TooFast(_) => (ResourceExhausted, "TOO_FAST", Throttled, THROTTLED),
             Self::TooManyCalls => (ResourceExhausted, "TOO_MANY_CALLS", Throttled, THROTTLED),
             Self::KmsBusy => (ResourceExhausted, "KMS_BUSY", Throttled, THROTTLED),
@@ -122,6 +126,9 @@ impl BrokerError {
             Self::TooManyOwnCalls => {
                 "as many calls of this principal as its limit allows are in flight: retry after the given delay"
             }
+            Self::TooManyOwnBytes => {
+                "as many bytes of requests of this principal as its share allows are in flight: retry after the given delay"
+            }
             Self::TooFast(_) => {
                 "this principal makes more calls a second than its limit allows: retry after the given delay"
             }
@@ -151,7 +158,7 @@ impl BrokerError {
     /// When trying again may help.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooManyOwnCalls | Self::TooManyCalls => Some(SOON),
+            Self::TooManyOwnCalls | Self::TooManyOwnBytes | Self::TooManyCalls => Some(SOON),
             Self::TooFast(delay) | Self::CircuitOpen(delay) => Some(*delay),
             Self::KmsBusy | Self::Draining | Self::JournalUnavailable => Some(LATER),
             _ => None,
@@ -360,6 +367,7 @@ mod tests {
             BrokerError::NoSuchKey,
             BrokerError::TooManyCalls,
             BrokerError::TooManyOwnCalls,
+            BrokerError::TooManyOwnBytes,
             BrokerError::TooFast(Duration::from_millis(250)),
             BrokerError::KmsBusy,
             BrokerError::CircuitOpen(Duration::from_millis(2_500)),

@@ -18,6 +18,17 @@ pub struct Identities {
     pub dns: HashMap<String, SpiffeId>,
     /// The only trust domain whose SPIFFE IDs count, if there is one.
     pub trust_domain: Option<String>,
+    /// The ids that stand for every user and group without one in this user namespace, if it is not the machine's own.
+    pub overflow: Option<OverflowIds>,
+}
+
+/// What the kernel tells of users and groups that a user namespace does not map: one id for all of them (`user_namespaces(7)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverflowIds {
+    /// For users.
+    pub uid: u32,
+    /// For groups.
+    pub gid: u32,
 }
 
 /// A workload on the unix socket.
@@ -33,17 +44,24 @@ pub struct UnixIdentity {
 
 impl Identities {
     /// The process at the other end of a unix socket, as the kernel tells (`SO_PEERCRED`, unix(7)). A process id of 0 is one of
-    /// another namespace, such as another container's, and left out.
+    /// another namespace, such as another container's, and left out. A user that may be any of many is nobody.
     #[must_use]
     pub(crate) fn unix_peer(&self, uid: u32, gid: u32, pid: Option<i32>) -> Peer {
-        let is = |wanted: Option<u32>, id| wanted.is_none_or(|wanted| wanted == id);
-        let mapped = self.unix.iter().find(|known| is(known.uid, uid) && is(known.gid, gid));
-        Peer {
-            principal: mapped.map_or_else(|| Principal::of_uid(uid), |known| known.principal.clone().into()),
-            kind: PeerKind::UnixWorkload,
-            source: "unix".into(),
-            details: PeerDetails::unix(uid, gid, pid.filter(|pid| *pid != 0)),
-        }
+        let user = self.overflow.is_none_or(|overflow| overflow.uid != uid).then_some(uid);
+        let group = self.overflow.is_none_or(|overflow| overflow.gid != gid).then_some(gid);
+        let is = |wanted: Option<u32>, id: Option<u32>| wanted.is_none() || wanted == id;
+        let mapped = self.unix.iter().find(|known| is(known.uid, user) && is(known.gid, group));
+        let principal = match (mapped, user) {
+            (Some(known), _) => known.principal.clone().into(),
+            (None, Some(uid)) => Principal::of_uid(uid),
+            (None, None) => Principal::Unknown,
+        };
+        let kind = match principal {
+            Principal::Workload(_) => PeerKind::UnixWorkload,
+            Principal::Unknown => PeerKind::Unknown,
+        };
+        let details = PeerDetails::unix(uid, gid, pid.filter(|pid| *pid != 0));
+        Peer { principal, kind, source: "unix".into(), details }
     }
 
     /// Who has shown this certificate, which chains to a trusted root.
@@ -57,6 +75,26 @@ impl Identities {
         let certificate_sha256 = Some(hex::encode(Sha256::digest(certificate)).into());
         let details = PeerDetails { certificate_sha256, dns_name, ..PeerDetails::of(Transport::Tls) };
         Peer { principal, kind, source: address.to_string(), details }
+    }
+}
+
+impl OverflowIds {
+    /// Those of this process; none in a namespace in which every id is its own.
+    #[must_use]
+    pub fn of_this_process() -> Option<Self> {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        if [read("/proc/self/uid_map"), read("/proc/self/gid_map")].iter().all(|map| Self::maps_all(map)) {
+            return None;
+        }
+        // The kernel's own default.
+        let id = |name: &str| read(&format!("/proc/sys/kernel/{name}")).trim().parse().unwrap_or(65_534);
+        Some(Self { uid: id("overflowuid"), gid: id("overflowgid") })
+    }
+
+    /// Whether a map has each id as itself. Where there is none to read, there are no namespaces.
+    fn maps_all(map: &str) -> bool {
+        let fields: Vec<_> = map.split_whitespace().collect();
+        fields.is_empty() || fields == ["0", "0", "4294967295"]
     }
 }
 
@@ -88,5 +126,40 @@ impl Identities {
 
     fn trusts(&self, id: &SpiffeId) -> bool {
         self.trust_domain.as_ref().is_none_or(|domain| domain == id.trust_domain())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! In a user namespace, users that it does not map are nobody: not one workload that all of them are.
+
+    use super::*;
+
+    #[test]
+    fn users_without_an_id_of_their_own_are_nobody() {
+        let orders: SpiffeId = SpiffeId::parse("spiffe://example.org/orders").expect("an id");
+        let by = |uid, gid| UnixIdentity { uid, gid, principal: orders.clone() };
+        let unix = vec![by(Some(65_534), None), by(None, Some(65_533)), by(None, Some(7))];
+        let machine = Identities { unix: unix.clone(), ..Identities::default() };
+        let overflow = Some(OverflowIds { uid: 65_534, gid: 65_533 });
+        let namespace = Identities { unix, overflow, ..Identities::default() };
+        let who = |identities: &Identities, uid, gid| {
+            let peer = identities.unix_peer(uid, gid, None);
+            (peer.principal.as_str().to_owned(), peer.kind)
+        };
+        let known = ("spiffe://example.org/orders".to_owned(), PeerKind::UnixWorkload);
+        assert_eq!(who(&machine, 65_534, 1), known);
+        assert_eq!(who(&machine, 1, 65_533), known);
+        assert_eq!(who(&namespace, 65_534, 1), ("unknown".to_owned(), PeerKind::Unknown));
+        assert_eq!(who(&namespace, 1, 65_533), ("unix:uid/1".to_owned(), PeerKind::UnixWorkload));
+        assert_eq!(who(&namespace, 65_534, 7), known, "its group proves it");
+    }
+
+    #[test]
+    fn maps_of_namespaces() {
+        assert!(OverflowIds::maps_all("         0          0 4294967295\n"));
+        assert!(OverflowIds::maps_all(""));
+        assert!(!OverflowIds::maps_all("         0       1000          1\n"));
+        assert!(!OverflowIds::maps_all("0 0 1000\n1000 100000 64536\n"));
     }
 }

@@ -13,6 +13,8 @@ mod transport;
 
 // Bounds of a call, of a principal, of all.
 mod limits;
+// Who has a place on a socket, and who leaves for others.
+mod places;
 // Connection -> principal.
 mod identity;
 // Attestation document -> verified recipient.

@@ -1,4 +1,4 @@
-//! Bounds of one call, of one principal's calls and connections, and of all calls.
+//! Bounds of one call, and each principal's share of what all calls take: slots of calls, streams, bytes of requests.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -9,10 +9,10 @@ use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use key_broker_core::Principal;
 use key_broker_core::clock::Clock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use key_broker_core::{FairPool, FairShares, Principal};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::error::BrokerError;
 
@@ -21,7 +21,7 @@ use crate::error::BrokerError;
 pub struct Limits {
     /// Calls at a time.
     pub calls_in_flight: u32,
-    /// Connections at a time.
+    /// Connections at a time, on each socket.
     pub connections: usize,
     /// What one principal may take.
     pub share: ShareLimits,
@@ -29,29 +29,14 @@ pub struct Limits {
     pub default_deadline: Duration,
     /// Calls with less time are refused at once.
     pub deadline_floor: Duration,
-    /// How long calls in flight may take to end after SIGTERM.
+    /// How long it may take from SIGTERM to the end.
     pub drain: Duration,
 }
 
-/// Bounds of one call and of all.
-#[derive(Clone)]
-pub(crate) struct CallLimits {
-    /// Calls at a time, over all connections.
-    pub max_in_flight: u32,
-    /// The slots of the calls in flight.
-    pub in_flight: Arc<Semaphore>,
-    /// Counts them: a drain that waits takes the free slots.
-    pub under_way: TaskTracker,
-    /// The deadline of a call that has none.
-    pub default_deadline: Duration,
-    /// A call with less time than this is refused at once: it could not succeed.
-    pub deadline_floor: Duration,
-}
-
-/// What one principal may take.
+/// What one principal may take, where its fair share is more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShareLimits {
-    /// Connections at a time.
+    /// Connections at a time, on each socket.
     pub connections: usize,
     /// Calls at a time.
     pub calls_in_flight: usize,
@@ -59,27 +44,48 @@ pub struct ShareLimits {
     pub calls_per_second: Option<NonZeroU32>,
 }
 
-/// Each principal's share of the broker, so that none takes all of it.
+/// Bounds of one call, and how many there are.
+#[derive(Clone)]
+pub(crate) struct CallLimits {
+    /// Counts the calls that the limits admitted.
+    pub under_way: TaskTracker,
+    /// The deadline of a call that has none.
+    pub default_deadline: Duration,
+    /// A call with less time than this is refused at once: it could not succeed.
+    pub deadline_floor: Duration,
+}
+
+/// What all principals share.
 pub(crate) struct Shares {
-    limits: ShareLimits,
+    pools: Arc<Pools>,
+    calls_per_second: Option<NonZeroU32>,
     clock: Arc<dyn Clock>,
     by_principal: Mutex<HashMap<Principal, Arc<Share>>>,
 }
 
-/// The share of one principal.
+/// What there is of each.
+struct Pools {
+    calls: Arc<FairPool<Principal>>,
+    streams: Arc<FairPool<Principal>>,
+    standard: Arc<FairPool<Principal>>,
+    request_bytes: Arc<FairPool<Principal>>,
+}
+
+/// The share of one principal, over all its connections.
 pub(crate) struct Share {
-    connections: Arc<Semaphore>,
-    in_flight: Arc<Semaphore>,
+    principal: Principal,
+    pools: Arc<Pools>,
     rate: Option<RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Instant>>>,
 }
+
+/// What was taken of a pool, until this is dropped.
+pub(crate) type Taken = key_broker_core::Share<Principal>;
 
 impl CallLimits {
     /// No call is in flight yet.
     #[must_use]
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            max_in_flight: limits.calls_in_flight,
-            in_flight: Arc::new(Semaphore::new(limits.calls_in_flight as usize)),
             under_way: TaskTracker::new(),
             default_deadline: limits.default_deadline,
             deadline_floor: limits.deadline_floor,
@@ -92,21 +98,34 @@ impl CallLimits {
         u32::try_from(self.under_way.len()).unwrap_or(u32::MAX)
     }
 
-    /// Waits until no call is in flight.
+    /// Counts one, until what this returns is dropped.
+    pub(crate) fn count(&self) -> TaskTrackerToken {
+        self.under_way.token()
+    }
+
+    /// Waits until no call is in flight, once no more are admitted.
     pub(crate) async fn idle(&self) {
-        // The semaphore is never closed.
-        let _ = self.in_flight.acquire_many(self.max_in_flight).await;
+        self.under_way.close();
+        self.under_way.wait().await;
     }
 }
 
 impl Shares {
     /// Nobody has taken anything yet.
     #[must_use]
-    pub(crate) fn new(limits: ShareLimits, clock: Arc<dyn Clock>) -> Self {
-        Self { limits, clock, by_principal: Mutex::default() }
+    pub(crate) fn new(limits: &Limits, clock: Arc<dyn Clock>) -> Self {
+        let calls = u64::from(limits.calls_in_flight);
+        let pools = Pools {
+            calls: FairPool::of(FairShares::new(calls).at_most(limits.share.calls_in_flight as u64)),
+            streams: FairPool::new(calls.saturating_mul(STREAMS_PER_CALL).max(LEAST_STREAMS)),
+            standard: FairPool::new(STANDARD_CALLS),
+            request_bytes: FairPool::new(REQUEST_BYTES),
+        };
+        let calls_per_second = limits.share.calls_per_second;
+        Self { pools: Arc::new(pools), calls_per_second, clock, by_principal: Mutex::default() }
     }
 
-    /// The share of a principal, over all its connections. It outlives them, so that connecting anew gains nothing.
+    /// The share of a principal. It outlives its connections, so that connecting anew gains nothing.
     #[must_use]
     pub(crate) fn of(&self, principal: &Principal) -> Arc<Share> {
         let mut by_principal = self.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,34 +136,46 @@ impl Shares {
             // Of principals that are connected, there are no more than connections.
             by_principal.retain(|_, share| Arc::strong_count(share) > 1);
         }
-        let ShareLimits { connections, calls_in_flight, calls_per_second } = self.limits;
-        let rate = calls_per_second.map(|n| {
+        let rate = self.calls_per_second.map(|n| {
             RateLimiter::direct_with_clock(Quota::per_second(n), RateClock(Arc::clone(&self.clock)))
         });
-        let share = Arc::new(Share {
-            connections: Arc::new(Semaphore::new(connections)),
-            in_flight: Arc::new(Semaphore::new(calls_in_flight)),
-            rate,
-        });
+        let share = Arc::new(Share { principal: principal.clone(), pools: Arc::clone(&self.pools), rate });
         by_principal.insert(principal.clone(), Arc::clone(&share));
         share
     }
 }
 
 impl Share {
-    /// Takes one connection; none if it has all that it may have.
-    pub(crate) fn connect(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.connections).try_acquire_owned().ok()
-    }
-
     /// Takes one call.
-    pub(crate) fn call(&self) -> Result<OwnedSemaphorePermit, BrokerError> {
+    pub(crate) fn call(&self) -> Result<Taken, BrokerError> {
         if let Some(rate) = &self.rate
             && let Err(too_early) = rate.check()
         {
             return Err(BrokerError::TooFast(too_early.wait_time_from(rate.clock().now())));
         }
-        Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| BrokerError::TooManyOwnCalls)
+        let calls = &self.pools.calls;
+        calls.take(&self.principal, 1).ok_or_else(|| {
+            if calls.has_its_share(&self.principal) {
+                BrokerError::TooManyOwnCalls
+            } else {
+                BrokerError::TooManyCalls
+            }
+        })
+    }
+
+    /// Takes one stream of HTTP/2, for whatever is asked on it.
+    pub(crate) fn stream(&self) -> Option<Taken> {
+        self.pools.streams.take(&self.principal, 1)
+    }
+
+    /// Takes one call of health or reflection.
+    pub(crate) fn standard_call(&self) -> Option<Taken> {
+        self.pools.standard.take(&self.principal, 1)
+    }
+
+    /// Takes so many bytes for a request.
+    pub(crate) fn request_bytes(&self, bytes: usize) -> Option<Taken> {
+        self.pools.request_bytes.take(&self.principal, bytes as u64)
     }
 }
 
@@ -160,5 +191,15 @@ impl GovernorClock for RateClock {
     }
 }
 
+/// The largest request of a workload: see LIMITS in `key_broker.proto`.
+pub(crate) const MAX_REQUEST_BYTES: usize = 524_288;
 /// Each takes some 300 bytes. More principals than that are not connected at a time.
 const MAX_SHARES: usize = 4_096;
+/// A call that is refused has a stream, too, and so has a reply that is on its way.
+const STREAMS_PER_CALL: u64 = 2;
+/// Where few calls are allowed: a hundred of one connection, twice over, since one principal gets half.
+const LEAST_STREAMS: u64 = 256;
+/// Health and reflection, watchers included: two probes of each of many principals, and a few people's tools.
+const STANDARD_CALLS: u64 = 256;
+/// All requests in flight that are not small: 32 MiB and some, so that the least share of a principal holds one of the largest.
+const REQUEST_BYTES: u64 = 64 * (MAX_REQUEST_BYTES as u64 + 8);

@@ -2,6 +2,12 @@
 
 pub(crate) mod connections;
 pub(crate) mod layers;
+mod paced;
+mod progress;
+mod reply;
+mod request;
+mod served;
+pub(crate) mod standard;
 pub(crate) mod tls;
 pub(crate) mod unix;
 pub(crate) mod vsock;
@@ -9,26 +15,27 @@ pub(crate) mod vsock;
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use key_broker_authority::NormalizeAuthority;
-use key_broker_core::{Peer, Transport};
+use key_broker_core::{Peer, Principal, Transport};
 use rustix::io::Errno;
+use rustix::net::sockopt;
+use std::os::fd::AsFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::identity::Identities;
+use crate::limits::Limits;
+use crate::places::Places;
 use connections::{Connections, Listener};
 use layers::{Caller, Layers};
+use served::Served;
 use tls::Tls;
 use unix::UnixSocket;
 use vsock::VsockSocket;
@@ -58,31 +65,37 @@ impl Listeners {
 pub(crate) struct Server {
     layers: Arc<Layers>,
     identities: Arc<Identities>,
-    connections: Arc<Semaphore>,
-    /// The operator's: workloads that use up theirs do not keep the operator out.
-    admin_connections: Arc<Semaphore>,
+    /// Of each socket its own: whoever is on one takes none of another's.
+    places: [Arc<Places<Principal>>; Listener::ALL.len()],
+    /// Of peers of the TLS port that have not proved yet who they are, by address.
+    handshakes: Arc<Places<IpAddr>>,
     open: Arc<Connections>,
-    graceful: GracefulShutdown,
-    /// Cancelled when connections must end, whatever they do.
+    tasks: TaskTracker,
+    /// Cancelled when connections are to end, and when they must, whatever they do.
+    leave: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Server {
-    /// A server of at most `max_connections` connections at a time; more wait in the kernel's backlog. `open` counts them.
+    /// A server of so many connections at a time as `limits` say. `open` counts them.
     #[must_use]
     pub(crate) fn new(
         layers: Layers,
         identities: Identities,
-        max_connections: usize,
+        limits: &Limits,
         open: Arc<Connections>,
     ) -> Self {
         Self {
             layers: Arc::new(layers),
             identities: Arc::new(identities),
-            connections: Arc::new(Semaphore::new(max_connections)),
-            admin_connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
+            places: Listener::ALL.map(|listener| match listener {
+                Listener::Workloads(_) => Places::at_most(limits.connections, limits.share.connections),
+                Listener::Admin => Places::new(ADMIN_CONNECTIONS),
+            }),
+            handshakes: Places::new(HANDSHAKES),
             open,
-            graceful: GracefulShutdown::new(),
+            tasks: TaskTracker::new(),
+            leave: CancellationToken::new(),
             cut: CancellationToken::new(),
         }
     }
@@ -109,7 +122,9 @@ impl Server {
             );
         }
         // What is still open now is health watchers and the last replies on their way.
-        let _ = tokio::time::timeout(LAST_REPLIES, self.graceful.shutdown()).await;
+        self.leave.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(LAST_REPLIES, self.tasks.wait()).await;
         self.cut.cancel();
     }
 
@@ -118,6 +133,7 @@ impl Server {
         // The kernel tells when the process at the other end is gone.
         self.accept(on, None, || async {
             let (stream, _) = socket.listener.accept().await?;
+            bound_buffers(&stream);
             let credentials = stream.peer_cred()?;
             let (uid, gid, pid) = (credentials.uid(), credentials.gid(), credentials.pid());
             let peer = self.identities.unix_peer(uid, gid, pid);
@@ -131,10 +147,18 @@ impl Server {
         self.accept(Listener::Workloads(Transport::Tls), Some(KEEP_ALIVE), || async {
             let (stream, address) = listener.accept().await?;
             stream.set_nodelay(true)?;
+            bound_buffers(&stream);
             let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
+            let place = self.handshakes.take(&address.ip());
             // The handshake runs elsewhere: a slow peer must not keep others from connecting.
             Ok(async move {
-                let stream = tls.accept(stream).await?;
+                let place = place.ok_or_else(|| io::Error::other("too many handshakes"))?;
+                let leave = place.is_to_leave();
+                let stream = tokio::select! {
+                    stream = tls.accept(stream) => stream?,
+                    () = leave.cancelled() => return Err(io::Error::other("others want to connect")),
+                };
+                drop(place);
                 let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                 let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
                 let peer = identities.tls_peer(address.ip(), shown);
@@ -159,13 +183,14 @@ impl Server {
         self.accept(Listener::Workloads(Transport::InsecureTcp), Some(KEEP_ALIVE), || async {
             let (stream, address) = listener.accept().await?;
             stream.set_nodelay(true)?;
+            bound_buffers(&stream);
             Ok(ready(Ok((stream, Peer::insecure_tcp(address.ip())))))
         })
         .await
     }
 
-    /// Accepts connections. Finding out who the peer is, such as a TLS handshake, does not hold up the next
-    /// one.
+    /// Accepts connections, and never waits with it: what there are no places for is told to leave, or closed. Finding out who the peer
+    /// is, such as a TLS handshake, does not hold up the next one.
     async fn accept<S, E, A>(
         &self,
         on: Listener,
@@ -177,25 +202,23 @@ impl Server {
         E: Future<Output = io::Result<(S, Peer)>> + Send + 'static,
         A: Future<Output = io::Result<E>>,
     {
-        let connections = match on {
-            Listener::Workloads(_) => &self.connections,
-            Listener::Admin => &self.admin_connections,
-        };
+        let mut exhausted = false;
         loop {
-            let Ok(slot) = Arc::clone(connections).acquire_owned().await else {
-                return std::future::pending().await;
-            };
             match next().await {
                 Ok(established) => {
+                    exhausted = false;
                     let connection = self.connection(established, on, keep_alive);
                     let counted = self.open.count(on);
-                    tokio::spawn(async move {
+                    self.tasks.spawn(async move {
                         connection.await;
-                        drop((slot, counted));
+                        drop(counted);
                     });
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if !exhausted {
+                        tracing::warn!(%error, "cannot accept connections");
+                    }
+                    exhausted = true;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 // The peer has left already.
@@ -214,8 +237,9 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         E: Future<Output = io::Result<(S, Peer)>> + Send + 'static,
     {
-        let (layers, graceful, cut) = (Arc::clone(&self.layers), self.graceful.watcher(), self.cut.clone());
-        cut.run_until_cancelled_owned(async move {
+        let (layers, places, leave) =
+            (Arc::clone(&self.layers), Arc::clone(&self.places[on.index()]), self.leave.clone());
+        let connection = async move {
             let (stream, peer) = match established.await {
                 Ok(established) => established,
                 Err(error) => {
@@ -223,31 +247,25 @@ impl Server {
                     return;
                 }
             };
-            let share = layers.shares.of(&peer.principal);
-            let own = share.connect();
-            if on != Listener::Admin && own.is_none() {
+            let Some(place) = places.take(&peer.principal) else {
                 let principal = peer.principal.as_str();
                 tracing::debug!(principal, "a connection is refused: the principal has all that it may have");
                 return;
-            }
-            let caller = Caller { peer: Arc::new(peer), share };
-            let service =
-                service_fn(move |request| layers.answer(on, &caller, request).map(Ok::<_, Infallible>));
-            let connection = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEADER_BYTES)
-                // gRPC knows no Date (RFC 9110, 6.6.1): no client reads it.
-                .auto_date_header(false)
-                .keep_alive_interval(keep_alive)
-                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = graceful.watch(connection).await {
-                tracing::debug!(%error, "a connection ended");
-            }
-            drop(own);
-        })
-        .map(drop)
+            };
+            let caller = Caller { share: layers.shares.of(&peer.principal), peer: Arc::new(peer) };
+            Served { layers, caller, place, on }.serve(stream, keep_alive, leave).await;
+        };
+        self.cut.clone().run_until_cancelled_owned(connection).map(drop)
+    }
+}
+
+/// Bounds what the kernel keeps for a peer that does not read, and for one that sends more than is read: it counts as the broker's
+/// memory. Replies are a few KiB.
+fn bound_buffers(stream: &impl AsFd) {
+    let bounded = sockopt::set_socket_send_buffer_size(stream, SOCKET_BUFFER_BYTES)
+        .and_then(|()| sockopt::set_socket_recv_buffer_size(stream, SOCKET_BUFFER_BYTES));
+    if let Err(error) = bounded {
+        tracing::debug!(%error, "a connection keeps the system's buffers");
     }
 }
 
@@ -260,13 +278,12 @@ fn is_exhaustion(error: &io::Error) -> bool {
 /// A reply reaches a local peer in far less.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// People and their scripts.
-const ADMIN_CONNECTIONS: usize = 16;
+pub(crate) const ADMIN_CONNECTIONS: usize = 16;
 /// Long enough not to spin while the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Calls at a time on one connection; gRPC clients queue above it. HTTP/2 recommends at least 100 (RFC 9113, 6.5.2).
-const MAX_STREAMS: u32 = 256;
-/// gRPC's own default bound for metadata is 8 KiB; twice that leaves room for tracing headers.
-const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// Peers on TCP that vanished without a word are found within a minute and a half.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// TLS handshakes at a time. Where there are more, the oldest gives up.
+pub(crate) const HANDSHAKES: usize = 256;
+/// The kernel doubles it, for what it needs itself (socket(7)).
+const SOCKET_BUFFER_BYTES: usize = 64 << 10;

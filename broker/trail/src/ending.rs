@@ -73,17 +73,19 @@ impl Ending {
     pub async fn finish(self, rest: impl Fn() -> Duration) -> Remainder {
         let Self { announcer, journal, delivery } = self;
         let names = if let Some(delivery) = delivery {
-            Some(delivery.finish(rest).await)
+            Some(delivery.finish(&rest).await)
         } else {
             // What is not told or paid in time is counted.
             let _ = tokio::time::timeout(rest(), announcer.write_backlog()).await;
             None
         };
-        let looked = tokio::task::spawn_blocking(move || close(journal, &announcer, names.as_ref())).await;
-        looked.unwrap_or_else(|_| Remainder {
-            unreadable: Some("the look at it was cut off".into()),
-            ..Remainder::default()
-        })
+        let looked = tokio::task::spawn_blocking(move || close(journal, &announcer, names.as_ref()));
+        let unreadable = |why: &str| Remainder { unreadable: Some(why.into()), ..Remainder::default() };
+        match tokio::time::timeout(rest() + HANGING, looked).await {
+            Ok(Ok(remainder)) => remainder,
+            Ok(Err(_)) => unreadable("the look at it was cut off"),
+            Err(_) => unreadable("its disk hangs"),
+        }
     }
 }
 

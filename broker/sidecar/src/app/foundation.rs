@@ -33,7 +33,7 @@ use crate::kms::aliases::Aliases;
 use crate::kms::guard::Guard;
 use crate::kms::policy_aliases::PolicyAliases;
 use crate::kms::recorded::{RecordedKms, Recorder};
-use crate::limits::{CallLimits, Shares};
+use crate::limits::{CallLimits, MAX_REQUEST_BYTES, Shares};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::readiness::{Readiness, Ready};
@@ -43,7 +43,8 @@ use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Traces;
 use crate::transport::Listeners;
-use crate::transport::layers::{Layers, StandardService};
+use crate::transport::layers::Layers;
+use crate::transport::standard::{MAX_STANDARD_BYTES, StandardService};
 use crate::transport::tls::Tls;
 
 /// What all else needs.
@@ -214,6 +215,8 @@ impl Foundation {
             refusals: Arc::clone(&self.refusals),
             clock: Arc::clone(&self.clock),
         };
+        let health = HealthServer::new(HealthService::from_health_reporter(health))
+            .max_decoding_message_size(MAX_STANDARD_BYTES);
         let (reflection, reflection_v1alpha) = reflection();
         Layers {
             calls: self.metrics.as_ref().map(|metrics| metrics.calls(Arc::clone(&self.clock))),
@@ -223,9 +226,8 @@ impl Foundation {
             traces,
             drain: self.drain.clone(),
             service: Arc::new(service),
-            max_request_bytes: MAX_REQUEST_BYTES,
             admin,
-            health: BoxCloneSyncService::new(HealthServer::new(HealthService::from_health_reporter(health))),
+            health: BoxCloneSyncService::new(health),
             reflection,
             reflection_v1alpha,
         }
@@ -254,12 +256,10 @@ fn reflection() -> (StandardService, StandardService) {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let decodes = "the descriptors of this build decode";
-    let v1 = BoxCloneSyncService::new(builder().build_v1().expect(decodes));
-    let v1alpha = BoxCloneSyncService::new(builder().build_v1alpha().expect(decodes));
-    (v1, v1alpha)
+    let v1 = builder().build_v1().expect(decodes).max_decoding_message_size(MAX_STANDARD_BYTES);
+    let v1alpha = builder().build_v1alpha().expect(decodes).max_decoding_message_size(MAX_STANDARD_BYTES);
+    (BoxCloneSyncService::new(v1), BoxCloneSyncService::new(v1alpha))
 }
 
-/// See LIMITS in `key_broker.proto`.
-const MAX_REQUEST_BYTES: usize = 524_288;
 /// How long a data key past its age may stay in memory.
 const SWEEP: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::hardening::harden;
 use super::target::{DEV_DIR, dev_credentials};
-use super::{block_on, drain_on_signal, fail, stopped, wrong_configuration};
+use super::{block_on, drain_on_signal, fail, process_limits, stopped, wrong_configuration};
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
@@ -40,11 +40,15 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Ok(dev) => dev,
             Err(error) => return fail(error),
         };
-        let config = match Config::load(&dev.dir.join("key-broker.toml")) {
+        let mut config = match Config::load(&dev.dir.join("key-broker.toml")) {
             Ok(config) => config,
             Err(error) => return wrong_configuration(error),
         };
-        let drain = match drain_on_signal() {
+        if let Err(error) = process_limits::fit(&mut config) {
+            return fail(error);
+        }
+        let signals = process_limits::survive_file_size_limit().and_then(|()| drain_on_signal());
+        let drain = match signals {
             Ok(drain) => drain,
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };

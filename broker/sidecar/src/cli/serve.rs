@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use key_broker_core::secret;
 
 use super::hardening::harden;
-use super::{block_on, drain_on_signal, fail, stopped, wrong_configuration};
+use super::{block_on, drain_on_signal, fail, process_limits, stopped, wrong_configuration};
 use crate::app::{self, StartError};
 use crate::config::Config;
 use crate::telemetry;
@@ -14,7 +14,7 @@ use crate::telemetry::export::Export;
 
 pub(super) fn run(config: &Path) -> ExitCode {
     let hardening = harden();
-    let config = match Config::load(config) {
+    let mut config = match Config::load(config) {
         Ok(config) => config,
         Err(error) => return wrong_configuration(error),
     };
@@ -24,10 +24,14 @@ pub(super) fn run(config: &Path) -> ExitCode {
     };
     telemetry::init(export.traces());
     hardening.report();
+    if let Err(error) = process_limits::fit(&mut config) {
+        return fail(error);
+    }
     secret::prepare();
     let told = export.telemetry(config.http);
     let code = block_on(config.worker_threads, async {
-        let drain = match drain_on_signal() {
+        let signals = process_limits::survive_file_size_limit().and_then(|()| drain_on_signal());
+        let drain = match signals {
             Ok(drain) => drain,
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use key_broker_core::{EncryptionContext, Principal, SpiffeId, check_trust_domain};
 use serde::Deserialize;
 
-use crate::identity::{Identities, UnixIdentity};
+use crate::identity::{Identities, OverflowIds, UnixIdentity};
 use crate::policy::bindings::Binding;
 
 /// `[identity]`.
@@ -77,7 +77,12 @@ impl IdentitySection {
                 return Err(format!("{name}: the name is there twice"));
             }
         }
-        Ok(Identities { unix, dns, trust_domain: self.trust_domain })
+        Ok(Identities {
+            unix,
+            dns,
+            trust_domain: self.trust_domain,
+            overflow: OverflowIds::of_this_process(),
+        })
     }
 }
 

@@ -25,9 +25,9 @@ pub(super) struct LimitsSection {
 impl Default for LimitsSection {
     fn default() -> Self {
         Self {
-            // A call holds some 20 KB: 1,024 of them stay under 32 MB.
+            // A call holds some 20 KB, its request apart: 1,024 of them stay under 32 MB.
             calls_in_flight: 1_024,
-            // Half of all: who is alone is held up little, and who is not leaves as much to the others.
+            // Its fair share, which is half of all for one alone.
             calls_in_flight_per_principal: None,
             // What a workload needs only its operator knows.
             calls_per_second_per_principal: 0,
@@ -38,7 +38,7 @@ impl Default for LimitsSection {
             default_deadline_ms: 10_000,
             // Less than a commit to disk takes.
             deadline_floor_ms: 1,
-            // Kubernetes kills 30 s after SIGTERM.
+            // Kubernetes kills 30 s after SIGTERM, systemd's unit as deploy/enclave has it, too.
             drain_seconds: 25,
         }
     }
@@ -64,18 +64,17 @@ impl LimitsSection {
 
 impl LimitsSection {
     fn share(&self) -> Result<ShareLimits, String> {
-        let half = |all: usize| (all / 2).max(1);
         let (calls, connections) = (self.calls_in_flight as usize, self.connections);
         Ok(ShareLimits {
             connections: within(
                 "limits.connections_per_principal",
-                self.connections_per_principal.unwrap_or(half(connections)),
+                self.connections_per_principal.unwrap_or(connections),
                 1,
                 connections.max(1),
             )?,
             calls_in_flight: within(
                 "limits.calls_in_flight_per_principal",
-                self.calls_in_flight_per_principal.unwrap_or(half(calls)),
+                self.calls_in_flight_per_principal.unwrap_or(calls),
                 1,
                 calls.max(1),
             )?,

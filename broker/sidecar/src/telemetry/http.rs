@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Text;
+use crate::places::{Place, Places};
 use crate::readiness::Ready;
 
 /// What the listener answers with.
@@ -38,25 +40,18 @@ impl Pages {
 
     /// Answers until `stop` is cancelled.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        // Who comes when all are taken gets that of whoever has been idle for longest: a probe is answered at once, and gone.
+        let places = Places::new(CONNECTIONS);
         loop {
-            let accepted = async {
-                // Who comes when all are taken waits in the kernel's backlog. The semaphore is never closed.
-                let slot = Arc::clone(&connections).acquire_owned().await;
-                (slot, listener.accept().await)
-            };
-            let (slot, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = accepted => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let connection = Arc::clone(&self).connection(stream);
-                    let connection = stop.clone().run_until_cancelled_owned(connection);
-                    tokio::spawn(async move {
-                        connection.await;
-                        drop(slot);
-                    });
+                Ok((stream, address)) => {
+                    let Some(place) = places.take(&address.ip()) else { continue };
+                    let connection = Arc::clone(&self).connection(stream, place);
+                    tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept a connection for telemetry");
@@ -67,10 +62,14 @@ impl Pages {
     }
 
     /// Whoever sends or reads slowly is cut off, whatever it does.
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
-        let service = service_fn(move |request| {
-            let pages = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(pages.answer(&request).await) }
+    async fn connection(self: Arc<Self>, stream: TcpStream, place: Place<IpAddr>) {
+        let service = service_fn(|request| {
+            let (pages, work) = (Arc::clone(&self), place.work());
+            async move {
+                let answer = pages.answer(&request).await;
+                drop(work);
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -79,10 +78,17 @@ impl Pages {
             .max_headers(MAX_HEADERS)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::time::timeout(LIFETIME, connection.as_mut()).await;
-        if ended.is_err() {
-            connection.as_mut().graceful_shutdown();
-            let _ = tokio::time::timeout(LAST_REPLY, connection).await;
+        let (leave, cut) = (place.is_to_leave(), place.is_cut());
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = tokio::time::sleep(LIFETIME) => {}
+            () = leave.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            _ = connection => {}
+            () = tokio::time::sleep(LAST_REPLY) => {}
+            () = cut.cancelled() => {}
         }
     }
 
@@ -140,10 +146,10 @@ fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// A kubelet, a few Prometheus servers, and people; each is cut off within [`HEADERS`] unless it asks.
-const CONNECTIONS: usize = 64;
+/// Far more than a kubelet, a few Prometheus servers and people need, so that an idle one has time to ask before it leaves for another.
+pub(crate) const CONNECTIONS: usize = 256;
 /// How long a request line and headers may take, and a connection may be idle: Prometheus and the kubelet connect anew.
-const HEADERS: Duration = Duration::from_secs(5);
+const HEADERS: Duration = Duration::from_secs(1);
 /// How long a connection may live: bounds who reads slowly.
 const LIFETIME: Duration = Duration::from_secs(30);
 /// An answer under way when that is over.

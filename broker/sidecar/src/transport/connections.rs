@@ -34,7 +34,8 @@ impl Listener {
         }
     }
 
-    const fn index(self) -> usize {
+    /// Its place among all.
+    pub(super) const fn index(self) -> usize {
         match self {
             Self::Workloads(transport) => transport as usize,
             Self::Admin => Transport::ALL.len(),

@@ -15,25 +15,25 @@ use key_broker_core::{Action, Peer};
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
 use tonic::{Code, Status};
-use tower::util::BoxCloneSyncService;
-use tower::{Service as _, ServiceExt};
+use tower::Service as _;
 use uuid::Uuid;
 
 use crate::admin::{Admin, AdminCall};
 use crate::audit::{Audit, AuditScope, RecordBuilder};
 use crate::error::BrokerError;
-use crate::limits::{CallLimits, Share, Shares};
+use crate::limits::{CallLimits, MAX_REQUEST_BYTES, Share, Shares, Taken};
 use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Traces;
 use crate::transport::connections::Listener;
+use crate::transport::request::{RequestBody, RequestBytes};
+use crate::transport::standard::{Lasting, REFLECTION, StandardService, standard};
 
 /// Everything between a connection and the service.
 pub(crate) struct Layers {
@@ -51,8 +51,6 @@ pub(crate) struct Layers {
     pub drain: CancellationToken,
     /// `keybroker.v1.KeyBroker`.
     pub service: Arc<Service>,
-    /// A longer request to it is refused.
-    pub max_request_bytes: usize,
     /// `keybroker.admin.v1.Admin`.
     pub admin: AdminServer<Admin>,
     /// `grpc.health.v1.Health`.
@@ -65,9 +63,6 @@ pub(crate) struct Layers {
 
 /// The reply to one call, boxed so that moving it moves a pointer.
 pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
-/// A standard gRPC service (health, reflection): it hands out no key material and leaves no record.
-pub(crate) type StandardService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// The caller on a connection, and its share of the broker.
 pub(crate) struct Caller {
@@ -100,15 +95,34 @@ impl Layers {
             ("keybroker.admin.v1.Admin", Listener::Admin) if Admin::METHODS.contains(&method) => {
                 Box::pin(Arc::clone(self).administered(Arc::clone(&caller.peer), request))
             }
-            ("grpc.health.v1.Health", _) => Box::pin(standard(self.health.clone(), request)),
+            ("grpc.health.v1.Health", _) => self.standard(&self.health, caller, Lasting::Watched, request),
             ("grpc.reflection.v1.ServerReflection", _) => {
-                Box::pin(standard(self.reflection.clone(), request))
+                self.standard(&self.reflection, caller, REFLECTION, request)
             }
             ("grpc.reflection.v1alpha.ServerReflection", _) => {
-                Box::pin(standard(self.reflection_v1alpha.clone(), request))
+                self.standard(&self.reflection_v1alpha, caller, REFLECTION, request)
             }
             _ => Box::pin(std::future::ready(unimplemented())),
         }
+    }
+
+    /// Whether a request is a call of a workload or of the operator: connections are kept open for these.
+    #[must_use]
+    pub(super) fn is_call(request: &Request<Incoming>) -> bool {
+        request.uri().path().starts_with("/keybroker.")
+    }
+
+    fn standard(
+        &self,
+        service: &StandardService,
+        caller: &Caller,
+        lasting: Lasting,
+        request: Request<Incoming>,
+    ) -> ReplyFuture {
+        let (service, share) = (service.clone(), Arc::clone(&caller.share));
+        // One that cannot be read is none: whatever is wrong with it, there is time for an answer.
+        let timeout = self.timeout(request.headers()).unwrap_or(self.limits.default_deadline);
+        Box::pin(async move { standard(service, &share, timeout, lasting, request).await })
     }
 
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
@@ -124,17 +138,18 @@ impl Layers {
         }
         // A block, which has what it captures once: an async function has its arguments twice.
         trace.carry(async move {
-            let answered = match limited {
-                Ok(Ok(AdmittedCall { answer, _slots, _counted })) => {
-                    match AssertUnwindSafe(answer).catch_unwind().await {
+            let (answered, _held) = match limited {
+                Ok(Ok(AdmittedCall { answer, held })) => {
+                    let answered = match AssertUnwindSafe(answer).catch_unwind().await {
                         Ok(Ok(Ok(response))) => Ok(response),
                         Ok(Ok(Err(never))) => match never {},
                         Ok(Err(_)) => Err(BrokerError::DeadlineExceeded),
                         Err(_) => Err(BrokerError::Bug),
-                    }
+                    };
+                    (answered, Some(held))
                 }
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(BrokerError::Bug),
+                Ok(Err(error)) => (Err(error), None),
+                Err(_) => (Err(BrokerError::Bug), None),
             };
             let (record, request_id) = (scope.record(), scope.request_id());
             if let Err(BrokerError::Bug) = &answered {
@@ -213,20 +228,19 @@ impl Layers {
         if self.drain.is_cancelled() {
             return Err(BrokerError::Draining);
         }
-        // Its own first: who has taken all of that takes nothing of the others'.
-        let own = caller.share.call()?;
-        let slot = Arc::clone(&self.limits.in_flight).try_acquire_owned();
-        let slot = slot.map_err(|_| BrokerError::TooManyCalls)?;
+        let slot = caller.share.call()?;
+        let request = request.map(|body| RequestBody::new(body, Arc::clone(&caller.share)));
+        let request_bytes = request.body().bytes();
         let (record, request_id, peer) = (scope.record(), scope.request_id(), Arc::clone(&caller.peer));
         let deadline = until.checked_sub(commit_time(timeout)).unwrap_or(until);
         let call = WorkloadCall { record, request_id, peer, deadline };
         let answer = KeyBrokerServer::new(self.service.handler(call))
-            .max_decoding_message_size(self.max_request_bytes)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
             .call(request);
+        let held = HeldByCall { _slot: slot, _request_bytes: request_bytes, _counted: self.limits.count() };
         Ok(AdmittedCall {
             answer: tokio::time::timeout(timeout.saturating_sub(commit_time(timeout)), answer),
-            _slots: [own, slot],
-            _counted: self.limits.under_way.token(),
+            held,
         })
     }
 }
@@ -234,7 +248,13 @@ impl Layers {
 /// A call that the limits admitted, on its way to the service.
 struct AdmittedCall {
     answer: Timeout<BoxFuture<Response<Body>, Infallible>>,
-    _slots: [OwnedSemaphorePermit; 2],
+    held: HeldByCall,
+}
+
+/// What a call has taken, until its record is committed.
+struct HeldByCall {
+    _slot: Taken,
+    _request_bytes: RequestBytes,
     _counted: TaskTrackerToken,
 }
 
@@ -258,13 +278,6 @@ fn reply(
     response
 }
 
-async fn standard(service: StandardService, request: Request<Incoming>) -> Response<Body> {
-    match service.oneshot(request.map(Body::new)).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
-}
-
 /// An error without details: not from the service. Its status is in the headers, as tonic sends what fails at once.
 fn is_bare_refusal(response: &Response<Body>) -> bool {
     Status::from_header_map(response.headers())
@@ -275,6 +288,7 @@ fn is_bare_refusal(response: &Response<Body>) -> bool {
 fn unread(response: &Response<Body>) -> BrokerError {
     match Status::from_header_map(response.headers()).map(|status| status.code()) {
         Some(Code::OutOfRange) => BrokerError::TooLarge,
+        Some(Code::ResourceExhausted) => BrokerError::TooManyOwnBytes,
         Some(Code::Cancelled | Code::Unknown) => BrokerError::Cancelled,
         Some(Code::Unimplemented) => BrokerError::Rejected("the request is compressed: send it uncompressed".into()),
         _ => BrokerError::Rejected(

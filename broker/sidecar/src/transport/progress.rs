@@ -1,0 +1,278 @@
+//! What a connection is at: the streams that are open, whether its peer takes what it is sent, and how long it has been quiet. From
+//! that follows when it has to end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use key_broker_core::Principal;
+use key_broker_core::clock::Clock;
+
+use crate::limits::Taken;
+use crate::places::Work;
+
+/// What one connection is at.
+pub(super) struct Progress {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    /// Whether the peer does not take what is written: to be asked without the lock.
+    is_stalled: AtomicBool,
+}
+
+struct State {
+    has_called: bool,
+    streams: usize,
+    /// When it was opened, or its last stream ended.
+    quiet_since: Instant,
+    /// Since when the peer has not taken what is written.
+    stalled_since: Option<Instant>,
+    /// Pieces of replies that the peer has not taken, by number, and since when: the oldest first.
+    pieces: BTreeMap<u64, Instant>,
+    next_piece: u64,
+    /// Reads again when the peer has taken something.
+    reader: Option<Waker>,
+}
+
+/// A stream, until its reply is written.
+pub(super) struct OpenStream {
+    progress: Arc<Progress>,
+    _taken: Option<Taken>,
+    _work: Option<Work<Principal>>,
+}
+
+/// A piece of a reply, until it is written.
+pub(super) struct UnwrittenPiece {
+    stream: Arc<OpenStream>,
+    number: u64,
+}
+
+/// What a look at a connection says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// To be looked at again after this.
+    Later(Duration),
+    /// It is to leave: nothing is under way on it.
+    Leave(&'static str),
+    /// It is cut off.
+    Cut(&'static str),
+}
+
+impl Progress {
+    /// A connection that was opened just now.
+    #[must_use]
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let state = State {
+            has_called: false,
+            streams: 0,
+            quiet_since: clock.instant(),
+            stalled_since: None,
+            pieces: BTreeMap::new(),
+            next_piece: 0,
+            reader: None,
+        };
+        Arc::new(Self { clock, state: Mutex::new(state), is_stalled: AtomicBool::new(false) })
+    }
+
+    /// A stream begins; none if it may not. The first few on a connection always may: whoever has a place can ask. More take a share of
+    /// all streams, as `take` does.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        take: impl FnOnce() -> Option<Taken>,
+        work: Option<Work<Principal>>,
+    ) -> Option<Arc<OpenStream>> {
+        let mut state = self.lock();
+        let taken = if state.streams < STREAMS_FOR_ALL { None } else { Some(take()?) };
+        state.has_called = true;
+        state.streams += 1;
+        drop(state);
+        Some(Arc::new(OpenStream { progress: Arc::clone(self), _taken: taken, _work: work }))
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.lock().streams == 0
+    }
+
+    /// Whether it has to end.
+    #[must_use]
+    pub(super) fn look(&self) -> Look {
+        let (now, state) = (self.clock.instant(), self.lock());
+        let left =
+            |since: Instant, bound: Duration| bound.saturating_sub(now.saturating_duration_since(since));
+        let untaken = [state.stalled_since, state.pieces.first_key_value().map(|(_, since)| *since)];
+        let untaken =
+            untaken.into_iter().flatten().min().map_or(TAKEN_WITHIN, |since| left(since, TAKEN_WITHIN));
+        if untaken.is_zero() {
+            return Look::Cut("its peer does not take what it is sent");
+        }
+        let (bound, why) =
+            if state.has_called { (IDLE, "it is idle") } else { (FIRST_CALL, "its peer calls nothing") };
+        let quiet = if state.streams == 0 { left(state.quiet_since, bound) } else { bound };
+        if quiet.is_zero() { Look::Leave(why) } else { Look::Later(untaken.min(quiet)) }
+    }
+
+    /// Whether reading waits until the peer has taken something: whoever does not read its replies is not read either.
+    pub(super) fn reads_later(&self, cx: &Context<'_>) -> bool {
+        if !self.is_stalled.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut state = self.lock();
+        if state.stalled_since.is_some() {
+            state.reader = Some(cx.waker().clone());
+        }
+        state.stalled_since.is_some()
+    }
+
+    /// The peer has taken something, or not: writing waits.
+    pub(super) fn wrote(&self, waits: bool) {
+        if self.is_stalled.load(Ordering::Acquire) == waits {
+            return;
+        }
+        let mut state = self.lock();
+        self.is_stalled.store(waits, Ordering::Release);
+        state.stalled_since = waits.then(|| self.clock.instant());
+        let reader = if waits { None } else { state.reader.take() };
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenStream {
+    /// A piece of its reply is to be written.
+    pub(super) fn piece(self: &Arc<Self>) -> UnwrittenPiece {
+        let now = self.progress.clock.instant();
+        let mut state = self.progress.lock();
+        let number = state.next_piece;
+        state.next_piece += 1;
+        state.pieces.insert(number, now);
+        drop(state);
+        UnwrittenPiece { stream: Arc::clone(self), number }
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let now = self.progress.clock.instant();
+        let mut state = self.progress.lock();
+        state.streams = state.streams.saturating_sub(1);
+        state.quiet_since = now;
+    }
+}
+
+impl Drop for UnwrittenPiece {
+    fn drop(&mut self) {
+        self.stream.progress.lock().pieces.remove(&self.number);
+    }
+}
+
+/// So many streams may be open on each connection, whatever its principal has on others.
+const STREAMS_FOR_ALL: usize = 4;
+/// How long a peer may take to call anything, its preface included: a client connects because it has something to ask.
+const FIRST_CALL: Duration = Duration::from_secs(5);
+/// How long nothing may be under way: clients reconnect, and what is not used has no buffers here.
+const IDLE: Duration = Duration::from_mins(5);
+/// How long a peer may take to take what it is sent. Sockets have buffers: a client that stands still for a moment is not one.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    //! A connection ends when it calls nothing, when it is idle, and when it does not read; never while it does none of these.
+
+    use key_broker_core::{FairPool, Principal};
+    use std::sync::atomic::AtomicU64;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    struct SetClock(Instant, AtomicU64);
+
+    impl Clock for SetClock {
+        fn now(&self) -> OffsetDateTime {
+            OffsetDateTime::UNIX_EPOCH
+        }
+
+        fn instant(&self) -> Instant {
+            self.0 + Duration::from_secs(self.1.load(Ordering::Relaxed))
+        }
+    }
+
+    fn progress() -> (Arc<SetClock>, Arc<Progress>, Arc<FairPool<Principal>>) {
+        use key_broker_core::clock::SystemClock;
+        let clock = Arc::new(SetClock(SystemClock.instant(), AtomicU64::new(0)));
+        (Arc::clone(&clock), Progress::new(clock), FairPool::new(64))
+    }
+
+    fn pass(clock: &SetClock, seconds: u64) {
+        clock.1.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    fn open(progress: &Arc<Progress>, pool: &Arc<FairPool<Principal>>) -> Arc<OpenStream> {
+        progress.open(|| pool.take(&Principal::Unknown, 1), None).expect("free")
+    }
+
+    #[test]
+    fn some_streams_of_each_connection_take_no_share() {
+        let (_, progress, _) = progress();
+        let mut open = Vec::new();
+        for _ in 0..STREAMS_FOR_ALL {
+            open.extend(progress.open(|| None, None));
+        }
+        assert_eq!(open.len(), STREAMS_FOR_ALL);
+        assert!(progress.open(|| None, None).is_none());
+        open.pop();
+        assert!(progress.open(|| None, None).is_some());
+    }
+
+    #[test]
+    fn quiet_ones_leave() {
+        let (clock, progress, pool) = progress();
+        assert_eq!(progress.look(), Look::Later(FIRST_CALL));
+        pass(&clock, 4);
+        assert_eq!(progress.look(), Look::Later(Duration::from_secs(1)));
+        let stream = open(&progress, &pool);
+        pass(&clock, 1_000);
+        assert_eq!(progress.look(), Look::Later(TAKEN_WITHIN), "something is under way");
+        drop(stream);
+        pass(&clock, 299);
+        assert_eq!(progress.look(), Look::Later(Duration::from_secs(1)));
+        pass(&clock, 1);
+        assert_eq!(progress.look(), Look::Leave("it is idle"));
+    }
+
+    #[test]
+    fn who_calls_nothing_leaves() {
+        let (clock, progress, _) = progress();
+        pass(&clock, 5);
+        assert_eq!(progress.look(), Look::Leave("its peer calls nothing"));
+    }
+
+    #[test]
+    fn who_does_not_read_is_cut_off() {
+        let (clock, progress, pool) = progress();
+        let stream = open(&progress, &pool);
+        let (old, new) = (stream.piece(), stream.piece());
+        pass(&clock, 9);
+        assert_eq!(progress.look(), Look::Later(Duration::from_secs(1)));
+        drop(old);
+        pass(&clock, 1);
+        assert!(matches!(progress.look(), Look::Cut(_)), "the other one is as old");
+        drop(new);
+        assert_eq!(progress.look(), Look::Later(TAKEN_WITHIN));
+        progress.wrote(true);
+        pass(&clock, 9);
+        progress.wrote(true);
+        assert_eq!(progress.look(), Look::Later(Duration::from_secs(1)));
+        progress.wrote(false);
+        pass(&clock, 9);
+        assert_eq!(progress.look(), Look::Later(TAKEN_WITHIN));
+    }
+}

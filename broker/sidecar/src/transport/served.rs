@@ -1,0 +1,139 @@
+//! One connection: HTTP/2 within its bounds, until it ends, has to leave, or is cut off.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use h2::Reason;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use key_broker_core::Principal;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::connections::Listener;
+use super::layers::{Caller, Layers};
+use super::paced::Paced;
+use super::progress::{Look, Progress};
+use super::reply::Reply;
+use crate::places::Place;
+
+/// A connection that has a place.
+pub(super) struct Served {
+    /// What answers its calls.
+    pub layers: Arc<Layers>,
+    /// Who is at the other end.
+    pub caller: Caller,
+    /// Its place on its socket.
+    pub place: Place<Principal>,
+    /// The socket.
+    pub on: Listener,
+}
+
+impl Served {
+    /// Serves it. Once `leave` is cancelled it ends as soon as nothing is under way.
+    pub(super) async fn serve<S>(self, stream: S, keep_alive: Option<Duration>, leave: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let progress = Progress::new(Arc::clone(&self.layers.audit.clock));
+        let stream = TokioIo::new(Paced::new(stream, Arc::clone(&progress)));
+        let service = service_fn(|request| self.answer(&progress, request));
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            // gRPC knows no Date (RFC 9110, 6.6.1): no client reads it.
+            .auto_date_header(false)
+            .keep_alive_interval(keep_alive)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .serve_connection(stream, service);
+        let mut connection = pin!(connection);
+        let mut end = pin!(self.end(&progress, &leave));
+        tokio::select! {
+            ended = &mut connection => return told(ended),
+            () = &mut end => {}
+        }
+        // GOAWAY. What is under way may end; what a client sent before it had read that, too.
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection => told(ended),
+            () = self.cut(&progress) => tracing::debug!("a connection is cut off"),
+        }
+    }
+
+    /// Answers one request, or refuses the stream: as where a client opens more than it may on one connection, that leaves no record.
+    fn answer(
+        &self,
+        progress: &Arc<Progress>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<http::Response<Reply>, h2::Error>> + use<> {
+        let work = Layers::is_call(&request).then(|| self.place.work());
+        let stream = progress.open(|| self.caller.share.stream(), work);
+        let answer = stream.map(|stream| (stream, self.layers.answer(self.on, &self.caller, request)));
+        async move {
+            let (stream, answer) = answer.ok_or(Reason::REFUSED_STREAM)?;
+            Ok(answer.await.map(|body| Reply::new(body, stream)))
+        }
+    }
+
+    /// Ends when the connection has to leave.
+    async fn end(&self, progress: &Progress, leave: &CancellationToken) {
+        let for_others = self.place.is_to_leave();
+        loop {
+            let again = match progress.look() {
+                Look::Later(again) => again,
+                Look::Leave(why) | Look::Cut(why) => {
+                    tracing::debug!(
+                        principal = self.caller.peer.principal.as_str(),
+                        "a connection ends: {why}"
+                    );
+                    return;
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(again) => {}
+                () = for_others.cancelled() => return,
+                () = leave.cancelled() => return,
+            }
+        }
+    }
+
+    /// Ends when a connection that was told to leave is cut off.
+    async fn cut(&self, progress: &Progress) {
+        let cut = self.place.is_cut();
+        for _ in 0..LAST_SECONDS {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = cut.cancelled() => return,
+            }
+            if progress.is_quiet() || matches!(progress.look(), Look::Cut(_)) {
+                return;
+            }
+        }
+    }
+}
+
+fn told(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Calls at a time on one connection, as HTTP/2 recommends at least (RFC 9113, 6.5.2); gRPC clients queue above it.
+const MAX_STREAMS: u32 = 100;
+/// gRPC's own default bound for metadata.
+const MAX_HEADER_BYTES: u32 = 8 << 10;
+/// What may come before it is read, on a stream and on all of a connection.
+const WINDOW_BYTES: u32 = 64 << 10;
+/// What a stream may have waiting to be sent: the largest replies are smaller, but for reflection's and the operator's.
+const SEND_BUFFER_BYTES: usize = 16 << 10;
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How many seconds a connection that was told to leave has, while anything is under way on it.
+const LAST_SECONDS: usize = 10;
