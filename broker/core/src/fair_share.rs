@@ -126,7 +126,7 @@ impl<K: Eq + Hash + Clone> FairPool<K> {
 
     /// How many are taken.
     #[must_use]
-    pub fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.lock().taken()
     }
 

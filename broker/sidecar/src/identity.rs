@@ -81,7 +81,7 @@ impl Identities {
 impl OverflowIds {
     /// Those of this process; none in a namespace in which every id is its own.
     #[must_use]
-    pub fn of_this_process() -> Option<Self> {
+    pub(crate) fn of_this_process() -> Option<Self> {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         if [read("/proc/self/uid_map"), read("/proc/self/gid_map")].iter().all(|map| Self::maps_all(map)) {
             return None;
