@@ -6,9 +6,9 @@
 use std::fs;
 
 use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_trail::TrailReader;
 use key_broker_trail::bench::BenchTrail;
 use key_broker_trail::delivery::StoreConfig;
-use key_broker_trail::reader::TrailReader;
 use key_broker_trail::verify::{Verdict, VerifyOptions, verify};
 
 fn main() {

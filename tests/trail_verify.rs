@@ -10,9 +10,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use key_broker_client::GenerateDataKey;
-use key_broker_trail::reader::{TrailReader, records};
 use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
+use key_broker_trail::{TrailReader, records};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, check_records, output, root};
 use serde_json::Value;

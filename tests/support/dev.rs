@@ -6,7 +6,7 @@ use std::sync::Arc;
 use key_broker::{AuditorKms, Config};
 use key_broker_core::clock::SystemClock;
 use key_broker_trail::delivery::names;
-use key_broker_trail::reader::{TrailReader, records};
+use key_broker_trail::{TrailReader, records};
 use kms_emulator::{Emulator, EmulatorConfig};
 
 use super::{Records, aws_kms, aws_settings, journal_lines};

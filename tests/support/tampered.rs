@@ -6,10 +6,8 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use key_broker::AuditorKms;
-use key_broker_trail::Digest;
-use key_broker_trail::keys::Decrypter;
-use key_broker_trail::reader::TrailReader;
 use key_broker_trail::verify::{Report, VerifyOptions, verify};
+use key_broker_trail::{Decrypter, Digest, TrailReader};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::Value;
 use tempfile::TempDir;

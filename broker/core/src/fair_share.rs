@@ -124,12 +124,6 @@ impl<K: Eq + Hash + Clone> FairPool<K> {
         Some(Share { pool: Arc::clone(self), taker: taker.clone(), units })
     }
 
-    /// How many are taken.
-    #[must_use]
-    pub(crate) fn taken(&self) -> u64 {
-        self.lock().taken()
-    }
-
     /// Whether `taker` has its least share at least, or the most that it may have: what it does not get, it has itself.
     #[must_use]
     pub fn has_its_share(&self, taker: &K) -> bool {
@@ -190,12 +184,12 @@ mod tests {
                     Step::GiveBack(which) if !held.is_empty() => drop(held.swap_remove(which % held.len())),
                     Step::GiveBack(_) => {}
                 }
-                prop_assert!(pool.taken() <= total);
+                prop_assert!(pool.lock().taken() <= total);
             }
             let least: Vec<_> = (0..total / LEAST).map_while(|_| pool.take(&0, 1)).collect();
             prop_assert_eq!(least.len() as u64, total / LEAST);
             drop((held, least));
-            prop_assert_eq!(pool.taken(), 0);
+            prop_assert_eq!(pool.lock().taken(), 0);
             prop_assert!(pool.lock().by.is_empty(), "who has nothing is forgotten");
         }
     }

@@ -242,7 +242,8 @@ impl Broker {
         stop_refusals.cancel();
         let _ = refusals.await;
         let calls_under_way = self.kms_calls.len();
-        let remainder = Remainder { calls_under_way, ..self.audit.finish(rest).await };
+        let mut remainder = self.audit.finish(rest).await;
+        remainder.calls_under_way = calls_under_way;
         if let Some(metrics) = self.metrics {
             // It waits for the collector.
             let last = tokio::task::spawn_blocking(|| metrics.shutdown());

@@ -310,7 +310,7 @@ impl AuditScope {
             ..draft.end.as_ref().map_or(Outcome::Failed, |end| end.outcome).into()
         };
         match &draft.notice {
-            Some(notice) => data.with_notice(notice.untold()),
+            Some(notice) => notice.told_with(data),
             None => data,
         }
     }

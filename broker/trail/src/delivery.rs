@@ -352,7 +352,7 @@ impl Trail {
         let json = digest.to_json();
         let text = digest.string_to_sign(&json);
         let signed = self.signer.sign(text.as_bytes());
-        let signed = self.in_time(async { signed.await.map_err(|error| TrailError::Key(error.to_string())) });
+        let signed = self.in_time(async { signed.await.map_err(TrailError::Key) });
         let signature = hex::encode(signed.await?);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),

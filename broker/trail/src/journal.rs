@@ -109,7 +109,7 @@ pub struct JournalThread {
 /// Records of the backlog that could not be written when the journal ended, or that were in a file that was removed: lost with the
 /// process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// How many.
     pub(crate) records: u64,
     /// Of those of the backlog, records of calls: each was refused, or left by its caller.

@@ -1,5 +1,5 @@
 //! The audit trail of key-broker: records of what workloads asked and of what KMS answered, made durable, delivered, signed, read
-//! back and verified. It knows no gRPC, no policy, no cache and no client of KMS: [`keys`] is what it needs of KMS.
+//! back and verified. It knows no gRPC, no policy, no cache and no client of KMS: [`TrailKeys`] is what it needs of KMS.
 
 // What a record is.
 mod names;
@@ -16,16 +16,16 @@ mod digest;
 mod encryption_context;
 mod ending;
 mod inbox;
-pub mod keys;
+mod keys;
 mod log_file;
 mod remainder;
 mod signature;
 mod state;
 mod stdout;
-pub mod store;
+mod store;
 
 // How they are read and judged.
-pub mod reader;
+mod reader;
 pub mod verify;
 
 // What `cargo bench --bench verify` verifies.
@@ -37,10 +37,14 @@ pub use self::{
     encryption_context::{TRAIL_ARN, path_context},
     ending::Ending,
     inbox::leave as leave_in_inbox,
+    keys::{DataKey, DecryptedDataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys},
     names::TrailNames,
     notice::Reloads,
+    reader::records::records,
+    reader::{LogFileText, ReadFailure, TrailReader},
     remainder::Remainder,
     signature::PublicKey,
     stdout::StdoutCopy,
     store::s3::S3Settings,
+    store::{Store, StoreError},
 };

@@ -72,7 +72,7 @@ impl AddAssign for Reloads {
 /// What one record tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Untold {
+pub(crate) struct Untold {
     /// In the record, as `noticeID`: two records with the same one tell the same.
     pub(crate) id: Uuid,
     /// What became of the journal.

@@ -4,7 +4,7 @@
 //! Whoever reads may be reading what somebody else has put there. So what is read is bounded, and compressed objects too.
 
 mod data_key;
-mod records;
+pub(crate) mod records;
 
 use std::fmt;
 use std::io::{self, Read as _};
@@ -19,7 +19,7 @@ use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
 use super::names::TrailNames;
 use super::store::{Store, StoreError};
 use crate::keys::Decrypter;
-pub use records::{MalformedRecords, Records, records};
+pub(crate) use records::records;
 
 /// Reads one trail.
 pub struct TrailReader {

@@ -15,11 +15,11 @@ use crate::record::ReadRecord;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remainder {
     /// Records of the backlog that could not be written, or were in a file that was removed: they are gone.
-    pub lost: Lost,
+    pub(crate) lost: Lost,
     /// Calls to KMS that were under way: their records are gone.
     pub calls_under_way: usize,
     /// What the journal holds and no log file has; the next start delivers it.
-    pub journal: Leftover,
+    pub(crate) journal: Leftover,
     /// Log files that are in no digest; the next start makes it.
     pub log_files_without_digest: usize,
     /// What the broker has found out about its trail and not told there; the next start tells it.
@@ -31,7 +31,7 @@ pub struct Remainder {
 /// Records of the journal that are not delivered, but for those of the trail's own last calls to KMS: its signature makes a record, whose
 /// delivery would have to be signed, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Leftover {
+pub(crate) struct Leftover {
     /// Files that hold some.
     pub(crate) files: usize,
     /// How many.

@@ -1,6 +1,5 @@
 //! Who signs digests, and the public half that everybody checks them with.
 
-use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -26,22 +25,22 @@ pub struct PublicKey {
 
 impl PublicKey {
     /// Reads an X.509 `SubjectPublicKeyInfo` in DER, as KMS gives it.
-    pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
-        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| KeyError::not_rsa())?;
+    pub fn from_spki(der: &[u8]) -> Result<Self, String> {
+        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| not_rsa())?;
         if info.algorithm.oid != RSA_ENCRYPTION {
-            return Err(KeyError::not_rsa());
+            return Err(not_rsa());
         }
-        let pkcs1 = info.subject_public_key.as_bytes().ok_or_else(KeyError::not_rsa)?;
+        let pkcs1 = info.subject_public_key.as_bytes().ok_or_else(not_rsa)?;
         Ok(Self { pkcs1: pkcs1.to_vec() })
     }
 
     /// Reads PEM: `PUBLIC KEY` (X.509) or `RSA PUBLIC KEY` (PKCS#1).
-    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let (label, der) = decode_vec(pem).map_err(|error| KeyError(format!("not PEM: {error}")))?;
+    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let (label, der) = decode_vec(pem).map_err(|error| format!("not PEM: {error}"))?;
         match label {
             "PUBLIC KEY" => Self::from_spki(&der),
             "RSA PUBLIC KEY" => Ok(Self { pkcs1: der }),
-            other => Err(KeyError(format!("a PEM of {other:?}: give a PUBLIC KEY or RSA PUBLIC KEY"))),
+            other => Err(format!("a PEM of {other:?}: give a PUBLIC KEY or RSA PUBLIC KEY")),
         }
     }
 
@@ -88,19 +87,19 @@ impl Signer {
     }
 
     /// Reads a private key from PEM: `PRIVATE KEY` (PKCS#8) or `RSA PRIVATE KEY` (PKCS#1), not encrypted.
-    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let (label, der) = decode_vec(pem).map_err(|error| KeyError(format!("not PEM: {error}")))?;
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let (label, der) = decode_vec(pem).map_err(|error| format!("not PEM: {error}"))?;
         let der = Zeroizing::new(der);
         let pair = match label {
             "PRIVATE KEY" => RsaKeyPair::from_pkcs8(&der),
             "RSA PRIVATE KEY" => RsaKeyPair::from_der(&der),
             other => {
-                return Err(KeyError(format!(
+                return Err(format!(
                     "a PEM of {other:?}: give an unencrypted PRIVATE KEY or RSA PRIVATE KEY, as `openssl genrsa 2048` makes"
-                )));
+                ));
             }
         };
-        let pair = pair.map_err(|_| KeyError::not_rsa())?;
+        let pair = pair.map_err(|_| not_rsa())?;
         let public = PublicKey { pkcs1: pair.public_key().as_ref().to_vec() };
         Ok(Self { key: SigningKey::Local(Box::new(pair)), public })
     }
@@ -112,51 +111,33 @@ impl Signer {
     }
 
     /// Signs: RSASSA-PKCS1-v1_5 with SHA-256, so that a second try makes the same signature.
-    pub(crate) async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+    pub(crate) async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         let signature = match &self.key {
             SigningKey::Local(pair) => sign_locally(pair, message)?,
             SigningKey::Kms(keys, key) => {
                 let signed = keys.sign(key, Sha256::digest(message).into()).await;
-                signed.map_err(|error| KeyError(error.words))?
+                signed.map_err(|error| error.words)?
             }
         };
         if self.public.verifies(message, &signature) {
             Ok(signature)
         } else {
-            Err(KeyError(
-                "the signature does not fit the public key: the key behind the alias has changed?".into(),
-            ))
+            Err("the signature does not fit the public key: the key behind the alias has changed?".to_owned())
         }
     }
 }
 
-fn sign_locally(pair: &RsaKeyPair, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+fn sign_locally(pair: &RsaKeyPair, message: &[u8]) -> Result<Vec<u8>, String> {
     let mut signature = vec![0; pair.public_modulus_len()];
     pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
-        .map_err(|_| KeyError("signing fails".into()))?;
+        .map_err(|_| "signing fails".to_owned())?;
     Ok(signature)
 }
 
-/// A key that is none, or does not sign: what is wrong, and what to give.
-#[derive(Debug, PartialEq, Eq)]
-pub struct KeyError(pub String);
-
-impl KeyError {
-    fn not_rsa() -> Self {
-        Self(
-            "not an RSA key of 2,048 to 8,192 bits, which is what CloudTrail's readers check digests with"
-                .into(),
-        )
-    }
+/// A key that is none: what is wrong, and what to give.
+fn not_rsa() -> String {
+    "not an RSA key of 2,048 to 8,192 bits, which is what CloudTrail's readers check digests with".to_owned()
 }
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for KeyError {}
 
 /// RFC 8017, A.1: `rsaEncryption`.
 const RSA_ENCRYPTION: spki::ObjectIdentifier = spki::ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -192,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_no_rsa_key_is_refused_with_what_to_give() {
-        let refused = |text: &[u8]| Signer::from_pem(text).err().expect("refused").0;
+        let refused = |text: &[u8]| Signer::from_pem(text).err().expect("refused");
         assert!(refused(b"nonsense").contains("not PEM"));
         assert!(refused(&pem("CERTIFICATE", b"x")).contains("openssl genrsa"));
         assert!(refused(&pem("PRIVATE KEY", b"x")).contains("RSA"));

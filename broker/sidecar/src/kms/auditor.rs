@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId};
-use key_broker_trail::keys::{DecryptedDataKey, Decrypter, KeysError};
-use key_broker_trail::leave_in_inbox;
 use key_broker_trail::record::AwsCaller;
+use key_broker_trail::{DecryptedDataKey, Decrypter, KeysError, leave_in_inbox};
 
 use super::aws::AwsKms;
 use super::recorded::append_record;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use key_broker_core::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId};
-use key_broker_trail::keys::{DataKey, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
+use key_broker_trail::{DataKey, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
 
 use super::KmsErrorKind;
 use super::recorded::{CallableRequest, RecordedKms, RecordedReply};

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::chain::{Link, optional_link};
 use super::segment::{Cut, Flaw};
 use crate::notice::{Notice, Reloads, Untold};
+use crate::record::ActivityEventData;
 use crate::store::directory::{found, write_durably};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -328,8 +329,14 @@ pub struct Taken {
 impl Taken {
     /// What it is.
     #[must_use]
-    pub fn untold(&self) -> &Untold {
+    pub(crate) fn untold(&self) -> &Untold {
         &self.untold
+    }
+
+    /// `data` of an activity record, which tells it.
+    #[must_use]
+    pub fn told_with<'a>(&self, data: ActivityEventData<'a>) -> ActivityEventData<'a> {
+        data.with_notice(&self.untold)
     }
 
     /// Whether an earlier record may have told it.

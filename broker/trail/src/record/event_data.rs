@@ -95,7 +95,7 @@ impl From<Outcome> for ActivityEventData<'_> {
 impl ActivityEventData<'_> {
     /// With what the broker has found out about its trail.
     #[must_use]
-    pub fn with_notice(mut self, untold: &Untold) -> Self {
+    pub(crate) fn with_notice(mut self, untold: &Untold) -> Self {
         (self.journal, self.reloads) = (untold.journal(), untold.reloads());
         self.notice_id = Some(untold.id);
         self

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use key_broker_trail::reader::records;
 use key_broker_trail::record::ReadRecord;
+use key_broker_trail::records;
 
 use super::log_files::{UnrecordedNotice, keys, read};
 use super::output::{note, write};

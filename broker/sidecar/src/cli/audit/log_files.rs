@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 
-use key_broker_trail::Digest;
-use key_broker_trail::reader::{LogFileText, ReadFailure, TrailReader, records};
+use key_broker_trail::{Digest, LogFileText, ReadFailure, TrailReader, records};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use clap::Args;
 use key_broker_core::clock::{Clock, SystemClock};
-use key_broker_trail::S3Settings;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker_trail::reader::TrailReader;
 use key_broker_trail::record::AwsCaller;
+use key_broker_trail::{S3Settings, TrailReader};
 
 use super::Failure;
 use crate::cli::target::{DEV_DIR, dev_credentials};

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
-use key_broker_trail::TrailNames;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::store::{Store, StoreError};
+use key_broker_trail::{Store, StoreError, TrailNames};
 
 use crate::cli::audit::Failure;
 use crate::kms::aws::{AwsKms, AwsSettings};
