@@ -1,6 +1,7 @@
 //! All wiring, once, in the order in which things start; they stop in the reverse order.
 
 mod foundation;
+mod memory;
 mod observed;
 mod process;
 #[cfg(test)]
@@ -203,6 +204,7 @@ impl Broker {
         let pages =
             self.pages.map(|(listener, pages)| tokio::spawn(pages.serve(listener, stop_pages.clone())));
         let stop_pages = stop_pages.drop_guard();
+        tokio::spawn(self.drain.clone().run_until_cancelled_owned(memory::give_back_after_peaks()));
         let (drain, clock, grace) = (self.drain.clone(), Arc::clone(&self.clock), self.grace);
         let drained = async {
             drain.cancelled().await;
