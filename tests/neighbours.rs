@@ -178,6 +178,7 @@ fn attacks() -> Vec<(&'static str, &'static str, usize, Vec<u8>)> {
 async fn whatever_a_neighbour_does_others_are_served() {
     let street = Street::new("").await;
     street.others_are_served("before").await;
+    let before = street.broker.resident_kib() >> 10;
     for (what, socket, times, bytes) in attacks() {
         let address = street.address(socket);
         let held = tokio::task::spawn_blocking(move || connect(address, times, &bytes));
@@ -190,6 +191,14 @@ async fn whatever_a_neighbour_does_others_are_served() {
         drop(held);
     }
     street.others_are_served("after all").await;
+    let is_given_back = || street.broker.resident_kib() >> 10 < before + 24;
+    for _ in 0..40 {
+        if is_given_back() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(is_given_back(), "{before} MiB before, and then {} KiB", street.broker.resident_kib());
     let log = street.broker.log();
     assert!(!log.contains("panicked"), "{log}");
 }

@@ -23,8 +23,9 @@ mod transport;
 // How much of it one of many may take.
 mod fair_share;
 
-// Key material in memory; time, passed in.
+// Key material in memory; memory given back; time, passed in.
 pub mod clock;
+pub mod heap;
 pub mod secret;
 
 pub use self::{

@@ -1,6 +1,7 @@
 //! All wiring, once, in the order in which things start; they stop in the reverse order.
 
 mod foundation;
+mod memory;
 mod observed;
 mod process;
 #[cfg(test)]
@@ -219,6 +220,7 @@ impl Broker {
         let stop_pages = stop_pages.drop_guard();
         let stop_refusals = CancellationToken::new();
         let refusals = tokio::spawn(self.refusals.run(stop_refusals.clone()));
+        tokio::spawn(self.drain.clone().run_until_cancelled_owned(memory::give_back_after_peaks()));
         let (drain, clock, grace) = (self.drain.clone(), Arc::clone(&self.clock), self.grace);
         let drained = async {
             drain.cancelled().await;

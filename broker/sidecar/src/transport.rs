@@ -277,8 +277,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 /// A reply reaches a local peer in far less.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
-/// People and their scripts.
-pub(crate) const ADMIN_CONNECTIONS: usize = 16;
+/// People and their scripts: root and the broker's own user, of whom one alone gets half.
+pub(crate) const ADMIN_CONNECTIONS: usize = 32;
 /// Long enough not to spin while the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Peers on TCP that vanished without a word are found within a minute and a half.

@@ -1,4 +1,4 @@
-//! Pages for key material. The only unsafe code of the broker.
+//! Pages for key material.
 #![expect(
     unsafe_code,
     reason = "mmap, mlock and madvise are system calls on raw memory; there is no safe form of them"

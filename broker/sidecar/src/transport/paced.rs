@@ -1,10 +1,11 @@
-//! A connection's bytes, at its peer's pace: while the peer does not take what is written, nothing is read. What HTTP/2 keeps for a
-//! peer that does not read is so bounded by what it had sent before.
+//! A connection's bytes, at a pace that leaves others theirs. While the peer does not take what is written, nothing is read: what HTTP/2
+//! keeps for a peer that does not read is bounded by what it had sent before. And of a peer that sends much, a few KiB are read
+//! before others have their turn: many that send at once do not all have their requests in memory at once.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -14,12 +15,14 @@ use super::progress::Progress;
 pub(super) struct Paced<S> {
     stream: S,
     progress: Arc<Progress>,
+    /// It has had its turn: as much as may be was read at once.
+    has_read: bool,
 }
 
 impl<S> Paced<S> {
     /// The bytes of `stream`.
     pub(super) fn new(stream: S, progress: Arc<Progress>) -> Self {
-        Self { stream, progress }
+        Self { stream, progress, has_read: false }
     }
 
     fn noted<T>(&self, written: Poll<T>) -> Poll<T> {
@@ -37,7 +40,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         if self.progress.reads_later(cx) {
             return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if std::mem::take(&mut self.has_read) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let len = buffer.remaining().min(TURN_BYTES);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(len));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        self.has_read = read == TURN_BYTES;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -69,3 +82,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+/// Some thirty requests as most are.
+const TURN_BYTES: usize = 4 << 10;
