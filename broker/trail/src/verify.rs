@@ -12,6 +12,7 @@ mod folder;
 #[cfg(test)]
 pub(crate) mod forge;
 mod ids;
+mod limits;
 mod ranges;
 mod record;
 mod reuse;

@@ -198,7 +198,7 @@ pub enum FindingKind {
     UsedAgain,
     /// One call to KMS is said to have been made for two requests.
     MintedTwice,
-    /// A limit that no configuration allows.
+    /// A limit that no configuration allows, or one wider than a draw of the same data key was promised before.
     LimitTooWide,
     /// A data key was used for requests that differ.
     PartitionMixed,

@@ -183,6 +183,37 @@ async fn keys_are_not_used_beyond_their_bounds() {
 }
 
 #[tokio::test]
+async fn what_one_draw_was_promised_holds_for_all_after_it() {
+    let mint = mint();
+    let with_limit = |message, limit| {
+        let mut draw = mint.draw(message);
+        draw.limits.0 = limit;
+        draw.record()
+    };
+    let tightened = vec![mint.record(), with_limit(1, 10), with_limit(3, 5), with_limit(2, 10)];
+    assert_eq!(found(tightened).await, []);
+    // Each for itself is within its limit, in whatever order the records come.
+    for records in [
+        vec![mint.record(), with_limit(2, 5), with_limit(3, 10)],
+        vec![mint.record(), with_limit(3, 10), with_limit(2, 5)],
+    ] {
+        assert_eq!(found(records).await, [FindingKind::LimitTooWide]);
+    }
+    let bytes: Vec<_> = [(1, 500), (2, 1_000)]
+        .map(|(message, limit)| {
+            let mut draw = mint.draw(message);
+            draw.limits.1 = limit;
+            draw.record()
+        })
+        .into();
+    assert_eq!(found([vec![mint.record()], bytes].concat()).await, [FindingKind::LimitTooWide]);
+    // Also one that nobody exceeded at the time.
+    let mut records = vec![mint.record(), with_limit(1, 2)];
+    records.extend((2..=4).map(|message| with_limit(message, 9)));
+    assert_eq!(found(records).await, [FindingKind::MessagesExceeded, FindingKind::LimitTooWide]);
+}
+
+#[tokio::test]
 async fn bytes_that_were_handed_out_are_added_up() {
     let mint = mint();
     let mut records = vec![mint.record()];
