@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use key_broker::AuditorKms;
+use key_broker::{AuditorKms, ReaderRecords};
 use key_broker_trail::verify::{Report, VerifyOptions, verify};
 use key_broker_trail::{Decrypter, Digest, TrailReader};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
@@ -220,6 +220,11 @@ impl Copy {
         self.run(|reader, options| Box::pin(verify_quietly(reader, options)), true, options)
     }
 
+    /// Where its readers record what they ask of KMS.
+    pub fn reader_records(&self) -> PathBuf {
+        self.dir.path().join("reader-records.jsonl")
+    }
+
     /// Runs `work` with a reader that can decrypt, or not.
     pub fn run<T>(
         &self,
@@ -233,7 +238,8 @@ impl Copy {
             let decrypter = if can_decrypt {
                 let kms = self.base.site.kms().await;
                 let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));
-                let decrypter = AuditorKms::new(Arc::new(kms), caller, Some(self.journal()));
+                let own = ReaderRecords::new(Some(self.reader_records()), vec![self.journal()]);
+                let decrypter = AuditorKms::new(Arc::new(kms), caller, Arc::new(own));
                 Some(Arc::new(decrypter) as Arc<dyn Decrypter>)
             } else {
                 None
