@@ -80,6 +80,24 @@ fn what_is_no_file_in_a_files_place_is_refused_at_once() {
     }
 }
 
+/// The keys of a `key-broker dev`, which reading its trail opens.
+#[test]
+fn a_link_for_the_keys_of_dev_makes_nothing_private_and_nothing_written() {
+    let folder = Folder::copy();
+    let outside = tempfile::tempdir().expect("a directory");
+    let (target, state) = (outside.path().join("target"), folder.path().join("kms/state.json"));
+    fs::copy(&state, &target).expect("copies");
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).expect("changes");
+    fs::remove_file(&state).expect("removes");
+    symlink(&target, &state).expect("links");
+    let before = listing(outside.path());
+    for command in COMMANDS.iter().filter(|command| command[0] != "tail") {
+        let output = read(&folder, command);
+        assert!(!output.status.success(), "{command:?}");
+        assert_eq!(listing(outside.path()), before, "{command:?}");
+    }
+}
+
 #[test]
 fn where_nothing_can_be_recorded_kms_is_not_asked() {
     let folder = Folder::copy();

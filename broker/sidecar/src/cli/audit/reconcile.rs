@@ -184,8 +184,9 @@ fn text_of(outcome: &Reconciliation) -> String {
     if outcome.maybe_of_readers > 0 {
         let _ = writeln!(
             text,
-            "{} of these only read this trail. If an auditor did, name the records of that with --reader-records FILE: what\n\
-             `key-broker audit` was told with --record-to, else key-broker/reader-records.jsonl in ~/.local/state.",
+            "Reading this trail takes such calls as {} of these. If an auditor made them, name the auditor's records of them with\n\
+             --reader-records FILE: `key-broker audit` has them where --record-to told, else in\n\
+             ~/.local/state/key-broker/reader-records.jsonl.",
             outcome.maybe_of_readers
         );
     }

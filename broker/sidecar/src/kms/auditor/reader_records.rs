@@ -50,7 +50,9 @@ impl ReaderRecords {
         let (file, is_own) = match (&self.told, own_file()) {
             (Some(told), _) => (told.clone(), false),
             (None, Some(own)) => (own, true),
-            (None, None) => return Err(explain("a state file", &"there is neither HOME nor XDG_STATE_HOME")),
+            (None, None) => {
+                return Err(explain("a state file", &"there is no home directory, and no XDG_STATE_HOME"));
+            }
         };
         self.open_at(&file, is_own).map_err(|error| explain(&file.display().to_string(), &error))
     }
@@ -105,7 +107,8 @@ impl ReaderRecords {
 fn own_file() -> Option<PathBuf> {
     // <https://specifications.freedesktop.org/basedir-spec/latest/>: a path that is not absolute is ignored.
     let told = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || env::home_dir().filter(|home| home.is_absolute());
+    // Users of services have homes that do not exist, and are not to.
+    let home = || env::home_dir().filter(|home| home.is_absolute() && home.is_dir());
     Some(told.or_else(|| Some(home()?.join(".local/state")))?.join(OWN_FILE))
 }
 
