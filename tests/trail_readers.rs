@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
-use support::dev_folder::{Folder, stdout_json, text};
+use support::dev_folder::{Folder, stdout_json, stop, text};
+use support::process::Process;
 
 /// Everything that reads.
 const COMMANDS: [&[&str]; 6] = [
@@ -78,6 +79,28 @@ fn what_is_no_file_in_a_files_place_is_refused_at_once() {
             }
         }
     }
+}
+
+/// Of an older version, which took such records into the trail.
+#[test]
+fn records_in_an_old_inbox_are_told_of_and_kept() {
+    let folder = Folder::copy();
+    folder.audit("public-key", &[]);
+    let record = fs::read(folder.reader_records_file()).expect("recorded");
+    let inbox = folder.path().join("journal/inbox");
+    fs::create_dir(&inbox).expect("makes");
+    let file = inbox.join("5f1b8b0e-3b0a-4c57-9a51-111111111111.record");
+    fs::write(&file, &record).expect("writes");
+    let dev = Process::dev(folder.path());
+    dev.wait_for_log("records of readers that an older version left");
+    stop(dev);
+    assert_eq!(fs::read(&file).expect("kept"), record);
+    let aws = folder.path().join("aws.json");
+    fs::write(&aws, json!({ "Records": folder.kms_records() }).to_string()).expect("writes");
+    let (aws, file) = (aws.to_str().expect("a path"), file.to_str().expect("a path"));
+    let told = ["--lag-minutes", "0", "--cloudtrail", aws, "--reader-records", file];
+    let output = folder.audit("reconcile", &told);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }
 
 /// The keys of a `key-broker dev`, which reading its trail opens.
