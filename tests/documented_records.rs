@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use key_broker::{AuditorKms, ReaderRecords};
+use key_broker::AuditorKms;
 use key_broker_client::GenerateDataKey;
 use key_broker_core::KeyId;
 use key_broker_trail::TrailReader;
@@ -72,8 +72,7 @@ async fn configuring_a_trail_putting_a_log_file_and_getting_it_leave_the_documen
     let store = config.store.open().await;
     let reader = tempfile::tempdir().expect("a directory");
     let own = reader.path().join("records");
-    let reader_records = ReaderRecords::new(Some(own.clone()), vec![journal.clone()]);
-    let decrypter = AuditorKms::new(Arc::new(kms), caller, Arc::new(reader_records));
+    let decrypter = AuditorKms::new(Arc::new(kms), caller, own.clone());
     let key = path.split_once('/').expect("bucket and key").1;
     let trail = TrailReader::new(store, names, Some(Arc::new(decrypter)));
     let file = trail.log_file(key).await.expect("reads").expect("there");

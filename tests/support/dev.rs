@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use key_broker::{AuditorKms, Config, ReaderRecords};
+use key_broker::{AuditorKms, Config};
 use key_broker_core::clock::SystemClock;
 use key_broker_trail::delivery::names;
 use key_broker_trail::{TrailReader, records};
@@ -34,8 +34,7 @@ async fn delivered(dir: &Path) -> Vec<String> {
     let trail = config.audit.trail.expect("dev has a trail");
     let names = names(&trail, &caller);
     let store = trail.store.open().await;
-    let own = Arc::new(ReaderRecords::new(Some(dir.join("reader-records.jsonl")), Vec::new()));
-    let decrypter = AuditorKms::new(Arc::new(kms), caller, own);
+    let decrypter = AuditorKms::new(Arc::new(kms), caller, dir.join("reader-records.jsonl"));
     let reader = TrailReader::new(store, names, Some(Arc::new(decrypter)));
     let mut lines = Vec::new();
     for key in reader.log_file_keys().await.expect("lists") {

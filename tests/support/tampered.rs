@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use key_broker::{AuditorKms, ReaderRecords};
+use key_broker::AuditorKms;
 use key_broker_trail::verify::{Report, VerifyOptions, verify};
 use key_broker_trail::{Decrypter, Digest, TrailReader};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
@@ -238,8 +238,7 @@ impl Copy {
             let decrypter = if can_decrypt {
                 let kms = self.base.site.kms().await;
                 let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));
-                let own = ReaderRecords::new(Some(self.reader_records()), vec![self.journal()]);
-                let decrypter = AuditorKms::new(Arc::new(kms), caller, Arc::new(own));
+                let decrypter = AuditorKms::new(Arc::new(kms), caller, self.reader_records());
                 Some(Arc::new(decrypter) as Arc<dyn Decrypter>)
             } else {
                 None

@@ -61,7 +61,7 @@ pub use self::{
     config::audit::Audit as AuditConfig,
     config::{Config, Listen},
     identity::Identities,
-    kms::auditor::{AuditorKms, ReaderRecords},
+    kms::auditor::AuditorKms,
     kms::aws::{AwsKms, AwsSettings, static_credentials},
     kms::guard::GuardSettings,
     kms::guard::breaker::BreakerSettings,

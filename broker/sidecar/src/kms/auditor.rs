@@ -2,6 +2,7 @@
 
 mod reader_records;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use super::{AttemptLog, Kms};
 use crate::error::BrokerError;
 use crate::operation::{self, DecryptRequest, KeyedReply as _, KmsReply, PublicKeyRequest, TypedRequest};
 use crate::policy::own;
-pub use reader_records::ReaderRecords;
+pub(crate) use reader_records::ReaderRecords;
 
 /// Asks KMS for what it takes to read a trail: the data keys of log files, one call for each, and the public half of the signing key.
 pub struct AuditorKms {
@@ -25,9 +26,19 @@ pub struct AuditorKms {
 }
 
 impl AuditorKms {
-    /// Asks `kms` as `caller`, and records each answer in `records`.
+    /// Asks `kms` as `caller`, and records each answer in the file `record_to`.
     #[must_use]
-    pub fn new(kms: Arc<AwsKms>, caller: Arc<AwsCaller>, records: Arc<ReaderRecords>) -> Self {
+    pub fn new(kms: Arc<AwsKms>, caller: Arc<AwsCaller>, record_to: PathBuf) -> Self {
+        Self::with_records(kms, caller, Arc::new(ReaderRecords::new(Some(record_to), Vec::new())))
+    }
+
+    /// The same, where it is not known yet whether KMS will be asked.
+    #[must_use]
+    pub(crate) fn with_records(
+        kms: Arc<AwsKms>,
+        caller: Arc<AwsCaller>,
+        records: Arc<ReaderRecords>,
+    ) -> Self {
         Self { kms, caller, records }
     }
 

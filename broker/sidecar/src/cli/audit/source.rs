@@ -142,7 +142,8 @@ impl SourceArguments {
             records.open().map_err(Failure::Unavailable)?;
         }
         let decrypter = caller.as_ref().map(|caller| {
-            Arc::new(AuditorKms::new(Arc::clone(&kms), Arc::clone(caller), Arc::clone(&records))) as _
+            Arc::new(AuditorKms::with_records(Arc::clone(&kms), Arc::clone(caller), Arc::clone(&records)))
+                as _
         });
         Ok(Source {
             reader: TrailReader::new(store, names, decrypter),

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use rustix::process::{getegid, geteuid};
 
 /// A reader's file of records. It is opened when KMS is asked for the first time.
-pub struct ReaderRecords {
+pub(crate) struct ReaderRecords {
     /// None is a state file of whoever runs this.
     told: Option<PathBuf>,
     not_below: Vec<PathBuf>,
@@ -23,7 +23,7 @@ impl ReaderRecords {
     /// Records go to the file `told`, else to [`OWN_FILE`] among the reader's state files; never to a file below `not_below`, where a
     /// broker has its own.
     #[must_use]
-    pub fn new(told: Option<PathBuf>, not_below: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(told: Option<PathBuf>, not_below: Vec<PathBuf>) -> Self {
         Self { told, not_below, open: Mutex::new(None) }
     }
 

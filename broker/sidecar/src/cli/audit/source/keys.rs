@@ -61,7 +61,7 @@ impl Source {
                 ))
             })?),
         };
-        let kms = AuditorKms::new(Arc::clone(&self.kms), caller, Arc::clone(&self.records));
+        let kms = AuditorKms::with_records(Arc::clone(&self.kms), caller, Arc::clone(&self.records));
         let answer = kms.public_key(key).await.map_err(|error| {
             Failure::Unavailable(format!(
                 "kms:GetPublicKey of {}: {error}: check the key, your AWS credentials and your way to KMS, or give --public-key FILE",
