@@ -47,7 +47,7 @@ pub(super) struct SourceArguments {
     #[arg(long, hide_short_help = true, value_name = "URL")]
     sts_endpoint_url: Option<String>,
     /// Where to record what this asks of KMS: a file of your own, kept for `audit reconcile`
-    /// [default: key-broker/reader-records.jsonl in $XDG_STATE_HOME or ~/.local/state]
+    /// [default: ~/.local/state/key-broker/reader-records.jsonl]
     #[arg(long, value_name = "FILE")]
     record_to: Option<PathBuf>,
     #[command(flatten)]
