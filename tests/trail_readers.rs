@@ -260,7 +260,7 @@ fn read(folder: &Folder, command: &[&str]) -> Output {
 }
 
 /// Everything below a folder, links not followed: whose it is, how it may be used, and when it was changed.
-fn listing(folder: &Path) -> BTreeMap<PathBuf, (u64, u32, u32, u32, i64, i64, i64)> {
+fn listing(folder: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -270,8 +270,9 @@ fn listing(folder: &Path) -> BTreeMap<PathBuf, (u64, u32, u32, u32, i64, i64, i6
             if is.is_dir() && path != folder {
                 folders.push(path.clone());
             }
-            let state =
-                (is.ino(), is.uid(), is.gid(), is.mode(), is.mtime_nsec(), is.ctime(), is.ctime_nsec());
+            let (owner, times) =
+                ((is.uid(), is.gid()), (is.mtime(), is.mtime_nsec(), is.ctime(), is.ctime_nsec()));
+            let state = format!("{} {owner:?} {:o} {} {times:?}", is.ino(), is.mode(), is.size());
             found.insert(path, state);
         }
     }
@@ -286,9 +287,9 @@ fn journal_file(folder: &Folder) -> PathBuf {
 }
 
 fn write_lines(folder: &Folder, name: &str, records: &[Value]) -> PathBuf {
-    let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+    let lines: Vec<_> = records.iter().map(Value::to_string).collect();
     let path = folder.path().join(name);
-    fs::write(&path, lines).expect("writes");
+    fs::write(&path, lines.join("\n")).expect("writes");
     path
 }
 
@@ -300,7 +301,7 @@ fn in_time(folder: &Folder, command: &[&str]) -> Output {
     let mut child: Child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let began = now();
     while child.try_wait().expect("it is there").is_none() {
-        if began.elapsed() > Duration::from_secs(60) {
+        if began.elapsed() > Duration::from_mins(1) {
             child.kill().expect("it is there");
             panic!("{command:?} hangs");
         }
