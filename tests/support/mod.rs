@@ -5,6 +5,7 @@ pub mod bad_collector;
 pub mod clock;
 pub mod delivered;
 pub mod dev;
+pub mod dev_folder;
 pub mod dice;
 pub mod disk;
 pub mod enclave;

@@ -379,16 +379,6 @@ impl Commit {
             }
         }
     }
-
-    /// Waits until it is known what became of it, however long that takes.
-    pub(super) async fn end(self) -> Result<(), JournalUnavailable> {
-        let done = self.done.map_err(|records| JournalUnavailable(Some(records)))?;
-        match done.await {
-            Ok(result) => result.map_err(|records| JournalUnavailable(Some(records))),
-            // The thread is gone.
-            Err(_) => Err(JournalUnavailable(None)),
-        }
-    }
 }
 
 /// CloudTrail's log files have 50 MB at most, uncompressed; of a file of the journal, some 6 % are no record.

@@ -35,8 +35,6 @@ pub struct Report {
     pub to: Option<OffsetDateTime>,
     /// The signature of the last digest, in hex: keep it where whoever can delete digests cannot reach.
     pub newest_signature: Option<String>,
-    /// Calls to KMS, made to read this, of which only AWS's own CloudTrail has the records.
-    pub unrecorded_decrypts: u64,
     /// The worst first; of a kind with many, the first hundred.
     pub findings: Vec<Finding>,
     /// How many findings there are of each kind, those that are not listed included.

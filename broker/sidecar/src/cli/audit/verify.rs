@@ -84,13 +84,6 @@ fn text_of(report: &Report) -> String {
          through all their uses      {:>10}",
         report.journal_records, report.keys_used
     );
-    if report.unrecorded_decrypts > 0 {
-        let _ = writeln!(
-            text,
-            "The {} decrypts that this took are recorded in AWS's own CloudTrail only: the broker's journal is not here.",
-            report.unrecorded_decrypts
-        );
-    }
     if let Some(signature) = &report.newest_signature {
         let _ = writeln!(
             text,
