@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use rustix::fs::OFlags;
 
 use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
 use crate::regular_file::read_regular;
@@ -132,8 +133,10 @@ fn make_folders(folder: &Path) -> io::Result<()> {
 /// All or nothing: under its name only once it is whole and synced.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = with_suffix(path, UNFINISHED);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&unfinished)?;
+    let mut options = OpenOptions::new();
+    // Others may write in a store's folders, too.
+    options.write(true).create(true).truncate(true).mode(0o640);
+    let mut file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)
