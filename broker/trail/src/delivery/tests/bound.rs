@@ -167,7 +167,7 @@ impl Site {
         *self.kms.journal.lock().expect("whole") = Some(journal.clone());
         let context = crate::encryption_context::path_context(&names()).expect("a context");
         if self.kms.data_key(&(&key_arn()).into(), &context).await.is_err() {
-            thread.close();
+            thread.close().expect("no defect");
             return false;
         }
         let keys: Arc<dyn TrailKeys> = Arc::<Kms>::clone(&self.kms);
@@ -227,7 +227,7 @@ impl Site {
                     assert_eq!(remainder.lost.records, 0, "the backlog has its reserve: {remainder}");
                 } else {
                     drop(trail);
-                    thread.close();
+                    thread.close().expect("no defect");
                 }
                 self.start().await;
             }
