@@ -88,6 +88,18 @@ fn what_is_no_file_in_a_files_place_is_refused_at_once() {
     }
 }
 
+#[test]
+fn a_line_that_does_not_end_is_not_read_without_end() {
+    let folder = Folder::copy();
+    let file = fs::File::create(journal_file(&folder)).expect("opens");
+    // Far more than any memory, and no byte of it on the disk.
+    file.set_len(1 << 36).expect("a file with a hole");
+    for command in [&["tail", "--no-follow"][..], &["verify"]] {
+        let output = in_time(&folder, command);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {}", text(&output.stderr));
+    }
+}
+
 /// Of an older version, which took such records into the trail.
 #[test]
 fn records_in_an_old_inbox_are_told_of_and_kept() {
