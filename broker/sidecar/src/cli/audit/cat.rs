@@ -33,6 +33,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { keys: named, period, records: as_lines, source } = arguments;
+    period.check()?;
     let source = source.open().await?;
     let keys = if named.is_empty() {
         keys(&source.reader, &period).await?

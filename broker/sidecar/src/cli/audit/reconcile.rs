@@ -57,6 +57,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { cloudtrail, reader_records, lag_minutes, period, source, json } = arguments;
+    period.check()?;
     let files = files(&cloudtrail)?;
     let readers = read_reader_records(&reader_records)?;
     let source = source.open().await?;
