@@ -186,7 +186,8 @@ async fn retries_end_with_their_budget() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_kms_has_no_more_calls_under_way_than_the_limit() {
     let mut setup = setup(rule());
-    setup.guard.max_in_flight = 16;
+    // One principal has half of them.
+    setup.guard.max_in_flight = 32;
     setup.guard.queue_wait = Duration::from_secs(1);
     let broker = TestBroker::with(setup).await;
     broker.emulator.inject(Fault::latency(SLOW));

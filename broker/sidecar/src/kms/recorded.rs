@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::guard::Guard;
+use super::guard::{Guard, Taker};
 use super::{AttemptLog, Kms};
 use crate::error::BrokerError;
 use crate::operation::{KmsReply, KmsRequest};
@@ -158,7 +158,8 @@ impl RecordedKms {
         if self.recorder.journal.is_overdrawn() {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
-        self.make_call(permitted, deadline).await
+        let taker = permitted.share_of().cloned().map_or(Taker::Broker, Taker::Principal);
+        self.make_call(permitted, &taker, deadline).await
     }
 
     /// The same, for a start or a delivery, whose records have room of their own.
@@ -170,21 +171,27 @@ impl RecordedKms {
         if self.recorder.journal.is_overdrawn_by_the_trail() {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
-        self.make_call(permitted, deadline).await
+        self.make_call(permitted, &Taker::Trail, deadline).await
     }
 
     async fn make_call<R: CallableRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
+        taker: &Taker,
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
-        let RecordedReply { result, source, records } = self.send(permitted.widen(), deadline).await;
+        let RecordedReply { result, source, records } = self.send(permitted.widen(), taker, deadline).await;
         let result = result.and_then(|reply| R::reply(reply).map_err(|_| BrokerError::Bug));
         RecordedReply { result, source, records }
     }
 
-    async fn send(&self, permitted: Permitted<KmsRequest>, deadline: Instant) -> RecordedReply<KmsReply> {
-        let pass = match self.guard.enter(deadline).await {
+    async fn send(
+        &self,
+        permitted: Permitted<KmsRequest>,
+        taker: &Taker,
+        deadline: Instant,
+    ) -> RecordedReply<KmsReply> {
+        let pass = match self.guard.enter(taker, deadline).await {
             Ok(pass) => pass,
             Err(error) => return self.not_sent(error),
         };

@@ -1,6 +1,6 @@
 //! Under any interleaving of draws, clock steps, evictions, KMS failures and cancellations: no key exceeds a bound, an
-//! evicted key is never served again, one call to KMS is under way at most, nobody is left hanging, and the number of
-//! calls is that of a model which knows nothing of slots.
+//! evicted key is never served again, no more calls to KMS are made than the waiting draws need, nobody is left hanging, and the number
+//! of calls is that of a model which knows nothing of slots.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -25,8 +25,8 @@ struct Bench {
     wall: OffsetDateTime,
     seconds: u64,
     calls: u64,
-    /// The epoch and moment of the call that is under way.
-    under_way: Option<(u64, Moment)>,
+    /// The calls that are under way, and when they began.
+    under_way: Vec<(Ticket, Moment)>,
     requested_after: HashMap<Serial, u64>,
     charged: HashMap<Serial, DeclaredUse>,
     /// The tightest bound of messages that a draw of a key was promised.
@@ -49,7 +49,7 @@ impl Bench {
             wall: datetime!(2026-11-21 00:00 UTC),
             seconds: 0,
             calls: 0,
-            under_way: None,
+            under_way: Vec::new(),
             requested_after: HashMap::new(),
             charged: HashMap::new(),
             promised: HashMap::new(),
@@ -63,25 +63,60 @@ impl Bench {
         Moment { instant: self.start + passed, wall: self.wall + passed }
     }
 
-    fn call(&mut self, request: Option<()>) {
-        if request.is_some() {
-            assert!(self.under_way.is_none(), "one call at a time");
-            self.calls += 1;
-            self.under_way = Some((self.slot.epoch(), self.now()));
+    fn begin(&mut self, mint: &Mint<()>) {
+        assert_eq!(mint.ticket, Ticket(self.calls));
+        self.calls += 1;
+        self.under_way.push((mint.ticket, self.now()));
+    }
+
+    /// A replacement ahead.
+    fn replace(&mut self, mint: Option<Mint<()>>) {
+        if let Some(mint) = mint {
+            assert!(self.under_way.is_empty(), "one replacement at a time");
+            self.begin(&mint);
         }
+    }
+
+    /// Calls for whoever waits.
+    fn begin_for_waiting(&mut self, mints: &[Mint<()>]) {
+        mints.iter().for_each(|mint| self.begin(mint));
+        if mints.is_empty() {
+            return;
+        }
+        // What was evicted meanwhile brings nothing.
+        let bring = self.under_way.iter().filter(|(ticket, _)| serial(*ticket) > self.evicted).count();
+        assert_eq!(bring, self.needed(), "as many calls as are needed");
+    }
+
+    /// How many keys serve those who wait, one after the other.
+    fn needed(&self) -> usize {
+        let (mut keys, mut used, mut limit) = (0, UNUSED, BOUNDS);
+        for Waiter { demand: (declared, bounds), .. } in &self.waiting {
+            let both =
+                |limit: Bounds| Bounds { max_messages: limit.max_messages.min(bounds.max_messages), ..limit };
+            let fits = if keys > 0 { both(limit).charge(used, *declared) } else { None };
+            (used, limit) = match fits {
+                Some(used) => (used, both(limit)),
+                None => {
+                    keys += 1;
+                    (both(BOUNDS).charge(UNUSED, *declared).expect("it fits"), both(BOUNDS))
+                }
+            };
+        }
+        keys
     }
 
     fn draw(&mut self, declared: DeclaredUse, bounds: Bounds) -> Option<Serial> {
         let demand = Demand { request: (), declared, bounds };
         match self.slot.draw(&self.now(), demand) {
-            DrawStep::Drawn(draw, request) => {
+            DrawStep::Drawn(draw, mint) => {
                 let serial = self.check(&draw, declared, &bounds);
-                self.call(request);
+                self.replace(mint);
                 Some(serial)
             }
-            DrawStep::Wait(answer, request) => {
+            DrawStep::Wait(answer, mints) => {
                 self.waiting.push(Waiter { answer, demand: (declared, bounds) });
-                self.call(request);
+                self.begin_for_waiting(&mints);
                 None
             }
             DrawStep::Retired => panic!("nobody retires this slot"),
@@ -115,9 +150,17 @@ impl Bench {
         serial
     }
 
+    /// KMS answers the call that has been under way for the longest time.
     fn kms_answers(&mut self) {
-        let Some((epoch, requested_at)) = self.under_way.take() else { return };
-        let serial = self.calls;
+        self.kms_answers_one(0);
+    }
+
+    fn kms_answers_one(&mut self, which: usize) {
+        if which >= self.under_way.len() {
+            return;
+        }
+        let (ticket, requested_at) = self.under_way.remove(which);
+        let serial = serial(ticket);
         self.requested_after.insert(serial, (requested_at.instant - self.start).as_secs());
         let source = Provenance {
             request_id: serial.to_string().into(),
@@ -126,20 +169,33 @@ impl Bench {
             span: None,
         };
         let minted = MintedReply { value: Arc::new(serial), source, requested_at };
-        let request = self.slot.minted(&self.now(), epoch, minted);
-        self.call(request);
-        self.collect();
+        let mints = self.slot.minted(&self.now(), ticket, minted);
+        self.collect_before(&mints);
     }
 
-    fn kms_fails(&mut self, for_good: bool) {
-        if self.under_way.take().is_none() {
+    fn kms_fails(&mut self, blame: Blame) {
+        self.kms_fails_one(0, blame);
+    }
+
+    fn kms_fails_one(&mut self, which: usize, blame: Blame) {
+        if which >= self.under_way.len() {
             return;
         }
-        let kind = if for_good { KmsErrorKind::Disabled } else { KmsErrorKind::Unavailable };
-        let error = BrokerError::Kms(KmsError { kind, code: "x".into(), message: None, request_id: None });
-        let request = self.slot.failed(self.now(), &error, for_good);
-        self.call(request);
+        let (ticket, _) = self.under_way.remove(which);
+        let error = BrokerError::Kms(KmsError {
+            kind: KmsErrorKind::Unavailable,
+            code: "x".into(),
+            message: None,
+            request_id: None,
+        });
+        let mints = self.slot.failed(self.now(), ticket, &error, blame);
+        self.collect_before(&mints);
+    }
+
+    fn collect_before(&mut self, mints: &[Mint<()>]) {
         self.collect();
+        self.begin_for_waiting(mints);
+        assert!(self.waiting.is_empty() || !self.under_way.is_empty(), "somebody waits for nothing");
     }
 
     fn collect(&mut self) {
@@ -151,7 +207,6 @@ impl Bench {
                 Err(oneshot::error::TryRecvError::Closed) => panic!("somebody is forgotten"),
             }
         }
-        assert!(self.waiting.is_empty() || self.under_way.is_some(), "somebody waits for nothing");
     }
 
     fn evict(&mut self) {
@@ -161,12 +216,17 @@ impl Bench {
     }
 }
 
+/// A key is its serial number: how many calls had begun, with its own.
+fn serial(Ticket(before): Ticket) -> Serial {
+    before + 1
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Draw { messages: u64, bytes: u64, tight: Option<(u64, u64)> },
     Pass(u64),
-    KmsAnswers,
-    KmsFails { for_good: bool },
+    KmsAnswers(prop::sample::Index),
+    KmsFails(prop::sample::Index, Blame),
     Evict,
     Cancel(prop::sample::Index),
     Sweep,
@@ -174,11 +234,12 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let tight = prop::option::weighted(0.2, (1_u64..=10, 1_u64..=100));
+    let blame = prop::sample::select(vec![Blame::Leader, Blame::Served, Blame::Everybody]);
     prop_oneof![
         8 => (1_u64..=4, 0_u64..=300, tight).prop_map(|(messages, bytes, tight)| Event::Draw { messages, bytes, tight }),
         3 => (0_u64..=60).prop_map(Event::Pass),
-        4 => Just(Event::KmsAnswers),
-        1 => any::<bool>().prop_map(|for_good| Event::KmsFails { for_good }),
+        4 => any::<prop::sample::Index>().prop_map(Event::KmsAnswers),
+        1 => (any::<prop::sample::Index>(), blame).prop_map(|(which, blame)| Event::KmsFails(which, blame)),
         1 => Just(Event::Evict),
         1 => any::<prop::sample::Index>().prop_map(Event::Cancel),
         1 => Just(Event::Sweep),
@@ -206,8 +267,13 @@ proptest! {
                     }
                 }
                 Event::Pass(seconds) => bench.seconds += seconds,
-                Event::KmsAnswers => bench.kms_answers(),
-                Event::KmsFails { for_good } => bench.kms_fails(for_good),
+                Event::KmsAnswers(which) if !bench.under_way.is_empty() => {
+                    bench.kms_answers_one(which.index(bench.under_way.len()));
+                }
+                Event::KmsFails(which, blame) if !bench.under_way.is_empty() => {
+                    bench.kms_fails_one(which.index(bench.under_way.len()), blame);
+                }
+                Event::KmsAnswers(_) | Event::KmsFails(..) => {}
                 Event::Evict => bench.evict(),
                 Event::Cancel(index) if !bench.waiting.is_empty() => {
                     let waiter = bench.waiting.remove(index.index(bench.waiting.len()));
@@ -222,7 +288,7 @@ proptest! {
             }
         }
         // Whoever still waits is answered once KMS is.
-        for _ in 0..bench.waiting.len() + 2 {
+        for _ in 0..bench.waiting.len() + bench.under_way.len() + 2 {
             bench.kms_answers();
         }
         prop_assert!(bench.waiting.is_empty());
@@ -312,9 +378,9 @@ fn a_failed_refresh_waits_before_the_next() {
         bench.draw(one(), BOUNDS);
     }
     assert_eq!(bench.calls, 2);
-    bench.under_way = None;
+    let (ticket, _) = bench.under_way.remove(0);
     let later = Moment { instant: bench.now().instant + Duration::from_secs(1), ..bench.now() };
-    bench.slot.failed(later, &BrokerError::Bug, false);
+    bench.slot.failed(later, ticket, &BrokerError::Bug, Blame::Leader);
     bench.draw(one(), BOUNDS);
     assert_eq!(bench.calls, 2, "not yet");
     bench.seconds += 1;
@@ -328,7 +394,7 @@ fn a_failing_or_cancelled_leader_fails_nobody_else() {
     for _ in 0..5 {
         bench.draw(one(), BOUNDS);
     }
-    bench.kms_fails(false);
+    bench.kms_fails(Blame::Leader);
     assert_eq!(
         (bench.waiting.len(), bench.calls),
         (4, 2),
@@ -346,19 +412,63 @@ fn a_refusal_for_good_is_everybodys() {
     for _ in 0..5 {
         bench.draw(one(), BOUNDS);
     }
-    bench.kms_fails(true);
+    bench.kms_fails(Blame::Everybody);
     assert_eq!((bench.waiting.len(), bench.calls), (0, 1));
 }
 
 #[test]
-fn an_outage_answers_everybody_within_two_calls() {
+fn an_outage_answers_everybody_within_two_calls_for_each_key() {
     let mut bench = Bench::new(None);
     for _ in 0..1_000 {
         bench.draw(one(), BOUNDS);
     }
-    bench.kms_fails(false);
-    bench.kms_fails(false);
-    assert_eq!((bench.waiting.len(), bench.calls), (0, 2));
+    assert_eq!(bench.under_way.len(), 100);
+    for calls in 1..=200 {
+        assert!(!bench.waiting.is_empty(), "after {calls} calls");
+        bench.kms_fails(Blame::Leader);
+    }
+    assert!(bench.waiting.is_empty());
+}
+
+#[test]
+fn as_many_keys_are_minted_at_a_time_as_the_waiting_need() {
+    let small = Bounds { max_messages: 1, ..BOUNDS };
+    let mut bench = Bench::new(None);
+    for waiting in 1..=64 {
+        bench.draw(one(), small);
+        assert_eq!(bench.under_way.len(), waiting);
+    }
+    // In any order.
+    for which in [63, 0, 10, 5] {
+        bench.kms_answers_one(which);
+    }
+    assert_eq!((bench.waiting.len(), bench.under_way.len(), bench.calls), (60, 60, 64));
+    for blame in [Blame::Leader, Blame::Served] {
+        let last = bench.under_way.len() - 1;
+        bench.kms_fails_one(last, blame);
+    }
+    assert_eq!((bench.waiting.len(), bench.under_way.len(), bench.calls), (58, 58, 64), "one each");
+    bench.evict();
+    assert_eq!(bench.draw(one(), small), None);
+    assert_eq!((bench.waiting.len(), bench.calls), (59, 64 + 59), "what was evicted serves nobody");
+    for _ in 0..58 + 59 {
+        bench.kms_answers();
+    }
+    assert_eq!((bench.waiting.len(), bench.under_way.len(), bench.calls), (0, 0, 64 + 59));
+}
+
+#[test]
+fn who_joins_a_call_that_all_others_have_given_up_has_a_call_of_its_own() {
+    let mut bench = Bench::new(None);
+    bench.draw(one(), BOUNDS);
+    bench.draw(one(), BOUNDS);
+    bench.waiting.clear();
+    bench.draw(one(), BOUNDS);
+    assert_eq!(bench.calls, 1, "it may still bring a key");
+    bench.kms_fails(Blame::Leader);
+    assert_eq!((bench.waiting.len(), bench.calls), (1, 2), "its failure is not the newcomer's");
+    bench.kms_fails(Blame::Leader);
+    assert!(bench.waiting.is_empty());
 }
 
 #[test]
@@ -406,7 +516,7 @@ fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
         let mut bench = Bench::new(None);
         bench.draw(one(), BOUNDS);
         assert_eq!(bench.slot.evict_key(&KeyId::from(evicted), |_| true), 0);
-        bench.slot.judge(&new);
+        bench.slot.judge(Ticket(0), &new);
         bench.kms_answers();
         assert_eq!((bench.calls, bench.waiting.len()), (calls, usize::from(calls == 2)));
     }
