@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use key_broker::Rule;
-use key_broker_client::{Client, GenerateDataKey};
+use key_broker_client::{Client, Decrypt, GenerateDataKey};
 use key_broker_core::Bounds;
 use kms_emulator::{Effect, Fault, KeySpec};
 use support::{Setup, TestBroker, reuse, rule};
@@ -144,5 +144,105 @@ async fn as_many_keys_are_made_at_a_time_as_callers_wait_for() {
         calls.iter().filter(|call| call.operation == "GenerateDataKey").skip(1).map(|call| call.at).collect();
     let (first, last) = (at.iter().min().expect("calls"), at.iter().max().expect("calls"));
     assert!(last - first < 2_000, "they were under way together: {at:?}");
+    broker.stop().await;
+}
+
+/// Proves: where AWS does not take the broker's own credentials, or its clock, callers are told so, no kept key is dropped, and the
+/// broker is not ready.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trouble_with_the_brokers_own_credentials_drops_no_kept_key() {
+    for code in ["ExpiredTokenException", "UnrecognizedClientException", "InvalidSignatureException"] {
+        let (broker, client, _) = street(Setup::default()).await;
+        let kept = client.generate_data_key(dev()).await.expect("KMS is up");
+        broker.emulator.inject(Fault::new(Effect::Error(code.into())));
+        let error = client.generate_data_key(dev().fresh()).await.expect_err("no credentials");
+        assert_eq!(
+            (error.code(), error.reason()),
+            (Code::Unavailable, Some("BROKER_CREDENTIALS")),
+            "{error}"
+        );
+        assert!(error.retry_after().is_some() && error.is_from_kms());
+        let again = client.generate_data_key(dev()).await.expect("it is kept");
+        assert_eq!(again.plaintext.expose(), kept.plaintext.expose(), "{code}");
+        for _ in 1..5 {
+            client.generate_data_key(dev().fresh()).await.expect_err("no credentials");
+        }
+        assert!(!client.is_serving().await.expect("answers"), "{code}");
+        client.generate_data_key(dev()).await.expect("it is kept");
+        let records = broker.stop().await;
+        assert_eq!(records.activity_of(support::id(&error))["errorCode"], code);
+        assert_eq!(records.outcomes()["Failed"], 5);
+    }
+}
+
+/// Proves: nothing is handed out, or kept, of an answer that can have no record; the trail tells that there was one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_a_request_id_is_refused() {
+    let (broker, client, _) = street(Setup::default()).await;
+    let key = client.generate_data_key(dev()).await.expect("KMS is up");
+    broker.emulator.inject(Fault::new(Effect::NoRequestId));
+    let decrypt = Decrypt::new(key.ciphertext_blob.clone()).key_id("alias/dev");
+    let refused = [
+        client.generate_data_key(dev().fresh()).await.map(drop),
+        client.generate_data_key(dev().context("another", "partition")).await.map(drop),
+        client.decrypt(decrypt).await.map(drop),
+        client.generate_random(8).await.map(drop),
+    ];
+    let records = broker.records();
+    for error in refused.map(|result| result.expect_err("refused")) {
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("KMS_UNAVAILABLE")), "{error}");
+        let record = records.activity_of(support::id(&error));
+        assert_eq!(record["errorCode"], "KMSUnexpectedAnswer");
+        assert!(record["additionalEventData"]["dataKey"].get("kmsRequestID").is_none(), "{record}");
+    }
+    let asked = broker.emulator.calls().iter().filter(|call| call.operation.starts_with("Gen")).count();
+    assert_eq!((records.kms.len(), asked), (1, 4), "{records:?}");
+    broker.emulator.clear_faults();
+    client.generate_data_key(dev().context("another", "partition")).await.expect("nothing is in the way");
+    // The journal tells it at the latest at the end.
+    let records = broker.stop().await;
+    let told = records
+        .activity
+        .iter()
+        .filter_map(|record| record["additionalEventData"]["journal"]["unrecordedKmsAnswers"].as_u64());
+    assert_eq!(told.sum::<u64>(), 4, "{records:?}");
+}
+
+/// Proves: an answer that is longer than any of KMS's is not read to its end, and none with more in it than KMS sends is used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_too_long_is_refused() {
+    let (broker, client, _) = street(Setup::default()).await;
+    for effect in [Effect::LongAnswer, Effect::LongCiphertext] {
+        broker.emulator.inject(Fault::new(effect.clone()).on("GenerateDataKey"));
+        for request in [dev(), dev().fresh()] {
+            let error = client.generate_data_key(request).await.expect_err("too long");
+            assert_eq!(
+                (error.code(), error.reason()),
+                (Code::Unavailable, Some("KMS_UNAVAILABLE")),
+                "{error}"
+            );
+            let records = broker.records();
+            assert_eq!(
+                records.activity_of(support::id(&error))["errorCode"],
+                "KMSUnexpectedAnswer",
+                "{effect}"
+            );
+        }
+        broker.emulator.clear_faults();
+    }
+    client.generate_data_key(dev()).await.expect("nothing is in the way");
+    broker.stop().await;
+}
+
+/// Proves: a KMS that answers for other keys is not one that is down: nobody else is refused for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_for_another_key_open_no_circuit() {
+    let (broker, client, _) = street(Setup::default()).await;
+    client.generate_data_key(dev()).await.expect("KMS is up");
+    broker.emulator.inject(Fault::new(Effect::WrongKeyId).on("GenerateDataKey"));
+    for _ in 0..10 {
+        client.generate_data_key(dev().fresh()).await.expect_err("for another key");
+    }
+    client.generate_random(8).await.expect("the circuit is closed");
     broker.stop().await;
 }

@@ -165,7 +165,9 @@ impl Cache {
                 Lookup::Drawn(DrawOutcome::of(draw, bounds, R::IS_CHARGED))
             }
             DrawStep::Wait(wait, mints) => {
-                mints.into_iter().for_each(|mint| self.spawn_mint(mint, &entry));
+                for mint in mints {
+                    self.spawn_mint(mint, &entry);
+                }
                 Lookup::Wait(wait)
             }
             // The cache is full of others.
@@ -228,7 +230,9 @@ impl Cache {
         while let Some(mint) = next {
             let mut mints = self.mint_once(mint, &entry).await.into_iter();
             next = mints.next();
-            mints.for_each(|mint| self.spawn_mint(mint, &entry));
+            for mint in mints {
+                self.spawn_mint(mint, &entry);
+            }
         }
     }
 

@@ -31,13 +31,13 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash, V> FairMemory<O, K, V> {
 
     /// Keeps a value, in the place of the one of that key. What has given way for it is not kept any more.
     #[must_use]
-    pub(crate) fn put(&mut self, owner: O, key: K, value: V) -> Option<(O, K, V)> {
+    pub(crate) fn put(&mut self, owner: &O, key: K, value: V) -> Option<(O, K, V)> {
         let own = self.by_owner.entry(owner.clone()).or_insert_with(LruCache::unbounded);
         let before = own.len();
         let _ = own.put(key, value);
         let now = own.len();
-        self.resized(&owner, before, now);
-        if self.kept <= self.most { None } else { self.give_way(&owner) }
+        self.resized(owner, before, now);
+        if self.kept <= self.most { None } else { self.give_way(owner) }
     }
 
     /// Takes a value out.
@@ -124,7 +124,7 @@ mod tests {
             let keep_own = |memory: &mut FairMemory<u8, u16, u16>| {
                 for key in 0..own {
                     let key = u16::try_from(key).expect("few");
-                    let gone = memory.put(0, key, key);
+                    let gone = memory.put(&0, key, key);
                     assert!(gone.is_none_or(|(owner, ..)| owner != 0));
                 }
             };
@@ -134,7 +134,7 @@ mod tests {
                 }
                 match step {
                     Step::Put(owner, key) => {
-                        let gone = memory.put(owner, key, key);
+                        let gone = memory.put(&owner, key, key);
                         prop_assert!(gone.is_none_or(|(owner, ..)| owner != 0), "somebody's share is taken");
                         prop_assert_eq!(memory.get(&owner, &key), Some(&key), "a newcomer is let in");
                     }
@@ -152,16 +152,16 @@ mod tests {
     fn the_least_recently_used_gives_way_and_nobody_is_kept_out() {
         let mut memory = FairMemory::new(3);
         for key in 0..3 {
-            assert!(memory.put("a", key, key).is_none());
+            assert!(memory.put(&"a", key, key).is_none());
         }
         assert_eq!(memory.get(&"a", &0), Some(&0));
-        let gone = memory.put("a", 3, 3).expect("it is full");
+        let gone = memory.put(&"a", 3, 3).expect("it is full");
         assert_eq!(gone, ("a", 1, 1));
         for owner in ["b", "c", "d", "e"] {
-            assert!(memory.put(owner, 9, 9).is_some());
+            assert!(memory.put(&owner, 9, 9).is_some());
             assert_eq!(memory.get(&owner, &9), Some(&9), "{owner}");
         }
-        assert_eq!(memory.put("e", 9, 10), None, "the same key takes no other place");
+        assert_eq!(memory.put(&"e", 9, 10), None, "the same key takes no other place");
         assert_eq!(memory.get(&"e", &9), Some(&10));
     }
 }

@@ -265,6 +265,11 @@ impl Journal {
         self.shared.full.notified().await;
     }
 
+    /// Counts answers of KMS that can have no record, and tells the trail.
+    pub fn count_unrecorded_kms_answers(&self, kms_answers: u64) {
+        self.shared.count_untaken(Untaken { kms_answers, calls: 0 });
+    }
+
     /// What the broker has found out about its trail, and is to be told there.
     #[must_use]
     pub fn notices(&self) -> &Arc<Notices> {
@@ -304,7 +309,8 @@ impl Shared {
         if kms_answers > 0 {
             tracing::error!(
                 kms_answers,
-                "answers of KMS have no record, since the journal cannot commit: the trail is not sound"
+                "answers of KMS have no record, since the journal cannot commit, or since they had no requestID: the trail is not \
+                 sound"
             );
         }
     }

@@ -130,7 +130,7 @@ impl<R: Cacheable> Pool<R> {
         if let Some(arn) = &entry.arn {
             kept.by_key.add(arn, partition, &entry);
         }
-        if let Some((_, place, gone)) = kept.entries.put(holder, partition, Arc::clone(&entry)) {
+        if let Some((_, place, gone)) = kept.entries.put(&holder, partition, Arc::clone(&entry)) {
             kept.by_key.remove(&place);
             // A draw may still hold it: its keys are gone before anybody else is let in here.
             gone.slot().retire();

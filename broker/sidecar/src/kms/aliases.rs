@@ -49,7 +49,7 @@ impl Aliases {
     #[must_use]
     pub(crate) fn known(&self, principal: &Principal, key: &KeyId) -> Option<KnownKey> {
         let Inner { caller, .. } = &*self.0;
-        if let Some(arn) = key.key_arn(&caller.region, &caller.account_id) {
+        if let Some(arn) = caller.key_arn(key) {
             return Some(KnownKey { named: NamedKey { arn: Some(arn), alias: None }, is_due: false });
         }
         let alias = self.alias(key);
@@ -67,12 +67,11 @@ impl Aliases {
         let alias = self.alias(key);
         let lookup = self.memory().lookup(principal, &alias);
         let _turn = lookup.lock_owned().await;
-        let arn = match self.usable(principal, &alias) {
-            Some((arn, _)) => arn,
-            None => {
-                let permitted = own::permit_for(principal, DescribeKeyRequest::from(alias.clone()))?;
-                self.describe(principal, &alias, permitted, deadline).await?
-            }
+        let arn = if let Some((arn, _)) = self.usable(principal, &alias) {
+            arn
+        } else {
+            let permitted = own::permit_for(principal, DescribeKeyRequest::from(alias.clone()))?;
+            self.describe(principal, &alias, permitted, deadline).await?
         };
         Ok(NamedKey { arn, alias: Some(alias) })
     }

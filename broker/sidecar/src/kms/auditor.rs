@@ -63,9 +63,11 @@ impl Decrypter for AuditorKms {
         let permitted = own::permit(request)?.widen();
         let attempts = AttemptLog::default();
         let result = self.kms.call(permitted.clone(), &attempts).await;
+        let answered = attempts.take();
+        let result = answered.checked(result);
         let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
         let mut unrecorded = Vec::new();
-        for attempt in attempts.take() {
+        for attempt in answered.attempts {
             let mut line = Vec::new();
             let _ = append_record(&mut line, &self.caller, &permitted, &attempt, used_key);
             unrecorded.extend(self.leave(line).await.err().unwrap_or_default());

@@ -163,11 +163,14 @@ fn health_signal<T>(
     }
 }
 
-/// Whether KMS as a whole fails. An error that is about one key only (`KeyUnavailableException`: its custom key store is
+/// Whether KMS as a whole fails, or fails for the broker whatever it asks for. An error that is about one key only (`KeyUnavailableException`: its custom key store is
 /// down), or one that this version does not know, is an answer.
 fn is_failure(error: &KmsError) -> bool {
-    error.kind == KmsErrorKind::Unavailable
-        && (error.request_id.is_none() || KMS_FAILS.contains(&error.code.as_str()))
+    match error.kind {
+        KmsErrorKind::Credentials => true,
+        KmsErrorKind::Unavailable => error.request_id.is_none() || KMS_FAILS.contains(&error.code.as_str()),
+        _ => false,
+    }
 }
 
 /// Jitter from 0 to 1, so that the brokers of a fleet do not all come back at once.
@@ -213,12 +216,14 @@ mod tests {
 
     #[test]
     fn only_kms_failing_as_a_whole_is_a_failure() {
-        use KmsErrorKind::{AccessDenied, Disabled, Throttled, Unavailable};
+        use KmsErrorKind::{AccessDenied, Credentials, Disabled, OtherKey, Throttled, Unavailable};
         let of = |error, fair| health_signal::<()>(&Err(error), &[], fair);
         for error in [
             kms(Unavailable, "KMSUnavailable", None),
             kms(Unavailable, "KMSInternalException", Some("id")),
             kms(Unavailable, "KMSUnexpectedAnswer", Some("id")),
+            kms(Credentials, "ExpiredTokenException", Some("id")),
+            kms(Credentials, "NoCredentials", None),
         ] {
             assert_eq!(of(error, false), Some(HealthSignal::Failure));
         }
@@ -227,6 +232,7 @@ mod tests {
             kms(AccessDenied, "AccessDeniedException", Some("id")),
             kms(Disabled, "DisabledException", Some("id")),
             kms(Unavailable, "KeyUnavailableException", Some("id")),
+            kms(OtherKey, "KMSUnexpectedAnswer", None),
         ] {
             assert_eq!(of(error, true), Some(HealthSignal::Success));
         }

@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::guard::{Guard, Taker};
-use super::{AttemptLog, Kms};
+use super::{AttemptLog, Kms, KmsErrorKind};
 use crate::error::BrokerError;
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
@@ -203,14 +203,18 @@ impl RecordedKms {
         let work = async move {
             let attempts = AttemptLog::default();
             let call = kms.call(permitted.clone(), &attempts);
-            let result = match tokio::time::timeout(remaining, call).await {
-                Ok(result) => result.map_err(BrokerError::Kms),
+            let called = tokio::time::timeout(remaining, call).await;
+            let answered = attempts.take();
+            let result = match called {
+                Ok(result) => answered.checked(result).map_err(BrokerError::Kms),
                 Err(_) => Err(BrokerError::DeadlineExceeded),
             };
+            recorder.journal.count_unrecorded_kms_answers(answered.unidentified);
             if let Some(timed) = timed {
                 timed.end(&result);
             }
-            let attempts = attempts.take();
+            warn_of_credentials(&result);
+            let attempts = answered.attempts;
             pass.end(&result, &attempts);
             let mut reply = recorder.record(&permitted, result, &attempts);
             span::describe(&span, &attempts, &reply);
@@ -228,5 +232,17 @@ impl RecordedKms {
     fn not_sent<T>(&self, error: BrokerError) -> RecordedReply<T> {
         let records = UnwrittenRecords { journal: self.recorder.journal.clone(), lines: Vec::new() };
         RecordedReply { result: Err(error), source: None, records }
+    }
+}
+
+/// What callers cannot mend.
+fn warn_of_credentials<T>(result: &Result<T, BrokerError>) {
+    let Err(BrokerError::Kms(error)) = result else { return };
+    if error.kind == KmsErrorKind::Credentials {
+        tracing::error!(
+            error = error.code,
+            "AWS does not take the broker's credentials, or its clock is wrong: renew the credentials, and look at the clock; kept \
+             data keys are served meanwhile"
+        );
     }
 }

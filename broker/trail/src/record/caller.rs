@@ -1,5 +1,7 @@
 //! Whom AWS takes the broker for: the `userIdentity` of every KMS record.
 
+use key_broker_core::{KeyArn, KeyId, partition_of};
+
 use super::{IdentityKind, SessionContext, SessionIssuer, UserIdentity};
 
 /// The broker's AWS principal, as sts:GetCallerIdentity tells it
@@ -21,6 +23,20 @@ pub struct AwsCaller {
 }
 
 impl AwsCaller {
+    /// The AWS partition that the caller is in, as its ARN says.
+    fn partition(&self) -> &str {
+        match self.arn.split(':').nth(1) {
+            Some(partition) if !partition.is_empty() => partition,
+            _ => partition_of(&self.region),
+        }
+    }
+
+    /// The ARN of the KMS key that `key` names, where its id alone tells it: in the caller's own account and region.
+    #[must_use]
+    pub fn key_arn(&self, key: &KeyId) -> Option<KeyArn> {
+        key.key_arn(self.partition(), &self.region, &self.account_id)
+    }
+
     /// The identity in the form of CloudTrail
     /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html>).
     /// `access_key_id` is the key that signed the very call.
@@ -76,6 +92,24 @@ mod tests {
             source_address: "127.0.0.1".into(),
         };
         serde_json::to_string(&caller.identity(Some("AKIAEXAMPLE"))).expect("serializes")
+    }
+
+    #[test]
+    fn a_key_id_is_of_the_partition_that_aws_says_the_caller_is_in() {
+        let of = |arn: &str| {
+            let caller = AwsCaller {
+                account_id: "111122223333".into(),
+                arn: arn.into(),
+                user_id: "AIDAEXAMPLE".into(),
+                region: "eusc-de-east-1".into(),
+                kms_host: String::new(),
+                source_address: String::new(),
+            };
+            caller.key_arn(&KeyId::parse("1234-ab").expect("a key id")).expect("an ARN").as_str().to_owned()
+        };
+        let new = of("arn:aws-new:sts::111122223333:assumed-role/broker/pod-1");
+        assert_eq!(new, "arn:aws-new:kms:eusc-de-east-1:111122223333:key/1234-ab");
+        assert_eq!(of("who knows"), "arn:aws-eusc:kms:eusc-de-east-1:111122223333:key/1234-ab");
     }
 
     #[test]

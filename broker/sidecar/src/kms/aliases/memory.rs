@@ -97,7 +97,7 @@ impl AliasMemory {
             name.users += 1;
             Lookup::default()
         });
-        if let Some((_, gone, _)) = list.put(principal.clone(), alias.clone(), Arc::clone(&lookup)) {
+        if let Some((_, gone, _)) = list.put(principal, alias.clone(), Arc::clone(&lookup)) {
             self.leave(&gone);
         }
         lookup

@@ -61,8 +61,10 @@ impl Source {
             .map_err(|error| Failure::Unavailable(error.describe()))?
             .widen();
         let result = self.kms.call(permitted.clone(), &attempts).await;
+        let answered = attempts.take();
+        let result = answered.checked(result);
         let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
-        for attempt in attempts.take() {
+        for attempt in answered.attempts {
             self.leave_record(&permitted, &attempt, used_key);
         }
         let answer = result.map_err(|error| {
