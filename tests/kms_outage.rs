@@ -265,6 +265,22 @@ async fn a_refused_decrypt_ends_every_kept_key_of_that_kms_key() {
 }
 
 #[tokio::test]
+async fn a_refusal_ends_what_calls_got_that_named_no_key() {
+    let broker = TestBroker::with(setup(rule())).await;
+    let client = broker.client().await;
+    let key = draw(&client).await.expect("KMS is up");
+    let decrypt = async || {
+        let unnamed = Decrypt::new(key.ciphertext_blob.clone());
+        client.decrypt(unnamed).await.map(|_| broker.emulator.call_count("Decrypt"))
+    };
+    assert_eq!((decrypt().await.expect("KMS is up"), decrypt().await.expect("kept")), (1, 1));
+    broker.emulator.inject(Fault::new(Effect::Error("DisabledException".into())).on("GenerateDataKey"));
+    let fresh = GenerateDataKey::aes_256("alias/dev").fresh();
+    assert_eq!(client.generate_data_key(fresh).await.expect_err("refused").reason(), Some("KEY_DISABLED"));
+    assert_eq!(decrypt().await.expect("KMS is asked again"), 2);
+}
+
+#[tokio::test]
 async fn access_denied_by_one_name_ends_what_is_kept_under_the_others() {
     let broker = TestBroker::with(setup(rule())).await;
     let client = broker.client().await;

@@ -89,18 +89,6 @@ impl KeyId {
         let own = of == region && account == account_id && name.starts_with("alias/");
         own.then(|| Self(name.into()))
     }
-
-    /// The key's ARN where the id alone tells it: a key ARN as it is, a key id in the caller's own partition, region and account.
-    #[must_use]
-    pub fn key_arn(&self, partition: &str, region: &str, account_id: &str) -> Option<KeyArn> {
-        if self.0.starts_with("arn:") {
-            return KeyArn::parse(&self.0);
-        }
-        if self.0.starts_with("alias/") {
-            return None;
-        }
-        KeyArn::parse(&format!("arn:{partition}:kms:{region}:{account_id}:key/{}", self.0))
-    }
 }
 
 impl From<&KeyArn> for KeyId {
@@ -286,19 +274,6 @@ mod tests {
         ] {
             assert!(KeyId::parse(bad).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn key_arn_is_told_by_the_id_alone_or_not_at_all() {
-        let arn = |text: &str| KeyId::parse(text).expect(text).key_arn("aws", "us-west-2", "111122223333");
-        assert_eq!(
-            arn("1234-ab").expect("own key").as_str(),
-            "arn:aws:kms:us-west-2:111122223333:key/1234-ab"
-        );
-        let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
-        assert_eq!(arn(other).expect("key ARN").account_id(), "444455556666");
-        assert_eq!(arn("alias/dev"), None);
-        assert_eq!(arn("arn:aws:kms:us-west-2:111122223333:alias/dev"), None);
     }
 
     #[test]

@@ -265,9 +265,9 @@ impl Journal {
         self.shared.full.notified().await;
     }
 
-    /// Counts answers of KMS that can have no record, and tells the trail.
-    pub fn count_unrecorded_kms_answers(&self, kms_answers: u64) {
-        self.shared.count_untaken(Untaken { kms_answers, calls: 0 });
+    /// So many refused calls, and answers of KMS, have no record: the trail tells it.
+    pub fn count_unrecorded(&self, refusals: u64, kms_answers: u64) {
+        self.shared.count_untaken(Untaken { kms_answers, calls: refusals });
     }
 
     /// What the broker has found out about its trail, and is to be told there.

@@ -209,7 +209,7 @@ impl RecordedKms {
                 Ok(result) => answered.checked(result).map_err(BrokerError::Kms),
                 Err(_) => Err(BrokerError::DeadlineExceeded),
             };
-            recorder.journal.count_unrecorded_kms_answers(answered.unidentified);
+            recorder.journal.count_unrecorded(0, answered.unidentified);
             if let Some(timed) = timed {
                 timed.end(&result);
             }

@@ -31,10 +31,18 @@ impl AwsCaller {
         }
     }
 
-    /// The ARN of the KMS key that `key` names, where its id alone tells it: in the caller's own account and region.
+    /// The ARN of the KMS key that `key` names, where that alone tells it: a key ARN as it is, a key id in the caller's own partition,
+    /// region and account.
     #[must_use]
     pub fn key_arn(&self, key: &KeyId) -> Option<KeyArn> {
-        key.key_arn(self.partition(), &self.region, &self.account_id)
+        if key.as_str().starts_with("arn:") {
+            return KeyArn::parse(key.as_str());
+        }
+        if key.is_alias() {
+            return None;
+        }
+        let (partition, id) = (self.partition(), key.as_str());
+        KeyArn::parse(&format!("arn:{partition}:kms:{}:{}:key/{id}", self.region, self.account_id))
     }
 
     /// The identity in the form of CloudTrail
@@ -95,21 +103,28 @@ mod tests {
     }
 
     #[test]
-    fn a_key_id_is_of_the_partition_that_aws_says_the_caller_is_in() {
-        let of = |arn: &str| {
+    fn a_key_arn_is_told_by_the_id_alone_or_not_at_all() {
+        let of = |caller: &str, key: &str| {
             let caller = AwsCaller {
                 account_id: "111122223333".into(),
-                arn: arn.into(),
+                arn: caller.into(),
                 user_id: "AIDAEXAMPLE".into(),
                 region: "eusc-de-east-1".into(),
                 kms_host: String::new(),
                 source_address: String::new(),
             };
-            caller.key_arn(&KeyId::parse("1234-ab").expect("a key id")).expect("an ARN").as_str().to_owned()
+            let arn = caller.key_arn(&KeyId::parse(key).expect(key));
+            arn.map(|arn| arn.as_str().to_owned())
         };
-        let new = of("arn:aws-new:sts::111122223333:assumed-role/broker/pod-1");
-        assert_eq!(new, "arn:aws-new:kms:eusc-de-east-1:111122223333:key/1234-ab");
-        assert_eq!(of("who knows"), "arn:aws-eusc:kms:eusc-de-east-1:111122223333:key/1234-ab");
+        let role = "arn:aws-new:sts::111122223333:assumed-role/broker/pod-1";
+        let new = "arn:aws-new:kms:eusc-de-east-1:111122223333:key/1234-ab";
+        assert_eq!(of(role, "1234-ab").as_deref(), Some(new), "AWS says which partition it is");
+        let by_region = "arn:aws-eusc:kms:eusc-de-east-1:111122223333:key/1234-ab";
+        assert_eq!(of("who knows", "1234-ab").as_deref(), Some(by_region));
+        let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
+        assert_eq!(of(role, other).as_deref(), Some(other));
+        assert_eq!(of(role, "alias/dev"), None);
+        assert_eq!(of(role, "arn:aws-new:kms:eusc-de-east-1:111122223333:alias/dev"), None);
     }
 
     #[test]
