@@ -148,16 +148,19 @@ fn who_is_permitted_no_key_is_denied_before_any_is_known() {
             .denies_every_key(principal, action, facts)
             .map(|decision| decision.determining_policies.to_vec())
     };
-    use Transport::{Tls, Unix};
     let nobodys = Some(Vec::<String>::new());
-    assert_eq!(denied(&uid(1), Action::Decrypt, Unix), None);
-    assert_eq!(denied(&uid(1), Action::GenerateDataKey, Unix), nobodys);
-    assert_eq!(denied(&uid(2), Action::Decrypt, Tls), None);
-    assert_eq!(denied(&uid(2), Action::Decrypt, Unix), nobodys, "what is said beside the key does not hold");
-    assert_eq!(denied(&uid(3), Action::GenerateDataKey, Unix), None);
-    assert_eq!(denied(&uid(3), Action::Decrypt, Unix), Some(vec!["never".to_owned()]));
+    assert_eq!(denied(&uid(1), Action::Decrypt, Transport::Unix), None);
+    assert_eq!(denied(&uid(1), Action::GenerateDataKey, Transport::Unix), nobodys);
+    assert_eq!(denied(&uid(2), Action::Decrypt, Transport::Tls), None);
+    assert_eq!(
+        denied(&uid(2), Action::Decrypt, Transport::Unix),
+        nobodys,
+        "what is said beside the key does not hold"
+    );
+    assert_eq!(denied(&uid(3), Action::GenerateDataKey, Transport::Unix), None);
+    assert_eq!(denied(&uid(3), Action::Decrypt, Transport::Unix), Some(vec!["never".to_owned()]));
     for principal in [uid(4), Principal::Unknown] {
-        assert_eq!(denied(&principal, Action::Decrypt, Tls), nobodys);
+        assert_eq!(denied(&principal, Action::Decrypt, Transport::Tls), nobodys);
     }
 }
 
