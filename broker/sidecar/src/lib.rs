@@ -19,6 +19,8 @@ mod places;
 mod identity;
 // Attestation document -> verified recipient.
 mod attestation;
+// A bounded memory that several share.
+mod fair_memory;
 // A call to KMS as a value: request and reply.
 mod operation;
 // Principal, action, key -> permit.
