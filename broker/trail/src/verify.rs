@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use time::OffsetDateTime;
 
 use super::digest::{ChainSpan, LogFile, sha256_hex};
-use super::reader::{DigestFile, DigestKey, DigestKeys, LogFileText, ReadFailure, TrailReader};
+use super::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
 use super::state::State;
@@ -202,7 +202,7 @@ impl Verification<'_> {
                 };
                 digests::check_content(&file, named, self.reader.names(), findings);
                 digests::check_signature(&file, &self.options.keys, findings);
-                self.vouched += u64::from(digests::is_signed(&file, &self.options.keys));
+                self.vouched += u64::from(file.is_signed(&self.options.keys));
                 let findings = &mut self.checker.findings;
                 digests::check_link(&file, &around, findings);
                 self.note_digest(&file, named);
@@ -279,7 +279,7 @@ impl Verification<'_> {
     }
 
     /// The text of a log file, if there is one.
-    fn readable(&mut self, key: &str, read: Result<Option<LogFileText>, ReadFailure>) -> Option<LogFileText> {
+    fn readable(&mut self, key: &str, read: Result<Option<Vec<u8>>, ReadFailure>) -> Option<Vec<u8>> {
         let place = Place::object(key);
         let findings = &mut self.checker.findings;
         match read {
@@ -427,9 +427,9 @@ impl Verification<'_> {
 }
 
 /// Checks one log file where it may take its time.
-async fn off_the_loop(mut checker: Checker, entry: LogFile, text: LogFileText) -> Checker {
+async fn off_the_loop(mut checker: Checker, entry: LogFile, text: Vec<u8>) -> Checker {
     let work = tokio::task::spawn_blocking(move || {
-        check_log_file(&mut checker, &entry, &text.json);
+        check_log_file(&mut checker, &entry, &text);
         checker
     });
     resumed(work.await)

@@ -128,15 +128,6 @@ fn check_fields(digest: &Digest, names: &TrailNames) -> Result<(), String> {
     )
 }
 
-/// Whether one of these keys has signed it.
-pub(super) fn is_signed(file: &DigestFile, keys: &[PublicKey]) -> bool {
-    let fingerprint = &file.digest.digest_public_key_fingerprint;
-    let Some(key) = keys.iter().find(|key| key.fingerprint() == *fingerprint) else { return false };
-    let signed = file.digest.string_to_sign(&file.json);
-    let signature = file.signature.as_deref().and_then(|hex| hex::decode(hex).ok());
-    signature.is_some_and(|signature| key.verifies(signed.as_bytes(), &signature))
-}
-
 /// Checks the signature.
 pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &mut Findings) {
     let place = || Place::object(&file.key);
@@ -150,7 +141,7 @@ pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &
         );
         return findings.cannot_tell(FindingKind::DigestOtherKey, place(), words);
     }
-    let is_right = is_signed(file, keys);
+    let is_right = file.is_signed(keys);
     let algorithm = file.signature_algorithm.as_deref() == Some(SIGNATURE_ALGORITHM);
     // A broker writes lower case; other software may compare the text.
     if !is_right || !algorithm || signature.bytes().any(|b| b.is_ascii_uppercase()) {

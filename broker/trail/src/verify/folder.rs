@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, HashSet};
 use time::{Duration, OffsetDateTime};
 
 use super::VerifyOptions;
-use super::digests::is_signed;
 use super::finding::{FindingKind, Findings, Place};
 use super::ids;
 use super::stretch::Stretch;
@@ -86,7 +85,7 @@ impl Folder<'_> {
                 return;
             }
             let Ok(Some(file)) = self.reader.digest_file(&digest.key).await else { continue };
-            if is_signed(&file, &self.options.keys) {
+            if file.is_signed(&self.options.keys) {
                 take_out(&file.digest, digest.end, strangers);
             }
         }
@@ -136,7 +135,7 @@ impl Folder<'_> {
                 break;
             }
             let Some(file) = self.digest_of_other(key, findings).await else { continue };
-            if is_signed(&file, &self.options.keys) {
+            if file.is_signed(&self.options.keys) {
                 other.vouches_until = other.vouches_until.max(Some(*end));
                 other.log_files += take_out(&file.digest, *end, strangers);
             } else {

@@ -377,7 +377,7 @@ proptest! {
             let keys = store.keys();
             let key = &keys[place.index(keys.len())];
             let reader = TrailReader::new(std::sync::Arc::new(store.clone()), names(), None);
-            let mut text = reader.log_file(key).await.expect("reads").expect("is there").json;
+            let mut text = reader.log_file(key).await.expect("reads").expect("is there");
             let byte = at.index(text.len());
             text[byte] ^= flip;
             let metadata = store.with(|objects| objects[key].metadata.clone());
