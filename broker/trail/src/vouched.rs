@@ -117,7 +117,7 @@ impl Found {
             self.since.is_none_or(|since| closed + Duration::MINUTE > since)
                 && self.until.is_none_or(|until| closed <= until + LONGEST_FILE)
         };
-        let is_json = key.ends_with(".json") || key.ends_with(".json.gz");
+        let is_json = [".json", ".json.gz"].iter().any(|end| key.ends_with(end));
         !self.named.contains(key) && reader.names().log_file_minute(key).map_or(is_json, is_in_time)
     }
 
