@@ -9,98 +9,17 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use key_broker_client::{Client, GenerateDataKey};
-use key_broker_core::clock::{Clock as _, SystemClock};
+use key_broker_client::Client;
 use key_broker_proto::v1 as pb;
-use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
+use kms_emulator::{Emulator, EmulatorConfig, Fault};
 use prost::Message as _;
 use support::http2::{END_HEADERS, PREFACE, block, call, frame, no_window};
-use support::pki::{Authority, Leaf, SERVER, dns, uri};
 use support::process::{Process, binary, write_config};
 use support::raw::{framed, hold};
-use support::scrape::ask;
-use tempfile::TempDir;
+use support::street::Street;
 use tokio_util::sync::DropGuard;
 use tonic::Code;
 use tonic::transport::Endpoint;
-
-/// A broker with a socket for each kind of peer.
-struct Street {
-    emulator: Emulator,
-    dir: TempDir,
-    authority: Authority,
-    broker: Process,
-}
-
-impl Street {
-    async fn new(more: &str) -> Self {
-        let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
-        emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
-        let (dir, authority) = (tempfile::tempdir().expect("a directory"), Authority::new());
-        authority.leaf(vec![dns(SERVER)]).write(dir.path(), &authority.pem());
-        let config = write_config(
-            dir.path(),
-            &emulator.endpoint_url(),
-            // A disk that the tests share.
-            &format!("commit_wait_ms = 15000\n[telemetry]\nhttp = \"{}\"\n{more}", free_address()),
-        );
-        let text = std::fs::read_to_string(&config).expect("reads");
-        let listen = format!(
-            "insecure_tcp = \"{}\"\ntls = {{ address = \"{}\", certificate_file = \"current/tls.crt\", \
-             key_file = \"current/tls.key\", trust_bundle_file = \"current/ca.crt\" }}",
-            free_address(),
-            free_address()
-        );
-        std::fs::write(&config, text.replace("[kms]", &format!("{listen}\n[kms]"))).expect("writes");
-        let broker = Process::serve(&config);
-        Self { emulator, dir, authority, broker }
-    }
-
-    /// Where it listens, as it says.
-    fn address(&self, of: &str) -> SocketAddr {
-        let log = self.broker.log();
-        let line = log.lines().find(|line| line.contains("\"serving\"")).expect("it serves");
-        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        let address = line[of].as_str().or(line["fields"][of].as_str());
-        address.expect("it listens there").parse().expect("an address")
-    }
-
-    fn leaf(&self, name: &str) -> Leaf {
-        self.authority.leaf(vec![uri(&format!("spiffe://example.org/{name}"))])
-    }
-
-    async fn client(&self, leaf: &Leaf) -> Client {
-        let address = self.address("tls").to_string();
-        Client::tls(&address, &leaf.client(&self.authority)).await.expect("connects")
-    }
-
-    /// A permitted call on a new connection, and both probes.
-    async fn others_are_served(&self, what: &str) {
-        let socket = self.dir.path().join("broker.sock");
-        let client = Client::unix(&socket).await.expect("connects").with_deadline(PATIENCE);
-        let called = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await;
-        assert!(called.is_ok(), "{what}: {:?}", called.err());
-        let health = tokio::task::spawn_blocking(move || {
-            let mut health = Command::new(binary());
-            health.args(["health", "--live", "--timeout-ms", &PATIENCE.as_millis().to_string()]);
-            health.arg("--unix").arg(socket);
-            health.output().expect("it runs")
-        });
-        let health = health.await.expect("no panic");
-        assert!(health.status.success(), "{what}: {}", String::from_utf8_lossy(&health.stderr));
-        let began = SystemClock.instant();
-        assert_eq!(ask(self.address("telemetry"), "GET", "/healthz").await.status, 200, "{what}");
-        assert!(SystemClock.instant() - began < PATIENCE, "{what}");
-        let resident = self.broker.resident_kib() >> 10;
-        assert!(resident < CONTAINER_MIB, "{what}: {resident} MiB");
-    }
-}
-
-/// Where nobody listens; the configuration wants a port.
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address")
-}
 
 /// Connects so often, and sends this each time.
 fn connect(to: SocketAddr, times: usize, bytes: &[u8]) -> Vec<TcpStream> {
@@ -414,12 +333,8 @@ async fn limits_of_the_process_are_looked_at_when_starting() {
     assert!(client.is_alive().await.expect("the process lives on"));
 }
 
-/// How many calls a neighbour makes at once on a connection, and how long others wait at most: a broker that is not optimized takes ten
-/// times as long for each, and tests share the processors.
+/// How many calls a neighbour makes at once on a connection: a broker that is not optimized takes ten times as long for each.
 const EACH: u32 = if cfg!(debug_assertions) { 25 } else { 250 };
-const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 2 });
-/// What a small container has.
-const CONTAINER_MIB: u64 = 128;
 const CALL: &str = "/keybroker.v1.KeyBroker/GenerateDataKey";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";

@@ -24,20 +24,18 @@ impl Programs {
         let target = bench.ancestors().nth(3).ok_or("a bench is at target/<profile>/deps/<bench>")?;
         // On the disk of the target directory: /tmp may be memory, where fsync costs nothing.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        for (program, arguments) in PROGRAMS {
+        for (program, arguments, built) in PROGRAMS {
             eprintln!("building {program}");
             let status = Command::new(env!("CARGO"))
                 .args(["build", "--quiet", "--release", "--target-dir"])
                 .arg(target)
                 .args(arguments)
-                // Heeded with the feature of the program without records only.
-                .env("KEY_BROKER_BENCH_UNRECORDED", "1")
                 .current_dir(env!("CARGO_MANIFEST_DIR"))
                 .status()?;
             if !status.success() {
                 return Err(format!("{program} does not build").into());
             }
-            fs::copy(target.join("release").join(arguments[1]), dir.path().join(program))?;
+            fs::copy(target.join("release").join(built), dir.path().join(program))?;
         }
         Ok(Self { dir })
     }
@@ -71,12 +69,15 @@ impl Programs {
     }
 }
 
-/// The name of the copy, and what cargo is told; the package's name is the binary's. The release comes after the one that no
-/// release is like, so that it is what stays in the target directory.
-const PROGRAMS: [(&str, &[&str]); 3] = [
-    (UNRECORDED, &["-p", "key-broker", "--features", "bench-unrecorded"]),
-    ("key-broker", &["-p", "key-broker"]),
-    ("kms-emulator", &["-p", "kms-emulator"]),
+/// The name of the copy, what cargo is told, and where the program is then, below `release`.
+const PROGRAMS: [(&str, &[&str], &str); 3] = [
+    ("key-broker", &["-p", "key-broker"], "key-broker"),
+    (
+        UNRECORDED,
+        &["-p", "key-broker", "--example", "unrecorded", "--features", "bench-unrecorded"],
+        "examples/unrecorded",
+    ),
+    ("kms-emulator", &["-p", "kms-emulator"], "kms-emulator"),
 ];
 /// The broker without records.
 pub(crate) const UNRECORDED: &str = "key-broker-unrecorded";

@@ -91,6 +91,8 @@ fn verify(programs: &Programs, dir: &Path) -> Result<Verified, Failure> {
     let mut child = Command::new(programs.path("key-broker"))
         .args(["audit", "verify", "--config"])
         .arg(dir.join("key-broker.toml"))
+        .arg("--record-to")
+        .arg(dir.join("reader-records.jsonl"))
         .env("AWS_ACCESS_KEY_ID", kms::ACCESS_KEY_ID)
         .env("AWS_SECRET_ACCESS_KEY", kms::SECRET_ACCESS_KEY)
         .env("AWS_EC2_METADATA_DISABLED", "true")

@@ -34,7 +34,8 @@ async fn delivered(dir: &Path) -> Vec<String> {
     let trail = config.audit.trail.expect("dev has a trail");
     let names = names(&trail, &caller);
     let store = trail.store.open().await;
-    let reader = TrailReader::new(store, names, Some(Arc::new(AuditorKms::new(Arc::new(kms), caller, None))));
+    let decrypter = AuditorKms::new(Arc::new(kms), caller, dir.join("reader-records.jsonl"));
+    let reader = TrailReader::new(store, names, Some(Arc::new(decrypter)));
     let mut lines = Vec::new();
     for key in reader.log_file_keys().await.expect("lists") {
         let file = reader.log_file(&key).await.expect("reads").expect("there");

@@ -1,6 +1,7 @@
 //! A certificate authority for tests.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_client::Tls as ClientTls;
@@ -10,6 +11,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsConnector;
 
 /// Signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -70,6 +76,22 @@ impl Leaf {
             trust_bundle: authority.pem().into_bytes(),
             server_name: SERVER.into(),
         }
+    }
+
+    /// The same for a client that speaks TLS by hand: HTTP/2 over it.
+    pub fn connector(&self, authority: &Authority) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let of_pem = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        roots.add(of_pem(&authority.pem())).expect("an authority");
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).expect("TLS 1.3");
+        let config = config.with_root_certificates(roots);
+        let mut config =
+            config.with_client_auth_cert(vec![of_pem(&self.certificate)], key).expect("they fit");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config).into()
     }
 
     /// Writes it, with a trust bundle, as a secret volume does: into a folder of its own, to which a link then points.

@@ -220,6 +220,11 @@ impl Copy {
         self.run(|reader, options| Box::pin(verify_quietly(reader, options)), true, options)
     }
 
+    /// Where its readers record what they ask of KMS.
+    pub fn reader_records(&self) -> PathBuf {
+        self.dir.path().join("reader-records.jsonl")
+    }
+
     /// Runs `work` with a reader that can decrypt, or not.
     pub fn run<T>(
         &self,
@@ -233,7 +238,7 @@ impl Copy {
             let decrypter = if can_decrypt {
                 let kms = self.base.site.kms().await;
                 let caller = Arc::new(kms.caller().await.expect("the emulator knows us"));
-                let decrypter = AuditorKms::new(Arc::new(kms), caller, Some(self.journal()));
+                let decrypter = AuditorKms::new(Arc::new(kms), caller, self.reader_records());
                 Some(Arc::new(decrypter) as Arc<dyn Decrypter>)
             } else {
                 None

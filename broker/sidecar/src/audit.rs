@@ -7,6 +7,7 @@ mod draft;
 pub(crate) mod refusals;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -119,7 +120,7 @@ impl AuditScope {
     /// succeeds; where it fails, the record of the refusal joins the backlog.
     pub(crate) async fn commit(mut self) -> Result<(), BrokerError> {
         self.written = true;
-        if UNRECORDED {
+        if records_nothing() {
             let draft = std::mem::take(&mut *self.record.lock());
             self.end_span(&draft);
             return Ok(());
@@ -360,7 +361,15 @@ fn sha256_hex(ciphertext: &[u8]) -> String {
 
 /// A record of a refused call has so much of the client's name for itself.
 const REFUSED_USER_AGENT_BYTES: usize = 128;
-/// A build that records no call, to show what records cost. It takes a feature and a variable at build time: neither alone,
-/// such as `--all-features`, makes one.
-pub(crate) const UNRECORDED: bool =
-    cfg!(feature = "bench-unrecorded") && option_env!("KEY_BROKER_BENCH_UNRECORDED").is_some();
+/// Whether this process records no call. No program does but the one of the benches that asks for it, in a build with its feature.
+pub(crate) fn records_nothing() -> bool {
+    cfg!(feature = "bench-unrecorded") && RECORDS_NOTHING.load(Ordering::Relaxed)
+}
+
+/// From now on this process records no call, to show what records cost.
+#[cfg(feature = "bench-unrecorded")]
+pub fn record_nothing() {
+    RECORDS_NOTHING.store(true, Ordering::Relaxed);
+}
+
+static RECORDS_NOTHING: AtomicBool = AtomicBool::new(false);

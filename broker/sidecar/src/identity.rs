@@ -8,6 +8,10 @@ use key_broker_core::{Peer, PeerDetails, PeerKind, Principal, SpiffeId, Transpor
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
 
 /// Which connections are which workloads, where that takes the operator's word.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,9 +108,9 @@ impl Identities {
     /// SPIFFE ID, nobody is proved, whatever else the certificate says.
     fn of_certificate(&self, certificate: &CertificateDer<'_>) -> (Principal, Option<Arc<str>>) {
         let unknown = (Principal::Unknown, None);
+        let Some(uris) = uris_of(certificate) else { return unknown };
         let Ok(certificate) = EndEntityCert::try_from(certificate) else { return unknown };
-        let uris: Vec<&str> = certificate.valid_uri_names().take(2).collect();
-        match uris[..] {
+        match &uris[..] {
             [uri] => match SpiffeId::parse(uri) {
                 Ok(id) if self.trusts(&id) => (id.into(), None),
                 _ => unknown,
@@ -129,9 +133,22 @@ impl Identities {
     }
 }
 
+/// All URIs that a certificate names; none where its names cannot be read, if only one of them: webpki leaves such a name out.
+fn uris_of(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let names = certificate.tbs_certificate().get_extension::<SubjectAltName>().ok()?;
+    let names = names.map_or_else(Vec::new, |(_, names)| names.0);
+    let uris = names.iter().filter_map(|name| match name {
+        GeneralName::UniformResourceIdentifier(uri) => Some(uri.to_string()),
+        _ => None,
+    });
+    Some(uris.collect())
+}
+
 #[cfg(test)]
 mod tests {
-    //! In a user namespace, users that it does not map are nobody: not one workload that all of them are.
+    //! In a user namespace, users that it does not map are nobody: not one workload that all of them are. A certificate with a name that
+    //! cannot be read proves nobody, whatever its other names are.
 
     use super::*;
 
@@ -153,6 +170,27 @@ mod tests {
         assert_eq!(who(&namespace, 65_534, 1), ("unknown".to_owned(), PeerKind::Unknown));
         assert_eq!(who(&namespace, 1, 65_533), ("unix:uid/1".to_owned(), PeerKind::UnixWorkload));
         assert_eq!(who(&namespace, 65_534, 7), known, "its group proves it");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_not_passed_over() {
+        let who = |uris: &[&[u8]]| {
+            // SEQUENCE OF [6] IA5String (RFC 5280, 4.2.1.6); short enough for lengths of one byte.
+            let tagged =
+                |tag, bytes: &[u8]| [&[tag, u8::try_from(bytes.len()).expect("short")], bytes].concat();
+            let names = tagged(0x30, &uris.iter().flat_map(|uri| tagged(0x86, uri)).collect::<Vec<u8>>());
+            let names = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], names);
+            let mut params = rcgen::CertificateParams::default();
+            params.custom_extensions.push(names);
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let certificate = params.self_signed(&key).expect("signs");
+            Identities::default().of_certificate(certificate.der()).0.as_str().to_owned()
+        };
+        let (orders, unreadable) = (b"spiffe://example.org/orders", b"spiffe://example.org/\xff");
+        assert_eq!(who(&[orders]), "spiffe://example.org/orders");
+        assert_eq!(who(&[orders, unreadable]), "unknown");
+        assert_eq!(who(&[unreadable, orders]), "unknown");
+        assert_eq!(who(&[unreadable]), "unknown");
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Bounds of one call, and each principal's share of what all calls take: slots of calls, streams, bytes of requests.
+//! Bounds of one call, and each principal's share of what all calls take: slots of calls, streams, bytes of requests, turns at being read.
+
+mod turns;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -15,6 +17,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::error::BrokerError;
+use turns::Reader;
+pub(crate) use turns::{Turn, Turns};
 
 /// Bounds of the whole broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,7 @@ pub(crate) struct CallLimits {
 /// What all principals share.
 pub(crate) struct Shares {
     pools: Arc<Pools>,
+    turns: Arc<Turns>,
     calls_per_second: Option<NonZeroU32>,
     clock: Arc<dyn Clock>,
     by_principal: Mutex<HashMap<Principal, Arc<Share>>>,
@@ -75,6 +80,7 @@ struct Pools {
 pub(crate) struct Share {
     principal: Principal,
     pools: Arc<Pools>,
+    reader: Reader,
     rate: Option<RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Instant>>>,
 }
 
@@ -122,7 +128,14 @@ impl Shares {
             request_bytes: FairPool::new(REQUEST_BYTES),
         };
         let calls_per_second = limits.share.calls_per_second;
-        Self { pools: Arc::new(pools), calls_per_second, clock, by_principal: Mutex::default() }
+        let (pools, turns) = (Arc::new(pools), Arc::default());
+        Self { pools, turns, calls_per_second, clock, by_principal: Mutex::default() }
+    }
+
+    /// The turns of all principals.
+    #[must_use]
+    pub(crate) fn turns(&self) -> &Arc<Turns> {
+        &self.turns
     }
 
     /// The share of a principal. It outlives its connections, so that connecting anew gains nothing.
@@ -139,7 +152,8 @@ impl Shares {
         let rate = self.calls_per_second.map(|n| {
             RateLimiter::direct_with_clock(Quota::per_second(n), RateClock(Arc::clone(&self.clock)))
         });
-        let share = Arc::new(Share { principal: principal.clone(), pools: Arc::clone(&self.pools), rate });
+        let (pools, reader) = (Arc::clone(&self.pools), self.turns.reader());
+        let share = Arc::new(Share { principal: principal.clone(), pools, reader, rate });
         by_principal.insert(principal.clone(), Arc::clone(&share));
         share
     }
@@ -161,6 +175,11 @@ impl Share {
                 BrokerError::TooManyCalls
             }
         })
+    }
+
+    /// The turns of one more connection.
+    pub(crate) fn turn(&self) -> Turn {
+        self.reader.turn()
     }
 
     /// Takes one stream of HTTP/2, for whatever is asked on it.

@@ -28,7 +28,7 @@ use std::os::fd::AsFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::identity::Identities;
 use crate::limits::Limits;
@@ -103,6 +103,8 @@ impl Server {
     /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
     pub(crate) async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
         let Listeners { unix, tls, vsock, insecure_tcp, admin } = listeners;
+        let turns = Arc::clone(self.layers.shares.turns());
+        let _turns = AbortOnDropHandle::new(tokio::spawn(async move { turns.run().await }));
         tokio::select! {
             never = self.accept_unix(Listener::Workloads(Transport::Unix), unix.as_ref()) => match never {},
             never = self.accept_unix(Listener::Admin, admin.as_ref()) => match never {},

@@ -1,14 +1,15 @@
 //! Tells in the trail what the broker has found out about it, by a record of the broker's own, where no call's record does soon.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
-use super::inbox::is_in;
-use super::journal::{Journal, JournalUnavailable};
+use super::journal::{Journal, JournalUnavailable, files};
 use super::record::{ActivityRecord, AwsCaller};
 
 /// Writes records of the broker's own.
@@ -84,6 +85,17 @@ impl Announcer {
         }
         true
     }
+}
+
+/// Whether a file of the journal has this text.
+fn is_in(journal_dir: &Path, text: &[u8]) -> io::Result<bool> {
+    let finder = memchr::memmem::Finder::new(text);
+    for file in files(journal_dir)? {
+        if finder.find(&fs::read(&file.path)?).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 const TICK: Duration = Duration::from_millis(100);

@@ -33,7 +33,6 @@ use super::digest::{
     ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
     SIGNATURE_METADATA, sha256_hex,
 };
-use super::inbox::Inbox;
 use super::journal::chain::{Link, parse_header};
 use super::journal::segment::{Cut, ReadError, repair};
 use super::journal::{Journal, SegmentFile, damaged_name, files};
@@ -82,7 +81,6 @@ pub struct Trail {
     store: Arc<dyn Store>,
     journal: Journal,
     journal_dir: PathBuf,
-    inbox: Inbox,
     announcer: Announcer,
     signer: Signer,
     encryption: Option<Encryption>,
@@ -125,7 +123,6 @@ impl Trail {
 
     /// Delivers every record that is in the journal now. Returns the number of log files.
     pub(crate) async fn deliver(&mut self) -> Result<usize, TrailError> {
-        self.inbox.take().await;
         let journal = self.journal.clone();
         let rotated = async {
             journal.rotate().await;

@@ -56,11 +56,21 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Reports what no call's record reports, until `drain` is cancelled.
+    /// Reports what no call's record reports, until `drain` is cancelled; cancels it itself where the journal's thread ends in a
+    /// defect, since only a new process mends that.
     #[must_use]
     pub fn begin(surroundings: &Surroundings, journal: JournalThread, drain: CancellationToken) -> Self {
         let announcer = surroundings.announcer();
-        tokio::spawn(announcer.clone().run(drain));
+        let run = announcer.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = run.journal.died() => {
+                    tracing::error!("the journal's thread ended in a defect, please report it: the broker stops, to be started again");
+                    drain.cancel();
+                }
+                () = run.clone().run(drain.clone()) => {}
+            }
+        });
         Self { announcer, journal, delivery: None }
     }
 
@@ -91,7 +101,10 @@ impl Ending {
 
 /// Ends the journal, and looks at what is left. Blocks.
 pub(super) fn close(thread: JournalThread, announcer: &Announcer, names: Option<&TrailNames>) -> Remainder {
-    let lost = thread.close();
+    let Ok(lost) = thread.close() else {
+        let why = "the journal's thread ended in a defect, and its records with it".to_owned();
+        return Remainder { unreadable: Some(why), ..Remainder::default() };
+    };
     let notices = announcer.journal.notices();
     notices.tell(Notice {
         unrecorded_refusals: lost.activity_records,

@@ -17,6 +17,7 @@ mod totals;
 mod writer;
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -27,6 +28,7 @@ use key_broker_core::Principal;
 use key_broker_core::clock::Clock;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 pub use self::{
     follow::Follower,
@@ -95,6 +97,8 @@ struct Shared {
     counts: Counts,
     /// Times commits, if anybody reads that.
     commits: OnceLock<Arc<CommitTimer>>,
+    /// Cancelled when the thread has ended in a defect.
+    dead: CancellationToken,
 }
 
 /// Is told how long each commit took.
@@ -103,8 +107,12 @@ pub(crate) type CommitTimer = dyn Fn(Duration) + Send + Sync;
 /// The thread behind a [`Journal`]. Dropped, it ends by itself, but is not waited for.
 pub struct JournalThread {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<Lost>>,
+    thread: Option<JoinHandle<Result<Lost, Dead>>>,
 }
+
+/// The journal's thread has ended in a defect: what it had taken and not written is lost, and nobody knows how much that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dead;
 
 /// Records of the backlog that could not be written when the journal ended, or that were in a file that was removed: lost with the
 /// process.
@@ -155,8 +163,9 @@ impl Journal {
             refused: None,
             told: None,
         };
+        let on_thread = Arc::clone(&shared);
         let thread =
-            std::thread::Builder::new().name("journal".into()).spawn(|| writer.write_until_closed())?;
+            std::thread::Builder::new().name("journal".into()).spawn(move || write(writer, &on_thread))?;
         // It is set once.
         let _ = shared.queue.thread.set(thread.thread().clone());
         tokio::spawn(handover::carry(Arc::clone(&shared), told));
@@ -270,11 +279,26 @@ impl Journal {
         self.shared.count_untaken(Untaken { kms_answers, calls: refusals });
     }
 
+    /// Ends when the journal's thread has ended in a defect: nothing is written any more, and only a new process mends that.
+    pub(crate) async fn died(&self) {
+        self.shared.dead.cancelled().await;
+    }
+
     /// What the broker has found out about its trail, and is to be told there.
     #[must_use]
     pub fn notices(&self) -> &Arc<Notices> {
         &self.shared.notices
     }
+}
+
+/// What the thread does. A defect ends it for good: whoever waits for it is told.
+fn write(writer: Writer, shared: &Shared) -> Result<Lost, Dead> {
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| writer.write_until_closed()));
+    ended.map_err(|_| {
+        shared.set_healthy(false);
+        shared.dead.cancel();
+        Dead
+    })
 }
 
 impl Shared {
@@ -286,6 +310,7 @@ impl Shared {
             full: Notify::default(),
             counts: Counts::default(),
             commits: OnceLock::default(),
+            dead: CancellationToken::new(),
         }
     }
 
@@ -326,15 +351,12 @@ impl Shared {
 
 impl JournalThread {
     /// Writes everything that is queued, and ends. Returns what could not be written. Blocks.
-    pub(crate) fn close(mut self) -> Lost {
-        let Some(thread) = self.end() else { return Lost::default() };
-        thread.join().unwrap_or_else(|_| {
-            tracing::error!("the journal thread panicked");
-            Lost::default()
-        })
+    pub(crate) fn close(mut self) -> Result<Lost, Dead> {
+        let Some(thread) = self.end() else { return Ok(Lost::default()) };
+        thread.join().unwrap_or(Err(Dead))
     }
 
-    fn end(&mut self) -> Option<JoinHandle<Lost>> {
+    fn end(&mut self) -> Option<JoinHandle<Result<Lost, Dead>>> {
         let thread = self.thread.take()?;
         self.shared.queue.close();
         self.shared.queue.wake();
@@ -383,16 +405,6 @@ impl Commit {
                 }
                 Err(JournalUnavailable(shared.queue.withdraw(id)))
             }
-        }
-    }
-
-    /// Waits until it is known what became of it, however long that takes.
-    pub(super) async fn end(self) -> Result<(), JournalUnavailable> {
-        let done = self.done.map_err(|records| JournalUnavailable(Some(records)))?;
-        match done.await {
-            Ok(result) => result.map_err(|records| JournalUnavailable(Some(records))),
-            // The thread is gone.
-            Err(_) => Err(JournalUnavailable(None)),
         }
     }
 }

@@ -1,5 +1,4 @@
-//! What a trail needs of KMS: four calls. Whoever implements them records every answer of KMS, where the record is not given
-//! back.
+//! What a trail needs of KMS: four calls. Whoever implements them records every answer of KMS before it is given on.
 
 use std::fmt;
 
@@ -22,13 +21,13 @@ pub trait TrailKeys: Send + Sync + 'static {
 /// The call of whoever reads an encrypted trail.
 #[async_trait]
 pub trait Decrypter: Send + Sync + 'static {
-    /// Decrypt: the data key of a log file.
+    /// Decrypt: the data key of a log file. The record is durable by then, where the reader keeps such records.
     async fn decrypt(
         &self,
         ciphertext: CiphertextBlob,
         key: &KeyArn,
         context: EncryptionContext,
-    ) -> Result<DecryptedDataKey, KeysError>;
+    ) -> Result<Plaintext, KeysError>;
 }
 
 /// A new data key.
@@ -47,14 +46,6 @@ pub struct KmsPublicKey {
     pub key: KeyArn,
     /// X.509 `SubjectPublicKeyInfo` in DER.
     pub spki: Vec<u8>,
-}
-
-/// A decrypted data key.
-pub struct DecryptedDataKey {
-    /// The data key itself.
-    pub plaintext: Plaintext,
-    /// Records of KMS's answers that could not be left for the broker, each ended by a line feed.
-    pub unrecorded: Vec<u8>,
 }
 
 /// KMS did not do it.

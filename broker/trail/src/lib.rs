@@ -15,7 +15,6 @@ pub mod delivery;
 mod digest;
 mod encryption_context;
 mod ending;
-mod inbox;
 mod keys;
 mod log_file;
 mod remainder;
@@ -26,6 +25,7 @@ mod store;
 
 // How they are read and judged.
 mod reader;
+mod regular_file;
 pub mod verify;
 
 // What `cargo bench --bench verify` verifies.
@@ -36,12 +36,12 @@ pub use self::{
     digest::Digest,
     encryption_context::{TRAIL_ARN, path_context},
     ending::Ending,
-    inbox::leave as leave_in_inbox,
-    keys::{DataKey, DecryptedDataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys},
+    keys::{DataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys},
     names::TrailNames,
     notice::Reloads,
     reader::records::records,
     reader::{LogFileText, ReadFailure, TrailReader},
+    regular_file::open_regular,
     remainder::Remainder,
     signature::PublicKey,
     stdout::StdoutCopy,

@@ -67,9 +67,6 @@ pub struct LogFileText {
     pub json: Vec<u8>,
     /// Whether KMS was asked for its data key.
     pub was_encrypted: bool,
-    /// Records of KMS's answers that could not be left for the broker, each ended by a line feed: only AWS's own CloudTrail
-    /// has them.
-    pub unrecorded: Vec<u8>,
 }
 
 /// Why an object cannot be read.
@@ -159,7 +156,7 @@ impl TrailReader {
         let bytes = object.bytes;
         if bytes.first() != Some(&ENVELOPE_VERSION) {
             let json = off_the_loop(move || gunzip(&bytes, MAX_UNCOMPRESSED_BYTES)).await?;
-            return Ok(Some(LogFileText { json, was_encrypted: false, unrecorded: Vec::new() }));
+            return Ok(Some(LogFileText { json, was_encrypted: false }));
         }
         let mut rest = bytes.as_slice();
         let header = Header::read(&mut rest).map_err(|error| malformed(&error))?;
@@ -170,9 +167,9 @@ impl TrailReader {
                     .into(),
             ));
         };
-        let opened = data_key::decrypt(&**decrypter, &self.names, key, &header).await?;
-        let json = off_the_loop(move || open(header, &opened.plaintext, &bytes[front..])).await?;
-        Ok(Some(LogFileText { json, was_encrypted: true, unrecorded: opened.unrecorded }))
+        let data_key = data_key::decrypt(&**decrypter, &self.names, key, &header).await?;
+        let json = off_the_loop(move || open(header, &data_key, &bytes[front..])).await?;
+        Ok(Some(LogFileText { json, was_encrypted: true }))
     }
 }
 

@@ -100,6 +100,7 @@ impl Signer {
             }
         };
         let pair = pair.map_err(|_| not_rsa())?;
+        check_size(pair.public_modulus_len())?;
         let public = PublicKey { pkcs1: pair.public_key().as_ref().to_vec() };
         Ok(Self { key: SigningKey::Local(Box::new(pair)), public })
     }
@@ -127,6 +128,13 @@ impl Signer {
     }
 }
 
+fn check_size(signature_bytes: usize) -> Result<(), String> {
+    if signature_bytes <= MAX_SIGNATURE_BYTES {
+        return Ok(());
+    }
+    Err("an RSA key of more than 4,096 bits, whose signatures S3 cannot keep beside an object: give one of 2,048 to 4,096 bits".to_owned())
+}
+
 fn sign_locally(pair: &RsaKeyPair, message: &[u8]) -> Result<Vec<u8>, String> {
     let mut signature = vec![0; pair.public_modulus_len()];
     pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
@@ -139,6 +147,9 @@ fn not_rsa() -> String {
     "not an RSA key of 2,048 to 8,192 bits, which is what CloudTrail's readers check digests with".to_owned()
 }
 
+/// Those of the largest RSA keys of KMS. S3 keeps 2 KB of metadata beside an object, where the signature is in hex
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>).
+const MAX_SIGNATURE_BYTES: usize = 512;
 /// RFC 8017, A.1: `rsaEncryption`.
 const RSA_ENCRYPTION: spki::ObjectIdentifier = spki::ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
@@ -178,6 +189,7 @@ mod tests {
         assert!(refused(&pem("CERTIFICATE", b"x")).contains("openssl genrsa"));
         assert!(refused(&pem("PRIVATE KEY", b"x")).contains("RSA"));
         assert!(PublicKey::from_pem(&pem("PUBLIC KEY", b"x")).is_err());
-        assert!(PublicKey::from_pem(&pem("EC PUBLIC KEY", b"x")).is_err());
+        assert_eq!(check_size(4_096 / 8), Ok(()));
+        assert!(check_size(8_192 / 8).is_err_and(|error| error.contains("4,096")));
     }
 }

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::digest::LogFile;
 use crate::journal::chain::{Link, optional_link};
+use crate::regular_file::read_regular;
 use crate::store::directory::write_durably;
 
 /// How far the trail is.
@@ -57,7 +58,7 @@ impl State {
 
     /// Reads what an earlier process noted in `dir`; none if there is none.
     pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
-        let text = match fs::read(dir.join(FILE)) {
+        let text = match read_regular(&dir.join(FILE), MAX_STATE_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -78,3 +79,5 @@ impl State {
 
 const FILE: &str = "trail.json";
 const VERSION: u32 = 1;
+/// Some hundred thousand log files that wait for a digest: far more than there ever are.
+const MAX_STATE_BYTES: u64 = 256 << 20;

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -125,6 +126,21 @@ async fn a_file_of_another_account_or_of_no_emulator_is_refused() {
     std::fs::write(&path, "{}").unwrap();
     assert!(matches!(Emulator::start(config(&path)).await, Err(EmulatorError::State(_))));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{}", "left as it was");
+}
+
+#[tokio::test]
+async fn a_link_in_the_files_place_is_refused_and_its_target_left_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("target"), "precious").unwrap();
+    std::fs::set_permissions(at("target"), Permissions::from_mode(0o644)).unwrap();
+    std::os::unix::fs::symlink(at("target"), at("link")).unwrap();
+    std::fs::hard_link(at("target"), at("second")).unwrap();
+    for name in ["link", "second"] {
+        assert!(matches!(Emulator::start(config(&at(name))).await, Err(EmulatorError::State(_))), "{name}");
+    }
+    assert_eq!(std::fs::metadata(at("target")).unwrap().permissions().mode() & 0o777, 0o644);
+    assert_eq!(std::fs::read_to_string(at("target")).unwrap(), "precious");
 }
 
 #[tokio::test]

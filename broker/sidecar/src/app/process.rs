@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Addresses, Broker, Parts, StartError};
 use crate::attestation::Trust;
-use crate::audit::UNRECORDED;
+use crate::audit::records_nothing;
 use crate::config::{Config, Listen};
 use crate::kms::aws::AwsKms;
 use crate::telemetry::Telemetry;
@@ -26,8 +26,8 @@ pub(crate) async fn serve(
     drain: CancellationToken,
     ready: impl FnOnce(),
 ) -> Result<Remainder, StartError> {
-    if UNRECORDED {
-        tracing::warn!("built with bench-unrecorded: NO CALL IS RECORDED; never run this but for benches");
+    if records_nothing() {
+        tracing::warn!("NO CALL IS RECORDED: this program is for benches only");
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms.clone(), credentials, Arc::clone(&clock)).await;

@@ -39,8 +39,8 @@ enum Command {
 
     /// Print log files of the trail, decrypted
     ///
-    /// All of them, oldest first, unless told which. To decrypt a log file KMS is asked for its data key; a record of that is left
-    /// for the broker's trail before anything is shown.
+    /// All of them, oldest first, unless told which. To decrypt a log file KMS is asked for its data key; that is recorded in a file
+    /// of yours, see --record-to, before anything is shown.
     #[command(after_help = cat::EXAMPLES)]
     Cat(cat::Arguments),
 
@@ -59,6 +59,7 @@ enum Command {
     /// Every call to KMS that the broker records is in AWS CloudTrail, too, under the same requestID. This tells which calls have
     /// both records, which only one, and in which fields two records of one call differ. A call that AWS has and the trail has
     /// not was made with the broker's credentials by somebody else, or its answer never reached the broker.
+    /// Those of an auditor who read the trail with the same credentials are in the auditor's own records: --reader-records.
     ///
     /// Exits with 0 if all is matched, 1 if something is missing on either side or differs, 2 if that cannot be told.
     #[command(after_help = reconcile::EXAMPLES)]

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use key_broker_core::secret;
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use rustix::process::geteuid;
 use serde_json::json;
 
 use super::hardening::harden;
@@ -75,6 +76,12 @@ impl Dev {
         let explain = |error: io::Error| format!("{}: {error}", dir.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("kms")).map_err(explain)?;
         let dir = dir.canonicalize().map_err(explain)?;
+        if fs::metadata(&dir).map_err(explain)?.uid() != geteuid().as_raw() {
+            return Err(format!(
+                "{}: it belongs to another user: give a folder of your own with --dir",
+                dir.display()
+            ));
+        }
         let config = EmulatorConfig {
             region: REGION.into(),
             account_id: ACCOUNT.into(),

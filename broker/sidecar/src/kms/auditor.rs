@@ -1,48 +1,78 @@
-//! KMS as an auditor's command asks it: each answer is recorded, and the record left for the broker.
+//! KMS as an auditor's command asks it: each answer is in the reader's own records before anything of it is given on.
+
+mod reader_records;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId};
+use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId, Plaintext};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::{DecryptedDataKey, Decrypter, KeysError, leave_in_inbox};
+use key_broker_trail::{Decrypter, KeysError, KeysErrorKind};
 
 use super::aws::AwsKms;
 use super::recorded::append_record;
 use super::{AttemptLog, Kms};
 use crate::error::BrokerError;
-use crate::operation::{self, DecryptRequest, KeyedReply as _, KmsReply};
+use crate::operation::{self, DecryptRequest, KeyedReply as _, KmsReply, PublicKeyRequest, TypedRequest};
 use crate::policy::own;
+pub(crate) use reader_records::ReaderRecords;
 
-/// Asks KMS for the data keys of log files, one call for each file, and records each answer.
+/// Asks KMS for what it takes to read a trail: the data keys of log files, one call for each, and the public half of the signing key.
 pub struct AuditorKms {
     kms: Arc<AwsKms>,
     caller: Arc<AwsCaller>,
-    journal_dir: Option<PathBuf>,
+    records: Arc<ReaderRecords>,
 }
 
 impl AuditorKms {
-    /// Asks `kms` as `caller`. Records are left in the broker's `journal_dir`; where there is none, as on an auditor's machine,
-    /// they are given back with what was read.
+    /// Asks `kms` as `caller`, and records each answer in the file `record_to`.
     #[must_use]
-    pub fn new(kms: Arc<AwsKms>, caller: Arc<AwsCaller>, journal_dir: Option<PathBuf>) -> Self {
-        Self { kms, caller, journal_dir }
+    pub fn new(kms: Arc<AwsKms>, caller: Arc<AwsCaller>, record_to: PathBuf) -> Self {
+        Self::with_records(kms, caller, Arc::new(ReaderRecords::new(Some(record_to), Vec::new())))
     }
 
-    /// Leaves a record for the broker; gives it back where that cannot be.
-    async fn leave(&self, line: Vec<u8>) -> Result<(), Vec<u8>> {
-        let Some(dir) = self.journal_dir.clone().filter(|dir| dir.is_dir()) else { return Err(line) };
-        let kept = line.clone();
-        let left = tokio::task::spawn_blocking(move || leave_in_inbox(&dir, &kept)).await;
-        match left {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot leave the record of a decrypt for the broker");
-                Err(line)
-            }
-            Err(_) => Err(line),
+    /// The same, where it is not known yet whether KMS will be asked.
+    #[must_use]
+    pub(crate) fn with_records(
+        kms: Arc<AwsKms>,
+        caller: Arc<AwsCaller>,
+        records: Arc<ReaderRecords>,
+    ) -> Self {
+        Self { kms, caller, records }
+    }
+
+    /// GetPublicKey.
+    pub(crate) async fn public_key(&self, key: &KeyId) -> Result<operation::PublicKey, KeysError> {
+        let reply = self.ask(PublicKeyRequest::from(key.clone())).await?;
+        operation::PublicKey::try_from(reply).map_err(|_| BrokerError::Bug.into())
+    }
+
+    /// KMS is asked only where its answer can be recorded, and the answer is given on only once it is.
+    async fn ask<R: TypedRequest>(&self, request: R) -> Result<KmsReply, KeysError> {
+        self.on_disk(ReaderRecords::open).await?;
+        let permitted = own::permit(request)?.widen();
+        let attempts = AttemptLog::default();
+        let result = self.kms.call(permitted.clone(), &attempts).await;
+        let answered = attempts.take();
+        let result = answered.checked(result);
+        let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
+        let mut lines = Vec::new();
+        for attempt in answered.attempts {
+            let _ = append_record(&mut lines, &self.caller, &permitted, &attempt, used_key);
         }
+        self.on_disk(move |records| records.append(&lines)).await?;
+        Ok(result.map_err(BrokerError::Kms)?)
+    }
+
+    async fn on_disk(
+        &self,
+        work: impl FnOnce(&ReaderRecords) -> Result<(), String> + Send + 'static,
+    ) -> Result<(), KeysError> {
+        let records = Arc::clone(&self.records);
+        let done = tokio::task::spawn_blocking(move || work(&records)).await;
+        let done = done.unwrap_or_else(|_| Err("the work on the reader's records was cut off".into()));
+        done.map_err(|words| KeysError { kind: KeysErrorKind::Passing, words })
     }
 }
 
@@ -53,27 +83,15 @@ impl Decrypter for AuditorKms {
         ciphertext: CiphertextBlob,
         key: &KeyArn,
         context: EncryptionContext,
-    ) -> Result<DecryptedDataKey, KeysError> {
+    ) -> Result<Plaintext, KeysError> {
         let request = DecryptRequest {
             ciphertext,
             context,
             key: Some(KeyId::from(key).into()),
             grant_tokens: GrantTokens::default(),
         };
-        let permitted = own::permit(request)?.widen();
-        let attempts = AttemptLog::default();
-        let result = self.kms.call(permitted.clone(), &attempts).await;
-        let answered = attempts.take();
-        let result = answered.checked(result);
-        let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
-        let mut unrecorded = Vec::new();
-        for attempt in answered.attempts {
-            let mut line = Vec::new();
-            let _ = append_record(&mut line, &self.caller, &permitted, &attempt, used_key);
-            unrecorded.extend(self.leave(line).await.err().unwrap_or_default());
-        }
-        let reply = result.map_err(BrokerError::Kms)?;
+        let reply = self.ask(request).await?;
         let decrypted = operation::Decryption::try_from(reply).map_err(|_| BrokerError::Bug)?;
-        Ok(DecryptedDataKey { plaintext: decrypted.plaintext, unrecorded })
+        Ok(decrypted.plaintext)
     }
 }

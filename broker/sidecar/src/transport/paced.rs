@@ -1,5 +1,5 @@
 //! A connection's bytes, at a pace that leaves others theirs. While the peer does not take what is written, nothing is read: what HTTP/2
-//! keeps for a peer that does not read is bounded by what it had sent before. And of a peer that sends much, a few KiB are read
+//! keeps for a peer that does not read is bounded by what it had sent before. And of a principal that sends much, a few KiB are read
 //! before others have their turn: many that send at once do not all have their requests in memory at once.
 
 use std::io::{self, IoSlice};
@@ -10,19 +10,19 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::progress::Progress;
+use crate::limits::Turn;
 
 /// A stream of bytes whose progress is noted.
 pub(super) struct Paced<S> {
     stream: S,
     progress: Arc<Progress>,
-    /// It has had its turn: as much as may be was read at once.
-    has_read: bool,
+    turn: Turn,
 }
 
 impl<S> Paced<S> {
     /// The bytes of `stream`.
-    pub(super) fn new(stream: S, progress: Arc<Progress>) -> Self {
-        Self { stream, progress, has_read: false }
+    pub(super) fn new(stream: S, progress: Arc<Progress>, turn: Turn) -> Self {
+        Self { stream, progress, turn }
     }
 
     fn noted<T>(&self, written: Poll<T>) -> Poll<T> {
@@ -40,17 +40,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         if self.progress.reads_later(cx) {
             return Poll::Pending;
         }
-        if std::mem::take(&mut self.has_read) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let len = buffer.remaining().min(TURN_BYTES);
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(len));
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
-        let read = part.filled().len();
-        buffer.advance(read);
-        self.has_read = read == TURN_BYTES;
-        Poll::Ready(Ok(()))
+        let Self { stream, turn, .. } = &mut *self;
+        turn.poll_read(cx, |cx| {
+            let len = buffer.remaining().min(PIECE_BYTES);
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(len));
+            ready!(Pin::new(stream).poll_read(cx, &mut part))?;
+            let read = part.filled().len();
+            buffer.advance(read);
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
@@ -84,4 +82,4 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 }
 
 /// Some thirty requests as most are.
-const TURN_BYTES: usize = 4 << 10;
+const PIECE_BYTES: usize = 4 << 10;

@@ -40,7 +40,8 @@ impl Served {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let progress = Progress::new(Arc::clone(&self.layers.audit.clock));
-        let stream = TokioIo::new(Paced::new(stream, Arc::clone(&progress)));
+        let paced = Paced::new(stream, Arc::clone(&progress), self.caller.share.turn());
+        let stream = TokioIo::new(paced);
         let service = service_fn(|request| self.answer(&progress, request));
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())

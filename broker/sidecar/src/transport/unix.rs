@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::net::UnixListener;
 
 /// A listening unix socket. Dropped, it removes its path.
@@ -38,8 +40,7 @@ impl UnixSocket {
         let hidden = PathBuf::from(hidden);
         remove_if_there(&hidden)?;
         let listener = UnixListener::bind(&hidden).map_err(|error| explain(&error, &hidden))?;
-        let finished = fs::set_permissions(&hidden, fs::Permissions::from_mode(address.mode))
-            .and_then(|()| std::os::unix::fs::chown(&hidden, None, address.gid))
+        let finished = set_access(&hidden, address)
             .and_then(|()| fs::rename(&hidden, path))
             .and_then(|()| fs::symlink_metadata(path));
         match finished {
@@ -61,6 +62,19 @@ impl Drop for UnixSocket {
             tracing::warn!(%error, path = %self.path.display(), "cannot remove the unix socket");
         }
     }
+}
+
+/// Sets mode and group of a socket, and of nothing that somebody who may write in its folder puts in its place.
+fn set_access(socket: &Path, address: &UnixAddress) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::fs::open(socket, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&held)?.st_mode) != FileType::Socket {
+        return Err(io::Error::other("something else was put in the socket's place"));
+    }
+    // What is held, whatever the path says by now.
+    let held = format!("/proc/self/fd/{}", held.as_raw_fd());
+    fs::set_permissions(&held, fs::Permissions::from_mode(address.mode))?;
+    chown(&held, None, address.gid)
 }
 
 fn refuse_live(path: &Path) -> io::Result<()> {
@@ -137,5 +151,18 @@ mod tests {
         fs::write(&address.path, "precious").expect("writes");
         assert!(UnixSocket::bind(&address).is_err());
         assert_eq!(fs::read_to_string(&address.path).expect("there"), "precious");
+    }
+
+    #[test]
+    fn what_is_put_in_its_place_keeps_its_mode() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, "precious").expect("writes");
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("changes");
+        std::os::unix::fs::symlink(&target, &link).expect("links");
+        for path in [&link, &target] {
+            assert!(set_access(path, &UnixAddress { mode: 0o666, ..address(dir.path()) }).is_err());
+            assert_eq!(fs::metadata(&target).expect("there").permissions().mode() & 0o777, 0o600);
+        }
     }
 }

@@ -15,7 +15,6 @@ use super::encryption::Encryption;
 use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
 use crate::announcer::Announcer;
 use crate::encryption_context::path_context;
-use crate::inbox::Inbox;
 use crate::journal::Journal;
 use crate::journal::chain::Link;
 use crate::keys::{KeysError, KeysErrorKind, TrailKeys};
@@ -182,6 +181,7 @@ impl Trail {
     ) -> Result<Self, SetupError> {
         let Means { names, store, signer, encryption } = means;
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
+        tell_of_old_records(journal_dir);
         let start = whole_second(clock.now());
         let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
         let loaded = State::load(journal_dir);
@@ -225,7 +225,6 @@ impl Trail {
             store,
             journal: journal.clone(),
             journal_dir: journal_dir.clone(),
-            inbox: Inbox::new(journal.clone(), journal_dir.clone()),
             signer,
             encryption,
             clock: Arc::clone(clock),
@@ -238,6 +237,23 @@ impl Trail {
             deadline: None,
             announcer,
         })
+    }
+}
+
+/// Versions before had `key-broker audit` leave records of readers in the journal's directory. They stay where they are.
+fn tell_of_old_records(journal_dir: &Path) {
+    let inbox = journal_dir.join("inbox");
+    let Ok(entries) = fs::read_dir(&inbox) else { return };
+    let records = entries
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "record"))
+        .count();
+    if records > 0 {
+        tracing::warn!(
+            dir = %inbox.display(),
+            records,
+            "records of readers that an older version left are not delivered: keep them, and name them to `key-broker audit reconcile --reader-records`"
+        );
     }
 }
 

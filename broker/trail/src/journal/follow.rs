@@ -1,11 +1,13 @@
 //! Reads a journal that is being written, as `tail -f` does: record after record, from file to file.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::chain::parse_line;
 use super::files;
+use super::segment::MAX_LINE_BYTES;
+use crate::regular_file::open_regular;
 
 /// A place in a journal. Neither the writer nor the delivery waits for it: what they remove first, it misses and counts.
 pub struct Follower {
@@ -72,7 +74,7 @@ impl Follower {
         let Some(file) = files(&self.dir)?.into_iter().find(|file| file.number > self.done) else {
             return Ok(false);
         };
-        match File::open(&file.path) {
+        match open_regular(&file.path) {
             Ok(opened) => {
                 let reader = BufReader::new(opened);
                 self.current =
@@ -88,8 +90,13 @@ impl Follower {
 
 impl Open {
     fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.reader.read_until(b'\n', &mut self.line)?;
+        let room = (MAX_LINE_BYTES + 1).saturating_sub(self.line.len() as u64);
+        self.reader.by_ref().take(room).read_until(b'\n', &mut self.line)?;
         if self.line.pop_if(|last| *last == b'\n').is_none() {
+            if self.line.len() as u64 > MAX_LINE_BYTES {
+                let why = format!("a line of more than {MAX_LINE_BYTES} bytes: not a journal");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             return Ok(None);
         }
         Ok(Some(std::mem::take(&mut self.line)))

@@ -4,7 +4,7 @@
 //! is noted in `notices.json`: a broker that is stopped or killed in between tells it after its next start. What says that records are
 //! gone is noted before the delivery, or the start, that found it out goes on.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use super::chain::{Link, optional_link};
 use super::segment::{Cut, Flaw};
 use crate::notice::{Notice, Reloads, Untold};
 use crate::record::ActivityEventData;
+use crate::regular_file::read_regular;
 use crate::store::directory::{found, write_durably};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -296,7 +297,7 @@ impl Ledger {
 impl Noted {
     fn load(dir: &Path) -> io::Result<Self> {
         let path = dir.join(FILE);
-        let Some(text) = found(fs::read(&path))? else { return Ok(Self::default()) };
+        let Some(text) = found(read_regular(&path, MAX_FILE_BYTES))? else { return Ok(Self::default()) };
         let explain = |why: &dyn std::fmt::Display| {
             io::Error::other(format!("{}: {why}: put it back as it was, or move it away", path.display()))
         };
@@ -364,6 +365,8 @@ impl Drop for Taken {
 /// Of the journal's directory.
 const FILE: &str = "notices.json";
 const VERSION: u32 = 1;
+/// Far more than it ever holds: entries are bounded, and damaged files few.
+const MAX_FILE_BYTES: u64 = 64 << 20;
 /// More are told together.
 const MAX_ENTRIES: usize = 32;
 

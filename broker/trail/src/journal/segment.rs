@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::chain::{Link, parse_header, parse_line};
 use crate::notice::Notice;
+use crate::regular_file::open_regular;
 
 /// Reads the records of one file. What does not fit the chain ends the reading.
 pub(crate) struct SegmentReader<R> {
@@ -46,7 +47,7 @@ impl From<io::Error> for ReadError {
 impl SegmentReader<BufReader<File>> {
     /// Opens a file of the journal.
     pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
-        Self::new(BufReader::with_capacity(BUFFER_BYTES, File::open(path)?))
+        Self::new(BufReader::with_capacity(BUFFER_BYTES, open_regular(path)?))
     }
 }
 
@@ -218,5 +219,5 @@ fn cut_off(path: &Path, cut: &Cut, evidence: &Path, note: &dyn Fn(&Cut) -> io::R
 }
 
 /// CloudTrail's limit of a record is 256 KB; ours cannot come near: contexts are bounded, and so is all other text.
-const MAX_LINE_BYTES: u64 = 1 << 20;
+pub(super) const MAX_LINE_BYTES: u64 = 1 << 20;
 const BUFFER_BYTES: usize = 64 << 10;

@@ -56,7 +56,7 @@ async fn committed_records_are_on_disk_in_order_and_over_restarts() {
             commit(&journal, &format!("{}", run * 50 + n)).await.expect("commits");
             assert_eq!(records(dir.path()).len(), run * 50 + n + 1);
         }
-        thread.close();
+        thread.close().expect("no defect");
         let refused = commit(&journal, "late").await;
         assert_eq!(refused, Err(JournalUnavailable(Some(b"late\n".to_vec()))), "given back");
     }
@@ -71,8 +71,38 @@ async fn records_nobody_waits_for_are_written_before_the_thread_ends() {
     for n in 0..500 {
         drop(journal.append(format!("{n}\n").into_bytes()));
     }
-    thread.close();
+    thread.close().expect("no defect");
     assert_eq!(records(dir.path()).len(), 500);
+}
+
+/// Shows a time until it is to break.
+struct Broken(std::sync::atomic::AtomicBool);
+
+impl Clock for Broken {
+    fn now(&self) -> time::OffsetDateTime {
+        assert!(!self.0.load(std::sync::atomic::Ordering::Relaxed), "a defect");
+        SystemClock.now()
+    }
+
+    fn instant(&self) -> std::time::Instant {
+        SystemClock.instant()
+    }
+}
+
+#[tokio::test]
+async fn a_defect_of_the_thread_refuses_calls_and_is_told() {
+    let dir = tempfile::tempdir().expect("dir");
+    let clock = Arc::new(Broken(false.into()));
+    let short = JournalConfig { wait: Duration::from_millis(50), ..config(dir.path()) };
+    let (journal, thread) = Journal::open(&short, Arc::<Broken>::clone(&clock)).expect("opens");
+    commit(&journal, "before").await.expect("commits");
+    clock.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    journal.rotate().await;
+    journal.died().await;
+    assert!(commit(&journal, "after").await.is_err());
+    assert!(!*journal.health().borrow());
+    assert_eq!(thread.close(), Err(Dead));
+    assert_eq!(records(dir.path()), ["before"]);
 }
 
 #[tokio::test]
@@ -94,7 +124,7 @@ async fn a_torn_tail_is_cut_and_told_and_whole_records_stay() {
         assert_eq!(notice.map(|notice| notice.torn_bytes), (torn > 0).then_some(torn));
         assert_eq!(told(&journal), None, "told once");
         commit(&journal, "new").await.expect("commits");
-        thread.close();
+        thread.close().expect("no defect");
         assert_eq!(records(dir.path()), ["{\"n\":1}", "new"]);
     }
 }
@@ -106,13 +136,13 @@ async fn what_does_not_fit_the_chain_is_kept_as_evidence() {
     for n in 0..5 {
         commit(&journal, &format!("{{\"n\":{n}}}")).await.expect("commits");
     }
-    thread.close();
+    thread.close().expect("no defect");
     let path = files(dir.path()).expect("files")[0].path.clone();
     let edited = fs::read_to_string(&path).expect("text").replace("{\"n\":2}", "{\"n\":9}");
     fs::write(&path, edited).expect("writes");
     let (journal, thread) = open(&config(dir.path())).expect("opens");
     assert!(told(&journal).is_some_and(|notice| notice.damaged_bytes > 0 && notice.torn_bytes == 0));
-    thread.close();
+    thread.close().expect("no defect");
     assert_eq!(records(dir.path()), ["{\"n\":0}", "{\"n\":1}"]);
     let evidence = fs::read_to_string(dir.path().join(damaged_name(1))).expect("evidence");
     assert!(evidence.contains("{\"n\":9}") && evidence.contains("{\"n\":4}"));
@@ -125,7 +155,7 @@ async fn a_file_that_was_hardly_begun_does_not_end_the_chain() {
         let (journal, thread) = open(&config(dir.path())).expect("opens");
         commit(&journal, "1").await.expect("commits");
         journal.rotate().await;
-        thread.close();
+        thread.close().expect("no defect");
         let begun = files(dir.path()).expect("files").pop().expect("a file");
         assert_eq!((begun.number, begun.closed_at), (2, None));
         fs::write(&begun.path, left).expect("writes");
@@ -134,7 +164,7 @@ async fn a_file_that_was_hardly_begun_does_not_end_the_chain() {
         assert_eq!(notice, Notice { damaged_bytes: damaged, ..Notice::default() });
         assert_eq!(dir.path().join(damaged_name(2)).exists(), damaged > 0, "what is none is no evidence");
         commit(&journal, "2").await.expect("commits");
-        thread.close();
+        thread.close().expect("no defect");
         assert_eq!(records(dir.path()), ["1", "2"]);
         let first = SegmentReader::open(&files(dir.path()).expect("files")[0].path).expect("opens");
         assert_eq!(first.before(), Link::START);
@@ -155,7 +185,7 @@ async fn open_files_that_an_earlier_process_could_not_close_or_remove_are_taken_
     }
     let (journal, thread) = open(&config(dir.path())).expect("opens");
     commit(&journal, "3").await.expect("commits");
-    thread.close();
+    thread.close().expect("no defect");
     let found = files(dir.path()).expect("files");
     let found: Vec<_> = found.iter().map(|file| (file.number, file.closed_at.is_some())).collect();
     assert_eq!(found, [(1, true), (3, true), (4, false)], "an empty file that is not the newest is gone");
@@ -170,7 +200,7 @@ async fn what_is_undelivered_is_counted_as_it_lies_on_the_disk() {
         commit(&journal, &format!("{n}")).await.expect("commits");
         journal.rotate().await;
     }
-    thread.close();
+    thread.close().expect("no defect");
     let bytes = files(dir.path())
         .expect("files")
         .into_iter()
@@ -193,7 +223,7 @@ async fn a_directory_that_is_moved_away_is_a_lost_one() {
     commit(&journal, "4").await.expect("commits");
     let error = open(&config(&dir)).err().expect("refused");
     assert!(error.to_string().contains("another process"), "{error}");
-    thread.close();
+    thread.close().expect("no defect");
     assert_eq!(records(&dir), ["1", "3", "4"]);
 }
 
@@ -231,7 +261,7 @@ async fn a_disk_that_hangs_or_a_full_queue_is_waited_for_so_long_and_no_longer()
     journal.shared.queue.close();
     drop(journal.shared.queue.take());
     assert!(late.wait().await.is_err());
-    thread.close();
+    thread.close().expect("no defect");
 }
 
 #[tokio::test]
@@ -252,7 +282,7 @@ async fn a_removed_directory_refuses_and_its_return_brings_everything_back() {
         .expect("resumes by itself")
         .expect("the thread lives");
     commit(&journal, "3").await.expect("commits");
-    thread.close();
+    thread.close().expect("no defect");
     assert_eq!(records(&dir), ["1", "deferred", "3"], "what the removed file held is written again");
 }
 
@@ -270,7 +300,7 @@ async fn a_directory_that_cannot_be_written_to_refuses_and_resumes() {
     journal.rotate().await;
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).expect("changes");
     commit(&journal, "2").await.expect("commits");
-    thread.close();
+    thread.close().expect("no defect");
     assert_eq!(records(&dir), ["1", "2"]);
 }
 
@@ -295,7 +325,7 @@ async fn files_are_closed_when_told_and_when_full_and_a_follower_reads_on() {
     journal.rotate().await;
     assert_eq!(files(dir.path()).expect("files").len(), before, "an empty file is not closed");
     assert!(before > 5);
-    thread.close();
+    thread.close().expect("no defect");
     assert_eq!((records(dir.path()).len(), follower.missed()), (40, 0));
 }
 
@@ -314,7 +344,7 @@ async fn no_more_is_held_than_allowed() {
     let mut health = journal.health();
     assert!(health.wait_for(|healthy| *healthy).await.is_ok(), "resumes by itself");
     commit(&journal, "room").await.expect("commits");
-    thread.close();
+    thread.close().expect("no defect");
 }
 
 /// A record of a call, as long as that, as the backlog knows it.
@@ -353,7 +383,7 @@ async fn refused_calls_take_no_room_from_answers_of_kms_and_what_has_no_record_i
     assert_eq!(journal.backlog_bytes(), 0, "what came while the thread tried is written next");
     let told = told(&journal).expect("told");
     assert_eq!((told.unrecorded_refusals, told.unrecorded_kms_answers), (26, 1), "of 100, 74 fit; of 17, 16");
-    thread.close();
+    thread.close().expect("no defect");
     let written = records(&dir);
     assert_eq!(written.len(), 1 + 1 + 16 + 74);
     assert_eq!(written.iter().filter(|record| record.len() == 1_000).count(), 1);
@@ -372,7 +402,7 @@ async fn the_trails_own_records_have_room_when_calls_have_none() {
     journal.defer_for_the_trail(&own);
     // At the end, the backlog may take it, too.
     journal.defer(&call_record(5_000));
-    let lost = thread.close();
+    let lost = thread.close().expect("no defect");
     assert_eq!(lost, Lost::default());
     assert_eq!(records(dir.path()).iter().filter(|record| record.len() >= 4_999).count(), 3);
 }
@@ -399,7 +429,7 @@ async fn a_long_record_that_has_no_room_stands_before_nothing() {
     let mut health = journal.health();
     assert!(health.wait_for(|healthy| *healthy).await.is_ok(), "resumes by itself");
     assert_eq!(journal.backlog_bytes(), 0);
-    thread.close();
+    thread.close().expect("no defect");
     assert_eq!(records(dir.path()).len(), 8);
 }
 
@@ -429,7 +459,7 @@ async fn the_backlog_is_written_as_far_as_there_is_room() {
     let mut health = journal.health();
     assert!(health.wait_for(|healthy| *healthy).await.is_ok());
     commit(&journal, "last").await.expect("commits");
-    thread.close();
+    thread.close().expect("no defect");
     let records = records(&dir);
     assert_eq!(records.len(), 401, "each once");
     assert!(records[..400].iter().enumerate().all(|(n, record)| record.starts_with(&format!("{n:03}x"))));
@@ -464,5 +494,5 @@ async fn one_principal_fills_its_share_and_another_finds_room() {
     let bytes = closed.path.metadata().expect("is there").len();
     journal.undelivered().remove(closed.number, bytes);
     journal.append_of(&greedy, record).wait().await.expect("what is delivered is no longer its share");
-    thread.close();
+    thread.close().expect("no defect");
 }

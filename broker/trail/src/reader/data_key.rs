@@ -3,11 +3,12 @@
 //! decrypt its data key, with the trail and the object in the encryption context. That call is recorded before anything of the file
 //! is shown.
 
+use key_broker_core::Plaintext;
 use key_broker_envelope::{EncryptedDataKey, Header};
 
 use super::ReadFailure;
 use crate::encryption_context::object_context;
-use crate::keys::{DecryptedDataKey, Decrypter};
+use crate::keys::Decrypter;
 use crate::names::TrailNames;
 
 /// The data key of the log file `object`, whose message begins with `header`.
@@ -16,7 +17,7 @@ pub(super) async fn decrypt(
     names: &TrailNames,
     object: &str,
     header: &Header,
-) -> Result<DecryptedDataKey, ReadFailure> {
+) -> Result<Plaintext, ReadFailure> {
     let context = object_context(names, object).map_err(|malformed| ReadFailure::Malformed(malformed.0))?;
     // KMS only tells that a context fits its ciphertext: one of another object would, too.
     if *header.context() != context {
@@ -29,7 +30,8 @@ pub(super) async fn decrypt(
     else {
         return Err(ReadFailure::Malformed("no data key in it is for KMS".into()));
     };
-    decrypter.decrypt(ciphertext, &key, context).await.map_err(|error| {
-        ReadFailure::Locked(format!("KMS does not decrypt its data key under {key}: {error}"))
-    })
+    decrypter
+        .decrypt(ciphertext, &key, context)
+        .await
+        .map_err(|error| ReadFailure::Locked(format!("its data key under {key} is not decrypted: {error}")))
 }

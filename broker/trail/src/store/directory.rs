@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use rustix::fs::OFlags;
 
 use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
+use crate::regular_file::read_regular;
 
 /// A directory that holds one bucket.
 #[derive(Debug, Clone)]
@@ -62,9 +64,9 @@ impl Store for DirectoryStore {
         let wanted = key.to_owned();
         self.work(key, move |bucket| {
             let path = bucket.join(checked(&wanted)?);
-            let Some(bytes) = found(read(&path, MAX_OBJECT_BYTES))? else { return Ok(None) };
+            let Some(bytes) = found(read_regular(&path, MAX_OBJECT_BYTES))? else { return Ok(None) };
             let metadata: BTreeMap<String, String> =
-                match found(read(&metadata_path(&path), MAX_METADATA_BYTES))? {
+                match found(read_regular(&metadata_path(&path), MAX_METADATA_BYTES))? {
                     Some(json) => serde_json::from_slice(&json)?,
                     None => BTreeMap::new(),
                 };
@@ -131,21 +133,13 @@ fn make_folders(folder: &Path) -> io::Result<()> {
 /// All or nothing: under its name only once it is whole and synced.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = with_suffix(path, UNFINISHED);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&unfinished)?;
+    let mut options = OpenOptions::new();
+    // Others may write in a store's folders, too.
+    options.write(true).create(true).truncate(true).mode(0o640);
+    let mut file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)
-}
-
-/// All of a file, if it has at most `limit` bytes.
-fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
-    }
-    Ok(bytes)
 }
 
 fn metadata_path(path: &Path) -> PathBuf {

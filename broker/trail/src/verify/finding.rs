@@ -35,8 +35,6 @@ pub struct Report {
     pub to: Option<OffsetDateTime>,
     /// The signature of the last digest, in hex: keep it where whoever can delete digests cannot reach.
     pub newest_signature: Option<String>,
-    /// Calls to KMS, made to read this, of which only AWS's own CloudTrail has the records.
-    pub unrecorded_decrypts: u64,
     /// The worst first; of a kind with many, the first hundred.
     pub findings: Vec<Finding>,
     /// How many findings there are of each kind, those that are not listed included.
@@ -198,7 +196,7 @@ pub enum FindingKind {
     UsedAgain,
     /// One call to KMS is said to have been made for two requests.
     MintedTwice,
-    /// A limit that no configuration allows.
+    /// A limit that no configuration allows, or one wider than a draw of the same data key was promised before.
     LimitTooWide,
     /// A data key was used for requests that differ.
     PartitionMixed,

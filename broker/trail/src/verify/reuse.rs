@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use key_broker_core::{MAX_AGE_SECONDS, MAX_MESSAGES};
 
 use super::finding::{FindingKind, Severity};
+use super::limits::Limits;
 use super::ranges::Ranges;
 use super::record::{Amount, Call, Charge, Use};
 
@@ -76,15 +77,15 @@ struct Uses {
 }
 
 /// Declared amounts, summed up.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Sum {
     /// Of all draws that are recorded.
     drawn: u64,
     /// Of those that were answered.
     handed_out: u64,
     most_used: u64,
-    /// The loosest limit of all draws: callers may tighten it, and none may widen it.
-    limit: u64,
+    /// Callers may tighten them for all who come after, and none may widen them.
+    limits: Limits,
 }
 
 impl Reuse {
@@ -211,7 +212,7 @@ impl Uses {
             bytes: Sum::default(),
         };
         if let Some(charge) = made.charge {
-            uses.charge(charge, made.is_allowed);
+            uses.sum_up(charge, made.is_allowed);
         }
         uses
     }
@@ -231,19 +232,26 @@ impl Uses {
         self.is_shared |= made.principal != self.principal;
         self.is_allowed |= made.is_allowed;
         self.expires_at = self.expires_at.max(made.expires_at);
-        if let Some(charge) = made.charge
-            && !self.charge(charge, made.is_allowed)
-        {
-            fault(FindingKind::ChargedTwice, "another draw was charged the same messages of its data key");
+        if let Some(charge) = made.charge {
+            let Summed { is_new, keeps_limits } = self.sum_up(charge, made.is_allowed);
+            if !is_new {
+                fault(
+                    FindingKind::ChargedTwice,
+                    "another draw was charged the same messages of its data key",
+                );
+            }
+            if !keeps_limits {
+                fault(FindingKind::LimitTooWide, "a draw before it was promised a tighter limit");
+            }
         }
     }
 
-    /// False if a message is charged that was charged before.
-    fn charge(&mut self, charge: Charge, is_allowed: bool) -> bool {
-        self.messages.add(charge.messages, is_allowed);
-        self.bytes.add(charge.bytes, is_allowed);
+    fn sum_up(&mut self, charge: Charge, is_allowed: bool) -> Summed {
         let Amount { declared, used, .. } = charge.messages;
-        self.charged.add(used.saturating_sub(declared), used)
+        let messages = self.messages.add(charge.messages, used, is_allowed);
+        let bytes = self.bytes.add(charge.bytes, used, is_allowed);
+        let is_new = self.charged.add(used.saturating_sub(declared), used);
+        Summed { is_new, keeps_limits: messages && bytes }
     }
 
     /// Holds the uses against their call to KMS, whose record came later.
@@ -257,12 +265,14 @@ impl Uses {
             count(shared, self.first);
         }
         let sums = [
-            (FindingKind::MessagesExceeded, "messages", self.messages),
-            (FindingKind::BytesExceeded, "bytes", self.bytes),
+            (FindingKind::MessagesExceeded, "messages", &self.messages),
+            (FindingKind::BytesExceeded, "bytes", &self.bytes),
         ];
         for (kind, what, sum) in sums {
-            let Sum { drawn, handed_out, most_used, limit } = sum;
-            if handed_out > limit {
+            let Sum { drawn, handed_out, most_used, limits } = sum;
+            if let Some(limit) = limits.tightest()
+                && *handed_out > limit
+            {
                 let words = format!("its data key was handed out for {handed_out} {what} in all, of {limit}");
                 faults.push(Fault::unsound(kind, self.first, &words));
             }
@@ -274,14 +284,23 @@ impl Uses {
     }
 }
 
+/// Whether a draw fits the others of its data key.
+struct Summed {
+    /// No message is charged that was charged before.
+    is_new: bool,
+    /// No limit is wider than one of a draw before it.
+    keeps_limits: bool,
+}
+
 impl Sum {
-    fn add(&mut self, amount: Amount, is_allowed: bool) {
+    /// False if the draw that took the messages up to `used` has a wider limit than one before it.
+    fn add(&mut self, amount: Amount, used: u64, is_allowed: bool) -> bool {
         self.drawn = self.drawn.saturating_add(amount.declared);
         if is_allowed {
             self.handed_out = self.handed_out.saturating_add(amount.declared);
         }
         self.most_used = self.most_used.max(amount.used);
-        self.limit = self.limit.max(amount.limit);
+        self.limits.add(amount.limit, used)
     }
 }
 

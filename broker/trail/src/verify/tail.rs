@@ -12,6 +12,7 @@ use crate::journal::chain::Link;
 use crate::journal::segment::{Flaw, ReadError, SegmentReader};
 use crate::journal::{Notices, SegmentFile, files};
 use crate::notice::Untold;
+use crate::regular_file::open_regular;
 use crate::state::State;
 
 /// A journal's files and the trail's state, as they were at one moment.
@@ -31,7 +32,7 @@ impl Tail {
             let state = State::load(dir)?;
             let listed = files(dir)?;
             let opened: io::Result<Vec<_>> =
-                listed.iter().map(|file| Ok((file.clone(), File::open(&file.path)?))).collect();
+                listed.iter().map(|file| Ok((file.clone(), open_regular(&file.path)?))).collect();
             // Delivered or renamed meanwhile.
             if opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
                 continue;

@@ -1,6 +1,9 @@
 //! A sound trail is sound, and no change of it is: not of any byte of any object, nor of what only the holder of the signing key
 //! could change. What cannot be looked at is not called sound.
 
+mod folder;
+mod period;
+
 use proptest::prelude::*;
 
 use super::forge::{Forge, MemoryStore, Mint, START, names, refusal, signer};
@@ -66,32 +69,20 @@ async fn nothing_is_not_sound() {
     assert_eq!((report.verdict, kinds(&report)), (Verdict::CannotTell, vec![FindingKind::DigestOtherKey]));
 }
 
+/// The public half of a key that signs nothing here.
+fn stranger() -> PublicKey {
+    use aws_lc_rs::encoding::AsDer as _;
+    use aws_lc_rs::signature::KeyPair as _;
+    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).expect("a key");
+    let spki: aws_lc_rs::encoding::PublicKeyX509Der<'_> = pair.public_key().as_der().expect("encodes");
+    PublicKey::from_spki(spki.as_ref()).expect("reads")
+}
+
 #[tokio::test]
-async fn a_stretch_of_time_is_verified_by_itself() {
-    let store = sound().await;
-    let keys = || vec![signer().public_key().clone()];
-    let last = VerifyOptions {
-        keys: keys(),
-        from: Some(START + Duration::minutes(121)),
-        ..VerifyOptions::default()
-    };
-    let report = verified_with(&store, last).await;
-    assert_eq!((report.verdict, report.digests, report.records), (Verdict::Sound, 1, 4), "{report:?}");
-    let first =
-        VerifyOptions { keys: keys(), to: Some(START + Duration::minutes(30)), ..VerifyOptions::default() };
-    let report = verified_with(&store, first).await;
-    assert_eq!((report.verdict, report.digests, report.records), (Verdict::Sound, 1, 3), "{report:?}");
-    // A key that was minted before.
-    let mint = mint();
-    let late = mint.draw(2);
-    let mut forge = Forge::sound();
-    forge.digests[1] =
-        vec![vec![late.record().replace("08:02:05", "09:02:05").replace("08:07:00", "09:07:00")]];
-    let options =
-        VerifyOptions { keys: keys(), from: Some(START + Duration::minutes(61)), ..VerifyOptions::default() };
-    let report = verified_with(&forge.store().await, options).await;
-    assert_eq!(report.verdict, Verdict::Sound, "{report:?}");
-    assert_eq!(report.counts.get(&FindingKind::MintedBefore), Some(&1));
+async fn a_trail_of_another_key_altogether_is_not_sound() {
+    let options = VerifyOptions { keys: vec![stranger()], ..VerifyOptions::default() };
+    let report = verified_with(&sound().await, options).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::Unsound, vec![FindingKind::DigestOtherKey]));
 }
 
 #[tokio::test]
@@ -183,6 +174,37 @@ async fn keys_are_not_used_beyond_their_bounds() {
 }
 
 #[tokio::test]
+async fn what_one_draw_was_promised_holds_for_all_after_it() {
+    let mint = mint();
+    let with_limit = |message, limit| {
+        let mut draw = mint.draw(message);
+        draw.limits.0 = limit;
+        draw.record()
+    };
+    let tightened = vec![mint.record(), with_limit(1, 10), with_limit(3, 5), with_limit(2, 10)];
+    assert_eq!(found(tightened).await, []);
+    // Each for itself is within its limit, in whatever order the records come.
+    for records in [
+        vec![mint.record(), with_limit(2, 5), with_limit(3, 10)],
+        vec![mint.record(), with_limit(3, 10), with_limit(2, 5)],
+    ] {
+        assert_eq!(found(records).await, [FindingKind::LimitTooWide]);
+    }
+    let bytes: Vec<_> = [(1, 500), (2, 1_000)]
+        .map(|(message, limit)| {
+            let mut draw = mint.draw(message);
+            draw.limits.1 = limit;
+            draw.record()
+        })
+        .into();
+    assert_eq!(found([vec![mint.record()], bytes].concat()).await, [FindingKind::LimitTooWide]);
+    // Also one that nobody exceeded at the time.
+    let mut records = vec![mint.record(), with_limit(1, 2)];
+    records.extend((2..=4).map(|message| with_limit(message, 9)));
+    assert_eq!(found(records).await, [FindingKind::MessagesExceeded, FindingKind::LimitTooWide]);
+}
+
+#[tokio::test]
 async fn bytes_that_were_handed_out_are_added_up() {
     let mint = mint();
     let mut records = vec![mint.record()];
@@ -271,44 +293,6 @@ async fn a_failed_call_is_named_by_its_request() {
     assert_eq!(found(vec![refused.clone(), failed.clone()]).await, []);
     assert_eq!(found(vec![failed.clone(), refused]).await, []);
     assert_eq!(found(vec![failed]).await, [FindingKind::KmsRecordMissing]);
-}
-
-#[tokio::test]
-async fn what_is_in_no_digest_is_found_and_other_trails_are_asked() {
-    let store = sound().await;
-    let planted = names().log_file(START + Duration::minutes(70), &[9; 32]);
-    store.insert(&planted, b"{\"Records\":[]}", std::collections::BTreeMap::new());
-    let report = verified(&store).await;
-    assert_eq!(kinds(&report), [FindingKind::LogFileUnreferenced]);
-    assert_eq!(report.verdict, Verdict::Unsound);
-
-    // Another broker's, as its digest says.
-    let other = TrailNames { trail: "other".into(), ..names() };
-    let mut digest = report_digest(&store, 0).await.digest;
-    digest.digest_s3_object = other.digest(START + Duration::hours(4));
-    digest.digest_end_time = record_time(START + Duration::hours(4));
-    digest.log_files[0].s3_object = planted.clone();
-    let json = digest.to_json();
-    store.sign(&digest, &json, &signer()).await;
-    let report = verified(&store).await;
-    assert_eq!((report.verdict, report.counts.get(&FindingKind::OtherTrail)), (Verdict::Sound, Some(&1)));
-    store.with(|objects| objects.get_mut(&digest.digest_s3_object).map(|object| object.metadata.clear()));
-    assert_eq!(
-        kinds(&verified(&store).await),
-        [FindingKind::DigestSignature, FindingKind::LogFileUnreferenced]
-    );
-}
-
-#[tokio::test]
-async fn a_log_file_that_waits_for_its_digest_is_no_reproach() {
-    let store = sound().await;
-    let newer = names().log_file(START + Duration::minutes(185), &[9; 32]);
-    store.insert(&newer, b"{\"Records\":[]}", std::collections::BTreeMap::new());
-    let report = verified(&store).await;
-    assert_eq!((report.verdict, report.findings.len()), (Verdict::Sound, 1), "{report:?}");
-    let within = names().log_file(START + Duration::minutes(150), &[9; 32]);
-    store.insert(&within, b"{\"Records\":[]}", std::collections::BTreeMap::new());
-    assert_eq!(verified(&store).await.verdict, Verdict::CannotTell);
 }
 
 async fn report_digest(store: &MemoryStore, place: usize) -> DigestFile {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -70,6 +72,7 @@ impl StateFile {
 fn lock(path: &Path) -> io::Result<File> {
     loop {
         let file = options().create(true).truncate(false).open(path)?;
+        is_own(&file)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -77,12 +80,21 @@ fn lock(path: &Path) -> io::Result<File> {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let (held, named) = (file.metadata()?, std::fs::metadata(path)?);
+        let (held, named) = (file.metadata()?, std::fs::symlink_metadata(path)?);
         if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
             file.set_permissions(Permissions::from_mode(PRIVATE))?;
             return Ok(file);
         }
     }
+}
+
+/// Whoever may put another file there, or a link, aims what is written and what becomes private.
+fn is_own(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.uid() != geteuid().as_raw() || metadata.nlink() > 1 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a file of this user's own"));
+    }
+    Ok(())
 }
 
 fn read(mut file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -94,7 +106,8 @@ fn read(mut file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(PRIVATE);
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.read(true).write(true).mode(PRIVATE).custom_flags(flags.bits().cast_signed());
     options
 }
 

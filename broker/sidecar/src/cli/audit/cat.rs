@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use key_broker_trail::record::ReadRecord;
 use key_broker_trail::records;
 
-use super::log_files::{UnrecordedNotice, keys, read};
+use super::log_files::{keys, read};
 use super::output::{note, write};
 use super::period::Period;
 use super::source::{Source, SourceArguments};
@@ -33,6 +33,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { keys: named, period, records: as_lines, source } = arguments;
+    period.check()?;
     let source = source.open().await?;
     let keys = if named.is_empty() {
         keys(&source.reader, &period).await?
@@ -45,15 +46,11 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
             if period.is_all() { "" } else { " and time" }
         ));
     }
-    let mut unrecorded = UnrecordedNotice::default();
     let mut document = Document { as_lines, is_begun: false };
     let mut unread = 0_u64;
     for key in &keys {
         let shown = match read(&source.reader, key).await {
-            Ok(text) => {
-                unrecorded.tell(&text);
-                document.show(&text.json, key, &period)
-            }
+            Ok(text) => document.show(&text.json, key, &period),
             Err(failure) => Err(failure),
         };
         match shown {

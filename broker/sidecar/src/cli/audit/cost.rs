@@ -60,6 +60,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { source, period, prediction, price_per_10000, json } = arguments;
+    period.check()?;
     let source = source.open().await?;
     let mut costs = Costs::default();
     for_each_record(&source, &period, |record| {

@@ -68,24 +68,6 @@ pub(super) async fn read(reader: &TrailReader, key: &str) -> Result<LogFileText,
     }
 }
 
-/// Says once, before anything is shown, that reading leaves no record in the trail.
-#[derive(Default)]
-pub(super) struct UnrecordedNotice {
-    was_said: bool,
-}
-
-impl UnrecordedNotice {
-    pub(super) fn tell(&mut self, text: &LogFileText) {
-        if text.unrecorded.is_empty() || std::mem::replace(&mut self.was_said, true) {
-            return;
-        }
-        note(
-            "the decrypts of this trail are not recorded in it, since its broker's journal cannot be written here: only AWS's own \
-             CloudTrail has them",
-        );
-    }
-}
-
 /// Gives every record of this time to `take`.
 pub(super) async fn for_each_record(
     source: &Source,
@@ -93,12 +75,11 @@ pub(super) async fn for_each_record(
     mut take: impl FnMut(&str) -> Result<(), String>,
 ) -> Result<(), Failure> {
     let keys = keys(&source.reader, period).await?;
-    let (mut unrecorded, mut progress) = (UnrecordedNotice::default(), Progress::new());
+    let mut progress = Progress::new();
     let all = keys.len();
     for (done, key) in keys.into_iter().enumerate() {
         progress.tell(|| format!("{done} of {all} log files"));
         let text = read(&source.reader, &key).await?;
-        unrecorded.tell(&text);
         for record in records(&text.json) {
             let taken = record.map_err(|malformed| malformed.to_string()).and_then(&mut take);
             taken.map_err(|why| {

@@ -1,6 +1,8 @@
 //! `key-broker audit reconcile`: the trail beside AWS's own.
 
+mod call;
 mod cloudtrail;
+mod reader_records;
 mod reconciler;
 
 use std::fmt::Write as _;
@@ -9,9 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use call::Call;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::{ReadRecord, record_time};
-use reconciler::{Call, Question, Reconciler, Reconciliation, Verdict};
+use reader_records::ReaderRecords;
+use reconciler::{Question, Reconciler, Reconciliation, Verdict};
 use time::Duration;
 
 use super::log_files::for_each_record;
@@ -26,6 +30,9 @@ pub(super) struct Arguments {
     /// AWS CloudTrail's log files, .json or .json.gz, or folders of them, as `aws s3 sync` brings them
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     cloudtrail: Vec<PathBuf>,
+    /// What readers of the trail recorded of their own calls to KMS: their files of --record-to; may be given more than once
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    reader_records: Vec<PathBuf>,
     /// How long a record may be on its way: what is newer is missed on neither side
     #[arg(long, value_name = "N", default_value_t = 15)]
     lag_minutes: u32,
@@ -40,14 +47,19 @@ pub(super) struct Arguments {
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     aws s3 sync s3://my-cloudtrail/AWSLogs/111122223333/CloudTrail/us-west-2/2026/11/21 aws-trail\n  \
-    key-broker audit reconcile --config key-broker.toml --cloudtrail aws-trail\n\n\
+    key-broker audit reconcile --config key-broker.toml --cloudtrail aws-trail\n  \
+    key-broker audit reconcile --cloudtrail aws-trail --reader-records ~/.local/state/key-broker/reader-records.jsonl\n\n\
     AWS's files are taken to be complete from the first to the last day that they have a record of in\n\
     the trail's regions; give --since and --until where they are not. A call counts as the broker's if\n\
-    AWS names an identity with which the broker has called KMS.";
+    AWS names an identity with which the broker has called KMS. Records of readers explain only what\n\
+    reading this trail takes, a Decrypt bound to it or a GetPublicKey of its signing key, and only where\n\
+    they agree with AWS's.";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { cloudtrail, lag_minutes, period, source, json } = arguments;
+    let Arguments { cloudtrail, reader_records, lag_minutes, period, source, json } = arguments;
+    period.check()?;
     let files = files(&cloudtrail)?;
+    let readers = read_reader_records(&reader_records)?;
     let source = source.open().await?;
     let question = Question {
         since: period.since,
@@ -55,7 +67,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         settled: SystemClock.now() - Duration::minutes(lag_minutes.into()),
         trail_arn: source.reader.names().trail_arn(),
     };
-    let mut reconciler = Reconciler::default();
+    let mut reconciler = Reconciler::new(readers);
     // A call at the edge of the time may have its two records on both sides of it.
     for_each_record(&source, &period.widened(EDGE), |record| {
         let record = ReadRecord::parse(record).map_err(|error| error.to_string())?;
@@ -76,6 +88,19 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Verdict::Unmatched => ExitCode::FAILURE,
         Verdict::CannotTell => CANNOT_TELL.into(),
     })
+}
+
+fn read_reader_records(files: &[PathBuf]) -> Result<ReaderRecords, Failure> {
+    let mut readers = ReaderRecords::default();
+    for file in files {
+        let others = readers
+            .add_file(file)
+            .map_err(|error| Failure::Unavailable(format!("--reader-records {}: {error}", file.display())))?;
+        if others > 0 {
+            note(format_args!("{}: lines that are no records of KMS, passed over: {others}", file.display()));
+        }
+    }
+    Ok(readers)
 }
 
 /// Returns the number of files that cannot be read.
@@ -141,6 +166,7 @@ fn text_of(outcome: &Reconciliation) -> String {
     }
     let _ = writeln!(text, "{:>8}  calls have both records", outcome.matched);
     for (count, what) in [
+        (outcome.by_readers, "calls of readers of this trail, by their own records: not the broker's"),
         (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
         (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
         (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),
@@ -156,6 +182,15 @@ fn text_of(outcome: &Reconciliation) -> String {
          answer never reached it (an activity record of that time has the error then):",
         &outcome.missing_from_trail,
     );
+    if outcome.maybe_of_readers > 0 {
+        let _ = writeln!(
+            text,
+            "Reading this trail takes such calls as {} of these. If an auditor made them, name the auditor's records of them with\n\
+             --reader-records FILE: `key-broker audit` has them where --record-to told, else in\n\
+             ~/.local/state/key-broker/reader-records.jsonl.",
+            outcome.maybe_of_readers
+        );
+    }
     add_differences(&mut text, outcome);
     let verdict = match outcome.verdict {
         Verdict::Matched => {

@@ -16,7 +16,7 @@ use key_broker_trail::{S3Settings, TrailReader};
 use super::Failure;
 use crate::cli::target::{DEV_DIR, dev_credentials};
 use crate::config::Config;
-use crate::kms::auditor::AuditorKms;
+use crate::kms::auditor::{AuditorKms, ReaderRecords};
 use crate::kms::aws::{AwsKms, AwsSettings};
 use location::{TrailAccess, TrailLocation};
 
@@ -46,6 +46,10 @@ pub(super) struct SourceArguments {
     /// Another STS, likewise
     #[arg(long, hide_short_help = true, value_name = "URL")]
     sts_endpoint_url: Option<String>,
+    /// Where to record what this asks of KMS: a file of your own, kept for `audit reconcile`
+    /// [default: ~/.local/state/key-broker/reader-records.jsonl]
+    #[arg(long, value_name = "FILE")]
+    record_to: Option<PathBuf>,
     #[command(flatten)]
     standalone: StandaloneTrail,
 }
@@ -84,6 +88,7 @@ pub(super) struct Source {
     signing: Option<SigningConfig>,
     kms: Arc<AwsKms>,
     caller: Option<Arc<AwsCaller>>,
+    records: Arc<ReaderRecords>,
     is_dev: bool,
     #[cfg(feature = "dev")]
     _emulator: Option<kms_emulator::Emulator>,
@@ -131,10 +136,14 @@ impl SourceArguments {
         let _ = (own_endpoint, dev_dir);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let kms = Arc::new(AwsKms::new(location.aws.clone(), location.credentials.clone(), clock).await);
-        let TrailAccess { store, names, caller } = location.ask(&kms).await?;
+        let records = Arc::new(ReaderRecords::new(self.record_to, location.folders_of_the_broker()));
+        let TrailAccess { store, names, caller, is_encrypted } = location.ask(&kms).await?;
+        if is_encrypted {
+            records.open().map_err(Failure::Unavailable)?;
+        }
         let decrypter = caller.as_ref().map(|caller| {
-            let journal_dir = location.journal_dir.clone();
-            Arc::new(AuditorKms::new(Arc::clone(&kms), Arc::clone(caller), journal_dir)) as _
+            Arc::new(AuditorKms::with_records(Arc::clone(&kms), Arc::clone(caller), Arc::clone(&records)))
+                as _
         });
         Ok(Source {
             reader: TrailReader::new(store, names, decrypter),
@@ -143,6 +152,7 @@ impl SourceArguments {
             signing: location.signing,
             kms,
             caller,
+            records,
             is_dev,
             #[cfg(feature = "dev")]
             _emulator: emulator,

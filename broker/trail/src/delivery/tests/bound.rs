@@ -20,7 +20,7 @@ use crate::delivery::encryption::Encryption;
 use crate::delivery::setup::Means;
 use crate::ending::close;
 use crate::journal::{Durability, Journal, JournalConfig, JournalThread, JournalUnavailable};
-use crate::keys::{DataKey, DecryptedDataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
+use crate::keys::{DataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
 use crate::reader::{TrailReader, records};
 use crate::record::{KmsRecord, ReadRecord, RequestParameters};
 use crate::verify::forge::{START, aws_identity, key_arn, names, refusal, signer};
@@ -126,8 +126,8 @@ impl Decrypter for Kms {
         _: CiphertextBlob,
         _: &KeyArn,
         _: EncryptionContext,
-    ) -> Result<DecryptedDataKey, KeysError> {
-        Ok(DecryptedDataKey { plaintext: Plaintext::new(vec![7; 32]), unrecorded: Vec::new() })
+    ) -> Result<Plaintext, KeysError> {
+        Ok(Plaintext::new(vec![7; 32]))
     }
 }
 
@@ -167,7 +167,7 @@ impl Site {
         *self.kms.journal.lock().expect("whole") = Some(journal.clone());
         let context = crate::encryption_context::path_context(&names()).expect("a context");
         if self.kms.data_key(&(&key_arn()).into(), &context).await.is_err() {
-            thread.close();
+            thread.close().expect("no defect");
             return false;
         }
         let keys: Arc<dyn TrailKeys> = Arc::<Kms>::clone(&self.kms);
@@ -227,7 +227,7 @@ impl Site {
                     assert_eq!(remainder.lost.records, 0, "the backlog has its reserve: {remainder}");
                 } else {
                     drop(trail);
-                    thread.close();
+                    thread.close().expect("no defect");
                 }
                 self.start().await;
             }

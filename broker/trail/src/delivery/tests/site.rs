@@ -223,7 +223,7 @@ impl Site {
         // Whatever the process does from here on never was.
         let Running { trail, thread, .. } = self.running.take().expect("it runs");
         drop(trail);
-        thread.close();
+        thread.close().expect("no defect");
         kept.restore(&self.journal_dir(), &self.store.objects);
         if matches!(kill, Kill::Now { torn: true })
             && let Some(open) = files(&self.journal_dir()).expect("files").pop()

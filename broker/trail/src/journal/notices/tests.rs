@@ -1,5 +1,7 @@
 //! What was found out is told once, whoever tells it, and outlives whoever does not.
 
+use std::fs;
+
 use super::*;
 
 fn missing(missing_records: u64) -> Notice {

@@ -3,13 +3,16 @@
 //! A call is the same call where requestID and eventName are the same: requestID alone is not unique in CloudTrail. First all
 //! of our records are added, then AWS's, in any order; what is not ours is forgotten at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime, Time};
 
 use key_broker_trail::TRAIL_ARN;
-use key_broker_trail::record::{self, ReadRecord, Text, record_time};
+use key_broker_trail::record::{self, ReadRecord, Text};
+
+use super::call::{Call, Difference, Known, as_record_time, compare, difference};
+use super::reader_records::{ReaderRecords, reads_the_trail};
 
 /// Joins the two.
 #[derive(Default)]
@@ -20,10 +23,14 @@ pub(super) struct Reconciler {
     range: Option<Range>,
     regions: BTreeSet<String>,
     identities: BTreeSet<String>,
-    /// AWS's with our identity that we have not.
-    theirs: Vec<Known>,
+    /// AWS's with our identity that we have not, and whether it reads the trail.
+    theirs: Vec<(Known, bool)>,
     their_ids: HashSet<String>,
     their_range: Option<Range>,
+    readers: ReaderRecords,
+    /// The keys with which the broker signs the trail.
+    signing_keys: BTreeSet<String>,
+    by_readers: usize,
     by_services: usize,
     matched: usize,
     differences: Vec<Difference>,
@@ -78,6 +85,10 @@ pub(super) struct Reconciliation {
     pub(super) outside: usize,
     /// Calls that S3 made in the broker's name, to encrypt this trail.
     pub(super) by_services: usize,
+    /// Calls of readers of this trail, by their own records.
+    pub(super) by_readers: usize,
+    /// How many of those that are missing from the trail would read it: a reader's records may tell of them.
+    pub(super) maybe_of_readers: usize,
 }
 
 /// The end of it.
@@ -92,56 +103,12 @@ pub(super) enum Verdict {
     CannotTell,
 }
 
-/// A call, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Call {
-    /// When.
-    #[serde(serialize_with = "as_record_time")]
-    pub(super) event_time: OffsetDateTime,
-    /// What.
-    pub(super) event_name: String,
-    /// KMS's id of it.
-    #[serde(rename = "requestID")]
-    pub(super) request_id: String,
-    /// The key, by its ARN, or as it was asked for.
-    pub(super) key: Option<String>,
-    /// Whose credentials.
-    pub(super) arn: Option<String>,
-    /// Which of them.
-    pub(super) access_key_id: Option<String>,
-    /// From where.
-    #[serde(rename = "sourceIPAddress")]
-    pub(super) source_ip_address: Option<String>,
-    /// With what.
-    pub(super) user_agent: Option<String>,
-    /// In whose name.
-    pub(super) invoked_by: Option<String>,
-    /// How it failed.
-    pub(super) error_code: Option<String>,
-}
-
-/// A field in which the two records of a call differ.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Difference {
-    /// When.
-    #[serde(serialize_with = "as_record_time")]
-    pub(super) event_time: OffsetDateTime,
-    /// What, as we have it.
-    pub(super) event_name: String,
-    /// KMS's id of it.
-    #[serde(rename = "requestID")]
-    pub(super) request_id: String,
-    /// The field.
-    pub(super) field: &'static str,
-    /// As we have it.
-    pub(super) ours: Option<String>,
-    /// As AWS has it.
-    pub(super) aws: Option<String>,
-}
-
 impl Reconciler {
+    /// Joins with what these readers have recorded themselves.
+    pub(super) fn new(readers: ReaderRecords) -> Self {
+        Self { readers, ..Self::default() }
+    }
+
     /// Adds a record of the trail. All of them come before AWS's.
     pub(super) fn add_ours(&mut self, record: &ReadRecord<'_>) {
         if !record.is_of_kms() || !self.our_ids.insert(record.event_id.to_string()) {
@@ -155,6 +122,12 @@ impl Reconciler {
                 || matches!(&*record.event_name, "GenerateDataKey" | "Sign"))
         {
             self.identities.insert(arn.to_string());
+        }
+        if record.is_of_the_broker_itself()
+            && matches!(&*record.event_name, "Sign" | "GetPublicKey")
+            && let Some(key) = record.key_arn()
+        {
+            self.signing_keys.insert(key.to_owned());
         }
         self.ours.entry(record.request_id.to_string()).or_default().push(record.into());
     }
@@ -187,7 +160,9 @@ impl Reconciler {
         let same_call = |ours: &Known| *ours.call.event_name == *theirs.event_name;
         let place = self.ours.get(&*theirs.request_id).and_then(|calls| calls.iter().position(same_call));
         let is_ours = theirs.user_identity.arn.as_ref().is_some_and(|arn| self.identities.contains(&**arn));
-        if place.is_none() && !is_ours {
+        let reads = place.is_none() && reads_the_trail(theirs, &question.trail_arn, &self.signing_keys);
+        let is_of_a_reader = reads && self.readers.have(theirs);
+        if place.is_none() && !is_ours && !is_of_a_reader {
             return;
         }
         // Another file, or another account's trail, may have the same call once more.
@@ -200,10 +175,12 @@ impl Reconciler {
             return;
         }
         let Some(place) = place else {
-            if is_of_this_trails_objects(theirs, question) {
+            if is_of_a_reader {
+                self.by_readers += usize::from(question.has(theirs.event_time));
+            } else if is_of_this_trails_objects(theirs, question) {
                 self.by_services += usize::from(question.has(theirs.event_time));
             } else {
-                self.theirs.push(theirs.into());
+                self.theirs.push((theirs.into(), reads));
             }
             return;
         };
@@ -230,6 +207,8 @@ impl Reconciler {
             too_new: 0,
             outside: 0,
             by_services: self.by_services,
+            by_readers: self.by_readers,
+            maybe_of_readers: 0,
         };
         let range = match common_range(self.range, self.their_range, question) {
             Ok(range) => range,
@@ -244,11 +223,12 @@ impl Reconciler {
                 _ => outcome.outside += 1,
             }
         }
-        let theirs = self.theirs.into_iter().map(|known| known.call);
-        for theirs in theirs.filter(|theirs| range.has(theirs.event_time)) {
+        let theirs = self.theirs.into_iter().map(|(known, reads)| (known.call, reads));
+        for (theirs, reads) in theirs.filter(|(theirs, _)| range.has(theirs.event_time)) {
             if theirs.event_time > question.settled {
                 outcome.too_new += 1;
             } else {
+                outcome.maybe_of_readers += usize::from(reads);
                 outcome.missing_from_trail.push(theirs);
             }
         }
@@ -262,7 +242,7 @@ impl Reconciler {
     /// Calls of one requestID that go by two names are one call, told differently of.
     fn match_names(&mut self, question: &Question) {
         let (ours, differences, matched) = (&mut self.ours, &mut self.differences, &mut self.matched);
-        self.theirs.retain(|theirs| {
+        self.theirs.retain(|(theirs, _)| {
             let Some(ours) = ours.get_mut(&theirs.call.request_id).and_then(Vec::pop) else { return true };
             if question.has(ours.call.event_time) {
                 *matched += 1;
@@ -299,47 +279,6 @@ impl Question {
 impl Range {
     fn has(&self, at: OffsetDateTime) -> bool {
         (self.from..=self.to).contains(&at)
-    }
-}
-
-/// A call, with what the other side's record of it is compared with.
-struct Known {
-    call: Call,
-    key_id: Option<String>,
-    key_arn: Option<String>,
-    /// As JSON, in the order of its names.
-    context: Option<String>,
-}
-
-impl From<&ReadRecord<'_>> for Known {
-    fn from(record: &ReadRecord<'_>) -> Self {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        let context: BTreeMap<&str, &str> = record.encryption_context().collect();
-        Self {
-            call: record.into(),
-            key_id: owned(record.key_id()),
-            key_arn: owned(record.key_arn()),
-            context: (!context.is_empty()).then(|| serde_json::json!(context).to_string()),
-        }
-    }
-}
-
-impl From<&ReadRecord<'_>> for Call {
-    fn from(record: &ReadRecord<'_>) -> Self {
-        let owned = |text: &Option<Text<'_>>| text.as_deref().map(str::to_owned);
-        let identity = &record.user_identity;
-        Self {
-            event_time: record.event_time,
-            key: record.key_arn().or_else(|| record.key_id()).map(str::to_owned),
-            event_name: record.event_name.to_string(),
-            request_id: record.request_id.to_string(),
-            arn: owned(&identity.arn),
-            access_key_id: owned(&identity.access_key_id),
-            source_ip_address: owned(&record.source_ip_address),
-            user_agent: owned(&record.user_agent),
-            invoked_by: owned(&identity.invoked_by),
-            error_code: owned(&record.error_code),
-        }
     }
 }
 
@@ -383,43 +322,6 @@ fn is_of_this_trails_objects(theirs: &ReadRecord<'_>, question: &Question) -> bo
             .rev()
             .find(|pair| pair.0 == TRAIL_ARN)
             .is_some_and(|pair| pair.1 == question.trail_arn)
-}
-
-fn compare(ours: &Known, theirs: &Known, differences: &mut Vec<Difference>) {
-    let mut fields = vec![
-        ("errorCode", &ours.call.error_code, &theirs.call.error_code),
-        ("requestParameters.keyId", &ours.key_id, &theirs.key_id),
-        ("requestParameters.encryptionContext", &ours.context, &theirs.context),
-    ];
-    // The broker does not always learn the key of a call that failed.
-    if ours.call.error_code.is_none() || ours.key_arn.is_some() {
-        fields.push(("resources.ARN", &ours.key_arn, &theirs.key_arn));
-    }
-    differences.extend(
-        fields
-            .into_iter()
-            .filter_map(|(field, one, other)| difference(&ours.call, field, one.clone(), other.clone())),
-    );
-}
-
-fn difference(
-    call: &Call,
-    field: &'static str,
-    ours: Option<String>,
-    aws: Option<String>,
-) -> Option<Difference> {
-    (ours != aws).then(|| Difference {
-        event_time: call.event_time,
-        event_name: call.event_name.clone(),
-        request_id: call.request_id.clone(),
-        field,
-        ours,
-        aws,
-    })
-}
-
-fn as_record_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&record_time(*at))
 }
 
 /// `eventSource` of KMS's records.

@@ -2,20 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
-use key_broker_core::{KeyArn, KeyId};
+use key_broker_core::KeyId;
+use key_broker_trail::PublicKey;
 use key_broker_trail::delivery::{SigningConfig, public_key_of};
-use key_broker_trail::{PublicKey, leave_in_inbox};
 
 use super::Source;
 use crate::cli::audit::Failure;
-use crate::cli::audit::output::note;
-use crate::error::BrokerError;
-use crate::kms::recorded::append_record;
-use crate::kms::{Attempt, AttemptLog, Kms as _};
-use crate::operation::{self, KeyedReply as _, KmsReply, KmsRequest, PublicKeyRequest};
-use crate::policy::{Permitted, own};
+use crate::kms::auditor::AuditorKms;
 
 /// Which key that is, if not the one that the broker is configured with.
 #[derive(Debug, Args)]
@@ -54,46 +50,26 @@ impl Source {
         Ok(vec![key])
     }
 
-    /// Asks KMS, and leaves the record of that for the broker.
+    /// Asks KMS, and records that.
     async fn ask_kms(&self, key: &KeyId) -> Result<PublicKey, Failure> {
-        let attempts = AttemptLog::default();
-        let permitted = own::permit(PublicKeyRequest::from(key.clone()))
-            .map_err(|error| Failure::Unavailable(error.describe()))?
-            .widen();
-        let result = self.kms.call(permitted.clone(), &attempts).await;
-        let answered = attempts.take();
-        let result = answered.checked(result);
-        let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
-        for attempt in answered.attempts {
-            self.leave_record(&permitted, &attempt, used_key);
-        }
-        let answer = result.map_err(|error| {
+        self.records.open().map_err(Failure::Unavailable)?;
+        let caller = match &self.caller {
+            Some(caller) => Arc::clone(caller),
+            None => Arc::new(self.kms.caller().await.map_err(|error| {
+                Failure::Unavailable(format!(
+                    "sts:GetCallerIdentity: {error}: give AWS credentials that may ask KMS for the key, or give --public-key FILE"
+                ))
+            })?),
+        };
+        let kms = AuditorKms::with_records(Arc::clone(&self.kms), caller, Arc::clone(&self.records));
+        let answer = kms.public_key(key).await.map_err(|error| {
             Failure::Unavailable(format!(
-                "kms:GetPublicKey of {}: {}: check the key, your AWS credentials and your way to KMS, or give --public-key FILE",
+                "kms:GetPublicKey of {}: {error}: check the key, your AWS credentials and your way to KMS, or give --public-key FILE",
                 key.as_str(),
-                BrokerError::Kms(error).describe()
             ))
         })?;
-        let answer = operation::PublicKey::try_from(answer)
-            .map_err(|_| Failure::Unavailable(BrokerError::Bug.describe()))?;
         PublicKey::from_spki(&answer.spki)
             .map_err(|error| Failure::Unavailable(format!("{}: {error}", key.as_str())))
-    }
-
-    fn leave_record(
-        &self,
-        permitted: &Permitted<KmsRequest>,
-        attempt: &Attempt,
-        used_key: Option<(&KeyArn, Option<&str>)>,
-    ) {
-        let (Some(caller), Some(journal_dir)) = (&self.caller, self.journal_dir.as_ref()) else { return };
-        let mut line = Vec::new();
-        let _ = append_record(&mut line, caller, permitted, attempt, used_key);
-        if journal_dir.is_dir()
-            && let Err(error) = leave_in_inbox(journal_dir, &line)
-        {
-            note(format_args!("the record of GetPublicKey cannot be left for the broker: {error}"));
-        }
     }
 }
 

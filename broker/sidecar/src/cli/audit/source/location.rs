@@ -29,6 +29,8 @@ pub(super) struct TrailAccess {
     pub(super) store: Arc<dyn Store>,
     pub(super) names: TrailNames,
     pub(super) caller: Option<Arc<AwsCaller>>,
+    /// Whether KMS has to decrypt what is in the store.
+    pub(super) is_encrypted: bool,
 }
 
 impl TrailLocation {
@@ -44,7 +46,10 @@ impl TrailLocation {
             prefix: self.prefix.clone(),
         };
         let mut caller = None;
-        if self.account.is_none() || (is_directory && self.is_encrypted(&*store, &names).await?) {
+        // Without its account, an older trail's names are not known yet.
+        let mut is_encrypted =
+            is_directory && self.account.is_some() && self.is_encrypted(&*store, &names).await?;
+        if self.account.is_none() || is_encrypted {
             caller = Some(Arc::new(kms.caller().await.map_err(|error| {
                 let next = if self.account.is_some() {
                     "this trail is encrypted: give AWS credentials that may decrypt under its KMS key"
@@ -56,8 +61,18 @@ impl TrailLocation {
         }
         if let (None, Some(caller)) = (&self.account, &caller) {
             names.account_id.clone_from(&caller.account_id);
+            is_encrypted = is_directory && self.is_encrypted(&*store, &names).await?;
         }
-        Ok(TrailAccess { store, names, caller })
+        Ok(TrailAccess { store, names, caller, is_encrypted })
+    }
+
+    /// Where the broker alone writes.
+    pub(super) fn folders_of_the_broker(&self) -> Vec<PathBuf> {
+        let store = match &self.store {
+            StoreConfig::Directory { root, .. } => Some(root.clone()),
+            StoreConfig::S3(_) => None,
+        };
+        self.journal_dir.iter().cloned().chain(store).collect()
     }
 
     fn bucket(&self) -> &str {

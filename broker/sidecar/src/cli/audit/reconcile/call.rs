@@ -1,0 +1,148 @@
+//! A call to KMS as either side tells of it, and where two tellings of one call differ.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+
+use key_broker_trail::record::{ReadRecord, Text, record_time};
+
+/// A call, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Call {
+    /// When.
+    #[serde(serialize_with = "as_record_time")]
+    pub(super) event_time: OffsetDateTime,
+    /// What.
+    pub(super) event_name: String,
+    /// KMS's id of it.
+    #[serde(rename = "requestID")]
+    pub(super) request_id: String,
+    /// The key, by its ARN, or as it was asked for.
+    pub(super) key: Option<String>,
+    /// Whose credentials.
+    pub(super) arn: Option<String>,
+    /// Which of them.
+    pub(super) access_key_id: Option<String>,
+    /// From where.
+    #[serde(rename = "sourceIPAddress")]
+    pub(super) source_ip_address: Option<String>,
+    /// With what.
+    pub(super) user_agent: Option<String>,
+    /// In whose name.
+    pub(super) invoked_by: Option<String>,
+    /// How it failed.
+    pub(super) error_code: Option<String>,
+}
+
+/// A field in which the two records of a call differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Difference {
+    /// When.
+    #[serde(serialize_with = "as_record_time")]
+    pub(super) event_time: OffsetDateTime,
+    /// What, as we have it.
+    pub(super) event_name: String,
+    /// KMS's id of it.
+    #[serde(rename = "requestID")]
+    pub(super) request_id: String,
+    /// The field.
+    pub(super) field: &'static str,
+    /// As we have it.
+    pub(super) ours: Option<String>,
+    /// As AWS has it.
+    pub(super) aws: Option<String>,
+}
+
+/// A call, with what the other side's record of it is compared with.
+pub(super) struct Known {
+    pub(super) call: Call,
+    key_id: Option<String>,
+    key_arn: Option<String>,
+    /// As JSON, in the order of its names.
+    context: Option<String>,
+}
+
+impl From<&ReadRecord<'_>> for Known {
+    fn from(record: &ReadRecord<'_>) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let context: BTreeMap<&str, &str> = record.encryption_context().collect();
+        Self {
+            call: record.into(),
+            key_id: owned(record.key_id()),
+            key_arn: owned(record.key_arn()),
+            context: (!context.is_empty()).then(|| serde_json::json!(context).to_string()),
+        }
+    }
+}
+
+impl From<&ReadRecord<'_>> for Call {
+    fn from(record: &ReadRecord<'_>) -> Self {
+        let owned = |text: &Option<Text<'_>>| text.as_deref().map(str::to_owned);
+        let identity = &record.user_identity;
+        Self {
+            event_time: record.event_time,
+            key: record.key_arn().or_else(|| record.key_id()).map(str::to_owned),
+            event_name: record.event_name.to_string(),
+            request_id: record.request_id.to_string(),
+            arn: owned(&identity.arn),
+            access_key_id: owned(&identity.access_key_id),
+            source_ip_address: owned(&record.source_ip_address),
+            user_agent: owned(&record.user_agent),
+            invoked_by: owned(&identity.invoked_by),
+            error_code: owned(&record.error_code),
+        }
+    }
+}
+
+impl Known {
+    /// Whether these are two records of one call, alike in everything that both tell.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let mut differences = Vec::new();
+        compare(self, other, &mut differences);
+        differences.is_empty()
+            && self.call.request_id == other.call.request_id
+            && self.call.event_name == other.call.event_name
+    }
+}
+
+/// Adds the fields in which two records of one call differ.
+pub(super) fn compare(ours: &Known, theirs: &Known, differences: &mut Vec<Difference>) {
+    let mut fields = vec![
+        ("errorCode", &ours.call.error_code, &theirs.call.error_code),
+        ("requestParameters.keyId", &ours.key_id, &theirs.key_id),
+        ("requestParameters.encryptionContext", &ours.context, &theirs.context),
+    ];
+    // The broker does not always learn the key of a call that failed.
+    if ours.call.error_code.is_none() || ours.key_arn.is_some() {
+        fields.push(("resources.ARN", &ours.key_arn, &theirs.key_arn));
+    }
+    differences.extend(
+        fields
+            .into_iter()
+            .filter_map(|(field, one, other)| difference(&ours.call, field, one.clone(), other.clone())),
+    );
+}
+
+/// A field, if it differs.
+pub(super) fn difference(
+    call: &Call,
+    field: &'static str,
+    ours: Option<String>,
+    aws: Option<String>,
+) -> Option<Difference> {
+    (ours != aws).then(|| Difference {
+        event_time: call.event_time,
+        event_name: call.event_name.clone(),
+        request_id: call.request_id.clone(),
+        field,
+        ours,
+        aws,
+    })
+}
+
+pub(super) fn as_record_time<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&record_time(*at))
+}
