@@ -243,7 +243,6 @@ impl<R: Cacheable> Entry<R> {
                 matches!(&self.holder, Holder::Principal(own) if own.as_str() == *principal)
             }
             EvictionScope::Key(key) if self.key.as_ref() == Some(*key) => true,
-            EvictionScope::Key(key) if self.key.as_ref().is_some_and(|own| !own.may_mean(key)) => false,
             EvictionScope::Key(key) => {
                 return slot.evict_key(key, |value| key.names(value.key()));
             }
