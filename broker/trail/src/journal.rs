@@ -274,14 +274,14 @@ impl Journal {
         self.shared.full.notified().await;
     }
 
-    /// So many refused calls, and answers of KMS, have no record: the trail tells it.
-    pub fn count_unrecorded(&self, refusals: u64, kms_answers: u64) {
-        self.shared.count_untaken(Untaken { kms_answers, calls: refusals });
-    }
-
     /// Ends when the journal's thread has ended in a defect: nothing is written any more, and only a new process mends that.
     pub(crate) async fn died(&self) {
         self.shared.dead.cancelled().await;
+    }
+
+    /// So many refused calls, and answers of KMS, have no record: the trail tells it.
+    pub fn count_unrecorded(&self, refusals: u64, kms_answers: u64) {
+        self.shared.count_untaken(Untaken { kms_answers, calls: refusals });
     }
 
     /// What the broker has found out about its trail, and is to be told there.
