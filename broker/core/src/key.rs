@@ -48,12 +48,6 @@ impl KeyId {
         &self.0
     }
 
-    /// Whether an answer for `arn` can be the answer for this key: an alias may mean any.
-    #[must_use]
-    pub fn may_be(&self, arn: &KeyArn) -> bool {
-        self.is_alias() || self.names(arn)
-    }
-
     /// Whether this names the key of `arn` whatever the aliases mean now: by its id or its ARN.
     #[must_use]
     pub fn names(&self, arn: &KeyArn) -> bool {
@@ -65,12 +59,6 @@ impl KeyId {
         } else {
             arn.as_str().rsplit('/').next() == Some(&*self.0)
         }
-    }
-
-    /// Whether this and `other` can mean one key: aliases may mean any.
-    #[must_use]
-    pub fn may_mean(&self, other: &Self) -> bool {
-        self.is_alias() || other.is_alias() || self.0.rsplit('/').next() == other.0.rsplit('/').next()
     }
 
     /// Whether this is an alias, by name or by ARN.

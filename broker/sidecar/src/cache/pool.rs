@@ -127,9 +127,6 @@ impl<R: Cacheable> Pool<R> {
             arn: request.sent_key().and_then(|key| KeyArn::parse(key.as_str())),
             slot: Mutex::new(Slot::new(bounds, rule.refresh_at)),
         });
-        if let Some(arn) = &entry.arn {
-            kept.by_key.add(arn, partition, &entry);
-        }
         if let Some((_, place, gone)) = kept.entries.put(&holder, partition, Arc::clone(&entry)) {
             kept.by_key.remove(&place);
             // A draw may still hold it: its keys are gone before anybody else is let in here.
@@ -138,30 +135,32 @@ impl<R: Cacheable> Pool<R> {
         entry
     }
 
-    /// Notes that KMS is asked for `entry`.
+    /// Notes that KMS is asked for `entry`: from here on a refusal of its key finds what the call brings.
     pub(super) fn begin_call(&self, entry: &Arc<Entry<R>>) -> CallUnderWay<'_, R> {
-        let unnamed = entry.arn.is_none().then(|| Arc::clone(entry));
-        self.lock().unnamed_calls.extend(unnamed.clone());
+        let mut kept = self.lock();
+        let unnamed = match &entry.arn {
+            Some(arn) => {
+                kept.will_keep(entry, arn);
+                None
+            }
+            None => Some(Arc::clone(entry)),
+        };
+        kept.unnamed_calls.extend(unnamed.clone());
+        drop(kept);
         CallUnderWay { pool: self, entry: unnamed }
     }
 
     /// Notes that `entry` is about to keep a data key under `arn`.
     pub(super) fn answered(&self, entry: &Arc<Entry<R>>, arn: &KeyArn) {
-        if entry.arn.is_some() {
-            return;
-        }
-        let mut kept = self.lock();
-        let is_kept =
-            kept.entries.get(&entry.holder, &entry.partition).is_some_and(|kept| Arc::ptr_eq(kept, entry));
-        if is_kept {
-            kept.by_key.add(arn, entry.partition, entry);
+        if entry.arn.is_none() {
+            self.lock().will_keep(entry, arn);
         }
     }
 
     /// Drops what is kept under a KMS key, and what calls under way will bring of it. Returns how many keys were dropped.
     pub(super) fn refuse(&self, arn: &KeyArn) -> usize {
-        let kept = self.lock();
-        let mut entries = kept.by_key.of(arn);
+        let mut kept = self.lock();
+        let mut entries = kept.by_key.take(arn);
         entries.extend(kept.unnamed_calls.iter().cloned());
         drop(kept);
         entries.iter().map(|entry| entry.refuse(arn)).sum()
@@ -219,6 +218,15 @@ impl<R: Cacheable> Pool<R> {
     }
 }
 
+impl<R: Cacheable> Kept<R> {
+    fn will_keep(&mut self, entry: &Arc<Entry<R>>, arn: &KeyArn) {
+        // One that is gone is retired, and keeps nothing.
+        if self.entries.get(&entry.holder, &entry.partition).is_some_and(|kept| Arc::ptr_eq(kept, entry)) {
+            self.by_key.add(arn, entry.partition, entry);
+        }
+    }
+}
+
 impl<R: Cacheable> Drop for CallUnderWay<'_, R> {
     fn drop(&mut self) {
         let Some(entry) = &self.entry else { return };
@@ -243,7 +251,6 @@ impl<R: Cacheable> Entry<R> {
                 matches!(&self.holder, Holder::Principal(own) if own.as_str() == *principal)
             }
             EvictionScope::Key(key) if self.key.as_ref() == Some(*key) => true,
-            EvictionScope::Key(key) if self.key.as_ref().is_some_and(|own| !own.may_mean(key)) => false,
             EvictionScope::Key(key) => {
                 return slot.evict_key(key, |value| key.names(value.key()));
             }

@@ -97,10 +97,12 @@ impl Aliases {
 
     /// What the alias means, unless that is unknown or too old, and whether it is to be asked for again.
     fn usable(&self, principal: &Principal, alias: &KeyId) -> Option<(Option<KeyArn>, bool)> {
-        let AliasTarget { arn, at } = self.memory().target(principal, alias)?;
-        let age = self.0.kms.clock().instant().saturating_duration_since(at);
+        let mut memory = self.memory();
+        let AliasTarget { arn, at } = memory.target(principal, alias)?;
+        let now = self.0.kms.clock().instant();
+        let age = now.saturating_duration_since(at);
         let (fresh, longest) = if arn.is_some() { (FRESH, LONGEST) } else { (UNKNOWN, UNKNOWN) };
-        (age < longest).then_some((arn, age >= fresh))
+        (age < longest).then(|| (arn, age >= fresh && memory.may_refresh(alias, now)))
     }
 
     async fn describe(

@@ -54,7 +54,7 @@ struct Snapshot {
 /// What aliases mean, as it is known without waiting for KMS.
 pub(crate) struct KnownMeanings {
     pub(crate) meanings: Arc<AliasMeanings>,
-    /// Whether KMS is to be asked [again](PolicyAliases::refresh): they are good for now.
+    /// Whether KMS is to be asked [again](PolicyAliases::refresh), and is not being asked: they are good for now.
     pub(crate) is_due: bool,
 }
 
@@ -75,7 +75,8 @@ impl PolicyAliases {
         let now = self.0.kms.clock().instant();
         let current = self.0.current.load();
         let current = current.as_ref().filter(|current| current.version == *policy.version())?;
-        let (meanings, is_due) = (Arc::clone(&current.meanings), now >= current.refresh_from);
+        let meanings = Arc::clone(&current.meanings);
+        let is_due = now >= current.refresh_from && self.0.targets.try_lock().is_ok();
         (now < current.good_until).then_some(KnownMeanings { meanings, is_due })
     }
 

@@ -62,6 +62,11 @@ impl AliasMemory {
         Some(target)
     }
 
+    /// Whether `alias` may be asked for again now.
+    pub(super) fn may_refresh(&self, alias: &KeyId, now: Instant) -> bool {
+        self.names.get(alias).is_some_and(|name| name.refresh_not_before.is_none_or(|moment| moment <= now))
+    }
+
     /// What `principal`'s callers hold while they ask KMS for `alias`.
     pub(super) fn lookup(&mut self, principal: &Principal, alias: &KeyId) -> Lookup {
         self.use_name(principal, alias)
@@ -75,12 +80,11 @@ impl AliasMemory {
 
     /// Whether `alias` is to be asked for again now, by whoever is told so: once until `again_from`.
     pub(super) fn begin_refresh(&mut self, alias: &KeyId, now: Instant, again_from: Instant) -> bool {
-        let Some(name) = self.names.get_mut(alias) else { return false };
-        let is_due = name.refresh_not_before.is_none_or(|moment| moment <= now);
-        if is_due {
+        let may = self.may_refresh(alias, now);
+        if let Some(name) = self.names.get_mut(alias).filter(|_| may) {
             name.refresh_not_before = Some(again_from);
         }
-        is_due
+        may
     }
 
     fn use_name(&mut self, principal: &Principal, alias: &KeyId) -> Lookup {
@@ -210,6 +214,7 @@ mod tests {
         memory.learn(&principal, &alias("a"), AliasTarget { arn: arn(), at });
         assert!(memory.begin_refresh(&alias("a"), at, later(10)));
         assert!(!memory.begin_refresh(&alias("a"), later(9), later(19)));
+        assert!(!memory.may_refresh(&alias("a"), later(9)) && memory.may_refresh(&alias("a"), later(10)));
         assert!(memory.begin_refresh(&alias("a"), later(10), later(20)));
     }
 }

@@ -62,7 +62,8 @@ pub(super) fn used_key(
     let Some(arn) = key_id.and_then(KeyArn::parse) else {
         return Err(unexpected("the answer names no key ARN"));
     };
-    if asked.is_some_and(|key| !key.may_be(&arn)) {
+    // An alias may mean any.
+    if asked.is_some_and(|key| !key.is_alias() && !key.names(&arn)) {
         return Err(other_key());
     }
     Ok(UsedKey { arn, material_id })
