@@ -75,6 +75,9 @@ impl BrokerError {
             Self::Attestation(DocumentFlaw::Stale | DocumentFlaw::CertificateExpired) => {
                 (InvalidArgument, "ATTESTATION_EXPIRED", Rejected, MALFORMED)
             }
+            Self::Attestation(DocumentFlaw::Early | DocumentFlaw::CertificateNotYetValid) => {
+                (InvalidArgument, "ATTESTATION_NOT_YET_VALID", Rejected, MALFORMED)
+            }
             Self::Attestation(_) => (InvalidArgument, "INVALID_ATTESTATION", Rejected, MALFORMED),
             Self::Denied | Self::DeniedUnnamed | Self::DeniedKey(_) => {
                 (PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied")
@@ -357,6 +360,7 @@ mod tests {
             BrokerError::Attestation(DocumentFlaw::Untrusted("the chain does not hold")),
             BrokerError::Attestation(DocumentFlaw::Signature),
             BrokerError::Attestation(DocumentFlaw::CertificateExpired),
+            BrokerError::Attestation(DocumentFlaw::CertificateNotYetValid),
             BrokerError::Attestation(DocumentFlaw::Stale),
             BrokerError::Attestation(DocumentFlaw::Early),
             BrokerError::Attestation(DocumentFlaw::NoPublicKey),
