@@ -105,6 +105,41 @@ fn the_old_word_tcp_is_refused_with_what_to_write() {
     assert!(text(&incomplete.stderr).contains("--ca <FILE>"), "{}", text(&incomplete.stderr));
 }
 
+/// Neither is a file that no client finds: nothing is made.
+#[tokio::test]
+async fn abstract_sockets_and_addresses_are_refused_with_what_to_write() {
+    let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+    for (path, why) in [
+        ("@broker", "abstract socket"),
+        ("\\u0000broker", "abstract socket"),
+        ("unix-abstract:broker", "abstract socket"),
+        ("unix:broker.sock", "write the path alone"),
+        ("unix:///run/broker.sock", "write the path alone"),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+        let good = fs::read_to_string(&config).expect("the configuration");
+        let changed = good.replace("\"broker.sock\"", &format!("\"{path}\""));
+        assert_ne!(good, changed);
+        fs::write(&config, changed).expect("writes");
+        let before = fs::read_dir(dir.path()).expect("a directory").count();
+        let config = config.to_str().expect("a path");
+        for command in ["check", "serve"] {
+            let output = key_broker(&[command, "--config", config]);
+            assert_eq!(output.status.code(), Some(64), "{command} {path}");
+            let told = text(&output.stderr);
+            assert!(told.contains("listen.unix.path") && told.contains(why), "{told}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), before);
+        let path = path.replace("\\u0000", "@");
+        for arguments in [&["health", "--unix", &path][..], &["call", "generate-random", "--unix", &path]] {
+            let output = key_broker(arguments);
+            let told = text(&output.stderr);
+            assert!(!output.status.success() && told.contains("is no path"), "{told}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_machine_without_certificate_authorities_is_told_so() {
     let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");

@@ -207,7 +207,13 @@ fn cases() -> Vec<Case> {
             .is(Code::InvalidArgument, "REQUEST_TOO_LARGE"),
         plain("a flag of the future").body([&[9], &whole[1..]].concat()),
         plain("compressed without saying how").body([&[1], &whole[1..]].concat()),
-        plain("compressed").with_header("grpc-encoding", "gzip").body([&[1], &whole[1..]].concat()),
+        plain("compressed")
+            .with_header("grpc-encoding", "gzip")
+            .body([&[1], &whole[1..]].concat())
+            .is(Code::Unimplemented, "COMPRESSION_NOT_SUPPORTED"),
+        plain("metadata of 9 KB")
+            .with_header("x-long", "x".repeat(9_000))
+            .is(Code::ResourceExhausted, "METADATA_TOO_LARGE"),
         plain("a negative deadline").with_header("grpc-timeout", "-1S"),
         plain("a deadline of nine digits").with_header("grpc-timeout", "123456789S"),
         plain("a deadline of no unit").with_header("grpc-timeout", "1"),

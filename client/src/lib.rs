@@ -68,12 +68,20 @@ pub struct Tls {
 }
 
 impl Client {
-    /// Connects to the broker's unix socket.
+    /// Connects to the broker's unix socket, by its path: not by an address as gRPC writes them (`unix:PATH`), and a broker has no
+    /// abstract socket.
     pub async fn unix(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let Some(text) = path.to_str() else {
             return Err(Error::address(format!("{} is not UTF-8", path.display())));
         };
+        if !is_path(text) {
+            let why = format!(
+                "{text:?} is no path: give the path of the broker's socket alone, such as /run/key-broker/broker.sock (abstract sockets \
+                 have no permissions, and a broker has none)"
+            );
+            return Err(Error::address(why));
+        }
         Self::connect(&format!("unix:{text}")).await
     }
 
@@ -174,6 +182,15 @@ impl Client {
         request.set_timeout(self.deadline);
         request
     }
+}
+
+/// Whether it can be the path of a socket: neither an address (RFC 3986, 3.1) nor an abstract socket.
+fn is_path(text: &str) -> bool {
+    let is_address = text.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    });
+    !is_address && !text.is_empty() && !text.starts_with('@') && !text.contains('\0')
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, transport::Error> {

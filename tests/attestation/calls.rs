@@ -220,6 +220,8 @@ async fn documents_that_are_not_right_are_refused_before_kms_is_asked() {
     let old = DocumentClaims { timestamp: now - 6 * minute, leaf_validity: valid.clone(), ..good.clone() };
     let early = DocumentClaims { timestamp: now + 2 * minute, leaf_validity: valid, ..good.clone() };
     let expired = DocumentClaims { leaf_validity: Some(now - 2 * minute..=now - minute), ..good.clone() };
+    let tomorrow =
+        DocumentClaims { leaf_validity: Some(now + 1_440 * minute..=now + 1_500 * minute), ..good.clone() };
     let debug = (0..3).fold(good.clone(), |claims, index| claims.with_pcr(index, [0; 48]));
     let mut altered = document(good.clone());
     let last = altered.len() - 1;
@@ -228,6 +230,7 @@ async fn documents_that_are_not_right_are_refused_before_kms_is_asked() {
 
     let invalid = (Code::InvalidArgument, "INVALID_ATTESTATION");
     let gone = (Code::InvalidArgument, "ATTESTATION_EXPIRED");
+    let not_yet = (Code::InvalidArgument, "ATTESTATION_NOT_YET_VALID");
     let malformed = (Code::InvalidArgument, "MALFORMED_REQUEST");
     let rejected = ("Rejected", "ValidationException");
     let cases = [
@@ -242,7 +245,8 @@ async fn documents_that_are_not_right_are_refused_before_kms_is_asked() {
             rejected,
             true,
         ),
-        ("early", document(early), "", invalid, rejected, true),
+        ("early", document(early), "", not_yet, rejected, true),
+        ("with a certificate of tomorrow", document(tomorrow), "", not_yet, rejected, false),
         ("old", document(old), "", gone, rejected, true),
         ("expired", document(expired), "", gone, rejected, false),
         (

@@ -143,6 +143,8 @@ impl FrameParser {
             block[fragment.clone()].copy_from_slice(edited);
             rest = after;
         }
+        self.joined.clear();
+        self.joined.shrink_to(MAX_FRAME_BYTES);
         Some(())
     }
 }
@@ -232,11 +234,11 @@ impl FrameHeader {
     }
 }
 
-/// The longest header block, frame headers and padding included, that is held back: four full frames. hyper and tonic accept
-/// 16 KiB of fields by default.
-const MAX_BLOCK_BYTES: usize = 64 * 1024;
+/// The longest header block, frame headers and padding included, that is held back: sixteen full frames. hyper and tonic accept
+/// 16 KiB of fields by default; a server that refuses more with words of its own has to read more.
+const MAX_BLOCK_BYTES: usize = 264 * 1024;
 
-/// How many fragments' places stay allocated between blocks. Nearly all blocks are one; a client may send 6,500.
+/// How many fragments' places stay allocated between blocks. Nearly all blocks are one; a client may send 27,000.
 const KEPT_FRAGMENTS: usize = 4;
 
 /// The initial `SETTINGS_MAX_FRAME_SIZE` (RFC 9113, section 6.5.2), which h2, hyper and tonic keep.

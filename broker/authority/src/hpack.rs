@@ -195,7 +195,7 @@ impl BlockReader<'_> {
 /// announce a larger table in a block before it may use it; editing ends there.
 const MAX_TABLE_SIZE: usize = 4096;
 
-/// How many values' places stay allocated between blocks. A request has one; a block of 64 KiB has room for 32,768, which h2
+/// How many values' places stay allocated between blocks. A request has one; a block of 264 KiB has room for 135,168, which h2
 /// refuses.
 const KEPT_AUTHORITIES: usize = 4;
 

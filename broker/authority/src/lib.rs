@@ -78,8 +78,8 @@
 //! - The adapter refuses nothing and never panics. At the first thing that it cannot follow it stops editing for the rest of
 //!   the connection and passes every byte through, so that h2 answers as it would have without the adapter. A client that
 //!   misleads it changes only bytes that the client wrote itself.
-//! - Memory per connection is bounded: 64 KiB for a header block that arrives in pieces, as much again if it consists of
-//!   several frames, and 128 entries of a few words for the dynamic table.
+//! - Memory per connection is bounded: 264 KiB for a header block that arrives in pieces, as much again if it consists of
+//!   several frames, of which 16 KiB each stay when it is done, and 128 entries of a few words for the dynamic table.
 //!
 //! # Limits
 //!
@@ -117,7 +117,7 @@ use frames::FrameParser;
 /// The server's end of a connection, with `:authority` values made acceptable to h2 (see the [crate's](crate) documentation).
 ///
 /// Writes go straight to the connection. So do reads, except for a header block of which only a part has arrived: it is held
-/// back, at most 64 KiB of it, until it is complete.
+/// back, at most 264 KiB of it, until it is complete.
 pub struct NormalizeAuthority<S> {
     connection: S,
     parser: FrameParser,
@@ -239,6 +239,8 @@ impl HeldBlock {
         self.given = end;
         if self.given == self.filled {
             (self.filled, self.given) = (0, 0);
+            self.bytes.truncate(KEPT_BYTES);
+            self.bytes.shrink_to(KEPT_BYTES);
         }
     }
 
@@ -248,3 +250,6 @@ impl HeldBlock {
         }
     }
 }
+
+/// What stays allocated between blocks: one frame, as nearly all blocks are.
+const KEPT_BYTES: usize = 16 * 1024;

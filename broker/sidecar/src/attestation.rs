@@ -33,7 +33,8 @@ pub struct Trust {
     pub roots: Vec<CertificateDer<'static>>,
     /// A document that was made longer ago is refused.
     pub max_age: Duration,
-    /// How far the clock of the module that made it may differ.
+    /// How far the clocks of the module that made it, and of those who signed its certificates, may be ahead; and how much older than
+    /// `max_age` it may seem.
     pub clock_skew: Duration,
     /// Whether enclaves in debug mode count: whoever controls the parent instance reads their memory and console.
     pub allow_debug: bool,
@@ -66,6 +67,8 @@ pub(crate) enum DocumentFlaw {
     Signature,
     /// One of its certificates has expired.
     CertificateExpired,
+    /// One of its certificates is not valid yet.
+    CertificateNotYetValid,
     /// It was made too long ago.
     Stale,
     /// It was made later than now.
@@ -97,7 +100,8 @@ impl Trust {
         let unproved = |flaw| AttestationError { flaw, measurements: None };
         let cose = CoseSign1::parse(&document).map_err(unproved)?;
         let parsed = Document::parse(cose.payload).map_err(unproved)?;
-        let chain = Chain::verify(&parsed, &self.roots, now).map_err(|error| unproved(error.into()))?;
+        let chain = Chain::verify(&parsed, &self.roots, now, self.clock_skew)
+            .map_err(|error| unproved(error.into()))?;
         chain.verify_signature(&cose).map_err(unproved)?;
         let made_at = parsed.made_at;
         let has_public_key = parsed.public_key.is_some_and(is_rsa);
@@ -139,6 +143,7 @@ impl From<ChainError> for DocumentFlaw {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::Expired => Self::CertificateExpired,
+            ChainError::NotYetValid => Self::CertificateNotYetValid,
             ChainError::Untrusted(why) => Self::Untrusted(why),
         }
     }
@@ -160,8 +165,11 @@ impl fmt::Display for DocumentFlaw {
                 "the attestation document's signature does not fit: it was altered; send it exactly as it was made",
             ),
             Self::CertificateExpired => f.write_str(
-                "a certificate of the attestation document has expired or is not valid yet: make a new document, and check the \
-                 broker's clock",
+                "a certificate of the attestation document has expired: make a new document, and check the broker's clock",
+            ),
+            Self::CertificateNotYetValid => f.write_str(
+                "a certificate of the attestation document is not valid yet, by the broker's clock: check the clocks of broker and \
+                 parent instance; a new document has the same certificate",
             ),
             Self::Stale => f.write_str("the attestation document is too old: make a new one for each call"),
             Self::Early => {

@@ -246,6 +246,7 @@ impl UnixSection {
                 format!("{name}.group: /etc/group has no group {group:?}: give its number")
             })?),
         };
+        UnixAddress::refuse_what_is_no_path(&self.path).map_err(|why| format!("{name}.path: {why}"))?;
         let path = base.join(self.path);
         // unix(7): sun_path has 108 bytes with its terminator; binding adds a dot and the process id for a moment.
         if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
@@ -404,6 +405,9 @@ journal_dir = "journal"
             &GOOD.replace("\"broker.sock\"", "\"broker.sock\", mode = \"rw\""),
             &GOOD.replace("\"broker.sock\"", "\"broker.sock\", group = \"no-such-group\""),
             &GOOD.replace("broker.sock", &"x".repeat(108)),
+            &GOOD.replace("broker.sock", "@broker"),
+            &GOOD.replace("broker.sock", "unix:///run/broker.sock"),
+            &GOOD.replace("[kms]", "admin = { path = \"unix-abstract:admin\" }\n[kms]"),
             &GOOD.replace("[kms]", "admin = { path = \"admin.sock\", mode = \"0800\" }\n[kms]"),
             &GOOD.replace("[kms]", "admin = { path = \"admin.sock\", group = \"no-such-group\" }\n[kms]"),
             &GOOD.replace("[kms]", "admin = { path = \"broker.sock\" }\n[kms]"),

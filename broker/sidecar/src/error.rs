@@ -16,6 +16,10 @@ pub(crate) enum BrokerError {
     Rejected(Cow<'static, str>),
     /// The request is larger than the contract allows.
     TooLarge,
+    /// What the call says of itself is longer than the broker reads.
+    MetadataTooLarge,
+    /// The request is compressed.
+    Compressed,
     /// The attestation document is not one to trust.
     Attestation(DocumentFlaw),
     /// The broker's policy does not permit it.
@@ -60,7 +64,7 @@ impl BrokerError {
     pub(crate) fn refusal(&self) -> Refusal<'_> {
         use Code::{
             Cancelled, DeadlineExceeded, Internal, InvalidArgument, NotFound, PermissionDenied,
-            ResourceExhausted, Unavailable,
+            ResourceExhausted, Unavailable, Unimplemented,
         };
         use Outcome::{Aborted, Denied, Failed, Rejected, Throttled};
         const MALFORMED: &str = "ValidationException";
@@ -69,11 +73,16 @@ impl BrokerError {
             Self::Kms(error) => return error.refusal(),
             Self::Rejected(_) => (InvalidArgument, "MALFORMED_REQUEST", Rejected, MALFORMED),
             Self::TooLarge => (InvalidArgument, "REQUEST_TOO_LARGE", Rejected, MALFORMED),
+            Self::MetadataTooLarge => (ResourceExhausted, "METADATA_TOO_LARGE", Rejected, MALFORMED),
+            Self::Compressed => (Unimplemented, "COMPRESSION_NOT_SUPPORTED", Rejected, MALFORMED),
             Self::Attestation(DocumentFlaw::Debug) => {
                 (PermissionDenied, "DEBUG_ENCLAVE", Denied, "AccessDenied")
             }
             Self::Attestation(DocumentFlaw::Stale | DocumentFlaw::CertificateExpired) => {
                 (InvalidArgument, "ATTESTATION_EXPIRED", Rejected, MALFORMED)
+            }
+            Self::Attestation(DocumentFlaw::Early | DocumentFlaw::CertificateNotYetValid) => {
+                (InvalidArgument, "ATTESTATION_NOT_YET_VALID", Rejected, MALFORMED)
             }
             Self::Attestation(_) => (InvalidArgument, "INVALID_ATTESTATION", Rejected, MALFORMED),
             Self::Denied | Self::DeniedUnnamed | Self::DeniedKey(_) => {
@@ -114,6 +123,11 @@ impl BrokerError {
             }
             Self::Kms(error) => return error.refusal().message,
             Self::TooLarge => "the request is larger than 524,288 bytes: send less, or split it",
+            Self::MetadataTooLarge => {
+                "the call's metadata is longer than 8,192 bytes (names and values, and 32 bytes for each pair): send less; a retry \
+                 does not help"
+            }
+            Self::Compressed => "the request is compressed: send it uncompressed (grpc-encoding: identity)",
             Self::Denied | Self::DeniedKey(_) => {
                 "the broker's policy does not permit this principal this action on this key, or there is no such \
                  key: ask the broker's operator for a permit"
@@ -364,10 +378,13 @@ mod tests {
         let mut errors = vec![
             BrokerError::Rejected("words of the edge".into()),
             BrokerError::TooLarge,
+            BrokerError::MetadataTooLarge,
+            BrokerError::Compressed,
             BrokerError::Attestation(DocumentFlaw::Malformed("it is no COSE_Sign1")),
             BrokerError::Attestation(DocumentFlaw::Untrusted("the chain does not hold")),
             BrokerError::Attestation(DocumentFlaw::Signature),
             BrokerError::Attestation(DocumentFlaw::CertificateExpired),
+            BrokerError::Attestation(DocumentFlaw::CertificateNotYetValid),
             BrokerError::Attestation(DocumentFlaw::Stale),
             BrokerError::Attestation(DocumentFlaw::Early),
             BrokerError::Attestation(DocumentFlaw::NoPublicKey),

@@ -212,6 +212,10 @@ impl GovernorClock for RateClock {
 
 /// The largest request of a workload: see LIMITS in `key_broker.proto`.
 pub(crate) const MAX_REQUEST_BYTES: usize = 524_288;
+/// The metadata of a call that is answered, as HTTP/2 counts it: names and values, and 32 bytes for each. gRPC's own default.
+pub(crate) const MAX_METADATA_BYTES: usize = 8 << 10;
+/// The metadata of a call that is refused with words and a record; HTTP/2 refuses what has more.
+pub(crate) const MAX_HEADER_BYTES: u32 = 256 << 10;
 /// Each takes some 300 bytes. More principals than that are not connected at a time.
 const MAX_SHARES: usize = 4_096;
 /// A call that is refused has a stream, too, and so has a reply that is on its way.

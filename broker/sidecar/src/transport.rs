@@ -1,11 +1,13 @@
 //! Listeners and connections: from a socket to the layers, and the drain at the end.
 
+mod blocks;
 pub(crate) mod connections;
 pub(crate) mod layers;
 mod paced;
 mod progress;
 mod reply;
 mod request;
+pub(crate) mod seldom;
 mod served;
 pub(crate) mod standard;
 pub(crate) mod tls;
@@ -20,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use key_broker_authority::NormalizeAuthority;
 use key_broker_core::{Peer, Principal, Transport};
 use rustix::io::Errno;
 use rustix::net::sockopt;
@@ -139,7 +140,7 @@ impl Server {
             let credentials = stream.peer_cred()?;
             let (uid, gid, pid) = (credentials.uid(), credentials.gid(), credentials.pid());
             let peer = self.identities.unix_peer(uid, gid, pid);
-            Ok(ready(Ok((NormalizeAuthority::new(stream), peer))))
+            Ok(ready(Ok((stream, peer))))
         })
         .await
     }

@@ -10,6 +10,7 @@
 mod encryption;
 mod error;
 mod finish;
+mod reading;
 mod schedule;
 mod setup;
 #[cfg(test)]
@@ -17,7 +18,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,8 +34,8 @@ use super::digest::{
     ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
     SIGNATURE_METADATA, sha256_hex,
 };
-use super::journal::chain::{Link, parse_header};
-use super::journal::segment::{Cut, ReadError, repair};
+use super::journal::chain::Link;
+use super::journal::segment::Cut;
 use super::journal::{Journal, SegmentFile, damaged_name, files};
 use super::log_file::{self, LogFileContents};
 use super::names::TrailNames;
@@ -45,6 +46,7 @@ use super::store::directory::found;
 use super::store::{Object, Store};
 use encryption::Encryption;
 pub(crate) use error::TrailError;
+use reading::{Reading, begins_after, oldest_place, read};
 pub use setup::{SetupError, StoreConfig, Surroundings, names, public_key_of};
 
 /// How a trail is to be.
@@ -129,6 +131,7 @@ impl Trail {
             Ok(())
         };
         self.in_time(rotated).await?;
+        self.keep_hold().await?;
         // What was told is noted as told before its record leaves the journal: it is not told again.
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.save()?)).await?;
@@ -191,6 +194,7 @@ impl Trail {
         let key = self.names.log_file(closed_at, &contents.end.hash);
         let LogFileContents { bytes, hash, oldest, newest, before, end, records } = contents;
         let bytes = self.encrypted(&key, bytes).await?;
+        self.keep_hold().await?;
         self.put(Object { key: key.clone(), bytes, metadata: BTreeMap::new() }).await?;
         if let Some(encryption) = &mut self.encryption {
             encryption.end();
@@ -226,7 +230,9 @@ impl Trail {
         let path = file.path.clone();
         let (number, evidence) = (file.number, self.journal_dir.join(damaged_name(file.number)));
         let notices = Arc::clone(self.journal.notices());
+        let hold = Arc::clone(self.journal.hold());
         on_disk(move || {
+            hold.keep()?;
             let note = |cut: &Cut| {
                 notices.tell_cut(number, cut)?;
                 tracing::error!(file = %path.display(), ?cut, "a journal file is not what was written: what fits its chain is delivered, the rest is kept as evidence");
@@ -269,7 +275,9 @@ impl Trail {
 
     async fn remove(&self, file: &SegmentFile) -> Result<(), TrailError> {
         let (number, path) = (file.number, file.path.clone());
+        let hold = Arc::clone(self.journal.hold());
         let bytes = on_disk(move || {
+            hold.keep()?;
             // Somebody else may have been faster: it is delivered, and gone.
             let Some(metadata) = found(std::fs::metadata(&path))? else { return Ok(0) };
             found(std::fs::remove_file(&path))?;
@@ -277,6 +285,12 @@ impl Trail {
         });
         self.journal.undelivered().remove(number, bytes.await?);
         Ok(())
+    }
+
+    /// Another broker may have the journal's directory, and the trail with it: then nothing more is delivered.
+    async fn keep_hold(&self) -> Result<(), TrailError> {
+        let hold = Arc::clone(self.journal.hold());
+        on_disk(move || Ok(hold.keep()?)).await
     }
 
     async fn put(&self, object: Object) -> Result<(), TrailError> {
@@ -295,11 +309,12 @@ impl Trail {
 
     /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
     async fn note(&mut self, state: State) -> Result<(), TrailError> {
-        let (dir, notices) = (self.journal_dir.clone(), Arc::clone(self.journal.notices()));
+        let (hold, notices) = (Arc::clone(self.journal.hold()), Arc::clone(self.journal.notices()));
         self.state = on_disk(move || {
+            hold.keep()?;
             // First: where the directory was removed, how far the trail is does not come back without what it lacks.
             notices.save()?;
-            state.save(&dir)?;
+            state.save(hold.dir())?;
             Ok(state)
         })
         .await?;
@@ -337,6 +352,7 @@ impl Trail {
     }
 
     async fn put_digest(&mut self) -> Result<(), TrailError> {
+        self.keep_hold().await?;
         if self.state.sealed.is_none() {
             // Whatever the clock does, digests go forward, one after the other.
             let end = whole_second(self.clock.now()).max(self.state.start + Duration::from_secs(1));
@@ -408,59 +424,6 @@ impl State {
             log_files: sealed.log_files.clone(),
         }
     }
-}
-
-/// What a file of the journal was found to hold.
-enum Reading {
-    /// It is not known where it ends.
-    NotYet,
-    /// No record.
-    Nothing,
-    /// Records.
-    Contents(LogFileContents),
-}
-
-impl From<Option<LogFileContents>> for Reading {
-    fn from(contents: Option<LogFileContents>) -> Self {
-        contents.map_or(Self::Nothing, Self::Contents)
-    }
-}
-
-/// Makes the log file of the journal's file at `path`, which ends where the next of `later` begins: what a failed commit left
-/// behind that is no record. Tells what did not fit.
-fn read(
-    path: &Path,
-    later: &[PathBuf],
-    evidence: &Path,
-    note: &dyn Fn(&Cut) -> io::Result<()>,
-) -> Result<Reading, TrailError> {
-    let Some(next) = later.iter().find_map(|path| begins_after(path)) else { return Ok(Reading::NotYet) };
-    let build = || match log_file::build(path, next.sequence) {
-        Ok(contents) => Ok(Some(contents)),
-        Err(ReadError::Io(error)) => Err(error),
-        Err(ReadError::Flaw(_)) => Ok(None),
-    };
-    let contents = match build()? {
-        Some(contents) => contents,
-        None if repair(path, evidence, note)?.is_some() => build()?.flatten(),
-        // Not even the header fits.
-        None => None,
-    };
-    Ok(contents.into())
-}
-
-/// The last record before a file of the journal, as its header says.
-fn begins_after(path: &Path) -> Option<Link> {
-    use std::io::BufRead as _;
-    let mut line = Vec::new();
-    std::io::BufReader::new(std::fs::File::open(path).ok()?).read_until(b'\n', &mut line).ok()?;
-    parse_header(line.strip_suffix(b"\n")?).map(|(_, before)| before)
-}
-
-/// Where the oldest file of the journal begins.
-fn oldest_place(journal_dir: &Path) -> io::Result<Link> {
-    let oldest = files(journal_dir)?.into_iter().find_map(|file| begins_after(&file.path));
-    Ok(oldest.unwrap_or(Link::START))
 }
 
 async fn within<T>(

@@ -9,7 +9,6 @@ use crate::announcer::Announcer;
 use crate::delivery::{Surroundings, Trail};
 use crate::journal::JournalThread;
 use crate::names::TrailNames;
-use crate::notice::Notice;
 use crate::remainder::{Leftover, Remainder};
 use crate::state::State;
 
@@ -105,19 +104,12 @@ pub(super) fn close(thread: JournalThread, announcer: &Announcer, names: Option<
         let why = "the journal's thread ended in a defect, and its records with it".to_owned();
         return Remainder { unreadable: Some(why), ..Remainder::default() };
     };
-    let notices = announcer.journal.notices();
-    notices.tell(Notice {
-        unrecorded_refusals: lost.activity_records,
-        unrecorded_kms_answers: lost.kms_records,
-        ..Notice::default()
-    });
-    if let Err(error) = notices.save() {
-        tracing::error!(%error, "cannot note what is to be told of the trail");
-    }
-    let mut remainder = Remainder { lost, untold_notices: notices.untold(), ..Remainder::default() };
+    let untold_notices = announcer.journal.notices().untold();
+    let mut remainder = Remainder { lost, untold_notices, ..Remainder::default() };
     let Some(names) = names else { return remainder };
     let dir = &announcer.journal_dir;
-    let looked = State::load(dir).and_then(|state| {
+    let own = announcer.journal.hold().confirm();
+    let looked = own.and_then(|()| State::load(dir)).and_then(|state| {
         let delivered = state.as_ref().and_then(|state| state.delivered);
         Ok((state, Leftover::look(dir, delivered, names)?.0))
     });

@@ -9,6 +9,7 @@ mod backlog;
 pub(crate) mod chain;
 pub(crate) mod follow;
 mod handover;
+mod hold;
 mod notices;
 mod queue;
 pub(crate) mod segment;
@@ -37,6 +38,7 @@ pub use self::{
 use crate::notice::Notice;
 use backlog::{Backlog, Untaken};
 use chain::Link;
+pub(crate) use hold::Hold;
 use queue::{Answer, Queue};
 use segments::{Room, Segments, Undelivered};
 pub(crate) use segments::{SegmentFile, damaged_name, files};
@@ -84,6 +86,7 @@ impl JournalConfig {
 pub struct Journal {
     shared: Arc<Shared>,
     undelivered: Undelivered,
+    hold: Arc<Hold>,
     wait: Duration,
 }
 
@@ -149,7 +152,7 @@ impl Journal {
     /// Outside of a tokio runtime, in which its handover runs.
     pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>) -> io::Result<(Self, JournalThread)> {
         let (segments, notices) = Segments::open(config, clock.now())?;
-        let undelivered = segments.undelivered();
+        let (undelivered, hold) = (segments.undelivered(), segments.hold());
         let shared = Arc::new(Shared::new(notices));
         let (written, told) = mpsc::unbounded_channel();
         let writer = Writer {
@@ -169,7 +172,7 @@ impl Journal {
         // It is set once.
         let _ = shared.queue.thread.set(thread.thread().clone());
         tokio::spawn(handover::carry(Arc::clone(&shared), told));
-        let journal = Self { shared: Arc::clone(&shared), undelivered, wait: config.wait };
+        let journal = Self { shared: Arc::clone(&shared), undelivered, hold, wait: config.wait };
         Ok((journal, JournalThread { shared, thread: Some(thread) }))
     }
 
@@ -240,6 +243,12 @@ impl Journal {
     #[must_use]
     pub(crate) fn undelivered(&self) -> Undelivered {
         self.undelivered.clone()
+    }
+
+    /// Whose its directory is.
+    #[must_use]
+    pub(crate) fn hold(&self) -> &Arc<Hold> {
+        &self.hold
     }
 
     /// What was written since the start, and what was not.

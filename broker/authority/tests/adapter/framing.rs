@@ -32,10 +32,10 @@ fn an_unfinished_or_malformed_block_is_handed_through() {
     assert_eq!(through_whole(&other_protocol), other_protocol);
 }
 
-/// Proves: a block is held back up to the limit of 64 KiB, and one that is announced to be longer is handed through.
+/// Proves: a block is held back up to the limit of 264 KiB, and one that is announced to be longer is handed through.
 #[test]
 fn a_long_block_is_bounded() {
-    for (frames, edited) in [(3, true), (4, false)] {
+    for (frames, edited) in [(16, true), (17, false)] {
         let mut bytes = [PREFACE, &frame_header(6, HEADERS, 0, 1), b"\x01\x04%2Fx"].concat();
         for n in 1..=frames {
             let flags = if n == frames { END_HEADERS } else { 0 };

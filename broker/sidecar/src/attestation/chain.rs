@@ -1,7 +1,9 @@
 //! From a document's certificate to a trusted root: P-384 with SHA-384 all the way, and no revocation, which AWS has none of.
 
+use std::time::Duration;
+
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::Certificate;
@@ -19,18 +21,24 @@ pub(super) struct Chain {
 
 /// Why it does not.
 pub(super) enum ChainError {
-    /// One of them is not valid at that moment.
+    /// One of them has expired.
     Expired,
+    /// One of them is not valid yet, by more than clocks may differ.
+    NotYetValid,
     /// The words say why.
     Untrusted(&'static str),
 }
 
 impl Chain {
     /// Verifies the chain as of `now`. The bundle's first certificate must be one of `roots`, byte for byte.
+    ///
+    /// Nitro makes leaf certificates that are valid from that very second, every few hours. So a certificate counts from `clock_skew`
+    /// before its time on: its authority has signed it all the same. Where it ends, nothing is added.
     pub(super) fn verify(
         document: &Document<'_>,
         roots: &[CertificateDer<'static>],
         now: OffsetDateTime,
+        clock_skew: Duration,
     ) -> Result<Self, ChainError> {
         let (first, rest) = document.bundle.split_first().ok_or(ChainError::Untrusted("there is no root"))?;
         let root = roots
@@ -42,27 +50,25 @@ impl Chain {
         let intermediates: Vec<CertificateDer<'_>> =
             rest.iter().map(|der| CertificateDer::from(*der)).collect();
         let leaf = CertificateDer::from(document.certificate);
-        let since_epoch = u64::try_from(now.unix_timestamp()).map_err(|_| ChainError::Expired)?;
-        EndEntityCert::try_from(&leaf)
-            .and_then(|leaf| {
-                leaf.verify_for_usage(
-                    &[webpki::aws_lc_rs::ECDSA_P384_SHA384],
-                    &[anchor],
-                    &intermediates,
-                    UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_epoch)),
-                    // Their certificates name no extended usage at all.
-                    KeyUsage::client_auth(),
-                    None,
-                    None,
-                )
-                .map(drop)
-            })
-            .map_err(|error| match error {
-                webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
-                    ChainError::Expired
+        let now = Duration::from_secs(u64::try_from(now.unix_timestamp()).unwrap_or_default());
+        let latest = UnixTime::since_unix_epoch(now + clock_skew);
+        let mut at = UnixTime::since_unix_epoch(now);
+        let held = loop {
+            match holds_at(at, &leaf, &intermediates, &anchor) {
+                // A moment at which one more of them is valid, of all that the clocks allow.
+                Err(webpki::Error::CertNotValidYet { not_before, .. })
+                    if at < not_before && not_before <= latest =>
+                {
+                    at = not_before;
                 }
-                _ => ChainError::Untrusted("the chain does not hold"),
-            })?;
+                held => break held,
+            }
+        };
+        held.map_err(|error| match error {
+            webpki::Error::CertExpired { .. } => ChainError::Expired,
+            webpki::Error::CertNotValidYet { .. } => ChainError::NotYetValid,
+            _ => ChainError::Untrusted("the chain does not hold"),
+        })?;
         Self::of_leaf(&leaf)
     }
 
@@ -86,4 +92,25 @@ impl Chain {
             .verify(&cose.signed_bytes(), cose.signature)
             .map_err(|_| DocumentFlaw::Signature)
     }
+}
+
+/// Whether the leaf leads to the anchor at that moment.
+fn holds_at(
+    at: UnixTime,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    anchor: &TrustAnchor<'_>,
+) -> Result<(), webpki::Error> {
+    EndEntityCert::try_from(leaf)?
+        .verify_for_usage(
+            &[webpki::aws_lc_rs::ECDSA_P384_SHA384],
+            std::slice::from_ref(anchor),
+            intermediates,
+            at,
+            // Their certificates name no extended usage at all.
+            KeyUsage::client_auth(),
+            None,
+            None,
+        )
+        .map(drop)
 }

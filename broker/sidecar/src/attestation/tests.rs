@@ -174,7 +174,7 @@ fn forms_that_aws_never_makes_are_refused() {
         ("expired", made(DocumentClaims { leaf_validity: Some(now - minute..=now - 1_000), ..claims() })),
         (
             "not valid yet",
-            made(DocumentClaims { leaf_validity: Some(now + 1_000..=now + minute), ..claims() }),
+            made(DocumentClaims { leaf_validity: Some(now + 31_000..=now + minute), ..claims() }),
         ),
         ("5:30 old", made(DocumentClaims { timestamp: now - 331_000, ..claims() })),
         (
@@ -214,6 +214,53 @@ fn forms_that_aws_never_makes_are_refused() {
     assert!(made(early).is_ok());
     let careless = Trust { allow_debug: true, ..trust.clone() };
     assert!(careless.verify(authority.document(&debug(claims())).into(), moment(now)).is_ok());
+}
+
+/// Proves: whenever leaf and zone begin and end, a document is taken if and only if no clock that is as far ahead as allowed would find one
+/// of them not valid yet, and neither has ended; and what is refused is refused for what it is.
+#[test]
+fn certificates_count_from_the_clock_skew_before_their_time_and_never_after_it() {
+    const NOW: u64 = 1_795_651_200_000;
+    let days = 86_400_000;
+    let offsets = [-2 * days, -1_000, 0, 1_000, 2_000, 30_000, 31_000, 3 * days];
+    let at = |offset: i64| NOW.checked_add_signed(offset).expect("a moment");
+    for zone_start in offsets {
+        for zone_end in [-1_000, 0, 40_000, 4 * days].into_iter().filter(|end| *end > zone_start) {
+            let authority = Authority::generate_with_zone(Some(&(at(zone_start)..=at(zone_end))));
+            let trust = Trust { roots: vec![authority.root_der().into()], ..Trust::aws() };
+            for leaf_start in offsets {
+                let claims = DocumentClaims {
+                    leaf_validity: Some(at(leaf_start)..=at(4 * days)),
+                    ..DocumentClaims::enclave(NOW).with_public_key(rsa())
+                };
+                let verified = trust.verify(authority.document(&claims).into(), moment(NOW));
+                let flaw = verified.err().map(|error| error.flaw);
+                let is_early = [zone_start, leaf_start].iter().any(|start| *start > 30_000);
+                let name = format!("zone {zone_start}..{zone_end}, leaf from {leaf_start}");
+                match flaw {
+                    None => assert!(!is_early && zone_end >= 0 && zone_end >= leaf_start, "{name}"),
+                    Some(DocumentFlaw::CertificateNotYetValid) => assert!(is_early, "{name}"),
+                    Some(DocumentFlaw::CertificateExpired) => {
+                        assert!(zone_end < 0 || zone_end < leaf_start, "{name}");
+                    }
+                    Some(flaw) => panic!("{name}: {flaw:?}"),
+                }
+            }
+        }
+    }
+    // The configuration decides how far clocks may differ.
+    let authority = Authority::generate();
+    let made = |start: u64| {
+        let claims = DocumentClaims::enclave(NOW).with_public_key(rsa());
+        authority.document(&DocumentClaims { leaf_validity: Some(start..=NOW + 10_800_000), ..claims })
+    };
+    for skew in [0, 1, 300] {
+        let (roots, clock_skew) = (vec![authority.root_der().into()], Duration::from_secs(skew));
+        let trust = Trust { roots, clock_skew, ..Trust::aws() };
+        let verify = |start: u64| trust.verify(made(start).into(), moment(NOW));
+        assert!(verify(NOW + skew * 1_000).is_ok());
+        assert!(is(&verify(NOW + (skew + 1) * 1_000), DocumentFlaw::CertificateNotYetValid));
+    }
 }
 
 #[test]

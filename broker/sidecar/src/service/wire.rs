@@ -15,6 +15,7 @@ use key_broker_trail::record::{DataKeyData, ServedFrom};
 use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tonic::Status;
+use tonic::metadata::MetadataValue;
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 
@@ -216,7 +217,12 @@ pub(crate) fn status(error: &BrokerError, request_id: Uuid) -> Status {
     if let Some(delay) = refusal.retry_after {
         details.set_retry_info(Some(delay));
     }
-    Status::with_error_details(refusal.code, refusal.message, details)
+    let mut status = Status::with_error_details(refusal.code, refusal.message, details);
+    if let BrokerError::Compressed = error {
+        // https://github.com/grpc/grpc/blob/master/doc/compression.md
+        status.metadata_mut().insert("grpc-accept-encoding", MetadataValue::from_static("identity"));
+    }
+    status
 }
 
 /// The attestation document of a call that has a recipient.

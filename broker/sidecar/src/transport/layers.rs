@@ -27,12 +27,13 @@ use uuid::Uuid;
 use crate::admin::{Admin, AdminCall};
 use crate::audit::{Audit, AuditScope, RecordBuilder};
 use crate::error::BrokerError;
-use crate::limits::{CallLimits, MAX_REQUEST_BYTES, Share, Shares, Taken};
+use crate::limits::{CallLimits, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, Share, Shares, Taken};
 use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Traces;
 use crate::transport::connections::Listener;
 use crate::transport::request::{RequestBody, RequestBytes};
+use crate::transport::seldom::Seldom;
 use crate::transport::standard::{Lasting, REFLECTION, StandardService, standard};
 
 /// Everything between a connection and the service.
@@ -41,6 +42,8 @@ pub(crate) struct Layers {
     pub audit: Arc<Audit>,
     /// Times every call, if anybody reads that.
     pub calls: Option<Arc<Calls>>,
+    /// Connections that ended since the metadata of a call was too long to be read.
+    pub long_blocks: Seldom,
     /// Bounds of one call and of all.
     pub limits: CallLimits,
     /// What each principal may take.
@@ -85,6 +88,11 @@ impl Layers {
         else {
             return Box::pin(std::future::ready(unimplemented()));
         };
+        let is_recorded = service == "keybroker.v1.KeyBroker";
+        if !is_recorded && metadata_bytes(&request) > MAX_METADATA_BYTES {
+            let refusal = wire::status(&BrokerError::MetadataTooLarge, Uuid::new_v4());
+            return Box::pin(std::future::ready(refusal.into_http()));
+        }
         match (service, on) {
             ("keybroker.v1.KeyBroker", Listener::Workloads(_)) => {
                 match Action::ALL.into_iter().find(|action| action.name() == method) {
@@ -127,12 +135,22 @@ impl Layers {
 
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
     fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> ReplyFuture {
-        let user_agent = request.headers().get(http::header::USER_AGENT);
-        let trace = self.traces.call(action, caller.peer.details.transport.name(), request.headers());
+        // Of what is refused for its length, nothing is kept, its trace and user agent neither.
+        let nothing = HeaderMap::new();
+        let is_too_large = metadata_bytes(&request) > MAX_METADATA_BYTES;
+        let headers = if is_too_large { &nothing } else { request.headers() };
+        let user_agent = headers.get(http::header::USER_AGENT);
+        let trace = self.traces.call(action, caller.peer.details.transport.name(), headers);
         let (peer, span) = (Arc::clone(&caller.peer), trace.span().clone());
         let mut scope = self.audit.open(action, peer, user_agent, span, trace.ids());
         let mut timed = self.calls.as_ref().map(|calls| calls.begin(action));
-        let limited = panic::catch_unwind(AssertUnwindSafe(|| self.limited(&mut scope, caller, request)));
+        let limited = panic::catch_unwind(AssertUnwindSafe(|| {
+            if is_too_large {
+                Err(BrokerError::MetadataTooLarge)
+            } else {
+                self.limited(&mut scope, caller, request)
+            }
+        }));
         if let Some(timed) = &mut timed {
             timed.set_deadline(scope.deadline());
         }
@@ -291,11 +309,20 @@ fn unread(response: &Response<Body>) -> BrokerError {
         Some(Code::OutOfRange) => BrokerError::TooLarge,
         Some(Code::ResourceExhausted) => BrokerError::TooManyOwnBytes,
         Some(Code::Cancelled | Code::Unknown) => BrokerError::Cancelled,
-        Some(Code::Unimplemented) => BrokerError::Rejected("the request is compressed: send it uncompressed".into()),
+        Some(Code::Unimplemented) => BrokerError::Compressed,
         _ => BrokerError::Rejected(
             "the request cannot be read: send one protobuf message, as the contract in proto/keybroker has it".into(),
         ),
     }
+}
+
+/// The length of what a call says of itself, as HTTP/2 counts it (RFC 9113, 6.5.2).
+fn metadata_bytes(request: &Request<Incoming>) -> usize {
+    let fields =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len() + FIELD_BYTES);
+    let authority = request.uri().authority().map_or(0, |authority| authority.as_str().len() + FIELD_BYTES);
+    fields.sum::<usize>() + path + authority
 }
 
 fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, kms_request_id: Option<&str>) {
@@ -368,6 +395,8 @@ fn unimplemented() -> Response<Body> {
 const FEW_HEADERS: usize = 24;
 const REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_REQUEST_ID);
 const KMS_REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_KMS_REQUEST_ID);
+/// What HTTP/2 counts for a field beyond its name and value.
+const FIELD_BYTES: usize = 32;
 /// A disk that is not busy takes less.
 const MOST_COMMIT_TIME: Duration = Duration::from_millis(20);
 /// Nothing that the broker does takes longer; a caller that says more means "no deadline".

@@ -10,15 +10,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use key_broker_core::Principal;
+use key_broker_authority::NormalizeAuthority;
+use key_broker_core::{Principal, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::blocks::HeaderBlocks;
 use super::connections::Listener;
 use super::layers::{Caller, Layers};
 use super::paced::Paced;
 use super::progress::{Look, Progress};
 use super::reply::Reply;
+use crate::limits::MAX_HEADER_BYTES;
 use crate::places::Place;
 
 /// A connection that has a place.
@@ -39,6 +42,35 @@ impl Served {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let too_long = CancellationToken::new();
+        let blocks = HeaderBlocks::new(stream, Arc::clone(&self.caller.share), too_long.clone());
+        match self.on {
+            Listener::Workloads(Transport::Unix) | Listener::Admin => {
+                self.serve_http(NormalizeAuthority::new(blocks), keep_alive, &leave, &too_long).await;
+            }
+            Listener::Workloads(_) => self.serve_http(blocks, keep_alive, &leave, &too_long).await,
+        }
+        if too_long.is_cancelled() {
+            let others = self.layers.long_blocks.is_to_be_told(self.layers.audit.clock.instant());
+            if let Some(others) = others {
+                tracing::warn!(
+                    principal = self.caller.peer.principal.as_str(),
+                    others,
+                    "a connection ended: the metadata of one call was longer than is read, or than the principal's share of bytes"
+                );
+            }
+        }
+    }
+
+    async fn serve_http<S>(
+        &self,
+        stream: S,
+        keep_alive: Option<Duration>,
+        leave: &CancellationToken,
+        too_long: &CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let progress = Progress::new(Arc::clone(&self.layers.audit.clock));
         let paced = Paced::new(stream, Arc::clone(&progress), self.caller.share.turn());
         let stream = TokioIo::new(paced);
@@ -56,10 +88,11 @@ impl Served {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .serve_connection(stream, service);
         let mut connection = pin!(connection);
-        let mut end = pin!(self.end(&progress, &leave));
+        let mut end = pin!(self.end(&progress, leave));
         tokio::select! {
             ended = &mut connection => return told(ended),
             () = &mut end => {}
+            () = too_long.cancelled() => {}
         }
         // GOAWAY. What is under way may end; what a client sent before it had read that, too.
         connection.as_mut().graceful_shutdown();
@@ -129,8 +162,6 @@ fn told(ended: hyper::Result<()>) {
 
 /// Calls at a time on one connection, as HTTP/2 recommends at least (RFC 9113, 6.5.2); gRPC clients queue above it.
 const MAX_STREAMS: u32 = 100;
-/// gRPC's own default bound for metadata.
-const MAX_HEADER_BYTES: u32 = 8 << 10;
 /// What may come before it is read, on a stream and on all of a connection.
 const WINDOW_BYTES: u32 = 64 << 10;
 /// What a stream may have waiting to be sent: the largest replies are smaller, but for reflection's and the operator's.

@@ -29,6 +29,40 @@ pub struct UnixAddress {
     pub gid: Option<u32>,
 }
 
+impl UnixAddress {
+    /// Refuses what stands for something else than a path where people write addresses of sockets: abstract sockets, addresses as gRPC
+    /// writes them. As a path it would be a file of that very name, which no client finds. The error says what to write.
+    pub(crate) fn refuse_what_is_no_path(path: &Path) -> Result<(), String> {
+        let text = path.to_string_lossy();
+        if text.is_empty() {
+            return Err("it is empty: write the path of a file, such as /run/key-broker/broker.sock".into());
+        }
+        if text.starts_with(['@', '\0']) || text.starts_with("unix-abstract:") {
+            return Err(format!(
+                "{text:?} is an abstract socket, which has no owner, group or mode: whoever shares the network namespace could connect; \
+                 write the path of a file, such as /run/key-broker/broker.sock"
+            ));
+        }
+        if text.contains('\0') {
+            return Err(format!("{text:?} has a zero byte: write the path of a file"));
+        }
+        match scheme(&text) {
+            Some(scheme) => Err(format!(
+                "{text:?} is an address, not a path: write the path alone, without {scheme}: (or ./{text} for a file of that name)"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What stands before the colon where `text` begins as an address does (RFC 3986, 3.1).
+fn scheme(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once(':')?;
+    let is_one = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    is_one.then_some(scheme)
+}
+
 impl UnixSocket {
     /// Binds, replacing the socket of a dead process and refusing to replace a live one.
     pub(crate) fn bind(address: &UnixAddress) -> io::Result<Self> {
@@ -113,6 +147,33 @@ mod tests {
     //! The path belongs to one live broker, with the right mode from its first moment, and goes with it.
 
     use super::*;
+
+    #[test]
+    fn abstract_sockets_and_addresses_are_no_paths() {
+        for (text, why) in [
+            ("@name", "abstract"),
+            ("@", "abstract"),
+            ("\0name", "abstract"),
+            ("unix-abstract:name", "abstract"),
+            ("unix:/run/broker.sock", "without unix:"),
+            ("unix:///run/broker.sock", "without unix:"),
+            ("unix:broker.sock", "without unix:"),
+            ("unix:@name", "without unix:"),
+            ("vsock:3:7890", "without vsock:"),
+            ("file:///run/broker.sock", "without file:"),
+            ("http+unix://broker.sock", "without http+unix:"),
+            ("run\0broker.sock", "zero byte"),
+            ("", "empty"),
+        ] {
+            let error = UnixAddress::refuse_what_is_no_path(Path::new(text)).expect_err(text);
+            assert!(error.contains(why), "{text:?}: {error}");
+        }
+        for text in
+            ["broker.sock", "/run/a:b", "./unix:name", "./@name", "run@host/broker.sock", "/run/@/b.sock"]
+        {
+            UnixAddress::refuse_what_is_no_path(Path::new(text)).expect(text);
+        }
+    }
 
     fn address(dir: &Path) -> UnixAddress {
         UnixAddress { path: dir.join("broker.sock"), mode: 0o620, gid: None }

@@ -181,9 +181,11 @@ impl Trail {
     ) -> Result<Self, SetupError> {
         let Means { names, store, signer, encryption } = means;
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
+        let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
+        // It may have waited for long.
+        journal.hold().keep().map_err(explain)?;
         tell_of_old_records(journal_dir);
         let start = whole_second(clock.now());
-        let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
         let loaded = State::load(journal_dir);
         // Where records were delivered, the place in the chain tells of a journal that has lost its files. Where none were yet, only the
         // trail's own note does.

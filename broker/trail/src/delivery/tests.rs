@@ -3,6 +3,7 @@
 
 mod bound;
 mod site;
+mod stray;
 
 use proptest::prelude::*;
 

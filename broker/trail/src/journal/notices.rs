@@ -6,11 +6,12 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chain::{Link, optional_link};
+use super::hold::Hold;
 use super::segment::{Cut, Flaw};
 use crate::notice::{Notice, Reloads, Untold};
 use crate::record::ActivityEventData;
@@ -23,7 +24,7 @@ use uuid::Uuid;
 #[derive(Default)]
 pub struct Notices {
     /// None keeps it in memory only.
-    dir: Option<PathBuf>,
+    hold: Option<Arc<Hold>>,
     /// Something waits for a record: read on every call, without the lock.
     any: AtomicBool,
     ledger: Mutex<Ledger>,
@@ -80,14 +81,14 @@ struct CutPlace {
 }
 
 impl Notices {
-    /// What an earlier process noted in `dir`.
-    pub(super) fn load(dir: &Path) -> io::Result<Self> {
-        let Noted { untold, missing_before, cuts, begun_anew, .. } = Noted::load(dir)?;
+    /// What an earlier process noted in a directory that is held.
+    pub(super) fn load(hold: &Arc<Hold>) -> io::Result<Self> {
+        let Noted { untold, missing_before, cuts, begun_anew, .. } = Noted::load(hold.dir())?;
         // The process may have ended between the record and its note.
         let entry = |untold| Entry { untold, standing: Standing::Uncertain };
         let entries = untold.into_iter().map(entry).collect();
         let ledger = Mutex::new(Ledger { entries, missing_before, cuts, begun_anew, is_changed: false });
-        Ok(Self { dir: Some(dir.to_owned()), ledger, ..Self::default() })
+        Ok(Self { hold: Some(Arc::clone(hold)), ledger, ..Self::default() })
     }
 
     /// What is noted in `dir`, for whoever reads it from outside.
@@ -172,11 +173,11 @@ impl Notices {
 
     /// Makes all of it durable, again where the directory was removed meanwhile. Blocks.
     pub fn save(&self) -> io::Result<()> {
-        let Some(dir) = &self.dir else { return Ok(()) };
+        let Some(hold) = &self.hold else { return Ok(()) };
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_gone = !dir.join(FILE).exists();
+        let is_gone = !hold.dir().join(FILE).exists();
         let Some(noted) = self.lock().take_changes(is_gone) else { return Ok(()) };
-        let saved = noted.save(dir);
+        let saved = hold.keep().and_then(|()| noted.save(hold.dir()));
         if saved.is_err() {
             self.lock().is_changed = true;
         }
@@ -189,7 +190,7 @@ impl Notices {
             let ledger = self.lock();
             (ledger.is_changed, ledger.is_noted())
         };
-        is_changed || (is_noted && self.dir.as_ref().is_some_and(|dir| !dir.join(FILE).exists()))
+        is_changed || (is_noted && self.hold.as_ref().is_some_and(|hold| !hold.dir().join(FILE).exists()))
     }
 
     /// What the next activity record is to tell.

@@ -15,10 +15,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use super::chain::{Link, header};
+use super::hold::Hold;
 use super::{Durability, JournalConfig, Notices};
 use crate::names::{compact_time, parse_compact_time};
 pub(super) use room::Room;
@@ -26,6 +28,8 @@ pub(crate) use undelivered::Undelivered;
 
 /// The files of one journal, and the end of its chain.
 pub(super) struct Segments {
+    /// Two brokers must not share a journal.
+    hold: Arc<Hold>,
     dir: PathBuf,
     durability: Durability,
     max_undelivered: u64,
@@ -43,8 +47,6 @@ pub(super) struct Segments {
     /// What it said, and how much of that is kept.
     disk_free: u64,
     disk_kept: u64,
-    /// Held for the life of the process: two brokers must not share a journal.
-    lock: File,
 }
 
 /// Where lines are that were committed.
@@ -80,10 +82,10 @@ pub(crate) struct SegmentFile {
 impl Segments {
     pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notices)> {
         DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
-        let lock = lock(&config.dir)?;
-        let (undelivered, notices) =
-            (Undelivered::new(config.max_undelivered_bytes), Notices::load(&config.dir)?);
+        let hold = Arc::new(Hold::take(&config.dir)?);
+        let (undelivered, notices) = (Undelivered::new(config.max_undelivered_bytes), Notices::load(&hold)?);
         let mut segments = Self {
+            hold,
             dir: config.dir.clone(),
             durability: config.commit,
             max_undelivered: config.max_undelivered_bytes,
@@ -97,7 +99,6 @@ impl Segments {
             given_up: 0,
             disk_free: 0,
             disk_kept: 0,
-            lock,
         };
         segments.recover(now, &notices)?;
         segments.undelivered.add(bytes_in(&config.dir)?);
@@ -117,6 +118,10 @@ impl Segments {
 
     pub(super) fn undelivered(&self) -> Undelivered {
         self.undelivered.clone()
+    }
+
+    pub(super) fn hold(&self) -> Arc<Hold> {
+        Arc::clone(&self.hold)
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -201,6 +206,7 @@ impl Segments {
 
     /// The file to write to: the current one, where it is still in its place.
     fn writable(&mut self) -> io::Result<Segment> {
+        self.hold.keep()?;
         match self.current.take() {
             Some(segment) if is_at(&segment.file, &segment.path) => Ok(segment),
             // Nobody finds records in a file that was removed or moved underneath, but we still can read them.
@@ -215,8 +221,7 @@ impl Segments {
         }
     }
 
-    fn rescue(&mut self, lost: &Segment) -> io::Result<Segment> {
-        self.own_dir()?;
+    fn rescue(&self, lost: &Segment) -> io::Result<Segment> {
         let path = self.dir.join(open_name(lost.number));
         if path.exists() {
             return Err(io::Error::new(
@@ -260,7 +265,7 @@ impl Segments {
     }
 
     fn create(&mut self) -> io::Result<Segment> {
-        self.own_dir()?;
+        self.hold.keep()?;
         let newest = files(&self.dir)?.last().map_or(0, |file| file.number);
         let number = self.newest.max(newest) + 1;
         let path = self.dir.join(open_name(number));
@@ -269,19 +274,17 @@ impl Segments {
         Ok(Segment { number, path, file, bytes: 0, records: 0, has_rest: false })
     }
 
-    /// A directory that was made anew has no lock yet.
-    fn own_dir(&mut self) -> io::Result<()> {
-        if !is_at(&self.lock, &self.dir.join(LOCK)) {
-            self.lock = lock(&self.dir)?;
-        }
-        Ok(())
-    }
-
     fn sync_dir(&self) -> io::Result<()> {
         match self.durability {
             Durability::Fsync => File::open(&self.dir)?.sync_all(),
             Durability::Write => Ok(()),
         }
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        self.hold.release();
     }
 }
 
@@ -370,22 +373,6 @@ fn bytes_in(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-fn lock(dir: &Path) -> io::Result<File> {
-    let lock =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(LOCK))?;
-    lock.try_lock().map_err(|_| {
-        io::Error::new(
-            io::ErrorKind::AddrInUse,
-            format!(
-                "another process writes the journal in {}: stop it or choose another directory",
-                dir.display()
-            ),
-        )
-    })?;
-    Ok(lock)
-}
-
-const LOCK: &str = "lock";
 const PREFIX: &str = "journal-";
 const OPEN: &str = ".open";
 const CLOSED: &str = ".closed";

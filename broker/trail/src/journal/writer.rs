@@ -13,6 +13,7 @@ use super::handover::Written;
 use super::queue::{End, Entry, Orders};
 use super::segments::{Committed, Room, Segments};
 use super::{Lost, Shared};
+use crate::notice::Notice;
 
 /// What the thread works with.
 pub(super) struct Writer {
@@ -73,7 +74,21 @@ impl Writer {
             );
             (lost.records, lost.bytes) = (lost.records + records, lost.bytes + bytes);
         }
+        self.note_for_the_next_start(lost);
         lost
+    }
+
+    /// While the directory is still held: the next start tells it.
+    fn note_for_the_next_start(&self, lost: Lost) {
+        let notices = &self.shared.notices;
+        notices.tell(Notice {
+            unrecorded_refusals: lost.activity_records,
+            unrecorded_kms_answers: lost.kms_records,
+            ..Notice::default()
+        });
+        if let Err(error) = notices.save() {
+            tracing::error!(%error, "cannot note what is to be told of the trail");
+        }
     }
 
     /// Whether somebody asked for the end, and this is it: the backlog is written and nothing has come meanwhile.

@@ -48,12 +48,24 @@ impl Authority {
     /// Never: AWS-LC makes and uses keys for P-384.
     #[must_use]
     pub fn generate() -> Authority {
+        Authority::generate_with_zone(None)
+    }
+
+    /// The same, with a zone's certificate that is valid at the given unix milliseconds only.
+    ///
+    /// # Panics
+    /// If a time is in or after the year 10000.
+    #[must_use]
+    pub fn generate_with_zone(zone: Option<&RangeInclusive<u64>>) -> Authority {
         let root = authority_certificate(ROOT, BasicConstraints::Unconstrained);
         let (mut issuer, certificate) = self_signed(root);
         let mut cabundle = vec![certificate];
         for (name, path_length) in [(REGION, 2), (ZONE, 1)] {
             let key = p384_key();
-            let params = authority_certificate(name, BasicConstraints::Constrained(path_length));
+            let mut params = authority_certificate(name, BasicConstraints::Constrained(path_length));
+            if let Some(zone) = zone.filter(|_| name == ZONE) {
+                (params.not_before, params.not_after) = (date(*zone.start()), date(*zone.end()));
+            }
             let certificate = params.signed_by(&key, &issuer).expect(SIGNS);
             cabundle.push(certificate.der().to_vec());
             issuer = Issuer::new(params, key);

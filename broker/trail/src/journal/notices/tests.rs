@@ -12,8 +12,14 @@ fn policy() -> Reloads {
     Reloads { policy: 1, ..Reloads::default() }
 }
 
+/// What the next process does, once nobody holds the directory any more.
+fn next(dir: &Path) -> io::Result<Notices> {
+    found(fs::remove_file(dir.join("lock")))?;
+    Notices::load(&Arc::new(Hold::take(dir)?))
+}
+
 fn load(dir: &Path) -> Arc<Notices> {
-    Arc::new(Notices::load(dir).expect("loads"))
+    Arc::new(next(dir).expect("loads"))
 }
 
 fn place(sequence: u64) -> Link {
@@ -105,7 +111,7 @@ fn what_cannot_be_noted_is_not_forgotten() {
     let dir = parent.path().join("journal");
     fs::create_dir(&dir).expect("makes");
     let notices = load(&dir);
-    fs::remove_dir(&dir).expect("removes");
+    fs::remove_dir_all(&dir).expect("removes");
     notices.tell_missing(place(30), 20).expect_err("nowhere to note it");
     notices.tell_missing(place(30), 20).expect_err("still");
     notices.tell_cut(1, &Cut { flaw: Flaw::Torn, at: 9, bytes: 1 }).expect("no reply went out for it");
@@ -114,7 +120,7 @@ fn what_cannot_be_noted_is_not_forgotten() {
     let noted = Notices::read(&dir).expect("reads");
     assert_eq!(noted[0].journal, Notice { missing_records: 20, torn_bytes: 1, ..Notice::default() });
     fs::write(dir.join(FILE), "{}").expect("writes");
-    let error = Notices::load(&dir).err().expect("refused").to_string();
+    let error = next(&dir).err().expect("refused").to_string();
     assert!(error.contains("notices.json") && error.contains("move it away"), "{error}");
 }
 

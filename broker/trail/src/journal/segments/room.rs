@@ -5,8 +5,6 @@
 
 use std::io;
 
-use rustix::fs::fstatvfs;
-
 use super::Segments;
 
 /// Up to which bound records may be added.
@@ -24,7 +22,7 @@ impl Segments {
         let reserve = if room == Room::Reserve { RESERVE } else { 0 };
         let allowed = self.max_undelivered.saturating_add(reserve).saturating_sub(self.undelivered.bytes());
         if self.unchecked >= CHECK_EVERY {
-            let disk = fstatvfs(&self.lock)?;
+            let disk = self.hold.disk()?;
             self.disk_free = disk.f_bavail * disk.f_frsize;
             self.disk_kept = KEPT.min(disk.f_blocks * disk.f_frsize / KEPT_SHARE);
             self.unchecked = 0;

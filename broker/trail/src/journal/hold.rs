@@ -1,0 +1,130 @@
+//! Whose the journal's directory is: of the one process that holds the file `lock` in it.
+//!
+//! A directory can be removed, moved or put back under a running broker, and another broker can be started on what is there then. So
+//! whoever writes there asks first whether the file that it holds is still the one that has the name. Two brokers in one directory
+//! would each break the other's chain.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{StatVfs, fstatvfs};
+
+/// A directory that this process holds.
+pub(crate) struct Hold {
+    dir: PathBuf,
+    lock: Mutex<Lock>,
+}
+
+struct Lock {
+    /// None once it is released.
+    file: Option<File>,
+    id: FileId,
+}
+
+/// A file by its device and inode, whatever its name.
+type FileId = (u64, u64);
+
+impl Hold {
+    /// Holds `dir`, if no other process does.
+    pub(super) fn take(dir: &Path) -> io::Result<Self> {
+        let file = options().create(true).truncate(false).open(dir.join(LOCK))?;
+        Ok(Self { dir: dir.to_owned(), lock: Mutex::new(Lock::of(file, dir)?) })
+    }
+
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Before anything is written to the directory or removed from it: it is still held by this process. Where it was made anew, and
+    /// no other broker has been there, it is held again. Blocks.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        let mut lock = self.lock();
+        let path = self.dir.join(LOCK);
+        match id_at(&path)? {
+            Some(id) if id == lock.id && lock.file.is_some() => Ok(()),
+            None if lock.file.is_some() => {
+                // Who makes the file first has the directory: what another broker left behind is its own, even when it has gone.
+                let file = options().create_new(true).open(&path)?;
+                *lock = Lock::of(file, &self.dir)?;
+                tracing::warn!(dir = %self.dir.display(), "the journal's lock was gone: it is held again");
+                Ok(())
+            }
+            Some(_) | None => Err(not_ours(&self.dir)),
+        }
+    }
+
+    /// Whether what is in the directory is this process's, also once the hold is released.
+    pub(crate) fn confirm(&self) -> io::Result<()> {
+        let is_ours = id_at(&self.dir.join(LOCK))? == Some(self.lock().id);
+        if is_ours { Ok(()) } else { Err(not_ours(&self.dir)) }
+    }
+
+    /// Another process may hold it from now on.
+    pub(super) fn release(&self) {
+        self.lock().file = None;
+    }
+
+    /// How full the disk is on which it is.
+    pub(super) fn disk(&self) -> io::Result<StatVfs> {
+        match &self.lock().file {
+            Some(file) => Ok(fstatvfs(file)?),
+            None => Err(not_ours(&self.dir)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lock> {
+        // It is replaced whole.
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lock {
+    fn of(file: File, dir: &Path) -> io::Result<Self> {
+        file.try_lock().map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!(
+                    "another process writes the journal in {}: stop it or choose another directory",
+                    dir.display()
+                ),
+            )
+        })?;
+        let metadata = file.metadata()?;
+        Ok(Self { file: Some(file), id: (metadata.dev(), metadata.ino()) })
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+/// None where there is no such file.
+fn id_at(path: &Path) -> io::Result<Option<FileId>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn not_ours(dir: &Path) -> io::Error {
+    let lock = dir.join(LOCK);
+    io::Error::new(
+        io::ErrorKind::AddrInUse,
+        format!(
+            "{} is not the file that this process has locked: another broker has the journal's directory, or had it; this one writes nothing there",
+            lock.display()
+        ),
+    )
+}
+
+const LOCK: &str = "lock";
+
+#[cfg(test)]
+mod tests;
