@@ -1,4 +1,4 @@
-//! ReadTurns at reading: whatever a principal sends on however many connections, a few pieces of it are read before every other principal
+//! Turns at being read: whatever a principal sends on however many connections, a few pieces of it are read before every other principal
 //! has had its turn.
 //!
 //! The runtime polls its tasks in the order in which they became ready. A principal with 256 connections that all have something to
