@@ -211,8 +211,9 @@ async fn what_kms_was_asked_for_before_an_eviction_is_never_served() {
         broker.emulator.clear_faults();
         let late = draw(&client, "alias/dev").await;
         let early = early.await.expect("no panic");
-        let records = broker.records();
-        let first = records.kms[0]["requestID"].as_str().expect("an id");
+        let calls = broker.emulator.calls();
+        let first = calls.iter().find(|call| call.operation == "GenerateDataKey").expect("a call");
+        let first = &*first.request_id;
         assert_ne!(late.provenance.kms_request_id, first, "{which:?}");
         assert_ne!(
             early.provenance.kms_request_id, first,

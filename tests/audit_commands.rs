@@ -13,6 +13,7 @@ use kms_emulator::{Emulator, EmulatorConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::dev_folder::{Folder, run, stdout_json, stop, text};
+use support::formats::compress;
 use support::process::Process;
 
 #[test]
@@ -77,10 +78,11 @@ fn cat_decrypts_and_its_decrypts_are_recorded_for_the_reader_alone() {
     let records = document["Records"].as_array().expect("records");
     assert!(records.len() >= 10);
     let recorded = folder.reader_records();
-    assert_eq!(recorded.len(), folder.log_files().len(), "one decrypt for each log file");
-    assert!(recorded.iter().all(|record| {
-        record["eventName"] == "Decrypt" && record["userIdentity"]["invokedBy"] == "key-broker"
-    }));
+    assert!(recorded.iter().all(|record| record["userIdentity"]["invokedBy"] == "key-broker"));
+    let mut names: Vec<_> =
+        recorded.iter().map(|record| record["eventName"].as_str().expect("a name")).collect();
+    assert_eq!(names.remove(0), "GetPublicKey", "what digests are checked with");
+    assert_eq!(names, vec!["Decrypt"; folder.log_files().len()], "one for each log file");
 
     let lines = folder.audit("cat", &["--records"]);
     let lines: Vec<Value> =
@@ -104,13 +106,47 @@ fn cat_shows_what_it_can_and_says_what_it_cannot() {
     bytes[last] ^= 1;
     fs::write(&file, bytes).expect("writes");
     let output = folder.audit("cat", &[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
-    assert!(said.contains("altered since it was delivered") && said.contains("could not be shown"), "{said}");
+    assert!(said.contains("altered since it was delivered") && said.contains("left out"), "{said}");
     assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok(), "the document is whole all the same");
     let none = folder.audit("cat", &["AWSLogs/none.json.gz"]);
     assert_eq!(none.status.code(), Some(1));
     assert!(text(&none.stderr).contains("not in the store"), "{}", text(&none.stderr));
+}
+
+/// Whoever has the broker's credentials can write into the store, and would hide there what else was done with them.
+#[test]
+fn what_somebody_put_beside_the_trail_is_not_believed() {
+    let folder = Folder::copy();
+    let whole = folder.audit("cat", &["--records"]);
+    let of_kms =
+        text(&whole.stdout).lines().find(|line| line.contains("kms.amazonaws.com")).expect("one").to_owned();
+    let stolen = of_kms.replace("\"eventID\":\"", "\"eventID\":\"f");
+    let genuine = folder.log_files().remove(0);
+    let name = genuine.file_name().expect("a name").to_str().expect("text");
+    let (front, _) = name.rsplit_once('_').expect("letters");
+    let planted = genuine.with_file_name(format!("{front}_{}.json.gz", "x".repeat(16)));
+    fs::write(&planted, compress(format!("{{\"Records\":[{stolen}]}}").as_bytes())).expect("writes");
+    for (command, arguments) in [("cat", &["--records"][..]), ("cost", &["--json"])] {
+        let output = folder.audit(command, arguments);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(said.contains("not vouched for") && said.contains("xxxx"), "{command}: {said}");
+        assert!(!text(&output.stdout).contains(&stolen));
+    }
+    let named = folder.audit("cat", &["--records", planted.to_str().expect("a path")]);
+    assert_eq!((named.status.code(), text(&named.stdout)), (Some(0), format!("{stolen}\n")));
+}
+
+#[test]
+fn swapped_times_are_a_mistake() {
+    let folder = Folder::copy();
+    for command in ["cat", "verify", "cost"] {
+        let output = folder.audit(command, &["--since", "2026-11-22", "--until", "2026-11-20"]);
+        assert_eq!(output.status.code(), Some(64), "{command}");
+        assert!(text(&output.stderr).contains("are they swapped?"), "{command}: {}", text(&output.stderr));
+    }
 }
 
 #[test]
@@ -223,9 +259,11 @@ fn an_auditor_reads_a_copy_with_no_configuration() {
     let unsigned = copy("verify", &[]);
     assert_eq!(unsigned.status.code(), Some(2));
     assert!(text(&unsigned.stderr).contains("--signing-key-id"), "{}", text(&unsigned.stderr));
-    let shown = copy("cat", &["--records"]);
-    assert_eq!(shown.status.code(), Some(0));
-    assert_eq!(text(&shown.stderr), "");
+    let shown = copy("cat", &["--records", "--public-key", pem.to_str().expect("a path")]);
+    assert_eq!((shown.status.code(), text(&shown.stderr).as_str()), (Some(0), ""));
+    let unvouched = copy("cat", &["--records"]);
+    assert_eq!(unvouched.status.code(), Some(1), "without a key, nobody vouches for anything");
+    assert_eq!(text(&unvouched.stdout), "");
 }
 
 #[test]

@@ -186,7 +186,8 @@ async fn retries_end_with_their_budget() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_kms_has_no_more_calls_under_way_than_the_limit() {
     let mut setup = setup(rule());
-    setup.guard.max_in_flight = 16;
+    // One principal has half of them.
+    setup.guard.max_in_flight = 32;
     setup.guard.queue_wait = Duration::from_secs(1);
     let broker = TestBroker::with(setup).await;
     broker.emulator.inject(Fault::latency(SLOW));
@@ -261,6 +262,22 @@ async fn a_refused_decrypt_ends_every_kept_key_of_that_kms_key() {
     }
     let still = client.generate_data_key(GenerateDataKey::aes_256(&other)).await.expect("another KMS key");
     assert_eq!(still.plaintext.expose(), spared.plaintext.expose());
+}
+
+#[tokio::test]
+async fn a_refusal_ends_what_calls_got_that_named_no_key() {
+    let broker = TestBroker::with(setup(rule())).await;
+    let client = broker.client().await;
+    let key = draw(&client).await.expect("KMS is up");
+    let decrypt = async || {
+        let unnamed = Decrypt::new(key.ciphertext_blob.clone());
+        client.decrypt(unnamed).await.map(|_| broker.emulator.call_count("Decrypt"))
+    };
+    assert_eq!((decrypt().await.expect("KMS is up"), decrypt().await.expect("kept")), (1, 1));
+    broker.emulator.inject(Fault::new(Effect::Error("DisabledException".into())).on("GenerateDataKey"));
+    let fresh = GenerateDataKey::aes_256("alias/dev").fresh();
+    assert_eq!(client.generate_data_key(fresh).await.expect_err("refused").reason(), Some("KEY_DISABLED"));
+    assert_eq!(decrypt().await.expect("KMS is asked again"), 2);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
+use key_broker_client::{Client, GenerateDataKey};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
@@ -123,6 +124,31 @@ async fn a_caller_who_does_not_count_is_not_named() {
     let (lines, _) = Site::start(&[("OTEL_PROPAGATORS", "none")]).await.call().await;
     assert_eq!(traces(&lines, POLICY_LINE), [None, None]);
     assert_eq!(traces(&lines, KMS_LINE), [None]);
+}
+
+/// Proves: however many calls cause a line of one kind, a bounded number of them is written, and the next one tells how many are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_one_kind_are_bounded_and_counted() {
+    let site = Site::start(&[]).await;
+    let client = Client::unix(site.socket()).await.expect("the broker listens");
+    let left_out = |log: &str| {
+        // The last one may be half written.
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter_map(|line| line["lines_left_out"].as_u64()).sum::<u64>()
+    };
+    let mut calls: u64 = 0;
+    // Several intervals, at the pace of the machine: until something was left out, and told.
+    while left_out(&site.broker.log()) == 0 {
+        for _ in 0..100 {
+            let for_two = GenerateDataKey::aes_256("alias/dev").declare_use(2, 0);
+            client.generate_data_key(for_two).await.expect_err("a policy fails");
+            calls += 1;
+        }
+        assert!(calls < 100_000, "none is left out");
+    }
+    let log = site.broker.log();
+    let written = log.lines().filter(|line| line.contains(POLICY_LINE)).count() as u64;
+    assert!(written + left_out(&log) <= calls && written < calls, "{written} of {calls}");
 }
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";

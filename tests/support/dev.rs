@@ -39,7 +39,7 @@ async fn delivered(dir: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for key in reader.log_file_keys().await.expect("lists") {
         let file = reader.log_file(&key).await.expect("reads").expect("there");
-        lines.extend(records(&file.json).map(|record| record.expect("a record").to_owned()));
+        lines.extend(records(&file).map(|record| record.expect("a record").to_owned()));
     }
     emulator.shutdown().await;
     lines

@@ -286,7 +286,7 @@ pub fn rule() -> Rule {
 pub fn guard() -> GuardSettings {
     let (open, longest_open) = (Duration::from_secs(1), Duration::from_secs(30));
     GuardSettings {
-        max_in_flight: 64,
+        max_in_flight: 128,
         queue_wait: Duration::from_secs(10),
         fair_time: Duration::from_secs(3),
         breaker: BreakerSettings { failures: 5, open, longest_open },

@@ -136,14 +136,13 @@ impl Copy {
 
     pub fn log_file(&self, key: &str) -> Vec<u8> {
         let key = key.to_owned();
-        let read = self.run(
+        self.run(
             move |reader, _| {
                 Box::pin(async move { reader.log_file(&key).await.expect("reads").expect("is there") })
             },
             true,
             VerifyOptions::default(),
-        );
-        read.json
+        )
     }
 
     pub fn write(&self, key: &str, json: &[u8]) {

@@ -37,12 +37,6 @@ impl EncryptionContext {
     pub fn pairs(&self) -> &BTreeMap<String, String> {
         &self.0
     }
-
-    /// Whether there are no pairs.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// KMS: an encryption context is at most 8,192 bytes (KMS developer guide, "Encryption context").

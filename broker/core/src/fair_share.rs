@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is taken from a pool, by whom.
 ///
-/// A taker may have its *least share*, a 64th of all, for the asking. Beyond that it may take only while as much as it has is left free,
-/// and a quarter of all: one alone gets half of the pool, and each of the next sixteen finds its least share, whatever the others do.
+/// A taker may have its *least share*, a 64th of all unless told otherwise, for the asking. Beyond that it may take only while as much as
+/// it has is left free, and a quarter of all: one alone gets half of the pool, and each of the next sixteen finds its least share,
+/// whatever the others do.
 #[derive(Debug)]
 pub struct FairShares<K> {
     total: u64,
     most: u64,
+    least: u64,
     taken: u64,
     by: HashMap<K, u64>,
 }
@@ -23,13 +25,19 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
     /// A pool of so many units, all free.
     #[must_use]
     pub fn new(total: u64) -> Self {
-        Self { total, most: total, taken: 0, by: HashMap::new() }
+        Self { total, most: total, least: (total / LEAST).max(1), taken: 0, by: HashMap::new() }
     }
 
     /// The same, of which nobody may take more than `most`, however much is free.
     #[must_use]
     pub fn at_most(self, most: u64) -> Self {
         Self { most, ..self }
+    }
+
+    /// The same, with another least share: of a quarter of all, so much is there for each.
+    #[must_use]
+    pub fn at_least(self, least: u64) -> Self {
+        Self { least, ..self }
     }
 
     /// Whether `taker` may take so many more.
@@ -40,7 +48,7 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
         };
         let own = self.taken_by(taker).saturating_add(more);
         let free = self.total - then;
-        own <= self.most && (own <= self.least() || (own <= free && free >= self.total / RESERVED))
+        own <= self.most && (own <= self.least || (own <= free && free >= self.total / RESERVED))
     }
 
     /// `taker` has taken so many more: they count, whether or not it [may](Self::admits).
@@ -85,7 +93,7 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
     /// What is there for everybody.
     #[must_use]
     pub fn least(&self) -> u64 {
-        (self.total / LEAST).max(1)
+        self.least
     }
 }
 
@@ -201,6 +209,15 @@ mod tests {
         assert_eq!(own.len(), 3);
         assert!(pool.has_its_share(&0) && !pool.has_its_share(&1));
         assert!(pool.take(&1, 3).is_some());
+    }
+
+    #[test]
+    fn a_least_share_may_be_larger() {
+        let pool = FairPool::of(FairShares::new(32 * 512).at_least(512));
+        let take = |who: u8| std::iter::from_fn(|| pool.take(&who, 512)).collect::<Vec<_>>();
+        let shares: Vec<_> = (0..12).map(take).collect();
+        let sizes: Vec<_> = shares.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [16, 8, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0], "what is left goes to eight others");
     }
 
     #[test]

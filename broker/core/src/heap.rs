@@ -1,19 +1,21 @@
 //! Memory that is free, and that the allocator keeps for what may come: given back to the system.
-#![expect(unsafe_code, reason = "a function of the C library is declared; it is safe to call")]
+#![cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(unsafe_code, reason = "a function of the C library is declared; it is safe to call")
+)]
 
-/// Gives back what is free. Blocks for some milliseconds, and with it who allocates meanwhile.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+/// Gives back what is free. Blocks for some milliseconds, and with it who allocates meanwhile. Other allocators than glibc's give back
+/// by themselves, or not.
 pub fn give_back() {
-    use std::ffi::c_int;
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
 
-    // SAFETY: malloc_trim(3), as glibc declares it. It takes a number and touches only what is free.
-    unsafe extern "C" {
-        safe fn malloc_trim(pad: usize) -> c_int;
+        // SAFETY: malloc_trim(3), as glibc declares it. It takes a number and touches only what is free.
+        unsafe extern "C" {
+            safe fn malloc_trim(pad: usize) -> c_int;
+        }
+
+        malloc_trim(0);
     }
-
-    malloc_trim(0);
 }
-
-/// Other allocators give back by themselves, or not.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn give_back() {}

@@ -48,12 +48,6 @@ impl KeyId {
         &self.0
     }
 
-    /// Whether an answer for `arn` can be the answer for this key: an alias may mean any.
-    #[must_use]
-    pub fn may_be(&self, arn: &KeyArn) -> bool {
-        self.is_alias() || self.names(arn)
-    }
-
     /// Whether this names the key of `arn` whatever the aliases mean now: by its id or its ARN.
     #[must_use]
     pub fn names(&self, arn: &KeyArn) -> bool {
@@ -65,12 +59,6 @@ impl KeyId {
         } else {
             arn.as_str().rsplit('/').next() == Some(&*self.0)
         }
-    }
-
-    /// Whether this and `other` can mean one key: aliases may mean any.
-    #[must_use]
-    pub fn may_mean(&self, other: &Self) -> bool {
-        self.is_alias() || other.is_alias() || self.0.rsplit('/').next() == other.0.rsplit('/').next()
     }
 
     /// Whether this is an alias, by name or by ARN.
@@ -88,18 +76,6 @@ impl KeyId {
         let [_, _, _, of, account, name] = self.0.splitn(6, ':').collect::<Vec<_>>()[..] else { return None };
         let own = of == region && account == account_id && name.starts_with("alias/");
         own.then(|| Self(name.into()))
-    }
-
-    /// The key's ARN where the id alone tells it: a key ARN as it is, a key id in the caller's own account and region.
-    #[must_use]
-    pub fn key_arn(&self, region: &str, account_id: &str) -> Option<KeyArn> {
-        if self.0.starts_with("arn:") {
-            return KeyArn::parse(&self.0);
-        }
-        if self.0.starts_with("alias/") {
-            return None;
-        }
-        KeyArn::parse(&format!("arn:{}:kms:{region}:{account_id}:key/{}", partition_of(region), self.0))
     }
 }
 
@@ -227,17 +203,23 @@ fn is_resource((kind, name): (&str, &str)) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b))
 }
 
-/// The AWS partition that a region is in.
+/// The AWS partition that a region is in, by its name: the partition of an ARN that AWS gave is to be preferred.
 #[must_use]
 pub fn partition_of(region: &str) -> &'static str {
-    if region.starts_with("cn-") {
-        "aws-cn"
-    } else if region.starts_with("us-gov-") {
-        "aws-us-gov"
-    } else {
-        "aws"
-    }
+    let found = PARTITIONS.iter().find(|(_, areas)| areas.iter().any(|area| region.starts_with(area)));
+    found.map_or("aws", |(partition, _)| partition)
 }
+
+/// Partitions, and how the names of their regions begin (`partitions.json` of the AWS SDKs); all other regions are in `aws`.
+const PARTITIONS: [(&str, &[&str]); 7] = [
+    ("aws-cn", &["cn-"]),
+    ("aws-eusc", &["eusc-"]),
+    ("aws-iso", &["us-iso-"]),
+    ("aws-iso-b", &["us-isob-"]),
+    ("aws-iso-e", &["eu-isoe-"]),
+    ("aws-iso-f", &["us-isof-"]),
+    ("aws-us-gov", &["us-gov-"]),
+];
 
 /// KMS: `KeyId` has 1 to 2,048 characters.
 const MAX_KEY_ID_BYTES: usize = 2_048;
@@ -283,16 +265,22 @@ mod tests {
     }
 
     #[test]
-    fn key_arn_is_told_by_the_id_alone_or_not_at_all() {
-        let arn = |text: &str| KeyId::parse(text).expect(text).key_arn("us-west-2", "111122223333");
-        assert_eq!(
-            arn("1234-ab").expect("own key").as_str(),
-            "arn:aws:kms:us-west-2:111122223333:key/1234-ab"
-        );
-        let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
-        assert_eq!(arn(other).expect("key ARN").account_id(), "444455556666");
-        assert_eq!(arn("alias/dev"), None);
-        assert_eq!(arn("arn:aws:kms:us-west-2:111122223333:alias/dev"), None);
+    fn every_region_is_in_its_partition() {
+        for (region, partition) in [
+            ("us-west-2", "aws"),
+            ("il-central-1", "aws"),
+            ("cn-north-1", "aws-cn"),
+            ("us-gov-east-1", "aws-us-gov"),
+            ("eusc-de-east-1", "aws-eusc"),
+            ("us-iso-east-1", "aws-iso"),
+            ("us-isob-east-1", "aws-iso-b"),
+            ("eu-isoe-west-1", "aws-iso-e"),
+            ("us-isof-south-1", "aws-iso-f"),
+        ] {
+            assert_eq!(partition_of(region), partition, "{region}");
+            let arn = format!("arn:{partition}:kms:{region}:111122223333:key/1234-ab");
+            assert!(KeyArn::parse(&arn).is_some(), "{arn}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::spiffe::SpiffeId;
 
 /// Who calls. Unknown is a principal too: policy may name it, and nothing else is permitted to it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Principal {
     /// A workload that the connection proves: `spiffe://example.org/orders`, `unix:uid/1000`, `vsock:cid/16`.
     Workload(Arc<str>),

@@ -17,7 +17,7 @@ pub(crate) fn write(context: &EncryptionContext) -> Result<Vec<u8>, SealError> {
         return Err(SealError::EmptyValue(name.clone()));
     }
     let mut bytes = Vec::new();
-    if context.is_empty() {
+    if pairs.is_empty() {
         return Ok(bytes);
     }
     let length = |length: usize| {

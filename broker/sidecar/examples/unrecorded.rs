@@ -11,6 +11,5 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
-    key_broker::record_nothing();
-    key_broker::run()
+    key_broker::run_unrecorded()
 }

@@ -153,13 +153,15 @@ impl Broker {
         } else {
             None
         };
+        // What is kept by alias is of use while it is known what the alias means.
+        let most_aliases = usize::try_from(parts.reuse.max_entries).unwrap_or(usize::MAX).max(LEAST_ALIASES);
         let cache = base.start_cache(parts.reuse);
         let limits = CallLimits::new(&parts.limits);
         let admin = base.admin(&cache, &limits, newest_digest.clone());
         let policies = Arc::new(parts.policies);
         let tls = parts.listen.tls.as_ref().map(|(_, tls)| tls.clone());
         base.start_reload(&policies, tls.clone());
-        let service = base.service(policies, parts.bindings, parts.trust, cache.clone());
+        let service = base.service(policies, parts.bindings, parts.trust, cache.clone(), most_aliases);
         let (health, is_ready) = base.start_readiness();
         let connections = Arc::<Connections>::default();
         let sources = MetricSources {
@@ -274,6 +276,8 @@ async fn listen(listen: &Listen) -> io::Result<Listeners> {
     Ok(Listeners { unix, tls, vsock, insecure_tcp, admin })
 }
 
+/// Some 4 MiB, with names of 256 characters.
+const LEAST_ALIASES: usize = 10_000;
 /// The end of the trail needs some time even where calls are given none to end.
 const LEAST_FINISH: Duration = Duration::from_secs(5);
 /// Long enough for a collector that answers.

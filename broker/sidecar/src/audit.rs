@@ -392,7 +392,7 @@ pub(crate) fn records_nothing() -> bool {
 
 /// From now on this process records no call, to show what records cost.
 #[cfg(feature = "bench-unrecorded")]
-pub fn record_nothing() {
+pub(crate) fn record_nothing() {
     RECORDS_NOTHING.store(true, Ordering::Relaxed);
 }
 

@@ -78,7 +78,7 @@ impl DrawBench {
         let recorder = Recorder { journal, caller: Arc::new(caller), redaction: None };
         let second = Duration::from_secs(1);
         let breaker = BreakerSettings { failures: 5, open: second, longest_open: second };
-        let settings = GuardSettings { max_in_flight: 64, queue_wait: second, fair_time: second, breaker };
+        let settings = GuardSettings { max_in_flight: 128, queue_wait: second, fair_time: second, breaker };
         let guard = Guard::new(settings, Arc::clone(&clock));
         let (kms, tasks) = (Arc::new(OneKeyKms(kms_takes)), TaskTracker::new());
         let kms = RecordedKms::new(kms, guard, recorder, Arc::clone(&clock), tasks);

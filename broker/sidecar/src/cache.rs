@@ -5,6 +5,7 @@
 
 mod cacheable;
 mod counts;
+mod key_index;
 mod partition;
 mod pool;
 mod revocation;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 use key_broker_core::clock::{Clock, Moment};
 use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId, Principal, Reuse, UNBOUNDED, UNUSED};
 use opentelemetry::context::FutureExt as _;
@@ -33,11 +34,10 @@ use crate::telemetry::vocabulary;
 use cacheable::{Cacheable, CacheableReply};
 use counts::CacheCounters;
 pub(crate) use counts::CacheTotals;
-use partition::Owner;
 pub(crate) use pool::{CacheSize, EntryView, EvictionScope, Usage};
 use pool::{Entry, Pool};
 use rules::{Rule, Rules};
-use slot::{Demand, Draw, DrawFailure, DrawStep, MintedReply, REFRESH_PAUSE};
+use slot::{Blame, Demand, Draw, DrawFailure, DrawStep, Mint, MintedReply, REFRESH_PAUSE};
 
 /// The kept data keys, and the way to KMS for all others.
 #[derive(Clone)]
@@ -150,25 +150,23 @@ impl Cache {
         bounds: Bounds,
         terms: &DrawTerms,
     ) -> Lookup<R::Reply> {
-        let owner = rule.partition.as_deref().map_or(Owner::Principal(principal.as_str()), Owner::Shared);
-        let entry = R::pool(self).entry(&**permitted.subject(), rule, owner);
+        let entry = R::pool(self).entry(&**permitted.subject(), rule, principal);
         let now = Moment::now(&*self.0.clock);
         let demand = Demand { request: permitted.clone(), declared: terms.declared, bounds };
         let step = entry.slot().draw(&now, demand);
         match step {
             DrawStep::Drawn(draw, refresh) => {
                 self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
-                if let Some(permitted) = refresh {
+                if let Some(mint) = refresh {
                     // In a trace of its own: nobody waits for it.
                     let span = info_span!(parent: None, vocabulary::CACHE_REFRESH);
-                    self.0.kms.tasks().spawn(self.clone().mint(permitted, entry).instrument(span));
+                    self.0.kms.tasks().spawn(self.clone().mint(mint, entry).instrument(span));
                 }
                 Lookup::Drawn(DrawOutcome::of(draw, bounds, R::IS_CHARGED))
             }
-            DrawStep::Wait(wait, call) => {
-                if let Some(permitted) = call {
-                    let mint = self.clone().mint(permitted, entry);
-                    self.0.kms.tasks().spawn(mint.with_current_context());
+            DrawStep::Wait(wait, mints) => {
+                for mint in mints {
+                    self.spawn_mint(mint, &entry);
                 }
                 Lookup::Wait(wait)
             }
@@ -220,22 +218,33 @@ impl Cache {
         DrawOutcome { reuse: (R::IS_CHARGED && reply.result.is_ok()).then_some(once), ..reply.into() }
     }
 
+    fn spawn_mint<R: CachedRequest>(&self, mint: Mint<Permitted<Arc<R>>>, entry: &Arc<Entry<R>>) {
+        // Boxed, since one such task begins others.
+        let task: BoxFuture<'static, ()> = Box::pin(self.clone().mint(mint, Arc::clone(entry)));
+        self.0.kms.tasks().spawn(task.with_current_context());
+    }
+
     /// Calls KMS for a slot, and again while somebody is left waiting: for a task of its own.
-    async fn mint<R: Cacheable>(self, permitted: Permitted<Arc<R>>, entry: Arc<Entry<R>>) {
-        let mut next = Some(permitted);
-        while let Some(permitted) = next {
-            next = self.mint_once(permitted, &entry).await;
+    async fn mint<R: CachedRequest>(self, mint: Mint<Permitted<Arc<R>>>, entry: Arc<Entry<R>>) {
+        let mut next = Some(mint);
+        while let Some(mint) = next {
+            let mut mints = self.mint_once(mint, &entry).await.into_iter();
+            next = mints.next();
+            for mint in mints {
+                self.spawn_mint(mint, &entry);
+            }
         }
     }
 
-    /// One call to KMS for a slot. Returns the request of the next one, if draws are left waiting.
-    async fn mint_once<R: Cacheable>(
+    /// One call to KMS for a slot. Returns the next ones, if draws are left waiting.
+    async fn mint_once<R: CachedRequest>(
         &self,
-        permitted: Permitted<Arc<R>>,
-        entry: &Entry<R>,
-    ) -> Option<Permitted<Arc<R>>> {
+        mint: Mint<Permitted<Arc<R>>>,
+        entry: &Arc<Entry<R>>,
+    ) -> Vec<Mint<Permitted<Arc<R>>>> {
         let inner = &*self.0;
-        let epoch = entry.slot().epoch();
+        let Mint { request: permitted, ticket } = mint;
+        let under_way = R::pool(self).begin_call(entry);
         let requested_at = Moment::now(&*inner.clock);
         let deadline = requested_at.instant + inner.rules.kms_deadline;
         let RecordedReply { result, source, records } = inner.kms.call(permitted.clone(), deadline).await;
@@ -255,27 +264,25 @@ impl Cache {
             (Err(error), _, _) => Err(error),
         };
         let now = Moment::now(&*inner.clock);
-        match result {
+        let mints = match result {
             Ok(minted) => {
+                R::pool(self).answered(entry, minted.value.key());
                 let mut slot = entry.slot();
-                slot.judge(minted.value.key());
-                slot.minted(&now, epoch, minted)
+                slot.judge(ticket, minted.value.key());
+                slot.minted(&now, ticket, minted)
             }
             Err(error) => {
-                let for_good = match &error {
-                    BrokerError::Kms(kms) => {
-                        self.heed_refusal(kms, permitted.subject().sent_key());
-                        !matches!(kms.kind, KmsErrorKind::Throttled | KmsErrorKind::Unavailable)
-                    }
-                    // The guard has made them wait already, or would refuse again.
-                    BrokerError::KmsBusy | BrokerError::CircuitOpen(_) => true,
-                    _ => false,
-                };
+                if let BrokerError::Kms(kms) = &error {
+                    self.heed_refusal(kms, permitted.subject().sent_key());
+                }
                 let not_before =
                     Moment { instant: now.instant + REFRESH_PAUSE, wall: now.wall + REFRESH_PAUSE };
-                entry.slot().failed(not_before, &error, for_good)
+                entry.slot().failed(not_before, ticket, &error, blame(&error))
             }
-        }
+        };
+        // Until here a refusal of the key that it brings finds it.
+        drop(under_way);
+        mints
     }
 
     /// KMS has refused a key: nothing that was made with it is handed out again. `sent` is the key as KMS was
@@ -285,21 +292,16 @@ impl Cache {
         if !matches!(error.kind, AccessDenied | Disabled | InvalidState | NotFound) {
             return;
         }
-        // A key has several names: what is kept under the refused one tells which key it is.
-        let mut arns: Vec<KeyArn> = error.message.as_deref().and_then(KeyArn::find_in).into_iter().collect();
-        self.list(&mut |entry| {
-            if sent.is_some_and(|key| entry.key == Some(key) || key.names(entry.arn))
-                && !arns.contains(entry.arn)
-            {
-                arns.push(entry.arn.clone());
-            }
-        });
-        let mut refused: Vec<KeyId> = arns.iter().map(KeyId::from).collect();
-        if let Some(key) = sent.filter(|key| !refused.contains(key)) {
-            refused.push(key.clone());
-        }
-        let evicted: usize = refused.iter().map(|key| self.evict(&EvictionScope::Key(key))).sum();
+        let sent = sent.and_then(|key| KeyArn::parse(key.as_str()));
+        let named =
+            error.message.as_deref().and_then(KeyArn::find_in).filter(|arn| sent.as_ref() != Some(arn));
+        let inner = &*self.0;
+        let refuse = |arn: &KeyArn| {
+            inner.data_keys.refuse(arn) + inner.encrypted_data_keys.refuse(arn) + inner.decrypted.refuse(arn)
+        };
+        let evicted: usize = sent.iter().chain(&named).map(refuse).sum();
         if evicted > 0 {
+            inner.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
             tracing::warn!(error = error.code, evicted, "KMS refuses a key: its data keys are dropped");
         }
     }
@@ -371,6 +373,18 @@ impl Inner {
         self.data_keys.sweep(&now);
         self.encrypted_data_keys.sweep(&now);
         self.decrypted.sweep(&now);
+    }
+}
+
+/// Whom a failed call for a slot concerns.
+fn blame(error: &BrokerError) -> Blame {
+    match error {
+        BrokerError::Kms(kms) if !kms.kind.is_transient() => Blame::Everybody,
+        // The guard would refuse again.
+        BrokerError::CircuitOpen(_) => Blame::Everybody,
+        // The guard has made them wait already.
+        BrokerError::KmsBusy => Blame::Served,
+        _ => Blame::Leader,
     }
 }
 

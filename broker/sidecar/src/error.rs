@@ -252,7 +252,9 @@ pub(crate) struct KmsError {
 /// The kinds of KMS errors that callers and operators must tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KmsErrorKind {
-    /// KMS refuses the broker's own credentials.
+    /// AWS does not take the broker's credentials, or its clock, or there are none: nothing is said about any key.
+    Credentials,
+    /// KMS does not permit the broker what it asks for.
     AccessDenied,
     /// No such key.
     NotFound,
@@ -274,14 +276,20 @@ pub(crate) enum KmsErrorKind {
     Throttled,
     /// KMS failed, could not be reached, or gave an answer that makes no sense.
     Unavailable,
+    /// KMS answered for another key than it was asked for: no answer, and no failure of KMS as a whole.
+    OtherKey,
 }
 
 impl KmsErrorKind {
     /// Words for the caller, with what to do next. What KMS said itself stays in the record.
     fn words(self) -> &'static str {
         match self {
+            Self::Credentials => {
+                "AWS does not take the broker's own credentials, or its clock is wrong: retry after the given delay, and ask the \
+                 broker's operator to look at its log"
+            }
             Self::AccessDenied => {
-                "AWS KMS refuses the broker's own credentials, or what an attested call measured: ask the broker's operator \
+                "AWS KMS does not permit the broker this, or what an attested call measured: ask the broker's operator \
                  to check its IAM and key policy"
             }
             Self::NotFound => "AWS KMS has no such key: check key_id, account and region",
@@ -298,14 +306,16 @@ impl KmsErrorKind {
             Self::InvalidGrantToken => "a grant token is not valid: leave it out or renew it",
             Self::Validation => "AWS KMS finds the request malformed: check key_id and sizes",
             Self::Throttled => "AWS KMS throttles this account: retry after the given delay",
-            Self::Unavailable => "AWS KMS cannot be reached or failed: retry after the given delay",
+            Self::Unavailable | Self::OtherKey => {
+                "AWS KMS cannot be reached or failed: retry after the given delay"
+            }
         }
     }
 
     /// Whether it says nothing about the key: the next call may succeed.
     #[must_use]
     pub(crate) fn is_transient(self) -> bool {
-        matches!(self, Self::Throttled | Self::Unavailable)
+        matches!(self, Self::Credentials | Self::Throttled | Self::Unavailable | Self::OtherKey)
     }
 }
 
@@ -315,6 +325,7 @@ impl KmsError {
         use KmsErrorKind as Kind;
         use Outcome::{Failed, Rejected, Throttled};
         let (code, reason, outcome) = match self.kind {
+            Kind::Credentials => (Unavailable, "BROKER_CREDENTIALS", Failed),
             Kind::AccessDenied => (FailedPrecondition, "KMS_ACCESS_DENIED", Failed),
             Kind::NotFound => (NotFound, "KEY_NOT_FOUND", Failed),
             Kind::Disabled => (FailedPrecondition, "KEY_DISABLED", Failed),
@@ -325,7 +336,7 @@ impl KmsError {
             Kind::InvalidGrantToken => (InvalidArgument, "INVALID_GRANT_TOKEN", Rejected),
             Kind::Validation => (InvalidArgument, "KMS_VALIDATION", Rejected),
             Kind::Throttled => (ResourceExhausted, "KMS_THROTTLED", Throttled),
-            Kind::Unavailable => (Unavailable, "KMS_UNAVAILABLE", Failed),
+            Kind::Unavailable | Kind::OtherKey => (Unavailable, "KMS_UNAVAILABLE", Failed),
         };
         Refusal {
             code,
@@ -395,6 +406,7 @@ mod tests {
             BrokerError::Bug,
         ];
         for (kind, code) in [
+            (Kind::Credentials, "ExpiredTokenException"),
             (Kind::AccessDenied, "AccessDeniedException"),
             (Kind::NotFound, "NotFoundException"),
             (Kind::Disabled, "DisabledException"),
@@ -406,6 +418,7 @@ mod tests {
             (Kind::Validation, "ValidationException"),
             (Kind::Throttled, "ThrottlingException"),
             (Kind::Unavailable, "KMSInternalException"),
+            (Kind::OtherKey, "KMSUnexpectedAnswer"),
         ] {
             let message = Some("KMS's own words".to_owned());
             errors.push(BrokerError::Kms(KmsError {

@@ -31,17 +31,49 @@ pub(crate) trait Kms: Send + Sync + 'static {
 
 /// The attempts of one call that KMS has answered so far.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AttemptLog(Arc<Mutex<Vec<Attempt>>>);
+pub(crate) struct AttemptLog(Arc<Mutex<Answered>>);
+
+/// What KMS has answered to one call.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    /// The attempts, each to have its record.
+    pub(crate) attempts: Vec<Attempt>,
+    /// Answers that can have no record, since they have no requestID.
+    pub(crate) unidentified: u64,
+    /// Whether the last answer is one of those.
+    last_is_unidentified: bool,
+}
+
+impl Answered {
+    /// The result of the call: none of an answer that has no record is used.
+    pub(crate) fn checked(&self, result: Result<KmsReply, KmsError>) -> Result<KmsReply, KmsError> {
+        result.and_then(|reply| {
+            if self.last_is_unidentified {
+                return Err(aws::unexpected("the answer has no x-amzn-RequestId, so it can have no record"));
+            }
+            Ok(reply)
+        })
+    }
+}
 
 impl AttemptLog {
     /// Notes an attempt.
     pub(crate) fn push(&self, attempt: Attempt) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
+        let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.attempts.push(attempt);
+        answered.last_is_unidentified = false;
+    }
+
+    /// Notes an answer without a requestID.
+    pub(crate) fn push_unidentified(&self) {
+        let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.unidentified += 1;
+        answered.last_is_unidentified = true;
     }
 
     /// Takes what has been noted so far.
     #[must_use]
-    pub(crate) fn take(&self) -> Vec<Attempt> {
+    pub(crate) fn take(&self) -> Answered {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

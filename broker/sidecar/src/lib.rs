@@ -19,6 +19,8 @@ mod places;
 mod identity;
 // Attestation document -> verified recipient.
 mod attestation;
+// A bounded memory that several share.
+mod fair_memory;
 // A call to KMS as a value: request and reply.
 mod operation;
 // Principal, action, key -> permit.
@@ -51,12 +53,18 @@ mod telemetry;
 // The subcommands.
 mod cli;
 
+/// Runs the sidecar as a program that records no call, to show what records cost.
+#[cfg(feature = "bench-unrecorded")]
+#[must_use]
+pub fn run_unrecorded() -> std::process::ExitCode {
+    audit::record_nothing();
+    run()
+}
+
 // What `cargo bench --bench draw` measures.
 #[cfg(feature = "bench")]
 pub mod bench;
 
-#[cfg(feature = "bench-unrecorded")]
-pub use self::audit::record_nothing;
 pub use self::{
     app::{Broker, Parts, StartError},
     attestation::Trust,

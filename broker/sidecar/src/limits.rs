@@ -125,7 +125,7 @@ impl Shares {
             calls: FairPool::of(FairShares::new(calls).at_most(limits.share.calls_in_flight as u64)),
             streams: FairPool::new(calls.saturating_mul(STREAMS_PER_CALL).max(LEAST_STREAMS)),
             standard: FairPool::new(STANDARD_CALLS),
-            request_bytes: FairPool::new(REQUEST_BYTES),
+            request_bytes: FairPool::of(FairShares::new(32 * LARGEST_REQUEST).at_least(LARGEST_REQUEST)),
         };
         let calls_per_second = limits.share.calls_per_second;
         let (pools, turns) = (Arc::new(pools), Arc::default());
@@ -224,5 +224,6 @@ const STREAMS_PER_CALL: u64 = 2;
 const LEAST_STREAMS: u64 = 256;
 /// Health and reflection, watchers included: two probes of each of many principals, and a few people's tools.
 const STANDARD_CALLS: u64 = 256;
-/// All requests in flight that are not small: 32 MiB and some, so that the least share of a principal holds one of the largest.
-const REQUEST_BYTES: u64 = 64 * (MAX_REQUEST_BYTES as u64 + 8);
+/// What one of the largest takes of the pool of bytes. All requests in flight that are not small take 16 MiB together; the least share of
+/// a principal holds one of the largest, and there are eight of those left whatever others do.
+const LARGEST_REQUEST: u64 = MAX_REQUEST_BYTES as u64 + 8;

@@ -10,6 +10,7 @@ pub(crate) mod bindings;
 mod conditions;
 pub(crate) mod file;
 mod memory;
+mod outlook;
 pub(crate) mod own;
 mod permitted;
 mod schema;
@@ -32,6 +33,7 @@ pub(crate) use aliases::AliasMeanings;
 use aliases::KeyAliases;
 use conditions::{ParsedPolicy, alias_of};
 use memory::{DecisionCache, DecisionKey};
+use outlook::Outlook;
 pub(crate) use permitted::Permitted;
 pub(crate) use permitted::Requester;
 use schema::EntityNames;
@@ -50,6 +52,7 @@ pub struct Policy {
     authorizer: Authorizer,
     names: EntityNames,
     decisions: DecisionCache,
+    outlook: Outlook,
 }
 
 /// An authorization question.
@@ -136,7 +139,18 @@ impl Policy {
         }
         let (authorizer, names, decisions) =
             (Authorizer::new(), EntityNames::new(), DecisionCache::default());
-        Ok(Self { policies, version, uses_context, aliases, restricting, authorizer, names, decisions })
+        let outlook = Outlook::of(&policies)?;
+        Ok(Self {
+            policies,
+            version,
+            uses_context,
+            aliases,
+            restricting,
+            authorizer,
+            names,
+            decisions,
+            outlook,
+        })
     }
 
     /// Refuses aliases that are named by their ARN though they are of the broker's own account and region: an alias has one name.
@@ -210,6 +224,22 @@ impl Policy {
         Decision { permits, determining_policies, version: Arc::clone(&self.version) }
     }
 
+    /// The denial that is certain whatever key the call is about; none where some key may be permitted, or where that cannot be told.
+    /// Nobody has to be asked what key it is about for a call that is denied so.
+    #[must_use]
+    pub(crate) fn denies_every_key(
+        &self,
+        principal: &Principal,
+        action: Action,
+        facts: Facts<'_>,
+    ) -> Option<Decision> {
+        let question = Question { principal, action, key: None, meanings: &AliasMeanings::default(), facts };
+        let (request, entities) = self.names.request(&question, &[])?;
+        let determining = self.outlook.denial(&self.authorizer, &request, &entities)?;
+        let determining_policies = sorted(determining.into_iter());
+        Some(Decision { permits: false, determining_policies, version: Arc::clone(&self.version) })
+    }
+
     fn aliases_of(&self, question: &Question<'_>) -> KeyAliases {
         let Some(NamedKey { arn, alias }) = question.key else { return KeyAliases::default() };
         // No policy can reach another.
@@ -255,7 +285,8 @@ impl Policy {
                 recipient: request.recipient().cloned(),
             })
         });
-        (decision, Some(Permitted::new(request, Requester::Workload, answer)))
+        let share_of = Some(principal.clone());
+        (decision, Some(Permitted::new(request, Requester::Workload, share_of, answer)))
     }
 
     /// Asks whether the principal may do this with the key that KMS's answer named.
@@ -263,7 +294,8 @@ impl Policy {
     pub(crate) fn permit_key(&self, question: &Question<'_>) -> (Decision, Option<Permitted<KeyArn>>) {
         let decision = self.decide(question);
         let arn = question.key.and_then(|key| key.arn.clone()).filter(|_| decision.permits);
-        (decision, arn.map(|arn| Permitted::new(arn, Requester::Workload, None)))
+        let share_of = Some(question.principal.clone());
+        (decision, arn.map(|arn| Permitted::new(arn, Requester::Workload, share_of, None)))
     }
 
     /// Asks Cedar; where it is open whether aliases mean the key, a yes has to hold whatever they mean. The second value is whether

@@ -2,6 +2,7 @@
 
 pub(crate) mod export;
 pub(crate) mod http;
+mod log_limit;
 pub(crate) mod metrics;
 pub(crate) mod trace;
 pub(crate) mod vocabulary;
@@ -17,6 +18,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use key_broker_core::clock::SystemClock;
+use log_limit::LogLimit;
 use trace::{Traces, lines};
 
 /// Who is told of a broker's work, beside its log. Nobody, unless told.
@@ -43,13 +46,14 @@ pub(crate) fn init(traces: &Traces) {
     let harmless = filter_fn(|line| {
         line.is_event() && (line.target().starts_with("key_broker") || *line.level() <= LevelFilter::WARN)
     });
-    let filter = harmless.and(wanted);
+    let limit = LogLimit::new(Arc::new(SystemClock));
+    let filter = harmless.and(wanted).and(limit.clone());
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let log = if std::io::stderr().is_terminal() {
-        log.map_event_format(|lines| lines::Traced { lines, add: lines::to_text }).boxed()
+        log.map_event_format(|lines| lines::Noted { lines, add: lines::to_text, limit }).boxed()
     } else {
         let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
-        log.map_event_format(|lines| lines::Traced { lines, add: lines::to_json }).boxed()
+        log.map_event_format(|lines| lines::Noted { lines, add: lines::to_json, limit }).boxed()
     };
     let log = log.with_filter(filter);
     // A second subscriber can only be a test's: it keeps the first.

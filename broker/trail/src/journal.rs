@@ -288,6 +288,11 @@ impl Journal {
         self.shared.dead.cancelled().await;
     }
 
+    /// So many refused calls, and answers of KMS, have no record: the trail tells it.
+    pub fn count_unrecorded(&self, refusals: u64, kms_answers: u64) {
+        self.shared.count_untaken(Untaken { kms_answers, calls: refusals });
+    }
+
     /// What the broker has found out about its trail, and is to be told there.
     #[must_use]
     pub fn notices(&self) -> &Arc<Notices> {
@@ -338,7 +343,8 @@ impl Shared {
         if kms_answers > 0 {
             tracing::error!(
                 kms_answers,
-                "answers of KMS have no record, since the journal cannot commit: the trail is not sound"
+                "answers of KMS have no record, since the journal cannot commit, or since they had no requestID: the trail is not \
+                 sound"
             );
         }
     }

@@ -27,6 +27,7 @@ mod store;
 mod reader;
 mod regular_file;
 pub mod verify;
+mod vouched;
 
 // What `cargo bench --bench verify` verifies.
 #[cfg(feature = "bench")]
@@ -40,11 +41,12 @@ pub use self::{
     names::TrailNames,
     notice::Reloads,
     reader::records::records,
-    reader::{LogFileText, ReadFailure, TrailReader},
+    reader::{ReadFailure, TrailReader},
     regular_file::open_regular,
     remainder::Remainder,
     signature::PublicKey,
     stdout::StdoutCopy,
     store::s3::S3Settings,
     store::{Store, StoreError},
+    vouched::{LogFiles, VouchedLogFile},
 };

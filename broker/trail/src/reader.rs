@@ -19,6 +19,7 @@ use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
 use super::names::TrailNames;
 use super::store::{Store, StoreError};
 use crate::keys::Decrypter;
+use crate::signature::PublicKey;
 pub(crate) use records::records;
 
 /// Reads one trail.
@@ -30,20 +31,20 @@ pub struct TrailReader {
 
 /// The digests in a bucket's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DigestKeys {
+pub(crate) struct DigestKeys {
     /// This trail's, in order of time.
-    pub own: Vec<DigestKey>,
+    pub(crate) own: Vec<DigestKey>,
     /// The keys of everything else that is there: digests of other trails.
-    pub others: Vec<String>,
+    pub(crate) others: Vec<String>,
 }
 
 /// The name of one digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DigestKey {
+pub(crate) struct DigestKey {
     /// Its key in the bucket.
-    pub key: String,
+    pub(crate) key: String,
     /// Where it ends, as its name says.
-    pub end: OffsetDateTime,
+    pub(crate) end: OffsetDateTime,
 }
 
 /// One digest as it lies in the store.
@@ -59,14 +60,6 @@ pub(crate) struct DigestFile {
     pub(crate) signature: Option<String>,
     /// The signature's algorithm in the object's metadata.
     pub(crate) signature_algorithm: Option<String>,
-}
-
-/// One log file, uncompressed.
-pub struct LogFileText {
-    /// `{"Records":[…]}`: what is hashed.
-    pub json: Vec<u8>,
-    /// Whether KMS was asked for its data key.
-    pub was_encrypted: bool,
 }
 
 /// Why an object cannot be read.
@@ -97,6 +90,17 @@ impl From<StoreError> for ReadFailure {
     }
 }
 
+impl DigestFile {
+    /// Whether one of these keys has signed it.
+    pub(crate) fn is_signed(&self, keys: &[PublicKey]) -> bool {
+        let fingerprint = &self.digest.digest_public_key_fingerprint;
+        let Some(key) = keys.iter().find(|key| key.fingerprint() == *fingerprint) else { return false };
+        let signature = self.signature.as_deref().and_then(|hex| hex::decode(hex).ok());
+        let signed = self.digest.string_to_sign(&self.json);
+        signature.is_some_and(|signature| key.verifies(signed.as_bytes(), &signature))
+    }
+}
+
 impl TrailReader {
     /// Reads the trail of these names. Without a `decrypter`, encrypted log files of a directory are [`ReadFailure::Locked`]; S3
     /// decrypts by itself.
@@ -112,7 +116,7 @@ impl TrailReader {
     }
 
     /// The digests that are there.
-    pub async fn digest_keys(&self) -> Result<DigestKeys, StoreError> {
+    pub(crate) async fn digest_keys(&self) -> Result<DigestKeys, StoreError> {
         let mut keys = DigestKeys::default();
         for key in self.store.list(&self.names.digest_folder()).await? {
             match self.names.digest_end(&key) {
@@ -150,13 +154,13 @@ impl TrailReader {
         }))
     }
 
-    /// A log file, decrypted if it has to be; none if there is none of this key.
-    pub async fn log_file(&self, key: &str) -> Result<Option<LogFileText>, ReadFailure> {
+    /// The text of a log file, decrypted if it has to be; none if there is none of this key.
+    pub async fn log_file(&self, key: &str) -> Result<Option<Vec<u8>>, ReadFailure> {
         let Some(object) = self.store.get(key).await? else { return Ok(None) };
         let bytes = object.bytes;
         if bytes.first() != Some(&ENVELOPE_VERSION) {
             let json = off_the_loop(move || gunzip(&bytes, MAX_UNCOMPRESSED_BYTES)).await?;
-            return Ok(Some(LogFileText { json, was_encrypted: false }));
+            return Ok(Some(json));
         }
         let mut rest = bytes.as_slice();
         let header = Header::read(&mut rest).map_err(|error| malformed(&error))?;
@@ -169,7 +173,7 @@ impl TrailReader {
         };
         let data_key = data_key::decrypt(&**decrypter, &self.names, key, &header).await?;
         let json = off_the_loop(move || open(header, &data_key, &bytes[front..])).await?;
-        Ok(Some(LogFileText { json, was_encrypted: true }))
+        Ok(Some(json))
     }
 }
 

@@ -16,6 +16,7 @@ mod limits;
 mod ranges;
 mod record;
 mod reuse;
+mod stretch;
 mod tail;
 
 use std::collections::HashSet;
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use time::OffsetDateTime;
 
 use super::digest::{ChainSpan, LogFile, sha256_hex};
-use super::reader::{DigestFile, DigestKey, DigestKeys, LogFileText, ReadFailure, TrailReader};
+use super::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
 use super::state::State;
@@ -33,6 +34,7 @@ use continuity::Continuity;
 use digests::{Before, Known, Surroundings};
 pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
 use folder::Folder;
+use stretch::Stretch;
 use tail::Tail;
 
 /// What to verify, and against what.
@@ -40,10 +42,13 @@ use tail::Tail;
 pub struct VerifyOptions {
     /// The public halves of the keys that signed digests: more than one where the key was changed.
     pub keys: Vec<PublicKey>,
-    /// Only digests that end at or after this.
+    /// Only digests that end after this.
     pub from: Option<OffsetDateTime>,
     /// Only digests that start before this; then the journal is not looked at.
     pub to: Option<OffsetDateTime>,
+    /// The time: what another trail's newest digest does not name may still wait for its next one. Where it is not known, nothing
+    /// waits.
+    pub now: Option<OffsetDateTime>,
     /// The newest signature that was kept elsewhere, in hex: then deletion of the newest digests is found.
     pub newest_signature: Option<String>,
     /// The broker's journal, for what is not delivered yet.
@@ -77,7 +82,7 @@ pub async fn verify(
         before: Before::Nothing,
         continuity: Continuity::default(),
         known: HashSet::new(),
-        newest: None,
+        vouched: 0,
         kept_is_found: false,
         is_complete: true,
         from: None,
@@ -97,8 +102,8 @@ struct Verification<'a> {
     continuity: Continuity,
     /// Log files that digests name, or that wait for a digest.
     known: HashSet<String>,
-    /// Where the newest digest starts and ends.
-    newest: Option<(OffsetDateTime, OffsetDateTime)>,
+    /// Digests that a given key has signed.
+    vouched: u64,
     kept_is_found: bool,
     /// Whether everything that should be there was read.
     is_complete: bool,
@@ -119,19 +124,21 @@ impl Verification<'_> {
             }
         };
         let DigestKeys { own, others } = digests;
-        self.digests(&own).await;
-        let waiting_is_known = self.tail(own).await;
-        self.check_newest();
+        let VerifyOptions { from, to, .. } = *self.options;
+        let stretch = Stretch::of(&own, self.oldest_start(&own).await, from, to);
+        self.digests(&own, &stretch).await;
+        let waiting_is_known = self.tail(&own).await;
+        self.check_keys();
+        self.check_newest(&stretch).await;
         let folder = Folder {
             reader: self.reader,
-            keys: &self.options.keys,
+            options: self.options,
             listed: &log_files,
             known: &self.known,
+            own: &own,
+            around: &stretch,
             others: &others,
-            newest: self.newest,
             waiting_is_known,
-            from: self.options.from,
-            to: self.options.to,
         };
         folder.check(&mut self.checker.findings).await;
         self.continuity.finish(names, &mut self.checker.findings);
@@ -143,23 +150,18 @@ impl Verification<'_> {
         report
     }
 
+    /// Where the oldest digest starts, if that matters.
+    async fn oldest_start(&self, listed: &[DigestKey]) -> Option<OffsetDateTime> {
+        self.options.to?;
+        let oldest = self.reader.digest(&listed.first()?.key).await.ok()??;
+        OffsetDateTime::from_unix_timestamp(ids::seconds(&oldest.digest_start_time)?).ok()
+    }
+
     /// The digests of the stretch, in order.
-    async fn digests(&mut self, listed: &[DigestKey]) {
-        let VerifyOptions { from, to, .. } = self.options;
-        let first = from.map_or(0, |from| listed.partition_point(|digest| digest.end < from));
-        let mut chosen = &listed[first..];
-        if let Some(to) = to {
-            // One ends where the next one starts.
-            let last = listed.partition_point(|digest| digest.end < *to) + 1;
-            chosen = &listed[first..last.clamp(first, listed.len())];
-        }
+    async fn digests(&mut self, listed: &[DigestKey], stretch: &Stretch<'_>) {
+        let chosen = stretch.chosen;
         self.done.digests_in_all = chosen.len() as u64;
-        if chosen.is_empty() {
-            let place = Place::object(&self.reader.names().digest_folder());
-            let words = "no digest of this trail is here for this time: nothing vouches for anything";
-            return self.checker.findings.cannot_tell(FindingKind::NoDigest, place, words);
-        }
-        if let Some(before) = first.checked_sub(1).map(|before| &listed[before]) {
+        if let Some(before) = stretch.before.last() {
             self.before = match self.reader.digest_file(&before.key).await {
                 Ok(Some(file)) => {
                     self.continuity.comes_after(&file.digest);
@@ -168,6 +170,18 @@ impl Verification<'_> {
                 _ => Before::Unreadable(before.key.clone()),
             };
             self.from = Some(before.end.unix_timestamp());
+        }
+        if chosen.is_empty() {
+            let place = Place::object(&self.reader.names().digest_folder());
+            let words = match (listed.first(), listed.last()) {
+                (Some(first), Some(last)) => format!(
+                    "no digest of this trail is of this time, so nothing vouches for anything: its oldest digest ends {}, its newest {}",
+                    record_time(first.end),
+                    record_time(last.end)
+                ),
+                _ => "no digest of this trail is here: nothing vouches for anything".to_owned(),
+            };
+            self.checker.findings.cannot_tell(FindingKind::NoDigest, place, words);
         }
         for digest in chosen {
             self.digest(digest, listed).await;
@@ -188,6 +202,8 @@ impl Verification<'_> {
                 };
                 digests::check_content(&file, named, self.reader.names(), findings);
                 digests::check_signature(&file, &self.options.keys, findings);
+                self.vouched += u64::from(file.is_signed(&self.options.keys));
+                let findings = &mut self.checker.findings;
                 digests::check_link(&file, &around, findings);
                 self.note_digest(&file, named);
                 if file.digest.previous_digest_s3_object.is_none() {
@@ -222,7 +238,6 @@ impl Verification<'_> {
             self.from = Some(start);
         }
         let start = OffsetDateTime::from_unix_timestamp(start).unwrap_or(named.end);
-        self.newest = Some((start, named.end));
         self.report.digests += 1;
         self.report.from = self.report.from.or(Some(start));
         self.report.to = Some(named.end);
@@ -264,7 +279,7 @@ impl Verification<'_> {
     }
 
     /// The text of a log file, if there is one.
-    fn readable(&mut self, key: &str, read: Result<Option<LogFileText>, ReadFailure>) -> Option<LogFileText> {
+    fn readable(&mut self, key: &str, read: Result<Option<Vec<u8>>, ReadFailure>) -> Option<Vec<u8>> {
         let place = Place::object(key);
         let findings = &mut self.checker.findings;
         match read {
@@ -291,7 +306,7 @@ impl Verification<'_> {
     }
 
     /// What the broker has noted and not delivered. True if it tells which log files wait for a digest.
-    async fn tail(&mut self, listed: Vec<DigestKey>) -> bool {
+    async fn tail(&mut self, listed: &[DigestKey]) -> bool {
         let Some(dir) = self.options.journal_dir.clone().filter(|_| self.options.to.is_none()) else {
             return false;
         };
@@ -344,7 +359,7 @@ impl Verification<'_> {
     }
 
     /// Digests that came since the list was made; the newest has to be the one that the broker noted.
-    async fn newer_digests(&mut self, state: &State, mut listed: Vec<DigestKey>) {
+    async fn newer_digests(&mut self, state: &State, listed: &[DigestKey]) {
         let Some(noted) = &state.previous else { return self.chain_begins_anew(state) };
         let is_noted = |before: &Before| match before {
             Before::Digest(known) => known.is(&noted.object, &noted.hash, &noted.signature),
@@ -357,9 +372,8 @@ impl Verification<'_> {
             let last = listed.last().map(|digest| digest.end);
             let newer: Vec<DigestKey> =
                 own.iter().filter(|digest| Some(digest.end) > last).cloned().collect();
-            listed = own;
             for digest in &newer {
-                self.digest(digest, &listed).await;
+                self.digest(digest, &own).await;
                 if is_noted(&self.before) {
                     return;
                 }
@@ -377,10 +391,28 @@ impl Verification<'_> {
         self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
     }
 
-    /// Whether the signature that was kept elsewhere is one of these.
-    fn check_newest(&mut self) {
-        if self.options.newest_signature.is_none() || self.options.to.is_some() || self.kept_is_found {
+    /// Digests that none of the given keys has signed are somebody else's.
+    fn check_keys(&mut self) {
+        if self.options.keys.is_empty() || self.report.digests == 0 || self.vouched > 0 {
             return;
+        }
+        let place = Place::object(&self.reader.names().digest_folder());
+        let words = "not one digest is signed with a key that was given: this trail is another's, or was written anew by somebody else";
+        self.checker.findings.unsound(FindingKind::DigestOtherKey, place, words);
+    }
+
+    /// Whether the signature that was kept elsewhere is of a digest of this trail.
+    async fn check_newest(&mut self, stretch: &Stretch<'_>) {
+        let Some(kept) = &self.options.newest_signature else { return };
+        if self.options.to.is_some() || self.kept_is_found {
+            return;
+        }
+        for digest in stretch.around() {
+            if let Ok(Some(file)) = self.reader.digest_file(&digest.key).await
+                && file.signature.as_ref() == Some(kept)
+            {
+                return;
+            }
         }
         let place = Place::object(&self.reader.names().digest_folder());
         let words = match self.report.to {
@@ -395,9 +427,9 @@ impl Verification<'_> {
 }
 
 /// Checks one log file where it may take its time.
-async fn off_the_loop(mut checker: Checker, entry: LogFile, text: LogFileText) -> Checker {
+async fn off_the_loop(mut checker: Checker, entry: LogFile, text: Vec<u8>) -> Checker {
     let work = tokio::task::spawn_blocking(move || {
-        check_log_file(&mut checker, &entry, &text.json);
+        check_log_file(&mut checker, &entry, &text);
         checker
     });
     resumed(work.await)

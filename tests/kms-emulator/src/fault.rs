@@ -36,6 +36,12 @@ pub enum Effect {
     MissingCiphertextForRecipient,
     /// `corrupt-body`: the answer has status 200 and is not JSON.
     CorruptBody,
+    /// `no-request-id`: the answer has no `x-amzn-RequestId`.
+    NoRequestId,
+    /// `long-answer`: the answer has a member of a megabyte that nobody asked for.
+    LongAnswer,
+    /// `long-ciphertext`: the answer's `CiphertextBlob` is longer than any of KMS's.
+    LongCiphertext,
 }
 
 impl fmt::Display for Effect {
@@ -51,6 +57,9 @@ impl fmt::Display for Effect {
             Effect::PlaintextDespiteRecipient => formatter.write_str("plaintext-despite-recipient"),
             Effect::MissingCiphertextForRecipient => formatter.write_str("missing-ciphertext-for-recipient"),
             Effect::CorruptBody => formatter.write_str("corrupt-body"),
+            Effect::NoRequestId => formatter.write_str("no-request-id"),
+            Effect::LongAnswer => formatter.write_str("long-answer"),
+            Effect::LongCiphertext => formatter.write_str("long-ciphertext"),
         }
     }
 }
@@ -83,6 +92,9 @@ impl FromStr for Effect {
                 "plaintext-despite-recipient" => Effect::PlaintextDespiteRecipient,
                 "missing-ciphertext-for-recipient" => Effect::MissingCiphertextForRecipient,
                 "corrupt-body" => Effect::CorruptBody,
+                "no-request-id" => Effect::NoRequestId,
+                "long-answer" => Effect::LongAnswer,
+                "long-ciphertext" => Effect::LongCiphertext,
                 _ => return Err(unknown()),
             }),
         }

@@ -201,7 +201,8 @@ impl Service {
         if effect == Some(Effect::LoseAnswer) {
             return Err(NoAnswer);
         }
-        let response = match (target, result) {
+        let is_named = effect != Some(Effect::NoRequestId);
+        let mut response = match (target, result) {
             (Target::Kms(..), Ok(delivery)) => match effect {
                 Some(Effect::CorruptBody) => corrupt(&delivery.answer, request_id),
                 effect => wire::json_answer(&self.falsify(delivery, effect.as_ref()), request_id),
@@ -215,6 +216,9 @@ impl Service {
                 wire::xml_response(error.status(), sts::error(&error, request_id), request_id)
             }
         };
+        if !is_named {
+            response.headers_mut().remove("x-amzn-requestid");
+        }
         Ok(response)
     }
 
@@ -236,6 +240,13 @@ impl Service {
             }
             Some(Effect::PlaintextDespiteRecipient) => {
                 answer.extend(withheld.map(|plaintext| ("Plaintext".to_owned(), plaintext)));
+            }
+            Some(Effect::LongAnswer) => {
+                answer.insert("Padding".to_owned(), "x".repeat(1 << 20).into());
+            }
+            Some(Effect::LongCiphertext) => {
+                // Base64 of 6,147 bytes.
+                answer.insert("CiphertextBlob".to_owned(), "AAAA".repeat(2_049).into());
             }
             Some(Effect::MissingCiphertextForRecipient) => {
                 answer.remove("CiphertextForRecipient");

@@ -203,6 +203,7 @@ impl Foundation {
         bindings: Bindings,
         trust: Trust,
         cache: Cache,
+        most_aliases: usize,
     ) -> Service {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Service {
@@ -210,7 +211,7 @@ impl Foundation {
             bindings,
             trust: Arc::new(trust),
             verifications: Arc::new(Semaphore::new(processors)),
-            aliases: Aliases::new(self.kms.clone(), Arc::clone(&self.caller)),
+            aliases: Aliases::new(self.kms.clone(), Arc::clone(&self.caller), most_aliases),
             policy_aliases: PolicyAliases::new(self.kms.clone()),
             cache,
             kms: self.kms.clone(),

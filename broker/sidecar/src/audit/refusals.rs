@@ -151,7 +151,7 @@ impl Refusals {
         let Second { counts, .. } = std::mem::take(&mut *self.lock());
         let refusals = counts.values().map(|count| count.refusals.count).sum();
         if refusals > 0 {
-            self.journal.notices().tell_unrecorded_refusals(refusals);
+            self.journal.count_unrecorded(refusals, 0);
         }
     }
 

@@ -17,14 +17,6 @@ pub(crate) enum Owner<'a> {
     Shared(&'a str),
 }
 
-impl<'a> Owner<'a> {
-    pub(super) fn name(self) -> &'a str {
-        match self {
-            Self::Principal(name) | Self::Shared(name) => name,
-        }
-    }
-}
-
 /// What a draw is for, beside principal and action.
 pub(super) enum Subject<'a> {
     /// A data key under a KMS key.

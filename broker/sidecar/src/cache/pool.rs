@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use key_broker_core::clock::Moment;
-use key_broker_core::{Action, Bounds, DeclaredUse, KeyArn, KeyId, UNBOUNDED};
-use moka::ops::compute::Op;
+use key_broker_core::{Action, Bounds, DeclaredUse, KeyArn, KeyId, Principal, UNBOUNDED};
 use time::OffsetDateTime;
 
 use super::cacheable::{Cacheable, CacheableReply as _};
+use super::key_index::KeyIndex;
 use super::partition::{Owner, Partition};
 use super::rules::Rule;
 use super::slot::{MintedReply, Slot};
+use crate::fair_memory::FairMemory;
 use crate::kms::recorded::{CallableRequest, Provenance};
 use crate::policy::Permitted;
 
@@ -63,15 +64,37 @@ pub(crate) struct Usage {
     pub limit: DeclaredUse,
 }
 
-/// The slots of one kind of key.
-pub(crate) struct Pool<R: Cacheable>(moka::sync::Cache<Partition, Arc<Entry<R>>>);
+/// The slots of one kind of key. Each principal, and each shared partition, has a share of them.
+pub(crate) struct Pool<R: Cacheable>(Mutex<Kept<R>>);
+
+struct Kept<R: Cacheable> {
+    entries: FairMemory<Holder, Partition, Arc<Entry<R>>>,
+    by_key: KeyIndex<Partition, Entry<R>>,
+    /// Those for which a call to KMS is under way that names no key: what it brings may be of any.
+    unnamed_calls: Vec<Arc<Entry<R>>>,
+}
+
+/// Whose share of a pool an entry is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Holder {
+    Principal(Principal),
+    Shared(String),
+}
 
 pub(crate) struct Entry<R: Cacheable> {
-    owner: String,
-    is_shared: bool,
+    holder: Holder,
+    partition: Partition,
     action: Action,
     key: Option<KeyId>,
+    /// The KMS key that all of its data keys are under, where requests name one.
+    arn: Option<KeyArn>,
     slot: Mutex<EntrySlot<R>>,
+}
+
+/// A call to KMS for an entry, until this is dropped.
+pub(super) struct CallUnderWay<'a, R: Cacheable> {
+    pool: &'a Pool<R>,
+    entry: Option<Arc<Entry<R>>>,
 }
 
 /// The slot of one partition: its requests differ only in who makes them.
@@ -79,42 +102,76 @@ type EntrySlot<R> = Slot<<R as CallableRequest>::Reply, Permitted<Arc<R>>>;
 
 impl<R: Cacheable> Pool<R> {
     pub(super) fn new(max_entries: u64) -> Self {
-        // moka bounds the number; age is ours to keep. Least recently used, so that a newcomer is always let in.
-        let retire = |_: Arc<Partition>, entry: Arc<Entry<R>>, _| {
-            entry.slot().retire();
-        };
-        let cache = moka::sync::Cache::builder()
-            .max_capacity(max_entries)
-            .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .eviction_listener(retire)
-            .build();
-        Self(cache)
+        let most = usize::try_from(max_entries).unwrap_or(usize::MAX);
+        let (entries, by_key) = (FairMemory::new(most), KeyIndex::default());
+        Self(Mutex::new(Kept { entries, by_key, unnamed_calls: Vec::new() }))
     }
 
-    pub(super) fn entry(&self, request: &R, rule: &Rule, owner: Owner<'_>) -> Arc<Entry<R>> {
+    pub(super) fn entry(&self, request: &R, rule: &Rule, principal: &Principal) -> Arc<Entry<R>> {
+        let (owner, holder) = match &rule.partition {
+            Some(name) => (Owner::Shared(name), Holder::Shared(name.clone())),
+            None => (Owner::Principal(principal.as_str()), Holder::Principal(principal.clone())),
+        };
+        let partition = request.partition(owner);
+        let mut kept = self.lock();
+        if let Some(entry) = kept.entries.get(&holder, &partition) {
+            return Arc::clone(entry);
+        }
         let bounds =
             if R::IS_CHARGED { rule.bounds } else { Bounds { max_age: rule.bounds.max_age, ..UNBOUNDED } };
-        self.0.get_with(request.partition(owner), || {
-            Arc::new(Entry {
-                owner: owner.name().to_owned(),
-                is_shared: matches!(owner, Owner::Shared(_)),
-                action: request.action(),
-                key: request.written_key().cloned(),
-                slot: Mutex::new(Slot::new(bounds, rule.refresh_at)),
-            })
-        })
+        let entry = Arc::new(Entry {
+            holder: holder.clone(),
+            partition,
+            action: request.action(),
+            key: request.written_key().cloned(),
+            arn: request.sent_key().and_then(|key| KeyArn::parse(key.as_str())),
+            slot: Mutex::new(Slot::new(bounds, rule.refresh_at)),
+        });
+        if let Some((_, place, gone)) = kept.entries.put(&holder, partition, Arc::clone(&entry)) {
+            kept.by_key.remove(&place);
+            // A draw may still hold it: its keys are gone before anybody else is let in here.
+            gone.slot().retire();
+        }
+        entry
+    }
+
+    /// Notes that KMS is asked for `entry`: from here on a refusal of its key finds what the call brings.
+    pub(super) fn begin_call(&self, entry: &Arc<Entry<R>>) -> CallUnderWay<'_, R> {
+        let mut kept = self.lock();
+        let unnamed = match &entry.arn {
+            Some(arn) => {
+                kept.will_keep(entry, arn);
+                None
+            }
+            None => Some(Arc::clone(entry)),
+        };
+        kept.unnamed_calls.extend(unnamed.clone());
+        drop(kept);
+        CallUnderWay { pool: self, entry: unnamed }
+    }
+
+    /// Notes that `entry` is about to keep a data key under `arn`.
+    pub(super) fn answered(&self, entry: &Arc<Entry<R>>, arn: &KeyArn) {
+        if entry.arn.is_none() {
+            self.lock().will_keep(entry, arn);
+        }
+    }
+
+    /// Drops what is kept under a KMS key, and what calls under way will bring of it. Returns how many keys were dropped.
+    pub(super) fn refuse(&self, arn: &KeyArn) -> usize {
+        let mut kept = self.lock();
+        let mut entries = kept.by_key.take(arn);
+        entries.extend(kept.unnamed_calls.iter().cloned());
+        drop(kept);
+        entries.iter().map(|entry| entry.refuse(arn)).sum()
     }
 
     pub(super) fn evict(&self, scope: &EvictionScope<'_>) -> usize {
-        let evicted = self.0.iter().map(|(_, entry)| entry.evict(scope)).sum();
-        // An entry that moka takes out on another thread may be missed above, while a draw still holds it: its keys are
-        // dropped by the listener. moka's own tasks exclude each other, so the listener has run when this returns.
-        self.0.run_pending_tasks();
-        evicted
+        self.entries().iter().map(|entry| entry.evict(scope)).sum()
     }
 
     pub(super) fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
-        for (_, entry) in &self.0 {
+        for entry in self.entries() {
             let slot = entry.slot();
             for (minted, used, limit) in slot.kept() {
                 show(&entry.view(slot.bounds(), minted, Usage { used, limit }));
@@ -124,7 +181,7 @@ impl<R: Cacheable> Pool<R> {
 
     pub(super) fn size(&self) -> CacheSize {
         let mut size = CacheSize::default();
-        for (_, entry) in &self.0 {
+        for entry in self.entries() {
             for (minted, ..) in entry.slot().kept() {
                 size.entries += 1;
                 size.bytes += minted.value.bytes() as u64;
@@ -134,16 +191,49 @@ impl<R: Cacheable> Pool<R> {
     }
 
     pub(super) fn sweep(&self, now: &Moment) {
-        for (partition, entry) in &self.0 {
-            if entry.slot().sweep(now) {
-                // Only this very entry: another may have taken its place.
-                self.0.entry(*partition).and_compute_with(|found| match found {
-                    Some(found) if Arc::ptr_eq(found.value(), &entry) => Op::Remove,
-                    _ => Op::Nop,
-                });
+        for entry in self.entries() {
+            let is_over = entry.slot().sweep(now);
+            if is_over {
+                self.remove(&entry);
             }
         }
-        self.0.run_pending_tasks();
+    }
+
+    fn remove(&self, entry: &Arc<Entry<R>>) {
+        let Kept { entries, by_key, .. } = &mut *self.lock();
+        // Only this very entry: another may have taken its place.
+        if entries.get(&entry.holder, &entry.partition).is_some_and(|kept| Arc::ptr_eq(kept, entry)) {
+            entries.remove(&entry.holder, &entry.partition);
+            by_key.remove(&entry.partition);
+        }
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry<R>>> {
+        self.lock().entries.iter().map(|(_, _, entry)| Arc::clone(entry)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept<R>> {
+        // A panic in it is a defect; it holds no secrets but through slots, which are within their bounds.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Cacheable> Kept<R> {
+    fn will_keep(&mut self, entry: &Arc<Entry<R>>, arn: &KeyArn) {
+        // One that is gone is retired, and keeps nothing.
+        if self.entries.get(&entry.holder, &entry.partition).is_some_and(|kept| Arc::ptr_eq(kept, entry)) {
+            self.by_key.add(arn, entry.partition, entry);
+        }
+    }
+}
+
+impl<R: Cacheable> Drop for CallUnderWay<'_, R> {
+    fn drop(&mut self) {
+        let Some(entry) = &self.entry else { return };
+        let mut kept = self.pool.lock();
+        if let Some(place) = kept.unnamed_calls.iter().position(|other| Arc::ptr_eq(other, entry)) {
+            kept.unnamed_calls.swap_remove(place);
+        }
     }
 }
 
@@ -157,14 +247,22 @@ impl<R: Cacheable> Entry<R> {
         let mut slot = self.slot();
         let wholly = match scope {
             EvictionScope::All => true,
-            EvictionScope::Principal(principal) => !self.is_shared && self.owner == *principal,
+            EvictionScope::Principal(principal) => {
+                matches!(&self.holder, Holder::Principal(own) if own.as_str() == *principal)
+            }
             EvictionScope::Key(key) if self.key.as_ref() == Some(*key) => true,
-            EvictionScope::Key(key) if self.key.as_ref().is_some_and(|own| !own.may_mean(key)) => false,
             EvictionScope::Key(key) => {
                 return slot.evict_key(key, |value| key.names(value.key()));
             }
         };
         if wholly { slot.evict() } else { 0 }
+    }
+
+    fn refuse(&self, arn: &KeyArn) -> usize {
+        if self.arn.as_ref() == Some(arn) {
+            return self.slot().evict();
+        }
+        self.slot().evict_key(&KeyId::from(arn), |value| value.key() == arn)
     }
 
     pub(super) fn view<'a>(
@@ -173,9 +271,13 @@ impl<R: Cacheable> Entry<R> {
         minted: &'a MintedReply<R::Reply>,
         usage: Usage,
     ) -> EntryView<'a> {
+        let (owner, is_shared) = match &self.holder {
+            Holder::Principal(principal) => (principal.as_str(), false),
+            Holder::Shared(name) => (name.as_str(), true),
+        };
         EntryView {
-            owner: &self.owner,
-            is_shared: self.is_shared,
+            owner,
+            is_shared,
             action: self.action,
             key: self.key.as_ref(),
             arn: minted.value.key(),

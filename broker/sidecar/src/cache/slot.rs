@@ -1,8 +1,10 @@
 //! The data keys of one partition, and the draws that wait for one: a state machine without clocks, tasks or
 //! locks of its own.
 //!
-//! A slot has at most one call to KMS in flight. Waiting draws are served in order of arrival, each charged
-//! before the next is considered.
+//! A slot has as many calls to KMS in flight as its waiting draws need keys, and one at most to replace a key ahead. Waiting draws are
+//! served in order of arrival, each charged before the next is considered.
+
+mod need;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::error::BrokerError;
 use crate::kms::recorded::Provenance;
+use need::{Charges, Need};
 
 /// A reply that KMS minted, as the slot keeps it.
 pub(super) struct MintedReply<T> {
@@ -58,12 +61,33 @@ pub(super) type DrawResult<T> = Result<Draw<T>, DrawFailure>;
 
 /// What a slot does with a demand.
 pub(super) enum DrawStep<T, R> {
-    /// Serves it from a kept key. With a request, a replacement is to be minted in the background.
-    Drawn(Draw<T>, Option<R>),
-    /// Makes it wait for a call to KMS. With a request, that call is to be made.
-    Wait(oneshot::Receiver<DrawResult<T>>, Option<R>),
+    /// Serves it from a kept key. With a mint, a replacement is to be minted in the background.
+    Drawn(Draw<T>, Option<Mint<R>>),
+    /// Makes it wait for a call to KMS. These are to be made.
+    Wait(oneshot::Receiver<DrawResult<T>>, Vec<Mint<R>>),
     /// Nothing: the slot was retired.
     Retired,
+}
+
+/// A call to KMS that is to be made: its end is to be told to the slot.
+pub(super) struct Mint<R> {
+    pub(super) request: R,
+    pub(super) ticket: Ticket,
+}
+
+/// Which of a slot's calls to KMS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(u64);
+
+/// Whom a failed call to KMS concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// Whoever it was made for first; the others that its key would have served get one more.
+    Leader,
+    /// All whom its key would have served.
+    Served,
+    /// All who wait: another call would end the same way.
+    Everybody,
 }
 
 /// The keys of one partition.
@@ -73,28 +97,37 @@ pub(super) struct Slot<T, R> {
     refresh_at: Option<f64>,
     current: Option<KeptKey<T>>,
     next: Option<KeptKey<T>>,
-    minting: bool,
+    /// The calls to KMS in flight, in the order in which they began.
+    minting: Vec<Minting>,
+    next_ticket: Ticket,
     /// After a failed refresh none is tried before this.
     refresh_not_before: Option<Moment>,
-    /// Counts evictions: a key that was requested before one is never served.
-    epoch: u64,
-    /// KMS keys evicted during the call in flight, which may bring a data key under one of them.
-    evicted_meanwhile: Vec<KeyId>,
     waiting: VecDeque<Waiter<T, R>>,
+    /// How many keys the waiting draws need.
+    need: Need,
     retired: bool,
+}
+
+/// A call to KMS in flight.
+struct Minting {
+    ticket: Ticket,
+    /// What it brings was evicted before it came: it is never served.
+    evicted: bool,
+    /// KMS keys that were evicted meanwhile: it may bring a data key under one of them.
+    evicted_keys: Vec<KeyId>,
 }
 
 /// A data key and how far it is used.
 struct KeptKey<T> {
     minted: MintedReply<T>,
-    used: DeclaredUse,
-    /// The tightest that any draw was promised: who got the key may count on it, whoever draws later.
-    limit: DeclaredUse,
+    used: Charges,
 }
 
 /// A waiting draw.
 struct Waiter<T, R> {
     demand: Demand<R>,
+    /// The first call to KMS that began after it came.
+    since: Ticket,
     failures: u8,
     answer: oneshot::Sender<DrawResult<T>>,
 }
@@ -106,18 +139,13 @@ impl<T, R: Clone> Slot<T, R> {
             refresh_at,
             current: None,
             next: None,
-            minting: false,
+            minting: Vec::new(),
+            next_ticket: Ticket(0),
             refresh_not_before: None,
-            epoch: 0,
-            evicted_meanwhile: Vec::new(),
             waiting: VecDeque::new(),
+            need: Need::default(),
             retired: false,
         }
-    }
-
-    /// The number of evictions so far, to be handed back with what a call to KMS brings.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
     }
 
     /// Serves one demand, or makes it wait.
@@ -127,9 +155,8 @@ impl<T, R: Clone> Slot<T, R> {
         }
         self.drop_spent(now);
         if let Some(draw) = self.charge(now, &demand) {
-            let refresh = self.wants_refresh(now);
-            self.minting |= refresh;
-            return DrawStep::Drawn(draw, refresh.then_some(demand.request));
+            let refresh = self.wants_refresh(now).then(|| self.mint(demand.request));
+            return DrawStep::Drawn(draw, refresh);
         }
         // The current key has no room for this draw; the replacement may.
         if self.next.is_some() {
@@ -139,57 +166,68 @@ impl<T, R: Clone> Slot<T, R> {
             }
         }
         let (answer, wait) = oneshot::channel();
-        let call = (!self.minting).then(|| demand.request.clone());
-        self.minting = true;
-        self.waiting.push_back(Waiter { demand, failures: 0, answer });
-        DrawStep::Wait(wait, call)
+        self.need.add(&self.bounds, demand.declared, &demand.bounds);
+        self.waiting.push_back(Waiter { demand, since: self.next_ticket, failures: 0, answer });
+        let mints = if self.lacks_calls() { self.mint_for_waiting() } else { Vec::new() };
+        DrawStep::Wait(wait, mints)
     }
 
-    /// A call to KMS brought a key. Returns the request of another call if draws are still waiting.
-    pub(super) fn minted(&mut self, now: &Moment, epoch: u64, minted: MintedReply<T>) -> Option<R> {
-        self.minting = false;
-        self.evicted_meanwhile.clear();
+    /// A call to KMS brought a key. Returns the calls that are to be made for the draws that still wait.
+    pub(super) fn minted(&mut self, now: &Moment, ticket: Ticket, minted: MintedReply<T>) -> Vec<Mint<R>> {
+        let is_evicted = self.ended(ticket).is_none_or(|minting| minting.evicted);
         self.refresh_not_before = None;
-        if epoch == self.epoch {
-            let limit = DeclaredUse { messages: self.bounds.max_messages, bytes: self.bounds.max_bytes };
-            let key = KeptKey { minted, used: UNUSED, limit };
+        if !is_evicted {
+            let used = Charges::unused(&self.bounds);
+            let key = KeptKey { minted, used };
             self.drop_spent(now);
+            self.waiting.retain(|waiting| !waiting.answer.is_closed());
             let ahead = self.waiting.is_empty() && self.current.is_some();
             *(if ahead { &mut self.next } else { &mut self.current }) = Some(key);
         }
         self.serve_waiting(now);
-        self.next_call()
+        self.mint_for_waiting()
     }
 
-    /// A call to KMS failed. Waiting draws get one more call; if KMS has refused for good, all get the
-    /// refusal.
-    pub(super) fn failed(&mut self, not_before: Moment, error: &BrokerError, for_good: bool) -> Option<R> {
-        self.minting = false;
-        self.evicted_meanwhile.clear();
+    /// A call to KMS failed. Returns the calls that are to be made for the draws that still wait.
+    pub(super) fn failed(
+        &mut self,
+        not_before: Moment,
+        ticket: Ticket,
+        error: &BrokerError,
+        blame: Blame,
+    ) -> Vec<Mint<R>> {
+        self.ended(ticket);
         self.refresh_not_before = Some(not_before);
-        let mut still_waiting = VecDeque::new();
-        for (place, mut waiting) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+        self.waiting.retain(|waiting| !waiting.answer.is_closed());
+        // Who came while a call was under way whose own callers have all gone gets a call of its own.
+        let came_later = self.waiting.front().is_some_and(|first| first.since > ticket);
+        let served = match blame {
+            Blame::Everybody => self.waiting.len(),
+            Blame::Leader | Blame::Served if came_later => 0,
+            Blame::Leader | Blame::Served => self.served_by_one(),
+        };
+        let others = self.waiting.split_off(served);
+        let concerned = std::mem::replace(&mut self.waiting, others);
+        for (place, mut waiting) in concerned.into_iter().enumerate().rev() {
             waiting.failures += 1;
-            let leads = place == 0;
-            if leads || for_good || waiting.failures > 1 {
+            if blame != Blame::Leader || place == 0 || waiting.failures > 1 {
                 // A caller that is gone needs no answer.
                 let _ = waiting.answer.send(Err(DrawFailure::Error(error.clone())));
             } else {
-                still_waiting.push_back(waiting);
+                self.waiting.push_front(waiting);
             }
         }
-        self.waiting = still_waiting;
-        self.next_call()
+        self.mint_for_waiting()
     }
 
-    /// Drops the keys, and whatever the call in flight will bring. Returns how many keys there were.
+    /// Drops the keys, and whatever the calls in flight will bring. Returns how many keys there were.
     pub(super) fn evict(&mut self) -> usize {
-        self.epoch += 1;
+        self.minting.iter_mut().for_each(|minting| minting.evicted = true);
         usize::from(self.current.take().is_some()) + usize::from(self.next.take().is_some())
     }
 
     /// Drops the keys that are under the KMS key `key`, however callers wrote it: `is_named` says which.
-    /// Returns how many there were. What the call in flight brings is to be judged by [`Self::judge`].
+    /// Returns how many there were. What the calls in flight bring is to be judged by [`Self::judge`].
     pub(super) fn evict_key(&mut self, key: &KeyId, is_named: impl Fn(&T) -> bool) -> usize {
         let named = |kept: &mut KeptKey<T>| is_named(&kept.minted.value);
         let next = self.next.take_if(named).is_some();
@@ -197,20 +235,23 @@ impl<T, R: Clone> Slot<T, R> {
         if self.current.is_none() {
             self.current = self.next.take();
         }
-        if self.minting && !self.evicted_meanwhile.contains(key) {
-            if self.evicted_meanwhile.len() < MAX_EVICTED_MEANWHILE {
-                self.evicted_meanwhile.push(key.clone());
+        for minting in &mut self.minting {
+            if minting.evicted_keys.len() < MAX_EVICTED_MEANWHILE {
+                if !minting.evicted_keys.contains(key) {
+                    minting.evicted_keys.push(key.clone());
+                }
             } else {
-                self.epoch += 1;
+                minting.evicted = true;
             }
         }
         usize::from(current) + usize::from(next)
     }
 
     /// Judges what a call to KMS brought, before [`Self::minted`]: if its KMS key was evicted meanwhile, it is never served.
-    pub(super) fn judge(&mut self, arn: &KeyArn) {
-        if self.evicted_meanwhile.iter().any(|key| key.names(arn)) {
-            self.epoch += 1;
+    pub(super) fn judge(&mut self, ticket: Ticket, arn: &KeyArn) {
+        let minting = self.minting.iter_mut().filter(|minting| minting.ticket == ticket);
+        for minting in minting.filter(|minting| minting.evicted_keys.iter().any(|key| key.names(arn))) {
+            minting.evicted = true;
         }
     }
 
@@ -227,14 +268,16 @@ impl<T, R: Clone> Slot<T, R> {
     pub(super) fn sweep(&mut self, now: &Moment) -> bool {
         self.drop_spent(now);
         self.waiting.retain(|waiting| !waiting.answer.is_closed());
-        self.retired |=
-            self.current.is_none() && self.next.is_none() && !self.minting && self.waiting.is_empty();
+        self.retired |= self.current.is_none()
+            && self.next.is_none()
+            && self.minting.is_empty()
+            && self.waiting.is_empty();
         self.retired
     }
 
     /// The kept keys, how far they are used, and how far they may be.
     pub(super) fn kept(&self) -> impl Iterator<Item = (&MintedReply<T>, DeclaredUse, DeclaredUse)> {
-        self.current.iter().chain(&self.next).map(|key| (&key.minted, key.used, key.limit))
+        self.current.iter().chain(&self.next).map(|key| (&key.minted, key.used.used, key.used.limit))
     }
 
     /// The configured bounds.
@@ -247,18 +290,12 @@ impl<T, R: Clone> Slot<T, R> {
         if now.since(&key.minted.requested_at) > demand.bounds.max_age {
             return None;
         }
-        let bounds = Bounds {
-            max_messages: key.limit.messages.min(demand.bounds.max_messages),
-            max_bytes: key.limit.bytes.min(demand.bounds.max_bytes),
-            ..demand.bounds
-        };
-        key.used = bounds.charge(key.used, demand.declared)?;
-        key.limit = DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes };
+        key.used = key.used.charged(demand.declared, &demand.bounds)?;
         Some(Draw {
             value: Arc::clone(&key.minted.value),
             source: key.minted.source.clone(),
-            used: key.used,
-            limit: key.limit,
+            used: key.used.used,
+            limit: key.used.limit,
             requested_at: key.minted.requested_at,
             called_kms: false,
         })
@@ -270,38 +307,74 @@ impl<T, R: Clone> Slot<T, R> {
             if waiting.answer.is_closed() {
                 continue;
             }
-            let Some((before, limit)) = self.current.as_ref().map(|key| (key.used, key.limit)) else {
+            let Some(before) = self.current.as_ref().map(|key| key.used) else {
                 return self.waiting.push_front(waiting);
             };
             let Some(mut draw) = self.charge(now, &waiting.demand) else {
-                if before == UNUSED {
+                if before.used == UNUSED {
                     // Even an unused key is too old: KMS is slower than the caller's max_age.
                     let _ = waiting.answer.send(Err(DrawFailure::Error(BrokerError::DeadlineExceeded)));
                     continue;
                 }
                 return self.waiting.push_front(waiting);
             };
-            draw.called_kms = before == UNUSED;
+            draw.called_kms = before.used == UNUSED;
             if waiting.answer.send(Ok(draw)).is_err()
                 && let Some(key) = &mut self.current
             {
                 // The caller is gone: nothing was handed out.
-                (key.used, key.limit) = (before, limit);
+                key.used = before;
             }
         }
     }
 
-    fn next_call(&mut self) -> Option<R> {
+    /// Whether fewer calls to KMS are under way than the waiting draws need keys.
+    fn lacks_calls(&self) -> bool {
+        self.minting.iter().filter(|minting| !minting.evicted).count() < self.need.keys()
+    }
+
+    /// The calls to KMS that the waiting draws need, beyond those that are under way.
+    fn mint_for_waiting(&mut self) -> Vec<Mint<R>> {
         self.waiting.retain(|waiting| !waiting.answer.is_closed());
-        let request = self.waiting.front()?.demand.request.clone();
-        self.minting = true;
-        Some(request)
+        self.need = Need::default();
+        for Waiter { demand, .. } in &self.waiting {
+            self.need.add(&self.bounds, demand.declared, &demand.bounds);
+        }
+        let mut mints = Vec::new();
+        while self.lacks_calls()
+            && let Some(request) = self.waiting.front().map(|waiting| waiting.demand.request.clone())
+        {
+            mints.push(self.mint(request));
+        }
+        mints
+    }
+
+    fn mint(&mut self, request: R) -> Mint<R> {
+        let ticket = self.next_ticket;
+        self.next_ticket = Ticket(ticket.0 + 1);
+        self.minting.push(Minting { ticket, evicted: false, evicted_keys: Vec::new() });
+        Mint { request, ticket }
+    }
+
+    fn ended(&mut self, ticket: Ticket) -> Option<Minting> {
+        let place = self.minting.iter().position(|minting| minting.ticket == ticket)?;
+        Some(self.minting.remove(place))
+    }
+
+    /// How many of the waiting draws, from the first on, one key would serve.
+    fn served_by_one(&self) -> usize {
+        let mut need = Need::default();
+        let fits = |waiting: &&Waiter<T, R>| {
+            need.add(&self.bounds, waiting.demand.declared, &waiting.demand.bounds);
+            need.keys() == 1
+        };
+        self.waiting.iter().take_while(fits).count()
     }
 
     fn drop_spent(&mut self, now: &Moment) {
         let spent = |key: &KeptKey<T>| {
             // Every draw takes a message; one that declares no bytes still fits where the bytes are used up.
-            key.used.messages >= key.limit.messages
+            key.used.used.messages >= key.used.limit.messages
                 || now.since(&key.minted.requested_at) > self.bounds.max_age
         };
         if self.next.as_ref().is_some_and(spent) {
@@ -315,12 +388,12 @@ impl<T, R: Clone> Slot<T, R> {
     fn wants_refresh(&self, now: &Moment) -> bool {
         let (Some(share), Some(key)) = (self.refresh_at, &self.current) else { return false };
         let waits = self.refresh_not_before.is_some_and(|moment| now.instant < moment.instant);
-        if self.minting || self.next.is_some() || waits {
+        if !self.minting.is_empty() || self.next.is_some() || waits {
             return false;
         }
         let age = now.since(&key.minted.requested_at) >= self.bounds.max_age.mul_f64(share);
-        age || reached(key.used.messages, key.limit.messages, share)
-            || reached(key.used.bytes, key.limit.bytes, share)
+        let Charges { used, limit } = &key.used;
+        age || reached(used.messages, limit.messages, share) || reached(used.bytes, limit.bytes, share)
     }
 }
 

@@ -146,6 +146,16 @@ async fn a_full_cache_serves_on() {
     assert!(kept <= 10, "{kept} are kept");
 }
 
+#[tokio::test]
+async fn contexts_of_one_push_out_no_kept_key_of_another() {
+    let bench = Bench::new(Rules { max_entries: 10, ..reuse(rule()) }).await;
+    let kept = bench.draw(&workload(1), "acme").await;
+    for n in 0..100 {
+        bench.draw(&workload(2), &n.to_string()).await;
+    }
+    assert_eq!(bench.draw(&workload(1), "acme").await, kept);
+}
+
 fn key_id(text: &str) -> KeyId {
     KeyId::parse(text).expect("a key id")
 }
@@ -153,7 +163,7 @@ fn key_id(text: &str) -> KeyId {
 fn guard() -> GuardSettings {
     let (open, longest_open) = (Duration::from_secs(1), Duration::from_secs(30));
     GuardSettings {
-        max_in_flight: 64,
+        max_in_flight: 128,
         queue_wait: Duration::from_secs(10),
         fair_time: Duration::from_secs(3),
         breaker: BreakerSettings { failures: 5, open, longest_open },

@@ -48,9 +48,9 @@ const fn default_max_attempts() -> u32 {
 }
 
 const fn default_max_in_flight() -> u32 {
-    // Each is a connection of its own (HTTP/1.1). At KMS's usual 20 ms, 64 of them make 3,200 calls a second: more than one
-    // host's fair share of an account's quota, 10,000 a second in most Regions.
-    64
+    // Each is a connection of its own (HTTP/1.1). One principal has half of them at most: at KMS's usual 20 ms, 64 make 3,200
+    // calls a second, more than one host's fair share of an account's quota, 10,000 a second in most Regions.
+    128
 }
 
 const fn default_queue_wait_ms() -> u64 {

@@ -6,19 +6,20 @@
 //! a minute; after that it is used once more while it is refreshed in the background, so that no call waits,
 //! and kept data keys are served while KMS cannot be asked.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+mod memory;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use key_broker_core::{KeyArn, KeyId, NamedKey};
+use key_broker_core::{KeyArn, KeyId, NamedKey, Principal};
 use key_broker_trail::record::AwsCaller;
-use tokio::sync::OwnedMutexGuard;
 
 use super::recorded::RecordedKms;
 use super::{KmsError, KmsErrorKind};
 use crate::error::BrokerError;
 use crate::operation::DescribeKeyRequest;
-use crate::policy::own;
+use crate::policy::{Permitted, own};
+use memory::{AliasMemory, AliasTarget};
 
 /// What the aliases mean that callers name.
 #[derive(Clone)]
@@ -27,115 +28,104 @@ pub(crate) struct Aliases(Arc<Inner>);
 struct Inner {
     kms: RecordedKms,
     caller: Arc<AwsCaller>,
-    entries: RwLock<HashMap<KeyId, Arc<AliasEntry>>>,
+    memory: Mutex<AliasMemory>,
 }
 
-/// One alias, and what it means as far as that is known.
-#[derive(Default)]
-struct AliasEntry {
-    target: Mutex<Option<AliasTarget>>,
-    /// Held during the call to KMS, so that callers who miss the same alias share one.
-    lookup: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// What KMS said that an alias means.
-#[derive(Clone)]
-struct AliasTarget {
-    /// None if there is no such alias.
-    arn: Option<KeyArn>,
-    /// When KMS said so.
-    at: Instant,
+/// The key that a call names, as it is known without asking KMS.
+pub(crate) struct KnownKey {
+    pub(crate) named: NamedKey,
+    /// Whether KMS is to be asked for it [again](Aliases::refresh): it is good for now.
+    pub(crate) is_due: bool,
 }
 
 impl Aliases {
-    /// Knows nothing yet.
+    /// Knows nothing yet, and will remember what so many aliases mean.
     #[must_use]
-    pub(crate) fn new(kms: RecordedKms, caller: Arc<AwsCaller>) -> Self {
-        Self(Arc::new(Inner { kms, caller, entries: RwLock::default() }))
+    pub(crate) fn new(kms: RecordedKms, caller: Arc<AwsCaller>, most: usize) -> Self {
+        Self(Arc::new(Inner { kms, caller, memory: Mutex::new(AliasMemory::new(most)) }))
     }
 
     /// What `key` names, if that is known without asking KMS.
     #[must_use]
-    pub(crate) fn cached(&self, key: &KeyId) -> Option<NamedKey> {
+    pub(crate) fn known(&self, principal: &Principal, key: &KeyId) -> Option<KnownKey> {
         let Inner { caller, .. } = &*self.0;
-        if let Some(arn) = key.key_arn(&caller.region, &caller.account_id) {
-            return Some(NamedKey { arn: Some(arn), alias: None });
+        if let Some(arn) = caller.key_arn(key) {
+            return Some(KnownKey { named: NamedKey { arn: Some(arn), alias: None }, is_due: false });
         }
         let alias = self.alias(key);
-        let entry = self.entry(&alias)?;
-        let AliasTarget { arn, .. } = self.target(&alias, &entry)?;
-        Some(NamedKey { arn, alias: Some(alias) })
+        let (arn, is_due) = self.usable(principal, &alias)?;
+        Some(KnownKey { named: NamedKey { arn, alias: Some(alias) }, is_due })
     }
 
-    /// Asks KMS what `key` names.
-    pub(crate) async fn ask(&self, key: &KeyId, deadline: Instant) -> Result<NamedKey, BrokerError> {
+    /// Asks KMS what `key` names, for `principal`.
+    pub(crate) async fn ask(
+        &self,
+        principal: &Principal,
+        key: &KeyId,
+        deadline: Instant,
+    ) -> Result<NamedKey, BrokerError> {
         let alias = self.alias(key);
-        let entry = self.entry_or_new(&alias);
-        let turn = Arc::clone(&entry.lookup).lock_owned().await;
-        let arn = match self.target(&alias, &entry) {
-            Some(AliasTarget { arn, .. }) => arn,
-            None => self.describe(&alias, &entry, deadline, turn).await?,
+        let lookup = self.memory().lookup(principal, &alias);
+        let _turn = lookup.lock_owned().await;
+        let arn = if let Some((arn, _)) = self.usable(principal, &alias) {
+            arn
+        } else {
+            let permitted = own::permit_for(principal, DescribeKeyRequest::from(alias.clone()))?;
+            self.describe(principal, &alias, permitted, deadline).await?
         };
         Ok(NamedKey { arn, alias: Some(alias) })
     }
 
-    /// What the alias means, unless that is unknown or too old. A meaning that is no longer fresh is looked
-    /// up again in the background.
-    fn target(&self, alias: &KeyId, entry: &Arc<AliasEntry>) -> Option<AliasTarget> {
-        let known = entry.target.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let age = self.0.kms.clock().instant().saturating_duration_since(known.at);
-        let (fresh, longest) = if known.arn.is_some() { (FRESH, LONGEST) } else { (UNKNOWN, UNKNOWN) };
-        if age >= longest {
-            return None;
+    /// Asks KMS again in the background what an alias means that `principal` uses.
+    pub(crate) fn refresh(&self, principal: &Principal, key: &KeyId) {
+        let (alias, now) = (self.alias(key), self.0.kms.clock().instant());
+        let until = now + BACKGROUND;
+        if !self.memory().begin_refresh(&alias, now, until) {
+            return;
         }
-        if age >= fresh
-            && let Ok(turn) = Arc::clone(&entry.lookup).try_lock_owned()
-        {
-            let (aliases, alias, entry) = (self.clone(), alias.clone(), Arc::clone(entry));
-            let until = self.0.kms.clock().instant() + BACKGROUND;
-            self.0.kms.tasks().spawn(async move {
-                if let Err(error) = aliases.describe(&alias, &entry, until, turn).await {
-                    let (alias, error) = (alias.as_str(), error.describe());
-                    tracing::warn!(
-                        alias,
-                        error,
-                        "cannot refresh an alias from KMS: its last known key is used"
-                    );
-                }
-            });
-        }
-        Some(known)
+        let request = DescribeKeyRequest::from(alias.clone());
+        // Of the share of who uses it: many aliases of one keep nobody else's from being asked for again.
+        let Ok(permitted) = own::permit_for(principal, request) else { return };
+        let (aliases, principal) = (self.clone(), principal.clone());
+        self.0.kms.tasks().spawn(async move {
+            if let Err(error) = aliases.describe(&principal, &alias, permitted, until).await {
+                let (alias, error) = (alias.as_str(), error.describe());
+                tracing::warn!(alias, error, "cannot refresh an alias from KMS: its last known key is used");
+            }
+        });
+    }
+
+    /// What the alias means, unless that is unknown or too old, and whether it is to be asked for again.
+    fn usable(&self, principal: &Principal, alias: &KeyId) -> Option<(Option<KeyArn>, bool)> {
+        let mut memory = self.memory();
+        let AliasTarget { arn, at } = memory.target(principal, alias)?;
+        let now = self.0.kms.clock().instant();
+        let age = now.saturating_duration_since(at);
+        let (fresh, longest) = if arn.is_some() { (FRESH, LONGEST) } else { (UNKNOWN, UNKNOWN) };
+        (age < longest).then(|| (arn, age >= fresh && memory.may_refresh(alias, now)))
     }
 
     async fn describe(
         &self,
+        principal: &Principal,
         alias: &KeyId,
-        entry: &AliasEntry,
+        permitted: Permitted<Arc<DescribeKeyRequest>>,
         deadline: Instant,
-        _turn: OwnedMutexGuard<()>,
     ) -> Result<Option<KeyArn>, BrokerError> {
         // The record of this answer joins the backlog with its drop, and is so in the journal before that of the call.
-        let permitted = own::permit(DescribeKeyRequest::from(alias.clone()))?;
         let arn = match self.0.kms.call(permitted, deadline).await.result {
             Ok(description) => Some(description.arn),
             Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::NotFound, .. })) => None,
             Err(error) => return Err(error),
         };
-        let known = AliasTarget { arn: arn.clone(), at: self.0.kms.clock().instant() };
-        *entry.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        let target = AliasTarget { arn: arn.clone(), at: self.0.kms.clock().instant() };
+        self.memory().learn(principal, alias, target);
         Ok(arn)
     }
 
-    fn entry(&self, alias: &KeyId) -> Option<Arc<AliasEntry>> {
-        self.0.entries.read().unwrap_or_else(PoisonError::into_inner).get(alias).cloned()
-    }
-
-    fn entry_or_new(&self, alias: &KeyId) -> Arc<AliasEntry> {
-        let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= MAX_ALIASES && !entries.contains_key(alias) {
-            entries.clear();
-        }
-        Arc::clone(entries.entry(alias.clone()).or_default())
+    fn memory(&self) -> MutexGuard<'_, AliasMemory> {
+        // A panic in it is a defect; what it holds are KMS's own answers.
+        self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An alias of the broker's own account and region has one name, without them.
@@ -151,7 +141,5 @@ const FRESH: Duration = Duration::from_mins(1);
 const LONGEST: Duration = Duration::from_hours(24);
 /// How long an alias that is not there is not asked for again.
 const UNKNOWN: Duration = Duration::from_secs(5);
-/// The deadline of a lookup in the background.
+/// The deadline of a lookup in the background; another does not begin before.
 const BACKGROUND: Duration = Duration::from_secs(10);
-/// Some 300 KiB. A caller that makes up alias after alias makes the broker forget, not grow.
-const MAX_ALIASES: usize = 1_024;

@@ -54,9 +54,11 @@ impl AuditorKms {
         let permitted = own::permit(request)?.widen();
         let attempts = AttemptLog::default();
         let result = self.kms.call(permitted.clone(), &attempts).await;
+        let answered = attempts.take();
+        let result = answered.checked(result);
         let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
         let mut lines = Vec::new();
-        for attempt in attempts.take() {
+        for attempt in answered.attempts {
             // The trail's own pairs are never redacted.
             let _ = append_record(&mut lines, &self.caller, None, &permitted, &attempt, used_key);
         }

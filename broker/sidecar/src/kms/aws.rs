@@ -4,6 +4,7 @@
 //! plaintext.
 
 mod answer;
+mod bounded;
 mod error;
 mod input;
 mod operations;
@@ -20,10 +21,13 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use key_broker_core::clock::Clock;
+use key_broker_core::partition_of;
 use key_broker_trail::record::AwsCaller;
 
 use super::AttemptLog;
+use bounded::BoundedAnswers;
 use error::sts_error;
+pub(super) use error::unexpected;
 use watch::AttemptWatch;
 
 /// How to reach KMS and STS.
@@ -97,7 +101,8 @@ impl AwsKms {
         };
         let endpoint = self.settings.endpoint_url.clone();
         let region = self.settings.region.clone();
-        let host = endpoint.unwrap_or_else(|| format!("https://kms.{region}.amazonaws.com"));
+        let host =
+            endpoint.unwrap_or_else(|| format!("https://kms.{region}.{}", dns_suffix(partition_of(&region))));
         let kms_host = host.parse::<http::Uri>().ok().and_then(|uri| Some(uri.host()?.to_owned()));
         // Name resolution blocks.
         let source_address =
@@ -118,7 +123,9 @@ impl AwsKms {
 }
 
 fn kms_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_kms::Client {
-    let mut config = aws_sdk_kms::config::Builder::from(shared).retry_partition(retry_budget());
+    let mut config = aws_sdk_kms::config::Builder::from(shared)
+        .retry_partition(retry_budget())
+        .interceptor(BoundedAnswers);
     if let Some(url) = &settings.endpoint_url {
         config = config.endpoint_url(url);
     }
@@ -142,11 +149,24 @@ fn retry_budget() -> RetryPartition {
 }
 
 fn sts_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_sts::Client {
-    let mut config = aws_sdk_sts::config::Builder::from(shared);
+    let mut config = aws_sdk_sts::config::Builder::from(shared).interceptor(BoundedAnswers);
     if let Some(url) = &settings.sts_endpoint_url {
         config = config.endpoint_url(url);
     }
     aws_sdk_sts::Client::from_conf(config.build())
+}
+
+/// What the names of AWS's hosts end with (`partitions.json` of the AWS SDKs).
+fn dns_suffix(partition: &str) -> &'static str {
+    match partition {
+        "aws-cn" => "amazonaws.com.cn",
+        "aws-eusc" => "amazonaws.eu",
+        "aws-iso" => "c2s.ic.gov",
+        "aws-iso-b" => "sc2s.sgov.gov",
+        "aws-iso-e" => "cloud.adc-e.uk",
+        "aws-iso-f" => "csp.hci.ic.gov",
+        _ => "amazonaws.com",
+    }
 }
 
 /// The address this host would send from. Connecting a UDP socket sends nothing.

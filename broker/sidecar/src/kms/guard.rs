@@ -1,25 +1,28 @@
-//! The gate before KMS: a limit on concurrent calls, and a circuit breaker.
+//! The gate before KMS: a limit on concurrent calls, of which each principal has a share, and a circuit breaker.
 //!
 //! A call that the guard refuses has not reached KMS, so it has no KMS record.
 
 pub(crate) mod breaker;
+mod turns;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use key_broker_core::Principal;
 use key_broker_core::clock::Clock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Attempt;
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
 pub(crate) use breaker::BreakerSettings;
 use breaker::{Breaker, HealthSignal, Ticket};
+use turns::{Turn, Turns};
 
 /// Limits on calls to KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuardSettings {
-    /// Concurrent calls to KMS.
+    /// Concurrent calls to KMS; of one principal at most half of them.
     pub max_in_flight: u32,
     /// How long a call queues for one of these slots, unless its own deadline comes first.
     pub queue_wait: Duration,
@@ -29,6 +32,17 @@ pub struct GuardSettings {
     pub breaker: BreakerSettings,
 }
 
+/// Whose calls to KMS have a share of the slots.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Taker {
+    /// A principal's: what it asks for, and what has to be known for that.
+    Principal(Principal),
+    /// The broker's own: what is known already is asked for again.
+    Broker,
+    /// The trail's: without them there is no delivery.
+    Trail,
+}
+
 /// The gate before KMS.
 #[derive(Clone)]
 pub(crate) struct Guard(Arc<Inner>);
@@ -36,7 +50,7 @@ pub(crate) struct Guard(Arc<Inner>);
 struct Inner {
     settings: GuardSettings,
     clock: Arc<dyn Clock>,
-    slots: Arc<Semaphore>,
+    turns: Arc<Turns<Taker>>,
     breaker: Mutex<Breaker>,
     open_until: watch::Sender<Option<Instant>>,
 }
@@ -48,7 +62,7 @@ impl Guard {
         Self(Arc::new(Inner {
             settings,
             clock,
-            slots: Arc::new(Semaphore::new(settings.max_in_flight as usize)),
+            turns: Turns::new(settings.max_in_flight),
             breaker: Mutex::new(Breaker::new(settings.breaker)),
             open_until: watch::Sender::new(None),
         }))
@@ -60,23 +74,22 @@ impl Guard {
         self.0.open_until.subscribe()
     }
 
-    /// Admits one call. The pass must be told how the call ended.
-    pub(super) async fn enter(&self, until: Instant) -> Result<Pass, BrokerError> {
+    /// Admits one call of `taker`. The pass must be told how the call ended.
+    pub(super) async fn enter(&self, taker: &Taker, until: Instant) -> Result<Pass, BrokerError> {
         let inner = &*self.0;
         let arrived = inner.clock.instant();
         // A call that would be refused anyway does not queue first.
         self.breaker().refusal(arrived).map_or(Ok(()), |delay| Err(BrokerError::CircuitOpen(delay)))?;
         let remaining = until.saturating_duration_since(arrived);
         let wait = remaining.min(inner.settings.queue_wait);
-        let slot = match tokio::time::timeout(wait, Arc::clone(&inner.slots).acquire_owned()).await {
-            Ok(Ok(slot)) => slot,
+        let turn = match tokio::time::timeout(wait, inner.turns.take(taker)).await {
+            Ok(turn) => turn,
             Err(_) if remaining <= inner.settings.queue_wait => return Err(BrokerError::DeadlineExceeded),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => return Err(BrokerError::KmsBusy),
+            Err(_) => return Err(BrokerError::KmsBusy),
         };
         let began = inner.clock.instant();
         let ticket = self.breaker().begin(began).map_err(BrokerError::CircuitOpen)?;
-        Ok(Pass { guard: self.clone(), ticket: Some(ticket), began, _slot: slot })
+        Ok(Pass { guard: self.clone(), ticket: Some(ticket), began, _turn: turn })
     }
 
     fn settle(&self, ticket: Ticket, signal: Option<HealthSignal>) {
@@ -113,7 +126,7 @@ pub(super) struct Pass {
     guard: Guard,
     ticket: Option<Ticket>,
     began: Instant,
-    _slot: OwnedSemaphorePermit,
+    _turn: Turn<Taker>,
 }
 
 impl Pass {
@@ -150,11 +163,14 @@ fn health_signal<T>(
     }
 }
 
-/// Whether KMS as a whole fails. An error that is about one key only (`KeyUnavailableException`: its custom key store is
+/// Whether KMS as a whole fails, or fails for the broker whatever it asks for. An error that is about one key only (`KeyUnavailableException`: its custom key store is
 /// down), or one that this version does not know, is an answer.
 fn is_failure(error: &KmsError) -> bool {
-    error.kind == KmsErrorKind::Unavailable
-        && (error.request_id.is_none() || KMS_FAILS.contains(&error.code.as_str()))
+    match error.kind {
+        KmsErrorKind::Credentials => true,
+        KmsErrorKind::Unavailable => error.request_id.is_none() || KMS_FAILS.contains(&error.code.as_str()),
+        _ => false,
+    }
 }
 
 /// Jitter from 0 to 1, so that the brokers of a fleet do not all come back at once.
@@ -200,12 +216,14 @@ mod tests {
 
     #[test]
     fn only_kms_failing_as_a_whole_is_a_failure() {
-        use KmsErrorKind::{AccessDenied, Disabled, Throttled, Unavailable};
+        use KmsErrorKind::{AccessDenied, Credentials, Disabled, OtherKey, Throttled, Unavailable};
         let of = |error, fair| health_signal::<()>(&Err(error), &[], fair);
         for error in [
             kms(Unavailable, "KMSUnavailable", None),
             kms(Unavailable, "KMSInternalException", Some("id")),
             kms(Unavailable, "KMSUnexpectedAnswer", Some("id")),
+            kms(Credentials, "ExpiredTokenException", Some("id")),
+            kms(Credentials, "NoCredentials", None),
         ] {
             assert_eq!(of(error, false), Some(HealthSignal::Failure));
         }
@@ -214,6 +232,7 @@ mod tests {
             kms(AccessDenied, "AccessDeniedException", Some("id")),
             kms(Disabled, "DisabledException", Some("id")),
             kms(Unavailable, "KeyUnavailableException", Some("id")),
+            kms(OtherKey, "KMSUnexpectedAnswer", None),
         ] {
             assert_eq!(of(error, true), Some(HealthSignal::Success));
         }
@@ -224,14 +243,31 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_finds_no_slot_in_time_is_told_to_come_back() {
         let guard = guard(1, Duration::from_millis(20));
+        let (one, other) = (Taker::Principal(Principal::of_uid(1)), Taker::Broker);
         let later = SystemClock.instant() + Duration::from_secs(5);
-        let first = guard.enter(later).await;
-        assert!(first.is_ok() && guard.0.slots.available_permits() == 0);
-        assert!(matches!(guard.enter(later).await, Err(BrokerError::KmsBusy)));
+        let first = guard.enter(&one, later).await;
+        assert!(first.is_ok() && guard.0.turns.taken() == 1);
+        assert!(matches!(guard.enter(&other, later).await, Err(BrokerError::KmsBusy)));
         let soon = SystemClock.instant() + Duration::from_millis(5);
-        assert!(matches!(guard.enter(soon).await, Err(BrokerError::DeadlineExceeded)));
+        assert!(matches!(guard.enter(&one, soon).await, Err(BrokerError::DeadlineExceeded)));
         drop(first);
-        assert!(guard.enter(later).await.is_ok() && guard.0.slots.available_permits() == 1);
+        assert!(guard.enter(&other, later).await.is_ok() && guard.0.turns.taken() == 0);
         assert_eq!(guard.breaker().open_until(), None);
+    }
+
+    #[tokio::test]
+    async fn calls_of_one_do_not_keep_others_waiting() {
+        let guard = guard(128, Duration::from_millis(20));
+        let later = SystemClock.instant() + Duration::from_secs(5);
+        let (many, other) = (Taker::Principal(Principal::of_uid(1)), Taker::Principal(Principal::of_uid(2)));
+        let mut passes = Vec::new();
+        while let Ok(pass) = guard.enter(&many, later).await {
+            passes.push(pass);
+        }
+        assert_eq!(passes.len(), 64);
+        for taker in [&other, &Taker::Broker, &Taker::Trail] {
+            passes
+                .push(guard.enter(taker, later).await.unwrap_or_else(|error| panic!("{taker:?}: {error:?}")));
+        }
     }
 }

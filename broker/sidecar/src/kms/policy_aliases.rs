@@ -51,6 +51,13 @@ struct Snapshot {
     good_until: Instant,
 }
 
+/// What aliases mean, as it is known without waiting for KMS.
+pub(crate) struct KnownMeanings {
+    pub(crate) meanings: Arc<AliasMeanings>,
+    /// Whether KMS is to be asked [again](PolicyAliases::refresh), and is not being asked: they are good for now.
+    pub(crate) is_due: bool,
+}
+
 impl PolicyAliases {
     /// Knows nothing yet.
     #[must_use]
@@ -61,22 +68,23 @@ impl PolicyAliases {
 
     /// What the aliases of these policies mean, if nobody has to wait for it.
     #[must_use]
-    pub(crate) fn cached(&self, policy: &Arc<Policy>) -> Option<Arc<AliasMeanings>> {
+    pub(crate) fn known(&self, policy: &Policy) -> Option<KnownMeanings> {
         if policy.aliases().is_empty() {
-            return Some(Arc::clone(&self.0.none));
+            return Some(KnownMeanings { meanings: Arc::clone(&self.0.none), is_due: false });
         }
         let now = self.0.kms.clock().instant();
         let current = self.0.current.load();
         let current = current.as_ref().filter(|current| current.version == *policy.version())?;
-        if now >= current.good_until {
-            return None;
+        let meanings = Arc::clone(&current.meanings);
+        let is_due = now >= current.refresh_from && self.0.targets.try_lock().is_ok();
+        (now < current.good_until).then_some(KnownMeanings { meanings, is_due })
+    }
+
+    /// Asks KMS again in the background, unless it is being asked.
+    pub(crate) fn refresh(&self, policy: &Arc<Policy>) {
+        if let Ok(targets) = Arc::clone(&self.0.targets).try_lock_owned() {
+            self.0.kms.tasks().spawn(self.clone().refreshed_with(Arc::clone(policy), targets));
         }
-        if now >= current.refresh_from
-            && let Ok(targets) = Arc::clone(&self.0.targets).try_lock_owned()
-        {
-            self.0.kms.tasks().spawn(self.clone().refresh(Arc::clone(policy), targets));
-        }
-        Some(Arc::clone(&current.meanings))
     }
 
     /// Asks KMS what the aliases of these policies mean, and waits for it until `deadline`; not for long where it has said so before.
@@ -111,12 +119,16 @@ impl PolicyAliases {
             return Arc::clone(&current.meanings);
         }
         // A task of its own: it goes on when its caller goes away.
-        let refresh = self.0.kms.tasks().spawn(self.clone().refresh(Arc::clone(policy), targets));
+        let refresh = self.0.kms.tasks().spawn(self.clone().refreshed_with(Arc::clone(policy), targets));
         refresh.await.unwrap_or_else(|_| Arc::clone(&self.0.none))
     }
 
     /// Asks KMS for what is not known, or not fresh.
-    async fn refresh(self, policy: Arc<Policy>, mut targets: OwnedMutexGuard<Targets>) -> Arc<AliasMeanings> {
+    async fn refreshed_with(
+        self,
+        policy: Arc<Policy>,
+        mut targets: OwnedMutexGuard<Targets>,
+    ) -> Arc<AliasMeanings> {
         let asked_at = self.0.kms.clock().instant();
         targets.retain(|alias, target| {
             policy.aliases().contains(alias) && asked_at.saturating_duration_since(target.at) < LONGEST

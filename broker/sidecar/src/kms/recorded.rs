@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::guard::Guard;
-use super::{AttemptLog, Kms};
+use super::guard::{Guard, Taker};
+use super::{AttemptLog, Kms, KmsErrorKind};
 use crate::error::BrokerError;
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
@@ -158,7 +158,8 @@ impl RecordedKms {
         if self.recorder.journal.is_overdrawn() {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
-        self.make_call(permitted, deadline).await
+        let taker = permitted.share_of().cloned().map_or(Taker::Broker, Taker::Principal);
+        self.make_call(permitted, &taker, deadline).await
     }
 
     /// The same, for a start or a delivery, whose records have room of their own.
@@ -170,21 +171,27 @@ impl RecordedKms {
         if self.recorder.journal.is_overdrawn_by_the_trail() {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
-        self.make_call(permitted, deadline).await
+        self.make_call(permitted, &Taker::Trail, deadline).await
     }
 
     async fn make_call<R: CallableRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
+        taker: &Taker,
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
-        let RecordedReply { result, source, records } = self.send(permitted.widen(), deadline).await;
+        let RecordedReply { result, source, records } = self.send(permitted.widen(), taker, deadline).await;
         let result = result.and_then(|reply| R::reply(reply).map_err(|_| BrokerError::Bug));
         RecordedReply { result, source, records }
     }
 
-    async fn send(&self, permitted: Permitted<KmsRequest>, deadline: Instant) -> RecordedReply<KmsReply> {
-        let pass = match self.guard.enter(deadline).await {
+    async fn send(
+        &self,
+        permitted: Permitted<KmsRequest>,
+        taker: &Taker,
+        deadline: Instant,
+    ) -> RecordedReply<KmsReply> {
+        let pass = match self.guard.enter(taker, deadline).await {
             Ok(pass) => pass,
             Err(error) => return self.not_sent(error),
         };
@@ -196,14 +203,18 @@ impl RecordedKms {
         let work = async move {
             let attempts = AttemptLog::default();
             let call = kms.call(permitted.clone(), &attempts);
-            let result = match tokio::time::timeout(remaining, call).await {
-                Ok(result) => result.map_err(BrokerError::Kms),
+            let called = tokio::time::timeout(remaining, call).await;
+            let answered = attempts.take();
+            let result = match called {
+                Ok(result) => answered.checked(result).map_err(BrokerError::Kms),
                 Err(_) => Err(BrokerError::DeadlineExceeded),
             };
+            recorder.journal.count_unrecorded(0, answered.unidentified);
             if let Some(timed) = timed {
                 timed.end(&result);
             }
-            let attempts = attempts.take();
+            warn_of_credentials(&result);
+            let attempts = answered.attempts;
             pass.end(&result, &attempts);
             let mut reply = recorder.record(&permitted, result, &attempts);
             span::describe(&span, &attempts, &reply);
@@ -221,5 +232,17 @@ impl RecordedKms {
     fn not_sent<T>(&self, error: BrokerError) -> RecordedReply<T> {
         let records = UnwrittenRecords { journal: self.recorder.journal.clone(), lines: Vec::new() };
         RecordedReply { result: Err(error), source: None, records }
+    }
+}
+
+/// What callers cannot mend.
+fn warn_of_credentials<T>(result: &Result<T, BrokerError>) {
+    let Err(BrokerError::Kms(error)) = result else { return };
+    if error.kind == KmsErrorKind::Credentials {
+        tracing::error!(
+            error = error.code,
+            "AWS does not take the broker's credentials, or its clock is wrong: renew the credentials, and look at the clock; kept \
+             data keys are served meanwhile"
+        );
     }
 }

@@ -61,7 +61,7 @@ impl From<BrokerError> for KeysError {
     fn from(error: BrokerError) -> Self {
         let kind = match &error {
             BrokerError::Kms(kms) => match kms.kind {
-                KmsErrorKind::Unavailable | KmsErrorKind::Throttled => KeysErrorKind::Passing,
+                kind if kind.is_transient() => KeysErrorKind::Passing,
                 KmsErrorKind::InvalidKeyUsage | KmsErrorKind::Validation => KeysErrorKind::WrongKey,
                 _ => KeysErrorKind::Refused,
             },

@@ -2,10 +2,10 @@
 //! evaluating it takes longer than the rest of a cached call. New policies are another
 //! [`Policy`](super::Policy), whose cache starts empty.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use key_broker_core::{Action, EncryptionContext, Measurements, NamedKey, Principal, Transport};
+use moka::sync::Cache;
 
 use super::aliases::KeyAliases;
 use super::{CedarDecision, Question};
@@ -30,9 +30,8 @@ struct ContextFacts {
     recipient: Option<Arc<Measurements>>,
 }
 
-/// Decisions by what they depend on.
-#[derive(Default)]
-pub(super) struct DecisionCache(RwLock<HashMap<DecisionKey, CedarDecision>>);
+/// Decisions by what they depend on; moka keeps those that are asked for often.
+pub(super) struct DecisionCache(Cache<DecisionKey, CedarDecision>);
 
 impl DecisionKey {
     /// With what the call says only where a policy looks at it.
@@ -62,24 +61,27 @@ impl DecisionKey {
 
 impl DecisionCache {
     pub(super) fn find(&self, wanted: &DecisionKey) -> Option<CedarDecision> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(wanted).cloned()
+        self.0.get(wanted)
     }
 
-    /// Clears the cache when it is full: a caller with ever new questions costs one evaluation each, as
-    /// without a cache.
+    /// A caller with ever new questions costs one evaluation each, as without a cache, and takes no place of what is asked again and
+    /// again.
     pub(super) fn keep(&self, question: DecisionKey, decided: CedarDecision) {
-        let mut decisions = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if decisions.len() >= MAX_DECISIONS {
-            decisions.clear();
-        }
-        decisions.insert(question, decided);
+        self.0.insert(question, decided);
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    pub(super) fn len(&self) -> u64 {
+        self.0.run_pending_tasks();
+        self.0.entry_count()
+    }
+}
+
+impl Default for DecisionCache {
+    fn default() -> Self {
+        Self(Cache::new(MAX_DECISIONS))
     }
 }
 
 /// Some 2 MiB, with the longest key ids; 8 MiB where policies look at encryption contexts, and all are of the longest.
-pub(super) const MAX_DECISIONS: usize = 1_024;
+pub(super) const MAX_DECISIONS: u64 = 1_024;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use key_broker_core::Principal;
 use key_broker_trail::TRAIL_ARN;
 
 use super::{Permitted, Requester};
@@ -10,9 +11,24 @@ use crate::operation::{KmsRequest, TypedRequest};
 
 /// Permits a call of the broker's own. No reply to one reaches a workload.
 pub(crate) fn permit<R: TypedRequest>(request: R) -> Result<Permitted<Arc<R>>, BrokerError> {
+    permit_within_share(None, request)
+}
+
+/// The same, of a call without which a principal's own cannot go on: it is one of the calls to KMS that this principal may have.
+pub(crate) fn permit_for<R: TypedRequest>(
+    principal: &Principal,
+    request: R,
+) -> Result<Permitted<Arc<R>>, BrokerError> {
+    permit_within_share(Some(principal.clone()), request)
+}
+
+fn permit_within_share<R: TypedRequest>(
+    share_of: Option<Principal>,
+    request: R,
+) -> Result<Permitted<Arc<R>>, BrokerError> {
     let request = Arc::new(request);
     if permits(&Arc::clone(&request).into_kms_request()) {
-        Ok(Permitted::new(request, Requester::Broker, None))
+        Ok(Permitted::new(request, Requester::Broker, share_of, None))
     } else {
         // Which calls are made is written in the broker's own code.
         Err(BrokerError::Bug)

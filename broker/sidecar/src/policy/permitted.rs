@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use key_broker_core::KeyArn;
+use key_broker_core::{KeyArn, Principal};
 
 use super::AnswerPolicy;
 use crate::operation::{KmsRequest, TypedRequest};
@@ -12,6 +12,8 @@ use crate::operation::{KmsRequest, TypedRequest};
 pub(crate) struct Permitted<T> {
     subject: T,
     requester: Requester,
+    /// Of whose share of calls to KMS it is; none is the broker's own.
+    share_of: Option<Principal>,
     /// Decides on the key of KMS's answer, where the request named none.
     answer: Option<Arc<AnswerPolicy>>,
 }
@@ -26,8 +28,13 @@ pub(crate) enum Requester {
 }
 
 impl<T> Permitted<T> {
-    pub(super) fn new(subject: T, requester: Requester, answer: Option<Arc<AnswerPolicy>>) -> Self {
-        Self { subject, requester, answer }
+    pub(super) fn new(
+        subject: T,
+        requester: Requester,
+        share_of: Option<Principal>,
+        answer: Option<Arc<AnswerPolicy>>,
+    ) -> Self {
+        Self { subject, requester, share_of, answer }
     }
 
     /// What is permitted.
@@ -40,6 +47,12 @@ impl<T> Permitted<T> {
     #[must_use]
     pub(crate) fn requester(&self) -> Requester {
         self.requester
+    }
+
+    /// The principal of whose share of calls to KMS it is; none is the broker's own.
+    #[must_use]
+    pub(crate) fn share_of(&self) -> Option<&Principal> {
+        self.share_of.as_ref()
     }
 
     /// Whether what KMS made with this key may be kept and handed out. A request that named its key was
@@ -55,12 +68,18 @@ impl<R: TypedRequest> Permitted<Arc<R>> {
     #[must_use]
     pub(crate) fn named_key(&self) -> Option<Permitted<KeyArn>> {
         let key = self.subject.key()?.arn()?.clone();
-        Some(Permitted { subject: key, requester: self.requester, answer: None })
+        Some(Permitted {
+            subject: key,
+            requester: self.requester,
+            share_of: self.share_of.clone(),
+            answer: None,
+        })
     }
 
     /// The same request as one of any operation.
     #[must_use]
     pub(crate) fn widen(self) -> Permitted<KmsRequest> {
-        Permitted { subject: self.subject.into_kms_request(), requester: self.requester, answer: self.answer }
+        let Self { subject, requester, share_of, answer } = self;
+        Permitted { subject: subject.into_kms_request(), requester, share_of, answer }
     }
 }

@@ -130,6 +130,40 @@ fn aliases_of_the_brokers_own_account_have_one_name() {
     assert_eq!(policy.check_home("eu-west-1", "111122223333"), Ok(()));
 }
 
+/// Proves: what is denied whatever the key is known to be so without the key, and nothing else is.
+#[test]
+fn who_is_permitted_no_key_is_denied_before_any_is_known() {
+    let text = format!(
+        r#"permit(principal == Workload::"unix:uid/1", action == Action::"Decrypt", resource == Key::"{KEY}");
+           permit(principal == Workload::"unix:uid/2", action, resource in Alias::"alias/dev")
+             when {{ context.transport == "tls" && resource.account == "111122223333" }};
+           permit(principal == Workload::"unix:uid/3", action, resource);
+           @id("never") forbid(principal == Workload::"unix:uid/3", action == Action::"Decrypt", resource);
+           forbid(principal == Workload::"unix:uid/3", action, resource == Key::"{OTHER}");"#
+    );
+    let policy = policy(&text);
+    let denied = |principal: &Principal, action, transport| {
+        let facts = Facts { transport, ..Facts::default() };
+        policy
+            .denies_every_key(principal, action, facts)
+            .map(|decision| decision.determining_policies.to_vec())
+    };
+    let nobodys = Some(Vec::<String>::new());
+    assert_eq!(denied(&uid(1), Action::Decrypt, Transport::Unix), None);
+    assert_eq!(denied(&uid(1), Action::GenerateDataKey, Transport::Unix), nobodys);
+    assert_eq!(denied(&uid(2), Action::Decrypt, Transport::Tls), None);
+    assert_eq!(
+        denied(&uid(2), Action::Decrypt, Transport::Unix),
+        nobodys,
+        "what is said beside the key does not hold"
+    );
+    assert_eq!(denied(&uid(3), Action::GenerateDataKey, Transport::Unix), None);
+    assert_eq!(denied(&uid(3), Action::Decrypt, Transport::Unix), Some(vec!["never".to_owned()]));
+    for principal in [uid(4), Principal::Unknown] {
+        assert_eq!(denied(&principal, Action::Decrypt, Transport::Tls), nobodys);
+    }
+}
+
 /// Proves: a policy that fails for a call denies it, a `forbid` as well as a `permit`, and is named; the caller's own numbers bring
 /// nobody past it.
 #[test]

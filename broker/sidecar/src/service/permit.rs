@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{Action, DeclaredUse, KeyArn, NamedKey};
+use key_broker_core::{Action, DeclaredUse, KeyArn, KeyId, NamedKey};
 use tracing::field::Empty;
 use tracing::{info_span, record_all};
 
 use super::{Service, WorkloadCall};
 use crate::error::BrokerError;
+use crate::kms::aliases::KnownKey;
+use crate::kms::policy_aliases::KnownMeanings;
 use crate::operation::WorkloadRequest;
 use crate::policy::{AliasMeanings, Decision, Facts, Permitted, Policy, Question, SealedReply};
 use crate::telemetry::vocabulary;
@@ -22,8 +24,36 @@ enum ResolutionError {
     Failed(BrokerError),
 }
 
+/// What is known of a request's key without asking KMS.
+struct Known {
+    /// What the aliases mean that policies name; none if KMS is to be asked.
+    meanings: Option<KnownMeanings>,
+    key: KeyName,
+}
+
+/// The key that a request names.
+enum KeyName {
+    /// It names none.
+    None,
+    Known(KnownKey),
+    /// KMS is to be asked.
+    Unknown(KeyId),
+}
+
+impl Known {
+    fn is_to_be_asked(&self) -> bool {
+        self.meanings.is_none() || matches!(self.key, KeyName::Unknown(_))
+    }
+
+    fn is_due(&self) -> bool {
+        self.meanings.as_ref().is_some_and(|meanings| meanings.is_due)
+            || matches!(self.key, KeyName::Known(KnownKey { is_due: true, .. }))
+    }
+}
+
 impl Service {
-    /// The request, as it is permitted: its key resolved, its context bound to the principal.
+    /// The request, as it is permitted: its key resolved, its context bound to the principal. KMS is asked for no call that is
+    /// denied whatever its key is.
     pub(super) async fn permit<R: WorkloadRequest>(
         &self,
         call: &WorkloadCall,
@@ -31,27 +61,37 @@ impl Service {
         declared: Option<DeclaredUse>,
     ) -> Result<Permitted<Arc<R>>, BrokerError> {
         let policy = Arc::clone(&self.policies.current());
-        let meanings = match request.action() {
-            // It is about no key.
-            Action::GenerateRandom => Arc::default(),
-            _ => self.meanings(call, &policy, &request, declared).await,
-        };
-        let unresolved = self.resolve(call, &mut request, declared, &meanings).await.err();
         let bound = self.bind(call, &mut request);
-        let request = Arc::new(request);
-        call.record.requested(Arc::clone(&request).into_kms_request(), declared);
-        let facts = call.facts(declared);
         let denied = if request.action() == Action::Decrypt && request.written_key().is_none() {
             BrokerError::DeniedUnnamed
         } else {
             BrokerError::Denied
         };
+        let known = self.known(call, &policy, &request);
+        if known.is_due() || known.is_to_be_asked() {
+            let facts = call.facts_of(&request, declared);
+            match policy.denies_every_key(&call.peer.principal, request.action(), facts) {
+                None => self.refresh(call, &policy, &known),
+                Some(decision) if known.is_to_be_asked() => {
+                    call.record.requested(Arc::new(request).into_kms_request(), declared);
+                    call.decided(|| (decision, ()));
+                    return Err(denied);
+                }
+                Some(_) => {}
+            }
+        }
+        let meanings = match known.meanings {
+            Some(KnownMeanings { meanings, .. }) => meanings,
+            None => self.ask_meanings(call, &policy, &request, declared).await,
+        };
+        let unresolved = self.resolve(call, &mut request, declared, known.key, &meanings).await.err();
+        let request = Arc::new(request);
+        call.record.requested(Arc::clone(&request).into_kms_request(), declared);
         match unresolved {
             None => {}
             Some(ResolutionError::Failed(error)) => return Err(error),
             Some(ResolutionError::UnknownKey(key, error)) => {
-                let facts =
-                    Facts { encryption_context: request.context(), recipient: request.recipient(), ..facts };
+                let facts = call.facts_of(&*request, declared);
                 let (principal, action) = (&call.peer.principal, request.action());
                 let question = Question { principal, action, key: Some(&key), meanings: &meanings, facts };
                 let permits = call.decided(|| {
@@ -62,6 +102,7 @@ impl Service {
                 return Err(if permits { error } else { denied });
             }
         }
+        let facts = call.facts(declared);
         let permitted = call.decided(|| policy.permit(&call.peer.principal, request, &meanings, facts));
         let permitted = permitted.ok_or(denied)?;
         bound?;
@@ -93,30 +134,61 @@ impl Service {
         arn: &KeyArn,
     ) -> Option<Permitted<KeyArn>> {
         let policy = Arc::clone(&self.policies.current());
-        let meanings = self.meanings(call, &policy, request, None).await;
-        let key = NamedKey { arn: Some(arn.clone()), alias: None };
-        let facts = Facts {
-            encryption_context: request.context(),
-            recipient: request.recipient(),
-            ..call.facts(None)
+        let meanings = match self.policy_aliases.known(&policy) {
+            Some(KnownMeanings { meanings, .. }) => meanings,
+            None => self.ask_meanings(call, &policy, request, None).await,
         };
+        let key = NamedKey { arn: Some(arn.clone()), alias: None };
+        let facts = call.facts_of(request, None);
         let (principal, action) = (&call.peer.principal, request.action());
         let question = Question { principal, action, key: Some(&key), meanings: &meanings, facts };
         call.decided(|| policy.permit_key(&question))
     }
 
-    /// What the aliases mean that policies name.
-    async fn meanings<R: WorkloadRequest>(
+    /// What is known of the request's key without asking KMS.
+    fn known<R: WorkloadRequest>(&self, call: &WorkloadCall, policy: &Policy, request: &R) -> Known {
+        let meanings = match request.action() {
+            // It is about no key.
+            Action::GenerateRandom => Some(KnownMeanings { meanings: Arc::default(), is_due: false }),
+            _ => self.policy_aliases.known(policy),
+        };
+        let Some(written) = request.written_key() else { return Known { meanings, key: KeyName::None } };
+        let alias = self.aliases.alias(written);
+        let meant = meanings.as_ref().and_then(|known| known.meanings.target(&alias)).cloned();
+        let key = match meant {
+            Some(arn) => KeyName::Known(KnownKey {
+                named: NamedKey { arn: Some(arn), alias: Some(alias) },
+                is_due: false,
+            }),
+            None => match self.aliases.known(&call.peer.principal, written) {
+                Some(known) => KeyName::Known(known),
+                None => KeyName::Unknown(written.clone()),
+            },
+        };
+        Known { meanings, key }
+    }
+
+    /// Has KMS asked again for what is good for now.
+    fn refresh(&self, call: &WorkloadCall, policy: &Arc<Policy>, known: &Known) {
+        if known.meanings.as_ref().is_some_and(|meanings| meanings.is_due) {
+            self.policy_aliases.refresh(policy);
+        }
+        if let KeyName::Known(KnownKey { named: NamedKey { alias: Some(alias), .. }, is_due: true }) =
+            &known.key
+        {
+            self.aliases.refresh(&call.peer.principal, alias);
+        }
+    }
+
+    /// Asks KMS what the aliases mean that policies name.
+    async fn ask_meanings<R: WorkloadRequest>(
         &self,
         call: &WorkloadCall,
         policy: &Arc<Policy>,
         request: &R,
         declared: Option<DeclaredUse>,
     ) -> Arc<AliasMeanings> {
-        if let Some(meanings) = self.policy_aliases.cached(policy) {
-            return meanings;
-        }
-        // KMS has to be asked first: if the caller goes away meanwhile, the record already describes the request.
+        // If the caller goes away meanwhile, the record already describes the request.
         call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
         let (aliases, deadline, policy) = (self.policy_aliases.clone(), call.deadline, Arc::clone(policy));
         // Boxed: most calls never come here.
@@ -129,26 +201,18 @@ impl Service {
         call: &WorkloadCall,
         request: &mut R,
         declared: Option<DeclaredUse>,
+        key: KeyName,
         meanings: &AliasMeanings,
     ) -> Result<(), ResolutionError> {
-        let Some(key) = request.written_key().cloned() else { return Ok(()) };
-        let alias = self.aliases.alias(&key);
-        let named = if let Some(arn) = meanings.target(&alias) {
-            NamedKey { arn: Some(arn.clone()), alias: Some(alias) }
-        } else if let Some(named) = self.aliases.cached(&key) {
-            named
-        } else {
-            // KMS has to be asked first: if the caller goes away meanwhile, the record already describes the request.
-            call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
-            let (aliases, deadline, wanted) = (self.aliases.clone(), call.deadline, key.clone());
-            // Boxed: most calls never come here.
-            match Box::pin(async move { aliases.ask(&wanted, deadline).await }).await {
-                Ok(named) => named,
-                Err(BrokerError::Kms(error)) if !error.kind.is_transient() => {
-                    let unknown = NamedKey { arn: None, alias: Some(key) };
-                    return Err(ResolutionError::UnknownKey(unknown, BrokerError::Kms(error)));
+        let named = match key {
+            KeyName::None => return Ok(()),
+            KeyName::Known(known) => known.named,
+            KeyName::Unknown(key) => {
+                let alias = self.aliases.alias(&key);
+                match meanings.target(&alias) {
+                    Some(arn) => NamedKey { arn: Some(arn.clone()), alias: Some(alias) },
+                    None => self.ask_key(call, request, declared, key).await?,
                 }
-                Err(error) => return Err(ResolutionError::Failed(error)),
             }
         };
         let Some(arn) = &named.arn else {
@@ -159,6 +223,29 @@ impl Service {
             key.resolved = Some(named);
         }
         Ok(())
+    }
+
+    /// Asks KMS which key a name means.
+    async fn ask_key<R: WorkloadRequest>(
+        &self,
+        call: &WorkloadCall,
+        request: &R,
+        declared: Option<DeclaredUse>,
+        key: KeyId,
+    ) -> Result<NamedKey, ResolutionError> {
+        // If the caller goes away meanwhile, the record already describes the request.
+        call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
+        let (aliases, deadline, wanted) = (self.aliases.clone(), call.deadline, key.clone());
+        let principal = call.peer.principal.clone();
+        // Boxed: most calls never come here.
+        match Box::pin(async move { aliases.ask(&principal, &wanted, deadline).await }).await {
+            Ok(named) => Ok(named),
+            Err(BrokerError::Kms(error)) if !error.kind.is_transient() => {
+                let unknown = NamedKey { arn: None, alias: Some(key) };
+                Err(ResolutionError::UnknownKey(unknown, BrokerError::Kms(error)))
+            }
+            Err(error) => Err(ResolutionError::Failed(error)),
+        }
     }
 
     /// Gives the request the pairs that its principal's contexts are bound to.
@@ -178,6 +265,18 @@ impl WorkloadCall {
         match declared {
             Some(DeclaredUse { messages, bytes }) => Facts { messages, bytes, ..facts },
             None => facts,
+        }
+    }
+
+    /// The same, with what the request says.
+    fn facts_of<'a, R: WorkloadRequest>(&self, request: &'a R, declared: Option<DeclaredUse>) -> Facts<'a> {
+        let Facts { transport, messages, bytes, .. } = self.facts(declared);
+        Facts {
+            transport,
+            messages,
+            bytes,
+            encryption_context: request.context(),
+            recipient: request.recipient(),
         }
     }
 

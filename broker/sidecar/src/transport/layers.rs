@@ -235,7 +235,7 @@ impl Layers {
         &self,
         scope: &mut AuditScope,
         caller: &Caller,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<AdmittedCall, BrokerError> {
         let timeout = self.timeout(request.headers())?;
         let until = self.audit.clock.instant() + timeout;
@@ -247,6 +247,7 @@ impl Layers {
             return Err(BrokerError::Draining);
         }
         let slot = caller.share.call()?;
+        drop_unread(request.headers_mut());
         let request = request.map(|body| RequestBody::new(body, Arc::clone(&caller.share)));
         let request_bytes = request.body().bytes();
         let (record, request_id, peer) = (scope.record(), scope.request_id(), Arc::clone(&caller.peer));
@@ -353,6 +354,19 @@ fn commit_time(timeout: Duration) -> Duration {
     (timeout / 10).min(MOST_COMMIT_TIME)
 }
 
+/// Of many headers, only those that are still read are kept while the request comes in.
+fn drop_unread(headers: &mut HeaderMap) {
+    if headers.len() <= FEW_HEADERS {
+        return;
+    }
+    let read = ["content-type", "te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding"];
+    let kept = read.into_iter().filter_map(|name| {
+        let value = headers.get(name)?.clone();
+        Some((HeaderName::from_static(name), value))
+    });
+    *headers = kept.collect();
+}
+
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -377,6 +391,8 @@ fn unimplemented() -> Response<Body> {
     .into_http()
 }
 
+/// A client of gRPC sends some ten, and a few of its own.
+const FEW_HEADERS: usize = 24;
 const REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_REQUEST_ID);
 const KMS_REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_KMS_REQUEST_ID);
 /// What HTTP/2 counts for a field beyond its name and value.

@@ -101,11 +101,6 @@ impl Notices {
         self.add(&mut self.lock(), journal, Reloads::default());
     }
 
-    /// So many refused calls have no record. [`Notices::save`] makes that durable.
-    pub fn tell_unrecorded_refusals(&self, unrecorded_refusals: u64) {
-        self.tell(Notice { unrecorded_refusals, ..Notice::default() });
-    }
-
     /// Something was reloaded. [`Notices::save`] makes that durable.
     pub fn tell_reloads(&self, reloads: Reloads) {
         self.add(&mut self.lock(), Notice::default(), reloads);

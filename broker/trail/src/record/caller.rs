@@ -1,5 +1,7 @@
 //! Whom AWS takes the broker for: the `userIdentity` of every KMS record.
 
+use key_broker_core::{KeyArn, KeyId, partition_of};
+
 use super::{IdentityKind, SessionContext, SessionIssuer, UserIdentity};
 
 /// The broker's AWS principal, as sts:GetCallerIdentity tells it
@@ -21,6 +23,28 @@ pub struct AwsCaller {
 }
 
 impl AwsCaller {
+    /// The AWS partition that the caller is in, as its ARN says.
+    fn partition(&self) -> &str {
+        match self.arn.split(':').nth(1) {
+            Some(partition) if !partition.is_empty() => partition,
+            _ => partition_of(&self.region),
+        }
+    }
+
+    /// The ARN of the KMS key that `key` names, where that alone tells it: a key ARN as it is, a key id in the caller's own partition,
+    /// region and account.
+    #[must_use]
+    pub fn key_arn(&self, key: &KeyId) -> Option<KeyArn> {
+        if key.as_str().starts_with("arn:") {
+            return KeyArn::parse(key.as_str());
+        }
+        if key.is_alias() {
+            return None;
+        }
+        let (partition, id) = (self.partition(), key.as_str());
+        KeyArn::parse(&format!("arn:{partition}:kms:{}:{}:key/{id}", self.region, self.account_id))
+    }
+
     /// The identity in the form of CloudTrail
     /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html>).
     /// `access_key_id` is the key that signed the very call.
@@ -76,6 +100,31 @@ mod tests {
             source_address: "127.0.0.1".into(),
         };
         serde_json::to_string(&caller.identity(Some("AKIAEXAMPLE"))).expect("serializes")
+    }
+
+    #[test]
+    fn a_key_arn_is_told_by_the_id_alone_or_not_at_all() {
+        let of = |caller: &str, key: &str| {
+            let caller = AwsCaller {
+                account_id: "111122223333".into(),
+                arn: caller.into(),
+                user_id: "AIDAEXAMPLE".into(),
+                region: "eusc-de-east-1".into(),
+                kms_host: String::new(),
+                source_address: String::new(),
+            };
+            let arn = caller.key_arn(&KeyId::parse(key).expect(key));
+            arn.map(|arn| arn.as_str().to_owned())
+        };
+        let role = "arn:aws-new:sts::111122223333:assumed-role/broker/pod-1";
+        let new = "arn:aws-new:kms:eusc-de-east-1:111122223333:key/1234-ab";
+        assert_eq!(of(role, "1234-ab").as_deref(), Some(new), "AWS says which partition it is");
+        let by_region = "arn:aws-eusc:kms:eusc-de-east-1:111122223333:key/1234-ab";
+        assert_eq!(of("who knows", "1234-ab").as_deref(), Some(by_region));
+        let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
+        assert_eq!(of(role, other).as_deref(), Some(other));
+        assert_eq!(of(role, "alias/dev"), None);
+        assert_eq!(of(role, "arn:aws-new:kms:eusc-de-east-1:111122223333:alias/dev"), None);
     }
 
     #[test]

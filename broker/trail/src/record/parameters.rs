@@ -75,7 +75,7 @@ impl<'a> RequestParameters<'a> {
     #[must_use]
     pub fn with_context(mut self, context: &'a EncryptionContext) -> Self {
         let pairs = context.pairs().iter().map(|(name, value)| (name.into(), value.into()));
-        self.encryption_context = (!context.is_empty()).then(|| ContextPairs(pairs.collect()));
+        self.encryption_context = (!context.pairs().is_empty()).then(|| ContextPairs(pairs.collect()));
         self
     }
 }

@@ -135,14 +135,13 @@ pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &
         return findings.unsound(FindingKind::DigestUnsigned, place(), "its metadata has no signature");
     };
     let fingerprint = &file.digest.digest_public_key_fingerprint;
-    let Some(key) = keys.iter().find(|key| key.fingerprint() == *fingerprint) else {
+    if keys.iter().all(|key| key.fingerprint() != *fingerprint) {
         let words = format!(
             "signed with a key of fingerprint {fingerprint}, whose public half was not given: give it, too"
         );
         return findings.cannot_tell(FindingKind::DigestOtherKey, place(), words);
-    };
-    let signed = file.digest.string_to_sign(&file.json);
-    let is_right = hex::decode(signature).is_ok_and(|signature| key.verifies(signed.as_bytes(), &signature));
+    }
+    let is_right = file.is_signed(keys);
     let algorithm = file.signature_algorithm.as_deref() == Some(SIGNATURE_ALGORITHM);
     // A broker writes lower case; other software may compare the text.
     if !is_right || !algorithm || signature.bytes().any(|b| b.is_ascii_uppercase()) {

@@ -1,172 +1,20 @@
 //! Under any interleaving of draws, clock steps, evictions, KMS failures and cancellations: no key exceeds a bound, an
-//! evicted key is never served again, one call to KMS is under way at most, nobody is left hanging, and the number of
-//! calls is that of a model which knows nothing of slots.
+//! evicted key is never served again, no more calls to KMS are made than the waiting draws need, nobody is left hanging, and the number
+//! of calls is that of a model which knows nothing of slots.
 
-use std::collections::HashMap;
-use std::time::Instant;
+mod bench;
 
-use key_broker_core::clock::{Clock, SystemClock};
 use proptest::prelude::*;
-use time::OffsetDateTime;
-use time::macros::datetime;
-use uuid::Uuid;
 
 use super::*;
-use crate::kms::{KmsError, KmsErrorKind};
-
-const BOUNDS: Bounds = Bounds { max_age: Duration::from_secs(100), max_messages: 10, max_bytes: 1_000 };
-
-/// A key is its serial number.
-type Serial = u64;
-
-struct Bench {
-    slot: Slot<Serial, ()>,
-    start: Instant,
-    wall: OffsetDateTime,
-    seconds: u64,
-    calls: u64,
-    /// The epoch and moment of the call that is under way.
-    under_way: Option<(u64, Moment)>,
-    requested_after: HashMap<Serial, u64>,
-    charged: HashMap<Serial, DeclaredUse>,
-    /// The tightest bound of messages that a draw of a key was promised.
-    promised: HashMap<Serial, u64>,
-    /// Keys up to this one were evicted.
-    evicted: Serial,
-    waiting: Vec<Waiter>,
-}
-
-struct Waiter {
-    answer: oneshot::Receiver<DrawResult<Serial>>,
-    demand: (DeclaredUse, Bounds),
-}
-
-impl Bench {
-    fn new(refresh_at: Option<f64>) -> Self {
-        Self {
-            slot: Slot::new(BOUNDS, refresh_at),
-            start: SystemClock.instant(),
-            wall: datetime!(2026-11-21 00:00 UTC),
-            seconds: 0,
-            calls: 0,
-            under_way: None,
-            requested_after: HashMap::new(),
-            charged: HashMap::new(),
-            promised: HashMap::new(),
-            evicted: 0,
-            waiting: Vec::new(),
-        }
-    }
-
-    fn now(&self) -> Moment {
-        let passed = Duration::from_secs(self.seconds);
-        Moment { instant: self.start + passed, wall: self.wall + passed }
-    }
-
-    fn call(&mut self, request: Option<()>) {
-        if request.is_some() {
-            assert!(self.under_way.is_none(), "one call at a time");
-            self.calls += 1;
-            self.under_way = Some((self.slot.epoch(), self.now()));
-        }
-    }
-
-    fn draw(&mut self, declared: DeclaredUse, bounds: Bounds) -> Option<Serial> {
-        let demand = Demand { request: (), declared, bounds };
-        match self.slot.draw(&self.now(), demand) {
-            DrawStep::Drawn(draw, request) => {
-                let serial = self.check(&draw, declared, &bounds);
-                self.call(request);
-                Some(serial)
-            }
-            DrawStep::Wait(answer, request) => {
-                self.waiting.push(Waiter { answer, demand: (declared, bounds) });
-                self.call(request);
-                None
-            }
-            DrawStep::Retired => panic!("nobody retires this slot"),
-        }
-    }
-
-    /// Every draw that leaves the slot passes here.
-    fn check(&mut self, draw: &Draw<Serial>, declared: DeclaredUse, bounds: &Bounds) -> Serial {
-        let serial = *draw.value;
-        assert!(serial > self.evicted, "an evicted key is served");
-        assert!(
-            self.seconds - self.requested_after[&serial] <= bounds.max_age.as_secs(),
-            "a key is served past its age"
-        );
-        let charged = self.charged.entry(serial).or_insert(UNUSED);
-        charged.messages += declared.messages;
-        charged.bytes += declared.bytes;
-        assert_eq!(
-            (charged.messages, charged.bytes),
-            (draw.used.messages, draw.used.bytes),
-            "provenance tells the truth"
-        );
-        assert!(
-            charged.messages <= bounds.max_messages && charged.bytes <= bounds.max_bytes,
-            "a bound is crossed"
-        );
-        let promised = self.promised.entry(serial).or_insert(BOUNDS.max_messages);
-        *promised = bounds.max_messages.min(*promised);
-        assert!(charged.messages <= *promised, "a later draw goes beyond what an earlier one was promised");
-        assert_eq!(draw.limit.messages, *promised, "provenance tells the truth");
-        serial
-    }
-
-    fn kms_answers(&mut self) {
-        let Some((epoch, requested_at)) = self.under_way.take() else { return };
-        let serial = self.calls;
-        self.requested_after.insert(serial, (requested_at.instant - self.start).as_secs());
-        let source = Provenance {
-            request_id: serial.to_string().into(),
-            event_id: Uuid::nil(),
-            at: self.wall,
-            span: None,
-        };
-        let minted = MintedReply { value: Arc::new(serial), source, requested_at };
-        let request = self.slot.minted(&self.now(), epoch, minted);
-        self.call(request);
-        self.collect();
-    }
-
-    fn kms_fails(&mut self, for_good: bool) {
-        if self.under_way.take().is_none() {
-            return;
-        }
-        let kind = if for_good { KmsErrorKind::Disabled } else { KmsErrorKind::Unavailable };
-        let error = BrokerError::Kms(KmsError { kind, code: "x".into(), message: None, request_id: None });
-        let request = self.slot.failed(self.now(), &error, for_good);
-        self.call(request);
-        self.collect();
-    }
-
-    fn collect(&mut self) {
-        for mut waiter in std::mem::take(&mut self.waiting) {
-            match waiter.answer.try_recv() {
-                Ok(Ok(draw)) => drop(self.check(&draw, waiter.demand.0, &waiter.demand.1)),
-                Ok(Err(_)) => {}
-                Err(oneshot::error::TryRecvError::Empty) => self.waiting.push(waiter),
-                Err(oneshot::error::TryRecvError::Closed) => panic!("somebody is forgotten"),
-            }
-        }
-        assert!(self.waiting.is_empty() || self.under_way.is_some(), "somebody waits for nothing");
-    }
-
-    fn evict(&mut self) {
-        self.slot.evict();
-        // What is under way was asked for before: its serial is the number of calls so far.
-        self.evicted = self.calls;
-    }
-}
+use bench::{BOUNDS, Bench};
 
 #[derive(Debug, Clone)]
 enum Event {
     Draw { messages: u64, bytes: u64, tight: Option<(u64, u64)> },
     Pass(u64),
-    KmsAnswers,
-    KmsFails { for_good: bool },
+    KmsAnswers(prop::sample::Index),
+    KmsFails(prop::sample::Index, Blame),
     Evict,
     Cancel(prop::sample::Index),
     Sweep,
@@ -174,11 +22,12 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let tight = prop::option::weighted(0.2, (1_u64..=10, 1_u64..=100));
+    let blame = prop::sample::select(vec![Blame::Leader, Blame::Served, Blame::Everybody]);
     prop_oneof![
         8 => (1_u64..=4, 0_u64..=300, tight).prop_map(|(messages, bytes, tight)| Event::Draw { messages, bytes, tight }),
         3 => (0_u64..=60).prop_map(Event::Pass),
-        4 => Just(Event::KmsAnswers),
-        1 => any::<bool>().prop_map(|for_good| Event::KmsFails { for_good }),
+        4 => any::<prop::sample::Index>().prop_map(Event::KmsAnswers),
+        1 => (any::<prop::sample::Index>(), blame).prop_map(|(which, blame)| Event::KmsFails(which, blame)),
         1 => Just(Event::Evict),
         1 => any::<prop::sample::Index>().prop_map(Event::Cancel),
         1 => Just(Event::Sweep),
@@ -206,14 +55,18 @@ proptest! {
                     }
                 }
                 Event::Pass(seconds) => bench.seconds += seconds,
-                Event::KmsAnswers => bench.kms_answers(),
-                Event::KmsFails { for_good } => bench.kms_fails(for_good),
+                Event::KmsAnswers(which) if !bench.under_way.is_empty() => {
+                    bench.kms_answers_one(which.index(bench.under_way.len()));
+                }
+                Event::KmsFails(which, blame) if !bench.under_way.is_empty() => {
+                    bench.kms_fails_one(which.index(bench.under_way.len()), blame);
+                }
                 Event::Evict => bench.evict(),
                 Event::Cancel(index) if !bench.waiting.is_empty() => {
                     let waiter = bench.waiting.remove(index.index(bench.waiting.len()));
                     drop(waiter);
                 }
-                Event::Cancel(_) => {}
+                Event::KmsAnswers(_) | Event::KmsFails(..) | Event::Cancel(_) => {}
                 Event::Sweep => {
                     if bench.slot.sweep(&bench.now()) {
                         break;
@@ -222,7 +75,7 @@ proptest! {
             }
         }
         // Whoever still waits is answered once KMS is.
-        for _ in 0..bench.waiting.len() + 2 {
+        for _ in 0..bench.waiting.len() + bench.under_way.len() + 2 {
             bench.kms_answers();
         }
         prop_assert!(bench.waiting.is_empty());
@@ -312,9 +165,9 @@ fn a_failed_refresh_waits_before_the_next() {
         bench.draw(one(), BOUNDS);
     }
     assert_eq!(bench.calls, 2);
-    bench.under_way = None;
+    let (ticket, _) = bench.under_way.remove(0);
     let later = Moment { instant: bench.now().instant + Duration::from_secs(1), ..bench.now() };
-    bench.slot.failed(later, &BrokerError::Bug, false);
+    bench.slot.failed(later, ticket, &BrokerError::Bug, Blame::Leader);
     bench.draw(one(), BOUNDS);
     assert_eq!(bench.calls, 2, "not yet");
     bench.seconds += 1;
@@ -328,7 +181,7 @@ fn a_failing_or_cancelled_leader_fails_nobody_else() {
     for _ in 0..5 {
         bench.draw(one(), BOUNDS);
     }
-    bench.kms_fails(false);
+    bench.kms_fails(Blame::Leader);
     assert_eq!(
         (bench.waiting.len(), bench.calls),
         (4, 2),
@@ -346,19 +199,63 @@ fn a_refusal_for_good_is_everybodys() {
     for _ in 0..5 {
         bench.draw(one(), BOUNDS);
     }
-    bench.kms_fails(true);
+    bench.kms_fails(Blame::Everybody);
     assert_eq!((bench.waiting.len(), bench.calls), (0, 1));
 }
 
 #[test]
-fn an_outage_answers_everybody_within_two_calls() {
+fn an_outage_answers_everybody_within_two_calls_for_each_key() {
     let mut bench = Bench::new(None);
     for _ in 0..1_000 {
         bench.draw(one(), BOUNDS);
     }
-    bench.kms_fails(false);
-    bench.kms_fails(false);
-    assert_eq!((bench.waiting.len(), bench.calls), (0, 2));
+    assert_eq!(bench.under_way.len(), 100);
+    for calls in 1..=200 {
+        assert!(!bench.waiting.is_empty(), "after {calls} calls");
+        bench.kms_fails(Blame::Leader);
+    }
+    assert!(bench.waiting.is_empty());
+}
+
+#[test]
+fn as_many_keys_are_minted_at_a_time_as_the_waiting_need() {
+    let small = Bounds { max_messages: 1, ..BOUNDS };
+    let mut bench = Bench::new(None);
+    for waiting in 1..=64 {
+        bench.draw(one(), small);
+        assert_eq!(bench.under_way.len(), waiting);
+    }
+    // In any order.
+    for which in [63, 0, 10, 5] {
+        bench.kms_answers_one(which);
+    }
+    assert_eq!((bench.waiting.len(), bench.under_way.len(), bench.calls), (60, 60, 64));
+    for blame in [Blame::Leader, Blame::Served] {
+        let last = bench.under_way.len() - 1;
+        bench.kms_fails_one(last, blame);
+    }
+    assert_eq!((bench.waiting.len(), bench.under_way.len(), bench.calls), (58, 58, 64), "one each");
+    bench.evict();
+    assert_eq!(bench.draw(one(), small), None);
+    assert_eq!((bench.waiting.len(), bench.calls), (59, 64 + 59), "what was evicted serves nobody");
+    for _ in 0..58 + 59 {
+        bench.kms_answers();
+    }
+    assert_eq!((bench.waiting.len(), bench.under_way.len(), bench.calls), (0, 0, 64 + 59));
+}
+
+#[test]
+fn who_joins_a_call_that_all_others_have_given_up_has_a_call_of_its_own() {
+    let mut bench = Bench::new(None);
+    bench.draw(one(), BOUNDS);
+    bench.draw(one(), BOUNDS);
+    bench.waiting.clear();
+    bench.draw(one(), BOUNDS);
+    assert_eq!(bench.calls, 1, "it may still bring a key");
+    bench.kms_fails(Blame::Leader);
+    assert_eq!((bench.waiting.len(), bench.calls), (1, 2), "its failure is not the newcomer's");
+    bench.kms_fails(Blame::Leader);
+    assert!(bench.waiting.is_empty());
 }
 
 #[test]
@@ -406,7 +303,7 @@ fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
         let mut bench = Bench::new(None);
         bench.draw(one(), BOUNDS);
         assert_eq!(bench.slot.evict_key(&KeyId::from(evicted), |_| true), 0);
-        bench.slot.judge(&new);
+        bench.slot.judge(Ticket(0), &new);
         bench.kms_answers();
         assert_eq!((bench.calls, bench.waiting.len()), (calls, usize::from(calls == 2)));
     }

@@ -5,15 +5,17 @@ use std::process::ExitCode;
 use key_broker_trail::record::ReadRecord;
 use key_broker_trail::records;
 
-use super::log_files::{keys, read};
+use super::log_files::{believed, read, read_any};
 use super::output::{note, write};
 use super::period::Period;
+use super::source::keys::SigningKey;
 use super::source::{Source, SourceArguments};
 use super::{CommandResult, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Log files: their keys in the bucket, or their paths; all of the trail's unless told
+    /// Log files: their keys in the bucket, or their paths, whoever vouches for them; all of the trail's that a signed digest vouches
+    /// for unless told
     #[arg(value_name = "KEY", conflicts_with_all = ["since", "until"])]
     keys: Vec<String>,
     #[command(flatten)]
@@ -22,6 +24,8 @@ pub(super) struct Arguments {
     #[arg(long, visible_alias = "json")]
     records: bool,
     #[command(flatten)]
+    key: SigningKey,
+    #[command(flatten)]
     source: SourceArguments,
 }
 
@@ -29,43 +33,69 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit cat\n  \
     key-broker audit cat --since 2026-11-21 --records | jq 'select(.errorCode)'\n  \
     key-broker audit cat --store /mnt/trail --bucket logs --trail key-broker \\\n    \
-    --account 111122223333 --region us-west-2";
+    --account 111122223333 --region us-west-2 --public-key signing.pem";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { keys: named, period, records: as_lines, source } = arguments;
+    let Arguments { keys: named, period, records: as_lines, key, source } = arguments;
+    period.check()?;
     let source = source.open().await?;
-    let keys = if named.is_empty() {
-        keys(&source.reader, &period).await?
-    } else {
-        named.iter().map(|key| key_of(&source, key)).collect()
-    };
-    if keys.is_empty() {
+    let mut document = Document { as_lines, is_begun: false };
+    if !named.is_empty() {
+        return show_named(&source, &named, document).await;
+    }
+    let mut believed = believed(&source, &key, &period).await?;
+    if believed.log_files.is_empty() {
         note(format_args!(
             "no log files of this trail{}: what is not delivered yet is shown by `key-broker audit tail`",
             if period.is_all() { "" } else { " and time" }
         ));
     }
-    let mut document = Document { as_lines, is_begun: false };
     let mut unread = 0_u64;
-    for key in &keys {
-        let shown = match read(&source.reader, key).await {
-            Ok(text) => document.show(&text.json, key, &period),
+    for file in &believed.log_files {
+        let shown = match read(&source, file).await {
+            Ok(Some(json)) => document.show(&json, file.key(), &period),
+            Ok(None) => {
+                believed.left_out += 1;
+                continue;
+            }
             Err(failure) => Err(failure),
         };
-        match shown {
-            Ok(()) => {}
-            // The others can be read all the same.
-            Err(Failure::Unavailable(why)) => {
-                note(why);
-                unread += 1;
-            }
-            Err(failure) => return Err(failure),
-        }
+        unread += u64::from(!is_shown(shown)?);
+    }
+    document.end()?;
+    if unread > 0 {
+        let all = believed.log_files.len();
+        return Err(Failure::Unavailable(format!("{unread} of {all} log files could not be shown")));
+    }
+    Ok(believed.exit_code())
+}
+
+/// Shows log files, whoever vouches for them.
+async fn show_named(source: &Source, named: &[String], mut document: Document) -> CommandResult {
+    let mut unread = 0_u64;
+    for key in named.iter().map(|key| key_of(source, key)) {
+        let shown = match read_any(&source.reader, &key).await {
+            Ok(text) => document.show(&text, &key, &Period::default()),
+            Err(failure) => Err(failure),
+        };
+        unread += u64::from(!is_shown(shown)?);
     }
     document.end()?;
     match unread {
         0 => Ok(ExitCode::SUCCESS),
-        n => Err(Failure::Unavailable(format!("{n} of {} log files could not be shown", keys.len()))),
+        n => Err(Failure::Unavailable(format!("{n} of {} log files could not be shown", named.len()))),
+    }
+}
+
+/// Whether it was shown; where it cannot be, the others can all the same.
+fn is_shown(shown: Result<(), Failure>) -> Result<bool, Failure> {
+    match shown {
+        Ok(()) => Ok(true),
+        Err(Failure::Unavailable(why)) => {
+            note(why);
+            Ok(false)
+        }
+        Err(failure) => Err(failure),
     }
 }
 

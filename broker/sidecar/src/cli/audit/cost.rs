@@ -3,7 +3,6 @@
 mod requests;
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
@@ -12,9 +11,10 @@ use requests::{Costs, Encrypted, Plan, Requests, Subject, price_of};
 use serde_json::{Value, json};
 
 use super::CommandResult;
-use super::log_files::for_each_record;
+use super::log_files::believed;
 use super::output::{Columns, write};
 use super::period::Period;
+use super::source::keys::SigningKey;
 use super::source::{Source, SourceArguments};
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +27,8 @@ pub(super) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    key: SigningKey,
     #[command(flatten)]
     source: SourceArguments,
     #[command(flatten)]
@@ -59,21 +61,23 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit cost --json | jq '.total'";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { source, period, prediction, price_per_10000, json } = arguments;
+    let Arguments { source, key, period, prediction, price_per_10000, json } = arguments;
+    period.check()?;
     let source = source.open().await?;
     let mut costs = Costs::default();
-    for_each_record(&source, &period, |record| {
+    let mut believed = believed(&source, &key, &period).await?;
+    let counted = believed.for_each_record(&source, |record| {
         let record = ReadRecord::parse(record).map_err(|malformed| malformed.to_string())?;
         if period.has(record.event_time) {
             costs.add(&record).map_err(|malformed| malformed.to_string())?;
         }
         Ok(())
-    })
-    .await?;
+    });
+    counted.await?;
     let report = Report { costs, plan: prediction.plan(&source), price: price_per_10000 };
     let text = if json { format!("{:#}\n", report.json()) } else { report.text() };
     write(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(believed.exit_code())
 }
 
 impl Prediction {

@@ -1,115 +1,106 @@
-//! The log files of a trail in their order, and the records in them.
+//! The log files of a trail that may be believed, in their order, and the records in them.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
 
-use key_broker_trail::{Digest, LogFileText, ReadFailure, TrailReader, records};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use key_broker_trail::{LogFiles, ReadFailure, TrailReader, VouchedLogFile, records};
 
-use super::Failure;
-use super::output::note;
+use super::output::{note, plain};
 use super::period::Period;
 use super::progress::Progress;
 use super::source::Source;
+use super::source::keys::SigningKey;
+use super::{CANNOT_TELL, Failure};
 
-/// The keys of the log files that can have records of this time: those of the trail's digests, and after them those that no
-/// digest names yet.
-pub(super) async fn keys(reader: &TrailReader, period: &Period) -> Result<Vec<String>, Failure> {
-    let digests = reader.digest_keys().await.map_err(|error| Failure::Unavailable(error.to_string()))?;
-    let (mut keys, mut named) = (Vec::new(), HashSet::new());
-    for digest in digests.own.iter().filter(|digest| period.since.is_none_or(|since| digest.end >= since)) {
-        let Some(digest) = read_digest(reader, &digest.key).await? else { continue };
-        for file in digest.log_files {
-            if may_hold(&file.oldest_event_time, &file.newest_event_time, period) {
-                keys.push(file.s3_object.clone());
-            }
-            named.insert(file.s3_object);
-        }
+/// The log files that can have records of this time, as far as they are vouched for; the others are named.
+pub(super) async fn believed(
+    source: &Source,
+    key: &SigningKey,
+    period: &Period,
+) -> Result<Believed, Failure> {
+    let keys = source.public_keys(key).await?;
+    let journal = source.journal_to_verify();
+    let found = LogFiles::of(&source.reader, &keys, journal.as_deref(), (period.since, period.until)).await;
+    let LogFiles { vouched, unvouched, of_others } =
+        found.map_err(|failure| Failure::Unavailable(failure.to_string()))?;
+    if of_others > 0 {
+        note(format_args!("{of_others} log files are other trails', as their digests say: left out"));
     }
-    let all = reader.log_file_keys().await.map_err(|error| Failure::Unavailable(error.to_string()))?;
-    let since_minute =
-        period.since.and_then(|since| since.replace_second(0).ok()?.replace_nanosecond(0).ok());
-    let is_late = |key: &str| match (since_minute, reader.names().log_file_minute(key)) {
-        (Some(since), Some(closed)) => closed >= since,
-        _ => true,
-    };
-    let mut unnamed: Vec<String> =
-        all.into_iter().filter(|key| !named.contains(key) && is_late(key)).collect();
-    if unnamed.is_empty() || digests.others.is_empty() {
-        keys.append(&mut unnamed);
-        return Ok(keys);
+    let mut reasons = BTreeMap::<&str, (u64, String)>::new();
+    for (key, why) in &unvouched {
+        let reason = reasons.entry(why).or_insert_with(|| (0, plain(key)));
+        reason.0 += 1;
     }
-    for key in &digests.others {
-        if let Some(digest) = read_digest(reader, key).await? {
-            named.extend(digest.log_files.into_iter().map(|file| file.s3_object));
-        }
-    }
-    unnamed.retain(|key| !named.contains(key));
-    if !unnamed.is_empty() {
+    for (why, (count, first)) in reasons {
         note(format_args!(
-            "{} log files are in no digest yet, and other trails deliver here, too: left out; `key-broker audit cat KEY` shows one",
-            unnamed.len()
+            "{count} log files are not vouched for, and left out: {why} (the first: {first}); `key-broker audit verify` tells more"
         ));
     }
-    Ok(keys)
+    Ok(Believed { log_files: vouched, left_out: unvouched.len() as u64 })
 }
 
-/// Reads one log file.
-pub(super) async fn read(reader: &TrailReader, key: &str) -> Result<LogFileText, Failure> {
+/// Log files, and how many are not among them.
+pub(super) struct Believed {
+    pub(super) log_files: Vec<VouchedLogFile>,
+    /// Those that nobody vouches for, or that are not what is vouched for.
+    pub(super) left_out: u64,
+}
+
+impl Believed {
+    /// Gives every record of them to `take`. A log file that is not what is vouched for is left out, and named.
+    pub(super) async fn for_each_record(
+        &mut self,
+        source: &Source,
+        mut take: impl FnMut(&str) -> Result<(), String>,
+    ) -> Result<(), Failure> {
+        let (mut progress, all) = (Progress::new(), self.log_files.len());
+        for (done, file) in self.log_files.iter().enumerate() {
+            progress.tell(|| format!("{done} of {all} log files"));
+            let Some(json) = read(source, file).await? else {
+                self.left_out += 1;
+                continue;
+            };
+            for record in records(&json) {
+                let taken = record.map_err(|malformed| malformed.to_string()).and_then(&mut take);
+                taken.map_err(|why| {
+                    Failure::Unavailable(format!(
+                        "{}: {why}: `key-broker audit verify` tells more",
+                        plain(file.key())
+                    ))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The exit code of a command that has used all that is vouched for: another one where there was more.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        if self.left_out == 0 { ExitCode::SUCCESS } else { CANNOT_TELL.into() }
+    }
+}
+
+/// The text of a log file; none, with a note, where it is not what is vouched for.
+pub(super) async fn read(source: &Source, file: &VouchedLogFile) -> Result<Option<Vec<u8>>, Failure> {
+    match file.read(&source.reader).await {
+        Ok(json) => Ok(Some(json)),
+        Err(failure @ ReadFailure::Malformed(_)) => {
+            note(format_args!(
+                "{}: {failure}: it was altered since it was delivered, and is left out; `key-broker audit verify` tells more",
+                plain(file.key())
+            ));
+            Ok(None)
+        }
+        Err(failure) => Err(Failure::Unavailable(format!("{}: {failure}", plain(file.key())))),
+    }
+}
+
+/// The text of any log file, whoever vouches for it.
+pub(super) async fn read_any(reader: &TrailReader, key: &str) -> Result<Vec<u8>, Failure> {
     match reader.log_file(key).await {
         Ok(Some(text)) => Ok(text),
         Ok(None) => Err(Failure::Unavailable(format!(
             "{key}: not in the store: `key-broker audit verify` tells more"
         ))),
-        Err(failure @ ReadFailure::Malformed(_)) => Err(Failure::Unavailable(format!(
-            "{key}: {failure}: it was altered since it was delivered; `key-broker audit verify` tells more"
-        ))),
         Err(failure) => Err(Failure::Unavailable(format!("{key}: {failure}"))),
     }
-}
-
-/// Gives every record of this time to `take`.
-pub(super) async fn for_each_record(
-    source: &Source,
-    period: &Period,
-    mut take: impl FnMut(&str) -> Result<(), String>,
-) -> Result<(), Failure> {
-    let keys = keys(&source.reader, period).await?;
-    let mut progress = Progress::new();
-    let all = keys.len();
-    for (done, key) in keys.into_iter().enumerate() {
-        progress.tell(|| format!("{done} of {all} log files"));
-        let text = read(&source.reader, &key).await?;
-        for record in records(&text.json) {
-            let taken = record.map_err(|malformed| malformed.to_string()).and_then(&mut take);
-            taken.map_err(|why| {
-                Failure::Unavailable(format!("{key}: {why}: `key-broker audit verify` tells more"))
-            })?;
-        }
-    }
-    Ok(())
-}
-
-async fn read_digest(reader: &TrailReader, key: &str) -> Result<Option<Digest>, Failure> {
-    match reader.digest(key).await {
-        Ok(digest) => Ok(digest),
-        Err(ReadFailure::Malformed(why)) => {
-            note(format_args!("{key}: {why}: passed over; `key-broker audit verify` tells more"));
-            Ok(None)
-        }
-        Err(failure) => Err(Failure::Unavailable(format!("{key}: {failure}"))),
-    }
-}
-
-fn may_hold(oldest: &str, newest: &str, period: &Period) -> bool {
-    let moment = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
-    let starts_before_end = match (moment(oldest), period.until) {
-        (Some(oldest), Some(until)) => oldest < until,
-        _ => true,
-    };
-    let ends_after_start = match (moment(newest), period.since) {
-        (Some(newest), Some(since)) => newest >= since,
-        _ => true,
-    };
-    starts_before_end && ends_after_start
 }

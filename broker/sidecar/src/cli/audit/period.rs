@@ -1,10 +1,13 @@
 //! From when until when.
 
 use clap::Args;
+use key_broker_trail::record::record_time;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
+
+use super::Failure;
 
 /// A stretch of time.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -18,6 +21,18 @@ pub(super) struct Period {
 }
 
 impl Period {
+    /// Whether it is one: no time is both from `--since` on and before `--until` where they are swapped.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if since >= until => Err(Failure::Configuration(format!(
+                "--since {} is not before --until {}: no record is of such a time; are they swapped?",
+                record_time(since),
+                record_time(until)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn has(&self, at: OffsetDateTime) -> bool {
         self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
     }
@@ -78,6 +93,15 @@ mod tests {
         assert!(
             period.has(datetime!(2026-11-21 23:59:59 UTC)) && !period.has(datetime!(2026-11-22 0:00 UTC))
         );
+        assert!(period.check().is_ok() && Period::default().check().is_ok());
+        for (since, until) in [("2026-11-23", "2026-11-21"), ("2026-11-21T10:00:00Z", "2026-11-21T10:00:00Z")]
+        {
+            let none = Period { since: beginning(since).ok(), until: end(until).ok() };
+            assert!(
+                matches!(none.check(), Err(Failure::Configuration(why)) if why.contains("swapped")),
+                "{since}"
+            );
+        }
         assert!(period.widened(Duration::MINUTE).has(datetime!(2026-11-22 0:00:59 UTC)));
     }
 }

@@ -18,11 +18,12 @@ use reader_records::ReaderRecords;
 use reconciler::{Question, Reconciler, Reconciliation, Verdict};
 use time::Duration;
 
-use super::log_files::for_each_record;
+use super::log_files::believed;
 use super::output::{Columns, note, plain, write_report};
 use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
+use super::source::keys::SigningKey;
 use super::{CANNOT_TELL, CommandResult, Failure};
 use crate::redaction::Digester;
 
@@ -46,6 +47,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    key: SigningKey,
+    #[command(flatten)]
     source: SourceArguments,
 }
 
@@ -60,11 +63,12 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     they agree with AWS's.";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { cloudtrail, reader_records, redaction_key, lag_minutes, period, source, json } =
+    let Arguments { cloudtrail, reader_records, redaction_key, lag_minutes, period, key, source, json } =
         arguments;
+    period.check()?;
     let files = files(&cloudtrail)?;
     let readers = read_reader_records(&reader_records)?;
-    let key = redaction_key.map(|file| read_redaction_key(&file)).transpose()?;
+    let redaction_key = redaction_key.map(|file| read_redaction_key(&file)).transpose()?;
     let source = source.open().await?;
     let question = Question {
         since: period.since,
@@ -72,19 +76,25 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         settled: SystemClock.now() - Duration::minutes(lag_minutes.into()),
         trail_arn: source.reader.names().trail_arn(),
     };
-    let mut reconciler = Reconciler::new(readers).with_key(key.or_else(|| source.redaction_key.clone()));
+    let mut reconciler =
+        Reconciler::new(readers).with_key(redaction_key.or_else(|| source.redaction_key.clone()));
     // A call at the edge of the time may have its two records on both sides of it.
-    for_each_record(&source, &period.widened(EDGE), |record| {
+    let mut believed = believed(&source, &key, &period.widened(EDGE)).await?;
+    let added = believed.for_each_record(&source, |record| {
         let record = ReadRecord::parse(record).map_err(|error| error.to_string())?;
         reconciler.add_ours(&record);
         Ok(())
-    })
-    .await?;
+    });
+    added.await?;
     let unread = add_aws(&mut reconciler, &files, &question);
     let mut outcome = reconciler.finish(&question);
     if unread > 0 && outcome.verdict == Verdict::Matched {
         outcome.verdict = Verdict::CannotTell;
         outcome.why = Some(format!("{unread} of AWS's files cannot be read"));
+    }
+    if believed.left_out > 0 && outcome.verdict == Verdict::Matched {
+        outcome.verdict = Verdict::CannotTell;
+        outcome.why = Some(format!("{} of the trail's log files are not vouched for", believed.left_out));
     }
     let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text_of(&outcome) };
     write_report(&text)?;

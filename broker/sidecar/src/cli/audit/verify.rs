@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 
@@ -41,11 +42,13 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { period, newest_signature, no_journal, json, key, source } = arguments;
+    period.check()?;
     let source = source.open().await?;
     let options = VerifyOptions {
         keys: source.public_keys(&key).await?,
         from: period.since,
         to: period.until,
+        now: Some(SystemClock.now()),
         newest_signature,
         journal_dir: source.journal_to_verify().filter(|_| !no_journal),
     };

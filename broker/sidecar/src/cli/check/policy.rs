@@ -159,7 +159,7 @@ impl Known {
             }
         }
         let meanings = AliasMeanings::new(targets);
-        let key = match key.map(|key| (key, key.key_arn(region, account_id))) {
+        let key = match key.map(|key| (key, caller.key_arn(key))) {
             None => None,
             Some((_, Some(arn))) => Some(NamedKey { arn: Some(arn), alias: None }),
             Some((key, None)) => {

@@ -3,15 +3,18 @@
 use aws_sdk_kms::primitives::Blob;
 use bytes::Bytes;
 use key_broker_core::secret::wipe_stack;
-use key_broker_core::{KeyArn, KeyId, Plaintext};
+use key_broker_core::{CiphertextBlob, KeyArn, KeyId, Plaintext};
 
-use super::error::unexpected;
+use super::error::{other_key, unexpected};
 use crate::kms::KmsError;
 use crate::operation::UsedKey;
 
 pub(super) fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
     wipe_stack();
     match blob.map(|blob| Plaintext::new(blob.into_inner())) {
+        Some(plaintext) if plaintext.len() > MAX_PLAINTEXT_BYTES => {
+            Err(unexpected("the answer has a plaintext that is longer than KMS's longest"))
+        }
         Some(plaintext) if !plaintext.is_empty() => Ok(plaintext),
         _ => Err(unexpected("the answer has no plaintext")),
     }
@@ -26,11 +29,21 @@ pub(super) fn for_recipient(plaintext: Option<Blob>, ciphertext: Option<Blob>) -
         wipe_stack();
         return Err(unexpected("the answer to an attested call has a plaintext: it was erased"));
     }
-    required(ciphertext, "the answer to an attested call has no ciphertext for the recipient").map(Into::into)
+    let bytes = required(ciphertext, "the answer to an attested call has no ciphertext for the recipient")?;
+    if bytes.len() > MAX_FOR_RECIPIENT_BYTES {
+        return Err(unexpected(
+            "the answer has a ciphertext for the recipient that is longer than KMS's longest",
+        ));
+    }
+    Ok(bytes.into())
 }
 
 pub(super) fn ciphertext(blob: Option<Blob>) -> Result<Bytes, KmsError> {
-    required(blob, "the answer has no ciphertext").map(Into::into)
+    let bytes = Bytes::from(required(blob, "the answer has no ciphertext")?);
+    // What the broker would not take for a Decrypt is of no use to anybody.
+    CiphertextBlob::parse(bytes.clone())
+        .map_err(|_| unexpected("the answer has a ciphertext that is longer than KMS's longest"))?;
+    Ok(bytes)
 }
 
 pub(super) fn required(blob: Option<Blob>, without: &str) -> Result<Vec<u8>, KmsError> {
@@ -49,8 +62,14 @@ pub(super) fn used_key(
     let Some(arn) = key_id.and_then(KeyArn::parse) else {
         return Err(unexpected("the answer names no key ARN"));
     };
-    if asked.is_some_and(|key| !key.may_be(&arn)) {
-        return Err(unexpected("the answer is for another key than was asked for"));
+    // An alias may mean any.
+    if asked.is_some_and(|key| !key.is_alias() && !key.names(&arn)) {
+        return Err(other_key());
     }
     Ok(UsedKey { arn, material_id })
 }
+
+/// KMS: a plaintext has 1 to 4,096 bytes.
+const MAX_PLAINTEXT_BYTES: usize = 4_096;
+/// KMS: `CiphertextForRecipient` has 1 to 6,144 bytes.
+const MAX_FOR_RECIPIENT_BYTES: usize = 6_144;

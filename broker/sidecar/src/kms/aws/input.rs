@@ -24,7 +24,7 @@ pub(super) fn length_fields(length: DataKeyLength) -> (Option<DataKeySpec>, Opti
 }
 
 pub(super) fn context_map(context: &EncryptionContext) -> Option<HashMap<String, String>> {
-    (!context.is_empty())
+    (!context.pairs().is_empty())
         .then(|| context.pairs().iter().map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 

@@ -69,8 +69,13 @@ impl Intercept for AttemptWatch {
         _: &mut ConfigBag,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Some(response) = context.response() else { return Ok(()) };
-        // An answer without a requestID is some proxy's, not KMS's.
-        let Some(request_id) = response.headers().get(REQUEST_ID_HEADER) else { return Ok(()) };
+        // An answer without a requestID has no record. As an error it is some proxy's, not KMS's.
+        let Some(request_id) = request_id_of(response) else {
+            if response.status().is_success() {
+                self.attempts.push_unidentified();
+            }
+            return Ok(());
+        };
         let sent = std::mem::take(&mut *self.sent.lock().unwrap_or_else(PoisonError::into_inner));
         self.attempts.push(Attempt {
             at: self.clock.now(),
@@ -81,6 +86,13 @@ impl Intercept for AttemptWatch {
         });
         Ok(())
     }
+}
+
+/// The requestID of an answer, if it has a usable one.
+pub(super) fn request_id_of(response: &HttpResponse) -> Option<&str> {
+    let id = response.headers().get(REQUEST_ID_HEADER)?;
+    let is_usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    ((1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(is_usable)).then_some(id)
 }
 
 /// The access key in `AWS4-HMAC-SHA256 Credential=AKID/date/region/service/aws4_request, …` (AWS Signature Version 4).
@@ -106,4 +118,6 @@ fn error_in(response: &HttpResponse) -> (String, String) {
 }
 
 /// `x-amzn-RequestId`, on every answer of KMS. Header names are lower-case here.
-pub(super) const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
+const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
+/// KMS's are UUIDs, of 36 bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;

@@ -74,8 +74,8 @@ pub(crate) fn append_record(
             record.append_to(lines);
             return event_id;
         }
-        named_in_error = KeyArn::find_in(message)
-            .or_else(|| operation.sent_key().and_then(|key| key.key_arn(&caller.region, &caller.account_id)));
+        named_in_error =
+            KeyArn::find_in(message).or_else(|| operation.sent_key().and_then(|key| caller.key_arn(key)));
         record.resources = Some(named_in_error.iter().map(Into::into).collect());
     } else {
         record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());

@@ -1,5 +1,5 @@
 //! Over generated policies and questions: a remembered decision is the decision, whatever the policies reach; and whoever knows less
-//! of what aliases mean permits no more.
+//! of what aliases mean permits no more; and a denial of every key is the denial of each.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -164,6 +164,25 @@ proptest! {
         if question.of(&policy, &known(&less)).permits {
             let all = question.of(&policy, &known(&question.meanings));
             prop_assert!(all.permits, "{}\n{:?}", text, question);
+        }
+    }
+
+    #[test]
+    fn what_is_denied_for_every_key_is_denied_for_each(text in policies(), question in asked()) {
+        let policy = policy(&text);
+        let Asked { principal, action, transport, messages, bytes, context, recipient, .. } = &question;
+        let (encryption_context, recipient) = (context.as_ref(), recipient.as_ref());
+        let facts =
+            Facts { transport: *transport, messages: *messages, bytes: *bytes, encryption_context, recipient };
+        if policy.denies_every_key(principal, *action, facts).is_some() {
+            let keys = [KEY, OTHER].map(|arn| Some(key(arn)));
+            let names = ALIASES.map(|alias| Some(aliased(alias, Some(KEY))));
+            let none = ALIASES.map(|alias| Some(aliased(alias, None)));
+            for key in keys.into_iter().chain(names).chain(none).chain([None, question.key.clone()]) {
+                let asked = Asked { key, ..question.clone() };
+                let decision = asked.of(&policy, &known(&question.meanings));
+                prop_assert!(!decision.permits, "{}\n{:?}", text, asked);
+            }
         }
     }
 }

@@ -135,9 +135,10 @@ fn outcome<T>(result: &Result<T, BrokerError>) -> &'static str {
     match result {
         Ok(_) => "ok",
         Err(BrokerError::Kms(error)) => match error.kind {
+            KmsErrorKind::Credentials => "credentials",
             KmsErrorKind::AccessDenied => "denied",
             KmsErrorKind::Throttled => "throttled",
-            KmsErrorKind::Unavailable => "unavailable",
+            KmsErrorKind::Unavailable | KmsErrorKind::OtherKey => "unavailable",
             _ => "rejected",
         },
         Err(BrokerError::DeadlineExceeded) => "timeout",

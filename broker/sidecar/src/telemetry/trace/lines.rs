@@ -1,4 +1,5 @@
-//! Log lines of what runs within a call name its trace, without any of them saying so.
+//! Log lines of what runs within a call name its trace, without any of them saying so; and a line before which others of its kind were
+//! left out tells how many.
 
 use std::fmt::{self, Write as _};
 
@@ -9,14 +10,26 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Lines as `lines` formats them, with `trace_id` where there is one.
-pub(crate) struct Traced<F> {
+use crate::telemetry::log_limit::LogLimit;
+
+/// Lines as `lines` formats them, with notes where there are some.
+pub(crate) struct Noted<F> {
     pub(crate) lines: F,
-    /// Adds it to a whole line.
-    pub(crate) add: fn(&mut String, TraceId) -> fmt::Result,
+    /// Adds a note to a whole line.
+    pub(crate) add: fn(&mut String, &Note) -> fmt::Result,
+    /// Knows which lines were left out.
+    pub(crate) limit: LogLimit,
 }
 
-impl<S, N, F> FormatEvent<S, N> for Traced<F>
+/// What is added to a line.
+pub(crate) enum Note {
+    /// The trace of what the line is about.
+    Trace(TraceId),
+    /// How many lines of its kind were left out before it.
+    LeftOut(u64),
+}
+
+impl<S, N, F> FormatEvent<S, N> for Noted<F>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
     N: for<'writer> FormatFields<'writer> + 'static,
@@ -28,10 +41,15 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let Some(trace_id) = current() else { return self.lines.format_event(context, writer, event) };
+        let left_out = self.limit.take_left_out(event.metadata());
+        let left_out = (left_out > 0).then_some(Note::LeftOut(left_out));
+        let trace = current().map(Note::Trace);
+        if trace.is_none() && left_out.is_none() {
+            return self.lines.format_event(context, writer, event);
+        }
         let mut line = String::new();
         self.lines.format_event(context, Writer::new(&mut line), event)?;
-        (self.add)(&mut line, trace_id)?;
+        trace.iter().chain(&left_out).try_for_each(|note| (self.add)(&mut line, note))?;
         writer.write_str(&line)
     }
 }
@@ -43,13 +61,19 @@ fn current() -> Option<TraceId> {
 }
 
 /// To a line of text.
-pub(crate) fn to_text(line: &mut String, trace_id: TraceId) -> fmt::Result {
+pub(crate) fn to_text(line: &mut String, note: &Note) -> fmt::Result {
     line.truncate(line.trim_end().len());
-    writeln!(line, " trace_id={trace_id}")
+    match note {
+        Note::Trace(id) => writeln!(line, " trace_id={id}"),
+        Note::LeftOut(lines) => writeln!(line, " lines_left_out={lines}"),
+    }
 }
 
 /// To an object of JSON.
-pub(crate) fn to_json(line: &mut String, trace_id: TraceId) -> fmt::Result {
+pub(crate) fn to_json(line: &mut String, note: &Note) -> fmt::Result {
     line.truncate(line.rfind('}').unwrap_or(line.len()));
-    writeln!(line, ",\"trace_id\":\"{trace_id}\"}}")
+    match note {
+        Note::Trace(id) => writeln!(line, ",\"trace_id\":\"{id}\"}}"),
+        Note::LeftOut(lines) => writeln!(line, ",\"lines_left_out\":{lines}}}"),
+    }
 }

@@ -273,7 +273,7 @@ impl Site {
         prop_assert_eq!(report.verdict, Verdict::Sound, "{:?}", report);
         let mut delivered = BTreeSet::new();
         for key in reader.log_file_keys().await.expect("lists") {
-            let json = reader.log_file(&key).await.expect("reads").expect("is there").json;
+            let json = reader.log_file(&key).await.expect("reads").expect("is there");
             delivered.extend(records(&json).map(|record| {
                 ReadRecord::parse(record.expect("a record")).expect("a record").event_id.to_string()
             }));

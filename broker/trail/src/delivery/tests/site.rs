@@ -248,7 +248,7 @@ impl Site {
         for key in reader.digest_keys().await.expect("lists").own {
             let digest = reader.digest(&key.key).await.expect("reads").expect("is there");
             for log_file in digest.log_files {
-                let json = reader.log_file(&log_file.s3_object).await.expect("reads").expect("is there").json;
+                let json = reader.log_file(&log_file.s3_object).await.expect("reads").expect("is there");
                 for record in records(&json) {
                     let record: serde_json::Value =
                         serde_json::from_str(record.expect("a record")).expect("JSON");
@@ -310,7 +310,7 @@ impl Site {
         let notes = fs::read_to_string(self.journal_dir().join("trail.json")).unwrap_or_default();
         let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
         for key in reader.log_file_keys().await.expect("lists").iter().filter(|key| notes.contains(*key)) {
-            let json = reader.log_file(key).await.expect("reads").expect("is there").json;
+            let json = reader.log_file(key).await.expect("reads").expect("is there");
             there.extend(records(&json).map(|record| event_id(record.expect("a record"))));
         }
         let lacks = self.acknowledged.iter().filter(|id| !there.contains(*id) && !text.contains(*id)).count();

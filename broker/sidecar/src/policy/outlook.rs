@@ -1,0 +1,83 @@
+//! What can be told of a call before it is known which key it is about: that it is denied, whatever key that is.
+//!
+//! For that, each `permit` is asked without what it says of keys, so that it holds at least where it held before; and of each `forbid`,
+//! only those are asked that say nothing of keys. What is denied by these is denied by all.
+
+use cedar_policy::{Authorizer, Decision, Effect, Entities, Policy, PolicySet, Request};
+use serde_json::{Value, json};
+
+use super::schema;
+
+/// The policies, without what they say of keys.
+pub(super) struct Outlook(PolicySet);
+
+impl Outlook {
+    pub(super) fn of(policies: &PolicySet) -> Result<Self, String> {
+        let mut keyless = PolicySet::new();
+        for policy in policies.policies() {
+            let parsed = policy.to_json().map_err(|error| format!("{}: {error}", policy.id()))?;
+            let Some(parsed) = without_keys(policy.effect(), parsed) else { continue };
+            let added = Policy::from_json(Some(policy.id().clone()), parsed)
+                .map_err(|error| error.to_string())
+                .and_then(|policy| keyless.add(policy).map_err(|error| error.to_string()));
+            added.map_err(|error| format!("{}: {error}", policy.id()))?;
+        }
+        Ok(Self(keyless))
+    }
+
+    /// The policies behind a denial that is certain, none of them where it is for want of a permit; `None` where the call may be
+    /// permitted for some key.
+    pub(super) fn denial(
+        &self,
+        authorizer: &Authorizer,
+        request: &Request,
+        entities: &Entities,
+    ) -> Option<Vec<String>> {
+        let response = authorizer.is_authorized(request, &self.0, entities);
+        let is_denied = response.decision() == Decision::Deny;
+        is_denied.then(|| response.diagnostics().reason().map(ToString::to_string).collect())
+    }
+}
+
+/// A `permit` that holds wherever it held for some key; a `forbid` as it is, if it says nothing of keys.
+fn without_keys(effect: Effect, mut policy: Value) -> Option<Value> {
+    let parts = conjuncts(policy["conditions"].as_array()?);
+    let all = parts.len();
+    let keyless: Vec<Value> = parts.into_iter().filter(|part| !speaks_of_keys(part)).collect();
+    let is_whole = keyless.len() == all && policy["resource"]["op"] == "All";
+    if effect == Effect::Forbid && !is_whole {
+        return None;
+    }
+    policy["resource"] = json!({ "op": "All" });
+    policy["conditions"] = keyless.into();
+    Some(policy)
+}
+
+/// The conditions, in their order, each `a && b` taken apart: all of them have to hold.
+fn conjuncts(conditions: &[Value]) -> Vec<Value> {
+    let mut parts = Vec::new();
+    for condition in conditions {
+        let both = &condition["body"]["&&"];
+        if condition["kind"] == "when" && both.is_object() {
+            let sides = ["left", "right"].map(|side| json!({ "kind": "when", "body": both[side] }));
+            parts.extend(conjuncts(&sides));
+        } else {
+            parts.push(condition.clone());
+        }
+    }
+    parts
+}
+
+/// Whether its value can depend on the key, or on what aliases mean.
+fn speaks_of_keys(expression: &Value) -> bool {
+    match expression {
+        Value::Array(members) => members.iter().any(speaks_of_keys),
+        Value::Object(members) => members.iter().any(|(operator, operands)| {
+            (operator == "Var" && operands == "resource")
+                || (operator == "__entity"
+                    && (operands["type"] == schema::KEY || operands["type"] == schema::ALIAS))
+                || speaks_of_keys(operands)
+        }),
+        _ => false,
+    }
+}

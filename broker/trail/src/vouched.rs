@@ -1,0 +1,240 @@
+//! Which log files of a trail may be believed: those that a digest names which a given key has signed, and those that the broker's own
+//! notes name for the next one. Whoever can write into the store can put others there.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+
+use time::{Duration, OffsetDateTime};
+
+use crate::digest::{Digest, LogFile, sha256_hex};
+use crate::reader::{DigestFile, ReadFailure, TrailReader};
+use crate::record::parse_record_time;
+use crate::signature::PublicKey;
+use crate::state::State;
+
+/// The log files of a trail that can have records of a time.
+#[derive(Debug, Default)]
+pub struct LogFiles {
+    /// Those that are vouched for, in their order.
+    pub vouched: Vec<VouchedLogFile>,
+    /// Those that nobody vouches for, and why.
+    pub unvouched: Vec<(String, &'static str)>,
+    /// How many are other trails', as those trails' digests say.
+    pub of_others: u64,
+}
+
+/// A log file whose name and hash are vouched for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VouchedLogFile(LogFile);
+
+impl VouchedLogFile {
+    /// Its key in the bucket.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.0.s3_object
+    }
+
+    /// Its text, if that is what is vouched for.
+    pub async fn read(&self, reader: &TrailReader) -> Result<Vec<u8>, ReadFailure> {
+        let Some(text) = reader.log_file(self.key()).await? else {
+            return Err(ReadFailure::Malformed("it is not in the store".into()));
+        };
+        if sha256_hex(&text) == self.0.hash_value {
+            Ok(text)
+        } else {
+            Err(ReadFailure::Malformed("its hash is not the one in its digest".into()))
+        }
+    }
+}
+
+impl LogFiles {
+    /// Those of the trail of `reader` that can have records from `since` until `until`, vouched for by digests that `keys` have signed;
+    /// and by what the broker has noted in `journal_dir` for its next digest, where that can be read.
+    pub async fn of(
+        reader: &TrailReader,
+        keys: &[PublicKey],
+        journal_dir: Option<&Path>,
+        (since, until): (Option<OffsetDateTime>, Option<OffsetDateTime>),
+    ) -> Result<Self, ReadFailure> {
+        // Before the digests: what is delivered meanwhile is in neither list.
+        let listed = reader.log_file_keys().await?;
+        let digests = reader.digest_keys().await?;
+        let mut found = Found { since, until, files: Self::default(), named: HashSet::new() };
+        for digest in &digests.own {
+            let Some(file) = read(reader, &digest.key).await? else { continue };
+            let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
+            found.add_digest(file.digest, is_believed);
+        }
+        let state = journal_dir.and_then(|dir| State::load(dir).ok().flatten());
+        let sealed = state.as_ref().and_then(|state| state.sealed.as_ref());
+        let waiting = sealed.into_iter().flat_map(|sealed| &sealed.log_files);
+        for file in waiting.chain(state.iter().flat_map(|state| &state.log_files)) {
+            found.vouch(file.clone());
+        }
+        let strangers: BTreeSet<String> =
+            listed.into_iter().filter(|key| found.is_stranger(reader, key)).collect();
+        found.judge_strangers(reader, &digests.others, strangers).await
+    }
+}
+
+struct Found {
+    since: Option<OffsetDateTime>,
+    until: Option<OffsetDateTime>,
+    files: LogFiles,
+    named: HashSet<String>,
+}
+
+impl Found {
+    fn add_digest(&mut self, digest: Digest, is_believed: bool) {
+        for file in digest.log_files {
+            if is_believed {
+                self.vouch(file);
+            } else if self.may_hold(&file) && self.named.insert(file.s3_object.clone()) {
+                let why = "its digest is not signed with a key that was given";
+                self.files.unvouched.push((file.s3_object, why));
+            }
+        }
+    }
+
+    fn vouch(&mut self, file: LogFile) {
+        if self.named.insert(file.s3_object.clone()) && self.may_hold(&file) {
+            self.files.vouched.push(VouchedLogFile(file));
+        }
+    }
+
+    fn may_hold(&self, file: &LogFile) -> bool {
+        let (oldest, newest) =
+            (parse_record_time(&file.oldest_event_time), parse_record_time(&file.newest_event_time));
+        let starts_before_end = oldest.zip(self.until).is_none_or(|(oldest, until)| oldest < until);
+        let ends_after_start = newest.zip(self.since).is_none_or(|(newest, since)| newest >= since);
+        starts_before_end && ends_after_start
+    }
+
+    /// Whether no digest of this trail names it, and it can have records of the time by its name. One that is no log file's is read by
+    /// whoever reads the folder.
+    fn is_stranger(&self, reader: &TrailReader, key: &str) -> bool {
+        let is_in_time = |closed: OffsetDateTime| {
+            self.since.is_none_or(|since| closed + Duration::MINUTE > since)
+                && self.until.is_none_or(|until| closed <= until + LONGEST_FILE)
+        };
+        let is_json = [".json", ".json.gz"].iter().any(|end| key.ends_with(end));
+        !self.named.contains(key) && reader.names().log_file_minute(key).map_or(is_json, is_in_time)
+    }
+
+    async fn judge_strangers(
+        mut self,
+        reader: &TrailReader,
+        others: &[String],
+        mut strangers: BTreeSet<String>,
+    ) -> Result<LogFiles, ReadFailure> {
+        for key in others {
+            if strangers.is_empty() {
+                break;
+            }
+            let Some(file) = read(reader, key).await? else { continue };
+            // Whoever has signed it: that only takes a file out of this trail, which it is not in.
+            for log_file in &file.digest.log_files {
+                self.files.of_others += u64::from(strangers.remove(&log_file.s3_object));
+            }
+        }
+        self.files.unvouched.extend(strangers.into_iter().map(|key| (key, "no digest names it")));
+        Ok(self.files)
+    }
+}
+
+/// A digest; none where it is gone, or is none.
+async fn read(reader: &TrailReader, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
+    match reader.digest_file(key).await {
+        Err(ReadFailure::Malformed(_)) => Ok(None),
+        read => read,
+    }
+}
+
+/// A log file has records of so long before it is complete, at most.
+const LONGEST_FILE: Duration = Duration::HOUR;
+
+#[cfg(test)]
+mod tests {
+    //! Only what a signed digest names is believed, and only as long as it is what the digest says; all else is named.
+
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::names::TrailNames;
+    use crate::verify::forge::{Forge, MemoryStore, START, names, signer};
+
+    async fn found(
+        store: &MemoryStore,
+        minutes: (Option<i64>, Option<i64>),
+    ) -> (Vec<String>, Vec<&'static str>, u64) {
+        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
+        let at = |minutes: i64| START + Duration::minutes(minutes);
+        let keys = [signer().public_key().clone()];
+        let files = LogFiles::of(&reader, &keys, None, (minutes.0.map(at), minutes.1.map(at))).await;
+        let LogFiles { vouched, unvouched, of_others } = files.expect("lists");
+        let mut read = Vec::new();
+        for file in vouched {
+            if file.read(&reader).await.is_ok() {
+                read.push(file.key().to_owned());
+            }
+        }
+        (read, unvouched.into_iter().map(|(_, why)| why).collect(), of_others)
+    }
+
+    fn plant(store: &MemoryStore, key: &str) {
+        store.insert(key, b"{\"Records\":[]}", BTreeMap::new());
+    }
+
+    #[tokio::test]
+    async fn what_a_signed_digest_names_is_believed_as_long_as_it_is_that() {
+        let store = Forge::sound().store().await;
+        let (all, unvouched, _) = found(&store, (None, None)).await;
+        assert_eq!((all.len(), unvouched.len()), (3, 0));
+        assert_eq!(found(&store, (Some(100), None)).await.0, all[2..]);
+        assert_eq!(found(&store, (None, Some(100))).await.0, all[..2]);
+        plant(&store, &all[1]);
+        assert_eq!(found(&store, (None, None)).await.0, [all[0].clone(), all[2].clone()], "one was changed");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_has_signed_is_named_and_left_out() {
+        let store = Forge::sound().store().await;
+        // Within the digests' time, and in the minute after the newest of them.
+        for minutes in [70, 181] {
+            plant(&store, &names().log_file(START + Duration::minutes(minutes), &[9; 32]));
+        }
+        plant(&store, &format!("{}2026/03/01/stolen.json", names().log_folder()));
+        let (believed, unvouched, _) = found(&store, (None, None)).await;
+        assert_eq!((believed.len(), unvouched), (3, vec!["no digest names it"; 3]));
+        assert_eq!(
+            found(&store, (None, Some(20))).await.1.len(),
+            2,
+            "what comes later has no record of that time"
+        );
+
+        // A thief's own digest of this trail, and one of another.
+        for key in store.keys().iter().filter(|key| key.contains("Digest") && key.contains("T1100")) {
+            store.with(|objects| objects.get_mut(key).map(|object| object.metadata.clear()));
+        }
+        let (believed, unvouched, _) = found(&store, (None, None)).await;
+        assert_eq!(believed.len(), 2);
+        assert!(unvouched.contains(&"its digest is not signed with a key that was given"), "{unvouched:?}");
+    }
+
+    #[tokio::test]
+    async fn other_trails_are_left_out() {
+        let store = Forge::sound().store().await;
+        let (key, end) =
+            (names().log_file(START + Duration::minutes(70), &[9; 32]), START + Duration::hours(4));
+        plant(&store, &key);
+        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
+        let own = reader.digest_keys().await.expect("lists").own;
+        let mut digest = reader.digest(&own[0].key).await.expect("reads").expect("is there");
+        digest.digest_s3_object = TrailNames { trail: "other".into(), ..names() }.digest(end);
+        digest.log_files[0].s3_object = key;
+        store.sign(&digest, &digest.to_json(), &signer()).await;
+        let (believed, unvouched, of_others) = found(&store, (None, None)).await;
+        assert_eq!((believed.len(), unvouched.len(), of_others), (3, 0, 1));
+    }
+}
