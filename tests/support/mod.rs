@@ -188,6 +188,7 @@ impl TestBroker {
                 },
                 trail: setup.trail,
                 stdout: false,
+                redaction: None,
             },
             reuse: setup.reuse,
             limits: setup.limits,

@@ -77,6 +77,7 @@ impl TimedSite {
                 journal: JournalConfig::new(self.journal(), Durability::Write, Duration::from_secs(10)),
                 trail: Some(self.trail()),
                 stdout: false,
+                redaction: None,
             },
             reuse: reuse(Rule { bounds, ..rule() }),
             limits: setup.limits,

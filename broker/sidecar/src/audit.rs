@@ -6,6 +6,7 @@
 mod draft;
 pub(crate) mod refusals;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use uuid::Uuid;
 use crate::error::BrokerError;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
+use crate::redaction::Redaction;
 use crate::telemetry::vocabulary;
 pub(crate) use draft::RecordBuilder;
 use draft::RecordDraft;
@@ -38,6 +40,8 @@ pub(crate) struct Audit {
     pub journal: Journal,
     /// The account and region in every record.
     pub caller: Arc<AwsCaller>,
+    /// What records do not show.
+    pub redaction: Option<Arc<Redaction>>,
     /// Counts refusals that come in a flood.
     pub refusals: Arc<Refusals>,
     /// Stamps the records.
@@ -199,13 +203,14 @@ impl AuditScope {
         let draft = self.record.lock();
         let end = draft.end.as_ref().filter(|_| draft.is_refusal())?;
         let (code, message) = end.error.as_ref()?;
+        let words = self.words(&draft, message);
         let written = draft.request.as_ref().and_then(|request| request.operation().written_key());
         self.audit.refusals.count(&Refusal {
             peer: &self.peer,
             action: self.action,
             outcome: end.outcome,
             code,
-            message,
+            message: &words,
             request_id: self.request_id,
             at: self.began,
             key_name: written.map(KeyId::as_str),
@@ -263,6 +268,8 @@ impl AuditScope {
     fn append_activity_of(&self, draft: &RecordDraft, withdraws: Option<Uuid>, lines: &mut Vec<u8>) {
         let request = draft.request.as_ref().map(KmsRequest::operation);
         let ciphertext_sha256 = request.and_then(|request| request.ciphertext()).map(sha256_hex);
+        let error = draft.end.as_ref().and_then(|end| end.error.as_ref());
+        let error = error.map(|(code, message)| (code, self.words(draft, message)));
         let mut record = ActivityRecord::new(
             UserIdentity::workload(self.peer.kind, self.peer.principal.as_str(), &self.peer.details),
             self.began,
@@ -276,8 +283,8 @@ impl AuditScope {
         let is_refusal = draft.is_refusal();
         let most = if is_refusal { REFUSED_USER_AGENT_BYTES } else { user_agent.len() };
         record.user_agent = Some(user_agent[..user_agent.floor_char_boundary(most)].into());
-        if let Some((code, message)) = draft.end.as_ref().and_then(|end| end.error.as_ref()) {
-            record.fail(code, message);
+        if let Some((code, words)) = &error {
+            record.fail(code, words);
         }
         record.request_parameters = request.map(|request| RequestParameters {
             // As the workload wrote it; KMS is asked for the key that it names.
@@ -286,6 +293,14 @@ impl AuditScope {
             declared_use: draft.declared_use,
             ..activity_parameters(request)
         });
+        if let (Some(redaction), Some(parameters)) = (&self.audit.redaction, record.request_parameters.take())
+        {
+            let (parameters, redacted) = redaction.of(parameters);
+            record.request_parameters = Some(parameters);
+            if let Some(data) = &mut record.additional_event_data {
+                data.redacted = redacted;
+            }
+        }
         if is_refusal && let Some(parameters) = record.request_parameters.take() {
             let (parameters, is_cut) = parameters.cut();
             record.request_parameters = Some(parameters);
@@ -297,6 +312,15 @@ impl AuditScope {
         record.event_id = self.event_id.into();
         record.resources = draft.key_arn.as_ref().map(|arn| vec![arn.into()]);
         record.append_to(lines);
+    }
+
+    /// What a record says of an error.
+    fn words<'a>(&self, draft: &RecordDraft, message: &'a str) -> Cow<'a, str> {
+        let parameters = || draft.request.as_ref().map(|request| activity_parameters(request.operation()));
+        match &self.audit.redaction {
+            Some(redaction) => redaction.words(message, parameters()),
+            None => message.into(),
+        }
     }
 
     fn event_data<'a>(&self, draft: &'a RecordDraft) -> ActivityEventData<'a> {

@@ -75,7 +75,7 @@ impl DrawBench {
             kms_host: "kms.us-west-2.amazonaws.com".into(),
             source_address: "127.0.0.1".into(),
         };
-        let recorder = Recorder { journal, caller: Arc::new(caller) };
+        let recorder = Recorder { journal, caller: Arc::new(caller), redaction: None };
         let second = Duration::from_secs(1);
         let breaker = BreakerSettings { failures: 5, open: second, longest_open: second };
         let settings = GuardSettings { max_in_flight: 128, queue_wait: second, fair_time: second, breaker };

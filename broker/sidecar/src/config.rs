@@ -6,6 +6,7 @@ pub(crate) mod audit;
 mod identity;
 mod kms;
 mod limits;
+mod redact;
 mod reuse;
 mod telemetry;
 mod tls;
@@ -427,7 +428,15 @@ journal_dir = "journal"
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit = \"never\""),
             &GOOD.replace("\"journal\"", "\"journal\"\ncommit_wait_ms = 0"),
             &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nendpoint_url = \"localhost\""),
+            &audit("redact = { encryption_context = [\"tenant\"] }"),
+            &audit("redact = { encryption_context = [], plain = true }"),
+            &audit("redact = { encryption_context = [\"a\", \"a\"], plain = true }"),
+            &audit("redact = { encryption_context = [\"aws:cloudtrail:arn\"], plain = true }"),
+            &audit("redact = { encryption_context = [\"a\"], plain = true, key_file = \"policy.cedar\" }"),
+            &audit("redact = { encryption_context = [\"a\"], key_file = \"none.key\" }"),
             &audit("max_undelivered_bytes = 1000"),
+            &audit("max_log_file_bytes = 999999"),
+            &audit("max_log_file_bytes = 50000001"),
             &audit("trail = \"a-trail\""),
             &audit("store = { directory = \"trail\" }"),
             &audit("store = { directory = \"trail\" }\nsigning = {}"),

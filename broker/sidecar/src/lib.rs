@@ -38,6 +38,8 @@ mod service;
 // The operator's RPCs.
 mod admin;
 
+// Values of encryption contexts that records do not show.
+mod redaction;
 // The trail: one record for every call.
 mod audit;
 // Data keys with bounded reuse.

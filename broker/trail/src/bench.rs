@@ -250,7 +250,7 @@ fn wrapped(base64: &str) -> String {
     lines.join("\n")
 }
 
-/// A little under the 50 MB of a full one.
+/// Larger than a full one, to show what a record costs.
 const RECORDS_OF_A_FILE: u64 = 40_000;
 
 static DETAILS: PeerDetails = PeerDetails::unix(1_000, 1_000, Some(4_242));

@@ -66,7 +66,7 @@ pub struct JournalConfig {
     pub commit: Durability,
     /// How long a call waits for its commit before it is refused.
     pub wait: Duration,
-    /// A file of so many bytes is closed, to be delivered.
+    /// The bytes of a file at most; then it is closed, to be delivered. Only one commit that is longer makes it longer.
     pub max_segment_bytes: u64,
     /// What all files may hold; then calls are refused.
     pub max_undelivered_bytes: u64,
@@ -418,10 +418,11 @@ impl Commit {
     }
 }
 
-/// CloudTrail's log files have 50 MB at most, uncompressed; of a file of the journal, some 6 % are no record.
-pub(crate) const MAX_SEGMENT_BYTES: u64 = 50_000_000;
+/// Of a file of the journal, and so of its log file, uncompressed: what the chain adds is more than what a log file does. Readers that
+/// bound one value of JSON read it: DuckDB's default is 16 MiB.
+pub(crate) const MAX_SEGMENT_BYTES: u64 = 10_000_000;
 /// A million records: hours of a busy broker, with a store that is down.
-pub const MAX_UNDELIVERED_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_UNDELIVERED_BYTES: u64 = 1 << 30;
 
 #[cfg(test)]
 mod tests;

@@ -45,5 +45,5 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// No object of a trail comes near: a log file has 50 MB at most before it is compressed.
+/// No object of a trail comes near: a log file has 50 MB at most before it is compressed, whatever is configured.
 pub(crate) const MAX_OBJECT_BYTES: u64 = 64 << 20;

@@ -38,6 +38,7 @@ use crate::limits::{CallLimits, MAX_REQUEST_BYTES, Shares};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::readiness::{Readiness, Ready};
+use crate::redaction::Redaction;
 use crate::reload::Reload;
 use crate::service::Service;
 use crate::telemetry::http::Pages;
@@ -58,6 +59,8 @@ pub(super) struct Foundation {
     /// Whom KMS takes the broker for.
     pub caller: Arc<AwsCaller>,
     /// What is measured; none if nobody reads it.
+    /// What records do not show.
+    pub redaction: Option<Arc<Redaction>>,
     pub metrics: Option<Metrics>,
     /// Bounds calls to KMS.
     pub guard: Guard,
@@ -90,14 +93,28 @@ impl Foundation {
         }
         let caller = Arc::new(parts.caller.clone());
         let kms_calls = TaskTracker::new();
-        let recorder = Recorder { journal: journal.clone(), caller: Arc::clone(&caller) };
+        let redaction = parts.audit.redaction.take();
+        let recorder =
+            Recorder { journal: journal.clone(), caller: Arc::clone(&caller), redaction: redaction.clone() };
         let guard = Guard::new(parts.guard, Arc::clone(&clock));
         let kms = RecordedKms::new(kms, guard.clone(), recorder, Arc::clone(&clock), kms_calls.clone())
             .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&clock))));
         let journal_dir = parts.audit.journal.dir.clone();
         let refusals = Refusals::new(journal.clone(), Arc::clone(&caller));
         Ok((
-            Self { journal, journal_dir, caller, metrics, guard, kms, kms_calls, drain, refusals, clock },
+            Self {
+                journal,
+                journal_dir,
+                caller,
+                redaction,
+                metrics,
+                guard,
+                kms,
+                kms_calls,
+                drain,
+                refusals,
+                clock,
+            },
             thread,
         ))
     }
@@ -215,6 +232,7 @@ impl Foundation {
         let audit = Audit {
             journal: self.journal.clone(),
             caller: Arc::clone(&self.caller),
+            redaction: self.redaction.clone(),
             refusals: Arc::clone(&self.refusals),
             clock: Arc::clone(&self.clock),
         };

@@ -83,7 +83,7 @@ async fn parts(unix: UnixAddress, journal: JournalConfig) -> Parts {
         policies: Policy::parse("permit(principal, action, resource);").expect("a policy").into(),
         bindings: Bindings::default(),
         trust: Trust::aws(),
-        audit: AuditConfig { journal, trail: None, stdout: false },
+        audit: AuditConfig { journal, trail: None, stdout: false, redaction: None },
         reuse: Rules {
             default: Rule { enabled: false, bounds, refresh_at: None, partition: None },
             rules: Vec::new(),

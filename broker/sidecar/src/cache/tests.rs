@@ -46,7 +46,7 @@ impl Bench {
         let dir = tempfile::tempdir().expect("a directory");
         let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
         let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
-        let recorder = Recorder { journal, caller };
+        let recorder = Recorder { journal, caller, redaction: None };
         let guard = Guard::new(guard(), Arc::clone(&clock));
         let kms = RecordedKms::new(Arc::new(kms), guard, recorder, Arc::clone(&clock), TaskTracker::new());
         let policy = Policy::parse("permit(principal is Workload, action, resource);").expect("a policy");

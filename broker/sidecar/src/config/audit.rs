@@ -1,16 +1,19 @@
 //! `[audit]`: the journal, and the trail that it is delivered to.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::KeyId;
 use key_broker_trail::S3Settings;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
-use key_broker_trail::journal::{Durability, JournalConfig, MAX_UNDELIVERED_BYTES};
+use key_broker_trail::journal::{Durability, JournalConfig};
 use serde::Deserialize;
 
 use super::kms::checked_url;
+use super::redact::RedactSection;
 use super::{milliseconds, within};
+use crate::redaction::Redaction;
 
 /// `[audit]`.
 #[derive(Debug, Deserialize)]
@@ -21,10 +24,11 @@ pub(super) struct AuditSection {
     commit: Durability,
     #[serde(default = "default_commit_wait_ms")]
     commit_wait_ms: u64,
-    #[serde(default = "default_max_undelivered_bytes")]
-    max_undelivered_bytes: u64,
+    max_undelivered_bytes: Option<u64>,
+    max_log_file_bytes: Option<u64>,
     #[serde(default)]
     stdout: bool,
+    redact: Option<RedactSection>,
     store: Option<StoreSection>,
     signing: Option<SigningSection>,
     trail: Option<String>,
@@ -55,7 +59,7 @@ struct SigningSection {
 }
 
 /// Where records go, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Audit {
     /// Where they become durable.
     pub journal: JournalConfig,
@@ -63,14 +67,12 @@ pub struct Audit {
     pub trail: Option<TrailConfig>,
     /// Whether they are written to stdout, too.
     pub stdout: bool,
+    /// What records do not show of encryption contexts.
+    pub redaction: Option<Arc<Redaction>>,
 }
 
 const fn default_commit_wait_ms() -> u64 {
     2_000
-}
-
-const fn default_max_undelivered_bytes() -> u64 {
-    MAX_UNDELIVERED_BYTES
 }
 
 const fn default_delivery_interval_seconds() -> u64 {
@@ -84,20 +86,21 @@ const fn default_digest_interval_seconds() -> u64 {
 }
 
 impl AuditSection {
-    pub(super) fn check(self, base: &Path, region: &str) -> Result<Audit, String> {
-        let max_undelivered_bytes = within(
-            "audit.max_undelivered_bytes",
-            self.max_undelivered_bytes,
-            LEAST_UNDELIVERED_BYTES,
-            MOST_UNDELIVERED_BYTES,
-        )?;
+    pub(super) fn check(mut self, base: &Path, region: &str) -> Result<Audit, String> {
         let wait = milliseconds("audit.commit_wait_ms", self.commit_wait_ms)?;
-        let journal = JournalConfig {
-            max_undelivered_bytes,
-            ..JournalConfig::new(base.join(&self.journal_dir), self.commit, wait)
-        };
+        let mut journal = JournalConfig::new(base.join(&self.journal_dir), self.commit, wait);
+        if let Some(bytes) = self.max_undelivered_bytes {
+            let (least, most) = (LEAST_UNDELIVERED_BYTES, MOST_UNDELIVERED_BYTES);
+            journal.max_undelivered_bytes = within("audit.max_undelivered_bytes", bytes, least, most)?;
+        }
+        if let Some(bytes) = self.max_log_file_bytes {
+            // A file of the journal becomes one log file, which is a little shorter.
+            let (least, most) = (LEAST_LOG_FILE_BYTES, MOST_LOG_FILE_BYTES);
+            journal.max_segment_bytes = within("audit.max_log_file_bytes", bytes, least, most)?;
+        }
         let stdout = self.stdout;
-        Ok(Audit { journal, trail: self.check_trail(base, region)?, stdout })
+        let redaction = self.redact.take().map(|section| section.check(base)).transpose()?;
+        Ok(Audit { journal, trail: self.check_trail(base, region)?, stdout, redaction })
     }
 
     fn check_trail(self, base: &Path, region: &str) -> Result<Option<TrailConfig>, String> {
@@ -246,6 +249,10 @@ fn checked_prefix(prefix: String) -> Result<String, String> {
     }
 }
 
+/// The records of some calls, the longest that there are.
+const LEAST_LOG_FILE_BYTES: u64 = 1_000_000;
+/// CloudTrail's own bound.
+const MOST_LOG_FILE_BYTES: u64 = 50_000_000;
 /// Two log files: one is filled while the other is delivered.
 const LEAST_UNDELIVERED_BYTES: u64 = 100_000_000;
 /// 1 TiB.

@@ -59,7 +59,8 @@ impl AuditorKms {
         let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
         let mut lines = Vec::new();
         for attempt in answered.attempts {
-            let _ = append_record(&mut lines, &self.caller, &permitted, &attempt, used_key);
+            // The trail's own pairs are never redacted.
+            let _ = append_record(&mut lines, &self.caller, None, &permitted, &attempt, used_key);
         }
         self.on_disk(move |records| records.append(&lines)).await?;
         Ok(result.map_err(BrokerError::Kms)?)

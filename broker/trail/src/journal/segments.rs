@@ -174,6 +174,18 @@ impl Segments {
         self.given_up
     }
 
+    /// Whether the file that is being written has room for so many bytes more; one without records takes any.
+    pub(super) fn has_room_in_file(&self, bytes: usize) -> bool {
+        self.current.as_ref().is_none_or(|segment| {
+            segment.records == 0 || segment.bytes.saturating_add(bytes as u64) <= self.max_segment
+        })
+    }
+
+    /// The bytes that are written together, at most.
+    pub(super) fn most_together(&self) -> u64 {
+        self.max_segment.saturating_sub(HEADER_BYTES)
+    }
+
     /// Closes the file that is being written, if it has records. True if it did. A file that was removed is written again before, and
     /// one that could not be begun is begun: whoever delivers finds where the journal ends.
     pub(super) fn rotate(&mut self, now: OffsetDateTime) -> bool {
@@ -373,6 +385,8 @@ fn bytes_in(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
+/// A file's first line has no more.
+const HEADER_BYTES: u64 = 160;
 const PREFIX: &str = "journal-";
 const OPEN: &str = ".open";
 const CLOSED: &str = ".closed";

@@ -1,6 +1,8 @@
 //! A committed record is on disk and in its chain; what cannot be committed is refused; service resumes by itself; what a
 //! crash or a hand left behind is made whole, and told.
 
+mod size;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -134,7 +134,7 @@ impl Writer {
             Kind::Kms | Kind::Call => Room::Calls,
         });
         loop {
-            let later = entries.split_off(batch(&entries));
+            let later = entries.split_off(batch(&entries, self.segments.most_together()));
             let admission = match written.and_then(|()| self.rooms()) {
                 Ok(rooms) => Ok(self.admit(entries, rooms)),
                 Err(error) => Err((error, entries)),
@@ -281,6 +281,9 @@ impl Writer {
         for records in records {
             link.append_all(records, &mut self.lines);
         }
+        if !self.segments.has_room_in_file(self.lines.len()) && self.segments.rotate(self.clock.now()) {
+            self.shared.full.notify_one();
+        }
         let timed = self.shared.commits.get().map(|commits| (commits, self.clock.instant()));
         let committed = self.segments.commit(&self.lines, link, self.clock.now());
         self.rest.note(self.segments.given_up(), self.clock.instant());
@@ -301,12 +304,12 @@ impl Drop for Writer {
     }
 }
 
-/// How many of the entries are written together: at least one.
-fn batch(entries: &[Entry]) -> usize {
+/// How many of the entries are written together, in one file of so many bytes: at least one.
+fn batch(entries: &[Entry], most: u64) -> usize {
     let mut bytes = 0;
     let fits = entries.iter().take_while(|entry| {
-        bytes += entry.records.len();
-        bytes <= MAX_BATCH_BYTES
+        bytes += entry.room_taken();
+        bytes <= MAX_BATCH_BYTES.min(most)
     });
     fits.count().max(entries.len().min(1))
 }
@@ -380,7 +383,7 @@ impl Rest {
 }
 
 /// Bounds one write, and so the time the calls behind it wait.
-const MAX_BATCH_BYTES: usize = 4 << 20;
+const MAX_BATCH_BYTES: u64 = 4 << 20;
 /// Some fifty records.
 const PIECE_BYTES: u64 = 64 << 10;
 /// What the chain adds to a record: a number, a hash, two spaces.

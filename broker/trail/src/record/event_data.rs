@@ -23,6 +23,9 @@ pub struct KmsEventData<'a> {
     /// What an attestation document measured, to whose public key KMS encrypted its answer.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Open<'a, &'a Measurements>>,
+    /// The pairs of the encryption context whose values are digests in this record: configuration redacts them.
+    #[serde(borrow, rename = "redactedEncryptionContext", default, skip_serializing_if = "Vec::is_empty")]
+    pub redacted: Vec<Text<'a>>,
 }
 
 /// `additionalEventData` of an activity record. Later brokers may tell more, here and in its parts.
@@ -47,6 +50,9 @@ pub struct ActivityEventData<'a> {
     /// What the caller wrote at length is cut: the call was refused.
     #[serde(rename = "requestParametersCut", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_cut: bool,
+    /// The pairs of the encryption context whose values are digests in this record: configuration redacts them.
+    #[serde(borrow, rename = "redactedEncryptionContext", default, skip_serializing_if = "Vec::is_empty")]
+    pub redacted: Vec<Text<'a>>,
     /// The eventID of an activity record that says Allowed of this call, and was written too late: its answer never left.
     #[serde(
         rename = "withdrawsEventID",
@@ -83,6 +89,7 @@ impl From<Outcome> for ActivityEventData<'_> {
             recipient: None,
             trace: None,
             is_cut: false,
+            redacted: Vec::new(),
             withdraws: None,
             refusals: None,
             journal: None,

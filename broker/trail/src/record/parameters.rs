@@ -94,6 +94,21 @@ impl ContextPairs<'_> {
     }
 }
 
+impl<'a> FromIterator<(Text<'a>, Text<'a>)> for ContextPairs<'a> {
+    fn from_iter<T: IntoIterator<Item = (Text<'a>, Text<'a>)>>(pairs: T) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
+impl<'a> IntoIterator for ContextPairs<'a> {
+    type Item = (Text<'a>, Text<'a>);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl Serialize for ContextPairs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())

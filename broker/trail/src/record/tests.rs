@@ -73,6 +73,7 @@ fn kms_record_of_an_answer() {
     record.additional_event_data = Some(KmsEventData {
         key_material_id: Some("123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0".into()),
         recipient: None,
+        redacted: Vec::new(),
     });
     record.resources = Some(vec![(&arn).into()]);
     let mut lines = Vec::new();

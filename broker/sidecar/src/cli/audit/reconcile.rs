@@ -25,6 +25,7 @@ use super::progress::Progress;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
 use super::{CANNOT_TELL, CommandResult, Failure};
+use crate::redaction::Digester;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -34,6 +35,9 @@ pub(super) struct Arguments {
     /// What readers of the trail recorded of their own calls to KMS: their files of --record-to; may be given more than once
     #[arg(long, value_name = "FILE", num_args = 1..)]
     reader_records: Vec<PathBuf>,
+    /// The key with which the broker redacts encryption contexts: its audit.redact.key_file; else that of the configuration
+    #[arg(long, value_name = "FILE")]
+    redaction_key: Option<PathBuf>,
     /// How long a record may be on its way: what is newer is missed on neither side
     #[arg(long, value_name = "N", default_value_t = 15)]
     lag_minutes: u32,
@@ -59,10 +63,12 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     they agree with AWS's.";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { cloudtrail, reader_records, lag_minutes, period, key, source, json } = arguments;
+    let Arguments { cloudtrail, reader_records, redaction_key, lag_minutes, period, key, source, json } =
+        arguments;
     period.check()?;
     let files = files(&cloudtrail)?;
     let readers = read_reader_records(&reader_records)?;
+    let redaction_key = redaction_key.map(|file| read_redaction_key(&file)).transpose()?;
     let source = source.open().await?;
     let question = Question {
         since: period.since,
@@ -70,7 +76,8 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         settled: SystemClock.now() - Duration::minutes(lag_minutes.into()),
         trail_arn: source.reader.names().trail_arn(),
     };
-    let mut reconciler = Reconciler::new(readers);
+    let mut reconciler =
+        Reconciler::new(readers).with_key(redaction_key.or_else(|| source.redaction_key.clone()));
     // A call at the edge of the time may have its two records on both sides of it.
     let mut believed = believed(&source, &key, &period.widened(EDGE)).await?;
     let added = believed.for_each_record(&source, |record| {
@@ -96,6 +103,11 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Verdict::Unmatched => ExitCode::FAILURE,
         Verdict::CannotTell => CANNOT_TELL.into(),
     })
+}
+
+fn read_redaction_key(file: &Path) -> Result<Digester, Failure> {
+    Digester::with_key_in(file)
+        .map_err(|error| Failure::Unavailable(format!("--redaction-key {}: {error}", file.display())))
 }
 
 fn read_reader_records(files: &[PathBuf]) -> Result<ReaderRecords, Failure> {

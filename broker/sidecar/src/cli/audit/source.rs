@@ -18,6 +18,7 @@ use crate::cli::target::{DEV_DIR, dev_credentials};
 use crate::config::Config;
 use crate::kms::auditor::{AuditorKms, ReaderRecords};
 use crate::kms::aws::{AwsKms, AwsSettings};
+use crate::redaction::Digester;
 use location::{TrailAccess, TrailLocation};
 
 /// The broker whose trail it is; without any of these, that of `key-broker dev` in this directory.
@@ -85,6 +86,8 @@ pub(super) struct Source {
     pub(super) config: Option<TrailConfig>,
     /// The journal behind it, where that is on this machine.
     pub(super) journal_dir: Option<PathBuf>,
+    /// What the broker redacts values with.
+    pub(super) redaction_key: Option<Digester>,
     signing: Option<SigningConfig>,
     kms: Arc<AwsKms>,
     caller: Option<Arc<AwsCaller>>,
@@ -149,6 +152,7 @@ impl SourceArguments {
             reader: TrailReader::new(store, names, decrypter),
             config: location.config,
             journal_dir: location.journal_dir,
+            redaction_key: location.redaction_key,
             signing: location.signing,
             kms,
             caller,
@@ -175,6 +179,7 @@ impl SourceArguments {
             signing: Some(trail.signing.clone()),
             config: Some(trail),
             journal_dir: Some(config.audit.journal.dir),
+            redaction_key: config.audit.redaction.map(|redaction| redaction.digester().clone()),
             aws: config.kms,
             credentials: is_dev.then(dev_credentials),
             account: self.account.clone(),
@@ -207,6 +212,7 @@ impl SourceArguments {
             signing: None,
             config: None,
             journal_dir: None,
+            redaction_key: None,
             aws: AwsSettings {
                 region,
                 endpoint_url: None,

@@ -12,6 +12,7 @@ use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::Attempt;
 use crate::operation::{KeyedReply as _, KmsReply, KmsRequest};
 use crate::policy::{Permitted, Requester};
+use crate::redaction::Redaction;
 
 /// What is the same for every KMS record.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub(crate) struct Recorder {
     pub journal: Journal,
     /// Who calls KMS.
     pub caller: Arc<AwsCaller>,
+    /// What records do not show.
+    pub redaction: Option<Arc<Redaction>>,
 }
 
 impl Recorder {
@@ -33,7 +36,8 @@ impl Recorder {
         let mut lines = Vec::new();
         let mut source = None;
         for attempt in attempts {
-            let event_id = append_record(&mut lines, &self.caller, permitted, attempt, used_key);
+            let redaction = self.redaction.as_deref();
+            let event_id = append_record(&mut lines, &self.caller, redaction, permitted, attempt, used_key);
             let request_id = attempt.request_id.as_str().into();
             source = Some(Provenance { request_id, event_id, at: attempt.at, span: None });
         }
@@ -41,12 +45,13 @@ impl Recorder {
     }
 }
 
-/// Adds the record of one attempt, made as `caller`, to `lines`, and returns its eventID. `used_key` is the key, and its material, that
+/// Adds the record of one attempt, made as `caller`, to `lines`, with what `redaction` says redacted, and returns its eventID. `used_key` is the key, and its material, that
 /// KMS's reply names.
 #[must_use]
 pub(crate) fn append_record(
     lines: &mut Vec<u8>,
     caller: &AwsCaller,
+    redaction: Option<&Redaction>,
     permitted: &Permitted<KmsRequest>,
     attempt: &Attempt,
     used_key: Option<(&KeyArn, Option<&str>)>,
@@ -59,10 +64,11 @@ pub(crate) fn append_record(
         KmsRecord::new(identity, attempt.at, operation.name(), &caller.region, &attempt.request_id, event_id);
     record.user_agent = Some((&attempt.user_agent).into());
     record.source_ip_address = Some((&caller.source_address).into());
-    let named_in_error;
+    let (named_in_error, words);
     if let Some((code, message)) = &attempt.error {
         let error_code = cloudtrail_error_code(code);
-        record.fail(error_code, message);
+        words = redaction.map(|redaction| redaction.words(message, operation.parameters()));
+        record.fail(error_code, words.as_deref().unwrap_or(message));
         if error_code == "AccessDenied" {
             // A genuine record of AccessDenied has neither parameters nor resources.
             record.append_to(lines);
@@ -75,10 +81,18 @@ pub(crate) fn append_record(
         record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
         let key_material_id = used_key.and_then(|(_, material)| material);
         let recipient = operation.recipient().map(|measurements| Open::Written(&**measurements));
-        record.additional_event_data = (key_material_id.is_some() || recipient.is_some())
-            .then(|| KmsEventData { key_material_id: key_material_id.map(Into::into), recipient });
+        record.additional_event_data = (key_material_id.is_some() || recipient.is_some()).then(|| {
+            KmsEventData { key_material_id: key_material_id.map(Into::into), recipient, redacted: Vec::new() }
+        });
     }
     record.request_parameters = operation.parameters();
+    if let (Some(redaction), Some(parameters)) = (redaction, record.request_parameters.take()) {
+        let (parameters, redacted) = redaction.of(parameters);
+        record.request_parameters = Some(parameters);
+        if !redacted.is_empty() {
+            record.additional_event_data.get_or_insert_default().redacted = redacted;
+        }
+    }
     record.append_to(lines);
     event_id
 }

@@ -94,7 +94,7 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     };
     let caller = Arc::new(caller);
     let refusals = Refusals::new(journal.clone(), Arc::clone(&caller));
-    let audit = Arc::new(Audit { journal, caller, refusals, clock: Arc::new(SystemClock) });
+    let audit = Arc::new(Audit { journal, caller, redaction: None, refusals, clock: Arc::new(SystemClock) });
     let spans = exported(Sampler::AlwaysOn, |traces| {
         let trace = traces.call(Action::Decrypt, "unix", &HeaderMap::new());
         let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));

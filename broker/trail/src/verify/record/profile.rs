@@ -62,6 +62,7 @@ pub(super) fn check_kms(record: &ReadRecord<'_>) -> Result<(), String> {
         let data: KmsEventData<'_> =
             parse(json.get()).map_err(|malformed| format!("additionalEventData: {malformed}"))?;
         check_kms_data(&data)?;
+        check_redacted(&data.redacted, record.request_parameters.as_ref(), false)?;
         check_written(json.get(), &data).map_err(|why| format!("additionalEventData: {why}"))?;
     }
     if record.error_code.as_deref() == Some("AccessDenied") {
@@ -105,8 +106,12 @@ fn check_aws_identity(identity: &UserIdentity<'_>) -> Result<(), String> {
     demand(details.is_none(), "userIdentity has details, which only workloads have")
 }
 
-fn check_kms_data(KmsEventData { key_material_id, recipient }: &KmsEventData<'_>) -> Result<(), String> {
-    demand(key_material_id.is_some() || recipient.is_some(), "additionalEventData is empty")?;
+fn check_kms_data(data: &KmsEventData<'_>) -> Result<(), String> {
+    let KmsEventData { key_material_id, recipient, redacted } = data;
+    demand(
+        key_material_id.is_some() || recipient.is_some() || !redacted.is_empty(),
+        "additionalEventData is empty",
+    )?;
     demand(
         key_material_id.as_ref().is_none_or(|id| is_hex(id, 64)),
         "keyMaterialId is not 64 lower-case hex digits",
@@ -165,6 +170,33 @@ fn check_context(context: &ContextPairs<'_>) -> Result<(), String> {
     )
 }
 
+/// Whether the values that are said to be redacted are there, as digests; of a record that was cut, as far as they are.
+fn check_redacted(
+    names: &[Text<'_>],
+    asked: Option<&RequestParameters<'_>>,
+    is_cut: bool,
+) -> Result<(), String> {
+    demand(
+        names.is_sorted_by(|one, next| **one < **next),
+        "the names of redactedEncryptionContext are not in their order, each once",
+    )?;
+    let context = asked.and_then(|asked| asked.encryption_context.as_ref());
+    let value = |name: &str| context.into_iter().flat_map(ContextPairs::iter).find(|pair| pair.0 == name);
+    for name in names {
+        let is_there = value(name).is_some_and(|(_, value)| is_digest(value));
+        demand(
+            is_there || is_cut,
+            "redactedEncryptionContext names a pair whose value is no digest, or is not there",
+        )?;
+    }
+    Ok(())
+}
+
+fn is_digest(value: &str) -> bool {
+    let hex = value.strip_prefix("hmac-sha256:").or_else(|| value.strip_prefix("sha256:"));
+    hex.is_some_and(|hex| is_hex(hex, 64))
+}
+
 /// The rest of an activity record. Returns what it tells beside its call.
 pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEventData<'a>, String> {
     let is_own = &*record.event_name == REPORT_NOTICE;
@@ -180,6 +212,7 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     }
     let extra = record.activity().map_err(|malformed| format!("additionalEventData: {malformed}"))?;
     let extra = extra.ok_or("there is no additionalEventData")?;
+    check_redacted(&extra.redacted, record.request_parameters.as_ref(), extra.is_cut)?;
     let is_allowed = match extra.outcome {
         Outcome::Allowed => true,
         Outcome::Denied | Outcome::Rejected | Outcome::Throttled | Outcome::Failed | Outcome::Aborted => {

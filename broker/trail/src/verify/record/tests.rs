@@ -140,6 +140,54 @@ fn every_departure_is_named() {
 }
 
 #[test]
+fn what_is_said_to_be_redacted_is_a_digest() {
+    let mint = Mint::new(1, START);
+    let plain = format!("sha256:{}", "0a".repeat(32));
+    for record in [mint.record(), mint.draw(1).record()] {
+        let redacted = |value: &str, told: &str| {
+            let head = "\"additionalEventData\":{";
+            let record = record.replacen("\"tenant\":\"acme\"", &format!("\"tenant\":\"{value}\""), 1);
+            let Some((before, rest)) = record.split_once(head) else {
+                let data = format!("{head}\"redactedEncryptionContext\":{told}}},\"requestID\"");
+                return record.replacen("\"requestID\"", &data, 1);
+            };
+            let end = end_of_object(rest);
+            format!(
+                "{before}{head}{}{}{}",
+                &rest[..end],
+                format_args!(",\"redactedEncryptionContext\":{told}"),
+                &rest[end..]
+            )
+        };
+        for value in [&plain, &format!("hmac-{plain}")] {
+            assert_eq!(why(&redacted(value, "[\"tenant\"]")), None);
+        }
+        for (value, told, word) in [
+            ("acme", "[\"tenant\"]", "no digest"),
+            ("sha256:00", "[\"tenant\"]", "no digest"),
+            (&plain.to_uppercase(), "[\"tenant\"]", "no digest"),
+            (&plain, "[\"tenant\",\"user\"]", "not there"),
+            (&plain, "[\"tenant\",\"tenant\"]", "each once"),
+            (&plain, "{}", "sequence"),
+        ] {
+            let why = why(&redacted(value, told)).unwrap_or_else(|| panic!("{value} {told} is taken"));
+            assert!(why.contains(word), "{value} {told}: {why}");
+        }
+    }
+}
+
+/// Where the object ends in which `json` begins.
+fn end_of_object(json: &str) -> usize {
+    let mut depth = 1;
+    json.bytes()
+        .position(|byte| {
+            depth += i32::from(byte == b'{') - i32::from(byte == b'}');
+            depth == 0
+        })
+        .expect("it ends")
+}
+
+#[test]
 fn fields_come_in_cloudtrails_order_and_once() {
     let record = refusal(START);
     let (one, other) = ("\"readOnly\":true,", "\"managementEvent\":false,");

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
-use key_broker_trail::record::{ReadRecord, Text, record_time};
+use key_broker_trail::record::{KmsEventData, ReadRecord, Text, parse, record_time};
+
+use crate::redaction::Digester;
 
 /// A call, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,19 +63,24 @@ pub(super) struct Known {
     pub(super) call: Call,
     key_id: Option<String>,
     key_arn: Option<String>,
-    /// As JSON, in the order of its names.
-    context: Option<String>,
+    context: BTreeMap<String, String>,
+    /// The pairs of it whose values are digests.
+    redacted: Vec<String>,
 }
 
 impl From<&ReadRecord<'_>> for Known {
     fn from(record: &ReadRecord<'_>) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        let context: BTreeMap<&str, &str> = record.encryption_context().collect();
+        let context = record.encryption_context().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        // AWS's own records have other fields there, and not this one.
+        let data = record.additional_event_data.and_then(|json| parse::<KmsEventData<'_>>(json.get()).ok());
+        let redacted = data.map(|data| data.redacted.iter().map(ToString::to_string).collect());
         Self {
             call: record.into(),
             key_id: owned(record.key_id()),
             key_arn: owned(record.key_arn()),
-            context: (!context.is_empty()).then(|| serde_json::json!(context).to_string()),
+            context: context.collect(),
+            redacted: redacted.unwrap_or_default(),
         }
     }
 }
@@ -101,19 +108,52 @@ impl Known {
     /// Whether these are two records of one call, alike in everything that both tell.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let mut differences = Vec::new();
-        compare(self, other, &mut differences);
-        differences.is_empty()
+        let is_told = compare(self, other, None, &mut differences);
+        is_told
+            && differences.is_empty()
             && self.call.request_id == other.call.request_id
             && self.call.event_name == other.call.event_name
     }
+
+    /// The context as `ours` would have it: redacted where that is. False if that takes a key that is not there; then what cannot be
+    /// compared is as in `ours`.
+    fn context_like(&self, ours: &Self, key: Option<&Digester>) -> (BTreeMap<String, String>, bool) {
+        let (mut context, mut is_told) = (self.context.clone(), true);
+        for name in &ours.redacted {
+            let (Some(value), Some(digest)) = (context.get_mut(name), ours.context.get(name)) else {
+                continue;
+            };
+            match Digester::of(digest, key) {
+                Some(Some(digester)) => *value = digester.digest(value),
+                Some(None) => {
+                    value.clone_from(digest);
+                    is_told = false;
+                }
+                // No digest at all: it differs.
+                None => {}
+            }
+        }
+        (context, is_told)
+    }
 }
 
-/// Adds the fields in which two records of one call differ.
-pub(super) fn compare(ours: &Known, theirs: &Known, differences: &mut Vec<Difference>) {
+/// Adds the fields in which two records of one call differ. What ours has redacted is redacted in theirs before; false if that takes the
+/// key, and there is none.
+pub(super) fn compare(
+    ours: &Known,
+    theirs: &Known,
+    key: Option<&Digester>,
+    differences: &mut Vec<Difference>,
+) -> bool {
+    let (their_context, is_told) = theirs.context_like(ours, key);
+    let json = |context: &BTreeMap<String, String>| {
+        (!context.is_empty()).then(|| serde_json::json!(context).to_string())
+    };
+    let (our_context, their_context) = (json(&ours.context), json(&their_context));
     let mut fields = vec![
         ("errorCode", &ours.call.error_code, &theirs.call.error_code),
         ("requestParameters.keyId", &ours.key_id, &theirs.key_id),
-        ("requestParameters.encryptionContext", &ours.context, &theirs.context),
+        ("requestParameters.encryptionContext", &our_context, &their_context),
     ];
     // The broker does not always learn the key of a call that failed.
     if ours.call.error_code.is_none() || ours.key_arn.is_some() {
@@ -124,6 +164,7 @@ pub(super) fn compare(ours: &Known, theirs: &Known, differences: &mut Vec<Differ
             .into_iter()
             .filter_map(|(field, one, other)| difference(&ours.call, field, one.clone(), other.clone())),
     );
+    is_told
 }
 
 /// A field, if it differs.

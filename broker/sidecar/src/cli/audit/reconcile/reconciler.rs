@@ -13,6 +13,7 @@ use key_broker_trail::record::{self, ReadRecord, Text};
 
 use super::call::{Call, Difference, Known, as_record_time, compare, difference};
 use super::reader_records::{ReaderRecords, reads_the_trail};
+use crate::redaction::Digester;
 
 /// Joins the two.
 #[derive(Default)]
@@ -28,6 +29,10 @@ pub(super) struct Reconciler {
     their_ids: HashSet<String>,
     their_range: Option<Range>,
     readers: ReaderRecords,
+    /// What has redacted values in the trail.
+    key: Option<Digester>,
+    /// Calls with values that take this key, and it is not there.
+    untold: usize,
     /// The keys with which the broker signs the trail.
     signing_keys: BTreeSet<String>,
     by_readers: usize,
@@ -109,6 +114,11 @@ impl Reconciler {
         Self { readers, ..Self::default() }
     }
 
+    /// The same, with the key under which values in the trail are redacted.
+    pub(super) fn with_key(self, key: Option<Digester>) -> Self {
+        Self { key, ..self }
+    }
+
     /// Adds a record of the trail. All of them come before AWS's.
     pub(super) fn add_ours(&mut self, record: &ReadRecord<'_>) {
         if !record.is_of_kms() || !self.our_ids.insert(record.event_id.to_string()) {
@@ -188,7 +198,8 @@ impl Reconciler {
         let ours = calls.swap_remove(place);
         if question.has(ours.call.event_time) {
             self.matched += 1;
-            compare(&ours, &theirs.into(), &mut self.differences);
+            let is_told = compare(&ours, &theirs.into(), self.key.as_ref(), &mut self.differences);
+            self.untold += usize::from(!is_told);
         }
     }
 
@@ -236,19 +247,27 @@ impl Reconciler {
             calls.sort_by(|a, b| (a.event_time, &a.request_id).cmp(&(b.event_time, &b.request_id)));
         }
         outcome.judge();
+        if self.untold > 0 && outcome.verdict == Verdict::Matched {
+            outcome.verdict = Verdict::CannotTell;
+            outcome.why = Some(format!(
+                "{} calls have values that are redacted with a key: give the broker's audit.redact.key_file with --redaction-key",
+                self.untold
+            ));
+        }
         outcome
     }
 
     /// Calls of one requestID that go by two names are one call, told differently of.
     fn match_names(&mut self, question: &Question) {
         let (ours, differences, matched) = (&mut self.ours, &mut self.differences, &mut self.matched);
+        let (key, untold) = (self.key.as_ref(), &mut self.untold);
         self.theirs.retain(|(theirs, _)| {
             let Some(ours) = ours.get_mut(&theirs.call.request_id).and_then(Vec::pop) else { return true };
             if question.has(ours.call.event_time) {
                 *matched += 1;
                 let (our_name, name) = (ours.call.event_name.clone(), theirs.call.event_name.clone());
                 differences.extend(difference(&ours.call, "eventName", Some(our_name), Some(name)));
-                compare(&ours, theirs, differences);
+                *untold += usize::from(!compare(&ours, theirs, key, differences));
             }
             false
         });

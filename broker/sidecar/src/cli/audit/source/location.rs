@@ -10,6 +10,7 @@ use key_broker_trail::{Store, StoreError, TrailNames};
 
 use crate::cli::audit::Failure;
 use crate::kms::aws::{AwsKms, AwsSettings};
+use crate::redaction::Digester;
 
 /// Where a trail is, from arguments and configuration alone.
 pub(super) struct TrailLocation {
@@ -19,6 +20,7 @@ pub(super) struct TrailLocation {
     pub(super) signing: Option<SigningConfig>,
     pub(super) config: Option<TrailConfig>,
     pub(super) journal_dir: Option<PathBuf>,
+    pub(super) redaction_key: Option<Digester>,
     pub(super) aws: AwsSettings,
     pub(super) credentials: Option<SharedCredentialsProvider>,
     pub(super) account: Option<String>,

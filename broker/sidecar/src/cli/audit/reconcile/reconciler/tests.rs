@@ -342,3 +342,50 @@ fn awss_own_samples_join_with_themselves_and_a_changed_one_does_not() {
     changed[0]["errorCode"] = "AccessDenied".into();
     assert_eq!(reconcile(&records, &changed, &question()).verdict, Verdict::Unmatched);
 }
+
+/// A record whose value of `tenant` is redacted.
+fn redacted(record: Value, digester: &Digester) -> Value {
+    let value = record["requestParameters"]["encryptionContext"]["tenant"].as_str().expect("text").to_owned();
+    let record = with(record, "/requestParameters/encryptionContext/tenant", digester.digest(&value).into());
+    with(record, "/additionalEventData", json!({ "redactedEncryptionContext": ["tenant"] }))
+}
+
+#[test]
+fn what_the_trail_redacts_is_redacted_in_awss_records_before_they_are_compared() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = |name: &str, byte: &str| {
+        fs::write(dir.path().join(name), byte.repeat(32)).expect("writes");
+        Digester::with_key_in(&dir.path().join(name)).expect("a key")
+    };
+    let (right, wrong) = (key("right", "k"), key("wrong", "w"));
+    let [first, last] = ends();
+    let aws = [awss(&first), awss(&last)];
+    let other = with(aws[0].clone(), "/requestParameters/encryptionContext/tenant", "globex".into());
+    let judged = |by: &Digester, key: Option<&Digester>, aws: &[Value]| {
+        let mut reconciler = Reconciler::default().with_key(key.cloned());
+        for record in [redacted(first.clone(), by), last.clone()] {
+            reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
+        }
+        for record in aws {
+            reconciler.add_aws(&record.to_string(), &question()).expect("a record");
+        }
+        reconciler.finish(&question())
+    };
+    assert_eq!(judged(&right, Some(&right), &aws).verdict, Verdict::Matched);
+    assert_eq!(judged(&Digester::Plain, None, &aws).verdict, Verdict::Matched, "takes no key");
+    assert_eq!(judged(&right, Some(&wrong), &aws).verdict, Verdict::Unmatched);
+    let untold = judged(&right, None, &aws);
+    assert_eq!(untold.verdict, Verdict::CannotTell);
+    assert!(untold.why.is_some_and(|why| why.contains("--redaction-key")));
+    for by in [&right, &Digester::Plain] {
+        let unmatched = judged(by, Some(&right), &[other.clone(), aws[1].clone()]);
+        assert_eq!(unmatched.differences.len(), 1);
+        let shown = format!("{:?}", unmatched.differences);
+        assert!(!shown.contains("globex"), "AWS's value is not shown either: {shown}");
+    }
+    // A record that only says that a value is a digest.
+    let lie =
+        with(redacted(first.clone(), &right), "/requestParameters/encryptionContext/tenant", "x".into());
+    let reconciled = reconcile(&[lie, last.clone()], &aws, &question());
+    assert_eq!(reconciled.verdict, Verdict::Unmatched);
+}
