@@ -202,6 +202,8 @@ pub enum FindingKind {
     PartitionMixed,
     /// Data keys were used by several principals.
     Shared,
+    /// Data keys were charged for messages of which there is no record.
+    UsesMissing,
     /// A record tells that records were lost.
     RecordsLost,
     /// A record tells of an unfinished commit, or of refusals without a record.

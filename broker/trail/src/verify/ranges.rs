@@ -29,6 +29,11 @@ impl Ranges {
         }
         true
     }
+
+    /// Whether every number from 1 to the last is there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.0.len() <= 1 && self.0.first().is_none_or(|range| range.0 == 0)
+    }
 }
 
 #[cfg(test)]
@@ -53,6 +58,7 @@ mod tests {
                     model.extend(numbers);
                 }
                 prop_assert!(kept.0.windows(2).all(|pair| pair[0].1 < pair[1].0));
+                prop_assert_eq!(kept.is_whole(), (1..=model.iter().max().copied().unwrap_or(0)).all(|n| model.contains(&n)));
                 prop_assert_eq!(kept.0.iter().map(|range| range.1 - range.0).sum::<u64>(), model.len() as u64);
             }
         }

@@ -7,7 +7,7 @@
 //! exclude every other.
 //!
 //! Draws commit in another order than they are charged in, and some charges have no record of a draw, as when a caller goes away:
-//! so charges need not follow one another, but no message may be charged twice.
+//! so charges need not follow one another, which is told, but no message may be charged twice.
 
 use std::collections::HashMap;
 
@@ -42,8 +42,17 @@ pub(super) struct Reuse {
     calls: HashMap<u128, (Call, State)>,
     live: HashMap<u128, Uses>,
     keys_used: u64,
-    shared: Option<(u64, At)>,
+    noted: Noted,
     minted_before: Option<(u64, At)>,
+}
+
+/// What is no fault of a data key, and is told.
+#[derive(Default)]
+struct Noted {
+    /// Data keys of several principals.
+    shared: Option<(u64, At)>,
+    /// Data keys with charges that no record explains.
+    unexplained: Option<(u64, At)>,
 }
 
 /// How far an answer of KMS has been used.
@@ -140,7 +149,7 @@ impl Reuse {
     /// Judges the answers that expired before `oldest`, the time of the oldest record in a whole file: no call lasts so long that
     /// its use would still come, so their uses need not be remembered.
     pub(super) fn sweep(&mut self, oldest: i64, faults: &mut Vec<Fault>) {
-        let Self { calls, live, keys_used, shared, .. } = self;
+        let Self { calls, live, keys_used, noted, .. } = self;
         live.retain(|call, uses| {
             let Some((_, state)) = calls.get_mut(call) else { return true };
             if uses.expires_at.is_none_or(|at| at.saturating_add(LONGEST_CALL_SECONDS) >= oldest) {
@@ -148,7 +157,7 @@ impl Reuse {
             }
             *state = State::Ended;
             *keys_used += 1;
-            uses.end(shared, faults);
+            uses.end(true, noted, faults);
             false
         });
     }
@@ -160,8 +169,9 @@ impl Reuse {
         rest.sort_by_key(|(_, uses)| (uses.first.source, uses.first.record));
         for (call, uses) in rest {
             self.keys_used += 1;
-            uses.end(&mut self.shared, faults);
-            if self.calls.contains_key(&call) {
+            let is_known = self.calls.contains_key(&call);
+            uses.end(is_known, &mut self.noted, faults);
+            if is_known {
                 continue;
             }
             if from.is_some_and(|from| uses.minted_at.unwrap_or(uses.used_at) < from) {
@@ -172,12 +182,19 @@ impl Reuse {
             let words = "it names a KMS record that is not there".to_owned();
             faults.push(Fault { kind: FindingKind::KmsRecordMissing, severity, at: uses.first, words });
         }
-        if let Some((count, at)) = self.shared {
+        if let Some((count, at)) = self.noted.shared {
             let words = format!(
                 "{count} data keys were used by more than one principal: right if configuration names a partition for them; \
                  records do not tell"
             );
             faults.push(Fault { kind: FindingKind::Shared, severity: Severity::Note, at, words });
+        }
+        if let Some((count, at)) = self.noted.unexplained {
+            let words = format!(
+                "{count} data keys were charged for messages of which there is no record: callers went away, or records were removed \
+                 before they were delivered"
+            );
+            faults.push(Fault { kind: FindingKind::UsesMissing, severity: Severity::Note, at, words });
         }
         if let Some((count, at)) = self.minted_before {
             let words = format!("{count} data keys in use were minted before the time that is verified");
@@ -260,9 +277,13 @@ impl Uses {
     }
 
     /// Judges all uses together.
-    fn end(&self, shared: &mut Option<(u64, At)>, faults: &mut Vec<Fault>) {
+    /// Where its call to KMS `is_known`, all its uses have to be.
+    fn end(&self, is_known: bool, noted: &mut Noted, faults: &mut Vec<Fault>) {
         if self.is_shared {
-            count(shared, self.first);
+            count(&mut noted.shared, self.first);
+        }
+        if is_known && !self.charged.is_whole() {
+            count(&mut noted.unexplained, self.first);
         }
         let sums = [
             (FindingKind::MessagesExceeded, "messages", &self.messages),

@@ -218,6 +218,18 @@ async fn bytes_that_were_handed_out_are_added_up() {
 }
 
 #[tokio::test]
+async fn uses_without_a_record_are_told() {
+    let mint = mint();
+    for (messages, told) in [(vec![1, 2, 3], None), (vec![1, 3], Some(&1)), (vec![2, 3], Some(&1))] {
+        let mut records = vec![mint.record()];
+        records.extend(messages.iter().map(|message| mint.draw(*message).record()));
+        let report = verified(&Forge::of(records).store().await).await;
+        assert_eq!(report.verdict, Verdict::Sound);
+        assert_eq!(report.counts.get(&FindingKind::UsesMissing), told, "{messages:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_handed_out_once_is_not_handed_out_again() {
     let mint = mint();
     let mut once = mint.draw(1);

@@ -226,6 +226,9 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     if let Some(data_key) = &extra.data_key {
         check_data_key(data_key, is_allowed)?;
     }
+    if is_allowed && !is_own {
+        check_answer(record, &extra)?;
+    }
     check_many(record, &extra)?;
     let tells = extra.journal.is_some() || extra.reloads.is_some();
     demand(extra.notice_id.is_none() || tells, "noticeID, and nothing is told")?;
@@ -233,6 +236,24 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
         check_own(record, &extra)?;
     }
     Ok(extra)
+}
+
+/// An answer was permitted by a policy, about a key, and came from KMS: without one of these nobody can hold it against anything.
+fn check_answer(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+    demand(extra.policy.is_some(), "an answer tells no policy that permitted it")?;
+    demand(record.request_parameters.is_some(), "an answer tells no requestParameters")?;
+    let Some(data_key) = &extra.data_key else {
+        return Err("an answer names no KMS record behind it: there is no dataKey".into());
+    };
+    let action = known::<Action>(&record.event_name);
+    let has_key = record.resources.as_ref().is_some_and(|resources| !resources.is_empty());
+    demand(has_key || action == Some(Action::GenerateRandom), "an answer tells no key in resources")?;
+    let is_counted =
+        matches!(action, Some(Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext));
+    demand(
+        !is_counted || data_key.messages_used.is_some(),
+        "a data key that was handed out has no messagesUsed, messagesLimit, bytesUsed and bytesLimit",
+    )
 }
 
 /// A record that withdraws another, or stands for many refusals, is of no answer.

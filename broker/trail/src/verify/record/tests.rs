@@ -63,6 +63,34 @@ fn a_record_of_the_brokers_own_tells_and_has_nothing_else() {
     }
 }
 
+/// Whoever takes away from a record of an answer what it is held against has not made it harmless.
+#[test]
+fn an_answer_tells_what_it_is_held_against() {
+    let mint = Mint::new(1, START);
+    let record = mint.draw(1).record();
+    for (field, instead) in [
+        ("dataKey", ""),
+        ("policy", ""),
+        ("requestParameters", "\"requestParameters\":null,"),
+        ("resources", ""),
+    ] {
+        let start = record.find(&format!("\"{field}\":")).expect("is there");
+        let value = start + field.len() + 3;
+        let end = if record[value..].starts_with('[') {
+            value + record[value..].find(']').expect("ends") + 1
+        } else {
+            value + 2 + end_of_object(&record[value + 1..])
+        };
+        // With the comma after it.
+        let stripped = format!("{}{instead}{}", &record[..start], &record[end + 1..]);
+        let why = why(&stripped).unwrap_or_else(|| panic!("without {field} it is taken"));
+        assert!(why.contains(field), "{field}: {why}");
+    }
+    let counts = ",\"messagesUsed\":1,\"messagesLimit\":10,\"bytesUsed\":10,\"bytesLimit\":1000";
+    assert!(record.contains(counts), "{record}");
+    assert!(why(&record.replace(counts, "")).is_some_and(|why| why.contains("messagesUsed")));
+}
+
 #[test]
 fn every_departure_is_named() {
     let mint = Mint::new(1, START);
