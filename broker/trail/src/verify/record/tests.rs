@@ -81,8 +81,11 @@ fn an_answer_tells_what_it_is_held_against() {
         } else {
             value + 2 + end_of_object(&record[value + 1..])
         };
-        // With the comma after it.
-        let stripped = format!("{}{instead}{}", &record[..start], &record[end + 1..]);
+        // With the comma after it, or before it where it is the last.
+        let stripped = match record[end..].strip_prefix(',') {
+            Some(rest) => format!("{}{instead}{rest}", &record[..start]),
+            None => format!("{}{}", &record[..start - 1], &record[end..]),
+        };
         let why = why(&stripped).unwrap_or_else(|| panic!("without {field} it is taken"));
         assert!(why.contains(field), "{field}: {why}");
     }
