@@ -119,6 +119,6 @@ fn free_address() -> SocketAddr {
 }
 
 /// How long others wait at most: a broker that is not optimized takes ten times as long for each call, and tests share the processors.
-pub const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 2 });
+pub const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 5 });
 /// What a small container has. A program that is not optimized has larger futures, of which each connection and call is one.
 pub const SMALL_CONTAINER_MIB: u64 = if cfg!(debug_assertions) { 192 } else { 128 };
