@@ -21,6 +21,8 @@ mod identity;
 mod attestation;
 // A bounded memory that several share.
 mod fair_memory;
+// Slots that several share, and who waits for one.
+mod fair_queue;
 // A call to KMS as a value: request and reply.
 mod operation;
 // Principal, action, key -> permit.

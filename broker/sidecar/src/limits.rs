@@ -1,6 +1,6 @@
 //! Bounds of one call, and each principal's share of what all calls take: slots of calls, streams, bytes of requests, turns at being read.
 
-mod turns;
+mod read_turns;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::error::BrokerError;
-use turns::Reader;
-pub(crate) use turns::{Turn, Turns};
+use read_turns::Reader;
+pub(crate) use read_turns::{ReadTurn, ReadTurns};
 
 /// Bounds of the whole broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(crate) struct CallLimits {
 /// What all principals share.
 pub(crate) struct Shares {
     pools: Arc<Pools>,
-    turns: Arc<Turns>,
+    turns: Arc<ReadTurns>,
     calls_per_second: Option<NonZeroU32>,
     clock: Arc<dyn Clock>,
     by_principal: Mutex<HashMap<Principal, Arc<Share>>>,
@@ -134,7 +134,7 @@ impl Shares {
 
     /// The turns of all principals.
     #[must_use]
-    pub(crate) fn turns(&self) -> &Arc<Turns> {
+    pub(crate) fn turns(&self) -> &Arc<ReadTurns> {
         &self.turns
     }
 
@@ -178,7 +178,7 @@ impl Share {
     }
 
     /// The turns of one more connection.
-    pub(crate) fn turn(&self) -> Turn {
+    pub(crate) fn turn(&self) -> ReadTurn {
         self.reader.turn()
     }
 

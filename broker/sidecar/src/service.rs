@@ -7,11 +7,10 @@ pub(crate) mod wire;
 use std::sync::Arc;
 use std::time::Instant;
 
-use key_broker_core::{DeclaredUse, Peer};
+use key_broker_core::{DeclaredUse, Peer, Principal};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
 use key_broker_trail::record::{DataKeyData, ServedFrom};
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::field::Empty;
 use tracing::info_span;
@@ -21,6 +20,7 @@ use crate::attestation::Trust;
 use crate::audit::RecordBuilder;
 use crate::cache::{Cache, CachedRequest, DrawOutcome, DrawTerms};
 use crate::error::BrokerError;
+use crate::fair_queue::FairQueue;
 use crate::kms::aliases::Aliases;
 use crate::kms::policy_aliases::PolicyAliases;
 use crate::kms::recorded::{CallableRequest, RecordedKms};
@@ -39,7 +39,7 @@ pub(crate) struct Service {
     /// Which attestation documents count.
     pub trust: Arc<Trust>,
     /// So many of them are verified at a time.
-    pub verifications: Arc<Semaphore>,
+    pub verifications: Arc<FairQueue<Principal>>,
     /// What the aliases mean that callers name.
     pub aliases: Aliases,
     /// What the aliases mean that policies name.

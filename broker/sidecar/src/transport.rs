@@ -210,7 +210,8 @@ impl Server {
             match next().await {
                 Ok(established) => {
                     exhausted = false;
-                    let connection = self.connection(established, on, keep_alive);
+                    // Boxed as it is made: an async block has what it captures and then awaits twice.
+                    let connection = Box::pin(self.connection(established, on, keep_alive));
                     let counted = self.open.count(on);
                     self.tasks.spawn(async move {
                         connection.await;
@@ -242,6 +243,7 @@ impl Server {
     {
         let (layers, places, leave) =
             (Arc::clone(&self.layers), Arc::clone(&self.places[on.index()]), self.leave.clone());
+        let established = Box::pin(established);
         let connection = async move {
             let (stream, peer) = match established.await {
                 Ok(established) => established,
@@ -256,7 +258,7 @@ impl Server {
                 return;
             };
             let caller = Caller { share: layers.shares.of(&peer.principal), peer: Arc::new(peer) };
-            Served { layers, caller, place, on }.serve(stream, keep_alive, leave).await;
+            Box::pin(Served { layers, caller, place, on }.serve(stream, keep_alive, leave)).await;
         };
         self.cut.clone().run_until_cancelled_owned(connection).map(drop)
     }

@@ -13,7 +13,7 @@ use key_broker_trail::delivery::{NewestDigest, Surroundings, Trail, TrailConfig}
 use key_broker_trail::journal::{Journal, JournalThread};
 use key_broker_trail::record::AwsCaller;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::pb::health_server::HealthServer;
@@ -28,6 +28,7 @@ use crate::audit::Audit;
 use crate::audit::refusals::Refusals;
 use crate::cache::Cache;
 use crate::cache::rules::Rules;
+use crate::fair_queue::FairQueue;
 use crate::kms::Kms;
 use crate::kms::aliases::Aliases;
 use crate::kms::guard::Guard;
@@ -210,7 +211,7 @@ impl Foundation {
             policies,
             bindings,
             trust: Arc::new(trust),
-            verifications: Arc::new(Semaphore::new(processors)),
+            verifications: FairQueue::new(u32::try_from(processors).unwrap_or(u32::MAX)),
             aliases: Aliases::new(self.kms.clone(), Arc::clone(&self.caller), most_aliases),
             policy_aliases: PolicyAliases::new(self.kms.clone()),
             cache,

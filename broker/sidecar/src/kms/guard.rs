@@ -3,7 +3,6 @@
 //! A call that the guard refuses has not reached KMS, so it has no KMS record.
 
 pub(crate) mod breaker;
-mod turns;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,9 +14,9 @@ use uuid::Uuid;
 
 use super::Attempt;
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
+use crate::fair_queue::{FairQueue, Turn};
 pub(crate) use breaker::BreakerSettings;
 use breaker::{Breaker, HealthSignal, Ticket};
-use turns::{Turn, Turns};
 
 /// Limits on calls to KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,7 @@ pub(crate) struct Guard(Arc<Inner>);
 struct Inner {
     settings: GuardSettings,
     clock: Arc<dyn Clock>,
-    turns: Arc<Turns<Taker>>,
+    queue: Arc<FairQueue<Taker>>,
     breaker: Mutex<Breaker>,
     open_until: watch::Sender<Option<Instant>>,
 }
@@ -62,7 +61,7 @@ impl Guard {
         Self(Arc::new(Inner {
             settings,
             clock,
-            turns: Turns::new(settings.max_in_flight),
+            queue: FairQueue::new(settings.max_in_flight),
             breaker: Mutex::new(Breaker::new(settings.breaker)),
             open_until: watch::Sender::new(None),
         }))
@@ -82,7 +81,7 @@ impl Guard {
         self.breaker().refusal(arrived).map_or(Ok(()), |delay| Err(BrokerError::CircuitOpen(delay)))?;
         let remaining = until.saturating_duration_since(arrived);
         let wait = remaining.min(inner.settings.queue_wait);
-        let turn = match tokio::time::timeout(wait, inner.turns.take(taker)).await {
+        let turn = match tokio::time::timeout(wait, inner.queue.take(taker)).await {
             Ok(turn) => turn,
             Err(_) if remaining <= inner.settings.queue_wait => return Err(BrokerError::DeadlineExceeded),
             Err(_) => return Err(BrokerError::KmsBusy),
@@ -246,12 +245,12 @@ mod tests {
         let (one, other) = (Taker::Principal(Principal::of_uid(1)), Taker::Broker);
         let later = SystemClock.instant() + Duration::from_secs(5);
         let first = guard.enter(&one, later).await;
-        assert!(first.is_ok() && guard.0.turns.taken() == 1);
+        assert!(first.is_ok() && guard.0.queue.taken() == 1);
         assert!(matches!(guard.enter(&other, later).await, Err(BrokerError::KmsBusy)));
         let soon = SystemClock.instant() + Duration::from_millis(5);
         assert!(matches!(guard.enter(&one, soon).await, Err(BrokerError::DeadlineExceeded)));
         drop(first);
-        assert!(guard.enter(&other, later).await.is_ok() && guard.0.turns.taken() == 0);
+        assert!(guard.enter(&other, later).await.is_ok() && guard.0.queue.taken() == 0);
         assert_eq!(guard.breaker().open_until(), None);
     }
 

@@ -103,7 +103,7 @@ impl Service {
     /// Verifies a document beside the runtime's threads, which it would hold for about a millisecond. What it proves goes into
     /// the record, whether or not the document is taken.
     async fn verified(&self, call: &WorkloadCall, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
-        let turn = Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| BrokerError::Bug)?;
+        let turn = self.verifications.take(&call.peer.principal).await;
         let span = info_span!(
             vocabulary::ATTESTATION_VERIFY,
             { vocabulary::ERROR_TYPE } = Empty,

@@ -10,18 +10,18 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::progress::Progress;
-use crate::limits::Turn;
+use crate::limits::ReadTurn;
 
 /// A stream of bytes whose progress is noted.
 pub(super) struct Paced<S> {
     stream: S,
     progress: Arc<Progress>,
-    turn: Turn,
+    turn: ReadTurn,
 }
 
 impl<S> Paced<S> {
     /// The bytes of `stream`.
-    pub(super) fn new(stream: S, progress: Arc<Progress>, turn: Turn) -> Self {
+    pub(super) fn new(stream: S, progress: Arc<Progress>, turn: ReadTurn) -> Self {
         Self { stream, progress, turn }
     }
 

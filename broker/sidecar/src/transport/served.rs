@@ -87,7 +87,7 @@ impl Served {
             .keep_alive_interval(keep_alive)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .serve_connection(stream, service);
-        let mut connection = pin!(connection);
+        let mut connection = Box::pin(connection);
         let mut end = pin!(self.end(&progress, leave));
         tokio::select! {
             ended = &mut connection => return told(ended),

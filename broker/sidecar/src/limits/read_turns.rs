@@ -1,4 +1,4 @@
-//! Turns at reading: whatever a principal sends on however many connections, a few pieces of it are read before every other principal
+//! Turns at being read: whatever a principal sends on however many connections, a few pieces of it are read before every other principal
 //! has had its turn.
 //!
 //! The runtime polls its tasks in the order in which they became ready. A principal with 256 connections that all have something to
@@ -14,7 +14,7 @@ use tokio_util::sync::PollSemaphore;
 
 /// The turns of all principals.
 #[derive(Default)]
-pub(crate) struct Turns {
+pub(crate) struct ReadTurns {
     /// Those that have read since the last pass.
     used: Mutex<Vec<Arc<Reads>>>,
     first: Notify,
@@ -29,17 +29,17 @@ struct Reads {
 /// The turns of one principal, over all its connections.
 #[derive(Clone)]
 pub(crate) struct Reader {
-    turns: Arc<Turns>,
+    turns: Arc<ReadTurns>,
     reads: Arc<Reads>,
 }
 
 /// One connection of a principal.
-pub(crate) struct Turn {
+pub(crate) struct ReadTurn {
     reader: Reader,
     waiting: PollSemaphore,
 }
 
-impl Turns {
+impl ReadTurns {
     /// A principal that has not read yet.
     pub(crate) fn reader(self: &Arc<Self>) -> Reader {
         let reads = Reads { left: Arc::new(Semaphore::new(READS)), is_used: AtomicBool::new(false) };
@@ -72,8 +72,8 @@ impl Turns {
 
 impl Reader {
     /// Another connection of the principal.
-    pub(crate) fn turn(&self) -> Turn {
-        Turn { reader: self.clone(), waiting: PollSemaphore::new(Arc::clone(&self.reads.left)) }
+    pub(crate) fn turn(&self) -> ReadTurn {
+        ReadTurn { reader: self.clone(), waiting: PollSemaphore::new(Arc::clone(&self.reads.left)) }
     }
 
     fn use_up(&self, permit: OwnedSemaphorePermit) {
@@ -85,7 +85,7 @@ impl Reader {
     }
 }
 
-impl Turn {
+impl ReadTurn {
     /// Reads by `read` once it is the connection's turn. One that finds nothing to read leaves its turn to others of the principal.
     pub(crate) fn poll_read<T>(
         &mut self,
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_principal_with_many_connections_reads_no_more_than_one_with_one() {
-        let turns = Arc::<Turns>::default();
+        let turns = Arc::<ReadTurns>::default();
         let log = Rc::<RefCell<Vec<char>>>::default();
         let spawn = |name: char, reader: &Reader| {
             let (mut turn, log) = (reader.turn(), Rc::clone(&log));
@@ -162,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_without_anything_to_read_holds_up_no_other() {
-        let turns = Arc::<Turns>::default();
+        let turns = Arc::<ReadTurns>::default();
         let reader = turns.reader();
         let (mut idle, mut busy) = (Vec::new(), reader.turn());
         for _ in 0..10 {

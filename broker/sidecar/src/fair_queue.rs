@@ -1,6 +1,7 @@
-//! Who may call KMS now: each taker within its share, and who waits is let in as slots become free.
+//! A queue before a bounded number of slots: each taker has its share of them, and who waits is let in as they become free.
 //!
-//! Whoever gets the next slot is, of those that may have one, the taker with the fewest; of two with as many, who has waited longer.
+//! Whoever gets the next slot is, of those that may have one, the taker with the fewest; of two with as many, who had its last one longer
+//! ago: so they take turns, however many of one wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -10,13 +11,16 @@ use key_broker_core::FairShares;
 use tokio::sync::oneshot;
 
 /// Slots, and who waits for one.
-pub(super) struct Turns<K: Eq + Hash + Clone>(Mutex<State<K>>);
+pub(crate) struct FairQueue<K: Eq + Hash + Clone>(Mutex<State<K>>);
 
 struct State<K: Eq + Hash + Clone> {
     shares: FairShares<K>,
     /// Of each taker, in order of arrival.
     waiting: HashMap<K, VecDeque<Waiting<K>>>,
     arrivals: u64,
+    /// When each taker that has a slot, or waits, had its last one: a count of slots.
+    served: HashMap<K, u64>,
+    slots_given: u64,
 }
 
 struct Waiting<K: Eq + Hash + Clone> {
@@ -25,21 +29,27 @@ struct Waiting<K: Eq + Hash + Clone> {
 }
 
 /// A slot, given back when this is dropped.
-pub(super) struct Turn<K: Eq + Hash + Clone> {
-    turns: Arc<Turns<K>>,
+pub(crate) struct Turn<K: Eq + Hash + Clone> {
+    turns: Arc<FairQueue<K>>,
     taker: K,
 }
 
-impl<K: Eq + Hash + Clone> Turns<K> {
+impl<K: Eq + Hash + Clone> FairQueue<K> {
     /// So many slots, all free.
     #[must_use]
-    pub(super) fn new(slots: u32) -> Arc<Self> {
+    pub(crate) fn new(slots: u32) -> Arc<Self> {
         let shares = FairShares::new(slots.into());
-        Arc::new(Self(Mutex::new(State { shares, waiting: HashMap::new(), arrivals: 0 })))
+        Arc::new(Self(Mutex::new(State {
+            shares,
+            waiting: HashMap::new(),
+            arrivals: 0,
+            served: HashMap::new(),
+            slots_given: 0,
+        })))
     }
 
     /// A slot for `taker`, as soon as it may have one. Dropped, this no longer waits.
-    pub(super) async fn take(self: &Arc<Self>, taker: &K) -> Turn<K> {
+    pub(crate) async fn take(self: &Arc<Self>, taker: &K) -> Turn<K> {
         loop {
             let Err(wait) = self.take_or_wait(taker) else {
                 return Turn { turns: Arc::clone(self), taker: taker.clone() };
@@ -55,7 +65,7 @@ impl<K: Eq + Hash + Clone> Turns<K> {
         let mut state = self.lock();
         let own = state.waiting.get(taker).is_some_and(|own| own.iter().any(|other| !other.turn.is_closed()));
         if !own && state.shares.admits(taker, 1) {
-            state.shares.take(taker, 1);
+            state.give(taker);
             return Ok(());
         }
         let (turn, wait) = oneshot::channel();
@@ -74,6 +84,7 @@ impl<K: Eq + Hash + Clone> Turns<K> {
         while let Some(next) = state.next() {
             admitted.push(next);
         }
+        state.forget(taker);
         // A turn that nobody takes is dropped, which gives it back.
         drop(state);
         for (taker, turn) in admitted {
@@ -87,7 +98,7 @@ impl<K: Eq + Hash + Clone> Turns<K> {
     }
 
     #[cfg(test)]
-    pub(super) fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.lock().shares.taken()
     }
 }
@@ -103,12 +114,26 @@ impl<K: Eq + Hash + Clone> State<K> {
         });
         let may = self.waiting.iter().filter(|(taker, _)| self.shares.admits(taker, 1));
         let order = |taker: &K, own: &VecDeque<Waiting<K>>| {
-            (self.shares.taken_by(taker), own.front().map(|first| first.arrival))
+            let served = self.served.get(taker).copied().unwrap_or_default();
+            (self.shares.taken_by(taker), served, own.front().map(|first| first.arrival))
         };
         let taker = may.min_by_key(|(taker, own)| order(taker, own))?.0.clone();
         let first = self.waiting.get_mut(&taker)?.pop_front()?;
-        self.shares.take(&taker, 1);
+        self.give(&taker);
         Some((taker, first.turn))
+    }
+
+    fn give(&mut self, taker: &K) {
+        self.shares.take(taker, 1);
+        self.slots_given += 1;
+        self.served.insert(taker.clone(), self.slots_given);
+    }
+
+    /// Who has nothing and wants nothing is forgotten.
+    fn forget(&mut self, taker: &K) {
+        if self.shares.taken_by(taker) == 0 && !self.waiting.contains_key(taker) {
+            self.served.remove(taker);
+        }
     }
 }
 
@@ -134,7 +159,7 @@ mod tests {
 
     /// Takers that have a turn, or wait for one.
     struct Bench {
-        turns: Arc<Turns<u8>>,
+        turns: Arc<FairQueue<u8>>,
         waiting: Vec<(u8, Taking)>,
         held: Vec<Turn<u8>>,
     }
@@ -189,7 +214,7 @@ mod tests {
             slots in 1..200_u32,
             steps in prop::collection::vec(step(), 0..300),
         ) {
-            let mut bench = Bench { turns: Turns::new(slots), waiting: Vec::new(), held: Vec::new() };
+            let mut bench = Bench { turns: FairQueue::new(slots), waiting: Vec::new(), held: Vec::new() };
             for step in steps {
                 match step {
                     Step::Take(taker) => bench.take(taker),
@@ -218,7 +243,7 @@ mod tests {
 
     #[test]
     fn who_has_the_fewest_is_next_and_one_alone_has_half() {
-        let mut bench = Bench { turns: Turns::new(128), waiting: Vec::new(), held: Vec::new() };
+        let mut bench = Bench { turns: FairQueue::new(128), waiting: Vec::new(), held: Vec::new() };
         for _ in 0..100 {
             bench.take(1);
         }
@@ -231,8 +256,27 @@ mod tests {
     }
 
     #[test]
+    fn takers_take_turns_however_many_of_one_wait() {
+        let mut bench = Bench { turns: FairQueue::new(1), waiting: Vec::new(), held: Vec::new() };
+        for _ in 0..50 {
+            bench.take(1);
+        }
+        bench.take(2);
+        bench.take(3);
+        let mut order = Vec::new();
+        while let Some(turn) = bench.held.pop() {
+            order.push(turn.taker);
+            drop(turn);
+            bench.poll();
+        }
+        assert_eq!(order[..4], [1, 2, 3, 1]);
+        assert_eq!(order.len(), 52);
+        assert!(bench.turns.lock().served.is_empty(), "who wants nothing is forgotten");
+    }
+
+    #[test]
     fn a_turn_that_nobody_waits_for_any_more_goes_to_the_next() {
-        let turns = Turns::<u8>::new(1);
+        let turns = FairQueue::<u8>::new(1);
         let mut context = Context::from_waker(Waker::noop());
         let Poll::Ready(held) = pin!(turns.take(&1)).poll(&mut context) else { panic!("it is free") };
         let (mut one, mut two) = (Box::pin(turns.take(&2)), Box::pin(turns.take(&3)));
