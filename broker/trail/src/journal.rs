@@ -419,7 +419,7 @@ impl Commit {
 }
 
 /// Of a file of the journal, and so of its log file, uncompressed: what the chain adds is more than what a log file does. Readers that
-/// bound one value of JSON read it: DuckDB's default is 16 MiB.
+/// bound one value of JSON read it: the default of `DuckDB` is 16 MiB.
 pub(crate) const MAX_SEGMENT_BYTES: u64 = 10_000_000;
 /// A million records: hours of a busy broker, with a store that is down.
 pub(crate) const MAX_UNDELIVERED_BYTES: u64 = 1 << 30;

@@ -32,11 +32,13 @@ const PAUSE: Duration = Duration::from_secs(10);
 mod tests {
     //! However often it happens, there is one line in a while, and it counts the others.
 
+    use key_broker_core::clock::{Clock as _, SystemClock};
+
     use super::*;
 
     #[test]
     fn the_next_line_counts_what_was_not_told() {
-        let (seldom, start) = (Seldom::default(), Instant::now());
+        let (seldom, start) = (Seldom::default(), SystemClock.instant());
         assert_eq!(seldom.is_to_be_told(start), Some(0));
         for _ in 0..1_000 {
             assert_eq!(seldom.is_to_be_told(start + PAUSE / 2), None);
