@@ -293,7 +293,8 @@ impl AuditScope {
             declared_use: draft.declared_use,
             ..activity_parameters(request)
         });
-        if let (Some(redaction), Some(parameters)) = (&self.audit.redaction, record.request_parameters.take())
+        if let Some(redaction) = &self.audit.redaction
+            && let Some(parameters) = record.request_parameters.take()
         {
             let (parameters, redacted) = redaction.of(parameters);
             record.request_parameters = Some(parameters);

@@ -31,6 +31,16 @@ pub(crate) enum Digester {
     Keyed(Arc<hmac::Key>),
 }
 
+/// What has made what stands in a record for a value.
+pub(crate) enum Maker<'a> {
+    /// This.
+    Known(&'a Digester),
+    /// A key that is not there.
+    KeyMissing,
+    /// It is no digest.
+    Nobody,
+}
+
 impl Redaction {
     /// Of the pairs of these names.
     pub(crate) fn new(names: BTreeSet<String>, digester: Digester) -> Self {
@@ -112,13 +122,16 @@ impl Digester {
         }
     }
 
-    /// What has made this, which stands in a record for a value: `key`, where it takes one. None if it is no digest.
-    pub(crate) fn of<'a>(digest: &str, key: Option<&'a Self>) -> Option<Option<&'a Self>> {
+    /// What has made this, which stands in a record for a value: `key`, where it takes one.
+    pub(crate) fn of<'a>(digest: &str, key: Option<&'a Self>) -> Maker<'a> {
         const WITHOUT_KEY: Digester = Digester::Plain;
         if digest.starts_with(PLAIN) {
-            Some(Some(&WITHOUT_KEY))
-        } else {
-            digest.starts_with(KEYED).then_some(key.filter(|key| matches!(key, Self::Keyed(_))))
+            return Maker::Known(&WITHOUT_KEY);
+        }
+        match key.filter(|key| matches!(key, Self::Keyed(_))) {
+            _ if !digest.starts_with(KEYED) => Maker::Nobody,
+            Some(key) => Maker::Known(key),
+            None => Maker::KeyMissing,
         }
     }
 }

@@ -7,7 +7,6 @@ mod paced;
 mod progress;
 mod reply;
 mod request;
-pub(crate) mod seldom;
 mod served;
 pub(crate) mod standard;
 pub(crate) mod tls;

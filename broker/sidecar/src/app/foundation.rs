@@ -46,7 +46,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Traces;
 use crate::transport::Listeners;
 use crate::transport::layers::Layers;
-use crate::transport::seldom::Seldom;
 use crate::transport::standard::{MAX_STANDARD_BYTES, StandardService};
 use crate::transport::tls::Tls;
 
@@ -241,7 +240,6 @@ impl Foundation {
         let (reflection, reflection_v1alpha) = reflection();
         Layers {
             calls: self.metrics.as_ref().map(|metrics| metrics.calls(Arc::clone(&self.clock))),
-            long_blocks: Seldom::default(),
             limits,
             shares,
             audit: Arc::new(audit),

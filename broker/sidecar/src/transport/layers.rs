@@ -33,7 +33,6 @@ use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Traces;
 use crate::transport::connections::Listener;
 use crate::transport::request::{RequestBody, RequestBytes};
-use crate::transport::seldom::Seldom;
 use crate::transport::standard::{Lasting, REFLECTION, StandardService, standard};
 
 /// Everything between a connection and the service.
@@ -42,8 +41,6 @@ pub(crate) struct Layers {
     pub audit: Arc<Audit>,
     /// Times every call, if anybody reads that.
     pub calls: Option<Arc<Calls>>,
-    /// Connections that ended since the metadata of a call was too long to be read.
-    pub long_blocks: Seldom,
     /// Bounds of one call and of all.
     pub limits: CallLimits,
     /// What each principal may take.

@@ -51,14 +51,10 @@ impl Served {
             Listener::Workloads(_) => self.serve_http(blocks, keep_alive, &leave, &too_long).await,
         }
         if too_long.is_cancelled() {
-            let others = self.layers.long_blocks.is_to_be_told(self.layers.audit.clock.instant());
-            if let Some(others) = others {
-                tracing::warn!(
-                    principal = self.caller.peer.principal.as_str(),
-                    others,
-                    "a connection ended: the metadata of one call was longer than is read, or than the principal's share of bytes"
-                );
-            }
+            tracing::warn!(
+                principal = self.caller.peer.principal.as_str(),
+                "a connection ended: the metadata of one call was longer than is read, or than the principal's share of bytes"
+            );
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// What readers of the trail recorded of their own calls to KMS: their files of --record-to; may be given more than once
     #[arg(long, value_name = "FILE", num_args = 1..)]
     reader_records: Vec<PathBuf>,
-    /// The key with which the broker redacts encryption contexts: its audit.redact.key_file; else that of the configuration
+    /// The key with which the broker redacts encryption contexts [default: that of its configuration]
     #[arg(long, value_name = "FILE")]
     redaction_key: Option<PathBuf>,
     /// How long a record may be on its way: what is newer is missed on neither side

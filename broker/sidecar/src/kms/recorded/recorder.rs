@@ -86,7 +86,9 @@ pub(crate) fn append_record(
         });
     }
     record.request_parameters = operation.parameters();
-    if let (Some(redaction), Some(parameters)) = (redaction, record.request_parameters.take()) {
+    if let Some(redaction) = redaction
+        && let Some(parameters) = record.request_parameters.take()
+    {
         let (parameters, redacted) = redaction.of(parameters);
         record.request_parameters = Some(parameters);
         if !redacted.is_empty() {

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use key_broker_trail::record::{KmsEventData, ReadRecord, Text, parse, record_time};
 
-use crate::redaction::Digester;
+use crate::redaction::{Digester, Maker};
 
 /// A call, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -124,13 +124,13 @@ impl Known {
                 continue;
             };
             match Digester::of(digest, key) {
-                Some(Some(digester)) => *value = digester.digest(value),
-                Some(None) => {
+                Maker::Known(digester) => *value = digester.digest(value),
+                Maker::KeyMissing => {
                     value.clone_from(digest);
                     is_told = false;
                 }
                 // No digest at all: it differs.
-                None => {}
+                Maker::Nobody => {}
             }
         }
         (context, is_told)
