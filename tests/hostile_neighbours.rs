@@ -107,7 +107,15 @@ impl Workload {
                 }
                 _ => client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.map(drop),
             };
-            assert!(outcome.is_ok(), "after {:?}: {:?}", began.elapsed(), outcome.err());
+            let log = || street.broker.log().lines().rev().take(5).collect::<Vec<_>>().join("\n");
+            assert!(
+                outcome.is_ok(),
+                "call {} after {:?}: {:?}\n{}",
+                took.len(),
+                began.elapsed(),
+                outcome.err(),
+                log()
+            );
             took.push(called.elapsed());
             most_resident_mib = most_resident_mib.max(street.broker.resident_kib() >> 10);
             assert!(most_resident_mib < SMALL_CONTAINER_MIB, "after {:?}", began.elapsed());

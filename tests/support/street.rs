@@ -38,7 +38,7 @@ impl Street {
     pub async fn with(policy: &str, audit: &str, more: &str) -> Self {
         let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
         emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
-        let (dir, authority) = (tempfile::tempdir().expect("a directory"), Authority::new());
+        let (dir, authority) = (in_memory(), Authority::new());
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("ours");
         authority.leaf(vec![dns(SERVER)]).write(dir.path(), &authority.pem());
         write_key(dir.path());
@@ -116,6 +116,12 @@ impl Street {
 fn free_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address")
+}
+
+/// A directory in memory where there is one: these tests are about neighbours, and what others write to a disk meanwhile holds up
+/// `fdatasync` for seconds.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
 }
 
 /// How long others wait at most: a broker that is not optimized takes ten times as long for each call, and tests share the processors.
