@@ -103,12 +103,12 @@ impl Street {
         assert!(resident < SMALL_CONTAINER_MIB, "{what}: {resident} MiB");
     }
 
-    /// Ends the broker in order; then where everything was, and its configuration.
-    pub fn end(self) -> (TempDir, PathBuf) {
-        let Self { dir, broker, config, .. } = self;
+    /// Ends the broker in order; then there is where everything was, its configuration, and KMS.
+    pub fn end(self) -> (TempDir, PathBuf, Emulator) {
+        let Self { emulator, dir, broker, config, .. } = self;
         broker.signal(Signal::TERM);
         assert!(broker.wait().success());
-        (dir, config)
+        (dir, config, emulator)
     }
 }
 
