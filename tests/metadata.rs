@@ -99,7 +99,7 @@ async fn compressed_requests_are_unimplemented_and_told_what_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metadata_beyond_all_bounds_ends_its_connection_with_goaway_and_seldom_a_line() {
+async fn metadata_beyond_all_bounds_ends_its_connection_with_goaway_and_few_lines() {
     let site = Site::new().await;
     let broker = Process::serve(&site.config(""));
     let long = block(GENERATE, &[("x-long", &"x".repeat(400_000))]);
@@ -118,7 +118,8 @@ async fn metadata_beyond_all_bounds_ends_its_connection_with_goaway_and_seldom_a
         assert!(kinds.contains_key(&GOAWAY), "{kinds:?}");
     }
     broker.wait_for_log("the metadata of one call was longer than is read");
-    assert_eq!(broker.log().matches("the metadata of one call was longer").count(), 1);
+    let told = broker.log().matches("the metadata of one call was longer").count();
+    assert!((1..=10).contains(&told), "{told} lines for 20 connections");
     let client = key_broker_client::Client::unix(site.socket()).await.expect("listens");
     client.generate_random(8).await.expect("others are served");
     broker.signal(Signal::TERM);

@@ -111,7 +111,7 @@ async fn whatever_a_neighbour_does_others_are_served() {
     }
     street.others_are_served("after all").await;
     let is_given_back = || street.broker.resident_kib() >> 10 < before + 24;
-    for _ in 0..40 {
+    for _ in 0..150 {
         if is_given_back() {
             break;
         }

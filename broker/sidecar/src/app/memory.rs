@@ -5,22 +5,25 @@ use std::time::Duration;
 
 use key_broker_core::heap;
 
-/// Looks now and then, and gives back what has come since the last time, if that is much.
+/// Looks now and then, and gives back what is free, if more is in memory than once was. What is in use then may be free soon, and the
+/// allocator alone knows: so it is tried again, less often where it was of no use.
 pub(super) async fn give_back_after_peaks() {
-    let mut least = u64::MAX;
+    let (mut least, mut pause) = (u64::MAX, EVERY);
     loop {
         let Some(resident) = resident_bytes() else { return };
         least = least.min(resident);
         if resident > least + MUCH_BYTES {
-            // What is still in use then is not looked at again before there is much more.
-            least = tokio::task::spawn_blocking(|| {
+            let then = tokio::task::spawn_blocking(|| {
                 heap::give_back();
-                resident_bytes().unwrap_or(u64::MAX)
-            })
-            .await
-            .unwrap_or(resident);
+                resident_bytes()
+            });
+            let then = then.await.ok().flatten().unwrap_or(resident);
+            let was_of_use = resident.saturating_sub(then) > LITTLE_BYTES;
+            pause = if was_of_use { EVERY } else { (pause * 2).min(SELDOM) };
+        } else {
+            pause = EVERY;
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -32,5 +35,9 @@ fn resident_bytes() -> Option<u64> {
 
 /// A look is a read of some bytes that the kernel makes.
 const EVERY: Duration = Duration::from_secs(10);
+/// While giving back is of no use: it holds up who allocates meanwhile for some milliseconds.
+const SELDOM: Duration = Duration::from_mins(1);
+/// A look that gives back less was of no use.
+const LITTLE_BYTES: u64 = 1 << 20;
 /// Less is not worth it: the allocator uses it again.
 const MUCH_BYTES: u64 = 8 << 20;
