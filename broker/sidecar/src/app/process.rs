@@ -32,9 +32,10 @@ pub(crate) async fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms.clone(), credentials, Arc::clone(&clock)).await;
     let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
-    tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
+    tracing::info!(account = caller.account_id, region = caller.region, "AWS knows the broker");
     warn_of(&config);
     let listen = config.listen.clone();
+    let sessions = Arc::clone(kms.sessions());
     let parts = Parts {
         listen: config.listen,
         identities: config.identities,
@@ -62,6 +63,9 @@ pub(crate) async fn serve(
         tracing::info!("stopped");
     } else {
         tracing::error!("stopped, and something is left: {remainder}");
+    }
+    if let Some(words) = sessions.found_other_account() {
+        return Err(StartError::OtherAccount(words));
     }
     Ok(remainder)
 }
@@ -116,7 +120,7 @@ async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller>
                 tracing::warn!(
                     error,
                     retry_seconds = pause.as_secs(),
-                    "not serving yet: sts:GetCallerIdentity fails; check the broker's AWS credentials and its way to STS"
+                    "not serving yet: it is not known whom AWS takes the broker for; check the broker's AWS credentials and its way to STS"
                 );
             }
         }
