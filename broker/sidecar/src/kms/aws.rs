@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 mod input;
 mod operations;
+mod request_id;
 pub(crate) mod sessions;
 mod watch;
 

@@ -6,7 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::watch::request_id_of;
+use super::request_id::request_id_of;
 use crate::kms::{KmsError, KmsErrorKind};
 
 /// What a failed call to KMS means.

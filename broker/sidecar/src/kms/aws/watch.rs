@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use super::credentials::CredentialsInUse;
 use super::error::is_about_credentials;
+use super::request_id::request_id_of;
 use super::sessions::Sessions;
 use crate::kms::{Attempt, AttemptLog};
 
@@ -112,13 +113,6 @@ fn local_address(config: &ConfigBag) -> Option<IpAddr> {
     Some(connection.local_addr()?.ip())
 }
 
-/// The requestID of an answer, if it has a usable one.
-pub(super) fn request_id_of(response: &HttpResponse) -> Option<&str> {
-    let id = response.headers().get(REQUEST_ID_HEADER)?;
-    let is_usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    ((1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(is_usable)).then_some(id)
-}
-
 /// The access key in `AWS4-HMAC-SHA256 Credential=AKID/date/region/service/aws4_request, …` (AWS Signature Version 4).
 fn access_key_id(authorization: &str) -> Option<String> {
     let (_, credential) = authorization.split_once("Credential=")?;
@@ -140,8 +134,3 @@ fn error_in(response: &HttpResponse) -> (String, String) {
     let code = if kind.is_empty() { format!("HTTP{}", response.status().as_u16()) } else { kind.to_owned() };
     (code, body.message.unwrap_or_default())
 }
-
-/// `x-amzn-RequestId`, on every answer of KMS. Header names are lower-case here.
-const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
-/// KMS's are UUIDs, of 36 bytes.
-const MAX_REQUEST_ID_BYTES: usize = 128;
