@@ -1,6 +1,7 @@
 //! What the integration tests share: a broker before an emulator on real sockets, its journal, and the real program.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
 
+pub mod aws;
 pub mod bad_collector;
 pub mod clock;
 pub mod delivered;
