@@ -3,10 +3,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use key_broker_core::clock::{Clock as _, SystemClock};
+use time::UtcOffset;
 use time::format_description::well_known::Rfc3339;
-use time::{OffsetDateTime, UtcOffset};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -59,7 +60,7 @@ impl FakeAws {
 
     /// From now on everybody is of this account.
     pub fn move_to(&self, account: &str) {
-        *self.state.account.lock().expect("no panic") = account.to_owned();
+        account.clone_into(&mut self.state.account.lock().expect("no panic"));
     }
 }
 
@@ -74,7 +75,7 @@ impl State {
         let Some(request) = request(&mut stream).await else { return };
         let answer = match request.split_once("Credential=") {
             Some(_) if self.sts_is_silent.load(Ordering::SeqCst) => return,
-            Some((_, signature)) => self.identity(signature.split('/').next().expect("a key")),
+            Some((_, signature)) => Some(self.identity(signature.split('/').next().expect("a key"))),
             None => {
                 tokio::time::sleep(self.delay).await;
                 self.metadata(request.lines().next().unwrap_or_default())
@@ -89,17 +90,17 @@ impl State {
         let _ = stream.write_all((head + &body).as_bytes()).await;
     }
 
-    fn identity(&self, access_key_id: &str) -> Option<String> {
+    fn identity(&self, access_key_id: &str) -> String {
         let account = self.account.lock().expect("no panic").clone();
         let arn = arn_of(&account, access_key_id);
-        Some(format!(
+        format!(
             "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
              <Arn>{arn}</Arn><UserId>AROABROKER:{access_key_id}</UserId><Account>{account}</Account>\
              </GetCallerIdentityResult></GetCallerIdentityResponse>"
-        ))
+        )
     }
 
-    /// IMDSv2 of an instance, and the service of a container at any other path.
+    /// `IMDSv2` of an instance, and the service of a container at any other path.
     fn metadata(&self, request_line: &str) -> Option<String> {
         let path = request_line.split(' ').nth(1).unwrap_or_default();
         if path.ends_with("/api/token") {
@@ -114,7 +115,7 @@ impl State {
         let session = self.sessions.fetch_add(1, Ordering::SeqCst) + 1;
         // As Python writes it, in a zone of its own.
         let zone = UtcOffset::from_hms(5, 45, 0).expect("Nepal's");
-        let end = OffsetDateTime::from(SystemTime::now() + self.life);
+        let end = SystemClock.now() + self.life;
         let end = if path.contains("/latest/") { end } else { end.to_offset(zone) };
         Some(
             serde_json::json!({

@@ -110,6 +110,8 @@ pub enum StartError {
     Journal(io::Error),
     /// The trail cannot be as it is configured.
     Trail(SetupError),
+    /// The sessions of the broker's credentials have another name than configured.
+    SessionName(String),
     /// The broker was told to stop before it served.
     Stopped,
     /// The broker had to stop: its credentials are of another account than its trail.
@@ -125,6 +127,7 @@ impl fmt::Display for StartError {
             Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Trail(error) => write!(f, "{error}"),
+            Self::SessionName(mistake) => f.write_str(mistake),
             Self::OtherAccount(words) => write!(f, "stopped: {words}"),
             Self::Stopped => f.write_str("told to stop before it served"),
         }

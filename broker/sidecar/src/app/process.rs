@@ -20,7 +20,7 @@ use crate::transport::unix::UnixAddress;
 /// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
 /// `ready` is called once callers can connect. Returns what is left behind at the end.
 pub(crate) async fn serve(
-    config: Config,
+    mut config: Config,
     credentials: Option<SharedCredentialsProvider>,
     telemetry: Telemetry,
     drain: CancellationToken,
@@ -33,8 +33,12 @@ pub(crate) async fn serve(
     let kms = AwsKms::new(config.kms.clone(), credentials, Arc::clone(&clock)).await;
     let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
     tracing::info!(account = caller.account_id, region = caller.region, "AWS knows the broker");
+    kms.check_session_name().await.map_err(StartError::SessionName)?;
     warn_of(&config);
     let listen = config.listen.clone();
+    if let Some(trail) = &mut config.audit.trail {
+        kms.give_credentials_to(&mut trail.store);
+    }
     let sessions = Arc::clone(kms.sessions());
     let parts = Parts {
         listen: config.listen,

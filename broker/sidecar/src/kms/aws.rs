@@ -27,6 +27,7 @@ use aws_sdk_kms::config::IdentityCache;
 use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use key_broker_core::clock::Clock;
 use key_broker_core::partition_of;
+use key_broker_trail::delivery::StoreConfig;
 use key_broker_trail::record::AwsCaller;
 
 use super::AttemptLog;
@@ -109,7 +110,7 @@ impl AwsKms {
         let source = Source::new(credentials, settings.clone(), &shared);
         let sessions = Arc::new(Sessions::new(settings.roles()));
         let sts = sts_client(&shared, &settings);
-        let credentials = CredentialsInUse::start(source, sts, Arc::clone(&sessions));
+        let credentials = CredentialsInUse::start(source, sts, Arc::clone(&sessions), Arc::clone(&clock));
         let shared = shared
             .into_builder()
             .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
@@ -149,6 +150,26 @@ impl AwsKms {
     pub(crate) async fn arn(&self) -> Result<String, String> {
         let session = self.credentials.session().await?;
         Ok(session.arn.as_deref().unwrap_or_default().to_owned())
+    }
+
+    /// What is wrong with `kms.session_name`, as far as the credentials in use show it: whoever gives them names their sessions.
+    pub(crate) async fn check_session_name(&self) -> Result<(), String> {
+        let Some(name) = &self.settings.session_name else { return Ok(()) };
+        match self.arn().await {
+            Ok(arn) if arn.rsplit('/').next() != Some(name) => Err(format!(
+                "kms.session_name is {name:?}, and the broker's credentials are {arn}: where they come from, somebody else names the \
+                 sessions: leave it out, or set kms.role_arn"
+            )),
+            // Nobody can tell yet.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// S3 is asked with the same credentials, which are renewed here.
+    pub(crate) fn give_credentials_to(&self, store: &mut StoreConfig) {
+        if let StoreConfig::S3(settings) = store {
+            settings.credentials = Some(SharedCredentialsProvider::new(self.credentials.clone()));
+        }
     }
 
     /// Whose the access keys are that it signs with.

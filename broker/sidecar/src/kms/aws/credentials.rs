@@ -7,13 +7,15 @@
 pub(super) mod source;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
+use key_broker_core::clock::Clock;
+use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::sessions::{CallerIdentity, Session, Sessions};
@@ -25,6 +27,7 @@ pub(super) struct CredentialsInUse {
     held: watch::Receiver<Held>,
     asked: Arc<Notify>,
     sessions: Arc<Sessions>,
+    clock: Arc<dyn Clock>,
     _renewal: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -39,19 +42,25 @@ struct Held {
 
 impl CredentialsInUse {
     /// Renews what `source` gives from now on.
-    pub(super) fn start(source: Source, sts: aws_sdk_sts::Client, sessions: Arc<Sessions>) -> Self {
+    pub(super) fn start(
+        source: Source,
+        sts: aws_sdk_sts::Client,
+        sessions: Arc<Sessions>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (held, watched) = watch::channel(Held::default());
         let asked = Arc::new(Notify::new());
         let renewal = Renewal {
             source,
             sts,
             sessions: Arc::clone(&sessions),
+            clock: Arc::clone(&clock),
             held,
             asked: Arc::clone(&asked),
             unidentified: Vec::new(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
-        Self { held: watched, asked, sessions, _renewal: Arc::new(task) }
+        Self { held: watched, asked, sessions, clock, _renewal: Arc::new(task) }
     }
 
     /// AWS does not take them, or so it says: the source may have others.
@@ -61,7 +70,7 @@ impl CredentialsInUse {
 
     /// Whether there are any.
     pub(super) fn are_there(&self) -> bool {
-        self.held.borrow().usable().is_some()
+        self.held.borrow().usable(self.clock.now()).is_some()
     }
 
     /// Whose they are, as soon as that is known; else why it is not.
@@ -70,12 +79,12 @@ impl CredentialsInUse {
         loop {
             {
                 let now = held.borrow_and_update();
-                if let Some(current) = now.usable() {
+                if let Some(current) = now.usable(self.clock.now()) {
                     if let Some(session) = self.sessions.get(current.access_key_id()) {
                         return Ok(session);
                     }
                     if let Some(why) = self.sessions.found_other_account().or(now.sts_trouble.clone()) {
-                        return Err(format!("sts:GetCallerIdentity: {why}"));
+                        return Err(why);
                     }
                 }
                 if let Some(why) = self.sessions.found_other_account().or(now.source_trouble.clone()) {
@@ -94,7 +103,7 @@ impl CredentialsInUse {
         loop {
             {
                 let now = held.borrow_and_update();
-                if let Some(current) = now.usable() {
+                if let Some(current) = now.usable(self.clock.now()) {
                     return Ok(current.clone());
                 }
                 if now.current.is_some() || now.source_trouble.is_some() {
@@ -128,8 +137,8 @@ impl ProvideCredentials for CredentialsInUse {
 }
 
 impl Held {
-    fn usable(&self) -> Option<&Credentials> {
-        self.current.as_ref().filter(|current| remaining(current).is_none_or(|left| !left.is_zero()))
+    fn usable(&self, now: OffsetDateTime) -> Option<&Credentials> {
+        self.current.as_ref().filter(|current| remaining(current, now).is_none_or(|left| !left.is_zero()))
     }
 }
 
@@ -138,6 +147,7 @@ struct Renewal {
     source: Source,
     sts: aws_sdk_sts::Client,
     sessions: Arc<Sessions>,
+    clock: Arc<dyn Clock>,
     held: watch::Sender<Held>,
     asked: Arc<Notify>,
     /// Credentials that were put to use before STS told whose they are.
@@ -148,7 +158,7 @@ impl Renewal {
     async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let (files, began) = (self.source.files(), Instant::now());
+            let files = self.source.files();
             let due = match self.source.load().await {
                 Ok(credentials) => {
                     pause = FIRST_PAUSE;
@@ -156,17 +166,17 @@ impl Renewal {
                 }
                 Err(trouble) => {
                     self.tell_trouble(trouble, pause);
-                    let due = Instant::now() + pause;
+                    let due = pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     Some(due)
                 }
             };
-            self.wait(due, files, began + LEAST_BETWEEN).await;
+            self.wait(due, files).await;
         }
     }
 
-    /// Puts new credentials to use, and returns when the next are due.
-    async fn take(&mut self, credentials: Credentials) -> Option<Instant> {
+    /// Puts new credentials to use, and returns in what time the next are due.
+    async fn take(&mut self, credentials: Credentials) -> Option<Duration> {
         let access_key_id = credentials.access_key_id();
         let mut sts_trouble = None;
         if self.sessions.get(access_key_id).is_none() {
@@ -175,7 +185,7 @@ impl Renewal {
                 Ok(Ok(false)) => {
                     // Whoever waits for credentials is told.
                     self.held.send_modify(|held| held.source_trouble = self.sessions.found_other_account());
-                    return Some(Instant::now() + LONGEST_PAUSE);
+                    return Some(LONGEST_PAUSE);
                 }
                 Ok(Err(why)) => sts_trouble = Some(why),
                 Err(_) => sts_trouble = Some("STS does not answer".to_owned()),
@@ -194,7 +204,7 @@ impl Renewal {
         }
         let is_new =
             self.held.borrow().current.as_ref().map(Credentials::access_key_id) != Some(access_key_id);
-        let due = due(&credentials, is_new);
+        let due = due(remaining(&credentials, self.clock.now()), is_new);
         if is_new {
             let arn = self
                 .sessions
@@ -209,7 +219,8 @@ impl Renewal {
     /// The credentials before may serve meanwhile.
     fn time_for_sts(&self) -> Duration {
         let held = self.held.borrow();
-        let left = held.usable().and_then(remaining);
+        let now = self.clock.now();
+        let left = held.usable(now).and_then(|current| remaining(current, now));
         left.map_or(TIME_FOR_STS, |left| TIME_FOR_STS.min(left / 2))
     }
 
@@ -227,7 +238,7 @@ impl Renewal {
 
     fn tell_trouble(&self, trouble: String, pause: Duration) {
         let (retry_seconds, error) = (pause.as_secs(), &trouble);
-        if self.held.borrow().usable().is_some() {
+        if self.held.borrow().usable(self.clock.now()).is_some() {
             tracing::warn!(
                 error,
                 retry_seconds,
@@ -244,17 +255,18 @@ impl Renewal {
         self.held.send_modify(|held| held.source_trouble = Some(trouble));
     }
 
-    /// Until `due`, until the files of the credentials have changed, or until somebody doubts them, but not before `least`.
-    async fn wait(&mut self, due: Option<Instant>, files: Files, least: Instant) {
+    /// Until `due`, until the files of the credentials have changed, or until somebody doubts them, if they were not asked for just now.
+    async fn wait(&mut self, due: Option<Duration>, files: Files) {
         let mut pause = FIRST_PAUSE;
-        let mut next_look = Instant::now() + LOOK_AT_FILES;
+        let mut looks = interval(LOOK_AT_FILES);
+        let (next, least) = (sleep(due.unwrap_or_default()), sleep(LEAST_BETWEEN));
+        tokio::pin!(next, least);
         loop {
             let unidentified = self.next_unidentified();
             tokio::select! {
-                () = sleep_until(due.unwrap_or(next_look)), if due.is_some() => return,
-                () = self.asked.notified() => return sleep_until(least).await,
-                () = sleep_until(next_look) => {
-                    next_look += LOOK_AT_FILES;
+                () = &mut next, if due.is_some() => return,
+                () = self.asked.notified() => return least.await,
+                _ = looks.tick() => {
                     if self.source.files() != files {
                         return;
                     }
@@ -271,9 +283,10 @@ impl Renewal {
 
     /// Credentials that last still, and of which it is not known whose they are.
     fn next_unidentified(&mut self) -> Option<Credentials> {
+        let now = self.clock.now();
         let Self { unidentified, sessions, .. } = self;
         unidentified.retain(|credentials| {
-            remaining(credentials).is_none_or(|left| !left.is_zero())
+            remaining(credentials, now).is_none_or(|left| !left.is_zero())
                 && sessions.get(credentials.access_key_id()).is_none()
         });
         let most = unidentified.len().saturating_sub(MOST_UNIDENTIFIED);
@@ -297,16 +310,16 @@ impl Renewal {
 }
 
 /// How long credentials last still; none where they do not end.
-fn remaining(credentials: &Credentials) -> Option<Duration> {
-    let end = credentials.expiry()?;
-    Some(end.duration_since(SystemTime::now()).unwrap_or_default())
+fn remaining(credentials: &Credentials, now: OffsetDateTime) -> Option<Duration> {
+    let end = OffsetDateTime::from(credentials.expiry()?);
+    Some((end - now).try_into().unwrap_or_default())
 }
 
-/// When to ask for the next ones: some minutes ahead, or half way where they last for less.
-fn due(credentials: &Credentials, is_new: bool) -> Option<Instant> {
-    let left = remaining(credentials)?;
+/// In what time to ask for the next ones: some minutes ahead, or half way where they last for less.
+fn due(left: Option<Duration>, is_new: bool) -> Option<Duration> {
+    let left = left?;
     let least = if is_new { LEAST_LIFE } else { FIRST_PAUSE };
-    Some(Instant::now() + (left - AHEAD.min(left / 2)).max(least))
+    Some(left.saturating_sub(AHEAD.min(left / 2)).max(least))
 }
 
 const ENDED: &str = "the broker stops";

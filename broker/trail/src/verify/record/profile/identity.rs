@@ -64,7 +64,7 @@ fn check_unidentified(identity: &UserIdentity<'_>) -> Result<(), String> {
     )
 }
 
-/// What a ReportIdentity tells.
+/// What a `ReportIdentity` tells.
 pub(super) fn check_reported(identity: &UserIdentity<'_>, account_id: &str) -> Result<(), String> {
     demand(
         identity.arn.is_some() && is_there(identity.access_key_id.as_ref()) && identity.invoked_by.is_none(),
