@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use aws_credential_types::Credentials;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{BehaviorVersion, Region};
 use aws_sdk_kms::types::DataKeySpec;
@@ -63,7 +64,7 @@ impl Sdk {
         let config = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-west-2"))
-            .credentials_provider(key_broker::static_credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY))
+            .credentials_provider(Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "bench"))
             .timeout_config(timeouts)
             .endpoint_url(&emulator.endpoint)
             .build();

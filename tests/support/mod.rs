@@ -1,6 +1,7 @@
 //! What the integration tests share: a broker before an emulator on real sockets, its journal, and the real program.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
 
+pub mod aws;
 pub mod bad_collector;
 pub mod clock;
 pub mod delivered;
@@ -34,10 +35,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker::{
     AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings, Identities, Limits,
     Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
-    static_credentials,
 };
 use key_broker_client::{Client, Error};
 use key_broker_core::Bounds;
@@ -158,6 +160,10 @@ impl TestBroker {
         let settings = AwsSettings {
             attempt_timeout: setup.attempt_timeout,
             max_attempts: setup.max_attempts,
+            role_arn: None,
+            session_name: None,
+            imds_connect_timeout: Duration::from_secs(2),
+            imds_read_timeout: Duration::from_secs(10),
             ..aws_settings(&emulator)
         };
         let kms = aws_kms(settings, Arc::clone(&clock)).await;
@@ -268,12 +274,17 @@ pub fn aws_settings(emulator: &Emulator) -> AwsSettings {
         connect_timeout: Duration::from_secs(1),
         attempt_timeout: Duration::from_secs(3),
         max_attempts: 3,
+        role_arn: None,
+        session_name: None,
+        imds_connect_timeout: Duration::from_secs(2),
+        imds_read_timeout: Duration::from_secs(10),
     }
 }
 
 /// The AWS SDK, with credentials that every emulator takes.
 pub async fn aws_kms(settings: AwsSettings, clock: Arc<dyn Clock>) -> AwsKms {
-    AwsKms::new(settings, Some(static_credentials("AKIATESTEXAMPLE00000", "test-only")), clock).await
+    let keys = Credentials::new("AKIATESTEXAMPLE00000", "test-only", None, None, "test");
+    AwsKms::new(settings, Some(SharedCredentialsProvider::new(keys)), clock).await
 }
 
 /// The defaults of `[reuse]`, without refresh ahead.

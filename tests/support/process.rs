@@ -94,6 +94,24 @@ impl Process {
         process
     }
 
+    /// Starts `serve` with credentials from where these variables say, and nothing of AWS's beside them.
+    pub fn serve_with_variables(config: &Path, variables: &[(&str, &str)]) -> Self {
+        let dir = config.parent().expect("a directory");
+        let log = dir.join("log");
+        let mut command = Self::serve_command(config);
+        let nothing = dir.join("no-such-file");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command
+            .env("KEY_BROKER_LOG", DEFAULT_LOG_FILTER)
+            .env("AWS_SHARED_CREDENTIALS_FILE", &nothing)
+            .env("AWS_CONFIG_FILE", &nothing)
+            .envs(variables.iter().copied())
+            .stderr(fs::File::create(&log).expect("a log file"));
+        Self { child: command.spawn().expect("key-broker starts"), log }
+    }
+
     /// Starts `serve` with no memory to lock, as an ordinary user: root may lock what it wants. Returns its user, too.
     pub fn serve_as_ordinary_user(config: &Path) -> (Self, u32) {
         let dir = config.parent().expect("a directory");

@@ -4,6 +4,7 @@ mod foundation;
 mod memory;
 mod observed;
 mod process;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -109,8 +110,12 @@ pub enum StartError {
     Journal(io::Error),
     /// The trail cannot be as it is configured.
     Trail(SetupError),
+    /// The sessions of the broker's credentials have another name than configured.
+    SessionName(String),
     /// The broker was told to stop before it served.
     Stopped,
+    /// The broker had to stop: its credentials are of another account than its trail.
+    OtherAccount(String),
     /// A socket cannot be opened.
     Listen(io::Error),
 }
@@ -122,6 +127,8 @@ impl fmt::Display for StartError {
             Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Trail(error) => write!(f, "{error}"),
+            Self::SessionName(mistake) => f.write_str(mistake),
+            Self::OtherAccount(words) => write!(f, "stopped: {words}"),
             Self::Stopped => f.write_str("told to stop before it served"),
         }
     }
@@ -144,6 +151,7 @@ impl Broker {
         drain: CancellationToken,
     ) -> Result<Self, StartError> {
         let (base, journal) = Foundation::lay(kms, &mut parts, drain)?;
+        base.watch_sessions(parts.kms.sessions());
         let surroundings = base.surroundings();
         let trail = base.start_trail(parts.audit.trail.as_ref(), &surroundings).await?;
         let newest_digest = trail.as_ref().map(Trail::newest_digest);

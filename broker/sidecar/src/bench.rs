@@ -69,8 +69,7 @@ impl DrawBench {
         let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let caller = AwsCaller {
             account_id: "111122223333".into(),
-            arn: "arn:aws:iam::111122223333:user/bench".into(),
-            user_id: "AIDABENCH".into(),
+            partition: "aws".into(),
             region: "us-west-2".into(),
             kms_host: "kms.us-west-2.amazonaws.com".into(),
             source_address: "127.0.0.1".into(),
@@ -186,7 +185,9 @@ impl Kms for OneKeyKms {
         attempts.push(Attempt {
             at: SystemClock.now(),
             request_id: "c929ebc7-094a-4ee5-839d-975205113c0f".into(),
-            access_key_id: None,
+            access_key_id: Some("AKIABENCH".into()),
+            session: None,
+            source_address: None,
             user_agent: String::new(),
             error: None,
         });

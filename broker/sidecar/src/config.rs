@@ -350,7 +350,7 @@ journal_dir = "journal"
         let admin = config.listen.admin.expect("admin");
         assert_eq!((admin.path.ends_with("admin.sock"), admin.mode, admin.gid), (true, 0o600, None));
         assert_eq!(config.audit.journal.commit, Durability::Fsync);
-        assert_eq!(config.audit.trail, None);
+        assert!(config.audit.trail.is_none());
         assert_eq!(
             (config.limits.calls_in_flight, config.worker_threads, config.policies.current().len()),
             (1_024, 1, 1)

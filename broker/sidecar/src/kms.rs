@@ -11,6 +11,7 @@ pub(crate) mod policy_aliases;
 pub(crate) mod recorded;
 mod trail_keys;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use time::OffsetDateTime;
 pub(crate) use crate::error::{KmsError, KmsErrorKind};
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
+use aws::sessions::Session;
 
 /// The way to KMS.
 #[async_trait]
@@ -87,6 +89,10 @@ pub(crate) struct Attempt {
     pub request_id: String,
     /// The access key that signed the attempt.
     pub access_key_id: Option<String>,
+    /// Whose it is, if that is known.
+    pub(crate) session: Option<Session>,
+    /// This host's address on the connection to KMS, or to a proxy before it.
+    pub(crate) source_address: Option<IpAddr>,
     /// The `User-Agent` of the attempt.
     pub(crate) user_agent: String,
     /// KMS's error, if the answer is one: name and words.

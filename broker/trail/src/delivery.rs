@@ -50,7 +50,7 @@ use reading::{Reading, begins_after, oldest_place, read};
 pub use setup::{SetupError, StoreConfig, Surroundings, names, public_key_of};
 
 /// How a trail is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TrailConfig {
     /// Its name: one for each broker that delivers into a bucket.
     pub name: String,

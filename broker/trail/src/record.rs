@@ -37,9 +37,8 @@ pub use self::{
     text::Text,
 };
 pub(crate) use identity::IdentityKind;
-use identity::{SessionContext, SessionIssuer};
 pub(crate) use moments::{moment, optional_moment, parse_record_time};
-pub(crate) use notice::{BROKER, REPORT_NOTICE};
+pub(crate) use notice::{BROKER, REPORT_IDENTITY, REPORT_NOTICE};
 pub(crate) use parameters::ContextPairs;
 pub(crate) use reading::shown;
 use text::cut;

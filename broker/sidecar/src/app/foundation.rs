@@ -21,6 +21,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
 use super::observed::MetricSources;
+use super::sessions::SessionWatch;
 use super::{Parts, StartError};
 use crate::admin::Admin;
 use crate::attestation::Trust;
@@ -31,6 +32,7 @@ use crate::cache::rules::Rules;
 use crate::fair_queue::FairQueue;
 use crate::kms::Kms;
 use crate::kms::aliases::Aliases;
+use crate::kms::aws::sessions::Sessions;
 use crate::kms::guard::Guard;
 use crate::kms::policy_aliases::PolicyAliases;
 use crate::kms::recorded::{RecordedKms, Recorder};
@@ -150,6 +152,18 @@ impl Foundation {
             tokio::spawn(self.drain.clone().run_until_cancelled_owned(check));
         }
         cache
+    }
+
+    /// Reports whose access keys are, and stops the broker where they are another account's.
+    pub(super) fn watch_sessions(&self, sessions: &Arc<Sessions>) {
+        let watch = SessionWatch {
+            sessions: Arc::clone(sessions),
+            journal: self.journal.clone(),
+            caller: Arc::clone(&self.caller),
+            clock: Arc::clone(&self.clock),
+            drain: self.drain.clone(),
+        };
+        tokio::spawn(watch.run());
     }
 
     /// Reloads policies and certificates.

@@ -20,7 +20,7 @@ use crate::transport::unix::UnixAddress;
 /// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
 /// `ready` is called once callers can connect. Returns what is left behind at the end.
 pub(crate) async fn serve(
-    config: Config,
+    mut config: Config,
     credentials: Option<SharedCredentialsProvider>,
     telemetry: Telemetry,
     drain: CancellationToken,
@@ -32,9 +32,14 @@ pub(crate) async fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms.clone(), credentials, Arc::clone(&clock)).await;
     let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
-    tracing::info!(arn = caller.arn, region = caller.region, "AWS knows the broker");
+    tracing::info!(account = caller.account_id, region = caller.region, "AWS knows the broker");
+    kms.check_session_name().await.map_err(StartError::SessionName)?;
     warn_of(&config);
     let listen = config.listen.clone();
+    if let Some(trail) = &mut config.audit.trail {
+        kms.give_credentials_to(&mut trail.store);
+    }
+    let sessions = Arc::clone(kms.sessions());
     let parts = Parts {
         listen: config.listen,
         identities: config.identities,
@@ -62,6 +67,9 @@ pub(crate) async fn serve(
         tracing::info!("stopped");
     } else {
         tracing::error!("stopped, and something is left: {remainder}");
+    }
+    if let Some(words) = sessions.found_other_account() {
+        return Err(StartError::OtherAccount(words));
     }
     Ok(remainder)
 }
@@ -116,7 +124,7 @@ async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller>
                 tracing::warn!(
                     error,
                     retry_seconds = pause.as_secs(),
-                    "not serving yet: sts:GetCallerIdentity fails; check the broker's AWS credentials and its way to STS"
+                    "not serving yet: it is not known whom AWS takes the broker for; check the broker's AWS credentials and its way to STS"
                 );
             }
         }

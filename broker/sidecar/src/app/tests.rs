@@ -74,6 +74,10 @@ async fn parts(unix: UnixAddress, journal: JournalConfig) -> Parts {
         connect_timeout: SECONDS,
         attempt_timeout: SECONDS,
         max_attempts: 1,
+        role_arn: None,
+        session_name: None,
+        imds_connect_timeout: Duration::from_secs(2),
+        imds_read_timeout: Duration::from_secs(10),
     };
     let kms = AwsKms::new(nowhere, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;
     let bounds = Bounds { max_age: SECONDS, max_messages: 1, max_bytes: 1 };
@@ -108,8 +112,7 @@ async fn parts(unix: UnixAddress, journal: JournalConfig) -> Parts {
         },
         caller: AwsCaller {
             account_id: "111122223333".into(),
-            arn: "arn:aws:iam::111122223333:user/broker".into(),
-            user_id: "AIDABROKER".into(),
+            partition: "aws".into(),
             region: "us-west-2".into(),
             kms_host: "kms.us-west-2.amazonaws.com".into(),
             source_address: "127.0.0.1".into(),

@@ -273,9 +273,8 @@ mod tests {
 
     fn caller() -> Arc<AwsCaller> {
         Arc::new(AwsCaller {
-            arn: "arn:aws:sts::111122223333:assumed-role/broker/i-1".into(),
-            user_id: "AROAEXAMPLE:i-1".into(),
             account_id: "111122223333".into(),
+            partition: "aws".into(),
             region: "us-west-2".into(),
             kms_host: "kms.us-west-2.amazonaws.com".into(),
             source_address: "127.0.0.1".into(),

@@ -39,6 +39,10 @@ impl Bench {
             connect_timeout: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(3),
             max_attempts: 3,
+            role_arn: None,
+            session_name: None,
+            imds_connect_timeout: Duration::from_secs(2),
+            imds_read_timeout: Duration::from_secs(10),
         };
         let kms =
             AwsKms::new(settings, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;

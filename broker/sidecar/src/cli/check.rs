@@ -87,8 +87,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     block_on(1, async {
         let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
         let caller = kms.caller().await;
-        let arn = caller.as_ref().map(|caller| caller.arn.clone());
-        report.line("credentials", &arn.map_err(|error| format!("sts:GetCallerIdentity: {error}")));
+        report
+            .line("credentials", &kms.arn().await.map_err(|error| format!("sts:GetCallerIdentity: {error}")));
         if let Ok(caller) = &caller {
             check_aliases(&policy, &kms, caller, &mut report).await;
         }

@@ -37,7 +37,7 @@ pub(super) fn run(config: &Path) -> ExitCode {
         };
         match Box::pin(app::serve(config, None, told, drain, || {})).await {
             Ok(remainder) => stopped(&remainder),
-            Err(error @ StartError::Policy(_)) => wrong_configuration(error),
+            Err(error @ (StartError::Policy(_) | StartError::SessionName(_))) => wrong_configuration(error),
             Err(error) => fail(error),
         }
     });

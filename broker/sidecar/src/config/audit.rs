@@ -166,6 +166,7 @@ impl StoreSection {
                     bucket: checked_bucket("audit.store.s3_bucket", bucket)?,
                     region: self.s3_region.unwrap_or_else(|| region.to_owned()),
                     endpoint_url: checked_url("audit.store.s3_endpoint_url", self.s3_endpoint_url)?,
+                    credentials: None,
                 }))
             }
             _ => Err("audit.store: set one of directory and s3_bucket".into()),

@@ -1,5 +1,7 @@
 //! `[kms]`: how to reach KMS, how much to ask of it, and when to stop asking.
 
+mod session;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -16,6 +18,12 @@ pub(super) struct KmsSection {
     region: String,
     endpoint_url: Option<String>,
     sts_endpoint_url: Option<String>,
+    role_arn: Option<String>,
+    session_name: Option<String>,
+    #[serde(default = "default_imds_connect_timeout_ms")]
+    imds_connect_timeout_ms: u64,
+    #[serde(default = "default_imds_read_timeout_ms")]
+    imds_read_timeout_ms: u64,
     #[serde(default = "default_connect_timeout_ms")]
     connect_timeout_ms: u64,
     #[serde(default = "default_attempt_timeout_ms")]
@@ -40,6 +48,16 @@ const fn default_connect_timeout_ms() -> u64 {
 
 const fn default_attempt_timeout_ms() -> u64 {
     3_000
+}
+
+const fn default_imds_connect_timeout_ms() -> u64 {
+    // Where there is none, this is how long it takes to find that out.
+    2_000
+}
+
+const fn default_imds_read_timeout_ms() -> u64 {
+    // It is asked off the path of calls: a slow one delays nobody.
+    10_000
 }
 
 const fn default_max_attempts() -> u32 {
@@ -94,6 +112,14 @@ impl KmsSection {
             connect_timeout: milliseconds("kms.connect_timeout_ms", self.connect_timeout_ms)?,
             attempt_timeout,
             max_attempts: within("kms.max_attempts", self.max_attempts, 1, 10)?,
+            imds_connect_timeout: milliseconds("kms.imds_connect_timeout_ms", self.imds_connect_timeout_ms)?,
+            imds_read_timeout: milliseconds("kms.imds_read_timeout_ms", self.imds_read_timeout_ms)?,
+            session_name: session::name(
+                self.session_name.as_deref(),
+                self.role_arn.is_some(),
+                session::variable,
+            )?,
+            role_arn: self.role_arn.map(session::role_arn).transpose()?,
         };
         Ok((aws, guard))
     }

@@ -5,12 +5,16 @@
 
 mod answer;
 mod bounded;
+mod connector;
+mod credentials;
+mod endpoint;
 mod error;
 mod input;
 mod operations;
+mod request_id;
+pub(crate) mod sessions;
 mod watch;
 
-use std::net::{ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,15 +23,19 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_kms::config::IdentityCache;
 use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use key_broker_core::clock::Clock;
 use key_broker_core::partition_of;
+use key_broker_trail::delivery::StoreConfig;
 use key_broker_trail::record::AwsCaller;
 
 use super::AttemptLog;
 use bounded::BoundedAnswers;
-use error::sts_error;
+use credentials::CredentialsInUse;
+use credentials::source::Source;
 pub(super) use error::unexpected;
+use sessions::{Sessions, account_of, partition_in};
 use watch::AttemptWatch;
 
 /// How to reach KMS and STS.
@@ -45,11 +53,19 @@ pub struct AwsSettings {
     pub attempt_timeout: Duration,
     /// Attempts in all, in the SDK's standard mode.
     pub max_attempts: u32,
+    /// A role that the broker assumes with the credentials that it finds.
+    pub role_arn: Option<String>,
+    /// The name of the role sessions that the broker makes.
+    pub session_name: Option<String>,
+    /// Time to connect to the metadata service of an instance or a container.
+    pub imds_connect_timeout: Duration,
+    /// Time for one answer of it.
+    pub imds_read_timeout: Duration,
 }
 
 /// Fixed credentials, for an emulator.
 #[must_use]
-pub fn static_credentials(access_key_id: &str, secret_access_key: &str) -> SharedCredentialsProvider {
+pub(crate) fn static_credentials(access_key_id: &str, secret_access_key: &str) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(Credentials::new(
         access_key_id,
         secret_access_key,
@@ -62,7 +78,8 @@ pub fn static_credentials(access_key_id: &str, secret_access_key: &str) -> Share
 /// The SDK's KMS client.
 pub struct AwsKms {
     client: aws_sdk_kms::Client,
-    sts: aws_sdk_sts::Client,
+    credentials: CredentialsInUse,
+    sessions: Arc<Sessions>,
     settings: AwsSettings,
     clock: Arc<dyn Clock>,
 }
@@ -81,44 +98,88 @@ impl AwsKms {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(settings.region.clone()))
             .timeout_config(timeouts)
-            .retry_config(RetryConfig::standard().with_max_attempts(settings.max_attempts));
+            .retry_config(RetryConfig::standard().with_max_attempts(settings.max_attempts))
+            .http_client(connector::for_services())
+            // They are kept, and renewed, elsewhere.
+            .identity_cache(IdentityCache::no_cache())
+            .no_credentials();
         if let Ok(name) = AppName::new("key-broker") {
             loader = loader.app_name(name);
         }
-        if let Some(credentials) = credentials {
-            loader = loader.credentials_provider(credentials);
-        }
         let shared = loader.load().await;
-        Self { client: kms_client(&shared, &settings), sts: sts_client(&shared, &settings), settings, clock }
+        let source = Source::new(credentials, settings.clone(), &shared);
+        let sessions = Arc::new(Sessions::new(settings.roles()));
+        let sts = sts_client(&shared, &settings);
+        let credentials = CredentialsInUse::start(source, sts, Arc::clone(&sessions), Arc::clone(&clock));
+        let shared = shared
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
+            .build();
+        Self { client: kms_client(&shared, &settings), credentials, sessions, settings, clock }
     }
 
-    /// Asks STS whom AWS takes the broker for.
+    /// Where in AWS the broker is: STS tells, else the configuration, if there are credentials that STS does not know of yet.
     pub async fn caller(&self) -> Result<AwsCaller, String> {
-        let identity = self.sts.get_caller_identity().send().await.map_err(|error| sts_error(&error))?;
-        let (Some(account_id), Some(arn), Some(user_id)) = (identity.account, identity.arn, identity.user_id)
-        else {
-            return Err("STS's answer to GetCallerIdentity lacks Account, Arn or UserId".into());
+        let (account_id, partition) = match (self.credentials.session().await, self.settings.certain_role()) {
+            (Ok(session), _) => {
+                let arn = session.arn.as_deref().unwrap_or_default();
+                (account_of(arn).to_owned(), partition_in(arn).map(str::to_owned))
+            }
+            (Err(error), Some(role)) if self.credentials.are_there() => {
+                tracing::warn!(error, role, "the account is taken from the role's ARN");
+                (account_of(&role).to_owned(), partition_in(&role).map(str::to_owned))
+            }
+            (Err(error), _) => return Err(error),
         };
-        let endpoint = self.settings.endpoint_url.clone();
+        self.sessions.settle(&account_id);
         let region = self.settings.region.clone();
-        let host =
-            endpoint.unwrap_or_else(|| format!("https://kms.{region}.{}", dns_suffix(partition_of(&region))));
-        let kms_host = host.parse::<http::Uri>().ok().and_then(|uri| Some(uri.host()?.to_owned()));
-        // Name resolution blocks.
+        let uri = endpoint::of_kms(&self.client).await;
+        let kms_host = uri.as_ref().and_then(http::Uri::host).map(str::to_owned);
         let source_address =
-            tokio::task::spawn_blocking(move || local_address_toward(&host)).await.ok().flatten();
+            tokio::task::spawn_blocking(move || endpoint::local_address_toward(&uri?)).await.ok().flatten();
         Ok(AwsCaller {
             account_id,
-            arn,
-            user_id,
+            partition: partition.unwrap_or_else(|| partition_of(&region).to_owned()),
             region,
             kms_host: kms_host.unwrap_or_default(),
             source_address: source_address.unwrap_or_else(|| "unknown".into()),
         })
     }
 
+    /// The ARN that STS tells of the credentials in use.
+    pub(crate) async fn arn(&self) -> Result<String, String> {
+        let session = self.credentials.session().await?;
+        Ok(session.arn.as_deref().unwrap_or_default().to_owned())
+    }
+
+    /// What is wrong with `kms.session_name`, as far as the credentials in use show it: whoever gives them names their sessions.
+    pub(crate) async fn check_session_name(&self) -> Result<(), String> {
+        let Some(name) = &self.settings.session_name else { return Ok(()) };
+        match self.arn().await {
+            Ok(arn) if arn.rsplit('/').next() != Some(name) => Err(format!(
+                "kms.session_name is {name:?}, and the broker's credentials are {arn}: where they come from, somebody else names the \
+                 sessions: leave it out, or set kms.role_arn"
+            )),
+            // Nobody can tell yet.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// S3 is asked with the same credentials, which are renewed here.
+    pub(crate) fn give_credentials_to(&self, store: &mut StoreConfig) {
+        if let StoreConfig::S3(settings) = store {
+            settings.credentials = Some(SharedCredentialsProvider::new(self.credentials.clone()));
+        }
+    }
+
+    /// Whose the access keys are that it signs with.
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
     fn watch(&self, attempts: &AttemptLog) -> AttemptWatch {
-        AttemptWatch::new(attempts.clone(), Arc::clone(&self.clock))
+        let (sessions, credentials) = (Arc::clone(&self.sessions), self.credentials.clone());
+        AttemptWatch::new(attempts.clone(), sessions, credentials, Arc::clone(&self.clock))
     }
 }
 
@@ -154,29 +215,6 @@ fn sts_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_sts::Client
         config = config.endpoint_url(url);
     }
     aws_sdk_sts::Client::from_conf(config.build())
-}
-
-/// What the names of AWS's hosts end with (`partitions.json` of the AWS SDKs).
-fn dns_suffix(partition: &str) -> &'static str {
-    match partition {
-        "aws-cn" => "amazonaws.com.cn",
-        "aws-eusc" => "amazonaws.eu",
-        "aws-iso" => "c2s.ic.gov",
-        "aws-iso-b" => "sc2s.sgov.gov",
-        "aws-iso-e" => "cloud.adc-e.uk",
-        "aws-iso-f" => "csp.hci.ic.gov",
-        _ => "amazonaws.com",
-    }
-}
-
-/// The address this host would send from. Connecting a UDP socket sends nothing.
-fn local_address_toward(url: &str) -> Option<String> {
-    let uri: http::Uri = url.parse().ok()?;
-    let port = uri.port_u16().unwrap_or(443);
-    let address = (uri.host()?, port).to_socket_addrs().ok()?.next()?;
-    let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
-    socket.connect(address).ok()?;
-    Some(socket.local_addr().ok()?.ip().to_string())
 }
 
 /// Retries under way or lost, in tokens: at most 50 to 100.

@@ -27,7 +27,7 @@ use crate::store::directory::DirectoryStore;
 use crate::store::s3::{S3Settings, S3Store, ServerSideEncryption};
 
 /// Where to deliver to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum StoreConfig {
     /// `ROOT/BUCKET/KEY`.
     Directory {

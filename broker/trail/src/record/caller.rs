@@ -1,19 +1,16 @@
-//! Whom AWS takes the broker for: the `userIdentity` of every KMS record.
+//! Whom AWS takes the broker for: the `userIdentity` of KMS records.
 
-use key_broker_core::{KeyArn, KeyId, partition_of};
+use key_broker_core::{KeyArn, KeyId};
 
-use super::{IdentityKind, SessionContext, SessionIssuer, UserIdentity};
+use super::identity::{IdentityKind, SessionContext, SessionIssuer, UserIdentity};
 
-/// The broker's AWS principal, as sts:GetCallerIdentity tells it
-/// (<https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>).
+/// Where in AWS the broker is: what stays the same for as long as it runs. Which session it calls KMS with does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsCaller {
     /// The account: 12 digits.
     pub account_id: String,
-    /// The ARN of the user or role session.
-    pub arn: String,
-    /// The unique id; `ROLE_ID:SESSION` for a role session.
-    pub user_id: String,
+    /// The partition: `aws`, `aws-cn`, …
+    pub partition: String,
     /// The region of the KMS endpoint.
     pub region: String,
     /// The host of the KMS endpoint.
@@ -23,14 +20,6 @@ pub struct AwsCaller {
 }
 
 impl AwsCaller {
-    /// The AWS partition that the caller is in, as its ARN says.
-    fn partition(&self) -> &str {
-        match self.arn.split(':').nth(1) {
-            Some(partition) if !partition.is_empty() => partition,
-            _ => partition_of(&self.region),
-        }
-    }
-
     /// The ARN of the KMS key that `key` names, where that alone tells it: a key ARN as it is, a key id in the caller's own partition,
     /// region and account.
     #[must_use]
@@ -41,98 +30,100 @@ impl AwsCaller {
         if key.is_alias() {
             return None;
         }
-        let (partition, id) = (self.partition(), key.as_str());
-        KeyArn::parse(&format!("arn:{partition}:kms:{}:{}:key/{id}", self.region, self.account_id))
+        let Self { account_id, partition, region, .. } = self;
+        KeyArn::parse(&format!("arn:{partition}:kms:{region}:{account_id}:key/{}", key.as_str()))
     }
+}
 
-    /// The identity in the form of CloudTrail
-    /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html>).
-    /// `access_key_id` is the key that signed the very call.
+impl UserIdentity<'static> {
+    /// An AWS principal in the form of CloudTrail
+    /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html>): the account, ARN and
+    /// unique id that sts:GetCallerIdentity tells, and the ARN of the role, with its path, where that is known from elsewhere.
     #[must_use]
-    pub fn identity<'a>(&'a self, access_key_id: Option<&'a str>) -> UserIdentity<'a> {
-        let (kind, user_name, session_context) = self.kind();
-        UserIdentity {
+    pub fn of_aws(account_id: &str, arn: &str, user_id: &str, role_arn: Option<&str>) -> Self {
+        let (kind, user_name, role) = kind_of(arn);
+        let session_context = role.map(|role| SessionContext {
+            session_issuer: SessionIssuer {
+                kind: "Role".into(),
+                principal_id: user_id.split(':').next().unwrap_or_default().to_owned().into(),
+                arn: Some(role_arn.map_or_else(|| without_path(arn, account_id, role), str::to_owned).into()),
+                account_id: account_id.to_owned().into(),
+                user_name: role.to_owned().into(),
+            },
+        });
+        Self {
             kind: kind.name().into(),
-            principal_id: Some((&self.user_id).into()),
-            arn: Some((&self.arn).into()),
-            account_id: Some((&self.account_id).into()),
-            access_key_id: access_key_id.map(Into::into),
-            user_name: user_name.map(Into::into),
+            principal_id: Some(user_id.to_owned().into()),
+            arn: Some(arn.to_owned().into()),
+            account_id: Some(account_id.to_owned().into()),
+            user_name: user_name.map(|name| name.to_owned().into()),
             session_context,
-            ..UserIdentity::default()
-        }
-    }
-
-    fn kind(&self) -> (IdentityKind, Option<&str>, Option<SessionContext<'_>>) {
-        let resource = self.arn.splitn(6, ':').nth(5).unwrap_or_default();
-        let mut parts = resource.split('/');
-        match parts.next() {
-            Some("assumed-role") => {
-                let session_issuer = SessionIssuer {
-                    kind: "Role".into(),
-                    principal_id: self.user_id.split(':').next().unwrap_or_default().into(),
-                    account_id: (&self.account_id).into(),
-                    user_name: parts.next().unwrap_or_default().into(),
-                };
-                (IdentityKind::AssumedRole, None, Some(SessionContext { session_issuer }))
-            }
-            Some("user") => (IdentityKind::IAMUser, parts.next_back(), None),
-            Some("root") => (IdentityKind::Root, None, None),
-            Some("federated-user") => (IdentityKind::FederatedUser, None, None),
-            _ => (IdentityKind::Unknown, None, None),
+            ..Self::default()
         }
     }
 }
 
+/// What kind of principal an ARN is of, the name of the user, and that of the role.
+fn kind_of(arn: &str) -> (IdentityKind, Option<&str>, Option<&str>) {
+    let resource = arn.splitn(6, ':').nth(5).unwrap_or_default();
+    let mut parts = resource.split('/');
+    match parts.next() {
+        Some("assumed-role") => (IdentityKind::AssumedRole, None, Some(parts.next().unwrap_or_default())),
+        Some("user") => (IdentityKind::IAMUser, parts.next_back(), None),
+        Some("root") => (IdentityKind::Root, None, None),
+        Some("federated-user") => (IdentityKind::FederatedUser, None, None),
+        _ => (IdentityKind::Unknown, None, None),
+    }
+}
+
+/// The ARN of a role that has no path, by that of one of its sessions.
+fn without_path(session: &str, account_id: &str, role: &str) -> String {
+    let partition = session.split(':').nth(1).unwrap_or_default();
+    format!("arn:{partition}:iam::{account_id}:role/{role}")
+}
+
 #[cfg(test)]
 mod tests {
-    //! STS's three answers become CloudTrail's identities, with nothing invented.
+    //! STS's answers become CloudTrail's identities, with nothing invented.
 
     use super::*;
 
-    fn identity(arn: &str, user_id: &str) -> String {
-        let caller = AwsCaller {
-            account_id: "111122223333".into(),
-            arn: arn.into(),
-            user_id: user_id.into(),
-            region: "us-west-2".into(),
-            kms_host: "kms.us-west-2.amazonaws.com".into(),
-            source_address: "127.0.0.1".into(),
-        };
-        serde_json::to_string(&caller.identity(Some("AKIAEXAMPLE"))).expect("serializes")
+    fn identity(arn: &str, user_id: &str, role_arn: Option<&str>) -> String {
+        let mut identity = UserIdentity::of_aws("111122223333", arn, user_id, role_arn);
+        identity.access_key_id = Some("AKIAEXAMPLE".into());
+        serde_json::to_string(&identity).expect("serializes")
     }
 
     #[test]
     fn a_key_arn_is_told_by_the_id_alone_or_not_at_all() {
-        let of = |caller: &str, key: &str| {
-            let caller = AwsCaller {
-                account_id: "111122223333".into(),
-                arn: caller.into(),
-                user_id: "AIDAEXAMPLE".into(),
-                region: "eusc-de-east-1".into(),
-                kms_host: String::new(),
-                source_address: String::new(),
-            };
+        let caller = AwsCaller {
+            account_id: "111122223333".into(),
+            partition: "aws-new".into(),
+            region: "eusc-de-east-1".into(),
+            kms_host: String::new(),
+            source_address: String::new(),
+        };
+        let of = |key: &str| {
             let arn = caller.key_arn(&KeyId::parse(key).expect(key));
             arn.map(|arn| arn.as_str().to_owned())
         };
-        let role = "arn:aws-new:sts::111122223333:assumed-role/broker/pod-1";
         let new = "arn:aws-new:kms:eusc-de-east-1:111122223333:key/1234-ab";
-        assert_eq!(of(role, "1234-ab").as_deref(), Some(new), "AWS says which partition it is");
-        let by_region = "arn:aws-eusc:kms:eusc-de-east-1:111122223333:key/1234-ab";
-        assert_eq!(of("who knows", "1234-ab").as_deref(), Some(by_region));
+        assert_eq!(of("1234-ab").as_deref(), Some(new));
         let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
-        assert_eq!(of(role, other).as_deref(), Some(other));
-        assert_eq!(of(role, "alias/dev"), None);
-        assert_eq!(of(role, "arn:aws-new:kms:eusc-de-east-1:111122223333:alias/dev"), None);
+        assert_eq!(of(other).as_deref(), Some(other));
+        assert_eq!(of("alias/dev"), None);
+        assert_eq!(of("arn:aws-new:kms:eusc-de-east-1:111122223333:alias/dev"), None);
     }
 
     #[test]
     fn roles_users_and_root() {
+        let session = "arn:aws-cn:sts::111122223333:assumed-role/broker/pod-1";
+        let with_path = "arn:aws-cn:iam::111122223333:role/team/broker";
         let identities = [
-            identity("arn:aws:sts::111122223333:assumed-role/broker/pod-1", "AROAEXAMPLE:pod-1"),
-            identity("arn:aws:iam::111122223333:user/team/Alice", "AIDAEXAMPLE"),
-            identity("arn:aws:iam::111122223333:root", "111122223333"),
+            identity(session, "AROAEXAMPLE:pod-1", None),
+            identity(session, "AROAEXAMPLE:pod-1", Some(with_path)),
+            identity("arn:aws:iam::111122223333:user/team/Alice", "AIDAEXAMPLE", None),
+            identity("arn:aws:iam::111122223333:root", "111122223333", None),
         ];
         insta::assert_snapshot!(identities.join("\n"));
     }

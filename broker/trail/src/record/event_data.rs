@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::open::object;
 use super::text::{optional_id, word};
-use super::{Open, Text, optional_moment};
+use super::{Open, Text, UserIdentity, optional_moment};
 use crate::notice::{Notice, Reloads, Untold};
 
 /// `additionalEventData` of a KMS record.
@@ -78,6 +78,9 @@ pub struct ActivityEventData<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub notice_id: Option<Uuid>,
+    /// Whose an access key is, which KMS records before this one have alone.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub identity: Option<UserIdentity<'a>>,
 }
 
 impl From<Outcome> for ActivityEventData<'_> {
@@ -95,6 +98,7 @@ impl From<Outcome> for ActivityEventData<'_> {
             journal: None,
             reloads: None,
             notice_id: None,
+            identity: None,
         }
     }
 }

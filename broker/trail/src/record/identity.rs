@@ -7,12 +7,12 @@ use super::open::Open;
 use super::text::Text;
 
 /// Who did it: the broker's AWS principal in a KMS record, a workload in an activity record.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UserIdentity<'a> {
     /// An [`IdentityKind`]; AWS's own records know more.
     #[serde(borrow, rename = "type")]
-    pub(crate) kind: Text<'a>,
+    pub kind: Text<'a>,
     /// STS's `UserId`; a workload's principal, as policy names it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub principal_id: Option<Text<'a>>,
@@ -104,9 +104,8 @@ impl From<PeerKind> for IdentityKind {
     }
 }
 
-/// `sessionContext` of an assumed role: what its ARN tells. STS does not tell when the session began, nor the role's
-/// path, so these are left out.
-#[derive(Default, Serialize, Deserialize)]
+/// `sessionContext` of an assumed role: what its ARN tells. STS does not tell when the session began, so that is left out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct SessionContext<'a> {
     /// The role.
@@ -115,7 +114,7 @@ pub(crate) struct SessionContext<'a> {
 }
 
 /// The role behind a session.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct SessionIssuer<'a> {
     /// `Role`.
@@ -124,6 +123,9 @@ pub(crate) struct SessionIssuer<'a> {
     /// The role's unique id.
     #[serde(borrow)]
     pub(crate) principal_id: Text<'a>,
+    /// The role's ARN. Brokers before this one left it out.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub(crate) arn: Option<Text<'a>>,
     /// The account.
     #[serde(borrow)]
     pub(crate) account_id: Text<'a>,

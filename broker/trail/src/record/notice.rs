@@ -1,4 +1,5 @@
-//! The activity record of the broker's own: what it has found out about its trail, where no call's record told it.
+//! The activity records of the broker's own: what it has found out about its trail, where no call's record told it, and whose access
+//! keys are.
 
 use key_broker_core::Outcome;
 use time::OffsetDateTime;
@@ -8,15 +9,32 @@ use super::{ActivityEventData, ActivityRecord, AwsCaller, EventCategory, Identit
 use crate::notice::Untold;
 
 impl<'a> ActivityRecord<'a> {
-    /// The record that tells this, of the broker whom AWS takes for `caller`.
+    /// The record that tells this, of the broker that is where `caller` says.
     pub(crate) fn of_notice(untold: &Untold, at: OffsetDateTime, caller: &'a AwsCaller) -> Self {
+        // Nobody asked for it, so nobody was refused.
+        let data = ActivityEventData::from(Outcome::Allowed).with_notice(untold);
+        Self::of_the_broker(REPORT_NOTICE, data, at, caller)
+    }
+
+    /// The record that tells whose the access key in `identity` is, where KMS records had to be written before that was known.
+    #[must_use]
+    pub fn of_identity(identity: UserIdentity<'a>, at: OffsetDateTime, caller: &'a AwsCaller) -> Self {
+        let data =
+            ActivityEventData { identity: Some(identity), ..ActivityEventData::from(Outcome::Allowed) };
+        Self::of_the_broker(REPORT_IDENTITY, data, at, caller)
+    }
+
+    fn of_the_broker(
+        event_name: &'static str,
+        data: ActivityEventData<'a>,
+        at: OffsetDateTime,
+        caller: &'a AwsCaller,
+    ) -> Self {
         let identity = UserIdentity {
             kind: IdentityKind::Broker.name().into(),
             principal_id: Some(BROKER.into()),
             ..UserIdentity::default()
         };
-        // Nobody asked for it, so nobody was refused.
-        let data = ActivityEventData::from(Outcome::Allowed).with_notice(untold);
         Self {
             source_ip_address: Some((&caller.source_address).into()),
             user_agent: Some(concat!("key-broker/", env!("CARGO_PKG_VERSION")).into()),
@@ -24,7 +42,7 @@ impl<'a> ActivityRecord<'a> {
             event_id: Uuid::new_v4().into(),
             recipient_account_id: (&caller.account_id).into(),
             additional_event_data: Some(data),
-            ..Self::of(EventCategory::ActivityAuditLog, identity, at, REPORT_NOTICE, &caller.region)
+            ..Self::of(EventCategory::ActivityAuditLog, identity, at, event_name, &caller.region)
         }
     }
 }
@@ -33,3 +51,5 @@ impl<'a> ActivityRecord<'a> {
 pub(crate) const BROKER: &str = "key-broker";
 /// The name of what the broker does by itself: it is none of the contract's calls.
 pub(crate) const REPORT_NOTICE: &str = "ReportNotice";
+/// Likewise.
+pub(crate) const REPORT_IDENTITY: &str = "ReportIdentity";

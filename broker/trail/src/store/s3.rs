@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::{AppName, BehaviorVersion, Region};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{IdentityCache, SharedCredentialsProvider};
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
@@ -18,7 +19,7 @@ use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
 use crate::encryption_context::TRAIL_ARN;
 
 /// Which bucket, and how to reach it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct S3Settings {
     /// Its name.
     pub bucket: String,
@@ -26,6 +27,8 @@ pub struct S3Settings {
     pub region: String,
     /// S3's address, if not AWS's own: a VPC endpoint, or another program that speaks S3.
     pub endpoint_url: Option<String>,
+    /// Whose credentials are taken, at each request anew; none takes those of the SDK's default chain.
+    pub credentials: Option<SharedCredentialsProvider>,
 }
 
 /// SSE-KMS: the key, and what its uses are bound to beside the object.
@@ -53,12 +56,17 @@ pub(crate) struct S3Store {
 }
 
 impl S3Store {
-    /// Sets the SDK up, with credentials from its default chain.
+    /// Sets the SDK up.
     pub(crate) async fn new(settings: &S3Settings, encryption: Option<ServerSideEncryption>) -> Self {
         let mut loader =
             aws_config::defaults(BehaviorVersion::latest()).region(Region::new(settings.region.clone()));
         if let Ok(name) = AppName::new("key-broker") {
             loader = loader.app_name(name);
+        }
+        if let Some(credentials) = &settings.credentials {
+            // They are kept, and renewed, where they come from.
+            loader =
+                loader.credentials_provider(credentials.clone()).identity_cache(IdentityCache::no_cache());
         }
         // Without these, one answer that never comes would end the delivery.
         let timeouts = TimeoutConfig::builder()

@@ -2,6 +2,7 @@
 
 mod call;
 mod cloudtrail;
+mod principals;
 mod reader_records;
 mod reconciler;
 
@@ -57,10 +58,11 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit reconcile --config key-broker.toml --cloudtrail aws-trail\n  \
     key-broker audit reconcile --cloudtrail aws-trail --reader-records ~/.local/state/key-broker/reader-records.jsonl\n\n\
     AWS's files are taken to be complete from the first to the last day that they have a record of in\n\
-    the trail's regions; give --since and --until where they are not. A call counts as the broker's if\n\
-    AWS names an identity with which the broker has called KMS. Records of readers explain only what\n\
-    reading this trail takes, a Decrypt bound to it or a GetPublicKey of its signing key, and only where\n\
-    they agree with AWS's.";
+    the trail's regions; give --since and --until where they are not. A call counts as the broker's, in\n\
+    any region, if AWS names a role of which the broker has had a session, or a user or an access key\n\
+    with which it has called KMS: give each broker a role of its own. Records of readers explain only\n\
+    what reading this trail takes, a Decrypt bound to it or a GetPublicKey of its signing key, and only\n\
+    where they agree with AWS's.";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { cloudtrail, reader_records, redaction_key, lag_minutes, period, key, source, json } =
@@ -190,6 +192,10 @@ fn text_of(outcome: &Reconciliation) -> String {
         (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
         (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
         (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),
+        (
+            outcome.outside_the_trail,
+            "calls of the broker's identity are outside the trail's time: nobody can tell whose they are",
+        ),
     ] {
         if count > 0 {
             let _ = writeln!(text, "{count:>8}  {what}");

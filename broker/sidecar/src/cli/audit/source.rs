@@ -139,6 +139,7 @@ impl SourceArguments {
         let _ = (own_endpoint, dev_dir);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let kms = Arc::new(AwsKms::new(location.aws.clone(), location.credentials.clone(), clock).await);
+        kms.give_credentials_to(&mut location.store);
         let records = Arc::new(ReaderRecords::new(self.record_to, location.folders_of_the_broker()));
         let TrailAccess { store, names, caller, is_encrypted } = location.ask(&kms).await?;
         if is_encrypted {
@@ -203,6 +204,7 @@ impl SourceArguments {
                 bucket: bucket.clone().unwrap_or_default(),
                 region: region.clone(),
                 endpoint_url: None,
+                credentials: None,
             }),
         };
         Ok(TrailLocation {
@@ -220,6 +222,10 @@ impl SourceArguments {
                 connect_timeout: CONNECT_TIMEOUT,
                 attempt_timeout: ATTEMPT_TIMEOUT,
                 max_attempts: 3,
+                role_arn: None,
+                session_name: None,
+                imds_connect_timeout: Duration::from_secs(2),
+                imds_read_timeout: Duration::from_secs(10),
             },
             credentials: None,
             account: self.account.clone(),

@@ -6,7 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::watch::request_id_of;
+use super::request_id::request_id_of;
 use crate::kms::{KmsError, KmsErrorKind};
 
 /// What a failed call to KMS means.
@@ -42,6 +42,11 @@ pub(super) fn kms_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespons
         SdkError::ConstructionFailure(_) => no_credentials("no usable AWS credentials were found".into()),
         _ => of(KmsErrorKind::Unavailable, UNREACHED, None),
     }
+}
+
+/// Whether an error is about the credentials of the broker.
+pub(super) fn is_about_credentials(code: &str) -> bool {
+    kind_of(code) == KmsErrorKind::Credentials
 }
 
 /// KMS's names of errors (AWS KMS API reference, each operation's "Errors", and "Common Errors").
@@ -111,7 +116,7 @@ fn answer_of(kind: KmsErrorKind, message: &str) -> KmsError {
 
 /// The display forms of an error and its causes. Never the debug form: it can hold the body of an answer, and
 /// that can hold a plaintext.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -171,6 +176,10 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(3),
             max_attempts: 1,
+            role_arn: None,
+            session_name: None,
+            imds_connect_timeout: Duration::from_secs(2),
+            imds_read_timeout: Duration::from_secs(10),
         };
         let provider = SharedCredentialsProvider::new(NoCredentials);
         let kms = AwsKms::new(settings, Some(provider), std::sync::Arc::new(SystemClock)).await;

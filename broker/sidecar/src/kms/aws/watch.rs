@@ -2,8 +2,10 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
@@ -14,11 +16,17 @@ use aws_smithy_types::config_bag::ConfigBag;
 use key_broker_core::clock::Clock;
 use serde::Deserialize;
 
+use super::credentials::CredentialsInUse;
+use super::error::is_about_credentials;
+use super::request_id::request_id_of;
+use super::sessions::Sessions;
 use crate::kms::{Attempt, AttemptLog};
 
 /// Notes every answer of KMS during one call, that of each attempt.
 pub(super) struct AttemptWatch {
     attempts: AttemptLog,
+    sessions: Arc<Sessions>,
+    credentials: CredentialsInUse,
     clock: Arc<dyn Clock>,
     /// Headers of the attempt in flight: the request itself is gone once it is sent.
     sent: Mutex<RequestHeaders>,
@@ -32,8 +40,13 @@ struct RequestHeaders {
 }
 
 impl AttemptWatch {
-    pub(super) fn new(attempts: AttemptLog, clock: Arc<dyn Clock>) -> Self {
-        Self { attempts, clock, sent: Mutex::default() }
+    pub(super) fn new(
+        attempts: AttemptLog,
+        sessions: Arc<Sessions>,
+        credentials: CredentialsInUse,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { attempts, sessions, credentials, clock, sent: Mutex::default() }
     }
 }
 
@@ -66,7 +79,7 @@ impl Intercept for AttemptWatch {
         &self,
         context: &FinalizerInterceptorContextRef<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Some(response) = context.response() else { return Ok(()) };
         // An answer without a requestID has no record. As an error it is some proxy's, not KMS's.
@@ -77,22 +90,27 @@ impl Intercept for AttemptWatch {
             return Ok(());
         };
         let sent = std::mem::take(&mut *self.sent.lock().unwrap_or_else(PoisonError::into_inner));
+        let error = (!response.status().is_success()).then(|| error_in(response));
+        if error.as_ref().is_some_and(|(code, _)| is_about_credentials(code)) {
+            self.credentials.doubt();
+        }
         self.attempts.push(Attempt {
             at: self.clock.now(),
             request_id: request_id.to_owned(),
+            session: sent.access_key_id.as_deref().and_then(|key| self.sessions.for_record(key)),
             access_key_id: sent.access_key_id,
+            source_address: local_address(config),
             user_agent: sent.user_agent,
-            error: (!response.status().is_success()).then(|| error_in(response)),
+            error,
         });
         Ok(())
     }
 }
 
-/// The requestID of an answer, if it has a usable one.
-pub(super) fn request_id_of(response: &HttpResponse) -> Option<&str> {
-    let id = response.headers().get(REQUEST_ID_HEADER)?;
-    let is_usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    ((1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(is_usable)).then_some(id)
+/// This host's address on the connection that carried the attempt.
+fn local_address(config: &ConfigBag) -> Option<IpAddr> {
+    let connection = config.load::<CaptureSmithyConnection>()?.get()?;
+    Some(connection.local_addr()?.ip())
 }
 
 /// The access key in `AWS4-HMAC-SHA256 Credential=AKID/date/region/service/aws4_request, …` (AWS Signature Version 4).
@@ -116,8 +134,3 @@ fn error_in(response: &HttpResponse) -> (String, String) {
     let code = if kind.is_empty() { format!("HTTP{}", response.status().as_u16()) } else { kind.to_owned() };
     (code, body.message.unwrap_or_default())
 }
-
-/// `x-amzn-RequestId`, on every answer of KMS. Header names are lower-case here.
-const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
-/// KMS's are UUIDs, of 36 bytes.
-const MAX_REQUEST_ID_BYTES: usize = 128;

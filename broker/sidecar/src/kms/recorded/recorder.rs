@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use key_broker_core::KeyArn;
 use key_broker_trail::journal::Journal;
-use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, Open};
+use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, Open, UserIdentity};
 use uuid::Uuid;
 
 use super::{Provenance, RecordedReply, UnwrittenRecords};
@@ -57,13 +57,16 @@ pub(crate) fn append_record(
     used_key: Option<(&KeyArn, Option<&str>)>,
 ) -> Uuid {
     let operation = permitted.subject().operation();
-    let mut identity = caller.identity(attempt.access_key_id.as_deref());
+    let mut identity = identity(attempt);
     identity.invoked_by = (permitted.requester() == Requester::Broker).then_some(INVOKED_BY.into());
     let event_id = Uuid::new_v4();
     let mut record =
         KmsRecord::new(identity, attempt.at, operation.name(), &caller.region, &attempt.request_id, event_id);
     record.user_agent = Some((&attempt.user_agent).into());
-    record.source_ip_address = Some((&caller.source_address).into());
+    // The credentials' account is the trail's, or they would not be in use.
+    record.recipient_account_id = (&caller.account_id).into();
+    let source_address = attempt.source_address.map(|address| address.to_string());
+    record.source_ip_address = Some(source_address.as_ref().unwrap_or(&caller.source_address).into());
     let (named_in_error, words);
     if let Some((code, message)) = &attempt.error {
         let error_code = cloudtrail_error_code(code);
@@ -97,6 +100,17 @@ pub(crate) fn append_record(
     }
     record.append_to(lines);
     event_id
+}
+
+/// Whose access key signed the attempt; where STS has not told that yet, the key alone.
+fn identity(attempt: &Attempt) -> UserIdentity<'_> {
+    if let Some(session) = &attempt.session {
+        return UserIdentity::clone(session);
+    }
+    let mut identity = UserIdentity::default();
+    identity.kind = "Unknown".into();
+    identity.access_key_id = attempt.access_key_id.as_deref().map(Into::into);
+    identity
 }
 
 /// CloudTrail's `invokedBy` of calls that no workload asked for.

@@ -85,9 +85,8 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     let config = JournalConfig::new(dir.path().to_owned(), Durability::Fsync, Duration::from_secs(5));
     let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
     let caller = AwsCaller {
-        arn: "arn:aws:sts::111122223333:assumed-role/broker/i-1".into(),
-        user_id: "AROAEXAMPLE:i-1".into(),
         account_id: "111122223333".into(),
+        partition: "aws".into(),
         region: "us-west-2".into(),
         kms_host: "kms.us-west-2.amazonaws.com".into(),
         source_address: "127.0.0.1".into(),

@@ -457,8 +457,7 @@ impl Clock for HandClock {
 pub(super) fn caller() -> AwsCaller {
     AwsCaller {
         account_id: "111122223333".into(),
-        arn: "arn:aws:iam::111122223333:user/Alice".into(),
-        user_id: "EX_PRINCIPAL_ID".into(),
+        partition: "aws".into(),
         region: "us-west-2".into(),
         kms_host: "kms.us-west-2.amazonaws.com".into(),
         source_address: "127.0.0.1".into(),

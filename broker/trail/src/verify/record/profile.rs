@@ -1,5 +1,7 @@
 //! The two profiles: what each field of a record may hold. `tests/trail_verify.rs` has JSON Schemas judge the same records.
 
+mod identity;
+
 use key_broker_core::{Action, Outcome};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
@@ -8,9 +10,9 @@ use serde::de::value::{Error as UnknownWord, StrDeserializer};
 use super::written::check_written;
 use super::{Amount, Charge};
 use crate::record::{
-    ActivityEventData, BROKER, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory, IdentityKind,
-    KMS_KEY, KmsEventData, MAX_SHORT_TEXT_BYTES, Open, REPORT_NOTICE, ReadRecord, RequestParameters,
-    Resource, ServedFrom, Text, UserIdentity, lower_case_uuid, parse,
+    ActivityEventData, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory, KMS_KEY, KmsEventData,
+    MAX_SHORT_TEXT_BYTES, Open, REPORT_IDENTITY, REPORT_NOTICE, ReadRecord, RequestParameters, Resource,
+    ServedFrom, Text, lower_case_uuid, parse,
 };
 
 /// What is the same for both profiles. Returns which of them it is of.
@@ -18,7 +20,6 @@ pub(super) fn check_head(record: &ReadRecord<'_>, account_id: &str) -> Result<Ev
     equal("eventVersion", &record.event_version, EVENT_VERSION)?;
     demand(is_region(&record.aws_region), "awsRegion is no region")?;
     demand(is_there(record.source_ip_address.as_ref()), "sourceIPAddress is empty")?;
-    demand(is_there(record.user_identity.principal_id.as_ref()), "userIdentity.principalId is empty")?;
     let short = [&record.user_agent, &record.error_code, &record.error_message];
     demand(
         short.iter().all(|text| text.as_ref().is_none_or(|text| text.len() <= MAX_SHORT_TEXT_BYTES)),
@@ -57,7 +58,7 @@ fn check_resource(Resource { account_id, kind, arn }: &Resource<'_>) -> Result<(
 
 /// The rest of a KMS record.
 pub(super) fn check_kms(record: &ReadRecord<'_>) -> Result<(), String> {
-    check_aws_identity(&record.user_identity)?;
+    identity::check_aws(&record.user_identity, &record.recipient_account_id)?;
     if let Some(json) = record.additional_event_data {
         let data: KmsEventData<'_> =
             parse(json.get()).map_err(|malformed| format!("additionalEventData: {malformed}"))?;
@@ -73,37 +74,6 @@ pub(super) fn check_kms(record: &ReadRecord<'_>) -> Result<(), String> {
     }
     demand(record.resources.is_some(), "there are no resources")?;
     check_kms_parameters(&record.event_name, record.request_parameters.as_ref())
-}
-
-fn check_aws_identity(identity: &UserIdentity<'_>) -> Result<(), String> {
-    let UserIdentity { kind, principal_id, arn, account_id, user_name, session_context, details, .. } =
-        identity;
-    let is_role = match known(kind) {
-        Some(IdentityKind::AssumedRole) => true,
-        Some(
-            IdentityKind::IAMUser | IdentityKind::Root | IdentityKind::FederatedUser | IdentityKind::Unknown,
-        ) => false,
-        Some(
-            IdentityKind::UnixWorkload
-            | IdentityKind::SpiffeWorkload
-            | IdentityKind::EnclaveWorkload
-            | IdentityKind::Broker,
-        )
-        | None => return Err("userIdentity.type is none of AWS's".into()),
-    };
-    demand(arn.as_ref().is_some_and(|arn| arn.starts_with("arn:aws")), "userIdentity.arn is no ARN")?;
-    demand(account_id.as_deref().is_some_and(is_account), "userIdentity.accountId is not 12 digits")?;
-    if is_role {
-        let is_session = arn.as_ref().is_some_and(|arn| arn.contains(":assumed-role/"));
-        demand(
-            is_session
-                && principal_id.as_ref().is_some_and(|id| id.contains(':'))
-                && user_name.is_none()
-                && session_context.is_some(),
-            "userIdentity is no assumed role's",
-        )?;
-    }
-    demand(details.is_none(), "userIdentity has details, which only workloads have")
 }
 
 fn check_kms_data(data: &KmsEventData<'_>) -> Result<(), String> {
@@ -199,9 +169,9 @@ fn is_digest(value: &str) -> bool {
 
 /// The rest of an activity record. Returns what it tells beside its call.
 pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEventData<'a>, String> {
-    let is_own = &*record.event_name == REPORT_NOTICE;
+    let is_own = matches!(&*record.event_name, REPORT_NOTICE | REPORT_IDENTITY);
     demand(is_own || known::<Action>(&record.event_name).is_some(), "eventName is no action of the broker")?;
-    check_workload(&record.user_identity, is_own)?;
+    identity::check_workload(&record.user_identity, is_own)?;
     demand(lower_case_uuid(&record.request_id).is_some(), "requestID is not a UUID in lower case")?;
     if let Some(asked) = &record.request_parameters {
         check_values(asked)?;
@@ -232,6 +202,10 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     check_many(record, &extra)?;
     let tells = extra.journal.is_some() || extra.reloads.is_some();
     demand(extra.notice_id.is_none() || tells, "noticeID, and nothing is told")?;
+    demand(
+        extra.identity.is_some() == (&*record.event_name == REPORT_IDENTITY),
+        "additionalEventData.identity is in the broker's ReportIdentity, and in no other record",
+    )?;
     if is_own {
         check_own(record, &extra)?;
     }
@@ -273,7 +247,10 @@ fn check_many(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<
 
 /// What the broker tells by itself was asked by nobody.
 fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
-    demand(extra.notice_id.is_some(), "a record of the broker's own tells nothing")?;
+    match &extra.identity {
+        Some(identity) => identity::check_reported(identity, &record.recipient_account_id)?,
+        None => demand(extra.notice_id.is_some(), "a record of the broker's own tells nothing")?,
+    }
     demand(
         record.request_parameters.is_none()
             && record.resources.is_none()
@@ -281,38 +258,6 @@ fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(
             && extra.outcome == Outcome::Allowed,
         "a record of the broker's own has what only calls have",
     )
-}
-
-fn check_workload(identity: &UserIdentity<'_>, is_own: bool) -> Result<(), String> {
-    let fits = match known(&identity.kind) {
-        Some(
-            IdentityKind::UnixWorkload
-            | IdentityKind::SpiffeWorkload
-            | IdentityKind::EnclaveWorkload
-            | IdentityKind::Unknown,
-        ) => !is_own,
-        Some(IdentityKind::Broker) => {
-            is_own && identity.principal_id.as_deref() == Some(BROKER) && identity.details.is_none()
-        }
-        Some(
-            IdentityKind::AssumedRole
-            | IdentityKind::IAMUser
-            | IdentityKind::Root
-            | IdentityKind::FederatedUser,
-        )
-        | None => false,
-    };
-    demand(fits, "userIdentity.type is no workload's, nor the broker's in a record of its own")?;
-    demand(
-        identity.arn.is_none()
-            && identity.account_id.is_none()
-            && identity.access_key_id.is_none()
-            && identity.user_name.is_none()
-            && identity.session_context.is_none()
-            && identity.invoked_by.is_none(),
-        "userIdentity has what only AWS's principals have",
-    )?;
-    demand(identity.details.as_ref().is_none_or(is_object), "userIdentity.details is not an object")
 }
 
 fn check_data_key(data_key: &DataKeyData<Text<'_>>, is_allowed: bool) -> Result<(), String> {

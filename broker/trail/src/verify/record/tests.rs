@@ -6,7 +6,7 @@ use time::Duration;
 
 use super::*;
 use crate::notice::{Reloads, Untold};
-use crate::record::{ActivityRecord, AwsCaller};
+use crate::record::{ActivityRecord, AwsCaller, UserIdentity};
 use crate::verify::forge::{Mint, START, refusal};
 
 fn why(record: &str) -> Option<String> {
@@ -24,8 +24,7 @@ fn what_a_broker_writes_is_of_a_profile() {
 fn notice() -> String {
     let caller = AwsCaller {
         account_id: "111122223333".into(),
-        arn: "arn:aws:iam::111122223333:user/Alice".into(),
-        user_id: "EX_PRINCIPAL_ID".into(),
+        partition: "aws".into(),
         region: "us-west-2".into(),
         kms_host: "kms.us-west-2.amazonaws.com".into(),
         source_address: "127.0.0.1".into(),
@@ -258,4 +257,83 @@ fn later_brokers_may_add_to_what_is_open_and_to_nothing_else() {
     for closed in ["\"requestParameters\":{", "\"use\":{", "\"resources\":[{", "\"userIdentity\":{"] {
         assert!(with(closed, &format!("{closed}\"later\":1,")).is_some(), "{closed}");
     }
+}
+
+/// A record of KMS, of a role's session.
+fn of_a_session(identity: &UserIdentity<'_>) -> String {
+    let identity = serde_json::to_string(identity).expect("JSON");
+    let record = Mint::new(1, START).record();
+    let (from, to) =
+        (record.find("\"userIdentity\":").expect("there"), record.find(",\"eventTime\"").expect("there"));
+    format!("{}\"userIdentity\":{identity}{}", &record[..from], &record[to..])
+}
+
+fn session() -> UserIdentity<'static> {
+    let arn = "arn:aws:sts::111122223333:assumed-role/broker/pod-1";
+    let mut identity = UserIdentity::of_aws("111122223333", arn, "AROAEXAMPLE:pod-1", None);
+    identity.access_key_id = Some("ASIAEXAMPLE".into());
+    identity
+}
+
+#[test]
+fn a_session_has_all_that_sts_tells_or_its_access_key_alone() {
+    let whole = of_a_session(&session());
+    assert_eq!(why(&whole), None, "{whole}");
+    let older = whole.replacen("\"arn\":\"arn:aws:iam::111122223333:role/broker\",", "", 1);
+    assert_ne!(older, whole);
+    assert_eq!(why(&older), None, "brokers before left the role's ARN out");
+    let mut alone = UserIdentity::default();
+    (alone.kind, alone.access_key_id) = ("Unknown".into(), Some("ASIAEXAMPLE".into()));
+    let alone = of_a_session(&alone);
+    assert_eq!(why(&alone), None, "{alone}");
+    for (record, one, other, word) in [
+        (&whole, "\"arn\":\"arn:aws:sts::111122223333:assumed-role/broker/pod-1\",", "", "type is Unknown"),
+        (&whole, ":role/broker\"", ":role/other\"", "sessionIssuer.arn"),
+        (
+            &whole,
+            "\"accountId\":\"111122223333\",\"accessKeyId\"",
+            "\"accountId\":\"444455556666\",\"accessKeyId\"",
+            "another account",
+        ),
+        (&whole, "\"principalId\":\"AROAEXAMPLE:pod-1\",", "", "principalId"),
+        (&alone, ",\"accessKeyId\":\"ASIAEXAMPLE\"", "", "accessKeyId"),
+        (&alone, "\"accessKeyId\"", "\"accountId\":\"111122223333\",\"accessKeyId\"", "alone"),
+        (&alone, "\"Unknown\"", "\"AssumedRole\"", "Unknown"),
+    ] {
+        assert!(record.contains(one), "{one}: {record}");
+        let why = why(&record.replacen(one, other, 1)).unwrap_or_else(|| panic!("{other} is taken"));
+        assert!(why.contains(word), "{other}: {why}");
+    }
+}
+
+#[test]
+fn a_report_of_an_identity_tells_whose_an_access_key_is() {
+    let caller = AwsCaller {
+        account_id: "111122223333".into(),
+        partition: "aws".into(),
+        region: "us-west-2".into(),
+        kms_host: "kms.us-west-2.amazonaws.com".into(),
+        source_address: "127.0.0.1".into(),
+    };
+    let mut line = Vec::new();
+    ActivityRecord::of_identity(session(), START, &caller).append_to(&mut line);
+    let record = String::from_utf8(line).expect("text").trim_end().to_owned();
+    assert_eq!(why(&record), None, "{record}");
+    for (one, other, word) in [
+        ("\"ReportIdentity\"", "\"ReportNotice\"", "ReportIdentity"),
+        (",\"accessKeyId\":\"ASIAEXAMPLE\"", "", "whose"),
+        ("\"arn\":\"arn:aws:sts::111122223333:assumed-role/broker/pod-1\",", "", "whose"),
+        ("\"principalId\":\"AROAEXAMPLE:pod-1\"", "\"principalId\":\"AROAEXAMPLE\"", "assumed role"),
+        ("\"requestParameters\":null", "\"requestParameters\":{}", "only calls"),
+    ] {
+        assert!(record.contains(one), "{one}: {record}");
+        let why = why(&record.replacen(one, other, 1)).unwrap_or_else(|| panic!("{other} is taken"));
+        assert!(why.contains(word), "{other}: {why}");
+    }
+    let denied = refusal(START).replacen(
+        "\"outcome\":\"Denied\"",
+        "\"outcome\":\"Denied\",\"identity\":{\"type\":\"Root\"}",
+        1,
+    );
+    assert!(why(&denied).is_some_and(|why| why.contains("ReportIdentity")), "{denied}");
 }

@@ -63,6 +63,8 @@ pub(super) struct Known {
     pub(super) call: Call,
     key_id: Option<String>,
     key_arn: Option<String>,
+    has_parameters: bool,
+    has_resources: bool,
     context: BTreeMap<String, String>,
     /// The pairs of it whose values are digests.
     redacted: Vec<String>,
@@ -79,6 +81,8 @@ impl From<&ReadRecord<'_>> for Known {
             call: record.into(),
             key_id: owned(record.key_id()),
             key_arn: owned(record.key_arn()),
+            has_parameters: record.request_parameters.is_some(),
+            has_resources: record.resources.is_some(),
             context: context.collect(),
             redacted: redacted.unwrap_or_default(),
         }
@@ -150,13 +154,20 @@ pub(super) fn compare(
         (!context.is_empty()).then(|| serde_json::json!(context).to_string())
     };
     let (our_context, their_context) = (json(&ours.context), json(&their_context));
-    let mut fields = vec![
-        ("errorCode", &ours.call.error_code, &theirs.call.error_code),
-        ("requestParameters.keyId", &ours.key_id, &theirs.key_id),
-        ("requestParameters.encryptionContext", &our_context, &their_context),
-    ];
+    let mut fields = vec![("errorCode", &ours.call.error_code, &theirs.call.error_code)];
+    // Of calls that were throttled or denied, AWS may have neither.
+    let failed = theirs.call.error_code.is_some();
+    if theirs.has_parameters || !failed {
+        fields.push(("requestParameters.keyId", &ours.key_id, &theirs.key_id));
+        fields.push(("requestParameters.encryptionContext", &our_context, &their_context));
+    }
+    let is_session = |call: &Call| call.arn.as_deref().is_some_and(|arn| arn.contains(":assumed-role/"));
+    if is_session(&ours.call) && is_session(&theirs.call) {
+        fields.push(("userIdentity.arn", &ours.call.arn, &theirs.call.arn));
+    }
     // The broker does not always learn the key of a call that failed.
-    if ours.call.error_code.is_none() || ours.key_arn.is_some() {
+    let knows_key = ours.call.error_code.is_none() || ours.key_arn.is_some();
+    if knows_key && (theirs.has_resources || !failed) {
         fields.push(("resources.ARN", &ours.key_arn, &theirs.key_arn));
     }
     differences.extend(

@@ -12,6 +12,7 @@ use key_broker_trail::TRAIL_ARN;
 use key_broker_trail::record::{self, ReadRecord, Text};
 
 use super::call::{Call, Difference, Known, as_record_time, compare, difference};
+use super::principals::Principals;
 use super::reader_records::{ReaderRecords, reads_the_trail};
 use crate::redaction::Digester;
 
@@ -23,7 +24,7 @@ pub(super) struct Reconciler {
     our_ids: HashSet<String>,
     range: Option<Range>,
     regions: BTreeSet<String>,
-    identities: BTreeSet<String>,
+    principals: Principals,
     /// AWS's with our identity that we have not, and whether it reads the trail.
     theirs: Vec<(Known, bool)>,
     their_ids: HashSet<String>,
@@ -88,6 +89,8 @@ pub(super) struct Reconciliation {
     pub(super) too_new: usize,
     /// Our calls on days of which AWS's files have nothing.
     pub(super) outside: usize,
+    /// AWS's calls of the broker's identity before or after all of the trail's.
+    pub(super) outside_the_trail: usize,
     /// Calls that S3 made in the broker's name, to encrypt this trail.
     pub(super) by_services: usize,
     /// Calls of readers of this trail, by their own records.
@@ -121,17 +124,21 @@ impl Reconciler {
 
     /// Adds a record of the trail. All of them come before AWS's.
     pub(super) fn add_ours(&mut self, record: &ReadRecord<'_>) {
-        if !record.is_of_kms() || !self.our_ids.insert(record.event_id.to_string()) {
+        if !self.our_ids.insert(record.event_id.to_string()) {
+            return;
+        }
+        if !record.is_of_kms() {
+            // It tells whose an access key is that records had to have alone.
+            if let Some(identity) = record.activity().ok().flatten().and_then(|told| told.identity) {
+                self.principals.add(&identity);
+            }
             return;
         }
         widen(&mut self.range, record.event_time);
         self.regions.insert(record.aws_region.to_string());
         // Who only reads the trail may do with KMS what the broker knows nothing of.
-        if let Some(arn) = &record.user_identity.arn
-            && (!record.is_of_the_broker_itself()
-                || matches!(&*record.event_name, "GenerateDataKey" | "Sign"))
-        {
-            self.identities.insert(arn.to_string());
+        if !record.is_of_the_broker_itself() || matches!(&*record.event_name, "GenerateDataKey" | "Sign") {
+            self.principals.add(&record.user_identity);
         }
         if record.is_of_the_broker_itself()
             && matches!(&*record.event_name, "Sign" | "GetPublicKey")
@@ -156,10 +163,10 @@ impl Reconciler {
             aws_region: Text<'a>,
         }
         let head: Head<'_> = record::parse(json)?;
-        if !self.regions.contains(&*head.aws_region) {
-            return Ok(());
+        if self.regions.contains(&*head.aws_region) {
+            widen(&mut self.their_range, head.event_time);
         }
-        widen(&mut self.their_range, head.event_time);
+        // The broker's credentials are as good in any other region.
         if &*head.event_source == KMS {
             self.join(&ReadRecord::parse(json)?, question);
         }
@@ -169,7 +176,7 @@ impl Reconciler {
     fn join(&mut self, theirs: &ReadRecord<'_>, question: &Question) {
         let same_call = |ours: &Known| *ours.call.event_name == *theirs.event_name;
         let place = self.ours.get(&*theirs.request_id).and_then(|calls| calls.iter().position(same_call));
-        let is_ours = theirs.user_identity.arn.as_ref().is_some_and(|arn| self.identities.contains(&**arn));
+        let is_ours = self.principals.have(&theirs.user_identity);
         let reads = place.is_none() && reads_the_trail(theirs, &question.trail_arn, &self.signing_keys);
         let is_of_a_reader = reads && self.readers.have(theirs);
         if place.is_none() && !is_ours && !is_of_a_reader {
@@ -217,6 +224,7 @@ impl Reconciler {
             missing_from_trail: Vec::new(),
             too_new: 0,
             outside: 0,
+            outside_the_trail: 0,
             by_services: self.by_services,
             by_readers: self.by_readers,
             maybe_of_readers: 0,
@@ -235,12 +243,14 @@ impl Reconciler {
             }
         }
         let theirs = self.theirs.into_iter().map(|(known, reads)| (known.call, reads));
-        for (theirs, reads) in theirs.filter(|(theirs, _)| range.has(theirs.event_time)) {
+        for (theirs, reads) in theirs.filter(|(theirs, _)| question.has(theirs.event_time)) {
             if theirs.event_time > question.settled {
                 outcome.too_new += 1;
-            } else {
+            } else if range.has(theirs.event_time) {
                 outcome.maybe_of_readers += usize::from(reads);
                 outcome.missing_from_trail.push(theirs);
+            } else {
+                outcome.outside_the_trail += 1;
             }
         }
         for calls in [&mut outcome.missing_from_aws, &mut outcome.missing_from_trail] {
@@ -281,6 +291,13 @@ impl Reconciliation {
             && self.missing_from_trail.is_empty());
         (self.verdict, self.why) = if is_unmatched {
             (Verdict::Unmatched, None)
+        } else if self.outside_the_trail > 0 {
+            let why = format!(
+                "AWS has {} calls of the broker's identity from before the trail's first call to KMS or after its last: look at them, or \
+                 bound the time with --since and --until",
+                self.outside_the_trail
+            );
+            (Verdict::CannotTell, Some(why))
         } else if self.matched > 0 {
             (Verdict::Matched, None)
         } else {

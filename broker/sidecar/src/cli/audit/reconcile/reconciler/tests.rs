@@ -129,25 +129,133 @@ fn what_may_be_on_its_way_is_too_new_on_either_side() {
 }
 
 #[test]
-fn calls_of_others_elsewhere_or_outside_the_trails_time_are_not_missed() {
+fn calls_of_others_are_not_missed() {
     let stranger = "arn:aws:iam::111122223333:user/Alice";
     let others = [
-        with(record("Decrypt", "stranger", 20), "/userIdentity/arn", stranger.into()),
-        with(record("Decrypt", "elsewhere", 20), "/awsRegion", "eu-west-1".into()),
+        of(record("Decrypt", "stranger", 20), stranger, "ASIASTRANGER"),
+        of(record("Decrypt", "role", 20), &BROKER.replace("/broker/", "/broker-2/"), "ASIAOTHER"),
         with(record("PutObject", "s3", 20), "/eventSource", "s3.amazonaws.com".into()),
-        with(record("Decrypt", "before", 20), "/eventTime", "2026-11-21T09:59:59Z".into()),
-        with(record("Decrypt", "after", 20), "/eventTime", "2026-11-21T10:01:00Z".into()),
     ];
     let outcome = reconcile(&ends(), &[&ends()[..], &others].concat(), &question());
     assert_eq!((outcome.verdict, outcome.missing_from_trail), (Verdict::Matched, Vec::new()));
 }
 
+/// The record, as made by another principal.
+fn of(record: Value, arn: &str, access_key_id: &str) -> Value {
+    with(with(record, "/userIdentity/arn", arn.into()), "/userIdentity/accessKeyId", access_key_id.into())
+}
+
+#[test]
+fn every_session_of_the_brokers_role_is_the_brokers_in_every_region() {
+    let second = BROKER.replace("pod-1", "pod-2");
+    let stolen = [
+        of(record("Decrypt", "renewed", 20), &second, "ASIASECOND"),
+        with(record("Decrypt", "elsewhere", 21), "/awsRegion", "eu-west-1".into()),
+        with(of(record("Decrypt", "both", 22), &second, "ASIASECOND"), "/awsRegion", "ap-south-1".into()),
+    ];
+    let outcome = reconcile(&ends(), &[&ends()[..], &stolen].concat(), &question());
+    assert_eq!(requests(&outcome.missing_from_trail), ["renewed", "elsewhere", "both"]);
+
+    // By its unique id, whatever its name.
+    let by_id = |record, id: &str| with(record, "/userIdentity/principalId", id.into());
+    let ours = ends().map(|record| by_id(record, "AROABROKER:pod-1"));
+    let renamed = "arn:aws:sts::111122223333:assumed-role/renamed/pod-3";
+    let stolen = [
+        by_id(of(record("Decrypt", "same", 20), renamed, "ASIATHIRD"), "AROABROKER:pod-3"),
+        by_id(of(record("Decrypt", "other", 20), renamed, "ASIAFOURTH"), "AROAOTHER:pod-1"),
+    ];
+    let outcome = reconcile(&ours, &[&ours[..], &stolen].concat(), &question());
+    assert_eq!(requests(&outcome.missing_from_trail), ["same"]);
+}
+
+#[test]
+fn a_federated_user_is_no_other_federated_user_of_the_account() {
+    let federated = |record, name: &str| {
+        let arn = format!("arn:aws:sts::111122223333:federated-user/{name}");
+        let record = of(record, &arn, &format!("ASIA{name}"));
+        with(record, "/userIdentity/principalId", format!("111122223333:{name}").into())
+    };
+    let ours = ends().map(|record| federated(record, "broker"));
+    let stranger = federated(record("Decrypt", "stranger", 20), "alice");
+    let outcome = reconcile(&ours, &[&ours[..], &[stranger]].concat(), &question());
+    assert_eq!(outcome.verdict, Verdict::Matched);
+}
+
+#[test]
+fn an_access_key_alone_is_enough_and_a_later_report_tells_its_role() {
+    let alone = json!({ "type": "Unknown", "accessKeyId": "ASIAEXAMPLE" });
+    let ours = ends().map(|record| with(record, "/userIdentity", alone.clone()));
+    let session = of(record("Decrypt", "same key", 20), BROKER, "ASIAEXAMPLE");
+    let renewed = of(record("Decrypt", "same role", 21), &BROKER.replace("pod-1", "pod-2"), "ASIASECOND");
+    let aws = [&ends()[..], &[session, renewed]].concat();
+    let outcome = reconcile(&ours, &aws, &question());
+    assert_eq!((requests(&outcome.missing_from_trail), outcome.matched), (vec!["same key"], 2));
+
+    let report = json!({
+        "userIdentity": { "type": "Broker", "principalId": "key-broker" },
+        "eventTime": "2026-11-21T10:00:40Z",
+        "eventSource": "keybroker.v1.KeyBroker",
+        "eventName": "ReportIdentity",
+        "awsRegion": "us-west-2",
+        "additionalEventData": {
+            "outcome": "Allowed",
+            "identity": { "type": "AssumedRole", "arn": BROKER, "accessKeyId": "ASIAEXAMPLE" },
+        },
+        "eventID": "report",
+    });
+    let outcome = reconcile(&[&ours[..], &[report]].concat(), &aws, &question());
+    assert_eq!(requests(&outcome.missing_from_trail), ["same key", "same role"]);
+}
+
+#[test]
+fn a_record_that_names_another_session_than_awss_is_a_difference() {
+    let wrong = of(ends()[0].clone(), &BROKER.replace("pod-1", "pod-0"), "ASIAEXAMPLE");
+    let outcome = reconcile(&[wrong, ends()[1].clone()], &ends(), &question());
+    let fields: Vec<_> = outcome.differences.iter().map(|difference| difference.field).collect();
+    assert_eq!((outcome.verdict, fields), (Verdict::Unmatched, vec!["userIdentity.arn"]));
+}
+
+/// Nobody who stops the broker first goes unseen.
+#[test]
+fn calls_outside_the_trails_time_are_counted_and_no_verdict_hides_them() {
+    let outside = [
+        with(record("Decrypt", "before", 20), "/eventTime", "2026-11-21T09:59:59Z".into()),
+        with(record("Decrypt", "after", 20), "/eventTime", "2026-11-21T10:01:00Z".into()),
+        with(record("Decrypt", "days later", 20), "/eventTime", "2026-11-21T10:50:00Z".into()),
+    ];
+    let aws = [&ends()[..], &outside].concat();
+    let outcome = reconcile(&ends(), &aws, &question());
+    assert_eq!((outcome.verdict, outcome.outside_the_trail, outcome.matched), (Verdict::CannotTell, 3, 2));
+    assert!(outcome.why.is_some_and(|why| why.contains("--since")));
+    let bounded = Question {
+        since: Some(datetime!(2026-11-21 10:00 UTC)),
+        until: Some(datetime!(2026-11-21 10:01 UTC)),
+        ..question()
+    };
+    assert_eq!(reconcile(&ends(), &aws, &bounded).verdict, Verdict::Matched);
+    let inside = [&aws[..], &[record("Decrypt", "inside", 20)]].concat();
+    assert_eq!(reconcile(&ends(), &inside, &question()).verdict, Verdict::Unmatched);
+}
+
+#[test]
+fn what_aws_leaves_out_of_a_failed_call_is_not_compared() {
+    let throttled = with(ends()[0].clone(), "/errorCode", "ThrottlingException".into());
+    let bare = with(throttled.clone(), "/requestParameters", Value::Null);
+    let bare = with(bare, "/resources", Value::Null);
+    let ours = [throttled.clone(), ends()[1].clone()];
+    let outcome = reconcile(&ours, &[bare, ends()[1].clone()], &question());
+    assert_eq!((outcome.verdict, outcome.differences), (Verdict::Matched, Vec::new()));
+    let other = with(throttled, "/requestParameters/keyId", "alias/b".into());
+    let outcome = reconcile(&ours, &[other, ends()[1].clone()], &question());
+    assert_eq!(outcome.verdict, Verdict::Unmatched);
+}
+
 #[test]
 fn an_auditor_who_read_the_trail_may_ask_kms_other_things() {
     let auditor = "arn:aws:iam::111122223333:user/Auditor";
-    let read = with(record("Decrypt", "read", 10), "/userIdentity/arn", auditor.into());
+    let read = of(record("Decrypt", "read", 10), auditor, "AKIAAUDITOR");
     let read = with(read, "/userIdentity/invokedBy", "key-broker".into());
-    let other = with(record("Decrypt", "other", 11), "/userIdentity/arn", auditor.into());
+    let other = of(record("Decrypt", "other", 11), auditor, "AKIAAUDITOR");
     let ours = [&ends()[..], std::slice::from_ref(&read)].concat();
     let outcome = reconcile(&ours, &[&ends()[..], &[read, other]].concat(), &question());
     assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 3));
@@ -225,7 +333,7 @@ fn what_s3_asks_for_this_trails_objects_is_expected_and_nothing_else() {
 fn what_readers_recorded_is_counted_apart_whoever_they_are() {
     let auditor = "arn:aws:iam::111122223333:user/Auditor";
     let own = reading("own");
-    let others = with(reading("others"), "/userIdentity/arn", auditor.into());
+    let others = of(reading("others"), auditor, "AKIAAUDITOR");
     let aws = [&ends()[..], &[awss(&own), awss(&others), awss(&others)]].concat();
     let untold = reconcile(&ends(), &aws, &question());
     assert_eq!((requests(&untold.missing_from_trail), untold.maybe_of_readers), (vec!["own"], 1));

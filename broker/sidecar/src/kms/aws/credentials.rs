@@ -1,0 +1,341 @@
+//! The broker's AWS credentials over time. One task renews them, ahead of their end and off the path of calls, whatever the source; a
+//! source that fails costs no call as long as the credentials before it last.
+//!
+//! New credentials are used once STS has told whose they are. Where it does not in time, they are used all the same, and STS is asked
+//! again: their records have the access key alone until then.
+
+pub(super) mod source;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, ProvideCredentials, future};
+use key_broker_core::clock::Clock;
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
+use tokio::time::{interval, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::sessions::{CallerIdentity, Session, Sessions};
+use source::{Files, Source};
+
+/// The credentials in use.
+#[derive(Clone)]
+pub(super) struct CredentialsInUse {
+    held: watch::Receiver<Held>,
+    asked: Arc<Notify>,
+    sessions: Arc<Sessions>,
+    clock: Arc<dyn Clock>,
+    _renewal: Arc<AbortOnDropHandle<()>>,
+}
+
+#[derive(Clone, Default)]
+struct Held {
+    current: Option<Credentials>,
+    /// Why the source gave nothing when it was last asked.
+    source_trouble: Option<String>,
+    /// Why it is not known whose they are.
+    sts_trouble: Option<String>,
+}
+
+impl CredentialsInUse {
+    /// Renews what `source` gives from now on.
+    pub(super) fn start(
+        source: Source,
+        sts: aws_sdk_sts::Client,
+        sessions: Arc<Sessions>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (held, watched) = watch::channel(Held::default());
+        let asked = Arc::new(Notify::new());
+        let renewal = Renewal {
+            source,
+            sts,
+            sessions: Arc::clone(&sessions),
+            clock: Arc::clone(&clock),
+            held,
+            asked: Arc::clone(&asked),
+            unidentified: Vec::new(),
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
+        Self { held: watched, asked, sessions, clock, _renewal: Arc::new(task) }
+    }
+
+    /// AWS does not take them, or so it says: the source may have others.
+    pub(super) fn doubt(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Whether there are any.
+    pub(super) fn are_there(&self) -> bool {
+        self.held.borrow().usable(self.clock.now()).is_some()
+    }
+
+    /// Whose they are, as soon as that is known; else why it is not.
+    pub(super) async fn session(&self) -> Result<Session, String> {
+        let mut held = self.held.clone();
+        loop {
+            {
+                let now = held.borrow_and_update();
+                if let Some(current) = now.usable(self.clock.now()) {
+                    if let Some(session) = self.sessions.get(current.access_key_id()) {
+                        return Ok(session);
+                    }
+                    if let Some(why) = self.sessions.found_other_account().or(now.sts_trouble.clone()) {
+                        return Err(why);
+                    }
+                }
+                if let Some(why) = self.sessions.found_other_account().or(now.source_trouble.clone()) {
+                    self.asked.notify_one();
+                    return Err(why);
+                }
+            }
+            if held.changed().await.is_err() {
+                return Err(ENDED.into());
+            }
+        }
+    }
+
+    async fn credentials(&self) -> provider::Result {
+        let mut held = self.held.clone();
+        loop {
+            {
+                let now = held.borrow_and_update();
+                if let Some(current) = now.usable(self.clock.now()) {
+                    return Ok(current.clone());
+                }
+                if now.current.is_some() || now.source_trouble.is_some() {
+                    // The renewal may have slept through the end of them.
+                    self.asked.notify_one();
+                }
+                if let Some(why) = &now.source_trouble {
+                    return Err(CredentialsError::provider_error(why.clone()));
+                }
+            }
+            if held.changed().await.is_err() {
+                return Err(CredentialsError::provider_error(ENDED));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for CredentialsInUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CredentialsInUse")
+    }
+}
+
+impl ProvideCredentials for CredentialsInUse {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.credentials())
+    }
+}
+
+impl Held {
+    fn usable(&self, now: OffsetDateTime) -> Option<&Credentials> {
+        self.current.as_ref().filter(|current| remaining(current, now).is_none_or(|left| !left.is_zero()))
+    }
+}
+
+/// The task behind them.
+struct Renewal {
+    source: Source,
+    sts: aws_sdk_sts::Client,
+    sessions: Arc<Sessions>,
+    clock: Arc<dyn Clock>,
+    held: watch::Sender<Held>,
+    asked: Arc<Notify>,
+    /// Credentials that were put to use before STS told whose they are.
+    unidentified: Vec<Credentials>,
+}
+
+impl Renewal {
+    async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let files = self.source.files();
+            let due = match self.source.load().await {
+                Ok(credentials) => {
+                    pause = FIRST_PAUSE;
+                    self.take(credentials).await
+                }
+                Err(trouble) => {
+                    self.tell_trouble(trouble, pause);
+                    let due = pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    Some(due)
+                }
+            };
+            self.wait(due, files).await;
+        }
+    }
+
+    /// Puts new credentials to use, and returns in what time the next are due.
+    async fn take(&mut self, credentials: Credentials) -> Option<Duration> {
+        let access_key_id = credentials.access_key_id();
+        let mut sts_trouble = None;
+        if self.sessions.get(access_key_id).is_none() {
+            match timeout(self.time_for_sts(), self.identify(&credentials)).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    // Whoever waits for credentials is told.
+                    self.held.send_modify(|held| held.source_trouble = self.sessions.found_other_account());
+                    return Some(LONGEST_PAUSE);
+                }
+                Ok(Err(why)) => sts_trouble = Some(why),
+                Err(_) => sts_trouble = Some("STS does not answer".to_owned()),
+            }
+        }
+        if let Some(error) = &sts_trouble {
+            tracing::warn!(
+                error,
+                access_key_id,
+                "STS does not tell whose the broker's AWS credentials are: records of calls to KMS have the access key alone until it \
+                 does; check the broker's way to STS"
+            );
+        }
+        if sts_trouble.is_some() {
+            self.unidentified.push(credentials.clone());
+        }
+        let is_new =
+            self.held.borrow().current.as_ref().map(Credentials::access_key_id) != Some(access_key_id);
+        let due = due(remaining(&credentials, self.clock.now()), is_new);
+        if is_new {
+            let arn = self
+                .sessions
+                .get(access_key_id)
+                .and_then(|session| session.arn.as_deref().map(str::to_owned));
+            tracing::info!(access_key_id, arn, "AWS credentials in use");
+        }
+        self.held.send_replace(Held { current: Some(credentials), source_trouble: None, sts_trouble });
+        due
+    }
+
+    /// The credentials before may serve meanwhile.
+    fn time_for_sts(&self) -> Duration {
+        let held = self.held.borrow();
+        let now = self.clock.now();
+        let left = held.usable(now).and_then(|current| remaining(current, now));
+        left.map_or(TIME_FOR_STS, |left| TIME_FOR_STS.min(left / 2))
+    }
+
+    /// Asks STS whose these are, with these. False if they are another account's.
+    async fn identify(&self, credentials: &Credentials) -> Result<bool, String> {
+        let with_these = aws_sdk_sts::config::Builder::new().credentials_provider(credentials.clone());
+        let asked = self.sts.get_caller_identity().customize().config_override(with_these).send().await;
+        let told = asked.map_err(|error| super::error::sts_error(&error))?;
+        let (Some(account_id), Some(arn), Some(user_id)) = (told.account, told.arn, told.user_id) else {
+            return Err("STS's answer to GetCallerIdentity lacks Account, Arn or UserId".into());
+        };
+        let identity = CallerIdentity { account_id, arn, user_id };
+        Ok(self.sessions.add(credentials.access_key_id(), &identity))
+    }
+
+    fn tell_trouble(&self, trouble: String, pause: Duration) {
+        let (retry_seconds, error) = (pause.as_secs(), &trouble);
+        if self.held.borrow().usable(self.clock.now()).is_some() {
+            tracing::warn!(
+                error,
+                retry_seconds,
+                "no new AWS credentials: those in use go on; check where the broker gets its credentials from"
+            );
+        } else if self.held.borrow().current.is_some() {
+            tracing::error!(
+                error,
+                retry_seconds,
+                "the broker's AWS credentials have expired and there are no new ones: check where it gets them from; it takes the next \
+                 ones by itself"
+            );
+        }
+        self.held.send_modify(|held| held.source_trouble = Some(trouble));
+    }
+
+    /// Until `due`, until the files of the credentials have changed, or until somebody doubts them, if they were not asked for just now.
+    async fn wait(&mut self, due: Option<Duration>, files: Files) {
+        let mut pause = FIRST_PAUSE;
+        let mut looks = interval(LOOK_AT_FILES);
+        let (next, least) = (sleep(due.unwrap_or_default()), sleep(LEAST_BETWEEN));
+        tokio::pin!(next, least);
+        loop {
+            let unidentified = self.next_unidentified();
+            tokio::select! {
+                () = &mut next, if due.is_some() => return,
+                () = self.asked.notified() => return least.await,
+                _ = looks.tick() => {
+                    if self.source.files() != files {
+                        return;
+                    }
+                }
+                () = sleep(pause), if unidentified.is_some() => {
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    if let Some(credentials) = unidentified {
+                        self.identify_later(&credentials).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Credentials that last still, and of which it is not known whose they are.
+    fn next_unidentified(&mut self) -> Option<Credentials> {
+        let now = self.clock.now();
+        let Self { unidentified, sessions, .. } = self;
+        unidentified.retain(|credentials| {
+            remaining(credentials, now).is_none_or(|left| !left.is_zero())
+                && sessions.get(credentials.access_key_id()).is_none()
+        });
+        let most = unidentified.len().saturating_sub(MOST_UNIDENTIFIED);
+        unidentified.drain(..most);
+        unidentified.first().cloned()
+    }
+
+    async fn identify_later(&self, credentials: &Credentials) {
+        match timeout(TIME_FOR_STS, self.identify(credentials)).await {
+            Ok(Ok(true)) => self.held.send_modify(|held| held.sts_trouble = None),
+            // Nothing more is signed with them.
+            Ok(Ok(false)) => {
+                let key = credentials.access_key_id();
+                self.held.send_modify(|held| {
+                    held.current.take_if(|current| current.access_key_id() == key);
+                });
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}
+
+/// How long credentials last still; none where they do not end.
+fn remaining(credentials: &Credentials, now: OffsetDateTime) -> Option<Duration> {
+    let end = OffsetDateTime::from(credentials.expiry()?);
+    Some((end - now).try_into().unwrap_or_default())
+}
+
+/// In what time to ask for the next ones: some minutes ahead, or half way where they last for less.
+fn due(left: Option<Duration>, is_new: bool) -> Option<Duration> {
+    let left = left?;
+    let least = if is_new { LEAST_LIFE } else { FIRST_PAUSE };
+    Some(left.saturating_sub(AHEAD.min(left / 2)).max(least))
+}
+
+const ENDED: &str = "the broker stops";
+/// As the AWS SDKs do.
+const AHEAD: Duration = Duration::from_mins(5);
+/// However short-lived credentials are.
+const LEAST_LIFE: Duration = Duration::from_millis(100);
+/// Whatever calls do.
+const LEAST_BETWEEN: Duration = Duration::from_secs(2);
+/// STS answers within a second; a Region's STS that is down does not keep new credentials from being used for longer.
+const TIME_FOR_STS: Duration = Duration::from_secs(5);
+/// The oldest are given up.
+const MOST_UNIDENTIFIED: usize = 8;
+const LOOK_AT_FILES: Duration = Duration::from_secs(20);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! Whose access keys are: what sts:GetCallerIdentity has told of each set of credentials, asked with these very credentials. An access
+//! key is that of one session for good, so what is known of it stays true.
+
+use std::collections::BTreeSet;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use key_broker_trail::record::UserIdentity;
+use lru::LruCache;
+use tokio::sync::Notify;
+
+/// An AWS principal, with its access key, as records have it.
+pub(crate) type Session = Arc<UserIdentity<'static>>;
+
+/// What STS has told, and to whom it is still owed.
+pub(crate) struct Sessions {
+    known: Mutex<Known>,
+    /// ARNs of roles as the configuration and the environment tell them, with their paths.
+    roles: Vec<String>,
+    changed: Notify,
+}
+
+struct Known {
+    by_access_key: LruCache<String, Session>,
+    /// Access keys that records had to have alone.
+    owed: BTreeSet<String>,
+    /// Of those, the ones that are known now.
+    to_report: Vec<Session>,
+    /// The account of the trail, once that is settled.
+    account_id: Option<String>,
+    /// Credentials came of another account.
+    other_account: Option<String>,
+}
+
+/// What STS tells.
+pub(super) struct CallerIdentity {
+    pub(super) account_id: String,
+    pub(super) arn: String,
+    pub(super) user_id: String,
+}
+
+impl Sessions {
+    /// Knows nobody yet. `roles` are ARNs of roles that sessions may be of.
+    pub(super) fn new(roles: Vec<String>) -> Self {
+        let known = Known {
+            by_access_key: LruCache::new(MOST_SESSIONS),
+            owed: BTreeSet::new(),
+            to_report: Vec::new(),
+            account_id: None,
+            other_account: None,
+        };
+        Self { known: Mutex::new(known), roles, changed: Notify::new() }
+    }
+
+    /// Whose a key is.
+    pub(super) fn get(&self, access_key_id: &str) -> Option<Session> {
+        self.lock().by_access_key.get(access_key_id).cloned()
+    }
+
+    /// The same, for a record. If nobody knows, it is reported later.
+    pub(super) fn for_record(&self, access_key_id: &str) -> Option<Session> {
+        let mut known = self.lock();
+        let found = known.by_access_key.get(access_key_id).cloned();
+        if found.is_none() && known.owed.len() < MOST_SESSIONS.get() {
+            known.owed.insert(access_key_id.to_owned());
+        }
+        found
+    }
+
+    /// The trail is this account's.
+    pub(super) fn settle(&self, account_id: &str) {
+        let mut known = self.lock();
+        let before = known.by_access_key.iter().find_map(|(_, session)| {
+            let arn = session.arn.as_deref()?;
+            (account_of(arn) != account_id).then(|| arn.to_owned())
+        });
+        known.account_id = Some(account_id.to_owned());
+        if let Some(arn) = before {
+            known.refuse(&arn);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// STS has told of a key. False if it is another account's: such credentials are not to be used.
+    pub(super) fn add(&self, access_key_id: &str, identity: &CallerIdentity) -> bool {
+        let CallerIdentity { account_id, arn, user_id } = identity;
+        let mut known = self.lock();
+        if known.account_id.as_deref().is_some_and(|settled| settled != account_id) {
+            known.refuse(arn);
+            self.changed.notify_waiters();
+            return false;
+        }
+        let mut session = UserIdentity::of_aws(account_id, arn, user_id, self.role_of(arn));
+        session.access_key_id = Some(access_key_id.to_owned().into());
+        let session = Arc::new(session);
+        known.by_access_key.put(access_key_id.to_owned(), Arc::clone(&session));
+        if known.owed.remove(access_key_id) {
+            known.to_report.push(session);
+        }
+        self.changed.notify_waiters();
+        true
+    }
+
+    /// Waits for sessions that records have had by their access keys alone, and that are known now.
+    pub(crate) async fn to_report(&self) -> Vec<Session> {
+        self.wait_for(|known| Some(std::mem::take(&mut known.to_report)).filter(|some| !some.is_empty()))
+            .await
+    }
+
+    /// They could not be reported.
+    pub(crate) fn give_back(&self, sessions: Vec<Session>) {
+        self.lock().to_report.extend(sessions);
+    }
+
+    /// Waits until credentials come of another account than the trail's, and says so.
+    pub(crate) async fn other_account(&self) -> String {
+        self.wait_for(|known| known.other_account.clone()).await
+    }
+
+    /// Whether that has come to pass.
+    pub(crate) fn found_other_account(&self) -> Option<String> {
+        self.lock().other_account.clone()
+    }
+
+    async fn wait_for<T>(&self, mut found: impl FnMut(&mut Known) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = found(&mut self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// The ARN of the role behind a session, with its path, if somebody has told it.
+    fn role_of(&self, session: &str) -> Option<&str> {
+        let mut parts = session.splitn(6, ':').skip(4);
+        let (account, resource) = (parts.next()?, parts.next()?);
+        let role = resource.strip_prefix("assumed-role/")?.split('/').next()?;
+        let is_it = |arn: &&String| {
+            let mut parts = arn.splitn(6, ':').skip(4);
+            parts.next() == Some(account)
+                && parts.next().is_some_and(|resource| {
+                    resource.starts_with("role/") && resource.rsplit('/').next() == Some(role)
+                })
+        };
+        self.roles.iter().find(is_it).map(String::as_str)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Nothing that holds it can panic half way.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn refuse(&mut self, arn: &str) {
+        let settled = self.account_id.as_deref().unwrap_or_default();
+        self.other_account = Some(format!(
+            "the broker's AWS credentials are {arn} now, and its trail is that of account {settled}"
+        ));
+    }
+}
+
+/// The account in an ARN.
+pub(super) fn account_of(arn: &str) -> &str {
+    arn.split(':').nth(4).unwrap_or_default()
+}
+
+/// The partition in an ARN.
+pub(super) fn partition_in(arn: &str) -> Option<&str> {
+    arn.strip_prefix("arn:")?.split(':').next().filter(|partition| !partition.is_empty())
+}
+
+/// Calls in flight may be of the session before; nothing needs one that is older than that.
+const MOST_SESSIONS: NonZero<usize> = NonZero::new(64).expect("not zero");
+
+#[cfg(test)]
+mod tests {
+    //! A role's path is told where its ARN is known, and for no other role.
+
+    use super::*;
+
+    fn issuer(roles: &[&str]) -> String {
+        let sessions = Sessions::new(roles.iter().map(|role| (*role).to_owned()).collect());
+        let identity = CallerIdentity {
+            account_id: "111122223333".into(),
+            arn: "arn:aws:sts::111122223333:assumed-role/broker/pod-1".into(),
+            user_id: "AROA1:pod-1".into(),
+        };
+        assert!(sessions.add("ASIA1", &identity));
+        let session = sessions.get("ASIA1").expect("known");
+        serde_json::to_value(&*session).expect("JSON")["sessionContext"]["sessionIssuer"]["arn"].to_string()
+    }
+
+    #[test]
+    fn the_role_of_a_session_has_its_path_where_that_is_known() {
+        let with_path = "arn:aws:iam::111122223333:role/team/a/broker";
+        assert_eq!(issuer(&["arn:aws:iam::111122223333:role/base", with_path]), format!("{with_path:?}"));
+        let without = "\"arn:aws:iam::111122223333:role/broker\"";
+        for other in [
+            "arn:aws:iam::444455556666:role/team/a/broker",
+            "arn:aws:iam::111122223333:role/team/a/broker2",
+            "?",
+        ] {
+            assert_eq!(issuer(&[other]), without, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_is_settled_takes_no_others_sessions() {
+        let of = |account: &str| CallerIdentity {
+            account_id: account.into(),
+            arn: format!("arn:aws:iam::{account}:user/broker"),
+            user_id: "AIDA1".into(),
+        };
+        let sessions = Sessions::new(Vec::new());
+        assert!(sessions.add("AKIA1", &of("111122223333")));
+        sessions.settle("111122223333");
+        assert!(sessions.add("AKIA2", &of("111122223333")) && sessions.found_other_account().is_none());
+        assert!(!sessions.add("AKIA3", &of("444455556666")) && sessions.get("AKIA3").is_none());
+        assert!(sessions.found_other_account().is_some_and(|words| words.contains("444455556666")));
+    }
+}

@@ -1,0 +1,245 @@
+//! Proves, with the real program: whatever becomes of its AWS credentials while it runs, no call fails for their renewal, and each KMS
+//! record names the session whose access key signed the very call, or the key alone until STS tells; files, slow metadata services and
+//! other forms of time are taken as they come; no proxy sees a metadata service; and a broker stops that would write under another
+//! account.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use key_broker_client::{Client, GenerateDataKey};
+use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use rustix::process::Signal;
+use serde_json::Value;
+use support::Records;
+use support::aws::{FakeAws, arn_of};
+use support::process::Process;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+const ACCOUNT: &str = "111122223333";
+
+/// A broker's directory, and the KMS and STS before which it is to run.
+struct Place {
+    emulator: Emulator,
+    aws: FakeAws,
+    dir: TempDir,
+    config: PathBuf,
+}
+
+impl Place {
+    async fn new(life: Duration, delay: Duration) -> Self {
+        let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+        emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+        let aws = FakeAws::start(life, delay).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let config =
+            support::process::write_config(dir.path(), &emulator.endpoint_url(), "[reuse]\nenabled = false");
+        let text = std::fs::read_to_string(&config).expect("reads");
+        let sts = format!("sts_endpoint_url = \"{}\"", aws.url);
+        let old = format!("sts_endpoint_url = \"{}\"", emulator.endpoint_url());
+        std::fs::write(&config, text.replace(&old, &sts)).expect("writes");
+        Self { emulator, aws, dir, config }
+    }
+
+    /// Of an endpoint for containers, at a path of its own.
+    fn container(&self) -> String {
+        format!("{}/creds", self.aws.url)
+    }
+
+    async fn client(&self) -> Client {
+        Client::unix(self.dir.path().join("broker.sock")).await.expect("the broker listens")
+    }
+
+    fn records(&self) -> Records {
+        Records::read(&self.dir.path().join("journal"))
+    }
+}
+
+async fn draw(client: &Client) {
+    let drawn = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await;
+    drawn.expect("a renewal of credentials fails no call");
+}
+
+/// Waits until something holds, a minute at most.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1_200 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} never came to pass");
+}
+
+/// Calls until it is told to stop.
+fn load(client: Client, stop: &Arc<AtomicBool>, made: &Arc<AtomicU64>) -> tokio::task::JoinHandle<()> {
+    let (stop, made) = (Arc::clone(stop), Arc::clone(made));
+    tokio::spawn(async move {
+        while !stop.load(Ordering::SeqCst) {
+            draw(&client).await;
+            made.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+}
+
+fn all(records: &Records) -> Vec<&Value> {
+    records.kms.iter().chain(&records.resolved).collect()
+}
+
+fn text<'a>(record: &'a Value, name: &str) -> &'a str {
+    record["userIdentity"][name].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_renewals_fail_no_call_and_each_record_names_its_session() {
+    let place = Place::new(Duration::from_millis(400), Duration::ZERO).await;
+    let variables =
+        [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*place.container()), ("AWS_EC2_METADATA_DISABLED", "true")];
+    let broker = Process::serve_with_variables(&place.config, &variables);
+    broker.wait_for_log("\"serving\"");
+    let (stop, made) = (Arc::default(), Arc::default());
+    let mut callers = Vec::new();
+    for _ in 0..4 {
+        callers.push(load(place.client().await, &stop, &made));
+    }
+    until("two hundred sessions", || place.aws.sessions() >= 200).await;
+    stop.store(true, Ordering::SeqCst);
+    for caller in callers {
+        caller.await.expect("no call failed");
+    }
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+    let records = place.records();
+    assert_eq!(records.kms.len() as u64, made.load(Ordering::SeqCst));
+    let mut keys = BTreeSet::new();
+    for record in all(&records) {
+        let key = text(record, "accessKeyId");
+        assert_eq!(text(record, "arn"), arn_of(ACCOUNT, key));
+        assert_eq!(text(record, "principalId"), format!("AROABROKER:{key}"));
+        let issuer = &record["userIdentity"]["sessionContext"]["sessionIssuer"];
+        assert_eq!(issuer["arn"], "arn:aws:iam::111122223333:role/broker");
+        assert_eq!(record["sourceIPAddress"], "127.0.0.1");
+        keys.insert(key.to_owned());
+    }
+    assert!(keys.len() > 50, "{} sessions signed calls", keys.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_sts_is_silent_calls_go_on_and_the_trail_is_told_later() {
+    let place = Place::new(Duration::from_secs(20), Duration::ZERO).await;
+    let variables =
+        [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*place.container()), ("AWS_EC2_METADATA_DISABLED", "true")];
+    let broker = Process::serve_with_variables(&place.config, &variables);
+    broker.wait_for_log("\"serving\"");
+    let client = place.client().await;
+    draw(&client).await;
+    place.aws.silence_sts(true);
+    until("a warning", || broker.log().contains("have the access key alone")).await;
+    draw(&client).await;
+    place.aws.silence_sts(false);
+    let reported = || place.records().activity.iter().any(|record| record["eventName"] == "ReportIdentity");
+    until("a report", reported).await;
+    draw(&client).await;
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+    let records = place.records();
+    let (alone, named): (Vec<_>, Vec<_>) =
+        all(&records).into_iter().partition(|record| record["userIdentity"]["arn"].is_null());
+    let expected = serde_json::json!({ "type": "Unknown", "accessKeyId": text(alone[0], "accessKeyId") });
+    assert!(alone.iter().all(|record| record["recipientAccountId"] == ACCOUNT));
+    let without_invoker = |record: &Value| {
+        let mut identity = record["userIdentity"].clone();
+        identity.as_object_mut().expect("an object").remove("invokedBy");
+        identity
+    };
+    assert_eq!(without_invoker(alone[0]), expected);
+    for record in named {
+        assert_eq!(text(record, "arn"), arn_of(ACCOUNT, text(record, "accessKeyId")));
+    }
+    let report =
+        records.activity.iter().find(|record| record["eventName"] == "ReportIdentity").expect("a report");
+    let identity = &report["additionalEventData"]["identity"];
+    let key = identity["accessKeyId"].as_str().expect("text");
+    assert_eq!(
+        (key, identity["arn"].as_str()),
+        (text(alone[0], "accessKeyId"), Some(&*arn_of(ACCOUNT, key)))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_whose_credentials_become_another_accounts_stops() {
+    let place = Place::new(Duration::from_secs(4), Duration::ZERO).await;
+    let variables =
+        [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*place.container()), ("AWS_EC2_METADATA_DISABLED", "true")];
+    let broker = Process::serve_with_variables(&place.config, &variables);
+    broker.wait_for_log("\"serving\"");
+    draw(&place.client().await).await;
+    place.aws.move_to("444455556666");
+    until("a refusal", || broker.log().contains("444455556666")).await;
+    assert!(!broker.wait().success());
+    for record in all(&place.records()) {
+        assert_eq!(text(record, "arn"), arn_of(ACCOUNT, text(record, "accessKeyId")));
+    }
+}
+
+fn write_credentials(path: &Path, access_key_id: &str) {
+    let text = format!(
+        "[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = s\naws_session_token = t\n"
+    );
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).expect("writes");
+    std::fs::rename(&new, path).expect("renames");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credentials_file_is_read_again_when_it_changes() {
+    let place = Place::new(Duration::from_hours(1), Duration::ZERO).await;
+    let file = place.dir.path().join("credentials");
+    write_credentials(&file, "ASIAFIRST");
+    let variables = [
+        ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().expect("text")),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ];
+    let broker = Process::serve_with_variables(&place.config, &variables);
+    broker.wait_for_log("\"serving\"");
+    let client = place.client().await;
+    draw(&client).await;
+    write_credentials(&file, "ASIASECOND");
+    until("the second key", || broker.log().contains("ASIASECOND")).await;
+    draw(&client).await;
+    let records = place.records();
+    let keys: Vec<_> = records.kms.iter().map(|record| text(record, "accessKeyId")).collect();
+    assert_eq!(keys, ["ASIAFIRST", "ASIASECOND"]);
+    assert_eq!(text(&records.kms[1], "arn"), arn_of(ACCOUNT, "ASIASECOND"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_metadata_service_is_waited_for_and_no_proxy_sees_it() {
+    let place = Place::new(Duration::from_hours(1), Duration::from_millis(1_300)).await;
+    let proxy = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let proxy_url = format!("http://{}", proxy.local_addr().expect("an address"));
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while proxy.accept().await.is_ok() {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let variables = [
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &*place.aws.url),
+        ("HTTP_PROXY", &*proxy_url),
+        ("HTTPS_PROXY", &*proxy_url),
+        ("ALL_PROXY", &*proxy_url),
+    ];
+    let broker = Process::serve_with_variables(&place.config, &variables);
+    broker.wait_for_log("\"serving\"");
+    draw(&place.client().await).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "loopback and metadata services are asked without a proxy");
+    assert!(place.emulator.call_count("GenerateDataKey") >= 1);
+}
