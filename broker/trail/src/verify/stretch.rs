@@ -26,7 +26,12 @@ impl<'a> Stretch<'a> {
         let first = from.map_or(0, |from| listed.partition_point(|digest| digest.end <= from));
         let end = match to {
             None => listed.len(),
-            Some(to) if oldest_start.is_some_and(|start| start >= to) => 0,
+            // Nothing is of such a time, or it is before all of them.
+            Some(to)
+                if from.is_some_and(|from| from >= to) || oldest_start.is_some_and(|start| start >= to) =>
+            {
+                0
+            }
             // The one that ends at or after it is the last.
             Some(to) => (listed.partition_point(|digest| digest.end < to) + 1).min(listed.len()),
         };
