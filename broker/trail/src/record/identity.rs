@@ -10,7 +10,7 @@ use super::text::Text;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UserIdentity<'a> {
-    /// An [`IdentityKind`]; AWS's own records know more.
+    /// An `IdentityKind`; AWS's own records know more.
     #[serde(borrow, rename = "type")]
     pub kind: Text<'a>,
     /// STS's `UserId`; a workload's principal, as policy names it.
