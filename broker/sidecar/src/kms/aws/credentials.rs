@@ -194,7 +194,6 @@ impl Renewal {
         if let Some(error) = &sts_trouble {
             tracing::warn!(
                 error,
-                access_key_id,
                 "STS does not tell whose the broker's AWS credentials are: records of calls to KMS have the access key alone until it \
                  does; check the broker's way to STS"
             );
@@ -210,7 +209,7 @@ impl Renewal {
                 .sessions
                 .get(access_key_id)
                 .and_then(|session| session.arn.as_deref().map(str::to_owned));
-            tracing::info!(access_key_id, arn, "AWS credentials in use");
+            tracing::info!(arn, "AWS credentials in use");
         }
         self.held.send_replace(Held { current: Some(credentials), source_trouble: None, sts_trouble });
         due
