@@ -84,7 +84,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         while let Some(next) = state.next() {
             admitted.push(next);
         }
-        state.forget(taker);
+        state.forget();
         // A turn that nobody takes is dropped, which gives it back.
         drop(state);
         for (taker, turn) in admitted {
@@ -129,11 +129,10 @@ impl<K: Eq + Hash + Clone> State<K> {
         self.served.insert(taker.clone(), self.slots_given);
     }
 
-    /// Who has nothing and wants nothing is forgotten.
-    fn forget(&mut self, taker: &K) {
-        if self.shares.taken_by(taker) == 0 && !self.waiting.contains_key(taker) {
-            self.served.remove(taker);
-        }
+    /// Who has nothing and wants nothing, any more too, is forgotten.
+    fn forget(&mut self) {
+        let Self { shares, waiting, served, .. } = self;
+        served.retain(|taker, _| shares.taken_by(taker) > 0 || waiting.contains_key(taker));
     }
 }
 
@@ -238,6 +237,10 @@ mod tests {
             bench.waiting.clear();
             bench.held.clear();
             prop_assert_eq!(bench.turns.taken(), 0);
+            // The next slot that is given back finds that nobody waits any more.
+            bench.take(0);
+            bench.held.clear();
+            prop_assert!(bench.turns.lock().served.is_empty());
         }
     }
 

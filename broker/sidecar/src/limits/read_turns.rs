@@ -100,6 +100,12 @@ impl ReadTurn {
         }
         outcome
     }
+
+    /// Leaves its turn, or its place among those who wait for one, to others of the principal: a connection that has to write before it
+    /// reads would keep it for as long as its peer takes nothing.
+    pub(crate) fn leave(&mut self) {
+        self.waiting = PollSemaphore::new(Arc::clone(&self.reader.reads.left));
+    }
 }
 
 /// Ends after every task that is ready now was polled: the runtime puts a task that wakes itself behind all others.
@@ -158,6 +164,33 @@ mod tests {
         })
         .await;
         assert_eq!(log.borrow().len(), 51 * 20);
+    }
+
+    /// The turns of a pass, given to connections that have stopped reading meanwhile, are not lost to the principal.
+    #[tokio::test]
+    async fn a_connection_that_has_to_write_first_leaves_its_turn() {
+        let turns = Arc::<ReadTurns>::default();
+        let reader = turns.reader();
+        let poll = async |turn: &mut ReadTurn| {
+            std::future::poll_fn(|cx| Poll::Ready(turn.poll_read(cx, |_| Poll::Ready(())).is_ready())).await
+        };
+        let mut first = reader.turn();
+        for _ in 0..READS {
+            assert!(poll(&mut first).await);
+        }
+        let mut stuck: Vec<_> = (0..READS).map(|_| reader.turn()).collect();
+        for turn in &mut stuck {
+            assert!(!poll(turn).await, "they wait");
+        }
+        let run = Arc::clone(&turns);
+        let running = tokio::spawn(async move { run.run().await });
+        for _ in 0..4 {
+            pass().await;
+        }
+        assert!(!poll(&mut first).await, "the turns of the next pass are theirs");
+        stuck.iter_mut().for_each(ReadTurn::leave);
+        std::future::poll_fn(|cx| first.poll_read(cx, |_| Poll::Ready(()))).await;
+        running.abort();
     }
 
     #[tokio::test]

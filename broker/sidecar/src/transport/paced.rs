@@ -25,8 +25,11 @@ impl<S> Paced<S> {
         Self { stream, progress, turn }
     }
 
-    fn noted<T>(&self, written: Poll<T>) -> Poll<T> {
+    fn noted<T>(&mut self, written: Poll<T>) -> Poll<T> {
         self.progress.wrote(written.is_pending());
+        if written.is_pending() {
+            self.turn.leave();
+        }
         written
     }
 }
@@ -38,6 +41,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.progress.reads_later(cx) {
+            self.turn.leave();
             return Poll::Pending;
         }
         let Self { stream, turn, .. } = &mut *self;

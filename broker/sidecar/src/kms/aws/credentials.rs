@@ -158,7 +158,7 @@ impl Renewal {
     async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let files = self.source.files();
+            let files = self.source.files().await;
             let due = match self.source.load().await {
                 Ok(credentials) => {
                     pause = FIRST_PAUSE;
@@ -266,7 +266,7 @@ impl Renewal {
                 () = &mut next, if due.is_some() => return,
                 () = self.asked.notified() => return least.await,
                 _ = looks.tick() => {
-                    if self.source.files() != files {
+                    if self.source.files().await != files {
                         return;
                     }
                 }

@@ -130,8 +130,8 @@ impl Source {
             )
     }
 
-    /// The files that credentials may be in, as they are now.
-    pub(super) fn files(&self) -> Files {
+    /// The files that credentials may be in, as they are now. A home on a disk that hangs holds up nobody else.
+    pub(super) async fn files(&self) -> Files {
         if self.given.is_some() {
             return Files::default();
         }
@@ -141,7 +141,8 @@ impl Source {
             variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from).or_else(|| in_home("credentials")),
             variable("AWS_CONFIG_FILE").map(PathBuf::from).or_else(|| in_home("config")),
         ];
-        Files(paths.map(|path| path.and_then(|path| Stamp::of(&path))))
+        let look = move || Files(paths.map(|path| path.and_then(|path| Stamp::of(&path))));
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
 }
 
