@@ -3,12 +3,14 @@
 //!
 //! `cargo bench --bench serving` runs everything, `cargo bench --bench serving -- --quick` a short version, and
 //! `cargo bench --bench serving -- --sustained 600` ten minutes of one load, with the trail delivered and verified, and
-//! `cargo bench --bench serving -- --telemetry` what spans and metrics cost a cached call.
+//! `cargo bench --bench serving -- --telemetry` what spans and metrics cost a cached call, and
+//! `cargo bench --bench serving -- --beside PROGRAM` this broker beside another build of it, the release before, say.
 //! Progress goes to stderr, the report to stdout, as Markdown.
 //!
 //! Broker, echo and emulator are processes of their own. The load comes from this process, on one thread and over one
 //! connection, because it shares the cores with what it measures.
 
+mod beside;
 mod broker;
 mod collector;
 mod echo;
@@ -89,6 +91,13 @@ fn main() -> Result<(), Failure> {
         print!("{}", runtime.block_on(telemetry_alone(amount))?);
         return Ok(());
     }
+    if let Some(place) = arguments.iter().position(|argument| argument == "--beside") {
+        let other =
+            arguments.get(place + 1).ok_or("--beside needs the path of another key-broker program")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        print!("{}", runtime.block_on(beside_alone(Path::new(other), amount))?);
+        return Ok(());
+    }
     let report =
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(amount))?;
     print!("{report}");
@@ -99,6 +108,12 @@ async fn telemetry_alone(amount: Amount) -> Result<String, Failure> {
     let programs = Programs::build()?;
     let emulator = Emulator::start(&programs)?;
     telemetry::measure(&programs, &emulator, amount).await
+}
+
+async fn beside_alone(other: &Path, amount: Amount) -> Result<String, Failure> {
+    let programs = Programs::build()?;
+    let emulator = Emulator::start(&programs)?;
+    beside::measure(&programs, &emulator, other, amount).await
 }
 
 async fn measure(amount: Amount) -> Result<Report, Failure> {

@@ -40,6 +40,13 @@ impl Programs {
         Ok(Self { dir })
     }
 
+    /// Copies one more program here, to be called by `name`.
+    pub(crate) fn add(&self, name: &str, program: &Path) -> Result<(), Failure> {
+        let copied = fs::copy(program, self.path(name));
+        copied.map_err(|error| format!("{} cannot be copied: {error}", program.display()))?;
+        Ok(())
+    }
+
     /// A directory on a real disk, for journals too.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -81,3 +88,5 @@ const PROGRAMS: [(&str, &[&str], &str); 3] = [
 ];
 /// The broker without records.
 pub(crate) const UNRECORDED: &str = "key-broker-unrecorded";
+/// Another build of the broker, to be measured beside this one.
+pub(crate) const BESIDE: &str = "key-broker-beside";

@@ -152,10 +152,10 @@ impl Broker {
     ) -> Result<Self, StartError> {
         let (base, journal) = Foundation::lay(kms, &mut parts, drain)?;
         base.watch_sessions(parts.kms.sessions());
-        let surroundings = base.surroundings();
-        let trail = base.start_trail(parts.audit.trail.as_ref(), &surroundings).await?;
+        let trail_parts = base.trail_parts();
+        let trail = base.start_trail(parts.audit.trail.as_ref(), &trail_parts).await?;
         let newest_digest = trail.as_ref().map(Trail::newest_digest);
-        let mut audit = Ending::begin(&surroundings, journal, base.drain.clone());
+        let mut audit = Ending::begin(&trail_parts, journal, base.drain.clone());
         let stdout = if parts.audit.stdout {
             Some(StdoutCopy::start(&base.journal_dir).map_err(StartError::Journal)?)
         } else {

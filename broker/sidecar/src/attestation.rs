@@ -4,7 +4,7 @@
 //! Where genuine documents and AWS's text differ, the documents win: they are untagged, and their payload is a map of either
 //! length. Leaf certificates live three hours, so what is verified is verified at a moment.
 
-mod chain;
+mod certificate_chain;
 mod cose;
 mod document;
 #[cfg(test)]
@@ -21,7 +21,7 @@ use spki::der::Decode as _;
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use time::OffsetDateTime;
 
-use chain::{Chain, ChainError};
+use certificate_chain::{Chain, ChainError};
 use cose::CoseSign1;
 use document::Document;
 pub(crate) use key_broker_core::{MAX_ENCLAVE_PCR, Measurements};

@@ -32,7 +32,7 @@ use crate::redaction::Redaction;
 use crate::telemetry::vocabulary;
 pub(crate) use draft::RecordBuilder;
 use draft::RecordDraft;
-use refusals::{Counted, Refusal, Refusals};
+use refusals::{CountedRefusal, Refusal, Refusals};
 
 /// Opens a scope for every call.
 pub(crate) struct Audit {
@@ -199,7 +199,7 @@ impl AuditScope {
     }
 
     /// A refusal behind which is no answer of KMS, if it is one of a flood.
-    fn count_refusal(&self) -> Option<Counted> {
+    fn count_refusal(&self) -> Option<CountedRefusal> {
         let draft = self.record.lock();
         let end = draft.end.as_ref().filter(|_| draft.is_refusal())?;
         let (code, message) = end.error.as_ref()?;
@@ -217,7 +217,7 @@ impl AuditScope {
         })
     }
 
-    async fn commit_count(mut self, counted: Counted) -> Result<(), BrokerError> {
+    async fn commit_count(mut self, counted: CountedRefusal) -> Result<(), BrokerError> {
         self.event_id = counted.event_id;
         let draft = std::mem::take(&mut *self.record.lock());
         self.end_span(&draft);

@@ -16,14 +16,14 @@ pub(crate) struct FairQueue<K: Eq + Hash + Clone>(Mutex<State<K>>);
 struct State<K: Eq + Hash + Clone> {
     shares: FairShares<K>,
     /// Of each taker, in order of arrival.
-    waiting: HashMap<K, VecDeque<Waiting<K>>>,
+    waiting: HashMap<K, VecDeque<Waiter<K>>>,
     arrivals: u64,
     /// When each taker that has a slot, or waits, had its last one: a count of slots.
     served: HashMap<K, u64>,
     slots_given: u64,
 }
 
-struct Waiting<K: Eq + Hash + Clone> {
+struct Waiter<K: Eq + Hash + Clone> {
     arrival: u64,
     turn: oneshot::Sender<Turn<K>>,
 }
@@ -73,7 +73,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         state.arrivals += 1;
         let own = state.waiting.entry(taker.clone()).or_default();
         own.retain(|other| !other.turn.is_closed());
-        own.push_back(Waiting { arrival, turn });
+        own.push_back(Waiter { arrival, turn });
         Err(wait)
     }
 
@@ -113,7 +113,7 @@ impl<K: Eq + Hash + Clone> State<K> {
             !own.is_empty()
         });
         let may = self.waiting.iter().filter(|(taker, _)| self.shares.admits(taker, 1));
-        let order = |taker: &K, own: &VecDeque<Waiting<K>>| {
+        let order = |taker: &K, own: &VecDeque<Waiter<K>>| {
             let served = self.served.get(taker).copied().unwrap_or_default();
             (self.shares.taken_by(taker), served, own.front().map(|first| first.arrival))
         };

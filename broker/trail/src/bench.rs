@@ -16,7 +16,7 @@ use crate::digest::{
     ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
     SIGNATURE_METADATA, sha256_hex,
 };
-use crate::journal::chain::Link;
+use crate::journal::hash_chain::Link;
 use crate::log_file::compress;
 use crate::names::TrailNames;
 use crate::record::{

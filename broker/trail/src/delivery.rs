@@ -34,8 +34,8 @@ use super::digest::{
     ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
     SIGNATURE_METADATA, sha256_hex,
 };
-use super::journal::chain::Link;
-use super::journal::segment::Cut;
+use super::journal::hash_chain::Link;
+use super::journal::segment_reader::Cut;
 use super::journal::{Journal, SegmentFile, damaged_name, files};
 use super::log_file::{self, LogFileContents};
 use super::names::TrailNames;
@@ -47,7 +47,7 @@ use super::store::{Object, Store};
 use encryption::Encryption;
 pub(crate) use error::TrailError;
 use reading::{Reading, begins_after, oldest_place, read};
-pub use setup::{SetupError, StoreConfig, Surroundings, names, public_key_of};
+pub use setup::{SetupError, StoreConfig, TrailParts, names, public_key_of};
 
 /// How a trail is to be.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::journal::chain::Link;
+use super::journal::hash_chain::Link;
 
 /// A digest, in CloudTrail's order of fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::announcer::Announcer;
-use crate::delivery::{Surroundings, Trail};
+use crate::delivery::{Trail, TrailParts};
 use crate::journal::JournalThread;
 use crate::names::TrailNames;
 use crate::remainder::{Leftover, Remainder};
@@ -58,8 +58,8 @@ impl Ending {
     /// Reports what no call's record reports, until `drain` is cancelled; cancels it itself where the journal's thread ends in a
     /// defect, since only a new process mends that.
     #[must_use]
-    pub fn begin(surroundings: &Surroundings, journal: JournalThread, drain: CancellationToken) -> Self {
-        let announcer = surroundings.announcer();
+    pub fn begin(parts: &TrailParts, journal: JournalThread, drain: CancellationToken) -> Self {
+        let announcer = parts.announcer();
         let run = announcer.clone();
         tokio::spawn(async move {
             tokio::select! {

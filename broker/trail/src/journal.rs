@@ -6,13 +6,13 @@
 //! backlog: they are kept in memory, within bounds, and are the first to be written when the journal can.
 
 mod backlog;
-pub(crate) mod chain;
 pub(crate) mod follow;
 mod handover;
+pub(crate) mod hash_chain;
 mod hold;
 mod notices;
 mod queue;
-pub(crate) mod segment;
+pub(crate) mod segment_reader;
 mod segments;
 mod totals;
 mod writer;
@@ -37,10 +37,10 @@ pub use self::{
 };
 use crate::notice::Notice;
 use backlog::{Backlog, Untaken};
-use chain::Link;
+use hash_chain::Link;
 pub(crate) use hold::Hold;
-use queue::{Answer, Queue};
-use segments::{Room, Segments, Undelivered};
+use queue::{CommitAnswer, Queue};
+use segments::{Room, Segments, UndeliveredBytes};
 pub(crate) use segments::{SegmentFile, damaged_name, files};
 use totals::Counts;
 pub(crate) use totals::Totals;
@@ -85,7 +85,7 @@ impl JournalConfig {
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
-    undelivered: Undelivered,
+    undelivered: UndeliveredBytes,
     hold: Arc<Hold>,
     wait: Duration,
 }
@@ -139,7 +139,7 @@ pub struct JournalUnavailable(pub Option<Vec<u8>>);
 #[must_use = "a record is durable only once its commit has been waited for"]
 pub struct Commit {
     id: u64,
-    done: Result<Answer, Vec<u8>>,
+    done: Result<CommitAnswer, Vec<u8>>,
     wait: Duration,
     shared: Arc<Shared>,
 }
@@ -241,7 +241,7 @@ impl Journal {
 
     /// The bytes of all files.
     #[must_use]
-    pub(crate) fn undelivered(&self) -> Undelivered {
+    pub(crate) fn undelivered(&self) -> UndeliveredBytes {
         self.undelivered.clone()
     }
 

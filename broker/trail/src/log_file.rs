@@ -8,8 +8,8 @@ use flate2::write::GzEncoder;
 use memchr::memmem;
 use sha2::{Digest, Sha256};
 
-use super::journal::chain::Link;
-use super::journal::segment::{ReadError, SegmentReader};
+use super::journal::hash_chain::Link;
+use super::journal::segment_reader::{ReadError, SegmentReader};
 
 /// A log file, ready to be stored.
 pub(crate) struct LogFileContents {

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use crate::encryption_context::TRAIL_ARN;
-use crate::journal::chain::Link;
-use crate::journal::segment::SegmentReader;
+use crate::journal::hash_chain::Link;
+use crate::journal::segment_reader::SegmentReader;
 use crate::journal::{Lost, files};
 use crate::names::TrailNames;
 use crate::record::ReadRecord;

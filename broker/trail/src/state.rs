@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::digest::LogFile;
-use crate::journal::chain::{Link, optional_link};
+use crate::journal::hash_chain::{Link, optional_link};
 use crate::regular_file::read_regular;
 use crate::store::directory::write_durably;
 

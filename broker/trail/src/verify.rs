@@ -31,7 +31,7 @@ use super::signature::PublicKey;
 use super::state::State;
 use checker::{Checker, Span};
 use continuity::Continuity;
-use digests::{Before, Known, Surroundings};
+use digests::{Before, DigestLink, LinkContext};
 pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
 use folder::Folder;
 use stretch::Stretch;
@@ -165,7 +165,7 @@ impl Verification<'_> {
             self.before = match self.reader.digest_file(&before.key).await {
                 Ok(Some(file)) => {
                     self.continuity.comes_after(&file.digest);
-                    Before::Digest(Known::of(&file))
+                    Before::Digest(DigestLink::of(&file))
                 }
                 _ => Before::Unreadable(before.key.clone()),
             };
@@ -194,7 +194,7 @@ impl Verification<'_> {
         let read = self.reader.digest_file(&named.key).await;
         self.before = match read {
             Ok(Some(file)) => {
-                let around = Surroundings {
+                let around = LinkContext {
                     names: self.reader.names(),
                     before: &self.before,
                     listed,
@@ -210,7 +210,7 @@ impl Verification<'_> {
                     self.continuity.begin_anew();
                 }
                 self.log_files(&file.digest.log_files).await;
-                Before::Digest(Known::of(&file))
+                Before::Digest(DigestLink::of(&file))
             }
             other => {
                 match other {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use key_broker_core::clock::Clock;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
-use key_broker_trail::delivery::{NewestDigest, Surroundings, Trail, TrailConfig};
+use key_broker_trail::delivery::{NewestDigest, Trail, TrailConfig, TrailParts};
 use key_broker_trail::journal::{Journal, JournalThread};
 use key_broker_trail::record::AwsCaller;
 use tokio::net::TcpListener;
@@ -121,8 +121,8 @@ impl Foundation {
     }
 
     /// What the trail works with.
-    pub(super) fn surroundings(&self) -> Surroundings {
-        Surroundings {
+    pub(super) fn trail_parts(&self) -> TrailParts {
+        TrailParts {
             caller: Arc::clone(&self.caller),
             keys: Arc::new(self.kms.clone()),
             journal: self.journal.clone(),
@@ -135,10 +135,10 @@ impl Foundation {
     pub(super) async fn start_trail(
         &self,
         config: Option<&TrailConfig>,
-        surroundings: &Surroundings,
+        parts: &TrailParts,
     ) -> Result<Option<Trail>, StartError> {
         let Some(config) = config else { return Ok(None) };
-        let trail = Box::pin(Trail::start_when_possible(config, surroundings, &self.drain)).await;
+        let trail = Box::pin(Trail::start_when_possible(config, parts, &self.drain)).await;
         trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped).map(Some)
     }
 

@@ -43,7 +43,7 @@ pub(super) struct Refusal<'a> {
 }
 
 /// A refusal's place in a count.
-pub(super) struct Counted {
+pub(super) struct CountedRefusal {
     /// The eventID of the record that will stand for it.
     pub(super) event_id: Uuid,
     committed: watch::Receiver<Option<bool>>,
@@ -89,7 +89,7 @@ impl Refusals {
     }
 
     /// Counts a refusal, unless it is to have a record of its own.
-    pub(super) fn count(&self, refusal: &Refusal<'_>) -> Option<Counted> {
+    pub(super) fn count(&self, refusal: &Refusal<'_>) -> Option<CountedRefusal> {
         let principal = &refusal.peer.principal;
         let mut second = self.lock();
         let own = if let Some(own) = second.own_records.get_mut(principal) {
@@ -111,7 +111,7 @@ impl Refusals {
         }
         let count = second.counts.entry(kind).or_insert_with(|| Count::begin(refusal));
         count.add(refusal, &self.hashes);
-        Some(Counted { event_id: count.event_id, committed: count.committed.subscribe() })
+        Some(CountedRefusal { event_id: count.event_id, committed: count.committed.subscribe() })
     }
 
     /// Records the counts of each second, and what is left when `stop` is cancelled.
@@ -172,7 +172,7 @@ impl Refusals {
     }
 }
 
-impl Counted {
+impl CountedRefusal {
     /// Waits until the count is in the journal. False if it could not be written.
     pub(super) async fn committed(mut self) -> bool {
         // The sender goes only with its answer.

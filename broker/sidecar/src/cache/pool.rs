@@ -65,9 +65,9 @@ pub(crate) struct Usage {
 }
 
 /// The slots of one kind of key. Each principal, and each shared partition, has a share of them.
-pub(crate) struct Pool<R: Cacheable>(Mutex<Kept<R>>);
+pub(crate) struct Pool<R: Cacheable>(Mutex<PoolState<R>>);
 
-struct Kept<R: Cacheable> {
+struct PoolState<R: Cacheable> {
     entries: FairMemory<Holder, Partition, Arc<Entry<R>>>,
     by_key: KeyIndex<Partition, Entry<R>>,
     /// Those for which a call to KMS is under way that names no key: what it brings may be of any.
@@ -104,7 +104,7 @@ impl<R: Cacheable> Pool<R> {
     pub(super) fn new(max_entries: u64) -> Self {
         let most = usize::try_from(max_entries).unwrap_or(usize::MAX);
         let (entries, by_key) = (FairMemory::new(most), KeyIndex::default());
-        Self(Mutex::new(Kept { entries, by_key, unnamed_calls: Vec::new() }))
+        Self(Mutex::new(PoolState { entries, by_key, unnamed_calls: Vec::new() }))
     }
 
     pub(super) fn entry(&self, request: &R, rule: &Rule, principal: &Principal) -> Arc<Entry<R>> {
@@ -200,7 +200,7 @@ impl<R: Cacheable> Pool<R> {
     }
 
     fn remove(&self, entry: &Arc<Entry<R>>) {
-        let Kept { entries, by_key, .. } = &mut *self.lock();
+        let PoolState { entries, by_key, .. } = &mut *self.lock();
         // Only this very entry: another may have taken its place.
         if entries.get(&entry.holder, &entry.partition).is_some_and(|kept| Arc::ptr_eq(kept, entry)) {
             entries.remove(&entry.holder, &entry.partition);
@@ -212,13 +212,13 @@ impl<R: Cacheable> Pool<R> {
         self.lock().entries.iter().map(|(_, _, entry)| Arc::clone(entry)).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept<R>> {
+    fn lock(&self) -> MutexGuard<'_, PoolState<R>> {
         // A panic in it is a defect; it holds no secrets but through slots, which are within their bounds.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<R: Cacheable> Kept<R> {
+impl<R: Cacheable> PoolState<R> {
     fn will_keep(&mut self, entry: &Arc<Entry<R>>, arn: &KeyArn) {
         // One that is gone is retired, and keeps nothing.
         if self.entries.get(&entry.holder, &entry.partition).is_some_and(|kept| Arc::ptr_eq(kept, entry)) {

@@ -25,7 +25,7 @@ enum ResolutionError {
 }
 
 /// What is known of a request's key without asking KMS.
-struct Known {
+struct RequestFacts {
     /// What the aliases mean that policies name; none if KMS is to be asked.
     meanings: Option<KnownMeanings>,
     key: KeyName,
@@ -40,7 +40,7 @@ enum KeyName {
     Unknown(KeyId),
 }
 
-impl Known {
+impl RequestFacts {
     fn is_to_be_asked(&self) -> bool {
         self.meanings.is_none() || matches!(self.key, KeyName::Unknown(_))
     }
@@ -146,13 +146,15 @@ impl Service {
     }
 
     /// What is known of the request's key without asking KMS.
-    fn known<R: WorkloadRequest>(&self, call: &WorkloadCall, policy: &Policy, request: &R) -> Known {
+    fn known<R: WorkloadRequest>(&self, call: &WorkloadCall, policy: &Policy, request: &R) -> RequestFacts {
         let meanings = match request.action() {
             // It is about no key.
             Action::GenerateRandom => Some(KnownMeanings { meanings: Arc::default(), is_due: false }),
             _ => self.policy_aliases.known(policy),
         };
-        let Some(written) = request.written_key() else { return Known { meanings, key: KeyName::None } };
+        let Some(written) = request.written_key() else {
+            return RequestFacts { meanings, key: KeyName::None };
+        };
         let alias = self.aliases.alias(written);
         let meant = meanings.as_ref().and_then(|known| known.meanings.target(&alias)).cloned();
         let key = match meant {
@@ -165,11 +167,11 @@ impl Service {
                 None => KeyName::Unknown(written.clone()),
             },
         };
-        Known { meanings, key }
+        RequestFacts { meanings, key }
     }
 
     /// Has KMS asked again for what is good for now.
-    fn refresh(&self, call: &WorkloadCall, policy: &Arc<Policy>, known: &Known) {
+    fn refresh(&self, call: &WorkloadCall, policy: &Arc<Policy>, known: &RequestFacts) {
         if known.meanings.as_ref().is_some_and(|meanings| meanings.is_due) {
             self.policy_aliases.refresh(policy);
         }

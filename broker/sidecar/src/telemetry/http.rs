@@ -19,13 +19,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Text;
+use super::metrics::MetricsText;
 use crate::places::{Place, Places};
 use crate::readiness::Ready;
 
 /// What the listener answers with.
 pub(crate) struct Pages {
-    text: Text,
+    text: MetricsText,
     ready: watch::Receiver<Ready>,
     /// Taken while metrics are read: one reading at a time, however many ask and go away.
     reading: Arc<Mutex<()>>,
@@ -34,7 +34,7 @@ pub(crate) struct Pages {
 impl Pages {
     /// Pages about one broker.
     #[must_use]
-    pub(crate) fn new(text: Text, ready: watch::Receiver<Ready>) -> Arc<Self> {
+    pub(crate) fn new(text: MetricsText, ready: watch::Receiver<Ready>) -> Arc<Self> {
         Arc::new(Self { text, ready, reading: Arc::default() })
     }
 
@@ -126,7 +126,9 @@ impl Pages {
         match rendered.await.map_err(io::Error::from).and_then(|text| text.map_err(io::Error::other)) {
             Ok(text) => {
                 let mut response = Response::new(Full::from(text));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Text::CONTENT_TYPE));
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(MetricsText::CONTENT_TYPE));
                 response
             }
             Err(error) => {

@@ -16,7 +16,7 @@ pub(crate) use timed::{Calls, KmsCalls};
 /// The metrics of one broker.
 pub(crate) struct Metrics {
     provider: SdkMeterProvider,
-    text: Option<Text>,
+    text: Option<MetricsText>,
 }
 
 impl Metrics {
@@ -40,7 +40,7 @@ impl Metrics {
                 .build()
                 .expect("an empty registry takes whatever it is given");
             builder = builder.with_reader(reader);
-            text = Some(Text(registry));
+            text = Some(MetricsText(registry));
         }
         if let Some(Push(add)) = push {
             builder = add(builder);
@@ -50,7 +50,7 @@ impl Metrics {
 
     /// For Prometheus, if it is to be read so.
     #[must_use]
-    pub(crate) fn text(&self) -> Option<Text> {
+    pub(crate) fn text(&self) -> Option<MetricsText> {
         self.text.clone()
     }
 
@@ -83,10 +83,10 @@ impl Push {
 
 /// The metrics as Prometheus reads them.
 #[derive(Clone)]
-pub(crate) struct Text(Registry);
+pub(crate) struct MetricsText(Registry);
 
-impl Text {
-    /// The media type of what [`Text::render`] makes.
+impl MetricsText {
+    /// The media type of what [`MetricsText::render`] makes.
     pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
     /// All metrics as they are now, in Prometheus's text format 0.0.4. Walks through the cache: takes milliseconds where

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Trail, TrailError, on_disk};
-use crate::journal::chain::Link;
+use crate::journal::hash_chain::Link;
 use crate::remainder::Leftover;
 
 impl Trail {

@@ -5,9 +5,9 @@ use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::TrailError;
-use crate::journal::chain::{Link, parse_header};
 use crate::journal::files;
-use crate::journal::segment::{Cut, ReadError, repair};
+use crate::journal::hash_chain::{Link, parse_header};
+use crate::journal::segment_reader::{Cut, ReadError, repair};
 use crate::log_file::{self, LogFileContents};
 
 /// What a file of the journal was found to hold.

@@ -16,7 +16,7 @@ use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
 use crate::announcer::Announcer;
 use crate::encryption_context::path_context;
 use crate::journal::Journal;
-use crate::journal::chain::Link;
+use crate::journal::hash_chain::Link;
 use crate::keys::{KeysError, KeysErrorKind, TrailKeys};
 use crate::names::TrailNames;
 use crate::record::{AwsCaller, record_time};
@@ -94,7 +94,7 @@ pub fn names(config: &TrailConfig, caller: &AwsCaller) -> TrailNames {
 }
 
 /// What a trail works with.
-pub struct Surroundings {
+pub struct TrailParts {
     /// The account and region.
     pub caller: Arc<AwsCaller>,
     /// The trail's own keys.
@@ -107,7 +107,7 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
 }
 
-impl Surroundings {
+impl TrailParts {
     pub(crate) fn announcer(&self) -> Announcer {
         let Self { caller, journal, journal_dir, clock, .. } = self;
         Announcer {
@@ -131,12 +131,12 @@ impl Trail {
     /// Starts a trail as soon as that can be; none if `drain` is cancelled before.
     pub async fn start_when_possible(
         config: &TrailConfig,
-        surroundings: &Surroundings,
+        parts: &TrailParts,
         drain: &CancellationToken,
     ) -> Result<Option<Self>, SetupError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match Self::start(config, surroundings).await {
+            match Self::start(config, parts).await {
                 Ok(trail) => return Ok(Some(trail)),
                 Err(SetupError::NotNow(why)) => {
                     tracing::warn!(
@@ -155,8 +155,8 @@ impl Trail {
     }
 
     /// Starts a trail: asks KMS about its keys and goes on where the trail ended before.
-    pub(crate) async fn start(config: &TrailConfig, surroundings: &Surroundings) -> Result<Self, SetupError> {
-        let Surroundings { caller, keys, .. } = surroundings;
+    pub(crate) async fn start(config: &TrailConfig, parts: &TrailParts) -> Result<Self, SetupError> {
+        let TrailParts { caller, keys, .. } = parts;
         let names = names(config, caller);
         let signer = signer(&config.signing, keys).await?;
         let key = match &config.kms_key {
@@ -170,7 +170,7 @@ impl Trail {
             .filter(|_| matches!(config.store, StoreConfig::Directory { .. }))
             .map(|key| Encryption::new(Arc::clone(keys), key));
         let means = Means { names, store, signer, encryption };
-        Self::resume(config, means, surroundings.announcer())
+        Self::resume(config, means, parts.announcer())
     }
 
     /// Goes on where the trail ended before.

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::chain::parse_line;
 use super::files;
-use super::segment::MAX_LINE_BYTES;
+use super::hash_chain::parse_line;
+use super::segment_reader::MAX_LINE_BYTES;
 use crate::regular_file::open_regular;
 
 /// A place in a journal. Neither the writer nor the delivery waits for it: what they remove first, it misses and counts.

@@ -15,13 +15,13 @@ use super::Shared;
 use super::queue::Entry;
 
 /// What became of some entries.
-pub(super) struct Written {
+pub(super) struct WrittenBatch {
     pub(super) entries: Vec<Entry>,
     pub(super) committed: bool,
 }
 
 /// Goes to and fro until the thread has ended.
-pub(super) async fn carry(shared: Arc<Shared>, mut written: UnboundedReceiver<Written>) {
+pub(super) async fn carry(shared: Arc<Shared>, mut written: UnboundedReceiver<WrittenBatch>) {
     let to = async {
         loop {
             shared.queue.appended.notified().await;
@@ -39,7 +39,7 @@ pub(super) async fn carry(shared: Arc<Shared>, mut written: UnboundedReceiver<Wr
     }
 }
 
-impl Written {
+impl WrittenBatch {
     /// Tells the callers. A caller that has gone needs no answer, but what it was refused has happened.
     async fn tell(self, shared: &Shared) {
         for (told, Entry { committed, records, .. }) in self.entries.into_iter().enumerate() {

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::chain::{Link, optional_link};
+use super::hash_chain::{Link, optional_link};
 use super::hold::Hold;
-use super::segment::{Cut, Flaw};
+use super::segment_reader::{Cut, Flaw};
 use crate::notice::{Notice, Reloads, Untold};
 use crate::record::ActivityEventData;
 use crate::regular_file::read_regular;

@@ -8,7 +8,7 @@ use key_broker_core::Principal;
 use tokio::sync::{Notify, oneshot};
 
 use super::backlog::{Backlog, Kind, Sizes, Untaken};
-use super::chain::Link;
+use super::hash_chain::Link;
 use super::segments::Room;
 
 /// What waits for the thread.
@@ -57,7 +57,7 @@ pub(super) struct Entry {
 }
 
 /// What becomes of the records of a call: they are given back where they are not written.
-pub(super) type Answer = oneshot::Receiver<Result<(), Vec<u8>>>;
+pub(super) type CommitAnswer = oneshot::Receiver<Result<(), Vec<u8>>>;
 
 impl Queue {
     /// Adds the records of a call, unless the queue is full or closed: then they are given back. With the number by which they can be
@@ -67,7 +67,7 @@ impl Queue {
         records: Vec<u8>,
         room: Room,
         principal: Option<Principal>,
-    ) -> (u64, Result<Answer, Vec<u8>>) {
+    ) -> (u64, Result<CommitAnswer, Vec<u8>>) {
         let (committed, done) = oneshot::channel();
         let mut orders = self.lock();
         if orders.closed || orders.entries.len() >= QUEUE_ENTRIES {

@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::chain::{Link, header};
+use super::hash_chain::{Link, header};
 use super::hold::Hold;
 use super::{Durability, JournalConfig, Notices};
 use crate::names::{compact_time, parse_compact_time};
 pub(super) use room::Room;
-pub(crate) use undelivered::Undelivered;
+pub(crate) use undelivered::UndeliveredBytes;
 
 /// The files of one journal, and the end of its chain.
 pub(super) struct Segments {
@@ -39,7 +39,7 @@ pub(super) struct Segments {
     begun: Option<Segment>,
     link: Link,
     newest: u64,
-    undelivered: Undelivered,
+    undelivered: UndeliveredBytes,
     /// Bytes since the disk was asked how much room it has.
     unchecked: u64,
     /// Files that were closed after a failed write.
@@ -83,7 +83,8 @@ impl Segments {
     pub(super) fn open(config: &JournalConfig, now: OffsetDateTime) -> io::Result<(Self, Notices)> {
         DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
         let hold = Arc::new(Hold::take(&config.dir)?);
-        let (undelivered, notices) = (Undelivered::new(config.max_undelivered_bytes), Notices::load(&hold)?);
+        let (undelivered, notices) =
+            (UndeliveredBytes::new(config.max_undelivered_bytes), Notices::load(&hold)?);
         let mut segments = Self {
             hold,
             dir: config.dir.clone(),
@@ -116,7 +117,7 @@ impl Segments {
         Ok((segments, notices))
     }
 
-    pub(super) fn undelivered(&self) -> Undelivered {
+    pub(super) fn undelivered(&self) -> UndeliveredBytes {
         self.undelivered.clone()
     }
 

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use key_broker_core::clock::SystemClock;
 
-use super::chain::{Link, parse_line};
 use super::follow::Follower;
-use super::segment::SegmentReader;
+use super::hash_chain::{Link, parse_line};
+use super::segment_reader::SegmentReader;
 use super::*;
 use crate::record::ACTIVITY_END;
 
@@ -110,7 +110,7 @@ async fn a_defect_of_the_thread_refuses_calls_and_is_told() {
 #[tokio::test]
 async fn a_torn_tail_is_cut_and_told_and_whole_records_stay() {
     let mut link = Link::START;
-    let mut whole = chain::header(1, &link).into_bytes();
+    let mut whole = hash_chain::header(1, &link).into_bytes();
     link.append(b"{\"n\":1}", &mut whole);
     let mut next = Vec::new();
     link.append(b"{\"n\":2}", &mut next);
@@ -179,7 +179,7 @@ async fn open_files_that_an_earlier_process_could_not_close_or_remove_are_taken_
     let (mut link, mut lines) = (Link::START, Vec::new());
     for (number, record) in [(1, "1"), (2, ""), (3, "2"), (4, "")] {
         lines.clear();
-        lines.extend_from_slice(chain::header(number, &link).as_bytes());
+        lines.extend_from_slice(hash_chain::header(number, &link).as_bytes());
         if !record.is_empty() {
             link.append(record.as_bytes(), &mut lines);
         }

@@ -9,7 +9,7 @@ use key_broker_core::clock::Clock;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::backlog::{Backlog, Kind};
-use super::handover::Written;
+use super::handover::WrittenBatch;
 use super::queue::{End, Entry, Orders};
 use super::segments::{Committed, Room, Segments};
 use super::{Lost, Shared};
@@ -20,7 +20,7 @@ pub(super) struct Writer {
     pub(super) segments: Segments,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shared: Arc<Shared>,
-    pub(super) written: UnboundedSender<Written>,
+    pub(super) written: UnboundedSender<WrittenBatch>,
     /// Taken from the queue, and not written yet.
     pub(super) backlog: Backlog,
     /// The lines of one write.
@@ -169,7 +169,7 @@ impl Writer {
     fn tell(&self, entries: Vec<Entry>, committed: bool) {
         if !entries.is_empty() {
             // Who tells them is gone when the runtime is: so are the callers.
-            let _ = self.written.send(Written { entries, committed });
+            let _ = self.written.send(WrittenBatch { entries, committed });
         }
     }
 

@@ -9,9 +9,9 @@ use std::hash::RandomState;
 use uuid::Uuid;
 
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
-use super::record::{self, Flaw, Seen, What};
+use super::record::{self, CheckedRecord, InvalidRecord, What};
 use super::reuse::{At, Fault, Reuse};
-use crate::journal::chain::Link;
+use crate::journal::hash_chain::Link;
 use crate::notice::{Notice, Untold};
 use crate::reader::records;
 
@@ -94,7 +94,7 @@ impl Checker {
                 self.seen(seen, at);
                 self.flush();
             }
-            Err(Flaw { event_id, why }) => {
+            Err(InvalidRecord { event_id, why }) => {
                 self.malformed_records += 1;
                 (span.has_malformed, self.has_malformed) = (true, true);
                 at.event_id = event_id.map_or(0, |id| id.as_u128());
@@ -111,7 +111,7 @@ impl Checker {
         }
     }
 
-    fn seen(&mut self, Seen { event_id, what, .. }: Seen, at: At) {
+    fn seen(&mut self, CheckedRecord { event_id, what, .. }: CheckedRecord, at: At) {
         if !self.event_ids.insert(event_id) {
             self.findings.unsound(
                 FindingKind::EventIdTwice,

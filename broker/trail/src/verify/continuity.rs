@@ -3,7 +3,7 @@
 
 use super::finding::{FindingKind, Findings, Place};
 use crate::digest::{ChainSpan, Digest, LogFile};
-use crate::journal::chain::Link;
+use crate::journal::hash_chain::Link;
 use crate::names::TrailNames;
 
 /// Where the log files so far end.

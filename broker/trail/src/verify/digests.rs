@@ -15,20 +15,20 @@ pub(super) enum Before {
     /// Nothing: it is the oldest one.
     Nothing,
     /// This one.
-    Digest(Known),
+    Digest(DigestLink),
     /// One that cannot be read, of this key.
     Unreadable(String),
 }
 
 /// A digest, as the next one should know it.
-pub(super) struct Known {
+pub(super) struct DigestLink {
     key: String,
     hash: String,
     signature: Option<String>,
     end: String,
 }
 
-impl Known {
+impl DigestLink {
     pub(super) fn of(file: &DigestFile) -> Self {
         Self {
             key: file.key.clone(),
@@ -154,7 +154,7 @@ pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &
 }
 
 /// What a digest is held against.
-pub(super) struct Surroundings<'a> {
+pub(super) struct LinkContext<'a> {
     pub(super) names: &'a TrailNames,
     /// The digest before it in the store.
     pub(super) before: &'a Before,
@@ -165,13 +165,13 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Checks that the digest follows the one before it.
-pub(super) fn check_link(file: &DigestFile, around: &Surroundings<'_>, findings: &mut Findings) {
-    let Surroundings { names, before, listed, from } = around;
+pub(super) fn check_link(file: &DigestFile, around: &LinkContext<'_>, findings: &mut Findings) {
+    let LinkContext { names, before, listed, from } = around;
     let place = || Place::object(&file.key);
     let digest = &file.digest;
     let previous = match (&digest.previous_digest_s3_object, before) {
         (None, Before::Nothing) => return,
-        (None, Before::Digest(Known { key, .. }) | Before::Unreadable(key)) => {
+        (None, Before::Digest(DigestLink { key, .. }) | Before::Unreadable(key)) => {
             let words = format!(
                 "it begins a chain of its own after {key}: the journal's directory was lost or replaced, and with it what was \
                  not delivered; nothing vouches for the time between"
@@ -198,7 +198,7 @@ pub(super) fn check_link(file: &DigestFile, around: &Surroundings<'_>, findings:
     let known = match before {
         Before::Digest(known) if known.key == *previous => known,
         Before::Unreadable(key) if key == previous => return,
-        Before::Digest(Known { key, .. }) | Before::Unreadable(key) => {
+        Before::Digest(DigestLink { key, .. }) | Before::Unreadable(key) => {
             let words = format!("it follows {previous} and passes over {key}, which nothing vouches for");
             return findings.unsound(FindingKind::ChainGap, place(), words);
         }

@@ -17,7 +17,7 @@ use crate::record::{
 use written::{check_written, is_compact};
 
 /// What a record says that others are held against.
-pub(super) struct Seen {
+pub(super) struct CheckedRecord {
     pub(super) event_id: u128,
     /// Seconds since 1970.
     pub(super) at: i64,
@@ -29,7 +29,7 @@ pub(super) enum What {
     Kms {
         /// requestID and eventName.
         request: u128,
-        call: Call,
+        call: KmsCall,
     },
     /// A workload asked.
     Activity {
@@ -48,7 +48,7 @@ pub(super) enum What {
 
 /// A call to KMS. Texts are hashes under a random key: what is compared is only whether they are equal.
 #[derive(Clone, Copy)]
-pub(super) struct Call {
+pub(super) struct KmsCall {
     /// The requestID.
     pub(super) request: u64,
     /// The operation and what it was asked; none where AccessDenied hides it.
@@ -64,7 +64,7 @@ pub(super) struct Use {
     pub(super) call: u128,
     /// The requestID.
     pub(super) request: Option<u64>,
-    /// As [`Call::asked`].
+    /// As [`KmsCall::asked`].
     pub(super) asked: u64,
     /// With the ciphertext, too: what has to be equal for all who share an answer.
     pub(super) subject: u64,
@@ -97,15 +97,19 @@ pub(super) struct Amount {
     pub(super) limit: u64,
 }
 
-/// A record that is none.
-pub(super) struct Flaw {
+/// Why a line is not a valid record.
+pub(super) struct InvalidRecord {
     pub(super) event_id: Option<Uuid>,
     pub(super) why: String,
 }
 
 /// Reads one record of a trail of this account.
-pub(super) fn read(json: &str, account_id: &str, hashes: &RandomState) -> Result<Seen, Flaw> {
-    let flaw = |event_id, why: String| Flaw { event_id, why };
+pub(super) fn read(
+    json: &str,
+    account_id: &str,
+    hashes: &RandomState,
+) -> Result<CheckedRecord, InvalidRecord> {
+    let flaw = |event_id, why: String| InvalidRecord { event_id, why };
     if json.len() > MAX_RECORD_BYTES {
         return Err(flaw(
             None,
@@ -128,7 +132,7 @@ fn seen(
     event_id: Uuid,
     account_id: &str,
     hashes: &RandomState,
-) -> Result<Seen, String> {
+) -> Result<CheckedRecord, String> {
     let at = record.event_time.unix_timestamp();
     let what = match profile::check_head(record, account_id)? {
         EventCategory::Management => {
@@ -136,7 +140,7 @@ fn seen(
             let was_denied = record.error_code.as_deref() == Some("AccessDenied");
             What::Kms {
                 request: ids::kms_request(&record.request_id, &record.event_name),
-                call: Call {
+                call: KmsCall {
                     request: hashes.hash_one(&*record.request_id),
                     asked: (!was_denied).then(|| asked(record, hashes)),
                     at,
@@ -146,7 +150,7 @@ fn seen(
         }
         EventCategory::ActivityAuditLog => activity(record, at, hashes)?,
     };
-    Ok(Seen { event_id: event_id.as_u128(), at, what })
+    Ok(CheckedRecord { event_id: event_id.as_u128(), at, what })
 }
 
 fn activity(record: &ReadRecord<'_>, at: i64, hashes: &RandomState) -> Result<What, String> {

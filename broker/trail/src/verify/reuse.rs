@@ -16,7 +16,7 @@ use key_broker_core::{MAX_AGE_SECONDS, MAX_MESSAGES};
 use super::finding::{FindingKind, Severity};
 use super::limits::Limits;
 use super::ranges::Ranges;
-use super::record::{Amount, Call, Charge, Use};
+use super::record::{Amount, Charge, KmsCall, Use};
 
 /// Where a record is.
 #[derive(Clone, Copy, Default)]
@@ -39,7 +39,7 @@ pub(super) struct Fault {
 /// All calls to KMS, and the uses of those whose answers may still be used.
 #[derive(Default)]
 pub(super) struct Reuse {
-    calls: HashMap<u128, (Call, State)>,
+    calls: HashMap<u128, (KmsCall, UseState)>,
     live: HashMap<u128, Uses>,
     keys_used: u64,
     noted: Noted,
@@ -57,7 +57,7 @@ struct Noted {
 
 /// How far an answer of KMS has been used.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum UseState {
     /// Not yet, or [`Uses`] tells.
     Open,
     /// It was handed out once, and may not be again.
@@ -99,14 +99,14 @@ struct Sum {
 
 impl Reuse {
     /// A record of a call to KMS.
-    pub(super) fn called(&mut self, event_id: u128, call: Call, faults: &mut Vec<Fault>) {
-        self.calls.insert(event_id, (call, State::Open));
+    pub(super) fn called(&mut self, event_id: u128, call: KmsCall, faults: &mut Vec<Fault>) {
+        self.calls.insert(event_id, (call, UseState::Open));
         if let Some(uses) = self.live.get(&event_id) {
             uses.join(&call, faults);
             if uses.expires_at.is_none() {
                 self.live.remove(&event_id);
                 self.keys_used += 1;
-                self.calls.insert(event_id, (call, State::HandedOut));
+                self.calls.insert(event_id, (call, UseState::HandedOut));
             }
         }
     }
@@ -117,20 +117,20 @@ impl Reuse {
         if let Some((call, state)) = self.calls.get_mut(&made.call) {
             join(made.request, made.asked, made.minted_at, made.is_allowed, call, at, faults);
             match *state {
-                State::HandedOut => {
+                UseState::HandedOut => {
                     return faults.push(Fault::unsound(FindingKind::UsedAgain, at, HANDED_OUT_ONCE));
                 }
-                State::Ended if made.is_allowed => {
+                UseState::Ended if made.is_allowed => {
                     // A clock that was far ahead for a moment, or somebody's afterthought.
                     let words = "recorded when all other uses of its data key had long ended: it is not held against them";
                     let (kind, severity) = (FindingKind::UsedTooLate, Severity::CannotTell);
                     return faults.push(Fault { kind, severity, at, words: words.to_owned() });
                 }
-                State::Ended => return,
-                State::Open => {}
+                UseState::Ended => return,
+                UseState::Open => {}
             }
             if made.expires_at.is_none() && !self.live.contains_key(&made.call) {
-                *state = State::HandedOut;
+                *state = UseState::HandedOut;
                 self.keys_used += 1;
                 return;
             }
@@ -155,7 +155,7 @@ impl Reuse {
             if uses.expires_at.is_none_or(|at| at.saturating_add(LONGEST_CALL_SECONDS) >= oldest) {
                 return true;
             }
-            *state = State::Ended;
+            *state = UseState::Ended;
             *keys_used += 1;
             uses.end(true, noted, faults);
             false
@@ -272,7 +272,7 @@ impl Uses {
     }
 
     /// Holds the uses against their call to KMS, whose record came later.
-    fn join(&self, call: &Call, faults: &mut Vec<Fault>) {
+    fn join(&self, call: &KmsCall, faults: &mut Vec<Fault>) {
         join(self.request, self.asked, self.minted_at, self.is_allowed, call, self.first, faults);
     }
 
@@ -365,7 +365,7 @@ fn join(
     asked: u64,
     minted_at: Option<i64>,
     is_allowed: bool,
-    call: &Call,
+    call: &KmsCall,
     at: At,
     faults: &mut Vec<Fault>,
 ) {

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::checker::{Checker, Span};
 use super::finding::{FindingKind, Place};
-use crate::journal::chain::Link;
-use crate::journal::segment::{Flaw, ReadError, SegmentReader};
+use crate::journal::hash_chain::Link;
+use crate::journal::segment_reader::{Flaw, ReadError, SegmentReader};
 use crate::journal::{Notices, SegmentFile, files};
 use crate::notice::Untold;
 use crate::regular_file::open_regular;
@@ -47,7 +47,7 @@ impl Tail {
     }
 
     /// Checks chain and records.
-    pub(super) fn check(self, checker: &mut Checker) -> Undelivered {
+    pub(super) fn check(self, checker: &mut Checker) -> JournalTail {
         for path in &self.evidence {
             checker.findings.unsound(
                 FindingKind::JournalEvidence,
@@ -56,7 +56,7 @@ impl Tail {
             );
         }
         let delivered = self.state.and_then(|state| state.delivered);
-        let mut chain = Chain { checker, delivered, end: None, undelivered: Undelivered::default() };
+        let mut chain = Chain { checker, delivered, end: None, undelivered: JournalTail::default() };
         let mut segments = Vec::new();
         let newest = self.files.len();
         for (place, (file, opened)) in self.files.into_iter().enumerate() {
@@ -83,7 +83,7 @@ impl Tail {
 
 /// What is in the journal only.
 #[derive(Default)]
-pub(super) struct Undelivered {
+pub(super) struct JournalTail {
     pub(super) records: u64,
     /// The closed files, each by its time and the hash of its last record: their log files are called by these, and may be in the
     /// store already.
@@ -95,7 +95,7 @@ struct Chain<'a> {
     delivered: Option<Link>,
     /// Where the files so far end.
     end: Option<Link>,
-    undelivered: Undelivered,
+    undelivered: JournalTail,
 }
 
 impl Chain<'_> {

@@ -12,11 +12,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use call::Call;
+use call::ListedCall;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::{ReadRecord, record_time};
 use reader_records::ReaderRecords;
-use reconciler::{Question, Reconciler, Reconciliation, Verdict};
+use reconciler::{Match, Question, Reconciler, Reconciliation};
 use time::Duration;
 
 use super::log_files::believed;
@@ -90,20 +90,20 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     added.await?;
     let unread = add_aws(&mut reconciler, &files, &question);
     let mut outcome = reconciler.finish(&question);
-    if unread > 0 && outcome.verdict == Verdict::Matched {
-        outcome.verdict = Verdict::CannotTell;
+    if unread > 0 && outcome.verdict == Match::Matched {
+        outcome.verdict = Match::CannotTell;
         outcome.why = Some(format!("{unread} of AWS's files cannot be read"));
     }
-    if believed.left_out > 0 && outcome.verdict == Verdict::Matched {
-        outcome.verdict = Verdict::CannotTell;
+    if believed.left_out > 0 && outcome.verdict == Match::Matched {
+        outcome.verdict = Match::CannotTell;
         outcome.why = Some(format!("{} of the trail's log files are not vouched for", believed.left_out));
     }
     let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text_of(&outcome) };
     write_report(&text)?;
     Ok(match outcome.verdict {
-        Verdict::Matched => ExitCode::SUCCESS,
-        Verdict::Unmatched => ExitCode::FAILURE,
-        Verdict::CannotTell => CANNOT_TELL.into(),
+        Match::Matched => ExitCode::SUCCESS,
+        Match::Unmatched => ExitCode::FAILURE,
+        Match::CannotTell => CANNOT_TELL.into(),
     })
 }
 
@@ -219,16 +219,16 @@ fn text_of(outcome: &Reconciliation) -> String {
     }
     add_differences(&mut text, outcome);
     let verdict = match outcome.verdict {
-        Verdict::Matched => {
+        Match::Matched => {
             "matched: every call that can be told of has both records, and they agree".to_owned()
         }
-        Verdict::Unmatched => format!(
+        Match::Unmatched => format!(
             "NOT MATCHED: missing from AWS's files: {}, missing from the trail: {}, differences: {}",
             outcome.missing_from_aws.len(),
             outcome.missing_from_trail.len(),
             outcome.differences.len()
         ),
-        Verdict::CannotTell => {
+        Match::CannotTell => {
             format!("cannot tell: {}", outcome.why.as_deref().unwrap_or("nothing to compare"))
         }
     };
@@ -236,7 +236,7 @@ fn text_of(outcome: &Reconciliation) -> String {
     text
 }
 
-fn add_calls(text: &mut String, what: &str, calls: &[Call]) {
+fn add_calls(text: &mut String, what: &str, calls: &[ListedCall]) {
     if calls.is_empty() {
         return;
     }

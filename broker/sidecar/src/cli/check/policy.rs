@@ -29,10 +29,10 @@ pub(super) fn run(config: Config, query: &PolicyQuery) -> ExitCode {
     let policy = Arc::clone(&config.policies.current());
     println!("policy version {}", policy.version());
     let bindings = config.bindings.clone();
-    let mut known = Ok(Known::default());
+    let mut known = Ok(KmsAnswers::default());
     if query.key.is_some() || !policy.aliases().is_empty() {
         block_on(1, async {
-            known = Known::learn(config, &policy, query.key.as_ref()).await;
+            known = KmsAnswers::learn(config, &policy, query.key.as_ref()).await;
             ExitCode::SUCCESS
         });
     }
@@ -70,7 +70,7 @@ struct Asker<'a> {
     query: &'a PolicyQuery,
     bindings: &'a Bindings,
     context: &'a EncryptionContext,
-    known: &'a Known,
+    known: &'a KmsAnswers,
 }
 
 impl Asker<'_> {
@@ -138,14 +138,14 @@ fn reason(
 
 /// What only KMS and STS can tell.
 #[derive(Default)]
-struct Known {
+struct KmsAnswers {
     /// The key that is asked about.
     key: Option<NamedKey>,
     /// What the aliases mean that policies name.
     meanings: AliasMeanings,
 }
 
-impl Known {
+impl KmsAnswers {
     async fn learn(config: Config, policy: &Policy, key: Option<&KeyId>) -> Result<Self, String> {
         let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
         let caller = kms.caller().await.map_err(|error| format!("sts:GetCallerIdentity: {error}"))?;

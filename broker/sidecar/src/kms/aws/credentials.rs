@@ -24,7 +24,7 @@ use source::{Files, Source};
 /// The credentials in use.
 #[derive(Clone)]
 pub(super) struct CredentialsInUse {
-    held: watch::Receiver<Held>,
+    held: watch::Receiver<CredentialState>,
     asked: Arc<Notify>,
     sessions: Arc<Sessions>,
     clock: Arc<dyn Clock>,
@@ -32,7 +32,7 @@ pub(super) struct CredentialsInUse {
 }
 
 #[derive(Clone, Default)]
-struct Held {
+struct CredentialState {
     current: Option<Credentials>,
     /// Why the source gave nothing when it was last asked.
     source_trouble: Option<String>,
@@ -48,7 +48,7 @@ impl CredentialsInUse {
         sessions: Arc<Sessions>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (held, watched) = watch::channel(Held::default());
+        let (held, watched) = watch::channel(CredentialState::default());
         let asked = Arc::new(Notify::new());
         let renewal = Renewal {
             source,
@@ -136,7 +136,7 @@ impl ProvideCredentials for CredentialsInUse {
     }
 }
 
-impl Held {
+impl CredentialState {
     fn usable(&self, now: OffsetDateTime) -> Option<&Credentials> {
         self.current.as_ref().filter(|current| remaining(current, now).is_none_or(|left| !left.is_zero()))
     }
@@ -148,7 +148,7 @@ struct Renewal {
     sts: aws_sdk_sts::Client,
     sessions: Arc<Sessions>,
     clock: Arc<dyn Clock>,
-    held: watch::Sender<Held>,
+    held: watch::Sender<CredentialState>,
     asked: Arc<Notify>,
     /// Credentials that were put to use before STS told whose they are.
     unidentified: Vec<Credentials>,
@@ -211,7 +211,11 @@ impl Renewal {
                 .and_then(|session| session.arn.as_deref().map(str::to_owned));
             tracing::info!(arn, "AWS credentials in use");
         }
-        self.held.send_replace(Held { current: Some(credentials), source_trouble: None, sts_trouble });
+        self.held.send_replace(CredentialState {
+            current: Some(credentials),
+            source_trouble: None,
+            sts_trouble,
+        });
         due
     }
 

@@ -14,13 +14,13 @@ pub(crate) type Session = Arc<UserIdentity<'static>>;
 
 /// What STS has told, and to whom it is still owed.
 pub(crate) struct Sessions {
-    known: Mutex<Known>,
+    known: Mutex<SessionTable>,
     /// ARNs of roles as the configuration and the environment tell them, with their paths.
     roles: Vec<String>,
     changed: Notify,
 }
 
-struct Known {
+struct SessionTable {
     by_access_key: LruCache<String, Session>,
     /// Access keys that records had to have alone.
     owed: BTreeSet<String>,
@@ -42,7 +42,7 @@ pub(super) struct CallerIdentity {
 impl Sessions {
     /// Knows nobody yet. `roles` are ARNs of roles that sessions may be of.
     pub(super) fn new(roles: Vec<String>) -> Self {
-        let known = Known {
+        let known = SessionTable {
             by_access_key: LruCache::new(MOST_SESSIONS),
             owed: BTreeSet::new(),
             to_report: Vec::new(),
@@ -122,7 +122,7 @@ impl Sessions {
         self.lock().other_account.clone()
     }
 
-    async fn wait_for<T>(&self, mut found: impl FnMut(&mut Known) -> Option<T>) -> T {
+    async fn wait_for<T>(&self, mut found: impl FnMut(&mut SessionTable) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -149,13 +149,13 @@ impl Sessions {
         self.roles.iter().find(is_it).map(String::as_str)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, SessionTable> {
         // Nothing that holds it can panic half way.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl SessionTable {
     fn refuse(&mut self, arn: &str) {
         let settled = self.account_id.as_deref().unwrap_or_default();
         self.other_account = Some(format!(

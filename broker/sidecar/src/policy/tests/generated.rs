@@ -67,7 +67,7 @@ fn policies() -> impl Strategy<Value = String> {
 
 /// A question, by its own parts.
 #[derive(Debug, Clone)]
-struct Asked {
+struct GeneratedQuestion {
     principal: Principal,
     action: Action,
     key: Option<NamedKey>,
@@ -79,7 +79,7 @@ struct Asked {
     recipient: Option<Arc<Measurements>>,
 }
 
-impl Asked {
+impl GeneratedQuestion {
     fn of(&self, policy: &Policy, meanings: &AliasMeanings) -> Decision {
         let facts = Facts {
             transport: self.transport,
@@ -93,7 +93,7 @@ impl Asked {
     }
 }
 
-fn asked() -> impl Strategy<Value = Asked> {
+fn asked() -> impl Strategy<Value = GeneratedQuestion> {
     let principal = select(vec![uid(1), uid(2), Principal::Unknown]);
     let key = select(vec![
         None,
@@ -120,16 +120,18 @@ fn asked() -> impl Strategy<Value = Asked> {
     let recipient = select(vec![None, enclave("i-0-enc1"), enclave("i-0-enc2")]);
     let said = (select(Transport::ALL.to_vec()), number(), number(), context, recipient);
     (principal, select(Action::ALL.to_vec()), key, meanings, said).prop_map(
-        |(principal, action, key, meanings, (transport, messages, bytes, context, recipient))| Asked {
-            principal,
-            action,
-            key,
-            meanings,
-            transport,
-            messages: messages.max(1),
-            bytes,
-            context,
-            recipient,
+        |(principal, action, key, meanings, (transport, messages, bytes, context, recipient))| {
+            GeneratedQuestion {
+                principal,
+                action,
+                key,
+                meanings,
+                transport,
+                messages: messages.max(1),
+                bytes,
+                context,
+                recipient,
+            }
         },
     )
 }
@@ -170,7 +172,7 @@ proptest! {
     #[test]
     fn what_is_denied_for_every_key_is_denied_for_each(text in policies(), question in asked()) {
         let policy = policy(&text);
-        let Asked { principal, action, transport, messages, bytes, context, recipient, .. } = &question;
+        let GeneratedQuestion { principal, action, transport, messages, bytes, context, recipient, .. } = &question;
         let (encryption_context, recipient) = (context.as_ref(), recipient.as_ref());
         let facts =
             Facts { transport: *transport, messages: *messages, bytes: *bytes, encryption_context, recipient };
@@ -179,7 +181,7 @@ proptest! {
             let names = ALIASES.map(|alias| Some(aliased(alias, Some(KEY))));
             let none = ALIASES.map(|alias| Some(aliased(alias, None)));
             for key in keys.into_iter().chain(names).chain(none).chain([None, question.key.clone()]) {
-                let asked = Asked { key, ..question.clone() };
+                let asked = GeneratedQuestion { key, ..question.clone() };
                 let decision = asked.of(&policy, &known(&question.meanings));
                 prop_assert!(!decision.permits, "{}\n{:?}", text, asked);
             }

@@ -46,7 +46,7 @@ pub(crate) struct Calls {
 }
 
 /// A call that is being timed. Dropped, it counts as one whose caller has gone.
-pub(crate) struct Call {
+pub(crate) struct CallTimer {
     calls: Arc<Calls>,
     action: Action,
     began: Instant,
@@ -57,12 +57,12 @@ pub(crate) struct Call {
 impl Calls {
     /// A call has arrived.
     #[must_use]
-    pub(crate) fn begin(self: &Arc<Self>, action: Action) -> Call {
-        Call { calls: Arc::clone(self), action, began: self.clock.instant(), until: None, code: None }
+    pub(crate) fn begin(self: &Arc<Self>, action: Action) -> CallTimer {
+        CallTimer { calls: Arc::clone(self), action, began: self.clock.instant(), until: None, code: None }
     }
 }
 
-impl Call {
+impl CallTimer {
     /// Tells when the caller stops waiting.
     pub(crate) fn set_deadline(&mut self, until: Option<Instant>) {
         self.until = until;
@@ -74,7 +74,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for CallTimer {
     fn drop(&mut self) {
         let now = self.calls.clock.instant();
         let code = self.code.unwrap_or_else(|| BrokerError::abandoned(self.until, now).refusal().code);

@@ -95,11 +95,11 @@ impl<S> Filter<S> for Exported {
 }
 
 /// A span that the SDK's sampler was asked about, and that waits for its `tracing` span.
-struct Decided(Mutex<Option<SdkSpan>>);
+struct SampledSpan(Mutex<Option<SdkSpan>>);
 
 /// The parent of the `tracing` span that `started` becomes.
 pub(super) fn decided(parent: &Context, started: SdkSpan) -> Context {
-    parent.with_value(Decided(Mutex::new(Some(started))))
+    parent.with_value(SampledSpan(Mutex::new(Some(started))))
 }
 
 /// Makes spans, but for those that are decided: asked twice, a sampler of one in a hundred would take one in ten thousand.
@@ -109,8 +109,9 @@ impl Tracer for Deciding {
     type Span = SdkSpan;
 
     fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> SdkSpan {
-        let decided = parent.get::<Decided>();
-        match decided.and_then(|Decided(span)| span.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+        let decided = parent.get::<SampledSpan>();
+        match decided.and_then(|SampledSpan(span)| span.lock().unwrap_or_else(PoisonError::into_inner).take())
+        {
             Some(mut span) => {
                 span.set_attributes(builder.attributes.unwrap_or_default());
                 span

@@ -18,7 +18,7 @@ use crate::announcer::Announcer;
 use crate::delivery::setup::Means;
 use crate::delivery::{SigningConfig, StoreConfig, Trail, TrailConfig};
 use crate::ending::close;
-use crate::journal::chain::parse_line;
+use crate::journal::hash_chain::parse_line;
 use crate::journal::{Durability, Journal, JournalConfig, JournalThread, files};
 use crate::notice::Reloads;
 use crate::reader::{TrailReader, records};
@@ -212,13 +212,15 @@ impl Site {
     }
 
     pub(super) async fn kill(&mut self, kill: Kill) {
-        let mut kept = Kept::of(&self.journal_dir(), &self.store.objects);
+        let mut kept = Snapshot::of(&self.journal_dir(), &self.store.objects);
         if let Kill::WhileDelivering { puts, stored } = kill {
             self.store.set_moment(Some(Moment { puts, is_stored: stored, removes_directory: false }));
             self.deliver().await;
             self.digest().await;
-            kept =
-                self.store.take_kept().unwrap_or_else(|| Kept::of(&self.journal_dir(), &self.store.objects));
+            kept = self
+                .store
+                .take_kept()
+                .unwrap_or_else(|| Snapshot::of(&self.journal_dir(), &self.store.objects));
         }
         // Whatever the process does from here on never was.
         let Running { trail, thread, .. } = self.running.take().expect("it runs");
@@ -329,7 +331,7 @@ pub(super) struct FaultyStore {
     journal_dir: PathBuf,
     fails: Arc<AtomicBool>,
     moment: Arc<Mutex<Option<Moment>>>,
-    kept: Arc<Mutex<Option<Kept>>>,
+    kept: Arc<Mutex<Option<Snapshot>>>,
 }
 
 /// The moment of a kill, or of a removed directory.
@@ -370,13 +372,13 @@ impl FaultyStore {
         None
     }
 
-    fn take_kept(&self) -> Option<Kept> {
+    fn take_kept(&self) -> Option<Snapshot> {
         self.set_moment(None);
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn keep(&self) {
-        let kept = Kept::of(&self.journal_dir, &self.objects);
+        let kept = Snapshot::of(&self.journal_dir, &self.objects);
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
 }
@@ -412,12 +414,12 @@ impl Store for FaultyStore {
 }
 
 /// Journal and store at one moment.
-struct Kept {
+struct Snapshot {
     files: Vec<(std::ffi::OsString, Vec<u8>)>,
     objects: MemoryStore,
 }
 
-impl Kept {
+impl Snapshot {
     fn of(dir: &Path, objects: &MemoryStore) -> Self {
         let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry"));
         let files = entries.map(|entry| (entry.file_name(), fs::read(entry.path()).expect("reads")));

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Segment, SegmentFile, Segments, closed_name, damaged_name, files};
 use crate::journal::Notices;
-use crate::journal::segment::{Contents, repair};
+use crate::journal::segment_reader::{Contents, repair};
 
 impl Segments {
     pub(super) fn recover(&mut self, now: OffsetDateTime, notices: &Notices) -> io::Result<()> {

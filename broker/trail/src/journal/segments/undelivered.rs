@@ -7,7 +7,7 @@ use key_broker_core::{FairShares, Principal};
 
 /// The bytes of all files of a journal, counted by who writes and by who delivers them.
 #[derive(Debug, Clone)]
-pub(crate) struct Undelivered(Arc<Mutex<Ledger>>);
+pub(crate) struct UndeliveredBytes(Arc<Mutex<Ledger>>);
 
 #[derive(Debug)]
 struct Ledger {
@@ -18,7 +18,7 @@ struct Ledger {
     files: HashMap<u64, HashMap<Principal, u64>>,
 }
 
-impl Undelivered {
+impl UndeliveredBytes {
     /// None yet, of so many that are allowed.
     pub(super) fn new(allowed: u64) -> Self {
         let shares = FairShares::new(allowed);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use time::Duration;
 
 use crate::digest::ChainSpan;
-use crate::journal::chain::Link;
+use crate::journal::hash_chain::Link;
 use crate::reader::TrailReader;
 use crate::verify::forge::{Forge, MemoryStore, START, names, refusal, signer};
 use crate::verify::{FindingKind, Report, Verdict, VerifyOptions, verify};

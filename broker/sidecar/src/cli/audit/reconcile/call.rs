@@ -12,7 +12,7 @@ use crate::redaction::{Digester, Maker};
 /// A call, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Call {
+pub(super) struct ListedCall {
     /// When.
     #[serde(serialize_with = "as_record_time")]
     pub(super) event_time: OffsetDateTime,
@@ -59,8 +59,8 @@ pub(super) struct Difference {
 }
 
 /// A call, with what the other side's record of it is compared with.
-pub(super) struct Known {
-    pub(super) call: Call,
+pub(super) struct ComparedCall {
+    pub(super) call: ListedCall,
     key_id: Option<String>,
     key_arn: Option<String>,
     has_parameters: bool,
@@ -70,7 +70,7 @@ pub(super) struct Known {
     redacted: Vec<String>,
 }
 
-impl From<&ReadRecord<'_>> for Known {
+impl From<&ReadRecord<'_>> for ComparedCall {
     fn from(record: &ReadRecord<'_>) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let context = record.encryption_context().map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -89,7 +89,7 @@ impl From<&ReadRecord<'_>> for Known {
     }
 }
 
-impl From<&ReadRecord<'_>> for Call {
+impl From<&ReadRecord<'_>> for ListedCall {
     fn from(record: &ReadRecord<'_>) -> Self {
         let owned = |text: &Option<Text<'_>>| text.as_deref().map(str::to_owned);
         let identity = &record.user_identity;
@@ -108,7 +108,7 @@ impl From<&ReadRecord<'_>> for Call {
     }
 }
 
-impl Known {
+impl ComparedCall {
     /// Whether these are two records of one call, alike in everything that both tell.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let mut differences = Vec::new();
@@ -144,8 +144,8 @@ impl Known {
 /// Adds the fields in which two records of one call differ. What ours has redacted is redacted in theirs before; false if that takes the
 /// key, and there is none.
 pub(super) fn compare(
-    ours: &Known,
-    theirs: &Known,
+    ours: &ComparedCall,
+    theirs: &ComparedCall,
     key: Option<&Digester>,
     differences: &mut Vec<Difference>,
 ) -> bool {
@@ -161,7 +161,8 @@ pub(super) fn compare(
         fields.push(("requestParameters.keyId", &ours.key_id, &theirs.key_id));
         fields.push(("requestParameters.encryptionContext", &our_context, &their_context));
     }
-    let is_session = |call: &Call| call.arn.as_deref().is_some_and(|arn| arn.contains(":assumed-role/"));
+    let is_session =
+        |call: &ListedCall| call.arn.as_deref().is_some_and(|arn| arn.contains(":assumed-role/"));
     if is_session(&ours.call) && is_session(&theirs.call) {
         fields.push(("userIdentity.arn", &ours.call.arn, &theirs.call.arn));
     }
@@ -180,7 +181,7 @@ pub(super) fn compare(
 
 /// A field, if it differs.
 pub(super) fn difference(
-    call: &Call,
+    call: &ListedCall,
     field: &'static str,
     ours: Option<String>,
     aws: Option<String>,

@@ -10,11 +10,11 @@ use std::path::Path;
 use key_broker_trail::record::ReadRecord;
 use key_broker_trail::{TRAIL_ARN, open_regular};
 
-use super::call::Known;
+use super::call::ComparedCall;
 
 /// Records of readers, by requestID.
 #[derive(Default)]
-pub(super) struct ReaderRecords(HashMap<String, Vec<Known>>);
+pub(super) struct ReaderRecords(HashMap<String, Vec<ComparedCall>>);
 
 impl ReaderRecords {
     /// Adds a file of records, a line each. Returns the number of lines that are no records of KMS.
@@ -46,7 +46,7 @@ impl ReaderRecords {
     pub(super) fn have(&self, theirs: &ReadRecord<'_>) -> bool {
         let calls = self.0.get(&*theirs.request_id);
         calls.is_some_and(|calls| {
-            let theirs = Known::from(theirs);
+            let theirs = ComparedCall::from(theirs);
             calls.iter().any(|call| call.is_alike(&theirs))
         })
     }

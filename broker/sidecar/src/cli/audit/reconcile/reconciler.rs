@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime, Time};
 use key_broker_trail::TRAIL_ARN;
 use key_broker_trail::record::{self, ReadRecord, Text};
 
-use super::call::{Call, Difference, Known, as_record_time, compare, difference};
+use super::call::{ComparedCall, Difference, ListedCall, as_record_time, compare, difference};
 use super::principals::Principals;
 use super::reader_records::{ReaderRecords, reads_the_trail};
 use crate::redaction::Digester;
@@ -20,13 +20,13 @@ use crate::redaction::Digester;
 #[derive(Default)]
 pub(super) struct Reconciler {
     /// Ours that AWS has not shown yet, by requestID.
-    ours: HashMap<String, Vec<Known>>,
+    ours: HashMap<String, Vec<ComparedCall>>,
     our_ids: HashSet<String>,
     range: Option<Range>,
     regions: BTreeSet<String>,
     principals: Principals,
     /// AWS's with our identity that we have not, and whether it reads the trail.
-    theirs: Vec<(Known, bool)>,
+    theirs: Vec<(ComparedCall, bool)>,
     their_ids: HashSet<String>,
     their_range: Option<Range>,
     readers: ReaderRecords,
@@ -71,7 +71,7 @@ pub(super) struct Question {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Reconciliation {
     /// In a word.
-    pub(super) verdict: Verdict,
+    pub(super) verdict: Match,
     /// Why one cannot tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<String>,
@@ -82,9 +82,9 @@ pub(super) struct Reconciliation {
     /// Calls that both have, and tell differently of.
     pub(super) differences: Vec<Difference>,
     /// Calls that we have and AWS has not.
-    pub(super) missing_from_aws: Vec<Call>,
+    pub(super) missing_from_aws: Vec<ListedCall>,
     /// Calls of the broker's identity that AWS has and we have not.
-    pub(super) missing_from_trail: Vec<Call>,
+    pub(super) missing_from_trail: Vec<ListedCall>,
     /// Calls that only one side has yet, and that are too new to tell.
     pub(super) too_new: usize,
     /// Our calls on days of which AWS's files have nothing.
@@ -102,7 +102,7 @@ pub(super) struct Reconciliation {
 /// The end of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Verdict {
+pub(super) enum Match {
     /// Every call that can be told of has both records, and they agree.
     Matched,
     /// A call has one record only, or the two differ.
@@ -174,7 +174,7 @@ impl Reconciler {
     }
 
     fn join(&mut self, theirs: &ReadRecord<'_>, question: &Question) {
-        let same_call = |ours: &Known| *ours.call.event_name == *theirs.event_name;
+        let same_call = |ours: &ComparedCall| *ours.call.event_name == *theirs.event_name;
         let place = self.ours.get(&*theirs.request_id).and_then(|calls| calls.iter().position(same_call));
         let is_ours = self.principals.have(&theirs.user_identity);
         let reads = place.is_none() && reads_the_trail(theirs, &question.trail_arn, &self.signing_keys);
@@ -215,7 +215,7 @@ impl Reconciler {
     pub(super) fn finish(mut self, question: &Question) -> Reconciliation {
         self.match_names(question);
         let mut outcome = Reconciliation {
-            verdict: Verdict::CannotTell,
+            verdict: Match::CannotTell,
             why: None,
             range: None,
             matched: self.matched,
@@ -257,8 +257,8 @@ impl Reconciler {
             calls.sort_by(|a, b| (a.event_time, &a.request_id).cmp(&(b.event_time, &b.request_id)));
         }
         outcome.judge();
-        if self.untold > 0 && outcome.verdict == Verdict::Matched {
-            outcome.verdict = Verdict::CannotTell;
+        if self.untold > 0 && outcome.verdict == Match::Matched {
+            outcome.verdict = Match::CannotTell;
             outcome.why = Some(format!(
                 "{} calls have values that are redacted with a key: give the broker's audit.redact.key_file with --redaction-key",
                 self.untold
@@ -290,18 +290,18 @@ impl Reconciliation {
             && self.missing_from_aws.is_empty()
             && self.missing_from_trail.is_empty());
         (self.verdict, self.why) = if is_unmatched {
-            (Verdict::Unmatched, None)
+            (Match::Unmatched, None)
         } else if self.outside_the_trail > 0 {
             let why = format!(
                 "AWS has {} calls of the broker's identity from before the trail's first call to KMS or after its last: look at them, or \
                  bound the time with --since and --until",
                 self.outside_the_trail
             );
-            (Verdict::CannotTell, Some(why))
+            (Match::CannotTell, Some(why))
         } else if self.matched > 0 {
-            (Verdict::Matched, None)
+            (Match::Matched, None)
         } else {
-            (Verdict::CannotTell, Some("no call is old enough to be told of".into()))
+            (Match::CannotTell, Some("no call is old enough to be told of".into()))
         };
     }
 }

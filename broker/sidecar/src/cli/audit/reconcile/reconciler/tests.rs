@@ -81,7 +81,7 @@ fn awss(record: &Value) -> Value {
     with(record.clone(), "/userIdentity/invokedBy", Value::Null)
 }
 
-fn requests(calls: &[Call]) -> Vec<&str> {
+fn requests(calls: &[ListedCall]) -> Vec<&str> {
     calls.iter().map(|call| call.request_id.as_str()).collect()
 }
 
@@ -95,7 +95,7 @@ fn both_sides_alike_are_matched_in_any_order() {
     let ours = ends();
     let aws = [ours[1].clone(), ours[0].clone()];
     let outcome = reconcile(&ours, &aws, &question());
-    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 2));
+    assert_eq!((outcome.verdict, outcome.matched), (Match::Matched, 2));
     let range = outcome.range.expect("a range");
     assert_eq!((range.from, range.to), (datetime!(2026-11-21 10:00 UTC), datetime!(2026-11-21 10:00:59 UTC)));
 }
@@ -105,7 +105,7 @@ fn what_only_one_side_has_is_named() {
     let ours = [&ends()[..], &[record("Sign", "ours", 30)]].concat();
     let aws = [&ends()[..], &[record("Decrypt", "theirs", 31)]].concat();
     let outcome = reconcile(&ours, &aws, &question());
-    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Unmatched, 2));
+    assert_eq!((outcome.verdict, outcome.matched), (Match::Unmatched, 2));
     assert_eq!(requests(&outcome.missing_from_aws), ["ours"]);
     assert_eq!(requests(&outcome.missing_from_trail), ["theirs"]);
     insta::assert_snapshot!(serde_json::to_string_pretty(&outcome).expect("JSON"));
@@ -125,7 +125,7 @@ fn what_may_be_on_its_way_is_too_new_on_either_side() {
     let aws = [&ends()[..], &[record("Decrypt", "theirs", 41)]].concat();
     let question = Question { settled: datetime!(2026-11-21 10:00:35 UTC), ..question() };
     let outcome = reconcile(&ours, &aws, &question);
-    assert_eq!((outcome.verdict, outcome.matched, outcome.too_new), (Verdict::Matched, 2, 2));
+    assert_eq!((outcome.verdict, outcome.matched, outcome.too_new), (Match::Matched, 2, 2));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn calls_of_others_are_not_missed() {
         with(record("PutObject", "s3", 20), "/eventSource", "s3.amazonaws.com".into()),
     ];
     let outcome = reconcile(&ends(), &[&ends()[..], &others].concat(), &question());
-    assert_eq!((outcome.verdict, outcome.missing_from_trail), (Verdict::Matched, Vec::new()));
+    assert_eq!((outcome.verdict, outcome.missing_from_trail), (Match::Matched, Vec::new()));
 }
 
 /// The record, as made by another principal.
@@ -178,7 +178,7 @@ fn a_federated_user_is_no_other_federated_user_of_the_account() {
     let ours = ends().map(|record| federated(record, "broker"));
     let stranger = federated(record("Decrypt", "stranger", 20), "alice");
     let outcome = reconcile(&ours, &[&ours[..], &[stranger]].concat(), &question());
-    assert_eq!(outcome.verdict, Verdict::Matched);
+    assert_eq!(outcome.verdict, Match::Matched);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_record_that_names_another_session_than_awss_is_a_difference() {
     let wrong = of(ends()[0].clone(), &BROKER.replace("pod-1", "pod-0"), "ASIAEXAMPLE");
     let outcome = reconcile(&[wrong, ends()[1].clone()], &ends(), &question());
     let fields: Vec<_> = outcome.differences.iter().map(|difference| difference.field).collect();
-    assert_eq!((outcome.verdict, fields), (Verdict::Unmatched, vec!["userIdentity.arn"]));
+    assert_eq!((outcome.verdict, fields), (Match::Unmatched, vec!["userIdentity.arn"]));
 }
 
 /// Nobody who stops the broker first goes unseen.
@@ -225,16 +225,16 @@ fn calls_outside_the_trails_time_are_counted_and_no_verdict_hides_them() {
     ];
     let aws = [&ends()[..], &outside].concat();
     let outcome = reconcile(&ends(), &aws, &question());
-    assert_eq!((outcome.verdict, outcome.outside_the_trail, outcome.matched), (Verdict::CannotTell, 3, 2));
+    assert_eq!((outcome.verdict, outcome.outside_the_trail, outcome.matched), (Match::CannotTell, 3, 2));
     assert!(outcome.why.is_some_and(|why| why.contains("--since")));
     let bounded = Question {
         since: Some(datetime!(2026-11-21 10:00 UTC)),
         until: Some(datetime!(2026-11-21 10:01 UTC)),
         ..question()
     };
-    assert_eq!(reconcile(&ends(), &aws, &bounded).verdict, Verdict::Matched);
+    assert_eq!(reconcile(&ends(), &aws, &bounded).verdict, Match::Matched);
     let inside = [&aws[..], &[record("Decrypt", "inside", 20)]].concat();
-    assert_eq!(reconcile(&ends(), &inside, &question()).verdict, Verdict::Unmatched);
+    assert_eq!(reconcile(&ends(), &inside, &question()).verdict, Match::Unmatched);
 }
 
 #[test]
@@ -244,10 +244,10 @@ fn what_aws_leaves_out_of_a_failed_call_is_not_compared() {
     let bare = with(bare, "/resources", Value::Null);
     let ours = [throttled.clone(), ends()[1].clone()];
     let outcome = reconcile(&ours, &[bare, ends()[1].clone()], &question());
-    assert_eq!((outcome.verdict, outcome.differences), (Verdict::Matched, Vec::new()));
+    assert_eq!((outcome.verdict, outcome.differences), (Match::Matched, Vec::new()));
     let other = with(throttled, "/requestParameters/keyId", "alias/b".into());
     let outcome = reconcile(&ours, &[other, ends()[1].clone()], &question());
-    assert_eq!(outcome.verdict, Verdict::Unmatched);
+    assert_eq!(outcome.verdict, Match::Unmatched);
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn an_auditor_who_read_the_trail_may_ask_kms_other_things() {
     let other = of(record("Decrypt", "other", 11), auditor, "AKIAAUDITOR");
     let ours = [&ends()[..], std::slice::from_ref(&read)].concat();
     let outcome = reconcile(&ours, &[&ends()[..], &[read, other]].concat(), &question());
-    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 3));
+    assert_eq!((outcome.verdict, outcome.matched), (Match::Matched, 3));
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn one_request_id_may_be_of_two_calls_and_two_names_are_a_difference() {
         (difference.field, difference.ours.as_deref(), difference.aws.as_deref()),
         ("eventName", Some("Decrypt"), Some("Encrypt"))
     );
-    assert_eq!((outcome.matched, outcome.differences.len(), outcome.verdict), (4, 1, Verdict::Unmatched));
+    assert_eq!((outcome.matched, outcome.differences.len(), outcome.verdict), (4, 1, Match::Unmatched));
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn the_same_call_in_several_files_or_accounts_counts_once() {
     let ours = [&ends()[..], std::slice::from_ref(&shared)].concat();
     let aws = [&ends()[..], &ends()[..], &[shared, copy]].concat();
     let outcome = reconcile(&ours, &aws, &question());
-    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 3));
+    assert_eq!((outcome.verdict, outcome.matched), (Match::Matched, 3));
     assert_eq!(reconcile(&[&ours[..], &ours[..]].concat(), &aws, &question()).matched, 3);
 }
 
@@ -300,7 +300,7 @@ fn fields_that_differ_are_named_with_both_values() {
     for (n, (pointer, value)) in changed.into_iter().enumerate() {
         let aws = [with(ends()[0].clone(), pointer, value), ends()[1].clone()];
         let outcome = reconcile(&ends(), &aws, &question());
-        assert_eq!(outcome.verdict, Verdict::Unmatched);
+        assert_eq!(outcome.verdict, Match::Unmatched);
         let lines: Vec<String> = outcome
             .differences
             .iter()
@@ -338,10 +338,10 @@ fn what_readers_recorded_is_counted_apart_whoever_they_are() {
     let untold = reconcile(&ends(), &aws, &question());
     assert_eq!((requests(&untold.missing_from_trail), untold.maybe_of_readers), (vec!["own"], 1));
     let told = reconcile_told(&ends(), &aws, &[own.clone(), others]);
-    assert_eq!((told.verdict, told.matched, told.by_readers), (Verdict::Matched, 2, 2));
+    assert_eq!((told.verdict, told.matched, told.by_readers), (Match::Matched, 2, 2));
     // One that only the reader has may be of another trail, or another day.
     let nothing = reconcile_told(&ends(), &ends(), &[own]);
-    assert_eq!((nothing.verdict, nothing.by_readers), (Verdict::Matched, 0));
+    assert_eq!((nothing.verdict, nothing.by_readers), (Match::Matched, 0));
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn since_and_until_bound_what_is_told() {
     let aws = [&ends()[..], &[record("Decrypt", "theirs", 31)]].concat();
     let until = Question { until: Some(datetime!(2026-11-21 10:00:30 UTC)), ..question() };
     let outcome = reconcile(&ours, &aws, &until);
-    assert_eq!((outcome.verdict, outcome.matched), (Verdict::Matched, 1));
+    assert_eq!((outcome.verdict, outcome.matched), (Match::Matched, 1));
     let since = Question { since: Some(datetime!(2026-11-21 10:00:31 UTC)), ..question() };
     let outcome = reconcile(&ours, &aws, &since);
     assert_eq!((outcome.missing_from_aws.len(), requests(&outcome.missing_from_trail)), (0, vec!["theirs"]));
@@ -418,7 +418,7 @@ fn nothing_to_compare_is_no_verdict() {
     ]
     .into_iter()
     .map(|outcome| {
-        assert_eq!(outcome.verdict, Verdict::CannotTell);
+        assert_eq!(outcome.verdict, Match::CannotTell);
         outcome.why.expect("a reason")
     })
     .collect();
@@ -443,12 +443,12 @@ fn awss_own_samples_join_with_themselves_and_a_changed_one_does_not() {
     let outcome = reconcile(&records, &records, &question());
     assert_eq!(
         (outcome.verdict, outcome.matched, outcome.differences.len()),
-        (Verdict::Matched, records.len(), 0)
+        (Match::Matched, records.len(), 0)
     );
 
     let mut changed = records.clone();
     changed[0]["errorCode"] = "AccessDenied".into();
-    assert_eq!(reconcile(&records, &changed, &question()).verdict, Verdict::Unmatched);
+    assert_eq!(reconcile(&records, &changed, &question()).verdict, Match::Unmatched);
 }
 
 /// A record whose value of `tenant` is redacted.
@@ -479,11 +479,11 @@ fn what_the_trail_redacts_is_redacted_in_awss_records_before_they_are_compared()
         }
         reconciler.finish(&question())
     };
-    assert_eq!(judged(&right, Some(&right), &aws).verdict, Verdict::Matched);
-    assert_eq!(judged(&Digester::Plain, None, &aws).verdict, Verdict::Matched, "takes no key");
-    assert_eq!(judged(&right, Some(&wrong), &aws).verdict, Verdict::Unmatched);
+    assert_eq!(judged(&right, Some(&right), &aws).verdict, Match::Matched);
+    assert_eq!(judged(&Digester::Plain, None, &aws).verdict, Match::Matched, "takes no key");
+    assert_eq!(judged(&right, Some(&wrong), &aws).verdict, Match::Unmatched);
     let untold = judged(&right, None, &aws);
-    assert_eq!(untold.verdict, Verdict::CannotTell);
+    assert_eq!(untold.verdict, Match::CannotTell);
     assert!(untold.why.is_some_and(|why| why.contains("--redaction-key")));
     for by in [&right, &Digester::Plain] {
         let unmatched = judged(by, Some(&right), &[other.clone(), aws[1].clone()]);
@@ -495,5 +495,5 @@ fn what_the_trail_redacts_is_redacted_in_awss_records_before_they_are_compared()
     let lie =
         with(redacted(first.clone(), &right), "/requestParameters/encryptionContext/tenant", "x".into());
     let reconciled = reconcile(&[lie, last.clone()], &aws, &question());
-    assert_eq!(reconciled.verdict, Verdict::Unmatched);
+    assert_eq!(reconciled.verdict, Match::Unmatched);
 }

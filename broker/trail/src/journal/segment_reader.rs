@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::chain::{Link, parse_header, parse_line};
+use super::hash_chain::{Link, parse_header, parse_line};
 use crate::notice::Notice;
 use crate::regular_file::open_regular;
 
