@@ -11,6 +11,7 @@ use super::period::Period;
 use super::source::keys::SigningKey;
 use super::source::{Source, SourceArguments};
 use super::{CommandResult, Failure};
+use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -80,9 +81,11 @@ async fn show_named(source: &Source, named: &[String], mut document: Document) -
         };
         unread += u64::from(!is_shown(shown)?);
     }
-    document.end()?;
+    if unread < named.len() as u64 {
+        document.end()?;
+    }
     match unread {
-        0 => Ok(ExitCode::SUCCESS),
+        0 => Ok(Exit::Done.into()),
         n => Err(Failure::Unavailable(format!("{n} of {} log files could not be shown", named.len()))),
     }
 }
