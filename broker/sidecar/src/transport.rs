@@ -3,6 +3,7 @@
 mod blocks;
 pub(crate) mod connections;
 pub(crate) mod layers;
+pub(crate) mod opening;
 mod paced;
 mod progress;
 mod reply;
@@ -16,7 +17,7 @@ pub(crate) mod vsock;
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,13 +53,6 @@ pub(crate) struct Listeners {
     pub insecure_tcp: Option<TcpListener>,
     /// The operator's unix socket.
     pub admin: Option<UnixSocket>,
-}
-
-impl Listeners {
-    /// Opens a TCP port.
-    pub(crate) async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-        TcpListener::bind(address).await
-    }
 }
 
 /// The connections of one broker.

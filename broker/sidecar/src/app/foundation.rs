@@ -46,8 +46,8 @@ use crate::service::Service;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Traces;
-use crate::transport::Listeners;
 use crate::transport::layers::Layers;
+use crate::transport::opening;
 use crate::transport::standard::{MAX_STANDARD_BYTES, StandardService};
 use crate::transport::tls::Tls;
 
@@ -85,8 +85,8 @@ impl Foundation {
         drain: CancellationToken,
     ) -> Result<(Self, JournalThread), StartError> {
         let clock = Arc::clone(&parts.clock);
-        let (journal, thread) =
-            Journal::open(&parts.audit.journal, Arc::clone(&clock)).map_err(StartError::Journal)?;
+        let (journal, thread) = Journal::open(&parts.audit.journal, Arc::clone(&clock))
+            .map_err(|error| StartError::Journal { dir: parts.audit.journal.dir.clone(), error })?;
         let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push.take());
         if let Some(metrics) = &metrics {
             let commits = metrics.commits();
@@ -277,7 +277,7 @@ impl Foundation {
         let Some(metrics) = &self.metrics else { return Ok(None) };
         sources.register(&metrics.meter());
         let Some((address, text)) = address.zip(metrics.text()) else { return Ok(None) };
-        let listener = Listeners::bind_tcp(address).await.map_err(StartError::Listen)?;
+        let listener = opening::http(address).await.map_err(StartError::Listen)?;
         Ok(Some((listener, Pages::new(text, is_ready))))
     }
 }

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::block_on;
+use super::exit::{Exit, fail};
 use super::target::Target;
-use super::{block_on, fail};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -125,7 +126,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
         };
         // A reader that has closed the pipe wants no more.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{reply:#}\n").as_bytes());
-        ExitCode::SUCCESS
+        Exit::Done.into()
     })
 }
 

@@ -13,7 +13,8 @@ use key_broker_core::{Action, EncryptionContext, KeyId, Principal, Transport};
 use key_broker_trail::record::AwsCaller;
 use rustix::fs::Access;
 
-use super::{ConfigArgument, block_on, wrong_configuration};
+use super::exit::{Exit, mistake};
+use super::{ConfigArgument, block_on};
 use crate::config::Config;
 use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
@@ -68,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let path = &arguments.config.config;
     let config = match Config::load(path) {
         Ok(config) => config,
-        Err(error) => return wrong_configuration(error),
+        Err(error) => return mistake(error),
     };
     if arguments.policy.principal.is_some() {
         return policy::run(config, &arguments.policy);
@@ -99,7 +100,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Some(trail) => trail::check(trail, &kms, caller.ok().as_ref(), &mut report).await,
             None => report.line("trail", &Ok("none: records stay in the journal".to_owned())),
         }
-        if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        if report.failed { Exit::No.into() } else { Exit::Done.into() }
     })
 }
 

@@ -12,9 +12,10 @@ use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use rustix::process::geteuid;
 use serde_json::json;
 
+use super::exit::{fail, mistake};
 use super::hardening::harden;
 use super::target::{DEV_DIR, dev_credentials};
-use super::{block_on, drain_on_signal, fail, process_limits, stopped, wrong_configuration};
+use super::{block_on, drain_on_signal, not_started, process_limits, stopped};
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
@@ -29,24 +30,22 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let hardening = harden();
-    let mut export = match Export::from_environment() {
-        Ok(export) => export,
-        Err(error) => return fail(error),
-    };
+    let mut export = Export::from_environment();
     telemetry::init(export.traces());
+    export.tell();
     hardening.report();
     secret::prepare();
     let code = block_on(1, async {
         let dev = match Dev::start(&arguments.dir).await {
             Ok(dev) => dev,
-            Err(error) => return fail(error),
+            Err(error) => return mistake(error),
         };
         let mut config = match Config::load(&dev.dir.join("key-broker.toml")) {
             Ok(config) => config,
-            Err(error) => return wrong_configuration(error),
+            Err(error) => return mistake(error),
         };
         if let Err(error) = process_limits::fit(&mut config) {
-            return fail(error);
+            return mistake(error);
         }
         let signals = process_limits::survive_file_size_limit().and_then(|()| drain_on_signal());
         let drain = match signals {
@@ -59,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         dev.emulator.shutdown().await;
         match served {
             Ok(remainder) => stopped(&remainder),
-            Err(error) => fail(error),
+            Err(error) => not_started(&error),
         }
     });
     export.finish();

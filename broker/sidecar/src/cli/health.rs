@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::block_on;
+use super::exit::{Exit, fail};
 use super::target::Target;
-use super::{block_on, fail};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -24,7 +25,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         match tokio::time::timeout(timeout, ask(arguments)).await {
             Ok(Ok(true)) => {
                 println!("SERVING");
-                ExitCode::SUCCESS
+                Exit::Done.into()
             }
             Ok(Ok(false)) => fail(
                 "NOT_SERVING: the broker drains, its journal cannot commit, or KMS does not answer: see its log",

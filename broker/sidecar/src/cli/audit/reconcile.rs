@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use call::ListedCall;
 use key_broker_core::clock::{Clock as _, SystemClock};
@@ -25,7 +24,8 @@ use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
-use super::{CANNOT_TELL, CommandResult, Failure};
+use super::{CommandResult, Failure};
+use crate::cli::exit::Exit;
 use crate::redaction::Digester;
 
 #[derive(Debug, clap::Args)]
@@ -101,15 +101,15 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text_of(&outcome) };
     write_report(&text)?;
     Ok(match outcome.verdict {
-        Match::Matched => ExitCode::SUCCESS,
-        Match::Unmatched => ExitCode::FAILURE,
-        Match::CannotTell => CANNOT_TELL.into(),
+        Match::Matched => Exit::Done.into(),
+        Match::Unmatched => Exit::No.into(),
+        Match::CannotTell => Exit::CannotTell.into(),
     })
 }
 
 fn read_redaction_key(file: &Path) -> Result<Digester, Failure> {
     Digester::with_key_in(file)
-        .map_err(|error| Failure::Unavailable(format!("--redaction-key {}: {error}", file.display())))
+        .map_err(|error| Failure::Configuration(format!("--redaction-key {}: {error}", file.display())))
 }
 
 fn read_reader_records(files: &[PathBuf]) -> Result<ReaderRecords, Failure> {
@@ -117,7 +117,7 @@ fn read_reader_records(files: &[PathBuf]) -> Result<ReaderRecords, Failure> {
     for file in files {
         let others = readers
             .add_file(file)
-            .map_err(|error| Failure::Unavailable(format!("--reader-records {}: {error}", file.display())))?;
+            .map_err(|error| Failure::Configuration(format!("--reader-records {}: {error}", file.display())))?;
         if others > 0 {
             note(format_args!("{}: lines that are no records of KMS, passed over: {others}", file.display()));
         }
@@ -151,13 +151,14 @@ fn add_aws(reconciler: &mut Reconciler, files: &[PathBuf], question: &Question) 
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
-        let explain = |error: io::Error| Failure::Unavailable(format!("{}: {error}", path.display()));
+        // A path that is not there is one that was not meant.
+        let explain = |error: io::Error| Failure::Configuration(format!("--cloudtrail {}: {error}", path.display()));
         if path.is_dir() { collect(path, &mut files).map_err(explain)? } else { files.push(path.clone()) }
     }
     files.sort();
     files.dedup();
     if files.is_empty() {
-        return Err(Failure::Unavailable(
+        return Err(Failure::Configuration(
             "no .json or .json.gz files there: give CloudTrail's log files with --cloudtrail".into(),
         ));
     }

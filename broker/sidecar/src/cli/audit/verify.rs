@@ -1,7 +1,6 @@
 //! `key-broker audit verify`: one clear verdict, and everything that speaks against it.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
@@ -12,7 +11,8 @@ use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
-use super::{CANNOT_TELL, CommandResult};
+use super::CommandResult;
+use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -63,9 +63,9 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let text = if json { format!("{:#}\n", serde_json::json!(report)) } else { text_of(&report) };
     write_report(&text)?;
     Ok(match report.verdict {
-        Verdict::Sound => ExitCode::SUCCESS,
-        Verdict::Unsound => ExitCode::FAILURE,
-        Verdict::CannotTell => CANNOT_TELL.into(),
+        Verdict::Sound => Exit::Done.into(),
+        Verdict::Unsound => Exit::No.into(),
+        Verdict::CannotTell => Exit::CannotTell.into(),
     })
 }
 

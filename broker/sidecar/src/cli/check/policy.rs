@@ -11,7 +11,8 @@ use key_broker_core::{
 
 use super::PolicyQuery;
 use crate::attestation::MAX_ENCLAVE_PCR;
-use crate::cli::{block_on, fail};
+use crate::cli::block_on;
+use crate::cli::exit::{Exit, fail};
 use crate::config::Config;
 use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
@@ -33,7 +34,7 @@ pub(super) fn run(config: Config, query: &PolicyQuery) -> ExitCode {
     if query.key.is_some() || !policy.aliases().is_empty() {
         block_on(1, async {
             known = KmsAnswers::learn(config, &policy, query.key.as_ref()).await;
-            ExitCode::SUCCESS
+            Exit::Done.into()
         });
     }
     let known = match known {
@@ -52,7 +53,7 @@ pub(super) fn run(config: Config, query: &PolicyQuery) -> ExitCode {
             permitted += usize::from(asker.show(*action, key.as_ref()));
         }
     }
-    if query.action.is_some() && permitted == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if query.action.is_some() && permitted == 0 { Exit::No.into() } else { Exit::Done.into() }
 }
 
 /// Whether there are such calls.
