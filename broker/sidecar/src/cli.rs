@@ -1,5 +1,6 @@
 //! The command line.
 
+mod admin;
 mod audit;
 mod call;
 mod check;
@@ -8,6 +9,7 @@ mod dev;
 mod exit;
 mod hardening;
 mod health;
+mod manual;
 mod process_limits;
 mod serve;
 mod target;
@@ -30,6 +32,7 @@ use exit::{Exit, fail, mistake};
 #[command(
     name = "key-broker",
     version,
+    long_version = manual::LONG_VERSION,
     max_term_width = 100,
     after_help = "New here? `key-broker dev` runs everything on this machine, with no AWS account.\n\
                   Log lines go to stderr; KEY_BROKER_LOG=debug shows more of them.\n\n\
@@ -77,10 +80,12 @@ enum Command {
     )]
     Call(call::Arguments),
 
-    /// Check a configuration, its policy and the broker's AWS credentials
+    /// Check a configuration, and whether everything is there that `serve` needs
     ///
-    /// Changes nothing: KMS is asked with DryRun, and the trail's store is looked at, not written to. Exits with 0 if all is well,
-    /// 64 if the configuration is wrong, else 1.
+    /// Looks at policy and variables, tries sockets, ports and folders (what it makes there it removes), and asks AWS with DryRun.
+    ///
+    /// Exits with 0 if all is well, 1 if something is not as `serve` needs it, 2 if something cannot be told, 64 if the configuration
+    /// itself is wrong. With --as: 0 if the action is allowed, 1 if it is denied, 2 if that depends on what is not known.
     Check(check::Arguments),
 
     /// Read the trail: follow, print, verify, reconcile with AWS's own, count
@@ -95,6 +100,20 @@ enum Command {
     /// Exits with 0 if it does, else with 1. Without --live this is readiness: the broker does not serve while it drains, while
     /// its journal cannot commit, or while KMS does not answer.
     Health(health::Arguments),
+
+    /// Administer a broker: its status, what it keeps, what it is to forget
+    ///
+    /// Over the operator's socket, `listen.admin.path`, as root or as the broker's own user. Prints JSON.
+    #[command(after_help = admin::EXAMPLES)]
+    Admin(admin::Arguments),
+
+    /// Print a script that completes commands in a shell
+    #[command(after_help = "Example:\n  key-broker completion bash > /etc/bash_completion.d/key-broker")]
+    Completion(manual::CompletionArguments),
+
+    /// Write man pages
+    #[command(after_help = "Example:\n  key-broker man /usr/local/share/man/man1")]
+    Man(manual::ManArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -127,6 +146,9 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(*arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Admin(arguments) => admin::run(arguments),
+        Command::Completion(arguments) => manual::completion(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     }
 }
 

@@ -67,8 +67,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("| ")?.split_once(' ')?.0.parse().ok())
             .collect();
-        let all =
-            [Exit::Done, Exit::No, Exit::CannotTell, Exit::Mistake, Exit::LeftBehind, Exit::CutOff];
+        let all = [Exit::Done, Exit::No, Exit::CannotTell, Exit::Mistake, Exit::LeftBehind, Exit::CutOff];
         assert_eq!(documented, all.map(Exit::code));
     }
 }

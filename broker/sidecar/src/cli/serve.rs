@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use key_broker_core::secret;
 
-use super::hardening::harden;
 use super::exit::{fail, mistake};
+use super::hardening::harden;
 use super::{block_on, drain_on_signal, not_started, process_limits, stopped};
 use crate::app;
 use crate::config::Config;

@@ -99,8 +99,7 @@ impl ListenError {
     fn unix(key: &'static str, address: &UnixAddress, error: &io::Error) -> Self {
         // The words of what was found there are whole.
         let is_told = error.get_ref().is_some();
-        let words =
-            if is_told { error.to_string() } else { format!("{}: {error}", address.path.display()) };
+        let words = if is_told { error.to_string() } else { format!("{}: {error}", address.path.display()) };
         Self { key, words, is_mistake: needs_somebody(error.kind()) }
     }
 
@@ -110,7 +109,9 @@ impl ListenError {
                 format!("{address} is in use by another process: stop it, or choose another port")
             }
             ErrorKind::AddrNotAvailable => {
-                format!("{address} is no address of this machine: choose one of its own, 127.0.0.1 or 0.0.0.0")
+                format!(
+                    "{address} is no address of this machine: choose one of its own, 127.0.0.1 or 0.0.0.0"
+                )
             }
             ErrorKind::PermissionDenied => format!(
                 "{address}: this user ({}) may not listen there: choose a port from 1024 on, or give it CAP_NET_BIND_SERVICE",

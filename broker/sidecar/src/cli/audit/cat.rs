@@ -1,6 +1,5 @@
 //! `key-broker audit cat`: log files as they were before compression and encryption.
 
-
 use key_broker_trail::record::ReadRecord;
 use key_broker_trail::records;
 

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use key_broker_trail::{LogFiles, ReadFailure, TrailReader, VouchedLogFile, records};
 
+use super::Failure;
 use super::output::{note, plain};
 use super::period::Period;
 use super::progress::Progress;
 use super::source::Source;
 use super::source::keys::SigningKey;
-use super::Failure;
 use crate::cli::exit::Exit;
 
 /// The log files that can have records of this time, as far as they are vouched for; the others are named.

@@ -1,6 +1,5 @@
 //! `key-broker audit public-key`: what digests are checked with, to be kept where the broker's host cannot change it.
 
-
 use serde_json::json;
 
 use super::CommandResult;

@@ -115,9 +115,9 @@ fn read_redaction_key(file: &Path) -> Result<Digester, Failure> {
 fn read_reader_records(files: &[PathBuf]) -> Result<ReaderRecords, Failure> {
     let mut readers = ReaderRecords::default();
     for file in files {
-        let others = readers
-            .add_file(file)
-            .map_err(|error| Failure::Configuration(format!("--reader-records {}: {error}", file.display())))?;
+        let others = readers.add_file(file).map_err(|error| {
+            Failure::Configuration(format!("--reader-records {}: {error}", file.display()))
+        })?;
         if others > 0 {
             note(format_args!("{}: lines that are no records of KMS, passed over: {others}", file.display()));
         }
@@ -152,7 +152,8 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
         // A path that is not there is one that was not meant.
-        let explain = |error: io::Error| Failure::Configuration(format!("--cloudtrail {}: {error}", path.display()));
+        let explain =
+            |error: io::Error| Failure::Configuration(format!("--cloudtrail {}: {error}", path.display()));
         if path.is_dir() { collect(path, &mut files).map_err(explain)? } else { files.push(path.clone()) }
     }
     files.sort();

@@ -6,12 +6,12 @@ use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
 
+use super::CommandResult;
 use super::output::{plain, write_report};
 use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
-use super::CommandResult;
 use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]

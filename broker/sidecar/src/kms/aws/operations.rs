@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::{self, DataKeySpec, MessageType, SigningAlgorithmSpec};
+use aws_sdk_kms::types::{self, MessageType, SigningAlgorithmSpec};
 use key_broker_core::DataKeyLength;
 use time::OffsetDateTime;
 
@@ -14,7 +14,7 @@ use crate::attestation::VerifiedRecipient;
 use crate::kms::{AttemptLog, Kms, KmsError};
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
-    DataKey, DataKeyRequest, DecryptRequest, Decryption, DescribeKeyRequest, DryRunRequest, EncryptedDataKey,
+    DataKey, DataKeyRequest, DecryptRequest, Decryption, DescribeKeyRequest, EncryptedDataKey,
     KeyDescription, KmsReply, KmsRequest, Operation as _, PublicKey, PublicKeyRequest, RandomRequest,
     SignRequest, Signature,
 };
@@ -205,29 +205,6 @@ impl AwsKms {
                 .creation_date
                 .and_then(|date| OffsetDateTime::from_unix_timestamp_nanos(date.as_nanos()).ok()),
         }))
-    }
-
-    pub(super) async fn dry_run(
-        &self,
-        request: &DryRunRequest,
-        attempts: &AttemptLog,
-    ) -> Result<KmsReply, KmsError> {
-        let sent = self
-            .client
-            .generate_data_key()
-            .key_id(request.key.sent().as_str())
-            .key_spec(DataKeySpec::Aes256)
-            .set_encryption_context(context_map(&request.context))
-            .dry_run(true)
-            .customize()
-            .interceptor(self.watch(attempts))
-            .send()
-            .await;
-        match sent.map_err(|error| kms_error(&error)) {
-            Ok(_) => Err(unexpected("KMS made a data key although it was asked for a dry run")),
-            Err(error) if error.code == "DryRunOperationException" => Ok(KmsReply::Permitted),
-            Err(error) => Err(error),
-        }
     }
 
     pub(super) async fn sign(

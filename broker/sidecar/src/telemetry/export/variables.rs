@@ -345,11 +345,8 @@ mod tests {
             let none = read(&set(&[ENDPOINT, (name, "")]));
             assert_eq!(none, (without.clone(), Vec::new()), "{name} is empty");
         }
-        let wrong = set(&[
-            ENDPOINT,
-            ("OTEL_TRACES_SAMPLER", "traceidratio"),
-            ("OTEL_TRACES_SAMPLER_ARG", "2"),
-        ]);
+        let wrong =
+            set(&[ENDPOINT, ("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "2")]);
         let (variables, ignored) = read(&wrong);
         assert_eq!((variables, ignored.len()), (ratio, 1));
     }
@@ -373,7 +370,11 @@ mod tests {
             "spans to http://127.0.0.1:4318/v1/traces (http/protobuf), metrics to http://127.0.0.1:4318/v1/metrics (http/protobuf)"
         );
         assert_eq!(
-            collector(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_METRICS_EXPORTER", "none")]),
+            collector(&[
+                ENDPOINT,
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+                ("OTEL_METRICS_EXPORTER", "none")
+            ]),
             "spans to http://127.0.0.1:4318 (grpc)"
         );
         let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://metrics.example/in");
