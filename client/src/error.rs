@@ -130,7 +130,8 @@ fn of_the_connection(status: &Status) -> Option<(Code, String)> {
         }
         (code, "transport error" | "h2 protocol error: http2 error") => {
             let (why, _) = deepest(std::error::Error::source(status)?);
-            Some((code, format!("the connection failed: {why}")))
+            let words = "the connection broke off before an answer came: does a broker listen there, and for TLS as you call it?";
+            Some((code, format!("{words} ({why})")))
         }
         _ => None,
     }

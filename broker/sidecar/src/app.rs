@@ -37,6 +37,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
+use crate::transport::handshakes::Handshakes;
 use crate::transport::{Listeners, Server};
 use foundation::Foundation;
 use observed::MetricSources;
@@ -134,7 +135,7 @@ impl Broker {
         base.start_reload(&policies, tls.clone());
         let service = base.service(policies, parts.bindings, parts.trust, cache.clone(), most_aliases);
         let (health, is_ready) = base.start_readiness();
-        let connections = Arc::<Connections>::default();
+        let (connections, handshakes) = (Arc::<Connections>::default(), Arc::<Handshakes>::default());
         let sources = MetricSources {
             cache,
             limits: limits.clone(),
@@ -142,6 +143,7 @@ impl Broker {
             newest_digest,
             tls,
             connections: Arc::clone(&connections),
+            handshakes: Arc::clone(&handshakes),
             ready: is_ready.clone(),
             breaker: base.guard.open_until(),
             spans_dropped: parts.telemetry.spans_dropped,
@@ -151,7 +153,7 @@ impl Broker {
         let layers = base.layers(parts.telemetry.traces, limits, shares, service, admin, health);
 
         let listeners = Listeners::open(&parts.listen).await.map_err(StartError::Listen)?;
-        let server = Server::new(layers, parts.identities, &parts.limits, connections);
+        let server = Server::new(layers, parts.identities, &parts.limits, connections, handshakes);
         let pages = base.publish(sources, parts.telemetry.http, is_ready).await?;
         if let Some(trail) = trail {
             audit.deliver(trail);

@@ -156,11 +156,16 @@ impl TrailReader {
 
     /// The text of a log file, decrypted if it has to be; none if there is none of this key.
     pub async fn log_file(&self, key: &str) -> Result<Option<Vec<u8>>, ReadFailure> {
+        let Some(fetched) = self.fetch(key).await? else { return Ok(None) };
+        off_the_loop(move || fetched.open()).await.map(Some)
+    }
+
+    /// A log file as it lies in the store, with what opens it; none if there is none of this key.
+    pub(crate) async fn fetch(&self, key: &str) -> Result<Option<FetchedLogFile>, ReadFailure> {
         let Some(object) = self.store.get(key).await? else { return Ok(None) };
         let bytes = object.bytes;
         if bytes.first() != Some(&ENVELOPE_VERSION) {
-            let json = off_the_loop(move || gunzip(&bytes, MAX_UNCOMPRESSED_BYTES)).await?;
-            return Ok(Some(json));
+            return Ok(Some(FetchedLogFile { bytes, envelope: None }));
         }
         let mut rest = bytes.as_slice();
         let header = Header::read(&mut rest).map_err(|error| malformed(&error))?;
@@ -172,8 +177,24 @@ impl TrailReader {
             ));
         };
         let data_key = data_key::decrypt(&**decrypter, &self.names, key, &header).await?;
-        let json = off_the_loop(move || open(header, &data_key, &bytes[front..])).await?;
-        Ok(Some(json))
+        Ok(Some(FetchedLogFile { bytes, envelope: Some((header, data_key, front)) }))
+    }
+}
+
+/// A log file as it lies in the store.
+pub(crate) struct FetchedLogFile {
+    bytes: Vec<u8>,
+    /// Of an encrypted one: the header, the data key, and how long the header is.
+    envelope: Option<(Header, Plaintext, usize)>,
+}
+
+impl FetchedLogFile {
+    /// Its text. Takes long, and blocks.
+    pub(crate) fn open(self) -> Result<Vec<u8>, ReadFailure> {
+        match self.envelope {
+            None => gunzip(&self.bytes, MAX_UNCOMPRESSED_BYTES),
+            Some((header, data_key, front)) => open(header, &data_key, &self.bytes[front..]),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::limits::CallLimits;
 use crate::readiness::Ready;
 use crate::telemetry::metrics::names::{self, Metric};
 use crate::transport::connections::{Connections, Listener};
+use crate::transport::handshakes::{Handshakes, Refused};
 use crate::transport::tls::Tls;
 
 /// Where observed metrics come from.
@@ -33,6 +34,8 @@ pub(super) struct MetricSources {
     pub tls: Option<Tls>,
     /// Who is connected.
     pub connections: Arc<Connections>,
+    /// Who could not be.
+    pub handshakes: Arc<Handshakes>,
     /// Whether the broker is ready for callers.
     pub ready: watch::Receiver<Ready>,
     /// Until when the circuit to KMS is open.
@@ -55,9 +58,12 @@ impl MetricSources {
         if let Some(tls) = self.tls {
             registrar.certificate(tls, Arc::clone(&self.clock));
         }
-        let Self { limits, connections, ready, breaker, spans_dropped, clock, .. } = self;
+        let Self { limits, connections, handshakes, ready, breaker, spans_dropped, clock, .. } = self;
         registrar.gauges(names::CONNECTIONS, names::TRANSPORT, move || {
             Listener::ALL.map(|listener| (listener.name(), connections.open(listener)))
+        });
+        registrar.counters(names::HANDSHAKES_REFUSED, names::REASON, move || {
+            Refused::ALL.map(|why| (why.name(), handshakes.refused(why)))
         });
         registrar.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
         registrar.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use key_broker_core::secret;
-use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use kms_emulator::{Emulator, EmulatorConfig, EmulatorError, KeySpec};
 use rustix::process::geteuid;
 use serde_json::json;
 
@@ -87,7 +87,13 @@ impl Dev {
             state_file: Some(dir.join("kms/state.json")),
             ..EmulatorConfig::default()
         };
-        let emulator = Emulator::start(config).await.map_err(|error| format!("the KMS emulator: {error}"))?;
+        let emulator = Emulator::start(config).await.map_err(|error| match error {
+            EmulatorError::State(_) if dir.join("dev.json").exists() => format!(
+                "a `key-broker dev` runs in {} already, or its keys cannot be read ({error}): stop it, or give another folder with --dir",
+                dir.display()
+            ),
+            error => format!("the KMS emulator: {error}"),
+        })?;
         let mut keys = serde_json::Map::new();
         for (alias, spec) in KEYS {
             let arn =

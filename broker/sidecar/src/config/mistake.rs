@@ -38,8 +38,9 @@ fn words_of(message: &str, key: Option<&str>) -> String {
         let place = table
             .filter(|table| !table.is_empty())
             .map_or_else(|| name.to_owned(), |table| format!("{table}.{name}"));
-        let meant = nearest(name, &known).map(|meant| format!("did you mean {meant}? ")).unwrap_or_default();
-        return format!("{place}: there is no such key: {meant}It is one of {}", known.join(", "));
+        let meant = nearest(name, &known).map(|meant| format!(": did you mean {meant}?"));
+        let (meant, known) = (meant.unwrap_or_default(), known.join(", "));
+        return format!("{place}: there is no such key{meant} (keys here: {known})");
     }
     if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         return format!("{} is missing", within(name));

@@ -67,6 +67,7 @@ impl UnixSocket {
     /// Binds, replacing the socket of a dead process and refusing to replace a live one.
     pub(crate) fn bind(address: &UnixAddress) -> io::Result<Self> {
         let path = &address.path;
+        check_folder(path)?;
         if is_left_behind(path)? {
             tracing::info!(path = %path.display(), "replacing the socket of a process that is gone");
         }
@@ -83,6 +84,7 @@ impl UnixSocket {
 
     /// Whether it could be bound: all but that it appears, and nothing is left of it.
     pub(crate) fn try_at(address: &UnixAddress) -> io::Result<()> {
+        check_folder(&address.path)?;
         is_left_behind(&address.path)?;
         let (_listener, hidden) = bind_hidden(address)?;
         remove_if_there(&hidden)
@@ -92,7 +94,6 @@ impl UnixSocket {
 /// A socket beside its path, with its mode and group: nobody can connect before these are set, and the rename is atomic.
 fn bind_hidden(address: &UnixAddress) -> io::Result<(UnixListener, PathBuf)> {
     let path = &address.path;
-    check_folder(path)?;
     let mut hidden = path.clone().into_os_string();
     hidden.push(format!(".{}", std::process::id()));
     let hidden = PathBuf::from(hidden);

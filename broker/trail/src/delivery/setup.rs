@@ -325,7 +325,10 @@ async fn configure(key: &KeyId, names: &TrailNames, keys: &dyn TrailKeys) -> Res
 
 fn explain(setting: &str, key: &KeyId, error: &KeysError, wanted: &str) -> SetupError {
     let key = key.as_str();
-    match error.kind {
+    // AWS's sentences end with a full stop, and this one goes on.
+    let (kind, words) = (error.kind, error.to_string());
+    let error = words.trim_end_matches('.');
+    match kind {
         KeysErrorKind::Passing => SetupError::NotNow(format!("{setting}: {key}: {error}")),
         KeysErrorKind::WrongKey => SetupError::Refused(format!("{setting}: {key} is not {wanted} ({error})")),
         KeysErrorKind::Refused => SetupError::Refused(format!(

@@ -1,6 +1,7 @@
 //! `key-broker audit reconcile`: the trail beside AWS's own.
 
 mod call;
+mod classes;
 mod cloudtrail;
 mod principals;
 mod reader_records;
@@ -12,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use call::ListedCall;
+use classes::Classes;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::{ReadRecord, record_time};
 use reader_records::ReaderRecords;
@@ -30,7 +32,8 @@ use crate::redaction::Digester;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// AWS CloudTrail's log files, .json or .json.gz, or folders of them, as `aws s3 sync` brings them
+    /// AWS CloudTrail's records, files or folders of them: log files as `aws s3 sync` brings them, in any layout; the output of
+    /// `aws cloudtrail lookup-events`; events of EventBridge; arrays; a record a line. Compressed with gzip or not
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     cloudtrail: Vec<PathBuf>,
     /// What readers of the trail recorded of their own calls to KMS: their files of --record-to; may be given more than once
@@ -151,16 +154,20 @@ fn add_aws(reconciler: &mut Reconciler, files: &[PathBuf], question: &Question) 
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
-        // A path that is not there is one that was not meant.
         let explain =
             |error: io::Error| Failure::Configuration(format!("--cloudtrail {}: {error}", path.display()));
-        if path.is_dir() { collect(path, &mut files).map_err(explain)? } else { files.push(path.clone()) }
+        // A path that is not there was not meant.
+        if path.metadata().map_err(explain)?.is_dir() {
+            collect(path, &mut files).map_err(explain)?;
+        } else {
+            files.push(path.clone());
+        }
     }
     files.sort();
     files.dedup();
     if files.is_empty() {
         return Err(Failure::Configuration(
-            "no .json or .json.gz files there: give CloudTrail's log files with --cloudtrail".into(),
+            "no .json, .json.gz or .jsonl files there: give CloudTrail's log files with --cloudtrail".into(),
         ));
     }
     Ok(files)
@@ -173,10 +180,13 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         let name = name.to_string_lossy();
         if path.is_dir() {
             // They lie beside the log files, and hold other things.
-            if !matches!(&*name, "CloudTrail-Digest" | "CloudTrail-Insight") {
+            if !matches!(&*name, "CloudTrail-Digest" | "CloudTrail-Insight" | "CloudTrail-Aggregated") {
                 collect(&path, files)?;
             }
-        } else if name.ends_with(".json") || name.ends_with(".json.gz") {
+        } else if [".json", ".json.gz", ".jsonl", ".jsonl.gz", ".ndjson"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
             files.push(path);
         }
     }
@@ -198,11 +208,19 @@ fn text_of(outcome: &Reconciliation) -> String {
             outcome.outside_the_trail,
             "calls of the broker's identity are outside the trail's time: nobody can tell whose they are",
         ),
+        (outcome.classes.own, "records are the trail's own, not AWS's: left out"),
+        (outcome.classes.summaries, "insights and aggregated events: of no single call"),
+        (outcome.classes.network_activity, "network activity events of calls that are counted already"),
+        (
+            outcome.classes.dry_runs,
+            "dry runs with the broker's identity, as `key-broker check` makes: KMS did nothing",
+        ),
     ] {
         if count > 0 {
             let _ = writeln!(text, "{count:>8}  {what}");
         }
     }
+    add_classes(&mut text, &outcome.classes);
     add_calls(&mut text, "The trail has these calls, AWS's files have not:", &outcome.missing_from_aws);
     add_calls(
         &mut text,
@@ -257,6 +275,27 @@ fn add_calls(text: &mut String, what: &str, calls: &[ListedCall]) {
     }));
     let _ = writeln!(text, "\n{what}\n{}", Columns::table(&rows, usize::MAX).trim_end());
     add_rest(text, calls.len());
+}
+
+/// What decides nothing, and is good to know.
+fn add_classes(text: &mut String, classes: &Classes) {
+    if !classes.refused.is_empty() {
+        let _ = writeln!(text, "\nRefused calls that the trail has no record of; nothing was done:");
+        for (error, count) in &classes.refused {
+            let _ = writeln!(text, "{count:>8}  {}", plain(error));
+        }
+    }
+    if !classes.by_others.is_empty() {
+        let _ = writeln!(text, "\nCalls of others under the trail's keys:");
+    }
+    for (who, operations) in &classes.by_others {
+        for (operation, count) in operations {
+            let _ = writeln!(text, "{count:>8}  {}  {}", plain(operation), plain(who));
+        }
+    }
+    if !classes.refused.is_empty() || !classes.by_others.is_empty() {
+        text.push('\n');
+    }
 }
 
 fn add_differences(text: &mut String, outcome: &Reconciliation) {

@@ -60,6 +60,11 @@ pub(crate) const CERTIFICATE_OVERDUE: Metric =
     metric("keybroker_tls_certificate_overdue", "1 while less than a tenth of its time is left", "");
 pub(crate) const CONNECTIONS: Metric =
     metric("keybroker_connections", "Connections that are open", "{connection}");
+pub(crate) const HANDSHAKES_REFUSED: Metric = metric(
+    "keybroker_tls_handshakes_refused_total",
+    "TLS handshakes that brought no connection",
+    "{handshake}",
+);
 pub(crate) const CALLS_IN_FLIGHT: Metric =
     metric("keybroker_calls_in_flight", "Calls of workloads in flight", "{call}");
 pub(crate) const SERVING: Metric = metric("keybroker_serving", "1 while callers should come", "");
@@ -84,6 +89,8 @@ pub(crate) const PROFILE: &str = "profile";
 pub(crate) const WHAT: &str = "what";
 /// How a connection came in.
 pub(crate) const TRANSPORT: &str = "transport";
+/// Why.
+pub(crate) const REASON: &str = "reason";
 /// In hex.
 pub(crate) const SIGNATURE: &str = "signature";
 /// Of the broker.

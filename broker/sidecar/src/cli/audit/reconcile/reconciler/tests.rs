@@ -48,9 +48,15 @@ fn reconcile(ours: &[Value], aws: &[Value], question: &Question) -> Reconciliati
         reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
     }
     for record in aws {
-        reconciler.add_aws(&record.to_string(), question).expect("a record");
+        reconciler.add_aws(&of_aws(record).to_string(), question).expect("a record");
     }
     reconciler.finish(question)
+}
+
+/// As AWS has it: with an id of its own.
+fn of_aws(record: &Value) -> Value {
+    let id = record["eventID"].as_str().map(|id| format!("aws {id}"));
+    if id.is_some() { with(record.clone(), "/eventID", id.into()) } else { record.clone() }
 }
 
 /// The same, told of what readers have recorded.
@@ -64,7 +70,7 @@ fn reconcile_told(ours: &[Value], aws: &[Value], readers: &[Value]) -> Reconcili
         reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
     }
     for record in aws {
-        reconciler.add_aws(&record.to_string(), &question()).expect("a record");
+        reconciler.add_aws(&of_aws(record).to_string(), &question()).expect("a record");
     }
     reconciler.finish(&question())
 }
@@ -475,7 +481,7 @@ fn what_the_trail_redacts_is_redacted_in_awss_records_before_they_are_compared()
             reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
         }
         for record in aws {
-            reconciler.add_aws(&record.to_string(), &question()).expect("a record");
+            reconciler.add_aws(&of_aws(record).to_string(), &question()).expect("a record");
         }
         reconciler.finish(&question())
     };
@@ -496,4 +502,83 @@ fn what_the_trail_redacts_is_redacted_in_awss_records_before_they_are_compared()
         with(redacted(first.clone(), &right), "/requestParameters/encryptionContext/tenant", "x".into());
     let reconciled = reconcile(&[lie, last.clone()], &aws, &question());
     assert_eq!(reconciled.verdict, Match::Unmatched);
+}
+
+#[test]
+fn refused_calls_are_listed_by_error_and_are_no_findings() {
+    let denied = with(
+        with(record("Decrypt", "denied", 20), "/errorCode", "AccessDenied".into()),
+        "/requestParameters",
+        Value::Null,
+    );
+    let dry = with(record("GenerateDataKey", "dry", 21), "/errorCode", "DryRunOperationException".into());
+    let network = json!({
+        "eventTime": "2026-11-21T10:00:22Z", "eventSource": "kms.amazonaws.com", "eventName": "Decrypt", "awsRegion": "us-west-2",
+        "eventID": "n", "errorCode": "VpceAccessDenied", "eventCategory": "NetworkActivity", "eventType": "AwsVpceEvent",
+        "userIdentity": { "type": "AWSAccount", "principalId": "AROAEXAMPLE:pod", "accountId": "111122223333" },
+    });
+    let twice =
+        with(with(ends()[0].clone(), "/eventCategory", "NetworkActivity".into()), "/errorCode", Value::Null);
+    let insight = json!({
+        "eventTime": "2026-11-21T10:00:23Z", "eventSource": "kms.amazonaws.com", "eventName": "Decrypt", "awsRegion": "us-west-2",
+        "eventID": "i", "eventType": "AwsCloudTrailInsight", "eventCategory": "Insight",
+    });
+    let aws = [&ends()[..], &[denied, dry, network, twice, insight]].concat();
+    let outcome = reconcile(&ends(), &aws, &question());
+    assert_eq!((outcome.verdict, outcome.matched), (Match::Matched, 2));
+    let classes = &outcome.classes;
+    let refused: Vec<_> = classes.refused.iter().map(|(error, count)| (error.as_str(), *count)).collect();
+    assert_eq!(refused, [("AccessDenied", 1), ("VpceAccessDenied", 1)]);
+    assert_eq!((classes.dry_runs, classes.network_activity, classes.summaries), (1, 1, 1));
+    assert_eq!(requests(&classes.refused_calls), ["denied"]);
+}
+
+#[test]
+fn the_trail_itself_is_recognised_and_never_matched() {
+    let mut reconciler = Reconciler::default();
+    for record in ends() {
+        reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
+    }
+    for record in ends() {
+        reconciler.add_aws(&record.to_string(), &question()).expect("a record");
+    }
+    let outcome = reconciler.finish(&question());
+    assert_eq!((outcome.verdict, outcome.matched, outcome.classes.own), (Match::CannotTell, 0, 2));
+    assert!(outcome.why.is_some_and(|why| why.contains("eventIDs")));
+}
+
+#[test]
+fn files_without_kms_prove_nothing() {
+    let other = with(record("PutObject", "s3", 20), "/eventSource", "s3.amazonaws.com".into());
+    let outcome = reconcile(&ends(), &[other], &question());
+    assert_eq!(outcome.verdict, Match::CannotTell);
+    assert!(outcome.why.is_some_and(|why| why.contains("ExcludeManagementEventSources")));
+}
+
+#[test]
+fn what_others_do_under_the_keys_is_counted() {
+    let other = |request: &str, arn: &str| {
+        with(
+            with(record("Decrypt", request, 30), "/userIdentity/arn", arn.into()),
+            "/userIdentity/accessKeyId",
+            "AKIAOTHER".into(),
+        )
+    };
+    let someone = "arn:aws:iam::111122223333:user/someone";
+    let service = with(
+        other("c", "x"),
+        "/userIdentity",
+        json!({ "type": "AWSService", "invokedBy": "cloudtrail.amazonaws.com" }),
+    );
+    let elsewhere =
+        with(other("d", someone), "/resources/0/ARN", "arn:aws:kms:us-west-2:111122223333:key/other".into());
+    let aws =
+        [&ends()[..], &[other("a", someone), other("b", someone), other("b", someone), service, elsewhere]]
+            .concat();
+    let outcome = reconcile(&ends(), &aws, &question());
+    assert_eq!(outcome.verdict, Match::Matched);
+    assert_eq!(
+        json!(outcome.classes.by_others),
+        json!({ someone: { "Decrypt": 2 }, "cloudtrail.amazonaws.com": { "Decrypt": 1 } })
+    );
 }
