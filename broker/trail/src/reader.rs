@@ -6,6 +6,7 @@
 mod data_key;
 pub(crate) mod records;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use key_broker_envelope::{Header, OpenError};
 use time::OffsetDateTime;
 
 use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
-use super::names::TrailNames;
+use super::names::{TrailNames, trail_of};
 use super::store::{Store, StoreError};
 use crate::keys::Decrypter;
 use crate::signature::PublicKey;
@@ -126,6 +127,23 @@ impl TrailReader {
         }
         keys.own.sort_by_key(|digest| digest.end);
         Ok(keys)
+    }
+
+    /// The other trails of this account and region that have digests here.
+    pub async fn siblings(&self) -> Result<Vec<Self>, StoreError> {
+        let keys = self.digest_keys().await?;
+        let trails: BTreeSet<&str> = keys
+            .others
+            .iter()
+            .filter_map(|key| Some(trail_of(key)?.0))
+            .filter(|trail| *trail != self.names.trail)
+            .collect();
+        let of = |trail: &str| Self {
+            store: Arc::clone(&self.store),
+            names: TrailNames { trail: trail.to_owned(), ..self.names.clone() },
+            decrypter: self.decrypter.clone(),
+        };
+        Ok(trails.into_iter().map(of).collect())
     }
 
     /// The keys of all log files of this account and region, those of other brokers too, in the order of their names: by the

@@ -16,7 +16,9 @@ mod ids;
 mod limits;
 mod log_file;
 mod ranges;
+mod recent;
 mod record;
+mod resume;
 mod reuse;
 mod stretch;
 mod tail;
@@ -41,6 +43,8 @@ use digests::{Before, DigestLink, LinkContext};
 pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
 use folder::Folder;
 use log_file::ReadLogFile;
+pub use resume::ResumePoint;
+use resume::{Passed, ResumePoints};
 use stretch::Stretch;
 use tail::Tail;
 
@@ -62,10 +66,12 @@ pub struct VerifyOptions {
     pub journal_dir: Option<PathBuf>,
     /// On how many threads log files are read; none is one for each processor.
     pub threads: Option<usize>,
+    /// Where verifying ended before: it goes on from there.
+    pub resume: Option<ResumePoint>,
 }
 
 /// How far verifying is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Digests whose log files were read.
     pub digests: u64,
@@ -73,6 +79,10 @@ pub struct Progress {
     pub digests_in_all: u64,
     /// Log files that were read.
     pub log_files: u64,
+    /// Records that were read.
+    pub records: u64,
+    /// Where verifying can go on, if it is stopped now.
+    pub resume: Option<ResumePoint>,
 }
 
 /// Verifies a trail.
@@ -95,6 +105,7 @@ pub async fn verify(
         kept_is_found: false,
         is_complete: true,
         from: None,
+        points: ResumePoints::new(&reader.names().trail_arn(), options.resume.as_ref()),
     };
     verification.run().await;
     verification.conclude()
@@ -118,6 +129,8 @@ struct Verification<'a> {
     is_complete: bool,
     /// Where this begins, if something was before it.
     from: Option<i64>,
+    /// Where it could go on.
+    points: ResumePoints,
 }
 
 impl<'a> Verification<'a> {
@@ -154,8 +167,15 @@ impl<'a> Verification<'a> {
     }
 
     fn conclude(self) -> Report {
-        let Self { checker, mut report, is_complete, from, .. } = self;
+        let Self { checker, mut report, is_complete, from, points, .. } = self;
         checker.finish(is_complete, from, &mut report);
+        let Passed { from, digests, log_files, kms_records, activity_records } = points.before();
+        report.from = from.or(report.from);
+        report.digests += digests;
+        report.log_files += log_files;
+        report.kms_records += kms_records;
+        report.activity_records += activity_records;
+        report.records += kms_records + activity_records;
         report
     }
 
@@ -178,6 +198,7 @@ impl<'a> Verification<'a> {
                 }
                 _ => Before::Unreadable(before.key.clone()),
             };
+            self.check_resumed();
             self.from = Some(before.end.unix_timestamp());
         }
         if chosen.is_empty() {
@@ -201,11 +222,28 @@ impl<'a> Verification<'a> {
         let mut steps = pin!(ahead.digests(chosen));
         while let Some(step) = steps.next().await {
             match step {
-                Step::Digest(named, read) => self.digest(&named, read, listed),
+                Step::Digest(named, read) => {
+                    self.pass();
+                    self.digest(&named, read, listed);
+                }
                 Step::LogFile(entry, read) => self.log_file(&entry, read),
             }
             (self.progress)(&self.done);
         }
+        self.pass();
+        (self.progress)(&self.done);
+    }
+
+    /// The digest before, and everything that it names, was looked at.
+    fn pass(&mut self) {
+        let (kms_records, activity_records) = self.checker.counts();
+        self.done.records = kms_records + activity_records;
+        let (Before::Digest(digest), Some(end)) = (&self.before, self.report.to) else { return };
+        let Report { digests, log_files, from, .. } = self.report;
+        let passed = Passed { from, digests, log_files, kms_records, activity_records };
+        self.points.pass(digest, end, passed);
+        let is_sound = self.is_complete && self.checker.findings.is_sound_so_far();
+        self.done.resume = self.points.latest().filter(|_| is_sound).cloned();
     }
 
     /// Reads log files that no digest names yet.
@@ -268,6 +306,17 @@ impl<'a> Verification<'a> {
             }
         };
         self.done.digests += 1;
+    }
+
+    /// What was verified before has to be what is there now.
+    fn check_resumed(&mut self) {
+        let Some(point) = &self.options.resume else { return };
+        let is_same = matches!(&self.before, Before::Digest(known) if known.is(&point.digest, &point.hash, &point.signature));
+        if !is_same {
+            let words = "verifying goes on after this digest, and it is another one now, or gone: what was verified before is not what is here";
+            let place = Place::object(&point.digest);
+            self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
+        }
     }
 
     fn note_digest(&mut self, file: &DigestFile, named: &DigestKey) {

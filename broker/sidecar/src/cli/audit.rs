@@ -10,6 +10,7 @@ mod period;
 mod progress;
 mod public_key;
 mod reconcile;
+mod saved;
 mod source;
 mod tail;
 mod verify;

@@ -1,7 +1,7 @@
 //! All records of a trail, one after the other: each by itself, and against those before it.
 //!
-//! Nothing of a record is kept but its ids and what its data key has been used for: memory grows with the number of records by
-//! some tens of bytes for each, whatever they hold.
+//! Nothing of a record is kept but its ids and what its data key has been used for, and these only for so long: memory does not grow
+//! with a trail (`recent.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::hash::RandomState;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
 use super::log_file::ReadLogFile;
+use super::recent::RecentIds;
 use super::record::{self, CheckedRecord, InvalidRecord, What};
 use super::reuse::{At, Fault, Reuse};
 use crate::notice::{Notice, Untold};
@@ -22,8 +23,8 @@ pub(super) struct Checker {
     /// The objects and files that records come from, in order.
     sources: Vec<String>,
     hashes: RandomState,
-    event_ids: HashSet<u128>,
-    kms_requests: HashSet<u128>,
+    event_ids: RecentIds,
+    kms_requests: RecentIds,
     reuse: Reuse,
     /// Failed calls to KMS whose records did not come yet.
     failed: HashMap<u128, At>,
@@ -96,6 +97,11 @@ impl Checker {
         self.checked(source, number, record, span);
     }
 
+    /// Records of KMS and of workloads' calls so far.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.kms_records, self.activity_records)
+    }
+
     /// Under what the hashes are made that records are compared by.
     pub(super) fn hashes(&self) -> &RandomState {
         &self.hashes
@@ -156,7 +162,7 @@ impl Checker {
                 if let Some(made) = made {
                     self.reuse.used(&made, at, &mut self.faults);
                 }
-                if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(failed)) {
+                if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(*failed)) {
                     self.failed.entry(failed).or_insert(at);
                 }
                 self.notices.extend(notice_id);

@@ -3,6 +3,7 @@
 
 mod folder;
 mod period;
+mod resume;
 
 use proptest::prelude::*;
 

@@ -6,6 +6,7 @@ mod cloudtrail;
 mod principals;
 mod reader_records;
 mod reconciler;
+mod siblings;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,6 +19,7 @@ use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::{ReadRecord, record_time};
 use reader_records::ReaderRecords;
 use reconciler::{Match, Question, Reconciler, Reconciliation};
+use siblings::Siblings;
 use time::Duration;
 
 use super::log_files::believed;
@@ -42,6 +44,10 @@ pub(super) struct Arguments {
     /// The key with which the broker redacts encryption contexts [default: that of its configuration]
     #[arg(long, value_name = "FILE")]
     redaction_key: Option<PathBuf>,
+    /// Another trail of this bucket whose broker shares the role, by name; * stands for any characters; may be given more than once.
+    /// Its calls are its own; those that a trail has which is not expected are named, and there is no verdict
+    #[arg(long, value_name = "TRAIL", num_args = 1..)]
+    expect: Vec<String>,
     /// How long a record may be on its way: what is newer is missed on neither side
     #[arg(long, value_name = "N", default_value_t = 15)]
     lag_minutes: u32,
@@ -68,8 +74,17 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     where they agree with AWS's.";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { cloudtrail, reader_records, redaction_key, lag_minutes, period, key, source, json } =
-        arguments;
+    let Arguments {
+        cloudtrail,
+        reader_records,
+        redaction_key,
+        expect,
+        lag_minutes,
+        period,
+        key,
+        source,
+        json,
+    } = arguments;
     period.check()?;
     let files = files(&cloudtrail)?;
     let readers = read_reader_records(&reader_records)?;
@@ -91,6 +106,11 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Ok(())
     });
     added.await?;
+    let siblings = Siblings::read(&source, &key, &period.widened(EDGE), &expect, |identity| {
+        reconciler.add_sibling(identity);
+    });
+    let siblings = siblings.await?;
+    reconciler.set_siblings(siblings);
     let unread = add_aws(&mut reconciler, &files, &question);
     let mut outcome = reconciler.finish(&question);
     if unread > 0 && outcome.verdict == Match::Matched {
@@ -201,6 +221,7 @@ fn text_of(outcome: &Reconciliation) -> String {
     let _ = writeln!(text, "{:>8}  calls have both records", outcome.matched);
     for (count, what) in [
         (outcome.by_readers, "calls of readers of this trail, by their own records: not the broker's"),
+        (outcome.siblings.expected, "calls that other trails have which are expected"),
         (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
         (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
         (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),
@@ -219,6 +240,9 @@ fn text_of(outcome: &Reconciliation) -> String {
         if count > 0 {
             let _ = writeln!(text, "{count:>8}  {what}");
         }
+    }
+    for (trail, count) in &outcome.siblings.unexpected {
+        let _ = writeln!(text, "{count:>8}  calls that trail {} has, which is not expected", plain(trail));
     }
     add_classes(&mut text, &outcome.classes);
     add_calls(&mut text, "The trail has these calls, AWS's files have not:", &outcome.missing_from_aws);

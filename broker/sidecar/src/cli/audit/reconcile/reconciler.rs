@@ -9,12 +9,13 @@ use serde::Serialize;
 use time::{Duration, OffsetDateTime, Time};
 
 use key_broker_trail::TRAIL_ARN;
-use key_broker_trail::record::{self, ReadRecord};
+use key_broker_trail::record::{self, ReadRecord, UserIdentity};
 
 use super::call::{ComparedCall, Difference, ListedCall, as_record_time, compare, difference};
 use super::classes::{Classes, Head, Kind, SeenIds};
 use super::principals::Principals;
 use super::reader_records::{ReaderRecords, reads_the_trail};
+use super::siblings::{OfSiblings, Siblings};
 use crate::redaction::Digester;
 
 /// Joins the two.
@@ -45,6 +46,7 @@ pub(super) struct Reconciler {
     keys: BTreeSet<String>,
     classes: Classes,
     others: SeenIds,
+    siblings: Siblings,
     /// Whether AWS's files have any call to KMS.
     has_calls_to_kms: bool,
 }
@@ -102,6 +104,8 @@ pub(super) struct Reconciliation {
     pub(super) by_services: usize,
     /// Calls of readers of this trail, by their own records.
     pub(super) by_readers: usize,
+    /// What other trails of the bucket have.
+    pub(super) siblings: OfSiblings,
     /// What else AWS's files have.
     #[serde(flatten)]
     pub(super) classes: Classes,
@@ -130,6 +134,16 @@ impl Reconciler {
     /// The same, with the key under which values in the trail are redacted.
     pub(super) fn with_key(self, key: Option<Digester>) -> Self {
         Self { key, ..self }
+    }
+
+    /// Adds whose the calls are of another broker that is expected.
+    pub(super) fn add_sibling(&mut self, identity: &UserIdentity<'_>) {
+        self.principals.add(identity);
+    }
+
+    /// Takes what other trails have, before AWS's records come.
+    pub(super) fn set_siblings(&mut self, siblings: Siblings) {
+        self.siblings = siblings;
     }
 
     /// Adds a record of the trail. All of them come before AWS's.
@@ -255,6 +269,7 @@ impl Reconciler {
             outside_the_trail: 0,
             by_services: self.by_services,
             by_readers: self.by_readers,
+            siblings: OfSiblings::default(),
             classes: self.classes,
             maybe_of_readers: 0,
         };
@@ -277,6 +292,9 @@ impl Reconciler {
         }
         let theirs = self.theirs.into_iter().map(|(known, reads)| (known.call, reads));
         for (theirs, reads) in theirs.filter(|(theirs, _)| question.has(theirs.event_time)) {
+            if self.siblings.take(&theirs.request_id, &theirs.event_name, &mut outcome.siblings) {
+                continue;
+            }
             if theirs.event_time > question.settled {
                 outcome.too_new += 1;
             } else if theirs.error_code.is_some() {
@@ -291,6 +309,9 @@ impl Reconciler {
         let Reconciliation { missing_from_aws, missing_from_trail, classes, .. } = &mut outcome;
         for calls in [missing_from_aws, missing_from_trail, &mut classes.refused_calls] {
             calls.sort_by(|a, b| (a.event_time, &a.request_id).cmp(&(b.event_time, &b.request_id)));
+        }
+        if !outcome.missing_from_trail.is_empty() {
+            outcome.siblings.unverified = self.siblings.unverified().to_vec();
         }
         outcome.judge();
         if self.untold > 0 && outcome.verdict == Match::Matched {
@@ -322,11 +343,25 @@ impl Reconciler {
 
 impl Reconciliation {
     fn judge(&mut self) {
-        let is_unmatched = !(self.differences.is_empty()
-            && self.missing_from_aws.is_empty()
-            && self.missing_from_trail.is_empty());
-        (self.verdict, self.why) = if is_unmatched {
+        let OfSiblings { unexpected, unverified, .. } = &self.siblings;
+        let is_missing = !self.missing_from_trail.is_empty();
+        let is_unmatched = !(self.differences.is_empty() && self.missing_from_aws.is_empty());
+        (self.verdict, self.why) = if is_unmatched || (is_missing && unverified.is_empty()) {
             (Match::Unmatched, None)
+        } else if is_missing {
+            let why = format!(
+                "calls that this trail has not may be those of other trails here, of which nothing can be believed with the keys that were \
+                 given: {}: give their keys with --public-key",
+                unverified.join(", ")
+            );
+            (Match::CannotTell, Some(why))
+        } else if !unexpected.is_empty() {
+            let names: Vec<&str> = unexpected.keys().map(String::as_str).collect();
+            let why = format!(
+                "other trails of this bucket have calls that this one has not: if they are your brokers', name them with --expect: {}",
+                names.join(", ")
+            );
+            (Match::CannotTell, Some(why))
         } else if self.outside_the_trail > 0 {
             let why = format!(
                 "AWS has {} calls of the broker's identity from before the trail's first call to KMS or after its last: look at them, or \

@@ -582,3 +582,30 @@ fn what_others_do_under_the_keys_is_counted() {
         json!({ someone: { "Decrypt": 2 }, "cloudtrail.amazonaws.com": { "Decrypt": 1 } })
     );
 }
+
+/// A trail excuses a call only if it is expected: whoever has the role's credentials can put one there.
+#[test]
+fn calls_of_other_trails_are_theirs_if_they_are_expected() {
+    let aws = [&ends()[..], &[record("GenerateDataKey", "elsewhere", 20)]].concat();
+    let with = |siblings: Siblings| {
+        let mut reconciler = Reconciler::default();
+        for record in ends() {
+            reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
+        }
+        reconciler.set_siblings(siblings);
+        for record in &aws {
+            reconciler.add_aws(&of_aws(record).to_string(), &question()).expect("a record");
+        }
+        reconciler.finish(&question())
+    };
+    let expected = with(Siblings::made(&[("other", true, &["elsewhere"])], &[]));
+    assert_eq!((expected.verdict, expected.siblings.expected), (Match::Matched, 1));
+    let unexpected = with(Siblings::made(&[("other", false, &["elsewhere"])], &[]));
+    assert_eq!(unexpected.verdict, Match::CannotTell);
+    assert!(unexpected.why.is_some_and(|why| why.contains("--expect: other")));
+    let unverified = with(Siblings::made(&[], &["stranger"]));
+    assert_eq!((unverified.verdict, unverified.missing_from_trail.len()), (Match::CannotTell, 1));
+    assert!(unverified.why.is_some_and(|why| why.contains("stranger")));
+    let nobody = with(Siblings::made(&[("other", true, &["another"])], &[]));
+    assert_eq!((nobody.verdict, nobody.missing_from_trail.len()), (Match::Unmatched, 1));
+}
