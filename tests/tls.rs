@@ -356,12 +356,15 @@ async fn refused_handshakes_are_counted_and_told_once_in_a_while() {
             scrape.samples.iter().find(is_it).map_or(0.0, |sample| sample.value)
         };
         counted = expected.map(|(reason, _)| (reason, of(reason))).to_vec();
-        if counted == expected {
+        // Clients try again as they like.
+        if counted.iter().zip(expected).all(|(counted, expected)| counted.1 >= expected.1) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(counted, expected);
+    for (counted, expected) in counted.iter().zip(expected) {
+        assert!(counted.1 >= expected.1, "{counted:?} {expected:?}");
+    }
     let log = broker.log();
     let told: Vec<Value> = log
         .lines()

@@ -92,7 +92,10 @@ impl Refused {
     fn of_tls(error: &TlsError) -> Self {
         match error {
             TlsError::NoCertificatesPresented => Self::NoCertificate,
-            TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => Self::UnknownAuthority,
+            // One that has a trusted authority's name, and not its key, is as unknown.
+            TlsError::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => Self::UnknownAuthority,
             TlsError::InvalidCertificate(
                 CertificateError::Expired
                 | CertificateError::ExpiredContext { .. }
@@ -101,13 +104,12 @@ impl Refused {
             ) => Self::NotValidNow,
             TlsError::InvalidCertificate(_) => Self::BadCertificate,
             TlsError::AlertReceived(
-                AlertDescription::UnknownCA
-                | AlertDescription::BadCertificate
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateRevoked,
-            ) => Self::ByClient,
+                AlertDescription::ProtocolVersion
+                | AlertDescription::HandshakeFailure
+                | AlertDescription::InsufficientSecurity
+                | AlertDescription::NoApplicationProtocol,
+            ) => Self::NoTls,
+            TlsError::AlertReceived(_) => Self::ByClient,
             _ => Self::NoTls,
         }
     }

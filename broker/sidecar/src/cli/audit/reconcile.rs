@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use call::ListedCall;
 use classes::Classes;
 use key_broker_core::clock::{Clock as _, SystemClock};
-use key_broker_trail::record::{ReadRecord, record_time};
+use key_broker_trail::record::{ReadRecord, UserIdentity, record_time};
 use reader_records::ReaderRecords;
 use reconciler::{Match, Question, Reconciler, Reconciliation};
 use siblings::Siblings;
@@ -106,10 +106,9 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Ok(())
     });
     added.await?;
-    let siblings = Siblings::read(&source, &key, &period.widened(EDGE), &expect, |identity| {
-        reconciler.add_sibling(identity);
-    });
-    let siblings = siblings.await?;
+    let around = period.widened(EDGE);
+    let mut add = |identity: &UserIdentity<'_>| reconciler.add_sibling(identity);
+    let siblings = Siblings::read(&source, &key, &around, &expect, &mut add).await?;
     reconciler.set_siblings(siblings);
     let unread = add_aws(&mut reconciler, &files, &question);
     let mut outcome = reconciler.finish(&question);

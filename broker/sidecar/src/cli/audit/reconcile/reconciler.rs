@@ -189,6 +189,11 @@ impl Reconciler {
             Kind::NetworkActivity if is_of_kms => return self.classes.add_network_activity(json),
             Kind::NetworkActivity => return Ok(()),
         }
+        if self.our_ids.contains(&*event_id_of(json)) {
+            // The trail itself, or a copy: AWS's record of a call has an id of its own.
+            self.classes.own += 1;
+            return Ok(());
+        }
         if self.regions.contains(&*head.aws_region) {
             widen(&mut self.their_range, head.event_time);
         }
@@ -196,18 +201,11 @@ impl Reconciler {
         if is_of_kms {
             self.has_calls_to_kms = true;
             self.join(&ReadRecord::parse(json)?, question);
-        } else if self.our_ids.contains(&*event_id_of(json)) {
-            self.classes.own += 1;
         }
         Ok(())
     }
 
     fn join(&mut self, theirs: &ReadRecord<'_>, question: &Question) {
-        if self.our_ids.contains(&*theirs.event_id) {
-            // The trail itself, or a copy: AWS's record of a call has an id of its own.
-            self.classes.own += 1;
-            return;
-        }
         let same_call = |ours: &ComparedCall| *ours.call.event_name == *theirs.event_name;
         let place = self.ours.get(&*theirs.request_id).and_then(|calls| calls.iter().position(same_call));
         let is_ours = self.principals.have(&theirs.user_identity);
@@ -273,7 +271,7 @@ impl Reconciler {
             classes: self.classes,
             maybe_of_readers: 0,
         };
-        if !self.has_calls_to_kms || (outcome.classes.own > 0 && self.their_range.is_none()) {
+        if !self.has_calls_to_kms {
             let why = if outcome.classes.own > 0 { OWN } else { NOTHING_OF_KMS };
             return Reconciliation { why: Some(why.into()), ..outcome };
         }

@@ -45,7 +45,7 @@ impl Siblings {
         key: &SigningKey,
         period: &Period,
         expect: &[String],
-        mut add: impl FnMut(&UserIdentity<'_>),
+        add: &mut dyn FnMut(&UserIdentity<'_>),
     ) -> Result<Self, Failure> {
         let mut siblings = Self::default();
         let readers = source.reader.siblings().await;
@@ -75,7 +75,7 @@ impl Siblings {
             let mut unread = left_out;
             for file in vouched {
                 match file.read(&reader).await {
-                    Ok(json) => siblings.add_all(&json, place, is_expected, &mut add),
+                    Ok(json) => siblings.add_all(&json, place, is_expected, &mut *add),
                     Err(error) => {
                         note(format_args!("{}: {error}: it is left out", file.key()));
                         unread += 1;
@@ -94,7 +94,7 @@ impl Siblings {
         json: &[u8],
         place: usize,
         is_expected: bool,
-        add: &mut impl FnMut(&UserIdentity<'_>),
+        add: &mut dyn FnMut(&UserIdentity<'_>),
     ) {
         for record in records(json).flatten() {
             let Ok(record) = ReadRecord::parse(record) else { continue };
