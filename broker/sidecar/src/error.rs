@@ -254,6 +254,8 @@ pub(crate) struct KmsError {
 pub(crate) enum KmsErrorKind {
     /// AWS does not take the broker's credentials, or its clock, or there are none: nothing is said about any key.
     Credentials,
+    /// The same of the role for the keys of one account: nothing is said about any other key.
+    AccountCredentials,
     /// KMS does not permit the broker what it asks for.
     AccessDenied,
     /// No such key.
@@ -288,6 +290,10 @@ impl KmsErrorKind {
                 "AWS does not take the broker's own credentials, or its clock is wrong: retry after the given delay, and ask the \
                  broker's operator to look at its log"
             }
+            Self::AccountCredentials => {
+                "AWS does not take the broker's credentials for the account of this key: retry after the given delay, and ask the \
+                 broker's operator to look at its log"
+            }
             Self::AccessDenied => {
                 "AWS KMS does not permit the broker this, or what an attested call measured: ask the broker's operator \
                  to check its IAM and key policy"
@@ -315,7 +321,14 @@ impl KmsErrorKind {
     /// Whether it says nothing about the key: the next call may succeed.
     #[must_use]
     pub(crate) fn is_transient(self) -> bool {
-        matches!(self, Self::Credentials | Self::Throttled | Self::Unavailable | Self::OtherKey)
+        matches!(
+            self,
+            Self::Credentials
+                | Self::AccountCredentials
+                | Self::Throttled
+                | Self::Unavailable
+                | Self::OtherKey
+        )
     }
 }
 
@@ -325,7 +338,7 @@ impl KmsError {
         use KmsErrorKind as Kind;
         use Outcome::{Failed, Rejected, Throttled};
         let (code, reason, outcome) = match self.kind {
-            Kind::Credentials => (Unavailable, "BROKER_CREDENTIALS", Failed),
+            Kind::Credentials | Kind::AccountCredentials => (Unavailable, "BROKER_CREDENTIALS", Failed),
             Kind::AccessDenied => (FailedPrecondition, "KMS_ACCESS_DENIED", Failed),
             Kind::NotFound => (NotFound, "KEY_NOT_FOUND", Failed),
             Kind::Disabled => (FailedPrecondition, "KEY_DISABLED", Failed),
@@ -407,6 +420,7 @@ mod tests {
         ];
         for (kind, code) in [
             (Kind::Credentials, "ExpiredTokenException"),
+            (Kind::AccountCredentials, "NoCredentials"),
             (Kind::AccessDenied, "AccessDeniedException"),
             (Kind::NotFound, "NotFoundException"),
             (Kind::Disabled, "DisabledException"),

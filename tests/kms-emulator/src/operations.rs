@@ -125,7 +125,7 @@ impl Operation {
 }
 
 pub(crate) use aliases::ensure_key;
-pub(crate) use keys::{require_attestation, set_enabled};
+pub(crate) use keys::{replicate, require_attestation, set_enabled};
 
 /// There are no grants here, so a token gives nothing; but it must look like one.
 fn check_grant_tokens(parameters: &Parameters) -> Result<(), ApiError> {

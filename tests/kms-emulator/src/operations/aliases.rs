@@ -13,12 +13,17 @@ use crate::parameters::{Parameters, required};
 use crate::store::{ALIAS_PREFIX, Alias, State, Store};
 
 /// The key behind an alias; if there is none, both are made, in one change.
-pub(crate) fn ensure_key(store: &Store, name: &str, spec: KeySpec) -> Result<Arc<Key>, ApiError> {
+pub(crate) fn ensure_key(
+    store: &Store,
+    name: &str,
+    spec: KeySpec,
+    multi_region: bool,
+) -> Result<Arc<Key>, ApiError> {
     check_name(name)?;
     if store.snapshot().aliases.contains_key(name) {
         return store.find(&store.snapshot(), name, "DescribeKey");
     }
-    let key = new_key(store, spec, String::new(), false)?;
+    let key = new_key(store, spec, String::new(), multi_region)?;
     store.change(|state| {
         if state.aliases.contains_key(name) {
             return store.find(state, name, "DescribeKey");

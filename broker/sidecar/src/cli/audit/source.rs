@@ -226,6 +226,8 @@ impl SourceArguments {
                 session_name: None,
                 imds_connect_timeout: Duration::from_secs(2),
                 imds_read_timeout: Duration::from_secs(10),
+                fallbacks: Vec::new(),
+                accounts: Vec::new(),
             },
             credentials: None,
             account: self.account.clone(),

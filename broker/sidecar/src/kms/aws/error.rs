@@ -180,6 +180,8 @@ mod tests {
             session_name: None,
             imds_connect_timeout: Duration::from_secs(2),
             imds_read_timeout: Duration::from_secs(10),
+            fallbacks: Vec::new(),
+            accounts: Vec::new(),
         };
         let provider = SharedCredentialsProvider::new(NoCredentials);
         let kms = AwsKms::new(settings, Some(provider), std::sync::Arc::new(SystemClock)).await;

@@ -86,5 +86,7 @@ pub(crate) const WHAT: &str = "what";
 pub(crate) const TRANSPORT: &str = "transport";
 /// In hex.
 pub(crate) const SIGNATURE: &str = "signature";
+/// Of KMS.
+pub(crate) const REGION: &str = "region";
 /// Of the broker.
 pub(crate) const VERSION: &str = "version";
