@@ -1,6 +1,7 @@
 //! AWS around a broker, on loopback: STS, which tells a session by the access key that signed the request, and metadata services that
 //! give a new session each time they are asked.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,6 +25,10 @@ struct State {
     delay: Duration,
     sts_is_silent: AtomicBool,
     account: Mutex<String>,
+    /// The sessions of roles that were assumed: ARNs, by access key.
+    assumed: Mutex<BTreeMap<String, String>>,
+    /// Whether roles may be assumed.
+    assumes: AtomicBool,
 }
 
 impl FakeAws {
@@ -37,6 +42,8 @@ impl FakeAws {
             delay,
             sts_is_silent: AtomicBool::new(false),
             account: Mutex::new("111122223333".into()),
+            assumed: Mutex::default(),
+            assumes: AtomicBool::new(true),
         });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -58,6 +65,11 @@ impl FakeAws {
         self.state.sts_is_silent.store(is_silent, Ordering::SeqCst);
     }
 
+    /// Whether STS lets roles be assumed.
+    pub fn let_roles_be_assumed(&self, may: bool) {
+        self.state.assumes.store(may, Ordering::SeqCst);
+    }
+
     /// From now on everybody is of this account.
     pub fn move_to(&self, account: &str) {
         account.clone_into(&mut self.state.account.lock().expect("no panic"));
@@ -75,6 +87,7 @@ impl State {
         let Some(request) = request(&mut stream).await else { return };
         let answer = match request.split_once("Credential=") {
             Some(_) if self.sts_is_silent.load(Ordering::SeqCst) => return,
+            Some(_) if request.contains("Action=AssumeRole") => self.assume(&request),
             Some((_, signature)) => Some(self.identity(signature.split('/').next().expect("a key"))),
             None => {
                 tokio::time::sleep(self.delay).await;
@@ -92,12 +105,35 @@ impl State {
 
     fn identity(&self, access_key_id: &str) -> String {
         let account = self.account.lock().expect("no panic").clone();
-        let arn = arn_of(&account, access_key_id);
+        let role = self.assumed.lock().expect("no panic").get(access_key_id).cloned();
+        let account = role.as_ref().and_then(|arn| arn.split(':').nth(4)).map_or(account, str::to_owned);
+        let arn = role.unwrap_or_else(|| arn_of(&account, access_key_id));
         format!(
             "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
              <Arn>{arn}</Arn><UserId>AROABROKER:{access_key_id}</UserId><Account>{account}</Account>\
              </GetCallerIdentityResult></GetCallerIdentityResponse>"
         )
+    }
+
+    /// A session of the role that the request names.
+    fn assume(&self, request: &str) -> Option<String> {
+        if !self.assumes.load(Ordering::SeqCst) {
+            return None;
+        }
+        let (_, role) = request.split_once("RoleArn=")?;
+        let role = role.split('&').next()?.replace("%3A", ":").replace("%2F", "/");
+        let session = self.sessions.fetch_add(1, Ordering::SeqCst) + 1;
+        let key = format!("ASIAROLE{session}");
+        // A session's ARN has no path of its role's.
+        let (account, name) = (role.split(':').nth(4)?, role.rsplit('/').next()?);
+        let arn = format!("arn:aws:sts::{account}:assumed-role/{name}/{key}");
+        self.assumed.lock().expect("no panic").insert(key.clone(), arn);
+        let end = (SystemClock.now() + self.life).format(&Rfc3339).expect("formats");
+        Some(format!(
+            "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+             <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>\
+             <Expiration>{end}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+        ))
     }
 
     /// `IMDSv2` of an instance, and the service of a container at any other path.
@@ -130,7 +166,7 @@ impl State {
     }
 }
 
-/// The head of a request, once all of it has come.
+/// A request, once all of it has come.
 async fn request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
@@ -139,7 +175,7 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
             let length =
                 |line: &str| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok();
             if body.len() >= head.lines().find_map(length).unwrap_or_default() {
-                return Some(head.to_owned());
+                return Some(text);
             }
         }
         if stream.read_buf(&mut bytes).await.unwrap_or_default() == 0 {

@@ -38,8 +38,8 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker::{
-    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings, Identities, Limits,
-    Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
+    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, FallbackRegion, GuardSettings,
+    Identities, Limits, Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
 };
 use key_broker_client::{Client, Error};
 use key_broker_core::Bounds;
@@ -85,6 +85,8 @@ pub struct Setup {
     pub trail: Option<TrailConfig>,
     /// Aliases of more symmetric keys.
     pub keys: Vec<&'static str>,
+    /// Other regions, for multi-Region keys.
+    pub fallbacks: Vec<FallbackRegion>,
     pub telemetry: Telemetry,
     pub clock: Arc<dyn Clock>,
     pub emulator: EmulatorConfig,
@@ -117,6 +119,7 @@ impl Default for Setup {
             max_undelivered_bytes: 1 << 30,
             trail: None,
             keys: Vec::new(),
+            fallbacks: Vec::new(),
             telemetry: Telemetry::default(),
             clock: Arc::new(SystemClock),
             emulator: EmulatorConfig::default(),
@@ -164,6 +167,7 @@ impl TestBroker {
             session_name: None,
             imds_connect_timeout: Duration::from_secs(2),
             imds_read_timeout: Duration::from_secs(10),
+            fallbacks: setup.fallbacks,
             ..aws_settings(&emulator)
         };
         let kms = aws_kms(settings, Arc::clone(&clock)).await;
@@ -278,6 +282,8 @@ pub fn aws_settings(emulator: &Emulator) -> AwsSettings {
         session_name: None,
         imds_connect_timeout: Duration::from_secs(2),
         imds_read_timeout: Duration::from_secs(10),
+        fallbacks: Vec::new(),
+        accounts: Vec::new(),
     }
 }
 
