@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -12,7 +13,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use key_broker::{BreakerSettings, FallbackRegion, GuardSettings, Match, Rule};
+use key_broker::{BreakerSettings, GuardSettings, Match, Rule};
 use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
 use key_broker_core::Bounds;
 use kms_emulator::{Effect, Emulator, EmulatorConfig, Fault};
@@ -45,11 +46,10 @@ impl World {
     async fn new(setup: Setup) -> Self {
         let east = region(EAST).await;
         let breaker = BreakerSettings { failures: 3, open: OPEN, longest_open: OPEN };
-        let fallback = FallbackRegion { region: EAST.into(), endpoint_url: Some(east.endpoint_url()) };
         let broker = TestBroker::with(Setup {
             attempt_timeout: PATIENCE,
             guard: GuardSettings { breaker, fair_time: PATIENCE, ..support::guard() },
-            fallbacks: vec![fallback],
+            fallbacks: BTreeMap::from([(EAST.into(), east.endpoint_url())]),
             ..setup
         })
         .await;

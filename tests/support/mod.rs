@@ -38,7 +38,7 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker::{
-    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, FallbackRegion, GuardSettings,
+    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings,
     Identities, Limits, Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
 };
 use key_broker_client::{Client, Error};
@@ -85,8 +85,8 @@ pub struct Setup {
     pub trail: Option<TrailConfig>,
     /// Aliases of more symmetric keys.
     pub keys: Vec<&'static str>,
-    /// Other regions, for multi-Region keys.
-    pub fallbacks: Vec<FallbackRegion>,
+    /// Other regions, for multi-Region keys, with where they are.
+    pub fallbacks: BTreeMap<String, String>,
     pub telemetry: Telemetry,
     pub clock: Arc<dyn Clock>,
     pub emulator: EmulatorConfig,
@@ -119,7 +119,7 @@ impl Default for Setup {
             max_undelivered_bytes: 1 << 30,
             trail: None,
             keys: Vec::new(),
-            fallbacks: Vec::new(),
+            fallbacks: BTreeMap::new(),
             telemetry: Telemetry::default(),
             clock: Arc::new(SystemClock),
             emulator: EmulatorConfig::default(),
@@ -167,7 +167,8 @@ impl TestBroker {
             session_name: None,
             imds_connect_timeout: Duration::from_secs(2),
             imds_read_timeout: Duration::from_secs(10),
-            fallbacks: setup.fallbacks,
+            fallback_regions: setup.fallbacks.keys().cloned().collect(),
+            fallback_endpoint_urls: setup.fallbacks,
             ..aws_settings(&emulator)
         };
         let kms = aws_kms(settings, Arc::clone(&clock)).await;
@@ -282,8 +283,9 @@ pub fn aws_settings(emulator: &Emulator) -> AwsSettings {
         session_name: None,
         imds_connect_timeout: Duration::from_secs(2),
         imds_read_timeout: Duration::from_secs(10),
-        fallbacks: Vec::new(),
-        accounts: Vec::new(),
+        fallback_regions: Vec::new(),
+        fallback_endpoint_urls: BTreeMap::new(),
+        account_roles: BTreeMap::new(),
     }
 }
 

@@ -79,17 +79,6 @@ impl KeyId {
         own.then(|| Self(name.into()))
     }
 
-    /// The key as a region of AWS has it: a multi-Region key by the ARN of its replica there, any other as it is.
-    #[must_use]
-    pub fn in_region(&self, region: &str) -> Self {
-        KeyArn::parse(&self.0).map_or_else(|| self.clone(), |arn| arn.in_region(region).0)
-    }
-
-    /// The account that an ARN is of.
-    #[must_use]
-    pub fn account_id(&self) -> Option<&str> {
-        self.0.strip_prefix("arn:")?.split(':').nth(3)
-    }
 }
 
 impl From<&KeyArn> for KeyId {
@@ -154,7 +143,7 @@ impl KeyArn {
 
     /// Whether both are ARNs of one key: of replicas of a multi-Region key, or equal.
     #[must_use]
-    pub fn is_same_key(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_key(&self, other: &Self) -> bool {
         self == other || (self.is_multi_region() && self.in_region(other.region()) == *other)
     }
 

@@ -76,7 +76,7 @@ pub use self::{
     config::{Config, Listen},
     identity::Identities,
     kms::auditor::AuditorKms,
-    kms::aws::{AccountRole, AwsKms, AwsSettings, FallbackRegion},
+    kms::aws::{AwsKms, AwsSettings},
     kms::guard::GuardSettings,
     kms::guard::breaker::BreakerSettings,
     limits::{Limits, ShareLimits},

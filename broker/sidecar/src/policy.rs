@@ -145,7 +145,7 @@ impl Policy {
             (Authorizer::new(), EntityNames::new(), DecisionCache::default());
         let mut asked = PolicySet::new();
         for policy in policies.policies() {
-            let policy = multi_region::with_one_name(policy)?;
+            let policy = multi_region::with_one_name(policy, schema::KEY)?;
             asked.add(policy).map_err(|error| one_line(&error))?;
         }
         let outlook = Outlook::of(&asked)?;

@@ -80,8 +80,9 @@ async fn parts(unix: UnixAddress, journal: JournalConfig) -> Parts {
         session_name: None,
         imds_connect_timeout: Duration::from_secs(2),
         imds_read_timeout: Duration::from_secs(10),
-        fallbacks: Vec::new(),
-        accounts: Vec::new(),
+        fallback_regions: Vec::new(),
+        fallback_endpoint_urls: std::collections::BTreeMap::new(),
+        account_roles: std::collections::BTreeMap::new(),
     };
     let kms = AwsKms::new(nowhere, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;
     let bounds = Bounds { max_age: SECONDS, max_messages: 1, max_bytes: 1 };

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use key_broker_core::{Bounds, KeyArn, KeyId, NamedKey, Principal, RequestedKey};
+use key_broker_core::{Bounds, KeyId, NamedKey, Principal, RequestedKey};
 
 /// The configuration of reuse, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,7 +103,7 @@ fn names(wanted: &str, key: &RequestedKey) -> bool {
         return true;
     }
     // Any of the replicas of a multi-Region key.
-    if KeyArn::parse(wanted).is_some_and(|wanted| key.arn().is_some_and(|arn| arn.is_same_key(&wanted))) {
+    if KeyId::parse(wanted).is_ok_and(|wanted| key.arn().is_some_and(|arn| wanted.names(arn))) {
         return true;
     }
     let Some(NamedKey { arn: Some(arn), alias }) = &key.resolved else { return false };
@@ -118,6 +118,8 @@ fn names(wanted: &str, key: &RequestedKey) -> bool {
 #[cfg(test)]
 mod tests {
     //! A rule about a key cannot be gone around by another name for it.
+
+    use key_broker_core::KeyArn;
 
     use super::*;
 

@@ -43,8 +43,9 @@ impl Bench {
             session_name: None,
             imds_connect_timeout: Duration::from_secs(2),
             imds_read_timeout: Duration::from_secs(10),
-            fallbacks: Vec::new(),
-            accounts: Vec::new(),
+            fallback_regions: Vec::new(),
+            fallback_endpoint_urls: BTreeMap::new(),
+            account_roles: BTreeMap::new(),
         };
         let kms =
             AwsKms::new(settings, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;

@@ -109,10 +109,12 @@ impl KmsSection {
         }
         let attempt_timeout = milliseconds("kms.attempt_timeout_ms", self.attempt_timeout_ms)?;
         let guard = self.guard(attempt_timeout)?;
-        let endpoints = self.fallback_endpoint_urls;
+        let (regions, endpoints) = (&self.fallback_regions, &self.fallback_endpoint_urls);
+        elsewhere::check_regions(&self.region, regions, endpoints, session::variable)?;
         let aws = AwsSettings {
-            fallbacks: elsewhere::fallbacks(&self.region, self.fallback_regions, endpoints, session::variable)?,
-            accounts: elsewhere::accounts(self.account)?,
+            fallback_regions: self.fallback_regions,
+            fallback_endpoint_urls: self.fallback_endpoint_urls,
+            account_roles: elsewhere::account_roles(self.account)?,
             region: self.region,
             endpoint_url: checked_url("kms.endpoint_url", self.endpoint_url)?,
             sts_endpoint_url: checked_url("kms.sts_endpoint_url", self.sts_endpoint_url)?,

@@ -66,27 +66,11 @@ pub struct AwsSettings {
     /// Time for one answer of it.
     pub imds_read_timeout: Duration,
     /// Where multi-Region keys are asked for when the region before does not answer, in this order.
-    pub fallbacks: Vec<FallbackRegion>,
-    /// Roles for the keys of other accounts.
-    pub accounts: Vec<AccountRole>,
-}
-
-/// Another region with replicas of multi-Region keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FallbackRegion {
-    /// Its name.
-    pub region: String,
-    /// KMS's address there, if not AWS's own.
-    pub endpoint_url: Option<String>,
-}
-
-/// A role that the broker assumes for the keys of one account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountRole {
-    /// The account that the keys are of: 12 digits.
-    pub account_id: String,
-    /// The role's ARN.
-    pub role_arn: String,
+    pub fallback_regions: Vec<String>,
+    /// KMS's addresses there, by region, where they are not AWS's own.
+    pub fallback_endpoint_urls: BTreeMap<String, String>,
+    /// The ARNs of the roles that the broker assumes for the keys of other accounts, by account.
+    pub account_roles: BTreeMap<String, String>,
 }
 
 /// Fixed credentials, for an emulator.
@@ -152,7 +136,7 @@ impl AwsKms {
         };
         let own = start(source, None);
         let mut accounts = BTreeMap::new();
-        for AccountRole { account_id, role_arn } in &settings.accounts {
+        for (account_id, role_arn) in &settings.account_roles {
             let base = SharedCredentialsProvider::new(own.clone());
             let of_role = AwsSettings { role_arn: Some(role_arn.clone()), ..settings.clone() };
             let source = Source::new(Some(base), of_role, &shared);
@@ -161,12 +145,13 @@ impl AwsKms {
         }
         let signers = Signers { own, accounts };
         let home = &settings.region;
-        let at = |region, endpoint_url: &Option<String>| {
-            let place = Place { region, endpoint_url: endpoint_url.as_deref(), home };
+        let at = |region, endpoint_url: Option<&String>| {
+            let place = Place { region, endpoint_url: endpoint_url.map(String::as_str), home };
             RegionalKms::new(&shared, &place, &signers, &sessions, &clock)
         };
-        let fallbacks = settings.fallbacks.iter().map(|other| at(&*other.region, &other.endpoint_url));
-        let (fallbacks, home) = (fallbacks.collect(), at(home, &settings.endpoint_url));
+        let (regions, endpoints) = (&settings.fallback_regions, &settings.fallback_endpoint_urls);
+        let fallbacks = regions.iter().map(|region| at(region, endpoints.get(region)));
+        let (fallbacks, home) = (fallbacks.collect(), at(home, settings.endpoint_url.as_ref()));
         let Signers { own: credentials, accounts } = signers;
         Self { home, fallbacks, credentials, accounts, sessions, settings }
     }

@@ -18,7 +18,7 @@ pub(super) async fn check(kms: &AwsKms, caller: &AwsCaller, keys: &[KeyId], repo
     for key in keys {
         let Some(arn) = multi_region(kms, caller, key).await else { continue };
         for AskedRegion { kms, caller, .. } in &others {
-            let replica = KeyId::from(&arn).in_region(&caller.region);
+            let replica = KeyId::from(&arn.in_region(&caller.region));
             let may = may_generate_data_key(&**kms, &replica, &EncryptionContext::default()).await;
             report.line("region", &may);
         }

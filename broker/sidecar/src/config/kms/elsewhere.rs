@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::session::role_arn;
 use super::{checked_url, is_region};
-use crate::kms::aws::{AccountRole, FallbackRegion};
 
 /// `[[kms.account]]`.
 #[derive(Debug, Deserialize)]
@@ -17,30 +16,27 @@ pub(super) struct AccountSection {
     role_arn: String,
 }
 
-/// The regions in which multi-Region keys are asked for when `home` does not answer, in their order.
-pub(super) fn fallbacks(
+/// Checks the regions in which multi-Region keys are asked for when `home` does not answer, and where some of them are.
+pub(super) fn check_regions(
     home: &str,
-    regions: Vec<String>,
-    mut endpoints: BTreeMap<String, String>,
+    regions: &[String],
+    endpoints: &BTreeMap<String, String>,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Vec<FallbackRegion>, String> {
-    let mut found = Vec::<FallbackRegion>::new();
-    for region in regions {
-        let key = "kms.fallback_regions";
-        if !is_region(&region) {
+) -> Result<(), String> {
+    let key = "kms.fallback_regions";
+    for (place, region) in regions.iter().enumerate() {
+        if !is_region(region) {
             return Err(format!("{key}: {region:?} is not a region such as \"us-east-1\""));
         }
-        if region == home || found.iter().any(|other| other.region == region) {
+        if region == home || regions[..place].contains(region) {
             return Err(format!("{key}: {region:?} is asked already: name each region once, kms.region not at all"));
         }
-        if partition_of(&region) != partition_of(home) {
+        if partition_of(region) != partition_of(home) {
             return Err(format!(
                 "{key}: {region:?} is in another partition of AWS than {home:?}: a multi-Region key has no replica there"
             ));
         }
-        let name = format!("kms.fallback_endpoint_urls.{region}");
-        let endpoint_url = checked_url(&name, endpoints.remove(&region))?;
-        if endpoint_url.is_none()
+        if !endpoints.contains_key(region)
             && let Some(set) = ENDPOINT_VARIABLES.into_iter().find(|name| variable(name).is_some())
         {
             return Err(format!(
@@ -48,28 +44,29 @@ pub(super) fn fallbacks(
                  kms.fallback_endpoint_urls"
             ));
         }
-        found.push(FallbackRegion { region, endpoint_url });
     }
-    match endpoints.keys().next() {
-        Some(region) => Err(format!("kms.fallback_endpoint_urls: {region:?} is not among kms.fallback_regions")),
-        None => Ok(found),
+    for (region, url) in endpoints {
+        checked_url(&format!("kms.fallback_endpoint_urls.{region}"), Some(url.clone()))?;
+        if !regions.contains(region) {
+            return Err(format!("kms.fallback_endpoint_urls: {region:?} is not among {key}"));
+        }
     }
+    Ok(())
 }
 
-/// The roles for the keys of other accounts.
-pub(super) fn accounts(sections: Vec<AccountSection>) -> Result<Vec<AccountRole>, String> {
-    let mut found = Vec::<AccountRole>::new();
+/// The roles for the keys of other accounts, by account.
+pub(super) fn account_roles(sections: Vec<AccountSection>) -> Result<BTreeMap<String, String>, String> {
+    let mut roles = BTreeMap::new();
     for AccountSection { account_id, role_arn: arn } in sections {
         if account_id.len() != 12 || !account_id.bytes().all(|b| b.is_ascii_digit()) {
             return Err(format!("kms.account: account_id: {account_id:?} is not 12 digits"));
         }
-        if found.iter().any(|other| other.account_id == account_id) {
+        let role_arn = role_arn("kms.account: role_arn", arn)?;
+        if roles.insert(account_id.clone(), role_arn).is_some() {
             return Err(format!("kms.account: account {account_id} has two roles: give it one"));
         }
-        let role_arn = role_arn("kms.account: role_arn", arn)?;
-        found.push(AccountRole { account_id, role_arn });
     }
-    Ok(found)
+    Ok(roles)
 }
 
 /// The AWS SDK asks these before it finds a region's own endpoint.
@@ -81,21 +78,19 @@ mod tests {
 
     use super::*;
 
-    fn of(regions: &[&str], endpoints: &[(&str, &str)], variables: &[&str]) -> Result<Vec<FallbackRegion>, String> {
+    fn of(regions: &[&str], endpoints: &[(&str, &str)], variables: &[&str]) -> Result<(), String> {
         let owned = |text: &&str| (*text).to_owned();
         let endpoints = endpoints.iter().map(|(region, url)| (owned(region), owned(url))).collect();
         let variable = |name: &str| variables.contains(&name).then(|| "http://localhost".to_owned());
-        fallbacks("us-west-2", regions.iter().map(owned).collect(), endpoints, variable)
+        let regions: Vec<_> = regions.iter().map(owned).collect();
+        check_regions("us-west-2", &regions, &endpoints, variable)
     }
 
     #[test]
-    fn regions_keep_their_order_and_mistakes_say_what_to_write() {
+    fn mistakes_in_regions_say_what_to_write() {
         let (east, ireland) = ("us-east-1", "eu-west-1");
-        let found = of(&[ireland, east], &[(east, "https://kms.example")], &[]).expect("good");
-        let found: Vec<_> =
-            found.iter().map(|other| (&*other.region, other.endpoint_url.as_deref())).collect();
-        assert_eq!(found, [(ireland, None), (east, Some("https://kms.example"))]);
-        assert_eq!(of(&[], &[], &["AWS_ENDPOINT_URL"]), Ok(Vec::new()));
+        assert_eq!(of(&[ireland, east], &[(east, "https://kms.example")], &[]), Ok(()));
+        assert_eq!(of(&[], &[], &["AWS_ENDPOINT_URL"]), Ok(()));
         assert!(of(&[east], &[(east, "http://127.0.0.1:1")], &["AWS_ENDPOINT_URL_KMS"]).is_ok());
         for (mistake, word) in [
             (of(&["us east"], &[], &[]), "not a region"),
@@ -116,7 +111,7 @@ mod tests {
             account_id: account.to_owned(),
             role_arn: format!("arn:aws:iam::444455556666:role/{role}"),
         };
-        let role = |sections| accounts(sections).map(|roles| roles.len());
+        let role = |sections| account_roles(sections).map(|roles| roles.len());
         assert_eq!(role(vec![section("444455556666", "kb"), section("777788889999", "kb")]), Ok(2));
         for (wrong, word) in [
             (vec![section("4444", "kb")], "12 digits"),

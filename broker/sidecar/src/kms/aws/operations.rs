@@ -15,7 +15,7 @@ use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRan
 use crate::operation::{
     DataKey, DataKeyRequest, DecryptRequest, Decryption, DescribeKeyRequest, DryRunRequest, EncryptedDataKey,
     KeyDescription, KmsReply, KmsRequest, Operation as _, PublicKey, PublicKeyRequest, RandomRequest,
-    SignRequest, Signature,
+    SignRequest, Signature, key_in_region,
 };
 
 /// The way of one call to KMS: who signs it, and where it goes.
@@ -56,7 +56,7 @@ impl Way<'_> {
 
     /// The key as KMS is asked for it here.
     fn sent(&self, key: &RequestedKey) -> KeyId {
-        key.sent().in_region(self.region)
+        key_in_region(key.sent(), self.region)
     }
 
     async fn generate_data_key(

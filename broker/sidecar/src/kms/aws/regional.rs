@@ -107,7 +107,7 @@ impl Kms for RegionalKms {
         request: Permitted<KmsRequest>,
         attempts: &AttemptLog,
     ) -> Result<KmsReply, KmsError> {
-        let account = request.subject().operation().sent_key().and_then(KeyId::account_id);
+        let account = request.subject().operation().sent_key().and_then(account_of);
         let of_a_role = account.and_then(|account| self.accounts.get(account));
         let Signer { client, credentials } = of_a_role.unwrap_or(&self.own);
         let (sessions, clock) = (Arc::clone(&self.sessions), Arc::clone(&self.clock));
@@ -120,6 +120,11 @@ impl Kms for RegionalKms {
             _ => error,
         })
     }
+}
+
+/// The account that the ARN of a key or alias is of.
+fn account_of(key: &KeyId) -> Option<&str> {
+    key.as_str().strip_prefix("arn:")?.split(':').nth(3)
 }
 
 fn client(

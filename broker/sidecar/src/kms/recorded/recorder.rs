@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Provenance, RecordedReply, UnwrittenRecords};
 use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::Attempt;
-use crate::operation::{KeyedReply as _, KmsReply, KmsRequest};
+use crate::operation::{KeyedReply as _, KmsReply, KmsRequest, key_in_region};
 use crate::policy::{Permitted, Requester};
 use crate::redaction::Redaction;
 
@@ -58,7 +58,7 @@ pub(crate) fn append_record(
 ) -> Uuid {
     let operation = permitted.subject().operation();
     // A multi-Region key, as KMS was asked for it there.
-    let sent_key = operation.sent_key().map(|key| key.in_region(&caller.region));
+    let sent_key = operation.sent_key().map(|key| key_in_region(key, &caller.region));
     let used_key = used_key.map(|(arn, material)| (arn.in_region(&caller.region), material));
     let mut identity = identity(attempt);
     identity.invoked_by = (permitted.requester() == Requester::Broker).then_some(INVOKED_BY.into());

@@ -25,7 +25,7 @@ use super::super::error::chain;
 impl AwsSettings {
     /// ARNs of roles that the sessions may be of, as far as they are told.
     pub(in super::super) fn roles(&self) -> Vec<String> {
-        let of_accounts = self.accounts.iter().map(|role| &role.role_arn);
+        let of_accounts = self.account_roles.values();
         self.role_arn.iter().chain(of_accounts).cloned().chain(variable("AWS_ROLE_ARN")).collect()
     }
 

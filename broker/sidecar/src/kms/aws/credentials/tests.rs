@@ -106,8 +106,9 @@ fn in_use(script: &Arc<Script>, sts: &Sts) -> (CredentialsInUse, Arc<Sessions>) 
         session_name: None,
         imds_connect_timeout: Duration::from_secs(1),
         imds_read_timeout: Duration::from_secs(1),
-        fallbacks: Vec::new(),
-        accounts: Vec::new(),
+        fallback_regions: Vec::new(),
+        fallback_endpoint_urls: std::collections::BTreeMap::new(),
+        account_roles: std::collections::BTreeMap::new(),
     };
     let shared = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
