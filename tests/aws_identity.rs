@@ -1,14 +1,13 @@
-//! Proves, with the real program: whatever becomes of its AWS credentials while it runs, no call fails for their renewal, and each KMS
-//! record names the session whose access key signed the very call, or the key alone until STS tells; files, slow metadata services and
-//! other forms of time are taken as they come; no proxy sees a metadata service; and a broker stops that would write under another
-//! account.
+//! Proves, with the real program: each KMS record names the session whose access key signed the very call, or the key alone until STS
+//! tells; files, slow metadata services and other forms of time are taken as they come; no proxy sees a metadata service; a role for the
+//! keys of another account is used for these alone; and a broker stops that would write under another account. (Renewals under load:
+//! renewals.rs.)
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use key_broker_client::{Client, GenerateDataKey};
@@ -81,58 +80,12 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("{what} never came to pass");
 }
 
-/// Calls until it is told to stop.
-fn load(client: Client, stop: &Arc<AtomicBool>, made: &Arc<AtomicU64>) -> tokio::task::JoinHandle<()> {
-    let (stop, made) = (Arc::clone(stop), Arc::clone(made));
-    tokio::spawn(async move {
-        while !stop.load(Ordering::SeqCst) {
-            draw(&client).await;
-            made.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-}
-
 fn all(records: &Records) -> Vec<&Value> {
     records.kms.iter().chain(&records.resolved).collect()
 }
 
 fn text<'a>(record: &'a Value, name: &str) -> &'a str {
     record["userIdentity"][name].as_str().unwrap_or_default()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_renewals_fail_no_call_and_each_record_names_its_session() {
-    let place = Place::new(Duration::from_millis(400), Duration::ZERO).await;
-    let variables =
-        [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*place.container()), ("AWS_EC2_METADATA_DISABLED", "true")];
-    let broker = Process::serve_with_variables(&place.config, &variables);
-    broker.wait_for_log("\"serving\"");
-    let (stop, made) = (Arc::default(), Arc::default());
-    let mut callers = Vec::new();
-    for _ in 0..4 {
-        callers.push(load(place.client().await, &stop, &made));
-    }
-    until("two hundred sessions", || place.aws.sessions() >= 200).await;
-    stop.store(true, Ordering::SeqCst);
-    for caller in callers {
-        caller.await.expect("no call failed");
-    }
-    broker.signal(Signal::TERM);
-    assert!(broker.wait().success());
-    let records = place.records();
-    assert_eq!(records.kms.len() as u64, made.load(Ordering::SeqCst));
-    let mut keys = BTreeSet::new();
-    for record in all(&records) {
-        let key = text(record, "accessKeyId");
-        assert_eq!(text(record, "arn"), arn_of(ACCOUNT, key));
-        assert_eq!(text(record, "principalId"), format!("AROABROKER:{key}"));
-        let issuer = &record["userIdentity"]["sessionContext"]["sessionIssuer"];
-        assert_eq!(issuer["arn"], "arn:aws:iam::111122223333:role/broker");
-        assert_eq!(record["sourceIPAddress"], "127.0.0.1");
-        keys.insert(key.to_owned());
-    }
-    assert!(keys.len() > 50, "{} sessions signed calls", keys.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
-use time::UtcOffset;
+use time::{OffsetDateTime, UtcOffset};
 use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +27,8 @@ struct State {
     account: Mutex<String>,
     /// The sessions of roles that were assumed: ARNs, by access key.
     assumed: Mutex<BTreeMap<String, String>>,
+    /// When sessions end, by access key.
+    ends: Mutex<BTreeMap<String, OffsetDateTime>>,
     /// Whether roles may be assumed.
     assumes: AtomicBool,
 }
@@ -43,6 +45,7 @@ impl FakeAws {
             sts_is_silent: AtomicBool::new(false),
             account: Mutex::new("111122223333".into()),
             assumed: Mutex::default(),
+            ends: Mutex::default(),
             assumes: AtomicBool::new(true),
         });
         let shared = Arc::clone(&state);
@@ -58,6 +61,18 @@ impl FakeAws {
     /// How many sessions have been given.
     pub fn sessions(&self) -> u64 {
         self.state.sessions.load(Ordering::SeqCst)
+    }
+
+    /// A new session: its access key.
+    pub fn begin_session(&self) -> String {
+        self.state.begin("ASIASESSION").0
+    }
+
+    /// The ARN of the session that an access key is of, and when it ends.
+    pub fn session(&self, access_key_id: &str) -> (String, OffsetDateTime) {
+        let assumed = self.state.assumed.lock().expect("no panic").get(access_key_id).cloned();
+        let arn = assumed.unwrap_or_else(|| arn_of("111122223333", access_key_id));
+        (arn, self.state.ends.lock().expect("no panic")[access_key_id])
     }
 
     /// Whether STS closes connections without an answer.
@@ -87,7 +102,7 @@ impl State {
         let Some(request) = request(&mut stream).await else { return };
         let answer = match request.split_once("Credential=") {
             Some(_) if self.sts_is_silent.load(Ordering::SeqCst) => return,
-            Some(_) if request.contains("Action=AssumeRole") => self.assume(&request),
+            _ if request.contains("Action=AssumeRole") => self.assume(&request),
             Some((_, signature)) => Some(self.identity(signature.split('/').next().expect("a key"))),
             None => {
                 tokio::time::sleep(self.delay).await;
@@ -115,6 +130,14 @@ impl State {
         )
     }
 
+    /// A new session: its access key, and when it ends.
+    fn begin(&self, prefix: &str) -> (String, OffsetDateTime) {
+        let session = self.sessions.fetch_add(1, Ordering::SeqCst) + 1;
+        let (key, end) = (format!("{prefix}{session}"), SystemClock.now() + self.life);
+        self.ends.lock().expect("no panic").insert(key.clone(), end);
+        (key, end)
+    }
+
     /// A session of the role that the request names.
     fn assume(&self, request: &str) -> Option<String> {
         if !self.assumes.load(Ordering::SeqCst) {
@@ -122,17 +145,17 @@ impl State {
         }
         let (_, role) = request.split_once("RoleArn=")?;
         let role = role.split('&').next()?.replace("%3A", ":").replace("%2F", "/");
-        let session = self.sessions.fetch_add(1, Ordering::SeqCst) + 1;
-        let key = format!("ASIAROLE{session}");
+        let (key, end) = self.begin("ASIAROLE");
+        let action = if request.contains("WithWebIdentity") { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
         // A session's ARN has no path of its role's.
         let (account, name) = (role.split(':').nth(4)?, role.rsplit('/').next()?);
         let arn = format!("arn:aws:sts::{account}:assumed-role/{name}/{key}");
         self.assumed.lock().expect("no panic").insert(key.clone(), arn);
-        let end = (SystemClock.now() + self.life).format(&Rfc3339).expect("formats");
+        let end = end.format(&Rfc3339).expect("formats");
         Some(format!(
-            "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+            "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result><Credentials>\
              <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>\
-             <Expiration>{end}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+             <Expiration>{end}</Expiration></Credentials></{action}Result></{action}Response>"
         ))
     }
 
@@ -148,17 +171,18 @@ impl State {
         if path.contains("/latest/") && !path.ends_with("/security-credentials/broker") {
             return None;
         }
-        let session = self.sessions.fetch_add(1, Ordering::SeqCst) + 1;
+        let (key, end) = self.begin("ASIASESSION");
         // As Python writes it, in a zone of its own.
         let zone = UtcOffset::from_hms(5, 45, 0).expect("Nepal's");
-        let end = SystemClock.now() + self.life;
         let end = if path.contains("/latest/") { end } else { end.to_offset(zone) };
         Some(
             serde_json::json!({
                 "Code": "Success",
-                "AccessKeyId": format!("ASIASESSION{session}"),
+                "Version": 1,
+                "AccessKeyId": key,
                 "SecretAccessKey": "s",
                 "Token": "t",
+                "SessionToken": "t",
                 "Expiration": end.format(&Rfc3339).expect("formats"),
             })
             .to_string(),

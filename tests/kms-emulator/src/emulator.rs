@@ -15,7 +15,7 @@ use crate::cms::RecipientForm;
 use crate::error::ApiError;
 use crate::fault::{Fault, Faults};
 use crate::key::KeySpec;
-use crate::operations::{self, ensure_key, replicate, set_enabled};
+use crate::operations::{self, ensure_key, move_alias, replicate, set_enabled};
 use crate::recipient::Recipients;
 use crate::server::{self, Service};
 use crate::store::{Account, Store};
@@ -175,6 +175,13 @@ impl Emulator {
             return Err(EmulatorError::Refused(format!("{alias} is not a multi-Region key")));
         }
         Ok(key.arn.clone())
+    }
+
+    /// Lets an alias mean another key, named by its id or ARN.
+    pub fn move_alias(&self, alias: &str, key_id: &str) -> Result<(), EmulatorError> {
+        let store = &self.service.store;
+        let key = store.find_by_id(&store.snapshot(), key_id, "UpdateAlias")?;
+        Ok(move_alias(store, alias, &key)?)
     }
 
     /// Makes a replica of a multi-Region key in another emulator, which plays another region of the same account, and returns its

@@ -124,7 +124,7 @@ impl Operation {
     }
 }
 
-pub(crate) use aliases::ensure_key;
+pub(crate) use aliases::{ensure_key, move_alias};
 pub(crate) use keys::{replicate, require_attestation, set_enabled};
 
 /// There are no grants here, so a token gives nothing; but it must look like one.

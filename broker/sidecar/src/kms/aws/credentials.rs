@@ -349,7 +349,8 @@ const LEAST_BETWEEN: Duration = Duration::from_secs(2);
 const TIME_FOR_STS: Duration = Duration::from_secs(5);
 /// The oldest are given up.
 const MOST_UNIDENTIFIED: usize = 8;
-const LOOK_AT_FILES: Duration = Duration::from_secs(20);
+/// Two files are looked at, by name: that costs nothing.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
