@@ -198,7 +198,8 @@ async fn keys_of_another_account_are_asked_for_with_the_role_for_them_and_nobody
     let denied = calls.iter().find(|call| call.error.is_some()).expect("one");
     assert!(denied.access_key_id.starts_with("ASIASESSION"), "the broker's own, for its own account's keys");
     let records = support::trail::records(&place.dir.path().join("trail"));
-    let by_role = all(&records).into_iter().filter(|record| text(record, "accessKeyId").starts_with("ASIAROLE"));
+    let by_role =
+        all(&records).into_iter().filter(|record| text(record, "accessKeyId").starts_with("ASIAROLE"));
     for record in by_role {
         let key = text(record, "accessKeyId");
         assert_eq!(text(record, "arn"), format!("arn:aws:sts::{OTHER}:assumed-role/keys/{key}"));

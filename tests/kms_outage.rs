@@ -155,7 +155,8 @@ async fn a_kms_that_hangs_is_told_before_the_callers_deadline_and_not_as_its_dea
     for (attempt, deadline) in [(300, 60_000), (3_000, 1_000), (3_000, 2_500), (60_000, 600)] {
         let attempt_timeout = Duration::from_millis(attempt);
         let guard = GuardSettings { breaker, fair_time: attempt_timeout, ..support::guard() };
-        let setup = Setup { attempt_timeout, guard, max_attempts: 3, reuse: reuse(rule()), ..Setup::default() };
+        let setup =
+            Setup { attempt_timeout, guard, max_attempts: 3, reuse: reuse(rule()), ..Setup::default() };
         let broker = TestBroker::with(setup).await;
         let client = broker.client().await;
         let made = draw(&client).await.expect("KMS is up");
@@ -173,7 +174,8 @@ async fn a_kms_that_hangs_is_told_before_the_callers_deadline_and_not_as_its_dea
             hasty.generate_data_key(GenerateDataKey::aes_256("alias/never-seen")),
         );
         let took = SystemClock.instant() - began;
-        let errors = [kept.map(drop), once.map(drop), decrypted.map(drop), random.map(drop), unknown.map(drop)];
+        let errors =
+            [kept.map(drop), once.map(drop), decrypted.map(drop), random.map(drop), unknown.map(drop)];
         for error in errors {
             let error = error.expect_err("KMS hangs");
             let told = (error.code(), error.reason());

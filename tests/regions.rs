@@ -115,9 +115,13 @@ async fn draws_and_decrypts_go_on_whatever_ails_the_region_and_records_name_the_
             let id = record["requestID"].as_str();
             assert!(east.calls().iter().any(|call| Some(&*call.request_id) == id));
         }
-        let unanswered = of_region(&records, "us-west-2").into_iter().filter(|call| !call["errorCode"].is_null());
+        let unanswered =
+            of_region(&records, "us-west-2").into_iter().filter(|call| !call["errorCode"].is_null());
         for record in unanswered {
-            assert_eq!(record["requestParameters"]["keyId"], *primary, "each region is asked for its own replica");
+            assert_eq!(
+                record["requestParameters"]["keyId"], *primary,
+                "each region is asked for its own replica"
+            );
         }
         for record in &records.activity {
             assert_eq!(record["additionalEventData"]["outcome"], "Allowed");
@@ -149,7 +153,11 @@ async fn any_other_key_is_asked_for_in_its_region_only() {
     let blob = || Decrypt::new(key.ciphertext_blob.clone());
     for decrypt in [blob().key_id(&single), blob()] {
         let error = world.client.decrypt(decrypt).await.expect_err("its region is down");
-        assert_eq!(error.code(), Code::Unavailable, "a ciphertext whose key nobody names stays in its region");
+        assert_eq!(
+            error.code(),
+            Code::Unavailable,
+            "a ciphertext whose key nobody names stays in its region"
+        );
     }
     world.client.generate_random(8).await.expect_err("of no key");
     world.client.describe_key(&*world.primary).await.expect_err("a question about the key in this region");
@@ -287,7 +295,8 @@ async fn to_partitions_and_rules_all_replicas_are_one_key() {
     // What a replica made is kept, and served, as the key's.
     world.home().inject(Fault::new(Effect::Close));
     let tenant = |key: &str| GenerateDataKey::aes_256(key).context("tenant", "acme");
-    let made = world.client.generate_data_key(tenant(&world.primary)).await.expect("the other region answers");
+    let made =
+        world.client.generate_data_key(tenant(&world.primary)).await.expect("the other region answers");
     let kept = world.client.generate_data_key(tenant(&world.replica)).await.expect("kept");
     assert_eq!(kept.plaintext.expose(), made.plaintext.expose());
     assert_eq!(world.east.call_count("GenerateDataKey"), 1);
@@ -338,7 +347,10 @@ async fn spans_name_the_region_the_trail_is_sound_and_check_tells_of_it() {
         .output()
         .expect("runs");
     let told = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert!(check.status.success() && told.contains("us-east-1 at 127.0.0.1, for multi-Region keys"), "{told}");
+    assert!(
+        check.status.success() && told.contains("us-east-1 at 127.0.0.1, for multi-Region keys"),
+        "{told}"
+    );
     assert!(told.contains(&format!("may GenerateDataKey under {replica}")), "{told}");
 
     let (collector, spans) = collector();

@@ -211,7 +211,16 @@ fn reconciles(place: &Place, records: &Records, signed_by: &BTreeSet<String>) {
         let folder = tempfile::tempdir().expect("a directory");
         fs::write(folder.path().join("aws.json"), json!({ "Records": aws }).to_string()).expect("writes");
         let output = Command::new(binary())
-            .args(["audit", "reconcile", "--json", "--lag-minutes", "0", "--account", "111122223333", "--config"])
+            .args([
+                "audit",
+                "reconcile",
+                "--json",
+                "--lag-minutes",
+                "0",
+                "--account",
+                "111122223333",
+                "--config",
+            ])
             .arg(&place.config)
             .arg("--cloudtrail")
             .arg(folder.path())
@@ -220,7 +229,8 @@ fn reconciles(place: &Place, records: &Records, signed_by: &BTreeSet<String>) {
         let told: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
         let stolen = told["missingFromTrail"].as_array().expect("a list").iter();
-        let ids: BTreeSet<_> = stolen.map(|call| call["requestID"].as_str().expect("text").to_owned()).collect();
+        let ids: BTreeSet<_> =
+            stolen.map(|call| call["requestID"].as_str().expect("text").to_owned()).collect();
         (output.status.code(), ids)
     };
     assert_eq!(found(&aws), (Some(0), BTreeSet::new()), "no other call");

@@ -2,13 +2,13 @@
 //! give a new session each time they are asked.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
-use time::{OffsetDateTime, UtcOffset};
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -21,6 +21,8 @@ pub struct FakeAws {
 struct State {
     sessions: AtomicU64,
     life: Duration,
+    /// How far its clock is ahead of the machine's, in seconds.
+    ahead: AtomicI64,
     /// Before each answer of a metadata service.
     delay: Duration,
     sts_is_silent: AtomicBool,
@@ -41,6 +43,7 @@ impl FakeAws {
         let state = Arc::new(State {
             sessions: AtomicU64::new(0),
             life,
+            ahead: AtomicI64::new(0),
             delay,
             sts_is_silent: AtomicBool::new(false),
             account: Mutex::new("111122223333".into()),
@@ -61,6 +64,11 @@ impl FakeAws {
     /// How many sessions have been given.
     pub fn sessions(&self) -> u64 {
         self.state.sessions.load(Ordering::SeqCst)
+    }
+
+    /// From now on its clock is so many seconds ahead of the machine's.
+    pub fn set_ahead(&self, seconds: i64) {
+        self.state.ahead.store(seconds, Ordering::SeqCst);
     }
 
     /// A new session: its access key.
@@ -133,20 +141,30 @@ impl State {
     /// A new session: its access key, and when it ends.
     fn begin(&self, prefix: &str) -> (String, OffsetDateTime) {
         let session = self.sessions.fetch_add(1, Ordering::SeqCst) + 1;
-        let (key, end) = (format!("{prefix}{session}"), SystemClock.now() + self.life);
+        let (key, end) = (format!("{prefix}{session}"), self.now() + self.life);
         self.ends.lock().expect("no panic").insert(key.clone(), end);
         (key, end)
     }
 
-    /// A session of the role that the request names.
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now() + time::Duration::seconds(self.ahead.load(Ordering::SeqCst))
+    }
+
+    /// A session of the role that the request names; none for a token whose time is over.
     fn assume(&self, request: &str) -> Option<String> {
         if !self.assumes.load(Ordering::SeqCst) {
+            return None;
+        }
+        if let Some((_, token)) = request.split_once("WebIdentityToken=valid-until-")
+            && token.split('&').next()?.parse::<i64>().ok()? < self.now().unix_timestamp()
+        {
             return None;
         }
         let (_, role) = request.split_once("RoleArn=")?;
         let role = role.split('&').next()?.replace("%3A", ":").replace("%2F", "/");
         let (key, end) = self.begin("ASIAROLE");
-        let action = if request.contains("WithWebIdentity") { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
+        let action =
+            if request.contains("WithWebIdentity") { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
         // A session's ARN has no path of its role's.
         let (account, name) = (role.split(':').nth(4)?, role.rsplit('/').next()?);
         let arn = format!("arn:aws:sts::{account}:assumed-role/{name}/{key}");

@@ -25,6 +25,7 @@ pub mod signing;
 pub mod site;
 pub mod street;
 pub mod tampered;
+pub mod time_of_day;
 pub mod timed;
 pub mod trail;
 
@@ -38,8 +39,8 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker::{
-    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings,
-    Identities, Limits, Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
+    AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings, Identities, Limits,
+    Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
 };
 use key_broker_client::{Client, Error};
 use key_broker_core::Bounds;

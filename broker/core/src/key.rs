@@ -78,7 +78,6 @@ impl KeyId {
         let own = of == region && account == account_id && name.starts_with("alias/");
         own.then(|| Self(name.into()))
     }
-
 }
 
 impl From<&KeyArn> for KeyId {

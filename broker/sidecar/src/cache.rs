@@ -27,9 +27,7 @@ use tokio::sync::oneshot;
 use tracing::{Instrument as _, info_span};
 
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
-use crate::kms::recorded::{
-    Provenance, RecordedKms, RecordedReply, UnwrittenRecords, silence, time_to_tell,
-};
+use crate::kms::recorded::{Provenance, RecordedKms, RecordedReply, UnwrittenRecords, silence, time_to_tell};
 use crate::operation::{DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest};
 use crate::policy::Permitted;
 use crate::telemetry::vocabulary;

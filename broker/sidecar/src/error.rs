@@ -10,7 +10,7 @@ use key_broker_core::{InvalidValue, KeyArn, Outcome, Principal};
 use tonic::Code;
 
 use crate::attestation::DocumentFlaw;
-pub(crate) use denial::{DeniedKey, Denial};
+pub(crate) use denial::{Denial, DeniedKey};
 
 /// Why a call got no answer.
 #[derive(Debug, Clone)]
@@ -309,7 +309,7 @@ impl KmsErrorKind {
             Self::IncorrectKey => {
                 "key_id is not the key that encrypted this ciphertext: name that key by the ARN that came with the data key (an alias \
                  may mean another key by now)"
-            },
+            }
             Self::InvalidGrantToken => "a grant token is not valid: leave it out or renew it",
             Self::Validation => "AWS KMS finds the request malformed: check key_id and sizes",
             Self::Throttled => "AWS KMS throttles this account: retry after the given delay",

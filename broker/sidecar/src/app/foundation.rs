@@ -130,10 +130,8 @@ impl Foundation {
 
     /// Until when each region's circuit is open.
     pub(super) fn circuits(&self) -> Vec<Circuit> {
-        let circuit = |guard: &Guard| Circuit {
-            region: guard.region().to_owned(),
-            open_until: guard.open_until(),
-        };
+        let circuit =
+            |guard: &Guard| Circuit { region: guard.region().to_owned(), open_until: guard.open_until() };
         self.guards.iter().map(circuit).collect()
     }
 

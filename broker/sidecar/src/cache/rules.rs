@@ -164,7 +164,10 @@ mod tests {
         let written = KeyId::parse("mrk-1234abcd12ab34cd56ef1234567890ab").expect("a key id");
         let key = RequestedKey { written, resolved: Some(named) };
         for region in ["us-west-2", "eu-west-1"] {
-            assert!(Match { principal: None, key: Some(arn(region)) }.covers("unix:uid/1", Some(&key)), "{region}");
+            assert!(
+                Match { principal: None, key: Some(arn(region)) }.covers("unix:uid/1", Some(&key)),
+                "{region}"
+            );
         }
     }
 

@@ -173,7 +173,8 @@ impl AwsKms {
         let region = self.settings.region.clone();
         let partition = partition.unwrap_or_else(|| partition_of(&region).to_owned());
         let nowhere = String::new();
-        let caller = AwsCaller { account_id, partition, region, kms_host: nowhere.clone(), source_address: nowhere };
+        let caller =
+            AwsCaller { account_id, partition, region, kms_host: nowhere.clone(), source_address: nowhere };
         Ok(toward(&self.home, &caller).await)
     }
 
@@ -196,7 +197,10 @@ impl AwsKms {
         let mut roles = Vec::new();
         for (account, credentials) in &self.accounts {
             let session = credentials.session().await;
-            roles.push((&**account, session.map(|session| session.arn.as_deref().unwrap_or_default().to_owned())));
+            roles.push((
+                &**account,
+                session.map(|session| session.arn.as_deref().unwrap_or_default().to_owned()),
+            ));
         }
         roles
     }

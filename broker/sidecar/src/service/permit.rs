@@ -8,7 +8,7 @@ use tracing::field::Empty;
 use tracing::{info_span, record_all};
 
 use super::{Service, WorkloadCall};
-use crate::error::{BrokerError, DeniedKey, Denial};
+use crate::error::{BrokerError, Denial, DeniedKey};
 use crate::kms::aliases::KnownKey;
 use crate::kms::policy_aliases::KnownMeanings;
 use crate::operation::WorkloadRequest;

@@ -248,9 +248,7 @@ fn metadata(store: &Store, key: &Key) -> Value {
     if key.multi_region() {
         let own = &store.account().region;
         let primary = key.primary_region.as_ref().unwrap_or(own);
-        let member = |region: &str| {
-            json!({ "Arn": store.account().arn_in(region, &format!("key/{}", key.id)), "Region": region })
-        };
+        let member = |region: &str| json!({ "Arn": store.account().arn_in(region, &format!("key/{}", key.id)), "Region": region });
         members["MultiRegionConfiguration"] = json!({
             "MultiRegionKeyType": if primary == own { "PRIMARY" } else { "REPLICA" },
             "PrimaryKey": member(primary),

@@ -13,7 +13,8 @@ pub(super) async fn check(kms: &AwsKms, caller: &AwsCaller, keys: &[KeyId], repo
         return;
     }
     for AskedRegion { caller, .. } in &others {
-        report.line("region", &Ok(format!("{} at {}, for multi-Region keys", caller.region, caller.kms_host)));
+        report
+            .line("region", &Ok(format!("{} at {}, for multi-Region keys", caller.region, caller.kms_host)));
     }
     for key in keys {
         let Some(arn) = multi_region(kms, caller, key).await else { continue };

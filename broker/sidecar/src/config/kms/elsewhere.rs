@@ -29,7 +29,9 @@ pub(super) fn check_regions(
             return Err(format!("{key}: {region:?} is not a region such as \"us-east-1\""));
         }
         if region == home || regions[..place].contains(region) {
-            return Err(format!("{key}: {region:?} is asked already: name each region once, kms.region not at all"));
+            return Err(format!(
+                "{key}: {region:?} is asked already: name each region once, kms.region not at all"
+            ));
         }
         if partition_of(region) != partition_of(home) {
             return Err(format!(

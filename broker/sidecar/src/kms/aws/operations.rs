@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use super::answer::{ciphertext, for_recipient, plaintext, required, used_key};
 use super::error::{kms_error, unexpected};
 use super::input::{context_map, length_fields, non_empty, recipient_info};
-use crate::attestation::VerifiedRecipient;
 use super::watch::AttemptWatch;
+use crate::attestation::VerifiedRecipient;
 use crate::kms::KmsError;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
@@ -179,10 +179,7 @@ impl Way<'_> {
         Ok(KmsReply::Random(plaintext))
     }
 
-    async fn describe_key(
-        self,
-        request: &DescribeKeyRequest,
-    ) -> Result<KmsReply, KmsError> {
+    async fn describe_key(self, request: &DescribeKeyRequest) -> Result<KmsReply, KmsError> {
         let key = self.sent(&request.key);
         let output = self
             .client
@@ -212,10 +209,7 @@ impl Way<'_> {
         }))
     }
 
-    async fn dry_run(
-        self,
-        request: &DryRunRequest,
-    ) -> Result<KmsReply, KmsError> {
+    async fn dry_run(self, request: &DryRunRequest) -> Result<KmsReply, KmsError> {
         let key = self.sent(&request.key);
         let sent = self
             .client
@@ -235,10 +229,7 @@ impl Way<'_> {
         }
     }
 
-    async fn sign(
-        self,
-        request: &SignRequest,
-    ) -> Result<KmsReply, KmsError> {
+    async fn sign(self, request: &SignRequest) -> Result<KmsReply, KmsError> {
         let key = self.sent(&request.key);
         let output = self
             .client
@@ -258,10 +249,7 @@ impl Way<'_> {
         }))
     }
 
-    async fn public_key(
-        self,
-        request: &PublicKeyRequest,
-    ) -> Result<KmsReply, KmsError> {
+    async fn public_key(self, request: &PublicKeyRequest) -> Result<KmsReply, KmsError> {
         let key = self.sent(&request.key);
         let output = self
             .client

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use key_broker_core::KeyArn;
 
-use super::{Recorder, RecordedReply};
+use super::{RecordedReply, Recorder};
 use crate::error::{BrokerError, KmsErrorKind};
 use crate::kms::Kms;
 use crate::kms::guard::{Guard, is_failure};
