@@ -38,12 +38,20 @@ pub(super) struct MetricSources {
     pub handshakes: Arc<Handshakes>,
     /// Whether the broker is ready for callers.
     pub ready: watch::Receiver<Ready>,
-    /// Until when the circuit to KMS is open.
-    pub breaker: watch::Receiver<Option<Instant>>,
+    /// The circuits to KMS.
+    pub circuits: Vec<Circuit>,
     /// Spans that were not exported.
     pub spans_dropped: Arc<AtomicU64>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// The circuit to KMS in one region.
+pub(super) struct Circuit {
+    /// The region.
+    pub region: String,
+    /// Until when it is open.
+    pub open_until: watch::Receiver<Option<Instant>>,
 }
 
 impl MetricSources {
@@ -58,7 +66,7 @@ impl MetricSources {
         if let Some(tls) = self.tls {
             registrar.certificate(tls, Arc::clone(&self.clock));
         }
-        let Self { limits, connections, handshakes, ready, breaker, spans_dropped, clock, .. } = self;
+        let Self { limits, connections, handshakes, ready, circuits, spans_dropped, clock, .. } = self;
         registrar.gauges(names::CONNECTIONS, names::TRANSPORT, move || {
             Listener::ALL.map(|listener| (listener.name(), connections.open(listener)))
         });
@@ -67,9 +75,7 @@ impl MetricSources {
         });
         registrar.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
         registrar.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());
-        registrar.gauge(names::BREAKER_OPEN, move || {
-            breaker.borrow().is_some_and(|until| until > clock.instant()).into()
-        });
+        registrar.circuits(circuits, clock);
         registrar.gauges(names::BUILD, names::VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
         registrar.counter(names::SPANS_DROPPED, move || spans_dropped.load(Ordering::Relaxed));
     }
@@ -133,6 +139,18 @@ impl Registrar<'_> {
         let expires = tls.clone();
         self.time(names::CERTIFICATE_EXPIRY, move || Some(expires.expires_at()));
         self.gauge(names::CERTIFICATE_OVERDUE, move || tls.is_overdue(clock.now()).into());
+    }
+
+    fn circuits(&self, circuits: Vec<Circuit>, clock: Arc<dyn Clock>) {
+        let Metric { name, words, unit } = names::BREAKER_OPEN;
+        let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
+        let open = move |gauge: &dyn AsyncInstrument<u64>| {
+            for Circuit { region, open_until } in &circuits {
+                let is_open = open_until.borrow().is_some_and(|until| until > clock.instant());
+                gauge.observe(is_open.into(), &[KeyValue::new(names::REGION, region.clone())]);
+            }
+        };
+        gauge.with_callback(open).build();
     }
 
     fn gauge(&self, metric: Metric, number: impl Fn() -> u64 + Send + Sync + 'static) {

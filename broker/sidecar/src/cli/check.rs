@@ -5,6 +5,7 @@ mod identity;
 mod keys;
 mod knowledge;
 mod policy;
+mod regions;
 mod report;
 mod trail;
 
@@ -135,12 +136,18 @@ async fn check_here(
     if let Err(mistake) = kms.check_session_name().await {
         report.add("credentials", Finding::Failed(mistake));
     }
+    for (account, role) in kms.account_roles().await {
+        report.add("account", role.map(|arn| format!("{account}: {arn}")));
+    }
     if let Ok(caller) = &caller {
         check_aliases(&policy, &kms, caller, report).await;
     }
     let context = keys::context_of(context, &config.bindings);
     for key in &arguments.keys {
         keys::check(&kms, key, &context, report).await;
+    }
+    if let Ok(caller) = &caller {
+        regions::check(&kms, caller, &arguments.keys, &context, report).await;
     }
     match &mut config.audit.trail {
         Some(trail) => {

@@ -7,9 +7,9 @@ use key_broker_core::{Action, DeclaredUse, KeyArn, KeyId, NamedKey};
 use tracing::field::Empty;
 use tracing::{info_span, record_all};
 
-use super::ruling::{bind, denial, ruling};
+use super::ruling::{bind, ruling};
 use super::{Service, WorkloadCall};
-use crate::error::BrokerError;
+use crate::error::{BrokerError, Denial, DeniedKey};
 use crate::kms::aliases::KnownKey;
 use crate::kms::policy_aliases::KnownMeanings;
 use crate::operation::WorkloadRequest;
@@ -63,7 +63,7 @@ impl Service {
     ) -> Result<Permitted<Arc<R>>, BrokerError> {
         let policy = Arc::clone(&self.policies.current());
         let bound = bind(&self.bindings, &call.peer.principal, request.context_mut());
-        let denied = denial(request.action(), request.written_key().is_some());
+        let denied = call.denied(request.action(), request.written_key());
         let known = self.known(call, &policy, &request);
         if known.is_due() || known.is_to_be_asked() {
             let facts = call.facts_of(&request, declared);
@@ -99,11 +99,12 @@ impl Service {
             }
         }
         let facts = call.facts(declared);
+        let unresolved = denied.clone();
         call.decided(|| {
             let (decision, permitted) = policy.permit(&call.peer.principal, request, &meanings, facts);
             let told = ruling(&decision, denied, None, bound);
             // A key that is not resolved is permitted to nobody.
-            let permit = told.and_then(|()| permitted.ok_or(BrokerError::Denied));
+            let permit = told.and_then(|()| permitted.ok_or(unresolved));
             (decision, permit)
         })
     }
@@ -122,7 +123,8 @@ impl Service {
             return sealed.open(&permitted).ok_or(BrokerError::Bug);
         }
         let permitted = self.permit_answer(call, request, sealed.key()).await;
-        sealed.open(&permitted.ok_or(BrokerError::Denied)?).ok_or(BrokerError::Bug)
+        let permitted = permitted.ok_or_else(|| call.denied_the_key_of_the_answer())?;
+        sealed.open(&permitted).ok_or(BrokerError::Bug)
     }
 
     /// Asks policy about the key that KMS answered with, which the request did not name.
@@ -251,6 +253,19 @@ impl Service {
 }
 
 impl WorkloadCall {
+    /// That policy has denied the caller this.
+    fn denied(&self, action: Action, key: Option<&KeyId>) -> BrokerError {
+        let key = key.map_or(DeniedKey::Any, |key| DeniedKey::Named(key.clone()));
+        let principal = self.peer.principal.clone();
+        BrokerError::Denied(Box::new(Denial { principal, action, key }))
+    }
+
+    /// That policy has denied the caller what KMS decrypted, since it did so with a key that the request did not name.
+    pub(super) fn denied_the_key_of_the_answer(&self) -> BrokerError {
+        let (principal, action) = (self.peer.principal.clone(), Action::Decrypt);
+        BrokerError::Denied(Box::new(Denial { principal, action, key: DeniedKey::OfTheAnswer }))
+    }
+
     /// What the call says beside its request.
     fn facts(&self, declared: Option<DeclaredUse>) -> Facts<'_> {
         let facts = Facts { transport: self.peer.details.transport, ..Facts::default() };

@@ -1,7 +1,7 @@
 //! How a call ends at policy, once it is known what its key means: the part of the way to a permit that asks nobody. A broker and
 //! `key-broker check --as` both go it, so that they say the same.
 
-use key_broker_core::{Action, EncryptionContext, Principal};
+use key_broker_core::{EncryptionContext, Principal};
 
 use crate::error::BrokerError;
 use crate::policy::Decision;
@@ -32,9 +32,4 @@ pub(crate) fn ruling(
         return Err(denied);
     }
     no_key.map_or(bound, Err)
-}
-
-/// The denial of such a call.
-pub(crate) fn denial(action: Action, names_a_key: bool) -> BrokerError {
-    if action == Action::Decrypt && !names_a_key { BrokerError::DeniedUnnamed } else { BrokerError::Denied }
 }

@@ -6,8 +6,7 @@ use key_broker_core::{EncryptionContext, KeyId};
 
 use super::report::{Finding, Report};
 use crate::error::BrokerError;
-use crate::kms::aws::AwsKms;
-use crate::kms::{AttemptLog, Kms as _, KmsError, KmsErrorKind};
+use crate::kms::{AttemptLog, Kms, KmsError, KmsErrorKind};
 use crate::operation::{DryRunOf, DryRunRequest, KmsReply, TypedRequest};
 use crate::policy::bindings::Bindings;
 use crate::policy::own;
@@ -29,14 +28,14 @@ pub(super) fn context_of(told: &EncryptionContext, bindings: &Bindings) -> Encry
 }
 
 /// Tries what workloads may ask of a key.
-pub(super) async fn check(kms: &AwsKms, key: &KeyId, context: &EncryptionContext, report: &mut Report) {
+pub(super) async fn check(kms: &dyn Kms, key: &KeyId, context: &EncryptionContext, report: &mut Report) {
     for of in [DryRunOf::GenerateDataKey, DryRunOf::Decrypt] {
         report.add("kms", may(kms, of, key, context).await);
     }
 }
 
 /// Whether the broker may do this under `key`.
-pub(super) async fn may(kms: &AwsKms, of: DryRunOf, key: &KeyId, context: &EncryptionContext) -> Finding {
+pub(super) async fn may(kms: &dyn Kms, of: DryRunOf, key: &KeyId, context: &EncryptionContext) -> Finding {
     let name = of.name();
     let request = DryRunRequest { of, key: key.clone().into(), context: context.clone() };
     match ask_kms(kms, request).await {
@@ -55,7 +54,7 @@ pub(super) async fn may(kms: &AwsKms, of: DryRunOf, key: &KeyId, context: &Encry
 }
 
 /// Makes a call of the broker's own.
-pub(super) async fn ask_kms<R: TypedRequest>(kms: &AwsKms, request: R) -> Result<KmsReply, BrokerError> {
+pub(super) async fn ask_kms<R: TypedRequest>(kms: &dyn Kms, request: R) -> Result<KmsReply, BrokerError> {
     let permitted = own::permit(request)?;
     kms.call(permitted.widen(), &AttemptLog::default()).await.map_err(BrokerError::Kms)
 }

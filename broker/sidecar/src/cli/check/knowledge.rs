@@ -90,10 +90,14 @@ impl Knowledge {
     }
 
     /// A key that a policy names.
-    pub(super) fn of_policy(&self, key: NamedKey) -> Named {
-        match key.alias {
-            Some(alias) => self.of_alias(&alias),
-            None => Named::Known(key),
+    pub(super) fn of_policy(&self, key: &NamedKey) -> Named {
+        match &key.alias {
+            Some(alias) => self.of_alias(alias),
+            // A multi-Region key is known as it is here.
+            None => Named::Known(NamedKey {
+                arn: key.arn.as_ref().map(|arn| arn.in_region(&self.region)),
+                alias: None,
+            }),
         }
     }
 
@@ -148,7 +152,8 @@ impl Knowledge {
     /// The keys that a name may mean: each that policies name, any other one, and none.
     fn candidates(&self, policy: &Policy, name: &KeyId) -> Vec<NamedKey> {
         let alias = name.is_alias().then(|| name.clone());
-        let mut arns: Vec<KeyArn> = policy.keys().into_iter().filter_map(|key| key.arn).collect();
+        let mut arns: Vec<KeyArn> =
+            policy.keys().iter().filter_map(|key| Some(key.arn.as_ref()?.in_region(&self.region))).collect();
         let account = self.account_id.as_deref().unwrap_or(NO_ACCOUNT);
         let partition = partition_of(&self.region);
         let other = format!("arn:{partition}:kms:{}:{account}:key/{NO_KEY}", self.region);

@@ -16,11 +16,11 @@ use crate::attestation::MAX_ENCLAVE_PCR;
 use crate::cli::block_on;
 use crate::cli::exit::{Exit, mistake};
 use crate::config::Config;
-use crate::error::BrokerError;
+use crate::error::{BrokerError, Denial, DeniedKey};
 use crate::kms::aws::AwsKms;
 use crate::policy::bindings::Bindings;
 use crate::policy::{Decision, Facts, Policy, Question};
-use crate::service::ruling::{bind, denial, ruling};
+use crate::service::ruling::{bind, ruling};
 
 /// Prints what policy says. Of one action: whether there is a yes.
 pub(super) fn run(
@@ -115,7 +115,7 @@ async fn ask(
             let aws = aws.as_ref().map(|(kms, caller)| (kms, caller));
             vec![Some(knowledge.name(aws, key).await?)]
         }
-        None => policy.keys().into_iter().map(|key| Some(knowledge.of_policy(key))).chain([None]).collect(),
+        None => policy.keys().iter().map(|key| Some(knowledge.of_policy(key))).chain([None]).collect(),
     };
     Ok((knowledge, keys))
 }
@@ -208,7 +208,8 @@ impl Asker<'_> {
         let question = Question { principal: self.principal, action, key, meanings: &world.meanings, facts };
         let decision = self.policy.decide(&question);
         let no_key = key.filter(|key| key.arn.is_none()).map(|_| BrokerError::NoSuchKey);
-        let told = ruling(&decision, denial(action, names_a_key), no_key, bound);
+        let denied = Denial { principal: self.principal.clone(), action, key: DeniedKey::Any };
+        let told = ruling(&decision, BrokerError::Denied(Box::new(denied)), no_key, bound);
         let policies = decision.determining_policies.to_vec();
         let reason = match &told {
             Err(error) if decision.permits => error.describe(),

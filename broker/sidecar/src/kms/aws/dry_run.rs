@@ -4,29 +4,25 @@
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, DryRunModifierType, MessageType, SigningAlgorithmSpec};
 
-use super::AwsKms;
 use super::error::{kms_error, unexpected};
 use super::input::context_map;
-use crate::kms::{AttemptLog, KmsError};
+use super::operations::Way;
+use crate::kms::KmsError;
 use crate::operation::{DryRunOf, DryRunRequest, KmsReply};
 
-impl AwsKms {
-    pub(super) async fn dry_run(
-        &self,
-        request: &DryRunRequest,
-        attempts: &AttemptLog,
-    ) -> Result<KmsReply, KmsError> {
-        let (key, context) = (request.key.sent().as_str(), context_map(&request.context));
+impl Way<'_> {
+    pub(super) async fn dry_run(self, request: &DryRunRequest) -> Result<KmsReply, KmsError> {
+        let (key, context) = (self.sent(&request.key), context_map(&request.context));
         let sent = match request.of {
             DryRunOf::GenerateDataKey => self
                 .client
                 .generate_data_key()
-                .key_id(key)
+                .key_id(key.as_str())
                 .key_spec(DataKeySpec::Aes256)
                 .set_encryption_context(context)
                 .dry_run(true)
                 .customize()
-                .interceptor(self.watch(attempts))
+                .interceptor(self.watch)
                 .send()
                 .await
                 .map(drop)
@@ -34,12 +30,12 @@ impl AwsKms {
             DryRunOf::Decrypt => self
                 .client
                 .decrypt()
-                .key_id(key)
+                .key_id(key.as_str())
                 .set_encryption_context(context)
                 .dry_run(true)
                 .dry_run_modifiers(DryRunModifierType::IgnoreCiphertext)
                 .customize()
-                .interceptor(self.watch(attempts))
+                .interceptor(self.watch)
                 .send()
                 .await
                 .map(drop)
@@ -47,13 +43,13 @@ impl AwsKms {
             DryRunOf::Sign => self
                 .client
                 .sign()
-                .key_id(key)
+                .key_id(key.as_str())
                 .message(Blob::new([0; 32]))
                 .message_type(MessageType::Digest)
                 .signing_algorithm(SigningAlgorithmSpec::RsassaPkcs1V15Sha256)
                 .dry_run(true)
                 .customize()
-                .interceptor(self.watch(attempts))
+                .interceptor(self.watch)
                 .send()
                 .await
                 .map(drop)

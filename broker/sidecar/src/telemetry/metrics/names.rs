@@ -93,5 +93,7 @@ pub(crate) const TRANSPORT: &str = "transport";
 pub(crate) const REASON: &str = "reason";
 /// In hex.
 pub(crate) const SIGNATURE: &str = "signature";
+/// Of KMS.
+pub(crate) const REGION: &str = "region";
 /// Of the broker.
 pub(crate) const VERSION: &str = "version";
