@@ -189,7 +189,7 @@ async fn metrics_tell_what_happened() {
     }
     assert_eq!(one("keybroker_calls_in_flight", &[]), 0.0);
     assert_eq!(one("keybroker_serving", &[]), 1.0);
-    assert_eq!(one("keybroker_kms_breaker_open", &[]), 0.0);
+    assert_eq!(one("keybroker_kms_breaker_open", &[("cloud_region", "us-west-2")]), 0.0);
     assert_eq!(one("keybroker_build_info", &[("service_version", env!("CARGO_PKG_VERSION"))]), 1.0);
     assert_eq!(one("keybroker_telemetry_spans_dropped_total", &[]), 7.0);
     let now = (SystemClock.now() - OffsetDateTime::UNIX_EPOCH).as_seconds_f64();

@@ -140,7 +140,7 @@ fn outcome<T>(result: &Result<T, BrokerError>) -> &'static str {
     match result {
         Ok(_) => "ok",
         Err(BrokerError::Kms(error)) => match error.kind {
-            KmsErrorKind::Credentials => "credentials",
+            KmsErrorKind::Credentials | KmsErrorKind::AccountCredentials => "credentials",
             KmsErrorKind::AccessDenied => "denied",
             KmsErrorKind::Throttled => "throttled",
             KmsErrorKind::Unavailable | KmsErrorKind::OtherKey => "unavailable",
