@@ -130,6 +130,35 @@ async fn while_sts_is_silent_calls_go_on_and_the_trail_is_told_later() {
     );
 }
 
+/// Where the role is known from its configuration, STS need not tell the account before KMS is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_starts_while_sts_tells_nobody_who_it_is_and_the_trail_is_told_later() {
+    let place = Place::new(Duration::from_hours(1), Duration::ZERO).await;
+    let written = std::fs::read_to_string(&place.config).expect("reads");
+    let role = "[kms]\nrole_arn = \"arn:aws:iam::111122223333:role/team/broker\"";
+    std::fs::write(&place.config, written.replace("[kms]", role)).expect("writes");
+    place.aws.silence_sts(true);
+    let variables =
+        [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*place.container()), ("AWS_EC2_METADATA_DISABLED", "true")];
+    let broker = Process::serve_with_variables(&place.config, &variables);
+    until("it serves", || broker.log().contains("\"serving\"")).await;
+    draw(&place.client().await).await;
+    place.aws.silence_sts(false);
+    let reported = || place.records().activity.iter().any(|record| record["eventName"] == "ReportIdentity");
+    until("a report", reported).await;
+    let records = place.records();
+    let key = text(&records.kms[0], "accessKeyId");
+    assert!(key.starts_with("ASIAROLE") && records.kms[0]["userIdentity"]["arn"].is_null());
+    assert_eq!(records.kms[0]["recipientAccountId"], ACCOUNT);
+    let report =
+        records.activity.iter().find(|record| record["eventName"] == "ReportIdentity").expect("a report");
+    let identity = &report["additionalEventData"]["identity"];
+    assert_eq!(
+        (identity["accessKeyId"].as_str(), identity["arn"].as_str()),
+        (Some(key), Some(&*place.aws.session(key).0))
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_whose_credentials_become_another_accounts_stops() {
     let place = Place::new(Duration::from_secs(4), Duration::ZERO).await;

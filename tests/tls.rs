@@ -351,7 +351,7 @@ async fn refused_handshakes_are_counted_and_told_once_in_a_while() {
         let of = |reason: &str| {
             let is_it = |sample: &&Sample| {
                 sample.name == "keybroker_tls_handshakes_refused_total"
-                    && sample.labels.get("reason").is_some_and(|label| label == reason)
+                    && sample.labels.get("keybroker_tls_refusal").is_some_and(|label| label == reason)
             };
             scrape.samples.iter().find(is_it).map_or(0.0, |sample| sample.value)
         };
@@ -373,7 +373,7 @@ async fn refused_handshakes_are_counted_and_told_once_in_a_while() {
         .collect();
     assert_eq!(told.len(), 1, "one in ten seconds: {log}");
     assert_eq!(
-        (&told[0]["peer"], &told[0]["reason"]),
+        (&told[0]["peer"], &told[0]["keybroker_tls_refusal"]),
         (&"127.0.0.1".into(), &"unknown_authority".into()),
         "{log}"
     );

@@ -109,8 +109,8 @@ impl State {
     async fn serve(&self, mut stream: TcpStream) {
         let Some(request) = request(&mut stream).await else { return };
         let answer = match request.split_once("Credential=") {
-            Some(_) if self.sts_is_silent.load(Ordering::SeqCst) => return,
             _ if request.contains("Action=AssumeRole") => self.assume(&request),
+            Some(_) if self.sts_is_silent.load(Ordering::SeqCst) => return,
             Some((_, signature)) => Some(self.identity(signature.split('/').next().expect("a key"))),
             None => {
                 tokio::time::sleep(self.delay).await;

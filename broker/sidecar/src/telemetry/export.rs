@@ -4,6 +4,7 @@
 //! A thread of its own exports: a collector that is slow, hangs or is gone costs no call anything. What does not fit the queue is
 //! dropped and counted.
 
+mod foreign;
 mod spans;
 mod variables;
 
@@ -16,8 +17,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper_rustls::HttpsConnectorBuilder;
+use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{
     self as otlp, MetricExporter, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
@@ -34,7 +35,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Telemetry;
 use super::metrics::Push;
 use super::trace::Traces;
-use super::vocabulary::{SCHEMA_URL, SCOPE};
+use super::vocabulary::{self, SCOPE};
 pub(crate) use variables::Ignored;
 use variables::{Collector, Protocol, Variables};
 
@@ -90,11 +91,8 @@ impl Export {
                 .with_sampler(variables.sampler.clone())
                 .with_span_processor(processor)
                 .build();
-            let scope = InstrumentationScope::builder(SCOPE)
-                .with_version(env!("CARGO_PKG_VERSION"))
-                .with_schema_url(SCHEMA_URL)
-                .build();
-            self.traces = Traces::new(Some(provider.tracer_with_scope(scope)), variables.propagates);
+            let tracer = provider.tracer_with_scope(vocabulary::scope());
+            self.traces = Traces::new(Some(tracer), variables.propagates);
             self.spans = Some(provider);
         }
         Ok(())

@@ -12,6 +12,7 @@ use opentelemetry_sdk::trace::{
 };
 use tokio::runtime::Handle;
 
+use super::foreign;
 use super::variables::Variables;
 
 /// Holds and sends as many spans as `variables` say, and exports them on `runtime`.
@@ -53,7 +54,8 @@ struct Counting {
 impl SpanProcessor for Counting {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
-    fn on_end(&self, span: SpanData) {
+    fn on_end(&self, mut span: SpanData) {
+        foreign::rename(&mut span.attributes);
         if self.held.fetch_add(1, Ordering::Relaxed) < self.queue {
             self.batches.on_end(span);
         } else {
