@@ -24,7 +24,6 @@ use tokio_util::task::TaskTracker;
 use crate::attestation::Trust;
 use crate::audit::refusals::Refusals;
 use crate::cache::rules::Rules;
-use crate::config::Listen;
 use crate::config::audit::Audit as AuditConfig;
 use crate::identity::Identities;
 use crate::kms::aws::{AskedRegion, AwsKms};
@@ -37,11 +36,12 @@ use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
 use crate::transport::handshakes::Handshakes;
+use crate::transport::opening::Listen;
 use crate::transport::{Listeners, Server};
 use foundation::Foundation;
 use observed::MetricSources;
 pub(crate) use process::serve;
-pub use start_error::StartError;
+pub(crate) use start_error::StartError;
 
 /// What a broker is made of.
 pub struct Parts {
