@@ -20,6 +20,7 @@ pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod registry;
 pub mod scrape;
 pub mod signing;
 pub mod site;
