@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use key_broker_client::{Client, Decrypt, GenerateDataKey};
 use key_broker_core::clock::{Clock as _, SystemClock};
-use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use rustix::process::Signal;
 use support::aws::FakeAws;
 use support::pki::{Authority, SERVER, dns, uri};
@@ -24,6 +24,8 @@ use support::process::{Process, binary, write_config};
 use support::signing::write_key;
 use support::time_of_day::TimeOfDay;
 use tempfile::TempDir;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinHandle;
 
 const HOUR: i64 = 3_600;
@@ -253,15 +255,51 @@ async fn a_month_in_which_everything_is_renewed() {
     judge(&world, &seen);
 }
 
+/// A call that waited for KMS while the clock was set back has come when its time is told by the clock as it is now: its data key's end
+/// is told by that clock too, and nobody reads of a use after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_during_a_call_leaves_the_trail_sound() {
+    let mut world = World::new(0).await;
+    let broker = world.serve();
+    let client = Client::unix(world.path("broker.sock")).await.expect("listens");
+    world.emulator.inject(Fault::latency(Duration::from_secs(1)).on("GenerateDataKeyWithoutPlaintext"));
+    world.emulator.inject(Fault::latency(Duration::from_secs(1)).on("GenerateDataKey"));
+    let draw = GenerateDataKey::aes_256("alias/dev").context("tenant", "one");
+    let before = world.time.now();
+    let call = tokio::spawn(async move { client.generate_data_key(draw).await.map(drop) });
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    world.leap(-HOUR);
+    assert!(!call.is_finished(), "KMS takes a second");
+    call.await.expect("no panic").expect("drawn");
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success(), "everything is delivered");
+    let (is_sound, told) = world.verify();
+    assert!(is_sound, "{told}");
+    let records = support::trail::records(&world.path("trail"));
+    let record = records.activity.iter().find(|record| record["eventName"] == "GenerateDataKey");
+    let record = record.expect("recorded");
+    let came = OffsetDateTime::parse(record["eventTime"].as_str().expect("text"), &Rfc3339).expect("a time");
+    let by_now = before - Duration::from_secs(HOUR.unsigned_abs());
+    assert!((came - by_now).abs() < time::Duration::seconds(2), "{record}\n{told}");
+}
+
+impl World {
+    /// Whether the trail is sound, and what is told of it.
+    fn verify(&self) -> (bool, String) {
+        let mut verify = Command::new(binary());
+        verify.args(["audit", "verify", "--config"]).arg(self.path("key-broker.toml"));
+        verify.arg("--record-to").arg(self.path("reader-records"));
+        verify.env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000").env("AWS_SECRET_ACCESS_KEY", "test-only");
+        self.time.apply(&mut verify);
+        let verdict = verify.output().expect("runs");
+        let told = String::from_utf8_lossy(&verdict.stdout).into_owned();
+        (verdict.status.success(), told + &String::from_utf8_lossy(&verdict.stderr))
+    }
+}
+
 fn judge(world: &World, seen: &Seen) {
-    let mut verify = Command::new(binary());
-    verify.args(["audit", "verify", "--config"]).arg(world.path("key-broker.toml"));
-    verify.arg("--record-to").arg(world.path("reader-records"));
-    verify.env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000").env("AWS_SECRET_ACCESS_KEY", "test-only");
-    world.time.apply(&mut verify);
-    let verdict = verify.output().expect("runs");
-    let told = String::from_utf8_lossy(&verdict.stdout);
-    assert!(verdict.status.success(), "{told}{}", String::from_utf8_lossy(&verdict.stderr));
+    let (is_sound, told) = world.verify();
+    assert!(is_sound, "{told}");
     let records = support::trail::records(&world.path("trail"));
     let mut sessions = std::collections::BTreeSet::new();
     for record in records.kms.iter().chain(&records.resolved) {
@@ -293,6 +331,6 @@ fn judge(world: &World, seen: &Seen) {
         world.policies,
         keys.len(),
         records.kms.len() + records.resolved.len() + records.activity.len(),
-        told.lines().last().unwrap_or_default(),
+        told.lines().rfind(|line| line.contains("SOUND")).unwrap_or_default(),
     );
 }

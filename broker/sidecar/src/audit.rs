@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use key_broker_core::clock::Clock;
+use key_broker_core::clock::{Clock, Moment};
 use key_broker_core::{Action, KeyId, Outcome, Peer};
 use key_broker_trail::journal::{Journal, JournalUnavailable};
 use key_broker_trail::record::{
@@ -66,7 +66,7 @@ impl Audit {
             event_id: Uuid::new_v4(),
             span,
             trace,
-            began: self.clock.now(),
+            began: Moment::now(&*self.clock),
             action,
             peer,
             user_agent: user_agent.cloned(),
@@ -85,7 +85,7 @@ pub(crate) struct AuditScope {
     event_id: Uuid,
     span: Span,
     trace: Option<TraceData<'static>>,
-    began: OffsetDateTime,
+    began: Moment,
     action: Action,
     peer: Arc<Peer>,
     user_agent: Option<HeaderValue>,
@@ -185,6 +185,14 @@ impl AuditScope {
         Err(error)
     }
 
+    /// When the call came. Where the clock has been set back since, by the clock as it is now: what the call was answered from may have
+    /// been timed by that, and no record tells of a use after its data key's end.
+    fn came_at(&self) -> OffsetDateTime {
+        let now = Moment::now(&*self.audit.clock);
+        let (took, came) = (now.instant.saturating_duration_since(self.began.instant), self.began.wall);
+        now.wall.checked_sub(took.try_into().unwrap_or_default()).map_or(came, |by_now| by_now.min(came))
+    }
+
     /// How long the caller waits yet.
     fn rest(&self) -> Duration {
         self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(self.audit.clock.instant()))
@@ -212,7 +220,7 @@ impl AuditScope {
             code,
             message: &words,
             request_id: self.request_id,
-            at: self.began,
+            at: self.came_at(),
             key_name: written.map(KeyId::as_str),
         })
     }
@@ -272,7 +280,7 @@ impl AuditScope {
         let error = error.map(|(code, message)| (code, self.words(draft, message)));
         let mut record = ActivityRecord::new(
             UserIdentity::workload(self.peer.kind, self.peer.principal.as_str(), &self.peer.details),
-            self.began,
+            self.came_at(),
             self.action,
             &self.audit.caller.region,
             &self.audit.caller.account_id,

@@ -2,9 +2,8 @@
 //! requests that differ, or again if it was handed out once; and what it came from is a call to KMS that is recorded.
 //!
 //! Why no time is given to spare: `eventTime` is when a call arrived, which is not after its draw, and a draw is not after
-//! `expiresAt`. Both are cut to whole seconds in the same way, which keeps their order. A clock that is set back by more than a
-//! data key's whole age while a call waits for that key's minting is the one exception; the two clocks that the cache asks
-//! exclude every other.
+//! `expiresAt`. Both are cut to whole seconds in the same way, which keeps their order. Where the clock is set back while a call
+//! waits, the broker tells its `eventTime` by the clock as it was set; the two clocks that the cache asks exclude the rest.
 //!
 //! Draws commit in another order than they are charged in, and some charges have no record of a draw, as when a caller goes away:
 //! so charges need not follow one another, which is told, but no message may be charged twice.

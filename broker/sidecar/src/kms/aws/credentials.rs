@@ -275,8 +275,8 @@ impl Renewal {
     async fn wait(&mut self, due: Option<Duration>, files: Files) {
         let mut pause = FIRST_PAUSE;
         let mut looks = interval(LOOK_AT_FILES);
-        let (next, least) = (sleep(due.unwrap_or_default()), sleep(LEAST_BETWEEN));
-        tokio::pin!(next, least);
+        let (next, least, again) = (sleep(due.unwrap_or_default()), sleep(LEAST_BETWEEN), sleep(pause));
+        tokio::pin!(next, least, again);
         loop {
             let unidentified = self.next_unidentified();
             tokio::select! {
@@ -287,11 +287,12 @@ impl Renewal {
                         return;
                     }
                 }
-                () = sleep(pause), if unidentified.is_some() => {
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                () = &mut again, if unidentified.is_some() => {
                     if let Some(credentials) = unidentified {
                         self.identify_later(&credentials).await;
                     }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    again.set(sleep(pause));
                 }
             }
         }
