@@ -41,7 +41,7 @@ use crate::transport::{Listeners, Server};
 use foundation::Foundation;
 use observed::MetricSources;
 pub(crate) use process::serve;
-pub(crate) use start_error::StartError;
+pub use start_error::StartError;
 
 /// What a broker is made of.
 pub struct Parts {

@@ -68,7 +68,7 @@ pub fn run_unrecorded() -> std::process::ExitCode {
 pub mod bench;
 
 pub use self::{
-    app::{Broker, Parts},
+    app::{Broker, Parts, StartError},
     attestation::Trust,
     cache::rules::{Match, Rule, Rules},
     cli::run,

@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::ids;
 use crate::notice::Notice;
 use crate::record::{
-    ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, lower_case_uuid,
+    ActivityEventData, ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
+    lower_case_uuid,
 };
 use written::{check_written, is_compact};
 
@@ -143,11 +144,11 @@ fn seen(
     hashes: &RandomState,
 ) -> Result<CheckedRecord, String> {
     let at = record.event_time.unix_timestamp();
-    let what = match profile::check_head(record, account_id)? {
+    let (what, session) = match profile::check_head(record, account_id)? {
         EventCategory::Management => {
             profile::check_kms(record)?;
             let was_denied = record.error_code.as_deref() == Some("AccessDenied");
-            What::Kms {
+            let what = What::Kms {
                 request: ids::kms_request(&record.request_id, &record.event_name),
                 call: KmsCall {
                     request: hashes.hash_one(&*record.request_id),
@@ -155,24 +156,30 @@ fn seen(
                     at,
                     was_refused: record.error_code.is_some(),
                 },
-            }
+            };
+            (what, session(&record.user_identity, hashes))
         }
-        EventCategory::ActivityAuditLog => activity(record, at, hashes)?,
+        EventCategory::ActivityAuditLog => {
+            let extra = profile::check_activity(record)?;
+            let session = session(extra.identity.as_ref().unwrap_or(&record.user_identity), hashes);
+            (activity(record, extra, at, hashes)?, session)
+        }
     };
-    let session = session(record, hashes);
     Ok(CheckedRecord { event_id: event_id.as_u128(), at, what, session })
 }
 
-fn session(record: &ReadRecord<'_>, hashes: &RandomState) -> Option<SigningSession> {
-    let reported = record.activity().ok().flatten().and_then(|told| told.identity);
-    let identity = reported.as_ref().unwrap_or(&record.user_identity);
+fn session(identity: &UserIdentity<'_>, hashes: &RandomState) -> Option<SigningSession> {
     let arn = identity.arn.as_deref().filter(|arn| arn.contains(":assumed-role/"))?;
     let access_key = hashes.hash_one(identity.access_key_id.as_deref()?);
     Some(SigningSession { access_key, arn: hashes.hash_one(arn) })
 }
 
-fn activity(record: &ReadRecord<'_>, at: i64, hashes: &RandomState) -> Result<What, String> {
-    let extra = profile::check_activity(record)?;
+fn activity(
+    record: &ReadRecord<'_>,
+    extra: ActivityEventData<'_>,
+    at: i64,
+    hashes: &RandomState,
+) -> Result<What, String> {
     let told = extra.journal.map(Box::new);
     let notice_id = extra.notice_id.map(|id| id.as_u128());
     let is_withdrawal = extra.withdraws.is_some();

@@ -27,16 +27,53 @@ pub(super) fn check_written(json: &str, read: &impl Serialize) -> Result<(), Str
 
 /// Whether there is no white space between the parts of JSON: the parts that stay JSON when they are read are not written again.
 pub(super) fn is_compact(json: &[u8]) -> bool {
-    let (mut in_text, mut escaped) = (false, false);
-    for byte in json {
-        if in_text {
-            in_text = escaped || *byte != b'"';
-            escaped = !escaped && *byte == b'\\';
-        } else if byte.is_ascii_whitespace() {
+    let mut rest = json;
+    while let Some(text) = rest.iter().position(|byte| *byte == b'"') {
+        if rest[..text].iter().any(u8::is_ascii_whitespace) {
             return false;
-        } else {
-            in_text = *byte == b'"';
+        }
+        rest = &rest[text + 1..];
+        // Most texts have no escapes: they are passed over at once.
+        loop {
+            let Some(end) = memchr::memchr2(b'"', b'\\', rest) else { return true };
+            let is_escape = rest[end] == b'\\';
+            rest = rest.get(end + 1 + usize::from(is_escape)..).unwrap_or_default();
+            if !is_escape {
+                break;
+            }
         }
     }
-    true
+    !rest.iter().any(u8::is_ascii_whitespace)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Proves: white space is seen where it is, and only there.
+
+    use proptest::prelude::*;
+
+    use super::is_compact;
+
+    /// One byte after the other.
+    fn model(json: &[u8]) -> bool {
+        let (mut in_text, mut escaped) = (false, false);
+        for byte in json {
+            if in_text {
+                in_text = escaped || *byte != b'"';
+                escaped = !escaped && *byte == b'\\';
+            } else if byte.is_ascii_whitespace() {
+                return false;
+            } else {
+                in_text = *byte == b'"';
+            }
+        }
+        true
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_as_byte_by_byte(json in r#"[\\" \na{:]{0,40}"#) {
+            prop_assert_eq!(is_compact(json.as_bytes()), model(json.as_bytes()));
+        }
+    }
 }
