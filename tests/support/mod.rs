@@ -45,7 +45,7 @@ use key_broker_client::{Client, Error};
 use key_broker_core::Bounds;
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
-use key_broker_trail::Remainder;
+use key_broker_trail::{Origin, Remainder};
 use key_broker_trail::delivery::TrailConfig;
 use key_broker_trail::journal::{Durability, JournalConfig};
 use key_broker_trail::record::AwsCaller;
@@ -202,6 +202,8 @@ impl TestBroker {
             guard: setup.guard,
             caller,
             telemetry: setup.telemetry,
+            origin: Origin::default(),
+            configuration_sha256: None,
             clock,
         };
         let drain = CancellationToken::new();
@@ -322,7 +324,10 @@ pub struct Records {
     pub kms: Vec<Value>,
     /// Of the broker's own questions what an alias means.
     pub resolved: Vec<Value>,
+    /// Of calls, and what the broker has found out.
     pub activity: Vec<Value>,
+    /// Of the broker's own life.
+    pub life: Vec<Value>,
 }
 
 impl Records {
@@ -343,7 +348,9 @@ impl Records {
             record["eventName"] == "DescribeKey" && record["userIdentity"]["invokedBy"] == "key-broker"
         };
         let (resolved, kms) = kms.into_iter().partition(is_resolved);
-        Self { kms, resolved, activity }
+        let is_life = |record: &Value| !record["additionalEventData"]["broker"].is_null();
+        let (life, activity) = activity.into_iter().partition(is_life);
+        Self { kms, resolved, activity, life }
     }
 
     /// The one activity record of the call with this `x-request-id`.

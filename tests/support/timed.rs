@@ -15,7 +15,7 @@ use key_broker_core::{Bounds, KeyId};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
 use key_broker_trail::journal::{Durability, JournalConfig};
 use key_broker_trail::record::record_time;
-use key_broker_trail::{PublicKey, Remainder, TrailNames};
+use key_broker_trail::{Origin, PublicKey, Remainder, TrailNames};
 use kms_emulator::Emulator;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -85,6 +85,8 @@ impl TimedSite {
             guard: setup.guard,
             caller,
             telemetry: Telemetry::default(),
+            origin: Origin::default(),
+            configuration_sha256: None,
             clock: self.clock.clone(),
         };
         let drain = CancellationToken::new();

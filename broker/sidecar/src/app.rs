@@ -1,8 +1,10 @@
 //! All wiring, once, in the order in which things start; they stop in the reverse order.
 
 mod foundation;
+mod life;
 mod memory;
 mod observed;
+mod pages;
 mod process;
 mod sessions;
 #[cfg(test)]
@@ -17,8 +19,9 @@ use std::time::Duration;
 use key_broker_core::clock::Clock;
 use key_broker_trail::delivery::{SetupError, Trail};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::{Ending, Remainder, StdoutCopy};
+use key_broker_trail::{Ending, Origin, Remainder, StdoutCopy};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,14 +38,15 @@ use crate::limits::{CallLimits, Limits, Shares};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::telemetry::Telemetry;
-use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
 use crate::transport::unix::UnixSocket;
 use crate::transport::vsock::VsockSocket;
 use crate::transport::{Listeners, Server};
 use foundation::Foundation;
+use life::Life;
 use observed::MetricSources;
+use pages::PagesServer;
 pub(crate) use process::serve;
 
 /// What a broker is made of.
@@ -71,6 +75,10 @@ pub struct Parts {
     pub caller: AwsCaller,
     /// Who is told of its work.
     pub telemetry: Telemetry,
+    /// Where it runs.
+    pub origin: Origin,
+    /// SHA-256, in hex, of its configuration file.
+    pub configuration_sha256: Option<String>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -84,8 +92,9 @@ pub struct Broker {
     kms_calls: TaskTracker,
     stdout: Option<StdoutCopy>,
     metrics: Option<Metrics>,
-    pages: Option<(TcpListener, Arc<Pages>)>,
+    pages: Option<PagesServer>,
     refusals: Arc<Refusals>,
+    life: Life,
     audit: Ending,
     clock: Arc<dyn Clock>,
 }
@@ -152,8 +161,13 @@ impl Broker {
     ) -> Result<Self, StartError> {
         let (base, journal) = Foundation::lay(kms, &mut parts, drain)?;
         base.watch_sessions(parts.kms.sessions());
+        let (open, is_open) = watch::channel(parts.audit.trail.is_none());
+        let (health, is_ready) = base.start_readiness(is_open);
+        // Probes are answered while the trail waits for its store.
+        let pages = base.start_pages(parts.telemetry.http, is_ready.clone()).await?;
         let trail_parts = base.trail_parts();
         let trail = base.start_trail(parts.audit.trail.as_ref(), &trail_parts).await?;
+        base.life.starts(parts.policies.current().version(), parts.kms.known_session()).await;
         let newest_digest = trail.as_ref().map(Trail::newest_digest);
         let mut audit = Ending::begin(&trail_parts, journal, base.drain.clone());
         let stdout = if parts.audit.stdout {
@@ -170,7 +184,6 @@ impl Broker {
         let tls = parts.listen.tls.as_ref().map(|(_, tls)| tls.clone());
         base.start_reload(&policies, tls.clone());
         let service = base.service(policies, parts.bindings, parts.trust, cache.clone(), most_aliases);
-        let (health, is_ready) = base.start_readiness();
         let connections = Arc::<Connections>::default();
         let sources = MetricSources {
             cache,
@@ -189,10 +202,11 @@ impl Broker {
 
         let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
         let server = Server::new(layers, parts.identities, &parts.limits, connections);
-        let pages = base.publish(sources, parts.telemetry.http, is_ready).await?;
+        base.publish(sources);
         if let Some(trail) = trail {
             audit.deliver(trail);
         }
+        open.send_replace(true);
         Ok(Self {
             server,
             listeners,
@@ -203,6 +217,7 @@ impl Broker {
             metrics: base.metrics,
             pages,
             refusals: base.refusals,
+            life: base.life,
             audit,
             clock: base.clock,
         })
@@ -215,7 +230,7 @@ impl Broker {
         Addresses {
             tls: self.listeners.tls.as_ref().and_then(|(listener, _)| of(listener)),
             insecure_tcp: self.listeners.insecure_tcp.as_ref().and_then(of),
-            telemetry: self.pages.as_ref().and_then(|(listener, _)| of(listener)),
+            telemetry: self.pages.as_ref().and_then(PagesServer::address),
         }
     }
 
@@ -223,18 +238,16 @@ impl Broker {
     /// in the drain's time.
     #[must_use = "records that are left behind are not to go unnoticed"]
     pub async fn serve(self) -> Remainder {
-        // Until the end: who watches sees the drain, too.
-        let stop_pages = CancellationToken::new();
-        let pages =
-            self.pages.map(|(listener, pages)| tokio::spawn(pages.serve(listener, stop_pages.clone())));
-        let stop_pages = stop_pages.drop_guard();
         let stop_refusals = CancellationToken::new();
         let refusals = tokio::spawn(self.refusals.run(stop_refusals.clone()));
         tokio::spawn(self.drain.clone().run_until_cancelled_owned(memory::give_back_after_peaks()));
         let (drain, clock, grace) = (self.drain.clone(), Arc::clone(&self.clock), self.grace);
+        let life = self.life;
         let drained = async {
             drain.cancelled().await;
-            clock.instant()
+            let began = clock.instant();
+            life.drains().await;
+            began
         };
         // One time for all of it. The end of the trail is kept its part, whatever calls do.
         let for_calls = grace * 4 / 5;
@@ -261,9 +274,9 @@ impl Broker {
             let last = tokio::task::spawn_blocking(|| metrics.shutdown());
             let _ = tokio::time::timeout(LAST_METRICS, last).await;
         }
-        drop(stop_pages);
-        if let Some(pages) = pages {
-            let _ = pages.await;
+        // Until the end: who watches sees the drain, too.
+        if let Some(pages) = self.pages {
+            pages.stop().await;
         }
         remainder
     }

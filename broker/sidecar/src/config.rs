@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::attestation::Trust;
 use crate::cache::rules::Rules;
@@ -67,6 +68,8 @@ pub struct Config {
     pub(crate) http: Option<SocketAddr>,
     /// Threads that serve calls.
     pub(crate) worker_threads: usize,
+    /// SHA-256, in hex, of the file.
+    pub(crate) sha256: String,
 }
 
 /// Where to listen: at least on one socket for workloads.
@@ -96,7 +99,9 @@ impl Config {
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, String> {
         let file: ConfigFile = toml::from_str(text).map_err(|error| mistake_in(text, path, &error))?;
         let base = path.parent().unwrap_or_else(|| Path::new("."));
-        file.check(base).map_err(|mistake| format!("{}: {mistake}", path.display()))
+        let mut config = file.check(base).map_err(|mistake| format!("{}: {mistake}", path.display()))?;
+        config.sha256 = hex::encode(Sha256::digest(text));
+        Ok(config)
     }
 }
 
@@ -193,6 +198,7 @@ impl ConfigFile {
             limits,
             http,
             worker_threads,
+            sha256: String::new(),
         })
     }
 }

@@ -12,7 +12,7 @@ pub trait TrailKeys: Send + Sync + 'static {
     async fn data_key(&self, key: &KeyId, context: &EncryptionContext) -> Result<DataKey, KeysError>;
 
     /// Sign: RSASSA-PKCS1-v1_5 over this SHA-256 digest.
-    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<Vec<u8>, KeysError>;
+    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<KmsSignature, KeysError>;
 
     /// GetPublicKey: the public half of `key`.
     async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError>;
@@ -38,6 +38,16 @@ pub struct DataKey {
     pub plaintext: Plaintext,
     /// The same, encrypted.
     pub ciphertext: CiphertextBlob,
+    /// The requestID of KMS's answer.
+    pub request_id: Option<String>,
+}
+
+/// A signature.
+pub struct KmsSignature {
+    /// The signature itself.
+    pub bytes: Vec<u8>,
+    /// The requestID of KMS's answer; none where the key is in a file.
+    pub request_id: Option<String>,
 }
 
 /// The public half of an asymmetric key.

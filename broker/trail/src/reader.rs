@@ -6,6 +6,7 @@
 mod data_key;
 pub(crate) mod records;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use key_broker_envelope::{Header, OpenError};
 use time::OffsetDateTime;
 
 use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
-use super::names::TrailNames;
+use super::format_version::FORMAT_VERSION;
+use super::names::{TrailNames, trail_of};
 use super::store::{Store, StoreError};
 use crate::keys::Decrypter;
 use crate::signature::PublicKey;
+use crate::trail_name;
 pub(crate) use records::records;
 
 /// Reads one trail.
@@ -91,6 +94,12 @@ impl From<StoreError> for ReadFailure {
 }
 
 impl DigestFile {
+    /// The format version, if it is later than what this program reads.
+    pub(crate) fn newer_version(&self) -> Option<u32> {
+        let version = self.digest.key_broker.as_ref()?.version;
+        (version > FORMAT_VERSION).then_some(version)
+    }
+
     /// Whether one of these keys has signed it.
     pub(crate) fn is_signed(&self, keys: &[PublicKey]) -> bool {
         let fingerprint = &self.digest.digest_public_key_fingerprint;
@@ -113,6 +122,14 @@ impl TrailReader {
     #[must_use]
     pub fn names(&self) -> &TrailNames {
         &self.names
+    }
+
+    /// The names of the trails here that are called so, or that journals have made of it: in their order.
+    pub async fn trail_names(&self, called: &str) -> Result<Vec<String>, StoreError> {
+        let keys = self.store.list(&self.names.digest_folder()).await?;
+        let names: BTreeSet<&str> = keys.iter().filter_map(|key| trail_of(key)).map(|(name, _)| name).collect();
+        let is_meant = |name: &&str| *name == called || trail_name::is_of(name, called);
+        Ok(names.into_iter().filter(is_meant).map(str::to_owned).collect())
     }
 
     /// The digests that are there.
@@ -142,7 +159,7 @@ impl TrailReader {
     /// The same, as it lies in the store.
     pub(crate) async fn digest_file(&self, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
         let Some(mut object) = self.store.get(key).await? else { return Ok(None) };
-        let json = gunzip(&object.bytes, MAX_UNCOMPRESSED_BYTES)?;
+        let json = gunzip(&object.bytes)?;
         let digest = serde_json::from_slice(&json)
             .map_err(|error| ReadFailure::Malformed(format!("not a digest: {error}")))?;
         Ok(Some(DigestFile {
@@ -159,7 +176,7 @@ impl TrailReader {
         let Some(object) = self.store.get(key).await? else { return Ok(None) };
         let bytes = object.bytes;
         if bytes.first() != Some(&ENVELOPE_VERSION) {
-            let json = off_the_loop(move || gunzip(&bytes, MAX_UNCOMPRESSED_BYTES)).await?;
+            let json = off_the_loop(move || gunzip(&bytes)).await?;
             return Ok(Some(json));
         }
         let mut rest = bytes.as_slice();
@@ -185,7 +202,7 @@ fn open(header: Header, data_key: &Plaintext, rest: &[u8]) -> Result<Vec<u8>, Re
         Some(reason) => malformed(reason),
         None => ReadFailure::Malformed(error.to_string()),
     })?;
-    gunzip(&compressed, MAX_UNCOMPRESSED_BYTES)
+    gunzip(&compressed)
 }
 
 fn malformed(error: &OpenError) -> ReadFailure {
@@ -194,7 +211,11 @@ fn malformed(error: &OpenError) -> ReadFailure {
 
 /// Uncompresses one object: a single gzip member with nothing after it. Readers differ in what they make of a second member or
 /// of bytes that follow, so there must be neither.
-fn gunzip(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ReadFailure> {
+pub(crate) fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, ReadFailure> {
+    gunzip_within(bytes, MAX_UNCOMPRESSED_BYTES)
+}
+
+fn gunzip_within(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ReadFailure> {
     let mut decoder = GzDecoder::new(bytes);
     let mut json = Vec::with_capacity(stated_length(bytes).min(limit + 1));
     let read = decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut json);

@@ -8,6 +8,7 @@
 //! some fields; and verifying reads it, asks what the profile asks, and writes it again: a record that a broker wrote comes out as it
 //! was, byte for byte. docs/audit.md says what later brokers may add, and where.
 
+mod broker_life;
 mod caller;
 mod event_data;
 mod identity;
@@ -25,6 +26,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::{
+    broker_life::{BrokerData, BrokerEvent, OperatorData},
     caller::AwsCaller,
     event_data::{
         ActivityEventData, DataKeyData, KmsEventData, PolicyData, RefusalCount, ServedFrom, TraceData,
@@ -36,6 +38,7 @@ pub use self::{
     reading::{MalformedRecord, ReadRecord, parse},
     text::Text,
 };
+pub(crate) use broker_life::OPERATOR_METHODS;
 pub(crate) use identity::IdentityKind;
 pub(crate) use moments::{moment, optional_moment, parse_record_time};
 pub(crate) use notice::{BROKER, REPORT_IDENTITY, REPORT_NOTICE};

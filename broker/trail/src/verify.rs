@@ -18,6 +18,7 @@ mod record;
 mod reuse;
 mod stretch;
 mod tail;
+mod trail_state;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use time::OffsetDateTime;
 
 use super::digest::{ChainSpan, LogFile, sha256_hex};
+use super::format_version::newer;
 use super::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
@@ -36,6 +38,7 @@ pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
 use folder::Folder;
 use stretch::Stretch;
 use tail::Tail;
+pub use trail_state::TrailState;
 
 /// What to verify, and against what.
 #[derive(Default)]
@@ -130,6 +133,7 @@ impl Verification<'_> {
         let waiting_is_known = self.tail(&own).await;
         self.check_keys();
         self.check_newest(&stretch).await;
+        self.check_end(&own);
         let folder = Folder {
             reader: self.reader,
             options: self.options,
@@ -206,10 +210,7 @@ impl Verification<'_> {
                 let findings = &mut self.checker.findings;
                 digests::check_link(&file, &around, findings);
                 self.note_digest(&file, named);
-                if file.digest.previous_digest_s3_object.is_none() {
-                    self.continuity.begin_anew();
-                }
-                self.log_files(&file.digest.log_files).await;
+                self.contents(&file).await;
                 Before::Digest(DigestLink::of(&file))
             }
             other => {
@@ -231,6 +232,26 @@ impl Verification<'_> {
         (self.progress)(&self.done);
     }
 
+    /// What a digest names.
+    async fn contents(&mut self, file: &DigestFile) {
+        if let Some(version) = file.newer_version() {
+            return self.pass_over(file, version);
+        }
+        if file.digest.previous_digest_s3_object.is_none() {
+            self.continuity.begin();
+        }
+        self.log_files(&file.digest.log_files).await;
+    }
+
+    /// A digest of a later format: what its log files hold, this program cannot tell.
+    fn pass_over(&mut self, file: &DigestFile, version: u32) {
+        let findings = &mut self.checker.findings;
+        findings.cannot_tell(FindingKind::NewerFormat, Place::object(&file.key), newer(version));
+        self.known.extend(file.digest.log_files.iter().map(|entry| entry.s3_object.clone()));
+        self.is_complete = false;
+        self.continuity.begin_anew();
+    }
+
     fn note_digest(&mut self, file: &DigestFile, named: &DigestKey) {
         let start = ids::seconds(&file.digest.digest_start_time).unwrap_or_default();
         if matches!(self.before, Before::Nothing) && file.digest.previous_digest_s3_object.is_some() {
@@ -242,6 +263,8 @@ impl Verification<'_> {
         self.report.from = self.report.from.or(Some(start));
         self.report.to = Some(named.end);
         self.report.newest_signature.clone_from(&file.signature);
+        let state = TrailState::of(&file.digest, named.end, self.options.now);
+        self.report.state = Some(state).filter(|_| self.options.to.is_none());
         let kept = self.options.newest_signature.as_deref();
         self.kept_is_found |= kept.is_some() && kept == file.signature.as_deref();
     }
@@ -399,6 +422,14 @@ impl Verification<'_> {
         let place = Place::object(&self.reader.names().digest_folder());
         let words = "not one digest is signed with a key that was given: this trail is another's, or was written anew by somebody else";
         self.checker.findings.unsound(FindingKind::DigestOtherKey, place, words);
+    }
+
+    /// Whether the trail ends, and says so. Where its journal is looked at, that tells more.
+    fn check_end(&mut self, own: &[DigestKey]) {
+        let (Some(state), Some(newest)) = (self.report.state, own.last()) else { return };
+        if self.options.journal_dir.is_none() {
+            state.tell(&newest.key, newest.end, &mut self.checker.findings);
+        }
     }
 
     /// Whether the signature that was kept elsewhere is of a digest of this trail.

@@ -12,7 +12,6 @@ use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_trail::delivery::{NewestDigest, Trail, TrailConfig, TrailParts};
 use key_broker_trail::journal::{Journal, JournalThread};
 use key_broker_trail::record::AwsCaller;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,7 +19,9 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
+use super::life::Life;
 use super::observed::MetricSources;
+use super::pages::PagesServer;
 use super::sessions::SessionWatch;
 use super::{Parts, StartError};
 use crate::admin::Admin;
@@ -73,6 +74,8 @@ pub(super) struct Foundation {
     pub drain: CancellationToken,
     /// Counts refusals that come in a flood.
     pub refusals: Arc<Refusals>,
+    /// Records its life.
+    pub life: Life,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -87,6 +90,7 @@ impl Foundation {
         let clock = Arc::clone(&parts.clock);
         let (journal, thread) =
             Journal::open(&parts.audit.journal, Arc::clone(&clock)).map_err(StartError::Journal)?;
+        let recovered_bytes = journal.totals().undelivered_bytes;
         let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push.take());
         if let Some(metrics) = &metrics {
             let commits = metrics.commits();
@@ -102,6 +106,14 @@ impl Foundation {
             .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&clock))));
         let journal_dir = parts.audit.journal.dir.clone();
         let refusals = Refusals::new(journal.clone(), Arc::clone(&caller));
+        let life = Life {
+            journal: journal.clone(),
+            caller: Arc::clone(&caller),
+            clock: Arc::clone(&clock),
+            origin: std::mem::take(&mut parts.origin),
+            configuration_sha256: parts.configuration_sha256.take(),
+            recovered_bytes,
+        };
         Ok((
             Self {
                 journal,
@@ -114,6 +126,7 @@ impl Foundation {
                 kms_calls,
                 drain,
                 refusals,
+                life,
                 clock,
             },
             thread,
@@ -127,6 +140,7 @@ impl Foundation {
             keys: Arc::new(self.kms.clone()),
             journal: self.journal.clone(),
             journal_dir: self.journal_dir.clone(),
+            origin: self.life.origin.clone(),
             clock: Arc::clone(&self.clock),
         }
     }
@@ -178,10 +192,14 @@ impl Foundation {
     }
 
     /// Who tells health watchers and `/readyz` whether the broker is ready.
-    pub(super) fn start_readiness(&self) -> (HealthReporter, watch::Receiver<Ready>) {
+    pub(super) fn start_readiness(
+        &self,
+        trail_is_open: watch::Receiver<bool>,
+    ) -> (HealthReporter, watch::Receiver<Ready>) {
         let health = HealthReporter::new();
-        let (ready, is_ready) = watch::channel(Ready::Yes);
+        let (ready, is_ready) = watch::channel(Ready::TrailNotOpen);
         let readiness = Readiness {
+            trail_is_open,
             journal: self.journal.health(),
             kms: self.guard.open_until(),
             drain: self.drain.clone(),
@@ -267,18 +285,23 @@ impl Foundation {
         }
     }
 
-    /// Lets `sources` be read as metrics; on pages of our own too, if these have an address.
-    pub(super) async fn publish(
+    /// Answers probes, and whoever reads metrics, from now on, if there is an address for that.
+    pub(super) async fn start_pages(
         &self,
-        sources: MetricSources,
         address: Option<SocketAddr>,
         is_ready: watch::Receiver<Ready>,
-    ) -> Result<Option<(TcpListener, Arc<Pages>)>, StartError> {
-        let Some(metrics) = &self.metrics else { return Ok(None) };
-        sources.register(&metrics.meter());
-        let Some((address, text)) = address.zip(metrics.text()) else { return Ok(None) };
+    ) -> Result<Option<PagesServer>, StartError> {
+        let text = self.metrics.as_ref().and_then(Metrics::text);
+        let Some((address, text)) = address.zip(text) else { return Ok(None) };
         let listener = Listeners::bind_tcp(address).await.map_err(StartError::Listen)?;
-        Ok(Some((listener, Pages::new(text, is_ready))))
+        Ok(Some(PagesServer::start(listener, Pages::new(text, is_ready))))
+    }
+
+    /// Lets `sources` be read as metrics.
+    pub(super) fn publish(&self, sources: MetricSources) {
+        if let Some(metrics) = &self.metrics {
+            sources.register(&metrics.meter());
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use key_broker_core::clock::Clock;
 use key_broker_core::partition_of;
 use key_broker_trail::delivery::StoreConfig;
-use key_broker_trail::record::AwsCaller;
+use key_broker_trail::record::{AwsCaller, UserIdentity};
 
 use super::AttemptLog;
 use bounded::BoundedAnswers;
@@ -131,19 +131,36 @@ impl AwsKms {
             }
             (Err(error), _) => return Err(error),
         };
-        self.sessions.settle(&account_id);
+        Ok(self.caller_of(&account_id, partition).await)
+    }
+
+    /// The same, of a trail that is this account's, while STS does not tell; none without credentials.
+    pub(crate) async fn caller_in(&self, account_id: &str, partition: &str) -> Option<AwsCaller> {
+        if !self.credentials.are_there() {
+            return None;
+        }
+        Some(self.caller_of(account_id, Some(partition.to_owned())).await)
+    }
+
+    async fn caller_of(&self, account_id: &str, partition: Option<String>) -> AwsCaller {
+        self.sessions.settle(account_id);
         let region = self.settings.region.clone();
         let uri = endpoint::of_kms(&self.client).await;
         let kms_host = uri.as_ref().and_then(http::Uri::host).map(str::to_owned);
         let source_address =
             tokio::task::spawn_blocking(move || endpoint::local_address_toward(&uri?)).await.ok().flatten();
-        Ok(AwsCaller {
-            account_id,
+        AwsCaller {
+            account_id: account_id.to_owned(),
             partition: partition.unwrap_or_else(|| partition_of(&region).to_owned()),
             region,
             kms_host: kms_host.unwrap_or_default(),
             source_address: source_address.unwrap_or_else(|| "unknown".into()),
-        })
+        }
+    }
+
+    /// Whose the credentials in use are, as records have it, if that is known by now.
+    pub(crate) fn known_session(&self) -> Option<UserIdentity<'static>> {
+        self.credentials.known_session().map(|session| UserIdentity::clone(&session))
     }
 
     /// The ARN that STS tells of the credentials in use.

@@ -5,9 +5,31 @@ mod bound;
 mod site;
 mod stray;
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use site::{Kill, Site};
+use super::encryption::Encryption;
+use super::setup::{Means, SetupError, state_in_journal};
+use super::Trail;
+use crate::announcer::Announcer;
+use crate::names::TrailNames;
+use crate::store::Store;
+use crate::verify::forge::{names, signer};
+use site::{Kill, Site, config_of_the_trail};
+
+/// Goes on with the trail of a journal, as a start does once it knows its keys.
+fn resume(
+    store: Arc<dyn Store>,
+    encryption: Option<Encryption>,
+    announcer: &Announcer,
+) -> Result<Trail, SetupError> {
+    let config = config_of_the_trail();
+    let state = state_in_journal(&config, announcer)?;
+    let names = TrailNames { trail: state.trail.clone(), ..names() };
+    let means = Means { names, store, signer: signer(), encryption };
+    Ok(Trail::resume(&config, means, announcer.clone(), state))
+}
 
 /// What happens.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::open::object;
 use super::text::{optional_id, word};
-use super::{Open, Text, UserIdentity, optional_moment};
+use super::{BrokerData, Open, OperatorData, Text, UserIdentity, optional_moment};
 use crate::notice::{Notice, Reloads, Untold};
 
 /// `additionalEventData` of a KMS record.
@@ -81,6 +81,12 @@ pub struct ActivityEventData<'a> {
     /// Whose an access key is, which KMS records before this one have alone.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub identity: Option<UserIdentity<'a>>,
+    /// What the broker tells of itself, in records of its own life.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub broker: Option<BrokerData<'a>>,
+    /// What an operator asked for, in records of the operator's calls.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorData<'a>>,
 }
 
 impl From<Outcome> for ActivityEventData<'_> {
@@ -99,6 +105,8 @@ impl From<Outcome> for ActivityEventData<'_> {
             reloads: None,
             notice_id: None,
             identity: None,
+            broker: None,
+            operator: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::trail_state::TrailState;
 use crate::record::optional_moment;
 
 /// What came of verifying a trail.
@@ -39,6 +40,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many findings there are of each kind, those that are not listed included.
     pub counts: BTreeMap<FindingKind, u64>,
+    /// Whether more is to come of the trail; none where there is no digest, or only a time was looked at.
+    pub state: Option<TrailState>,
     /// What follows from them.
     pub verdict: Verdict,
 }
@@ -148,6 +151,12 @@ pub enum FindingKind {
     ChainGap,
     /// The newest digest is not the one whose signature was kept.
     NewestMissing,
+    /// The next digest is overdue.
+    TrailStale,
+    /// The trail ends without its broker's having said so.
+    TrailAbandoned,
+    /// Something is of a later format than this program reads.
+    NewerFormat,
     /// A log file that a digest names is not there.
     LogFileMissing,
     /// A log file was changed: its hash is not what its digest says.
@@ -162,6 +171,8 @@ pub enum FindingKind {
     LogFileTwice,
     /// Records between two log files are in none, or the journal's chain goes back.
     LogFileGap,
+    /// The first log file of a trail does not begin with the first record of its journal.
+    BeginsLate,
     /// The records of a log file are not those whose place in the journal's chain its digest says.
     LogFileChain,
     /// Digests do not say where log files stand in the journal's chain.

@@ -74,7 +74,7 @@ struct StandaloneTrail {
     /// The region of the trail
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     region: Option<String>,
-    /// The name of the trail
+    /// The name of the trail; without the id at its end where that leaves one
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     trail: Option<String>,
 }
@@ -173,8 +173,10 @@ impl SourceArguments {
             )));
         };
         let is_dev = self.broker.config.is_none();
+        let told = self.standalone.trail.clone();
         Ok(TrailLocation {
-            name: trail.name.clone(),
+            is_configured: told.is_none(),
+            name: told.unwrap_or_else(|| trail.name.clone()),
             store: trail.store.clone(),
             prefix: trail.prefix.clone(),
             signing: Some(trail.signing.clone()),
@@ -208,6 +210,7 @@ impl SourceArguments {
             }),
         };
         Ok(TrailLocation {
+            is_configured: false,
             name: trail.clone().unwrap_or_default(),
             store,
             prefix: prefix.clone(),

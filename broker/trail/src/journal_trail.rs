@@ -1,0 +1,35 @@
+//! Which trail a journal is of, for whoever does not deliver it.
+
+use std::io;
+use std::path::Path;
+
+use crate::state::State;
+
+/// The trail of a journal, as its notes tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalTrail {
+    /// What it is called.
+    pub name: String,
+    /// The account: 12 digits.
+    pub account_id: String,
+    /// The partition: `aws`, `aws-cn`, …
+    pub partition: String,
+    /// The region of its KMS.
+    pub region: String,
+    /// Whether the store knows of it: its first digest is delivered.
+    pub is_open: bool,
+}
+
+impl JournalTrail {
+    /// That of the journal in `dir`; none if no broker has delivered from there. Blocks.
+    pub fn load(dir: &Path) -> io::Result<Option<Self>> {
+        let Some(State { trail, account: Some(account), previous, .. }) = State::load(dir)? else { return Ok(None) };
+        Ok(Some(Self {
+            name: trail,
+            account_id: account.id,
+            partition: account.partition,
+            region: account.region,
+            is_open: previous.is_some(),
+        }))
+    }
+}
