@@ -1,5 +1,6 @@
 //! All wiring, once, in the order in which things start; they stop in the reverse order.
 
+mod deliver;
 mod foundation;
 mod life;
 mod memory;
@@ -43,6 +44,7 @@ use crate::transport::connections::Connections;
 use crate::transport::unix::UnixSocket;
 use crate::transport::vsock::VsockSocket;
 use crate::transport::{Listeners, Server};
+pub(crate) use deliver::deliver;
 use foundation::Foundation;
 use life::Life;
 use observed::MetricSources;
@@ -179,7 +181,7 @@ impl Broker {
         let most_aliases = usize::try_from(parts.reuse.max_entries).unwrap_or(usize::MAX).max(LEAST_ALIASES);
         let cache = base.start_cache(parts.reuse);
         let limits = CallLimits::new(&parts.limits);
-        let admin = base.admin(&cache, &limits, newest_digest.clone());
+        let admin = base.admin(&cache, &limits, trail.as_ref());
         let policies = Arc::new(parts.policies);
         let tls = parts.listen.tls.as_ref().map(|(_, tls)| tls.clone());
         base.start_reload(&policies, tls.clone());

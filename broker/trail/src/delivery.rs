@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use key_broker_core::KeyId;
 use key_broker_core::clock::Clock;
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::field::Empty;
 use tracing::{Instrument as _, info_span, record_all};
 
@@ -45,6 +45,8 @@ use super::store::{Object, Store};
 use encryption::Encryption;
 pub(crate) use error::TrailError;
 use reading::{Reading, begins_after, oldest_place, read};
+use schedule::FlushOrder;
+pub use schedule::Flusher;
 pub use setup::{SetupError, StoreConfig, TrailParts, names, public_key_of};
 
 /// How a trail is to be.
@@ -95,6 +97,8 @@ pub struct Trail {
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
+    flusher: Flusher,
+    flushes: mpsc::Receiver<FlushOrder>,
 }
 
 /// The newest digest: to be kept where whoever can delete it cannot reach.
@@ -113,6 +117,12 @@ impl Trail {
     #[must_use]
     pub fn newest_digest(&self) -> watch::Receiver<Option<NewestDigest>> {
         self.newest_digest.subscribe()
+    }
+
+    /// With what it is told to deliver now.
+    #[must_use]
+    pub fn flusher(&self) -> Flusher {
+        self.flusher.clone()
     }
 
     /// What the trail is called.

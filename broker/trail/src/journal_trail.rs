@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::state::State;
+use crate::trail_name;
 
 /// The trail of a journal, as its notes tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,5 +32,11 @@ impl JournalTrail {
             region: account.region,
             is_open: previous.is_some(),
         }))
+    }
+
+    /// What the configuration called it when the journal was made.
+    #[must_use]
+    pub fn configured(&self) -> &str {
+        trail_name::configured(&self.name)
     }
 }

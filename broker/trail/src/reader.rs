@@ -16,7 +16,7 @@ use key_broker_core::Plaintext;
 use key_broker_envelope::{Header, OpenError};
 use time::OffsetDateTime;
 
-use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
+use super::digest::{Digest, KMS_REQUEST_METADATA, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
 use super::format_version::FORMAT_VERSION;
 use super::names::{TrailNames, trail_of};
 use super::store::{Store, StoreError};
@@ -63,6 +63,8 @@ pub(crate) struct DigestFile {
     pub(crate) signature: Option<String>,
     /// The signature's algorithm in the object's metadata.
     pub(crate) signature_algorithm: Option<String>,
+    /// The requestID of KMS's Sign in the object's metadata.
+    pub(crate) kms_request_id: Option<String>,
 }
 
 /// Why an object cannot be read.
@@ -168,6 +170,7 @@ impl TrailReader {
             digest,
             signature: object.metadata.remove(SIGNATURE_METADATA),
             signature_algorithm: object.metadata.remove(SIGNATURE_ALGORITHM_METADATA),
+            kms_request_id: object.metadata.remove(KMS_REQUEST_METADATA),
         }))
     }
 

@@ -28,6 +28,15 @@ pub(crate) fn is_of(name: &str, configured: &str) -> bool {
     id.is_some_and(|id| id.len() == ID_CHARACTERS && id.bytes().all(|byte| ALPHABET.contains(&byte)))
 }
 
+/// What was configured when a journal made this name.
+#[must_use]
+pub(crate) fn configured(name: &str) -> &str {
+    match name.rsplit_once('-') {
+        Some((configured, _)) if is_of(name, configured) => configured,
+        _ => name,
+    }
+}
+
 const ID_CHARACTERS: usize = 12;
 /// Without i, l, o and u, which are misread.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -46,6 +55,8 @@ mod tests {
         assert_eq!(names.len(), 1_000);
         assert!(names.iter().all(|name| is_of(name, "orders") && !is_of(name, "order")), "{names:?}");
         assert!(is_of(&of_no_journal("orders"), "orders"));
+        assert_eq!(configured(&of_no_journal("orders-eu")), "orders-eu");
+        assert_eq!(configured("orders-eu"), "orders-eu");
         for other in ["orders", "orders-", "orders-0123456789a", "orders-0123456789abc", "orders-0123456789aL"] {
             assert!(!is_of(other, "orders"), "{other}");
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use time::{Duration, OffsetDateTime};
 
-use crate::digest::{Digest, LogFile, sha256_hex};
+use crate::digest::{Digest, LogFile, Position, sha256_hex};
 use crate::reader::{DigestFile, ReadFailure, TrailReader};
 use crate::record::parse_record_time;
 use crate::signature::PublicKey;
@@ -21,6 +21,10 @@ pub struct LogFiles {
     pub unvouched: Vec<(String, &'static str)>,
     /// How many are other trails', as those trails' digests say.
     pub of_others: u64,
+    /// The requestIDs of the signatures of closing digests, whose records no log file can have. They are not signed themselves.
+    pub closing_signs: HashSet<String>,
+    /// The requestIDs of the data keys of log files: the last one's record is in none.
+    pub data_keys: HashSet<String>,
 }
 
 /// A log file whose name and hash are vouched for.
@@ -63,6 +67,9 @@ impl LogFiles {
         for digest in &digests.own {
             let Some(file) = read(reader, &digest.key).await? else { continue };
             let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
+            if is_believed {
+                found.add_calls(&file);
+            }
             found.add_digest(file.digest, is_believed);
         }
         let state = journal_dir.and_then(|dir| State::load(dir).ok().flatten());
@@ -85,6 +92,15 @@ struct Found {
 }
 
 impl Found {
+    fn add_calls(&mut self, file: &DigestFile) {
+        let own = file.digest.key_broker.as_ref();
+        if own.is_some_and(|own| own.position == Some(Position::Closing)) {
+            self.files.closing_signs.extend(file.kms_request_id.clone());
+        }
+        let data_keys = file.digest.log_files.iter().filter_map(|log_file| log_file.data_key_request_id.clone());
+        self.files.data_keys.extend(data_keys);
+    }
+
     fn add_digest(&mut self, digest: Digest, is_believed: bool) {
         for file in digest.log_files {
             if is_believed {
@@ -172,7 +188,7 @@ mod tests {
         let at = |minutes: i64| START + Duration::minutes(minutes);
         let keys = [signer().public_key().clone()];
         let files = LogFiles::of(&reader, &keys, None, (minutes.0.map(at), minutes.1.map(at))).await;
-        let LogFiles { vouched, unvouched, of_others } = files.expect("lists");
+        let LogFiles { vouched, unvouched, of_others, .. } = files.expect("lists");
         let mut read = Vec::new();
         for file in vouched {
             if file.read(&reader).await.is_ok() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use key_broker_core::clock::Clock;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
-use key_broker_trail::delivery::{NewestDigest, Trail, TrailConfig, TrailParts};
+use key_broker_trail::delivery::{Trail, TrailConfig, TrailParts};
 use key_broker_trail::journal::{Journal, JournalThread};
 use key_broker_trail::record::AwsCaller;
 use tokio::sync::watch;
@@ -214,13 +214,16 @@ impl Foundation {
         &self,
         cache: &Cache,
         limits: &CallLimits,
-        newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
+        trail: Option<&Trail>,
     ) -> AdminServer<Admin> {
         let admin = Admin {
             cache: cache.clone(),
             limits: limits.clone(),
             journal: self.journal.clone(),
-            newest_digest,
+            caller: Arc::clone(&self.caller),
+            clock: Arc::clone(&self.clock),
+            flusher: trail.map(Trail::flusher),
+            newest_digest: trail.map(Trail::newest_digest),
             drain: self.drain.clone(),
             started_at: self.clock.now(),
             uid: rustix::process::geteuid().as_raw(),

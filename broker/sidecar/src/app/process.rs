@@ -115,7 +115,7 @@ fn say_where(listen: Listen, broker: &Broker) {
 }
 
 /// Where this process runs: as Kubernetes' downward API tells, by the variables of deploy and documents, and the host's name.
-fn origin() -> Origin {
+pub(super) fn origin() -> Origin {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let host = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
     Origin {

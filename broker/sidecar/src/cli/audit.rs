@@ -2,6 +2,7 @@
 
 mod cat;
 mod cost;
+mod deliver;
 #[cfg(feature = "dev")]
 mod dev;
 mod log_files;
@@ -72,6 +73,13 @@ enum Command {
     #[command(after_help = cost::EXAMPLES)]
     Cost(cost::Arguments),
 
+    /// Deliver the journal of a broker that is dead
+    ///
+    /// As the broker's own end would have: its records become log files of its own trail, which is closed then. The journal must not be
+    /// in use, and is changed: run this as the broker's user. Exits with 0 if everything is delivered, 75 if something is left.
+    #[command(after_help = deliver::EXAMPLES)]
+    Deliver(deliver::Arguments),
+
     /// Print the public key that digests are checked with
     #[command(after_help = public_key::EXAMPLES)]
     PublicKey(public_key::Arguments),
@@ -108,6 +116,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
             Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, CANNOT_TELL.into()),
             Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, CANNOT_TELL.into()),
             Command::Cost(arguments) => (Box::pin(cost::run(arguments)).await, ExitCode::FAILURE),
+            Command::Deliver(arguments) => (Box::pin(deliver::run(arguments)).await, ExitCode::FAILURE),
             Command::PublicKey(arguments) => (Box::pin(public_key::run(arguments)).await, ExitCode::FAILURE),
         };
         match done {

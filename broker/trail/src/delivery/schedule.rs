@@ -2,9 +2,33 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::Trail;
+use super::{NewestDigest, Trail};
+
+/// Has a trail delivered now.
+#[derive(Debug, Clone)]
+pub struct Flusher(mpsc::Sender<FlushOrder>);
+
+/// Whom to tell what came of it.
+pub(super) type FlushOrder = oneshot::Sender<Result<NewestDigest, String>>;
+
+impl Flusher {
+    /// With what its trail hears of it.
+    pub(super) fn new() -> (Self, mpsc::Receiver<FlushOrder>) {
+        let (orders, heard) = mpsc::channel(1);
+        (Self(orders), heard)
+    }
+
+    /// Delivers what is recorded by now, and a digest of it. Else why that cannot be: it is tried again in time all the same.
+    pub async fn flush(&self) -> Result<NewestDigest, String> {
+        let ended = || "the broker is ending: its trail is delivered by that".to_owned();
+        let (order, done) = oneshot::channel();
+        self.0.send(order).await.map_err(|_| ended())?;
+        done.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
 
 impl Trail {
     /// Delivers until `stop` is cancelled, then gives itself back for the end.
@@ -14,6 +38,11 @@ impl Trail {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self,
+                Some(done) = self.flushes.recv() => {
+                    // Who has asked may be gone.
+                    let _ = done.send(self.flush().await);
+                    continue;
+                }
                 () = self.journal.segment_closed() => pace.next = self.clock.instant(),
                 // The clock is asked, not tokio: it may be a test's, and a machine may sleep.
                 () = tokio::time::sleep(TICK) => {}
@@ -33,6 +62,18 @@ impl Trail {
                 }
             }
         }
+    }
+
+    async fn flush(&mut self) -> Result<NewestDigest, String> {
+        let delivered = match self.deliver().await {
+            Ok(_) => self.digest().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = delivered {
+            self.journal.failed_delivery();
+            return Err(error.to_string());
+        }
+        self.newest_digest.borrow().clone().ok_or_else(|| "there is no digest".to_owned())
     }
 
     async fn deliver_due(&mut self) -> Result<(), super::TrailError> {

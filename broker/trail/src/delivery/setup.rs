@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::encryption::Encryption;
-use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
+use super::{Flusher, SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
 use crate::announcer::Announcer;
 use crate::encryption_context::path_context;
 use crate::journal::Journal;
@@ -207,6 +207,7 @@ impl Trail {
         // The time since the last digest counts; of a clock that is behind it, nobody knows how much.
         let since = Duration::try_from(whole_second(clock.now()) - state.start).unwrap_or(Duration::MAX);
         let next_digest = clock.instant() + config.digest_interval.saturating_sub(since);
+        let (flusher, flushes) = Flusher::new();
         Self {
             names,
             store,
@@ -222,6 +223,8 @@ impl Trail {
             state,
             unnoted: None,
             deadline: None,
+            flusher,
+            flushes,
             announcer,
         }
     }

@@ -1,6 +1,6 @@
 //! The log files of a trail that may be believed, in their order, and the records in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::process::ExitCode;
 
 use key_broker_trail::{LogFiles, ReadFailure, TrailReader, VouchedLogFile, records};
@@ -21,7 +21,7 @@ pub(super) async fn believed(
     let keys = source.public_keys(key).await?;
     let journal = source.journal_to_verify();
     let found = LogFiles::of(&source.reader, &keys, journal.as_deref(), (period.since, period.until)).await;
-    let LogFiles { vouched, unvouched, of_others } =
+    let LogFiles { vouched, unvouched, of_others, closing_signs, data_keys } =
         found.map_err(|failure| Failure::Unavailable(failure.to_string()))?;
     if of_others > 0 {
         note(format_args!("{of_others} log files are other trails', as their digests say: left out"));
@@ -36,7 +36,7 @@ pub(super) async fn believed(
             "{count} log files are not vouched for, and left out: {why} (the first: {first}); `key-broker audit verify` tells more"
         ));
     }
-    Ok(Believed { log_files: vouched, left_out: unvouched.len() as u64 })
+    Ok(Believed { log_files: vouched, left_out: unvouched.len() as u64, closing_signs, data_keys })
 }
 
 /// Log files, and how many are not among them.
@@ -44,6 +44,10 @@ pub(super) struct Believed {
     pub(super) log_files: Vec<VouchedLogFile>,
     /// Those that nobody vouches for, or that are not what is vouched for.
     pub(super) left_out: u64,
+    /// The requestIDs of closing digests' signatures.
+    pub(super) closing_signs: HashSet<String>,
+    /// Those of log files' data keys.
+    pub(super) data_keys: HashSet<String>,
 }
 
 impl Believed {

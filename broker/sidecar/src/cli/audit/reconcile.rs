@@ -82,6 +82,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Reconciler::new(readers).with_key(redaction_key.or_else(|| source.redaction_key.clone()));
     // A call at the edge of the time may have its two records on both sides of it.
     let mut believed = believed(&source, &key, &period.widened(EDGE)).await?;
+    reconciler.add_named(std::mem::take(&mut believed.closing_signs), std::mem::take(&mut believed.data_keys));
     let added = believed.for_each_record(&source, |record| {
         let record = ReadRecord::parse(record).map_err(|error| error.to_string())?;
         reconciler.add_ours(&record);
@@ -189,6 +190,7 @@ fn text_of(outcome: &Reconciliation) -> String {
     let _ = writeln!(text, "{:>8}  calls have both records", outcome.matched);
     for (count, what) in [
         (outcome.by_readers, "calls of readers of this trail, by their own records: not the broker's"),
+        (outcome.named_by_digests, "calls that the trail's last digests and log files took, which name them"),
         (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
         (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
         (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),
