@@ -191,6 +191,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
         messages_limit: Some(limit),
         bytes_used: Some(0),
         bytes_limit: Some(1 << 30),
+        ciphertext_sha256: Some("ab".repeat(32).into()),
     };
     let policies = ["policy0".to_owned()];
     let policy = PolicyData {

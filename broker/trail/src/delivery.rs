@@ -199,16 +199,8 @@ impl Trail {
         contents: LogFileContents,
     ) -> Result<(), TrailError> {
         self.tell_missing(contents.before).await?;
-        let key = self.names.log_file(closed_at, &contents.end.hash);
         let LogFileContents { bytes, hash, oldest, newest, before, end, records } = contents;
-        let data_key_request_id = if self.encryption.is_some() {
-            self.put_encrypted(&key, bytes).await?
-        } else {
-            self.keep_hold().await?;
-            let object = Object { key: key.clone(), bytes, metadata: BTreeMap::new() };
-            self.put(object, Some(&hash)).await?;
-            None
-        };
+        let (key, data_key_request_id) = self.put_free(closed_at, &end.hash, &bytes, &hash).await?;
         let mut state = self.state.clone();
         state.log_files.push(LogFile {
             s3_bucket: self.names.bucket.clone(),
@@ -227,6 +219,34 @@ impl Trail {
         self.remove(file).await?;
         tracing::info!(object = key, records, "log file delivered");
         Ok(())
+    }
+
+    /// Puts a log file under its name or, where somebody else's object has that, under the next minute's. Returns the name, and the requestID
+    /// of its data key.
+    async fn put_free(
+        &mut self,
+        closed_at: OffsetDateTime,
+        end: &[u8; 32],
+        bytes: &[u8],
+        hash: &str,
+    ) -> Result<(String, Option<String>), TrailError> {
+        let mut taken = None;
+        for minutes in 0..MOST_TAKEN_NAMES {
+            let key = self.names.log_file(closed_at + time::Duration::minutes(minutes), end);
+            self.keep_hold().await?;
+            let put = if self.encryption.is_some() {
+                self.put_encrypted(&key, bytes.to_vec()).await
+            } else {
+                let object = Object { key: key.clone(), bytes: bytes.to_vec(), metadata: BTreeMap::new() };
+                self.put(object, Some(hash)).await.map(|()| None)
+            };
+            match put {
+                Ok(data_key_request_id) => return Ok((key, data_key_request_id)),
+                Err(occupied @ TrailError::Occupied(_)) => taken = Some(occupied),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(taken.unwrap_or(TrailError::Late))
     }
 
     /// Encrypts a log file and puts it. Its hash is noted before: no later process could make the same bytes, and know what it finds there.
@@ -381,6 +401,8 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
+/// Whoever puts that many objects under names that nobody can guess has to be looked for.
+const MOST_TAKEN_NAMES: i64 = 4;
 /// A digest of so many log files is made before its time: some 550 bytes each.
 const MAX_LOG_FILES: usize = 1_000;
 /// The spans of a delivery, each of which begins a trace.

@@ -24,7 +24,7 @@ pub(crate) struct State {
     /// Whose the trail is, once that is known.
     pub(crate) account: Option<Account>,
     /// The last record that was delivered or, where later ones are gone, that was accounted for.
-    #[serde(with = "optional_link")]
+    #[serde(default, with = "optional_link")]
     pub(crate) delivered: Option<Link>,
     /// Where the next digest begins.
     #[serde(with = "time::serde::timestamp")]

@@ -199,6 +199,9 @@ pub struct DataKeyData<T = Arc<str>> {
     /// The declared bytes allowed in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_limit: Option<u64>,
+    /// SHA-256, in hex, of the ciphertext that KMS made, and that was handed out: whoever has it finds the call.
+    #[serde(rename = "ciphertextBlobSHA256", skip_serializing_if = "Option::is_none")]
+    pub ciphertext_sha256: Option<T>,
 }
 
 impl DataKeyData {
@@ -215,6 +218,7 @@ impl DataKeyData {
             messages_limit: self.messages_limit,
             bytes_used: self.bytes_used,
             bytes_limit: self.bytes_limit,
+            ciphertext_sha256: self.ciphertext_sha256.as_deref().map(Into::into),
         }
     }
 }

@@ -131,6 +131,7 @@ fn activity_record_of_an_answer() {
         messages_limit: Some(7),
         bytes_used: Some(0),
         bytes_limit: Some(0),
+        ciphertext_sha256: Some("ab".repeat(32).into()),
     };
     let policies = ["policy0".to_owned()];
     let data = ActivityEventData {

@@ -269,6 +269,7 @@ impl Draw<'_> {
             messages_limit: Some(self.limits.0),
             bytes_used: Some(self.used.1),
             bytes_limit: Some(self.limits.1),
+            ciphertext_sha256: Some("ab".repeat(32).into()),
         };
         let (key, context) = (key_id(), context(self.mint.tenant));
         let asked = RequestParameters { declared_use: Some(self.declared), ..parameters(&key, &context) };

@@ -81,7 +81,7 @@ fn text_of(report: &Report) -> String {
         text,
         "{stretch}digests: {digests}, log files: {log_files}, records: {records}\n  \
          records of calls to KMS     {kms_records:>10}\n  \
-         records of workload calls   {activity_records:>10}\n  \
+         activity records            {activity_records:>10}\n  \
          not delivered yet           {:>10}\n  \
          answers of KMS, followed\n  \
          through all their uses      {:>10}",

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use crate::announcer::Announcer;
 use super::resume;
-use crate::delivery::{SigningConfig, StoreConfig, Trail, TrailConfig};
+use crate::delivery::Trail;
 use crate::ending::close;
 use crate::journal::hash_chain::parse_line;
 use crate::journal::{Durability, Journal, JournalConfig, JournalThread, files};
@@ -478,19 +478,6 @@ pub(super) fn caller() -> AwsCaller {
         region: "us-west-2".into(),
         kms_host: "kms.us-west-2.amazonaws.com".into(),
         source_address: "127.0.0.1".into(),
-    }
-}
-
-pub(super) fn config_of_the_trail() -> TrailConfig {
-    TrailConfig {
-        name: "key-broker".into(),
-        // The test's own store is used.
-        store: StoreConfig::Directory { root: PathBuf::new(), bucket: "logs".into() },
-        prefix: String::new(),
-        delivery_interval: Duration::from_mins(5),
-        digest_interval: Duration::from_hours(1),
-        kms_key: None,
-        signing: SigningConfig::File(PathBuf::new()),
     }
 }
 

@@ -300,7 +300,11 @@ fn check_data_key(data_key: &DataKeyData<Text<'_>>, is_allowed: bool) -> Result<
         !(from_cache || is_allowed) || (data_key.kms_request_id.is_some() && data_key.kms_event_id.is_some()),
         "an answer names the KMS record behind it: dataKey has no kmsRequestID or kmsEventID",
     )?;
-    demand(!is_allowed || data_key.minted_at.is_some(), "dataKey has no mintedAt")
+    demand(!is_allowed || data_key.minted_at.is_some(), "dataKey has no mintedAt")?;
+    demand(
+        data_key.ciphertext_sha256.as_ref().is_none_or(|hash| is_hex(hash, 64)),
+        "dataKey.ciphertextBlobSHA256 is not 64 lower-case hex digits",
+    )
 }
 
 /// What a draw took of a data key.

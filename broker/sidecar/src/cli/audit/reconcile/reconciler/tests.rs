@@ -1,5 +1,6 @@
 //! Every call is on the right side of the join, and what cannot be told is not told.
 
+mod named;
 use std::fs;
 use std::path::Path;
 
