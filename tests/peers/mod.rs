@@ -170,17 +170,37 @@ impl Drop for Moto {
 
 /// Has every record judged by JSON Schema.
 pub fn check_records(records: &[String]) {
-    let peers = Peers::install(&["records"]);
-    let judge = root().join("tests/judges/check-records");
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("records.jsonl");
     fs::write(&file, records.join("\n") + "\n").expect("writes");
-    let verdict = printed(peers.command("records/bin/python").arg(judge).arg(file));
+    let verdict = schema_verdict(&[file]);
     assert!(verdict.contains("failures=0") && !verdict.contains("records=0"), "{verdict}");
 }
 
-/// Has the unmodified AWS CLI judge a trail that lies below `root`: all of its digests and log files have to be valid.
+/// Has every digest below `root` judged by JSON Schema: there have to be so many.
+fn check_digests(root: &Path, digests: usize) {
+    let files: Vec<PathBuf> = files_below(root)
+        .into_iter()
+        .filter(|path| path.components().any(|part| part.as_os_str() == "CloudTrail-Digest"))
+        .collect();
+    let verdict = schema_verdict(&files);
+    assert!(verdict.contains(&format!("digests={digests} failures=0")), "{verdict}");
+}
+
+fn schema_verdict(files: &[PathBuf]) -> String {
+    let peers = Peers::install(&["records"]);
+    printed(peers.command("records/bin/python").arg(root().join("tests/judges/check-records")).args(files))
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// Has a trail that lies below `root` judged by JSON Schema and by the unmodified AWS CLI: all of its digests and log files
+/// have to be valid.
 pub fn validate_logs(root: &Path, public_key: &str, digests: usize, log_files: usize) {
+    check_digests(root, digests);
     let peers = Peers::install(&["validate-logs"]);
     let judge = self::root().join("tests/judges/aws-validate-logs");
     let dir = tempfile::tempdir().expect("a directory");
