@@ -45,7 +45,7 @@ use key_broker_client::{Client, Error};
 use key_broker_core::Bounds;
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
-use key_broker_trail::{Origin, Remainder};
+use key_broker_trail::Remainder;
 use key_broker_trail::delivery::TrailConfig;
 use key_broker_trail::journal::{Durability, JournalConfig};
 use key_broker_trail::record::AwsCaller;
@@ -202,7 +202,6 @@ impl TestBroker {
             guard: setup.guard,
             caller,
             telemetry: setup.telemetry,
-            origin: Origin::default(),
             configuration_sha256: None,
             clock,
         };

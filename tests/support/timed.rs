@@ -16,7 +16,7 @@ use key_broker_core::{Bounds, KeyId};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
 use key_broker_trail::journal::{Durability, JournalConfig};
 use key_broker_trail::record::record_time;
-use key_broker_trail::{Origin, PublicKey, Remainder, TrailNames};
+use key_broker_trail::{PublicKey, Remainder, TrailNames};
 use kms_emulator::Emulator;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -88,7 +88,6 @@ impl TimedSite {
             guard: setup.guard,
             caller,
             telemetry: Telemetry::default(),
-            origin: Origin::default(),
             configuration_sha256: None,
             clock: self.clock.clone(),
         };

@@ -8,11 +8,12 @@ use key_broker_core::{KeyId, Outcome, Peer};
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1 as pb;
 use key_broker_proto::admin::v1::evict_request::Which;
-use key_broker_trail::delivery::{Flusher, NewestDigest};
+use key_broker_trail::delivery::NewestDigest;
 use key_broker_trail::journal::{Journal, JournalUnavailable};
-use key_broker_trail::record::{ActivityEventData, ActivityRecord, AwsCaller, OperatorData, UserIdentity};
+use key_broker_trail::record::{ActivityEventData, ActivityRecord, AwsCaller, Open, UserIdentity};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -36,8 +37,8 @@ pub(crate) struct Admin {
     pub caller: Arc<AwsCaller>,
     /// Stamps the records.
     pub clock: Arc<dyn Clock>,
-    /// Delivers the trail, if there is one.
-    pub flusher: Option<Flusher>,
+    /// Has the trail delivered, if there is one.
+    pub flush_orders: Option<FlushOrders>,
     /// What was delivered last; none without a trail.
     pub newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
     /// Cancelled when the broker is about to stop.
@@ -47,6 +48,9 @@ pub(crate) struct Admin {
     /// The broker's own user: it and root may administer.
     pub uid: u32,
 }
+
+/// Where a trail is told to deliver, with whom to tell what came of it.
+type FlushOrders = mpsc::Sender<oneshot::Sender<Result<NewestDigest, String>>>;
 
 /// What the layers around the service know of a call; they put it into the request's extensions.
 #[derive(Clone)]
@@ -85,7 +89,7 @@ impl Admin {
     async fn admit_recorded<T>(&self, method: &'static str, request: &Request<T>) -> Result<AdminCall, Status> {
         let admitted = self.admit(request);
         if let (Err(refused), Some(call)) = (&admitted, request.extensions().get::<AdminCall>()) {
-            self.record(method, call, OperatorData::default(), Some(refused.message())).await;
+            self.record(method, call, None, Some(refused.message())).await;
         }
         admitted
     }
@@ -95,14 +99,17 @@ impl Admin {
         &self,
         method: &'static str,
         AdminCall { request_id, peer }: &AdminCall,
-        operator: OperatorData<'_>,
+        operator: Option<Value>,
         refusal: Option<&str>,
     ) {
         let outcome = if refusal.is_some() { Outcome::Denied } else { Outcome::Allowed };
         let identity = UserIdentity::workload(peer.kind, peer.principal.as_str(), &peer.details);
-        let data = ActivityEventData { operator: Some(operator), ..outcome.into() };
+        let data = ActivityEventData { operator: operator.map(Open::Written), ..outcome.into() };
         let now = self.clock.now();
-        let mut record = ActivityRecord::of_operator(method, identity, *request_id, now, &self.caller, data);
+        let AwsCaller { region, account_id, .. } = &*self.caller;
+        let mut record = ActivityRecord::new(identity, now, method, region, account_id, data);
+        record.source_ip_address = Some("unix".into());
+        (record.request_id, record.event_id) = ((*request_id).into(), Uuid::new_v4().into());
         if let Some(words) = refusal {
             record.fail("AccessDenied", words);
         }
@@ -127,7 +134,7 @@ impl pb::admin_server::Admin for Admin {
             0 => MAX_PAGE,
             n => usize::try_from(n).unwrap_or(MAX_PAGE).min(MAX_PAGE),
         };
-        self.record("ListEntries", &call, OperatorData::default(), None).await;
+        self.record("ListEntries", &call, None, None).await;
         Ok(Response::new(page(&self.cache, after, size)))
     }
 
@@ -145,25 +152,31 @@ impl pb::admin_server::Admin for Admin {
             "evicted"
         );
         let evicted = evicted as u64;
-        let told = OperatorData { target: Some(what.name().into()), evicted: Some(evicted) };
-        self.record("Evict", &call, told, None).await;
+        let told = json!({ "target": what.name(), "evicted": evicted });
+        self.record("Evict", &call, Some(told), None).await;
         Ok(Response::new(pb::EvictResponse { evicted }))
     }
 
     async fn flush(&self, request: Request<pb::FlushRequest>) -> Result<Response<pb::FlushResponse>, Status> {
         let call = self.admit_recorded("Flush", &request).await?;
         // Before it is done, so that it is delivered with the rest.
-        self.record("Flush", &call, OperatorData::default(), None).await;
+        self.record("Flush", &call, None, None).await;
         let refuse = |code, reason: &str, words: String| {
             let metadata = [(proto::METADATA_REQUEST_ID.to_owned(), call.request_id.to_string())];
             let details = ErrorDetails::with_error_info(reason, proto::DOMAIN_BROKER, metadata);
             Status::with_error_details(code, words, details)
         };
-        let Some(flusher) = &self.flusher else {
+        let Some(orders) = &self.flush_orders else {
             let words = "no audit.store: this broker delivers no trail".to_owned();
             return Err(refuse(Code::FailedPrecondition, "NO_TRAIL", words));
         };
-        let NewestDigest { object, signature, .. } = flusher.flush().await.map_err(|why| {
+        let (order, done) = oneshot::channel();
+        let ending = || "the broker is ending, which delivers, too".to_owned();
+        let delivered = match orders.send(order).await {
+            Ok(()) => done.await.unwrap_or_else(|_| Err(ending())),
+            Err(_) => Err(ending()),
+        };
+        let NewestDigest { object, signature, .. } = delivered.map_err(|why| {
             refuse(Code::Unavailable, "NOT_DELIVERED", format!("not everything is delivered: {why}"))
         })?;
         Ok(Response::new(pb::FlushResponse { newest_digest: object, newest_digest_signature: signature }))

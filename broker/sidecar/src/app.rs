@@ -2,7 +2,6 @@
 
 mod deliver;
 mod foundation;
-mod life;
 mod memory;
 mod observed;
 mod pages;
@@ -20,7 +19,7 @@ use std::time::Duration;
 use key_broker_core::clock::Clock;
 use key_broker_trail::delivery::{SetupError, Trail};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::{Ending, Origin, Remainder, StdoutCopy};
+use key_broker_trail::{Ending, Remainder, StdoutCopy};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +45,6 @@ use crate::transport::vsock::VsockSocket;
 use crate::transport::{Listeners, Server};
 pub(crate) use deliver::deliver;
 use foundation::Foundation;
-use life::Life;
 use observed::MetricSources;
 use pages::PagesServer;
 pub(crate) use process::serve;
@@ -77,8 +75,6 @@ pub struct Parts {
     pub caller: AwsCaller,
     /// Who is told of its work.
     pub telemetry: Telemetry,
-    /// Where it runs.
-    pub origin: Origin,
     /// SHA-256, in hex, of its configuration file.
     pub configuration_sha256: Option<String>,
     /// Time.
@@ -96,7 +92,6 @@ pub struct Broker {
     metrics: Option<Metrics>,
     pages: Option<PagesServer>,
     refusals: Arc<Refusals>,
-    life: Life,
     audit: Ending,
     clock: Arc<dyn Clock>,
 }
@@ -167,9 +162,10 @@ impl Broker {
         let (health, is_ready) = base.start_readiness(is_open);
         // Probes are answered while the trail waits for its store.
         let pages = base.start_pages(parts.telemetry.http, is_ready.clone()).await?;
-        let trail_parts = base.trail_parts();
+        let mut trail_parts = base.trail_parts();
         let trail = base.start_trail(parts.audit.trail.as_ref(), &trail_parts).await?;
-        base.life.starts(parts.policies.current().version(), parts.kms.known_session()).await;
+        trail_parts.identity = parts.kms.known_session();
+        trail_parts.policy_version = Some(parts.policies.current().version().to_string());
         let newest_digest = trail.as_ref().map(Trail::newest_digest);
         let mut audit = Ending::begin(&trail_parts, journal, base.drain.clone());
         let stdout = if parts.audit.stdout {
@@ -219,7 +215,6 @@ impl Broker {
             metrics: base.metrics,
             pages,
             refusals: base.refusals,
-            life: base.life,
             audit,
             clock: base.clock,
         })
@@ -244,12 +239,9 @@ impl Broker {
         let refusals = tokio::spawn(self.refusals.run(stop_refusals.clone()));
         tokio::spawn(self.drain.clone().run_until_cancelled_owned(memory::give_back_after_peaks()));
         let (drain, clock, grace) = (self.drain.clone(), Arc::clone(&self.clock), self.grace);
-        let life = self.life;
         let drained = async {
             drain.cancelled().await;
-            let began = clock.instant();
-            life.drains().await;
-            began
+            clock.instant()
         };
         // One time for all of it. The end of the trail is kept its part, whatever calls do.
         let for_calls = grace * 4 / 5;

@@ -273,7 +273,7 @@ impl AuditScope {
         let mut record = ActivityRecord::new(
             UserIdentity::workload(self.peer.kind, self.peer.principal.as_str(), &self.peer.details),
             self.began,
-            self.action,
+            self.action.name(),
             &self.audit.caller.region,
             &self.audit.caller.account_id,
             ActivityEventData { withdraws, ..self.event_data(draft) },

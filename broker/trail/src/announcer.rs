@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::journal::{Journal, JournalUnavailable, files};
 use super::origin::Origin;
-use super::record::{ActivityRecord, AwsCaller, BrokerData, BrokerEvent};
+use super::record::{ActivityRecord, AwsCaller, BrokerData, BrokerEvent, UserIdentity};
 
 /// Writes records of the broker's own.
 #[derive(Clone)]
@@ -64,6 +64,18 @@ impl Announcer {
         let data = BrokerData::default();
         ActivityRecord::of_broker(event, data, None, self.clock.now(), &self.caller).append_to(&mut line);
         self.journal.append_for_the_trail(line).wait().await.is_ok()
+    }
+
+    /// The same, of what happens whether or not the journal can be written: as soon as that can.
+    pub(crate) fn tell_later(
+        &self,
+        event: BrokerEvent,
+        data: BrokerData<'_>,
+        identity: Option<UserIdentity<'static>>,
+    ) {
+        let mut line = Vec::new();
+        ActivityRecord::of_broker(event, data, identity, self.clock.now(), &self.caller).append_to(&mut line);
+        self.journal.defer_for_the_trail(&line);
     }
 
     /// Tells everything that is to be told. False if the journal cannot take it now.

@@ -105,7 +105,7 @@ async fn make(store: &dyn Store, records: u64, uses_of_a_key: u64) -> BenchTrail
         };
         let json = digest.to_json();
         let signature = signer.sign(digest.string_to_sign(&json).as_bytes()).await.expect("signs");
-        let signature = hex::encode(signature.bytes);
+        let signature = hex::encode(signature.0);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),
             (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
@@ -201,7 +201,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
     let mut record = ActivityRecord::new(
         UserIdentity::workload(PeerKind::UnixWorkload, "unix:uid/1000", &DETAILS),
         at,
-        Action::GenerateDataKey,
+        Action::GenerateDataKey.name(),
         "us-west-2",
         "111122223333",
         ActivityEventData { policy: Some(policy), data_key: Some(data_key), ..Outcome::Allowed.into() },

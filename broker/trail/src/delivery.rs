@@ -46,7 +46,6 @@ use encryption::Encryption;
 pub(crate) use error::TrailError;
 use reading::{Reading, begins_after, oldest_place, read};
 use schedule::FlushOrder;
-pub use schedule::Flusher;
 pub use setup::{SetupError, StoreConfig, TrailParts, names, public_key_of};
 
 /// How a trail is to be.
@@ -97,7 +96,7 @@ pub struct Trail {
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
-    flusher: Flusher,
+    flush: mpsc::Sender<FlushOrder>,
     flushes: mpsc::Receiver<FlushOrder>,
 }
 
@@ -119,10 +118,10 @@ impl Trail {
         self.newest_digest.subscribe()
     }
 
-    /// With what it is told to deliver now.
+    /// Where it is told to deliver now, with whom to tell what came of it: dropped where the broker is ending, which delivers, too.
     #[must_use]
-    pub fn flusher(&self) -> Flusher {
-        self.flusher.clone()
+    pub fn flush_orders(&self) -> mpsc::Sender<FlushOrder> {
+        self.flush.clone()
     }
 
     /// What the trail is called.

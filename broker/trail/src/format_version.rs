@@ -19,4 +19,7 @@ pub(crate) fn newer(version: u32) -> String {
 }
 
 /// What this program writes. It reads this and the one before.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = if cfg!(feature = "next-format") { 2 } else { 1 };
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ use crate::trail_name;
 pub struct JournalTrail {
     /// What it is called.
     pub name: String,
+    /// What the configuration called it when the journal was made.
+    pub configured: String,
     /// The account: 12 digits.
     pub account_id: String,
     /// The partition: `aws`, `aws-cn`, …
@@ -26,17 +28,12 @@ impl JournalTrail {
     pub fn load(dir: &Path) -> io::Result<Option<Self>> {
         let Some(State { trail, account: Some(account), previous, .. }) = State::load(dir)? else { return Ok(None) };
         Ok(Some(Self {
+            configured: trail_name::configured(&trail).to_owned(),
             name: trail,
             account_id: account.id,
             partition: account.partition,
             region: account.region,
             is_open: previous.is_some(),
         }))
-    }
-
-    /// What the configuration called it when the journal was made.
-    #[must_use]
-    pub fn configured(&self) -> &str {
-        trail_name::configured(&self.name)
     }
 }

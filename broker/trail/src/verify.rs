@@ -34,11 +34,10 @@ use super::state::State;
 use checker::{Checker, Span};
 use continuity::Continuity;
 use digests::{Before, DigestLink, LinkContext};
-pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
+pub use finding::{Finding, FindingKind, Place, Report, Severity, TrailState, Verdict};
 use folder::Folder;
 use stretch::Stretch;
 use tail::Tail;
-pub use trail_state::TrailState;
 
 /// What to verify, and against what.
 #[derive(Default)]

@@ -34,7 +34,7 @@ pub(crate) async fn deliver(mut config: Config, dir: &Path, within: Duration) ->
     };
     if let Some(noted) = &noted {
         // Whatever the configuration calls it by now.
-        trail.name = noted.configured().to_owned();
+        trail.name.clone_from(&noted.configured);
     }
     kms.give_credentials_to(&mut trail.store);
     let kms = Arc::new(kms);
@@ -51,7 +51,6 @@ pub(crate) async fn deliver(mut config: Config, dir: &Path, within: Duration) ->
         guard: config.guard,
         caller,
         telemetry: Telemetry::default(),
-        origin: super::process::origin(),
         configuration_sha256: None,
         clock: Arc::clone(&clock),
     };

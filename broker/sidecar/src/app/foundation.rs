@@ -19,7 +19,6 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
-use super::life::Life;
 use super::observed::MetricSources;
 use super::pages::PagesServer;
 use super::sessions::SessionWatch;
@@ -74,8 +73,10 @@ pub(super) struct Foundation {
     pub drain: CancellationToken,
     /// Counts refusals that come in a flood.
     pub refusals: Arc<Refusals>,
-    /// Records its life.
-    pub life: Life,
+    /// Of the configuration file.
+    pub configuration_sha256: Option<String>,
+    /// What the journal held when it was opened.
+    pub recovered_bytes: u64,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -106,14 +107,6 @@ impl Foundation {
             .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&clock))));
         let journal_dir = parts.audit.journal.dir.clone();
         let refusals = Refusals::new(journal.clone(), Arc::clone(&caller));
-        let life = Life {
-            journal: journal.clone(),
-            caller: Arc::clone(&caller),
-            clock: Arc::clone(&clock),
-            origin: std::mem::take(&mut parts.origin),
-            configuration_sha256: parts.configuration_sha256.take(),
-            recovered_bytes,
-        };
         Ok((
             Self {
                 journal,
@@ -126,7 +119,8 @@ impl Foundation {
                 kms_calls,
                 drain,
                 refusals,
-                life,
+                configuration_sha256: parts.configuration_sha256.take(),
+                recovered_bytes,
                 clock,
             },
             thread,
@@ -140,7 +134,10 @@ impl Foundation {
             keys: Arc::new(self.kms.clone()),
             journal: self.journal.clone(),
             journal_dir: self.journal_dir.clone(),
-            origin: self.life.origin.clone(),
+            identity: None,
+            configuration_sha256: self.configuration_sha256.clone(),
+            policy_version: None,
+            recovered_bytes: self.recovered_bytes,
             clock: Arc::clone(&self.clock),
         }
     }
@@ -222,7 +219,7 @@ impl Foundation {
             journal: self.journal.clone(),
             caller: Arc::clone(&self.caller),
             clock: Arc::clone(&self.clock),
-            flusher: trail.map(Trail::flusher),
+            flush_orders: trail.map(Trail::flush_orders),
             newest_digest: trail.map(Trail::newest_digest),
             drain: self.drain.clone(),
             started_at: self.clock.now(),

@@ -7,7 +7,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_trail::Remainder;
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::{JournalTrail, Origin};
+use key_broker_trail::JournalTrail;
 use tokio_util::sync::CancellationToken;
 
 use super::{Addresses, Broker, Parts, StartError};
@@ -55,7 +55,6 @@ pub(crate) async fn serve(
         guard: config.guard,
         caller,
         telemetry,
-        origin: origin(),
         configuration_sha256: Some(config.sha256),
         clock,
     };
@@ -112,18 +111,6 @@ fn say_where(listen: Listen, broker: &Broker) {
         telemetry = telemetry.map(|address| address.to_string()),
         "serving"
     );
-}
-
-/// Where this process runs: as Kubernetes' downward API tells, by the variables of deploy and documents, and the host's name.
-pub(super) fn origin() -> Origin {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let host = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
-    Origin {
-        host: host.filter(|host| !host.is_empty()),
-        pod: variable("KEY_BROKER_POD_NAME"),
-        namespace: variable("KEY_BROKER_POD_NAMESPACE"),
-        node: variable("KEY_BROKER_NODE_NAME"),
-    }
 }
 
 /// Whose the journal's trail is, if the store knows of it: such a broker starts though STS is silent.

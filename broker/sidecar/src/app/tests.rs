@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use key_broker_client::{Client, GenerateDataKey};
 use key_broker_core::Bounds;
 use key_broker_core::clock::SystemClock;
-use key_broker_trail::Origin;
 use key_broker_trail::journal::{Durability, JournalConfig};
 use serde_json::Value;
 use tonic::Code;
@@ -121,7 +120,6 @@ async fn parts(unix: UnixAddress, journal: JournalConfig) -> Parts {
             source_address: "127.0.0.1".into(),
         },
         telemetry: Telemetry::default(),
-        origin: Origin::default(),
         configuration_sha256: None,
         clock,
     }

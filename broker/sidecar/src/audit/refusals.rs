@@ -228,7 +228,7 @@ impl Count {
         let mut record = ActivityRecord::new(
             UserIdentity::workload(peer.kind, peer.principal.as_str(), &peer.details),
             self.at,
-            kind.action,
+            kind.action.name(),
             &caller.region,
             &caller.account_id,
             ActivityEventData { refusals: Some(self.refusals.clone()), ..self.outcome.into() },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use key_broker_core::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId};
-use key_broker_trail::{DataKey, KeysError, KeysErrorKind, KmsPublicKey, KmsSignature, TrailKeys};
+use key_broker_trail::{DataKey, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
 
 use super::KmsErrorKind;
 use super::recorded::{CallableRequest, RecordedKms, RecordedReply};
@@ -35,12 +35,12 @@ impl TrailKeys for RecordedKms {
         Ok(DataKey { key: made.encrypted.key.arn, plaintext: made.plaintext, ciphertext, request_id })
     }
 
-    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<KmsSignature, KeysError> {
+    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<(Vec<u8>, Option<String>), KeysError> {
         let reply = own_call(self, SignRequest { key: key.clone().into(), digest }).await?;
         let request_id = reply.source.as_ref().map(|source| String::from(&*source.request_id));
         // It is in the backlog, or may still be written.
         let _ = reply.records.commit_for_the_trail().await;
-        Ok(KmsSignature { bytes: reply.result?.bytes, request_id })
+        Ok((reply.result?.bytes, request_id))
     }
 
     async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError> {

@@ -135,9 +135,9 @@ impl Trail {
         let digest = self.state.digest(sealed, &self.names, &fingerprint);
         let text = digest.string_to_sign(&digest.to_json());
         let signed = self.signer.sign(text.as_bytes());
-        let signed = self.in_time(async { signed.await.map_err(TrailError::Key) }).await?;
-        let (signature, kms_request_id) = (hex::encode(signed.bytes), signed.request_id);
-        let signed = DigestSignature { fingerprint, signature, kms_request_id };
+        let (signature, kms_request_id) =
+            self.in_time(async { signed.await.map_err(TrailError::Key) }).await?;
+        let signed = DigestSignature { fingerprint, signature: hex::encode(signature), kms_request_id };
         let mut state = self.state.clone();
         state.sealed = Some(PendingDigest { signed: Some(signed.clone()), ..sealed.clone() });
         self.note(state).await?;

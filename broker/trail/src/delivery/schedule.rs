@@ -2,33 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{NewestDigest, Trail};
 
-/// Has a trail delivered now.
-#[derive(Debug, Clone)]
-pub struct Flusher(mpsc::Sender<FlushOrder>);
-
-/// Whom to tell what came of it.
+/// Whom to tell what came of a delivery that is wanted now: the digest of it, or why there is none.
 pub(super) type FlushOrder = oneshot::Sender<Result<NewestDigest, String>>;
-
-impl Flusher {
-    /// With what its trail hears of it.
-    pub(super) fn new() -> (Self, mpsc::Receiver<FlushOrder>) {
-        let (orders, heard) = mpsc::channel(1);
-        (Self(orders), heard)
-    }
-
-    /// Delivers what is recorded by now, and a digest of it. Else why that cannot be: it is tried again in time all the same.
-    pub async fn flush(&self) -> Result<NewestDigest, String> {
-        let ended = || "the broker is ending: its trail is delivered by that".to_owned();
-        let (order, done) = oneshot::channel();
-        self.0.send(order).await.map_err(|_| ended())?;
-        done.await.unwrap_or_else(|_| Err(ended()))
-    }
-}
 
 impl Trail {
     /// Delivers until `stop` is cancelled, then gives itself back for the end.

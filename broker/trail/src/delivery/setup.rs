@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use key_broker_core::clock::Clock;
 use key_broker_core::{KeyArn, KeyId};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::encryption::Encryption;
-use super::{Flusher, SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
+use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
 use crate::announcer::Announcer;
 use crate::encryption_context::path_context;
 use crate::journal::Journal;
@@ -20,7 +20,7 @@ use crate::journal::hash_chain::Link;
 use crate::keys::{KeysError, KeysErrorKind, TrailKeys};
 use crate::names::TrailNames;
 use crate::origin::Origin;
-use crate::record::{AwsCaller, record_time};
+use crate::record::{AwsCaller, BrokerData, UserIdentity, record_time};
 use crate::signature::{PublicKey, Signer};
 use crate::state::{Account, State};
 use crate::store::Store;
@@ -110,20 +110,37 @@ pub struct TrailParts {
     pub journal: Journal,
     /// Where its files are.
     pub journal_dir: PathBuf,
-    /// Where the broker runs.
-    pub origin: Origin,
+    /// The AWS session that the broker has at its start, if that is known.
+    pub identity: Option<UserIdentity<'static>>,
+    /// SHA-256, in hex, of the configuration file.
+    pub configuration_sha256: Option<String>,
+    /// Names the policies in force at the start.
+    pub policy_version: Option<String>,
+    /// What the journal held when it was opened.
+    pub recovered_bytes: u64,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
 
 impl TrailParts {
+    /// What the record of the start tells.
+    pub(crate) fn start_data(&self, origin: &Origin) -> BrokerData<'_> {
+        BrokerData {
+            configuration_sha256: self.configuration_sha256.as_ref().map(Into::into),
+            policy_version: self.policy_version.as_ref().map(Into::into),
+            origin: Some(origin.clone()),
+            recovered_bytes: Some(self.recovered_bytes).filter(|bytes| *bytes > EMPTY_JOURNAL_BYTES),
+            ..BrokerData::default()
+        }
+    }
+
     pub(crate) fn announcer(&self) -> Announcer {
-        let Self { caller, journal, journal_dir, origin, clock, .. } = self;
+        let Self { caller, journal, journal_dir, clock, .. } = self;
         Announcer {
             journal: journal.clone(),
             journal_dir: journal_dir.clone(),
             caller: Arc::clone(caller),
-            origin: origin.clone(),
+            origin: Origin::of_this_process(),
             clock: Arc::clone(clock),
         }
     }
@@ -207,7 +224,7 @@ impl Trail {
         // The time since the last digest counts; of a clock that is behind it, nobody knows how much.
         let since = Duration::try_from(whole_second(clock.now()) - state.start).unwrap_or(Duration::MAX);
         let next_digest = clock.instant() + config.digest_interval.saturating_sub(since);
-        let (flusher, flushes) = Flusher::new();
+        let (flush, flushes) = mpsc::channel(1);
         Self {
             names,
             store,
@@ -223,7 +240,7 @@ impl Trail {
             state,
             unnoted: None,
             deadline: None,
-            flusher,
+            flush,
             flushes,
             announcer,
         }
@@ -370,5 +387,7 @@ fn explain(setting: &str, key: &KeyId, error: &KeysError, wanted: &str) -> Setup
     }
 }
 
+/// The beginning of a file, without records.
+const EMPTY_JOURNAL_BYTES: u64 = 160;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

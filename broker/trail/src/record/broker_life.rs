@@ -2,15 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::{ActivityEventData, ActivityRecord, AwsCaller, EventCategory, Text, UserIdentity};
+use super::{ActivityEventData, ActivityRecord, AwsCaller, Text, UserIdentity};
 use crate::format_version::FORMAT_VERSION;
 use crate::origin::Origin;
 
 /// A moment in the life of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BrokerEvent {
+pub(crate) enum BrokerEvent {
     /// It is about to serve.
     Start,
     /// It takes no new calls.
@@ -41,39 +40,27 @@ impl BrokerEvent {
 pub struct BrokerData<'a> {
     /// The program's version.
     #[serde(borrow)]
-    pub version: Text<'a>,
+    pub(crate) version: Text<'a>,
     /// That of journal, records and trail.
-    pub format_version: u32,
+    pub(crate) format_version: u32,
     /// SHA-256, in hex, of the configuration file.
     #[serde(borrow, rename = "configurationSHA256", skip_serializing_if = "Option::is_none")]
-    pub configuration_sha256: Option<Text<'a>>,
+    pub(crate) configuration_sha256: Option<Text<'a>>,
     /// Names the policies in force, as in the records of calls.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub policy_version: Option<Text<'a>>,
+    pub(crate) policy_version: Option<Text<'a>>,
     /// Where it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
+    pub(crate) origin: Option<Origin>,
     /// Bytes of records in the journal that an earlier process has left.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovered_bytes: Option<u64>,
-}
-
-/// What an operator asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct OperatorData<'a> {
-    /// What was to be evicted: a key, a principal, or `all`.
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Text<'a>>,
-    /// How many kept data keys and decrypts were.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub evicted: Option<u64>,
+    pub(crate) recovered_bytes: Option<u64>,
 }
 
 impl<'a> ActivityRecord<'a> {
     /// The record of a moment in the broker's life, with the AWS session that it has then, if that is known.
     #[must_use]
-    pub fn of_broker(
+    pub(crate) fn of_broker(
         event: BrokerEvent,
         broker: BrokerData<'a>,
         identity: Option<UserIdentity<'a>>,
@@ -91,26 +78,6 @@ impl<'a> ActivityRecord<'a> {
             ..ActivityEventData::from(key_broker_core::Outcome::Allowed)
         };
         Self::of_the_broker(event.name(), data, at, caller)
-    }
-
-    /// The record of a call of the operator's, by its method.
-    #[must_use]
-    pub fn of_operator(
-        method: &'static str,
-        identity: UserIdentity<'a>,
-        request_id: Uuid,
-        at: OffsetDateTime,
-        caller: &'a AwsCaller,
-        data: ActivityEventData<'a>,
-    ) -> Self {
-        Self {
-            source_ip_address: Some("unix".into()),
-            request_id: request_id.into(),
-            event_id: Uuid::new_v4().into(),
-            recipient_account_id: (&caller.account_id).into(),
-            additional_event_data: Some(data),
-            ..Self::of(EventCategory::ActivityAuditLog, identity, at, method, &caller.region)
-        }
     }
 }
 

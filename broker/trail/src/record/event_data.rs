@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use key_broker_core::{Measurements, Outcome};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::open::object;
 use super::text::{optional_id, word};
-use super::{BrokerData, Open, OperatorData, Text, UserIdentity, optional_moment};
+use super::{BrokerData, Open, Text, UserIdentity, optional_moment};
 use crate::notice::{Notice, Reloads, Untold};
 
 /// `additionalEventData` of a KMS record.
@@ -84,9 +85,9 @@ pub struct ActivityEventData<'a> {
     /// What the broker tells of itself, in records of its own life.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub broker: Option<BrokerData<'a>>,
-    /// What an operator asked for, in records of the operator's calls.
-    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub operator: Option<OperatorData<'a>>,
+    /// What an operator asked for, and what came of it, in records of the operator's calls.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<Open<'a, Value>>,
 }
 
 impl From<Outcome> for ActivityEventData<'_> {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use key_broker_core::{
-    DataKeyLength, EncryptionContext, KeyId, Outcome, PeerDetails, PeerKind, RandomLength,
-};
+use key_broker_core::{Action, DataKeyLength, EncryptionContext, KeyId, Outcome, PeerDetails, PeerKind, RandomLength,};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use time::UtcOffset;
@@ -103,7 +101,7 @@ fn activity(data: ActivityEventData<'_>) -> ActivityRecord<'_> {
     let mut record = ActivityRecord::new(
         UserIdentity::workload(PeerKind::UnixWorkload, "unix:uid/1000", &DETAILS),
         datetime!(2026-11-21 10:57:07 UTC),
-        Action::GenerateRandom,
+        Action::GenerateRandom.name(),
         "us-west-2",
         "111122223333",
         data,

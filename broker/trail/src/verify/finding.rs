@@ -7,7 +7,6 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::trail_state::TrailState;
 use crate::record::optional_moment;
 
 /// What came of verifying a trail.
@@ -57,6 +56,20 @@ pub enum Verdict {
     /// Nothing wrong was found, but not everything could be looked at.
     #[default]
     CannotTell,
+}
+
+/// How a trail ends, as far as its newest digest tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TrailState {
+    /// Its next digest is not due yet, or nobody knows what time it is.
+    Open,
+    /// Its next digest is overdue: the broker, its store or its signing key may be down.
+    Stale,
+    /// It is long overdue, and nobody said that the trail ends: the broker was killed, and its journal was lost or waits.
+    Abandoned,
+    /// The broker has ended, and everything was delivered.
+    Closed,
 }
 
 /// One thing that was found.

@@ -298,7 +298,7 @@ fn activity(
     let mut record = ActivityRecord::new(
         UserIdentity::workload(PeerKind::UnixWorkload, principal, &DETAILS),
         at,
-        Action::GenerateDataKey,
+        Action::GenerateDataKey.name(),
         "us-west-2",
         "111122223333",
         ActivityEventData { policy: Some(policy), data_key, ..outcome.into() },
@@ -380,7 +380,7 @@ impl MemoryStore {
     /// Stores a digest with these bytes, signed; returns the signature.
     pub(crate) async fn sign(&self, digest: &Digest, json: &[u8], signer: &Signer) -> String {
         let signature = signer.sign(digest.string_to_sign(json).as_bytes()).await.expect("signs");
-        let signature = hex::encode(signature.bytes);
+        let signature = hex::encode(signature.0);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),
             (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),

@@ -1,38 +1,14 @@
 //! Whether more is to come of a trail: it says itself when it ends, and when its next digest is due.
 
-use serde::Serialize;
+use std::fmt;
+
 use time::{Duration, OffsetDateTime};
 
-use super::finding::{FindingKind, Findings, Place};
+use super::finding::{FindingKind, Findings, Place, TrailState};
 use crate::digest::{Digest, OwnFields, Position};
 use crate::record::record_time;
 
-/// How a trail ends, as far as its newest digest tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum TrailState {
-    /// Its next digest is not due yet, or nobody knows what time it is.
-    Open,
-    /// Its next digest is overdue: the broker, its store or its signing key may be down.
-    Stale,
-    /// It is long overdue, and nobody said that the trail ends: the broker was killed, and its journal was lost or waits.
-    Abandoned,
-    /// The broker has ended, and everything was delivered.
-    Closed,
-}
-
 impl TrailState {
-    /// In a word.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Stale => "stale",
-            Self::Abandoned => "abandoned",
-            Self::Closed => "closed",
-        }
-    }
-
     /// What the newest digest, which ends at `end`, tells of the trail.
     pub(crate) fn of(newest: &Digest, end: OffsetDateTime, now: Option<OffsetDateTime>) -> Self {
         let own = newest.key_broker.as_ref();
@@ -67,6 +43,17 @@ impl TrailState {
                 findings.cannot_tell(FindingKind::TrailAbandoned, place, words);
             }
         }
+    }
+}
+
+impl fmt::Display for TrailState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Stale => "stale",
+            Self::Abandoned => "abandoned",
+            Self::Closed => "closed",
+        })
     }
 }
 

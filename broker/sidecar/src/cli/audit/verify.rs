@@ -88,7 +88,7 @@ fn text_of(report: &Report) -> String {
         report.journal_records, report.keys_used
     );
     if let (Some(state), Some(to)) = (report.state, report.to) {
-        let _ = writeln!(text, "The trail is {}; its newest digest ends {}.", state.word(), record_time(to));
+        let _ = writeln!(text, "The trail is {state}; its newest digest ends {}.", record_time(to));
     }
     if let Some(signature) = &report.newest_signature {
         let _ = writeln!(

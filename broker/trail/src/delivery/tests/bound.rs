@@ -20,7 +20,7 @@ use crate::delivery::Trail;
 use crate::delivery::encryption::Encryption;
 use crate::ending::close;
 use crate::journal::{Durability, Journal, JournalConfig, JournalThread, JournalUnavailable};
-use crate::keys::{DataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, KmsSignature, TrailKeys};
+use crate::keys::{DataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
 use crate::names::TrailNames;
 use crate::origin::Origin;
 use crate::reader::{TrailReader, records};
@@ -112,7 +112,7 @@ impl TrailKeys for Kms {
         Ok(DataKey { key: key_arn(), plaintext: Plaintext::new(vec![7; 32]), ciphertext, request_id: None })
     }
 
-    async fn sign(&self, _: &KeyId, _: [u8; 32]) -> Result<KmsSignature, KeysError> {
+    async fn sign(&self, _: &KeyId, _: [u8; 32]) -> Result<(Vec<u8>, Option<String>), KeysError> {
         unreachable!("a file signs")
     }
 

@@ -202,7 +202,10 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
         check_data_key(data_key, is_allowed)?;
     }
     demand(extra.broker.is_some() == life.is_some(), "additionalEventData.broker is in records of the broker's life, and in no others")?;
-    demand(extra.operator.is_none() || is_operators, "additionalEventData.operator is in records of operators alone")?;
+    demand(
+        extra.operator.as_ref().is_none_or(|operator| is_operators && is_object(operator)),
+        "additionalEventData.operator is an object, in records of operators alone",
+    )?;
     if is_operators {
         check_operators(record, &extra)?;
     } else if is_allowed && !is_own {
