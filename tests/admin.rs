@@ -306,7 +306,11 @@ async fn status_counts_and_answers_while_the_broker_drains() {
         records.activity.iter().partition(|record| record["eventName"] == "Evict");
     assert_eq!((of_operators.len(), of_workloads.len()), (1, 7), "to ask how it is leaves no record");
     let evicted = of_operators[0];
-    assert_eq!(evicted["additionalEventData"]["operator"], json!({ "target": "all", "evicted": 1 }), "{evicted}");
+    assert_eq!(
+        evicted["additionalEventData"]["operator"],
+        json!({ "target": "all", "evicted": 1 }),
+        "{evicted}"
+    );
     assert_eq!(evicted["userIdentity"]["details"]["pid"], std::process::id(), "{evicted}");
     assert_eq!(evicted["userIdentity"]["principalId"], me(), "{evicted}");
 }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -38,14 +39,41 @@ async fn brokers_with_one_configuration_that_drain_at_once_have_a_closed_and_sou
     }
     let trails = fleet.trails();
     assert_eq!(trails.len(), brokers_of_this_run(), "{trails:?}");
-    let closing = fleet.digests().iter().filter(|digest| digest["keyBroker"]["position"] == "closing").count();
+    let closing =
+        fleet.digests().iter().filter(|digest| digest["keyBroker"]["position"] == "closing").count();
     assert_eq!(closing, brokers_of_this_run());
-    for trail in trails {
-        let (code, report) = fleet.verify(&trail);
-        let found = (code, report["verdict"].as_str(), report["state"].as_str());
-        assert_eq!(found, (Some(0), Some("sound"), Some("closed")), "{report:#}");
+    let page = fleet.dir.path().join("verdict.html");
+    let (code, lines) = fleet.audit("verify", &["--json", "--all-trails", "--html", path(&page)]);
+    let page = fs::read_to_string(page).expect("a page");
+    assert!(page.contains("<h1>Sound</h1>") && page.matches("<tr>").count() == trails.len() + 1, "{page}");
+    let mut judged: Vec<&str> = lines.iter().filter_map(|line| line["trail"].as_str()).collect();
+    judged.sort_unstable();
+    assert_eq!((code, judged), (Some(0), trails.iter().map(String::as_str).collect()), "{lines:#?}");
+    for report in lines.iter().filter_map(|line| line.get("report")) {
+        let found = (report["verdict"].as_str(), report["state"].as_str());
+        assert_eq!(found, (Some("sound"), Some("closed")), "{report:#}");
         assert!(report["records"].as_u64() >= Some(6), "{report:#}");
     }
+    let bucket = &lines.last().expect("a line")["bucket"];
+    let all = brokers_of_this_run();
+    assert_eq!(
+        (&bucket["verdict"], &bucket["trails"]["sound"]),
+        (&"sound".into(), &all.into()),
+        "{bucket:#}"
+    );
+    assert_eq!(bucket["states"]["closed"], all, "{bucket:#}");
+
+    let (code, lines) = fleet.audit("trails", &["--json"]);
+    let pods: BTreeSet<&str> = lines.iter().filter_map(|line| line["pod"].as_str()).collect();
+    assert_eq!((code, lines.len(), pods.len()), (Some(0), all, all), "{lines:#?}");
+
+    // One log file is gone: that trail is no longer sound, and all others are.
+    let removed = objects(&fleet.store()).into_iter().find(|(key, _)| !key.contains("Digest"));
+    fs::remove_file(removed.expect("a log file").1).expect("removes");
+    let (code, lines) = fleet.audit("verify", &["--json", "--all-trails"]);
+    let bucket = &lines.last().expect("a line")["bucket"];
+    assert_eq!((code, &bucket["verdict"]), (Some(1), &"unsound".into()), "{bucket:#}");
+    assert_eq!((&bucket["trails"]["sound"], &bucket["trails"]["unsound"]), (&(all - 1).into(), &1.into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +107,11 @@ async fn a_dead_brokers_journal_is_delivered_under_its_own_name() {
     // Somebody who is alive writes there.
     let refused = fleet.deliver(0);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
-    assert!(text(&refused.stderr).contains("another process writes the journal"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("another process writes the journal"),
+        "{}",
+        text(&refused.stderr)
+    );
     tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
     let delivered = fleet.deliver(0);
     assert_eq!(delivered.status.code(), Some(0), "{}", text(&delivered.stderr));
@@ -112,7 +144,10 @@ async fn a_store_that_is_down_at_the_drain_leaves_a_trail_that_is_known_and_an_e
     assert_eq!(trails.len(), 1, "its first digest was there before the first call");
     let opening = &fleet.digests()[0];
     assert_eq!(opening["keyBroker"]["position"], "opening");
-    assert!(opening["keyBroker"]["origin"]["host"].as_str().is_some_and(|host| !host.is_empty()), "{opening:#}");
+    assert!(
+        opening["keyBroker"]["origin"]["host"].as_str().is_some_and(|host| !host.is_empty()),
+        "{opening:#}"
+    );
     assert_eq!(opening["keyBroker"]["origin"]["pod"], "orders-0");
 }
 
@@ -240,28 +275,46 @@ impl Fleet {
     }
 
     fn deliver(&self, place: usize) -> Output {
-        let (journal, config) = (self.journal(place), self.dir.path().join(format!("{place}/key-broker.toml")));
+        let (journal, config) =
+            (self.journal(place), self.dir.path().join(format!("{place}/key-broker.toml")));
         self.program(&["audit", "deliver", "--journal", path(&journal), "--config", path(&config)])
     }
 
     /// The verdict of somebody who has the bucket alone.
     fn verify(&self, trail: &str) -> (Option<i32>, Value) {
+        let (code, mut report) = self.audit("verify", &["--json", "--trail", trail]);
+        (code, report.swap_remove(0))
+    }
+
+    /// What one of the commands for auditors says of the bucket, in lines of JSON.
+    fn audit(&self, command: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
         let key = self.dir.path().join("public.pem");
-        let public = key_broker_trail::delivery::public_key_of(&self.dir.path().join("signing.pem")).expect("a key");
+        let public =
+            key_broker_trail::delivery::public_key_of(&self.dir.path().join("signing.pem")).expect("a key");
         fs::write(&key, public.to_pem()).expect("writes");
         let store = self.store();
-        let verified = self.program(&[
-            "audit", "verify", "--json", "--store", path(&store), "--bucket", BUCKET, "--trail", trail, "--account",
-            "111122223333", "--region", "us-west-2", "--public-key", path(&key),
-        ]);
-        let report = serde_json::from_slice(&verified.stdout);
-        (verified.status.code(), report.unwrap_or_else(|_| panic!("{}", text(&verified.stderr))))
+        let mut arguments = vec!["audit", command, "--store", path(&store), "--bucket", BUCKET];
+        arguments.extend(["--account", "111122223333", "--region", "us-west-2"]);
+        if command == "verify" {
+            arguments.extend(["--public-key", path(&key)]);
+        }
+        arguments.extend(more);
+        let said = self.program(&arguments);
+        let lines: Result<Vec<Value>, _> =
+            serde_json::Deserializer::from_slice(&said.stdout).into_iter().collect();
+        let code = said.status.code();
+        (
+            code,
+            lines.ok().filter(|lines| !lines.is_empty()).unwrap_or_else(|| panic!("{}", text(&said.stderr))),
+        )
     }
 
     fn of_kind(&self, is_digest: bool) -> Vec<Value> {
         let all = objects(&self.store()).into_iter();
         let wanted = all.filter(|(key, _)| key.contains("CloudTrail-Digest") == is_digest);
-        wanted.map(|(_, path)| serde_json::from_slice(&support::trail::inflated(&path)).expect("JSON")).collect()
+        wanted
+            .map(|(_, path)| serde_json::from_slice(&support::trail::inflated(&path)).expect("JSON"))
+            .collect()
     }
 
     fn digests(&self) -> Vec<Value> {

@@ -111,7 +111,8 @@ async fn a_drain_ends_in_its_time_whatever_hangs() {
         let mut read = [0; 64 << 10];
         // Its headers, and then a body that is shorter than this.
         assert!(put.read(&mut read).expect("reads") > 0);
-        put.write_all(b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").expect("answers");
+        put.write_all(b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .expect("answers");
         hanging
     });
     let config = write_config(

@@ -63,7 +63,10 @@ async fn a_ciphertext_leads_to_whoever_was_given_it_and_to_the_call_that_made_it
     let key = client.generate_data_key(request()).await.expect("a key");
     client.generate_data_key(request()).await.expect("the same");
     let other = client.generate_data_key_without_plaintext(request().into()).await.expect("another");
-    client.decrypt(Decrypt::new(key.ciphertext_blob.to_vec()).context("tenant", "acme")).await.expect("decrypts");
+    client
+        .decrypt(Decrypt::new(key.ciphertext_blob.to_vec()).context("tenant", "acme"))
+        .await
+        .expect("decrypts");
     let records = broker.stop().await;
     let given = |blob: &[u8]| -> Vec<_> {
         let hash = sha256_hex(blob);

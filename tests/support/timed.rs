@@ -15,7 +15,6 @@ use key_broker_core::clock::Clock as _;
 use key_broker_core::{Bounds, KeyId};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
 use key_broker_trail::journal::{Durability, JournalConfig};
-use key_broker_trail::record::record_time;
 use key_broker_trail::{PublicKey, Remainder, TrailNames};
 use kms_emulator::Emulator;
 use serde_json::Value;
@@ -213,7 +212,8 @@ impl Running<'_> {
         copy(&site.journal(), kept.path());
         self.pass(20, "CloudTrail").await;
         let newest = objects(&site.store(), "CloudTrail").pop().expect("a log file");
-        let closed_at = names().log_file_minute(&newest).expect("a log file");
+        let (_, minute) = newest.split_once("_CloudTrail_us-west-2_").expect("a log file");
+        let minute = minute[..14].to_owned();
         let notes = |dir: &Path| -> Value {
             serde_json::from_slice(&fs::read(dir.join("trail.json")).expect("reads")).expect("JSON")
         };
@@ -236,7 +236,7 @@ impl Running<'_> {
         let closed = open.path.with_file_name(format!(
             "journal-{:08}-{}.closed",
             open.number,
-            record_time(closed_at).replace(['-', ':'], "")
+            minute.replace('Z', "00Z")
         ));
         fs::rename(&open.path, closed).expect("renames");
     }

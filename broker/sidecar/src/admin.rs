@@ -86,7 +86,11 @@ impl Admin {
     }
 
     /// The same, for a call that has a record: whoever is refused has one, too.
-    async fn admit_recorded<T>(&self, method: &'static str, request: &Request<T>) -> Result<AdminCall, Status> {
+    async fn admit_recorded<T>(
+        &self,
+        method: &'static str,
+        request: &Request<T>,
+    ) -> Result<AdminCall, Status> {
         let admitted = self.admit(request);
         if let (Err(refused), Some(call)) = (&admitted, request.extensions().get::<AdminCall>()) {
             self.record(method, call, None, Some(refused.message())).await;
@@ -115,7 +119,7 @@ impl Admin {
         }
         let mut line = Vec::new();
         record.append_to(&mut line);
-        if let Err(JournalUnavailable(Some(line))) = self.journal.append(line).wait().await {
+        if let Err(JournalUnavailable(Some(line))) = self.journal.append_of(None, line).wait().await {
             self.journal.defer(&line);
         }
     }

@@ -76,7 +76,10 @@ async fn make(store: &dyn Store, records: u64, uses_of_a_key: u64) -> BenchTrail
             log_files.push(file.0);
             let bytes = compress(&json).expect("compresses");
             let key = log_files.last().expect("one").s3_object.clone();
-            assert!(store.put(Object { key, bytes, metadata: BTreeMap::new() }).await.expect("puts"), "it is new");
+            assert!(
+                store.put(Object { key, bytes, metadata: BTreeMap::new() }).await.expect("puts"),
+                "it is new"
+            );
             at += Duration::minutes(5);
         }
         let before = previous.as_ref();

@@ -23,17 +23,21 @@ pub struct JournalTrail {
     pub is_open: bool,
 }
 
-impl JournalTrail {
-    /// That of the journal in `dir`; none if no broker has delivered from there. Blocks.
-    pub fn load(dir: &Path) -> io::Result<Option<Self>> {
-        let Some(State { trail, account: Some(account), previous, .. }) = State::load(dir)? else { return Ok(None) };
-        Ok(Some(Self {
+impl TryFrom<&Path> for JournalTrail {
+    type Error = io::Error;
+
+    /// That of the journal in this directory; [`io::ErrorKind::NotFound`] if no broker has delivered from there. Blocks.
+    fn try_from(dir: &Path) -> io::Result<Self> {
+        let Some(State { trail, account: Some(account), previous, .. }) = State::load(dir)? else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        Ok(Self {
             configured: trail_name::configured(&trail).to_owned(),
             name: trail,
             account_id: account.id,
             partition: account.partition,
             region: account.region,
             is_open: previous.is_some(),
-        }))
+        })
     }
 }

@@ -6,7 +6,7 @@
 mod data_key;
 pub(crate) mod records;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -112,6 +112,28 @@ impl DigestFile {
     }
 }
 
+/// The digests of the trails that are called so, by trail and in order, and what is no digest of any trail here.
+pub(crate) async fn digests_by_trail(
+    reader: &TrailReader,
+    called: &str,
+) -> Result<(BTreeMap<String, Vec<DigestKey>>, Vec<String>), StoreError> {
+    let (mut trails, mut others) = (BTreeMap::<String, Vec<DigestKey>>::new(), Vec::new());
+    for key in reader.digest_folder_keys().await? {
+        let named = trail_of(&key).map(|(name, end)| (name.to_owned(), end));
+        match named.filter(|(name, end)| reader.names_of(name).digest(*end) == key) {
+            Some((name, end)) if trail_name::is_called(&name, called) => {
+                trails.entry(name).or_default().push(DigestKey { key, end });
+            }
+            Some(_) => {}
+            None => others.push(key),
+        }
+    }
+    for digests in trails.values_mut() {
+        digests.sort_by_key(|digest| digest.end);
+    }
+    Ok((trails, others))
+}
+
 impl TrailReader {
     /// Reads the trail of these names. Without a `decrypter`, encrypted log files of a directory are [`ReadFailure::Locked`]; S3
     /// decrypts by itself.
@@ -126,12 +148,28 @@ impl TrailReader {
         &self.names
     }
 
-    /// The names of the trails here that are called so, or that journals have made of it: in their order.
+    /// The names of the trails here that are called so, or that journals have made of it; `*` stands for anything. In their order.
     pub async fn trail_names(&self, called: &str) -> Result<Vec<String>, StoreError> {
-        let keys = self.store.list(&self.names.digest_folder()).await?;
-        let names: BTreeSet<&str> = keys.iter().filter_map(|key| trail_of(key)).map(|(name, _)| name).collect();
-        let is_meant = |name: &&str| *name == called || trail_name::is_of(name, called);
-        Ok(names.into_iter().filter(is_meant).map(str::to_owned).collect())
+        let keys = self.digest_folder_keys().await?;
+        let names: BTreeSet<&str> =
+            keys.iter().filter_map(|key| trail_of(key)).map(|(name, _)| name).collect();
+        Ok(names.into_iter().filter(|name| trail_name::is_called(name, called)).map(str::to_owned).collect())
+    }
+
+    /// The same store, for another of its trails.
+    pub(crate) fn of(&self, trail: &str) -> Self {
+        let (store, decrypter) = (Arc::clone(&self.store), self.decrypter.clone());
+        Self { store, names: self.names_of(trail), decrypter }
+    }
+
+    /// The names of another trail.
+    pub(crate) fn names_of(&self, trail: &str) -> TrailNames {
+        TrailNames { trail: trail.to_owned(), ..self.names.clone() }
+    }
+
+    /// The keys of all that lies where digests do.
+    pub(crate) async fn digest_folder_keys(&self) -> Result<Vec<String>, StoreError> {
+        self.store.list(&self.names.digest_folder()).await
     }
 
     /// The digests that are there.
@@ -149,7 +187,7 @@ impl TrailReader {
 
     /// The keys of all log files of this account and region, those of other brokers too, in the order of their names: by the
     /// minute.
-    pub async fn log_file_keys(&self) -> Result<Vec<String>, StoreError> {
+    pub(crate) async fn log_file_keys(&self) -> Result<Vec<String>, StoreError> {
         self.store.list(&self.names.log_folder()).await
     }
 

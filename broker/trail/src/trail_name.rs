@@ -28,6 +28,18 @@ pub(crate) fn is_of(name: &str, configured: &str) -> bool {
     id.is_some_and(|id| id.len() == ID_CHARACTERS && id.bytes().all(|byte| ALPHABET.contains(&byte)))
 }
 
+/// Whether `called` means this name: itself, what was configured, or a pattern with `*` for anything.
+#[must_use]
+pub(crate) fn is_called(name: &str, called: &str) -> bool {
+    name == called || is_of(name, called) || (called.contains('*') && matches(name, called))
+}
+
+fn matches(name: &str, pattern: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return name == pattern };
+    let Some(rest) = name.strip_prefix(before) else { return false };
+    (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| matches(&rest[at..], after))
+}
+
 /// What was configured when a journal made this name.
 #[must_use]
 pub(crate) fn configured(name: &str) -> &str {
@@ -57,9 +69,17 @@ mod tests {
         assert!(is_of(&of_no_journal("orders"), "orders"));
         assert_eq!(configured(&of_no_journal("orders-eu")), "orders-eu");
         assert_eq!(configured("orders-eu"), "orders-eu");
-        for other in ["orders", "orders-", "orders-0123456789a", "orders-0123456789abc", "orders-0123456789aL"] {
+        for other in
+            ["orders", "orders-", "orders-0123456789a", "orders-0123456789abc", "orders-0123456789aL"]
+        {
             assert!(!is_of(other, "orders"), "{other}");
         }
         assert!(!is_of(&of_new_journal("orders-eu"), "orders"), "another configuration's");
+        for (called, is_it) in
+            [("*", true), ("orders-*", true), ("o*-*4", true), ("*s", false), ("orders", false)]
+        {
+            assert_eq!(is_called("orders-eu-1234", called), is_it, "{called}");
+        }
+        assert!(is_called(&of_no_journal("orders"), "orders") && is_called("orders", "orders"));
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! One object is in memory at a time, and the next one. docs/audit.md says what each finding means.
 
+mod bucket;
 mod checker;
 mod continuity;
 mod digests;
@@ -13,6 +14,7 @@ mod folder;
 pub(crate) mod forge;
 mod ids;
 mod limits;
+mod log_file;
 mod ranges;
 mod record;
 mod reuse;
@@ -25,22 +27,24 @@ use std::path::PathBuf;
 
 use time::OffsetDateTime;
 
-use super::digest::{ChainSpan, LogFile, sha256_hex};
+use super::digest::LogFile;
 use super::format_version::newer;
 use super::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
 use super::state::State;
-use checker::{Checker, Span};
+pub use bucket::{BucketReport, TrailSummary, trails, verify_all};
+use checker::Checker;
 use continuity::Continuity;
 use digests::{Before, DigestLink, LinkContext};
 pub use finding::{Finding, FindingKind, Place, Report, Severity, TrailState, Verdict};
 use folder::Folder;
+use log_file::{off_the_loop, resumed};
 use stretch::Stretch;
 use tail::Tail;
 
 /// What to verify, and against what.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct VerifyOptions {
     /// The public halves of the keys that signed digests: more than one where the key was changed.
     pub keys: Vec<PublicKey>,
@@ -74,21 +78,7 @@ pub async fn verify(
     options: &VerifyOptions,
     progress: &mut (dyn FnMut(&Progress) + Send),
 ) -> Report {
-    let mut verification = Verification {
-        reader,
-        options,
-        progress,
-        done: Progress::default(),
-        checker: Checker::new(&reader.names().account_id),
-        report: Report::default(),
-        before: Before::Nothing,
-        continuity: Continuity::default(),
-        known: HashSet::new(),
-        vouched: 0,
-        kept_is_found: false,
-        is_complete: true,
-        from: None,
-    };
+    let mut verification = Verification::new(reader, options, progress);
     verification.run().await;
     verification.conclude()
 }
@@ -113,6 +103,30 @@ struct Verification<'a> {
     from: Option<i64>,
 }
 
+impl<'a> Verification<'a> {
+    fn new(
+        reader: &'a TrailReader,
+        options: &'a VerifyOptions,
+        progress: &'a mut (dyn FnMut(&Progress) + Send),
+    ) -> Self {
+        Self {
+            reader,
+            options,
+            progress,
+            done: Progress::default(),
+            checker: Checker::new(&reader.names().account_id),
+            report: Report::default(),
+            before: Before::Nothing,
+            continuity: Continuity::default(),
+            known: HashSet::new(),
+            vouched: 0,
+            kept_is_found: false,
+            is_complete: true,
+            from: None,
+        }
+    }
+}
+
 impl Verification<'_> {
     async fn run(&mut self) {
         let names = self.reader.names();
@@ -127,7 +141,7 @@ impl Verification<'_> {
         };
         let DigestKeys { own, others } = digests;
         let VerifyOptions { from, to, .. } = *self.options;
-        let stretch = Stretch::of(&own, self.oldest_start(&own).await, from, to);
+        let stretch = Stretch::of(&own, oldest_start(self.reader, self.options, &own).await, from, to);
         self.digests(&own, &stretch).await;
         let waiting_is_known = self.tail(&own).await;
         self.check_keys();
@@ -151,13 +165,6 @@ impl Verification<'_> {
         let Self { checker, mut report, is_complete, from, .. } = self;
         checker.finish(is_complete, from, &mut report);
         report
-    }
-
-    /// Where the oldest digest starts, if that matters.
-    async fn oldest_start(&self, listed: &[DigestKey]) -> Option<OffsetDateTime> {
-        self.options.to?;
-        let oldest = self.reader.digest(&listed.first()?.key).await.ok()??;
-        OffsetDateTime::from_unix_timestamp(ids::seconds(&oldest.digest_start_time)?).ok()
     }
 
     /// The digests of the stretch, in order.
@@ -456,39 +463,16 @@ impl Verification<'_> {
     }
 }
 
-/// Checks one log file where it may take its time.
-async fn off_the_loop(mut checker: Checker, entry: LogFile, text: Vec<u8>) -> Checker {
-    let work = tokio::task::spawn_blocking(move || {
-        check_log_file(&mut checker, &entry, &text);
-        checker
-    });
-    resumed(work.await)
-}
-
-fn resumed<T>(done: Result<T, tokio::task::JoinError>) -> T {
-    // Nothing aborts the work: if it ended otherwise, it panicked, and so does this.
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-fn check_log_file(checker: &mut Checker, entry: &LogFile, json: &[u8]) {
-    let place = || Place::object(&entry.s3_object);
-    if sha256_hex(json) != entry.hash_value {
-        let words = "its hash is not the one in its digest: it was changed after it was delivered";
-        checker.findings.unsound(FindingKind::LogFileHash, place(), words);
-    }
-    let links = entry.journal_chain.as_ref().and_then(ChainSpan::links);
-    let (before, stated_end) = links.unzip();
-    let Span { times, has_malformed, end } = checker.log_file(&entry.s3_object, json, before);
-    if end != stated_end && !has_malformed {
-        let words = "its records are not those whose place in the journal's chain its digest says";
-        checker.findings.unsound(FindingKind::LogFileChain, place(), words);
-    }
-    let stated = ids::seconds(&entry.oldest_event_time).zip(ids::seconds(&entry.newest_event_time));
-    if times != stated && !has_malformed {
-        let words = "the oldest or the newest of its records is of another time than its digest says";
-        checker.findings.unsound(FindingKind::LogFileTimes, place(), words);
-    }
-}
-
 #[cfg(test)]
 mod tests;
+
+/// Where the oldest digest starts, if that matters.
+async fn oldest_start(
+    reader: &TrailReader,
+    options: &VerifyOptions,
+    listed: &[DigestKey],
+) -> Option<OffsetDateTime> {
+    options.to?;
+    let oldest = reader.digest(&listed.first()?.key).await.ok()??;
+    OffsetDateTime::from_unix_timestamp(ids::seconds(&oldest.digest_start_time)?).ok()
+}

@@ -1,5 +1,6 @@
 //! The journal of a broker that is dead, delivered under its own name: as that broker's end would have been.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +19,17 @@ use crate::telemetry::Telemetry;
 /// Delivers the journal in `dir`, with the store, keys and credentials of `config`, for at most `within` once its keys answer. Returns
 /// what is left.
 pub(crate) async fn deliver(mut config: Config, dir: &Path, within: Duration) -> Result<Remainder, String> {
-    let noted = JournalTrail::load(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let noted = match JournalTrail::try_from(dir) {
+        Ok(noted) => Some(noted),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(format!("{}: {error}", dir.display())),
+    };
     config.audit.journal.dir = dir.to_owned();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms.clone(), None, Arc::clone(&clock)).await;
     let caller = match (kms.caller().await, &noted) {
         (Ok(caller), _) => caller,
-        (Err(error), Some(noted)) => {
-            kms.caller_in(&noted.account_id, &noted.partition).await.ok_or(error)?
-        }
+        (Err(error), Some(noted)) => kms.caller_in(&noted.account_id, &noted.partition).await.ok_or(error)?,
         (Err(error), None) => return Err(error),
     };
     let Some(trail) = &mut config.audit.trail else {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_trail::JournalTrail;
 use key_broker_trail::Remainder;
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::JournalTrail;
 use tokio_util::sync::CancellationToken;
 
 use super::{Addresses, Broker, Parts, StartError};
@@ -118,7 +118,7 @@ async fn noted_account(config: &Config) -> Option<JournalTrail> {
     config.audit.trail.as_ref()?;
     let dir = config.audit.journal.dir.clone();
     // What cannot be read, the start tells.
-    let noted = tokio::task::spawn_blocking(move || JournalTrail::load(&dir).ok().flatten()).await.ok()??;
+    let noted = tokio::task::spawn_blocking(move || JournalTrail::try_from(&*dir).ok()).await.ok()??;
     Some(noted).filter(|noted| noted.is_open && noted.region == config.kms.region)
 }
 
@@ -140,7 +140,11 @@ async fn caller_of(
                 if let Some(noted) = &noted
                     && let Some(caller) = kms.caller_in(&noted.account_id, &noted.partition).await
                 {
-                    tracing::warn!(error, account = caller.account_id, "the account is taken from the journal");
+                    tracing::warn!(
+                        error,
+                        account = caller.account_id,
+                        "the account is taken from the journal"
+                    );
                     return Some(caller);
                 }
                 tracing::warn!(

@@ -134,7 +134,7 @@ impl Refusals {
         let Second { counts, .. } = std::mem::take(&mut *self.lock());
         let mut commits = Vec::with_capacity(counts.len());
         for (kind, count) in counts {
-            let commit = self.journal.append_of(&kind.principal, count.line(&kind, &self.caller));
+            let commit = self.journal.append_of(Some(&kind.principal), count.line(&kind, &self.caller));
             commits.push((kind, count, commit));
         }
         for (kind, count, commit) in commits {

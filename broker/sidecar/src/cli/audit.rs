@@ -13,6 +13,7 @@ mod public_key;
 mod reconcile;
 mod source;
 mod tail;
+mod trails;
 mod verify;
 
 use std::process::ExitCode;
@@ -44,6 +45,13 @@ enum Command {
     /// of yours, see --record-to, before anything is shown.
     #[command(after_help = cat::EXAMPLES)]
     Cat(cat::Arguments),
+
+    /// List the trails in a bucket, as their digests say
+    ///
+    /// Each with the time that it covers, whether it is open, stale, abandoned or closed, and the pod or host on which it began. Nothing of
+    /// this is verified.
+    #[command(after_help = trails::EXAMPLES)]
+    Trails(trails::Arguments),
 
     /// Say whether the trail is what the broker delivered, all of it
     ///
@@ -113,6 +121,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
         let (done, unavailable) = match arguments.command {
             Command::Tail(arguments) => (tail::run(arguments).await, ExitCode::FAILURE),
             Command::Cat(arguments) => (Box::pin(cat::run(arguments)).await, ExitCode::FAILURE),
+            Command::Trails(arguments) => (Box::pin(trails::run(arguments)).await, ExitCode::FAILURE),
             Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, CANNOT_TELL.into()),
             Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, CANNOT_TELL.into()),
             Command::Cost(arguments) => (Box::pin(cost::run(arguments)).await, ExitCode::FAILURE),

@@ -49,7 +49,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
                 ExitCode::SUCCESS
             }
             Ok(Err(error)) => fail(error),
-            Err(_) => fail(format!("not delivered within {} ms: the broker goes on trying", arguments.timeout_ms)),
+            Err(_) => {
+                fail(format!("not delivered within {} ms: the broker goes on trying", arguments.timeout_ms))
+            }
         }
     })
 }
@@ -59,7 +61,9 @@ async fn flush(socket: &Path) -> Result<String, String> {
     let uri = format!("unix:{}", socket.display());
     let endpoint = Endpoint::from_shared(uri).map_err(|error| explain(&error))?;
     let channel = endpoint.connect().await.map_err(|_| {
-        explain(&"nobody listens there: is the broker running, with listen.admin, and are you root or its user?")
+        explain(
+            &"nobody listens there: is the broker running, with listen.admin, and are you root or its user?",
+        )
     })?;
     let flushed = AdminClient::new(channel).flush(FlushRequest {}).await;
     Ok(flushed.map_err(|status| status.message().to_owned())?.into_inner().newest_digest)

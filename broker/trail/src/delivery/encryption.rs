@@ -52,8 +52,7 @@ impl Encryption {
         let data_key_request_id = made.request_id.clone();
         let work = tokio::task::spawn_blocking(move || seal(&made, &context, &bytes));
         let bytes = work.await.map_err(|_| "the encryption of a log file was cut off".to_owned())??;
-        let (_, sealed) =
-            self.current.insert((object.to_owned(), Sealed { bytes, data_key_request_id }));
+        let (_, sealed) = self.current.insert((object.to_owned(), Sealed { bytes, data_key_request_id }));
         Ok(sealed.clone())
     }
 

@@ -26,7 +26,10 @@ impl fmt::Display for TrailError {
             Self::Io(error) => write!(f, "the journal's directory: {error}"),
             Self::Key(error) => f.write_str(error),
             Self::Occupied(key) => {
-                write!(f, "the trail's store: somebody else's object is there under the name {key}: look who may write there")
+                write!(
+                    f,
+                    "the trail's store: somebody else's object is there under the name {key}: look who may write there"
+                )
             }
             Self::Late => f.write_str("the drain's time is over"),
         }

@@ -50,8 +50,7 @@ fn is_same(
     text_hash: Option<&str>,
     metadata: &BTreeMap<String, String>,
 ) -> bool {
-    let is_same_text =
-        |hash: &str| gunzip(&found.bytes).is_ok_and(|text| sha256_hex(&text) == hash);
+    let is_same_text = |hash: &str| gunzip(&found.bytes).is_ok_and(|text| sha256_hex(&text) == hash);
     let is_same_bytes = sha256_hex(&found.bytes) == stored_hash;
     (is_same_bytes || text_hash.is_some_and(is_same_text)) && found.metadata == *metadata
 }

@@ -171,7 +171,9 @@ impl Trail {
                 };
                 let opened = if trail.is_open() { Ok(()) } else { trail.digest().await };
                 started = Some(trail);
-                opened.map_err(|error| SetupError::NotNow(format!("its first digest is not delivered: {error}")))
+                opened.map_err(|error| {
+                    SetupError::NotNow(format!("its first digest is not delivered: {error}"))
+                })
             };
             let attempt = tokio::select! {
                 attempt = attempt => attempt,
@@ -269,9 +271,13 @@ pub(super) fn state_in_journal(config: &TrailConfig, announcer: &Announcer) -> R
     let (mut state, mut is_changed) = match loaded {
         Ok(Some(state)) => (state, false),
         // It has had a second, so that its first digest need not end in the future.
-        Ok(None) => (State::new(trail_name::of_new_journal(&config.name), start - Duration::from_secs(1)), true),
+        Ok(None) => {
+            (State::new(trail_name::of_new_journal(&config.name), start - Duration::from_secs(1)), true)
+        }
         Err(error) => {
-            return Err(refuse(&format_args!("{error}: put it back as it was, or move it away to begin a new trail")));
+            return Err(refuse(&format_args!(
+                "{error}: put it back as it was, or move it away to begin a new trail"
+            )));
         }
     };
     is_changed |= claim(&mut state, config, caller).map_err(|why| refuse(&why))?;

@@ -2,6 +2,7 @@
 //! called sound, and one that lacks nothing is.
 
 mod bound;
+mod many;
 mod site;
 mod stray;
 mod taken;

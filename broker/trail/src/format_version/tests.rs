@@ -81,7 +81,10 @@ async fn a_field_more_is_passed_over() {
     .await;
     let report = verified(&store, None).await;
     assert_eq!((report.verdict, kinds(&report)), (Verdict::Sound, vec![]), "{report:?}");
-    let store = signed_anew(0, |digest| digest.replace("111122223333\",\"digestStart", "999999999999\",\"digestStart")).await;
+    let store = signed_anew(0, |digest| {
+        digest.replace("111122223333\",\"digestStart", "999999999999\",\"digestStart")
+    })
+    .await;
     assert_eq!(verified(&store, None).await.verdict, Verdict::Unsound);
 }
 
@@ -130,9 +133,7 @@ async fn a_journal_of_this_version_and_of_the_one_before_is_taken_over() {
 #[test]
 fn notes_of_a_later_version_are_refused_and_a_field_more_is_passed_over() {
     let dir = tempfile::tempdir().expect("dir");
-    let notes = |version: u32| {
-        json!({ "version": version, "trail": "t-000000000000", "start": 0, "logFiles": [], "later": { "a": 1 } })
-    };
+    let notes = |version: u32| json!({ "version": version, "trail": "t-000000000000", "start": 0, "logFiles": [], "later": { "a": 1 } });
     let load = |notes: &Value| {
         fs::write(dir.path().join("trail.json"), notes.to_string()).expect("writes");
         State::load(dir.path())

@@ -102,8 +102,14 @@ impl Notices {
         self.add(&mut self.lock(), journal, Reloads::default());
     }
 
-    /// Something was reloaded. [`Notices::save`] makes that durable.
-    pub fn tell_reloads(&self, reloads: Reloads) {
+    /// Something was reloaded. It is durable when this returns; with an error, it is in memory only yet. Blocks.
+    pub fn tell_reloads(&self, reloads: Reloads) -> io::Result<()> {
+        self.note_reloads(reloads);
+        self.save()
+    }
+
+    /// The same, in memory only.
+    pub(crate) fn note_reloads(&self, reloads: Reloads) {
         self.add(&mut self.lock(), Notice::default(), reloads);
     }
 
@@ -173,7 +179,7 @@ impl Notices {
     }
 
     /// Makes all of it durable, again where the directory was removed meanwhile. Blocks.
-    pub fn save(&self) -> io::Result<()> {
+    pub(crate) fn save(&self) -> io::Result<()> {
         let Some(hold) = &self.hold else { return Ok(()) };
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let is_gone = !hold.dir().join(FILE).exists();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{ActivityEventData, ActivityRecord, AwsCaller, Text, UserIdentity};
+use super::{ActivityEventData, ActivityRecord, AwsCaller, Open, Text, UserIdentity};
 use crate::format_version::FORMAT_VERSION;
 use crate::origin::Origin;
 
@@ -37,7 +37,7 @@ impl BrokerEvent {
 /// What a broker tells of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct BrokerData<'a> {
+pub(crate) struct BrokerData<'a> {
     /// The program's version.
     #[serde(borrow)]
     pub(crate) version: Text<'a>,
@@ -73,7 +73,10 @@ impl<'a> ActivityRecord<'a> {
             ..broker
         };
         let data = ActivityEventData {
-            broker: Some(broker),
+            broker: Some(Open::Written(
+                serde_json::to_value(broker)
+                    .expect("it has string keys and goes to memory: nothing can fail"),
+            )),
             identity,
             ..ActivityEventData::from(key_broker_core::Outcome::Allowed)
         };

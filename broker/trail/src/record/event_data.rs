@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::open::object;
 use super::text::{optional_id, word};
-use super::{BrokerData, Open, Text, UserIdentity, optional_moment};
+use super::{Open, Text, UserIdentity, optional_moment};
 use crate::notice::{Notice, Reloads, Untold};
 
 /// `additionalEventData` of a KMS record.
@@ -83,8 +83,8 @@ pub struct ActivityEventData<'a> {
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub identity: Option<UserIdentity<'a>>,
     /// What the broker tells of itself, in records of its own life.
-    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub broker: Option<BrokerData<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<Open<'a, Value>>,
     /// What an operator asked for, and what came of it, in records of the operator's calls.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub operator: Option<Open<'a, Value>>,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use key_broker_core::{Action, DataKeyLength, EncryptionContext, KeyId, Outcome, PeerDetails, PeerKind, RandomLength,};
+use key_broker_core::{
+    Action, DataKeyLength, EncryptionContext, KeyId, Outcome, PeerDetails, PeerKind, RandomLength,
+};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use time::UtcOffset;

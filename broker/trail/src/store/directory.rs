@@ -230,7 +230,8 @@ mod tests {
         for round in 0..50 {
             let puts = [b"one", b"two"].map(|bytes| {
                 let store = DirectoryStore::new(root.path(), "logs");
-                let object = Object { key: format!("a/{round}"), bytes: bytes.to_vec(), metadata: BTreeMap::new() };
+                let object =
+                    Object { key: format!("a/{round}"), bytes: bytes.to_vec(), metadata: BTreeMap::new() };
                 tokio::spawn(async move { store.put(object).await })
             });
             let mut new = 0;

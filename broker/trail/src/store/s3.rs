@@ -117,10 +117,7 @@ impl Store for S3Store {
                     .ssekms_key_id(&encryption.key_arn)
                     .ssekms_encryption_context(&encryption.context);
             }
-            let error = match put.send().await {
-                Ok(_) => return Ok(true),
-                Err(error) => error,
-            };
+            let Err(error) = put.send().await else { return Ok(true) };
             match error.raw_response().map(|answer| answer.status().as_u16()) {
                 Some(PRECONDITION_FAILED) => return Ok(false),
                 // Another request about this key is under way: which of them comes first, the next attempt tells.

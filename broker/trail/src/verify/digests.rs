@@ -6,9 +6,7 @@ use time::OffsetDateTime;
 use super::finding::{FindingKind, Findings, Place};
 use super::ids;
 use super::record::is_compact;
-use crate::digest::{
-    ChainSpan, Digest, HASH_ALGORITHM, LogFile, Position, SIGNATURE_ALGORITHM, sha256_hex,
-};
+use crate::digest::{ChainSpan, Digest, HASH_ALGORITHM, LogFile, Position, SIGNATURE_ALGORITHM, sha256_hex};
 use crate::names::TrailNames;
 use crate::reader::{DigestFile, DigestKey};
 use crate::record::record_time;
@@ -110,7 +108,9 @@ fn has_all(json: &[u8], known: &[u8]) -> bool {
             (all, known) => all == known,
         }
     }
-    let (Ok(all), Ok(known)) = (serde_json::from_slice(json), serde_json::from_slice(known)) else { return false };
+    let (Ok(all), Ok(known)) = (serde_json::from_slice(json), serde_json::from_slice(known)) else {
+        return false;
+    };
     all != known && has(&all, &known)
 }
 

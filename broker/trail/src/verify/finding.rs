@@ -46,16 +46,16 @@ pub struct Report {
 }
 
 /// What can be said of a trail.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// It is what the broker delivered, and the broker kept its promises.
     Sound,
-    /// It was tampered with, or something is wrong with it or with the broker.
-    Unsound,
     /// Nothing wrong was found, but not everything could be looked at.
     #[default]
     CannotTell,
+    /// It was tampered with, or something is wrong with it or with the broker.
+    Unsound,
 }
 
 /// How a trail ends, as far as its newest digest tells.

@@ -32,7 +32,8 @@ impl TrailState {
         match self {
             Self::Open | Self::Closed => {}
             Self::Stale => {
-                let words = format!("the digest after this one is overdue: nothing after {end} is vouched for yet");
+                let words =
+                    format!("the digest after this one is overdue: nothing after {end} is vouched for yet");
                 findings.note(FindingKind::TrailStale, place, words);
             }
             Self::Abandoned => {
@@ -77,12 +78,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_trail_is_open_stale_abandoned_or_closed() {
+        use TrailState::{Abandoned, Closed, Open, Stale};
         let mut digest = Forge::sound().newest().await;
         let end = START + Duration::hours(3);
-        let state = |digest: &Digest, hours: i64| TrailState::of(digest, end, Some(end + Duration::hours(hours)));
+        let state =
+            |digest: &Digest, hours: i64| TrailState::of(digest, end, Some(end + Duration::hours(hours)));
         assert_eq!(TrailState::of(&digest, end, None), TrailState::Open);
         let states = [0, 1, 3, 24, 26].map(|hours| state(&digest, hours));
-        use TrailState::{Abandoned, Closed, Open, Stale};
         assert_eq!(states, [Open, Open, Stale, Stale, Abandoned]);
         digest.key_broker.as_mut().expect("ours").position = Some(Position::Closing);
         assert_eq!(state(&digest, 9_999), Closed);

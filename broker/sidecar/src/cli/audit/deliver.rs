@@ -58,8 +58,9 @@ fn check(journal: &Path) -> Result<(), Failure> {
             metadata.uid()
         )));
     }
-    let has_journal = fs::read_dir(journal).map_err(|error| explain(&error))?.flatten().any(|entry| {
-        entry.file_name().to_string_lossy().starts_with("journal-")
-    });
+    let has_journal = fs::read_dir(journal)
+        .map_err(|error| explain(&error))?
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("journal-"));
     if has_journal { Ok(()) } else { Err(explain(&"there is no journal in it")) }
 }

@@ -12,15 +12,18 @@ use super::source::Source;
 use super::source::keys::SigningKey;
 use super::{CANNOT_TELL, Failure};
 
-/// The log files that can have records of this time, as far as they are vouched for; the others are named.
+/// The log files that can have records of this time, of the one trail or of all that are called so, as far as they are vouched for; the
+/// others are named.
 pub(super) async fn believed(
     source: &Source,
+    called: Option<&str>,
     key: &SigningKey,
     period: &Period,
 ) -> Result<Believed, Failure> {
     let keys = source.public_keys(key).await?;
     let journal = source.journal_to_verify();
-    let found = LogFiles::of(&source.reader, &keys, journal.as_deref(), (period.since, period.until)).await;
+    let found =
+        LogFiles::of(&source.reader, called, &keys, journal.as_deref(), (period.since, period.until)).await;
     let LogFiles { vouched, unvouched, of_others, closing_signs, data_keys } =
         found.map_err(|failure| Failure::Unavailable(failure.to_string()))?;
     if of_others > 0 {

@@ -6,6 +6,7 @@ mod principals;
 mod reader_records;
 mod reconciler;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use call::ListedCall;
 use key_broker_core::clock::{Clock as _, SystemClock};
+use key_broker_trail::TrailNames;
 use key_broker_trail::record::{ReadRecord, record_time};
 use reader_records::ReaderRecords;
 use reconciler::{Match, Question, Reconciler, Reconciliation};
@@ -23,8 +25,8 @@ use super::log_files::believed;
 use super::output::{Columns, note, plain, write_report};
 use super::period::Period;
 use super::progress::Progress;
-use super::source::SourceArguments;
 use super::source::keys::SigningKey;
+use super::source::{Source, SourceArguments};
 use super::{CANNOT_TELL, CommandResult, Failure};
 use crate::redaction::Digester;
 
@@ -44,6 +46,9 @@ pub(super) struct Arguments {
     lag_minutes: u32,
     #[command(flatten)]
     period: Period,
+    /// Take every trail of the bucket together. A --trail with * in it takes those called so
+    #[arg(long, conflicts_with = "trail")]
+    all_trails: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,24 +70,34 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     where they agree with AWS's.";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { cloudtrail, reader_records, redaction_key, lag_minutes, period, key, source, json } =
-        arguments;
+    let Arguments {
+        cloudtrail,
+        reader_records,
+        redaction_key,
+        lag_minutes,
+        period,
+        all_trails,
+        key,
+        source,
+        json,
+    } = arguments;
     period.check()?;
     let files = files(&cloudtrail)?;
     let readers = read_reader_records(&reader_records)?;
     let redaction_key = redaction_key.map(|file| read_redaction_key(&file)).transpose()?;
-    let source = source.open().await?;
+    let (source, called) = source.open_some(all_trails).await?;
     let question = Question {
         since: period.since,
         until: period.until,
         settled: SystemClock.now() - Duration::minutes(lag_minutes.into()),
-        trail_arn: source.reader.names().trail_arn(),
+        trail_arns: trail_arns(&source, called.as_deref()).await?,
     };
     let mut reconciler =
         Reconciler::new(readers).with_key(redaction_key.or_else(|| source.redaction_key.clone()));
     // A call at the edge of the time may have its two records on both sides of it.
-    let mut believed = believed(&source, &key, &period.widened(EDGE)).await?;
-    reconciler.add_named(std::mem::take(&mut believed.closing_signs), std::mem::take(&mut believed.data_keys));
+    let mut believed = believed(&source, called.as_deref(), &key, &period.widened(EDGE)).await?;
+    reconciler
+        .add_named(std::mem::take(&mut believed.closing_signs), std::mem::take(&mut believed.data_keys));
     let added = believed.for_each_record(&source, |record| {
         let record = ReadRecord::parse(record).map_err(|error| error.to_string())?;
         reconciler.add_ours(&record);
@@ -106,6 +121,15 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Match::Unmatched => ExitCode::FAILURE,
         Match::CannotTell => CANNOT_TELL.into(),
     })
+}
+
+/// The trails, as encryption contexts name them.
+async fn trail_arns(source: &Source, called: Option<&str>) -> Result<BTreeSet<String>, Failure> {
+    let names = source.reader.names();
+    let Some(called) = called else { return Ok(BTreeSet::from([names.trail_arn()])) };
+    let trails = source.reader.trail_names(called).await;
+    let trails = trails.map_err(|error| Failure::Unavailable(error.to_string()))?;
+    Ok(trails.into_iter().map(|trail| TrailNames { trail, ..names.clone() }.trail_arn()).collect())
 }
 
 fn read_redaction_key(file: &Path) -> Result<Digester, Failure> {

@@ -73,7 +73,7 @@ impl Kms {
     async fn answer(&self, record: Vec<u8>) -> Result<(), KeysError> {
         let journal = self.journal.lock().expect("whole").clone().expect("it runs");
         let passing = || KeysError { kind: KeysErrorKind::Passing, words: "not now".into() };
-        if self.is_down.load(Ordering::Relaxed) || journal.is_overdrawn_by_the_trail() {
+        if self.is_down.load(Ordering::Relaxed) || journal.is_overdrawn(true) {
             return Err(passing());
         }
         match journal.append_for_the_trail(record).wait().await {
@@ -269,7 +269,8 @@ impl Site {
         trail.finish(Duration::from_secs(20)).await;
         close(thread, &announcer, Some(&self.names));
         let decrypter: Arc<dyn Decrypter> = Arc::<Kms>::clone(&self.kms);
-        let reader = TrailReader::new(Arc::new(self.store.objects.clone()), self.names.clone(), Some(decrypter));
+        let reader =
+            TrailReader::new(Arc::new(self.store.objects.clone()), self.names.clone(), Some(decrypter));
         let keys = vec![signer().public_key().clone()];
         let journal_dir = Some(self.dir.path().join("journal"));
         let options = VerifyOptions { keys, journal_dir, ..VerifyOptions::default() };

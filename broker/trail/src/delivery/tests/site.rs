@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
-use crate::announcer::Announcer;
 use super::resume;
+use crate::announcer::Announcer;
 use crate::delivery::Trail;
 use crate::ending::close;
 use crate::journal::hash_chain::parse_line;
@@ -138,8 +138,7 @@ impl Site {
 
     pub(super) fn reload(&mut self) {
         let notices = Arc::clone(self.running().journal.notices());
-        notices.tell_reloads(Reloads { policy: 1, ..Reloads::default() });
-        notices.save().expect("notes it");
+        notices.tell_reloads(Reloads { policy: 1, ..Reloads::default() }).expect("notes it");
         self.reloads = self.reloads.start() + 1..=self.reloads.end() + 1;
     }
 
@@ -297,8 +296,9 @@ impl Site {
                 let is_newest = names == self.newest_trail();
                 reports.push(self.verified(names, journal_dir.clone().filter(|_| is_newest)).await);
             }
-            let is_whole =
-                |report: &Report| report.verdict == Verdict::Sound && report.state == Some(TrailState::Closed);
+            let is_whole = |report: &Report| {
+                report.verdict == Verdict::Sound && report.state == Some(TrailState::Closed)
+            };
             let all_whole = reports.iter().all(is_whole);
             prop_assert!(lacks == 0 || !all_whole, "{} lack: {:?}", lacks, reports);
             let Some(newest) = reports.last() else { continue };

@@ -148,7 +148,8 @@ async fn somebody_elses_object_stays_and_a_digest_takes_the_next_second() {
     broker.trail.digest().await.expect("opens");
     // Whatever second it takes.
     let (names, now) = (broker.trail.names().clone(), SystemClock.now());
-    let taken: Vec<String> = (0..3).map(|second| names.digest(now + time::Duration::seconds(second))).collect();
+    let taken: Vec<String> =
+        (0..3).map(|second| names.digest(now + time::Duration::seconds(second))).collect();
     for key in &taken {
         if !store.keys().contains(key) {
             store.insert(key, b"{}", BTreeMap::from([(SIGNATURE_METADATA.to_owned(), "00".to_owned())]));

@@ -10,9 +10,9 @@ use serde::de::value::{Error as UnknownWord, StrDeserializer};
 use super::written::check_written;
 use super::{Amount, Charge};
 use crate::record::{
-    ActivityEventData, BrokerEvent, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory, KMS_KEY, KmsEventData,
-    MAX_SHORT_TEXT_BYTES, OPERATOR_METHODS, Open, REPORT_IDENTITY, REPORT_NOTICE, ReadRecord, RequestParameters, Resource,
-    ServedFrom, Text, lower_case_uuid, parse,
+    ActivityEventData, BrokerData, BrokerEvent, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory,
+    KMS_KEY, KmsEventData, MAX_SHORT_TEXT_BYTES, OPERATOR_METHODS, Open, REPORT_IDENTITY, REPORT_NOTICE,
+    ReadRecord, RequestParameters, Resource, ServedFrom, Text, lower_case_uuid, parse,
 };
 
 /// What is the same for both profiles. Returns which of them it is of.
@@ -201,7 +201,10 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     if let Some(data_key) = &extra.data_key {
         check_data_key(data_key, is_allowed)?;
     }
-    demand(extra.broker.is_some() == life.is_some(), "additionalEventData.broker is in records of the broker's life, and in no others")?;
+    demand(
+        extra.broker.is_some() == life.is_some(),
+        "additionalEventData.broker is in records of the broker's life, and in no others",
+    )?;
     demand(
         extra.operator.as_ref().is_none_or(|operator| is_operators && is_object(operator)),
         "additionalEventData.operator is an object, in records of operators alone",
@@ -265,8 +268,12 @@ fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(
     }
     let tells = extra.identity.is_some() || extra.notice_id.is_some() || extra.broker.is_some();
     demand(tells, "a record of the broker's own tells nothing")?;
-    if let Some(broker) = &extra.broker {
-        demand(!broker.version.is_empty() && broker.format_version > 0, "broker has no version or formatVersion")?;
+    if let Some(json) = extra.broker.as_ref().and_then(Open::json) {
+        let broker: BrokerData<'_> = parse(json).map_err(|malformed| format!("broker: {malformed}"))?;
+        demand(
+            !broker.version.is_empty() && broker.format_version > 0,
+            "broker has no version or formatVersion",
+        )?;
         demand(
             broker.configuration_sha256.as_ref().is_none_or(|hash| is_hex(hash, 64)),
             "configurationSHA256 is not 64 lower-case hex digits",

@@ -67,8 +67,8 @@ pub(super) struct Question {
     pub(super) until: Option<OffsetDateTime>,
     /// What is newer than this may be on its way still, on either side.
     pub(super) settled: OffsetDateTime,
-    /// The trail, as encryption contexts name it.
-    pub(super) trail_arn: String,
+    /// The trails, as encryption contexts name them.
+    pub(super) trail_arns: BTreeSet<String>,
 }
 
 /// What came out.
@@ -204,7 +204,7 @@ impl Reconciler {
         let same_call = |ours: &ComparedCall| *ours.call.event_name == *theirs.event_name;
         let place = self.ours.get(&*theirs.request_id).and_then(|calls| calls.iter().position(same_call));
         let is_ours = self.principals.have(&theirs.user_identity);
-        let reads = place.is_none() && reads_the_trail(theirs, &question.trail_arn, &self.signing_keys);
+        let reads = place.is_none() && reads_the_trail(theirs, &question.trail_arns, &self.signing_keys);
         let is_of_a_reader = reads && self.readers.have(theirs);
         if place.is_none() && !is_ours && !is_of_a_reader {
             return;
@@ -388,7 +388,7 @@ fn is_of_this_trails_objects(theirs: &ReadRecord<'_>, question: &Question) -> bo
 
 fn is_for_this_trail(theirs: &ReadRecord<'_>, question: &Question) -> bool {
     let mut context = theirs.encryption_context().rev();
-    context.find(|pair| pair.0 == TRAIL_ARN).is_some_and(|pair| pair.1 == question.trail_arn)
+    context.find(|pair| pair.0 == TRAIL_ARN).is_some_and(|pair| question.trail_arns.contains(pair.1))
 }
 
 /// `eventSource` of KMS's records.

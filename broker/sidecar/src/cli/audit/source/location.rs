@@ -27,6 +27,8 @@ pub(super) struct TrailLocation {
     pub(super) account: Option<String>,
     /// Whether the name is the configuration's, and not one that was told.
     pub(super) is_configured: bool,
+    /// Whether several trails may be called so.
+    pub(super) may_be_many: bool,
 }
 
 /// An open store, the names in it, and the reader's AWS identity where that is needed.
@@ -74,8 +76,11 @@ impl TrailLocation {
 
     /// The name of the one trail that is meant: the journal's, where that is here, else the one in the store that is called so.
     async fn trail_name(&self, store: &Arc<dyn Store>, names: &TrailNames) -> Result<String, Failure> {
-        let journal = self.journal_dir.as_deref().map(JournalTrail::load);
-        if let Some(Ok(Some(journal))) = journal
+        if self.may_be_many {
+            return Ok(self.name.clone());
+        }
+        let journal = self.journal_dir.as_deref().map(JournalTrail::try_from);
+        if let Some(Ok(journal)) = journal
             && self.is_configured
         {
             return Ok(journal.name);

@@ -40,7 +40,12 @@ fn with(mut record: Value, pointer: &str, value: Value) -> Value {
 }
 
 fn question() -> Question {
-    Question { since: None, until: None, settled: datetime!(2026-11-21 11:00 UTC), trail_arn: TRAIL.into() }
+    Question {
+        since: None,
+        until: None,
+        settled: datetime!(2026-11-21 11:00 UTC),
+        trail_arns: [TRAIL.into()].into(),
+    }
 }
 
 fn reconcile(ours: &[Value], aws: &[Value], question: &Question) -> Reconciliation {
