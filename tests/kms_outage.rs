@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use key_broker::{BreakerSettings, GuardSettings, Rule};
 use key_broker_client::{Client, DataKey, Decrypt, Error, GenerateDataKey};
+use key_broker_core::clock::{Clock as _, SystemClock};
 use kms_emulator::{Effect, Emulator, EmulatorConfig, Fault};
 use peers::check_records;
 use support::{Setup, TestBroker, eventually, id, reuse, rule};
@@ -145,6 +146,44 @@ async fn a_kms_that_hangs_opens_the_breaker() {
     broker.emulator.inject(Fault::new(Effect::Hang));
     let client = broker.client().await;
     assert_fails_fast(&open_breaker(&broker, &client).await);
+}
+
+/// However much time its caller has, and whatever it asks for: the caller is told that KMS does not answer, and when to come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kms_that_hangs_is_told_before_the_callers_deadline_and_not_as_its_deadline() {
+    let breaker = BreakerSettings { failures: 1_000, open: OPEN, longest_open: OPEN };
+    for (attempt, deadline) in [(300, 60_000), (3_000, 1_000), (3_000, 2_500), (60_000, 600)] {
+        let attempt_timeout = Duration::from_millis(attempt);
+        let guard = GuardSettings { breaker, fair_time: attempt_timeout, ..support::guard() };
+        let setup =
+            Setup { attempt_timeout, guard, max_attempts: 3, reuse: reuse(rule()), ..Setup::default() };
+        let broker = TestBroker::with(setup).await;
+        let client = broker.client().await;
+        let made = draw(&client).await.expect("KMS is up");
+        broker.emulator.inject(Fault::new(Effect::Hang));
+        let deadline = Duration::from_millis(deadline);
+        let hasty = client.clone().with_deadline(deadline);
+        let (key, fresh) = (key_of("acme"), key_of("acme").fresh());
+        let decrypt = Decrypt::new(made.ciphertext_blob.clone()).key_id("alias/dev");
+        let began = SystemClock.instant();
+        let (kept, once, decrypted, random, unknown) = tokio::join!(
+            hasty.generate_data_key(key),
+            hasty.generate_data_key(fresh),
+            hasty.decrypt(decrypt),
+            hasty.generate_random(8),
+            hasty.generate_data_key(GenerateDataKey::aes_256("alias/never-seen")),
+        );
+        let took = SystemClock.instant() - began;
+        let errors =
+            [kept.map(drop), once.map(drop), decrypted.map(drop), random.map(drop), unknown.map(drop)];
+        for error in errors {
+            let error = error.expect_err("KMS hangs");
+            let told = (error.code(), error.reason());
+            assert_eq!(told, (Code::Unavailable, Some("KMS_UNAVAILABLE")), "{deadline:?}: {error}");
+            assert!(error.retry_after().is_some());
+        }
+        assert!(took < deadline.min(Duration::from_secs(15)), "{took:?} of {deadline:?}");
+    }
 }
 
 #[tokio::test]

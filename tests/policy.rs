@@ -310,7 +310,7 @@ async fn denied_and_unknown_read_the_same_but_to_whom_may_any_key() {
         for key in ["alias/nothing", "alias/secret"] {
             let error =
                 generate(&client, key).await.map_err(|error| (error.code(), error.message().to_owned()));
-            texts.push((key, error.as_ref().err().map(|(_, text)| text.clone())));
+            texts.push((key, error.as_ref().err().map(|(_, text)| text.replace(key, "KEY"))));
             let wanted = if key == "alias/secret" && unknown == Code::NotFound { Code::Ok } else { unknown };
             assert_eq!(error.map_or_else(|(code, _)| code, |_| Code::Ok), wanted, "{key} {policy}");
         }

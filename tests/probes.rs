@@ -50,8 +50,11 @@ async fn readiness_follows_the_journal() {
     until_ready_is(&broker, address, "not ready: the journal cannot commit").await;
     assert!(!client.is_serving().await.expect("health answers"));
     let scrape = Scrape::of(&broker).await;
-    assert!(scrape.sum("keybroker_audit_failures_total", &[("what", "commit")]) >= 1.0);
-    assert!((scrape.sum("keybroker_audit_failures_total", &[("what", "call")]) - 1.0).abs() < 0.1);
+    assert!(scrape.sum("keybroker_audit_failures_total", &[("keybroker_audit_failure", "commit")]) >= 1.0);
+    assert!(
+        (scrape.sum("keybroker_audit_failures_total", &[("keybroker_audit_failure", "call")]) - 1.0).abs()
+            < 0.1
+    );
     fs::create_dir(broker.journal_dir()).expect("returns");
     until_ready_is(&broker, address, "ready").await;
     assert!(client.is_serving().await.expect("health answers"));

@@ -1,4 +1,5 @@
-//! Proves: the README's examples work as pasted, and its configuration and policy are ones that `serve` takes.
+//! Proves: the README's examples work as pasted, under the README's own policy, and its configuration and policy are ones that `serve`
+//! takes.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -9,20 +10,55 @@ use std::path::Path;
 use std::process::Command;
 
 use key_broker::Config;
+use key_broker_client::{Decrypt, GenerateDataKey};
 use peers::{Peers, plain, printed, root};
 use rustix::process::Signal;
 use support::dev::all_records;
 use support::process::Process;
+use support::{Setup, TestBroker};
 use tempfile::TempDir;
 
-/// A directory like a clone in which `cargo dev` runs.
+/// A directory like a clone in which `cargo dev` runs, with the README's policy for this user and `alias/dev`.
 fn clone_with_dev() -> (TempDir, Process) {
     let clone = tempfile::tempdir().expect("a directory");
     std::os::unix::fs::symlink(root().join("proto"), clone.path().join("proto")).expect("a link");
     let dir = clone.path().join(".key-broker-dev");
     fs::create_dir(&dir).expect("a directory");
     let dev = Process::dev(&dir);
+    fs::write(dir.join("policy.new"), policy()).expect("writes");
+    fs::rename(dir.join("policy.new"), dir.join("policy.cedar")).expect("renames");
+    dev.signal(Signal::HUP);
+    dev.wait_for_log("other policies are in force");
     (clone, dev)
+}
+
+/// The README's policy, with the key that `dev` has, and whoever runs this.
+fn policy() -> String {
+    let me = format!("unix:uid/{}", rustix::process::geteuid().as_raw());
+    let policy = block("cedar").replace("unix:uid/1000", &me).replace("alias/app", "alias/dev");
+    assert!(policy.contains(&me) && policy.contains("alias/dev"), "{policy}");
+    policy
+}
+
+/// What the examples ask, by the client of this repository: no other program is needed for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_examples_ask_is_permitted_by_the_readmes_policy() {
+    let broker = TestBroker::with(Setup { policy: policy(), ..Setup::default() }).await;
+    let client = broker.client().await;
+    let request = GenerateDataKey::aes_256("alias/dev").context("tenant", "acme");
+    let key = client.generate_data_key(request).await.expect("permitted");
+    let decrypt = || Decrypt::new(key.ciphertext_blob.clone()).context("tenant", "acme");
+    let again =
+        client.decrypt(decrypt().key_id(&key.key_id)).await.expect("permitted, by the reply's key_id");
+    assert_eq!(again.plaintext.expose(), key.plaintext.expose());
+    client.decrypt(decrypt().key_id("alias/dev")).await.expect("permitted, by the alias");
+    let unnamed = client.decrypt(decrypt()).await.expect_err("it could be any key's");
+    assert!(unnamed.message().contains("set key_id"), "{unnamed}");
+    for language in ["python", "js"] {
+        let example = block(language);
+        let decrypt = example.split("Decrypt(").nth(1).expect("it decrypts");
+        assert!(decrypt.lines().take(3).any(|line| line.contains("key_id")), "{example}");
+    }
 }
 
 /// The README's first block in `language`.

@@ -15,14 +15,15 @@ use std::time::Duration;
 
 use key_broker_client::{Client, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
-use peers::Peers;
 use peers::caller::{Called, Caller, Calls};
 use peers::check_records;
 use peers::collector::{Collector, Protocol, Span};
+use peers::{Peers, root};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::bad_collector::{Hanging, Refusing, Vanishing};
 use support::process::{Process, write_config};
+use support::registry::Registry;
 use support::{Records, journal_lines};
 use tempfile::TempDir;
 
@@ -87,6 +88,11 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("no {name}: {value}"))
 }
 
+/// The text of a span's attribute.
+fn text_of<'a>(span: &'a Span, name: &str) -> &'a str {
+    span.attribute(name).as_str().unwrap_or_else(|| panic!("no {name}: {span:?}"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 #[cfg_attr(not(linux_x86_64), ignore = "needs Linux on x86_64, for rotel")]
@@ -110,6 +116,7 @@ async fn a_thousand_calls_are_a_thousand_traces_from_caller_to_kms_and_every_rec
         });
         let spans = of_broker(&spans);
         assert!(spans.iter().all(|span| span.dropped == 0 && span.scope == "key-broker"));
+        spans_are_declared(&spans);
         activity_joins(&records, &spans);
         kms_joins(&records, &spans, &emulator);
         for call in &calls {
@@ -119,12 +126,27 @@ async fn a_thousand_calls_are_a_thousand_traces_from_caller_to_kms_and_every_rec
         nothing_is_told_that_is_not_meant_to(&collector, &log, &emulator);
         let metrics: BTreeSet<_> =
             collector.metrics().iter().map(|metric| text(metric, "name").to_owned()).collect();
-        for name in
-            ["rpc.server.duration", "keybroker_kms_request_duration_seconds", "keybroker_audit_records_total"]
+        for name in ["rpc.server.call.duration", "keybroker.kms.request.duration", "keybroker.audit.records"]
         {
             assert!(metrics.contains(name), "{name}: {metrics:?}");
         }
         assert_eq!(collector.complaints(), "");
+    }
+}
+
+/// Every span, each of its attributes and each value of a closed set is in the registry.
+fn spans_are_declared(spans: &[&Span]) {
+    let registry = Registry::read(root());
+    for span in spans {
+        let declared = registry.span(&span.name).unwrap_or_else(|| panic!("{} is not declared", span.name));
+        assert_eq!(span.kind.to_lowercase(), declared.kind, "{}", span.name);
+        for (name, value) in &span.attributes {
+            assert!(declared.attributes.contains(name), "{}: {name}", span.name);
+            registry.check(name, value);
+        }
+        for (name, value) in span.events.iter().flat_map(|event| &event.attributes) {
+            registry.check(name, value);
+        }
     }
 }
 
@@ -172,13 +194,17 @@ fn activity_joins(records: &Records, spans: &[&Span]) {
         assert_eq!(span.attribute("keybroker.event_id"), &record["eventID"]);
         assert_eq!(span.attribute("keybroker.request_id"), &record["requestID"]);
         assert_eq!(span.attribute("keybroker.outcome"), &record["additionalEventData"]["outcome"]);
-        assert_eq!(span.attribute("rpc.system"), "grpc");
-        assert_eq!(span.attribute("network.transport"), "unix");
+        assert_eq!(span.attribute("rpc.system.name"), "grpc");
+        assert_eq!(span.attribute("rpc.method"), &*span.name);
+        assert_eq!(span.attribute("keybroker.transport"), "unix");
         let kms_request_id = &record["additionalEventData"]["dataKey"]["kmsRequestID"];
         assert_eq!(span.attribute("keybroker.kms.request_id"), kms_request_id);
-        let is_error = record.get("errorCode").is_some();
+        let code = text_of(span, "rpc.status_code");
+        assert_eq!(code == "OK", record.get("errorCode").is_none(), "{span:?}");
+        // A caller's mistake is no error of the server.
+        let is_error = SERVER_ERRORS.contains(&code);
         assert_eq!(span.status.code == "ERROR", is_error, "{span:?}");
-        assert_eq!(span.attribute("error.type"), record.get("errorCode").unwrap_or(&Value::Null));
+        assert_eq!(span.attribute("error.type").as_str(), is_error.then_some(code));
         let children: BTreeSet<_> =
             spans.iter().filter(|child| child.is_child_of(span)).map(|child| child.name.as_str()).collect();
         assert!(children.contains("audit.commit"), "{children:?}");
@@ -192,11 +218,10 @@ fn kms_joins(records: &Records, spans: &[&Span], emulator: &Emulator) {
     let mut told: BTreeMap<String, &Span> = BTreeMap::new();
     let of_kms: Vec<_> = spans.iter().filter(|span| span.name.starts_with("KMS.")).collect();
     for span in &of_kms {
-        assert_eq!((span.kind.as_str(), span.attribute("rpc.system")), ("CLIENT", &"aws-api".into()));
-        assert_eq!(span.attribute("rpc.service"), "KMS");
+        assert_eq!((span.kind.as_str(), span.attribute("rpc.system.name")), ("CLIENT", &"aws-api".into()));
         assert_eq!(
             Some(span.name.as_str()),
-            span.attribute("rpc.method").as_str().map(|method| format!("KMS.{method}")).as_deref()
+            span.attribute("rpc.method").as_str().map(|method| method.replace('/', ".")).as_deref()
         );
         assert_eq!(span.attribute("cloud.region"), "us-west-2");
         assert_eq!(span.attribute("server.address"), "127.0.0.1");
@@ -219,7 +244,7 @@ fn kms_joins(records: &Records, spans: &[&Span], emulator: &Emulator) {
     assert_eq!(told.len(), recorded.len());
     for record in recorded {
         let span = told[text(record, "requestID")];
-        assert_eq!(span.attribute("rpc.method"), &record["eventName"]);
+        assert_eq!(text_of(span, "rpc.method"), format!("KMS/{}", text(record, "eventName")));
         if span.attribute("aws.request_id") == &record["requestID"] {
             assert_eq!(span.attribute("keybroker.event_id"), &record["eventID"]);
         }
@@ -411,3 +436,7 @@ async fn variables_that_make_no_sense_are_told_at_start() {
     }
     insta::assert_snapshot!(told.join("\n"));
 }
+
+/// Of a server, by the semantic conventions for gRPC.
+const SERVER_ERRORS: [&str; 6] =
+    ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];

@@ -86,7 +86,8 @@ impl Trailed {
     async fn delivery_has_failed(&self) {
         for _ in 0..1_000 {
             let scrape = Scrape::of(&self.broker).await;
-            if scrape.sum("keybroker_audit_failures_total", &[("what", "delivery")]) > 0.5 {
+            if scrape.sum("keybroker_audit_failures_total", &[("keybroker_audit_failure", "delivery")]) > 0.5
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

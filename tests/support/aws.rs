@@ -1,13 +1,14 @@
 //! AWS around a broker, on loopback: STS, which tells a session by the access key that signed the request, and metadata services that
 //! give a new session each time they are asked.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
-use time::UtcOffset;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -20,10 +21,18 @@ pub struct FakeAws {
 struct State {
     sessions: AtomicU64,
     life: Duration,
+    /// How far its clock is ahead of the machine's, in seconds.
+    ahead: AtomicI64,
     /// Before each answer of a metadata service.
     delay: Duration,
     sts_is_silent: AtomicBool,
     account: Mutex<String>,
+    /// The sessions of roles that were assumed: ARNs, by access key.
+    assumed: Mutex<BTreeMap<String, String>>,
+    /// When sessions end, by access key.
+    ends: Mutex<BTreeMap<String, OffsetDateTime>>,
+    /// Whether roles may be assumed.
+    assumes: AtomicBool,
 }
 
 impl FakeAws {
@@ -34,9 +43,13 @@ impl FakeAws {
         let state = Arc::new(State {
             sessions: AtomicU64::new(0),
             life,
+            ahead: AtomicI64::new(0),
             delay,
             sts_is_silent: AtomicBool::new(false),
             account: Mutex::new("111122223333".into()),
+            assumed: Mutex::default(),
+            ends: Mutex::default(),
+            assumes: AtomicBool::new(true),
         });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -53,9 +66,31 @@ impl FakeAws {
         self.state.sessions.load(Ordering::SeqCst)
     }
 
+    /// From now on its clock is so many seconds ahead of the machine's.
+    pub fn set_ahead(&self, seconds: i64) {
+        self.state.ahead.store(seconds, Ordering::SeqCst);
+    }
+
+    /// A new session: its access key.
+    pub fn begin_session(&self) -> String {
+        self.state.begin("ASIASESSION").0
+    }
+
+    /// The ARN of the session that an access key is of, and when it ends.
+    pub fn session(&self, access_key_id: &str) -> (String, OffsetDateTime) {
+        let assumed = self.state.assumed.lock().expect("no panic").get(access_key_id).cloned();
+        let arn = assumed.unwrap_or_else(|| arn_of("111122223333", access_key_id));
+        (arn, self.state.ends.lock().expect("no panic")[access_key_id])
+    }
+
     /// Whether STS closes connections without an answer.
     pub fn silence_sts(&self, is_silent: bool) {
         self.state.sts_is_silent.store(is_silent, Ordering::SeqCst);
+    }
+
+    /// Whether STS lets roles be assumed.
+    pub fn let_roles_be_assumed(&self, may: bool) {
+        self.state.assumes.store(may, Ordering::SeqCst);
     }
 
     /// From now on everybody is of this account.
@@ -74,6 +109,7 @@ impl State {
     async fn serve(&self, mut stream: TcpStream) {
         let Some(request) = request(&mut stream).await else { return };
         let answer = match request.split_once("Credential=") {
+            _ if request.contains("Action=AssumeRole") => self.assume(&request),
             Some(_) if self.sts_is_silent.load(Ordering::SeqCst) => return,
             Some((_, signature)) => Some(self.identity(signature.split('/').next().expect("a key"))),
             None => {
@@ -92,12 +128,53 @@ impl State {
 
     fn identity(&self, access_key_id: &str) -> String {
         let account = self.account.lock().expect("no panic").clone();
-        let arn = arn_of(&account, access_key_id);
+        let role = self.assumed.lock().expect("no panic").get(access_key_id).cloned();
+        let account = role.as_ref().and_then(|arn| arn.split(':').nth(4)).map_or(account, str::to_owned);
+        let arn = role.unwrap_or_else(|| arn_of(&account, access_key_id));
         format!(
             "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
              <Arn>{arn}</Arn><UserId>AROABROKER:{access_key_id}</UserId><Account>{account}</Account>\
              </GetCallerIdentityResult></GetCallerIdentityResponse>"
         )
+    }
+
+    /// A new session: its access key, and when it ends.
+    fn begin(&self, prefix: &str) -> (String, OffsetDateTime) {
+        let session = self.sessions.fetch_add(1, Ordering::SeqCst) + 1;
+        let (key, end) = (format!("{prefix}{session}"), self.now() + self.life);
+        self.ends.lock().expect("no panic").insert(key.clone(), end);
+        (key, end)
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now() + time::Duration::seconds(self.ahead.load(Ordering::SeqCst))
+    }
+
+    /// A session of the role that the request names; none for a token whose time is over.
+    fn assume(&self, request: &str) -> Option<String> {
+        if !self.assumes.load(Ordering::SeqCst) {
+            return None;
+        }
+        if let Some((_, token)) = request.split_once("WebIdentityToken=valid-until-")
+            && token.split('&').next()?.parse::<i64>().ok()? < self.now().unix_timestamp()
+        {
+            return None;
+        }
+        let (_, role) = request.split_once("RoleArn=")?;
+        let role = role.split('&').next()?.replace("%3A", ":").replace("%2F", "/");
+        let (key, end) = self.begin("ASIAROLE");
+        let action =
+            if request.contains("WithWebIdentity") { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
+        // A session's ARN has no path of its role's.
+        let (account, name) = (role.split(':').nth(4)?, role.rsplit('/').next()?);
+        let arn = format!("arn:aws:sts::{account}:assumed-role/{name}/{key}");
+        self.assumed.lock().expect("no panic").insert(key.clone(), arn);
+        let end = end.format(&Rfc3339).expect("formats");
+        Some(format!(
+            "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result><Credentials>\
+             <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>\
+             <Expiration>{end}</Expiration></Credentials></{action}Result></{action}Response>"
+        ))
     }
 
     /// `IMDSv2` of an instance, and the service of a container at any other path.
@@ -112,17 +189,18 @@ impl State {
         if path.contains("/latest/") && !path.ends_with("/security-credentials/broker") {
             return None;
         }
-        let session = self.sessions.fetch_add(1, Ordering::SeqCst) + 1;
+        let (key, end) = self.begin("ASIASESSION");
         // As Python writes it, in a zone of its own.
         let zone = UtcOffset::from_hms(5, 45, 0).expect("Nepal's");
-        let end = SystemClock.now() + self.life;
         let end = if path.contains("/latest/") { end } else { end.to_offset(zone) };
         Some(
             serde_json::json!({
                 "Code": "Success",
-                "AccessKeyId": format!("ASIASESSION{session}"),
+                "Version": 1,
+                "AccessKeyId": key,
                 "SecretAccessKey": "s",
                 "Token": "t",
+                "SessionToken": "t",
                 "Expiration": end.format(&Rfc3339).expect("formats"),
             })
             .to_string(),
@@ -130,7 +208,7 @@ impl State {
     }
 }
 
-/// The head of a request, once all of it has come.
+/// A request, once all of it has come.
 async fn request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
@@ -139,7 +217,7 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
             let length =
                 |line: &str| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok();
             if body.len() >= head.lines().find_map(length).unwrap_or_default() {
-                return Some(head.to_owned());
+                return Some(text);
             }
         }
         if stream.read_buf(&mut bytes).await.unwrap_or_default() == 0 {

@@ -20,11 +20,13 @@ pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod registry;
 pub mod scrape;
 pub mod signing;
 pub mod site;
 pub mod street;
 pub mod tampered;
+pub mod time_of_day;
 pub mod timed;
 pub mod trail;
 
@@ -85,6 +87,8 @@ pub struct Setup {
     pub trail: Option<TrailConfig>,
     /// Aliases of more symmetric keys.
     pub keys: Vec<&'static str>,
+    /// Other regions, for multi-Region keys, with where they are.
+    pub fallbacks: BTreeMap<String, String>,
     pub telemetry: Telemetry,
     pub clock: Arc<dyn Clock>,
     pub emulator: EmulatorConfig,
@@ -117,6 +121,7 @@ impl Default for Setup {
             max_undelivered_bytes: 1 << 30,
             trail: None,
             keys: Vec::new(),
+            fallbacks: BTreeMap::new(),
             telemetry: Telemetry::default(),
             clock: Arc::new(SystemClock),
             emulator: EmulatorConfig::default(),
@@ -164,6 +169,8 @@ impl TestBroker {
             session_name: None,
             imds_connect_timeout: Duration::from_secs(2),
             imds_read_timeout: Duration::from_secs(10),
+            fallback_regions: setup.fallbacks.keys().cloned().collect(),
+            fallback_endpoint_urls: setup.fallbacks,
             ..aws_settings(&emulator)
         };
         let kms = aws_kms(settings, Arc::clone(&clock)).await;
@@ -279,6 +286,9 @@ pub fn aws_settings(emulator: &Emulator) -> AwsSettings {
         session_name: None,
         imds_connect_timeout: Duration::from_secs(2),
         imds_read_timeout: Duration::from_secs(10),
+        fallback_regions: Vec::new(),
+        fallback_endpoint_urls: BTreeMap::new(),
+        account_roles: BTreeMap::new(),
     }
 }
 

@@ -15,6 +15,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
 use tokio_rustls::TlsConnector;
 
 /// Signs certificates.
@@ -53,12 +54,17 @@ impl Authority {
 
     fn leaf_until(&self, names: Vec<SanType>, away: Duration, ahead: bool) -> Leaf {
         let now = SystemClock.now();
+        let until = if ahead { now + away } else { now - away };
+        self.leaf_between(names, now - Duration::from_hours(2), until)
+    }
+
+    /// Valid from then to then.
+    pub fn leaf_between(&self, names: Vec<SanType>, from: OffsetDateTime, until: OffsetDateTime) -> Leaf {
         let mut params = CertificateParams::default();
         // Another name than the authority's: BoringSSL takes one that is its issuer's for self-signed.
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = names;
-        params.not_before = now - Duration::from_hours(2);
-        params.not_after = if ahead { now + away } else { now - away };
+        (params.not_before, params.not_after) = (from, until);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().expect("a key");

@@ -94,21 +94,35 @@ impl Process {
         process
     }
 
+    /// Runs such a command with credentials from where its own variables say, and waits until it serves.
+    pub fn serve_by_its_credentials(command: Command, config: &Path) -> Self {
+        let process = Self::by_its_credentials(command, config);
+        process.wait_for_log("\"serving\"");
+        process
+    }
+
     /// Starts `serve` with credentials from where these variables say, and nothing of AWS's beside them.
     pub fn serve_with_variables(config: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = Self::serve_command(config);
+        command.envs(variables.iter().copied());
+        Self::by_its_credentials(command, config)
+    }
+
+    fn by_its_credentials(mut command: Command, config: &Path) -> Self {
         let dir = config.parent().expect("a directory");
         let log = dir.join("log");
-        let mut command = Self::serve_command(config);
+        let own: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+        let is_own = |name: &str| own.iter().any(|own| *own == *name);
         let nothing = dir.join("no-such-file");
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_") && !is_own(name)) {
             command.env_remove(name);
         }
-        command
-            .env("KEY_BROKER_LOG", DEFAULT_LOG_FILTER)
-            .env("AWS_SHARED_CREDENTIALS_FILE", &nothing)
-            .env("AWS_CONFIG_FILE", &nothing)
-            .envs(variables.iter().copied())
-            .stderr(fs::File::create(&log).expect("a log file"));
+        for name in
+            ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"].into_iter().filter(|name| !is_own(name))
+        {
+            command.env(name, &nothing);
+        }
+        command.env("KEY_BROKER_LOG", DEFAULT_LOG_FILTER).stderr(fs::File::create(&log).expect("a log file"));
         Self { child: command.spawn().expect("key-broker starts"), log }
     }
 

@@ -48,14 +48,15 @@ impl KeyId {
         &self.0
     }
 
-    /// Whether this names the key of `arn` whatever the aliases mean now: by its id or its ARN.
+    /// Whether this names the key of `arn` whatever the aliases mean now: by its id or its ARN; a multi-Region key by the ARN of any
+    /// of its replicas.
     #[must_use]
     pub fn names(&self, arn: &KeyArn) -> bool {
         if self.is_alias() {
             return false;
         }
         if self.0.starts_with("arn:") {
-            *self == arn.0
+            *self == arn.0 || KeyArn::parse(&self.0).is_some_and(|named| named.is_same_key(arn))
         } else {
             arn.as_str().rsplit('/').next() == Some(&*self.0)
         }
@@ -119,6 +120,30 @@ impl KeyArn {
     #[must_use]
     pub(crate) fn as_key_id(&self) -> &KeyId {
         &self.0
+    }
+
+    /// Whether it is a multi-Region key: one key with a replica, and so an ARN, in each of several regions
+    /// (<https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-overview.html>: "The mrk- prefix").
+    #[must_use]
+    pub fn is_multi_region(&self) -> bool {
+        self.as_str().rsplit_once(":key/").is_some_and(|(_, id)| id.starts_with(MULTI_REGION_PREFIX))
+    }
+
+    /// The ARN of a multi-Region key's replica in `region`; any other key is where it is.
+    #[must_use]
+    pub fn in_region(&self, region: &str) -> Self {
+        if !self.is_multi_region() || self.region() == region {
+            return self.clone();
+        }
+        let parts: Vec<&str> = self.as_str().splitn(6, ':').collect();
+        let [arn, partition, service, _, account, resource] = parts[..] else { return self.clone() };
+        Self(KeyId([arn, partition, service, region, account, resource].join(":").into()))
+    }
+
+    /// Whether both are ARNs of one key: of replicas of a multi-Region key, or equal.
+    #[must_use]
+    pub(crate) fn is_same_key(&self, other: &Self) -> bool {
+        self == other || (self.is_multi_region() && self.in_region(other.region()) == *other)
     }
 
     /// The region that the key is in.
@@ -221,6 +246,8 @@ const PARTITIONS: [(&str, &[&str]); 7] = [
     ("aws-us-gov", &["us-gov-"]),
 ];
 
+/// How the id of every multi-Region key begins, and of no other.
+const MULTI_REGION_PREFIX: &str = "mrk-";
 /// KMS: `KeyId` has 1 to 2,048 characters.
 const MAX_KEY_ID_BYTES: usize = 2_048;
 
@@ -294,6 +321,28 @@ mod tests {
             assert_eq!(KeyArn::find_in(&message).expect("named").as_str(), arn);
         }
         assert_eq!(KeyArn::find_in("arn: nothing here, arn:aws:iam::1:role/x"), None);
+    }
+
+    #[test]
+    fn replicas_of_a_multi_region_key_are_one_key_and_no_others_are() {
+        let arn = |region: &str, account: &str, id: &str| {
+            KeyArn::parse(&format!("arn:aws:kms:{region}:{account}:key/{id}")).expect("an ARN")
+        };
+        let (own, id) = ("111122223333", "mrk-1234abcd12ab34cd56ef1234567890ab");
+        let (west, east) = (arn("us-west-2", own, id), arn("us-east-1", own, id));
+        assert!(west.is_multi_region() && west.is_same_key(&east) && west.in_region("us-east-1") == east);
+        assert!(KeyId::from(&east).names(&west) && KeyId::parse(id).expect("an id").names(&east));
+        let single = "1234abcd-12ab-34cd-56ef-1234567890ab";
+        for other in [
+            arn("us-east-1", "444455556666", id),
+            arn("us-east-1", own, "mrk-2234abcd12ab34cd56ef1234567890ab"),
+            arn("us-west-2", own, single),
+        ] {
+            assert!(!west.is_same_key(&other) && !KeyId::from(&other).names(&west), "{other}");
+        }
+        let (one, two) = (arn("us-west-2", own, single), arn("us-east-1", own, single));
+        assert!(!one.is_multi_region() && !one.is_same_key(&two) && one.in_region("us-east-1") == one);
+        assert!(!KeyId::from(&two).names(&one));
     }
 
     proptest! {

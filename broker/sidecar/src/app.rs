@@ -31,8 +31,7 @@ use crate::cache::rules::Rules;
 use crate::config::Listen;
 use crate::config::audit::Audit as AuditConfig;
 use crate::identity::Identities;
-use crate::kms::Kms;
-use crate::kms::aws::AwsKms;
+use crate::kms::aws::{AskedRegion, AwsKms};
 use crate::kms::guard::GuardSettings;
 use crate::limits::{CallLimits, Limits, Shares};
 use crate::policy::bindings::Bindings;
@@ -146,17 +145,18 @@ impl Broker {
     /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
         parts.policies.settle(&parts.caller.region, &parts.caller.account_id).map_err(StartError::Policy)?;
-        let kms = Arc::clone(&parts.kms);
-        Self::start_before(kms, parts, drain).await
+        let (home, others) = parts.kms.regions(&parts.caller).await;
+        Self::start_before(home, others, parts, drain).await
     }
 
     /// Starts a broker before any KMS; that of `parts` is not asked.
     async fn start_before(
-        kms: Arc<dyn Kms>,
+        home: AskedRegion,
+        others: Vec<AskedRegion>,
         mut parts: Parts,
         drain: CancellationToken,
     ) -> Result<Self, StartError> {
-        let (base, journal) = Foundation::lay(kms, &mut parts, drain)?;
+        let (base, journal) = Foundation::lay(home, others, &mut parts, drain)?;
         base.watch_sessions(parts.kms.sessions());
         let (open, is_open) = watch::channel(parts.audit.trail.is_none());
         let (health, is_ready) = base.start_readiness(is_open);
@@ -191,7 +191,7 @@ impl Broker {
             tls,
             connections: Arc::clone(&connections),
             ready: is_ready.clone(),
-            breaker: base.guard.open_until(),
+            circuits: base.circuits(),
             spans_dropped: parts.telemetry.spans_dropped,
             clock: Arc::clone(&base.clock),
         };

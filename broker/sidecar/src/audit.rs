@@ -29,7 +29,7 @@ use crate::error::BrokerError;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
 use crate::redaction::Redaction;
-use crate::telemetry::vocabulary;
+use crate::telemetry::{status, vocabulary};
 pub(crate) use draft::RecordBuilder;
 use draft::RecordDraft;
 use refusals::{CountedRefusal, Refusal, Refusals};
@@ -247,14 +247,14 @@ impl AuditScope {
         let served_from = draft.data_key.as_ref().map(|data_key| data_key.served_from.name());
         let kms_request_id = draft.data_key.as_ref().and_then(|data_key| data_key.kms_request_id.as_deref());
         let end = draft.end.as_ref();
-        let error = end.and_then(|end| end.error.as_ref()).map(|(code, _)| code.as_str());
+        let error = end.and_then(|end| status::server_error(end.code));
         record_all!(
             self.span,
             { vocabulary::REQUEST_ID } = %self.request_id,
             { vocabulary::EVENT_ID } = %self.event_id,
             { vocabulary::SERVED_FROM } = served_from,
             { vocabulary::KMS_REQUEST_ID } = kms_request_id,
-            { vocabulary::RPC_GRPC_STATUS_CODE } = end.map(|end| i64::from(i32::from(end.code))),
+            { vocabulary::RPC_STATUS_CODE } = end.map(|end| status::name(end.code)),
             { vocabulary::OUTCOME } = end.map(|end| end.outcome.name()),
             { vocabulary::ERROR_TYPE } = error,
             otel.status_code = error.map(|_| "ERROR"),

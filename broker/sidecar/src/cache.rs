@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use tracing::{Instrument as _, info_span};
 
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
-use crate::kms::recorded::{Provenance, RecordedKms, RecordedReply, UnwrittenRecords};
+use crate::kms::recorded::{Provenance, RecordedKms, RecordedReply, UnwrittenRecords, silence, time_to_tell};
 use crate::operation::{DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest};
 use crate::policy::Permitted;
 use crate::telemetry::vocabulary;
@@ -183,7 +183,8 @@ impl Cache {
         deadline: Instant,
     ) -> Option<DrawOutcome<R::Reply>> {
         let remaining = deadline.saturating_duration_since(self.0.clock.instant());
-        match tokio::time::timeout(remaining, wait).await {
+        let kept = time_to_tell(remaining);
+        match tokio::time::timeout(remaining.saturating_sub(kept), wait).await {
             Ok(Ok(Ok(draw))) => {
                 let counts = &self.0.counts;
                 let uses = if draw.called_kms { &counts.uses_from_kms } else { &counts.uses_from_cache };
@@ -194,7 +195,8 @@ impl Cache {
             Ok(Ok(Err(DrawFailure::Retired))) => None,
             // The task that makes the call ends by panic only.
             Ok(Err(_)) => Some(DrawOutcome::failed(BrokerError::Bug)),
-            Err(_) => Some(DrawOutcome::failed(BrokerError::DeadlineExceeded)),
+            Err(_) if kept.is_zero() => Some(DrawOutcome::failed(BrokerError::DeadlineExceeded)),
+            Err(_) => Some(DrawOutcome::failed(silence())),
         }
     }
 

@@ -1,13 +1,16 @@
 //! Why a call got no answer, whose fault that is, and the one table that turns it into a gRPC code, a reason and a
 //! record. Nothing internal crosses the wire: what KMS said stays in the record.
 
+mod denial;
+
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use key_broker_core::{InvalidValue, KeyArn, Outcome};
+use key_broker_core::{InvalidValue, KeyArn, Outcome, Principal};
 use tonic::Code;
 
 use crate::attestation::DocumentFlaw;
+pub(crate) use denial::{Denial, DeniedKey};
 
 /// Why a call got no answer.
 #[derive(Debug, Clone)]
@@ -23,13 +26,11 @@ pub(crate) enum BrokerError {
     /// The attestation document is not one to trust.
     Attestation(DocumentFlaw),
     /// The broker's policy does not permit it.
-    Denied,
-    /// The broker's policy does not permit a Decrypt that names no key.
-    DeniedUnnamed,
+    Denied(Box<Denial>),
     /// The broker's policy does not permit the key that KMS answered with, which the request did not name.
     DeniedKey(KeyArn),
     /// The encryption context is not one that this principal may use: the pair of this name is missing or another.
-    WrongContext(String),
+    WrongContext(Box<(Principal, String)>),
     /// The principal's name of a key means none.
     NoSuchKey,
     /// As many calls as the limit allows are in flight.
@@ -85,7 +86,7 @@ impl BrokerError {
                 (InvalidArgument, "ATTESTATION_NOT_YET_VALID", Rejected, MALFORMED)
             }
             Self::Attestation(_) => (InvalidArgument, "INVALID_ATTESTATION", Rejected, MALFORMED),
-            Self::Denied | Self::DeniedUnnamed | Self::DeniedKey(_) => {
+            Self::Denied(_) | Self::DeniedKey(_) => {
                 (PermissionDenied, "DENIED_BY_POLICY", Denied, "AccessDenied")
             }
             Self::WrongContext(_) => {
@@ -114,9 +115,11 @@ impl BrokerError {
         let words = match self {
             Self::Rejected(why) => return Cow::Borrowed(why.as_ref()),
             Self::Attestation(flaw) => return flaw.to_string().into(),
-            Self::WrongContext(name) => {
+            Self::Denied(denial) => return denial.words().into(),
+            Self::WrongContext(of) => {
+                let (principal, name) = (of.0.as_str(), &of.1);
                 return format!(
-                    "the broker's configuration binds this principal's encryption contexts: the pair {name:?} is missing or has \
+                    "the broker's configuration binds the encryption contexts of {principal}: the pair {name:?} is missing or has \
                      another value; ask the broker's operator for the right one"
                 )
                 .into();
@@ -128,13 +131,8 @@ impl BrokerError {
                  does not help"
             }
             Self::Compressed => "the request is compressed: send it uncompressed (grpc-encoding: identity)",
-            Self::Denied | Self::DeniedKey(_) => {
-                "the broker's policy does not permit this principal this action on this key, or there is no such \
-                 key: ask the broker's operator for a permit"
-            }
-            Self::DeniedUnnamed => {
-                "the broker's policy does not permit this principal a Decrypt that names no key: set key_id, or ask the broker's \
-                 operator for a permit"
+            Self::DeniedKey(_) => {
+                "the broker's policy does not permit the key of this ciphertext: ask the broker's operator for a permit"
             }
             Self::NoSuchKey => "AWS KMS has no such key: check key_id, account and region",
             Self::TooManyOwnCalls => {
@@ -254,6 +252,8 @@ pub(crate) struct KmsError {
 pub(crate) enum KmsErrorKind {
     /// AWS does not take the broker's credentials, or its clock, or there are none: nothing is said about any key.
     Credentials,
+    /// The same of the role for the keys of one account: nothing is said about any other key.
+    AccountCredentials,
     /// KMS does not permit the broker what it asks for.
     AccessDenied,
     /// No such key.
@@ -288,6 +288,10 @@ impl KmsErrorKind {
                 "AWS does not take the broker's own credentials, or its clock is wrong: retry after the given delay, and ask the \
                  broker's operator to look at its log"
             }
+            Self::AccountCredentials => {
+                "AWS does not take the broker's credentials for the account of this key: retry after the given delay, and ask the \
+                 broker's operator to look at its log"
+            }
             Self::AccessDenied => {
                 "AWS KMS does not permit the broker this, or what an attested call measured: ask the broker's operator \
                  to check its IAM and key policy"
@@ -302,7 +306,10 @@ impl KmsErrorKind {
                 "the ciphertext was altered, or the encryption context is not the one of encryption: send both exactly as \
                  they were"
             }
-            Self::IncorrectKey => "key_id is not the key that encrypted this ciphertext: name that key",
+            Self::IncorrectKey => {
+                "key_id is not the key that encrypted this ciphertext: name that key by the ARN that came with the data key (an alias \
+                 may mean another key by now)"
+            }
             Self::InvalidGrantToken => "a grant token is not valid: leave it out or renew it",
             Self::Validation => "AWS KMS finds the request malformed: check key_id and sizes",
             Self::Throttled => "AWS KMS throttles this account: retry after the given delay",
@@ -315,7 +322,14 @@ impl KmsErrorKind {
     /// Whether it says nothing about the key: the next call may succeed.
     #[must_use]
     pub(crate) fn is_transient(self) -> bool {
-        matches!(self, Self::Credentials | Self::Throttled | Self::Unavailable | Self::OtherKey)
+        matches!(
+            self,
+            Self::Credentials
+                | Self::AccountCredentials
+                | Self::Throttled
+                | Self::Unavailable
+                | Self::OtherKey
+        )
     }
 }
 
@@ -325,7 +339,7 @@ impl KmsError {
         use KmsErrorKind as Kind;
         use Outcome::{Failed, Rejected, Throttled};
         let (code, reason, outcome) = match self.kind {
-            Kind::Credentials => (Unavailable, "BROKER_CREDENTIALS", Failed),
+            Kind::Credentials | Kind::AccountCredentials => (Unavailable, "BROKER_CREDENTIALS", Failed),
             Kind::AccessDenied => (FailedPrecondition, "KMS_ACCESS_DENIED", Failed),
             Kind::NotFound => (NotFound, "KEY_NOT_FOUND", Failed),
             Kind::Disabled => (FailedPrecondition, "KEY_DISABLED", Failed),
@@ -389,9 +403,7 @@ mod tests {
             BrokerError::Attestation(DocumentFlaw::Early),
             BrokerError::Attestation(DocumentFlaw::NoPublicKey),
             BrokerError::Attestation(DocumentFlaw::Debug),
-            BrokerError::Denied,
-            BrokerError::DeniedUnnamed,
-            BrokerError::WrongContext("tenant".into()),
+            BrokerError::WrongContext(Box::new((Principal::of_uid(1_000), "tenant".into()))),
             BrokerError::NoSuchKey,
             BrokerError::TooManyCalls,
             BrokerError::TooManyOwnCalls,
@@ -405,8 +417,10 @@ mod tests {
             BrokerError::JournalUnavailable,
             BrokerError::Bug,
         ];
+        errors.extend(denial::every().map(|denial| BrokerError::Denied(Box::new(denial))));
         for (kind, code) in [
             (Kind::Credentials, "ExpiredTokenException"),
+            (Kind::AccountCredentials, "NoCredentials"),
             (Kind::AccessDenied, "AccessDeniedException"),
             (Kind::NotFound, "NotFoundException"),
             (Kind::Disabled, "DisabledException"),

@@ -8,7 +8,7 @@ mod request;
 use std::sync::Arc;
 
 use attested::AttestedRequest;
-use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, RequestedKey};
+use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, RequestedKey};
 use key_broker_trail::record::RequestParameters;
 pub(crate) use reply::KmsReply;
 pub(crate) use reply::{
@@ -102,6 +102,12 @@ pub(crate) trait Operation: Send + Sync + 'static {
     fn sent_key(&self) -> Option<&KeyId> {
         self.key().map(RequestedKey::sent)
     }
+}
+
+/// The key as KMS in `region` is asked for it: a multi-Region key by the ARN of its replica there, any other as it is.
+#[must_use]
+pub(crate) fn key_in_region(key: &KeyId, region: &str) -> KeyId {
+    KeyArn::parse(key.as_str()).map_or_else(|| key.clone(), |arn| KeyId::from(&arn.in_region(region)))
 }
 
 /// A request of one operation, which is also one of any.

@@ -10,6 +10,7 @@ pub(crate) mod bindings;
 mod conditions;
 pub(crate) mod file;
 mod memory;
+mod multi_region;
 mod outlook;
 pub(crate) mod own;
 mod permitted;
@@ -45,7 +46,9 @@ pub struct Policy {
     version: Arc<str>,
     /// Whether any policy looks at what the call says.
     uses_context: bool,
-    /// The aliases that any policy names.
+    /// The keys and aliases that any policy names, as they are written.
+    keys: Vec<NamedKey>,
+    /// The aliases among them.
     aliases: Vec<KeyId>,
     /// Those of them by which a policy may permit less.
     restricting: Vec<KeyId>,
@@ -125,6 +128,7 @@ impl Policy {
             );
         }
         let (policies, version) = (checked(&written)?, version_of(text.as_bytes()));
+        let keys = keys_in(&policies);
         let (mut uses_context, mut aliases, mut restricting) = (false, Vec::new(), Vec::new());
         for policy in policies.policies() {
             let parsed = ParsedPolicy::of(policy)?;
@@ -139,11 +143,17 @@ impl Policy {
         }
         let (authorizer, names, decisions) =
             (Authorizer::new(), EntityNames::new(), DecisionCache::default());
-        let outlook = Outlook::of(&policies)?;
+        let mut asked = PolicySet::new();
+        for policy in policies.policies() {
+            let policy = multi_region::with_one_name(policy, schema::KEY)?;
+            asked.add(policy).map_err(|error| one_line(&error))?;
+        }
+        let outlook = Outlook::of(&asked)?;
         Ok(Self {
-            policies,
+            policies: asked,
             version,
             uses_context,
+            keys,
             aliases,
             restricting,
             authorizer,
@@ -192,20 +202,8 @@ impl Policy {
 
     /// The keys and aliases that policies name.
     #[must_use]
-    pub(crate) fn keys(&self) -> Vec<NamedKey> {
-        let mut keys = Vec::new();
-        for literal in self.policies.policies().flat_map(CedarPolicy::entity_literals) {
-            let id = literal.id().unescaped().to_owned();
-            let key = match literal.type_name().basename() {
-                schema::KEY => NamedKey { arn: KeyArn::parse(&id), alias: None },
-                schema::ALIAS => NamedKey { arn: None, alias: KeyId::parse(&id).ok() },
-                _ => continue,
-            };
-            if (key.arn.is_some() || key.alias.is_some()) && !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        keys
+    pub(crate) fn keys(&self) -> &[NamedKey] {
+        &self.keys
     }
 
     /// Whether the principal may do this. Any error is a denial.
@@ -368,6 +366,23 @@ impl Default for Facts<'_> {
     fn default() -> Self {
         Self { transport: Transport::Unix, messages: 1, bytes: 0, encryption_context: None, recipient: None }
     }
+}
+
+/// The keys and aliases that policies name, each once.
+fn keys_in(policies: &PolicySet) -> Vec<NamedKey> {
+    let mut keys = Vec::new();
+    for literal in policies.policies().flat_map(CedarPolicy::entity_literals) {
+        let id = literal.id().unescaped();
+        let key = match literal.type_name().basename() {
+            schema::KEY => NamedKey { arn: KeyArn::parse(id), alias: None },
+            schema::ALIAS => NamedKey { arn: None, alias: KeyId::parse(id).ok() },
+            _ => continue,
+        };
+        if (key.arn.is_some() || key.alias.is_some()) && !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
 }
 
 /// The policies, by their ids; each checked strictly against the schema.

@@ -1,13 +1,14 @@
 //! Readiness, for `grpc.health.v1` and `/readyz`: the broker is not ready while the journal cannot commit,
-//! while the circuit to KMS is open, and from the drain on.
+//! while the circuit to KMS is open (in every region, where there are several), and from the drain on.
 //!
 //! Liveness is another question, service "": `SERVING` from start to end, since a restart mends none of
 //! these. Once its open interval has passed, the circuit counts as closed: a broker that gets no calls would
 //! never probe KMS again.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_util::future::select_all;
 use key_broker_core::clock::Clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,8 +50,8 @@ pub(crate) struct Readiness {
     pub trail_is_open: watch::Receiver<bool>,
     /// Whether the journal can commit.
     pub journal: watch::Receiver<bool>,
-    /// Until when the circuit to KMS is open.
-    pub kms: watch::Receiver<Option<Instant>>,
+    /// Until when the circuit to KMS is open, in each region in which it is asked.
+    pub kms: Vec<watch::Receiver<Option<Instant>>>,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
     /// Time.
@@ -62,11 +63,7 @@ impl Readiness {
     pub(crate) async fn report(mut self, health: HealthReporter, ready: watch::Sender<Ready>) {
         let mut journal_lives = true;
         loop {
-            let open_for = self
-                .kms
-                .borrow_and_update()
-                .map(|until| until.saturating_duration_since(self.clock.instant()));
-            let open_for = open_for.filter(|left| !left.is_zero());
+            let open_for = self.open_for();
             let commits = *self.journal.borrow_and_update() && journal_lives;
             let is_open = *self.trail_is_open.borrow_and_update();
             let now = if self.drain.is_cancelled() {
@@ -88,11 +85,20 @@ impl Readiness {
             }
             tokio::select! {
                 changed = self.journal.changed() => journal_lives = changed.is_ok(),
-                Ok(()) = self.kms.changed() => {}
+                (Ok(()), ..) = select_all(self.kms.iter_mut().map(|circuit| Box::pin(circuit.changed()))) => {}
                 Ok(()) = self.trail_is_open.changed() => {}
                 () = tokio::time::sleep(open_for.unwrap_or_default()), if open_for.is_some() => {}
                 () = self.drain.cancelled() => {}
             }
         }
+    }
+
+    /// For how long the circuits to KMS are open in all regions.
+    fn open_for(&mut self) -> Option<Duration> {
+        let now = self.clock.instant();
+        let left = self.kms.iter_mut().map(|circuit| {
+            circuit.borrow_and_update().map(|until| until.saturating_duration_since(now)).unwrap_or_default()
+        });
+        left.min().filter(|left| !left.is_zero())
     }
 }

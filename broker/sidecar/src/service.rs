@@ -162,7 +162,8 @@ impl KeyBroker for CallHandler {
                 // Policy has denied it before it was kept: the record tells by which policies.
                 service.permit_answer(call, &*request, arn).await;
             }
-            let (sealed, source) = drawn?;
+            let is_denied = matches!(drawn, Err(BrokerError::DeniedKey(_)));
+            let (sealed, source) = if is_denied { Err(call.denied_the_key_of_the_answer()) } else { drawn }?;
             let decrypted = service.open(call, &*request, named_key, &sealed).await?;
             Ok(wire::decrypted(decrypted, &source))
         };

@@ -4,6 +4,7 @@ pub(crate) mod export;
 pub(crate) mod http;
 mod log_limit;
 pub(crate) mod metrics;
+pub(crate) mod status;
 pub(crate) mod trace;
 pub(crate) mod vocabulary;
 

@@ -96,7 +96,8 @@ pub struct Trail {
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
-    flush: mpsc::Sender<FlushOrder>,
+    /// Where it is told to deliver now, with whom to tell what came of it: dropped where the broker is ending, which delivers, too.
+    pub flush_orders: mpsc::Sender<FlushOrder>,
     flushes: mpsc::Receiver<FlushOrder>,
 }
 
@@ -116,12 +117,6 @@ impl Trail {
     #[must_use]
     pub fn newest_digest(&self) -> watch::Receiver<Option<NewestDigest>> {
         self.newest_digest.subscribe()
-    }
-
-    /// Where it is told to deliver now, with whom to tell what came of it: dropped where the broker is ending, which delivers, too.
-    #[must_use]
-    pub fn flush_orders(&self) -> mpsc::Sender<FlushOrder> {
-        self.flush.clone()
     }
 
     /// What the trail is called.

@@ -27,17 +27,19 @@ use std::path::PathBuf;
 
 use time::OffsetDateTime;
 
+pub use self::{
+    bucket::{BucketReport, TrailSummary, trails, verify_all},
+    finding::{Finding, FindingKind, Place, Report, Severity, TrailState, Verdict},
+};
 use super::digest::LogFile;
 use super::format_version::newer;
 use super::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
 use super::state::State;
-pub use bucket::{BucketReport, TrailSummary, trails, verify_all};
 use checker::Checker;
 use continuity::Continuity;
 use digests::{Before, DigestLink, LinkContext};
-pub use finding::{Finding, FindingKind, Place, Report, Severity, TrailState, Verdict};
 use folder::Folder;
 use log_file::{off_the_loop, resumed};
 use stretch::Stretch;

@@ -15,7 +15,7 @@ use crate::cms::RecipientForm;
 use crate::error::ApiError;
 use crate::fault::{Fault, Faults};
 use crate::key::KeySpec;
-use crate::operations::{self, ensure_key, set_enabled};
+use crate::operations::{self, ensure_key, move_alias, replicate, set_enabled};
 use crate::recipient::Recipients;
 use crate::server::{self, Service};
 use crate::store::{Account, Store};
@@ -160,12 +160,37 @@ impl Emulator {
     /// The ARN of the key behind an alias (`alias/…`). An alias that exists is kept; else the key and the alias are
     /// made, in one change. It waits for the disk, and for an RSA key up to seconds: call it before the work starts.
     pub fn ensure_key(&self, alias: &str, spec: KeySpec) -> Result<String, EmulatorError> {
-        let key = ensure_key(&self.service.store, alias, spec)?;
+        let key = ensure_key(&self.service.store, alias, spec, false)?;
         if key.spec != spec {
             let (is, wanted) = (key.spec.as_str(), spec.as_str());
             return Err(EmulatorError::Refused(format!("{alias} is a key of spec {is}, not {wanted}")));
         }
         Ok(key.arn.clone())
+    }
+
+    /// The same, for a symmetric multi-Region key, which can have replicas.
+    pub fn ensure_multi_region_key(&self, alias: &str) -> Result<String, EmulatorError> {
+        let key = ensure_key(&self.service.store, alias, KeySpec::SymmetricDefault, true)?;
+        if !key.multi_region() {
+            return Err(EmulatorError::Refused(format!("{alias} is not a multi-Region key")));
+        }
+        Ok(key.arn.clone())
+    }
+
+    /// Lets an alias mean another key, named by its id or ARN.
+    pub fn move_alias(&self, alias: &str, key_id: &str) -> Result<(), EmulatorError> {
+        let store = &self.service.store;
+        let key = store.find_by_id(&store.snapshot(), key_id, "UpdateAlias")?;
+        Ok(move_alias(store, alias, &key)?)
+    }
+
+    /// Makes a replica of a multi-Region key in another emulator, which plays another region of the same account, and returns its
+    /// ARN: the same key id and material. It is enabled, whatever becomes of the other, and no alias means it.
+    pub fn replicate_key(&self, key_id: &str, other: &Emulator) -> Result<String, EmulatorError> {
+        let store = &self.service.store;
+        let key = store.find(&store.snapshot(), key_id, "ReplicateKey")?;
+        let replica = replicate(&other.service.store, &key, &store.account().region)?;
+        Ok(replica.arn.clone())
     }
 
     /// Enables or disables a key, named in any form that KMS takes.

@@ -72,6 +72,8 @@ pub(crate) struct Key {
     /// Unix milliseconds.
     pub(crate) created: u64,
     pub(crate) state: KeyState,
+    /// Of a replica: the region of the primary key.
+    pub(crate) primary_region: Option<String>,
     /// What an attestation document must have for data keys and decryption.
     pub(crate) attestation: Conditions,
     pub(crate) material: Arc<Material>,

@@ -124,8 +124,8 @@ impl Operation {
     }
 }
 
-pub(crate) use aliases::ensure_key;
-pub(crate) use keys::{require_attestation, set_enabled};
+pub(crate) use aliases::{ensure_key, move_alias};
+pub(crate) use keys::{replicate, require_attestation, set_enabled};
 
 /// There are no grants here, so a token gives nothing; but it must look like one.
 fn check_grant_tokens(parameters: &Parameters) -> Result<(), ApiError> {

@@ -25,7 +25,11 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn arn(&self, resource: &str) -> String {
-        format!("arn:aws:kms:{}:{}:{resource}", self.region, self.id)
+        self.arn_in(&self.region, resource)
+    }
+
+    pub(crate) fn arn_in(&self, region: &str, resource: &str) -> String {
+        format!("arn:aws:kms:{region}:{}:{resource}", self.id)
     }
 }
 

@@ -19,7 +19,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
-use super::observed::MetricSources;
+use super::observed::{Circuit, MetricSources};
 use super::pages::PagesServer;
 use super::sessions::SessionWatch;
 use super::{Parts, StartError};
@@ -30,12 +30,12 @@ use crate::audit::refusals::Refusals;
 use crate::cache::Cache;
 use crate::cache::rules::Rules;
 use crate::fair_queue::FairQueue;
-use crate::kms::Kms;
 use crate::kms::aliases::Aliases;
+use crate::kms::aws::AskedRegion;
 use crate::kms::aws::sessions::Sessions;
 use crate::kms::guard::Guard;
 use crate::kms::policy_aliases::PolicyAliases;
-use crate::kms::recorded::{RecordedKms, Recorder};
+use crate::kms::recorded::{KmsRegion, RecordedKms, Recorder};
 use crate::limits::{CallLimits, MAX_REQUEST_BYTES, Shares};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
@@ -63,8 +63,8 @@ pub(super) struct Foundation {
     /// What records do not show.
     pub redaction: Option<Arc<Redaction>>,
     pub metrics: Option<Metrics>,
-    /// Bounds calls to KMS.
-    pub guard: Guard,
+    /// Bounds calls to KMS, in each region.
+    pub guards: Vec<Guard>,
     /// KMS, with a record of every answer.
     pub kms: RecordedKms,
     /// The calls to KMS in flight.
@@ -82,9 +82,10 @@ pub(super) struct Foundation {
 }
 
 impl Foundation {
-    /// Opens the journal, and the way to `kms`.
+    /// Opens the journal, and the way to KMS in `home` and in `others`.
     pub(super) fn lay(
-        kms: Arc<dyn Kms>,
+        home: AskedRegion,
+        others: Vec<AskedRegion>,
         parts: &mut Parts,
         drain: CancellationToken,
     ) -> Result<(Self, JournalThread), StartError> {
@@ -100,10 +101,17 @@ impl Foundation {
         let caller = Arc::new(parts.caller.clone());
         let kms_calls = TaskTracker::new();
         let redaction = parts.audit.redaction.take();
-        let recorder =
-            Recorder { journal: journal.clone(), caller: Arc::clone(&caller), redaction: redaction.clone() };
-        let guard = Guard::new(parts.guard, Arc::clone(&clock));
-        let kms = RecordedKms::new(kms, guard.clone(), recorder, Arc::clone(&clock), kms_calls.clone())
+        let mut guards = Vec::new();
+        let mut region = |asked: AskedRegion| {
+            let AskedRegion { kms, once, caller } = asked;
+            let guard = Guard::new(parts.guard, &caller.region, Arc::clone(&clock));
+            guards.push(guard.clone());
+            let recorder =
+                Recorder { journal: journal.clone(), caller: Arc::new(caller), redaction: redaction.clone() };
+            KmsRegion { kms, once, guard, recorder }
+        };
+        let (home, others) = (region(home), others.into_iter().map(&mut region).collect());
+        let kms = RecordedKms::new(home, others, Arc::clone(&clock), kms_calls.clone())
             .timed(metrics.as_ref().map(|metrics| metrics.kms_calls(Arc::clone(&clock))));
         let journal_dir = parts.audit.journal.dir.clone();
         let refusals = Refusals::new(journal.clone(), Arc::clone(&caller));
@@ -114,7 +122,7 @@ impl Foundation {
                 caller,
                 redaction,
                 metrics,
-                guard,
+                guards,
                 kms,
                 kms_calls,
                 drain,
@@ -125,6 +133,13 @@ impl Foundation {
             },
             thread,
         ))
+    }
+
+    /// Until when each region's circuit is open.
+    pub(super) fn circuits(&self) -> Vec<Circuit> {
+        let circuit =
+            |guard: &Guard| Circuit { region: guard.region().to_owned(), open_until: guard.open_until() };
+        self.guards.iter().map(circuit).collect()
     }
 
     /// What the trail works with.
@@ -198,7 +213,7 @@ impl Foundation {
         let readiness = Readiness {
             trail_is_open,
             journal: self.journal.health(),
-            kms: self.guard.open_until(),
+            kms: self.guards.iter().map(Guard::open_until).collect(),
             drain: self.drain.clone(),
             clock: Arc::clone(&self.clock),
         };
@@ -219,7 +234,7 @@ impl Foundation {
             journal: self.journal.clone(),
             caller: Arc::clone(&self.caller),
             clock: Arc::clone(&self.clock),
-            flush_orders: trail.map(Trail::flush_orders),
+            flush_orders: trail.map(|trail| trail.flush_orders.clone()),
             newest_digest: trail.map(Trail::newest_digest),
             drain: self.drain.clone(),
             started_at: self.clock.now(),

@@ -16,6 +16,7 @@ use crate::cache::Cache;
 use crate::limits::CallLimits;
 use crate::readiness::Ready;
 use crate::telemetry::metrics::names::{self, Metric};
+use crate::telemetry::vocabulary;
 use crate::transport::connections::{Connections, Listener};
 use crate::transport::tls::Tls;
 
@@ -35,12 +36,20 @@ pub(super) struct MetricSources {
     pub connections: Arc<Connections>,
     /// Whether the broker is ready for callers.
     pub ready: watch::Receiver<Ready>,
-    /// Until when the circuit to KMS is open.
-    pub breaker: watch::Receiver<Option<Instant>>,
+    /// The circuits to KMS.
+    pub circuits: Vec<Circuit>,
     /// Spans that were not exported.
     pub spans_dropped: Arc<AtomicU64>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// The circuit to KMS in one region.
+pub(super) struct Circuit {
+    /// The region.
+    pub region: String,
+    /// Until when it is open.
+    pub open_until: watch::Receiver<Option<Instant>>,
 }
 
 impl MetricSources {
@@ -55,16 +64,14 @@ impl MetricSources {
         if let Some(tls) = self.tls {
             registrar.certificate(tls, Arc::clone(&self.clock));
         }
-        let Self { limits, connections, ready, breaker, spans_dropped, clock, .. } = self;
-        registrar.gauges(names::CONNECTIONS, names::TRANSPORT, move || {
+        let Self { limits, connections, ready, circuits, spans_dropped, clock, .. } = self;
+        registrar.gauges(names::CONNECTIONS, vocabulary::TRANSPORT, move || {
             Listener::ALL.map(|listener| (listener.name(), connections.open(listener)))
         });
         registrar.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
         registrar.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());
-        registrar.gauge(names::BREAKER_OPEN, move || {
-            breaker.borrow().is_some_and(|until| until > clock.instant()).into()
-        });
-        registrar.gauges(names::BUILD, names::VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
+        registrar.circuits(circuits, clock);
+        registrar.gauges(names::BUILD, names::SERVICE_VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
         registrar.counter(names::SPANS_DROPPED, move || spans_dropped.load(Ordering::Relaxed));
     }
 }
@@ -79,13 +86,13 @@ impl Registrar<'_> {
             move || number(&cache)
         };
         self.gauge(names::CACHE_ENTRIES, of(|cache| cache.size().entries));
-        self.gauge(names::CACHE_BYTES, of(|cache| cache.size().bytes));
+        self.gauge(names::CACHE_SIZE, of(|cache| cache.size().bytes));
         self.counter(names::REQUESTS_SAVED, of(|cache| cache.totals().uses_from_cache));
         self.counter(names::CACHE_EVICTIONS, of(|cache| cache.totals().evictions));
         let cache = cache.clone();
-        self.counters(names::CACHE_USES, names::SERVED_FROM, move || {
+        self.counters(names::CACHE_USES, vocabulary::SERVED_FROM, move || {
             let totals = cache.totals();
-            [("cache", totals.uses_from_cache), ("kms", totals.uses_from_kms)]
+            [("CACHE", totals.uses_from_cache), ("KMS", totals.uses_from_kms)]
         });
     }
 
@@ -99,7 +106,7 @@ impl Registrar<'_> {
             [("activity", totals.activity_records), ("kms", totals.kms_records)]
         });
         let failing = journal.clone();
-        self.counters(names::AUDIT_FAILURES, names::WHAT, move || {
+        self.counters(names::AUDIT_FAILURES, names::FAILURE, move || {
             let totals = failing.totals();
             [
                 ("commit", totals.failed_commits),
@@ -117,7 +124,7 @@ impl Registrar<'_> {
         let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
         let signed = move |gauge: &dyn AsyncInstrument<u64>| {
             if let Some(digest) = &*newest.borrow() {
-                gauge.observe(1, &[KeyValue::new(names::SIGNATURE, digest.signature.clone())]);
+                gauge.observe(1, &[KeyValue::new(vocabulary::DIGEST_SIGNATURE, digest.signature.clone())]);
             }
         };
         gauge.with_callback(signed).build();
@@ -127,6 +134,18 @@ impl Registrar<'_> {
         let expires = tls.clone();
         self.time(names::CERTIFICATE_EXPIRY, move || Some(expires.expires_at()));
         self.gauge(names::CERTIFICATE_OVERDUE, move || tls.is_overdue(clock.now()).into());
+    }
+
+    fn circuits(&self, circuits: Vec<Circuit>, clock: Arc<dyn Clock>) {
+        let Metric { name, words, unit } = names::BREAKER_OPEN;
+        let gauge = self.0.u64_observable_gauge(name).with_description(words).with_unit(unit);
+        let open = move |gauge: &dyn AsyncInstrument<u64>| {
+            for Circuit { region, open_until } in &circuits {
+                let is_open = open_until.borrow().is_some_and(|until| until > clock.instant());
+                gauge.observe(is_open.into(), &[KeyValue::new(vocabulary::CLOUD_REGION, region.clone())]);
+            }
+        };
+        gauge.with_callback(open).build();
     }
 
     fn gauge(&self, metric: Metric, number: impl Fn() -> u64 + Send + Sync + 'static) {

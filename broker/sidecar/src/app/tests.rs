@@ -13,9 +13,9 @@ use tonic::Code;
 use super::*;
 use crate::cache::rules::Rule;
 use crate::error::KmsError;
-use crate::kms::AttemptLog;
-use crate::kms::aws::{AwsSettings, static_credentials};
+use crate::kms::aws::{AskedRegion, AwsSettings, static_credentials};
 use crate::kms::guard::BreakerSettings;
+use crate::kms::{AttemptLog, Kms};
 use crate::limits::ShareLimits;
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::{Permitted, Policy};
@@ -28,7 +28,9 @@ async fn a_panic_is_an_internal_error_with_fixed_text_and_a_record() {
     let unix = UnixAddress { path: socket.clone(), mode: 0o600, gid: None };
     let drain = CancellationToken::new();
     let parts = parts(unix, JournalConfig::new(journal.clone(), Durability::Fsync, SECONDS)).await;
-    let started = Box::pin(Broker::start_before(Arc::new(PanickingKms), parts, drain.clone())).await;
+    let kms: Arc<dyn Kms> = Arc::new(PanickingKms);
+    let region = AskedRegion { once: Arc::clone(&kms), kms, caller: parts.caller.clone() };
+    let started = Box::pin(Broker::start_before(region, Vec::new(), parts, drain.clone())).await;
     let serving = tokio::spawn(started.expect("it starts").serve());
     let client = Client::unix(&socket).await.expect("it listens");
 
@@ -80,6 +82,9 @@ async fn parts(unix: UnixAddress, journal: JournalConfig) -> Parts {
         session_name: None,
         imds_connect_timeout: Duration::from_secs(2),
         imds_read_timeout: Duration::from_secs(10),
+        fallback_regions: Vec::new(),
+        fallback_endpoint_urls: std::collections::BTreeMap::new(),
+        account_roles: std::collections::BTreeMap::new(),
     };
     let kms = AwsKms::new(nowhere, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;
     let bounds = Bounds { max_age: SECONDS, max_messages: 1, max_bytes: 1 };

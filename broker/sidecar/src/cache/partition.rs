@@ -1,6 +1,6 @@
 //! Which draws may share a data key: the canonical form of a partition.
 
-use key_broker_core::{Action, DataKeyLength, EncryptionContext, KeyId, RequestedKey};
+use key_broker_core::{Action, DataKeyLength, EncryptionContext, RequestedKey};
 use sha2::{Digest, Sha256};
 
 /// A partition: principal (or a shared partition's name), action, key, length, encryption context and, for Decrypt, the
@@ -47,9 +47,7 @@ impl Partition {
         form.part(action.name().as_bytes());
         match subject {
             Subject::DataKey(key, length) => {
-                // Both: what an alias meant before is no answer for what it means now.
-                form.part(key.written.as_str().as_bytes());
-                form.part(key.sent().as_str().as_bytes());
+                form.key(key);
                 form.part(&match length {
                     DataKeyLength::Aes256 => [1, 0, 0],
                     DataKeyLength::Aes128 => [2, 0, 0],
@@ -61,9 +59,10 @@ impl Partition {
             }
             Subject::Decrypt(ciphertext, key) => {
                 form.part(ciphertext);
-                // No key id is empty.
-                for name in [key.map(|key| &key.written), key.map(RequestedKey::sent)] {
-                    form.part(name.map(KeyId::as_str).unwrap_or_default().as_bytes());
+                match key {
+                    Some(key) => form.key(key),
+                    // No key id is empty.
+                    None => [b"", b""].into_iter().for_each(|part| form.part(part)),
                 }
             }
         }
@@ -82,6 +81,16 @@ impl Canonical {
         self.0.update((bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
     }
+
+    /// Both names of a key: what an alias meant before is no answer for what it means now. A multi-Region key has one, whichever
+    /// of its replicas the caller wrote.
+    fn key(&mut self, key: &RequestedKey) {
+        let sent = key.sent();
+        let is_replica = key.arn().is_some_and(|arn| arn.is_multi_region() && key.written.names(arn));
+        let written = if is_replica { sent } else { &key.written };
+        self.part(written.as_str().as_bytes());
+        self.part(sent.as_str().as_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -90,7 +99,7 @@ mod tests {
 
     use std::collections::BTreeMap;
 
-    use key_broker_core::{KeyArn, NamedKey};
+    use key_broker_core::{KeyArn, KeyId, NamedKey};
     use proptest::prelude::*;
 
     use super::*;
@@ -135,6 +144,24 @@ mod tests {
             let request = |pairs| (String::new(), true, "k".to_owned(), pairs);
             prop_assert!(partition(&request(forward)) == partition(&request(backward)));
         }
+    }
+
+    #[test]
+    fn a_multi_region_key_is_one_and_what_an_alias_means_another() {
+        let arn = |region: &str, id: &str| format!("arn:aws:kms:{region}:111122223333:key/{id}");
+        let of = |written: &str, id: &str| {
+            let arn = KeyArn::parse(&arn("us-west-2", id));
+            let written = KeyId::parse(written).expect("a key id");
+            let key = RequestedKey { written, resolved: Some(NamedKey { arn, alias: None }) };
+            let context = EncryptionContext::default();
+            [Subject::DataKey(&key, DataKeyLength::Aes256), Subject::Decrypt(b"c", Some(&key))]
+                .map(|subject| Partition::of(Owner::Principal("p"), Action::Decrypt, &subject, &context))
+        };
+        let (many, single) = ("mrk-1234abcd12ab34cd56ef1234567890ab", "1234abcd-12ab-34cd-56ef-1234567890ab");
+        let home = of(&arn("us-west-2", many), many);
+        assert!(home == of(&arn("us-east-1", many), many) && home == of(many, many));
+        assert!(home != of("alias/global", many));
+        assert!(of(&arn("us-west-2", single), single) != of(single, single), "as the caller wrote it");
     }
 
     #[test]

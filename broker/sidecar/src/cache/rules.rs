@@ -102,6 +102,10 @@ fn names(wanted: &str, key: &RequestedKey) -> bool {
     if key.written.as_str() == wanted || key.sent().as_str() == wanted {
         return true;
     }
+    // Any of the replicas of a multi-Region key.
+    if KeyId::parse(wanted).is_ok_and(|wanted| key.arn().is_some_and(|arn| wanted.names(arn))) {
+        return true;
+    }
     let Some(NamedKey { arn: Some(arn), alias }) = &key.resolved else { return false };
     let Some((home, id)) = arn.as_str().rsplit_once(":key/") else { return false };
     let is_alias = |alias: &KeyId| {
@@ -149,6 +153,22 @@ mod tests {
         assert!(covers("alias/dev", "alias/dev") && !covers("alias/dev", "alias/other"));
         assert!(!covers("alias/dev", arn), "what aliases a key has is not known");
         assert!(!Match { principal: None, key: Some(arn.into()) }.covers("unix:uid/1", None));
+    }
+
+    #[test]
+    fn a_rule_for_a_replica_holds_for_the_multi_region_key() {
+        let arn = |region: &str| {
+            format!("arn:aws:kms:{region}:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab")
+        };
+        let named = NamedKey { arn: KeyArn::parse(&arn("us-west-2")), alias: None };
+        let written = KeyId::parse("mrk-1234abcd12ab34cd56ef1234567890ab").expect("a key id");
+        let key = RequestedKey { written, resolved: Some(named) };
+        for region in ["us-west-2", "eu-west-1"] {
+            assert!(
+                Match { principal: None, key: Some(arn(region)) }.covers("unix:uid/1", Some(&key)),
+                "{region}"
+            );
+        }
     }
 
     #[test]

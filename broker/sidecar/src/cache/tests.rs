@@ -13,7 +13,7 @@ use super::rules::Match;
 use super::*;
 use crate::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
-use crate::kms::recorded::Recorder;
+use crate::kms::recorded::{KmsRegion, Recorder};
 use crate::policy::{Facts, Policy};
 
 /// A cache before the emulator, without gRPC around it.
@@ -43,6 +43,9 @@ impl Bench {
             session_name: None,
             imds_connect_timeout: Duration::from_secs(2),
             imds_read_timeout: Duration::from_secs(10),
+            fallback_regions: Vec::new(),
+            fallback_endpoint_urls: BTreeMap::new(),
+            account_roles: BTreeMap::new(),
         };
         let kms =
             AwsKms::new(settings, Some(static_credentials("AKIATEST", "test")), Arc::clone(&clock)).await;
@@ -51,8 +54,10 @@ impl Bench {
         let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
         let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
         let recorder = Recorder { journal, caller, redaction: None };
-        let guard = Guard::new(guard(), Arc::clone(&clock));
-        let kms = RecordedKms::new(Arc::new(kms), guard, recorder, Arc::clone(&clock), TaskTracker::new());
+        let guard = Guard::new(guard(), "us-west-2", Arc::clone(&clock));
+        let kms = Arc::new(kms);
+        let region = KmsRegion { once: kms.clone(), kms, guard, recorder };
+        let kms = RecordedKms::new(region, Vec::new(), Arc::clone(&clock), TaskTracker::new());
         let policy = Policy::parse("permit(principal is Workload, action, resource);").expect("a policy");
         Self {
             cache: Cache::new(rules, kms, Arc::clone(&clock)),

@@ -1,6 +1,7 @@
 //! `key-broker check`: is everything there that `serve` needs? Changes nothing.
 
 mod policy;
+mod regions;
 mod trail;
 
 use std::io;
@@ -17,7 +18,7 @@ use super::{ConfigArgument, block_on, wrong_configuration};
 use crate::config::Config;
 use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
-use crate::kms::{AttemptLog, Kms as _, KmsError};
+use crate::kms::{AttemptLog, Kms, KmsError};
 use crate::operation::{DryRunRequest, KmsReply, TypedRequest};
 use crate::policy::{Policy, own};
 
@@ -89,11 +90,17 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         let caller = kms.caller().await;
         report
             .line("credentials", &kms.arn().await.map_err(|error| format!("sts:GetCallerIdentity: {error}")));
+        for (account, role) in kms.account_roles().await {
+            report.line("account", &role.map(|arn| format!("{account}: {arn}")));
+        }
         if let Ok(caller) = &caller {
             check_aliases(&policy, &kms, caller, &mut report).await;
         }
         for key in &arguments.keys {
             report.line("kms", &may_generate_data_key(&kms, key, &EncryptionContext::default()).await);
+        }
+        if let Ok(caller) = &caller {
+            regions::check(&kms, caller, &arguments.keys, &mut report).await;
         }
         match &config.audit.trail {
             Some(trail) => trail::check(trail, &kms, caller.ok().as_ref(), &mut report).await,
@@ -132,7 +139,7 @@ async fn check_aliases(policy: &Policy, kms: &AwsKms, caller: &AwsCaller, report
 }
 
 async fn may_generate_data_key(
-    kms: &AwsKms,
+    kms: &dyn Kms,
     key: &KeyId,
     context: &EncryptionContext,
 ) -> Result<String, String> {
@@ -141,7 +148,7 @@ async fn may_generate_data_key(
 }
 
 /// Makes a call of the broker's own.
-async fn ask_kms<R: TypedRequest>(kms: &AwsKms, request: R, key: &KeyId) -> Result<KmsReply, String> {
+async fn ask_kms<R: TypedRequest>(kms: &dyn Kms, request: R, key: &KeyId) -> Result<KmsReply, String> {
     let operation = request.name();
     let permitted = own::permit(request).map_err(|error| error.describe())?;
     let reply = kms.call(permitted.widen(), &AttemptLog::default()).await;

@@ -1,7 +1,9 @@
 //! `[kms]`: how to reach KMS, how much to ask of it, and when to stop asking.
 
+mod elsewhere;
 mod session;
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use serde::Deserialize;
 use super::{milliseconds, within};
 use crate::kms::aws::AwsSettings;
 use crate::kms::guard::{BreakerSettings, GuardSettings};
+use elsewhere::AccountSection;
 
 /// `[kms]`.
 #[derive(Debug, Deserialize)]
@@ -20,6 +23,12 @@ pub(super) struct KmsSection {
     sts_endpoint_url: Option<String>,
     role_arn: Option<String>,
     session_name: Option<String>,
+    #[serde(default)]
+    fallback_regions: Vec<String>,
+    #[serde(default)]
+    fallback_endpoint_urls: BTreeMap<String, String>,
+    #[serde(default)]
+    account: Vec<AccountSection>,
     #[serde(default = "default_imds_connect_timeout_ms")]
     imds_connect_timeout_ms: u64,
     #[serde(default = "default_imds_read_timeout_ms")]
@@ -92,12 +101,7 @@ const fn default_breaker_longest_open_ms() -> u64 {
 
 impl KmsSection {
     pub(super) fn check(self) -> Result<(AwsSettings, GuardSettings), String> {
-        let parts = self.region.split('-').count();
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if parts < 3
-            || !self.region.bytes().all(plain)
-            || !self.region.ends_with(|c: char| c.is_ascii_digit())
-        {
+        if !is_region(&self.region) {
             return Err(format!("kms.region: {:?} is not a region such as \"us-west-2\"", self.region));
         }
         if !knows_authorities() {
@@ -105,7 +109,12 @@ impl KmsSection {
         }
         let attempt_timeout = milliseconds("kms.attempt_timeout_ms", self.attempt_timeout_ms)?;
         let guard = self.guard(attempt_timeout)?;
+        let (regions, endpoints) = (&self.fallback_regions, &self.fallback_endpoint_urls);
+        elsewhere::check_regions(&self.region, regions, endpoints, session::variable)?;
         let aws = AwsSettings {
+            fallback_regions: self.fallback_regions,
+            fallback_endpoint_urls: self.fallback_endpoint_urls,
+            account_roles: elsewhere::account_roles(self.account)?,
             region: self.region,
             endpoint_url: checked_url("kms.endpoint_url", self.endpoint_url)?,
             sts_endpoint_url: checked_url("kms.sts_endpoint_url", self.sts_endpoint_url)?,
@@ -119,7 +128,7 @@ impl KmsSection {
                 self.role_arn.is_some(),
                 session::variable,
             )?,
-            role_arn: self.role_arn.map(session::role_arn).transpose()?,
+            role_arn: self.role_arn.map(|arn| session::role_arn("kms.role_arn", arn)).transpose()?,
         };
         Ok((aws, guard))
     }
@@ -142,6 +151,12 @@ impl KmsSection {
             breaker: BreakerSettings { failures, open, longest_open },
         })
     }
+}
+
+/// Whether it is the name of a region, as far as its form tells.
+fn is_region(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    text.split('-').count() >= 3 && text.bytes().all(plain) && text.ends_with(|c: char| c.is_ascii_digit())
 }
 
 /// Whether this machine has any certificate authorities. Without them the AWS SDK panics, even if it is to speak plain HTTP.

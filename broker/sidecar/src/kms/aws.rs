@@ -11,32 +11,36 @@ mod endpoint;
 mod error;
 mod input;
 mod operations;
+mod regional;
 mod request_id;
 pub(crate) mod sessions;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::config::IdentityCache;
-use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use key_broker_core::clock::Clock;
 use key_broker_core::partition_of;
 use key_broker_trail::delivery::StoreConfig;
 use key_broker_trail::record::{AwsCaller, UserIdentity};
 
-use super::AttemptLog;
+use super::{AttemptLog, Kms, KmsError};
+use crate::operation::{KmsReply, KmsRequest};
+use crate::policy::Permitted;
 use bounded::BoundedAnswers;
 use credentials::CredentialsInUse;
 use credentials::source::Source;
 pub(super) use error::unexpected;
+use regional::{Place, RegionalKms, Signers};
 use sessions::{Sessions, account_of, partition_in};
-use watch::AttemptWatch;
 
 /// How to reach KMS and STS.
 #[derive(Debug, Clone)]
@@ -61,6 +65,12 @@ pub struct AwsSettings {
     pub imds_connect_timeout: Duration,
     /// Time for one answer of it.
     pub imds_read_timeout: Duration,
+    /// Where multi-Region keys are asked for when the region before does not answer, in this order.
+    pub fallback_regions: Vec<String>,
+    /// KMS's addresses there, by region, where they are not AWS's own.
+    pub fallback_endpoint_urls: BTreeMap<String, String>,
+    /// The ARNs of the roles that the broker assumes for the keys of other accounts, by account.
+    pub account_roles: BTreeMap<String, String>,
 }
 
 /// Fixed credentials, for an emulator.
@@ -77,11 +87,22 @@ pub(crate) fn static_credentials(access_key_id: &str, secret_access_key: &str) -
 
 /// The SDK's KMS client.
 pub struct AwsKms {
-    client: aws_sdk_kms::Client,
+    home: RegionalKms,
+    fallbacks: Vec<RegionalKms>,
     credentials: CredentialsInUse,
+    accounts: BTreeMap<String, CredentialsInUse>,
     sessions: Arc<Sessions>,
     settings: AwsSettings,
-    clock: Arc<dyn Clock>,
+}
+
+/// KMS in one region, as the broker turns to it.
+pub(crate) struct AskedRegion {
+    /// With retries.
+    pub(crate) kms: Arc<dyn Kms>,
+    /// With one attempt.
+    pub(crate) once: Arc<dyn Kms>,
+    /// What records of calls there say.
+    pub(crate) caller: AwsCaller,
 }
 
 impl AwsKms {
@@ -110,12 +131,29 @@ impl AwsKms {
         let source = Source::new(credentials, settings.clone(), &shared);
         let sessions = Arc::new(Sessions::new(settings.roles()));
         let sts = sts_client(&shared, &settings);
-        let credentials = CredentialsInUse::start(source, sts, Arc::clone(&sessions), Arc::clone(&clock));
-        let shared = shared
-            .into_builder()
-            .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
-            .build();
-        Self { client: kms_client(&shared, &settings), credentials, sessions, settings, clock }
+        let start = |source, of_role| {
+            CredentialsInUse::start(source, sts.clone(), Arc::clone(&sessions), of_role, Arc::clone(&clock))
+        };
+        let own = start(source, None);
+        let mut accounts = BTreeMap::new();
+        for (account_id, role_arn) in &settings.account_roles {
+            let base = SharedCredentialsProvider::new(own.clone());
+            let of_role = AwsSettings { role_arn: Some(role_arn.clone()), ..settings.clone() };
+            let source = Source::new(Some(base), of_role, &shared);
+            let of_role = Some(account_of(role_arn).to_owned());
+            accounts.insert(account_id.clone(), start(source, of_role));
+        }
+        let signers = Signers { own, accounts };
+        let home = &settings.region;
+        let at = |region, endpoint_url: Option<&String>| {
+            let place = Place { region, endpoint_url: endpoint_url.map(String::as_str), home };
+            RegionalKms::new(&shared, &place, &signers, &sessions, &clock)
+        };
+        let (regions, endpoints) = (&settings.fallback_regions, &settings.fallback_endpoint_urls);
+        let fallbacks = regions.iter().map(|region| at(region, endpoints.get(region)));
+        let (fallbacks, home) = (fallbacks.collect(), at(home, settings.endpoint_url.as_ref()));
+        let Signers { own: credentials, accounts } = signers;
+        Self { home, fallbacks, credentials, accounts, sessions, settings }
     }
 
     /// Where in AWS the broker is: STS tells, else the configuration, if there are credentials that STS does not know of yet.
@@ -145,22 +183,43 @@ impl AwsKms {
     async fn caller_of(&self, account_id: &str, partition: Option<String>) -> AwsCaller {
         self.sessions.settle(account_id);
         let region = self.settings.region.clone();
-        let uri = endpoint::of_kms(&self.client).await;
-        let kms_host = uri.as_ref().and_then(http::Uri::host).map(str::to_owned);
-        let source_address =
-            tokio::task::spawn_blocking(move || endpoint::local_address_toward(&uri?)).await.ok().flatten();
-        AwsCaller {
-            account_id: account_id.to_owned(),
-            partition: partition.unwrap_or_else(|| partition_of(&region).to_owned()),
-            region,
-            kms_host: kms_host.unwrap_or_default(),
-            source_address: source_address.unwrap_or_else(|| "unknown".into()),
-        }
+        let partition = partition.unwrap_or_else(|| partition_of(&region).to_owned());
+        let (nowhere, account_id) = (String::new(), account_id.to_owned());
+        let caller =
+            AwsCaller { account_id, partition, region, kms_host: nowhere.clone(), source_address: nowhere };
+        toward(&self.home, &caller).await
     }
 
     /// Whose the credentials in use are, as records have it, if that is known by now.
     pub(crate) fn known_session(&self) -> Option<UserIdentity<'static>> {
         self.credentials.known_session().map(|session| UserIdentity::clone(&session))
+    }
+
+    /// The region of `caller`, which is the broker's own, and the others in which multi-Region keys are asked for.
+    pub(crate) async fn regions(&self, caller: &AwsCaller) -> (AskedRegion, Vec<AskedRegion>) {
+        let asked = |kms: &RegionalKms, caller| AskedRegion {
+            once: Arc::new(kms.once()),
+            kms: Arc::new(kms.clone()),
+            caller,
+        };
+        let mut others = Vec::new();
+        for kms in &self.fallbacks {
+            others.push(asked(kms, toward(kms, caller).await));
+        }
+        (asked(&self.home, caller.clone()), others)
+    }
+
+    /// The accounts for whose keys it has roles, each with whose their sessions are.
+    pub(crate) async fn account_roles(&self) -> Vec<(&str, Result<String, String>)> {
+        let mut roles = Vec::new();
+        for (account, credentials) in &self.accounts {
+            let session = credentials.session().await;
+            roles.push((
+                &**account,
+                session.map(|session| session.arn.as_deref().unwrap_or_default().to_owned()),
+            ));
+        }
+        roles
     }
 
     /// The ARN that STS tells of the credentials in use.
@@ -193,37 +252,31 @@ impl AwsKms {
     pub(crate) fn sessions(&self) -> &Arc<Sessions> {
         &self.sessions
     }
+}
 
-    fn watch(&self, attempts: &AttemptLog) -> AttemptWatch {
-        let (sessions, credentials) = (Arc::clone(&self.sessions), self.credentials.clone());
-        AttemptWatch::new(attempts.clone(), sessions, credentials, Arc::clone(&self.clock))
+#[async_trait]
+impl Kms for AwsKms {
+    async fn call(
+        &self,
+        request: Permitted<KmsRequest>,
+        attempts: &AttemptLog,
+    ) -> Result<KmsReply, KmsError> {
+        self.home.call(request, attempts).await
     }
 }
 
-fn kms_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_kms::Client {
-    let mut config = aws_sdk_kms::config::Builder::from(shared)
-        .retry_partition(retry_budget())
-        .interceptor(BoundedAnswers);
-    if let Some(url) = &settings.endpoint_url {
-        config = config.endpoint_url(url);
+/// The same broker, as it is on the way to a region.
+async fn toward(kms: &RegionalKms, caller: &AwsCaller) -> AwsCaller {
+    let uri = endpoint::of_kms(kms.client()).await;
+    let kms_host = uri.as_ref().and_then(http::Uri::host).map(str::to_owned);
+    let source_address =
+        tokio::task::spawn_blocking(move || endpoint::local_address_toward(&uri?)).await.ok().flatten();
+    AwsCaller {
+        region: kms.region().to_owned(),
+        kms_host: kms_host.unwrap_or_default(),
+        source_address: source_address.unwrap_or_else(|| "unknown".into()),
+        ..caller.clone()
     }
-    aws_sdk_kms::Client::from_conf(config.build())
-}
-
-/// The budget of retries, for this client alone: the SDK's own bucket is one for the whole process and region.
-///
-/// Capacity and costs are those of the SDK's standard mode
-/// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>): a retry that is answered gives its tokens
-/// back, one that fails does not, and every first attempt that is answered brings one. A broker that serves from its cache
-/// makes few calls to win tokens back by, so here time brings some, too.
-fn retry_budget() -> RetryPartition {
-    let tokens = TokenBucket::builder()
-        .capacity(RETRY_TOKENS)
-        .retry_cost(RETRY_COST)
-        .throttling_retry_cost(RETRY_COST)
-        .timeout_retry_cost(TIMEOUT_RETRY_COST)
-        .refill_rate(RETRY_TOKENS_A_SECOND);
-    RetryPartition::custom("key-broker").token_bucket(tokens.build()).build()
 }
 
 fn sts_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_sts::Client {
@@ -233,12 +286,3 @@ fn sts_client(shared: &SdkConfig, settings: &AwsSettings) -> aws_sdk_sts::Client
     }
     aws_sdk_sts::Client::from_conf(config.build())
 }
-
-/// Retries under way or lost, in tokens: at most 50 to 100.
-const RETRY_TOKENS: usize = 500;
-/// Of a retry after an answer that is an error, throttling included.
-const RETRY_COST: u32 = 5;
-/// Of a retry after none: it costs KMS and the caller more.
-const TIMEOUT_RETRY_COST: u32 = 10;
-/// One retry in five to ten seconds while nothing succeeds; full again within nine minutes.
-const RETRY_TOKENS_A_SECOND: f32 = 1.0;

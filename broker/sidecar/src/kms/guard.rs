@@ -48,6 +48,7 @@ pub(crate) struct Guard(Arc<Inner>);
 
 struct Inner {
     settings: GuardSettings,
+    region: String,
     clock: Arc<dyn Clock>,
     queue: Arc<FairQueue<Taker>>,
     breaker: Mutex<Breaker>,
@@ -55,11 +56,12 @@ struct Inner {
 }
 
 impl Guard {
-    /// A guard that lets calls through.
+    /// A guard before KMS in `region` that lets calls through.
     #[must_use]
-    pub(crate) fn new(settings: GuardSettings, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(settings: GuardSettings, region: &str, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Inner {
             settings,
+            region: region.to_owned(),
             clock,
             queue: FairQueue::new(settings.max_in_flight),
             breaker: Mutex::new(Breaker::new(settings.breaker)),
@@ -71,6 +73,17 @@ impl Guard {
     #[must_use]
     pub(crate) fn open_until(&self) -> watch::Receiver<Option<Instant>> {
         self.0.open_until.subscribe()
+    }
+
+    /// The region that this is before.
+    #[must_use]
+    pub(crate) fn region(&self) -> &str {
+        &self.0.region
+    }
+
+    /// KMS had a fair chance to answer within this time.
+    pub(super) fn fair_time(&self) -> Duration {
+        self.0.settings.fair_time
     }
 
     /// Admits one call of `taker`. The pass must be told how the call ended.
@@ -103,14 +116,16 @@ impl Guard {
         // Under the lock, so that watchers see the changes in order.
         self.0.open_until.send_replace(after);
         drop(breaker);
+        let region = self.region();
         if let Some(until) = after {
             let seconds = until.saturating_duration_since(now).as_secs_f32();
             tracing::warn!(
+                region,
                 seconds,
                 "circuit open: KMS has failed too often in a row, and calls to it are refused"
             );
         } else {
-            tracing::info!("circuit closed: KMS answers again");
+            tracing::info!(region, "circuit closed: KMS answers again");
         }
     }
 
@@ -155,6 +170,8 @@ fn health_signal<T>(
 ) -> Option<HealthSignal> {
     match result {
         Err(BrokerError::Kms(error)) if is_failure(error) => Some(HealthSignal::Failure),
+        // It says nothing about KMS, but about one account's role.
+        Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::AccountCredentials, .. })) => None,
         Ok(_) | Err(BrokerError::Kms(_)) => Some(HealthSignal::Success),
         // Between two attempts that KMS did answer, the deadline passed in the SDK's own pauses.
         Err(BrokerError::DeadlineExceeded) if fair && attempts.is_empty() => Some(HealthSignal::Failure),
@@ -164,7 +181,7 @@ fn health_signal<T>(
 
 /// Whether KMS as a whole fails, or fails for the broker whatever it asks for. An error that is about one key only (`KeyUnavailableException`: its custom key store is
 /// down), or one that this version does not know, is an answer.
-fn is_failure(error: &KmsError) -> bool {
+pub(super) fn is_failure(error: &KmsError) -> bool {
     match error.kind {
         KmsErrorKind::Credentials => true,
         KmsErrorKind::Unavailable => error.request_id.is_none() || KMS_FAILS.contains(&error.code.as_str()),
@@ -205,7 +222,7 @@ mod tests {
         };
         let fair_time = Duration::from_secs(3);
         let settings = GuardSettings { max_in_flight, queue_wait, fair_time, breaker };
-        Guard::new(settings, Arc::new(SystemClock))
+        Guard::new(settings, "us-west-2", Arc::new(SystemClock))
     }
 
     fn kms(kind: KmsErrorKind, code: &str, request_id: Option<&str>) -> BrokerError {
@@ -235,6 +252,8 @@ mod tests {
         ] {
             assert_eq!(of(error, true), Some(HealthSignal::Success));
         }
+        let of_an_account = kms(KmsErrorKind::AccountCredentials, "NoCredentials", None);
+        assert_eq!(of(of_an_account, true), None, "a role that cannot be assumed stops no other calls");
         assert_eq!(of(BrokerError::DeadlineExceeded, true), Some(HealthSignal::Failure));
         assert_eq!(of(BrokerError::DeadlineExceeded, false), None, "the caller gave KMS too little time");
     }

@@ -15,7 +15,7 @@ use futures_util::stream;
 use key_broker_core::{KeyArn, KeyId};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::recorded::RecordedKms;
+use super::recorded::{RecordedKms, time_to_tell};
 use super::{KmsError, KmsErrorKind};
 use crate::error::BrokerError;
 use crate::operation::DescribeKeyRequest;
@@ -91,6 +91,8 @@ impl PolicyAliases {
     pub(crate) async fn ask(&self, policy: &Arc<Policy>, deadline: Instant) -> Arc<AliasMeanings> {
         let last = self.last(policy);
         let now = self.0.kms.clock().instant();
+        // What follows has to be told within the deadline.
+        let deadline = deadline - time_to_tell(deadline.saturating_duration_since(now));
         let until = if last.is_some() { deadline.min(now + LONGEST_WAIT) } else { deadline };
         let answered = tokio::time::timeout(until.saturating_duration_since(now), self.refreshed(policy));
         match (answered.await, last) {

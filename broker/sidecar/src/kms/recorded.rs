@@ -4,7 +4,9 @@
 //! recorded. The records travel with the answer, to be committed together with the activity record; if nobody takes
 //! them, they write themselves.
 
+mod patience;
 mod recorder;
+mod regions;
 mod reply;
 mod span;
 
@@ -20,22 +22,26 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::guard::{Guard, Taker};
-use super::{AttemptLog, Kms, KmsErrorKind};
+use regions::{Turn, goes_elsewhere, is_answer, is_unanswered};
+
+use super::guard::Taker;
+use super::{AttemptLog, KmsErrorKind};
 use crate::error::BrokerError;
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
 use crate::telemetry::metrics::KmsCalls;
 use crate::telemetry::trace;
+pub(crate) use patience::{silence, time_to_tell};
 pub(crate) use recorder::{Recorder, append_record};
+pub(crate) use regions::KmsRegion;
 pub(crate) use reply::CallableRequest;
 
 /// KMS, recorded.
 #[derive(Clone)]
 pub(crate) struct RecordedKms {
-    kms: Arc<dyn Kms>,
-    guard: Guard,
-    recorder: Recorder,
+    /// The broker's own, then those where multi-Region keys are asked for when it does not answer.
+    home: Arc<KmsRegion>,
+    others: Arc<[KmsRegion]>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
     timed: Option<KmsCalls>,
@@ -102,6 +108,13 @@ impl UnwrittenRecords {
     }
 }
 
+impl UnwrittenRecords {
+    /// Takes the others over.
+    fn add(&mut self, others: Self) {
+        self.lines.append(&mut others.take());
+    }
+}
+
 impl Drop for UnwrittenRecords {
     fn drop(&mut self) {
         // Nobody waits: what the answer held has been dropped with the call.
@@ -110,16 +123,15 @@ impl Drop for UnwrittenRecords {
 }
 
 impl RecordedKms {
-    /// Records what `kms` answers to what `guard` lets through. `tasks` is what a drain waits for.
+    /// Records what KMS answers in `home`, the broker's own region, and in `others`. `tasks` is what a drain waits for.
     #[must_use]
     pub(crate) fn new(
-        kms: Arc<dyn Kms>,
-        guard: Guard,
-        recorder: Recorder,
+        home: KmsRegion,
+        others: Vec<KmsRegion>,
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
     ) -> Self {
-        Self { kms, guard, recorder, clock, tasks, timed: None }
+        Self { home: Arc::new(home), others: others.into(), clock, tasks, timed: None }
     }
 
     /// The same, with every call to KMS timed, if anybody reads that.
@@ -148,7 +160,7 @@ impl RecordedKms {
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
         // The backlog might have no room for the record of what KMS would answer.
-        if self.recorder.journal.is_overdrawn(false) {
+        if self.journal().is_overdrawn(false) {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
         let taker = permitted.share_of().cloned().map_or(Taker::Broker, Taker::Principal);
@@ -161,7 +173,7 @@ impl RecordedKms {
         permitted: Permitted<Arc<R>>,
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
-        if self.recorder.journal.is_overdrawn(true) {
+        if self.journal().is_overdrawn(true) {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
         self.make_call(permitted, &Taker::Trail, deadline).await
@@ -178,19 +190,54 @@ impl RecordedKms {
         RecordedReply { result, source, records }
     }
 
+    /// Asks the broker's own region, and for a multi-Region key the others, until one answers. Where there is time to say so before
+    /// the deadline, a KMS that does not answer is told as that.
     async fn send(
         &self,
         permitted: Permitted<KmsRequest>,
         taker: &Taker,
         deadline: Instant,
     ) -> RecordedReply<KmsReply> {
-        let pass = match self.guard.enter(taker, deadline).await {
+        let others = if goes_elsewhere(permitted.subject()) { &*self.others } else { &[] };
+        let kept = time_to_tell(deadline.saturating_duration_since(self.clock.instant()));
+        let deadline = deadline.checked_sub(kept).unwrap_or(deadline);
+        let turn = |others, region: &KmsRegion| {
+            Turn::new(self.clock.instant(), deadline, others, region.guard.fair_time())
+        };
+        let first = turn(others.len(), &self.home);
+        let mut reply = self.ask(&self.home, permitted.clone(), taker, first).await;
+        let mut is_open = is_unanswered(&reply.result);
+        for (place, region) in others.iter().enumerate() {
+            if !is_open || self.clock.instant() >= deadline {
+                break;
+            }
+            let turn = turn(others.len() - place - 1, region);
+            let next = self.ask(region, permitted.clone(), taker, turn).await;
+            is_open = !is_answer(&next.result);
+            reply = reply.or(next);
+        }
+        if !kept.is_zero() && matches!(reply.result, Err(BrokerError::DeadlineExceeded)) {
+            reply.result = Err(silence());
+        }
+        reply
+    }
+
+    /// Asks one region.
+    async fn ask(
+        &self,
+        region: &KmsRegion,
+        permitted: Permitted<KmsRequest>,
+        taker: &Taker,
+        turn: Turn,
+    ) -> RecordedReply<KmsReply> {
+        let pass = match region.guard.enter(taker, turn.until).await {
             Ok(pass) => pass,
             Err(error) => return self.not_sent(error),
         };
-        let span = span::begin(&self.recorder.caller, &permitted);
-        let remaining = deadline.saturating_duration_since(self.clock.instant());
-        let (kms, recorder) = (Arc::clone(&self.kms), self.recorder.clone());
+        let span = span::begin(&region.recorder.caller, &permitted);
+        let remaining = turn.until.saturating_duration_since(self.clock.instant());
+        let kms = Arc::clone(if turn.has_others { &region.once } else { &region.kms });
+        let recorder = region.recorder.clone();
         let timed = self.timed.as_ref().map(|timed| timed.begin(permitted.subject().operation().name()));
         let within = span.clone();
         let work = async move {
@@ -221,9 +268,13 @@ impl RecordedKms {
         task.await.unwrap_or_else(|_| self.not_sent(BrokerError::Bug))
     }
 
+    fn journal(&self) -> &Journal {
+        &self.home.recorder.journal
+    }
+
     /// No answer of KMS, so no record of one.
     fn not_sent<T>(&self, error: BrokerError) -> RecordedReply<T> {
-        let records = UnwrittenRecords { journal: self.recorder.journal.clone(), lines: Vec::new() };
+        let records = UnwrittenRecords { journal: self.journal().clone(), lines: Vec::new() };
         RecordedReply { result: Err(error), source: None, records }
     }
 }
@@ -231,7 +282,7 @@ impl RecordedKms {
 /// What callers cannot mend.
 fn warn_of_credentials<T>(result: &Result<T, BrokerError>) {
     let Err(BrokerError::Kms(error)) = result else { return };
-    if error.kind == KmsErrorKind::Credentials {
+    if matches!(error.kind, KmsErrorKind::Credentials | KmsErrorKind::AccountCredentials) {
         tracing::error!(
             error = error.code,
             "AWS does not take the broker's credentials, or its clock is wrong: renew the credentials, and look at the clock; kept \

@@ -30,17 +30,18 @@ impl Bindings {
         context: &EncryptionContext,
     ) -> Result<Option<EncryptionContext>, BrokerError> {
         let mut added = BTreeMap::new();
+        let wrong = |name: &String| BrokerError::WrongContext(Box::new((principal.clone(), name.clone())));
         let of = |binding: &&Binding| binding.principal.as_ref().is_none_or(|of| of == principal);
         for binding in self.0.iter().filter(of) {
             for (name, value) in &binding.require {
                 if context.pairs().get(name) != Some(value) {
-                    return Err(BrokerError::WrongContext(name.clone()));
+                    return Err(wrong(name));
                 }
             }
             for (name, value) in &binding.inject {
                 match context.pairs().get(name) {
                     Some(sent) if sent == value => {}
-                    Some(_) => return Err(BrokerError::WrongContext(name.clone())),
+                    Some(_) => return Err(wrong(name)),
                     None => {
                         added.insert(name.clone(), value.clone());
                     }

@@ -11,6 +11,7 @@ use cedar_policy::{
 use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, NamedKey, PlatformKind, Principal};
 
 use super::Question;
+use super::multi_region::name_of;
 
 /// The schema, in Cedar's own form (<https://docs.cedarpolicy.com/schema/human-readable-schema.html>); docs/policy.md shows it.
 pub(super) const SCHEMA: &str = include_str!("schema.cedarschema");
@@ -96,10 +97,10 @@ impl EntityNames {
     fn resource(&self, key: Option<&NamedKey>, aliases: &[KeyId]) -> Option<Entity> {
         let arn = key.and_then(|key| key.arn.as_ref());
         let (id, account, region) = match (arn, key) {
-            (Some(arn), _) => (arn.as_str(), arn.account_id(), arn.region()),
+            (Some(arn), _) => (name_of(arn), arn.account_id(), arn.region()),
             // It means no key, as far as the broker knows: no policy that names a key is about it.
-            (None, Some(_)) => (UNKNOWN_KEY, ANY_KEY, ANY_KEY),
-            (None, None) => (ANY_KEY, ANY_KEY, ANY_KEY),
+            (None, Some(_)) => (UNKNOWN_KEY.into(), ANY_KEY, ANY_KEY),
+            (None, None) => (ANY_KEY.into(), ANY_KEY, ANY_KEY),
         };
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
         let attributes =

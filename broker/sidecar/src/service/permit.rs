@@ -8,7 +8,7 @@ use tracing::field::Empty;
 use tracing::{info_span, record_all};
 
 use super::{Service, WorkloadCall};
-use crate::error::BrokerError;
+use crate::error::{BrokerError, Denial, DeniedKey};
 use crate::kms::aliases::KnownKey;
 use crate::kms::policy_aliases::KnownMeanings;
 use crate::operation::WorkloadRequest;
@@ -62,11 +62,7 @@ impl Service {
     ) -> Result<Permitted<Arc<R>>, BrokerError> {
         let policy = Arc::clone(&self.policies.current());
         let bound = self.bind(call, &mut request);
-        let denied = if request.action() == Action::Decrypt && request.written_key().is_none() {
-            BrokerError::DeniedUnnamed
-        } else {
-            BrokerError::Denied
-        };
+        let denied = call.denied(request.action(), request.written_key());
         let known = self.known(call, &policy, &request);
         if known.is_due() || known.is_to_be_asked() {
             let facts = call.facts_of(&request, declared);
@@ -123,7 +119,8 @@ impl Service {
             return sealed.open(&permitted).ok_or(BrokerError::Bug);
         }
         let permitted = self.permit_answer(call, request, sealed.key()).await;
-        sealed.open(&permitted.ok_or(BrokerError::Denied)?).ok_or(BrokerError::Bug)
+        let permitted = permitted.ok_or_else(|| call.denied_the_key_of_the_answer())?;
+        sealed.open(&permitted).ok_or(BrokerError::Bug)
     }
 
     /// Asks policy about the key that KMS answered with, which the request did not name.
@@ -261,6 +258,19 @@ impl Service {
 }
 
 impl WorkloadCall {
+    /// That policy has denied the caller this.
+    fn denied(&self, action: Action, key: Option<&KeyId>) -> BrokerError {
+        let key = key.map_or(DeniedKey::Any, |key| DeniedKey::Named(key.clone()));
+        let principal = self.peer.principal.clone();
+        BrokerError::Denied(Box::new(Denial { principal, action, key }))
+    }
+
+    /// That policy has denied the caller what KMS decrypted, since it did so with a key that the request did not name.
+    pub(super) fn denied_the_key_of_the_answer(&self) -> BrokerError {
+        let (principal, action) = (self.peer.principal.clone(), Action::Decrypt);
+        BrokerError::Denied(Box::new(Denial { principal, action, key: DeniedKey::OfTheAnswer }))
+    }
+
     /// What the call says beside its request.
     fn facts(&self, declared: Option<DeclaredUse>) -> Facts<'_> {
         let facts = Facts { transport: self.peer.details.transport, ..Facts::default() };

@@ -5,6 +5,7 @@
 //! A thread of its own exports: a collector that is slow, hangs or is gone costs no call anything. What does not fit the queue is
 //! dropped and counted.
 
+mod foreign;
 mod spans;
 
 use std::fmt;
@@ -16,8 +17,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper_rustls::HttpsConnectorBuilder;
+use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{MetricExporter, SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -32,7 +33,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Telemetry;
 use super::metrics::Push;
 use super::trace::Traces;
-use super::vocabulary::{SCHEMA_URL, SCOPE};
+use super::vocabulary::{self, SCOPE};
 
 /// What goes to a collector.
 #[derive(Default)]
@@ -80,11 +81,7 @@ impl Export {
             let processor = spans::processor(exporter, runtime, timeout, queue, &export.dropped);
             let provider =
                 SdkTracerProvider::builder().with_resource(resource).with_span_processor(processor).build();
-            let scope = InstrumentationScope::builder(SCOPE)
-                .with_version(env!("CARGO_PKG_VERSION"))
-                .with_schema_url(SCHEMA_URL)
-                .build();
-            export.traces = Traces::new(Some(provider.tracer_with_scope(scope)), propagates);
+            export.traces = Traces::new(Some(provider.tracer_with_scope(vocabulary::scope())), propagates);
             export.spans = Some(provider);
         }
         Ok(export)

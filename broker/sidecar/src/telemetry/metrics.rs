@@ -13,6 +13,8 @@ use prometheus::{Registry, TextEncoder};
 
 pub(crate) use timed::{Calls, KmsCalls};
 
+use super::vocabulary;
+
 /// The metrics of one broker.
 pub(crate) struct Metrics {
     provider: SdkMeterProvider,
@@ -30,11 +32,9 @@ impl Metrics {
         let mut text = None;
         if has_text {
             let registry = Registry::new();
-            // Names are as they are to be read; who runs the broker, Prometheus knows better.
+            // Prometheus names its targets itself.
             let reader = opentelemetry_prometheus::exporter()
                 .with_registry(registry.clone())
-                .without_units()
-                .without_counter_suffixes()
                 .scope_info_enabled(false)
                 .without_target_info()
                 .build()
@@ -64,7 +64,7 @@ impl Metrics {
     /// Where instruments are made.
     #[must_use]
     pub(crate) fn meter(&self) -> Meter {
-        self.provider.meter("key_broker")
+        self.provider.meter_with_scope(vocabulary::scope())
     }
 }
 
@@ -92,15 +92,6 @@ impl MetricsText {
     /// All metrics as they are now, in Prometheus's text format 0.0.4. Walks through the cache: takes milliseconds where
     /// that is full.
     pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
-        let mut families = self.0.gather();
-        for family in &mut families {
-            if family.name() == UNSUFFIXED_CALL_DURATION {
-                family.set_name(names::CALL_DURATION_TEXT.to_owned());
-            }
-        }
-        TextEncoder::new().encode_to_string(&families)
+        TextEncoder::new().encode_to_string(&self.0.gather())
     }
 }
-
-/// `names::CALL_DURATION` as the exporter has it, which adds no units here.
-const UNSUFFIXED_CALL_DURATION: &str = "rpc_server_duration";

@@ -2,10 +2,20 @@
 //! [`SCHEMA_URL`]; docs/telemetry.md has them all in a table. The trail
 //! names its own.
 
-/// The semantic conventions that names are of (<https://opentelemetry.io/docs/specs/semconv/>).
-pub(crate) const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
-/// The instrumentation scope.
+use opentelemetry::InstrumentationScope;
+
+/// The semantic conventions that names are of (<https://opentelemetry.io/docs/specs/semconv/>). No
+/// crate has that version yet; its names are stated here.
+pub(crate) const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
+/// The name of the instrumentation scope, and of the service unless the environment has another.
 pub(crate) const SCOPE: &str = "key-broker";
+
+/// What spans and metrics are made by.
+#[must_use]
+pub(crate) fn scope() -> InstrumentationScope {
+    let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION"));
+    scope.with_schema_url(SCHEMA_URL).build()
+}
 
 /// A call: the server span, exported under its method's name.
 pub(crate) const CALL: &str = "call";
@@ -22,11 +32,14 @@ pub(crate) const AUDIT_COMMIT: &str = "audit.commit";
 /// A data key is replaced before it comes to its bounds: a root span.
 pub(crate) const CACHE_REFRESH: &str = "cache.refresh";
 
-pub(crate) const RPC_SYSTEM: &str = "rpc.system";
-pub(crate) const RPC_SERVICE: &str = "rpc.service";
+pub(crate) const RPC_SYSTEM: &str = "rpc.system.name";
+/// With its service, as in the path of a gRPC request.
 pub(crate) const RPC_METHOD: &str = "rpc.method";
-pub(crate) const RPC_GRPC_STATUS_CODE: &str = "rpc.grpc.status_code";
-pub(crate) const NETWORK_TRANSPORT: &str = "network.transport";
+/// The name of the gRPC status code ([`super::status::name`]).
+pub(crate) const RPC_STATUS_CODE: &str = "rpc.status_code";
+/// How the call came in: `unix`, `tls`, `insecure_tcp`, `vsock`; on connections, `admin` too.
+pub(crate) const TRANSPORT: &str = "keybroker.transport";
+/// Of a server's span: the name of the status code, where it is one of a server's errors. Of a KMS span: KMS's own.
 pub(crate) const ERROR_TYPE: &str = "error.type";
 pub(crate) const CLOUD_REGION: &str = "cloud.region";
 pub(crate) const SERVER_ADDRESS: &str = "server.address";
@@ -46,3 +59,9 @@ pub(crate) const DECISION: &str = "keybroker.policy.decision";
 pub(crate) const POLICY_VERSION: &str = "keybroker.policy.version";
 /// An event of a KMS span: an answer of KMS, of which a retried call has several.
 pub(crate) const ATTEMPT: &str = "attempt";
+/// The signature of a digest, in hex.
+pub(crate) const DIGEST_SIGNATURE: &str = "keybroker.audit.digest_signature";
+/// Of the AWS SDK's spans: which attempt it is, from 1.
+pub(crate) const SDK_ATTEMPT: &str = "keybroker.sdk.attempt";
+/// Of the AWS SDK's spans: the id that it gives a call with all its attempts.
+pub(crate) const SDK_INVOCATION_ID: &str = "keybroker.sdk.invocation_id";

@@ -226,7 +226,7 @@ impl Trail {
         // The time since the last digest counts; of a clock that is behind it, nobody knows how much.
         let since = Duration::try_from(whole_second(clock.now()) - state.start).unwrap_or(Duration::MAX);
         let next_digest = clock.instant() + config.digest_interval.saturating_sub(since);
-        let (flush, flushes) = mpsc::channel(1);
+        let (flush_orders, flushes) = mpsc::channel(1);
         Self {
             names,
             store,
@@ -242,7 +242,7 @@ impl Trail {
             state,
             unnoted: None,
             deadline: None,
-            flush,
+            flush_orders,
             flushes,
             announcer,
         }

@@ -21,11 +21,11 @@ pub struct AwsCaller {
 
 impl AwsCaller {
     /// The ARN of the KMS key that `key` names, where that alone tells it: a key ARN as it is, a key id in the caller's own partition,
-    /// region and account.
+    /// region and account. A multi-Region key has one ARN here, in this region, whichever of its replicas is named.
     #[must_use]
     pub fn key_arn(&self, key: &KeyId) -> Option<KeyArn> {
         if key.as_str().starts_with("arn:") {
-            return KeyArn::parse(key.as_str());
+            return KeyArn::parse(key.as_str()).map(|arn| arn.in_region(&self.region));
         }
         if key.is_alias() {
             return None;
@@ -111,6 +111,13 @@ mod tests {
         assert_eq!(of("1234-ab").as_deref(), Some(new));
         let other = "arn:aws:kms:eu-west-1:444455556666:key/1234-ab";
         assert_eq!(of(other).as_deref(), Some(other));
+        let replica = "arn:aws-new:kms:eusc-de-east-2:111122223333:key/mrk-1234";
+        assert_eq!(
+            of(replica).as_deref(),
+            Some("arn:aws-new:kms:eusc-de-east-1:111122223333:key/mrk-1234"),
+            "one key, one ARN"
+        );
+        assert_eq!(of("mrk-1234"), of(replica));
         assert_eq!(of("alias/dev"), None);
         assert_eq!(of("arn:aws-new:kms:eusc-de-east-1:111122223333:alias/dev"), None);
     }

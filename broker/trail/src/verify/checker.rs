@@ -9,7 +9,7 @@ use std::hash::RandomState;
 use uuid::Uuid;
 
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
-use super::record::{self, CheckedRecord, InvalidRecord, What};
+use super::record::{self, CheckedRecord, InvalidRecord, SigningSession, What};
 use super::reuse::{At, Fault, Reuse};
 use crate::journal::hash_chain::Link;
 use crate::notice::{Notice, Untold};
@@ -25,6 +25,8 @@ pub(super) struct Checker {
     hashes: RandomState,
     event_ids: HashSet<u128>,
     kms_requests: HashSet<u128>,
+    /// The session that each access key is of.
+    sessions: HashMap<u64, u64>,
     reuse: Reuse,
     /// Failed calls to KMS whose records did not come yet.
     failed: HashMap<u128, At>,
@@ -111,13 +113,19 @@ impl Checker {
         }
     }
 
-    fn seen(&mut self, CheckedRecord { event_id, what, .. }: CheckedRecord, at: At) {
+    fn seen(&mut self, CheckedRecord { event_id, what, session, .. }: CheckedRecord, at: At) {
         if !self.event_ids.insert(event_id) {
             self.findings.unsound(
                 FindingKind::EventIdTwice,
                 self.place(at),
                 "another record has the same eventID",
             );
+        }
+        if let Some(SigningSession { access_key, arn }) = session
+            && *self.sessions.entry(access_key).or_insert(arn) != arn
+        {
+            let words = "another record names another session of this access key, which is of one for good";
+            self.findings.unsound(FindingKind::SessionMixed, self.place(at), words);
         }
         match what {
             What::Kms { request, call } => {

@@ -202,6 +202,8 @@ pub enum FindingKind {
     EventIdTwice,
     /// Two KMS records have one requestID and eventName.
     RequestIdTwice,
+    /// One access key is said to be of two sessions of roles.
+    SessionMixed,
     /// An activity record names a KMS record that is not there.
     KmsRecordMissing,
     /// An activity record does not fit the KMS record that it names.

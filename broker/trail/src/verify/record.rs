@@ -5,7 +5,7 @@ mod written;
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 
-use key_broker_core::Outcome;
+use key_broker_core::{KeyArn, Outcome};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -23,6 +23,15 @@ pub(super) struct CheckedRecord {
     /// Seconds since 1970.
     pub(super) at: i64,
     pub(super) what: What,
+    /// Whose an access key is, where it tells that.
+    pub(super) session: Option<SigningSession>,
+}
+
+/// An access key, and the session of a role that it is of: for good, since STS makes it for that session. As hashes.
+#[derive(Clone, Copy)]
+pub(super) struct SigningSession {
+    pub(super) access_key: u64,
+    pub(super) arn: u64,
 }
 
 pub(super) enum What {
@@ -151,7 +160,16 @@ fn seen(
         }
         EventCategory::ActivityAuditLog => activity(record, at, hashes)?,
     };
-    Ok(CheckedRecord { event_id: event_id.as_u128(), at, what })
+    let session = session(record, hashes);
+    Ok(CheckedRecord { event_id: event_id.as_u128(), at, what, session })
+}
+
+fn session(record: &ReadRecord<'_>, hashes: &RandomState) -> Option<SigningSession> {
+    let reported = record.activity().ok().flatten().and_then(|told| told.identity);
+    let identity = reported.as_ref().unwrap_or(&record.user_identity);
+    let arn = identity.arn.as_deref().filter(|arn| arn.contains(":assumed-role/"))?;
+    let access_key = hashes.hash_one(identity.access_key_id.as_deref()?);
+    Some(SigningSession { access_key, arn: hashes.hash_one(arn) })
 }
 
 fn activity(record: &ReadRecord<'_>, at: i64, hashes: &RandomState) -> Result<What, String> {
@@ -198,8 +216,10 @@ fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
     }
     let RequestParameters { encryption_algorithm, key_spec, number_of_bytes, encryption_context, .. } =
         parameters;
-    // A workload names a key as it likes; KMS is asked for the key that this means.
-    let key = record.key_arn().or(record.key_id());
+    // A workload names a key as it likes; KMS is asked for the key that this means. A multi-Region key is one, whichever replica it is.
+    let named = record.key_arn().or(record.key_id());
+    let one = named.and_then(KeyArn::parse).map(|arn| arn.in_region(ANY_REGION));
+    let key = one.as_ref().map(KeyArn::as_str).or(named);
     (encryption_algorithm.as_deref(), key, key_spec.as_deref(), number_of_bytes).hash(&mut state);
     for (name, value) in encryption_context.iter().flat_map(ContextPairs::iter) {
         (name, value).hash(&mut state);
@@ -207,6 +227,8 @@ fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
     state.finish()
 }
 
+/// In place of a region, in the ARNs of multi-Region keys.
+const ANY_REGION: &str = "*";
 /// CloudTrail: a record has 256 KB at most.
 const MAX_RECORD_BYTES: usize = 256 << 10;
 

@@ -2,6 +2,7 @@
 //! could change. What cannot be looked at is not called sound.
 
 mod folder;
+mod identities;
 mod period;
 
 use proptest::prelude::*;

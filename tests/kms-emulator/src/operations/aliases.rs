@@ -13,12 +13,17 @@ use crate::parameters::{Parameters, required};
 use crate::store::{ALIAS_PREFIX, Alias, State, Store};
 
 /// The key behind an alias; if there is none, both are made, in one change.
-pub(crate) fn ensure_key(store: &Store, name: &str, spec: KeySpec) -> Result<Arc<Key>, ApiError> {
+pub(crate) fn ensure_key(
+    store: &Store,
+    name: &str,
+    spec: KeySpec,
+    multi_region: bool,
+) -> Result<Arc<Key>, ApiError> {
     check_name(name)?;
     if store.snapshot().aliases.contains_key(name) {
         return store.find(&store.snapshot(), name, "DescribeKey");
     }
-    let key = new_key(store, spec, String::new(), false)?;
+    let key = new_key(store, spec, String::new(), multi_region)?;
     store.change(|state| {
         if state.aliases.contains_key(name) {
             return store.find(state, name, "DescribeKey");
@@ -57,7 +62,12 @@ fn insert(state: &mut State, name: &str, key: &Key) {
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_UpdateAlias.html>
 pub(super) fn update(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
     let name = alias_name(parameters)?;
-    let key = target(store, parameters, "UpdateAlias")?;
+    move_alias(store, name, &*target(store, parameters, "UpdateAlias")?)?;
+    Ok(Answer::new())
+}
+
+/// Lets an alias mean another key.
+pub(crate) fn move_alias(store: &Store, name: &str, key: &Key) -> Result<(), ApiError> {
     store.change(|state| {
         let old = state.aliases.get(name).ok_or_else(|| store.no_alias(name))?;
         let old_spec = state.keys.get(&old.key_id).map(|key| key.spec);
@@ -69,8 +79,7 @@ pub(super) fn update(store: &Store, parameters: &Parameters) -> Result<Answer, A
         let alias = Alias { key_id: key.id.clone(), created: old.created, updated: unix_millis() };
         state.aliases.insert(name.to_owned(), alias);
         Ok(())
-    })?;
-    Ok(Answer::new())
+    })
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_DeleteAlias.html>

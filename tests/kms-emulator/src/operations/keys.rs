@@ -33,6 +33,31 @@ pub(super) fn create(store: &Store, parameters: &Parameters) -> Result<Answer, A
     Ok(answer([("KeyMetadata", metadata(store, &key))]))
 }
 
+/// A replica of a multi-Region key of another region, with its id and its material. Description, state and conditions are its own.
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_ReplicateKey.html>
+pub(crate) fn replicate(store: &Store, key: &Key, region: &str) -> Result<Arc<Key>, ApiError> {
+    if !key.multi_region() {
+        return Err(ApiError::unsupported(format!("{} is not a multi-Region key.", key.arn)));
+    }
+    let primary_region = key.primary_region.clone().unwrap_or_else(|| region.to_owned());
+    let replica = Arc::new(Key {
+        arn: store.account().arn(&format!("key/{}", key.id)),
+        created: unix_millis(),
+        state: KeyState::Enabled,
+        primary_region: Some(primary_region),
+        attestation: Conditions::default(),
+        ..key.clone()
+    });
+    store.change(|state| {
+        if state.keys.contains_key(&replica.id) {
+            return Err(ApiError::new("AlreadyExistsException", format!("{} exists.", replica.arn)));
+        }
+        state.keys.insert(replica.id.clone(), Arc::clone(&replica));
+        Ok(())
+    })?;
+    Ok(replica)
+}
+
 /// A new key, not stored yet. For RSA this takes from 50 ms to seconds.
 pub(super) fn new_key(
     store: &Store,
@@ -49,6 +74,7 @@ pub(super) fn new_key(
         description,
         created: unix_millis(),
         state: KeyState::Enabled,
+        primary_region: None,
         attestation: Conditions::default(),
         material: Arc::new(material),
     }))
@@ -220,10 +246,13 @@ fn metadata(store: &Store, key: &Key) -> Value {
         members["DeletionDate"] = epoch_seconds(deletion).into();
     }
     if key.multi_region() {
+        let own = &store.account().region;
+        let primary = key.primary_region.as_ref().unwrap_or(own);
+        let member = |region: &str| json!({ "Arn": store.account().arn_in(region, &format!("key/{}", key.id)), "Region": region });
         members["MultiRegionConfiguration"] = json!({
-            "MultiRegionKeyType": "PRIMARY",
-            "PrimaryKey": { "Arn": key.arn, "Region": store.account().region },
-            "ReplicaKeys": [],
+            "MultiRegionKeyType": if primary == own { "PRIMARY" } else { "REPLICA" },
+            "PrimaryKey": member(primary),
+            "ReplicaKeys": key.primary_region.iter().map(|_| member(own)).collect::<Vec<_>>(),
         });
     }
     members

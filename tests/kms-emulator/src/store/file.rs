@@ -144,6 +144,8 @@ struct StoredKey {
     description: String,
     created: u64,
     state: StoredState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    primary_region: Option<String>,
     /// Condition keys by AWS's names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     attestation: BTreeMap<String, String>,
@@ -222,6 +224,7 @@ impl StoredKey {
                     StoredState::PendingDeletion { deletion, window }
                 }
             },
+            primary_region: key.primary_region.clone(),
             attestation: key.attestation.texts(),
             material_id: Base64(Zeroizing::new(key.material.id.to_vec())),
             material: Base64(Zeroizing::new(key.material.bytes().to_vec())),
@@ -253,6 +256,7 @@ impl StoredKey {
                     KeyState::PendingDeletion { deletion, window }
                 }
             },
+            primary_region: self.primary_region,
             attestation,
             material: Arc::new(material),
         })

@@ -28,7 +28,7 @@ pub(super) fn run(config: Config, query: &PolicyQuery) -> ExitCode {
     };
     let policy = Arc::clone(&config.policies.current());
     println!("policy version {}", policy.version());
-    let bindings = config.bindings.clone();
+    let (bindings, region) = (config.bindings.clone(), config.kms.region.clone());
     let mut known = Ok(KmsAnswers::default());
     if query.key.is_some() || !policy.aliases().is_empty() {
         block_on(1, async {
@@ -42,7 +42,10 @@ pub(super) fn run(config: Config, query: &PolicyQuery) -> ExitCode {
     };
     let keys: Vec<Option<NamedKey>> = match &known.key {
         Some(key) => vec![Some(key.clone())],
-        None => policy.keys().into_iter().map(|key| Some(known.resolve(key))).chain([None]).collect(),
+        None => {
+            let keys = policy.keys().iter().map(|key| Some(known.resolve(key, &region)));
+            keys.chain([None]).collect()
+        }
     };
     let actions = query.action.map_or_else(|| Action::ALL.to_vec(), |action| vec![action]);
     let asker = Asker { policy: &policy, query, bindings: &bindings, context: &context, known: &known };
@@ -174,10 +177,12 @@ impl KmsAnswers {
         Ok(Self { key, meanings })
     }
 
-    /// A key that a policy names, with what its alias means.
-    fn resolve(&self, key: NamedKey) -> NamedKey {
-        let arn = key.alias.as_ref().and_then(|alias| self.meanings.target(alias)).cloned();
-        NamedKey { arn: key.arn.or(arn), ..key }
+    /// A key that a policy names, with what its alias means; a multi-Region key as it is known in `region`.
+    fn resolve(&self, key: &NamedKey, region: &str) -> NamedKey {
+        let NamedKey { arn, alias } = key;
+        let meant = || self.meanings.target(alias.as_ref()?);
+        let arn = arn.as_ref().or_else(meant).map(|arn| arn.in_region(region));
+        NamedKey { arn, alias: alias.clone() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `kms.role_arn` and `kms.session_name`: which role sessions the broker makes.
 
-/// Checks the ARN of a role.
-pub(super) fn role_arn(arn: String) -> Result<String, String> {
+/// Checks the ARN of a role that `key` is set to.
+pub(super) fn role_arn(key: &str, arn: String) -> Result<String, String> {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let is_one = match parts[..] {
         ["arn", partition, "iam", "", account, resource] => {
@@ -16,7 +16,7 @@ pub(super) fn role_arn(arn: String) -> Result<String, String> {
         Ok(arn)
     } else {
         Err(format!(
-            "kms.role_arn: {arn:?} is not the ARN of a role such as \"arn:aws:iam::111122223333:role/key-broker\""
+            "{key}: {arn:?} is not the ARN of a role such as \"arn:aws:iam::111122223333:role/key-broker\""
         ))
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_role_is_named_by_its_arn() {
         for arn in ["arn:aws:iam::111122223333:role/kb", "arn:aws-cn:iam::111122223333:role/team/a/kb"] {
-            assert_eq!(role_arn(arn.into()).as_deref(), Ok(arn));
+            assert_eq!(role_arn("kms.role_arn", arn.into()).as_deref(), Ok(arn));
         }
         for wrong in [
             "kb",
@@ -141,7 +141,7 @@ mod tests {
             "arn:aws:iam::1:role/kb",
             "arn:aws:iam::111122223333:role/",
         ] {
-            assert!(role_arn(wrong.into()).is_err(), "{wrong}");
+            assert!(role_arn("kms.role_arn", wrong.into()).is_err(), "{wrong}");
         }
     }
 }

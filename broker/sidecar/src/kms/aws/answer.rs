@@ -53,11 +53,13 @@ pub(super) fn required(blob: Option<Blob>, without: &str) -> Result<Vec<u8>, Kms
     }
 }
 
-/// The key of an answer, which must be the key that was asked for.
+/// The key of an answer, which must be the key that was asked for. A multi-Region key is named as in the region `home`, whichever of its
+/// replicas answered.
 pub(super) fn used_key(
     asked: Option<&KeyId>,
     key_id: Option<&str>,
     material_id: Option<String>,
+    home: &str,
 ) -> Result<UsedKey, KmsError> {
     let Some(arn) = key_id.and_then(KeyArn::parse) else {
         return Err(unexpected("the answer names no key ARN"));
@@ -66,7 +68,7 @@ pub(super) fn used_key(
     if asked.is_some_and(|key| !key.is_alias() && !key.names(&arn)) {
         return Err(other_key());
     }
-    Ok(UsedKey { arn, material_id })
+    Ok(UsedKey { arn: arn.in_region(home), material_id })
 }
 
 /// KMS: a plaintext has 1 to 4,096 bytes.

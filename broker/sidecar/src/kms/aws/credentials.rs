@@ -41,11 +41,12 @@ struct CredentialState {
 }
 
 impl CredentialsInUse {
-    /// Renews what `source` gives from now on.
+    /// Renews what `source` gives from now on: for the trail's account, or the sessions of a role of `role_account`.
     pub(super) fn start(
         source: Source,
         sts: aws_sdk_sts::Client,
         sessions: Arc<Sessions>,
+        role_account: Option<String>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (held, watched) = watch::channel(CredentialState::default());
@@ -54,6 +55,7 @@ impl CredentialsInUse {
             source,
             sts,
             sessions: Arc::clone(&sessions),
+            role_account,
             clock: Arc::clone(&clock),
             held,
             asked: Arc::clone(&asked),
@@ -153,6 +155,8 @@ struct Renewal {
     source: Source,
     sts: aws_sdk_sts::Client,
     sessions: Arc<Sessions>,
+    /// Of a role for the keys of another account.
+    role_account: Option<String>,
     clock: Arc<dyn Clock>,
     held: watch::Sender<CredentialState>,
     asked: Arc<Notify>,
@@ -190,7 +194,9 @@ impl Renewal {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => {
                     // Whoever waits for credentials is told.
-                    self.held.send_modify(|held| held.source_trouble = self.sessions.found_other_account());
+                    let why = self.sessions.found_other_account();
+                    let why = why.unwrap_or_else(|| "the role's session is of another account".into());
+                    self.held.send_modify(|held| held.source_trouble = Some(why));
                     return Some(LONGEST_PAUSE);
                 }
                 Ok(Err(why)) => sts_trouble = Some(why),
@@ -242,7 +248,7 @@ impl Renewal {
             return Err("STS's answer to GetCallerIdentity lacks Account, Arn or UserId".into());
         };
         let identity = CallerIdentity { account_id, arn, user_id };
-        Ok(self.sessions.add(credentials.access_key_id(), &identity))
+        Ok(self.sessions.add(credentials.access_key_id(), &identity, self.role_account.as_deref()))
     }
 
     fn tell_trouble(&self, trouble: String, pause: Duration) {
@@ -259,6 +265,13 @@ impl Renewal {
                 retry_seconds,
                 "the broker's AWS credentials have expired and there are no new ones: check where it gets them from; it takes the next \
                  ones by itself"
+            );
+        } else if let Some(account) = &self.role_account {
+            tracing::warn!(
+                error,
+                account,
+                retry_seconds,
+                "no AWS credentials for the keys of another account: check the role in kms.account, and who may assume it"
             );
         }
         self.held.send_modify(|held| held.source_trouble = Some(trouble));
@@ -342,7 +355,8 @@ const LEAST_BETWEEN: Duration = Duration::from_secs(2);
 const TIME_FOR_STS: Duration = Duration::from_secs(5);
 /// The oldest are given up.
 const MOST_UNIDENTIFIED: usize = 8;
-const LOOK_AT_FILES: Duration = Duration::from_secs(20);
+/// Two files are looked at, by name: that costs nothing.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 

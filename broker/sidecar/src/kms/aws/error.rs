@@ -180,6 +180,9 @@ mod tests {
             session_name: None,
             imds_connect_timeout: Duration::from_secs(2),
             imds_read_timeout: Duration::from_secs(10),
+            fallback_regions: Vec::new(),
+            fallback_endpoint_urls: std::collections::BTreeMap::new(),
+            account_roles: std::collections::BTreeMap::new(),
         };
         let provider = SharedCredentialsProvider::new(NoCredentials);
         let kms = AwsKms::new(settings, Some(provider), std::sync::Arc::new(SystemClock)).await;

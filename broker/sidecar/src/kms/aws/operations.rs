@@ -1,82 +1,90 @@
 //! The operations as the SDK takes them, one function each, and what an answer must hold to be one.
 
-use async_trait::async_trait;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{self, DataKeySpec, MessageType, SigningAlgorithmSpec};
-use key_broker_core::DataKeyLength;
+use key_broker_core::{DataKeyLength, KeyId, RequestedKey};
 use time::OffsetDateTime;
 
-use super::AwsKms;
 use super::answer::{ciphertext, for_recipient, plaintext, required, used_key};
 use super::error::{kms_error, unexpected};
 use super::input::{context_map, length_fields, non_empty, recipient_info};
+use super::watch::AttemptWatch;
 use crate::attestation::VerifiedRecipient;
-use crate::kms::{AttemptLog, Kms, KmsError};
+use crate::kms::KmsError;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
     DataKey, DataKeyRequest, DecryptRequest, Decryption, DescribeKeyRequest, DryRunRequest, EncryptedDataKey,
     KeyDescription, KmsReply, KmsRequest, Operation as _, PublicKey, PublicKeyRequest, RandomRequest,
-    SignRequest, Signature,
+    SignRequest, Signature, key_in_region,
 };
-use crate::policy::Permitted;
 
-#[async_trait]
-impl Kms for AwsKms {
-    async fn call(
-        &self,
-        request: Permitted<KmsRequest>,
-        attempts: &AttemptLog,
-    ) -> Result<KmsReply, KmsError> {
-        match request.subject() {
-            KmsRequest::DataKey(request) => self.generate_data_key(request, None, attempts).await,
+/// The way of one call to KMS: who signs it, and where it goes.
+pub(super) struct Way<'a> {
+    pub(super) client: &'a aws_sdk_kms::Client,
+    pub(super) watch: AttemptWatch,
+    /// Where KMS is asked.
+    pub(super) region: &'a str,
+    /// Where multi-Region keys have the names by which the broker knows them.
+    pub(super) home: &'a str,
+}
+
+impl Way<'_> {
+    /// Makes the call.
+    pub(super) async fn call(self, request: &KmsRequest) -> Result<KmsReply, KmsError> {
+        match request {
+            KmsRequest::DataKey(request) => self.generate_data_key(request, None).await,
             KmsRequest::DataKeyWithoutPlaintext(request) => {
-                self.generate_data_key_without_plaintext(&request.0, attempts).await
+                self.generate_data_key_without_plaintext(&request.0).await
             }
-            KmsRequest::Decrypt(request) => self.decrypt(request, None, attempts).await,
-            KmsRequest::Random(request) => self.generate_random(request, None, attempts).await,
-            KmsRequest::DescribeKey(request) => self.describe_key(request, attempts).await,
-            KmsRequest::DryRun(request) => self.dry_run(request, attempts).await,
-            KmsRequest::Sign(request) => self.sign(request, attempts).await,
-            KmsRequest::PublicKey(request) => self.public_key(request, attempts).await,
+            KmsRequest::Decrypt(request) => self.decrypt(request, None).await,
+            KmsRequest::Random(request) => self.generate_random(request, None).await,
+            KmsRequest::DescribeKey(request) => self.describe_key(request).await,
+            KmsRequest::DryRun(request) => self.dry_run(request).await,
+            KmsRequest::Sign(request) => self.sign(request).await,
+            KmsRequest::PublicKey(request) => self.public_key(request).await,
             KmsRequest::AttestedDataKey(attested) => {
-                self.generate_data_key(&attested.request, Some(&attested.recipient), attempts).await
+                self.generate_data_key(&attested.request, Some(&attested.recipient)).await
             }
             KmsRequest::AttestedDecrypt(attested) => {
-                self.decrypt(&attested.request, Some(&attested.recipient), attempts).await
+                self.decrypt(&attested.request, Some(&attested.recipient)).await
             }
             KmsRequest::AttestedRandom(attested) => {
-                self.generate_random(&attested.request, Some(&attested.recipient), attempts).await
+                self.generate_random(&attested.request, Some(&attested.recipient)).await
             }
         }
     }
-}
 
-impl AwsKms {
-    pub(super) async fn generate_data_key(
-        &self,
+    /// The key as KMS is asked for it here.
+    fn sent(&self, key: &RequestedKey) -> KeyId {
+        key_in_region(key.sent(), self.region)
+    }
+
+    async fn generate_data_key(
+        self,
         request: &DataKeyRequest,
         recipient: Option<&VerifiedRecipient>,
-        attempts: &AttemptLog,
     ) -> Result<KmsReply, KmsError> {
         let (key_spec, number_of_bytes) = length_fields(request.length);
+        let key = self.sent(&request.key);
         let output = self
             .client
             .generate_data_key()
-            .key_id(request.key.sent().as_str())
+            .key_id(key.as_str())
             .set_key_spec(key_spec)
             .set_number_of_bytes(number_of_bytes)
             .set_encryption_context(context_map(&request.context))
             .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
             .set_recipient(recipient.map(recipient_info))
             .customize()
-            .interceptor(self.watch(attempts))
+            .interceptor(self.watch)
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
+        let home = self.home;
         let encrypted = |blob| {
             Ok(EncryptedDataKey {
                 ciphertext_blob: ciphertext(blob)?,
-                key: used_key(Some(request.key.sent()), output.key_id.as_deref(), output.key_material_id)?,
+                key: used_key(Some(&key), output.key_id.as_deref(), output.key_material_id, home)?,
             })
         };
         if recipient.is_some() {
@@ -91,51 +99,50 @@ impl AwsKms {
         Ok(KmsReply::DataKey(DataKey { plaintext, encrypted: encrypted(output.ciphertext_blob)? }))
     }
 
-    pub(super) async fn generate_data_key_without_plaintext(
-        &self,
+    async fn generate_data_key_without_plaintext(
+        self,
         request: &DataKeyRequest,
-        attempts: &AttemptLog,
     ) -> Result<KmsReply, KmsError> {
         let (key_spec, number_of_bytes) = length_fields(request.length);
+        let key = self.sent(&request.key);
         let output = self
             .client
             .generate_data_key_without_plaintext()
-            .key_id(request.key.sent().as_str())
+            .key_id(key.as_str())
             .set_key_spec(key_spec)
             .set_number_of_bytes(number_of_bytes)
             .set_encryption_context(context_map(&request.context))
             .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
             .customize()
-            .interceptor(self.watch(attempts))
+            .interceptor(self.watch)
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
         Ok(KmsReply::EncryptedDataKey(EncryptedDataKey {
             ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(request.key.sent()), output.key_id.as_deref(), output.key_material_id)?,
+            key: used_key(Some(&key), output.key_id.as_deref(), output.key_material_id, self.home)?,
         }))
     }
 
-    pub(super) async fn decrypt(
-        &self,
+    async fn decrypt(
+        self,
         request: &DecryptRequest,
         recipient: Option<&VerifiedRecipient>,
-        attempts: &AttemptLog,
     ) -> Result<KmsReply, KmsError> {
         let output = self
             .client
             .decrypt()
             .ciphertext_blob(Blob::new(request.ciphertext.as_bytes()))
-            .set_key_id(request.sent_key().map(|key| key.as_str().to_owned()))
+            .set_key_id(request.key.as_ref().map(|key| self.sent(key).as_str().to_owned()))
             .set_encryption_context(context_map(&request.context))
             .set_grant_tokens(non_empty(request.grant_tokens.as_slice()))
             .set_recipient(recipient.map(recipient_info))
             .customize()
-            .interceptor(self.watch(attempts))
+            .interceptor(self.watch)
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
-        let key = used_key(request.sent_key(), output.key_id.as_deref(), output.key_material_id);
+        let key = used_key(request.sent_key(), output.key_id.as_deref(), output.key_material_id, self.home);
         if recipient.is_some() {
             let ciphertext_for_recipient = for_recipient(output.plaintext, output.ciphertext_for_recipient)?;
             return Ok(KmsReply::AttestedPlaintext(AttestedPlaintext {
@@ -146,11 +153,10 @@ impl AwsKms {
         Ok(KmsReply::Decryption(Decryption { plaintext: plaintext(output.plaintext)?, key: key? }))
     }
 
-    pub(super) async fn generate_random(
-        &self,
+    async fn generate_random(
+        self,
         request: &RandomRequest,
         recipient: Option<&VerifiedRecipient>,
-        attempts: &AttemptLog,
     ) -> Result<KmsReply, KmsError> {
         let output = self
             .client
@@ -158,7 +164,7 @@ impl AwsKms {
             .number_of_bytes(i32::from(request.length.get()))
             .set_recipient(recipient.map(recipient_info))
             .customize()
-            .interceptor(self.watch(attempts))
+            .interceptor(self.watch)
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
@@ -173,18 +179,14 @@ impl AwsKms {
         Ok(KmsReply::Random(plaintext))
     }
 
-    pub(super) async fn describe_key(
-        &self,
-        request: &DescribeKeyRequest,
-        attempts: &AttemptLog,
-    ) -> Result<KmsReply, KmsError> {
-        let key = request.key.sent();
+    async fn describe_key(self, request: &DescribeKeyRequest) -> Result<KmsReply, KmsError> {
+        let key = self.sent(&request.key);
         let output = self
             .client
             .describe_key()
             .key_id(key.as_str())
             .customize()
-            .interceptor(self.watch(attempts))
+            .interceptor(self.watch)
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
@@ -193,7 +195,7 @@ impl AwsKms {
         };
         let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
         Ok(KmsReply::KeyDescription(KeyDescription {
-            arn: used_key(Some(key), metadata.arn.as_deref(), None)?.arn,
+            arn: used_key(Some(&key), metadata.arn.as_deref(), None, self.home)?.arn,
             key_spec: text(metadata.key_spec.as_ref().map(types::KeySpec::as_str)),
             key_usage: text(metadata.key_usage.as_ref().map(types::KeyUsageType::as_str)),
             key_state: text(metadata.key_state.as_ref().map(types::KeyState::as_str)),
@@ -207,20 +209,17 @@ impl AwsKms {
         }))
     }
 
-    pub(super) async fn dry_run(
-        &self,
-        request: &DryRunRequest,
-        attempts: &AttemptLog,
-    ) -> Result<KmsReply, KmsError> {
+    async fn dry_run(self, request: &DryRunRequest) -> Result<KmsReply, KmsError> {
+        let key = self.sent(&request.key);
         let sent = self
             .client
             .generate_data_key()
-            .key_id(request.key.sent().as_str())
+            .key_id(key.as_str())
             .key_spec(DataKeySpec::Aes256)
             .set_encryption_context(context_map(&request.context))
             .dry_run(true)
             .customize()
-            .interceptor(self.watch(attempts))
+            .interceptor(self.watch)
             .send()
             .await;
         match sent.map_err(|error| kms_error(&error)) {
@@ -230,46 +229,40 @@ impl AwsKms {
         }
     }
 
-    pub(super) async fn sign(
-        &self,
-        request: &SignRequest,
-        attempts: &AttemptLog,
-    ) -> Result<KmsReply, KmsError> {
+    async fn sign(self, request: &SignRequest) -> Result<KmsReply, KmsError> {
+        let key = self.sent(&request.key);
         let output = self
             .client
             .sign()
-            .key_id(request.key.sent().as_str())
+            .key_id(key.as_str())
             .message(Blob::new(request.digest))
             .message_type(MessageType::Digest)
             .signing_algorithm(SigningAlgorithmSpec::RsassaPkcs1V15Sha256)
             .customize()
-            .interceptor(self.watch(attempts))
+            .interceptor(self.watch)
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
         Ok(KmsReply::Signature(Signature {
             bytes: required(output.signature, "the answer has no signature")?,
-            key: used_key(Some(request.key.sent()), output.key_id.as_deref(), None)?,
+            key: used_key(Some(&key), output.key_id.as_deref(), None, self.home)?,
         }))
     }
 
-    pub(super) async fn public_key(
-        &self,
-        request: &PublicKeyRequest,
-        attempts: &AttemptLog,
-    ) -> Result<KmsReply, KmsError> {
+    async fn public_key(self, request: &PublicKeyRequest) -> Result<KmsReply, KmsError> {
+        let key = self.sent(&request.key);
         let output = self
             .client
             .get_public_key()
-            .key_id(request.key.sent().as_str())
+            .key_id(key.as_str())
             .customize()
-            .interceptor(self.watch(attempts))
+            .interceptor(self.watch)
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
         Ok(KmsReply::PublicKey(PublicKey {
             spki: required(output.public_key, "the answer has no public key")?,
-            key: used_key(Some(request.key.sent()), output.key_id.as_deref(), None)?,
+            key: used_key(Some(&key), output.key_id.as_deref(), None, self.home)?,
         }))
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Sessions {
 
 struct SessionTable {
     by_access_key: LruCache<String, Session>,
+    /// Access keys of roles for the keys of other accounts: theirs is not the trail's account.
+    of_roles: LruCache<String, ()>,
     /// Access keys that records had to have alone.
     owed: BTreeSet<String>,
     /// Of those, the ones that are known now.
@@ -44,6 +46,7 @@ impl Sessions {
     pub(super) fn new(roles: Vec<String>) -> Self {
         let known = SessionTable {
             by_access_key: LruCache::new(MOST_SESSIONS),
+            of_roles: LruCache::new(MOST_SESSIONS),
             owed: BTreeSet::new(),
             to_report: Vec::new(),
             account_id: None,
@@ -70,9 +73,9 @@ impl Sessions {
     /// The trail is this account's.
     pub(super) fn settle(&self, account_id: &str) {
         let mut known = self.lock();
-        let before = known.by_access_key.iter().find_map(|(_, session)| {
+        let before = known.by_access_key.iter().find_map(|(key, session)| {
             let arn = session.arn.as_deref()?;
-            (account_of(arn) != account_id).then(|| arn.to_owned())
+            (account_of(arn) != account_id && !known.of_roles.contains(key)).then(|| arn.to_owned())
         });
         known.account_id = Some(account_id.to_owned());
         if let Some(arn) = before {
@@ -81,11 +84,22 @@ impl Sessions {
         self.changed.notify_waiters();
     }
 
-    /// STS has told of a key. False if it is another account's: such credentials are not to be used.
-    pub(super) fn add(&self, access_key_id: &str, identity: &CallerIdentity) -> bool {
+    /// STS has told of a key. False if it is another account's than the trail's, or than that of the role that it should be of: such
+    /// credentials are not to be used.
+    pub(super) fn add(
+        &self,
+        access_key_id: &str,
+        identity: &CallerIdentity,
+        role_account: Option<&str>,
+    ) -> bool {
         let CallerIdentity { account_id, arn, user_id } = identity;
         let mut known = self.lock();
-        if known.account_id.as_deref().is_some_and(|settled| settled != account_id) {
+        if let Some(of_role) = role_account {
+            if of_role != account_id {
+                return false;
+            }
+            known.of_roles.put(access_key_id.to_owned(), ());
+        } else if known.account_id.as_deref().is_some_and(|settled| settled != account_id) {
             known.refuse(arn);
             self.changed.notify_waiters();
             return false;
@@ -190,7 +204,7 @@ mod tests {
             arn: "arn:aws:sts::111122223333:assumed-role/broker/pod-1".into(),
             user_id: "AROA1:pod-1".into(),
         };
-        assert!(sessions.add("ASIA1", &identity));
+        assert!(sessions.add("ASIA1", &identity, None));
         let session = sessions.get("ASIA1").expect("known");
         serde_json::to_value(&*session).expect("JSON")["sessionContext"]["sessionIssuer"]["arn"].to_string()
     }
@@ -217,10 +231,13 @@ mod tests {
             user_id: "AIDA1".into(),
         };
         let sessions = Sessions::new(Vec::new());
-        assert!(sessions.add("AKIA1", &of("111122223333")));
+        assert!(sessions.add("AKIA1", &of("111122223333"), None));
+        assert!(sessions.add("ASIA1", &of("444455556666"), Some("444455556666")), "a role's for their keys");
         sessions.settle("111122223333");
-        assert!(sessions.add("AKIA2", &of("111122223333")) && sessions.found_other_account().is_none());
-        assert!(!sessions.add("AKIA3", &of("444455556666")) && sessions.get("AKIA3").is_none());
+        assert!(sessions.add("ASIA2", &of("444455556666"), Some("444455556666")));
+        assert!(!sessions.add("ASIA3", &of("777788889999"), Some("444455556666")));
+        assert!(sessions.add("AKIA2", &of("111122223333"), None) && sessions.found_other_account().is_none());
+        assert!(!sessions.add("AKIA3", &of("444455556666"), None) && sessions.get("AKIA3").is_none());
         assert!(sessions.found_other_account().is_some_and(|words| words.contains("444455556666")));
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Provenance, RecordedReply, UnwrittenRecords};
 use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::Attempt;
-use crate::operation::{KeyedReply as _, KmsReply, KmsRequest};
+use crate::operation::{KeyedReply as _, KmsReply, KmsRequest, key_in_region};
 use crate::policy::{Permitted, Requester};
 use crate::redaction::Redaction;
 
@@ -57,6 +57,9 @@ pub(crate) fn append_record(
     used_key: Option<(&KeyArn, Option<&str>)>,
 ) -> Uuid {
     let operation = permitted.subject().operation();
+    // A multi-Region key, as KMS was asked for it there.
+    let sent_key = operation.sent_key().map(|key| key_in_region(key, &caller.region));
+    let used_key = used_key.map(|(arn, material)| (arn.in_region(&caller.region), material));
     let mut identity = identity(attempt);
     identity.invoked_by = (permitted.requester() == Requester::Broker).then_some(INVOKED_BY.into());
     let event_id = Uuid::new_v4();
@@ -78,17 +81,20 @@ pub(crate) fn append_record(
             return event_id;
         }
         named_in_error =
-            KeyArn::find_in(message).or_else(|| operation.sent_key().and_then(|key| caller.key_arn(key)));
+            KeyArn::find_in(message).or_else(|| sent_key.as_ref().and_then(|key| caller.key_arn(key)));
         record.resources = Some(named_in_error.iter().map(Into::into).collect());
     } else {
-        record.resources = Some(used_key.iter().map(|(arn, _)| (*arn).into()).collect());
-        let key_material_id = used_key.and_then(|(_, material)| material);
+        record.resources = Some(used_key.iter().map(|(arn, _)| arn.into()).collect());
+        let key_material_id = used_key.as_ref().and_then(|(_, material)| *material);
         let recipient = operation.recipient().map(|measurements| Open::Written(&**measurements));
         record.additional_event_data = (key_material_id.is_some() || recipient.is_some()).then(|| {
             KmsEventData { key_material_id: key_material_id.map(Into::into), recipient, redacted: Vec::new() }
         });
     }
     record.request_parameters = operation.parameters();
+    if let Some(parameters) = &mut record.request_parameters {
+        parameters.key_id = sent_key.as_ref().map(Into::into);
+    }
     if let Some(redaction) = redaction
         && let Some(parameters) = record.request_parameters.take()
     {

@@ -10,6 +10,8 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{BatchSpanProcessor, Span, SpanData, SpanExporter as Exporter, SpanProcessor};
 use tokio::runtime::Handle;
 
+use super::foreign;
+
 /// Holds at most `queue` spans, and exports them on `runtime`, where a batch may take as long as `timeout`.
 pub(super) fn processor(
     exporter: SpanExporter,
@@ -44,7 +46,8 @@ struct Counting {
 impl SpanProcessor for Counting {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
-    fn on_end(&self, span: SpanData) {
+    fn on_end(&self, mut span: SpanData) {
+        foreign::rename(&mut span.attributes);
         if self.held.fetch_add(1, Ordering::Relaxed) < self.queue {
             self.batches.on_end(span);
         } else {

@@ -282,6 +282,12 @@ fn a_session_has_all_that_sts_tells_or_its_access_key_alone() {
     let older = whole.replacen("\"arn\":\"arn:aws:iam::111122223333:role/broker\",", "", 1);
     assert_ne!(older, whole);
     assert_eq!(why(&older), None, "brokers before left the role's ARN out");
+    let other = whole.replace("::111122223333:", "::444455556666:");
+    let other = other.replace("\"accountId\":\"111122223333\",\"ac", "\"accountId\":\"444455556666\",\"ac");
+    assert_eq!(why(&other), None, "a role for the keys of another account: {other}");
+    let user = Mint::new(1, START).record().replace("::111122223333:user", "::444455556666:user");
+    let user = user.replacen("\"accountId\":\"111122223333\"", "\"accountId\":\"444455556666\"", 1);
+    assert!(why(&user).is_some_and(|why| why.contains("only a role's session")), "{user}");
     let mut alone = UserIdentity::default();
     (alone.kind, alone.access_key_id) = ("Unknown".into(), Some("ASIAEXAMPLE".into()));
     let alone = of_a_session(&alone);
@@ -293,7 +299,7 @@ fn a_session_has_all_that_sts_tells_or_its_access_key_alone() {
             &whole,
             "\"accountId\":\"111122223333\",\"accessKeyId\"",
             "\"accountId\":\"444455556666\",\"accessKeyId\"",
-            "another account",
+            "not that of userIdentity.arn",
         ),
         (&whole, "\"principalId\":\"AROAEXAMPLE:pod-1\",", "", "principalId"),
         (&alone, ",\"accessKeyId\":\"ASIAEXAMPLE\"", "", "accessKeyId"),

@@ -25,7 +25,8 @@ use super::super::error::chain;
 impl AwsSettings {
     /// ARNs of roles that the sessions may be of, as far as they are told.
     pub(in super::super) fn roles(&self) -> Vec<String> {
-        self.role_arn.iter().cloned().chain(variable("AWS_ROLE_ARN")).collect()
+        let of_accounts = self.account_roles.values();
+        self.role_arn.iter().chain(of_accounts).cloned().chain(variable("AWS_ROLE_ARN")).collect()
     }
 
     /// The ARN of the role that every session is of, if that is certain.

@@ -106,6 +106,9 @@ fn in_use(script: &Arc<Script>, sts: &Sts) -> (CredentialsInUse, Arc<Sessions>) 
         session_name: None,
         imds_connect_timeout: Duration::from_secs(1),
         imds_read_timeout: Duration::from_secs(1),
+        fallback_regions: Vec::new(),
+        fallback_endpoint_urls: std::collections::BTreeMap::new(),
+        account_roles: std::collections::BTreeMap::new(),
     };
     let shared = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -117,7 +120,7 @@ fn in_use(script: &Arc<Script>, sts: &Sts) -> (CredentialsInUse, Arc<Sessions>) 
     let source = Source::new(Some(given), settings, &shared);
     let sessions = Arc::new(Sessions::new(Vec::new()));
     let client = aws_sdk_sts::Client::new(&shared);
-    (CredentialsInUse::start(source, client, Arc::clone(&sessions), Arc::new(SystemClock)), sessions)
+    (CredentialsInUse::start(source, client, Arc::clone(&sessions), None, Arc::new(SystemClock)), sessions)
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {

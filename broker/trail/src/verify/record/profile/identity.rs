@@ -27,12 +27,13 @@ pub(super) fn check_aws(identity: &UserIdentity<'_>, account_id: &str) -> Result
         identity.account_id.as_deref().is_some_and(is_account),
         "userIdentity.accountId is not 12 digits",
     )?;
-    demand(
-        identity.account_id.as_deref() == Some(account_id),
-        "userIdentity.accountId is another account than the trail's",
-    )?;
+    let account = identity.account_id.as_deref();
+    demand(arn.split(':').nth(4) == account, "userIdentity.accountId is not that of userIdentity.arn")?;
     if !is_role {
-        return Ok(());
+        return demand(
+            account == Some(account_id),
+            "userIdentity.accountId is another account than the trail's: only a role's session may be of one",
+        );
     }
     let Some(context) = session_context else { return Err("userIdentity is no assumed role's".into()) };
     demand(

@@ -1,0 +1,36 @@
+//! The other regions in which multi-Region keys are asked for.
+
+use key_broker_core::{EncryptionContext, KeyArn, KeyId};
+use key_broker_trail::record::AwsCaller;
+
+use super::{Report, may_generate_data_key, policy};
+use crate::kms::aws::{AskedRegion, AwsKms};
+
+/// Where each is reached, and whether the broker may use the replicas of those of `keys` that are multi-Region keys.
+pub(super) async fn check(kms: &AwsKms, caller: &AwsCaller, keys: &[KeyId], report: &mut Report) {
+    let (_, others) = kms.regions(caller).await;
+    if others.is_empty() {
+        return;
+    }
+    for AskedRegion { caller, .. } in &others {
+        report
+            .line("region", &Ok(format!("{} at {}, for multi-Region keys", caller.region, caller.kms_host)));
+    }
+    for key in keys {
+        let Some(arn) = multi_region(kms, caller, key).await else { continue };
+        for AskedRegion { kms, caller, .. } in &others {
+            let replica = KeyId::from(&arn.in_region(&caller.region));
+            let may = may_generate_data_key(&**kms, &replica, &EncryptionContext::default()).await;
+            report.line("region", &may);
+        }
+    }
+}
+
+/// The ARN of a key, if it is a multi-Region key. What cannot be asked has been told before.
+async fn multi_region(kms: &AwsKms, caller: &AwsCaller, key: &KeyId) -> Option<KeyArn> {
+    let arn = match caller.key_arn(key) {
+        Some(arn) => Some(arn),
+        None => policy::target(kms, key).await.ok().flatten(),
+    };
+    arn.filter(KeyArn::is_multi_region)
+}

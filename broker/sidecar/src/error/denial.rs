@@ -1,0 +1,74 @@
+//! What policy has denied, in words for the caller: who it is, what it asked for, on which key as it wrote it, and what to send. All of
+//! it is what the caller knows or wrote itself, and a key that is not there reads as one that is not permitted.
+
+use key_broker_core::{Action, KeyId, Principal};
+
+/// A request that policy has denied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Denial {
+    /// Who asked.
+    pub(crate) principal: Principal,
+    /// For what.
+    pub(crate) action: Action,
+    /// On which key.
+    pub(crate) key: DeniedKey,
+}
+
+/// The key of a denied request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DeniedKey {
+    /// As the caller wrote it.
+    Named(KeyId),
+    /// None is named: it may be any.
+    Any,
+    /// The one that KMS answered with, which the caller did not name.
+    OfTheAnswer,
+}
+
+impl Denial {
+    pub(super) fn words(&self) -> String {
+        let who = match &self.principal {
+            Principal::Workload(name) => &**name,
+            Principal::Unknown => "whoever no certificate and no kernel proves (unknown)",
+        };
+        let action = self.action.name();
+        let denied = format!("the broker's policy does not permit {who} to {action}");
+        match &self.key {
+            DeniedKey::Named(key) => format!(
+                "{denied} with {}, or there is no such key: ask the broker's operator for a permit",
+                shown(key)
+            ),
+            DeniedKey::Any if self.action == Action::Decrypt => format!(
+                "{denied} with whatever key a ciphertext is of: set key_id to the key's ARN, or to its alias as the data key was asked \
+                 for, or ask the broker's operator for a permit"
+            ),
+            DeniedKey::Any => format!("{denied}: ask the broker's operator for a permit"),
+            DeniedKey::OfTheAnswer => format!(
+                "{denied} with the key of this ciphertext, which the request does not name: ask the broker's operator for a permit"
+            ),
+        }
+    }
+}
+
+/// The longest names are cut: the caller knows them.
+fn shown(key: &KeyId) -> &str {
+    let text = key.as_str();
+    text.get(..MAX_SHOWN_BYTES).unwrap_or(text)
+}
+
+/// An ARN has some 80.
+const MAX_SHOWN_BYTES: usize = 256;
+
+/// One of each kind, for the table of all errors.
+#[cfg(test)]
+pub(super) fn every() -> impl Iterator<Item = Denial> {
+    let named = DeniedKey::Named(KeyId::parse("alias/app").expect("a key id"));
+    let of = |action, key| Denial { principal: Principal::of_uid(1_000), action, key };
+    [
+        of(Action::GenerateDataKey, named),
+        of(Action::Decrypt, DeniedKey::Any),
+        of(Action::Decrypt, DeniedKey::OfTheAnswer),
+        Denial { principal: Principal::Unknown, ..of(Action::GenerateRandom, DeniedKey::Any) },
+    ]
+    .into_iter()
+}
