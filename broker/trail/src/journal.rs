@@ -177,18 +177,18 @@ impl Journal {
     }
 
     /// Queues whole lines, which are written together or not at all. Never blocks.
-    pub fn append(&self, records: Vec<u8>) -> Commit {
-        self.append_within(Room::Calls, None, records)
+    pub(crate) fn append(&self, records: Vec<u8>) -> Commit {
+        self.append_of(None, records)
     }
 
-    /// The same, for records of a call by this principal, who may fill its share of the journal only.
-    pub fn append_of(&self, principal: &Principal, records: Vec<u8>) -> Commit {
-        self.append_within(Room::Calls, Some(principal.clone()), records)
+    /// The same, for records of a call by this principal, if it is one's, who may fill its share of the journal only.
+    pub fn append_of(&self, principal: Option<&Principal>, records: Vec<u8>) -> Commit {
+        self.append_within(Room::Calls, principal.cloned(), records)
     }
 
     /// The same, for records of the calls to KMS that a start and a delivery make: they may go beyond the journal's bounds, so that a
     /// full journal can be delivered.
-    pub fn append_for_the_trail(&self, records: Vec<u8>) -> Commit {
+    pub(crate) fn append_for_the_trail(&self, records: Vec<u8>) -> Commit {
         self.append_within(Room::Reserve, None, records)
     }
 
@@ -203,22 +203,30 @@ impl Journal {
         self.shared.defer(records);
     }
 
+    /// Commits such records, or adds them to the backlog: what they tell has happened, and is needed to make room. An error if it is not
+    /// known what became of them.
+    pub async fn commit_for_the_trail(&self, records: Vec<u8>) -> Result<(), JournalUnavailable> {
+        match self.append_for_the_trail(records).wait().await {
+            Err(JournalUnavailable(Some(records))) => {
+                self.defer_for_the_trail(&records);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// The same, for records of the calls to KMS that a start and a delivery make.
-    pub fn defer_for_the_trail(&self, records: &[u8]) {
+    pub(crate) fn defer_for_the_trail(&self, records: &[u8]) {
         let untaken = self.shared.queue.defer(records, true);
         self.shared.count_untaken(untaken);
     }
 
-    /// Whether the backlog might not take another answer of KMS: then nothing may be asked of it for workloads.
+    /// Whether the backlog might not take another answer of KMS: then nothing may be asked of it, for workloads, or for what a start and
+    /// a delivery ask (`by_the_trail`).
     #[must_use]
-    pub fn is_overdrawn(&self) -> bool {
-        self.shared.queue.backlog().is_overdrawn()
-    }
-
-    /// The same, for what a start and a delivery ask.
-    #[must_use]
-    pub fn is_overdrawn_by_the_trail(&self) -> bool {
-        self.shared.queue.backlog().is_overdrawn_by_the_trail()
+    pub fn is_overdrawn(&self, by_the_trail: bool) -> bool {
+        let backlog = self.shared.queue.backlog();
+        if by_the_trail { backlog.is_overdrawn_by_the_trail() } else { backlog.is_overdrawn() }
     }
 
     /// Bytes of records that nobody waits for, and that are not written yet.
