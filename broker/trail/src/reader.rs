@@ -267,7 +267,7 @@ impl FetchedLogFile {
     /// Its text. Takes long, and blocks.
     pub(crate) fn open(self) -> Result<Vec<u8>, ReadFailure> {
         match self.envelope {
-            None => gunzip(&self.bytes, MAX_UNCOMPRESSED_BYTES),
+            None => gunzip(&self.bytes),
             Some((header, data_key, front)) => open(header, &data_key, &self.bytes[front..]),
         }
     }

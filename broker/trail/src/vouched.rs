@@ -107,10 +107,14 @@ impl LogFiles {
         keys: &[PublicKey],
         (since, until): (Option<OffsetDateTime>, Option<OffsetDateTime>),
     ) -> Result<Self, ReadFailure> {
-        let mut found = Found { since, until, files: Self::default(), named: HashSet::new() };
+        let trail: Arc<str> = reader.names().trail.as_str().into();
+        let mut found = Found { since, until, files: Self::default(), named: HashSet::new(), trail };
         for digest in &reader.digest_keys().await?.own {
             let Some(file) = read(reader, &digest.key).await? else { continue };
             let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
+            if is_believed {
+                found.add_calls(&file);
+            }
             found.add_digest(file.digest, is_believed);
         }
         Ok(found.files)

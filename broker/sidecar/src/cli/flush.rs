@@ -9,7 +9,8 @@ use key_broker_proto::admin::v1::admin_client::AdminClient;
 use tonic::transport::Endpoint;
 
 use super::target::DEV_DIR;
-use super::{block_on, fail, wrong_configuration};
+use super::block_on;
+use super::exit::{Exit, fail, mistake};
 use crate::config::Config;
 
 /// Which broker; without any of these, that of `key-broker dev` in this directory.
@@ -39,14 +40,14 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let socket = match arguments.target.socket() {
         Ok(socket) => socket,
-        Err(mistake) => return wrong_configuration(mistake),
+        Err(why) => return mistake(why),
     };
     block_on(1, async {
         let timeout = Duration::from_millis(arguments.timeout_ms);
         match tokio::time::timeout(timeout, flush(&socket)).await {
             Ok(Ok(digest)) => {
                 println!("{digest}");
-                ExitCode::SUCCESS
+                Exit::Done.into()
             }
             Ok(Err(error)) => fail(error),
             Err(_) => {

@@ -1,6 +1,5 @@
 //! `key-broker audit trails`: which trails there are, as their digests say.
 
-use std::process::ExitCode;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
@@ -10,6 +9,7 @@ use serde_json::json;
 use super::output::{Columns, plain, write};
 use super::source::SourceArguments;
 use super::{CommandResult, Failure};
+use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -36,7 +36,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         table(&found)
     };
     write(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done.into())
 }
 
 fn table(trails: &[TrailSummary]) -> String {

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use key_broker_core::clock::{Clock as _, SystemClock};
@@ -14,9 +13,10 @@ use serde_json::json;
 use super::super::output::{Columns, plain, write, write_report};
 use super::super::progress::Progress;
 use super::super::source::Source;
-use super::super::{CANNOT_TELL, CommandResult, Failure};
+use super::super::{CommandResult, Failure};
 use super::findings_of;
 use super::page::page_of;
+use crate::cli::exit::Exit;
 
 /// How the verdict is to be told.
 pub(super) struct Form {
@@ -61,11 +61,12 @@ pub(super) async fn run(
     let text =
         if form.is_json { format!("{}\n", json!({ "bucket": bucket })) } else { text_of(&trails, &bucket) };
     write_report(&text)?;
-    Ok(match bucket.verdict {
-        Verdict::Sound => ExitCode::SUCCESS,
-        Verdict::Unsound => ExitCode::FAILURE,
-        Verdict::CannotTell => CANNOT_TELL.into(),
-    })
+    let exit = match bucket.verdict {
+        Verdict::Sound => Exit::Done,
+        Verdict::Unsound => Exit::No,
+        Verdict::CannotTell => Exit::CannotTell,
+    };
+    Ok(exit.into())
 }
 
 fn time_left(done: u32, all: usize, began: Instant) -> String {
