@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::foundation::Foundation;
 use super::{Parts, StartError};
 use crate::config::Config;
-use crate::kms::Kms;
 use crate::kms::aws::AwsKms;
 use crate::telemetry::Telemetry;
 
@@ -59,8 +58,8 @@ pub(crate) async fn deliver(mut config: Config, dir: &Path, within: Duration) ->
     };
     let explain = |error: StartError| error.to_string();
     let drain = CancellationToken::new();
-    let dyn_kms: Arc<dyn Kms> = kms;
-    let (base, journal) = Foundation::lay(dyn_kms, &mut parts, drain).map_err(explain)?;
+    let (home, others) = kms.regions(&parts.caller).await;
+    let (base, journal) = Foundation::lay(home, others, &mut parts, drain).map_err(explain)?;
     let trail_parts = base.trail_parts();
     let trail = base.start_trail(parts.audit.trail.as_ref(), &trail_parts).await.map_err(explain)?;
     let mut ending = Ending::begin(&trail_parts, journal, base.drain.clone());

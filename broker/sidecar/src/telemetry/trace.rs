@@ -7,17 +7,6 @@
 mod layer;
 pub(crate) mod lines;
 
-/// The name of the span of a workload's call: that of the RPC.
-const fn span_name(action: Action) -> &'static str {
-    match action {
-        Action::GenerateDataKey => "keybroker.v1.KeyBroker/GenerateDataKey",
-        Action::GenerateDataKeyWithoutPlaintext => "keybroker.v1.KeyBroker/GenerateDataKeyWithoutPlaintext",
-        Action::Decrypt => "keybroker.v1.KeyBroker/Decrypt",
-        Action::GenerateRandom => "keybroker.v1.KeyBroker/GenerateRandom",
-        Action::DescribeKey => "keybroker.v1.KeyBroker/DescribeKey",
-    }
-}
-
 #[cfg(test)]
 mod tests;
 
@@ -89,7 +78,7 @@ impl Traces {
         });
         if let Some(tracer) = &self.tracer {
             let parent = caller.clone().unwrap_or_default();
-            let builder = SpanBuilder::from_name(span_name(action)).with_kind(SpanKind::Server);
+            let builder = SpanBuilder::from_name(vocabulary::rpc_method(action)).with_kind(SpanKind::Server);
             let started = tracer.build_with_context(builder, &parent);
             if started.is_recording() {
                 return CallTrace::of(action, transport, layer::decided(&parent, started));
@@ -106,7 +95,7 @@ impl CallTrace {
             parent: None,
             vocabulary::CALL,
             { vocabulary::RPC_SYSTEM } = "grpc",
-            { vocabulary::RPC_METHOD } = action.span_name(),
+            { vocabulary::RPC_METHOD } = vocabulary::rpc_method(action),
             { vocabulary::TRANSPORT } = transport,
             { vocabulary::REQUEST_ID } = Empty,
             { vocabulary::EVENT_ID } = Empty,
