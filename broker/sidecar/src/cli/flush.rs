@@ -8,9 +8,9 @@ use key_broker_proto::admin::v1::FlushRequest;
 use key_broker_proto::admin::v1::admin_client::AdminClient;
 use tonic::transport::Endpoint;
 
-use super::target::DEV_DIR;
 use super::block_on;
 use super::exit::{Exit, fail, mistake};
+use super::target::DEV_DIR;
 use crate::config::Config;
 
 /// Which broker; without any of these, that of `key-broker dev` in this directory.

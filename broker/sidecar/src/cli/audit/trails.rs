@@ -1,6 +1,5 @@
 //! `key-broker audit trails`: which trails there are, as their digests say.
 
-
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{TrailSummary, trails};
