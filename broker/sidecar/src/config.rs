@@ -32,9 +32,8 @@ use crate::kms::guard::GuardSettings;
 use crate::limits::Limits;
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
-use crate::transport::tls::Tls;
+use crate::transport::opening::Listen;
 use crate::transport::unix::UnixAddress;
-use crate::transport::vsock::VsockAddress;
 use attestation::AttestationSection;
 use audit::{Audit, AuditSection};
 use identity::{BindingSection, IdentitySection};
@@ -74,21 +73,6 @@ pub struct Config {
     pub(crate) worker_threads: usize,
     /// SHA-256, in hex, of the file.
     pub(crate) sha256: String,
-}
-
-/// Where to listen: at least on one socket for workloads.
-#[derive(Clone)]
-pub struct Listen {
-    /// The unix socket.
-    pub unix: Option<UnixAddress>,
-    /// TCP with mutual TLS.
-    pub tls: Option<(SocketAddr, Tls)>,
-    /// vsock, for enclaves.
-    pub vsock: Option<VsockAddress>,
-    /// Plaintext TCP on loopback.
-    pub insecure_tcp: Option<SocketAddr>,
-    /// The operator's unix socket; it serves nothing to workloads.
-    pub admin: Option<UnixAddress>,
 }
 
 impl Config {
@@ -335,6 +319,8 @@ mod tests {
 
     use super::*;
     use key_broker_trail::journal::Durability;
+
+    use crate::transport::vsock::VsockAddress;
 
     const GOOD: &str = r#"
 [listen]

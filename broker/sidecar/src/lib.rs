@@ -72,8 +72,8 @@ pub use self::{
     attestation::Trust,
     cache::rules::{Match, Rule, Rules},
     cli::run,
+    config::Config,
     config::audit::Audit as AuditConfig,
-    config::{Config, Listen},
     identity::Identities,
     kms::auditor::AuditorKms,
     kms::aws::{AwsKms, AwsSettings},
@@ -84,6 +84,7 @@ pub use self::{
     policy::bindings::{Binding, Bindings},
     telemetry::Telemetry,
     telemetry::metrics::Push,
+    transport::opening::Listen,
     transport::tls::{Tls, TlsFiles},
     transport::unix::UnixAddress,
 };

@@ -16,6 +16,7 @@ pub(crate) mod forge;
 mod ids;
 mod limits;
 mod log_file;
+mod newest;
 mod ranges;
 mod recent;
 mod record;
@@ -43,7 +44,6 @@ use super::format_version::newer;
 use super::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
-use super::state::State;
 use ahead::{Ahead, Step};
 use checker::Checker;
 use continuity::Continuity;
@@ -441,53 +441,6 @@ impl<'a> Verification<'a> {
         is_known
     }
 
-    /// A broker that has noted no digest, where digests are, has lost its notes.
-    fn chain_begins_anew(&mut self, state: &State) {
-        let Before::Digest(known) = &self.before else { return };
-        // Its first digest may be delivered just now.
-        let names = self.reader.names();
-        if state.sealed.as_ref().is_some_and(|sealed| names.digest(sealed.end) == known.key()) {
-            return;
-        }
-        let words = "the broker goes on without knowing of this digest: the journal's directory was lost or replaced, and with it \
-                     what was not delivered";
-        self.checker.findings.unsound(FindingKind::ChainGap, Place::object(known.key()), words);
-        self.continuity.begin_anew();
-    }
-
-    /// Digests that came since the list was made; the newest has to be the one that the broker noted.
-    async fn newer_digests(&mut self, state: &State, listed: &[DigestKey]) {
-        let Some(noted) = &state.previous else { return self.chain_begins_anew(state) };
-        let is_noted = |before: &Before| match before {
-            Before::Digest(known) => known.is(&noted.object, &noted.hash, &noted.signature),
-            _ => false,
-        };
-        if is_noted(&self.before) {
-            return;
-        }
-        if let Ok(DigestKeys { own, .. }) = self.reader.digest_keys().await {
-            let last = listed.last().map(|digest| digest.end);
-            let newer: Vec<DigestKey> =
-                own.iter().filter(|digest| Some(digest.end) > last).cloned().collect();
-            for digest in &newer {
-                self.read_digests(std::slice::from_ref(digest), &own).await;
-                if is_noted(&self.before) {
-                    return;
-                }
-            }
-        }
-        let place = Place::object(&noted.object);
-        let words = match &self.before {
-            Before::Digest(known) if known.key() == noted.object => {
-                "the newest digest is not the one that the broker noted: it was changed or signed again"
-            }
-            _ => {
-                "the broker noted this digest as its newest one, but the newest one here is another: was it deleted?"
-            }
-        };
-        self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
-    }
-
     /// Digests that none of the given keys has signed are somebody else's.
     fn check_keys(&mut self) {
         if self.options.keys.is_empty() || self.report.digests == 0 || self.vouched > 0 {
@@ -504,30 +457,6 @@ impl<'a> Verification<'a> {
         if self.options.journal_dir.is_none() {
             state.tell(&newest.key, newest.end, &mut self.checker.findings);
         }
-    }
-
-    /// Whether the signature that was kept elsewhere is of a digest of this trail.
-    async fn check_newest(&mut self, stretch: &Stretch<'_>) {
-        let Some(kept) = &self.options.newest_signature else { return };
-        if self.options.to.is_some() || self.kept_is_found {
-            return;
-        }
-        for digest in stretch.around() {
-            if let Ok(Some(file)) = self.reader.digest_file(&digest.key).await
-                && file.signature.as_ref() == Some(kept)
-            {
-                return;
-            }
-        }
-        let place = Place::object(&self.reader.names().digest_folder());
-        let words = match self.report.to {
-            Some(to) => format!(
-                "no digest has the signature that was kept: what came after {} was deleted",
-                record_time(to)
-            ),
-            None => "no digest has the signature that was kept: they were deleted".to_owned(),
-        };
-        self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
     }
 }
 

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Addresses, Broker, Parts, StartError};
 use crate::attestation::Trust;
 use crate::audit::records_nothing;
-use crate::config::{Config, Listen, is_unlikely_region};
+use crate::config::{Config, is_unlikely_region};
 use crate::kms::aws::AwsKms;
 use crate::telemetry::Telemetry;
+use crate::transport::opening::Listen;
 use crate::transport::unix::UnixAddress;
 
 /// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.

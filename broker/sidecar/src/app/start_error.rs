@@ -37,7 +37,7 @@ pub enum StartError {
 impl StartError {
     /// Whether somebody has to change configuration or surroundings: the next start would end the same way.
     #[must_use]
-    pub fn is_a_mistake(&self) -> bool {
+    pub(crate) fn is_a_mistake(&self) -> bool {
         match self {
             Self::Policy(_) | Self::SessionName(_) | Self::Trail(SetupError::Refused(_)) => true,
             Self::Journal { error, .. } => needs_somebody(error.kind()),

@@ -7,10 +7,25 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
+use super::tls::Tls;
 use super::unix::{UnixAddress, UnixSocket};
 use super::vsock::{VsockAddress, VsockSocket};
 use super::{Listeners, is_exhaustion};
-use crate::config::Listen;
+
+/// Where to listen: at least on one socket for workloads.
+#[derive(Clone)]
+pub struct Listen {
+    /// The unix socket.
+    pub unix: Option<UnixAddress>,
+    /// TCP with mutual TLS.
+    pub tls: Option<(SocketAddr, Tls)>,
+    /// vsock, for enclaves.
+    pub vsock: Option<VsockAddress>,
+    /// Plaintext TCP on loopback.
+    pub insecure_tcp: Option<SocketAddr>,
+    /// The operator's unix socket; it serves nothing to workloads.
+    pub admin: Option<UnixAddress>,
+}
 
 /// Why a socket cannot be opened.
 #[derive(Debug)]
@@ -92,7 +107,7 @@ async fn tcp(key: &'static str, address: SocketAddr) -> Result<TcpListener, List
 impl ListenError {
     /// Whether somebody has to change something: trying again alone would end the same way.
     #[must_use]
-    pub fn is_a_mistake(&self) -> bool {
+    pub(crate) fn is_a_mistake(&self) -> bool {
         self.is_mistake
     }
 

@@ -287,8 +287,9 @@ pub(super) fn state_in_journal(config: &TrailConfig, announcer: &Announcer) -> R
     // Where records were delivered, the place in the chain tells of a journal that has lost its files. Where none were yet, only the
     // trail's own note does.
     let was_used = matches!(&loaded, Ok(Some(state)) if state.delivered == Some(Link::START));
-    if journal.notices().tell_begun_anew(was_used).map_err(explain)? {
-        tracing::error!("the journal's files were gone before anything of them was delivered");
+    let delivered = loaded.as_ref().ok().and_then(|state| state.as_ref()?.delivered);
+    if journal.notices().tell_begun_anew(was_used, delivered).map_err(explain)? {
+        tracing::error!("files of the journal were gone before anything of them was delivered");
     }
     let refuse = |why: &dyn fmt::Display| {
         let found = journal_dir.join("trail.json");

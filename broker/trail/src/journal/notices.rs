@@ -39,6 +39,7 @@ struct Ledger {
     missing_before: Option<Link>,
     cuts: Vec<CutPlace>,
     begun_anew: bool,
+    begun_and_gone: Option<Link>,
     /// Since the file was written.
     is_changed: bool,
 }
@@ -72,6 +73,9 @@ struct Noted {
     /// The journal had no file at a start, and nobody has looked yet whether it should have had one.
     #[serde(default)]
     begun_anew: bool,
+    /// The file that was begun last, after this place, was gone at a start, and nobody has looked yet whether it was delivered.
+    #[serde(default, with = "optional_link", skip_serializing_if = "Option::is_none")]
+    begun_and_gone: Option<Link>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,11 +88,12 @@ struct CutPlace {
 impl Notices {
     /// What an earlier process noted in a directory that is held.
     pub(super) fn load(hold: &Arc<Hold>) -> io::Result<Self> {
-        let Noted { untold, missing_before, cuts, begun_anew, .. } = Noted::load(hold.dir())?;
+        let Noted { untold, missing_before, cuts, begun_anew, begun_and_gone, .. } = Noted::load(hold.dir())?;
         // The process may have ended between the record and its note.
         let entry = |untold| Entry { untold, standing: Standing::Uncertain };
         let entries = untold.into_iter().map(entry).collect();
-        let ledger = Mutex::new(Ledger { entries, missing_before, cuts, begun_anew, is_changed: false });
+        let ledger = Ledger { entries, missing_before, cuts, begun_anew, begun_and_gone, is_changed: false };
+        let ledger = Mutex::new(ledger);
         Ok(Self { hold: Some(Arc::clone(hold)), ledger, ..Self::default() })
     }
 
@@ -155,13 +160,25 @@ impl Notices {
         self.save()
     }
 
-    /// If the journal had no file at a start: it should have had one, or not. How many records were in it, nobody knows. True if that is
-    /// to be told; durable when this returns. Blocks.
-    pub(crate) fn tell_begun_anew(&self, was_used: bool) -> io::Result<bool> {
+    /// The file that was begun last, after this place, is not there any more. It is durable when this returns, and stays so until
+    /// [`Notices::tell_begun_anew`]. Blocks.
+    pub(super) fn begun_file_is_gone(&self, after: Link) -> io::Result<()> {
         let mut ledger = self.lock();
-        let is_missed = ledger.begun_anew && was_used;
-        ledger.is_changed |= ledger.begun_anew;
-        ledger.begun_anew = false;
+        (ledger.begun_and_gone, ledger.is_changed) = (Some(after), true);
+        drop(ledger);
+        self.save()
+    }
+
+    /// If the journal had no file at a start, or not the one that was begun last: it should have had one, or not. How many records were
+    /// in it, nobody knows. True if that is to be told; durable when this returns. Blocks.
+    pub(crate) fn tell_begun_anew(&self, was_used: bool, delivered: Option<Link>) -> io::Result<bool> {
+        let mut ledger = self.lock();
+        let (begun_anew, gone) =
+            (std::mem::take(&mut ledger.begun_anew), std::mem::take(&mut ledger.begun_and_gone));
+        ledger.is_changed |= begun_anew || gone.is_some();
+        // What was delivered is removed.
+        let is_gone = |after: Link| delivered.is_none_or(|delivered| delivered.sequence <= after.sequence);
+        let is_missed = (begun_anew && was_used) || gone.is_some_and(is_gone);
         if is_missed {
             self.add(&mut ledger, Notice { missing_records: 1, ..Notice::default() }, Reloads::default());
         }
@@ -287,7 +304,11 @@ impl Notices {
 impl Ledger {
     /// Whether there is anything that has to outlive the process.
     fn is_noted(&self) -> bool {
-        !self.entries.is_empty() || self.missing_before.is_some() || !self.cuts.is_empty() || self.begun_anew
+        !self.entries.is_empty()
+            || self.missing_before.is_some()
+            || !self.cuts.is_empty()
+            || self.begun_anew
+            || self.begun_and_gone.is_some()
     }
 
     fn take_changes(&mut self, is_gone: bool) -> Option<Noted> {
@@ -298,6 +319,7 @@ impl Ledger {
             missing_before: self.missing_before,
             cuts: self.cuts.clone(),
             begun_anew: self.begun_anew,
+            begun_and_gone: self.begun_and_gone,
         })
     }
 }

@@ -5,8 +5,10 @@
 //! | `journal-NUMBER.open` | being written |
 //! | `journal-NUMBER-TIME.closed` | complete; TIME is when it was closed |
 //! | `journal-NUMBER.damaged` | what did not fit the chain: evidence, never written again |
+//! | `begun.json` | which file was begun last |
 //! | `lock` | held by the one process that writes here |
 
+mod mark;
 mod recovery;
 mod room;
 mod undelivered;
@@ -23,6 +25,7 @@ use super::hash_chain::{Link, header};
 use super::hold::Hold;
 use super::{Durability, JournalConfig, Notices};
 use crate::names::{compact_time, parse_compact_time};
+use mark::Begun;
 pub(super) use room::Room;
 pub(crate) use undelivered::UndeliveredBytes;
 
@@ -274,7 +277,16 @@ impl Segments {
             return Err(error);
         }
         self.undelivered.add(segment.bytes);
+        self.mark(&segment);
         Ok(segment)
+    }
+
+    /// Notes which file was begun, once that file is durable: the note is never ahead of it.
+    fn mark(&self, segment: &Segment) {
+        let marked = Begun::new(segment.number, self.link).save(&self.dir).and_then(|()| self.sync_dir());
+        if let Err(error) = marked {
+            tracing::warn!(%error, file = %segment.path.display(), "cannot note which journal file was begun: if it is removed, no start tells");
+        }
     }
 
     fn create(&mut self) -> io::Result<Segment> {

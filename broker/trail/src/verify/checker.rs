@@ -9,7 +9,7 @@ use std::hash::RandomState;
 use uuid::Uuid;
 
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
-use super::log_file::ReadLogFile;
+use super::log_file::{ReadLogFile, Span};
 use super::recent::RecentIds;
 use super::record::{self, CheckedRecord, InvalidRecord, SigningSession, What};
 use super::reuse::{At, Fault, Reuse};
@@ -37,19 +37,6 @@ pub(super) struct Checker {
     activity_records: u64,
     malformed_records: u64,
     has_malformed: bool,
-}
-
-/// The oldest and newest record of one source; none where a record is malformed.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Span {
-    pub(super) times: Option<(i64, i64)>,
-    pub(super) has_malformed: bool,
-}
-
-impl Span {
-    pub(super) fn widen(&mut self, at: i64) {
-        self.times = Some(self.times.map_or((at, at), |(oldest, newest)| (oldest.min(at), newest.max(at))));
-    }
 }
 
 impl Checker {

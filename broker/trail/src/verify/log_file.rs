@@ -3,7 +3,6 @@
 
 use std::hash::RandomState;
 
-use super::checker::Span;
 use super::ids;
 use super::record::{self, CheckedRecord, InvalidRecord};
 use crate::digest::{ChainSpan, LogFile, sha256_hex};
@@ -19,6 +18,19 @@ pub(super) struct ReadLogFile {
     pub(super) broken: Option<MalformedRecords>,
     /// What is wrong with it as a whole.
     pub(super) flaws: Flaws,
+}
+
+/// The oldest and newest record of one source; none where a record is malformed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Span {
+    pub(super) times: Option<(i64, i64)>,
+    pub(super) has_malformed: bool,
+}
+
+impl Span {
+    pub(super) fn widen(&mut self, at: i64) {
+        self.times = Some(self.times.map_or((at, at), |(oldest, newest)| (oldest.min(at), newest.max(at))));
+    }
 }
 
 /// What a digest says of a log file, and its bytes do not.

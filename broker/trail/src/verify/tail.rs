@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
-use super::checker::{Checker, Span};
+use super::checker::Checker;
 use super::finding::{FindingKind, Place};
+use super::log_file::Span;
 use crate::journal::hash_chain::Link;
 use crate::journal::segment_reader::{Flaw, ReadError, SegmentReader};
 use crate::journal::{Notices, SegmentFile, files};

@@ -2,8 +2,8 @@
 
 use key_broker_core::{Principal, SpiffeId};
 
-use crate::config::Listen;
 use crate::identity::Identities;
+use crate::transport::opening::Listen;
 
 /// Why no connection proves this principal, as far as the configuration tells.
 pub(super) fn unproved(principal: &Principal, identities: &Identities, listen: &Listen) -> Option<String> {

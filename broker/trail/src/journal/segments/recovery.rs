@@ -5,17 +5,24 @@ use std::io;
 
 use time::OffsetDateTime;
 
+use super::mark::Begun;
 use super::{Segment, SegmentFile, Segments, closed_name, damaged_name, files};
 use crate::journal::Notices;
+use crate::journal::hash_chain::Link;
 use crate::journal::segment_reader::{Contents, repair};
 
 impl Segments {
     pub(super) fn recover(&mut self, now: OffsetDateTime, notices: &Notices) -> io::Result<()> {
         let files = files(&self.dir)?;
-        self.newest = files.last().map_or(0, |file| file.number);
+        let newest = files.last().map_or(0, |file| file.number);
+        let begun = Begun::load(&self.dir)?.filter(|begun| begun.number > newest);
+        // No two files have one number, also where one is gone.
+        self.newest = begun.as_ref().map_or(newest, |begun| begun.number);
+        // Before the next file is there: the next start would not know.
         if files.is_empty() {
-            // Before the first file is there: the next start would not know.
             notices.begin_anew()?;
+        } else if let Some(begun) = begun {
+            notices.begun_file_is_gone(begun.after.unwrap_or(Link::START))?;
         }
         let mut has_end = false;
         // The newest that can be read has the end of the chain. Older ones that are closed are looked at when they are
