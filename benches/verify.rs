@@ -1,7 +1,7 @@
-//! What it takes to verify a trail in a directory: records for each second of processor time (others may use this machine), and
-//! memory.
+//! What it takes to verify a trail in a directory: records in a second by the clock and for each second of processor time (others may use
+//! this machine), and memory.
 //!
-//! `cargo bench --bench verify`
+//! `cargo bench --bench verify [-- MILLIONS OF RECORDS [USES OF A DATA KEY [THREADS]]]`
 
 use std::fs;
 
@@ -12,35 +12,48 @@ use key_broker_trail::delivery::StoreConfig;
 use key_broker_trail::verify::{Verdict, VerifyOptions, verify};
 
 fn main() {
-    // Reading and checking take turns on few threads: processor time is what counts.
-    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    let told: Vec<u64> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let records = told.first().map_or(RECORDS, |millions| millions * 1_000_000);
+    let uses = told.get(1).map_or(vec![1_000, 1], |uses| vec![*uses]);
+    let threads = told.get(2).map_or(vec![1, 2], |threads| vec![usize::try_from(*threads).expect("few")]);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.expect("a runtime").block_on(async {
-        for uses_of_a_key in [1_000, 1] {
-            one_trail(uses_of_a_key).await;
+        for uses_of_a_key in uses {
+            one_trail(records, uses_of_a_key, &threads).await;
         }
     });
 }
 
-async fn one_trail(uses_of_a_key: u64) {
+async fn one_trail(records: u64, uses_of_a_key: u64, threads: &[usize]) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = StoreConfig::Directory { root: dir.path().to_owned(), bucket: "logs".into() }.open().await;
-    let made = BenchTrail::make(&*store, RECORDS, uses_of_a_key).await;
+    let made = BenchTrail::make(&*store, records, uses_of_a_key).await;
     let reader = TrailReader::new(store, made.names, None);
-    let options = VerifyOptions { keys: vec![made.key], ..VerifyOptions::default() };
-    let (before, started, busy) = (resident_kib(), SystemClock.instant(), processor_seconds());
-    let report = verify(&reader, &options, &mut |_| {}).await;
-    let (seconds, busy) = (started.elapsed().as_secs_f64(), processor_seconds() - busy);
-    assert_eq!((report.verdict, report.records), (Verdict::Sound, made.records), "{report:?}");
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    let (records, grown) = (made.records as f64, (peak_kib().saturating_sub(before)) as f64 / 1_024.0);
     println!(
-        "{records} records of {} bytes, {uses_of_a_key} uses of a data key: {:.0} records in a second of processor time, {:.0} in one \
-         by the clock; memory grew by {grown:.0} MiB, with two log files of {} MiB",
-        made.bytes / made.records,
-        records / busy,
-        records / seconds,
-        made.largest >> 20
+        "{} records of {} bytes, {uses_of_a_key} uses of a data key:",
+        made.records,
+        made.bytes / made.records
     );
+    for threads in threads {
+        let options = VerifyOptions {
+            keys: vec![made.key.clone()],
+            threads: Some(*threads),
+            ..VerifyOptions::default()
+        };
+        let (before, started, busy) = (resident_kib(), SystemClock.instant(), processor_seconds());
+        let report = verify(&reader, &options, &mut |_| {}).await;
+        let (seconds, busy) = (started.elapsed().as_secs_f64(), processor_seconds() - busy);
+        assert_eq!((report.verdict, report.records), (Verdict::Sound, made.records), "{report:?}");
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let (records, grown) = (made.records as f64, (peak_kib().saturating_sub(before)) as f64 / 1_024.0);
+        println!(
+            "  {threads} threads: {:.0} records in a second, {:.0} in one of processor time; memory grew by {grown:.0} MiB, with log \
+             files of {} MiB",
+            records / seconds,
+            records / busy,
+            made.largest >> 20
+        );
+    }
 }
 
 /// Of all threads, in user and kernel.

@@ -28,6 +28,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt;
 
 type Admin = AdminClient<Channel>;
@@ -396,3 +400,46 @@ async fn the_program_says_who_evicted_what() {
 }
 
 const CHILD_SOCKET: &str = "KEY_BROKER_TEST_ADMIN_SOCKET";
+
+/// Reflection lists what is served on the socket that is asked, and knows the details that errors come with.
+#[tokio::test]
+async fn reflection_lists_what_a_socket_serves_and_knows_errors() {
+    let broker = broker().await;
+    let standard = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ];
+    for (socket, own) in
+        [("broker.sock", "keybroker.v1.KeyBroker"), ("admin.sock", "keybroker.admin.v1.Admin")]
+    {
+        let mut client = ServerReflectionClient::new(channel(&broker.dir.path().join(socket)).await);
+        let ask = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let questions = [
+            ask(MessageRequest::ListServices(String::new())),
+            ask(MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".into())),
+            ask(MessageRequest::FileContainingSymbol("google.rpc.RetryInfo".into())),
+        ];
+        let answers = client.server_reflection_info(stream(questions)).await.expect("answers");
+        let mut answers = answers.into_inner();
+        let mut next = async || answers.message().await.expect("goes on").expect("one each").message_response;
+        let Some(MessageResponse::ListServicesResponse(list)) = next().await else { panic!("no list") };
+        let mut listed: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+        listed.sort();
+        let mut expected: Vec<_> =
+            standard.iter().map(|name| (*name).to_owned()).chain([own.to_owned()]).collect();
+        expected.sort();
+        assert_eq!(listed, expected, "{socket}");
+        for _ in 0..2 {
+            let answer = next().await;
+            assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+        }
+    }
+    broker.stop().await;
+}
+
+fn stream<T: Send + 'static, const N: usize>(
+    messages: [T; N],
+) -> impl futures_util::Stream<Item = T> + Send + 'static {
+    futures_util::stream::iter(messages)
+}

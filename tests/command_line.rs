@@ -34,15 +34,18 @@ fn help_teaches() {
         ("help_call_decrypt", &["call", "decrypt", "--help"]),
         ("help_check", &["check", "--help"]),
         ("help_health", &["health", "--help"]),
+        ("help_admin_evict", &["admin", "evict", "--help"]),
     ] {
         let output = key_broker(arguments);
         assert!(output.status.success());
         insta::assert_snapshot!(name, text(&output.stdout));
     }
-    assert_eq!(
-        text(&key_broker(&["--version"]).stdout),
-        format!("key-broker {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(text(&key_broker(&["-V"]).stdout), format!("key-broker {version}\n"));
+    let told = text(&key_broker(&["--version"]).stdout);
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines[0], format!("key-broker {version}"));
+    assert!(lines[1].starts_with("commit: ") && lines[2].contains("dev"), "{told}");
 }
 
 /// The workspace has other programs, too: `cargo run` means the broker, and without being asked it builds no emulator.
@@ -97,7 +100,7 @@ fn the_old_word_tcp_is_refused_with_what_to_write() {
         &["check", "--as", "unknown", "--transport", "tcp"],
     ] {
         let output = key_broker(arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
         let told = text(&output.stderr);
         assert!(told.contains("insecure") && told.contains("tls"), "{told}");
     }
@@ -153,6 +156,130 @@ async fn a_machine_without_certificate_authorities_is_told_so() {
     assert!(told.contains("SSL_CERT_FILE") && told.trim_end().lines().count() == 1, "{told}");
 }
 
+/// "Cannot tell" is a verdict, and 2 means nothing else.
+#[test]
+fn a_slip_in_arguments_is_64_in_every_command() {
+    for arguments in [
+        &["--typo"][..],
+        &["serve", "--typo"],
+        &["check", "--as"],
+        &["call", "decrypt"],
+        &["health", "--timeout-ms", "soon"],
+        &["admin", "evict"],
+        &["audit", "verify", "--typo"],
+        &["audit", "reconcile"],
+        &["audit", "cat", "--since", "yesterday"],
+        &["completion", "tcsh"],
+        &["nothing"],
+        &[],
+    ] {
+        let output = key_broker(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn completion_and_man_pages_are_of_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&key_broker(&["completion", shell]).stdout);
+        assert!(script.contains("reconcile") && script.contains("evict"), "{shell}");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = key_broker(&["man", dir.path().join("man1").to_str().expect("a path")]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for page in
+        ["key-broker.1", "key-broker-serve.1", "key-broker-audit-verify.1", "key-broker-admin-evict.1"]
+    {
+        assert!(dir.path().join("man1").join(page).exists(), "{page}");
+    }
+}
+
+/// What is in the way is named with the key of the configuration and the next step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_the_way_is_named() {
+    let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let taken = taken.local_addr().expect("an address").to_string();
+    let mut told = Vec::new();
+    let good = "unix = { path = \"broker.sock\", mode = \"0600\" }";
+    for (what, from, to) in [
+        ("no folder", good, "unix = { path = \"nowhere/broker.sock\" }"),
+        ("a file as folder", good, "unix = { path = \"policy.cedar/broker.sock\" }"),
+        ("a file", good, "unix = { path = \"policy.cedar\" }"),
+        ("a port in use", good, &format!("insecure_tcp = \"{taken}\"")),
+        ("journal: a file", "\"journal\"", "\"policy.cedar\""),
+        ("journal: nowhere", "\"journal\"", "\"/proc/key-broker/journal\""),
+        ("no address of ours", "[kms]", "[telemetry]\nhttp = \"192.0.2.1:9464\"\n[kms]"),
+        (
+            "no key",
+            "[audit]",
+            "[audit]\nstore = { directory = \"t\" }\nsigning = { kms_key_id = \"alias/none\" }",
+        ),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+        let before = fs::read_to_string(&config).expect("reads");
+        let changed = before.replace(from, to);
+        assert_ne!(before, changed, "{what}");
+        fs::write(&config, changed).expect("writes");
+        let path = config.to_str().expect("a path").to_owned();
+        let output = tokio::task::block_in_place(|| key_broker(&["serve", "--config", &path]));
+        let last = text(&output.stderr).lines().last().unwrap_or_default().to_owned();
+        let line = last.replace(dir.path().to_str().expect("a path"), "DIR").replace(&taken, "ADDRESS");
+        told.push(format!("{what}: {}: {line}", output.status.code().unwrap_or(-1)));
+    }
+    let user = format!("uid {}", rustix::process::geteuid().as_raw());
+    insta::assert_snapshot!(told.join("\n").replace(&user, "uid UID"));
+}
+
+/// What people type wrong, and what answers instead of a broker.
+#[test]
+fn clients_say_what_is_wrong_and_where() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dev = Process::dev(dir.path());
+    let folder = dir.path().to_str().expect("a path");
+    let facts = json_file(&dir.path().join("dev.json"));
+    let http =
+        facts["kms_endpoint"].as_str().and_then(|url| url.strip_prefix("http://")).expect("an address");
+    let random = &["call", "generate-random"][..];
+    let mut told = Vec::new();
+    for arguments in [
+        &[
+            "call",
+            "generate-data-key",
+            "--dir",
+            folder,
+            "--key-id",
+            "alias/dev",
+            "--context",
+            "a=b",
+            "--context",
+            "a=c",
+        ][..],
+        &["call", "generate-data-key", "--dir", folder, "--key-id", "dev"],
+        &[random, &["--insecure-tcp", "192.0.2.1:7890"]].concat(),
+        &[random, &["--insecure-tcp", http]].concat(),
+        &[random, &["--unix", "/nowhere/broker.sock"]].concat(),
+        &[random, &["--vsock", "3"]].concat(),
+        &["admin", "status", "--unix", "/nowhere/admin.sock"],
+        &["admin", "evict", "--dir", folder, "--key-id", "no key"],
+        &["dev", "--dir", folder],
+    ] {
+        let output = key_broker(arguments);
+        let said = text(&output.stderr);
+        let said =
+            said.lines().filter(|line| line.starts_with("key-broker: ") || line.starts_with("error: "));
+        let said = said.last().unwrap_or_default().replace(folder, "DIR").replace(http, "ADDRESS");
+        told.push(format!("{}: {said}", output.status.code().unwrap_or(-1)));
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID");
+    settings.add_filter("\\(.*\\)\n", "(CAUSE)\n");
+    settings.bind(|| insta::assert_snapshot!(told.join("\n")));
+    drop(dev);
+}
+
 #[test]
 fn dev_call_and_health_work_together() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -183,6 +310,13 @@ fn dev_call_and_health_work_together() {
     stdout_json(&call(&["generate-random", "--number-of-bytes", "8"]));
     assert_eq!(stdout_json(&call(&["describe-key", "--key-id", "alias/dev-signing"]))["keySpec"], "RSA_2048");
     assert_eq!(text(&key_broker(&["health", "--dir", folder]).stdout), "SERVING\n");
+    let status = stdout_json(&key_broker(&["admin", "status", "--dir", folder]));
+    assert_eq!((&status["journalHealthy"], &status["draining"]), (&true.into(), &false.into()));
+    let entries = text(&key_broker(&["admin", "entries", "--dir", folder]).stdout);
+    assert!(entries.lines().count() > 0 && entries.contains("\"keyArn\""), "{entries}");
+    let evicted = stdout_json(&key_broker(&["admin", "evict", "--dir", folder, "--all"]));
+    assert_eq!(evicted["evicted"], entries.lines().count());
+    assert_eq!(text(&key_broker(&["admin", "entries", "--dir", folder]).stdout), "");
     let socket = dir.path().join("broker.sock");
     assert!(key_broker(&["health", "--unix", socket.to_str().expect("a path")]).status.success());
     let config = dir.path().join("key-broker.toml");
@@ -213,7 +347,7 @@ fn check_tells_what_is_wrong_and_changes_nothing() {
     let good = key_broker(&["check", "--config", path, "--key-id", "alias/dev"]);
     assert_eq!(
         text(&good.stdout).lines().filter(|line| line.starts_with("ok ")).count(),
-        6,
+        8,
         "{}",
         text(&good.stdout)
     );
@@ -224,7 +358,7 @@ fn check_tells_what_is_wrong_and_changes_nothing() {
     assert_eq!(bad.status.code(), Some(1));
     let report = text(&bad.stdout);
     assert!(
-        report.contains("FAILED  kms           GenerateDataKey under alias/none: NotFoundException"),
+        report.contains("FAILED     kms           GenerateDataKey under alias/none: NotFoundException"),
         "{report}"
     );
     assert_eq!(
@@ -247,7 +381,7 @@ fn check_tells_whether_the_trail_could_be_delivered() {
         let config = write_config(dir.path(), &emulator.endpoint_url(), &trail);
         let output = key_broker(&["check", "--config", config.to_str().expect("a path")]);
         let lines = text(&output.stdout).replace(dir.path().to_str().expect("a path"), "DIR");
-        let of_the_trail = |line: &&str| ["trail", "signing"].iter().any(|word| line[8..].starts_with(word));
+        let of_the_trail = |line: &&str| ["trail", "signing"].iter().any(|word| line[11..].starts_with(word));
         let lines: Vec<&str> = lines.lines().filter(of_the_trail).collect();
         format!("exit {}\n{}", output.status.code().unwrap_or(-1), lines.join("\n"))
     };

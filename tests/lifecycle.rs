@@ -226,7 +226,7 @@ async fn a_second_broker_on_the_same_socket_or_journal_is_refused() {
     let log_dir = tempfile::tempdir().expect("a directory");
     let second = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], log_dir.path());
     second.wait_for_log("another process writes the journal");
-    assert_eq!(second.wait().code(), Some(1));
+    assert_eq!(second.wait().code(), Some(64));
 
     let other = tempfile::tempdir().expect("a directory");
     let text = fs::read_to_string(&config).expect("the configuration");
@@ -237,7 +237,7 @@ async fn a_second_broker_on_the_same_socket_or_journal_is_refused() {
     let config = other.path().join("key-broker.toml");
     let second = Process::spawn(&["serve", "--config", config.to_str().expect("a path")], log_dir.path());
     second.wait_for_log("another process listens there");
-    assert_eq!(second.wait().code(), Some(1));
+    assert_eq!(second.wait().code(), Some(64));
     Client::unix(&socket)
         .await
         .expect("the first still listens")

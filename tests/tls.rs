@@ -7,17 +7,20 @@
 mod peers;
 mod support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use key_broker::{Identities, Tls, TlsFiles};
 use key_broker_client::{Client, Error, GenerateDataKey};
 use key_broker_core::SpiffeId;
+use kms_emulator::{Emulator, EmulatorConfig};
 use peers::{Peers, cases, printed, root};
 use rcgen::SanType;
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::Value;
 use support::pki::{Authority, Leaf, SERVER, dns, uri};
-use support::process::binary;
+use support::process::{Process, binary, write_config};
+use support::scrape::{Sample, Scrape, ask};
 use support::{Setup, TestBroker};
 use tempfile::TempDir;
 use tonic::Code;
@@ -304,6 +307,77 @@ async fn half_a_trust_bundle_is_not_taken() {
         (sum(&records.activity, "certificates"), sum(&records.activity, "certificatesRefused")),
         (1, 0)
     );
+}
+
+/// Who is not let in is counted by why, and the log tells of one in a while: with the peer and what to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_handshakes_are_counted_and_told_once_in_a_while() {
+    let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+    let (authority, dir) = (Authority::new(), tempfile::tempdir().expect("a directory"));
+    authority.leaf(vec![dns(SERVER)]).write(dir.path(), &authority.pem());
+    let at = |port| SocketAddr::from(([127, 2, 0, 1], port));
+    let (tls, pages) = (at(7_890), at(9_464));
+    let config =
+        write_config(dir.path(), &emulator.endpoint_url(), &format!("[telemetry]\nhttp = \"{pages}\"\n"));
+    let listen = format!(
+        "tls = {{ address = \"{tls}\", certificate_file = \"current/tls.crt\", key_file = \"current/tls.key\", \
+         trust_bundle_file = \"current/ca.crt\" }}\n[kms]"
+    );
+    let text = std::fs::read_to_string(&config).expect("reads");
+    std::fs::write(&config, text.replace("[kms]", &listen)).expect("writes");
+    let broker = tokio::task::block_in_place(|| Process::serve(&config));
+    let names = || vec![uri("spiffe://example.org/orders")];
+    let stranger = Authority::new();
+    for _ in 0..3 {
+        let strange = stranger.leaf(names()).client(&authority);
+        assert!(is_shut_out(Client::tls(&tls.to_string(), &strange).await).await);
+    }
+    let expired = authority.expired(names()).client(&authority);
+    assert!(is_shut_out(Client::tls(&tls.to_string(), &expired).await).await);
+    let distrustful = authority.leaf(names()).client(&stranger);
+    assert!(is_shut_out(Client::tls(&tls.to_string(), &distrustful).await).await);
+    assert!(is_shut_out(Client::insecure_tcp(&tls.to_string()).await).await, "plaintext");
+    drop(tokio::net::TcpStream::connect(tls).await.expect("connects"));
+    let expected = [
+        ("unknown_authority", 3.0),
+        ("not_valid_now", 1.0),
+        ("by_client", 1.0),
+        ("no_tls", 1.0),
+        ("gone", 1.0),
+    ];
+    let mut counted = Vec::new();
+    for _ in 0..500 {
+        let scrape = Scrape::parse(&ask(pages, "GET", "/metrics").await.body);
+        let of = |reason: &str| {
+            let is_it = |sample: &&Sample| {
+                sample.name == "keybroker_tls_handshakes_refused_total"
+                    && sample.labels.get("keybroker_tls_refusal").is_some_and(|label| label == reason)
+            };
+            scrape.samples.iter().find(is_it).map_or(0.0, |sample| sample.value)
+        };
+        counted = expected.map(|(reason, _)| (reason, of(reason))).to_vec();
+        // Clients try again as they like.
+        if counted.iter().zip(expected).all(|(counted, expected)| counted.1 >= expected.1) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for (counted, expected) in counted.iter().zip(expected) {
+        assert!(counted.1 >= expected.1, "{counted:?} {expected:?}");
+    }
+    let log = broker.log();
+    let told: Vec<Value> = log
+        .lines()
+        .filter(|line| line.contains("a TLS handshake is refused"))
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(told.len(), 1, "one in ten seconds: {log}");
+    assert_eq!(
+        (&told[0]["peer"], &told[0]["keybroker_tls_refusal"]),
+        (&"127.0.0.1".into(), &"unknown_authority".into()),
+        "{log}"
+    );
+    assert!(told[0]["next"].as_str().is_some_and(|next| next.contains("trust_bundle_file")), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

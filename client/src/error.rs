@@ -1,6 +1,9 @@
 //! Why a call failed, with what a program needs to decide what to do next.
 
 use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use key_broker_proto as proto;
@@ -67,16 +70,12 @@ impl Error {
     }
 
     pub(crate) fn connect(address: &str, error: &tonic::transport::Error) -> Self {
-        let mut why = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            why = error.to_string();
-            cause = error.source();
-        }
-        Self::local(
-            Code::Unavailable,
-            format!("cannot connect to the broker at {address}: {why}: is it running there?"),
-        )
+        let (why, kind) = deepest(error);
+        let next = match (kind, address.strip_prefix("unix:").map(Path::new)) {
+            (Some(io::ErrorKind::PermissionDenied), Some(path)) => not_allowed(path),
+            _ => "is it running there?".to_owned(),
+        };
+        Self::local(Code::Unavailable, format!("cannot connect to the broker at {address}: {why}: {next}"))
     }
 
     fn local(code: Code, message: String) -> Self {
@@ -92,8 +91,57 @@ impl Error {
     }
 }
 
+/// The cause at the bottom of an error, and what kind of failure of the system it is.
+fn deepest(error: &(dyn std::error::Error + 'static)) -> (String, Option<io::ErrorKind>) {
+    let (mut why, mut kind, mut next) = (error.to_string(), None, Some(error));
+    while let Some(error) = next {
+        why = error.to_string();
+        kind = error.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
+        next = error.source();
+    }
+    (why, kind)
+}
+
+/// Who may connect to a socket, for somebody who may not.
+fn not_allowed(path: &Path) -> String {
+    match std::fs::symlink_metadata(path) {
+        Ok(socket) => format!(
+            "the socket is there, and this user may not connect to it: it is of uid {} and gid {}, with mode {:04o}, and to connect takes \
+             write permission",
+            socket.uid(),
+            socket.gid(),
+            socket.mode() & 0o777
+        ),
+        Err(_) => "this user may not look into its folder".to_owned(),
+    }
+}
+
+/// Words for what the connection brought in place of a broker's answer; none for those of a broker.
+fn of_the_connection(status: &Status) -> Option<(Code, String)> {
+    let message = status.message();
+    if let Some(http) = message.strip_prefix("grpc-status header missing, mapped from HTTP status code ") {
+        let why = format!("what answers there is no gRPC server: HTTP status {http}: check the address");
+        return Some((Code::Unavailable, why));
+    }
+    match (status.code(), message) {
+        // tonic's own end of a call whose time is over.
+        (Code::Cancelled, "Timeout expired") => {
+            Some((Code::DeadlineExceeded, "no answer within the deadline".into()))
+        }
+        (code, "transport error" | "h2 protocol error: http2 error") => {
+            let (why, _) = deepest(std::error::Error::source(status)?);
+            let words = "the connection broke off before an answer came: does a broker listen there, and for TLS as you call it?";
+            Some((code, format!("{words} ({why})")))
+        }
+        _ => None,
+    }
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
+        if let Some((code, words)) = of_the_connection(&status) {
+            return Self::local(code, words);
+        }
         let details = status.get_error_details();
         let header =
             |name| status.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);

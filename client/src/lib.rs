@@ -28,6 +28,7 @@ mod response;
 #[cfg(feature = "vsock")]
 mod vsock;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -97,8 +98,15 @@ impl Client {
         Self::connect_to(&address, endpoint).await
     }
 
-    /// Connects to the broker's plaintext TCP port on this machine, for example `127.0.0.1:7890`.
+    /// Connects to the broker's plaintext TCP port on this machine, for example `127.0.0.1:7890`. Another machine's is refused: key
+    /// material would go there for all to read.
     pub async fn insecure_tcp(address: &str) -> Result<Self, Error> {
+        if !is_loopback(address) {
+            let why = format!(
+                "{address:?} is not an address of this machine: plaintext never leaves it: write 127.0.0.1:PORT, or connect with TLS"
+            );
+            return Err(Error::address(why));
+        }
         Self::connect(&format!("http://{address}")).await
     }
 
@@ -191,6 +199,12 @@ fn is_path(text: &str) -> bool {
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     });
     !is_address && !text.is_empty() && !text.starts_with('@') && !text.contains('\0')
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, transport::Error> {

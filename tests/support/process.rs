@@ -204,6 +204,11 @@ impl Process {
         kill_process(pid, signal).expect("the process is there");
     }
 
+    /// How it has ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be asked")
+    }
+
     pub fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("it can be waited for")
     }

@@ -5,17 +5,16 @@ mod memory;
 mod observed;
 mod process;
 mod sessions;
+mod start_error;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
-use key_broker_trail::delivery::{SetupError, Trail};
+use key_broker_trail::delivery::Trail;
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{Ending, Remainder, StdoutCopy};
 use tokio::net::TcpListener;
@@ -37,12 +36,12 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
-use crate::transport::unix::UnixSocket;
-use crate::transport::vsock::VsockSocket;
+use crate::transport::handshakes::Handshakes;
 use crate::transport::{Listeners, Server};
 use foundation::Foundation;
 use observed::MetricSources;
 pub(crate) use process::serve;
+pub use start_error::StartError;
 
 /// What a broker is made of.
 pub struct Parts {
@@ -100,41 +99,6 @@ pub struct Addresses {
     pub telemetry: Option<SocketAddr>,
 }
 
-/// Why a broker cannot start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The policies cannot hold for whom AWS takes the broker for.
-    Policy(String),
-    /// The journal cannot be opened.
-    Journal(io::Error),
-    /// The trail cannot be as it is configured.
-    Trail(SetupError),
-    /// The sessions of the broker's credentials have another name than configured.
-    SessionName(String),
-    /// The broker was told to stop before it served.
-    Stopped,
-    /// The broker had to stop: its credentials are of another account than its trail.
-    OtherAccount(String),
-    /// A socket cannot be opened.
-    Listen(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Policy(mistake) => write!(f, "policy.file: {mistake}"),
-            Self::Journal(error) => write!(f, "cannot open the journal: {error}"),
-            Self::Listen(error) => write!(f, "cannot listen: {error}"),
-            Self::Trail(error) => write!(f, "{error}"),
-            Self::SessionName(mistake) => f.write_str(mistake),
-            Self::OtherAccount(words) => write!(f, "stopped: {words}"),
-            Self::Stopped => f.write_str("told to stop before it served"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
 impl Broker {
     /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
@@ -157,7 +121,7 @@ impl Broker {
         let newest_digest = trail.as_ref().map(Trail::newest_digest);
         let mut audit = Ending::begin(&trail_parts, journal, base.drain.clone());
         let stdout = if parts.audit.stdout {
-            Some(StdoutCopy::start(&base.journal_dir).map_err(StartError::Journal)?)
+            Some(StdoutCopy::start(&base.journal_dir).map_err(StartError::Stdout)?)
         } else {
             None
         };
@@ -171,7 +135,7 @@ impl Broker {
         base.start_reload(&policies, tls.clone());
         let service = base.service(policies, parts.bindings, parts.trust, cache.clone(), most_aliases);
         let (health, is_ready) = base.start_readiness();
-        let connections = Arc::<Connections>::default();
+        let (connections, handshakes) = (Arc::<Connections>::default(), Arc::<Handshakes>::default());
         let sources = MetricSources {
             cache,
             limits: limits.clone(),
@@ -179,6 +143,7 @@ impl Broker {
             newest_digest,
             tls,
             connections: Arc::clone(&connections),
+            handshakes: Arc::clone(&handshakes),
             ready: is_ready.clone(),
             circuits: base.circuits(),
             spans_dropped: parts.telemetry.spans_dropped,
@@ -187,8 +152,8 @@ impl Broker {
         let shares = Shares::new(&parts.limits, Arc::clone(&base.clock));
         let layers = base.layers(parts.telemetry.traces, limits, shares, service, admin, health);
 
-        let listeners = listen(&parts.listen).await.map_err(StartError::Listen)?;
-        let server = Server::new(layers, parts.identities, &parts.limits, connections);
+        let listeners = Listeners::open(&parts.listen).await.map_err(StartError::Listen)?;
+        let server = Server::new(layers, parts.identities, &parts.limits, connections, handshakes);
         let pages = base.publish(sources, parts.telemetry.http, is_ready).await?;
         if let Some(trail) = trail {
             audit.deliver(trail);
@@ -267,21 +232,6 @@ impl Broker {
         }
         remainder
     }
-}
-
-async fn listen(listen: &Listen) -> io::Result<Listeners> {
-    let unix = listen.unix.as_ref().map(UnixSocket::bind).transpose()?;
-    let admin = listen.admin.as_ref().map(UnixSocket::bind).transpose()?;
-    let tls = match &listen.tls {
-        Some((address, tls)) => Some((Listeners::bind_tcp(*address).await?, tls.clone())),
-        None => None,
-    };
-    let vsock = listen.vsock.as_ref().map(VsockSocket::bind).transpose()?;
-    let insecure_tcp = match listen.insecure_tcp {
-        Some(address) => Some(Listeners::bind_tcp(address).await?),
-        None => None,
-    };
-    Ok(Listeners { unix, tls, vsock, insecure_tcp, admin })
 }
 
 /// Some 4 MiB, with names of 256 characters.

@@ -1,23 +1,28 @@
 //! The command line.
 
+mod admin;
 mod audit;
 mod call;
 mod check;
 #[cfg(feature = "dev")]
 mod dev;
+mod exit;
 mod hardening;
 mod health;
+mod manual;
 mod process_limits;
 mod serve;
 mod target;
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use key_broker_trail::Remainder;
 use tokio_util::sync::CancellationToken;
+
+use crate::app::StartError;
+use exit::{Exit, fail, mistake};
 
 /// Data keys and decrypts from AWS KMS for local workloads, with an audit record of every use.
 ///
@@ -27,9 +32,12 @@ use tokio_util::sync::CancellationToken;
 #[command(
     name = "key-broker",
     version,
+    long_version = manual::LONG_VERSION,
     max_term_width = 100,
     after_help = "New here? `key-broker dev` runs everything on this machine, with no AWS account.\n\
-                  Log lines go to stderr; KEY_BROKER_LOG=debug shows more of them."
+                  Log lines go to stderr; KEY_BROKER_LOG=debug shows more of them.\n\n\
+                  Exit codes: 0 done, or yes; 1 not done, or no; 2 cannot tell; 64 arguments, configuration or surroundings are wrong;\n\
+                  75 stopped with records left behind."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -42,7 +50,8 @@ enum Command {
     ///
     /// Runs until SIGTERM or SIGINT. Then it takes no new calls, finishes those in flight, delivers their records, and exits with 0;
     /// with 75 if records could not be written or delivered in the drain's time (the last log line says how many; what is in the
-    /// journal, the next start delivers), and with 64 if the configuration is wrong. AWS credentials come from the AWS SDK's default
+    /// journal, the next start delivers). With 64 it ends at its start where somebody has to change something: the configuration, a
+    /// missing folder, a socket in use. AWS credentials come from the AWS SDK's default
     /// chain: environment, profile, IRSA, EKS Pod Identity, ECS, IMDS.
     Serve(ConfigArgument),
 
@@ -71,10 +80,12 @@ enum Command {
     )]
     Call(call::Arguments),
 
-    /// Check a configuration, its policy and the broker's AWS credentials
+    /// Check a configuration, and whether everything is there that `serve` needs
     ///
-    /// Changes nothing: KMS is asked with DryRun, and the trail's store is looked at, not written to. Exits with 0 if all is well,
-    /// 64 if the configuration is wrong, else 1.
+    /// Looks at policy and variables, tries sockets, ports and folders (what it makes there it removes), and asks AWS with DryRun.
+    ///
+    /// Exits with 0 if all is well, 1 if something is not as `serve` needs it, 2 if something cannot be told, 64 if the configuration
+    /// itself is wrong. With --as: 0 if the action is allowed, 1 if it is denied, 2 if that depends on what is not known.
     Check(check::Arguments),
 
     /// Read the trail: follow, print, verify, reconcile with AWS's own, count
@@ -89,6 +100,20 @@ enum Command {
     /// Exits with 0 if it does, else with 1. Without --live this is readiness: the broker does not serve while it drains, while
     /// its journal cannot commit, or while KMS does not answer.
     Health(health::Arguments),
+
+    /// Administer a broker: its status, what it keeps, what it is to forget
+    ///
+    /// Over the operator's socket, `listen.admin.path`, as root or as the broker's own user. Prints JSON.
+    #[command(after_help = admin::EXAMPLES)]
+    Admin(admin::Arguments),
+
+    /// Print a script that completes commands in a shell
+    #[command(after_help = "Example:\n  key-broker completion bash > /etc/bash_completion.d/key-broker")]
+    Completion(manual::CompletionArguments),
+
+    /// Write man pages
+    #[command(after_help = "Example:\n  key-broker man /usr/local/share/man/man1")]
+    Man(manual::ManArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -101,35 +126,40 @@ struct ConfigArgument {
 /// Runs the command of this process to its end.
 #[must_use]
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and the version are no mistakes. Where nobody reads them there is nobody to tell.
+            let _ = told.print();
+            return if told.use_stderr() { Exit::Mistake.into() } else { Exit::Done.into() };
+        }
+    };
+    match cli.command {
         Command::Serve(arguments) => serve::run(&arguments.config),
         #[cfg(feature = "dev")]
         Command::Dev(arguments) => dev::run(&arguments),
         #[cfg(not(feature = "dev"))]
-        Command::Dev { .. } => fail(
+        Command::Dev { .. } => mistake(
             "this build has no KMS emulator: run `cargo dev` in the repository, or build with `--features dev`",
         ),
         Command::Call(arguments) => call::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(*arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Admin(arguments) => admin::run(arguments),
+        Command::Completion(arguments) => manual::completion(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     }
 }
 
-fn fail(error: impl Display) -> ExitCode {
-    eprintln!("key-broker: {error}");
-    ExitCode::FAILURE
-}
-
-/// sysexits(3): `EX_USAGE`.
-fn wrong_configuration(error: impl Display) -> ExitCode {
-    eprintln!("key-broker: {error}");
-    ExitCode::from(64)
-}
-
-/// sysexits(3): `EX_TEMPFAIL`, where records are left behind.
+/// How a broker ends that was told to stop.
 fn stopped(remainder: &Remainder) -> ExitCode {
-    if remainder.is_nothing() { ExitCode::SUCCESS } else { ExitCode::from(75) }
+    if remainder.is_nothing() { Exit::Done.into() } else { Exit::LeftBehind.into() }
+}
+
+/// How a broker ends that could not start, or not go on.
+fn not_started(error: &StartError) -> ExitCode {
+    if error.is_a_mistake() { mistake(error) } else { fail(error) }
 }
 
 /// Runs `work` on a runtime of `threads` threads.
@@ -169,7 +199,7 @@ fn drain_on_signal() -> std::io::Result<CancellationToken> {
             }
             if interrupts > 1 {
                 tracing::warn!("stopped by a second SIGINT: calls in flight are cut off");
-                std::process::exit(130);
+                std::process::exit(Exit::CutOff.code().into());
             }
             if token.is_cancelled() {
                 tracing::info!("draining already: see limits.drain_seconds");

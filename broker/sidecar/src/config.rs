@@ -3,9 +3,11 @@
 
 mod attestation;
 pub(crate) mod audit;
+mod group;
 mod identity;
 mod kms;
 mod limits;
+mod mistake;
 mod redact;
 mod reuse;
 mod telemetry;
@@ -14,6 +16,7 @@ mod vsock;
 
 use std::fmt;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,6 +38,7 @@ use attestation::AttestationSection;
 use audit::{Audit, AuditSection};
 use identity::{BindingSection, IdentitySection};
 use kms::KmsSection;
+pub(crate) use kms::is_unlikely_region;
 use limits::LimitsSection;
 use reuse::ReuseSection;
 use telemetry::TelemetrySection;
@@ -87,22 +91,50 @@ pub struct Listen {
 impl Config {
     /// Reads and checks the file, and the policy it names. The error says where the mistake is, and what to do.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(path)
-            .map_err(|error| format!("{}: {error}: give the file with --config", path.display()))?;
-        Self::parse(&text, path)
+        Self::parse(&read(path)?, path)
+    }
+
+    /// The same for another machine: what only the broker's own host can have is not looked at (groups, certificates and keys in files,
+    /// variables), and where it would listen for certificates is left out.
+    pub(crate) fn load_for_elsewhere(path: &Path) -> Result<Self, String> {
+        Self::parse_on(Host::Elsewhere, &read(path)?, path)
     }
 
     /// Checks `text`, the contents of the file at `path`. Relative paths in it start at that file's directory.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, String> {
-        let file: ConfigFile = toml::from_str(text).map_err(|error| mistake_in(text, path, &error))?;
-        let base = path.parent().unwrap_or_else(|| Path::new("."));
-        file.check(base).map_err(|mistake| format!("{}: {mistake}", path.display()))
+        Self::parse_on(Host::Here, text, path)
     }
+
+    fn parse_on(host: Host, text: &str, path: &Path) -> Result<Self, String> {
+        let file: ConfigFile = toml::from_str(text).map_err(|error| mistake::told(text, path, &error))?;
+        let base = path.parent().unwrap_or_else(|| Path::new("."));
+        file.check(base, host).map_err(|mistake| format!("{}: {mistake}", path.display()))
+    }
+}
+
+/// On which machine the broker is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host {
+    Here,
+    /// On another one, whose files and variables nobody can look at here.
+    Elsewhere,
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            format!("{shown}: there is no such file: give the configuration with --config")
+        }
+        ErrorKind::IsADirectory => format!("{shown}: is a folder: give the file in it with --config"),
+        _ => format!("{shown}: {error}"),
+    })?;
+    String::from_utf8(bytes).map_err(|_| format!("{shown}: is not UTF-8, as TOML is"))
 }
 
 /// The file as people write it.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct ConfigFile {
     listen: ListenSection,
     #[serde(default)]
@@ -123,7 +155,7 @@ struct ConfigFile {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct ListenSection {
     unix: Option<UnixSection>,
     tls: Option<TlsSection>,
@@ -133,7 +165,7 @@ struct ListenSection {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table: { path = \"…\" }")]
 struct UnixSection {
     path: PathBuf,
     mode: Option<String>,
@@ -141,14 +173,14 @@ struct UnixSection {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a group's number, or its name in quotes")]
 enum Group {
     Id(u32),
     Name(String),
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct PolicySection {
     file: PathBuf,
     #[serde(default)]
@@ -156,7 +188,7 @@ struct PolicySection {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct RuntimeSection {
     worker_threads: usize,
 }
@@ -169,13 +201,13 @@ impl Default for RuntimeSection {
 }
 
 impl ConfigFile {
-    fn check(self, base: &Path) -> Result<Config, String> {
-        let listen = self.listen.check(base)?;
-        let (kms, guard) = self.kms.check()?;
+    fn check(self, base: &Path, host: Host) -> Result<Config, String> {
+        let listen = self.listen.check(base, host)?;
+        let (kms, guard) = self.kms.check(host)?;
         let identities = self.identity.check()?;
         let (policies, bindings) = self.policy.check(base)?;
-        let trust = self.attestation.check(base)?;
-        let audit = self.audit.check(base, &kms.region)?;
+        let trust = self.attestation.check(base, host)?;
+        let audit = self.audit.check(base, &kms.region, host)?;
         let limits = self.limits.check()?;
         let reuse = self.reuse.check(limits.default_deadline)?;
         let http = self.telemetry.check()?;
@@ -198,7 +230,7 @@ impl ConfigFile {
 }
 
 impl ListenSection {
-    fn check(self, base: &Path) -> Result<Listen, String> {
+    fn check(self, base: &Path, host: Host) -> Result<Listen, String> {
         let for_workloads =
             [self.unix.is_some(), self.tls.is_some(), self.vsock.is_some(), self.insecure_tcp.is_some()];
         if !for_workloads.contains(&true) {
@@ -212,7 +244,7 @@ impl ListenSection {
             ));
         }
         let checked = |section: Option<UnixSection>, name, mode| {
-            section.map(|section| section.check(name, mode, base)).transpose()
+            section.map(|section| section.check(name, mode, base, host)).transpose()
         };
         let unix = checked(self.unix, "listen.unix", WORKLOAD_MODE)?;
         let admin = checked(self.admin, "listen.admin", ADMIN_MODE)?;
@@ -223,7 +255,7 @@ impl ListenSection {
                 "listen.admin.path: is listen.unix.path: workloads never share the operator's socket".into(),
             );
         }
-        let tls = self.tls.map(|section| section.check(base)).transpose()?;
+        let tls = self.tls.filter(|_| host == Host::Here).map(|section| section.check(base)).transpose()?;
         let vsock = self.vsock.map(VsockSection::check).transpose()?;
         Ok(Listen { unix, tls, vsock, insecure_tcp: self.insecure_tcp, admin })
     }
@@ -231,7 +263,7 @@ impl ListenSection {
 
 impl UnixSection {
     /// Checks the section that is called `name`, whose mode is `mode` unless it says so.
-    fn check(self, name: &str, mode: u32, base: &Path) -> Result<UnixAddress, String> {
+    fn check(self, name: &str, mode: u32, base: &Path, host: Host) -> Result<UnixAddress, String> {
         let mode = match &self.mode {
             None => mode,
             Some(text) => {
@@ -243,7 +275,8 @@ impl UnixSection {
         let gid = match self.group {
             None => None,
             Some(Group::Id(gid)) => Some(gid),
-            Some(Group::Name(group)) => Some(gid_of(&group).ok_or_else(|| {
+            Some(Group::Name(_)) if host == Host::Elsewhere => None,
+            Some(Group::Name(group)) => Some(group::id_of(&group).ok_or_else(|| {
                 format!("{name}.group: /etc/group has no group {group:?}: give its number")
             })?),
         };
@@ -280,29 +313,6 @@ fn within<T: PartialOrd + Copy + fmt::Display>(key: &str, value: T, min: T, max:
     } else {
         Ok(value)
     }
-}
-
-/// The id of a group in /etc/group (group(5)); other name services are not asked.
-fn gid_of(name: &str) -> Option<u32> {
-    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    })
-}
-
-/// A mistake of syntax or shape, in one line: file, line, key, what is wrong.
-fn mistake_in(text: &str, path: &Path, error: &toml::de::Error) -> String {
-    let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-    let place = line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
-    let message = match error.message() {
-        // Only `listen` has had such a key.
-        unknown if unknown.starts_with("unknown field `tcp`, expected one of `unix`") => {
-            "listen.tcp is now listen.tls (mutual TLS); plaintext is listen.insecure_tcp".to_owned()
-        }
-        message => message.lines().collect::<Vec<_>>().join(" "),
-    };
-    format!("{place}: {message}")
 }
 
 /// Owner and group may connect.
@@ -396,6 +406,12 @@ journal_dir = "journal"
         let cases = [
             "",
             "listen = 1",
+            &GOOD.replace("unix = { path = \"broker.sock\" }", "unix = \"broker.sock\""),
+            &GOOD.replace("\"us-west-2\"", "\"us-west-2\"\nmax_attempts = \"3\""),
+            &format!("{GOOD}[reuse]\nmax_age_seconds = \"5m\""),
+            &format!("{GOOD}[[reuse.rule]]\nkey_id = \"alias/a\"\nmax_byte = 5"),
+            &GOOD.replace("[policy]\nfile = \"policy.cedar\"", "[policy]"),
+            &audit("store = { directory = \"trail\", s3_bucket = \"logs\" }"),
             &GOOD.replace("region", "regoin"),
             &GOOD.replace("\"us-west-2\"", "\"us west\""),
             &GOOD.replace("unix = { path = \"broker.sock\" }", ""),

@@ -134,7 +134,9 @@ impl BrokerError {
             Self::DeniedKey(_) => {
                 "the broker's policy does not permit the key of this ciphertext: ask the broker's operator for a permit"
             }
-            Self::NoSuchKey => "AWS KMS has no such key: check key_id, account and region",
+            Self::NoSuchKey => {
+                "AWS KMS has no such key: check key_id (an alias begins with alias/), account and region"
+            }
             Self::TooManyOwnCalls => {
                 "as many calls of this principal as its limit allows are in flight: retry after the given delay"
             }
@@ -296,7 +298,9 @@ impl KmsErrorKind {
                 "AWS KMS does not permit the broker this, or what an attested call measured: ask the broker's operator \
                  to check its IAM and key policy"
             }
-            Self::NotFound => "AWS KMS has no such key: check key_id, account and region",
+            Self::NotFound => {
+                "AWS KMS has no such key: check key_id (an alias begins with alias/), account and region"
+            }
             Self::Disabled => "the KMS key is disabled: enable it or use another",
             Self::InvalidState => {
                 "the KMS key's state does not allow this (pending deletion or import, or unavailable): see DescribeKey"

@@ -16,8 +16,8 @@ pub(crate) use reply::{
     UsedKey,
 };
 pub(crate) use request::{
-    DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, DescribeKeyRequest, DryRunRequest,
-    PublicKeyRequest, RandomRequest, SignRequest,
+    DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, DescribeKeyRequest, DryRunOf,
+    DryRunRequest, PublicKeyRequest, RandomRequest, SignRequest,
 };
 
 /// A request to KMS of any operation. Cheap to clone.
@@ -33,7 +33,7 @@ pub(crate) enum KmsRequest {
     Random(Arc<RandomRequest>),
     /// DescribeKey.
     DescribeKey(Arc<DescribeKeyRequest>),
-    /// GenerateDataKey with `DryRun`.
+    /// An operation with `DryRun`.
     DryRun(Arc<DryRunRequest>),
     /// Sign.
     Sign(Arc<SignRequest>),

@@ -10,6 +10,7 @@ pub(crate) mod bindings;
 mod conditions;
 pub(crate) mod file;
 mod memory;
+mod mistake;
 mod multi_region;
 mod outlook;
 pub(crate) mod own;
@@ -34,6 +35,7 @@ pub(crate) use aliases::AliasMeanings;
 use aliases::KeyAliases;
 use conditions::{ParsedPolicy, alias_of};
 use memory::{DecisionCache, DecisionKey};
+use mistake::Mistake;
 use outlook::Outlook;
 pub(crate) use permitted::Permitted;
 pub(crate) use permitted::Requester;
@@ -119,20 +121,24 @@ pub(super) struct AnswerPolicy {
 
 impl Policy {
     /// Reads policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>), and checks them: what
-    /// could never hold, or would fail for every call, is a mistake.
+    /// could never hold, or would fail for every call, is a mistake. The error begins with `LINE:COLUMN: ` where the mistake is at one place.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let written = PolicySet::from_str(text).map_err(|errors| one_line(&errors))?;
+        Self::read(text).map_err(|mistake| mistake.to_string())
+    }
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        let written = PolicySet::from_str(text).map_err(|errors| Mistake::of_cedar(text, &errors))?;
         if written.templates().next().is_some() {
-            return Err(
-                "a policy has a slot (?principal, ?resource): write the principal and the key out".into()
-            );
+            return Err(Mistake::of_all(
+                "a policy has a slot (?principal, ?resource): write the principal and the key out",
+            ));
         }
-        let (policies, version) = (checked(&written)?, version_of(text.as_bytes()));
+        let (policies, version) = (checked(text, &written)?, version_of(text.as_bytes()));
         let keys = keys_in(&policies);
         let (mut uses_context, mut aliases, mut restricting) = (false, Vec::new(), Vec::new());
         for policy in policies.policies() {
-            let parsed = ParsedPolicy::of(policy)?;
-            parsed.check_comparisons()?;
+            let parsed = ParsedPolicy::of(policy).map_err(Mistake::of_all)?;
+            parsed.check_comparisons().map_err(|why| at(text, &written, policy, why))?;
             uses_context |= parsed.reads_context();
             aliases.extend(policy.entity_literals().iter().filter_map(alias_of));
             restricting.extend(parsed.restricting_aliases());
@@ -145,10 +151,10 @@ impl Policy {
             (Authorizer::new(), EntityNames::new(), DecisionCache::default());
         let mut asked = PolicySet::new();
         for policy in policies.policies() {
-            let policy = multi_region::with_one_name(policy, schema::KEY)?;
-            asked.add(policy).map_err(|error| one_line(&error))?;
+            let policy = multi_region::with_one_name(policy, schema::KEY).map_err(Mistake::of_all)?;
+            asked.add(policy).map_err(|error| Mistake::of_all(mistake::one_line(&error)))?;
         }
-        let outlook = Outlook::of(&asked)?;
+        let outlook = Outlook::of(&asked).map_err(Mistake::of_all)?;
         Ok(Self {
             policies: asked,
             version,
@@ -386,31 +392,54 @@ fn keys_in(policies: &PolicySet) -> Vec<NamedKey> {
 }
 
 /// The policies, by their ids; each checked strictly against the schema.
-fn checked(written: &PolicySet) -> Result<PolicySet, String> {
+fn checked(text: &str, written: &PolicySet) -> Result<PolicySet, Mistake> {
     let mut policies = PolicySet::new();
     for policy in written.policies() {
-        check_names(policy)?;
-        ParsedPolicy::of(policy)?.check_entities()?;
+        check_names(text, policy)?;
+        let parsed = ParsedPolicy::of(policy).map_err(Mistake::of_all)?;
+        parsed.check_entities().map_err(|why| Mistake::of_policy(text, policy, "", why))?;
         let id = policy.annotation("id").map_or_else(|| policy.id().clone(), PolicyId::new);
         let named = policy.new_id(id.clone());
-        policies.add(named).map_err(|_| format!("@id({:?}): two policies have this id", id.to_string()))?;
+        policies.add(named).map_err(|_| {
+            let words = format!("@id({:?}): two policies have this id", id.to_string());
+            Mistake::of_policy(text, policy, "", words)
+        })?;
     }
     let result = schema::VALIDATOR.validate(&policies, ValidationMode::Strict);
     // Cedar finds them in any order.
-    if let Some(error) = result.validation_errors().map(|error| one_line(&error)).min() {
-        return Err(error);
+    let mistakes = result.validation_errors().map(|error| Mistake::of_cedar(text, error));
+    if let Some(first) = mistakes.min_by_key(ToString::to_string) {
+        return Err(first);
     }
     let mut never = Vec::new();
     for warning in result.validation_warnings() {
         match warning {
             ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_) => {
                 let id = warning.policy_id();
-                never.push(format!("{id}: no call can meet it: write what a call can meet, or leave it out"));
+                never.push((
+                    id,
+                    format!("{id}: no call can meet it: write what a call can meet, or leave it out"),
+                ));
             }
             warning => tracing::warn!(%warning, "policy"),
         }
     }
-    never.into_iter().min().map_or(Ok(policies), Err)
+    let first = never.into_iter().min();
+    match first.and_then(|(id, why)| Some((policies.policy(id)?, why))) {
+        Some((policy, why)) => Err(at(text, written, policy, why)),
+        None => Ok(policies),
+    }
+}
+
+/// What is wrong with a policy that goes by its `@id`: as a whole.
+fn at(text: &str, written: &PolicySet, policy: &CedarPolicy, words: String) -> Mistake {
+    let is_it = |other: &&CedarPolicy| {
+        other.annotation("id").map_or_else(|| other.id() == policy.id(), |id| id == policy.id().to_string())
+    };
+    match written.policies().find(is_it) {
+        Some(written) => Mistake::of_policy(text, written, "", words),
+        None => Mistake::of_all(words),
+    }
 }
 
 /// Cedar names policies in any order.
@@ -425,9 +454,12 @@ fn version_of(text: &[u8]) -> Arc<str> {
 }
 
 /// A policy that names what cannot exist would never hold.
-fn check_names(policy: &CedarPolicy) -> Result<(), String> {
+fn check_names(text: &str, policy: &CedarPolicy) -> Result<(), Mistake> {
     for literal in policy.entity_literals() {
-        check_name(&literal).map_err(|why| format!("{}: {literal}: {why}", policy.id()))?;
+        check_name(&literal).map_err(|why| {
+            let words = format!("{}: {literal}: {why}", policy.id());
+            Mistake::of_policy(text, policy, &literal.to_string(), words)
+        })?;
     }
     Ok(())
 }
@@ -457,11 +489,6 @@ fn check_name(literal: &EntityUid) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-/// Cedar's errors, with places and help, in one line.
-fn one_line(error: &impl std::fmt::Display) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 const VERSION_BYTES: usize = 16;

@@ -2,6 +2,7 @@
 
 mod attested;
 mod permit;
+pub(crate) mod ruling;
 pub(crate) mod wire;
 
 use std::sync::Arc;

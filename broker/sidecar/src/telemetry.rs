@@ -40,8 +40,10 @@ pub struct Telemetry {
 /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>). Spans go where `traces` has
 /// them exported.
 pub(crate) fn init(traces: &Traces) {
-    let wanted =
-        EnvFilter::try_from_env(LOG_FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let (wanted, mistake) = match wanted_lines() {
+        Ok(wanted) => (wanted, None),
+        Err(mistake) => (EnvFilter::new(DEFAULT_FILTER), Some(mistake)),
+    };
     // Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never shown. Nor are spans: what
     // a line needs of them is its trace id.
     let harmless = filter_fn(|line| {
@@ -62,6 +64,25 @@ pub(crate) fn init(traces: &Traces) {
         Some(exporting) => tracing_subscriber::registry().with(log).with(exporting).try_init(),
         None => tracing_subscriber::registry().with(log).try_init(),
     };
+    if let Some(why) = mistake {
+        tracing::warn!(
+            variable = LOG_FILTER_VARIABLE,
+            why,
+            "an environment variable makes no sense: it is ignored"
+        );
+    }
+}
+
+/// Which lines `KEY_BROKER_LOG` asks for; where it is not set, or empty, those of an ordinary day.
+fn wanted_lines() -> Result<EnvFilter, String> {
+    let told = std::env::var(LOG_FILTER_VARIABLE).unwrap_or_default();
+    let filter = if told.trim().is_empty() { DEFAULT_FILTER } else { &told };
+    EnvFilter::try_new(filter).map_err(|error| format!("{told:?}: {error}"))
+}
+
+/// What is wrong with `KEY_BROKER_LOG`, if anything is.
+pub(crate) fn log_filter_mistake() -> Option<String> {
+    wanted_lines().err().map(|why| format!("{LOG_FILTER_VARIABLE}: {why}"))
 }
 
 const LOG_FILTER_VARIABLE: &str = "KEY_BROKER_LOG";

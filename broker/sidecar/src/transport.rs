@@ -2,9 +2,12 @@
 
 mod blocks;
 pub(crate) mod connections;
+pub(crate) mod handshakes;
 pub(crate) mod layers;
+pub(crate) mod opening;
 mod paced;
 mod progress;
+pub(crate) mod reflection;
 mod reply;
 mod request;
 mod served;
@@ -16,7 +19,7 @@ pub(crate) mod vsock;
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +37,7 @@ use crate::identity::Identities;
 use crate::limits::Limits;
 use crate::places::Places;
 use connections::{Connections, Listener};
+use handshakes::Handshakes;
 use layers::{Caller, Layers};
 use served::Served;
 use tls::Tls;
@@ -54,13 +58,6 @@ pub(crate) struct Listeners {
     pub admin: Option<UnixSocket>,
 }
 
-impl Listeners {
-    /// Opens a TCP port.
-    pub(crate) async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-        TcpListener::bind(address).await
-    }
-}
-
 /// The connections of one broker.
 pub(crate) struct Server {
     layers: Arc<Layers>,
@@ -68,7 +65,8 @@ pub(crate) struct Server {
     /// Of each socket its own: whoever is on one takes none of another's.
     places: [Arc<Places<Principal>>; Listener::ALL.len()],
     /// Of peers of the TLS port that have not proved yet who they are, by address.
-    handshakes: Arc<Places<IpAddr>>,
+    handshaking: Arc<Places<IpAddr>>,
+    handshakes: Arc<Handshakes>,
     open: Arc<Connections>,
     tasks: TaskTracker,
     /// Cancelled when connections are to end, and when they must, whatever they do.
@@ -77,13 +75,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server of so many connections at a time as `limits` say. `open` counts them.
+    /// A server of so many connections at a time as `limits` say. `open` counts them, and `handshakes` those that did not become one.
     #[must_use]
     pub(crate) fn new(
         layers: Layers,
         identities: Identities,
         limits: &Limits,
         open: Arc<Connections>,
+        handshakes: Arc<Handshakes>,
     ) -> Self {
         Self {
             layers: Arc::new(layers),
@@ -92,7 +91,8 @@ impl Server {
                 Listener::Workloads(_) => Places::at_most(limits.connections, limits.share.connections),
                 Listener::Admin => Places::new(ADMIN_CONNECTIONS),
             }),
-            handshakes: Places::new(HANDSHAKES),
+            handshaking: Places::new(HANDSHAKES),
+            handshakes,
             open,
             tasks: TaskTracker::new(),
             leave: CancellationToken::new(),
@@ -151,20 +151,25 @@ impl Server {
             stream.set_nodelay(true)?;
             bound_buffers(&stream);
             let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
-            let place = self.handshakes.take(&address.ip());
+            let (handshakes, clock) = (Arc::clone(&self.handshakes), Arc::clone(&self.layers.audit.clock));
+            let place = self.handshaking.take(&address.ip());
             // The handshake runs elsewhere: a slow peer must not keep others from connecting.
             Ok(async move {
-                let place = place.ok_or_else(|| io::Error::other("too many handshakes"))?;
-                let leave = place.is_to_leave();
-                let stream = tokio::select! {
-                    stream = tls.accept(stream) => stream?,
-                    () = leave.cancelled() => return Err(io::Error::other("others want to connect")),
+                let established = async {
+                    let too_many = |words| io::Error::new(io::ErrorKind::ResourceBusy, words);
+                    let place = place.ok_or_else(|| too_many("too many handshakes"))?;
+                    let leave = place.is_to_leave();
+                    let stream = tokio::select! {
+                        stream = tls.accept(stream) => stream?,
+                        () = leave.cancelled() => return Err(too_many("others want to connect")),
+                    };
+                    drop(place);
+                    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                    let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
+                    let peer = identities.tls_peer(address.ip(), shown);
+                    Ok((stream, peer))
                 };
-                drop(place);
-                let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
-                let peer = identities.tls_peer(address.ip(), shown);
-                Ok((stream, peer))
+                established.await.inspect_err(|error| handshakes.refuse(address.ip(), error, clock.instant()))
             })
         })
         .await

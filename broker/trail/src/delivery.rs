@@ -47,7 +47,7 @@ use super::store::{Object, Store};
 use encryption::Encryption;
 pub(crate) use error::TrailError;
 use reading::{Reading, begins_after, oldest_place, read};
-pub use setup::{SetupError, StoreConfig, TrailParts, names, public_key_of};
+pub use setup::{SetupError, StoreConfig, TrailParts, check_state, names, probe, public_key_of};
 
 /// How a trail is to be.
 #[derive(Debug, Clone)]

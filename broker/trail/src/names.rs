@@ -48,6 +48,15 @@ impl TrailNames {
         format!("{}{slash}AWSLogs/{}/", self.prefix, self.account_id)
     }
 
+    /// The key of an object that shows whether the bucket takes any: outside of `AWSLogs/`, where every reader takes what it finds for
+    /// records.
+    #[must_use]
+    pub(crate) fn probe(&self) -> String {
+        let Self { account_id, region, trail, prefix, .. } = self;
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        format!("{prefix}{slash}key-broker-probe/{account_id}/{region}/{trail}.txt")
+    }
+
     /// Under which all log files are, those of other brokers too.
     #[must_use]
     pub fn log_folder(&self) -> String {

@@ -6,6 +6,7 @@
 mod data_key;
 pub(crate) mod records;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use key_broker_envelope::{Header, OpenError};
 use time::OffsetDateTime;
 
 use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
-use super::names::TrailNames;
+use super::names::{TrailNames, trail_of};
 use super::store::{Store, StoreError};
 use crate::keys::Decrypter;
 use crate::signature::PublicKey;
@@ -128,6 +129,23 @@ impl TrailReader {
         Ok(keys)
     }
 
+    /// The other trails of this account and region that have digests here.
+    pub async fn siblings(&self) -> Result<Vec<Self>, StoreError> {
+        let keys = self.digest_keys().await?;
+        let trails: BTreeSet<&str> = keys
+            .others
+            .iter()
+            .filter_map(|key| Some(trail_of(key)?.0))
+            .filter(|trail| *trail != self.names.trail)
+            .collect();
+        let of = |trail: &str| Self {
+            store: Arc::clone(&self.store),
+            names: TrailNames { trail: trail.to_owned(), ..self.names.clone() },
+            decrypter: self.decrypter.clone(),
+        };
+        Ok(trails.into_iter().map(of).collect())
+    }
+
     /// The keys of all log files of this account and region, those of other brokers too, in the order of their names: by the
     /// minute.
     pub async fn log_file_keys(&self) -> Result<Vec<String>, StoreError> {
@@ -156,11 +174,16 @@ impl TrailReader {
 
     /// The text of a log file, decrypted if it has to be; none if there is none of this key.
     pub async fn log_file(&self, key: &str) -> Result<Option<Vec<u8>>, ReadFailure> {
+        let Some(fetched) = self.fetch(key).await? else { return Ok(None) };
+        off_the_loop(move || fetched.open()).await.map(Some)
+    }
+
+    /// A log file as it lies in the store, with what opens it; none if there is none of this key.
+    pub(crate) async fn fetch(&self, key: &str) -> Result<Option<FetchedLogFile>, ReadFailure> {
         let Some(object) = self.store.get(key).await? else { return Ok(None) };
         let bytes = object.bytes;
         if bytes.first() != Some(&ENVELOPE_VERSION) {
-            let json = off_the_loop(move || gunzip(&bytes, MAX_UNCOMPRESSED_BYTES)).await?;
-            return Ok(Some(json));
+            return Ok(Some(FetchedLogFile { bytes, envelope: None }));
         }
         let mut rest = bytes.as_slice();
         let header = Header::read(&mut rest).map_err(|error| malformed(&error))?;
@@ -172,8 +195,24 @@ impl TrailReader {
             ));
         };
         let data_key = data_key::decrypt(&**decrypter, &self.names, key, &header).await?;
-        let json = off_the_loop(move || open(header, &data_key, &bytes[front..])).await?;
-        Ok(Some(json))
+        Ok(Some(FetchedLogFile { bytes, envelope: Some((header, data_key, front)) }))
+    }
+}
+
+/// A log file as it lies in the store.
+pub(crate) struct FetchedLogFile {
+    bytes: Vec<u8>,
+    /// Of an encrypted one: the header, the data key, and how long the header is.
+    envelope: Option<(Header, Plaintext, usize)>,
+}
+
+impl FetchedLogFile {
+    /// Its text. Takes long, and blocks.
+    pub(crate) fn open(self) -> Result<Vec<u8>, ReadFailure> {
+        match self.envelope {
+            None => gunzip(&self.bytes, MAX_UNCOMPRESSED_BYTES),
+            Some((header, data_key, front)) => open(header, &data_key, &self.bytes[front..]),
+        }
     }
 }
 

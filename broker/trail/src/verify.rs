@@ -2,8 +2,9 @@
 //! signature and hash, what `aws cloudtrail validate-logs` does not look at (the hash of the digest before, what is in no digest,
 //! the records themselves), the journal's tail, and the bounds of reuse, recomputed from the records alone.
 //!
-//! One object is in memory at a time, and the next one. docs/audit.md says what each finding means.
+//! Some objects are in memory at a time, each log file read on its own (`ahead.rs`). docs/audit.md says what each finding means.
 
+mod ahead;
 mod checker;
 mod continuity;
 mod digests;
@@ -13,27 +14,37 @@ mod folder;
 pub(crate) mod forge;
 mod ids;
 mod limits;
+mod log_file;
 mod ranges;
+mod recent;
 mod record;
+mod resume;
 mod reuse;
 mod stretch;
 mod tail;
 
 use std::collections::HashSet;
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::pin::pin;
 
+use futures_util::StreamExt as _;
 use time::OffsetDateTime;
 
-use super::digest::{ChainSpan, LogFile, sha256_hex};
+use super::digest::LogFile;
 use super::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
 use super::state::State;
-use checker::{Checker, Span};
+use ahead::{Ahead, Step};
+use checker::Checker;
 use continuity::Continuity;
 use digests::{Before, DigestLink, LinkContext};
 pub use finding::{Finding, FindingKind, Place, Report, Severity, Verdict};
 use folder::Folder;
+use log_file::ReadLogFile;
+pub use resume::ResumePoint;
+use resume::{Passed, ResumePoints};
 use stretch::Stretch;
 use tail::Tail;
 
@@ -53,10 +64,14 @@ pub struct VerifyOptions {
     pub newest_signature: Option<String>,
     /// The broker's journal, for what is not delivered yet.
     pub journal_dir: Option<PathBuf>,
+    /// On how many threads log files are read; none is one for each processor.
+    pub threads: Option<usize>,
+    /// Where verifying ended before: it goes on from there.
+    pub resume: Option<ResumePoint>,
 }
 
 /// How far verifying is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Digests whose log files were read.
     pub digests: u64,
@@ -64,6 +79,10 @@ pub struct Progress {
     pub digests_in_all: u64,
     /// Log files that were read.
     pub log_files: u64,
+    /// Records that were read.
+    pub records: u64,
+    /// Where verifying can go on, if it is stopped now.
+    pub resume: Option<ResumePoint>,
 }
 
 /// Verifies a trail.
@@ -86,6 +105,7 @@ pub async fn verify(
         kept_is_found: false,
         is_complete: true,
         from: None,
+        points: ResumePoints::new(&reader.names().trail_arn(), options.resume.as_ref()),
     };
     verification.run().await;
     verification.conclude()
@@ -109,9 +129,11 @@ struct Verification<'a> {
     is_complete: bool,
     /// Where this begins, if something was before it.
     from: Option<i64>,
+    /// Where it could go on.
+    points: ResumePoints,
 }
 
-impl Verification<'_> {
+impl<'a> Verification<'a> {
     async fn run(&mut self) {
         let names = self.reader.names();
         // Before the digests: what is delivered meanwhile is in neither list.
@@ -145,8 +167,15 @@ impl Verification<'_> {
     }
 
     fn conclude(self) -> Report {
-        let Self { checker, mut report, is_complete, from, .. } = self;
+        let Self { checker, mut report, is_complete, from, points, .. } = self;
         checker.finish(is_complete, from, &mut report);
+        let Passed { from, digests, log_files, kms_records, activity_records } = points.before();
+        report.from = from.or(report.from);
+        report.digests += digests;
+        report.log_files += log_files;
+        report.kms_records += kms_records;
+        report.activity_records += activity_records;
+        report.records += kms_records + activity_records;
         report
     }
 
@@ -169,6 +198,7 @@ impl Verification<'_> {
                 }
                 _ => Before::Unreadable(before.key.clone()),
             };
+            self.check_resumed();
             self.from = Some(before.end.unix_timestamp());
         }
         if chosen.is_empty() {
@@ -183,15 +213,64 @@ impl Verification<'_> {
             };
             self.checker.findings.cannot_tell(FindingKind::NoDigest, place, words);
         }
-        for digest in chosen {
-            self.digest(digest, listed).await;
+        self.read_digests(chosen, listed).await;
+    }
+
+    /// Reads digests and their log files, and judges them in their order.
+    async fn read_digests(&mut self, chosen: &[DigestKey], listed: &[DigestKey]) {
+        let ahead = self.ahead();
+        let mut steps = pin!(ahead.digests(chosen));
+        while let Some(step) = steps.next().await {
+            match step {
+                Step::Digest(named, read) => {
+                    self.pass();
+                    self.digest(&named, read, listed);
+                }
+                Step::LogFile(entry, read) => self.log_file(&entry, read),
+            }
+            (self.progress)(&self.done);
+        }
+        self.pass();
+        (self.progress)(&self.done);
+    }
+
+    /// The digest before, and everything that it names, was looked at.
+    fn pass(&mut self) {
+        let (kms_records, activity_records) = self.checker.counts();
+        self.done.records = kms_records + activity_records;
+        let (Before::Digest(digest), Some(end)) = (&self.before, self.report.to) else { return };
+        let Report { digests, log_files, from, .. } = self.report;
+        let passed = Passed { from, digests, log_files, kms_records, activity_records };
+        self.points.pass(digest, end, passed);
+        let is_sound = self.is_complete && self.checker.findings.is_sound_so_far();
+        self.done.resume = self.points.latest().filter(|_| is_sound).cloned();
+    }
+
+    /// Reads log files that no digest names yet.
+    async fn read_log_files(&mut self, entries: Vec<LogFile>) {
+        let ahead = self.ahead();
+        let mut steps = pin!(ahead.log_files(entries));
+        while let Some(step) = steps.next().await {
+            if let Step::LogFile(entry, read) = step {
+                self.log_file(&entry, read);
+            }
         }
     }
 
-    async fn digest(&mut self, named: &DigestKey, listed: &[DigestKey]) {
+    fn ahead(&self) -> Ahead<'a> {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = self.options.threads.unwrap_or_else(processors);
+        Ahead::new(self.reader, self.checker.hashes(), threads)
+    }
+
+    fn digest(
+        &mut self,
+        named: &DigestKey,
+        read: Result<Option<DigestFile>, ReadFailure>,
+        listed: &[DigestKey],
+    ) {
         let findings = &mut self.checker.findings;
         let place = Place::object(&named.key);
-        let read = self.reader.digest_file(&named.key).await;
         self.before = match read {
             Ok(Some(file)) => {
                 let around = LinkContext {
@@ -209,7 +288,6 @@ impl Verification<'_> {
                 if file.digest.previous_digest_s3_object.is_none() {
                     self.continuity.begin_anew();
                 }
-                self.log_files(&file.digest.log_files).await;
                 Before::Digest(DigestLink::of(&file))
             }
             other => {
@@ -228,7 +306,17 @@ impl Verification<'_> {
             }
         };
         self.done.digests += 1;
-        (self.progress)(&self.done);
+    }
+
+    /// What was verified before has to be what is there now.
+    fn check_resumed(&mut self) {
+        let Some(point) = &self.options.resume else { return };
+        let is_same = matches!(&self.before, Before::Digest(known) if known.is(&point.digest, &point.hash, &point.signature));
+        if !is_same {
+            let words = "verifying goes on after this digest, and it is another one now, or gone: what was verified before is not what is here";
+            let place = Place::object(&point.digest);
+            self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
+        }
     }
 
     fn note_digest(&mut self, file: &DigestFile, named: &DigestKey) {
@@ -246,44 +334,27 @@ impl Verification<'_> {
         self.kept_is_found |= kept.is_some() && kept == file.signature.as_deref();
     }
 
-    /// The log files that one digest names, the next one being read while one is checked.
-    async fn log_files(&mut self, entries: &[LogFile]) {
-        let mut wanted = Vec::with_capacity(entries.len());
-        for entry in entries {
-            self.continuity.log_file(entry, &mut self.checker.findings);
-            if self.known.insert(entry.s3_object.clone()) {
-                wanted.push(entry);
-            } else {
-                let words = "a digest names it that was named before";
-                let place = Place::object(&entry.s3_object);
-                self.checker.findings.unsound(FindingKind::LogFileTwice, place, words);
-            }
+    /// A log file that a digest names, or that waits for one.
+    fn log_file(&mut self, entry: &LogFile, read: Result<Option<ReadLogFile>, ReadFailure>) {
+        self.continuity.log_file(entry, &mut self.checker.findings);
+        if !self.known.insert(entry.s3_object.clone()) {
+            let words = "a digest names it that was named before";
+            let place = Place::object(&entry.s3_object);
+            return self.checker.findings.unsound(FindingKind::LogFileTwice, place, words);
         }
-        let reader = self.reader;
-        let read = async |place: usize| match wanted.get(place) {
-            Some(entry) => Some(reader.log_file(&entry.s3_object).await),
-            None => None,
-        };
-        let mut next = read(0).await;
-        for (place, entry) in wanted.iter().enumerate() {
-            let Some(text) = next.take().and_then(|read| self.readable(&entry.s3_object, read)) else {
-                next = read(place + 1).await;
-                continue;
-            };
-            let work = off_the_loop(std::mem::take(&mut self.checker), (*entry).clone(), text);
-            (self.checker, next) = tokio::join!(work, read(place + 1));
+        if let Some(read) = self.readable(&entry.s3_object, read) {
+            self.checker.log_file(&entry.s3_object, read);
             self.report.log_files += 1;
             self.done.log_files += 1;
-            (self.progress)(&self.done);
         }
     }
 
-    /// The text of a log file, if there is one.
-    fn readable(&mut self, key: &str, read: Result<Option<Vec<u8>>, ReadFailure>) -> Option<Vec<u8>> {
+    /// What a log file says, if there is one.
+    fn readable(&mut self, key: &str, read: Result<Option<ReadLogFile>, ReadFailure>) -> Option<ReadLogFile> {
         let place = Place::object(key);
         let findings = &mut self.checker.findings;
         match read {
-            Ok(Some(text)) => return Some(text),
+            Ok(Some(read)) => return Some(read),
             Ok(None) => {
                 findings.unsound(
                     FindingKind::LogFileMissing,
@@ -328,7 +399,7 @@ impl Verification<'_> {
             // A digest that was delivered a moment ago may name them already.
             let waiting: Vec<LogFile> =
                 waiting.into_iter().filter(|file| !self.known.contains(&file.s3_object)).collect();
-            self.log_files(&waiting).await;
+            self.read_log_files(waiting).await;
         }
         let is_known = tail.state.is_some();
         let mut checker = std::mem::take(&mut self.checker);
@@ -373,7 +444,7 @@ impl Verification<'_> {
             let newer: Vec<DigestKey> =
                 own.iter().filter(|digest| Some(digest.end) > last).cloned().collect();
             for digest in &newer {
-                self.digest(digest, &own).await;
+                self.read_digests(std::slice::from_ref(digest), &own).await;
                 if is_noted(&self.before) {
                     return;
                 }
@@ -426,38 +497,9 @@ impl Verification<'_> {
     }
 }
 
-/// Checks one log file where it may take its time.
-async fn off_the_loop(mut checker: Checker, entry: LogFile, text: Vec<u8>) -> Checker {
-    let work = tokio::task::spawn_blocking(move || {
-        check_log_file(&mut checker, &entry, &text);
-        checker
-    });
-    resumed(work.await)
-}
-
 fn resumed<T>(done: Result<T, tokio::task::JoinError>) -> T {
     // Nothing aborts the work: if it ended otherwise, it panicked, and so does this.
     done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-fn check_log_file(checker: &mut Checker, entry: &LogFile, json: &[u8]) {
-    let place = || Place::object(&entry.s3_object);
-    if sha256_hex(json) != entry.hash_value {
-        let words = "its hash is not the one in its digest: it was changed after it was delivered";
-        checker.findings.unsound(FindingKind::LogFileHash, place(), words);
-    }
-    let links = entry.journal_chain.as_ref().and_then(ChainSpan::links);
-    let (before, stated_end) = links.unzip();
-    let Span { times, has_malformed, end } = checker.log_file(&entry.s3_object, json, before);
-    if end != stated_end && !has_malformed {
-        let words = "its records are not those whose place in the journal's chain its digest says";
-        checker.findings.unsound(FindingKind::LogFileChain, place(), words);
-    }
-    let stated = ids::seconds(&entry.oldest_event_time).zip(ids::seconds(&entry.newest_event_time));
-    if times != stated && !has_malformed {
-        let words = "the oldest or the newest of its records is of another time than its digest says";
-        checker.findings.unsound(FindingKind::LogFileTimes, place(), words);
-    }
 }
 
 #[cfg(test)]

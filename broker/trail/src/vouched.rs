@@ -77,6 +77,23 @@ impl LogFiles {
     }
 }
 
+impl LogFiles {
+    /// Those that digests of the trail of `reader` name, and no others: nobody is asked what else lies in its folder.
+    pub async fn named(
+        reader: &TrailReader,
+        keys: &[PublicKey],
+        (since, until): (Option<OffsetDateTime>, Option<OffsetDateTime>),
+    ) -> Result<Self, ReadFailure> {
+        let mut found = Found { since, until, files: Self::default(), named: HashSet::new() };
+        for digest in &reader.digest_keys().await?.own {
+            let Some(file) = read(reader, &digest.key).await? else { continue };
+            let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
+            found.add_digest(file.digest, is_believed);
+        }
+        Ok(found.files)
+    }
+}
+
 struct Found {
     since: Option<OffsetDateTime>,
     until: Option<OffsetDateTime>,

@@ -21,6 +21,7 @@ pub(crate) struct Parameters {
     pub(crate) encryption_context: Option<EncryptionContext>,
     pub(crate) grant_tokens: Option<Vec<String>>,
     pub(crate) dry_run: Option<bool>,
+    pub(crate) dry_run_modifiers: Option<Vec<String>>,
     pub(crate) recipient: Option<RecipientParameters>,
     pub(crate) number_of_bytes: Option<i64>,
     pub(crate) key_spec: Option<String>,
@@ -58,6 +59,23 @@ impl Parameters {
             return Ok(Parameters::default());
         }
         serde_json::from_slice(body).map_err(|_| ApiError::bare("SerializationException"))
+    }
+
+    /// Whether a dry run is not to look at the ciphertext
+    /// (<https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html>).
+    pub(crate) fn ignores_ciphertext(&self) -> Result<bool, ApiError> {
+        let Some(modifiers) = self.dry_run_modifiers.as_ref().filter(|modifiers| !modifiers.is_empty())
+        else {
+            return Ok(false);
+        };
+        for modifier in modifiers {
+            one_of("dryRunModifiers", Some(modifier), &["IGNORE_CIPHERTEXT"])?;
+        }
+        if self.dry_run == Some(true) {
+            Ok(true)
+        } else {
+            Err(ApiError::validation("DryRunModifiers can only be specified when DryRun is true."))
+        }
     }
 
     /// The constraints that hold whatever the operation; AWS names all that are broken.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
-use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_trail::delivery::{NewestDigest, Trail, TrailConfig, TrailParts};
 use key_broker_trail::journal::{Journal, JournalThread};
@@ -46,9 +45,10 @@ use crate::service::Service;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Traces;
-use crate::transport::Listeners;
 use crate::transport::layers::Layers;
-use crate::transport::standard::{MAX_STANDARD_BYTES, StandardService};
+use crate::transport::opening;
+use crate::transport::reflection::Reflection;
+use crate::transport::standard::MAX_STANDARD_BYTES;
 use crate::transport::tls::Tls;
 
 /// What all else needs.
@@ -86,8 +86,8 @@ impl Foundation {
         drain: CancellationToken,
     ) -> Result<(Self, JournalThread), StartError> {
         let clock = Arc::clone(&parts.clock);
-        let (journal, thread) =
-            Journal::open(&parts.audit.journal, Arc::clone(&clock)).map_err(StartError::Journal)?;
+        let (journal, thread) = Journal::open(&parts.audit.journal, Arc::clone(&clock))
+            .map_err(|error| StartError::Journal { dir: parts.audit.journal.dir.clone(), error })?;
         let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push.take());
         if let Some(metrics) = &metrics {
             let commits = metrics.commits();
@@ -266,7 +266,6 @@ impl Foundation {
         };
         let health = HealthServer::new(HealthService::from_health_reporter(health))
             .max_decoding_message_size(MAX_STANDARD_BYTES);
-        let (reflection, reflection_v1alpha) = reflection();
         Layers {
             calls: self.metrics.as_ref().map(|metrics| metrics.calls(Arc::clone(&self.clock))),
             limits,
@@ -277,8 +276,7 @@ impl Foundation {
             service: Arc::new(service),
             admin,
             health: BoxCloneSyncService::new(health),
-            reflection,
-            reflection_v1alpha,
+            reflection: Reflection::new(),
         }
     }
 
@@ -292,22 +290,9 @@ impl Foundation {
         let Some(metrics) = &self.metrics else { return Ok(None) };
         sources.register(&metrics.meter());
         let Some((address, text)) = address.zip(metrics.text()) else { return Ok(None) };
-        let listener = Listeners::bind_tcp(address).await.map_err(StartError::Listen)?;
+        let listener = opening::http(address).await.map_err(StartError::Listen)?;
         Ok(Some((listener, Pages::new(text, is_ready))))
     }
-}
-
-/// Reflection as v1, and as v1alpha, which most packaged tools still ask for.
-fn reflection() -> (StandardService, StandardService) {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let decodes = "the descriptors of this build decode";
-    let v1 = builder().build_v1().expect(decodes).max_decoding_message_size(MAX_STANDARD_BYTES);
-    let v1alpha = builder().build_v1alpha().expect(decodes).max_decoding_message_size(MAX_STANDARD_BYTES);
-    (BoxCloneSyncService::new(v1), BoxCloneSyncService::new(v1alpha))
 }
 
 /// How long a data key past its age may stay in memory.

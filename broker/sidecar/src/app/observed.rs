@@ -18,6 +18,7 @@ use crate::readiness::Ready;
 use crate::telemetry::metrics::names::{self, Metric};
 use crate::telemetry::vocabulary;
 use crate::transport::connections::{Connections, Listener};
+use crate::transport::handshakes::{Handshakes, Refused};
 use crate::transport::tls::Tls;
 
 /// Where observed metrics come from.
@@ -34,6 +35,8 @@ pub(super) struct MetricSources {
     pub tls: Option<Tls>,
     /// Who is connected.
     pub connections: Arc<Connections>,
+    /// Who could not be.
+    pub handshakes: Arc<Handshakes>,
     /// Whether the broker is ready for callers.
     pub ready: watch::Receiver<Ready>,
     /// The circuits to KMS.
@@ -64,9 +67,12 @@ impl MetricSources {
         if let Some(tls) = self.tls {
             registrar.certificate(tls, Arc::clone(&self.clock));
         }
-        let Self { limits, connections, ready, circuits, spans_dropped, clock, .. } = self;
+        let Self { limits, connections, handshakes, ready, circuits, spans_dropped, clock, .. } = self;
         registrar.gauges(names::CONNECTIONS, vocabulary::TRANSPORT, move || {
             Listener::ALL.map(|listener| (listener.name(), connections.open(listener)))
+        });
+        registrar.counters(names::HANDSHAKES_REFUSED, names::REFUSAL, move || {
+            Refused::ALL.map(|why| (why.name(), handshakes.refused(why)))
         });
         registrar.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
         registrar.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Addresses, Broker, Parts, StartError};
 use crate::attestation::Trust;
 use crate::audit::records_nothing;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, is_unlikely_region};
 use crate::kms::aws::AwsKms;
 use crate::telemetry::Telemetry;
 use crate::transport::unix::UnixAddress;
@@ -78,6 +78,12 @@ pub(crate) async fn serve(
 fn warn_of(config: &Config) {
     if config.policies.current().is_empty() {
         tracing::warn!("the policy file has no policies: every call is denied");
+    }
+    if config.kms.endpoint_url.is_none() && is_unlikely_region(&config.kms.region) {
+        tracing::warn!(
+            region = config.kms.region,
+            "kms.region is not like any of AWS's: is it a slip, as us-wset-2 would be?"
+        );
     }
     if config.audit.trail.is_none() {
         tracing::warn!("no audit.store: records stay in the journal, and calls are refused once it is full");

@@ -10,7 +10,7 @@ use key_broker_core::{EncryptionContext, KeyId};
 use super::{Cache, Inner};
 use crate::error::BrokerError;
 use crate::kms::recorded::RecordedReply;
-use crate::operation::DryRunRequest;
+use crate::operation::{DryRunOf, DryRunRequest};
 use crate::policy::own;
 
 impl Cache {
@@ -47,7 +47,11 @@ impl Cache {
     /// A refusal drops everything under the key. No answer changes nothing: what is kept has its bounds.
     async fn ask_again(&self, key: KeyId) {
         let deadline = self.0.clock.instant() + self.0.rules.kms_deadline;
-        let request = DryRunRequest { key: key.clone().into(), context: EncryptionContext::default() };
+        let request = DryRunRequest {
+            of: DryRunOf::GenerateDataKey,
+            key: key.clone().into(),
+            context: EncryptionContext::default(),
+        };
         let Ok(permitted) = own::permit(request) else { return };
         let RecordedReply { result, records, .. } = self.0.kms.call(permitted, deadline).await;
         match &result {

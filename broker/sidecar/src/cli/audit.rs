@@ -10,6 +10,7 @@ mod period;
 mod progress;
 mod public_key;
 mod reconcile;
+mod saved;
 mod source;
 mod tail;
 mod verify;
@@ -19,8 +20,9 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use key_broker_core::secret;
 
+use super::block_on;
+use super::exit::{Exit, fail, mistake};
 use super::hardening::harden;
-use super::{block_on, fail, wrong_configuration};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -50,7 +52,7 @@ enum Command {
     /// and recomputes from the records alone that no data key was used beyond its age, messages and bytes.
     ///
     /// Exits with 0 if the trail is sound, 1 if it was tampered with or something is wrong, 2 if that cannot be told, as when the
-    /// store or a key cannot be reached.
+    /// store or a key cannot be reached; with 64 if the arguments or the configuration are wrong.
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Arguments),
 
@@ -61,7 +63,8 @@ enum Command {
     /// not was made with the broker's credentials by somebody else, or its answer never reached the broker.
     /// Those of an auditor who read the trail with the same credentials are in the auditor's own records: --reader-records.
     ///
-    /// Exits with 0 if all is matched, 1 if something is missing on either side or differs, 2 if that cannot be told.
+    /// Exits with 0 if all is matched, 1 if something is missing on either side or differs, 2 if that cannot be told; with 64 if the
+    /// arguments or the configuration are wrong.
     #[command(after_help = reconcile::EXAMPLES)]
     Reconcile(reconcile::Arguments),
 
@@ -103,24 +106,21 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     secret::prepare();
     block_on(1, async {
         let (done, unavailable) = match arguments.command {
-            Command::Tail(arguments) => (tail::run(arguments).await, ExitCode::FAILURE),
-            Command::Cat(arguments) => (Box::pin(cat::run(arguments)).await, ExitCode::FAILURE),
-            Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, CANNOT_TELL.into()),
-            Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, CANNOT_TELL.into()),
-            Command::Cost(arguments) => (Box::pin(cost::run(arguments)).await, ExitCode::FAILURE),
-            Command::PublicKey(arguments) => (Box::pin(public_key::run(arguments)).await, ExitCode::FAILURE),
+            Command::Tail(arguments) => (tail::run(arguments).await, Exit::No),
+            Command::Cat(arguments) => (Box::pin(cat::run(arguments)).await, Exit::No),
+            Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, Exit::CannotTell),
+            Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, Exit::CannotTell),
+            Command::Cost(arguments) => (Box::pin(cost::run(arguments)).await, Exit::No),
+            Command::PublicKey(arguments) => (Box::pin(public_key::run(arguments)).await, Exit::No),
         };
         match done {
             Ok(code) => code,
-            Err(Failure::NobodyReads) => ExitCode::SUCCESS,
-            Err(Failure::Configuration(why)) => wrong_configuration(why),
+            Err(Failure::NobodyReads) => Exit::Done.into(),
+            Err(Failure::Configuration(why)) => mistake(why),
             Err(Failure::Unavailable(why)) => {
                 let _ = fail(why);
-                unavailable
+                unavailable.into()
             }
         }
     })
 }
-
-/// The exit code where there is no verdict.
-const CANNOT_TELL: u8 = 2;

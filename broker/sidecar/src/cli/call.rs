@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, Subcommand, ValueEnum};
-use key_broker_client::{Client, Decrypt, Error, GenerateDataKey, Provenance};
+use key_broker_client::{Client, Decrypt, GenerateDataKey, KeyDescription, Provenance};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::target::Target;
-use super::{block_on, fail};
+use super::block_on;
+use super::exit::Exit;
+use super::target::{CallFailure, Target, parse_pair, twice};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -36,6 +37,17 @@ enum CallCommand {
 
 #[derive(Debug, Args)]
 struct DataKeyArguments {
+    #[command(flatten)]
+    key: KeyToMake,
+    #[command(flatten)]
+    context: ContextArguments,
+    #[command(flatten)]
+    options: CallOptions,
+}
+
+/// The key that is asked for.
+#[derive(Debug, Args)]
+struct KeyToMake {
     /// Key id, key ARN, alias name or alias ARN
     #[arg(long, value_name = "KEY")]
     key_id: String,
@@ -51,10 +63,6 @@ struct DataKeyArguments {
     /// The data key's length in bytes, 1 to 1,024
     #[arg(long, value_name = "N")]
     number_of_bytes: Option<u32>,
-    #[command(flatten)]
-    context: ContextArguments,
-    #[command(flatten)]
-    options: CallOptions,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -121,19 +129,20 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     block_on(1, async {
         let reply = match call(arguments.command).await {
             Ok(reply) => reply,
-            Err(error) => return fail(error),
+            Err(failure) => return failure.end(),
         };
         // A reader that has closed the pipe wants no more.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{reply:#}\n").as_bytes());
-        ExitCode::SUCCESS
+        Exit::Done.into()
     })
 }
 
-async fn call(command: CallCommand) -> Result<Value, String> {
-    let reply = match command {
-        CallCommand::GenerateDataKey(arguments) => {
-            let client = arguments.options.connect().await?;
-            client.generate_data_key(arguments.request()).await.map(|key| {
+async fn call(command: CallCommand) -> Result<Value, CallFailure> {
+    let (options, answer) = match command {
+        CallCommand::GenerateDataKey(DataKeyArguments { key, context, options }) => {
+            let request = key.request(context.checked()?);
+            let client = options.connect().await?;
+            let answer = client.generate_data_key(request).await.map(|key| {
                 json!({
                     "plaintext": BASE64.encode(key.plaintext.expose()),
                     "ciphertextBlob": BASE64.encode(&key.ciphertext_blob),
@@ -141,84 +150,101 @@ async fn call(command: CallCommand) -> Result<Value, String> {
                     "keyMaterialId": key.key_material_id,
                     "provenance": provenance(&key.provenance),
                 })
-            })
+            });
+            (options, answer)
         }
-        CallCommand::GenerateDataKeyWithoutPlaintext(arguments) => {
-            let client = arguments.options.connect().await?;
-            client.generate_data_key_without_plaintext(arguments.request().into()).await.map(|key| {
+        CallCommand::GenerateDataKeyWithoutPlaintext(DataKeyArguments { key, context, options }) => {
+            let request = key.request(context.checked()?);
+            let client = options.connect().await?;
+            let answer = client.generate_data_key_without_plaintext(request.into()).await.map(|key| {
                 json!({
                     "ciphertextBlob": BASE64.encode(&key.ciphertext_blob),
                     "keyId": key.key_id,
                     "keyMaterialId": key.key_material_id,
                     "provenance": provenance(&key.provenance),
                 })
-            })
+            });
+            (options, answer)
         }
-        CallCommand::Decrypt(arguments) => decrypt(arguments).await?,
-        CallCommand::GenerateRandom(arguments) => {
-            let client = arguments.options.connect().await?;
-            client.generate_random(arguments.number_of_bytes).await.map(|random| {
+        CallCommand::Decrypt(DecryptArguments { ciphertext_blob, key_id, context, options }) => {
+            let request = decrypt_request(ciphertext_blob, key_id, context.checked()?);
+            let answer = options.connect().await?.decrypt(request).await.map(|decrypted| {
+                json!({
+                    "plaintext": BASE64.encode(decrypted.plaintext.expose()),
+                    "keyId": decrypted.key_id,
+                    "keyMaterialId": decrypted.key_material_id,
+                    "provenance": provenance(&decrypted.provenance),
+                })
+            });
+            (options, answer)
+        }
+        CallCommand::GenerateRandom(RandomArguments { number_of_bytes, options }) => {
+            let answer = options.connect().await?.generate_random(number_of_bytes).await.map(|random| {
                 json!({
                     "plaintext": BASE64.encode(random.plaintext.expose()),
                     "provenance": provenance(&random.provenance),
                 })
-            })
+            });
+            (options, answer)
         }
-        CallCommand::DescribeKey(arguments) => describe_key(arguments).await?,
+        CallCommand::DescribeKey(DescribeArguments { key_id, options }) => {
+            let answer = options.connect().await?.describe_key(key_id).await.map(|key| description(&key));
+            (options, answer)
+        }
     };
-    reply.map_err(|error| error.to_string())
+    answer.map_err(|error| CallFailure::of(&error, options.timeout_ms))
 }
 
-async fn decrypt(arguments: DecryptArguments) -> Result<Result<Value, Error>, String> {
-    let client = arguments.options.connect().await?;
-    let mut request = Decrypt::new(arguments.ciphertext_blob.0);
-    if let Some(key_id) = arguments.key_id {
-        request = request.key_id(key_id);
-    }
-    for (name, value) in arguments.context.pairs {
-        request = request.context(name, value);
-    }
-    Ok(client.decrypt(request).await.map(|decrypted| {
-        json!({
-            "plaintext": BASE64.encode(decrypted.plaintext.expose()),
-            "keyId": decrypted.key_id,
-            "keyMaterialId": decrypted.key_material_id,
-            "provenance": provenance(&decrypted.provenance),
-        })
-    }))
+fn decrypt_request(
+    ciphertext: CiphertextArgument,
+    key_id: Option<String>,
+    pairs: Vec<(String, String)>,
+) -> Decrypt {
+    let request = Decrypt::new(ciphertext.0);
+    let request = match key_id {
+        Some(key_id) => request.key_id(key_id),
+        None => request,
+    };
+    pairs.into_iter().fold(request, |request, (name, value)| request.context(name, value))
 }
 
-async fn describe_key(arguments: DescribeArguments) -> Result<Result<Value, Error>, String> {
-    let client = arguments.options.connect().await?;
-    Ok(client.describe_key(arguments.key_id).await.map(|key| {
-        json!({
-            "arn": key.arn,
-            "keySpec": key.key_spec,
-            "keyUsage": key.key_usage,
-            "keyState": key.key_state,
-            "multiRegion": key.multi_region,
-            "origin": key.origin,
-            "keyManager": key.key_manager,
-            "description": key.description,
-            "creationDate": key.creation_date.and_then(rfc3339),
-            "provenance": provenance(&key.provenance),
-        })
-    }))
+fn description(key: &KeyDescription) -> Value {
+    json!({
+        "arn": key.arn,
+        "keySpec": key.key_spec,
+        "keyUsage": key.key_usage,
+        "keyState": key.key_state,
+        "multiRegion": key.multi_region,
+        "origin": key.origin,
+        "keyManager": key.key_manager,
+        "description": key.description,
+        "creationDate": key.creation_date.and_then(rfc3339),
+        "provenance": provenance(&key.provenance),
+    })
 }
 
-impl DataKeyArguments {
-    fn request(&self) -> GenerateDataKey {
+impl KeyToMake {
+    fn request(&self, pairs: Vec<(String, String)>) -> GenerateDataKey {
         let request = match (self.number_of_bytes, self.key_spec) {
             (Some(n), _) => GenerateDataKey::bytes(&self.key_id, n),
             (None, KeySpec::Aes256) => GenerateDataKey::aes_256(&self.key_id),
             (None, KeySpec::Aes128) => GenerateDataKey::aes_128(&self.key_id),
         };
-        self.context.pairs.iter().fold(request, |request, (name, value)| request.context(name, value))
+        pairs.into_iter().fold(request, |request, (name, value)| request.context(name, value))
+    }
+}
+
+impl ContextArguments {
+    fn checked(self) -> Result<Vec<(String, String)>, CallFailure> {
+        match twice(&self.pairs) {
+            Some(why) => Err(CallFailure::Mistake(why)),
+            None => Ok(self.pairs),
+        }
     }
 }
 
 impl CallOptions {
-    async fn connect(&self) -> Result<Client, String> {
+    async fn connect(&self) -> Result<Client, CallFailure> {
         Ok(self.target.connect().await?.with_deadline(Duration::from_millis(self.timeout_ms)))
     }
 }
@@ -239,13 +265,6 @@ fn provenance(provenance: &Provenance) -> Value {
 
 fn rfc3339(at: SystemTime) -> Option<String> {
     OffsetDateTime::from(at).format(&Rfc3339).ok()
-}
-
-fn parse_pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write NAME=VALUE".into()),
-    }
 }
 
 /// Bytes as the AWS CLI takes them: base64, or `fileb://PATH`.

@@ -1,34 +1,48 @@
-//! `key-broker check`: is everything there that `serve` needs? Changes nothing.
+//! `key-broker check`: is everything there that `serve` needs? What is tried leaves nothing behind.
 
+mod host;
+mod identity;
+mod keys;
+mod knowledge;
 mod policy;
 mod regions;
+mod report;
 mod trail;
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use key_broker_core::clock::SystemClock;
 use key_broker_core::{Action, EncryptionContext, KeyId, Principal, Transport};
 use key_broker_trail::record::AwsCaller;
-use rustix::fs::Access;
 
-use super::{ConfigArgument, block_on, wrong_configuration};
+use super::exit::{Exit, mistake};
+use super::target::{parse_pair, twice};
+use super::{ConfigArgument, block_on};
 use crate::config::Config;
-use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
-use crate::kms::{AttemptLog, Kms, KmsError};
-use crate::operation::{DryRunRequest, KmsReply, TypedRequest};
-use crate::policy::{Policy, own};
+use crate::policy::Policy;
+use report::{Finding, Report};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// A KMS key under which the broker must be able to make data keys; may be given more than once
+    /// A KMS key under which the broker must be able to make data keys and decrypt; may be given more than once
     #[arg(long = "key-id", value_name = "KEY", value_parser = parse_key)]
     keys: Vec<KeyId>,
+    /// A pair of the encryption context that --key-id is tried with, or that --as asks with; may be given more than once
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    context: Vec<(String, String)>,
+    /// Put an object into the trail's bucket of S3, outside of AWSLogs/, to see whether the broker may; a second time it is not put
+    #[arg(long, conflicts_with_all = ["offline", "principal"])]
+    write: bool,
+    /// Ask nobody, and look at nothing that only the broker's host can have: for CI, or beside a broker that runs
+    #[arg(long, conflicts_with = "keys")]
+    offline: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     policy: PolicyQuery,
 }
@@ -48,9 +62,6 @@ struct PolicyQuery {
     /// One key: ARN, id or alias; else those that policies name, and none
     #[arg(long, requires = "principal", value_name = "KEY", value_parser = parse_key)]
     key: Option<KeyId>,
-    /// A pair of the encryption context; may be given more than once
-    #[arg(long, requires = "principal", value_name = "NAME=VALUE", value_parser = policy::parse_pair)]
-    context: Vec<(String, String)>,
     /// The messages that a call for a data key declares
     #[arg(long, requires = "principal", value_name = "N", default_value_t = 1)]
     messages: u64,
@@ -66,114 +77,120 @@ struct PolicyQuery {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let path = &arguments.config.config;
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(error) => return wrong_configuration(error),
+    let context = match context(&arguments.context) {
+        Ok(context) => context,
+        Err(why) => return mistake(why),
     };
-    if arguments.policy.principal.is_some() {
-        return policy::run(config, &arguments.policy);
+    let (path, is_query) = (&arguments.config.config, arguments.policy.principal.is_some());
+    // Policy is the same on every machine.
+    let is_elsewhere = arguments.offline || is_query;
+    let loaded = if is_elsewhere { Config::load_for_elsewhere(path) } else { Config::load(path) };
+    let mut report = Report::new(arguments.json);
+    let config = match loaded {
+        Ok(config) => config,
+        Err(error) if arguments.json && !is_query => {
+            report.add("configuration", Finding::Failed(error));
+            return report.print(Exit::Mistake);
+        }
+        Err(error) => return mistake(error),
+    };
+    if is_query {
+        return policy::run(config, &arguments.policy, &context, arguments.offline, arguments.json);
     }
-    let mut report = Report { failed: false };
-    report.line("configuration", &Ok(path.display().to_string()));
+    report.add("configuration", Finding::Ok(path.display().to_string()));
+    check_policy(&config.policies.current(), &mut report);
+    host::check_environment(&config, &mut report);
+    if arguments.offline {
+        report.add("host, AWS", Finding::Skipped("--offline".to_owned()));
+    } else {
+        block_on(1, async {
+            Box::pin(check_here(config, arguments, &context, &mut report)).await;
+            Exit::Done.into()
+        });
+    }
+    let exit = report.end();
+    report.print(exit)
+}
+
+/// What only the broker's host, and AWS, can tell.
+async fn check_here(
+    mut config: Config,
+    arguments: &Arguments,
+    context: &EncryptionContext,
+    report: &mut Report,
+) {
+    host::check(&mut config, report).await;
+    if let Some(trail) = &config.audit.trail {
+        trail::check_directory(trail, report);
+    }
     let policy = Arc::clone(&config.policies.current());
-    report.line(
-        "policy",
-        &Ok(match policy.len() {
-            0 => "no policies: every call will be denied".to_owned(),
-            n => format!("{n} policies"),
-        }),
+    let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
+    let caller = kms.caller().await;
+    report.add(
+        "credentials",
+        match kms.arn().await {
+            Ok(arn) => Finding::Ok(arn),
+            Err(error) => Finding::Failed(format!("sts:GetCallerIdentity: {error}")),
+        },
     );
-    report.line("journal", &writable(&config.audit.journal.dir));
-    block_on(1, async {
-        let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
-        let caller = kms.caller().await;
-        report
-            .line("credentials", &kms.arn().await.map_err(|error| format!("sts:GetCallerIdentity: {error}")));
-        for (account, role) in kms.account_roles().await {
-            report.line("account", &role.map(|arn| format!("{account}: {arn}")));
-        }
-        if let Ok(caller) = &caller {
-            check_aliases(&policy, &kms, caller, &mut report).await;
-        }
-        for key in &arguments.keys {
-            report.line("kms", &may_generate_data_key(&kms, key, &EncryptionContext::default()).await);
-        }
-        if let Ok(caller) = &caller {
-            regions::check(&kms, caller, &arguments.keys, &mut report).await;
-        }
-        match &config.audit.trail {
-            Some(trail) => trail::check(trail, &kms, caller.ok().as_ref(), &mut report).await,
-            None => report.line("trail", &Ok("none: records stay in the journal".to_owned())),
-        }
-        if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-    })
-}
-
-struct Report {
-    failed: bool,
-}
-
-impl Report {
-    fn line(&mut self, what: &str, result: &Result<String, String>) {
-        self.failed |= result.is_err();
-        match result {
-            Ok(found) => println!("ok      {what:<13} {found}"),
-            Err(error) => println!("FAILED  {what:<13} {error}"),
-        }
+    if let Err(mistake) = kms.check_session_name().await {
+        report.add("credentials", Finding::Failed(mistake));
     }
+    for (account, role) in kms.account_roles().await {
+        report.add("account", role.map(|arn| format!("{account}: {arn}")));
+    }
+    if let Ok(caller) = &caller {
+        check_aliases(&policy, &kms, caller, report).await;
+    }
+    let context = keys::context_of(context, &config.bindings);
+    for key in &arguments.keys {
+        keys::check(&kms, key, &context, report).await;
+    }
+    if let Ok(caller) = &caller {
+        regions::check(&kms, caller, &arguments.keys, &context, report).await;
+    }
+    match &mut config.audit.trail {
+        Some(trail) => {
+            kms.give_credentials_to(&mut trail.store);
+            trail::check(trail, &kms, caller.ok().as_ref(), arguments.write, report).await;
+        }
+        None => report.add("trail", Finding::Note("none: records stay in the journal".to_owned())),
+    }
+}
+
+fn check_policy(policy: &Policy, report: &mut Report) {
+    let finding = match policy.len() {
+        0 => Finding::Note("no policies: every call will be denied".to_owned()),
+        1 => Finding::Ok("1 policy".to_owned()),
+        n => Finding::Ok(format!("{n} policies")),
+    };
+    report.add("policy", finding);
 }
 
 /// Whether it is known what the aliases mean that policies name.
 async fn check_aliases(policy: &Policy, kms: &AwsKms, caller: &AwsCaller, report: &mut Report) {
     if let Err(mistake) = policy.check_home(&caller.region, &caller.account_id) {
-        report.line("policy", &Err(mistake));
+        report.add("policy", Finding::Failed(format!("policy.file: {mistake}")));
     }
     for alias in policy.aliases() {
-        let found = policy::target(kms, alias).await.map(|target| match target {
-            Some(arn) => format!("{} means {arn}", alias.as_str()),
-            None => format!("there is no {}: what policies say of it holds for no key", alias.as_str()),
-        });
-        report.line("policy", &found);
+        let found = match knowledge::target(kms, alias).await {
+            Ok(Some(arn)) => Finding::Ok(format!("{} means {arn}", alias.as_str())),
+            Ok(None) => Finding::Note(format!(
+                "there is no {}: what policies say of it holds for no key",
+                alias.as_str()
+            )),
+            // A broker that cannot ask serves: a forbid by the alias holds for every key then.
+            Err(why) => Finding::NotKnown(why),
+        };
+        report.add("policy", found);
     }
 }
 
-async fn may_generate_data_key(
-    kms: &dyn Kms,
-    key: &KeyId,
-    context: &EncryptionContext,
-) -> Result<String, String> {
-    let request = DryRunRequest { key: key.clone().into(), context: context.clone() };
-    ask_kms(kms, request, key).await.map(|_| format!("may GenerateDataKey under {}", key.as_str()))
-}
-
-/// Makes a call of the broker's own.
-async fn ask_kms<R: TypedRequest>(kms: &dyn Kms, request: R, key: &KeyId) -> Result<KmsReply, String> {
-    let operation = request.name();
-    let permitted = own::permit(request).map_err(|error| error.describe())?;
-    let reply = kms.call(permitted.widen(), &AttemptLog::default()).await;
-    reply.map_err(|error| refused(operation, key, error))
-}
-
-fn refused(operation: &str, key: &KeyId, error: KmsError) -> String {
-    format!("{operation} under {}: {}", key.as_str(), BrokerError::Kms(error).describe())
-}
-
-/// Whether files can be made in `dir`.
-fn writable(dir: &Path) -> Result<String, String> {
-    let (place, note) =
-        if dir.exists() { (dir.to_owned(), "") } else { (first_existing(dir), " (serve will make it)") };
-    if !place.is_dir() {
-        return Err(format!("{} is no directory", place.display()));
+fn context(pairs: &[(String, String)]) -> Result<EncryptionContext, String> {
+    if let Some(why) = twice(pairs) {
+        return Err(why);
     }
-    rustix::fs::access(&place, Access::WRITE_OK | Access::EXEC_OK)
-        .map(|()| format!("{}{note}", dir.display()))
-        .map_err(|error| format!("cannot write in {}: {}", place.display(), io::Error::from(error)))
-}
-
-fn first_existing(dir: &Path) -> PathBuf {
-    let found = dir.ancestors().find(|place| place.exists());
-    found.filter(|place| !place.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
+    EncryptionContext::parse(pairs.iter().cloned().collect()).map_err(|malformed| malformed.0)
 }
 
 fn parse_key(text: &str) -> Result<KeyId, String> {

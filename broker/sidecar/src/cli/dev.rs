@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use key_broker_core::secret;
-use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
+use kms_emulator::{Emulator, EmulatorConfig, EmulatorError, KeySpec};
 use rustix::process::geteuid;
 use serde_json::json;
 
+use super::exit::{fail, mistake};
 use super::hardening::harden;
 use super::target::{DEV_DIR, dev_credentials};
-use super::{block_on, drain_on_signal, fail, process_limits, stopped, wrong_configuration};
+use super::{block_on, drain_on_signal, not_started, process_limits, stopped};
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
@@ -29,24 +30,22 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let hardening = harden();
-    let mut export = match Export::from_environment() {
-        Ok(export) => export,
-        Err(error) => return fail(error),
-    };
+    let mut export = Export::from_environment();
     telemetry::init(export.traces());
+    export.tell();
     hardening.report();
     secret::prepare();
     let code = block_on(1, async {
         let dev = match Dev::start(&arguments.dir).await {
             Ok(dev) => dev,
-            Err(error) => return fail(error),
+            Err(error) => return mistake(error),
         };
         let mut config = match Config::load(&dev.dir.join("key-broker.toml")) {
             Ok(config) => config,
-            Err(error) => return wrong_configuration(error),
+            Err(error) => return mistake(error),
         };
         if let Err(error) = process_limits::fit(&mut config) {
-            return fail(error);
+            return mistake(error);
         }
         let signals = process_limits::survive_file_size_limit().and_then(|()| drain_on_signal());
         let drain = match signals {
@@ -59,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         dev.emulator.shutdown().await;
         match served {
             Ok(remainder) => stopped(&remainder),
-            Err(error) => fail(error),
+            Err(error) => not_started(&error),
         }
     });
     export.finish();
@@ -88,7 +87,13 @@ impl Dev {
             state_file: Some(dir.join("kms/state.json")),
             ..EmulatorConfig::default()
         };
-        let emulator = Emulator::start(config).await.map_err(|error| format!("the KMS emulator: {error}"))?;
+        let emulator = Emulator::start(config).await.map_err(|error| match error {
+            EmulatorError::State(_) if dir.join("dev.json").exists() => format!(
+                "a `key-broker dev` runs in {} already, or its keys cannot be read ({error}): stop it, or give another folder with --dir",
+                dir.display()
+            ),
+            error => format!("the KMS emulator: {error}"),
+        })?;
         let mut keys = serde_json::Map::new();
         for (alias, spec) in KEYS {
             let arn =

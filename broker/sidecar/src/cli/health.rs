@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::target::Target;
-use super::{block_on, fail};
+use super::block_on;
+use super::exit::{Exit, fail};
+use super::target::{CallFailure, Target};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -24,19 +25,19 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         match tokio::time::timeout(timeout, ask(arguments)).await {
             Ok(Ok(true)) => {
                 println!("SERVING");
-                ExitCode::SUCCESS
+                Exit::Done.into()
             }
             Ok(Ok(false)) => fail(
                 "NOT_SERVING: the broker drains, its journal cannot commit, or KMS does not answer: see its log",
             ),
-            Ok(Err(error)) => fail(error),
-            Err(_) => fail(format!("no answer within {} ms", arguments.timeout_ms)),
+            Ok(Err(failure)) => failure.end(),
+            Err(_) => fail(format!("no answer within {} ms (--timeout-ms)", arguments.timeout_ms)),
         }
     })
 }
 
-async fn ask(arguments: &Arguments) -> Result<bool, String> {
+async fn ask(arguments: &Arguments) -> Result<bool, CallFailure> {
     let client = arguments.target.connect().await?;
     let answer = if arguments.live { client.is_alive().await } else { client.is_serving().await };
-    answer.map_err(|error| error.to_string())
+    answer.map_err(|error| CallFailure::of(&error, arguments.timeout_ms))
 }

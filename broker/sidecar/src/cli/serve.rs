@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use key_broker_core::secret;
 
+use super::exit::{fail, mistake};
 use super::hardening::harden;
-use super::{block_on, drain_on_signal, fail, process_limits, stopped, wrong_configuration};
-use crate::app::{self, StartError};
+use super::{block_on, drain_on_signal, not_started, process_limits, stopped};
+use crate::app;
 use crate::config::Config;
 use crate::telemetry;
 use crate::telemetry::export::Export;
@@ -16,16 +17,14 @@ pub(super) fn run(config: &Path) -> ExitCode {
     let hardening = harden();
     let mut config = match Config::load(config) {
         Ok(config) => config,
-        Err(error) => return wrong_configuration(error),
+        Err(error) => return mistake(error),
     };
-    let mut export = match Export::from_environment() {
-        Ok(export) => export,
-        Err(error) => return fail(error),
-    };
+    let mut export = Export::from_environment();
     telemetry::init(export.traces());
+    export.tell();
     hardening.report();
     if let Err(error) = process_limits::fit(&mut config) {
-        return fail(error);
+        return mistake(error);
     }
     secret::prepare();
     let told = export.telemetry(config.http);
@@ -37,8 +36,7 @@ pub(super) fn run(config: &Path) -> ExitCode {
         };
         match Box::pin(app::serve(config, None, told, drain, || {})).await {
             Ok(remainder) => stopped(&remainder),
-            Err(error @ (StartError::Policy(_) | StartError::SessionName(_))) => wrong_configuration(error),
-            Err(error) => fail(error),
+            Err(error) => not_started(&error),
         }
     });
     export.finish();

@@ -3,10 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use std::process::ExitCode;
+
 use aws_credential_types::provider::SharedCredentialsProvider;
 use clap::Args;
-use key_broker_client::{Client, Tls};
+use key_broker_client::{Client, Error, Tls};
+use tonic::Code;
 
+use super::exit::{fail, mistake};
 use crate::config::Config;
 use crate::kms::aws::static_credentials;
 
@@ -23,6 +27,9 @@ pub(super) struct Target {
     /// The broker's TLS port
     #[arg(long, value_name = "HOST:PORT", requires_all = ["ca", "cert", "key"])]
     tls: Option<String>,
+    /// The broker's vsock port, from an enclave (its parent is 3) or from the parent
+    #[arg(long, value_name = "CID:PORT", value_parser = vsock_address)]
+    vsock: Option<(u32, u32)>,
     /// The broker's plaintext port, on loopback only
     #[arg(long, value_name = "HOST:PORT")]
     insecure_tcp: Option<String>,
@@ -53,27 +60,74 @@ struct TlsArguments {
     server_name: Option<String>,
 }
 
+/// Why a client command has no answer.
+#[derive(Debug)]
+pub(super) enum CallFailure {
+    /// Arguments or configuration are wrong.
+    Mistake(String),
+    /// The broker, or what is on the way to it.
+    Failed(String),
+}
+
+impl CallFailure {
+    /// Of a call that had so long.
+    pub(super) fn of(error: &Error, timeout_ms: u64) -> Self {
+        // A broker gives its reason.
+        match (error.code(), error.reason()) {
+            (Code::DeadlineExceeded, None) => {
+                Self::Failed(format!("no answer within {timeout_ms} ms (--timeout-ms)"))
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// Says it, and ends the process.
+    pub(super) fn end(&self) -> ExitCode {
+        match self {
+            Self::Mistake(why) => mistake(why),
+            Self::Failed(why) => fail(why),
+        }
+    }
+}
+
+impl From<&Error> for CallFailure {
+    fn from(error: &Error) -> Self {
+        // Without a reason, it is the client that refuses an address.
+        if error.code() == Code::InvalidArgument && error.reason().is_none() {
+            Self::Mistake(error.to_string())
+        } else {
+            Self::Failed(error.to_string())
+        }
+    }
+}
+
 impl Target {
-    pub(super) async fn connect(&self) -> Result<Client, String> {
+    pub(super) async fn connect(&self) -> Result<Client, CallFailure> {
+        let explain = |error: Error| CallFailure::from(&error);
         if let Some(address) = &self.tls {
-            let tls = self.tls_arguments.read(address)?;
-            return Client::tls(address, &tls).await.map_err(|error| error.to_string());
+            let tls = self.tls_arguments.read(address).map_err(CallFailure::Mistake)?;
+            return Client::tls(address, &tls).await.map_err(explain);
         }
         if let Some(address) = &self.insecure_tcp {
-            return insecure_tcp(address).await;
+            return Client::insecure_tcp(address).await.map_err(explain);
+        }
+        if let Some((cid, port)) = self.vsock {
+            return Client::vsock(cid, port).await.map_err(explain);
         }
         if let Some(path) = &self.unix {
-            return unix(path).await;
+            return Client::unix(path).await.map_err(explain);
         }
-        let Some(file) = &self.config else { return unix(&self.dir.join("broker.sock")).await };
-        let listen = Config::load(file)?.listen;
+        let Some(file) = &self.config else {
+            return Client::unix(self.dir.join("broker.sock")).await.map_err(explain);
+        };
+        let listen = Config::load(file).map_err(CallFailure::Mistake)?.listen;
         match (listen.unix, listen.insecure_tcp) {
-            (Some(address), _) => unix(&address.path).await,
-            (None, Some(address)) => insecure_tcp(&address.to_string()).await,
-            (None, None) => Err(format!(
-                "{}: the broker listens for certificates or enclaves only: give --tls, --ca, --cert and --key",
+            (Some(address), _) => Client::unix(&address.path).await.map_err(explain),
+            (None, Some(address)) => Client::insecure_tcp(&address.to_string()).await.map_err(explain),
+            (None, None) => Err(CallFailure::Mistake(format!(
+                "{}: the broker listens for certificates or enclaves only: give --tls HOST:PORT with --ca, --cert and --key, or --vsock",
                 file.display()
-            )),
+            ))),
         }
     }
 }
@@ -95,12 +149,26 @@ fn read(file: Option<&Path>) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-async fn unix(path: &Path) -> Result<Client, String> {
-    Client::unix(path).await.map_err(|error| error.to_string())
+fn vsock_address(text: &str) -> Result<(u32, u32), String> {
+    let parts = text.split_once(':').and_then(|(cid, port)| Some((cid.parse().ok()?, port.parse().ok()?)));
+    parts.ok_or_else(|| "write CONTEXT-ID:PORT, such as 3:7890 from an enclave".into())
 }
 
-async fn insecure_tcp(address: &str) -> Result<Client, String> {
-    Client::insecure_tcp(address).await.map_err(|error| error.to_string())
+/// NAME=VALUE.
+pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".into()),
+    }
+}
+
+/// The name that is there twice, with whatever values: which one was meant, nobody knows.
+pub(super) fn twice(pairs: &[(String, String)]) -> Option<String> {
+    let is_repeated = |(place, (name, _)): &(usize, &(String, String))| {
+        pairs[..*place].iter().any(|(earlier, _)| earlier == name)
+    };
+    let (_, (name, _)) = pairs.iter().enumerate().find(is_repeated)?;
+    Some(format!("--context: {name:?} is given twice: an encryption context has one value for each name"))
 }
 
 fn refuse_tcp(_: &str) -> Result<String, String> {

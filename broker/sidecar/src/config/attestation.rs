@@ -7,11 +7,11 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
 
-use super::within;
+use super::{Host, within};
 use crate::attestation::Trust;
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct AttestationSection {
     roots: Option<Vec<PathBuf>>,
     max_document_age_seconds: u64,
@@ -32,13 +32,14 @@ impl Default for AttestationSection {
 }
 
 impl AttestationSection {
-    pub(super) fn check(self, base: &Path) -> Result<Trust, String> {
+    pub(super) fn check(self, base: &Path, host: Host) -> Result<Trust, String> {
         let aws = Trust::aws();
         let roots = match self.roots {
             None => aws.roots,
             Some(files) if files.is_empty() => {
                 return Err("attestation.roots: no file: leave it out to trust AWS's own root".into());
             }
+            Some(_) if host == Host::Elsewhere => aws.roots,
             Some(files) => {
                 let mut roots = Vec::new();
                 for file in files {

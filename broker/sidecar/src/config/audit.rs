@@ -12,12 +12,12 @@ use serde::Deserialize;
 
 use super::kms::checked_url;
 use super::redact::RedactSection;
-use super::{milliseconds, within};
+use super::{Host, milliseconds, within};
 use crate::redaction::Redaction;
 
 /// `[audit]`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct AuditSection {
     journal_dir: PathBuf,
     #[serde(default)]
@@ -42,7 +42,7 @@ pub(super) struct AuditSection {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct StoreSection {
     directory: Option<PathBuf>,
     bucket: Option<String>,
@@ -52,7 +52,7 @@ struct StoreSection {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct SigningSection {
     kms_key_id: Option<String>,
     pem_file: Option<PathBuf>,
@@ -86,7 +86,7 @@ const fn default_digest_interval_seconds() -> u64 {
 }
 
 impl AuditSection {
-    pub(super) fn check(mut self, base: &Path, region: &str) -> Result<Audit, String> {
+    pub(super) fn check(mut self, base: &Path, region: &str, host: Host) -> Result<Audit, String> {
         let wait = milliseconds("audit.commit_wait_ms", self.commit_wait_ms)?;
         let mut journal = JournalConfig::new(base.join(&self.journal_dir), self.commit, wait);
         if let Some(bytes) = self.max_undelivered_bytes {
@@ -99,11 +99,12 @@ impl AuditSection {
             journal.max_segment_bytes = within("audit.max_log_file_bytes", bytes, least, most)?;
         }
         let stdout = self.stdout;
-        let redaction = self.redact.take().map(|section| section.check(base)).transpose()?;
-        Ok(Audit { journal, trail: self.check_trail(base, region)?, stdout, redaction })
+        let redaction = self.redact.take().filter(|_| host == Host::Here);
+        let redaction = redaction.map(|section| section.check(base)).transpose()?;
+        Ok(Audit { journal, trail: self.check_trail(base, region, host)?, stdout, redaction })
     }
 
-    fn check_trail(self, base: &Path, region: &str) -> Result<Option<TrailConfig>, String> {
+    fn check_trail(self, base: &Path, region: &str, host: Host) -> Result<Option<TrailConfig>, String> {
         let Some(store) = self.store else {
             if self.signing.is_some() || self.kms_key_id.is_some() || self.trail.is_some() {
                 return Err(
@@ -114,6 +115,7 @@ impl AuditSection {
             }
             return Ok(None);
         };
+        let store = store.check(base, region)?;
         let Some(signing) = self.signing else {
             return Err("audit.signing: missing: digests are signed: set audit.signing.kms_key_id (an RSA key of KMS) or \
                         audit.signing.pem_file (as `openssl genrsa 2048` makes)"
@@ -125,7 +127,7 @@ impl AuditSection {
         };
         Ok(Some(TrailConfig {
             name,
-            store: store.check(base, region)?,
+            store,
             prefix: checked_prefix(self.prefix)?,
             delivery_interval: seconds(
                 "audit.delivery_interval_seconds",
@@ -138,7 +140,7 @@ impl AuditSection {
                 LONGEST_DIGEST_SECONDS,
             )?,
             kms_key: key("audit.kms_key_id", self.kms_key_id)?,
-            signing: signing.check(base)?,
+            signing: signing.check(base, host)?,
         }))
     }
 }
@@ -169,21 +171,31 @@ impl StoreSection {
                     credentials: None,
                 }))
             }
-            _ => Err("audit.store: set one of directory and s3_bucket".into()),
+            (Some(_), Some(_)) => {
+                Err("audit.store: directory and s3_bucket are both set: a trail has one store: leave one out"
+                    .into())
+            }
+            (None, None) => Err("audit.store: set one of directory and s3_bucket".into()),
         }
     }
 }
 
 impl SigningSection {
-    fn check(self, base: &Path) -> Result<SigningConfig, String> {
+    fn check(self, base: &Path, host: Host) -> Result<SigningConfig, String> {
         match (self.kms_key_id, self.pem_file) {
             (Some(id), None) => Ok(SigningConfig::Kms(parse_key("audit.signing.kms_key_id", &id)?)),
             (None, Some(file)) => {
                 let path = base.join(file);
-                public_key_of(&path).map_err(|error| error.to_string())?;
+                if host == Host::Here {
+                    public_key_of(&path).map_err(|error| error.to_string())?;
+                }
                 Ok(SigningConfig::File(path))
             }
-            _ => Err("audit.signing: set one of kms_key_id and pem_file".into()),
+            (Some(_), Some(_)) => Err(
+                "audit.signing: kms_key_id and pem_file are both set: one key signs digests: leave one out"
+                    .into(),
+            ),
+            (None, None) => Err("audit.signing: set one of kms_key_id and pem_file".into()),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::policy::bindings::Binding;
 
 /// `[identity]`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct IdentitySection {
     trust_domain: Option<String>,
     unix: Vec<UnixSection>,
@@ -18,7 +18,7 @@ pub(super) struct IdentitySection {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct UnixSection {
     uid: Option<u32>,
     gid: Option<u32>,
@@ -26,7 +26,7 @@ struct UnixSection {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct DnsSection {
     name: String,
     principal: String,
@@ -34,7 +34,7 @@ struct DnsSection {
 
 /// One `[[policy.encryption_context]]`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct BindingSection {
     principal: Option<String>,
     #[serde(default)]

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{milliseconds, within};
+use super::{Host, milliseconds, within};
 use crate::kms::aws::AwsSettings;
 use crate::kms::guard::{BreakerSettings, GuardSettings};
 use elsewhere::AccountSection;
 
 /// `[kms]`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct KmsSection {
     region: String,
     endpoint_url: Option<String>,
@@ -100,11 +100,11 @@ const fn default_breaker_longest_open_ms() -> u64 {
 }
 
 impl KmsSection {
-    pub(super) fn check(self) -> Result<(AwsSettings, GuardSettings), String> {
+    pub(super) fn check(self, host: Host) -> Result<(AwsSettings, GuardSettings), String> {
         if !is_region(&self.region) {
             return Err(format!("kms.region: {:?} is not a region such as \"us-west-2\"", self.region));
         }
-        if !knows_authorities() {
+        if host == Host::Here && !knows_authorities() {
             return Err(NO_AUTHORITIES.into());
         }
         let attempt_timeout = milliseconds("kms.attempt_timeout_ms", self.attempt_timeout_ms)?;
@@ -123,11 +123,13 @@ impl KmsSection {
             max_attempts: within("kms.max_attempts", self.max_attempts, 1, 10)?,
             imds_connect_timeout: milliseconds("kms.imds_connect_timeout_ms", self.imds_connect_timeout_ms)?,
             imds_read_timeout: milliseconds("kms.imds_read_timeout_ms", self.imds_read_timeout_ms)?,
-            session_name: session::name(
-                self.session_name.as_deref(),
-                self.role_arn.is_some(),
-                session::variable,
-            )?,
+            session_name: session::name(self.session_name.as_deref(), self.role_arn.is_some(), |name| {
+                match host {
+                    Host::Here => session::variable(name),
+                    // Those of this machine tell nothing of it; what is filled in has some value there.
+                    Host::Elsewhere => (!name.starts_with("AWS_")).then(|| name.to_owned()),
+                }
+            })?,
             role_arn: self.role_arn.map(|arn| session::role_arn("kms.role_arn", arn)).transpose()?,
         };
         Ok((aws, guard))
@@ -151,6 +153,19 @@ impl KmsSection {
             breaker: BreakerSettings { failures, open, longest_open },
         })
     }
+}
+
+/// Whether a region is not like any of AWS's, which have a direction before their number: `us-wset-2` is a slip.
+pub(crate) fn is_unlikely_region(region: &str) -> bool {
+    let direction = region.rsplit('-').nth(1).unwrap_or_default();
+    let directions = ["north", "south", "east", "west", "central"];
+    let is_one = |text: &str| directions.contains(&text);
+    let is_two = |text: &str| {
+        ["north", "south"]
+            .iter()
+            .any(|first| text.strip_prefix(first).is_some_and(|rest| ["east", "west"].contains(&rest)))
+    };
+    !is_one(direction) && !is_two(direction)
 }
 
 /// Whether it is the name of a region, as far as its form tells.

@@ -10,7 +10,7 @@ use crate::limits::{Limits, ShareLimits};
 
 /// `[limits]`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct LimitsSection {
     calls_in_flight: u32,
     calls_in_flight_per_principal: Option<usize>,

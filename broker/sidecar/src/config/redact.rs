@@ -10,7 +10,7 @@ use crate::redaction::{Digester, Redaction};
 
 /// `[audit.redact]`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RedactSection {
     encryption_context: Vec<String>,
     key_file: Option<PathBuf>,

@@ -10,7 +10,7 @@ use crate::cache::rules::{Match, Rule, Rules};
 
 /// `[reuse]`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct ReuseSection {
     enabled: bool,
     max_age_seconds: u64,
@@ -43,7 +43,7 @@ impl Default for ReuseSection {
 
 /// One `[[reuse.rule]]`; what it leaves out is as in `[reuse]`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct RuleSection {
     key_id: Option<String>,
     principal: Option<String>,

@@ -6,7 +6,7 @@ use super::within;
 use crate::transport::vsock::VsockAddress;
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct VsockSection {
     #[serde(default = "default_port")]
     port: u32,

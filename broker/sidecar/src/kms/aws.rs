@@ -7,6 +7,7 @@ mod answer;
 mod bounded;
 mod connector;
 mod credentials;
+mod dry_run;
 mod endpoint;
 mod error;
 mod input;

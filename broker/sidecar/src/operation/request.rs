@@ -54,14 +54,43 @@ pub(crate) struct DescribeKeyRequest {
     pub key: RequestedKey,
 }
 
-/// Whether a data key could be made: GenerateDataKey with `DryRun`, which makes none
+/// Whether KMS would allow an operation: with `DryRun`, it does nothing
 /// (<https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html>).
 #[derive(Clone)]
 pub(crate) struct DryRunRequest {
+    /// The operation.
+    pub of: DryRunOf,
     /// The KMS key.
     pub key: RequestedKey,
     /// The encryption context that permission is tested with.
     pub context: EncryptionContext,
+}
+
+/// What a dry run is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DryRunOf {
+    /// A data key of 32 bytes.
+    GenerateDataKey,
+    /// A decrypt under a key that is named, of no ciphertext: only permission is tested.
+    Decrypt,
+    /// A signature as the trail's digests have it.
+    Sign,
+}
+
+impl DryRunOf {
+    /// The operation's name at KMS.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::GenerateDataKey => GENERATE_DATA_KEY,
+            Self::Decrypt => DECRYPT,
+            Self::Sign => SIGN,
+        }
+    }
+
+    /// Whether permission may depend on an encryption context.
+    pub(crate) fn has_context(self) -> bool {
+        !matches!(self, Self::Sign)
+    }
 }
 
 /// A signature, `RSASSA_PKCS1_V1_5_SHA_256` (<https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html>).
@@ -146,7 +175,7 @@ impl WorkloadRequest for DataKeyWithoutPlaintextRequest {
 
 impl Operation for DecryptRequest {
     fn name(&self) -> &'static str {
-        "Decrypt"
+        DECRYPT
     }
 
     fn key(&self) -> Option<&RequestedKey> {
@@ -155,7 +184,7 @@ impl Operation for DecryptRequest {
 
     fn parameters(&self) -> Option<RequestParameters<'_>> {
         let parameters = RequestParameters {
-            encryption_algorithm: Some("SYMMETRIC_DEFAULT".into()),
+            encryption_algorithm: Some(SYMMETRIC.into()),
             key_id: self.sent_key().map(Into::into),
             ..RequestParameters::default()
         };
@@ -255,7 +284,7 @@ impl WorkloadRequest for DescribeKeyRequest {
 
 impl Operation for DryRunRequest {
     fn name(&self) -> &'static str {
-        GENERATE_DATA_KEY
+        self.of.name()
     }
 
     fn key(&self) -> Option<&RequestedKey> {
@@ -263,13 +292,22 @@ impl Operation for DryRunRequest {
     }
 
     fn parameters(&self) -> Option<RequestParameters<'_>> {
-        Some(of(&self.key).with_context(&self.context).with_length(DataKeyLength::Aes256))
+        Some(match self.of {
+            DryRunOf::GenerateDataKey => {
+                of(&self.key).with_context(&self.context).with_length(DataKeyLength::Aes256)
+            }
+            DryRunOf::Decrypt => {
+                RequestParameters { encryption_algorithm: Some(SYMMETRIC.into()), ..of(&self.key) }
+                    .with_context(&self.context)
+            }
+            DryRunOf::Sign => of_signature(&self.key),
+        })
     }
 }
 
 impl Operation for SignRequest {
     fn name(&self) -> &'static str {
-        "Sign"
+        SIGN
     }
 
     fn key(&self) -> Option<&RequestedKey> {
@@ -277,11 +315,7 @@ impl Operation for SignRequest {
     }
 
     fn parameters(&self) -> Option<RequestParameters<'_>> {
-        Some(RequestParameters {
-            message_type: Some("DIGEST".into()),
-            signing_algorithm: Some("RSASSA_PKCS1_V1_5_SHA_256".into()),
-            ..of(&self.key)
-        })
+        Some(of_signature(&self.key))
     }
 }
 
@@ -339,4 +373,15 @@ fn of(key: &RequestedKey) -> RequestParameters<'_> {
     RequestParameters { key_id: Some(key.sent().into()), ..RequestParameters::default() }
 }
 
+fn of_signature(key: &RequestedKey) -> RequestParameters<'_> {
+    RequestParameters {
+        message_type: Some("DIGEST".into()),
+        signing_algorithm: Some("RSASSA_PKCS1_V1_5_SHA_256".into()),
+        ..of(key)
+    }
+}
+
 const GENERATE_DATA_KEY: &str = "GenerateDataKey";
+const DECRYPT: &str = "Decrypt";
+const SIGN: &str = "Sign";
+const SYMMETRIC: &str = "SYMMETRIC_DEFAULT";

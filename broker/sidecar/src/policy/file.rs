@@ -76,6 +76,7 @@ impl From<Policy> for Policies {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Policy, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    Policy::parse(text).map_err(|error| format!("{}: {error}", path.display()))
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| format!("{}: not UTF-8: {error}", path.display()))?;
+    Policy::read(text).map_err(|mistake| mistake.in_file(path))
 }

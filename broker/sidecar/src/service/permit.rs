@@ -7,6 +7,7 @@ use key_broker_core::{Action, DeclaredUse, KeyArn, KeyId, NamedKey};
 use tracing::field::Empty;
 use tracing::{info_span, record_all};
 
+use super::ruling::{bind, ruling};
 use super::{Service, WorkloadCall};
 use crate::error::{BrokerError, Denial, DeniedKey};
 use crate::kms::aliases::KnownKey;
@@ -61,7 +62,7 @@ impl Service {
         declared: Option<DeclaredUse>,
     ) -> Result<Permitted<Arc<R>>, BrokerError> {
         let policy = Arc::clone(&self.policies.current());
-        let bound = self.bind(call, &mut request);
+        let bound = bind(&self.bindings, &call.peer.principal, request.context_mut());
         let denied = call.denied(request.action(), request.written_key());
         let known = self.known(call, &policy, &request);
         if known.is_due() || known.is_to_be_asked() {
@@ -90,19 +91,22 @@ impl Service {
                 let facts = call.facts_of(&*request, declared);
                 let (principal, action) = (&call.peer.principal, request.action());
                 let question = Question { principal, action, key: Some(&key), meanings: &meanings, facts };
-                let permits = call.decided(|| {
+                return Err(call.decided(|| {
                     let decision = policy.decide(&question);
-                    let permits = decision.permits;
-                    (decision, permits)
-                });
-                return Err(if permits { error } else { denied });
+                    let told = ruling(&decision, denied, Some(error), bound);
+                    (decision, told.err().unwrap_or(BrokerError::NoSuchKey))
+                }));
             }
         }
         let facts = call.facts(declared);
-        let permitted = call.decided(|| policy.permit(&call.peer.principal, request, &meanings, facts));
-        let permitted = permitted.ok_or(denied)?;
-        bound?;
-        Ok(permitted)
+        let unresolved = denied.clone();
+        call.decided(|| {
+            let (decision, permitted) = policy.permit(&call.peer.principal, request, &meanings, facts);
+            let told = ruling(&decision, denied, None, bound);
+            // A key that is not resolved is permitted to nobody.
+            let permit = told.and_then(|()| permitted.ok_or(unresolved));
+            (decision, permit)
+        })
     }
 
     /// Opens what KMS made with a key that policy may not have been asked about: a request that named its key was permitted for that
@@ -245,15 +249,6 @@ impl Service {
             }
             Err(error) => Err(ResolutionError::Failed(error)),
         }
-    }
-
-    /// Gives the request the pairs that its principal's contexts are bound to.
-    fn bind<R: WorkloadRequest>(&self, call: &WorkloadCall, request: &mut R) -> Result<(), BrokerError> {
-        let Some(context) = request.context_mut() else { return Ok(()) };
-        if let Some(bound) = self.bindings.bind(&call.peer.principal, context)? {
-            *context = bound;
-        }
-        Ok(())
     }
 }
 

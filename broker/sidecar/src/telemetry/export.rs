@@ -1,12 +1,12 @@
 //! The way of spans and metrics to a collector, by OpenTelemetry's own environment variables
-//! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>), which the SDK reads: what is read here is
-//! whether anything is exported at all, and what the SDK would pass over in silence.
+//! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
 //!
 //! A thread of its own exports: a collector that is slow, hangs or is gone costs no call anything. What does not fit the queue is
 //! dropped and counted.
 
 mod foreign;
 mod spans;
+mod variables;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -20,7 +20,9 @@ use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::hyper::HyperClient;
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithHttpConfig as _};
+use opentelemetry_otlp::{
+    self as otlp, MetricExporter, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::Temporality;
@@ -34,6 +36,8 @@ use super::Telemetry;
 use super::metrics::Push;
 use super::trace::Traces;
 use super::vocabulary::{self, SCOPE};
+pub(crate) use variables::Ignored;
+use variables::{Collector, Protocol, Variables};
 
 /// What goes to a collector.
 #[derive(Default)]
@@ -44,47 +48,64 @@ pub(crate) struct Export {
     spans: Option<SdkTracerProvider>,
     /// The thread on which both are exported ends with it.
     thread: Option<DropGuard>,
+    /// What is ignored of the variables.
+    ignored: Vec<Ignored>,
+    /// Why something is not exported that should be.
+    troubles: Vec<String>,
 }
 
-/// The environment asks for something that there is not.
+/// Something cannot be exported.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ExportError(String);
+struct ExportError(String);
 
 impl Export {
-    /// As the environment says. Without an endpoint nothing is exported, and no span is made.
-    pub(crate) fn from_environment() -> Result<Self, ExportError> {
-        let propagates = match variable("OTEL_PROPAGATORS") {
-            None => true,
-            Some(names) => names.split(',').any(|name| name.trim() == "tracecontext"),
-        };
-        let mut export = Self { traces: Traces::new(None, propagates), ..Self::default() };
-        let (traces, metrics) = (is_wanted("TRACES")?, is_wanted("METRICS")?);
-        if !traces && !metrics {
-            return Ok(export);
+    /// As the environment says. Without an endpoint nothing is exported, and no span is made. What makes no sense is ignored, and told
+    /// [later](Export::tell), when there is a log.
+    pub(crate) fn from_environment() -> Self {
+        let (variables, ignored) = Variables::read(variable);
+        let traces = Traces::new(None, variables.propagates);
+        let mut export = Self { traces, ignored, ..Self::default() };
+        if (variables.traces.is_some() || variables.metrics.is_some())
+            && let Err(error) = export.begin(&variables)
+        {
+            export.troubles.push(error.0);
         }
+        export
+    }
+
+    fn begin(&mut self, variables: &Variables) -> Result<(), ExportError> {
         let resource = resource();
         let (runtime, thread) = start_thread()?;
-        export.thread = Some(thread);
-        if metrics {
-            let exporter = metric_exporter(protocol("METRICS")?, &runtime)?;
-            export.push = Some(Push::new(exporter, resource.clone()));
-        }
-        if traces {
-            sampler()?;
-            let queue = number("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)?;
-            for name in ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_SCHEDULE_DELAY"] {
-                number(name, 1)?;
+        self.thread = Some(thread);
+        if let Some(collector) = &variables.metrics {
+            match metric_exporter(collector, &runtime) {
+                Ok(exporter) => self.push = Some(Push::new(exporter, resource.clone())),
+                Err(error) => self.troubles.push(error.0),
             }
-            let timeout = number("OTEL_BSP_EXPORT_TIMEOUT", 30_000)?;
-            let timeout = Duration::from_millis(u64::try_from(timeout).unwrap_or(u64::MAX));
-            let exporter = span_exporter(protocol("TRACES")?, &resource, &runtime)?;
-            let processor = spans::processor(exporter, runtime, timeout, queue, &export.dropped);
-            let provider =
-                SdkTracerProvider::builder().with_resource(resource).with_span_processor(processor).build();
-            export.traces = Traces::new(Some(provider.tracer_with_scope(vocabulary::scope())), propagates);
-            export.spans = Some(provider);
         }
-        Ok(export)
+        if let Some(collector) = &variables.traces {
+            let exporter = span_exporter(collector, &resource, &runtime)?;
+            let processor = spans::processor(exporter, runtime, variables, &self.dropped);
+            let provider = SdkTracerProvider::builder()
+                .with_resource(resource)
+                .with_sampler(variables.sampler.clone())
+                .with_span_processor(processor)
+                .build();
+            let tracer = provider.tracer_with_scope(vocabulary::scope());
+            self.traces = Traces::new(Some(tracer), variables.propagates);
+            self.spans = Some(provider);
+        }
+        Ok(())
+    }
+
+    /// Tells the log what is ignored of the variables, and what cannot be exported.
+    pub(crate) fn tell(&self) {
+        for Ignored { variable, why } in &self.ignored {
+            tracing::warn!(variable, why, "an environment variable makes no sense: it is ignored");
+        }
+        for error in &self.troubles {
+            tracing::warn!(error, "telemetry cannot be exported: the broker serves without it");
+        }
     }
 
     /// Which calls are traced.
@@ -130,32 +151,53 @@ fn start_thread() -> Result<(Handle, DropGuard), ExportError> {
 }
 
 fn span_exporter(
-    protocol: Protocol,
+    collector: &Collector,
     resource: &Resource,
     runtime: &Handle,
 ) -> Result<SpanExporter, ExportError> {
     let _entered = runtime.enter();
-    let built = match protocol {
-        Protocol::Grpc => SpanExporter::builder().with_tonic().build(),
-        Protocol::Http => SpanExporter::builder().with_http().with_http_client(http_client()).build(),
+    let url = collector.url.clone();
+    let built = match collector.protocol {
+        Protocol::Grpc => SpanExporter::builder().with_tonic().with_endpoint(url).build(),
+        Protocol::Http => SpanExporter::builder()
+            .with_http()
+            .with_protocol(otlp::Protocol::HttpBinary)
+            .with_endpoint(url)
+            .with_http_client(http_client())
+            .build(),
     };
-    let mut exporter = built.map_err(|error| cannot_export(&error))?;
+    let mut exporter = built.map_err(|error| cannot_export(collector, &error))?;
     exporter.set_resource(resource);
     Ok(exporter)
 }
 
-fn metric_exporter(protocol: Protocol, runtime: &Handle) -> Result<OnRuntime<MetricExporter>, ExportError> {
+fn metric_exporter(
+    collector: &Collector,
+    runtime: &Handle,
+) -> Result<OnRuntime<MetricExporter>, ExportError> {
     let _entered = runtime.enter();
-    let built = match protocol {
-        Protocol::Grpc => MetricExporter::builder().with_tonic().build(),
-        Protocol::Http => MetricExporter::builder().with_http().with_http_client(http_client()).build(),
+    let url = collector.url.clone();
+    let built = match collector.protocol {
+        Protocol::Grpc => MetricExporter::builder().with_tonic().with_endpoint(url).build(),
+        Protocol::Http => MetricExporter::builder()
+            .with_http()
+            .with_protocol(otlp::Protocol::HttpBinary)
+            .with_endpoint(url)
+            .with_http_client(http_client())
+            .build(),
     };
-    let exporter = built.map_err(|error| cannot_export(&error))?;
+    let exporter = built.map_err(|error| cannot_export(collector, &error))?;
     Ok(OnRuntime { exporter, runtime: runtime.clone() })
 }
 
-fn cannot_export(error: &dyn fmt::Display) -> ExportError {
-    ExportError(format!("OTEL_EXPORTER_OTLP_*: {error}"))
+fn cannot_export(collector: &Collector, error: &dyn fmt::Display) -> ExportError {
+    ExportError(format!("to {collector}: {error}: look at the variables OTEL_EXPORTER_OTLP_*"))
+}
+
+/// What would be exported, and where, and what is ignored of the environment's variables.
+pub(crate) fn outlook() -> (String, Vec<Ignored>) {
+    let (variables, ignored) = Variables::read(variable);
+    (variables.describe(), ignored)
 }
 
 /// An exporter whose input and output are a runtime's, whatever thread waits for it: that of the SDK has none.
@@ -197,78 +239,8 @@ fn resource() -> Resource {
     if named { resource.build() } else { resource.with_service_name(SCOPE).build() }
 }
 
-fn is_url(text: &str) -> bool {
-    text.parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Grpc,
-    Http,
-}
-
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-fn is_wanted(signal: &str) -> Result<bool, ExportError> {
-    let is_disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let names = [format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"), "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned()];
-    let endpoint = names.into_iter().find_map(|name| {
-        let url = variable(&name).filter(|url| !url.is_empty())?;
-        Some((name, url))
-    });
-    if let Some((name, url)) = &endpoint
-        && !is_url(url)
-    {
-        return Err(ExportError(format!("{name}: {url:?} is not an http or https URL")));
-    }
-    let has_endpoint = endpoint.is_some();
-    let name = format!("OTEL_{signal}_EXPORTER");
-    match variable(&name).as_deref() {
-        None | Some("" | "otlp") => Ok(has_endpoint && !is_disabled),
-        Some("none") => Ok(false),
-        Some(other) => Err(ExportError(format!("{name}: {other:?} is neither \"otlp\" nor \"none\""))),
-    }
-}
-
-fn protocol(signal: &str) -> Result<Protocol, ExportError> {
-    let own = format!("OTEL_EXPORTER_OTLP_{signal}_PROTOCOL");
-    let (name, value) = match variable(&own) {
-        Some(value) => (own, Some(value)),
-        None => ("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), variable("OTEL_EXPORTER_OTLP_PROTOCOL")),
-    };
-    match value.as_deref() {
-        Some("grpc") => Ok(Protocol::Grpc),
-        // The specification's default.
-        None | Some("" | "http/protobuf") => Ok(Protocol::Http),
-        Some(other) => {
-            Err(ExportError(format!("{name}: {other:?} is neither \"grpc\" nor \"http/protobuf\"")))
-        }
-    }
-}
-
-/// A number that the SDK reads, too; it would take its default for what is none.
-fn number(name: &str, default: usize) -> Result<usize, ExportError> {
-    let Some(text) = variable(name) else { return Ok(default) };
-    let number = text.parse().ok().filter(|number| (1..=MAX_QUEUE).contains(number));
-    number.ok_or_else(|| ExportError(format!("{name}: {text:?} is not a number of 1 to {MAX_QUEUE}")))
-}
-
-/// The sampler that the SDK reads, too; it would sample every call where it knows no such sampler, or no such share.
-fn sampler() -> Result<(), ExportError> {
-    let Some(name) = variable("OTEL_TRACES_SAMPLER") else { return Ok(()) };
-    if !SAMPLERS.contains(&&*name) {
-        let known = SAMPLERS.join(", ");
-        return Err(ExportError(format!("OTEL_TRACES_SAMPLER: {name:?} is none of {known}")));
-    }
-    let Some(share) = variable("OTEL_TRACES_SAMPLER_ARG").filter(|_| name.ends_with("ratio")) else {
-        return Ok(());
-    };
-    let is_share = share.parse().is_ok_and(|share: f64| (0.0..=1.0).contains(&share));
-    let refusal = || ExportError(format!("OTEL_TRACES_SAMPLER_ARG: {share:?} is not a number of 0 to 1"));
-    is_share.then_some(()).ok_or_else(refusal)
 }
 
 /// HTTP/1.1, with TLS for https and the system's authorities.
@@ -283,25 +255,6 @@ fn http_client()
     HyperClient::new(connector, HTTP_TIMEOUT, None)
 }
 
-impl fmt::Display for ExportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ExportError {}
-
-/// Those of the SDK.
-const SAMPLERS: [&str; 6] = [
-    "always_on",
-    "always_off",
-    "traceidratio",
-    "parentbased_always_on",
-    "parentbased_always_off",
-    "parentbased_traceidratio",
-];
-/// Some 100 MB of spans.
-const MAX_QUEUE: usize = 65_536;
 /// `OTEL_EXPORTER_OTLP_TIMEOUT`'s default.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Half way to the least.

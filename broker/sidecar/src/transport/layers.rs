@@ -32,6 +32,7 @@ use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Traces;
 use crate::transport::connections::Listener;
+use crate::transport::reflection::Reflection;
 use crate::transport::request::{RequestBody, RequestBytes};
 use crate::transport::standard::{Lasting, REFLECTION, StandardService, standard};
 
@@ -55,10 +56,8 @@ pub(crate) struct Layers {
     pub admin: AdminServer<Admin>,
     /// `grpc.health.v1.Health`.
     pub health: StandardService,
-    /// `grpc.reflection.v1.ServerReflection`.
-    pub reflection: StandardService,
-    /// `grpc.reflection.v1alpha.ServerReflection`.
-    pub reflection_v1alpha: StandardService,
+    /// `grpc.reflection.v1` and `v1alpha.ServerReflection`.
+    pub reflection: Reflection,
 }
 
 /// The reply to one call, boxed so that moving it moves a pointer.
@@ -101,13 +100,10 @@ impl Layers {
                 Box::pin(Arc::clone(self).administered(Arc::clone(&caller.peer), request))
             }
             ("grpc.health.v1.Health", _) => self.standard(&self.health, caller, Lasting::Watched, request),
-            ("grpc.reflection.v1.ServerReflection", _) => {
-                self.standard(&self.reflection, caller, REFLECTION, request)
-            }
-            ("grpc.reflection.v1alpha.ServerReflection", _) => {
-                self.standard(&self.reflection_v1alpha, caller, REFLECTION, request)
-            }
-            _ => Box::pin(std::future::ready(unimplemented())),
+            (name, on) => match self.reflection.service(on, name) {
+                Some(reflection) => self.standard(reflection, caller, REFLECTION, request),
+                None => Box::pin(std::future::ready(unimplemented())),
+            },
         }
     }
 

@@ -67,22 +67,43 @@ impl UnixSocket {
     /// Binds, replacing the socket of a dead process and refusing to replace a live one.
     pub(crate) fn bind(address: &UnixAddress) -> io::Result<Self> {
         let path = &address.path;
-        refuse_live(path)?;
-        // Bound under another name first: nobody can connect before mode and group are set, and the rename is atomic.
-        let mut hidden = path.clone().into_os_string();
-        hidden.push(format!(".{}", std::process::id()));
-        let hidden = PathBuf::from(hidden);
-        remove_if_there(&hidden)?;
-        let listener = UnixListener::bind(&hidden).map_err(|error| explain(&error, &hidden))?;
-        let finished = set_access(&hidden, address)
-            .and_then(|()| fs::rename(&hidden, path))
-            .and_then(|()| fs::symlink_metadata(path));
+        check_folder(path)?;
+        if is_left_behind(path)? {
+            tracing::info!(path = %path.display(), "replacing the socket of a process that is gone");
+        }
+        let (listener, hidden) = bind_hidden(address)?;
+        let finished = fs::rename(&hidden, path).and_then(|()| fs::symlink_metadata(path));
         match finished {
             Ok(metadata) => Ok(Self { listener, path: path.clone(), inode: metadata.ino() }),
             Err(error) => {
                 remove_if_there(&hidden)?;
                 Err(explain(&error, path))
             }
+        }
+    }
+
+    /// Whether it could be bound: all but that it appears, and nothing is left of it.
+    pub(crate) fn try_at(address: &UnixAddress) -> io::Result<()> {
+        check_folder(&address.path)?;
+        is_left_behind(&address.path)?;
+        let (_listener, hidden) = bind_hidden(address)?;
+        remove_if_there(&hidden)
+    }
+}
+
+/// A socket beside its path, with its mode and group: nobody can connect before these are set, and the rename is atomic.
+fn bind_hidden(address: &UnixAddress) -> io::Result<(UnixListener, PathBuf)> {
+    let path = &address.path;
+    let mut hidden = path.clone().into_os_string();
+    hidden.push(format!(".{}", std::process::id()));
+    let hidden = PathBuf::from(hidden);
+    remove_if_there(&hidden)?;
+    let listener = UnixListener::bind(&hidden).map_err(|error| explain_bind(&error, path))?;
+    match set_access(&hidden, address) {
+        Ok(()) => Ok((listener, hidden)),
+        Err(error) => {
+            remove_if_there(&hidden)?;
+            Err(explain_access(&error, address))
         }
     }
 }
@@ -111,23 +132,38 @@ fn set_access(socket: &Path, address: &UnixAddress) -> io::Result<()> {
     chown(&held, None, address.gid)
 }
 
-fn refuse_live(path: &Path) -> io::Result<()> {
-    let refuse =
-        |reason: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {reason}", path.display())));
+/// Whether the socket of a process that is gone is there; an error where anything else is.
+fn is_left_behind(path: &Path) -> io::Result<bool> {
+    let refuse = |kind, reason: &str| Err(io::Error::new(kind, format!("{}: {reason}", path.display())));
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(explain(&error, path)),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            refuse("is there already and is no socket: remove it or choose another path")
-        }
+        Ok(metadata) if !metadata.file_type().is_socket() => refuse(
+            io::ErrorKind::AlreadyExists,
+            "is there already and is no socket: remove it or choose another path",
+        ),
         Ok(_) => match UnixStream::connect(path) {
-            Ok(_) => refuse("another process listens there: stop it or choose another path"),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                tracing::info!(path = %path.display(), "replacing the socket of a process that is gone");
-                Ok(())
-            }
+            Ok(_) => refuse(
+                io::ErrorKind::AddrInUse,
+                "another process listens there: stop it or choose another path",
+            ),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
             Err(error) => Err(explain(&error, path)),
         },
+    }
+}
+
+/// The folder of a socket is there: a broker makes none, since it would not know whose it is to be.
+fn check_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refuse = |kind, reason: &str| Err(io::Error::new(kind, format!("{} {reason}", folder.display())));
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => refuse(io::ErrorKind::NotADirectory, "is no folder: choose another path"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            refuse(io::ErrorKind::NotFound, "does not exist: make it, or choose another path")
+        }
+        Err(error) => Err(explain(&error, folder)),
     }
 }
 
@@ -135,6 +171,35 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(explain(&error, path)),
         _ => Ok(()),
+    }
+}
+
+fn explain_bind(error: &io::Error, path: &Path) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let user = rustix::process::geteuid().as_raw();
+            let why = format!(
+                "{}: {error}: uid {user} may make no socket in its folder: let it, or choose another path",
+                path.display()
+            );
+            io::Error::new(error.kind(), why)
+        }
+        _ => explain(error, path),
+    }
+}
+
+fn explain_access(error: &io::Error, address: &UnixAddress) -> io::Error {
+    let path = address.path.display();
+    match (error.kind(), address.gid) {
+        (io::ErrorKind::PermissionDenied, Some(gid)) => {
+            let user = rustix::process::geteuid().as_raw();
+            let why = format!(
+                "{path}: uid {user} is not in group {gid}, and cannot give the socket to it: add it to the group, or choose another \
+                 group"
+            );
+            io::Error::new(error.kind(), why)
+        }
+        _ => explain(error, &address.path),
     }
 }
 

@@ -22,9 +22,9 @@ use crate::names::TrailNames;
 use crate::record::{AwsCaller, record_time};
 use crate::signature::{PublicKey, Signer};
 use crate::state::State;
-use crate::store::Store;
 use crate::store::directory::DirectoryStore;
 use crate::store::s3::{S3Settings, S3Store, ServerSideEncryption};
+use crate::store::{Store, StoreError};
 
 /// Where to deliver to.
 #[derive(Debug, Clone)]
@@ -163,7 +163,7 @@ impl Trail {
             Some(key) => Some(configure(key, &names, &**keys).await?),
             None => None,
         };
-        let encryption = key.as_ref().map(|key| ServerSideEncryption::new(key, &names.trail_arn()));
+        let encryption = key.as_ref().map(|key| ServerSideEncryption::new(key.as_str(), &names.trail_arn()));
         let store = config.store.open_under(encryption).await;
         // S3 encrypts what it stores itself.
         let encryption = key
@@ -196,12 +196,7 @@ impl Trail {
         let (mut state, mut is_changed) = match loaded {
             Ok(Some(state)) => (state, false),
             Ok(None) => (State::new(start), true),
-            Err(error) => {
-                let found = journal_dir.join("trail.json").display().to_string();
-                return Err(SetupError::Refused(format!(
-                    "{found}: {error}: put it back as it was, or move it away to begin a new chain of digests"
-                )));
-            }
+            Err(error) => return Err(unreadable_state(journal_dir, &error)),
         };
         if state.delivered.is_none() {
             // What is missing from here on is missed, the very first file of the journal too.
@@ -240,6 +235,32 @@ impl Trail {
             announcer,
         })
     }
+}
+
+/// Puts an object into the S3 bucket, unless it is there, to show that the broker may; returns its key, which lies outside of `AWSLogs/`.
+/// A directory is no such store: its files tell.
+pub async fn probe(config: &TrailConfig, caller: &AwsCaller) -> Result<String, StoreError> {
+    let StoreConfig::S3(settings) = &config.store else {
+        return Err(StoreError("only a bucket of S3 is tried so".into()));
+    };
+    let names = names(config, caller);
+    let encryption =
+        config.kms_key.as_ref().map(|key| ServerSideEncryption::new(key.as_str(), &names.trail_arn()));
+    let key = names.probe();
+    S3Store::new(settings, encryption).await.probe(&key).await?;
+    Ok(key)
+}
+
+/// Whether the note of where the trail in this journal ended can be read, if there is one.
+pub fn check_state(journal_dir: &Path) -> Result<(), SetupError> {
+    State::load(journal_dir).map(drop).map_err(|error| unreadable_state(journal_dir, &error))
+}
+
+fn unreadable_state(journal_dir: &Path, error: &dyn fmt::Display) -> SetupError {
+    let found = journal_dir.join("trail.json").display().to_string();
+    SetupError::Refused(format!(
+        "{found}: {error}: put it back as it was, or move it away to begin a new chain of digests"
+    ))
 }
 
 /// Versions before had `key-broker audit` leave records of readers in the journal's directory. They stay where they are.
@@ -304,7 +325,10 @@ async fn configure(key: &KeyId, names: &TrailNames, keys: &dyn TrailKeys) -> Res
 
 fn explain(setting: &str, key: &KeyId, error: &KeysError, wanted: &str) -> SetupError {
     let key = key.as_str();
-    match error.kind {
+    // AWS's sentences end with a full stop, and this one goes on.
+    let (kind, words) = (error.kind, error.to_string());
+    let error = words.trim_end_matches('.');
+    match kind {
         KeysErrorKind::Passing => SetupError::NotNow(format!("{setting}: {key}: {error}")),
         KeysErrorKind::WrongKey => SetupError::Refused(format!("{setting}: {key} is not {wanted} ({error})")),
         KeysErrorKind::Refused => SetupError::Refused(format!(

@@ -1,5 +1,7 @@
 //! A bucket of S3 as a store. Encryption under a KMS key is S3's own work (SSE-KMS), as it is for CloudTrail.
 
+mod probe;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -13,7 +15,6 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ServerSideEncryption as Algorithm;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use key_broker_core::KeyArn;
 
 use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
 use crate::encryption_context::TRAIL_ARN;
@@ -34,7 +35,7 @@ pub struct S3Settings {
 /// SSE-KMS: the key, and what its uses are bound to beside the object.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerSideEncryption {
-    key_arn: String,
+    key: String,
     /// As S3's API takes it: base64 of JSON.
     context: String,
 }
@@ -42,9 +43,9 @@ pub(crate) struct ServerSideEncryption {
 impl ServerSideEncryption {
     /// Under `key`, with the trail in the encryption context. S3 adds the object.
     #[must_use]
-    pub(crate) fn new(key: &KeyArn, trail_arn: &str) -> Self {
+    pub(crate) fn new(key: &str, trail_arn: &str) -> Self {
         let context = serde_json::json!({ TRAIL_ARN: trail_arn }).to_string();
-        Self { key_arn: key.to_string(), context: BASE64.encode(context) }
+        Self { key: key.to_owned(), context: BASE64.encode(context) }
     }
 }
 
@@ -107,7 +108,7 @@ impl Store for S3Store {
         if let Some(encryption) = &self.encryption {
             put = put
                 .server_side_encryption(Algorithm::AwsKms)
-                .ssekms_key_id(&encryption.key_arn)
+                .ssekms_key_id(&encryption.key)
                 .ssekms_encryption_context(&encryption.context);
         }
         put.send().await.map(drop).map_err(|error| self.explain("PutObject", &error))

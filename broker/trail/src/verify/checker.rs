@@ -1,7 +1,7 @@
 //! All records of a trail, one after the other: each by itself, and against those before it.
 //!
-//! Nothing of a record is kept but its ids and what its data key has been used for: memory grows with the number of records by
-//! some tens of bytes for each, whatever they hold.
+//! Nothing of a record is kept but its ids and what its data key has been used for, and these only for so long: memory does not grow
+//! with a trail (`recent.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::hash::RandomState;
@@ -9,11 +9,11 @@ use std::hash::RandomState;
 use uuid::Uuid;
 
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
+use super::log_file::ReadLogFile;
+use super::recent::RecentIds;
 use super::record::{self, CheckedRecord, InvalidRecord, SigningSession, What};
 use super::reuse::{At, Fault, Reuse};
-use crate::journal::hash_chain::Link;
 use crate::notice::{Notice, Untold};
-use crate::reader::records;
 
 /// Checks records.
 #[derive(Default)]
@@ -23,8 +23,8 @@ pub(super) struct Checker {
     /// The objects and files that records come from, in order.
     sources: Vec<String>,
     hashes: RandomState,
-    event_ids: HashSet<u128>,
-    kms_requests: HashSet<u128>,
+    event_ids: RecentIds,
+    kms_requests: RecentIds,
     /// The session that each access key is of.
     sessions: HashMap<u64, u64>,
     reuse: Reuse,
@@ -44,12 +44,10 @@ pub(super) struct Checker {
 pub(super) struct Span {
     pub(super) times: Option<(i64, i64)>,
     pub(super) has_malformed: bool,
-    /// The chain with the last record, if it is known where it begins.
-    pub(super) end: Option<Link>,
 }
 
 impl Span {
-    fn widen(&mut self, at: i64) {
+    pub(super) fn widen(&mut self, at: i64) {
         self.times = Some(self.times.map_or((at, at), |(oldest, newest)| (oldest.min(at), newest.max(at))));
     }
 }
@@ -65,31 +63,61 @@ impl Checker {
         u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// The records in the bytes of a log file, which in the journal's chain come after `before`, if that is known.
-    pub(super) fn log_file(&mut self, key: &str, json: &[u8], before: Option<Link>) -> Span {
+    /// What was read of a log file.
+    pub(super) fn log_file(&mut self, key: &str, read: ReadLogFile) {
         let source = self.begin(key);
-        let mut span = Span { end: before, ..Span::default() };
-        for (place, record) in records(json).enumerate() {
-            match record {
-                Ok(record) => {
-                    span.end = span.end.map(|end| end.next(record.as_bytes()));
-                    self.record(source, place + 1, record, &mut span);
-                }
-                Err(malformed) => {
-                    (span.has_malformed, self.has_malformed) = (true, true);
-                    let place = Place { record: Some(place as u64 + 1), ..Place::object(key) };
-                    self.findings.unsound(FindingKind::LogFileMalformed, place, malformed.to_string());
-                }
-            }
+        let ReadLogFile { records, broken, flaws } = read;
+        let whole = || Place::object(key);
+        if flaws.hash {
+            let words = "its hash is not the one in its digest: it was changed after it was delivered";
+            self.findings.unsound(FindingKind::LogFileHash, whole(), words);
+        }
+        let (mut span, mut number) = (Span::default(), 0);
+        for record in records {
+            number += 1;
+            self.checked(source, number, record, &mut span);
+        }
+        if let Some(malformed) = broken {
+            self.has_malformed = true;
+            let place = Place { record: Some(number as u64 + 1), ..whole() };
+            self.findings.unsound(FindingKind::LogFileMalformed, place, malformed.to_string());
         }
         self.end(span);
-        span
+        if flaws.chain {
+            let words = "its records are not those whose place in the journal's chain its digest says";
+            self.findings.unsound(FindingKind::LogFileChain, whole(), words);
+        }
+        if flaws.times {
+            let words = "the oldest or the newest of its records is of another time than its digest says";
+            self.findings.unsound(FindingKind::LogFileTimes, whole(), words);
+        }
     }
 
     /// One record, the `number`th of its source.
     pub(super) fn record(&mut self, source: u32, number: usize, json: &str, span: &mut Span) {
+        let record = record::read(json, &self.account_id, &self.hashes);
+        self.checked(source, number, record, span);
+    }
+
+    /// Records of KMS and of workloads' calls so far.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.kms_records, self.activity_records)
+    }
+
+    /// Under what the hashes are made that records are compared by.
+    pub(super) fn hashes(&self) -> &RandomState {
+        &self.hashes
+    }
+
+    fn checked(
+        &mut self,
+        source: u32,
+        number: usize,
+        record: Result<CheckedRecord, InvalidRecord>,
+        span: &mut Span,
+    ) {
         let mut at = At { source, record: u32::try_from(number).unwrap_or(u32::MAX), event_id: 0 };
-        match record::read(json, &self.account_id, &self.hashes) {
+        match record {
             Ok(seen) => {
                 at.event_id = seen.event_id;
                 span.widen(seen.at);
@@ -142,7 +170,7 @@ impl Checker {
                 if let Some(made) = made {
                     self.reuse.used(&made, at, &mut self.faults);
                 }
-                if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(failed)) {
+                if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(*failed)) {
                     self.failed.entry(failed).or_insert(at);
                 }
                 self.notices.extend(notice_id);

@@ -42,6 +42,11 @@ impl DigestLink {
         &self.key
     }
 
+    /// Its key, its hash and its signature, if it has one.
+    pub(super) fn parts(&self) -> Option<(&str, &str, &str)> {
+        Some((&self.key, &self.hash, self.signature.as_deref()?))
+    }
+
     pub(super) fn is(&self, key: &str, hash: &str, signature: &str) -> bool {
         self.key == key && self.hash == hash && self.signature.as_deref() == Some(signature)
     }

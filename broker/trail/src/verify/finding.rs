@@ -264,6 +264,11 @@ impl Findings {
         }
     }
 
+    /// Whether nothing was found that speaks against the trail.
+    pub(super) fn is_sound_so_far(&self) -> bool {
+        matches!(self.worst, None | Some(Severity::Note))
+    }
+
     /// Writes what was found into `report`, with the verdict.
     pub(super) fn conclude(mut self, report: &mut Report) {
         self.kept.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

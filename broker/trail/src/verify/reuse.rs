@@ -15,6 +15,7 @@ use key_broker_core::{MAX_AGE_SECONDS, MAX_MESSAGES};
 use super::finding::{FindingKind, Severity};
 use super::limits::Limits;
 use super::ranges::Ranges;
+use super::recent::{HowUsedUp, UsedUp};
 use super::record::{Amount, Charge, KmsCall, Use};
 
 /// Where a record is.
@@ -35,11 +36,15 @@ pub(super) struct Fault {
     pub(super) words: String,
 }
 
-/// All calls to KMS, and the uses of those whose answers may still be used.
+/// Calls to KMS that may be used still, and their uses.
 #[derive(Default)]
 pub(super) struct Reuse {
-    calls: HashMap<u128, (KmsCall, UseState)>,
+    calls: HashMap<u128, KmsCall>,
+    /// Those that may not be any more.
+    used_up: UsedUp,
     live: HashMap<u128, Uses>,
+    /// The oldest record of the file with which calls were forgotten last.
+    forgot_at: Option<i64>,
     keys_used: u64,
     noted: Noted,
     minted_before: Option<(u64, At)>,
@@ -52,17 +57,6 @@ struct Noted {
     shared: Option<(u64, At)>,
     /// Data keys with charges that no record explains.
     unexplained: Option<(u64, At)>,
-}
-
-/// How far an answer of KMS has been used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum UseState {
-    /// Not yet, or [`Uses`] tells.
-    Open,
-    /// It was handed out once, and may not be again.
-    HandedOut,
-    /// It is past its time; its uses have been judged.
-    Ended,
 }
 
 /// The uses of one answer of KMS.
@@ -99,39 +93,45 @@ struct Sum {
 impl Reuse {
     /// A record of a call to KMS.
     pub(super) fn called(&mut self, event_id: u128, call: KmsCall, faults: &mut Vec<Fault>) {
-        self.calls.insert(event_id, (call, UseState::Open));
         if let Some(uses) = self.live.get(&event_id) {
             uses.join(&call, faults);
             if uses.expires_at.is_none() {
                 self.live.remove(&event_id);
                 self.keys_used += 1;
-                self.calls.insert(event_id, (call, UseState::HandedOut));
+                return self.used_up.insert(event_id, HowUsedUp::HandedOut, call.at);
             }
         }
+        self.calls.insert(event_id, call);
     }
 
     /// A record of a use.
     pub(super) fn used(&mut self, made: &Use, at: At, faults: &mut Vec<Fault>) {
         judge_alone(made, at, faults);
-        if let Some((call, state)) = self.calls.get_mut(&made.call) {
+        if let Some(call) = self.calls.get(&made.call) {
             join(made.request, made.asked, made.minted_at, made.is_allowed, call, at, faults);
-            match *state {
-                UseState::HandedOut => {
-                    return faults.push(Fault::unsound(FindingKind::UsedAgain, at, HANDED_OUT_ONCE));
-                }
-                UseState::Ended if made.is_allowed => {
-                    // A clock that was far ahead for a moment, or somebody's afterthought.
-                    let words = "recorded when all other uses of its data key had long ended: it is not held against them";
-                    let (kind, severity) = (FindingKind::UsedTooLate, Severity::CannotTell);
-                    return faults.push(Fault { kind, severity, at, words: words.to_owned() });
-                }
-                UseState::Ended => return,
-                UseState::Open => {}
-            }
             if made.expires_at.is_none() && !self.live.contains_key(&made.call) {
-                *state = UseState::HandedOut;
+                self.used_up.insert(made.call, HowUsedUp::HandedOut, call.at);
+                self.calls.remove(&made.call);
                 self.keys_used += 1;
                 return;
+            }
+        } else if !self.live.contains_key(&made.call) {
+            let forgotten =
+                || made.minted_at.is_some_and(|minted_at| self.used_up.may_be_forgotten(minted_at));
+            match self.used_up.get(made.call) {
+                Some(HowUsedUp::HandedOut) => {
+                    return faults.push(Fault::unsound(FindingKind::UsedAgain, at, HANDED_OUT_ONCE));
+                }
+                ended if ended.is_some() || forgotten() => {
+                    if made.is_allowed {
+                        // A clock that was far ahead for a moment, or somebody's afterthought.
+                        let words = "recorded when all other uses of its data key had long ended: it is not held against them";
+                        let (kind, severity) = (FindingKind::UsedTooLate, Severity::CannotTell);
+                        faults.push(Fault { kind, severity, at, words: words.to_owned() });
+                    }
+                    return;
+                }
+                _ => {}
             }
         }
         match self.live.get_mut(&made.call) {
@@ -148,15 +148,34 @@ impl Reuse {
     /// Judges the answers that expired before `oldest`, the time of the oldest record in a whole file: no call lasts so long that
     /// its use would still come, so their uses need not be remembered.
     pub(super) fn sweep(&mut self, oldest: i64, faults: &mut Vec<Fault>) {
-        let Self { calls, live, keys_used, noted, .. } = self;
+        let Self { calls, used_up, live, keys_used, noted, .. } = self;
         live.retain(|call, uses| {
-            let Some((_, state)) = calls.get_mut(call) else { return true };
+            let Some(KmsCall { at: made_at, .. }) = calls.get(call).copied() else { return true };
             if uses.expires_at.is_none_or(|at| at.saturating_add(LONGEST_CALL_SECONDS) >= oldest) {
                 return true;
             }
-            *state = UseState::Ended;
+            calls.remove(call);
+            used_up.insert(*call, HowUsedUp::Ended, made_at);
             *keys_used += 1;
             uses.end(true, noted, faults);
+            false
+        });
+        self.forget(oldest);
+    }
+
+    /// Forgets calls to KMS that nobody has used, nor will: they were made before every bound of age.
+    fn forget(&mut self, oldest: i64) {
+        if self.forgot_at.is_some_and(|last| oldest < last.saturating_add(LONGEST_CALL_SECONDS)) {
+            return;
+        }
+        self.forgot_at = Some(oldest);
+        let longest = i64::try_from(MAX_AGE_SECONDS).unwrap_or(i64::MAX).saturating_add(LONGEST_CALL_SECONDS);
+        let Self { calls, used_up, live, .. } = self;
+        calls.retain(|call, KmsCall { at, .. }| {
+            if at.saturating_add(longest) >= oldest || live.contains_key(call) {
+                return true;
+            }
+            used_up.forget_until(*at);
             false
         });
     }

@@ -4,6 +4,7 @@
 mod folder;
 mod identities;
 mod period;
+mod resume;
 
 use proptest::prelude::*;
 

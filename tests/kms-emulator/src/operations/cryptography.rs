@@ -58,6 +58,9 @@ pub(super) fn decrypt(
     parameters: &Parameters,
     recipient: Option<&Recipient>,
 ) -> Result<Delivery, ApiError> {
+    if parameters.ignores_ciphertext()? {
+        return Err(judge_decrypt(store, parameters, recipient));
+    }
     let bytes = &required("ciphertextBlob", parameters.ciphertext_blob.as_ref())?.0;
     let algorithm = encryption_algorithm(parameters)?;
     let state = store.snapshot();
@@ -79,6 +82,19 @@ pub(super) fn decrypt(
         ("KeyMaterialId", key.material.id_hex().into()),
     ]);
     deliver(answer, &plaintext, recipient)
+}
+
+/// A Decrypt of which only permission is tested: whatever ciphertext comes with it, and if none does. The key has to be named.
+fn judge_decrypt(store: &Store, parameters: &Parameters, recipient: Option<&Recipient>) -> ApiError {
+    let judged = || {
+        let algorithm = encryption_algorithm(parameters)?;
+        let key = key(store, parameters, "Decrypt")?;
+        authorize(store, &key, recipient, "Decrypt")?;
+        usable_cipher(&key, "Decrypt")?;
+        require_symmetric(algorithm, &key)?;
+        refuse_dry_run(parameters)
+    };
+    judged().err().unwrap_or_else(|| ApiError::internal("a dry run has to end with an error"))
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html>

@@ -1,7 +1,5 @@
 //! `key-broker audit cat`: log files as they were before compression and encryption.
 
-use std::process::ExitCode;
-
 use key_broker_trail::record::ReadRecord;
 use key_broker_trail::records;
 
@@ -11,6 +9,7 @@ use super::period::Period;
 use super::source::keys::SigningKey;
 use super::source::{Source, SourceArguments};
 use super::{CommandResult, Failure};
+use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -80,9 +79,11 @@ async fn show_named(source: &Source, named: &[String], mut document: Document) -
         };
         unread += u64::from(!is_shown(shown)?);
     }
-    document.end()?;
+    if unread < named.len() as u64 {
+        document.end()?;
+    }
     match unread {
-        0 => Ok(ExitCode::SUCCESS),
+        0 => Ok(Exit::Done.into()),
         n => Err(Failure::Unavailable(format!("{n} of {} log files could not be shown", named.len()))),
     }
 }

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use key_broker_trail::{LogFiles, ReadFailure, TrailReader, VouchedLogFile, records};
 
+use super::Failure;
 use super::output::{note, plain};
 use super::period::Period;
 use super::progress::Progress;
 use super::source::Source;
 use super::source::keys::SigningKey;
-use super::{CANNOT_TELL, Failure};
+use crate::cli::exit::Exit;
 
 /// The log files that can have records of this time, as far as they are vouched for; the others are named.
 pub(super) async fn believed(
@@ -75,7 +76,7 @@ impl Believed {
 
     /// The exit code of a command that has used all that is vouched for: another one where there was more.
     pub(super) fn exit_code(&self) -> ExitCode {
-        if self.left_out == 0 { ExitCode::SUCCESS } else { CANNOT_TELL.into() }
+        if self.left_out == 0 { Exit::Done.into() } else { Exit::CannotTell.into() }
     }
 }
 

@@ -1,13 +1,12 @@
 //! `key-broker audit public-key`: what digests are checked with, to be kept where the broker's host cannot change it.
 
-use std::process::ExitCode;
-
 use serde_json::json;
 
 use super::CommandResult;
 use super::output::write;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
+use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -31,5 +30,5 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         let described = || format!("{:#}\n", json!({ "fingerprint": fingerprint, "publicKey": pem }));
         write(if json { described() } else { pem.clone() }.as_bytes())?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done.into())
 }

@@ -1,22 +1,25 @@
 //! `key-broker audit reconcile`: the trail beside AWS's own.
 
 mod call;
+mod classes;
 mod cloudtrail;
 mod principals;
 mod reader_records;
 mod reconciler;
+mod siblings;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use call::ListedCall;
+use classes::Classes;
 use key_broker_core::clock::{Clock as _, SystemClock};
-use key_broker_trail::record::{ReadRecord, record_time};
+use key_broker_trail::record::{ReadRecord, UserIdentity, record_time};
 use reader_records::ReaderRecords;
 use reconciler::{Match, Question, Reconciler, Reconciliation};
+use siblings::Siblings;
 use time::Duration;
 
 use super::log_files::believed;
@@ -25,12 +28,14 @@ use super::period::Period;
 use super::progress::Progress;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
-use super::{CANNOT_TELL, CommandResult, Failure};
+use super::{CommandResult, Failure};
+use crate::cli::exit::Exit;
 use crate::redaction::Digester;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// AWS CloudTrail's log files, .json or .json.gz, or folders of them, as `aws s3 sync` brings them
+    /// AWS CloudTrail's records, files or folders of them: log files as `aws s3 sync` brings them, in any layout; the output of
+    /// `aws cloudtrail lookup-events`; events of EventBridge; arrays; a record a line. Compressed with gzip or not
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     cloudtrail: Vec<PathBuf>,
     /// What readers of the trail recorded of their own calls to KMS: their files of --record-to; may be given more than once
@@ -39,6 +44,10 @@ pub(super) struct Arguments {
     /// The key with which the broker redacts encryption contexts [default: that of its configuration]
     #[arg(long, value_name = "FILE")]
     redaction_key: Option<PathBuf>,
+    /// Another trail of this bucket whose broker shares the role, by name; * stands for any characters; may be given more than once.
+    /// Its calls are its own; those that a trail has which is not expected are named, and there is no verdict
+    #[arg(long, value_name = "TRAIL", num_args = 1..)]
+    expect: Vec<String>,
     /// How long a record may be on its way: what is newer is missed on neither side
     #[arg(long, value_name = "N", default_value_t = 15)]
     lag_minutes: u32,
@@ -65,8 +74,17 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     where they agree with AWS's.";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { cloudtrail, reader_records, redaction_key, lag_minutes, period, key, source, json } =
-        arguments;
+    let Arguments {
+        cloudtrail,
+        reader_records,
+        redaction_key,
+        expect,
+        lag_minutes,
+        period,
+        key,
+        source,
+        json,
+    } = arguments;
     period.check()?;
     let files = files(&cloudtrail)?;
     let readers = read_reader_records(&reader_records)?;
@@ -88,6 +106,10 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Ok(())
     });
     added.await?;
+    let around = period.widened(EDGE);
+    let mut add = |identity: &UserIdentity<'_>| reconciler.add_sibling(identity);
+    let siblings = Siblings::read(&source, &key, &around, &expect, &mut add).await?;
+    reconciler.set_siblings(siblings);
     let unread = add_aws(&mut reconciler, &files, &question);
     let mut outcome = reconciler.finish(&question);
     if unread > 0 && outcome.verdict == Match::Matched {
@@ -101,23 +123,23 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text_of(&outcome) };
     write_report(&text)?;
     Ok(match outcome.verdict {
-        Match::Matched => ExitCode::SUCCESS,
-        Match::Unmatched => ExitCode::FAILURE,
-        Match::CannotTell => CANNOT_TELL.into(),
+        Match::Matched => Exit::Done.into(),
+        Match::Unmatched => Exit::No.into(),
+        Match::CannotTell => Exit::CannotTell.into(),
     })
 }
 
 fn read_redaction_key(file: &Path) -> Result<Digester, Failure> {
     Digester::with_key_in(file)
-        .map_err(|error| Failure::Unavailable(format!("--redaction-key {}: {error}", file.display())))
+        .map_err(|error| Failure::Configuration(format!("--redaction-key {}: {error}", file.display())))
 }
 
 fn read_reader_records(files: &[PathBuf]) -> Result<ReaderRecords, Failure> {
     let mut readers = ReaderRecords::default();
     for file in files {
-        let others = readers
-            .add_file(file)
-            .map_err(|error| Failure::Unavailable(format!("--reader-records {}: {error}", file.display())))?;
+        let others = readers.add_file(file).map_err(|error| {
+            Failure::Configuration(format!("--reader-records {}: {error}", file.display()))
+        })?;
         if others > 0 {
             note(format_args!("{}: lines that are no records of KMS, passed over: {others}", file.display()));
         }
@@ -151,14 +173,20 @@ fn add_aws(reconciler: &mut Reconciler, files: &[PathBuf], question: &Question) 
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
-        let explain = |error: io::Error| Failure::Unavailable(format!("{}: {error}", path.display()));
-        if path.is_dir() { collect(path, &mut files).map_err(explain)? } else { files.push(path.clone()) }
+        let explain =
+            |error: io::Error| Failure::Configuration(format!("--cloudtrail {}: {error}", path.display()));
+        // A path that is not there was not meant.
+        if path.metadata().map_err(explain)?.is_dir() {
+            collect(path, &mut files).map_err(explain)?;
+        } else {
+            files.push(path.clone());
+        }
     }
     files.sort();
     files.dedup();
     if files.is_empty() {
-        return Err(Failure::Unavailable(
-            "no .json or .json.gz files there: give CloudTrail's log files with --cloudtrail".into(),
+        return Err(Failure::Configuration(
+            "no .json, .json.gz or .jsonl files there: give CloudTrail's log files with --cloudtrail".into(),
         ));
     }
     Ok(files)
@@ -171,10 +199,13 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         let name = name.to_string_lossy();
         if path.is_dir() {
             // They lie beside the log files, and hold other things.
-            if !matches!(&*name, "CloudTrail-Digest" | "CloudTrail-Insight") {
+            if !matches!(&*name, "CloudTrail-Digest" | "CloudTrail-Insight" | "CloudTrail-Aggregated") {
                 collect(&path, files)?;
             }
-        } else if name.ends_with(".json") || name.ends_with(".json.gz") {
+        } else if [".json", ".json.gz", ".jsonl", ".jsonl.gz", ".ndjson"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
             files.push(path);
         }
     }
@@ -189,6 +220,7 @@ fn text_of(outcome: &Reconciliation) -> String {
     let _ = writeln!(text, "{:>8}  calls have both records", outcome.matched);
     for (count, what) in [
         (outcome.by_readers, "calls of readers of this trail, by their own records: not the broker's"),
+        (outcome.siblings.expected, "calls that other trails have which are expected"),
         (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
         (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
         (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),
@@ -196,11 +228,22 @@ fn text_of(outcome: &Reconciliation) -> String {
             outcome.outside_the_trail,
             "calls of the broker's identity are outside the trail's time: nobody can tell whose they are",
         ),
+        (outcome.classes.own, "records are the trail's own, not AWS's: left out"),
+        (outcome.classes.summaries, "insights and aggregated events: of no single call"),
+        (outcome.classes.network_activity, "network activity events of calls that are counted already"),
+        (
+            outcome.classes.dry_runs,
+            "dry runs with the broker's identity, as `key-broker check` makes: KMS did nothing",
+        ),
     ] {
         if count > 0 {
             let _ = writeln!(text, "{count:>8}  {what}");
         }
     }
+    for (trail, count) in &outcome.siblings.unexpected {
+        let _ = writeln!(text, "{count:>8}  calls that trail {} has, which is not expected", plain(trail));
+    }
+    add_classes(&mut text, &outcome.classes);
     add_calls(&mut text, "The trail has these calls, AWS's files have not:", &outcome.missing_from_aws);
     add_calls(
         &mut text,
@@ -255,6 +298,27 @@ fn add_calls(text: &mut String, what: &str, calls: &[ListedCall]) {
     }));
     let _ = writeln!(text, "\n{what}\n{}", Columns::table(&rows, usize::MAX).trim_end());
     add_rest(text, calls.len());
+}
+
+/// What decides nothing, and is good to know.
+fn add_classes(text: &mut String, classes: &Classes) {
+    if !classes.refused.is_empty() {
+        let _ = writeln!(text, "\nRefused calls that the trail has no record of; nothing was done:");
+        for (error, count) in &classes.refused {
+            let _ = writeln!(text, "{count:>8}  {}", plain(error));
+        }
+    }
+    if !classes.by_others.is_empty() {
+        let _ = writeln!(text, "\nCalls of others under the trail's keys:");
+    }
+    for (who, operations) in &classes.by_others {
+        for (operation, count) in operations {
+            let _ = writeln!(text, "{count:>8}  {}  {}", plain(operation), plain(who));
+        }
+    }
+    if !classes.refused.is_empty() || !classes.by_others.is_empty() {
+        text.push('\n');
+    }
 }
 
 fn add_differences(text: &mut String, outcome: &Reconciliation) {

@@ -101,11 +101,22 @@ impl BrokerArguments {
     /// The configuration, by its file.
     fn load(&self) -> Result<(PathBuf, Config), Failure> {
         let file = self.config.clone().unwrap_or_else(|| self.dir.join("key-broker.toml"));
-        if self.config.is_none() && !file.exists() {
-            return Err(Failure::Configuration(format!(
-                "{}: no `key-broker dev` has run here: give its folder with --dir, or a broker's configuration with --config",
-                self.dir.display()
-            )));
+        if self.config.is_none() {
+            match file.try_exists() {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Err(Failure::Configuration(format!(
+                        "{}: no `key-broker dev` has run here: give its folder with --dir, or a broker's configuration with --config",
+                        self.dir.display()
+                    )));
+                }
+                Err(error) => {
+                    return Err(Failure::Configuration(format!(
+                        "{}: {error}: this user may not look into the folder of that `key-broker dev`: ask as the user whose it is",
+                        self.dir.display()
+                    )));
+                }
+            }
         }
         let config = Config::load(&file).map_err(Failure::Configuration)?;
         Ok((file, config))
@@ -143,7 +154,7 @@ impl SourceArguments {
         let records = Arc::new(ReaderRecords::new(self.record_to, location.folders_of_the_broker()));
         let TrailAccess { store, names, caller, is_encrypted } = location.ask(&kms).await?;
         if is_encrypted {
-            records.open().map_err(Failure::Unavailable)?;
+            records.open().map_err(Failure::Configuration)?;
         }
         let decrypter = caller.as_ref().map(|caller| {
             Arc::new(AuditorKms::with_records(Arc::clone(&kms), Arc::clone(caller), Arc::clone(&records)))
@@ -193,7 +204,7 @@ impl SourceArguments {
         let store = match (store, bucket, s3_bucket) {
             (Some(root), Some(bucket), _) => {
                 if !root.join(bucket).is_dir() {
-                    return Err(Failure::Unavailable(format!(
+                    return Err(Failure::Configuration(format!(
                         "{}: no such directory: --store is the folder that holds the bucket's folder",
                         root.join(bucket).display()
                     )));

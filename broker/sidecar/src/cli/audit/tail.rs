@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use key_broker_trail::journal::Follower;
@@ -14,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{Columns, note, plain, write};
 use super::source::BrokerArguments;
 use super::{CommandResult, Failure};
+use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -57,13 +57,13 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         lines.show(&record)?;
     }
     if arguments.no_follow {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Exit::Done.into());
     }
     let mut missed = follower.missed();
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
-            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => return Ok(Exit::Done.into()),
+            _ = terminate.recv() => return Ok(Exit::Done.into()),
             () = tokio::time::sleep(PAUSE) => {}
         }
         loop {
@@ -102,7 +102,11 @@ fn unreadable(dir: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => "only the broker's own user and root may read it",
         _ => "look at its disk",
     };
-    Failure::Unavailable(format!("the journal in {}: {error}: {next}", dir.display()))
+    let told = format!("the journal in {}: {error}: {next}", dir.display());
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Failure::Configuration(told),
+        _ => Failure::Unavailable(told),
+    }
 }
 
 /// Records for people, aligned, or as they are.

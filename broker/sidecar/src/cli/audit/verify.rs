@@ -1,18 +1,24 @@
 //! `key-broker audit verify`: one clear verdict, and everything that speaks against it.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::builder::TypedValueParser as _;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
-use key_broker_trail::verify::{FindingKind, Report, Severity, Verdict, VerifyOptions, verify};
+use key_broker_trail::verify::{
+    FindingKind, Progress as VerifyProgress, Report, ResumePoint, Severity, Verdict, VerifyOptions, verify,
+};
 
+use super::CommandResult;
 use super::output::{plain, write_report};
 use super::period::Period;
 use super::progress::Progress;
+use super::saved::Saved;
 use super::source::SourceArguments;
 use super::source::keys::SigningKey;
-use super::{CANNOT_TELL, CommandResult};
+use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,6 +31,12 @@ pub(super) struct Arguments {
     /// Leave out the broker's journal: look only at what was delivered
     #[arg(long)]
     no_journal: bool,
+    /// Read log files on so many threads [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256).map(usize::from))]
+    threads: Option<usize>,
+    /// Go on where verifying with this file ended or was stopped, and note there how far it is
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until"])]
+    resume: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,32 +53,50 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     --account 111122223333 --region us-west-2 --public-key signing.pem";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { period, newest_signature, no_journal, json, key, source } = arguments;
+    let Arguments { period, newest_signature, no_journal, threads, resume, json, key, source } = arguments;
     period.check()?;
     let source = source.open().await?;
+    let saved = Saved::open(resume, &source.reader.names().trail_arn())?;
+    let resume = saved.point.clone();
     let options = VerifyOptions {
         keys: source.public_keys(&key).await?,
-        from: period.since,
+        from: resume.as_ref().map(ResumePoint::end).or(period.since),
         to: period.until,
         now: Some(SystemClock.now()),
         newest_signature,
         journal_dir: source.journal_to_verify().filter(|_| !no_journal),
+        threads,
+        resume,
     };
-    let mut progress = Progress::new();
+    let (mut progress, mut saved, started) = (Progress::new(), saved, SystemClock.instant());
     let report = verify(&source.reader, &options, &mut |done| {
-        progress.tell(|| {
-            format!("{} of {} digests, {} log files", done.digests, done.digests_in_all, done.log_files)
-        });
+        progress.tell(|| so_far(done, SystemClock.instant().saturating_duration_since(started)));
+        if let Some(point) = &done.resume {
+            saved.note(point);
+        }
     })
     .await;
     drop(progress);
+    saved.end()?;
     let text = if json { format!("{:#}\n", serde_json::json!(report)) } else { text_of(&report) };
     write_report(&text)?;
     Ok(match report.verdict {
-        Verdict::Sound => ExitCode::SUCCESS,
-        Verdict::Unsound => ExitCode::FAILURE,
-        Verdict::CannotTell => CANNOT_TELL.into(),
+        Verdict::Sound => Exit::Done.into(),
+        Verdict::Unsound => Exit::No.into(),
+        Verdict::CannotTell => Exit::CannotTell.into(),
     })
+}
+
+/// How far it is, and how long the rest takes at the pace so far.
+fn so_far(done: &VerifyProgress, took: Duration) -> String {
+    let VerifyProgress { digests, digests_in_all, log_files, records, .. } = *done;
+    let mut text = format!("{digests} of {digests_in_all} digests, {log_files} log files, {records} records");
+    // The first digests say little.
+    if digests >= 3 && took >= Duration::from_secs(3) {
+        let left = took.as_secs().saturating_mul(digests_in_all.saturating_sub(digests)) / digests.max(1);
+        let _ = write!(text, ", {}:{:02}:{:02} left", left / 3_600, left / 60 % 60, left % 60);
+    }
+    text
 }
 
 fn text_of(report: &Report) -> String {

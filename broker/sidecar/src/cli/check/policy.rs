@@ -1,61 +1,123 @@
-//! What a principal may do: policy's part.
+//! What a principal may do: policy is asked as a call asks it, and says what a call gets.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use key_broker_core::clock::SystemClock;
 use key_broker_core::{
-    Action, EncryptionContext, InvalidValue, KeyArn, KeyId, Measurements, NamedKey, PlatformKind, Transport,
+    Action, EncryptionContext, InvalidValue, KeyArn, KeyId, Measurements, NamedKey, PlatformKind, Principal,
+    Transport,
 };
+use serde_json::{Value, json};
 
-use super::PolicyQuery;
+use super::knowledge::{Knowledge, Named, World};
+use super::{PolicyQuery, identity};
 use crate::attestation::MAX_ENCLAVE_PCR;
-use crate::cli::{block_on, fail};
+use crate::cli::block_on;
+use crate::cli::exit::{Exit, mistake};
 use crate::config::Config;
-use crate::error::BrokerError;
+use crate::error::{BrokerError, Denial, DeniedKey};
 use crate::kms::aws::AwsKms;
-use crate::kms::{AttemptLog, Kms as _, KmsError, KmsErrorKind};
-use crate::operation::{DescribeKeyRequest, KmsReply};
 use crate::policy::bindings::Bindings;
-use crate::policy::{AliasMeanings, Decision, Facts, Policy, Question, own};
+use crate::policy::{Decision, Facts, Policy, Question};
+use crate::service::ruling::{bind, ruling};
 
-/// Prints what policy says; fails if one action is asked about, and there is no yes.
-pub(super) fn run(config: Config, query: &PolicyQuery) -> ExitCode {
-    let context = match EncryptionContext::parse(query.context.iter().cloned().collect()) {
-        Ok(context) => context,
-        Err(malformed) => return fail(malformed.0),
-    };
+/// Prints what policy says. Of one action: whether there is a yes.
+pub(super) fn run(
+    config: Config,
+    query: &PolicyQuery,
+    context: &EncryptionContext,
+    offline: bool,
+    json: bool,
+) -> ExitCode {
+    if let (Some(Action::GenerateRandom), Some(_)) = (query.action, &query.key) {
+        return mistake("GenerateRandom is about no key: leave --key out");
+    }
+    let Some(principal) = query.principal.clone() else { return mistake("give a principal with --as") };
     let policy = Arc::clone(&config.policies.current());
-    println!("policy version {}", policy.version());
-    let (bindings, region) = (config.bindings.clone(), config.kms.region.clone());
-    let mut known = Ok(KmsAnswers::default());
-    if query.key.is_some() || !policy.aliases().is_empty() {
-        block_on(1, async {
-            known = KmsAnswers::learn(config, &policy, query.key.as_ref()).await;
-            ExitCode::SUCCESS
+    let mut notes = Vec::new();
+    notes.extend(identity::unproved(&principal, &config.identities, &config.listen));
+    let mut answers = Ok(Vec::new());
+    block_on(1, async {
+        let bindings = config.bindings.clone();
+        let asked = ask(config, &policy, query, offline, &mut notes).await;
+        answers = asked.map(|(knowledge, keys)| {
+            let asker = Asker {
+                policy: &policy,
+                query,
+                principal: &principal,
+                bindings: &bindings,
+                context,
+                knowledge: &knowledge,
+            };
+            asker.ask_all(&keys)
         });
-    }
-    let known = match known {
-        Ok(known) => known,
-        Err(error) => return fail(error),
+        Exit::Done.into()
+    });
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(why) => return mistake(why),
     };
-    let keys: Vec<Option<NamedKey>> = match &known.key {
-        Some(key) => vec![Some(key.clone())],
-        None => {
-            let keys = policy.keys().iter().map(|key| Some(known.resolve(key, &region)));
-            keys.chain([None]).collect()
-        }
-    };
-    let actions = query.action.map_or_else(|| Action::ALL.to_vec(), |action| vec![action]);
-    let asker = Asker { policy: &policy, query, bindings: &bindings, context: &context, known: &known };
-    let mut permitted = 0;
-    for key in &keys {
-        for action in actions.iter().filter(|action| is_asked(**action, key.is_some())) {
-            permitted += usize::from(asker.show(*action, key.as_ref()));
+    if json {
+        let answers: Vec<_> = answers.iter().map(Answer::json).collect();
+        println!("{:#}", json!({ "policyVersion": &**policy.version(), "notes": notes, "answers": answers }));
+    } else {
+        println!("policy version {}", policy.version());
+        notes.iter().for_each(|note| println!("note: {note}"));
+        answers.iter().for_each(|answer| println!("{}", answer.line()));
+    }
+    end(query.action, &answers).into()
+}
+
+/// A yes is one of any key; where none is sure, one that may be is no no.
+fn end(action: Option<Action>, answers: &[Answer]) -> Exit {
+    let has = |word| answers.iter().any(|answer| answer.word == word);
+    match action {
+        Some(_) if has(Word::Allowed) => Exit::Done,
+        Some(_) if !has(Word::NotKnown) => Exit::No,
+        None if !has(Word::NotKnown) => Exit::Done,
+        _ => Exit::CannotTell,
+    }
+}
+
+/// What AWS tells, and the keys that are asked about: none stands for a call that names none.
+async fn ask(
+    config: Config,
+    policy: &Policy,
+    query: &PolicyQuery,
+    offline: bool,
+    notes: &mut Vec<String>,
+) -> Result<(Knowledge, Vec<Option<Named>>), String> {
+    let region = config.kms.region.clone();
+    let is_needed = query.key.as_ref().is_some_and(|key| KeyArn::parse(key.as_str()).is_none())
+        || !policy.aliases().is_empty();
+    let mut aws = None;
+    if is_needed && !offline {
+        let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
+        match kms.caller().await {
+            Ok(caller) => aws = Some((kms, caller)),
+            Err(error) => {
+                notes.push(format!("sts:GetCallerIdentity: {error}: what aliases mean is not known"))
+            }
         }
     }
-    if query.action.is_some() && permitted == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let knowledge = match &aws {
+        Some((kms, caller)) => {
+            policy
+                .check_home(&caller.region, &caller.account_id)
+                .map_err(|mistake| format!("policy.file: {mistake}"))?;
+            Knowledge::ask(kms, caller, policy, |why| notes.push(format!("{why}: not known"))).await
+        }
+        None => Knowledge::offline(policy, &region),
+    };
+    let keys = match &query.key {
+        Some(key) => {
+            let aws = aws.as_ref().map(|(kms, caller)| (kms, caller));
+            vec![Some(knowledge.name(aws, key).await?)]
+        }
+        None => policy.keys().iter().map(|key| Some(knowledge.of_policy(key))).chain([None]).collect(),
+    };
+    Ok((knowledge, keys))
 }
 
 /// Whether there are such calls.
@@ -71,130 +133,139 @@ fn is_asked(action: Action, with_key: bool) -> bool {
 struct Asker<'a> {
     policy: &'a Policy,
     query: &'a PolicyQuery,
+    principal: &'a Principal,
     bindings: &'a Bindings,
     context: &'a EncryptionContext,
-    known: &'a KmsAnswers,
+    knowledge: &'a Knowledge,
+}
+
+/// How such a call ends.
+struct Answer {
+    word: Word,
+    action: Action,
+    key: String,
+    reason: String,
+    policies: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Allowed,
+    Denied,
+    NotKnown,
 }
 
 impl Asker<'_> {
-    /// Prints what such a call gets; whether that is a yes.
-    fn show(&self, action: Action, key: Option<&NamedKey>) -> bool {
-        let principal = self.query.principal.as_ref().expect("asked only with a principal");
+    fn ask_all(&self, keys: &[Option<Named>]) -> Vec<Answer> {
+        let actions = self.query.action.map_or_else(|| Action::ALL.to_vec(), |action| vec![action]);
+        let mut answers = Vec::new();
+        for key in keys {
+            for action in actions.iter().filter(|action| is_asked(**action, key.is_some())) {
+                answers.push(self.answer(*action, key.as_ref()));
+            }
+        }
+        answers
+    }
+
+    /// What such a call gets, if it is the same whatever is not known.
+    fn answer(&self, action: Action, key: Option<&Named>) -> Answer {
+        let of = |word, reason, policies| Answer { word, action, key: shown(key), reason, policies };
+        let depends = || format!("depends on what is not known: {}", self.knowledge.open(key));
+        let Some(worlds) = self.knowledge.worlds(self.policy, key) else {
+            return of(Word::NotKnown, depends(), Vec::new());
+        };
+        let mut told: Option<(bool, String, Vec<String>)> = None;
+        for world in &worlds {
+            let (permits, reason, policies) = self.in_world(action, key.is_some(), world);
+            match &told {
+                None => told = Some((permits, reason, policies)),
+                Some((other, ..)) if *other != permits => return of(Word::NotKnown, depends(), Vec::new()),
+                Some(_) => {}
+            }
+        }
+        let Some((permits, reason, policies)) = told else {
+            return of(Word::NotKnown, depends(), Vec::new());
+        };
+        of(if permits { Word::Allowed } else { Word::Denied }, reason, policies)
+    }
+
+    fn in_world(&self, action: Action, names_a_key: bool, world: &World) -> (bool, String, Vec<String>) {
         let has_context = !matches!(action, Action::GenerateRandom | Action::DescribeKey);
         let has_recipient =
             matches!(action, Action::GenerateDataKey | Action::Decrypt | Action::GenerateRandom);
         let declares = matches!(action, Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext);
-        let bound = if has_context { self.bindings.bind(principal, self.context) } else { Ok(None) };
-        let context = match &bound {
-            Ok(Some(bound)) => bound,
-            _ => self.context,
-        };
+        let mut context = has_context.then(|| self.context.clone());
+        let bound = bind(self.bindings, self.principal, context.as_mut());
         let recipient = enclave(&self.query.pcrs).filter(|_| has_recipient);
         let facts = Facts {
             transport: self.query.transport,
             messages: if declares { self.query.messages.max(1) } else { 1 },
             bytes: if declares { self.query.bytes } else { 0 },
-            encryption_context: has_context.then_some(context),
+            encryption_context: context.as_ref(),
             recipient: recipient.as_ref(),
         };
-        let meanings = &self.known.meanings;
-        let decision = self.policy.decide(&Question { principal, action, key, meanings, facts });
-        let permits = decision.permits && bound.is_ok();
-        let word = if permits { "Allowed" } else { "Denied" };
-        println!(
-            "{word:<8} {:<32} {}  {}",
-            action.name(),
-            shown(key),
-            reason(&decision, action, key, &bound)
-        );
-        permits
+        let key = names_a_key.then_some(&world.key);
+        let question = Question { principal: self.principal, action, key, meanings: &world.meanings, facts };
+        let decision = self.policy.decide(&question);
+        let no_key = key.filter(|key| key.arn.is_none()).map(|_| BrokerError::NoSuchKey);
+        let denied = Denial { principal: self.principal.clone(), action, key: DeniedKey::Any };
+        let told = ruling(&decision, BrokerError::Denied(Box::new(denied)), no_key, bound);
+        let policies = decision.determining_policies.to_vec();
+        let reason = match &told {
+            Err(error) if decision.permits => error.describe(),
+            _ => by(&decision, action, names_a_key),
+        };
+        (told.is_ok(), reason, policies)
     }
 }
 
-fn shown(key: Option<&NamedKey>) -> String {
+impl Answer {
+    fn line(&self) -> String {
+        let word = match self.word {
+            Word::Allowed => "Allowed",
+            Word::Denied => "Denied",
+            Word::NotKnown => "not known",
+        };
+        format!("{word:<9}  {:<32} {}  {}", self.action.name(), self.key, self.reason)
+    }
+
+    fn json(&self) -> Value {
+        let word = match self.word {
+            Word::Allowed => "allowed",
+            Word::Denied => "denied",
+            Word::NotKnown => "notKnown",
+        };
+        json!({
+            "result": word,
+            "action": self.action.name(),
+            "key": self.key,
+            "policies": self.policies,
+            "words": self.reason,
+        })
+    }
+}
+
+fn shown(key: Option<&Named>) -> String {
     match key {
         None => "(no key named)".to_owned(),
-        Some(NamedKey { arn: None, alias: Some(alias) }) => format!("{} (means no key)", alias.as_str()),
-        Some(NamedKey { arn, alias }) => {
+        Some(Named::Unknown(name)) => format!("{} (means what is not known)", name.as_str()),
+        Some(Named::Known(NamedKey { arn: None, alias: Some(alias) })) => {
+            format!("{} (means no key)", alias.as_str())
+        }
+        Some(Named::Known(NamedKey { arn, alias })) => {
             let parts = [alias.as_ref().map(KeyId::as_str), arn.as_ref().map(KeyArn::as_str)];
             parts.into_iter().flatten().collect::<Vec<_>>().join(" = ")
         }
     }
 }
 
-fn reason(
-    decision: &Decision,
-    action: Action,
-    key: Option<&NamedKey>,
-    bound: &Result<Option<EncryptionContext>, BrokerError>,
-) -> String {
-    if let (true, Err(error)) = (decision.permits, bound) {
-        return error.describe();
-    }
+fn by(decision: &Decision, action: Action, names_a_key: bool) -> String {
     let by = decision.determining_policies.join(", ");
     let by = if by.is_empty() { "no policy permits it".to_owned() } else { format!("by {by}") };
-    if decision.permits && action == Action::Decrypt && key.is_none() {
+    if decision.permits && action == Action::Decrypt && !names_a_key {
         return format!("{by}; policy is asked again about the key that answers");
     }
     by
-}
-
-/// What only KMS and STS can tell.
-#[derive(Default)]
-struct KmsAnswers {
-    /// The key that is asked about.
-    key: Option<NamedKey>,
-    /// What the aliases mean that policies name.
-    meanings: AliasMeanings,
-}
-
-impl KmsAnswers {
-    async fn learn(config: Config, policy: &Policy, key: Option<&KeyId>) -> Result<Self, String> {
-        let kms = AwsKms::new(config.kms, None, Arc::new(SystemClock)).await;
-        let caller = kms.caller().await.map_err(|error| format!("sts:GetCallerIdentity: {error}"))?;
-        let (region, account_id) = (&caller.region, &caller.account_id);
-        policy.check_home(region, account_id).map_err(|mistake| format!("policy.file: {mistake}"))?;
-        let mut targets = HashMap::new();
-        for alias in policy.aliases() {
-            match target(&kms, alias).await {
-                Ok(target) => drop(targets.insert(alias.clone(), target)),
-                Err(why) => eprintln!("warning: {why}: not known, and a forbid by it holds for every key"),
-            }
-        }
-        let meanings = AliasMeanings::new(targets);
-        let key = match key.map(|key| (key, caller.key_arn(key))) {
-            None => None,
-            Some((_, Some(arn))) => Some(NamedKey { arn: Some(arn), alias: None }),
-            Some((key, None)) => {
-                let alias = key.short_alias(region, account_id).unwrap_or_else(|| key.clone());
-                let arn = match meanings.target(&alias) {
-                    Some(arn) => Some(arn.clone()),
-                    None => target(&kms, &alias).await?,
-                };
-                Some(NamedKey { arn, alias: Some(alias) })
-            }
-        };
-        Ok(Self { key, meanings })
-    }
-
-    /// A key that a policy names, with what its alias means; a multi-Region key as it is known in `region`.
-    fn resolve(&self, key: &NamedKey, region: &str) -> NamedKey {
-        let NamedKey { arn, alias } = key;
-        let meant = || self.meanings.target(alias.as_ref()?);
-        let arn = arn.as_ref().or_else(meant).map(|arn| arn.in_region(region));
-        NamedKey { arn, alias: alias.clone() }
-    }
-}
-
-/// The key that an alias means; none if there is no such alias.
-pub(super) async fn target(kms: &AwsKms, alias: &KeyId) -> Result<Option<KeyArn>, String> {
-    let permitted = own::permit(DescribeKeyRequest::from(alias.clone())).map_err(|error| error.describe())?;
-    match kms.call(permitted.widen(), &AttemptLog::default()).await {
-        Ok(KmsReply::KeyDescription(described)) => Ok(Some(described.arn)),
-        Ok(_) => Err(BrokerError::Bug.describe()),
-        Err(KmsError { kind: KmsErrorKind::NotFound, .. }) => Ok(None),
-        Err(error) => Err(super::refused("DescribeKey", alias, error)),
-    }
 }
 
 /// An enclave that measures so, if there is a measurement.
@@ -227,9 +298,4 @@ pub(super) fn parse_pcr(text: &str) -> Result<(u8, [u8; 48]), String> {
     let mut bytes = [0; 48];
     hex::decode_to_slice(value, &mut bytes).map_err(|_| "a PCR is 96 hex digits")?;
     Ok((index, bytes))
-}
-
-pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
 }

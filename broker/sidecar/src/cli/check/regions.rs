@@ -3,25 +3,35 @@
 use key_broker_core::{EncryptionContext, KeyArn, KeyId};
 use key_broker_trail::record::AwsCaller;
 
-use super::{Report, may_generate_data_key, policy};
+use super::keys::may;
+use super::knowledge;
+use super::report::{Finding, Report};
 use crate::kms::aws::{AskedRegion, AwsKms};
+use crate::operation::DryRunOf;
 
 /// Where each is reached, and whether the broker may use the replicas of those of `keys` that are multi-Region keys.
-pub(super) async fn check(kms: &AwsKms, caller: &AwsCaller, keys: &[KeyId], report: &mut Report) {
+pub(super) async fn check(
+    kms: &AwsKms,
+    caller: &AwsCaller,
+    keys: &[KeyId],
+    context: &EncryptionContext,
+    report: &mut Report,
+) {
     let (_, others) = kms.regions(caller).await;
     if others.is_empty() {
         return;
     }
     for AskedRegion { caller, .. } in &others {
-        report
-            .line("region", &Ok(format!("{} at {}, for multi-Region keys", caller.region, caller.kms_host)));
+        let words = format!("{} at {}, for multi-Region keys", caller.region, caller.kms_host);
+        report.add("region", Finding::Ok(words));
     }
     for key in keys {
         let Some(arn) = multi_region(kms, caller, key).await else { continue };
         for AskedRegion { kms, caller, .. } in &others {
             let replica = KeyId::from(&arn.in_region(&caller.region));
-            let may = may_generate_data_key(&**kms, &replica, &EncryptionContext::default()).await;
-            report.line("region", &may);
+            for of in [DryRunOf::GenerateDataKey, DryRunOf::Decrypt] {
+                report.add("region", may(&**kms, of, &replica, context).await);
+            }
         }
     }
 }
@@ -30,7 +40,7 @@ pub(super) async fn check(kms: &AwsKms, caller: &AwsCaller, keys: &[KeyId], repo
 async fn multi_region(kms: &AwsKms, caller: &AwsCaller, key: &KeyId) -> Option<KeyArn> {
     let arn = match caller.key_arn(key) {
         Some(arn) => Some(arn),
-        None => policy::target(kms, key).await.ok().flatten(),
+        None => knowledge::target(kms, key).await.ok().flatten(),
     };
     arn.filter(KeyArn::is_multi_region)
 }

@@ -1,41 +1,69 @@
 //! The trail's part: its store, and its two keys.
 
-use super::{Report, ask_kms, may_generate_data_key, writable};
-use crate::error::BrokerError;
-use crate::kms::aws::AwsKms;
-use crate::operation::{self, PublicKeyRequest};
-use key_broker_core::KeyId;
-use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, public_key_of};
+use key_broker_core::{EncryptionContext, KeyId};
+use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, probe, public_key_of};
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{PublicKey, path_context};
 
-/// Checks what can be checked without writing into the store. Without `caller`, the key's encryption context is not known.
+use super::host::try_folder;
+use super::keys::{ask_kms, may, refused};
+use super::report::{Finding, Report};
+use crate::error::BrokerError;
+use crate::kms::aws::AwsKms;
+use crate::operation::{self, DryRunOf, PublicKeyRequest};
+
+/// Checks a directory as a store.
+pub(super) fn check_directory(config: &TrailConfig, report: &mut Report) {
+    let StoreConfig::Directory { root, bucket } = &config.store else { return };
+    let folder = root.join(bucket);
+    let found = match try_folder(&folder) {
+        Ok(note) => Ok(format!("{}{note}", folder.display())),
+        Err(error) => Err(format!(
+            "audit.store.directory: {}: {error}: the broker's user cannot make or write it: let it, or choose another",
+            folder.display()
+        )),
+    };
+    report.add("trail", found);
+}
+
+/// Checks what AWS has to allow. Without `caller`, the names of objects and the key's encryption context are not known.
 pub(super) async fn check(
     config: &TrailConfig,
     kms: &AwsKms,
     caller: Option<&AwsCaller>,
+    writes: bool,
     report: &mut Report,
 ) {
-    report.line("trail", &store(&config.store));
-    report.line("signing key", &signing_key(&config.signing, kms).await);
+    if let StoreConfig::S3(settings) = &config.store {
+        let bucket = &settings.bucket;
+        let found = match (writes, caller) {
+            (false, _) => Finding::Skipped(format!(
+                "S3 bucket {bucket}: not tried: --write puts an object there, outside of AWSLogs/"
+            )),
+            (true, None) => Finding::NotKnown(format!("S3 bucket {bucket}: not tried without credentials")),
+            (true, Some(caller)) => match probe(config, caller).await {
+                Ok(key) => Finding::Ok(format!("S3 bucket {bucket}: may PutObject, as {key} shows")),
+                Err(error) => Finding::Failed(format!("S3 bucket {bucket}: {error}")),
+            },
+        };
+        report.add("trail", found);
+    }
+    match signing_key(&config.signing, kms).await {
+        Ok(words) => report.add("signing key", Finding::Ok(words)),
+        Err(words) => return report.add("signing key", Finding::Failed(words)),
+    }
+    if let SigningConfig::Kms(key) = &config.signing {
+        report.add("signing key", may(kms, DryRunOf::Sign, key, &EncryptionContext::default()).await);
+    }
     let own_key = match (&config.kms_key, caller) {
-        (None, _) => Ok("none: log files are not encrypted by the broker".to_owned()),
-        (Some(_), None) => Err("cannot be asked for without credentials".to_owned()),
+        (None, _) => Finding::Ok("none: log files are not encrypted by the broker".to_owned()),
+        (Some(_), None) => Finding::NotKnown("cannot be asked for without credentials".to_owned()),
         (Some(key), Some(caller)) => match path_context(&names(config, caller)) {
-            Ok(context) => may_generate_data_key(kms, key, &context).await,
-            Err(malformed) => Err(malformed.0),
+            Ok(context) => may(kms, DryRunOf::GenerateDataKey, key, &context).await,
+            Err(malformed) => Finding::Failed(malformed.0),
         },
     };
-    report.line("trail's key", &own_key);
-}
-
-fn store(store: &StoreConfig) -> Result<String, String> {
-    match store {
-        StoreConfig::Directory { root, bucket } => writable(&root.join(bucket)),
-        StoreConfig::S3(settings) => {
-            Ok(format!("S3 bucket {}: not tried, since only a delivery would tell", settings.bucket))
-        }
-    }
+    report.add("trail's key", own_key);
 }
 
 async fn signing_key(signing: &SigningConfig, kms: &AwsKms) -> Result<String, String> {
@@ -49,8 +77,9 @@ async fn signing_key(signing: &SigningConfig, kms: &AwsKms) -> Result<String, St
 }
 
 async fn public_key(key: &KeyId, kms: &AwsKms) -> Result<String, String> {
-    let reply = ask_kms(kms, PublicKeyRequest::from(key.clone()), key).await?;
+    let reply = ask_kms(kms, PublicKeyRequest::from(key.clone())).await;
+    let reply = reply.map_err(|error| refused("GetPublicKey", key, &error))?;
     let answer = operation::PublicKey::try_from(reply).map_err(|_| BrokerError::Bug.describe())?;
     let public = PublicKey::from_spki(&answer.spki).map_err(|error| format!("{}: {error}", key.as_str()))?;
-    Ok(format!("{}, fingerprint {}; Sign itself is not tried", key.as_str(), public.fingerprint()))
+    Ok(format!("{}, fingerprint {}", key.as_str(), public.fingerprint()))
 }

@@ -1,7 +1,7 @@
 //! The operations as the SDK takes them, one function each, and what an answer must hold to be one.
 
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::{self, DataKeySpec, MessageType, SigningAlgorithmSpec};
+use aws_sdk_kms::types::{self, MessageType, SigningAlgorithmSpec};
 use key_broker_core::{DataKeyLength, KeyId, RequestedKey};
 use time::OffsetDateTime;
 
@@ -13,7 +13,7 @@ use crate::attestation::VerifiedRecipient;
 use crate::kms::KmsError;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
-    DataKey, DataKeyRequest, DecryptRequest, Decryption, DescribeKeyRequest, DryRunRequest, EncryptedDataKey,
+    DataKey, DataKeyRequest, DecryptRequest, Decryption, DescribeKeyRequest, EncryptedDataKey,
     KeyDescription, KmsReply, KmsRequest, Operation as _, PublicKey, PublicKeyRequest, RandomRequest,
     SignRequest, Signature, key_in_region,
 };
@@ -55,7 +55,7 @@ impl Way<'_> {
     }
 
     /// The key as KMS is asked for it here.
-    fn sent(&self, key: &RequestedKey) -> KeyId {
+    pub(super) fn sent(&self, key: &RequestedKey) -> KeyId {
         key_in_region(key.sent(), self.region)
     }
 
@@ -207,26 +207,6 @@ impl Way<'_> {
                 .creation_date
                 .and_then(|date| OffsetDateTime::from_unix_timestamp_nanos(date.as_nanos()).ok()),
         }))
-    }
-
-    async fn dry_run(self, request: &DryRunRequest) -> Result<KmsReply, KmsError> {
-        let key = self.sent(&request.key);
-        let sent = self
-            .client
-            .generate_data_key()
-            .key_id(key.as_str())
-            .key_spec(DataKeySpec::Aes256)
-            .set_encryption_context(context_map(&request.context))
-            .dry_run(true)
-            .customize()
-            .interceptor(self.watch)
-            .send()
-            .await;
-        match sent.map_err(|error| kms_error(&error)) {
-            Ok(_) => Err(unexpected("KMS made a data key although it was asked for a dry run")),
-            Err(error) if error.code == "DryRunOperationException" => Ok(KmsReply::Permitted),
-            Err(error) => Err(error),
-        }
     }
 
     async fn sign(self, request: &SignRequest) -> Result<KmsReply, KmsError> {

@@ -7,19 +7,22 @@ use std::time::Duration;
 use opentelemetry::Context;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{BatchSpanProcessor, Span, SpanData, SpanExporter as Exporter, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter as Exporter, SpanProcessor,
+};
 use tokio::runtime::Handle;
 
 use super::foreign;
+use super::variables::Variables;
 
-/// Holds at most `queue` spans, and exports them on `runtime`, where a batch may take as long as `timeout`.
+/// Holds and sends as many spans as `variables` say, and exports them on `runtime`.
 pub(super) fn processor(
     exporter: SpanExporter,
     runtime: Handle,
-    timeout: Duration,
-    queue: usize,
+    variables: &Variables,
     dropped: &Arc<AtomicU64>,
 ) -> impl SpanProcessor + use<> {
+    let Variables { queue, batch, delay, timeout, .. } = *variables;
     let held = Arc::new(AtomicUsize::new(0));
     let exporting = Exporting {
         exporter: Arc::new(exporter),
@@ -29,7 +32,12 @@ pub(super) fn processor(
         dropped: Arc::clone(dropped),
         is_failing: AtomicBool::new(false),
     };
-    let batches = BatchSpanProcessor::builder(exporting).build();
+    let config = BatchConfigBuilder::default()
+        .with_max_queue_size(queue)
+        .with_max_export_batch_size(batch)
+        .with_scheduled_delay(delay)
+        .build();
+    let batches = BatchSpanProcessor::builder(exporting).with_batch_config(config).build();
     Counting { batches, queue, held, dropped: Arc::clone(dropped) }
 }
 

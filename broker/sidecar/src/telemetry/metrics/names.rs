@@ -57,6 +57,8 @@ pub(crate) const CERTIFICATE_OVERDUE: Metric =
     metric("keybroker.tls.certificate.overdue", "1 while less than a tenth of its time is left", "");
 pub(crate) const CONNECTIONS: Metric =
     metric("keybroker.connections", "Connections that are open", "{connection}");
+pub(crate) const HANDSHAKES_REFUSED: Metric =
+    metric("keybroker.tls.handshakes_refused", "TLS handshakes that brought no connection", "{handshake}");
 pub(crate) const CALLS_IN_FLIGHT: Metric =
     metric("keybroker.calls.in_flight", "Calls of workloads in flight", "{call}");
 pub(crate) const SERVING: Metric = metric("keybroker.serving", "1 while callers should come", "");
@@ -72,5 +74,7 @@ pub(crate) const KMS_OUTCOME: &str = "keybroker.kms.outcome";
 pub(crate) const PROFILE: &str = "keybroker.audit.profile";
 /// What failed.
 pub(crate) const FAILURE: &str = "keybroker.audit.failure";
+/// Why there is no connection.
+pub(crate) const REFUSAL: &str = "keybroker.tls.refusal";
 /// Of the semantic conventions: the broker's version.
 pub(crate) const SERVICE_VERSION: &str = "service.version";

@@ -19,18 +19,10 @@ impl fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// Gives every record of a log file, as JSON, to `take`: gzip or not, `{"Records":[…]}` or one record, as the documentation
-/// shows them. A digest has no records. Returns the number of records.
+/// Gives every record of a file, as JSON, to `take`: gzip or not; a log file, `{"Records":[…]}`; the output of `lookup-events`; events of
+/// EventBridge; lists of any of these; one after the other, on lines of their own or not. A digest has no records. Returns the number of
+/// records.
 pub(super) fn for_each_record(file: &[u8], mut take: impl FnMut(&str)) -> Result<usize, Unreadable> {
-    #[derive(Deserialize)]
-    struct LogFile<'a> {
-        #[serde(rename = "Records", borrow)]
-        records: Option<Vec<&'a RawValue>>,
-        #[serde(rename = "eventID", borrow)]
-        event_id: Option<&'a RawValue>,
-        #[serde(rename = "digestS3Object", borrow)]
-        digest: Option<&'a RawValue>,
-    }
     let inflated;
     let json = if file.starts_with(GZIP) {
         inflated = inflate(file)?;
@@ -38,22 +30,62 @@ pub(super) fn for_each_record(file: &[u8], mut take: impl FnMut(&str)) -> Result
     } else {
         file
     };
+    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
     let explain = |error: &dyn fmt::Display| Unreadable(format!("not CloudTrail's JSON: {error}"));
     let json = std::str::from_utf8(json).map_err(|error| explain(&error))?;
-    let log_file: LogFile<'_> = serde_json::from_str(json).map_err(|error| explain(&error))?;
-    match log_file {
-        LogFile { records: Some(records), .. } => {
-            for record in &records {
-                take(record.get());
-            }
-            Ok(records.len())
-        }
-        LogFile { event_id: Some(_), .. } => {
+    let mut found = 0;
+    let mut is_empty = true;
+    for value in serde_json::Deserializer::from_str(json).into_iter::<&RawValue>() {
+        is_empty = false;
+        found += add(value.map_err(|error| explain(&error))?.get(), &mut take, 0)?;
+    }
+    if is_empty { Err(explain(&"it is empty")) } else { Ok(found) }
+}
+
+/// Gives the records of one JSON value to `take`.
+fn add(json: &str, take: &mut dyn FnMut(&str), depth: u8) -> Result<usize, Unreadable> {
+    #[derive(Deserialize)]
+    struct Document<'a> {
+        /// A log file.
+        #[serde(rename = "Records", borrow)]
+        records: Option<Vec<&'a RawValue>>,
+        /// The answer of LookupEvents.
+        #[serde(rename = "Events", borrow)]
+        events: Option<Vec<&'a RawValue>>,
+        /// One of its events: the record as text.
+        #[serde(rename = "CloudTrailEvent")]
+        event: Option<String>,
+        /// An event of EventBridge.
+        #[serde(borrow)]
+        detail: Option<&'a RawValue>,
+        /// A record.
+        #[serde(rename = "eventID", borrow)]
+        event_id: Option<&'a RawValue>,
+        #[serde(rename = "digestS3Object", borrow)]
+        digest: Option<&'a RawValue>,
+    }
+    if depth > DEEPEST {
+        return Err(Unreadable("lists within lists: not CloudTrail's JSON".into()));
+    }
+    let explain = |error: serde_json::Error| Unreadable(format!("not CloudTrail's JSON: {error}"));
+    let mut add_all = |values: Vec<&RawValue>| {
+        values.into_iter().try_fold(0, |sum, value| Ok(sum + add(value.get(), take, depth + 1)?))
+    };
+    if json.starts_with('[') {
+        return add_all(serde_json::from_str(json).map_err(explain)?);
+    }
+    match serde_json::from_str(json).map_err(explain)? {
+        Document { event_id: Some(_), .. } => {
             take(json);
             Ok(1)
         }
-        LogFile { digest: Some(_), .. } => Ok(0),
-        _ => Err(Unreadable("neither \"Records\" nor a record: not a log file of CloudTrail".into())),
+        Document { records: Some(values), .. } | Document { events: Some(values), .. } => add_all(values),
+        Document { event: Some(record), .. } => add(&record, take, depth + 1),
+        Document { detail: Some(record), .. } => add(record.get(), take, depth + 1),
+        Document { digest: Some(_), .. } => Ok(0),
+        _ => Err(Unreadable(
+            "neither a log file of CloudTrail, nor the output of lookup-events, an event of EventBridge, or a record".into(),
+        )),
     }
 }
 
@@ -68,6 +100,9 @@ fn inflate(file: &[u8]) -> Result<Vec<u8>, Unreadable> {
 }
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// A list of answers of LookupEvents: list, answer, event, record.
+const DEEPEST: u8 = 6;
 /// CloudTrail's log files have 50 MB at most; organizations' trails may have more.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
@@ -104,12 +139,26 @@ mod tests {
         assert_eq!(records(&compress(two)), expected);
         assert_eq!(records(br#"{"eventID":"1"}"#), Ok(vec![r#"{"eventID":"1"}"#.to_owned()]));
         assert_eq!(records(br#"{"digestS3Object":"x","logFiles":[]}"#), Ok(Vec::new()));
+        let looked_up = br#"{"Events":[{"EventId":"1","CloudTrailEvent":"{\"eventID\":\"1\"}"},{"EventId":"2","CloudTrailEvent":"{\"eventID\":\"2\"}"}]}"#;
+        assert_eq!(records(looked_up), expected);
+        let of_event_bridge = br#"{"version":"0","source":"aws.kms","detail":{"eventID":"1"}}
+            {"version":"0","source":"aws.kms","detail":{"eventID":"2"}}"#;
+        assert_eq!(records(of_event_bridge), expected);
+        assert_eq!(records(br#"[{"eventID":"1"},{"eventID":"2"}]"#), expected);
+        assert_eq!(records(b"{\"eventID\":\"1\"}\n{\"eventID\":\"2\"}\n"), expected);
+        assert_eq!(records(&[BYTE_ORDER_MARK, two].concat()), expected);
+        assert_eq!(
+            records(&compress(br#"[{"Records":[{"eventID":"1"}]},{"Records":[{"eventID":"2"}]}]"#)),
+            expected
+        );
+        assert_eq!(records(b"[]"), Ok(Vec::new()));
     }
 
     #[test]
     fn what_is_no_log_file_says_so() {
         let why = |file: &[u8]| records(file).expect_err("refused").to_string();
-        assert!(why(b"[]").contains("not CloudTrail's JSON"));
+        assert!(why(b"").contains("empty") && why(b"{\"eventID\":1} x").contains("not CloudTrail's JSON"));
+        assert!(why(&[b"[".repeat(20), b"]".repeat(20)].concat()).contains("lists within lists"));
         assert!(why(b"{}").contains("neither"));
         assert!(why(&[0x1f, 0x8b, 1, 2]).contains("not gzip"));
         let whole = compress(br#"{"Records":[]}"#);

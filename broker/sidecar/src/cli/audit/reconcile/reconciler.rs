@@ -5,15 +5,17 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::{Duration, OffsetDateTime, Time};
 
 use key_broker_trail::TRAIL_ARN;
-use key_broker_trail::record::{self, ReadRecord, Text};
+use key_broker_trail::record::{self, ReadRecord, UserIdentity};
 
 use super::call::{ComparedCall, Difference, ListedCall, as_record_time, compare, difference};
+use super::classes::{Classes, Head, Kind, SeenIds};
 use super::principals::Principals;
 use super::reader_records::{ReaderRecords, reads_the_trail};
+use super::siblings::{OfSiblings, Siblings};
 use crate::redaction::Digester;
 
 /// Joins the two.
@@ -40,6 +42,13 @@ pub(super) struct Reconciler {
     by_services: usize,
     matched: usize,
     differences: Vec<Difference>,
+    /// The keys that the trail's calls are about.
+    keys: BTreeSet<String>,
+    classes: Classes,
+    others: SeenIds,
+    siblings: Siblings,
+    /// Whether AWS's files have any call to KMS.
+    has_calls_to_kms: bool,
 }
 
 /// From when to when, both included.
@@ -95,6 +104,11 @@ pub(super) struct Reconciliation {
     pub(super) by_services: usize,
     /// Calls of readers of this trail, by their own records.
     pub(super) by_readers: usize,
+    /// What other trails of the bucket have.
+    pub(super) siblings: OfSiblings,
+    /// What else AWS's files have.
+    #[serde(flatten)]
+    pub(super) classes: Classes,
     /// How many of those that are missing from the trail would read it: a reader's records may tell of them.
     pub(super) maybe_of_readers: usize,
 }
@@ -122,6 +136,16 @@ impl Reconciler {
         Self { key, ..self }
     }
 
+    /// Adds whose the calls are of another broker that is expected.
+    pub(super) fn add_sibling(&mut self, identity: &UserIdentity<'_>) {
+        self.principals.add(identity);
+    }
+
+    /// Takes what other trails have, before AWS's records come.
+    pub(super) fn set_siblings(&mut self, siblings: Siblings) {
+        self.siblings = siblings;
+    }
+
     /// Adds a record of the trail. All of them come before AWS's.
     pub(super) fn add_ours(&mut self, record: &ReadRecord<'_>) {
         if !self.our_ids.insert(record.event_id.to_string()) {
@@ -146,28 +170,36 @@ impl Reconciler {
         {
             self.signing_keys.insert(key.to_owned());
         }
+        if let Some(key) = record.key_arn().filter(|key| !self.keys.contains(*key)) {
+            self.keys.insert(key.to_owned());
+        }
         self.ours.entry(record.request_id.to_string()).or_default().push(record.into());
     }
 
     /// Adds a record of AWS's, as JSON.
     pub(super) fn add_aws(&mut self, json: &str, question: &Question) -> Result<(), record::MalformedRecord> {
-        /// What the records of all services have.
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Head<'a> {
-            #[serde(borrow)]
-            event_source: Text<'a>,
-            #[serde(with = "time::serde::rfc3339")]
-            event_time: OffsetDateTime,
-            #[serde(borrow)]
-            aws_region: Text<'a>,
+        let head = Head::parse(json)?;
+        let is_of_kms = &*head.event_source == KMS;
+        match head.kind() {
+            Kind::Call => {}
+            Kind::Summary => {
+                self.classes.summaries += 1;
+                return Ok(());
+            }
+            Kind::NetworkActivity if is_of_kms => return self.classes.add_network_activity(json),
+            Kind::NetworkActivity => return Ok(()),
         }
-        let head: Head<'_> = record::parse(json)?;
+        if self.our_ids.contains(&*event_id_of(json)) {
+            // The trail itself, or a copy: AWS's record of a call has an id of its own.
+            self.classes.own += 1;
+            return Ok(());
+        }
         if self.regions.contains(&*head.aws_region) {
             widen(&mut self.their_range, head.event_time);
         }
         // The broker's credentials are as good in any other region.
-        if &*head.event_source == KMS {
+        if is_of_kms {
+            self.has_calls_to_kms = true;
             self.join(&ReadRecord::parse(json)?, question);
         }
         Ok(())
@@ -180,6 +212,14 @@ impl Reconciler {
         let reads = place.is_none() && reads_the_trail(theirs, &question.trail_arn, &self.signing_keys);
         let is_of_a_reader = reads && self.readers.have(theirs);
         if place.is_none() && !is_ours && !is_of_a_reader {
+            let is_under_our_key = theirs.key_arn().is_some_and(|key| self.keys.contains(key));
+            let ids = [Some(&theirs.event_id), theirs.shared_event_id.as_ref()];
+            if is_under_our_key
+                && question.has(theirs.event_time)
+                && self.others.are_new(ids.into_iter().flatten().map(|id| &**id))
+            {
+                self.classes.add_other(theirs);
+            }
             return;
         }
         // Another file, or another account's trail, may have the same call once more.
@@ -227,8 +267,14 @@ impl Reconciler {
             outside_the_trail: 0,
             by_services: self.by_services,
             by_readers: self.by_readers,
+            siblings: OfSiblings::default(),
+            classes: self.classes,
             maybe_of_readers: 0,
         };
+        if !self.has_calls_to_kms {
+            let why = if outcome.classes.own > 0 { OWN } else { NOTHING_OF_KMS };
+            return Reconciliation { why: Some(why.into()), ..outcome };
+        }
         let range = match common_range(self.range, self.their_range, question) {
             Ok(range) => range,
             Err(why) => return Reconciliation { why: Some(why.into()), ..outcome },
@@ -244,8 +290,13 @@ impl Reconciler {
         }
         let theirs = self.theirs.into_iter().map(|(known, reads)| (known.call, reads));
         for (theirs, reads) in theirs.filter(|(theirs, _)| question.has(theirs.event_time)) {
+            if self.siblings.take(&theirs.request_id, &theirs.event_name, &mut outcome.siblings) {
+                continue;
+            }
             if theirs.event_time > question.settled {
                 outcome.too_new += 1;
+            } else if theirs.error_code.is_some() {
+                outcome.classes.add_refused(theirs);
             } else if range.has(theirs.event_time) {
                 outcome.maybe_of_readers += usize::from(reads);
                 outcome.missing_from_trail.push(theirs);
@@ -253,8 +304,12 @@ impl Reconciler {
                 outcome.outside_the_trail += 1;
             }
         }
-        for calls in [&mut outcome.missing_from_aws, &mut outcome.missing_from_trail] {
+        let Reconciliation { missing_from_aws, missing_from_trail, classes, .. } = &mut outcome;
+        for calls in [missing_from_aws, missing_from_trail, &mut classes.refused_calls] {
             calls.sort_by(|a, b| (a.event_time, &a.request_id).cmp(&(b.event_time, &b.request_id)));
+        }
+        if !outcome.missing_from_trail.is_empty() {
+            outcome.siblings.unverified = self.siblings.unverified().to_vec();
         }
         outcome.judge();
         if self.untold > 0 && outcome.verdict == Match::Matched {
@@ -286,11 +341,25 @@ impl Reconciler {
 
 impl Reconciliation {
     fn judge(&mut self) {
-        let is_unmatched = !(self.differences.is_empty()
-            && self.missing_from_aws.is_empty()
-            && self.missing_from_trail.is_empty());
-        (self.verdict, self.why) = if is_unmatched {
+        let OfSiblings { unexpected, unverified, .. } = &self.siblings;
+        let is_missing = !self.missing_from_trail.is_empty();
+        let is_unmatched = !(self.differences.is_empty() && self.missing_from_aws.is_empty());
+        (self.verdict, self.why) = if is_unmatched || (is_missing && unverified.is_empty()) {
             (Match::Unmatched, None)
+        } else if is_missing {
+            let why = format!(
+                "calls that this trail has not may be those of other trails here, of which nothing can be believed with the keys that were \
+                 given: {}: give their keys with --public-key",
+                unverified.join(", ")
+            );
+            (Match::CannotTell, Some(why))
+        } else if !unexpected.is_empty() {
+            let names: Vec<&str> = unexpected.keys().map(String::as_str).collect();
+            let why = format!(
+                "other trails of this bucket have calls that this one has not: if they are your brokers', name them with --expect: {}",
+                names.join(", ")
+            );
+            (Match::CannotTell, Some(why))
         } else if self.outside_the_trail > 0 {
             let why = format!(
                 "AWS has {} calls of the broker's identity from before the trail's first call to KMS or after its last: look at them, or \
@@ -298,8 +367,17 @@ impl Reconciliation {
                 self.outside_the_trail
             );
             (Match::CannotTell, Some(why))
+        } else if self.outside > 0 {
+            let why = format!(
+                "{} calls of the trail are of times of which AWS's files have nothing: give those files, too, or bound the time with --since \
+                 and --until",
+                self.outside
+            );
+            (Match::CannotTell, Some(why))
         } else if self.matched > 0 {
             (Match::Matched, None)
+        } else if self.classes.own > 0 {
+            (Match::CannotTell, Some(OWN.into()))
         } else {
             (Match::CannotTell, Some("no call is old enough to be told of".into()))
         };
@@ -360,6 +438,21 @@ fn is_of_this_trails_objects(theirs: &ReadRecord<'_>, question: &Question) -> bo
             .is_some_and(|pair| pair.1 == question.trail_arn)
 }
 
+/// The `eventID` of a record; nothing where it has none.
+fn event_id_of(json: &str) -> record::Text<'_> {
+    #[derive(serde::Deserialize)]
+    struct Id<'a> {
+        #[serde(rename = "eventID", borrow, default)]
+        event_id: record::Text<'a>,
+    }
+    record::parse::<Id<'_>>(json).map(|id| id.event_id).unwrap_or_default()
+}
+
+/// Why there is no verdict where the trail is beside itself.
+const OWN: &str = "these are the trail's own records (their eventIDs are the trail's): give AWS CloudTrail's own log files with --cloudtrail";
+/// Or beside files without KMS.
+const NOTHING_OF_KMS: &str = "AWS's files have no call to KMS at all: their trail leaves KMS out (ExcludeManagementEventSources), or they are of \
+                              another account, region or time";
 /// `eventSource` of KMS's records.
 const KMS: &str = "kms.amazonaws.com";
 

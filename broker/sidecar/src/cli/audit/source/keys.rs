@@ -36,11 +36,11 @@ impl Source {
         let told = told.signing_key_id.clone().map(SigningConfig::Kms);
         let key = match told.as_ref().or(self.signing.as_ref()) {
             Some(SigningConfig::File(path)) => public_key_of(path).map_err(|error| {
-                Failure::Unavailable(format!("{error}: give its public half with --public-key FILE"))
+                Failure::Configuration(format!("{error}: give its public half with --public-key FILE"))
             })?,
             Some(SigningConfig::Kms(key)) => self.ask_kms(key).await?,
             None => {
-                return Err(Failure::Unavailable(
+                return Err(Failure::Configuration(
                     "no key to check digests with: give --public-key FILE (as `key-broker audit public-key` prints it) or \
                      --signing-key-id KEY"
                         .into(),
@@ -52,7 +52,7 @@ impl Source {
 
     /// Asks KMS, and records that.
     async fn ask_kms(&self, key: &KeyId) -> Result<PublicKey, Failure> {
-        self.records.open().map_err(Failure::Unavailable)?;
+        self.records.open().map_err(Failure::Configuration)?;
         let caller = match &self.caller {
             Some(caller) => Arc::clone(caller),
             None => Arc::new(self.kms.caller().await.map_err(|error| {
@@ -79,7 +79,7 @@ fn parse_key(text: &str) -> Result<KeyId, String> {
 
 fn from_file(file: &Path) -> Result<PublicKey, Failure> {
     let explain = |error: &dyn std::fmt::Display| {
-        Failure::Unavailable(format!("--public-key {}: {error}", file.display()))
+        Failure::Configuration(format!("--public-key {}: {error}", file.display()))
     };
     let pem = fs::read(file).map_err(|error| explain(&error))?;
     PublicKey::from_pem(&pem).map_err(|error| explain(&error))

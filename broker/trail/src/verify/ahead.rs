@@ -1,0 +1,104 @@
+//! What is read of a trail, in its order, and ahead of who judges it: several objects are on their way at a time, and each log file is
+//! uncompressed, hashed and read by itself, on as many threads as there are processors.
+
+use std::hash::RandomState;
+use std::sync::Arc;
+
+use futures_util::stream::{self, Stream, StreamExt as _};
+use tokio::sync::Semaphore;
+
+use super::log_file::{self, ReadLogFile};
+use crate::digest::LogFile;
+use crate::reader::{DigestFile, DigestKey, ReadFailure, TrailReader};
+use crate::store::StoreError;
+
+/// One object, read.
+pub(super) enum Step {
+    /// A digest.
+    Digest(DigestKey, Result<Option<DigestFile>, ReadFailure>),
+    /// A log file that the digest before it names.
+    LogFile(LogFile, Result<Option<ReadLogFile>, ReadFailure>),
+}
+
+/// Reads ahead.
+pub(super) struct Ahead<'a> {
+    reader: &'a TrailReader,
+    account_id: Arc<str>,
+    hashes: RandomState,
+    /// Log files that are uncompressed and read at a time.
+    turns: Arc<Semaphore>,
+}
+
+impl<'a> Ahead<'a> {
+    /// Reads the trail of `reader` on so many threads; what records are compared by is hashed under `hashes`.
+    pub(super) fn new(reader: &'a TrailReader, hashes: &RandomState, threads: usize) -> Self {
+        Self {
+            reader,
+            account_id: reader.names().account_id.as_str().into(),
+            hashes: hashes.clone(),
+            // Who judges takes a thread, too: one file waits for each that is read.
+            turns: Arc::new(Semaphore::new(threads.max(1) * 2)),
+        }
+    }
+
+    /// These digests, each followed by the log files that it names.
+    pub(super) fn digests<'s>(&'s self, digests: &'s [DigestKey]) -> impl Stream<Item = Step> + 's {
+        let read = stream::iter(digests).map(async |named: &DigestKey| {
+            let read = self.reader.digest_file(&named.key).await;
+            (named.clone(), read)
+        });
+        let steps = read.buffered(DIGESTS_AHEAD).flat_map(|(named, read)| {
+            let entries = match &read {
+                Ok(Some(file)) => file.digest.log_files.clone(),
+                _ => Vec::new(),
+            };
+            let named = [Wanted::Digest(named, read)].into_iter();
+            stream::iter(named.chain(entries.into_iter().map(Wanted::LogFile)))
+        });
+        steps.map(|wanted| self.step(wanted)).buffered(OBJECTS_AHEAD)
+    }
+
+    /// These log files.
+    pub(super) fn log_files(&self, entries: Vec<LogFile>) -> impl Stream<Item = Step> {
+        stream::iter(entries).map(|entry| self.step(Wanted::LogFile(entry))).buffered(OBJECTS_AHEAD)
+    }
+
+    async fn step(&self, wanted: Wanted) -> Step {
+        match wanted {
+            Wanted::Digest(named, read) => Step::Digest(named, read),
+            Wanted::LogFile(entry) => {
+                let read = self.log_file(&entry).await;
+                Step::LogFile(entry, read)
+            }
+        }
+    }
+
+    async fn log_file(&self, entry: &LogFile) -> Result<Option<ReadLogFile>, ReadFailure> {
+        let Some(fetched) = self.reader.fetch(&entry.s3_object).await? else { return Ok(None) };
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let (entry, account_id, hashes) = (entry.clone(), Arc::clone(&self.account_id), self.hashes.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let json = fetched.open()?;
+            let read = log_file::read(&entry, &json, &account_id, &hashes);
+            drop(turn);
+            Ok(Some(read))
+        });
+        match work.await {
+            Ok(read) => read,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(ReadFailure::Store(StoreError("the reading was cut off".into()))),
+        }
+    }
+}
+
+/// What is to be read next.
+enum Wanted {
+    Digest(DigestKey, Result<Option<DigestFile>, ReadFailure>),
+    LogFile(LogFile),
+}
+
+/// A digest is some kilobytes, and a day of a trail has 24.
+const DIGESTS_AHEAD: usize = 8;
+/// A store that is far away answers many at a time as soon as one. A log file that waits takes what it has in the store, or some
+/// hundreds of bytes for each of its records.
+const OBJECTS_AHEAD: usize = 16;

@@ -1,0 +1,78 @@
+//! Verifying that was stopped says in the end what it would have said in one go; what was verified before has to be there still.
+
+use super::*;
+
+/// A trail of so many hours, each with a data key that is used twice.
+async fn of_hours(hours: i64) -> MemoryStore {
+    let hour = |n: i64| {
+        let mint = Mint::new(u128::try_from(n).expect("few") + 1, START + Duration::hours(n));
+        vec![vec![mint.record(), mint.draw(1).record(), mint.draw(2).record()]]
+    };
+    Forge { digests: (0..hours).map(hour).collect(), ..Forge::default() }.store().await
+}
+
+fn options(resume: Option<ResumePoint>) -> VerifyOptions {
+    let from = resume.as_ref().map(ResumePoint::end);
+    VerifyOptions { keys: vec![signer().public_key().clone()], from, resume, ..VerifyOptions::default() }
+}
+
+/// Verifies, and returns the points at which it could have been stopped, with the number of digests that were read by then.
+async fn points(store: &MemoryStore, options: VerifyOptions) -> (Report, Vec<(u64, ResumePoint)>) {
+    let reader = TrailReader::new(std::sync::Arc::new(store.clone()), names(), None);
+    let mut points = Vec::new();
+    let report = verify(&reader, &options, &mut |done| {
+        if let Some(point) = &done.resume {
+            points.push((done.digests, point.clone()));
+        }
+    })
+    .await;
+    points.dedup();
+    (report, points)
+}
+
+#[tokio::test]
+async fn wherever_it_is_stopped_it_ends_the_same() {
+    let store = of_hours(60).await;
+    let (whole, points) = points(&store, options(None)).await;
+    assert_eq!((whole.verdict, whole.records), (Verdict::Sound, 180));
+    assert_eq!(points.len(), 35, "every digest that has a day and an hour behind it");
+    for (read, point) in points {
+        assert_eq!(point.end(), START + Duration::hours(i64::try_from(read).expect("few") - 25));
+        let told = serde_json::to_string(&point).expect("JSON");
+        let point = serde_json::from_str(&told).expect("the same");
+        let resumed = verified_with(&store, options(Some(point))).await;
+        assert_eq!(resumed.verdict, Verdict::Sound, "{resumed:?}");
+        let counts = |report: &Report| (report.digests, report.log_files, report.records, report.kms_records);
+        assert_eq!(counts(&resumed), counts(&whole));
+        assert_eq!((resumed.from, resumed.to), (whole.from, whole.to));
+        assert_eq!(resumed.newest_signature, whole.newest_signature);
+    }
+}
+
+#[tokio::test]
+async fn what_was_verified_before_has_to_be_there_still() {
+    let store = of_hours(40).await;
+    let (_, points) = points(&store, options(None)).await;
+    let (_, point) = points.last().expect("one").clone();
+    let gone = store.copy();
+    gone.with(|objects| objects.remove(&point.digest));
+    let report = verified_with(&gone, options(Some(point.clone()))).await;
+    assert_eq!(report.verdict, Verdict::Unsound);
+    let other = ResumePoint { hash: "0".repeat(64), ..point };
+    let report = verified_with(&store, options(Some(other))).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::Unsound, vec![FindingKind::NewestMissing]));
+}
+
+/// Where something is wrong, nothing is noted from then on: it is found again.
+#[tokio::test]
+async fn what_is_wrong_is_found_again() {
+    let store = of_hours(60).await;
+    let bad = store.keys().into_iter().filter(|key| !key.contains("Digest")).nth(40).expect("one");
+    store.with(|objects| objects.remove(&bad));
+    let (report, points) = points(&store, options(None)).await;
+    assert_eq!(report.verdict, Verdict::Unsound);
+    let (read, point) = points.last().expect("one").clone();
+    assert!(read <= 41, "{read}");
+    let report = verified_with(&store, options(Some(point))).await;
+    assert_eq!((report.verdict, kinds(&report)), (Verdict::Unsound, vec![FindingKind::LogFileMissing]));
+}
