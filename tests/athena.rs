@@ -5,6 +5,7 @@ mod peers;
 mod support;
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use key_broker_trail::verify::{Report, Verdict, VerifyOptions};
 use peers::{Peers, printed, root};
@@ -16,6 +17,12 @@ use support::timed::BUCKET;
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn a_sound_trail_has_the_same_numbers_in_sql_and_breaks_no_promise() {
     let copy = plain().copy();
+    // What waits for its digest, nobody vouches for yet: SQL has it all the same.
+    let digests = (0..copy.digests().len()).flat_map(|place| copy.digest(place).log_files);
+    let named: BTreeSet<String> = digests.map(|file| file.s3_object).collect();
+    for key in copy.log_files().into_iter().filter(|key| !named.contains(key)) {
+        fs::remove_file(copy.path(&key)).expect("removes");
+    }
     let report = verify(&copy);
     assert_eq!(report.verdict, Verdict::Sound, "{report:#?}");
     let rows = ask(

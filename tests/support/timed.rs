@@ -217,15 +217,23 @@ impl Running<'_> {
         let notes = |dir: &Path| -> Value {
             serde_json::from_slice(&fs::read(dir.join("trail.json")).expect("reads")).expect("JSON")
         };
-        let after = notes(&site.journal());
+        let names = |notes: &Value| {
+            let files = notes["logFiles"].as_array().expect("a list");
+            files.iter().find(|file| file["s3Object"] == newest.as_str()).cloned()
+        };
+        let mut noted = None;
+        eventually("the log file is noted", || {
+            noted = names(&notes(&site.journal()));
+            noted.is_some()
+        })
+        .await;
         self.kill().await;
         fs::remove_dir_all(site.journal()).expect("removes");
         copy(kept.path(), &site.journal());
         if site.is_encrypted {
             // What an encrypted log file is to be is noted before it is stored.
             let stored = sha256_hex(&fs::read(site.store().join(BUCKET).join(&newest)).expect("reads"));
-            let files = after["logFiles"].as_array().expect("a list");
-            let file = files.iter().find(|file| file["s3Object"] == newest.as_str()).expect("noted");
+            let file = noted.expect("noted");
             let mut before = notes(&site.journal());
             before["storing"] = serde_json::json!({
                 "object": newest, "sha256": stored, "dataKeyRequestId": file["dataKeyRequestID"],

@@ -133,7 +133,7 @@ impl Broker {
         let newest_digest = trail.as_ref().map(Trail::newest_digest);
         let mut audit = Ending::begin(&trail_parts, journal, base.drain.clone());
         let stdout = if parts.audit.stdout {
-            Some(StdoutCopy::start(&base.journal_dir).map_err(StartError::Stdout)?)
+            Some(StdoutCopy::start(&base.journal_dir, &base.journal).map_err(StartError::Stdout)?)
         } else {
             None
         };

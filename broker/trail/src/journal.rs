@@ -102,7 +102,12 @@ struct Shared {
     commits: OnceLock<Arc<CommitTimer>>,
     /// Cancelled when the thread has ended in a defect.
     dead: CancellationToken,
+    /// How often a copy has been made of all that was there; 0 where nobody copies.
+    copies: watch::Sender<u64>,
 }
+
+/// Who does not read a copy holds up the end for so long.
+const COPY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Is told how long each commit took.
 pub(crate) type CommitTimer = dyn Fn(Duration) + Send + Sync;
@@ -241,6 +246,20 @@ impl Journal {
         self.shared.queue.close_at(end).await.unwrap_or(false)
     }
 
+    /// Where who copies the records counts the rounds.
+    pub(crate) fn copies(&self) -> watch::Sender<u64> {
+        self.shared.copies.clone()
+    }
+
+    /// Waits until all that is there now is copied, where somebody copies it and can, but not for long.
+    pub(crate) async fn copied(&self) {
+        let mut copies = self.shared.copies.subscribe();
+        let before = *copies.borrow();
+        // The round that is under way may have been here before.
+        let is_copied = copies.wait_for(|rounds| before == 0 || *rounds == 0 || *rounds >= before + 2);
+        let _ = tokio::time::timeout(COPY_PATIENCE, is_copied).await;
+    }
+
     /// Whether the newest commit succeeded, and none takes too long.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<bool> {
@@ -328,6 +347,7 @@ impl Shared {
             counts: Counts::default(),
             commits: OnceLock::default(),
             dead: CancellationToken::new(),
+            copies: watch::Sender::new(0),
         }
     }
 

@@ -19,7 +19,11 @@ impl Trail {
         loop {
             // Some time is kept for the digest: of what is delivered, where something else cannot be.
             let rest = until.saturating_duration_since(self.clock.instant());
-            is_told = is_told || self.announcer.tell(BrokerEvent::Close).await;
+            if !is_told {
+                is_told = self.announcer.tell(BrokerEvent::Close).await;
+                // What is delivered is removed.
+                self.journal.copied().await;
+            }
             self.deliver_all(self.clock.instant() + rest * 3 / 4).await;
             self.deadline = Some(until);
             match self.last_digest(is_closing).await {

@@ -61,7 +61,8 @@ struct Prediction {
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit cost --since 2026-11-01 --until 2026-11-30\n  \
     key-broker audit cost --delivery-interval-seconds 300 --regions 2 --accounts 3\n  \
-    key-broker audit cost --s3-bucket my-trail --account 111122223333 --region us-west-2 --all-trails --public-key signing.pem\n  \
+    key-broker audit cost --s3-bucket my-trail --account 111122223333 --region us-west-2 \\\n    \
+    --all-trails --public-key signing.pem\n  \
     key-broker audit cost --json | jq '.total'";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {

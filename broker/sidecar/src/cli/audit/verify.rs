@@ -66,8 +66,8 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit verify --config key-broker.toml --since 2026-11-01 --until 2026-11-30\n  \
     key-broker audit verify --store /mnt/trail --bucket logs --trail key-broker \\\n    \
     --account 111122223333 --region us-west-2 --public-key signing.pem\n  \
-    key-broker audit verify --s3-bucket my-trail --account 111122223333 --region us-west-2 --all-trails \\\n    \
-    --public-key signing.pem --html verdict.html";
+    key-broker audit verify --s3-bucket my-trail --account 111122223333 --region us-west-2 \\\n    \
+    --all-trails --public-key signing.pem --html verdict.html";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments {
