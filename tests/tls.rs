@@ -373,7 +373,7 @@ async fn refused_handshakes_are_counted_and_told_once_in_a_while() {
         .collect();
     assert_eq!(told.len(), 1, "one in ten seconds: {log}");
     assert_eq!(
-        (&told[0]["peer"], &told[0]["keybroker_tls_refusal"]),
+        (&told[0]["peer"], &told[0]["reason"]),
         (&"127.0.0.1".into(), &"unknown_authority".into()),
         "{log}"
     );
