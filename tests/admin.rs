@@ -16,12 +16,13 @@ use key_broker_client::{Client, DataKey, Decrypt, GenerateDataKey};
 use key_broker_proto::admin::v1::admin_client::AdminClient;
 use key_broker_proto::admin::v1::evict_request::Which;
 use key_broker_proto::admin::v1::{
-    Entry, EvictRequest, ListEntriesRequest, ListEntriesResponse, StatusRequest,
+    Entry, EvictRequest, FlushRequest, ListEntriesRequest, ListEntriesResponse, StatusRequest,
 };
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use key_broker_proto::v1::{DescribeKeyRequest, GenerateRandomRequest};
 use kms_emulator::{Fault, KeySpec};
 use prost::Message;
+use serde_json::json;
 use support::process::Process;
 use support::{Setup, TestBroker, eventually, reuse, rule};
 use tonic::transport::{Channel, Endpoint};
@@ -305,7 +306,24 @@ async fn status_counts_and_answers_while_the_broker_drains() {
     assert_eq!((status.calls_in_flight, status.draining), (1, true));
     in_flight.await.expect("no panic").expect("a call in flight is finished");
     let records = broker.stop().await;
-    assert_eq!(records.activity.len(), 7, "the operator's calls are no activity");
+    let (of_operators, of_workloads): (Vec<_>, Vec<_>) =
+        records.activity.iter().partition(|record| record["eventName"] == "Evict");
+    assert_eq!((of_operators.len(), of_workloads.len()), (1, 7), "to ask how it is leaves no record");
+    let evicted = of_operators[0];
+    assert_eq!(
+        evicted["additionalEventData"]["operator"],
+        json!({ "target": "all", "evicted": 1 }),
+        "{evicted}"
+    );
+    assert_eq!(evicted["userIdentity"]["details"]["pid"], std::process::id(), "{evicted}");
+    assert_eq!(evicted["userIdentity"]["principalId"], me(), "{evicted}");
+}
+
+#[tokio::test]
+async fn without_a_trail_there_is_nothing_to_flush() {
+    let broker = broker().await;
+    let refused = admin(&broker).await.flush(FlushRequest {}).await.expect_err("refused");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "NO_TRAIL"));
 }
 
 #[tokio::test]
@@ -317,6 +335,7 @@ async fn each_socket_serves_its_own_service_and_health() {
         wrong.list_entries(ListEntriesRequest::default()).await.expect_err("refused"),
         wrong.evict(EvictRequest { which: Some(Which::All(true)) }).await.expect_err("refused"),
         wrong.status(StatusRequest {}).await.expect_err("refused"),
+        wrong.flush(FlushRequest {}).await.expect_err("refused"),
     ] {
         assert_eq!(refused.code(), Code::Unimplemented);
     }
@@ -362,13 +381,24 @@ async fn another_user_is_refused_even_if_it_may_open_the_socket() {
     assert!(refused.contains(expected), "{refused}");
     let admitted = child(0).await.expect("no panic");
     assert!(admitted.contains("admitted"), "{admitted}");
+    let records = broker.stop().await.activity;
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let uid = record["userIdentity"]["details"]["uid"].as_u64();
+            (record["eventName"].as_str(), uid, record["additionalEventData"]["outcome"].as_str())
+        })
+        .collect();
+    let (name, denied, allowed) = (Some("ListEntries"), Some("Denied"), Some("Allowed"));
+    assert_eq!(told, [(name, Some(65_534), denied), (name, Some(0), allowed)]);
 }
 
 #[tokio::test]
 async fn a_child_of_another_user() {
     // Does something only where the test above starts it.
     let Some(socket) = std::env::var_os(CHILD_SOCKET) else { return };
-    match AdminClient::new(channel(Path::new(&socket)).await).status(StatusRequest {}).await {
+    let mut admin = AdminClient::new(channel(Path::new(&socket)).await);
+    match admin.list_entries(ListEntriesRequest::default()).await {
         Ok(_) => println!("admitted"),
         Err(status) => println!("{:?} {} {}", status.code(), reason(&status), status.message()),
     }

@@ -497,6 +497,7 @@ fn snapshot(name: &str, said: &str) {
         (r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "YYYY-MM-DDTHH:MM:SSZ"),
         (r"20\d\d-\d\d-\d\d", "YYYY-MM-DD"),
         ("[0-9a-f]{512}", "SIGNATURE"),
+        ("trail/dev-[0-9a-z]{12}", "trail/dev-IDENTIFIER00"),
         ("Z_[0-9A-Za-z]{16}.json", "Z_LETTERS.json"),
         (r"_20\d{6}T\d{4}(\d\d)?Z", "_MOMENT"),
         (r"/20\d\d/\d\d/\d\d/", "/YYYY/MM/DD/"),

@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -102,9 +103,18 @@ async fn a_drain_ends_in_its_time_whatever_hangs() {
     let emulator = emulator().await;
     let dir = tempfile::tempdir().expect("a directory");
     support::signing::write_key(dir.path());
-    // A store that takes connections, and never answers.
+    // A store that takes the first digest, and then connections only: it never answers again.
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let store = hanging.local_addr().expect("an address");
+    let hanging = tokio::task::spawn_blocking(move || {
+        let (mut put, _) = hanging.accept().expect("a put");
+        let mut read = [0; 64 << 10];
+        // Its headers, and then a body that is shorter than this.
+        assert!(put.read(&mut read).expect("reads") > 0);
+        put.write_all(b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .expect("answers");
+        hanging
+    });
     let config = write_config(
         dir.path(),
         &emulator.endpoint_url(),
@@ -119,6 +129,7 @@ async fn a_drain_ends_in_its_time_whatever_hangs() {
         .replace("[policy]", "attempt_timeout_ms = 60000\n[policy]");
     fs::write(&config, text).expect("writes");
     let broker = Process::serve(&config);
+    let _hanging = hanging.await.expect("it has the first digest");
     let client = Client::unix(dir.path().join("broker.sock")).await.expect("listens");
     let client = client.with_deadline(Duration::from_mins(2));
     client.generate_random(8).await.expect("a record to deliver");

@@ -1,6 +1,7 @@
-//! Proves, with the real program, through each source of credentials: sessions that last for a second or two are renewed under load
-//! without one failed call, no call is signed by a session that has ended, each record of KMS names the session that signed the very
-//! call (or the access key alone, and a later record whose that is), and `audit reconcile` finds every call that somebody else made with any of these sessions, and no other.
+//! Proves, with the real program, through each source of credentials: sessions that last for seconds are renewed under load without
+//! one failed call, no call is signed by a session that has ended, each record of KMS names the session that signed the very call (or
+//! the access key alone, and a later record whose that is), and `audit reconcile` finds every call that somebody else made with any of
+//! these sessions, and no other.
 //!
 //! A few sessions each, two hundred with KEY_BROKER_LONG_TESTS=1.
 
@@ -53,7 +54,7 @@ impl Place {
         let emulator = Emulator::start(EmulatorConfig::default()).await.expect("starts");
         emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
         // Whoever writes files does so in good time.
-        let life = if source == Source::File { 6_000 } else { 1_200 };
+        let life = if source == Source::File { 6_000 } else { 3_000 };
         let aws = Arc::new(FakeAws::start(Duration::from_millis(life), Duration::ZERO).await);
         let dir = tempfile::tempdir().expect("a directory");
         write_key(dir.path());

@@ -15,6 +15,7 @@ use key_broker_core::Bounds;
 use key_broker_core::clock::{Clock, SystemClock};
 use kms_emulator::{Fault, KeySpec};
 use peers::check_records;
+use support::formats::sha256_hex;
 use support::{Records, Setup, TestBroker, reuse, rule};
 use tonic::Code;
 
@@ -53,6 +54,29 @@ async fn three_thousand_cold_draws_cause_one_kms_call() {
     assert_eq!(broker.emulator.call_count("GenerateDataKey"), 1);
     let records = broker.stop().await;
     assert_eq!((records.kms.len(), records.activity.len()), (1, 3_000));
+}
+
+#[tokio::test]
+async fn a_ciphertext_leads_to_whoever_was_given_it_and_to_the_call_that_made_it() {
+    let broker = broker(rule()).await;
+    let client = broker.client().await;
+    let key = client.generate_data_key(request()).await.expect("a key");
+    client.generate_data_key(request()).await.expect("the same");
+    let other = client.generate_data_key_without_plaintext(request().into()).await.expect("another");
+    client
+        .decrypt(Decrypt::new(key.ciphertext_blob.to_vec()).context("tenant", "acme"))
+        .await
+        .expect("decrypts");
+    let records = broker.stop().await;
+    let given = |blob: &[u8]| -> Vec<_> {
+        let hash = sha256_hex(blob);
+        let keys = records.activity.iter().map(|record| &record["additionalEventData"]["dataKey"]);
+        let found = keys.filter(|data_key| data_key["ciphertextBlobSHA256"] == hash.as_str());
+        found.map(|data_key| data_key["kmsRequestID"].clone()).collect()
+    };
+    let made = key.provenance.kms_request_id.as_str();
+    assert_eq!(given(&key.ciphertext_blob), [made, made]);
+    assert_eq!(given(&other.ciphertext_blob), [other.provenance.kms_request_id.as_str()]);
 }
 
 #[tokio::test]

@@ -63,6 +63,19 @@ impl Trailed {
         }
     }
 
+    /// The store takes nothing, and gives nothing.
+    fn break_store(&self) {
+        let bucket = self.root.path().join("logs");
+        fs::rename(&bucket, self.root.path().join("aside")).expect("renames");
+        fs::write(&bucket, "not a directory").expect("writes");
+    }
+
+    fn mend_store(&self) {
+        let bucket = self.root.path().join("logs");
+        fs::remove_file(&bucket).expect("removes");
+        fs::rename(self.root.path().join("aside"), &bucket).expect("returns");
+    }
+
     async fn delivered(&self, log_files: usize) {
         let (root, journal) = (self.root.path(), self.broker.journal_dir());
         let closed = || files(&journal).expect("files").iter().any(|file| file.closed_at.is_some());
@@ -147,7 +160,7 @@ async fn every_record_is_in_one_log_file_and_every_log_file_in_one_digest() {
     assert!(names[14].contains("/2026/11/26/111122223333_CloudTrail_us-west-2_20261126T00"), "{}", names[14]);
     let (records, digests) = trailed.stop_with_digests().await;
     assert_eq!((records.activity.len(), notices(&records).len()), (60, 0));
-    assert_eq!(digests.len(), 2, "one after an hour, one at the drain");
+    assert_eq!(digests.len(), 3, "one before the first call, one after an hour, one at the drain");
 }
 
 #[tokio::test]
@@ -174,9 +187,7 @@ async fn a_store_that_is_down_for_an_hour_holds_up_no_call_and_gets_everything_a
     trailed.call(2).await;
     trailed.clock.pass(DELIVERY);
     trailed.delivered(1).await;
-    let (bucket, aside) = (trailed.root.path().join("logs"), trailed.root.path().join("aside"));
-    fs::rename(&bucket, &aside).expect("renames");
-    fs::write(&bucket, "not a directory").expect("writes");
+    trailed.break_store();
     for _ in 0..12 {
         trailed.call(2).await;
         trailed.clock.pass(DELIVERY);
@@ -184,8 +195,7 @@ async fn a_store_that_is_down_for_an_hour_holds_up_no_call_and_gets_everything_a
     }
     assert!(trailed.client.is_serving().await.expect("health answers"));
     assert!(journal_bytes(&trailed.broker.journal_dir()) > 20_000, "the records wait in the journal");
-    fs::remove_file(&bucket).expect("removes");
-    fs::rename(&aside, &bucket).expect("returns");
+    trailed.mend_store();
     trailed.clock.pass(DELIVERY);
     let dir = trailed.broker.journal_dir();
     eventually("caught up", || journal_bytes(&dir) < 5_000).await;
@@ -210,8 +220,8 @@ async fn a_clock_that_goes_back_neither_stops_the_trail_nor_tangles_its_digests(
 #[tokio::test]
 async fn a_journal_file_that_somebody_edited_is_evidence_and_the_trail_tells() {
     let mut trailed = Trailed::start().await;
-    let (bucket, dir) = (trailed.root.path().join("logs"), trailed.broker.journal_dir());
-    fs::write(&bucket, "not a directory").expect("writes");
+    let dir = trailed.broker.journal_dir();
+    trailed.break_store();
     trailed.call(3).await;
     trailed.clock.pass(DELIVERY);
     trailed.delivery_has_failed().await;
@@ -220,7 +230,7 @@ async fn a_journal_file_that_somebody_edited_is_evidence_and_the_trail_tells() {
     // The last call's two records do not fit any more.
     let last = trailed.answered.iter().max_by_key(|id| text.find(id.as_str())).expect("three").clone();
     fs::write(&closed, text.replace(&last, FORGED)).expect("writes");
-    fs::remove_file(&bucket).expect("removes");
+    trailed.mend_store();
     trailed.clock.pass(Duration::from_mins(5));
     trailed.delivered(1).await;
     trailed.answered.remove(&last);
@@ -239,13 +249,11 @@ async fn a_journal_file_that_somebody_edited_is_evidence_and_the_trail_tells() {
 #[tokio::test]
 async fn a_journal_file_that_somebody_removed_is_missed_and_the_trail_tells() {
     let mut trailed = Trailed::start().await;
-    let (bucket, dir) = (trailed.root.path().join("logs"), trailed.broker.journal_dir());
+    let dir = trailed.broker.journal_dir();
     trailed.call(1).await;
     trailed.clock.pass(DELIVERY);
     trailed.delivered(1).await;
-    let aside = trailed.root.path().join("aside");
-    fs::rename(&bucket, &aside).expect("renames");
-    fs::write(&bucket, "not a directory").expect("writes");
+    trailed.break_store();
     let before = trailed.answered.clone();
     trailed.call(2).await;
     trailed.clock.pass(DELIVERY);
@@ -254,8 +262,7 @@ async fn a_journal_file_that_somebody_removed_is_missed_and_the_trail_tells() {
         fs::remove_file(&file.path).expect("removes");
     }
     trailed.answered = before;
-    fs::remove_file(&bucket).expect("removes");
-    fs::rename(&aside, &bucket).expect("returns");
+    trailed.mend_store();
     trailed.call(1).await;
     trailed.clock.pass(DELIVERY);
     trailed.delivered(2).await;
@@ -270,9 +277,9 @@ async fn a_journal_file_that_somebody_removed_is_missed_and_the_trail_tells() {
 async fn a_full_journal_refuses_calls_until_its_records_are_delivered() {
     let root = tempfile::tempdir().expect("a directory");
     let config = trail::config(root.path());
-    fs::write(root.path().join("logs"), "not a directory").expect("writes");
     let setup = Setup { trail: Some(config), max_undelivered_bytes: 30_000, ..Setup::default() };
     let mut trailed = Trailed::with(root, setup).await;
+    trailed.break_store();
     let refused = loop {
         assert!(trailed.answered.len() < 100);
         match trailed.client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await {
@@ -281,7 +288,7 @@ async fn a_full_journal_refuses_calls_until_its_records_are_delivered() {
         }
     };
     assert_eq!(refused.reason(), Some("JOURNAL_UNAVAILABLE"));
-    fs::remove_file(trailed.root.path().join("logs")).expect("the store is back");
+    trailed.mend_store();
     trailed.clock.pass(DELIVERY);
     trailed.delivered(1).await;
     // One principal alone may fill half of the journal: the broker was ready for others all the time.

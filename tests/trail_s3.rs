@@ -1,6 +1,7 @@
 //! Proves, with the real program before an S3 that nobody here wrote, moto: the trail in a bucket is the trail in a directory,
-//! whole and once, over kills and an S3 that is down or breaks off; its objects have CloudTrail's headers; S3 is told to encrypt
-//! under the configured key with the trail in the context; and the auditor's commands read it from there.
+//! whole and once, over kills and an S3 that is down or breaks off; no object is put twice, and each is locked by the bucket's
+//! retention; its objects have CloudTrail's headers; S3 is told to encrypt under the configured key with the trail in the context;
+//! and the auditor's commands read it from there.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -57,7 +58,12 @@ async fn a_trail_in_s3_is_whole_over_kills_and_outages_of_s3() {
         assert_eq!(object["contentType"], "application/json", "{object}");
         assert_eq!(object["contentEncoding"], "gzip", "{object}");
         assert_eq!(object["encryption"], Value::Null, "none was asked for: {object}");
+        assert_eq!(object["lock"], "COMPLIANCE", "by the bucket's default retention: {object}");
+        assert_eq!(object["versions"], 1, "it was put once, whatever broke off: {object}");
+        assert_eq!(object["putAgain"], "PreconditionFailed", "this store knows If-None-Match: {object}");
     }
+    let conditions = bucket.proxy.sent_headers("if-none-match");
+    assert!(conditions.len() >= objects.len() && conditions.iter().all(|condition| condition == "*"));
     let delivered = site.assert_accounts_for(&seen);
     println!(
         "{} told; {} records in {} log files and {} digests",
@@ -102,8 +108,9 @@ async fn s3_is_told_to_encrypt_under_the_key_with_the_trail_in_the_context() {
     assert!(!contexts.is_empty());
     for context in contexts {
         let context: Value = serde_json::from_slice(&BASE64.decode(&context).expect("base64")).expect("JSON");
-        let trail = "arn:aws:cloudtrail:us-west-2:111122223333:trail/key-broker";
-        assert_eq!(context, json!({ "aws:cloudtrail:arn": trail }));
+        let trail = context["aws:cloudtrail:arn"].as_str().expect("a trail");
+        assert!(trail.starts_with("arn:aws:cloudtrail:us-west-2:111122223333:trail/key-broker-"), "{trail}");
+        assert_eq!(context, json!({ "aws:cloudtrail:arn": trail }), "and nothing else");
     }
     // S3 decrypts for whoever may: nothing but the objects is asked for.
     tokio::task::spawn_blocking(move || Site::verify(&config)).await.expect("sound");

@@ -207,8 +207,8 @@ fn the_journals_tail_is_held_against_its_chain_and_what_was_delivered() {
 #[test]
 fn an_encrypted_log_file_opens_only_in_its_place_and_with_kms() {
     let copy = encrypted().copy();
-    let key = copy.digest(0).log_files[0].s3_object.clone();
-    let other = copy.digest(1).log_files[0].s3_object.clone();
+    let key = copy.digest(1).log_files[0].s3_object.clone();
+    let other = copy.digest(2).log_files[0].s3_object.clone();
     let message = fs::read(copy.path(&key)).expect("reads");
     assert_eq!(message[..3], [2, 4, 0x78]);
     fs::write(copy.path(&other), &message).expect("writes");

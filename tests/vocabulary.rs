@@ -3,6 +3,7 @@
 
 #[path = "peers/mod.rs"]
 mod peers;
+#[allow(dead_code, reason = "other test files use the rest")]
 #[path = "support/registry.rs"]
 mod registry;
 

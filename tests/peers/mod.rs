@@ -182,6 +182,8 @@ fn check_digests(root: &Path, digests: usize) {
     let files: Vec<PathBuf> = files_below(root)
         .into_iter()
         .filter(|path| path.components().any(|part| part.as_os_str() == "CloudTrail-Digest"))
+        // Beside each is its metadata.
+        .filter(|path| path.extension().is_some_and(|end| end == "gz"))
         .collect();
     let verdict = schema_verdict(&files);
     assert!(verdict.contains(&format!("digests={digests} failures=0")), "{verdict}");
@@ -190,6 +192,18 @@ fn check_digests(root: &Path, digests: usize) {
 fn schema_verdict(files: &[PathBuf]) -> String {
     let peers = Peers::install(&["records"]);
     printed(peers.command("records/bin/python").arg(root().join("tests/judges/check-records")).args(files))
+}
+
+/// The name of the one trail there.
+fn trail_below(root: &Path) -> String {
+    let names = files_below(root).into_iter().filter_map(|path| {
+        let name = path.file_name()?.to_str()?;
+        let (_, rest) = name.split_once("_CloudTrail-Digest_us-west-2_")?;
+        Some(rest.split_once("_us-west-2_")?.0.to_owned())
+    });
+    let names: std::collections::BTreeSet<String> = names.collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    names.into_iter().next().unwrap_or_default()
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {
@@ -213,7 +227,7 @@ pub fn validate_logs(root: &Path, public_key: &str, digests: usize, log_files: u
             .arg("--tree")
             .arg(root)
             .args(["--bucket", "logs", "--trail-arn"])
-            .arg("arn:aws:cloudtrail:us-west-2:111122223333:trail/key-broker")
+            .arg(format!("arn:aws:cloudtrail:us-west-2:111122223333:trail/{}", trail_below(root)))
             .arg("--public-key")
             .arg(key)
             .args(["--start", "2015-01-01T00:00:00Z", "--end", "2100-01-01T00:00:00Z"]),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use key_broker::{AuditorKms, Config};
 use key_broker_core::clock::SystemClock;
 use key_broker_trail::delivery::names;
-use key_broker_trail::{TrailReader, records};
+use key_broker_trail::{JournalTrail, TrailNames, TrailReader, records};
 use kms_emulator::{Emulator, EmulatorConfig};
 
 use super::{Records, aws_kms, aws_settings, journal_lines};
@@ -32,12 +32,14 @@ async fn delivered(dir: &Path) -> Vec<String> {
     let caller = Arc::new(kms.caller().await.expect("known"));
     let config = Config::load(&dir.join("key-broker.toml")).expect("dev's");
     let trail = config.audit.trail.expect("dev has a trail");
-    let names = names(&trail, &caller);
+    let journal = JournalTrail::try_from(&*dir.join("journal")).expect("it has delivered");
+    let names = TrailNames { trail: journal.name, ..names(&trail, &caller) };
     let store = trail.store.open().await;
     let decrypter = AuditorKms::new(Arc::new(kms), caller, dir.join("reader-records.jsonl"));
+    let keys = store.list(&names.log_folder()).await.expect("lists");
     let reader = TrailReader::new(store, names, Some(Arc::new(decrypter)));
     let mut lines = Vec::new();
-    for key in reader.log_file_keys().await.expect("lists") {
+    for key in keys {
         let file = reader.log_file(&key).await.expect("reads").expect("there");
         lines.extend(records(&file).map(|record| record.expect("a record").to_owned()));
     }

@@ -209,6 +209,7 @@ impl TestBroker {
             guard: setup.guard,
             caller,
             telemetry: setup.telemetry,
+            configuration_sha256: None,
             clock,
         };
         let drain = CancellationToken::new();
@@ -332,7 +333,10 @@ pub struct Records {
     pub kms: Vec<Value>,
     /// Of the broker's own questions what an alias means.
     pub resolved: Vec<Value>,
+    /// Of calls, and what the broker has found out.
     pub activity: Vec<Value>,
+    /// Of the broker's own life.
+    pub life: Vec<Value>,
 }
 
 impl Records {
@@ -353,7 +357,9 @@ impl Records {
             record["eventName"] == "DescribeKey" && record["userIdentity"]["invokedBy"] == "key-broker"
         };
         let (resolved, kms) = kms.into_iter().partition(is_resolved);
-        Self { kms, resolved, activity }
+        let is_life = |record: &Value| !record["additionalEventData"]["broker"].is_null();
+        let (life, activity) = activity.into_iter().partition(is_life);
+        Self { kms, resolved, activity, life }
     }
 
     /// The one activity record of the call with this `x-request-id`.

@@ -2,6 +2,7 @@
 //! stopped, or killed at any moment.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,9 @@ use key_broker_core::clock::Clock as _;
 use key_broker_core::{Bounds, KeyId};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
 use key_broker_trail::journal::{Durability, JournalConfig};
-use key_broker_trail::record::record_time;
 use key_broker_trail::{PublicKey, Remainder, TrailNames};
 use kms_emulator::Emulator;
+use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -24,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::TestClock;
-use super::formats::files;
+use super::formats::{files, sha256_hex};
 use super::signing::write_key;
 use super::{Setup, aws_kms, aws_settings, eventually, reuse, rule};
 
@@ -53,6 +54,7 @@ impl TimedSite {
         let dir = tempfile::tempdir().expect("a directory");
         write_key(dir.path());
         let clock = TestClock::at(datetime!(2026-03-01 08:00 UTC));
+        name_trail(&dir.path().join("journal"), &names().trail, clock.now());
         Self { dir, clock, settings: aws_settings(emulator), is_encrypted }
     }
 
@@ -85,6 +87,7 @@ impl TimedSite {
             guard: setup.guard,
             caller,
             telemetry: Telemetry::default(),
+            configuration_sha256: None,
             clock: self.clock.clone(),
         };
         let drain = CancellationToken::new();
@@ -209,15 +212,39 @@ impl Running<'_> {
         copy(&site.journal(), kept.path());
         self.pass(20, "CloudTrail").await;
         let newest = objects(&site.store(), "CloudTrail").pop().expect("a log file");
-        let closed_at = names().log_file_minute(&newest).expect("a log file");
+        let (_, minute) = newest.split_once("_CloudTrail_us-west-2_").expect("a log file");
+        let minute = minute[..14].to_owned();
+        let notes = |dir: &Path| -> Value {
+            serde_json::from_slice(&fs::read(dir.join("trail.json")).expect("reads")).expect("JSON")
+        };
+        let names = |notes: &Value| {
+            let files = notes["logFiles"].as_array().expect("a list");
+            files.iter().find(|file| file["s3Object"] == newest.as_str()).cloned()
+        };
+        let mut noted = None;
+        eventually("the log file is noted", || {
+            noted = names(&notes(&site.journal()));
+            noted.is_some()
+        })
+        .await;
         self.kill().await;
         fs::remove_dir_all(site.journal()).expect("removes");
         copy(kept.path(), &site.journal());
+        if site.is_encrypted {
+            // What an encrypted log file is to be is noted before it is stored.
+            let stored = sha256_hex(&fs::read(site.store().join(BUCKET).join(&newest)).expect("reads"));
+            let file = noted.expect("noted");
+            let mut before = notes(&site.journal());
+            before["storing"] = serde_json::json!({
+                "object": newest, "sha256": stored, "dataKeyRequestId": file["dataKeyRequestID"],
+            });
+            fs::write(site.journal().join("trail.json"), before.to_string()).expect("writes");
+        }
         let open = files(&site.journal()).expect("a journal").pop().expect("a file");
         let closed = open.path.with_file_name(format!(
             "journal-{:08}-{}.closed",
             open.number,
-            record_time(closed_at).replace(['-', ':'], "")
+            minute.replace('Z', "00Z")
         ));
         fs::rename(&open.path, closed).expect("renames");
     }
@@ -228,11 +255,19 @@ pub fn directory(root: PathBuf) -> StoreConfig {
     StoreConfig::Directory { root, bucket: BUCKET.into() }
 }
 
+/// Notes of a journal whose trail has this name, as if it had made it itself.
+pub fn name_trail(journal: &Path, trail: &str, now: OffsetDateTime) {
+    fs::DirBuilder::new().mode(0o700).create(journal).expect("makes");
+    let start = now.unix_timestamp() - 1;
+    let notes = serde_json::json!({ "version": 1, "trail": trail, "start": start, "logFiles": [] });
+    fs::write(journal.join("trail.json"), notes.to_string()).expect("writes");
+}
+
 pub fn names() -> TrailNames {
     TrailNames {
         account_id: "111122223333".into(),
         region: "us-west-2".into(),
-        trail: "key-broker".into(),
+        trail: "key-broker-000000000000".into(),
         bucket: BUCKET.into(),
         prefix: String::new(),
     }

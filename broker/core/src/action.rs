@@ -27,18 +27,6 @@ impl Action {
         Self::DescribeKey,
     ];
 
-    /// The name of the call's span.
-    #[must_use]
-    pub const fn span_name(self) -> &'static str {
-        match self {
-            Self::GenerateDataKey => "keybroker.v1.KeyBroker/GenerateDataKey",
-            Self::GenerateDataKeyWithoutPlaintext => "keybroker.v1.KeyBroker/GenerateDataKeyWithoutPlaintext",
-            Self::Decrypt => "keybroker.v1.KeyBroker/Decrypt",
-            Self::GenerateRandom => "keybroker.v1.KeyBroker/GenerateRandom",
-            Self::DescribeKey => "keybroker.v1.KeyBroker/DescribeKey",
-        }
-    }
-
     /// The KMS operation's name.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{KeyId, Peer};
+use key_broker_core::clock::Clock;
+use key_broker_core::{KeyId, Outcome, Peer};
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1 as pb;
 use key_broker_proto::admin::v1::evict_request::Which;
 use key_broker_trail::delivery::NewestDigest;
-use key_broker_trail::journal::Journal;
+use key_broker_trail::journal::{Journal, JournalUnavailable};
+use key_broker_trail::record::{ActivityEventData, ActivityRecord, AwsCaller, Open, UserIdentity};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -30,6 +33,12 @@ pub(crate) struct Admin {
     pub limits: CallLimits,
     /// Where records go.
     pub journal: Journal,
+    /// The account and region in every record.
+    pub caller: Arc<AwsCaller>,
+    /// Stamps the records.
+    pub clock: Arc<dyn Clock>,
+    /// Has the trail delivered, if there is one.
+    pub flush_orders: Option<FlushOrders>,
     /// What was delivered last; none without a trail.
     pub newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
     /// Cancelled when the broker is about to stop.
@@ -39,6 +48,9 @@ pub(crate) struct Admin {
     /// The broker's own user: it and root may administer.
     pub uid: u32,
 }
+
+/// Where a trail is told to deliver, with whom to tell what came of it.
+type FlushOrders = mpsc::Sender<oneshot::Sender<Result<NewestDigest, String>>>;
 
 /// What the layers around the service know of a call; they put it into the request's extensions.
 #[derive(Clone)]
@@ -51,7 +63,7 @@ pub(crate) struct AdminCall {
 
 impl Admin {
     /// The methods of the contract.
-    pub(crate) const METHODS: [&str; 3] = ["ListEntries", "Evict", "Status"];
+    pub(crate) const METHODS: [&str; 4] = ["ListEntries", "Evict", "Flush", "Status"];
 
     /// Refuses callers that are neither root nor the broker's own user. Being able to open the socket is no
     /// proof, since a group or a wide mode may let others in.
@@ -72,6 +84,45 @@ impl Admin {
         let details = ErrorDetails::with_error_info("NOT_AN_ADMINISTRATOR", proto::DOMAIN_BROKER, metadata);
         Err(Status::with_error_details(Code::PermissionDenied, words, details))
     }
+
+    /// The same, for a call that has a record: whoever is refused has one, too.
+    async fn admit_recorded<T>(
+        &self,
+        method: &'static str,
+        request: &Request<T>,
+    ) -> Result<AdminCall, Status> {
+        let admitted = self.admit(request);
+        if let (Err(refused), Some(call)) = (&admitted, request.extensions().get::<AdminCall>()) {
+            self.record(method, call, None, Some(refused.message())).await;
+        }
+        admitted
+    }
+
+    /// Records a call of the operator's, whatever becomes of the journal.
+    async fn record(
+        &self,
+        method: &'static str,
+        AdminCall { request_id, peer }: &AdminCall,
+        operator: Option<Value>,
+        refusal: Option<&str>,
+    ) {
+        let outcome = if refusal.is_some() { Outcome::Denied } else { Outcome::Allowed };
+        let identity = UserIdentity::workload(peer.kind, peer.principal.as_str(), &peer.details);
+        let data = ActivityEventData { operator: operator.map(Open::Written), ..outcome.into() };
+        let now = self.clock.now();
+        let AwsCaller { region, account_id, .. } = &*self.caller;
+        let mut record = ActivityRecord::new(identity, now, method, region, account_id, data);
+        record.source_ip_address = Some("unix".into());
+        (record.request_id, record.event_id) = ((*request_id).into(), Uuid::new_v4().into());
+        if let Some(words) = refusal {
+            record.fail("AccessDenied", words);
+        }
+        let mut line = Vec::new();
+        record.append_to(&mut line);
+        if let Err(JournalUnavailable(Some(line))) = self.journal.append_of(None, line).wait().await {
+            self.journal.defer(&line);
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -80,18 +131,19 @@ impl pb::admin_server::Admin for Admin {
         &self,
         request: Request<pb::ListEntriesRequest>,
     ) -> Result<Response<pb::ListEntriesResponse>, Status> {
-        let call = self.admit(&request)?;
+        let call = self.admit_recorded("ListEntries", &request).await?;
         let request = request.into_inner();
         let after = PageCursor::parse(&request.page_token).map_err(|error| call.refuse(&error))?;
         let size = match request.page_size {
             0 => MAX_PAGE,
             n => usize::try_from(n).unwrap_or(MAX_PAGE).min(MAX_PAGE),
         };
+        self.record("ListEntries", &call, None, None).await;
         Ok(Response::new(page(&self.cache, after, size)))
     }
 
     async fn evict(&self, request: Request<pb::EvictRequest>) -> Result<Response<pb::EvictResponse>, Status> {
-        let call = self.admit(&request)?;
+        let call = self.admit_recorded("Evict", &request).await?;
         let what = EvictionTarget::parse(request.into_inner()).map_err(|error| call.refuse(&error))?;
         let evicted = self.cache.evict(&what.scope());
         let who = &call.peer.details;
@@ -103,7 +155,35 @@ impl pb::admin_server::Admin for Admin {
             evicted,
             "evicted"
         );
-        Ok(Response::new(pb::EvictResponse { evicted: evicted as u64 }))
+        let evicted = evicted as u64;
+        let told = json!({ "target": what.name(), "evicted": evicted });
+        self.record("Evict", &call, Some(told), None).await;
+        Ok(Response::new(pb::EvictResponse { evicted }))
+    }
+
+    async fn flush(&self, request: Request<pb::FlushRequest>) -> Result<Response<pb::FlushResponse>, Status> {
+        let call = self.admit_recorded("Flush", &request).await?;
+        // Before it is done, so that it is delivered with the rest.
+        self.record("Flush", &call, None, None).await;
+        let refuse = |code, reason: &str, words: String| {
+            let metadata = [(proto::METADATA_REQUEST_ID.to_owned(), call.request_id.to_string())];
+            let details = ErrorDetails::with_error_info(reason, proto::DOMAIN_BROKER, metadata);
+            Status::with_error_details(code, words, details)
+        };
+        let Some(orders) = &self.flush_orders else {
+            let words = "no audit.store: this broker delivers no trail".to_owned();
+            return Err(refuse(Code::FailedPrecondition, "NO_TRAIL", words));
+        };
+        let (order, done) = oneshot::channel();
+        let ending = || "the broker is ending, which delivers, too".to_owned();
+        let delivered = match orders.send(order).await {
+            Ok(()) => done.await.unwrap_or_else(|_| Err(ending())),
+            Err(_) => Err(ending()),
+        };
+        let NewestDigest { object, signature, .. } = delivered.map_err(|why| {
+            refuse(Code::Unavailable, "NOT_DELIVERED", format!("not everything is delivered: {why}"))
+        })?;
+        Ok(Response::new(pb::FlushResponse { newest_digest: object, newest_digest_signature: signature }))
     }
 
     async fn status(

@@ -1,8 +1,10 @@
 //! All wiring, once, in the order in which things start; they stop in the reverse order.
 
+mod deliver;
 mod foundation;
 mod memory;
 mod observed;
+mod pages;
 mod process;
 mod sessions;
 mod start_error;
@@ -18,6 +20,7 @@ use key_broker_trail::delivery::Trail;
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{Ending, Remainder, StdoutCopy};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,14 +35,15 @@ use crate::limits::{CallLimits, Limits, Shares};
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::telemetry::Telemetry;
-use crate::telemetry::http::Pages;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::connections::Connections;
 use crate::transport::handshakes::Handshakes;
 use crate::transport::opening::Listen;
 use crate::transport::{Listeners, Server};
+pub(crate) use deliver::deliver;
 use foundation::Foundation;
 use observed::MetricSources;
+use pages::PagesServer;
 pub(crate) use process::serve;
 pub use start_error::StartError;
 
@@ -69,6 +73,8 @@ pub struct Parts {
     pub caller: AwsCaller,
     /// Who is told of its work.
     pub telemetry: Telemetry,
+    /// SHA-256, in hex, of its configuration file.
+    pub configuration_sha256: Option<String>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -82,7 +88,7 @@ pub struct Broker {
     kms_calls: TaskTracker,
     stdout: Option<StdoutCopy>,
     metrics: Option<Metrics>,
-    pages: Option<(TcpListener, Arc<Pages>)>,
+    pages: Option<PagesServer>,
     refusals: Arc<Refusals>,
     audit: Ending,
     clock: Arc<dyn Clock>,
@@ -116,12 +122,18 @@ impl Broker {
     ) -> Result<Self, StartError> {
         let (base, journal) = Foundation::lay(home, others, &mut parts, drain)?;
         base.watch_sessions(parts.kms.sessions());
-        let trail_parts = base.trail_parts();
+        let (open, is_open) = watch::channel(parts.audit.trail.is_none());
+        let (health, is_ready) = base.start_readiness(is_open);
+        // Probes are answered while the trail waits for its store.
+        let pages = base.start_pages(parts.telemetry.http, is_ready.clone()).await?;
+        let mut trail_parts = base.trail_parts();
         let trail = base.start_trail(parts.audit.trail.as_ref(), &trail_parts).await?;
+        trail_parts.identity = parts.kms.known_session();
+        trail_parts.policy_version = Some(parts.policies.current().version().to_string());
         let newest_digest = trail.as_ref().map(Trail::newest_digest);
         let mut audit = Ending::begin(&trail_parts, journal, base.drain.clone());
         let stdout = if parts.audit.stdout {
-            Some(StdoutCopy::start(&base.journal_dir).map_err(StartError::Stdout)?)
+            Some(StdoutCopy::start(&base.journal_dir, &base.journal).map_err(StartError::Stdout)?)
         } else {
             None
         };
@@ -129,12 +141,11 @@ impl Broker {
         let most_aliases = usize::try_from(parts.reuse.max_entries).unwrap_or(usize::MAX).max(LEAST_ALIASES);
         let cache = base.start_cache(parts.reuse);
         let limits = CallLimits::new(&parts.limits);
-        let admin = base.admin(&cache, &limits, newest_digest.clone());
+        let admin = base.admin(&cache, &limits, trail.as_ref());
         let policies = Arc::new(parts.policies);
         let tls = parts.listen.tls.as_ref().map(|(_, tls)| tls.clone());
         base.start_reload(&policies, tls.clone());
         let service = base.service(policies, parts.bindings, parts.trust, cache.clone(), most_aliases);
-        let (health, is_ready) = base.start_readiness();
         let (connections, handshakes) = (Arc::<Connections>::default(), Arc::<Handshakes>::default());
         let sources = MetricSources {
             cache,
@@ -154,10 +165,11 @@ impl Broker {
 
         let listeners = Listeners::open(&parts.listen).await.map_err(StartError::Listen)?;
         let server = Server::new(layers, parts.identities, &parts.limits, connections, handshakes);
-        let pages = base.publish(sources, parts.telemetry.http, is_ready).await?;
+        base.publish(sources);
         if let Some(trail) = trail {
             audit.deliver(trail);
         }
+        open.send_replace(true);
         Ok(Self {
             server,
             listeners,
@@ -180,7 +192,7 @@ impl Broker {
         Addresses {
             tls: self.listeners.tls.as_ref().and_then(|(listener, _)| of(listener)),
             insecure_tcp: self.listeners.insecure_tcp.as_ref().and_then(of),
-            telemetry: self.pages.as_ref().and_then(|(listener, _)| of(listener)),
+            telemetry: self.pages.as_ref().and_then(PagesServer::address),
         }
     }
 
@@ -188,11 +200,6 @@ impl Broker {
     /// in the drain's time.
     #[must_use = "records that are left behind are not to go unnoticed"]
     pub async fn serve(self) -> Remainder {
-        // Until the end: who watches sees the drain, too.
-        let stop_pages = CancellationToken::new();
-        let pages =
-            self.pages.map(|(listener, pages)| tokio::spawn(pages.serve(listener, stop_pages.clone())));
-        let stop_pages = stop_pages.drop_guard();
         let stop_refusals = CancellationToken::new();
         let refusals = tokio::spawn(self.refusals.run(stop_refusals.clone()));
         tokio::spawn(self.drain.clone().run_until_cancelled_owned(memory::give_back_after_peaks()));
@@ -226,9 +233,9 @@ impl Broker {
             let last = tokio::task::spawn_blocking(|| metrics.shutdown());
             let _ = tokio::time::timeout(LAST_METRICS, last).await;
         }
-        drop(stop_pages);
-        if let Some(pages) = pages {
-            let _ = pages.await;
+        // Until the end: who watches sees the drain, too.
+        if let Some(pages) = self.pages {
+            pages.stop().await;
         }
         remainder
     }

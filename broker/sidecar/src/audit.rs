@@ -142,7 +142,7 @@ impl AuditScope {
             { vocabulary::ERROR_TYPE } = Empty,
             otel.status_code = Empty
         );
-        let commit = self.audit.journal.append_of(&self.peer.principal, records);
+        let commit = self.audit.journal.append_of(Some(&self.peer.principal), records);
         let committed = commit.wait_at_most(self.rest()).await;
         if committed.is_err() {
             record_all!(span, { vocabulary::ERROR_TYPE } = "journal_unavailable", otel.status_code = "ERROR");
@@ -281,7 +281,7 @@ impl AuditScope {
         let mut record = ActivityRecord::new(
             UserIdentity::workload(self.peer.kind, self.peer.principal.as_str(), &self.peer.details),
             self.came_at(),
-            self.action,
+            self.action.name(),
             &self.audit.caller.region,
             &self.audit.caller.account_id,
             ActivityEventData { withdraws, ..self.event_data(draft) },

@@ -7,6 +7,7 @@ mod check;
 #[cfg(feature = "dev")]
 mod dev;
 mod exit;
+mod flush;
 mod hardening;
 mod health;
 mod manual;
@@ -95,6 +96,12 @@ enum Command {
     #[command(after_help = audit::EXAMPLES)]
     Audit(Box<audit::Arguments>),
 
+    /// Have a broker deliver its trail now, for hooks that run before it is told to stop
+    ///
+    /// Returns with 0 once everything that was recorded by then, and a digest of it, is in the store; prints the digest's name. Else with
+    /// 1, and the broker goes on trying. Asks the operator's socket, as root or the broker's own user.
+    Flush(flush::Arguments),
+
     /// Ask a broker whether it serves, for exec probes
     ///
     /// Exits with 0 if it does, else with 1. Without --live this is readiness: the broker does not serve while it drains, while
@@ -145,6 +152,7 @@ pub fn run() -> ExitCode {
         Command::Call(arguments) => call::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(*arguments),
+        Command::Flush(arguments) => flush::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Completion(arguments) => manual::completion(&arguments),

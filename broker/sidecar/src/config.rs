@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::attestation::Trust;
 use crate::cache::rules::Rules;
@@ -70,6 +71,8 @@ pub struct Config {
     pub(crate) http: Option<SocketAddr>,
     /// Threads that serve calls.
     pub(crate) worker_threads: usize,
+    /// SHA-256, in hex, of the file.
+    pub(crate) sha256: String,
 }
 
 impl Config {
@@ -92,7 +95,10 @@ impl Config {
     fn parse_on(host: Host, text: &str, path: &Path) -> Result<Self, String> {
         let file: ConfigFile = toml::from_str(text).map_err(|error| mistake::told(text, path, &error))?;
         let base = path.parent().unwrap_or_else(|| Path::new("."));
-        file.check(base, host).map_err(|mistake| format!("{}: {mistake}", path.display()))
+        let mut config =
+            file.check(base, host).map_err(|mistake| format!("{}: {mistake}", path.display()))?;
+        config.sha256 = hex::encode(Sha256::digest(text));
+        Ok(config)
     }
 }
 
@@ -209,6 +215,7 @@ impl ConfigFile {
             limits,
             http,
             worker_threads,
+            sha256: String::new(),
         })
     }
 }

@@ -20,6 +20,8 @@ use tonic_health::server::HealthReporter;
 pub(crate) enum Ready {
     /// It is.
     Yes,
+    /// The store does not know of the trail yet: no call is answered before it does.
+    TrailNotOpen,
     /// The broker is about to stop.
     Draining,
     /// Records cannot be written.
@@ -34,6 +36,7 @@ impl Ready {
     pub(crate) const fn words(self) -> &'static str {
         match self {
             Self::Yes => "ready",
+            Self::TrailNotOpen => "not ready: the trail's first digest is not delivered",
             Self::Draining => "not ready: draining",
             Self::JournalFails => "not ready: the journal cannot commit",
             Self::CircuitOpen => "not ready: KMS has not answered lately, so it is not asked",
@@ -43,6 +46,8 @@ impl Ready {
 
 /// What it depends on.
 pub(crate) struct Readiness {
+    /// Whether the trail is open, if there is to be one.
+    pub trail_is_open: watch::Receiver<bool>,
     /// Whether the journal can commit.
     pub journal: watch::Receiver<bool>,
     /// Until when the circuit to KMS is open, in each region in which it is asked.
@@ -60,8 +65,11 @@ impl Readiness {
         loop {
             let open_for = self.open_for();
             let commits = *self.journal.borrow_and_update() && journal_lives;
+            let is_open = *self.trail_is_open.borrow_and_update();
             let now = if self.drain.is_cancelled() {
                 Ready::Draining
+            } else if !is_open {
+                Ready::TrailNotOpen
             } else if !commits {
                 Ready::JournalFails
             } else if open_for.is_some() {
@@ -78,11 +86,13 @@ impl Readiness {
             tokio::select! {
                 changed = self.journal.changed() => journal_lives = changed.is_ok(),
                 (Ok(()), ..) = select_all(self.kms.iter_mut().map(|circuit| Box::pin(circuit.changed()))) => {}
+                Ok(()) = self.trail_is_open.changed() => {}
                 () = tokio::time::sleep(open_for.unwrap_or_default()), if open_for.is_some() => {}
                 () = self.drain.cancelled() => {}
             }
         }
     }
+
     /// For how long the circuits to KMS are open in all regions.
     fn open_for(&mut self) -> Option<Duration> {
         let now = self.clock.instant();

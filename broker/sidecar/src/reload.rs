@@ -82,9 +82,8 @@ impl Reload {
 impl Reload {
     /// Has the trail report it, whatever becomes of this process.
     async fn tell(&self, reloads: Reloads) {
-        self.told.tell_reloads(reloads);
         let told = Arc::clone(&self.told);
-        let saved = tokio::task::spawn_blocking(move || told.save()).await;
+        let saved = tokio::task::spawn_blocking(move || told.tell_reloads(reloads)).await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "cannot save the note of a reload yet: it is in memory only");
         }

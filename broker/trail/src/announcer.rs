@@ -10,7 +10,8 @@ use key_broker_core::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::{Journal, JournalUnavailable, files};
-use super::record::{ActivityRecord, AwsCaller};
+use super::origin::Origin;
+use super::record::{ActivityRecord, AwsCaller, BrokerData, BrokerEvent, UserIdentity};
 
 /// Writes records of the broker's own.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub(crate) struct Announcer {
     pub(crate) journal_dir: PathBuf,
     /// The account and region in every record.
     pub(crate) caller: Arc<AwsCaller>,
+    /// Where the broker runs.
+    pub(crate) origin: Origin,
     /// Stamps them.
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -53,6 +56,26 @@ impl Announcer {
         while !self.announce().await || self.journal.backlog_bytes() > 0 {
             tokio::time::sleep(TICK).await;
         }
+    }
+
+    /// Records a moment of the broker's life. False if the journal cannot take it now.
+    pub(crate) async fn tell(&self, event: BrokerEvent) -> bool {
+        let mut line = Vec::new();
+        let data = BrokerData::default();
+        ActivityRecord::of_broker(event, data, None, self.clock.now(), &self.caller).append_to(&mut line);
+        self.journal.append_for_the_trail(line).wait().await.is_ok()
+    }
+
+    /// The same, of what happens whether or not the journal can be written: as soon as that can.
+    pub(crate) fn tell_later(
+        &self,
+        event: BrokerEvent,
+        data: BrokerData<'_>,
+        identity: Option<UserIdentity<'static>>,
+    ) {
+        let mut line = Vec::new();
+        ActivityRecord::of_broker(event, data, identity, self.clock.now(), &self.caller).append_to(&mut line);
+        self.journal.defer_for_the_trail(&line);
     }
 
     /// Tells everything that is to be told. False if the journal cannot take it now.

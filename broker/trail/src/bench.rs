@@ -13,9 +13,10 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::digest::{
-    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
-    SIGNATURE_METADATA, sha256_hex,
+    ChainSpan, Digest, HASH_ALGORITHM, LogFile, OwnFields, Position, SIGNATURE_ALGORITHM,
+    SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA, sha256_hex,
 };
+use crate::format_version::FORMAT_VERSION;
 use crate::journal::hash_chain::Link;
 use crate::log_file::compress;
 use crate::names::TrailNames;
@@ -75,7 +76,10 @@ async fn make(store: &dyn Store, records: u64, uses_of_a_key: u64) -> BenchTrail
             log_files.push(file.0);
             let bytes = compress(&json).expect("compresses");
             let key = log_files.last().expect("one").s3_object.clone();
-            store.put(Object { key, bytes, metadata: BTreeMap::new() }).await.expect("puts");
+            assert!(
+                store.put(Object { key, bytes, metadata: BTreeMap::new() }).await.expect("puts"),
+                "it is new"
+            );
             at += Duration::minutes(5);
         }
         let before = previous.as_ref();
@@ -95,16 +99,22 @@ async fn make(store: &dyn Store, records: u64, uses_of_a_key: u64) -> BenchTrail
             previous_digest_hash_algorithm: before.map(|_| HASH_ALGORITHM.into()),
             previous_digest_signature: before.map(|(_, signature)| signature.clone()),
             log_files,
+            key_broker: Some(OwnFields {
+                version: FORMAT_VERSION,
+                position: before.is_none().then_some(Position::Opening),
+                digest_interval_seconds: 3_600,
+                origin: None,
+            }),
         };
         let json = digest.to_json();
         let signature = signer.sign(digest.string_to_sign(&json).as_bytes()).await.expect("signs");
-        let signature = hex::encode(signature);
+        let signature = hex::encode(signature.0);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),
             (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
         ]);
         let (key, bytes) = (digest.digest_s3_object.clone(), compress(&json).expect("compresses"));
-        store.put(Object { key, bytes, metadata }).await.expect("puts");
+        assert!(store.put(Object { key, bytes, metadata }).await.expect("puts"), "it is new");
         previous = Some((digest, signature));
     }
     let Made { records, bytes, largest, .. } = made;
@@ -146,6 +156,7 @@ fn log_file(
         newest_event_time: record_time(at),
         oldest_event_time: record_time(at),
         journal_chain: Some(ChainSpan::new(&before, &made.chain)),
+        data_key_request_id: None,
     };
     (file, json)
 }
@@ -183,6 +194,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
         messages_limit: Some(limit),
         bytes_used: Some(0),
         bytes_limit: Some(1 << 30),
+        ciphertext_sha256: Some("ab".repeat(32).into()),
     };
     let policies = ["policy0".to_owned()];
     let policy = PolicyData {
@@ -192,7 +204,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
     let mut record = ActivityRecord::new(
         UserIdentity::workload(PeerKind::UnixWorkload, "unix:uid/1000", &DETAILS),
         at,
-        Action::GenerateDataKey,
+        Action::GenerateDataKey.name(),
         "us-west-2",
         "111122223333",
         ActivityEventData { policy: Some(policy), data_key: Some(data_key), ..Outcome::Allowed.into() },

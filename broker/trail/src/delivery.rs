@@ -7,9 +7,11 @@
 //!
 //! Nothing here holds up a call. A store that is down leaves records in the journal, which refuses calls at its bound.
 
+mod digests;
 mod encryption;
 mod error;
 mod finish;
+mod placement;
 mod reading;
 mod schedule;
 mod setup;
@@ -25,34 +27,31 @@ use std::time::{Duration, Instant};
 use key_broker_core::KeyId;
 use key_broker_core::clock::Clock;
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::field::Empty;
 use tracing::{Instrument as _, info_span, record_all};
 
 use super::announcer::Announcer;
-use super::digest::{
-    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
-    SIGNATURE_METADATA, sha256_hex,
-};
+use super::digest::{ChainSpan, HASH_ALGORITHM, LogFile, sha256_hex};
 use super::journal::hash_chain::Link;
 use super::journal::segment_reader::Cut;
 use super::journal::{Journal, SegmentFile, damaged_name, files};
-use super::log_file::{self, LogFileContents};
+use super::log_file::LogFileContents;
 use super::names::TrailNames;
-use super::record::record_time;
 use super::signature::Signer;
-use super::state::{PendingDigest, Previous, State};
+use super::state::{EncryptedFile, State};
 use super::store::directory::found;
 use super::store::{Object, Store};
 use encryption::Encryption;
 pub(crate) use error::TrailError;
 use reading::{Reading, begins_after, oldest_place, read};
+use schedule::FlushOrder;
 pub use setup::{SetupError, StoreConfig, TrailParts, check_state, names, probe, public_key_of};
 
 /// How a trail is to be.
 #[derive(Debug, Clone)]
 pub struct TrailConfig {
-    /// Its name: one for each broker that delivers into a bucket.
+    /// What its name begins with: each journal adds its own id.
     pub name: String,
     /// Where to.
     pub store: StoreConfig,
@@ -97,6 +96,9 @@ pub struct Trail {
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
+    /// Where it is told to deliver now, with whom to tell what came of it: dropped where the broker is ending, which delivers, too.
+    pub flush_orders: mpsc::Sender<FlushOrder>,
+    flushes: mpsc::Receiver<FlushOrder>,
 }
 
 /// The newest digest: to be kept where whoever can delete it cannot reach.
@@ -191,14 +193,8 @@ impl Trail {
         contents: LogFileContents,
     ) -> Result<(), TrailError> {
         self.tell_missing(contents.before).await?;
-        let key = self.names.log_file(closed_at, &contents.end.hash);
         let LogFileContents { bytes, hash, oldest, newest, before, end, records } = contents;
-        let bytes = self.encrypted(&key, bytes).await?;
-        self.keep_hold().await?;
-        self.put(Object { key: key.clone(), bytes, metadata: BTreeMap::new() }).await?;
-        if let Some(encryption) = &mut self.encryption {
-            encryption.end();
-        }
+        let (key, data_key_request_id) = self.put_free(closed_at, &end.hash, &bytes, &hash).await?;
         let mut state = self.state.clone();
         state.log_files.push(LogFile {
             s3_bucket: self.names.bucket.clone(),
@@ -208,8 +204,9 @@ impl Trail {
             newest_event_time: newest,
             oldest_event_time: oldest,
             journal_chain: Some(ChainSpan::new(&before, &end)),
+            data_key_request_id,
         });
-        state.delivered = Some(end);
+        (state.delivered, state.storing) = (Some(end), None);
         // The file of the journal may be gone when it is tried again.
         self.unnoted = Some(state);
         self.note_again().await?;
@@ -218,11 +215,63 @@ impl Trail {
         Ok(())
     }
 
-    async fn encrypted(&mut self, key: &str, bytes: Vec<u8>) -> Result<Vec<u8>, TrailError> {
+    /// Puts a log file under its name or, where somebody else's object has that, under the next minute's. Returns the name, and the requestID
+    /// of its data key.
+    async fn put_free(
+        &mut self,
+        closed_at: OffsetDateTime,
+        end: &[u8; 32],
+        bytes: &[u8],
+        hash: &str,
+    ) -> Result<(String, Option<String>), TrailError> {
+        let mut taken = None;
+        for minutes in 0..MOST_TAKEN_NAMES {
+            let key = self.names.log_file(closed_at + time::Duration::minutes(minutes), end);
+            self.keep_hold().await?;
+            let put = if self.encryption.is_some() {
+                self.put_encrypted(&key, bytes.to_vec()).await
+            } else {
+                let object = Object { key: key.clone(), bytes: bytes.to_vec(), metadata: BTreeMap::new() };
+                self.put(object, Some(hash)).await.map(|()| None)
+            };
+            match put {
+                Ok(data_key_request_id) => return Ok((key, data_key_request_id)),
+                Err(occupied @ TrailError::Occupied(_)) => taken = Some(occupied),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(taken.unwrap_or(TrailError::Late))
+    }
+
+    /// Encrypts a log file and puts it. Its hash is noted before: no later process could make the same bytes, and know what it finds there.
+    /// Returns the requestID of its data key.
+    async fn put_encrypted(&mut self, key: &str, bytes: Vec<u8>) -> Result<Option<String>, TrailError> {
+        if let Some(stored) = self.state.storing.clone().filter(|storing| storing.object == key)
+            && self.is_stored(key, &stored.sha256).await?
+        {
+            self.forget_encrypted();
+            return Ok(stored.data_key_request_id);
+        }
         let rest = self.rest();
-        let Some(encryption) = &mut self.encryption else { return Ok(bytes) };
+        let Some(encryption) = &mut self.encryption else { return Ok(None) };
         let encrypted = encryption.encrypt(&self.names, key, bytes);
-        within(rest, async { encrypted.await.map_err(TrailError::Key) }).await
+        let encrypted = within(rest, async { encrypted.await.map_err(TrailError::Key) }).await?;
+        let (sha256, data_key_request_id) = (sha256_hex(&encrypted.bytes), encrypted.data_key_request_id);
+        let storing = EncryptedFile { object: key.to_owned(), sha256, data_key_request_id };
+        let data_key_request_id = storing.data_key_request_id.clone();
+        let mut state = self.state.clone();
+        state.storing = Some(storing);
+        self.note(state).await?;
+        let object = Object { key: key.to_owned(), bytes: encrypted.bytes, metadata: BTreeMap::new() };
+        self.put(object, None).await?;
+        self.forget_encrypted();
+        Ok(data_key_request_id)
+    }
+
+    fn forget_encrypted(&mut self) {
+        if let Some(encryption) = &mut self.encryption {
+            encryption.end();
+        }
     }
 
     /// Reads a file of the journal. What does not fit its chain is cut off and kept as evidence; the rest is delivered.
@@ -293,10 +342,6 @@ impl Trail {
         on_disk(move || Ok(hold.keep()?)).await
     }
 
-    async fn put(&self, object: Object) -> Result<(), TrailError> {
-        self.in_time(async { Ok(self.store.put(object).await?) }).await
-    }
-
     /// Work that may be cut off: it is done again over itself.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, TrailError>>) -> Result<T, TrailError> {
         within(self.rest(), work).await
@@ -328,102 +373,6 @@ impl Trail {
         self.unnoted = None;
         Ok(())
     }
-
-    /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
-    pub(crate) async fn digest(&mut self) -> Result<(), TrailError> {
-        self.note_again().await?;
-        let span = info_span!(
-            parent: None,
-            DIGEST_SPAN,
-            { DIGEST_SIGNATURE } = Empty,
-            "error.type" = Empty,
-            otel.status_code = Empty
-        );
-        let delivered = self.put_digest().instrument(span.clone()).await;
-        match &delivered {
-            Ok(()) => {
-                if let Some(newest) = self.newest_digest.borrow().as_ref() {
-                    span.record(DIGEST_SIGNATURE, newest.signature.as_str());
-                }
-            }
-            Err(_) => record_all!(span, "error.type" = "_OTHER", otel.status_code = "ERROR"),
-        }
-        delivered
-    }
-
-    async fn put_digest(&mut self) -> Result<(), TrailError> {
-        self.keep_hold().await?;
-        if self.state.sealed.is_none() {
-            // Whatever the clock does, digests go forward, one after the other.
-            let end = whole_second(self.clock.now()).max(self.state.start + Duration::from_secs(1));
-            let mut state = self.state.clone();
-            state.sealed = Some(PendingDigest { end, log_files: std::mem::take(&mut state.log_files) });
-            self.note(state).await?;
-        }
-        let Some(sealed) = self.state.sealed.clone() else { return Ok(()) };
-        let digest = self.state.digest(&sealed, &self.names, self.signer.public_key());
-        let json = digest.to_json();
-        let text = digest.string_to_sign(&json);
-        let signed = self.signer.sign(text.as_bytes());
-        let signed = self.in_time(async { signed.await.map_err(TrailError::Key) });
-        let signature = hex::encode(signed.await?);
-        let metadata = BTreeMap::from([
-            (SIGNATURE_METADATA.to_owned(), signature.clone()),
-            (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
-        ]);
-        let key = digest.digest_s3_object.clone();
-        self.put(Object { key, bytes: log_file::compress(&json)?, metadata }).await?;
-        let (object, end) = (format!("{}/{}", digest.digest_s3_bucket, digest.digest_s3_object), sealed.end);
-        let mut state = self.state.clone();
-        state.previous = Some(Previous {
-            bucket: digest.digest_s3_bucket,
-            object: digest.digest_s3_object,
-            hash: sha256_hex(&json),
-            signature: signature.clone(),
-        });
-        (state.start, state.sealed) = (end, None);
-        // Where that fails, the same digest is put again over itself.
-        self.note(state).await?;
-        self.next_digest = self.clock.instant() + self.digest_interval;
-        let log_files = digest.log_files.len();
-        tracing::info!(digest = object, log_files, signature, "digest delivered");
-        self.newest_digest.send_replace(Some(NewestDigest { object, signature, end }));
-        Ok(())
-    }
-}
-
-impl State {
-    fn newest_digest(&self) -> Option<NewestDigest> {
-        let Previous { bucket, object, signature, .. } = self.previous.as_ref()?;
-        let object = format!("{bucket}/{object}");
-        Some(NewestDigest { object, signature: signature.clone(), end: self.start })
-    }
-
-    fn digest(
-        &self,
-        sealed: &PendingDigest,
-        names: &TrailNames,
-        key: &super::signature::PublicKey,
-    ) -> Digest {
-        let previous = self.previous.as_ref();
-        Digest {
-            aws_account_id: names.account_id.clone(),
-            digest_start_time: record_time(self.start),
-            digest_end_time: record_time(sealed.end),
-            digest_s3_bucket: names.bucket.clone(),
-            digest_s3_object: names.digest(sealed.end),
-            digest_public_key_fingerprint: key.fingerprint(),
-            digest_signature_algorithm: SIGNATURE_ALGORITHM.into(),
-            newest_event_time: sealed.log_files.iter().map(|file| file.newest_event_time.clone()).max(),
-            oldest_event_time: sealed.log_files.iter().map(|file| file.oldest_event_time.clone()).min(),
-            previous_digest_s3_bucket: previous.map(|previous| previous.bucket.clone()),
-            previous_digest_s3_object: previous.map(|previous| previous.object.clone()),
-            previous_digest_hash_value: previous.map(|previous| previous.hash.clone()),
-            previous_digest_hash_algorithm: previous.map(|_| HASH_ALGORITHM.into()),
-            previous_digest_signature: previous.map(|previous| previous.signature.clone()),
-            log_files: sealed.log_files.clone(),
-        }
-    }
 }
 
 async fn within<T>(
@@ -446,6 +395,8 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
+/// Whoever puts that many objects under names that nobody can guess has to be looked for.
+const MOST_TAKEN_NAMES: i64 = 4;
 /// A digest of so many log files is made before its time: some 550 bytes each.
 const MAX_LOG_FILES: usize = 1_000;
 /// The spans of a delivery, each of which begins a trace.

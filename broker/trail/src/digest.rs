@@ -1,14 +1,18 @@
 //! Digest files: what was delivered in a stretch of time, chained and signed as CloudTrail's
 //! (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-validation-digest-file-structure.html>).
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::format_version::{FORMAT_VERSION, Versioned};
 use super::journal::hash_chain::Link;
+use super::origin::Origin;
 
 /// A digest, in CloudTrail's order of fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Digest {
     /// The account: 12 digits.
     pub aws_account_id: String,
@@ -40,11 +44,40 @@ pub struct Digest {
     pub previous_digest_signature: Option<String>,
     /// What was delivered.
     pub log_files: Vec<LogFile>,
+    /// What CloudTrail's digests do not have.
+    #[serde(default, deserialize_with = "own_fields", skip_serializing_if = "Option::is_none")]
+    pub(crate) key_broker: Option<OwnFields>,
+}
+
+/// What a broker's digests have beside CloudTrail's fields: signed with them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OwnFields {
+    /// The format version of the digest, and of the log files and records behind it.
+    pub(crate) version: u32,
+    /// Whether a trail begins or ends with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) position: Option<Position>,
+    /// When the next one is due, at the latest, if the broker lives.
+    pub(crate) digest_interval_seconds: u64,
+    /// Where the broker runs: in the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<Origin>,
+}
+
+/// Where in a trail a digest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Position {
+    /// The first one: it was there before the first call was answered.
+    Opening,
+    /// The broker has ended, and everything is delivered. Where its journal is kept, another one may follow.
+    Closing,
 }
 
 /// A delivered log file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct LogFile {
     /// The bucket.
     pub s3_bucket: String,
@@ -61,12 +94,16 @@ pub struct LogFile {
     /// Where its records stand in the journal's chain. CloudTrail has no such field, and digests of older brokers have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) journal_chain: Option<ChainSpan>,
+    /// Of a log file that the broker has encrypted: the requestID of its data key's GenerateDataKey, whose record is in a later one, or
+    /// in none where nothing came later.
+    #[serde(rename = "dataKeyRequestID", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data_key_request_id: Option<String>,
 }
 
 /// Where the records of a log file stand in the journal's chain: whoever has the digests sees by it that log files follow one
 /// another, or how many records are missing between two of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct ChainSpan {
     /// The first record's sequence number.
     pub first_sequence: u64,
@@ -126,6 +163,17 @@ impl Digest {
     }
 }
 
+/// Of a later format, only its version is read.
+fn own_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OwnFields>, D::Error> {
+    let Some(fields) = Option::<Value>::deserialize(deserializer)? else { return Ok(None) };
+    let Versioned { version } = Versioned::deserialize(&fields).map_err(D::Error::custom)?;
+    if version > FORMAT_VERSION {
+        let unread = OwnFields { version, position: None, digest_interval_seconds: 0, origin: None };
+        return Ok(Some(unread));
+    }
+    OwnFields::deserialize(fields).map(Some).map_err(D::Error::custom)
+}
+
 /// SHA-256 in hex.
 #[must_use]
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
@@ -138,5 +186,7 @@ pub(crate) const SIGNATURE_ALGORITHM: &str = "SHA256withRSA";
 pub(crate) const HASH_ALGORITHM: &str = "SHA-256";
 /// Where an object's metadata has the signature of a digest, in hex.
 pub(crate) const SIGNATURE_METADATA: &str = "signature";
+/// Where it has the requestID of KMS's Sign.
+pub(crate) const KMS_REQUEST_METADATA: &str = "kms-request-id";
 /// Where it has `SHA256withRSA`.
 pub(crate) const SIGNATURE_ALGORITHM_METADATA: &str = "signature-algorithm";

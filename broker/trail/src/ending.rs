@@ -9,6 +9,7 @@ use crate::announcer::Announcer;
 use crate::delivery::{Trail, TrailParts};
 use crate::journal::JournalThread;
 use crate::names::TrailNames;
+use crate::record::{BrokerData, BrokerEvent};
 use crate::remainder::{Leftover, Remainder};
 use crate::state::State;
 
@@ -48,6 +49,9 @@ impl Delivery {
 pub struct Ending {
     /// Tells what is not told yet, and knows the journal.
     announcer: Announcer,
+    /// Ends with the drain, once that is recorded.
+    life: JoinHandle<()>,
+    drain: CancellationToken,
     /// Writes the journal.
     journal: JournalThread,
     /// Delivers it, if anything does: without a trail, the journal is where records stay.
@@ -55,13 +59,15 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Reports what no call's record reports, until `drain` is cancelled; cancels it itself where the journal's thread ends in a
-    /// defect, since only a new process mends that.
+    /// Records that the broker starts, and that it drains when `drain` is cancelled. Until then it reports what no call's record reports;
+    /// it cancels `drain` itself where the journal's thread ends in a defect, since only a new process mends that.
     #[must_use]
     pub fn begin(parts: &TrailParts, journal: JournalThread, drain: CancellationToken) -> Self {
         let announcer = parts.announcer();
+        announcer.tell_later(BrokerEvent::Start, parts.start_data(&announcer.origin), parts.identity.clone());
         let run = announcer.clone();
-        tokio::spawn(async move {
+        let draining = drain.clone();
+        let life = tokio::spawn(async move {
             tokio::select! {
                 () = run.journal.died() => {
                     tracing::error!("the journal's thread ended in a defect, please report it: the broker stops, to be started again");
@@ -69,8 +75,9 @@ impl Ending {
                 }
                 () = run.clone().run(drain.clone()) => {}
             }
+            run.tell_later(BrokerEvent::Drain, BrokerData::default(), None);
         });
-        Self { announcer, journal, delivery: None }
+        Self { announcer, life, drain: draining, journal, delivery: None }
     }
 
     /// Delivers the journal as this trail from now on.
@@ -80,7 +87,12 @@ impl Ending {
 
     /// Ends it, with the time that `rest` says is left. Returns what is left behind.
     pub async fn finish(self, rest: impl Fn() -> Duration) -> Remainder {
-        let Self { announcer, journal, delivery } = self;
+        let Self { announcer, life, drain, journal, delivery } = self;
+        if !drain.is_cancelled() {
+            // Nobody has served.
+            life.abort();
+        }
+        let _ = tokio::time::timeout(rest(), life).await;
         let names = if let Some(delivery) = delivery {
             Some(delivery.finish(&rest).await)
         } else {

@@ -102,7 +102,12 @@ struct Shared {
     commits: OnceLock<Arc<CommitTimer>>,
     /// Cancelled when the thread has ended in a defect.
     dead: CancellationToken,
+    /// How often a copy has been made of all that was there; 0 where nobody copies.
+    copies: watch::Sender<u64>,
 }
+
+/// Who does not read a copy holds up the end for so long.
+const COPY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Is told how long each commit took.
 pub(crate) type CommitTimer = dyn Fn(Duration) + Send + Sync;
@@ -177,18 +182,18 @@ impl Journal {
     }
 
     /// Queues whole lines, which are written together or not at all. Never blocks.
-    pub fn append(&self, records: Vec<u8>) -> Commit {
-        self.append_within(Room::Calls, None, records)
+    pub(crate) fn append(&self, records: Vec<u8>) -> Commit {
+        self.append_of(None, records)
     }
 
-    /// The same, for records of a call by this principal, who may fill its share of the journal only.
-    pub fn append_of(&self, principal: &Principal, records: Vec<u8>) -> Commit {
-        self.append_within(Room::Calls, Some(principal.clone()), records)
+    /// The same, for records of a call by this principal, if it is one's, who may fill its share of the journal only.
+    pub fn append_of(&self, principal: Option<&Principal>, records: Vec<u8>) -> Commit {
+        self.append_within(Room::Calls, principal.cloned(), records)
     }
 
     /// The same, for records of the calls to KMS that a start and a delivery make: they may go beyond the journal's bounds, so that a
     /// full journal can be delivered.
-    pub fn append_for_the_trail(&self, records: Vec<u8>) -> Commit {
+    pub(crate) fn append_for_the_trail(&self, records: Vec<u8>) -> Commit {
         self.append_within(Room::Reserve, None, records)
     }
 
@@ -203,22 +208,30 @@ impl Journal {
         self.shared.defer(records);
     }
 
+    /// Commits such records, or adds them to the backlog: what they tell has happened, and is needed to make room. An error if it is not
+    /// known what became of them.
+    pub async fn commit_for_the_trail(&self, records: Vec<u8>) -> Result<(), JournalUnavailable> {
+        match self.append_for_the_trail(records).wait().await {
+            Err(JournalUnavailable(Some(records))) => {
+                self.defer_for_the_trail(&records);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// The same, for records of the calls to KMS that a start and a delivery make.
-    pub fn defer_for_the_trail(&self, records: &[u8]) {
+    pub(crate) fn defer_for_the_trail(&self, records: &[u8]) {
         let untaken = self.shared.queue.defer(records, true);
         self.shared.count_untaken(untaken);
     }
 
-    /// Whether the backlog might not take another answer of KMS: then nothing may be asked of it for workloads.
+    /// Whether the backlog might not take another answer of KMS: then nothing may be asked of it, for workloads, or for what a start and
+    /// a delivery ask (`by_the_trail`).
     #[must_use]
-    pub fn is_overdrawn(&self) -> bool {
-        self.shared.queue.backlog().is_overdrawn()
-    }
-
-    /// The same, for what a start and a delivery ask.
-    #[must_use]
-    pub fn is_overdrawn_by_the_trail(&self) -> bool {
-        self.shared.queue.backlog().is_overdrawn_by_the_trail()
+    pub fn is_overdrawn(&self, by_the_trail: bool) -> bool {
+        let backlog = self.shared.queue.backlog();
+        if by_the_trail { backlog.is_overdrawn_by_the_trail() } else { backlog.is_overdrawn() }
     }
 
     /// Bytes of records that nobody waits for, and that are not written yet.
@@ -231,6 +244,20 @@ impl Journal {
     /// so, or nothing is written any more.
     pub(crate) async fn close_at(&self, end: Link) -> bool {
         self.shared.queue.close_at(end).await.unwrap_or(false)
+    }
+
+    /// Where who copies the records counts the rounds.
+    pub(crate) fn copies(&self) -> watch::Sender<u64> {
+        self.shared.copies.clone()
+    }
+
+    /// Waits until all that is there now is copied, where somebody copies it and can, but not for long.
+    pub(crate) async fn copied(&self) {
+        let mut copies = self.shared.copies.subscribe();
+        let before = *copies.borrow();
+        // The round that is under way may have been here before.
+        let is_copied = copies.wait_for(|rounds| before == 0 || *rounds == 0 || *rounds >= before + 2);
+        let _ = tokio::time::timeout(COPY_PATIENCE, is_copied).await;
     }
 
     /// Whether the newest commit succeeded, and none takes too long.
@@ -320,6 +347,7 @@ impl Shared {
             counts: Counts::default(),
             commits: OnceLock::default(),
             dead: CancellationToken::new(),
+            copies: watch::Sender::new(0),
         }
     }
 

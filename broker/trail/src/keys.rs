@@ -11,8 +11,8 @@ pub trait TrailKeys: Send + Sync + 'static {
     /// GenerateDataKey: 256 bits under `key`. The record is in the journal by then, or in its backlog.
     async fn data_key(&self, key: &KeyId, context: &EncryptionContext) -> Result<DataKey, KeysError>;
 
-    /// Sign: RSASSA-PKCS1-v1_5 over this SHA-256 digest.
-    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<Vec<u8>, KeysError>;
+    /// Sign: RSASSA-PKCS1-v1_5 over this SHA-256 digest. With the requestID of KMS's answer.
+    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<(Vec<u8>, Option<String>), KeysError>;
 
     /// GetPublicKey: the public half of `key`.
     async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError>;
@@ -38,6 +38,8 @@ pub struct DataKey {
     pub plaintext: Plaintext,
     /// The same, encrypted.
     pub ciphertext: CiphertextBlob,
+    /// The requestID of KMS's answer.
+    pub request_id: Option<String>,
 }
 
 /// The public half of an asymmetric key.

@@ -2,9 +2,12 @@
 //! back and verified. It knows no gRPC, no policy, no cache and no client of KMS: [`TrailKeys`] is what it needs of KMS.
 
 // What a record is.
+mod format_version;
 mod names;
 mod notice;
+mod origin;
 pub mod record;
+mod trail_name;
 
 // Where records become durable.
 pub mod journal;
@@ -15,6 +18,7 @@ pub mod delivery;
 mod digest;
 mod encryption_context;
 mod ending;
+mod journal_trail;
 mod keys;
 mod log_file;
 mod remainder;
@@ -37,6 +41,7 @@ pub use self::{
     digest::Digest,
     encryption_context::{TRAIL_ARN, path_context},
     ending::Ending,
+    journal_trail::JournalTrail,
     keys::{DataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys},
     names::TrailNames,
     notice::Reloads,

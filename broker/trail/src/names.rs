@@ -87,7 +87,7 @@ impl TrailNames {
     /// In which minute the log file of this key was complete, as its name says; none if the name is not one of a log file of this
     /// account and region. Log files of other brokers, and CloudTrail's own, have such names, too.
     #[must_use]
-    pub fn log_file_minute(&self, key: &str) -> Option<OffsetDateTime> {
+    pub(crate) fn log_file_minute(&self, key: &str) -> Option<OffsetDateTime> {
         let Self { account_id, region, .. } = self;
         let (day, name) = key.strip_prefix(&self.log_folder())?.rsplit_once('/')?;
         let rest =

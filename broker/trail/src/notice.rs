@@ -71,7 +71,7 @@ impl AddAssign for Reloads {
 
 /// What one record tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Untold {
     /// In the record, as `noticeID`: two records with the same one tell the same.
     pub(crate) id: Uuid,

@@ -6,7 +6,7 @@
 mod data_key;
 pub(crate) mod records;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -16,11 +16,13 @@ use key_broker_core::Plaintext;
 use key_broker_envelope::{Header, OpenError};
 use time::OffsetDateTime;
 
-use super::digest::{Digest, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
+use super::digest::{Digest, KMS_REQUEST_METADATA, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
+use super::format_version::FORMAT_VERSION;
 use super::names::{TrailNames, trail_of};
 use super::store::{Store, StoreError};
 use crate::keys::Decrypter;
 use crate::signature::PublicKey;
+use crate::trail_name;
 pub(crate) use records::records;
 
 /// Reads one trail.
@@ -61,6 +63,8 @@ pub(crate) struct DigestFile {
     pub(crate) signature: Option<String>,
     /// The signature's algorithm in the object's metadata.
     pub(crate) signature_algorithm: Option<String>,
+    /// The requestID of KMS's Sign in the object's metadata.
+    pub(crate) kms_request_id: Option<String>,
 }
 
 /// Why an object cannot be read.
@@ -92,6 +96,12 @@ impl From<StoreError> for ReadFailure {
 }
 
 impl DigestFile {
+    /// The format version, if it is later than what this program reads.
+    pub(crate) fn newer_version(&self) -> Option<u32> {
+        let version = self.digest.key_broker.as_ref()?.version;
+        (version > FORMAT_VERSION).then_some(version)
+    }
+
     /// Whether one of these keys has signed it.
     pub(crate) fn is_signed(&self, keys: &[PublicKey]) -> bool {
         let fingerprint = &self.digest.digest_public_key_fingerprint;
@@ -100,6 +110,28 @@ impl DigestFile {
         let signed = self.digest.string_to_sign(&self.json);
         signature.is_some_and(|signature| key.verifies(signed.as_bytes(), &signature))
     }
+}
+
+/// The digests of the trails that are called so, by trail and in order, and what is no digest of any trail here.
+pub(crate) async fn digests_by_trail(
+    reader: &TrailReader,
+    called: &str,
+) -> Result<(BTreeMap<String, Vec<DigestKey>>, Vec<String>), StoreError> {
+    let (mut trails, mut others) = (BTreeMap::<String, Vec<DigestKey>>::new(), Vec::new());
+    for key in reader.digest_folder_keys().await? {
+        let named = trail_of(&key).map(|(name, end)| (name.to_owned(), end));
+        match named.filter(|(name, end)| reader.names_of(name).digest(*end) == key) {
+            Some((name, end)) if trail_name::is_called(&name, called) => {
+                trails.entry(name).or_default().push(DigestKey { key, end });
+            }
+            Some(_) => {}
+            None => others.push(key),
+        }
+    }
+    for digests in trails.values_mut() {
+        digests.sort_by_key(|digest| digest.end);
+    }
+    Ok((trails, others))
 }
 
 impl TrailReader {
@@ -114,6 +146,30 @@ impl TrailReader {
     #[must_use]
     pub fn names(&self) -> &TrailNames {
         &self.names
+    }
+
+    /// The names of the trails here that are called so, or that journals have made of it; `*` stands for anything. In their order.
+    pub async fn trail_names(&self, called: &str) -> Result<Vec<String>, StoreError> {
+        let keys = self.digest_folder_keys().await?;
+        let names: BTreeSet<&str> =
+            keys.iter().filter_map(|key| trail_of(key)).map(|(name, _)| name).collect();
+        Ok(names.into_iter().filter(|name| trail_name::is_called(name, called)).map(str::to_owned).collect())
+    }
+
+    /// The same store, for another of its trails.
+    pub(crate) fn of(&self, trail: &str) -> Self {
+        let (store, decrypter) = (Arc::clone(&self.store), self.decrypter.clone());
+        Self { store, names: self.names_of(trail), decrypter }
+    }
+
+    /// The names of another trail.
+    pub(crate) fn names_of(&self, trail: &str) -> TrailNames {
+        TrailNames { trail: trail.to_owned(), ..self.names.clone() }
+    }
+
+    /// The keys of all that lies where digests do.
+    pub(crate) async fn digest_folder_keys(&self) -> Result<Vec<String>, StoreError> {
+        self.store.list(&self.names.digest_folder()).await
     }
 
     /// The digests that are there.
@@ -148,7 +204,7 @@ impl TrailReader {
 
     /// The keys of all log files of this account and region, those of other brokers too, in the order of their names: by the
     /// minute.
-    pub async fn log_file_keys(&self) -> Result<Vec<String>, StoreError> {
+    pub(crate) async fn log_file_keys(&self) -> Result<Vec<String>, StoreError> {
         self.store.list(&self.names.log_folder()).await
     }
 
@@ -160,7 +216,7 @@ impl TrailReader {
     /// The same, as it lies in the store.
     pub(crate) async fn digest_file(&self, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
         let Some(mut object) = self.store.get(key).await? else { return Ok(None) };
-        let json = gunzip(&object.bytes, MAX_UNCOMPRESSED_BYTES)?;
+        let json = gunzip(&object.bytes)?;
         let digest = serde_json::from_slice(&json)
             .map_err(|error| ReadFailure::Malformed(format!("not a digest: {error}")))?;
         Ok(Some(DigestFile {
@@ -169,6 +225,7 @@ impl TrailReader {
             digest,
             signature: object.metadata.remove(SIGNATURE_METADATA),
             signature_algorithm: object.metadata.remove(SIGNATURE_ALGORITHM_METADATA),
+            kms_request_id: object.metadata.remove(KMS_REQUEST_METADATA),
         }))
     }
 
@@ -210,7 +267,7 @@ impl FetchedLogFile {
     /// Its text. Takes long, and blocks.
     pub(crate) fn open(self) -> Result<Vec<u8>, ReadFailure> {
         match self.envelope {
-            None => gunzip(&self.bytes, MAX_UNCOMPRESSED_BYTES),
+            None => gunzip(&self.bytes),
             Some((header, data_key, front)) => open(header, &data_key, &self.bytes[front..]),
         }
     }
@@ -224,7 +281,7 @@ fn open(header: Header, data_key: &Plaintext, rest: &[u8]) -> Result<Vec<u8>, Re
         Some(reason) => malformed(reason),
         None => ReadFailure::Malformed(error.to_string()),
     })?;
-    gunzip(&compressed, MAX_UNCOMPRESSED_BYTES)
+    gunzip(&compressed)
 }
 
 fn malformed(error: &OpenError) -> ReadFailure {
@@ -233,7 +290,11 @@ fn malformed(error: &OpenError) -> ReadFailure {
 
 /// Uncompresses one object: a single gzip member with nothing after it. Readers differ in what they make of a second member or
 /// of bytes that follow, so there must be neither.
-fn gunzip(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ReadFailure> {
+pub(crate) fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, ReadFailure> {
+    gunzip_within(bytes, MAX_UNCOMPRESSED_BYTES)
+}
+
+fn gunzip_within(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ReadFailure> {
     let mut decoder = GzDecoder::new(bytes);
     let mut json = Vec::with_capacity(stated_length(bytes).min(limit + 1));
     let read = decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut json);

@@ -8,6 +8,7 @@
 //! some fields; and verifying reads it, asks what the profile asks, and writes it again: a record that a broker wrote comes out as it
 //! was, byte for byte. docs/audit.md says what later brokers may add, and where.
 
+mod broker_life;
 mod caller;
 mod event_data;
 mod identity;
@@ -18,7 +19,7 @@ mod parameters;
 mod reading;
 mod text;
 
-use key_broker_core::{Action, KeyArn};
+use key_broker_core::KeyArn;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
@@ -36,6 +37,7 @@ pub use self::{
     reading::{MalformedRecord, ReadRecord, parse},
     text::Text,
 };
+pub(crate) use broker_life::{BrokerData, BrokerEvent, OPERATOR_METHODS};
 pub(crate) use identity::IdentityKind;
 pub(crate) use moments::{moment, optional_moment, parse_record_time};
 pub(crate) use notice::{BROKER, REPORT_IDENTITY, REPORT_NOTICE};
@@ -143,12 +145,13 @@ impl<'a> KmsRecord<'a> {
 }
 
 impl<'a> ActivityRecord<'a> {
-    /// A record with everything that is the same for all activity records.
+    /// A record with everything that is the same for all activity records: of an action of workloads or a method of operators, by its
+    /// name.
     #[must_use]
     pub fn new(
         identity: UserIdentity<'a>,
         event_time: OffsetDateTime,
-        action: Action,
+        name: &'static str,
         aws_region: &'a str,
         account_id: &'a str,
         data: ActivityEventData<'a>,
@@ -156,7 +159,7 @@ impl<'a> ActivityRecord<'a> {
         Self {
             recipient_account_id: account_id.into(),
             additional_event_data: Some(data),
-            ..Self::of(EventCategory::ActivityAuditLog, identity, event_time, action.name(), aws_region)
+            ..Self::of(EventCategory::ActivityAuditLog, identity, event_time, name, aws_region)
         }
     }
 }

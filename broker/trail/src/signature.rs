@@ -111,17 +111,17 @@ impl Signer {
         &self.public
     }
 
-    /// Signs: RSASSA-PKCS1-v1_5 with SHA-256, so that a second try makes the same signature.
-    pub(crate) async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
-        let signature = match &self.key {
-            SigningKey::Local(pair) => sign_locally(pair, message)?,
+    /// Signs: RSASSA-PKCS1-v1_5 with SHA-256, so that a second try makes the same signature. With the requestID of KMS, if that signs.
+    pub(crate) async fn sign(&self, message: &[u8]) -> Result<(Vec<u8>, Option<String>), String> {
+        let (signature, request_id) = match &self.key {
+            SigningKey::Local(pair) => (sign_locally(pair, message)?, None),
             SigningKey::Kms(keys, key) => {
                 let signed = keys.sign(key, Sha256::digest(message).into()).await;
                 signed.map_err(|error| error.words)?
             }
         };
         if self.public.verifies(message, &signature) {
-            Ok(signature)
+            Ok((signature, request_id))
         } else {
             Err("the signature does not fit the public key: the key behind the alias has changed?".to_owned())
         }
@@ -171,8 +171,8 @@ mod tests {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
         let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("encodes");
         let signer = Signer::from_pem(&pem("PRIVATE KEY", pkcs8.as_ref())).expect("reads");
-        let signature = signer.sign(b"message").await.expect("signs");
-        assert_eq!(signer.sign(b"message").await.expect("signs"), signature, "the same again");
+        let signature = signer.sign(b"message").await.expect("signs").0;
+        assert_eq!(signer.sign(b"message").await.expect("signs").0, signature, "the same again");
         let public = signer.public_key();
         assert!(public.verifies(b"message", &signature));
         assert!(!public.verifies(b"massage", &signature));

@@ -7,42 +7,86 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::digest::LogFile;
+use crate::digest::{LogFile, OwnFields};
+use crate::format_version::{FORMAT_VERSION, Versioned, newer};
 use crate::journal::hash_chain::{Link, optional_link};
+use crate::record::AwsCaller;
 use crate::regular_file::read_regular;
 use crate::store::directory::write_durably;
 
 /// How far the trail is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct State {
     version: u32,
+    /// What the trail is called.
+    pub(crate) trail: String,
+    /// Whose the trail is, once that is known.
+    pub(crate) account: Option<Account>,
     /// The last record that was delivered or, where later ones are gone, that was accounted for.
-    #[serde(with = "optional_link")]
+    #[serde(default, with = "optional_link")]
     pub(crate) delivered: Option<Link>,
     /// Where the next digest begins.
     #[serde(with = "time::serde::timestamp")]
     pub(crate) start: OffsetDateTime,
     /// Log files for the next digest.
     pub(crate) log_files: Vec<LogFile>,
+    /// The encrypted log file that is being stored: its bytes cannot be made a second time.
+    pub(crate) storing: Option<EncryptedFile>,
     /// The digest that is being delivered.
     pub(crate) sealed: Option<PendingDigest>,
     /// The digest before.
     pub(crate) previous: Option<Previous>,
 }
 
+/// Whose a trail is: nothing that changes while its journal is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Account {
+    pub(crate) id: String,
+    pub(crate) partition: String,
+    pub(crate) region: String,
+}
+
+/// A log file as it is encrypted, with a data key that is not asked for twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EncryptedFile {
+    pub(crate) object: String,
+    /// SHA-256, in hex, of what is stored.
+    pub(crate) sha256: String,
+    /// The requestID of the GenerateDataKey behind it.
+    pub(crate) data_key_request_id: Option<String>,
+}
+
 /// A digest whose end and contents are fixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct PendingDigest {
     #[serde(with = "time::serde::timestamp")]
     pub(crate) end: OffsetDateTime,
     pub(crate) log_files: Vec<LogFile>,
+    /// What it has beside CloudTrail's fields.
+    pub(crate) own: OwnFields,
+    /// Its signature, once there is one: a second try makes no other.
+    pub(crate) signed: Option<DigestSignature>,
+}
+
+/// The signature of a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DigestSignature {
+    /// Of the key that made it.
+    pub(crate) fingerprint: String,
+    /// Hex.
+    pub(crate) signature: String,
+    /// The requestID of KMS's Sign, if KMS made it.
+    pub(crate) kms_request_id: Option<String>,
 }
 
 /// A digest that was delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Previous {
     pub(crate) bucket: String,
     pub(crate) object: String,
@@ -50,10 +94,27 @@ pub(crate) struct Previous {
     pub(crate) signature: String,
 }
 
+impl Account {
+    pub(crate) fn of(caller: &AwsCaller) -> Self {
+        let AwsCaller { account_id, partition, region, .. } = caller;
+        Self { id: account_id.clone(), partition: partition.clone(), region: region.clone() }
+    }
+}
+
 impl State {
-    /// A trail that begins at `start`.
-    pub(crate) fn new(start: OffsetDateTime) -> Self {
-        Self { version: VERSION, delivered: None, start, log_files: Vec::new(), sealed: None, previous: None }
+    /// A new trail of this name, which begins at `start`.
+    pub(crate) fn new(trail: String, start: OffsetDateTime) -> Self {
+        Self {
+            version: FORMAT_VERSION,
+            trail,
+            account: None,
+            delivered: None,
+            start,
+            log_files: Vec::new(),
+            storing: None,
+            sealed: None,
+            previous: None,
+        }
     }
 
     /// Reads what an earlier process noted in `dir`; none if there is none.
@@ -63,11 +124,11 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let state: Self = serde_json::from_slice(&text)?;
-        if state.version != VERSION {
-            return Err(io::Error::other(format!("version {} is not {VERSION}", state.version)));
+        let Versioned { version } = serde_json::from_slice(&text)?;
+        if version > FORMAT_VERSION {
+            return Err(io::Error::other(newer(version)));
         }
-        Ok(Some(state))
+        Ok(Some(serde_json::from_slice(&text)?))
     }
 
     /// Notes it, durably.
@@ -78,6 +139,5 @@ impl State {
 }
 
 const FILE: &str = "trail.json";
-const VERSION: u32 = 1;
 /// Some hundred thousand log files that wait for a digest: far more than there ever are.
 const MAX_STATE_BYTES: u64 = 256 << 20;

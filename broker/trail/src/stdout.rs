@@ -7,9 +7,10 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::journal::Journal;
 use super::journal::follow::Follower;
 
 /// The thread that copies.
@@ -19,12 +20,13 @@ pub struct StdoutCopy {
 }
 
 impl StdoutCopy {
-    /// Copies the records of the journal in `dir` from now on.
-    pub fn start(dir: &Path) -> io::Result<Self> {
+    /// Copies the records of `journal`, which is in `dir`, from now on.
+    pub fn start(dir: &Path, journal: &Journal) -> io::Result<Self> {
         let (stop, (done, stopped)) = (CancellationToken::new(), oneshot::channel());
-        let (follower, told) = (Follower::new(dir), stop.clone());
+        let (follower, told, rounds) = (Follower::new(dir), stop.clone(), journal.copies());
         std::thread::Builder::new().name("stdout".into()).spawn(move || {
-            copy_until_told(follower, &told);
+            copy_until_told(follower, &told, &rounds);
+            rounds.send_replace(0);
             // Who waits may have lost patience.
             let _ = done.send(());
         })?;
@@ -40,7 +42,7 @@ impl StdoutCopy {
     }
 }
 
-fn copy_until_told(mut follower: Follower, told: &CancellationToken) {
+fn copy_until_told(mut follower: Follower, told: &CancellationToken, rounds: &watch::Sender<u64>) {
     let mut missed = 0;
     loop {
         let last = told.is_cancelled();
@@ -53,6 +55,7 @@ fn copy_until_told(mut follower: Follower, told: &CancellationToken) {
             tracing::warn!(records = more, "records were delivered before they could be copied to stdout");
             missed += more;
         }
+        rounds.send_modify(|rounds| *rounds += 1);
         if last {
             return;
         }

@@ -8,11 +8,12 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-/// A place for objects. A put either has happened, whole and durably, when it returns, or can be tried again.
+/// A place for objects, of which none is ever replaced. A put either has happened, whole and durably, when it returns, or can be tried
+/// again.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Stores an object, over an older one of the same key.
-    async fn put(&self, object: Object) -> Result<(), StoreError>;
+    /// Stores an object where none is of its key. False if one is there, whosever it is: that one stays as it is.
+    async fn put(&self, object: Object) -> Result<bool, StoreError>;
 
     /// An object; none if there is none of this key. One of more than `MAX_OBJECT_BYTES` is refused without reading on: who
     /// writes into a store may put anything there.

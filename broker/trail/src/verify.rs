@@ -5,6 +5,7 @@
 //! Some objects are in memory at a time, each log file read on its own (`ahead.rs`). docs/audit.md says what each finding means.
 
 mod ahead;
+mod bucket;
 mod checker;
 mod continuity;
 mod digests;
@@ -23,6 +24,7 @@ mod resume;
 mod reuse;
 mod stretch;
 mod tail;
+mod trail_state;
 
 use std::collections::HashSet;
 use std::num::NonZero;
@@ -33,10 +35,12 @@ use futures_util::StreamExt as _;
 use time::OffsetDateTime;
 
 pub use self::{
-    finding::{Finding, FindingKind, Place, Report, Severity, Verdict},
+    bucket::{BucketReport, TrailSummary, trails, verify_all},
+    finding::{Finding, FindingKind, Place, Report, Severity, TrailState, Verdict},
     resume::ResumePoint,
 };
 use super::digest::LogFile;
+use super::format_version::newer;
 use super::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader};
 use super::record::record_time;
 use super::signature::PublicKey;
@@ -51,7 +55,7 @@ use stretch::Stretch;
 use tail::Tail;
 
 /// What to verify, and against what.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct VerifyOptions {
     /// The public halves of the keys that signed digests: more than one where the key was changed.
     pub keys: Vec<PublicKey>,
@@ -93,22 +97,7 @@ pub async fn verify(
     options: &VerifyOptions,
     progress: &mut (dyn FnMut(&Progress) + Send),
 ) -> Report {
-    let mut verification = Verification {
-        reader,
-        options,
-        progress,
-        done: Progress::default(),
-        checker: Checker::new(&reader.names().account_id),
-        report: Report::default(),
-        before: Before::Nothing,
-        continuity: Continuity::default(),
-        known: HashSet::new(),
-        vouched: 0,
-        kept_is_found: false,
-        is_complete: true,
-        from: None,
-        points: ResumePoints::new(&reader.names().trail_arn(), options.resume.as_ref()),
-    };
+    let mut verification = Verification::new(reader, options, progress);
     verification.run().await;
     verification.conclude()
 }
@@ -136,6 +125,29 @@ struct Verification<'a> {
 }
 
 impl<'a> Verification<'a> {
+    fn new(
+        reader: &'a TrailReader,
+        options: &'a VerifyOptions,
+        progress: &'a mut (dyn FnMut(&Progress) + Send),
+    ) -> Self {
+        Self {
+            reader,
+            options,
+            progress,
+            done: Progress::default(),
+            checker: Checker::new(&reader.names().account_id),
+            report: Report::default(),
+            before: Before::Nothing,
+            continuity: Continuity::default(),
+            known: HashSet::new(),
+            vouched: 0,
+            kept_is_found: false,
+            is_complete: true,
+            from: None,
+            points: ResumePoints::new(&reader.names().trail_arn(), options.resume.as_ref()),
+        }
+    }
+
     async fn run(&mut self) {
         let names = self.reader.names();
         // Before the digests: what is delivered meanwhile is in neither list.
@@ -149,11 +161,12 @@ impl<'a> Verification<'a> {
         };
         let DigestKeys { own, others } = digests;
         let VerifyOptions { from, to, .. } = *self.options;
-        let stretch = Stretch::of(&own, self.oldest_start(&own).await, from, to);
+        let stretch = Stretch::of(&own, oldest_start(self.reader, self.options, &own).await, from, to);
         self.digests(&own, &stretch).await;
         let waiting_is_known = self.tail(&own).await;
         self.check_keys();
         self.check_newest(&stretch).await;
+        self.check_end(&own);
         let folder = Folder {
             reader: self.reader,
             options: self.options,
@@ -179,13 +192,6 @@ impl<'a> Verification<'a> {
         report.activity_records += activity_records;
         report.records += kms_records + activity_records;
         report
-    }
-
-    /// Where the oldest digest starts, if that matters.
-    async fn oldest_start(&self, listed: &[DigestKey]) -> Option<OffsetDateTime> {
-        self.options.to?;
-        let oldest = self.reader.digest(&listed.first()?.key).await.ok()??;
-        OffsetDateTime::from_unix_timestamp(ids::seconds(&oldest.digest_start_time)?).ok()
     }
 
     /// The digests of the stretch, in order.
@@ -287,9 +293,7 @@ impl<'a> Verification<'a> {
                 let findings = &mut self.checker.findings;
                 digests::check_link(&file, &around, findings);
                 self.note_digest(&file, named);
-                if file.digest.previous_digest_s3_object.is_none() {
-                    self.continuity.begin_anew();
-                }
+                self.contents(&file);
                 Before::Digest(DigestLink::of(&file))
             }
             other => {
@@ -321,6 +325,24 @@ impl<'a> Verification<'a> {
         }
     }
 
+    /// What a digest says of what it names: its log files come after it.
+    fn contents(&mut self, file: &DigestFile) {
+        match file.newer_version() {
+            Some(version) => self.pass_over(file, version),
+            None if file.digest.previous_digest_s3_object.is_none() => self.continuity.begin(),
+            None => {}
+        }
+    }
+
+    /// A digest of a later format: what its log files hold, this program cannot tell.
+    fn pass_over(&mut self, file: &DigestFile, version: u32) {
+        let findings = &mut self.checker.findings;
+        findings.cannot_tell(FindingKind::NewerFormat, Place::object(&file.key), newer(version));
+        self.known.extend(file.digest.log_files.iter().map(|entry| entry.s3_object.clone()));
+        self.is_complete = false;
+        self.continuity.begin_anew();
+    }
+
     fn note_digest(&mut self, file: &DigestFile, named: &DigestKey) {
         let start = ids::seconds(&file.digest.digest_start_time).unwrap_or_default();
         if matches!(self.before, Before::Nothing) && file.digest.previous_digest_s3_object.is_some() {
@@ -332,6 +354,8 @@ impl<'a> Verification<'a> {
         self.report.from = self.report.from.or(Some(start));
         self.report.to = Some(named.end);
         self.report.newest_signature.clone_from(&file.signature);
+        let state = TrailState::of(&file.digest, named.end, self.options.now);
+        self.report.state = Some(state).filter(|_| self.options.to.is_none());
         let kept = self.options.newest_signature.as_deref();
         self.kept_is_found |= kept.is_some() && kept == file.signature.as_deref();
     }
@@ -426,6 +450,14 @@ impl<'a> Verification<'a> {
         let words = "not one digest is signed with a key that was given: this trail is another's, or was written anew by somebody else";
         self.checker.findings.unsound(FindingKind::DigestOtherKey, place, words);
     }
+
+    /// Whether the trail ends, and says so. Where its journal is looked at, that tells more.
+    fn check_end(&mut self, own: &[DigestKey]) {
+        let (Some(state), Some(newest)) = (self.report.state, own.last()) else { return };
+        if self.options.journal_dir.is_none() {
+            state.tell(&newest.key, newest.end, &mut self.checker.findings);
+        }
+    }
 }
 
 fn resumed<T>(done: Result<T, tokio::task::JoinError>) -> T {
@@ -435,3 +467,14 @@ fn resumed<T>(done: Result<T, tokio::task::JoinError>) -> T {
 
 #[cfg(test)]
 mod tests;
+
+/// Where the oldest digest starts, if that matters.
+async fn oldest_start(
+    reader: &TrailReader,
+    options: &VerifyOptions,
+    listed: &[DigestKey],
+) -> Option<OffsetDateTime> {
+    options.to?;
+    let oldest = reader.digest(&listed.first()?.key).await.ok()??;
+    OffsetDateTime::from_unix_timestamp(ids::seconds(&oldest.digest_start_time)?).ok()
+}

@@ -1,13 +1,14 @@
 //! Which log files of a trail may be believed: those that a digest names which a given key has signed, and those that the broker's own
 //! notes name for the next one. Whoever can write into the store can put others there.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use time::{Duration, OffsetDateTime};
 
-use crate::digest::{Digest, LogFile, sha256_hex};
-use crate::reader::{DigestFile, ReadFailure, TrailReader};
+use crate::digest::{Digest, LogFile, Position, sha256_hex};
+use crate::reader::{DigestFile, DigestKeys, ReadFailure, TrailReader, digests_by_trail};
 use crate::record::parse_record_time;
 use crate::signature::PublicKey;
 use crate::state::State;
@@ -21,25 +22,32 @@ pub struct LogFiles {
     pub unvouched: Vec<(String, &'static str)>,
     /// How many are other trails', as those trails' digests say.
     pub of_others: u64,
+    /// The requestIDs of the signatures of closing digests, whose records no log file can have. They are not signed themselves.
+    pub closing_signs: HashSet<String>,
+    /// The requestIDs of the data keys of log files: the last one's record is in none.
+    pub data_keys: HashSet<String>,
 }
 
 /// A log file whose name and hash are vouched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VouchedLogFile(LogFile);
+pub struct VouchedLogFile {
+    file: LogFile,
+    trail: Arc<str>,
+}
 
 impl VouchedLogFile {
     /// Its key in the bucket.
     #[must_use]
     pub fn key(&self) -> &str {
-        &self.0.s3_object
+        &self.file.s3_object
     }
 
     /// Its text, if that is what is vouched for.
     pub async fn read(&self, reader: &TrailReader) -> Result<Vec<u8>, ReadFailure> {
-        let Some(text) = reader.log_file(self.key()).await? else {
+        let Some(text) = reader.of(&self.trail).log_file(self.key()).await? else {
             return Err(ReadFailure::Malformed("it is not in the store".into()));
         };
-        if sha256_hex(&text) == self.0.hash_value {
+        if sha256_hex(&text) == self.file.hash_value {
             Ok(text)
         } else {
             Err(ReadFailure::Malformed("its hash is not the one in its digest".into()))
@@ -48,32 +56,47 @@ impl VouchedLogFile {
 }
 
 impl LogFiles {
-    /// Those of the trail of `reader` that can have records from `since` until `until`, vouched for by digests that `keys` have signed;
-    /// and by what the broker has noted in `journal_dir` for its next digest, where that can be read.
+    /// Those of the trail of `reader`, or of all that are `called` so (`*` stands for anything), that can have records from `since` until
+    /// `until`, vouched for by digests that `keys` have signed; and by what the broker has noted in `journal_dir` for its next digest,
+    /// where that can be read.
     pub async fn of(
         reader: &TrailReader,
+        called: Option<&str>,
         keys: &[PublicKey],
         journal_dir: Option<&Path>,
         (since, until): (Option<OffsetDateTime>, Option<OffsetDateTime>),
     ) -> Result<Self, ReadFailure> {
         // Before the digests: what is delivered meanwhile is in neither list.
         let listed = reader.log_file_keys().await?;
-        let digests = reader.digest_keys().await?;
-        let mut found = Found { since, until, files: Self::default(), named: HashSet::new() };
-        for digest in &digests.own {
-            let Some(file) = read(reader, &digest.key).await? else { continue };
-            let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
-            found.add_digest(file.digest, is_believed);
+        let (trails, others) = if let Some(called) = called {
+            digests_by_trail(reader, called).await?
+        } else {
+            let DigestKeys { own, others } = reader.digest_keys().await?;
+            (BTreeMap::from([(reader.names().trail.clone(), own)]), others)
+        };
+        let trail: Arc<str> = reader.names().trail.as_str().into();
+        let mut found = Found { since, until, files: Self::default(), named: HashSet::new(), trail };
+        for (trail, digests) in &trails {
+            found.trail = trail.as_str().into();
+            for digest in digests {
+                let Some(file) = read(reader, &digest.key).await? else { continue };
+                let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
+                if is_believed {
+                    found.add_calls(&file);
+                }
+                found.add_digest(file.digest, is_believed);
+            }
         }
-        let state = journal_dir.and_then(|dir| State::load(dir).ok().flatten());
-        let sealed = state.as_ref().and_then(|state| state.sealed.as_ref());
-        let waiting = sealed.into_iter().flat_map(|sealed| &sealed.log_files);
-        for file in waiting.chain(state.iter().flat_map(|state| &state.log_files)) {
-            found.vouch(file.clone());
+        if let Some(state) = journal_dir.and_then(|dir| State::load(dir).ok().flatten()) {
+            found.add_waiting(state);
+        }
+        if called.is_some_and(|called| called != "*") {
+            // The trails that they may be of were not read.
+            return Ok(found.files);
         }
         let strangers: BTreeSet<String> =
             listed.into_iter().filter(|key| found.is_stranger(reader, key)).collect();
-        found.judge_strangers(reader, &digests.others, strangers).await
+        found.judge_strangers(reader, &others, strangers).await
     }
 }
 
@@ -84,10 +107,14 @@ impl LogFiles {
         keys: &[PublicKey],
         (since, until): (Option<OffsetDateTime>, Option<OffsetDateTime>),
     ) -> Result<Self, ReadFailure> {
-        let mut found = Found { since, until, files: Self::default(), named: HashSet::new() };
+        let trail: Arc<str> = reader.names().trail.as_str().into();
+        let mut found = Found { since, until, files: Self::default(), named: HashSet::new(), trail };
         for digest in &reader.digest_keys().await?.own {
             let Some(file) = read(reader, &digest.key).await? else { continue };
             let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
+            if is_believed {
+                found.add_calls(&file);
+            }
             found.add_digest(file.digest, is_believed);
         }
         Ok(found.files)
@@ -99,9 +126,21 @@ struct Found {
     until: Option<OffsetDateTime>,
     files: LogFiles,
     named: HashSet<String>,
+    /// The trail that is being read.
+    trail: Arc<str>,
 }
 
 impl Found {
+    fn add_calls(&mut self, file: &DigestFile) {
+        let own = file.digest.key_broker.as_ref();
+        if own.is_some_and(|own| own.position == Some(Position::Closing)) {
+            self.files.closing_signs.extend(file.kms_request_id.clone());
+        }
+        let data_keys =
+            file.digest.log_files.iter().filter_map(|log_file| log_file.data_key_request_id.clone());
+        self.files.data_keys.extend(data_keys);
+    }
+
     fn add_digest(&mut self, digest: Digest, is_believed: bool) {
         for file in digest.log_files {
             if is_believed {
@@ -115,7 +154,16 @@ impl Found {
 
     fn vouch(&mut self, file: LogFile) {
         if self.named.insert(file.s3_object.clone()) && self.may_hold(&file) {
-            self.files.vouched.push(VouchedLogFile(file));
+            self.files.vouched.push(VouchedLogFile { file, trail: Arc::clone(&self.trail) });
+        }
+    }
+
+    /// What a broker has delivered since its last digest, as it notes itself.
+    fn add_waiting(&mut self, state: State) {
+        self.trail = state.trail.into();
+        let sealed = state.sealed.map(|sealed| sealed.log_files).unwrap_or_default();
+        for file in sealed.into_iter().chain(state.log_files) {
+            self.vouch(file);
         }
     }
 
@@ -174,9 +222,6 @@ const LONGEST_FILE: Duration = Duration::HOUR;
 mod tests {
     //! Only what a signed digest names is believed, and only as long as it is what the digest says; all else is named.
 
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
     use super::*;
     use crate::names::TrailNames;
     use crate::verify::forge::{Forge, MemoryStore, START, names, signer};
@@ -188,8 +233,8 @@ mod tests {
         let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
         let at = |minutes: i64| START + Duration::minutes(minutes);
         let keys = [signer().public_key().clone()];
-        let files = LogFiles::of(&reader, &keys, None, (minutes.0.map(at), minutes.1.map(at))).await;
-        let LogFiles { vouched, unvouched, of_others } = files.expect("lists");
+        let files = LogFiles::of(&reader, None, &keys, None, (minutes.0.map(at), minutes.1.map(at))).await;
+        let LogFiles { vouched, unvouched, of_others, .. } = files.expect("lists");
         let mut read = Vec::new();
         for file in vouched {
             if file.read(&reader).await.is_ok() {
@@ -253,5 +298,31 @@ mod tests {
         store.sign(&digest, &digest.to_json(), &signer()).await;
         let (believed, unvouched, of_others) = found(&store, (None, None)).await;
         assert_eq!((believed.len(), unvouched.len(), of_others), (3, 0, 1));
+    }
+
+    #[tokio::test]
+    async fn all_trails_together_vouch_for_their_log_files_and_for_no_other() {
+        let store = Forge::sound().store().await;
+        let (key, end) =
+            (names().log_file(START + Duration::minutes(70), &[9; 32]), START + Duration::hours(4));
+        plant(&store, &key);
+        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
+        let own = reader.digest_keys().await.expect("lists").own;
+        let mut digest = reader.digest(&own[0].key).await.expect("reads").expect("is there");
+        digest.digest_s3_object = TrailNames { trail: "other".into(), ..names() }.digest(end);
+        digest.log_files.truncate(1);
+        digest.log_files[0].s3_object = key.clone();
+        digest.log_files[0].hash_value = sha256_hex(b"{\"Records\":[]}");
+        store.sign(&digest, &digest.to_json(), &signer()).await;
+        plant(&store, &names().log_file(START + Duration::minutes(71), &[8; 32]));
+        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
+        let keys = [signer().public_key().clone()];
+        let found = |called| LogFiles::of(&reader, called, &keys, None, (None, None));
+        let all = found(Some("*")).await.expect("lists");
+        assert_eq!((all.vouched.len(), all.unvouched.len(), all.of_others), (4, 1, 0));
+        let other = all.vouched.iter().find(|file| file.key() == key).expect("vouched for");
+        assert_eq!((&*other.trail, other.read(&reader).await.is_ok()), ("other", true));
+        let some = found(Some("oth*")).await.expect("lists");
+        assert_eq!((some.vouched.len(), some.unvouched.len()), (1, 0));
     }
 }

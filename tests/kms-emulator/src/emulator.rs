@@ -19,6 +19,7 @@ use crate::operations::{self, ensure_key, move_alias, replicate, set_enabled};
 use crate::recipient::Recipients;
 use crate::server::{self, Service};
 use crate::store::{Account, Store};
+use crate::sts::RoleSessions;
 
 /// How an emulator is to be.
 #[derive(Debug, Clone)]
@@ -145,7 +146,8 @@ impl Emulator {
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let (faults, calls) = (Faults::default(), Calls::default());
-        let service = Arc::new(Service { store, recipients, faults, calls });
+        let service =
+            Arc::new(Service { store, recipients, faults, calls, role_sessions: RoleSessions::default() });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(server::accept(listener, Arc::clone(&service), stop.clone(), tasks.clone()));
         Ok(Emulator { address, service, stop, tasks })

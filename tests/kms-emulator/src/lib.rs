@@ -27,7 +27,7 @@
 //! - `recipient`: callers that show an attestation document: whether it is believed, and what it permits
 //! - [`attestation`]: the documents, and an authority that makes them for tests
 //! - `cms`: answers that only a recipient opens
-//! - `sts`: `GetCallerIdentity`
+//! - `sts`: `GetCallerIdentity`, `AssumeRole`
 //! - `ciphertext`, `context`: the ciphertext blob and the encryption context bound to it
 //! - `store`, `key`: keys and aliases, kept in one file
 //! - `error`: AWS's errors

@@ -11,7 +11,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// An AWS KMS (and STS GetCallerIdentity) on loopback, for tests and development.
+/// An AWS KMS (and STS GetCallerIdentity and AssumeRole) on loopback, for tests and development.
 ///
 /// Point an AWS SDK at the printed endpoint:
 ///

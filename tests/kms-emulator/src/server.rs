@@ -28,7 +28,7 @@ use crate::parameters::Parameters;
 use crate::random;
 use crate::recipient::Recipients;
 use crate::store::Store;
-use crate::sts;
+use crate::sts::{self, RoleSessions};
 use crate::wire::{self, HttpResponse, Target};
 
 /// What all connections share.
@@ -37,6 +37,7 @@ pub(crate) struct Service {
     pub(crate) recipients: Recipients,
     pub(crate) faults: Faults,
     pub(crate) calls: Calls,
+    pub(crate) role_sessions: RoleSessions,
 }
 
 /// Why a connection closes without an answer.
@@ -149,7 +150,10 @@ impl Service {
             (Some(Effect::Error(code)), _) => Err(ApiError::named(code)),
             _ => match (caller, parameters) {
                 (Err(error), _) | (_, Err(error)) => Err(error),
-                (Ok(_), Ok(parameters)) => self.perform(&target, parameters).await,
+                (Ok(caller), Ok(parameters)) => match &target {
+                    Target::Kms(operation, _) => self.perform(*operation, parameters).await,
+                    Target::Sts(action) => self.of_sts(action, head, body, caller),
+                },
             },
         };
         if let Err(error) = &result {
@@ -169,25 +173,26 @@ impl Service {
 
     async fn perform(
         self: &Arc<Self>,
-        target: &Target,
+        operation: Option<Operation>,
         parameters: Parameters,
     ) -> Result<Delivery, ApiError> {
-        match target {
+        match operation {
             // Verifying a document takes a millisecond or more.
-            Target::Kms(Some(operation), _) if operation.is_slow() || parameters.recipient.is_some() => {
-                let (service, operation): (_, Operation) = (Arc::clone(self), *operation);
+            Some(operation) if operation.is_slow() || parameters.recipient.is_some() => {
+                let service = Arc::clone(self);
                 let perform = move || operation.perform(&service.store, &service.recipients, &parameters);
                 let task = tokio::task::spawn_blocking(perform);
                 task.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
             }
-            Target::Kms(Some(operation), _) => operation.perform(&self.store, &self.recipients, &parameters),
-            Target::Kms(None, _) => Err(ApiError::bare("UnknownOperationException")),
-            Target::Sts(action) if action == "GetCallerIdentity" => Ok(Delivery::open(Answer::new())),
-            Target::Sts(action) => Err(ApiError::new(
-                "InvalidAction",
-                format!("Could not find operation {action} for version 2011-06-15"),
-            )),
+            Some(operation) => operation.perform(&self.store, &self.recipients, &parameters),
+            None => Err(ApiError::bare("UnknownOperationException")),
         }
+    }
+
+    fn of_sts(&self, action: &str, head: &Parts, body: &[u8], caller: &str) -> Result<Delivery, ApiError> {
+        let form = std::str::from_utf8(body).ok().filter(|form| sts::action(form).is_some());
+        let form = form.or(head.uri.query()).unwrap_or_default();
+        self.role_sessions.perform(action, form, caller, self.store.account()).map(Delivery::open)
     }
 
     /// The result as HTTP, falsified where a fault says so.
@@ -208,8 +213,8 @@ impl Service {
                 effect => wire::json_answer(&self.falsify(delivery, effect.as_ref()), request_id),
             },
             (Target::Kms(..), Err(error)) => wire::json_error(&error, request_id),
-            (Target::Sts(_), Ok(_)) => {
-                let body = sts::caller_identity(self.store.account(), request_id);
+            (Target::Sts(action), Ok(delivery)) => {
+                let body = sts::answer(action, &delivery.answer, request_id);
                 wire::xml_response(StatusCode::OK, body, request_id)
             }
             (Target::Sts(_), Err(error)) => {

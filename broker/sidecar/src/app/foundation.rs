@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use key_broker_core::clock::Clock;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
-use key_broker_trail::delivery::{NewestDigest, Trail, TrailConfig, TrailParts};
+use key_broker_trail::delivery::{Trail, TrailConfig, TrailParts};
 use key_broker_trail::journal::{Journal, JournalThread};
 use key_broker_trail::record::AwsCaller;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +19,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 
 use super::observed::{Circuit, MetricSources};
+use super::pages::PagesServer;
 use super::sessions::SessionWatch;
 use super::{Parts, StartError};
 use crate::admin::Admin;
@@ -73,6 +73,10 @@ pub(super) struct Foundation {
     pub drain: CancellationToken,
     /// Counts refusals that come in a flood.
     pub refusals: Arc<Refusals>,
+    /// Of the configuration file.
+    pub configuration_sha256: Option<String>,
+    /// What the journal held when it was opened.
+    pub recovered_bytes: u64,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -88,6 +92,7 @@ impl Foundation {
         let clock = Arc::clone(&parts.clock);
         let (journal, thread) = Journal::open(&parts.audit.journal, Arc::clone(&clock))
             .map_err(|error| StartError::Journal { dir: parts.audit.journal.dir.clone(), error })?;
+        let recovered_bytes = journal.totals().undelivered_bytes;
         let metrics = Metrics::new(parts.telemetry.http.is_some(), parts.telemetry.push.take());
         if let Some(metrics) = &metrics {
             let commits = metrics.commits();
@@ -122,6 +127,8 @@ impl Foundation {
                 kms_calls,
                 drain,
                 refusals,
+                configuration_sha256: parts.configuration_sha256.take(),
+                recovered_bytes,
                 clock,
             },
             thread,
@@ -142,6 +149,10 @@ impl Foundation {
             keys: Arc::new(self.kms.clone()),
             journal: self.journal.clone(),
             journal_dir: self.journal_dir.clone(),
+            identity: None,
+            configuration_sha256: self.configuration_sha256.clone(),
+            policy_version: None,
+            recovered_bytes: self.recovered_bytes,
             clock: Arc::clone(&self.clock),
         }
     }
@@ -193,10 +204,14 @@ impl Foundation {
     }
 
     /// Who tells health watchers and `/readyz` whether the broker is ready.
-    pub(super) fn start_readiness(&self) -> (HealthReporter, watch::Receiver<Ready>) {
+    pub(super) fn start_readiness(
+        &self,
+        trail_is_open: watch::Receiver<bool>,
+    ) -> (HealthReporter, watch::Receiver<Ready>) {
         let health = HealthReporter::new();
-        let (ready, is_ready) = watch::channel(Ready::Yes);
+        let (ready, is_ready) = watch::channel(Ready::TrailNotOpen);
         let readiness = Readiness {
+            trail_is_open,
             journal: self.journal.health(),
             kms: self.guards.iter().map(Guard::open_until).collect(),
             drain: self.drain.clone(),
@@ -211,13 +226,16 @@ impl Foundation {
         &self,
         cache: &Cache,
         limits: &CallLimits,
-        newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
+        trail: Option<&Trail>,
     ) -> AdminServer<Admin> {
         let admin = Admin {
             cache: cache.clone(),
             limits: limits.clone(),
             journal: self.journal.clone(),
-            newest_digest,
+            caller: Arc::clone(&self.caller),
+            clock: Arc::clone(&self.clock),
+            flush_orders: trail.map(|trail| trail.flush_orders.clone()),
+            newest_digest: trail.map(Trail::newest_digest),
             drain: self.drain.clone(),
             started_at: self.clock.now(),
             uid: rustix::process::geteuid().as_raw(),
@@ -280,18 +298,23 @@ impl Foundation {
         }
     }
 
-    /// Lets `sources` be read as metrics; on pages of our own too, if these have an address.
-    pub(super) async fn publish(
+    /// Answers probes, and whoever reads metrics, from now on, if there is an address for that.
+    pub(super) async fn start_pages(
         &self,
-        sources: MetricSources,
         address: Option<SocketAddr>,
         is_ready: watch::Receiver<Ready>,
-    ) -> Result<Option<(TcpListener, Arc<Pages>)>, StartError> {
-        let Some(metrics) = &self.metrics else { return Ok(None) };
-        sources.register(&metrics.meter());
-        let Some((address, text)) = address.zip(metrics.text()) else { return Ok(None) };
+    ) -> Result<Option<PagesServer>, StartError> {
+        let text = self.metrics.as_ref().and_then(Metrics::text);
+        let Some((address, text)) = address.zip(text) else { return Ok(None) };
         let listener = opening::http(address).await.map_err(StartError::Listen)?;
-        Ok(Some((listener, Pages::new(text, is_ready))))
+        Ok(Some(PagesServer::start(listener, Pages::new(text, is_ready))))
+    }
+
+    /// Lets `sources` be read as metrics.
+    pub(super) fn publish(&self, sources: MetricSources) {
+        if let Some(metrics) = &self.metrics {
+            sources.register(&metrics.meter());
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_core::clock::{Clock, SystemClock};
+use key_broker_trail::JournalTrail;
 use key_broker_trail::Remainder;
 use key_broker_trail::record::AwsCaller;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,8 @@ pub(crate) async fn serve(
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = AwsKms::new(config.kms.clone(), credentials, Arc::clone(&clock)).await;
-    let Some(caller) = caller_of(&kms, &drain).await else { return Ok(Remainder::default()) };
+    let noted = noted_account(&config).await;
+    let Some(caller) = caller_of(&kms, noted, &drain).await else { return Ok(Remainder::default()) };
     tracing::info!(account = caller.account_id, region = caller.region, "AWS knows the broker");
     kms.check_session_name().await.map_err(StartError::SessionName)?;
     warn_of(&config);
@@ -54,6 +56,7 @@ pub(crate) async fn serve(
         guard: config.guard,
         caller,
         telemetry,
+        configuration_sha256: Some(config.sha256),
         clock,
     };
     let broker = match Broker::start(parts, drain).await {
@@ -117,8 +120,21 @@ fn say_where(listen: Listen, broker: &Broker) {
     );
 }
 
+/// Whose the journal's trail is, if the store knows of it: such a broker starts though STS is silent.
+async fn noted_account(config: &Config) -> Option<JournalTrail> {
+    config.audit.trail.as_ref()?;
+    let dir = config.audit.journal.dir.clone();
+    // What cannot be read, the start tells.
+    let noted = tokio::task::spawn_blocking(move || JournalTrail::try_from(&*dir).ok()).await.ok()??;
+    Some(noted).filter(|noted| noted.is_open && noted.region == config.kms.region)
+}
+
 /// Asks STS until it answers; `None` when the broker is told to stop meanwhile.
-async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller> {
+async fn caller_of(
+    kms: &AwsKms,
+    noted: Option<JournalTrail>,
+    drain: &CancellationToken,
+) -> Option<AwsCaller> {
     let mut pause = FIRST_PAUSE;
     loop {
         let asked = tokio::select! {
@@ -128,6 +144,16 @@ async fn caller_of(kms: &AwsKms, drain: &CancellationToken) -> Option<AwsCaller>
         match asked {
             Ok(caller) => return Some(caller),
             Err(error) => {
+                if let Some(noted) = &noted
+                    && let Some(caller) = kms.caller_in(&noted.account_id, &noted.partition).await
+                {
+                    tracing::warn!(
+                        error,
+                        account = caller.account_id,
+                        "the account is taken from the journal"
+                    );
+                    return Some(caller);
+                }
                 tracing::warn!(
                     error,
                     retry_seconds = pause.as_secs(),

@@ -50,7 +50,7 @@ impl SessionWatch {
             ActivityRecord::of_identity(identity, self.clock.now(), &self.caller).append_to(&mut lines);
         }
         // A record that is there twice tells nothing new.
-        if self.journal.append(lines).wait().await.is_err() {
+        if self.journal.append_of(None, lines).wait().await.is_err() {
             self.sessions.give_back(sessions);
             let pause = tokio::time::sleep(PAUSE);
             let _ = self.drain.run_until_cancelled(pause).await;

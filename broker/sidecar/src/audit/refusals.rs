@@ -134,7 +134,7 @@ impl Refusals {
         let Second { counts, .. } = std::mem::take(&mut *self.lock());
         let mut commits = Vec::with_capacity(counts.len());
         for (kind, count) in counts {
-            let commit = self.journal.append_of(&kind.principal, count.line(&kind, &self.caller));
+            let commit = self.journal.append_of(Some(&kind.principal), count.line(&kind, &self.caller));
             commits.push((kind, count, commit));
         }
         for (kind, count, commit) in commits {
@@ -228,7 +228,7 @@ impl Count {
         let mut record = ActivityRecord::new(
             UserIdentity::workload(peer.kind, peer.principal.as_str(), &peer.details),
             self.at,
-            kind.action,
+            kind.action.name(),
             &caller.region,
             &caller.account_id,
             ActivityEventData { refusals: Some(self.refusals.clone()), ..self.outcome.into() },

@@ -2,6 +2,7 @@
 
 mod cat;
 mod cost;
+mod deliver;
 #[cfg(feature = "dev")]
 mod dev;
 mod log_files;
@@ -13,6 +14,7 @@ mod reconcile;
 mod saved;
 mod source;
 mod tail;
+mod trails;
 mod verify;
 
 use std::process::ExitCode;
@@ -46,6 +48,13 @@ enum Command {
     #[command(after_help = cat::EXAMPLES)]
     Cat(cat::Arguments),
 
+    /// List the trails in a bucket, as their digests say
+    ///
+    /// Each with the time that it covers, whether it is open, stale, abandoned or closed, and the pod or host on which it began. Nothing of
+    /// this is verified.
+    #[command(after_help = trails::EXAMPLES)]
+    Trails(trails::Arguments),
+
     /// Say whether the trail is what the broker delivered, all of it
     ///
     /// Looks at every digest, signature, hash and record, at what is in no digest, at the time between digests, at the journal,
@@ -74,6 +83,13 @@ enum Command {
     /// revocation; a use that is served from the cache is a request that was saved.
     #[command(after_help = cost::EXAMPLES)]
     Cost(cost::Arguments),
+
+    /// Deliver the journal of a broker that is dead
+    ///
+    /// As the broker's own end would have: its records become log files of its own trail, which is closed then. The journal must not be
+    /// in use, and is changed: run this as the broker's user. Exits with 0 if everything is delivered, 75 if something is left.
+    #[command(after_help = deliver::EXAMPLES)]
+    Deliver(deliver::Arguments),
 
     /// Print the public key that digests are checked with
     #[command(after_help = public_key::EXAMPLES)]
@@ -108,9 +124,11 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
         let (done, unavailable) = match arguments.command {
             Command::Tail(arguments) => (tail::run(arguments).await, Exit::No),
             Command::Cat(arguments) => (Box::pin(cat::run(arguments)).await, Exit::No),
+            Command::Trails(arguments) => (Box::pin(trails::run(arguments)).await, Exit::No),
             Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, Exit::CannotTell),
             Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, Exit::CannotTell),
             Command::Cost(arguments) => (Box::pin(cost::run(arguments)).await, Exit::No),
+            Command::Deliver(arguments) => (Box::pin(deliver::run(arguments)).await, Exit::No),
             Command::PublicKey(arguments) => (Box::pin(public_key::run(arguments)).await, Exit::No),
         };
         match done {

@@ -31,7 +31,7 @@ use aws_sdk_kms::config::IdentityCache;
 use key_broker_core::clock::Clock;
 use key_broker_core::partition_of;
 use key_broker_trail::delivery::StoreConfig;
-use key_broker_trail::record::AwsCaller;
+use key_broker_trail::record::{AwsCaller, UserIdentity};
 
 use super::{AttemptLog, Kms, KmsError};
 use crate::operation::{KmsReply, KmsRequest};
@@ -170,13 +170,30 @@ impl AwsKms {
             }
             (Err(error), _) => return Err(error),
         };
-        self.sessions.settle(&account_id);
+        Ok(self.caller_of(&account_id, partition).await)
+    }
+
+    /// The same, of a trail that is this account's, while STS does not tell; none without credentials.
+    pub(crate) async fn caller_in(&self, account_id: &str, partition: &str) -> Option<AwsCaller> {
+        if !self.credentials.are_there() {
+            return None;
+        }
+        Some(self.caller_of(account_id, Some(partition.to_owned())).await)
+    }
+
+    async fn caller_of(&self, account_id: &str, partition: Option<String>) -> AwsCaller {
+        self.sessions.settle(account_id);
         let region = self.settings.region.clone();
         let partition = partition.unwrap_or_else(|| partition_of(&region).to_owned());
-        let nowhere = String::new();
+        let (nowhere, account_id) = (String::new(), account_id.to_owned());
         let caller =
             AwsCaller { account_id, partition, region, kms_host: nowhere.clone(), source_address: nowhere };
-        Ok(toward(&self.home, &caller).await)
+        toward(&self.home, &caller).await
+    }
+
+    /// Whose the credentials in use are, as records have it, if that is known by now.
+    pub(crate) fn known_session(&self) -> Option<UserIdentity<'static>> {
+        self.credentials.known_session().map(|session| UserIdentity::clone(&session))
     }
 
     /// The region of `caller`, which is the broker's own, and the others in which multi-Region keys are asked for.

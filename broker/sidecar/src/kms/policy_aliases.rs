@@ -92,7 +92,8 @@ impl PolicyAliases {
         let last = self.last(policy);
         let now = self.0.kms.clock().instant();
         // What follows has to be told within the deadline.
-        let deadline = deadline - time_to_tell(deadline.saturating_duration_since(now));
+        let kept = time_to_tell(deadline.saturating_duration_since(now));
+        let deadline = deadline.checked_sub(kept).unwrap_or(now);
         let until = if last.is_some() { deadline.min(now + LONGEST_WAIT) } else { deadline };
         let answered = tokio::time::timeout(until.saturating_duration_since(now), self.refreshed(policy));
         match (answered.await, last) {

@@ -89,14 +89,7 @@ impl UnwrittenRecords {
         if self.lines.is_empty() {
             return Ok(());
         }
-        let commit = self.journal.append_for_the_trail(std::mem::take(&mut self.lines));
-        match commit.wait().await {
-            Err(JournalUnavailable(Some(lines))) => {
-                self.journal.defer_for_the_trail(&lines);
-                Ok(())
-            }
-            other => other,
-        }
+        self.journal.commit_for_the_trail(std::mem::take(&mut self.lines)).await
     }
 
     /// Commits the records on their own. Where that fails they join the backlog: KMS has answered all the same.
@@ -104,7 +97,7 @@ impl UnwrittenRecords {
         if self.lines.is_empty() {
             return Ok(());
         }
-        let commit = self.journal.append(std::mem::take(&mut self.lines));
+        let commit = self.journal.append_of(None, std::mem::take(&mut self.lines));
         match commit.wait().await {
             Err(JournalUnavailable(Some(lines))) => {
                 self.journal.defer(&lines);
@@ -167,7 +160,7 @@ impl RecordedKms {
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
         // The backlog might have no room for the record of what KMS would answer.
-        if self.journal().is_overdrawn() {
+        if self.journal().is_overdrawn(false) {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
         let taker = permitted.share_of().cloned().map_or(Taker::Broker, Taker::Principal);
@@ -180,7 +173,7 @@ impl RecordedKms {
         permitted: Permitted<Arc<R>>,
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
-        if self.journal().is_overdrawn_by_the_trail() {
+        if self.journal().is_overdrawn(true) {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
         self.make_call(permitted, &Taker::Trail, deadline).await

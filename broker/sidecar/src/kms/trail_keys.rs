@@ -23,6 +23,7 @@ impl TrailKeys for RecordedKms {
             grant_tokens: GrantTokens::default(),
         };
         let reply = own_call(self, request).await?;
+        let request_id = reply.source.as_ref().map(|source| String::from(&*source.request_id));
         // A file whose key has no record is not delivered.
         reply.records.commit_for_the_trail().await.map_err(|_| BrokerError::JournalUnavailable)?;
         let made = reply.result?;
@@ -31,14 +32,15 @@ impl TrailKeys for RecordedKms {
                 kind: KeysErrorKind::Refused,
                 words: format!("KMS answers with no ciphertext: {}", malformed.0),
             })?;
-        Ok(DataKey { key: made.encrypted.key.arn, plaintext: made.plaintext, ciphertext })
+        Ok(DataKey { key: made.encrypted.key.arn, plaintext: made.plaintext, ciphertext, request_id })
     }
 
-    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<Vec<u8>, KeysError> {
+    async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<(Vec<u8>, Option<String>), KeysError> {
         let reply = own_call(self, SignRequest { key: key.clone().into(), digest }).await?;
+        let request_id = reply.source.as_ref().map(|source| String::from(&*source.request_id));
         // It is in the backlog, or may still be written.
         let _ = reply.records.commit_for_the_trail().await;
-        Ok(reply.result?.bytes)
+        Ok((reply.result?.bytes, request_id))
     }
 
     async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError> {

@@ -95,6 +95,10 @@ impl KeyedReply for AttestedDataKey {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         self.encrypted.used_key()
     }
+
+    fn ciphertext(&self) -> Option<&[u8]> {
+        self.encrypted.ciphertext()
+    }
 }
 
 impl KeyedReply for AttestedPlaintext {

@@ -111,17 +111,30 @@ pub(crate) struct KeyDescription {
 pub(crate) trait KeyedReply {
     /// The key, where there is one.
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)>;
+
+    /// The ciphertext that KMS has made, if it was asked for one.
+    fn ciphertext(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 impl KeyedReply for DataKey {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         self.encrypted.used_key()
     }
+
+    fn ciphertext(&self) -> Option<&[u8]> {
+        self.encrypted.ciphertext()
+    }
 }
 
 impl KeyedReply for EncryptedDataKey {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key.arn, self.key.material_id.as_deref()))
+    }
+
+    fn ciphertext(&self) -> Option<&[u8]> {
+        Some(&self.ciphertext_blob)
     }
 }
 

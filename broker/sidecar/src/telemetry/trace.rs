@@ -6,6 +6,7 @@
 
 mod layer;
 pub(crate) mod lines;
+
 #[cfg(test)]
 mod tests;
 
@@ -77,7 +78,7 @@ impl Traces {
         });
         if let Some(tracer) = &self.tracer {
             let parent = caller.clone().unwrap_or_default();
-            let builder = SpanBuilder::from_name(action.span_name()).with_kind(SpanKind::Server);
+            let builder = SpanBuilder::from_name(vocabulary::rpc_method(action)).with_kind(SpanKind::Server);
             let started = tracer.build_with_context(builder, &parent);
             if started.is_recording() {
                 return CallTrace::of(action, transport, layer::decided(&parent, started));
@@ -94,7 +95,7 @@ impl CallTrace {
             parent: None,
             vocabulary::CALL,
             { vocabulary::RPC_SYSTEM } = "grpc",
-            { vocabulary::RPC_METHOD } = action.span_name(),
+            { vocabulary::RPC_METHOD } = vocabulary::rpc_method(action),
             { vocabulary::TRANSPORT } = transport,
             { vocabulary::REQUEST_ID } = Empty,
             { vocabulary::EVENT_ID } = Empty,

@@ -15,44 +15,50 @@ use crate::names::TrailNames;
 pub(super) struct Encryption {
     keys: Arc<dyn TrailKeys>,
     key: KeyArn,
-    /// Of the log file that is being delivered: an attempt that fails asks for no other.
-    data_key: Option<(String, Arc<DataKey>)>,
+    /// The log file that is being delivered: an attempt that fails makes no other, and asks for no other data key.
+    current: Option<(String, Sealed)>,
+}
+
+/// An encrypted log file.
+#[derive(Clone)]
+pub(super) struct Sealed {
+    /// A message of the AWS Encryption SDK.
+    pub(super) bytes: Vec<u8>,
+    /// The requestID of the GenerateDataKey behind it.
+    pub(super) data_key_request_id: Option<String>,
 }
 
 impl Encryption {
     pub(super) fn new(keys: Arc<dyn TrailKeys>, key: KeyArn) -> Self {
-        Self { keys, key, data_key: None }
+        Self { keys, key, current: None }
     }
 
-    /// The log file `key` with these bytes, as a message of the AWS Encryption SDK.
+    /// The log file `object` with these bytes, encrypted.
     pub(super) async fn encrypt(
         &mut self,
         names: &TrailNames,
         object: &str,
         bytes: Vec<u8>,
-    ) -> Result<Vec<u8>, String> {
-        let context = object_context(names, object).map_err(|malformed| malformed.0)?;
-        let data_key = self.data_key(object, &context).await?;
-        let sealed = tokio::task::spawn_blocking(move || seal(&data_key, &context, &bytes)).await;
-        sealed.map_err(|_| "the encryption of a log file was cut off".to_owned())?
-    }
-
-    /// The log file is in the store: its data key is erased.
-    pub(super) fn end(&mut self) {
-        self.data_key = None;
-    }
-
-    async fn data_key(&mut self, object: &str, context: &EncryptionContext) -> Result<Arc<DataKey>, String> {
-        if let Some((of, data_key)) = &self.data_key
+    ) -> Result<Sealed, String> {
+        if let Some((of, sealed)) = &self.current
             && of == object
         {
-            return Ok(Arc::clone(data_key));
+            return Ok(sealed.clone());
         }
-        let made = self.keys.data_key(&(&self.key).into(), context).await;
+        let context = object_context(names, object).map_err(|malformed| malformed.0)?;
+        let made = self.keys.data_key(&(&self.key).into(), &context).await;
         let made =
             made.map_err(|error| format!("the data key for a log file, under {}: {error}", self.key))?;
-        let (_, data_key) = self.data_key.insert((object.to_owned(), Arc::new(made)));
-        Ok(Arc::clone(data_key))
+        let data_key_request_id = made.request_id.clone();
+        let work = tokio::task::spawn_blocking(move || seal(&made, &context, &bytes));
+        let bytes = work.await.map_err(|_| "the encryption of a log file was cut off".to_owned())??;
+        let (_, sealed) = self.current.insert((object.to_owned(), Sealed { bytes, data_key_request_id }));
+        Ok(sealed.clone())
+    }
+
+    /// The log file is in the store.
+    pub(super) fn end(&mut self) {
+        self.current = None;
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum TrailError {
     Io(io::Error),
     /// KMS or the signing key cannot.
     Key(String),
+    /// Another object has the name of one of this trail's.
+    Occupied(String),
     /// The drain's time is over.
     Late,
 }
@@ -23,6 +25,12 @@ impl fmt::Display for TrailError {
             Self::Store(error) => write!(f, "the trail's store: {error}"),
             Self::Io(error) => write!(f, "the journal's directory: {error}"),
             Self::Key(error) => f.write_str(error),
+            Self::Occupied(key) => {
+                write!(
+                    f,
+                    "the trail's store: somebody else's object is there under the name {key}: look who may write there"
+                )
+            }
             Self::Late => f.write_str("the drain's time is over"),
         }
     }

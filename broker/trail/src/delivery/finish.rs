@@ -7,28 +7,34 @@ use std::time::{Duration, Instant};
 
 use super::{Trail, TrailError, on_disk};
 use crate::journal::hash_chain::Link;
+use crate::record::BrokerEvent;
 use crate::remainder::Leftover;
 
 impl Trail {
-    /// Tells, pays, delivers and makes digests until nothing is left and the journal is closed, for at most `within`. The records of
-    /// its own last calls to KMS are for the next start. What else is left, `Leftover::look` finds.
+    /// Tells, pays, delivers and makes digests until nothing is left and the journal is closed, for at most `within`. What the last digest
+    /// itself asks of KMS is for the next start: where there is none, the digest names it. What else is left, `Leftover::look` finds.
     pub(crate) async fn finish(mut self, within: Duration) {
         let until = self.clock.instant() + within;
-        let mut has_last_digest = false;
+        let (mut is_told, mut is_closing) = (false, false);
         loop {
             // Some time is kept for the digest: of what is delivered, where something else cannot be.
             let rest = until.saturating_duration_since(self.clock.instant());
+            if !is_told {
+                is_told = self.announcer.tell(BrokerEvent::Close).await;
+                // What is delivered is removed.
+                self.journal.copied().await;
+            }
             self.deliver_all(self.clock.instant() + rest * 3 / 4).await;
             self.deadline = Some(until);
-            match self.digest_rest(has_last_digest).await {
-                Ok(()) => has_last_digest = true,
+            match self.last_digest(is_closing).await {
+                Ok(closing) => is_closing = closing,
                 Err(error) => {
                     tracing::warn!(%error, "cannot deliver the last digest");
                     self.pause(PAUSE, until).await;
                 }
             }
             // Whatever comes after this is refused; what came before it is delivered first.
-            if has_last_digest && self.close_journal().await || self.clock.instant() + LEAST_REST >= until {
+            if is_closing && self.close_journal().await || self.clock.instant() + LEAST_REST >= until {
                 return;
             }
         }
@@ -40,9 +46,9 @@ impl Trail {
         let mut told = String::new();
         while self.clock.instant() < until {
             let is_told = self.announcer.announce().await;
-            match self.deliver().await {
-                Ok(_) if is_told && self.is_settled().await => return,
-                Ok(_) => self.pause(SHORT_PAUSE, until).await,
+            match self.deliver_with_signatures().await {
+                Ok(()) if is_told && self.is_settled().await => return,
+                Ok(()) => self.pause(SHORT_PAUSE, until).await,
                 Err(error) => {
                     self.journal.failed_delivery();
                     let error = error.to_string();
@@ -56,16 +62,36 @@ impl Trail {
         }
     }
 
-    /// The last digest, and others where something was delivered after it.
-    async fn digest_rest(&mut self, has_last: bool) -> Result<(), TrailError> {
+    /// Delivers what the journal holds, and then the records of the signatures that this took.
+    async fn deliver_with_signatures(&mut self) -> Result<(), TrailError> {
+        let before = self.state.previous.clone();
         if self.state.sealed.is_some() {
             // One that was cut off: it does not have what was delivered since.
             self.digest().await?;
         }
-        if !has_last || !self.state.log_files.is_empty() {
-            self.digest().await?;
+        self.deliver().await?;
+        if self.state.previous != before {
+            self.deliver().await?;
         }
         Ok(())
+    }
+
+    /// The last digest: marked as that where nothing is left. True if the newest one is.
+    async fn last_digest(&mut self, is_closing: bool) -> Result<bool, TrailError> {
+        if !self.is_open() {
+            self.digest().await?;
+        }
+        let has_more = self.state.sealed.is_some() || !self.state.log_files.is_empty();
+        if is_closing && !has_more {
+            return Ok(true);
+        }
+        let is_settled = self.is_settled().await && self.state.sealed.is_none();
+        if is_settled {
+            self.closing_digest().await?;
+        } else {
+            self.digest().await?;
+        }
+        Ok(is_settled)
     }
 
     async fn is_settled(&self) -> bool {

@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::Trail;
+use super::{NewestDigest, Trail};
+
+/// Whom to tell what came of a delivery that is wanted now: the digest of it, or why there is none.
+pub(super) type FlushOrder = oneshot::Sender<Result<NewestDigest, String>>;
 
 impl Trail {
     /// Delivers until `stop` is cancelled, then gives itself back for the end.
@@ -14,6 +18,11 @@ impl Trail {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self,
+                Some(done) = self.flushes.recv() => {
+                    // Who has asked may be gone.
+                    let _ = done.send(self.flush().await);
+                    continue;
+                }
                 () = self.journal.segment_closed() => pace.next = self.clock.instant(),
                 // The clock is asked, not tokio: it may be a test's, and a machine may sleep.
                 () = tokio::time::sleep(TICK) => {}
@@ -33,6 +42,18 @@ impl Trail {
                 }
             }
         }
+    }
+
+    async fn flush(&mut self) -> Result<NewestDigest, String> {
+        let delivered = match self.deliver().await {
+            Ok(_) => self.digest().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = delivered {
+            self.journal.failed_delivery();
+            return Err(error.to_string());
+        }
+        self.newest_digest.borrow().clone().ok_or_else(|| "there is no digest".to_owned())
     }
 
     async fn deliver_due(&mut self) -> Result<(), super::TrailError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use key_broker_core::clock::Clock;
 use key_broker_core::{KeyArn, KeyId};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::encryption::Encryption;
@@ -19,12 +19,14 @@ use crate::journal::Journal;
 use crate::journal::hash_chain::Link;
 use crate::keys::{KeysError, KeysErrorKind, TrailKeys};
 use crate::names::TrailNames;
-use crate::record::{AwsCaller, record_time};
+use crate::origin::Origin;
+use crate::record::{AwsCaller, BrokerData, UserIdentity, record_time};
 use crate::signature::{PublicKey, Signer};
-use crate::state::State;
+use crate::state::{Account, State};
 use crate::store::directory::DirectoryStore;
 use crate::store::s3::{S3Settings, S3Store, ServerSideEncryption};
 use crate::store::{Store, StoreError};
+use crate::trail_name;
 
 /// Where to deliver to.
 #[derive(Debug, Clone)]
@@ -81,13 +83,18 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-/// The names of everything that `config` delivers for this account, in the region of its KMS.
+/// The names of everything that `config` delivers for this account, in the region of its KMS, but for the id that a journal adds to the
+/// trail's: nobody's stands there.
 #[must_use]
 pub fn names(config: &TrailConfig, caller: &AwsCaller) -> TrailNames {
+    named(config, caller, trail_name::of_no_journal(&config.name))
+}
+
+fn named(config: &TrailConfig, caller: &AwsCaller, trail: String) -> TrailNames {
     TrailNames {
         account_id: caller.account_id.clone(),
         region: caller.region.clone(),
-        trail: config.name.clone(),
+        trail,
         bucket: config.store.bucket().to_owned(),
         prefix: config.prefix.clone(),
     }
@@ -103,17 +110,37 @@ pub struct TrailParts {
     pub journal: Journal,
     /// Where its files are.
     pub journal_dir: PathBuf,
+    /// The AWS session that the broker has at its start, if that is known.
+    pub identity: Option<UserIdentity<'static>>,
+    /// SHA-256, in hex, of the configuration file.
+    pub configuration_sha256: Option<String>,
+    /// Names the policies in force at the start.
+    pub policy_version: Option<String>,
+    /// What the journal held when it was opened.
+    pub recovered_bytes: u64,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
 
 impl TrailParts {
+    /// What the record of the start tells.
+    pub(crate) fn start_data(&self, origin: &Origin) -> BrokerData<'_> {
+        BrokerData {
+            configuration_sha256: self.configuration_sha256.as_ref().map(Into::into),
+            policy_version: self.policy_version.as_ref().map(Into::into),
+            origin: Some(origin.clone()),
+            recovered_bytes: Some(self.recovered_bytes).filter(|bytes| *bytes > EMPTY_JOURNAL_BYTES),
+            ..BrokerData::default()
+        }
+    }
+
     pub(crate) fn announcer(&self) -> Announcer {
         let Self { caller, journal, journal_dir, clock, .. } = self;
         Announcer {
             journal: journal.clone(),
             journal_dir: journal_dir.clone(),
             caller: Arc::clone(caller),
+            origin: Origin::of_this_process(),
             clock: Arc::clone(clock),
         }
     }
@@ -128,16 +155,32 @@ pub(super) struct Means {
 }
 
 impl Trail {
-    /// Starts a trail as soon as that can be; none if `drain` is cancelled before.
+    /// Starts a trail as soon as that can be, and opens it: its first digest is in the store then. None if `drain` is cancelled before.
     pub async fn start_when_possible(
         config: &TrailConfig,
         parts: &TrailParts,
         drain: &CancellationToken,
     ) -> Result<Option<Self>, SetupError> {
         let mut pause = FIRST_PAUSE;
+        let mut started = None;
         loop {
-            match Self::start(config, parts).await {
-                Ok(trail) => return Ok(Some(trail)),
+            let attempt = async {
+                let mut trail = match started.take() {
+                    Some(trail) => trail,
+                    None => Self::start(config, parts).await?,
+                };
+                let opened = if trail.is_open() { Ok(()) } else { trail.digest().await };
+                started = Some(trail);
+                opened.map_err(|error| {
+                    SetupError::NotNow(format!("its first digest is not delivered: {error}"))
+                })
+            };
+            let attempt = tokio::select! {
+                attempt = attempt => attempt,
+                () = drain.cancelled() => return Ok(None),
+            };
+            match attempt {
+                Ok(()) => return Ok(started),
                 Err(SetupError::NotNow(why)) => {
                     tracing::warn!(
                         error = why,
@@ -157,7 +200,10 @@ impl Trail {
     /// Starts a trail: asks KMS about its keys and goes on where the trail ended before.
     pub(crate) async fn start(config: &TrailConfig, parts: &TrailParts) -> Result<Self, SetupError> {
         let TrailParts { caller, keys, .. } = parts;
-        let names = names(config, caller);
+        let announcer = parts.announcer();
+        // Keys are used in the trail's name.
+        let state = state_in_journal(config, &announcer)?;
+        let names = named(config, caller, state.trail.clone());
         let signer = signer(&config.signing, keys).await?;
         let key = match &config.kms_key {
             Some(key) => Some(configure(key, &names, &**keys).await?),
@@ -170,55 +216,18 @@ impl Trail {
             .filter(|_| matches!(config.store, StoreConfig::Directory { .. }))
             .map(|key| Encryption::new(Arc::clone(keys), key));
         let means = Means { names, store, signer, encryption };
-        Self::resume(config, means, parts.announcer())
+        Ok(Self::resume(config, means, announcer, state))
     }
 
     /// Goes on where the trail ended before.
-    pub(super) fn resume(
-        config: &TrailConfig,
-        means: Means,
-        announcer: Announcer,
-    ) -> Result<Self, SetupError> {
+    pub(super) fn resume(config: &TrailConfig, means: Means, announcer: Announcer, state: State) -> Self {
         let Means { names, store, signer, encryption } = means;
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
-        let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
-        // It may have waited for long.
-        journal.hold().keep().map_err(explain)?;
-        tell_of_old_records(journal_dir);
-        let start = whole_second(clock.now());
-        let loaded = State::load(journal_dir);
-        // Where records were delivered, the place in the chain tells of a journal that has lost its files. Where none were yet, only the
-        // trail's own note does.
-        let was_used = matches!(&loaded, Ok(Some(state)) if state.delivered == Some(Link::START));
-        let delivered = loaded.as_ref().ok().and_then(|state| state.as_ref()?.delivered);
-        if journal.notices().tell_begun_anew(was_used, delivered).map_err(explain)? {
-            tracing::error!("files of the journal were gone before anything of them was delivered");
-        }
-        let (mut state, mut is_changed) = match loaded {
-            Ok(Some(state)) => (state, false),
-            Ok(None) => (State::new(start), true),
-            Err(error) => return Err(unreadable_state(journal_dir, &error)),
-        };
-        if state.delivered.is_none() {
-            // What is missing from here on is missed, the very first file of the journal too.
-            state.delivered = Some(oldest_place(journal_dir).map_err(explain)?);
-            is_changed = true;
-        }
-        // A full disk may take no note, and has room when something is delivered.
-        if is_changed {
-            state.save(journal_dir).map_err(explain)?;
-        }
-        if state.start > start {
-            let digest_end = record_time(state.start);
-            tracing::warn!(
-                digest_end,
-                "the newest digest ends in the future: the clock was ahead, or is behind now"
-            );
-        }
         // The time since the last digest counts; of a clock that is behind it, nobody knows how much.
-        let since = Duration::try_from(start - state.start).unwrap_or(Duration::MAX);
+        let since = Duration::try_from(whole_second(clock.now()) - state.start).unwrap_or(Duration::MAX);
         let next_digest = clock.instant() + config.digest_interval.saturating_sub(since);
-        Ok(Self {
+        let (flush_orders, flushes) = mpsc::channel(1);
+        Self {
             names,
             store,
             journal: journal.clone(),
@@ -233,8 +242,10 @@ impl Trail {
             state,
             unnoted: None,
             deadline: None,
+            flush_orders,
+            flushes,
             announcer,
-        })
+        }
     }
 }
 
@@ -260,7 +271,77 @@ pub fn check_state(journal_dir: &Path) -> Result<(), SetupError> {
 fn unreadable_state(journal_dir: &Path, error: &dyn fmt::Display) -> SetupError {
     let found = journal_dir.join("trail.json").display().to_string();
     SetupError::Refused(format!(
-        "{found}: {error}: put it back as it was, or move it away to begin a new chain of digests"
+        "{found}: {error}: put it back as it was, or move it away to begin a new trail"
+    ))
+}
+
+/// How far the trail of a journal is; that of a new one is noted before anything goes by its name.
+pub(super) fn state_in_journal(config: &TrailConfig, announcer: &Announcer) -> Result<State, SetupError> {
+    let Announcer { journal, journal_dir, clock, caller, .. } = announcer;
+    let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
+    // It may have waited for long.
+    journal.hold().keep().map_err(explain)?;
+    tell_of_old_records(journal_dir);
+    let start = whole_second(clock.now());
+    let loaded = State::load(journal_dir);
+    // Where records were delivered, the place in the chain tells of a journal that has lost its files. Where none were yet, only the
+    // trail's own note does.
+    let was_used = matches!(&loaded, Ok(Some(state)) if state.delivered == Some(Link::START));
+    let delivered = loaded.as_ref().ok().and_then(|state| state.as_ref()?.delivered);
+    if journal.notices().tell_begun_anew(was_used, delivered).map_err(explain)? {
+        tracing::error!("files of the journal were gone before anything of them was delivered");
+    }
+    let refuse = |why: &dyn fmt::Display| {
+        let found = journal_dir.join("trail.json");
+        SetupError::Refused(format!("{}: {why}", found.display()))
+    };
+    let (mut state, mut is_changed) = match loaded {
+        Ok(Some(state)) => (state, false),
+        // It has had a second, so that its first digest need not end in the future.
+        Ok(None) => {
+            (State::new(trail_name::of_new_journal(&config.name), start - Duration::from_secs(1)), true)
+        }
+        Err(error) => return Err(unreadable_state(journal_dir, &error)),
+    };
+    is_changed |= claim(&mut state, config, caller).map_err(|why| refuse(&why))?;
+    if state.delivered.is_none() {
+        // What is missing from here on is missed, the very first file of the journal too.
+        state.delivered = Some(oldest_place(journal_dir).map_err(explain)?);
+        is_changed = true;
+    }
+    // A full disk may take no note, and has room when something is delivered.
+    if is_changed {
+        state.save(journal_dir).map_err(explain)?;
+    }
+    if state.start > start {
+        let digest_end = record_time(state.start);
+        tracing::warn!(
+            digest_end,
+            "the newest digest ends in the future: the clock was ahead, or is behind now"
+        );
+    }
+    Ok(state)
+}
+
+/// A journal is of one trail, account and region: true if that is to be noted.
+fn claim(state: &mut State, config: &TrailConfig, caller: &AwsCaller) -> Result<bool, String> {
+    if !trail_name::is_of(&state.trail, &config.name) {
+        return Err(format!(
+            "this journal is trail {}, and audit.trail is {:?}: give that name back, or another journal_dir",
+            state.trail, config.name
+        ));
+    }
+    let account = Account::of(caller);
+    let Some(known) = &state.account else {
+        state.account = Some(account);
+        return Ok(true);
+    };
+    if *known == account {
+        return Ok(false);
+    }
+    Err(format!(
+        "this journal is of account {} in {}, and the broker's credentials are of account {} in {}: give each its own journal_dir",
+        known.id, known.region, account.id, account.region
     ))
 }
 
@@ -338,5 +419,7 @@ fn explain(setting: &str, key: &KeyId, error: &KeysError, wanted: &str) -> Setup
     }
 }
 
+/// The beginning of a file, without records.
+const EMPTY_JOURNAL_BYTES: u64 = 160;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

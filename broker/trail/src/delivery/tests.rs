@@ -2,12 +2,51 @@
 //! called sound, and one that lacks nothing is.
 
 mod bound;
+mod many;
 mod site;
 mod stray;
+mod taken;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::encryption::Encryption;
+use super::setup::{Means, SetupError, state_in_journal};
+use super::{SigningConfig, StoreConfig, Trail, TrailConfig};
+use crate::announcer::Announcer;
+use crate::names::TrailNames;
+use crate::store::Store;
+use crate::verify::forge::{names, signer};
 use site::{Kill, Site};
+
+/// Goes on with the trail of a journal, as a start does once it knows its keys.
+fn resume(
+    store: Arc<dyn Store>,
+    encryption: Option<Encryption>,
+    announcer: &Announcer,
+) -> Result<Trail, SetupError> {
+    let config = config_of_the_trail();
+    let state = state_in_journal(&config, announcer)?;
+    let names = TrailNames { trail: state.trail.clone(), ..names() };
+    let means = Means { names, store, signer: signer(), encryption };
+    Ok(Trail::resume(&config, means, announcer.clone(), state))
+}
+
+fn config_of_the_trail() -> TrailConfig {
+    TrailConfig {
+        name: "key-broker".into(),
+        // The test's own store is used.
+        store: StoreConfig::Directory { root: PathBuf::new(), bucket: "logs".into() },
+        prefix: String::new(),
+        delivery_interval: Duration::from_mins(5),
+        digest_interval: Duration::from_hours(1),
+        kms_key: None,
+        signing: SigningConfig::File(PathBuf::new()),
+    }
+}
 
 /// What happens.
 #[derive(Debug, Clone)]

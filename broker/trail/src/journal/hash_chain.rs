@@ -9,6 +9,8 @@ use std::io::Write as _;
 
 use sha2::{Digest, Sha256};
 
+use crate::format_version::FORMAT_VERSION;
+
 /// A place in the chain: the sequence number of a record and its hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Link {
@@ -84,19 +86,33 @@ pub(crate) mod optional_link {
 /// The first line of a file, with its line feed.
 #[must_use]
 pub(crate) fn header(segment: u64, before: &Link) -> String {
-    format!("{MAGIC}{segment} {} {}\n", before.sequence, hex::encode(before.hash))
+    format!("{MAGIC}{FORMAT_VERSION} {segment} {} {}\n", before.sequence, hex::encode(before.hash))
 }
 
 /// Reads a first line: the number of the segment, and the last record before it.
 #[must_use]
 pub(crate) fn parse_header(line: &[u8]) -> Option<(u64, Link)> {
-    let rest = std::str::from_utf8(line).ok()?.strip_prefix(MAGIC)?;
+    let (version, rest) = versioned(line)?;
+    if version > FORMAT_VERSION {
+        return None;
+    }
     let (segment, rest) = rest.split_once(' ')?;
     let (sequence, hash) = rest.split_once(' ')?;
     Some((
         segment.parse().ok()?,
         Link { sequence: sequence.parse().ok()?, hash: parse_hash(hash.as_bytes())? },
     ))
+}
+
+/// The format version in a first line, if it is later than what this program reads.
+#[must_use]
+pub(crate) fn newer_version(line: &[u8]) -> Option<u32> {
+    versioned(line).map(|(version, _)| version).filter(|version| *version > FORMAT_VERSION)
+}
+
+fn versioned(line: &[u8]) -> Option<(u32, &str)> {
+    let (version, rest) = std::str::from_utf8(line).ok()?.strip_prefix(MAGIC)?.split_once(' ')?;
+    Some((version.parse().ok()?, rest))
 }
 
 /// Reads a line that holds a record: what it says of its place, and the record.
@@ -114,7 +130,7 @@ fn parse_hash(hex: &[u8]) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-const MAGIC: &str = "key-broker-journal 1 ";
+const MAGIC: &str = "key-broker-journal ";
 /// The digits of 2^64 - 1.
 const MAX_SEQUENCE_DIGITS: usize = 20;
 
@@ -166,5 +182,7 @@ mod tests {
         for bad in ["", "key-broker-journal 2 7 1 00", "key-broker-journal 1 7 1", "{}"] {
             assert_eq!(parse_header(bad.as_bytes()), None, "{bad}");
         }
+        assert_eq!(newer_version(header(7, &link).as_bytes()), None);
+        assert_eq!(newer_version(b"key-broker-journal 2 whatever comes then"), Some(2));
     }
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::hash_chain::{Link, optional_link};
 use super::hold::Hold;
 use super::segment_reader::{Cut, Flaw};
+use crate::format_version::{FORMAT_VERSION, Versioned, newer};
 use crate::notice::{Notice, Reloads, Untold};
 use crate::record::ActivityEventData;
 use crate::regular_file::read_regular;
@@ -60,7 +61,7 @@ enum Standing {
 
 /// The file.
 #[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Noted {
     version: u32,
     untold: Vec<Untold>,
@@ -78,7 +79,7 @@ struct Noted {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct CutPlace {
     file: u64,
     at: u64,
@@ -106,8 +107,14 @@ impl Notices {
         self.add(&mut self.lock(), journal, Reloads::default());
     }
 
-    /// Something was reloaded. [`Notices::save`] makes that durable.
-    pub fn tell_reloads(&self, reloads: Reloads) {
+    /// Something was reloaded. It is durable when this returns; with an error, it is in memory only yet. Blocks.
+    pub fn tell_reloads(&self, reloads: Reloads) -> io::Result<()> {
+        self.note_reloads(reloads);
+        self.save()
+    }
+
+    /// The same, in memory only.
+    pub(crate) fn note_reloads(&self, reloads: Reloads) {
         self.add(&mut self.lock(), Notice::default(), reloads);
     }
 
@@ -189,7 +196,7 @@ impl Notices {
     }
 
     /// Makes all of it durable, again where the directory was removed meanwhile. Blocks.
-    pub fn save(&self) -> io::Result<()> {
+    pub(crate) fn save(&self) -> io::Result<()> {
         let Some(hold) = &self.hold else { return Ok(()) };
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let is_gone = !hold.dir().join(FILE).exists();
@@ -307,7 +314,7 @@ impl Ledger {
     fn take_changes(&mut self, is_gone: bool) -> Option<Noted> {
         let is_to_be_saved = std::mem::take(&mut self.is_changed) || (is_gone && self.is_noted());
         is_to_be_saved.then(|| Noted {
-            version: VERSION,
+            version: FORMAT_VERSION,
             untold: self.entries.iter().map(|entry| entry.untold.clone()).collect(),
             missing_before: self.missing_before,
             cuts: self.cuts.clone(),
@@ -324,11 +331,11 @@ impl Noted {
         let explain = |why: &dyn std::fmt::Display| {
             io::Error::other(format!("{}: {why}: put it back as it was, or move it away", path.display()))
         };
-        let noted: Self = serde_json::from_slice(&text).map_err(|error| explain(&error))?;
-        if noted.version != VERSION {
-            return Err(explain(&format_args!("version {} is not {VERSION}", noted.version)));
+        let Versioned { version } = serde_json::from_slice(&text).map_err(|error| explain(&error))?;
+        if version > FORMAT_VERSION {
+            return Err(io::Error::other(format!("{}: {}", path.display(), newer(version))));
         }
-        Ok(noted)
+        serde_json::from_slice(&text).map_err(|error| explain(&error))
     }
 
     fn save(&self, dir: &Path) -> io::Result<()> {
@@ -387,7 +394,6 @@ impl Drop for Taken {
 
 /// Of the journal's directory.
 const FILE: &str = "notices.json";
-const VERSION: u32 = 1;
 /// Far more than it ever holds: entries are bounded, and damaged files few.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 /// More are told together.

@@ -5,7 +5,8 @@ use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::hash_chain::{Link, parse_header, parse_line};
+use super::hash_chain::{Link, newer_version, parse_header, parse_line};
+use crate::format_version::newer;
 use crate::notice::Notice;
 use crate::regular_file::open_regular;
 
@@ -64,6 +65,10 @@ impl<R: BufRead> SegmentReader<R> {
         };
         if !segment.read_line()? {
             return Err(ReadError::Flaw(Flaw::Torn));
+        }
+        if let Some(version) = newer_version(&segment.line) {
+            // Not damaged, and never to be cut.
+            return Err(ReadError::Io(io::Error::other(newer(version))));
         }
         let (number, before) = parse_header(&segment.line).ok_or(ReadError::Flaw(Flaw::Broken))?;
         segment.advance();

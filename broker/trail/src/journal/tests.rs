@@ -365,12 +365,12 @@ async fn refused_calls_take_no_room_from_answers_of_kms_and_what_has_no_record_i
     for _ in 0..100 {
         journal.defer(&call_record(55 << 10));
     }
-    assert!(!journal.is_overdrawn(), "refusals are none of KMS's");
+    assert!(!journal.is_overdrawn(false), "refusals are none of KMS's");
     for n in 0..17 {
-        assert_eq!(journal.is_overdrawn(), n > 4);
+        assert_eq!(journal.is_overdrawn(false), n > 4);
         journal.defer(&[vec![b'x'; (1 << 20) - 200], b"\n".to_vec()].concat());
     }
-    assert!(!journal.is_overdrawn_by_the_trail(), "nor are the trail's own");
+    assert!(!journal.is_overdrawn(true), "nor are the trail's own");
     journal.defer_for_the_trail(&[vec![b'x'; 1_000], b"\n".to_vec()].concat());
     assert_eq!(journal.totals().unrecorded_kms_answers, 1);
     fs::create_dir(&dir).expect("returns");
@@ -484,17 +484,17 @@ async fn one_principal_fills_its_share_and_another_finds_room() {
     let [greedy, other] = [1, 2].map(Principal::of_uid);
     let record = [vec![b'x'; 4_000], b"\n".to_vec()].concat();
     let mut taken = 0;
-    while journal.append_of(&greedy, record.clone()).wait().await.is_ok() {
+    while journal.append_of(Some(&greedy), record.clone()).wait().await.is_ok() {
         taken += 1;
     }
     assert!((100..126).contains(&taken), "half of all: {taken}");
     for _ in 0..30 {
-        journal.append_of(&other, record.clone()).wait().await.expect("has its share");
+        journal.append_of(Some(&other), record.clone()).wait().await.expect("has its share");
     }
     journal.rotate().await;
     let closed = files(dir.path()).expect("files").remove(0);
     let bytes = closed.path.metadata().expect("is there").len();
     journal.undelivered().remove(closed.number, bytes);
-    journal.append_of(&greedy, record).wait().await.expect("what is delivered is no longer its share");
+    journal.append_of(Some(&greedy), record).wait().await.expect("what is delivered is no longer its share");
     thread.close().expect("no defect");
 }

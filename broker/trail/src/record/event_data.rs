@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use key_broker_core::{Measurements, Outcome};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -81,6 +82,12 @@ pub struct ActivityEventData<'a> {
     /// Whose an access key is, which KMS records before this one have alone.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub identity: Option<UserIdentity<'a>>,
+    /// What the broker tells of itself, in records of its own life.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<Open<'a, Value>>,
+    /// What an operator asked for, and what came of it, in records of the operator's calls.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<Open<'a, Value>>,
 }
 
 impl From<Outcome> for ActivityEventData<'_> {
@@ -99,6 +106,8 @@ impl From<Outcome> for ActivityEventData<'_> {
             reloads: None,
             notice_id: None,
             identity: None,
+            broker: None,
+            operator: None,
         }
     }
 }
@@ -191,6 +200,9 @@ pub struct DataKeyData<T = Arc<str>> {
     /// The declared bytes allowed in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_limit: Option<u64>,
+    /// SHA-256, in hex, of the ciphertext that KMS made, and that was handed out: whoever has it finds the call.
+    #[serde(rename = "ciphertextBlobSHA256", skip_serializing_if = "Option::is_none")]
+    pub ciphertext_sha256: Option<T>,
 }
 
 impl DataKeyData {
@@ -207,6 +219,7 @@ impl DataKeyData {
             messages_limit: self.messages_limit,
             bytes_used: self.bytes_used,
             bytes_limit: self.bytes_limit,
+            ciphertext_sha256: self.ciphertext_sha256.as_deref().map(Into::into),
         }
     }
 }

@@ -24,7 +24,7 @@ impl<'a> ActivityRecord<'a> {
         Self::of_the_broker(REPORT_IDENTITY, data, at, caller)
     }
 
-    fn of_the_broker(
+    pub(super) fn of_the_broker(
         event_name: &'static str,
         data: ActivityEventData<'a>,
         at: OffsetDateTime,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use key_broker_core::{
-    DataKeyLength, EncryptionContext, KeyId, Outcome, PeerDetails, PeerKind, RandomLength,
+    Action, DataKeyLength, EncryptionContext, KeyId, Outcome, PeerDetails, PeerKind, RandomLength,
 };
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -103,7 +103,7 @@ fn activity(data: ActivityEventData<'_>) -> ActivityRecord<'_> {
     let mut record = ActivityRecord::new(
         UserIdentity::workload(PeerKind::UnixWorkload, "unix:uid/1000", &DETAILS),
         datetime!(2026-11-21 10:57:07 UTC),
-        Action::GenerateRandom,
+        Action::GenerateRandom.name(),
         "us-west-2",
         "111122223333",
         data,
@@ -131,6 +131,7 @@ fn activity_record_of_an_answer() {
         messages_limit: Some(7),
         bytes_used: Some(0),
         bytes_limit: Some(0),
+        ciphertext_sha256: Some("ab".repeat(32).into()),
     };
     let policies = ["policy0".to_owned()];
     let data = ActivityEventData {

@@ -7,7 +7,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
 use crate::regular_file::read_regular;
@@ -43,19 +44,23 @@ impl DirectoryStore {
 
 #[async_trait]
 impl Store for DirectoryStore {
-    async fn put(&self, object: Object) -> Result<(), StoreError> {
+    async fn put(&self, object: Object) -> Result<bool, StoreError> {
         let key = object.key.clone();
         self.work(&key, move |bucket| {
             let path = bucket.join(checked(&object.key)?);
             let folder = path.parent().unwrap_or(bucket);
             make_folders(folder)?;
+            if found(fs::symlink_metadata(&path))?.is_some() {
+                return Ok(false);
+            }
             if !object.metadata.is_empty() {
                 // First: an object that is there has its metadata.
                 let metadata = serde_json::to_vec(&object.metadata)?;
                 write_durably(&metadata_path(&path), &metadata)?;
             }
-            write_durably(&path, &object.bytes)?;
-            File::open(folder)?.sync_all()
+            let is_new = write_anew(&path, &object.bytes)?;
+            File::open(folder)?.sync_all()?;
+            Ok(is_new)
         })
         .await
     }
@@ -132,6 +137,32 @@ fn make_folders(folder: &Path) -> io::Result<()> {
 
 /// All or nothing: under its name only once it is whole and synced.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::rename(write_unfinished(path, bytes)?, path)
+}
+
+/// The same, where nothing has the name. False if something has: that stays.
+fn write_anew(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    let unfinished = write_unfinished(path, bytes)?;
+    match renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(true),
+        Err(Errno::EXIST) => {
+            fs::remove_file(&unfinished)?;
+            return Ok(false);
+        }
+        // A filesystem that cannot do this in one step, such as NFS.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let linked = fs::hard_link(&unfinished, path);
+    fs::remove_file(&unfinished)?;
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_unfinished(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let unfinished = with_suffix(path, UNFINISHED);
     let mut options = OpenOptions::new();
     // Others may write in a store's folders, too.
@@ -139,7 +170,7 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&unfinished, path)
+    Ok(unfinished)
 }
 
 fn metadata_path(path: &Path) -> PathBuf {
@@ -182,14 +213,34 @@ mod tests {
         for key in ["AWSLogs/1/b.gz", "AWSLogs/1/a.gz", "AWSLogs/2/c.gz"] {
             let metadata = BTreeMap::from([("signature".to_owned(), "ab".to_owned())]);
             let object = Object { key: key.into(), bytes: key.as_bytes().to_vec(), metadata };
-            store.put(object.clone()).await.expect("puts");
-            store.put(object.clone()).await.expect("puts again");
-            assert_eq!(store.get(key).await.expect("gets"), Some(object));
+            assert!(store.put(object.clone()).await.expect("puts"), "it is new");
+            let other = Object { bytes: b"other".to_vec(), metadata: BTreeMap::new(), ..object.clone() };
+            assert!(!store.put(other).await.expect("looks"), "one is there");
+            assert_eq!(store.get(key).await.expect("gets"), Some(object), "it stays");
         }
         assert_eq!(store.list("AWSLogs/1/").await.expect("lists"), ["AWSLogs/1/a.gz", "AWSLogs/1/b.gz"]);
         assert_eq!(store.list("AWSLogs/1/a").await.expect("lists"), ["AWSLogs/1/a.gz"]);
         assert_eq!(store.get("AWSLogs/1/none").await.expect("gets"), None);
         assert!(root.path().join("logs/AWSLogs/1/a.gz.meta.json").exists());
+    }
+
+    #[tokio::test]
+    async fn of_two_that_put_at_once_one_has_put() {
+        let root = tempfile::tempdir().expect("dir");
+        for round in 0..50 {
+            let puts = [b"one", b"two"].map(|bytes| {
+                let store = DirectoryStore::new(root.path(), "logs");
+                let object =
+                    Object { key: format!("a/{round}"), bytes: bytes.to_vec(), metadata: BTreeMap::new() };
+                tokio::spawn(async move { store.put(object).await })
+            });
+            let mut new = 0;
+            for put in puts {
+                // Whoever has lost may find the unfinished file gone.
+                new += usize::from(put.await.expect("no panic").unwrap_or(false));
+            }
+            assert_eq!(new, 1, "round {round}");
+        }
     }
 
     #[tokio::test]

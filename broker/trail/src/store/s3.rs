@@ -15,6 +15,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ServerSideEncryption as Algorithm;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 
 use super::{MAX_OBJECT_BYTES, Object, Store, StoreError};
 use crate::encryption_context::TRAIL_ARN;
@@ -94,24 +95,40 @@ impl S3Store {
 
 #[async_trait]
 impl Store for S3Store {
-    async fn put(&self, object: Object) -> Result<(), StoreError> {
-        let mut put = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(&object.key)
-            // As CloudTrail's own objects.
-            .content_type("application/json")
-            .content_encoding("gzip")
-            .set_metadata(Some(object.metadata.into_iter().collect::<HashMap<_, _>>()))
-            .body(ByteStream::from(object.bytes));
-        if let Some(encryption) = &self.encryption {
-            put = put
-                .server_side_encryption(Algorithm::AwsKms)
-                .ssekms_key_id(&encryption.key)
-                .ssekms_encryption_context(&encryption.context);
+    async fn put(&self, object: Object) -> Result<bool, StoreError> {
+        let Object { key, bytes, metadata } = object;
+        let (bytes, metadata) = (Bytes::from(bytes), metadata.into_iter().collect::<HashMap<_, _>>());
+        let mut conflicts = 0;
+        loop {
+            let mut put = self
+                .client
+                .put_object()
+                .bucket(&self.bucket)
+                .key(&key)
+                // Only where nothing is: two brokers, or two attempts of one, never replace what is delivered.
+                .if_none_match("*")
+                // As CloudTrail's own objects.
+                .content_type("application/json")
+                .content_encoding("gzip")
+                .set_metadata(Some(metadata.clone()))
+                .body(ByteStream::from(bytes.clone()));
+            if let Some(encryption) = &self.encryption {
+                put = put
+                    .server_side_encryption(Algorithm::AwsKms)
+                    .ssekms_key_id(&encryption.key)
+                    .ssekms_encryption_context(&encryption.context);
+            }
+            let Err(error) = put.send().await else { return Ok(true) };
+            match error.raw_response().map(|answer| answer.status().as_u16()) {
+                Some(PRECONDITION_FAILED) => return Ok(false),
+                // Another request about this key is under way: which of them comes first, the next attempt tells.
+                Some(CONFLICT) if conflicts < MOST_CONFLICTS => {
+                    conflicts += 1;
+                    tokio::time::sleep(CONFLICT_PAUSE * conflicts).await;
+                }
+                _ => return Err(self.explain("PutObject", &error)),
+            }
         }
-        put.send().await.map(drop).map_err(|error| self.explain("PutObject", &error))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
@@ -147,6 +164,13 @@ impl Store for S3Store {
     }
 }
 
+/// S3's answers to a put where nothing may be
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>): something is there.
+const PRECONDITION_FAILED: u16 = 412;
+/// Something else is being done with the key.
+const CONFLICT: u16 = 409;
+const MOST_CONFLICTS: u32 = 5;
+const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(3);
 /// A log file has a few megabytes, compressed: ample on a slow line.
 const ATTEMPT: Duration = Duration::from_mins(1);

@@ -13,6 +13,8 @@ pub(super) struct Continuity {
     end: Option<(String, Link)>,
     /// How many log files do not say where they stand.
     unknown: u64,
+    /// What comes next is the first of its journal.
+    is_beginning: bool,
 }
 
 impl Continuity {
@@ -21,9 +23,14 @@ impl Continuity {
         self.end = digest.log_files.last().and_then(end_of);
     }
 
+    /// What comes next is the beginning of the trail, and so of its journal.
+    pub(super) fn begin(&mut self) {
+        (self.end, self.is_beginning) = (None, true);
+    }
+
     /// What comes next is held against nothing: it is of another journal, or what is before it cannot be read.
     pub(super) fn begin_anew(&mut self) {
-        self.end = None;
+        (self.end, self.is_beginning) = (None, false);
     }
 
     /// The next log file, as a digest names it.
@@ -38,6 +45,15 @@ impl Continuity {
                 Place::object(&entry.s3_object),
                 gap(key, end, &before),
             );
+        }
+        if std::mem::take(&mut self.is_beginning)
+            && let Some(before) = begins_after.filter(|before| *before != Link::START)
+        {
+            let words = format!(
+                "it begins with record {} of its journal, whose notes were lost or moved away: the records before it are another trail's,                  or nowhere",
+                before.sequence.saturating_add(1)
+            );
+            findings.cannot_tell(FindingKind::BeginsLate, Place::object(&entry.s3_object), words);
         }
         self.end = end_of(entry);
     }

@@ -1,10 +1,12 @@
 //! One digest: is it what it says, signed, and the next one after the digest before it?
 
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::finding::{FindingKind, Findings, Place};
 use super::ids;
-use crate::digest::{ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, sha256_hex};
+use super::record::is_compact;
+use crate::digest::{ChainSpan, Digest, HASH_ALGORITHM, LogFile, Position, SIGNATURE_ALGORITHM, sha256_hex};
 use crate::names::TrailNames;
 use crate::reader::{DigestFile, DigestKey};
 use crate::record::record_time;
@@ -71,7 +73,10 @@ pub(super) fn check_content(
         );
         findings.unsound(FindingKind::DigestMoved, place(), words);
     }
-    if digest.to_json() != file.json {
+    if file.newer_version().is_some() {
+        return;
+    }
+    if !is_written(digest, &file.json) {
         let words = "not compact JSON with its fields in order, as a broker writes it";
         findings.unsound(FindingKind::DigestMalformed, place(), words);
     }
@@ -89,6 +94,31 @@ pub(super) fn check_content(
     }
 }
 
+/// Whether a broker writes it so; a later one may add fields, which are signed with the rest.
+fn is_written(digest: &Digest, json: &[u8]) -> bool {
+    let known = digest.to_json();
+    known == json || (is_compact(json) && has_all(json, &known))
+}
+
+/// Whether the one JSON has everything that the other has, and more.
+fn has_all(json: &[u8], known: &[u8]) -> bool {
+    fn has(all: &Value, known: &Value) -> bool {
+        match (all, known) {
+            (Value::Object(all), Value::Object(known)) => {
+                known.iter().all(|(name, known)| all.get(name).is_some_and(|all| has(all, known)))
+            }
+            (Value::Array(all), Value::Array(known)) => {
+                all.len() == known.len() && all.iter().zip(known).all(|(all, known)| has(all, known))
+            }
+            (all, known) => all == known,
+        }
+    }
+    let (Ok(all), Ok(known)) = (serde_json::from_slice(json), serde_json::from_slice(known)) else {
+        return false;
+    };
+    all != known && has(&all, &known)
+}
+
 fn check_fields(digest: &Digest, names: &TrailNames) -> Result<(), String> {
     let demand = |holds: bool, otherwise: &str| if holds { Ok(()) } else { Err(otherwise.to_owned()) };
     demand(digest.aws_account_id == names.account_id, "awsAccountId is another account's")?;
@@ -97,6 +127,14 @@ fn check_fields(digest: &Digest, names: &TrailNames) -> Result<(), String> {
     demand(start < end, "it ends before it starts")?;
     demand(digest.digest_signature_algorithm == SIGNATURE_ALGORITHM, "digestSignatureAlgorithm is another")?;
     demand(is_hex(&digest.digest_public_key_fingerprint, 32), "digestPublicKeyFingerprint is none")?;
+    if let Some(own) = &digest.key_broker {
+        let is_first = digest.previous_digest_s3_object.is_none();
+        demand(
+            is_first == (own.position == Some(Position::Opening)),
+            "it is opening, and another one is before it, or the other way round",
+        )?;
+        demand(own.origin.is_none() || is_first, "a digest that is not the first has an origin")?;
+    }
     let previous = [
         &digest.previous_digest_s3_bucket,
         &digest.previous_digest_s3_object,

@@ -39,21 +39,37 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many findings there are of each kind, those that are not listed included.
     pub counts: BTreeMap<FindingKind, u64>,
+    /// Whether more is to come of the trail; none where there is no digest, or only a time was looked at.
+    pub state: Option<TrailState>,
     /// What follows from them.
     pub verdict: Verdict,
 }
 
 /// What can be said of a trail.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// It is what the broker delivered, and the broker kept its promises.
     Sound,
-    /// It was tampered with, or something is wrong with it or with the broker.
-    Unsound,
     /// Nothing wrong was found, but not everything could be looked at.
     #[default]
     CannotTell,
+    /// It was tampered with, or something is wrong with it or with the broker.
+    Unsound,
+}
+
+/// How a trail ends, as far as its newest digest tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TrailState {
+    /// Its next digest is not due yet, or nobody knows what time it is.
+    Open,
+    /// Its next digest is overdue: the broker, its store or its signing key may be down.
+    Stale,
+    /// It is long overdue, and nobody said that the trail ends: the broker was killed, and its journal was lost or waits.
+    Abandoned,
+    /// The broker has ended, and everything was delivered.
+    Closed,
 }
 
 /// One thing that was found.
@@ -148,6 +164,12 @@ pub enum FindingKind {
     ChainGap,
     /// The newest digest is not the one whose signature was kept.
     NewestMissing,
+    /// The next digest is overdue.
+    TrailStale,
+    /// The trail ends without its broker's having said so.
+    TrailAbandoned,
+    /// Something is of a later format than this program reads.
+    NewerFormat,
     /// A log file that a digest names is not there.
     LogFileMissing,
     /// A log file was changed: its hash is not what its digest says.
@@ -162,6 +184,8 @@ pub enum FindingKind {
     LogFileTwice,
     /// Records between two log files are in none, or the journal's chain goes back.
     LogFileGap,
+    /// The first log file of a trail does not begin with the first record of its journal.
+    BeginsLate,
     /// The records of a log file are not those whose place in the journal's chain its digest says.
     LogFileChain,
     /// Digests do not say where log files stand in the journal's chain.

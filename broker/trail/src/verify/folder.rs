@@ -224,7 +224,7 @@ impl Folder<'_> {
 }
 
 /// Neither broker nor CloudTrail gives such a name.
-fn foreign(key: &str, findings: &mut Findings) {
+pub(super) fn foreign(key: &str, findings: &mut Findings) {
     let (place, kind) = (Place::object(key), FindingKind::ForeignObject);
     let is_read = [".json", ".json.gz"].iter().any(|end| key.ends_with(end));
     if is_read {
@@ -273,4 +273,4 @@ fn claim(
 
 const MINUTE: Duration = Duration::MINUTE;
 /// The longest interval of digests that a broker can be configured with, and an hour for what holds it up.
-const LONGEST_WAIT: Duration = Duration::hours(25);
+pub(super) const LONGEST_WAIT: Duration = Duration::hours(25);

@@ -1,6 +1,7 @@
 //! Trails for tests: whatever records, in log files and digests that are hashed and signed as a broker's are.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
@@ -15,12 +16,14 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::digest::{
-    ChainSpan, Digest, HASH_ALGORITHM, LogFile, SIGNATURE_ALGORITHM, SIGNATURE_ALGORITHM_METADATA,
-    SIGNATURE_METADATA, sha256_hex,
+    ChainSpan, Digest, HASH_ALGORITHM, LogFile, OwnFields, Position, SIGNATURE_ALGORITHM,
+    SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA, sha256_hex,
 };
+use crate::format_version::FORMAT_VERSION;
 use crate::journal::hash_chain::Link;
 use crate::log_file::compress;
 use crate::names::TrailNames;
+use crate::reader::TrailReader;
 use crate::record::{
     ActivityEventData, ActivityRecord, DataKeyData, IdentityKind, KmsRecord, PolicyData, RequestParameters,
     ServedFrom, Text, UserIdentity, record_time,
@@ -71,6 +74,14 @@ impl Forge {
         self.store_edited(|_| {}).await
     }
 
+    /// Its newest digest.
+    pub(crate) async fn newest(&self) -> Digest {
+        let reader = TrailReader::new(Arc::new(self.store().await), names(), None);
+        let keys = reader.digest_keys().await.expect("lists").own;
+        let newest = &keys.last().expect("one").key;
+        reader.digest(newest).await.expect("reads").expect("is there")
+    }
+
     /// The same, with the place of the last log file changed.
     pub(crate) async fn store_edited(&self, edit: fn(&mut ChainSpan)) -> MemoryStore {
         let (store, names, signer) = (MemoryStore::default(), names(), signer());
@@ -105,6 +116,7 @@ impl Forge {
                 digest.previous_digest_hash_value = Some(sha256_hex(&before.to_json()));
                 digest.previous_digest_hash_algorithm = Some(HASH_ALGORITHM.into());
                 digest.previous_digest_signature = Some(signature.clone());
+                digest.key_broker.as_mut().expect("ours").position = None;
             }
             let signature = store.sign(&digest, &digest.to_json(), &signer).await;
             previous = Some((digest, signature));
@@ -131,6 +143,7 @@ fn log_file(store: &MemoryStore, names: &TrailNames, at: OffsetDateTime, records
         newest_event_time: times.clone().max().expect("records"),
         oldest_event_time: times.min().expect("records"),
         journal_chain: None,
+        data_key_request_id: None,
     }
 }
 
@@ -151,6 +164,12 @@ fn digest(names: &TrailNames, start: OffsetDateTime, end: OffsetDateTime, log_fi
         previous_digest_hash_algorithm: None,
         previous_digest_signature: None,
         log_files,
+        key_broker: Some(OwnFields {
+            version: FORMAT_VERSION,
+            position: Some(Position::Opening),
+            digest_interval_seconds: 3_600,
+            origin: None,
+        }),
     }
 }
 
@@ -250,6 +269,7 @@ impl Draw<'_> {
             messages_limit: Some(self.limits.0),
             bytes_used: Some(self.used.1),
             bytes_limit: Some(self.limits.1),
+            ciphertext_sha256: Some("ab".repeat(32).into()),
         };
         let (key, context) = (key_id(), context(self.mint.tenant));
         let asked = RequestParameters { declared_use: Some(self.declared), ..parameters(&key, &context) };
@@ -278,7 +298,7 @@ fn activity(
     let mut record = ActivityRecord::new(
         UserIdentity::workload(PeerKind::UnixWorkload, principal, &DETAILS),
         at,
-        Action::GenerateDataKey,
+        Action::GenerateDataKey.name(),
         "us-west-2",
         "111122223333",
         ActivityEventData { policy: Some(policy), data_key, ..outcome.into() },
@@ -360,7 +380,7 @@ impl MemoryStore {
     /// Stores a digest with these bytes, signed; returns the signature.
     pub(crate) async fn sign(&self, digest: &Digest, json: &[u8], signer: &Signer) -> String {
         let signature = signer.sign(digest.string_to_sign(json).as_bytes()).await.expect("signs");
-        let signature = hex::encode(signature);
+        let signature = hex::encode(signature.0);
         let metadata = BTreeMap::from([
             (SIGNATURE_METADATA.to_owned(), signature.clone()),
             (SIGNATURE_ALGORITHM_METADATA.to_owned(), SIGNATURE_ALGORITHM.to_owned()),
@@ -372,9 +392,14 @@ impl MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn put(&self, object: Object) -> Result<(), StoreError> {
-        self.with(|objects| objects.insert(object.key.clone(), object));
-        Ok(())
+    async fn put(&self, object: Object) -> Result<bool, StoreError> {
+        Ok(self.with(|objects| match objects.entry(object.key.clone()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(object);
+                true
+            }
+        }))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {

@@ -15,7 +15,8 @@ use crate::record::{
     ActivityEventData, ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
     lower_case_uuid,
 };
-use written::{check_written, is_compact};
+use written::check_written;
+pub(super) use written::is_compact;
 
 /// What a record says that others are held against.
 pub(super) struct CheckedRecord {

@@ -42,7 +42,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     if !named.is_empty() {
         return show_named(&source, &named, document).await;
     }
-    let mut believed = believed(&source, &key, &period).await?;
+    let mut believed = believed(&source, None, &key, &period).await?;
     if believed.log_files.is_empty() {
         note(format_args!(
             "no log files of this trail{}: what is not delivered yet is shown by `key-broker audit tail`",

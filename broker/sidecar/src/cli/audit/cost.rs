@@ -24,6 +24,9 @@ pub(super) struct Arguments {
     /// What KMS takes for 10,000 requests, in US dollars: <https://aws.amazon.com/kms/pricing/> has yours
     #[arg(long, value_name = "USD", default_value_t = 0.03, value_parser = price)]
     price_per_10000: f64,
+    /// Take every trail of the bucket together. A --trail with * in it takes those called so
+    #[arg(long, conflicts_with = "trail")]
+    all_trails: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -58,14 +61,16 @@ struct Prediction {
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit cost --since 2026-11-01 --until 2026-11-30\n  \
     key-broker audit cost --delivery-interval-seconds 300 --regions 2 --accounts 3\n  \
+    key-broker audit cost --s3-bucket my-trail --account 111122223333 --region us-west-2 \\\n    \
+    --all-trails --public-key signing.pem\n  \
     key-broker audit cost --json | jq '.total'";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { source, key, period, prediction, price_per_10000, json } = arguments;
+    let Arguments { source, key, period, prediction, price_per_10000, all_trails, json } = arguments;
     period.check()?;
-    let source = source.open().await?;
+    let (source, called) = source.open_some(all_trails).await?;
     let mut costs = Costs::default();
-    let mut believed = believed(&source, &key, &period).await?;
+    let mut believed = believed(&source, called.as_deref(), &key, &period).await?;
     let counted = believed.for_each_record(&source, |record| {
         let record = ReadRecord::parse(record).map_err(|malformed| malformed.to_string())?;
         if period.has(record.event_time) {

@@ -1,6 +1,6 @@
 //! The log files of a trail that may be believed, in their order, and the records in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::process::ExitCode;
 
 use key_broker_trail::{LogFiles, ReadFailure, TrailReader, VouchedLogFile, records};
@@ -13,16 +13,19 @@ use super::source::Source;
 use super::source::keys::SigningKey;
 use crate::cli::exit::Exit;
 
-/// The log files that can have records of this time, as far as they are vouched for; the others are named.
+/// The log files that can have records of this time, of the one trail or of all that are called so, as far as they are vouched for; the
+/// others are named.
 pub(super) async fn believed(
     source: &Source,
+    called: Option<&str>,
     key: &SigningKey,
     period: &Period,
 ) -> Result<Believed, Failure> {
     let keys = source.public_keys(key).await?;
     let journal = source.journal_to_verify();
-    let found = LogFiles::of(&source.reader, &keys, journal.as_deref(), (period.since, period.until)).await;
-    let LogFiles { vouched, unvouched, of_others } =
+    let found =
+        LogFiles::of(&source.reader, called, &keys, journal.as_deref(), (period.since, period.until)).await;
+    let LogFiles { vouched, unvouched, of_others, closing_signs, data_keys } =
         found.map_err(|failure| Failure::Unavailable(failure.to_string()))?;
     if of_others > 0 {
         note(format_args!("{of_others} log files are other trails', as their digests say: left out"));
@@ -37,7 +40,7 @@ pub(super) async fn believed(
             "{count} log files are not vouched for, and left out: {why} (the first: {first}); `key-broker audit verify` tells more"
         ));
     }
-    Ok(Believed { log_files: vouched, left_out: unvouched.len() as u64 })
+    Ok(Believed { log_files: vouched, left_out: unvouched.len() as u64, closing_signs, data_keys })
 }
 
 /// Log files, and how many are not among them.
@@ -45,6 +48,10 @@ pub(super) struct Believed {
     pub(super) log_files: Vec<VouchedLogFile>,
     /// Those that nobody vouches for, or that are not what is vouched for.
     pub(super) left_out: u64,
+    /// The requestIDs of closing digests' signatures.
+    pub(super) closing_signs: HashSet<String>,
+    /// Those of log files' data keys.
+    pub(super) data_keys: HashSet<String>,
 }
 
 impl Believed {

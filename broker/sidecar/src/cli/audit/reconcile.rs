@@ -8,6 +8,7 @@ mod reader_records;
 mod reconciler;
 mod siblings;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use call::ListedCall;
 use classes::Classes;
 use key_broker_core::clock::{Clock as _, SystemClock};
+use key_broker_trail::TrailNames;
 use key_broker_trail::record::{ReadRecord, UserIdentity, record_time};
 use reader_records::ReaderRecords;
 use reconciler::{Match, Question, Reconciler, Reconciliation};
@@ -26,8 +28,8 @@ use super::log_files::believed;
 use super::output::{Columns, note, plain, write_report};
 use super::period::Period;
 use super::progress::Progress;
-use super::source::SourceArguments;
 use super::source::keys::SigningKey;
+use super::source::{Source, SourceArguments};
 use super::{CommandResult, Failure};
 use crate::cli::exit::Exit;
 use crate::redaction::Digester;
@@ -53,6 +55,9 @@ pub(super) struct Arguments {
     lag_minutes: u32,
     #[command(flatten)]
     period: Period,
+    /// Take every trail of the bucket together. A --trail with * in it takes those called so
+    #[arg(long, conflicts_with = "trail")]
+    all_trails: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -81,6 +86,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         expect,
         lag_minutes,
         period,
+        all_trails,
         key,
         source,
         json,
@@ -89,17 +95,19 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let files = files(&cloudtrail)?;
     let readers = read_reader_records(&reader_records)?;
     let redaction_key = redaction_key.map(|file| read_redaction_key(&file)).transpose()?;
-    let source = source.open().await?;
+    let (source, called) = source.open_some(all_trails).await?;
     let question = Question {
         since: period.since,
         until: period.until,
         settled: SystemClock.now() - Duration::minutes(lag_minutes.into()),
-        trail_arn: source.reader.names().trail_arn(),
+        trail_arns: trail_arns(&source, called.as_deref()).await?,
     };
     let mut reconciler =
         Reconciler::new(readers).with_key(redaction_key.or_else(|| source.redaction_key.clone()));
     // A call at the edge of the time may have its two records on both sides of it.
-    let mut believed = believed(&source, &key, &period.widened(EDGE)).await?;
+    let mut believed = believed(&source, called.as_deref(), &key, &period.widened(EDGE)).await?;
+    reconciler
+        .add_named(std::mem::take(&mut believed.closing_signs), std::mem::take(&mut believed.data_keys));
     let added = believed.for_each_record(&source, |record| {
         let record = ReadRecord::parse(record).map_err(|error| error.to_string())?;
         reconciler.add_ours(&record);
@@ -127,6 +135,15 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Match::Unmatched => Exit::No.into(),
         Match::CannotTell => Exit::CannotTell.into(),
     })
+}
+
+/// The trails, as encryption contexts name them.
+async fn trail_arns(source: &Source, called: Option<&str>) -> Result<BTreeSet<String>, Failure> {
+    let names = source.reader.names();
+    let Some(called) = called else { return Ok(BTreeSet::from([names.trail_arn()])) };
+    let trails = source.reader.trail_names(called).await;
+    let trails = trails.map_err(|error| Failure::Unavailable(error.to_string()))?;
+    Ok(trails.into_iter().map(|trail| TrailNames { trail, ..names.clone() }.trail_arn()).collect())
 }
 
 fn read_redaction_key(file: &Path) -> Result<Digester, Failure> {
@@ -221,6 +238,7 @@ fn text_of(outcome: &Reconciliation) -> String {
     for (count, what) in [
         (outcome.by_readers, "calls of readers of this trail, by their own records: not the broker's"),
         (outcome.siblings.expected, "calls that other trails have which are expected"),
+        (outcome.named_by_digests, "calls that the trail's last digests and log files took, which name them"),
         (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
         (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
         (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),

@@ -60,13 +60,13 @@ pub(super) struct SourceArguments {
 #[command(next_help_heading = "Without the broker's configuration")]
 struct StandaloneTrail {
     /// The directory with the trail's bucket in it: the broker's audit.store.directory, or a copy
-    #[arg(long, hide_short_help = true, value_name = "DIR", conflicts_with_all = ["dir", "config"], requires_all = ["bucket", "account", "region", "trail"])]
+    #[arg(long, hide_short_help = true, value_name = "DIR", conflicts_with_all = ["dir", "config"], requires_all = ["bucket", "account", "region"])]
     store: Option<PathBuf>,
     /// The name of the bucket's folder
     #[arg(long, hide_short_help = true, value_name = "NAME", requires = "store")]
     bucket: Option<String>,
     /// The bucket of S3 that the trail is in, instead of --store and --bucket
-    #[arg(long, hide_short_help = true, value_name = "NAME", conflicts_with_all = ["dir", "config", "store"], requires_all = ["account", "region", "trail"])]
+    #[arg(long, hide_short_help = true, value_name = "NAME", conflicts_with_all = ["dir", "config", "store"], requires_all = ["account", "region"])]
     s3_bucket: Option<String>,
     /// What stands before `AWSLogs/` in the keys
     #[arg(long, hide_short_help = true, value_name = "PREFIX", default_value = "")]
@@ -74,7 +74,7 @@ struct StandaloneTrail {
     /// The region of the trail
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     region: Option<String>,
-    /// The name of the trail
+    /// The name of the trail; without the id at its end where that leaves one. Some commands take many: with * for anything
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     trail: Option<String>,
 }
@@ -129,11 +129,46 @@ impl BrokerArguments {
 }
 
 impl SourceArguments {
-    /// Opens the store, and KMS where what is in the store is encrypted.
+    /// Whether the name that was told is a pattern.
+    pub(super) fn names_many(&self) -> bool {
+        self.standalone.trail.as_ref().is_some_and(|name| name.contains('*'))
+    }
+
+    /// Opens the store of several trails: of all, or of those that are called as was told or configured.
+    pub(super) async fn open_many(self, all: bool) -> Result<(Source, String), Failure> {
+        let source = self.open_as(true).await?;
+        let called = source.reader.names().trail.clone();
+        let called = if all || called.is_empty() { "*".to_owned() } else { called };
+        Ok((source, called))
+    }
+
+    /// The same, with how they are called; or the store of one trail.
+    pub(super) async fn open_some(self, all: bool) -> Result<(Source, Option<String>), Failure> {
+        if all || self.names_many() {
+            let (source, called) = self.open_many(all).await?;
+            return Ok((source, Some(called)));
+        }
+        Ok((self.open().await?, None))
+    }
+
+    /// Opens the store of one trail, and KMS where what is in the store is encrypted.
     pub(super) async fn open(self) -> Result<Source, Failure> {
+        if self.standalone.trail.is_none() && !self.standalone.is_none() {
+            return Err(Failure::Configuration("which trail? give its name with --trail".into()));
+        }
+        if self.names_many() {
+            return Err(Failure::Configuration(
+                "--trail: a pattern names many trails, and this is about one".into(),
+            ));
+        }
+        self.open_as(false).await
+    }
+
+    async fn open_as(self, may_be_many: bool) -> Result<Source, Failure> {
         let dev_dir =
             (self.broker.config.is_none() && self.standalone.is_none()).then(|| self.broker.dir.clone());
         let mut location = if self.standalone.is_none() { self.of_broker()? } else { self.of_standalone()? };
+        location.may_be_many = may_be_many;
         let (is_dev, own_endpoint) = (dev_dir.is_some(), self.kms_endpoint_url.is_none());
         if let Some(url) = self.kms_endpoint_url {
             location.aws.endpoint_url = Some(url);
@@ -184,8 +219,11 @@ impl SourceArguments {
             )));
         };
         let is_dev = self.broker.config.is_none();
+        let told = self.standalone.trail.clone();
         Ok(TrailLocation {
-            name: trail.name.clone(),
+            is_configured: told.is_none(),
+            may_be_many: false,
+            name: told.unwrap_or_else(|| trail.name.clone()),
             store: trail.store.clone(),
             prefix: trail.prefix.clone(),
             signing: Some(trail.signing.clone()),
@@ -219,6 +257,8 @@ impl SourceArguments {
             }),
         };
         Ok(TrailLocation {
+            is_configured: false,
+            may_be_many: false,
             name: trail.clone().unwrap_or_default(),
             store,
             prefix: prefix.clone(),

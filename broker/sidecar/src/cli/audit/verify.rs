@@ -1,5 +1,9 @@
 //! `key-broker audit verify`: one clear verdict, and everything that speaks against it.
 
+mod all;
+mod page;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,10 +12,12 @@ use clap::builder::TypedValueParser as _;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{
-    FindingKind, Progress as VerifyProgress, Report, ResumePoint, Severity, Verdict, VerifyOptions, verify,
+    Finding, FindingKind, Progress as VerifyProgress, Report, ResumePoint, Severity, Verdict, VerifyOptions,
+    verify,
 };
 
 use super::CommandResult;
+use super::Failure;
 use super::output::{plain, write_report};
 use super::period::Period;
 use super::progress::Progress;
@@ -37,7 +43,16 @@ pub(super) struct Arguments {
     /// Go on where verifying with this file ended or was stopped, and note there how far it is
     #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until"])]
     resume: Option<PathBuf>,
-    /// Print JSON
+    /// Verify every trail of the bucket, and the bucket as a whole. A --trail with * in it verifies those called so
+    #[arg(long, conflicts_with_all = ["newest_signature", "trail"])]
+    all_trails: bool,
+    /// Of many trails, write the verdict as a page of HTML, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// How many trails to verify at a time
+    #[arg(long, hide_short_help = true, value_name = "N", default_value_t = 16)]
+    in_flight: usize,
+    /// Print JSON; of many trails, a line for each as soon as it is judged
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -50,11 +65,35 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit verify\n  \
     key-broker audit verify --config key-broker.toml --since 2026-11-01 --until 2026-11-30\n  \
     key-broker audit verify --store /mnt/trail --bucket logs --trail key-broker \\\n    \
-    --account 111122223333 --region us-west-2 --public-key signing.pem";
+    --account 111122223333 --region us-west-2 --public-key signing.pem\n  \
+    key-broker audit verify --s3-bucket my-trail --account 111122223333 --region us-west-2 \\\n    \
+    --all-trails --public-key signing.pem --html verdict.html";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { period, newest_signature, no_journal, threads, resume, json, key, source } = arguments;
+    let Arguments {
+        period,
+        newest_signature,
+        no_journal,
+        threads,
+        resume,
+        all_trails,
+        html,
+        in_flight,
+        json,
+        key,
+        source,
+    } = arguments;
     period.check()?;
+    if all_trails || source.names_many() {
+        let (source, called) = source.open_many(all_trails).await?;
+        let keys = source.public_keys(&key).await?;
+        let (from, to, now) = (period.since, period.until, Some(SystemClock.now()));
+        let options = VerifyOptions { keys, from, to, now, ..VerifyOptions::default() };
+        return all::run(&source, &called, &options, in_flight, &all::Form { is_json: json, html }).await;
+    }
+    if html.is_some() {
+        return Err(Failure::Configuration("--html is for --all-trails, or a --trail with * in it".into()));
+    }
     let source = source.open().await?;
     let saved = Saved::open(resume, &source.reader.names().trail_arn())?;
     let resume = saved.point.clone();
@@ -111,12 +150,15 @@ fn text_of(report: &Report) -> String {
         text,
         "{stretch}digests: {digests}, log files: {log_files}, records: {records}\n  \
          records of calls to KMS     {kms_records:>10}\n  \
-         records of workload calls   {activity_records:>10}\n  \
+         activity records            {activity_records:>10}\n  \
          not delivered yet           {:>10}\n  \
          answers of KMS, followed\n  \
          through all their uses      {:>10}",
         report.journal_records, report.keys_used
     );
+    if let (Some(state), Some(to)) = (report.state, report.to) {
+        let _ = writeln!(text, "The trail is {state}; its newest digest ends {}.", record_time(to));
+    }
     if let Some(signature) = &report.newest_signature {
         let _ = writeln!(
             text,
@@ -129,7 +171,16 @@ fn text_of(report: &Report) -> String {
 }
 
 fn add_findings(text: &mut String, report: &Report) {
-    for finding in &report.findings {
+    text.push_str(&findings_of(&report.findings, &report.counts));
+    if !report.findings.is_empty() {
+        text.push('\n');
+    }
+}
+
+/// Findings, a place and words each, and how many more there are.
+pub(super) fn findings_of(findings: &[Finding], counts: &BTreeMap<FindingKind, u64>) -> String {
+    let mut text = String::new();
+    for finding in findings {
         let _ = writeln!(
             text,
             "{:<12} {}  {}\n             {}",
@@ -139,16 +190,14 @@ fn add_findings(text: &mut String, report: &Report) {
             plain(&finding.words)
         );
     }
-    for (kind, count) in &report.counts {
-        let kept = report.findings.iter().filter(|finding| finding.kind == *kind).count();
+    for (kind, count) in counts {
+        let kept = findings.iter().filter(|finding| finding.kind == *kind).count();
         let more = count.saturating_sub(kept as u64);
         if more > 0 {
             let _ = writeln!(text, "… and {more} more of {kind}");
         }
     }
-    if !report.findings.is_empty() {
-        text.push('\n');
-    }
+    text
 }
 
 fn severity_of(severity: Severity) -> &'static str {

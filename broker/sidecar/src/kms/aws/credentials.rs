@@ -75,6 +75,12 @@ impl CredentialsInUse {
         self.held.borrow().usable(self.clock.now()).is_some()
     }
 
+    /// Whose they are, if that is known by now.
+    pub(super) fn known_session(&self) -> Option<Session> {
+        let held = self.held.borrow();
+        self.sessions.get(held.usable(self.clock.now())?.access_key_id())
+    }
+
     /// Whose they are, as soon as that is known; else why it is not.
     pub(super) async fn session(&self) -> Result<Session, String> {
         let mut held = self.held.clone();

@@ -94,7 +94,7 @@ fn call_labels(action: Action, code: usize) -> Vec<KeyValue> {
     let code = i32::try_from(code).map_or(Code::Unknown, Code::from_i32);
     let mut labels = vec![
         KeyValue::new(vocabulary::RPC_SYSTEM, "grpc"),
-        KeyValue::new(vocabulary::RPC_METHOD, action.span_name()),
+        KeyValue::new(vocabulary::RPC_METHOD, vocabulary::rpc_method(action)),
         KeyValue::new(vocabulary::RPC_STATUS_CODE, status::name(code)),
     ];
     labels.extend(status::server_error(code).map(|error| KeyValue::new(vocabulary::ERROR_TYPE, error)));

@@ -13,14 +13,16 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::site::{FaultyStore, HandClock, caller, config_of_the_trail};
+use super::resume;
+use super::site::{FaultyStore, HandClock, caller};
 use crate::announcer::Announcer;
 use crate::delivery::Trail;
 use crate::delivery::encryption::Encryption;
-use crate::delivery::setup::Means;
 use crate::ending::close;
 use crate::journal::{Durability, Journal, JournalConfig, JournalThread, JournalUnavailable};
 use crate::keys::{DataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
+use crate::names::TrailNames;
+use crate::origin::Origin;
 use crate::reader::{TrailReader, records};
 use crate::record::{KmsRecord, ReadRecord, RequestParameters};
 use crate::verify::forge::{START, aws_identity, key_arn, names, refusal, signer};
@@ -71,7 +73,7 @@ impl Kms {
     async fn answer(&self, record: Vec<u8>) -> Result<(), KeysError> {
         let journal = self.journal.lock().expect("whole").clone().expect("it runs");
         let passing = || KeysError { kind: KeysErrorKind::Passing, words: "not now".into() };
-        if self.is_down.load(Ordering::Relaxed) || journal.is_overdrawn_by_the_trail() {
+        if self.is_down.load(Ordering::Relaxed) || journal.is_overdrawn(true) {
             return Err(passing());
         }
         match journal.append_for_the_trail(record).wait().await {
@@ -107,10 +109,10 @@ impl TrailKeys for Kms {
     async fn data_key(&self, _: &KeyId, context: &EncryptionContext) -> Result<DataKey, KeysError> {
         self.answer(Self::record(context)).await?;
         let ciphertext = CiphertextBlob::parse(vec![7; 100].into()).expect("a ciphertext");
-        Ok(DataKey { key: key_arn(), plaintext: Plaintext::new(vec![7; 32]), ciphertext })
+        Ok(DataKey { key: key_arn(), plaintext: Plaintext::new(vec![7; 32]), ciphertext, request_id: None })
     }
 
-    async fn sign(&self, _: &KeyId, _: [u8; 32]) -> Result<Vec<u8>, KeysError> {
+    async fn sign(&self, _: &KeyId, _: [u8; 32]) -> Result<(Vec<u8>, Option<String>), KeysError> {
         unreachable!("a file signs")
     }
 
@@ -136,6 +138,7 @@ struct Site {
     store: FaultyStore,
     clock: Arc<HandClock>,
     kms: Arc<Kms>,
+    names: TrailNames,
     running: Option<(Trail, JournalThread, Announcer)>,
     acknowledged: BTreeSet<String>,
 }
@@ -148,6 +151,7 @@ impl Site {
             store: FaultyStore::default(),
             clock: Arc::new(HandClock(Mutex::new(START))),
             kms: Arc::default(),
+            names: names(),
             running: None,
             acknowledged: BTreeSet::new(),
         };
@@ -172,10 +176,10 @@ impl Site {
         }
         let keys: Arc<dyn TrailKeys> = Arc::<Kms>::clone(&self.kms);
         let encryption = Some(Encryption::new(keys, key_arn()));
-        let means =
-            Means { names: names(), store: Arc::new(self.store.clone()), signer: signer(), encryption };
-        let announcer = Announcer { journal, journal_dir: dir, caller: Arc::new(caller()), clock };
-        let trail = Trail::resume(&config_of_the_trail(), means, announcer.clone()).expect("starts");
+        let (caller, origin) = (Arc::new(caller()), Origin::default());
+        let announcer = Announcer { journal, journal_dir: dir, caller, origin, clock };
+        let trail = resume(Arc::new(self.store.clone()), encryption, &announcer).expect("starts");
+        self.names = trail.names().clone();
         self.running = Some((trail, thread, announcer));
         true
     }
@@ -223,7 +227,7 @@ impl Site {
                 let Some((trail, thread, announcer)) = self.running.take() else { return };
                 if matches!(step, Step::Stop) {
                     trail.finish(Duration::from_millis(30)).await;
-                    let remainder = close(thread, &announcer, Some(&names()));
+                    let remainder = close(thread, &announcer, Some(&self.names));
                     assert_eq!(remainder.lost.records, 0, "the backlog has its reserve: {remainder}");
                 } else {
                     drop(trail);
@@ -263,9 +267,10 @@ impl Site {
     async fn check_sound(mut self) -> Result<(), TestCaseError> {
         let (trail, thread, announcer) = self.running.take().expect("it runs");
         trail.finish(Duration::from_secs(20)).await;
-        close(thread, &announcer, Some(&names()));
+        close(thread, &announcer, Some(&self.names));
         let decrypter: Arc<dyn Decrypter> = Arc::<Kms>::clone(&self.kms);
-        let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), Some(decrypter));
+        let reader =
+            TrailReader::new(Arc::new(self.store.objects.clone()), self.names.clone(), Some(decrypter));
         let keys = vec![signer().public_key().clone()];
         let journal_dir = Some(self.dir.path().join("journal"));
         let options = VerifyOptions { keys, journal_dir, ..VerifyOptions::default() };

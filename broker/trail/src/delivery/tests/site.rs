@@ -14,20 +14,22 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
+use super::resume;
 use crate::announcer::Announcer;
-use crate::delivery::setup::Means;
-use crate::delivery::{SigningConfig, StoreConfig, Trail, TrailConfig};
+use crate::delivery::Trail;
 use crate::ending::close;
 use crate::journal::hash_chain::parse_line;
 use crate::journal::{Durability, Journal, JournalConfig, JournalThread, files};
+use crate::names::TrailNames;
 use crate::notice::Reloads;
+use crate::origin::Origin;
 use crate::reader::{TrailReader, records};
 use crate::record::AwsCaller;
 use crate::record::ReadRecord;
 use crate::remainder::Remainder;
 use crate::store::{Object, Store, StoreError};
-use crate::verify::forge::{MemoryStore, START, names, refusal, signer};
-use crate::verify::{Report, Verdict, VerifyOptions, verify};
+use crate::verify::forge::{MemoryStore, START, refusal, signer};
+use crate::verify::{Report, TrailState, Verdict, VerifyOptions, verify};
 
 /// How a broker is killed.
 #[derive(Debug, Clone, Copy)]
@@ -47,8 +49,8 @@ pub(super) struct Site {
     acknowledged: BTreeSet<String>,
     /// How often something was reloaded: at least, where notes of it were lost with the directory, and at most.
     reloads: RangeInclusive<u64>,
-    /// The broker has lost its notes: there was a digest before, or there was none.
-    anew: Option<bool>,
+    /// What the trails of all its journals are called; the last one is that of the newest.
+    trails: Vec<TrailNames>,
     /// The journal's whole directory was removed, with the notes of what it held.
     is_emptied: bool,
 }
@@ -72,7 +74,7 @@ impl Site {
             running: None,
             acknowledged: BTreeSet::new(),
             reloads: 0..=0,
-            anew: None,
+            trails: Vec::new(),
             is_emptied: false,
         };
         site.start();
@@ -85,19 +87,22 @@ impl Site {
 
     pub(super) fn start(&mut self) {
         let dir = self.journal_dir();
-        if dir.exists() && !dir.join("trail.json").exists() {
-            self.anew = Some(self.anew.unwrap_or_default() || self.store.has_digest());
-        }
         let config = JournalConfig::new(dir.clone(), Durability::Write, Duration::from_secs(10));
         let clock: Arc<dyn Clock> = Arc::<HandClock>::clone(&self.clock);
         let (journal, thread) = Journal::open(&config, Arc::clone(&clock)).expect("the journal opens");
-        let announcer =
-            Announcer { journal: journal.clone(), journal_dir: dir, caller: Arc::new(caller()), clock };
-        let means =
-            Means { names: names(), store: Arc::new(self.store.clone()), signer: signer(), encryption: None };
-        let trail =
-            Trail::resume(&config_of_the_trail(), means, announcer.clone()).expect("the trail starts");
+        let (caller, origin) = (Arc::new(caller()), Origin::default());
+        let announcer = Announcer { journal: journal.clone(), journal_dir: dir, caller, origin, clock };
+        let trail = resume(Arc::new(self.store.clone()), None, &announcer).expect("the trail starts");
+        if self.trails.last() != Some(trail.names()) {
+            self.trails.push(trail.names().clone());
+        }
         self.running = Some(Running { trail, journal, thread, announcer });
+    }
+
+    /// A trail that the store does not know of answers no calls.
+    async fn is_open(&mut self) -> bool {
+        let trail = &mut self.running().trail;
+        trail.is_open() || trail.digest().await.is_ok()
     }
 
     fn running(&mut self) -> &mut Running {
@@ -107,6 +112,9 @@ impl Site {
     pub(super) async fn call(&mut self, times: u8) {
         for _ in 0..times {
             self.clock.pass();
+            if !self.is_open().await {
+                return;
+            }
             let record = refusal(self.clock.now());
             let id = event_id(&record);
             let line = format!("{record}\n").into_bytes();
@@ -124,13 +132,13 @@ impl Site {
 
     pub(super) async fn digest(&mut self) {
         self.clock.pass();
+        // Likewise.
         let _ = self.running().trail.digest().await;
     }
 
     pub(super) fn reload(&mut self) {
         let notices = Arc::clone(self.running().journal.notices());
-        notices.tell_reloads(Reloads { policy: 1, ..Reloads::default() });
-        notices.save().expect("notes it");
+        notices.tell_reloads(Reloads { policy: 1, ..Reloads::default() }).expect("notes it");
         self.reloads = self.reloads.start() + 1..=self.reloads.end() + 1;
     }
 
@@ -208,7 +216,7 @@ impl Site {
         trail.finish(within).await;
         let took = SystemClock.instant() - began;
         assert!(within == WHILE || took < within / 4, "it comes to its end by itself, but took {took:?}");
-        close(thread, &announcer, Some(&names()))
+        close(thread, &announcer, self.trails.last())
     }
 
     pub(super) async fn kill(&mut self, kill: Kill) {
@@ -236,62 +244,73 @@ impl Site {
         }
     }
 
-    async fn verified(&self, journal_dir: Option<PathBuf>) -> Report {
-        let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
+    fn reader(&self, names: &TrailNames) -> TrailReader {
+        TrailReader::new(Arc::new(self.store.objects.clone()), names.clone(), None)
+    }
+
+    fn newest_trail(&self) -> &TrailNames {
+        self.trails.last().expect("it has started")
+    }
+
+    async fn verified(&self, names: &TrailNames, journal_dir: Option<PathBuf>) -> Report {
         let keys = vec![signer().public_key().clone()];
         let options = VerifyOptions { keys, journal_dir, ..VerifyOptions::default() };
-        verify(&reader, &options, &mut |_| {}).await
+        verify(&self.reader(names), &options, &mut |_| {}).await
     }
 
     /// The eventIDs in log files that digests name, and how many reloads are told in them.
     async fn delivered(&self) -> (BTreeSet<String>, u64) {
-        let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
         let (mut ids, mut reloads, mut told) = (BTreeSet::new(), 0, BTreeSet::new());
-        for key in reader.digest_keys().await.expect("lists").own {
-            let digest = reader.digest(&key.key).await.expect("reads").expect("is there");
-            for log_file in digest.log_files {
-                let json = reader.log_file(&log_file.s3_object).await.expect("reads").expect("is there");
-                for record in records(&json) {
-                    let record: serde_json::Value =
-                        serde_json::from_str(record.expect("a record")).expect("JSON");
-                    ids.insert(record["eventID"].as_str().expect("an id").to_owned());
-                    let data = &record["additionalEventData"];
-                    // Two records with the same noticeID tell the same.
-                    if told.insert(data["noticeID"].to_string()) {
-                        reloads += data["reloads"]["policy"].as_u64().unwrap_or_default();
-                    }
+        let mut named = Vec::new();
+        for names in &self.trails {
+            let reader = self.reader(names);
+            for key in reader.digest_keys().await.expect("lists").own {
+                named.extend(reader.digest(&key.key).await.expect("reads").expect("is there").log_files);
+            }
+        }
+        let reader = self.reader(self.newest_trail());
+        for log_file in named {
+            let json = reader.log_file(&log_file.s3_object).await.expect("reads").expect("is there");
+            for record in records(&json) {
+                let record: serde_json::Value =
+                    serde_json::from_str(record.expect("a record")).expect("JSON");
+                ids.insert(record["eventID"].as_str().expect("an id").to_owned());
+                let data = &record["additionalEventData"];
+                // Two records with the same noticeID tell the same.
+                if told.insert(data["noticeID"].to_string()) {
+                    reloads += data["reloads"]["policy"].as_u64().unwrap_or_default();
                 }
             }
         }
         (ids, reloads)
     }
 
-    /// The last broker has delivered everything that it could.
+    /// The last broker has delivered everything that it could. What a lost journal held is missed in a trail that does not end.
     pub(super) async fn check_stopped(&self) -> Result<(), TestCaseError> {
         let (delivered, reloads) = self.delivered().await;
         let lacks = self.acknowledged.difference(&delivered).count();
+        let is_anew = self.trails.len() > 1;
         for journal_dir in [None, Some(self.journal_dir())] {
-            let report = self.verified(journal_dir).await;
-            match self.anew {
-                // The directory was lost with everything in it before anything left this machine: nobody can know.
-                Some(false) => {}
-                Some(true) => prop_assert_ne!(report.verdict, Verdict::Sound, "begun anew"),
-                // The notes went with it: nothing may be missing, and the broker takes the worse.
-                None if self.is_emptied => {
-                    prop_assert!(
-                        lacks == 0 || report.verdict != Verdict::Sound,
-                        "{} lack: {:?}",
-                        lacks,
-                        report
-                    );
-                }
-                None if lacks > 0 => {
-                    prop_assert_eq!(report.verdict, Verdict::Unsound, "{} lack: {:?}", lacks, report);
-                }
-                None => prop_assert_eq!(report.verdict, Verdict::Sound, "{:?}", report),
+            let mut reports = Vec::new();
+            for names in &self.trails {
+                let is_newest = names == self.newest_trail();
+                reports.push(self.verified(names, journal_dir.clone().filter(|_| is_newest)).await);
             }
+            let is_whole = |report: &Report| {
+                report.verdict == Verdict::Sound && report.state == Some(TrailState::Closed)
+            };
+            let all_whole = reports.iter().all(is_whole);
+            prop_assert!(lacks == 0 || !all_whole, "{} lack: {:?}", lacks, reports);
+            let Some(newest) = reports.last() else { continue };
+            prop_assert_eq!(newest.state, Some(TrailState::Closed), "{:?}", newest);
+            if is_anew || self.is_emptied {
+                // The notes went with it: where nothing is missing, the broker may take the worse.
+                continue;
+            }
+            let expected = if lacks > 0 { Verdict::Unsound } else { Verdict::Sound };
+            prop_assert_eq!(newest.verdict, expected, "{} lack: {:?}", lacks, newest);
         }
-        if self.anew.is_none() && lacks == 0 {
+        if !is_anew && lacks == 0 {
             prop_assert!(self.reloads.contains(&reloads), "{reloads} reloads are told of {:?}", self.reloads);
         }
         Ok(())
@@ -300,7 +319,7 @@ impl Site {
     /// Whoever has the journal, too, of a broker that was killed.
     pub(super) async fn check_killed(&self) -> Result<(), TestCaseError> {
         let (mut there, _) = self.delivered().await;
-        let report = self.verified(Some(self.journal_dir())).await;
+        let report = self.verified(self.newest_trail(), Some(self.journal_dir())).await;
         // What is noted as delivered, or in the journal, is not lost.
         let journal = fs::read_dir(self.journal_dir()).expect("a directory");
         let text: Vec<u8> = journal
@@ -310,13 +329,13 @@ impl Site {
             .collect();
         let text = String::from_utf8_lossy(&text).into_owned();
         let notes = fs::read_to_string(self.journal_dir().join("trail.json")).unwrap_or_default();
-        let reader = TrailReader::new(Arc::new(self.store.objects.clone()), names(), None);
+        let reader = self.reader(self.newest_trail());
         for key in reader.log_file_keys().await.expect("lists").iter().filter(|key| notes.contains(*key)) {
             let json = reader.log_file(key).await.expect("reads").expect("is there");
             there.extend(records(&json).map(|record| event_id(record.expect("a record"))));
         }
         let lacks = self.acknowledged.iter().filter(|id| !there.contains(*id) && !text.contains(*id)).count();
-        let is_anew = self.anew.is_some() || notes.is_empty();
+        let is_anew = self.trails.len() > 1 || notes.is_empty();
         if lacks > 0 && !is_anew {
             prop_assert_ne!(report.verdict, Verdict::Sound, "{} lack after the kill: {:?}", lacks, report);
         }
@@ -347,10 +366,6 @@ struct Moment {
 impl FaultyStore {
     pub(super) fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::Relaxed);
-    }
-
-    fn has_digest(&self) -> bool {
-        self.objects.keys().iter().any(|key| key.contains("-Digest"))
     }
 
     fn set_moment(&self, moment: Option<Moment>) {
@@ -385,7 +400,7 @@ impl FaultyStore {
 
 #[async_trait]
 impl Store for FaultyStore {
-    async fn put(&self, object: Object) -> Result<(), StoreError> {
+    async fn put(&self, object: Object) -> Result<bool, StoreError> {
         if self.fails.load(Ordering::Relaxed) {
             return Err(StoreError("it is down".into()));
         }
@@ -463,19 +478,6 @@ pub(super) fn caller() -> AwsCaller {
         region: "us-west-2".into(),
         kms_host: "kms.us-west-2.amazonaws.com".into(),
         source_address: "127.0.0.1".into(),
-    }
-}
-
-pub(super) fn config_of_the_trail() -> TrailConfig {
-    TrailConfig {
-        name: "key-broker".into(),
-        // The test's own store is used.
-        store: StoreConfig::Directory { root: PathBuf::new(), bucket: "logs".into() },
-        prefix: String::new(),
-        delivery_interval: Duration::from_mins(5),
-        digest_interval: Duration::from_hours(1),
-        kms_key: None,
-        signing: SigningConfig::File(PathBuf::new()),
     }
 }
 

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use key_broker_core::clock::{Clock, SystemClock};
 
-use super::site::{caller, config_of_the_trail};
+use super::resume;
+use super::site::caller;
 use crate::announcer::Announcer;
-use crate::delivery::setup::{Means, SetupError};
+use crate::delivery::setup::SetupError;
 use crate::delivery::{Trail, TrailError};
 use crate::ending::close;
 use crate::journal::{Durability, Journal, JournalConfig, JournalThread};
 use crate::notice::Reloads;
+use crate::origin::Origin;
 use crate::reader::TrailReader;
 use crate::remainder::Remainder;
 use crate::verify::forge::{MemoryStore, names, refusal, signer};
@@ -52,14 +54,13 @@ impl Broker {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (journal, thread) = Journal::open(&config, Arc::clone(&clock)).expect("the journal opens");
         let (caller, journal_dir) = (Arc::new(caller()), dir.to_owned());
-        let announcer = Announcer { journal: journal.clone(), journal_dir, caller, clock };
+        let origin = Origin::default();
+        let announcer = Announcer { journal: journal.clone(), journal_dir, caller, origin, clock };
         Self { journal, thread, announcer, store: store.clone(), trail: None }
     }
 
     fn start_trail(&mut self) -> Result<(), SetupError> {
-        let store = Arc::new(self.store.clone());
-        let means = Means { names: names(), store, signer: signer(), encryption: None };
-        self.trail = Some(Trail::resume(&config_of_the_trail(), means, self.announcer.clone())?);
+        self.trail = Some(resume(Arc::new(self.store.clone()), None, &self.announcer)?);
         Ok(())
     }
 
@@ -73,8 +74,7 @@ impl Broker {
         assert!(!self.call().await, "no call is answered");
         self.journal.defer(format!("{}\n", refusal(SystemClock.now())).as_bytes());
         self.journal.rotate().await;
-        self.journal.notices().tell_reloads(Reloads { policy: 1, ..Reloads::default() });
-        assert!(self.journal.notices().save().is_err());
+        assert!(self.journal.notices().tell_reloads(Reloads { policy: 1, ..Reloads::default() }).is_err());
         assert!(!self.announcer.announce().await);
         match &mut self.trail {
             None => {
@@ -89,10 +89,11 @@ impl Broker {
     }
 
     async fn end(self, within: Duration) -> Remainder {
+        let names = self.trail.as_ref().map_or_else(names, |trail| trail.names().clone());
         if let Some(trail) = self.trail {
             trail.finish(within).await;
         }
-        close(self.thread, &self.announcer, Some(&names()))
+        close(self.thread, &self.announcer, Some(&names))
     }
 }
 
@@ -141,8 +142,9 @@ async fn loses(loss: Loss, stage: Stage) {
 
     let mut next = Broker::open(&dir, &store);
     next.start_trail().expect("starts");
+    let names = next.trail.as_ref().expect("started").names().clone();
     assert!(next.call().await && next.end(Duration::from_secs(20)).await.is_nothing());
-    let reader = TrailReader::new(Arc::new(store), names(), None);
+    let reader = TrailReader::new(Arc::new(store), names, None);
     let keys = vec![signer().public_key().clone()];
     let report = verify(&reader, &VerifyOptions { keys, ..VerifyOptions::default() }, &mut |_| {}).await;
     assert_eq!(report.verdict, Verdict::Sound, "{report:?}");
@@ -153,7 +155,7 @@ async fn a_broker_whose_directory_another_one_has_writes_nothing_there() {
     for loss in [Loss::Removed, Loss::MovedAway, Loss::LockRemoved] {
         for stage in [Stage::Waiting, Stage::Serving] {
             println!("{loss:?}, {stage:?}");
-            loses(loss, stage).await;
+            Box::pin(loses(loss, stage)).await;
         }
     }
 }

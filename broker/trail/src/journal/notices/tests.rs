@@ -34,7 +34,7 @@ fn what_is_told_is_told_once_and_what_is_given_back_again() {
     notices.tell(Notice::default());
     assert!(notices.take().is_none(), "nothing became of the journal");
     notices.tell(missing(2));
-    notices.tell_reloads(policy());
+    notices.note_reloads(policy());
     let taken = notices.take().expect("waits");
     assert_eq!((taken.untold().journal(), taken.untold().reloads()), (Some(missing(2)), Some(policy())));
     notices.tell(missing(3));

@@ -10,9 +10,9 @@ use serde::de::value::{Error as UnknownWord, StrDeserializer};
 use super::written::check_written;
 use super::{Amount, Charge};
 use crate::record::{
-    ActivityEventData, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory, KMS_KEY, KmsEventData,
-    MAX_SHORT_TEXT_BYTES, Open, REPORT_IDENTITY, REPORT_NOTICE, ReadRecord, RequestParameters, Resource,
-    ServedFrom, Text, lower_case_uuid, parse,
+    ActivityEventData, BrokerData, BrokerEvent, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory,
+    KMS_KEY, KmsEventData, MAX_SHORT_TEXT_BYTES, OPERATOR_METHODS, Open, REPORT_IDENTITY, REPORT_NOTICE,
+    ReadRecord, RequestParameters, Resource, ServedFrom, Text, lower_case_uuid, parse,
 };
 
 /// What is the same for both profiles. Returns which of them it is of.
@@ -169,8 +169,13 @@ fn is_digest(value: &str) -> bool {
 
 /// The rest of an activity record. Returns what it tells beside its call.
 pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEventData<'a>, String> {
-    let is_own = matches!(&*record.event_name, REPORT_NOTICE | REPORT_IDENTITY);
-    demand(is_own || known::<Action>(&record.event_name).is_some(), "eventName is no action of the broker")?;
+    let life = BrokerEvent::of(&record.event_name);
+    let is_own = life.is_some() || matches!(&*record.event_name, REPORT_NOTICE | REPORT_IDENTITY);
+    let is_operators = OPERATOR_METHODS.contains(&&*record.event_name);
+    demand(
+        is_own || is_operators || known::<Action>(&record.event_name).is_some(),
+        "eventName is no action of the broker",
+    )?;
     identity::check_workload(&record.user_identity, is_own)?;
     demand(lower_case_uuid(&record.request_id).is_some(), "requestID is not a UUID in lower case")?;
     if let Some(asked) = &record.request_parameters {
@@ -196,15 +201,26 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     if let Some(data_key) = &extra.data_key {
         check_data_key(data_key, is_allowed)?;
     }
-    if is_allowed && !is_own {
+    demand(
+        extra.broker.is_some() == life.is_some(),
+        "additionalEventData.broker is in records of the broker's life, and in no others",
+    )?;
+    demand(
+        extra.operator.as_ref().is_none_or(|operator| is_operators && is_object(operator)),
+        "additionalEventData.operator is an object, in records of operators alone",
+    )?;
+    if is_operators {
+        check_operators(record, &extra)?;
+    } else if is_allowed && !is_own {
         check_answer(record, &extra)?;
     }
     check_many(record, &extra)?;
     let tells = extra.journal.is_some() || extra.reloads.is_some();
     demand(extra.notice_id.is_none() || tells, "noticeID, and nothing is told")?;
+    let may_have_identity = life == Some(BrokerEvent::Start);
     demand(
-        extra.identity.is_some() == (&*record.event_name == REPORT_IDENTITY),
-        "additionalEventData.identity is in the broker's ReportIdentity, and in no other record",
+        may_have_identity || extra.identity.is_some() == (&*record.event_name == REPORT_IDENTITY),
+        "additionalEventData.identity is in the broker's ReportIdentity and StartBroker, and in no other record",
     )?;
     if is_own {
         check_own(record, &extra)?;
@@ -247,9 +263,21 @@ fn check_many(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<
 
 /// What the broker tells by itself was asked by nobody.
 fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
-    match &extra.identity {
-        Some(identity) => identity::check_reported(identity, &record.recipient_account_id)?,
-        None => demand(extra.notice_id.is_some(), "a record of the broker's own tells nothing")?,
+    if let Some(identity) = &extra.identity {
+        identity::check_reported(identity, &record.recipient_account_id)?;
+    }
+    let tells = extra.identity.is_some() || extra.notice_id.is_some() || extra.broker.is_some();
+    demand(tells, "a record of the broker's own tells nothing")?;
+    if let Some(json) = extra.broker.as_ref().and_then(Open::json) {
+        let broker: BrokerData<'_> = parse(json).map_err(|malformed| format!("broker: {malformed}"))?;
+        demand(
+            !broker.version.is_empty() && broker.format_version > 0,
+            "broker has no version or formatVersion",
+        )?;
+        demand(
+            broker.configuration_sha256.as_ref().is_none_or(|hash| is_hex(hash, 64)),
+            "configurationSHA256 is not 64 lower-case hex digits",
+        )?;
     }
     demand(
         record.request_parameters.is_none()
@@ -257,6 +285,15 @@ fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(
             && extra.data_key.is_none()
             && extra.outcome == Outcome::Allowed,
         "a record of the broker's own has what only calls have",
+    )
+}
+
+/// An operator is given no key.
+fn check_operators(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+    let has_none = extra.policy.is_none() && extra.data_key.is_none() && extra.recipient.is_none();
+    demand(
+        has_none && record.request_parameters.is_none() && record.resources.is_none(),
+        "an operator's record has what only workloads' calls have",
     )
 }
 
@@ -273,7 +310,11 @@ fn check_data_key(data_key: &DataKeyData<Text<'_>>, is_allowed: bool) -> Result<
         !(from_cache || is_allowed) || (data_key.kms_request_id.is_some() && data_key.kms_event_id.is_some()),
         "an answer names the KMS record behind it: dataKey has no kmsRequestID or kmsEventID",
     )?;
-    demand(!is_allowed || data_key.minted_at.is_some(), "dataKey has no mintedAt")
+    demand(!is_allowed || data_key.minted_at.is_some(), "dataKey has no mintedAt")?;
+    demand(
+        data_key.ciphertext_sha256.as_ref().is_none_or(|hash| is_hex(hash, 64)),
+        "dataKey.ciphertextBlobSHA256 is not 64 lower-case hex digits",
+    )
 }
 
 /// What a draw took of a data key.

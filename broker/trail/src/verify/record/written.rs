@@ -26,7 +26,7 @@ pub(super) fn check_written(json: &str, read: &impl Serialize) -> Result<(), Str
 }
 
 /// Whether there is no white space between the parts of JSON: the parts that stay JSON when they are read are not written again.
-pub(super) fn is_compact(json: &[u8]) -> bool {
+pub(in crate::verify) fn is_compact(json: &[u8]) -> bool {
     let mut rest = json;
     while let Some(text) = rest.iter().position(|byte| *byte == b'"') {
         if rest[..text].iter().any(u8::is_ascii_whitespace) {

@@ -55,7 +55,7 @@ impl ReaderRecords {
 /// Whether this call is one that reading the trail takes, and gives nothing else.
 pub(super) fn reads_the_trail(
     record: &ReadRecord<'_>,
-    trail_arn: &str,
+    trail_arns: &BTreeSet<String>,
     signing_keys: &BTreeSet<String>,
 ) -> bool {
     match &*record.event_name {
@@ -63,7 +63,7 @@ pub(super) fn reads_the_trail(
             .encryption_context()
             .rev()
             .find(|pair| pair.0 == TRAIL_ARN)
-            .is_some_and(|pair| pair.1 == trail_arn),
+            .is_some_and(|pair| trail_arns.contains(pair.1)),
         "GetPublicKey" => record.key_arn().is_some_and(|key| signing_keys.contains(key)),
         _ => false,
     }

@@ -38,6 +38,11 @@ pub(super) struct Reconciler {
     untold: usize,
     /// The keys with which the broker signs the trail.
     signing_keys: BTreeSet<String>,
+    /// requestIDs of signatures of closing digests: each explains one Sign.
+    closing_signs: HashSet<String>,
+    /// requestIDs of data keys of log files.
+    data_keys: HashSet<String>,
+    named_by_digests: usize,
     by_readers: usize,
     by_services: usize,
     matched: usize,
@@ -71,8 +76,8 @@ pub(super) struct Question {
     pub(super) until: Option<OffsetDateTime>,
     /// What is newer than this may be on its way still, on either side.
     pub(super) settled: OffsetDateTime,
-    /// The trail, as encryption contexts name it.
-    pub(super) trail_arn: String,
+    /// The trails, as encryption contexts name them.
+    pub(super) trail_arns: BTreeSet<String>,
 }
 
 /// What came out.
@@ -100,6 +105,8 @@ pub(super) struct Reconciliation {
     pub(super) outside: usize,
     /// AWS's calls of the broker's identity before or after all of the trail's.
     pub(super) outside_the_trail: usize,
+    /// Calls behind the end of the trail, which its digests name: no log file can have their records.
+    pub(super) named_by_digests: usize,
     /// Calls that S3 made in the broker's name, to encrypt this trail.
     pub(super) by_services: usize,
     /// Calls of readers of this trail, by their own records.
@@ -144,6 +151,26 @@ impl Reconciler {
     /// Takes what other trails have, before AWS's records come.
     pub(super) fn set_siblings(&mut self, siblings: Siblings) {
         self.siblings = siblings;
+    }
+
+    /// Adds calls that digests of the trail name.
+    pub(super) fn add_named(&mut self, closing_signs: HashSet<String>, data_keys: HashSet<String>) {
+        (self.closing_signs, self.data_keys) = (closing_signs, data_keys);
+    }
+
+    /// Whether a digest names this call, which the trail cannot have: the signature of a closing digest, or the data key of a log file.
+    /// Each explains one.
+    fn take_named(&mut self, theirs: &ReadRecord<'_>, question: &Question) -> bool {
+        match &*theirs.event_name {
+            "Sign" => {
+                theirs.key_arn().is_some_and(|key| self.signing_keys.contains(key))
+                    && self.closing_signs.remove(&*theirs.request_id)
+            }
+            "GenerateDataKey" => {
+                is_for_this_trail(theirs, question) && self.data_keys.remove(&*theirs.request_id)
+            }
+            _ => false,
+        }
     }
 
     /// Adds a record of the trail. All of them come before AWS's.
@@ -209,7 +236,7 @@ impl Reconciler {
         let same_call = |ours: &ComparedCall| *ours.call.event_name == *theirs.event_name;
         let place = self.ours.get(&*theirs.request_id).and_then(|calls| calls.iter().position(same_call));
         let is_ours = self.principals.have(&theirs.user_identity);
-        let reads = place.is_none() && reads_the_trail(theirs, &question.trail_arn, &self.signing_keys);
+        let reads = place.is_none() && reads_the_trail(theirs, &question.trail_arns, &self.signing_keys);
         let is_of_a_reader = reads && self.readers.have(theirs);
         if place.is_none() && !is_ours && !is_of_a_reader {
             let is_under_our_key = theirs.key_arn().is_some_and(|key| self.keys.contains(key));
@@ -232,7 +259,9 @@ impl Reconciler {
             return;
         }
         let Some(place) = place else {
-            if is_of_a_reader {
+            if self.take_named(theirs, question) {
+                self.named_by_digests += usize::from(question.has(theirs.event_time));
+            } else if is_of_a_reader {
                 self.by_readers += usize::from(question.has(theirs.event_time));
             } else if is_of_this_trails_objects(theirs, question) {
                 self.by_services += usize::from(question.has(theirs.event_time));
@@ -265,6 +294,7 @@ impl Reconciler {
             too_new: 0,
             outside: 0,
             outside_the_trail: 0,
+            named_by_digests: self.named_by_digests,
             by_services: self.by_services,
             by_readers: self.by_readers,
             siblings: OfSiblings::default(),
@@ -431,11 +461,12 @@ fn common_range(
 fn is_of_this_trails_objects(theirs: &ReadRecord<'_>, question: &Question) -> bool {
     theirs.user_identity.invoked_by.is_some()
         && &*theirs.event_name == "GenerateDataKey"
-        && theirs
-            .encryption_context()
-            .rev()
-            .find(|pair| pair.0 == TRAIL_ARN)
-            .is_some_and(|pair| pair.1 == question.trail_arn)
+        && is_for_this_trail(theirs, question)
+}
+
+fn is_for_this_trail(theirs: &ReadRecord<'_>, question: &Question) -> bool {
+    let mut context = theirs.encryption_context().rev();
+    context.find(|pair| pair.0 == TRAIL_ARN).is_some_and(|pair| question.trail_arns.contains(pair.1))
 }
 
 /// The `eventID` of a record; nothing where it has none.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_trail::record::AwsCaller;
-use key_broker_trail::{Store, StoreError, TrailNames};
+use key_broker_trail::{JournalTrail, Store, StoreError, TrailNames, TrailReader};
 
 use crate::cli::audit::Failure;
 use crate::kms::aws::{AwsKms, AwsSettings};
@@ -14,6 +14,7 @@ use crate::redaction::Digester;
 
 /// Where a trail is, from arguments and configuration alone.
 pub(super) struct TrailLocation {
+    /// The trail's name, or what the configuration calls it, to which its journal adds an id.
     pub(super) name: String,
     pub(super) store: StoreConfig,
     pub(super) prefix: String,
@@ -24,6 +25,10 @@ pub(super) struct TrailLocation {
     pub(super) aws: AwsSettings,
     pub(super) credentials: Option<SharedCredentialsProvider>,
     pub(super) account: Option<String>,
+    /// Whether the name is the configuration's, and not one that was told.
+    pub(super) is_configured: bool,
+    /// Whether several trails may be called so.
+    pub(super) may_be_many: bool,
 }
 
 /// An open store, the names in it, and the reader's AWS identity where that is needed.
@@ -65,7 +70,33 @@ impl TrailLocation {
             names.account_id.clone_from(&caller.account_id);
             is_encrypted = is_directory && self.is_encrypted(&*store, &names).await?;
         }
+        names.trail = self.trail_name(&store, &names).await?;
         Ok(TrailAccess { store, names, caller, is_encrypted })
+    }
+
+    /// The name of the one trail that is meant: the journal's, where that is here, else the one in the store that is called so.
+    async fn trail_name(&self, store: &Arc<dyn Store>, names: &TrailNames) -> Result<String, Failure> {
+        if self.may_be_many {
+            return Ok(self.name.clone());
+        }
+        let journal = self.journal_dir.as_deref().map(JournalTrail::try_from);
+        if let Some(Ok(journal)) = journal
+            && self.is_configured
+        {
+            return Ok(journal.name);
+        }
+        let reader = TrailReader::new(Arc::clone(store), names.clone(), None);
+        let found = reader.trail_names(&self.name).await;
+        let found = found.map_err(|error| Failure::Unavailable(format!("the trail's store: {error}")))?;
+        match &found[..] {
+            [] => Ok(self.name.clone()),
+            [name] => Ok(name.clone()),
+            [first, .., last] => Err(Failure::Configuration(format!(
+                "{} trails here are called {}: give the name of one with --trail, such as {first} or {last}",
+                found.len(),
+                self.name
+            ))),
+        }
     }
 
     /// Where the broker alone writes.

@@ -1,5 +1,6 @@
 //! Every call is on the right side of the join, and what cannot be told is not told.
 
+mod named;
 use std::fs;
 use std::path::Path;
 
@@ -39,7 +40,8 @@ fn with(mut record: Value, pointer: &str, value: Value) -> Value {
 }
 
 fn question() -> Question {
-    Question { since: None, until: None, settled: datetime!(2026-11-21 11:00 UTC), trail_arn: TRAIL.into() }
+    let (settled, trail_arns) = (datetime!(2026-11-21 11:00 UTC), [TRAIL.into()].into());
+    Question { since: None, until: None, settled, trail_arns }
 }
 
 fn reconcile(ours: &[Value], aws: &[Value], question: &Question) -> Reconciliation {
@@ -502,8 +504,7 @@ fn what_the_trail_redacts_is_redacted_in_awss_records_before_they_are_compared()
     // A record that only says that a value is a digest.
     let lie =
         with(redacted(first.clone(), &right), "/requestParameters/encryptionContext/tenant", "x".into());
-    let reconciled = reconcile(&[lie, last.clone()], &aws, &question());
-    assert_eq!(reconciled.verdict, Match::Unmatched);
+    assert_eq!(reconcile(&[lie, last.clone()], &aws, &question()).verdict, Match::Unmatched);
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! Objects are put where nothing is. What is there already is this trail's own if it is the very object: the answer to an earlier attempt
+//! was lost, or the process ended before it was noted. Anything else is somebody's who may write into the store, and stays as evidence.
+
+use std::collections::BTreeMap;
+
+use super::{Trail, TrailError};
+use crate::digest::sha256_hex;
+use crate::reader::gunzip;
+use crate::store::{Object, StoreError};
+
+impl Trail {
+    /// Puts an object, whose uncompressed text has the SHA-256 `text_hash`, if it is one that everybody compresses.
+    pub(super) async fn put(&self, object: Object, text_hash: Option<&str>) -> Result<(), TrailError> {
+        let Object { key, bytes, metadata } = object;
+        let stored_hash = sha256_hex(&bytes);
+        let put = self.store.put(Object { key: key.clone(), bytes, metadata: metadata.clone() });
+        if self.in_time(async { Ok(put.await?) }).await? {
+            return Ok(());
+        }
+        let Some(found) = self.get(&key).await? else {
+            let words = format!("{key} is there, and cannot be read: give the broker s3:GetObject, too");
+            return Err(StoreError(words).into());
+        };
+        if is_same(&found, &stored_hash, text_hash, &metadata) {
+            tracing::info!(object = key, "it is in the store already: an earlier attempt has put it");
+            return Ok(());
+        }
+        tracing::error!(
+            object = key,
+            "another object is in the store under this name, which only this broker gives: somebody else writes there; it is left as \
+             evidence"
+        );
+        Err(TrailError::Occupied(key))
+    }
+
+    /// Whether the object of this key is stored with these very bytes.
+    pub(super) async fn is_stored(&self, key: &str, hash: &str) -> Result<bool, TrailError> {
+        Ok(self.get(key).await?.is_some_and(|found| sha256_hex(&found.bytes) == hash))
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Object>, TrailError> {
+        self.in_time(async { Ok(self.store.get(key).await?) }).await
+    }
+}
+
+/// Another version of this program may compress otherwise.
+fn is_same(
+    found: &Object,
+    stored_hash: &str,
+    text_hash: Option<&str>,
+    metadata: &BTreeMap<String, String>,
+) -> bool {
+    let is_same_text = |hash: &str| gunzip(&found.bytes).is_ok_and(|text| sha256_hex(&text) == hash);
+    let is_same_bytes = sha256_hex(&found.bytes) == stored_hash;
+    (is_same_bytes || text_hash.is_some_and(is_same_text)) && found.metadata == *metadata
+}

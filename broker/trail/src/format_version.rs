@@ -1,0 +1,25 @@
+//! The version of all that a broker leaves behind: journal, notes, records, log files, digests. A field more keeps the version, and an older
+//! program passes over it; another meaning raises it, and an older program says that it cannot tell, and from which one on it could.
+
+use serde::Deserialize;
+
+/// What every note and digest begins to be read by.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Versioned {
+    /// That of whoever wrote it.
+    pub(crate) version: u32,
+}
+
+/// Why something cannot be read that a newer program wrote.
+#[must_use]
+pub(crate) fn newer(version: u32) -> String {
+    format!(
+        "format version {version}, of a newer key-broker; this program reads up to version {FORMAT_VERSION}: use one that reads version {version}"
+    )
+}
+
+/// What this program writes. It reads this and the one before.
+pub(crate) const FORMAT_VERSION: u32 = if cfg!(feature = "next-format") { 2 } else { 1 };
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Which trail a journal is of, for whoever does not deliver it.
+
+use std::io;
+use std::path::Path;
+
+use crate::state::State;
+use crate::trail_name;
+
+/// The trail of a journal, as its notes tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalTrail {
+    /// What it is called.
+    pub name: String,
+    /// What the configuration called it when the journal was made.
+    pub configured: String,
+    /// The account: 12 digits.
+    pub account_id: String,
+    /// The partition: `aws`, `aws-cn`, …
+    pub partition: String,
+    /// The region of its KMS.
+    pub region: String,
+    /// Whether the store knows of it: its first digest is delivered.
+    pub is_open: bool,
+}
+
+impl TryFrom<&Path> for JournalTrail {
+    type Error = io::Error;
+
+    /// That of the journal in this directory; [`io::ErrorKind::NotFound`] if no broker has delivered from there. Blocks.
+    fn try_from(dir: &Path) -> io::Result<Self> {
+        let Some(State { trail, account: Some(account), previous, .. }) = State::load(dir)? else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        Ok(Self {
+            configured: trail_name::configured(&trail).to_owned(),
+            name: trail,
+            account_id: account.id,
+            partition: account.partition,
+            region: account.region,
+            is_open: previous.is_some(),
+        })
+    }
+}

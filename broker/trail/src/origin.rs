@@ -1,0 +1,36 @@
+//! Where a broker runs, as far as its surroundings tell: so that a trail is known to be of a pod, or of a host.
+
+use serde::{Deserialize, Serialize};
+
+/// A process of a broker. What nobody has told is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Origin {
+    /// The host's name; in a pod, the pod's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+    /// The pod, by Kubernetes' downward API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<String>,
+    /// Its namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<String>,
+    /// The node that it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
+}
+
+impl Origin {
+    /// That of this process: by the variables that deploy and documents name, and the host's name.
+    #[must_use]
+    pub(crate) fn of_this_process() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let host = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
+        Self {
+            host: host.filter(|host| !host.is_empty()),
+            pod: variable("KEY_BROKER_POD_NAME"),
+            namespace: variable("KEY_BROKER_POD_NAMESPACE"),
+            node: variable("KEY_BROKER_NODE_NAME"),
+        }
+    }
+}

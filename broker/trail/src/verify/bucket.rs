@@ -1,0 +1,267 @@
+//! All trails of a folder: each is judged by itself, many at a time, and every log file is held against all of them. Each object is read
+//! once, and what is known of a trail's records is forgotten with its last one.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+use time::{Duration, OffsetDateTime};
+use tokio::task::JoinSet;
+
+use super::finding::{Finding, FindingKind, Findings, Place, Report, TrailState, Verdict};
+use super::stretch::Stretch;
+use super::{Verification, VerifyOptions, oldest_start, resumed};
+use crate::digest::Digest;
+use crate::origin::Origin;
+use crate::reader::{DigestKey, ReadFailure, TrailReader, digests_by_trail};
+use crate::record::{optional_moment, parse_record_time, record_time};
+
+/// What came of verifying all trails of a folder, or some of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BucketReport {
+    /// How many trails there are of each verdict.
+    pub trails: BTreeMap<Verdict, u64>,
+    /// How many there are of each state.
+    pub states: BTreeMap<TrailState, u64>,
+    /// Log files in the folder.
+    pub log_files: u64,
+    /// Records that were read.
+    pub records: u64,
+    /// What speaks against the folder as a whole: what no trail names, or more than one.
+    pub findings: Vec<Finding>,
+    /// How many findings there are of each kind, those that are not listed included.
+    pub counts: BTreeMap<FindingKind, u64>,
+    /// The worst of all.
+    pub verdict: Verdict,
+}
+
+/// One trail, at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrailSummary {
+    /// What it is called.
+    pub name: String,
+    /// How many digests it has.
+    pub digests: u64,
+    /// Where the oldest one begins.
+    #[serde(serialize_with = "optional_moment::serialize")]
+    pub from: Option<OffsetDateTime>,
+    /// Where the newest one ends.
+    #[serde(serialize_with = "optional_moment::serialize")]
+    pub to: Option<OffsetDateTime>,
+    /// Whether more is to come of it, as its newest digest says; nobody has looked whether that is genuine.
+    pub state: TrailState,
+    /// Records until the newest log file of the newest digest, if that has one.
+    pub records: Option<u64>,
+    /// The host on which it began.
+    pub host: Option<String>,
+    /// The pod.
+    pub pod: Option<String>,
+    /// The pod's namespace.
+    pub namespace: Option<String>,
+    /// The pod's node.
+    pub node: Option<String>,
+}
+
+/// The trails in the folder of `reader` that are `called` so, each with the first digest and the newest read: what they say of
+/// themselves, unverified.
+pub async fn trails(
+    reader: &TrailReader,
+    called: &str,
+    now: OffsetDateTime,
+) -> Result<Vec<TrailSummary>, ReadFailure> {
+    let mut summaries = Vec::new();
+    for (name, digests) in digests_by_trail(reader, called).await?.0 {
+        let (Some(oldest), Some(newest)) = (digests.first(), digests.last()) else { continue };
+        let first = readable(reader, oldest).await?;
+        let last = if oldest == newest { first.clone() } else { readable(reader, newest).await? };
+        let own = first.as_ref().and_then(|digest| digest.key_broker.as_ref());
+        let Origin { host, pod, namespace, node } =
+            own.and_then(|own| own.origin.clone()).unwrap_or_default();
+        let state =
+            last.as_ref().map_or(TrailState::Open, |last| TrailState::of(last, newest.end, Some(now)));
+        let chain = last.as_ref().and_then(|last| last.log_files.last()?.journal_chain.as_ref());
+        summaries.push(TrailSummary {
+            name,
+            digests: digests.len() as u64,
+            from: first.as_ref().and_then(|first| parse_record_time(&first.digest_start_time)),
+            to: Some(newest.end),
+            state,
+            records: chain.map(|chain| chain.last_sequence),
+            host,
+            pod,
+            namespace,
+            node,
+        });
+    }
+    Ok(summaries)
+}
+
+/// A digest; none where it is none.
+async fn readable(reader: &TrailReader, digest: &DigestKey) -> Result<Option<Digest>, ReadFailure> {
+    match reader.digest(&digest.key).await {
+        Err(ReadFailure::Malformed(_)) => Ok(None),
+        read => read,
+    }
+}
+
+/// Verifies every trail in the folder of `reader` that is `called` so (`*` stands for anything), `in_flight` at a time, and tells of each
+/// as soon as it is judged: its name and report, and of how many in all. Where these are all trails, and all of their time, every log
+/// file of the folder has to be in exactly one digest of one of them.
+pub async fn verify_all(
+    reader: &TrailReader,
+    called: &str,
+    options: &VerifyOptions,
+    in_flight: usize,
+    told: &mut (dyn FnMut(&str, &Report, usize) + Send),
+) -> BucketReport {
+    let mut bucket = Bucket::default();
+    // Before the digests: what is delivered meanwhile is in neither list.
+    let listed = reader.log_file_keys().await;
+    let (listed, (trails, others)) = match (listed, digests_by_trail(reader, called).await) {
+        (Ok(listed), Ok(digests)) => (listed, digests),
+        (Err(error), _) | (_, Err(error)) => {
+            let place = Place::object(&reader.names().digest_folder());
+            bucket.findings.cannot_tell(FindingKind::Unreadable, place, error.to_string());
+            return bucket.conclude();
+        }
+    };
+    let is_whole = called == "*" && options.from.is_none() && options.to.is_none();
+    bucket.report.log_files = listed.len() as u64;
+    if is_whole {
+        bucket.unnamed.extend(listed);
+    }
+    if trails.is_empty() {
+        let place = Place::object(&reader.names().digest_folder());
+        let words = format!("no digest of a trail called {called} is here: nothing vouches for anything");
+        bucket.findings.cannot_tell(FindingKind::NoDigest, place, words);
+    }
+    let (all, mut waiting, mut running) = (trails.len(), trails.into_iter(), JoinSet::new());
+    loop {
+        while running.len() < in_flight.max(1)
+            && let Some((name, digests)) = waiting.next()
+        {
+            running.spawn(verify_one(reader.of(&name), options.clone(), digests));
+        }
+        let Some(judged) = running.join_next().await else { break };
+        let Judged { reader, report, known } = resumed(judged);
+        bucket.add(&reader.names().trail, &report, known);
+        told(&reader.names().trail, &report, all);
+    }
+    if is_whole {
+        bucket.judge_folder(reader, &others, options.now);
+    }
+    bucket.conclude()
+}
+
+struct Judged {
+    reader: TrailReader,
+    report: Report,
+    /// The log files that its digests name.
+    known: HashSet<String>,
+}
+
+async fn verify_one(reader: TrailReader, options: VerifyOptions, digests: Vec<DigestKey>) -> Judged {
+    let (report, known) = {
+        let mut quiet = |_: &super::Progress| {};
+        let mut verification = Verification::new(&reader, &options, &mut quiet);
+        verification.of_listed(&digests).await;
+        let known = std::mem::take(&mut verification.known);
+        (verification.conclude(), known)
+    };
+    Judged { reader, report, known }
+}
+
+impl Verification<'_> {
+    /// Judges a trail whose digests are listed already, and leaves the folder and the journal to others.
+    async fn of_listed(&mut self, own: &[DigestKey]) {
+        let VerifyOptions { from, to, .. } = *self.options;
+        let stretch = Stretch::of(own, oldest_start(self.reader, self.options, own).await, from, to);
+        self.digests(own, &stretch).await;
+        self.check_keys();
+        self.check_end(own);
+        self.continuity.finish(self.reader.names(), &mut self.checker.findings);
+    }
+}
+
+/// The folder as a whole.
+#[derive(Default)]
+struct Bucket {
+    report: BucketReport,
+    findings: Findings,
+    /// Log files that no trail has named yet, and those that one has.
+    unnamed: HashSet<String>,
+    named: HashSet<String>,
+    /// How far each trail vouches, and whether more is to come of it.
+    ends: Vec<(String, OffsetDateTime, TrailState)>,
+    worst: Option<Verdict>,
+}
+
+impl Bucket {
+    fn add(&mut self, trail: &str, report: &Report, known: HashSet<String>) {
+        *self.report.trails.entry(report.verdict).or_default() += 1;
+        self.report.records += report.records;
+        if let (Some(state), Some(to)) = (report.state, report.to) {
+            *self.report.states.entry(state).or_default() += 1;
+            self.ends.push((trail.to_owned(), to, state));
+        }
+        self.worst = Some(self.worst.map_or(report.verdict, |worst| worst.max(report.verdict)));
+        for key in known {
+            if let Some(key) = self.unnamed.take(&key) {
+                self.named.insert(key);
+            } else if self.named.contains(&key) {
+                let words = format!("a digest of trail {trail} names it, and one of another trail");
+                self.findings.unsound(FindingKind::LogFileTwice, Place::object(&key), words);
+            }
+        }
+    }
+
+    /// What no trail names was put there by somebody, or waits for its digest, or was delivered by a broker that was killed then.
+    fn judge_folder(&mut self, reader: &TrailReader, others: &[String], now: Option<OffsetDateTime>) {
+        for key in others {
+            let words = "no digest, but in their folder";
+            self.findings.note(FindingKind::ForeignObject, Place::object(key), words);
+        }
+        let mut unnamed: Vec<String> = std::mem::take(&mut self.unnamed).into_iter().collect();
+        unnamed.sort();
+        for key in unnamed {
+            let Some(minute) = reader.names().log_file_minute(&key) else {
+                super::folder::foreign(&key, &mut self.findings);
+                continue;
+            };
+            self.judge_unnamed(&key, minute, now);
+        }
+    }
+
+    fn judge_unnamed(&mut self, key: &str, minute: OffsetDateTime, now: Option<OffsetDateTime>) {
+        let (kind, place) = (FindingKind::LogFileUnreferenced, Place::object(key));
+        let may_name = |(_, end, state): &&(String, OffsetDateTime, TrailState)| {
+            *state != TrailState::Closed && minute + Duration::MINUTE > *end
+        };
+        let candidates: Vec<_> = self.ends.iter().filter(may_name).collect();
+        let Some((trail, end, state)) = candidates.first() else {
+            let words = "in no digest of any trail: no broker vouches for it";
+            return self.findings.unsound(kind, place, words);
+        };
+        let words = format!(
+            "in no digest; it may be of trail {trail}, which is {state} since {}, or of one of {} others",
+            record_time(*end),
+            candidates.len() - 1
+        );
+        let waits = now.is_some_and(|now| now < minute + super::folder::LONGEST_WAIT);
+        if waits {
+            self.findings.note(kind, place, words);
+        } else {
+            self.findings.cannot_tell(kind, place, words);
+        }
+    }
+
+    fn conclude(self) -> BucketReport {
+        let Self { mut report, findings, worst, .. } = self;
+        let mut whole = Report::default();
+        findings.conclude(&mut whole);
+        (report.findings, report.counts) = (whole.findings, whole.counts);
+        report.verdict = worst.map_or(whole.verdict, |worst| worst.max(whole.verdict));
+        report
+    }
+}

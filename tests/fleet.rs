@@ -1,0 +1,363 @@
+//! Proves, with the real program: brokers with one configuration have a trail each, which begins before the first call and says when it
+//! ends. However they end, and whatever their store does meanwhile, an auditor who has the bucket alone is told of each what it
+//! vouches for, and of none more.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use key_broker_client::{Client, GenerateDataKey};
+use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
+use rustix::process::Signal;
+use serde_json::Value;
+use support::dev_folder::{command, text};
+use support::process::{Process, write_config};
+use support::signing::write_key;
+use support::trail::{BUCKET, objects};
+use tempfile::TempDir;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_with_one_configuration_that_drain_at_once_have_a_closed_and_sound_trail_each() {
+    let fleet = Fleet::new().await;
+    let mut brokers = Vec::new();
+    for place in 0..brokers_of_this_run() {
+        let broker = fleet.start(place);
+        fleet.call(place, 3).await;
+        brokers.push(broker);
+    }
+    for broker in &brokers {
+        broker.signal(Signal::TERM);
+    }
+    for broker in brokers {
+        assert!(broker.wait().success());
+    }
+    let trails = fleet.trails();
+    assert_eq!(trails.len(), brokers_of_this_run(), "{trails:?}");
+    let closing =
+        fleet.digests().iter().filter(|digest| digest["keyBroker"]["position"] == "closing").count();
+    assert_eq!(closing, brokers_of_this_run());
+    let page = fleet.dir.path().join("verdict.html");
+    let (code, lines) = fleet.audit("verify", &["--json", "--all-trails", "--html", path(&page)]);
+    let page = fs::read_to_string(page).expect("a page");
+    assert!(page.contains("<h1>Sound</h1>") && page.matches("<tr>").count() == trails.len() + 1, "{page}");
+    let mut judged: Vec<&str> = lines.iter().filter_map(|line| line["trail"].as_str()).collect();
+    judged.sort_unstable();
+    assert_eq!((code, judged), (Some(0), trails.iter().map(String::as_str).collect()), "{lines:#?}");
+    for report in lines.iter().filter_map(|line| line.get("report")) {
+        let found = (report["verdict"].as_str(), report["state"].as_str());
+        assert_eq!(found, (Some("sound"), Some("closed")), "{report:#}");
+        assert!(report["records"].as_u64() >= Some(6), "{report:#}");
+    }
+    let bucket = &lines.last().expect("a line")["bucket"];
+    let all = brokers_of_this_run();
+    assert_eq!(
+        (&bucket["verdict"], &bucket["trails"]["sound"]),
+        (&"sound".into(), &all.into()),
+        "{bucket:#}"
+    );
+    assert_eq!(bucket["states"]["closed"], all, "{bucket:#}");
+
+    let (code, lines) = fleet.audit("trails", &["--json"]);
+    let pods: BTreeSet<&str> = lines.iter().filter_map(|line| line["pod"].as_str()).collect();
+    assert_eq!((code, lines.len(), pods.len()), (Some(0), all, all), "{lines:#?}");
+
+    // One log file is gone: that trail is no longer sound, and all others are.
+    let removed = objects(&fleet.store()).into_iter().find(|(key, _)| !key.contains("Digest"));
+    fs::remove_file(removed.expect("a log file").1).expect("removes");
+    let (code, lines) = fleet.audit("verify", &["--json", "--all-trails"]);
+    let bucket = &lines.last().expect("a line")["bucket"];
+    assert_eq!((code, &bucket["verdict"]), (Some(1), &"unsound".into()), "{bucket:#}");
+    assert_eq!((&bucket["trails"]["sound"], &bucket["trails"]["unsound"]), (&(all - 1).into(), &1.into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broker_whose_volume_is_lost_leaves_an_open_trail_and_the_next_one_is_another() {
+    let fleet = Fleet::new().await;
+    let broker = fleet.start(0);
+    fleet.call(0, 2).await;
+    tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
+    fs::remove_dir_all(fleet.journal(0)).expect("the volume is lost");
+    let lost = fleet.trails();
+
+    let broker = fleet.start(0);
+    fleet.call(0, 2).await;
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+    let trails = fleet.trails();
+    assert_eq!((lost.len(), trails.len()), (1, 2));
+    for trail in trails {
+        let (code, report) = fleet.verify(&trail);
+        assert_eq!((code, &report["verdict"]), (Some(0), &"sound".into()), "{report:#}");
+        let state = if lost.contains(&trail) { "open" } else { "closed" };
+        assert_eq!(report["state"], state, "{report:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_brokers_journal_is_delivered_under_its_own_name() {
+    let fleet = Fleet::new().await;
+    let broker = fleet.start(0);
+    fleet.call(0, 2).await;
+    // Somebody who is alive writes there.
+    let refused = fleet.deliver(0);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("another process writes the journal"),
+        "{}",
+        text(&refused.stderr)
+    );
+    tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
+    let delivered = fleet.deliver(0);
+    assert_eq!(delivered.status.code(), Some(0), "{}", text(&delivered.stderr));
+    let trails = fleet.trails();
+    assert_eq!(trails.len(), 1);
+    let (code, report) = fleet.verify(&trails[0]);
+    assert_eq!((code, &report["state"]), (Some(0), &"closed".into()), "{report:#}");
+    assert!(report["activityRecords"].as_u64() >= Some(4), "two calls, the start and the end: {report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_down_at_the_drain_leaves_a_trail_that_is_known_and_an_exit_code() {
+    let fleet = Fleet::new().await;
+    let broker = fleet.start_with(0, "[limits]\ndrain_seconds = 1\n");
+    fleet.call(0, 2).await;
+    let bucket = fleet.store().join(BUCKET);
+    let aside = fleet.dir.path().join("aside");
+    fs::rename(&bucket, &aside).expect("it goes down");
+    fs::write(&bucket, "not a directory").expect("writes");
+    broker.signal(Signal::TERM);
+    let log = fleet.dir.path().join("0/log");
+    let code = tokio::task::spawn_blocking(move || broker.wait().code()).await.expect("waits");
+    assert_eq!(code, Some(75));
+    let log = fs::read_to_string(log).expect("a log");
+    let last = log.lines().last().expect("a line");
+    assert!(last.contains("are not delivered"), "{last}");
+    fs::remove_file(&bucket).expect("removes");
+    fs::rename(&aside, &bucket).expect("it is back");
+    let trails = fleet.trails();
+    assert_eq!(trails.len(), 1, "its first digest was there before the first call");
+    let opening = &fleet.digests()[0];
+    assert_eq!(opening["keyBroker"]["position"], "opening");
+    assert!(
+        opening["keyBroker"]["origin"]["host"].as_str().is_some_and(|host| !host.is_empty()),
+        "{opening:#}"
+    );
+    assert_eq!(opening["keyBroker"]["origin"]["pod"], "orders-0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_served_before_the_store_knows_of_the_trail_and_afterwards_without_store_and_sts() {
+    let fleet = Fleet::new().await;
+    let bucket = fleet.store().join(BUCKET);
+    fs::create_dir_all(fleet.store()).expect("makes");
+    fs::write(&bucket, "not a directory").expect("writes");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let config = fleet.config(0, &format!("[telemetry]\nhttp = \"{port}\"\n"));
+    let broker = fleet.spawn(0, &config);
+    broker.wait_for_log("its first digest is not delivered");
+    assert!(!fleet.socket(0).exists());
+    assert!(get(&port.to_string(), "/healthz").starts_with("HTTP/1.1 200"), "it is alive");
+    let ready = get(&port.to_string(), "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("first digest"), "{ready}");
+    fs::remove_file(&bucket).expect("the store is there");
+    broker.wait_for_log("\"serving\"");
+    fleet.call(0, 1).await;
+    tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
+
+    fs::rename(&bucket, fleet.dir.path().join("aside")).expect("it goes down");
+    fs::write(&bucket, "not a directory").expect("writes");
+    fleet.emulator.inject(Fault::access_denied().on("GetCallerIdentity"));
+    let broker = fleet.spawn(0, &config);
+    broker.wait_for_log("\"serving\"");
+    fleet.call(0, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_brings_everything_into_the_store_and_is_recorded() {
+    let fleet = Fleet::new().await;
+    let broker = fleet.start(0);
+    fleet.call(0, 2).await;
+    let flushed = fleet.program(&["flush", "--config", path(&fleet.dir.path().join("0/key-broker.toml"))]);
+    assert_eq!(flushed.status.code(), Some(0), "{}", text(&flushed.stderr));
+    let digest = text(&flushed.stdout);
+    assert!(digest.starts_with("logs/AWSLogs/") && digest.contains("CloudTrail-Digest"), "{digest}");
+    tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
+    fs::remove_dir_all(fleet.journal(0)).expect("the volume is lost");
+    let (code, report) = fleet.verify(&fleet.trails()[0]);
+    assert_eq!((code, &report["verdict"]), (Some(0), &"sound".into()), "{report:#}");
+    let names = fleet.event_names();
+    assert_eq!(names.iter().filter(|name| *name == "GenerateDataKey").count(), 4, "two calls: {names:?}");
+    assert!(names.contains(&"StartBroker".to_owned()) && names.contains(&"Flush".to_owned()), "{names:?}");
+}
+
+/// Brokers with one configuration, each in a directory of its own, before one KMS and one store.
+struct Fleet {
+    emulator: Emulator,
+    dir: TempDir,
+}
+
+impl Fleet {
+    async fn new() -> Self {
+        let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");
+        emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
+        let dir = tempfile::tempdir().expect("a directory");
+        write_key(dir.path());
+        Self { emulator, dir }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("trail")
+    }
+
+    fn journal(&self, place: usize) -> PathBuf {
+        self.dir.path().join(format!("{place}/journal"))
+    }
+
+    fn socket(&self, place: usize) -> PathBuf {
+        self.dir.path().join(format!("{place}/broker.sock"))
+    }
+
+    /// The configuration that all have; paths in it begin where it is.
+    fn config(&self, place: usize, more: &str) -> PathBuf {
+        let dir = self.dir.path().join(place.to_string());
+        fs::create_dir_all(&dir).expect("makes");
+        let audit = format!(
+            "store = {{ directory = \"../trail\", bucket = \"{BUCKET}\" }}\nsigning = {{ pem_file = \"../signing.pem\" }}\n{more}\
+             [reuse]\nenabled = false\n"
+        );
+        let config = write_config(&dir, &self.emulator.endpoint_url(), &audit);
+        let text = fs::read_to_string(&config).expect("reads");
+        let text = text.replace("[kms]", "admin = { path = \"admin.sock\" }\n[kms]");
+        fs::write(&config, text).expect("writes");
+        config
+    }
+
+    fn start(&self, place: usize) -> Process {
+        self.start_with(place, "")
+    }
+
+    fn start_with(&self, place: usize, more: &str) -> Process {
+        let config = self.config(place, more);
+        let broker = self.spawn(place, &config);
+        broker.wait_for_log("\"serving\"");
+        broker
+    }
+
+    /// Starts it, as a pod of its own.
+    fn spawn(&self, place: usize, config: &Path) -> Process {
+        let pod = format!("orders-{place}");
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000"),
+            ("AWS_SECRET_ACCESS_KEY", "test-only"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("KEY_BROKER_POD_NAME", pod.as_str()),
+            ("KEY_BROKER_POD_NAMESPACE", "orders"),
+        ];
+        Process::serve_with_variables(config, &variables)
+    }
+
+    async fn call(&self, place: usize, times: usize) {
+        let client = Client::unix(self.socket(place)).await.expect("listens");
+        for _ in 0..times {
+            client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("a key");
+        }
+    }
+
+    fn program(&self, arguments: &[&str]) -> Output {
+        let mut program: Command = command();
+        program.args(arguments).output().expect("runs")
+    }
+
+    fn deliver(&self, place: usize) -> Output {
+        let (journal, config) =
+            (self.journal(place), self.dir.path().join(format!("{place}/key-broker.toml")));
+        self.program(&["audit", "deliver", "--journal", path(&journal), "--config", path(&config)])
+    }
+
+    /// The verdict of somebody who has the bucket alone.
+    fn verify(&self, trail: &str) -> (Option<i32>, Value) {
+        let (code, mut report) = self.audit("verify", &["--json", "--trail", trail]);
+        (code, report.swap_remove(0))
+    }
+
+    /// What one of the commands for auditors says of the bucket, in lines of JSON.
+    fn audit(&self, command: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
+        let key = self.dir.path().join("public.pem");
+        let public =
+            key_broker_trail::delivery::public_key_of(&self.dir.path().join("signing.pem")).expect("a key");
+        fs::write(&key, public.to_pem()).expect("writes");
+        let store = self.store();
+        let mut arguments = vec!["audit", command, "--store", path(&store), "--bucket", BUCKET];
+        arguments.extend(["--account", "111122223333", "--region", "us-west-2"]);
+        if command == "verify" {
+            arguments.extend(["--public-key", path(&key)]);
+        }
+        arguments.extend(more);
+        let said = self.program(&arguments);
+        let lines: Result<Vec<Value>, _> =
+            serde_json::Deserializer::from_slice(&said.stdout).into_iter().collect();
+        let code = said.status.code();
+        (
+            code,
+            lines.ok().filter(|lines| !lines.is_empty()).unwrap_or_else(|| panic!("{}", text(&said.stderr))),
+        )
+    }
+
+    fn of_kind(&self, is_digest: bool) -> Vec<Value> {
+        let all = objects(&self.store()).into_iter();
+        let wanted = all.filter(|(key, _)| key.contains("CloudTrail-Digest") == is_digest);
+        wanted
+            .map(|(_, path)| serde_json::from_slice(&support::trail::inflated(&path)).expect("JSON"))
+            .collect()
+    }
+
+    fn digests(&self) -> Vec<Value> {
+        self.of_kind(true)
+    }
+
+    /// The names of the trails in the store.
+    fn trails(&self) -> Vec<String> {
+        let digests = self.digests();
+        let keys = digests.iter().map(|digest| digest["digestS3Object"].as_str().expect("a key"));
+        let mut names: Vec<String> = keys
+            .map(|key| {
+                let (_, rest) = key.split_once("_CloudTrail-Digest_us-west-2_").expect("a digest");
+                rest.split_once("_us-west-2_").expect("a trail").0.to_owned()
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn event_names(&self) -> Vec<String> {
+        let files = self.of_kind(false);
+        let records = files.iter().flat_map(|file| file["Records"].as_array().expect("records"));
+        records.map(|record| record["eventName"].as_str().expect("a name").to_owned()).collect()
+    }
+}
+
+/// Twelve, or as many as `KEY_BROKER_FLEET` says.
+fn brokers_of_this_run() -> usize {
+    std::env::var("KEY_BROKER_FLEET").ok().and_then(|number| number.parse().ok()).unwrap_or(12)
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path")
+}
+
+/// What a server says to a probe.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("listens");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asks");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("answers");
+    said
+}
