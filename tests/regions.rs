@@ -319,7 +319,7 @@ fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
             let Ok(mut stream) = stream else { return };
             let keep = Arc::clone(&keep);
             std::thread::spawn(move || {
-                let mut bytes = [0; 65_536];
+                let mut bytes = vec![0; 65_536];
                 while let Ok(read @ 1..) = stream.read(&mut bytes) {
                     keep.lock().expect("whole").extend(&bytes[..read]);
                     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");

@@ -3,7 +3,7 @@
 //! the access key alone, and a later record whose that is), and `audit reconcile` finds every call that somebody else made with any of
 //! these sessions, and no other.
 //!
-//! A few sessions each, two hundred with KEY_BROKER_LONG_TESTS=1.
+//! A few sessions each, two hundred with `KEY_BROKER_LONG_TESTS=1`.
 
 mod support;
 

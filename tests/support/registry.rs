@@ -1,6 +1,6 @@
 //! The declared vocabulary of telemetry, `telemetry/registry`, as it is compared with what a run sends, with the code and with the
 //! documentation.
-#![allow(unreachable_pub, reason = "a part of several test files")]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses another part of this one")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
