@@ -367,7 +367,9 @@ fn awss(records: &[Value]) -> Vec<Value> {
 fn reconcile_reads_every_form_that_people_have() {
     let folder = Folder::copy();
     let aws = awss(&folder.kms_records());
-    let lines = |records: Vec<Value>| records.iter().map(|record| format!("{record}\n")).collect::<String>();
+    let lines = |records: Vec<Value>| {
+        records.iter().fold(String::new(), |lines, record| lines + &record.to_string() + "\n")
+    };
     let looked_up = aws.iter().map(|record| {
         json!({ "EventId": record["eventID"], "EventName": record["eventName"], "CloudTrailEvent": record.to_string() })
     });

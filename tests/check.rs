@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -106,6 +107,7 @@ struct Case {
 
 impl Case {
     /// The case of this number. Each has a loopback address of its own.
+    #[allow(clippy::too_many_lines, reason = "one table of troubles")]
     fn new(number: u8, endpoint: &str, trouble: Option<Trouble>) -> Self {
         let mut dice = Dice::new(u64::from(number) + 1);
         let mut likes = || dice.below(2) == 0;
@@ -146,7 +148,7 @@ impl Case {
         let mut more = if likes() { "[reuse]\nmax_messages = 10\n".to_owned() } else { String::new() };
         let mut endpoint = endpoint.to_owned();
         match trouble {
-            None => {}
+            None | Some(PolicyMissing) => {}
             Some(SocketFolderMissing) => socket = "nowhere/broker.sock",
             Some(SocketFolderIsAFile) => socket = "policy.cedar/broker.sock",
             Some(SocketPathIsAFile) => socket = "signing.pem",
@@ -189,7 +191,6 @@ impl Case {
                 "forbid(principal, action, resource in Alias::\"arn:aws:kms:us-west-2:111122223333:alias/dev\");",
             ),
             Some(PolicyUnreadable) => policy.push_str("permit("),
-            Some(PolicyMissing) => {}
             Some(KeyMisspelt) => more.push_str("[limits]\nconections = 5\n"),
             Some(ValueOutOfRange) => more.push_str("[limits]\ncalls_in_flight = 0\n"),
             Some(GroupUnknown) => group = ", group = \"no-such-group\"",
@@ -203,17 +204,17 @@ impl Case {
                  delivery_interval_seconds = 1\ndigest_interval_seconds = 1\n"
             );
             if let Some(key) = trail_key {
-                audit.push_str(&format!("kms_key_id = \"{key}\"\n"));
+                writeln!(audit, "kms_key_id = \"{key}\"").expect("text");
             }
         }
         let pages = pages.map(|address| format!("[telemetry]\nhttp = \"{address}\"\n")).unwrap_or_default();
         let config = write_config(dir.path(), &endpoint, &format!("{audit}{pages}{more}"));
         let mut listen = format!("unix = {{ path = \"{socket}\"{group} }}\n");
         if let Some(admin) = admin {
-            listen.push_str(&format!("admin = {{ path = \"{admin}\" }}\n"));
+            writeln!(listen, "admin = {{ path = \"{admin}\" }}").expect("text");
         }
         if let Some(tcp) = tcp {
-            listen.push_str(&format!("insecure_tcp = \"{tcp}\"\n"));
+            writeln!(listen, "insecure_tcp = \"{tcp}\"").expect("text");
         }
         let text = fs::read_to_string(&config).expect("reads");
         let text = text.replace("unix = { path = \"broker.sock\", mode = \"0600\" }\n", &listen);

@@ -268,9 +268,9 @@ fn clients_say_what_is_wrong_and_where() {
     ] {
         let output = key_broker(arguments);
         let said = text(&output.stderr);
-        let said =
+        let mut said =
             said.lines().filter(|line| line.starts_with("key-broker: ") || line.starts_with("error: "));
-        let said = said.last().unwrap_or_default().replace(folder, "DIR").replace(http, "ADDRESS");
+        let said = said.next_back().unwrap_or_default().replace(folder, "DIR").replace(http, "ADDRESS");
         told.push(format!("{}: {said}", output.status.code().unwrap_or(-1)));
     }
     let mut settings = insta::Settings::clone_current();

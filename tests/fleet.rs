@@ -159,7 +159,7 @@ async fn nothing_is_served_before_the_store_knows_of_the_trail_and_afterwards_wi
     fs::write(&bucket, "not a directory").expect("writes");
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let config = fleet.config(0, &format!("[telemetry]\nhttp = \"{port}\"\n"));
-    let broker = fleet.spawn(0, &config);
+    let broker = Fleet::spawn(0, &config);
     broker.wait_for_log("its first digest is not delivered");
     assert!(!fleet.socket(0).exists());
     assert!(get(&port.to_string(), "/healthz").starts_with("HTTP/1.1 200"), "it is alive");
@@ -173,7 +173,7 @@ async fn nothing_is_served_before_the_store_knows_of_the_trail_and_afterwards_wi
     fs::rename(&bucket, fleet.dir.path().join("aside")).expect("it goes down");
     fs::write(&bucket, "not a directory").expect("writes");
     fleet.emulator.inject(Fault::access_denied().on("GetCallerIdentity"));
-    let broker = fleet.spawn(0, &config);
+    let broker = Fleet::spawn(0, &config);
     broker.wait_for_log("\"serving\"");
     fleet.call(0, 1).await;
 }
@@ -183,7 +183,7 @@ async fn a_flush_brings_everything_into_the_store_and_is_recorded() {
     let fleet = Fleet::new().await;
     let broker = fleet.start(0);
     fleet.call(0, 2).await;
-    let flushed = fleet.program(&["flush", "--config", path(&fleet.dir.path().join("0/key-broker.toml"))]);
+    let flushed = Fleet::program(&["flush", "--config", path(&fleet.dir.path().join("0/key-broker.toml"))]);
     assert_eq!(flushed.status.code(), Some(0), "{}", text(&flushed.stderr));
     let digest = text(&flushed.stdout);
     assert!(digest.starts_with("logs/AWSLogs/") && digest.contains("CloudTrail-Digest"), "{digest}");
@@ -244,13 +244,13 @@ impl Fleet {
 
     fn start_with(&self, place: usize, more: &str) -> Process {
         let config = self.config(place, more);
-        let broker = self.spawn(place, &config);
+        let broker = Self::spawn(place, &config);
         broker.wait_for_log("\"serving\"");
         broker
     }
 
     /// Starts it, as a pod of its own.
-    fn spawn(&self, place: usize, config: &Path) -> Process {
+    fn spawn(place: usize, config: &Path) -> Process {
         let pod = format!("orders-{place}");
         let variables = [
             ("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000"),
@@ -269,7 +269,7 @@ impl Fleet {
         }
     }
 
-    fn program(&self, arguments: &[&str]) -> Output {
+    fn program(arguments: &[&str]) -> Output {
         let mut program: Command = command();
         program.args(arguments).output().expect("runs")
     }
@@ -277,7 +277,7 @@ impl Fleet {
     fn deliver(&self, place: usize) -> Output {
         let (journal, config) =
             (self.journal(place), self.dir.path().join(format!("{place}/key-broker.toml")));
-        self.program(&["audit", "deliver", "--journal", path(&journal), "--config", path(&config)])
+        Self::program(&["audit", "deliver", "--journal", path(&journal), "--config", path(&config)])
     }
 
     /// The verdict of somebody who has the bucket alone.
@@ -299,7 +299,7 @@ impl Fleet {
             arguments.extend(["--public-key", path(&key)]);
         }
         arguments.extend(more);
-        let said = self.program(&arguments);
+        let said = Self::program(&arguments);
         let lines: Result<Vec<Value>, _> =
             serde_json::Deserializer::from_slice(&said.stdout).into_iter().collect();
         let code = said.status.code();

@@ -108,7 +108,7 @@ async fn a_drain_ends_in_its_time_whatever_hangs() {
     let store = hanging.local_addr().expect("an address");
     let hanging = tokio::task::spawn_blocking(move || {
         let (mut put, _) = hanging.accept().expect("a put");
-        let mut read = [0; 64 << 10];
+        let mut read = vec![0; 64 << 10];
         // Its headers, and then a body that is shorter than this.
         assert!(put.read(&mut read).expect("reads") > 0);
         put.write_all(b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

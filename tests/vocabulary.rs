@@ -3,7 +3,6 @@
 
 #[path = "peers/mod.rs"]
 mod peers;
-#[allow(dead_code, reason = "other test files use the rest")]
 #[path = "support/registry.rs"]
 mod registry;
 

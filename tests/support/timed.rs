@@ -221,10 +221,10 @@ impl Running<'_> {
             let files = notes["logFiles"].as_array().expect("a list");
             files.iter().find(|file| file["s3Object"] == newest.as_str()).cloned()
         };
-        let mut noted = None;
+        let mut found = None;
         eventually("the log file is noted", || {
-            noted = names(&notes(&site.journal()));
-            noted.is_some()
+            found = names(&notes(&site.journal()));
+            found.is_some()
         })
         .await;
         self.kill().await;
@@ -233,7 +233,7 @@ impl Running<'_> {
         if site.is_encrypted {
             // What an encrypted log file is to be is noted before it is stored.
             let stored = sha256_hex(&fs::read(site.store().join(BUCKET).join(&newest)).expect("reads"));
-            let file = noted.expect("noted");
+            let file = found.expect("noted");
             let mut before = notes(&site.journal());
             before["storing"] = serde_json::json!({
                 "object": newest, "sha256": stored, "dataKeyRequestId": file["dataKeyRequestID"],

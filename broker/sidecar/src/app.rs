@@ -220,14 +220,15 @@ impl Broker {
                 "calls to KMS are still in flight at the end of the drain: their records are lost"
             );
         }
-        if let Some(stdout) = self.stdout {
-            let _ = tokio::time::timeout(rest() / 2, stdout.finish()).await;
-        }
         stop_refusals.cancel();
         let _ = refusals.await;
         let calls_under_way = self.kms_calls.len();
         let mut remainder = self.audit.finish(rest).await;
         remainder.calls_under_way = calls_under_way;
+        // The end of the trail is copied, too.
+        if let Some(stdout) = self.stdout {
+            let _ = tokio::time::timeout(rest(), stdout.finish()).await;
+        }
         if let Some(metrics) = self.metrics {
             // It waits for the collector.
             let last = tokio::task::spawn_blocking(|| metrics.shutdown());

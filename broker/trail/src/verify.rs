@@ -274,7 +274,7 @@ impl<'a> Verification<'a> {
     fn digest(
         &mut self,
         named: &DigestKey,
-        read: Result<Option<DigestFile>, ReadFailure>,
+        read: Result<Option<Box<DigestFile>>, ReadFailure>,
         listed: &[DigestKey],
     ) {
         let findings = &mut self.checker.findings;

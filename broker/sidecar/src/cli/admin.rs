@@ -106,7 +106,8 @@ async fn ask(command: AdminCommand) -> Result<String, CallFailure> {
                 let page = ListEntriesRequest { page_size: 0, page_token };
                 let page = admin.list_entries(request(page)).await.map_err(failed)?.into_inner();
                 for found in &page.entries {
-                    text.push_str(&format!("{}\n", entry(found)));
+                    text.push_str(&entry(found).to_string());
+                    text.push('\n');
                 }
                 page_token = page.next_page_token;
                 if page_token.is_empty() {

@@ -15,9 +15,9 @@ use crate::store::StoreError;
 /// One object, read.
 pub(super) enum Step {
     /// A digest.
-    Digest(DigestKey, Result<Option<DigestFile>, ReadFailure>),
+    Digest(DigestKey, Result<Option<Box<DigestFile>>, ReadFailure>),
     /// A log file that the digest before it names.
-    LogFile(LogFile, Result<Option<ReadLogFile>, ReadFailure>),
+    LogFile(Box<LogFile>, Result<Option<ReadLogFile>, ReadFailure>),
 }
 
 /// Reads ahead.
@@ -45,7 +45,7 @@ impl<'a> Ahead<'a> {
     pub(super) fn digests<'s>(&'s self, digests: &'s [DigestKey]) -> impl Stream<Item = Step> + 's {
         let read = stream::iter(digests).map(async |named: &DigestKey| {
             let read = self.reader.digest_file(&named.key).await;
-            (named.clone(), read)
+            (named.clone(), read.map(|file| file.map(Box::new)))
         });
         let steps = read.buffered(DIGESTS_AHEAD).flat_map(|(named, read)| {
             let entries = match &read {
@@ -69,7 +69,7 @@ impl<'a> Ahead<'a> {
             Wanted::Digest(named, read) => Step::Digest(named, read),
             Wanted::LogFile(entry) => {
                 let read = self.log_file(&entry).await;
-                Step::LogFile(entry, read)
+                Step::LogFile(Box::new(entry), read)
             }
         }
     }
@@ -94,7 +94,7 @@ impl<'a> Ahead<'a> {
 
 /// What is to be read next.
 enum Wanted {
-    Digest(DigestKey, Result<Option<DigestFile>, ReadFailure>),
+    Digest(DigestKey, Result<Option<Box<DigestFile>>, ReadFailure>),
     LogFile(LogFile),
 }
 

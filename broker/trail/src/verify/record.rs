@@ -163,7 +163,7 @@ fn seen(
         EventCategory::ActivityAuditLog => {
             let extra = profile::check_activity(record)?;
             let session = session(extra.identity.as_ref().unwrap_or(&record.user_identity), hashes);
-            (activity(record, extra, at, hashes)?, session)
+            (activity(record, &extra, at, hashes)?, session)
         }
     };
     Ok(CheckedRecord { event_id: event_id.as_u128(), at, what, session })
@@ -177,7 +177,7 @@ fn session(identity: &UserIdentity<'_>, hashes: &RandomState) -> Option<SigningS
 
 fn activity(
     record: &ReadRecord<'_>,
-    extra: ActivityEventData<'_>,
+    extra: &ActivityEventData<'_>,
     at: i64,
     hashes: &RandomState,
 ) -> Result<What, String> {

@@ -40,8 +40,8 @@ pub(super) fn run(
     let mut answers = Ok(Vec::new());
     block_on(1, async {
         let bindings = config.bindings.clone();
-        let asked = ask(config, &policy, query, offline, &mut notes).await;
-        answers = asked.map(|(knowledge, keys)| {
+        let known = Box::pin(ask(config, &policy, query, offline, &mut notes)).await;
+        answers = known.map(|(knowledge, keys)| {
             let asker = Asker {
                 policy: &policy,
                 query,
@@ -63,8 +63,12 @@ pub(super) fn run(
         println!("{:#}", json!({ "policyVersion": &**policy.version(), "notes": notes, "answers": answers }));
     } else {
         println!("policy version {}", policy.version());
-        notes.iter().for_each(|note| println!("note: {note}"));
-        answers.iter().for_each(|answer| println!("{}", answer.line()));
+        for note in &notes {
+            println!("note: {note}");
+        }
+        for answer in &answers {
+            println!("{}", answer.line());
+        }
     }
     end(query.action, &answers).into()
 }
@@ -97,7 +101,7 @@ async fn ask(
         match kms.caller().await {
             Ok(caller) => aws = Some((kms, caller)),
             Err(error) => {
-                notes.push(format!("sts:GetCallerIdentity: {error}: what aliases mean is not known"))
+                notes.push(format!("sts:GetCallerIdentity: {error}: what aliases mean is not known"));
             }
         }
     }

@@ -20,7 +20,7 @@ impl fmt::Display for Unreadable {
 impl std::error::Error for Unreadable {}
 
 /// Gives every record of a file, as JSON, to `take`: gzip or not; a log file, `{"Records":[…]}`; the output of `lookup-events`; events of
-/// EventBridge; lists of any of these; one after the other, on lines of their own or not. A digest has no records. Returns the number of
+/// `EventBridge`; lists of any of these; one after the other, on lines of their own or not. A digest has no records. Returns the number of
 /// records.
 pub(super) fn for_each_record(file: &[u8], mut take: impl FnMut(&str)) -> Result<usize, Unreadable> {
     let inflated;
@@ -49,13 +49,13 @@ fn add(json: &str, take: &mut dyn FnMut(&str), depth: u8) -> Result<usize, Unrea
         /// A log file.
         #[serde(rename = "Records", borrow)]
         records: Option<Vec<&'a RawValue>>,
-        /// The answer of LookupEvents.
+        /// The answer of `LookupEvents`.
         #[serde(rename = "Events", borrow)]
         events: Option<Vec<&'a RawValue>>,
         /// One of its events: the record as text.
         #[serde(rename = "CloudTrailEvent")]
         event: Option<String>,
-        /// An event of EventBridge.
+        /// An event of `EventBridge`.
         #[serde(borrow)]
         detail: Option<&'a RawValue>,
         /// A record.
@@ -101,7 +101,7 @@ fn inflate(file: &[u8]) -> Result<Vec<u8>, Unreadable> {
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-/// A list of answers of LookupEvents: list, answer, event, record.
+/// A list of answers of `LookupEvents`: list, answer, event, record.
 const DEEPEST: u8 = 6;
 /// CloudTrail's log files have 50 MB at most; organizations' trails may have more.
 const MAX_FILE_BYTES: u64 = 512 << 20;
