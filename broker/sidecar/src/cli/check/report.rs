@@ -120,7 +120,9 @@ mod tests {
     fn the_worst_decides() {
         let ends = |findings: &[Finding]| {
             let mut report = Report::new(true);
-            findings.iter().for_each(|finding| report.add("it", finding.clone()));
+            for finding in findings {
+                report.add("it", finding.clone());
+            }
             report.end()
         };
         let [ok, note, skipped, not_known, failed] =

@@ -123,7 +123,7 @@ impl Siblings {
         true
     }
 
-    /// Made by hand: trails with the requestIDs of their GenerateDataKeys, and those of which nothing can be believed.
+    /// Made by hand: trails with the requestIDs of their data keys, and those of which nothing can be believed.
     #[cfg(test)]
     pub(super) fn made(trails: &[(&str, bool, &[&str])], unverified: &[&str]) -> Self {
         let mut made = Self::default();
