@@ -21,7 +21,7 @@ fn reconcile_named(theirs: &[Value]) -> Reconciliation {
         reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
     }
     for record in ours.iter().map(awss).chain(theirs.iter().cloned()) {
-        reconciler.add_aws(&record.to_string(), &question()).expect("a record");
+        reconciler.add_aws(&of_aws(&record).to_string(), &question()).expect("a record");
     }
     reconciler.finish(&question())
 }
