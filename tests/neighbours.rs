@@ -318,7 +318,7 @@ async fn limits_of_the_process_are_looked_at_when_starting() {
         .env("AWS_SECRET_ACCESS_KEY", "test-only")
         .output()
         .expect("it runs");
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("raise the limit of open files"));
 
     // 128 KiB.
