@@ -65,7 +65,7 @@ fn reconcile(config: &Path, aws: &Path, more: &[&str]) -> Output {
     command.output().expect("runs")
 }
 
-/// AWS's record of a call that ours is of: it has the values.
+/// AWS's record of a call that ours is of: it has the values, and an id of its own.
 fn awss(record: &Value, digests: &[(String, &str)]) -> Value {
     let mut text = record.to_string();
     for (digest, value) in digests {
@@ -75,6 +75,7 @@ fn awss(record: &Value, digests: &[(String, &str)]) -> Value {
     if let Some(data) = record.get_mut("additionalEventData").and_then(Value::as_object_mut) {
         data.remove("redactedEncryptionContext");
     }
+    record["eventID"] = format!("aws {}", record["eventID"].as_str().expect("an id")).into();
     record
 }
 
