@@ -27,7 +27,7 @@ from otlp import provider
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "proto"))
 pb, stubs = grpc.protos_and_services("keybroker/v1/key_broker.proto")
 
-CONTEXT = {"tenant": "acme"}
+CONTEXT = {"tenant": "acme-which-nobody-is-told"}
 span_of_call = contextvars.ContextVar("span_of_call")
 
 
