@@ -318,6 +318,7 @@ fn nothing_is_told_that_is_not_meant_to(collector: &Collector, log: &str, emulat
     let key_arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
     let uid = format!("uid/{}", rustix::process::getuid().as_raw());
     for (what, told) in [("spans", collector.text()), ("log", log.to_owned())] {
+        // The first is so long that no id in base64 has it by chance.
         for secret in
             ["acme-which-nobody-is-told", "alias/dev", "alias/none", &key_arn, &uid, "AKIATESTEXAMPLE"]
         {
