@@ -115,7 +115,8 @@ fn records_in_an_old_inbox_are_told_of_and_kept() {
     stop(dev);
     assert_eq!(fs::read(&file).expect("kept"), record);
     let aws = folder.path().join("aws.json");
-    fs::write(&aws, json!({ "Records": folder.kms_records() }).to_string()).expect("writes");
+    let records: Vec<Value> = folder.kms_records().into_iter().map(of_aws).collect();
+    fs::write(&aws, json!({ "Records": records }).to_string()).expect("writes");
     let (aws, file) = (aws.to_str().expect("a path"), file.to_str().expect("a path"));
     let told = ["--lag-minutes", "0", "--cloudtrail", aws, "--reader-records", file];
     let output = folder.audit("reconcile", &told);
@@ -168,7 +169,7 @@ fn where_nothing_can_be_recorded_kms_is_not_asked() {
         run.output().expect("it runs")
     };
     let output = nobody("public-key");
-    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""));
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(64), ""));
     assert!(text(&output.stderr).contains("--record-to FILE"), "{}", text(&output.stderr));
     assert!(folder.reader_records().is_empty());
 }
@@ -220,7 +221,7 @@ fn reconcile_counts_what_readers_recorded_apart_and_explains_nothing_else_by_it(
     let at = ours.last().expect("a record")["eventTime"].clone();
     let in_time = |mut record: Value| {
         record["eventTime"] = at.clone();
-        record
+        of_aws(record)
     };
     let aws: Vec<Value> = ours.iter().chain(&reads).cloned().map(in_time).collect();
 
@@ -257,6 +258,12 @@ fn reconcile_counts_what_readers_recorded_apart_and_explains_nothing_else_by_it(
 }
 
 const NOBODY: u32 = 65534;
+
+/// As AWS has it: with an id of its own.
+fn of_aws(mut record: Value) -> Value {
+    record["eventID"] = format!("aws {}", record["eventID"].as_str().expect("an id")).into();
+    record
+}
 
 /// Not one of the trail's own.
 fn workload(record: &Value) -> bool {
