@@ -37,39 +37,20 @@ fn told(output: &Output) -> String {
     format!("{out}{error}")
 }
 
-/// What is in the way of a broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    SocketFolderMissing,
-    SocketFolderIsAFile,
-    SocketPathIsAFile,
-    SocketInUse,
-    AdminFolderMissing,
-    PortInUse,
-    PagesInUse,
-    NoAddressOfOurs,
-    JournalIsAFile,
-    JournalBelowAFile,
-    JournalCannotBeMade,
-    JournalInUse,
-    StateUnreadable,
-    StoreIsAFile,
-    StoreCannotBeMade,
-    NoSigningKey,
-    SigningKeyCannotSign,
-    TrailKeyCannotEncrypt,
-    AliasByItsArn,
-    PolicyUnreadable,
-    PolicyMissing,
-    KeyMisspelt,
-    ValueOutOfRange,
-    GroupUnknown,
-    NoKms,
+/// Each trouble once: the enumeration, and all of it in order.
+macro_rules! troubles {
+    ($($trouble:ident),+ $(,)?) => {
+        /// What is in the way of a broker.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum Trouble {
+            $($trouble),+
+        }
+
+        const TROUBLES: [Trouble; 25] = [$(Trouble::$trouble),+];
+    };
 }
 
-use Trouble::*;
-
-const TROUBLES: [Trouble; 25] = [
+troubles!(
     SocketFolderMissing,
     SocketFolderIsAFile,
     SocketPathIsAFile,
@@ -95,7 +76,9 @@ const TROUBLES: [Trouble; 25] = [
     ValueOutOfRange,
     GroupUnknown,
     NoKms,
-];
+);
+
+use Trouble::*;
 
 /// A configuration in a directory of its own, with what has to stay open for its trouble.
 struct Case {

@@ -12,8 +12,8 @@ use clap::builder::TypedValueParser as _;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{
-    Finding, FindingKind, Progress as VerifyProgress, Report, ResumePoint, Severity, Verdict, VerifyOptions,
-    verify,
+    BucketReport, Finding, FindingKind, Progress as VerifyProgress, Report, ResumePoint, Severity, Verdict,
+    VerifyOptions, verify,
 };
 
 use super::CommandResult;
@@ -175,6 +175,19 @@ fn add_findings(text: &mut String, report: &Report) {
     if !report.findings.is_empty() {
         text.push('\n');
     }
+}
+
+/// How many trails there are of each verdict, and what was looked at.
+fn counts_of(trails: usize, bucket: &BucketReport) -> String {
+    let of = |verdict| bucket.trails.get(&verdict).copied().unwrap_or_default();
+    format!(
+        "Trails: {trails}, sound: {}, not sound: {}, cannot tell: {}. Log files in the folder: {}, records: {}.",
+        of(Verdict::Sound),
+        of(Verdict::Unsound),
+        of(Verdict::CannotTell),
+        bucket.log_files,
+        bucket.records,
+    )
 }
 
 /// Findings, a place and words each, and how many more there are.

@@ -14,8 +14,8 @@ use super::super::output::{Columns, plain, write, write_report};
 use super::super::progress::Progress;
 use super::super::source::Source;
 use super::super::{CommandResult, Failure};
-use super::findings_of;
 use super::page::page_of;
+use super::{counts_of, findings_of};
 use crate::cli::exit::Exit;
 
 /// How the verdict is to be told.
@@ -85,16 +85,10 @@ fn text_of(trails: &[(String, Report)], bucket: &BucketReport) -> String {
     if !bucket.findings.is_empty() {
         let _ = write!(text, "\nThe bucket as a whole:\n{}", findings_of(&bucket.findings, &bucket.counts));
     }
-    let of = |verdict| bucket.trails.get(&verdict).copied().unwrap_or_default();
     let _ = writeln!(
         text,
-        "\nTrails: {}, sound: {}, not sound: {}, cannot tell: {}. Log files in the folder: {}, records: {}.\n\n{}",
-        trails.len(),
-        of(Verdict::Sound),
-        of(Verdict::Unsound),
-        of(Verdict::CannotTell),
-        bucket.log_files,
-        bucket.records,
+        "\n{}\n\n{}",
+        counts_of(trails.len(), bucket),
         match bucket.verdict {
             Verdict::Sound => "SOUND: every trail is what its broker delivered, and what is here is theirs",
             Verdict::Unsound => "NOT SOUND: see the trails, and the bucket as a whole",

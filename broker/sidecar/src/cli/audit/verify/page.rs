@@ -7,7 +7,7 @@ use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{BucketReport, Report, Verdict};
 
 use super::super::output::plain;
-use super::findings_of;
+use super::{counts_of, findings_of};
 
 /// The page: the bucket's verdict, a row for each trail, then what was found. `folder` is where they are.
 pub(super) fn page_of(
@@ -30,17 +30,7 @@ pub(super) fn page_of(
         record_time(SystemClock.now()),
         folder = escaped(folder),
     );
-    let of = |verdict| bucket.trails.get(&verdict).copied().unwrap_or_default();
-    let _ = writeln!(
-        page,
-        "<p>Trails: {}, sound: {}, not sound: {}, cannot tell: {}. Log files in the folder: {}, records: {}.</p>\n<table>",
-        trails.len(),
-        of(Verdict::Sound),
-        of(Verdict::Unsound),
-        of(Verdict::CannotTell),
-        bucket.log_files,
-        bucket.records,
-    );
+    let _ = writeln!(page, "<p>{}</p>\n<table>", counts_of(trails.len(), bucket));
     let cells = |name: &str, cells: &mut dyn Iterator<Item = &str>| {
         cells.map(|cell| format!("<{name}>{}</{name}>", escaped(cell))).collect::<Vec<_>>().concat()
     };
