@@ -148,7 +148,7 @@ impl Kms for OneKeyKms {
             error: None,
         });
         let key = UsedKey { arn: KeyArn::parse(ARN).expect("an ARN"), material_id: None };
-        let encrypted = EncryptedDataKey { ciphertext_blob: vec![1; 184].into(), key };
+        let encrypted = EncryptedDataKey::new(vec![1; 184].into(), key);
         Ok(KmsReply::DataKey(DataKey { plaintext: Plaintext::new(vec![7; 32]), encrypted }))
     }
 }

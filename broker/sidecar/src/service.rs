@@ -12,7 +12,6 @@ use key_broker_core::{DeclaredUse, Peer, Principal};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
 use key_broker_trail::record::{DataKeyData, ServedFrom};
-use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 use tracing::field::Empty;
 use tracing::info_span;
@@ -240,7 +239,7 @@ impl WorkloadCall {
             messages_limit: reuse.map(|reuse| reuse.limit.messages),
             bytes_used: reuse.map(|reuse| reuse.used.bytes),
             bytes_limit: reuse.map(|reuse| reuse.limit.bytes),
-            ciphertext_sha256: result.as_ref().ok().and_then(|reply| reply.ciphertext()).map(sha256_of),
+            ciphertext_sha256: result.as_ref().ok().and_then(|reply| reply.ciphertext_sha256()).cloned(),
         };
         // A call that another call waits for, too, is in the trace of one of them: the others link to it.
         if let Some(minted_in) = source.and_then(|source| source.span).filter(|_| records.is_none()) {
@@ -249,11 +248,6 @@ impl WorkloadCall {
         self.record.answered(records, data_key.clone(), key_arn);
         Ok((result?, data_key))
     }
-}
-
-/// The name of a ciphertext in records: whoever has it finds the call that made it.
-fn sha256_of(ciphertext: &[u8]) -> Arc<str> {
-    hex::encode(Sha256::digest(ciphertext)).into()
 }
 
 /// A Decrypt declares nothing: it counts as one message.

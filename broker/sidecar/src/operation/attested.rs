@@ -96,8 +96,8 @@ impl KeyedReply for AttestedDataKey {
         self.encrypted.used_key()
     }
 
-    fn ciphertext(&self) -> Option<&[u8]> {
-        self.encrypted.ciphertext()
+    fn ciphertext_sha256(&self) -> Option<&Arc<str>> {
+        self.encrypted.ciphertext_sha256()
     }
 }
 

@@ -1,7 +1,10 @@
 //! KMS's replies, one type for each operation that has its own.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use key_broker_core::{KeyArn, Plaintext};
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
@@ -48,8 +51,19 @@ pub(crate) struct DataKey {
 pub(crate) struct EncryptedDataKey {
     /// The ciphertext.
     pub ciphertext_blob: Bytes,
+    /// Its SHA-256 in hex, the name that it has in every record of its uses: computed once.
+    pub ciphertext_sha256: Arc<str>,
     /// The KMS key.
     pub key: UsedKey,
+}
+
+impl EncryptedDataKey {
+    /// A data key as KMS has encrypted it.
+    #[must_use]
+    pub(crate) fn new(ciphertext_blob: Bytes, key: UsedKey) -> Self {
+        let ciphertext_sha256 = hex::encode(Sha256::digest(&ciphertext_blob)).into();
+        Self { ciphertext_blob, ciphertext_sha256, key }
+    }
 }
 
 /// What a ciphertext held.
@@ -112,8 +126,8 @@ pub(crate) trait KeyedReply {
     /// The key, where there is one.
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)>;
 
-    /// The ciphertext that KMS has made, if it was asked for one.
-    fn ciphertext(&self) -> Option<&[u8]> {
+    /// The SHA-256 of the ciphertext that KMS has made, if it was asked for one: whoever has that finds the call in the records.
+    fn ciphertext_sha256(&self) -> Option<&Arc<str>> {
         None
     }
 }
@@ -123,8 +137,8 @@ impl KeyedReply for DataKey {
         self.encrypted.used_key()
     }
 
-    fn ciphertext(&self) -> Option<&[u8]> {
-        self.encrypted.ciphertext()
+    fn ciphertext_sha256(&self) -> Option<&Arc<str>> {
+        self.encrypted.ciphertext_sha256()
     }
 }
 
@@ -133,8 +147,8 @@ impl KeyedReply for EncryptedDataKey {
         Some((&self.key.arn, self.key.material_id.as_deref()))
     }
 
-    fn ciphertext(&self) -> Option<&[u8]> {
-        Some(&self.ciphertext_blob)
+    fn ciphertext_sha256(&self) -> Option<&Arc<str>> {
+        Some(&self.ciphertext_sha256)
     }
 }
 

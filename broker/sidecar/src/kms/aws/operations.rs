@@ -82,10 +82,8 @@ impl Way<'_> {
             .map_err(|error| kms_error(&error))?;
         let home = self.home;
         let encrypted = |blob| {
-            Ok(EncryptedDataKey {
-                ciphertext_blob: ciphertext(blob)?,
-                key: used_key(Some(&key), output.key_id.as_deref(), output.key_material_id, home)?,
-            })
+            let used = used_key(Some(&key), output.key_id.as_deref(), output.key_material_id, home)?;
+            Ok(EncryptedDataKey::new(ciphertext(blob)?, used))
         };
         if recipient.is_some() {
             let ciphertext_for_recipient = for_recipient(output.plaintext, output.ciphertext_for_recipient)?;
@@ -118,10 +116,8 @@ impl Way<'_> {
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
-        Ok(KmsReply::EncryptedDataKey(EncryptedDataKey {
-            ciphertext_blob: ciphertext(output.ciphertext_blob)?,
-            key: used_key(Some(&key), output.key_id.as_deref(), output.key_material_id, self.home)?,
-        }))
+        let used = used_key(Some(&key), output.key_id.as_deref(), output.key_material_id, self.home)?;
+        Ok(KmsReply::EncryptedDataKey(EncryptedDataKey::new(ciphertext(output.ciphertext_blob)?, used)))
     }
 
     async fn decrypt(
