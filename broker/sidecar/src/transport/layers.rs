@@ -91,13 +91,11 @@ impl Layers {
         }
         match (service, on) {
             ("keybroker.v1.KeyBroker", Listener::Workloads(_)) => {
-                match Action::ALL.into_iter().find(|action| action.name() == method) {
-                    Some(action) => self.recorded(action, caller, request),
-                    None => {
-                        self.tell_of_unknown(caller, &request);
-                        Box::pin(std::future::ready(unimplemented()))
-                    }
+                if let Some(action) = Action::ALL.into_iter().find(|action| action.name() == method) {
+                    return self.recorded(action, caller, request);
                 }
+                self.tell_of_unknown(caller, &request);
+                Box::pin(std::future::ready(unimplemented()))
             }
             ("keybroker.admin.v1.Admin", Listener::Admin) if Admin::METHODS.contains(&method) => {
                 Box::pin(Arc::clone(self).administered(Arc::clone(&caller.peer), request))

@@ -27,7 +27,7 @@ use wanted::Wanted;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A KMS requestID, a request id of the broker (x-request-id), an eventID, a trace id or traceparent; or a data key's ciphertext, in
-    /// base64, as fileb://PATH for a file of bytes, or by its SHA-256 in hex
+    /// base64, as `fileb://PATH` for a file of bytes, or by its SHA-256 in hex
     #[arg(value_name = "ID", value_parser = wanted::parse)]
     id: Wanted,
     #[command(flatten)]

@@ -19,8 +19,8 @@ impl LogBridge {
 impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for LogBridge {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let target = event.metadata().target();
-        let is_of = |crate_name: &&str| target.split("::").next() == Some(*crate_name);
-        if !EXPORTERS.iter().any(|name| is_of(name)) {
+        let of = target.split("::").next().unwrap_or_default();
+        if !EXPORTERS.contains(&of) {
             self.0.on_event(event, context);
         }
     }
@@ -58,9 +58,12 @@ mod tests {
 
     use super::*;
 
-    /// Keeps the trace and span of each line.
+    /// The trace and span of a line.
+    type Of = Option<(TraceId, SpanId)>;
+
+    /// Keeps them.
     #[derive(Debug, Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<Option<(TraceId, SpanId)>>>>);
+    struct Kept(Arc<Mutex<Vec<Of>>>);
 
     impl LogProcessor for Kept {
         fn emit(&self, line: &mut SdkLogRecord, _: &InstrumentationScope) {
