@@ -86,3 +86,66 @@ impl JournalSnapshot {
 
 /// A broker delivers at most every second.
 const TRIES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    //! What was there when a journal was opened is read as often as one likes, whatever becomes of its files; and what does not fit the
+    //! chain is an error, but for a line that is being written.
+
+    use std::fs;
+
+    use super::*;
+    use crate::journal::hash_chain::{Link, header};
+
+    const FIRST: &str = "journal-00000001-20260301T080000Z.closed";
+    const SECOND: &str = "journal-00000002.open";
+
+    /// A journal of two files with two records each.
+    fn journal() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut link = Link::START;
+        for (number, name, records) in
+            [(1, FIRST, "{\"a\":1}\n{\"a\":2}\n"), (2, SECOND, "{\"a\":3}\n{\"a\":4}\n")]
+        {
+            let mut text = header(number, &link).into_bytes();
+            link.append_all(records.as_bytes(), &mut text);
+            fs::write(dir.path().join(name), text).expect("writes");
+        }
+        dir
+    }
+
+    fn all(journal: &JournalSnapshot, after: u64) -> io::Result<Vec<String>> {
+        let files: io::Result<Vec<_>> = (0..journal.files).map(|file| journal.records(file, after)).collect();
+        Ok(files?.concat())
+    }
+
+    #[test]
+    fn files_that_are_removed_meanwhile_are_read_again_and_again() {
+        let dir = journal();
+        let journal = JournalSnapshot::try_from(dir.path()).expect("opens");
+        drop(dir);
+        for _ in 0..2 {
+            assert_eq!(all(&journal, 0).expect("reads").len(), 4);
+            assert_eq!(
+                all(&journal, 3).expect("reads"),
+                ["{\"a\":4}"],
+                "those that are delivered are left out"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_being_written_is_none_and_a_changed_one_is_an_error() {
+        let dir = journal();
+        let text = fs::read(dir.path().join(SECOND)).expect("reads");
+        fs::write(dir.path().join(SECOND), &text[..text.len() - 3]).expect("writes");
+        let journal = JournalSnapshot::try_from(dir.path()).expect("opens");
+        assert_eq!(all(&journal, 0).expect("reads").len(), 3);
+        let text =
+            fs::read_to_string(dir.path().join(FIRST)).expect("reads").replace("{\"a\":1}", "{\"a\":7}");
+        fs::write(dir.path().join(FIRST), text).expect("writes");
+        let journal = JournalSnapshot::try_from(dir.path()).expect("opens");
+        let why = all(&journal, 0).expect_err("changed").to_string();
+        assert!(why.contains(FIRST) && why.contains("does not fit the chain"), "{why}");
+    }
+}
