@@ -38,14 +38,12 @@ fn the_documentation_describes_what_the_registry_declares() {
     let (registry, path) = (Registry::read(root()), root().join("docs/telemetry.md"));
     let text = fs::read_to_string(&path).expect("it is there");
     let mut made = text.clone();
-    for (name, table) in
-        [
-            ("resource", resource(&registry)),
-            ("spans", spans(&registry)),
-            ("attributes", attributes(&registry)),
-            ("metrics", metrics(&registry)),
-        ]
-    {
+    for (name, table) in [
+        ("resource", resource(&registry)),
+        ("spans", spans(&registry)),
+        ("attributes", attributes(&registry)),
+        ("metrics", metrics(&registry)),
+    ] {
         let (begin, end) = (format!("<!-- {name}: made from telemetry/registry -->\n"), "<!-- end -->");
         let (before, rest) = made.split_once(&begin).unwrap_or_else(|| panic!("{begin} is missing"));
         let (_, after) = rest.split_once(end).expect("an end");

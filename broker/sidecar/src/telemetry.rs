@@ -20,8 +20,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use key_broker_core::clock::SystemClock;
 use export::LogBridge;
+use key_broker_core::clock::SystemClock;
 use log_limit::LogLimit;
 use trace::{Traces, lines};
 
