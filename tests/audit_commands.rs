@@ -20,6 +20,7 @@ use support::process::Process;
 fn help_teaches() {
     for (name, arguments) in [
         ("help", &["audit", "--help"][..]),
+        ("help_find", &["audit", "find", "--help"]),
         ("help_tail", &["audit", "tail", "--help"]),
         ("help_cat", &["audit", "cat", "--help"]),
         ("help_verify", &["audit", "verify", "--help"]),

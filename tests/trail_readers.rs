@@ -18,10 +18,11 @@ use support::dev_folder::{Folder, stdout_json, stop, text};
 use support::process::Process;
 
 /// Everything that reads.
-const COMMANDS: [&[&str]; 6] = [
+const COMMANDS: [&[&str]; 7] = [
     &["verify"],
     &["cat"],
     &["cost"],
+    &["find", "00000000-0000-4000-8000-000000000000"],
     &["public-key"],
     &["tail", "--no-follow"],
     &["reconcile", "--lag-minutes", "0"],

@@ -7,18 +7,20 @@
 mod peers;
 mod support;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use key_broker_client::{Client, GenerateDataKey};
-use peers::{Moto, Peers, cases, check_records, validate_logs};
+use peers::{Moto, Peers, cases, check_records, printed, validate_logs};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::dice::Dice;
 use support::eventually;
 use support::load::Load;
-use support::process::Process;
+use support::process::{Process, binary};
 use support::proxy::Proxy;
 use support::site::Site;
 
@@ -91,7 +93,7 @@ async fn s3_is_told_to_encrypt_under_the_key_with_the_trail_in_the_context() {
     let config = site.config_with_store(&bucket.store(), "kms_key_id = \"alias/trail\"");
     let broker = Process::serve(&config);
     let client = Client::unix(site.socket()).await.expect("listens");
-    client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("a key");
+    let made = client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect("a key");
     broker.signal(Signal::TERM);
     assert!(broker.wait().success());
 
@@ -113,7 +115,13 @@ async fn s3_is_told_to_encrypt_under_the_key_with_the_trail_in_the_context() {
         assert_eq!(context, json!({ "aws:cloudtrail:arn": trail }), "and nothing else");
     }
     // S3 decrypts for whoever may: nothing but the objects is asked for.
-    tokio::task::spawn_blocking(move || Site::verify(&config)).await.expect("sound");
+    tokio::task::spawn_blocking(move || {
+        Site::verify(&config);
+        let found = find(&config, &made.provenance.kms_request_id);
+        assert_eq!((&found["verdict"], &found["callsInAll"]), (&json!("vouched"), &json!(1)), "{found:#}");
+    })
+    .await
+    .expect("sound");
 }
 
 /// A bucket of moto's, behind a proxy.
@@ -148,6 +156,16 @@ impl Bucket {
         let mut mirror = self.peers.command("moto/bin/python");
         cases(mirror.arg(script).arg(&self.moto.endpoint).arg("logs").arg(site.store()).args(more))
     }
+}
+
+/// The story that the trail in the bucket has of an id.
+fn find(config: &Path, id: &str) -> Value {
+    let own = tempfile::tempdir().expect("a directory");
+    let mut find = Command::new(binary());
+    find.args(["audit", "find", id, "--json", "--config"]).arg(config);
+    find.arg("--record-to").arg(own.path().join("records"));
+    find.env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000").env("AWS_SECRET_ACCESS_KEY", "test-only");
+    serde_json::from_str(&printed(&mut find)).expect("JSON")
 }
 
 fn is_digest(object: &Value) -> bool {

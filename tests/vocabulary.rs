@@ -38,9 +38,12 @@ fn the_documentation_describes_what_the_registry_declares() {
     let (registry, path) = (Registry::read(root()), root().join("docs/telemetry.md"));
     let text = fs::read_to_string(&path).expect("it is there");
     let mut made = text.clone();
-    for (name, table) in
-        [("spans", spans(&registry)), ("attributes", attributes(&registry)), ("metrics", metrics(&registry))]
-    {
+    for (name, table) in [
+        ("resource", resource(&registry)),
+        ("spans", spans(&registry)),
+        ("attributes", attributes(&registry)),
+        ("metrics", metrics(&registry)),
+    ] {
         let (begin, end) = (format!("<!-- {name}: made from telemetry/registry -->\n"), "<!-- end -->");
         let (before, rest) = made.split_once(&begin).unwrap_or_else(|| panic!("{begin} is missing"));
         let (_, after) = rest.split_once(end).expect("an end");
@@ -55,6 +58,14 @@ fn the_documentation_describes_what_the_registry_declares() {
         "docs/telemetry.md is not what telemetry/registry says; make it again: \
          KEY_BROKER_MAKE_DOCS=1 cargo test -p key-broker --test vocabulary"
     );
+}
+
+fn resource(registry: &Registry) -> String {
+    let mut table = String::from("\n| attribute | what |\n|---|---|\n");
+    for name in &registry.resource {
+        writeln!(table, "| `{name}` | {} |", registry.brief(name)).expect("text");
+    }
+    table + "\n"
 }
 
 fn spans(registry: &Registry) -> String {

@@ -15,6 +15,8 @@ pub struct Registry {
     pub attributes: BTreeMap<String, Attribute>,
     pub metrics: Vec<Metric>,
     pub spans: Vec<Span>,
+    /// The attributes of the resource.
+    pub resource: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -80,6 +82,10 @@ impl Registry {
                 .chain(groups("metrics.yaml").into_iter().map(Metric::from))
                 .collect(),
             spans: groups("spans.yaml").into_iter().map(Span::from).collect(),
+            resource: groups("resource.yaml")
+                .iter()
+                .flat_map(|group| references(&group.attributes))
+                .collect(),
         }
     }
 
@@ -201,9 +207,13 @@ fn call_duration() -> Metric {
 }
 
 /// Attributes of the semantic conventions, and what they are here.
-const CONVENTIONS: [(&str, &str); 9] = [
+const CONVENTIONS: [(&str, &str); 20] = [
     ("rpc.system.name", "`grpc` on calls; `aws-api` on calls to AWS"),
-    ("rpc.method", "`keybroker.v1.KeyBroker/GenerateDataKey`; `KMS/GenerateDataKey`"),
+    (
+        "rpc.method",
+        "`keybroker.v1.KeyBroker/GenerateDataKey`; `KMS/GenerateDataKey`; `_OTHER` for a method that is not there",
+    ),
+    ("rpc.method_original", "What a caller called such a method, if that is a name"),
     ("rpc.status_code", "The name of the gRPC status code, `OK` among them"),
     (
         "error.type",
@@ -217,5 +227,19 @@ const CONVENTIONS: [(&str, &str); 9] = [
     ("cloud.region", "The region of KMS"),
     ("server.address", "The host of KMS"),
     ("http.request.resend_count", "How often the SDK tried again"),
+    ("service.name", "`key-broker`, or what `OTEL_SERVICE_NAME` says"),
     ("service.version", "The broker's version"),
+    (
+        "service.instance.id",
+        "The name of the broker's trail, such as `orders-7k2m9q4t1d0z`, which `audit trails` lists; of a broker without a trail a random \
+         UUID, another one at each start",
+    ),
+    ("host.name", "The host's name; in a pod, the pod's"),
+    ("container.id", "The id of the container, where cgroups or mounts tell it"),
+    ("k8s.pod.name", "What `KEY_BROKER_POD_NAME` says, as the downward API sets it"),
+    ("k8s.namespace.name", "What `KEY_BROKER_POD_NAMESPACE` says"),
+    ("k8s.node.name", "What `KEY_BROKER_NODE_NAME` says"),
+    ("telemetry.sdk.name", "`opentelemetry`"),
+    ("telemetry.sdk.language", "`rust`"),
+    ("telemetry.sdk.version", "That of the SDK"),
 ];

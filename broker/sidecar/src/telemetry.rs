@@ -2,6 +2,7 @@
 
 pub(crate) mod export;
 pub(crate) mod http;
+pub(crate) mod instance;
 mod log_limit;
 pub(crate) mod metrics;
 pub(crate) mod status;
@@ -19,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use export::LogBridge;
 use key_broker_core::clock::SystemClock;
 use log_limit::LogLimit;
 use trace::{Traces, lines};
@@ -34,12 +36,14 @@ pub struct Telemetry {
     pub push: Option<metrics::Push>,
     /// Counts the spans that were not exported.
     pub spans_dropped: Arc<AtomicU64>,
+    /// What the broker is told apart by (`service.instance.id`), and what the trail of a new journal is called.
+    pub instance: Option<String>,
 }
 
-/// Sends log lines to stderr: text for a terminal, JSON for a collector. `KEY_BROKER_LOG` filters them
+/// Sends log lines to stderr, and to `collector`: text for a terminal, JSON for whoever collects it. `KEY_BROKER_LOG` filters them
 /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>). Spans go where `traces` has
 /// them exported.
-pub(crate) fn init(traces: &Traces) {
+pub(crate) fn init(traces: &Traces, collector: Option<LogBridge>) {
     let (wanted, mistake) = match wanted_lines() {
         Ok(wanted) => (wanted, None),
         Err(mistake) => (EnvFilter::new(DEFAULT_FILTER), Some(mistake)),
@@ -58,7 +62,8 @@ pub(crate) fn init(traces: &Traces) {
         let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
         log.map_event_format(|lines| lines::Noted { lines, add: lines::to_json, limit }).boxed()
     };
-    let log = log.with_filter(filter);
+    // One filter: the same lines go both ways.
+    let log = log.and_then(collector).with_filter(filter);
     // A second subscriber can only be a test's: it keeps the first.
     let _ = match traces.layer() {
         Some(exporting) => tracing_subscriber::registry().with(log).with(exporting).try_init(),

@@ -14,6 +14,7 @@ mod notices;
 mod queue;
 pub(crate) mod segment_reader;
 mod segments;
+mod snapshot;
 mod totals;
 mod writer;
 
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     follow::Follower,
     notices::{Notices, Taken},
+    snapshot::JournalSnapshot,
 };
 use crate::notice::Notice;
 use backlog::{Backlog, Untaken};

@@ -23,6 +23,20 @@ pub struct JournalTrail {
     pub is_open: bool,
 }
 
+impl From<&str> for JournalTrail {
+    /// That of a journal that is still to be made, by what the configuration calls it: it has a name, and nobody knows whose it is.
+    fn from(configured: &str) -> Self {
+        Self {
+            name: trail_name::of_new_journal(configured),
+            configured: configured.to_owned(),
+            account_id: String::new(),
+            partition: String::new(),
+            region: String::new(),
+            is_open: false,
+        }
+    }
+}
+
 impl TryFrom<&Path> for JournalTrail {
     type Error = io::Error;
 

@@ -26,11 +26,17 @@ pub struct LogFiles {
     pub closing_signs: HashSet<String>,
     /// The requestIDs of the data keys of log files: the last one's record is in none.
     pub data_keys: HashSet<String>,
+    /// How many records of the journal are delivered, as its broker has noted.
+    pub delivered: u64,
 }
 
 /// A log file whose name and hash are vouched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VouchedLogFile {
+    /// Whether a signed digest names it, and not only the broker's notes for the next one.
+    pub is_signed: bool,
+    /// When its oldest and its newest record happened.
+    pub times: [Option<OffsetDateTime>; 2],
     file: LogFile,
     trail: Arc<str>,
 }
@@ -144,7 +150,7 @@ impl Found {
     fn add_digest(&mut self, digest: Digest, is_believed: bool) {
         for file in digest.log_files {
             if is_believed {
-                self.vouch(file);
+                self.vouch(file, true);
             } else if self.may_hold(&file) && self.named.insert(file.s3_object.clone()) {
                 let why = "its digest is not signed with a key that was given";
                 self.files.unvouched.push((file.s3_object, why));
@@ -152,24 +158,25 @@ impl Found {
         }
     }
 
-    fn vouch(&mut self, file: LogFile) {
+    fn vouch(&mut self, file: LogFile, is_signed: bool) {
         if self.named.insert(file.s3_object.clone()) && self.may_hold(&file) {
-            self.files.vouched.push(VouchedLogFile { file, trail: Arc::clone(&self.trail) });
+            let (trail, times) = (Arc::clone(&self.trail), times_of(&file));
+            self.files.vouched.push(VouchedLogFile { is_signed, times, file, trail });
         }
     }
 
     /// What a broker has delivered since its last digest, as it notes itself.
     fn add_waiting(&mut self, state: State) {
         self.trail = state.trail.into();
+        self.files.delivered = state.delivered.map_or(0, |link| link.sequence);
         let sealed = state.sealed.map(|sealed| sealed.log_files).unwrap_or_default();
         for file in sealed.into_iter().chain(state.log_files) {
-            self.vouch(file);
+            self.vouch(file, false);
         }
     }
 
     fn may_hold(&self, file: &LogFile) -> bool {
-        let (oldest, newest) =
-            (parse_record_time(&file.oldest_event_time), parse_record_time(&file.newest_event_time));
+        let [oldest, newest] = times_of(file);
         let starts_before_end = oldest.zip(self.until).is_none_or(|(oldest, until)| oldest < until);
         let ends_after_start = newest.zip(self.since).is_none_or(|(newest, since)| newest >= since);
         starts_before_end && ends_after_start
@@ -205,6 +212,11 @@ impl Found {
         self.files.unvouched.extend(strangers.into_iter().map(|key| (key, "no digest names it")));
         Ok(self.files)
     }
+}
+
+/// When the oldest and the newest record of a log file happened, as its digest says.
+fn times_of(file: &LogFile) -> [Option<OffsetDateTime>; 2] {
+    [&file.oldest_event_time, &file.newest_event_time].map(|time| parse_record_time(time))
 }
 
 /// A digest; none where it is gone, or is none.

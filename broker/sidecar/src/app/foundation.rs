@@ -77,6 +77,8 @@ pub(super) struct Foundation {
     pub configuration_sha256: Option<String>,
     /// What the journal held when it was opened.
     pub recovered_bytes: u64,
+    /// What the trail of a new journal is called, if the broker goes by a name already.
+    pub new_trail: Option<String>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -129,6 +131,7 @@ impl Foundation {
                 refusals,
                 configuration_sha256: parts.configuration_sha256.take(),
                 recovered_bytes,
+                new_trail: parts.telemetry.instance.take(),
                 clock,
             },
             thread,
@@ -153,6 +156,7 @@ impl Foundation {
             configuration_sha256: self.configuration_sha256.clone(),
             policy_version: None,
             recovered_bytes: self.recovered_bytes,
+            new_trail: self.new_trail.clone(),
             clock: Arc::clone(&self.clock),
         }
     }

@@ -77,7 +77,7 @@ impl MetricSources {
         registrar.gauge(names::CALLS_IN_FLIGHT, move || limits.now().into());
         registrar.gauge(names::SERVING, move || (*ready.borrow() == Ready::Yes).into());
         registrar.circuits(circuits, clock);
-        registrar.gauges(names::BUILD, names::SERVICE_VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
+        registrar.gauges(names::BUILD, vocabulary::SERVICE_VERSION, || [(env!("CARGO_PKG_VERSION"), 1)]);
         registrar.counter(names::SPANS_DROPPED, move || spans_dropped.load(Ordering::Relaxed));
     }
 }

@@ -5,6 +5,7 @@ mod cost;
 mod deliver;
 #[cfg(feature = "dev")]
 mod dev;
+mod find;
 mod log_files;
 mod output;
 mod period;
@@ -54,6 +55,16 @@ enum Command {
     /// this is verified.
     #[command(after_help = trails::EXAMPLES)]
     Trails(trails::Arguments),
+
+    /// Tell the story of one call, or of one data key
+    ///
+    /// Who asked, which policy allowed it, whether KMS was called for it and by which request, every other use of the same data key,
+    /// and the trace. It is looked for in the journal and in the log files that a signed digest vouches for; others are named, and left out.
+    ///
+    /// Exits with 0 if it is found, 1 if there is nothing, 2 if something could not be looked at; with 64 if the arguments or the
+    /// configuration are wrong.
+    #[command(after_help = find::EXAMPLES)]
+    Find(find::Arguments),
 
     /// Say whether the trail is what the broker delivered, all of it
     ///
@@ -124,6 +135,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
         let (done, unavailable) = match arguments.command {
             Command::Tail(arguments) => (tail::run(arguments).await, Exit::No),
             Command::Cat(arguments) => (Box::pin(cat::run(arguments)).await, Exit::No),
+            Command::Find(arguments) => (Box::pin(find::run(arguments)).await, Exit::CannotTell),
             Command::Trails(arguments) => (Box::pin(trails::run(arguments)).await, Exit::No),
             Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, Exit::CannotTell),
             Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, Exit::CannotTell),

@@ -30,8 +30,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let hardening = harden();
-    let mut export = Export::from_environment();
-    telemetry::init(export.traces());
+    let journal_dir = arguments.dir.join(JOURNAL);
+    let mut export = Export::from_environment(|| telemetry::instance::of_journal(&journal_dir, Some(TRAIL)));
+    telemetry::init(export.traces(), export.logs());
     export.tell();
     hardening.report();
     secret::prepare();
@@ -146,10 +147,10 @@ sts_endpoint_url = "{endpoint}"
 file = "policy.cedar"
 
 [audit]
-journal_dir = "journal"
+journal_dir = "{JOURNAL}"
 # Log files under trail/, soon enough to be seen: `serve` delivers every five minutes unless told, digests every hour.
 store = {{ directory = "trail", bucket = "{BUCKET}" }}
-trail = "dev"
+trail = "{TRAIL}"
 kms_key_id = "alias/dev"
 signing = {{ kms_key_id = "alias/dev-signing" }}
 delivery_interval_seconds = 20
@@ -192,6 +193,8 @@ key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS accoun
 }
 
 const REGION: &str = "us-west-2";
+const JOURNAL: &str = "journal";
+const TRAIL: &str = "dev";
 const BUCKET: &str = "key-broker-dev";
 const ACCOUNT: &str = "111122223333";
 const KEYS: [(&str, KeySpec); 2] =

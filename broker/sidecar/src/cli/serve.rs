@@ -19,8 +19,10 @@ pub(super) fn run(config: &Path) -> ExitCode {
         Ok(config) => config,
         Err(error) => return mistake(error),
     };
-    let mut export = Export::from_environment();
-    telemetry::init(export.traces());
+    let audit = &config.audit;
+    let trail = audit.trail.as_ref().map(|trail| trail.name.as_str());
+    let mut export = Export::from_environment(|| telemetry::instance::of_journal(&audit.journal.dir, trail));
+    telemetry::init(export.traces(), export.logs());
     export.tell();
     hardening.report();
     if let Err(error) = process_limits::fit(&mut config) {

@@ -1,10 +1,12 @@
-//! The way of spans and metrics to a collector, by OpenTelemetry's own environment variables
+//! The way of spans, metrics and log lines to a collector, by OpenTelemetry's own environment variables
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
 //!
 //! A thread of its own exports: a collector that is slow, hangs or is gone costs no call anything. What does not fit the queue is
 //! dropped and counted.
 
 mod foreign;
+mod logs;
+mod resource;
 mod spans;
 mod variables;
 
@@ -17,14 +19,14 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper_rustls::HttpsConnectorBuilder;
-use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{
-    self as otlp, MetricExporter, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+    self as otlp, LogExporter, MetricExporter, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogBatch, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
@@ -35,7 +37,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Telemetry;
 use super::metrics::Push;
 use super::trace::Traces;
-use super::vocabulary::{self, SCOPE};
+use super::vocabulary;
+pub(crate) use logs::LogBridge;
+use resource::resource;
 pub(crate) use variables::Ignored;
 use variables::{Collector, Protocol, Variables};
 
@@ -46,7 +50,10 @@ pub(crate) struct Export {
     push: Option<Push>,
     dropped: Arc<AtomicU64>,
     spans: Option<SdkTracerProvider>,
-    /// The thread on which both are exported ends with it.
+    logs: Option<SdkLoggerProvider>,
+    /// What all of it is told as, if anything is.
+    instance: Option<String>,
+    /// The thread on which all is exported ends with it.
     thread: Option<DropGuard>,
     /// What is ignored of the variables.
     ignored: Vec<Ignored>,
@@ -59,27 +66,37 @@ pub(crate) struct Export {
 struct ExportError(String);
 
 impl Export {
-    /// As the environment says. Without an endpoint nothing is exported, and no span is made. What makes no sense is ignored, and told
-    /// [later](Export::tell), when there is a log.
-    pub(crate) fn from_environment() -> Self {
+    /// As the environment says, of the broker that is called `instance`. Without an endpoint nothing is exported, and no span is made.
+    /// What makes no sense is ignored, and told [later](Export::tell), when there is a log.
+    pub(crate) fn from_environment(instance: impl FnOnce() -> String) -> Self {
         let (variables, ignored) = Variables::read(variable);
-        let traces = Traces::new(None, variables.propagates);
+        let traces = Traces::new(None, variables.propagation.clone());
         let mut export = Self { traces, ignored, ..Self::default() };
-        if (variables.traces.is_some() || variables.metrics.is_some())
-            && let Err(error) = export.begin(&variables)
+        if (variables.traces.is_some() || variables.metrics.is_some() || variables.logs.is_some())
+            && let Err(error) = export.begin(&variables, instance())
         {
             export.troubles.push(error.0);
         }
         export
     }
 
-    fn begin(&mut self, variables: &Variables) -> Result<(), ExportError> {
-        let resource = resource();
+    fn begin(&mut self, variables: &Variables, instance: String) -> Result<(), ExportError> {
+        let resource = resource(instance.clone());
+        self.instance = Some(instance);
         let (runtime, thread) = start_thread()?;
         self.thread = Some(thread);
         if let Some(collector) = &variables.metrics {
             match metric_exporter(collector, &runtime) {
                 Ok(exporter) => self.push = Some(Push::new(exporter, resource.clone())),
+                Err(error) => self.troubles.push(error.0),
+            }
+        }
+        if let Some(collector) = &variables.logs {
+            match log_exporter(collector, &runtime) {
+                Ok(exporter) => {
+                    let logs = SdkLoggerProvider::builder().with_resource(resource.clone());
+                    self.logs = Some(logs.with_batch_exporter(exporter).build());
+                }
                 Err(error) => self.troubles.push(error.0),
             }
         }
@@ -92,7 +109,7 @@ impl Export {
                 .with_span_processor(processor)
                 .build();
             let tracer = provider.tracer_with_scope(vocabulary::scope());
-            self.traces = Traces::new(Some(tracer), variables.propagates);
+            self.traces = Traces::new(Some(tracer), variables.propagation.clone());
             self.spans = Some(provider);
         }
         Ok(())
@@ -114,6 +131,12 @@ impl Export {
         &self.traces
     }
 
+    /// Where log lines go, beside stderr; none if they go nowhere.
+    #[must_use]
+    pub(crate) fn logs(&self) -> Option<LogBridge> {
+        self.logs.as_ref().map(LogBridge::new)
+    }
+
     /// For a broker, which also serves its metrics at `http`.
     #[must_use]
     pub(crate) fn telemetry(&mut self, http: Option<SocketAddr>) -> Telemetry {
@@ -122,6 +145,7 @@ impl Export {
             traces: self.traces.clone(),
             push: self.push.take(),
             spans_dropped: Arc::clone(&self.dropped),
+            instance: self.instance.clone(),
         }
     }
 
@@ -131,6 +155,11 @@ impl Export {
             && spans.shutdown_with_timeout(PATIENCE).is_err()
         {
             tracing::warn!("the last spans are not exported: the collector does not take them");
+        }
+        if let Some(logs) = self.logs
+            && logs.shutdown_with_timeout(PATIENCE).is_err()
+        {
+            tracing::warn!("the last log lines are not exported: the collector does not take them");
         }
     }
 }
@@ -190,6 +219,22 @@ fn metric_exporter(
     Ok(OnRuntime { exporter, runtime: runtime.clone() })
 }
 
+fn log_exporter(collector: &Collector, runtime: &Handle) -> Result<OnRuntime<LogExporter>, ExportError> {
+    let _entered = runtime.enter();
+    let url = collector.url.clone();
+    let built = match collector.protocol {
+        Protocol::Grpc => LogExporter::builder().with_tonic().with_endpoint(url).build(),
+        Protocol::Http => LogExporter::builder()
+            .with_http()
+            .with_protocol(otlp::Protocol::HttpBinary)
+            .with_endpoint(url)
+            .with_http_client(http_client())
+            .build(),
+    };
+    let exporter = built.map_err(|error| cannot_export(collector, &error))?;
+    Ok(OnRuntime { exporter, runtime: runtime.clone() })
+}
+
 fn cannot_export(collector: &Collector, error: &dyn fmt::Display) -> ExportError {
     ExportError(format!("to {collector}: {error}: look at the variables OTEL_EXPORTER_OTLP_*"))
 }
@@ -230,13 +275,23 @@ impl<E: PushMetricExporter> PushMetricExporter for OnRuntime<E> {
     }
 }
 
-/// Who tells: `service.name` and what `OTEL_RESOURCE_ATTRIBUTES` adds.
-fn resource() -> Resource {
-    let named = variable("OTEL_SERVICE_NAME").is_some()
-        || variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|list| list.contains("service.name="));
-    let resource =
-        Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-    if named { resource.build() } else { resource.with_service_name(SCOPE).build() }
+impl opentelemetry_sdk::logs::LogExporter for OnRuntime<LogExporter> {
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let mut export = pin!(self.exporter.export(batch));
+        poll_fn(|context| {
+            let _entered = self.runtime.enter();
+            export.as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
 }
 
 fn variable(name: &str) -> Option<String> {

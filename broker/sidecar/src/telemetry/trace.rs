@@ -6,6 +6,7 @@
 
 mod layer;
 pub(crate) mod lines;
+mod propagation;
 
 #[cfg(test)]
 mod tests;
@@ -16,28 +17,28 @@ use std::sync::Arc;
 use http::HeaderMap;
 use key_broker_core::Action;
 use key_broker_trail::record::TraceData;
-use opentelemetry::Context;
 use opentelemetry::context::FutureExt as _;
-use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{
-    Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt as _, TraceFlags, TraceState, Tracer as _,
+    Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceState,
+    Tracer as _,
 };
-use opentelemetry_http::HeaderExtractor;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
+use tonic::Code;
 use tracing::field::Empty;
 use tracing::{Span, Subscriber, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::vocabulary;
+use super::{status, vocabulary};
+pub(crate) use propagation::{Propagation, Propagator};
 
 /// Decides which calls are traced.
 #[derive(Clone)]
 pub struct Traces {
     tracer: Option<SdkTracer>,
-    propagates: bool,
+    propagation: Propagation,
 }
 
 /// What a call's spans and log lines belong to.
@@ -49,16 +50,16 @@ pub(crate) struct CallTrace {
 impl Default for Traces {
     /// No call is traced.
     fn default() -> Self {
-        Self::new(None, true)
+        Self::new(None, Propagation::default())
     }
 }
 
 impl Traces {
-    /// With OpenTelemetry's tracer, whose sampler decides; without one, no call is traced. `propagates` is whether a caller's
-    /// `traceparent` counts.
+    /// With OpenTelemetry's tracer, whose sampler decides; without one, no call is traced. `propagation` tells which headers of a
+    /// caller count.
     #[must_use]
-    pub(crate) fn new(tracer: Option<SdkTracer>, propagates: bool) -> Self {
-        Self { tracer, propagates }
+    pub(crate) fn new(tracer: Option<SdkTracer>, propagation: Propagation) -> Self {
+        Self { tracer, propagation }
     }
 
     /// What exports spans, as a layer of the process's subscriber; none where there is nothing to export.
@@ -70,12 +71,10 @@ impl Traces {
         self.tracer.clone().map(layer::exporting)
     }
 
-    /// The trace of a call that came with these headers: its caller's, if they tell of one (W3C Trace Context).
+    /// The trace of a call that came with these headers: its caller's, if they tell of one.
     #[must_use]
     pub(crate) fn call(&self, action: Action, transport: &'static str, headers: &HeaderMap) -> CallTrace {
-        let caller = (self.propagates && headers.contains_key(TRACEPARENT)).then(|| {
-            TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
-        });
+        let caller = self.propagation.caller(headers);
         if let Some(tracer) = &self.tracer {
             let parent = caller.clone().unwrap_or_default();
             let builder = SpanBuilder::from_name(vocabulary::rpc_method(action)).with_kind(SpanKind::Server);
@@ -88,13 +87,37 @@ impl Traces {
     }
 }
 
+impl Traces {
+    /// The span of a call for a method that is not there: it is refused as soon as it comes, and has no record.
+    pub(crate) fn refuse_unknown(&self, method: &str, transport: &'static str, headers: &HeaderMap) {
+        let Some(tracer) = &self.tracer else { return };
+        let mut attributes = vec![
+            KeyValue::new(vocabulary::RPC_SYSTEM, GRPC),
+            KeyValue::new(vocabulary::RPC_METHOD, vocabulary::OTHER_METHOD),
+            KeyValue::new(vocabulary::RPC_STATUS_CODE, status::name(Code::Unimplemented)),
+            KeyValue::new(vocabulary::ERROR_TYPE, status::name(Code::Unimplemented)),
+            KeyValue::new(vocabulary::TRANSPORT, transport),
+        ];
+        // The caller's words: no more than a name of a method may be.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._/".contains(&byte);
+        if method.len() <= LONGEST_METHOD && method.bytes().all(is_name) {
+            attributes.push(KeyValue::new(vocabulary::RPC_METHOD_ORIGINAL, method.to_owned()));
+        }
+        let builder = SpanBuilder::from_name(GRPC).with_kind(SpanKind::Server).with_attributes(attributes);
+        let mut span =
+            tracer.build_with_context(builder, &self.propagation.caller(headers).unwrap_or_default());
+        span.set_status(Status::error(""));
+        span.end();
+    }
+}
+
 impl CallTrace {
     /// The server span of a call that is sampled.
     fn of(action: Action, transport: &'static str, decided: Context) -> Self {
         let span = info_span!(
             parent: None,
             vocabulary::CALL,
-            { vocabulary::RPC_SYSTEM } = "grpc",
+            { vocabulary::RPC_SYSTEM } = GRPC,
             { vocabulary::RPC_METHOD } = vocabulary::rpc_method(action),
             { vocabulary::TRANSPORT } = transport,
             { vocabulary::REQUEST_ID } = Empty,
@@ -174,4 +197,6 @@ pub(crate) fn link(to: &SpanContext) {
     Context::map_current(|context| context.span().add_link(to.clone(), Vec::new()));
 }
 
-const TRACEPARENT: &str = "traceparent";
+const GRPC: &str = "grpc";
+/// Twice the longest of the contract.
+const LONGEST_METHOD: usize = 128;

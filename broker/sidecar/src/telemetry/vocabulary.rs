@@ -30,6 +30,16 @@ pub(crate) const fn rpc_method(action: Action) -> &'static str {
     }
 }
 
+/// Who tells: of the resource.
+pub(crate) const SERVICE_NAME: &str = "service.name";
+pub(crate) const SERVICE_VERSION: &str = "service.version";
+pub(crate) const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+pub(crate) const HOST_NAME: &str = "host.name";
+pub(crate) const CONTAINER_ID: &str = "container.id";
+pub(crate) const POD_NAME: &str = "k8s.pod.name";
+pub(crate) const NAMESPACE_NAME: &str = "k8s.namespace.name";
+pub(crate) const NODE_NAME: &str = "k8s.node.name";
+
 /// A call: the server span, exported under its method's name.
 pub(crate) const CALL: &str = "call";
 /// A call to KMS: the client span, exported under its operation's name.
@@ -48,6 +58,10 @@ pub(crate) const CACHE_REFRESH: &str = "cache.refresh";
 pub(crate) const RPC_SYSTEM: &str = "rpc.system.name";
 /// With its service, as in the path of a gRPC request.
 pub(crate) const RPC_METHOD: &str = "rpc.method";
+/// What stands for a method that is not there, whose name is the caller's.
+pub(crate) const OTHER_METHOD: &str = "_OTHER";
+/// That name.
+pub(crate) const RPC_METHOD_ORIGINAL: &str = "rpc.method_original";
 /// The name of the gRPC status code ([`super::status::name`]).
 pub(crate) const RPC_STATUS_CODE: &str = "rpc.status_code";
 /// How the call came in: `unix`, `tls`, `insecure_tcp`, `vsock`; on connections, `admin` too.

@@ -91,10 +91,11 @@ impl Layers {
         }
         match (service, on) {
             ("keybroker.v1.KeyBroker", Listener::Workloads(_)) => {
-                match Action::ALL.into_iter().find(|action| action.name() == method) {
-                    Some(action) => self.recorded(action, caller, request),
-                    None => Box::pin(std::future::ready(unimplemented())),
+                if let Some(action) = Action::ALL.into_iter().find(|action| action.name() == method) {
+                    return self.recorded(action, caller, request);
                 }
+                self.tell_of_unknown(caller, &request);
+                Box::pin(std::future::ready(unimplemented()))
             }
             ("keybroker.admin.v1.Admin", Listener::Admin) if Admin::METHODS.contains(&method) => {
                 Box::pin(Arc::clone(self).administered(Arc::clone(&caller.peer), request))
@@ -111,6 +112,18 @@ impl Layers {
     #[must_use]
     pub(super) fn is_call(request: &Request<Incoming>) -> bool {
         request.uri().path().starts_with("/keybroker.")
+    }
+
+    /// A method that the contract has not, or that a later one will: nothing is done, and so there is no record.
+    fn tell_of_unknown(&self, caller: &Caller, request: &Request<Incoming>) {
+        if let Some(calls) = &self.calls {
+            calls.refuse_unknown();
+        }
+        let is_small = metadata_bytes(request) <= MAX_METADATA_BYTES;
+        let nothing = HeaderMap::new();
+        let headers = if is_small { request.headers() } else { &nothing };
+        let method = request.uri().path().trim_start_matches('/');
+        self.traces.refuse_unknown(method, caller.peer.details.transport.name(), headers);
     }
 
     fn standard(

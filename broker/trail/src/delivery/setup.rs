@@ -118,6 +118,8 @@ pub struct TrailParts {
     pub policy_version: Option<String>,
     /// What the journal held when it was opened.
     pub recovered_bytes: u64,
+    /// What the trail of a new journal is called: what its broker goes by already. Where nobody has told, it is made up.
+    pub new_trail: Option<String>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -202,7 +204,7 @@ impl Trail {
         let TrailParts { caller, keys, .. } = parts;
         let announcer = parts.announcer();
         // Keys are used in the trail's name.
-        let state = state_in_journal(config, &announcer)?;
+        let state = state_in_journal(config, &announcer, parts.new_trail.as_deref())?;
         let names = named(config, caller, state.trail.clone());
         let signer = signer(&config.signing, keys).await?;
         let key = match &config.kms_key {
@@ -276,7 +278,11 @@ fn unreadable_state(journal_dir: &Path, error: &dyn fmt::Display) -> SetupError 
 }
 
 /// How far the trail of a journal is; that of a new one is noted before anything goes by its name.
-pub(super) fn state_in_journal(config: &TrailConfig, announcer: &Announcer) -> Result<State, SetupError> {
+pub(super) fn state_in_journal(
+    config: &TrailConfig,
+    announcer: &Announcer,
+    new_trail: Option<&str>,
+) -> Result<State, SetupError> {
     let Announcer { journal, journal_dir, clock, caller, .. } = announcer;
     let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
     // It may have waited for long.
@@ -299,7 +305,9 @@ pub(super) fn state_in_journal(config: &TrailConfig, announcer: &Announcer) -> R
         Ok(Some(state)) => (state, false),
         // It has had a second, so that its first digest need not end in the future.
         Ok(None) => {
-            (State::new(trail_name::of_new_journal(&config.name), start - Duration::from_secs(1)), true)
+            let told = new_trail.filter(|name| trail_name::is_of(name, &config.name)).map(str::to_owned);
+            let name = told.unwrap_or_else(|| trail_name::of_new_journal(&config.name));
+            (State::new(name, start - Duration::from_secs(1)), true)
         }
         Err(error) => return Err(unreadable_state(journal_dir, &error)),
     };

@@ -29,7 +29,7 @@ fn resume(
     announcer: &Announcer,
 ) -> Result<Trail, SetupError> {
     let config = config_of_the_trail();
-    let state = state_in_journal(&config, announcer)?;
+    let state = state_in_journal(&config, announcer, None)?;
     let names = TrailNames { trail: state.trail.clone(), ..names() };
     let means = Means { names, store, signer: signer(), encryption };
     Ok(Trail::resume(&config, means, announcer.clone(), state))

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 /// The records in the uncompressed bytes of a log file, in order.
-pub struct Records<'a> {
+struct Records<'a> {
     json: &'a [u8],
     /// Where the next record begins; none after the end, or after what is malformed.
     next: Option<usize>,
@@ -29,8 +29,7 @@ impl fmt::Display for MalformedRecords {
 impl std::error::Error for MalformedRecords {}
 
 /// Reads the records of a log file. After an error nothing more comes.
-#[must_use]
-pub fn records(json: &[u8]) -> Records<'_> {
+pub fn records(json: &[u8]) -> impl Iterator<Item = Result<&str, MalformedRecords>> {
     Records { json, next: Some(0) }
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn believed(
     let journal = source.journal_to_verify();
     let found =
         LogFiles::of(&source.reader, called, &keys, journal.as_deref(), (period.since, period.until)).await;
-    let LogFiles { vouched, unvouched, of_others, closing_signs, data_keys } =
+    let LogFiles { vouched, unvouched, of_others, closing_signs, data_keys, delivered } =
         found.map_err(|failure| Failure::Unavailable(failure.to_string()))?;
     if of_others > 0 {
         note(format_args!("{of_others} log files are other trails', as their digests say: left out"));
@@ -40,7 +40,8 @@ pub(super) async fn believed(
             "{count} log files are not vouched for, and left out: {why} (the first: {first}); `key-broker audit verify` tells more"
         ));
     }
-    Ok(Believed { log_files: vouched, left_out: unvouched.len() as u64, closing_signs, data_keys })
+    let left_out = unvouched.len() as u64;
+    Ok(Believed { log_files: vouched, left_out, closing_signs, data_keys, delivered })
 }
 
 /// Log files, and how many are not among them.
@@ -52,6 +53,8 @@ pub(super) struct Believed {
     pub(super) closing_signs: HashSet<String>,
     /// Those of log files' data keys.
     pub(super) data_keys: HashSet<String>,
+    /// How many records of the journal are in log files.
+    pub(super) delivered: u64,
 }
 
 impl Believed {

@@ -134,6 +134,15 @@ impl SourceArguments {
         self.standalone.trail.as_ref().is_some_and(|name| name.contains('*'))
     }
 
+    /// The journal of a broker that delivers no trail; none where there is one.
+    pub(super) fn journal_without_trail(&self) -> Result<Option<PathBuf>, Failure> {
+        if !self.standalone.is_none() {
+            return Ok(None);
+        }
+        let audit = self.broker.load()?.1.audit;
+        Ok(audit.trail.is_none().then_some(audit.journal.dir))
+    }
+
     /// Opens the store of several trails: of all, or of those that are called as was told or configured.
     pub(super) async fn open_many(self, all: bool) -> Result<(Source, String), Failure> {
         let source = self.open_as(true).await?;

@@ -2,10 +2,14 @@
 //! what its specification wants (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>), and no broker
 //! fails to start for the sake of its telemetry.
 
+mod known;
+
 use std::fmt;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::Sampler;
+
+use crate::telemetry::trace::{Propagation, Propagator};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -14,8 +18,10 @@ pub(super) struct Variables {
     pub traces: Option<Collector>,
     /// Where metrics go.
     pub metrics: Option<Collector>,
-    /// Whether a caller's `traceparent` counts.
-    pub propagates: bool,
+    /// Where log lines go, beside stderr.
+    pub logs: Option<Collector>,
+    /// Which headers tell of a caller's trace.
+    pub propagation: Propagation,
     /// Which calls are traced.
     pub sampler: Sampler,
     /// Spans held at most.
@@ -72,9 +78,13 @@ impl Variables {
     pub(super) fn read(get: impl Fn(&str) -> Option<String>) -> (Self, Vec<Ignored>) {
         let mut reader = Reader { get, ignored: Vec::new() };
         let is_disabled = reader.truth("OTEL_SDK_DISABLED");
-        let propagates = reader.propagates();
-        let (traces, metrics) = (reader.collector("TRACES"), reader.collector("METRICS"));
-        if traces.is_some() || metrics.is_some() {
+        if !is_disabled {
+            reader.tell_of_what_is_not_honoured();
+        }
+        let propagation = reader.propagation();
+        let (traces, metrics) = (reader.collector("TRACES", true), reader.collector("METRICS", true));
+        let logs = reader.collector("LOGS", false);
+        if traces.is_some() || metrics.is_some() || logs.is_some() {
             reader.check_the_sdks_own();
         }
         let sampler = reader.sampler();
@@ -85,7 +95,8 @@ impl Variables {
         let variables = Self {
             traces: traces.filter(|_| !is_disabled),
             metrics: metrics.filter(|_| !is_disabled),
-            propagates,
+            logs: logs.filter(|_| !is_disabled),
+            propagation,
             sampler,
             queue: usize::try_from(queue).unwrap_or(usize::MAX),
             batch: usize::try_from(batch.min(queue)).unwrap_or(usize::MAX),
@@ -97,12 +108,14 @@ impl Variables {
 
     /// What is exported, and where, in one line.
     pub(super) fn describe(&self) -> String {
-        match (&self.traces, &self.metrics) {
-            (None, None) => "nothing is exported: OTEL_EXPORTER_OTLP_ENDPOINT is not set".to_owned(),
-            (Some(traces), None) => format!("spans to {traces}"),
-            (None, Some(metrics)) => format!("metrics to {metrics}"),
-            (Some(traces), Some(metrics)) => format!("spans to {traces}, metrics to {metrics}"),
+        let signals = [("spans", &self.traces), ("metrics", &self.metrics), ("log lines", &self.logs)];
+        let exported =
+            signals.into_iter().filter_map(|(what, to)| Some(format!("{what} to {}", to.as_ref()?)));
+        let exported: Vec<String> = exported.collect();
+        if exported.is_empty() {
+            return "nothing is exported: OTEL_EXPORTER_OTLP_ENDPOINT is not set".to_owned();
         }
+        exported.join(", ")
     }
 }
 
@@ -145,15 +158,16 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         number
     }
 
-    /// Where a signal goes, if it goes anywhere.
-    fn collector(&mut self, signal: &str) -> Option<Collector> {
+    /// Where a signal goes, if it goes anywhere; `by_default`, if nobody says whether it does.
+    fn collector(&mut self, signal: &str, by_default: bool) -> Option<Collector> {
         let exporter = format!("OTEL_{signal}_EXPORTER");
         let is_wanted = match self.value(&exporter).as_deref() {
-            None | Some("otlp") => true,
+            None => by_default,
+            Some("otlp") => true,
             Some("none") => false,
             Some(other) => {
                 self.ignore(&exporter, format!("{other:?} is neither \"otlp\" nor \"none\""));
-                true
+                by_default
             }
         };
         let protocol = self.protocol(signal);
@@ -197,19 +211,28 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         Protocol::Http
     }
 
-    /// Whether `tracecontext` is among the propagators; it is unless they are others.
-    fn propagates(&mut self) -> bool {
+    /// The propagators in their order; `tracecontext` alone, unless others are named. Baggage is nobody's business here: it is neither
+    /// read nor passed on.
+    fn propagation(&mut self) -> Propagation {
         let name = "OTEL_PROPAGATORS";
-        let Some(list) = self.value(name) else { return true };
-        let (mut is_any_known, mut propagates) = (false, false);
-        for propagator in list.split(',').map(str::trim) {
-            match propagator {
-                "tracecontext" => (is_any_known, propagates) = (true, true),
-                "baggage" | "none" => is_any_known = true,
-                other => self.ignore(name, format!("{other:?} is none of tracecontext, baggage and none")),
-            }
+        let Some(list) = self.value(name) else { return Propagation::default() };
+        let (mut is_any_known, mut propagators) = (false, Vec::new());
+        for propagator in list.split(',').map(str::trim).filter(|propagator| !propagator.is_empty()) {
+            let known = match propagator {
+                "tracecontext" => Some(Propagator::TraceContext),
+                "xray" => Some(Propagator::Xray),
+                "baggage" | "none" => None,
+                other => {
+                    let known = "tracecontext, baggage, xray and none";
+                    self.ignore(name, format!("{other:?} is none of {known}"));
+                    continue;
+                }
+            };
+            is_any_known = true;
+            // The specification has each count once.
+            propagators.extend(known.filter(|known| !propagators.contains(known)));
         }
-        propagates || !is_any_known
+        if is_any_known { Propagation::from(&propagators[..]) } else { Propagation::default() }
     }
 
     fn sampler(&mut self) -> Sampler {
@@ -245,27 +268,38 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
 
     /// What the SDK reads itself, and ignores in silence.
     fn check_the_sdks_own(&mut self) {
-        for name in [
-            "OTEL_METRIC_EXPORT_INTERVAL",
-            "OTEL_METRIC_EXPORT_TIMEOUT",
-            "OTEL_EXPORTER_OTLP_TIMEOUT",
-            "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
-            "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
-        ] {
+        for name in known::MILLISECONDS {
             self.number(name, MAX_MILLISECONDS);
         }
-        for name in [
-            "OTEL_EXPORTER_OTLP_HEADERS",
-            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
-            "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
-            "OTEL_RESOURCE_ATTRIBUTES",
-        ] {
+        for name in known::NUMBERS {
+            self.number(name, u32::MAX.into());
+        }
+        for (names, words) in known::WORDS {
+            for name in names {
+                let Some(value) = self.value(name) else { continue };
+                if !words.iter().any(|word| value.eq_ignore_ascii_case(word)) {
+                    self.ignore(name, format!("{value:?} is none of {}", words.join(", ")));
+                }
+            }
+        }
+        for name in known::LISTS {
             let Some(list) = self.value(name) else { continue };
             let is_pair = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty());
             let wrong = list.split_terminator(',').filter(|pair| !is_pair(pair)).count();
             if wrong > 0 {
                 // They may be a collector's password.
                 self.ignore(name, format!("not NAME=VALUE,NAME=VALUE: {wrong} of it have no = or no name"));
+            }
+        }
+    }
+}
+
+impl<F: Fn(&str) -> Option<String>> Reader<F> {
+    /// What the specification has, and this program not.
+    fn tell_of_what_is_not_honoured(&mut self) {
+        for (name, why) in known::NOT_HONOURED {
+            if self.value(name).is_some() {
+                self.ignore(name, format!("not honoured: {why}"));
             }
         }
     }
@@ -324,6 +358,11 @@ mod tests {
             ("OTEL_SDK_DISABLED", "yes"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_METRICS_EXPORTER", "console"),
+            ("OTEL_LOGS_EXPORTER", "console"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "lzma"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"),
+            ("OTEL_SPAN_LINK_COUNT_LIMIT", "few"),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "1s"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "tcp"),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "collector:4317"),
@@ -377,9 +416,37 @@ mod tests {
             ]),
             "spans to http://127.0.0.1:4318 (grpc)"
         );
+        assert_eq!(
+            collector(&[
+                ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs.example/v1/logs"),
+                ("OTEL_LOGS_EXPORTER", "otlp")
+            ]),
+            "log lines to http://logs.example/v1/logs (http/protobuf)"
+        );
         let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://metrics.example/in");
         assert_eq!(collector(&[own]), "metrics to https://metrics.example/in (http/protobuf)");
         assert!(collector(&[ENDPOINT, ("OTEL_SDK_DISABLED", "true")]).starts_with("nothing"));
+    }
+
+    #[test]
+    fn propagators_are_those_that_are_named() {
+        let of = |list: &str| {
+            let set = set(&[("OTEL_PROPAGATORS", list)]);
+            let (variables, ignored) = Variables::read(|name| set.get(name).cloned());
+            (format!("{:?}", variables.propagation), ignored.len())
+        };
+        for (list, propagators, ignored) in [
+            ("", "[TraceContext]", 0),
+            ("tracecontext,baggage", "[TraceContext]", 0),
+            ("xray", "[Xray]", 0),
+            ("xray, tracecontext,xray", "[Xray, TraceContext]", 0),
+            ("baggage", "[]", 0),
+            ("none", "[]", 0),
+            ("b3,jaeger", "[TraceContext]", 2),
+            ("b3,xray,b3", "[Xray]", 1),
+        ] {
+            assert_eq!(of(list), (propagators.to_owned(), ignored), "{list}");
+        }
     }
 
     proptest! {

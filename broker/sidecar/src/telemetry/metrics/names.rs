@@ -76,5 +76,3 @@ pub(crate) const PROFILE: &str = "keybroker.audit.profile";
 pub(crate) const FAILURE: &str = "keybroker.audit.failure";
 /// Why there is no connection.
 pub(crate) const REFUSAL: &str = "keybroker.tls.refusal";
-/// Of the semantic conventions: the broker's version.
-pub(crate) const SERVICE_VERSION: &str = "service.version";

@@ -21,7 +21,8 @@ impl Metrics {
     pub(crate) fn calls(&self, clock: Arc<dyn Clock>) -> Arc<Calls> {
         let duration = histogram(&self.meter(), names::CALL_DURATION, &BOUNDARIES);
         let labels = Action::ALL.map(|action| std::array::from_fn(|code| call_labels(action, code)));
-        Arc::new(Calls { duration, labels: Box::new(labels), clock })
+        let other = labels_of(vocabulary::OTHER_METHOD, Code::Unimplemented);
+        Arc::new(Calls { duration, labels: Box::new(labels), other, clock })
     }
 
     /// Times calls to KMS.
@@ -43,6 +44,8 @@ pub(crate) struct Calls {
     duration: Histogram<f64>,
     /// For each action and gRPC code.
     labels: Box<[[Vec<KeyValue>; CODES]; Action::ALL.len()]>,
+    /// Of a method that is not there.
+    other: Vec<KeyValue>,
     clock: Arc<dyn Clock>,
 }
 
@@ -60,6 +63,11 @@ impl Calls {
     #[must_use]
     pub(crate) fn begin(self: &Arc<Self>, action: Action) -> CallTimer {
         CallTimer { calls: Arc::clone(self), action, began: self.clock.instant(), until: None, code: None }
+    }
+
+    /// A call for a method that is not there is refused: that takes no time.
+    pub(crate) fn refuse_unknown(&self) {
+        self.duration.record(0.0, &self.other);
     }
 }
 
@@ -92,9 +100,13 @@ fn code_in(headers: &HeaderMap) -> Code {
 
 fn call_labels(action: Action, code: usize) -> Vec<KeyValue> {
     let code = i32::try_from(code).map_or(Code::Unknown, Code::from_i32);
+    labels_of(vocabulary::rpc_method(action), code)
+}
+
+fn labels_of(method: &'static str, code: Code) -> Vec<KeyValue> {
     let mut labels = vec![
         KeyValue::new(vocabulary::RPC_SYSTEM, "grpc"),
-        KeyValue::new(vocabulary::RPC_METHOD, vocabulary::rpc_method(action)),
+        KeyValue::new(vocabulary::RPC_METHOD, method),
         KeyValue::new(vocabulary::RPC_STATUS_CODE, status::name(code)),
     ];
     labels.extend(status::server_error(code).map(|error| KeyValue::new(vocabulary::ERROR_TYPE, error)));

@@ -141,7 +141,7 @@ fn exported(sampler: impl ShouldSample + 'static, work: impl FnOnce(&Traces)) ->
     let ended = Ended::default();
     let provider =
         SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(ended.clone()).build();
-    let traces = Traces::new(Some(provider.tracer("test")), true);
+    let traces = Traces::new(Some(provider.tracer("test")), Propagation::default());
     with_default(tracing_subscriber::registry().with(traces.layer()), || work(&traces));
     std::mem::take(&mut *ended.0.lock().expect("whole"))
 }

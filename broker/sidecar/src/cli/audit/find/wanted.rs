@@ -1,0 +1,142 @@
+//! What is looked for: an id, or a ciphertext by its SHA-256.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use key_broker_trail::open_regular;
+use sha2::{Digest as _, Sha256};
+use std::io::Read as _;
+use std::path::Path;
+use uuid::Uuid;
+
+/// An id as records have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A KMS requestID, a broker's request id, or an eventID: all are UUIDs.
+    Id(String),
+    /// Of a trace.
+    Trace(String),
+    /// The SHA-256, in hex, of a data key's ciphertext.
+    Ciphertext(String),
+}
+
+impl Wanted {
+    /// The text that a record has of it.
+    pub(super) fn text(&self) -> &str {
+        let (Self::Id(text) | Self::Trace(text) | Self::Ciphertext(text)) = self;
+        text
+    }
+
+    /// What it is, for people.
+    pub(super) fn what(&self) -> &'static str {
+        match self {
+            Self::Id(_) => "id",
+            Self::Trace(_) => "trace",
+            Self::Ciphertext(_) => "data key with the ciphertext of SHA-256",
+        }
+    }
+}
+
+/// Reads it off the command line.
+pub(super) fn parse(text: &str) -> Result<Wanted, String> {
+    if let Some(path) = text.strip_prefix("fileb://") {
+        return Ok(of_ciphertext(&read(Path::new(path)).map_err(|error| format!("{path}: {error}"))?));
+    }
+    let text = text.trim();
+    let hex = text.to_ascii_lowercase();
+    if text.len() == 36
+        && let Ok(id) = Uuid::try_parse(text)
+    {
+        return Ok(Wanted::Id(id.to_string()));
+    }
+    if is_hex(&hex, 32) {
+        return Ok(Wanted::Trace(hex));
+    }
+    if is_hex(&hex, 64) {
+        return Ok(Wanted::Ciphertext(hex));
+    }
+    if let Some(id) = trace_of(&hex).or_else(|| xray_trace_of(&hex)) {
+        return Ok(Wanted::Trace(id));
+    }
+    match BASE64.decode(text) {
+        Ok(ciphertext) if ciphertext.len() >= SHORTEST_CIPHERTEXT => Ok(of_ciphertext(&ciphertext)),
+        _ => Err("neither a UUID, nor a trace id (32 hex digits), nor a ciphertext in base64 or its SHA-256 in hex; for a file of bytes \
+                  write fileb://PATH"
+            .into()),
+    }
+}
+
+/// The trace id in a `traceparent`.
+fn trace_of(text: &str) -> Option<String> {
+    let mut parts = text.split('-');
+    let (_, id, span, _) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    (is_hex(id, 32) && is_hex(span, 16)).then(|| id.to_owned())
+}
+
+/// The same of AWS X-Ray's id, alone or in its header.
+fn xray_trace_of(text: &str) -> Option<String> {
+    let id = text.split(';').find_map(|part| part.trim().strip_prefix("root=")).unwrap_or(text);
+    let (time, rest) = id.strip_prefix("1-")?.split_once('-')?;
+    (is_hex(time, 8) && is_hex(rest, 24)).then(|| [time, rest].concat())
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn of_ciphertext(ciphertext: &[u8]) -> Wanted {
+    Wanted::Ciphertext(hex::encode(Sha256::digest(ciphertext)))
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(LONGEST_CIPHERTEXT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST_CIPHERTEXT {
+        return Err(std::io::Error::other("longer than any ciphertext of KMS"));
+    }
+    Ok(bytes)
+}
+
+/// KMS's shortest has more than a hundred bytes; a word typed by mistake has fewer.
+const SHORTEST_CIPHERTEXT: usize = 48;
+/// Decrypt takes 6,144 bytes.
+const LONGEST_CIPHERTEXT: u64 = 6_144;
+
+#[cfg(test)]
+mod tests {
+    //! Whatever is pasted from a log, a reply, a span or a record is taken for what it is, and a typo is not looked for.
+
+    use super::*;
+
+    #[test]
+    fn what_is_pasted_is_known_by_its_form() {
+        let id = "10fe60b1-47b4-478a-9705-498ff014af7a";
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(parse(&id.to_uppercase()), Ok(Wanted::Id(id.into())));
+        assert_eq!(parse(trace), Ok(Wanted::Trace(trace.into())));
+        assert_eq!(parse(&format!("00-{trace}-00f067aa0ba902b7-01")), Ok(Wanted::Trace(trace.into())));
+        for xray in [
+            "1-4bf92f35-77b34da6a3ce929d0e0e4736",
+            "Root=1-4bf92f35-77b34da6a3ce929d0e0e4736;Parent=00f067aa0ba902b7",
+        ] {
+            assert_eq!(parse(xray), Ok(Wanted::Trace(trace.into())), "{xray}");
+        }
+        let (ciphertext, sha256) = ([7; 152], hex::encode(Sha256::digest([7; 152])));
+        assert_eq!(parse(&BASE64.encode(ciphertext)), Ok(Wanted::Ciphertext(sha256.clone())));
+        assert_eq!(parse(&format!(" {sha256}\n")), Ok(Wanted::Ciphertext(sha256.clone())));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), ciphertext).expect("writes");
+        assert_eq!(parse(&format!("fileb://{}", file.path().display())), Ok(Wanted::Ciphertext(sha256)));
+    }
+
+    #[test]
+    fn what_is_none_of_these_is_refused() {
+        let zeros = tempfile::NamedTempFile::new().expect("a file");
+        zeros.as_file().set_len(1 << 40).expect("a file with a hole");
+        let zeros = format!("fileb://{}", zeros.path().display());
+        for text in
+            ["", "alias/dev", "10fe60b1-47b4-478a-9705-498ff014af7", "AQIDAHg=", "fileb://none", &zeros]
+        {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The files of a journal as they are at one moment, for whoever reads them more than once.
+
+use std::fs::File;
+use std::io::{self, BufReader, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::files;
+use super::segment_reader::{Flaw, ReadError, SegmentReader};
+use crate::regular_file::open_regular;
+
+/// Files that stay readable whatever their broker delivers and removes meanwhile.
+pub struct JournalSnapshot {
+    /// How many there are.
+    pub files: usize,
+    opened: Vec<(PathBuf, File)>,
+}
+
+impl TryFrom<&Path> for JournalSnapshot {
+    type Error = io::Error;
+
+    /// Opens the journal in a directory.
+    fn try_from(dir: &Path) -> io::Result<Self> {
+        for _ in 0..TRIES {
+            let opened: io::Result<Vec<_>> = files(dir)?
+                .into_iter()
+                .map(|file| Ok((file.path.clone(), open_regular(&file.path)?)))
+                .collect();
+            // Delivered or renamed meanwhile.
+            if opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                continue;
+            }
+            let opened = opened?;
+            return Ok(Self { files: opened.len(), opened });
+        }
+        Err(io::Error::other("the broker delivers faster than its journal can be opened: try again"))
+    }
+}
+
+impl JournalSnapshot {
+    /// The records of a file that come after the one of this number, checked against the chain, as far as the next file goes on from them.
+    pub fn records(&self, file: usize, after: u64) -> io::Result<Vec<String>> {
+        let mut records = Vec::new();
+        let Some(mut reader) = self.open(file)? else { return Ok(records) };
+        // What follows there was never committed.
+        let end = self.open(file + 1)?.map(|next| next.before().sequence);
+        while end.is_none_or(|end| reader.link().sequence < end) {
+            let record = match reader.next_record() {
+                Ok(Some(record)) => std::str::from_utf8(record).map(str::to_owned),
+                Ok(None) => break,
+                Err(error) => {
+                    self.explain(file, error)?;
+                    break;
+                }
+            };
+            if reader.link().sequence > after {
+                records.push(record.map_err(io::Error::other)?);
+            }
+        }
+        Ok(records)
+    }
+
+    /// A file from its beginning; none where there is none, or the newest has not even its first line.
+    fn open(&self, file: usize) -> io::Result<Option<SegmentReader<BufReader<&File>>>> {
+        let Some((_, mut opened)) = self.opened.get(file).map(|(path, file)| (path, file)) else {
+            return Ok(None);
+        };
+        opened.seek(SeekFrom::Start(0))?;
+        match SegmentReader::new(BufReader::new(opened)) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(error) => self.explain(file, error).map(|()| None),
+        }
+    }
+
+    /// A line that is being written, or was when the broker died, is none; all else is an error.
+    fn explain(&self, file: usize, error: ReadError) -> io::Result<()> {
+        let at = self.opened[file].0.display();
+        match error {
+            ReadError::Flaw(Flaw::Torn) if file + 1 == self.files => Ok(()),
+            ReadError::Flaw(_) => Err(io::Error::other(format!(
+                "{at}: a line does not fit the chain: it was changed, or is not where it was written"
+            ))),
+            ReadError::Io(error) => Err(io::Error::new(error.kind(), format!("{at}: {error}"))),
+        }
+    }
+}
+
+/// A broker delivers at most every second.
+const TRIES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    //! What was there when a journal was opened is read as often as one likes, whatever becomes of its files; and what does not fit the
+    //! chain is an error, but for a line that is being written.
+
+    use std::fs;
+
+    use super::*;
+    use crate::journal::hash_chain::{Link, header};
+
+    const FIRST: &str = "journal-00000001-20260301T080000Z.closed";
+    const SECOND: &str = "journal-00000002.open";
+
+    /// A journal of two files with two records each.
+    fn journal() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut link = Link::START;
+        for (number, name, records) in
+            [(1, FIRST, "{\"a\":1}\n{\"a\":2}\n"), (2, SECOND, "{\"a\":3}\n{\"a\":4}\n")]
+        {
+            let mut text = header(number, &link).into_bytes();
+            link.append_all(records.as_bytes(), &mut text);
+            fs::write(dir.path().join(name), text).expect("writes");
+        }
+        dir
+    }
+
+    fn all(journal: &JournalSnapshot, after: u64) -> io::Result<Vec<String>> {
+        let files: io::Result<Vec<_>> = (0..journal.files).map(|file| journal.records(file, after)).collect();
+        Ok(files?.concat())
+    }
+
+    #[test]
+    fn files_that_are_removed_meanwhile_are_read_again_and_again() {
+        let dir = journal();
+        let journal = JournalSnapshot::try_from(dir.path()).expect("opens");
+        drop(dir);
+        for _ in 0..2 {
+            assert_eq!(all(&journal, 0).expect("reads").len(), 4);
+            assert_eq!(
+                all(&journal, 3).expect("reads"),
+                ["{\"a\":4}"],
+                "those that are delivered are left out"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_being_written_is_none_and_a_changed_one_is_an_error() {
+        let dir = journal();
+        let text = fs::read(dir.path().join(SECOND)).expect("reads");
+        fs::write(dir.path().join(SECOND), &text[..text.len() - 3]).expect("writes");
+        let journal = JournalSnapshot::try_from(dir.path()).expect("opens");
+        assert_eq!(all(&journal, 0).expect("reads").len(), 3);
+        let text =
+            fs::read_to_string(dir.path().join(FIRST)).expect("reads").replace("{\"a\":1}", "{\"a\":7}");
+        fs::write(dir.path().join(FIRST), text).expect("writes");
+        let journal = JournalSnapshot::try_from(dir.path()).expect("opens");
+        let why = all(&journal, 0).expect_err("changed").to_string();
+        assert!(why.contains(FIRST) && why.contains("does not fit the chain"), "{why}");
+    }
+}
