@@ -151,6 +151,8 @@ async fn a_store_that_is_down_at_the_drain_leaves_a_trail_that_is_known_and_an_e
     assert_eq!(opening["keyBroker"]["origin"]["pod"], "orders-0");
 }
 
+/// Until the store knows of a trail, gRPC's health answers, as HTTP's does, that the broker is alive and not ready; a call waits, within its own
+/// deadline, and is recorded as any other. Afterwards a start needs neither store nor STS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_served_before_the_store_knows_of_the_trail_and_afterwards_without_store_and_sts() {
     let fleet = Fleet::new().await;
@@ -161,12 +163,26 @@ async fn nothing_is_served_before_the_store_knows_of_the_trail_and_afterwards_wi
     let config = fleet.config(0, &format!("[telemetry]\nhttp = \"{port}\"\n"));
     let broker = Fleet::spawn(0, &config);
     broker.wait_for_log("its first digest is not delivered");
-    assert!(!fleet.socket(0).exists());
+    let health = |more: &[&str]| Fleet::program(&[&["health", "--config", path(&config)], more].concat());
+    let not_ready = health(&[]);
+    assert_eq!(not_ready.status.code(), Some(1), "{}", text(&not_ready.stderr));
+    assert!(text(&not_ready.stderr).contains("NOT_SERVING"), "{}", text(&not_ready.stderr));
+    assert_eq!(health(&["--live"]).status.code(), Some(0), "it is alive");
+    let client = Client::unix(fleet.socket(0)).await.expect("listens");
+    let hasty = client.clone().with_deadline(Duration::from_millis(300));
+    let late =
+        hasty.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err("it waits in vain");
+    assert_eq!(late.reason(), Some("DEADLINE_EXCEEDED"), "{late}");
+    let client = client.with_deadline(Duration::from_mins(1));
+    let waiting =
+        tokio::spawn(async move { client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await });
     assert!(get(&port.to_string(), "/healthz").starts_with("HTTP/1.1 200"), "it is alive");
     let ready = get(&port.to_string(), "/readyz");
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("first digest"), "{ready}");
     fs::remove_file(&bucket).expect("the store is there");
     broker.wait_for_log("\"serving\"");
+    waiting.await.expect("no panic").expect("a key, now");
+    assert_eq!(health(&[]).status.code(), Some(0));
     fleet.call(0, 1).await;
     tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
@@ -22,7 +22,7 @@ use super::observed::{Circuit, MetricSources};
 use super::pages::PagesServer;
 use super::sessions::SessionWatch;
 use super::{Parts, StartError};
-use crate::admin::Admin;
+use crate::admin::{Admin, TrailLinks};
 use crate::attestation::Trust;
 use crate::audit::Audit;
 use crate::audit::refusals::Refusals;
@@ -226,7 +226,7 @@ impl Foundation {
         &self,
         cache: &Cache,
         limits: &CallLimits,
-        trail: Option<&Trail>,
+        trail: Option<Arc<OnceLock<TrailLinks>>>,
     ) -> AdminServer<Admin> {
         let admin = Admin {
             cache: cache.clone(),
@@ -234,8 +234,7 @@ impl Foundation {
             journal: self.journal.clone(),
             caller: Arc::clone(&self.caller),
             clock: Arc::clone(&self.clock),
-            flush_orders: trail.map(|trail| trail.flush_orders.clone()),
-            newest_digest: trail.map(Trail::newest_digest),
+            trail,
             drain: self.drain.clone(),
             started_at: self.clock.now(),
             uid: rustix::process::geteuid().as_raw(),
@@ -274,6 +273,7 @@ impl Foundation {
         service: Service,
         admin: AdminServer<Admin>,
         health: HealthReporter,
+        is_open: watch::Receiver<bool>,
     ) -> Layers {
         let audit = Audit {
             journal: self.journal.clone(),
@@ -290,6 +290,7 @@ impl Foundation {
             shares,
             audit: Arc::new(audit),
             traces,
+            is_open,
             drain: self.drain.clone(),
             service: Arc::new(service),
             admin,

@@ -2,10 +2,12 @@
 //! called sound, and one that lacks nothing is.
 
 mod bound;
+mod fleet;
 mod many;
 mod site;
 mod stray;
 mod taken;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::uses::{Uses, UsesOf};
 use crate::record::optional_moment;
 
 /// What came of verifying a trail.
@@ -43,6 +44,9 @@ pub struct Report {
     pub state: Option<TrailState>,
     /// What follows from them.
     pub verdict: Verdict,
+    /// How what KMS answered was used, if that was to be counted.
+    #[serde(skip)]
+    pub uses: BTreeMap<UsesOf, Uses>,
 }
 
 /// What can be said of a trail.
