@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use key_broker::bench::{DrawBench, DrawPermit, PolicyBench};
+use key_broker::bench::{draws, question};
 use key_broker_core::clock::{Clock as _, SystemClock};
 
 fn main() {
@@ -28,50 +28,49 @@ fn policy() {
     for (name, text) in
         [("one policy", permit_all), ("100 policies that look at the encryption context", hundred)]
     {
-        let policy = PolicyBench::new(text);
+        let permits = question(text);
         let each = |asked: u32, ask: &dyn Fn(u32)| {
             let started = SystemClock.instant();
             (0..asked).for_each(ask);
             started.elapsed().as_nanos() / u128::from(asked)
         };
-        assert!(policy.permits());
-        let remembered = each(200_000, &|_| assert!(policy.permits()));
+        assert!(permits());
+        let remembered = each(200_000, &|_| assert!(permits()));
         // With other policies nothing is remembered.
-        let parsed: Vec<PolicyBench> = (0..200).map(|_| PolicyBench::new(text)).collect();
-        let asked_anew = each(200, &|n| assert!(parsed[n as usize].permits()));
+        let parsed: Vec<_> = (0..200).map(|_| question(text)).collect();
+        let asked_anew = each(200, &|n| assert!(parsed[n as usize]()));
         println!("{name}: {remembered} ns remembered, {asked_anew} ns asked of Cedar");
     }
 }
 
 fn one_draw() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let bench = runtime.block_on(DrawBench::new(1 << 32, Duration::ZERO));
+    let draws = runtime.block_on(draws(1 << 32, 1_024, Duration::ZERO));
     let mut best = Duration::MAX;
     let mut allocations = 0;
     for _ in 0..ROUNDS {
-        let permits = bench.permits(DRAWS);
+        let ready = draws(DRAWS);
         let started = SystemClock.instant();
-        let counted = allocation_counter::measure(|| runtime.block_on(draw_all(&bench, permits)));
+        let counted = allocation_counter::measure(|| {
+            runtime.block_on(async {
+                for draw in ready {
+                    draw.await;
+                }
+            });
+        });
         best = best.min(started.elapsed());
-        // The vector of permits is not the draw's.
         allocations = counted.count_total;
     }
     println!("one draw of a kept data key: {} ns (best of {ROUNDS} rounds)", best.as_nanos() / DRAWS as u128);
     println!("allocations in {DRAWS} draws: {allocations}");
 }
 
-async fn draw_all(bench: &DrawBench, permits: Vec<DrawPermit>) {
-    for permit in permits {
-        bench.draw(permit, 1_024).await;
-    }
-}
-
 /// Refresh ahead at 0.8 of 50,000 messages, before a KMS that takes 2 ms: 10,000 draws pass meanwhile.
 fn boundary() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (mut near, mut elsewhere) = runtime.block_on(async {
-        let bench = DrawBench::new(MESSAGES, Duration::from_millis(2)).await;
-        latencies(&bench).await
+        let draws = draws(MESSAGES, 0, Duration::from_millis(2)).await;
+        latencies(std::iter::repeat_with(|| draws(DRAWS)).take(ROUNDS).flatten()).await
     });
     let p99 = |latencies: &mut Vec<u64>| {
         latencies.sort_unstable();
@@ -87,11 +86,11 @@ fn boundary() {
 }
 
 /// Nanoseconds of draws near a boundary, and of the others.
-async fn latencies(bench: &DrawBench) -> (Vec<u64>, Vec<u64>) {
+async fn latencies(draws: impl Iterator<Item = impl Future<Output = u64>>) -> (Vec<u64>, Vec<u64>) {
     let (mut near, mut elsewhere) = (Vec::new(), Vec::new());
-    for permit in std::iter::repeat_with(|| bench.permits(DRAWS)).take(ROUNDS).flatten() {
+    for draw in draws {
         let started = SystemClock.instant();
-        let used = bench.draw(permit, 0).await;
+        let used = draw.await;
         let took = u64::try_from(started.elapsed().as_nanos()).expect("no draw takes centuries");
         if used <= NEAR || used > MESSAGES - NEAR { near.push(took) } else { elsewhere.push(took) }
     }

@@ -110,15 +110,9 @@ pub struct Share<K: Eq + Hash + Clone> {
 }
 
 impl<K: Eq + Hash + Clone> FairPool<K> {
-    /// A pool of so many units, all free.
-    #[must_use]
-    pub fn new(total: u64) -> Arc<Self> {
-        Self::of(FairShares::new(total))
-    }
-
     /// A pool of these shares.
     #[must_use]
-    pub fn of(shares: FairShares<K>) -> Arc<Self> {
+    pub fn new(shares: FairShares<K>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(shares)))
     }
 
@@ -184,7 +178,7 @@ mod tests {
             total in 64..4_096_u64,
             steps in prop::collection::vec(step(), 0..300),
         ) {
-            let pool = FairPool::new(total);
+            let pool = FairPool::new(FairShares::new(total));
             let mut held = Vec::new();
             for step in steps {
                 match step {
@@ -204,7 +198,7 @@ mod tests {
 
     #[test]
     fn nobody_gets_more_than_the_most() {
-        let pool = FairPool::of(FairShares::new(512).at_most(3));
+        let pool = FairPool::new(FairShares::new(512).at_most(3));
         let own: Vec<_> = std::iter::from_fn(|| pool.take(&0, 1)).collect();
         assert_eq!(own.len(), 3);
         assert!(pool.has_its_share(&0) && !pool.has_its_share(&1));
@@ -213,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_least_share_may_be_larger() {
-        let pool = FairPool::of(FairShares::new(32 * 512).at_least(512));
+        let pool = FairPool::new(FairShares::new(32 * 512).at_least(512));
         let take = |who: u8| std::iter::from_fn(|| pool.take(&who, 512)).collect::<Vec<_>>();
         let shares: Vec<_> = (0..12).map(take).collect();
         let sizes: Vec<_> = shares.iter().map(Vec::len).collect();
@@ -222,7 +216,7 @@ mod tests {
 
     #[test]
     fn one_alone_gets_half_and_who_comes_later_finds_something() {
-        let pool = FairPool::new(512);
+        let pool = FairPool::new(FairShares::new(512));
         let take = |who: u8| std::iter::from_fn(|| pool.take(&who, 1)).collect::<Vec<_>>();
         let shares: Vec<_> = (0..20).map(take).collect();
         let sizes: Vec<_> = shares.iter().map(Vec::len).collect();

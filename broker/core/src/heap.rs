@@ -6,7 +6,7 @@
 
 /// Gives back what is free. Blocks for some milliseconds, and with it who allocates meanwhile. Other allocators than glibc's give back
 /// by themselves, or not.
-pub fn give_back() {
+pub fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use std::ffi::c_int;

@@ -25,7 +25,7 @@ mod fair_share;
 
 // Key material in memory; memory given back; time, passed in.
 pub mod clock;
-pub mod heap;
+mod heap;
 pub mod secret;
 
 pub use self::{
@@ -33,6 +33,7 @@ pub use self::{
     ciphertext::{CiphertextBlob, GrantTokens},
     context::EncryptionContext,
     fair_share::{FairPool, FairShares, Share},
+    heap::give_back_memory,
     invalid::InvalidValue,
     key::{KeyArn, KeyId, NamedKey, RequestedKey, partition_of},
     length::{DataKeyLength, RandomLength},
@@ -40,7 +41,7 @@ pub use self::{
     outcome::Outcome,
     peer::{Peer, PeerDetails, PeerKind},
     principal::Principal,
-    reuse::{Bounds, DeclaredUse, MAX_AGE_SECONDS, MAX_MESSAGES, Reuse, UNBOUNDED, UNUSED},
+    reuse::{Bounds, DeclaredUse, MAX_AGE_SECONDS, MAX_MESSAGES, Reuse, UNBOUNDED},
     secret::Plaintext,
     spiffe::{SpiffeId, check_trust_domain},
     transport::Transport,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a caller declared it would encrypt with one draw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a caller declared it would encrypt with one draw. The default is nothing used yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclaredUse {
     /// At least 1.
@@ -66,5 +66,3 @@ pub const MAX_AGE_SECONDS: u64 = 86_400;
 pub const MAX_MESSAGES: u64 = 1 << 32;
 /// Nothing but what a type can hold.
 pub const UNBOUNDED: Bounds = Bounds { max_age: Duration::MAX, max_messages: u64::MAX, max_bytes: u64::MAX };
-/// Nothing used yet.
-pub const UNUSED: DeclaredUse = DeclaredUse { messages: 0, bytes: 0 };

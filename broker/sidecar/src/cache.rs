@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, Either};
 use key_broker_core::clock::{Clock, Moment};
-use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId, Principal, Reuse, UNBOUNDED, UNUSED};
+use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId, Principal, Reuse, UNBOUNDED};
 use opentelemetry::context::FutureExt as _;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
@@ -122,7 +122,7 @@ impl Cache {
         if !R::IS_CHARGED {
             bounds = Bounds { max_age: bounds.max_age, ..UNBOUNDED };
         }
-        let fits = bounds.charge(UNUSED, terms.declared).is_some();
+        let fits = bounds.charge(DeclaredUse::default(), terms.declared).is_some();
         let found = if rule.enabled && !terms.reuse.fresh && fits && request.may_reuse() {
             self.look_up(&permitted, principal, &rule, bounds, &terms)
         } else {

@@ -122,10 +122,12 @@ impl Shares {
     pub(crate) fn new(limits: &Limits, clock: Arc<dyn Clock>) -> Self {
         let calls = u64::from(limits.calls_in_flight);
         let pools = Pools {
-            calls: FairPool::of(FairShares::new(calls).at_most(limits.share.calls_in_flight as u64)),
-            streams: FairPool::new(calls.saturating_mul(STREAMS_PER_CALL).max(LEAST_STREAMS)),
-            standard: FairPool::new(STANDARD_CALLS),
-            request_bytes: FairPool::of(FairShares::new(32 * LARGEST_REQUEST).at_least(LARGEST_REQUEST)),
+            calls: FairPool::new(FairShares::new(calls).at_most(limits.share.calls_in_flight as u64)),
+            streams: FairPool::new(FairShares::new(
+                calls.saturating_mul(STREAMS_PER_CALL).max(LEAST_STREAMS),
+            )),
+            standard: FairPool::new(FairShares::new(STANDARD_CALLS)),
+            request_bytes: FairPool::new(FairShares::new(32 * LARGEST_REQUEST).at_least(LARGEST_REQUEST)),
         };
         let calls_per_second = limits.share.calls_per_second;
         let (pools, turns) = (Arc::new(pools), Arc::default());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use key_broker_core::heap;
+use key_broker_core::give_back_memory;
 
 /// Looks now and then, and gives back what is free, if more is in memory than once was. What is in use then may be free soon, and the
 /// allocator alone knows: so it is tried again, less often where it was of no use.
@@ -14,7 +14,7 @@ pub(super) async fn give_back_after_peaks() {
         least = least.min(resident);
         if resident > least + MUCH_BYTES {
             let then = tokio::task::spawn_blocking(|| {
-                heap::give_back();
+                give_back_memory();
                 resident_bytes()
             });
             let then = then.await.ok().flatten().unwrap_or(resident);

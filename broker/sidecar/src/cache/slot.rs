@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use key_broker_core::clock::Moment;
-use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId, UNUSED};
+use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId};
 use tokio::sync::oneshot;
 
 use crate::error::BrokerError;
@@ -311,14 +311,14 @@ impl<T, R: Clone> Slot<T, R> {
                 return self.waiting.push_front(waiting);
             };
             let Some(mut draw) = self.charge(now, &waiting.demand) else {
-                if before.used == UNUSED {
+                if before.used == DeclaredUse::default() {
                     // Even an unused key is too old: KMS is slower than the caller's max_age.
                     let _ = waiting.answer.send(Err(DrawFailure::Error(BrokerError::DeadlineExceeded)));
                     continue;
                 }
                 return self.waiting.push_front(waiting);
             };
-            draw.called_kms = before.used == UNUSED;
+            draw.called_kms = before.used == DeclaredUse::default();
             if waiting.answer.send(Ok(draw)).is_err()
                 && let Some(key) = &mut self.current
             {

@@ -187,7 +187,7 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 mod tests {
     //! A connection ends when it calls nothing, when it is idle, and when it does not read; never while it does none of these.
 
-    use key_broker_core::{FairPool, Principal};
+    use key_broker_core::{FairPool, FairShares, Principal};
     use std::sync::atomic::AtomicU64;
     use time::OffsetDateTime;
 
@@ -208,7 +208,7 @@ mod tests {
     fn progress() -> (Arc<SetClock>, Arc<Progress>, Arc<FairPool<Principal>>) {
         use key_broker_core::clock::SystemClock;
         let clock = Arc::new(SetClock(SystemClock.instant(), AtomicU64::new(0)));
-        (Arc::clone(&clock), Progress::new(clock), FairPool::new(64))
+        (Arc::clone(&clock), Progress::new(clock), FairPool::new(FairShares::new(64)))
     }
 
     fn pass(clock: &SetClock, seconds: u64) {

@@ -1,6 +1,6 @@
 //! How far keys are charged, and how many keys a row of draws needs.
 
-use key_broker_core::{Bounds, DeclaredUse, UNUSED};
+use key_broker_core::{Bounds, DeclaredUse};
 
 /// How far one key is used, and how far it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,10 @@ pub(super) struct Charges {
 impl Charges {
     /// Of a key that nobody has drawn yet.
     pub(super) fn unused(bounds: &Bounds) -> Self {
-        Self { used: UNUSED, limit: DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes } }
+        Self {
+            used: DeclaredUse::default(),
+            limit: DeclaredUse { messages: bounds.max_messages, bytes: bounds.max_bytes },
+        }
     }
 
     /// After a draw; none if it does not fit. `bounds` are those of the draw.

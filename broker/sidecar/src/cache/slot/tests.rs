@@ -50,7 +50,7 @@ proptest! {
                     }
                     let declared = DeclaredUse { messages, bytes };
                     // A larger declaration than the bound goes to KMS on its own and never gets here.
-                    if bounds.charge(UNUSED, declared).is_some() {
+                    if bounds.charge(DeclaredUse::default(), declared).is_some() {
                         bench.draw(declared, bounds);
                     }
                 }

@@ -91,7 +91,7 @@ impl Bench {
 
     /// How many keys serve those who wait, one after the other.
     fn needed(&self) -> usize {
-        let (mut keys, mut used, mut limit) = (0, UNUSED, BOUNDS);
+        let (mut keys, mut used, mut limit) = (0, DeclaredUse::default(), BOUNDS);
         for Waiter { demand: (declared, bounds), .. } in &self.waiting {
             let both =
                 |limit: Bounds| Bounds { max_messages: limit.max_messages.min(bounds.max_messages), ..limit };
@@ -101,7 +101,7 @@ impl Bench {
             } else {
                 keys += 1;
                 limit = both(BOUNDS);
-                used = limit.charge(UNUSED, *declared).expect("it fits");
+                used = limit.charge(DeclaredUse::default(), *declared).expect("it fits");
             }
         }
         keys
@@ -132,7 +132,7 @@ impl Bench {
             self.seconds - self.requested_after[&serial] <= bounds.max_age.as_secs(),
             "a key is served past its age"
         );
-        let charged = self.charged.entry(serial).or_insert(UNUSED);
+        let charged = self.charged.entry(serial).or_default();
         charged.messages += declared.messages;
         charged.bytes += declared.bytes;
         assert_eq!(
