@@ -20,7 +20,6 @@ use key_broker_core::clock::Clock;
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{Ending, Remainder, StdoutCopy};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -137,8 +136,7 @@ impl Broker {
     ) -> Result<Self, StartError> {
         let (base, journal) = Foundation::lay(home, others, &mut parts, drain)?;
         base.watch_sessions(parts.kms.sessions());
-        let (open, is_open) = watch::channel(parts.audit.trail.is_none());
-        let (health, is_ready) = base.start_readiness(is_open);
+        let (health, is_ready) = base.start_readiness();
         // Probes are answered while the trail waits for its store.
         let pages = base.start_pages(parts.telemetry.http, is_ready.clone()).await?;
         // What is kept by alias is of use while it is known what the alias means.
@@ -168,7 +166,7 @@ impl Broker {
         };
         let shares = Shares::new(&parts.limits, Arc::clone(&base.clock));
         let traces = parts.telemetry.traces;
-        let layers = base.layers(traces, limits, shares, service, admin, health, open.subscribe());
+        let layers = base.layers(traces, limits, shares, service, admin, health);
         let listeners = Listeners::open(&parts.listen).await.map_err(StartError::Listen)?;
         let addresses = Addresses::of(&listeners, pages.as_ref());
         let server = Server::new(layers, parts.identities, &parts.limits, connections, handshakes);
@@ -176,7 +174,7 @@ impl Broker {
         // One time for all of a drain: the end of the trail is kept its part, whatever calls do.
         let serving = tokio::spawn(server.serve(listeners, base.drain.clone(), grace * 4 / 5));
         let serving = AbortOnDropHandle::new(serving);
-        let waiting = Waiting { base, journal, open, links, sources, pages, serving, addresses, grace };
+        let waiting = Waiting { base, journal, links, sources, pages, serving, addresses, grace };
         waiting.open(parts.audit, &parts.kms, &policies).await
     }
 

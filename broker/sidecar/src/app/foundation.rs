@@ -69,6 +69,8 @@ pub(super) struct Foundation {
     pub kms: RecordedKms,
     /// The calls to KMS in flight.
     pub kms_calls: TaskTracker,
+    /// Whether the store knows of the trail, if there is to be one.
+    pub trail_is_open: watch::Sender<bool>,
     /// Cancelled when the broker is to stop.
     pub drain: CancellationToken,
     /// Counts refusals that come in a flood.
@@ -125,6 +127,7 @@ impl Foundation {
                 guards,
                 kms,
                 kms_calls,
+                trail_is_open: watch::Sender::new(parts.audit.trail.is_none()),
                 drain,
                 refusals,
                 configuration_sha256: parts.configuration_sha256.take(),
@@ -204,14 +207,11 @@ impl Foundation {
     }
 
     /// Who tells health watchers and `/readyz` whether the broker is ready.
-    pub(super) fn start_readiness(
-        &self,
-        trail_is_open: watch::Receiver<bool>,
-    ) -> (HealthReporter, watch::Receiver<Ready>) {
+    pub(super) fn start_readiness(&self) -> (HealthReporter, watch::Receiver<Ready>) {
         let health = HealthReporter::new();
         let (ready, is_ready) = watch::channel(Ready::TrailNotOpen);
         let readiness = Readiness {
-            trail_is_open,
+            trail_is_open: self.trail_is_open.subscribe(),
             journal: self.journal.health(),
             kms: self.guards.iter().map(Guard::open_until).collect(),
             drain: self.drain.clone(),
@@ -273,7 +273,6 @@ impl Foundation {
         service: Service,
         admin: AdminServer<Admin>,
         health: HealthReporter,
-        is_open: watch::Receiver<bool>,
     ) -> Layers {
         let audit = Audit {
             journal: self.journal.clone(),
@@ -290,7 +289,7 @@ impl Foundation {
             shares,
             audit: Arc::new(audit),
             traces,
-            is_open,
+            is_open: self.trail_is_open.subscribe(),
             drain: self.drain.clone(),
             service: Arc::new(service),
             admin,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use key_broker_trail::delivery::Trail;
 use key_broker_trail::journal::JournalThread;
 use key_broker_trail::{Ending, StdoutCopy};
-use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::foundation::Foundation;
@@ -22,8 +21,6 @@ use crate::policy::file::Policies;
 pub(super) struct Waiting {
     pub base: Foundation,
     pub journal: JournalThread,
-    /// To be told when the trail is open.
-    pub open: watch::Sender<bool>,
     /// Where the operator's calls find the trail.
     pub links: Arc<OnceLock<TrailLinks>>,
     pub sources: MetricSources,
@@ -41,7 +38,7 @@ impl Waiting {
         kms: &AwsKms,
         policies: &Policies,
     ) -> Result<Broker, StartError> {
-        let Self { base, journal, open, links, mut sources, pages, serving, addresses, grace } = self;
+        let Self { base, journal, links, mut sources, pages, serving, addresses, grace } = self;
         let mut parts = base.trail_parts();
         let trail = match base.start_trail(audit.trail.as_ref(), &parts).await {
             Err(StartError::Stopped) => {
@@ -66,7 +63,7 @@ impl Waiting {
             links.get_or_init(|| TrailLinks { flush_orders, newest_digest });
             ending.deliver(trail);
         }
-        open.send_replace(true);
+        base.trail_is_open.send_replace(true);
         Ok(Broker {
             serving,
             addresses,

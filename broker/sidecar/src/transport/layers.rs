@@ -226,6 +226,33 @@ impl Layers {
         Ok(deadline_in(headers)?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE))
     }
 
+    /// The answer, as soon as the trail is open: a call that comes before waits for that within its own deadline.
+    fn once_open(
+        &self,
+        answer: BoxFuture<Response<Body>, Infallible>,
+        record: RecordBuilder,
+        request_id: Uuid,
+    ) -> BoxFuture<Response<Body>, Infallible> {
+        let (mut is_open, drain) = (self.is_open.clone(), self.drain.clone());
+        let opened = async move {
+            while !*is_open.borrow_and_update() {
+                if is_open.changed().await.is_err() {
+                    // The start has failed, and the process ends.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        Box::pin(async move {
+            tokio::select! {
+                () = opened => answer.await,
+                () = drain.cancelled() => {
+                    record.refused(&BrokerError::Draining);
+                    Ok(wire::status(&BrokerError::Draining, request_id).into_http())
+                }
+            }
+        })
+    }
+
     /// Limits: deadline, drain, the principal's own and those of all; then the service.
     fn limited(
         &self,
@@ -248,38 +275,16 @@ impl Layers {
         let request_bytes = request.body().bytes();
         let (record, request_id, peer) = (scope.record(), scope.request_id(), Arc::clone(&caller.peer));
         let deadline = until.checked_sub(commit_time(timeout)).unwrap_or(until);
-        let refused = record.clone();
         let call = WorkloadCall { record, request_id, peer, deadline };
         let answer = KeyBrokerServer::new(self.service.handler(call))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .call(request);
         let answer =
-            if *self.is_open.borrow() { answer } else { self.once_open(answer, refused, request_id) };
+            if *self.is_open.borrow() { answer } else { self.once_open(answer, scope.record(), request_id) };
         let held = HeldByCall { _slot: slot, _request_bytes: request_bytes, _counted: self.limits.count() };
         Ok(AdmittedCall {
             answer: tokio::time::timeout(timeout.saturating_sub(commit_time(timeout)), answer),
             held,
-        })
-    }
-}
-
-impl Layers {
-    /// The answer, as soon as the trail is open; a call that comes before waits for that within its own deadline.
-    fn once_open(
-        &self,
-        answer: BoxFuture<Response<Body>, Infallible>,
-        record: RecordBuilder,
-        request_id: Uuid,
-    ) -> BoxFuture<Response<Body>, Infallible> {
-        let (mut is_open, drain) = (self.is_open.clone(), self.drain.clone());
-        Box::pin(async move {
-            tokio::select! {
-                Ok(_) = is_open.wait_for(|is_open| *is_open) => answer.await,
-                () = drain.cancelled() => {
-                    record.refused(&BrokerError::Draining);
-                    Ok(wire::status(&BrokerError::Draining, request_id).into_http())
-                }
-            }
         })
     }
 }

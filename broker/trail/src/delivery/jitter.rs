@@ -32,7 +32,7 @@ mod tests {
             let first = with_jitter(interval, &name);
             assert_eq!(first, with_jitter(interval, &name));
             assert!((interval / 2..=interval).contains(&first), "{first:?}");
-            let tenth = (first - interval / 2).as_secs() / 15;
+            let tenth = first.saturating_sub(interval / 2).as_secs() / 15;
             of_each_tenth[usize::try_from(tenth).expect("ten").min(9)] += 1;
         }
         // A hundred each; that one of ten is beyond these bounds happens once in 10^6 runs.

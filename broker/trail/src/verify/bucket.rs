@@ -134,7 +134,7 @@ pub async fn verify_all(
     bucket.report.log_files = listed.len() as u64;
     let listed: Arc<HashSet<String>> = Arc::new(listed.into_iter().collect());
     if is_whole {
-        bucket.unnamed = HashSet::clone(&listed);
+        bucket.unnamed.extend(listed.iter().cloned());
     }
     let mut earlier: HashMap<String, PassedTrail> =
         earlier.into_iter().map(|passed| (passed.trail_arn.clone(), passed)).collect();
@@ -172,7 +172,7 @@ struct Judged {
 }
 
 /// Hears of each trail that is judged.
-pub type Told<'a> = dyn FnMut(&str, &Report, usize, Option<PassedTrail>) + Send + 'a;
+pub(super) type Told<'a> = dyn FnMut(&str, &Report, usize, Option<PassedTrail>) + Send + 'a;
 
 async fn verify_one(
     reader: TrailReader,

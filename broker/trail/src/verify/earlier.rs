@@ -126,8 +126,10 @@ impl PassedTrail {
         digests: &[DigestKey],
         keys: &[crate::signature::PublicKey],
     ) -> Option<(DigestFile, HashSet<String>)> {
-        let files = stream::iter(digests).map(|named| reader.digest_file(&named.key)).buffered(DIGESTS_AHEAD);
-        let (mut files, mut known, mut newest) = (std::pin::pin!(files), HashSet::new(), None::<DigestFile>);
+        let read = async |named: &DigestKey| reader.digest_file(&named.key).await;
+        let files = stream::iter(digests).map(read).buffered(DIGESTS_AHEAD);
+        let mut files = std::pin::pin!(files);
+        let (mut known, mut newest) = (HashSet::new(), None::<DigestFile>);
         while let Some(read) = files.next().await {
             let file = read.ok()??;
             let before = newest.as_ref().map(|file| (file.key.clone(), sha256_hex(&file.json)));

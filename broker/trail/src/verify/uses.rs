@@ -120,7 +120,9 @@ mod tests {
         ];
         let counts = counted(&records);
         let mut all = Uses::default();
-        counts.values().for_each(|uses| all += *uses);
+        for uses in counts.values() {
+            all += *uses;
+        }
         assert_eq!(all, Uses { hits: 2, misses: 1, denials: 1, kms_calls: 1 });
         assert!(counts.keys().any(|of| of.principal.is_empty()) && counts.len() >= 2, "{counts:?}");
     }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::RSA_PKCS1_SHA256;
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, KeyId, Plaintext};
 use tempfile::TempDir;
@@ -262,7 +262,7 @@ pub(super) async fn day(brokers: usize, objects: Arc<dyn Store>) -> Day {
                 broker.trail.turn(&mut broker.pace).await;
             }
             broker.call().await;
-            let (age, is_killed) = (now - broker.began, broker.number % 100 == 5);
+            let (age, is_killed) = (now.saturating_sub(broker.began), broker.number % 100 == 5);
             match () {
                 () if is_killed && age >= LIFE / 2 => ended.push(broker.end(true).await),
                 () if age >= LIFE && !is_down => ended.push(broker.end(false).await),

@@ -114,13 +114,17 @@ async fn check_day(day: &Day, objects: usize) {
 
 /// Every record that survived is there, once.
 async fn check_records(day: &Day) {
-    let reader: TrailReader = day.reader();
     let mut delivered = BTreeMap::<String, u32>::new();
-    for key in reader.log_file_keys().await.expect("lists") {
-        let json = reader.log_file(&key).await.expect("reads").expect("is there");
-        for record in crate::reader::records(&json) {
-            let id = ReadRecord::parse(record.expect("a record")).expect("a record").event_id.to_string();
-            *delivered.entry(id).or_default() += 1;
+    for broker in &day.brokers {
+        let reader: TrailReader = day.reader().of(&broker.name);
+        for digest in reader.digest_keys().await.expect("lists").own {
+            for entry in reader.digest(&digest.key).await.expect("reads").expect("is there").log_files {
+                let json = reader.log_file(&entry.s3_object).await.expect("reads").expect("is there");
+                for record in crate::reader::records(&json) {
+                    let record = ReadRecord::parse(record.expect("a record")).expect("a record");
+                    *delivered.entry(record.event_id.to_string()).or_default() += 1;
+                }
+            }
         }
     }
     for broker in day.brokers.iter().filter(|broker| !broker.is_killed) {

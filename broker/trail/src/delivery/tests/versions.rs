@@ -170,7 +170,7 @@ async fn up_and_down_between_format_versions() {
         leave(of(FORMAT_VERSION)).await;
     }
     let mut seen = 0;
-    for version in (FORMAT_VERSION - 1).max(1)..=FORMAT_VERSION + 1 {
+    for version in FORMAT_VERSION - 1..=FORMAT_VERSION + 1 {
         if !of(version).exists() {
             continue;
         }

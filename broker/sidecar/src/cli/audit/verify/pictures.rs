@@ -94,7 +94,8 @@ impl Picture {
 
     fn add(&mut self, name: String, hour: i64, count: u64) {
         if count > 0 {
-            self.columns_of(name)[self.span.column(hour)] += count;
+            let column = self.span.column(hour);
+            self.columns_of(name)[column] += count;
         }
     }
 
