@@ -20,13 +20,7 @@ use support::timed::{BUCKET, names};
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn a_sound_trail_has_the_same_numbers_in_sql_and_breaks_no_promise() {
-    let copy = plain().copy();
-    // What waits for its digest, nobody vouches for yet: SQL has it all the same.
-    let digests = (0..copy.digests().len()).flat_map(|place| copy.digest(place).log_files);
-    let named: BTreeSet<String> = digests.map(|file| file.s3_object).collect();
-    for key in copy.log_files().into_iter().filter(|key| !named.contains(key)) {
-        fs::remove_file(copy.path(&key)).expect("removes");
-    }
+    let copy = vouched_for();
     let report = verify(&copy);
     assert_eq!(report.verdict, Verdict::Sound, "{report:#?}");
     let rows = ask(
@@ -59,7 +53,7 @@ fn a_sound_trail_has_the_same_numbers_in_sql_and_breaks_no_promise() {
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn denials_are_those_that_verify_counts() {
-    let copy = plain().copy();
+    let copy = vouched_for();
     let options = VerifyOptions { journal_dir: None, counts_uses: true, ..copy.options() };
     let counted: u64 = copy.verify_with(options).uses.values().map(|uses| uses.denials).sum();
     let rows = ask(
@@ -79,7 +73,7 @@ fn denials_are_those_that_verify_counts() {
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn the_join_with_cloudtrail_says_what_reconcile_says() {
-    let copy = plain().copy();
+    let copy = vouched_for();
     let mut aws = Vec::new();
     for key in copy.log_files() {
         let log_file: Value = serde_json::from_slice(&copy.log_file(&key)).expect("JSON");
@@ -190,6 +184,17 @@ fn what_verify_finds_of_the_promise_the_view_finds_too() {
             .collect();
         assert_eq!(in_sql, found, "{kind}");
     }
+}
+
+/// A trail without what waits for its digest: nobody vouches for that yet, and SQL has it all the same.
+fn vouched_for() -> Copy {
+    let copy = plain().copy();
+    let digests = (0..copy.digests().len()).flat_map(|place| copy.digest(place).log_files);
+    let named: BTreeSet<String> = digests.map(|file| file.s3_object).collect();
+    for key in copy.log_files().into_iter().filter(|key| !named.contains(key)) {
+        fs::remove_file(copy.path(&key)).expect("removes");
+    }
+    copy
 }
 
 /// What was delivered, alone: that is what SQL has.

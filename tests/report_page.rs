@@ -27,32 +27,42 @@ fn a_browser_shows_the_page_and_asks_nobody() {
     assert!(html.contains("&lt;img src=x onerror=alert(1)&gt;"), "{html}");
 
     Peers::install(&["chromium"]);
-    let (log, picture) = (copy.dir.path().join("net.json"), copy.dir.path().join("page.png"));
-    let asked = |what: &str| {
-        let mut browser = peers::plain("chromium");
-        browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
-        browser.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-        browser.arg(format!("--user-data-dir={}", copy.dir.path().join("profile").display()));
-        browser.arg(format!("--log-net-log={}", log.display()));
-        browser.args(["--virtual-time-budget=3000", "--window-size=1200,2400", what]);
-        let ran = peers::output(browser.arg(format!("file://{}", page.display())));
-        assert!(ran.status.success(), "{}", text(&ran.stderr));
-        ran
-    };
-    let shown = asked("--dump-dom").stdout;
-    let dom = text(&shown);
-    assert!(dom.contains("<h1>") && dom.matches("<rect ").count() >= 20, "{dom}");
+    // The browser's log tells of what a page asks.
+    let other = copy.dir.path().join("other.html");
+    fs::write(&other, "<!DOCTYPE html><title>x</title><img src=\"http://127.0.0.1:9/x\">").expect("writes");
+    let (_, asked) = browsed(&other, copy.dir.path(), "--dump-dom");
+    assert_eq!(asked, ["http://127.0.0.1:9/x"]);
+
+    let (shown, asked) = browsed(&page, copy.dir.path(), "--dump-dom");
+    assert!(shown.contains("<h1>") && shown.matches("<rect ").count() >= 20, "{shown}");
     for made in ["<script", "<img", "<iframe"] {
-        assert!(!dom.contains(made), "{made}: {dom}");
+        assert!(!shown.contains(made), "{made}: {shown}");
     }
-    assert_eq!(asked_of_others(&log), Vec::<String>::new());
-    asked(&format!("--screenshot={}", picture.display()));
+    assert_eq!(asked, Vec::<String>::new());
+    let picture = copy.dir.path().join("page.png");
+    browsed(&page, copy.dir.path(), &format!("--screenshot={}", picture.display()));
     let png = fs::read(&picture).expect("a screenshot");
     assert!(png.starts_with(b"\x89PNG") && png.len() > 20_000, "{} bytes", png.len());
     if let Some(keep) = std::env::var_os("KEY_BROKER_KEEP_PAGE") {
         fs::copy(&picture, Path::new(&keep).join("page.png")).expect("copies");
         fs::copy(&page, Path::new(&keep).join("page.html")).expect("copies");
     }
+}
+
+/// Opens a page in Chromium: what that printed, and the addresses that the page asked something of.
+fn browsed(page: &Path, dir: &Path, what: &str) -> (String, Vec<String>) {
+    let log = dir.join("net.json");
+    let mut browser = peers::plain("chromium");
+    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
+    browser.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+    // The browser itself finds nobody to ask.
+    browser.arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
+    browser.arg(format!("--user-data-dir={}", dir.join("profile").display()));
+    browser.arg(format!("--log-net-log={}", log.display()));
+    browser.args(["--virtual-time-budget=3000", "--window-size=1200,2400", what]);
+    let ran = peers::output(browser.arg(format!("file://{}", page.display())));
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    (text(&ran.stdout), asked_by_the_page(&log))
 }
 
 fn write_page(copy: &Copy, page: &Path) {
@@ -66,12 +76,13 @@ fn write_page(copy: &Copy, page: &Path) {
     assert!(said.status.code().is_some_and(|code| code < 3), "{}", text(&said.stderr));
 }
 
-/// The addresses of which a page asked anything, but for its own file's.
-fn asked_of_others(log: &Path) -> Vec<String> {
+/// What the browser asks for itself has no origin as its initiator.
+fn asked_by_the_page(log: &Path) -> Vec<String> {
     let log: Value = serde_json::from_slice(&fs::read(log).expect("a log")).expect("JSON");
-    let events = log["events"].as_array().expect("events");
-    let urls = events.iter().filter_map(|event| event["params"]["url"].as_str());
-    urls.filter(|url| !url.starts_with("file:") && !url.starts_with("chrome")).map(str::to_owned).collect()
+    let events = log["events"].as_array().expect("events").iter().map(|event| &event["params"]);
+    let of_page =
+        events.filter(|asked| asked["initiator"].as_str().is_some_and(|who| who != "not an origin"));
+    of_page.filter_map(|asked| asked["url"].as_str()).map(str::to_owned).collect()
 }
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>.json.gz";

@@ -21,7 +21,6 @@ mod ending;
 mod journal_trail;
 mod keys;
 mod log_file;
-mod plan;
 mod remainder;
 mod signature;
 mod state;
@@ -46,7 +45,6 @@ pub use self::{
     keys::{DataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys},
     names::TrailNames,
     notice::Reloads,
-    plan::{Encrypted, Plan, PlannedRequests},
     reader::records::records,
     reader::{ReadFailure, TrailReader},
     regular_file::open_regular,

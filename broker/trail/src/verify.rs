@@ -41,7 +41,7 @@ pub use self::{
     earlier::PassedTrail,
     finding::{Finding, FindingKind, Place, Report, Severity, TrailState, Verdict},
     resume::ResumePoint,
-    uses::{Uses, UsesOf},
+    uses::Uses,
 };
 use super::digest::LogFile;
 use super::format_version::newer;
@@ -103,7 +103,9 @@ pub async fn verify(
     options: &VerifyOptions,
     progress: &mut (dyn FnMut(&Progress) + Send),
 ) -> Report {
-    let mut verification = Verification::new(reader, options, progress);
+    let from = options.resume.as_ref().map(ResumePoint::end).or(options.from);
+    let options = VerifyOptions { from, ..options.clone() };
+    let mut verification = Verification::new(reader, &options, progress);
     verification.run().await;
     verification.conclude()
 }

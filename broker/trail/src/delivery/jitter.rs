@@ -18,13 +18,13 @@ fn jitter(of: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    //! A thousand trails are spread over half of an interval, evenly, and one trail is always at the same place.
+    //! A thousand trails begin over half of an interval, evenly, and one trail is always at the same place.
 
     use super::*;
     use crate::trail_name::of_new_journal;
 
     #[test]
-    fn a_thousand_trails_are_spread_over_half_an_interval() {
+    fn a_thousand_trails_begin_over_half_an_interval() {
         let interval = Duration::from_mins(5);
         let mut of_each_tenth = [0; 10];
         for _ in 0..1_000 {

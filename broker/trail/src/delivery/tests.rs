@@ -4,6 +4,8 @@
 mod bound;
 mod fleet;
 mod many;
+#[path = "../../../sidecar/src/cli/audit/cost/plan.rs"]
+mod plan;
 mod site;
 mod stray;
 mod taken;

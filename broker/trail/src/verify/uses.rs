@@ -8,18 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{ReadRecord, ServedFrom};
 
-/// What uses are counted by.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UsesOf {
-    /// Hours since 1970.
-    pub hour: i64,
-    /// Who asked; empty in records of calls to KMS.
-    pub principal: String,
-    /// The key's ARN, if KMS told one.
-    pub key: Option<String>,
-}
-
 /// What was counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -43,8 +31,10 @@ impl AddAssign for Uses {
     }
 }
 
-/// What was counted so far.
+/// What was counted so far, by what.
 pub(super) type UseCounts = BTreeMap<UsesOf, Uses>;
+/// Hours since 1970; who asked, empty in records of calls to KMS; and the key's ARN, if KMS told one.
+pub(super) type UsesOf = (i64, String, Option<String>);
 
 /// Counts a record that is of one of the profiles.
 pub(super) fn count(counts: &mut UseCounts, record: &ReadRecord<'_>) {
@@ -64,12 +54,8 @@ pub(super) fn count(counts: &mut UseCounts, record: &ReadRecord<'_>) {
         }
     };
     let principal = record.user_identity.principal_id.as_deref().filter(|_| !is_of_kms).unwrap_or_default();
-    let of = UsesOf {
-        hour: record.event_time.unix_timestamp().div_euclid(3_600),
-        principal: principal.to_owned(),
-        key: record.key_arn().map(str::to_owned),
-    };
-    add(counts, of, uses);
+    let hour = record.event_time.unix_timestamp().div_euclid(3_600);
+    add(counts, (hour, principal.to_owned(), record.key_arn().map(str::to_owned)), uses);
 }
 
 /// Adds what was counted elsewhere.
@@ -84,7 +70,7 @@ fn add(counts: &mut UseCounts, of: UsesOf, uses: Uses) {
     let of = if counts.len() < MOST_ROWS || counts.contains_key(&of) {
         of
     } else {
-        UsesOf { principal: OTHERS.to_owned(), key: None, ..of }
+        (of.0, OTHERS.to_owned(), None)
     };
     *counts.entry(of).or_default() += uses;
 }
@@ -124,14 +110,17 @@ mod tests {
             all += *uses;
         }
         assert_eq!(all, Uses { hits: 2, misses: 1, denials: 1, kms_calls: 1 });
-        assert!(counts.keys().any(|of| of.principal.is_empty()) && counts.len() >= 2, "{counts:?}");
+        assert!(
+            counts.keys().any(|(_, principal, _)| principal.is_empty()) && counts.len() >= 2,
+            "{counts:?}"
+        );
     }
 
     #[test]
     fn what_is_beyond_the_bound_is_counted_by_the_hour() {
         let mut counts = UseCounts::new();
         for number in 0..MOST_ROWS + 500 {
-            let of = UsesOf { principal: format!("unix:uid/{number}"), ..UsesOf::default() };
+            let of = (0, format!("unix:uid/{number}"), None);
             add(&mut counts, of, Uses { hits: 1, ..Uses::default() });
         }
         assert_eq!(counts.len(), MOST_ROWS + 1);

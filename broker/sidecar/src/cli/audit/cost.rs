@@ -1,5 +1,6 @@
 //! `key-broker audit cost`: what KMS and S3 are asked, for people.
 
+mod plan;
 mod requests;
 
 use std::fmt::Write as _;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use key_broker_trail::delivery::SigningConfig;
 use key_broker_trail::record::{ReadRecord, record_time};
-use key_broker_trail::{Encrypted, Plan, PlannedRequests};
+use plan::{Encrypted, Plan, PlannedRequests};
 use requests::{Costs, Requests, Subject, price_of, price_of_puts};
 use serde_json::{Value, json};
 

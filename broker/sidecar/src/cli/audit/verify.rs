@@ -14,8 +14,8 @@ use clap::builder::TypedValueParser as _;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{
-    BucketReport, Finding, FindingKind, Progress as VerifyProgress, Report, ResumePoint, Severity, Verdict,
-    VerifyOptions, verify,
+    BucketReport, Finding, FindingKind, Progress as VerifyProgress, Report, Severity, Verdict, VerifyOptions,
+    verify,
 };
 
 use super::CommandResult;
@@ -103,7 +103,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let resume = saved.point.clone();
     let options = VerifyOptions {
         keys: source.public_keys(&key).await?,
-        from: resume.as_ref().map(ResumePoint::end).or(period.since),
+        from: period.since,
         to: period.until,
         now: Some(SystemClock.now()),
         newest_signature,

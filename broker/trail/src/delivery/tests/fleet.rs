@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use super::config_of_the_trail;
+use super::plan::{Encrypted, Plan};
 use super::site::caller;
 use crate::announcer::Announcer;
 use crate::delivery::encryption::Encryption;
@@ -27,7 +28,6 @@ use crate::journal::{Durability, Journal, JournalConfig, JournalThread};
 use crate::keys::{DataKey, Decrypter, KeysError, KmsPublicKey, TrailKeys};
 use crate::names::TrailNames;
 use crate::origin::Origin;
-use crate::plan::{Encrypted, Plan};
 use crate::reader::TrailReader;
 use crate::record::ReadRecord;
 use crate::signature::{PublicKey, Signer};

@@ -80,7 +80,7 @@ const STYLE: &str = "body{font:15px sans-serif;margin:2em;color:#222}table{borde
 mod tests {
     //! A page shows what workloads wrote and does not let it act.
 
-    use key_broker_trail::verify::{Finding, FindingKind, Place, Severity, Uses, UsesOf};
+    use key_broker_trail::verify::{Finding, FindingKind, Place, Severity, Uses};
     use time::OffsetDateTime;
 
     use super::*;
@@ -97,7 +97,7 @@ mod tests {
         };
         let from = Some(OffsetDateTime::UNIX_EPOCH);
         let report = Report { findings: vec![finding], from, to: from, ..Report::default() };
-        let uses = UsesOf { hour: 0, principal: HOSTILE.into(), key: Some(HOSTILE.into()) };
+        let uses = (0, HOSTILE.to_owned(), Some(HOSTILE.to_owned()));
         let counted = Uses { hits: 3, misses: 1, denials: 2, kms_calls: 1 };
         Page {
             folder: HOSTILE,

@@ -5,33 +5,31 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use key_broker_trail::record::record_time;
-use key_broker_trail::verify::{Report, Uses, UsesOf};
+use key_broker_trail::verify::{Report, Uses};
 use time::OffsetDateTime;
 
 use super::markup::escaped;
 
-/// What was counted, of all trails together.
-pub(super) type Counts = BTreeMap<UsesOf, Uses>;
+/// What was counted, of all trails together: by the hour, the principal and the key.
+pub(super) type Counts = BTreeMap<(i64, String, Option<String>), Uses>;
 
 /// All pictures, each with its heading.
 pub(super) fn pictures_of(counts: &Counts, trails: &[(String, Report)]) -> String {
-    let hours = counts.keys().map(|of| of.hour);
+    let hours = counts.keys().map(|(hour, ..)| *hour);
     let Some(span) = Span::of(hours.chain(trails.iter().flat_map(|(_, report)| lifetime(report)))) else {
         return String::new();
     };
     let uses = |uses: &Uses| uses.hits + uses.misses;
-    let by_key = |of: &UsesOf| of.key.clone().unwrap_or_else(|| "(no key)".to_owned());
-    let by_principal = |of: &UsesOf| of.principal.clone();
     let mut saved = Picture::new("Uses served from the cache, and calls to KMS", span);
     let mut denials = Picture::new("Denials by principal", span);
     let mut keys = Picture::new("Uses by key", span);
     let mut principals = Picture::new("Uses by principal", span);
-    for (of, count) in counts {
-        saved.add("served from the cache".to_owned(), of.hour, count.hits);
-        saved.add("calls to KMS".to_owned(), of.hour, count.kms_calls);
-        denials.add(by_principal(of), of.hour, count.denials);
-        keys.add(by_key(of), of.hour, uses(count));
-        principals.add(by_principal(of), of.hour, uses(count));
+    for ((hour, principal, key), count) in counts {
+        saved.add("served from the cache", *hour, count.hits);
+        saved.add("calls to KMS", *hour, count.kms_calls);
+        denials.add(principal, *hour, count.denials);
+        keys.add(key.as_deref().unwrap_or("(no key)"), *hour, uses(count));
+        principals.add(principal, *hour, uses(count));
     }
     let mut alive = Picture::new("Trails by their state now, in the time that they vouch for", span);
     for (_, report) in trails {
@@ -92,7 +90,7 @@ impl Picture {
         Self { title, span, series: HashMap::new() }
     }
 
-    fn add(&mut self, name: String, hour: i64, count: u64) {
+    fn add(&mut self, name: &str, hour: i64, count: u64) {
         if count > 0 {
             let column = self.span.column(hour);
             self.columns_of(name)[column] += count;
@@ -102,14 +100,14 @@ impl Picture {
     /// One in each column from one hour to another.
     fn add_span(&mut self, name: &str, from: i64, to: i64) {
         let (from, to) = (self.span.column(from), self.span.column(to));
-        for column in &mut self.columns_of(name.to_owned())[from..=to] {
+        for column in &mut self.columns_of(name)[from..=to] {
             *column += 1;
         }
     }
 
-    fn columns_of(&mut self, name: String) -> &mut Vec<u64> {
+    fn columns_of(&mut self, name: &str) -> &mut Vec<u64> {
         let columns = self.span.columns;
-        self.series.entry(name).or_insert_with(|| vec![0; columns])
+        self.series.entry(name.to_owned()).or_insert_with(|| vec![0; columns])
     }
 
     /// The largest, and all others together.
@@ -217,8 +215,8 @@ mod tests {
 
     use super::*;
 
-    fn of(hour: i64, principal: &str, key: Option<&str>) -> UsesOf {
-        UsesOf { hour, principal: principal.into(), key: key.map(str::to_owned) }
+    fn of(hour: i64, principal: &str, key: Option<&str>) -> (i64, String, Option<String>) {
+        (hour, principal.to_owned(), key.map(str::to_owned))
     }
 
     /// Beyond eight names, the smallest are drawn together, and nothing is lost of the sums.

@@ -1,5 +1,6 @@
 //! What a trail asks of KMS and of its bucket, foretold from its intervals, as AWS documents it for CloudTrail ("How AWS CloudTrail uses
-//! AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020).
+//! AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020). Tests of the trail include this file: a simulated fleet asks
+//! what it says.
 
 use std::time::Duration;
 
@@ -7,25 +8,25 @@ use serde::Serialize;
 
 /// Trails whose requests are to be foretold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// How often log files are delivered.
-    pub delivery_interval: Duration,
+    pub(crate) delivery_interval: Duration,
     /// How often digests are.
-    pub digest_interval: Duration,
+    pub(crate) digest_interval: Duration,
     /// What is encrypted under a KMS key.
-    pub encrypted: Encrypted,
+    pub(crate) encrypted: Encrypted,
     /// Whether KMS signs digests, and not a key in a file.
-    pub kms_signs: bool,
+    pub(crate) kms_signs: bool,
     /// Brokers at a time.
-    pub brokers: u64,
+    pub(crate) brokers: u64,
     /// Trails that begin and are closed meanwhile.
-    pub trails: u64,
+    pub(crate) trails: u64,
 }
 
 /// What of a trail is encrypted under a KMS key, with a data key for each object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Encrypted {
+pub(crate) enum Encrypted {
     /// `audit.kms_key_id` is not set.
     Nothing,
     /// In a directory, where the broker encrypts.
@@ -37,15 +38,15 @@ pub enum Encrypted {
 /// Requests of some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PlannedRequests {
+pub(crate) struct PlannedRequests {
     /// Log files that are put.
-    pub log_files: u64,
+    pub(crate) log_files: u64,
     /// Digests that are.
-    pub digests: u64,
+    pub(crate) digests: u64,
     /// One GenerateDataKey for each object that is encrypted.
-    pub data_keys: u64,
+    pub(crate) data_keys: u64,
     /// One Sign for each digest.
-    pub signatures: u64,
+    pub(crate) signatures: u64,
 }
 
 impl Plan {
@@ -54,7 +55,7 @@ impl Plan {
     /// A broker that nobody calls delivers at every interval, too: the record of one file's data key is in the next file. Each trail has an
     /// opening digest and a closing one, and a last log file before that: its broker's end is a record.
     #[must_use]
-    pub fn requests(&self, during: Duration) -> PlannedRequests {
+    pub(crate) fn requests(&self, during: Duration) -> PlannedRequests {
         let each = |interval: Duration| during.as_secs().div_ceil(interval.as_secs().max(1)) * self.brokers;
         let log_files = each(self.delivery_interval) + self.trails;
         let digests = each(self.digest_interval) + 2 * self.trails;
