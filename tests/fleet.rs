@@ -67,6 +67,26 @@ async fn brokers_with_one_configuration_that_drain_at_once_have_a_closed_and_sou
     let pods: BTreeSet<&str> = lines.iter().filter_map(|line| line["pod"].as_str()).collect();
     assert_eq!((code, lines.len(), pods.len()), (Some(0), all, all), "{lines:#?}");
 
+    // A run that notes what it has found sound goes on where it was killed, and says the same; another file than its own is refused.
+    let resume = fleet.dir.path().join("verified.jsonl");
+    let noting = ["--json", "--all-trails", "--resume", path(&resume)];
+    let (code, first) = fleet.audit("verify", &noting);
+    let noted = fs::read_to_string(&resume).expect("notes");
+    assert_eq!((code, noted.lines().count()), (Some(0), all), "{noted}");
+    let half = noted.lines().take(all / 2).collect::<Vec<_>>().join("\n") + "\n{\"trailArn\":\"arn:aw";
+    fs::write(&resume, half).expect("writes");
+    let (code, again) = fleet.audit("verify", &noting);
+    let in_order = |mut lines: Vec<Value>| {
+        lines.sort_by_key(ToString::to_string);
+        lines
+    };
+    assert_eq!((code, in_order(again)), (Some(0), in_order(first)));
+    assert_eq!(fs::read_to_string(&resume).expect("notes").lines().count(), all);
+    fs::write(&resume, "{}\n").expect("writes");
+    let refused = fleet.said("verify", &noting);
+    assert_eq!(refused.status.code(), Some(64), "{}", text(&refused.stderr));
+    fs::remove_file(&resume).expect("removes");
+
     // One log file is gone: that trail is no longer sound, and all others are.
     let removed = objects(&fleet.store()).into_iter().find(|(key, _)| !key.contains("Digest"));
     fs::remove_file(removed.expect("a log file").1).expect("removes");
@@ -302,8 +322,8 @@ impl Fleet {
         (code, report.swap_remove(0))
     }
 
-    /// What one of the commands for auditors says of the bucket, in lines of JSON.
-    fn audit(&self, command: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
+    /// What one of the commands for auditors says of the bucket.
+    fn said(&self, command: &str, more: &[&str]) -> Output {
         let key = self.dir.path().join("public.pem");
         let public =
             key_broker_trail::delivery::public_key_of(&self.dir.path().join("signing.pem")).expect("a key");
@@ -315,7 +335,12 @@ impl Fleet {
             arguments.extend(["--public-key", path(&key)]);
         }
         arguments.extend(more);
-        let said = Self::program(&arguments);
+        Self::program(&arguments)
+    }
+
+    /// The same, in lines of JSON.
+    fn audit(&self, command: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
+        let said = self.said(command, more);
         let lines: Result<Vec<Value>, _> =
             serde_json::Deserializer::from_slice(&said.stdout).into_iter().collect();
         let code = said.status.code();

@@ -78,13 +78,16 @@ impl Saved {
 /// The file of a run over many trails: a line of JSON for each that need not be read again.
 pub(super) struct SavedTrails {
     file: Option<(PathBuf, File)>,
+    /// What runs before have noted.
+    noted: BTreeMap<String, PassedTrail>,
     failed: Option<io::Error>,
 }
 
 impl SavedTrails {
     /// Reads `file`, if there is one, and what runs before have noted in it.
     pub(super) fn open(file: Option<PathBuf>) -> Result<(Self, Vec<PassedTrail>), Failure> {
-        let Some(path) = file else { return Ok((Self { file: None, failed: None }, Vec::new())) };
+        let saved = |file, noted| Self { file, noted, failed: None };
+        let Some(path) = file else { return Ok((saved(None, BTreeMap::new()), Vec::new())) };
         let explain = |error: &dyn std::fmt::Display| {
             Failure::Configuration(format!("--resume {}: {error}: give another file", path.display()))
         };
@@ -103,12 +106,16 @@ impl SavedTrails {
             return Err(explain(&"it is of one trail"));
         }
         let opened = rewritten(&path, &passed).map_err(|error| explain(&error))?;
-        Ok((Self { file: Some((path, opened)), failed: None }, passed.into_values().collect()))
+        let earlier = passed.values().cloned().collect();
+        Ok((saved(Some((path, opened)), passed), earlier))
     }
 
     /// Notes a trail that was judged.
     pub(super) fn note(&mut self, passed: Option<&PassedTrail>) {
         let (Some((_, file)), Some(passed)) = (&mut self.file, passed) else { return };
+        if self.noted.get(&passed.trail_arn) == Some(passed) {
+            return;
+        }
         let line = serde_json::to_vec(passed).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             file.write_all(&line)

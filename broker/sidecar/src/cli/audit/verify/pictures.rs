@@ -82,7 +82,14 @@ impl Span {
 struct Picture {
     title: &'static str,
     span: Span,
-    series: HashMap<String, Vec<u64>>,
+    series: HashMap<String, Series>,
+}
+
+/// What is drawn in one colour.
+#[derive(Clone)]
+struct Series {
+    total: u64,
+    columns: Vec<u64>,
 }
 
 impl Picture {
@@ -93,40 +100,42 @@ impl Picture {
     fn add(&mut self, name: &str, hour: i64, count: u64) {
         if count > 0 {
             let column = self.span.column(hour);
-            self.columns_of(name)[column] += count;
+            let series = self.series_of(name);
+            series.total += count;
+            series.columns[column] += count;
         }
     }
 
-    /// One in each column from one hour to another.
+    /// One, and to be seen in each column from one hour to another.
     fn add_span(&mut self, name: &str, from: i64, to: i64) {
         let (from, to) = (self.span.column(from), self.span.column(to));
-        for column in &mut self.columns_of(name)[from..=to] {
+        let series = self.series_of(name);
+        series.total += 1;
+        for column in &mut series.columns[from..=to] {
             *column += 1;
         }
     }
 
-    fn columns_of(&mut self, name: &str) -> &mut Vec<u64> {
+    fn series_of(&mut self, name: &str) -> &mut Series {
         let columns = self.span.columns;
-        self.series.entry(name.to_owned()).or_insert_with(|| vec![0; columns])
+        let empty = || Series { total: 0, columns: vec![0; columns] };
+        self.series.entry(name.to_owned()).or_insert_with(empty)
     }
 
     /// The largest, and all others together.
-    fn shown(&self) -> Vec<(String, u64, Vec<u64>)> {
-        let total = |columns: &[u64]| columns.iter().sum::<u64>();
-        let mut all: Vec<_> = self
-            .series
-            .iter()
-            .map(|(name, columns)| (name.clone(), total(columns), columns.clone()))
-            .collect();
-        all.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
+    fn shown(&self) -> Vec<(String, Series)> {
+        let mut all: Vec<_> =
+            self.series.iter().map(|(name, series)| (name.clone(), series.clone())).collect();
+        all.sort_by(|one, other| other.1.total.cmp(&one.1.total).then_with(|| one.0.cmp(&other.0)));
         if all.len() > COLOURS {
             let rest = all.split_off(COLOURS - 1);
-            let mut others = (format!("{} others", rest.len()), 0, vec![0; self.span.columns]);
-            for (_, total, columns) in rest {
-                others.1 += total;
-                others.2.iter_mut().zip(columns).for_each(|(sum, count)| *sum += count);
+            let name = format!("{} others", rest.len());
+            let mut others = Series { total: 0, columns: vec![0; self.span.columns] };
+            for (_, series) in rest {
+                others.total += series.total;
+                others.columns.iter_mut().zip(series.columns).for_each(|(sum, count)| *sum += count);
             }
-            all.push(others);
+            all.push((name, others));
         }
         all
     }
@@ -135,7 +144,7 @@ impl Picture {
         let shown = self.shown();
         let Span { columns, .. } = self.span;
         let highest = (0..columns)
-            .map(|column| shown.iter().map(|(_, _, counts)| counts[column]).sum::<u64>())
+            .map(|column| shown.iter().map(|(_, series)| series.columns[column]).sum::<u64>())
             .max()
             .unwrap_or_default();
         let mut text = format!("<h2>{}</h2>\n", self.title);
@@ -157,21 +166,21 @@ impl Picture {
             self.draw_column(column, &shown, highest, &mut text);
         }
         text.push_str("</svg>\n<figcaption>\n<ul>\n");
-        for (place, (name, total, _)) in shown.iter().enumerate() {
+        for (place, (name, Series { total, .. })) in shown.iter().enumerate() {
             let _ = writeln!(text, "<li class=\"k{place}\"><b>{}</b> {total}</li>", escaped(name));
         }
         text.push_str("</ul>\n</figcaption>\n</figure>\n");
         text
     }
 
-    fn draw_column(&self, column: usize, shown: &[(String, u64, Vec<u64>)], highest: u64, text: &mut String) {
+    fn draw_column(&self, column: usize, shown: &[(String, Series)], highest: u64, text: &mut String) {
         let x = |column: usize| column as u64 * WIDTH / self.span.columns as u64;
         let width = (x(column + 1) - x(column)).saturating_sub(1).max(1);
         let height =
             |count: u64| u64::try_from(u128::from(count) * u128::from(BASE - TOP) / u128::from(highest));
         let mut sum = 0;
-        for (place, (name, _, counts)) in shown.iter().enumerate() {
-            let count = counts[column];
+        for (place, (name, series)) in shown.iter().enumerate() {
+            let count = series.columns[column];
             if count == 0 {
                 continue;
             }
@@ -234,6 +243,16 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("<b>arn:k</b> 390</li>"), "{page}");
+    }
+
+    /// A trail is one, however many columns it is seen in.
+    #[test]
+    fn a_trail_is_counted_once() {
+        let hour = |hour: i64| OffsetDateTime::from_unix_timestamp(hour * 3_600).ok();
+        let trail =
+            |from, to| ("t".to_owned(), Report { from: hour(from), to: hour(to), ..Report::default() });
+        let page = pictures_of(&Counts::new(), &[trail(0, 9), trail(5, 7)]);
+        assert!(page.contains("<b>unknown</b> 2</li>") && page.contains(">2</text>"), "{page}");
     }
 
     /// A record of the year 1 and one of 9999 are two columns of one picture, and not a page of a gigabyte.
