@@ -23,6 +23,10 @@ deny:
 bench *ARGS:
     cargo bench --bench serving -- {{ARGS}}
 
+# A simulated day of so many brokers before one store: verified, counted, and held against what audit cost foretells
+fleet BROKERS="1000":
+    KEY_BROKER_FLEET={{BROKERS}} cargo test --release -p key-broker-trail --lib delivery::tests::many -- --nocapture
+
 # Fuzz the :authority adapter or, as TARGET, attestation, cms, envelope or names (nightly toolchain and cargo-fuzz)
 fuzz SECONDS="60" TARGET="authority":
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}

@@ -1,28 +1,26 @@
 //! Proves: the views for Athena, run on DuckDB, say of a trail what `audit verify` says of it: as many records and data keys in one that is
-//! sound, and the same kind of broken promise in one that was forged by whoever holds the signing key.
+//! sound, and the same kind of broken promise in one that was forged by whoever holds the signing key; beside AWS's own records they say what
+//! `audit reconcile` says; and Trino's own parser takes all of them.
 
 mod peers;
 mod support;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 
 use key_broker_trail::verify::{Report, Verdict, VerifyOptions};
 use peers::{Peers, printed, root};
 use serde_json::{Value, json};
+use support::dev_folder::{command, text};
 use support::tampered::{Copy, plain};
-use support::timed::BUCKET;
+use support::timed::{BUCKET, names};
 
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn a_sound_trail_has_the_same_numbers_in_sql_and_breaks_no_promise() {
-    let copy = plain().copy();
-    // What waits for its digest, nobody vouches for yet: SQL has it all the same.
-    let digests = (0..copy.digests().len()).flat_map(|place| copy.digest(place).log_files);
-    let named: BTreeSet<String> = digests.map(|file| file.s3_object).collect();
-    for key in copy.log_files().into_iter().filter(|key| !named.contains(key)) {
-        fs::remove_file(copy.path(&key)).expect("removes");
-    }
+    let copy = vouched_for();
     let report = verify(&copy);
     assert_eq!(report.verdict, Verdict::Sound, "{report:#?}");
     let rows = ask(
@@ -49,6 +47,107 @@ fn a_sound_trail_has_the_same_numbers_in_sql_and_breaks_no_promise() {
         "{}",
         rows[7]
     );
+}
+
+/// What was denied is in the view, as often as `audit verify` counts it, with the key as it was asked for.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn denials_are_those_that_verify_counts() {
+    let copy = vouched_for();
+    let options = VerifyOptions { journal_dir: None, counts_uses: true, ..copy.options() };
+    let counted: u64 = copy.verify_with(options).uses.values().map(|uses| uses.denials).sum();
+    let rows = ask(
+        &copy,
+        &[
+            "SELECT CAST(sum(calls) AS BIGINT) FROM key_broker_denials",
+            "SELECT DISTINCT operation, asked_for, error_code FROM key_broker_denials",
+        ],
+    );
+    assert!(counted > 3);
+    assert_eq!(rows[0], json!([[counted]]));
+    let rows = rows[1].as_array().expect("rows");
+    assert!(rows.contains(&json!(["GenerateDataKey", "alias/secret", "AccessDenied"])), "{rows:?}");
+}
+
+/// Joined with AWS's records, the view has the calls of the trail alone, of AWS alone and of both that `audit reconcile` tells of.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn the_join_with_cloudtrail_says_what_reconcile_says() {
+    let copy = vouched_for();
+    let mut aws = Vec::new();
+    for key in copy.log_files() {
+        let log_file: Value = serde_json::from_slice(&copy.log_file(&key)).expect("JSON");
+        let records = log_file["Records"].as_array().expect("records").clone();
+        aws.extend(records.into_iter().filter(|record| record["eventSource"] == "kms.amazonaws.com"));
+    }
+    for (number, record) in aws.iter_mut().enumerate() {
+        record["eventID"] = format!("a0000000-0000-4000-8000-{number:012}").into();
+    }
+    // One is on its way; one was somebody else's, with the broker's credentials; one is of another role.
+    let on_its_way = aws.remove(3);
+    let mut thief = aws[5].clone();
+    thief["requestID"] = "b0000000-0000-4000-8000-000000000001".into();
+    thief["eventID"] = "b0000000-0000-4000-8000-000000000002".into();
+    let mut other = thief.clone();
+    other["requestID"] = "b0000000-0000-4000-8000-000000000003".into();
+    other["userIdentity"]["arn"] = "arn:aws:iam::111122223333:user/Bob".into();
+    other["userIdentity"]["principalId"] = "AIDABOB".into();
+    other["userIdentity"]["userName"] = "Bob".into();
+    let both = aws.len() as u64;
+    aws.extend([thief.clone(), other]);
+    let file = copy.dir.path().join("aws.json");
+    fs::write(&file, json!({ "Records": aws }).to_string()).expect("writes");
+
+    let rows = ask_beside(
+        &copy,
+        &file,
+        &[
+            "SELECT found_in, count(*) FROM key_broker_beside_cloudtrail GROUP BY found_in ORDER BY found_in",
+            "SELECT kms_request_id FROM key_broker_beside_cloudtrail WHERE found_in <> 'both' ORDER BY found_in",
+            "SELECT count(*) FROM key_broker_beside_cloudtrail WHERE errors_differ",
+        ],
+    );
+    assert_eq!(rows[0], json!([["AWS only", 1], ["both", both], ["trail only", 1]]));
+    assert_eq!(rows[1], json!([[thief["requestID"]], [on_its_way["requestID"]]]));
+    assert_eq!(rows[2], json!([[0]]));
+    let reconciled = reconcile(&copy, &file);
+    let ids = |list: &str| {
+        let calls = reconciled[list].as_array().unwrap_or_else(|| panic!("{reconciled:#}"));
+        calls.iter().map(|call| call["requestID"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(reconciled["matched"], both, "{reconciled:#}");
+    assert_eq!(ids("missingFromTrail"), [thief["requestID"].clone()]);
+    assert_eq!(ids("missingFromAws"), [on_its_way["requestID"].clone()]);
+}
+
+/// Every statement of the views is one to Trino's own parser, and makes the view that it says.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn trinos_parser_takes_the_views() {
+    let peers = Peers::install(&["trino"]);
+    let mut java = peers::plain("java");
+    java.arg("-cp").arg(format!(
+        "{}:{}",
+        peers.path("trino/classes").display(),
+        peers.path("trino/lib/*").display()
+    ));
+    let made = printed(java.arg("Parse").args(VIEWS.map(|file| root().join(file))));
+    let mut views: Vec<&str> = made
+        .lines()
+        .map(|line| line.strip_prefix("CreateView ").unwrap_or_else(|| panic!("{line}")))
+        .collect();
+    views.sort_unstable();
+    let wanted = [
+        "key_broker_beside_cloudtrail",
+        "key_broker_broken_promises",
+        "key_broker_brokers",
+        "key_broker_calls",
+        "key_broker_data_keys",
+        "key_broker_denials",
+        "key_broker_kms_calls",
+        "key_broker_uses",
+    ];
+    assert_eq!(views, wanted);
 }
 
 #[test]
@@ -87,6 +186,17 @@ fn what_verify_finds_of_the_promise_the_view_finds_too() {
     }
 }
 
+/// A trail without what waits for its digest: nobody vouches for that yet, and SQL has it all the same.
+fn vouched_for() -> Copy {
+    let copy = plain().copy();
+    let digests = (0..copy.digests().len()).flat_map(|place| copy.digest(place).log_files);
+    let named: BTreeSet<String> = digests.map(|file| file.s3_object).collect();
+    for key in copy.log_files().into_iter().filter(|key| !named.contains(key)) {
+        fs::remove_file(copy.path(&key)).expect("removes");
+    }
+    copy
+}
+
 /// What was delivered, alone: that is what SQL has.
 fn verify(copy: &Copy) -> Report {
     copy.verify_with(VerifyOptions { journal_dir: None, ..copy.options() })
@@ -94,12 +204,38 @@ fn verify(copy: &Copy) -> Report {
 
 /// The rows of each query.
 fn ask(copy: &Copy, queries: &[&str]) -> Vec<Value> {
+    ask_with(copy, &[], &VIEWS[..1], queries)
+}
+
+/// The same, beside a file of AWS's own.
+fn ask_beside(copy: &Copy, aws: &Path, queries: &[&str]) -> Vec<Value> {
+    ask_with(copy, &[OsStr::new("--cloudtrail"), aws.as_os_str()], &VIEWS, queries)
+}
+
+fn ask_with(copy: &Copy, more: &[&OsStr], views: &[&str], queries: &[&str]) -> Vec<Value> {
     let peers = Peers::install(&["duckdb"]);
     let folder = copy.dir.path().join("store").join(BUCKET).join("AWSLogs/111122223333/CloudTrail");
     let mut command = peers.command("duckdb/bin/python");
-    command.arg(root().join("tests/judges/views-on-duckdb")).arg(folder);
-    command.arg(root().join("deploy/athena/views.sql")).args(queries);
-    printed(&mut command).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    command.arg(root().join("tests/judges/views-on-duckdb")).args(more);
+    for file in views {
+        command.arg("--views").arg(root().join(file));
+    }
+    printed(command.arg(folder).args(queries))
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+/// What `audit reconcile` says of a trail and a file of AWS's.
+fn reconcile(copy: &Copy, aws: &Path) -> Value {
+    let key = copy.dir.path().join("public.pem");
+    fs::write(&key, copy.base.site.public_key().to_pem()).expect("writes");
+    let mut program = command();
+    program.args(["audit", "reconcile", "--json", "--lag-minutes", "0"]).arg("--cloudtrail").arg(aws);
+    program.arg("--store").arg(copy.dir.path().join("store")).args(["--bucket", BUCKET]);
+    program.args(["--trail", &names().trail, "--account", "111122223333", "--region", "us-west-2"]);
+    let said = program.arg("--public-key").arg(key).output().expect("runs");
+    serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{}", text(&said.stderr)))
 }
 
 /// Changes the first record of a reuse.
@@ -109,6 +245,7 @@ fn in_a_hit(text: &str, from: &str, to: &str) -> String {
     before.to_owned() + &after.replacen(from, to, 1)
 }
 
+const VIEWS: [&str; 2] = ["deploy/athena/views.sql", "deploy/athena/cloudtrail.sql"];
 /// The kinds of the view.
 const PROMISES: [&str; 7] = [
     "UsedTooLate",

@@ -67,6 +67,26 @@ async fn brokers_with_one_configuration_that_drain_at_once_have_a_closed_and_sou
     let pods: BTreeSet<&str> = lines.iter().filter_map(|line| line["pod"].as_str()).collect();
     assert_eq!((code, lines.len(), pods.len()), (Some(0), all, all), "{lines:#?}");
 
+    // A run that notes what it has found sound goes on where it was killed, and says the same; another file than its own is refused.
+    let resume = fleet.dir.path().join("verified.jsonl");
+    let noting = ["--json", "--all-trails", "--resume", path(&resume)];
+    let (code, first) = fleet.audit("verify", &noting);
+    let noted = fs::read_to_string(&resume).expect("notes");
+    assert_eq!((code, noted.lines().count()), (Some(0), all), "{noted}");
+    let half = noted.lines().take(all / 2).collect::<Vec<_>>().join("\n") + "\n{\"trailArn\":\"arn:aw";
+    fs::write(&resume, half).expect("writes");
+    let (code, again) = fleet.audit("verify", &noting);
+    let in_order = |mut lines: Vec<Value>| {
+        lines.sort_by_key(ToString::to_string);
+        lines
+    };
+    assert_eq!((code, in_order(again)), (Some(0), in_order(first)));
+    assert_eq!(fs::read_to_string(&resume).expect("notes").lines().count(), all);
+    fs::write(&resume, "{}\n").expect("writes");
+    let refused = fleet.said("verify", &noting);
+    assert_eq!(refused.status.code(), Some(64), "{}", text(&refused.stderr));
+    fs::remove_file(&resume).expect("removes");
+
     // One log file is gone: that trail is no longer sound, and all others are.
     let removed = objects(&fleet.store()).into_iter().find(|(key, _)| !key.contains("Digest"));
     fs::remove_file(removed.expect("a log file").1).expect("removes");
@@ -151,6 +171,8 @@ async fn a_store_that_is_down_at_the_drain_leaves_a_trail_that_is_known_and_an_e
     assert_eq!(opening["keyBroker"]["origin"]["pod"], "orders-0");
 }
 
+/// Until the store knows of a trail, gRPC's health answers, as HTTP's does, that the broker is alive and not ready; a call waits, within its own
+/// deadline, and is recorded as any other. Afterwards a start needs neither store nor STS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_served_before_the_store_knows_of_the_trail_and_afterwards_without_store_and_sts() {
     let fleet = Fleet::new().await;
@@ -161,12 +183,26 @@ async fn nothing_is_served_before_the_store_knows_of_the_trail_and_afterwards_wi
     let config = fleet.config(0, &format!("[telemetry]\nhttp = \"{port}\"\n"));
     let broker = Fleet::spawn(0, &config);
     broker.wait_for_log("its first digest is not delivered");
-    assert!(!fleet.socket(0).exists());
+    let health = |more: &[&str]| Fleet::program(&[&["health", "--config", path(&config)], more].concat());
+    let not_ready = health(&[]);
+    assert_eq!(not_ready.status.code(), Some(1), "{}", text(&not_ready.stderr));
+    assert!(text(&not_ready.stderr).contains("NOT_SERVING"), "{}", text(&not_ready.stderr));
+    assert_eq!(health(&["--live"]).status.code(), Some(0), "it is alive");
+    let client = Client::unix(fleet.socket(0)).await.expect("listens");
+    let hasty = client.clone().with_deadline(Duration::from_millis(300));
+    let late =
+        hasty.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await.expect_err("it waits in vain");
+    assert_eq!(late.reason(), Some("DEADLINE_EXCEEDED"), "{late}");
+    let client = client.with_deadline(Duration::from_mins(1));
+    let waiting =
+        tokio::spawn(async move { client.generate_data_key(GenerateDataKey::aes_256("alias/dev")).await });
     assert!(get(&port.to_string(), "/healthz").starts_with("HTTP/1.1 200"), "it is alive");
     let ready = get(&port.to_string(), "/readyz");
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("first digest"), "{ready}");
     fs::remove_file(&bucket).expect("the store is there");
     broker.wait_for_log("\"serving\"");
+    waiting.await.expect("no panic").expect("a key, now");
+    assert_eq!(health(&[]).status.code(), Some(0));
     fleet.call(0, 1).await;
     tokio::task::spawn_blocking(move || broker.kill()).await.expect("killed");
 
@@ -286,8 +322,8 @@ impl Fleet {
         (code, report.swap_remove(0))
     }
 
-    /// What one of the commands for auditors says of the bucket, in lines of JSON.
-    fn audit(&self, command: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
+    /// What one of the commands for auditors says of the bucket.
+    fn said(&self, command: &str, more: &[&str]) -> Output {
         let key = self.dir.path().join("public.pem");
         let public =
             key_broker_trail::delivery::public_key_of(&self.dir.path().join("signing.pem")).expect("a key");
@@ -299,7 +335,12 @@ impl Fleet {
             arguments.extend(["--public-key", path(&key)]);
         }
         arguments.extend(more);
-        let said = Self::program(&arguments);
+        Self::program(&arguments)
+    }
+
+    /// The same, in lines of JSON.
+    fn audit(&self, command: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
+        let said = self.said(command, more);
         let lines: Result<Vec<Value>, _> =
             serde_json::Deserializer::from_slice(&said.stdout).into_iter().collect();
         let code = said.status.code();

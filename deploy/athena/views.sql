@@ -91,3 +91,13 @@ SELECT day, eventtime AS time, eventname AS event, sourceipaddress AS address,
   json_extract_scalar(additionaleventdata, '$.broker.policyVersion') AS policy_version
 FROM key_broker_trail
 WHERE eventname IN ('StartBroker', 'DrainBroker', 'CloseTrail') AND eventcategory = 'ActivityAuditLog';
+
+-- What policy denied: who asked for what of which key, as it was written, and why it was refused.
+CREATE OR REPLACE VIEW key_broker_denials AS
+SELECT day, eventtime AS time, useridentity.type AS principal_type, useridentity.principalid AS principal, eventname AS operation,
+  coalesce(resources[1].arn, json_extract_scalar(requestparameters, '$.keyId')) AS asked_for, errorcode AS error_code,
+  errormessage AS error_message, json_extract_scalar(additionaleventdata, '$.policy.version') AS policy_version,
+  CAST(coalesce(json_extract_scalar(additionaleventdata, '$.refusals.count'), '1') AS BIGINT) AS calls,
+  requestid AS request_id, eventid AS event_id
+FROM key_broker_trail
+WHERE eventcategory = 'ActivityAuditLog' AND json_extract_scalar(additionaleventdata, '$.outcome') = 'Denied';

@@ -1,7 +1,7 @@
 //! The service `keybroker.admin.v1.Admin`: what the broker keeps, how to make it forget, and how it is. For the operator,
 //! on a socket of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use key_broker_core::clock::Clock;
 use key_broker_core::{KeyId, Outcome, Peer};
@@ -37,16 +37,22 @@ pub(crate) struct Admin {
     pub caller: Arc<AwsCaller>,
     /// Stamps the records.
     pub clock: Arc<dyn Clock>,
-    /// Has the trail delivered, if there is one.
-    pub flush_orders: Option<FlushOrders>,
-    /// What was delivered last; none without a trail.
-    pub newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
+    /// The trail, if there is one.
+    pub trail: Option<Arc<OnceLock<TrailLinks>>>,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
     /// When the broker started.
     pub started_at: OffsetDateTime,
     /// The broker's own user: it and root may administer.
     pub uid: u32,
+}
+
+/// What is asked of a trail, once that is open.
+pub(crate) struct TrailLinks {
+    /// Has it deliver.
+    pub flush_orders: FlushOrders,
+    /// What was delivered last.
+    pub newest_digest: watch::Receiver<Option<NewestDigest>>,
 }
 
 /// Where a trail is told to deliver, with whom to tell what came of it.
@@ -170,9 +176,15 @@ impl pb::admin_server::Admin for Admin {
             let details = ErrorDetails::with_error_info(reason, proto::DOMAIN_BROKER, metadata);
             Status::with_error_details(code, words, details)
         };
-        let Some(orders) = &self.flush_orders else {
+        let Some(trail) = &self.trail else {
             let words = "no audit.store: this broker delivers no trail".to_owned();
             return Err(refuse(Code::FailedPrecondition, "NO_TRAIL", words));
+        };
+        let not_delivered = |why: &str| {
+            refuse(Code::Unavailable, "NOT_DELIVERED", format!("not everything is delivered: {why}"))
+        };
+        let Some(TrailLinks { flush_orders: orders, .. }) = trail.get() else {
+            return Err(not_delivered("the trail's first digest is not in the store yet"));
         };
         let (order, done) = oneshot::channel();
         let ending = || "the broker is ending, which delivers, too".to_owned();
@@ -180,9 +192,7 @@ impl pb::admin_server::Admin for Admin {
             Ok(()) => done.await.unwrap_or_else(|_| Err(ending())),
             Err(_) => Err(ending()),
         };
-        let NewestDigest { object, signature, .. } = delivered.map_err(|why| {
-            refuse(Code::Unavailable, "NOT_DELIVERED", format!("not everything is delivered: {why}"))
-        })?;
+        let NewestDigest { object, signature, .. } = delivered.map_err(|why| not_delivered(&why))?;
         Ok(Response::new(pb::FlushResponse { newest_digest: object, newest_digest_signature: signature }))
     }
 
@@ -194,7 +204,8 @@ impl pb::admin_server::Admin for Admin {
         let mut entries = 0;
         self.cache.list(&mut |_| entries += 1);
         let totals = self.cache.totals();
-        let newest_digest = self.newest_digest.as_ref().and_then(|newest| newest.borrow().clone());
+        let trail = self.trail.as_ref().and_then(|trail| trail.get());
+        let newest_digest = trail.and_then(|trail| trail.newest_digest.borrow().clone());
         let (newest_digest, newest_digest_signature) =
             newest_digest.map(|newest| (newest.object, newest.signature)).unwrap_or_default();
         let health = self.journal.health();

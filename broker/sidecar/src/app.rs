@@ -10,20 +10,20 @@ mod sessions;
 mod start_error;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
-use key_broker_trail::delivery::Trail;
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{Ending, Remainder, StdoutCopy};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use crate::admin::TrailLinks;
 use crate::attestation::Trust;
 use crate::audit::refusals::Refusals;
 use crate::cache::rules::Rules;
@@ -46,6 +46,7 @@ use observed::MetricSources;
 use pages::PagesServer;
 pub(crate) use process::serve;
 pub use start_error::StartError;
+use waiting::Waiting;
 
 /// What a broker is made of.
 pub struct Parts {
@@ -81,8 +82,9 @@ pub struct Parts {
 
 /// A broker that listens.
 pub struct Broker {
-    server: Server,
-    listeners: Listeners,
+    /// Answers callers.
+    serving: AbortOnDropHandle<()>,
+    addresses: Addresses,
     drain: CancellationToken,
     grace: Duration,
     kms_calls: TaskTracker,
@@ -105,8 +107,20 @@ pub struct Addresses {
     pub telemetry: Option<SocketAddr>,
 }
 
+impl Addresses {
+    fn of(listeners: &Listeners, pages: Option<&PagesServer>) -> Self {
+        let of = |listener: &TcpListener| listener.local_addr().ok();
+        Self {
+            tls: listeners.tls.as_ref().and_then(|(listener, _)| of(listener)),
+            insecure_tcp: listeners.insecure_tcp.as_ref().and_then(of),
+            telemetry: pages.and_then(PagesServer::address),
+        }
+    }
+}
+
 impl Broker {
-    /// Opens the journal, then the trail, then the sockets: a caller that can connect can be answered. Cancel `drain` to stop.
+    /// Opens the journal, then the sockets, then the trail: until that is open, health answers that the broker is not ready, and calls wait.
+    /// Cancel `drain` to stop.
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
         parts.policies.settle(&parts.caller.region, &parts.caller.account_id).map_err(StartError::Policy)?;
         let (home, others) = parts.kms.regions(&parts.caller).await;
@@ -122,78 +136,52 @@ impl Broker {
     ) -> Result<Self, StartError> {
         let (base, journal) = Foundation::lay(home, others, &mut parts, drain)?;
         base.watch_sessions(parts.kms.sessions());
-        let (open, is_open) = watch::channel(parts.audit.trail.is_none());
-        let (health, is_ready) = base.start_readiness(is_open);
+        let (health, is_ready) = base.start_readiness();
         // Probes are answered while the trail waits for its store.
         let pages = base.start_pages(parts.telemetry.http, is_ready.clone()).await?;
-        let mut trail_parts = base.trail_parts();
-        let trail = base.start_trail(parts.audit.trail.as_ref(), &trail_parts).await?;
-        trail_parts.identity = parts.kms.known_session();
-        trail_parts.policy_version = Some(parts.policies.current().version().to_string());
-        let newest_digest = trail.as_ref().map(Trail::newest_digest);
-        let mut audit = Ending::begin(&trail_parts, journal, base.drain.clone());
-        let stdout = if parts.audit.stdout {
-            Some(StdoutCopy::start(&base.journal_dir, &base.journal).map_err(StartError::Stdout)?)
-        } else {
-            None
-        };
         // What is kept by alias is of use while it is known what the alias means.
         let most_aliases = usize::try_from(parts.reuse.max_entries).unwrap_or(usize::MAX).max(LEAST_ALIASES);
         let cache = base.start_cache(parts.reuse);
         let limits = CallLimits::new(&parts.limits);
-        let admin = base.admin(&cache, &limits, trail.as_ref());
+        let links = Arc::<OnceLock<TrailLinks>>::default();
+        let admin = base.admin(&cache, &limits, parts.audit.trail.as_ref().map(|_| Arc::clone(&links)));
         let policies = Arc::new(parts.policies);
         let tls = parts.listen.tls.as_ref().map(|(_, tls)| tls.clone());
         base.start_reload(&policies, tls.clone());
-        let service = base.service(policies, parts.bindings, parts.trust, cache.clone(), most_aliases);
+        let service =
+            base.service(Arc::clone(&policies), parts.bindings, parts.trust, cache.clone(), most_aliases);
         let (connections, handshakes) = (Arc::<Connections>::default(), Arc::<Handshakes>::default());
         let sources = MetricSources {
             cache,
             limits: limits.clone(),
             journal: base.journal.clone(),
-            newest_digest,
+            newest_digest: None,
             tls,
             connections: Arc::clone(&connections),
             handshakes: Arc::clone(&handshakes),
-            ready: is_ready.clone(),
+            ready: is_ready,
             circuits: base.circuits(),
             spans_dropped: parts.telemetry.spans_dropped,
             clock: Arc::clone(&base.clock),
         };
         let shares = Shares::new(&parts.limits, Arc::clone(&base.clock));
-        let layers = base.layers(parts.telemetry.traces, limits, shares, service, admin, health);
-
+        let traces = parts.telemetry.traces;
+        let layers = base.layers(traces, limits, shares, service, admin, health);
         let listeners = Listeners::open(&parts.listen).await.map_err(StartError::Listen)?;
+        let addresses = Addresses::of(&listeners, pages.as_ref());
         let server = Server::new(layers, parts.identities, &parts.limits, connections, handshakes);
-        base.publish(sources);
-        if let Some(trail) = trail {
-            audit.deliver(trail);
-        }
-        open.send_replace(true);
-        Ok(Self {
-            server,
-            listeners,
-            drain: base.drain,
-            grace: parts.limits.drain,
-            kms_calls: base.kms_calls,
-            stdout,
-            metrics: base.metrics,
-            pages,
-            refusals: base.refusals,
-            audit,
-            clock: base.clock,
-        })
+        let grace = parts.limits.drain;
+        // One time for all of a drain: the end of the trail is kept its part, whatever calls do.
+        let serving = tokio::spawn(server.serve(listeners, base.drain.clone(), grace * 4 / 5));
+        let serving = AbortOnDropHandle::new(serving);
+        let waiting = Waiting { base, journal, links, sources, pages, serving, addresses, grace };
+        waiting.open(parts.audit, &parts.kms, &policies).await
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        let of = |listener: &TcpListener| listener.local_addr().ok();
-        Addresses {
-            tls: self.listeners.tls.as_ref().and_then(|(listener, _)| of(listener)),
-            insecure_tcp: self.listeners.insecure_tcp.as_ref().and_then(of),
-            telemetry: self.pages.as_ref().and_then(PagesServer::address),
-        }
+        self.addresses
     }
 
     /// Serves until the drain: then no call in flight is lost, and every record is written and delivered. Returns what could not be
@@ -203,14 +191,19 @@ impl Broker {
         let stop_refusals = CancellationToken::new();
         let refusals = tokio::spawn(self.refusals.run(stop_refusals.clone()));
         tokio::spawn(self.drain.clone().run_until_cancelled_owned(memory::give_back_after_peaks()));
-        let (drain, clock, grace) = (self.drain.clone(), Arc::clone(&self.clock), self.grace);
+        let (drain, clock, grace) = (self.drain, Arc::clone(&self.clock), self.grace);
         let drained = async {
             drain.cancelled().await;
             clock.instant()
         };
-        // One time for all of it. The end of the trail is kept its part, whatever calls do.
-        let for_calls = grace * 4 / 5;
-        let ((), began) = tokio::join!(self.server.serve(self.listeners, self.drain, for_calls), drained);
+        let served = async {
+            if let Err(error) = self.serving.await
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        };
+        let ((), began) = tokio::join!(served, drained);
         let until = (began + grace).max(self.clock.instant() + LEAST_FINISH);
         let rest = || until.saturating_duration_since(self.clock.instant());
         // Calls to KMS whose callers are gone end within their own deadline.

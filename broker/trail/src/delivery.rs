@@ -11,6 +11,7 @@ mod digests;
 mod encryption;
 mod error;
 mod finish;
+mod jitter;
 mod placement;
 mod reading;
 mod schedule;

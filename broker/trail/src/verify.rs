@@ -9,6 +9,7 @@ mod bucket;
 mod checker;
 mod continuity;
 mod digests;
+mod earlier;
 mod finding;
 mod folder;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod reuse;
 mod stretch;
 mod tail;
 mod trail_state;
+mod uses;
 
 use std::collections::HashSet;
 use std::num::NonZero;
@@ -36,8 +38,10 @@ use time::OffsetDateTime;
 
 pub use self::{
     bucket::{BucketReport, TrailSummary, trails, verify_all},
+    earlier::PassedTrail,
     finding::{Finding, FindingKind, Place, Report, Severity, TrailState, Verdict},
     resume::ResumePoint,
+    uses::Uses,
 };
 use super::digest::LogFile;
 use super::format_version::newer;
@@ -74,6 +78,8 @@ pub struct VerifyOptions {
     pub threads: Option<usize>,
     /// Where verifying ended before: it goes on from there.
     pub resume: Option<ResumePoint>,
+    /// Whether uses are counted, which takes some time for each record.
+    pub counts_uses: bool,
 }
 
 /// How far verifying is.
@@ -97,7 +103,9 @@ pub async fn verify(
     options: &VerifyOptions,
     progress: &mut (dyn FnMut(&Progress) + Send),
 ) -> Report {
-    let mut verification = Verification::new(reader, options, progress);
+    let from = options.resume.as_ref().map(ResumePoint::end).or(options.from);
+    let options = VerifyOptions { from, ..options.clone() };
+    let mut verification = Verification::new(reader, &options, progress);
     verification.run().await;
     verification.conclude()
 }
@@ -268,7 +276,7 @@ impl<'a> Verification<'a> {
     fn ahead(&self) -> Ahead<'a> {
         let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
         let threads = self.options.threads.unwrap_or_else(processors);
-        Ahead::new(self.reader, self.checker.hashes(), threads)
+        Ahead::new(self.reader, self.checker.hashes(), threads, self.options.counts_uses)
     }
 
     fn digest(

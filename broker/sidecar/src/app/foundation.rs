@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use key_broker_core::clock::Clock;
@@ -22,7 +22,7 @@ use super::observed::{Circuit, MetricSources};
 use super::pages::PagesServer;
 use super::sessions::SessionWatch;
 use super::{Parts, StartError};
-use crate::admin::Admin;
+use crate::admin::{Admin, TrailLinks};
 use crate::attestation::Trust;
 use crate::audit::Audit;
 use crate::audit::refusals::Refusals;
@@ -69,6 +69,8 @@ pub(super) struct Foundation {
     pub kms: RecordedKms,
     /// The calls to KMS in flight.
     pub kms_calls: TaskTracker,
+    /// Whether the store knows of the trail, if there is to be one.
+    pub trail_is_open: watch::Sender<bool>,
     /// Cancelled when the broker is to stop.
     pub drain: CancellationToken,
     /// Counts refusals that come in a flood.
@@ -127,6 +129,7 @@ impl Foundation {
                 guards,
                 kms,
                 kms_calls,
+                trail_is_open: watch::Sender::new(parts.audit.trail.is_none()),
                 drain,
                 refusals,
                 configuration_sha256: parts.configuration_sha256.take(),
@@ -208,14 +211,11 @@ impl Foundation {
     }
 
     /// Who tells health watchers and `/readyz` whether the broker is ready.
-    pub(super) fn start_readiness(
-        &self,
-        trail_is_open: watch::Receiver<bool>,
-    ) -> (HealthReporter, watch::Receiver<Ready>) {
+    pub(super) fn start_readiness(&self) -> (HealthReporter, watch::Receiver<Ready>) {
         let health = HealthReporter::new();
         let (ready, is_ready) = watch::channel(Ready::TrailNotOpen);
         let readiness = Readiness {
-            trail_is_open,
+            trail_is_open: self.trail_is_open.subscribe(),
             journal: self.journal.health(),
             kms: self.guards.iter().map(Guard::open_until).collect(),
             drain: self.drain.clone(),
@@ -230,7 +230,7 @@ impl Foundation {
         &self,
         cache: &Cache,
         limits: &CallLimits,
-        trail: Option<&Trail>,
+        trail: Option<Arc<OnceLock<TrailLinks>>>,
     ) -> AdminServer<Admin> {
         let admin = Admin {
             cache: cache.clone(),
@@ -238,8 +238,7 @@ impl Foundation {
             journal: self.journal.clone(),
             caller: Arc::clone(&self.caller),
             clock: Arc::clone(&self.clock),
-            flush_orders: trail.map(|trail| trail.flush_orders.clone()),
-            newest_digest: trail.map(Trail::newest_digest),
+            trail,
             drain: self.drain.clone(),
             started_at: self.clock.now(),
             uid: rustix::process::geteuid().as_raw(),
@@ -294,6 +293,7 @@ impl Foundation {
             shares,
             audit: Arc::new(audit),
             traces,
+            is_open: self.trail_is_open.subscribe(),
             drain: self.drain.clone(),
             service: Arc::new(service),
             admin,

@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
                 Exit::Done.into()
             }
             Ok(Ok(false)) => fail(
-                "NOT_SERVING: the broker drains, its journal cannot commit, or KMS does not answer: see its log",
+                "NOT_SERVING: the broker drains, its trail is not open yet, its journal cannot commit, or KMS does not answer: see its log",
             ),
             Ok(Err(failure)) => failure.end(),
             Err(_) => fail(format!("no answer within {} ms (--timeout-ms)", arguments.timeout_ms)),

@@ -15,6 +15,7 @@ use key_broker_core::{Action, Peer};
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
+use tokio::sync::watch;
 use tokio::time::Timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -48,6 +49,8 @@ pub(crate) struct Layers {
     pub shares: Shares,
     /// Decides which calls are traced.
     pub traces: Traces,
+    /// Whether the store knows of the trail: until then calls wait.
+    pub is_open: watch::Receiver<bool>,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
     /// `keybroker.v1.KeyBroker`.
@@ -236,6 +239,33 @@ impl Layers {
         Ok(deadline_in(headers)?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE))
     }
 
+    /// The answer, as soon as the trail is open: a call that comes before waits for that within its own deadline.
+    fn once_open(
+        &self,
+        answer: BoxFuture<Response<Body>, Infallible>,
+        record: RecordBuilder,
+        request_id: Uuid,
+    ) -> BoxFuture<Response<Body>, Infallible> {
+        let (mut is_open, drain) = (self.is_open.clone(), self.drain.clone());
+        let opened = async move {
+            while !*is_open.borrow_and_update() {
+                if is_open.changed().await.is_err() {
+                    // The start has failed, and the process ends.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        Box::pin(async move {
+            tokio::select! {
+                () = opened => answer.await,
+                () = drain.cancelled() => {
+                    record.refused(&BrokerError::Draining);
+                    Ok(wire::status(&BrokerError::Draining, request_id).into_http())
+                }
+            }
+        })
+    }
+
     /// Limits: deadline, drain, the principal's own and those of all; then the service.
     fn limited(
         &self,
@@ -262,6 +292,8 @@ impl Layers {
         let answer = KeyBrokerServer::new(self.service.handler(call))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .call(request);
+        let answer =
+            if *self.is_open.borrow() { answer } else { self.once_open(answer, scope.record(), request_id) };
         let held = HeldByCall { _slot: slot, _request_bytes: request_bytes, _counted: self.limits.count() };
         Ok(AdmittedCall {
             answer: tokio::time::timeout(timeout.saturating_sub(commit_time(timeout)), answer),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::jitter::with_jitter;
 use super::{NewestDigest, Trail};
 
 /// Whom to tell what came of a delivery that is wanted now: the digest of it, or why there is none.
@@ -13,8 +14,7 @@ pub(super) type FlushOrder = oneshot::Sender<Result<NewestDigest, String>>;
 impl Trail {
     /// Delivers until `stop` is cancelled, then gives itself back for the end.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Self {
-        let mut pace = Pace { next: self.clock.instant() + self.delivery_interval, pause: FIRST_PAUSE };
-        let journal_commits = self.journal.health();
+        let mut pace = self.begin();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self,
@@ -27,19 +27,32 @@ impl Trail {
                 // The clock is asked, not tokio: it may be a test's, and a machine may sleep.
                 () = tokio::time::sleep(TICK) => {}
             }
-            let now = self.clock.instant();
-            // A journal that cannot commit may need the room that a delivery makes.
-            let crowded = !*journal_commits.borrow() && !pace.has_failed();
-            if now < pace.next && !crowded {
-                continue;
-            }
-            match self.deliver_due().await {
-                Ok(()) => pace.rest(now, self.delivery_interval),
-                Err(error) => {
-                    self.journal.failed_delivery();
-                    tracing::warn!(%error, retry_seconds = pace.pause.as_secs(), undelivered_bytes = self.journal.undelivered().bytes(), "cannot deliver the trail: records stay in the journal");
-                    pace.fail(self.clock.instant());
-                }
+            self.turn(&mut pace).await;
+        }
+    }
+
+    /// When the first delivery is due, and the first digest from now on.
+    pub(super) fn begin(&mut self) -> Pace {
+        let (now, name) = (self.clock.instant(), &self.names.trail);
+        self.next_digest = self.next_digest.min(now + with_jitter(self.digest_interval, name));
+        Pace { next: now + with_jitter(self.delivery_interval, name), pause: FIRST_PAUSE }
+    }
+
+    /// Delivers, if it is time to.
+    pub(super) async fn turn(&mut self, pace: &mut Pace) {
+        let now = self.clock.instant();
+        // A journal that cannot commit may need the room that a delivery makes.
+        let crowded = !*self.journal.health().borrow() && !pace.has_failed();
+        if now < pace.next && !crowded {
+            return;
+        }
+        match self.deliver_due().await {
+            Ok(()) => pace.rest(now, self.delivery_interval),
+            Err(error) => {
+                self.journal.failed_delivery();
+                let pause = with_jitter(pace.pause, &self.names.trail);
+                tracing::warn!(%error, retry_seconds = pause.as_secs_f64(), undelivered_bytes = self.journal.undelivered().bytes(), "cannot deliver the trail: records stay in the journal");
+                pace.fail(self.clock.instant(), pause);
             }
         }
     }
@@ -68,8 +81,9 @@ impl Trail {
     }
 }
 
-struct Pace {
-    next: Instant,
+/// When the next delivery is due.
+pub(super) struct Pace {
+    pub(super) next: Instant,
     pause: Duration,
 }
 
@@ -83,8 +97,8 @@ impl Pace {
         self.pause > FIRST_PAUSE
     }
 
-    fn fail(&mut self, now: Instant) {
-        self.next = now + self.pause;
+    fn fail(&mut self, now: Instant, pause: Duration) {
+        self.next = now + pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -10,8 +10,10 @@ use key_broker_core::clock::Clock;
 use key_broker_core::{KeyArn, KeyId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::encryption::Encryption;
+use super::jitter::with_jitter;
 use super::{SigningConfig, Trail, TrailConfig, oldest_place, whole_second};
 use crate::announcer::Announcer;
 use crate::encryption_context::path_context;
@@ -177,6 +179,8 @@ impl Trail {
                     SetupError::NotNow(format!("its first digest is not delivered: {error}"))
                 })
             };
+            // Of a fleet that is started while its store is down, not all come back at once.
+            let wait = with_jitter(pause, &Uuid::new_v4().to_string());
             let attempt = tokio::select! {
                 attempt = attempt => attempt,
                 () = drain.cancelled() => return Ok(None),
@@ -186,14 +190,14 @@ impl Trail {
                 Err(SetupError::NotNow(why)) => {
                     tracing::warn!(
                         error = why,
-                        retry_seconds = pause.as_secs(),
+                        retry_seconds = wait.as_secs_f64(),
                         "not serving yet: the trail cannot start"
                     );
                 }
                 Err(refused) => return Err(refused),
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = tokio::time::sleep(wait) => pause = (pause * 2).min(LONGEST_PAUSE),
                 () = drain.cancelled() => return Ok(None),
             }
         }

@@ -2,10 +2,14 @@
 //! called sound, and one that lacks nothing is.
 
 mod bound;
+mod fleet;
 mod many;
+#[path = "../../../sidecar/src/cli/audit/cost/plan.rs"]
+mod plan;
 mod site;
 mod stray;
 mod taken;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -25,15 +25,22 @@ pub(super) struct Ahead<'a> {
     reader: &'a TrailReader,
     account_id: Arc<str>,
     hashes: RandomState,
+    counts_uses: bool,
     /// Log files that are uncompressed and read at a time.
     turns: Arc<Semaphore>,
 }
 
 impl<'a> Ahead<'a> {
     /// Reads the trail of `reader` on so many threads; what records are compared by is hashed under `hashes`.
-    pub(super) fn new(reader: &'a TrailReader, hashes: &RandomState, threads: usize) -> Self {
+    pub(super) fn new(
+        reader: &'a TrailReader,
+        hashes: &RandomState,
+        threads: usize,
+        counts_uses: bool,
+    ) -> Self {
         Self {
             reader,
+            counts_uses,
             account_id: reader.names().account_id.as_str().into(),
             hashes: hashes.clone(),
             // Who judges takes a thread, too: one file waits for each that is read.
@@ -78,9 +85,10 @@ impl<'a> Ahead<'a> {
         let Some(fetched) = self.reader.fetch(&entry.s3_object).await? else { return Ok(None) };
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let (entry, account_id, hashes) = (entry.clone(), Arc::clone(&self.account_id), self.hashes.clone());
+        let counts_uses = self.counts_uses;
         let work = tokio::task::spawn_blocking(move || {
             let json = fetched.open()?;
-            let read = log_file::read(&entry, &json, &account_id, &hashes);
+            let read = log_file::read(&entry, &json, &account_id, &hashes, counts_uses);
             drop(turn);
             Ok(Some(read))
         });

@@ -1,12 +1,14 @@
 //! All trails of a folder: each is judged by itself, many at a time, and every log file is held against all of them. Each object is read
 //! once, and what is known of a trail's records is forgotten with its last one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 use tokio::task::JoinSet;
 
+use super::earlier::{Holds, PassedTrail};
 use super::finding::{Finding, FindingKind, Findings, Place, Report, TrailState, Verdict};
 use super::stretch::Stretch;
 use super::{Verification, VerifyOptions, oldest_start, resumed};
@@ -106,14 +108,16 @@ async fn readable(reader: &TrailReader, digest: &DigestKey) -> Result<Option<Dig
 }
 
 /// Verifies every trail in the folder of `reader` that is `called` so (`*` stands for anything), `in_flight` at a time, and tells of each
-/// as soon as it is judged: its name and report, and of how many in all. Where these are all trails, and all of their time, every log
-/// file of the folder has to be in exactly one digest of one of them.
+/// as soon as it is judged: its name and report, of how many in all, and what a later run need not read again. Where these are all trails,
+/// and all of their time, every log file of the folder has to be in exactly one digest of one of them. `earlier` is what a run before has
+/// told.
 pub async fn verify_all(
     reader: &TrailReader,
     called: &str,
     options: &VerifyOptions,
     in_flight: usize,
-    told: &mut (dyn FnMut(&str, &Report, usize) + Send),
+    earlier: Vec<PassedTrail>,
+    told: &mut Told<'_>,
 ) -> BucketReport {
     let mut bucket = Bucket::default();
     // Before the digests: what is delivered meanwhile is in neither list.
@@ -128,9 +132,12 @@ pub async fn verify_all(
     };
     let is_whole = called == "*" && options.from.is_none() && options.to.is_none();
     bucket.report.log_files = listed.len() as u64;
+    let listed: Arc<HashSet<String>> = Arc::new(listed.into_iter().collect());
     if is_whole {
-        bucket.unnamed.extend(listed);
+        bucket.unnamed.extend(listed.iter().cloned());
     }
+    let mut earlier: HashMap<String, PassedTrail> =
+        earlier.into_iter().map(|passed| (passed.trail_arn.clone(), passed)).collect();
     if trails.is_empty() {
         let place = Place::object(&reader.names().digest_folder());
         let words = format!("no digest of a trail called {called} is here: nothing vouches for anything");
@@ -141,12 +148,14 @@ pub async fn verify_all(
         while running.len() < in_flight.max(1)
             && let Some((name, digests)) = waiting.next()
         {
-            running.spawn(verify_one(reader.of(&name), options.clone(), digests));
+            let reader = reader.of(&name);
+            let passed = earlier.remove(&reader.names().trail_arn());
+            running.spawn(verify_one(reader, options.clone(), digests, passed, Arc::clone(&listed)));
         }
         let Some(judged) = running.join_next().await else { break };
-        let Judged { reader, report, known } = resumed(judged);
+        let Judged { reader, report, known, passed } = resumed(judged);
         bucket.add(&reader.names().trail, &report, known);
-        told(&reader.names().trail, &report, all);
+        told(&reader.names().trail, &report, all, passed);
     }
     if is_whole {
         bucket.judge_folder(reader, &others, options.now);
@@ -159,17 +168,42 @@ struct Judged {
     report: Report,
     /// The log files that its digests name.
     known: HashSet<String>,
+    passed: Option<PassedTrail>,
 }
 
-async fn verify_one(reader: TrailReader, options: VerifyOptions, digests: Vec<DigestKey>) -> Judged {
-    let (report, known) = {
+/// Hears of each trail that is judged.
+pub(super) type Told<'a> = dyn FnMut(&str, &Report, usize, Option<PassedTrail>) + Send + 'a;
+
+async fn verify_one(
+    reader: TrailReader,
+    mut options: VerifyOptions,
+    digests: Vec<DigestKey>,
+    earlier: Option<PassedTrail>,
+    listed: Arc<HashSet<String>>,
+) -> Judged {
+    let holds = match earlier.clone() {
+        Some(passed) => passed.holds(&reader, &digests, &listed, &options).await,
+        None => Holds::Nothing,
+    };
+    let mut known = match holds {
+        Holds::Whole(report, known) => return Judged { reader, report: *report, known, passed: earlier },
+        Holds::Until(point, known) => {
+            (options.from, options.resume) = (Some(point.end()), Some(*point));
+            known
+        }
+        Holds::Nothing => HashSet::new(),
+    };
+    let (report, passed) = {
         let mut quiet = |_: &super::Progress| {};
         let mut verification = Verification::new(&reader, &options, &mut quiet);
         verification.of_listed(&digests).await;
-        let known = std::mem::take(&mut verification.known);
-        (verification.conclude(), known)
+        known.extend(std::mem::take(&mut verification.known));
+        let passed = PassedTrail::of(&verification, &digests);
+        let report = verification.conclude();
+        let passed = passed.and_then(|passed| passed.with(&report, &options));
+        (report, passed)
     };
-    Judged { reader, report, known }
+    Judged { reader, report, known, passed }
 }
 
 impl Verification<'_> {

@@ -13,6 +13,7 @@ use super::log_file::{ReadLogFile, Span};
 use super::recent::RecentIds;
 use super::record::{self, CheckedRecord, InvalidRecord, SigningSession, What};
 use super::reuse::{At, Fault, Reuse};
+use super::uses::{self, UseCounts};
 use crate::notice::{Notice, Untold};
 
 /// Checks records.
@@ -37,6 +38,7 @@ pub(super) struct Checker {
     activity_records: u64,
     malformed_records: u64,
     has_malformed: bool,
+    uses: UseCounts,
 }
 
 impl Checker {
@@ -53,7 +55,8 @@ impl Checker {
     /// What was read of a log file.
     pub(super) fn log_file(&mut self, key: &str, read: ReadLogFile) {
         let source = self.begin(key);
-        let ReadLogFile { records, broken, flaws } = read;
+        let ReadLogFile { records, broken, flaws, uses } = read;
+        uses::merge(&mut self.uses, uses);
         let whole = || Place::object(key);
         if flaws.hash {
             let words = "its hash is not the one in its digest: it was changed after it was delivered";
@@ -82,7 +85,7 @@ impl Checker {
 
     /// One record, the `number`th of its source.
     pub(super) fn record(&mut self, source: u32, number: usize, json: &str, span: &mut Span) {
-        let record = record::read(json, &self.account_id, &self.hashes);
+        let record = record::read(json, &self.account_id, &self.hashes, None);
         self.checked(source, number, record, span);
     }
 
@@ -230,6 +233,7 @@ impl Checker {
             let words = "it names the requestID of a KMS record that is not there";
             self.findings.add(FindingKind::KmsRecordMissing, severity, self.place(at), words);
         }
+        report.uses = self.uses;
         report.kms_records = self.kms_records;
         report.activity_records = self.activity_records;
         report.records = self.kms_records + self.activity_records + self.malformed_records;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::uses::Uses;
 use crate::record::optional_moment;
 
 /// What came of verifying a trail.
@@ -43,6 +44,10 @@ pub struct Report {
     pub state: Option<TrailState>,
     /// What follows from them.
     pub verdict: Verdict,
+    /// How what KMS answered was used, if that was to be counted: by the hour since 1970, who asked (empty in records of calls to KMS), and
+    /// the key's ARN, if KMS told one.
+    #[serde(skip)]
+    pub uses: BTreeMap<(i64, String, Option<String>), Uses>,
 }
 
 /// What can be said of a trail.

@@ -5,6 +5,7 @@ use std::hash::RandomState;
 
 use super::ids;
 use super::record::{self, CheckedRecord, InvalidRecord};
+use super::uses::UseCounts;
 use crate::digest::{ChainSpan, LogFile, sha256_hex};
 use crate::journal::hash_chain::Link;
 use crate::reader::records;
@@ -18,6 +19,8 @@ pub(super) struct ReadLogFile {
     pub(super) broken: Option<MalformedRecords>,
     /// What is wrong with it as a whole.
     pub(super) flaws: Flaws,
+    /// How what it tells of was used, if that is wanted.
+    pub(super) uses: UseCounts,
 }
 
 /// The oldest and newest record of one source; none where a record is malformed.
@@ -41,8 +44,15 @@ pub(super) struct Flaws {
     pub(super) times: bool,
 }
 
-/// Reads the bytes of the log file that `entry` names.
-pub(super) fn read(entry: &LogFile, json: &[u8], account_id: &str, hashes: &RandomState) -> ReadLogFile {
+/// Reads the bytes of the log file that `entry` names, and counts uses if that is wanted.
+pub(super) fn read(
+    entry: &LogFile,
+    json: &[u8],
+    account_id: &str,
+    hashes: &RandomState,
+    counts_uses: bool,
+) -> ReadLogFile {
+    let mut uses = UseCounts::new();
     let (before, stated_end) = entry.journal_chain.as_ref().and_then(ChainSpan::links).unzip();
     let mut span = Span::default();
     let mut end: Option<Link> = before;
@@ -56,7 +66,7 @@ pub(super) fn read(entry: &LogFile, json: &[u8], account_id: &str, hashes: &Rand
             }
         };
         end = end.map(|end| end.next(record.as_bytes()));
-        let checked = record::read(record, account_id, hashes);
+        let checked = record::read(record, account_id, hashes, Some(&mut uses).filter(|_| counts_uses));
         match &checked {
             Ok(record) => span.widen(record.at),
             Err(_) => span.has_malformed = true,
@@ -70,5 +80,5 @@ pub(super) fn read(entry: &LogFile, json: &[u8], account_id: &str, hashes: &Rand
         chain: is_whole && end != stated_end,
         times: is_whole && span.times != stated,
     };
-    ReadLogFile { records: read, broken, flaws }
+    ReadLogFile { records: read, broken, flaws, uses }
 }

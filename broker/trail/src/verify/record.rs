@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::ids;
+use super::uses::{self, UseCounts};
 use crate::notice::Notice;
 use crate::record::{
     ActivityEventData, ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
@@ -114,11 +115,12 @@ pub(super) struct InvalidRecord {
     pub(super) why: String,
 }
 
-/// Reads one record of a trail of this account.
+/// Reads one record of a trail of this account, and counts it among the uses if that is wanted.
 pub(super) fn read(
     json: &str,
     account_id: &str,
     hashes: &RandomState,
+    uses: Option<&mut UseCounts>,
 ) -> Result<CheckedRecord, InvalidRecord> {
     let flaw = |event_id, why: String| InvalidRecord { event_id, why };
     if json.len() > MAX_RECORD_BYTES {
@@ -135,7 +137,11 @@ pub(super) fn read(
         return Err(flaw(None, "eventID is not a UUID in lower case".into()));
     };
     let seen = seen(&record, event_id, account_id, hashes);
-    seen.and_then(|seen| check_written(json, &record).map(|()| seen)).map_err(|why| flaw(Some(event_id), why))
+    let checked = seen.and_then(|seen| check_written(json, &record).map(|()| seen));
+    if let (Some(uses), Ok(_)) = (uses, &checked) {
+        uses::count(uses, &record);
+    }
+    checked.map_err(|why| flaw(Some(event_id), why))
 }
 
 fn seen(

@@ -44,7 +44,7 @@ pub(super) struct Passed {
 impl ResumePoint {
     /// Where verifying goes on.
     #[must_use]
-    pub fn end(&self) -> OffsetDateTime {
+    pub(super) fn end(&self) -> OffsetDateTime {
         self.end
     }
 }

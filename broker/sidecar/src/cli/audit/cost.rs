@@ -1,13 +1,15 @@
-//! `key-broker audit cost`: what KMS is asked, for people.
+//! `key-broker audit cost`: what KMS and S3 are asked, for people.
 
+mod plan;
 mod requests;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
+use key_broker_trail::delivery::SigningConfig;
 use key_broker_trail::record::{ReadRecord, record_time};
-use requests::{Costs, Encrypted, Plan, Requests, Subject, price_of};
+use plan::{Encrypted, Plan, PlannedRequests};
+use requests::{Costs, Requests, Subject, price_of, price_of_puts};
 use serde_json::{Value, json};
 
 use super::CommandResult;
@@ -24,6 +26,9 @@ pub(super) struct Arguments {
     /// What KMS takes for 10,000 requests, in US dollars: <https://aws.amazon.com/kms/pricing/> has yours
     #[arg(long, value_name = "USD", default_value_t = 0.03, value_parser = price)]
     price_per_10000: f64,
+    /// What S3 takes for 1,000 puts, likewise: <https://aws.amazon.com/s3/pricing/>
+    #[arg(long, value_name = "USD", default_value_t = 0.005, value_parser = price)]
+    price_per_1000_puts: f64,
     /// Take every trail of the bucket together. A --trail with * in it takes those called so
     #[arg(long, conflicts_with = "trail")]
     all_trails: bool,
@@ -47,6 +52,9 @@ struct Prediction {
     /// How often digests are signed; as configured, or 3600
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     digest_interval_seconds: Option<u64>,
+    /// Trails that begin and end in a day, where brokers come and go with their journals: each takes a log file and two digests more
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    trails_per_day: u32,
     /// Brokers in each region of each account
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     brokers: u32,
@@ -66,7 +74,8 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit cost --json | jq '.total'";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
-    let Arguments { source, key, period, prediction, price_per_10000, all_trails, json } = arguments;
+    let Arguments { source, key, period, prediction, price_per_10000, price_per_1000_puts, all_trails, json } =
+        arguments;
     period.check()?;
     let (source, called) = source.open_some(all_trails).await?;
     let mut costs = Costs::default();
@@ -79,13 +88,25 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         Ok(())
     });
     counted.await?;
-    let report = Report { costs, plan: prediction.plan(&source), price: price_per_10000 };
+    let report = Report {
+        costs,
+        plan: prediction.plan(&source),
+        brokers: prediction,
+        price: price_per_10000,
+        price_of_puts: price_per_1000_puts,
+        is_in_s3: source.is_in_s3,
+    };
     let text = if json { format!("{:#}\n", report.json()) } else { report.text() };
     write(text.as_bytes())?;
     Ok(believed.exit_code())
 }
 
 impl Prediction {
+    /// Regions of accounts.
+    fn places(&self) -> u64 {
+        u64::from(self.regions) * u64::from(self.accounts)
+    }
+
     fn plan(&self, source: &Source) -> Plan {
         let config = source.config.as_ref();
         let interval = |told: Option<u64>, configured: Option<Duration>, usual: Duration| {
@@ -103,7 +124,7 @@ impl Prediction {
         );
         let encrypted = match config {
             Some(config) if config.kms_key.is_none() => Encrypted::Nothing,
-            Some(TrailConfig { store: StoreConfig::S3(_), .. }) => Encrypted::AllObjects,
+            _ if source.is_in_s3 => Encrypted::AllObjects,
             _ => Encrypted::LogFiles,
         };
         let kms_signs = config.is_none_or(|config| matches!(config.signing, SigningConfig::Kms(_)));
@@ -112,9 +133,8 @@ impl Prediction {
             digest_interval,
             encrypted,
             kms_signs,
-            brokers: self.brokers.into(),
-            regions: self.regions.into(),
-            accounts: self.accounts.into(),
+            brokers: u64::from(self.brokers) * self.places(),
+            trails: u64::from(self.trails_per_day) * self.places(),
         }
     }
 }
@@ -122,13 +142,16 @@ impl Prediction {
 struct Report {
     costs: Costs,
     plan: Plan,
+    brokers: Prediction,
     price: f64,
+    price_of_puts: f64,
+    is_in_s3: bool,
 }
 
 impl Report {
     fn json(&self) -> Value {
         let total = self.costs.total();
-        let per_day = self.plan.requests_per_day();
+        let per_day = self.plan.requests(DAY);
         let rows: Vec<Value> = self
             .costs
             .rows()
@@ -154,9 +177,11 @@ impl Report {
                 "deliveryIntervalSeconds": self.plan.delivery_interval.as_secs(),
                 "digestIntervalSeconds": self.plan.digest_interval.as_secs(),
                 "encrypted": self.plan.encrypted, "kmsSigns": self.plan.kms_signs,
-                "brokers": self.plan.brokers, "regions": self.plan.regions, "accounts": self.plan.accounts,
+                "brokers": self.brokers.brokers, "regions": self.brokers.regions, "accounts": self.brokers.accounts,
+                "trails": self.plan.trails, "logFiles": per_day.log_files, "digests": per_day.digests,
+                "puts": self.puts(&per_day), "usdOfPuts": price_of_puts(self.puts(&per_day), self.price_of_puts),
             },
-            "usdPer10000": self.price,
+            "usdPer10000": self.price, "usdPer1000Puts": self.price_of_puts,
         })
     }
 
@@ -197,6 +222,13 @@ impl Report {
              is not taken off.",
             self.price
         );
+        if self.is_in_s3 {
+            let _ = writeln!(
+                text,
+                "A put at USD {} for 1,000 (https://aws.amazon.com/s3/pricing/); --price-per-1000-puts takes yours.",
+                self.price_of_puts
+            );
+        }
         text
     }
 
@@ -223,8 +255,8 @@ impl Report {
     }
 
     fn add_prediction(&self, text: &mut String) {
-        let per_day = self.plan.requests_per_day();
-        let Plan { brokers, regions, accounts, .. } = self.plan;
+        let per_day = self.plan.requests(DAY);
+        let Prediction { brokers, regions, accounts, .. } = self.brokers;
         let _ = writeln!(
             text,
             "\nThe trail itself will ask KMS {} times a day, USD {:.6} (brokers in a region: {brokers}, regions: {regions}, accounts: \
@@ -244,6 +276,20 @@ impl Report {
         let signatures = if kms_signs { digests } else { "a key in a file signs digests".to_owned() };
         let _ = writeln!(text, "  {:>8}  GenerateDataKey: {data_keys}", per_day.data_keys);
         let _ = writeln!(text, "  {:>8}  Sign: {signatures}", per_day.signatures);
+        if self.is_in_s3 {
+            let puts = self.puts(&per_day);
+            let price = price_of_puts(puts, self.price_of_puts);
+            let _ = writeln!(
+                text,
+                "\nIt will put {puts} objects into S3 a day, USD {price:.6}: {} log files and {} digests.",
+                per_day.log_files, per_day.digests
+            );
+        }
+    }
+
+    /// A directory takes no money.
+    fn puts(&self, per_day: &PlannedRequests) -> u64 {
+        if self.is_in_s3 { per_day.log_files + per_day.digests } else { 0 }
     }
 }
 
@@ -270,4 +316,5 @@ const HEAD: [&str; 9] =
     ["DAY", "REGION", "ACCOUNT", "KEY", "OPERATION", "WORKLOADS", "TRAIL", "CHECKS", "SAVED"];
 /// CloudTrail delivers about every five minutes, and digests every hour.
 const CLOUDTRAILS_DELIVERY: Duration = Duration::from_mins(5);
+const DAY: Duration = Duration::from_hours(24);
 const CLOUDTRAILS_DIGEST: Duration = Duration::from_hours(1);

@@ -1,12 +1,14 @@
-//! How far verifying is, in a file: a run that was stopped goes on there, and the next one begins where the last has ended.
+//! How far verifying is, in a file: a run that was stopped goes on there, and the next one begins where the last has ended. Of one trail it is
+//! where that is; of many, a line for each that was found sound.
 
-use std::fs;
-use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use key_broker_core::clock::{Clock as _, SystemClock};
-use key_broker_trail::verify::ResumePoint;
+use key_broker_trail::verify::{PassedTrail, ResumePoint};
 
 use super::Failure;
 
@@ -67,15 +69,89 @@ impl Saved {
         self.write().map_err(|error| Failure::Configuration(format!("--resume {}: {error}", shown.display())))
     }
 
-    fn write(&mut self) -> std::io::Result<()> {
+    fn write(&mut self) -> io::Result<()> {
         let (Some(file), Some(point)) = (&self.file, self.latest.take()) else { return Ok(()) };
-        let mut unfinished = file.clone().into_os_string();
-        unfinished.push(".unfinished");
-        let mut writer = fs::File::create(&unfinished)?;
-        writer.write_all(&serde_json::to_vec(&point)?)?;
-        writer.sync_all()?;
-        fs::rename(unfinished, file)
+        replace(file, &serde_json::to_vec(&point)?)
     }
+}
+
+/// The file of a run over many trails: a line of JSON for each that need not be read again.
+pub(super) struct SavedTrails {
+    file: Option<(PathBuf, File)>,
+    /// What runs before have noted.
+    noted: BTreeMap<String, PassedTrail>,
+    failed: Option<io::Error>,
+}
+
+impl SavedTrails {
+    /// Reads `file`, if there is one, and what runs before have noted in it.
+    pub(super) fn open(file: Option<PathBuf>) -> Result<(Self, Vec<PassedTrail>), Failure> {
+        let saved = |file, noted| Self { file, noted, failed: None };
+        let Some(path) = file else { return Ok((saved(None, BTreeMap::new()), Vec::new())) };
+        let explain = |error: &dyn std::fmt::Display| {
+            Failure::Configuration(format!("--resume {}: {error}: give another file", path.display()))
+        };
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            read => read.map_err(|error| explain(&error))?,
+        };
+        // A run that was killed may have left half of its last line.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut passed = BTreeMap::new();
+        for line in whole.lines() {
+            let trail: PassedTrail = serde_json::from_str(line).map_err(|error| explain(&error))?;
+            passed.insert(trail.trail_arn.clone(), trail);
+        }
+        if serde_json::from_str::<ResumePoint>(&text).is_ok() {
+            return Err(explain(&"it is of one trail"));
+        }
+        let opened = rewritten(&path, &passed).map_err(|error| explain(&error))?;
+        let earlier = passed.values().cloned().collect();
+        Ok((saved(Some((path, opened)), passed), earlier))
+    }
+
+    /// Notes a trail that was judged.
+    pub(super) fn note(&mut self, passed: Option<&PassedTrail>) {
+        let (Some((_, file)), Some(passed)) = (&mut self.file, passed) else { return };
+        if self.noted.get(&passed.trail_arn) == Some(passed) {
+            return;
+        }
+        let line = serde_json::to_vec(passed).map_err(io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            file.write_all(&line)
+        });
+        if let Err(error) = line {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    /// Notes the end.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        let Some((path, file)) = self.file else { return Ok(()) };
+        let ended = self.failed.map_or_else(|| file.sync_all(), Err);
+        ended.map_err(|error| Failure::Configuration(format!("--resume {}: {error}", path.display())))
+    }
+}
+
+/// The file with one line for each, to be written on.
+fn rewritten(path: &Path, passed: &BTreeMap<String, PassedTrail>) -> io::Result<File> {
+    let mut lines = Vec::new();
+    for trail in passed.values() {
+        lines.extend(serde_json::to_vec(trail)?);
+        lines.push(b'\n');
+    }
+    replace(path, &lines)?;
+    OpenOptions::new().append(true).open(path)
+}
+
+/// Whoever reads it finds what was there, or all of this.
+fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = file.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let mut writer = File::create(&unfinished)?;
+    writer.write_all(bytes)?;
+    writer.sync_all()?;
+    fs::rename(unfinished, file)
 }
 
 const EVERY: Duration = Duration::from_secs(5);

@@ -93,6 +93,8 @@ pub(super) struct Source {
     caller: Option<Arc<AwsCaller>>,
     records: Arc<ReaderRecords>,
     is_dev: bool,
+    /// Whether it is in a bucket of S3, and not in a directory.
+    pub(super) is_in_s3: bool,
     #[cfg(feature = "dev")]
     _emulator: Option<kms_emulator::Emulator>,
 }
@@ -196,6 +198,7 @@ impl SourceArguments {
         let kms = Arc::new(AwsKms::new(location.aws.clone(), location.credentials.clone(), clock).await);
         kms.give_credentials_to(&mut location.store);
         let records = Arc::new(ReaderRecords::new(self.record_to, location.folders_of_the_broker()));
+        let is_in_s3 = matches!(location.store, StoreConfig::S3(_));
         let TrailAccess { store, names, caller, is_encrypted } = location.ask(&kms).await?;
         if is_encrypted {
             records.open().map_err(Failure::Configuration)?;
@@ -214,6 +217,7 @@ impl SourceArguments {
             caller,
             records,
             is_dev,
+            is_in_s3,
             #[cfg(feature = "dev")]
             _emulator: emulator,
         })

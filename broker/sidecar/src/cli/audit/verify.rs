@@ -1,7 +1,9 @@
 //! `key-broker audit verify`: one clear verdict, and everything that speaks against it.
 
 mod all;
+mod markup;
 mod page;
+mod pictures;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,8 +14,8 @@ use clap::builder::TypedValueParser as _;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
 use key_broker_trail::verify::{
-    BucketReport, Finding, FindingKind, Progress as VerifyProgress, Report, ResumePoint, Severity, Verdict,
-    VerifyOptions, verify,
+    BucketReport, Finding, FindingKind, Progress as VerifyProgress, Report, Severity, Verdict, VerifyOptions,
+    verify,
 };
 
 use super::CommandResult;
@@ -46,7 +48,7 @@ pub(super) struct Arguments {
     /// Verify every trail of the bucket, and the bucket as a whole. A --trail with * in it verifies those called so
     #[arg(long, conflicts_with_all = ["newest_signature", "trail"])]
     all_trails: bool,
-    /// Of many trails, write the verdict as a page of HTML, too
+    /// Of many trails, write the verdict as a page of HTML, too, with pictures of how data keys were used: it needs no network
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// How many trails to verify at a time
@@ -67,7 +69,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit verify --store /mnt/trail --bucket logs --trail key-broker \\\n    \
     --account 111122223333 --region us-west-2 --public-key signing.pem\n  \
     key-broker audit verify --s3-bucket my-trail --account 111122223333 --region us-west-2 \\\n    \
-    --all-trails --public-key signing.pem --html verdict.html";
+    --all-trails --public-key signing.pem --resume verified.jsonl --html verdict.html";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments {
@@ -88,8 +90,10 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         let (source, called) = source.open_many(all_trails).await?;
         let keys = source.public_keys(&key).await?;
         let (from, to, now) = (period.since, period.until, Some(SystemClock.now()));
-        let options = VerifyOptions { keys, from, to, now, ..VerifyOptions::default() };
-        return all::run(&source, &called, &options, in_flight, &all::Form { is_json: json, html }).await;
+        let counts_uses = html.is_some();
+        let options = VerifyOptions { keys, from, to, now, counts_uses, ..VerifyOptions::default() };
+        let form = all::Form { is_json: json, html, resume };
+        return all::run(&source, &called, &options, in_flight, form).await;
     }
     if html.is_some() {
         return Err(Failure::Configuration("--html is for --all-trails, or a --trail with * in it".into()));
@@ -99,13 +103,14 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let resume = saved.point.clone();
     let options = VerifyOptions {
         keys: source.public_keys(&key).await?,
-        from: resume.as_ref().map(ResumePoint::end).or(period.since),
+        from: period.since,
         to: period.until,
         now: Some(SystemClock.now()),
         newest_signature,
         journal_dir: source.journal_to_verify().filter(|_| !no_journal),
         threads,
         resume,
+        counts_uses: false,
     };
     let (mut progress, mut saved, started) = (Progress::new(), saved, SystemClock.instant());
     let report = verify(&source.reader, &options, &mut |done| {

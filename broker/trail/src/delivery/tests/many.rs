@@ -1,240 +1,245 @@
-//! Many brokers deliver into one bucket over a day: they come and go, some are killed with their journals, the store is down for a while,
-//! a clock is wrong by a day. Every surviving record is delivered once, every trail is judged right, and each object is read once for it.
+//! A day of many brokers before one store: every surviving record is delivered once, every trail is judged right, each object is read once for
+//! it, and KMS and the store are asked what `audit cost` foretells.
+//!
+//! Forty brokers, or as many as `KEY_BROKER_FLEET` says.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
 
-use async_trait::async_trait;
 use key_broker_core::clock::{Clock, SystemClock};
-use tempfile::TempDir;
-use time::OffsetDateTime;
 
-use super::resume;
-use super::site::{HandClock, caller};
-use crate::announcer::Announcer;
-use crate::delivery::Trail;
-use crate::journal::{Durability, Journal, JournalConfig, JournalThread};
-use crate::origin::Origin;
+use super::fleet::{Asked, Day, LIFE, STEP, STEPS_OF_AN_OUTAGE, day, first_due, plan, public_key};
 use crate::reader::TrailReader;
 use crate::record::ReadRecord;
-use crate::store::{Object, Store, StoreError};
-use crate::verify::forge::{MemoryStore, START, names, refusal, signer};
-use crate::verify::{FindingKind, Report, TrailState, Verdict, VerifyOptions, trails, verify_all};
+use crate::store::Store;
+use crate::store::directory::DirectoryStore;
+use crate::verify::forge::{MemoryStore, START, names};
+use crate::verify::{
+    BucketReport, FindingKind, PassedTrail, Report, TrailState, Verdict, VerifyOptions, trails, verify_all,
+};
 
-/// A bucket that counts what is asked of it.
-#[derive(Clone, Default)]
-struct CountingStore {
-    objects: MemoryStore,
-    gets: Arc<Mutex<HashMap<String, u32>>>,
-    lists: Arc<AtomicU64>,
-    puts: Arc<AtomicU64>,
-    is_down: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl Store for CountingStore {
-    async fn put(&self, object: Object) -> Result<bool, StoreError> {
-        if self.is_down.load(Ordering::Relaxed) {
-            return Err(StoreError("it is down".into()));
-        }
-        self.puts.fetch_add(1, Ordering::Relaxed);
-        self.objects.put(object).await
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
-        *self.gets.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_default() += 1;
-        self.objects.get(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.lists.fetch_add(1, Ordering::Relaxed);
-        self.objects.list(prefix).await
-    }
-}
-
-/// The time of all, and how far a broker's own clock is off.
-struct OwnClock(Arc<HandClock>, time::Duration);
-
-impl Clock for OwnClock {
-    fn now(&self) -> OffsetDateTime {
-        self.0.now() + self.1
-    }
-
-    fn instant(&self) -> Instant {
-        SystemClock.instant()
-    }
-}
-
-struct Broker {
-    trail: Trail,
-    announcer: Announcer,
-    thread: JournalThread,
-    /// The eventIDs of records that were committed.
-    told: BTreeSet<String>,
-    _dir: TempDir,
-}
-
-impl Broker {
-    async fn start(store: &CountingStore, clock: Arc<dyn Clock>) -> Self {
-        let temp = tempfile::tempdir().expect("dir");
-        let dir = temp.path().join("journal");
-        let config = JournalConfig::new(dir.clone(), Durability::Write, Duration::from_secs(10));
-        let (journal, thread) = Journal::open(&config, Arc::clone(&clock)).expect("the journal opens");
-        let (caller, origin) = (Arc::new(caller()), Origin::default());
-        let announcer = Announcer { journal, journal_dir: dir, caller, origin, clock };
-        let mut trail = resume(Arc::new(store.clone()), None, &announcer).expect("it starts");
-        trail.digest().await.expect("opens");
-        Self { trail, announcer, thread, told: BTreeSet::new(), _dir: temp }
-    }
-
-    async fn call(&mut self, times: usize) {
-        for _ in 0..times {
-            let record = refusal(self.announcer.clock.now());
-            self.told.insert(ReadRecord::parse(&record).expect("a record").event_id.to_string());
-            let line = format!("{record}\n").into_bytes();
-            self.announcer.journal.append(line).wait().await.expect("commits");
-        }
-    }
-
-    /// Everything of it is gone but what it has delivered.
-    fn kill(self) -> String {
-        let name = self.trail.names().trail.clone();
-        drop(self.trail);
-        self.thread.close().expect("no defect");
-        name
-    }
-
-    async fn end(self) -> BTreeSet<String> {
-        self.trail.finish(Duration::from_secs(20)).await;
-        self.thread.close().expect("no defect");
-        self.told
-    }
-}
-
-/// What a day has left.
-struct Day {
-    store: CountingStore,
-    killed: BTreeSet<String>,
-    /// What survived.
-    told: BTreeSet<String>,
-    end: OffsetDateTime,
-}
-
-/// `brokers` begin over a day of 24 hours and live for six; every twentieth is killed.
-async fn day(brokers: usize) -> Day {
-    let clock = Arc::new(HandClock(Mutex::new(START)));
-    let (store, mut killed, mut told) = (CountingStore::default(), BTreeSet::new(), BTreeSet::new());
-    let mut alive: Vec<(usize, usize, Broker)> = Vec::new();
-    let mut begun = 0;
-    for hour in 0..30 {
-        store.is_down.store(false, Ordering::Relaxed);
-        while begun < brokers && begun * 24 < brokers * (hour + 1) {
-            let skew = if begun == 7 { time::Duration::DAY } else { time::Duration::ZERO };
-            let own: Arc<dyn Clock> = Arc::new(OwnClock(Arc::clone(&clock), skew));
-            alive.push((begun, hour, Broker::start(&store, own).await));
-            begun += 1;
-        }
-        // An outage of an hour.
-        store.is_down.store(hour == 12, Ordering::Relaxed);
-        let mut rest = Vec::new();
-        for (number, since, mut broker) in alive {
-            broker.call(3).await;
-            let _ = broker.trail.deliver().await;
-            broker.call(1).await;
-            if hour % 2 == number % 2 {
-                let _ = broker.trail.digest().await;
-            }
-            match hour - since {
-                3 if number % 20 == 5 => {
-                    killed.insert(broker.kill());
-                }
-                6.. if hour != 12 => told.extend(broker.end().await),
-                _ => rest.push((number, since, broker)),
-            }
-        }
-        alive = rest;
-        *clock.0.lock().unwrap_or_else(PoisonError::into_inner) += time::Duration::HOUR;
-    }
-    assert!(alive.is_empty(), "all have ended");
-    Day { store, killed, told, end: clock.now() }
-}
-
-async fn verified(day: &Day) -> (BTreeMap<String, Report>, crate::verify::BucketReport) {
-    let reader = TrailReader::new(Arc::new(day.store.clone()), names(), None);
-    let now = Some(day.end + time::Duration::days(3));
-    let options =
-        VerifyOptions { keys: vec![signer().public_key().clone()], now, ..VerifyOptions::default() };
-    let mut reports = BTreeMap::new();
-    let bucket = verify_all(&reader, "*", &options, 8, &mut |name, report, _| {
-        reports.insert(name.to_owned(), report.clone());
-    })
-    .await;
+async fn verified(day: &Day) -> (BTreeMap<String, Report>, BucketReport) {
+    let (reports, bucket, _) = verified_after(day, Vec::new()).await;
     (reports, bucket)
 }
 
+/// The same, of a run that knows what an earlier one has found sound; and what a later one may know.
+async fn verified_after(
+    day: &Day,
+    earlier: Vec<PassedTrail>,
+) -> (BTreeMap<String, Report>, BucketReport, Vec<PassedTrail>) {
+    let now = Some(day.end + time::Duration::days(3));
+    let options = VerifyOptions { keys: vec![public_key()], now, ..VerifyOptions::default() };
+    let (mut reports, mut later) = (BTreeMap::new(), Vec::new());
+    let bucket = verify_all(&day.reader(), "*", &options, 8, earlier, &mut |name, report, _, passed| {
+        reports.insert(name.to_owned(), report.clone());
+        later.extend(passed);
+    })
+    .await;
+    (reports, bucket, later)
+}
+
+fn brokers_of_this_run() -> usize {
+    std::env::var("KEY_BROKER_FLEET").ok().and_then(|n| n.parse().ok()).unwrap_or(40)
+}
+
+/// A day of brokers that come, go and are killed, with an outage and a clock that is a day ahead: what survives is delivered once, and each trail
+/// is judged for what it is.
 #[tokio::test]
 async fn trails_of_a_day_are_judged_together_and_each_object_is_read_once() {
-    let brokers = std::env::var("KEY_BROKER_FLEET").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
-    let day = Box::pin(day(brokers)).await;
-    assert_eq!(day.store.puts.load(Ordering::Relaxed), day.store.objects.keys().len() as u64, "none twice");
-    let began = SystemClock.instant();
-    let (reports, bucket) = verified(&day).await;
-    println!("{brokers} trails, {} records: {:?}", bucket.records, SystemClock.instant() - began);
+    let objects = MemoryStore::default();
+    let day = Box::pin(day(brokers_of_this_run(), Arc::new(objects.clone()))).await;
+    check_day(&day, objects.keys().len()).await;
+}
+
+/// The same, in a directory.
+#[tokio::test]
+async fn trails_of_a_day_in_a_directory_are_judged_together_and_each_object_is_read_once() {
+    let root = tempfile::tempdir().expect("a directory");
+    let objects = Arc::new(DirectoryStore::new(root.path(), "logs"));
+    let day = Box::pin(day(20, Arc::<DirectoryStore>::clone(&objects))).await;
+    let keys = objects.list("").await.expect("lists");
+    check_day(&day, keys.len()).await;
+}
+
+async fn check_day(day: &Day, objects: usize) {
+    let (brokers, before, began) = (day.brokers.len(), day.store.log().len(), SystemClock.instant());
+    assert_eq!(
+        day.puts().values().map(|(log_files, digests)| log_files + digests).sum::<u64>(),
+        objects as u64,
+        "none twice"
+    );
+    let (reports, bucket) = verified(day).await;
+    println!(
+        "{brokers} trails, {objects} objects, {} records: {:?}",
+        bucket.records,
+        SystemClock.instant() - began
+    );
     assert_eq!(reports.len(), brokers);
+    let killed = day.killed();
     for (name, report) in &reports {
-        let expected = if day.killed.contains(name) {
+        let expected = if killed.contains(name) {
             (Verdict::CannotTell, Some(TrailState::Abandoned))
         } else {
             (Verdict::Sound, Some(TrailState::Closed))
         };
         assert_eq!((report.verdict, report.state), expected, "{name}: {report:?}");
     }
-    assert_eq!(
-        (bucket.verdict, bucket.trails[&Verdict::Sound]),
-        (Verdict::CannotTell, (brokers - day.killed.len()) as u64)
-    );
+    let worst = if killed.is_empty() { Verdict::Sound } else { Verdict::CannotTell };
+    assert_eq!((bucket.verdict, bucket.trails[&Verdict::Sound]), (worst, (brokers - killed.len()) as u64));
     assert!(!bucket.trails.contains_key(&Verdict::Unsound), "{bucket:?}");
-    let gets = day.store.gets.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    assert!(gets.values().all(|times| *times == 1), "each once");
-    assert!(gets.len() <= day.store.objects.keys().len() && day.store.lists.load(Ordering::Relaxed) == 2);
 
-    // Every record that survived is there, once.
-    let reader = TrailReader::new(Arc::new(day.store.objects.clone()), names(), None);
-    let mut delivered = BTreeMap::<String, u32>::new();
-    for key in reader.log_file_keys().await.expect("lists") {
-        let json = reader.log_file(&key).await.expect("reads").expect("is there");
-        for record in crate::reader::records(&json) {
-            let id = ReadRecord::parse(record.expect("a record")).expect("a record").event_id.to_string();
-            *delivered.entry(id).or_default() += 1;
+    // By the store's own log: two lists, and each object that a digest names, or that is one, once.
+    let mut gets = HashMap::<String, u32>::new();
+    let mut lists = 0;
+    for asked in day.store.log().split_off(before) {
+        match asked {
+            Asked::Get(key) => *gets.entry(key).or_default() += 1,
+            Asked::List => lists += 1,
+            Asked::Put { .. } => panic!("an auditor puts nothing"),
         }
     }
-    assert!(day.told.iter().all(|id| delivered.get(id) == Some(&1)), "each once");
+    let twice: Vec<_> = gets.iter().filter(|(_, times)| **times != 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    let unnamed = usize::try_from(bucket.counts.values().sum::<u64>()).expect("few");
+    assert_eq!((gets.len(), lists), (objects - unnamed, 2), "all but what no digest names");
 
-    let summaries = trails(&reader, "key-broker", day.end + time::Duration::days(3)).await.expect("lists");
+    check_records(day).await;
+    let summaries =
+        trails(&day.reader(), "key-broker", day.end + time::Duration::days(3)).await.expect("lists");
     let abandoned = summaries.iter().filter(|trail| trail.state == TrailState::Abandoned);
-    assert_eq!(abandoned.map(|trail| trail.name.clone()).collect::<BTreeSet<_>>(), day.killed);
+    assert_eq!(abandoned.map(|trail| trail.name.clone()).collect::<BTreeSet<_>>(), killed);
     assert_eq!(summaries.len(), brokers);
 }
 
+/// Every record that survived is there, once.
+async fn check_records(day: &Day) {
+    let mut delivered = BTreeMap::<String, u32>::new();
+    for broker in &day.brokers {
+        let reader: TrailReader = day.reader().of(&broker.name);
+        for digest in reader.digest_keys().await.expect("lists").own {
+            for entry in reader.digest(&digest.key).await.expect("reads").expect("is there").log_files {
+                let json = reader.log_file(&entry.s3_object).await.expect("reads").expect("is there");
+                for record in crate::reader::records(&json) {
+                    let record = ReadRecord::parse(record.expect("a record")).expect("a record");
+                    *delivered.entry(record.event_id.to_string()).or_default() += 1;
+                }
+            }
+        }
+    }
+    for broker in day.brokers.iter().filter(|broker| !broker.is_killed) {
+        assert!(broker.told.iter().all(|id| delivered.get(id) == Some(&1)), "{}: each once", broker.name);
+    }
+}
+
+/// A run that was stopped half way goes on with the other trails; and once all were found sound, none of their log files is read again, and
+/// the verdict is the same. What was changed meanwhile is found.
+#[tokio::test]
+async fn what_an_earlier_run_has_found_sound_is_not_read_again() {
+    let objects = MemoryStore::default();
+    let day = Box::pin(day(20, Arc::new(objects.clone()))).await;
+    let (reports, bucket, mut passed) = verified_after(&day, Vec::new()).await;
+    assert_eq!(passed.len(), 20, "the killed one, too: it is abandoned, and nothing else");
+    passed.truncate(9);
+    let log_files_read = |before: usize| {
+        let log = day.store.log().split_off(before);
+        log.iter().filter(|asked| matches!(asked, Asked::Get(key) if !key.contains("Digest"))).count() as u64
+    };
+    let saved: Vec<PassedTrail> = passed
+        .iter()
+        .map(|passed| serde_json::from_str(&serde_json::to_string(passed).expect("writes")).expect("reads"))
+        .collect();
+    assert_eq!(saved, passed);
+    let before = day.store.log().len();
+    let resumed = verified_after(&day, saved).await;
+    assert_eq!((&resumed.0, &resumed.1), (&reports, &bucket));
+    let of_passed = |passed: &[PassedTrail]| {
+        let arns: BTreeSet<&str> = passed.iter().map(|passed| passed.trail_arn.as_str()).collect();
+        let is_passed = |name: &str| arns.iter().any(|arn| arn.ends_with(&format!("/{name}")));
+        reports.iter().filter(|(name, _)| is_passed(name)).map(|(_, report)| report.log_files).sum::<u64>()
+    };
+    let all: u64 = reports.values().map(|report| report.log_files).sum();
+    assert_eq!(log_files_read(before), all - of_passed(&passed));
+    let before = day.store.log().len();
+    let again = verified_after(&day, resumed.2.clone()).await;
+    assert_eq!((&again.0, &again.1, log_files_read(before)), (&reports, &bucket, 0));
+
+    // A log file is gone: its trail is read anew. A digest is another: likewise.
+    let some = |of: &str| objects.keys().into_iter().filter(|key| key.contains(of)).nth(3).expect("many");
+    for key in [some("_CloudTrail_"), some(&day.brokers[0].name)] {
+        let removed = objects.with(|objects| objects.remove(&key)).expect("there");
+        let (_, bucket, _) = verified_after(&day, resumed.2.clone()).await;
+        assert_eq!((bucket.verdict, bucket.trails[&Verdict::Unsound]), (Verdict::Unsound, 1), "{key}");
+        objects.with(|objects| objects.insert(key, removed));
+    }
+}
+
+/// What brokers ask of KMS and of the store is what `audit cost` foretells: of each that lived through no outage to the request, and of one that
+/// did, what its attempts in that time explain.
+#[tokio::test]
+async fn a_fleet_asks_of_kms_and_store_what_audit_cost_foretells() {
+    let day = Box::pin(day(brokers_of_this_run(), Arc::new(MemoryStore::default()))).await;
+    let (puts, mut quiet, mut asked) = (day.puts(), 0, (0, 0));
+    let expected = plan(1, 1).requests(LIFE);
+    for broker in &day.brokers {
+        let (log_files, digests) = puts[&broker.number];
+        assert_eq!((broker.data_keys, broker.signatures), (log_files, digests), "one for each object");
+        match (broker.is_killed, broker.saw_outage) {
+            (false, false) => {
+                quiet += 1;
+                asked = (asked.0 + log_files, asked.1 + digests);
+                let found = (log_files, digests, broker.data_keys, broker.signatures);
+                let foretold =
+                    (expected.log_files, expected.digests, expected.data_keys, expected.signatures);
+                assert_eq!(found, foretold, "{}", broker.name);
+            }
+            (false, true) => {
+                let most = expected.log_files + STEPS_OF_AN_OUTAGE;
+                assert!((expected.log_files - 5..=most).contains(&log_files), "{}: {log_files}", broker.name);
+                assert!(digests.abs_diff(expected.digests) <= 1, "{}: {digests}", broker.name);
+            }
+            (true, _) => assert!(digests < expected.digests && log_files < expected.log_files),
+        }
+    }
+    let all = plan(quiet, quiet).requests(LIFE);
+    assert!(quiet > 0);
+    assert_eq!(asked, (all.log_files, all.digests));
+}
+
+/// Brokers that begin in one moment do not deliver, or sign digests, in one moment.
+#[tokio::test]
+async fn brokers_that_begin_together_deliver_apart() {
+    let mut dues = Vec::new();
+    for _ in 0..8 {
+        dues.push(first_due().await);
+    }
+    let deliveries: BTreeSet<_> = dues.iter().map(|(delivery, _)| *delivery).collect();
+    let digests: BTreeSet<_> = dues.iter().map(|(_, digest)| *digest).collect();
+    assert!(deliveries.len() > 4 && digests.len() > 4, "{dues:?}");
+    assert!(dues.iter().all(|(delivery, digest)| *delivery > STEP && *digest > *delivery), "{dues:?}");
+}
+
+/// A log file that no digest names, or that two name, is a finding of the bucket, and no trail is blamed for it.
 #[tokio::test]
 async fn what_no_trail_names_and_what_two_name_is_found_in_the_bucket() {
-    let mut day = Box::pin(day(6)).await;
-    for name in std::mem::take(&mut day.killed) {
-        day.store.objects.with(|objects| objects.retain(|key, _| !key.contains(&name)));
+    let objects = MemoryStore::default();
+    let mut day = Box::pin(day(6, Arc::new(objects.clone()))).await;
+    for name in day.killed() {
+        objects.with(|objects| objects.retain(|key, _| !key.contains(&name)));
     }
-    // A killed one may have left log files that nobody names.
+    day.store.log.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    day.brokers.retain(|broker| !broker.is_killed);
+    // A killed one has left log files that nobody names.
     let unnamed: Vec<String> = {
         let (_, bucket) = verified(&day).await;
         bucket.findings.iter().map(|finding| finding.place.object.clone()).collect()
     };
-    day.store.objects.with(|objects| objects.retain(|key, _| !unnamed.contains(key)));
+    objects.with(|objects| objects.retain(|key, _| !unnamed.contains(key)));
     let (_, bucket) = verified(&day).await;
     assert_eq!((bucket.verdict, bucket.findings.len()), (Verdict::Sound, 0), "{bucket:?}");
 
     let planted = names().log_file(START + time::Duration::minutes(70), &[9; 32]);
-    day.store.objects.insert(&planted, b"{\"Records\":[]}", BTreeMap::new());
+    objects.insert(&planted, b"{\"Records\":[]}", BTreeMap::new());
     let (reports, bucket) = verified(&day).await;
     assert!(reports.values().all(|report| report.verdict == Verdict::Sound), "no trail is blamed");
     assert_eq!(bucket.verdict, Verdict::Unsound);

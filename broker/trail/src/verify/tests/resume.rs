@@ -76,3 +76,34 @@ async fn what_is_wrong_is_found_again() {
     let report = verified_with(&store, options(Some(point))).await;
     assert_eq!((report.verdict, kinds(&report)), (Verdict::Unsound, vec![FindingKind::LogFileMissing]));
 }
+
+/// Of many trails, one that has grown since it was found sound is read from a day before its end on, and judged as a whole.
+#[tokio::test]
+async fn a_trail_that_has_grown_is_judged_as_a_whole() {
+    let store = of_hours(60).await;
+    let before = store.copy();
+    before.with(|objects| {
+        let digests: Vec<String> = objects.keys().filter(|key| key.contains("Digest")).cloned().collect();
+        digests[50..].iter().for_each(|key| drop(objects.remove(key)));
+    });
+    let all = async |store: &MemoryStore, earlier: Vec<PassedTrail>, counts_uses: bool| {
+        let reader = TrailReader::new(std::sync::Arc::new(store.clone()), names(), None);
+        let options = VerifyOptions { counts_uses, ..options(None) };
+        let (mut reports, mut later) = (Vec::new(), Vec::new());
+        verify_all(&reader, "*", &options, 4, earlier, &mut |_, report, _, passed| {
+            reports.push(report.clone());
+            later.extend(passed);
+        })
+        .await;
+        (reports.remove(0), later)
+    };
+    for counts_uses in [false, true] {
+        let (whole, _) = all(&store, Vec::new(), counts_uses).await;
+        let (report, passed) = all(&before, Vec::new(), counts_uses).await;
+        assert_eq!((report.verdict, report.digests, passed.len()), (Verdict::Sound, 50, 1));
+        let (resumed, later) = all(&store, passed, counts_uses).await;
+        assert_eq!(later.len(), 1);
+        // What is held across digests was counted twice in the day that is read again.
+        assert_eq!(Report { keys_used: whole.keys_used, ..resumed }, whole);
+    }
+}

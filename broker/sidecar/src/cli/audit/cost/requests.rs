@@ -1,9 +1,7 @@
-//! What KMS is asked, and what reuse saves: counted from records, and predicted for the trail itself as AWS documents it for
-//! CloudTrail ("How AWS CloudTrail uses AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020).
+//! What KMS is asked, and what reuse saves: counted from records.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
-use std::time::Duration;
 
 use key_broker_core::Outcome;
 use serde::Serialize;
@@ -111,71 +109,16 @@ impl Costs {
     }
 }
 
-/// A trail whose requests are to be predicted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// How often log files are delivered.
-    pub(super) delivery_interval: Duration,
-    /// How often digests are.
-    pub(super) digest_interval: Duration,
-    /// What is encrypted under a KMS key.
-    pub(super) encrypted: Encrypted,
-    /// Whether KMS signs digests, and not a key in a file.
-    pub(super) kms_signs: bool,
-    /// Brokers in each region of each account.
-    pub(super) brokers: u64,
-    /// Regions in each account.
-    pub(super) regions: u64,
-    /// Accounts.
-    pub(super) accounts: u64,
-}
-
-/// What of a trail is encrypted under a KMS key, with a data key for each object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum Encrypted {
-    /// `audit.kms_key_id` is not set.
-    Nothing,
-    /// In a directory, where the broker encrypts.
-    LogFiles,
-    /// In S3, which does (SSE-KMS): digests, too.
-    AllObjects,
-}
-
-/// Requests of a day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct RequestsPerDay {
-    /// One GenerateDataKey for each object that is encrypted.
-    pub(super) data_keys: u64,
-    /// One Sign for each digest.
-    pub(super) signatures: u64,
-}
-
-impl Plan {
-    /// What the trail will ask KMS in a day of 86,400 seconds.
-    ///
-    /// A broker that nobody calls delivers at every interval, too: the record of one file's data key is in the next file.
-    #[must_use]
-    pub(super) fn requests_per_day(&self) -> RequestsPerDay {
-        let trails = self.brokers * self.regions * self.accounts;
-        let each = |interval: Duration| SECONDS_A_DAY.div_ceil(interval.as_secs().max(1)) * trails;
-        let (log_files, digests) = (each(self.delivery_interval), each(self.digest_interval));
-        RequestsPerDay {
-            data_keys: match self.encrypted {
-                Encrypted::Nothing => 0,
-                Encrypted::LogFiles => log_files,
-                Encrypted::AllObjects => log_files + digests,
-            },
-            signatures: if self.kms_signs { digests } else { 0 },
-        }
-    }
-}
-
-/// What `requests` cost at `price_per_10000` of them.
+/// What `requests` to KMS cost at `price_per_10000` of them.
 #[must_use]
 pub(super) fn price_of(requests: u64, price_per_10000: f64) -> f64 {
     float(requests) * price_per_10000 / 10_000.0
+}
+
+/// What `puts` into S3 cost at `price_per_1000` of them.
+#[must_use]
+pub(super) fn price_of_puts(puts: u64, price_per_1000: f64) -> f64 {
+    float(puts) * price_per_1000 / 1_000.0
 }
 
 /// Whether this says of a use from the cache that it never left.
@@ -227,44 +170,13 @@ fn float(n: u64) -> f64 {
     n as f64
 }
 
-const SECONDS_A_DAY: u64 = 86_400;
-
 #[cfg(test)]
 mod tests {
-    //! The numbers that AWS documents come out, and records are counted by what caused them.
+    //! Records are counted by what caused them.
 
     use serde_json::{Value, json};
 
     use super::*;
-
-    fn plan(regions: u64, accounts: u64) -> Plan {
-        Plan {
-            delivery_interval: Duration::from_mins(5),
-            digest_interval: Duration::from_hours(1),
-            encrypted: Encrypted::LogFiles,
-            kms_signs: true,
-            brokers: 1,
-            regions,
-            accounts,
-        }
-    }
-
-    #[test]
-    fn the_numbers_that_aws_documents() {
-        assert_eq!(plan(1, 1).requests_per_day(), RequestsPerDay { data_keys: 288, signatures: 24 });
-        assert_eq!(plan(2, 1).requests_per_day(), RequestsPerDay { data_keys: 576, signatures: 48 });
-        assert_eq!(plan(2, 3).requests_per_day(), RequestsPerDay { data_keys: 1_728, signatures: 144 });
-    }
-
-    #[test]
-    fn a_trail_without_kms_asks_it_nothing_s3_encrypts_digests_too_and_two_brokers_ask_twice() {
-        let plain = Plan { encrypted: Encrypted::Nothing, kms_signs: false, ..plan(2, 3) };
-        assert_eq!(plain.requests_per_day(), RequestsPerDay { data_keys: 0, signatures: 0 });
-        let in_s3 = Plan { encrypted: Encrypted::AllObjects, ..plan(1, 1) };
-        assert_eq!(in_s3.requests_per_day(), RequestsPerDay { data_keys: 312, signatures: 24 });
-        let two = Plan { brokers: 2, ..plan(1, 1) };
-        assert_eq!(two.requests_per_day().data_keys, 576);
-    }
 
     fn kms(operation: &str, invoked_by: Option<&str>, context: &Value) -> Value {
         json!({
@@ -320,8 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn prices_are_of_ten_thousand() {
+    fn prices_are_of_ten_thousand_requests_and_of_a_thousand_puts() {
         assert!((price_of(288, 0.03) - 0.000_864).abs() < 1e-12);
         assert!((price_of(10_000, 0.03) - 0.03).abs() < 1e-12);
+        assert!((price_of_puts(288, 0.005) - 0.001_44).abs() < 1e-12);
     }
 }

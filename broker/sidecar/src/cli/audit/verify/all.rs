@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::mem::take;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -12,9 +13,11 @@ use serde_json::json;
 
 use super::super::output::{Columns, plain, write, write_report};
 use super::super::progress::Progress;
+use super::super::saved::SavedTrails;
 use super::super::source::Source;
 use super::super::{CommandResult, Failure};
-use super::page::page_of;
+use super::page::Page;
+use super::pictures::Counts;
 use super::{counts_of, findings_of};
 use crate::cli::exit::Exit;
 
@@ -23,6 +26,8 @@ pub(super) struct Form {
     pub(super) is_json: bool,
     /// Where a page of it goes.
     pub(super) html: Option<PathBuf>,
+    /// Where it is noted which trails were found sound.
+    pub(super) resume: Option<PathBuf>,
 }
 
 /// Verifies the trails of `source` that are `called` so.
@@ -31,32 +36,41 @@ pub(super) async fn run(
     called: &str,
     options: &VerifyOptions,
     in_flight: usize,
-    form: &Form,
+    form: Form,
 ) -> CommandResult {
-    let (mut trails, mut failed) = (Vec::new(), None);
+    let (mut trails, mut failed, mut uses) = (Vec::new(), None, Counts::new());
+    let (mut saved, earlier) = SavedTrails::open(form.resume)?;
     let (mut progress, mut done, began) = (Progress::new(), 0_u32, SystemClock.instant());
-    let bucket = verify_all(&source.reader, called, options, in_flight, &mut |name, report, all| {
-        done += 1;
-        progress.tell(|| time_left(done, all, began));
-        if form.html.is_some() || !form.is_json {
-            trails.push((name.to_owned(), report.clone()));
-        }
-        if form.is_json && failed.is_none() {
-            let line = format!("{}\n", json!({ "trail": name, "report": report }));
-            failed = write(line.as_bytes()).err();
-        }
-    })
-    .await;
+    let bucket =
+        verify_all(&source.reader, called, options, in_flight, earlier, &mut |name, report, all, passed| {
+            done += 1;
+            saved.note(passed.as_ref());
+            progress.tell(|| time_left(done, all, began));
+            if form.html.is_some() || !form.is_json {
+                let mut report = report.clone();
+                for (of, counted) in take(&mut report.uses) {
+                    *uses.entry(of).or_default() += counted;
+                }
+                trails.push((name.to_owned(), report));
+            }
+            if form.is_json && failed.is_none() {
+                let line = format!("{}\n", json!({ "trail": name, "report": report }));
+                failed = write(line.as_bytes()).err();
+            }
+        })
+        .await;
     drop(progress);
+    saved.end()?;
     if let Some(failure) = failed {
         return Err(failure);
     }
     trails.sort_by(|one, other| one.0.cmp(&other.0));
     if let Some(file) = &form.html {
         let rows: Vec<_> = trails.iter().map(|(name, report)| row(name, report)).collect();
-        let page = page_of(&source.reader.names().log_folder(), &HEAD, &rows, &trails, &bucket);
+        let folder = &source.reader.names().log_folder();
+        let page = Page { folder, head: &HEAD, rows: &rows, trails: &trails, bucket: &bucket, uses: &uses };
         let why = |error| Failure::Unavailable(format!("--html {}: {error}", file.display()));
-        fs::write(file, page).map_err(why)?;
+        fs::write(file, page.to_html()).map_err(why)?;
     }
     let text =
         if form.is_json { format!("{}\n", json!({ "bucket": bucket })) } else { text_of(&trails, &bucket) };

@@ -1,0 +1,129 @@
+//! How what KMS answered was used, by whom and of which key, and what was refused: counted by the hour, for whoever wants a picture of it.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use key_broker_core::Outcome;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{ReadRecord, ServedFrom};
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Uses {
+    /// Uses that a kept answer served.
+    pub hits: u64,
+    /// Uses for which KMS was asked.
+    pub misses: u64,
+    /// Calls that policy denied.
+    pub denials: u64,
+    /// Calls that KMS answered, those for the trail itself included.
+    pub kms_calls: u64,
+}
+
+impl AddAssign for Uses {
+    fn add_assign(&mut self, other: Self) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.denials += other.denials;
+        self.kms_calls += other.kms_calls;
+    }
+}
+
+/// What was counted so far, by what.
+pub(super) type UseCounts = BTreeMap<UsesOf, Uses>;
+/// Hours since 1970; who asked, empty in records of calls to KMS; and the key's ARN, if KMS told one.
+pub(super) type UsesOf = (i64, String, Option<String>);
+
+/// Counts a record that is of one of the profiles.
+pub(super) fn count(counts: &mut UseCounts, record: &ReadRecord<'_>) {
+    let one = Uses::default();
+    let is_of_kms = record.is_of_kms();
+    let uses = if is_of_kms {
+        Uses { kms_calls: 1, ..one }
+    } else {
+        let Ok(Some(extra)) = record.activity() else { return };
+        match (extra.outcome, extra.data_key.filter(|_| extra.withdraws.is_none())) {
+            (Outcome::Denied, _) => {
+                Uses { denials: extra.refusals.map_or(1, |refusals| refusals.count), ..one }
+            }
+            (Outcome::Allowed, Some(key)) if key.served_from == ServedFrom::Cache => Uses { hits: 1, ..one },
+            (Outcome::Allowed, Some(_)) => Uses { misses: 1, ..one },
+            _ => return,
+        }
+    };
+    let principal = record.user_identity.principal_id.as_deref().filter(|_| !is_of_kms).unwrap_or_default();
+    let hour = record.event_time.unix_timestamp().div_euclid(3_600);
+    add(counts, (hour, principal.to_owned(), record.key_arn().map(str::to_owned)), uses);
+}
+
+/// Adds what was counted elsewhere.
+pub(super) fn merge(counts: &mut UseCounts, other: UseCounts) {
+    for (of, uses) in other {
+        add(counts, of, uses);
+    }
+}
+
+fn add(counts: &mut UseCounts, of: UsesOf, uses: Uses) {
+    // Of more than anybody can look at, only the hours are told apart.
+    let of = if counts.len() < MOST_ROWS || counts.contains_key(&of) {
+        of
+    } else {
+        (of.0, OTHERS.to_owned(), None)
+    };
+    *counts.entry(of).or_default() += uses;
+}
+
+/// Whoever may make many principals or ask for many keys does not fill memory.
+const MOST_ROWS: usize = 20_000;
+const OTHERS: &str = "(others)";
+
+#[cfg(test)]
+mod tests {
+    //! Each use, refusal and call is counted once, under who asked; and no number of callers fills memory.
+
+    use super::*;
+    use crate::verify::forge::{Mint, START, refusal};
+
+    fn counted(records: &[String]) -> UseCounts {
+        let mut counts = UseCounts::new();
+        for record in records {
+            count(&mut counts, &ReadRecord::parse(record).expect("a record"));
+        }
+        counts
+    }
+
+    #[test]
+    fn uses_refusals_and_calls_are_counted_once() {
+        let mint = Mint::new(1, START);
+        let records = [
+            mint.record(),
+            mint.draw(1).record(),
+            mint.draw(2).record(),
+            mint.draw(3).record(),
+            refusal(START),
+        ];
+        let counts = counted(&records);
+        let mut all = Uses::default();
+        for uses in counts.values() {
+            all += *uses;
+        }
+        assert_eq!(all, Uses { hits: 2, misses: 1, denials: 1, kms_calls: 1 });
+        assert!(
+            counts.keys().any(|(_, principal, _)| principal.is_empty()) && counts.len() >= 2,
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_beyond_the_bound_is_counted_by_the_hour() {
+        let mut counts = UseCounts::new();
+        for number in 0..MOST_ROWS + 500 {
+            let of = (0, format!("unix:uid/{number}"), None);
+            add(&mut counts, of, Uses { hits: 1, ..Uses::default() });
+        }
+        assert_eq!(counts.len(), MOST_ROWS + 1);
+        assert_eq!(counts.values().map(|uses| uses.hits).sum::<u64>(), (MOST_ROWS + 500) as u64);
+    }
+}
