@@ -25,11 +25,11 @@ impl RandomLength {
             _ => Err(InvalidValue(format!("number_of_bytes is {bytes}; KMS takes 1 to {MAX_RANDOM_BYTES}"))),
         }
     }
+}
 
-    /// The number.
-    #[must_use]
-    pub fn get(self) -> u16 {
-        self.0
+impl From<RandomLength> for u16 {
+    fn from(RandomLength(bytes): RandomLength) -> Self {
+        bytes
     }
 }
 

@@ -52,7 +52,7 @@ impl Partition {
                     DataKeyLength::Aes256 => [1, 0, 0],
                     DataKeyLength::Aes128 => [2, 0, 0],
                     DataKeyLength::Bytes(n) => {
-                        let [high, low] = n.get().to_be_bytes();
+                        let [high, low] = u16::from(*n).to_be_bytes();
                         [3, high, low]
                     }
                 });

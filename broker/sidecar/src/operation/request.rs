@@ -228,7 +228,7 @@ impl Operation for RandomRequest {
     }
 
     fn random_bytes(&self) -> Option<u16> {
-        Some(self.length.get())
+        Some(self.length.into())
     }
 }
 

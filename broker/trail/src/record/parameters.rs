@@ -48,7 +48,7 @@ impl<'a> RequestParameters<'a> {
         match length {
             DataKeyLength::Aes256 => self.key_spec = Some("AES_256".into()),
             DataKeyLength::Aes128 => self.key_spec = Some("AES_128".into()),
-            DataKeyLength::Bytes(n) => self.number_of_bytes = Some(n.get().into()),
+            DataKeyLength::Bytes(n) => self.number_of_bytes = Some(u16::from(n).into()),
         }
         self
     }

@@ -19,7 +19,7 @@ pub(super) fn length_fields(length: DataKeyLength) -> (Option<DataKeySpec>, Opti
     match length {
         DataKeyLength::Aes256 => (Some(DataKeySpec::Aes256), None),
         DataKeyLength::Aes128 => (Some(DataKeySpec::Aes128), None),
-        DataKeyLength::Bytes(n) => (None, Some(n.get().into())),
+        DataKeyLength::Bytes(n) => (None, Some(u16::from(n).into())),
     }
 }
 

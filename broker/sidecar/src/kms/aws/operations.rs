@@ -157,7 +157,7 @@ impl Way<'_> {
         let output = self
             .client
             .generate_random()
-            .number_of_bytes(i32::from(request.length.get()))
+            .number_of_bytes(i32::from(u16::from(request.length)))
             .set_recipient(recipient.map(recipient_info))
             .customize()
             .interceptor(self.watch)
@@ -169,7 +169,7 @@ impl Way<'_> {
             return Ok(KmsReply::AttestedRandom(AttestedRandom { ciphertext_for_recipient }));
         }
         let plaintext = plaintext(output.plaintext)?;
-        if plaintext.len() != usize::from(request.length.get()) {
+        if plaintext.len() != usize::from(u16::from(request.length)) {
             return Err(unexpected("there are more or fewer random bytes than were asked for"));
         }
         Ok(KmsReply::Random(plaintext))
@@ -247,6 +247,6 @@ fn length_in_bytes(length: DataKeyLength) -> usize {
     match length {
         DataKeyLength::Aes256 => 32,
         DataKeyLength::Aes128 => 16,
-        DataKeyLength::Bytes(n) => n.get().into(),
+        DataKeyLength::Bytes(n) => u16::from(n).into(),
     }
 }

@@ -180,7 +180,7 @@ impl Broker {
         let announcer = Announcer { journal, journal_dir: dir, caller, origin, clock };
         let config =
             TrailConfig { delivery_interval: DELIVERY, digest_interval: DIGEST, ..config_of_the_trail() };
-        let state = state_in_journal(&config, &announcer).expect("starts");
+        let state = state_in_journal(&config, &announcer, None).expect("starts");
         let kms = Arc::new(Kms::default());
         let keys: Arc<dyn TrailKeys> = Arc::<Kms>::clone(&kms);
         let means = Means {

@@ -74,7 +74,8 @@ impl Place {
         let (caller, origin, journal_dir) = (Arc::new(caller()), Origin::default(), self.journal());
         let announcer = Announcer { journal, journal_dir, caller, origin, clock };
         let config = config_of_the_trail();
-        let state = state_in_journal(&config, &announcer).map_err(|error: SetupError| error.to_string())?;
+        let state =
+            state_in_journal(&config, &announcer, None).map_err(|error: SetupError| error.to_string())?;
         let names = TrailNames { trail: state.trail.clone(), ..names() };
         let means = Means { names, store: self.store(), signer: self.signer(), encryption: None };
         Ok((Trail::resume(&config, means, announcer.clone(), state), announcer, thread))
