@@ -97,13 +97,13 @@ impl Form {
     fn number(&self, section: &str, key: &str) -> u64 {
         self.config[section][key].as_integer().and_then(|it| u64::try_from(it).ok()).expect("a number")
     }
-
-    fn path(&self, path: &toml::Value) -> PathBuf {
-        path.as_str().expect("a path").into()
-    }
 }
 
-/// A file of the ConfigMap.
+fn path(value: &toml::Value) -> PathBuf {
+    value.as_str().expect("a path").into()
+}
+
+/// A file of the `ConfigMap`.
 fn settings(file: &str) -> String {
     document("base/config.yaml", "ConfigMap")["data"][file].as_str().expect("a file").to_owned()
 }
@@ -144,7 +144,9 @@ fn the_broker_alone_has_token_journal_and_configuration() {
             assert_eq!(mounts(container), expected.iter().copied().collect(), "{}: {container:#}", form.name);
             let socket = named(&container["volumeMounts"], "key-broker-socket");
             assert_eq!(socket["readOnly"] == true, !broker, "{}: {socket}", form.name);
-            let aws = list(&container["env"]).iter().any(|it| it["name"].as_str().is_some_and(|it| it.starts_with("AWS_")));
+            let aws = list(&container["env"])
+                .iter()
+                .any(|it| it["name"].as_str().is_some_and(|it| it.starts_with("AWS_")));
             assert_eq!(aws, broker, "{}", form.name);
         }
         let pod = form.pod();
@@ -180,7 +182,11 @@ fn every_container_is_restricted() {
             assert_eq!(context["readOnlyRootFilesystem"], true);
             assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
             assert_eq!(context["seccompProfile"], json!({ "type": "RuntimeDefault" }));
-            assert!(users.insert(context["runAsUser"].as_u64().expect("a user")), "{}: two of one user", form.name);
+            assert!(
+                users.insert(context["runAsUser"].as_u64().expect("a user")),
+                "{}: two of one user",
+                form.name
+            );
         }
         assert_eq!(form.broker()["securityContext"]["runAsUser"], BROKER_USER);
     }
@@ -234,11 +240,11 @@ fn bounds_fit_into_each_other() {
 #[test]
 fn paths_of_the_configuration_are_on_volumes() {
     for form in Form::all() {
-        let socket = form.path(&form.config["listen"]["unix"]["path"]);
-        let journal = form.path(&form.config["audit"]["journal_dir"]);
-        for (path, volume) in [(socket.clone(), "key-broker-socket"), (journal, "key-broker-journal")] {
+        let socket = path(&form.config["listen"]["unix"]["path"]);
+        let journal = path(&form.config["audit"]["journal_dir"]);
+        for (place, volume) in [(socket.clone(), "key-broker-socket"), (journal, "key-broker-journal")] {
             let mount = named(&form.broker()["volumeMounts"], volume);
-            assert!(path.starts_with(mount["mountPath"].as_str().expect("a path")), "{}", path.display());
+            assert!(place.starts_with(mount["mountPath"].as_str().expect("a path")), "{}", place.display());
             assert!(mount["readOnly"].is_null());
         }
         let address = &named(&form.pod()["containers"][0]["env"], "KEY_BROKER_ADDRESS")["value"];
@@ -269,7 +275,9 @@ fn the_program_takes_each_configuration_and_policy() {
         for (user, code) in [(1000, 2), (1001, 1)] {
             // What the alias means, only AWS knows: for the application, that decides; all others are denied whatever it means.
             let asked = ["--as", &format!("unix:uid/{user}"), "--action", "Decrypt", "--key", "alias/orders"];
-            let asked = asked.map(|it| if policy.contains("payments") { it.replace("orders", "payments") } else { it.to_owned() });
+            let asked = asked.map(|it| {
+                if policy.contains("payments") { it.replace("orders", "payments") } else { it.to_owned() }
+            });
             let output = check(&config, &policy, &asked.each_ref().map(String::as_str));
             assert_eq!(output.status.code(), Some(code), "{user}: {output:?}");
         }
@@ -280,13 +288,58 @@ fn the_program_takes_each_configuration_and_policy() {
     }
 }
 
+/// IAM permits what the Cedar policy permits and no more, to the role of the manifests, for tokens of their `ServiceAccount`.
+#[test]
+fn iam_permits_what_the_policy_permits() {
+    let iam = |file: &str| -> Value { serde_json::from_str(&text(&format!("iam/{file}"))).expect("JSON") };
+    let policy = settings("policy.cedar");
+    let permitted = policy.split("Action::\"").skip(1).filter_map(|rest| rest.split('"').next());
+    // Aliases are asked for with it.
+    let expected: BTreeSet<String> = permitted.chain(["DescribeKey"]).map(|it| format!("kms:{it}")).collect();
+    let actions = |statement: &Value| -> BTreeSet<String> {
+        list(&statement["Action"]).iter().filter_map(|it| it.as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(actions(&iam("broker-policy.json")["Statement"][0]), expected);
+    let [administrators, brokers] =
+        list(&iam("key-policy.json")["Statement"]).to_vec().try_into().expect("two");
+    assert_eq!(actions(&brokers), expected);
+    for using in ["kms:GenerateDataKey", "kms:Decrypt", "kms:CreateGrant", "kms:*"] {
+        assert!(!actions(&administrators).contains(using), "{using}");
+    }
+    for form in Form::all() {
+        assert_eq!(named(&form.broker()["env"], "AWS_ROLE_ARN")["value"], brokers["Principal"]["AWS"]);
+        assert_eq!(form.pod()["serviceAccountName"], "orders");
+    }
+    let conditions = iam("trust-policy.json")["Statement"][0]["Condition"]["StringEquals"].clone();
+    let conditions: BTreeSet<_> =
+        conditions.as_object().expect("pairs").values().map(|it| it.to_string()).collect();
+    assert_eq!(
+        conditions,
+        BTreeSet::from(
+            ["\"sts.amazonaws.com\"", "\"system:serviceaccount:orders:orders\""].map(str::to_owned)
+        )
+    );
+}
+
+/// The image runs as the manifests' user, from an empty file system, and the program is where the probes look for it.
+#[test]
+fn the_image_is_what_the_manifests_run() {
+    let dockerfile = text("../image/Dockerfile");
+    let image = dockerfile.split("FROM scratch").nth(1).expect("the last stage");
+    for line in [format!("USER {BROKER_USER}:{BROKER_USER}"), "ENTRYPOINT [\"/key-broker\"]".to_owned()] {
+        assert!(image.lines().any(|it| it == line), "no {line}: {image}");
+    }
+    assert!(text("../image/rootfs").contains("\"$out/rootfs/key-broker\""));
+}
+
 /// The container that a literal of CEL makes. Without the names of types, it is YAML.
 fn injected() -> Value {
     let policy = document("injection/policy.yaml", "MutatingAdmissionPolicy");
     let patch = policy["spec"]["mutations"][0]["jsonPatch"]["expression"].as_str().expect("CEL").to_owned();
     let begin = patch.find("Object.spec.initContainers{").expect("the container");
     let end = patch.find("}]\n+ (has(object.spec.volumes)").expect("its end");
-    let mut literal = patch[begin..end].replace("] + (variables.role == \"\" ? [] : [", ",").replace("]),", "],");
+    let mut literal =
+        patch[begin..end].replace("] + (variables.role == \"\" ? [] : [", ",").replace("]),", "],");
     while let Some(at) = literal.find("Object.") {
         let brace = at + literal[at..].find('{').expect("a literal");
         literal.replace_range(at..brace, "");
