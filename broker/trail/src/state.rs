@@ -92,6 +92,9 @@ pub(crate) struct Previous {
     pub(crate) object: String,
     pub(crate) hash: String,
     pub(crate) signature: String,
+    /// It says that the trail ends with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_closing: bool,
 }
 
 impl Account {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
 use crate::digest::{Digest, LogFile, Position, sha256_hex};
-use crate::reader::{DigestFile, DigestKeys, ReadFailure, TrailReader, digests_by_trail};
+use crate::reader::{DigestFile, DigestKey, DigestKeys, ReadFailure, TrailReader, digests_by_trail};
 use crate::record::parse_record_time;
 use crate::signature::PublicKey;
 use crate::state::State;
@@ -74,12 +74,7 @@ impl LogFiles {
     ) -> Result<Self, ReadFailure> {
         // Before the digests: what is delivered meanwhile is in neither list.
         let listed = reader.log_file_keys().await?;
-        let (trails, others) = if let Some(called) = called {
-            digests_by_trail(reader, called).await?
-        } else {
-            let DigestKeys { own, others } = reader.digest_keys().await?;
-            (BTreeMap::from([(reader.names().trail.clone(), own)]), others)
-        };
+        let ((trails, others), noted) = digests_and_notes(reader, called, journal_dir).await?;
         let trail: Arc<str> = reader.names().trail.as_str().into();
         let mut found = Found { since, until, files: Self::default(), named: HashSet::new(), trail };
         for (trail, digests) in &trails {
@@ -93,7 +88,7 @@ impl LogFiles {
                 found.add_digest(file.digest, is_believed);
             }
         }
-        if let Some(state) = journal_dir.and_then(|dir| State::load(dir).ok().flatten()) {
+        if let Some(state) = noted {
             found.add_waiting(state);
         }
         if called.is_some_and(|called| called != "*") {
@@ -214,6 +209,41 @@ impl Found {
     }
 }
 
+/// The digests of each trail, those of others, and what the broker has noted for its next digest. A log file that has left the notes for
+/// a digest is looked for there: no digest is made between the one and the other.
+async fn digests_and_notes(
+    reader: &TrailReader,
+    called: Option<&str>,
+    journal_dir: Option<&Path>,
+) -> Result<(DigestLists, Option<State>), ReadFailure> {
+    let notes = || journal_dir.and_then(|dir| State::load(dir).ok().flatten());
+    let start = |notes: &Option<State>| notes.as_ref().map(|state| state.start);
+    let mut before = start(&notes());
+    for _ in 1..TRIES {
+        let listed = list_digests(reader, called).await?;
+        let noted = notes();
+        if start(&noted) == before {
+            return Ok((listed, noted));
+        }
+        before = start(&noted);
+    }
+    Ok((list_digests(reader, called).await?, notes()))
+}
+
+/// The digests of each trail, and the keys of other trails' digests.
+type DigestLists = (BTreeMap<String, Vec<DigestKey>>, Vec<String>);
+
+async fn list_digests(reader: &TrailReader, called: Option<&str>) -> Result<DigestLists, ReadFailure> {
+    if let Some(called) = called {
+        return Ok(digests_by_trail(reader, called).await?);
+    }
+    let DigestKeys { own, others } = reader.digest_keys().await?;
+    Ok((BTreeMap::from([(reader.names().trail.clone(), own)]), others))
+}
+
+/// A broker makes a digest each minute at most, in earnest.
+const TRIES: usize = 5;
+
 /// When the oldest and the newest record of a log file happened, as its digest says.
 fn times_of(file: &LogFile) -> [Option<OffsetDateTime>; 2] {
     [&file.oldest_event_time, &file.newest_event_time].map(|time| parse_record_time(time))
@@ -236,6 +266,7 @@ mod tests {
 
     use super::*;
     use crate::names::TrailNames;
+    use crate::store::{Object, Store, StoreError};
     use crate::verify::forge::{Forge, MemoryStore, START, names, signer};
 
     async fn found(
@@ -269,6 +300,56 @@ mod tests {
         assert_eq!(found(&store, (None, Some(100))).await.0, all[..2]);
         plant(&store, &all[1]);
         assert_eq!(found(&store, (None, None)).await.0, [all[0].clone(), all[2].clone()], "one was changed");
+    }
+
+    /// A store in whose bucket the newest digest appears once somebody has listed it without.
+    struct DigestedMeanwhile {
+        store: MemoryStore,
+        newest: String,
+        dir: std::path::PathBuf,
+        after: State,
+        was_listed: std::sync::atomic::AtomicBool,
+    }
+
+    #[async_trait::async_trait]
+    impl Store for DigestedMeanwhile {
+        async fn put(&self, object: Object) -> Result<bool, StoreError> {
+            self.store.put(object).await
+        }
+
+        async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
+            self.store.get(key).await
+        }
+
+        async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+            let mut keys = self.store.list(prefix).await?;
+            let is_digests = prefix.contains("Digest");
+            if is_digests && !self.was_listed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                keys.retain(|key| *key != self.newest);
+                self.after.save(&self.dir).expect("saves");
+            }
+            Ok(keys)
+        }
+    }
+
+    /// What waits for a digest is vouched for by the broker's notes, then by the digest: at no moment by neither.
+    #[tokio::test]
+    async fn a_digest_that_is_made_meanwhile_vouches_for_its_files() {
+        let store = Forge::sound().store().await;
+        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
+        let newest = reader.digest_keys().await.expect("lists").own.pop().expect("some").key;
+        let digest = reader.digest(&newest).await.expect("reads").expect("is there");
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut before = State::new(names().trail, START + Duration::hours(2));
+        before.log_files = digest.log_files;
+        before.save(dir.path()).expect("saves");
+        let after = State::new(names().trail, START + Duration::hours(3));
+        let (dir, was_listed) = (dir.path().to_owned(), false.into());
+        let store = Arc::new(DigestedMeanwhile { store, newest, dir: dir.clone(), after, was_listed });
+        let reader = TrailReader::new(store, names(), None);
+        let keys = [signer().public_key().clone()];
+        let files = LogFiles::of(&reader, None, &keys, Some(&dir), (None, None)).await.expect("lists");
+        assert_eq!((files.vouched.len(), files.unvouched), (3, vec![]));
     }
 
     #[tokio::test]

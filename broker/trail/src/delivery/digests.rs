@@ -20,10 +20,16 @@ use crate::state::{DigestSignature, PendingDigest, Previous, State};
 use crate::store::Object;
 
 impl Trail {
-    /// Whether the store knows of this trail: its first digest is there.
+    /// Whether the store knows that this trail goes on: its newest digest is there, and does not say that it has ended. Until then no call is
+    /// answered, or all that follows could vanish, and the trail would be a closed one, with nothing missing.
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
-        self.state.previous.is_some()
+        self.state.previous.as_ref().is_some_and(|previous| !previous.is_closing)
+    }
+
+    /// Whether none of its digests is delivered.
+    pub(super) fn is_new(&self) -> bool {
+        self.state.previous.is_none()
     }
 
     /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
@@ -88,6 +94,7 @@ impl Trail {
             object: digest.digest_s3_object,
             hash,
             signature: signature.clone(),
+            is_closing: sealed.own.position == Some(Position::Closing),
         });
         (state.start, state.sealed) = (end, None);
         // Where that fails, the same digest is found there.
@@ -103,7 +110,7 @@ impl Trail {
     async fn seal(&mut self, is_closing: bool) -> Result<(), TrailError> {
         // Whatever the clock does, digests go forward, one after the other.
         let end = whole_second(self.clock.now()).max(self.state.start + Duration::from_secs(1));
-        let is_opening = !self.is_open();
+        let is_opening = self.is_new();
         let position = match (is_opening, is_closing) {
             (true, _) => Some(Position::Opening),
             (false, true) => Some(Position::Closing),

@@ -78,7 +78,7 @@ impl Trail {
 
     /// The last digest: marked as that where nothing is left. True if the newest one is.
     async fn last_digest(&mut self, is_closing: bool) -> Result<bool, TrailError> {
-        if !self.is_open() {
+        if self.is_new() {
             self.digest().await?;
         }
         let has_more = self.state.sealed.is_some() || !self.state.log_files.is_empty();

@@ -73,7 +73,9 @@ impl Trail {
         self.deliver().await?;
         // By the time of day, since a machine may sleep; and by a clock that nobody sets, since the time of day may have been ahead.
         let since = self.clock.now() - self.state.start;
-        let is_due = since >= self.digest_interval || self.clock.instant() >= self.next_digest;
+        // What is due in a moment does not wait for the next delivery, which is minutes away.
+        let soon = SOON.min(self.delivery_interval / 2);
+        let is_due = since >= self.digest_interval || self.clock.instant() + soon >= self.next_digest;
         if self.state.sealed.is_some() || is_due {
             self.digest().await?;
         }
@@ -103,6 +105,8 @@ impl Pace {
     }
 }
 
+/// A delivery takes so long at most, mostly: by that much the times of deliveries drift against those of digests.
+const SOON: Duration = Duration::from_secs(1);
 /// How often to look at the clock.
 const TICK: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -158,6 +158,9 @@ async fn a_closed_file_that_is_gone_is_told_however_the_broker_ends() {
         let steps: Vec<_> = gone().into_iter().chain(rest).collect();
         run(steps.clone()).await.unwrap_or_else(|error| panic!("{steps:?}: {error}"));
     }
+    // A trail that has ended goes on, and is gone with all that it has since.
+    let steps = vec![Step::Stop, Step::Call(1), Step::RemoveDirectory, Step::Kill(Kill::Now { torn: false })];
+    run(steps).await.expect("it does not look closed");
     // The very first file, of which no digest can tell.
     let steps =
         vec![Step::StoreFails, Step::Call(3), Step::Deliver, Step::Remove(0), Step::Stop, Step::Call(1)];
