@@ -16,7 +16,9 @@ const BROKER_USER: u64 = 17_890;
 const BEYOND_THE_BOUND: u64 = 16 << 20;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes")
+    // The package of this test is broker/sidecar.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    root.expect("a package is in its workspace").join("deploy/kubernetes")
 }
 
 fn text(path: &str) -> String {
