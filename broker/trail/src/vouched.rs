@@ -216,18 +216,18 @@ async fn digests_and_notes(
     called: Option<&str>,
     journal_dir: Option<&Path>,
 ) -> Result<(DigestLists, Option<State>), ReadFailure> {
-    let notes = || journal_dir.and_then(|dir| State::load(dir).ok().flatten());
-    let start = |notes: &Option<State>| notes.as_ref().map(|state| state.start);
-    let mut before = start(&notes());
+    let load = || journal_dir.and_then(|dir| State::load(dir).ok().flatten());
+    let start = |state: &Option<State>| state.as_ref().map(|state| state.start);
+    let mut before = start(&load());
     for _ in 1..TRIES {
         let listed = list_digests(reader, called).await?;
-        let noted = notes();
+        let noted = load();
         if start(&noted) == before {
             return Ok((listed, noted));
         }
         before = start(&noted);
     }
-    Ok((list_digests(reader, called).await?, notes()))
+    Ok((list_digests(reader, called).await?, load()))
 }
 
 /// The digests of each trail, and the keys of other trails' digests.
