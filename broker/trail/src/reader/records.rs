@@ -2,13 +2,25 @@
 
 use std::fmt;
 
+use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
+use crate::record::ReadRecord;
+
 /// The records in the uncompressed bytes of a log file, in order.
-struct Records<'a> {
+struct Records<'a, T> {
     json: &'a [u8],
     /// Where the next record begins; none after the end, or after what is malformed.
     next: Option<usize>,
+    /// Takes one record, and says where it ends.
+    take: fn(&'a [u8]) -> Result<(T, usize), String>,
+}
+
+/// A record of a log file.
+pub(crate) struct FoundRecord<'a> {
+    pub(crate) json: &'a str,
+    /// None where it is JSON, and no record.
+    pub(crate) read: Option<ReadRecord<'a>>,
 }
 
 /// A log file that is not `{"Records":[…]}`, in compact JSON.
@@ -30,11 +42,36 @@ impl std::error::Error for MalformedRecords {}
 
 /// Reads the records of a log file. After an error nothing more comes.
 pub fn records(json: &[u8]) -> impl Iterator<Item = Result<&str, MalformedRecords>> {
-    Records { json, next: Some(0) }
+    Records { json, next: Some(0), take: raw }
 }
 
-impl<'a> Records<'a> {
-    fn step(&mut self, at: usize) -> Result<Option<&'a str>, MalformedRecords> {
+/// The same, read in the same pass that finds where they end.
+pub(crate) fn read_records(json: &[u8]) -> impl Iterator<Item = Result<FoundRecord<'_>, MalformedRecords>> {
+    Records { json, next: Some(0), take: read }
+}
+
+fn raw(json: &[u8]) -> Result<(&str, usize), String> {
+    let mut values = Deserializer::from_slice(json).into_iter::<&RawValue>();
+    match values.next() {
+        Some(Ok(record)) => Ok((record.get(), values.byte_offset())),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("it ends in its records".into()),
+    }
+}
+
+fn read(json: &[u8]) -> Result<(FoundRecord<'_>, usize), String> {
+    let mut values = Deserializer::from_slice(json).into_iter::<ReadRecord<'_>>();
+    if let Some(Ok(record)) = values.next()
+        // What reading passes over may be no text.
+        && let Ok(text) = std::str::from_utf8(&json[..values.byte_offset()])
+    {
+        return Ok((FoundRecord { json: text, read: Some(record) }, values.byte_offset()));
+    }
+    raw(json).map(|(json, end)| (FoundRecord { json, read: None }, end))
+}
+
+impl<'a, T> Records<'a, T> {
+    fn step(&mut self, at: usize) -> Result<Option<T>, MalformedRecords> {
         let mut at = at;
         if at == 0 {
             if !self.json.starts_with(HEAD) {
@@ -48,13 +85,8 @@ impl<'a> Records<'a> {
         if self.json.get(at) != Some(&b'{') {
             return Err(malformed(at, "no record begins here"));
         }
-        let mut values = serde_json::Deserializer::from_slice(&self.json[at..]).into_iter::<&RawValue>();
-        let record = match values.next() {
-            Some(Ok(record)) => record.get(),
-            Some(Err(error)) => return Err(malformed(at, &error.to_string())),
-            None => return Err(malformed(at, "it ends in its records")),
-        };
-        at += values.byte_offset();
+        let (record, length) = (self.take)(&self.json[at..]).map_err(|why| malformed(at, &why))?;
+        at += length;
         match self.json.get(at) {
             Some(b',') => self.next = Some(at + 1),
             _ if &self.json[at..] == TAIL => {}
@@ -64,8 +96,8 @@ impl<'a> Records<'a> {
     }
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<&'a str, MalformedRecords>;
+impl<T> Iterator for Records<'_, T> {
+    type Item = Result<T, MalformedRecords>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.next.take()?;
@@ -123,6 +155,13 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = read(&bytes);
             let _ = read(&[HEAD, &bytes].concat());
+        }
+
+        /// Whether they are read or not, records begin and end at the same bytes.
+        #[test]
+        fn both_ways_find_the_same(json in r#"\{"Records":\[(\{("[a-cé\\\\"]{0,4}":[0-9{}]{0,3},?){0,3}\},?){0,4}\]\}"#) {
+            let found: Result<Vec<_>, _> = read_records(json.as_bytes()).map(|found| found.map(|found| found.json)).collect();
+            prop_assert_eq!(found, read(json.as_bytes()));
         }
     }
 }

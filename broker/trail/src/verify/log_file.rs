@@ -8,8 +8,7 @@ use super::record::{self, CheckedRecord, InvalidRecord};
 use super::uses::UseCounts;
 use crate::digest::{ChainSpan, LogFile, sha256_hex};
 use crate::journal::hash_chain::Link;
-use crate::reader::records;
-use crate::reader::records::MalformedRecords;
+use crate::reader::records::{MalformedRecords, read_records};
 
 /// What the bytes of a log file say.
 pub(super) struct ReadLogFile {
@@ -57,16 +56,16 @@ pub(super) fn read(
     let mut span = Span::default();
     let mut end: Option<Link> = before;
     let (mut read, mut broken) = (Vec::new(), None);
-    for record in records(json) {
-        let record = match record {
-            Ok(record) => record,
+    for found in read_records(json) {
+        let found = match found {
+            Ok(found) => found,
             Err(malformed) => {
                 broken = Some(malformed);
                 break;
             }
         };
-        end = end.map(|end| end.next(record.as_bytes()));
-        let checked = record::read(record, account_id, hashes, Some(&mut uses).filter(|_| counts_uses));
+        end = end.map(|end| end.next(found.json.as_bytes()));
+        let checked = record::read(found, account_id, hashes, Some(&mut uses).filter(|_| counts_uses));
         match &checked {
             Ok(record) => span.widen(record.at),
             Err(_) => span.has_malformed = true,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::ids;
 use super::uses::{self, UseCounts};
 use crate::notice::Notice;
+use crate::reader::records::FoundRecord;
 use crate::record::{
     ActivityEventData, ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
     lower_case_uuid,
@@ -115,14 +116,15 @@ pub(super) struct InvalidRecord {
     pub(super) why: String,
 }
 
-/// Reads one record of a trail of this account, and counts it among the uses if that is wanted.
+/// Judges one record of a trail of this account, and counts it among the uses if that is wanted.
 pub(super) fn read(
-    json: &str,
+    found: FoundRecord<'_>,
     account_id: &str,
     hashes: &RandomState,
     uses: Option<&mut UseCounts>,
 ) -> Result<CheckedRecord, InvalidRecord> {
     let flaw = |event_id, why: String| InvalidRecord { event_id, why };
+    let FoundRecord { json, read } = found;
     if json.len() > MAX_RECORD_BYTES {
         return Err(flaw(
             None,
@@ -132,7 +134,8 @@ pub(super) fn read(
     if !is_compact(json.as_bytes()) {
         return Err(flaw(None, "not compact JSON: a broker writes no spaces or line breaks".into()));
     }
-    let record = ReadRecord::parse(json).map_err(|malformed| flaw(None, malformed.to_string()))?;
+    let read = read.map_or_else(|| ReadRecord::parse(json), Ok);
+    let record = read.map_err(|malformed| flaw(None, malformed.to_string()))?;
     let Some(event_id) = lower_case_uuid(&record.event_id) else {
         return Err(flaw(None, "eventID is not a UUID in lower case".into()));
     };
