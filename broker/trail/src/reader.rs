@@ -23,7 +23,6 @@ use super::store::{Store, StoreError};
 use crate::keys::Decrypter;
 use crate::signature::PublicKey;
 use crate::trail_name;
-pub(crate) use records::records;
 
 /// Reads one trail.
 pub struct TrailReader {

@@ -13,8 +13,11 @@ struct Records<'a, T> {
     /// Where the next record begins; none after the end, or after what is malformed.
     next: Option<usize>,
     /// Takes one record, and says where it ends.
-    take: fn(&'a [u8]) -> Result<(T, usize), String>,
+    take: fn(&'a [u8]) -> Taken<T>,
 }
+
+/// A record and its length, or why there is none.
+type Taken<T> = Result<(T, usize), String>;
 
 /// A record of a log file.
 pub(crate) struct FoundRecord<'a> {
@@ -50,7 +53,7 @@ pub(crate) fn read_records(json: &[u8]) -> impl Iterator<Item = Result<FoundReco
     Records { json, next: Some(0), take: read }
 }
 
-fn raw(json: &[u8]) -> Result<(&str, usize), String> {
+fn raw(json: &[u8]) -> Taken<&str> {
     let mut values = Deserializer::from_slice(json).into_iter::<&RawValue>();
     match values.next() {
         Some(Ok(record)) => Ok((record.get(), values.byte_offset())),
@@ -59,7 +62,7 @@ fn raw(json: &[u8]) -> Result<(&str, usize), String> {
     }
 }
 
-fn read(json: &[u8]) -> Result<(FoundRecord<'_>, usize), String> {
+fn read(json: &[u8]) -> Taken<FoundRecord<'_>> {
     let mut values = Deserializer::from_slice(json).into_iter::<ReadRecord<'_>>();
     if let Some(Ok(record)) = values.next()
         // What reading passes over may be no text.
@@ -70,7 +73,7 @@ fn read(json: &[u8]) -> Result<(FoundRecord<'_>, usize), String> {
     raw(json).map(|(json, end)| (FoundRecord { json, read: None }, end))
 }
 
-impl<'a, T> Records<'a, T> {
+impl<T> Records<'_, T> {
     fn step(&mut self, at: usize) -> Result<Option<T>, MalformedRecords> {
         let mut at = at;
         if at == 0 {

@@ -23,8 +23,9 @@ use crate::journal::{Durability, Journal, JournalConfig, JournalThread, JournalU
 use crate::keys::{DataKey, Decrypter, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
 use crate::names::TrailNames;
 use crate::origin::Origin;
-use crate::reader::{TrailReader, records};
+use crate::reader::TrailReader;
 use crate::record::{KmsRecord, ReadRecord, RequestParameters};
+use crate::records;
 use crate::verify::forge::{START, aws_identity, key_arn, names, refusal, signer};
 use crate::verify::{Verdict, VerifyOptions, verify};
 

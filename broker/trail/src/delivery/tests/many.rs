@@ -120,7 +120,7 @@ async fn check_records(day: &Day) {
         for digest in reader.digest_keys().await.expect("lists").own {
             for entry in reader.digest(&digest.key).await.expect("reads").expect("is there").log_files {
                 let json = reader.log_file(&entry.s3_object).await.expect("reads").expect("is there");
-                for record in crate::reader::records(&json) {
+                for record in crate::records(&json) {
                     let record = ReadRecord::parse(record.expect("a record")).expect("a record");
                     *delivered.entry(record.event_id.to_string()).or_default() += 1;
                 }
