@@ -183,8 +183,15 @@ impl Site {
         fs::write(path, text).expect("writes");
     }
 
+    /// A journal that is lost before its trail is open (again) had the broker's own records alone: nobody has had an answer.
+    fn note_lost_journal(&mut self) {
+        if self.running().trail.is_open() {
+            self.note_journal();
+        }
+    }
+
     pub(super) fn remove_directory(&mut self) {
-        self.note_journal();
+        self.note_lost_journal();
         self.is_emptied = true;
         fs::remove_dir_all(self.journal_dir()).expect("removes");
         fs::create_dir(self.journal_dir()).expect("makes");
@@ -193,7 +200,7 @@ impl Site {
     }
 
     pub(super) async fn remove_directory_while_delivering(&mut self) {
-        self.note_journal();
+        self.note_lost_journal();
         self.store.set_moment(Some(Moment { puts: 0, is_stored: true, removes_directory: true }));
         self.deliver().await;
         if self.store.take_moment().is_some() {
