@@ -20,7 +20,7 @@ pub struct JournalTrail {
     /// The region of its KMS.
     pub region: String,
     /// Whether the store knows of it: its first digest is delivered.
-    pub is_open: bool,
+    pub has_begun: bool,
 }
 
 impl From<&str> for JournalTrail {
@@ -32,7 +32,7 @@ impl From<&str> for JournalTrail {
             account_id: String::new(),
             partition: String::new(),
             region: String::new(),
-            is_open: false,
+            has_begun: false,
         }
     }
 }
@@ -51,7 +51,7 @@ impl TryFrom<&Path> for JournalTrail {
             account_id: account.id,
             partition: account.partition,
             region: account.region,
-            is_open: previous.is_some(),
+            has_begun: previous.is_some(),
         })
     }
 }

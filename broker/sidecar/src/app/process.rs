@@ -126,7 +126,7 @@ async fn noted_account(config: &Config) -> Option<JournalTrail> {
     let dir = config.audit.journal.dir.clone();
     // What cannot be read, the start tells.
     let noted = tokio::task::spawn_blocking(move || JournalTrail::try_from(&*dir).ok()).await.ok()??;
-    Some(noted).filter(|noted| noted.is_open && noted.region == config.kms.region)
+    Some(noted).filter(|noted| noted.has_begun && noted.region == config.kms.region)
 }
 
 /// Asks STS until it answers; `None` when the broker is told to stop meanwhile.

@@ -179,23 +179,30 @@ fn start_thread() -> Result<(Handle, DropGuard), ExportError> {
     Ok((handle, stop.drop_guard()))
 }
 
+/// An exporter to a collector: the three kinds are built alike, and share no trait.
+macro_rules! exporter {
+    ($Exporter:ident, $collector:expr) => {{
+        let url = $collector.url.clone();
+        let built = match $collector.protocol {
+            Protocol::Grpc => $Exporter::builder().with_tonic().with_endpoint(url).build(),
+            Protocol::Http => $Exporter::builder()
+                .with_http()
+                .with_protocol(otlp::Protocol::HttpBinary)
+                .with_endpoint(url)
+                .with_http_client(http_client())
+                .build(),
+        };
+        built.map_err(|error| cannot_export($collector, &error))
+    }};
+}
+
 fn span_exporter(
     collector: &Collector,
     resource: &Resource,
     runtime: &Handle,
 ) -> Result<SpanExporter, ExportError> {
     let _entered = runtime.enter();
-    let url = collector.url.clone();
-    let built = match collector.protocol {
-        Protocol::Grpc => SpanExporter::builder().with_tonic().with_endpoint(url).build(),
-        Protocol::Http => SpanExporter::builder()
-            .with_http()
-            .with_protocol(otlp::Protocol::HttpBinary)
-            .with_endpoint(url)
-            .with_http_client(http_client())
-            .build(),
-    };
-    let mut exporter = built.map_err(|error| cannot_export(collector, &error))?;
+    let mut exporter = exporter!(SpanExporter, collector)?;
     exporter.set_resource(resource);
     Ok(exporter)
 }
@@ -205,33 +212,13 @@ fn metric_exporter(
     runtime: &Handle,
 ) -> Result<OnRuntime<MetricExporter>, ExportError> {
     let _entered = runtime.enter();
-    let url = collector.url.clone();
-    let built = match collector.protocol {
-        Protocol::Grpc => MetricExporter::builder().with_tonic().with_endpoint(url).build(),
-        Protocol::Http => MetricExporter::builder()
-            .with_http()
-            .with_protocol(otlp::Protocol::HttpBinary)
-            .with_endpoint(url)
-            .with_http_client(http_client())
-            .build(),
-    };
-    let exporter = built.map_err(|error| cannot_export(collector, &error))?;
+    let exporter = exporter!(MetricExporter, collector)?;
     Ok(OnRuntime { exporter, runtime: runtime.clone() })
 }
 
 fn log_exporter(collector: &Collector, runtime: &Handle) -> Result<OnRuntime<LogExporter>, ExportError> {
     let _entered = runtime.enter();
-    let url = collector.url.clone();
-    let built = match collector.protocol {
-        Protocol::Grpc => LogExporter::builder().with_tonic().with_endpoint(url).build(),
-        Protocol::Http => LogExporter::builder()
-            .with_http()
-            .with_protocol(otlp::Protocol::HttpBinary)
-            .with_endpoint(url)
-            .with_http_client(http_client())
-            .build(),
-    };
-    let exporter = built.map_err(|error| cannot_export(collector, &error))?;
+    let exporter = exporter!(LogExporter, collector)?;
     Ok(OnRuntime { exporter, runtime: runtime.clone() })
 }
 
