@@ -2,6 +2,7 @@
 
 mod attested;
 mod message_format;
+mod message_streams;
 mod messages;
 mod permit;
 pub(crate) mod ruling;
@@ -14,7 +15,8 @@ use key_broker_core::{DeclaredUse, Peer, Principal, Transport};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
 use key_broker_trail::record::{DataKeyData, ServedFrom};
-use tonic::{Request, Response, Status};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
 use tracing::field::Empty;
 use tracing::info_span;
 use uuid::Uuid;
@@ -128,6 +130,26 @@ impl KeyBroker for CallHandler {
     ) -> Result<Response<pb::DecryptMessageResponse>, Status> {
         let Self { service, call } = self;
         call.reply(service.decrypt_message(call, request.into_inner()).await)
+    }
+
+    type EncryptMessageStreamStream = BoxStream<pb::EncryptMessageStreamResponse>;
+
+    async fn encrypt_message_stream(
+        &self,
+        request: Request<Streaming<pb::EncryptMessageStreamRequest>>,
+    ) -> Result<Response<Self::EncryptMessageStreamStream>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.encrypt_message_stream(call, request.into_inner()).await)
+    }
+
+    type DecryptMessageStreamStream = BoxStream<pb::DecryptMessageStreamResponse>;
+
+    async fn decrypt_message_stream(
+        &self,
+        request: Request<Streaming<pb::DecryptMessageStreamRequest>>,
+    ) -> Result<Response<Self::DecryptMessageStreamStream>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.decrypt_message_stream(call, request.into_inner()).await)
     }
 
     async fn generate_data_key(

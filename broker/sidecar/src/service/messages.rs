@@ -7,16 +7,17 @@ use key_broker_core::{
 };
 use key_broker_envelope::Header;
 use key_broker_proto::v1 as pb;
-use key_broker_trail::record::DataKeyData;
+use key_broker_trail::record::{DataKeyData, MessageData};
 
-use super::{Service, WorkloadCall, message_format, wire};
+use super::message_format::{self, MessageKey, TakenSuites};
+use super::{Service, WorkloadCall, wire};
 use crate::audit::PolicyNote;
 use crate::cache::DrawTerms;
 use crate::error::{BrokerError, Denial, DeniedKey};
 use crate::operation::{
-    DataKey, DecryptMessageRequest, DecryptRequest, Decryption, EncryptMessageRequest, TypedRequest as _,
+    DataKey, DecryptMessageRequest, DecryptRequest, EncryptMessageRequest, TypedRequest as _,
 };
-use crate::policy::{Permitted, SealedReply};
+use crate::policy::Permitted;
 
 /// What a caller expects of a message that is to be decrypted.
 pub(super) struct ExpectedMessage {
@@ -35,22 +36,6 @@ struct PermittedDataKey {
     permitted: Permitted<Arc<DecryptMessageRequest>>,
     /// What the record says of the decision.
     noted: PolicyNote,
-}
-
-/// The data key of a message, decrypted.
-pub(super) struct MessageKey {
-    sealed: Arc<SealedReply<Decryption>>,
-    key: Permitted<KeyArn>,
-    /// Where it came from.
-    pub source: DataKeyData,
-}
-
-impl MessageKey {
-    /// The data key.
-    pub(super) fn decryption(&self) -> Result<&Decryption, BrokerError> {
-        // KMS's answer is for the key that it was asked for, or none.
-        self.sealed.open(&self.key).ok_or(BrokerError::Bug)
-    }
 }
 
 impl Service {
@@ -73,7 +58,8 @@ impl Service {
         let (request, plaintext, reuse) = wire::encrypt_message(message)?;
         let declared = DeclaredUse { messages: 1, bytes: plaintext.len() as u64 };
         let (request, data_key, source) = self.data_key_for_message(call, request, declared, reuse).await?;
-        let (message, facts) = message_format::seal(&data_key, &request.data_key().context, &plaintext).await?;
+        let context = request.data_key().context.clone();
+        let (message, facts) = message_format::seal(Arc::clone(&data_key), context, plaintext).await?;
         call.record.message(facts);
         Ok(wire::encrypted_message(message, &data_key, &source))
     }
@@ -86,16 +72,15 @@ impl Service {
     ) -> Result<pb::DecryptMessageResponse, BrokerError> {
         call.refuse_enclaves()?;
         let (message, expected) = wire::decrypt_message(message)?;
-        let (header, frames) = message_format::read_header(&message)?;
+        let (header, header_bytes) = message_format::read_header(&message)?;
         let length = message.len() as u64;
-        call.record.message(message_format::facts(&header, Some(length)));
-        self.check_message(&header, &expected)?;
+        call.record.message(MessageData { length: Some(length), ..message_format::facts(&header.facts()) });
+        self.check_message(&header, &expected, true)?;
         let key = self.data_key_of_message(call, &header, &expected, length).await?;
-        let context = header.context().clone();
-        let decryption = key.decryption()?;
-        let plaintext = message_format::open(header, &decryption.plaintext, frames).await?;
+        let (context, key_arn, source) = (header.callers_context(), key.key.subject().clone(), key.source.clone());
+        let plaintext = message_format::open(header, key, message, header_bytes).await?;
         call.record.passed(length, plaintext.len() as u64);
-        Ok(wire::decrypted_message(&plaintext, &context, &decryption.key, &key.source))
+        Ok(wire::decrypted_message(plaintext, &context, &key_arn, &source))
     }
 
     /// The data key of a message that is to be encrypted.
@@ -113,8 +98,16 @@ impl Service {
         Ok((request, data_key, source))
     }
 
-    /// Whether the message is one that the caller expects. All of it is the caller's own: nobody learns anything by this.
-    pub(super) fn check_message(&self, header: &Header, expected: &ExpectedMessage) -> Result<(), BrokerError> {
+    /// Whether the message is one that the caller expects, and of a suite that is taken: signed ones only where `signed` are. All of it
+    /// is the caller's own: nobody learns anything by this.
+    pub(super) fn check_message(
+        &self,
+        header: &Header,
+        expected: &ExpectedMessage,
+        signed: bool,
+    ) -> Result<(), BrokerError> {
+        let taken = TakenSuites { without_commitment: self.suites_without_commitment, signed };
+        message_format::check_suite(header.facts().suite, taken)?;
         let has = header.context().pairs();
         match expected.context.pairs().iter().find(|(name, value)| has.get(*name) != Some(*value)) {
             Some((name, _)) => Err(BrokerError::OtherMessage(name.clone())),

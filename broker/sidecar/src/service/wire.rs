@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use key_broker_core::{
-    CiphertextBlob, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyId, Plaintext,
+    CiphertextBlob, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, Plaintext,
     RandomLength, Reuse,
 };
 use key_broker_proto as proto;
@@ -25,7 +25,7 @@ use crate::error::BrokerError;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
     DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, DescribeKeyRequest,
-    EncryptMessageRequest, EncryptedDataKey, KeyDescription, RandomRequest, UsedKey,
+    EncryptMessageRequest, EncryptedDataKey, KeyDescription, RandomRequest,
 };
 
 /// Reads a request for a message to be encrypted.
@@ -44,6 +44,14 @@ pub(super) fn encrypt_message(
     }
     let request = message_data_key(&message.key_id, message.encryption_context, message.grant_tokens)?;
     Ok((request, plaintext, reuse(message.reuse)))
+}
+
+/// Reads the start of a message to be encrypted; how many bytes will come, if that is declared.
+pub(super) fn encrypt_message_start(
+    start: pb::EncryptMessageStart,
+) -> Result<(EncryptMessageRequest, Option<u64>, Reuse), BrokerError> {
+    let request = message_data_key(&start.key_id, start.encryption_context, start.grant_tokens)?;
+    Ok((request, start.plaintext_length, reuse(start.reuse)))
 }
 
 /// The data key of a message to be encrypted.
@@ -74,13 +82,33 @@ pub(super) fn decrypt_message(
             .into(),
         ));
     }
-    let expected = ExpectedMessage {
-        context: EncryptionContext::parse(message.encryption_context)?,
-        key: if message.key_id.is_empty() { None } else { Some(KeyId::parse(&message.key_id)?) },
-        grant_tokens: GrantTokens::parse(message.grant_tokens)?,
-        reuse: reuse(message.reuse),
-    };
+    let expected =
+        expected_message(message.encryption_context, &message.key_id, message.grant_tokens, message.reuse)?;
     Ok((message.message, expected))
+}
+
+/// Reads the start of a message to be decrypted; whether signed ones are taken.
+pub(super) fn decrypt_message_start(
+    start: pb::DecryptMessageStart,
+) -> Result<(ExpectedMessage, bool), BrokerError> {
+    let takes_signed = start.release_before_signature;
+    let expected =
+        expected_message(start.encryption_context, &start.key_id, start.grant_tokens, start.reuse)?;
+    Ok((expected, takes_signed))
+}
+
+fn expected_message(
+    context: BTreeMap<String, String>,
+    key_id: &str,
+    grant_tokens: Vec<String>,
+    bounds: Option<pb::Reuse>,
+) -> Result<ExpectedMessage, BrokerError> {
+    Ok(ExpectedMessage {
+        context: EncryptionContext::parse(context)?,
+        key: if key_id.is_empty() { None } else { Some(KeyId::parse(key_id)?) },
+        grant_tokens: GrantTokens::parse(grant_tokens)?,
+        reuse: reuse(bounds),
+    })
 }
 
 /// Reads a request for a data key.
@@ -168,15 +196,43 @@ pub(super) fn encrypted_message(
 /// A decrypted message as the reply carries it.
 #[must_use]
 pub(super) fn decrypted_message(
-    plaintext: &Plaintext,
+    plaintext: Bytes,
     context: &EncryptionContext,
-    key: &UsedKey,
+    key: &KeyArn,
     source: &DataKeyData,
 ) -> pb::DecryptMessageResponse {
     pb::DecryptMessageResponse {
-        plaintext: plaintext.reply(),
+        plaintext,
         encryption_context: context.pairs().clone(),
-        key_id: key.arn.to_string(),
+        key_id: key.to_string(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// What the answer to a message in parts begins with.
+#[must_use]
+pub(super) fn encrypted_message_start(
+    data_key: &DataKey,
+    source: &DataKeyData,
+) -> pb::EncryptMessageStreamResponse {
+    pb::EncryptMessageStreamResponse {
+        message: Bytes::new(),
+        key_id: data_key.encrypted.key.arn.to_string(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// The same of a message that is decrypted.
+#[must_use]
+pub(super) fn decrypted_message_start(
+    context: &EncryptionContext,
+    key: &KeyArn,
+    source: &DataKeyData,
+) -> pb::DecryptMessageStreamResponse {
+    pb::DecryptMessageStreamResponse {
+        plaintext: Bytes::new(),
+        encryption_context: context.pairs().clone(),
+        key_id: key.to_string(),
         provenance: Some(provenance(source)),
     }
 }
