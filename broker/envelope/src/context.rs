@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use key_broker_core::{EncryptionContext, InvalidValue};
 
 use crate::error::{OpenError, SealError};
+use crate::suite::Suite;
 
 /// The context's bytes; their number goes before them.
 pub(crate) fn write(context: &EncryptionContext) -> Result<Vec<u8>, SealError> {
@@ -32,7 +33,10 @@ pub(crate) fn write(context: &EncryptionContext) -> Result<Vec<u8>, SealError> {
 }
 
 /// Reads a context of which every byte is accounted for. Any order of the pairs is taken: the tag binds the bytes as they stand.
-pub(crate) fn read(bytes: &[u8]) -> Result<EncryptionContext, OpenError> {
+///
+/// In a signed message one pair is the public key. It is part of what KMS is told, and counts towards KMS's 8,192 bytes: of a
+/// signed message under a KMS key, the caller's own pairs have at most 8,103.
+pub(crate) fn read(bytes: &[u8], suite: Suite) -> Result<EncryptionContext, OpenError> {
     let mut pairs = BTreeMap::new();
     if !bytes.is_empty() {
         let mut rest = Rest(bytes);
@@ -50,10 +54,26 @@ pub(crate) fn read(bytes: &[u8]) -> Result<EncryptionContext, OpenError> {
             return Err(malformed(&format!("{} bytes follow its last pair", rest.0.len())));
         }
     }
-    if pairs.contains_key(PUBLIC_KEY) {
-        return Err(malformed("it has a signature's public key, but this suite has no signature"));
+    match (suite.is_signed(), pairs.contains_key(PUBLIC_KEY)) {
+        (false, true) => {
+            return Err(malformed("it has a signature's public key, but its suite has no signature"));
+        }
+        (true, false) => return Err(malformed("its suite is signed, but it has no public key")),
+        (false, false) | (true, true) => {}
     }
     EncryptionContext::parse(pairs).map_err(|InvalidValue(why)| OpenError::Context(why))
+}
+
+/// The pairs that the caller of the sealing SDK gave.
+pub(crate) fn without_reserved(context: &EncryptionContext) -> EncryptionContext {
+    let pairs = context.pairs().iter().filter(|(name, _)| !name.starts_with(RESERVED));
+    let pairs = pairs.map(|(name, value)| (name.clone(), value.clone())).collect();
+    EncryptionContext::parse(pairs).expect("a part of a context is no longer than it")
+}
+
+/// The public key of a signed message, in Base64.
+pub(crate) fn public_key(context: &EncryptionContext) -> &str {
+    context.pairs().get(PUBLIC_KEY).map_or("", String::as_str)
 }
 
 struct Rest<'a>(&'a [u8]);
@@ -84,5 +104,5 @@ fn malformed(why: &str) -> OpenError {
 
 /// Names that the SDKs keep for themselves: they refuse them from their callers.
 const RESERVED: &str = "aws-crypto-";
-/// default-cmm.md: must not be there in a suite without signatures.
+/// default-cmm.md: must be there in a suite with signatures, and in no other.
 const PUBLIC_KEY: &str = "aws-crypto-public-key";

@@ -23,6 +23,8 @@ pub enum OpenError {
     FormatOne(u16),
     /// A message of format 2, with this other suite.
     Suite(u16),
+    /// A field that is the same in all messages of this format and content type is not.
+    FixedFields,
     /// The encryption context is malformed, for this reason.
     Context(String),
     /// This number of encrypted data keys: none, or more than 64.
@@ -33,9 +35,16 @@ pub enum OpenError {
     ContentType(u8),
     /// This frame length: 0, or more than 1 MiB.
     FrameLength(u32),
+    /// Content without frames is longer than is accepted.
+    ContentLength {
+        /// Its length, as the message says.
+        content: u64,
+        /// How many bytes are accepted.
+        limit: u64,
+    },
     /// The header is longer than 64 KiB.
     HeaderLength,
-    /// The data key has this many bytes instead of the suite's 32.
+    /// The data key has this many bytes instead of 32.
     DataKeyLength(usize),
     /// The data key is not the one the message commits to, or the commitment or message id was altered.
     Commitment,
@@ -57,6 +66,10 @@ pub enum OpenError {
     },
     /// This frame was altered, or is of another message.
     FrameTag(u32),
+    /// The public key of a signed message is none of P-384.
+    PublicKey,
+    /// The signature is wrong.
+    Signature,
     /// Something follows the last frame.
     TrailingBytes,
     /// The message was refused before.
@@ -66,7 +79,7 @@ pub enum OpenError {
 /// Why a message is not sealed.
 #[derive(Debug)]
 pub enum SealError {
-    /// The data key has this many bytes instead of the suite's 32.
+    /// The data key has this many bytes instead of 32.
     DataKeyLength(usize),
     /// The encryption context has a name that the SDKs keep for themselves.
     ReservedName(String),
@@ -85,9 +98,9 @@ impl OpenError {
         error.get_ref()?.downcast_ref()
     }
 
-    /// What a failed read means in the header (0) or in a frame.
-    pub(crate) fn reading(error: io::Error, frame: u32) -> Self {
-        if error.kind() == ErrorKind::UnexpectedEof { Self::CutOff(frame) } else { Self::Read(error) }
+    /// What a failed read means in the header.
+    pub(crate) fn reading_header(error: io::Error) -> Self {
+        if error.kind() == ErrorKind::UnexpectedEof { Self::CutOff(0) } else { Self::Read(error) }
     }
 }
 
@@ -102,11 +115,14 @@ impl fmt::Display for OpenError {
                 write!(f, "this is no AWS Encryption SDK message of format 1 or 2 (its first byte is 0x{version:02x})")
             }
             Self::FormatOne(suite) => {
-                write!(f, "message format 1 (suite 0x{suite:04x}), which has no key commitment: {ONLY_ONE_SUITE}, with \
+                write!(f, "message format 1 (suite 0x{suite:04x}), which has no key commitment: {NOT_HERE}, with \
                        --commitment-policy require-encrypt-allow-decrypt")
             }
-            Self::Suite(0x0578) => write!(f, "suite 0x0578, which is signed: {ONLY_ONE_SUITE}"),
-            Self::Suite(suite) => write!(f, "suite 0x{suite:04x}: {ONLY_ONE_SUITE}"),
+            Self::Suite(0x0578) => write!(f, "suite 0x0578, which is signed: {NOT_HERE}"),
+            Self::Suite(suite) => write!(f, "suite 0x{suite:04x}: {NOT_HERE}"),
+            Self::FixedFields => f.write_str(
+                "a field of the header that is the same in all messages of its kind is not: the message is malformed",
+            ),
             Self::Context(why) => write!(f, "the message's encryption context is malformed: {why}"),
             Self::EncryptedDataKeys(count) => write!(
                 f,
@@ -115,7 +131,7 @@ impl fmt::Display for OpenError {
             ),
             Self::ProviderId => f.write_str("the provider of an encrypted data key is not UTF-8: the message is malformed"),
             Self::ContentType(1) => f.write_str(
-                "content without frames: key-broker writes and opens framed content only; use aws-encryption-cli --decrypt",
+                "content without frames, which is not opened here: use aws-encryption-cli --decrypt",
             ),
             Self::ContentType(other) => {
                 write!(f, "content type {other} is neither framed nor unframed: the message is malformed")
@@ -125,6 +141,11 @@ impl fmt::Display for OpenError {
                 f,
                 "frame length {length}: key-broker opens frames of up to {MAX_FRAME_LENGTH} bytes; seal it again with \
                  the default of {FRAME_LENGTH}, or use aws-encryption-cli --decrypt"
+            ),
+            Self::ContentLength { content, limit } => write!(
+                f,
+                "content of {content} bytes without frames, of which {limit} are accepted: seal it again in frames, or \
+                 use aws-encryption-cli --decrypt"
             ),
             Self::HeaderLength => {
                 write!(f, "the message's header is longer than {MAX_HEADER_BYTES} bytes: use aws-encryption-cli --decrypt")
@@ -144,6 +165,10 @@ impl fmt::Display for OpenError {
                 "the last frame has {content} bytes where frames have {frame}: the message was altered, do not use it"
             ),
             Self::FrameTag(frame) => write!(f, "frame {frame} was altered: do not use the message"),
+            Self::PublicKey => f.write_str(
+                "the public key in the message's encryption context is no point of P-384: the message is malformed",
+            ),
+            Self::Signature => f.write_str("the message's signature is wrong: it was altered, do not use it"),
             Self::TrailingBytes => {
                 f.write_str("something follows the message's last frame: the message was altered, do not use it")
             }
@@ -211,8 +236,7 @@ impl From<WrongLength> for SealError {
 }
 
 fn wrong_length(f: &mut fmt::Formatter<'_>, bytes: usize) -> fmt::Result {
-    write!(f, "the data key has {bytes} bytes: suite 0x0478 takes 32, which KMS makes for AES_256")
+    write!(f, "the data key has {bytes} bytes: a message takes one of 32, which KMS makes for AES_256")
 }
 
-const ONLY_ONE_SUITE: &str =
-    "key-broker writes and opens format 2 with suite 0x0478 only; use aws-encryption-cli --decrypt";
+const NOT_HERE: &str = "not opened here; use aws-encryption-cli --decrypt";

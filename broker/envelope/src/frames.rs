@@ -1,24 +1,26 @@
 //! What sealer and opener have to agree on about frames.
 
-use crate::format::{IV_BYTES, MessageId};
+use crate::format::{IV_BYTES, TAG_BYTES};
 
 /// A frame's place in its message.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// With a frame after it; as long as the frame length.
     Regular,
     /// The last one, of any length up to the frame length.
     Last,
+    /// All there is: content without frames.
+    Only,
 }
 
 /// What a frame's tag covers beside the content (message-body-aad.md).
-pub(crate) fn aad(message_id: &MessageId, place: Place, sequence: u32, content_bytes: u32) -> Vec<u8> {
+pub(crate) fn aad(message_id: &[u8], place: Place, sequence: u32, content_bytes: u64) -> Vec<u8> {
     let words: &[u8] = match place {
         Place::Regular => b"AWSKMSEncryptionClient Frame",
         Place::Last => b"AWSKMSEncryptionClient Final Frame",
+        Place::Only => b"AWSKMSEncryptionClient Single Block",
     };
-    let content_bytes = u64::from(content_bytes);
-    [&message_id.0, words, &sequence.to_be_bytes(), &content_bytes.to_be_bytes()].concat()
+    [message_id, words, &sequence.to_be_bytes(), &content_bytes.to_be_bytes()].concat()
 }
 
 /// A frame's IV: its sequence number, after zeros (encrypt.md, "Construct a frame"). No frame has the number 0.
@@ -28,7 +30,7 @@ pub(crate) fn iv(sequence: u32) -> [u8; IV_BYTES] {
     iv
 }
 
-/// The header's IV. It is not written down.
+/// The IV of a header of format 2. It is not written down.
 pub(crate) const HEADER_IV: [u8; IV_BYTES] = [0; IV_BYTES];
 /// Stands where a regular frame has its sequence number.
 pub(crate) const LAST_FRAME: u32 = u32::MAX;
@@ -36,3 +38,9 @@ pub(crate) const LAST_FRAME: u32 = u32::MAX;
 pub(crate) const REGULAR_HEAD: usize = 4 + IV_BYTES;
 /// Mark, sequence number, IV and content length.
 pub(crate) const LAST_HEAD: usize = 4 + REGULAR_HEAD + 4;
+/// IV and content length.
+pub(crate) const ONLY_HEAD: usize = IV_BYTES + 8;
+/// What a regular frame has beside its content.
+pub(crate) const REGULAR_OVERHEAD: usize = REGULAR_HEAD + TAG_BYTES;
+/// What a last frame has beside its content.
+pub(crate) const LAST_OVERHEAD: usize = LAST_HEAD + TAG_BYTES;

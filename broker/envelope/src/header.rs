@@ -1,31 +1,61 @@
-//! The front of a message (message-header.md, "Header Body Version 2.0"): written whole, read from somebody who may be lying.
+//! The front of a message (message-header.md): written whole, read from somebody who may be lying.
+
+mod parse;
 
 use std::io::Read;
 
 use bytes::Bytes;
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
+use crate::body::BodyOpener;
 use crate::context;
 use crate::error::{OpenError, SealError};
-use crate::format::{
-    COMMITMENT_BYTES, FRAMED, MAX_ENCRYPTED_DATA_KEYS, MAX_FRAME_LENGTH, MAX_HEADER_BYTES, MessageId, SUITE,
-    TAG_BYTES, VERSION,
-};
-use crate::frames::HEADER_IV;
+use crate::format::{FRAMED, IV_BYTES, MAX_FRAME_LENGTH, MAX_HEADER_BYTES, MessageId, TAG_BYTES, VERSION};
 use crate::keys::MessageKeys;
 use crate::opener::Opener;
+use crate::signature::Signed;
+use crate::suite::Suite;
+use parse::{Accepted, Parsed, parse};
 
-/// A header as it was read. Nothing in it is authenticated until [`Header::open`] has verified its tag.
+/// A header as it was read. Nothing in it is authenticated until one of its `open` methods has verified its tag.
 pub struct Header {
-    /// Everything before the tag, which covers it.
-    body: Vec<u8>,
-    message_id: MessageId,
+    /// All of it.
+    bytes: Vec<u8>,
+    /// How much of it the tag covers.
+    body_bytes: usize,
+    message_id: Vec<u8>,
     context: EncryptionContext,
     encrypted_data_keys: Vec<EncryptedDataKey>,
-    /// The length of all frames but the last, in bytes: 1 to 1 MiB.
-    pub(crate) frame_length: u32,
-    commitment: [u8; COMMITMENT_BYTES],
+    facts: HeaderFacts,
+    /// Empty where the suite does not commit.
+    commitment: Vec<u8>,
+    iv: [u8; IV_BYTES],
     tag: [u8; TAG_BYTES],
+}
+
+/// What a header says, for records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderFacts {
+    /// Of all of the header's bytes, its tag among them. It names the message: no two have the same.
+    pub sha256: [u8; 32],
+    /// How many bytes the header has.
+    pub length: usize,
+    /// What the message is encrypted with.
+    pub suite: Suite,
+    /// How many encrypted data keys it has.
+    pub encrypted_data_keys: usize,
+    /// The length of all frames but the last, in bytes: 1 to 1 MiB, or 0 for content without frames.
+    pub frame_length: u32,
+}
+
+/// Reads a header from bytes as they come, in memory of at most 64 KiB.
+#[derive(Default)]
+pub struct HeaderReader {
+    bytes: Vec<u8>,
+    /// How many bytes there have to be before it makes sense to look at them again.
+    needs: usize,
 }
 
 /// A data key as a message carries it: encrypted, with a note on who can decrypt it.
@@ -36,33 +66,54 @@ pub struct EncryptedDataKey {
     ciphertext: Vec<u8>,
 }
 
+impl HeaderReader {
+    /// Takes in the next `bytes` and leaves of them what comes after the header, which is given once it is whole. It may be of any
+    /// [`Suite`], and of content with or without frames: which of them to open is for the caller to decide.
+    pub fn push(&mut self, bytes: &mut &[u8]) -> Result<Option<Header>, OpenError> {
+        loop {
+            let missing = self.needs.saturating_sub(self.bytes.len());
+            let (taken, rest) = bytes.split_at(missing.min(bytes.len()));
+            self.bytes.extend_from_slice(taken);
+            *bytes = rest;
+            if taken.len() < missing {
+                return Ok(None);
+            }
+            match parse(&self.bytes, Accepted::Every)? {
+                Parsed::Needs(bytes) => self.needs = bytes,
+                Parsed::Header(header) => return Ok(Some(*header)),
+            }
+        }
+    }
+}
+
 impl Header {
-    /// Reads a header and not a byte more. A header of more than 64 KiB is refused without reading on.
+    /// Reads a header of what a [`Sealer`](crate::Sealer) writes, suite 0x0478 in frames, and not a byte more; others are refused
+    /// by name, and a header of more than 64 KiB without reading on. [`HeaderReader`] takes more.
     pub fn read(reader: &mut impl Read) -> Result<Self, OpenError> {
-        let mut fields = Fields { reader, body: Vec::new() };
-        fields.format()?;
-        let message_id = MessageId(fields.array()?);
-        let context = context::read(fields.field()?)?;
-        let encrypted_data_keys = fields.encrypted_data_keys()?;
-        match fields.u8()? {
-            FRAMED => {}
-            other => return Err(OpenError::ContentType(other)),
+        let mut bytes = Vec::new();
+        loop {
+            match parse(&bytes, Accepted::Sealed)? {
+                Parsed::Header(header) => return Ok(*header),
+                Parsed::Needs(needs) => {
+                    let start = bytes.len();
+                    bytes.resize(needs, 0);
+                    reader.read_exact(&mut bytes[start..]).map_err(OpenError::reading_header)?;
+                }
+            }
         }
-        let frame_length = u32::from_be_bytes(fields.array()?);
-        if !(1..=MAX_FRAME_LENGTH).contains(&frame_length) {
-            return Err(OpenError::FrameLength(frame_length));
-        }
-        let commitment = fields.array()?;
-        let Fields { reader, body } = fields;
-        let mut tag = [0; TAG_BYTES];
-        reader.read_exact(&mut tag).map_err(|error| OpenError::reading(error, 0))?;
-        Ok(Self { body, message_id, context, encrypted_data_keys, frame_length, commitment, tag })
     }
 
-    /// What the data key was encrypted under. Compare it with what it should be: KMS only tells that it fits the ciphertext.
+    /// What the data key was encrypted under, whole, as KMS has to be told it: with `aws-crypto-public-key` if the message is signed.
+    /// Compare it with what it should be: KMS only tells that it fits the ciphertext.
     #[must_use]
     pub fn context(&self) -> &EncryptionContext {
         &self.context
+    }
+
+    /// The same without the names that the SDKs keep for themselves (`aws-crypto-…`): what their callers gave.
+    #[must_use]
+    pub fn callers_context(&self) -> EncryptionContext {
+        context::without_reserved(&self.context)
     }
 
     /// The one data key, once or more: each under another KMS key. 1 to 64.
@@ -71,14 +122,41 @@ impl Header {
         &self.encrypted_data_keys
     }
 
-    /// Checks commitment and tag with the decrypted data key. `reader` stands where [`Header::read`] left it.
+    /// What of it a record needs.
+    #[must_use]
+    pub fn facts(&self) -> HeaderFacts {
+        self.facts
+    }
+
+    /// Checks commitment and tag with the decrypted data key. `reader` stands where [`Header::read`] left it. Content without frames
+    /// has at most 1 MiB.
     pub fn open<R: Read>(self, data_key: &Plaintext, reader: R) -> Result<Opener<R>, OpenError> {
-        let keys = MessageKeys::derive(data_key, &self.message_id)?;
+        Ok(Opener::new(reader, self.open_body(data_key, MAX_FRAME_LENGTH.into())?))
+    }
+
+    /// Checks commitment and tag with the decrypted data key, for a body that is given piece by piece. Content without frames has to
+    /// be held whole: `max_unframed` is how many bytes of it are accepted.
+    pub fn open_body(self, data_key: &Plaintext, max_unframed: u64) -> Result<BodyOpener, OpenError> {
+        let keys = MessageKeys::derive(data_key, self.facts.suite, &self.message_id)?;
         if !keys.match_commitment(&self.commitment) {
             return Err(OpenError::Commitment);
         }
-        keys.open(HEADER_IV, &self.body, &mut [], self.tag).map_err(|_| OpenError::HeaderTag)?;
-        Ok(Opener::new(reader, keys, self.message_id, self.frame_length))
+        keys.open(self.iv, &self.bytes[..self.body_bytes], &mut [], self.tag)
+            .map_err(|_| OpenError::HeaderTag)?;
+        let signed = if self.facts.suite.is_signed() {
+            let mut signed = Signed::new(context::public_key(&self.context))?;
+            signed.update(&self.bytes);
+            Some(signed)
+        } else {
+            None
+        };
+        Ok(BodyOpener::new(keys, self.message_id, self.facts.frame_length, max_unframed, signed))
+    }
+
+    /// Opens a message that is in memory: `body` is all that comes after the header. Nothing is given out unless all of it is right,
+    /// the signature too.
+    pub fn open_whole(self, data_key: &Plaintext, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        self.open_body(data_key, u64::MAX)?.open_whole(body)
     }
 }
 
@@ -104,16 +182,23 @@ impl EncryptedDataKey {
     }
 }
 
-/// Everything before the tag.
+impl HeaderFacts {
+    pub(crate) fn new(header: &[u8], suite: Suite, encrypted_data_keys: usize, frame_length: u32) -> Self {
+        let sha256 = Sha256::digest(header).into();
+        Self { sha256, length: header.len(), suite, encrypted_data_keys, frame_length }
+    }
+}
+
+/// Everything before the tag (message-header.md, "Header Body Version 2.0").
 pub(crate) fn write(
     message_id: &MessageId,
     context: &EncryptionContext,
     encrypted_data_keys: &[EncryptedDataKey],
     frame_length: u32,
-    commitment: &[u8; COMMITMENT_BYTES],
+    commitment: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let mut body = vec![VERSION];
-    body.extend_from_slice(&SUITE.to_be_bytes());
+    body.extend_from_slice(&Suite::Committed.id().to_be_bytes());
     body.extend_from_slice(&message_id.0);
     write_field(&mut body, &context::write(context)?)?;
     body.extend_from_slice(
@@ -136,81 +221,6 @@ fn write_field(body: &mut Vec<u8>, field: &[u8]) -> Result<(), SealError> {
     body.extend_from_slice(&length.to_be_bytes());
     body.extend_from_slice(field);
     Ok(())
-}
-
-/// Reads fields and keeps their bytes, up to a limit.
-struct Fields<'a, R> {
-    reader: &'a mut R,
-    body: Vec<u8>,
-}
-
-impl<R: Read> Fields<'_, R> {
-    /// The two bytes that tell a message of ours, or what else it is.
-    fn format(&mut self) -> Result<(), OpenError> {
-        match self.u8()? {
-            VERSION => match self.u16()? {
-                SUITE => Ok(()),
-                other => Err(OpenError::Suite(other)),
-            },
-            1 => match self.u8()? {
-                // The only type that format 1 has.
-                0x80 => Err(OpenError::FormatOne(self.u16()?)),
-                _ => Err(OpenError::Version(1)),
-            },
-            // decrypt.md, "Encrypted Message Format": the first byte in Base64, of either format.
-            b'A' => Err(OpenError::Base64),
-            other => Err(OpenError::Version(other)),
-        }
-    }
-
-    fn encrypted_data_keys(&mut self) -> Result<Vec<EncryptedDataKey>, OpenError> {
-        let count = self.u16()?;
-        if !(1..=MAX_ENCRYPTED_DATA_KEYS).contains(&count) {
-            return Err(OpenError::EncryptedDataKeys(count));
-        }
-        (0..count).map(|_| self.encrypted_data_key()).collect()
-    }
-
-    fn encrypted_data_key(&mut self) -> Result<EncryptedDataKey, OpenError> {
-        let provider_id = str::from_utf8(self.field()?).map_err(|_| OpenError::ProviderId)?.to_owned();
-        Ok(EncryptedDataKey {
-            provider_id,
-            provider_info: self.field()?.into(),
-            ciphertext: self.field()?.into(),
-        })
-    }
-
-    /// A field after its length.
-    fn field(&mut self) -> Result<&[u8], OpenError> {
-        let length = self.u16()?;
-        self.bytes(length.into())
-    }
-
-    fn u8(&mut self) -> Result<u8, OpenError> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn u16(&mut self) -> Result<u16, OpenError> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], OpenError> {
-        let bytes = self.bytes(N)?;
-        Ok(*bytes.first_chunk().expect("as many as were asked for"))
-    }
-
-    /// So many bytes; where they would be too many, not one is read.
-    fn bytes(&mut self, length: usize) -> Result<&[u8], OpenError> {
-        let start = self.body.len();
-        let end = start + length;
-        if end > MAX_HEADER_BYTES {
-            return Err(OpenError::HeaderLength);
-        }
-        self.body.resize(end, 0);
-        let field = &mut self.body[start..];
-        self.reader.read_exact(field).map_err(|error| OpenError::reading(error, 0))?;
-        Ok(field)
-    }
 }
 
 /// The provider of KMS's data keys.

@@ -59,6 +59,7 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
 mod context;
 mod error;
 mod format;
@@ -67,14 +68,18 @@ mod header;
 mod keys;
 mod opener;
 mod sealer;
+mod signature;
+mod suite;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::{
+    body::BodyOpener,
     error::{OpenError, SealError},
     format::MessageId,
-    header::{EncryptedDataKey, Header},
+    header::{EncryptedDataKey, Header, HeaderFacts, HeaderReader},
     opener::Opener,
     sealer::Sealer,
+    suite::Suite,
 };

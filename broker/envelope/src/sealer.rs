@@ -3,12 +3,16 @@
 use std::io::{self, Write};
 
 use key_broker_core::{EncryptionContext, Plaintext};
+use zeroize::Zeroizing;
 
 use crate::error::SealError;
 use crate::format::{FRAME_LENGTH, MessageId, TAG_BYTES};
-use crate::frames::{HEADER_IV, LAST_FRAME, LAST_HEAD, Place, REGULAR_HEAD, aad, iv};
-use crate::header::{self, EncryptedDataKey};
+use crate::frames::{
+    HEADER_IV, LAST_FRAME, LAST_HEAD, LAST_OVERHEAD, Place, REGULAR_HEAD, REGULAR_OVERHEAD, aad, iv,
+};
+use crate::header::{self, EncryptedDataKey, HeaderFacts};
 use crate::keys::MessageKeys;
+use crate::suite::Suite;
 
 /// Encrypts what is written to it and writes the message on, a frame of 4 KiB at a time. It becomes a whole message only with
 /// [`Sealer::finish`]: what is dropped before that no opener takes.
@@ -18,14 +22,22 @@ use crate::keys::MessageKeys;
 #[must_use = "a message is whole only when it is finished"]
 pub struct Sealer<W: Write> {
     writer: W,
+    frames: Frames,
+    facts: HeaderFacts,
+    /// The plaintext of the frame to come, in what becomes the frame: there is room for its head. Not allocated before the first write.
+    frame: Zeroizing<Vec<u8>>,
+    /// How many bytes were written.
+    written: u64,
+    broken: bool,
+}
+
+/// Makes frames of plaintext.
+struct Frames {
     keys: MessageKeys,
     message_id: MessageId,
     frame_length: usize,
-    /// Room for a head, then the plaintext of the frame to come.
-    frame: Vec<u8>,
     /// The number of the frame to come.
     sequence: u32,
-    broken: bool,
 }
 
 impl<W: Write> Sealer<W> {
@@ -48,16 +60,39 @@ impl<W: Write> Sealer<W> {
         message_id: MessageId,
         frame_length: u32,
     ) -> Result<Self, SealError> {
-        let keys = MessageKeys::derive(data_key, &message_id)?;
+        let keys = MessageKeys::derive(data_key, Suite::Committed, &message_id.0)?;
         let mut bytes = header::write(&message_id, context, &[encrypted], frame_length, keys.commitment())?;
         let tag = keys.seal(HEADER_IV, &bytes, &mut []);
         bytes.extend_from_slice(&tag);
         writer.write_all(&bytes).map_err(SealError::Write)?;
 
-        let frame_length = frame_length as usize;
-        let mut frame = Vec::with_capacity(LAST_HEAD + frame_length + TAG_BYTES);
-        frame.resize(LAST_HEAD, 0);
-        Ok(Self { writer, keys, message_id, frame_length, frame, sequence: 1, broken: false })
+        let facts = HeaderFacts::new(&bytes, Suite::Committed, 1, frame_length);
+        let (frame_length, written) = (frame_length as usize, bytes.len() as u64);
+        let frames = Frames { keys, message_id, frame_length, sequence: 1 };
+        Ok(Self { writer, frames, facts, frame: Zeroizing::default(), written, broken: false })
+    }
+
+    /// What the header says.
+    pub fn facts(&self) -> HeaderFacts {
+        self.facts
+    }
+
+    /// How long the whole message is for so many bytes of plaintext.
+    pub fn message_length(&self, plaintext_length: u64) -> u64 {
+        let frame_length = self.frames.frame_length as u64;
+        let regular = plaintext_length.div_ceil(frame_length).saturating_sub(1);
+        let overhead = regular.saturating_mul(REGULAR_OVERHEAD as u64) + LAST_OVERHEAD as u64;
+        plaintext_length.saturating_add(overhead).saturating_add(self.facts.length as u64)
+    }
+
+    /// How much of the message was written to the writer.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The writer, such as a `Vec` of which is taken what has come.
+    pub fn writer_mut(&mut self) -> &mut W {
+        &mut self.writer
     }
 
     /// Writes the last frame and gives the writer back: flushed by nobody yet.
@@ -70,32 +105,23 @@ impl<W: Write> Sealer<W> {
     fn write_frame(&mut self, place: Place) -> io::Result<()> {
         self.check_whole()?;
         self.broken = true;
-        let (sequence, iv) = (self.sequence, iv(self.sequence));
+        self.make_room();
         let (head, content) = self.frame.split_at_mut(LAST_HEAD);
-        let content_bytes = u32::try_from(content.len()).expect("a frame length is a u32");
-        let unused = match place {
-            // The mark of the last frame is no regular frame's number.
-            Place::Regular if sequence == LAST_FRAME => {
-                return Err(io::Error::other(
-                    "a message holds 4,294,967,295 frames: split what is to be sealed",
-                ));
-            }
-            Place::Regular => LAST_HEAD - REGULAR_HEAD,
-            Place::Last => 0,
-        };
-        let (sequence_bytes, length) = (sequence.to_be_bytes(), content_bytes.to_be_bytes());
-        head[unused..].copy_from_slice(&match place {
-            Place::Regular => [&sequence_bytes[..], &iv].concat(),
-            Place::Last => [&LAST_FRAME.to_be_bytes()[..], &sequence_bytes, &iv, &length].concat(),
-        });
-        let tag = self.keys.seal(iv, &aad(&self.message_id, place, sequence, content_bytes), content);
+        let (used, tag) = self.frames.seal(place, head, content)?;
         self.frame.extend_from_slice(&tag);
-        self.writer.write_all(&self.frame[unused..])?;
+        self.writer.write_all(&self.frame[LAST_HEAD - used..])?;
+        self.written += (self.frame.len() - LAST_HEAD + used) as u64;
         self.frame.truncate(LAST_HEAD);
-        // The last frame may have the highest number; nothing comes after it.
-        self.sequence = sequence.saturating_add(1);
         self.broken = false;
         Ok(())
+    }
+
+    /// All that a frame takes, so that nothing moves while there is plaintext in it.
+    fn make_room(&mut self) {
+        if self.frame.is_empty() {
+            self.frame.reserve_exact(self.frames.frame_length + LAST_OVERHEAD);
+            self.frame.resize(LAST_HEAD, 0);
+        }
     }
 
     fn check_whole(&self) -> io::Result<()> {
@@ -108,14 +134,76 @@ impl<W: Write> Sealer<W> {
     }
 }
 
+impl Sealer<Vec<u8>> {
+    /// Seals all of `plaintext` in one go: the same message as by writing it and finishing, made in place.
+    pub fn seal(mut self, plaintext: &[u8]) -> io::Result<Vec<u8>> {
+        if !self.frame.is_empty() {
+            self.write_all(plaintext)?;
+            return self.finish();
+        }
+        self.check_whole()?;
+        let mut message = self.writer;
+        let length = plaintext.len();
+        let overhead = length / self.frames.frame_length * REGULAR_OVERHEAD + LAST_OVERHEAD;
+        message.reserve_exact(length + overhead);
+        let mut rest = plaintext;
+        loop {
+            let (content, more) = rest.split_at(rest.len().min(self.frames.frame_length));
+            let place = if more.is_empty() { Place::Last } else { Place::Regular };
+            let head = message.len();
+            let start = head + if more.is_empty() { LAST_HEAD } else { REGULAR_HEAD };
+            message.resize(start, 0);
+            message.extend_from_slice(content);
+            let (before, content) = message.split_at_mut(start);
+            let (_, tag) = self.frames.seal(place, &mut before[head..], content)?;
+            message.extend_from_slice(&tag);
+            rest = more;
+            if rest.is_empty() {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+impl Frames {
+    /// Encrypts `content` in place and writes the end of `head`: how much of it, and the tag.
+    fn seal(
+        &mut self,
+        place: Place,
+        head: &mut [u8],
+        content: &mut [u8],
+    ) -> io::Result<(usize, [u8; TAG_BYTES])> {
+        let (sequence, iv) = (self.sequence, iv(self.sequence));
+        let content_bytes = u32::try_from(content.len()).expect("a frame length is a u32");
+        // The mark of the last frame is no regular frame's number.
+        if place == Place::Regular && sequence == LAST_FRAME {
+            return Err(io::Error::other("a message holds 4,294,967,295 frames: split what is to be sealed"));
+        }
+        let (number, length) = (sequence.to_be_bytes(), content_bytes.to_be_bytes());
+        let bytes = match place {
+            Place::Regular => [&number[..], &iv].concat(),
+            Place::Last | Place::Only => [&LAST_FRAME.to_be_bytes()[..], &number, &iv, &length].concat(),
+        };
+        let unused = head.len() - bytes.len();
+        head[unused..].copy_from_slice(&bytes);
+        let tag =
+            self.keys.seal(iv, &aad(&self.message_id.0, place, sequence, content_bytes.into()), content);
+        // The last frame may have the highest number; nothing comes after it.
+        self.sequence = sequence.saturating_add(1);
+        Ok((bytes.len(), tag))
+    }
+}
+
 impl<W: Write> Write for Sealer<W> {
     fn write(&mut self, plaintext: &[u8]) -> io::Result<usize> {
         self.check_whole()?;
+        self.make_room();
+        let full = LAST_HEAD + self.frames.frame_length;
         // Only when more comes is a full frame known not to be the last.
-        if self.frame.len() == LAST_HEAD + self.frame_length && !plaintext.is_empty() {
+        if self.frame.len() == full && !plaintext.is_empty() {
             self.write_frame(Place::Regular)?;
         }
-        let taken = plaintext.len().min(LAST_HEAD + self.frame_length - self.frame.len());
+        let taken = plaintext.len().min(full - self.frame.len());
         self.frame.extend_from_slice(&plaintext[..taken]);
         Ok(taken)
     }
@@ -171,11 +259,11 @@ mod tests {
     #[test]
     fn numbers_end() {
         let mut first = sealer(Vec::new());
-        first.sequence = u32::MAX - 1;
+        first.frames.sequence = u32::MAX - 1;
         first.write_all(b"ab").expect("the last two frames");
         first.finish().expect("the last frame may have the highest number");
         let mut second = sealer(Vec::new());
-        second.sequence = u32::MAX - 1;
+        second.frames.sequence = u32::MAX - 1;
         second.write_all(b"ab").expect("the last two frames");
         let error = second.write(b"c").expect_err("no number is left");
         assert!(error.to_string().contains("split"), "{error}");

@@ -107,7 +107,7 @@ fn a_message_of_the_aws_encryption_sdk_opens() {
     let mut rest = &message[..];
     let header = Header::read(&mut rest).expect("a header");
     assert_eq!(header.context(), &context(&[("a", "1"), ("b", "é")]));
-    assert_eq!(header.frame_length, 128);
+    assert_eq!(header.facts().frame_length, 128);
     let [key] = header.encrypted_data_keys() else { panic!("one encrypted data key") };
     let (arn, blob) = key.for_kms().expect("a key of KMS");
     assert_eq!((arn.as_str(), blob.as_bytes()), (ARN, &b"blob"[..]));
