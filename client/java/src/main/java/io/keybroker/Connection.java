@@ -6,6 +6,7 @@ import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.TlsChannelCredentials;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
+import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
 import io.grpc.netty.shaded.io.netty.channel.EventLoopGroup;
 import io.grpc.netty.shaded.io.netty.channel.epoll.Epoll;
 import io.grpc.netty.shaded.io.netty.channel.epoll.EpollDomainSocketChannel;
@@ -52,6 +53,8 @@ final class Connection implements AutoCloseable {
       builder = NettyChannelBuilder.forAddress(new DomainSocketAddress(address.path()), InsecureChannelCredentials.create())
           .channelType(EpollDomainSocketChannel.class)
           .eventLoopGroup(group)
+          // gRPC sets it on every channel, and Netty warns of it on these. None takes it back.
+          .withOption(ChannelOption.SO_KEEPALIVE, null)
           .overrideAuthority("localhost");
     } else {
       group = null;
@@ -77,19 +80,14 @@ final class Connection implements AutoCloseable {
   /** gRPC waits for seconds and more between two tries, and cannot be told otherwise; the broker is beside this process. */
   private void watch(ConnectivityState state) {
     if (state == ConnectivityState.TRANSIENT_FAILURE) {
+      // It stays so until a try succeeds.
       SOON.execute(() -> {
         channel.resetConnectBackoff();
-        if (!channel.isShutdown()) {
-          watchNext(state);
-        }
+        watch(channel.getState(false));
       });
     } else if (state != ConnectivityState.SHUTDOWN) {
-      watchNext(state);
+      channel.notifyWhenStateChanged(state, () -> watch(channel.getState(false)));
     }
-  }
-
-  private void watchNext(ConnectivityState state) {
-    channel.notifyWhenStateChanged(state, () -> watch(channel.getState(false)));
   }
 
   private static void requireEpoll(Address address) {
