@@ -160,15 +160,23 @@ async fn a_message_in_parts_is_the_same_and_its_end_is_recorded() {
 #[tokio::test]
 async fn a_stream_that_is_left_says_how_far_it_came() {
     let broker = broker().await;
-    let client = broker.client().await;
-    let endless = stream::iter([plaintext(100_000)]).chain(stream::pending());
-    let request = EncryptMessage::new("alias/dev", "").context("tenant", "acme");
-    let mut stream = client.encrypt_message_stream(&request, None, endless).await.expect("begun");
-    let mut came = 0;
-    while came < 90_000 {
-        came += stream.next().await.expect("goes on").expect("goes on").len();
-    }
-    drop(stream);
+    let socket = broker.socket();
+    // A caller of its own, that is gone at once, with its connection.
+    let caller = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let client = Client::unix(socket).await.expect("the broker listens");
+            let endless = stream::iter([plaintext(100_000)]).chain(stream::pending());
+            let request = EncryptMessage::new("alias/dev", "").context("tenant", "acme");
+            let mut stream = client.encrypt_message_stream(&request, None, endless).await.expect("begun");
+            let mut came = 0;
+            while came < 90_000 {
+                came += stream.next().await.expect("goes on").expect("goes on").len();
+            }
+        });
+        runtime.shutdown_background();
+    });
+    caller.await.expect("no panic");
     let ended = || {
         let ends = |record: &Value| !record["additionalEventData"]["endsEventID"].is_null();
         broker.records().activity.into_iter().find(ends)
