@@ -1,0 +1,149 @@
+//! What the tests of the packages under client/ share: a copy to build in, a broker that is restarted, and callers meanwhile.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::ops::Index;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::peers::{http, output, root};
+use crate::support::process::Process;
+
+/// Compilers and virtual machines: two at a time would take one another's processor, and deadlines with it.
+pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A directory with these folders of the repository, at the same places: a build writes beside its sources.
+pub fn copied(folders: &[&str]) -> TempDir {
+    let work = tempfile::tempdir().expect("a directory");
+    for folder in folders {
+        let to = work.path().join(folder);
+        fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+        let copied = output(Command::new("cp").arg("-r").arg(root().join(folder)).arg(&to));
+        assert!(copied.status.success(), "{folder} cannot be copied");
+    }
+    work
+}
+
+/// The first block of a language in the README of a package.
+pub fn example(package: &str, language: &str) -> String {
+    let readme = fs::read_to_string(root().join("client").join(package).join("README.md")).expect("a README");
+    let (_, rest) = readme.split_once(&format!("```{language}\n")).expect("the block");
+    rest.split_once("```").expect("its end").0.to_owned()
+}
+
+/// `key-broker dev` for the tests of the packages: its policy denies alias/forbidden, its KMS throttles GenerateRandom.
+pub struct Dev {
+    dir: TempDir,
+    process: Process,
+}
+
+impl Dev {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let process = Self::run(dir.path());
+        Self { dir, process }
+    }
+
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.dir.path().join("broker.sock").display())
+    }
+
+    fn run(dir: &Path) -> Process {
+        let process = Process::dev(dir);
+        fs::write(dir.join("policy.new"), POLICY).expect("writes");
+        fs::rename(dir.join("policy.new"), dir.join("policy.cedar")).expect("renames");
+        process.signal(Signal::HUP);
+        process.wait_for_log("other policies are in force");
+        let text = fs::read_to_string(dir.join("dev.json")).expect("dev writes it");
+        let facts: Value = serde_json::from_str(&text).expect("JSON");
+        let throttled = json!([{ "effect": "throttling", "operation": "GenerateRandom" }]);
+        http(facts["kms_endpoint"].as_str().expect("an endpoint"), "PUT", "/_emulator/faults", "", &throttled);
+        process
+    }
+
+    /// The same broker again, once this one has ended by the signal.
+    fn restarted(self, signal: Signal) -> Self {
+        self.process.signal(signal);
+        self.process.wait();
+        let process = Self::run(self.dir.path());
+        Self { dir: self.dir, process }
+    }
+}
+
+const POLICY: &str = "permit(principal is Workload, action, resource);\n\
+                      forbid(principal, action, resource in Alias::\"alias/forbidden\");";
+
+/// What a caller saw: how many calls, how many of them failed, the first failure, the slowest call.
+pub struct Seen(Value);
+
+impl Seen {
+    pub fn costs_nothing(&self) {
+        assert_eq!(self["failed"], 0, "{}", self.0);
+        assert!(self["calls"].as_u64() > Some(100), "too few calls to prove anything: {}", self.0);
+        eprintln!("over two restarts: {}", self.0);
+    }
+
+    /// That some calls failed.
+    pub fn costs_something(&self) {
+        assert!(self["failed"].as_u64() > Some(0), "the restarts were none: {}", self.0);
+        eprintln!("over two restarts, without the package: {}", self.0);
+    }
+}
+
+impl Index<&str> for Seen {
+    type Output = Value;
+
+    fn index(&self, name: &str) -> &Value {
+        &self.0[name]
+    }
+}
+
+/// Runs programs that call, and restarts the broker under them: once it is told to stop, once it is killed.
+pub fn restarted_under<const N: usize>(dev: Dev, loads: [Command; N]) -> [Seen; N] {
+    let running = loads.map(Load::start);
+    sleep(BETWEEN);
+    let dev = dev.restarted(Signal::TERM);
+    sleep(BETWEEN);
+    let _dev = dev.restarted(Signal::KILL);
+    sleep(BETWEEN);
+    running.map(Load::end)
+}
+
+/// Long enough for many calls, before, between and after restarts.
+const BETWEEN: Duration = Duration::from_millis(1_500);
+
+/// A program that calls until its standard input is closed. It ends with this process, whose end closes that, too.
+struct Load {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Load {
+    fn start(mut command: Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a load starts");
+        let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        assert_eq!(line.trim(), "ready", "{command:?}");
+        Self { child, output }
+    }
+
+    fn end(mut self) -> Seen {
+        drop(self.child.stdin.take());
+        let mut text = String::new();
+        self.output.read_to_string(&mut text).expect("its last words");
+        assert!(self.child.wait().expect("it ends").success(), "{text}");
+        Seen(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}")))
+    }
+}
