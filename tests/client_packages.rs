@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use packages::{Dev, copied, example, one_at_a_time, restarted_under};
+use packages::{Dev, copied, example, first_block, one_at_a_time, restarted_under};
 use peers::{Peers, plain, printed, root};
 
 #[test]
@@ -58,6 +58,13 @@ fn python() {
     let mut tests = tool();
     tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env("KEY_BROKER_ADDRESS", dev.address());
     printed(tests.env("PYTHONPATH", site.trim()));
+
+    let page = docs();
+    let (_, section) = page.split_once("\n## Data keys\n").expect("the section");
+    fs::write(work.path().join("data_keys.py"), first_block(section, "python")).expect("writes");
+    let mut data_keys = tool();
+    data_keys.arg(work.path().join("data_keys.py")).env("KEY_BROKER_ADDRESS", dev.address());
+    assert_eq!(printed(data_keys.env("PYTHONPATH", site.trim())).trim(), "hello");
 
     let load = |kind: &str| {
         let mut load = installed();
@@ -184,7 +191,9 @@ fn java() {
     // Builds it, runs its tests and puts it where the empty project finds it.
     printed(maven(&package).arg("install").env("KEY_BROKER_ADDRESS", dev.address()));
     let version = version();
-    for jar in [format!("key-broker-client-{version}.jar"), format!("key-broker-client-{version}-sources.jar")] {
+    for jar in
+        [format!("key-broker-client-{version}.jar"), format!("key-broker-client-{version}-sources.jar")]
+    {
         assert!(package.join("target").join(&jar).exists(), "{jar}");
     }
     let empty = work.path().join("tests/peers/client-java/empty");
@@ -224,9 +233,13 @@ fn committed_stubs_are_what_the_command_makes() {
         ["python/src/key_broker/_stubs", "go/keybrokerpb", "node/src/stubs", "node/src/stubs/google/rpc"];
     for folder in folders {
         let names = |top: &Path| {
-            let files = fs::read_dir(top.join(folder)).expect("a directory").map(|entry| entry.expect("an entry").path());
-            let mut names: Vec<_> =
-                files.filter(|path| path.is_file()).map(|path| path.file_name().expect("a name").to_owned()).collect();
+            let files = fs::read_dir(top.join(folder))
+                .expect("a directory")
+                .map(|entry| entry.expect("an entry").path());
+            let mut names: Vec<_> = files
+                .filter(|path| path.is_file())
+                .map(|path| path.file_name().expect("a name").to_owned())
+                .collect();
             names.sort();
             names
         };
@@ -249,7 +262,10 @@ fn all_have_one_version() {
         ("client/node/src/version.ts", format!("export const VERSION = \"{version}\";")),
         ("client/go/doc.go", format!("const Version = \"{version}\"")),
         ("client/java/pom.xml", format!("  <version>{version}</version>")),
-        ("client/java/src/main/java/io/keybroker/KeyBroker.java", format!("  public static final String VERSION = \"{version}\";")),
+        (
+            "client/java/src/main/java/io/keybroker/KeyBroker.java",
+            format!("  public static final String VERSION = \"{version}\";"),
+        ),
         ("tests/peers/client-java/empty/pom.xml", format!("      <version>{version}</version>")),
     ] {
         let text = fs::read_to_string(root().join(file)).expect(file);
@@ -269,12 +285,18 @@ fn all_have_the_licence() {
 #[test]
 fn examples_have_four_lines_at_most() {
     let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    let page = docs();
     for (package, language) in [("python", "python"), ("node", "js"), ("go", "go"), ("java", "java")] {
         let example = example(package, language);
         let lines = example.lines().filter(|line| !line.trim().is_empty()).count();
         assert!(lines <= 4, "{package}: {lines} lines:\n{example}");
         assert!(readme.contains(&example), "README.md has another example for {package}");
+        assert!(page.contains(&example), "docs/clients.md has another example for {package}");
     }
+}
+
+fn docs() -> String {
+    fs::read_to_string(root().join("docs/clients.md")).expect("the page")
 }
 
 /// That of the workspace.

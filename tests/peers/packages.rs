@@ -37,7 +37,11 @@ pub fn copied(folders: &[&str]) -> TempDir {
 /// The first block of a language in the README of a package.
 pub fn example(package: &str, language: &str) -> String {
     let readme = fs::read_to_string(root().join("client").join(package).join("README.md")).expect("a README");
-    let (_, rest) = readme.split_once(&format!("```{language}\n")).expect("the block");
+    first_block(&readme, language)
+}
+
+pub fn first_block(text: &str, language: &str) -> String {
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("the block");
     rest.split_once("```").expect("its end").0.to_owned()
 }
 
@@ -67,7 +71,13 @@ impl Dev {
         let text = fs::read_to_string(dir.join("dev.json")).expect("dev writes it");
         let facts: Value = serde_json::from_str(&text).expect("JSON");
         let throttled = json!([{ "effect": "throttling", "operation": "GenerateRandom" }]);
-        http(facts["kms_endpoint"].as_str().expect("an endpoint"), "PUT", "/_emulator/faults", "", &throttled);
+        http(
+            facts["kms_endpoint"].as_str().expect("an endpoint"),
+            "PUT",
+            "/_emulator/faults",
+            "",
+            &throttled,
+        );
         process
     }
 
@@ -130,8 +140,7 @@ struct Load {
 
 impl Load {
     fn start(mut command: Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a load starts");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a load starts");
         let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         output.read_line(&mut line).expect("a line");
