@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use packages::{Dev, copied, example, first_block, one_at_a_time, restarted_under};
+use packages::{Dev, TlsBroker, copied, example, first_block, one_at_a_time, restarted_under};
 use peers::{Peers, plain, printed, root};
 
 #[test]
@@ -57,7 +57,10 @@ fn python() {
     let site = printed(installed().args(["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]));
     let mut tests = tool();
     tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env("KEY_BROKER_ADDRESS", dev.address());
+    let tls = TlsBroker::start(&dev);
+    tls.tell(&mut tests);
     printed(tests.env("PYTHONPATH", site.trim()));
+    tls.was_called();
 
     let page = docs();
     let (_, section) = page.split_once("\n## Data keys\n").expect("the section");
@@ -107,7 +110,11 @@ fn node() {
         node
     };
     assert_eq!(printed(node(&empty).arg("example.js")).trim(), "hello");
-    printed(npm(&package).arg("test").env("KEY_BROKER_ADDRESS", dev.address()));
+    let tls = TlsBroker::start(&dev);
+    let mut tests = npm(&package);
+    tls.tell(&mut tests);
+    printed(tests.arg("test").env("KEY_BROKER_ADDRESS", dev.address()));
+    tls.was_called();
 
     fs::copy(root().join("tests/peers/client-node/load.mjs"), empty.join("load.mjs")).expect("copies");
     let mut load = node(&empty);
@@ -133,7 +140,11 @@ fn go() {
     };
     printed(go(&package).args(["vet", "./..."]));
     let dev = Dev::start();
-    printed(go(&package).args(["test", "-count=1", "./..."]).env("KEY_BROKER_ADDRESS", dev.address()));
+    let tls = TlsBroker::start(&dev);
+    let mut tests = go(&package);
+    tls.tell(&mut tests);
+    printed(tests.args(["test", "-count=1", "./..."]).env("KEY_BROKER_ADDRESS", dev.address()));
+    tls.was_called();
 
     let empty = work.path().join("empty");
     fs::create_dir_all(empty.join("load")).expect("a directory");
@@ -189,7 +200,11 @@ fn java() {
     };
     let dev = Dev::start();
     // Builds it, runs its tests and puts it where the empty project finds it.
-    printed(maven(&package).arg("install").env("KEY_BROKER_ADDRESS", dev.address()));
+    let tls = TlsBroker::start(&dev);
+    let mut build = maven(&package);
+    tls.tell(&mut build);
+    printed(build.arg("install").env("KEY_BROKER_ADDRESS", dev.address()));
+    tls.was_called();
     let version = version();
     for jar in
         [format!("key-broker-client-{version}.jar"), format!("key-broker-client-{version}-sources.jar")]

@@ -3,6 +3,8 @@ package keybroker
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -206,5 +208,20 @@ func TestTheCurrentSpanIsNamed(t *testing.T) {
 	}
 	if sent, _ := metadata.FromOutgoingContext(traced(t.Context())); len(sent) != 0 {
 		t.Fatal(sent)
+	}
+}
+
+func TestMutualTLS(t *testing.T) {
+	folder := os.Getenv("KEY_BROKER_TEST_TLS")
+	if folder == "" {
+		t.Skip("no broker with TLS is told of")
+	}
+	authorities := x509.NewCertPool()
+	authorities.AppendCertsFromPEM(must(os.ReadFile(filepath.Join(folder, "ca.crt"))))
+	certificate := must(tls.LoadX509KeyPair(filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key")))
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: authorities, ServerName: "broker.test", MinVersion: tls.VersionTLS13}
+	broker := broker(t, WithAddress(os.Getenv("KEY_BROKER_TEST_TLS_ADDRESS")), WithTLS(config))
+	if described := must(broker.DescribeKey(t.Context(), key)); described.KeyState != "Enabled" {
+		t.Fatalf("%+v", described)
 	}
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
 use std::ops::Index;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::peers::{http, output, root};
+use crate::support::journal_lines;
+use crate::support::pki::{Authority, SERVER, dns, uri};
 use crate::support::process::Process;
 
 /// Compilers and virtual machines: two at a time would take one another's processor, and deadlines with it.
@@ -50,6 +53,56 @@ pub struct Dev {
     dir: TempDir,
     process: Process,
 }
+
+/// A broker with mutual TLS, before the KMS of a [`Dev`].
+pub struct TlsBroker {
+    dir: TempDir,
+    address: String,
+    process: Process,
+}
+
+impl TlsBroker {
+    pub fn start(dev: &Dev) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let authority = Authority::new();
+        authority.leaf(vec![dns(SERVER)]).write(dir.path(), &authority.pem());
+        // The packages find theirs in a folder of its own.
+        let of_client = dir.path().join("client");
+        fs::create_dir(&of_client).expect("a directory");
+        authority.leaf(vec![uri(CALLER)]).write(&of_client, &authority.pem());
+        // Free a moment ago.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let address = free.to_string();
+        let kms = dev.kms();
+        let config = format!(
+            "[listen.tls]\naddress = \"{address}\"\ncertificate_file = \"current/tls.crt\"\nkey_file = \"current/tls.key\"\n\
+             trust_bundle_file = \"current/ca.crt\"\n[kms]\nregion = \"us-west-2\"\nendpoint_url = \"{kms}\"\n\
+             sts_endpoint_url = \"{kms}\"\n[policy]\nfile = \"policy.cedar\"\n[audit]\njournal_dir = \"journal\"\n"
+        );
+        fs::write(dir.path().join("policy.cedar"), POLICY).expect("writes");
+        let path = dir.path().join("key-broker.toml");
+        fs::write(&path, config).expect("writes");
+        let process = Process::serve(&path);
+        Self { dir, address, process }
+    }
+
+    /// What the tests of a package find it by.
+    pub fn tell(&self, command: &mut Command) {
+        command.env("KEY_BROKER_TEST_TLS_ADDRESS", &self.address);
+        command.env("KEY_BROKER_TEST_TLS", self.dir.path().join("client/current"));
+    }
+
+    /// Ends it: the caller has to have been there.
+    pub fn was_called(self) {
+        self.process.signal(Signal::TERM);
+        self.process.wait();
+        let lines = journal_lines(&self.dir.path().join("journal"));
+        let is_call = |line: &String| line.contains(CALLER) && line.contains("\"DescribeKey\"");
+        assert!(lines.iter().any(is_call), "no test called it: {lines:?}");
+    }
+}
+
+const CALLER: &str = "spiffe://example.org/orders";
 
 impl Dev {
     pub fn start() -> Self {
@@ -88,6 +141,13 @@ impl Dev {
         let process = Self::run(self.dir.path());
         Self { dir: self.dir, process }
     }
+}
+
+/// Where the KMS of `dev` listens.
+fn kms_of(dir: &Path) -> String {
+    let text = fs::read_to_string(dir.join("dev.json")).expect("dev writes it");
+    let facts: Value = serde_json::from_str(&text).expect("JSON");
+    facts["kms_endpoint"].as_str().expect("an endpoint").to_owned()
 }
 
 const POLICY: &str = "permit(principal is Workload, action, resource);\n\

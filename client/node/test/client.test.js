@@ -1,6 +1,7 @@
 // Proves what the client promises, against a broker: `key-broker dev`, or any whose KEY_BROKER_ADDRESS is set. See
 // tests/client_packages.rs.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -163,4 +164,13 @@ test("the current span is named, and nothing is sent without one", async () => {
   const span = trace.wrapSpanContext({ traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "b7ad6b7169203331", traceFlags: 1 });
   const sent = await context.with(trace.setSpan(context.active(), span), traced);
   assert.equal(sent.get("traceparent")[0], "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+});
+
+const folder = process.env.KEY_BROKER_TEST_TLS;
+test("mutual TLS", { skip: folder === undefined && "no broker with TLS is told of" }, async () => {
+  const [certificate, key, trustBundle] = ["tls.crt", "tls.key", "ca.crt"].map((name) => readFileSync(join(folder, name)));
+  const tls = { certificate, key, trustBundle, serverName: "broker.test" };
+  const client = connect(process.env.KEY_BROKER_TEST_TLS_ADDRESS, { tls });
+  assert.equal((await client.describeKey(KEY)).keyState, "Enabled");
+  client.close();
 });

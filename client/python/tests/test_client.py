@@ -1,7 +1,9 @@
 """Proves what the client promises, against a broker."""
 
 import itertools
+import os
 import time
+from pathlib import Path
 
 import grpc
 import key_broker
@@ -142,3 +144,12 @@ def test_no_proxy_is_asked(broker, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with key_broker.connect() as client:
         assert client.describe_key(KEY).arn
+
+
+@pytest.mark.skipif("KEY_BROKER_TEST_TLS" not in os.environ, reason="no broker with TLS is told of")
+def test_mutual_tls():
+    folder = Path(os.environ["KEY_BROKER_TEST_TLS"])
+    pem = [(folder / name).read_bytes() for name in ("tls.crt", "tls.key", "ca.crt")]
+    tls = key_broker.Tls(*pem, server_name="broker.test")
+    with key_broker.connect(os.environ["KEY_BROKER_TEST_TLS_ADDRESS"], tls=tls) as broker:
+        assert broker.describe_key(KEY).key_state == "Enabled"

@@ -19,6 +19,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.io.SequenceInputStream;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Arrays;
@@ -27,6 +28,7 @@ import java.util.Optional;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledIfEnvironmentVariable;
 import org.junit.jupiter.api.io.TempDir;
 
 /**
@@ -176,6 +178,18 @@ class KeyBrokerTest {
     var context = SpanContext.create("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", TraceFlags.getSampled(), TraceState.getDefault());
     try (var scope = Span.wrap(context).makeCurrent()) {
       assertEquals(Map.of("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Tracing.current());
+    }
+  }
+
+  @Test
+  @EnabledIfEnvironmentVariable(named = "KEY_BROKER_TEST_TLS", matches = ".+", disabledReason = "no broker with TLS is told of")
+  void mutualTls() throws IOException {
+    var folder = Path.of(System.getenv("KEY_BROKER_TEST_TLS"));
+    var tls = new Tls(
+        Files.readAllBytes(folder.resolve("tls.crt")), Files.readAllBytes(folder.resolve("tls.key")), Files.readAllBytes(folder.resolve("ca.crt")),
+        "broker.test");
+    try (var client = KeyBroker.builder().address(System.getenv("KEY_BROKER_TEST_TLS_ADDRESS")).tls(tls).connect()) {
+      assertEquals("Enabled", client.describeKey(KEY).keyState());
     }
   }
 }
