@@ -10,7 +10,6 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use packages::{Dev, TlsBroker, copied, example, first_block, one_at_a_time, restarted_under};
 use peers::{Peers, plain, printed, root};
@@ -44,10 +43,11 @@ fn python() {
             .arg(&wheel),
     );
     let dev = Dev::start();
+    let address = dev.address();
     fs::write(empty.join("example.py"), example("python", "python")).expect("writes");
     let installed = || {
         let mut python = plain(empty.join("venv/bin/python"));
-        python.current_dir(&empty).env("KEY_BROKER_ADDRESS", dev.address());
+        python.current_dir(&empty).env("KEY_BROKER_ADDRESS", &address);
         python
     };
     assert_eq!(printed(installed().arg("example.py")).trim(), "hello");
@@ -56,7 +56,7 @@ fn python() {
     printed(tool().args(["-m", "mypy", "--strict"]));
     let site = printed(installed().args(["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]));
     let mut tests = tool();
-    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env("KEY_BROKER_ADDRESS", dev.address());
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env("KEY_BROKER_ADDRESS", &address);
     let tls = TlsBroker::start(&dev);
     tls.tell(&mut tests);
     printed(tests.env("PYTHONPATH", site.trim()));
@@ -66,7 +66,7 @@ fn python() {
     let (_, section) = page.split_once("\n## Data keys\n").expect("the section");
     fs::write(work.path().join("data_keys.py"), first_block(section, "python")).expect("writes");
     let mut data_keys = tool();
-    data_keys.arg(work.path().join("data_keys.py")).env("KEY_BROKER_ADDRESS", dev.address());
+    data_keys.arg(work.path().join("data_keys.py")).env("KEY_BROKER_ADDRESS", &address);
     assert_eq!(printed(data_keys.env("PYTHONPATH", site.trim())).trim(), "hello");
 
     let load = |kind: &str| {
@@ -103,17 +103,18 @@ fn node() {
     fs::write(empty.join("package.json"), r#"{ "private": true, "type": "module" }"#).expect("writes");
     printed(npm(&empty).args(["install", "--ignore-scripts"]).arg(&tarball));
     let dev = Dev::start();
+    let address = dev.address();
     fs::write(empty.join("example.js"), example("node", "js")).expect("writes");
     let node = |dir: &Path| {
         let mut node = plain("node");
-        node.current_dir(dir).env("KEY_BROKER_ADDRESS", dev.address());
+        node.current_dir(dir).env("KEY_BROKER_ADDRESS", &address);
         node
     };
     assert_eq!(printed(node(&empty).arg("example.js")).trim(), "hello");
     let tls = TlsBroker::start(&dev);
     let mut tests = npm(&package);
     tls.tell(&mut tests);
-    printed(tests.arg("test").env("KEY_BROKER_ADDRESS", dev.address()));
+    printed(tests.arg("test").env("KEY_BROKER_ADDRESS", &address));
     tls.was_called();
 
     fs::copy(root().join("tests/peers/client-node/load.mjs"), empty.join("load.mjs")).expect("copies");
@@ -140,10 +141,11 @@ fn go() {
     };
     printed(go(&package).args(["vet", "./..."]));
     let dev = Dev::start();
+    let address = dev.address();
     let tls = TlsBroker::start(&dev);
     let mut tests = go(&package);
     tls.tell(&mut tests);
-    printed(tests.args(["test", "-count=1", "./..."]).env("KEY_BROKER_ADDRESS", dev.address()));
+    printed(tests.args(["test", "-count=1", "./..."]).env("KEY_BROKER_ADDRESS", &address));
     tls.was_called();
 
     let empty = work.path().join("empty");
@@ -151,22 +153,18 @@ fn go() {
     let module = "github.com/key-broker/key-broker/client/go";
     let version = version();
     let manifest = fs::read_to_string(package.join("go.mod")).expect("a module");
-    let toolchain = manifest.lines().find(|line| line.starts_with("go ")).expect("a version of Go");
-    fs::write(
-        empty.join("go.mod"),
-        format!(
-            "module empty\n\n{toolchain}\n\nrequire {module} v{version}\n\nreplace {module} => ../client/go\n"
-        ),
-    )
-    .expect("writes");
+    // Requires what the package does, too, as `go mod tidy` would write it: that asks the network about tests of dependencies.
+    let (_, rest) = manifest.split_once('\n').expect("its name is its first line");
+    let text =
+        format!("module empty\n{rest}\nrequire {module} v{version}\n\nreplace {module} => ../client/go\n");
+    fs::write(empty.join("go.mod"), text).expect("writes");
     fs::copy(package.join("go.sum"), empty.join("go.sum")).expect("copies");
     fs::write(empty.join("main.go"), go_program(&example("go", "go"))).expect("writes");
     fs::copy(root().join("tests/peers/client-go/main.go"), empty.join("load/main.go")).expect("copies");
-    printed(go(&empty).args(["mod", "tidy"]));
-    printed(go(&empty).args(["build", "-o", "built/", "./..."]));
+    printed(go(&empty).args(["build", "-mod=mod", "-o", "built/", "./..."]));
     let run = |name: &str| {
         let mut run = plain(empty.join("built").join(name));
-        run.env("KEY_BROKER_ADDRESS", dev.address());
+        run.env("KEY_BROKER_ADDRESS", &address);
         run
     };
     assert_eq!(printed(&mut run("empty")).trim(), "hello");
@@ -199,11 +197,12 @@ fn java() {
         maven
     };
     let dev = Dev::start();
+    let address = dev.address();
     // Builds it, runs its tests and puts it where the empty project finds it.
     let tls = TlsBroker::start(&dev);
     let mut build = maven(&package);
     tls.tell(&mut build);
-    printed(build.arg("install").env("KEY_BROKER_ADDRESS", dev.address()));
+    printed(build.arg("install").env("KEY_BROKER_ADDRESS", &address));
     tls.was_called();
     let version = version();
     for jar in
@@ -220,7 +219,7 @@ fn java() {
     let run = |class: &str| {
         let mut java = plain("java");
         java.current_dir(&empty).args(["-cp", "target/classes:target/lib/*", class]);
-        java.env("KEY_BROKER_ADDRESS", dev.address());
+        java.env("KEY_BROKER_ADDRESS", &address);
         java
     };
     assert_eq!(printed(&mut run("Example")).trim(), "hello");

@@ -20,13 +20,13 @@ use crate::support::pki::{Authority, SERVER, dns, uri};
 use crate::support::process::Process;
 
 /// Compilers and virtual machines: two at a time would take one another's processor, and deadlines with it.
-pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A directory with these folders of the repository, at the same places: a build writes beside its sources.
-pub fn copied(folders: &[&str]) -> TempDir {
+pub(crate) fn copied(folders: &[&str]) -> TempDir {
     let work = tempfile::tempdir().expect("a directory");
     for folder in folders {
         let to = work.path().join(folder);
@@ -38,31 +38,31 @@ pub fn copied(folders: &[&str]) -> TempDir {
 }
 
 /// The first block of a language in the README of a package.
-pub fn example(package: &str, language: &str) -> String {
+pub(crate) fn example(package: &str, language: &str) -> String {
     let readme = fs::read_to_string(root().join("client").join(package).join("README.md")).expect("a README");
     first_block(&readme, language)
 }
 
-pub fn first_block(text: &str, language: &str) -> String {
+pub(crate) fn first_block(text: &str, language: &str) -> String {
     let (_, rest) = text.split_once(&format!("```{language}\n")).expect("the block");
     rest.split_once("```").expect("its end").0.to_owned()
 }
 
 /// `key-broker dev` for the tests of the packages: its policy denies alias/forbidden, its KMS throttles GenerateRandom.
-pub struct Dev {
+pub(crate) struct Dev {
     dir: TempDir,
     process: Process,
 }
 
 /// A broker with mutual TLS, before the KMS of a [`Dev`].
-pub struct TlsBroker {
+pub(crate) struct TlsBroker {
     dir: TempDir,
     address: String,
     process: Process,
 }
 
 impl TlsBroker {
-    pub fn start(dev: &Dev) -> Self {
+    pub(crate) fn start(dev: &Dev) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let authority = Authority::new();
         authority.leaf(vec![dns(SERVER)]).write(dir.path(), &authority.pem());
@@ -87,13 +87,13 @@ impl TlsBroker {
     }
 
     /// What the tests of a package find it by.
-    pub fn tell(&self, command: &mut Command) {
+    pub(crate) fn tell(&self, command: &mut Command) {
         command.env("KEY_BROKER_TEST_TLS_ADDRESS", &self.address);
         command.env("KEY_BROKER_TEST_TLS", self.dir.path().join("client/current"));
     }
 
     /// Ends it: the caller has to have been there.
-    pub fn was_called(self) {
+    pub(crate) fn was_called(self) {
         self.process.signal(Signal::TERM);
         self.process.wait();
         let lines = journal_lines(&self.dir.path().join("journal"));
@@ -105,13 +105,13 @@ impl TlsBroker {
 const CALLER: &str = "spiffe://example.org/orders";
 
 impl Dev {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let process = Self::run(dir.path());
         Self { dir, process }
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("unix:{}", self.dir.path().join("broker.sock").display())
     }
 
@@ -121,17 +121,13 @@ impl Dev {
         fs::rename(dir.join("policy.new"), dir.join("policy.cedar")).expect("renames");
         process.signal(Signal::HUP);
         process.wait_for_log("other policies are in force");
-        let text = fs::read_to_string(dir.join("dev.json")).expect("dev writes it");
-        let facts: Value = serde_json::from_str(&text).expect("JSON");
         let throttled = json!([{ "effect": "throttling", "operation": "GenerateRandom" }]);
-        http(
-            facts["kms_endpoint"].as_str().expect("an endpoint"),
-            "PUT",
-            "/_emulator/faults",
-            "",
-            &throttled,
-        );
+        http(&kms_of(dir), "PUT", "/_emulator/faults", "", &throttled);
         process
+    }
+
+    fn kms(&self) -> String {
+        kms_of(self.dir.path())
     }
 
     /// The same broker again, once this one has ended by the signal.
@@ -154,17 +150,17 @@ const POLICY: &str = "permit(principal is Workload, action, resource);\n\
                       forbid(principal, action, resource in Alias::\"alias/forbidden\");";
 
 /// What a caller saw: how many calls, how many of them failed, the first failure, the slowest call.
-pub struct Seen(Value);
+pub(crate) struct Seen(Value);
 
 impl Seen {
-    pub fn costs_nothing(&self) {
+    pub(crate) fn costs_nothing(&self) {
         assert_eq!(self["failed"], 0, "{}", self.0);
         assert!(self["calls"].as_u64() > Some(100), "too few calls to prove anything: {}", self.0);
         eprintln!("over two restarts: {}", self.0);
     }
 
     /// That some calls failed.
-    pub fn costs_something(&self) {
+    pub(crate) fn costs_something(&self) {
         assert!(self["failed"].as_u64() > Some(0), "the restarts were none: {}", self.0);
         eprintln!("over two restarts, without the package: {}", self.0);
     }
@@ -179,7 +175,7 @@ impl Index<&str> for Seen {
 }
 
 /// Runs programs that call, and restarts the broker under them: once it is told to stop, once it is killed.
-pub fn restarted_under<const N: usize>(dev: Dev, loads: [Command; N]) -> [Seen; N] {
+pub(crate) fn restarted_under<const N: usize>(dev: Dev, loads: [Command; N]) -> [Seen; N] {
     let running = loads.map(Load::start);
     sleep(BETWEEN);
     let dev = dev.restarted(Signal::TERM);
