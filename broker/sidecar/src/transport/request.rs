@@ -72,7 +72,11 @@ impl<B> RequestBody<B> {
                 self.message = MessageOnItsWay::default();
             } else {
                 self.message.read = PREFIX + length;
-                return if came.is_empty() { Ok(()) } else { Err(Status::invalid_argument("more than one message")) };
+                return if came.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Status::invalid_argument("more than one message"))
+                };
             }
         }
         Ok(())
@@ -92,9 +96,8 @@ impl<B> RequestBody<B> {
                 LARGEST_REQUEST_BYTES => self.share.request_bytes(PREFIX + length),
                 _ => self.share.message_bytes(PREFIX + length),
             };
-            *bytes = Some(
-                taken.ok_or_else(|| Status::resource_exhausted("no bytes are left for this request"))?,
-            );
+            *bytes =
+                Some(taken.ok_or_else(|| Status::resource_exhausted("no bytes are left for this request"))?);
         }
         Ok(())
     }

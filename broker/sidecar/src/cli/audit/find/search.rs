@@ -219,7 +219,8 @@ impl Search {
         let refusals = data.as_ref().and_then(|data| data.refusals.as_ref());
         let others = data.iter().flat_map(|data| [data.withdraws, data.ends]).flatten();
         let is_of_other = others.map(|id| id.to_string()).any(|other| is_id(&other));
-        let message = data.as_ref().and_then(|data| data.message.as_ref()).map(|message| &*message.header_sha256);
+        let message =
+            data.as_ref().and_then(|data| data.message.as_ref()).map(|message| &*message.header_sha256);
         let told = data.as_ref().and_then(|data| data.trace.as_ref()).map(|trace| &*trace.trace_id);
         let is_named = is_id(&record.request_id)
             || is_id(&record.event_id)

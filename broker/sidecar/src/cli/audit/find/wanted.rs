@@ -87,7 +87,10 @@ fn is_hex(text: &str, length: usize) -> bool {
 /// A message is known by its header; anything else is taken for a ciphertext.
 fn of_bytes(bytes: &[u8]) -> Wanted {
     let header = HeaderReader::default().push(&mut &*bytes).ok().flatten();
-    Wanted::Sha256(header.map_or_else(|| hex::encode(Sha256::digest(bytes)), |header| hex::encode(header.facts().sha256)))
+    Wanted::Sha256(
+        header
+            .map_or_else(|| hex::encode(Sha256::digest(bytes)), |header| hex::encode(header.facts().sha256)),
+    )
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -95,7 +98,9 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let length = open_regular(path)?.take(LONGEST_HEADER).read_to_end(&mut bytes)?;
     let is_message = HeaderReader::default().push(&mut &bytes[..]).is_ok_and(|header| header.is_some());
     if length > LONGEST_CIPHERTEXT && !is_message {
-        return Err(std::io::Error::other("longer than any ciphertext of KMS, and no message of the AWS Encryption SDK"));
+        return Err(std::io::Error::other(
+            "longer than any ciphertext of KMS, and no message of the AWS Encryption SDK",
+        ));
     }
     Ok(bytes)
 }
