@@ -62,8 +62,8 @@ pub struct HeaderReader {
 #[derive(Clone)]
 pub struct EncryptedDataKey {
     provider_id: String,
-    provider_info: Vec<u8>,
-    ciphertext: Vec<u8>,
+    pub(crate) provider_info: Vec<u8>,
+    pub(crate) ciphertext: Vec<u8>,
 }
 
 impl HeaderReader {

@@ -4,7 +4,11 @@
 
 #[cfg(target_os = "linux")]
 mod memory;
+mod other_sealer;
+mod pieces;
 mod refusals;
+mod suites;
+mod vectors;
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -14,7 +18,7 @@ use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
 use proptest::prelude::*;
 
 use crate::format::{FRAME_LENGTH, MessageId};
-use crate::{EncryptedDataKey, Header, OpenError, Sealer};
+use crate::{EncryptedDataKey, Header, OpenError, Sealer, Suite};
 
 const ARN: &str = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 

@@ -32,7 +32,7 @@ fn with(change: impl FnOnce(&mut Parts)) -> Vec<u8> {
 }
 
 /// A context section of so many pairs by its own word, and these.
-fn section(count: u16, pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
+pub(super) fn section(count: u16, pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut bytes = count.to_be_bytes().to_vec();
     for part in pairs.iter().flat_map(|(name, value)| [name, value]) {
         bytes.extend_from_slice(&u16::try_from(part.len()).expect("short").to_be_bytes());
