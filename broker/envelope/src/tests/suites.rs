@@ -1,6 +1,9 @@
 //! Proves, of every suite, with frames and without: a flipped bit anywhere is refused, so is a cut, and what follows; another data key
 //! is; a signature is that of this message and no other; the contexts are what they should be.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::other_sealer::{KINDS, seal_with};
 use super::pieces::{open_in_pieces, open_whole};
 use super::*;
@@ -135,5 +138,43 @@ fn a_suite_belongs_to_one_format() {
             _ => false,
         };
         assert!(is_refused, "{suite:?}");
+    }
+}
+
+/// What format 1 and content without frames have and the sealer's messages have not.
+#[test]
+fn headers_of_other_kinds_are_refused_for_what_is_wrong() {
+    let header = |suite: Suite, frame_length, change: &dyn Fn(&mut Vec<u8>, usize)| {
+        let mut message = seal_with(suite, frame_length, &plaintext(1));
+        let mut rest = &message[..];
+        let read = HeaderReader::default().push(&mut rest).expect("a header").expect("whole");
+        let length = read.facts().length;
+        change(&mut message, length);
+        HeaderReader::default().push(&mut &message[..]).err()
+    };
+    // Content type, zeros, IV length, frame length, IV and tag are at the end of format 1; frame length, commitment and tag of format 2.
+    for back in [37, 34, 33] {
+        let error = header(Suite::Uncommitted, 16, &|message, end| message[end - back] ^= 1);
+        assert!(matches!(error, Some(OpenError::FixedFields)), "{back}: {error:?}");
+    }
+    for (suite, back) in [(Suite::Uncommitted, 29), (Suite::Committed, 49)] {
+        let error = header(suite, 0, &|message, end| message[end - back] ^= 1);
+        assert!(matches!(error, Some(OpenError::FixedFields)), "{suite:?}: {error:?}");
+    }
+    let error = header(Suite::CommittedSigned, 16, &|message, _| message[3 + 32 + 6] = b'A');
+    assert!(error.is_some_and(|error| error.to_string().contains("no public key")));
+    let error = header(Suite::Committed, 16, &|message, _| message[1] = 5);
+    assert!(error.is_some_and(|error| error.to_string().contains("no public key")));
+}
+
+#[test]
+fn a_public_key_is_a_compressed_point_of_its_curve() {
+    let good = "A/KyctzlerecyJVJknhZYlIU1o1L2EQaMndGg+YuZ3m1PhJsaa33SoudeudVpSufUA==";
+    assert!(crate::signature::Signed::new(good).is_ok());
+    let uncompressed = STANDARD.encode([4; 97]);
+    let no_point = STANDARD.encode([2; 48]);
+    let off_curve = STANDARD.encode([0xFF; 49]);
+    for bad in ["", "A", "%", &good[4..], &uncompressed, &no_point, &off_curve] {
+        assert!(matches!(crate::signature::Signed::new(bad), Err(OpenError::PublicKey)), "{bad}");
     }
 }

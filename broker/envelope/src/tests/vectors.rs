@@ -34,7 +34,7 @@ fn commitment_test_vectors() {
     assert_eq!((opened, refused), (41, 5));
 }
 
-/// Format 1 by the SDK for Java: all nine suites, each in frames of 1, 2 and 4,096 bytes, with an empty last one, and without frames.
+/// Format 1, all nine suites, each in frames of 1, 2 and 4,096 bytes, with an empty last one, and without frames.
 #[test]
 fn vectors_of_the_sdk_for_c() {
     let vectors: Value = serde_json::from_slice(&file("sdk-c-vectors.json")).expect("JSON");
