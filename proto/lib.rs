@@ -72,7 +72,7 @@ fn buffers() -> BufferSettings {
 
 /// A data key with its provenance has half of this.
 const MESSAGE_BYTES: usize = 1 << 10;
-/// Matters to streams only, of which the contract has none: tonic's default.
+/// Of streams, tonic's default: parts are long, and each is sent when it is there.
 const YIELD_AT_BYTES: usize = 32 << 10;
 
 /// The descriptors of every file of the contract, for gRPC server reflection.
@@ -99,6 +99,7 @@ mod tests {
     //! A reply that carries key material cannot be printed.
 
     use super::v1;
+    use super::v1::encrypt_message_stream_request::Part;
 
     #[test]
     fn debug_leaves_key_material_out() {
@@ -109,8 +110,12 @@ mod tests {
                 v1::GenerateDataKeyResponse { plaintext: plaintext.clone(), ..Default::default() }
             ),
             format!("{:?}", v1::DecryptResponse { plaintext: plaintext.clone(), ..Default::default() }),
-            format!("{:?}", v1::GenerateRandomResponse { plaintext, ..Default::default() }),
+            format!("{:?}", v1::GenerateRandomResponse { plaintext: plaintext.clone(), ..Default::default() }),
+            format!("{:?}", v1::EncryptMessageRequest { plaintext: plaintext.clone(), ..Default::default() }),
+            format!("{:?}", v1::EncryptMessageStreamRequest { part: Some(Part::Plaintext(plaintext.clone())) }),
+            format!("{:?}", v1::DecryptMessageStreamResponse { plaintext, ..Default::default() }),
         ];
+        assert_eq!(format!("{:?}", Part::Plaintext("SECRET-MARKER".into())), "Part");
         for text in shown {
             assert!(
                 text.ends_with(".. }") && !text.contains("SECRET") && !text.contains("plaintext"),

@@ -25,6 +25,7 @@ pub mod enclave;
 mod error;
 mod request;
 mod response;
+mod stream;
 #[cfg(feature = "vsock")]
 mod vsock;
 
@@ -43,9 +44,10 @@ use tonic_health::pb::health_client::HealthClient;
 use zeroize::Zeroizing;
 
 pub use error::Error;
-pub use request::{Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext};
+pub use request::{Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey, GenerateDataKeyWithoutPlaintext};
+pub use stream::{DecryptedStream, EncryptedStream};
 pub use response::{
-    DataKey, Decryption, EncryptedDataKey, KeyDescription, Plaintext, Provenance, RandomBytes,
+    DataKey, DecryptedMessage, Decryption, EncryptedDataKey, EncryptedMessage, KeyDescription, Plaintext, Provenance, RandomBytes,
 };
 
 /// A connection to a broker. Clones share it; it reconnects by itself.
@@ -117,6 +119,18 @@ impl Client {
         self
     }
 
+    /// Encrypts a message of at most 3,145,728 bytes. The data key stays in the broker.
+    pub async fn encrypt_message(&self, request: EncryptMessage) -> Result<EncryptedMessage, Error> {
+        let reply = self.messages().encrypt_message(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// Decrypts a message of [`Client::encrypt_message`], or of an AWS Encryption SDK.
+    pub async fn decrypt_message(&self, request: DecryptMessage) -> Result<DecryptedMessage, Error> {
+        let reply = self.messages().decrypt_message(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
     /// A new data key, in plaintext and encrypted under the KMS key.
     pub async fn generate_data_key(&self, request: GenerateDataKey) -> Result<DataKey, Error> {
         let reply = self.broker.clone().generate_data_key(self.request(request.0)).await?;
@@ -185,6 +199,11 @@ impl Client {
         }
     }
 
+    /// For answers with whole messages: without frames a message of 4 MiB has as much plaintext.
+    fn messages(&self) -> KeyBrokerClient<Channel> {
+        self.broker.clone().max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.deadline);
@@ -211,6 +230,7 @@ fn endpoint(address: &str) -> Result<Endpoint, transport::Error> {
     Ok(Endpoint::from_shared(address.to_owned())?.user_agent(USER_AGENT)?.connect_timeout(CONNECT_TIMEOUT))
 }
 
+const MAX_MESSAGE_BYTES: usize = 5 << 20;
 const USER_AGENT: &str = concat!("key-broker-client/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);

@@ -3,6 +3,92 @@
 use bytes::Bytes;
 use key_broker_proto::v1 as pb;
 
+/// Asks for a message to be encrypted.
+#[derive(Debug, Clone)]
+pub struct EncryptMessage(pub(crate) pb::EncryptMessageRequest);
+
+impl EncryptMessage {
+    /// Encrypts `plaintext`, at most 3,145,728 bytes, under `key_id`: a key id, key ARN, alias name or alias ARN.
+    pub fn new(key_id: impl Into<String>, plaintext: impl Into<Bytes>) -> Self {
+        let (key_id, plaintext) = (key_id.into(), plaintext.into());
+        Self(pb::EncryptMessageRequest { key_id, plaintext, ..pb::EncryptMessageRequest::default() })
+    }
+
+    /// Adds a pair to the encryption context, which the message has in clear.
+    #[must_use]
+    pub fn context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.encryption_context.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a grant token.
+    #[must_use]
+    pub fn grant_token(mut self, token: impl Into<String>) -> Self {
+        self.0.grant_tokens.push(token.into());
+        self
+    }
+
+    /// A data key for this message alone.
+    #[must_use]
+    pub fn fresh(mut self) -> Self {
+        self.0.reuse.get_or_insert_default().fresh = true;
+        self
+    }
+
+    /// The same in parts, of any length together: whatever plaintext was given is the first.
+    pub(crate) fn start(&self, plaintext_length: Option<u64>) -> pb::EncryptMessageStart {
+        pb::EncryptMessageStart {
+            key_id: self.0.key_id.clone(),
+            encryption_context: self.0.encryption_context.clone(),
+            grant_tokens: self.0.grant_tokens.clone(),
+            reuse: self.0.reuse,
+            plaintext_length,
+        }
+    }
+}
+
+/// Asks for a message to be decrypted: one of [`EncryptMessage`], or of an AWS Encryption SDK.
+#[derive(Debug, Clone)]
+pub struct DecryptMessage(pub(crate) pb::DecryptMessageRequest);
+
+impl DecryptMessage {
+    /// Decrypts `message`.
+    pub fn new(message: impl Into<Bytes>) -> Self {
+        Self(pb::DecryptMessageRequest { message: message.into(), ..pb::DecryptMessageRequest::default() })
+    }
+
+    /// Expects a pair in the message's encryption context: a message without it is refused.
+    #[must_use]
+    pub fn context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.encryption_context.insert(name.into(), value.into());
+        self
+    }
+
+    /// Expects the message to be encrypted under this key.
+    #[must_use]
+    pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
+        self.0.key_id = key_id.into();
+        self
+    }
+
+    /// Adds a grant token.
+    #[must_use]
+    pub fn grant_token(mut self, token: impl Into<String>) -> Self {
+        self.0.grant_tokens.push(token.into());
+        self
+    }
+
+    pub(crate) fn start(&self, release_before_signature: bool) -> pb::DecryptMessageStart {
+        pb::DecryptMessageStart {
+            encryption_context: self.0.encryption_context.clone(),
+            key_id: self.0.key_id.clone(),
+            grant_tokens: self.0.grant_tokens.clone(),
+            reuse: self.0.reuse,
+            release_before_signature,
+        }
+    }
+}
+
 /// Asks for a data key.
 #[derive(Debug, Clone)]
 pub struct GenerateDataKey(pub(crate) pb::GenerateDataKeyRequest);

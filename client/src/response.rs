@@ -1,5 +1,6 @@
 //! Replies, with key material in types that erase themselves.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,30 @@ impl fmt::Debug for Plaintext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Plaintext(…)")
     }
+}
+
+/// An encrypted message.
+#[derive(Debug)]
+pub struct EncryptedMessage {
+    /// A message of the AWS Encryption SDK.
+    pub message: Bytes,
+    /// The ARN of the KMS key.
+    pub key_id: String,
+    /// Where its data key came from.
+    pub provenance: Provenance,
+}
+
+/// A decrypted message.
+#[derive(Debug)]
+pub struct DecryptedMessage {
+    /// What was encrypted.
+    pub plaintext: Plaintext,
+    /// All of the message's encryption context, authentic.
+    pub encryption_context: BTreeMap<String, String>,
+    /// The ARN of the KMS key.
+    pub key_id: String,
+    /// Where its data key came from.
+    pub provenance: Provenance,
 }
 
 /// A data key in both forms.
@@ -132,6 +157,23 @@ pub struct Provenance {
     pub bytes_used: u64,
     /// Declared bytes it may serve in all.
     pub bytes_limit: u64,
+}
+
+impl From<pb::EncryptMessageResponse> for EncryptedMessage {
+    fn from(reply: pb::EncryptMessageResponse) -> Self {
+        Self { message: reply.message, key_id: reply.key_id, provenance: reply.provenance.into() }
+    }
+}
+
+impl From<pb::DecryptMessageResponse> for DecryptedMessage {
+    fn from(reply: pb::DecryptMessageResponse) -> Self {
+        Self {
+            plaintext: reply.plaintext.into(),
+            encryption_context: reply.encryption_context,
+            key_id: reply.key_id,
+            provenance: reply.provenance.into(),
+        }
+    }
 }
 
 impl From<pb::GenerateDataKeyResponse> for DataKey {

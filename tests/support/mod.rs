@@ -80,6 +80,7 @@ pub struct Setup {
     pub admin_mode: u32,
     /// How far data keys are reused: not at all, unless a test is about that.
     pub reuse: Rules,
+    pub suites_without_commitment: bool,
     /// Where the journal is, if not in the broker's own directory.
     pub journal_dir: Option<PathBuf>,
     pub max_undelivered_bytes: u64,
@@ -117,6 +118,7 @@ impl Default for Setup {
             trust: Trust::aws(),
             admin_mode: 0o600,
             reuse: reuse(Rule { enabled: false, ..rule() }),
+            suites_without_commitment: false,
             journal_dir: None,
             max_undelivered_bytes: 1 << 30,
             trail: None,
@@ -204,6 +206,7 @@ impl TestBroker {
                 redaction: None,
             },
             reuse: setup.reuse,
+            suites_without_commitment: setup.suites_without_commitment,
             limits: setup.limits,
             kms: Arc::new(kms),
             guard: setup.guard,
@@ -301,7 +304,8 @@ pub async fn aws_kms(settings: AwsSettings, clock: Arc<dyn Clock>) -> AwsKms {
 /// The defaults of `[reuse]`, without refresh ahead.
 pub fn rule() -> Rule {
     let bounds = Bounds { max_age: Duration::from_mins(5), max_messages: 10_000, max_bytes: 1 << 30 };
-    Rule { enabled: true, bounds, refresh_at: None, partition: None }
+    let message_bounds = Bounds { max_messages: 1 << 32, max_bytes: u64::MAX >> 1, ..bounds };
+    Rule { enabled: true, bounds, message_bounds, refresh_at: None, partition: None }
 }
 
 /// The defaults of `[kms]`, but for a queue that a slow machine may take its time with.

@@ -82,6 +82,7 @@ impl TimedSite {
                 redaction: None,
             },
             reuse: reuse(Rule { bounds, ..rule() }),
+            suites_without_commitment: false,
             limits: setup.limits,
             kms: Arc::new(kms),
             guard: setup.guard,

@@ -2,9 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What workloads ask for, named as the KMS operation.
+/// What workloads ask for: named as the KMS operation, or, of messages, as the broker's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
+    /// A message encrypted under a data key that stays in the broker.
+    EncryptMessage,
+    /// Such a message, or one of an AWS Encryption SDK, decrypted.
+    DecryptMessage,
     /// A data key.
     GenerateDataKey,
     /// A data key in encrypted form only.
@@ -19,7 +23,9 @@ pub enum Action {
 
 impl Action {
     /// Every action, in the order of the contract.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
+        Self::EncryptMessage,
+        Self::DecryptMessage,
         Self::GenerateDataKey,
         Self::GenerateDataKeyWithoutPlaintext,
         Self::Decrypt,
@@ -27,10 +33,12 @@ impl Action {
         Self::DescribeKey,
     ];
 
-    /// The KMS operation's name.
+    /// Its name in policies and records.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::EncryptMessage => "EncryptMessage",
+            Self::DecryptMessage => "DecryptMessage",
             Self::GenerateDataKey => "GenerateDataKey",
             Self::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
             Self::Decrypt => "Decrypt",

@@ -27,6 +27,7 @@ use crate::admin::TrailLinks;
 use crate::attestation::Trust;
 use crate::audit::refusals::Refusals;
 use crate::cache::rules::Rules;
+use crate::service::Service;
 use crate::config::audit::Audit as AuditConfig;
 use crate::identity::Identities;
 use crate::kms::aws::{AskedRegion, AwsKms};
@@ -64,6 +65,8 @@ pub struct Parts {
     pub audit: AuditConfig,
     /// How far data keys are reused.
     pub reuse: Rules,
+    /// Whether messages of suites without key commitment are decrypted.
+    pub suites_without_commitment: bool,
     /// Bounds.
     pub limits: Limits,
     /// KMS.
@@ -148,8 +151,10 @@ impl Broker {
         let policies = Arc::new(parts.policies);
         let tls = parts.listen.tls.as_ref().map(|(_, tls)| tls.clone());
         base.start_reload(&policies, tls.clone());
-        let service =
-            base.service(Arc::clone(&policies), parts.bindings, parts.trust, cache.clone(), most_aliases);
+        let service = Service {
+            suites_without_commitment: parts.suites_without_commitment,
+            ..base.service(Arc::clone(&policies), parts.bindings, parts.trust, cache.clone(), most_aliases)
+        };
         let (connections, handshakes) = (Arc::<Connections>::default(), Arc::<Handshakes>::default());
         let sources = MetricSources {
             cache,

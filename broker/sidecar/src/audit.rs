@@ -30,7 +30,7 @@ use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
 use crate::redaction::Redaction;
 use crate::telemetry::{status, vocabulary};
-pub(crate) use draft::RecordBuilder;
+pub(crate) use draft::{PolicyNote, RecordBuilder};
 use draft::RecordDraft;
 use refusals::{CountedRefusal, Refusal, Refusals};
 
@@ -71,6 +71,8 @@ impl Audit {
             peer,
             user_agent: user_agent.cloned(),
             until: None,
+            ends: None,
+            goes_on: false,
             record,
             written: false,
             committing: None,
@@ -90,6 +92,10 @@ pub(crate) struct AuditScope {
     peer: Arc<Peer>,
     user_agent: Option<HeaderValue>,
     until: Option<Instant>,
+    /// The eventID of the record with which the stream began that this one ends.
+    ends: Option<Uuid>,
+    /// Another record ends what this one begins, and the span with it.
+    goes_on: bool,
     record: RecordBuilder,
     written: bool,
     /// What is being committed, for the span of a call whose caller goes away meanwhile.
@@ -118,6 +124,42 @@ impl AuditScope {
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.until
+    }
+
+    /// Commits the record with which a stream begins; what is returned is the scope of the record that ends it, made of `end`. Like any
+    /// scope it writes its record itself if it is dropped.
+    pub(crate) async fn commit_beginning(mut self, end: RecordBuilder) -> Result<Self, BrokerError> {
+        self.goes_on = true;
+        end.continues(&self.record);
+        let mut ending = Self {
+            audit: Arc::clone(&self.audit),
+            request_id: self.request_id,
+            event_id: Uuid::new_v4(),
+            span: self.span.clone(),
+            trace: self.trace.clone(),
+            began: self.began,
+            action: self.action,
+            peer: Arc::clone(&self.peer),
+            user_agent: self.user_agent.clone(),
+            until: self.until,
+            ends: Some(self.event_id),
+            goes_on: false,
+            record: end,
+            // Until the stream has begun, there is nothing to end.
+            written: true,
+            committing: None,
+        };
+        self.commit().await?;
+        ending.written = false;
+        Ok(ending)
+    }
+
+    /// Commits the record with which a stream ends.
+    pub(crate) async fn commit_end(mut self) -> Result<(), BrokerError> {
+        // The caller's deadline may be why it ends.
+        let least = self.audit.clock.instant() + LAST_RECORD;
+        self.until = self.until.map(|until| until.max(least));
+        self.commit().await
     }
 
     /// Commits the activity record and the KMS records behind it, before the caller stops waiting. The reply may leave only after this
@@ -249,7 +291,8 @@ impl AuditScope {
 
     /// The server span's attributes, once the call's end is known. It ends with the scope.
     fn end_span(&mut self, draft: &RecordDraft) {
-        if self.span.is_disabled() {
+        let is_begun = self.goes_on && draft.end.as_ref().is_none_or(|end| end.outcome == Outcome::Allowed);
+        if is_begun || self.span.is_disabled() {
             return;
         }
         let served_from = draft.data_key.as_ref().map(|data_key| data_key.served_from.name());
@@ -338,7 +381,9 @@ impl AuditScope {
                 determining_policies: (&determining_policies[..]).into(),
                 version: (&**version).into(),
             }),
-            data_key: draft.data_key.as_ref().map(DataKeyData::borrowed),
+            data_key: draft.data_key.as_ref().filter(|_| self.ends.is_none()).map(DataKeyData::borrowed),
+            ends: self.ends,
+            message: draft.message.clone(),
             recipient: draft.recipient.as_deref().map(Open::Written),
             trace: self.trace.clone(),
             ..draft.end.as_ref().map_or(Outcome::Failed, |end| end.outcome).into()
@@ -392,6 +437,8 @@ fn sha256_hex(ciphertext: &[u8]) -> String {
     hex::encode(Sha256::digest(ciphertext))
 }
 
+/// What the last record of a stream gets, though the caller's deadline has passed.
+const LAST_RECORD: Duration = Duration::from_secs(1);
 /// A record of a refused call has so much of the client's name for itself.
 const REFUSED_USER_AGENT_BYTES: usize = 128;
 /// Whether this process records no call. No program does but the one of the benches that asks for it, in a build with its feature.

@@ -28,7 +28,9 @@ use tracing::{Instrument as _, info_span};
 
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
 use crate::kms::recorded::{Provenance, RecordedKms, RecordedReply, UnwrittenRecords, silence, time_to_tell};
-use crate::operation::{DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest};
+use crate::operation::{
+    DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest, EncryptMessageRequest,
+};
 use crate::policy::Permitted;
 use crate::telemetry::vocabulary;
 use cacheable::{Cacheable, CacheableReply};
@@ -50,6 +52,8 @@ struct Inner {
     data_keys: Pool<DataKeyRequest>,
     encrypted_data_keys: Pool<DataKeyWithoutPlaintextRequest>,
     decrypted: Pool<DecryptRequest>,
+    message_keys: Pool<EncryptMessageRequest>,
+    decrypted_message_keys: Pool<DecryptMessageRequest>,
     counts: CacheCounters,
 }
 
@@ -68,6 +72,18 @@ impl CachedRequest for DataKeyRequest {
 impl CachedRequest for DataKeyWithoutPlaintextRequest {
     fn pool(cache: &Cache) -> &Pool<Self> {
         &cache.0.encrypted_data_keys
+    }
+}
+
+impl CachedRequest for EncryptMessageRequest {
+    fn pool(cache: &Cache) -> &Pool<Self> {
+        &cache.0.message_keys
+    }
+}
+
+impl CachedRequest for DecryptMessageRequest {
+    fn pool(cache: &Cache) -> &Pool<Self> {
+        &cache.0.decrypted_message_keys
     }
 }
 
@@ -105,6 +121,8 @@ impl Cache {
             data_keys: Pool::new(max_entries),
             encrypted_data_keys: Pool::new(max_entries),
             decrypted: Pool::new(max_entries),
+            message_keys: Pool::new(max_entries),
+            decrypted_message_keys: Pool::new(max_entries),
             counts: CacheCounters::default(),
         }))
     }
@@ -118,7 +136,7 @@ impl Cache {
     ) -> DrawFuture<R::Reply> {
         let request = permitted.subject();
         let rule = self.0.rules.of(principal, request.key());
-        let mut bounds = rule.bounds.tightened(&terms.reuse);
+        let mut bounds = R::bounds(&rule).tightened(&terms.reuse);
         if !R::IS_CHARGED {
             bounds = Bounds { max_age: bounds.max_age, ..UNBOUNDED };
         }
@@ -299,7 +317,11 @@ impl Cache {
             error.message.as_deref().and_then(KeyArn::find_in).filter(|arn| sent.as_ref() != Some(arn));
         let inner = &*self.0;
         let refuse = |arn: &KeyArn| {
-            inner.data_keys.refuse(arn) + inner.encrypted_data_keys.refuse(arn) + inner.decrypted.refuse(arn)
+            inner.data_keys.refuse(arn)
+                + inner.encrypted_data_keys.refuse(arn)
+                + inner.decrypted.refuse(arn)
+                + inner.message_keys.refuse(arn)
+                + inner.decrypted_message_keys.refuse(arn)
         };
         let evicted: usize = sent.iter().chain(&named).map(refuse).sum();
         if evicted > 0 {
@@ -314,7 +336,9 @@ impl Cache {
         let inner = &*self.0;
         let evicted = inner.data_keys.evict(scope)
             + inner.encrypted_data_keys.evict(scope)
-            + inner.decrypted.evict(scope);
+            + inner.decrypted.evict(scope)
+            + inner.message_keys.evict(scope)
+            + inner.decrypted_message_keys.evict(scope);
         inner.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
         evicted
     }
@@ -325,6 +349,8 @@ impl Cache {
         inner.data_keys.list(show);
         inner.encrypted_data_keys.list(show);
         inner.decrypted.list(show);
+        inner.message_keys.list(show);
+        inner.decrypted_message_keys.list(show);
     }
 
     /// What happened since the start.
@@ -337,7 +363,13 @@ impl Cache {
     #[must_use]
     pub(crate) fn size(&self) -> CacheSize {
         let inner = &*self.0;
-        let sizes = [inner.data_keys.size(), inner.encrypted_data_keys.size(), inner.decrypted.size()];
+        let sizes = [
+            inner.data_keys.size(),
+            inner.encrypted_data_keys.size(),
+            inner.decrypted.size(),
+            inner.message_keys.size(),
+            inner.decrypted_message_keys.size(),
+        ];
         let add = |sum: CacheSize, size: CacheSize| CacheSize {
             entries: sum.entries + size.entries,
             bytes: sum.bytes + size.bytes,

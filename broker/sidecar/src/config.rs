@@ -7,6 +7,7 @@ mod group;
 mod identity;
 mod kms;
 mod limits;
+mod messages;
 mod mistake;
 mod redact;
 mod reuse;
@@ -40,6 +41,7 @@ use identity::{BindingSection, IdentitySection};
 use kms::KmsSection;
 pub(crate) use kms::is_unlikely_region;
 use limits::LimitsSection;
+use messages::MessagesSection;
 use reuse::ReuseSection;
 use telemetry::TelemetrySection;
 use tls::TlsSection;
@@ -65,6 +67,8 @@ pub struct Config {
     pub audit: Audit,
     /// How far data keys are reused.
     pub(crate) reuse: Rules,
+    /// Whether messages of suites without key commitment are decrypted.
+    pub(crate) suites_without_commitment: bool,
     /// Bounds.
     pub(crate) limits: Limits,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
@@ -137,6 +141,8 @@ struct ConfigFile {
     #[serde(default)]
     reuse: ReuseSection,
     #[serde(default)]
+    messages: MessagesSection,
+    #[serde(default)]
     limits: LimitsSection,
     #[serde(default)]
     telemetry: TelemetrySection,
@@ -199,7 +205,7 @@ impl ConfigFile {
         let trust = self.attestation.check(base, host)?;
         let audit = self.audit.check(base, &kms.region, host)?;
         let limits = self.limits.check()?;
-        let reuse = self.reuse.check(limits.default_deadline)?;
+        let reuse = self.reuse.check(&self.messages, limits.default_deadline)?;
         let http = self.telemetry.check()?;
         let worker_threads = within("runtime.worker_threads", self.runtime.worker_threads, 1, 64)?;
         Ok(Config {
@@ -212,6 +218,7 @@ impl ConfigFile {
             trust,
             audit,
             reuse,
+            suites_without_commitment: self.messages.suites_without_commitment,
             limits,
             http,
             worker_threads,

@@ -10,6 +10,7 @@ use key_broker_core::{InvalidValue, KeyArn, Outcome, Principal};
 use tonic::Code;
 
 use crate::attestation::DocumentFlaw;
+use crate::method::LARGEST_REQUEST_BYTES as LARGEST_OTHER;
 pub(crate) use denial::{Denial, DeniedKey};
 
 /// Why a call got no answer.
@@ -17,12 +18,22 @@ pub(crate) use denial::{Denial, DeniedKey};
 pub(crate) enum BrokerError {
     /// The request is not one that KMS or the broker could ever accept: the words say what to change.
     Rejected(Cow<'static, str>),
-    /// The request is larger than the contract allows.
-    TooLarge,
+    /// The request is larger than the contract allows: this many bytes.
+    TooLarge(usize),
     /// What the call says of itself is longer than the broker reads.
     MetadataTooLarge,
     /// The request is compressed.
     Compressed,
+    /// The message is none of an AWS Encryption SDK, or was altered: the words say what is wrong with it.
+    InvalidMessage(String),
+    /// The message's encryption context has not this pair, which the caller expects.
+    OtherMessage(String),
+    /// The message was encrypted under other KMS keys than the one that the caller expects.
+    OtherKey,
+    /// The message's algorithm suite is not taken: the words say why.
+    SuiteNotAllowed(String),
+    /// The caller is beyond a wall that the broker is not: the plaintext would be the parent's.
+    PlaintextOfEnclave,
     /// The attestation document is not one to trust.
     Attestation(DocumentFlaw),
     /// The broker's policy does not permit it.
@@ -64,18 +75,27 @@ impl BrokerError {
     #[must_use]
     pub(crate) fn refusal(&self) -> Refusal<'_> {
         use Code::{
-            Cancelled, DeadlineExceeded, Internal, InvalidArgument, NotFound, PermissionDenied,
+            Cancelled, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied,
             ResourceExhausted, Unavailable, Unimplemented,
         };
         use Outcome::{Aborted, Denied, Failed, Rejected, Throttled};
         const MALFORMED: &str = "ValidationException";
         const THROTTLED: &str = "ThrottlingException";
+        const INVALID_CIPHERTEXT: &str = "InvalidCiphertextException";
+        const UNSUPPORTED: &str = "UnsupportedOperationException";
         let (code, reason, outcome, error_code) = match self {
             Self::Kms(error) => return error.refusal(),
             Self::Rejected(_) => (InvalidArgument, "MALFORMED_REQUEST", Rejected, MALFORMED),
-            Self::TooLarge => (InvalidArgument, "REQUEST_TOO_LARGE", Rejected, MALFORMED),
+            Self::TooLarge(_) => (InvalidArgument, "REQUEST_TOO_LARGE", Rejected, MALFORMED),
             Self::MetadataTooLarge => (ResourceExhausted, "METADATA_TOO_LARGE", Rejected, MALFORMED),
             Self::Compressed => (Unimplemented, "COMPRESSION_NOT_SUPPORTED", Rejected, MALFORMED),
+            Self::InvalidMessage(_) => (InvalidArgument, "INVALID_MESSAGE", Rejected, INVALID_CIPHERTEXT),
+            Self::OtherMessage(_) => {
+                (InvalidArgument, "ENCRYPTION_CONTEXT_MISMATCH", Rejected, INVALID_CIPHERTEXT)
+            }
+            Self::OtherKey => (InvalidArgument, "INCORRECT_KEY", Rejected, "IncorrectKeyException"),
+            Self::SuiteNotAllowed(_) => (FailedPrecondition, "SUITE_NOT_ALLOWED", Rejected, UNSUPPORTED),
+            Self::PlaintextOfEnclave => (FailedPrecondition, "PLAINTEXT_OF_ENCLAVE", Rejected, UNSUPPORTED),
             Self::Attestation(DocumentFlaw::Debug) => {
                 (PermissionDenied, "DEBUG_ENCLAVE", Denied, "AccessDenied")
             }
@@ -114,6 +134,21 @@ impl BrokerError {
     fn words(&self) -> Cow<'_, str> {
         let words = match self {
             Self::Rejected(why) => return Cow::Borrowed(why.as_ref()),
+            Self::InvalidMessage(why) | Self::SuiteNotAllowed(why) => return Cow::Borrowed(why),
+            Self::OtherMessage(name) => {
+                return format!(
+                    "the message's encryption context has not the pair {name:?} with the value that is expected: it was encrypted for \
+                     something else; do not use it, or expect what it has"
+                )
+                .into();
+            }
+            Self::OtherKey => {
+                "the message was not encrypted under the key that key_id names: do not use it, or expect the key that it has"
+            }
+            Self::PlaintextOfEnclave => {
+                "messages are not encrypted or decrypted for callers over vsock: the plaintext would be in the parent's memory, where \
+                 the enclave does not want it; call GenerateDataKey or Decrypt with a recipient, and encrypt in the enclave"
+            }
             Self::Attestation(flaw) => return flaw.to_string().into(),
             Self::Denied(denial) => return denial.words().into(),
             Self::WrongContext(of) => {
@@ -125,7 +160,7 @@ impl BrokerError {
                 .into();
             }
             Self::Kms(error) => return error.refusal().message,
-            Self::TooLarge => "the request is larger than 524,288 bytes: send less, or split it",
+            Self::TooLarge(most) => return too_large(*most).into(),
             Self::MetadataTooLarge => {
                 "the call's metadata is longer than 8,192 bytes (names and values, and 32 bytes for each pair): send less; a retry \
                  does not help"
@@ -203,6 +238,16 @@ impl BrokerError {
             other => other.refusal().message.into_owned(),
         }
     }
+}
+
+fn too_large(most: usize) -> String {
+    if most == LARGEST_OTHER {
+        return "the request is larger than 524,288 bytes: send less, or split it".into();
+    }
+    format!(
+        "the message is longer than fits into one request of {most} bytes: use EncryptMessageStream or DecryptMessageStream, in parts of \
+         65,536 bytes"
+    )
 }
 
 impl From<InvalidValue> for BrokerError {
@@ -395,7 +440,13 @@ mod tests {
         use KmsErrorKind as Kind;
         let mut errors = vec![
             BrokerError::Rejected("words of the edge".into()),
-            BrokerError::TooLarge,
+            BrokerError::TooLarge(524_288),
+            BrokerError::TooLarge(4 << 20),
+            BrokerError::InvalidMessage("frame 2 was altered".into()),
+            BrokerError::OtherMessage("tenant".into()),
+            BrokerError::OtherKey,
+            BrokerError::SuiteNotAllowed("suite 0x0178".into()),
+            BrokerError::PlaintextOfEnclave,
             BrokerError::MetadataTooLarge,
             BrokerError::Compressed,
             BrokerError::Attestation(DocumentFlaw::Malformed("it is no COSE_Sign1")),

@@ -33,6 +33,8 @@ mod readiness;
 mod watched;
 // Reloads of policy and certificates.
 mod reload;
+// The methods that workloads call.
+mod method;
 // The RPCs.
 mod service;
 // The operator's RPCs.

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::error::BrokerError;
+use crate::method::{LARGEST_MESSAGE_REQUEST_BYTES, LARGEST_REQUEST_BYTES};
 use read_turns::Reader;
 pub(crate) use read_turns::{ReadTurn, ReadTurns};
 
@@ -74,6 +75,7 @@ struct Pools {
     streams: Arc<FairPool<Principal>>,
     standard: Arc<FairPool<Principal>>,
     request_bytes: Arc<FairPool<Principal>>,
+    message_bytes: Arc<FairPool<Principal>>,
 }
 
 /// The share of one principal, over all its connections.
@@ -128,6 +130,7 @@ impl Shares {
             )),
             standard: FairPool::new(FairShares::new(STANDARD_CALLS)),
             request_bytes: FairPool::new(FairShares::new(32 * LARGEST_REQUEST).at_least(LARGEST_REQUEST)),
+            message_bytes: FairPool::new(FairShares::new(MESSAGE_BYTES).at_least(LARGEST_MESSAGE)),
         };
         let calls_per_second = limits.share.calls_per_second;
         let (pools, turns) = (Arc::new(pools), Arc::default());
@@ -198,6 +201,11 @@ impl Share {
     pub(crate) fn request_bytes(&self, bytes: usize) -> Option<Taken> {
         self.pools.request_bytes.take(&self.principal, bytes as u64)
     }
+
+    /// Takes so many bytes for a request with a whole message, which may be longer than others: from a pool of its own.
+    pub(crate) fn message_bytes(&self, bytes: usize) -> Option<Taken> {
+        self.pools.message_bytes.take(&self.principal, bytes as u64)
+    }
 }
 
 /// The broker's clock, for the rate limiter.
@@ -212,8 +220,6 @@ impl GovernorClock for RateClock {
     }
 }
 
-/// The largest request of a workload: see LIMITS in `key_broker.proto`.
-pub(crate) const MAX_REQUEST_BYTES: usize = 524_288;
 /// The metadata of a call that is answered, as HTTP/2 counts it: names and values, and 32 bytes for each. gRPC's own default.
 pub(crate) const MAX_METADATA_BYTES: usize = 8 << 10;
 /// The metadata of a call that is refused with words and a record; HTTP/2 refuses what has more.
@@ -228,4 +234,8 @@ const LEAST_STREAMS: u64 = 256;
 const STANDARD_CALLS: u64 = 256;
 /// What one of the largest takes of the pool of bytes. All requests in flight that are not small take 16 MiB together; the least share of
 /// a principal holds one of the largest, and there are eight of those left whatever others do.
-const LARGEST_REQUEST: u64 = MAX_REQUEST_BYTES as u64 + 8;
+const LARGEST_REQUEST: u64 = LARGEST_REQUEST_BYTES as u64 + 8;
+/// The same of messages.
+const LARGEST_MESSAGE: u64 = LARGEST_MESSAGE_REQUEST_BYTES as u64 + 8;
+/// All requests with messages in flight. What they become is as long again: three times this is in memory at most.
+const MESSAGE_BYTES: u64 = 6 * LARGEST_MESSAGE;

@@ -2,6 +2,7 @@
 //! SDK sends it, and its records and span describe it.
 
 pub(crate) mod attested;
+mod messages;
 mod reply;
 mod request;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use attested::AttestedRequest;
 use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, RequestedKey};
 use key_broker_trail::record::RequestParameters;
+pub(crate) use messages::{DecryptMessageRequest, EncryptMessageRequest};
 pub(crate) use reply::KmsReply;
 pub(crate) use reply::{
     DataKey, Decryption, EncryptedDataKey, KeyDescription, KeyedReply, PublicKey, Signature, UnexpectedReply,

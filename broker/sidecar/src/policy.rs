@@ -244,6 +244,16 @@ impl Policy {
         Some(Decision { permits: false, determining_policies, version: Arc::clone(&self.version) })
     }
 
+    /// Whether this is denied whatever key the call is about, and whatever it says.
+    #[must_use]
+    pub(crate) fn denies_every_call(&self, principal: &Principal, action: Action) -> bool {
+        let (meanings, facts) = (AliasMeanings::default(), Facts::default());
+        let question = Question { principal, action, key: None, meanings: &meanings, facts };
+        self.names.request(&question, &[]).is_some_and(|(request, entities)| {
+            self.outlook.denies_all(&self.authorizer, &request, &entities)
+        })
+    }
+
     fn aliases_of(&self, question: &Question<'_>) -> KeyAliases {
         let Some(NamedKey { arn, alias }) = question.key else { return KeyAliases::default() };
         // No policy can reach another.

@@ -1,6 +1,9 @@
 //! The RPCs: parse -> permit -> draw or call KMS -> reply. The audit layer commits the record before the reply leaves.
 
 mod attested;
+mod message_format;
+mod message_streams;
+mod messages;
 mod permit;
 pub(crate) mod ruling;
 pub(crate) mod wire;
@@ -8,11 +11,12 @@ pub(crate) mod wire;
 use std::sync::Arc;
 use std::time::Instant;
 
-use key_broker_core::{DeclaredUse, Peer, Principal};
+use key_broker_core::{DeclaredUse, Peer, Principal, Transport};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
 use key_broker_trail::record::{DataKeyData, ServedFrom};
-use tonic::{Request, Response, Status};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
 use tracing::field::Empty;
 use tracing::info_span;
 use uuid::Uuid;
@@ -47,6 +51,8 @@ pub(crate) struct Service {
     pub policy_aliases: PolicyAliases,
     /// Data keys with bounded reuse.
     pub cache: Cache,
+    /// Whether messages of suites without key commitment are decrypted.
+    pub suites_without_commitment: bool,
     /// For requests that the cache does not take.
     pub kms: RecordedKms,
 }
@@ -110,6 +116,42 @@ impl Service {
 
 #[tonic::async_trait]
 impl KeyBroker for CallHandler {
+    async fn encrypt_message(
+        &self,
+        request: Request<pb::EncryptMessageRequest>,
+    ) -> Result<Response<pb::EncryptMessageResponse>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.encrypt_message(call, request.into_inner()).await)
+    }
+
+    async fn decrypt_message(
+        &self,
+        request: Request<pb::DecryptMessageRequest>,
+    ) -> Result<Response<pb::DecryptMessageResponse>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.decrypt_message(call, request.into_inner()).await)
+    }
+
+    type EncryptMessageStreamStream = BoxStream<pb::EncryptMessageStreamResponse>;
+
+    async fn encrypt_message_stream(
+        &self,
+        request: Request<Streaming<pb::EncryptMessageStreamRequest>>,
+    ) -> Result<Response<Self::EncryptMessageStreamStream>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.encrypt_message_stream(call, request.into_inner()).await)
+    }
+
+    type DecryptMessageStreamStream = BoxStream<pb::DecryptMessageStreamResponse>;
+
+    async fn decrypt_message_stream(
+        &self,
+        request: Request<Streaming<pb::DecryptMessageStreamRequest>>,
+    ) -> Result<Response<Self::DecryptMessageStreamStream>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.decrypt_message_stream(call, request.into_inner()).await)
+    }
+
     async fn generate_data_key(
         &self,
         request: Request<pb::GenerateDataKeyRequest>,
@@ -203,6 +245,14 @@ impl KeyBroker for CallHandler {
 }
 
 impl WorkloadCall {
+    /// Refuses who is beyond a wall that keeps the broker out.
+    fn refuse_enclaves(&self) -> Result<(), BrokerError> {
+        match self.peer.details.transport {
+            Transport::Vsock => Err(BrokerError::PlaintextOfEnclave),
+            Transport::Unix | Transport::Tls | Transport::InsecureTcp => Ok(()),
+        }
+    }
+
     /// Notes how the call ended and makes its reply.
     fn reply<T>(&self, answer: Result<T, BrokerError>) -> Result<Response<T>, Status> {
         match answer {

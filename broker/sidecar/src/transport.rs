@@ -12,6 +12,7 @@ mod reply;
 mod request;
 mod served;
 pub(crate) mod standard;
+mod streamed;
 pub(crate) mod tls;
 pub(crate) mod unix;
 pub(crate) mod vsock;

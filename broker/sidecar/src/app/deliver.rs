@@ -48,6 +48,7 @@ pub(crate) async fn deliver(mut config: Config, dir: &Path, within: Duration) ->
         trust: config.trust,
         audit: config.audit,
         reuse: config.reuse,
+        suites_without_commitment: config.suites_without_commitment,
         limits: config.limits,
         kms: Arc::clone(&kms),
         guard: config.guard,

@@ -35,7 +35,8 @@ use crate::kms::aws::sessions::Sessions;
 use crate::kms::guard::Guard;
 use crate::kms::policy_aliases::PolicyAliases;
 use crate::kms::recorded::{KmsRegion, RecordedKms, Recorder};
-use crate::limits::{CallLimits, MAX_REQUEST_BYTES, Shares};
+use crate::limits::{CallLimits, Shares};
+use crate::method::LARGEST_REQUEST_BYTES;
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::readiness::{Readiness, Ready};
@@ -243,7 +244,7 @@ impl Foundation {
             started_at: self.clock.now(),
             uid: rustix::process::geteuid().as_raw(),
         };
-        AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST_BYTES)
+        AdminServer::new(admin).max_decoding_message_size(LARGEST_REQUEST_BYTES)
     }
 
     /// The RPCs of workloads.
@@ -264,6 +265,7 @@ impl Foundation {
             aliases: Aliases::new(self.kms.clone(), Arc::clone(&self.caller), most_aliases),
             policy_aliases: PolicyAliases::new(self.kms.clone()),
             cache,
+            suites_without_commitment: false,
             kms: self.kms.clone(),
         }
     }

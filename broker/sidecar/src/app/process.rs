@@ -51,6 +51,7 @@ pub(crate) async fn serve(
         trust: config.trust,
         audit: config.audit,
         reuse: config.reuse,
+        suites_without_commitment: config.suites_without_commitment,
         limits: config.limits,
         kms: Arc::new(kms),
         guard: config.guard,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use key_broker_core::{DeclaredUse, KeyArn, Measurements, Outcome};
 use key_broker_trail::journal::Taken;
-use key_broker_trail::record::DataKeyData;
+use key_broker_trail::record::{DataKeyData, MessageData};
 use tonic::Code;
 
 use crate::error::BrokerError;
@@ -20,12 +20,14 @@ pub(crate) struct RecordBuilder(Arc<Mutex<RecordDraft>>);
 pub(super) struct RecordDraft {
     pub(super) request: Option<KmsRequest>,
     pub(super) declared_use: Option<DeclaredUse>,
-    /// Which policies decided, and the version of all.
-    pub(super) policy: Option<(Arc<[String]>, Arc<str>)>,
+    pub(super) policy: PolicyNote,
     /// What an attestation document proves, also of a call that is refused.
     pub(super) recipient: Option<Arc<Measurements>>,
     pub(super) key_arn: Option<KeyArn>,
     pub(super) data_key: Option<DataKeyData>,
+    pub(super) message: Option<MessageData<'static>>,
+    /// Of a stream that goes on: how it ends will be told by another record.
+    pub(super) stream: Option<RecordBuilder>,
     pub(super) kms_records: Option<UnwrittenRecords>,
     /// What the broker has found out about its trail, if this record tells it.
     pub(super) notice: Option<Taken>,
@@ -39,6 +41,9 @@ impl RecordDraft {
         is_refused && self.kms_records.is_none() && self.data_key.is_none()
     }
 }
+
+/// Which policies decided, and the version of all.
+pub(crate) type PolicyNote = Option<(Arc<[String]>, Arc<str>)>;
 
 /// How a call ended.
 pub(super) struct CallEnd {
@@ -65,6 +70,17 @@ impl RecordBuilder {
         self.lock().key_arn = Some(key_arn);
     }
 
+    /// What policy said last, if it was asked.
+    #[must_use]
+    pub(crate) fn noted_policy(&self) -> PolicyNote {
+        self.lock().policy.clone()
+    }
+
+    /// What policy said of the request that goes on, where others were asked about after it.
+    pub(crate) fn decided_as(&self, noted: PolicyNote) {
+        self.lock().policy = noted;
+    }
+
     /// Policy was asked.
     pub(crate) fn decided(&self, determining_policies: Arc<[String]>, version: Arc<str>) {
         self.lock().policy = Some((determining_policies, version));
@@ -82,6 +98,43 @@ impl RecordBuilder {
         draft.data_key = Some(data_key);
         // What KMS used is what it was asked for; of a decrypt without a key, only KMS tells.
         draft.key_arn = key_arn.or(draft.key_arn.take());
+    }
+
+    /// The header of the call's message is known.
+    pub(crate) fn message(&self, message: MessageData<'static>) {
+        self.lock().message = Some(message);
+    }
+
+    /// The call's answer goes on in parts: how it ends is told to the record that is returned.
+    #[must_use]
+    pub(crate) fn begin_stream(&self) -> Self {
+        let end = Self::default();
+        self.lock().stream = Some(end.clone());
+        end
+    }
+
+    /// The record of how the stream ends, if the answer goes on.
+    #[must_use]
+    pub(crate) fn stream(&self) -> Option<Self> {
+        self.lock().stream.clone()
+    }
+
+    /// Tells of the same request, policy and key as the record with which the stream began.
+    pub(super) fn continues(&self, began: &Self) {
+        let began = began.lock();
+        let mut draft = self.lock();
+        draft.request.clone_from(&began.request);
+        draft.declared_use = began.declared_use;
+        draft.policy.clone_from(&began.policy);
+        draft.key_arn.clone_from(&began.key_arn);
+        draft.data_key.clone_from(&began.data_key);
+    }
+
+    /// So much of the stream's message has passed, in bytes of message and of plaintext.
+    pub(crate) fn passed(&self, length: u64, plaintext_length: u64) {
+        if let Some(message) = &mut self.lock().message {
+            (message.length, message.plaintext_length) = (Some(length), Some(plaintext_length));
+        }
     }
 
     /// The call is answered.

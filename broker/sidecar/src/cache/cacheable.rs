@@ -1,12 +1,13 @@
 //! Which requests the cache may answer. None with a recipient is among them.
 
-use key_broker_core::KeyArn;
+use key_broker_core::{Bounds, KeyArn, UNBOUNDED};
 
 use super::partition::{Owner, Partition, Subject};
+use super::rules::Rule;
 use crate::kms::recorded::CallableRequest;
 use crate::operation::{
-    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, EncryptedDataKey,
-    WorkloadRequest,
+    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest, Decryption,
+    EncryptMessageRequest, EncryptedDataKey, WorkloadRequest,
 };
 use crate::policy::SealedReply;
 
@@ -15,6 +16,11 @@ pub(crate) trait Cacheable: WorkloadRequest + CallableRequest<Reply: CacheableRe
     /// Whether draws are charged against bounds of messages and bytes. A data key encrypts more with each
     /// draw; a decrypted plaintext does not.
     const IS_CHARGED: bool;
+
+    /// Which of a rule's bounds hold for it.
+    fn bounds(rule: &Rule) -> Bounds {
+        rule.bounds
+    }
 
     fn partition(&self, owner: Owner<'_>) -> Partition;
 
@@ -58,8 +64,49 @@ impl Cacheable for DataKeyWithoutPlaintextRequest {
     }
 }
 
+impl Cacheable for EncryptMessageRequest {
+    const IS_CHARGED: bool = true;
+
+    /// Each message has a key of its own, made of the data key: nonces set no bound.
+    fn bounds(rule: &Rule) -> Bounds {
+        rule.message_bounds
+    }
+
+    fn partition(&self, owner: Owner<'_>) -> Partition {
+        let request = self.data_key();
+        let subject = Subject::DataKey(&request.key, request.length);
+        Partition::of(owner, self.action(), &subject, &request.context)
+    }
+
+    fn may_reuse(&self) -> bool {
+        self.data_key().may_reuse()
+    }
+}
+
+impl Cacheable for DecryptMessageRequest {
+    const IS_CHARGED: bool = false;
+
+    fn bounds(rule: &Rule) -> Bounds {
+        DecryptRequest::bounds(rule)
+    }
+
+    fn partition(&self, owner: Owner<'_>) -> Partition {
+        let request = self.decrypt();
+        let subject = Subject::Decrypt(request.ciphertext.as_bytes(), request.key.as_ref());
+        Partition::of(owner, self.action(), &subject, &request.context)
+    }
+
+    fn may_reuse(&self) -> bool {
+        self.decrypt().may_reuse()
+    }
+}
+
 impl Cacheable for DecryptRequest {
     const IS_CHARGED: bool = false;
+
+    fn bounds(rule: &Rule) -> Bounds {
+        Bounds { max_age: rule.bounds.max_age, ..UNBOUNDED }
+    }
 
     fn partition(&self, owner: Owner<'_>) -> Partition {
         let subject = Subject::Decrypt(self.ciphertext.as_bytes(), self.key.as_ref());

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use key_broker_core::clock::Moment;
-use key_broker_core::{Action, Bounds, DeclaredUse, KeyArn, KeyId, Principal, UNBOUNDED};
+use key_broker_core::{Action, Bounds, DeclaredUse, KeyArn, KeyId, Principal};
 use time::OffsetDateTime;
 
 use super::cacheable::{Cacheable, CacheableReply as _};
@@ -117,8 +117,7 @@ impl<R: Cacheable> Pool<R> {
         if let Some(entry) = kept.entries.get(&holder, &partition) {
             return Arc::clone(entry);
         }
-        let bounds =
-            if R::IS_CHARGED { rule.bounds } else { Bounds { max_age: rule.bounds.max_age, ..UNBOUNDED } };
+        let bounds = R::bounds(rule);
         let entry = Arc::new(Entry {
             holder: holder.clone(),
             partition,

@@ -34,8 +34,10 @@ pub struct Match {
 pub struct Rule {
     /// Whether at all.
     pub enabled: bool,
-    /// The bounds.
+    /// The bounds of data keys that callers get.
     pub bounds: Bounds,
+    /// Those of data keys that messages are encrypted under.
+    pub message_bounds: Bounds,
     /// From which share of age, messages or bytes on a replacement is minted in the background; none is never.
     pub refresh_at: Option<f64>,
     /// The name of a partition that principals share; none is one for each principal.
@@ -61,19 +63,25 @@ impl Rules {
 impl Rule {
     /// The tighter of both, in every respect; the partition stays.
     fn tightened(self, other: &Self) -> Self {
-        let (one, two) = (self.bounds, other.bounds);
-        let bounds = Bounds {
+        let tighter = |one: Bounds, two: Bounds| Bounds {
             max_age: one.max_age.min(two.max_age),
             max_messages: one.max_messages.min(two.max_messages),
             max_bytes: one.max_bytes.min(two.max_bytes),
         };
-        Self { enabled: self.enabled && other.enabled, bounds, ..self }
+        Self {
+            enabled: self.enabled && other.enabled,
+            bounds: tighter(self.bounds, other.bounds),
+            message_bounds: tighter(self.message_bounds, other.message_bounds),
+            ..self
+        }
     }
 
     /// Whether both put a data key within the same bounds.
     #[must_use]
     pub(crate) fn has_bounds_of(&self, other: &Self) -> bool {
-        self.bounds == other.bounds && self.refresh_at == other.refresh_at
+        self.bounds == other.bounds
+            && self.message_bounds == other.message_bounds
+            && self.refresh_at == other.refresh_at
     }
 }
 
@@ -176,7 +184,7 @@ mod tests {
         let rule = |enabled, seconds, messages| {
             let bounds =
                 Bounds { max_age: Duration::from_secs(seconds), max_messages: messages, max_bytes: 1 };
-            Rule { enabled, bounds, refresh_at: None, partition: None }
+            Rule { enabled, bounds, message_bounds: bounds, refresh_at: None, partition: None }
         };
         let matches = |principal: Option<&str>, key: Option<&str>| Match {
             principal: principal.map(Into::into),

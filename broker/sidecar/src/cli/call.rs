@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, Subcommand, ValueEnum};
-use key_broker_client::{Client, Decrypt, GenerateDataKey, KeyDescription, Provenance};
+use key_broker_client::{Client, Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey, KeyDescription, Provenance};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -23,6 +23,10 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum CallCommand {
+    /// Encrypt a message: what is printed is a message of the AWS Encryption SDK
+    EncryptMessage(EncryptMessageArguments),
+    /// Decrypt a message of EncryptMessage or of an AWS Encryption SDK
+    DecryptMessage(DecryptMessageArguments),
     /// A new data key, in plaintext and encrypted under the KMS key
     GenerateDataKey(DataKeyArguments),
     /// A new data key, encrypted under the KMS key only
@@ -33,6 +37,35 @@ enum CallCommand {
     GenerateRandom(RandomArguments),
     /// What KMS knows about a key
     DescribeKey(DescribeArguments),
+}
+
+#[derive(Debug, Args)]
+struct EncryptMessageArguments {
+    /// Key id, key ARN, alias name or alias ARN
+    #[arg(long, value_name = "KEY")]
+    key_id: String,
+    /// What to encrypt: base64, or `fileb://PATH` for a file of bytes (`fileb:///dev/stdin` for stdin)
+    #[arg(long, value_name = "BASE64", value_parser = parse_bytes)]
+    plaintext: BytesArgument,
+    #[command(flatten)]
+    context: ContextArguments,
+    #[command(flatten)]
+    options: CallOptions,
+}
+
+#[derive(Debug, Args)]
+struct DecryptMessageArguments {
+    /// What to decrypt: base64, or `fileb://PATH` for a file of bytes (`fileb:///dev/stdin` for stdin)
+    #[arg(long, value_name = "BASE64", value_parser = parse_bytes)]
+    message: BytesArgument,
+    /// The KMS key that must have encrypted it
+    #[arg(long, value_name = "KEY")]
+    key_id: Option<String>,
+    /// The pairs are those that the message must have; it may have more
+    #[command(flatten)]
+    context: ContextArguments,
+    #[command(flatten)]
+    options: CallOptions,
 }
 
 #[derive(Debug, Args)]
@@ -77,7 +110,7 @@ enum KeySpec {
 struct DecryptArguments {
     /// What to decrypt: base64, or `fileb://PATH` for a file of bytes
     #[arg(long, value_name = "BASE64", value_parser = parse_bytes)]
-    ciphertext_blob: CiphertextArgument,
+    ciphertext_blob: BytesArgument,
     /// The key that encrypted it; any other is refused
     #[arg(long, value_name = "KEY")]
     key_id: Option<String>,
@@ -121,9 +154,9 @@ struct CallOptions {
     timeout_ms: u64,
 }
 
-/// A ciphertext given on the command line.
+/// Bytes given on the command line.
 #[derive(Debug, Clone)]
-struct CiphertextArgument(Vec<u8>);
+struct BytesArgument(Vec<u8>);
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     block_on(1, async {
@@ -139,6 +172,32 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 async fn call(command: CallCommand) -> Result<Value, CallFailure> {
     let (options, answer) = match command {
+        CallCommand::EncryptMessage(EncryptMessageArguments { key_id, plaintext, context, options }) => {
+            let request = EncryptMessage::new(key_id, plaintext.0);
+            let request = context.checked()?.into_iter().fold(request, |request, (n, v)| request.context(n, v));
+            let answer = options.connect().await?.encrypt_message(request).await.map(|encrypted| {
+                json!({
+                    "message": BASE64.encode(&encrypted.message),
+                    "keyId": encrypted.key_id,
+                    "provenance": provenance(&encrypted.provenance),
+                })
+            });
+            (options, answer)
+        }
+        CallCommand::DecryptMessage(DecryptMessageArguments { message, key_id, context, options }) => {
+            let request = DecryptMessage::new(message.0);
+            let request = key_id.into_iter().fold(request, DecryptMessage::key_id);
+            let request = context.checked()?.into_iter().fold(request, |request, (n, v)| request.context(n, v));
+            let answer = options.connect().await?.decrypt_message(request).await.map(|decrypted| {
+                json!({
+                    "plaintext": BASE64.encode(decrypted.plaintext.expose()),
+                    "encryptionContext": decrypted.encryption_context,
+                    "keyId": decrypted.key_id,
+                    "provenance": provenance(&decrypted.provenance),
+                })
+            });
+            (options, answer)
+        }
         CallCommand::GenerateDataKey(DataKeyArguments { key, context, options }) => {
             let request = key.request(context.checked()?);
             let client = options.connect().await?;
@@ -196,7 +255,7 @@ async fn call(command: CallCommand) -> Result<Value, CallFailure> {
 }
 
 fn decrypt_request(
-    ciphertext: CiphertextArgument,
+    ciphertext: BytesArgument,
     key_id: Option<String>,
     pairs: Vec<(String, String)>,
 ) -> Decrypt {
@@ -268,12 +327,12 @@ fn rfc3339(at: SystemTime) -> Option<String> {
 }
 
 /// Bytes as the AWS CLI takes them: base64, or `fileb://PATH`.
-fn parse_bytes(text: &str) -> Result<CiphertextArgument, String> {
+fn parse_bytes(text: &str) -> Result<BytesArgument, String> {
     let bytes = match text.strip_prefix("fileb://") {
         Some(path) => std::fs::read(path).map_err(|error| format!("{path}: {error}"))?,
         None => BASE64
             .decode(text.trim())
             .map_err(|error| format!("not base64 ({error}); for a file of bytes write fileb://PATH"))?,
     };
-    Ok(CiphertextArgument(bytes))
+    Ok(BytesArgument(bytes))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use key_broker_core::{Bounds, KeyId, MAX_AGE_SECONDS, MAX_MESSAGES, Principal};
 use serde::Deserialize;
 
+use super::messages::MessagesSection;
 use super::within;
 use crate::cache::rules::{Match, Rule, Rules};
 
@@ -56,14 +57,15 @@ struct RuleSection {
 }
 
 impl ReuseSection {
-    pub(super) fn check(self, kms_deadline: Duration) -> Result<Rules, String> {
+    pub(super) fn check(self, messages: &MessagesSection, kms_deadline: Duration) -> Result<Rules, String> {
         let bounds = Bounds {
             max_age: age("reuse.max_age_seconds", self.max_age_seconds)?,
-            max_messages: messages("reuse.max_messages", self.max_messages)?,
-            max_bytes: bytes("reuse.max_bytes", self.max_bytes)?,
+            max_messages: message_bound("reuse.max_messages", self.max_messages)?,
+            max_bytes: byte_bound("reuse.max_bytes", self.max_bytes)?,
         };
         let refresh_at = share("reuse.refresh_at", self.refresh_at)?;
-        let default = Rule { enabled: self.enabled, bounds, refresh_at, partition: None };
+        let message_bounds = messages.bounds(bounds.max_age)?;
+        let default = Rule { enabled: self.enabled, bounds, message_bounds, refresh_at, partition: None };
         let mut rules: Vec<(Match, Rule)> = Vec::new();
         for (place, section) in self.rule.into_iter().enumerate() {
             let name = format!("reuse.rule {}", place + 1);
@@ -112,20 +114,16 @@ impl RuleSection {
                 _ => {}
             }
         }
-        let bounds = Bounds {
-            max_age: match self.max_age_seconds {
-                Some(seconds) => age(&format!("{name}: max_age_seconds"), seconds)?,
-                None => default.bounds.max_age,
-            },
-            max_messages: match self.max_messages {
-                Some(n) => messages(&format!("{name}: max_messages"), n)?,
-                None => default.bounds.max_messages,
-            },
-            max_bytes: match self.max_bytes {
-                Some(n) => bytes(&format!("{name}: max_bytes"), n)?,
-                None => default.bounds.max_bytes,
-            },
+        let max_age = self.max_age_seconds.map(|n| age(&format!("{name}: max_age_seconds"), n)).transpose()?;
+        let max_messages = self.max_messages.map(|n| message_bound(&format!("{name}: max_messages"), n)).transpose()?;
+        let max_bytes = self.max_bytes.map(|n| byte_bound(&format!("{name}: max_bytes"), n)).transpose()?;
+        // What a rule says holds for whatever the data keys are for.
+        let within_default = |default: Bounds| Bounds {
+            max_age: max_age.unwrap_or(default.max_age),
+            max_messages: max_messages.unwrap_or(default.max_messages),
+            max_bytes: max_bytes.unwrap_or(default.max_bytes),
         };
+        let (bounds, message_bounds) = (within_default(default.bounds), within_default(default.message_bounds));
         let refresh_at = match self.refresh_at {
             Some(at) => share(&format!("{name}: refresh_at"), at)?,
             None => default.refresh_at,
@@ -136,7 +134,7 @@ impl RuleSection {
         let principal = principal.map(|principal| principal.as_str().to_owned());
         let matches = Match { principal, key: self.key_id };
         let enabled = self.enabled.unwrap_or(default.enabled);
-        Ok((matches, Rule { enabled, bounds, refresh_at, partition: self.partition }))
+        Ok((matches, Rule { enabled, bounds, message_bounds, refresh_at, partition: self.partition }))
     }
 }
 
@@ -159,7 +157,7 @@ fn age(key: &str, seconds: u64) -> Result<Duration, String> {
     within(key, seconds, 1, MAX_AGE_SECONDS).map(Duration::from_secs)
 }
 
-fn messages(key: &str, n: u64) -> Result<u64, String> {
+pub(super) fn message_bound(key: &str, n: u64) -> Result<u64, String> {
     if n > MAX_MESSAGES {
         return Err(format!(
             "{key}: {n} is more than 2^32 = {MAX_MESSAGES}: AES-GCM with random nonces is not safe for more messages under \
@@ -169,7 +167,7 @@ fn messages(key: &str, n: u64) -> Result<u64, String> {
     within(key, n, 1, MAX_MESSAGES)
 }
 
-fn bytes(key: &str, n: u64) -> Result<u64, String> {
+pub(super) fn byte_bound(key: &str, n: u64) -> Result<u64, String> {
     within(key, n, 1, MAX_BYTES)
 }
 
@@ -179,7 +177,7 @@ fn share(key: &str, at: f64) -> Result<Option<f64>, String> {
 }
 
 /// The AWS Encryption SDK's own bound for a cached data key is 2^63 - 1.
-const MAX_BYTES: u64 = i64::MAX as u64;
+pub(super) const MAX_BYTES: u64 = i64::MAX as u64;
 
 #[cfg(test)]
 mod tests {
@@ -189,7 +187,7 @@ mod tests {
 
     fn rules(text: &str) -> Result<Rules, String> {
         let section: ReuseSection = toml::from_str(text).expect("a section");
-        section.check(Duration::from_secs(10))
+        section.check(&MessagesSection::default(), Duration::from_secs(10))
     }
 
     fn refused(text: &str) -> String {

@@ -9,20 +9,39 @@ use serde_json::{Value, json};
 use super::schema;
 
 /// The policies, without what they say of keys.
-pub(super) struct Outlook(PolicySet);
+pub(super) struct Outlook {
+    keyless: PolicySet,
+    /// The permits alone, of which only principal and action are left.
+    unconditional: PolicySet,
+}
 
 impl Outlook {
     pub(super) fn of(policies: &PolicySet) -> Result<Self, String> {
-        let mut keyless = PolicySet::new();
+        let (mut keyless, mut unconditional) = (PolicySet::new(), PolicySet::new());
         for policy in policies.policies() {
             let parsed = policy.to_json().map_err(|error| format!("{}: {error}", policy.id()))?;
-            let Some(parsed) = without_keys(policy.effect(), parsed) else { continue };
-            let added = Policy::from_json(Some(policy.id().clone()), parsed)
-                .map_err(|error| error.to_string())
-                .and_then(|policy| keyless.add(policy).map_err(|error| error.to_string()));
-            added.map_err(|error| format!("{}: {error}", policy.id()))?;
+            let add = |set: &mut PolicySet, parsed| {
+                let added = Policy::from_json(Some(policy.id().clone()), parsed)
+                    .map_err(|error| error.to_string())
+                    .and_then(|policy| set.add(policy).map_err(|error| error.to_string()));
+                added.map_err(|error| format!("{}: {error}", policy.id()))
+            };
+            if policy.effect() == Effect::Permit {
+                let mut bare = parsed.clone();
+                bare["resource"] = json!({ "op": "All" });
+                bare["conditions"] = json!([]);
+                add(&mut unconditional, bare)?;
+            }
+            if let Some(parsed) = without_keys(policy.effect(), parsed) {
+                add(&mut keyless, parsed)?;
+            }
         }
-        Ok(Self(keyless))
+        Ok(Self { keyless, unconditional })
+    }
+
+    /// Whether no permit names the principal and the action, whatever else it says.
+    pub(super) fn denies_all(&self, authorizer: &Authorizer, request: &Request, entities: &Entities) -> bool {
+        authorizer.is_authorized(request, &self.unconditional, entities).decision() == Decision::Deny
     }
 
     /// The policies behind a denial that is certain, none of them where it is for want of a permit; `None` where the call may be
@@ -33,7 +52,7 @@ impl Outlook {
         request: &Request,
         entities: &Entities,
     ) -> Option<Vec<String>> {
-        let response = authorizer.is_authorized(request, &self.0, entities);
+        let response = authorizer.is_authorized(request, &self.keyless, entities);
         let is_denied = response.decision() == Decision::Deny;
         is_denied.then(|| response.diagnostics().reason().map(ToString::to_string).collect())
     }

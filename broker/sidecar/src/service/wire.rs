@@ -1,12 +1,12 @@
 //! Every conversion between the contract's messages and the broker's own types. All INVALID_ARGUMENTs of the broker
 //! begin here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
 use key_broker_core::{
-    CiphertextBlob, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyId, Plaintext,
+    CiphertextBlob, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, Plaintext,
     RandomLength, Reuse,
 };
 use key_broker_proto as proto;
@@ -19,12 +19,97 @@ use tonic::metadata::MetadataValue;
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 
+use super::message_format;
+use super::messages::ExpectedMessage;
 use crate::error::BrokerError;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
     DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, DescribeKeyRequest,
-    EncryptedDataKey, KeyDescription, RandomRequest,
+    EncryptMessageRequest, EncryptedDataKey, KeyDescription, RandomRequest,
 };
+
+/// Reads a request for a message to be encrypted.
+pub(super) fn encrypt_message(
+    message: pb::EncryptMessageRequest,
+) -> Result<(EncryptMessageRequest, Bytes, Reuse), BrokerError> {
+    let plaintext = message.plaintext;
+    if plaintext.len() > MAX_PLAINTEXT_BYTES {
+        return Err(BrokerError::Rejected(
+            format!(
+                "plaintext has {} bytes; EncryptMessage takes at most {MAX_PLAINTEXT_BYTES}: use EncryptMessageStream",
+                plaintext.len()
+            )
+            .into(),
+        ));
+    }
+    let request = message_data_key(&message.key_id, message.encryption_context, message.grant_tokens)?;
+    Ok((request, plaintext, reuse(message.reuse)))
+}
+
+/// Reads the start of a message to be encrypted; how many bytes will come, if that is declared.
+pub(super) fn encrypt_message_start(
+    start: pb::EncryptMessageStart,
+) -> Result<(EncryptMessageRequest, Option<u64>, Reuse), BrokerError> {
+    let request = message_data_key(&start.key_id, start.encryption_context, start.grant_tokens)?;
+    Ok((request, start.plaintext_length, reuse(start.reuse)))
+}
+
+/// The data key of a message to be encrypted.
+fn message_data_key(
+    key_id: &str,
+    context: BTreeMap<String, String>,
+    grant_tokens: Vec<String>,
+) -> Result<EncryptMessageRequest, BrokerError> {
+    message_format::check_context(&context)?;
+    Ok(EncryptMessageRequest::new(DataKeyRequest {
+        key: KeyId::parse(key_id)?.into(),
+        length: DataKeyLength::Aes256,
+        context: EncryptionContext::parse(context)?,
+        grant_tokens: GrantTokens::parse(grant_tokens)?,
+    }))
+}
+
+/// Reads a request for a message to be decrypted.
+pub(super) fn decrypt_message(
+    message: pb::DecryptMessageRequest,
+) -> Result<(Bytes, ExpectedMessage), BrokerError> {
+    if message.message.len() > MAX_MESSAGE_BYTES {
+        return Err(BrokerError::Rejected(
+            format!(
+                "message has {} bytes; DecryptMessage takes at most {MAX_MESSAGE_BYTES}: use DecryptMessageStream",
+                message.message.len()
+            )
+            .into(),
+        ));
+    }
+    let expected =
+        expected_message(message.encryption_context, &message.key_id, message.grant_tokens, message.reuse)?;
+    Ok((message.message, expected))
+}
+
+/// Reads the start of a message to be decrypted; whether signed ones are taken.
+pub(super) fn decrypt_message_start(
+    start: pb::DecryptMessageStart,
+) -> Result<(ExpectedMessage, bool), BrokerError> {
+    let takes_signed = start.release_before_signature;
+    let expected =
+        expected_message(start.encryption_context, &start.key_id, start.grant_tokens, start.reuse)?;
+    Ok((expected, takes_signed))
+}
+
+fn expected_message(
+    context: BTreeMap<String, String>,
+    key_id: &str,
+    grant_tokens: Vec<String>,
+    bounds: Option<pb::Reuse>,
+) -> Result<ExpectedMessage, BrokerError> {
+    Ok(ExpectedMessage {
+        context: EncryptionContext::parse(context)?,
+        key: if key_id.is_empty() { None } else { Some(KeyId::parse(key_id)?) },
+        grant_tokens: GrantTokens::parse(grant_tokens)?,
+        reuse: reuse(bounds),
+    })
+}
 
 /// Reads a request for a data key.
 pub(crate) fn generate_data_key(
@@ -92,6 +177,64 @@ pub(crate) fn generate_random(
 /// Reads a question about a key.
 pub(crate) fn describe_key(message: &pb::DescribeKeyRequest) -> Result<DescribeKeyRequest, BrokerError> {
     Ok(KeyId::parse(&message.key_id)?.into())
+}
+
+/// An encrypted message as the reply carries it.
+#[must_use]
+pub(super) fn encrypted_message(
+    message: Bytes,
+    data_key: &DataKey,
+    source: &DataKeyData,
+) -> pb::EncryptMessageResponse {
+    pb::EncryptMessageResponse {
+        message,
+        key_id: data_key.encrypted.key.arn.to_string(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// A decrypted message as the reply carries it.
+#[must_use]
+pub(super) fn decrypted_message(
+    plaintext: Bytes,
+    context: &EncryptionContext,
+    key: &KeyArn,
+    source: &DataKeyData,
+) -> pb::DecryptMessageResponse {
+    pb::DecryptMessageResponse {
+        plaintext,
+        encryption_context: context.pairs().clone(),
+        key_id: key.to_string(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// What the answer to a message in parts begins with.
+#[must_use]
+pub(super) fn encrypted_message_start(
+    data_key: &DataKey,
+    source: &DataKeyData,
+) -> pb::EncryptMessageStreamResponse {
+    pb::EncryptMessageStreamResponse {
+        message: Bytes::new(),
+        key_id: data_key.encrypted.key.arn.to_string(),
+        provenance: Some(provenance(source)),
+    }
+}
+
+/// The same of a message that is decrypted.
+#[must_use]
+pub(super) fn decrypted_message_start(
+    context: &EncryptionContext,
+    key: &KeyArn,
+    source: &DataKeyData,
+) -> pb::DecryptMessageStreamResponse {
+    pb::DecryptMessageStreamResponse {
+        plaintext: Bytes::new(),
+        encryption_context: context.pairs().clone(),
+        key_id: key.to_string(),
+        provenance: Some(provenance(source)),
+    }
 }
 
 /// A data key as the reply carries it.
@@ -303,6 +446,10 @@ fn provenance(source: &DataKeyData) -> pb::Provenance {
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_RecipientInfo.html>
 const KEY_ENCRYPTION_ALGORITHM: &str = "RSAES_OAEP_SHA_256";
+/// What an answer of EncryptMessage holds with the frames around it, and clients of gRPC receive unless told otherwise.
+const MAX_PLAINTEXT_BYTES: usize = 3 << 20;
+/// What a request of DecryptMessage holds beside an encryption context and grant tokens.
+const MAX_MESSAGE_BYTES: usize = (4 << 20) - (64 << 10);
 /// KMS: `AttestationDocument` has 1 to 262,144 bytes.
 const MAX_ATTESTATION_DOCUMENT_BYTES: usize = 262_144;
 

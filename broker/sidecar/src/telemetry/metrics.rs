@@ -11,7 +11,7 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, PeriodicReader, SdkMeterProvider};
 use prometheus::{Registry, TextEncoder};
 
-pub(crate) use timed::{Calls, KmsCalls};
+pub(crate) use timed::{CallTimer, Calls, KmsCalls};
 
 use super::vocabulary;
 

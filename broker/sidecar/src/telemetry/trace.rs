@@ -15,7 +15,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use key_broker_core::Action;
 use key_broker_trail::record::TraceData;
 use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::{
@@ -31,6 +30,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::method::Method;
 use super::{status, vocabulary};
 pub(crate) use propagation::{Propagation, Propagator};
 
@@ -73,14 +73,14 @@ impl Traces {
 
     /// The trace of a call that came with these headers: its caller's, if they tell of one.
     #[must_use]
-    pub(crate) fn call(&self, action: Action, transport: &'static str, headers: &HeaderMap) -> CallTrace {
+    pub(crate) fn call(&self, method: Method, transport: &'static str, headers: &HeaderMap) -> CallTrace {
         let caller = self.propagation.caller(headers);
         if let Some(tracer) = &self.tracer {
             let parent = caller.clone().unwrap_or_default();
-            let builder = SpanBuilder::from_name(vocabulary::rpc_method(action)).with_kind(SpanKind::Server);
+            let builder = SpanBuilder::from_name(method.full_name()).with_kind(SpanKind::Server);
             let started = tracer.build_with_context(builder, &parent);
             if started.is_recording() {
-                return CallTrace::of(action, transport, layer::decided(&parent, started));
+                return CallTrace::of(method, transport, layer::decided(&parent, started));
             }
         }
         CallTrace { span: Span::none(), context: caller.as_ref().and_then(unsampled) }
@@ -113,12 +113,12 @@ impl Traces {
 
 impl CallTrace {
     /// The server span of a call that is sampled.
-    fn of(action: Action, transport: &'static str, decided: Context) -> Self {
+    fn of(method: Method, transport: &'static str, decided: Context) -> Self {
         let span = info_span!(
             parent: None,
             vocabulary::CALL,
             { vocabulary::RPC_SYSTEM } = GRPC,
-            { vocabulary::RPC_METHOD } = vocabulary::rpc_method(action),
+            { vocabulary::RPC_METHOD } = method.full_name(),
             { vocabulary::TRANSPORT } = transport,
             { vocabulary::REQUEST_ID } = Empty,
             { vocabulary::EVENT_ID } = Empty,

@@ -2,7 +2,6 @@
 //! [`SCHEMA_URL`]; docs/telemetry.md has them all in a table. The trail
 //! names its own.
 
-use key_broker_core::Action;
 use opentelemetry::InstrumentationScope;
 
 /// The semantic conventions that names are of (<https://opentelemetry.io/docs/specs/semconv/>). No
@@ -16,18 +15,6 @@ pub(crate) const SCOPE: &str = "key-broker";
 pub(crate) fn scope() -> InstrumentationScope {
     let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION"));
     scope.with_schema_url(SCHEMA_URL).build()
-}
-
-/// The RPC's name, which its span has, too.
-#[must_use]
-pub(crate) const fn rpc_method(action: Action) -> &'static str {
-    match action {
-        Action::GenerateDataKey => "keybroker.v1.KeyBroker/GenerateDataKey",
-        Action::GenerateDataKeyWithoutPlaintext => "keybroker.v1.KeyBroker/GenerateDataKeyWithoutPlaintext",
-        Action::Decrypt => "keybroker.v1.KeyBroker/Decrypt",
-        Action::GenerateRandom => "keybroker.v1.KeyBroker/GenerateRandom",
-        Action::DescribeKey => "keybroker.v1.KeyBroker/DescribeKey",
-    }
 }
 
 /// Who tells: of the resource.

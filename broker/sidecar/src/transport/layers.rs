@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use key_broker_core::{Action, Peer};
+use key_broker_core::Peer;
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server::AdminServer;
 use key_broker_proto::v1::key_broker_server::KeyBrokerServer;
@@ -28,13 +28,15 @@ use uuid::Uuid;
 use crate::admin::{Admin, AdminCall};
 use crate::audit::{Audit, AuditScope, RecordBuilder};
 use crate::error::BrokerError;
-use crate::limits::{CallLimits, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, Share, Shares, Taken};
+use crate::limits::{CallLimits, MAX_METADATA_BYTES, Share, Shares, Taken};
+use crate::method::{LARGEST_REQUEST_BYTES, Method};
 use crate::service::{Service, WorkloadCall, wire};
 use crate::telemetry::metrics::Calls;
 use crate::telemetry::trace::Traces;
 use crate::transport::connections::Listener;
 use crate::transport::reflection::Reflection;
 use crate::transport::request::{RequestBody, RequestBytes};
+use crate::transport::streamed;
 use crate::transport::standard::{Lasting, REFLECTION, StandardService, standard};
 
 /// Everything between a connection and the service.
@@ -94,8 +96,8 @@ impl Layers {
         }
         match (service, on) {
             ("keybroker.v1.KeyBroker", Listener::Workloads(_)) => {
-                if let Some(action) = Action::ALL.into_iter().find(|action| action.name() == method) {
-                    return self.recorded(action, caller, request);
+                if let Some(method) = Method::named(method) {
+                    return self.recorded(method, caller, request);
                 }
                 self.tell_of_unknown(caller, &request);
                 Box::pin(std::future::ready(unimplemented()))
@@ -143,21 +145,21 @@ impl Layers {
     }
 
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
-    fn recorded(&self, action: Action, caller: &Caller, request: Request<Incoming>) -> ReplyFuture {
+    fn recorded(&self, method: Method, caller: &Caller, request: Request<Incoming>) -> ReplyFuture {
         // Of what is refused for its length, nothing is kept, its trace and user agent neither.
         let nothing = HeaderMap::new();
         let is_too_large = metadata_bytes(&request) > MAX_METADATA_BYTES;
         let headers = if is_too_large { &nothing } else { request.headers() };
         let user_agent = headers.get(http::header::USER_AGENT);
-        let trace = self.traces.call(action, caller.peer.details.transport.name(), headers);
+        let trace = self.traces.call(method, caller.peer.details.transport.name(), headers);
         let (peer, span) = (Arc::clone(&caller.peer), trace.span().clone());
-        let mut scope = self.audit.open(action, peer, user_agent, span, trace.ids());
-        let mut timed = self.calls.as_ref().map(|calls| calls.begin(action));
+        let mut scope = self.audit.open(method.action(), peer, user_agent, span, trace.ids());
+        let mut timed = self.calls.as_ref().map(|calls| calls.begin(method));
         let limited = panic::catch_unwind(AssertUnwindSafe(|| {
             if is_too_large {
                 Err(BrokerError::MetadataTooLarge)
             } else {
-                self.limited(&mut scope, caller, request)
+                self.limited(method, &mut scope, caller, request)
             }
         }));
         if let Some(timed) = &mut timed {
@@ -165,7 +167,7 @@ impl Layers {
         }
         // A block, which has what it captures once: an async function has its arguments twice.
         trace.carry(async move {
-            let (answered, _held) = match limited {
+            let (answered, held) = match limited {
                 Ok(Ok(AdmittedCall { answer, held })) => {
                     let answered = match AssertUnwindSafe(answer).catch_unwind().await {
                         Ok(Ok(Ok(response))) => Ok(response),
@@ -182,17 +184,17 @@ impl Layers {
             if let Err(BrokerError::Bug) = &answered {
                 tracing::error!(%request_id, "a call ended in a defect: please report it");
             }
-            let response = reply(&record, request_id, answered);
-            let response = match scope.commit().await {
-                Ok(()) => response,
-                Err(error) => {
-                    // Key material in the response is erased with it.
-                    drop(response);
-                    let mut response = wire::status(&error, request_id).into_http();
-                    add_request_ids(response.headers_mut(), request_id, record.kms_request_id().as_deref());
-                    response
-                }
+            let response = reply(&record, method, request_id, answered);
+            let committed = match record.stream() {
+                Some(end) => streamed::begin(scope, end, response, &mut timed, Box::new(held)).await,
+                None => scope.commit().await.map(|()| response),
             };
+            // Key material in a response that may not leave is erased with it.
+            let response = committed.unwrap_or_else(|error| {
+                let mut response = wire::status(&error, request_id).into_http();
+                add_request_ids(response.headers_mut(), request_id, record.kms_request_id().as_deref());
+                response
+            });
             if let Some(timed) = timed {
                 timed.end(&response);
             }
@@ -225,7 +227,9 @@ impl Layers {
         let refuse = |error: &BrokerError| wire::status(error, request_id).into_http();
         let mut response = match answered {
             // tonic refused before the service saw the request: what the service refuses has details.
-            Ok(Ok(response)) if is_bare_refusal(&response) => refuse(&unread(&response)),
+            Ok(Ok(response)) if is_bare_refusal(&response) => {
+                refuse(&unread(&response, LARGEST_REQUEST_BYTES))
+            }
             Ok(Ok(response)) => response,
             Ok(Err(error)) => refuse(&error),
             Err(_) => refuse(&BrokerError::Bug),
@@ -237,6 +241,14 @@ impl Layers {
     /// How long a call may take.
     fn timeout(&self, headers: &HeaderMap) -> Result<Duration, BrokerError> {
         Ok(deadline_in(headers)?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE))
+    }
+
+    /// The same of a call of `method`: a stream may take longer.
+    fn timeout_of(&self, method: Method, headers: &HeaderMap) -> Result<Duration, BrokerError> {
+        if method.is_stream() {
+            return Ok(deadline_in(headers)?.unwrap_or(MAX_STREAM_DEADLINE).min(MAX_STREAM_DEADLINE));
+        }
+        self.timeout(headers)
     }
 
     /// The answer, as soon as the trail is open: a call that comes before waits for that within its own deadline.
@@ -269,11 +281,12 @@ impl Layers {
     /// Limits: deadline, drain, the principal's own and those of all; then the service.
     fn limited(
         &self,
+        method: Method,
         scope: &mut AuditScope,
         caller: &Caller,
         mut request: Request<Incoming>,
     ) -> Result<AdmittedCall, BrokerError> {
-        let timeout = self.timeout(request.headers())?;
+        let timeout = self.timeout_of(method, request.headers())?;
         let until = self.audit.clock.instant() + timeout;
         scope.set_deadline(until);
         if timeout < self.limits.deadline_floor {
@@ -284,13 +297,17 @@ impl Layers {
         }
         let slot = caller.share.call()?;
         drop_unread(request.headers_mut());
-        let request = request.map(|body| RequestBody::new(body, Arc::clone(&caller.share)));
+        if method.most_request_bytes() > LARGEST_REQUEST_BYTES {
+            // Before it is read: so much is read for nobody who could not be permitted.
+            self.service.refuse_unpermitted(&caller.peer.principal, method.action())?;
+        }
+        let request = request.map(|body| RequestBody::new(body, method, Arc::clone(&caller.share)));
         let request_bytes = request.body().bytes();
         let (record, request_id, peer) = (scope.record(), scope.request_id(), Arc::clone(&caller.peer));
         let deadline = until.checked_sub(commit_time(timeout)).unwrap_or(until);
         let call = WorkloadCall { record, request_id, peer, deadline };
         let answer = KeyBrokerServer::new(self.service.handler(call))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_decoding_message_size(method.most_request_bytes())
             .call(request);
         let answer =
             if *self.is_open.borrow() { answer } else { self.once_open(answer, scope.record(), request_id) };
@@ -308,7 +325,7 @@ struct AdmittedCall {
     held: HeldByCall,
 }
 
-/// What a call has taken, until its record is committed.
+/// What a call has taken, until its record is committed, or the last one of a stream.
 struct HeldByCall {
     _slot: Taken,
     _request_bytes: RequestBytes,
@@ -318,6 +335,7 @@ struct HeldByCall {
 /// The reply to a call, which may leave once its record is committed.
 fn reply(
     record: &RecordBuilder,
+    method: Method,
     request_id: Uuid,
     answered: Result<Response<Body>, BrokerError>,
 ) -> Response<Body> {
@@ -328,7 +346,7 @@ fn reply(
     let mut response = match answered {
         Ok(response) if record.ended() => response,
         // tonic refused before the service saw the request.
-        Ok(response) => refuse(&unread(&response)),
+        Ok(response) => refuse(&unread(&response, method.most_request_bytes())),
         Err(error) => refuse(&error),
     };
     add_request_ids(response.headers_mut(), request_id, record.kms_request_id().as_deref());
@@ -342,9 +360,9 @@ fn is_bare_refusal(response: &Response<Body>) -> bool {
 }
 
 /// Why tonic refused a request that the service never saw.
-fn unread(response: &Response<Body>) -> BrokerError {
+fn unread(response: &Response<Body>, most_bytes: usize) -> BrokerError {
     match Status::from_header_map(response.headers()).map(|status| status.code()) {
-        Some(Code::OutOfRange) => BrokerError::TooLarge,
+        Some(Code::OutOfRange) => BrokerError::TooLarge(most_bytes),
         Some(Code::ResourceExhausted) => BrokerError::TooManyOwnBytes,
         Some(Code::Cancelled | Code::Unknown) => BrokerError::Cancelled,
         Some(Code::Unimplemented) => BrokerError::Compressed,
@@ -439,6 +457,8 @@ const FIELD_BYTES: usize = 32;
 const MOST_COMMIT_TIME: Duration = Duration::from_millis(20);
 /// Nothing that the broker does takes longer; a caller that says more means "no deadline".
 const MAX_DEADLINE: Duration = Duration::from_mins(5);
+/// A gigabyte by a slow line.
+const MAX_STREAM_DEADLINE: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,33 +1,42 @@
 //! A request on its way in: its principal has a share of the bytes of all requests, and a request that is not small takes as much of it
-//! as it says that it is long, before it is read.
+//! as it says that it is long, before it is read. Of a stream, each part does, until the next one comes.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use crate::limits::{MAX_REQUEST_BYTES, Share, Taken};
+use crate::limits::{Share, Taken};
+use crate::method::{LARGEST_REQUEST_BYTES, Method};
 
 /// The bytes that a request has taken, until this is dropped.
-pub(super) type RequestBytes = Arc<OnceLock<Taken>>;
+pub(super) type RequestBytes = Arc<Mutex<Option<Taken>>>;
 
-/// The body of a request: one gRPC message.
+/// The body of a request: one gRPC message, or those of a stream.
 pub(super) struct RequestBody<B> {
     body: B,
+    method: Method,
     share: Arc<Share>,
     bytes: RequestBytes,
-    /// The message's flag and length, as far as they are there.
+    message: MessageOnItsWay,
+}
+
+/// How far the message has come that is being read.
+#[derive(Default)]
+struct MessageOnItsWay {
+    /// Its flag and length, as far as they are there.
     prefix: [u8; PREFIX],
+    /// The bytes that have come, the prefix among them.
     read: usize,
 }
 
 impl<B> RequestBody<B> {
     /// The request of whoever has this share.
-    pub(super) fn new(body: B, share: Arc<Share>) -> Self {
-        Self { body, share, bytes: RequestBytes::default(), prefix: [0; PREFIX], read: 0 }
+    pub(super) fn new(body: B, method: Method, share: Arc<Share>) -> Self {
+        Self { body, method, share, bytes: RequestBytes::default(), message: MessageOnItsWay::default() }
     }
 
     /// What it takes, to be held for as long as the call goes on.
@@ -36,31 +45,66 @@ impl<B> RequestBody<B> {
     }
 
     /// Counts what has come, and takes its share once its length is known.
-    fn count(&mut self, came: &[u8]) -> Result<(), Status> {
-        let had_prefix = self.read >= PREFIX;
-        for (place, byte) in (self.read..PREFIX).zip(came) {
-            self.prefix[place] = *byte;
-        }
-        self.read = self.read.saturating_add(came.len());
-        if self.read < PREFIX {
-            return Ok(());
-        }
-        let [_, length @ ..] = self.prefix;
-        let length = u32::from_be_bytes(length) as usize;
-        if length > MAX_REQUEST_BYTES {
-            // tonic refuses it before it reads on.
-            return Ok(());
-        }
-        if !had_prefix && length > SMALL {
-            let taken = self.share.request_bytes(PREFIX + length);
-            let taken =
-                taken.ok_or_else(|| Status::resource_exhausted("no bytes are left for this request"))?;
-            let _ = self.bytes.set(taken);
-        }
-        if self.read > PREFIX + length {
-            return Err(Status::invalid_argument("more than one message"));
+    fn count(&mut self, mut came: &[u8]) -> Result<(), Status> {
+        while !came.is_empty() {
+            let missing = PREFIX.saturating_sub(self.message.read).min(came.len());
+            let read = self.message.read;
+            if missing > 0 {
+                self.message.prefix[read..read + missing].copy_from_slice(&came[..missing]);
+                self.message.read += missing;
+                came.advance(missing);
+                if self.message.read == PREFIX {
+                    self.take_share()?;
+                }
+            }
+            let Some(length) = self.message.length() else { return Ok(()) };
+            if length > self.method.most_request_bytes() {
+                // tonic refuses it before it reads on.
+                return Ok(());
+            }
+            let rest = PREFIX + length - self.message.read;
+            if came.len() < rest {
+                self.message.read += came.len();
+                return Ok(());
+            }
+            came.advance(rest);
+            if self.method.is_stream() {
+                self.message = MessageOnItsWay::default();
+            } else {
+                self.message.read = PREFIX + length;
+                return if came.is_empty() { Ok(()) } else { Err(Status::invalid_argument("more than one message")) };
+            }
         }
         Ok(())
+    }
+
+    /// Takes a share for the message whose length has come, in place of that of the one before.
+    fn take_share(&self) -> Result<(), Status> {
+        let Some(length) = self.message.length() else { return Ok(()) };
+        if length > self.method.most_request_bytes() {
+            return Ok(());
+        }
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        // What the part before has taken is free again: it has been read, and encrypted or decrypted, or soon is.
+        *bytes = None;
+        if length > SMALL {
+            let taken = match self.method.most_request_bytes() {
+                LARGEST_REQUEST_BYTES => self.share.request_bytes(PREFIX + length),
+                _ => self.share.message_bytes(PREFIX + length),
+            };
+            *bytes = Some(
+                taken.ok_or_else(|| Status::resource_exhausted("no bytes are left for this request"))?,
+            );
+        }
+        Ok(())
+    }
+}
+
+impl MessageOnItsWay {
+    /// How long it is, once that is known.
+    fn length(&self) -> Option<usize> {
+        let [_, length @ ..] = self.prefix;
+        (self.read >= PREFIX).then(|| u32::from_be_bytes(length) as usize)
     }
 }
 
@@ -100,3 +144,59 @@ where
 const PREFIX: usize = 5;
 /// What is smaller takes nothing: the number of calls bounds it.
 const SMALL: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    //! However a request is cut into pieces, it takes what its messages say that they are long, one at a time.
+
+    use http_body_util::Empty;
+    use key_broker_core::Principal;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limits::Shares;
+
+    fn body(method: Method) -> RequestBody<Empty<Bytes>> {
+        RequestBody::new(Empty::new(), method, Shares::for_tests().of(&Principal::of_uid(1)))
+    }
+
+    fn message(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend_from_slice(&u32::try_from(length).expect("short").to_be_bytes());
+        bytes.resize(PREFIX + length, 7);
+        bytes
+    }
+
+    fn has_taken(body: &RequestBody<Empty<Bytes>>) -> bool {
+        body.bytes.lock().expect("no panic").is_some()
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_of_any_messages_in_any_pieces_is_taken(
+            lengths in prop::collection::vec(0_usize..9_000, 1..6),
+            pieces in prop::collection::vec(1_usize..3_000, 1..40),
+        ) {
+            let all: Vec<u8> = lengths.iter().flat_map(|length| message(*length)).collect();
+            let mut body = body(Method::EncryptMessageStream);
+            let (mut rest, mut pieces) = (&all[..], pieces.iter().cycle());
+            while !rest.is_empty() {
+                let next = (*pieces.next().expect("endless")).min(rest.len());
+                prop_assert!(body.count(&rest[..next]).is_ok());
+                rest = &rest[next..];
+            }
+            prop_assert_eq!(body.message.read, 0, "all are whole");
+            prop_assert_eq!(has_taken(&body), *lengths.last().expect("some") > SMALL);
+        }
+
+        #[test]
+        fn one_message_is_taken_and_not_a_byte_more(length in 0_usize..9_000, cut in 0_usize..9_000) {
+            let all = message(length);
+            let cut = cut.min(all.len());
+            let mut body = body(Method::Decrypt);
+            prop_assert!(body.count(&all[..cut]).is_ok() && body.count(&all[cut..]).is_ok());
+            prop_assert_eq!(has_taken(&body), length > SMALL);
+            prop_assert!(body.count(&[0]).is_err());
+        }
+    }
+}

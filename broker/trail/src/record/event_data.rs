@@ -42,6 +42,17 @@ pub struct ActivityEventData<'a> {
     /// Where the answer came from, if KMS or the cache was asked.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub data_key: Option<DataKeyData<Text<'a>>>,
+    /// The message that was encrypted or decrypted.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageData<'a>>,
+    /// The eventID of the activity record with which a stream began: this one tells how it ended.
+    #[serde(
+        rename = "endsEventID",
+        default,
+        deserialize_with = "optional_id",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ends: Option<Uuid>,
     /// What the call's attestation document proves, whatever became of the call.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Open<'a, &'a Measurements>>,
@@ -96,6 +107,8 @@ impl From<Outcome> for ActivityEventData<'_> {
             outcome,
             policy: None,
             data_key: None,
+            message: None,
+            ends: None,
             recipient: None,
             trace: None,
             is_cut: false,
@@ -139,6 +152,26 @@ pub struct RefusalCount<'a> {
     pub key_names: Vec<Text<'a>>,
     /// How many different ones were asked for, up to 1,024.
     pub different_key_names: u64,
+}
+
+/// A message of the AWS Encryption SDK, as far as it is known: its header is, once it is read or written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageData<'a> {
+    /// SHA-256, in hex, of the message's header with its tag: whoever has the message finds the call.
+    #[serde(borrow, rename = "headerSHA256")]
+    pub header_sha256: Text<'a>,
+    /// The algorithm suite: `0x0478`.
+    #[serde(borrow)]
+    pub suite: Text<'a>,
+    /// How many encrypted data keys the message has.
+    pub encrypted_data_keys: u16,
+    /// The bytes of the whole message; of a stream that has not ended, not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+    /// The bytes of plaintext that were encrypted, or that left the broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plaintext_length: Option<u64>,
 }
 
 /// Where a call is in OpenTelemetry's traces.

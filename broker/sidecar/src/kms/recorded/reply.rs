@@ -4,8 +4,8 @@ use key_broker_core::Plaintext;
 
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom, AttestedRequest};
 use crate::operation::{
-    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, DescribeKeyRequest,
-    DryRunRequest, EncryptedDataKey, KeyDescription, KmsReply, PublicKey, PublicKeyRequest, RandomRequest,
+    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest, Decryption,
+    DescribeKeyRequest, DryRunRequest, EncryptMessageRequest, EncryptedDataKey, KeyDescription, KmsReply, PublicKey, PublicKeyRequest, RandomRequest,
     SignRequest, Signature, TypedRequest, UnexpectedReply,
 };
 use crate::policy::SealedReply;
@@ -33,6 +33,7 @@ macro_rules! typed {
 
 typed! {
     DataKeyRequest => DataKey,
+    EncryptMessageRequest => DataKey,
     DataKeyWithoutPlaintextRequest => EncryptedDataKey,
     RandomRequest => Plaintext,
     DescribeKeyRequest => KeyDescription,
@@ -54,10 +55,22 @@ impl CallableRequest for DecryptRequest {
     type Reply = SealedReply<Decryption>;
 
     fn reply(reply: KmsReply) -> Result<SealedReply<Decryption>, UnexpectedReply> {
-        let decrypted = Decryption::try_from(reply)?;
-        let (key, bytes) = (decrypted.key.arn.clone(), decrypted.plaintext.len());
-        Ok(SealedReply::new(decrypted, key, bytes))
+        sealed(reply)
     }
+}
+
+impl CallableRequest for DecryptMessageRequest {
+    type Reply = SealedReply<Decryption>;
+
+    fn reply(reply: KmsReply) -> Result<SealedReply<Decryption>, UnexpectedReply> {
+        sealed(reply)
+    }
+}
+
+fn sealed(reply: KmsReply) -> Result<SealedReply<Decryption>, UnexpectedReply> {
+    let decrypted = Decryption::try_from(reply)?;
+    let (key, bytes) = (decrypted.key.arn.clone(), decrypted.plaintext.len());
+    Ok(SealedReply::new(decrypted, key, bytes))
 }
 
 impl CallableRequest for AttestedRequest<DecryptRequest> {

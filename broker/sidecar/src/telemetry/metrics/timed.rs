@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Response};
-use key_broker_core::Action;
 use key_broker_core::clock::Clock;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Histogram, Meter};
@@ -13,6 +12,7 @@ use tonic::Code;
 use super::Metrics;
 use super::names::{self, Metric};
 use crate::error::{BrokerError, KmsErrorKind};
+use crate::method::Method;
 use crate::telemetry::{status, vocabulary};
 
 impl Metrics {
@@ -20,7 +20,7 @@ impl Metrics {
     #[must_use]
     pub(crate) fn calls(&self, clock: Arc<dyn Clock>) -> Arc<Calls> {
         let duration = histogram(&self.meter(), names::CALL_DURATION, &BOUNDARIES);
-        let labels = Action::ALL.map(|action| std::array::from_fn(|code| call_labels(action, code)));
+        let labels = Method::ALL.map(|method| std::array::from_fn(|code| call_labels(method, code)));
         let other = labels_of(vocabulary::OTHER_METHOD, Code::Unimplemented);
         Arc::new(Calls { duration, labels: Box::new(labels), other, clock })
     }
@@ -43,7 +43,7 @@ impl Metrics {
 pub(crate) struct Calls {
     duration: Histogram<f64>,
     /// For each action and gRPC code.
-    labels: Box<[[Vec<KeyValue>; CODES]; Action::ALL.len()]>,
+    labels: Box<[[Vec<KeyValue>; CODES]; Method::ALL.len()]>,
     /// Of a method that is not there.
     other: Vec<KeyValue>,
     clock: Arc<dyn Clock>,
@@ -52,7 +52,7 @@ pub(crate) struct Calls {
 /// A call that is being timed. Dropped, it counts as one whose caller has gone.
 pub(crate) struct CallTimer {
     calls: Arc<Calls>,
-    action: Action,
+    method: Method,
     began: Instant,
     until: Option<Instant>,
     code: Option<Code>,
@@ -61,8 +61,8 @@ pub(crate) struct CallTimer {
 impl Calls {
     /// A call has arrived.
     #[must_use]
-    pub(crate) fn begin(self: &Arc<Self>, action: Action) -> CallTimer {
-        CallTimer { calls: Arc::clone(self), action, began: self.clock.instant(), until: None, code: None }
+    pub(crate) fn begin(self: &Arc<Self>, method: Method) -> CallTimer {
+        CallTimer { calls: Arc::clone(self), method, began: self.clock.instant(), until: None, code: None }
     }
 
     /// A call for a method that is not there is refused: that takes no time.
@@ -81,13 +81,18 @@ impl CallTimer {
     pub(crate) fn end<B>(mut self, reply: &Response<B>) {
         self.code = Some(code_in(reply.headers()));
     }
+
+    /// The last part of an answer in parts is about to leave.
+    pub(crate) fn end_with(mut self, code: Code) {
+        self.code = Some(code);
+    }
 }
 
 impl Drop for CallTimer {
     fn drop(&mut self) {
         let now = self.calls.clock.instant();
         let code = self.code.unwrap_or_else(|| BrokerError::abandoned(self.until, now).refusal().code);
-        let labels = &self.calls.labels[self.action as usize][code as usize];
+        let labels = &self.calls.labels[self.method as usize][code as usize];
         let took = now.saturating_duration_since(self.began);
         self.calls.duration.record(took.as_secs_f64(), labels);
     }
@@ -98,9 +103,9 @@ fn code_in(headers: &HeaderMap) -> Code {
     headers.get("grpc-status").map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()))
 }
 
-fn call_labels(action: Action, code: usize) -> Vec<KeyValue> {
+fn call_labels(method: Method, code: usize) -> Vec<KeyValue> {
     let code = i32::try_from(code).map_or(Code::Unknown, Code::from_i32);
-    labels_of(vocabulary::rpc_method(action), code)
+    labels_of(method.full_name(), code)
 }
 
 fn labels_of(method: &'static str, code: Code) -> Vec<KeyValue> {
@@ -198,7 +203,7 @@ mod tests {
         let metrics = Metrics::new(true, None).expect("somebody reads them");
         let calls = metrics.calls(Arc::new(SystemClock));
         let reply = Response::new(());
-        let call = || calls.begin(Action::Decrypt).end(&reply);
+        let call = || calls.begin(Method::Decrypt).end(&reply);
         call();
         assert_eq!(allocation_counter::measure(call).count_total, 0);
     }

@@ -201,6 +201,7 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     if let Some(data_key) = &extra.data_key {
         check_data_key(data_key, is_allowed)?;
     }
+    check_message(record, &extra)?;
     demand(
         extra.broker.is_some() == life.is_some(),
         "additionalEventData.broker is in records of the broker's life, and in no others",
@@ -211,7 +212,7 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     )?;
     if is_operators {
         check_operators(record, &extra)?;
-    } else if is_allowed && !is_own {
+    } else if is_allowed && !is_own && extra.ends.is_none() {
         check_answer(record, &extra)?;
     }
     check_many(record, &extra)?;
@@ -239,10 +240,39 @@ fn check_answer(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Resul
     let has_key = record.resources.as_ref().is_some_and(|resources| !resources.is_empty());
     demand(has_key || action == Some(Action::GenerateRandom), "an answer tells no key in resources")?;
     let is_counted =
-        matches!(action, Some(Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext));
+        matches!(action, Some(Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext | Action::EncryptMessage));
+    demand(extra.message.is_some() || !is_of_message(record), "an answer tells nothing of its message")?;
     demand(
         !is_counted || data_key.messages_used.is_some(),
         "a data key that was handed out has no messagesUsed, messagesLimit, bytesUsed and bytesLimit",
+    )
+}
+
+fn is_of_message(record: &ReadRecord<'_>) -> bool {
+    matches!(known::<Action>(&record.event_name), Some(Action::EncryptMessage | Action::DecryptMessage))
+}
+
+/// A message is told of in records of messages alone, and never more was encrypted than its data key was charged with.
+fn check_message(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+    let has_any = extra.message.is_some() || extra.ends.is_some();
+    demand(!has_any || is_of_message(record), "message or endsEventID is told of a call without a message")?;
+    demand(
+        extra.ends.is_none() || (extra.data_key.is_none() && extra.message.is_some()),
+        "the end of a stream tells its message, and has no dataKey: its beginning has",
+    )?;
+    let Some(message) = &extra.message else { return Ok(()) };
+    demand(is_hex(&message.header_sha256, 64), "headerSHA256 is not 64 lower-case hex digits")?;
+    demand(message.encrypted_data_keys >= 1, "a message has an encrypted data key")?;
+    demand(
+        matches!(&*message.suite, "0x0178" | "0x0378" | "0x0478" | "0x0578"),
+        "the message's suite is none that a broker takes",
+    )?;
+    let declared = record.request_parameters.as_ref().and_then(|asked| asked.declared_use);
+    let is_encrypted = known::<Action>(&record.event_name) == Some(Action::EncryptMessage);
+    let charged = declared.map(|declared| declared.bytes).filter(|bytes| is_encrypted && *bytes > 0);
+    demand(
+        message.plaintext_length.is_none_or(|length| charged.is_none_or(|charged| length <= charged)),
+        "more was encrypted than the data key was charged with",
     )
 }
 
