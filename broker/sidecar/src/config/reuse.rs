@@ -203,10 +203,11 @@ mod tests {
 
     #[test]
     fn rules_of_one_partition_have_one_set_of_bounds() {
-        for same in [("max_messages = 5", "max_messages = 5"), ("max_messages = 10000", "")] {
+        for same in [("max_messages = 5", "max_messages = 5"), ("refresh_at = 0.8", "")] {
             assert_eq!(rules(&shared(same.0, same.1)).expect("the same").rules.len(), 2);
         }
-        for other in ["max_messages = 6", "max_bytes = 5", "max_age_seconds = 5", "refresh_at = 1"] {
+        // Said of a rule, the default of data keys holds for messages, too.
+        for other in ["max_messages = 10000", "max_messages = 6", "max_bytes = 5", "max_age_seconds = 5", "refresh_at = 1"] {
             let why = refused(&shared("", other));
             assert!(
                 why.starts_with("reuse.rule 2: rule 1 has other bounds for partition \"shared\""),
