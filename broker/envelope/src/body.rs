@@ -199,8 +199,8 @@ impl BodyOpener {
     fn decrypt(&self, frame: &Frame<'_>, plaintext: &mut Vec<u8>) -> Result<(), OpenError> {
         let aad = aad(&self.message_id, frame.place, frame.sequence, frame.content.len() as u64);
         let start = plaintext.len();
-        plaintext.resize(start + frame.content.len(), 0);
-        let opened = self.keys.open(frame.iv, &aad, frame.content, frame.tag, &mut plaintext[start..]);
+        plaintext.extend_from_slice(frame.content);
+        let opened = self.keys.open(frame.iv, &aad, &mut plaintext[start..], frame.tag);
         opened.map_err(|_| {
             plaintext.truncate(start);
             OpenError::FrameTag(frame.sequence)

@@ -2,9 +2,9 @@
 
 mod parse;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::body::BodyOpener;
@@ -128,7 +128,7 @@ impl Header {
         if !keys.match_commitment(&self.commitment) {
             return Err(OpenError::Commitment);
         }
-        keys.open(self.iv, &self.bytes[..self.body_bytes], &[], self.tag, &mut [])
+        keys.open(self.iv, &self.bytes[..self.body_bytes], &mut [], self.tag)
             .map_err(|_| OpenError::HeaderTag)?;
         let signed = if self.facts.suite.is_signed() {
             let mut signed = Signed::new(context::public_key(&self.context))?;
@@ -171,7 +171,7 @@ impl EncryptedDataKey {
 
 impl HeaderFacts {
     pub(crate) fn new(header: &[u8], suite: Suite, encrypted_data_keys: usize, frame_length: u32) -> Self {
-        let sha256 = *digest(&SHA256, header).as_ref().first_chunk().expect("SHA-256 gives 32 bytes");
+        let sha256 = Sha256::digest(header).into();
         Self { sha256, length: header.len(), suite, encrypted_data_keys, frame_length }
     }
 }

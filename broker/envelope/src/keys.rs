@@ -1,18 +1,20 @@
 //! What one message is encrypted with: the key that HKDF makes of data key and message id, and the commitment to the data key.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::hkdf::{HKDF_SHA256, HKDF_SHA384, HKDF_SHA512, KeyType, Salt};
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
+use ctutils::CtEq;
+use hkdf::Hkdf;
 use key_broker_core::{Plaintext, secret};
+use sha2::{Sha256, Sha384, Sha512};
 use zeroize::Zeroizing;
 
-use crate::format::{DATA_KEY_BYTES, IV_BYTES, TAG_BYTES};
+use crate::format::{COMMITMENT_BYTES, DATA_KEY_BYTES, IV_BYTES, TAG_BYTES};
 use crate::suite::Suite;
 
 /// The keys of one message. Erased when dropped.
 pub(crate) struct MessageKeys {
-    /// AWS-LC keeps it on the heap, so that no move leaves a copy behind, and erases what it frees.
-    aead: LessSafeKey,
+    /// Erases its key schedule itself (its feature `zeroize`). Boxed, so that no move leaves a copy behind.
+    aead: Box<Aes256Gcm>,
     /// Empty where the suite has none. Not secret.
     commitment: Vec<u8>,
 }
@@ -42,28 +44,24 @@ impl MessageKeys {
 
     /// Whether `stored` commits to the data key, in constant time.
     pub(crate) fn match_commitment(&self, stored: &[u8]) -> bool {
-        verify_slices_are_equal(&self.commitment, stored).is_ok()
+        self.commitment.as_slice().ct_eq(stored).into()
     }
 
     /// Encrypts `content` in place; its tag, which covers `aad` too. An IV serves once.
     pub(crate) fn seal(&self, iv: [u8; IV_BYTES], aad: &[u8], content: &mut [u8]) -> [u8; TAG_BYTES] {
-        let nonce = Nonce::assume_unique_for_key(iv);
-        let sealed = self.aead.seal_in_place_separate_tag(nonce, Aad::from(aad), content);
-        let tag = sealed.expect("AES-GCM takes up to 64 GiB, a frame is shorter than 4 GiB");
-        *tag.as_ref().first_chunk().expect("a tag of AES-GCM has 16 bytes")
+        let sealed = self.aead.encrypt_inout_detached(&Nonce::from(iv), aad, content.into());
+        sealed.expect("AES-GCM takes up to 64 GiB, a frame is shorter than 4 GiB").into()
     }
 
-    /// Decrypts `content` into `plaintext`, which is as long, or finds it or `aad` forged and leaves zeros there.
+    /// Decrypts `content` in place, or finds it or `aad` forged and leaves it as it is.
     pub(crate) fn open(
         &self,
         iv: [u8; IV_BYTES],
         aad: &[u8],
-        content: &[u8],
+        content: &mut [u8],
         tag: [u8; TAG_BYTES],
-        plaintext: &mut [u8],
     ) -> Result<(), Forged> {
-        let nonce = Nonce::assume_unique_for_key(iv);
-        let opened = self.aead.open_separate_gather(nonce, Aad::from(aad), content, &tag, plaintext);
+        let opened = self.aead.decrypt_inout_detached(&Nonce::from(iv), aad, content.into(), &Tag::from(tag));
         opened.map_err(|_| Forged)
     }
 }
@@ -78,37 +76,47 @@ impl Drop for MessageKeys {
 /// Not inlined, so that all it leaves on the stack lies where the caller wipes.
 #[inline(never)]
 fn derive(data_key: &[u8], suite: Suite, message_id: &[u8]) -> MessageKeys {
+    let mut key = Zeroizing::new([0; DATA_KEY_BYTES]);
+    let mut commitment = Vec::new();
     let id = suite.id().to_be_bytes();
-    // Without a salt it is zeros, which are the same to HMAC.
-    let (algorithm, salt, info) = match suite {
-        Suite::Committed | Suite::CommittedSigned => (HKDF_SHA512, message_id, [&id[..], b"DERIVEKEY"]),
-        Suite::Uncommitted => (HKDF_SHA256, &[][..], [&id[..], message_id]),
-        Suite::UncommittedSigned => (HKDF_SHA384, &[][..], [&id[..], message_id]),
-    };
-    let extracted = Salt::new(algorithm, salt).extract(data_key);
-    let expand = |info: &[&[u8]]| {
-        let mut bytes = Zeroizing::new([0; DATA_KEY_BYTES]);
-        let expanded = extracted.expand(info, Derived).and_then(|okm| okm.fill(bytes.as_mut()));
-        expanded.expect("HKDF gives 255 times its hash's length, which is more than 32 bytes");
-        bytes
-    };
-    let key = UnboundKey::new(&AES_256_GCM, expand(&info).as_ref()).expect("32 bytes are a key of AES-256");
-    let commitment = if suite.is_committed() { expand(&[b"COMMITKEY"]).to_vec() } else { Vec::new() };
-    MessageKeys { aead: LessSafeKey::new(key), commitment }
-}
-
-/// What HKDF is to give: a key or a commitment, both of 32 bytes.
-struct Derived;
-
-impl KeyType for Derived {
-    fn len(&self) -> usize {
-        DATA_KEY_BYTES
+    let without_commitment = [&id[..], message_id];
+    match suite {
+        Suite::Committed | Suite::CommittedSigned => {
+            let hkdf = Hkdf::<Sha512>::new(Some(message_id), data_key);
+            hkdf.expand_multi_info(&[&id, b"DERIVEKEY"], key.as_mut()).expect(SHORT);
+            commitment.resize(COMMITMENT_BYTES, 0);
+            hkdf.expand_multi_info(&[b"COMMITKEY"], &mut commitment).expect(SHORT);
+        }
+        Suite::Uncommitted => {
+            let hkdf = Hkdf::<Sha256>::new(None, data_key);
+            hkdf.expand_multi_info(&without_commitment, key.as_mut()).expect(SHORT);
+        }
+        Suite::UncommittedSigned => {
+            let hkdf = Hkdf::<Sha384>::new(None, data_key);
+            hkdf.expand_multi_info(&without_commitment, key.as_mut()).expect(SHORT);
+        }
     }
+    MessageKeys { aead: Box::new(Aes256Gcm::new((&*key).into())), commitment }
 }
+
+const SHORT: &str = "HKDF gives 255 times its hash's length, which is more than 32 bytes";
 
 #[cfg(test)]
 mod tests {
+    use zeroize::ZeroizeOnDrop;
+
     use super::*;
+
+    /// Proves, at compile time: the features are on that make AES-GCM and SHA-2, and so HKDF, erase their state.
+    #[test]
+    fn derived_state_is_erased_on_drop() {
+        fn erased<T: ZeroizeOnDrop>() {}
+        erased::<Aes256Gcm>();
+        erased::<Sha256>();
+        erased::<Sha384>();
+        erased::<Sha512>();
+        erased::<Zeroizing<[u8; DATA_KEY_BYTES]>>();
+    }
 
     /// Proves: only 32 bytes are a data key.
     #[test]

@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use sha2::{Digest as _, Sha256};
 
 use super::other_sealer::{KINDS, seal_with};
 use super::*;
@@ -119,8 +119,7 @@ proptest! {
 
         let read = HeaderReader::default().push(&mut &message[..]).expect("ours").expect("whole").facts();
         prop_assert_eq!(read, facts);
-        let sha256 = digest(&SHA256, &message[..facts.length]);
-        prop_assert_eq!(&facts.sha256[..], sha256.as_ref());
+        prop_assert_eq!(facts.sha256, <[u8; 32]>::from(Sha256::digest(&message[..facts.length])));
         prop_assert_eq!((facts.encrypted_data_keys, facts.frame_length), (1, frame_length));
     }
 }
@@ -133,7 +132,7 @@ fn a_header_takes_not_a_byte_more() {
         let header = HeaderReader::default().push(&mut rest).expect("a header").expect("whole");
         let facts = header.facts();
         assert_eq!(facts.length, message.len() - rest.len());
-        assert_eq!(facts.sha256[..], *digest(&SHA256, &message[..facts.length]).as_ref());
+        assert_eq!(facts.sha256, <[u8; 32]>::from(Sha256::digest(&message[..facts.length])));
         assert_eq!((facts.suite, facts.frame_length), (suite, frame_length));
     }
 }

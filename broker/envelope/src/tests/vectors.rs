@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
@@ -93,13 +94,18 @@ fn raw_aes_data_key(message: &[u8]) -> Vec<u8> {
     let [key] = header.encrypted_data_keys() else { panic!("one encrypted data key") };
     // The key's name, the tag's length in bits, the IV's length, the IV.
     let iv: [u8; 12] = *key.provider_info.last_chunk().expect("an IV");
-    let (mut data_key, nonce) = (key.ciphertext.clone(), Nonce::assume_unique_for_key(iv));
+    let mut data_key = key.ciphertext.clone();
+    let tag: [u8; 16] = *data_key.last_chunk().expect("a tag");
+    data_key.truncate(data_key.len() - tag.len());
     let context = &message[if header.facts().suite.is_committed() { 3 + 32 } else { 4 + 16 }..];
     let length = usize::from(u16::from_be_bytes([context[0], context[1]]));
     let wrapping = STANDARD.decode("AAECAwQFBgcICRAREhMUFRYXGBkgISIjJCUmJygpMDE=").expect("base64");
-    let wrapping = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &wrapping).expect("32 bytes"));
-    let aad = Aad::from(&context[2..2 + length]);
-    wrapping.open_in_place(nonce, aad, &mut data_key).expect("under this key").to_vec()
+    let wrapping = Aes256Gcm::new_from_slice(&wrapping).expect("32 bytes");
+    let aad = &context[2..2 + length];
+    wrapping
+        .decrypt_inout_detached(&Nonce::from(iv), aad, data_key.as_mut_slice().into(), &tag.into())
+        .expect("under this key");
+    data_key
 }
 
 fn open(mut message: &[u8], data_key: Vec<u8>) -> Result<(Vec<u8>, Suite), OpenError> {
