@@ -110,9 +110,15 @@ mod tests {
                 v1::GenerateDataKeyResponse { plaintext: plaintext.clone(), ..Default::default() }
             ),
             format!("{:?}", v1::DecryptResponse { plaintext: plaintext.clone(), ..Default::default() }),
-            format!("{:?}", v1::GenerateRandomResponse { plaintext: plaintext.clone(), ..Default::default() }),
+            format!(
+                "{:?}",
+                v1::GenerateRandomResponse { plaintext: plaintext.clone(), ..Default::default() }
+            ),
             format!("{:?}", v1::EncryptMessageRequest { plaintext: plaintext.clone(), ..Default::default() }),
-            format!("{:?}", v1::EncryptMessageStreamRequest { part: Some(Part::Plaintext(plaintext.clone())) }),
+            format!(
+                "{:?}",
+                v1::EncryptMessageStreamRequest { part: Some(Part::Plaintext(plaintext.clone())) }
+            ),
             format!("{:?}", v1::DecryptMessageStreamResponse { plaintext, ..Default::default() }),
         ];
         assert_eq!(format!("{:?}", Part::Plaintext("SECRET-MARKER".into())), "Part");

@@ -1,19 +1,20 @@
 //! Proves: the AWS Encryption SDK and `aws-encryption-cli`, which nobody here wrote, open what the broker seals, and the broker
-//! opens what they seal with the same suite; what they seal otherwise it refuses for the reason that it is.
+//! opens what they seal with each of its suites, in frames and without; where only its own messages are read, it refuses the others for
+//! the reason that it is.
 
 #[path = "peers/mod.rs"]
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
-use key_broker_envelope::{EncryptedDataKey, Header, MessageId, OpenError, Sealer};
+use key_broker_envelope::{EncryptedDataKey, Header, HeaderReader, MessageId, OpenError, Sealer, Suite};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, cases, kms, printed, root};
 use serde_json::{Value, json};
@@ -60,42 +61,57 @@ fn aws_encryption_cli_opens_what_the_broker_seals() {
 
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
-fn the_broker_opens_what_the_sdk_seals_with_the_same_suite() {
+fn the_broker_opens_what_the_sdk_seals() {
     let peers = Peers::install(&["encryption-sdk"]);
     let bench = Bench::start();
     let mut wishes = Vec::new();
-    for frame_length in [128, 4_096, 1 << 20] {
-        wishes.extend(LENGTHS.map(|len| (bench.wish(len, COMMITTING, frame_length), len, frame_length)));
+    for (suite, name) in SUITES {
+        // 0 is content without frames.
+        for frame_length in [0, 128, 4_096, 1 << 20] {
+            wishes.extend(LENGTHS.map(|len| (bench.wish(len, name, frame_length), suite, len, frame_length)));
+        }
     }
     let seal: Vec<_> = wishes.iter().map(|(wish, ..)| wish).collect();
     // Two keys: two encrypted data keys. Either will do.
     let keys = [&bench.key, &bench.second_key];
     bench.sdk(&peers, &json!({ "keys": keys, "context": pairs(), "open": [], "seal": seal }));
-    for (place, (wish, len, frame_length)) in wishes.iter().enumerate() {
-        let path = wish["to"].as_str().expect("a path");
-        let mut reader = BufReader::new(File::open(path).expect("sealed"));
-        let header = Header::read(&mut reader).expect("a header");
-        let end = usize::try_from(reader.stream_position().expect("a file")).expect("at most 64 KiB");
-        let sealed_length = frame_length_of(&fs::read(path).expect("sealed")[..end]);
-        assert_eq!((header.context(), sealed_length), (&context(), *frame_length));
+    for (place, (wish, suite, len, frame_length)) in wishes.iter().enumerate() {
+        let message = fs::read(wish["to"].as_str().expect("a path")).expect("sealed");
+        let read = || {
+            let mut rest = &message[..];
+            let header = HeaderReader::default().push(&mut rest).expect("a header").expect("whole");
+            (header, rest)
+        };
+        let (header, body) = read();
+        let facts = header.facts();
+        assert_eq!((facts.suite, facts.frame_length), (*suite, *frame_length), "{wish}");
+        assert_eq!(header.callers_context(), context(), "{wish}");
         let found: Vec<_> =
             header.encrypted_data_keys().iter().map(|key| key.for_kms().expect("of KMS")).collect();
         // The SDK keeps its keys in a set.
         let arns: BTreeSet<_> = found.iter().map(|(arn, _)| arn.as_str()).collect();
         assert_eq!(arns, keys.map(String::as_str).into(), "{wish}");
-        let data_key = bench.decrypt(&found[place % 2].1);
+        let data_key = bench.decrypt(&found[place % 2].1, header.context());
+        assert!(header.open_whole(&data_key, body).expect("whole")[..] == plaintext(*len), "{wish}");
+
+        let (header, body) = read();
+        let mut opener = header.open_body(&data_key, 1 << 20).expect("its own key");
         let mut opened = Vec::new();
-        header.open(&data_key, reader).expect("its own key").read_to_end(&mut opened).expect("whole");
+        for piece in body.chunks(1_000) {
+            opened.extend_from_slice(&opener.push(piece).expect("whole"));
+        }
+        opened.extend_from_slice(&opener.finish().expect("whole"));
         assert!(opened == plaintext(*len), "{wish}");
     }
 }
 
+/// Where only the broker's own messages are read.
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn what_the_sdk_seals_otherwise_is_refused_for_the_reason_that_it_is() {
     let peers = Peers::install(&["encryption-sdk"]);
     let bench = Bench::start();
-    let format_one = "key-broker writes and opens format 2 with suite 0x0478 only";
+    let format_one = "no key commitment";
     let wishes = [
         (FORMAT_ONE[0], 4_096, ["message format 1 (suite 0x0378)", format_one]),
         (FORMAT_ONE[1], 0, ["message format 1 (suite 0x0178)", format_one]),
@@ -159,9 +175,9 @@ impl Bench {
         path
     }
 
-    fn decrypt(&self, blob: &CiphertextBlob) -> Plaintext {
+    fn decrypt(&self, blob: &CiphertextBlob, context: &EncryptionContext) -> Plaintext {
         let blob = STANDARD.encode(blob.as_bytes());
-        let request = json!({ "CiphertextBlob": blob, "EncryptionContext": pairs() });
+        let request = json!({ "CiphertextBlob": blob, "EncryptionContext": context.pairs() });
         Plaintext::new(bytes(&kms(&self.endpoint, "Decrypt", &request)["Plaintext"]))
     }
 
@@ -205,12 +221,6 @@ fn plaintext(len: usize) -> Vec<u8> {
     (0..=250).cycle().take(len).collect()
 }
 
-/// A header ends with the frame length, 32 bytes of commitment and a tag of 16 bytes.
-fn frame_length_of(header: &[u8]) -> u32 {
-    let (before, _) = header.split_at(header.len() - 32 - 16);
-    u32::from_be_bytes(*before.last_chunk().expect("four bytes"))
-}
-
 fn bytes(base64: &Value) -> Vec<u8> {
     STANDARD.decode(base64.as_str().expect("a string")).expect("base64")
 }
@@ -223,4 +233,10 @@ const FORMAT_ONE: [&str; 3] = [
     "AES_256_GCM_IV12_TAG16_HKDF_SHA384_ECDSA_P384",
     "AES_256_GCM_IV12_TAG16_HKDF_SHA256",
     "AES_128_GCM_IV12_TAG16",
+];
+const SUITES: [(Suite, &str); 4] = [
+    (Suite::Committed, COMMITTING),
+    (Suite::CommittedSigned, SIGNED),
+    (Suite::UncommittedSigned, FORMAT_ONE[0]),
+    (Suite::Uncommitted, FORMAT_ONE[1]),
 ];

@@ -55,7 +55,11 @@ async fn what_is_encrypted_is_decrypted_and_recorded_by_its_header() {
     let mut seen = Vec::new();
     for length in [0, 1, 4_095, 4_096, 4_097, 100_000, 3 << 20] {
         let encrypted = client.encrypt_message(encrypt(length)).await.expect("encrypted");
-        assert_eq!(encrypted.provenance.messages_used, seen.len() as u64 + 1, "{length}: one data key for all");
+        assert_eq!(
+            encrypted.provenance.messages_used,
+            seen.len() as u64 + 1,
+            "{length}: one data key for all"
+        );
         assert_eq!(encrypted.provenance.messages_limit, 1 << 32);
         let decrypted = client.decrypt_message(decrypt(&encrypted.message)).await.expect("decrypted");
         assert!(decrypted.plaintext.expose() == plaintext(length), "{length}");
@@ -124,9 +128,13 @@ async fn a_message_in_parts_is_the_same_and_its_end_is_recorded() {
     let broker = broker().await;
     let client = broker.client().await;
     let mut messages = Vec::new();
-    for (length, part, declared) in
-        [(0, 1, None), (0, 1, Some(0)), (10_000, 7, None), (5 << 20, 65_536, Some(5 << 20)), (1 << 20, 500_000, None)]
-    {
+    for (length, part, declared) in [
+        (0, 1, None),
+        (0, 1, Some(0)),
+        (10_000, 7, None),
+        (5 << 20, 65_536, Some(5 << 20)),
+        (1 << 20, 500_000, None),
+    ] {
         let message = encrypt_in_parts(&client, length, part, declared).await.expect("encrypted");
         for part in [1 << 16, 500_000] {
             let decrypted = decrypt_in_parts(&client, &message, part).await.expect("decrypted");
@@ -318,7 +326,10 @@ async fn what_is_charged_to_a_data_key_is_what_was_encrypted_under_it() {
     let records = broker.stop().await;
     assert_eq!(charged(&records), encrypted);
     assert!(encrypted.values().all(|(messages, bytes)| *messages <= 7 && *bytes <= 60_000), "{encrypted:?}");
-    assert!(encrypted.values().any(|(messages, _)| *messages > 1), "data keys were used again: {encrypted:?}");
+    assert!(
+        encrypted.values().any(|(messages, _)| *messages > 1),
+        "data keys were used again: {encrypted:?}"
+    );
 }
 
 /// What the records charge to each data key. An undeclared length is told at the end of its stream.
@@ -327,7 +338,13 @@ fn charged(records: &Records) -> BTreeMap<String, (u64, u64)> {
     let encrypted = records.activity.iter().filter(|record| record["eventName"] == "EncryptMessage");
     let key_of = |event_id: &Value| {
         let began = records.activity.iter().find(|record| record["eventID"] == *event_id).expect("it began");
-        (began["additionalEventData"]["dataKey"]["ciphertextBlobSHA256"].as_str().expect("a hash").to_owned(), began)
+        (
+            began["additionalEventData"]["dataKey"]["ciphertextBlobSHA256"]
+                .as_str()
+                .expect("a hash")
+                .to_owned(),
+            began,
+        )
     };
     for record in encrypted {
         let ends = &record["additionalEventData"]["endsEventID"];
@@ -339,7 +356,8 @@ fn charged(records: &Records) -> BTreeMap<String, (u64, u64)> {
         } else {
             let (key, began) = key_of(ends);
             if began["requestParameters"]["use"]["bytes"] == 0 {
-                charged.entry(key).or_default().1 += message_in(record)["plaintextLength"].as_u64().expect("bytes");
+                charged.entry(key).or_default().1 +=
+                    message_in(record)["plaintextLength"].as_u64().expect("bytes");
             }
         }
     }

@@ -46,4 +46,15 @@ impl Action {
             Self::DescribeKey => "DescribeKey",
         }
     }
+
+    /// The KMS operation that an event of this name stands for: a message is encrypted or decrypted by the broker, with a data key that KMS
+    /// makes or decrypts. Any other name is KMS's own.
+    #[must_use]
+    pub fn operation_at_kms(event_name: &str) -> &str {
+        match event_name {
+            "EncryptMessage" => "GenerateDataKey",
+            "DecryptMessage" => "Decrypt",
+            other => other,
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 
 use crate::format::{FRAME_LENGTH, MAX_ENCRYPTED_DATA_KEYS, MAX_FRAME_LENGTH, MAX_HEADER_BYTES};
 use crate::keys::WrongLength;
@@ -11,8 +11,6 @@ use crate::keys::WrongLength;
 /// Why a message is not opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// The reader failed; this says nothing about the message.
-    Read(io::Error),
     /// The message ends too early: in its header (0), or in or before this frame.
     CutOff(u32),
     /// The bytes look like Base64.
@@ -91,23 +89,9 @@ pub enum SealError {
     Write(io::Error),
 }
 
-impl OpenError {
-    /// The reason in an error of an [`Opener`](crate::Opener), where it is the message and not the reader under it.
-    #[must_use]
-    pub fn behind(error: &io::Error) -> Option<&Self> {
-        error.get_ref()?.downcast_ref()
-    }
-
-    /// What a failed read means in the header.
-    pub(crate) fn reading_header(error: io::Error) -> Self {
-        if error.kind() == ErrorKind::UnexpectedEof { Self::CutOff(0) } else { Self::Read(error) }
-    }
-}
-
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(error) => write!(f, "the encrypted message cannot be read: {error}"),
             Self::CutOff(0) => f.write_str("the message ends in its header: get all of it"),
             Self::CutOff(frame) => write!(f, "the message ends too early, at frame {frame}: get all of it"),
             Self::Base64 => f.write_str("this looks like Base64: decode it first (base64 --decode)"),
@@ -177,21 +161,7 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        if let Self::Read(error) = self { Some(error) } else { None }
-    }
-}
-
-impl From<OpenError> for io::Error {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Read(error) => error,
-            OpenError::CutOff(_) => Self::new(ErrorKind::UnexpectedEof, error),
-            _ => Self::new(ErrorKind::InvalidData, error),
-        }
-    }
-}
+impl Error for OpenError {}
 
 impl From<WrongLength> for OpenError {
     fn from(WrongLength(bytes): WrongLength) -> Self {

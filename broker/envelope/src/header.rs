@@ -2,8 +2,6 @@
 
 mod parse;
 
-use std::io::Read;
-
 use bytes::Bytes;
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
 use sha2::{Digest as _, Sha256};
@@ -12,9 +10,8 @@ use zeroize::Zeroizing;
 use crate::body::BodyOpener;
 use crate::context;
 use crate::error::{OpenError, SealError};
-use crate::format::{FRAMED, IV_BYTES, MAX_FRAME_LENGTH, MAX_HEADER_BYTES, MessageId, TAG_BYTES, VERSION};
+use crate::format::{FRAMED, IV_BYTES, MAX_HEADER_BYTES, MessageId, TAG_BYTES, VERSION};
 use crate::keys::MessageKeys;
-use crate::opener::Opener;
 use crate::signature::Signed;
 use crate::suite::Suite;
 use parse::{Accepted, Parsed, parse};
@@ -62,8 +59,8 @@ pub struct HeaderReader {
 #[derive(Clone)]
 pub struct EncryptedDataKey {
     provider_id: String,
-    provider_info: Vec<u8>,
-    ciphertext: Vec<u8>,
+    pub(crate) provider_info: Vec<u8>,
+    pub(crate) ciphertext: Vec<u8>,
 }
 
 impl HeaderReader {
@@ -87,18 +84,14 @@ impl HeaderReader {
 }
 
 impl Header {
-    /// Reads a header of what a [`Sealer`](crate::Sealer) writes, suite 0x0478 in frames, and not a byte more; others are refused
-    /// by name, and a header of more than 64 KiB without reading on. [`HeaderReader`] takes more.
-    pub fn read(reader: &mut impl Read) -> Result<Self, OpenError> {
-        let mut bytes = Vec::new();
-        loop {
-            match parse(&bytes, Accepted::Sealed)? {
-                Parsed::Header(header) => return Ok(*header),
-                Parsed::Needs(needs) => {
-                    let start = bytes.len();
-                    bytes.resize(needs, 0);
-                    reader.read_exact(&mut bytes[start..]).map_err(OpenError::reading_header)?;
-                }
+    /// Reads the header that `bytes` begin with, of what a [`Sealer`](crate::Sealer) writes, suite 0x0478 in frames, and leaves what
+    /// follows it; others are refused by name. [`HeaderReader`] takes more.
+    pub fn read(bytes: &mut &[u8]) -> Result<Self, OpenError> {
+        match parse(bytes, Accepted::Sealed)? {
+            Parsed::Needs(_) => Err(OpenError::CutOff(0)),
+            Parsed::Header(header) => {
+                *bytes = &bytes[header.facts.length..];
+                Ok(*header)
             }
         }
     }
@@ -126,12 +119,6 @@ impl Header {
     #[must_use]
     pub fn facts(&self) -> HeaderFacts {
         self.facts
-    }
-
-    /// Checks commitment and tag with the decrypted data key. `reader` stands where [`Header::read`] left it. Content without frames
-    /// has at most 1 MiB.
-    pub fn open<R: Read>(self, data_key: &Plaintext, reader: R) -> Result<Opener<R>, OpenError> {
-        Ok(Opener::new(reader, self.open_body(data_key, MAX_FRAME_LENGTH.into())?))
     }
 
     /// Checks commitment and tag with the decrypted data key, for a body that is given piece by piece. Content without frames has to

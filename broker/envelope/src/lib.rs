@@ -1,15 +1,18 @@
-//! Encrypted messages that the official AWS Encryption SDKs and `aws-encryption-cli` open, and the opening of theirs: message
-//! format 2 with the one algorithm suite 0x0478 (AES-256-GCM, HKDF-SHA512, key commitment, no signature), framed, streaming.
+//! Encrypted messages that the official AWS Encryption SDKs and `aws-encryption-cli` open, and the opening of theirs. Written are
+//! messages of format 2 with the algorithm suite 0x0478 (AES-256-GCM, HKDF-SHA512, key commitment, no signature), in frames; read are
+//! those of every [`Suite`] here, in frames or without.
 //!
-//! [`Sealer`] writes a message under a data key that the caller brings. [`Header::read`] reads the front of one: whose data key
-//! it needs and the encryption context. With that data key, [`Header::open`] gives an [`Opener`], which reads the rest. The
-//! crate neither calls KMS nor opens files: it works on any [`Write`](std::io::Write) and [`Read`](std::io::Read).
+//! [`Sealer`] writes a message under a data key that the caller brings, piece by piece or at once. [`HeaderReader`] takes the front of
+//! one as it comes: whose data key it needs, the encryption context, and what a record needs of it. With that data key, a [`Header`]
+//! opens what follows: [`Header::open_whole`] what is in memory, all or nothing; [`Header::open_body`] what comes piece by piece. Where
+//! only messages of this crate are expected, [`Header::read`] takes those and no others. The crate neither calls KMS nor opens files,
+//! and waits for nothing.
 //!
 //! ```
-//! use std::io::{Read, Write};
+//! use std::io::Write;
 //!
 //! use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
-//! use key_broker_envelope::{EncryptedDataKey, Header, MessageId, Sealer};
+//! use key_broker_envelope::{EncryptedDataKey, HeaderReader, MessageId, Sealer};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let arn = KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab").ok_or("no ARN")?;
@@ -22,13 +25,14 @@
 //! sealer.write_all(b"hello")?;
 //! let message = sealer.finish()?;
 //!
-//! let mut reader = &message[..];
-//! let header = Header::read(&mut reader)?;
+//! let mut rest = &message[..];
+//! let header = HeaderReader::default().push(&mut rest)?.ok_or("only a part of a header")?;
+//! // Which suites to take is for the caller to say.
+//! assert!(header.facts().suite.is_committed());
 //! let (arn, blob) = header.encrypted_data_keys()[0].for_kms().ok_or("a data key of another provider")?;
 //! // Here KMS decrypts `blob` under `arn` and the header's context, which should be the one that is expected.
-//! let mut plaintext = String::new();
-//! header.open(&data_key(), reader)?.read_to_string(&mut plaintext)?;
-//! assert_eq!(plaintext, "hello");
+//! let plaintext = header.open_whole(&data_key(), rest)?;
+//! assert_eq!(&plaintext[..], b"hello");
 //! # Ok(())
 //! # }
 //! ```
@@ -36,26 +40,36 @@
 //! # Format
 //!
 //! ```text
-//! header  version 1 = 2 | suite 2 = 0x0478 | message id 32 | encryption context | encrypted data keys
-//!         content type 1 = 2 | frame length 4 | commitment 32 | tag 16
+//! header  version 1 = 2 | suite 2 = 0x0478 or 0x0578 | message id 32 | encryption context | encrypted data keys
+//!         content type 1 | frame length 4 | commitment 32 | tag 16
+//! or      version 1 = 1 | type 1 = 0x80 | suite 2 = 0x0178 or 0x0378 | message id 16 | encryption context | encrypted data keys
+//!         content type 1 | zeros 4 | IV length 1 = 12 | frame length 4 | IV 12 | tag 16
 //! frame   sequence number 4 | IV 12 | content, as long as the frame length | tag 16
 //! last    0xFFFFFFFF | sequence number 4 | IV 12 | content length 4 | content | tag 16
+//! or, without frames (content type 1 instead of 2, frame length 0)
+//!         IV 12 | content length 8 | content | tag 16
+//! footer  of 0x0578 and 0x0378: signature length 2 | signature
 //! ```
 //!
-//! From data key and message id HKDF makes the key of this one message and the commitment to the data key: a message opens
-//! under one data key only, which AES-GCM alone does not promise. The header's tag covers the whole header; a frame's tag covers
-//! its place in this message, so that frames cannot be moved, dropped or brought in from elsewhere.
+//! From data key and message id HKDF makes the key of this one message and, in format 2, the commitment to the data key: such a message
+//! opens under one data key only, which AES-GCM alone does not promise. The header's tag covers the whole header; a frame's tag covers
+//! its place in this message, so that frames cannot be moved, dropped or brought in from elsewhere. A signature covers all before it;
+//! its public key is the pair `aws-crypto-public-key` of the encryption context, under which KMS encrypted the data key.
+//!
+//! That pair counts towards KMS's 8,192 bytes of context, with 89 bytes: [`Header::context`] has it, as KMS has to be told it, and no
+//! message under a KMS key has more.
 //!
 //! # Limits
 //!
-//! Other suites, format 1, content without frames and signatures are refused by name: AWS's own programs open those. Of AWS's
-//! published vectors, aws-encryption-sdk-test-vectors (python-1.3.5) are of format 1, all nine suites from 0x0014 to 0x0378, with
-//! frames of 512 to 20,480 bytes and without; the SDK for Java's commitment-test-vectors.json are of format 2, suites 0x0478 and
-//! 0x0578, with frames of 1 byte to 4 KiB and without, with one or two encrypted data keys. Those of suite 0x0478 in frames
-//! open, but for three whose commitment is wrong on purpose; all others are refused for what they are.
+//! A header has at most 64 KiB and 64 encrypted data keys, a frame 1 MiB, content without frames what the caller accepts. Suites
+//! without key derivation, and those with keys of 128 and 192 bits, are refused by name: AWS's own programs open those. Plaintext and
+//! keys are erased when they are dropped. Ciphertext is held until it is authentic, and plaintext never longer than it takes to give it
+//! out.
+//!
+//! AWS's published vectors for these suites open, or are refused where they are wrong on purpose (`src/tests/vectors.rs`).
 //!
 //! Source: <https://github.com/awslabs/aws-encryption-sdk-specification>, data-format/message-header.md, message-body.md,
-//! message-body-aad.md and framework/transitive-requirements.md.
+//! message-body-aad.md, message-footer.md, client-apis/decrypt.md and framework/transitive-requirements.md.
 
 #![forbid(unsafe_code)]
 
@@ -66,7 +80,6 @@ mod format;
 mod frames;
 mod header;
 mod keys;
-mod opener;
 mod sealer;
 mod signature;
 mod suite;
@@ -79,7 +92,6 @@ pub use self::{
     error::{OpenError, SealError},
     format::MessageId,
     header::{EncryptedDataKey, Header, HeaderFacts, HeaderReader},
-    opener::Opener,
     sealer::Sealer,
     suite::Suite,
 };

@@ -4,17 +4,21 @@
 
 #[cfg(target_os = "linux")]
 mod memory;
+mod other_sealer;
+mod pieces;
 mod refusals;
+mod suites;
+mod vectors;
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
+use std::io::Write;
 
 use bytes::Bytes;
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
 use proptest::prelude::*;
 
 use crate::format::{FRAME_LENGTH, MessageId};
-use crate::{EncryptedDataKey, Header, OpenError, Sealer};
+use crate::{EncryptedDataKey, Header, OpenError, Sealer, Suite};
 
 const ARN: &str = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
@@ -48,26 +52,30 @@ fn open(message: &[u8]) -> Result<Vec<u8>, OpenError> {
     open_with(message, &data_key(), usize::MAX).1
 }
 
-/// What is given out in reads of at most `piece` bytes, and how that ends.
+/// What is given out in pieces of at most `piece` bytes, and how that ends.
 fn open_with(message: &[u8], data_key: &Plaintext, piece: usize) -> (Vec<u8>, Result<Vec<u8>, OpenError>) {
     let mut rest = message;
     let mut given = Vec::new();
-    let mut opener = match Header::read(&mut rest).and_then(|header| header.open(data_key, rest)) {
-        Ok(opener) => opener,
+    let mut body = match Header::read(&mut rest).and_then(|header| header.open_body(data_key, 0)) {
+        Ok(body) => body,
         Err(error) => return (given, Err(error)),
     };
-    let mut space = vec![0; piece.min(10_000)];
-    loop {
-        match opener.read(&mut space) {
-            Ok(0) => return (given.clone(), Ok(given)),
-            Ok(n) => given.extend_from_slice(&space[..n]),
+    for piece in rest.chunks(piece) {
+        match body.push(piece) {
+            Ok(plaintext) => given.extend_from_slice(&plaintext),
             Err(error) => {
-                let again = opener.read(&mut space).expect_err("a refused message stays refused");
-                assert!(matches!(OpenError::behind(&again), Some(OpenError::Refused)), "{again}");
-                return (given, Err(error.downcast().expect("a slice is read without error")));
+                let again = body.push(piece).expect_err("a refused message stays refused");
+                assert!(matches!(again, OpenError::Refused), "{again}");
+                assert!(matches!(body.finish(), Err(OpenError::Refused)));
+                return (given, Err(error));
             }
         }
     }
+    match body.finish() {
+        Ok(plaintext) => given.extend_from_slice(&plaintext),
+        Err(error) => return (given, Err(error)),
+    }
+    (given.clone(), Ok(given))
 }
 
 fn plaintext(len: usize) -> Vec<u8> {
@@ -111,8 +119,8 @@ fn a_message_of_the_aws_encryption_sdk_opens() {
     let [key] = header.encrypted_data_keys() else { panic!("one encrypted data key") };
     let (arn, blob) = key.for_kms().expect("a key of KMS");
     assert_eq!((arn.as_str(), blob.as_bytes()), (ARN, &b"blob"[..]));
-    let mut opened = String::new();
-    header.open(&data_key(), rest).expect("the key").read_to_string(&mut opened).expect("whole");
+    let opened = header.open_whole(&data_key(), rest).expect("whole");
+    let opened = str::from_utf8(&opened).expect("text");
     assert_eq!(opened, "sealed by the AWS Encryption SDK\n".repeat(5));
 
     // From the same data key, message id and context the sealer makes the same bytes: AES-GCM and HKDF leave no choice.

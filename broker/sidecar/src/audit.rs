@@ -30,8 +30,8 @@ use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
 use crate::redaction::Redaction;
 use crate::telemetry::{status, vocabulary};
-pub(crate) use draft::{PolicyNote, RecordBuilder};
 use draft::RecordDraft;
+pub(crate) use draft::{PolicyNote, RecordBuilder};
 use refusals::{CountedRefusal, Refusal, Refusals};
 
 /// Opens a scope for every call.

@@ -80,7 +80,8 @@ type Draw = Pin<Box<dyn Future<Output = u64>>>;
 
 fn rules(max_messages: u64) -> Rules {
     let bounds = Bounds { max_age: Duration::from_hours(1), max_messages, max_bytes: 1 << 60 };
-    let default = Rule { enabled: true, bounds, message_bounds: bounds, refresh_at: Some(0.8), partition: None };
+    let default =
+        Rule { enabled: true, bounds, message_bounds: bounds, refresh_at: Some(0.8), partition: None };
     let kms_deadline = Duration::from_secs(10);
     Rules { default, rules: Vec::new(), max_entries: 10_000, kms_deadline, revocation_check: None }
 }

@@ -29,7 +29,8 @@ use tracing::{Instrument as _, info_span};
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
 use crate::kms::recorded::{Provenance, RecordedKms, RecordedReply, UnwrittenRecords, silence, time_to_tell};
 use crate::operation::{
-    DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest, EncryptMessageRequest,
+    DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest,
+    EncryptMessageRequest,
 };
 use crate::policy::Permitted;
 use crate::telemetry::vocabulary;

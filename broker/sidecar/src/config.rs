@@ -3,6 +3,7 @@
 
 mod attestation;
 pub(crate) mod audit;
+mod bounds;
 mod group;
 mod identity;
 mod kms;

@@ -228,32 +228,6 @@ impl Policy {
         Decision { permits, determining_policies, version: Arc::clone(&self.version) }
     }
 
-    /// The denial that is certain whatever key the call is about; none where some key may be permitted, or where that cannot be told.
-    /// Nobody has to be asked what key it is about for a call that is denied so.
-    #[must_use]
-    pub(crate) fn denies_every_key(
-        &self,
-        principal: &Principal,
-        action: Action,
-        facts: Facts<'_>,
-    ) -> Option<Decision> {
-        let question = Question { principal, action, key: None, meanings: &AliasMeanings::default(), facts };
-        let (request, entities) = self.names.request(&question, &[])?;
-        let determining = self.outlook.denial(&self.authorizer, &request, &entities)?;
-        let determining_policies = sorted(determining.into_iter());
-        Some(Decision { permits: false, determining_policies, version: Arc::clone(&self.version) })
-    }
-
-    /// Whether this is denied whatever key the call is about, and whatever it says.
-    #[must_use]
-    pub(crate) fn denies_every_call(&self, principal: &Principal, action: Action) -> bool {
-        let (meanings, facts) = (AliasMeanings::default(), Facts::default());
-        let question = Question { principal, action, key: None, meanings: &meanings, facts };
-        self.names.request(&question, &[]).is_some_and(|(request, entities)| {
-            self.outlook.denies_all(&self.authorizer, &request, &entities)
-        })
-    }
-
     fn aliases_of(&self, question: &Question<'_>) -> KeyAliases {
         let Some(NamedKey { arn, alias }) = question.key else { return KeyAliases::default() };
         // No policy can reach another.

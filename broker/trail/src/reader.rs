@@ -273,13 +273,7 @@ impl FetchedLogFile {
 }
 
 fn open(header: Header, data_key: &Plaintext, rest: &[u8]) -> Result<Vec<u8>, ReadFailure> {
-    let mut opener = header.open(data_key, rest).map_err(|error| malformed(&error))?;
-    let mut compressed = Vec::with_capacity(rest.len());
-    // What is opened is shorter than the message, which is in memory.
-    opener.read_to_end(&mut compressed).map_err(|error| match OpenError::behind(&error) {
-        Some(reason) => malformed(reason),
-        None => ReadFailure::Malformed(error.to_string()),
-    })?;
+    let compressed = header.open_whole(data_key, rest).map_err(|error| malformed(&error))?;
     gunzip(&compressed)
 }
 

@@ -28,7 +28,8 @@ use uuid::Uuid;
 pub use self::{
     caller::AwsCaller,
     event_data::{
-        ActivityEventData, DataKeyData, KmsEventData, MessageData, PolicyData, RefusalCount, ServedFrom, TraceData,
+        ActivityEventData, DataKeyData, KmsEventData, MessageData, PolicyData, RefusalCount, ServedFrom,
+        TraceData,
     },
     identity::UserIdentity,
     moments::record_time,

@@ -44,11 +44,14 @@ use tonic_health::pb::health_client::HealthClient;
 use zeroize::Zeroizing;
 
 pub use error::Error;
-pub use request::{Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey, GenerateDataKeyWithoutPlaintext};
-pub use stream::{DecryptedStream, EncryptedStream};
-pub use response::{
-    DataKey, DecryptedMessage, Decryption, EncryptedDataKey, EncryptedMessage, KeyDescription, Plaintext, Provenance, RandomBytes,
+pub use request::{
+    Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey, GenerateDataKeyWithoutPlaintext,
 };
+pub use response::{
+    DataKey, DecryptedMessage, Decryption, EncryptedDataKey, EncryptedMessage, KeyDescription, Plaintext,
+    Provenance, RandomBytes,
+};
+pub use stream::{DecryptedStream, EncryptedStream};
 
 /// A connection to a broker. Clones share it; it reconnects by itself.
 #[derive(Debug, Clone)]

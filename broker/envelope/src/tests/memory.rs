@@ -1,6 +1,7 @@
-//! Proves: once sealer and opener are gone, no piece of the data key or of the message's key is left in this process's memory.
+//! Proves: once sealer and opener are gone, no piece of the data key or of the message's key is left in this process's memory, and no
+//! piece of the plaintext, in whatever pieces it came and went, or where it ended too early.
 //!
-//! The test knows both keys only masked, and makes neither: the message's key was derived elsewhere.
+//! The tests know all of these only masked, and make no key: the message's key was derived elsewhere.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -27,7 +28,52 @@ fn no_key_is_left_when_a_message_is_done() {
     assert_eq!(found(&[DATA_KEY, MESSAGE_KEY]), Vec::<String>::new());
 }
 
-/// The mappings with pieces of these keys in them, as in proc(5).
+#[test]
+fn no_plaintext_is_left_when_a_message_is_done() {
+    let secret: Vec<u8> = hex::decode(PLAINTEXT).expect("hex").iter().map(|byte| byte ^ MASK).collect();
+    let secret = Zeroizing::new(secret);
+    let plaintext = Zeroizing::new(secret.repeat(3_000));
+    drop(secret);
+    let sealer = || {
+        let id = MessageId::random().expect("randomness");
+        Sealer::new(Vec::new(), &data_key(), encrypted(), &context(&[]), id).expect("small")
+    };
+    let message = sealer().seal(&plaintext).expect("few frames");
+    let (mut written, mut dropped) = (sealer(), sealer());
+    for piece in plaintext.chunks(1_000) {
+        written.write_all(piece).expect("a Vec takes all");
+        dropped.write_all(piece).expect("a Vec takes all");
+    }
+    written.finish().expect("a Vec takes all");
+    drop(dropped);
+
+    // Altered at its end, so that all but the last frame was decrypted before it is refused.
+    let mut altered = message.clone();
+    *altered.last_mut().expect("a byte") ^= 1;
+    for message in [&message, &altered] {
+        let open = || {
+            let mut rest = &message[..];
+            let header = Header::read(&mut rest).expect("a header");
+            (header, rest)
+        };
+        let (header, rest) = open();
+        assert_eq!(
+            header.open_whole(&data_key(), rest).is_ok_and(|opened| opened == plaintext),
+            *message != altered
+        );
+        for length in [1, 700, 5_000] {
+            let (header, rest) = open();
+            let mut body = header.open_body(&data_key(), 0).expect("the key");
+            rest.chunks(length).for_each(|piece| drop(body.push(piece).expect("whole frames")));
+            assert_eq!(body.finish().is_ok(), *message != altered);
+        }
+    }
+    assert!(!found(&[PLAINTEXT]).is_empty(), "it is found while it is there");
+    drop(plaintext);
+    assert_eq!(found(&[PLAINTEXT]), Vec::<String>::new());
+}
+
+/// The mappings with pieces of these in them, as in proc(5).
 fn found(masked_keys: &[&str]) -> Vec<String> {
     let pieces =
         masked_keys.iter().flat_map(|masked| hex::decode(masked).expect("hex").as_chunks().0.to_vec());
@@ -61,6 +107,7 @@ fn writable(mapping: &str) -> Option<(u64, usize)> {
 /// A copy may be overwritten in part.
 const PIECE: usize = 8;
 const MASK: u8 = 0x5A;
+const PLAINTEXT: &str = "9c4ee1027ab35f88d61c2b9047ad53fe318bc6750fe29d4460b8137fd2a50c9e";
 const DATA_KEY: &str = "71ec5a6828c5db5e50c70734455f0de19234fc2d2b8f5f17e24c6e1dde1dc19a";
 /// HKDF of the data key and message id 0x0909…, by Python's cryptography.
 const MESSAGE_KEY: &str = "e2a5d3b01d6d78ff0bd433134e814dc9e2e9fbd17fb24a786efa447de545d8c2";

@@ -32,7 +32,7 @@ fn with(change: impl FnOnce(&mut Parts)) -> Vec<u8> {
 }
 
 /// A context section of so many pairs by its own word, and these.
-fn section(count: u16, pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
+pub(super) fn section(count: u16, pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut bytes = count.to_be_bytes().to_vec();
     for part in pairs.iter().flat_map(|(name, value)| [name, value]) {
         bytes.extend_from_slice(&u16::try_from(part.len()).expect("short").to_be_bytes());
@@ -91,7 +91,6 @@ fn every_refusal_of_a_header_says_what_it_is_and_what_to_do() {
 #[test]
 fn every_refusal_of_a_body_and_of_sealing_says_what_it_is_and_what_to_do() {
     let open_errors = [
-        OpenError::Read(io::Error::other("the disk is gone")),
         OpenError::CutOff(3),
         OpenError::DataKeyLength(16),
         OpenError::Commitment,
@@ -99,6 +98,9 @@ fn every_refusal_of_a_body_and_of_sealing_says_what_it_is_and_what_to_do() {
         OpenError::Sequence { expected: 2, found: 3 },
         OpenError::LastFrameLength { content: 5_000, frame: 4_096 },
         OpenError::FrameTag(3),
+        OpenError::ContentLength { content: 5_000_000, limit: 1_048_576 },
+        OpenError::PublicKey,
+        OpenError::Signature,
         OpenError::TrailingBytes,
         OpenError::Refused,
     ];

@@ -95,8 +95,15 @@ async fn parts(unix: UnixAddress, journal: JournalConfig) -> Parts {
         bindings: Bindings::default(),
         trust: Trust::aws(),
         audit: AuditConfig { journal, trail: None, stdout: false, redaction: None },
+        suites_without_commitment: false,
         reuse: Rules {
-            default: Rule { enabled: false, bounds, refresh_at: None, partition: None },
+            default: Rule {
+                enabled: false,
+                bounds,
+                message_bounds: bounds,
+                refresh_at: None,
+                partition: None,
+            },
             rules: Vec::new(),
             max_entries: 1,
             kms_deadline: SECONDS,

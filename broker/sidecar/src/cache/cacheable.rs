@@ -6,8 +6,8 @@ use super::partition::{Owner, Partition, Subject};
 use super::rules::Rule;
 use crate::kms::recorded::CallableRequest;
 use crate::operation::{
-    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest, Decryption,
-    EncryptMessageRequest, EncryptedDataKey, WorkloadRequest,
+    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest,
+    Decryption, EncryptMessageRequest, EncryptedDataKey, WorkloadRequest,
 };
 use crate::policy::SealedReply;
 

@@ -182,7 +182,7 @@ fn guard() -> GuardSettings {
 /// The defaults of `[reuse]`, without refresh ahead.
 fn rule() -> Rule {
     let bounds = Bounds { max_age: Duration::from_mins(5), max_messages: 10_000, max_bytes: 1 << 30 };
-    Rule { enabled: true, bounds, refresh_at: None, partition: None }
+    Rule { enabled: true, bounds, message_bounds: bounds, refresh_at: None, partition: None }
 }
 
 fn reuse(default: Rule) -> Rules {

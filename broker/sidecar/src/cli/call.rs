@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, Subcommand, ValueEnum};
-use key_broker_client::{Client, Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey, KeyDescription, Provenance};
+use key_broker_client::{
+    Client, Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey, KeyDescription, Provenance,
+};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -172,32 +174,8 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 async fn call(command: CallCommand) -> Result<Value, CallFailure> {
     let (options, answer) = match command {
-        CallCommand::EncryptMessage(EncryptMessageArguments { key_id, plaintext, context, options }) => {
-            let request = EncryptMessage::new(key_id, plaintext.0);
-            let request = context.checked()?.into_iter().fold(request, |request, (n, v)| request.context(n, v));
-            let answer = options.connect().await?.encrypt_message(request).await.map(|encrypted| {
-                json!({
-                    "message": BASE64.encode(&encrypted.message),
-                    "keyId": encrypted.key_id,
-                    "provenance": provenance(&encrypted.provenance),
-                })
-            });
-            (options, answer)
-        }
-        CallCommand::DecryptMessage(DecryptMessageArguments { message, key_id, context, options }) => {
-            let request = DecryptMessage::new(message.0);
-            let request = key_id.into_iter().fold(request, DecryptMessage::key_id);
-            let request = context.checked()?.into_iter().fold(request, |request, (n, v)| request.context(n, v));
-            let answer = options.connect().await?.decrypt_message(request).await.map(|decrypted| {
-                json!({
-                    "plaintext": BASE64.encode(decrypted.plaintext.expose()),
-                    "encryptionContext": decrypted.encryption_context,
-                    "keyId": decrypted.key_id,
-                    "provenance": provenance(&decrypted.provenance),
-                })
-            });
-            (options, answer)
-        }
+        CallCommand::EncryptMessage(arguments) => return encrypt_message(arguments).await,
+        CallCommand::DecryptMessage(arguments) => return decrypt_message(arguments).await,
         CallCommand::GenerateDataKey(DataKeyArguments { key, context, options }) => {
             let request = key.request(context.checked()?);
             let client = options.connect().await?;
@@ -252,6 +230,34 @@ async fn call(command: CallCommand) -> Result<Value, CallFailure> {
         }
     };
     answer.map_err(|error| CallFailure::of(&error, options.timeout_ms))
+}
+
+async fn encrypt_message(arguments: EncryptMessageArguments) -> Result<Value, CallFailure> {
+    let EncryptMessageArguments { key_id, plaintext, context, options } = arguments;
+    let request = EncryptMessage::new(key_id, plaintext.0);
+    let request = context.checked()?.into_iter().fold(request, |request, (n, v)| request.context(n, v));
+    let encrypted = options.connect().await?.encrypt_message(request).await;
+    let encrypted = encrypted.map_err(|error| CallFailure::of(&error, options.timeout_ms))?;
+    Ok(json!({
+        "message": BASE64.encode(&encrypted.message),
+        "keyId": encrypted.key_id,
+        "provenance": provenance(&encrypted.provenance),
+    }))
+}
+
+async fn decrypt_message(arguments: DecryptMessageArguments) -> Result<Value, CallFailure> {
+    let DecryptMessageArguments { message, key_id, context, options } = arguments;
+    let request = DecryptMessage::new(message.0);
+    let request = key_id.into_iter().fold(request, DecryptMessage::key_id);
+    let request = context.checked()?.into_iter().fold(request, |request, (n, v)| request.context(n, v));
+    let decrypted = options.connect().await?.decrypt_message(request).await;
+    let decrypted = decrypted.map_err(|error| CallFailure::of(&error, options.timeout_ms))?;
+    Ok(json!({
+        "plaintext": BASE64.encode(decrypted.plaintext.expose()),
+        "encryptionContext": decrypted.encryption_context,
+        "keyId": decrypted.key_id,
+        "provenance": provenance(&decrypted.provenance),
+    }))
 }
 
 fn decrypt_request(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use key_broker_core::{Bounds, MAX_MESSAGES};
 use serde::Deserialize;
 
-use super::reuse::{MAX_BYTES, byte_bound, message_bound};
+use super::bounds::{MAX_BYTES, byte_bound, message_bound};
 
 /// `[messages]`.
 #[derive(Debug, Deserialize)]

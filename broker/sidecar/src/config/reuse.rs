@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use key_broker_core::{Bounds, KeyId, MAX_AGE_SECONDS, MAX_MESSAGES, Principal};
+use key_broker_core::{Bounds, KeyId, MAX_AGE_SECONDS, Principal};
 use serde::Deserialize;
 
+use super::bounds::{byte_bound, message_bound};
 use super::messages::MessagesSection;
 use super::within;
 use crate::cache::rules::{Match, Rule, Rules};
@@ -114,8 +115,10 @@ impl RuleSection {
                 _ => {}
             }
         }
-        let max_age = self.max_age_seconds.map(|n| age(&format!("{name}: max_age_seconds"), n)).transpose()?;
-        let max_messages = self.max_messages.map(|n| message_bound(&format!("{name}: max_messages"), n)).transpose()?;
+        let max_age =
+            self.max_age_seconds.map(|n| age(&format!("{name}: max_age_seconds"), n)).transpose()?;
+        let max_messages =
+            self.max_messages.map(|n| message_bound(&format!("{name}: max_messages"), n)).transpose()?;
         let max_bytes = self.max_bytes.map(|n| byte_bound(&format!("{name}: max_bytes"), n)).transpose()?;
         // What a rule says holds for whatever the data keys are for.
         let within_default = |default: Bounds| Bounds {
@@ -123,7 +126,8 @@ impl RuleSection {
             max_messages: max_messages.unwrap_or(default.max_messages),
             max_bytes: max_bytes.unwrap_or(default.max_bytes),
         };
-        let (bounds, message_bounds) = (within_default(default.bounds), within_default(default.message_bounds));
+        let (bounds, message_bounds) =
+            (within_default(default.bounds), within_default(default.message_bounds));
         let refresh_at = match self.refresh_at {
             Some(at) => share(&format!("{name}: refresh_at"), at)?,
             None => default.refresh_at,
@@ -157,27 +161,10 @@ fn age(key: &str, seconds: u64) -> Result<Duration, String> {
     within(key, seconds, 1, MAX_AGE_SECONDS).map(Duration::from_secs)
 }
 
-pub(super) fn message_bound(key: &str, n: u64) -> Result<u64, String> {
-    if n > MAX_MESSAGES {
-        return Err(format!(
-            "{key}: {n} is more than 2^32 = {MAX_MESSAGES}: AES-GCM with random nonces is not safe for more messages under \
-             one key (NIST SP 800-38D, 8.3)"
-        ));
-    }
-    within(key, n, 1, MAX_MESSAGES)
-}
-
-pub(super) fn byte_bound(key: &str, n: u64) -> Result<u64, String> {
-    within(key, n, 1, MAX_BYTES)
-}
-
 fn share(key: &str, at: f64) -> Result<Option<f64>, String> {
     // One is "at the bound itself": that is never, since a key at its bound is gone.
     within(key, at, 0.1, 1.0).map(|at| (at < 1.0).then_some(at))
 }
-
-/// The AWS Encryption SDK's own bound for a cached data key is 2^63 - 1.
-pub(super) const MAX_BYTES: u64 = i64::MAX as u64;
 
 #[cfg(test)]
 mod tests {
@@ -203,10 +190,17 @@ mod tests {
 
     #[test]
     fn rules_of_one_partition_have_one_set_of_bounds() {
-        for same in [("max_messages = 5", "max_messages = 5"), ("max_messages = 10000", "")] {
+        for same in [("max_messages = 5", "max_messages = 5"), ("refresh_at = 0.8", "")] {
             assert_eq!(rules(&shared(same.0, same.1)).expect("the same").rules.len(), 2);
         }
-        for other in ["max_messages = 6", "max_bytes = 5", "max_age_seconds = 5", "refresh_at = 1"] {
+        // Said of a rule, the default of data keys holds for messages, too.
+        for other in [
+            "max_messages = 10000",
+            "max_messages = 6",
+            "max_bytes = 5",
+            "max_age_seconds = 5",
+            "refresh_at = 1",
+        ] {
             let why = refused(&shared("", other));
             assert!(
                 why.starts_with("reuse.rule 2: rule 1 has other bounds for partition \"shared\""),

@@ -3,10 +3,13 @@
 //! For that, each `permit` is asked without what it says of keys, so that it holds at least where it held before; and of each `forbid`,
 //! only those are asked that say nothing of keys. What is denied by these is denied by all.
 
+use std::sync::Arc;
+
 use cedar_policy::{Authorizer, Decision, Effect, Entities, Policy, PolicySet, Request};
+use key_broker_core::{Action, Principal};
 use serde_json::{Value, json};
 
-use super::schema;
+use super::{AliasMeanings, Facts, Question, schema, sorted};
 
 /// The policies, without what they say of keys.
 pub(super) struct Outlook {
@@ -55,6 +58,34 @@ impl Outlook {
         let response = authorizer.is_authorized(request, &self.keyless, entities);
         let is_denied = response.decision() == Decision::Deny;
         is_denied.then(|| response.diagnostics().reason().map(ToString::to_string).collect())
+    }
+}
+
+impl super::Policy {
+    /// The denial that is certain whatever key the call is about; none where some key may be permitted, or where that cannot be told.
+    /// Nobody has to be asked what key it is about for a call that is denied so.
+    #[must_use]
+    pub(crate) fn denies_every_key(
+        &self,
+        principal: &Principal,
+        action: Action,
+        facts: Facts<'_>,
+    ) -> Option<super::Decision> {
+        let question = Question { principal, action, key: None, meanings: &AliasMeanings::default(), facts };
+        let (request, entities) = self.names.request(&question, &[])?;
+        let determining = self.outlook.denial(&self.authorizer, &request, &entities)?;
+        let determining_policies = sorted(determining.into_iter());
+        Some(super::Decision { permits: false, determining_policies, version: Arc::clone(&self.version) })
+    }
+
+    /// Whether this is denied whatever key the call is about, and whatever it says.
+    #[must_use]
+    pub(crate) fn denies_every_call(&self, principal: &Principal, action: Action) -> bool {
+        let (meanings, facts) = (AliasMeanings::default(), Facts::default());
+        let question = Question { principal, action, key: None, meanings: &meanings, facts };
+        self.names
+            .request(&question, &[])
+            .is_some_and(|(request, entities)| self.outlook.denies_all(&self.authorizer, &request, &entities))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn};
+use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId, Reuse};
 use key_broker_envelope::{
     EncryptedDataKey, Header, HeaderFacts, HeaderReader, MessageId, OpenError, SealError, Sealer, Suite,
 };
@@ -15,6 +15,18 @@ use zeroize::Zeroizing;
 use crate::error::BrokerError;
 use crate::operation::{DataKey, Decryption};
 use crate::policy::{Permitted, SealedReply};
+
+/// What a caller expects of a message that is to be decrypted.
+pub(super) struct ExpectedMessage {
+    /// Pairs that its encryption context must have.
+    pub context: EncryptionContext,
+    /// The KMS key that must have encrypted its data key.
+    pub key: Option<KeyId>,
+    /// The caller's grant tokens.
+    pub grant_tokens: GrantTokens,
+    /// Tighter bounds.
+    pub reuse: Reuse,
+}
 
 /// Which messages are decrypted.
 #[derive(Debug, Clone, Copy)]
@@ -102,9 +114,8 @@ pub(super) async fn open(
 ) -> Result<Bytes, BrokerError> {
     beside(message.len(), move || {
         let frames = message.get(header_bytes..).ok_or(BrokerError::Bug)?;
-        let plaintext: Zeroizing<Vec<u8>> = header
-            .open_whole(&data_key.decryption()?.plaintext, frames)
-            .map_err(|error| refused(&error))?;
+        let plaintext: Zeroizing<Vec<u8>> =
+            header.open_whole(&data_key.decryption()?.plaintext, frames).map_err(|error| refused(&error))?;
         Ok(Bytes::from_owner(plaintext))
     })
     .await

@@ -284,7 +284,10 @@ fn second_start() -> BrokerError {
 
 fn other_length(declared: u64) -> BrokerError {
     BrokerError::Rejected(
-        format!("plaintext_length is {declared}, but another number of bytes came: declare what comes, or nothing").into(),
+        format!(
+            "plaintext_length is {declared}, but another number of bytes came: declare what comes, or nothing"
+        )
+        .into(),
     )
 }
 

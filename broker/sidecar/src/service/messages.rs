@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{
-    Action, CiphertextBlob, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, Principal, Reuse,
-};
+use key_broker_core::{Action, CiphertextBlob, DeclaredUse, KeyArn, KeyId, Principal, Reuse};
 use key_broker_envelope::Header;
 use key_broker_proto::v1 as pb;
 use key_broker_trail::record::{DataKeyData, MessageData};
 
-use super::message_format::{self, MessageKey, TakenSuites};
+use super::message_format::{self, ExpectedMessage, MessageKey, TakenSuites};
 use super::{Service, WorkloadCall, wire};
 use crate::audit::PolicyNote;
 use crate::cache::DrawTerms;
@@ -18,18 +16,6 @@ use crate::operation::{
     DataKey, DecryptMessageRequest, DecryptRequest, EncryptMessageRequest, TypedRequest as _,
 };
 use crate::policy::Permitted;
-
-/// What a caller expects of a message that is to be decrypted.
-pub(super) struct ExpectedMessage {
-    /// Pairs that its encryption context must have.
-    pub context: EncryptionContext,
-    /// The KMS key that must have encrypted its data key.
-    pub key: Option<KeyId>,
-    /// The caller's grant tokens.
-    pub grant_tokens: GrantTokens,
-    /// Tighter bounds.
-    pub reuse: Reuse,
-}
 
 /// A data key of a message that is to be decrypted, as the caller may have it.
 struct PermittedDataKey {
@@ -40,7 +26,11 @@ struct PermittedDataKey {
 
 impl Service {
     /// Refuses who may do this with no key, whatever the call says.
-    pub(crate) fn refuse_unpermitted(&self, principal: &Principal, action: Action) -> Result<(), BrokerError> {
+    pub(crate) fn refuse_unpermitted(
+        &self,
+        principal: &Principal,
+        action: Action,
+    ) -> Result<(), BrokerError> {
         if self.policies.current().denies_every_call(principal, action) {
             let (principal, key) = (principal.clone(), DeniedKey::Any);
             return Err(BrokerError::Denied(Box::new(Denial { principal, action, key })));
@@ -77,7 +67,8 @@ impl Service {
         call.record.message(MessageData { length: Some(length), ..message_format::facts(&header.facts()) });
         self.check_message(&header, &expected, true)?;
         let key = self.data_key_of_message(call, &header, &expected, length).await?;
-        let (context, key_arn, source) = (header.callers_context(), key.key.subject().clone(), key.source.clone());
+        let (context, key_arn, source) =
+            (header.callers_context(), key.key.subject().clone(), key.source.clone());
         let plaintext = message_format::open(header, key, message, header_bytes).await?;
         call.record.passed(length, plaintext.len() as u64);
         Ok(wire::decrypted_message(plaintext, &context, &key_arn, &source))

@@ -19,8 +19,7 @@ use tonic::metadata::MetadataValue;
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 
-use super::message_format;
-use super::messages::ExpectedMessage;
+use super::message_format::{self, ExpectedMessage};
 use crate::error::BrokerError;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{

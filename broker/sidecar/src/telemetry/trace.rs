@@ -30,8 +30,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::method::Method;
 use super::{status, vocabulary};
+use crate::method::Method;
 pub(crate) use propagation::{Propagation, Propagator};
 
 /// Decides which calls are traced.

@@ -36,8 +36,8 @@ use crate::telemetry::trace::Traces;
 use crate::transport::connections::Listener;
 use crate::transport::reflection::Reflection;
 use crate::transport::request::{RequestBody, RequestBytes};
-use crate::transport::streamed;
 use crate::transport::standard::{Lasting, REFLECTION, StandardService, standard};
+use crate::transport::streamed;
 
 /// Everything between a connection and the service.
 pub(crate) struct Layers {

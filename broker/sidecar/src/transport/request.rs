@@ -72,7 +72,11 @@ impl<B> RequestBody<B> {
                 self.message = MessageOnItsWay::default();
             } else {
                 self.message.read = PREFIX + length;
-                return if came.is_empty() { Ok(()) } else { Err(Status::invalid_argument("more than one message")) };
+                return if came.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Status::invalid_argument("more than one message"))
+                };
             }
         }
         Ok(())
@@ -92,9 +96,8 @@ impl<B> RequestBody<B> {
                 LARGEST_REQUEST_BYTES => self.share.request_bytes(PREFIX + length),
                 _ => self.share.message_bytes(PREFIX + length),
             };
-            *bytes = Some(
-                taken.ok_or_else(|| Status::resource_exhausted("no bytes are left for this request"))?,
-            );
+            *bytes =
+                Some(taken.ok_or_else(|| Status::resource_exhausted("no bytes are left for this request"))?);
         }
         Ok(())
     }
@@ -149,15 +152,28 @@ const SMALL: usize = 4 << 10;
 mod tests {
     //! However a request is cut into pieces, it takes what its messages say that they are long, one at a time.
 
+    use std::time::Duration;
+
     use http_body_util::Empty;
     use key_broker_core::Principal;
+    use key_broker_core::clock::SystemClock;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::limits::Shares;
+    use crate::limits::{Limits, ShareLimits, Shares};
 
     fn body(method: Method) -> RequestBody<Empty<Bytes>> {
-        RequestBody::new(Empty::new(), method, Shares::for_tests().of(&Principal::of_uid(1)))
+        let share = ShareLimits { connections: 1, calls_in_flight: 1, calls_per_second: None };
+        let limits = Limits {
+            calls_in_flight: 1,
+            connections: 1,
+            share,
+            default_deadline: Duration::from_secs(1),
+            deadline_floor: Duration::ZERO,
+            drain: Duration::ZERO,
+        };
+        let shares = Shares::new(&limits, Arc::new(SystemClock));
+        RequestBody::new(Empty::new(), method, shares.of(&Principal::of_uid(1)))
     }
 
     fn message(length: usize) -> Vec<u8> {

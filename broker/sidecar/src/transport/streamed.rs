@@ -120,7 +120,8 @@ impl http_body::Body for StreamedBody {
                 Err(error) => self::trailers(&error, this.request_id),
             };
             this.state = State::Ended;
-            let code = trailers.get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
+            let code =
+                trailers.get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
             if let Some(timed) = this.timed.take() {
                 timed.end_with(code);
             }

@@ -5,7 +5,7 @@ mod written;
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 
-use key_broker_core::{KeyArn, Outcome};
+use key_broker_core::{Action, KeyArn, Outcome};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -199,7 +199,7 @@ fn activity(
     };
     let request_id = data_key.kms_request_id.as_deref();
     let Some(call) = data_key.kms_event_id else {
-        let failed = request_id.map(|id| ids::kms_request(id, operation_at_kms(&record.event_name)));
+        let failed = request_id.map(|id| ids::kms_request(id, Action::operation_at_kms(&record.event_name)));
         return Ok(What::Activity { made: None, failed, is_withdrawal, told, notice_id });
     };
     let asked = asked(record, hashes);
@@ -221,19 +221,10 @@ fn activity(
     Ok(What::Activity { made: Some(made), failed: None, is_withdrawal, told, notice_id })
 }
 
-/// What KMS is called for: a message is encrypted or decrypted by the broker, with a data key of KMS.
-fn operation_at_kms(event_name: &str) -> &str {
-    match event_name {
-        "EncryptMessage" => "GenerateDataKey",
-        "DecryptMessage" => "Decrypt",
-        other => other,
-    }
-}
-
 /// What an operation was asked: equal in the record of the call and in those of its uses.
 fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
     let mut state = hashes.build_hasher();
-    operation_at_kms(&record.event_name).hash(&mut state);
+    Action::operation_at_kms(&record.event_name).hash(&mut state);
     let Some(parameters) = &record.request_parameters else { return state.finish() };
     // CloudTrail has no parameters of GenerateRandom.
     if &*record.event_name == "GenerateRandom" {

@@ -4,9 +4,10 @@ use key_broker_core::Plaintext;
 
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom, AttestedRequest};
 use crate::operation::{
-    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest, Decryption,
-    DescribeKeyRequest, DryRunRequest, EncryptMessageRequest, EncryptedDataKey, KeyDescription, KmsReply, PublicKey, PublicKeyRequest, RandomRequest,
-    SignRequest, Signature, TypedRequest, UnexpectedReply,
+    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest,
+    Decryption, DescribeKeyRequest, DryRunRequest, EncryptMessageRequest, EncryptedDataKey, KeyDescription,
+    KmsReply, PublicKey, PublicKeyRequest, RandomRequest, SignRequest, Signature, TypedRequest,
+    UnexpectedReply,
 };
 use crate::policy::SealedReply;
 

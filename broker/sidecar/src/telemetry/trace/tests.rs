@@ -63,7 +63,7 @@ fn of_a_call_that_is_not_sampled_there_is_no_span() {
 fn a_sampler_is_asked_once_for_a_call() {
     let spans = exported(Sampler::TraceIdRatioBased(0.5), |traces| {
         for _ in 0..4_000 {
-            drop(traces.call(Action::Decrypt, "unix", &HeaderMap::new()));
+            drop(traces.call(Method::Decrypt, "unix", &HeaderMap::new()));
         }
     });
     // 2,000, give or take six times the deviation of 32; asked twice, 1,000.
@@ -95,9 +95,9 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     let refusals = Refusals::new(journal.clone(), Arc::clone(&caller));
     let audit = Arc::new(Audit { journal, caller, redaction: None, refusals, clock: Arc::new(SystemClock) });
     let spans = exported(Sampler::AlwaysOn, |traces| {
-        let trace = traces.call(Action::Decrypt, "unix", &HeaderMap::new());
+        let trace = traces.call(Method::Decrypt, "unix", &HeaderMap::new());
         let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));
-        let scope = audit.open(Action::Decrypt, peer, None, trace.span().clone(), trace.ids());
+        let scope = audit.open(Method::Decrypt.action(), peer, None, trace.span().clone(), trace.ids());
         drop(trace);
         scope.record().allowed();
         assert!(scope.commit().now_or_never().is_none(), "the disk takes longer than that");
@@ -131,7 +131,7 @@ fn in_a_call(
     work: impl FnOnce(&CallTrace),
 ) -> Vec<SpanData> {
     exported(sampler, |traces| {
-        let trace = traces.call(Action::Decrypt, "unix", headers);
+        let trace = traces.call(Method::Decrypt, "unix", headers);
         let _attached = trace.context.clone().unwrap_or_default().attach();
         work(&trace);
     })

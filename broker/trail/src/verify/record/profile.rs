@@ -239,8 +239,10 @@ fn check_answer(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Resul
     let action = known::<Action>(&record.event_name);
     let has_key = record.resources.as_ref().is_some_and(|resources| !resources.is_empty());
     demand(has_key || action == Some(Action::GenerateRandom), "an answer tells no key in resources")?;
-    let is_counted =
-        matches!(action, Some(Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext | Action::EncryptMessage));
+    let is_counted = matches!(
+        action,
+        Some(Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext | Action::EncryptMessage)
+    );
     demand(extra.message.is_some() || !is_of_message(record), "an answer tells nothing of its message")?;
     demand(
         !is_counted || data_key.messages_used.is_some(),

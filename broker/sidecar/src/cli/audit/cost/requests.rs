@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
-use key_broker_core::Outcome;
+use key_broker_core::{Action, Outcome};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -161,7 +161,7 @@ fn subject_of(record: &ReadRecord<'_>) -> Subject {
         region: record.aws_region.to_string(),
         account: record.recipient_account_id.to_string(),
         key: record.key_arn().or_else(|| record.key_id()).map(str::to_owned),
-        operation: record.event_name.to_string(),
+        operation: Action::operation_at_kms(&record.event_name).to_owned(),
     }
 }
 

@@ -209,19 +209,23 @@ impl Search {
 
     fn of_call(&self, record: &ReadRecord<'_>) -> Result<Facts, String> {
         let data = record.activity().map_err(|malformed| malformed.to_string())?;
-        let (id, trace) = match &self.wanted {
-            Wanted::Id(id) => (Some(id.as_str()), None),
-            Wanted::Trace(id) => (None, Some(id.as_str())),
-            Wanted::Ciphertext(_) => (None, None),
+        let (id, trace, sha256) = match &self.wanted {
+            Wanted::Id(id) => (Some(id.as_str()), None, None),
+            Wanted::Trace(id) => (None, Some(id.as_str()), None),
+            Wanted::Sha256(hash) => (None, None, Some(hash.as_str())),
         };
         let is_id = |text: &str| id == Some(text);
         let key = data.as_ref().and_then(|data| data.data_key.as_ref());
         let refusals = data.as_ref().and_then(|data| data.refusals.as_ref());
-        let withdraws = data.as_ref().and_then(|data| data.withdraws).map(|id| id.to_string());
+        let others = data.iter().flat_map(|data| [data.withdraws, data.ends]).flatten();
+        let is_of_other = others.map(|id| id.to_string()).any(|other| is_id(&other));
+        let message =
+            data.as_ref().and_then(|data| data.message.as_ref()).map(|message| &*message.header_sha256);
         let told = data.as_ref().and_then(|data| data.trace.as_ref()).map(|trace| &*trace.trace_id);
         let is_named = is_id(&record.request_id)
             || is_id(&record.event_id)
-            || withdraws.as_deref().is_some_and(is_id)
+            || is_of_other
+            || (sha256.is_some() && message == sha256)
             || refusals.is_some_and(|all| is_id(&all.first_request_id) || is_id(&all.last_request_id))
             || (trace.is_some() && told == trace);
         let asked = record.request_parameters.as_ref().and_then(|asked| asked.ciphertext_sha256.as_deref());
@@ -230,7 +234,7 @@ impl Search {
         let kms_event = key.and_then(|key| key.kms_event_id).map(|id| id.to_string());
         let is_for_kms = key.and_then(|key| key.kms_request_id.as_deref()).is_some_and(is_id)
             || kms_event.as_deref().is_some_and(is_id)
-            || matches!(&self.wanted, Wanted::Ciphertext(hash) if ciphertext.as_ref() == Some(hash));
+            || (sha256.is_some() && ciphertext.as_deref() == sha256);
         let minted = key.and_then(|key| key.minted_at);
         let made = if got.is_some() { minted } else { None };
         let at = record.event_time;

@@ -1,7 +1,8 @@
-//! What is looked for: an id, or a ciphertext by its SHA-256.
+//! What is looked for: an id, or a ciphertext or a message by its SHA-256.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use key_broker_envelope::HeaderReader;
 use key_broker_trail::open_regular;
 use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
@@ -15,14 +16,14 @@ pub(super) enum Wanted {
     Id(String),
     /// Of a trace.
     Trace(String),
-    /// The SHA-256, in hex, of a data key's ciphertext.
-    Ciphertext(String),
+    /// The SHA-256, in hex, of a data key's ciphertext, or of a message's header.
+    Sha256(String),
 }
 
 impl Wanted {
     /// The text that a record has of it.
     pub(super) fn text(&self) -> &str {
-        let (Self::Id(text) | Self::Trace(text) | Self::Ciphertext(text)) = self;
+        let (Self::Id(text) | Self::Trace(text) | Self::Sha256(text)) = self;
         text
     }
 
@@ -31,7 +32,7 @@ impl Wanted {
         match self {
             Self::Id(_) => "id",
             Self::Trace(_) => "trace",
-            Self::Ciphertext(_) => "data key with the ciphertext of SHA-256",
+            Self::Sha256(_) => "data key's ciphertext, or header of a message, with the SHA-256",
         }
     }
 }
@@ -39,7 +40,7 @@ impl Wanted {
 /// Reads it off the command line.
 pub(super) fn parse(text: &str) -> Result<Wanted, String> {
     if let Some(path) = text.strip_prefix("fileb://") {
-        return Ok(of_ciphertext(&read(Path::new(path)).map_err(|error| format!("{path}: {error}"))?));
+        return Ok(of_bytes(&read(Path::new(path)).map_err(|error| format!("{path}: {error}"))?));
     }
     let text = text.trim();
     let hex = text.to_ascii_lowercase();
@@ -52,15 +53,15 @@ pub(super) fn parse(text: &str) -> Result<Wanted, String> {
         return Ok(Wanted::Trace(hex));
     }
     if is_hex(&hex, 64) {
-        return Ok(Wanted::Ciphertext(hex));
+        return Ok(Wanted::Sha256(hex));
     }
     if let Some(id) = trace_of(&hex).or_else(|| xray_trace_of(&hex)) {
         return Ok(Wanted::Trace(id));
     }
     match BASE64.decode(text) {
-        Ok(ciphertext) if ciphertext.len() >= SHORTEST_CIPHERTEXT => Ok(of_ciphertext(&ciphertext)),
-        _ => Err("neither a UUID, nor a trace id (32 hex digits), nor a ciphertext in base64 or its SHA-256 in hex; for a file of bytes \
-                  write fileb://PATH"
+        Ok(ciphertext) if ciphertext.len() >= SHORTEST_CIPHERTEXT => Ok(of_bytes(&ciphertext)),
+        _ => Err("neither a UUID, nor a trace id (32 hex digits), nor a ciphertext or a message in base64, nor the SHA-256 of a ciphertext \
+                  or of a message's header in hex; for a file of bytes write fileb://PATH"
             .into()),
     }
 }
@@ -83,15 +84,23 @@ fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn of_ciphertext(ciphertext: &[u8]) -> Wanted {
-    Wanted::Ciphertext(hex::encode(Sha256::digest(ciphertext)))
+/// A message is known by its header; anything else is taken for a ciphertext.
+fn of_bytes(bytes: &[u8]) -> Wanted {
+    let header = HeaderReader::default().push(&mut &*bytes).ok().flatten();
+    Wanted::Sha256(
+        header
+            .map_or_else(|| hex::encode(Sha256::digest(bytes)), |header| hex::encode(header.facts().sha256)),
+    )
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_regular(path)?.take(LONGEST_CIPHERTEXT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST_CIPHERTEXT {
-        return Err(std::io::Error::other("longer than any ciphertext of KMS"));
+    let length = open_regular(path)?.take(LONGEST_HEADER).read_to_end(&mut bytes)?;
+    let is_message = HeaderReader::default().push(&mut &bytes[..]).is_ok_and(|header| header.is_some());
+    if length > LONGEST_CIPHERTEXT && !is_message {
+        return Err(std::io::Error::other(
+            "longer than any ciphertext of KMS, and no message of the AWS Encryption SDK",
+        ));
     }
     Ok(bytes)
 }
@@ -99,7 +108,9 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 /// KMS's shortest has more than a hundred bytes; a word typed by mistake has fewer.
 const SHORTEST_CIPHERTEXT: usize = 48;
 /// Decrypt takes 6,144 bytes.
-const LONGEST_CIPHERTEXT: u64 = 6_144;
+const LONGEST_CIPHERTEXT: usize = 6_144;
+/// Of a message, so much is read: its header is no longer.
+const LONGEST_HEADER: u64 = 65 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -121,11 +132,11 @@ mod tests {
             assert_eq!(parse(xray), Ok(Wanted::Trace(trace.into())), "{xray}");
         }
         let (ciphertext, sha256) = ([7; 152], hex::encode(Sha256::digest([7; 152])));
-        assert_eq!(parse(&BASE64.encode(ciphertext)), Ok(Wanted::Ciphertext(sha256.clone())));
-        assert_eq!(parse(&format!(" {sha256}\n")), Ok(Wanted::Ciphertext(sha256.clone())));
+        assert_eq!(parse(&BASE64.encode(ciphertext)), Ok(Wanted::Sha256(sha256.clone())));
+        assert_eq!(parse(&format!(" {sha256}\n")), Ok(Wanted::Sha256(sha256.clone())));
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), ciphertext).expect("writes");
-        assert_eq!(parse(&format!("fileb://{}", file.path().display())), Ok(Wanted::Ciphertext(sha256)));
+        assert_eq!(parse(&format!("fileb://{}", file.path().display())), Ok(Wanted::Sha256(sha256)));
     }
 
     #[test]

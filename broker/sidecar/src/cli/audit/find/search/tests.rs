@@ -141,7 +141,7 @@ fn every_id_leads_to_the_whole_story_of_its_data_key() {
         (id(1_000_011), 11),
         (id(12), 12),
         (id(30), 30),
-        (Wanted::Ciphertext(ciphertext(7)), 10),
+        (Wanted::Sha256(ciphertext(7)), 10),
     ] {
         let what = format!("{wanted:?}");
         let (story, _) = search(wanted, &places);
