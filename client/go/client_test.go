@@ -211,17 +211,30 @@ func TestTheCurrentSpanIsNamed(t *testing.T) {
 	}
 }
 
-func TestMutualTLS(t *testing.T) {
-	folder := os.Getenv("KEY_BROKER_TEST_TLS")
+func TestTwoBrokersAndTwoLanguagesExchangeMessages(t *testing.T) {
+	folder, exchange := os.Getenv("KEY_BROKER_TEST_TLS"), os.Getenv("KEY_BROKER_TEST_EXCHANGE")
 	if folder == "" {
-		t.Skip("no broker with TLS is told of")
+		t.Skip("no second broker, with TLS, is told of")
 	}
 	authorities := x509.NewCertPool()
 	authorities.AppendCertsFromPEM(must(os.ReadFile(filepath.Join(folder, "ca.crt"))))
 	certificate := must(tls.LoadX509KeyPair(filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key")))
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: authorities, ServerName: "broker.test", MinVersion: tls.VersionTLS13}
-	broker := broker(t, WithAddress(os.Getenv("KEY_BROKER_TEST_TLS_ADDRESS")), WithTLS(config))
-	if described := must(broker.DescribeKey(t.Context(), key)); described.KeyState != "Enabled" {
+	here, ctx := broker(t), t.Context()
+	other := broker(t, WithAddress(os.Getenv("KEY_BROKER_TEST_TLS_ADDRESS")), WithTLS(config))
+	if described := must(other.DescribeKey(ctx, key)); described.KeyState != "Enabled" {
 		t.Fatalf("%+v", described)
+	}
+	if got := must(other.Decrypt(ctx, must(here.Encrypt(ctx, []byte("over"), key, acme)), acme)); string(got) != "over" {
+		t.Fatalf("%q", got)
+	}
+	if got := must(here.Decrypt(ctx, must(other.Encrypt(ctx, []byte("and back"), key, acme)), acme)); string(got) != "and back" {
+		t.Fatalf("%q", got)
+	}
+	if got := must(here.Decrypt(ctx, must(os.ReadFile(filepath.Join(exchange, "from-rust"))), acme)); string(got) != "from Rust" {
+		t.Fatalf("%q", got)
+	}
+	if err := os.WriteFile(filepath.Join(exchange, "to-rust"), must(here.Encrypt(ctx, []byte("to Rust"), key, acme)), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

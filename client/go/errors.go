@@ -85,7 +85,7 @@ func (c *Client) explained(err error, headers ...metadata.MD) error {
 		}
 	}
 	if made.Code == codes.DeadlineExceeded && made.Reason == "" {
-		made.Message = fmt.Sprintf("no answer from the broker at %s within the deadline: is it running there?", c.target)
+		made.Message = fmt.Sprintf("no answer from the broker at %s within the deadline: is it running there, and may this user connect? (%s)", c.target, sent.Message())
 	}
 	return made
 }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
+use key_broker_client::{Client, DecryptMessage, EncryptMessage, Tls};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -54,10 +55,11 @@ pub(crate) struct Dev {
     process: Process,
 }
 
-/// A broker with mutual TLS, before the KMS of a [`Dev`].
+/// A second broker, with mutual TLS, before the KMS of a [`Dev`]; and a caller of another language, Rust.
 pub(crate) struct TlsBroker {
     dir: TempDir,
     address: String,
+    tls: Tls,
     process: Process,
 }
 
@@ -69,7 +71,8 @@ impl TlsBroker {
         // The packages find theirs in a folder of its own.
         let of_client = dir.path().join("client");
         fs::create_dir(&of_client).expect("a directory");
-        authority.leaf(vec![uri(CALLER)]).write(&of_client, &authority.pem());
+        let leaf = authority.leaf(vec![uri(CALLER)]);
+        leaf.write(&of_client, &authority.pem());
         // Free a moment ago.
         let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
         let address = free.to_string();
@@ -83,17 +86,35 @@ impl TlsBroker {
         let path = dir.path().join("key-broker.toml");
         fs::write(&path, config).expect("writes");
         let process = Process::serve(&path);
-        Self { dir, address, process }
+        let broker = Self { dir, address, tls: leaf.client(&authority), process };
+        let message = broker.call(async |client| {
+            let request = EncryptMessage::new("alias/dev", "from Rust").context("tenant", "acme");
+            client.encrypt_message(request).await.expect("encrypts").message
+        });
+        fs::write(broker.dir.path().join("from-rust"), message).expect("writes");
+        broker
+    }
+
+    fn call<T>(&self, what: impl AsyncFnOnce(Client) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { what(Client::tls(&self.address, &self.tls).await.expect("connects")).await })
     }
 
     /// What the tests of a package find it by.
     pub(crate) fn tell(&self, command: &mut Command) {
         command.env("KEY_BROKER_TEST_TLS_ADDRESS", &self.address);
         command.env("KEY_BROKER_TEST_TLS", self.dir.path().join("client/current"));
+        command.env("KEY_BROKER_TEST_EXCHANGE", self.dir.path());
     }
 
-    /// Ends it: the caller has to have been there.
+    /// Ends it: the package's tests have to have been there, and to have left a message that they had encrypted at the other broker.
     pub(crate) fn was_called(self) {
+        let message = fs::read(self.dir.path().join("to-rust")).expect("the tests leave a message");
+        let opened = self.call(async |client| {
+            let request = DecryptMessage::new(message).context("tenant", "acme");
+            client.decrypt_message(request).await.expect("decrypts")
+        });
+        assert_eq!(opened.plaintext.expose(), b"to Rust");
         self.process.signal(Signal::TERM);
         self.process.wait();
         let lines = journal_lines(&self.dir.path().join("journal"));

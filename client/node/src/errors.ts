@@ -72,7 +72,7 @@ function read(metadata: Metadata | undefined): Details {
 
 function words(error: ServiceError, details: Details, target: string): string {
   if (error.code === status.DEADLINE_EXCEEDED && details.reason === undefined) {
-    return `no answer from the broker at ${target} within the deadline: is it running there?`;
+    return `no answer from the broker at ${target} within the deadline: is it running there, and may this user connect? (${error.details})`;
   }
   const facts = [
     ["reason", details.reason],

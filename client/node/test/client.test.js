@@ -1,7 +1,7 @@
 // Proves what the client promises, against a broker: `key-broker dev`, or any whose KEY_BROKER_ADDRESS is set. See
 // tests/client_packages.rs.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -167,10 +167,16 @@ test("the current span is named, and nothing is sent without one", async () => {
 });
 
 const folder = process.env.KEY_BROKER_TEST_TLS;
-test("mutual TLS", { skip: folder === undefined && "no broker with TLS is told of" }, async () => {
+const skip = folder === undefined && "no second broker, with TLS, is told of";
+test("two brokers and two languages exchange messages", { skip }, async () => {
   const [certificate, key, trustBundle] = ["tls.crt", "tls.key", "ca.crt"].map((name) => readFileSync(join(folder, name)));
   const tls = { certificate, key, trustBundle, serverName: "broker.test" };
-  const client = connect(process.env.KEY_BROKER_TEST_TLS_ADDRESS, { tls });
-  assert.equal((await client.describeKey(KEY)).keyState, "Enabled");
-  client.close();
+  const other = connect(process.env.KEY_BROKER_TEST_TLS_ADDRESS, { tls });
+  assert.equal((await other.describeKey(KEY)).keyState, "Enabled");
+  assert.equal((await other.decrypt(await broker.encrypt("over", KEY, ACME), ACME)).toString(), "over");
+  assert.equal((await broker.decrypt(await other.encrypt("and back", KEY, ACME), ACME)).toString(), "and back");
+  other.close();
+  const exchange = process.env.KEY_BROKER_TEST_EXCHANGE;
+  assert.equal((await broker.decrypt(readFileSync(join(exchange, "from-rust")), ACME)).toString(), "from Rust");
+  writeFileSync(join(exchange, "to-rust"), await broker.encrypt("to Rust", KEY, ACME));
 });

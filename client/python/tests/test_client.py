@@ -146,10 +146,14 @@ def test_no_proxy_is_asked(broker, monkeypatch):
         assert client.describe_key(KEY).arn
 
 
-@pytest.mark.skipif("KEY_BROKER_TEST_TLS" not in os.environ, reason="no broker with TLS is told of")
-def test_mutual_tls():
+@pytest.mark.skipif("KEY_BROKER_TEST_TLS" not in os.environ, reason="no second broker, with TLS, is told of")
+def test_two_brokers_and_two_languages_exchange_messages(broker):
     folder = Path(os.environ["KEY_BROKER_TEST_TLS"])
-    pem = [(folder / name).read_bytes() for name in ("tls.crt", "tls.key", "ca.crt")]
-    tls = key_broker.Tls(*pem, server_name="broker.test")
-    with key_broker.connect(os.environ["KEY_BROKER_TEST_TLS_ADDRESS"], tls=tls) as broker:
-        assert broker.describe_key(KEY).key_state == "Enabled"
+    tls = key_broker.Tls(*((folder / name).read_bytes() for name in ("tls.crt", "tls.key", "ca.crt")), server_name="broker.test")
+    with key_broker.connect(os.environ["KEY_BROKER_TEST_TLS_ADDRESS"], tls=tls) as other:
+        assert other.describe_key(KEY).key_state == "Enabled"
+        assert other.decrypt(broker.encrypt(b"over", KEY, CONTEXT), CONTEXT) == b"over"
+        assert broker.decrypt(other.encrypt(b"and back", KEY, CONTEXT), CONTEXT) == b"and back"
+    exchange = Path(os.environ["KEY_BROKER_TEST_EXCHANGE"])
+    assert broker.decrypt((exchange / "from-rust").read_bytes(), CONTEXT) == b"from Rust"
+    (exchange / "to-rust").write_bytes(broker.encrypt(b"to Rust", KEY, CONTEXT))

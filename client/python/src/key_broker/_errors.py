@@ -63,7 +63,9 @@ def from_rpc(error: Any, target: str) -> KeyBrokerError:
     if isinstance(details, bytes):
         _read_details(made, details)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and made.reason is None:
-        made.message = f"no answer from the broker at {target} within the deadline: is it running there?"
+        made.message = (
+            f"no answer from the broker at {target} within the deadline: is it running there, and may this user connect? ({made.message})"
+        )
     return made
 
 

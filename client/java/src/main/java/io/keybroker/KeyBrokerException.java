@@ -36,7 +36,7 @@ public final class KeyBrokerException extends RuntimeException {
     var details = Details.of(error);
     var words = status.getDescription() == null ? status.getCode().name() : status.getDescription();
     if (status.getCode() == Status.Code.DEADLINE_EXCEEDED && details.reason == null) {
-      words = "no answer from the broker at " + address + " within the deadline: is it running there?";
+      words = "no answer from the broker at " + address + " within the deadline: is it running there, and may this user connect? (" + words + ")";
     }
     var message = words + fact("reason", details.reason) + fact("x-request-id", details.requestId) + fact("x-amzn-requestid", details.kmsRequestId);
     return new KeyBrokerException(message, error, status.getCode(), details);

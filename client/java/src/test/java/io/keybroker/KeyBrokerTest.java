@@ -182,14 +182,19 @@ class KeyBrokerTest {
   }
 
   @Test
-  @EnabledIfEnvironmentVariable(named = "KEY_BROKER_TEST_TLS", matches = ".+", disabledReason = "no broker with TLS is told of")
-  void mutualTls() throws IOException {
+  @EnabledIfEnvironmentVariable(named = "KEY_BROKER_TEST_TLS", matches = ".+", disabledReason = "no second broker, with TLS, is told of")
+  void twoBrokersAndTwoLanguagesExchangeMessages() throws IOException {
     var folder = Path.of(System.getenv("KEY_BROKER_TEST_TLS"));
     var tls = new Tls(
         Files.readAllBytes(folder.resolve("tls.crt")), Files.readAllBytes(folder.resolve("tls.key")), Files.readAllBytes(folder.resolve("ca.crt")),
         "broker.test");
-    try (var client = KeyBroker.builder().address(System.getenv("KEY_BROKER_TEST_TLS_ADDRESS")).tls(tls).connect()) {
-      assertEquals("Enabled", client.describeKey(KEY).keyState());
+    try (var other = KeyBroker.builder().address(System.getenv("KEY_BROKER_TEST_TLS_ADDRESS")).tls(tls).connect()) {
+      assertEquals("Enabled", other.describeKey(KEY).keyState());
+      assertEquals("over", new String(other.decrypt(broker.encrypt("over".getBytes(UTF_8), KEY, ACME), ACME), UTF_8));
+      assertEquals("and back", new String(broker.decrypt(other.encrypt("and back".getBytes(UTF_8), KEY, ACME), ACME), UTF_8));
     }
+    var exchange = Path.of(System.getenv("KEY_BROKER_TEST_EXCHANGE"));
+    assertEquals("from Rust", new String(broker.decrypt(Files.readAllBytes(exchange.resolve("from-rust")), ACME), UTF_8));
+    Files.write(exchange.resolve("to-rust"), broker.encrypt("to Rust".getBytes(UTF_8), KEY, ACME));
   }
 }
