@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What workloads ask for: named as the KMS operation, or, of messages, as the broker's own.
+/// What workloads ask for: named as the KMS operation, or as IAM names what it permits of one; of messages, as the broker's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// A message encrypted under a data key that stays in the broker.
@@ -15,6 +15,16 @@ pub enum Action {
     GenerateDataKeyWithoutPlaintext,
     /// A decrypt.
     Decrypt,
+    /// A short plaintext encrypted under a KMS key itself.
+    Encrypt,
+    /// A ciphertext encrypted anew: of the key that had encrypted it.
+    ReEncryptFrom,
+    /// The same, of the key that encrypts it now.
+    ReEncryptTo,
+    /// A data key pair.
+    GenerateDataKeyPair,
+    /// A data key pair with its private key in encrypted form only.
+    GenerateDataKeyPairWithoutPlaintext,
     /// Random bytes.
     GenerateRandom,
     /// What KMS knows about a key.
@@ -23,12 +33,17 @@ pub enum Action {
 
 impl Action {
     /// Every action, in the order of the contract.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::EncryptMessage,
         Self::DecryptMessage,
         Self::GenerateDataKey,
         Self::GenerateDataKeyWithoutPlaintext,
         Self::Decrypt,
+        Self::Encrypt,
+        Self::ReEncryptFrom,
+        Self::ReEncryptTo,
+        Self::GenerateDataKeyPair,
+        Self::GenerateDataKeyPairWithoutPlaintext,
         Self::GenerateRandom,
         Self::DescribeKey,
     ];
@@ -42,6 +57,11 @@ impl Action {
             Self::GenerateDataKey => "GenerateDataKey",
             Self::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
             Self::Decrypt => "Decrypt",
+            Self::Encrypt => "Encrypt",
+            Self::ReEncryptFrom => "ReEncryptFrom",
+            Self::ReEncryptTo => "ReEncryptTo",
+            Self::GenerateDataKeyPair => "GenerateDataKeyPair",
+            Self::GenerateDataKeyPairWithoutPlaintext => "GenerateDataKeyPairWithoutPlaintext",
             Self::GenerateRandom => "GenerateRandom",
             Self::DescribeKey => "DescribeKey",
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use key_broker_core::clock::{Clock, Moment};
-use key_broker_core::{Action, KeyId, Outcome, Peer};
+use key_broker_core::{KeyId, Outcome, Peer};
 use key_broker_trail::journal::{Journal, JournalUnavailable};
 use key_broker_trail::record::{
     ActivityEventData, ActivityRecord, AwsCaller, DataKeyData, Open, PolicyData, RequestParameters,
@@ -53,7 +53,7 @@ impl Audit {
     #[must_use]
     pub(crate) fn open(
         self: &Arc<Self>,
-        action: Action,
+        event_name: &'static str,
         peer: Arc<Peer>,
         user_agent: Option<&HeaderValue>,
         span: Span,
@@ -67,7 +67,7 @@ impl Audit {
             span,
             trace,
             began: Moment::now(&*self.clock),
-            action,
+            event_name,
             peer,
             user_agent: user_agent.cloned(),
             until: None,
@@ -88,7 +88,7 @@ pub(crate) struct AuditScope {
     span: Span,
     trace: Option<TraceData<'static>>,
     began: Moment,
-    action: Action,
+    event_name: &'static str,
     peer: Arc<Peer>,
     user_agent: Option<HeaderValue>,
     until: Option<Instant>,
@@ -138,7 +138,7 @@ impl AuditScope {
             span: self.span.clone(),
             trace: self.trace.clone(),
             began: self.began,
-            action: self.action,
+            event_name: self.event_name,
             peer: Arc::clone(&self.peer),
             user_agent: self.user_agent.clone(),
             until: self.until,
@@ -257,7 +257,7 @@ impl AuditScope {
         let written = draft.request.as_ref().and_then(|request| request.operation().written_key());
         self.audit.refusals.count(&Refusal {
             peer: &self.peer,
-            action: self.action,
+            event_name: self.event_name,
             outcome: end.outcome,
             code,
             message: &words,
@@ -324,7 +324,7 @@ impl AuditScope {
         let mut record = ActivityRecord::new(
             UserIdentity::workload(self.peer.kind, self.peer.principal.as_str(), &self.peer.details),
             self.came_at(),
-            self.action.name(),
+            self.event_name,
             &self.audit.caller.region,
             &self.audit.caller.account_id,
             ActivityEventData { withdraws, ..self.event_data(draft) },
@@ -338,8 +338,6 @@ impl AuditScope {
             record.fail(code, words);
         }
         record.request_parameters = request.map(|request| RequestParameters {
-            // As the workload wrote it; KMS is asked for the key that it names.
-            key_id: request.written_key().map(Into::into),
             ciphertext_sha256: ciphertext_sha256.map(Into::into),
             declared_use: draft.declared_use,
             ..activity_parameters(request)
@@ -362,7 +360,8 @@ impl AuditScope {
         }
         record.request_id = self.request_id.into();
         record.event_id = self.event_id.into();
-        record.resources = draft.key_arn.as_ref().map(|arn| vec![arn.into()]);
+        let keys = draft.key_arn.iter().chain(&draft.new_key_arn);
+        record.resources = draft.key_arn.as_ref().map(|_| keys.map(Into::into).collect());
         record.append_to(lines);
     }
 
@@ -424,9 +423,10 @@ struct RecordLines {
     kms_bytes: usize,
 }
 
-/// What an activity record has of a request: all that KMS records have, and the number of random bytes.
+/// What an activity record has of a request: all that KMS records have, with keys as the workload wrote them, and the number of random
+/// bytes.
 fn activity_parameters(request: &dyn Operation) -> RequestParameters<'_> {
-    request.parameters().unwrap_or_else(|| RequestParameters {
+    request.written_parameters().unwrap_or_else(|| RequestParameters {
         number_of_bytes: request.random_bytes().map(Into::into),
         ..RequestParameters::default()
     })

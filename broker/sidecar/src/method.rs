@@ -12,13 +12,17 @@ pub(crate) enum Method {
     GenerateDataKey,
     GenerateDataKeyWithoutPlaintext,
     Decrypt,
+    Encrypt,
+    ReEncrypt,
+    GenerateDataKeyPair,
+    GenerateDataKeyPairWithoutPlaintext,
     GenerateRandom,
     DescribeKey,
 }
 
 impl Method {
     /// Every method, in the order of the contract.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::EncryptMessage,
         Self::DecryptMessage,
         Self::EncryptMessageStream,
@@ -26,6 +30,10 @@ impl Method {
         Self::GenerateDataKey,
         Self::GenerateDataKeyWithoutPlaintext,
         Self::Decrypt,
+        Self::Encrypt,
+        Self::ReEncrypt,
+        Self::GenerateDataKeyPair,
+        Self::GenerateDataKeyPairWithoutPlaintext,
         Self::GenerateRandom,
         Self::DescribeKey,
     ];
@@ -47,12 +55,18 @@ impl Method {
             Self::GenerateDataKey => "keybroker.v1.KeyBroker/GenerateDataKey",
             Self::GenerateDataKeyWithoutPlaintext => "keybroker.v1.KeyBroker/GenerateDataKeyWithoutPlaintext",
             Self::Decrypt => "keybroker.v1.KeyBroker/Decrypt",
+            Self::Encrypt => "keybroker.v1.KeyBroker/Encrypt",
+            Self::ReEncrypt => "keybroker.v1.KeyBroker/ReEncrypt",
+            Self::GenerateDataKeyPair => "keybroker.v1.KeyBroker/GenerateDataKeyPair",
+            Self::GenerateDataKeyPairWithoutPlaintext => {
+                "keybroker.v1.KeyBroker/GenerateDataKeyPairWithoutPlaintext"
+            }
             Self::GenerateRandom => "keybroker.v1.KeyBroker/GenerateRandom",
             Self::DescribeKey => "keybroker.v1.KeyBroker/DescribeKey",
         }
     }
 
-    /// What policy is asked for. A stream is the same action as one message.
+    /// What policy is asked for. A stream is the same action as one message; of ReEncrypt, policy is asked for ReEncryptTo, too.
     #[must_use]
     pub(crate) const fn action(self) -> Action {
         match self {
@@ -61,8 +75,21 @@ impl Method {
             Self::GenerateDataKey => Action::GenerateDataKey,
             Self::GenerateDataKeyWithoutPlaintext => Action::GenerateDataKeyWithoutPlaintext,
             Self::Decrypt => Action::Decrypt,
+            Self::Encrypt => Action::Encrypt,
+            Self::ReEncrypt => Action::ReEncryptFrom,
+            Self::GenerateDataKeyPair => Action::GenerateDataKeyPair,
+            Self::GenerateDataKeyPairWithoutPlaintext => Action::GenerateDataKeyPairWithoutPlaintext,
             Self::GenerateRandom => Action::GenerateRandom,
             Self::DescribeKey => Action::DescribeKey,
+        }
+    }
+
+    /// `eventName` in its records.
+    #[must_use]
+    pub(crate) const fn event_name(self) -> &'static str {
+        match self {
+            Self::ReEncrypt => "ReEncrypt",
+            _ => self.action().name(),
         }
     }
 

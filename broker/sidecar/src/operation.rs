@@ -2,6 +2,8 @@
 //! SDK sends it, and its records and span describe it.
 
 pub(crate) mod attested;
+mod encrypt;
+mod key_pairs;
 mod messages;
 mod reply;
 mod request;
@@ -9,8 +11,15 @@ mod request;
 use std::sync::Arc;
 
 use attested::AttestedRequest;
+pub(crate) use encrypt::{
+    EncryptRequest, Encryption, ReEncryptFrom, ReEncryptRequest, ReEncryptTo, ReEncryption,
+};
 use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, RequestedKey};
 use key_broker_trail::record::RequestParameters;
+pub(crate) use key_pairs::{
+    AttestedDataKeyPair, DataKeyPair, DataKeyPairRequest, DataKeyPairWithoutPlaintextRequest,
+    EncryptedDataKeyPair, KeyPairSpec,
+};
 pub(crate) use messages::{DecryptMessageRequest, EncryptMessageRequest};
 pub(crate) use reply::KmsReply;
 pub(crate) use reply::{
@@ -31,6 +40,16 @@ pub(crate) enum KmsRequest {
     DataKeyWithoutPlaintext(Arc<DataKeyWithoutPlaintextRequest>),
     /// Decrypt.
     Decrypt(Arc<DecryptRequest>),
+    /// Encrypt.
+    Encrypt(Arc<EncryptRequest>),
+    /// ReEncrypt.
+    ReEncrypt(Arc<ReEncryptRequest>),
+    /// GenerateDataKeyPair.
+    DataKeyPair(Arc<DataKeyPairRequest>),
+    /// GenerateDataKeyPairWithoutPlaintext.
+    DataKeyPairWithoutPlaintext(Arc<DataKeyPairWithoutPlaintextRequest>),
+    /// GenerateDataKeyPair for one recipient.
+    AttestedDataKeyPair(Arc<AttestedRequest<DataKeyPairRequest>>),
     /// GenerateRandom.
     Random(Arc<RandomRequest>),
     /// DescribeKey.
@@ -57,6 +76,11 @@ impl KmsRequest {
             Self::DataKey(request) => &**request,
             Self::DataKeyWithoutPlaintext(request) => &**request,
             Self::Decrypt(request) => &**request,
+            Self::Encrypt(request) => &**request,
+            Self::ReEncrypt(request) => &**request,
+            Self::DataKeyPair(request) => &**request,
+            Self::DataKeyPairWithoutPlaintext(request) => &**request,
+            Self::AttestedDataKeyPair(request) => &**request,
             Self::Random(request) => &**request,
             Self::DescribeKey(request) => &**request,
             Self::DryRun(request) => &**request,
@@ -79,6 +103,12 @@ pub(crate) trait Operation: Send + Sync + 'static {
 
     /// The `requestParameters` that CloudTrail has of it, with the key as KMS is asked for it; none for GenerateRandom.
     fn parameters(&self) -> Option<RequestParameters<'_>>;
+
+    /// The same, with keys as the caller wrote them.
+    fn written_parameters(&self) -> Option<RequestParameters<'_>> {
+        let written = self.written_key().map(Into::into);
+        self.parameters().map(|parameters| RequestParameters { key_id: written, ..parameters })
+    }
 
     /// Whom alone KMS's reply is for: what their attestation document proves.
     fn recipient(&self) -> Option<&Arc<Measurements>> {

@@ -58,18 +58,22 @@ impl Redaction {
         mut parameters: RequestParameters<'a>,
     ) -> (RequestParameters<'a>, Vec<Text<'a>>) {
         let mut redacted = Vec::new();
-        parameters.encryption_context = parameters.encryption_context.map(|pairs| {
-            pairs
-                .into_iter()
-                .map(|(name, value)| {
-                    if !self.names.contains(&*name) {
-                        return (name, value);
-                    }
-                    redacted.push(name.clone());
-                    (name, self.digester.digest(&value).into())
-                })
-                .collect()
-        });
+        for context in parameters.contexts_mut() {
+            *context = context.take().map(|pairs| {
+                pairs
+                    .into_iter()
+                    .map(|(name, value)| {
+                        if !self.names.contains(&*name) {
+                            return (name, value);
+                        }
+                        redacted.push(name.clone());
+                        (name, self.digester.digest(&value).into())
+                    })
+                    .collect()
+            });
+        }
+        redacted.sort_by(|one: &Text<'_>, other| (**one).cmp(&**other));
+        redacted.dedup_by(|one, other| **one == **other);
         (parameters, redacted)
     }
 
@@ -79,7 +83,9 @@ impl Redaction {
         words: &'a str,
         parameters: Option<RequestParameters<'_>>,
     ) -> Cow<'a, str> {
-        let pairs = parameters.and_then(|parameters| parameters.encryption_context).into_iter().flatten();
+        let mut parameters = parameters.unwrap_or_default();
+        let contexts = parameters.contexts_mut().into_iter().filter_map(Option::take);
+        let pairs = contexts.flatten();
         let mut values: Vec<_> =
             pairs.filter(|(name, _)| self.names.contains(&**name)).map(|pair| pair.1).collect();
         let mut words = Cow::Borrowed(words);

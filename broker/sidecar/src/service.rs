@@ -1,12 +1,14 @@
 //! The RPCs: parse -> permit -> draw or call KMS -> reply. The audit layer commits the record before the reply leaves.
 
 mod attested;
+mod encrypt;
 mod message_format;
 mod message_streams;
 mod messages;
 mod permit;
 pub(crate) mod ruling;
 pub(crate) mod wire;
+mod wire_keys;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -212,6 +214,38 @@ impl KeyBroker for CallHandler {
         call.reply(answer.await)
     }
 
+    async fn encrypt(
+        &self,
+        request: Request<pb::EncryptRequest>,
+    ) -> Result<Response<pb::EncryptResponse>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.encrypt(call, request.into_inner()).await)
+    }
+
+    async fn re_encrypt(
+        &self,
+        request: Request<pb::ReEncryptRequest>,
+    ) -> Result<Response<pb::ReEncryptResponse>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.re_encrypt(call, request.into_inner()).await)
+    }
+
+    async fn generate_data_key_pair(
+        &self,
+        request: Request<pb::GenerateDataKeyPairRequest>,
+    ) -> Result<Response<pb::GenerateDataKeyPairResponse>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.generate_data_key_pair(call, request.into_inner()).await)
+    }
+
+    async fn generate_data_key_pair_without_plaintext(
+        &self,
+        request: Request<pb::GenerateDataKeyPairWithoutPlaintextRequest>,
+    ) -> Result<Response<pb::GenerateDataKeyPairWithoutPlaintextResponse>, Status> {
+        let Self { service, call } = self;
+        call.reply(service.generate_data_key_pair_without_plaintext(call, request.into_inner()).await)
+    }
+
     async fn generate_random(
         &self,
         request: Request<pb::GenerateRandomRequest>,
@@ -295,7 +329,8 @@ impl WorkloadCall {
         if let Some(minted_in) = source.and_then(|source| source.span).filter(|_| records.is_none()) {
             trace::link(&minted_in);
         }
-        self.record.answered(records, data_key.clone(), key_arn);
+        let new_key_arn = result.as_ref().ok().and_then(|value| value.new_key()).map(|(arn, _)| arn.clone());
+        self.record.answered(records, data_key.clone(), [key_arn, new_key_arn]);
         Ok((result?, data_key))
     }
 }

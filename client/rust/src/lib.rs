@@ -45,11 +45,12 @@ use zeroize::Zeroizing;
 
 pub use error::Error;
 pub use request::{
-    Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey, GenerateDataKeyWithoutPlaintext,
+    Decrypt, DecryptMessage, Encrypt, EncryptMessage, GenerateDataKey, GenerateDataKeyPair,
+    GenerateDataKeyWithoutPlaintext, KeyPairSpec, ReEncrypt,
 };
 pub use response::{
-    DataKey, DecryptedMessage, Decryption, EncryptedDataKey, EncryptedMessage, KeyDescription, Plaintext,
-    Provenance, RandomBytes,
+    DataKey, DataKeyPair, DecryptedMessage, Decryption, EncryptedDataKey, EncryptedMessage, Encryption,
+    KeyDescription, Plaintext, Provenance, RandomBytes, ReEncryption,
 };
 pub use stream::{DecryptedStream, EncryptedStream};
 
@@ -152,6 +153,34 @@ impl Client {
     /// Decrypts what KMS encrypted.
     pub async fn decrypt(&self, request: Decrypt) -> Result<Decryption, Error> {
         let reply = self.broker.clone().decrypt(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// Encrypts up to 4,096 bytes under a KMS key itself: one call to KMS each.
+    pub async fn encrypt(&self, request: Encrypt) -> Result<Encryption, Error> {
+        let reply = self.broker.clone().encrypt(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// Encrypts a ciphertext of KMS anew, within KMS.
+    pub async fn re_encrypt(&self, request: ReEncrypt) -> Result<ReEncryption, Error> {
+        let reply = self.broker.clone().re_encrypt(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// A new data key pair.
+    pub async fn generate_data_key_pair(&self, request: GenerateDataKeyPair) -> Result<DataKeyPair, Error> {
+        let reply = self.broker.clone().generate_data_key_pair(self.request(request.0)).await?;
+        Ok(reply.into_inner().into())
+    }
+
+    /// A new data key pair, its private key encrypted only.
+    pub async fn generate_data_key_pair_without_plaintext(
+        &self,
+        request: GenerateDataKeyPair,
+    ) -> Result<DataKeyPair, Error> {
+        let request = self.request(request.into());
+        let reply = self.broker.clone().generate_data_key_pair_without_plaintext(request).await?;
         Ok(reply.into_inner().into())
     }
 

@@ -224,3 +224,91 @@ impl Decrypt {
         self
     }
 }
+
+/// Asks for up to 4,096 bytes to be encrypted under a KMS key itself.
+#[derive(Debug, Clone)]
+pub struct Encrypt(pub(crate) pb::EncryptRequest);
+
+impl Encrypt {
+    /// Encrypts `plaintext` under `key_id`: a key id, key ARN, alias name or alias ARN.
+    pub fn new(key_id: impl Into<String>, plaintext: impl Into<Bytes>) -> Self {
+        let (key_id, plaintext) = (key_id.into(), plaintext.into());
+        Self(pb::EncryptRequest { key_id, plaintext, ..pb::EncryptRequest::default() })
+    }
+
+    /// Adds a pair to the encryption context.
+    #[must_use]
+    pub fn context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.encryption_context.insert(name.into(), value.into());
+        self
+    }
+}
+
+/// Asks for a ciphertext of KMS to be encrypted anew.
+#[derive(Debug, Clone)]
+pub struct ReEncrypt(pub(crate) pb::ReEncryptRequest);
+
+impl ReEncrypt {
+    /// Encrypts `ciphertext_blob` under `destination_key_id`, by whatever name.
+    pub fn new(ciphertext_blob: impl Into<Bytes>, destination_key_id: impl Into<String>) -> Self {
+        let (ciphertext_blob, destination_key_id) = (ciphertext_blob.into(), destination_key_id.into());
+        Self(pb::ReEncryptRequest { ciphertext_blob, destination_key_id, ..pb::ReEncryptRequest::default() })
+    }
+
+    /// Names the key that had encrypted it: another one is refused.
+    #[must_use]
+    pub fn source_key_id(mut self, key_id: impl Into<String>) -> Self {
+        self.0.source_key_id = key_id.into();
+        self
+    }
+
+    /// Adds a pair to the encryption context that it has.
+    #[must_use]
+    pub fn source_context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.source_encryption_context.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a pair to the encryption context that it is to have.
+    #[must_use]
+    pub fn destination_context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.destination_encryption_context.insert(name.into(), value.into());
+        self
+    }
+}
+
+/// The kind of a data key pair.
+pub use pb::KeyPairSpec;
+
+/// Asks for a data key pair.
+#[derive(Debug, Clone)]
+pub struct GenerateDataKeyPair(pub(crate) pb::GenerateDataKeyPairRequest);
+
+impl GenerateDataKeyPair {
+    /// A pair of this kind, whose private key is encrypted under `key_id`.
+    pub fn new(key_id: impl Into<String>, spec: KeyPairSpec) -> Self {
+        Self(pb::GenerateDataKeyPairRequest {
+            key_id: key_id.into(),
+            key_pair_spec: spec.into(),
+            ..pb::GenerateDataKeyPairRequest::default()
+        })
+    }
+
+    /// Adds a pair to the encryption context.
+    #[must_use]
+    pub fn context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.encryption_context.insert(name.into(), value.into());
+        self
+    }
+}
+
+impl From<GenerateDataKeyPair> for pb::GenerateDataKeyPairWithoutPlaintextRequest {
+    fn from(GenerateDataKeyPair(message): GenerateDataKeyPair) -> Self {
+        Self {
+            key_id: message.key_id,
+            key_pair_spec: message.key_pair_spec,
+            encryption_context: message.encryption_context,
+            grant_tokens: message.grant_tokens,
+        }
+    }
+}

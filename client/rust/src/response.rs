@@ -102,6 +102,45 @@ pub struct Decryption {
     pub provenance: Provenance,
 }
 
+/// What KMS has encrypted.
+#[derive(Debug)]
+pub struct Encryption {
+    /// The ciphertext.
+    pub ciphertext_blob: Bytes,
+    /// The ARN of the KMS key.
+    pub key_id: String,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
+/// What KMS has encrypted anew.
+#[derive(Debug)]
+pub struct ReEncryption {
+    /// The new ciphertext.
+    pub ciphertext_blob: Bytes,
+    /// The ARN of the KMS key that had encrypted it.
+    pub source_key_id: String,
+    /// The ARN of the KMS key that has encrypted it now.
+    pub key_id: String,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
+/// A data key pair.
+#[derive(Debug)]
+pub struct DataKeyPair {
+    /// The private key, PKCS #8 in DER; none where it was not asked for.
+    pub private_key: Option<Plaintext>,
+    /// The private key encrypted under the KMS key.
+    pub private_key_ciphertext_blob: Bytes,
+    /// The public key, `SubjectPublicKeyInfo` in DER.
+    pub public_key: Bytes,
+    /// The ARN of the KMS key.
+    pub key_id: String,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
 /// Random bytes.
 #[derive(Debug)]
 pub struct RandomBytes {
@@ -205,6 +244,51 @@ impl From<pb::DecryptResponse> for Decryption {
             plaintext: reply.plaintext.into(),
             key_id: reply.key_id,
             key_material_id: reply.key_material_id,
+            provenance: reply.provenance.into(),
+        }
+    }
+}
+
+impl From<pb::EncryptResponse> for Encryption {
+    fn from(reply: pb::EncryptResponse) -> Self {
+        Self {
+            ciphertext_blob: reply.ciphertext_blob,
+            key_id: reply.key_id,
+            provenance: reply.provenance.into(),
+        }
+    }
+}
+
+impl From<pb::ReEncryptResponse> for ReEncryption {
+    fn from(reply: pb::ReEncryptResponse) -> Self {
+        Self {
+            ciphertext_blob: reply.ciphertext_blob,
+            source_key_id: reply.source_key_id,
+            key_id: reply.key_id,
+            provenance: reply.provenance.into(),
+        }
+    }
+}
+
+impl From<pb::GenerateDataKeyPairResponse> for DataKeyPair {
+    fn from(reply: pb::GenerateDataKeyPairResponse) -> Self {
+        Self {
+            private_key: Some(reply.private_key_plaintext.into()),
+            private_key_ciphertext_blob: reply.private_key_ciphertext_blob,
+            public_key: reply.public_key,
+            key_id: reply.key_id,
+            provenance: reply.provenance.into(),
+        }
+    }
+}
+
+impl From<pb::GenerateDataKeyPairWithoutPlaintextResponse> for DataKeyPair {
+    fn from(reply: pb::GenerateDataKeyPairWithoutPlaintextResponse) -> Self {
+        Self {
+            private_key: None,
+            private_key_ciphertext_blob: reply.private_key_ciphertext_blob,
+            public_key: reply.public_key,
+            key_id: reply.key_id,
             provenance: reply.provenance.into(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod cryptography;
+mod key_pairs;
 mod keys;
 mod signing;
 
@@ -47,11 +48,14 @@ pub(crate) enum Operation {
     EnableKey,
     Encrypt,
     GenerateDataKey,
+    GenerateDataKeyPair,
+    GenerateDataKeyPairWithoutPlaintext,
     GenerateDataKeyWithoutPlaintext,
     GenerateRandom,
     GetPublicKey,
     ListAliases,
     ListKeys,
+    ReEncrypt,
     ScheduleKeyDeletion,
     Sign,
     UpdateAlias,
@@ -76,6 +80,7 @@ impl Operation {
                 | Operation::GetPublicKey
                 | Operation::ListAliases
                 | Operation::ListKeys
+                | Operation::ReEncrypt
         )
     }
 
@@ -100,7 +105,14 @@ impl Operation {
             Operation::GenerateDataKeyWithoutPlaintext => {
                 cryptography::generate_data_key_without_plaintext(store, parameters)
             }
+            Operation::GenerateDataKeyPair => {
+                return key_pairs::generate(store, parameters, recipient.as_ref());
+            }
+            Operation::GenerateDataKeyPairWithoutPlaintext => {
+                key_pairs::generate_without_plaintext(store, parameters)
+            }
             Operation::Encrypt => cryptography::encrypt(store, parameters),
+            Operation::ReEncrypt => cryptography::re_encrypt(store, parameters),
             Operation::Sign => signing::sign(store, parameters),
             Operation::GetPublicKey => signing::get_public_key(store, parameters),
             Operation::CreateKey => keys::create(store, parameters),
@@ -120,7 +132,13 @@ impl Operation {
 
     /// Whether AWS knows the member `Recipient` here. Elsewhere it is skipped, as every unknown member is.
     fn takes_recipient(self) -> bool {
-        matches!(self, Operation::GenerateDataKey | Operation::Decrypt | Operation::GenerateRandom)
+        matches!(
+            self,
+            Operation::GenerateDataKey
+                | Operation::GenerateDataKeyPair
+                | Operation::Decrypt
+                | Operation::GenerateRandom
+        )
     }
 }
 
@@ -160,11 +178,14 @@ pub(crate) fn base64(bytes: &[u8]) -> Value {
     BASE64.encode(bytes).into()
 }
 
-const NAMES: [(&str, Operation); 18] = [
+const NAMES: [(&str, Operation); 21] = [
     ("GenerateDataKey", Operation::GenerateDataKey),
     ("Decrypt", Operation::Decrypt),
     ("Encrypt", Operation::Encrypt),
     ("GenerateDataKeyWithoutPlaintext", Operation::GenerateDataKeyWithoutPlaintext),
+    ("GenerateDataKeyPair", Operation::GenerateDataKeyPair),
+    ("GenerateDataKeyPairWithoutPlaintext", Operation::GenerateDataKeyPairWithoutPlaintext),
+    ("ReEncrypt", Operation::ReEncrypt),
     ("GenerateRandom", Operation::GenerateRandom),
     ("DescribeKey", Operation::DescribeKey),
     ("Sign", Operation::Sign),

@@ -25,6 +25,11 @@ pub(crate) struct Parameters {
     pub(crate) recipient: Option<RecipientParameters>,
     pub(crate) number_of_bytes: Option<i64>,
     pub(crate) key_spec: Option<String>,
+    pub(crate) key_pair_spec: Option<String>,
+    pub(crate) source_key_id: Option<String>,
+    pub(crate) source_encryption_context: Option<EncryptionContext>,
+    pub(crate) destination_key_id: Option<String>,
+    pub(crate) destination_encryption_context: Option<EncryptionContext>,
     pub(crate) plaintext: Option<Blob>,
     pub(crate) ciphertext_blob: Option<Blob>,
     pub(crate) encryption_algorithm: Option<String>,
@@ -81,7 +86,12 @@ impl Parameters {
     /// The constraints that hold whatever the operation; AWS names all that are broken.
     pub(crate) fn check(&self) -> Result<(), ApiError> {
         let mut broken = Vec::new();
-        for (name, text) in [("keyId", &self.key_id), ("targetKeyId", &self.target_key_id)] {
+        for (name, text) in [
+            ("keyId", &self.key_id),
+            ("targetKeyId", &self.target_key_id),
+            ("sourceKeyId", &self.source_key_id),
+            ("destinationKeyId", &self.destination_key_id),
+        ] {
             broken.extend(text.as_deref().and_then(|text| text_length(name, text, KEY_ID_MAX)));
         }
         broken.extend(self.alias_name.as_deref().and_then(|text| text_length("aliasName", text, ALIAS_MAX)));
@@ -120,12 +130,24 @@ impl Parameters {
 
     /// AWS's model states no limit on the context: how AWS counts it and what it then says is a guess.
     fn check_context(&self) -> Result<(), ApiError> {
-        match &self.encryption_context {
-            Some(context) if context::size(context) > CONTEXT_MAX => {
-                Err(ApiError::validation(format!("EncryptionContext is longer than {CONTEXT_MAX} bytes.")))
-            }
-            _ => Ok(()),
+        let contexts =
+            [&self.encryption_context, &self.source_encryption_context, &self.destination_encryption_context];
+        if contexts.into_iter().flatten().any(|context| context::size(context) > CONTEXT_MAX) {
+            return Err(ApiError::validation(format!(
+                "EncryptionContext is longer than {CONTEXT_MAX} bytes."
+            )));
         }
+        Ok(())
+    }
+
+    /// That of a ReEncrypt until then, empty if there is none.
+    pub(crate) fn source_context(&self) -> EncryptionContext {
+        self.source_encryption_context.clone().unwrap_or_default()
+    }
+
+    /// That of a ReEncrypt from now on, empty if there is none.
+    pub(crate) fn destination_context(&self) -> EncryptionContext {
+        self.destination_encryption_context.clone().unwrap_or_default()
     }
 
     /// The encryption context, empty if there is none.

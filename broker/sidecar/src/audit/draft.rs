@@ -24,6 +24,8 @@ pub(super) struct RecordDraft {
     /// What an attestation document proves, also of a call that is refused.
     pub(super) recipient: Option<Arc<Measurements>>,
     pub(super) key_arn: Option<KeyArn>,
+    /// Of a ReEncrypt, the other key.
+    pub(super) new_key_arn: Option<KeyArn>,
     pub(super) data_key: Option<DataKeyData>,
     pub(super) message: Option<MessageData<'static>>,
     /// Of a stream that goes on: how it ends will be told by another record.
@@ -91,13 +93,14 @@ impl RecordBuilder {
         &self,
         kms_records: Option<UnwrittenRecords>,
         data_key: DataKeyData,
-        key_arn: Option<KeyArn>,
+        [key_arn, new_key_arn]: [Option<KeyArn>; 2],
     ) {
         let mut draft = self.lock();
         draft.kms_records = kms_records;
         draft.data_key = Some(data_key);
         // What KMS used is what it was asked for; of a decrypt without a key, only KMS tells.
         draft.key_arn = key_arn.or(draft.key_arn.take());
+        draft.new_key_arn = new_key_arn;
     }
 
     /// The header of the call's message is known.

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use key_broker_core::{Action, Outcome, Peer, Principal};
+use key_broker_core::{Outcome, Peer, Principal};
 use key_broker_trail::journal::Journal;
 use key_broker_trail::record::{ActivityEventData, ActivityRecord, AwsCaller, RefusalCount, UserIdentity};
 use time::OffsetDateTime;
@@ -30,7 +30,7 @@ pub(crate) struct Refusals {
 /// A refusal that is to be recorded.
 pub(super) struct Refusal<'a> {
     pub(super) peer: &'a Arc<Peer>,
-    pub(super) action: Action,
+    pub(super) event_name: &'static str,
     pub(super) outcome: Outcome,
     /// The reason: the record's `errorCode`.
     pub(super) code: &'a str,
@@ -60,7 +60,7 @@ struct Second {
 #[derive(PartialEq, Eq, Hash)]
 struct Kind {
     principal: Principal,
-    action: Action,
+    event_name: &'static str,
     code: String,
 }
 
@@ -103,8 +103,11 @@ impl Refusals {
             *own += 1;
             return None;
         }
-        let kind =
-            Kind { principal: principal.clone(), action: refusal.action, code: refusal.code.to_owned() };
+        let kind = Kind {
+            principal: principal.clone(),
+            event_name: refusal.event_name,
+            code: refusal.code.to_owned(),
+        };
         if second.counts.len() >= MAX_COUNTS && !second.counts.contains_key(&kind) {
             // Only where many principals could not be recorded for long.
             return None;
@@ -228,7 +231,7 @@ impl Count {
         let mut record = ActivityRecord::new(
             UserIdentity::workload(peer.kind, peer.principal.as_str(), &peer.details),
             self.at,
-            kind.action.name(),
+            kind.event_name,
             &caller.region,
             &caller.account_id,
             ActivityEventData { refusals: Some(self.refusals.clone()), ..self.outcome.into() },
@@ -303,7 +306,7 @@ mod tests {
             let key_name = format!("alias/{n}");
             let refusal = Refusal {
                 peer,
-                action: Action::Decrypt,
+                event_name: "Decrypt",
                 outcome: Outcome::Denied,
                 code: "AccessDenied",
                 message: "no",
@@ -345,7 +348,7 @@ mod tests {
         let count = |n: u32| {
             refusals.count(&Refusal {
                 peer: &peer,
-                action: Action::Decrypt,
+                event_name: "Decrypt",
                 outcome: Outcome::Denied,
                 code: "AccessDenied",
                 message: "no",

@@ -1,14 +1,14 @@
 //! `key-broker call`: the contract's calls for people. JSON on stdout, errors on stderr.
 
+mod encrypt;
+
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, Subcommand, ValueEnum};
-use key_broker_client::{
-    Client, Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey, KeyDescription, Provenance,
-};
+use key_broker_client::{Client, Decrypt, GenerateDataKey, KeyDescription, Provenance};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -26,48 +26,27 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum CallCommand {
     /// Encrypt a message: what is printed is a message of the AWS Encryption SDK
-    EncryptMessage(EncryptMessageArguments),
+    EncryptMessage(encrypt::EncryptMessageArguments),
     /// Decrypt a message of EncryptMessage or of an AWS Encryption SDK
-    DecryptMessage(DecryptMessageArguments),
+    DecryptMessage(encrypt::DecryptMessageArguments),
     /// A new data key, in plaintext and encrypted under the KMS key
     GenerateDataKey(DataKeyArguments),
     /// A new data key, encrypted under the KMS key only
     GenerateDataKeyWithoutPlaintext(DataKeyArguments),
     /// Decrypt what KMS encrypted
     Decrypt(DecryptArguments),
+    /// Encrypt up to 4,096 bytes under the KMS key itself
+    Encrypt(encrypt::EncryptArguments),
+    /// Encrypt a ciphertext of KMS anew, under another key or encryption context
+    ReEncrypt(encrypt::ReEncryptArguments),
+    /// A new data key pair
+    GenerateDataKeyPair(encrypt::KeyPairArguments),
+    /// A new data key pair, its private key encrypted only
+    GenerateDataKeyPairWithoutPlaintext(encrypt::KeyPairArguments),
     /// Random bytes from KMS
     GenerateRandom(RandomArguments),
     /// What KMS knows about a key
     DescribeKey(DescribeArguments),
-}
-
-#[derive(Debug, Args)]
-struct EncryptMessageArguments {
-    /// Key id, key ARN, alias name or alias ARN
-    #[arg(long, value_name = "KEY")]
-    key_id: String,
-    /// What to encrypt: base64, or `fileb://PATH` for a file of bytes (`fileb:///dev/stdin` for stdin)
-    #[arg(long, value_name = "BASE64", value_parser = parse_bytes)]
-    plaintext: BytesArgument,
-    #[command(flatten)]
-    context: ContextArguments,
-    #[command(flatten)]
-    options: CallOptions,
-}
-
-#[derive(Debug, Args)]
-struct DecryptMessageArguments {
-    /// What to decrypt: base64, or `fileb://PATH` for a file of bytes (`fileb:///dev/stdin` for stdin)
-    #[arg(long, value_name = "BASE64", value_parser = parse_bytes)]
-    message: BytesArgument,
-    /// The KMS key that must have encrypted it
-    #[arg(long, value_name = "KEY")]
-    key_id: Option<String>,
-    /// The pairs are those that the message must have; it may have more
-    #[command(flatten)]
-    context: ContextArguments,
-    #[command(flatten)]
-    options: CallOptions,
 }
 
 #[derive(Debug, Args)]
@@ -174,8 +153,14 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 async fn call(command: CallCommand) -> Result<Value, CallFailure> {
     let (options, answer) = match command {
-        CallCommand::EncryptMessage(arguments) => return encrypt_message(arguments).await,
-        CallCommand::DecryptMessage(arguments) => return decrypt_message(arguments).await,
+        CallCommand::EncryptMessage(arguments) => return encrypt::encrypt_message(arguments).await,
+        CallCommand::DecryptMessage(arguments) => return encrypt::decrypt_message(arguments).await,
+        CallCommand::Encrypt(arguments) => return encrypt::encrypt(arguments).await,
+        CallCommand::ReEncrypt(arguments) => return encrypt::re_encrypt(arguments).await,
+        CallCommand::GenerateDataKeyPair(arguments) => return encrypt::key_pair(arguments, true).await,
+        CallCommand::GenerateDataKeyPairWithoutPlaintext(arguments) => {
+            return encrypt::key_pair(arguments, false).await;
+        }
         CallCommand::GenerateDataKey(DataKeyArguments { key, context, options }) => {
             let request = key.request(context.checked()?);
             let client = options.connect().await?;
@@ -230,34 +215,6 @@ async fn call(command: CallCommand) -> Result<Value, CallFailure> {
         }
     };
     answer.map_err(|error| CallFailure::of(&error, options.timeout_ms))
-}
-
-async fn encrypt_message(arguments: EncryptMessageArguments) -> Result<Value, CallFailure> {
-    let EncryptMessageArguments { key_id, plaintext, context, options } = arguments;
-    let request = EncryptMessage::new(key_id, plaintext.0);
-    let request = context.checked()?.into_iter().fold(request, |request, (n, v)| request.context(n, v));
-    let encrypted = options.connect().await?.encrypt_message(request).await;
-    let encrypted = encrypted.map_err(|error| CallFailure::of(&error, options.timeout_ms))?;
-    Ok(json!({
-        "message": BASE64.encode(&encrypted.message),
-        "keyId": encrypted.key_id,
-        "provenance": provenance(&encrypted.provenance),
-    }))
-}
-
-async fn decrypt_message(arguments: DecryptMessageArguments) -> Result<Value, CallFailure> {
-    let DecryptMessageArguments { message, key_id, context, options } = arguments;
-    let request = DecryptMessage::new(message.0);
-    let request = key_id.into_iter().fold(request, DecryptMessage::key_id);
-    let request = context.checked()?.into_iter().fold(request, |request, (n, v)| request.context(n, v));
-    let decrypted = options.connect().await?.decrypt_message(request).await;
-    let decrypted = decrypted.map_err(|error| CallFailure::of(&error, options.timeout_ms))?;
-    Ok(json!({
-        "plaintext": BASE64.encode(decrypted.plaintext.expose()),
-        "encryptionContext": decrypted.encryption_context,
-        "keyId": decrypted.key_id,
-        "provenance": provenance(&decrypted.provenance),
-    }))
 }
 
 fn decrypt_request(

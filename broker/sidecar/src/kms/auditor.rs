@@ -14,7 +14,7 @@ use super::aws::AwsKms;
 use super::recorded::append_record;
 use super::{AttemptLog, Kms};
 use crate::error::BrokerError;
-use crate::operation::{self, DecryptRequest, KeyedReply as _, KmsReply, PublicKeyRequest, TypedRequest};
+use crate::operation::{self, DecryptRequest, KmsReply, PublicKeyRequest, TypedRequest};
 use crate::policy::own;
 pub(crate) use reader_records::ReaderRecords;
 
@@ -56,11 +56,11 @@ impl AuditorKms {
         let result = self.kms.call(permitted.clone(), &attempts).await;
         let answered = attempts.take();
         let result = answered.checked(result);
-        let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
+        let used_keys = result.as_ref().map_or([None, None], KmsReply::used_keys);
         let mut lines = Vec::new();
         for attempt in answered.attempts {
             // The trail's own pairs are never redacted.
-            let _ = append_record(&mut lines, &self.caller, None, &permitted, &attempt, used_key);
+            let _ = append_record(&mut lines, &self.caller, None, &permitted, &attempt, used_keys);
         }
         self.on_disk(move |records| records.append(&lines)).await?;
         Ok(result.map_err(BrokerError::Kms)?)

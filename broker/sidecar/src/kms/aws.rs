@@ -8,6 +8,7 @@ mod bounded;
 mod connector;
 mod credentials;
 mod dry_run;
+mod encrypt;
 mod endpoint;
 mod error;
 mod input;

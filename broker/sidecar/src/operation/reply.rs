@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
+use super::{AttestedDataKeyPair, DataKeyPair, EncryptedDataKeyPair, Encryption, ReEncryption};
 
 /// KMS's reply to a [`KmsRequest`](super::KmsRequest).
 pub(crate) enum KmsReply {
@@ -17,6 +18,16 @@ pub(crate) enum KmsReply {
     EncryptedDataKey(EncryptedDataKey),
     /// To Decrypt.
     Decryption(Decryption),
+    /// To Encrypt.
+    Encryption(Encryption),
+    /// To ReEncrypt.
+    ReEncryption(ReEncryption),
+    /// To GenerateDataKeyPair.
+    DataKeyPair(DataKeyPair),
+    /// To GenerateDataKeyPairWithoutPlaintext.
+    EncryptedDataKeyPair(EncryptedDataKeyPair),
+    /// To GenerateDataKeyPair with a recipient.
+    AttestedDataKeyPair(AttestedDataKeyPair),
     /// To GenerateRandom.
     Random(Plaintext),
     /// To DescribeKey.
@@ -126,6 +137,11 @@ pub(crate) trait KeyedReply {
     /// The key, where there is one.
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)>;
 
+    /// The key that has encrypted anew what the other one had encrypted.
+    fn new_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        None
+    }
+
     /// The SHA-256 of the ciphertext that KMS has made, if it was asked for one: whoever has that finds the call in the records.
     fn ciphertext_sha256(&self) -> Option<&Arc<str>> {
         None
@@ -189,12 +205,29 @@ impl KeyedReply for KmsReply {
             Self::EncryptedDataKey(reply) => reply.used_key(),
             Self::Decryption(reply) => reply.used_key(),
             Self::KeyDescription(reply) => reply.used_key(),
+            Self::Encryption(reply) => reply.used_key(),
+            Self::ReEncryption(reply) => reply.used_key(),
+            Self::DataKeyPair(reply) => reply.used_key(),
+            Self::EncryptedDataKeyPair(reply) => reply.used_key(),
+            Self::AttestedDataKeyPair(reply) => reply.used_key(),
             Self::Signature(reply) => reply.used_key(),
             Self::PublicKey(reply) => reply.used_key(),
             Self::AttestedDataKey(reply) => reply.used_key(),
             Self::AttestedPlaintext(reply) => reply.used_key(),
             Self::Random(_) | Self::AttestedRandom(_) | Self::Permitted => None,
         }
+    }
+
+    fn new_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        if let Self::ReEncryption(reply) = self { reply.new_key() } else { None }
+    }
+}
+
+impl KmsReply {
+    /// The key that it was made with, and the one that has encrypted anew.
+    #[must_use]
+    pub(crate) fn used_keys(&self) -> [Option<(&KeyArn, Option<&str>)>; 2] {
+        [self.used_key(), self.new_key()]
     }
 }
 
@@ -215,6 +248,11 @@ kms_replies! {
     DataKey(DataKey),
     EncryptedDataKey(EncryptedDataKey),
     Decryption(Decryption),
+    Encryption(Encryption),
+    ReEncryption(ReEncryption),
+    DataKeyPair(DataKeyPair),
+    EncryptedDataKeyPair(EncryptedDataKeyPair),
+    AttestedDataKeyPair(AttestedDataKeyPair),
     Random(Plaintext),
     KeyDescription(KeyDescription),
     Signature(Signature),

@@ -369,7 +369,7 @@ kms_requests! {
     AttestedRandom(AttestedRequest<RandomRequest>),
 }
 
-fn of(key: &RequestedKey) -> RequestParameters<'_> {
+pub(super) fn of(key: &RequestedKey) -> RequestParameters<'_> {
     RequestParameters { key_id: Some(key.sent().into()), ..RequestParameters::default() }
 }
 
@@ -384,4 +384,4 @@ fn of_signature(key: &RequestedKey) -> RequestParameters<'_> {
 const GENERATE_DATA_KEY: &str = "GenerateDataKey";
 const DECRYPT: &str = "Decrypt";
 const SIGN: &str = "Sign";
-const SYMMETRIC: &str = "SYMMETRIC_DEFAULT";
+pub(super) const SYMMETRIC: &str = "SYMMETRIC_DEFAULT";

@@ -49,6 +49,11 @@ fn permits(request: &KmsRequest) -> bool {
         }
         // These have no use of the broker's own.
         KmsRequest::DataKeyWithoutPlaintext(_)
+        | KmsRequest::Encrypt(_)
+        | KmsRequest::ReEncrypt(_)
+        | KmsRequest::DataKeyPair(_)
+        | KmsRequest::DataKeyPairWithoutPlaintext(_)
+        | KmsRequest::AttestedDataKeyPair(_)
         | KmsRequest::Random(_)
         | KmsRequest::AttestedDataKey(_)
         | KmsRequest::AttestedDecrypt(_)

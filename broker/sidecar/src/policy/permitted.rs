@@ -5,7 +5,7 @@ use std::sync::Arc;
 use key_broker_core::{KeyArn, Principal};
 
 use super::AnswerPolicy;
-use crate::operation::{KmsRequest, TypedRequest};
+use crate::operation::{KmsRequest, ReEncryptFrom, ReEncryptRequest, ReEncryptTo, TypedRequest};
 
 /// What policy has permitted. Only policy makes one, of the very value that it was asked about, and every way to KMS takes one.
 #[derive(Clone)]
@@ -60,6 +60,18 @@ impl<T> Permitted<T> {
     #[must_use]
     pub(crate) fn admits(&self, key: &KeyArn) -> bool {
         self.answer.as_ref().is_none_or(|policy| policy.permits(key))
+    }
+}
+
+impl Permitted<Arc<ReEncryptFrom>> {
+    /// Both sides of one request: none where they are of different ones, which is a defect.
+    #[must_use]
+    pub(crate) fn and_to(self, to: &Permitted<Arc<ReEncryptTo>>) -> Option<Permitted<Arc<ReEncryptRequest>>> {
+        let Self { subject, requester, share_of, answer } = self;
+        let request = subject.0.clone();
+        let is_one = request.destination == to.subject.0.destination
+            && request.destination_context == to.subject.0.destination_context;
+        is_one.then(|| Permitted { subject: Arc::new(request), requester, share_of, answer })
     }
 }
 

@@ -38,8 +38,12 @@ impl<T> SealedReply<T> {
     }
 }
 
-impl<T> KeyedReply for SealedReply<T> {
+impl<T: KeyedReply> KeyedReply for SealedReply<T> {
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         Some((&self.key, None))
+    }
+
+    fn new_key(&self) -> Option<(&KeyArn, Option<&str>)> {
+        self.value.new_key()
     }
 }

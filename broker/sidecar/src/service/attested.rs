@@ -67,7 +67,7 @@ impl Service {
     }
 
     /// The request with its recipient verified, as it is permitted.
-    async fn permit_attested<R>(
+    pub(super) async fn permit_attested<R>(
         &self,
         call: &WorkloadCall,
         request: R,
@@ -85,7 +85,7 @@ impl Service {
     }
 
     /// Calls KMS, and evicts what is kept of a key that KMS refuses; not where it may have refused the recipient only.
-    async fn call_attested<R: CallableRequest>(
+    pub(super) async fn call_attested<R: CallableRequest>(
         &self,
         call: &WorkloadCall,
         permitted: Permitted<Arc<R>>,

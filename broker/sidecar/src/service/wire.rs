@@ -368,7 +368,7 @@ pub(crate) fn status(error: &BrokerError, request_id: Uuid) -> Status {
 }
 
 /// The attestation document of a call that has a recipient.
-fn attestation_document(recipient: Option<pb::Recipient>) -> Result<Option<Bytes>, BrokerError> {
+pub(super) fn attestation_document(recipient: Option<pb::Recipient>) -> Result<Option<Bytes>, BrokerError> {
     let Some(pb::Recipient { attestation_document, key_encryption_algorithm }) = recipient else {
         return Ok(None);
     };
@@ -425,7 +425,7 @@ fn reuse(reuse: Option<pb::Reuse>) -> Reuse {
     }
 }
 
-fn provenance(source: &DataKeyData) -> pb::Provenance {
+pub(super) fn provenance(source: &DataKeyData) -> pb::Provenance {
     let served_from = match source.served_from {
         ServedFrom::Kms => pb::provenance::Source::Kms,
         ServedFrom::Cache => pb::provenance::Source::Cache,

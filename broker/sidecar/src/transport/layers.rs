@@ -153,7 +153,7 @@ impl Layers {
         let user_agent = headers.get(http::header::USER_AGENT);
         let trace = self.traces.call(method, caller.peer.details.transport.name(), headers);
         let (peer, span) = (Arc::clone(&caller.peer), trace.span().clone());
-        let mut scope = self.audit.open(method.action(), peer, user_agent, span, trace.ids());
+        let mut scope = self.audit.open(method.event_name(), peer, user_agent, span, trace.ids());
         let mut timed = self.calls.as_ref().map(|calls| calls.begin(method));
         let limited = panic::catch_unwind(AssertUnwindSafe(|| {
             if is_too_large {

@@ -21,6 +21,12 @@ pub struct KmsEventData<'a> {
     /// The key material that KMS used.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub key_material_id: Option<Text<'a>>,
+    /// On ReEncrypt, the key material that the ciphertext is encrypted under now.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub destination_key_material_id: Option<Text<'a>>,
+    /// The key material that it had been encrypted under.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub source_key_material_id: Option<Text<'a>>,
     /// What an attestation document measured, to whose public key KMS encrypted its answer.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Open<'a, &'a Measurements>>,

@@ -21,6 +21,9 @@ pub struct RequestParameters<'a> {
     /// The key as the caller wrote it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<Text<'a>>,
+    /// `RSA_2048`, on GenerateDataKeyPair.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub key_pair_spec: Option<Text<'a>>,
     /// `AES_256` or `AES_128`.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub key_spec: Option<Text<'a>>,
@@ -33,6 +36,24 @@ pub struct RequestParameters<'a> {
     /// The encryption context, if there is any.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub encryption_context: Option<ContextPairs<'a>>,
+    /// On ReEncrypt, of the key that had encrypted it: `SYMMETRIC_DEFAULT`.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub source_encryption_algorithm: Option<Text<'a>>,
+    /// The encryption context until then, if there was any.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub source_encryption_context: Option<ContextPairs<'a>>,
+    /// The key, if the caller named it.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub source_key_id: Option<Text<'a>>,
+    /// On ReEncrypt, the key that encrypts it now.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub destination_key_id: Option<Text<'a>>,
+    /// `SYMMETRIC_DEFAULT`.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub destination_encryption_algorithm: Option<Text<'a>>,
+    /// The encryption context from now on, if there is any.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub destination_encryption_context: Option<ContextPairs<'a>>,
     /// Activity records only: the ciphertext's name, its SHA-256 in hex.
     #[serde(borrow, skip_serializing_if = "Option::is_none", rename = "ciphertextBlobSHA256")]
     pub ciphertext_sha256: Option<Text<'a>>,
@@ -58,8 +79,13 @@ impl<'a> RequestParameters<'a> {
     #[must_use]
     pub fn cut(mut self) -> (Self, bool) {
         let mut rest = REFUSED_TEXT_BYTES;
-        let mut is_cut = self.key_id.as_mut().is_some_and(|key| key.cut(&mut rest));
-        if let Some(ContextPairs(pairs)) = &mut self.encryption_context {
+        let mut is_cut = false;
+        for key in
+            [&mut self.key_id, &mut self.source_key_id, &mut self.destination_key_id].into_iter().flatten()
+        {
+            is_cut |= key.cut(&mut rest);
+        }
+        for ContextPairs(pairs) in self.contexts_mut().into_iter().flatten() {
             // A pair whose name has no room is left out: a part of a name is another name.
             pairs.retain_mut(|(name, value)| {
                 let is_left_out = name.cut(&mut rest);
@@ -67,15 +93,44 @@ impl<'a> RequestParameters<'a> {
                 !is_left_out
             });
         }
-        self.encryption_context = self.encryption_context.filter(|context| context.iter().next().is_some());
+        for context in self.contexts_mut() {
+            *context = context.take().filter(|context| context.iter().next().is_some());
+        }
         (self, is_cut)
+    }
+
+    /// With the two encryption contexts of a ReEncrypt. CloudTrail leaves empty ones out.
+    #[must_use]
+    pub fn with_contexts(
+        mut self,
+        source: &'a EncryptionContext,
+        destination: &'a EncryptionContext,
+    ) -> Self {
+        self.source_encryption_context = ContextPairs::of(source);
+        self.destination_encryption_context = ContextPairs::of(destination);
+        self
+    }
+
+    /// Every encryption context that it has room for.
+    pub fn contexts_mut(&mut self) -> [&mut Option<ContextPairs<'a>>; 3] {
+        [
+            &mut self.encryption_context,
+            &mut self.source_encryption_context,
+            &mut self.destination_encryption_context,
+        ]
+    }
+
+    /// Every encryption context that it has.
+    pub(crate) fn contexts(&self) -> impl Iterator<Item = &ContextPairs<'a>> {
+        [&self.encryption_context, &self.source_encryption_context, &self.destination_encryption_context]
+            .into_iter()
+            .flatten()
     }
 
     /// With an encryption context. CloudTrail leaves an empty one out.
     #[must_use]
     pub fn with_context(mut self, context: &'a EncryptionContext) -> Self {
-        let pairs = context.pairs().iter().map(|(name, value)| (name.into(), value.into()));
-        self.encryption_context = (!context.pairs().is_empty()).then(|| ContextPairs(pairs.collect()));
+        self.encryption_context = ContextPairs::of(context);
         self
     }
 }
@@ -86,6 +141,14 @@ const REFUSED_TEXT_BYTES: usize = 1_024;
 /// The pairs of an encryption context, in the order of the record: one that was read may have a name twice.
 #[derive(Debug)]
 pub struct ContextPairs<'a>(Vec<(Text<'a>, Text<'a>)>);
+
+impl<'a> ContextPairs<'a> {
+    /// None where there is no pair.
+    fn of(context: &'a EncryptionContext) -> Option<Self> {
+        let pairs = context.pairs().iter().map(|(name, value)| (name.into(), value.into()));
+        (!context.pairs().is_empty()).then(|| Self(pairs.collect()))
+    }
+}
 
 impl ContextPairs<'_> {
     /// Names and values.

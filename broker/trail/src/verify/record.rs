@@ -14,7 +14,7 @@ use super::uses::{self, UseCounts};
 use crate::notice::Notice;
 use crate::reader::records::FoundRecord;
 use crate::record::{
-    ActivityEventData, ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
+    ActivityEventData, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
     lower_case_uuid,
 };
 use written::check_written;
@@ -230,15 +230,21 @@ fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
     if &*record.event_name == "GenerateRandom" {
         return state.finish();
     }
-    let RequestParameters { encryption_algorithm, key_spec, number_of_bytes, encryption_context, .. } =
-        parameters;
+    let RequestParameters { encryption_algorithm, key_pair_spec, key_spec, number_of_bytes, .. } = parameters;
     // A workload names a key as it likes; KMS is asked for the key that this means. A multi-Region key is one, whichever replica it is.
     let named = record.key_arn().or(record.key_id());
     let one = named.and_then(KeyArn::parse).map(|arn| arn.in_region(ANY_REGION));
     let key = one.as_ref().map(KeyArn::as_str).or(named);
-    (encryption_algorithm.as_deref(), key, key_spec.as_deref(), number_of_bytes).hash(&mut state);
-    for (name, value) in encryption_context.iter().flat_map(ContextPairs::iter) {
-        (name, value).hash(&mut state);
+    let lengths = (key_pair_spec.as_deref(), key_spec.as_deref(), number_of_bytes);
+    // Of a ReEncrypt, the other key.
+    let new_key = record.resources.as_ref().and_then(|resources| resources.get(1)?.arn.as_deref());
+    let new_key = new_key.and_then(KeyArn::parse).map(|arn| arn.in_region(ANY_REGION));
+    (encryption_algorithm.as_deref(), key, lengths, new_key.as_ref().map(KeyArn::as_str)).hash(&mut state);
+    for context in parameters.contexts() {
+        for (name, value) in context.iter() {
+            (name, value).hash(&mut state);
+        }
+        ().hash(&mut state);
     }
     state.finish()
 }

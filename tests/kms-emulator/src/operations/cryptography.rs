@@ -52,6 +52,39 @@ pub(super) fn encrypt(store: &Store, parameters: &Parameters) -> Result<Answer, 
     ]))
 }
 
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html>
+pub(super) fn re_encrypt(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+    let bytes = &required("ciphertextBlob", parameters.ciphertext_blob.as_ref())?.0;
+    let state = store.snapshot();
+    let destination = required("destinationKeyId", parameters.destination_key_id.as_ref())?;
+    let destination = store.find(&state, destination, "ReEncrypt")?;
+    let named =
+        parameters.source_key_id.as_ref().map(|id| store.find(&state, id, "ReEncrypt")).transpose()?;
+    let blob = CiphertextBlob::parse(bytes).ok_or_else(ApiError::invalid_ciphertext)?;
+    let source = match (named, state.keys.get(&blob.key_id)) {
+        (Some(named), _) if named.id != blob.key_id => return Err(ApiError::named("IncorrectKeyException")),
+        (_, Some(key)) => key,
+        (_, None) => return Err(unknown_key()),
+    };
+    let cipher = usable_cipher(source, "ReEncrypt")?;
+    let is_its_material = blob.material_id == source.material.id;
+    let plaintext = is_its_material.then(|| blob.open(cipher, &parameters.source_context())).flatten();
+    let plaintext = plaintext.ok_or_else(ApiError::invalid_ciphertext)?;
+    let cipher = usable_cipher(&destination, "ReEncrypt")?;
+    refuse_dry_run(parameters)?;
+    let context = parameters.destination_context();
+    let blob = seal(cipher, &destination.id, &destination.material.id, &context, &plaintext);
+    Ok(answer([
+        ("CiphertextBlob", base64(&blob)),
+        ("SourceKeyId", source.arn.clone().into()),
+        ("KeyId", destination.arn.clone().into()),
+        ("SourceEncryptionAlgorithm", "SYMMETRIC_DEFAULT".into()),
+        ("DestinationEncryptionAlgorithm", "SYMMETRIC_DEFAULT".into()),
+        ("SourceKeyMaterialId", source.material.id_hex().into()),
+        ("DestinationKeyMaterialId", destination.material.id_hex().into()),
+    ]))
+}
+
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html>
 pub(super) fn decrypt(
     store: &Store,
@@ -181,7 +214,7 @@ fn require_symmetric(algorithm: &str, key: &Key) -> Result<(), ApiError> {
 }
 
 /// The cipher of a key that is enabled and made for encryption.
-fn usable_cipher<'a>(key: &'a Key, operation: &str) -> Result<&'a Aes256Gcm, ApiError> {
+pub(super) fn usable_cipher<'a>(key: &'a Key, operation: &str) -> Result<&'a Aes256Gcm, ApiError> {
     match &key.enabled()?.material.secret {
         Secret::Symmetric { cipher, .. } => Ok(cipher),
         Secret::Rsa { .. } | Secret::Hmac { .. } => Err(key.wrong_usage(operation)),

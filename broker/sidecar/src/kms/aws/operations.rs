@@ -37,6 +37,15 @@ impl Way<'_> {
                 self.generate_data_key_without_plaintext(&request.0).await
             }
             KmsRequest::Decrypt(request) => self.decrypt(request, None).await,
+            KmsRequest::Encrypt(request) => self.encrypt(request).await,
+            KmsRequest::ReEncrypt(request) => self.re_encrypt(request).await,
+            KmsRequest::DataKeyPair(request) => self.generate_data_key_pair(request, None).await,
+            KmsRequest::DataKeyPairWithoutPlaintext(request) => {
+                self.generate_data_key_pair_without_plaintext(&request.0).await
+            }
+            KmsRequest::AttestedDataKeyPair(attested) => {
+                self.generate_data_key_pair(&attested.request, Some(&attested.recipient)).await
+            }
             KmsRequest::Random(request) => self.generate_random(request, None).await,
             KmsRequest::DescribeKey(request) => self.describe_key(request).await,
             KmsRequest::DryRun(request) => self.dry_run(request).await,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use key_broker_core::KeyArn;
+use key_broker_core::{KeyArn, Measurements};
 use key_broker_trail::journal::Journal;
 use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, Open, UserIdentity};
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Provenance, RecordedReply, UnwrittenRecords};
 use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::Attempt;
-use crate::operation::{KeyedReply as _, KmsReply, KmsRequest, key_in_region};
+use crate::operation::{KmsReply, KmsRequest, key_in_region};
 use crate::policy::{Permitted, Requester};
 use crate::redaction::Redaction;
 
@@ -32,12 +32,12 @@ impl Recorder {
         result: Result<KmsReply, BrokerError>,
         attempts: &[Attempt],
     ) -> RecordedReply<KmsReply> {
-        let used_key = result.as_ref().ok().and_then(KmsReply::used_key);
+        let used_keys = result.as_ref().map_or([None, None], KmsReply::used_keys);
         let mut lines = Vec::new();
         let mut source = None;
         for attempt in attempts {
             let redaction = self.redaction.as_deref();
-            let event_id = append_record(&mut lines, &self.caller, redaction, permitted, attempt, used_key);
+            let event_id = append_record(&mut lines, &self.caller, redaction, permitted, attempt, used_keys);
             let request_id = attempt.request_id.as_str().into();
             source = Some(Provenance { request_id, event_id, at: attempt.at, span: None });
         }
@@ -45,8 +45,8 @@ impl Recorder {
     }
 }
 
-/// Adds the record of one attempt, made as `caller`, to `lines`, with what `redaction` says redacted, and returns its eventID. `used_key` is the key, and its material, that
-/// KMS's reply names.
+/// Adds the record of one attempt, made as `caller`, to `lines`, with what `redaction` says redacted, and returns its eventID. `used_keys` are the key, and its material,
+/// that KMS's reply names, and the one that has encrypted anew.
 #[must_use]
 pub(crate) fn append_record(
     lines: &mut Vec<u8>,
@@ -54,12 +54,12 @@ pub(crate) fn append_record(
     redaction: Option<&Redaction>,
     permitted: &Permitted<KmsRequest>,
     attempt: &Attempt,
-    used_key: Option<(&KeyArn, Option<&str>)>,
+    used_keys: [Option<(&KeyArn, Option<&str>)>; 2],
 ) -> Uuid {
     let operation = permitted.subject().operation();
     // A multi-Region key, as KMS was asked for it there.
     let sent_key = operation.sent_key().map(|key| key_in_region(key, &caller.region));
-    let used_key = used_key.map(|(arn, material)| (arn.in_region(&caller.region), material));
+    let used_keys = used_keys.map(|key| key.map(|(arn, material)| (arn.in_region(&caller.region), material)));
     let mut identity = identity(attempt);
     identity.invoked_by = (permitted.requester() == Requester::Broker).then_some(INVOKED_BY.into());
     let event_id = Uuid::new_v4();
@@ -84,15 +84,14 @@ pub(crate) fn append_record(
             KeyArn::find_in(message).or_else(|| sent_key.as_ref().and_then(|key| caller.key_arn(key)));
         record.resources = Some(named_in_error.iter().map(Into::into).collect());
     } else {
-        record.resources = Some(used_key.iter().map(|(arn, _)| arn.into()).collect());
-        let key_material_id = used_key.as_ref().and_then(|(_, material)| *material);
+        record.resources = Some(used_keys.iter().flatten().map(|(arn, _)| arn.into()).collect());
         let recipient = operation.recipient().map(|measurements| Open::Written(&**measurements));
-        record.additional_event_data = (key_material_id.is_some() || recipient.is_some()).then(|| {
-            KmsEventData { key_material_id: key_material_id.map(Into::into), recipient, redacted: Vec::new() }
-        });
+        record.additional_event_data = event_data(&used_keys, recipient);
     }
     record.request_parameters = operation.parameters();
-    if let Some(parameters) = &mut record.request_parameters {
+    if let Some(parameters) = &mut record.request_parameters
+        && parameters.destination_key_id.is_none()
+    {
         parameters.key_id = sent_key.as_ref().map(Into::into);
     }
     if let Some(redaction) = redaction
@@ -106,6 +105,32 @@ pub(crate) fn append_record(
     }
     record.append_to(lines);
     event_id
+}
+
+/// The key material that was used, and for whom alone the answer is.
+fn event_data<'a>(
+    used_keys: &[Option<(KeyArn, Option<&'a str>)>; 2],
+    recipient: Option<Open<'a, &'a Measurements>>,
+) -> Option<KmsEventData<'a>> {
+    let [used, new] =
+        used_keys.each_ref().map(|key| key.as_ref().and_then(|(_, material)| *material).map(Into::into));
+    let redacted = Vec::new();
+    let data = if used_keys[1].is_some() {
+        KmsEventData {
+            source_key_material_id: used,
+            destination_key_material_id: new,
+            recipient,
+            redacted,
+            ..KmsEventData::default()
+        }
+    } else {
+        KmsEventData { key_material_id: used, recipient, redacted, ..KmsEventData::default() }
+    };
+    let is_empty = data.key_material_id.is_none()
+        && data.source_key_material_id.is_none()
+        && data.destination_key_material_id.is_none()
+        && data.recipient.is_none();
+    (!is_empty).then_some(data)
 }
 
 /// Whose access key signed the attempt; where STS has not told that yet, the key alone.

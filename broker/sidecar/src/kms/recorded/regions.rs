@@ -52,10 +52,16 @@ pub(super) fn goes_elsewhere(request: &KmsRequest) -> bool {
         KmsRequest::DataKey(_)
         | KmsRequest::DataKeyWithoutPlaintext(_)
         | KmsRequest::Decrypt(_)
+        | KmsRequest::Encrypt(_)
+        | KmsRequest::DataKeyPair(_)
+        | KmsRequest::DataKeyPairWithoutPlaintext(_)
+        | KmsRequest::AttestedDataKeyPair(_)
         | KmsRequest::AttestedDataKey(_)
         | KmsRequest::AttestedDecrypt(_) => true,
         // Of no key; about the key in this very region; or the broker's own, which can wait.
-        KmsRequest::Random(_)
+        // Two keys, which may have replicas in different regions.
+        KmsRequest::ReEncrypt(_)
+        | KmsRequest::Random(_)
         | KmsRequest::AttestedRandom(_)
         | KmsRequest::DescribeKey(_)
         | KmsRequest::DryRun(_)

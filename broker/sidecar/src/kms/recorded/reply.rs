@@ -4,10 +4,11 @@ use key_broker_core::Plaintext;
 
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom, AttestedRequest};
 use crate::operation::{
-    DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest,
-    Decryption, DescribeKeyRequest, DryRunRequest, EncryptMessageRequest, EncryptedDataKey, KeyDescription,
-    KmsReply, PublicKey, PublicKeyRequest, RandomRequest, SignRequest, Signature, TypedRequest,
-    UnexpectedReply,
+    AttestedDataKeyPair, DataKey, DataKeyPair, DataKeyPairRequest, DataKeyPairWithoutPlaintextRequest,
+    DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest, Decryption,
+    DescribeKeyRequest, DryRunRequest, EncryptMessageRequest, EncryptRequest, EncryptedDataKey,
+    EncryptedDataKeyPair, Encryption, KeyDescription, KmsReply, PublicKey, PublicKeyRequest, RandomRequest,
+    ReEncryptRequest, ReEncryption, SignRequest, Signature, TypedRequest, UnexpectedReply,
 };
 use crate::policy::SealedReply;
 
@@ -36,6 +37,10 @@ typed! {
     DataKeyRequest => DataKey,
     EncryptMessageRequest => DataKey,
     DataKeyWithoutPlaintextRequest => EncryptedDataKey,
+    EncryptRequest => Encryption,
+    DataKeyPairRequest => DataKeyPair,
+    DataKeyPairWithoutPlaintextRequest => EncryptedDataKeyPair,
+    AttestedRequest<DataKeyPairRequest> => AttestedDataKeyPair,
     RandomRequest => Plaintext,
     DescribeKeyRequest => KeyDescription,
     SignRequest => Signature,
@@ -65,6 +70,16 @@ impl CallableRequest for DecryptMessageRequest {
 
     fn reply(reply: KmsReply) -> Result<SealedReply<Decryption>, UnexpectedReply> {
         sealed(reply)
+    }
+}
+
+impl CallableRequest for ReEncryptRequest {
+    type Reply = SealedReply<ReEncryption>;
+
+    fn reply(reply: KmsReply) -> Result<SealedReply<ReEncryption>, UnexpectedReply> {
+        let encrypted = ReEncryption::try_from(reply)?;
+        let (key, bytes) = (encrypted.source.arn.clone(), encrypted.ciphertext_blob.len());
+        Ok(SealedReply::new(encrypted, key, bytes))
     }
 }
 

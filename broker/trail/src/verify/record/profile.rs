@@ -77,13 +77,20 @@ pub(super) fn check_kms(record: &ReadRecord<'_>) -> Result<(), String> {
 }
 
 fn check_kms_data(data: &KmsEventData<'_>) -> Result<(), String> {
-    let KmsEventData { key_material_id, recipient, redacted } = data;
+    let KmsEventData {
+        key_material_id,
+        destination_key_material_id,
+        source_key_material_id,
+        recipient,
+        redacted,
+    } = data;
+    let materials = [key_material_id, destination_key_material_id, source_key_material_id];
     demand(
-        key_material_id.is_some() || recipient.is_some() || !redacted.is_empty(),
+        materials.iter().any(|id| id.is_some()) || recipient.is_some() || !redacted.is_empty(),
         "additionalEventData is empty",
     )?;
     demand(
-        key_material_id.as_ref().is_none_or(|id| is_hex(id, 64)),
+        materials.into_iter().flatten().all(|id| is_hex(id, 64)),
         "keyMaterialId is not 64 lower-case hex digits",
     )?;
     demand(recipient.as_ref().is_none_or(is_object), "recipient is not an object")
@@ -101,7 +108,27 @@ fn check_kms_parameters(operation: &str, parameters: Option<&RequestParameters<'
     let no_signing = asked.message_type.is_none() && asked.signing_algorithm.is_none();
     let has_key = asked.key_id.is_some();
     let algorithm = asked.encryption_algorithm.is_some();
+    let no_pair = asked.key_pair_spec.is_none();
+    let re_encrypts = [
+        &asked.source_encryption_algorithm,
+        &asked.destination_key_id,
+        &asked.destination_encryption_algorithm,
+    ];
+    let is_re_encryption = re_encrypts.iter().all(|part| part.is_some());
+    let no_re_encryption = re_encrypts.iter().all(|part| part.is_none())
+        && asked.source_key_id.is_none()
+        && asked.source_encryption_context.is_none()
+        && asked.destination_encryption_context.is_none();
     let fits = match operation {
+        "ReEncrypt" => {
+            is_re_encryption && !has_key && !algorithm && no_context && no_length && no_pair && no_signing
+        }
+        _ if !no_re_encryption => false,
+        "GenerateDataKeyPair" | "GenerateDataKeyPairWithoutPlaintext" => {
+            has_key && !no_pair && no_length && !algorithm && no_signing
+        }
+        _ if !no_pair => false,
+        "Encrypt" => has_key && algorithm && no_length && no_signing,
         "Decrypt" => algorithm && no_length && no_signing,
         "GenerateDataKey" | "GenerateDataKeyWithoutPlaintext" => {
             has_key && has_length && !algorithm && no_signing
@@ -128,8 +155,23 @@ fn check_values(asked: &RequestParameters<'_>) -> Result<(), String> {
         asked.number_of_bytes.is_none_or(|n| (1..=1_024).contains(&n)),
         "numberOfBytes is not 1 to 1,024",
     )?;
-    asked.encryption_context.as_ref().map_or(Ok(()), check_context)
+    demand(
+        asked.key_pair_spec.as_deref().is_none_or(|spec| KEY_PAIR_SPECS.contains(&spec)),
+        "keyPairSpec is none of KMS's",
+    )?;
+    asked.contexts().try_for_each(check_context)
 }
+
+/// KMS: `DataKeyPairSpec`, of all regions.
+const KEY_PAIR_SPECS: [&str; 7] = [
+    "RSA_2048",
+    "RSA_3072",
+    "RSA_4096",
+    "ECC_NIST_P256",
+    "ECC_NIST_P384",
+    "ECC_NIST_P521",
+    "ECC_SECG_P256K1",
+];
 
 /// A broker writes names in their order, which JSON alone does not ask for, and each once.
 fn check_context(context: &ContextPairs<'_>) -> Result<(), String> {
@@ -150,10 +192,10 @@ fn check_redacted(
         names.is_sorted_by(|one, next| **one < **next),
         "the names of redactedEncryptionContext are not in their order, each once",
     )?;
-    let context = asked.and_then(|asked| asked.encryption_context.as_ref());
-    let value = |name: &str| context.into_iter().flat_map(ContextPairs::iter).find(|pair| pair.0 == name);
     for name in names {
-        let is_there = value(name).is_some_and(|(_, value)| is_digest(value));
+        let pairs = asked.into_iter().flat_map(RequestParameters::contexts).flat_map(ContextPairs::iter);
+        let mut values = pairs.filter(|pair| pair.0 == &**name).map(|(_, value)| value).peekable();
+        let is_there = values.peek().is_some() && values.all(is_digest);
         demand(
             is_there || is_cut,
             "redactedEncryptionContext names a pair whose value is no digest, or is not there",
@@ -172,10 +214,7 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     let life = BrokerEvent::of(&record.event_name);
     let is_own = life.is_some() || matches!(&*record.event_name, REPORT_NOTICE | REPORT_IDENTITY);
     let is_operators = OPERATOR_METHODS.contains(&&*record.event_name);
-    demand(
-        is_own || is_operators || known::<Action>(&record.event_name).is_some(),
-        "eventName is no action of the broker",
-    )?;
+    demand(is_own || is_operators || is_call(&record.event_name), "eventName is no action of the broker")?;
     identity::check_workload(&record.user_identity, is_own)?;
     demand(lower_case_uuid(&record.request_id).is_some(), "requestID is not a UUID in lower case")?;
     if let Some(asked) = &record.request_parameters {
@@ -248,6 +287,15 @@ fn check_answer(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Resul
         !is_counted || data_key.messages_used.is_some(),
         "a data key that was handed out has no messagesUsed, messagesLimit, bytesUsed and bytesLimit",
     )
+}
+
+/// Whether it is a workload's. ReEncrypt is one call, of which policy is asked for both sides.
+fn is_call(event_name: &str) -> bool {
+    match known::<Action>(event_name) {
+        Some(Action::ReEncryptFrom | Action::ReEncryptTo) => false,
+        Some(_) => true,
+        None => event_name == "ReEncrypt",
+    }
 }
 
 fn is_of_message(record: &ReadRecord<'_>) -> bool {
