@@ -117,6 +117,79 @@ func (KeySpec) EnumDescriptor() ([]byte, []int) {
 	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{0}
 }
 
+// The kind of a data key pair. Values as in the AWS KMS API reference, DataKeyPairSpec.
+type KeyPairSpec int32
+
+const (
+	// Refused.
+	KeyPairSpec_KEY_PAIR_SPEC_UNSPECIFIED KeyPairSpec = 0
+	// RSA with 2,048 bits.
+	KeyPairSpec_KEY_PAIR_SPEC_RSA_2048 KeyPairSpec = 1
+	// RSA with 3,072 bits.
+	KeyPairSpec_KEY_PAIR_SPEC_RSA_3072 KeyPairSpec = 2
+	// RSA with 4,096 bits.
+	KeyPairSpec_KEY_PAIR_SPEC_RSA_4096 KeyPairSpec = 3
+	// The curve secp256r1.
+	KeyPairSpec_KEY_PAIR_SPEC_ECC_NIST_P256 KeyPairSpec = 4
+	// The curve secp384r1.
+	KeyPairSpec_KEY_PAIR_SPEC_ECC_NIST_P384 KeyPairSpec = 5
+	// The curve secp521r1.
+	KeyPairSpec_KEY_PAIR_SPEC_ECC_NIST_P521 KeyPairSpec = 6
+	// The curve secp256k1.
+	KeyPairSpec_KEY_PAIR_SPEC_ECC_SECG_P256K1 KeyPairSpec = 7
+)
+
+// Enum value maps for KeyPairSpec.
+var (
+	KeyPairSpec_name = map[int32]string{
+		0: "KEY_PAIR_SPEC_UNSPECIFIED",
+		1: "KEY_PAIR_SPEC_RSA_2048",
+		2: "KEY_PAIR_SPEC_RSA_3072",
+		3: "KEY_PAIR_SPEC_RSA_4096",
+		4: "KEY_PAIR_SPEC_ECC_NIST_P256",
+		5: "KEY_PAIR_SPEC_ECC_NIST_P384",
+		6: "KEY_PAIR_SPEC_ECC_NIST_P521",
+		7: "KEY_PAIR_SPEC_ECC_SECG_P256K1",
+	}
+	KeyPairSpec_value = map[string]int32{
+		"KEY_PAIR_SPEC_UNSPECIFIED":     0,
+		"KEY_PAIR_SPEC_RSA_2048":        1,
+		"KEY_PAIR_SPEC_RSA_3072":        2,
+		"KEY_PAIR_SPEC_RSA_4096":        3,
+		"KEY_PAIR_SPEC_ECC_NIST_P256":   4,
+		"KEY_PAIR_SPEC_ECC_NIST_P384":   5,
+		"KEY_PAIR_SPEC_ECC_NIST_P521":   6,
+		"KEY_PAIR_SPEC_ECC_SECG_P256K1": 7,
+	}
+)
+
+func (x KeyPairSpec) Enum() *KeyPairSpec {
+	p := new(KeyPairSpec)
+	*p = x
+	return p
+}
+
+func (x KeyPairSpec) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KeyPairSpec) Descriptor() protoreflect.EnumDescriptor {
+	return file_keybroker_v1_key_broker_proto_enumTypes[1].Descriptor()
+}
+
+func (KeyPairSpec) Type() protoreflect.EnumType {
+	return &file_keybroker_v1_key_broker_proto_enumTypes[1]
+}
+
+func (x KeyPairSpec) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KeyPairSpec.Descriptor instead.
+func (KeyPairSpec) EnumDescriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{1}
+}
+
 // Who made the answer.
 type Provenance_Source int32
 
@@ -154,11 +227,11 @@ func (x Provenance_Source) String() string {
 }
 
 func (Provenance_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_keybroker_v1_key_broker_proto_enumTypes[1].Descriptor()
+	return file_keybroker_v1_key_broker_proto_enumTypes[2].Descriptor()
 }
 
 func (Provenance_Source) Type() protoreflect.EnumType {
-	return &file_keybroker_v1_key_broker_proto_enumTypes[1]
+	return &file_keybroker_v1_key_broker_proto_enumTypes[2]
 }
 
 func (x Provenance_Source) Number() protoreflect.EnumNumber {
@@ -1870,6 +1943,663 @@ func (x *DecryptResponse) GetProvenance() *Provenance {
 	return nil
 }
 
+// Asks for a short plaintext to be encrypted under the KMS key itself.
+type EncryptRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The symmetric KMS key. Required, at most 2,048 bytes.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// 1 to 4,096 bytes.
+	Plaintext []byte `protobuf:"bytes,2,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	// Facts bound to the ciphertext: Decrypt needs the same.
+	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// At most 10, each of 1 to 8,192 bytes.
+	GrantTokens   []string `protobuf:"bytes,4,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EncryptRequest) Reset() {
+	*x = EncryptRequest{}
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EncryptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EncryptRequest) ProtoMessage() {}
+
+func (x *EncryptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EncryptRequest.ProtoReflect.Descriptor instead.
+func (*EncryptRequest) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *EncryptRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *EncryptRequest) GetPlaintext() []byte {
+	if x != nil {
+		return x.Plaintext
+	}
+	return nil
+}
+
+func (x *EncryptRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+func (x *EncryptRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// A short plaintext, encrypted.
+type EncryptResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What KMS encrypted.
+	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
+	// The ARN of the KMS key.
+	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Where it came from.
+	Provenance    *Provenance `protobuf:"bytes,3,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EncryptResponse) Reset() {
+	*x = EncryptResponse{}
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EncryptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EncryptResponse) ProtoMessage() {}
+
+func (x *EncryptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EncryptResponse.ProtoReflect.Descriptor instead.
+func (*EncryptResponse) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *EncryptResponse) GetCiphertextBlob() []byte {
+	if x != nil {
+		return x.CiphertextBlob
+	}
+	return nil
+}
+
+func (x *EncryptResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *EncryptResponse) GetProvenance() *Provenance {
+	if x != nil {
+		return x.Provenance
+	}
+	return nil
+}
+
+// Asks for a ciphertext to be encrypted anew.
+type ReEncryptRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What KMS encrypted. Required, at most 6,144 bytes.
+	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
+	// Exactly the encryption context of encryption.
+	SourceEncryptionContext map[string]string `protobuf:"bytes,2,rep,name=source_encryption_context,json=sourceEncryptionContext,proto3" json:"source_encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The KMS key that encrypted it; any other key is INVALID_ARGUMENT / INCORRECT_KEY. Recommended. May be left out only by a principal
+	// whose policy permits ReEncryptFrom on any key.
+	SourceKeyId string `protobuf:"bytes,3,opt,name=source_key_id,json=sourceKeyId,proto3" json:"source_key_id,omitempty"`
+	// The symmetric KMS key to encrypt under. Required.
+	DestinationKeyId string `protobuf:"bytes,4,opt,name=destination_key_id,json=destinationKeyId,proto3" json:"destination_key_id,omitempty"`
+	// Facts bound to the new ciphertext.
+	DestinationEncryptionContext map[string]string `protobuf:"bytes,5,rep,name=destination_encryption_context,json=destinationEncryptionContext,proto3" json:"destination_encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// At most 10, each of 1 to 8,192 bytes.
+	GrantTokens   []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReEncryptRequest) Reset() {
+	*x = ReEncryptRequest{}
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptRequest) ProtoMessage() {}
+
+func (x *ReEncryptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptRequest.ProtoReflect.Descriptor instead.
+func (*ReEncryptRequest) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReEncryptRequest) GetCiphertextBlob() []byte {
+	if x != nil {
+		return x.CiphertextBlob
+	}
+	return nil
+}
+
+func (x *ReEncryptRequest) GetSourceEncryptionContext() map[string]string {
+	if x != nil {
+		return x.SourceEncryptionContext
+	}
+	return nil
+}
+
+func (x *ReEncryptRequest) GetSourceKeyId() string {
+	if x != nil {
+		return x.SourceKeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetDestinationKeyId() string {
+	if x != nil {
+		return x.DestinationKeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetDestinationEncryptionContext() map[string]string {
+	if x != nil {
+		return x.DestinationEncryptionContext
+	}
+	return nil
+}
+
+func (x *ReEncryptRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// A ciphertext, encrypted anew.
+type ReEncryptResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new ciphertext.
+	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
+	// The ARN of the KMS key that had encrypted it.
+	SourceKeyId string `protobuf:"bytes,2,opt,name=source_key_id,json=sourceKeyId,proto3" json:"source_key_id,omitempty"`
+	// The ARN of the KMS key that has encrypted it now.
+	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The key material of the first; empty if KMS did not say.
+	SourceKeyMaterialId string `protobuf:"bytes,4,opt,name=source_key_material_id,json=sourceKeyMaterialId,proto3" json:"source_key_material_id,omitempty"`
+	// The key material of the second; empty if KMS did not say.
+	DestinationKeyMaterialId string `protobuf:"bytes,5,opt,name=destination_key_material_id,json=destinationKeyMaterialId,proto3" json:"destination_key_material_id,omitempty"`
+	// Where it came from.
+	Provenance    *Provenance `protobuf:"bytes,6,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReEncryptResponse) Reset() {
+	*x = ReEncryptResponse{}
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptResponse) ProtoMessage() {}
+
+func (x *ReEncryptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptResponse.ProtoReflect.Descriptor instead.
+func (*ReEncryptResponse) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReEncryptResponse) GetCiphertextBlob() []byte {
+	if x != nil {
+		return x.CiphertextBlob
+	}
+	return nil
+}
+
+func (x *ReEncryptResponse) GetSourceKeyId() string {
+	if x != nil {
+		return x.SourceKeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetSourceKeyMaterialId() string {
+	if x != nil {
+		return x.SourceKeyMaterialId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetDestinationKeyMaterialId() string {
+	if x != nil {
+		return x.DestinationKeyMaterialId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetProvenance() *Provenance {
+	if x != nil {
+		return x.Provenance
+	}
+	return nil
+}
+
+// Asks for a data key pair.
+type GenerateDataKeyPairRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The symmetric KMS key that encrypts the private key. Required, at most 2,048 bytes.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The kind of the pair. Required.
+	KeyPairSpec KeyPairSpec `protobuf:"varint,2,opt,name=key_pair_spec,json=keyPairSpec,proto3,enum=keybroker.v1.KeyPairSpec" json:"key_pair_spec,omitempty"`
+	// Facts bound to the ciphertext of the private key: Decrypt needs the same.
+	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Present when an enclave asks.
+	Recipient *Recipient `protobuf:"bytes,4,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// At most 10, each of 1 to 8,192 bytes.
+	GrantTokens   []string `protobuf:"bytes,5,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyPairRequest) Reset() {
+	*x = GenerateDataKeyPairRequest{}
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyPairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyPairRequest) ProtoMessage() {}
+
+func (x *GenerateDataKeyPairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyPairRequest.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyPairRequest) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GenerateDataKeyPairRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairRequest) GetKeyPairSpec() KeyPairSpec {
+	if x != nil {
+		return x.KeyPairSpec
+	}
+	return KeyPairSpec_KEY_PAIR_SPEC_UNSPECIFIED
+}
+
+func (x *GenerateDataKeyPairRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairRequest) GetRecipient() *Recipient {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// A data key pair.
+type GenerateDataKeyPairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The private key: PKCS #8 (RFC 5958) in DER. Empty when a recipient was given. Erase it after use.
+	PrivateKeyPlaintext []byte `protobuf:"bytes,1,opt,name=private_key_plaintext,json=privateKeyPlaintext,proto3" json:"private_key_plaintext,omitempty"`
+	// The private key encrypted under the KMS key.
+	PrivateKeyCiphertextBlob []byte `protobuf:"bytes,2,opt,name=private_key_ciphertext_blob,json=privateKeyCiphertextBlob,proto3" json:"private_key_ciphertext_blob,omitempty"`
+	// The public key: SubjectPublicKeyInfo (RFC 5280) in DER.
+	PublicKey []byte `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// The ARN of the KMS key.
+	KeyId string `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The key material of the KMS key that was used; empty if KMS did not say.
+	KeyMaterialId string `protobuf:"bytes,5,opt,name=key_material_id,json=keyMaterialId,proto3" json:"key_material_id,omitempty"`
+	// The private key encrypted to the recipient's public key (CMS EnvelopedData); set only when a recipient was given.
+	CiphertextForRecipient []byte `protobuf:"bytes,6,opt,name=ciphertext_for_recipient,json=ciphertextForRecipient,proto3" json:"ciphertext_for_recipient,omitempty"`
+	// Where it came from.
+	Provenance    *Provenance `protobuf:"bytes,7,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyPairResponse) Reset() {
+	*x = GenerateDataKeyPairResponse{}
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyPairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyPairResponse) ProtoMessage() {}
+
+func (x *GenerateDataKeyPairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyPairResponse.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyPairResponse) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GenerateDataKeyPairResponse) GetPrivateKeyPlaintext() []byte {
+	if x != nil {
+		return x.PrivateKeyPlaintext
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairResponse) GetPrivateKeyCiphertextBlob() []byte {
+	if x != nil {
+		return x.PrivateKeyCiphertextBlob
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairResponse) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairResponse) GetKeyMaterialId() string {
+	if x != nil {
+		return x.KeyMaterialId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairResponse) GetCiphertextForRecipient() []byte {
+	if x != nil {
+		return x.CiphertextForRecipient
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairResponse) GetProvenance() *Provenance {
+	if x != nil {
+		return x.Provenance
+	}
+	return nil
+}
+
+// Asks for a data key pair with its private key in encrypted form only. Fields as in GenerateDataKeyPairRequest.
+type GenerateDataKeyPairWithoutPlaintextRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The symmetric KMS key that encrypts the private key. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The kind of the pair. Required.
+	KeyPairSpec KeyPairSpec `protobuf:"varint,2,opt,name=key_pair_spec,json=keyPairSpec,proto3,enum=keybroker.v1.KeyPairSpec" json:"key_pair_spec,omitempty"`
+	// Facts bound to the ciphertext of the private key.
+	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// At most 10, each of 1 to 8,192 bytes.
+	GrantTokens   []string `protobuf:"bytes,5,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) Reset() {
+	*x = GenerateDataKeyPairWithoutPlaintextRequest{}
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyPairWithoutPlaintextRequest) ProtoMessage() {}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyPairWithoutPlaintextRequest.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyPairWithoutPlaintextRequest) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetKeyPairSpec() KeyPairSpec {
+	if x != nil {
+		return x.KeyPairSpec
+	}
+	return KeyPairSpec_KEY_PAIR_SPEC_UNSPECIFIED
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// A data key pair with its private key in encrypted form only.
+type GenerateDataKeyPairWithoutPlaintextResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The private key encrypted under the KMS key.
+	PrivateKeyCiphertextBlob []byte `protobuf:"bytes,1,opt,name=private_key_ciphertext_blob,json=privateKeyCiphertextBlob,proto3" json:"private_key_ciphertext_blob,omitempty"`
+	// The public key: SubjectPublicKeyInfo (RFC 5280) in DER.
+	PublicKey []byte `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// The ARN of the KMS key.
+	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The key material of the KMS key that was used; empty if KMS did not say.
+	KeyMaterialId string `protobuf:"bytes,4,opt,name=key_material_id,json=keyMaterialId,proto3" json:"key_material_id,omitempty"`
+	// Where it came from.
+	Provenance    *Provenance `protobuf:"bytes,5,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) Reset() {
+	*x = GenerateDataKeyPairWithoutPlaintextResponse{}
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyPairWithoutPlaintextResponse) ProtoMessage() {}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyPairWithoutPlaintextResponse.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyPairWithoutPlaintextResponse) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetPrivateKeyCiphertextBlob() []byte {
+	if x != nil {
+		return x.PrivateKeyCiphertextBlob
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetKeyMaterialId() string {
+	if x != nil {
+		return x.KeyMaterialId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetProvenance() *Provenance {
+	if x != nil {
+		return x.Provenance
+	}
+	return nil
+}
+
 // Asks for random bytes.
 type GenerateRandomRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1883,7 +2613,7 @@ type GenerateRandomRequest struct {
 
 func (x *GenerateRandomRequest) Reset() {
 	*x = GenerateRandomRequest{}
-	mi := &file_keybroker_v1_key_broker_proto_msgTypes[20]
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2625,7 @@ func (x *GenerateRandomRequest) String() string {
 func (*GenerateRandomRequest) ProtoMessage() {}
 
 func (x *GenerateRandomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_key_broker_proto_msgTypes[20]
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2638,7 @@ func (x *GenerateRandomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateRandomRequest.ProtoReflect.Descriptor instead.
 func (*GenerateRandomRequest) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{20}
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GenerateRandomRequest) GetNumberOfBytes() uint32 {
@@ -1940,7 +2670,7 @@ type GenerateRandomResponse struct {
 
 func (x *GenerateRandomResponse) Reset() {
 	*x = GenerateRandomResponse{}
-	mi := &file_keybroker_v1_key_broker_proto_msgTypes[21]
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2682,7 @@ func (x *GenerateRandomResponse) String() string {
 func (*GenerateRandomResponse) ProtoMessage() {}
 
 func (x *GenerateRandomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_key_broker_proto_msgTypes[21]
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2695,7 @@ func (x *GenerateRandomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateRandomResponse.ProtoReflect.Descriptor instead.
 func (*GenerateRandomResponse) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{21}
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GenerateRandomResponse) GetPlaintext() []byte {
@@ -2000,7 +2730,7 @@ type DescribeKeyRequest struct {
 
 func (x *DescribeKeyRequest) Reset() {
 	*x = DescribeKeyRequest{}
-	mi := &file_keybroker_v1_key_broker_proto_msgTypes[22]
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2742,7 @@ func (x *DescribeKeyRequest) String() string {
 func (*DescribeKeyRequest) ProtoMessage() {}
 
 func (x *DescribeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_key_broker_proto_msgTypes[22]
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2755,7 @@ func (x *DescribeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeKeyRequest.ProtoReflect.Descriptor instead.
 func (*DescribeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{22}
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DescribeKeyRequest) GetKeyId() string {
@@ -2064,7 +2794,7 @@ type DescribeKeyResponse struct {
 
 func (x *DescribeKeyResponse) Reset() {
 	*x = DescribeKeyResponse{}
-	mi := &file_keybroker_v1_key_broker_proto_msgTypes[23]
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2806,7 @@ func (x *DescribeKeyResponse) String() string {
 func (*DescribeKeyResponse) ProtoMessage() {}
 
 func (x *DescribeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_key_broker_proto_msgTypes[23]
+	mi := &file_keybroker_v1_key_broker_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2819,7 @@ func (x *DescribeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeKeyResponse.ProtoReflect.Descriptor instead.
 func (*DescribeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{23}
+	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DescribeKeyResponse) GetArn() string {
@@ -2334,6 +3064,79 @@ const file_keybroker_v1_key_broker_proto_rawDesc = "" +
 	"\x18ciphertext_for_recipient\x18\x04 \x01(\fR\x16ciphertextForRecipient\x128\n" +
 	"\n" +
 	"provenance\x18\x05 \x01(\v2\x18.keybroker.v1.ProvenanceR\n" +
+	"provenance\"\x92\x02\n" +
+	"\x0eEncryptRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1c\n" +
+	"\tplaintext\x18\x02 \x01(\fR\tplaintext\x12b\n" +
+	"\x12encryption_context\x18\x03 \x03(\v23.keybroker.v1.EncryptRequest.EncryptionContextEntryR\x11encryptionContext\x12!\n" +
+	"\fgrant_tokens\x18\x04 \x03(\tR\vgrantTokens\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +
+	"\x0fEncryptResponse\x12'\n" +
+	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x128\n" +
+	"\n" +
+	"provenance\x18\x03 \x01(\v2\x18.keybroker.v1.ProvenanceR\n" +
+	"provenance\"\xcf\x04\n" +
+	"\x10ReEncryptRequest\x12'\n" +
+	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12w\n" +
+	"\x19source_encryption_context\x18\x02 \x03(\v2;.keybroker.v1.ReEncryptRequest.SourceEncryptionContextEntryR\x17sourceEncryptionContext\x12\"\n" +
+	"\rsource_key_id\x18\x03 \x01(\tR\vsourceKeyId\x12,\n" +
+	"\x12destination_key_id\x18\x04 \x01(\tR\x10destinationKeyId\x12\x86\x01\n" +
+	"\x1edestination_encryption_context\x18\x05 \x03(\v2@.keybroker.v1.ReEncryptRequest.DestinationEncryptionContextEntryR\x1cdestinationEncryptionContext\x12!\n" +
+	"\fgrant_tokens\x18\x06 \x03(\tR\vgrantTokens\x1aJ\n" +
+	"\x1cSourceEncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aO\n" +
+	"!DestinationEncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x02\n" +
+	"\x11ReEncryptResponse\x12'\n" +
+	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12\"\n" +
+	"\rsource_key_id\x18\x02 \x01(\tR\vsourceKeyId\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x123\n" +
+	"\x16source_key_material_id\x18\x04 \x01(\tR\x13sourceKeyMaterialId\x12=\n" +
+	"\x1bdestination_key_material_id\x18\x05 \x01(\tR\x18destinationKeyMaterialId\x128\n" +
+	"\n" +
+	"provenance\x18\x06 \x01(\v2\x18.keybroker.v1.ProvenanceR\n" +
+	"provenance\"\x82\x03\n" +
+	"\x1aGenerateDataKeyPairRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12=\n" +
+	"\rkey_pair_spec\x18\x02 \x01(\x0e2\x19.keybroker.v1.KeyPairSpecR\vkeyPairSpec\x12n\n" +
+	"\x12encryption_context\x18\x03 \x03(\v2?.keybroker.v1.GenerateDataKeyPairRequest.EncryptionContextEntryR\x11encryptionContext\x125\n" +
+	"\trecipient\x18\x04 \x01(\v2\x17.keybroker.v1.RecipientR\trecipient\x12!\n" +
+	"\fgrant_tokens\x18\x05 \x03(\tR\vgrantTokens\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe2\x02\n" +
+	"\x1bGenerateDataKeyPairResponse\x122\n" +
+	"\x15private_key_plaintext\x18\x01 \x01(\fR\x13privateKeyPlaintext\x12=\n" +
+	"\x1bprivate_key_ciphertext_blob\x18\x02 \x01(\fR\x18privateKeyCiphertextBlob\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\fR\tpublicKey\x12\x15\n" +
+	"\x06key_id\x18\x04 \x01(\tR\x05keyId\x12&\n" +
+	"\x0fkey_material_id\x18\x05 \x01(\tR\rkeyMaterialId\x128\n" +
+	"\x18ciphertext_for_recipient\x18\x06 \x01(\fR\x16ciphertextForRecipient\x128\n" +
+	"\n" +
+	"provenance\x18\a \x01(\v2\x18.keybroker.v1.ProvenanceR\n" +
+	"provenance\"\xf1\x02\n" +
+	"*GenerateDataKeyPairWithoutPlaintextRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12=\n" +
+	"\rkey_pair_spec\x18\x02 \x01(\x0e2\x19.keybroker.v1.KeyPairSpecR\vkeyPairSpec\x12~\n" +
+	"\x12encryption_context\x18\x03 \x03(\v2O.keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest.EncryptionContextEntryR\x11encryptionContext\x12!\n" +
+	"\fgrant_tokens\x18\x05 \x03(\tR\vgrantTokens\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x04\x10\x05\"\x84\x02\n" +
+	"+GenerateDataKeyPairWithoutPlaintextResponse\x12=\n" +
+	"\x1bprivate_key_ciphertext_blob\x18\x01 \x01(\fR\x18privateKeyCiphertextBlob\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\fR\tpublicKey\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12&\n" +
+	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\x128\n" +
+	"\n" +
+	"provenance\x18\x05 \x01(\v2\x18.keybroker.v1.ProvenanceR\n" +
 	"provenance\"v\n" +
 	"\x15GenerateRandomRequest\x12&\n" +
 	"\x0fnumber_of_bytes\x18\x01 \x01(\rR\rnumberOfBytes\x125\n" +
@@ -2364,7 +3167,17 @@ const file_keybroker_v1_key_broker_proto_rawDesc = "" +
 	"\aKeySpec\x12\x18\n" +
 	"\x14KEY_SPEC_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10KEY_SPEC_AES_256\x10\x01\x12\x14\n" +
-	"\x10KEY_SPEC_AES_128\x10\x022\x95\a\n" +
+	"\x10KEY_SPEC_AES_128\x10\x02*\x86\x02\n" +
+	"\vKeyPairSpec\x12\x1d\n" +
+	"\x19KEY_PAIR_SPEC_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16KEY_PAIR_SPEC_RSA_2048\x10\x01\x12\x1a\n" +
+	"\x16KEY_PAIR_SPEC_RSA_3072\x10\x02\x12\x1a\n" +
+	"\x16KEY_PAIR_SPEC_RSA_4096\x10\x03\x12\x1f\n" +
+	"\x1bKEY_PAIR_SPEC_ECC_NIST_P256\x10\x04\x12\x1f\n" +
+	"\x1bKEY_PAIR_SPEC_ECC_NIST_P384\x10\x05\x12\x1f\n" +
+	"\x1bKEY_PAIR_SPEC_ECC_NIST_P521\x10\x06\x12!\n" +
+	"\x1dKEY_PAIR_SPEC_ECC_SECG_P256K1\x10\a2\xb4\n" +
+	"\n" +
 	"\tKeyBroker\x12[\n" +
 	"\x0eEncryptMessage\x12#.keybroker.v1.EncryptMessageRequest\x1a$.keybroker.v1.EncryptMessageResponse\x12[\n" +
 	"\x0eDecryptMessage\x12#.keybroker.v1.DecryptMessageRequest\x1a$.keybroker.v1.DecryptMessageResponse\x12q\n" +
@@ -2372,7 +3185,11 @@ const file_keybroker_v1_key_broker_proto_rawDesc = "" +
 	"\x14DecryptMessageStream\x12).keybroker.v1.DecryptMessageStreamRequest\x1a*.keybroker.v1.DecryptMessageStreamResponse(\x010\x01\x12^\n" +
 	"\x0fGenerateDataKey\x12$.keybroker.v1.GenerateDataKeyRequest\x1a%.keybroker.v1.GenerateDataKeyResponse\x12\x8e\x01\n" +
 	"\x1fGenerateDataKeyWithoutPlaintext\x124.keybroker.v1.GenerateDataKeyWithoutPlaintextRequest\x1a5.keybroker.v1.GenerateDataKeyWithoutPlaintextResponse\x12F\n" +
-	"\aDecrypt\x12\x1c.keybroker.v1.DecryptRequest\x1a\x1d.keybroker.v1.DecryptResponse\x12[\n" +
+	"\aDecrypt\x12\x1c.keybroker.v1.DecryptRequest\x1a\x1d.keybroker.v1.DecryptResponse\x12F\n" +
+	"\aEncrypt\x12\x1c.keybroker.v1.EncryptRequest\x1a\x1d.keybroker.v1.EncryptResponse\x12L\n" +
+	"\tReEncrypt\x12\x1e.keybroker.v1.ReEncryptRequest\x1a\x1f.keybroker.v1.ReEncryptResponse\x12j\n" +
+	"\x13GenerateDataKeyPair\x12(.keybroker.v1.GenerateDataKeyPairRequest\x1a).keybroker.v1.GenerateDataKeyPairResponse\x12\x9a\x01\n" +
+	"#GenerateDataKeyPairWithoutPlaintext\x128.keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest\x1a9.keybroker.v1.GenerateDataKeyPairWithoutPlaintextResponse\x12[\n" +
 	"\x0eGenerateRandom\x12#.keybroker.v1.GenerateRandomRequest\x1a$.keybroker.v1.GenerateRandomResponse\x12R\n" +
 	"\vDescribeKey\x12 .keybroker.v1.DescribeKeyRequest\x1a!.keybroker.v1.DescribeKeyResponseB\x8b\x01\n" +
 	"\x0fio.keybroker.v1P\x01ZBgithub.com/key-broker/key-broker/client/go/keybrokerpb;keybrokerpb\xa2\x02\x03KBR\xaa\x02\fKeyBroker.V1\xca\x02\fKeyBroker\\V1\xea\x02\rKeyBroker::V1b\x06proto3"
@@ -2389,108 +3206,142 @@ func file_keybroker_v1_key_broker_proto_rawDescGZIP() []byte {
 	return file_keybroker_v1_key_broker_proto_rawDescData
 }
 
-var file_keybroker_v1_key_broker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_keybroker_v1_key_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_keybroker_v1_key_broker_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_keybroker_v1_key_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_keybroker_v1_key_broker_proto_goTypes = []any{
-	(KeySpec)(0),                                    // 0: keybroker.v1.KeySpec
-	(Provenance_Source)(0),                          // 1: keybroker.v1.Provenance.Source
-	(*Recipient)(nil),                               // 2: keybroker.v1.Recipient
-	(*Use)(nil),                                     // 3: keybroker.v1.Use
-	(*Reuse)(nil),                                   // 4: keybroker.v1.Reuse
-	(*Provenance)(nil),                              // 5: keybroker.v1.Provenance
-	(*EncryptMessageRequest)(nil),                   // 6: keybroker.v1.EncryptMessageRequest
-	(*EncryptMessageResponse)(nil),                  // 7: keybroker.v1.EncryptMessageResponse
-	(*DecryptMessageRequest)(nil),                   // 8: keybroker.v1.DecryptMessageRequest
-	(*DecryptMessageResponse)(nil),                  // 9: keybroker.v1.DecryptMessageResponse
-	(*EncryptMessageStreamRequest)(nil),             // 10: keybroker.v1.EncryptMessageStreamRequest
-	(*EncryptMessageStart)(nil),                     // 11: keybroker.v1.EncryptMessageStart
-	(*EncryptMessageStreamResponse)(nil),            // 12: keybroker.v1.EncryptMessageStreamResponse
-	(*DecryptMessageStreamRequest)(nil),             // 13: keybroker.v1.DecryptMessageStreamRequest
-	(*DecryptMessageStart)(nil),                     // 14: keybroker.v1.DecryptMessageStart
-	(*DecryptMessageStreamResponse)(nil),            // 15: keybroker.v1.DecryptMessageStreamResponse
-	(*GenerateDataKeyRequest)(nil),                  // 16: keybroker.v1.GenerateDataKeyRequest
-	(*GenerateDataKeyResponse)(nil),                 // 17: keybroker.v1.GenerateDataKeyResponse
-	(*GenerateDataKeyWithoutPlaintextRequest)(nil),  // 18: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest
-	(*GenerateDataKeyWithoutPlaintextResponse)(nil), // 19: keybroker.v1.GenerateDataKeyWithoutPlaintextResponse
-	(*DecryptRequest)(nil),                          // 20: keybroker.v1.DecryptRequest
-	(*DecryptResponse)(nil),                         // 21: keybroker.v1.DecryptResponse
-	(*GenerateRandomRequest)(nil),                   // 22: keybroker.v1.GenerateRandomRequest
-	(*GenerateRandomResponse)(nil),                  // 23: keybroker.v1.GenerateRandomResponse
-	(*DescribeKeyRequest)(nil),                      // 24: keybroker.v1.DescribeKeyRequest
-	(*DescribeKeyResponse)(nil),                     // 25: keybroker.v1.DescribeKeyResponse
-	nil,                                             // 26: keybroker.v1.EncryptMessageRequest.EncryptionContextEntry
-	nil,                                             // 27: keybroker.v1.DecryptMessageRequest.EncryptionContextEntry
-	nil,                                             // 28: keybroker.v1.DecryptMessageResponse.EncryptionContextEntry
-	nil,                                             // 29: keybroker.v1.EncryptMessageStart.EncryptionContextEntry
-	nil,                                             // 30: keybroker.v1.DecryptMessageStart.EncryptionContextEntry
-	nil,                                             // 31: keybroker.v1.DecryptMessageStreamResponse.EncryptionContextEntry
-	nil,                                             // 32: keybroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
-	nil,                                             // 33: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.EncryptionContextEntry
-	nil,                                             // 34: keybroker.v1.DecryptRequest.EncryptionContextEntry
-	(*timestamppb.Timestamp)(nil),                   // 35: google.protobuf.Timestamp
+	(KeySpec)(0),                                        // 0: keybroker.v1.KeySpec
+	(KeyPairSpec)(0),                                    // 1: keybroker.v1.KeyPairSpec
+	(Provenance_Source)(0),                              // 2: keybroker.v1.Provenance.Source
+	(*Recipient)(nil),                                   // 3: keybroker.v1.Recipient
+	(*Use)(nil),                                         // 4: keybroker.v1.Use
+	(*Reuse)(nil),                                       // 5: keybroker.v1.Reuse
+	(*Provenance)(nil),                                  // 6: keybroker.v1.Provenance
+	(*EncryptMessageRequest)(nil),                       // 7: keybroker.v1.EncryptMessageRequest
+	(*EncryptMessageResponse)(nil),                      // 8: keybroker.v1.EncryptMessageResponse
+	(*DecryptMessageRequest)(nil),                       // 9: keybroker.v1.DecryptMessageRequest
+	(*DecryptMessageResponse)(nil),                      // 10: keybroker.v1.DecryptMessageResponse
+	(*EncryptMessageStreamRequest)(nil),                 // 11: keybroker.v1.EncryptMessageStreamRequest
+	(*EncryptMessageStart)(nil),                         // 12: keybroker.v1.EncryptMessageStart
+	(*EncryptMessageStreamResponse)(nil),                // 13: keybroker.v1.EncryptMessageStreamResponse
+	(*DecryptMessageStreamRequest)(nil),                 // 14: keybroker.v1.DecryptMessageStreamRequest
+	(*DecryptMessageStart)(nil),                         // 15: keybroker.v1.DecryptMessageStart
+	(*DecryptMessageStreamResponse)(nil),                // 16: keybroker.v1.DecryptMessageStreamResponse
+	(*GenerateDataKeyRequest)(nil),                      // 17: keybroker.v1.GenerateDataKeyRequest
+	(*GenerateDataKeyResponse)(nil),                     // 18: keybroker.v1.GenerateDataKeyResponse
+	(*GenerateDataKeyWithoutPlaintextRequest)(nil),      // 19: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest
+	(*GenerateDataKeyWithoutPlaintextResponse)(nil),     // 20: keybroker.v1.GenerateDataKeyWithoutPlaintextResponse
+	(*DecryptRequest)(nil),                              // 21: keybroker.v1.DecryptRequest
+	(*DecryptResponse)(nil),                             // 22: keybroker.v1.DecryptResponse
+	(*EncryptRequest)(nil),                              // 23: keybroker.v1.EncryptRequest
+	(*EncryptResponse)(nil),                             // 24: keybroker.v1.EncryptResponse
+	(*ReEncryptRequest)(nil),                            // 25: keybroker.v1.ReEncryptRequest
+	(*ReEncryptResponse)(nil),                           // 26: keybroker.v1.ReEncryptResponse
+	(*GenerateDataKeyPairRequest)(nil),                  // 27: keybroker.v1.GenerateDataKeyPairRequest
+	(*GenerateDataKeyPairResponse)(nil),                 // 28: keybroker.v1.GenerateDataKeyPairResponse
+	(*GenerateDataKeyPairWithoutPlaintextRequest)(nil),  // 29: keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest
+	(*GenerateDataKeyPairWithoutPlaintextResponse)(nil), // 30: keybroker.v1.GenerateDataKeyPairWithoutPlaintextResponse
+	(*GenerateRandomRequest)(nil),                       // 31: keybroker.v1.GenerateRandomRequest
+	(*GenerateRandomResponse)(nil),                      // 32: keybroker.v1.GenerateRandomResponse
+	(*DescribeKeyRequest)(nil),                          // 33: keybroker.v1.DescribeKeyRequest
+	(*DescribeKeyResponse)(nil),                         // 34: keybroker.v1.DescribeKeyResponse
+	nil,                                                 // 35: keybroker.v1.EncryptMessageRequest.EncryptionContextEntry
+	nil,                                                 // 36: keybroker.v1.DecryptMessageRequest.EncryptionContextEntry
+	nil,                                                 // 37: keybroker.v1.DecryptMessageResponse.EncryptionContextEntry
+	nil,                                                 // 38: keybroker.v1.EncryptMessageStart.EncryptionContextEntry
+	nil,                                                 // 39: keybroker.v1.DecryptMessageStart.EncryptionContextEntry
+	nil,                                                 // 40: keybroker.v1.DecryptMessageStreamResponse.EncryptionContextEntry
+	nil,                                                 // 41: keybroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	nil,                                                 // 42: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.EncryptionContextEntry
+	nil,                                                 // 43: keybroker.v1.DecryptRequest.EncryptionContextEntry
+	nil,                                                 // 44: keybroker.v1.EncryptRequest.EncryptionContextEntry
+	nil,                                                 // 45: keybroker.v1.ReEncryptRequest.SourceEncryptionContextEntry
+	nil,                                                 // 46: keybroker.v1.ReEncryptRequest.DestinationEncryptionContextEntry
+	nil,                                                 // 47: keybroker.v1.GenerateDataKeyPairRequest.EncryptionContextEntry
+	nil,                                                 // 48: keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest.EncryptionContextEntry
+	(*timestamppb.Timestamp)(nil),                       // 49: google.protobuf.Timestamp
 }
 var file_keybroker_v1_key_broker_proto_depIdxs = []int32{
-	1,  // 0: keybroker.v1.Provenance.served_from:type_name -> keybroker.v1.Provenance.Source
-	35, // 1: keybroker.v1.Provenance.minted_at:type_name -> google.protobuf.Timestamp
-	35, // 2: keybroker.v1.Provenance.expires_at:type_name -> google.protobuf.Timestamp
-	26, // 3: keybroker.v1.EncryptMessageRequest.encryption_context:type_name -> keybroker.v1.EncryptMessageRequest.EncryptionContextEntry
-	4,  // 4: keybroker.v1.EncryptMessageRequest.reuse:type_name -> keybroker.v1.Reuse
-	5,  // 5: keybroker.v1.EncryptMessageResponse.provenance:type_name -> keybroker.v1.Provenance
-	27, // 6: keybroker.v1.DecryptMessageRequest.encryption_context:type_name -> keybroker.v1.DecryptMessageRequest.EncryptionContextEntry
-	4,  // 7: keybroker.v1.DecryptMessageRequest.reuse:type_name -> keybroker.v1.Reuse
-	28, // 8: keybroker.v1.DecryptMessageResponse.encryption_context:type_name -> keybroker.v1.DecryptMessageResponse.EncryptionContextEntry
-	5,  // 9: keybroker.v1.DecryptMessageResponse.provenance:type_name -> keybroker.v1.Provenance
-	11, // 10: keybroker.v1.EncryptMessageStreamRequest.start:type_name -> keybroker.v1.EncryptMessageStart
-	29, // 11: keybroker.v1.EncryptMessageStart.encryption_context:type_name -> keybroker.v1.EncryptMessageStart.EncryptionContextEntry
-	4,  // 12: keybroker.v1.EncryptMessageStart.reuse:type_name -> keybroker.v1.Reuse
-	5,  // 13: keybroker.v1.EncryptMessageStreamResponse.provenance:type_name -> keybroker.v1.Provenance
-	14, // 14: keybroker.v1.DecryptMessageStreamRequest.start:type_name -> keybroker.v1.DecryptMessageStart
-	30, // 15: keybroker.v1.DecryptMessageStart.encryption_context:type_name -> keybroker.v1.DecryptMessageStart.EncryptionContextEntry
-	4,  // 16: keybroker.v1.DecryptMessageStart.reuse:type_name -> keybroker.v1.Reuse
-	31, // 17: keybroker.v1.DecryptMessageStreamResponse.encryption_context:type_name -> keybroker.v1.DecryptMessageStreamResponse.EncryptionContextEntry
-	5,  // 18: keybroker.v1.DecryptMessageStreamResponse.provenance:type_name -> keybroker.v1.Provenance
+	2,  // 0: keybroker.v1.Provenance.served_from:type_name -> keybroker.v1.Provenance.Source
+	49, // 1: keybroker.v1.Provenance.minted_at:type_name -> google.protobuf.Timestamp
+	49, // 2: keybroker.v1.Provenance.expires_at:type_name -> google.protobuf.Timestamp
+	35, // 3: keybroker.v1.EncryptMessageRequest.encryption_context:type_name -> keybroker.v1.EncryptMessageRequest.EncryptionContextEntry
+	5,  // 4: keybroker.v1.EncryptMessageRequest.reuse:type_name -> keybroker.v1.Reuse
+	6,  // 5: keybroker.v1.EncryptMessageResponse.provenance:type_name -> keybroker.v1.Provenance
+	36, // 6: keybroker.v1.DecryptMessageRequest.encryption_context:type_name -> keybroker.v1.DecryptMessageRequest.EncryptionContextEntry
+	5,  // 7: keybroker.v1.DecryptMessageRequest.reuse:type_name -> keybroker.v1.Reuse
+	37, // 8: keybroker.v1.DecryptMessageResponse.encryption_context:type_name -> keybroker.v1.DecryptMessageResponse.EncryptionContextEntry
+	6,  // 9: keybroker.v1.DecryptMessageResponse.provenance:type_name -> keybroker.v1.Provenance
+	12, // 10: keybroker.v1.EncryptMessageStreamRequest.start:type_name -> keybroker.v1.EncryptMessageStart
+	38, // 11: keybroker.v1.EncryptMessageStart.encryption_context:type_name -> keybroker.v1.EncryptMessageStart.EncryptionContextEntry
+	5,  // 12: keybroker.v1.EncryptMessageStart.reuse:type_name -> keybroker.v1.Reuse
+	6,  // 13: keybroker.v1.EncryptMessageStreamResponse.provenance:type_name -> keybroker.v1.Provenance
+	15, // 14: keybroker.v1.DecryptMessageStreamRequest.start:type_name -> keybroker.v1.DecryptMessageStart
+	39, // 15: keybroker.v1.DecryptMessageStart.encryption_context:type_name -> keybroker.v1.DecryptMessageStart.EncryptionContextEntry
+	5,  // 16: keybroker.v1.DecryptMessageStart.reuse:type_name -> keybroker.v1.Reuse
+	40, // 17: keybroker.v1.DecryptMessageStreamResponse.encryption_context:type_name -> keybroker.v1.DecryptMessageStreamResponse.EncryptionContextEntry
+	6,  // 18: keybroker.v1.DecryptMessageStreamResponse.provenance:type_name -> keybroker.v1.Provenance
 	0,  // 19: keybroker.v1.GenerateDataKeyRequest.key_spec:type_name -> keybroker.v1.KeySpec
-	32, // 20: keybroker.v1.GenerateDataKeyRequest.encryption_context:type_name -> keybroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
-	2,  // 21: keybroker.v1.GenerateDataKeyRequest.recipient:type_name -> keybroker.v1.Recipient
-	3,  // 22: keybroker.v1.GenerateDataKeyRequest.use:type_name -> keybroker.v1.Use
-	4,  // 23: keybroker.v1.GenerateDataKeyRequest.reuse:type_name -> keybroker.v1.Reuse
-	5,  // 24: keybroker.v1.GenerateDataKeyResponse.provenance:type_name -> keybroker.v1.Provenance
+	41, // 20: keybroker.v1.GenerateDataKeyRequest.encryption_context:type_name -> keybroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	3,  // 21: keybroker.v1.GenerateDataKeyRequest.recipient:type_name -> keybroker.v1.Recipient
+	4,  // 22: keybroker.v1.GenerateDataKeyRequest.use:type_name -> keybroker.v1.Use
+	5,  // 23: keybroker.v1.GenerateDataKeyRequest.reuse:type_name -> keybroker.v1.Reuse
+	6,  // 24: keybroker.v1.GenerateDataKeyResponse.provenance:type_name -> keybroker.v1.Provenance
 	0,  // 25: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.key_spec:type_name -> keybroker.v1.KeySpec
-	33, // 26: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.encryption_context:type_name -> keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.EncryptionContextEntry
-	3,  // 27: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.use:type_name -> keybroker.v1.Use
-	4,  // 28: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.reuse:type_name -> keybroker.v1.Reuse
-	5,  // 29: keybroker.v1.GenerateDataKeyWithoutPlaintextResponse.provenance:type_name -> keybroker.v1.Provenance
-	34, // 30: keybroker.v1.DecryptRequest.encryption_context:type_name -> keybroker.v1.DecryptRequest.EncryptionContextEntry
-	2,  // 31: keybroker.v1.DecryptRequest.recipient:type_name -> keybroker.v1.Recipient
-	4,  // 32: keybroker.v1.DecryptRequest.reuse:type_name -> keybroker.v1.Reuse
-	5,  // 33: keybroker.v1.DecryptResponse.provenance:type_name -> keybroker.v1.Provenance
-	2,  // 34: keybroker.v1.GenerateRandomRequest.recipient:type_name -> keybroker.v1.Recipient
-	5,  // 35: keybroker.v1.GenerateRandomResponse.provenance:type_name -> keybroker.v1.Provenance
-	35, // 36: keybroker.v1.DescribeKeyResponse.creation_date:type_name -> google.protobuf.Timestamp
-	5,  // 37: keybroker.v1.DescribeKeyResponse.provenance:type_name -> keybroker.v1.Provenance
-	6,  // 38: keybroker.v1.KeyBroker.EncryptMessage:input_type -> keybroker.v1.EncryptMessageRequest
-	8,  // 39: keybroker.v1.KeyBroker.DecryptMessage:input_type -> keybroker.v1.DecryptMessageRequest
-	10, // 40: keybroker.v1.KeyBroker.EncryptMessageStream:input_type -> keybroker.v1.EncryptMessageStreamRequest
-	13, // 41: keybroker.v1.KeyBroker.DecryptMessageStream:input_type -> keybroker.v1.DecryptMessageStreamRequest
-	16, // 42: keybroker.v1.KeyBroker.GenerateDataKey:input_type -> keybroker.v1.GenerateDataKeyRequest
-	18, // 43: keybroker.v1.KeyBroker.GenerateDataKeyWithoutPlaintext:input_type -> keybroker.v1.GenerateDataKeyWithoutPlaintextRequest
-	20, // 44: keybroker.v1.KeyBroker.Decrypt:input_type -> keybroker.v1.DecryptRequest
-	22, // 45: keybroker.v1.KeyBroker.GenerateRandom:input_type -> keybroker.v1.GenerateRandomRequest
-	24, // 46: keybroker.v1.KeyBroker.DescribeKey:input_type -> keybroker.v1.DescribeKeyRequest
-	7,  // 47: keybroker.v1.KeyBroker.EncryptMessage:output_type -> keybroker.v1.EncryptMessageResponse
-	9,  // 48: keybroker.v1.KeyBroker.DecryptMessage:output_type -> keybroker.v1.DecryptMessageResponse
-	12, // 49: keybroker.v1.KeyBroker.EncryptMessageStream:output_type -> keybroker.v1.EncryptMessageStreamResponse
-	15, // 50: keybroker.v1.KeyBroker.DecryptMessageStream:output_type -> keybroker.v1.DecryptMessageStreamResponse
-	17, // 51: keybroker.v1.KeyBroker.GenerateDataKey:output_type -> keybroker.v1.GenerateDataKeyResponse
-	19, // 52: keybroker.v1.KeyBroker.GenerateDataKeyWithoutPlaintext:output_type -> keybroker.v1.GenerateDataKeyWithoutPlaintextResponse
-	21, // 53: keybroker.v1.KeyBroker.Decrypt:output_type -> keybroker.v1.DecryptResponse
-	23, // 54: keybroker.v1.KeyBroker.GenerateRandom:output_type -> keybroker.v1.GenerateRandomResponse
-	25, // 55: keybroker.v1.KeyBroker.DescribeKey:output_type -> keybroker.v1.DescribeKeyResponse
-	47, // [47:56] is the sub-list for method output_type
-	38, // [38:47] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	42, // 26: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.encryption_context:type_name -> keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.EncryptionContextEntry
+	4,  // 27: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.use:type_name -> keybroker.v1.Use
+	5,  // 28: keybroker.v1.GenerateDataKeyWithoutPlaintextRequest.reuse:type_name -> keybroker.v1.Reuse
+	6,  // 29: keybroker.v1.GenerateDataKeyWithoutPlaintextResponse.provenance:type_name -> keybroker.v1.Provenance
+	43, // 30: keybroker.v1.DecryptRequest.encryption_context:type_name -> keybroker.v1.DecryptRequest.EncryptionContextEntry
+	3,  // 31: keybroker.v1.DecryptRequest.recipient:type_name -> keybroker.v1.Recipient
+	5,  // 32: keybroker.v1.DecryptRequest.reuse:type_name -> keybroker.v1.Reuse
+	6,  // 33: keybroker.v1.DecryptResponse.provenance:type_name -> keybroker.v1.Provenance
+	44, // 34: keybroker.v1.EncryptRequest.encryption_context:type_name -> keybroker.v1.EncryptRequest.EncryptionContextEntry
+	6,  // 35: keybroker.v1.EncryptResponse.provenance:type_name -> keybroker.v1.Provenance
+	45, // 36: keybroker.v1.ReEncryptRequest.source_encryption_context:type_name -> keybroker.v1.ReEncryptRequest.SourceEncryptionContextEntry
+	46, // 37: keybroker.v1.ReEncryptRequest.destination_encryption_context:type_name -> keybroker.v1.ReEncryptRequest.DestinationEncryptionContextEntry
+	6,  // 38: keybroker.v1.ReEncryptResponse.provenance:type_name -> keybroker.v1.Provenance
+	1,  // 39: keybroker.v1.GenerateDataKeyPairRequest.key_pair_spec:type_name -> keybroker.v1.KeyPairSpec
+	47, // 40: keybroker.v1.GenerateDataKeyPairRequest.encryption_context:type_name -> keybroker.v1.GenerateDataKeyPairRequest.EncryptionContextEntry
+	3,  // 41: keybroker.v1.GenerateDataKeyPairRequest.recipient:type_name -> keybroker.v1.Recipient
+	6,  // 42: keybroker.v1.GenerateDataKeyPairResponse.provenance:type_name -> keybroker.v1.Provenance
+	1,  // 43: keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest.key_pair_spec:type_name -> keybroker.v1.KeyPairSpec
+	48, // 44: keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest.encryption_context:type_name -> keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest.EncryptionContextEntry
+	6,  // 45: keybroker.v1.GenerateDataKeyPairWithoutPlaintextResponse.provenance:type_name -> keybroker.v1.Provenance
+	3,  // 46: keybroker.v1.GenerateRandomRequest.recipient:type_name -> keybroker.v1.Recipient
+	6,  // 47: keybroker.v1.GenerateRandomResponse.provenance:type_name -> keybroker.v1.Provenance
+	49, // 48: keybroker.v1.DescribeKeyResponse.creation_date:type_name -> google.protobuf.Timestamp
+	6,  // 49: keybroker.v1.DescribeKeyResponse.provenance:type_name -> keybroker.v1.Provenance
+	7,  // 50: keybroker.v1.KeyBroker.EncryptMessage:input_type -> keybroker.v1.EncryptMessageRequest
+	9,  // 51: keybroker.v1.KeyBroker.DecryptMessage:input_type -> keybroker.v1.DecryptMessageRequest
+	11, // 52: keybroker.v1.KeyBroker.EncryptMessageStream:input_type -> keybroker.v1.EncryptMessageStreamRequest
+	14, // 53: keybroker.v1.KeyBroker.DecryptMessageStream:input_type -> keybroker.v1.DecryptMessageStreamRequest
+	17, // 54: keybroker.v1.KeyBroker.GenerateDataKey:input_type -> keybroker.v1.GenerateDataKeyRequest
+	19, // 55: keybroker.v1.KeyBroker.GenerateDataKeyWithoutPlaintext:input_type -> keybroker.v1.GenerateDataKeyWithoutPlaintextRequest
+	21, // 56: keybroker.v1.KeyBroker.Decrypt:input_type -> keybroker.v1.DecryptRequest
+	23, // 57: keybroker.v1.KeyBroker.Encrypt:input_type -> keybroker.v1.EncryptRequest
+	25, // 58: keybroker.v1.KeyBroker.ReEncrypt:input_type -> keybroker.v1.ReEncryptRequest
+	27, // 59: keybroker.v1.KeyBroker.GenerateDataKeyPair:input_type -> keybroker.v1.GenerateDataKeyPairRequest
+	29, // 60: keybroker.v1.KeyBroker.GenerateDataKeyPairWithoutPlaintext:input_type -> keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest
+	31, // 61: keybroker.v1.KeyBroker.GenerateRandom:input_type -> keybroker.v1.GenerateRandomRequest
+	33, // 62: keybroker.v1.KeyBroker.DescribeKey:input_type -> keybroker.v1.DescribeKeyRequest
+	8,  // 63: keybroker.v1.KeyBroker.EncryptMessage:output_type -> keybroker.v1.EncryptMessageResponse
+	10, // 64: keybroker.v1.KeyBroker.DecryptMessage:output_type -> keybroker.v1.DecryptMessageResponse
+	13, // 65: keybroker.v1.KeyBroker.EncryptMessageStream:output_type -> keybroker.v1.EncryptMessageStreamResponse
+	16, // 66: keybroker.v1.KeyBroker.DecryptMessageStream:output_type -> keybroker.v1.DecryptMessageStreamResponse
+	18, // 67: keybroker.v1.KeyBroker.GenerateDataKey:output_type -> keybroker.v1.GenerateDataKeyResponse
+	20, // 68: keybroker.v1.KeyBroker.GenerateDataKeyWithoutPlaintext:output_type -> keybroker.v1.GenerateDataKeyWithoutPlaintextResponse
+	22, // 69: keybroker.v1.KeyBroker.Decrypt:output_type -> keybroker.v1.DecryptResponse
+	24, // 70: keybroker.v1.KeyBroker.Encrypt:output_type -> keybroker.v1.EncryptResponse
+	26, // 71: keybroker.v1.KeyBroker.ReEncrypt:output_type -> keybroker.v1.ReEncryptResponse
+	28, // 72: keybroker.v1.KeyBroker.GenerateDataKeyPair:output_type -> keybroker.v1.GenerateDataKeyPairResponse
+	30, // 73: keybroker.v1.KeyBroker.GenerateDataKeyPairWithoutPlaintext:output_type -> keybroker.v1.GenerateDataKeyPairWithoutPlaintextResponse
+	32, // 74: keybroker.v1.KeyBroker.GenerateRandom:output_type -> keybroker.v1.GenerateRandomResponse
+	34, // 75: keybroker.v1.KeyBroker.DescribeKey:output_type -> keybroker.v1.DescribeKeyResponse
+	63, // [63:76] is the sub-list for method output_type
+	50, // [50:63] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_keybroker_v1_key_broker_proto_init() }
@@ -2520,8 +3371,8 @@ func file_keybroker_v1_key_broker_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keybroker_v1_key_broker_proto_rawDesc), len(file_keybroker_v1_key_broker_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   33,
+			NumEnums:      3,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -61,15 +61,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KeyBroker_EncryptMessage_FullMethodName                  = "/keybroker.v1.KeyBroker/EncryptMessage"
-	KeyBroker_DecryptMessage_FullMethodName                  = "/keybroker.v1.KeyBroker/DecryptMessage"
-	KeyBroker_EncryptMessageStream_FullMethodName            = "/keybroker.v1.KeyBroker/EncryptMessageStream"
-	KeyBroker_DecryptMessageStream_FullMethodName            = "/keybroker.v1.KeyBroker/DecryptMessageStream"
-	KeyBroker_GenerateDataKey_FullMethodName                 = "/keybroker.v1.KeyBroker/GenerateDataKey"
-	KeyBroker_GenerateDataKeyWithoutPlaintext_FullMethodName = "/keybroker.v1.KeyBroker/GenerateDataKeyWithoutPlaintext"
-	KeyBroker_Decrypt_FullMethodName                         = "/keybroker.v1.KeyBroker/Decrypt"
-	KeyBroker_GenerateRandom_FullMethodName                  = "/keybroker.v1.KeyBroker/GenerateRandom"
-	KeyBroker_DescribeKey_FullMethodName                     = "/keybroker.v1.KeyBroker/DescribeKey"
+	KeyBroker_EncryptMessage_FullMethodName                      = "/keybroker.v1.KeyBroker/EncryptMessage"
+	KeyBroker_DecryptMessage_FullMethodName                      = "/keybroker.v1.KeyBroker/DecryptMessage"
+	KeyBroker_EncryptMessageStream_FullMethodName                = "/keybroker.v1.KeyBroker/EncryptMessageStream"
+	KeyBroker_DecryptMessageStream_FullMethodName                = "/keybroker.v1.KeyBroker/DecryptMessageStream"
+	KeyBroker_GenerateDataKey_FullMethodName                     = "/keybroker.v1.KeyBroker/GenerateDataKey"
+	KeyBroker_GenerateDataKeyWithoutPlaintext_FullMethodName     = "/keybroker.v1.KeyBroker/GenerateDataKeyWithoutPlaintext"
+	KeyBroker_Decrypt_FullMethodName                             = "/keybroker.v1.KeyBroker/Decrypt"
+	KeyBroker_Encrypt_FullMethodName                             = "/keybroker.v1.KeyBroker/Encrypt"
+	KeyBroker_ReEncrypt_FullMethodName                           = "/keybroker.v1.KeyBroker/ReEncrypt"
+	KeyBroker_GenerateDataKeyPair_FullMethodName                 = "/keybroker.v1.KeyBroker/GenerateDataKeyPair"
+	KeyBroker_GenerateDataKeyPairWithoutPlaintext_FullMethodName = "/keybroker.v1.KeyBroker/GenerateDataKeyPairWithoutPlaintext"
+	KeyBroker_GenerateRandom_FullMethodName                      = "/keybroker.v1.KeyBroker/GenerateRandom"
+	KeyBroker_DescribeKey_FullMethodName                         = "/keybroker.v1.KeyBroker/DescribeKey"
 )
 
 // KeyBrokerClient is the client API for KeyBroker service.
@@ -99,10 +103,25 @@ type KeyBrokerClient interface {
 	// Returns a new data key encrypted under the KMS key only, for whoever may decrypt it later.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html
 	GenerateDataKeyWithoutPlaintext(ctx context.Context, in *GenerateDataKeyWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyWithoutPlaintextResponse, error)
-	// Decrypts what GenerateDataKey, GenerateDataKeyWithoutPlaintext or KMS Encrypt encrypted. A ciphertext that was
+	// Decrypts what GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt encrypted. A ciphertext that was
 	// altered, or an encryption context that is not the one of encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
 	Decrypt(ctx context.Context, in *DecryptRequest, opts ...grpc.CallOption) (*DecryptResponse, error)
+	// Encrypts up to 4,096 bytes under the KMS key itself: a password, a token, another key. Decrypt opens it. Every call goes to KMS: for
+	// more, and for many, EncryptMessage is faster and cheaper.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html
+	Encrypt(ctx context.Context, in *EncryptRequest, opts ...grpc.CallOption) (*EncryptResponse, error)
+	// Encrypts a ciphertext of KMS anew, under another key or another encryption context; its plaintext never leaves KMS. Policy is asked
+	// for ReEncryptFrom about the one key and for ReEncryptTo about the other.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html
+	ReEncrypt(ctx context.Context, in *ReEncryptRequest, opts ...grpc.CallOption) (*ReEncryptResponse, error)
+	// Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key. Decrypt opens
+	// the latter. A pair is handed out once and never kept.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPair.html
+	GenerateDataKeyPair(ctx context.Context, in *GenerateDataKeyPairRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairResponse, error)
+	// The same with the private key encrypted only, for whoever may decrypt it later.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPairWithoutPlaintext.html
+	GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *GenerateDataKeyPairWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairWithoutPlaintextResponse, error)
 	// Returns cryptographically secure random bytes made by KMS.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html
 	GenerateRandom(ctx context.Context, in *GenerateRandomRequest, opts ...grpc.CallOption) (*GenerateRandomResponse, error)
@@ -195,6 +214,46 @@ func (c *keyBrokerClient) Decrypt(ctx context.Context, in *DecryptRequest, opts 
 	return out, nil
 }
 
+func (c *keyBrokerClient) Encrypt(ctx context.Context, in *EncryptRequest, opts ...grpc.CallOption) (*EncryptResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EncryptResponse)
+	err := c.cc.Invoke(ctx, KeyBroker_Encrypt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyBrokerClient) ReEncrypt(ctx context.Context, in *ReEncryptRequest, opts ...grpc.CallOption) (*ReEncryptResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReEncryptResponse)
+	err := c.cc.Invoke(ctx, KeyBroker_ReEncrypt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyBrokerClient) GenerateDataKeyPair(ctx context.Context, in *GenerateDataKeyPairRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GenerateDataKeyPairResponse)
+	err := c.cc.Invoke(ctx, KeyBroker_GenerateDataKeyPair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyBrokerClient) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *GenerateDataKeyPairWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairWithoutPlaintextResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GenerateDataKeyPairWithoutPlaintextResponse)
+	err := c.cc.Invoke(ctx, KeyBroker_GenerateDataKeyPairWithoutPlaintext_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *keyBrokerClient) GenerateRandom(ctx context.Context, in *GenerateRandomRequest, opts ...grpc.CallOption) (*GenerateRandomResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GenerateRandomResponse)
@@ -242,10 +301,25 @@ type KeyBrokerServer interface {
 	// Returns a new data key encrypted under the KMS key only, for whoever may decrypt it later.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html
 	GenerateDataKeyWithoutPlaintext(context.Context, *GenerateDataKeyWithoutPlaintextRequest) (*GenerateDataKeyWithoutPlaintextResponse, error)
-	// Decrypts what GenerateDataKey, GenerateDataKeyWithoutPlaintext or KMS Encrypt encrypted. A ciphertext that was
+	// Decrypts what GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt encrypted. A ciphertext that was
 	// altered, or an encryption context that is not the one of encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
 	Decrypt(context.Context, *DecryptRequest) (*DecryptResponse, error)
+	// Encrypts up to 4,096 bytes under the KMS key itself: a password, a token, another key. Decrypt opens it. Every call goes to KMS: for
+	// more, and for many, EncryptMessage is faster and cheaper.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html
+	Encrypt(context.Context, *EncryptRequest) (*EncryptResponse, error)
+	// Encrypts a ciphertext of KMS anew, under another key or another encryption context; its plaintext never leaves KMS. Policy is asked
+	// for ReEncryptFrom about the one key and for ReEncryptTo about the other.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html
+	ReEncrypt(context.Context, *ReEncryptRequest) (*ReEncryptResponse, error)
+	// Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key. Decrypt opens
+	// the latter. A pair is handed out once and never kept.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPair.html
+	GenerateDataKeyPair(context.Context, *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error)
+	// The same with the private key encrypted only, for whoever may decrypt it later.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPairWithoutPlaintext.html
+	GenerateDataKeyPairWithoutPlaintext(context.Context, *GenerateDataKeyPairWithoutPlaintextRequest) (*GenerateDataKeyPairWithoutPlaintextResponse, error)
 	// Returns cryptographically secure random bytes made by KMS.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html
 	GenerateRandom(context.Context, *GenerateRandomRequest) (*GenerateRandomResponse, error)
@@ -282,6 +356,18 @@ func (UnimplementedKeyBrokerServer) GenerateDataKeyWithoutPlaintext(context.Cont
 }
 func (UnimplementedKeyBrokerServer) Decrypt(context.Context, *DecryptRequest) (*DecryptResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Decrypt not implemented")
+}
+func (UnimplementedKeyBrokerServer) Encrypt(context.Context, *EncryptRequest) (*EncryptResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Encrypt not implemented")
+}
+func (UnimplementedKeyBrokerServer) ReEncrypt(context.Context, *ReEncryptRequest) (*ReEncryptResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReEncrypt not implemented")
+}
+func (UnimplementedKeyBrokerServer) GenerateDataKeyPair(context.Context, *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyPair not implemented")
+}
+func (UnimplementedKeyBrokerServer) GenerateDataKeyPairWithoutPlaintext(context.Context, *GenerateDataKeyPairWithoutPlaintextRequest) (*GenerateDataKeyPairWithoutPlaintextResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyPairWithoutPlaintext not implemented")
 }
 func (UnimplementedKeyBrokerServer) GenerateRandom(context.Context, *GenerateRandomRequest) (*GenerateRandomResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GenerateRandom not implemented")
@@ -414,6 +500,78 @@ func _KeyBroker_Decrypt_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KeyBroker_Encrypt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EncryptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyBrokerServer).Encrypt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyBroker_Encrypt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyBrokerServer).Encrypt(ctx, req.(*EncryptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyBroker_ReEncrypt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReEncryptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyBrokerServer).ReEncrypt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyBroker_ReEncrypt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyBrokerServer).ReEncrypt(ctx, req.(*ReEncryptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyBroker_GenerateDataKeyPair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GenerateDataKeyPairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyBrokerServer).GenerateDataKeyPair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyBroker_GenerateDataKeyPair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyBrokerServer).GenerateDataKeyPair(ctx, req.(*GenerateDataKeyPairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyBroker_GenerateDataKeyPairWithoutPlaintext_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GenerateDataKeyPairWithoutPlaintextRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyBrokerServer).GenerateDataKeyPairWithoutPlaintext(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyBroker_GenerateDataKeyPairWithoutPlaintext_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyBrokerServer).GenerateDataKeyPairWithoutPlaintext(ctx, req.(*GenerateDataKeyPairWithoutPlaintextRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KeyBroker_GenerateRandom_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GenerateRandomRequest)
 	if err := dec(in); err != nil {
@@ -476,6 +634,22 @@ var KeyBroker_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Decrypt",
 			Handler:    _KeyBroker_Decrypt_Handler,
+		},
+		{
+			MethodName: "Encrypt",
+			Handler:    _KeyBroker_Encrypt_Handler,
+		},
+		{
+			MethodName: "ReEncrypt",
+			Handler:    _KeyBroker_ReEncrypt_Handler,
+		},
+		{
+			MethodName: "GenerateDataKeyPair",
+			Handler:    _KeyBroker_GenerateDataKeyPair_Handler,
+		},
+		{
+			MethodName: "GenerateDataKeyPairWithoutPlaintext",
+			Handler:    _KeyBroker_GenerateDataKeyPairWithoutPlaintext_Handler,
 		},
 		{
 			MethodName: "GenerateRandom",

@@ -54,7 +54,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file keybroker/v1/key_broker.proto.
  */
 export const file_keybroker_v1_key_broker: GenFile = /*@__PURE__*/
-  fileDesc("Ch1rZXlicm9rZXIvdjEva2V5X2Jyb2tlci5wcm90bxIMa2V5YnJva2VyLnYxIksKCVJlY2lwaWVudBIcChRhdHRlc3RhdGlvbl9kb2N1bWVudBgBIAEoDBIgChhrZXlfZW5jcnlwdGlvbl9hbGdvcml0aG0YAiABKAkiJgoDVXNlEhAKCG1lc3NhZ2VzGAEgASgEEg0KBWJ5dGVzGAIgASgEIlgKBVJldXNlEhcKD21heF9hZ2Vfc2Vjb25kcxgBIAEoDRIUCgxtYXhfbWVzc2FnZXMYAiABKAQSEQoJbWF4X2J5dGVzGAMgASgEEg0KBWZyZXNoGAQgASgIIusCCgpQcm92ZW5hbmNlEjQKC3NlcnZlZF9mcm9tGAEgASgOMh8ua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UuU291cmNlEhYKDmttc19yZXF1ZXN0X2lkGAIgASgJEhQKDGttc19ldmVudF9pZBgDIAEoCRItCgltaW50ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmV4cGlyZXNfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDW1lc3NhZ2VzX3VzZWQYBiABKAQSFgoObWVzc2FnZXNfbGltaXQYByABKAQSEgoKYnl0ZXNfdXNlZBgIIAEoBBITCgtieXRlc19saW1pdBgJIAEoBCJCCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASDgoKU09VUkNFX0tNUxABEhAKDFNPVVJDRV9DQUNIRRACIoYCChVFbmNyeXB0TWVzc2FnZVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJElYKEmVuY3J5cHRpb25fY29udGV4dBgCIAMoCzI6LmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIRCglwbGFpbnRleHQYAyABKAwSFAoMZ3JhbnRfdG9rZW5zGAQgAygJEiIKBXJldXNlGAUgASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJnChZFbmNyeXB0TWVzc2FnZVJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAwSDgoGa2V5X2lkGAIgASgJEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSKEAgoVRGVjcnlwdE1lc3NhZ2VSZXF1ZXN0Eg8KB21lc3NhZ2UYASABKAwSVgoSZW5jcnlwdGlvbl9jb250ZXh0GAIgAygLMjoua2V5YnJva2VyLnYxLkRlY3J5cHRNZXNzYWdlUmVxdWVzdC5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIUCgxncmFudF90b2tlbnMYBCADKAkSIgoFcmV1c2UYBSABKAsyEy5rZXlicm9rZXIudjEuUmV1c2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIvwBChZEZWNyeXB0TWVzc2FnZVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBJXChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyOy5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VSZXNwb25zZS5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIm4KG0VuY3J5cHRNZXNzYWdlU3RyZWFtUmVxdWVzdBIyCgVzdGFydBgBIAEoCzIhLmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVN0YXJ0SAASEwoJcGxhaW50ZXh0GAIgASgMSABCBgoEcGFydCKjAgoTRW5jcnlwdE1lc3NhZ2VTdGFydBIOCgZrZXlfaWQYASABKAkSVAoSZW5jcnlwdGlvbl9jb250ZXh0GAIgAygLMjgua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlU3RhcnQuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIUCgxncmFudF90b2tlbnMYAyADKAkSIgoFcmV1c2UYBCABKAsyEy5rZXlicm9rZXIudjEuUmV1c2USHQoQcGxhaW50ZXh0X2xlbmd0aBgFIAEoBEgAiAEBGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUITChFfcGxhaW50ZXh0X2xlbmd0aCJtChxFbmNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAwSDgoGa2V5X2lkGAIgASgJEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSJsChtEZWNyeXB0TWVzc2FnZVN0cmVhbVJlcXVlc3QSMgoFc3RhcnQYASABKAsyIS5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VTdGFydEgAEhEKB21lc3NhZ2UYAiABKAxIAEIGCgRwYXJ0IpECChNEZWNyeXB0TWVzc2FnZVN0YXJ0ElQKEmVuY3J5cHRpb25fY29udGV4dBgBIAMoCzI4LmtleWJyb2tlci52MS5EZWNyeXB0TWVzc2FnZVN0YXJ0LkVuY3J5cHRpb25Db250ZXh0RW50cnkSDgoGa2V5X2lkGAIgASgJEhQKDGdyYW50X3Rva2VucxgDIAMoCRIiCgVyZXVzZRgEIAEoCzITLmtleWJyb2tlci52MS5SZXVzZRIgChhyZWxlYXNlX2JlZm9yZV9zaWduYXR1cmUYBSABKAgaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIogCChxEZWNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBJdChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyQS5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VTdHJlYW1SZXNwb25zZS5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpEDChZHZW5lcmF0ZURhdGFLZXlSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIpCghrZXlfc3BlYxgCIAEoDjIVLmtleWJyb2tlci52MS5LZXlTcGVjSAASGQoPbnVtYmVyX29mX2J5dGVzGAMgASgNSAASVwoSZW5jcnlwdGlvbl9jb250ZXh0GAQgAygLMjsua2V5YnJva2VyLnYxLkdlbmVyYXRlRGF0YUtleVJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIqCglyZWNpcGllbnQYBSABKAsyFy5rZXlicm9rZXIudjEuUmVjaXBpZW50EhQKDGdyYW50X3Rva2VucxgGIAMoCRIeCgN1c2UYByABKAsyES5rZXlicm9rZXIudjEuVXNlEiIKBXJldXNlGAggASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZsZW5ndGgivgEKF0dlbmVyYXRlRGF0YUtleVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBIXCg9jaXBoZXJ0ZXh0X2Jsb2IYAiABKAwSDgoGa2V5X2lkGAMgASgJEhcKD2tleV9tYXRlcmlhbF9pZBgEIAEoCRIgChhjaXBoZXJ0ZXh0X2Zvcl9yZWNpcGllbnQYBSABKAwSLAoKcHJvdmVuYW5jZRgGIAEoCzIYLmtleWJyb2tlci52MS5Qcm92ZW5hbmNlIosDCiZHZW5lcmF0ZURhdGFLZXlXaXRob3V0UGxhaW50ZXh0UmVxdWVzdBIOCgZrZXlfaWQYASABKAkSKQoIa2V5X3NwZWMYAiABKA4yFS5rZXlicm9rZXIudjEuS2V5U3BlY0gAEhkKD251bWJlcl9vZl9ieXRlcxgDIAEoDUgAEmcKEmVuY3J5cHRpb25fY29udGV4dBgEIAMoCzJLLmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlXaXRob3V0UGxhaW50ZXh0UmVxdWVzdC5FbmNyeXB0aW9uQ29udGV4dEVudHJ5EhQKDGdyYW50X3Rva2VucxgGIAMoCRIeCgN1c2UYByABKAsyES5rZXlicm9rZXIudjEuVXNlEiIKBXJldXNlGAggASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZsZW5ndGhKBAgFEAYimQEKJ0dlbmVyYXRlRGF0YUtleVdpdGhvdXRQbGFpbnRleHRSZXNwb25zZRIXCg9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSDgoGa2V5X2lkGAIgASgJEhcKD2tleV9tYXRlcmlhbF9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UiqgIKDkRlY3J5cHRSZXF1ZXN0EhcKD2NpcGhlcnRleHRfYmxvYhgBIAEoDBJPChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyMy5rZXlicm9rZXIudjEuRGVjcnlwdFJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIOCgZrZXlfaWQYAyABKAkSKgoJcmVjaXBpZW50GAQgASgLMhcua2V5YnJva2VyLnYxLlJlY2lwaWVudBIUCgxncmFudF90b2tlbnMYBSADKAkSIgoFcmV1c2UYBiABKAsyEy5rZXlicm9rZXIudjEuUmV1c2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIp0BCg9EZWNyeXB0UmVzcG9uc2USEQoJcGxhaW50ZXh0GAEgASgMEg4KBmtleV9pZBgCIAEoCRIXCg9rZXlfbWF0ZXJpYWxfaWQYAyABKAkSIAoYY2lwaGVydGV4dF9mb3JfcmVjaXBpZW50GAQgASgMEiwKCnByb3ZlbmFuY2UYBSABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSJcChVHZW5lcmF0ZVJhbmRvbVJlcXVlc3QSFwoPbnVtYmVyX29mX2J5dGVzGAEgASgNEioKCXJlY2lwaWVudBgCIAEoCzIXLmtleWJyb2tlci52MS5SZWNpcGllbnQiewoWR2VuZXJhdGVSYW5kb21SZXNwb25zZRIRCglwbGFpbnRleHQYASABKAwSIAoYY2lwaGVydGV4dF9mb3JfcmVjaXBpZW50GAIgASgMEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSIkChJEZXNjcmliZUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJIosCChNEZXNjcmliZUtleVJlc3BvbnNlEgsKA2FybhgBIAEoCRIQCghrZXlfc3BlYxgCIAEoCRIRCglrZXlfdXNhZ2UYAyABKAkSEQoJa2V5X3N0YXRlGAQgASgJEhQKDG11bHRpX3JlZ2lvbhgFIAEoCBIOCgZvcmlnaW4YBiABKAkSEwoLa2V5X21hbmFnZXIYByABKAkSEwoLZGVzY3JpcHRpb24YCCABKAkSMQoNY3JlYXRpb25fZGF0ZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoKcHJvdmVuYW5jZRgKIAEoCzIYLmtleWJyb2tlci52MS5Qcm92ZW5hbmNlKk8KB0tleVNwZWMSGAoUS0VZX1NQRUNfVU5TUEVDSUZJRUQQABIUChBLRVlfU1BFQ19BRVNfMjU2EAESFAoQS0VZX1NQRUNfQUVTXzEyOBACMpUHCglLZXlCcm9rZXISWwoORW5jcnlwdE1lc3NhZ2USIy5rZXlicm9rZXIudjEuRW5jcnlwdE1lc3NhZ2VSZXF1ZXN0GiQua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlUmVzcG9uc2USWwoORGVjcnlwdE1lc3NhZ2USIy5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VSZXF1ZXN0GiQua2V5YnJva2VyLnYxLkRlY3J5cHRNZXNzYWdlUmVzcG9uc2UScQoURW5jcnlwdE1lc3NhZ2VTdHJlYW0SKS5rZXlicm9rZXIudjEuRW5jcnlwdE1lc3NhZ2VTdHJlYW1SZXF1ZXN0Gioua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlU3RyZWFtUmVzcG9uc2UoATABEnEKFERlY3J5cHRNZXNzYWdlU3RyZWFtEikua2V5YnJva2VyLnYxLkRlY3J5cHRNZXNzYWdlU3RyZWFtUmVxdWVzdBoqLmtleWJyb2tlci52MS5EZWNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlKAEwARJeCg9HZW5lcmF0ZURhdGFLZXkSJC5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UmVxdWVzdBolLmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlSZXNwb25zZRKOAQofR2VuZXJhdGVEYXRhS2V5V2l0aG91dFBsYWludGV4dBI0LmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlXaXRob3V0UGxhaW50ZXh0UmVxdWVzdBo1LmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlXaXRob3V0UGxhaW50ZXh0UmVzcG9uc2USRgoHRGVjcnlwdBIcLmtleWJyb2tlci52MS5EZWNyeXB0UmVxdWVzdBodLmtleWJyb2tlci52MS5EZWNyeXB0UmVzcG9uc2USWwoOR2VuZXJhdGVSYW5kb20SIy5rZXlicm9rZXIudjEuR2VuZXJhdGVSYW5kb21SZXF1ZXN0GiQua2V5YnJva2VyLnYxLkdlbmVyYXRlUmFuZG9tUmVzcG9uc2USUgoLRGVzY3JpYmVLZXkSIC5rZXlicm9rZXIudjEuRGVzY3JpYmVLZXlSZXF1ZXN0GiEua2V5YnJva2VyLnYxLkRlc2NyaWJlS2V5UmVzcG9uc2VCiwEKD2lvLmtleWJyb2tlci52MVABWkJnaXRodWIuY29tL2tleS1icm9rZXIva2V5LWJyb2tlci9jbGllbnQvZ28va2V5YnJva2VycGI7a2V5YnJva2VycGKiAgNLQlKqAgxLZXlCcm9rZXIuVjHKAgxLZXlCcm9rZXJcVjHqAg1LZXlCcm9rZXI6OlYxYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("Ch1rZXlicm9rZXIvdjEva2V5X2Jyb2tlci5wcm90bxIMa2V5YnJva2VyLnYxIksKCVJlY2lwaWVudBIcChRhdHRlc3RhdGlvbl9kb2N1bWVudBgBIAEoDBIgChhrZXlfZW5jcnlwdGlvbl9hbGdvcml0aG0YAiABKAkiJgoDVXNlEhAKCG1lc3NhZ2VzGAEgASgEEg0KBWJ5dGVzGAIgASgEIlgKBVJldXNlEhcKD21heF9hZ2Vfc2Vjb25kcxgBIAEoDRIUCgxtYXhfbWVzc2FnZXMYAiABKAQSEQoJbWF4X2J5dGVzGAMgASgEEg0KBWZyZXNoGAQgASgIIusCCgpQcm92ZW5hbmNlEjQKC3NlcnZlZF9mcm9tGAEgASgOMh8ua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UuU291cmNlEhYKDmttc19yZXF1ZXN0X2lkGAIgASgJEhQKDGttc19ldmVudF9pZBgDIAEoCRItCgltaW50ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmV4cGlyZXNfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDW1lc3NhZ2VzX3VzZWQYBiABKAQSFgoObWVzc2FnZXNfbGltaXQYByABKAQSEgoKYnl0ZXNfdXNlZBgIIAEoBBITCgtieXRlc19saW1pdBgJIAEoBCJCCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASDgoKU09VUkNFX0tNUxABEhAKDFNPVVJDRV9DQUNIRRACIoYCChVFbmNyeXB0TWVzc2FnZVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJElYKEmVuY3J5cHRpb25fY29udGV4dBgCIAMoCzI6LmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIRCglwbGFpbnRleHQYAyABKAwSFAoMZ3JhbnRfdG9rZW5zGAQgAygJEiIKBXJldXNlGAUgASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJnChZFbmNyeXB0TWVzc2FnZVJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAwSDgoGa2V5X2lkGAIgASgJEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSKEAgoVRGVjcnlwdE1lc3NhZ2VSZXF1ZXN0Eg8KB21lc3NhZ2UYASABKAwSVgoSZW5jcnlwdGlvbl9jb250ZXh0GAIgAygLMjoua2V5YnJva2VyLnYxLkRlY3J5cHRNZXNzYWdlUmVxdWVzdC5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIUCgxncmFudF90b2tlbnMYBCADKAkSIgoFcmV1c2UYBSABKAsyEy5rZXlicm9rZXIudjEuUmV1c2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIvwBChZEZWNyeXB0TWVzc2FnZVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBJXChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyOy5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VSZXNwb25zZS5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIm4KG0VuY3J5cHRNZXNzYWdlU3RyZWFtUmVxdWVzdBIyCgVzdGFydBgBIAEoCzIhLmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVN0YXJ0SAASEwoJcGxhaW50ZXh0GAIgASgMSABCBgoEcGFydCKjAgoTRW5jcnlwdE1lc3NhZ2VTdGFydBIOCgZrZXlfaWQYASABKAkSVAoSZW5jcnlwdGlvbl9jb250ZXh0GAIgAygLMjgua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlU3RhcnQuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIUCgxncmFudF90b2tlbnMYAyADKAkSIgoFcmV1c2UYBCABKAsyEy5rZXlicm9rZXIudjEuUmV1c2USHQoQcGxhaW50ZXh0X2xlbmd0aBgFIAEoBEgAiAEBGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUITChFfcGxhaW50ZXh0X2xlbmd0aCJtChxFbmNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAwSDgoGa2V5X2lkGAIgASgJEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSJsChtEZWNyeXB0TWVzc2FnZVN0cmVhbVJlcXVlc3QSMgoFc3RhcnQYASABKAsyIS5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VTdGFydEgAEhEKB21lc3NhZ2UYAiABKAxIAEIGCgRwYXJ0IpECChNEZWNyeXB0TWVzc2FnZVN0YXJ0ElQKEmVuY3J5cHRpb25fY29udGV4dBgBIAMoCzI4LmtleWJyb2tlci52MS5EZWNyeXB0TWVzc2FnZVN0YXJ0LkVuY3J5cHRpb25Db250ZXh0RW50cnkSDgoGa2V5X2lkGAIgASgJEhQKDGdyYW50X3Rva2VucxgDIAMoCRIiCgVyZXVzZRgEIAEoCzITLmtleWJyb2tlci52MS5SZXVzZRIgChhyZWxlYXNlX2JlZm9yZV9zaWduYXR1cmUYBSABKAgaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIogCChxEZWNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBJdChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyQS5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VTdHJlYW1SZXNwb25zZS5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpEDChZHZW5lcmF0ZURhdGFLZXlSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIpCghrZXlfc3BlYxgCIAEoDjIVLmtleWJyb2tlci52MS5LZXlTcGVjSAASGQoPbnVtYmVyX29mX2J5dGVzGAMgASgNSAASVwoSZW5jcnlwdGlvbl9jb250ZXh0GAQgAygLMjsua2V5YnJva2VyLnYxLkdlbmVyYXRlRGF0YUtleVJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIqCglyZWNpcGllbnQYBSABKAsyFy5rZXlicm9rZXIudjEuUmVjaXBpZW50EhQKDGdyYW50X3Rva2VucxgGIAMoCRIeCgN1c2UYByABKAsyES5rZXlicm9rZXIudjEuVXNlEiIKBXJldXNlGAggASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZsZW5ndGgivgEKF0dlbmVyYXRlRGF0YUtleVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBIXCg9jaXBoZXJ0ZXh0X2Jsb2IYAiABKAwSDgoGa2V5X2lkGAMgASgJEhcKD2tleV9tYXRlcmlhbF9pZBgEIAEoCRIgChhjaXBoZXJ0ZXh0X2Zvcl9yZWNpcGllbnQYBSABKAwSLAoKcHJvdmVuYW5jZRgGIAEoCzIYLmtleWJyb2tlci52MS5Qcm92ZW5hbmNlIosDCiZHZW5lcmF0ZURhdGFLZXlXaXRob3V0UGxhaW50ZXh0UmVxdWVzdBIOCgZrZXlfaWQYASABKAkSKQoIa2V5X3NwZWMYAiABKA4yFS5rZXlicm9rZXIudjEuS2V5U3BlY0gAEhkKD251bWJlcl9vZl9ieXRlcxgDIAEoDUgAEmcKEmVuY3J5cHRpb25fY29udGV4dBgEIAMoCzJLLmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlXaXRob3V0UGxhaW50ZXh0UmVxdWVzdC5FbmNyeXB0aW9uQ29udGV4dEVudHJ5EhQKDGdyYW50X3Rva2VucxgGIAMoCRIeCgN1c2UYByABKAsyES5rZXlicm9rZXIudjEuVXNlEiIKBXJldXNlGAggASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZsZW5ndGhKBAgFEAYimQEKJ0dlbmVyYXRlRGF0YUtleVdpdGhvdXRQbGFpbnRleHRSZXNwb25zZRIXCg9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSDgoGa2V5X2lkGAIgASgJEhcKD2tleV9tYXRlcmlhbF9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UiqgIKDkRlY3J5cHRSZXF1ZXN0EhcKD2NpcGhlcnRleHRfYmxvYhgBIAEoDBJPChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyMy5rZXlicm9rZXIudjEuRGVjcnlwdFJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIOCgZrZXlfaWQYAyABKAkSKgoJcmVjaXBpZW50GAQgASgLMhcua2V5YnJva2VyLnYxLlJlY2lwaWVudBIUCgxncmFudF90b2tlbnMYBSADKAkSIgoFcmV1c2UYBiABKAsyEy5rZXlicm9rZXIudjEuUmV1c2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIp0BCg9EZWNyeXB0UmVzcG9uc2USEQoJcGxhaW50ZXh0GAEgASgMEg4KBmtleV9pZBgCIAEoCRIXCg9rZXlfbWF0ZXJpYWxfaWQYAyABKAkSIAoYY2lwaGVydGV4dF9mb3JfcmVjaXBpZW50GAQgASgMEiwKCnByb3ZlbmFuY2UYBSABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSLUAQoORW5jcnlwdFJlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBsYWludGV4dBgCIAEoDBJPChJlbmNyeXB0aW9uX2NvbnRleHQYAyADKAsyMy5rZXlicm9rZXIudjEuRW5jcnlwdFJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIUCgxncmFudF90b2tlbnMYBCADKAkaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImgKD0VuY3J5cHRSZXNwb25zZRIXCg9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSDgoGa2V5X2lkGAIgASgJEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSLDAwoQUmVFbmNyeXB0UmVxdWVzdBIXCg9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSXgoZc291cmNlX2VuY3J5cHRpb25fY29udGV4dBgCIAMoCzI7LmtleWJyb2tlci52MS5SZUVuY3J5cHRSZXF1ZXN0LlNvdXJjZUVuY3J5cHRpb25Db250ZXh0RW50cnkSFQoNc291cmNlX2tleV9pZBgDIAEoCRIaChJkZXN0aW5hdGlvbl9rZXlfaWQYBCABKAkSaAoeZGVzdGluYXRpb25fZW5jcnlwdGlvbl9jb250ZXh0GAUgAygLMkAua2V5YnJva2VyLnYxLlJlRW5jcnlwdFJlcXVlc3QuRGVzdGluYXRpb25FbmNyeXB0aW9uQ29udGV4dEVudHJ5EhQKDGdyYW50X3Rva2VucxgGIAMoCRo+ChxTb3VyY2VFbmNyeXB0aW9uQ29udGV4dEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaQwohRGVzdGluYXRpb25FbmNyeXB0aW9uQ29udGV4dEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEixgEKEVJlRW5jcnlwdFJlc3BvbnNlEhcKD2NpcGhlcnRleHRfYmxvYhgBIAEoDBIVCg1zb3VyY2Vfa2V5X2lkGAIgASgJEg4KBmtleV9pZBgDIAEoCRIeChZzb3VyY2Vfa2V5X21hdGVyaWFsX2lkGAQgASgJEiMKG2Rlc3RpbmF0aW9uX2tleV9tYXRlcmlhbF9pZBgFIAEoCRIsCgpwcm92ZW5hbmNlGAYgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UitwIKGkdlbmVyYXRlRGF0YUtleVBhaXJSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIwCg1rZXlfcGFpcl9zcGVjGAIgASgOMhkua2V5YnJva2VyLnYxLktleVBhaXJTcGVjElsKEmVuY3J5cHRpb25fY29udGV4dBgDIAMoCzI/LmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlQYWlyUmVxdWVzdC5FbmNyeXB0aW9uQ29udGV4dEVudHJ5EioKCXJlY2lwaWVudBgEIAEoCzIXLmtleWJyb2tlci52MS5SZWNpcGllbnQSFAoMZ3JhbnRfdG9rZW5zGAUgAygJGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLuAQobR2VuZXJhdGVEYXRhS2V5UGFpclJlc3BvbnNlEh0KFXByaXZhdGVfa2V5X3BsYWludGV4dBgBIAEoDBIjChtwcml2YXRlX2tleV9jaXBoZXJ0ZXh0X2Jsb2IYAiABKAwSEgoKcHVibGljX2tleRgDIAEoDBIOCgZrZXlfaWQYBCABKAkSFwoPa2V5X21hdGVyaWFsX2lkGAUgASgJEiAKGGNpcGhlcnRleHRfZm9yX3JlY2lwaWVudBgGIAEoDBIsCgpwcm92ZW5hbmNlGAcgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UisQIKKkdlbmVyYXRlRGF0YUtleVBhaXJXaXRob3V0UGxhaW50ZXh0UmVxdWVzdBIOCgZrZXlfaWQYASABKAkSMAoNa2V5X3BhaXJfc3BlYxgCIAEoDjIZLmtleWJyb2tlci52MS5LZXlQYWlyU3BlYxJrChJlbmNyeXB0aW9uX2NvbnRleHQYAyADKAsyTy5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UGFpcldpdGhvdXRQbGFpbnRleHRSZXF1ZXN0LkVuY3J5cHRpb25Db250ZXh0RW50cnkSFAoMZ3JhbnRfdG9rZW5zGAUgAygJGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUoECAQQBSK9AQorR2VuZXJhdGVEYXRhS2V5UGFpcldpdGhvdXRQbGFpbnRleHRSZXNwb25zZRIjChtwcml2YXRlX2tleV9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSEgoKcHVibGljX2tleRgCIAEoDBIOCgZrZXlfaWQYAyABKAkSFwoPa2V5X21hdGVyaWFsX2lkGAQgASgJEiwKCnByb3ZlbmFuY2UYBSABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSJcChVHZW5lcmF0ZVJhbmRvbVJlcXVlc3QSFwoPbnVtYmVyX29mX2J5dGVzGAEgASgNEioKCXJlY2lwaWVudBgCIAEoCzIXLmtleWJyb2tlci52MS5SZWNpcGllbnQiewoWR2VuZXJhdGVSYW5kb21SZXNwb25zZRIRCglwbGFpbnRleHQYASABKAwSIAoYY2lwaGVydGV4dF9mb3JfcmVjaXBpZW50GAIgASgMEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSIkChJEZXNjcmliZUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJIosCChNEZXNjcmliZUtleVJlc3BvbnNlEgsKA2FybhgBIAEoCRIQCghrZXlfc3BlYxgCIAEoCRIRCglrZXlfdXNhZ2UYAyABKAkSEQoJa2V5X3N0YXRlGAQgASgJEhQKDG11bHRpX3JlZ2lvbhgFIAEoCBIOCgZvcmlnaW4YBiABKAkSEwoLa2V5X21hbmFnZXIYByABKAkSEwoLZGVzY3JpcHRpb24YCCABKAkSMQoNY3JlYXRpb25fZGF0ZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoKcHJvdmVuYW5jZRgKIAEoCzIYLmtleWJyb2tlci52MS5Qcm92ZW5hbmNlKk8KB0tleVNwZWMSGAoUS0VZX1NQRUNfVU5TUEVDSUZJRUQQABIUChBLRVlfU1BFQ19BRVNfMjU2EAESFAoQS0VZX1NQRUNfQUVTXzEyOBACKoYCCgtLZXlQYWlyU3BlYxIdChlLRVlfUEFJUl9TUEVDX1VOU1BFQ0lGSUVEEAASGgoWS0VZX1BBSVJfU1BFQ19SU0FfMjA0OBABEhoKFktFWV9QQUlSX1NQRUNfUlNBXzMwNzIQAhIaChZLRVlfUEFJUl9TUEVDX1JTQV80MDk2EAMSHwobS0VZX1BBSVJfU1BFQ19FQ0NfTklTVF9QMjU2EAQSHwobS0VZX1BBSVJfU1BFQ19FQ0NfTklTVF9QMzg0EAUSHwobS0VZX1BBSVJfU1BFQ19FQ0NfTklTVF9QNTIxEAYSIQodS0VZX1BBSVJfU1BFQ19FQ0NfU0VDR19QMjU2SzEQBzK0CgoJS2V5QnJva2VyElsKDkVuY3J5cHRNZXNzYWdlEiMua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlUmVxdWVzdBokLmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVJlc3BvbnNlElsKDkRlY3J5cHRNZXNzYWdlEiMua2V5YnJva2VyLnYxLkRlY3J5cHRNZXNzYWdlUmVxdWVzdBokLmtleWJyb2tlci52MS5EZWNyeXB0TWVzc2FnZVJlc3BvbnNlEnEKFEVuY3J5cHRNZXNzYWdlU3RyZWFtEikua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlU3RyZWFtUmVxdWVzdBoqLmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlKAEwARJxChREZWNyeXB0TWVzc2FnZVN0cmVhbRIpLmtleWJyb2tlci52MS5EZWNyeXB0TWVzc2FnZVN0cmVhbVJlcXVlc3QaKi5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VTdHJlYW1SZXNwb25zZSgBMAESXgoPR2VuZXJhdGVEYXRhS2V5EiQua2V5YnJva2VyLnYxLkdlbmVyYXRlRGF0YUtleVJlcXVlc3QaJS5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UmVzcG9uc2USjgEKH0dlbmVyYXRlRGF0YUtleVdpdGhvdXRQbGFpbnRleHQSNC5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5V2l0aG91dFBsYWludGV4dFJlcXVlc3QaNS5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5V2l0aG91dFBsYWludGV4dFJlc3BvbnNlEkYKB0RlY3J5cHQSHC5rZXlicm9rZXIudjEuRGVjcnlwdFJlcXVlc3QaHS5rZXlicm9rZXIudjEuRGVjcnlwdFJlc3BvbnNlEkYKB0VuY3J5cHQSHC5rZXlicm9rZXIudjEuRW5jcnlwdFJlcXVlc3QaHS5rZXlicm9rZXIudjEuRW5jcnlwdFJlc3BvbnNlEkwKCVJlRW5jcnlwdBIeLmtleWJyb2tlci52MS5SZUVuY3J5cHRSZXF1ZXN0Gh8ua2V5YnJva2VyLnYxLlJlRW5jcnlwdFJlc3BvbnNlEmoKE0dlbmVyYXRlRGF0YUtleVBhaXISKC5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UGFpclJlcXVlc3QaKS5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UGFpclJlc3BvbnNlEpoBCiNHZW5lcmF0ZURhdGFLZXlQYWlyV2l0aG91dFBsYWludGV4dBI4LmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlQYWlyV2l0aG91dFBsYWludGV4dFJlcXVlc3QaOS5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UGFpcldpdGhvdXRQbGFpbnRleHRSZXNwb25zZRJbCg5HZW5lcmF0ZVJhbmRvbRIjLmtleWJyb2tlci52MS5HZW5lcmF0ZVJhbmRvbVJlcXVlc3QaJC5rZXlicm9rZXIudjEuR2VuZXJhdGVSYW5kb21SZXNwb25zZRJSCgtEZXNjcmliZUtleRIgLmtleWJyb2tlci52MS5EZXNjcmliZUtleVJlcXVlc3QaIS5rZXlicm9rZXIudjEuRGVzY3JpYmVLZXlSZXNwb25zZUKLAQoPaW8ua2V5YnJva2VyLnYxUAFaQmdpdGh1Yi5jb20va2V5LWJyb2tlci9rZXktYnJva2VyL2NsaWVudC9nby9rZXlicm9rZXJwYjtrZXlicm9rZXJwYqICA0tCUqoCDEtleUJyb2tlci5WMcoCDEtleUJyb2tlclxWMeoCDUtleUJyb2tlcjo6VjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * An enclave's proof of what it is, and to which public key KMS must encrypt its answer.
@@ -1055,6 +1055,399 @@ export const DecryptResponseSchema: GenMessage<DecryptResponse> = /*@__PURE__*/
   messageDesc(file_keybroker_v1_key_broker, 19);
 
 /**
+ * Asks for a short plaintext to be encrypted under the KMS key itself.
+ *
+ * @generated from message keybroker.v1.EncryptRequest
+ */
+export type EncryptRequest = Message<"keybroker.v1.EncryptRequest"> & {
+  /**
+   * The symmetric KMS key. Required, at most 2,048 bytes.
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * 1 to 4,096 bytes.
+   *
+   * @generated from field: bytes plaintext = 2;
+   */
+  plaintext: Uint8Array;
+
+  /**
+   * Facts bound to the ciphertext: Decrypt needs the same.
+   *
+   * @generated from field: map<string, string> encryption_context = 3;
+   */
+  encryptionContext: { [key: string]: string };
+
+  /**
+   * At most 10, each of 1 to 8,192 bytes.
+   *
+   * @generated from field: repeated string grant_tokens = 4;
+   */
+  grantTokens: string[];
+};
+
+/**
+ * Describes the message keybroker.v1.EncryptRequest.
+ * Use `create(EncryptRequestSchema)` to create a new message.
+ */
+export const EncryptRequestSchema: GenMessage<EncryptRequest> = /*@__PURE__*/
+  messageDesc(file_keybroker_v1_key_broker, 20);
+
+/**
+ * A short plaintext, encrypted.
+ *
+ * @generated from message keybroker.v1.EncryptResponse
+ */
+export type EncryptResponse = Message<"keybroker.v1.EncryptResponse"> & {
+  /**
+   * What KMS encrypted.
+   *
+   * @generated from field: bytes ciphertext_blob = 1;
+   */
+  ciphertextBlob: Uint8Array;
+
+  /**
+   * The ARN of the KMS key.
+   *
+   * @generated from field: string key_id = 2;
+   */
+  keyId: string;
+
+  /**
+   * Where it came from.
+   *
+   * @generated from field: keybroker.v1.Provenance provenance = 3;
+   */
+  provenance?: Provenance | undefined;
+};
+
+/**
+ * Describes the message keybroker.v1.EncryptResponse.
+ * Use `create(EncryptResponseSchema)` to create a new message.
+ */
+export const EncryptResponseSchema: GenMessage<EncryptResponse> = /*@__PURE__*/
+  messageDesc(file_keybroker_v1_key_broker, 21);
+
+/**
+ * Asks for a ciphertext to be encrypted anew.
+ *
+ * @generated from message keybroker.v1.ReEncryptRequest
+ */
+export type ReEncryptRequest = Message<"keybroker.v1.ReEncryptRequest"> & {
+  /**
+   * What KMS encrypted. Required, at most 6,144 bytes.
+   *
+   * @generated from field: bytes ciphertext_blob = 1;
+   */
+  ciphertextBlob: Uint8Array;
+
+  /**
+   * Exactly the encryption context of encryption.
+   *
+   * @generated from field: map<string, string> source_encryption_context = 2;
+   */
+  sourceEncryptionContext: { [key: string]: string };
+
+  /**
+   * The KMS key that encrypted it; any other key is INVALID_ARGUMENT / INCORRECT_KEY. Recommended. May be left out only by a principal
+   * whose policy permits ReEncryptFrom on any key.
+   *
+   * @generated from field: string source_key_id = 3;
+   */
+  sourceKeyId: string;
+
+  /**
+   * The symmetric KMS key to encrypt under. Required.
+   *
+   * @generated from field: string destination_key_id = 4;
+   */
+  destinationKeyId: string;
+
+  /**
+   * Facts bound to the new ciphertext.
+   *
+   * @generated from field: map<string, string> destination_encryption_context = 5;
+   */
+  destinationEncryptionContext: { [key: string]: string };
+
+  /**
+   * At most 10, each of 1 to 8,192 bytes.
+   *
+   * @generated from field: repeated string grant_tokens = 6;
+   */
+  grantTokens: string[];
+};
+
+/**
+ * Describes the message keybroker.v1.ReEncryptRequest.
+ * Use `create(ReEncryptRequestSchema)` to create a new message.
+ */
+export const ReEncryptRequestSchema: GenMessage<ReEncryptRequest> = /*@__PURE__*/
+  messageDesc(file_keybroker_v1_key_broker, 22);
+
+/**
+ * A ciphertext, encrypted anew.
+ *
+ * @generated from message keybroker.v1.ReEncryptResponse
+ */
+export type ReEncryptResponse = Message<"keybroker.v1.ReEncryptResponse"> & {
+  /**
+   * The new ciphertext.
+   *
+   * @generated from field: bytes ciphertext_blob = 1;
+   */
+  ciphertextBlob: Uint8Array;
+
+  /**
+   * The ARN of the KMS key that had encrypted it.
+   *
+   * @generated from field: string source_key_id = 2;
+   */
+  sourceKeyId: string;
+
+  /**
+   * The ARN of the KMS key that has encrypted it now.
+   *
+   * @generated from field: string key_id = 3;
+   */
+  keyId: string;
+
+  /**
+   * The key material of the first; empty if KMS did not say.
+   *
+   * @generated from field: string source_key_material_id = 4;
+   */
+  sourceKeyMaterialId: string;
+
+  /**
+   * The key material of the second; empty if KMS did not say.
+   *
+   * @generated from field: string destination_key_material_id = 5;
+   */
+  destinationKeyMaterialId: string;
+
+  /**
+   * Where it came from.
+   *
+   * @generated from field: keybroker.v1.Provenance provenance = 6;
+   */
+  provenance?: Provenance | undefined;
+};
+
+/**
+ * Describes the message keybroker.v1.ReEncryptResponse.
+ * Use `create(ReEncryptResponseSchema)` to create a new message.
+ */
+export const ReEncryptResponseSchema: GenMessage<ReEncryptResponse> = /*@__PURE__*/
+  messageDesc(file_keybroker_v1_key_broker, 23);
+
+/**
+ * Asks for a data key pair.
+ *
+ * @generated from message keybroker.v1.GenerateDataKeyPairRequest
+ */
+export type GenerateDataKeyPairRequest = Message<"keybroker.v1.GenerateDataKeyPairRequest"> & {
+  /**
+   * The symmetric KMS key that encrypts the private key. Required, at most 2,048 bytes.
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * The kind of the pair. Required.
+   *
+   * @generated from field: keybroker.v1.KeyPairSpec key_pair_spec = 2;
+   */
+  keyPairSpec: KeyPairSpec;
+
+  /**
+   * Facts bound to the ciphertext of the private key: Decrypt needs the same.
+   *
+   * @generated from field: map<string, string> encryption_context = 3;
+   */
+  encryptionContext: { [key: string]: string };
+
+  /**
+   * Present when an enclave asks.
+   *
+   * @generated from field: keybroker.v1.Recipient recipient = 4;
+   */
+  recipient?: Recipient | undefined;
+
+  /**
+   * At most 10, each of 1 to 8,192 bytes.
+   *
+   * @generated from field: repeated string grant_tokens = 5;
+   */
+  grantTokens: string[];
+};
+
+/**
+ * Describes the message keybroker.v1.GenerateDataKeyPairRequest.
+ * Use `create(GenerateDataKeyPairRequestSchema)` to create a new message.
+ */
+export const GenerateDataKeyPairRequestSchema: GenMessage<GenerateDataKeyPairRequest> = /*@__PURE__*/
+  messageDesc(file_keybroker_v1_key_broker, 24);
+
+/**
+ * A data key pair.
+ *
+ * @generated from message keybroker.v1.GenerateDataKeyPairResponse
+ */
+export type GenerateDataKeyPairResponse = Message<"keybroker.v1.GenerateDataKeyPairResponse"> & {
+  /**
+   * The private key: PKCS #8 (RFC 5958) in DER. Empty when a recipient was given. Erase it after use.
+   *
+   * @generated from field: bytes private_key_plaintext = 1;
+   */
+  privateKeyPlaintext: Uint8Array;
+
+  /**
+   * The private key encrypted under the KMS key.
+   *
+   * @generated from field: bytes private_key_ciphertext_blob = 2;
+   */
+  privateKeyCiphertextBlob: Uint8Array;
+
+  /**
+   * The public key: SubjectPublicKeyInfo (RFC 5280) in DER.
+   *
+   * @generated from field: bytes public_key = 3;
+   */
+  publicKey: Uint8Array;
+
+  /**
+   * The ARN of the KMS key.
+   *
+   * @generated from field: string key_id = 4;
+   */
+  keyId: string;
+
+  /**
+   * The key material of the KMS key that was used; empty if KMS did not say.
+   *
+   * @generated from field: string key_material_id = 5;
+   */
+  keyMaterialId: string;
+
+  /**
+   * The private key encrypted to the recipient's public key (CMS EnvelopedData); set only when a recipient was given.
+   *
+   * @generated from field: bytes ciphertext_for_recipient = 6;
+   */
+  ciphertextForRecipient: Uint8Array;
+
+  /**
+   * Where it came from.
+   *
+   * @generated from field: keybroker.v1.Provenance provenance = 7;
+   */
+  provenance?: Provenance | undefined;
+};
+
+/**
+ * Describes the message keybroker.v1.GenerateDataKeyPairResponse.
+ * Use `create(GenerateDataKeyPairResponseSchema)` to create a new message.
+ */
+export const GenerateDataKeyPairResponseSchema: GenMessage<GenerateDataKeyPairResponse> = /*@__PURE__*/
+  messageDesc(file_keybroker_v1_key_broker, 25);
+
+/**
+ * Asks for a data key pair with its private key in encrypted form only. Fields as in GenerateDataKeyPairRequest.
+ *
+ * @generated from message keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest
+ */
+export type GenerateDataKeyPairWithoutPlaintextRequest = Message<"keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest"> & {
+  /**
+   * The symmetric KMS key that encrypts the private key. Required.
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * The kind of the pair. Required.
+   *
+   * @generated from field: keybroker.v1.KeyPairSpec key_pair_spec = 2;
+   */
+  keyPairSpec: KeyPairSpec;
+
+  /**
+   * Facts bound to the ciphertext of the private key.
+   *
+   * @generated from field: map<string, string> encryption_context = 3;
+   */
+  encryptionContext: { [key: string]: string };
+
+  /**
+   * At most 10, each of 1 to 8,192 bytes.
+   *
+   * @generated from field: repeated string grant_tokens = 5;
+   */
+  grantTokens: string[];
+};
+
+/**
+ * Describes the message keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest.
+ * Use `create(GenerateDataKeyPairWithoutPlaintextRequestSchema)` to create a new message.
+ */
+export const GenerateDataKeyPairWithoutPlaintextRequestSchema: GenMessage<GenerateDataKeyPairWithoutPlaintextRequest> = /*@__PURE__*/
+  messageDesc(file_keybroker_v1_key_broker, 26);
+
+/**
+ * A data key pair with its private key in encrypted form only.
+ *
+ * @generated from message keybroker.v1.GenerateDataKeyPairWithoutPlaintextResponse
+ */
+export type GenerateDataKeyPairWithoutPlaintextResponse = Message<"keybroker.v1.GenerateDataKeyPairWithoutPlaintextResponse"> & {
+  /**
+   * The private key encrypted under the KMS key.
+   *
+   * @generated from field: bytes private_key_ciphertext_blob = 1;
+   */
+  privateKeyCiphertextBlob: Uint8Array;
+
+  /**
+   * The public key: SubjectPublicKeyInfo (RFC 5280) in DER.
+   *
+   * @generated from field: bytes public_key = 2;
+   */
+  publicKey: Uint8Array;
+
+  /**
+   * The ARN of the KMS key.
+   *
+   * @generated from field: string key_id = 3;
+   */
+  keyId: string;
+
+  /**
+   * The key material of the KMS key that was used; empty if KMS did not say.
+   *
+   * @generated from field: string key_material_id = 4;
+   */
+  keyMaterialId: string;
+
+  /**
+   * Where it came from.
+   *
+   * @generated from field: keybroker.v1.Provenance provenance = 5;
+   */
+  provenance?: Provenance | undefined;
+};
+
+/**
+ * Describes the message keybroker.v1.GenerateDataKeyPairWithoutPlaintextResponse.
+ * Use `create(GenerateDataKeyPairWithoutPlaintextResponseSchema)` to create a new message.
+ */
+export const GenerateDataKeyPairWithoutPlaintextResponseSchema: GenMessage<GenerateDataKeyPairWithoutPlaintextResponse> = /*@__PURE__*/
+  messageDesc(file_keybroker_v1_key_broker, 27);
+
+/**
  * Asks for random bytes.
  *
  * @generated from message keybroker.v1.GenerateRandomRequest
@@ -1080,7 +1473,7 @@ export type GenerateRandomRequest = Message<"keybroker.v1.GenerateRandomRequest"
  * Use `create(GenerateRandomRequestSchema)` to create a new message.
  */
 export const GenerateRandomRequestSchema: GenMessage<GenerateRandomRequest> = /*@__PURE__*/
-  messageDesc(file_keybroker_v1_key_broker, 20);
+  messageDesc(file_keybroker_v1_key_broker, 28);
 
 /**
  * Random bytes.
@@ -1115,7 +1508,7 @@ export type GenerateRandomResponse = Message<"keybroker.v1.GenerateRandomRespons
  * Use `create(GenerateRandomResponseSchema)` to create a new message.
  */
 export const GenerateRandomResponseSchema: GenMessage<GenerateRandomResponse> = /*@__PURE__*/
-  messageDesc(file_keybroker_v1_key_broker, 21);
+  messageDesc(file_keybroker_v1_key_broker, 29);
 
 /**
  * Asks about a key.
@@ -1136,7 +1529,7 @@ export type DescribeKeyRequest = Message<"keybroker.v1.DescribeKeyRequest"> & {
  * Use `create(DescribeKeyRequestSchema)` to create a new message.
  */
 export const DescribeKeyRequestSchema: GenMessage<DescribeKeyRequest> = /*@__PURE__*/
-  messageDesc(file_keybroker_v1_key_broker, 22);
+  messageDesc(file_keybroker_v1_key_broker, 30);
 
 /**
  * What KMS knows about a key. Values as in the AWS KMS API reference, KeyMetadata.
@@ -1220,7 +1613,7 @@ export type DescribeKeyResponse = Message<"keybroker.v1.DescribeKeyResponse"> & 
  * Use `create(DescribeKeyResponseSchema)` to create a new message.
  */
 export const DescribeKeyResponseSchema: GenMessage<DescribeKeyResponse> = /*@__PURE__*/
-  messageDesc(file_keybroker_v1_key_broker, 23);
+  messageDesc(file_keybroker_v1_key_broker, 31);
 
 /**
  * The length of a data key, by the algorithm it is for.
@@ -1255,6 +1648,75 @@ export enum KeySpec {
  */
 export const KeySpecSchema: GenEnum<KeySpec> = /*@__PURE__*/
   enumDesc(file_keybroker_v1_key_broker, 0);
+
+/**
+ * The kind of a data key pair. Values as in the AWS KMS API reference, DataKeyPairSpec.
+ *
+ * @generated from enum keybroker.v1.KeyPairSpec
+ */
+export enum KeyPairSpec {
+  /**
+   * Refused.
+   *
+   * @generated from enum value: KEY_PAIR_SPEC_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * RSA with 2,048 bits.
+   *
+   * @generated from enum value: KEY_PAIR_SPEC_RSA_2048 = 1;
+   */
+  RSA_2048 = 1,
+
+  /**
+   * RSA with 3,072 bits.
+   *
+   * @generated from enum value: KEY_PAIR_SPEC_RSA_3072 = 2;
+   */
+  RSA_3072 = 2,
+
+  /**
+   * RSA with 4,096 bits.
+   *
+   * @generated from enum value: KEY_PAIR_SPEC_RSA_4096 = 3;
+   */
+  RSA_4096 = 3,
+
+  /**
+   * The curve secp256r1.
+   *
+   * @generated from enum value: KEY_PAIR_SPEC_ECC_NIST_P256 = 4;
+   */
+  ECC_NIST_P256 = 4,
+
+  /**
+   * The curve secp384r1.
+   *
+   * @generated from enum value: KEY_PAIR_SPEC_ECC_NIST_P384 = 5;
+   */
+  ECC_NIST_P384 = 5,
+
+  /**
+   * The curve secp521r1.
+   *
+   * @generated from enum value: KEY_PAIR_SPEC_ECC_NIST_P521 = 6;
+   */
+  ECC_NIST_P521 = 6,
+
+  /**
+   * The curve secp256k1.
+   *
+   * @generated from enum value: KEY_PAIR_SPEC_ECC_SECG_P256K1 = 7;
+   */
+  ECC_SECG_P256K1 = 7,
+}
+
+/**
+ * Describes the enum keybroker.v1.KeyPairSpec.
+ */
+export const KeyPairSpecSchema: GenEnum<KeyPairSpec> = /*@__PURE__*/
+  enumDesc(file_keybroker_v1_key_broker, 1);
 
 /**
  * Data keys and decrypts from AWS KMS for the workloads beside the broker. Every call leaves an activity record in the
@@ -1332,7 +1794,7 @@ export const KeyBroker: GenService<{
     output: typeof GenerateDataKeyWithoutPlaintextResponseSchema;
   },
   /**
-   * Decrypts what GenerateDataKey, GenerateDataKeyWithoutPlaintext or KMS Encrypt encrypted. A ciphertext that was
+   * Decrypts what GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt encrypted. A ciphertext that was
    * altered, or an encryption context that is not the one of encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
    *
@@ -1342,6 +1804,53 @@ export const KeyBroker: GenService<{
     methodKind: "unary";
     input: typeof DecryptRequestSchema;
     output: typeof DecryptResponseSchema;
+  },
+  /**
+   * Encrypts up to 4,096 bytes under the KMS key itself: a password, a token, another key. Decrypt opens it. Every call goes to KMS: for
+   * more, and for many, EncryptMessage is faster and cheaper.
+   * https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html
+   *
+   * @generated from rpc keybroker.v1.KeyBroker.Encrypt
+   */
+  encrypt: {
+    methodKind: "unary";
+    input: typeof EncryptRequestSchema;
+    output: typeof EncryptResponseSchema;
+  },
+  /**
+   * Encrypts a ciphertext of KMS anew, under another key or another encryption context; its plaintext never leaves KMS. Policy is asked
+   * for ReEncryptFrom about the one key and for ReEncryptTo about the other.
+   * https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html
+   *
+   * @generated from rpc keybroker.v1.KeyBroker.ReEncrypt
+   */
+  reEncrypt: {
+    methodKind: "unary";
+    input: typeof ReEncryptRequestSchema;
+    output: typeof ReEncryptResponseSchema;
+  },
+  /**
+   * Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key. Decrypt opens
+   * the latter. A pair is handed out once and never kept.
+   * https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPair.html
+   *
+   * @generated from rpc keybroker.v1.KeyBroker.GenerateDataKeyPair
+   */
+  generateDataKeyPair: {
+    methodKind: "unary";
+    input: typeof GenerateDataKeyPairRequestSchema;
+    output: typeof GenerateDataKeyPairResponseSchema;
+  },
+  /**
+   * The same with the private key encrypted only, for whoever may decrypt it later.
+   * https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPairWithoutPlaintext.html
+   *
+   * @generated from rpc keybroker.v1.KeyBroker.GenerateDataKeyPairWithoutPlaintext
+   */
+  generateDataKeyPairWithoutPlaintext: {
+    methodKind: "unary";
+    input: typeof GenerateDataKeyPairWithoutPlaintextRequestSchema;
+    output: typeof GenerateDataKeyPairWithoutPlaintextResponseSchema;
   },
   /**
    * Returns cryptographically secure random bytes made by KMS.

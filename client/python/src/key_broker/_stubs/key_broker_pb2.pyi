@@ -15,9 +15,28 @@ class KeySpec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KEY_SPEC_UNSPECIFIED: _ClassVar[KeySpec]
     KEY_SPEC_AES_256: _ClassVar[KeySpec]
     KEY_SPEC_AES_128: _ClassVar[KeySpec]
+
+class KeyPairSpec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    KEY_PAIR_SPEC_UNSPECIFIED: _ClassVar[KeyPairSpec]
+    KEY_PAIR_SPEC_RSA_2048: _ClassVar[KeyPairSpec]
+    KEY_PAIR_SPEC_RSA_3072: _ClassVar[KeyPairSpec]
+    KEY_PAIR_SPEC_RSA_4096: _ClassVar[KeyPairSpec]
+    KEY_PAIR_SPEC_ECC_NIST_P256: _ClassVar[KeyPairSpec]
+    KEY_PAIR_SPEC_ECC_NIST_P384: _ClassVar[KeyPairSpec]
+    KEY_PAIR_SPEC_ECC_NIST_P521: _ClassVar[KeyPairSpec]
+    KEY_PAIR_SPEC_ECC_SECG_P256K1: _ClassVar[KeyPairSpec]
 KEY_SPEC_UNSPECIFIED: KeySpec
 KEY_SPEC_AES_256: KeySpec
 KEY_SPEC_AES_128: KeySpec
+KEY_PAIR_SPEC_UNSPECIFIED: KeyPairSpec
+KEY_PAIR_SPEC_RSA_2048: KeyPairSpec
+KEY_PAIR_SPEC_RSA_3072: KeyPairSpec
+KEY_PAIR_SPEC_RSA_4096: KeyPairSpec
+KEY_PAIR_SPEC_ECC_NIST_P256: KeyPairSpec
+KEY_PAIR_SPEC_ECC_NIST_P384: KeyPairSpec
+KEY_PAIR_SPEC_ECC_NIST_P521: KeyPairSpec
+KEY_PAIR_SPEC_ECC_SECG_P256K1: KeyPairSpec
 
 class Recipient(_message.Message):
     __slots__ = ("attestation_document", "key_encryption_algorithm")
@@ -351,6 +370,153 @@ class DecryptResponse(_message.Message):
     ciphertext_for_recipient: bytes
     provenance: Provenance
     def __init__(self, plaintext: _Optional[bytes] = ..., key_id: _Optional[str] = ..., key_material_id: _Optional[str] = ..., ciphertext_for_recipient: _Optional[bytes] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+
+class EncryptRequest(_message.Message):
+    __slots__ = ("key_id", "plaintext", "encryption_context", "grant_tokens")
+    class EncryptionContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    PLAINTEXT_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTION_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    GRANT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    plaintext: bytes
+    encryption_context: _containers.ScalarMap[str, str]
+    grant_tokens: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key_id: _Optional[str] = ..., plaintext: _Optional[bytes] = ..., encryption_context: _Optional[_Mapping[str, str]] = ..., grant_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EncryptResponse(_message.Message):
+    __slots__ = ("ciphertext_blob", "key_id", "provenance")
+    CIPHERTEXT_BLOB_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    ciphertext_blob: bytes
+    key_id: str
+    provenance: Provenance
+    def __init__(self, ciphertext_blob: _Optional[bytes] = ..., key_id: _Optional[str] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+
+class ReEncryptRequest(_message.Message):
+    __slots__ = ("ciphertext_blob", "source_encryption_context", "source_key_id", "destination_key_id", "destination_encryption_context", "grant_tokens")
+    class SourceEncryptionContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class DestinationEncryptionContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CIPHERTEXT_BLOB_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ENCRYPTION_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_ENCRYPTION_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    GRANT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ciphertext_blob: bytes
+    source_encryption_context: _containers.ScalarMap[str, str]
+    source_key_id: str
+    destination_key_id: str
+    destination_encryption_context: _containers.ScalarMap[str, str]
+    grant_tokens: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ciphertext_blob: _Optional[bytes] = ..., source_encryption_context: _Optional[_Mapping[str, str]] = ..., source_key_id: _Optional[str] = ..., destination_key_id: _Optional[str] = ..., destination_encryption_context: _Optional[_Mapping[str, str]] = ..., grant_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReEncryptResponse(_message.Message):
+    __slots__ = ("ciphertext_blob", "source_key_id", "key_id", "source_key_material_id", "destination_key_material_id", "provenance")
+    CIPHERTEXT_BLOB_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_KEY_MATERIAL_ID_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_KEY_MATERIAL_ID_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    ciphertext_blob: bytes
+    source_key_id: str
+    key_id: str
+    source_key_material_id: str
+    destination_key_material_id: str
+    provenance: Provenance
+    def __init__(self, ciphertext_blob: _Optional[bytes] = ..., source_key_id: _Optional[str] = ..., key_id: _Optional[str] = ..., source_key_material_id: _Optional[str] = ..., destination_key_material_id: _Optional[str] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+
+class GenerateDataKeyPairRequest(_message.Message):
+    __slots__ = ("key_id", "key_pair_spec", "encryption_context", "recipient", "grant_tokens")
+    class EncryptionContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_PAIR_SPEC_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTION_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    RECIPIENT_FIELD_NUMBER: _ClassVar[int]
+    GRANT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    key_pair_spec: KeyPairSpec
+    encryption_context: _containers.ScalarMap[str, str]
+    recipient: Recipient
+    grant_tokens: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key_id: _Optional[str] = ..., key_pair_spec: _Optional[_Union[KeyPairSpec, str]] = ..., encryption_context: _Optional[_Mapping[str, str]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., grant_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GenerateDataKeyPairResponse(_message.Message):
+    __slots__ = ("private_key_plaintext", "private_key_ciphertext_blob", "public_key", "key_id", "key_material_id", "ciphertext_for_recipient", "provenance")
+    PRIVATE_KEY_PLAINTEXT_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_KEY_CIPHERTEXT_BLOB_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_MATERIAL_ID_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXT_FOR_RECIPIENT_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    private_key_plaintext: bytes
+    private_key_ciphertext_blob: bytes
+    public_key: bytes
+    key_id: str
+    key_material_id: str
+    ciphertext_for_recipient: bytes
+    provenance: Provenance
+    def __init__(self, private_key_plaintext: _Optional[bytes] = ..., private_key_ciphertext_blob: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., key_id: _Optional[str] = ..., key_material_id: _Optional[str] = ..., ciphertext_for_recipient: _Optional[bytes] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+
+class GenerateDataKeyPairWithoutPlaintextRequest(_message.Message):
+    __slots__ = ("key_id", "key_pair_spec", "encryption_context", "grant_tokens")
+    class EncryptionContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_PAIR_SPEC_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTION_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    GRANT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    key_pair_spec: KeyPairSpec
+    encryption_context: _containers.ScalarMap[str, str]
+    grant_tokens: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key_id: _Optional[str] = ..., key_pair_spec: _Optional[_Union[KeyPairSpec, str]] = ..., encryption_context: _Optional[_Mapping[str, str]] = ..., grant_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GenerateDataKeyPairWithoutPlaintextResponse(_message.Message):
+    __slots__ = ("private_key_ciphertext_blob", "public_key", "key_id", "key_material_id", "provenance")
+    PRIVATE_KEY_CIPHERTEXT_BLOB_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_MATERIAL_ID_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    private_key_ciphertext_blob: bytes
+    public_key: bytes
+    key_id: str
+    key_material_id: str
+    provenance: Provenance
+    def __init__(self, private_key_ciphertext_blob: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., key_id: _Optional[str] = ..., key_material_id: _Optional[str] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
 
 class GenerateRandomRequest(_message.Message):
     __slots__ = ("number_of_bytes", "recipient")
