@@ -38,7 +38,8 @@ final class Connection implements AutoCloseable {
               "initialBackoff", "0.1s",
               "maxBackoff", "1s",
               "backoffMultiplier", 2.0,
-              "retryableStatusCodes", List.of("UNAVAILABLE")))));
+              // A call that meets the end of its connection while it begins is UNKNOWN, "channel closed", in Java. No broker says UNKNOWN.
+              "retryableStatusCodes", List.of("UNAVAILABLE", "UNKNOWN")))));
 
   private static final Executor SOON = CompletableFuture.delayedExecutor(200, TimeUnit.MILLISECONDS);
 
