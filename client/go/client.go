@@ -170,13 +170,22 @@ func (c *Client) DescribeKey(ctx context.Context, keyID string) (*KeyDescription
 func unary[Q, R any](ctx context.Context, c *Client, method func(context.Context, *Q, ...grpc.CallOption) (*R, error), request *Q) (*R, error) {
 	ctx, cancel := bounded(ctx, c.deadline)
 	defer cancel()
-	var header, trailer metadata.MD
-	reply, err := method(traced(ctx), request, grpc.Header(&header), grpc.Trailer(&trailer))
-	if err != nil {
-		return nil, c.explained(err, header, trailer)
+	for begun := 1; ; begun++ {
+		var header, trailer metadata.MD
+		reply, err := method(traced(ctx), request, grpc.Header(&header), grpc.Trailer(&trailer))
+		if err == nil {
+			return reply, nil
+		}
+		explained := c.explained(err, header, trailer)
+		if !explained.brokeOff() || begun == beginnings {
+			return nil, explained
+		}
 	}
-	return reply, nil
 }
+
+// beginnings is how often a call may begin anew whose connection broke off while its answer was coming: gRPC's own retries end where that
+// begins.
+const beginnings = 3
 
 // bounded gives a context a deadline that has none.
 func bounded(ctx context.Context, deadline time.Duration) (context.Context, context.CancelFunc) {

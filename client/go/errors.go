@@ -66,10 +66,12 @@ func (e *Error) GRPCStatus() *status.Status {
 	return e.status
 }
 
-func (c *Client) explained(err error, headers ...metadata.MD) error {
-	if err == nil {
-		return nil
-	}
+// brokeOff tells whether the connection ended the call, and not the broker, which always gives a reason. Every call may be made again.
+func (e *Error) brokeOff() bool {
+	return e.Code == codes.Unavailable && e.Reason == ""
+}
+
+func (c *Client) explained(err error, headers ...metadata.MD) *Error {
 	sent := status.Convert(err)
 	made := &Error{Code: sent.Code(), Message: sent.Message(), status: sent}
 	for _, header := range headers {

@@ -4,7 +4,7 @@ import { Client as GrpcClient, type ServiceError } from "@grpc/grpc-js";
 
 import { target, type Tls } from "./address.js";
 import { channelCredentials, channelOptions } from "./channel.js";
-import { KeyBrokerError } from "./errors.js";
+import { BEGINNINGS, KeyBrokerError, brokeOff } from "./errors.js";
 import {
   DEFAULT_DEADLINE_MS,
   STREAM_DEADLINE_MS,
@@ -177,9 +177,24 @@ export class Client {
     init: MessageInitShape<I>,
     options: CallOptions,
   ): Promise<MessageShape<O>> {
-    const { signal } = options;
-    signal?.throwIfAborted();
     const deadline = Date.now() + (options.deadlineMs ?? this.#deadlineMs);
+    const request = create(method.input, init);
+    for (let begun = 1; ; begun += 1) {
+      try {
+        return await this.#begin(method, request, deadline, options.signal);
+      } catch (error) {
+        if (!brokeOff(error) || begun === BEGINNINGS) throw error;
+      }
+    }
+  }
+
+  async #begin<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageShape<I>,
+    deadline: number,
+    signal: AbortSignal | undefined,
+  ): Promise<MessageShape<O>> {
+    signal?.throwIfAborted();
     const metadata = await traced();
     return new Promise((resolve, reject) => {
       const abort = () => call.cancel();
@@ -187,7 +202,7 @@ export class Client {
         path(method),
         (message: MessageShape<I>) => Buffer.from(toBinary(method.input, message)),
         (bytes: Buffer) => fromBinary(method.output, bytes),
-        create(method.input, init),
+        request,
         metadata,
         { deadline },
         (error: ServiceError | null, reply?: MessageShape<O>) => {

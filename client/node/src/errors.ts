@@ -44,6 +44,14 @@ export class KeyBrokerError extends Error {
   }
 }
 
+/** How often a call may begin anew whose connection broke off while its answer was coming: gRPC's own retries end where that begins. */
+export const BEGINNINGS = 3;
+
+/** Whether the connection ended the call, and not the broker, which always gives a reason. Every call may be made again. */
+export function brokeOff(error: unknown): boolean {
+  return error instanceof KeyBrokerError && error.code === "UNAVAILABLE" && error.reason === undefined;
+}
+
 interface Details {
   reason?: string;
   domain?: string;

@@ -1,5 +1,6 @@
 """The client for code without asyncio."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, BinaryIO, Unpack
@@ -9,7 +10,7 @@ import grpc
 from . import _calls as calls
 from ._address import Tls, target
 from ._channel import credentials, options
-from ._errors import from_rpc
+from ._errors import BEGINNINGS, broke_off, from_rpc
 from ._options import DEFAULT_DEADLINE, STREAM_DEADLINE, CallOptions
 from ._stubs import key_broker_pb2 as pb
 from ._tracing import metadata
@@ -172,11 +173,16 @@ class Client:
         self.close()
 
     def _call(self, method: str, request: Any, options: CallOptions) -> Any:
-        try:
-            deadline = options.get("deadline", self._deadline)
-            return self._methods[method](request, timeout=deadline, metadata=metadata())
-        except grpc.RpcError as error:
-            raise from_rpc(error, self._target) from error
+        end = time.monotonic() + options.get("deadline", self._deadline)
+        beginnings = 0
+        while True:
+            beginnings += 1
+            try:
+                return self._methods[method](request, timeout=max(0, end - time.monotonic()), metadata=metadata())
+            except grpc.RpcError as error:
+                made = from_rpc(error, self._target)
+                if not broke_off(made) or beginnings == BEGINNINGS:
+                    raise made from error
 
     def _stream(
         self,

@@ -51,6 +51,15 @@ class KeyBrokerError(Exception):
         return self.message + "".join(f" [{name} {value}]" for name, value in facts if value)
 
 
+#: How often a call may begin anew whose connection broke off while its answer was coming: gRPC's own retries end where that begins.
+BEGINNINGS = 3
+
+
+def broke_off(error: KeyBrokerError) -> bool:
+    """Whether the connection ended the call, and not the broker, which always gives a reason. Every call may be made again."""
+    return error.code is grpc.StatusCode.UNAVAILABLE and error.reason is None
+
+
 def from_rpc(error: Any, target: str) -> KeyBrokerError:
     """What gRPC raised, as an error of this package."""
     code = error.code()

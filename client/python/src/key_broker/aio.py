@@ -7,6 +7,7 @@
         plaintext = await broker.decrypt(message, {"tenant": "acme"})
 """
 
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Unpack
@@ -17,7 +18,7 @@ from google.protobuf.message import Message
 from . import _calls as calls
 from ._address import Tls, target
 from ._channel import credentials, options
-from ._errors import from_rpc
+from ._errors import BEGINNINGS, broke_off, from_rpc
 from ._options import DEFAULT_DEADLINE, STREAM_DEADLINE, CallOptions
 from ._stubs import key_broker_pb2 as pb
 from ._tracing import metadata
@@ -165,11 +166,16 @@ class AsyncClient:
         await self.close()
 
     async def _call(self, method: str, request: Any, options: CallOptions) -> Any:
-        try:
-            deadline = options.get("deadline", self._deadline)
-            return await self._methods[method](request, timeout=deadline, metadata=metadata())
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self._target) from error
+        end = time.monotonic() + options.get("deadline", self._deadline)
+        beginnings = 0
+        while True:
+            beginnings += 1
+            try:
+                return await self._methods[method](request, timeout=max(0, end - time.monotonic()), metadata=metadata())
+            except grpc.aio.AioRpcError as error:
+                made = from_rpc(error, self._target)
+                if not broke_off(made) or beginnings == BEGINNINGS:
+                    raise made from error
 
     async def _stream(
         self,

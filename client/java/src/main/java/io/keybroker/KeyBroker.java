@@ -39,6 +39,11 @@ public final class KeyBroker implements AutoCloseable {
   /** How long a stream may take unless told otherwise. */
   public static final Duration STREAM_DEADLINE = Duration.ofMinutes(10);
 
+  /**
+   * How often a call may begin anew whose connection broke off while its answer was coming: gRPC's own retries end where that begins.
+   */
+  private static final int BEGINNINGS = 3;
+
   private final Address address;
   private final Duration deadline;
   private final Connection connection;
@@ -272,10 +277,16 @@ public final class KeyBroker implements AutoCloseable {
 
   private <R> R call(Options options, Function<KeyBrokerBlockingStub, R> method) {
     var deadline = options.deadline != null ? options.deadline : this.deadline;
-    try {
-      return method.apply(calls.withDeadlineAfter(deadline.toNanos(), TimeUnit.NANOSECONDS));
-    } catch (StatusRuntimeException error) {
-      throw KeyBrokerException.of(error, address);
+    var stub = calls.withDeadlineAfter(deadline.toNanos(), TimeUnit.NANOSECONDS);
+    for (int begun = 1; ; begun++) {
+      try {
+        return method.apply(stub);
+      } catch (StatusRuntimeException error) {
+        var made = KeyBrokerException.of(error, address);
+        if (!made.brokeOff() || begun == BEGINNINGS) {
+          throw made;
+        }
+      }
     }
   }
 

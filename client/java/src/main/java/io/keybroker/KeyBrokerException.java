@@ -86,6 +86,11 @@ public final class KeyBrokerException extends RuntimeException {
     return retryDelay != null || code == Status.Code.UNAVAILABLE;
   }
 
+  /** Whether the connection ended the call, and not the broker, which always gives a reason. Every call may be made again. */
+  boolean brokeOff() {
+    return reason == null && (code == Status.Code.UNAVAILABLE || code == Status.Code.UNKNOWN);
+  }
+
   /** What an error says of itself. */
   private static final class Details {
     private String reason;
