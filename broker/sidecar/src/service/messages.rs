@@ -171,3 +171,29 @@ impl Service {
 const MOST_DATA_KEYS: usize = 8;
 const NO_KMS_KEY: &str = "none of the message's data keys is encrypted under an AWS KMS key: decrypt it with the keyring of whoever \
                           encrypted it";
+
+#[cfg(test)]
+mod tests {
+    //! No plaintext of an enclave is put into the memory of its parent's broker.
+
+    use std::time::Instant;
+
+    use key_broker_core::Peer;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_refused_over_vsock_alone() {
+        let call = |peer: Peer| WorkloadCall {
+            record: Default::default(),
+            request_id: Uuid::nil(),
+            peer: Arc::new(peer),
+            deadline: Instant::now(),
+        };
+        let refused = call(Peer::vsock(16)).refuse_enclaves();
+        assert!(matches!(refused, Err(BrokerError::PlaintextOfEnclave)));
+        let local = Peer::insecure_tcp(std::net::Ipv4Addr::LOCALHOST.into());
+        assert!(call(local).refuse_enclaves().is_ok());
+    }
+}
