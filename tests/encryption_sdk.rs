@@ -96,12 +96,12 @@ fn the_broker_opens_what_the_sdk_seals() {
 
         let (header, body) = read();
         let mut opener = header.open_body(&data_key, 1 << 20).expect("its own key");
-        let mut opened = Vec::new();
+        let mut whole = Vec::new();
         for piece in body.chunks(1_000) {
-            opened.extend_from_slice(&opener.push(piece).expect("whole"));
+            whole.extend_from_slice(&opener.push(piece).expect("whole"));
         }
-        opened.extend_from_slice(&opener.finish().expect("whole"));
-        assert!(opened == plaintext(*len), "{wish}");
+        whole.extend_from_slice(&opener.finish().expect("whole"));
+        assert!(whole == plaintext(*len), "{wish}");
     }
 }
 

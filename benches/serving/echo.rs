@@ -10,8 +10,9 @@ use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use key_broker_proto::v1::key_broker_server::{KeyBroker, KeyBrokerServer};
 use prost::Message;
 use tokio::net::UnixListener;
+use tonic::codegen::BoxStream;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::Failure;
 use crate::broker::connect;
@@ -106,6 +107,63 @@ impl KeyBroker for Always {
         &self,
         _: Request<pb::DescribeKeyRequest>,
     ) -> Result<Response<pb::DescribeKeyResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn encrypt_message(
+        &self,
+        _: Request<pb::EncryptMessageRequest>,
+    ) -> Result<Response<pb::EncryptMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn decrypt_message(
+        &self,
+        _: Request<pb::DecryptMessageRequest>,
+    ) -> Result<Response<pb::DecryptMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn encrypt(&self, _: Request<pb::EncryptRequest>) -> Result<Response<pb::EncryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn re_encrypt(
+        &self,
+        _: Request<pb::ReEncryptRequest>,
+    ) -> Result<Response<pb::ReEncryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn generate_data_key_pair(
+        &self,
+        _: Request<pb::GenerateDataKeyPairRequest>,
+    ) -> Result<Response<pb::GenerateDataKeyPairResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn generate_data_key_pair_without_plaintext(
+        &self,
+        _: Request<pb::GenerateDataKeyPairWithoutPlaintextRequest>,
+    ) -> Result<Response<pb::GenerateDataKeyPairWithoutPlaintextResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    type EncryptMessageStreamStream = BoxStream<pb::EncryptMessageStreamResponse>;
+
+    async fn encrypt_message_stream(
+        &self,
+        _: Request<Streaming<pb::EncryptMessageStreamRequest>>,
+    ) -> Result<Response<Self::EncryptMessageStreamStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    type DecryptMessageStreamStream = BoxStream<pb::DecryptMessageStreamResponse>;
+
+    async fn decrypt_message_stream(
+        &self,
+        _: Request<Streaming<pb::DecryptMessageStreamRequest>>,
+    ) -> Result<Response<Self::DecryptMessageStreamStream>, Status> {
         Err(Status::unimplemented(""))
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use key_broker::{Binding, Bindings};
 use key_broker_client::enclave::{Enclave, Error as EnclaveError, RecipientKey};
-use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
+use key_broker_client::{Client, Decrypt, Error, GenerateDataKey, GenerateDataKeyPair, KeyPairSpec};
 use key_broker_core::Principal;
 use key_broker_proto::v1 as pb;
 use kms_emulator::attestation::DocumentClaims;
@@ -103,6 +103,26 @@ async fn an_enclave_gets_what_only_it_can_read_from_kms_each_time_with_records_o
         let no_secret = |line: &&String| line.contains(&STANDARD.encode(first.plaintext.expose()));
         assert_eq!(lines.iter().find(no_secret), None);
     }
+}
+
+#[tokio::test]
+async fn the_private_key_of_a_pair_is_for_the_enclave_alone() {
+    let attester = Attester::new();
+    let broker = TestBroker::with(attester.setup()).await;
+    let enclave = attester.enclave(broker.client().await);
+    let request = GenerateDataKeyPair::new("alias/dev", KeyPairSpec::EccNistP256);
+    let pair = enclave.generate_data_key_pair(request).await.expect("a pair");
+    let private = pair.private_key.as_ref().expect("for this enclave");
+    let client = broker.client().await;
+    let opened = client.decrypt(Decrypt::new(pair.private_key_ciphertext_blob)).await.expect("decrypted");
+    assert_eq!(opened.plaintext.expose(), private.expose());
+    let records = broker.stop().await;
+    let of_pair = |records: &[Value]| {
+        let record =
+            records.iter().find(|record| record["eventName"] == "GenerateDataKeyPair").expect("a record");
+        record["additionalEventData"]["recipient"].clone()
+    };
+    assert_eq!((of_pair(&records.kms), of_pair(&records.activity)), (recorded(), recorded()));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use key_broker_client::Error;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_proto::v1 as pb;
@@ -83,6 +84,7 @@ impl Load {
                 dice: Dice::new(dice.below(u64::MAX)),
                 pause,
                 blob: Vec::new(),
+                message: Bytes::new(),
                 seen: Seen::default(),
                 answers: Arc::clone(&answers),
             };
@@ -114,6 +116,8 @@ struct Caller {
     pause: Duration,
     /// The newest ciphertext, to be decrypted.
     blob: Vec<u8>,
+    /// The newest message, to be decrypted.
+    message: Bytes,
     seen: Seen,
     answers: Arc<AtomicUsize>,
 }
@@ -147,7 +151,9 @@ impl Caller {
             0 => self.generate(&mut stub, "alias/forbidden", false).await,
             1 => self.generate(&mut stub, "", false).await,
             2 if !self.blob.is_empty() => self.decrypt(&mut stub).await,
-            2..5 => self.generate(&mut stub, "alias/dev", true).await,
+            2..4 => self.generate(&mut stub, "alias/dev", true).await,
+            4 if !self.message.is_empty() => self.decrypt_message(&mut stub).await,
+            5 => self.encrypt_message(&mut stub).await,
             _ => self.generate(&mut stub, "alias/dev", false).await,
         };
         let status = match result {
@@ -192,6 +198,32 @@ impl Caller {
         let reply = reply.into_inner();
         self.blob = reply.ciphertext_blob.to_vec();
         Ok(allowed(request_id, reply.provenance))
+    }
+
+    async fn encrypt_message(&mut self, stub: &mut KeyBrokerClient<Channel>) -> Result<Told, Status> {
+        let length = usize::try_from(self.dice.below(10_000)).expect("short");
+        let request = pb::EncryptMessageRequest {
+            key_id: "alias/dev".into(),
+            encryption_context: [("tenant".to_owned(), self.tenant.clone())].into(),
+            plaintext: vec![7; length].into(),
+            ..pb::EncryptMessageRequest::default()
+        };
+        let reply = stub.encrypt_message(request_of(request)).await?;
+        let request_id = id(&reply);
+        let reply = reply.into_inner();
+        self.message = reply.message;
+        Ok(allowed(request_id, reply.provenance))
+    }
+
+    async fn decrypt_message(&mut self, stub: &mut KeyBrokerClient<Channel>) -> Result<Told, Status> {
+        let request = pb::DecryptMessageRequest {
+            message: self.message.clone(),
+            encryption_context: [("tenant".to_owned(), self.tenant.clone())].into(),
+            ..pb::DecryptMessageRequest::default()
+        };
+        let reply = stub.decrypt_message(request_of(request)).await?;
+        let request_id = id(&reply);
+        Ok(allowed(request_id, reply.into_inner().provenance))
     }
 
     async fn decrypt(&mut self, stub: &mut KeyBrokerClient<Channel>) -> Result<Told, Status> {

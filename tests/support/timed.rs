@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use key_broker::{
     AuditConfig, AwsKms, AwsSettings, Broker, Listen, Parts, Policy, Rule, Telemetry, UnixAddress,
 };
-use key_broker_client::{Client, Decrypt, GenerateDataKey};
+use key_broker_client::{
+    Client, Decrypt, DecryptMessage, Encrypt, EncryptMessage, GenerateDataKey, GenerateDataKeyPair,
+    KeyPairSpec, ReEncrypt,
+};
 use key_broker_core::clock::Clock as _;
 use key_broker_core::{Bounds, KeyId};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, public_key_of};
@@ -172,6 +176,8 @@ impl Running<'_> {
         client.generate_data_key(GenerateDataKey::aes_256("alias/secret")).await.expect_err("denied");
         client.generate_data_key(GenerateDataKey::aes_256("")).await.expect_err("malformed");
         client.generate_data_key(GenerateDataKey::aes_256("alias/none")).await.expect_err("unknown");
+        messages(&client).await;
+        encryptions(&client).await;
     }
 
     /// Lets time pass, until what is due then (`what` is `CloudTrail` or `CloudTrail-Digest`) is delivered.
@@ -252,6 +258,45 @@ impl Running<'_> {
 }
 
 /// The store below `root`.
+/// Messages, whole and in parts, that end well and that do not.
+async fn messages(client: &Client) {
+    let request = || EncryptMessage::new("alias/dev", vec![7; 500]).context("tenant", "acme");
+    let mut message = Bytes::new();
+    for _ in 0..3 {
+        message = client.encrypt_message(request()).await.expect("encrypted").message;
+    }
+    for _ in 0..2 {
+        client.decrypt_message(DecryptMessage::new(message.clone())).await.expect("decrypted");
+    }
+    let cut = message.slice(..message.len() - 1);
+    client.decrypt_message(DecryptMessage::new(cut)).await.expect_err("cut off");
+    let other = DecryptMessage::new(message).context("tenant", "other");
+    client.decrypt_message(other).await.expect_err("another context");
+    for declared in [None, Some(500), Some(400)] {
+        let parts = futures_util::stream::iter(vec![Bytes::from(vec![7; 250]); 2]);
+        let mut stream = client.encrypt_message_stream(&request(), declared, parts).await.expect("begun");
+        let ended = loop {
+            match stream.next().await {
+                Ok(Some(_)) => {}
+                other => break other,
+            }
+        };
+        assert_eq!(ended.is_ok(), declared != Some(400));
+    }
+}
+
+/// What KMS encrypts itself.
+async fn encryptions(client: &Client) {
+    let encrypted = client.encrypt(Encrypt::new("alias/dev", "secret").context("tenant", "acme")).await;
+    let blob = encrypted.expect("encrypted").ciphertext_blob;
+    let again = ReEncrypt::new(blob, "alias/dev").source_context("tenant", "acme");
+    client.re_encrypt(again.clone().destination_context("tenant", "new")).await.expect("encrypted anew");
+    client.re_encrypt(again.source_context("tenant", "other")).await.expect_err("another context");
+    let pair = || GenerateDataKeyPair::new("alias/dev", KeyPairSpec::EccNistP256).context("tenant", "acme");
+    client.generate_data_key_pair(pair()).await.expect("a pair");
+    client.generate_data_key_pair_without_plaintext(pair()).await.expect("a pair");
+}
+
 pub fn directory(root: PathBuf) -> StoreConfig {
     StoreConfig::Directory { root, bucket: BUCKET.into() }
 }

@@ -236,7 +236,7 @@ impl AuditScope {
     }
 
     /// How long the caller waits yet.
-    fn rest(&self) -> Duration {
+    pub(crate) fn rest(&self) -> Duration {
         self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(self.audit.clock.instant()))
     }
 

@@ -16,12 +16,10 @@ mod telemetry;
 mod tls;
 mod vsock;
 
-use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -38,6 +36,7 @@ use crate::transport::opening::Listen;
 use crate::transport::unix::UnixAddress;
 use attestation::AttestationSection;
 use audit::{Audit, AuditSection};
+use bounds::{milliseconds, within};
 use identity::{BindingSection, IdentitySection};
 use kms::KmsSection;
 pub(crate) use kms::is_unlikely_region;
@@ -299,18 +298,6 @@ impl PolicySection {
         let sections = self.encryption_context.into_iter().enumerate();
         let bindings = sections.map(|(place, section)| section.check(place)).collect::<Result<_, _>>()?;
         Ok((policies, Bindings(bindings)))
-    }
-}
-
-fn milliseconds(key: &str, value: u64) -> Result<Duration, String> {
-    within(key, value, 1, 300_000).map(Duration::from_millis)
-}
-
-fn within<T: PartialOrd + Copy + fmt::Display>(key: &str, value: T, min: T, max: T) -> Result<T, String> {
-    if value < min || value > max {
-        Err(format!("{key}: {value} is not within {min} and {max}"))
-    } else {
-        Ok(value)
     }
 }
 

@@ -66,7 +66,7 @@ impl Method {
         }
     }
 
-    /// What policy is asked for. A stream is the same action as one message; of ReEncrypt, policy is asked for ReEncryptTo, too.
+    /// What policy is asked for. A stream is the same action as one message; of ReEncrypt, policy is asked for `ReEncryptTo`, too.
     #[must_use]
     pub(crate) const fn action(self) -> Action {
         match self {

@@ -72,7 +72,7 @@ impl Redaction {
                     .collect()
             });
         }
-        redacted.sort_by(|one: &Text<'_>, other| (**one).cmp(&**other));
+        redacted.sort_by_cached_key(|name: &Text<'_>| name.to_string());
         redacted.dedup_by(|one, other| **one == **other);
         (parameters, redacted)
     }

@@ -32,7 +32,8 @@
 // PERMISSION_DENIED is always the broker's own refusal. What AWS KMS denies the broker is KMS_ACCESS_DENIED.
 //
 // METADATA of every response, also of errors: `x-request-id` is the broker's own request id, the `requestID` of the
-// activity record; `x-amzn-requestid` is the KMS requestID behind this reply, as AWS CloudTrail has it.
+// activity record; `x-amzn-requestid` is the KMS requestID behind this reply, as AWS CloudTrail has it. An error that comes with a delay has
+// `grpc-retry-pushback-ms`, too, for clients that retry by themselves; RESOURCE_EXHAUSTED without a delay has -1: do not.
 //
 // LIMITS. A request is at most 524,288 bytes: one attestation document of 262,144 bytes, one ciphertext of 6,144 bytes
 // and one encryption context of 8,192 bytes fit twice. An EncryptMessageRequest has at most 3,145,728 bytes of plaintext, a

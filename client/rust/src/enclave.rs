@@ -37,7 +37,10 @@ pub use error::Error;
 pub use key::{KeyError, RecipientKey};
 pub use nsm::Nsm;
 
-use crate::{Client, DataKey, Decrypt, Decryption, GenerateDataKey, Plaintext, RandomBytes};
+use crate::{
+    Client, DataKey, DataKeyPair, Decrypt, Decryption, GenerateDataKey, GenerateDataKeyPair, Plaintext,
+    RandomBytes,
+};
 use cms::OpenError;
 
 /// A broker, seen from an enclave. Clones share the connection and the key.
@@ -74,6 +77,18 @@ impl Enclave {
             self.client.broker.clone().generate_data_key(self.client.request(request)).await?.into_inner();
         let plaintext = self.open(&reply.plaintext, &reply.ciphertext_for_recipient)?;
         Ok(DataKey { plaintext: of_length(plaintext, length)?, ..reply.into() })
+    }
+
+    /// A new data key pair, whose private key only this enclave can read, and whoever may decrypt its encrypted form.
+    pub async fn generate_data_key_pair(
+        &self,
+        GenerateDataKeyPair(mut request): GenerateDataKeyPair,
+    ) -> Result<DataKeyPair, Error> {
+        request.recipient = Some(self.recipient().await?);
+        let request = self.client.request(request);
+        let reply = self.client.broker.clone().generate_data_key_pair(request).await?.into_inner();
+        let private_key = self.open(&reply.private_key_plaintext, &reply.ciphertext_for_recipient)?;
+        Ok(DataKeyPair { private_key: Some(one_der_value(private_key)?), ..reply.into() })
     }
 
     /// Decrypts what KMS encrypted.
@@ -138,5 +153,18 @@ fn of_length(plaintext: Plaintext, length: Option<u32>) -> Result<Plaintext, Ope
     }
 }
 
+/// Anything but one value of DER, as long as it says itself, is the same error as a failed decryption: see [`of_length`].
+fn one_der_value(plaintext: Plaintext) -> Result<Plaintext, OpenError> {
+    let length = match plaintext.expose() {
+        [SEQUENCE, length @ 0..=0x7f, ..] => Some(2 + usize::from(*length)),
+        [SEQUENCE, 0x81, length, ..] => Some(3 + usize::from(*length)),
+        [SEQUENCE, 0x82, high, low, ..] => Some(4 + usize::from(u16::from_be_bytes([*high, *low]))),
+        _ => None,
+    };
+    if length == Some(plaintext.expose().len()) { Ok(plaintext) } else { Err(OpenError::NotOpened) }
+}
+
+/// The tag of a PKCS #8 key (X.690, 8.9).
+const SEQUENCE: u8 = 0x30;
 /// The only one that KMS has.
 const KEY_ENCRYPTION_ALGORITHM: &str = "RSAES_OAEP_SHA_256";

@@ -20,7 +20,8 @@ use key_broker_proto::v1::key_broker_server::{KeyBroker, KeyBrokerServer};
 use support::{Form, Message};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
-use tonic::{Code, Request, Response, Status, async_trait};
+use tonic::codegen::BoxStream;
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 #[tokio::test]
 async fn what_is_encrypted_to_the_enclave_is_opened() {
@@ -347,6 +348,63 @@ impl KeyBroker for Answers {
             ciphertext_for_recipient: ciphertext.into(),
             provenance: Some(provenance()),
         }))
+    }
+
+    async fn encrypt_message(
+        &self,
+        _: Request<pb::EncryptMessageRequest>,
+    ) -> Result<Response<pb::EncryptMessageResponse>, Status> {
+        Err(Status::unimplemented("not for these tests"))
+    }
+
+    async fn decrypt_message(
+        &self,
+        _: Request<pb::DecryptMessageRequest>,
+    ) -> Result<Response<pb::DecryptMessageResponse>, Status> {
+        Err(Status::unimplemented("not for these tests"))
+    }
+
+    async fn encrypt(&self, _: Request<pb::EncryptRequest>) -> Result<Response<pb::EncryptResponse>, Status> {
+        Err(Status::unimplemented("not for these tests"))
+    }
+
+    async fn re_encrypt(
+        &self,
+        _: Request<pb::ReEncryptRequest>,
+    ) -> Result<Response<pb::ReEncryptResponse>, Status> {
+        Err(Status::unimplemented("not for these tests"))
+    }
+
+    async fn generate_data_key_pair(
+        &self,
+        _: Request<pb::GenerateDataKeyPairRequest>,
+    ) -> Result<Response<pb::GenerateDataKeyPairResponse>, Status> {
+        Err(Status::unimplemented("not for these tests"))
+    }
+
+    async fn generate_data_key_pair_without_plaintext(
+        &self,
+        _: Request<pb::GenerateDataKeyPairWithoutPlaintextRequest>,
+    ) -> Result<Response<pb::GenerateDataKeyPairWithoutPlaintextResponse>, Status> {
+        Err(Status::unimplemented("not for these tests"))
+    }
+
+    type EncryptMessageStreamStream = BoxStream<pb::EncryptMessageStreamResponse>;
+
+    async fn encrypt_message_stream(
+        &self,
+        _: Request<Streaming<pb::EncryptMessageStreamRequest>>,
+    ) -> Result<Response<Self::EncryptMessageStreamStream>, Status> {
+        Err(Status::unimplemented("not for these tests"))
+    }
+
+    type DecryptMessageStreamStream = BoxStream<pb::DecryptMessageStreamResponse>;
+
+    async fn decrypt_message_stream(
+        &self,
+        _: Request<Streaming<pb::DecryptMessageStreamRequest>>,
+    ) -> Result<Response<Self::DecryptMessageStreamStream>, Status> {
+        Err(Status::unimplemented("not for these tests"))
     }
 
     async fn generate_data_key_without_plaintext(

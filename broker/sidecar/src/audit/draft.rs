@@ -83,6 +83,11 @@ impl RecordBuilder {
         self.lock().policy = noted;
     }
 
+    /// The call's key is not known yet.
+    pub(crate) fn no_key(&self) {
+        self.lock().key_arn = None;
+    }
+
     /// Policy was asked.
     pub(crate) fn decided(&self, determining_policies: Arc<[String]>, version: Arc<str>) {
         self.lock().policy = Some((determining_policies, version));

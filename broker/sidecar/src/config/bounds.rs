@@ -1,8 +1,26 @@
-//! The bounds that no configuration may cross.
+//! The bounds that no configuration may cross, and how values are held against them.
+
+use std::fmt;
+use std::time::Duration;
 
 use key_broker_core::MAX_MESSAGES;
 
-use super::within;
+pub(super) fn milliseconds(key: &str, value: u64) -> Result<Duration, String> {
+    within(key, value, 1, 300_000).map(Duration::from_millis)
+}
+
+pub(super) fn within<T: PartialOrd + Copy + fmt::Display>(
+    key: &str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<T, String> {
+    if value < min || value > max {
+        Err(format!("{key}: {value} is not within {min} and {max}"))
+    } else {
+        Ok(value)
+    }
+}
 
 /// How many messages.
 pub(super) fn message_bound(key: &str, n: u64) -> Result<u64, String> {

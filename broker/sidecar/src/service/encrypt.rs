@@ -31,6 +31,8 @@ impl Service {
     ) -> Result<pb::ReEncryptResponse, BrokerError> {
         let request = wire_keys::re_encrypt(message)?;
         let to = self.permit(call, ReEncryptTo(request), None).await?;
+        // The record tells of the key that had encrypted it, if that is named; KMS tells the rest.
+        call.record.no_key();
         let from = ReEncryptFrom(to.subject().0.clone());
         let from = self.permit(call, from, None).await?;
         let (subject, named_key) = (Arc::clone(from.subject()), from.named_key());

@@ -51,7 +51,7 @@ struct StreamEnd {
 }
 
 impl Service {
-    /// EncryptMessageStream.
+    /// `EncryptMessageStream`.
     pub(super) async fn encrypt_message_stream(
         &self,
         call: &WorkloadCall,
@@ -84,7 +84,7 @@ impl Service {
         Ok(Box::pin(try_unfold(encryption, Encryption::next)))
     }
 
-    /// DecryptMessageStream.
+    /// `DecryptMessageStream`.
     pub(super) async fn decrypt_message_stream(
         &self,
         call: &WorkloadCall,

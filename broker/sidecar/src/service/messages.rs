@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use key_broker_core::{Action, CiphertextBlob, DeclaredUse, KeyArn, KeyId, Principal, Reuse};
-use key_broker_envelope::Header;
+use key_broker_envelope::{EncryptedDataKey, Header};
 use key_broker_proto::v1 as pb;
 use key_broker_trail::record::{DataKeyData, MessageData};
 
@@ -117,7 +117,7 @@ impl Service {
         let declared = DeclaredUse { messages: 1, bytes: length };
         let mut refusal = BrokerError::InvalidMessage(NO_KMS_KEY.to_owned());
         let mut permitted = Vec::new();
-        let data_keys = header.encrypted_data_keys().iter().filter_map(|data_key| data_key.for_kms());
+        let data_keys = header.encrypted_data_keys().iter().filter_map(EncryptedDataKey::for_kms);
         for (key, ciphertext) in data_keys {
             if permitted.len() == MOST_DATA_KEYS {
                 break;
@@ -171,3 +171,28 @@ impl Service {
 const MOST_DATA_KEYS: usize = 8;
 const NO_KMS_KEY: &str = "none of the message's data keys is encrypted under an AWS KMS key: decrypt it with the keyring of whoever \
                           encrypted it";
+
+#[cfg(test)]
+mod tests {
+    //! No plaintext of an enclave is put into the memory of its parent's broker.
+
+    use key_broker_core::Peer;
+    use key_broker_core::clock::{Clock as _, SystemClock};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_refused_over_vsock_alone() {
+        let call = |peer: Peer| WorkloadCall {
+            record: crate::audit::RecordBuilder::default(),
+            request_id: Uuid::nil(),
+            peer: Arc::new(peer),
+            deadline: SystemClock.instant(),
+        };
+        let refused = call(Peer::vsock(16)).refuse_enclaves();
+        assert!(matches!(refused, Err(BrokerError::PlaintextOfEnclave)));
+        let local = Peer::insecure_tcp(std::net::Ipv4Addr::LOCALHOST.into());
+        assert!(call(local).refuse_enclaves().is_ok());
+    }
+}

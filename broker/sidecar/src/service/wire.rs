@@ -14,13 +14,13 @@ use key_broker_proto::v1 as pb;
 use key_broker_trail::record::{DataKeyData, ServedFrom};
 use prost_types::Timestamp;
 use time::OffsetDateTime;
-use tonic::Status;
 use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 
 use super::message_format::{self, ExpectedMessage};
-use crate::error::BrokerError;
+use crate::error::{BrokerError, Refusal};
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
     DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, DescribeKeyRequest,
@@ -359,12 +359,26 @@ pub(crate) fn status(error: &BrokerError, request_id: Uuid) -> Status {
     if let Some(delay) = refusal.retry_after {
         details.set_retry_info(Some(delay));
     }
+    let pushback = pushback(&refusal);
     let mut status = Status::with_error_details(refusal.code, refusal.message, details);
+    if let Some(pushback) = pushback {
+        status.metadata_mut().insert(RETRY_PUSHBACK, pushback.into());
+    }
     if let BrokerError::Compressed = error {
         // https://github.com/grpc/grpc/blob/master/doc/compression.md
         status.metadata_mut().insert("grpc-accept-encoding", MetadataValue::from_static("identity"));
     }
     status
+}
+
+/// When a client that retries by itself is to do so, in milliseconds; -1 is never
+/// (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md>, "Pushback"). None where clients do not retry.
+fn pushback(refusal: &Refusal<'_>) -> Option<i64> {
+    match (refusal.code, refusal.retry_after) {
+        (_, Some(delay)) => Some(i64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)),
+        (Code::ResourceExhausted | Code::Unavailable, None) => Some(-1),
+        _ => None,
+    }
 }
 
 /// The attestation document of a call that has a recipient.
@@ -443,6 +457,8 @@ pub(super) fn provenance(source: &DataKeyData) -> pb::Provenance {
     }
 }
 
+/// Of a reply that is an error.
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_RecipientInfo.html>
 const KEY_ENCRYPTION_ALGORITHM: &str = "RSAES_OAEP_SHA_256";
 /// What an answer of EncryptMessage holds with the frames around it, and clients of gRPC receive unless told otherwise.
@@ -456,4 +472,23 @@ const MAX_ATTESTATION_DOCUMENT_BYTES: usize = 262_144;
 #[must_use]
 pub(crate) fn timestamp(at: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    //! A client of gRPC that retries by itself waits for as long as the error says, and no longer tries what cannot help.
+
+    use super::*;
+
+    #[test]
+    fn the_delay_is_told_to_clients_that_retry_by_themselves() {
+        let told = |error: BrokerError| {
+            let status = status(&error, Uuid::nil());
+            status.metadata().get(RETRY_PUSHBACK).map(|text| text.to_str().expect("a number").to_owned())
+        };
+        assert_eq!(told(BrokerError::Draining), Some("1000".into()));
+        assert_eq!(told(BrokerError::CircuitOpen(Duration::from_micros(1))), Some("1".into()), "rounded up");
+        assert_eq!(told(BrokerError::MetadataTooLarge), Some("-1".into()));
+        assert_eq!(told(BrokerError::NoSuchKey), None);
+    }
 }

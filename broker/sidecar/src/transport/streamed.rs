@@ -50,8 +50,7 @@ pub(super) async fn begin(
     let request_id = scope.request_id();
     // Key material in the response is erased with it, where this fails.
     let ending = scope.commit_beginning(end).await?;
-    let until = ending.deadline().map_or_else(tokio::time::Instant::now, Into::into);
-    let deadline = Box::pin(tokio::time::sleep_until(until));
+    let deadline = Box::pin(tokio::time::sleep(ending.rest()));
     let (state, timed, held) = (State::Open(Box::new(ending)), timed.take(), Some(held));
     Ok(response.map(|body| Body::new(StreamedBody { body, request_id, state, deadline, timed, held })))
 }

@@ -74,6 +74,7 @@ fn kms_record_of_an_answer() {
         key_material_id: Some("123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0".into()),
         recipient: None,
         redacted: Vec::new(),
+        ..KmsEventData::default()
     });
     record.resources = Some(vec![(&arn).into()]);
     let mut lines = Vec::new();

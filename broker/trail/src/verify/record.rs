@@ -14,7 +14,7 @@ use super::uses::{self, UseCounts};
 use crate::notice::Notice;
 use crate::reader::records::FoundRecord;
 use crate::record::{
-    ActivityEventData, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
+    ActivityEventData, ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
     lower_case_uuid,
 };
 use written::check_written;
@@ -240,15 +240,23 @@ fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
     let new_key = record.resources.as_ref().and_then(|resources| resources.get(1)?.arn.as_deref());
     let new_key = new_key.and_then(KeyArn::parse).map(|arn| arn.in_region(ANY_REGION));
     (encryption_algorithm.as_deref(), key, lengths, new_key.as_ref().map(KeyArn::as_str)).hash(&mut state);
-    for context in parameters.contexts() {
-        for (name, value) in context.iter() {
+    let RequestParameters {
+        encryption_context,
+        source_encryption_context,
+        destination_encryption_context,
+        ..
+    } = parameters;
+    for context in [encryption_context, source_encryption_context, destination_encryption_context] {
+        for (name, value) in context.iter().flat_map(ContextPairs::iter) {
             (name, value).hash(&mut state);
         }
-        ().hash(&mut state);
+        END_OF_CONTEXT.hash(&mut state);
     }
     state.finish()
 }
 
+/// No text has this byte.
+const END_OF_CONTEXT: u8 = 0xFF;
 /// In place of a region, in the ARNs of multi-Region keys.
 const ANY_REGION: &str = "*";
 /// CloudTrail: a record has 256 KB at most.

@@ -251,7 +251,7 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     )?;
     if is_operators {
         check_operators(record, &extra)?;
-    } else if is_allowed && !is_own && extra.ends.is_none() {
+    } else if is_allowed && !is_own {
         check_answer(record, &extra)?;
     }
     check_many(record, &extra)?;
@@ -272,6 +272,10 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
 fn check_answer(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     demand(extra.policy.is_some(), "an answer tells no policy that permitted it")?;
     demand(record.request_parameters.is_some(), "an answer tells no requestParameters")?;
+    if extra.ends.is_some() {
+        // The record with which the stream began has the rest.
+        return Ok(());
+    }
     let Some(data_key) = &extra.data_key else {
         return Err("an answer names no KMS record behind it: there is no dataKey".into());
     };
