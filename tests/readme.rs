@@ -1,5 +1,5 @@
 //! Proves: the examples without a package, in docs/clients.md, work as pasted under the README's own policy, and the README's configuration
-//! and policy are ones that `serve` takes. The examples with a package are tried in tests/client_packages.rs.
+//! and policy are ones that `serve` takes. The examples with a package are tried in `tests/client_packages.rs`.
 
 #[path = "peers/mod.rs"]
 mod peers;

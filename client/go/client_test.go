@@ -222,7 +222,11 @@ func TestTwoBrokersAndTwoLanguagesExchangeMessages(t *testing.T) {
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: authorities, ServerName: "broker.test", MinVersion: tls.VersionTLS13}
 	here, ctx := broker(t), t.Context()
 	other := broker(t, WithAddress(os.Getenv("KEY_BROKER_TEST_TLS_ADDRESS")), WithTLS(config))
-	if described := must(other.DescribeKey(ctx, key)); described.KeyState != "Enabled" {
+	// In a trace, which the broker has to find.
+	caller := trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: must(trace.TraceIDFromHex("0af7651916cd43dd8448eb211c80319c")), SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
+	})
+	if described := must(other.DescribeKey(trace.ContextWithSpanContext(ctx, caller), key)); described.KeyState != "Enabled" {
 		t.Fatalf("%+v", described)
 	}
 	if got := must(other.Decrypt(ctx, must(here.Encrypt(ctx, []byte("over"), key, acme)), acme)); string(got) != "over" {

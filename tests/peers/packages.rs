@@ -85,7 +85,11 @@ impl TlsBroker {
         fs::write(dir.path().join("policy.cedar"), POLICY).expect("writes");
         let path = dir.path().join("key-broker.toml");
         fs::write(&path, config).expect("writes");
-        let process = Process::serve(&path);
+        // Whose collector is away: its records have the trace of a call all the same.
+        let mut serve = Process::serve_command(&path);
+        serve.env("OTEL_TRACES_EXPORTER", "otlp").env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        serve.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+        let process = Process::serve_by(serve, &path);
         let broker = Self { dir, address, tls: leaf.client(&authority), process };
         let message = broker.call(async |client| {
             let request = EncryptMessage::new("alias/dev", "from Rust").context("tenant", "acme");
@@ -118,11 +122,14 @@ impl TlsBroker {
         self.process.signal(Signal::TERM);
         self.process.wait();
         let lines = journal_lines(&self.dir.path().join("journal"));
-        let is_call = |line: &String| line.contains(CALLER) && line.contains("\"DescribeKey\"");
-        assert!(lines.iter().any(is_call), "no test called it: {lines:?}");
+        let is_call = |line: &&String| line.contains(CALLER) && line.contains("\"DescribeKey\"");
+        let call = lines.iter().find(is_call).unwrap_or_else(|| panic!("no test called it: {lines:?}"));
+        assert!(call.contains(TRACE), "a call without the trace of its caller: {call}");
     }
 }
 
+/// The trace in which the tests of the packages call it.
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "spiffe://example.org/orders";
 
 impl Dev {

@@ -1,6 +1,8 @@
 // As tests/peers/client-python/load.py: eight calls in flight until standard input is closed.
 //
 //   load.mjs package|bare
+//
+// `bare` loads the contract, whose path CONTRACT has.
 import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
 
