@@ -312,6 +312,8 @@ const MAX_SOCKET_PATH_BYTES: usize = 99;
 mod tests {
     //! A good file becomes values; every mistake is one line that names its key or line.
 
+    use std::time::Duration;
+
     use super::*;
     use key_broker_trail::journal::Durability;
 
