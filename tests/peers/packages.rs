@@ -19,6 +19,7 @@ use crate::peers::{http, output, root};
 use crate::support::journal_lines;
 use crate::support::pki::{Authority, SERVER, dns, uri};
 use crate::support::process::Process;
+use crate::support::street::in_memory;
 
 /// Compilers and virtual machines: two at a time would take one another's processor, and deadlines with it.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
@@ -65,7 +66,7 @@ pub(crate) struct TlsBroker {
 
 impl TlsBroker {
     pub(crate) fn start(dev: &Dev) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = in_memory();
         let authority = Authority::new();
         authority.leaf(vec![dns(SERVER)]).write(dir.path(), &authority.pem());
         // The packages find theirs in a folder of its own.
@@ -134,7 +135,7 @@ const CALLER: &str = "spiffe://example.org/orders";
 
 impl Dev {
     pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = in_memory();
         let process = Self::run(dir.path());
         Self { dir, process }
     }

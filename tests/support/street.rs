@@ -120,7 +120,7 @@ fn free_address() -> SocketAddr {
 
 /// A directory in memory where there is one: these tests are about neighbours, and what others write to a disk meanwhile holds up
 /// `fdatasync` for seconds.
-fn in_memory() -> TempDir {
+pub fn in_memory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
 }
 

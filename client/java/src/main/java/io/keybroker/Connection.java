@@ -34,7 +34,8 @@ final class Connection implements AutoCloseable {
           "name", List.of(Map.of("service", "keybroker.v1.KeyBroker")),
           "waitForReady", true,
           "retryPolicy", Map.of(
-              "maxAttempts", 5.0,
+              // Fewer than in other languages: Java also repeats errors of other codes that say when, such as KMS_THROTTLED.
+              "maxAttempts", 3.0,
               "initialBackoff", "0.1s",
               "maxBackoff", "1s",
               "backoffMultiplier", 2.0,

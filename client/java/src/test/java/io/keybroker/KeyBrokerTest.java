@@ -44,7 +44,8 @@ class KeyBrokerTest {
   @BeforeAll
   static void connect() {
     assertNotNull(System.getenv("KEY_BROKER_ADDRESS"), "start `cargo dev`, and set KEY_BROKER_ADDRESS=unix:.key-broker-dev/broker.sock");
-    broker = KeyBroker.connect();
+    // A throttled call is made three times.
+    broker = KeyBroker.builder().deadline(Duration.ofSeconds(30)).connect();
   }
 
   @AfterAll
