@@ -1,5 +1,5 @@
-//! Proves: the README's examples work as pasted, under the README's own policy, and its configuration and policy are ones that `serve`
-//! takes.
+//! Proves: the examples without a package, in docs/clients.md, work as pasted under the README's own policy, and the README's configuration
+//! and policy are ones that `serve` takes. The examples with a package are tried in `tests/client_packages.rs`.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use key_broker::Config;
-use key_broker_client::{Decrypt, GenerateDataKey};
+use key_broker_client::{Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey};
 use peers::{Peers, plain, printed, root};
 use rustix::process::Signal;
 use support::dev::all_records;
@@ -54,8 +54,11 @@ async fn what_the_examples_ask_is_permitted_by_the_readmes_policy() {
     client.decrypt(decrypt().key_id("alias/dev")).await.expect("permitted, by the alias");
     let unnamed = client.decrypt(decrypt()).await.expect_err("it could be any key's");
     assert!(unnamed.message().contains("set key_id"), "{unnamed}");
+    let message = client.encrypt_message(EncryptMessage::new("alias/dev", "hello").context("tenant", "acme"));
+    let message = message.await.expect("permitted").message;
+    client.decrypt_message(DecryptMessage::new(message).context("tenant", "acme")).await.expect("permitted");
     for language in ["python", "js"] {
-        let example = block(language);
+        let example = without_a_package(language);
         let decrypt = example.split("Decrypt(").nth(1).expect("it decrypts");
         assert!(decrypt.lines().take(3).any(|line| line.contains("key_id")), "{example}");
     }
@@ -63,14 +66,23 @@ async fn what_the_examples_ask_is_permitted_by_the_readmes_policy() {
 
 /// The README's first block in `language`.
 fn block(language: &str) -> String {
-    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
-    let start = format!("```{language}\n");
-    let (_, rest) = readme.split_once(&start).expect("the block");
+    first_block(&fs::read_to_string(root().join("README.md")).expect("the README"), language)
+}
+
+/// The example in `language` that loads the contract itself.
+fn without_a_package(language: &str) -> String {
+    let page = fs::read_to_string(root().join("docs/clients.md")).expect("the page");
+    let (_, section) = page.split_once("\n## Without a package\n").expect("the section");
+    first_block(section, language)
+}
+
+fn first_block(text: &str, language: &str) -> String {
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("the block");
     rest.split_once("```").expect("its end").0.to_owned()
 }
 
 fn run_example(command: &mut Command, file: &str, language: &str, clone: &Path, dev: Process) {
-    fs::write(clone.join(file), block(language)).expect("pastes");
+    fs::write(clone.join(file), without_a_package(language)).expect("pastes");
     let said = printed(command.arg(file).current_dir(clone));
     assert_eq!(said.trim(), "hello");
     dev.signal(Signal::INT);

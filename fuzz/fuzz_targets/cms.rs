@@ -9,7 +9,7 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 
-#[path = "../../client/src/enclave"]
+#[path = "../../client/rust/src/enclave"]
 mod enclave {
     pub mod cms;
 }

@@ -17,19 +17,19 @@ use support::{Form, Message, encrypt_key, oaep_params, oid, sha_1, sha_256, valu
 static KEY: LazyLock<RecipientKey> = LazyLock::new(|| RecipientKey::generate().expect("a key"));
 
 /// What AWS KMS returned to an enclave.
-const FROM_KMS: &[u8] = include_bytes!("../../tests/fixtures/cms/ned-kms-decrypt.ber");
+const FROM_KMS: &[u8] = include_bytes!("../../../tests/fixtures/cms/ned-kms-decrypt.ber");
 const FORMS: [Form; 3] = [Form::Der, Form::Primitive, Form::Constructed(16)];
 
 #[test]
 fn what_kms_returned_opens_to_its_text() {
-    let content_key = include_bytes!("../../tests/fixtures/cms/ned-kms-decrypt.cek");
+    let content_key = include_bytes!("../../../tests/fixtures/cms/ned-kms-decrypt.cek");
     let text = Envelope::parse(FROM_KMS).expect("KMS wrote it").open(content_key).expect("its key");
     assert_eq!(*text, b"hello world - goodbye world!");
 }
 
 #[test]
 fn another_answer_of_kms_is_read() {
-    let message = include_bytes!("../../tests/fixtures/cms/sdkc-input_ber.ber");
+    let message = include_bytes!("../../../tests/fixtures/cms/sdkc-input_ber.ber");
     assert_eq!(Envelope::parse(message).expect("KMS wrote it").encrypted_key().len(), 256);
     assert_eq!(KEY.open(message).expect_err("for another key"), OpenError::NotOpened);
 }

@@ -1,0 +1,34 @@
+"""Encrypts and decrypts with AWS KMS through the key-broker beside this process, which needs no AWS credentials.
+
+    import key_broker
+
+    with key_broker.connect() as broker:
+        message = broker.encrypt(b"hello", "alias/dev", {"tenant": "acme"})
+        plaintext = broker.decrypt(message, {"tenant": "acme"})
+
+`key_broker.aio` is the same for asyncio.
+"""
+
+from ._address import DEFAULT_ADDRESS, Tls
+from ._client import Client, connect
+from ._errors import KeyBrokerError
+from ._options import DEFAULT_DEADLINE, STREAM_DEADLINE, CallOptions, Reuse
+from ._values import DataKey, DecryptedMessage, KeyDescription, Provenance
+from ._version import VERSION as __version__
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "DEFAULT_DEADLINE",
+    "STREAM_DEADLINE",
+    "CallOptions",
+    "Client",
+    "DataKey",
+    "DecryptedMessage",
+    "KeyBrokerError",
+    "KeyDescription",
+    "Provenance",
+    "Reuse",
+    "Tls",
+    "__version__",
+    "connect",
+]

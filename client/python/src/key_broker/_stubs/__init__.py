@@ -1,0 +1,1 @@
+"""Made by client/generate from the contract."""

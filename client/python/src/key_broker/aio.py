@@ -1,0 +1,270 @@
+"""The client for asyncio: as `key_broker`, with calls to await.
+
+    from key_broker import aio
+
+    async with aio.connect() as broker:
+        message = await broker.encrypt(b"hello", "alias/dev", {"tenant": "acme"})
+        plaintext = await broker.decrypt(message, {"tenant": "acme"})
+"""
+
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Unpack
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from . import _calls as calls
+from ._address import Tls, target
+from ._channel import credentials, options
+from ._errors import BEGINNINGS, broke_off, from_rpc
+from ._options import DEFAULT_DEADLINE, STREAM_DEADLINE, CallOptions
+from ._stubs import key_broker_pb2 as pb
+from ._tracing import metadata
+from ._values import DataKey, DecryptedMessage, KeyDescription, Provenance
+
+Context = Mapping[str, str]
+#: What a stream reads: chunks of any length. A file that is open blocks the event loop: read it with a library for asyncio.
+Source = AsyncIterable[bytes] | Iterable[bytes]
+
+
+def connect(address: str | None = None, *, tls: Tls | None = None, deadline: float = DEFAULT_DEADLINE) -> "AsyncClient":
+    """As `key_broker.connect`. To be called where an event loop runs."""
+    return AsyncClient(target(address, tls), tls, deadline)
+
+
+class AsyncClient:
+    """A connection to the broker. Made by `connect`; `close` it, or use it in an `async with` block."""
+
+    def __init__(self, target: str, tls: Tls | None, deadline: float) -> None:
+        self._target = target
+        self._deadline = deadline
+        chosen = options(tls)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(target, chosen)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials(tls), chosen)
+        self._methods = {
+            name: self._channel.unary_unary(
+                calls.path(name), request_serializer=asks.SerializeToString, response_deserializer=answers.FromString
+            )
+            for name, (asks, answers) in calls.METHODS.items()
+        }
+        self._streams = {
+            name: self._channel.stream_stream(
+                calls.path(name), request_serializer=asks.SerializeToString, response_deserializer=answers.FromString
+            )
+            for name, (asks, answers) in calls.STREAMS.items()
+        }
+
+    async def encrypt(
+        self, plaintext: bytes, key_id: str, context: Context | None = None, **options: Unpack[CallOptions]
+    ) -> bytes:
+        """As `key_broker.Client.encrypt`."""
+        request = pb.EncryptMessageRequest(
+            key_id=key_id, encryption_context=context or {}, plaintext=plaintext, **calls.common(options)
+        )
+        message: bytes = (await self._call("EncryptMessage", request, options)).message
+        return message
+
+    async def decrypt(
+        self,
+        message: bytes,
+        context: Context | None = None,
+        *,
+        key_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> bytes:
+        """As `key_broker.Client.decrypt`."""
+        return (await self.decrypt_message(message, context, key_id=key_id, **options)).plaintext
+
+    async def decrypt_message(
+        self,
+        message: bytes,
+        context: Context | None = None,
+        *,
+        key_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> DecryptedMessage:
+        """As `key_broker.Client.decrypt_message`."""
+        request = pb.DecryptMessageRequest(
+            message=message, encryption_context=context or {}, key_id=key_id or "", **calls.common(options)
+        )
+        return calls.decrypted_message(await self._call("DecryptMessage", request, options))
+
+    async def encrypt_stream(
+        self,
+        plaintext: Source,
+        key_id: str,
+        context: Context | None = None,
+        *,
+        length: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> "AsyncMessageStream":
+        """As `key_broker.Client.encrypt_stream`: await it, then read it with `async for`."""
+        start = calls.encrypt_start(key_id, context, length, options)
+        return await self._stream("EncryptMessageStream", start, plaintext, calls.plaintext_part, "message", options)
+
+    async def decrypt_stream(
+        self,
+        message: Source,
+        context: Context | None = None,
+        *,
+        key_id: str | None = None,
+        release_before_signature: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> "AsyncMessageStream":
+        """As `key_broker.Client.decrypt_stream`: await it, then read it with `async for`."""
+        start = calls.decrypt_start(key_id, context, release_before_signature, options)
+        return await self._stream("DecryptMessageStream", start, message, calls.message_part, "plaintext", options)
+
+    async def data_key(
+        self,
+        key_id: str,
+        context: Context | None = None,
+        *,
+        length: int = 32,
+        messages: int = 1,
+        size: int = 0,
+        **options: Unpack[CallOptions],
+    ) -> DataKey:
+        """As `key_broker.Client.data_key`: `with await broker.data_key(…) as key:`."""
+        request = calls.data_key_request(key_id, context, length, messages, size, options)
+        return calls.data_key(await self._call("GenerateDataKey", request, options))
+
+    async def decrypt_data_key(
+        self, ciphertext_blob: bytes, key_id: str, context: Context | None = None, **options: Unpack[CallOptions]
+    ) -> DataKey:
+        """As `key_broker.Client.decrypt_data_key`."""
+        request = pb.DecryptRequest(
+            ciphertext_blob=ciphertext_blob, key_id=key_id, encryption_context=context or {}, **calls.common(options)
+        )
+        return calls.decrypted_data_key(await self._call("Decrypt", request, options), ciphertext_blob)
+
+    async def random(self, number_of_bytes: int, *, deadline: float | None = None) -> bytes:
+        """Random bytes made by KMS, 1 to 1,024."""
+        request = pb.GenerateRandomRequest(number_of_bytes=number_of_bytes)
+        plaintext: bytes = (await self._call("GenerateRandom", request, _deadline(deadline))).plaintext
+        return plaintext
+
+    async def describe_key(self, key_id: str, *, deadline: float | None = None) -> KeyDescription:
+        """What KMS knows about a key."""
+        request = pb.DescribeKeyRequest(key_id=key_id)
+        return calls.description(await self._call("DescribeKey", request, _deadline(deadline)))
+
+    async def close(self) -> None:
+        """Closes the connection. Calls in flight fail."""
+        await self._channel.close(None)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: str, request: Any, options: CallOptions) -> Any:
+        end = time.monotonic() + options.get("deadline", self._deadline)
+        beginnings = 0
+        while True:
+            beginnings += 1
+            try:
+                return await self._methods[method](request, timeout=max(0, end - time.monotonic()), metadata=metadata())
+            except grpc.aio.AioRpcError as error:
+                made = from_rpc(error, self._target)
+                if not broke_off(made) or beginnings == BEGINNINGS:
+                    raise made from error
+
+    async def _stream(
+        self,
+        method: str,
+        start: Any,
+        source: Source,
+        part: Callable[[bytes], Any],
+        answer: str,
+        options: CallOptions,
+    ) -> "AsyncMessageStream":
+        requests = _Requests(start, source, part)
+        deadline = options.get("deadline", STREAM_DEADLINE)
+        call = self._streams[method](requests.sent(), timeout=deadline, metadata=metadata())
+        requests.call = call
+        stream = AsyncMessageStream(call, requests, answer, self._target)
+        await stream._begin()
+        return stream
+
+
+class AsyncMessageStream(AsyncIterator[bytes]):
+    """The parts of a message, in order. Closing it early ends the call."""
+
+    #: The ARN of the KMS key.
+    key_id: str
+    #: Where the message's data key came from.
+    provenance: Provenance
+    #: Of a stream that decrypts: all of the message's encryption context, authentic.
+    encryption_context: Mapping[str, str]
+
+    def __init__(self, call: Any, requests: "_Requests", answer: str, target: str) -> None:
+        self._call, self._requests, self._answer, self._target = call, requests, answer, target
+
+    async def _begin(self) -> None:
+        first = await self._next()
+        self.key_id = first.key_id
+        self.provenance = calls.provenance(first.provenance)
+        self.encryption_context = dict(getattr(first, "encryption_context", {}))
+
+    async def __anext__(self) -> bytes:
+        while True:
+            part: bytes = getattr(await self._next(), self._answer)
+            if part:
+                return part
+
+    async def _next(self) -> Any:
+        try:
+            answer = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._target) from error
+        finally:
+            if self._requests.failure is not None:
+                raise self._requests.failure from None
+        if not isinstance(answer, Message):
+            raise StopAsyncIteration
+        return answer
+
+    def close(self) -> None:
+        """Ends the call, if it has not ended."""
+        self._call.cancel()
+
+
+class _Requests:
+    """What a stream sends, and why its source failed, if it did."""
+
+    def __init__(self, start: Any, source: Source, part: Callable[[bytes], Any]) -> None:
+        self._start, self._source, self._part = start, source, part
+        self.failure: Exception | None = None
+        self.call: Any = None
+
+    async def sent(self) -> AsyncIterator[Any]:
+        yield self._start
+        try:
+            async for chunk in _each(self._source):
+                for piece in calls.pieces(chunk):
+                    yield self._part(piece)
+        except Exception as error:
+            # The message has no end now, and must not look as if it had: gRPC would close its side.
+            self.failure = error
+            self.call.cancel()
+
+
+async def _each(source: Source) -> AsyncIterator[bytes]:
+    if isinstance(source, AsyncIterable):
+        async for chunk in source:
+            yield chunk
+    else:
+        for chunk in source:
+            yield chunk
+
+
+def _deadline(deadline: float | None) -> CallOptions:
+    return {} if deadline is None else {"deadline": deadline}
