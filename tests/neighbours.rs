@@ -132,6 +132,8 @@ async fn requests_that_never_end_take_their_share_of_memory() {
         ("large requests", CALL, 20, beginning(524_288, 500_000)),
         ("lengths of large requests", CALL, 60, beginning(524_288, 5)),
         ("small requests", CALL, 60, beginning(4_000, 3_900)),
+        ("whole messages", MESSAGE, 10, beginning(4 << 20, 3_900_000)),
+        ("messages in parts", MESSAGES, 20, beginning(524_288, 500_000)),
     ] {
         let held = begin(street.address("insecure_tcp"), connections, path, message).await;
         for _ in 0..3 {
@@ -335,7 +337,28 @@ async fn limits_of_the_process_are_looked_at_when_starting() {
 
 /// How many calls a neighbour makes at once on a connection: a broker that is not optimized takes ten times as long for each.
 const EACH: u32 = if cfg!(debug_assertions) { 25 } else { 250 };
+const MESSAGE: &str = "/keybroker.v1.KeyBroker/EncryptMessage";
+const MESSAGES: &str = "/keybroker.v1.KeyBroker/DecryptMessageStream";
 const CALL: &str = "/keybroker.v1.KeyBroker/GenerateDataKey";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
+/// Whole messages of somebody who may send them, as many at a time as there are streams.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_a_permitted_neighbour_take_their_share_of_memory() {
+    let policy = "permit(principal, action, resource);";
+    let street = Street::with(policy, "", "").await;
+    let mut held = Vec::new();
+    for (path, message) in [(MESSAGE, beginning(4 << 20, 4_100_000)), (MESSAGES, beginning(524_288, 524_000))]
+    {
+        held.push(begin(street.address("insecure_tcp"), 10, path, message).await);
+        for _ in 0..3 {
+            street.others_are_served(path).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        println!("{path}: {} MiB", street.broker.resident_kib() >> 10);
+    }
+    drop(held);
+    street.others_are_served("after all").await;
+}

@@ -483,7 +483,7 @@ async fn check_says_what_a_principal_gets() {
         (&["--as", "unix:uid/8", "--action", "Decrypt", "--key", "alias/nothing"], 1),
         (&["--as", "unix:uid/8", "--action", "Decrypt", "--context", "tenant=evil"], 1),
         (&["--as", "orders"], 64),
-        (&["--as", "unknown", "--action", "Encrypt"], 64),
+        (&["--as", "unknown", "--action", "Sign"], 64),
     ] {
         let mut check = Command::new(binary());
         check.args(["check", "--config"]).arg(&config).args(arguments);

@@ -61,7 +61,7 @@ async fn a_request_of_the_largest_size_passes() {
 async fn unknown_methods_and_services_are_unimplemented() {
     let broker = TestBroker::start().await;
     for path in [
-        "/keybroker.v1.KeyBroker/Encrypt",
+        "/keybroker.v1.KeyBroker/Sign",
         "/keybroker.v1.KeyBroker/",
         "/keybroker.v2.KeyBroker/Decrypt",
         "/",

@@ -284,10 +284,14 @@ fn messages_without_end() -> Vec<(&'static str, Vec<u8>)> {
         (REFLECTION, begin(4_000, 3_900)),
         (CALL, begin(524_288, 500_000)),
         (CALL, begin(4_000, 3_900)),
+        (MESSAGE, begin(4 << 20, 3_900_000)),
+        (MESSAGES, begin(524_288, 500_000)),
     ]
 }
 
 const CALL: &str = "/keybroker.v1.KeyBroker/GenerateDataKey";
+const MESSAGE: &str = "/keybroker.v1.KeyBroker/EncryptMessage";
+const MESSAGES: &str = "/keybroker.v1.KeyBroker/DecryptMessageStream";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";

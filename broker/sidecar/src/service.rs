@@ -13,7 +13,7 @@ mod wire_keys;
 use std::sync::Arc;
 use std::time::Instant;
 
-use key_broker_core::{DeclaredUse, Peer, Principal, Transport};
+use key_broker_core::{Action, DeclaredUse, Peer, Principal, Transport};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
 use key_broker_trail::record::{DataKeyData, ServedFrom};
@@ -207,7 +207,8 @@ impl KeyBroker for CallHandler {
                 service.permit_answer(call, &*request, arn).await;
             }
             let is_denied = matches!(drawn, Err(BrokerError::DeniedKey(_)));
-            let (sealed, source) = if is_denied { Err(call.denied_the_key_of_the_answer()) } else { drawn }?;
+            let (sealed, source) =
+                if is_denied { Err(call.denied_the_key_of_the_answer(Action::Decrypt)) } else { drawn }?;
             let decrypted = service.open(call, &*request, named_key, &sealed).await?;
             Ok(wire::decrypted(decrypted, &source))
         };

@@ -65,7 +65,7 @@ struct PolicyQuery {
     /// The messages that a call for a data key declares
     #[arg(long, requires = "principal", value_name = "N", default_value_t = 1)]
     messages: u64,
-    /// The bytes that a call for a data key declares; 0 is none
+    /// The bytes that a call for a data key declares, or that is encrypted or decrypted here; 0 is none
     #[arg(long, requires = "principal", value_name = "N", default_value_t = 0)]
     bytes: u64,
     /// How the call comes in: unix, tls, `insecure_tcp` or vsock

@@ -38,7 +38,7 @@ impl Denial {
                 "{denied} with {}, or there is no such key: ask the broker's operator for a permit",
                 shown(key)
             ),
-            DeniedKey::Any if self.action == Action::Decrypt => format!(
+            DeniedKey::Any if matches!(self.action, Action::Decrypt | Action::ReEncryptFrom) => format!(
                 "{denied} with whatever key a ciphertext is of: set key_id to the key's ARN, or to its alias as the data key was asked \
                  for, or ask the broker's operator for a permit"
             ),

@@ -123,7 +123,7 @@ impl Service {
             return sealed.open(&permitted).ok_or(BrokerError::Bug);
         }
         let permitted = self.permit_answer(call, request, sealed.key()).await;
-        let permitted = permitted.ok_or_else(|| call.denied_the_key_of_the_answer())?;
+        let permitted = permitted.ok_or_else(|| call.denied_the_key_of_the_answer(request.action()))?;
         sealed.open(&permitted).ok_or(BrokerError::Bug)
     }
 
@@ -261,8 +261,8 @@ impl WorkloadCall {
     }
 
     /// That policy has denied the caller what KMS decrypted, since it did so with a key that the request did not name.
-    pub(super) fn denied_the_key_of_the_answer(&self) -> BrokerError {
-        let (principal, action) = (self.peer.principal.clone(), Action::Decrypt);
+    pub(super) fn denied_the_key_of_the_answer(&self, action: Action) -> BrokerError {
+        let principal = self.peer.principal.clone();
         BrokerError::Denied(Box::new(Denial { principal, action, key: DeniedKey::OfTheAnswer }))
     }
 

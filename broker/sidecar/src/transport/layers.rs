@@ -297,8 +297,8 @@ impl Layers {
         }
         let slot = caller.share.call()?;
         drop_unread(request.headers_mut());
-        if method.most_request_bytes() > LARGEST_REQUEST_BYTES {
-            // Before it is read: so much is read for nobody who could not be permitted.
+        if method.most_request_bytes() > LARGEST_REQUEST_BYTES || method.is_stream() {
+            // Before it is read: so much is read, and so long waited, for nobody who could not be permitted.
             self.service.refuse_unpermitted(&caller.peer.principal, method.action())?;
         }
         let request = request.map(|body| RequestBody::new(body, method, Arc::clone(&caller.share)));

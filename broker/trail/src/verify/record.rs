@@ -209,7 +209,8 @@ fn activity(
         call: call.as_u128(),
         request: request_id.map(|id| hashes.hash_one(id)),
         asked,
-        subject: hashes.hash_one((asked, ciphertext)),
+        // Data keys of messages never leave: no draw of another action shares one.
+        subject: hashes.hash_one((&*record.event_name, asked, ciphertext)),
         principal: hashes.hash_one(record.user_identity.principal_id.as_deref()),
         is_allowed: extra.outcome == Outcome::Allowed,
         from_kms: data_key.served_from == ServedFrom::Kms,

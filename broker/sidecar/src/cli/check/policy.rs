@@ -128,7 +128,7 @@ async fn ask(
 fn is_asked(action: Action, with_key: bool) -> bool {
     match action {
         Action::GenerateRandom => !with_key,
-        Action::Decrypt => true,
+        Action::Decrypt | Action::ReEncryptFrom => true,
         _ => with_key,
     }
 }
@@ -195,16 +195,20 @@ impl Asker<'_> {
 
     fn in_world(&self, action: Action, names_a_key: bool, world: &World) -> (bool, String, Vec<String>) {
         let has_context = !matches!(action, Action::GenerateRandom | Action::DescribeKey);
-        let has_recipient =
-            matches!(action, Action::GenerateDataKey | Action::Decrypt | Action::GenerateRandom);
+        let has_recipient = matches!(
+            action,
+            Action::GenerateDataKey | Action::GenerateDataKeyPair | Action::Decrypt | Action::GenerateRandom
+        );
         let declares = matches!(action, Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext);
+        let has_bytes =
+            declares || matches!(action, Action::EncryptMessage | Action::DecryptMessage | Action::Encrypt);
         let mut context = has_context.then(|| self.context.clone());
         let bound = bind(self.bindings, self.principal, context.as_mut());
         let recipient = enclave(&self.query.pcrs).filter(|_| has_recipient);
         let facts = Facts {
             transport: self.query.transport,
             messages: if declares { self.query.messages.max(1) } else { 1 },
-            bytes: if declares { self.query.bytes } else { 0 },
+            bytes: if has_bytes { self.query.bytes } else { 0 },
             encryption_context: context.as_ref(),
             recipient: recipient.as_ref(),
         };
@@ -266,7 +270,7 @@ fn shown(key: Option<&Named>) -> String {
 fn by(decision: &Decision, action: Action, names_a_key: bool) -> String {
     let by = decision.determining_policies.join(", ");
     let by = if by.is_empty() { "no policy permits it".to_owned() } else { format!("by {by}") };
-    if decision.permits && action == Action::Decrypt && !names_a_key {
+    if decision.permits && matches!(action, Action::Decrypt | Action::ReEncryptFrom) && !names_a_key {
         return format!("{by}; policy is asked again about the key that answers");
     }
     by

@@ -116,6 +116,9 @@ const LONGEST_HEADER: u64 = 65 << 10;
 mod tests {
     //! Whatever is pasted from a log, a reply, a span or a record is taken for what it is, and a typo is not looked for.
 
+    use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
+    use key_broker_envelope::{EncryptedDataKey, MessageId, Sealer};
+
     use super::*;
 
     #[test]
@@ -137,6 +140,23 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), ciphertext).expect("writes");
         assert_eq!(parse(&format!("fileb://{}", file.path().display())), Ok(Wanted::Sha256(sha256)));
+    }
+
+    #[test]
+    fn a_message_is_looked_for_by_its_header() {
+        let arn =
+            KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab");
+        let blob = CiphertextBlob::parse(vec![7; 152].into()).expect("a ciphertext");
+        let encrypted = EncryptedDataKey::aws_kms(&arn.expect("an ARN"), &blob);
+        let (key, id) = (Plaintext::new(vec![1; 32]), MessageId::random().expect("randomness"));
+        let sealer =
+            Sealer::new(Vec::new(), &key, encrypted, &EncryptionContext::default(), id).expect("a header");
+        let wanted = Ok(Wanted::Sha256(hex::encode(sealer.facts().sha256)));
+        let message = sealer.seal(&[0; 100_000]).expect("a message");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &message).expect("writes");
+        assert_eq!(parse(&format!("fileb://{}", file.path().display())), wanted);
+        assert_eq!(parse(&BASE64.encode(&message[..10_000])), wanted, "its first bytes will do");
     }
 
     #[test]
