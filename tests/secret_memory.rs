@@ -14,7 +14,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use key_broker_client::{Client, Decrypt, GenerateDataKey};
+use futures_util::stream;
+use key_broker_client::{
+    Client, Decrypt, DecryptMessage, Encrypt, EncryptMessage, GenerateDataKey, GenerateDataKeyPair,
+    KeyPairSpec,
+};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use support::memory::{Needle, PIECE, flags, search};
 use support::process::{NOBODY, Process, write_config};
@@ -43,6 +47,8 @@ async fn no_plaintext_is_left_in_memory_after_its_call() {
         for caller in callers {
             plaintexts.extend(caller.await.expect("no panic"));
         }
+        // Longer than what a connection keeps is overwritten by: on one that ends.
+        plaintexts.extend(messages(leaves.clone()).await);
     }
     // The send buffer of a connection keeps what was sent last, until more is sent or the connection ends.
     stays.describe_key("alias/dev").await.expect("a description");
@@ -112,6 +118,50 @@ async fn calls(client: Client) -> Vec<(&'static str, Vec<u8>)> {
         ("data key", key.plaintext.expose().to_vec()),
         ("long data key", long.plaintext.expose().to_vec()),
         ("random bytes", random.plaintext.expose().to_vec()),
+    ]
+}
+
+/// Plaintexts that the broker encrypts, has encrypted, and decrypts.
+async fn messages(client: Client) -> Vec<(&'static str, Vec<u8>)> {
+    let secret = |length: usize| {
+        let mut bytes = vec![0; length];
+        aws_lc_rs::rand::fill(&mut bytes).expect("randomness");
+        bytes
+    };
+    let (whole, long, in_parts, short) = (secret(2_000), secret(100_000), secret(40_000), secret(500));
+    for plaintext in [&whole, &long] {
+        let request = EncryptMessage::new("alias/dev", plaintext.clone());
+        let message = client.encrypt_message(request).await.expect("encrypted").message;
+        let decrypted = client.decrypt_message(DecryptMessage::new(message)).await.expect("decrypted");
+        assert_eq!(decrypted.plaintext.expose(), plaintext);
+    }
+    let parts: Vec<_> = in_parts.chunks(15_000).map(bytes::Bytes::copy_from_slice).collect();
+    let request = EncryptMessage::new("alias/dev", "");
+    let mut stream = client.encrypt_message_stream(&request, None, stream::iter(parts)).await.expect("begun");
+    let mut message = Vec::new();
+    while let Some(part) = stream.next().await.expect("encrypted") {
+        message.extend_from_slice(&part);
+    }
+    let parts: Vec<_> = message.chunks(15_000).map(bytes::Bytes::copy_from_slice).collect();
+    let request = DecryptMessage::new("");
+    let mut stream =
+        client.decrypt_message_stream(&request, false, stream::iter(parts)).await.expect("begun");
+    let mut decrypted = Vec::new();
+    while let Some(part) = stream.next().await.expect("decrypted") {
+        decrypted.extend_from_slice(part.expose());
+    }
+    assert_eq!(decrypted, in_parts);
+    client.encrypt(Encrypt::new("alias/dev", short.clone())).await.expect("encrypted");
+    let request = GenerateDataKeyPair::new("alias/dev", KeyPairSpec::EccNistP256);
+    let pair = client.generate_data_key_pair(request).await.expect("a pair");
+    vec![
+        ("message", whole),
+        // A piece of each: all of it is looked for, and that takes its time.
+        ("long message", long[50_000..50_512].to_vec()),
+        ("message in parts", in_parts[20_000..20_512].to_vec()),
+        ("short plaintext", short),
+        // The scalar alone: around it are constants, and the public key.
+        ("private key", pair.private_key.expect("a private key").expose()[36..68].to_vec()),
     ]
 }
 
