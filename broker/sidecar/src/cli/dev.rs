@@ -168,16 +168,15 @@ fn welcome(dir: &Path) {
         r#"
 key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS account is used.
 
-  Ask for a data key, in another terminal:
+  Encrypt a message, "hello" in base64, in another terminal; then the same for a data key:
+    {program} call encrypt-message --dir {dir} --key-id alias/dev --context tenant=acme --plaintext aGVsbG8=
     {program} call generate-data-key --dir {dir} --key-id alias/dev --context tenant=acme
 
-  The same in Python, from the repository (pip install grpcio grpcio-tools):
-    import sys, grpc
-    sys.path.append("proto")
-    pb, rpc = grpc.protos_and_services("keybroker/v1/key_broker.proto")
-    broker = rpc.KeyBrokerStub(grpc.insecure_channel("unix:{dir}/broker.sock"))
-    print(broker.GenerateDataKey(pb.GenerateDataKeyRequest(
-        key_id="alias/dev", key_spec=pb.KEY_SPEC_AES_256, encryption_context={{"tenant": "acme"}})).key_id)
+  The same in Python, from the repository (pip install ./client/python; client/ has Node, Go, Java and Rust, too):
+    import key_broker
+    with key_broker.connect("unix:{dir}/broker.sock") as broker:
+        message = broker.encrypt(b"hello", "alias/dev", {{"tenant": "acme"}})
+        print(broker.decrypt(message, {{"tenant": "acme"}}).decode())
 
   Every call leaves its records in {dir}/journal/ before its reply. Within half a minute they are in {dir}/trail/,
   as CloudTrail's log files, encrypted and signed:
