@@ -1,4 +1,5 @@
 //! Objects of Kubernetes as the files of deploy/ have them.
+#![allow(dead_code, reason = "every test file uses another part of this one")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
