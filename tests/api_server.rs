@@ -187,10 +187,9 @@ fn a_real_api_server_takes_it_all() {
 fn manifests_are_taken(cluster: &Cluster) {
     for form in ["deployment", "statefulset", "component-example"] {
         let folder = format!("kubernetes/{form}");
-        let said = cluster.done(&["apply", "--server-side", "--dry-run=server", "-k", &folder], "");
+        let said = cluster.done(&["apply", "--dry-run=server", "-k", &folder], "");
         assert!(said.lines().count() >= 2, "{said}");
-        let made =
-            cluster.done(&["apply", "--server-side", "--dry-run=server", "-o", "json", "-k", &folder], "");
+        let made = cluster.done(&["apply", "--dry-run=server", "-o", "json", "-k", &folder], "");
         let made: Value = serde_json::from_str(&made).expect("JSON");
         let workload =
             list(&made["items"]).iter().find(|it| it["spec"]["template"].is_object()).expect("a workload");
@@ -282,10 +281,20 @@ fn pods_are_injected(cluster: &Cluster) {
         (names(&made["spec"]["volumes"])[0], &made["spec"]["terminationGracePeriodSeconds"]),
         ("tmp", &json!(300))
     );
-    // 6. The token for the API server that the server itself mounts is not the broker's.
-    let made = brokered(&json!({ "automountServiceAccountToken": true }), &json!({}));
-    assert!(mounts(&made, 0).iter().any(|it| it.starts_with("kube-api-access-")), "{made:#}");
+    // 6. Its own token for the API server is not the broker's; but one that the server mounts by itself is in every container.
+    let token = json!({ "name": "api", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" });
+    let mut with_token = container("payments");
+    with_token["volumeMounts"] = json!([token]);
+    let source = json!({ "serviceAccountToken": { "path": "token" } });
+    let volume = json!({ "name": "api", "projected": { "sources": [source] } });
+    let made = brokered(&json!({ "containers": [with_token], "volumes": [volume] }), &json!({}));
     assert_eq!(names(&made["spec"]["initContainers"][0]["volumeMounts"]).len(), 4, "{made:#}");
+    let made = brokered(&json!({ "automountServiceAccountToken": true }), &json!({}));
+    let given = names(&made["spec"]["initContainers"][0]["volumeMounts"]);
+    assert!(
+        given.iter().any(|it| it.starts_with("kube-api-access-")),
+        "docs/kubernetes.md says so: {given:?}"
+    );
     // 7. Settings of its own win.
     let settings = json!({ "key-broker.dev/config": "own", "key-broker.dev/role-arn": "arn:aws:iam::111122223333:role/own" });
     let made = brokered(&json!({}), &settings);
