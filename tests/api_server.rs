@@ -178,6 +178,7 @@ fn a_real_api_server_takes_it_all() {
     let cluster = Cluster::start();
     cluster.namespace("kubernetes/base/namespace.yaml");
     cluster.namespace("kubernetes/injection/example.yaml");
+    cluster.namespace("enclave/kubernetes.yaml");
     manifests_are_taken(&cluster);
     pods_are_injected(&cluster);
     the_chart_comes_and_goes(&cluster);
@@ -185,11 +186,12 @@ fn a_real_api_server_takes_it_all() {
 
 /// Every form, as its page says to apply it; and the pods that controllers would make of them, which is where `restricted` is enforced.
 fn manifests_are_taken(cluster: &Cluster) {
-    for form in ["deployment", "statefulset", "component-example"] {
-        let folder = format!("kubernetes/{form}");
-        let said = cluster.done(&["apply", "--dry-run=server", "-k", &folder], "");
+    for folder in
+        ["kubernetes/deployment", "kubernetes/statefulset", "kubernetes/component-example", "enclave"]
+    {
+        let said = cluster.done(&["apply", "--dry-run=server", "-k", folder], "");
         assert!(said.lines().count() >= 2, "{said}");
-        let made = cluster.done(&["apply", "--dry-run=server", "-o", "json", "-k", &folder], "");
+        let made = cluster.done(&["apply", "--dry-run=server", "-o", "json", "-k", folder], "");
         let made: Value = serde_json::from_str(&made).expect("JSON");
         let workload =
             list(&made["items"]).iter().find(|it| it["spec"]["template"].is_object()).expect("a workload");
@@ -204,11 +206,12 @@ fn manifests_are_taken(cluster: &Cluster) {
             let volume = json!({ "name": name, "persistentVolumeClaim": { "claimName": name } });
             pod["spec"]["volumes"].as_array_mut().expect("volumes").push(volume);
         }
-        cluster.admitted(&pod).unwrap_or_else(|error| panic!("{form}: {error}"));
+        cluster.admitted(&pod).unwrap_or_else(|error| panic!("{folder}: {error}"));
         // The wall is there.
-        pod["spec"]["initContainers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);
-        let refused = cluster.admitted(&pod).expect_err("it is not restricted");
-        assert!(refused.contains("violates PodSecurity \"restricted"), "{refused}");
+        pod["spec"]["hostPID"] = json!(true);
+        let refused = cluster.admitted(&pod).expect_err("it sees the node's processes");
+        let level = if folder == "enclave" { "baseline" } else { "restricted" };
+        assert!(refused.contains(&format!("violates PodSecurity \"{level}")), "{refused}");
     }
 }
 

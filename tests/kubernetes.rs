@@ -342,6 +342,43 @@ fn what_is_injected_is_what_the_manifests_have() {
     assert_eq!(with_claim, *form.broker());
 }
 
+/// The enclaves' broker is the same one, but for what vsock takes, and for what its configuration has not.
+#[test]
+fn the_enclaves_broker_is_that_of_the_manifests() {
+    let [form, _] = Form::all();
+    let daemons =
+        manifests::document("enclave/kubernetes.yaml", "DaemonSet")["spec"]["template"]["spec"].clone();
+    let mut broker = parts(named(&daemons["initContainers"], BROKER));
+    let mut expected = parts(form.broker());
+    let profile = json!({ "type": "Localhost", "localhostProfile": "key-broker.json" });
+    assert_eq!(broker["securityContext"]["seccompProfile"], profile);
+    let without = |container: &mut Value, key: &str| {
+        container.as_object_mut().expect("a container").remove(key).expect("it is there");
+    };
+    without(&mut expected, "ports");
+    for container in [&mut expected, &mut broker] {
+        without(container, "livenessProbe");
+    }
+    let size = bytes(&named(&daemons["volumes"], "key-broker-journal")["emptyDir"]["sizeLimit"]);
+    assert_eq!(bytes(&broker["resources"]["requests"]["ephemeral-storage"]), size);
+    assert!((1 << 30) + BEYOND_THE_BOUND <= size / 5 * 4, "audit.max_undelivered_bytes is 1 GiB unless told");
+    expected["resources"]["requests"]["ephemeral-storage"] =
+        broker["resources"]["requests"]["ephemeral-storage"].clone();
+    expected["securityContext"]["seccompProfile"] = profile;
+    let env = broker["env"].as_array_mut().expect("variables");
+    env.retain(|it| it["name"] != "AWS_ROLE_SESSION_NAME");
+    assert_eq!(broker, expected);
+    let enclave = &daemons["containers"][0];
+    assert!(enclave["securityContext"]["privileged"].is_null());
+    assert_eq!(enclave["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
+    assert_eq!(enclave["resources"]["limits"]["aws.ec2.nitro/nitro_enclaves"], "1");
+    let config: toml::Table = toml::from_str(&manifests::text("enclave/key-broker.toml")).expect("TOML");
+    let context_id = config["listen"]["vsock"]["cids"][0].to_string();
+    assert!(
+        enclave["args"][0].as_str().is_some_and(|it| it.contains(&format!("--enclave-cid {context_id}\n")))
+    );
+}
+
 /// A container, without what each form has of its own.
 fn parts(container: &Value) -> Value {
     let mut container = container.clone();
