@@ -356,6 +356,25 @@ fn the_auditor_is_somebody_else_and_off() {
     }
 }
 
+/// The values that docs/kubernetes.md shows.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn the_documented_values_are_taken() {
+    let page = manifests::text("../docs/kubernetes.md");
+    let shown = page
+        .split("```yaml\n# values.yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("values");
+    let [shown] = objects(&shown.replace("sha256:…", DIGEST)).try_into().expect("one");
+    let [objects] = rendered(&[shown]).try_into().expect("one");
+    let (settings, policy) = settings(&objects);
+    assert_eq!(settings["limits"]["drain_seconds"].as_integer(), Some(20));
+    assert!(policy.contains("alias/orders"));
+    let output = run(&objects, &["check", "--offline", "--config", "/etc/key-broker/key-broker.toml"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn values_that_do_harm_are_refused() {
