@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use manifests::{BEYOND_THE_BOUND, BROKER, assert_restricted, bytes, deploy, document, list, named, objects};
-use peers::{Peers, printed};
+use peers::{Peers, printed, trivy};
 use serde_json::{Value, json};
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/orders-key-broker";
@@ -24,8 +24,8 @@ fn helm(requests: &[Value]) -> Vec<Result<Value, String>> {
     let mut command = peers.command("helm/bin/python");
     command.arg(peers::root().join("tests/peers/helm/chart.py")).arg(deploy().join("chart"));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-    let text: String = requests.iter().map(|it| format!("{it}\n")).collect();
-    child.stdin.take().expect("its input").write_all(text.as_bytes()).expect("it reads");
+    let lines: Vec<_> = requests.iter().map(Value::to_string).collect();
+    child.stdin.take().expect("its input").write_all(lines.join("\n").as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{output:?}");
     let answers = String::from_utf8(output.stdout).expect("UTF-8");
@@ -45,8 +45,9 @@ fn rendered(values: &[Value]) -> Vec<Vec<Value>> {
 
 fn in_files(files: &Value) -> Vec<Value> {
     let files = files.as_object().expect("files").iter();
-    let yaml = files.filter(|(name, _)| name.ends_with(".yaml"));
-    yaml.flat_map(|(_, text)| objects(text.as_str().expect("text"))).collect()
+    // That one is for people.
+    let manifests = files.filter(|(name, _)| !name.ends_with("/NOTES.txt"));
+    manifests.flat_map(|(_, text)| objects(text.as_str().expect("text"))).collect()
 }
 
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -428,6 +429,25 @@ fn every_object_passes_the_schemas() {
         let said = printed(validate.args(["--strict", "--kubernetes-version", version]).args(files));
         assert_eq!(said.matches(" passed for resource ").count(), objects.len(), "{version}: {said}");
     }
+}
+
+/// Nor does Trivy find anything that matters.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn trivy_finds_nothing() {
+    let [all] = rendered(&[everything()]).try_into().expect("one");
+    let dir = tempfile::tempdir().expect("a folder");
+    let write = |number: usize, object: &Value| {
+        fs::write(dir.path().join(format!("{number}.yaml")), object.to_string()).expect("writes");
+    };
+    all.iter().enumerate().for_each(|(number, it)| write(number, it));
+    let clean = trivy(dir.path());
+    assert!(clean.status.success(), "{clean:?}");
+    // It looks.
+    let mut bad = one(&all, "Deployment").clone();
+    bad["spec"]["template"]["spec"]["containers"][0]["securityContext"] = json!({ "privileged": true });
+    write(all.len(), &bad);
+    assert_eq!(trivy(dir.path()).status.code(), Some(1));
 }
 
 /// The program with what a container of the chart would have, in a folder of the test's own, and with no AWS.

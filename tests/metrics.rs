@@ -278,7 +278,7 @@ async fn metrics_are_those_of_the_registry_and_dashboard_and_alerts_use_no_other
             assert!(exposed.contains(name.as_str()), "{place}: no metric or label {name}");
         }
     }
-    let mut named = 0;
+    let mut alerts_seen = 0;
     for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         let page = format!("docs/runbooks/{alert}.md");
         assert!(
@@ -287,10 +287,10 @@ async fn metrics_are_those_of_the_registry_and_dashboard_and_alerts_use_no_other
         );
         assert!(read(&page).starts_with(&format!("# {alert}\n")), "{page}");
         assert!(read("docs/runbooks/README.md").contains(&format!("[{alert}]({alert}.md)")), "{alert}");
-        named += 1;
+        alerts_seen += 1;
     }
     let pages = fs::read_dir(root().join("docs/runbooks")).expect("it is there").count();
-    assert_eq!(named + 1, pages, "a page for each alert, and one for all");
+    assert_eq!(alerts_seen + 1, pages, "a page for each alert, and one for all");
 }
 
 /// The name of the family that a sample is of.

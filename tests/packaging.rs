@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use manifests::{deploy, list, text};
-use peers::{Peers, output, plain, printed};
+use peers::{Peers, output, plain, printed, trivy};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -149,7 +149,7 @@ fn the_units_folders_are_those_of_the_configuration() {
         let socket = path(&settings["listen"][socket]["path"]);
         assert_eq!(Path::new(&socket).parent(), Some(Path::new(&folder)));
     }
-    let [kind, made, mode, user, group, ..] = text("systemd/key-broker.tmpfiles")
+    let [kind, place, mode, user, group, ..] = text("systemd/key-broker.tmpfiles")
         .lines()
         .filter(|line| !line.starts_with('#'))
         .flat_map(str::split_whitespace)
@@ -158,7 +158,7 @@ fn the_units_folders_are_those_of_the_configuration() {
         .try_into()
         .map(|fields: [String; 6]| fields)
         .expect("six fields");
-    assert_eq!((kind.as_str(), made, mode.as_str(), user), ("d", folder, "0750", unit("User")));
+    assert_eq!((kind.as_str(), place, mode.as_str(), user), ("d", folder, "0750", unit("User")));
     assert_eq!(settings["listen"]["unix"]["group"].as_str(), Some(group.as_str()));
     let journal = path(&settings["audit"]["journal_dir"]);
     assert!(journal.starts_with(&format!("/var/lib/{}/", unit("StateDirectory"))), "{journal}");
@@ -235,5 +235,19 @@ fn systemd_takes_unit_user_and_folder() {
         assert!(list(&judged).len() > 50);
         let mut limit = plain("systemd-analyze");
         printed(limit.args(["security", "--offline=true", "--threshold=20"]).arg(&file));
+    }
+}
+
+/// Linters that others run find nothing that matters. The enclave's own image runs as root: it is all that the enclave has.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn linters_find_nothing() {
+    let peers = Peers::install(&["lints"]);
+    for dockerfile in ["image/Dockerfile", "enclave/Dockerfile"] {
+        printed(peers.command("lints/bin/hadolint").arg(deploy().join(dockerfile)));
+    }
+    for folder in ["kubernetes", "image", "enclave/kubernetes.yaml"] {
+        let found = trivy(&deploy().join(folder));
+        assert!(found.status.success(), "{found:?}");
     }
 }
