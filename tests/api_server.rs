@@ -15,7 +15,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use manifests::{BROKER, deploy, document, list};
-use peers::{Peers, plain, printed};
+use peers::{Peers, plain, printed, root};
 use serde_json::{Value, json};
 
 const SOCKET: &str = "key-broker-socket";
@@ -112,7 +112,7 @@ impl Cluster {
 
     fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = self.peers.command("helm/bin/kubectl");
-        command.arg("--kubeconfig").arg(self.path("config")).args(arguments).current_dir(deploy());
+        command.arg("--kubeconfig").arg(self.path("config")).args(arguments).current_dir(root());
         command.env("HOME", self.dir.path());
         let mut child = command
             .stdin(Stdio::piped())
@@ -153,7 +153,7 @@ impl Cluster {
 
     fn helm(&self, request: &Value) -> Result<Value, String> {
         let mut command = self.peers.command("helm/bin/python");
-        command.arg(peers::root().join("tests/peers/helm/chart.py")).arg(deploy().join("chart"));
+        command.arg(root().join("tests/peers/helm/chart.py")).arg(deploy().join("chart"));
         command.arg(self.path("config")).env("HOME", self.dir.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         let text = format!("{request}\n");
@@ -182,9 +182,25 @@ fn a_real_api_server_takes_it_all() {
     cluster.namespace("kubernetes/base/namespace.yaml");
     cluster.namespace("kubernetes/injection/example.yaml");
     cluster.namespace("enclave/kubernetes.yaml");
+    documented_commands_are_taken(&cluster);
     manifests_are_taken(&cluster);
     pods_are_injected(&cluster);
     the_chart_comes_and_goes(&cluster);
+}
+
+/// What docs/kubernetes.md has to be typed from the top of the repository, as it is written there; but nothing is kept.
+fn documented_commands_are_taken(cluster: &Cluster) {
+    let page = manifests::text("../docs/kubernetes.md");
+    let typed = page.lines().filter_map(|line| line.strip_prefix("kubectl "));
+    let typed: Vec<_> = typed.filter(|line| line.contains(" deploy/")).collect();
+    assert_eq!(typed.len(), 4, "{typed:?}");
+    for line in typed {
+        let mut arguments: Vec<_> = line.split_whitespace().collect();
+        if arguments[0] == "apply" {
+            arguments.push("--dry-run=server");
+        }
+        assert!(!cluster.done(&arguments, "").is_empty(), "{line}");
+    }
 }
 
 /// Every form, as its page says to apply it; and the pods that controllers would make of them, which is where `restricted` is enforced.
@@ -192,6 +208,7 @@ fn manifests_are_taken(cluster: &Cluster) {
     for folder in
         ["kubernetes/deployment", "kubernetes/statefulset", "kubernetes/component-example", "enclave"]
     {
+        let folder = &format!("deploy/{folder}");
         let said = cluster.done(&["apply", "--dry-run=server", "-k", folder], "");
         assert!(said.lines().count() >= 2, "{said}");
         let made = cluster.done(&["apply", "--dry-run=server", "-o", "json", "-k", folder], "");
@@ -213,7 +230,7 @@ fn manifests_are_taken(cluster: &Cluster) {
         // The wall is there.
         pod["spec"]["hostPID"] = json!(true);
         let refused = cluster.admitted(&pod).expect_err("it sees the node's processes");
-        let level = if folder == "enclave" { "baseline" } else { "restricted" };
+        let level = if folder == "deploy/enclave" { "baseline" } else { "restricted" };
         assert!(refused.contains(&format!("violates PodSecurity \"{level}")), "{refused}");
     }
 }
@@ -242,7 +259,7 @@ fn names(items: &Value) -> Vec<&str> {
 
 /// The pod after admission, once the policy is in force.
 fn pods_are_injected(cluster: &Cluster) {
-    cluster.done(&["apply", "-f", "kubernetes/injection/policy.yaml"], "");
+    cluster.done(&["apply", "-f", "deploy/kubernetes/injection/policy.yaml"], "");
     let plain = pod(&json!({}), &json!({}));
     let is_in =
         |pod: &Value| cluster.admitted(pod).is_ok_and(|it| it["spec"]["initContainers"][0]["name"] == BROKER);
@@ -314,7 +331,7 @@ fn pods_are_injected(cluster: &Cluster) {
     silent["metadata"]["labels"] = json!({});
     let made = cluster.admitted(&silent).expect("it is taken");
     assert_eq!((&made["spec"]["initContainers"], mounts(&made, 0)), (&Value::Null, vec![]));
-    cluster.done(&["delete", "-f", "kubernetes/injection/policy.yaml"], "");
+    cluster.done(&["delete", "-f", "deploy/kubernetes/injection/policy.yaml"], "");
 }
 
 /// All but the objects of the Prometheus operator, whose kinds this server does not know.

@@ -261,7 +261,9 @@ fn injection_and_alerts_are_the_one_files() {
     let here = json!({ "prometheusRule": { "runbooks": "https://wiki.example.com/kb" }, "journal": { "sizeMi": 640 } });
     let mut values = everything();
     merge(&mut values, &here);
-    let [all] = rendered(&[values]).try_into().expect("one");
+    let alone = json!({ "injection": { "enabled": true }, "config": { "enabled": false } });
+    let [all, alone] = rendered(&[values, alone]).try_into().expect("two");
+    assert_eq!(alone.len(), 2, "policy and binding: {alone:#?}");
     let policy = manifests::text("kubernetes/injection/policy.yaml");
     let (image, size) = ("registry.example.com/key-broker:0.1.0", "\"512Mi\"");
     assert_eq!((policy.matches(image).count(), policy.matches(size).count()), (1, 2));
