@@ -154,6 +154,7 @@ fn mount(mount: &Value) -> Option<(String, String, bool)> {
     (it.0 != "key-broker-token").then_some(it)
 }
 
+/// A container that runs.
 struct Container {
     child: Child,
     status: PathBuf,
@@ -188,8 +189,17 @@ impl Container {
         panic!("no {}", path.display());
     }
 
-    fn end(self) -> Output {
-        self.child.wait_with_output().expect("it ends")
+    /// Once it has ended, which takes no minute.
+    fn end(mut self) -> Output {
+        for _ in 0..6_000 {
+            if self.child.try_wait().expect("ours").is_some() {
+                return self.child.wait_with_output().expect("it has ended");
+            }
+            sleep(Duration::from_millis(10));
+        }
+        // What fails here leaves nothing behind.
+        let _ = kill_process(self.pid(), Signal::KILL);
+        panic!("it does not end: {}", text(&self.child.wait_with_output().expect("it is killed")));
     }
 
     fn signal(self, signal: Signal) -> Output {
