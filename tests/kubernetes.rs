@@ -3,53 +3,33 @@
 //! its volume; the drain fits into the grace period; the program itself takes each configuration and policy; and the injected container
 //! is that of the manifests.
 
+#[path = "support/manifests.rs"]
+mod manifests;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use manifests::{BEYOND_THE_BOUND, BROKER, assert_restricted, bytes, list, named};
 use serde_json::{Value, json};
 
-const BROKER: &str = "key-broker";
 const BROKER_USER: u64 = 17_890;
-/// What deliveries may write beyond `audit.max_undelivered_bytes`.
-const BEYOND_THE_BOUND: u64 = 16 << 20;
 
 fn folder() -> PathBuf {
-    // The package of this test is broker/sidecar.
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    root.expect("a package is in its workspace").join("deploy/kubernetes")
+    manifests::deploy().join("kubernetes")
 }
 
 fn text(path: &str) -> String {
-    fs::read_to_string(folder().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    manifests::text(&format!("kubernetes/{path}"))
 }
 
 fn documents(path: &str) -> Vec<Value> {
-    serde_saphyr::from_multiple(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    manifests::documents(&format!("kubernetes/{path}"))
 }
 
 fn document(path: &str, kind: &str) -> Value {
-    documents(path).into_iter().find(|it| it["kind"] == kind).unwrap_or_else(|| panic!("{path}: no {kind}"))
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn named<'a>(items: &'a Value, name: &str) -> &'a Value {
-    list(items).iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("no {name}: {items:#}"))
-}
-
-fn bytes(quantity: &Value) -> u64 {
-    let quantity = quantity.as_str().expect("a quantity");
-    let split = quantity.find(|letter: char| !letter.is_ascii_digit()).expect("a unit");
-    let factor = match &quantity[split..] {
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        unit => panic!("{unit}?"),
-    };
-    quantity[..split].parse::<u64>().expect("a number") * factor
+    manifests::document(&format!("kubernetes/{path}"), kind)
 }
 
 /// A workload with the broker in it, and what its broker runs with.
@@ -178,17 +158,9 @@ fn every_container_is_restricted() {
         }
         let mut users = BTreeSet::new();
         for container in form.containers() {
-            let context = &container["securityContext"];
-            assert_eq!(context["runAsNonRoot"], true);
-            assert_eq!(context["allowPrivilegeEscalation"], false);
-            assert_eq!(context["readOnlyRootFilesystem"], true);
-            assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
-            assert_eq!(context["seccompProfile"], json!({ "type": "RuntimeDefault" }));
-            assert!(
-                users.insert(context["runAsUser"].as_u64().expect("a user")),
-                "{}: two of one user",
-                form.name
-            );
+            assert_restricted(container);
+            let user = &container["securityContext"]["runAsUser"];
+            assert!(users.insert(user.as_u64().expect("a user")), "{}: two of one user", form.name);
         }
         assert_eq!(form.broker()["securityContext"]["runAsUser"], BROKER_USER);
     }
@@ -368,6 +340,43 @@ fn what_is_injected_is_what_the_manifests_have() {
     let mut with_claim = stateful.broker().clone();
     with_claim["resources"]["requests"]["ephemeral-storage"] = json!("512Mi");
     assert_eq!(with_claim, *form.broker());
+}
+
+/// The enclaves' broker is the same one, but for what vsock takes, and for what its configuration has not.
+#[test]
+fn the_enclaves_broker_is_that_of_the_manifests() {
+    let [form, _] = Form::all();
+    let daemons =
+        manifests::document("enclave/kubernetes.yaml", "DaemonSet")["spec"]["template"]["spec"].clone();
+    let mut broker = parts(named(&daemons["initContainers"], BROKER));
+    let mut expected = parts(form.broker());
+    let profile = json!({ "type": "Localhost", "localhostProfile": "key-broker.json" });
+    assert_eq!(broker["securityContext"]["seccompProfile"], profile);
+    let without = |container: &mut Value, key: &str| {
+        container.as_object_mut().expect("a container").remove(key).expect("it is there");
+    };
+    without(&mut expected, "ports");
+    for container in [&mut expected, &mut broker] {
+        without(container, "livenessProbe");
+    }
+    let size = bytes(&named(&daemons["volumes"], "key-broker-journal")["emptyDir"]["sizeLimit"]);
+    assert_eq!(bytes(&broker["resources"]["requests"]["ephemeral-storage"]), size);
+    assert!((1 << 30) + BEYOND_THE_BOUND <= size / 5 * 4, "audit.max_undelivered_bytes is 1 GiB unless told");
+    expected["resources"]["requests"]["ephemeral-storage"] =
+        broker["resources"]["requests"]["ephemeral-storage"].clone();
+    expected["securityContext"]["seccompProfile"] = profile;
+    let env = broker["env"].as_array_mut().expect("variables");
+    env.retain(|it| it["name"] != "AWS_ROLE_SESSION_NAME");
+    assert_eq!(broker, expected);
+    let enclave = &daemons["containers"][0];
+    assert!(enclave["securityContext"]["privileged"].is_null());
+    assert_eq!(enclave["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
+    assert_eq!(enclave["resources"]["limits"]["aws.ec2.nitro/nitro_enclaves"], "1");
+    let config: toml::Table = toml::from_str(&manifests::text("enclave/key-broker.toml")).expect("TOML");
+    let context_id = config["listen"]["vsock"]["cids"][0].to_string();
+    assert!(
+        enclave["args"][0].as_str().is_some_and(|it| it.contains(&format!("--enclave-cid {context_id}\n")))
+    );
 }
 
 /// A container, without what each form has of its own.

@@ -278,11 +278,19 @@ async fn metrics_are_those_of_the_registry_and_dashboard_and_alerts_use_no_other
             assert!(exposed.contains(name.as_str()), "{place}: no metric or label {name}");
         }
     }
-    let documentation = read("docs/telemetry.md");
-    for runbook in alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook: docs/telemetry.md#")) {
-        let heading = documentation.lines().filter_map(|line| line.strip_prefix("### "));
-        assert!(heading.map(str::to_lowercase).any(|heading| heading == runbook), "docs: {runbook}");
+    let mut alerts_seen = 0;
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let page = format!("docs/runbooks/{alert}.md");
+        assert!(
+            alerts.contains(&format!("runbook_url: https://key-broker.dev/{page}\n")),
+            "{alert} names no page"
+        );
+        assert!(read(&page).starts_with(&format!("# {alert}\n")), "{page}");
+        assert!(read("docs/runbooks/README.md").contains(&format!("[{alert}]({alert}.md)")), "{alert}");
+        alerts_seen += 1;
     }
+    let pages = fs::read_dir(root().join("docs/runbooks")).expect("it is there").count();
+    assert_eq!(alerts_seen + 1, pages, "a page for each alert, and one for all");
 }
 
 /// The name of the family that a sample is of.

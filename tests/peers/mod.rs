@@ -56,6 +56,21 @@ impl Peers {
     }
 }
 
+/// What Trivy says of manifests or Dockerfiles: it fails where it finds something that matters.
+pub fn trivy(path: &Path) -> Output {
+    let mut trivy = Peers::install(&["lints"]).command("lints/bin/trivy");
+    trivy.args([
+        "config",
+        "--skip-check-update",
+        "--quiet",
+        "--severity",
+        "HIGH,CRITICAL",
+        "--exit-code",
+        "1",
+    ]);
+    output(trivy.arg(path))
+}
+
 /// A command without proxies and options of gRPC, AWS and OpenTelemetry of the environment.
 pub fn plain(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

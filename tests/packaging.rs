@@ -1,0 +1,253 @@
+//! Proves: one program makes one image, by digest, and one Debian package; the image is what its Dockerfile says; a program that is not
+//! static, or that tells of the building machine, is refused. The unit of deploy/systemd is read by systemd without a complaint and is
+//! exposed no further than 2.0; its user, folders and configuration fit together.
+
+#[path = "support/manifests.rs"]
+mod manifests;
+mod peers;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use manifests::{deploy, list, text};
+use peers::{Peers, output, plain, printed, trivy};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+fn script(path: &str) -> Command {
+    let mut command = plain(deploy().join(path));
+    command.env("SOURCE_DATE_EPOCH", "1700000000");
+    command
+}
+
+fn sha256(path: &Path) -> String {
+    hex::encode(Sha256::digest(fs::read(path).expect("it is there")))
+}
+
+/// An image of something small in place of the program.
+fn image(dir: &Path) -> String {
+    fs::create_dir_all(dir.join("rootfs")).expect("it is made");
+    fs::write(dir.join("rootfs/key-broker"), "program").expect("writes");
+    let mut tar = plain("tar");
+    tar.args(["--create", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--file"])
+        .arg(dir.join("rootfs.tar"));
+    printed(tar.arg("--directory").arg(dir.join("rootfs")).arg("."));
+    printed(script("image/oci").arg(dir)).trim().to_owned()
+}
+
+#[test]
+#[cfg_attr(not(debian_x86_64), ignore = "needs Debian on x86_64")]
+fn one_root_makes_one_image() {
+    let [one, two] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let digest = image(one.path());
+    assert_eq!(digest, image(two.path()));
+    let blobs = one.path().join("oci/blobs/sha256");
+    let read = |digest: &Value| -> Vec<u8> {
+        let hash = digest["digest"].as_str().and_then(|it| it.strip_prefix("sha256:")).expect("a digest");
+        let content = fs::read(blobs.join(hash)).expect("it is there");
+        assert_eq!(content.len() as u64, digest["size"].as_u64().expect("a size"));
+        content
+    };
+    for blob in fs::read_dir(&blobs).expect("it is there") {
+        let blob = blob.expect("it is read").path();
+        assert!(blob.ends_with(sha256(&blob)), "{}", blob.display());
+    }
+    let index: Value =
+        serde_json::from_slice(&fs::read(one.path().join("oci/index.json")).expect("there")).expect("JSON");
+    assert_eq!(index["manifests"][0]["digest"], json!(digest));
+    let manifest: Value = serde_json::from_slice(&read(&index["manifests"][0])).expect("JSON");
+    let layer = read(&manifest["layers"][0]);
+    let config: Value = serde_json::from_slice(&read(&manifest["config"])).expect("JSON");
+    assert_eq!(
+        config["rootfs"]["diff_ids"],
+        json!([format!("sha256:{}", sha256(&one.path().join("rootfs.tar")))])
+    );
+    assert!(layer.starts_with(&[0x1f, 0x8b]), "compressed");
+
+    // As the Dockerfile says.
+    let dockerfile = text("image/Dockerfile");
+    let last = dockerfile.split("FROM scratch").nth(1).expect("the last stage").replace("\\\n", "");
+    let said = |word: &str| {
+        let line =
+            last.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_else(|| panic!("no {word}"));
+        line.trim().to_owned()
+    };
+    let config = &config["config"];
+    assert_eq!(config["User"], json!(said("USER")));
+    for (word, key) in [("ENTRYPOINT", "Entrypoint"), ("CMD", "Cmd")] {
+        assert_eq!(config[key], serde_json::from_str::<Value>(&said(word)).expect("JSON"));
+    }
+    let labels = said("LABEL");
+    for (name, value) in config["Labels"].as_object().expect("labels") {
+        assert!(labels.contains(&format!("{name}={value}")), "{name}: {labels}");
+    }
+    assert_eq!(
+        labels.matches("org.opencontainers").count(),
+        config["Labels"].as_object().expect("labels").len()
+    );
+}
+
+/// The program of the tests is linked to libraries that the image has not.
+#[test]
+#[cfg_attr(not(debian_x86_64), ignore = "needs Debian on x86_64")]
+fn a_program_that_is_not_static_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut pack = script("image/rootfs");
+    let refused =
+        output(pack.arg(env!("CARGO_BIN_EXE_key-broker")).arg(deploy().join("../LICENSE")).arg(dir.path()));
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is not static"), "{refused:?}");
+    assert!(!dir.path().join("rootfs.tar").exists());
+}
+
+/// A package with something small in place of the program, and what is in it.
+fn package(dir: &Path) -> std::path::PathBuf {
+    fs::write(dir.join("program"), "#!/bin/sh\n").expect("writes");
+    fs::set_permissions(dir.join("program"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut pack = script("systemd/deb");
+    printed(pack.arg(dir.join("program")).arg(deploy().join("../LICENSE")).arg("1.2.3").arg(dir.join("out")));
+    let mut made =
+        fs::read_dir(dir.join("out")).expect("it is there").map(|it| it.expect("it is read").path());
+    made.next().expect("a package")
+}
+
+#[test]
+#[cfg_attr(not(debian_x86_64), ignore = "needs Debian on x86_64")]
+fn one_program_makes_one_package() {
+    let [one, two] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let made = package(one.path());
+    assert_eq!(sha256(&made), sha256(&package(two.path())));
+    let field = |name: &str| printed(plain("dpkg-deb").arg("--field").arg(&made).arg(name)).trim().to_owned();
+    assert_eq!((field("Package"), field("Version")), ("key-broker".to_owned(), "1.2.3".to_owned()));
+    let root = one.path().join("root");
+    printed(plain("dpkg-deb").arg("--raw-extract").arg(&made).arg(&root));
+    let conffiles = fs::read_to_string(root.join("DEBIAN/conffiles")).expect("it is there");
+    assert_eq!(conffiles, "/etc/key-broker/key-broker.toml\n/etc/key-broker/policy.cedar\n");
+    for file in ["postinst", "prerm", "postrm"] {
+        printed(plain("sh").arg("-n").arg(root.join("DEBIAN").join(file)));
+        assert_eq!(fs::metadata(root.join("DEBIAN").join(file)).expect("it is there").mode() & 0o777, 0o755);
+    }
+    let program = unit("ExecStart").split_whitespace().next().expect("a program").to_owned();
+    assert!(root.join(program.trim_start_matches('/')).exists(), "{program}");
+}
+
+/// A line of the unit.
+fn unit(key: &str) -> String {
+    let unit = text("systemd/key-broker.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
+    line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+}
+
+#[test]
+fn the_units_folders_are_those_of_the_configuration() {
+    let settings: toml::Table = toml::from_str(&text("systemd/key-broker.toml")).expect("TOML");
+    let path = |value: &toml::Value| value.as_str().expect("a path").to_owned();
+    let folder = unit("ReadWritePaths");
+    for socket in ["unix", "admin"] {
+        let socket = path(&settings["listen"][socket]["path"]);
+        assert_eq!(Path::new(&socket).parent(), Some(Path::new(&folder)));
+    }
+    let [kind, place, mode, user, group, ..] = text("systemd/key-broker.tmpfiles")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(str::split_whitespace)
+        .map(str::to_owned)
+        .collect::<Vec<_>>()
+        .try_into()
+        .map(|fields: [String; 6]| fields)
+        .expect("six fields");
+    assert_eq!((kind.as_str(), place, mode.as_str(), user), ("d", folder, "0750", unit("User")));
+    assert_eq!(settings["listen"]["unix"]["group"].as_str(), Some(group.as_str()));
+    let journal = path(&settings["audit"]["journal_dir"]);
+    assert!(journal.starts_with(&format!("/var/lib/{}/", unit("StateDirectory"))), "{journal}");
+    assert!(unit("ExecStart").ends_with("--config /etc/key-broker/key-broker.toml"));
+    // limits.drain_seconds is 25 unless told, and the process ends within 5 s more.
+    assert!(settings.get("limits").is_none());
+    assert!(unit("TimeoutStopSec").trim_end_matches('s').parse::<u64>().expect("seconds") >= 30);
+    assert_eq!(unit("RestartPreventExitStatus"), "64");
+}
+
+/// The program takes the configurations of the machine's unit and of the enclaves' parent; what it wants of the machine (users, folders)
+/// is not here.
+#[test]
+fn the_program_takes_the_configurations() {
+    for folder in ["systemd", "enclave"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("policy.cedar"), text(&format!("{folder}/policy.cedar"))).expect("writes");
+        let mut settings: toml::Table =
+            toml::from_str(&text(&format!("{folder}/key-broker.toml"))).expect("TOML");
+        let listen = settings["listen"].as_table_mut().expect("a table");
+        // Whether this kernel has vsock is not asked here.
+        listen.remove("vsock");
+        for socket in ["unix", "admin"] {
+            let socket_settings = listen[socket].as_table_mut().expect("a table");
+            socket_settings.remove("group");
+            let here = dir.path().join(socket);
+            socket_settings.insert("path".to_owned(), here.to_str().expect("UTF-8").into());
+        }
+        let journal = dir.path().join("journal");
+        settings["audit"]["journal_dir"] = journal.to_str().expect("UTF-8").into();
+        let config = dir.path().join("key-broker.toml");
+        fs::write(&config, settings.to_string()).expect("writes");
+        let mut check = plain(env!("CARGO_BIN_EXE_key-broker"));
+        let checked: Output = output(check.args(["check", "--offline", "--config"]).arg(&config));
+        assert!(checked.status.success(), "{folder}: {checked:?}");
+    }
+}
+
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+#[cfg_attr(not(debian_x86_64), ignore = "needs Debian on x86_64")]
+#[cfg_attr(not(capability = "sys_admin"), ignore = "needs root, to make users")]
+fn systemd_takes_unit_user_and_folder() {
+    Peers::install(&["systemd"]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path().join("root");
+    printed(plain("dpkg-deb").arg("--raw-extract").arg(package(dir.path())).arg(&root));
+    for (program, more) in [("systemd-sysusers", None), ("systemd-tmpfiles", Some("--create"))] {
+        printed(plain(program).arg(format!("--root={}", root.display())).args(more).arg("key-broker.conf"));
+    }
+    let line = |file: &str, name: &str| -> Vec<String> {
+        let all = fs::read_to_string(root.join("etc").join(file)).expect("it is made");
+        let line = all
+            .lines()
+            .find(|line| line.starts_with(&format!("{name}:")))
+            .unwrap_or_else(|| panic!("{name}: {all}"));
+        line.split(':').map(str::to_owned).collect()
+    };
+    let (user, clients) = (line("passwd", "key-broker"), line("group", "key-broker-clients"));
+    assert_eq!((user[6].as_str(), clients[3].as_str()), ("/usr/sbin/nologin", "key-broker"));
+    let folder = fs::metadata(root.join("run/key-broker")).expect("it is made");
+    assert_eq!((folder.uid().to_string(), folder.gid().to_string()), (user[2].clone(), clients[2].clone()));
+
+    for file in ["systemd/key-broker.service", "enclave/key-broker.service"] {
+        let file = deploy().join(file);
+        let verified = output(plain("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
+        let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+        // The program is not installed here.
+        let complaints: Vec<_> = said.lines().filter(|line| line.contains("key-broker.service")).collect();
+        assert!(complaints.iter().all(|line| line.contains("is not executable")), "{said}");
+        let judged =
+            printed(plain("systemd-analyze").args(["security", "--offline=true", "--json=short"]).arg(&file));
+        let judged: Value = serde_json::from_str(&judged).expect("JSON");
+        assert!(list(&judged).len() > 50);
+        let mut limit = plain("systemd-analyze");
+        printed(limit.args(["security", "--offline=true", "--threshold=20"]).arg(&file));
+    }
+}
+
+/// Linters that others run find nothing that matters. The enclave's own image runs as root: it is all that the enclave has.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn linters_find_nothing() {
+    let peers = Peers::install(&["lints"]);
+    for dockerfile in ["image/Dockerfile", "enclave/Dockerfile"] {
+        printed(peers.command("lints/bin/hadolint").arg(deploy().join(dockerfile)));
+    }
+    for folder in ["kubernetes", "image", "enclave/kubernetes.yaml"] {
+        let found = trivy(&deploy().join(folder));
+        assert!(found.status.success(), "{found:?}");
+    }
+}
