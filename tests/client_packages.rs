@@ -9,7 +9,7 @@ mod peers;
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use packages::{Dev, TlsBroker, copied, example, first_block, one_at_a_time, restarted_under};
 use peers::{Peers, plain, printed, root};
@@ -150,18 +150,21 @@ fn go() {
 
     let empty = work.path().join("empty");
     fs::create_dir_all(empty.join("load")).expect("a directory");
-    let module = "github.com/key-broker/key-broker/client/go";
+    let module = GO_MODULE;
     let version = version();
     let manifest = fs::read_to_string(package.join("go.mod")).expect("a module");
     // Requires what the package does, too, as `go mod tidy` would write it: that asks the network about tests of dependencies.
     let (_, rest) = manifest.split_once('\n').expect("its name is its first line");
-    let text =
-        format!("module empty\n{rest}\nrequire {module} v{version}\n\nreplace {module} => ../client/go\n");
+    let text = format!("module empty\n{rest}\nrequire {module} v{version}\n");
     fs::write(empty.join("go.mod"), text).expect("writes");
+    let proxy = published(&peers, &package, work.path(), &format!("v{version}"));
     fs::copy(package.join("go.sum"), empty.join("go.sum")).expect("copies");
     fs::write(empty.join("main.go"), go_program(&example("go", "go"))).expect("writes");
     fs::copy(root().join("tests/peers/client-go/main.go"), empty.join("load/main.go")).expect("copies");
-    printed(go(&empty).args(["build", "-mod=mod", "-o", "built/", "./..."]));
+    let mut build = go(&empty);
+    build.args(["build", "-mod=mod", "-o", "built/", "./..."]);
+    // A public registry's checksums are of what is public.
+    printed(build.env("GOPROXY", format!("file://{}", proxy.display())).env("GONOSUMDB", "*"));
     let run = |name: &str| {
         let mut run = plain(empty.join("built").join(name));
         run.env("KEY_BROKER_ADDRESS", &address);
@@ -172,6 +175,34 @@ fn go() {
     load.arg("package");
     let [package] = restarted_under(dev, [load]);
     package.costs_nothing();
+}
+
+/// The module as a proxy of modules has it, a zip with its version before each name; nothing of an earlier one is left in the cache.
+/// <https://go.dev/ref/mod#goproxy-protocol>
+fn published(peers: &Peers, package: &Path, work: &Path, version: &str) -> PathBuf {
+    let cache = peers.path("client-go/gopath/pkg/mod");
+    for old in [cache.join("github.com/key-broker"), cache.join("cache/download/github.com/key-broker")] {
+        // The first time there is none.
+        let _ = fs::remove_dir_all(old);
+    }
+    let proxy = work.join("proxy");
+    let place = proxy.join(GO_MODULE).join("@v");
+    fs::create_dir_all(&place).expect("a directory");
+    fs::write(place.join("list"), format!("{version}\n")).expect("writes");
+    let time = "2026-01-01T00:00:00Z";
+    let info = format!(r#"{{"Version":"{version}","Time":"{time}"}}"#);
+    fs::write(place.join(format!("{version}.info")), info).expect("writes");
+    fs::copy(package.join("go.mod"), place.join(format!("{version}.mod"))).expect("copies");
+    let zip = "import os, sys, zipfile\n\
+               with zipfile.ZipFile(sys.argv[1], 'w') as module:\n\
+               \x20   for folder, _, names in os.walk('.'):\n\
+               \x20       for name in names:\n\
+               \x20           path = os.path.relpath(os.path.join(folder, name))\n\
+               \x20           module.write(path, f'{sys.argv[2]}/{path}')\n";
+    let mut python = peers.command("client-go/bin/python");
+    python.current_dir(package).args(["-c", zip]).arg(place.join(format!("{version}.zip")));
+    printed(python.arg(format!("{GO_MODULE}@{version}")));
+    proxy
 }
 
 /// The example in a program: it is of the lines that matter.
@@ -321,3 +352,5 @@ fn version() -> String {
 }
 
 const PACKAGES: [&str; 4] = ["python", "node", "go", "java"];
+
+const GO_MODULE: &str = "github.com/key-broker/key-broker/client/go";

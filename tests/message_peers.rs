@@ -1,5 +1,5 @@
-//! Proves: what a broker encrypts, whole and in parts, the AWS Encryption SDK for Python opens with the KMS key alone; and what the SDK
-//! encrypts, with each suite that a broker takes, framed and not, under several keys, a broker decrypts.
+//! Proves: what a broker encrypts, whole and in parts, the AWS Encryption SDKs for Python and JavaScript open with the KMS key alone; and
+//! what they encrypt, with each suite that a broker takes, framed and not, under several keys, a broker decrypts.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -8,6 +8,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -102,6 +103,43 @@ async fn a_broker_decrypts_what_the_sdk_encrypts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+async fn the_sdk_for_javascript_and_a_broker_open_each_others_messages() {
+    let bench = Bench::start(true).await;
+    let client = bench.broker.client().await;
+    let mut messages = Vec::new();
+    for length in [0, 1, 4_096, 1_000_003] {
+        let request = with(EncryptMessage::new("alias/dev", plaintext(length)), &pairs());
+        let message = client.encrypt_message(request).await.expect("encrypted").message;
+        messages.push((bench.write(&format!("whole-{length}"), &message), length));
+    }
+    let message = in_parts(&client, 5 << 20).await.expect("encrypted");
+    messages.push((bench.write("parts", &message), 5 << 20));
+    let wishes: Vec<_> = SUITES_IN_JAVASCRIPT
+        .into_iter()
+        .flat_map(|suite| [(suite, 128, 0), (suite, 4_096, 300_000)])
+        .map(|(suite, frame_length, length)| (bench.wish(suite, frame_length, length), length))
+        .collect();
+    let seal: Vec<_> = wishes.iter().map(|(wish, _)| wish).collect();
+    let open: Vec<_> = messages.iter().map(|(path, _)| path).collect();
+    let plan = json!({ "keys": [bench.broker.key_arn], "context": pairs(), "open": open, "seal": seal });
+    let seen = bench.sdk_for_javascript(plan).await;
+    assert_eq!(seen.len(), messages.len() + wishes.len());
+    for (case, (path, length)) in seen.iter().zip(&messages) {
+        assert_eq!((&case["suite"], &case["context"]), (&json!(0x0478), &json!(pairs())));
+        let opened = fs::read(format!("{}.opened", path.display())).expect("it was opened");
+        assert!(opened == plaintext(*length), "{length}");
+    }
+    for (wish, length) in &wishes {
+        let message = fs::read(wish["to"].as_str().expect("a path")).expect("sealed");
+        let decrypted = client.decrypt_message(DecryptMessage::new(message).context("tenant", "acme")).await;
+        let decrypted = decrypted.unwrap_or_else(|error| panic!("{wish}: {error}"));
+        assert!(decrypted.plaintext.expose() == plaintext(*length), "{wish}");
+        assert_eq!(decrypted.encryption_context, pairs(), "{wish}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn suites_without_commitment_are_off() {
     let bench = Bench::start(false).await;
     let client = bench.broker.client().await;
@@ -142,14 +180,27 @@ impl Bench {
     fn wish(&self, suite: &str, frame_length: u32, length: usize) -> Value {
         let plain = self.write(&format!("plain-{length}"), &plaintext(length));
         let to = self.path(&format!("sdk-{length}-{suite}-{frame_length}"));
-        json!({ "plaintext": plain, "to": to, "suite": suite, "frame_length": frame_length })
+        let committing = suite.contains("COMMIT_KEY");
+        json!({ "plaintext": plain, "to": to, "suite": suite, "frame_length": frame_length, "committing": committing })
     }
 
     async fn sdk(&self, plan: Value) -> Vec<Value> {
-        let path = self.write("plan.json", plan.to_string().as_bytes());
         let mut client = self.peers.command("encryption-sdk/bin/python");
+        client.arg(root().join("tests/peers/encryption-sdk/client.py"));
+        self.told_by(client, plan).await
+    }
+
+    async fn sdk_for_javascript(&self, plan: Value) -> Vec<Value> {
+        let peers = Peers::install(&["encryption-sdk-node"]);
+        let mut client = Command::new("node");
+        client.arg(root().join("tests/peers/encryption-sdk-node/client.mjs"));
+        client.arg(peers.path("encryption-sdk-node/package.json"));
+        self.told_by(client, plan).await
+    }
+
+    async fn told_by(&self, mut client: Command, plan: Value) -> Vec<Value> {
         let none = Path::new("/dev/null");
-        client.arg(root().join("tests/peers/encryption-sdk/client.py")).arg(path);
+        client.arg(self.write("plan.json", plan.to_string().as_bytes()));
         client.env("AWS_ENDPOINT_URL_KMS", self.broker.emulator.endpoint_url());
         client.env("AWS_DEFAULT_REGION", "us-west-2").env("AWS_EC2_METADATA_DISABLED", "true");
         client.env("AWS_ACCESS_KEY_ID", "AKIATESTEXAMPLE00000").env("AWS_SECRET_ACCESS_KEY", "test-only");
@@ -205,4 +256,11 @@ const SUITES: [&str; 4] = [
     "AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384",
     "AES_256_GCM_IV12_TAG16_HKDF_SHA256",
     "AES_256_GCM_IV12_TAG16_HKDF_SHA384_ECDSA_P384",
+];
+/// The same for JavaScript.
+const SUITES_IN_JAVASCRIPT: [&str; 4] = [
+    "ALG_AES256_GCM_IV12_TAG16_HKDF_SHA512_COMMIT_KEY",
+    "ALG_AES256_GCM_IV12_TAG16_HKDF_SHA512_COMMIT_KEY_ECDSA_P384",
+    "ALG_AES256_GCM_IV12_TAG16_HKDF_SHA256",
+    "ALG_AES256_GCM_IV12_TAG16_HKDF_SHA384_ECDSA_P384",
 ];
