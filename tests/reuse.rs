@@ -16,7 +16,7 @@ use key_broker_core::clock::{Clock, SystemClock};
 use kms_emulator::{Fault, KeySpec};
 use peers::check_records;
 use support::formats::sha256_hex;
-use support::{Records, Setup, TestBroker, reuse, rule};
+use support::{Records, Setup, TestBroker, eventually, reuse, rule};
 use tonic::Code;
 
 fn bounded(max_age: u64, max_messages: u64, max_bytes: u64) -> Rule {
@@ -315,7 +315,9 @@ fn charged_by_key(records: &Records) -> BTreeMap<String, Vec<(u64, u64)>> {
 async fn a_key_whose_record_cannot_be_committed_is_not_kept() {
     let broker = broker(rule()).await;
     let client = broker.client().await;
-    std::fs::remove_dir_all(broker.journal_dir()).expect("removes");
+    // The broker may write into it meanwhile.
+    eventually("the journal's folder is gone", || std::fs::remove_dir_all(broker.journal_dir()).is_ok())
+        .await;
     let error = client.generate_data_key(request()).await.expect_err("no journal");
     assert_eq!(error.reason(), Some("JOURNAL_UNAVAILABLE"));
     std::fs::create_dir(broker.journal_dir()).expect("returns");

@@ -234,7 +234,7 @@ impl Answer {
             Word::Denied => "Denied",
             Word::NotKnown => "not known",
         };
-        format!("{word:<9}  {:<32} {}  {}", self.action.name(), self.key, self.reason)
+        format!("{word:<9}  {:<35} {}  {}", self.action.name(), self.key, self.reason)
     }
 
     fn json(&self) -> Value {
