@@ -152,7 +152,7 @@ mod tests {
         let sealer =
             Sealer::new(Vec::new(), &key, encrypted, &EncryptionContext::default(), id).expect("a header");
         let wanted = Ok(Wanted::Sha256(hex::encode(sealer.facts().sha256)));
-        let message = sealer.seal(&[0; 100_000]).expect("a message");
+        let message = sealer.seal(&vec![0; 100_000]).expect("a message");
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &message).expect("writes");
         assert_eq!(parse(&format!("fileb://{}", file.path().display())), wanted);
