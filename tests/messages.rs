@@ -292,6 +292,9 @@ async fn a_long_message_is_read_for_nobody_who_could_not_be_permitted() {
     }
     let records = broker.stop().await;
     assert_eq!(records.outcomes(), BTreeMap::from([("Denied".into(), 2)]));
+    for record in &records.activity {
+        assert!(record["additionalEventData"]["policy"]["version"].is_string(), "{record}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use key_broker_trail::record::{DataKeyData, MessageData};
 
 use super::message_format::{self, ExpectedMessage, MessageKey, TakenSuites};
 use super::{Service, WorkloadCall, wire};
-use crate::audit::PolicyNote;
+use crate::audit::{PolicyNote, RecordBuilder};
 use crate::cache::DrawTerms;
 use crate::error::{BrokerError, Denial, DeniedKey};
 use crate::operation::{
@@ -25,13 +25,16 @@ struct PermittedDataKey {
 }
 
 impl Service {
-    /// Refuses who may do this with no key, whatever the call says.
+    /// Refuses who may do this with no key, whatever the call says, and notes that no policy permits it.
     pub(crate) fn refuse_unpermitted(
         &self,
+        record: &RecordBuilder,
         principal: &Principal,
         action: Action,
     ) -> Result<(), BrokerError> {
-        if self.policies.current().denies_every_call(principal, action) {
+        let policy = self.policies.current();
+        if policy.denies_every_call(principal, action) {
+            record.decided(Arc::default(), Arc::clone(policy.version()));
             let (principal, key) = (principal.clone(), DeniedKey::Any);
             return Err(BrokerError::Denied(Box::new(Denial { principal, action, key })));
         }
@@ -124,6 +127,10 @@ impl Service {
             }
             match self.permit_data_key(call, header, expected, (&key, ciphertext), declared).await {
                 Ok(data_key) => permitted.push(data_key),
+                // Another data key of the message would be asked about under the same name, and so end the same way.
+                Err(error) if expected.key.is_some() && !matches!(error, BrokerError::OtherKey) => {
+                    return Err(error);
+                }
                 Err(error) => refusal = error,
             }
         }
@@ -185,7 +192,7 @@ mod tests {
     #[test]
     fn messages_are_refused_over_vsock_alone() {
         let call = |peer: Peer| WorkloadCall {
-            record: crate::audit::RecordBuilder::default(),
+            record: RecordBuilder::default(),
             request_id: Uuid::nil(),
             peer: Arc::new(peer),
             deadline: SystemClock.instant(),

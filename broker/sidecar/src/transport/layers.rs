@@ -299,7 +299,8 @@ impl Layers {
         drop_unread(request.headers_mut());
         if method.most_request_bytes() > LARGEST_REQUEST_BYTES || method.is_stream() {
             // Before it is read: so much is read, and so long waited, for nobody who could not be permitted.
-            self.service.refuse_unpermitted(&caller.peer.principal, method.action())?;
+            let (record, principal) = (scope.record(), &caller.peer.principal);
+            self.service.refuse_unpermitted(&record, principal, method.action())?;
         }
         let request = request.map(|body| RequestBody::new(body, method, Arc::clone(&caller.share)));
         let request_bytes = request.body().bytes();
