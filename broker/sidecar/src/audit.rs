@@ -231,6 +231,10 @@ impl AuditScope {
     /// been timed by that, and no record tells of a use after its data key's end.
     fn came_at(&self) -> OffsetDateTime {
         let now = Moment::now(&*self.audit.clock);
+        if self.ends.is_some() {
+            // The end of a stream may be an hour after it came: it is told with what else happened then.
+            return now.wall;
+        }
         let (took, came) = (now.instant.saturating_duration_since(self.began.instant), self.began.wall);
         now.wall.checked_sub(took.try_into().unwrap_or_default()).map_or(came, |by_now| by_now.min(came))
     }
