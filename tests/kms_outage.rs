@@ -339,7 +339,8 @@ async fn access_denied_by_one_name_ends_what_is_kept_under_the_others() {
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn the_revocation_check_ends_kept_keys_within_its_interval() {
     let mut setup = setup(rule());
-    setup.reuse.revocation_check = Some(Duration::from_secs(1));
+    let interval = Duration::from_secs(1);
+    setup.reuse.revocation_check = Some(RevocationCheck { interval, ..REVOCATION_CHECK });
     let broker = TestBroker::with(setup).await;
     let client = broker.client().await;
     let kept = draw(&client).await.expect("a key");

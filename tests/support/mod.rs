@@ -41,7 +41,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use key_broker::{
     AuditConfig, AwsKms, AwsSettings, Bindings, BreakerSettings, Broker, GuardSettings, Identities, Limits,
-    Listen, Parts, Policy, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust, UnixAddress,
+    Listen, Parts, Policy, RevocationCheck, Rule, Rules, ShareLimits, StartError, Telemetry, Tls, Trust,
+    UnixAddress,
 };
 use key_broker_client::{Client, Error};
 use key_broker_core::Bounds;
@@ -319,6 +320,13 @@ pub fn guard() -> GuardSettings {
     }
 }
 
+/// The default of `[reuse]`.
+pub const REVOCATION_CHECK: RevocationCheck = RevocationCheck {
+    interval: Duration::from_mins(1),
+    by_context: false,
+    unverified_max: Duration::from_mins(5),
+};
+
 /// Reuse by one rule for all.
 pub fn reuse(default: Rule) -> Rules {
     Rules {
@@ -326,7 +334,7 @@ pub fn reuse(default: Rule) -> Rules {
         rules: Vec::new(),
         max_entries: 10_000,
         kms_deadline: Duration::from_secs(10),
-        revocation_check: None,
+        revocation_check: Some(REVOCATION_CHECK),
     }
 }
 

@@ -144,6 +144,7 @@ impl Broker {
         let pages = base.start_pages(parts.telemetry.http, is_ready.clone()).await?;
         // What is kept by alias is of use while it is known what the alias means.
         let most_aliases = usize::try_from(parts.reuse.max_entries).unwrap_or(usize::MAX).max(LEAST_ALIASES);
+        let promise = parts.reuse.promise();
         let cache = base.start_cache(parts.reuse);
         let limits = CallLimits::new(&parts.limits);
         let links = Arc::<OnceLock<TrailLinks>>::default();
@@ -179,7 +180,7 @@ impl Broker {
         // One time for all of a drain: the end of the trail is kept its part, whatever calls do.
         let serving = tokio::spawn(server.serve(listeners, base.drain.clone(), grace * 4 / 5));
         let serving = AbortOnDropHandle::new(serving);
-        let waiting = Waiting { base, journal, links, sources, pages, serving, addresses, grace };
+        let waiting = Waiting { base, journal, links, sources, pages, serving, addresses, grace, promise };
         waiting.open(parts.audit, &parts.kms, &policies).await
     }
 

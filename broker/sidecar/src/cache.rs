@@ -5,12 +5,15 @@
 
 mod cacheable;
 mod counts;
+mod draw_outcome;
 mod key_index;
 mod partition;
 mod pool;
 mod revocation;
 pub(crate) mod rules;
 mod slot;
+mod standing;
+mod standings;
 
 use std::future::{Ready, ready};
 use std::pin::Pin;
@@ -20,14 +23,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, Either};
 use key_broker_core::clock::{Clock, Moment};
-use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId, Principal, Reuse, UNBOUNDED};
+use key_broker_core::{Bounds, DeclaredUse, Principal, Reuse, UNBOUNDED};
 use opentelemetry::context::FutureExt as _;
-use time::OffsetDateTime;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
-use crate::error::{BrokerError, KmsError, KmsErrorKind};
-use crate::kms::recorded::{Provenance, RecordedKms, RecordedReply, UnwrittenRecords, silence, time_to_tell};
+use crate::error::BrokerError;
+use crate::kms::recorded::{RecordedKms, RecordedReply, silence, time_to_tell};
 use crate::operation::{
     DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest,
     EncryptMessageRequest,
@@ -37,10 +40,13 @@ use crate::telemetry::vocabulary;
 use cacheable::{Cacheable, CacheableReply};
 use counts::CacheCounters;
 pub(crate) use counts::CacheTotals;
+pub(crate) use draw_outcome::DrawOutcome;
+use pool::{AnyPool, Entry, Pool};
 pub(crate) use pool::{CacheSize, EntryView, EvictionScope, Usage};
-use pool::{Entry, Pool};
 use rules::{Rule, Rules};
-use slot::{Blame, Demand, Draw, DrawFailure, DrawStep, Mint, MintedReply, REFRESH_PAUSE};
+use slot::{Blame, Demand, DrawFailure, DrawStep, Mint, MintedReply, REFRESH_PAUSE};
+use standing::Due;
+use standings::Standings;
 
 /// The kept data keys, and the way to KMS for all others.
 #[derive(Clone)]
@@ -55,6 +61,7 @@ struct Inner {
     decrypted: Pool<DecryptRequest>,
     message_keys: Pool<EncryptMessageRequest>,
     decrypted_message_keys: Pool<DecryptMessageRequest>,
+    standings: Standings,
     counts: CacheCounters,
 }
 
@@ -94,27 +101,11 @@ impl CachedRequest for DecryptRequest {
     }
 }
 
-/// The end of a draw, with what its record needs.
-pub(crate) struct DrawOutcome<T> {
-    /// The key, or why there is none.
-    pub result: Result<Arc<T>, BrokerError>,
-    /// The call to KMS behind it.
-    pub source: Option<Provenance>,
-    /// Whether that call was made for this draw.
-    pub called_kms: bool,
-    /// The data key's usage and limits; none for a decrypt.
-    pub reuse: Option<Usage>,
-    /// When the kept key expires; none for a key that is handed out once.
-    pub expires_at: Option<OffsetDateTime>,
-    /// KMS records to be committed with this call's; none where they are in the journal already.
-    pub records: Option<UnwrittenRecords>,
-}
-
 impl Cache {
     /// An empty cache.
     #[must_use]
     pub(crate) fn new(rules: Rules, kms: RecordedKms, clock: Arc<dyn Clock>) -> Self {
-        let max_entries = rules.max_entries;
+        let (max_entries, standings) = (rules.max_entries, Standings::new(rules.revocation_check));
         Self(Arc::new(Inner {
             rules,
             kms,
@@ -124,6 +115,7 @@ impl Cache {
             decrypted: Pool::new(max_entries),
             message_keys: Pool::new(max_entries),
             decrypted_message_keys: Pool::new(max_entries),
+            standings,
             counts: CacheCounters::default(),
         }))
     }
@@ -156,8 +148,45 @@ impl Cache {
                     None => cache.call_kms(permitted, terms).await,
                 }
             })),
+            Lookup::Check(ended) => {
+                let (principal, rule) = (principal.clone(), rule.into_owned());
+                Either::Right(Box::pin(async move {
+                    cache.draw_checked(permitted, &principal, &rule, bounds, terms, ended).await
+                }))
+            }
             Lookup::Nothing => Either::Right(Box::pin(async move { cache.call_kms(permitted, terms).await })),
         }
+    }
+
+    /// Draws once KMS has been asked whether what is kept may be used still.
+    async fn draw_checked<R: CachedRequest>(
+        &self,
+        permitted: Permitted<Arc<R>>,
+        principal: &Principal,
+        rule: &Rule,
+        bounds: Bounds,
+        terms: DrawTerms,
+        mut ended: CancellationToken,
+    ) -> DrawOutcome<R::Reply> {
+        for _ in 0..MOST_CHECKS {
+            let remaining = terms.deadline.saturating_duration_since(self.0.clock.instant());
+            if tokio::time::timeout(remaining.saturating_sub(time_to_tell(remaining)), ended.cancelled())
+                .await
+                .is_err()
+            {
+                return DrawOutcome::failed(BrokerError::DeadlineExceeded);
+            }
+            ended = match self.look_up(&permitted, principal, rule, bounds, &terms) {
+                Lookup::Drawn(drawn) => return drawn,
+                Lookup::Wait(wait) => match self.wait::<R>(wait, bounds, terms.deadline).await {
+                    Some(drawn) => return drawn,
+                    None => break,
+                },
+                Lookup::Check(ended) => ended,
+                Lookup::Nothing => break,
+            };
+        }
+        self.call_kms(permitted, terms).await
     }
 
     /// A draw from the partition's slot, or the call to KMS that it waits for.
@@ -174,14 +203,23 @@ impl Cache {
         let demand = Demand { request: permitted.clone(), declared: terms.declared, bounds };
         let step = entry.slot().draw(&now, demand);
         match step {
-            DrawStep::Drawn(draw, refresh) => {
+            DrawStep::Drawn(draw, refresh, check) => {
                 self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
                 if let Some(mint) = refresh {
                     // In a trace of its own: nobody waits for it.
                     let span = info_span!(parent: None, vocabulary::CACHE_REFRESH);
                     self.0.kms.tasks().spawn(self.clone().mint(mint, entry).instrument(span));
                 }
+                if let Some(check) = check {
+                    self.spawn_check(check, &**permitted.subject());
+                }
                 Lookup::Drawn(DrawOutcome::of(draw, bounds, R::IS_CHARGED))
+            }
+            DrawStep::Check(Due { ended, check }) => {
+                if let Some(check) = check {
+                    self.spawn_check(check, &**permitted.subject());
+                }
+                Lookup::Check(ended)
             }
             DrawStep::Wait(wait, mints) => {
                 for mint in mints {
@@ -232,7 +270,7 @@ impl Cache {
             self.0.counts.uses_from_kms.fetch_add(1, Ordering::Relaxed);
         }
         if let Err(BrokerError::Kms(error)) = &reply.result {
-            self.heed_refusal(error, request.sent_key());
+            self.refused(error, &*request);
         }
         // A data key that is handed out once has its use as its limit.
         let once = Usage { used: terms.declared, limit: terms.declared };
@@ -268,7 +306,8 @@ impl Cache {
         let under_way = R::pool(self).begin_call(entry);
         let requested_at = Moment::now(&*inner.clock);
         let deadline = requested_at.instant + inner.rules.kms_deadline;
-        let RecordedReply { result, source, records } = inner.kms.call(permitted.clone(), deadline).await;
+        let RecordedReply { result, source, region, records } =
+            inner.kms.call(permitted.clone(), deadline).await;
         inner.counts.call(&result);
         // Every reply that this key will be in must find its KMS record in the journal.
         let committed = records.commit().await;
@@ -278,7 +317,10 @@ impl Cache {
                 Err(BrokerError::DeniedKey(value.key().clone()))
             }
             (Ok(value), Some(source), Ok(())) => {
-                Ok(MintedReply { value: Arc::new(value), source, requested_at })
+                let request = permitted.subject().dry_run(value.key().into());
+                let standing = inner.standings.of(&request, value.key(), &region);
+                standing.allowed(requested_at, source.clone());
+                Ok(MintedReply { value: Arc::new(value), source, requested_at, standing })
             }
             (Ok(_), _, Err(_)) => Err(BrokerError::JournalUnavailable),
             (Ok(_), None, Ok(())) => Err(BrokerError::Bug),
@@ -294,7 +336,7 @@ impl Cache {
             }
             Err(error) => {
                 if let BrokerError::Kms(kms) = &error {
-                    self.heed_refusal(kms, permitted.subject().sent_key());
+                    self.refused(kms, &**permitted.subject());
                 }
                 let not_before =
                     Moment { instant: now.instant + REFRESH_PAUSE, wall: now.wall + REFRESH_PAUSE };
@@ -306,52 +348,17 @@ impl Cache {
         mints
     }
 
-    /// KMS has refused a key: nothing that was made with it is handed out again. `sent` is the key as KMS was
-    /// asked for it.
-    pub(crate) fn heed_refusal(&self, error: &KmsError, sent: Option<&KeyId>) {
-        use KmsErrorKind::{AccessDenied, Disabled, InvalidState, NotFound};
-        if !matches!(error.kind, AccessDenied | Disabled | InvalidState | NotFound) {
-            return;
-        }
-        let sent = sent.and_then(|key| KeyArn::parse(key.as_str()));
-        let named =
-            error.message.as_deref().and_then(KeyArn::find_in).filter(|arn| sent.as_ref() != Some(arn));
-        let inner = &*self.0;
-        let refuse = |arn: &KeyArn| {
-            inner.data_keys.refuse(arn)
-                + inner.encrypted_data_keys.refuse(arn)
-                + inner.decrypted.refuse(arn)
-                + inner.message_keys.refuse(arn)
-                + inner.decrypted_message_keys.refuse(arn)
-        };
-        let evicted: usize = sent.iter().chain(&named).map(refuse).sum();
-        if evicted > 0 {
-            inner.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
-            tracing::warn!(error = error.code, evicted, "KMS refuses a key: its data keys are dropped");
-        }
-    }
-
     /// Drops the keys in `scope`, and what calls to KMS under way will bring of them. Returns how many keys were dropped. A draw
     /// that begins afterwards gets none of them.
     pub(crate) fn evict(&self, scope: &EvictionScope<'_>) -> usize {
-        let inner = &*self.0;
-        let evicted = inner.data_keys.evict(scope)
-            + inner.encrypted_data_keys.evict(scope)
-            + inner.decrypted.evict(scope)
-            + inner.message_keys.evict(scope)
-            + inner.decrypted_message_keys.evict(scope);
-        inner.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
+        let evicted = self.0.pools().iter().map(|pool| pool.evict(scope)).sum();
+        self.0.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
         evicted
     }
 
     /// Shows every kept key to `show`.
     pub(crate) fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
-        let inner = &*self.0;
-        inner.data_keys.list(show);
-        inner.encrypted_data_keys.list(show);
-        inner.decrypted.list(show);
-        inner.message_keys.list(show);
-        inner.decrypted_message_keys.list(show);
+        self.0.pools().iter().for_each(|pool| pool.list(show));
     }
 
     /// What happened since the start.
@@ -363,19 +370,11 @@ impl Cache {
     /// How much is kept. Walks through everything.
     #[must_use]
     pub(crate) fn size(&self) -> CacheSize {
-        let inner = &*self.0;
-        let sizes = [
-            inner.data_keys.size(),
-            inner.encrypted_data_keys.size(),
-            inner.decrypted.size(),
-            inner.message_keys.size(),
-            inner.decrypted_message_keys.size(),
-        ];
         let add = |sum: CacheSize, size: CacheSize| CacheSize {
             entries: sum.entries + size.entries,
             bytes: sum.bytes + size.bytes,
         };
-        sizes.into_iter().fold(CacheSize::default(), add)
+        self.0.pools().iter().map(|pool| pool.size()).fold(CacheSize::default(), add)
     }
 
     /// Drops keys that are past their age again and again, so that they do not stay in memory, until the cache itself is dropped.
@@ -399,15 +398,27 @@ pub(crate) type DrawFuture<T> =
 enum Lookup<T> {
     Drawn(DrawOutcome<T>),
     Wait(oneshot::Receiver<slot::DrawResult<T>>),
+    /// KMS is asked whether what is kept may be used still. Cancelled at the end.
+    Check(CancellationToken),
     Nothing,
 }
 
 impl Inner {
     fn sweep(&self) {
         let now = Moment::now(&*self.clock);
-        self.data_keys.sweep(&now);
-        self.encrypted_data_keys.sweep(&now);
-        self.decrypted.sweep(&now);
+        self.pools().iter().for_each(|pool| pool.sweep(&now));
+        self.standings.sweep();
+    }
+
+    /// All kinds of what is kept.
+    fn pools(&self) -> [&dyn AnyPool; 5] {
+        [
+            &self.data_keys,
+            &self.encrypted_data_keys,
+            &self.decrypted,
+            &self.message_keys,
+            &self.decrypted_message_keys,
+        ]
     }
 }
 
@@ -434,43 +445,8 @@ pub(crate) struct DrawTerms {
     pub deadline: Instant,
 }
 
-impl<T> From<RecordedReply<T>> for DrawOutcome<T> {
-    fn from(reply: RecordedReply<T>) -> Self {
-        let RecordedReply { result, source, records } = reply;
-        Self {
-            result: result.map(Arc::new),
-            source,
-            called_kms: true,
-            reuse: None,
-            expires_at: None,
-            records: Some(records),
-        }
-    }
-}
-
-impl<T> DrawOutcome<T> {
-    fn of(draw: Draw<T>, bounds: Bounds, is_charged: bool) -> Self {
-        Self {
-            result: Ok(draw.value),
-            source: Some(draw.source),
-            called_kms: draw.called_kms,
-            reuse: is_charged.then_some(Usage { used: draw.used, limit: draw.limit }),
-            expires_at: Some(draw.requested_at.wall + bounds.max_age),
-            records: None,
-        }
-    }
-
-    fn failed(error: BrokerError) -> Self {
-        Self {
-            result: Err(error),
-            source: None,
-            called_kms: true,
-            reuse: None,
-            expires_at: None,
-            records: None,
-        }
-    }
-}
+/// How often one draw waits for a check: of the KMS key, of its own context, and again if KMS could not be asked.
+const MOST_CHECKS: usize = 4;
 
 #[cfg(test)]
 mod tests;

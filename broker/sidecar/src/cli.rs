@@ -12,6 +12,7 @@ mod hardening;
 mod health;
 mod manual;
 mod process_limits;
+mod revocation;
 mod serve;
 mod target;
 

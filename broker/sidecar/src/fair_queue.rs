@@ -61,6 +61,17 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         }
     }
 
+    /// A slot for `taker` now, if nobody waits for one.
+    pub(crate) fn take_what_is_left(self: &Arc<Self>, taker: &K) -> Option<Turn<K>> {
+        let mut state = self.lock();
+        let waits = state.waiting.values().flatten().any(|waiter| !waiter.turn.is_closed());
+        if waits || !state.shares.admits(taker, 1) {
+            return None;
+        }
+        state.give(taker);
+        Some(Turn { turns: Arc::clone(self), taker: taker.clone() })
+    }
+
     fn take_or_wait(&self, taker: &K) -> Result<(), oneshot::Receiver<Turn<K>>> {
         let mut state = self.lock();
         let own = state.waiting.get(taker).is_some_and(|own| own.iter().any(|other| !other.turn.is_closed()));

@@ -72,7 +72,7 @@ pub mod bench;
 pub use self::{
     app::{Broker, Parts, StartError},
     attestation::Trust,
-    cache::rules::{Match, Rule, Rules},
+    cache::rules::{Match, RevocationCheck, Rule, Rules},
     cli::run,
     config::Config,
     config::audit::Audit as AuditConfig,

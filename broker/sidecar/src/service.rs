@@ -16,7 +16,7 @@ use std::time::Instant;
 use key_broker_core::{Action, DeclaredUse, Peer, Principal, Transport};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
-use key_broker_trail::record::{DataKeyData, ServedFrom};
+use key_broker_trail::record::{DataKeyData, LastAllowed, ServedFrom};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::field::Empty;
@@ -304,7 +304,7 @@ impl WorkloadCall {
 
     /// Notes what KMS or the cache answered, whatever it was.
     fn answered<T: KeyedReply>(&self, drawn: DrawOutcome<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
-        let DrawOutcome { result, source, called_kms, reuse, expires_at, records } = drawn;
+        let DrawOutcome { result, source, called_kms, reuse, expires_at, evidence, records } = drawn;
         let refused = match &result {
             Err(BrokerError::Kms(error)) => error.request_id.as_deref().map(Arc::from),
             _ => None,
@@ -320,6 +320,13 @@ impl WorkloadCall {
             kms_event_id: source.as_ref().map(|source| source.event_id),
             minted_at: source.as_ref().filter(|_| result.is_ok()).map(|source| source.at),
             expires_at,
+            last_allowed: evidence.allowed.map(|(source, scope)| LastAllowed {
+                time: source.at,
+                kms_request_id: source.request_id,
+                kms_event_id: source.event_id,
+                scope,
+            }),
+            last_check_failed: evidence.failed,
             messages_used: reuse.map(|reuse| reuse.used.messages),
             messages_limit: reuse.map(|reuse| reuse.limit.messages),
             bytes_used: reuse.map(|reuse| reuse.used.bytes),

@@ -190,6 +190,8 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
         kms_event_id: Some(event_id),
         minted_at: Some(at),
         expires_at: (limit > 1).then(|| at + Duration::minutes(5)),
+        last_allowed: None,
+        last_check_failed: None,
         messages_used: Some(used),
         messages_limit: Some(limit),
         bytes_used: Some(0),

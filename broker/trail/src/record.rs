@@ -17,6 +17,7 @@ mod notice;
 mod open;
 mod parameters;
 mod reading;
+mod revocation;
 mod text;
 
 use key_broker_core::KeyArn;
@@ -36,12 +37,13 @@ pub use self::{
     open::Open,
     parameters::RequestParameters,
     reading::{MalformedRecord, ReadRecord, parse},
+    revocation::{AllowedScope, CheckedScope, FailedCheck, LastAllowed, RevocationPromise},
     text::Text,
 };
 pub(crate) use broker_life::{BrokerData, BrokerEvent, OPERATOR_METHODS};
 pub(crate) use identity::IdentityKind;
 pub(crate) use moments::{moment, optional_moment, parse_record_time};
-pub(crate) use notice::{BROKER, REPORT_IDENTITY, REPORT_NOTICE};
+pub(crate) use notice::{BROKER, REPORT_FAILED_CHECK, REPORT_IDENTITY, REPORT_NOTICE};
 pub(crate) use parameters::ContextPairs;
 pub(crate) use reading::shown;
 use text::cut;

@@ -23,6 +23,7 @@ mod recent;
 mod record;
 mod resume;
 mod reuse;
+mod revocation;
 mod stretch;
 mod tail;
 mod trail_state;
@@ -138,12 +139,13 @@ impl<'a> Verification<'a> {
         options: &'a VerifyOptions,
         progress: &'a mut (dyn FnMut(&Progress) + Send),
     ) -> Self {
+        let points = ResumePoints::new(&reader.names().trail_arn(), options.resume.as_ref());
         Self {
             reader,
             options,
             progress,
             done: Progress::default(),
-            checker: Checker::new(&reader.names().account_id),
+            checker: Checker::new(&reader.names().account_id, points.before().promise),
             report: Report::default(),
             before: Before::Nothing,
             continuity: Continuity::default(),
@@ -152,7 +154,7 @@ impl<'a> Verification<'a> {
             kept_is_found: false,
             is_complete: true,
             from: None,
-            points: ResumePoints::new(&reader.names().trail_arn(), options.resume.as_ref()),
+            points,
         }
     }
 
@@ -192,7 +194,7 @@ impl<'a> Verification<'a> {
     fn conclude(self) -> Report {
         let Self { checker, mut report, is_complete, from, points, .. } = self;
         checker.finish(is_complete, from, &mut report);
-        let Passed { from, digests, log_files, kms_records, activity_records } = points.before();
+        let Passed { from, digests, log_files, kms_records, activity_records, .. } = points.before();
         report.from = from.or(report.from);
         report.digests += digests;
         report.log_files += log_files;
@@ -256,7 +258,8 @@ impl<'a> Verification<'a> {
         self.done.records = kms_records + activity_records;
         let (Before::Digest(digest), Some(end)) = (&self.before, self.report.to) else { return };
         let Report { digests, log_files, from, .. } = self.report;
-        let passed = Passed { from, digests, log_files, kms_records, activity_records };
+        let promise = self.checker.promise();
+        let passed = Passed { from, digests, log_files, kms_records, activity_records, promise };
         self.points.pass(digest, end, passed);
         let is_sound = self.is_complete && self.checker.findings.is_sound_so_far();
         self.done.resume = self.points.latest().filter(|_| is_sound).cloned();
@@ -337,7 +340,10 @@ impl<'a> Verification<'a> {
     fn contents(&mut self, file: &DigestFile) {
         match file.newer_version() {
             Some(version) => self.pass_over(file, version),
-            None if file.digest.previous_digest_s3_object.is_none() => self.continuity.begin(),
+            None if file.digest.previous_digest_s3_object.is_none() => {
+                self.continuity.begin();
+                self.checker.begin_trail();
+            }
             None => {}
         }
     }

@@ -145,7 +145,7 @@ impl Foundation {
     /// Until when each region's circuit is open.
     pub(super) fn circuits(&self) -> Vec<Circuit> {
         let circuit =
-            |guard: &Guard| Circuit { region: guard.region().to_owned(), open_until: guard.open_until() };
+            |guard: &Guard| Circuit { region: guard.region().to_string(), open_until: guard.open_until() };
         self.guards.iter().map(circuit).collect()
     }
 
@@ -159,6 +159,7 @@ impl Foundation {
             identity: None,
             configuration_sha256: self.configuration_sha256.clone(),
             policy_version: None,
+            reuse: None,
             recovered_bytes: self.recovered_bytes,
             new_trail: self.new_trail.clone(),
             clock: Arc::clone(&self.clock),
@@ -176,15 +177,10 @@ impl Foundation {
         trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped).map(Some)
     }
 
-    /// The cache, swept, and checked against revocation if `rules` say so.
+    /// The cache, swept.
     pub(super) fn start_cache(&self, rules: Rules) -> Cache {
-        let revocation_check = rules.revocation_check;
         let cache = Cache::new(rules, self.kms.clone(), Arc::clone(&self.clock));
         tokio::spawn(cache.clone().sweep(SWEEP));
-        if let Some(every) = revocation_check {
-            let check = cache.clone().check_revocation(every);
-            tokio::spawn(self.drain.clone().run_until_cancelled_owned(check));
-        }
         cache
     }
 

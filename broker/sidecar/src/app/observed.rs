@@ -95,6 +95,16 @@ impl Registrar<'_> {
         self.gauge(names::CACHE_SIZE, of(|cache| cache.size().bytes));
         self.counter(names::REQUESTS_SAVED, of(|cache| cache.totals().uses_from_cache));
         self.counter(names::CACHE_EVICTIONS, of(|cache| cache.totals().evictions));
+        let checked = cache.clone();
+        self.counters(names::REVOCATION_CHECKS, names::CHECK_OUTCOME, move || {
+            let checks = checked.totals().checks;
+            [
+                ("allowed", checks.allowed),
+                ("refused", checks.refused),
+                ("failed", checks.failed),
+                ("unasked", checks.unasked),
+            ]
+        });
         let cache = cache.clone();
         self.counters(names::CACHE_USES, vocabulary::SERVED_FROM, move || {
             let totals = cache.totals();

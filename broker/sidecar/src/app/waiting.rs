@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use key_broker_trail::delivery::Trail;
 use key_broker_trail::journal::JournalThread;
+use key_broker_trail::record::RevocationPromise;
 use key_broker_trail::{Ending, StdoutCopy};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -28,6 +29,7 @@ pub(super) struct Waiting {
     pub serving: AbortOnDropHandle<()>,
     pub addresses: Addresses,
     pub grace: Duration,
+    pub promise: RevocationPromise,
 }
 
 impl Waiting {
@@ -38,7 +40,7 @@ impl Waiting {
         kms: &AwsKms,
         policies: &Policies,
     ) -> Result<Broker, StartError> {
-        let Self { base, journal, links, mut sources, pages, serving, addresses, grace } = self;
+        let Self { base, journal, links, mut sources, pages, serving, addresses, grace, promise } = self;
         let mut parts = base.trail_parts();
         let trail = match base.start_trail(audit.trail.as_ref(), &parts).await {
             Err(StartError::Stopped) => {
@@ -49,6 +51,7 @@ impl Waiting {
             started => started?,
         };
         parts.identity = kms.known_session();
+        parts.reuse = Some(promise);
         parts.policy_version = Some(policies.current().version().to_string());
         let mut ending = Ending::begin(&parts, journal, base.drain.clone());
         let stdout = if audit.stdout {

@@ -1,13 +1,13 @@
 //! Which requests the cache may answer. None with a recipient is among them.
 
-use key_broker_core::{Bounds, KeyArn, UNBOUNDED};
+use key_broker_core::{Bounds, KeyArn, KeyId, UNBOUNDED};
 
 use super::partition::{Owner, Partition, Subject};
 use super::rules::Rule;
 use crate::kms::recorded::CallableRequest;
 use crate::operation::{
     DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptMessageRequest, DecryptRequest,
-    Decryption, EncryptMessageRequest, EncryptedDataKey, WorkloadRequest,
+    Decryption, DryRunOf, DryRunRequest, EncryptMessageRequest, EncryptedDataKey, WorkloadRequest,
 };
 use crate::policy::SealedReply;
 
@@ -26,6 +26,9 @@ pub(crate) trait Cacheable: WorkloadRequest + CallableRequest<Reply: CacheableRe
 
     /// Whether a kept reply may answer this request at all.
     fn may_reuse(&self) -> bool;
+
+    /// The same of KMS, as a dry run under `key`.
+    fn dry_run(&self, key: KeyId) -> DryRunRequest;
 }
 
 /// A reply that the cache may keep.
@@ -48,6 +51,11 @@ impl Cacheable for DataKeyRequest {
     fn may_reuse(&self) -> bool {
         self.grant_tokens.as_slice().is_empty()
     }
+
+    fn dry_run(&self, key: KeyId) -> DryRunRequest {
+        let of = DryRunOf::GenerateDataKey(self.length);
+        DryRunRequest { of, key: key.into(), context: self.context.clone() }
+    }
 }
 
 impl Cacheable for DataKeyWithoutPlaintextRequest {
@@ -61,6 +69,11 @@ impl Cacheable for DataKeyWithoutPlaintextRequest {
 
     fn may_reuse(&self) -> bool {
         self.0.may_reuse()
+    }
+
+    fn dry_run(&self, key: KeyId) -> DryRunRequest {
+        let of = DryRunOf::GenerateDataKeyWithoutPlaintext(self.0.length);
+        DryRunRequest { of, key: key.into(), context: self.0.context.clone() }
     }
 }
 
@@ -81,6 +94,10 @@ impl Cacheable for EncryptMessageRequest {
     fn may_reuse(&self) -> bool {
         self.data_key().may_reuse()
     }
+
+    fn dry_run(&self, key: KeyId) -> DryRunRequest {
+        self.data_key().dry_run(key)
+    }
 }
 
 impl Cacheable for DecryptMessageRequest {
@@ -99,6 +116,10 @@ impl Cacheable for DecryptMessageRequest {
     fn may_reuse(&self) -> bool {
         self.decrypt().may_reuse()
     }
+
+    fn dry_run(&self, key: KeyId) -> DryRunRequest {
+        self.decrypt().dry_run(key)
+    }
 }
 
 impl Cacheable for DecryptRequest {
@@ -115,6 +136,11 @@ impl Cacheable for DecryptRequest {
 
     fn may_reuse(&self) -> bool {
         self.grant_tokens.as_slice().is_empty()
+    }
+
+    fn dry_run(&self, key: KeyId) -> DryRunRequest {
+        let of = DryRunOf::Decrypt(Some(self.ciphertext.clone()));
+        DryRunRequest { of, key: key.into(), context: self.context.clone() }
     }
 }
 

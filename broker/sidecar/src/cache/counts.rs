@@ -11,6 +11,16 @@ pub(super) struct CacheCounters {
     pub(super) uses_from_kms: AtomicU64,
     pub(super) kms_calls: AtomicU64,
     pub(super) evictions: AtomicU64,
+    pub(super) checks: CheckCounters,
+}
+
+/// Revocation checks, by what came of them.
+#[derive(Default)]
+pub(super) struct CheckCounters {
+    allowed: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+    unasked: AtomicU64,
 }
 
 impl CacheCounters {
@@ -21,12 +31,32 @@ impl CacheCounters {
         }
     }
 
+    pub(super) fn check(&self, result: &Result<(), BrokerError>) {
+        let CheckCounters { allowed, refused, failed, unasked } = &self.checks;
+        let counter = match result {
+            Ok(()) => allowed,
+            Err(BrokerError::Kms(error)) if !error.kind.is_transient() => refused,
+            // There was no room for it beside the calls of workloads, or KMS is not called at all.
+            Err(BrokerError::KmsBusy | BrokerError::CircuitOpen(_) | BrokerError::JournalUnavailable) => {
+                unasked
+            }
+            Err(_) => failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn totals(&self) -> CacheTotals {
         CacheTotals {
             uses_from_cache: self.uses_from_cache.load(Ordering::Relaxed),
             uses_from_kms: self.uses_from_kms.load(Ordering::Relaxed),
             kms_calls: self.kms_calls.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
+            checks: CheckTotals {
+                allowed: self.checks.allowed.load(Ordering::Relaxed),
+                refused: self.checks.refused.load(Ordering::Relaxed),
+                failed: self.checks.failed.load(Ordering::Relaxed),
+                unasked: self.checks.unasked.load(Ordering::Relaxed),
+            },
         }
     }
 }
@@ -42,4 +72,19 @@ pub(crate) struct CacheTotals {
     pub kms_calls: u64,
     /// Keys that were dropped before they came to their bounds.
     pub evictions: u64,
+    /// Revocation checks.
+    pub(crate) checks: CheckTotals,
+}
+
+/// Revocation checks since the start, by what came of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CheckTotals {
+    /// KMS would allow it still.
+    pub(crate) allowed: u64,
+    /// KMS would not.
+    pub(crate) refused: u64,
+    /// KMS gave no answer that says either.
+    pub(crate) failed: u64,
+    /// KMS was not asked: calls of workloads came first, or it is not called at all.
+    pub(crate) unasked: u64,
 }

@@ -3,6 +3,8 @@
 use key_broker_core::{Action, DataKeyLength, EncryptionContext, RequestedKey};
 use sha2::{Digest, Sha256};
 
+use crate::operation::{DryRunOf, DryRunRequest};
+
 /// A partition: principal (or a shared partition's name), action, key, length, encryption context and, for Decrypt, the
 /// ciphertext, as the SHA-256 of their canonical form. Two of them are equal only if all of these are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +35,7 @@ impl Partition {
         subject: &Subject<'_>,
         context: &EncryptionContext,
     ) -> Self {
-        let mut form = Canonical(Sha256::new());
+        let mut form = Canonical::default();
         match owner {
             Owner::Principal(name) => {
                 form.part(b"principal");
@@ -48,14 +50,7 @@ impl Partition {
         match subject {
             Subject::DataKey(key, length) => {
                 form.key(key);
-                form.part(&match length {
-                    DataKeyLength::Aes256 => [1, 0, 0],
-                    DataKeyLength::Aes128 => [2, 0, 0],
-                    DataKeyLength::Bytes(n) => {
-                        let [high, low] = u16::from(*n).to_be_bytes();
-                        [3, high, low]
-                    }
-                });
+                form.length(*length);
             }
             Subject::Decrypt(ciphertext, key) => {
                 form.part(ciphertext);
@@ -66,17 +61,52 @@ impl Partition {
                 }
             }
         }
-        for (name, value) in context.pairs() {
-            form.part(name.as_bytes());
-            form.part(value.as_bytes());
-        }
+        form.context(context);
         Self(form.0.finalize().into())
     }
 }
 
+/// What KMS is asked beside operation and key: the length of a data key, and the encryption context; as the SHA-256 of their
+/// canonical form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Asked([u8; 32]);
+
+impl Asked {
+    pub(super) fn of(DryRunRequest { of, context, .. }: &DryRunRequest) -> Self {
+        let mut form = Canonical::default();
+        match of {
+            DryRunOf::GenerateDataKey(length) | DryRunOf::GenerateDataKeyWithoutPlaintext(length) => {
+                form.length(*length);
+            }
+            DryRunOf::Decrypt(_) | DryRunOf::Sign => {}
+        }
+        form.context(context);
+        Self(form.0.finalize().into())
+    }
+}
+
+#[derive(Default)]
 struct Canonical(Sha256);
 
 impl Canonical {
+    fn length(&mut self, length: DataKeyLength) {
+        self.part(&match length {
+            DataKeyLength::Aes256 => [1, 0, 0],
+            DataKeyLength::Aes128 => [2, 0, 0],
+            DataKeyLength::Bytes(n) => {
+                let [high, low] = u16::from(n).to_be_bytes();
+                [3, high, low]
+            }
+        });
+    }
+
+    fn context(&mut self, context: &EncryptionContext) {
+        for (name, value) in context.pairs() {
+            self.part(name.as_bytes());
+            self.part(value.as_bytes());
+        }
+    }
+
     fn part(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);

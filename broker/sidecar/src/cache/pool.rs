@@ -100,6 +100,24 @@ pub(super) struct CallUnderWay<'a, R: Cacheable> {
 /// The slot of one partition: its requests differ only in who makes them.
 type EntrySlot<R> = Slot<<R as CallableRequest>::Reply, Permitted<Arc<R>>>;
 
+/// A pool, whatever is in it.
+pub(super) trait AnyPool {
+    /// Drops what is kept under a KMS key, and what calls under way will bring of it. Returns how many keys were dropped.
+    fn refuse(&self, arn: &KeyArn) -> usize;
+
+    /// Drops what is in `scope`. Returns how many keys were dropped.
+    fn evict(&self, scope: &EvictionScope<'_>) -> usize;
+
+    /// Shows every kept key to `show`.
+    fn list(&self, show: &mut dyn FnMut(&EntryView<'_>));
+
+    /// How much is kept.
+    fn size(&self) -> CacheSize;
+
+    /// Drops what may not be drawn any more.
+    fn sweep(&self, now: &Moment);
+}
+
 impl<R: Cacheable> Pool<R> {
     pub(super) fn new(max_entries: u64) -> Self {
         let most = usize::try_from(max_entries).unwrap_or(usize::MAX);
@@ -156,48 +174,6 @@ impl<R: Cacheable> Pool<R> {
         }
     }
 
-    /// Drops what is kept under a KMS key, and what calls under way will bring of it. Returns how many keys were dropped.
-    pub(super) fn refuse(&self, arn: &KeyArn) -> usize {
-        let mut kept = self.lock();
-        let mut entries = kept.by_key.take(arn);
-        entries.extend(kept.unnamed_calls.iter().cloned());
-        drop(kept);
-        entries.iter().map(|entry| entry.refuse(arn)).sum()
-    }
-
-    pub(super) fn evict(&self, scope: &EvictionScope<'_>) -> usize {
-        self.entries().iter().map(|entry| entry.evict(scope)).sum()
-    }
-
-    pub(super) fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
-        for entry in self.entries() {
-            let slot = entry.slot();
-            for (minted, used, limit) in slot.kept() {
-                show(&entry.view(slot.bounds(), minted, Usage { used, limit }));
-            }
-        }
-    }
-
-    pub(super) fn size(&self) -> CacheSize {
-        let mut size = CacheSize::default();
-        for entry in self.entries() {
-            for (minted, ..) in entry.slot().kept() {
-                size.entries += 1;
-                size.bytes += minted.value.bytes() as u64;
-            }
-        }
-        size
-    }
-
-    pub(super) fn sweep(&self, now: &Moment) {
-        for entry in self.entries() {
-            let is_over = entry.slot().sweep(now);
-            if is_over {
-                self.remove(&entry);
-            }
-        }
-    }
-
     fn remove(&self, entry: &Arc<Entry<R>>) {
         let PoolState { entries, by_key, .. } = &mut *self.lock();
         // Only this very entry: another may have taken its place.
@@ -214,6 +190,49 @@ impl<R: Cacheable> Pool<R> {
     fn lock(&self) -> MutexGuard<'_, PoolState<R>> {
         // A panic in it is a defect; it holds no secrets but through slots, which are within their bounds.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Cacheable> AnyPool for Pool<R> {
+    fn refuse(&self, arn: &KeyArn) -> usize {
+        let mut kept = self.lock();
+        let mut entries = kept.by_key.take(arn);
+        entries.extend(kept.unnamed_calls.iter().cloned());
+        drop(kept);
+        entries.iter().map(|entry| entry.refuse(arn)).sum()
+    }
+
+    fn evict(&self, scope: &EvictionScope<'_>) -> usize {
+        self.entries().iter().map(|entry| entry.evict(scope)).sum()
+    }
+
+    fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
+        for entry in self.entries() {
+            let slot = entry.slot();
+            for (minted, used, limit) in slot.kept() {
+                show(&entry.view(slot.bounds(), minted, Usage { used, limit }));
+            }
+        }
+    }
+
+    fn size(&self) -> CacheSize {
+        let mut size = CacheSize::default();
+        for entry in self.entries() {
+            for (minted, ..) in entry.slot().kept() {
+                size.entries += 1;
+                size.bytes += minted.value.bytes() as u64;
+            }
+        }
+        size
+    }
+
+    fn sweep(&self, now: &Moment) {
+        for entry in self.entries() {
+            let is_over = entry.slot().sweep(now);
+            if is_over {
+                self.remove(&entry);
+            }
+        }
     }
 }
 

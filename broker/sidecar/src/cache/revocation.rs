@@ -1,69 +1,122 @@
-//! The revocation check: KMS is asked again about the keys behind what is kept, for a key that is served from memory would
-//! otherwise outlive its KMS key's end by up to its age.
+//! What KMS takes back: it is asked again about what is kept, and what it refuses goes.
 
-use std::collections::BTreeMap;
-use std::sync::Weak;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use key_broker_core::{EncryptionContext, KeyId};
+use key_broker_core::clock::Moment;
+use key_broker_core::{KeyArn, KeyId};
+use key_broker_trail::record::{ActivityRecord, FailedCheck};
+use uuid::Uuid;
 
-use super::{Cache, Inner};
-use crate::error::BrokerError;
-use crate::kms::recorded::RecordedReply;
-use crate::operation::{DryRunOf, DryRunRequest};
-use crate::policy::own;
+use super::Cache;
+use super::cacheable::Cacheable;
+use super::standing::{Check, Standing};
+use crate::error::{BrokerError, KmsError, KmsErrorKind};
+use crate::kms::recorded::{RecordedReply, Recorder};
+use crate::operation::DryRunRequest;
 
 impl Cache {
-    /// Asks KMS about every kept key's KMS key once in `every`, one at a time and spread over that time, until the cache
-    /// itself is dropped.
-    pub(crate) async fn check_revocation(self, every: Duration) {
-        let inner = std::sync::Arc::downgrade(&self.0);
-        drop(self);
-        loop {
-            let Some(keys) = of(&inner).map(|cache| cache.kms_keys()) else { return };
-            if keys.is_empty() {
-                tokio::time::sleep(every).await;
+    /// Has KMS asked, by a task of its own, whether what was kept for `request` may be used still.
+    pub(super) fn spawn_check<R: Cacheable>(&self, check: Check, request: &R) {
+        let request = request.dry_run(check.standing.key().into());
+        // In a trace of its own: others may wait for it, too.
+        self.0.kms.tasks().spawn(self.clone().check(check, request));
+    }
+
+    async fn check(self, check: Check, request: DryRunRequest) {
+        let inner = &*self.0;
+        let standing = &check.standing;
+        let requested_at = Moment::now(&*inner.clock);
+        let deadline = requested_at.instant + inner.rules.kms_deadline.min(LONGEST_CHECK);
+        let RecordedReply { result, source, records, .. } =
+            inner.kms.check(request.clone(), standing.region(), deadline).await;
+        inner.counts.check(&result);
+        // What is drawn on the strength of an answer must find its KMS record in the journal.
+        let committed = records.commit().await;
+        let now = Moment::now(&*inner.clock);
+        match (result, source, committed) {
+            (Ok(()), Some(source), Ok(())) => standing.allowed(requested_at, source),
+            (Err(BrokerError::Kms(error)), ..) if !error.kind.is_transient() => {
+                if is_about_the_key(&error) {
+                    standing.ended(now);
+                } else {
+                    standing.denied(now);
+                }
+                // The replica of another region says nothing about the key here.
+                if *standing.region() == **inner.kms.region() {
+                    self.heed_refusal(&error, Some(&request.key.written));
+                }
             }
-            let pause = every / u32::try_from(keys.len()).unwrap_or(u32::MAX).max(1);
-            for key in keys {
-                tokio::time::sleep(pause).await;
-                let Some(cache) = of(&inner) else { return };
-                cache.ask_again(key).await;
+            (Err(error), ..) => self.report_failed(standing, &request, &error, now).await,
+            (Ok(()), ..) => {
+                self.report_failed(standing, &request, &BrokerError::JournalUnavailable, now).await;
             }
+        }
+        drop(check);
+    }
+
+    /// Records that KMS could not be asked: what is drawn meanwhile names this.
+    async fn report_failed(
+        &self,
+        standing: &Arc<Standing>,
+        request: &DryRunRequest,
+        error: &BrokerError,
+        now: Moment,
+    ) {
+        let Recorder { caller, journal, .. } = self.0.kms.recorder();
+        let (key, operation, reason) = (standing.key().as_str(), request.of.name(), error.refusal().reason);
+        let check = FailedCheck { key: key.into(), operation: operation.into(), reason: reason.into() };
+        let (event_id, mut line) = (Uuid::new_v4(), Vec::new());
+        ActivityRecord::of_failed_check(check, event_id, now.wall, caller).append_to(&mut line);
+        if journal.append_of(None, line).wait().await.is_ok() {
+            standing.failed(now, event_id);
+        }
+        tracing::warn!(reason, operation, key, "KMS was not asked whether data keys may be used still");
+    }
+
+    /// KMS has refused what a draw needed.
+    pub(super) fn refused<R: Cacheable>(&self, error: &KmsError, request: &R) {
+        if error.kind != KmsErrorKind::AccessDenied {
+            return self.heed_refusal(error, request.sent_key());
+        }
+        // It may be about this request alone: the others are to be asked about.
+        let now = Moment::now(&*self.0.clock);
+        for arn in refused_keys(error, request.sent_key()) {
+            let asked = request.dry_run(KeyId::from(&arn));
+            self.0.standings.denied(&asked, &arn, now);
         }
     }
 
-    /// The KMS keys behind what is kept, each once, by ARN.
-    fn kms_keys(&self) -> Vec<KeyId> {
-        let mut keys = BTreeMap::new();
-        self.list(&mut |entry| {
-            if !keys.contains_key(entry.arn.as_str()) {
-                keys.insert(entry.arn.as_str().to_owned(), KeyId::from(entry.arn));
-            }
-        });
-        keys.into_values().collect()
-    }
-
-    /// A refusal drops everything under the key. No answer changes nothing: what is kept has its bounds.
-    async fn ask_again(&self, key: KeyId) {
-        let deadline = self.0.clock.instant() + self.0.rules.kms_deadline;
-        let request = DryRunRequest {
-            of: DryRunOf::GenerateDataKey,
-            key: key.clone().into(),
-            context: EncryptionContext::default(),
-        };
-        let Ok(permitted) = own::permit(request) else { return };
-        let RecordedReply { result, records, .. } = self.0.kms.call(permitted, deadline).await;
-        match &result {
-            Ok(()) => {}
-            Err(BrokerError::Kms(error)) => self.heed_refusal(error, Some(&key)),
-            Err(error) => tracing::debug!(?error, key = key.as_str(), "KMS was not asked about a kept key"),
+    /// KMS has said that a key is out of use: nothing that was made with it is handed out again. `sent` is the key as KMS was asked for
+    /// it.
+    pub(crate) fn heed_refusal(&self, error: &KmsError, sent: Option<&KeyId>) {
+        if !is_about_the_key(error) {
+            return;
         }
-        // Nothing leaves by this: where the journal cannot commit, its health says so.
-        let _ = records.commit().await;
+        let inner = &*self.0;
+        let refuse = |arn| inner.pools().iter().map(|pool| pool.refuse(&arn)).sum::<usize>();
+        let evicted: usize = refused_keys(error, sent).into_iter().map(refuse).sum();
+        if evicted > 0 {
+            inner.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
+            tracing::warn!(error = error.code, evicted, "KMS refuses a key: its data keys are dropped");
+        }
     }
 }
 
-fn of(inner: &Weak<Inner>) -> Option<Cache> {
-    inner.upgrade().map(Cache)
+/// The keys that a refusal is about: the one that KMS was asked for, and the one that its words name.
+fn refused_keys(error: &KmsError, sent: Option<&KeyId>) -> Vec<KeyArn> {
+    let mut keys: Vec<_> = sent.and_then(|key| KeyArn::parse(key.as_str())).into_iter().collect();
+    let named = error.message.as_deref().and_then(KeyArn::find_in);
+    keys.extend(named.filter(|arn| !keys.contains(arn)));
+    keys
 }
+
+/// Whether it takes the key out of use for everybody.
+fn is_about_the_key(error: &KmsError) -> bool {
+    use KmsErrorKind::{Disabled, InvalidState, NotFound};
+    matches!(error.kind, Disabled | InvalidState | NotFound)
+}
+
+/// A check is one attempt: it is made again.
+const LONGEST_CHECK: Duration = Duration::from_secs(3);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use key_broker_core::{Bounds, KeyId, NamedKey, Principal, RequestedKey};
+use key_broker_trail::record::{CheckedScope, RevocationPromise};
 
 /// The configuration of reuse, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,8 +17,35 @@ pub struct Rules {
     pub max_entries: u64,
     /// How long a call to KMS may take that several callers wait for.
     pub kms_deadline: Duration,
-    /// How often KMS is asked whether the keys behind what is kept may still be used; none is never.
-    pub revocation_check: Option<Duration>,
+    /// Whether KMS is asked again if what is kept may still be used; none is never.
+    pub revocation_check: Option<RevocationCheck>,
+}
+
+/// How long what is kept outlives KMS's permission to use its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RevocationCheck {
+    /// It is served for so long after KMS has allowed the same; then KMS is asked first.
+    pub interval: Duration,
+    /// Whether each encryption context is asked about by itself; else one of them speaks for the KMS key.
+    pub by_context: bool,
+    /// While KMS cannot be asked, it is served for so long after KMS has allowed it; at least `interval`.
+    pub unverified_max: Duration,
+}
+
+impl RevocationCheck {
+    /// From this age of KMS's permission on a draw has KMS asked in the background, so that busy keys do not wait.
+    #[must_use]
+    pub(crate) fn ahead(&self) -> Duration {
+        self.interval.mul_f64(AHEAD)
+    }
+
+    /// The most requests to KMS that it takes in a day, for each KMS key and operation in use (where `by_context`, for each encryption
+    /// context, too).
+    #[must_use]
+    pub(crate) fn most_requests_a_day(&self) -> u64 {
+        let day = Duration::from_hours(24).as_millis();
+        u64::try_from(day.div_ceil(self.ahead().as_millis().max(1))).unwrap_or(u64::MAX)
+    }
 }
 
 /// Whom and what a rule is for; nothing given matches all.
@@ -45,6 +73,20 @@ pub struct Rule {
 }
 
 impl Rules {
+    /// What records tell of the revocation check.
+    #[must_use]
+    pub(crate) fn promise(&self) -> RevocationPromise {
+        let (interval, unverified_max, by_context) = match self.revocation_check {
+            Some(check) => (check.interval, check.unverified_max, check.by_context),
+            None => (Duration::ZERO, Duration::ZERO, false),
+        };
+        RevocationPromise {
+            revocation_check_seconds: interval.as_secs(),
+            revocation_check: if by_context { CheckedScope::Context } else { CheckedScope::Key },
+            unverified_max_seconds: unverified_max.as_secs(),
+        }
+    }
+
     /// The rule for one draw. A Decrypt that names no key may be of any: it is held to the tightest of the rules that could be about
     /// its key.
     #[must_use]
@@ -122,6 +164,9 @@ fn names(wanted: &str, key: &RequestedKey) -> bool {
     };
     id == wanted || alias.as_ref().is_some_and(is_alias)
 }
+
+/// The share of the interval after which KMS is asked ahead.
+const AHEAD: f64 = 0.8;
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ use key_broker_core::clock::Moment;
 use key_broker_core::{Bounds, DeclaredUse, KeyArn, KeyId};
 use tokio::sync::oneshot;
 
+use super::standing::{Check, Due, Evidence, Standing, Verdict};
 use crate::error::BrokerError;
 use crate::kms::recorded::Provenance;
 use need::{Charges, Need};
@@ -24,6 +25,8 @@ pub(super) struct MintedReply<T> {
     pub(super) source: Provenance,
     /// When KMS was called for it: its age counts from here.
     pub(super) requested_at: Moment,
+    /// Whether KMS still allows it.
+    pub(super) standing: Arc<Standing>,
 }
 
 /// What one draw needs. `R` is what a call to KMS takes: the permitted request.
@@ -46,6 +49,8 @@ pub(super) struct Draw<T> {
     pub(super) requested_at: Moment,
     /// Whether KMS was called for this very draw. Draws that waited with it share its key.
     pub(super) called_kms: bool,
+    /// What lets it be drawn still.
+    pub(super) evidence: Evidence,
 }
 
 /// Why a waiting draw got no key.
@@ -61,8 +66,10 @@ pub(super) type DrawResult<T> = Result<Draw<T>, DrawFailure>;
 
 /// What a slot does with a demand.
 pub(super) enum DrawStep<T, R> {
-    /// Serves it from a kept key. With a mint, a replacement is to be minted in the background.
-    Drawn(Draw<T>, Option<Mint<R>>),
+    /// Serves it from a kept key. With a mint, a replacement is to be minted in the background; with a check, KMS is to be asked there.
+    Drawn(Draw<T>, Option<Mint<R>>, Option<Check>),
+    /// Makes it wait for a check, and come again.
+    Check(Due),
     /// Makes it wait for a call to KMS. These are to be made.
     Wait(oneshot::Receiver<DrawResult<T>>, Vec<Mint<R>>),
     /// Nothing: the slot was retired.
@@ -154,15 +161,24 @@ impl<T, R: Clone> Slot<T, R> {
             return DrawStep::Retired;
         }
         self.drop_spent(now);
-        if let Some(draw) = self.charge(now, &demand) {
-            let refresh = self.wants_refresh(now).then(|| self.mint(demand.request));
-            return DrawStep::Drawn(draw, refresh);
-        }
-        // The current key has no room for this draw; the replacement may.
-        if self.next.is_some() {
+        // The current key may have no room for this draw where the replacement has.
+        let is_current = self.next.is_none() || self.room(now, &demand).is_some();
+        if !is_current {
             self.current = self.next.take();
-            if let Some(draw) = self.charge(now, &demand) {
-                return DrawStep::Drawn(draw, None);
+        }
+        if self.room(now, &demand).is_some()
+            && let Some(key) = &self.current
+        {
+            match key.minted.standing.judge(now, &key.minted.requested_at) {
+                Verdict::Due(due) => return DrawStep::Check(due),
+                Verdict::Drawable(evidence, check) => {
+                    if let Some(draw) = self.charge(now, &demand, evidence) {
+                        let refresh =
+                            (is_current && self.wants_refresh(now)).then(|| self.mint(demand.request));
+                        return DrawStep::Drawn(draw, refresh, check);
+                    }
+                }
+                Verdict::Stale => {}
             }
         }
         let (answer, wait) = oneshot::channel();
@@ -285,12 +301,17 @@ impl<T, R: Clone> Slot<T, R> {
         &self.bounds
     }
 
-    fn charge(&mut self, now: &Moment, demand: &Demand<R>) -> Option<Draw<T>> {
+    /// How far the current key would be used after this draw; none if it has no room for it.
+    fn room(&self, now: &Moment, demand: &Demand<R>) -> Option<Charges> {
+        let key = self.current.as_ref()?;
+        let is_young = now.since(&key.minted.requested_at) <= demand.bounds.max_age;
+        key.used.charged(demand.declared, &demand.bounds).filter(|_| is_young)
+    }
+
+    fn charge(&mut self, now: &Moment, demand: &Demand<R>, evidence: Evidence) -> Option<Draw<T>> {
+        let used = self.room(now, demand)?;
         let key = self.current.as_mut()?;
-        if now.since(&key.minted.requested_at) > demand.bounds.max_age {
-            return None;
-        }
-        key.used = key.used.charged(demand.declared, &demand.bounds)?;
+        key.used = used;
         Some(Draw {
             value: Arc::clone(&key.minted.value),
             source: key.minted.source.clone(),
@@ -298,6 +319,7 @@ impl<T, R: Clone> Slot<T, R> {
             limit: key.used.limit,
             requested_at: key.minted.requested_at,
             called_kms: false,
+            evidence,
         })
     }
 
@@ -310,7 +332,7 @@ impl<T, R: Clone> Slot<T, R> {
             let Some(before) = self.current.as_ref().map(|key| key.used) else {
                 return self.waiting.push_front(waiting);
             };
-            let Some(mut draw) = self.charge(now, &waiting.demand) else {
+            let Some(mut draw) = self.charge(now, &waiting.demand, Evidence::default()) else {
                 if before.used == DeclaredUse::default() {
                     // Even an unused key is too old: KMS is slower than the caller's max_age.
                     let _ = waiting.answer.send(Err(DrawFailure::Error(BrokerError::DeadlineExceeded)));
@@ -376,6 +398,7 @@ impl<T, R: Clone> Slot<T, R> {
             // Every draw takes a message; one that declares no bytes still fits where the bytes are used up.
             key.used.used.messages >= key.used.limit.messages
                 || now.since(&key.minted.requested_at) > self.bounds.max_age
+                || key.minted.standing.has_ended(&key.minted.requested_at)
         };
         if self.next.as_ref().is_some_and(spent) {
             self.next = None;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use key_broker_core::clock::SystemClock;
-use key_broker_core::{DataKeyLength, EncryptionContext, GrantTokens, NamedKey, RequestedKey};
+use key_broker_core::{DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey, RequestedKey};
 use key_broker_trail::journal::{Durability, Journal, JournalConfig, JournalThread};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use tempfile::TempDir;

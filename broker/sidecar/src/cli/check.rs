@@ -19,6 +19,8 @@ use key_broker_trail::record::AwsCaller;
 use super::exit::{Exit, mistake};
 use super::target::{parse_pair, twice};
 use super::{ConfigArgument, block_on};
+use crate::cache::rules::Rules;
+use crate::cli::revocation::{PRICE_PER_10000, words_of_cost};
 use crate::config::Config;
 use crate::kms::aws::AwsKms;
 use crate::policy::Policy;
@@ -99,6 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
     report.add("configuration", Finding::Ok(path.display().to_string()));
     check_policy(&config.policies.current(), &mut report);
+    report.add("reuse", reuse(&config.reuse));
     host::check_environment(&config, &mut report);
     if arguments.offline {
         report.add("host, AWS", Finding::Skipped("--offline".to_owned()));
@@ -165,6 +168,23 @@ fn check_policy(policy: &Policy, report: &mut Report) {
         n => Finding::Ok(format!("{n} policies")),
     };
     report.add("policy", finding);
+}
+
+/// How long what is kept outlives its KMS key, and what that costs.
+fn reuse(rules: &Rules) -> Finding {
+    let is_used = rules.default.enabled || rules.rules.iter().any(|(_, rule)| rule.enabled);
+    match rules.revocation_check {
+        _ if !is_used => Finding::Ok("nothing is kept".to_owned()),
+        None => Finding::Note(
+            "KMS is not asked again about what is kept: a key that is taken away is used until the bounds of its data keys".to_owned(),
+        ),
+        Some(check) => Finding::Ok(format!(
+            "a KMS key that is taken away is out of use after {} s, or {} s while KMS cannot be asked. {}",
+            check.interval.as_secs(),
+            check.unverified_max.as_secs(),
+            words_of_cost(check, PRICE_PER_10000)
+        )),
+    }
 }
 
 /// Whether it is known what the aliases mean that policies name.

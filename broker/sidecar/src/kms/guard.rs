@@ -40,6 +40,8 @@ pub(super) enum Taker {
     Broker,
     /// The trail's: without them there is no delivery.
     Trail,
+    /// Whether what is kept may still be used: of what is left by everybody else, without waiting.
+    Check,
 }
 
 /// The gate before KMS.
@@ -48,7 +50,7 @@ pub(crate) struct Guard(Arc<Inner>);
 
 struct Inner {
     settings: GuardSettings,
-    region: String,
+    region: Arc<str>,
     clock: Arc<dyn Clock>,
     queue: Arc<FairQueue<Taker>>,
     breaker: Mutex<Breaker>,
@@ -61,7 +63,7 @@ impl Guard {
     pub(crate) fn new(settings: GuardSettings, region: &str, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Inner {
             settings,
-            region: region.to_owned(),
+            region: region.into(),
             clock,
             queue: FairQueue::new(settings.max_in_flight),
             breaker: Mutex::new(Breaker::new(settings.breaker)),
@@ -77,7 +79,7 @@ impl Guard {
 
     /// The region that this is before.
     #[must_use]
-    pub(crate) fn region(&self) -> &str {
+    pub(crate) fn region(&self) -> &Arc<str> {
         &self.0.region
     }
 
@@ -94,7 +96,11 @@ impl Guard {
         self.breaker().refusal(arrived).map_or(Ok(()), |delay| Err(BrokerError::CircuitOpen(delay)))?;
         let remaining = until.saturating_duration_since(arrived);
         let wait = remaining.min(inner.settings.queue_wait);
-        let turn = match tokio::time::timeout(wait, inner.queue.take(taker)).await {
+        let turn = match taker {
+            Taker::Check => Ok(inner.queue.take_what_is_left(taker).ok_or(BrokerError::KmsBusy)?),
+            _ => tokio::time::timeout(wait, inner.queue.take(taker)).await,
+        };
+        let turn = match turn {
             Ok(turn) => turn,
             Err(_) if remaining <= inner.settings.queue_wait => return Err(BrokerError::DeadlineExceeded),
             Err(_) => return Err(BrokerError::KmsBusy),
@@ -116,7 +122,7 @@ impl Guard {
         // Under the lock, so that watchers see the changes in order.
         self.0.open_until.send_replace(after);
         drop(breaker);
-        let region = self.region();
+        let region = &**self.region();
         if let Some(until) = after {
             let seconds = until.saturating_duration_since(now).as_secs_f32();
             tracing::warn!(

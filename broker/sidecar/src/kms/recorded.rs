@@ -27,8 +27,8 @@ use regions::{Turn, goes_elsewhere, is_answer, is_unanswered};
 use super::guard::Taker;
 use super::{AttemptLog, KmsErrorKind};
 use crate::error::BrokerError;
-use crate::operation::{KmsReply, KmsRequest};
-use crate::policy::Permitted;
+use crate::operation::{DryRunRequest, KmsReply, KmsRequest};
+use crate::policy::{Permitted, own};
 use crate::telemetry::metrics::KmsCalls;
 use crate::telemetry::trace;
 pub(crate) use patience::{silence, time_to_tell};
@@ -53,6 +53,8 @@ pub(crate) struct RecordedReply<T> {
     pub result: Result<T, BrokerError>,
     /// The attempt behind it; none where KMS did not answer.
     pub source: Option<Provenance>,
+    /// Where KMS was asked last.
+    pub region: Arc<str>,
     /// To be committed before the reply leaves.
     pub records: UnwrittenRecords,
 }
@@ -179,15 +181,30 @@ impl RecordedKms {
         self.make_call(permitted, &Taker::Trail, deadline).await
     }
 
+    /// Whether KMS in `region` would still allow what it has allowed there. It waits for no slot.
+    pub(crate) async fn check(
+        &self,
+        request: DryRunRequest,
+        region: &str,
+        deadline: Instant,
+    ) -> RecordedReply<()> {
+        let permitted = match own::permit(request) {
+            Ok(permitted) if !self.journal().is_overdrawn(false) => permitted,
+            Ok(_) => return self.not_sent(BrokerError::JournalUnavailable),
+            Err(error) => return self.not_sent(error),
+        };
+        let region = self.others.iter().find(|other| &**other.guard.region() == region).unwrap_or(&self.home);
+        let turn = Turn { until: deadline, has_others: true };
+        typed::<DryRunRequest>(self.ask(region, permitted.widen(), &Taker::Check, turn).await)
+    }
+
     async fn make_call<R: CallableRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
         taker: &Taker,
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
-        let RecordedReply { result, source, records } = self.send(permitted.widen(), taker, deadline).await;
-        let result = result.and_then(|reply| R::reply(reply).map_err(|_| BrokerError::Bug));
-        RecordedReply { result, source, records }
+        typed::<R>(self.send(permitted.widen(), taker, deadline).await)
     }
 
     /// Asks the broker's own region, and for a multi-Region key the others, until one answers. Where there is time to say so before
@@ -240,6 +257,7 @@ impl RecordedKms {
         let recorder = region.recorder.clone();
         let timed = self.timed.as_ref().map(|timed| timed.begin(permitted.subject().operation().name()));
         let within = span.clone();
+        let asked_in = Arc::clone(region.guard.region());
         let work = async move {
             let attempts = AttemptLog::default();
             let call = kms.call(permitted.clone(), &attempts);
@@ -256,7 +274,7 @@ impl RecordedKms {
             warn_of_credentials(&result);
             let attempts = answered.attempts;
             pass.end(&result, &attempts);
-            let mut reply = recorder.record(&permitted, result, &attempts);
+            let mut reply = recorder.record(&permitted, result, &attempts, asked_in);
             span::describe(&span, &attempts, &reply);
             if let Some(source) = &mut reply.source {
                 source.span = trace::link_to(&span);
@@ -268,6 +286,18 @@ impl RecordedKms {
         task.await.unwrap_or_else(|_| self.not_sent(BrokerError::Bug))
     }
 
+    /// The broker's own region.
+    #[must_use]
+    pub(crate) fn region(&self) -> &Arc<str> {
+        self.home.guard.region()
+    }
+
+    /// What makes records there.
+    #[must_use]
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.home.recorder
+    }
+
     fn journal(&self) -> &Journal {
         &self.home.recorder.journal
     }
@@ -275,8 +305,16 @@ impl RecordedKms {
     /// No answer of KMS, so no record of one.
     fn not_sent<T>(&self, error: BrokerError) -> RecordedReply<T> {
         let records = UnwrittenRecords { journal: self.journal().clone(), lines: Vec::new() };
-        RecordedReply { result: Err(error), source: None, records }
+        let region = Arc::clone(self.region());
+        RecordedReply { result: Err(error), source: None, region, records }
     }
+}
+
+/// The reply to a request of one operation.
+fn typed<R: CallableRequest>(reply: RecordedReply<KmsReply>) -> RecordedReply<R::Reply> {
+    let RecordedReply { result, source, region, records } = reply;
+    let result = result.and_then(|reply| R::reply(reply).map_err(|_| BrokerError::Bug));
+    RecordedReply { result, source, region, records }
 }
 
 /// What callers cannot mend.

@@ -67,28 +67,31 @@ pub(crate) struct DryRunRequest {
 }
 
 /// What a dry run is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) enum DryRunOf {
-    /// A data key of 32 bytes.
-    GenerateDataKey,
-    /// A decrypt under a key that is named, of no ciphertext: only permission is tested.
-    Decrypt,
+    /// A data key.
+    GenerateDataKey(DataKeyLength),
+    /// A data key in encrypted form only.
+    GenerateDataKeyWithoutPlaintext(DataKeyLength),
+    /// A decrypt under a key that is named; of no ciphertext, only permission is tested.
+    Decrypt(Option<CiphertextBlob>),
     /// A signature as the trail's digests have it.
     Sign,
 }
 
 impl DryRunOf {
     /// The operation's name at KMS.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::GenerateDataKey => GENERATE_DATA_KEY,
-            Self::Decrypt => DECRYPT,
+            Self::GenerateDataKey(_) => GENERATE_DATA_KEY,
+            Self::GenerateDataKeyWithoutPlaintext(_) => GENERATE_DATA_KEY_WITHOUT_PLAINTEXT,
+            Self::Decrypt(_) => DECRYPT,
             Self::Sign => SIGN,
         }
     }
 
     /// Whether permission may depend on an encryption context.
-    pub(crate) fn has_context(self) -> bool {
+    pub(crate) fn has_context(&self) -> bool {
         !matches!(self, Self::Sign)
     }
 }
@@ -143,7 +146,7 @@ impl WorkloadRequest for DataKeyRequest {
 
 impl Operation for DataKeyWithoutPlaintextRequest {
     fn name(&self) -> &'static str {
-        "GenerateDataKeyWithoutPlaintext"
+        GENERATE_DATA_KEY_WITHOUT_PLAINTEXT
     }
 
     fn key(&self) -> Option<&RequestedKey> {
@@ -292,11 +295,11 @@ impl Operation for DryRunRequest {
     }
 
     fn parameters(&self) -> Option<RequestParameters<'_>> {
-        Some(match self.of {
-            DryRunOf::GenerateDataKey => {
-                of(&self.key).with_context(&self.context).with_length(DataKeyLength::Aes256)
+        Some(match &self.of {
+            DryRunOf::GenerateDataKey(length) | DryRunOf::GenerateDataKeyWithoutPlaintext(length) => {
+                of(&self.key).with_context(&self.context).with_length(*length)
             }
-            DryRunOf::Decrypt => {
+            DryRunOf::Decrypt(_) => {
                 RequestParameters { encryption_algorithm: Some(SYMMETRIC.into()), ..of(&self.key) }
                     .with_context(&self.context)
             }
@@ -382,6 +385,7 @@ fn of_signature(key: &RequestedKey) -> RequestParameters<'_> {
 }
 
 const GENERATE_DATA_KEY: &str = "GenerateDataKey";
+const GENERATE_DATA_KEY_WITHOUT_PLAINTEXT: &str = "GenerateDataKeyWithoutPlaintext";
 const DECRYPT: &str = "Decrypt";
 const SIGN: &str = "Sign";
 pub(super) const SYMMETRIC: &str = "SYMMETRIC_DEFAULT";

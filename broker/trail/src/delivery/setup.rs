@@ -22,7 +22,7 @@ use crate::journal::hash_chain::Link;
 use crate::keys::{KeysError, KeysErrorKind, TrailKeys};
 use crate::names::TrailNames;
 use crate::origin::Origin;
-use crate::record::{AwsCaller, BrokerData, UserIdentity, record_time};
+use crate::record::{AwsCaller, BrokerData, RevocationPromise, UserIdentity, record_time};
 use crate::signature::{PublicKey, Signer};
 use crate::state::{Account, State};
 use crate::store::directory::DirectoryStore;
@@ -118,6 +118,8 @@ pub struct TrailParts {
     pub configuration_sha256: Option<String>,
     /// Names the policies in force at the start.
     pub policy_version: Option<String>,
+    /// What the broker promises of kept data keys whose KMS key is taken away.
+    pub reuse: Option<RevocationPromise>,
     /// What the journal held when it was opened.
     pub recovered_bytes: u64,
     /// What the trail of a new journal is called: what its broker goes by already. Where nobody has told, it is made up.
@@ -132,6 +134,7 @@ impl TrailParts {
         BrokerData {
             configuration_sha256: self.configuration_sha256.as_ref().map(Into::into),
             policy_version: self.policy_version.as_ref().map(Into::into),
+            reuse: self.reuse,
             origin: Some(origin.clone()),
             recovered_bytes: Some(self.recovered_bytes).filter(|bytes| *bytes > EMPTY_JOURNAL_BYTES),
             ..BrokerData::default()

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{ActivityEventData, ActivityRecord, AwsCaller, Open, Text, UserIdentity};
+use super::{ActivityEventData, ActivityRecord, AwsCaller, Open, RevocationPromise, Text, UserIdentity};
 use crate::format_version::FORMAT_VERSION;
 use crate::origin::Origin;
 
@@ -49,6 +49,9 @@ pub(crate) struct BrokerData<'a> {
     /// Names the policies in force, as in the records of calls.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) policy_version: Option<Text<'a>>,
+    /// What it promises of kept data keys whose KMS key is taken away. Brokers before this one did not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reuse: Option<RevocationPromise>,
     /// Where it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Origin>,

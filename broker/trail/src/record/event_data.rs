@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::open::object;
 use super::text::{optional_id, word};
-use super::{Open, Text, UserIdentity, optional_moment};
+use super::{FailedCheck, LastAllowed, Open, Text, UserIdentity, optional_moment};
 use crate::notice::{Notice, Reloads, Untold};
 
 /// `additionalEventData` of a KMS record.
@@ -96,6 +96,9 @@ pub struct ActivityEventData<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub notice_id: Option<Uuid>,
+    /// That KMS could not be asked whether data keys may still be used.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub failed_check: Option<FailedCheck<'a>>,
     /// Whose an access key is, which KMS records before this one have alone.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub identity: Option<UserIdentity<'a>>,
@@ -124,6 +127,7 @@ impl From<Outcome> for ActivityEventData<'_> {
             journal: None,
             reloads: None,
             notice_id: None,
+            failed_check: None,
             identity: None,
             broker: None,
             operator: None,
@@ -227,6 +231,12 @@ pub struct DataKeyData<T = Arc<str>> {
     /// When the data key is handed out for the last time.
     #[serde(default, with = "optional_moment", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<OffsetDateTime>,
+    /// When KMS allowed the same the last time since then.
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    pub last_allowed: Option<LastAllowed<T>>,
+    /// The eventID of the record that says why KMS was not asked again in time.
+    #[serde(default, deserialize_with = "optional_id", skip_serializing_if = "Option::is_none")]
+    pub last_check_failed: Option<Uuid>,
     /// The messages charged so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_used: Option<u64>,
@@ -254,6 +264,13 @@ impl DataKeyData {
             kms_event_id: self.kms_event_id,
             minted_at: self.minted_at,
             expires_at: self.expires_at,
+            last_allowed: self.last_allowed.as_ref().map(|allowed| LastAllowed {
+                time: allowed.time,
+                kms_request_id: (&*allowed.kms_request_id).into(),
+                kms_event_id: allowed.kms_event_id,
+                scope: allowed.scope,
+            }),
+            last_check_failed: self.last_check_failed,
             messages_used: self.messages_used,
             messages_limit: self.messages_limit,
             bytes_used: self.bytes_used,

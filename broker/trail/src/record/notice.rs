@@ -53,3 +53,5 @@ pub(crate) const BROKER: &str = "key-broker";
 pub(crate) const REPORT_NOTICE: &str = "ReportNotice";
 /// Likewise.
 pub(crate) const REPORT_IDENTITY: &str = "ReportIdentity";
+/// Likewise.
+pub(crate) const REPORT_FAILED_CHECK: &str = "ReportFailedCheck";

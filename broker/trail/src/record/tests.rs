@@ -128,6 +128,8 @@ fn activity_record_of_an_answer() {
         kms_event_id: Some(EVENT_ID),
         minted_at: Some(datetime!(2026-11-21 10:57:07 UTC)),
         expires_at: Some(datetime!(2026-11-21 11:02:07 UTC)),
+        last_allowed: None,
+        last_check_failed: None,
         messages_used: Some(7),
         messages_limit: Some(7),
         bytes_used: Some(0),

@@ -13,6 +13,7 @@ use super::log_file::{ReadLogFile, Span};
 use super::recent::RecentIds;
 use super::record::{self, CheckedRecord, InvalidRecord, SigningSession, What};
 use super::reuse::{At, Fault, Reuse};
+use super::revocation::{Promise, Revocation};
 use super::uses::{self, UseCounts};
 use crate::notice::{Notice, Untold};
 use crate::reader::records::FoundRecord;
@@ -30,6 +31,7 @@ pub(super) struct Checker {
     /// The session that each access key is of.
     sessions: HashMap<u64, u64>,
     reuse: Reuse,
+    revocation: Revocation,
     /// Failed calls to KMS whose records did not come yet.
     failed: HashMap<u128, At>,
     faults: Vec<Fault>,
@@ -43,8 +45,19 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub(super) fn new(account_id: &str) -> Self {
-        Self { account_id: account_id.to_owned(), ..Self::default() }
+    /// Of records that come after those of a broker that promised this.
+    pub(super) fn new(account_id: &str, promise: Promise) -> Self {
+        Self { account_id: account_id.to_owned(), revocation: Revocation::new(promise), ..Self::default() }
+    }
+
+    /// The trail begins here.
+    pub(super) fn begin_trail(&mut self) {
+        self.revocation.begin_trail();
+    }
+
+    /// What the broker promises of keys that are taken away, after the records so far.
+    pub(super) fn promise(&self) -> Promise {
+        self.revocation.promise()
     }
 
     /// The next object or file that records come from.
@@ -132,7 +145,7 @@ impl Checker {
         }
     }
 
-    fn seen(&mut self, CheckedRecord { event_id, what, session, .. }: CheckedRecord, at: At) {
+    fn seen(&mut self, CheckedRecord { event_id, at: seen_at, what, session }: CheckedRecord, at: At) {
         if !self.event_ids.insert(event_id) {
             self.findings.unsound(
                 FindingKind::EventIdTwice,
@@ -154,11 +167,16 @@ impl Checker {
                     self.findings.unsound(FindingKind::RequestIdTwice, self.place(at), words);
                 }
                 self.failed.remove(&request);
+                self.revocation.called(event_id, &call, &mut self.faults);
                 self.reuse.called(event_id, call, &mut self.faults);
             }
-            What::Activity { made, failed, is_withdrawal, told, notice_id } => {
+            What::Activity { made, failed, is_withdrawal, told, notice_id, revocation } => {
                 self.activity_records += 1;
+                if let Some(told) = revocation {
+                    self.revocation.told(event_id, seen_at, told);
+                }
                 if let Some(made) = made {
+                    self.revocation.used(&made, at, &mut self.faults);
                     self.reuse.used(&made, at, &mut self.faults);
                 }
                 if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(*failed)) {
@@ -220,6 +238,8 @@ impl Checker {
     pub(super) fn finish(mut self, is_complete: bool, from: Option<i64>, report: &mut Report) {
         // A KMS record may be one of those that cannot be read.
         let is_complete = is_complete && !self.has_malformed;
+        let revocation = std::mem::take(&mut self.revocation);
+        revocation.finish(is_complete, from, &mut self.faults);
         let reuse = std::mem::take(&mut self.reuse);
         report.keys_used = reuse.finish(is_complete, from, &mut self.faults);
         self.flush();

@@ -217,6 +217,10 @@ pub enum FindingKind {
     MintedBefore,
     /// A data key was used after its time.
     UsedTooLate,
+    /// A data key was used for longer after KMS had allowed it than the broker promises.
+    UsedUnchecked,
+    /// What the broker promises of keys that are taken away is not in what was verified.
+    PromiseUnknown,
     /// A data key was used for more messages than its limit.
     MessagesExceeded,
     /// A data key was used for more declared bytes than its limit.

@@ -25,7 +25,8 @@ use crate::log_file::compress;
 use crate::names::TrailNames;
 use crate::reader::TrailReader;
 use crate::record::{
-    ActivityEventData, ActivityRecord, DataKeyData, IdentityKind, KmsRecord, PolicyData, RequestParameters,
+    ActivityEventData, ActivityRecord, AllowedScope, AwsCaller, BrokerData, BrokerEvent, DataKeyData,
+    FailedCheck, IdentityKind, KmsRecord, LastAllowed, PolicyData, RequestParameters, RevocationPromise,
     ServedFrom, Text, UserIdentity, record_time,
 };
 use crate::signature::Signer;
@@ -210,6 +211,11 @@ impl Mint {
     }
 
     pub(crate) fn record(&self) -> String {
+        self.record_of(None)
+    }
+
+    /// The record of an answer that is this error.
+    pub(crate) fn record_of(&self, error: Option<&str>) -> String {
         let (key, context) = (key_id(), context(self.tenant));
         let mut record = KmsRecord::new(
             aws_identity(),
@@ -220,6 +226,9 @@ impl Mint {
             self.event_id,
         );
         record.source_ip_address = Some("127.0.0.1".into());
+        if let Some(error) = error {
+            record.fail(error, "words");
+        }
         record.request_parameters = Some(parameters(&key, &context));
         let arn = key_arn();
         record.resources = Some(vec![(&arn).into()]);
@@ -234,6 +243,8 @@ impl Mint {
             mint: self,
             at: self.at + Duration::seconds(3),
             expires_at: Some(self.at + Duration::minutes(5)),
+            last_allowed: None,
+            last_check_failed: None,
             from: if message == 1 { ServedFrom::Kms } else { ServedFrom::Cache },
             declared: DeclaredUse { messages: 1, bytes: 10 },
             used: (message, message * 10),
@@ -249,6 +260,8 @@ pub(crate) struct Draw<'a> {
     mint: &'a Mint,
     pub(crate) at: OffsetDateTime,
     pub(crate) expires_at: Option<OffsetDateTime>,
+    pub(crate) last_allowed: Option<(&'a Mint, AllowedScope)>,
+    pub(crate) last_check_failed: Option<Uuid>,
     pub(crate) from: ServedFrom,
     pub(crate) declared: DeclaredUse,
     pub(crate) used: (u64, u64),
@@ -265,6 +278,13 @@ impl Draw<'_> {
             kms_event_id: Some(self.mint.event_id),
             minted_at: Some(self.mint.at),
             expires_at: self.expires_at,
+            last_allowed: self.last_allowed.map(|(mint, scope)| LastAllowed {
+                time: mint.at,
+                kms_request_id: mint.request_id.as_str().into(),
+                kms_event_id: mint.event_id,
+                scope,
+            }),
+            last_check_failed: self.last_check_failed,
             messages_used: Some(self.used.0),
             messages_limit: Some(self.limits.0),
             bytes_used: Some(self.used.1),
@@ -274,6 +294,34 @@ impl Draw<'_> {
         let (key, context) = (key_id(), context(self.mint.tenant));
         let asked = RequestParameters { declared_use: Some(self.declared), ..parameters(&key, &context) };
         activity(self.at, self.principal, self.error, Some(asked), Some(data_key))
+    }
+}
+
+/// The start of a broker that promises this.
+pub(crate) fn start(promise: Option<RevocationPromise>, at: OffsetDateTime) -> String {
+    let broker = BrokerData { reuse: promise, ..BrokerData::default() };
+    let mut line = Vec::new();
+    ActivityRecord::of_broker(BrokerEvent::Start, broker, None, at, &caller()).append_to(&mut line);
+    text(line)
+}
+
+/// That KMS could not be asked about the key.
+pub(crate) fn failed_check(operation: &str, event_id: Uuid, at: OffsetDateTime) -> String {
+    let arn = key_arn();
+    let check =
+        FailedCheck { key: (&arn).into(), operation: operation.into(), reason: "KMS_UNAVAILABLE".into() };
+    let mut line = Vec::new();
+    ActivityRecord::of_failed_check(check, event_id, at, &caller()).append_to(&mut line);
+    text(line)
+}
+
+fn caller() -> AwsCaller {
+    AwsCaller {
+        account_id: "111122223333".into(),
+        partition: "aws".into(),
+        region: "us-west-2".into(),
+        kms_host: "kms.us-west-2.amazonaws.com".into(),
+        source_address: "127.0.0.1".into(),
     }
 }
 

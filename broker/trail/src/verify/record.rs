@@ -3,6 +3,7 @@
 mod profile;
 mod written;
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 
 use key_broker_core::{Action, KeyArn, Outcome};
@@ -14,8 +15,8 @@ use super::uses::{self, UseCounts};
 use crate::notice::Notice;
 use crate::reader::records::FoundRecord;
 use crate::record::{
-    ActivityEventData, ContextPairs, EventCategory, ReadRecord, RequestParameters, ServedFrom, UserIdentity,
-    lower_case_uuid,
+    ActivityEventData, AllowedScope, BrokerData, BrokerEvent, ContextPairs, EventCategory, FailedCheck, Open,
+    ReadRecord, RequestParameters, RevocationPromise, ServedFrom, UserIdentity, lower_case_uuid, parse,
 };
 use written::check_written;
 pub(super) use written::is_compact;
@@ -56,7 +57,17 @@ pub(super) enum What {
         told: Option<Box<Notice>>,
         /// Names what is told.
         notice_id: Option<u128>,
+        /// What it tells of the revocation of keys.
+        revocation: Option<RevocationRecord>,
     },
+}
+
+/// What a record of the broker's own tells of the revocation of keys.
+pub(super) enum RevocationRecord {
+    /// The broker starts, and promises this; one of before promised nothing.
+    Start(Option<RevocationPromise>),
+    /// KMS could not be asked about a key for an operation, as a hash like [`KmsCall::of`].
+    FailedCheck(u64),
 }
 
 /// A call to KMS. Texts are hashes under a random key: what is compared is only whether they are equal.
@@ -66,8 +77,12 @@ pub(super) struct KmsCall {
     pub(super) request: u64,
     /// The operation and what it was asked; none where AccessDenied hides it.
     pub(super) asked: Option<u64>,
+    /// The operation and the key; none likewise.
+    pub(super) of: Option<u64>,
     pub(super) at: i64,
     pub(super) was_refused: bool,
+    /// KMS did it, or would have: it answered a dry run.
+    pub(super) is_permission: bool,
 }
 
 /// One use of an answer of KMS.
@@ -79,6 +94,8 @@ pub(super) struct Use {
     pub(super) request: Option<u64>,
     /// As [`KmsCall::asked`].
     pub(super) asked: u64,
+    /// As [`KmsCall::of`].
+    pub(super) of: u64,
     /// With the ciphertext, too: what has to be equal for all who share an answer.
     pub(super) subject: u64,
     pub(super) principal: u64,
@@ -91,6 +108,22 @@ pub(super) struct Use {
     pub(super) expires_at: Option<i64>,
     /// Of a data key only.
     pub(super) charge: Option<Charge>,
+    /// The newest answer of KMS by which it may still be used.
+    pub(super) allowed: Option<Permission>,
+    /// The eventID of a record that tells of a failed check.
+    pub(super) failed_check: Option<u128>,
+}
+
+/// An answer of KMS that a use names as its permission.
+#[derive(Clone, Copy)]
+pub(super) struct Permission {
+    /// The eventID of its KMS record.
+    pub(super) call: u128,
+    /// The requestID.
+    pub(super) request: u64,
+    pub(super) at: i64,
+    /// KMS was asked the very same.
+    pub(super) is_of_context: bool,
 }
 
 /// What one draw took of a data key.
@@ -157,14 +190,17 @@ fn seen(
     let (what, session) = match profile::check_head(record, account_id)? {
         EventCategory::Management => {
             profile::check_kms(record)?;
-            let was_denied = record.error_code.as_deref() == Some("AccessDenied");
+            let error = record.error_code.as_deref();
+            let was_denied = error == Some("AccessDenied");
             let what = What::Kms {
                 request: ids::kms_request(&record.request_id, &record.event_name),
                 call: KmsCall {
                     request: hashes.hash_one(&*record.request_id),
                     asked: (!was_denied).then(|| asked(record, hashes)),
+                    of: (!was_denied).then(|| of(&record.event_name, key_of(record).as_deref(), hashes)),
                     at,
-                    was_refused: record.error_code.is_some(),
+                    was_refused: error.is_some(),
+                    is_permission: error.is_none_or(|code| code == "DryRunOperationException"),
                 },
             };
             (what, session(&record.user_identity, hashes))
@@ -193,14 +229,15 @@ fn activity(
     let told = extra.journal.map(Box::new);
     let notice_id = extra.notice_id.map(|id| id.as_u128());
     let is_withdrawal = extra.withdraws.is_some();
+    let revocation = revocation(record, extra, hashes)?;
     // The use that a withdrawn record tells of was charged, and nobody had it.
     let Some(data_key) = extra.data_key.as_ref().filter(|_| !is_withdrawal) else {
-        return Ok(What::Activity { made: None, failed: None, is_withdrawal, told, notice_id });
+        return Ok(What::Activity { made: None, failed: None, is_withdrawal, told, notice_id, revocation });
     };
     let request_id = data_key.kms_request_id.as_deref();
     let Some(call) = data_key.kms_event_id else {
         let failed = request_id.map(|id| ids::kms_request(id, Action::operation_at_kms(&record.event_name)));
-        return Ok(What::Activity { made: None, failed, is_withdrawal, told, notice_id });
+        return Ok(What::Activity { made: None, failed, is_withdrawal, told, notice_id, revocation });
     };
     let asked = asked(record, hashes);
     let parameters = record.request_parameters.as_ref();
@@ -209,6 +246,7 @@ fn activity(
         call: call.as_u128(),
         request: request_id.map(|id| hashes.hash_one(id)),
         asked,
+        of: of(&record.event_name, key_of(record).as_deref(), hashes),
         // Data keys of messages never leave: no draw of another action shares one.
         subject: hashes.hash_one((&*record.event_name, asked, ciphertext)),
         principal: hashes.hash_one(record.user_identity.principal_id.as_deref()),
@@ -218,8 +256,51 @@ fn activity(
         minted_at: data_key.minted_at.map(OffsetDateTime::unix_timestamp),
         expires_at: data_key.expires_at.map(OffsetDateTime::unix_timestamp),
         charge: profile::charge(parameters, data_key)?,
+        allowed: data_key.last_allowed.as_ref().map(|allowed| Permission {
+            call: allowed.kms_event_id.as_u128(),
+            request: hashes.hash_one(&*allowed.kms_request_id),
+            at: allowed.time.unix_timestamp(),
+            is_of_context: allowed.scope == AllowedScope::Context,
+        }),
+        failed_check: data_key.last_check_failed.map(|id| id.as_u128()),
     };
-    Ok(What::Activity { made: Some(made), failed: None, is_withdrawal, told, notice_id })
+    Ok(What::Activity { made: Some(made), failed: None, is_withdrawal, told, notice_id, revocation })
+}
+
+/// What a record of the broker's own tells of the revocation of keys.
+fn revocation(
+    record: &ReadRecord<'_>,
+    extra: &ActivityEventData<'_>,
+    hashes: &RandomState,
+) -> Result<Option<RevocationRecord>, String> {
+    if let Some(FailedCheck { key, operation, .. }) = &extra.failed_check {
+        let key = in_any_region(key);
+        return Ok(Some(RevocationRecord::FailedCheck(of(operation, Some(&key), hashes))));
+    }
+    if &*record.event_name != BrokerEvent::Start.name() {
+        return Ok(None);
+    }
+    let told = extra.broker.as_ref().and_then(Open::json).map(parse::<BrokerData<'_>>).transpose();
+    let told = told.map_err(|malformed| format!("broker: {malformed}"))?;
+    Ok(Some(RevocationRecord::Start(told.and_then(|broker| broker.reuse))))
+}
+
+/// An operation under a key.
+fn of(event_name: &str, key: Option<&str>, hashes: &RandomState) -> u64 {
+    hashes.hash_one((Action::operation_at_kms(event_name), key))
+}
+
+/// The key that a record is about. A workload names it as it likes; KMS is asked for the key that this means. A multi-Region key is one,
+/// whichever replica it is.
+fn key_of<'a>(record: &'a ReadRecord<'_>) -> Option<Cow<'a, str>> {
+    record.key_arn().or(record.key_id()).map(in_any_region)
+}
+
+fn in_any_region(key: &str) -> Cow<'_, str> {
+    match KeyArn::parse(key) {
+        Some(arn) => Cow::Owned(arn.in_region(ANY_REGION).as_str().to_owned()),
+        None => Cow::Borrowed(key),
+    }
 }
 
 /// What an operation was asked: equal in the record of the call and in those of its uses.
@@ -232,15 +313,13 @@ fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
         return state.finish();
     }
     let RequestParameters { encryption_algorithm, key_pair_spec, key_spec, number_of_bytes, .. } = parameters;
-    // A workload names a key as it likes; KMS is asked for the key that this means. A multi-Region key is one, whichever replica it is.
-    let named = record.key_arn().or(record.key_id());
-    let one = named.and_then(KeyArn::parse).map(|arn| arn.in_region(ANY_REGION));
-    let key = one.as_ref().map(KeyArn::as_str).or(named);
+    let key = key_of(record);
     let lengths = (key_pair_spec.as_deref(), key_spec.as_deref(), number_of_bytes);
     // Of a ReEncrypt, the other key.
     let new_key = record.resources.as_ref().and_then(|resources| resources.get(1)?.arn.as_deref());
     let new_key = new_key.and_then(KeyArn::parse).map(|arn| arn.in_region(ANY_REGION));
-    (encryption_algorithm.as_deref(), key, lengths, new_key.as_ref().map(KeyArn::as_str)).hash(&mut state);
+    (encryption_algorithm.as_deref(), key.as_deref(), lengths, new_key.as_ref().map(KeyArn::as_str))
+        .hash(&mut state);
     let RequestParameters {
         encryption_context,
         source_encryption_context,

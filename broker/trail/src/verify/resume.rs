@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::digests::DigestLink;
+use super::revocation::Promise;
 
 /// A digest up to which everything was looked at, and nothing was wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub(super) struct Passed {
     pub(super) log_files: u64,
     pub(super) kms_records: u64,
     pub(super) activity_records: u64,
+    /// What the broker promised there of keys that are taken away.
+    #[serde(default)]
+    pub(super) promise: Promise,
 }
 
 impl ResumePoint {
@@ -71,7 +75,7 @@ impl ResumePoints {
     /// A digest, and everything that it names, was looked at; with it, this run has verified so much.
     pub(super) fn pass(&mut self, digest: &DigestLink, end: OffsetDateTime, passed: Passed) {
         let Some((key, hash, signature)) = digest.parts() else { return };
-        let Passed { from, digests, log_files, kms_records, activity_records } = self.before;
+        let Passed { from, digests, log_files, kms_records, activity_records, .. } = self.before;
         self.points.push_back(ResumePoint {
             trail_arn: self.trail_arn.clone(),
             digest: key.to_owned(),
@@ -84,6 +88,7 @@ impl ResumePoints {
                 log_files: log_files + passed.log_files,
                 kms_records: kms_records + passed.kms_records,
                 activity_records: activity_records + passed.activity_records,
+                promise: passed.promise,
             },
         });
         // The last one that is far enough back is what is wanted.

@@ -408,4 +408,4 @@ fn count(counted: &mut Option<(u64, At)>, at: At) {
 
 const HANDED_OUT_ONCE: &str = "its data key is one that is handed out once, and was before";
 /// No call is under way for so long, nor waits so long for its commit. In seconds.
-const LONGEST_CALL_SECONDS: i64 = 3_600;
+pub(super) const LONGEST_CALL_SECONDS: i64 = 3_600;

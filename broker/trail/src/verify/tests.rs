@@ -5,6 +5,7 @@ mod folder;
 mod identities;
 mod period;
 mod resume;
+mod revocation;
 
 use proptest::prelude::*;
 

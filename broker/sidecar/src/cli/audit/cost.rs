@@ -6,6 +6,8 @@ mod requests;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::cache::rules::RevocationCheck;
+use crate::cli::revocation::{PRICE_PER_10000, words_of_cost};
 use key_broker_trail::delivery::SigningConfig;
 use key_broker_trail::record::{ReadRecord, record_time};
 use plan::{Encrypted, Plan, PlannedRequests};
@@ -24,7 +26,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     period: Period,
     /// What KMS takes for 10,000 requests, in US dollars: <https://aws.amazon.com/kms/pricing/> has yours
-    #[arg(long, value_name = "USD", default_value_t = 0.03, value_parser = price)]
+    #[arg(long, value_name = "USD", default_value_t = PRICE_PER_10000, value_parser = price)]
     price_per_10000: f64,
     /// What S3 takes for 1,000 puts, likewise: <https://aws.amazon.com/s3/pricing/>
     #[arg(long, value_name = "USD", default_value_t = 0.005, value_parser = price)]
@@ -91,6 +93,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let report = Report {
         costs,
         plan: prediction.plan(&source),
+        revocation_check: source.revocation_check,
         brokers: prediction,
         price: price_per_10000,
         price_of_puts: price_per_1000_puts,
@@ -142,6 +145,7 @@ impl Prediction {
 struct Report {
     costs: Costs,
     plan: Plan,
+    revocation_check: Option<RevocationCheck>,
     brokers: Prediction,
     price: f64,
     price_of_puts: f64,
@@ -178,6 +182,7 @@ impl Report {
                 "digestIntervalSeconds": self.plan.digest_interval.as_secs(),
                 "encrypted": self.plan.encrypted, "kmsSigns": self.plan.kms_signs,
                 "brokers": self.brokers.brokers, "regions": self.brokers.regions, "accounts": self.brokers.accounts,
+                "revocationChecks": self.revocation_check.map(|check| check.most_requests_a_day()),
                 "trails": self.plan.trails, "logFiles": per_day.log_files, "digests": per_day.digests,
                 "puts": self.puts(&per_day), "usdOfPuts": price_of_puts(self.puts(&per_day), self.price_of_puts),
             },
@@ -276,6 +281,9 @@ impl Report {
         let signatures = if kms_signs { digests } else { "a key in a file signs digests".to_owned() };
         let _ = writeln!(text, "  {:>8}  GenerateDataKey: {data_keys}", per_day.data_keys);
         let _ = writeln!(text, "  {:>8}  Sign: {signatures}", per_day.signatures);
+        if let Some(check) = self.revocation_check {
+            let _ = writeln!(text, "\n{}", words_of_cost(check, self.price));
+        }
         if self.is_in_s3 {
             let puts = self.puts(&per_day);
             let price = price_of_puts(puts, self.price_of_puts);

@@ -14,6 +14,7 @@ use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{S3Settings, TrailReader};
 
 use super::Failure;
+use crate::cache::rules::RevocationCheck;
 use crate::cli::target::{DEV_DIR, dev_credentials};
 use crate::config::Config;
 use crate::kms::auditor::{AuditorKms, ReaderRecords};
@@ -84,6 +85,8 @@ pub(super) struct Source {
     pub(super) reader: TrailReader,
     /// The broker's configuration of it.
     pub(super) config: Option<TrailConfig>,
+    /// How the broker asks KMS again about kept data keys, if that is known, and it does.
+    pub(super) revocation_check: Option<RevocationCheck>,
     /// The journal behind it, where that is on this machine.
     pub(super) journal_dir: Option<PathBuf>,
     /// What the broker redacts values with.
@@ -210,6 +213,7 @@ impl SourceArguments {
         Ok(Source {
             reader: TrailReader::new(store, names, decrypter),
             config: location.config,
+            revocation_check: location.revocation_check,
             journal_dir: location.journal_dir,
             redaction_key: location.redaction_key,
             signing: location.signing,
@@ -241,6 +245,7 @@ impl SourceArguments {
             prefix: trail.prefix.clone(),
             signing: Some(trail.signing.clone()),
             config: Some(trail),
+            revocation_check: config.reuse.revocation_check,
             journal_dir: Some(config.audit.journal.dir),
             redaction_key: config.audit.redaction.map(|redaction| redaction.digester().clone()),
             aws: config.kms,
@@ -277,6 +282,7 @@ impl SourceArguments {
             prefix: prefix.clone(),
             signing: None,
             config: None,
+            revocation_check: None,
             journal_dir: None,
             redaction_key: None,
             aws: AwsSettings {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use key_broker_core::{EncryptionContext, KeyId};
+use key_broker_core::{DataKeyLength, EncryptionContext, KeyId};
 
 use super::report::{Finding, Report};
 use crate::error::BrokerError;
@@ -29,20 +29,25 @@ pub(super) fn context_of(told: &EncryptionContext, bindings: &Bindings) -> Encry
 
 /// Tries what workloads may ask of a key.
 pub(super) async fn check(kms: &dyn Kms, key: &KeyId, context: &EncryptionContext, report: &mut Report) {
-    for of in [DryRunOf::GenerateDataKey, DryRunOf::Decrypt] {
+    for of in of_workloads() {
         report.add("kms", may(kms, of, key, context).await);
     }
 }
 
+/// What workloads ask of a key, each tried by itself.
+pub(super) fn of_workloads() -> [DryRunOf; 2] {
+    [DryRunOf::GenerateDataKey(DataKeyLength::Aes256), DryRunOf::Decrypt(None)]
+}
+
 /// Whether the broker may do this under `key`.
 pub(super) async fn may(kms: &dyn Kms, of: DryRunOf, key: &KeyId, context: &EncryptionContext) -> Finding {
-    let name = of.name();
+    let (name, has_context) = (of.name(), of.has_context());
     let request = DryRunRequest { of, key: key.clone().into(), context: context.clone() };
     match ask_kms(kms, request).await {
         Ok(_) => Finding::Ok(format!("may {name} under {}", key.as_str())),
         // A key's policy, or a grant, may ask for a context that nobody has told.
         Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::AccessDenied, .. }))
-            if of.has_context() && context.pairs().is_empty() =>
+            if has_context && context.pairs().is_empty() =>
         {
             Finding::NotKnown(format!(
                 "{name} under {}: KMS denies it without an encryption context; if the key's policy asks for one, give it with --context",

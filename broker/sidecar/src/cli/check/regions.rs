@@ -3,11 +3,10 @@
 use key_broker_core::{EncryptionContext, KeyArn, KeyId};
 use key_broker_trail::record::AwsCaller;
 
-use super::keys::may;
+use super::keys::{may, of_workloads};
 use super::knowledge;
 use super::report::{Finding, Report};
 use crate::kms::aws::{AskedRegion, AwsKms};
-use crate::operation::DryRunOf;
 
 /// Where each is reached, and whether the broker may use the replicas of those of `keys` that are multi-Region keys.
 pub(super) async fn check(
@@ -29,7 +28,7 @@ pub(super) async fn check(
         let Some(arn) = multi_region(kms, caller, key).await else { continue };
         for AskedRegion { kms, caller, .. } in &others {
             let replica = KeyId::from(&arn.in_region(&caller.region));
-            for of in [DryRunOf::GenerateDataKey, DryRunOf::Decrypt] {
+            for of in of_workloads() {
                 report.add("region", may(&**kms, of, &replica, context).await);
             }
         }

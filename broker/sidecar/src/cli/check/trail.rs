@@ -1,6 +1,6 @@
 //! The trail's part: its store, and its two keys.
 
-use key_broker_core::{EncryptionContext, KeyId};
+use key_broker_core::{DataKeyLength, EncryptionContext, KeyId};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, probe, public_key_of};
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{PublicKey, path_context};
@@ -59,7 +59,7 @@ pub(super) async fn check(
         (None, _) => Finding::Ok("none: log files are not encrypted by the broker".to_owned()),
         (Some(_), None) => Finding::NotKnown("cannot be asked for without credentials".to_owned()),
         (Some(key), Some(caller)) => match path_context(&names(config, caller)) {
-            Ok(context) => may(kms, DryRunOf::GenerateDataKey, key, &context).await,
+            Ok(context) => may(kms, DryRunOf::GenerateDataKey(DataKeyLength::Aes256), key, &context).await,
             Err(malformed) => Finding::Failed(malformed.0),
         },
     };

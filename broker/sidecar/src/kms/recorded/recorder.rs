@@ -31,6 +31,7 @@ impl Recorder {
         permitted: &Permitted<KmsRequest>,
         result: Result<KmsReply, BrokerError>,
         attempts: &[Attempt],
+        region: Arc<str>,
     ) -> RecordedReply<KmsReply> {
         let used_keys = result.as_ref().map_or([None, None], KmsReply::used_keys);
         let mut lines = Vec::new();
@@ -41,7 +42,8 @@ impl Recorder {
             let request_id = attempt.request_id.as_str().into();
             source = Some(Provenance { request_id, event_id, at: attempt.at, span: None });
         }
-        RecordedReply { result, source, records: UnwrittenRecords { journal: self.journal.clone(), lines } }
+        let records = UnwrittenRecords { journal: self.journal.clone(), lines };
+        RecordedReply { result, source, region, records }
     }
 }
 

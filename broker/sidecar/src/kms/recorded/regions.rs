@@ -97,9 +97,9 @@ pub(super) fn is_answer<T>(result: &Result<T, BrokerError>) -> bool {
 impl RecordedReply<KmsReply> {
     /// What is told after `next`, another region, was asked, too: its answer, or that the first one has not answered.
     pub(super) fn or(mut self, next: Self) -> Self {
-        let Self { result, source, records } = next;
+        let Self { result, source, region, records } = next;
         if is_answer(&result) {
-            (self.result, self.source) = (result, source);
+            (self.result, self.source, self.region) = (result, source, region);
         }
         self.records.add(records);
         self

@@ -36,6 +36,11 @@ pub(crate) const CACHE_SIZE: Metric =
 pub(crate) const CACHE_USES: Metric = metric("keybroker.cache.uses", "Draws that were answered", "{use}");
 pub(crate) const CACHE_EVICTIONS: Metric =
     metric("keybroker.cache.evictions", "Keys dropped before they came to their bounds", "{key}");
+pub(crate) const REVOCATION_CHECKS: Metric = metric(
+    "keybroker.cache.revocation_checks",
+    "Times that KMS was to be asked whether kept keys may still be used",
+    "{check}",
+);
 pub(crate) const RECORDS: Metric =
     metric("keybroker.audit.records", "Records written to the journal", "{record}");
 pub(crate) const QUEUE_DEPTH: Metric =
@@ -70,6 +75,8 @@ pub(crate) const SPANS_DROPPED: Metric =
 pub(crate) const KMS_OPERATION: &str = "keybroker.kms.operation";
 /// What came of it.
 pub(crate) const KMS_OUTCOME: &str = "keybroker.kms.outcome";
+/// What came of a revocation check.
+pub(crate) const CHECK_OUTCOME: &str = "keybroker.cache.revocation_check.outcome";
 /// `activity` or `kms`.
 pub(crate) const PROFILE: &str = "keybroker.audit.profile";
 /// What failed.

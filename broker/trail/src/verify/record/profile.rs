@@ -11,8 +11,9 @@ use super::written::check_written;
 use super::{Amount, Charge};
 use crate::record::{
     ActivityEventData, BrokerData, BrokerEvent, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory,
-    KMS_KEY, KmsEventData, MAX_SHORT_TEXT_BYTES, OPERATOR_METHODS, Open, REPORT_IDENTITY, REPORT_NOTICE,
-    ReadRecord, RequestParameters, Resource, ServedFrom, Text, lower_case_uuid, parse,
+    KMS_KEY, KmsEventData, MAX_SHORT_TEXT_BYTES, OPERATOR_METHODS, Open, REPORT_FAILED_CHECK,
+    REPORT_IDENTITY, REPORT_NOTICE, ReadRecord, RequestParameters, Resource, ServedFrom, Text,
+    lower_case_uuid, parse,
 };
 
 /// What is the same for both profiles. Returns which of them it is of.
@@ -212,7 +213,8 @@ fn is_digest(value: &str) -> bool {
 /// The rest of an activity record. Returns what it tells beside its call.
 pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEventData<'a>, String> {
     let life = BrokerEvent::of(&record.event_name);
-    let is_own = life.is_some() || matches!(&*record.event_name, REPORT_NOTICE | REPORT_IDENTITY);
+    let is_own = life.is_some()
+        || matches!(&*record.event_name, REPORT_NOTICE | REPORT_IDENTITY | REPORT_FAILED_CHECK);
     let is_operators = OPERATOR_METHODS.contains(&&*record.event_name);
     demand(is_own || is_operators || is_call(&record.event_name), "eventName is no action of the broker")?;
     identity::check_workload(&record.user_identity, is_own)?;
@@ -261,6 +263,10 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     demand(
         may_have_identity || extra.identity.is_some() == (&*record.event_name == REPORT_IDENTITY),
         "additionalEventData.identity is in the broker's ReportIdentity and StartBroker, and in no other record",
+    )?;
+    demand(
+        extra.failed_check.is_some() == (&*record.event_name == REPORT_FAILED_CHECK),
+        "additionalEventData.failedCheck is in the broker's ReportFailedCheck, and in no other record",
     )?;
     if is_own {
         check_own(record, &extra)?;
@@ -350,7 +356,10 @@ fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(
     if let Some(identity) = &extra.identity {
         identity::check_reported(identity, &record.recipient_account_id)?;
     }
-    let tells = extra.identity.is_some() || extra.notice_id.is_some() || extra.broker.is_some();
+    let tells = extra.identity.is_some()
+        || extra.notice_id.is_some()
+        || extra.broker.is_some()
+        || extra.failed_check.is_some();
     demand(tells, "a record of the broker's own tells nothing")?;
     if let Some(json) = extra.broker.as_ref().and_then(Open::json) {
         let broker: BrokerData<'_> = parse(json).map_err(|malformed| format!("broker: {malformed}"))?;

@@ -10,6 +10,7 @@ use time::macros::datetime;
 use uuid::Uuid;
 
 use super::super::*;
+use crate::cache::standing::KeyStanding;
 use crate::kms::{KmsError, KmsErrorKind};
 
 pub(super) const BOUNDS: Bounds =
@@ -110,7 +111,8 @@ impl Bench {
     pub(super) fn draw(&mut self, declared: DeclaredUse, bounds: Bounds) -> Option<Serial> {
         let demand = Demand { request: (), declared, bounds };
         match self.slot.draw(&self.now(), demand) {
-            DrawStep::Drawn(draw, mint) => {
+            DrawStep::Drawn(draw, mint, check) => {
+                assert!(check.is_none(), "there is no revocation check");
                 let serial = self.check(&draw, declared, &bounds);
                 self.replace(mint);
                 Some(serial)
@@ -120,6 +122,7 @@ impl Bench {
                 self.begin_for_waiting(&mints);
                 None
             }
+            DrawStep::Check(_) => panic!("there is no revocation check"),
             DrawStep::Retired => panic!("nobody retires this slot"),
         }
     }
@@ -169,7 +172,8 @@ impl Bench {
             at: self.wall,
             span: None,
         };
-        let minted = MintedReply { value: Arc::new(serial), source, requested_at };
+        let standing = unchecked();
+        let minted = MintedReply { value: Arc::new(serial), source, requested_at, standing };
         let mints = self.slot.minted(&self.now(), ticket, minted);
         self.collect_before(&mints);
     }
@@ -220,4 +224,11 @@ impl Bench {
 /// A key is its serial number: how many calls had begun, with its own.
 fn serial(Ticket(before): Ticket) -> Serial {
     before + 1
+}
+
+/// Of a key that KMS is not asked about again.
+fn unchecked() -> Arc<Standing> {
+    let arn = KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab");
+    let key = KeyStanding::new(arn.expect("an ARN"), "us-west-2".into(), None);
+    Arc::new(Standing::new(Arc::new(key)))
 }

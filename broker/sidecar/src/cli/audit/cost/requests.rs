@@ -146,8 +146,10 @@ fn requests_of(record: &ReadRecord<'_>) -> Result<Option<Requests>, MalformedRec
         // What an alias means; and, since the data keys of log files are bound to the trail, those that are not are dry runs of the
         // revocation check.
         () if &*record.event_name == "DescribeKey"
-            || (&*record.event_name == "GenerateDataKey"
-                && !record.encryption_context().any(|(name, _)| name == TRAIL_ARN)) =>
+            || (matches!(
+                &*record.event_name,
+                "GenerateDataKey" | "GenerateDataKeyWithoutPlaintext" | "Decrypt"
+            ) && !record.encryption_context().any(|(name, _)| name == TRAIL_ARN)) =>
         {
             Requests { checks: 1, ..none }
         }

@@ -8,6 +8,7 @@ use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{JournalTrail, Store, StoreError, TrailNames, TrailReader};
 
+use crate::cache::rules::RevocationCheck;
 use crate::cli::audit::Failure;
 use crate::kms::aws::{AwsKms, AwsSettings};
 use crate::redaction::Digester;
@@ -20,6 +21,8 @@ pub(super) struct TrailLocation {
     pub(super) prefix: String,
     pub(super) signing: Option<SigningConfig>,
     pub(super) config: Option<TrailConfig>,
+    /// How the broker asks KMS again about kept data keys, if that is known, and it does.
+    pub(super) revocation_check: Option<RevocationCheck>,
     pub(super) journal_dir: Option<PathBuf>,
     pub(super) redaction_key: Option<Digester>,
     pub(super) aws: AwsSettings,

@@ -1,0 +1,278 @@
+//! Whether KMS still allows what is kept: what is known of an operation under a KMS key, and of one encryption context of it. A
+//! state machine without clocks, tasks or calls of its own.
+//!
+//! Times are those at which KMS was asked, so that what KMS said is never taken to be newer than it is. What takes something away
+//! counts from when it was learned.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use key_broker_core::KeyArn;
+use key_broker_core::clock::Moment;
+use key_broker_trail::record::AllowedScope;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use super::rules::RevocationCheck;
+use crate::kms::recorded::Provenance;
+
+/// What is known of one request to KMS: an operation under a KMS key with one encryption context.
+pub(super) struct Standing {
+    key: Arc<KeyStanding>,
+    state: Mutex<ContextState>,
+}
+
+/// What is known of one operation under a KMS key, whatever the context.
+pub(super) struct KeyStanding {
+    key: KeyArn,
+    region: Arc<str>,
+    check: Option<RevocationCheck>,
+    state: Mutex<KeyState>,
+}
+
+#[derive(Default)]
+struct ContextState {
+    allowed: Option<Arc<Allowed>>,
+    /// KMS has denied the context then.
+    denied_at: Option<Moment>,
+    asking: Asking,
+}
+
+#[derive(Default)]
+struct KeyState {
+    allowed: Option<Arc<Allowed>>,
+    /// KMS has denied some context then: every other is asked about by itself.
+    suspended_at: Option<Moment>,
+    /// KMS has said then that the key is out of use.
+    ended_at: Option<Moment>,
+    trouble: Option<Trouble>,
+    asking: Asking,
+}
+
+/// That KMS has allowed an operation.
+pub(super) struct Allowed {
+    requested_at: Moment,
+    source: Provenance,
+}
+
+/// That KMS could not be asked.
+struct Trouble {
+    since: Moment,
+    pause: Duration,
+    /// The record that says so.
+    event_id: Uuid,
+}
+
+/// A check under way, if there is one.
+#[derive(Default)]
+struct Asking(Option<CancellationToken>);
+
+/// What lets a kept data key be drawn, beyond the call to KMS that it came from.
+#[derive(Clone, Default)]
+pub(crate) struct Evidence {
+    /// A newer answer of KMS, and what it speaks for.
+    pub(crate) allowed: Option<(Provenance, AllowedScope)>,
+    /// The record that tells why there is none that is new enough.
+    pub(crate) failed: Option<Uuid>,
+}
+
+/// Whether a kept data key may be drawn.
+pub(super) enum Verdict {
+    /// It may. With a check, KMS is to be asked in the background.
+    Drawable(Evidence, Option<Check>),
+    /// KMS is to be asked first.
+    Due(Due),
+    /// It may not: KMS is to be called for another.
+    Stale,
+}
+
+/// A check that a draw waits for.
+pub(super) struct Due {
+    /// Cancelled at its end.
+    pub(super) ended: CancellationToken,
+    /// To be made, if it is not under way.
+    pub(super) check: Option<Check>,
+}
+
+/// A check that is to be made. Dropped, it is over.
+pub(super) struct Check {
+    pub(super) standing: Arc<Standing>,
+    _asking: DropGuard,
+}
+
+impl Standing {
+    pub(super) fn new(key: Arc<KeyStanding>) -> Self {
+        Self { key, state: Mutex::default() }
+    }
+
+    /// The KMS key.
+    pub(super) fn key(&self) -> &KeyArn {
+        &self.key.key
+    }
+
+    /// Where KMS is asked for it.
+    pub(super) fn region(&self) -> &str {
+        &self.key.region
+    }
+
+    /// Whether a data key may be drawn that KMS was asked for at `requested_at`.
+    pub(super) fn judge(self: &Arc<Self>, now: &Moment, requested_at: &Moment) -> Verdict {
+        let mut own = self.lock();
+        let mut key = self.key.lock();
+        if is_after(own.denied_at.as_ref(), requested_at) || is_after(key.ended_at.as_ref(), requested_at) {
+            return Verdict::Stale;
+        }
+        let Some(check) = self.key.check else { return Verdict::Drawable(Evidence::default(), None) };
+        let of_context = own.allowed.as_ref().filter(|allowed| allowed.is_newer_than(requested_at));
+        let context_at = of_context.map_or(requested_at, |allowed| &allowed.requested_at);
+        let of_key = key.allowed.as_ref().filter(|allowed| allowed.is_newer_than(context_at));
+        let (newest, scope) = match of_key {
+            Some(allowed) if !check.by_context => (Some(allowed), AllowedScope::Key),
+            _ => (of_context, AllowedScope::Context),
+        };
+        let newest_at = newest.map_or(requested_at, |allowed| &allowed.requested_at);
+        let is_suspended = is_after(key.suspended_at.as_ref(), context_at);
+        let allowed = newest.map(|allowed| (allowed.source.clone(), scope));
+        // A context that is suspended speaks for itself alone.
+        let age = now.since(if is_suspended { context_at } else { newest_at });
+        let is_due = is_suspended || age > check.interval;
+        let of_one_context = is_suspended || check.by_context;
+        let trouble = key.trouble.as_ref().filter(|trouble| trouble.is_recent(now));
+        let may_ask = trouble.is_none_or(|trouble| trouble.is_over(now));
+        let failed = trouble.filter(|_| is_due).map(|trouble| trouble.event_id);
+        let is_excused = failed.is_some() && age <= check.unverified_max;
+        if is_due && !is_excused && !may_ask {
+            return Verdict::Stale;
+        }
+        // Where KMS could not be asked lately, one check at a time finds out whether it can be.
+        let asking = if of_one_context && trouble.is_none() { &mut own.asking } else { &mut key.asking };
+        if !is_due || is_excused {
+            let wanted = is_due || age > check.ahead();
+            let begun = (wanted && may_ask).then(|| asking.begin(self)).flatten();
+            return Verdict::Drawable(Evidence { allowed, failed }, begun.map(|(_, check)| check));
+        }
+        Verdict::Due(match asking.begin(self) {
+            Some((ended, check)) => Due { ended, check: Some(check) },
+            None => Due { ended: asking.ended(), check: None },
+        })
+    }
+
+    /// Whether KMS has taken back since what it was asked for at `requested_at`.
+    pub(super) fn has_ended(&self, requested_at: &Moment) -> bool {
+        is_after(self.lock().denied_at.as_ref(), requested_at)
+            || is_after(self.key.lock().ended_at.as_ref(), requested_at)
+    }
+
+    /// KMS has allowed it, asked at `requested_at`.
+    pub(super) fn allowed(&self, requested_at: Moment, source: Provenance) {
+        let allowed = Arc::new(Allowed { requested_at, source });
+        put_newer(&mut self.lock().allowed, &allowed);
+        let mut key = self.key.lock();
+        put_newer(&mut key.allowed, &allowed);
+        key.trouble = None;
+    }
+
+    /// KMS has denied it.
+    pub(super) fn denied(&self, now: Moment) {
+        self.lock().denied_at = Some(now);
+        self.key.suspend(now);
+    }
+
+    /// KMS has said that the key is out of use.
+    pub(super) fn ended(&self, now: Moment) {
+        let mut key = self.key.lock();
+        key.ended_at = Some(now);
+        key.trouble = None;
+    }
+
+    /// KMS could not be asked, as the record `event_id` says.
+    pub(super) fn failed(&self, now: Moment, event_id: Uuid) {
+        let mut key = self.key.lock();
+        let before = key.trouble.take().filter(|trouble| trouble.is_recent(&now));
+        let pause = before.map_or(FIRST_PAUSE, |trouble| (trouble.pause * 2).min(LONGEST_PAUSE));
+        key.trouble = Some(Trouble { since: now, pause, event_id });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ContextState> {
+        // Between any two statements its state is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeyStanding {
+    /// Of `key`, as KMS in `region` is asked for it.
+    pub(super) fn new(key: KeyArn, region: Arc<str>, check: Option<RevocationCheck>) -> Self {
+        Self { key, region, check, state: Mutex::default() }
+    }
+
+    /// KMS has denied some context: what it says of the others is asked at their next draw, but for those of which it was asked since
+    /// they were suspended before, less than an interval ago. Without checks they go on.
+    pub(super) fn suspend(&self, now: Moment) {
+        let Some(RevocationCheck { interval, .. }) = self.check else { return };
+        let mut state = self.lock();
+        if state.suspended_at.is_none_or(|before| now.since(&before) > interval) {
+            state.suspended_at = Some(now);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KeyState> {
+        // Between any two statements its state is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Allowed {
+    fn is_newer_than(&self, moment: &Moment) -> bool {
+        self.requested_at.instant > moment.instant
+    }
+}
+
+impl Trouble {
+    /// Whether it excuses what it has kept from being asked.
+    fn is_recent(&self, now: &Moment) -> bool {
+        now.since(&self.since) <= EXCUSE
+    }
+
+    /// Whether KMS may be asked again.
+    fn is_over(&self, now: &Moment) -> bool {
+        now.since(&self.since) >= self.pause
+    }
+}
+
+impl Asking {
+    /// Begins a check, if none is under way.
+    fn begin(&mut self, standing: &Arc<Standing>) -> Option<(CancellationToken, Check)> {
+        if self.0.as_ref().is_some_and(|ended| !ended.is_cancelled()) {
+            return None;
+        }
+        let ended = CancellationToken::new();
+        self.0 = Some(ended.clone());
+        let check = Check { standing: Arc::clone(standing), _asking: ended.clone().drop_guard() };
+        Some((ended, check))
+    }
+
+    /// Cancelled at the end of the check that is under way.
+    fn ended(&self) -> CancellationToken {
+        self.0.clone().unwrap_or_default()
+    }
+}
+
+fn put_newer(place: &mut Option<Arc<Allowed>>, allowed: &Arc<Allowed>) {
+    if place.as_ref().is_none_or(|before| allowed.is_newer_than(&before.requested_at)) {
+        *place = Some(Arc::clone(allowed));
+    }
+}
+
+/// Whether something happened when a call to KMS that was requested then was under way, or over.
+fn is_after(moment: Option<&Moment>, requested_at: &Moment) -> bool {
+    moment.is_some_and(|moment| moment.instant >= requested_at.instant)
+}
+
+/// How long KMS is not asked again where it could not be, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// For so long one failed check excuses that there is no newer one.
+const EXCUSE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

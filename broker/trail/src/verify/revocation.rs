@@ -1,0 +1,241 @@
+//! The promise of revocation, recomputed from the records alone: no kept data key is used for longer after KMS has allowed it than the
+//! broker promises, and the answer of KMS that a use names as its permission is recorded, allows, and is of the same key.
+//!
+//! What a broker promises is in the record of its start. A permission's time is when KMS answered, which is not before it was asked: so a
+//! broker that counts from then is never said to be late. Only the record of a failed check excuses that there was no newer one.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::finding::{FindingKind, Severity};
+use super::record::{KmsCall, Permission, RevocationRecord, Use};
+use super::reuse::{At, Fault, LONGEST_CALL_SECONDS};
+use crate::record::{CheckedScope, RevocationPromise};
+
+/// Permissions, and the uses that name them.
+#[derive(Default)]
+pub(super) struct Revocation {
+    promise: Promise,
+    permissions: Recent<Answer>,
+    failed_checks: Recent<(u64, i64)>,
+    /// Uses whose permissions have not been seen yet.
+    awaited: HashMap<u128, Awaited>,
+    /// Uses whose permissions may have been forgotten.
+    forgotten: Option<(u64, At)>,
+    /// Uses of kept data keys before the record of a start.
+    unjudged: Option<(u64, At)>,
+}
+
+/// What the broker promises at some point of the trail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Promise {
+    /// Its start was before what is verified.
+    #[default]
+    Unknown,
+    /// None was made.
+    None,
+    Made(RevocationPromise),
+}
+
+/// What KMS answered.
+#[derive(Clone, Copy)]
+struct Answer {
+    request: u64,
+    of: Option<u64>,
+    asked: Option<u64>,
+    at: i64,
+    is_permission: bool,
+}
+
+/// The first use that names a permission, and what it says of it.
+struct Awaited {
+    permission: Permission,
+    of: u64,
+    asked: u64,
+    at: At,
+    used_at: i64,
+}
+
+/// The latest of a kind, by the eventIDs of their records: two generations, as of [`RecentIds`](super::recent::RecentIds).
+struct Recent<T> {
+    newer: HashMap<u128, T>,
+    older: HashMap<u128, T>,
+    has_forgotten: bool,
+}
+
+impl Revocation {
+    pub(super) fn new(promise: Promise) -> Self {
+        Self { promise, ..Self::default() }
+    }
+
+    pub(super) fn promise(&self) -> Promise {
+        self.promise
+    }
+
+    /// The trail begins here: until a start promises something, nothing is promised.
+    pub(super) fn begin_trail(&mut self) {
+        self.promise = Promise::None;
+    }
+
+    /// A record of a call to KMS.
+    pub(super) fn called(&mut self, event_id: u128, call: &KmsCall, faults: &mut Vec<Fault>) {
+        let KmsCall { request, of, asked, at, is_permission, .. } = *call;
+        let answer = Answer { request, of, asked, at, is_permission };
+        if let Some(awaited) = self.awaited.remove(&event_id) {
+            awaited.judge(&answer, faults);
+        }
+        if matches!(self.promise, Promise::Made(_)) {
+            self.permissions.insert(event_id, answer);
+        }
+    }
+
+    /// A record of the broker's own.
+    pub(super) fn told(&mut self, event_id: u128, at: i64, told: RevocationRecord) {
+        match told {
+            RevocationRecord::Start(Some(promise)) if promise.revocation_check_seconds > 0 => {
+                self.promise = Promise::Made(promise);
+            }
+            RevocationRecord::Start(_) => self.promise = Promise::None,
+            RevocationRecord::FailedCheck(of) => self.failed_checks.insert(event_id, (of, at)),
+        }
+    }
+
+    /// A record of a use.
+    pub(super) fn used(&mut self, made: &Use, at: At, faults: &mut Vec<Fault>) {
+        if !made.is_allowed || made.from_kms {
+            return;
+        }
+        // One that is handed out once is not kept.
+        let Some(minted_at) = made.minted_at.filter(|_| made.expires_at.is_some()) else { return };
+        let promise = match self.promise {
+            Promise::None => return,
+            Promise::Unknown => return count(&mut self.unjudged, at),
+            Promise::Made(promise) => promise,
+        };
+        if let Some(permission) = made.allowed {
+            let awaited = Awaited { permission, of: made.of, asked: made.asked, at, used_at: made.at };
+            match self.permissions.get(permission.call) {
+                Some(answer) => awaited.judge(answer, faults),
+                None if self.permissions.has_forgotten => count(&mut self.forgotten, at),
+                None => drop(self.awaited.entry(permission.call).or_insert(awaited)),
+            }
+        }
+        let by_context = promise.revocation_check == CheckedScope::Context;
+        let counts = made.allowed.filter(|permission| permission.is_of_context || !by_context);
+        let allowed_at = counts.map_or(minted_at, |permission| permission.at.max(minted_at));
+        let age = made.at.saturating_sub(allowed_at);
+        let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+        if age <= seconds(promise.revocation_check_seconds) {
+            return;
+        }
+        let longest = seconds(promise.unverified_max_seconds.max(promise.revocation_check_seconds));
+        let words = match made.failed_check {
+            None => format!(
+                "its data key was used {age} seconds after KMS had allowed it, of {}, and no failed check excuses that",
+                promise.revocation_check_seconds
+            ),
+            Some(_) if age > longest => format!(
+                "its data key was used {age} seconds after KMS had allowed it, of {longest} while KMS cannot be asked"
+            ),
+            Some(failed) => match self.failed_checks.get(failed) {
+                Some((of, failed_at))
+                    if *of == made.of && made.at.saturating_sub(*failed_at) <= EXCUSE_SECONDS =>
+                {
+                    return;
+                }
+                Some(_) => "the failed check that it names is of another key, or long ago".to_owned(),
+                None if self.failed_checks.has_forgotten => return count(&mut self.forgotten, at),
+                None => "the record of a failed check that it names is not there".to_owned(),
+            },
+        };
+        faults.push(Fault { kind: FindingKind::UsedUnchecked, severity: Severity::Unsound, at, words });
+    }
+
+    /// Judges what is left at the end, as [`Reuse::finish`](super::reuse::Reuse::finish).
+    pub(super) fn finish(self, is_complete: bool, from: Option<i64>, faults: &mut Vec<Fault>) {
+        let mut rest: Vec<_> = self.awaited.into_values().collect();
+        rest.sort_by_key(|awaited| (awaited.at.source, awaited.at.record));
+        for Awaited { permission, at, .. } in rest {
+            let kind = FindingKind::KmsRecordMissing;
+            if from.is_some_and(|from| permission.at < from) {
+                continue;
+            }
+            let severity = if is_complete { Severity::Unsound } else { Severity::CannotTell };
+            let words = "the KMS record that its lastAllowed names is not there".to_owned();
+            faults.push(Fault { kind, severity, at, words });
+        }
+        if let Some((count, at)) = self.forgotten {
+            let (kind, severity) = (FindingKind::UsedUnchecked, Severity::CannotTell);
+            let words = format!(
+                "{count} uses name answers of KMS that are too long ago to be remembered: verify a shorter time"
+            );
+            faults.push(Fault { kind, severity, at, words });
+        }
+        if let Some((count, at)) = self.unjudged {
+            let (kind, severity) = (FindingKind::PromiseUnknown, Severity::Note);
+            let words = format!(
+                "{count} uses of kept data keys are not held against what the broker promises of keys that are taken away: the record \
+                 of its start is before what is verified"
+            );
+            faults.push(Fault { kind, severity, at, words });
+        }
+    }
+}
+
+impl Awaited {
+    fn judge(&self, answer: &Answer, faults: &mut Vec<Fault>) {
+        let Self { permission, of, asked, at, used_at } = self;
+        let mut fault = |words: &str| {
+            let (kind, severity) = (FindingKind::KmsRecordMismatch, Severity::Unsound);
+            faults.push(Fault { kind, severity, at: *at, words: words.to_owned() });
+        };
+        if !answer.is_permission {
+            fault("the KMS record that its lastAllowed names is of a refusal");
+        }
+        if answer.request != permission.request || answer.at != permission.at {
+            fault("its lastAllowed tells another time or requestID than the KMS record that it names");
+        }
+        if answer.of != Some(*of) {
+            fault("the KMS record that its lastAllowed names is of another operation or key");
+        } else if permission.is_of_context && answer.asked != Some(*asked) {
+            fault(
+                "the KMS record that its lastAllowed names is of another request, and the scope is CONTEXT",
+            );
+        }
+        if permission.at.saturating_sub(*used_at) > LONGEST_CALL_SECONDS {
+            fault("its lastAllowed is of long after its use");
+        }
+    }
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { newer: HashMap::new(), older: HashMap::new(), has_forgotten: false }
+    }
+}
+
+impl<T> Recent<T> {
+    fn insert(&mut self, id: u128, value: T) {
+        self.newer.insert(id, value);
+        if self.newer.len() >= GENERATION {
+            std::mem::swap(&mut self.newer, &mut self.older);
+            self.has_forgotten |= !self.newer.is_empty();
+            self.newer.clear();
+        }
+    }
+
+    fn get(&self, id: u128) -> Option<&T> {
+        self.newer.get(&id).or_else(|| self.older.get(&id))
+    }
+}
+
+fn count(counted: &mut Option<(u64, At)>, at: At) {
+    *counted = Some(counted.map_or((1, at), |(count, first)| (count + 1, first)));
+}
+
+/// A failed check excuses uses for 30 seconds; a call may take a while from its arrival to its draw, and no longer.
+const EXCUSE_SECONDS: i64 = 30;
+/// Answers that are remembered, of each generation: those of an hour at 100 calls to KMS a second.
+const GENERATION: usize = 400_000;
