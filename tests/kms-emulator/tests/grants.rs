@@ -1,6 +1,7 @@
 //! Proves that a grant lets its grantee do what it says under the encryption context that it says, until it is revoked or retired.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is passed")]
 
 mod support;
 

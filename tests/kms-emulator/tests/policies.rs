@@ -2,6 +2,7 @@
 //! words, by KMS's operations, by the library and by the control endpoint, and after a restart.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is passed")]
 
 mod support;
 
