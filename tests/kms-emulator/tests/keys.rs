@@ -68,9 +68,9 @@ async fn a_key_is_gone_when_its_deletion_date_comes() {
     let (emulator, mut client, arn) = start().await;
     let request = json!({ "KeyId": arn, "PendingWindowInDays": 7 });
     client.call("ScheduleKeyDeletion", request).await.text("KeyId");
-    emulator.advance(Duration::from_secs(7 * 86_400 - 60)).unwrap();
+    emulator.advance(Duration::from_mins(7 * 24 * 60 - 1)).unwrap();
     assert_eq!(metadata(&mut client, ALIAS).await["KeyState"], "PendingDeletion");
-    emulator.advance(Duration::from_secs(60)).unwrap();
+    emulator.advance(Duration::from_mins(1)).unwrap();
     for key in [ALIAS, &arn] {
         let request = json!({ "KeyId": key, "KeySpec": "AES_256" });
         assert_eq!(client.call("GenerateDataKey", request).await.error(), "NotFoundException", "{key}");
