@@ -19,6 +19,8 @@ pub struct Call {
     pub operation: String,
     /// The `x-amzn-RequestId` of the answer.
     pub request_id: String,
+    /// What CloudTrail would call it, and `GetKeyLastUsage` does: a UUID.
+    pub event_id: String,
     /// Whose credentials signed it; empty if nobody's.
     pub access_key_id: String,
     /// `KeyId`, as sent.

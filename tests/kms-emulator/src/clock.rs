@@ -1,10 +1,31 @@
-//! Time: the one place that reads the machine's clock.
+//! Time: the one place that reads the machine's clock, and the clock that the emulator goes by.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The time that the emulator goes by: the machine's, and what tests have advanced it by.
+#[derive(Default)]
+pub(crate) struct Clock {
+    /// Milliseconds.
+    ahead: AtomicU64,
+}
+
+impl Clock {
+    /// Unix milliseconds.
+    pub(crate) fn now(&self) -> u64 {
+        unix_millis().saturating_add(self.ahead.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        let add = |ahead: u64| Some(ahead.saturating_add(millis));
+        let _always_added = self.ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+}
 
 /// The time of day in milliseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "the one place of this crate that reads the machine's clock")]
-pub(crate) fn unix_millis() -> u64 {
+fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

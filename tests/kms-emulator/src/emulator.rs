@@ -1,25 +1,32 @@
 //! The library's face: configuration, start and stop, what tests ask and arrange.
 
+mod access;
+mod material;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::account::Account;
 use crate::attestation::{Conditions, check_root};
 use crate::calls::{Call, Calls};
 use crate::cms::RecipientForm;
 use crate::error::ApiError;
 use crate::fault::{Fault, Faults};
+use crate::imports::Imports;
 use crate::key::KeySpec;
-use crate::operations::{self, ensure_key, move_alias, replicate, set_enabled};
+use crate::operations::{self, Kms, ensure_key, move_alias, replicate, set_enabled};
 use crate::recipient::Recipients;
 use crate::server::{self, Service};
-use crate::store::{Account, Store};
+use crate::store::Store;
 use crate::sts::RoleSessions;
+use crate::usage::Usage;
 
 /// How an emulator is to be.
 #[derive(Debug, Clone)]
@@ -42,6 +49,10 @@ pub struct EmulatorConfig {
     pub attestation_roots: Vec<Vec<u8>>,
     /// How `CiphertextForRecipient` is written down. Default as KMS does.
     pub recipient_form: RecipientForm,
+    /// How long after a use of a key `GetKeyLastUsage` tells of it. Default at once; AWS takes up to an hour.
+    pub last_usage_delay: Duration,
+    /// Whether `GetKeyLastUsage` tells of dry runs, too. Default not: AWS tells of successful operations.
+    pub dry_runs_are_uses: bool,
 }
 
 impl Default for EmulatorConfig {
@@ -55,6 +66,8 @@ impl Default for EmulatorConfig {
             caller_user_id: "AROADEVKEYBROKER00001:dev-session".to_owned(),
             attestation_roots: Vec::new(),
             recipient_form: RecipientForm::default(),
+            last_usage_delay: Duration::ZERO,
+            dry_runs_are_uses: false,
         }
     }
 }
@@ -107,10 +120,7 @@ impl std::error::Error for EmulatorError {
 
 impl From<ApiError> for EmulatorError {
     fn from(error: ApiError) -> EmulatorError {
-        EmulatorError::Refused(match error.message {
-            Some(message) => format!("{}: {message}", error.code),
-            None => error.code.into_owned(),
-        })
+        EmulatorError::Refused(error.to_string())
     }
 }
 
@@ -145,9 +155,14 @@ impl Emulator {
         let listen = |error| EmulatorError::Listen(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let (faults, calls) = (Faults::default(), Calls::default());
-        let service =
-            Arc::new(Service { store, recipients, faults, calls, role_sessions: RoleSessions::default() });
+        let usage = Usage::since(store.now());
+        usage.track(config.last_usage_delay, config.dry_runs_are_uses);
+        let service = Arc::new(Service {
+            kms: Kms { store, recipients, imports: Imports::default(), usage },
+            faults: Faults::default(),
+            calls: Calls::default(),
+            role_sessions: RoleSessions::default(),
+        });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(server::accept(listener, Arc::clone(&service), stop.clone(), tasks.clone()));
         Ok(Emulator { address, service, stop, tasks })
@@ -162,7 +177,7 @@ impl Emulator {
     /// The ARN of the key behind an alias (`alias/…`). An alias that exists is kept; else the key and the alias are
     /// made, in one change. It waits for the disk, and for an RSA key up to seconds: call it before the work starts.
     pub fn ensure_key(&self, alias: &str, spec: KeySpec) -> Result<String, EmulatorError> {
-        let key = ensure_key(&self.service.store, alias, spec, false)?;
+        let key = ensure_key(&self.service.kms.store, alias, spec, false)?;
         if key.spec != spec {
             let (is, wanted) = (key.spec.as_str(), spec.as_str());
             return Err(EmulatorError::Refused(format!("{alias} is a key of spec {is}, not {wanted}")));
@@ -172,7 +187,7 @@ impl Emulator {
 
     /// The same, for a symmetric multi-Region key, which can have replicas.
     pub fn ensure_multi_region_key(&self, alias: &str) -> Result<String, EmulatorError> {
-        let key = ensure_key(&self.service.store, alias, KeySpec::SymmetricDefault, true)?;
+        let key = ensure_key(&self.service.kms.store, alias, KeySpec::SymmetricDefault, true)?;
         if !key.multi_region() {
             return Err(EmulatorError::Refused(format!("{alias} is not a multi-Region key")));
         }
@@ -181,7 +196,7 @@ impl Emulator {
 
     /// Lets an alias mean another key, named by its id or ARN.
     pub fn move_alias(&self, alias: &str, key_id: &str) -> Result<(), EmulatorError> {
-        let store = &self.service.store;
+        let store = &self.service.kms.store;
         let key = store.find_by_id(&store.snapshot(), key_id, "UpdateAlias")?;
         Ok(move_alias(store, alias, &key)?)
     }
@@ -189,15 +204,15 @@ impl Emulator {
     /// Makes a replica of a multi-Region key in another emulator, which plays another region of the same account, and returns its
     /// ARN: the same key id and material. It is enabled, whatever becomes of the other, and no alias means it.
     pub fn replicate_key(&self, key_id: &str, other: &Emulator) -> Result<String, EmulatorError> {
-        let store = &self.service.store;
+        let store = &self.service.kms.store;
         let key = store.find(&store.snapshot(), key_id, "ReplicateKey")?;
-        let replica = replicate(&other.service.store, &key, &store.account().region)?;
+        let replica = replicate(&other.service.kms.store, &key, &store.account().region)?;
         Ok(replica.arn.clone())
     }
 
     /// Enables or disables a key, named in any form that KMS takes.
     pub fn set_enabled(&self, key_id: &str, enabled: bool) -> Result<(), EmulatorError> {
-        let store = &self.service.store;
+        let store = &self.service.kms.store;
         let operation = if enabled { "EnableKey" } else { "DisableKey" };
         let key = store.find(&store.snapshot(), key_id, operation)?;
         Ok(set_enabled(store, &key, enabled)?)
@@ -219,7 +234,7 @@ impl Emulator {
         key_id: &str,
         conditions: &[(&str, &str)],
     ) -> Result<(), EmulatorError> {
-        require_attestation(&self.service.store, [(key_id, conditions.to_vec())])
+        require_attestation(&self.service.kms.store, [(key_id, conditions.to_vec())])
     }
 
     /// Adds a fault, behind those in force.
@@ -293,7 +308,7 @@ fn check_account(account: &Account) -> Result<(), EmulatorError> {
 impl Drop for Emulator {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.service.store.close();
+        self.service.kms.store.close();
     }
 }
 

@@ -4,6 +4,7 @@
 //! The messages are those that AWS is seen to send; a type without a message has none there either.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::StatusCode;
 
@@ -14,6 +15,13 @@ pub(crate) struct ApiError {
     pub(crate) code: Cow<'static, str>,
     /// What AWS says about it.
     pub(crate) message: Option<String>,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.code)?;
+        self.message.iter().try_for_each(|message| write!(formatter, ": {message}"))
+    }
 }
 
 impl ApiError {

@@ -4,13 +4,17 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use aes_gcm::{Aes256Gcm, KeyInit};
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{KeyPair, RsaKeyPair};
 use zeroize::Zeroizing;
 
+use crate::account::Account;
 use crate::attestation::Conditions;
 use crate::error::ApiError;
+use crate::grant::Grant;
+use crate::policy::Policy;
 use crate::random;
 
 /// What a key is made of. <https://docs.aws.amazon.com/kms/latest/developerguide/symm-asymm-choose-key-spec.html>
@@ -76,37 +80,26 @@ pub(crate) struct Key {
     pub(crate) primary_region: Option<String>,
     /// What an attestation document must have for data keys and decryption.
     pub(crate) attestation: Conditions,
-    pub(crate) material: Arc<Material>,
+    /// Nothing: everything is left to the accounts that call.
+    pub(crate) policy: Option<Arc<Policy>>,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) origin: Origin,
+    /// What it encrypts with; nothing until it is imported, and after it was deleted.
+    pub(crate) material: Option<Arc<Material>>,
+    /// What it encrypted with before it was rotated, the oldest first.
+    pub(crate) former: Vec<Arc<Material>>,
 }
 
-impl Key {
-    pub(crate) fn multi_region(&self) -> bool {
-        self.id.starts_with(MULTI_REGION_PREFIX)
-    }
-
-    /// The key, if it is enabled; otherwise AWS's refusal.
-    pub(crate) fn enabled(&self) -> Result<&Key, ApiError> {
-        match self.state {
-            KeyState::Enabled => Ok(self),
-            KeyState::Disabled => {
-                Err(ApiError::new("DisabledException", format!("{} is disabled.", self.arn)))
-            }
-            KeyState::PendingDeletion { .. } => Err(self.pending_deletion()),
-        }
-    }
-
-    pub(crate) fn pending_deletion(&self) -> ApiError {
-        ApiError::invalid_state(format!("{} is pending deletion.", self.arn))
-    }
-
-    /// The refusal of a key whose `KeyUsage` does not fit the operation.
-    pub(crate) fn wrong_usage(&self, operation: &str) -> ApiError {
-        let usage = self.spec.usage();
-        ApiError::new(
-            "InvalidKeyUsageException",
-            format!("{} key usage is {usage} which is not valid for {operation}.", self.arn),
-        )
-    }
+/// Where a key's material comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    AwsKms,
+    External {
+        /// The id of the one material that it takes, once that was imported.
+        material_id: Option<[u8; 32]>,
+        /// When the material expires, in unix milliseconds.
+        expires: Option<u64>,
+    },
 }
 
 /// Whether a key may be used.
@@ -121,9 +114,97 @@ pub(crate) enum KeyState {
     },
 }
 
+impl Key {
+    /// A key that nothing was put on yet.
+    pub(crate) fn new(
+        account: &Account,
+        spec: KeySpec,
+        multi_region: bool,
+        created: u64,
+        material: Option<Material>,
+    ) -> Key {
+        let id = new_id(multi_region);
+        Key {
+            arn: account.arn(&format!("key/{id}")),
+            id,
+            spec,
+            description: String::new(),
+            created,
+            state: KeyState::Enabled,
+            primary_region: None,
+            attestation: Conditions::default(),
+            policy: None,
+            grants: Vec::new(),
+            origin: if material.is_some() { Origin::AwsKms } else { Origin::EXPECTING },
+            material: material.map(Arc::new),
+            former: Vec::new(),
+        }
+    }
+
+    pub(crate) fn multi_region(&self) -> bool {
+        self.id.starts_with(MULTI_REGION_PREFIX)
+    }
+
+    /// AWS's `KeyState`.
+    pub(crate) fn status(&self, now: u64) -> &'static str {
+        match self.state {
+            KeyState::PendingDeletion { .. } => "PendingDeletion",
+            KeyState::Enabled | KeyState::Disabled if self.current(now).is_none() => "PendingImport",
+            KeyState::Enabled => "Enabled",
+            KeyState::Disabled => "Disabled",
+        }
+    }
+
+    /// The material that is there and has not expired.
+    pub(crate) fn current(&self, now: u64) -> Option<&Material> {
+        let expired =
+            matches!(self.origin, Origin::External { expires: Some(expires), .. } if expires <= now);
+        self.material.as_deref().filter(|_| !expired)
+    }
+
+    /// The material of a key that may be used; otherwise AWS's refusal.
+    pub(crate) fn usable(&self, now: u64) -> Result<&Material, ApiError> {
+        match (self.state, self.current(now)) {
+            (KeyState::PendingDeletion { .. }, _) => Err(self.pending_deletion()),
+            (_, None) => Err(self.pending_import()),
+            (KeyState::Disabled, _) => {
+                Err(ApiError::new("DisabledException", format!("{} is disabled.", self.arn)))
+            }
+            (KeyState::Enabled, Some(material)) => Ok(material),
+        }
+    }
+
+    /// The material with an id, of those that the key has or had.
+    pub(crate) fn material_of(&self, id: &[u8; 32]) -> Option<&Material> {
+        self.material.iter().chain(&self.former).find(|material| material.id == *id).map(AsRef::as_ref)
+    }
+
+    pub(crate) fn pending_deletion(&self) -> ApiError {
+        ApiError::invalid_state(format!("{} is pending deletion.", self.arn))
+    }
+
+    pub(crate) fn pending_import(&self) -> ApiError {
+        ApiError::invalid_state(format!("{} is pending import.", self.arn))
+    }
+
+    /// The refusal of a key whose `KeyUsage` does not fit the operation.
+    pub(crate) fn wrong_usage(&self, operation: &str) -> ApiError {
+        let usage = self.spec.usage();
+        ApiError::new(
+            "InvalidKeyUsageException",
+            format!("{} key usage is {usage} which is not valid for {operation}.", self.arn),
+        )
+    }
+}
+
+impl Origin {
+    /// Of a key whose material is still to be imported.
+    pub(crate) const EXPECTING: Origin = Origin::External { material_id: None, expires: None };
+}
+
 /// What a key works with, wiped when dropped.
 pub(crate) struct Material {
-    /// AWS's `KeyMaterialId`: 32 random bytes that say nothing about the material.
+    /// AWS's `KeyMaterialId`: 32 bytes that are random or, of imported material, a digest.
     pub(crate) id: [u8; 32],
     pub(crate) secret: Secret,
 }
@@ -167,6 +248,15 @@ impl Material {
         Ok(Material { id, secret })
     }
 
+    /// Material that was imported into a key. The same bytes have the same id there, and another in every other key.
+    pub(crate) fn import(key_id: &str, bytes: Zeroizing<Vec<u8>>) -> Result<Material, String> {
+        let mut named = Zeroizing::new(key_id.as_bytes().to_vec());
+        named.extend_from_slice(&bytes);
+        let id = digest(&SHA256, &named);
+        let id = id.as_ref().try_into().map_err(|_| "SHA-256 has 32 bytes".to_owned())?;
+        Material::restore(KeySpec::SymmetricDefault, id, bytes)
+    }
+
     /// What the state file keeps: 32 bytes, or PKCS #8 for RSA.
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.secret {
@@ -193,7 +283,7 @@ impl Material {
 pub(crate) const MULTI_REGION_PREFIX: &str = "mrk-";
 
 /// AES-256 and HMAC-SHA-256 keys, in bytes.
-const SYMMETRIC_KEY_LENGTH: usize = 32;
+pub(crate) const SYMMETRIC_KEY_LENGTH: usize = 32;
 
 /// A new key id of either form.
 pub(crate) fn new_id(multi_region: bool) -> String {

@@ -24,16 +24,22 @@
 //! - `calls`: the log of calls
 //! - `parameters`: the members of a request, and AWS's limits on them
 //! - `operations`: what each operation does
+//! - `access`, `account`, `caller`, `policy`, `grant`: who calls, and whether the key lets them
 //! - `recipient`: callers that show an attestation document: whether it is believed, and what it permits
 //! - [`attestation`]: the documents, and an authority that makes them for tests
 //! - `cms`: answers that only a recipient opens
 //! - `sts`: `GetCallerIdentity`, `AssumeRole`
 //! - `ciphertext`, `context`: the ciphertext blob and the encryption context bound to it
 //! - `store`, `key`: keys and aliases, kept in one file
+//! - `imports`: what imported key material is wrapped with
+//! - `usage`: when each key was last used
 //! - `error`: AWS's errors
 //! - `clock`, `random`: where time and randomness come from
 
+mod access;
+mod account;
 pub mod attestation;
+mod caller;
 mod calls;
 mod ciphertext;
 mod clock;
@@ -43,14 +49,18 @@ mod control;
 mod emulator;
 mod error;
 mod fault;
+mod grant;
+mod imports;
 mod key;
 mod operations;
 mod parameters;
+mod policy;
 mod random;
 mod recipient;
 mod server;
 mod store;
 mod sts;
+mod usage;
 mod wire;
 
 pub use calls::Call;

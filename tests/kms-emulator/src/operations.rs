@@ -2,21 +2,41 @@
 
 mod aliases;
 mod cryptography;
+mod grants;
+mod imports;
 mod key_pairs;
 mod keys;
+mod last_usage;
+mod policies;
+mod request;
+mod rotation;
 mod signing;
-
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
-use crate::key::Key;
-use crate::parameters::{Parameters, required};
+use crate::imports::Imports;
+use crate::parameters::Parameters;
 use crate::recipient::Recipients;
 use crate::store::Store;
+use crate::usage::Usage;
+
+pub(crate) use self::aliases::{create_external_key, ensure_key, move_alias};
+pub(crate) use self::imports::{delete_material, import};
+pub(crate) use self::keys::{replicate, require_attestation, set_enabled};
+pub(crate) use self::policies::{put_key_policy, put_role_policy};
+pub(crate) use self::request::Request;
+pub(crate) use self::rotation::rotate;
+
+/// What operations work on.
+pub(crate) struct Kms {
+    pub(crate) store: Store,
+    pub(crate) recipients: Recipients,
+    pub(crate) imports: Imports,
+    pub(crate) usage: Usage,
+}
 
 /// The members of an answer.
 pub(crate) type Answer = Map<String, Value>;
@@ -40,9 +60,11 @@ impl Delivery {
 pub(crate) enum Operation {
     CancelKeyDeletion,
     CreateAlias,
+    CreateGrant,
     CreateKey,
     Decrypt,
     DeleteAlias,
+    DeleteImportedKeyMaterial,
     DescribeKey,
     DisableKey,
     EnableKey,
@@ -52,10 +74,19 @@ pub(crate) enum Operation {
     GenerateDataKeyPairWithoutPlaintext,
     GenerateDataKeyWithoutPlaintext,
     GenerateRandom,
+    GetKeyLastUsage,
+    GetKeyPolicy,
+    GetParametersForImport,
     GetPublicKey,
+    ImportKeyMaterial,
     ListAliases,
+    ListGrants,
     ListKeys,
+    PutKeyPolicy,
     ReEncrypt,
+    RetireGrant,
+    RevokeGrant,
+    RotateKeyOnDemand,
     ScheduleKeyDeletion,
     Sign,
     UpdateAlias,
@@ -77,55 +108,63 @@ impl Operation {
                 | Operation::GenerateDataKey
                 | Operation::GenerateDataKeyWithoutPlaintext
                 | Operation::GenerateRandom
+                | Operation::GetKeyLastUsage
+                | Operation::GetKeyPolicy
                 | Operation::GetPublicKey
                 | Operation::ListAliases
+                | Operation::ListGrants
                 | Operation::ListKeys
                 | Operation::ReEncrypt
         )
     }
 
     /// Does it.
-    pub(crate) fn perform(
-        self,
-        store: &Store,
-        recipients: &Recipients,
-        parameters: &Parameters,
-    ) -> Result<Delivery, ApiError> {
+    pub(crate) fn perform(self, request: &Request<'_>) -> Result<Delivery, ApiError> {
+        let parameters = request.parameters;
         parameters.check()?;
-        let recipient = if self.takes_recipient() { recipients.accept(parameters)? } else { None };
+        let recipient = if self.takes_recipient() {
+            request.kms.recipients.accept(parameters, request.now())?
+        } else {
+            None
+        };
         check_grant_tokens(parameters)?;
         let answer = match self {
             Operation::GenerateDataKey => {
-                return cryptography::generate_data_key(store, parameters, recipient.as_ref());
+                return cryptography::generate_data_key(request, recipient.as_ref());
             }
-            Operation::Decrypt => return cryptography::decrypt(store, parameters, recipient.as_ref()),
-            Operation::GenerateRandom => {
-                return cryptography::generate_random(parameters, recipient.as_ref());
-            }
+            Operation::Decrypt => return cryptography::decrypt(request, recipient.as_ref()),
+            Operation::GenerateRandom => return cryptography::generate_random(request, recipient.as_ref()),
+            Operation::GenerateDataKeyPair => return key_pairs::generate(request, recipient.as_ref()),
+            Operation::GenerateDataKeyPairWithoutPlaintext => key_pairs::generate_without_plaintext(request),
             Operation::GenerateDataKeyWithoutPlaintext => {
-                cryptography::generate_data_key_without_plaintext(store, parameters)
+                cryptography::generate_data_key_without_plaintext(request)
             }
-            Operation::GenerateDataKeyPair => {
-                return key_pairs::generate(store, parameters, recipient.as_ref());
-            }
-            Operation::GenerateDataKeyPairWithoutPlaintext => {
-                key_pairs::generate_without_plaintext(store, parameters)
-            }
-            Operation::Encrypt => cryptography::encrypt(store, parameters),
-            Operation::ReEncrypt => cryptography::re_encrypt(store, parameters),
-            Operation::Sign => signing::sign(store, parameters),
-            Operation::GetPublicKey => signing::get_public_key(store, parameters),
-            Operation::CreateKey => keys::create(store, parameters),
-            Operation::DescribeKey => keys::describe(store, parameters),
-            Operation::ListKeys => Ok(keys::list(store, parameters)),
-            Operation::EnableKey => keys::enable(store, parameters, true),
-            Operation::DisableKey => keys::enable(store, parameters, false),
-            Operation::ScheduleKeyDeletion => keys::schedule_deletion(store, parameters),
-            Operation::CancelKeyDeletion => keys::cancel_deletion(store, parameters),
-            Operation::CreateAlias => aliases::create(store, parameters),
-            Operation::UpdateAlias => aliases::update(store, parameters),
-            Operation::DeleteAlias => aliases::delete(store, parameters),
-            Operation::ListAliases => aliases::list(store, parameters),
+            Operation::Encrypt => cryptography::encrypt(request),
+            Operation::ReEncrypt => cryptography::re_encrypt(request),
+            Operation::Sign => signing::sign(request),
+            Operation::GetPublicKey => signing::get_public_key(request),
+            Operation::CreateKey => keys::create(request),
+            Operation::DescribeKey => keys::describe(request),
+            Operation::ListKeys => keys::list(request),
+            Operation::EnableKey => keys::enable(request, true),
+            Operation::DisableKey => keys::enable(request, false),
+            Operation::ScheduleKeyDeletion => keys::schedule_deletion(request),
+            Operation::CancelKeyDeletion => keys::cancel_deletion(request),
+            Operation::CreateAlias => aliases::create(request),
+            Operation::UpdateAlias => aliases::update(request),
+            Operation::DeleteAlias => aliases::delete(request),
+            Operation::ListAliases => aliases::list(request),
+            Operation::PutKeyPolicy => policies::put(request),
+            Operation::GetKeyPolicy => policies::get(request),
+            Operation::CreateGrant => grants::create(request),
+            Operation::ListGrants => grants::list(request),
+            Operation::RevokeGrant => grants::revoke(request),
+            Operation::RetireGrant => grants::retire(request),
+            Operation::GetParametersForImport => imports::parameters(request),
+            Operation::ImportKeyMaterial => imports::import_wrapped(request),
+            Operation::DeleteImportedKeyMaterial => imports::delete(request),
+            Operation::RotateKeyOnDemand => rotation::rotate_on_demand(request),
+            Operation::GetKeyLastUsage => last_usage::get(request),
         };
         answer.map(Delivery::open)
     }
@@ -142,10 +181,7 @@ impl Operation {
     }
 }
 
-pub(crate) use aliases::{ensure_key, move_alias};
-pub(crate) use keys::{replicate, require_attestation, set_enabled};
-
-/// There are no grants here, so a token gives nothing; but it must look like one.
+/// A grant counts as soon as it is made, so a token gives nothing; but it must look like one.
 fn check_grant_tokens(parameters: &Parameters) -> Result<(), ApiError> {
     let well_formed = |token: &String| BASE64.decode(token).is_ok_and(|bytes| !bytes.is_empty());
     if parameters.grant_tokens.iter().flatten().all(well_formed) {
@@ -153,20 +189,6 @@ fn check_grant_tokens(parameters: &Parameters) -> Result<(), ApiError> {
     } else {
         Err(ApiError::bare("InvalidGrantTokenException"))
     }
-}
-
-/// The last word of an operation that would have succeeded.
-/// <https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html>
-fn refuse_dry_run(parameters: &Parameters) -> Result<(), ApiError> {
-    match parameters.dry_run {
-        Some(true) => Err(ApiError::named("DryRunOperationException")),
-        _ => Ok(()),
-    }
-}
-
-/// The key that `KeyId` names in any form, aliases too.
-fn key(store: &Store, parameters: &Parameters, operation: &str) -> Result<Arc<Key>, ApiError> {
-    store.find(&store.snapshot(), required("keyId", parameters.key_id.as_ref())?, operation)
 }
 
 /// Members as an answer.
@@ -178,7 +200,7 @@ pub(crate) fn base64(bytes: &[u8]) -> Value {
     BASE64.encode(bytes).into()
 }
 
-const NAMES: [(&str, Operation); 21] = [
+const NAMES: [(&str, Operation); 32] = [
     ("GenerateDataKey", Operation::GenerateDataKey),
     ("Decrypt", Operation::Decrypt),
     ("Encrypt", Operation::Encrypt),
@@ -200,4 +222,15 @@ const NAMES: [(&str, Operation); 21] = [
     ("ListKeys", Operation::ListKeys),
     ("ScheduleKeyDeletion", Operation::ScheduleKeyDeletion),
     ("UpdateAlias", Operation::UpdateAlias),
+    ("CreateGrant", Operation::CreateGrant),
+    ("DeleteImportedKeyMaterial", Operation::DeleteImportedKeyMaterial),
+    ("GetKeyLastUsage", Operation::GetKeyLastUsage),
+    ("GetKeyPolicy", Operation::GetKeyPolicy),
+    ("GetParametersForImport", Operation::GetParametersForImport),
+    ("ImportKeyMaterial", Operation::ImportKeyMaterial),
+    ("ListGrants", Operation::ListGrants),
+    ("PutKeyPolicy", Operation::PutKeyPolicy),
+    ("RetireGrant", Operation::RetireGrant),
+    ("RevokeGrant", Operation::RevokeGrant),
+    ("RotateKeyOnDemand", Operation::RotateKeyOnDemand),
 ];

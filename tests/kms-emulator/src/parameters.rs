@@ -47,6 +47,32 @@ pub(crate) struct Parameters {
     pub(crate) pending_window_in_days: Option<i64>,
     pub(crate) limit: Option<i64>,
     pub(crate) marker: Option<String>,
+    pub(crate) policy: Option<String>,
+    pub(crate) policy_name: Option<String>,
+    pub(crate) bypass_policy_lockout_safety_check: Option<bool>,
+    pub(crate) grantee_principal: Option<String>,
+    pub(crate) retiring_principal: Option<String>,
+    pub(crate) operations: Option<Vec<String>>,
+    pub(crate) constraints: Option<ConstraintParameters>,
+    pub(crate) name: Option<String>,
+    pub(crate) grant_id: Option<String>,
+    pub(crate) grant_token: Option<String>,
+    pub(crate) wrapping_algorithm: Option<String>,
+    pub(crate) wrapping_key_spec: Option<String>,
+    pub(crate) import_token: Option<Blob>,
+    pub(crate) encrypted_key_material: Option<Blob>,
+    pub(crate) expiration_model: Option<String>,
+    pub(crate) import_type: Option<String>,
+    /// Seconds since 1970.
+    pub(crate) valid_to: Option<f64>,
+}
+
+/// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GrantConstraints.html>
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct ConstraintParameters {
+    pub(crate) encryption_context_equals: Option<EncryptionContext>,
+    pub(crate) encryption_context_subset: Option<EncryptionContext>,
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_RecipientInfo.html>
@@ -76,7 +102,7 @@ impl Parameters {
         for modifier in modifiers {
             one_of("dryRunModifiers", Some(modifier), &["IGNORE_CIPHERTEXT"])?;
         }
-        if self.dry_run == Some(true) {
+        if self.is_dry_run() {
             Ok(true)
         } else {
             Err(ApiError::validation("DryRunModifiers can only be specified when DryRun is true."))
@@ -94,12 +120,24 @@ impl Parameters {
         ] {
             broken.extend(text.as_deref().and_then(|text| text_length(name, text, KEY_ID_MAX)));
         }
-        broken.extend(self.alias_name.as_deref().and_then(|text| text_length("aliasName", text, ALIAS_MAX)));
+        for (name, text, max) in [
+            ("aliasName", &self.alias_name, ALIAS_MAX),
+            ("policy", &self.policy, POLICY_MAX),
+            ("granteePrincipal", &self.grantee_principal, PRINCIPAL_MAX),
+            ("retiringPrincipal", &self.retiring_principal, PRINCIPAL_MAX),
+            ("grantId", &self.grant_id, GRANT_ID_MAX),
+            ("grantToken", &self.grant_token, GRANT_TOKEN_MAX),
+            ("name", &self.name, ALIAS_MAX),
+        ] {
+            broken.extend(text.as_deref().and_then(|text| text_length(name, text, max)));
+        }
         let document = self.recipient.as_ref().map(|recipient| &recipient.attestation_document);
         for (name, blob, max) in [
             ("plaintext", &self.plaintext, PLAINTEXT_MAX),
             ("ciphertextBlob", &self.ciphertext_blob, CIPHERTEXT_MAX),
             ("message", &self.message, PLAINTEXT_MAX),
+            ("importToken", &self.import_token, CIPHERTEXT_MAX),
+            ("encryptedKeyMaterial", &self.encrypted_key_material, CIPHERTEXT_MAX),
             ("recipient.attestationDocument", document.unwrap_or(&None), DOCUMENT_MAX),
         ] {
             broken.extend(
@@ -148,6 +186,10 @@ impl Parameters {
     /// That of a ReEncrypt from now on, empty if there is none.
     pub(crate) fn destination_context(&self) -> EncryptionContext {
         self.destination_encryption_context.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run == Some(true)
     }
 
     /// The encryption context, empty if there is none.
@@ -231,5 +273,9 @@ const PLAINTEXT_MAX: usize = 4096;
 const CIPHERTEXT_MAX: usize = 6144;
 const DOCUMENT_MAX: usize = 262_144;
 const GRANT_TOKENS_MAX: usize = 10;
+const GRANT_TOKEN_MAX: usize = 8192;
+const GRANT_ID_MAX: usize = 128;
+const PRINCIPAL_MAX: usize = 256;
+const POLICY_MAX: usize = 131_072;
 /// All names and values together, in bytes of UTF-8.
 const CONTEXT_MAX: usize = 8192;

@@ -4,13 +4,12 @@
 use serde_json::Value;
 
 use crate::attestation::{Document, verify};
-use crate::clock::unix_millis;
+use crate::caller::Caller;
 use crate::cms::{RecipientForm, RecipientKey};
 use crate::error::ApiError;
 use crate::key::Key;
 use crate::operations::base64;
 use crate::parameters::{Parameters, one_of, required};
-use crate::store::Store;
 
 /// Which documents are believed, and how recipients are answered.
 pub(crate) struct Recipients {
@@ -28,7 +27,7 @@ pub(crate) struct Recipient {
 
 impl Recipients {
     /// The recipient that a request names, if it names one.
-    pub(crate) fn accept(&self, parameters: &Parameters) -> Result<Option<Recipient>, ApiError> {
+    pub(crate) fn accept(&self, parameters: &Parameters, now: u64) -> Result<Option<Recipient>, ApiError> {
         let Some(recipient) = &parameters.recipient else { return Ok(None) };
         let algorithm = "recipient.keyEncryptionAlgorithm";
         required(algorithm, recipient.key_encryption_algorithm.as_ref())?;
@@ -40,7 +39,7 @@ impl Recipients {
                  --attestation-root, or set attestation_roots of its EmulatorConfig.",
             ));
         }
-        let document = verify(document, &self.roots, unix_millis()).map_err(|error| {
+        let document = verify(document, &self.roots, now).map_err(|error| {
             ApiError::validation(format!("The attestation document is not valid: {error}."))
         })?;
         let key = document.public_key.as_deref().and_then(RecipientKey::read).ok_or_else(|| {
@@ -60,7 +59,7 @@ impl Recipient {
 
 /// Whether the key's conditions permit a call that shows this document, or none.
 pub(crate) fn authorize(
-    store: &Store,
+    caller: &Caller,
     key: &Key,
     recipient: Option<&Recipient>,
     operation: &str,
@@ -68,7 +67,7 @@ pub(crate) fn authorize(
     if key.attestation.permit(recipient.map(|recipient| &recipient.document)) {
         return Ok(());
     }
-    let (caller, arn) = (&store.account().caller_arn, &key.arn);
+    let (caller, arn) = (&caller.arn, &key.arn);
     Err(ApiError::new(
         "AccessDeniedException",
         format!(

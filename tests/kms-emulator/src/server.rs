@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::request::Parts;
-use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -17,27 +17,30 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::caller::Caller;
 use crate::calls::{Call, Calls};
-use crate::clock::unix_millis;
 use crate::control;
 use crate::error::ApiError;
 use crate::fault::{Effect, Fate, Faults};
 use crate::key::new_id;
-use crate::operations::{Answer, Delivery, Operation};
+use crate::operations::{Answer, Delivery, Kms, Operation, Request};
 use crate::parameters::Parameters;
 use crate::random;
-use crate::recipient::Recipients;
-use crate::store::Store;
 use crate::sts::{self, RoleSessions};
 use crate::wire::{self, HttpResponse, Target};
 
 /// What all connections share.
 pub(crate) struct Service {
-    pub(crate) store: Store,
-    pub(crate) recipients: Recipients,
+    pub(crate) kms: Kms,
     pub(crate) faults: Faults,
     pub(crate) calls: Calls,
     pub(crate) role_sessions: RoleSessions,
+}
+
+/// What one call is called.
+struct Ids {
+    request: String,
+    event: String,
 }
 
 /// Why a connection closes without an answer.
@@ -93,7 +96,7 @@ async fn connection(stream: TcpStream, service: Arc<Service>, stop: Cancellation
 }
 
 impl Service {
-    async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<HttpResponse, NoAnswer> {
+    async fn serve(self: Arc<Self>, request: http::Request<Incoming>) -> Result<HttpResponse, NoAnswer> {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, BODY_MAX).collect().await.map(http_body_util::Collected::to_bytes);
         if head.uri.path().starts_with(control::PREFIX) {
@@ -128,9 +131,10 @@ impl Service {
         let (fate, fault_error) = self.fate(head, target.name());
         let call = Call {
             seq: 0,
-            at: unix_millis(),
+            at: self.kms.store.now(),
             operation: target.name().to_owned(),
             request_id: request_id.to_owned(),
+            event_id: random::uuid().to_string(),
             access_key_id: caller.as_ref().copied().unwrap_or_default().to_owned(),
             key_id: parameters.as_ref().ok().and_then(|parameters| parameters.key_id.clone()),
             encryption_context: parameters.as_ref().map(Parameters::context).unwrap_or_default(),
@@ -139,6 +143,7 @@ impl Service {
             attested: parameters.as_ref().is_ok_and(|parameters| parameters.recipient.is_some()),
             fault: fate.effect.as_ref().map(ToString::to_string),
         };
+        let event_id = call.event_id.clone();
         let seq = self.calls.arrive(call);
         if !fate.latency.is_zero() {
             tokio::time::sleep(fate.latency).await;
@@ -150,10 +155,16 @@ impl Service {
             (Some(Effect::Error(code)), _) => Err(ApiError::named(code)),
             _ => match (caller, parameters) {
                 (Err(error), _) | (_, Err(error)) => Err(error),
-                (Ok(caller), Ok(parameters)) => match &target {
-                    Target::Kms(operation, _) => self.perform(*operation, parameters).await,
-                    Target::Sts(action) => self.of_sts(action, head, body, caller),
-                },
+                (Ok(access_key_id), Ok(parameters)) => {
+                    let caller = self.role_sessions.caller(access_key_id, self.kms.store.account());
+                    match &target {
+                        Target::Kms(operation, _) => {
+                            let ids = Ids { request: request_id.to_owned(), event: event_id };
+                            self.perform(*operation, parameters, caller, ids).await
+                        }
+                        Target::Sts(action) => self.of_sts(action, head, body, &caller),
+                    }
+                }
             },
         };
         if let Err(error) = &result {
@@ -175,24 +186,34 @@ impl Service {
         self: &Arc<Self>,
         operation: Option<Operation>,
         parameters: Parameters,
+        caller: Caller,
+        ids: Ids,
     ) -> Result<Delivery, ApiError> {
-        match operation {
-            // Verifying a document takes a millisecond or more.
-            Some(operation) if operation.is_slow() || parameters.recipient.is_some() => {
-                let service = Arc::clone(self);
-                let perform = move || operation.perform(&service.store, &service.recipients, &parameters);
-                let task = tokio::task::spawn_blocking(perform);
-                task.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
-            }
-            Some(operation) => operation.perform(&self.store, &self.recipients, &parameters),
-            None => Err(ApiError::bare("UnknownOperationException")),
+        let operation = operation.ok_or_else(|| ApiError::bare("UnknownOperationException"))?;
+        // Verifying a document takes a millisecond or more.
+        let is_slow = operation.is_slow() || parameters.recipient.is_some();
+        let service = Arc::clone(self);
+        let perform = move || {
+            operation.perform(&Request {
+                kms: &service.kms,
+                parameters: &parameters,
+                caller: &caller,
+                state: service.kms.store.snapshot(),
+                id: &ids.request,
+                event_id: &ids.event,
+            })
+        };
+        if !is_slow {
+            return perform();
         }
+        let task = tokio::task::spawn_blocking(perform);
+        task.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
     }
 
-    fn of_sts(&self, action: &str, head: &Parts, body: &[u8], caller: &str) -> Result<Delivery, ApiError> {
+    fn of_sts(&self, action: &str, head: &Parts, body: &[u8], caller: &Caller) -> Result<Delivery, ApiError> {
         let form = std::str::from_utf8(body).ok().filter(|form| sts::action(form).is_some());
         let form = form.or(head.uri.query()).unwrap_or_default();
-        self.role_sessions.perform(action, form, caller, self.store.account()).map(Delivery::open)
+        self.role_sessions.perform(action, form, caller, self.kms.store.now()).map(Delivery::open)
     }
 
     /// The result as HTTP, falsified where a fault says so.
@@ -232,7 +253,7 @@ impl Service {
         match effect {
             Some(Effect::WrongKeyId) => {
                 let id = new_id(false);
-                let arn = Value::from(self.store.account().arn(&format!("key/{id}")));
+                let arn = Value::from(self.kms.store.account().arn(&format!("key/{id}")));
                 if let Some(key_id) = answer.get_mut("KeyId") {
                     *key_id = arn;
                 } else if let Some(metadata) = answer.get_mut("KeyMetadata") {

@@ -5,41 +5,26 @@ mod file;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use self::file::StateFile;
+use crate::account::Account;
+use crate::clock::Clock;
 use crate::error::ApiError;
-use crate::key::{Key, MULTI_REGION_PREFIX};
+use crate::key::{Key, KeyState, MULTI_REGION_PREFIX};
+use crate::policy::Policy;
 
-/// Who the emulator is: the parts of an ARN, and who calls.
-#[derive(Debug, Clone)]
-pub(crate) struct Account {
-    pub(crate) region: String,
-    pub(crate) id: String,
-    /// The ARN of every caller.
-    pub(crate) caller_arn: String,
-    /// The `UserId` of every caller.
-    pub(crate) caller_user_id: String,
-}
-
-impl Account {
-    pub(crate) fn arn(&self, resource: &str) -> String {
-        self.arn_in(&self.region, resource)
-    }
-
-    pub(crate) fn arn_in(&self, region: &str, resource: &str) -> String {
-        format!("arn:aws:kms:{region}:{}:{resource}", self.id)
-    }
-}
-
-/// All keys and aliases at one moment.
+/// All keys, aliases and policies of roles at one moment.
 #[derive(Clone, Default)]
 pub(crate) struct State {
     /// By key id.
     pub(crate) keys: BTreeMap<String, Arc<Key>>,
     /// By name, `alias/…`.
     pub(crate) aliases: BTreeMap<String, Alias>,
+    /// By the role's ARN. A role without one may do what keys leave to its account.
+    pub(crate) role_policies: BTreeMap<String, Arc<Policy>>,
 }
 
 /// A name for a key.
@@ -56,6 +41,7 @@ pub(crate) struct Alias {
 /// The keys and aliases, in memory and, if there is a path, in a file.
 pub(crate) struct Store {
     account: Account,
+    clock: Clock,
     current: RwLock<Arc<State>>,
     /// Held while a change is made, so that changes come one after the other.
     file: Mutex<Option<StateFile>>,
@@ -71,7 +57,35 @@ impl Store {
             }
             None => (None, State::default()),
         };
-        Ok(Store { account, current: RwLock::new(Arc::new(state)), file: Mutex::new(file) })
+        let (clock, current) = (Clock::default(), RwLock::new(Arc::new(state)));
+        let store = Store { account, clock, current, file: Mutex::new(file) };
+        store.delete_keys().map_err(|error| error.message.unwrap_or_default())?;
+        Ok(store)
+    }
+
+    /// The time that the emulator goes by, in unix milliseconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Lets time pass. Keys whose deletion date comes are gone then.
+    pub(crate) fn advance(&self, by: Duration) -> Result<(), ApiError> {
+        self.clock.advance(by);
+        self.delete_keys()
+    }
+
+    fn delete_keys(&self) -> Result<(), ApiError> {
+        let now = self.now();
+        let is_due = |key: &Arc<Key>| matches!(key.state, KeyState::PendingDeletion { deletion, .. } if deletion <= now);
+        if !self.snapshot().keys.values().any(is_due) {
+            return Ok(());
+        }
+        self.change(|state| {
+            state.keys.retain(|_, key| !is_due(key));
+            let State { keys, aliases, .. } = state;
+            aliases.retain(|_, alias| keys.contains_key(&alias.key_id));
+            Ok(())
+        })
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -98,6 +112,18 @@ impl Store {
         }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         Ok(value)
+    }
+
+    /// Changes a key that was found before.
+    pub(crate) fn change_key<T>(
+        &self,
+        key: &Key,
+        change: impl FnOnce(&mut Key) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        self.change(|state| match state.keys.get_mut(&key.id) {
+            Some(key) => change(Arc::make_mut(key)),
+            None => Err(self.no_key(&key.id)),
+        })
     }
 
     /// Lets go of the state file, so that another emulator can open it. Later changes fail.

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::clock::unix_millis;
+use crate::account::Account;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::operations::Answer;
 use crate::random;
-use crate::store::Account;
 
 /// The `Action` of a form, in a body or a query.
 pub(crate) fn action(form: &str) -> Option<&str> {
@@ -26,23 +26,28 @@ pub(crate) struct RoleSessions(Mutex<VecDeque<RoleSession>>);
 
 struct RoleSession {
     access_key_id: String,
-    account: String,
-    arn: String,
-    user_id: String,
+    caller: Caller,
 }
 
 impl RoleSessions {
-    /// What STS answers to whoever signed with this access key.
+    /// Whoever signed with this access key: a session's role, or else the configured caller.
+    pub(crate) fn caller(&self, access_key_id: &str, account: &Account) -> Caller {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = sessions.iter().find(|session| session.access_key_id == access_key_id);
+        session.map_or_else(|| Caller::configured(account), |session| session.caller.clone())
+    }
+
+    /// What STS answers to a caller.
     pub(crate) fn perform(
         &self,
         action: &str,
         form: &str,
-        access_key_id: &str,
-        account: &Account,
+        caller: &Caller,
+        now: u64,
     ) -> Result<Answer, ApiError> {
         match action {
-            "GetCallerIdentity" => Ok(self.caller_identity(access_key_id, account)),
-            "AssumeRole" => self.assume(form),
+            "GetCallerIdentity" => Ok(caller_identity(caller)),
+            "AssumeRole" => self.assume(form, now),
             action => Err(ApiError::new(
                 "InvalidAction",
                 format!("Could not find operation {action} for version 2011-06-15"),
@@ -50,22 +55,7 @@ impl RoleSessions {
         }
     }
 
-    /// The session's role, or else the configured caller.
-    fn caller_identity(&self, access_key_id: &str, account: &Account) -> Answer {
-        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions.iter().find(|session| session.access_key_id == access_key_id);
-        let (arn, user_id, account) = session
-            .map_or((&account.caller_arn, &account.caller_user_id, &account.id), |session| {
-                (&session.arn, &session.user_id, &session.account)
-            });
-        members([
-            ("Arn", arn.as_str().into()),
-            ("UserId", user_id.as_str().into()),
-            ("Account", account.as_str().into()),
-        ])
-    }
-
-    fn assume(&self, form: &str) -> Result<Answer, ApiError> {
+    fn assume(&self, form: &str, now: u64) -> Result<Answer, ApiError> {
         let required = |name: &str| {
             member(form, name).ok_or_else(|| ApiError::constraint(&format!("Value null at '{name}'")))
         };
@@ -84,11 +74,14 @@ impl RoleSessions {
             .ok_or_else(|| ApiError::constraint("Value at 'durationSeconds' is not from 900 to 43200"))?;
         let session = RoleSession {
             access_key_id: format!("ASIA{}", id()),
-            account: account.to_owned(),
-            arn: format!("arn:{partition}:sts::{account}:assumed-role/{name}/{session_name}"),
-            user_id: format!("AROA{}:{session_name}", id()),
+            caller: Caller {
+                account: account.to_owned(),
+                arn: format!("arn:{partition}:sts::{account}:assumed-role/{name}/{session_name}"),
+                user_id: format!("AROA{}:{session_name}", id()),
+                role: Some(role.clone()),
+            },
         };
-        let end = i64::try_from(unix_millis() / 1_000 + seconds).unwrap_or(i64::MAX);
+        let end = i64::try_from(now / 1_000 + seconds).unwrap_or(i64::MAX);
         let end = OffsetDateTime::from_unix_timestamp(end).ok().and_then(|end| end.format(&Rfc3339).ok());
         let answer = members([
             (
@@ -97,13 +90,24 @@ impl RoleSessions {
                     "AccessKeyId": session.access_key_id, "SecretAccessKey": id(), "SessionToken": id(), "Expiration": end,
                 }),
             ),
-            ("AssumedRoleUser", json!({ "Arn": session.arn, "AssumedRoleId": session.user_id })),
+            (
+                "AssumedRoleUser",
+                json!({ "Arn": session.caller.arn, "AssumedRoleId": session.caller.user_id }),
+            ),
         ]);
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.push_front(session);
         sessions.truncate(MOST_SESSIONS);
         Ok(answer)
     }
+}
+
+fn caller_identity(caller: &Caller) -> Answer {
+    members([
+        ("Arn", caller.arn.as_str().into()),
+        ("UserId", caller.user_id.as_str().into()),
+        ("Account", caller.account.as_str().into()),
+    ])
 }
 
 /// An answer in STS's form.

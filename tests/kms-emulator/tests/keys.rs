@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use http::StatusCode;
 use kms_emulator::KeySpec;
 use serde_json::{Value, json};
@@ -62,6 +64,20 @@ async fn a_key_goes_through_its_states() {
 }
 
 #[tokio::test]
+async fn a_key_is_gone_when_its_deletion_date_comes() {
+    let (emulator, mut client, arn) = start().await;
+    let request = json!({ "KeyId": arn, "PendingWindowInDays": 7 });
+    client.call("ScheduleKeyDeletion", request).await.text("KeyId");
+    emulator.advance(Duration::from_mins(7 * 24 * 60 - 1)).unwrap();
+    assert_eq!(metadata(&mut client, ALIAS).await["KeyState"], "PendingDeletion");
+    emulator.advance(Duration::from_mins(1)).unwrap();
+    for key in [ALIAS, &arn] {
+        let request = json!({ "KeyId": key, "KeySpec": "AES_256" });
+        assert_eq!(client.call("GenerateDataKey", request).await.error(), "NotFoundException", "{key}");
+    }
+}
+
+#[tokio::test]
 async fn the_window_of_a_deletion_is_7_to_30_days() {
     let (_emulator, mut client, arn) = start().await;
     for days in [0, 6, 31, 366] {
@@ -103,7 +119,8 @@ async fn a_key_is_made_of_what_is_asked() {
         (json!({ "KeySpec": "RSA_1024", "KeyUsage": "SIGN_VERIFY" }), "ValidationException"),
         (json!({ "KeySpec": "RSA_2048", "KeyUsage": "ENCRYPT_DECRYPT" }), "UnsupportedOperationException"),
         (json!({ "KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY" }), "UnsupportedOperationException"),
-        (json!({ "Origin": "EXTERNAL" }), "UnsupportedOperationException"),
+        (json!({ "Origin": "AWS_CLOUDHSM" }), "UnsupportedOperationException"),
+        (json!({ "Origin": "EXTERNAL", "MultiRegion": true }), "UnsupportedOperationException"),
     ] {
         assert_eq!(client.call("CreateKey", request.clone()).await.error(), error, "{request}");
     }

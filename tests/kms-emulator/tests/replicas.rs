@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use serde_json::json;
 
@@ -35,6 +37,28 @@ async fn a_replica_decrypts_what_its_primary_encrypted_and_back() {
     assert_eq!(described["KeyMetadata"]["MultiRegionConfiguration"]["MultiRegionKeyType"], "REPLICA");
     let blob = json!({ "CiphertextBlob": made.text("CiphertextBlob") });
     assert_eq!(at_west.call("Decrypt", blob).await.error(), "DisabledException", "each has its own state");
+}
+
+#[tokio::test]
+async fn a_replica_is_taken_away_alone() {
+    let west = Emulator::start(EmulatorConfig::default()).await.unwrap();
+    let config = EmulatorConfig { region: "us-east-1".into(), ..EmulatorConfig::default() };
+    let east = Emulator::start(config).await.unwrap();
+    let primary = west.ensure_multi_region_key("alias/global").unwrap();
+    let replica = west.replicate_key("alias/global", &east).unwrap();
+    let mut at_west = Client::connect(&west.endpoint_url()).await;
+    let mut at_east = Client::connect(&east.endpoint_url()).await;
+    let mint = |key: &str| json!({ "KeyId": key, "KeySpec": "AES_256" });
+    for (operation, error) in
+        [("DisableKey", "DisabledException"), ("ScheduleKeyDeletion", "KMSInvalidStateException")]
+    {
+        at_east.call(operation, json!({ "KeyId": replica })).await;
+        assert_eq!(at_east.call("GenerateDataKey", mint(&replica)).await.error(), error);
+        assert_eq!(at_west.call("GenerateDataKey", mint(&primary)).await.outcome(), "ok");
+    }
+    east.advance(Duration::from_hours(30 * 24)).unwrap();
+    assert_eq!(at_east.call("GenerateDataKey", mint(&replica)).await.error(), "NotFoundException");
+    assert_eq!(at_west.call("GenerateDataKey", mint(&primary)).await.outcome(), "ok");
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::keys::{new_key, page};
-use super::{Answer, key};
-use crate::clock::{epoch_seconds, unix_millis};
+use super::keys::page;
+use super::{Answer, Request};
+use crate::clock::epoch_seconds;
 use crate::error::ApiError;
-use crate::key::{Key, KeySpec, KeyState};
+use crate::key::{Key, KeySpec, KeyState, Material};
 use crate::parameters::{Parameters, required};
 use crate::store::{ALIAS_PREFIX, Alias, State, Store};
 
@@ -23,21 +23,35 @@ pub(crate) fn ensure_key(
     if store.snapshot().aliases.contains_key(name) {
         return store.find(&store.snapshot(), name, "DescribeKey");
     }
-    let key = new_key(store, spec, String::new(), multi_region)?;
+    let material = Material::generate(spec).map_err(ApiError::internal)?;
+    ensure(store, name, Key::new(store.account(), spec, multi_region, store.now(), Some(material)))
+}
+
+/// The key behind an alias, or else this one.
+fn ensure(store: &Store, name: &str, key: Key) -> Result<Arc<Key>, ApiError> {
+    let key = Arc::new(key);
     store.change(|state| {
         if state.aliases.contains_key(name) {
             return store.find(state, name, "DescribeKey");
         }
         state.keys.insert(key.id.clone(), Arc::clone(&key));
-        insert(state, name, &key);
+        insert(state, name, &key, store.now());
         Ok(key)
     })
 }
 
+/// A key under a new alias, whose material is still to be imported.
+pub(crate) fn create_external_key(store: &Store, name: &str) -> Result<Arc<Key>, ApiError> {
+    check_name(name)?;
+    let key = Key::new(store.account(), KeySpec::SymmetricDefault, false, store.now(), None);
+    ensure(store, name, key)
+}
+
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateAlias.html>
-pub(super) fn create(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let name = alias_name(parameters)?;
-    let key = target(store, parameters, "CreateAlias")?;
+pub(super) fn create(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let name = alias_name(request.parameters)?;
+    let key = target(request, "CreateAlias")?;
+    let store = &request.kms.store;
     store.change(|state| {
         if state.aliases.contains_key(name) {
             let arn = store.account().arn(name);
@@ -48,21 +62,20 @@ pub(super) fn create(store: &Store, parameters: &Parameters) -> Result<Answer, A
         if of_key >= ALIASES_PER_KEY {
             return Err(ApiError::bare("LimitExceededException"));
         }
-        insert(state, name, &key);
+        insert(state, name, &key, store.now());
         Ok(())
     })?;
     Ok(Answer::new())
 }
 
-fn insert(state: &mut State, name: &str, key: &Key) {
-    let now = unix_millis();
+fn insert(state: &mut State, name: &str, key: &Key, now: u64) {
     state.aliases.insert(name.to_owned(), Alias { key_id: key.id.clone(), created: now, updated: now });
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_UpdateAlias.html>
-pub(super) fn update(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let name = alias_name(parameters)?;
-    move_alias(store, name, &*target(store, parameters, "UpdateAlias")?)?;
+pub(super) fn update(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let name = alias_name(request.parameters)?;
+    move_alias(&request.kms.store, name, &*target(request, "UpdateAlias")?)?;
     Ok(Answer::new())
 }
 
@@ -76,24 +89,32 @@ pub(crate) fn move_alias(store: &Store, name: &str, key: &Key) -> Result<(), Api
                 "An alias may only move to a key of the same type and key usage.",
             ));
         }
-        let alias = Alias { key_id: key.id.clone(), created: old.created, updated: unix_millis() };
+        let alias = Alias { key_id: key.id.clone(), created: old.created, updated: store.now() };
         state.aliases.insert(name.to_owned(), alias);
         Ok(())
     })
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_DeleteAlias.html>
-pub(super) fn delete(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let name = alias_name(parameters)?;
+pub(super) fn delete(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let name = alias_name(request.parameters)?;
+    let store = &request.kms.store;
+    let state = store.snapshot();
+    let aliased = state.aliases.get(name).and_then(|alias| state.keys.get(&alias.key_id));
+    if let Some(key) = aliased {
+        request.permit(key, "DeleteAlias", None)?;
+    }
     store.change(|state| state.aliases.remove(name).ok_or_else(|| store.no_alias(name)))?;
     Ok(Answer::new())
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_ListAliases.html>
-pub(super) fn list(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+pub(super) fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
+    request.permit_keyless("ListAliases")?;
+    let store = &request.kms.store;
     let state = store.snapshot();
-    let only = match &parameters.key_id {
-        Some(_) => Some(key(store, parameters, "ListAliases")?),
+    let only = match &request.parameters.key_id {
+        Some(key_id) => Some(store.find(&state, key_id, "ListAliases")?),
         None => None,
     };
     let aliases =
@@ -109,7 +130,7 @@ pub(super) fn list(store: &Store, parameters: &Parameters) -> Result<Answer, Api
                 (name.as_str(), item)
             },
         );
-    Ok(page("Aliases", aliases, parameters, LIST_ALIASES_DEFAULT))
+    Ok(page("Aliases", aliases, request.parameters, LIST_ALIASES_DEFAULT))
 }
 
 fn alias_name(parameters: &Parameters) -> Result<&str, ApiError> {
@@ -143,12 +164,14 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 }
 
 /// The key an alias is to point to: never through another alias, never one pending deletion.
-fn target(store: &Store, parameters: &Parameters, operation: &str) -> Result<Arc<Key>, ApiError> {
-    let id = required("targetKeyId", parameters.target_key_id.as_ref())?;
+fn target(request: &Request<'_>, operation: &str) -> Result<Arc<Key>, ApiError> {
+    let id = required("targetKeyId", request.parameters.target_key_id.as_ref())?;
     if id.starts_with(ALIAS_PREFIX) {
         return Err(ApiError::validation("Aliases must refer to keys. Not aliases"));
     }
+    let store = &request.kms.store;
     let key = store.find_by_id(&store.snapshot(), id, operation)?;
+    request.permit(&key, operation, None)?;
     match key.state {
         KeyState::PendingDeletion { .. } => Err(key.pending_deletion()),
         KeyState::Enabled | KeyState::Disabled => Ok(key),

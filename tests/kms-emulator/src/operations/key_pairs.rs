@@ -9,13 +9,12 @@ use aws_lc_rs::signature::{
 use zeroize::Zeroizing;
 
 use super::cryptography::usable_cipher;
-use super::{Answer, Delivery, answer, base64, key, refuse_dry_run};
+use super::{Answer, Delivery, Request, answer, base64};
 use crate::ciphertext::seal;
 use crate::error::ApiError;
 use crate::key::Key;
 use crate::parameters::{Parameters, one_of, required};
 use crate::recipient::{Recipient, authorize};
-use crate::store::Store;
 
 /// The private key in PKCS #8, the public key as `SubjectPublicKeyInfo`.
 struct Pair {
@@ -24,15 +23,11 @@ struct Pair {
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPair.html>
-pub(super) fn generate(
-    store: &Store,
-    parameters: &Parameters,
-    recipient: Option<&Recipient>,
-) -> Result<Delivery, ApiError> {
-    let spec = spec(parameters)?;
-    let key = key(store, parameters, "GenerateDataKeyPair")?;
-    authorize(store, &key, recipient, "GenerateDataKeyPair")?;
-    let (mut answer, pair) = made(&key, spec, parameters, "GenerateDataKeyPair")?;
+pub(super) fn generate(request: &Request<'_>, recipient: Option<&Recipient>) -> Result<Delivery, ApiError> {
+    let spec = spec(request.parameters)?;
+    let key = request.key("GenerateDataKeyPair")?;
+    authorize(request.caller, &key, recipient, "GenerateDataKeyPair")?;
+    let (mut answer, pair) = made(request, &key, spec, "GenerateDataKeyPair")?;
     let Some(recipient) = recipient else {
         answer.insert("PrivateKeyPlaintext".to_owned(), base64(&pair.private));
         return Ok(Delivery::open(answer));
@@ -42,10 +37,10 @@ pub(super) fn generate(
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPairWithoutPlaintext.html>
-pub(super) fn generate_without_plaintext(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let spec = spec(parameters)?;
-    let key = key(store, parameters, "GenerateDataKeyPairWithoutPlaintext")?;
-    Ok(made(&key, spec, parameters, "GenerateDataKeyPairWithoutPlaintext")?.0)
+pub(super) fn generate_without_plaintext(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let spec = spec(request.parameters)?;
+    let key = request.key("GenerateDataKeyPairWithoutPlaintext")?;
+    Ok(made(request, &key, spec, "GenerateDataKeyPairWithoutPlaintext")?.0)
 }
 
 fn spec(parameters: &Parameters) -> Result<&str, ApiError> {
@@ -54,17 +49,22 @@ fn spec(parameters: &Parameters) -> Result<&str, ApiError> {
     Ok(spec)
 }
 
-fn made(key: &Key, spec: &str, parameters: &Parameters, operation: &str) -> Result<(Answer, Pair), ApiError> {
-    let cipher = usable_cipher(key, operation)?;
-    refuse_dry_run(parameters)?;
+fn made(
+    request: &Request<'_>,
+    key: &Key,
+    spec: &str,
+    operation: &'static str,
+) -> Result<(Answer, Pair), ApiError> {
+    let (material, cipher) = usable_cipher(key, operation, request.now())?;
+    request.conclude(operation, [key])?;
     let pair = pair(spec).map_err(ApiError::internal)?;
-    let blob = seal(cipher, &key.id, &key.material.id, &parameters.context(), &pair.private);
+    let blob = seal(cipher, &key.id, &material.id, &request.parameters.context(), &pair.private);
     let answer = answer([
         ("PrivateKeyCiphertextBlob", base64(&blob)),
         ("PublicKey", base64(&pair.public)),
         ("KeyId", key.arn.clone().into()),
         ("KeyPairSpec", spec.into()),
-        ("KeyMaterialId", key.material.id_hex().into()),
+        ("KeyMaterialId", material.id_hex().into()),
     ]);
     Ok((answer, pair))
 }

@@ -4,28 +4,46 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::imports::expiration_model;
+use super::policies::new_policy;
 use super::signing::RSA_ALGORITHMS;
-use super::{Answer, answer, key};
+use super::{Answer, Request, answer};
 use crate::attestation::Conditions;
-use crate::clock::{epoch_seconds, unix_millis};
+use crate::clock::epoch_seconds;
 use crate::error::ApiError;
-use crate::key::{Key, KeySpec, KeyState, Material, new_id};
-use crate::parameters::{Parameters, one_of, required};
+use crate::key::{Key, KeySpec, KeyState, Material, Origin};
+use crate::parameters::{Parameters, one_of};
 use crate::store::Store;
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateKey.html>
-pub(super) fn create(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+pub(super) fn create(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let (store, parameters) = (&request.kms.store, request.parameters);
     let spec = requested_spec(parameters)?;
     one_of(
         "origin",
         parameters.origin.as_ref(),
         &["AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"],
     )?;
-    if parameters.origin.as_deref().is_some_and(|origin| origin != "AWS_KMS") {
-        return Err(ApiError::unsupported("This emulator supports the origin AWS_KMS only."));
+    request.permit_keyless("CreateKey")?;
+    let material = match (parameters.origin.as_deref(), spec) {
+        (None | Some("AWS_KMS"), _) => Some(Material::generate(spec).map_err(ApiError::internal)?),
+        (Some("EXTERNAL"), KeySpec::SymmetricDefault) => None,
+        _ => {
+            return Err(ApiError::unsupported(
+                "This emulator supports the origins AWS_KMS and, for symmetric keys, EXTERNAL.",
+            ));
+        }
+    };
+    let multi_region = parameters.multi_region.unwrap_or(false);
+    if multi_region && material.is_none() {
+        return Err(ApiError::unsupported("This emulator does not import into multi-Region keys."));
     }
-    let description = parameters.description.clone().unwrap_or_default();
-    let key = new_key(store, spec, description, parameters.multi_region.unwrap_or(false))?;
+    let policy = parameters.policy.as_deref().map(|text| new_policy(request, text)).transpose()?;
+    let key = Arc::new(Key {
+        description: parameters.description.clone().unwrap_or_default(),
+        policy,
+        ..Key::new(store.account(), spec, multi_region, store.now(), material)
+    });
     store.change(|state| {
         state.keys.insert(key.id.clone(), Arc::clone(&key));
         Ok(())
@@ -33,7 +51,8 @@ pub(super) fn create(store: &Store, parameters: &Parameters) -> Result<Answer, A
     Ok(answer([("KeyMetadata", metadata(store, &key))]))
 }
 
-/// A replica of a multi-Region key of another region, with its id and its material. Description, state and conditions are its own.
+/// A replica of a multi-Region key of another region, with its id and its material. Description, state, policy,
+/// grants and conditions are its own.
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_ReplicateKey.html>
 pub(crate) fn replicate(store: &Store, key: &Key, region: &str) -> Result<Arc<Key>, ApiError> {
     if !key.multi_region() {
@@ -42,10 +61,12 @@ pub(crate) fn replicate(store: &Store, key: &Key, region: &str) -> Result<Arc<Ke
     let primary_region = key.primary_region.clone().unwrap_or_else(|| region.to_owned());
     let replica = Arc::new(Key {
         arn: store.account().arn(&format!("key/{}", key.id)),
-        created: unix_millis(),
+        created: store.now(),
         state: KeyState::Enabled,
         primary_region: Some(primary_region),
         attestation: Conditions::default(),
+        policy: None,
+        grants: Vec::new(),
         ..key.clone()
     });
     store.change(|state| {
@@ -58,40 +79,19 @@ pub(crate) fn replicate(store: &Store, key: &Key, region: &str) -> Result<Arc<Ke
     Ok(replica)
 }
 
-/// A new key, not stored yet. For RSA this takes from 50 ms to seconds.
-pub(super) fn new_key(
-    store: &Store,
-    spec: KeySpec,
-    description: String,
-    multi_region: bool,
-) -> Result<Arc<Key>, ApiError> {
-    let material = Material::generate(spec).map_err(ApiError::internal)?;
-    let id = new_id(multi_region);
-    Ok(Arc::new(Key {
-        arn: store.account().arn(&format!("key/{id}")),
-        id,
-        spec,
-        description,
-        created: unix_millis(),
-        state: KeyState::Enabled,
-        primary_region: None,
-        attestation: Conditions::default(),
-        material: Arc::new(material),
-    }))
-}
-
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html>
-pub(super) fn describe(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let key = key(store, parameters, "DescribeKey")?;
-    Ok(answer([("KeyMetadata", metadata(store, &key))]))
+pub(super) fn describe(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let key = request.key_without_context("DescribeKey")?;
+    Ok(answer([("KeyMetadata", metadata(&request.kms.store, &key))]))
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_ListKeys.html>
-pub(super) fn list(store: &Store, parameters: &Parameters) -> Answer {
-    let state = store.snapshot();
+pub(super) fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
+    request.permit_keyless("ListKeys")?;
+    let state = request.kms.store.snapshot();
     let keys =
         state.keys.values().map(|key| (key.id.as_str(), json!({ "KeyId": key.id, "KeyArn": key.arn })));
-    page("Keys", keys, parameters, LIST_KEYS_DEFAULT)
+    Ok(page("Keys", keys, request.parameters, LIST_KEYS_DEFAULT))
 }
 
 /// One page of a sorted list: what follows the marker, which is the last name of the page before.
@@ -114,32 +114,33 @@ pub(super) fn page<'a>(
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_EnableKey.html> and `API_DisableKey`
-pub(super) fn enable(store: &Store, parameters: &Parameters, enabled: bool) -> Result<Answer, ApiError> {
+pub(super) fn enable(request: &Request<'_>, enabled: bool) -> Result<Answer, ApiError> {
     let operation = if enabled { "EnableKey" } else { "DisableKey" };
-    let id = required("keyId", parameters.key_id.as_ref())?;
-    let key = store.find_by_id(&store.snapshot(), id, operation)?;
-    set_enabled(store, &key, enabled)?;
+    let key = request.key_by_id(operation)?;
+    set_enabled(&request.kms.store, &key, enabled)?;
     Ok(Answer::new())
 }
 
-/// Enables or disables a key that is not pending deletion.
+/// Enables or disables a key that is not pending deletion or import.
 pub(crate) fn set_enabled(store: &Store, key: &Key, enabled: bool) -> Result<(), ApiError> {
+    let now = store.now();
     change_state(store, key, |key| match key.state {
         KeyState::PendingDeletion { .. } => Err(key.pending_deletion()),
+        KeyState::Enabled | KeyState::Disabled if key.current(now).is_none() => Err(key.pending_import()),
         KeyState::Enabled | KeyState::Disabled if enabled => Ok(KeyState::Enabled),
         KeyState::Enabled | KeyState::Disabled => Ok(KeyState::Disabled),
     })
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_ScheduleKeyDeletion.html>
-pub(super) fn schedule_deletion(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let id = required("keyId", parameters.key_id.as_ref())?;
-    let key = store.find_by_id(&store.snapshot(), id, "ScheduleKeyDeletion")?;
-    let window = parameters.pending_window_in_days.unwrap_or(30);
+pub(super) fn schedule_deletion(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let store = &request.kms.store;
+    let key = request.key_by_id("ScheduleKeyDeletion")?;
+    let window = request.parameters.pending_window_in_days.unwrap_or(30);
     let window = u16::try_from(window).ok().filter(|days| (7..=30).contains(days)).ok_or_else(|| {
         ApiError::validation(format!("PendingWindowInDays must be between 7 and 30, but it is {window}."))
     })?;
-    let deletion = unix_millis() + u64::from(window) * MILLIS_PER_DAY;
+    let deletion = store.now() + u64::from(window) * MILLIS_PER_DAY;
     change_state(store, &key, |key| match key.state {
         KeyState::PendingDeletion { .. } => Err(key.pending_deletion()),
         KeyState::Enabled | KeyState::Disabled => Ok(KeyState::PendingDeletion { deletion, window }),
@@ -153,10 +154,9 @@ pub(super) fn schedule_deletion(store: &Store, parameters: &Parameters) -> Resul
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_CancelKeyDeletion.html>: the key is then disabled.
-pub(super) fn cancel_deletion(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let id = required("keyId", parameters.key_id.as_ref())?;
-    let key = store.find_by_id(&store.snapshot(), id, "CancelKeyDeletion")?;
-    change_state(store, &key, |key| match key.state {
+pub(super) fn cancel_deletion(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let key = request.key_by_id("CancelKeyDeletion")?;
+    change_state(&request.kms.store, &key, |key| match key.state {
         KeyState::PendingDeletion { .. } => Ok(KeyState::Disabled),
         KeyState::Enabled | KeyState::Disabled => {
             Err(ApiError::invalid_state(format!("{} is not pending deletion.", key.arn)))
@@ -169,8 +169,9 @@ pub(super) fn cancel_deletion(store: &Store, parameters: &Parameters) -> Result<
 pub(crate) fn require_attestation(store: &Store, keys: Vec<(String, Conditions)>) -> Result<(), ApiError> {
     store.change(|state| {
         for (id, conditions) in keys {
-            let key = state.keys.get_mut(&id).expect(KEPT);
-            Arc::make_mut(key).attestation = conditions;
+            if let Some(key) = state.keys.get_mut(&id) {
+                Arc::make_mut(key).attestation = conditions;
+            }
         }
         Ok(())
     })
@@ -181,10 +182,8 @@ fn change_state(
     key: &Key,
     next: impl FnOnce(&Key) -> Result<KeyState, ApiError>,
 ) -> Result<(), ApiError> {
-    store.change(|state| {
-        let key = state.keys.get_mut(&key.id).expect(KEPT);
-        let next = next(key)?;
-        Arc::make_mut(key).state = next;
+    store.change_key(key, |key| {
+        key.state = next(key)?;
         Ok(())
     })
 }
@@ -213,20 +212,17 @@ fn requested_spec(parameters: &Parameters) -> Result<KeySpec, ApiError> {
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_KeyMetadata.html>
 fn metadata(store: &Store, key: &Key) -> Value {
+    let status = key.status(store.now());
     let mut members = json!({
         "AWSAccountId": store.account().id,
         "KeyId": key.id,
         "Arn": key.arn,
         "CreationDate": epoch_seconds(key.created),
-        "Enabled": key.state == KeyState::Enabled,
+        "Enabled": status == "Enabled",
         "Description": key.description,
         "KeyUsage": key.spec.usage(),
-        "KeyState": match key.state {
-            KeyState::Enabled => "Enabled",
-            KeyState::Disabled => "Disabled",
-            KeyState::PendingDeletion { .. } => "PendingDeletion",
-        },
-        "Origin": "AWS_KMS",
+        "KeyState": status,
+        "Origin": if key.origin == Origin::AwsKms { "AWS_KMS" } else { "EXTERNAL" },
         "KeyManager": "CUSTOMER",
         "CustomerMasterKeySpec": key.spec.as_str(),
         "KeySpec": key.spec.as_str(),
@@ -235,12 +231,20 @@ fn metadata(store: &Store, key: &Key) -> Value {
     match key.spec {
         KeySpec::SymmetricDefault => {
             members["EncryptionAlgorithms"] = json!(["SYMMETRIC_DEFAULT"]);
-            members["CurrentKeyMaterialId"] = key.material.id_hex().into();
+            if let Some(material) = key.current(store.now()) {
+                members["CurrentKeyMaterialId"] = material.id_hex().into();
+            }
         }
         KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => {
             members["SigningAlgorithms"] = json!(RSA_ALGORITHMS);
         }
         KeySpec::Hmac256 => members["MacAlgorithms"] = json!(["HMAC_SHA_256"]),
+    }
+    if let (Origin::External { expires, .. }, Some(_)) = (key.origin, key.current(store.now())) {
+        members["ExpirationModel"] = expiration_model(expires).into();
+        if let Some(expires) = expires {
+            members["ValidTo"] = epoch_seconds(expires).into();
+        }
     }
     if let KeyState::PendingDeletion { deletion, .. } = key.state {
         members["DeletionDate"] = epoch_seconds(deletion).into();
@@ -257,8 +261,6 @@ fn metadata(store: &Store, key: &Key) -> Value {
     }
     members
 }
-
-const KEPT: &str = "no operation removes a key";
 
 const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 

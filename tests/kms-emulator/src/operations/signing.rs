@@ -6,21 +6,21 @@ use aws_lc_rs::signature::{
     RsaEncoding,
 };
 
-use super::{Answer, answer, base64, key, refuse_dry_run};
+use super::{Answer, Request, answer, base64};
 use crate::error::ApiError;
 use crate::key::Secret;
-use crate::parameters::{Parameters, one_of, required};
-use crate::store::Store;
+use crate::parameters::{one_of, required};
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html>
-pub(super) fn sign(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
+pub(super) fn sign(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let parameters = request.parameters;
     let message = &required("message", parameters.message.as_ref())?.0;
     let name = required("signingAlgorithm", parameters.signing_algorithm.as_ref())?;
     one_of("signingAlgorithm", Some(name), &SIGNING_ALGORITHMS)?;
     let message_type =
         one_of("messageType", parameters.message_type.as_ref(), &["RAW", "DIGEST", "EXTERNAL_MU"])?;
-    let key = key(store, parameters, "Sign")?;
-    let Secret::Rsa { pair, .. } = &key.enabled()?.material.secret else {
+    let key = request.key_without_context("Sign")?;
+    let Secret::Rsa { pair, .. } = &key.usable(request.now())?.secret else {
         return Err(key.wrong_usage("Sign"));
     };
     let Some((encoding, algorithm)) = rsa_algorithm(name) else {
@@ -36,7 +36,7 @@ pub(super) fn sign(store: &Store, parameters: &Parameters) -> Result<Answer, Api
             .map_err(|_| ApiError::validation(format!("Digest is invalid length for algorithm {name}.")))?,
         _ => return Err(ApiError::validation("MessageType EXTERNAL_MU is only for ML-DSA keys.")),
     };
-    refuse_dry_run(parameters)?;
+    request.conclude("Sign", [&*key])?;
     let mut signature = vec![0; pair.public_modulus_len()];
     // AWS-LC signs digests and takes its own randomness for PSS.
     pair.sign_digest(encoding, &digest, &mut signature)
@@ -49,9 +49,9 @@ pub(super) fn sign(store: &Store, parameters: &Parameters) -> Result<Answer, Api
 }
 
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_GetPublicKey.html>
-pub(super) fn get_public_key(store: &Store, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let key = key(store, parameters, "GetPublicKey")?;
-    let public_key = key.enabled()?.material.public_key();
+pub(super) fn get_public_key(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let key = request.key_without_context("GetPublicKey")?;
+    let public_key = key.usable(request.now())?.public_key();
     let Some(public_key) = public_key else {
         let spec = key.spec.as_str();
         return Err(ApiError::unsupported(format!("{} key spec {spec} has no public key.", key.arn)));

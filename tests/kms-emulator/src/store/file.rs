@@ -1,5 +1,7 @@
 //! The state file: JSON, mode 0600, replaced as a whole, locked against a second emulator.
 
+mod key;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -7,17 +9,17 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use uuid::Uuid;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Account, Alias, State};
-use crate::attestation::Conditions;
-use crate::key::{Key, KeySpec, KeyState, MULTI_REGION_PREFIX, Material};
+use self::key::StoredKey;
+use super::{Alias, State};
+use crate::account::Account;
+use crate::grant::{Constraint, Grant};
+use crate::key::Key;
+use crate::policy::{Policy, PolicyOf};
 
 /// The file, held open for its lock.
 pub(super) struct StateFile {
@@ -119,10 +121,29 @@ fn directory(path: &Path) -> &Path {
 fn capacity(state: &State) -> usize {
     let key = |key: &Arc<Key>| {
         let attestation = CONDITION_CAPACITY * key.attestation.texts().len();
-        1024 + 6 * key.description.len() + attestation + 2 * key.material.bytes().len()
+        let policy = key.policy.as_ref().map_or(0, |policy| 6 * policy.text().len());
+        let materials = key.material.iter().chain(&key.former);
+        let materials: usize = materials.map(|material| 512 + 2 * material.bytes().len()).sum();
+        let grants: usize = key.grants.iter().map(grant_capacity).sum();
+        1024 + 6 * key.description.len() + attestation + policy + materials + grants
     };
     let alias = |name: &String| 512 + name.len();
-    1024 + state.keys.values().map(key).sum::<usize>() + state.aliases.keys().map(alias).sum::<usize>()
+    let role = |(arn, policy): (&String, &Arc<Policy>)| 512 + 6 * (arn.len() + policy.text().len());
+    1024 + state.keys.values().map(key).sum::<usize>()
+        + state.aliases.keys().map(alias).sum::<usize>()
+        + state.role_policies.iter().map(role).sum::<usize>()
+}
+
+fn grant_capacity(grant: &Grant) -> usize {
+    let context = match &grant.constraint {
+        Some(Constraint::Equals(context) | Constraint::Subset(context)) => {
+            context.iter().map(|(name, value)| 64 + 6 * (name.len() + value.len())).sum()
+        }
+        None => 0,
+    };
+    let names = [Some(&grant.grantee), grant.retiring.as_ref(), grant.name.as_ref()];
+    let names: usize = names.into_iter().flatten().map(|name| 6 * name.len()).sum();
+    1024 + context + names + grant.token.len() + 64 * grant.operations.len()
 }
 
 /// The file's content.
@@ -134,31 +155,9 @@ struct Stored {
     account: String,
     keys: Vec<StoredKey>,
     aliases: BTreeMap<String, StoredAlias>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredKey {
-    id: String,
-    spec: String,
-    description: String,
-    created: u64,
-    state: StoredState,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    primary_region: Option<String>,
-    /// Condition keys by AWS's names.
+    /// Documents by role.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    attestation: BTreeMap<String, String>,
-    material_id: Base64,
-    material: Base64,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StoredState {
-    Enabled,
-    Disabled,
-    PendingDeletion { deletion: u64, window: u16 },
+    role_policies: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,9 +168,6 @@ struct StoredAlias {
     updated: u64,
 }
 
-/// Bytes that may be secret.
-struct Base64(Zeroizing<Vec<u8>>);
-
 impl Stored {
     fn of(account: &Account, state: &State) -> Stored {
         let alias = |(name, alias): (&String, &Alias)| {
@@ -179,12 +175,14 @@ impl Stored {
                 StoredAlias { key: alias.key_id.clone(), created: alias.created, updated: alias.updated };
             (name.clone(), stored)
         };
+        let role = |(arn, policy): (&String, &Arc<Policy>)| (arn.clone(), policy.text().to_owned());
         Stored {
             version: VERSION,
             region: account.region.clone(),
             account: account.id.clone(),
             keys: state.keys.values().map(|key| StoredKey::of(key)).collect(),
             aliases: state.aliases.iter().map(alias).collect(),
+            role_policies: state.role_policies.iter().map(role).collect(),
         }
     }
 
@@ -206,75 +204,11 @@ impl Stored {
             }
             state.aliases.insert(name, Alias { key_id, created, updated });
         }
-        Ok(state)
-    }
-}
-
-impl StoredKey {
-    fn of(key: &Key) -> StoredKey {
-        StoredKey {
-            id: key.id.clone(),
-            spec: key.spec.as_str().to_owned(),
-            description: key.description.clone(),
-            created: key.created,
-            state: match key.state {
-                KeyState::Enabled => StoredState::Enabled,
-                KeyState::Disabled => StoredState::Disabled,
-                KeyState::PendingDeletion { deletion, window } => {
-                    StoredState::PendingDeletion { deletion, window }
-                }
-            },
-            primary_region: key.primary_region.clone(),
-            attestation: key.attestation.texts(),
-            material_id: Base64(Zeroizing::new(key.material.id.to_vec())),
-            material: Base64(Zeroizing::new(key.material.bytes().to_vec())),
+        for (arn, text) in self.role_policies {
+            let policy = Policy::parse(&text, PolicyOf::Role).map_err(|error| format!("{arn}: {error}"))?;
+            state.role_policies.insert(arn, Arc::new(policy));
         }
-    }
-
-    fn key(self, account: &Account) -> Result<Key, String> {
-        let id = self.id;
-        let uuid = id.strip_prefix(MULTI_REGION_PREFIX).unwrap_or(&id);
-        Uuid::try_parse(uuid).map_err(|_| format!("{id} is no key id"))?;
-        let spec =
-            KeySpec::named(&self.spec).ok_or_else(|| format!("key {id}: unknown spec {}", self.spec))?;
-        let conditions = self.attestation.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let attestation = Conditions::parse(conditions).map_err(|error| format!("key {id}: {error}"))?;
-        let material_id =
-            self.material_id.0.as_slice().try_into().map_err(|_| format!("key {id}: material id"))?;
-        let material = Material::restore(spec, material_id, self.material.0)
-            .map_err(|error| format!("key {id}: {error}"))?;
-        Ok(Key {
-            arn: account.arn(&format!("key/{id}")),
-            id,
-            spec,
-            description: self.description,
-            created: self.created,
-            state: match self.state {
-                StoredState::Enabled => KeyState::Enabled,
-                StoredState::Disabled => KeyState::Disabled,
-                StoredState::PendingDeletion { deletion, window } => {
-                    KeyState::PendingDeletion { deletion, window }
-                }
-            },
-            primary_region: self.primary_region,
-            attestation,
-            material: Arc::new(material),
-        })
-    }
-}
-
-impl Serialize for Base64 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&Zeroizing::new(BASE64.encode(&self.0)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Base64 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Base64, D::Error> {
-        let text = Zeroizing::new(String::deserialize(deserializer)?);
-        // The message must not quote the text: it is a secret.
-        let bytes = BASE64.decode(&*text).map_err(|_| serde::de::Error::custom("not base64"))?;
-        Ok(Base64(Zeroizing::new(bytes)))
+        Ok(state)
     }
 }
 

@@ -52,6 +52,11 @@ impl Reply {
         self.json()[member].as_str().unwrap_or_else(|| panic!("no {member} in {self:?}")).to_owned()
     }
 
+    /// Whether it is a success, or the AWS error type.
+    pub(crate) fn outcome(&self) -> String {
+        if self.status == StatusCode::OK { "ok".to_owned() } else { self.error() }
+    }
+
     pub(crate) fn bytes(&self, member: &str) -> Vec<u8> {
         BASE64.decode(self.text(member)).unwrap()
     }
@@ -85,6 +90,34 @@ impl Client {
         ];
         all.extend_from_slice(headers);
         self.send(Method::POST, "/", &all, body).await.unwrap()
+    }
+
+    /// Calls an operation of KMS as whoever has an access key.
+    pub(crate) async fn call_as(
+        &mut self,
+        access_key: &str,
+        operation: &str,
+        body: impl Into<Value>,
+    ) -> Reply {
+        let target = format!("TrentService.{operation}");
+        let signed = signed_by(access_key);
+        let headers = [
+            ("x-amz-target", target.as_str()),
+            ("content-type", "application/x-amz-json-1.1"),
+            ("authorization", &signed),
+        ];
+        self.send(Method::POST, "/", &headers, &body.into().to_string()).await.unwrap()
+    }
+
+    /// Assumes a role by its ARN: the access key of a session called `s`.
+    pub(crate) async fn assume(&mut self, role: &str) -> String {
+        let form = format!("Action=AssumeRole&RoleArn={role}&RoleSessionName=s");
+        let headers =
+            [("authorization", AUTHORIZATION), ("content-type", "application/x-www-form-urlencoded")];
+        let reply = self.send(Method::POST, "/", &headers, &form).await.unwrap();
+        let body = String::from_utf8(reply.body.to_vec()).unwrap();
+        let (_, key) = body.split_once("<AccessKeyId>").unwrap();
+        key.split_once("</AccessKeyId>").unwrap().0.to_owned()
     }
 
     /// Sends any request; nothing if the connection closes without an answer.
@@ -122,6 +155,10 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 /// Signed by nobody, in the form that counts.
 pub(crate) const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-west-2/kms/aws4_request, \
                                  SignedHeaders=host;x-amz-date, Signature=00";
+
+fn signed_by(access_key: &str) -> String {
+    AUTHORIZATION.replace("AKIDEXAMPLE", access_key)
+}
 
 /// Unix milliseconds, as the emulator's clock has them.
 #[expect(
