@@ -335,56 +335,6 @@ async fn access_denied_by_one_name_ends_what_is_kept_under_the_others() {
     }
 }
 
-#[tokio::test]
-#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
-async fn the_revocation_check_ends_kept_keys_within_its_interval() {
-    let mut setup = setup(rule());
-    let interval = Duration::from_secs(1);
-    setup.reuse.revocation_check = Some(RevocationCheck { interval, ..REVOCATION_CHECK });
-    let broker = TestBroker::with(setup).await;
-    let client = broker.client().await;
-    let kept = draw(&client).await.expect("a key");
-    let checks = || broker.emulator.calls().into_iter().filter(|call| call.dry_run).collect::<Vec<_>>();
-    eventually("a check that changes nothing", || !checks().is_empty()).await;
-    assert_eq!(draw(&client).await.expect("kept").plaintext.expose(), kept.plaintext.expose());
-
-    // KMS does not answer: the bounds hold, and nothing else changes.
-    broker.emulator.inject(Fault::new(Effect::Close).times(1));
-    eventually("a check without an answer", || {
-        broker.emulator.faults().iter().all(|fault| fault.times == Some(0))
-    })
-    .await;
-    assert_eq!(draw(&client).await.expect("kept").plaintext.expose(), kept.plaintext.expose());
-
-    broker.emulator.set_enabled(&broker.key_arn, false).expect("known");
-    let refused = |call: &kms_emulator::Call| call.error.as_deref() == Some("DisabledException");
-    eventually("the check is refused", || checks().iter().any(refused)).await;
-    let refusal = checks().into_iter().find(refused).expect("refused");
-    eventually("its record is written", || {
-        broker.records().kms.iter().any(|record| record["requestID"] == refusal.request_id.as_str())
-    })
-    .await;
-    for _ in 0..20 {
-        let error = draw(&client).await.expect_err("dropped");
-        assert_eq!(error.reason(), Some("KEY_DISABLED"));
-    }
-
-    check_records(&support::journal_lines(&broker.journal_dir()));
-    let records = broker.stop().await;
-    let own: Vec<_> =
-        records.kms.iter().filter(|record| record["userIdentity"]["invokedBy"] == "key-broker").collect();
-    assert_eq!(own[0]["errorCode"], "DryRunOperationException", "CloudTrail has dry runs, too");
-    assert_eq!(own[0]["requestParameters"]["keyId"], kept.key_id.as_str());
-    assert_eq!(own[0]["requestParameters"]["keySpec"], "AES_256");
-    assert_eq!(own[0]["resources"][0]["ARN"], kept.key_id.as_str());
-    let refusal = records.kms_of(&refusal.request_id);
-    assert_eq!(
-        (&refusal["eventName"], &refusal["errorCode"]),
-        (&"GenerateDataKey".into(), &"DisabledException".into())
-    );
-    assert_eq!(refusal["userIdentity"]["invokedBy"], "key-broker");
-}
-
 /// How long the breaker is open, at most: at least half of it.
 const OPEN: Duration = Duration::from_millis(1_500);
 const SLOW: Duration = Duration::from_secs(2);
