@@ -47,10 +47,15 @@ fn tail_shows_the_newest_records_and_follows_the_broker_over_its_restart() {
     let record: Value = serde_json::from_slice(&newest.stdout).expect("a record");
     assert_eq!(record["errorCode"], "NotFoundException");
 
-    let tail = Tail::of(folder.follow(&["-f", "--json"]));
+    let tail = Tail::of(folder.follow(&["-f", "--json", "--all"]));
+    let calls = Tail::of(folder.follow(&["-f", "--json"]));
     folder.call(&["generate-random"]);
     tail.until("GenerateRandom");
     assert_eq!(tail.next_name(), "GenerateRandom", "KMS's record and the workload's");
+    folder.call(&["generate-data-key", "--key-id", "alias/dev"]);
+    calls.until("GenerateRandom");
+    assert_eq!(calls.next_name(), "GenerateDataKey", "without --all those of workloads alone");
+    assert_eq!(calls.end_with(Signal::TERM), Some(0));
     stop(dev);
     let dev = Process::dev(folder.path());
     folder.call(&["describe-key", "--key-id", "alias/dev"]);

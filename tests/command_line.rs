@@ -348,7 +348,7 @@ fn check_tells_what_is_wrong_and_changes_nothing() {
     let good = key_broker(&["check", "--config", path, "--key-id", "alias/dev"]);
     assert_eq!(
         text(&good.stdout).lines().filter(|line| line.starts_with("ok ")).count(),
-        8,
+        9,
         "{}",
         text(&good.stdout)
     );

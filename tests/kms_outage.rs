@@ -13,7 +13,7 @@ use key_broker_client::{Client, DataKey, Decrypt, Error, GenerateDataKey};
 use key_broker_core::clock::{Clock as _, SystemClock};
 use kms_emulator::{Effect, Emulator, EmulatorConfig, Fault};
 use peers::check_records;
-use support::{Setup, TestBroker, eventually, id, reuse, rule};
+use support::{Setup, TestBroker, id, reuse, rule};
 use tokio::task::JoinSet;
 use tonic::Code;
 

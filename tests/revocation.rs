@@ -352,3 +352,67 @@ async fn the_records_of_checks_are_what_the_schema_says() {
     check_records(&lines);
     bench.finish().await;
 }
+
+/// What one role may do with a key, and nothing else.
+fn only(action: &str) -> String {
+    policy(&format!(r#""Action":"kms:{action}""#))
+}
+
+/// An hour: a policy conditioned on the context, a role that may only decrypt, one that may only encrypt, four minutes of throttling,
+/// ten without KMS. A draw every five seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_bad_hour_nothing_that_is_still_allowed_is_lost() {
+    let bench = Bench::new(reuse(for_a_day())).await;
+    let emulator = &bench.broker.emulator;
+    let key = |alias| {
+        let key = emulator.ensure_external_key(alias).expect("a key");
+        emulator.import_material(&key, &[7; 32], None).expect("imports");
+        key
+    };
+    let (conditioned, decrypt_only, encrypt_only) = (key("alias/one"), key("alias/two"), key("alias/three"));
+    let sealed = bench.client.generate_data_key(GenerateDataKey::aes_256(&decrypt_only)).await;
+    let sealed = sealed.expect("allowed still").ciphertext_blob;
+    let on_context =
+        r#""Action":"kms:GenerateDataKey","Condition":{"StringLike":{"kms:EncryptionContext:tenant":"t*"}}"#;
+    emulator.put_key_policy(&conditioned, &policy(on_context)).expect("a policy");
+    emulator.put_key_policy(&decrypt_only, &only("Decrypt")).expect("a policy");
+    emulator.put_key_policy(&encrypt_only, &only("GenerateDataKey")).expect("a policy");
+
+    let (mut from_memory, mut from_kms, mut refused) = (0, 0, 0);
+    for tick in 0..720_u64 {
+        match tick * 5 {
+            600 => emulator.inject(Fault::throttling()),
+            840 => emulator.clear_faults(),
+            1_200 => emulator.inject(Fault::new(Effect::Close)),
+            1_800 => {
+                emulator.clear_faults();
+                // The circuit.
+                bench.clock.pass(Duration::from_secs(30));
+            }
+            _ => {}
+        }
+        let decrypt = bench.client.decrypt(Decrypt::new(sealed.clone()).key_id(&decrypt_only)).await;
+        let used = [
+            bench.draw(&conditioned, "t1").await,
+            bench.draw(&conditioned, "t2").await,
+            bench.draw(&encrypt_only, "t1").await,
+            decrypt.map(|decrypted| decrypted.provenance.from_cache),
+        ];
+        for used in used {
+            match used {
+                Ok(true) => from_memory += 1,
+                Ok(false) => from_kms += 1,
+                Err(_) => {
+                    refused += 1;
+                    assert!((1_430..1_860).contains(&(tick * 5)), "refused after {} s", tick * 5);
+                }
+            }
+        }
+        bench.clock.pass(Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("{from_memory} uses from memory, {from_kms} from KMS, {refused} refused");
+    assert!((4..=7).contains(&from_kms), "each once, and each key at most once after the outage: {from_kms}");
+    assert!(from_memory >= 2_500, "{from_memory}");
+    bench.finish().await;
+}

@@ -181,6 +181,30 @@ async fn an_interval_without_records_makes_no_log_file_but_its_digest() {
     }
 }
 
+/// Each log file is encrypted under a data key of its own, whose record would make another log file, for ever.
+#[tokio::test]
+async fn a_trail_that_nobody_uses_does_not_keep_itself_busy() {
+    let root = tempfile::tempdir().expect("a directory");
+    let config = trail::encrypted(root.path());
+    let mut trailed = Trailed::with(root, Setup { trail: Some(config), ..Setup::default() }).await;
+    trailed.call(1).await;
+    trailed.clock.pass(DELIVERY);
+    trailed.delivered(1).await;
+    for _ in 0..6 {
+        trailed.clock.pass(DELIVERY);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let count = || trail::log_files(trailed.root.path()).len();
+    assert_eq!(count(), 1, "what is left of a delivery waits for the next digest");
+    assert!(journal_bytes(&trailed.broker.journal_dir()) > 0);
+    trailed.clock.pass(Duration::from_mins(30));
+    eventually("with the digest", || count() == 2).await;
+    trailed.call(1).await;
+    trailed.clock.pass(DELIVERY);
+    trailed.delivered(3).await;
+    trailed.broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_store_that_is_down_for_an_hour_holds_up_no_call_and_gets_everything_afterwards() {
     let mut trailed = Trailed::start().await;

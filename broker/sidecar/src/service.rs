@@ -320,10 +320,10 @@ impl WorkloadCall {
             kms_event_id: source.as_ref().map(|source| source.event_id),
             minted_at: source.as_ref().filter(|_| result.is_ok()).map(|source| source.at),
             expires_at,
-            last_allowed: evidence.allowed.map(|(source, scope)| LastAllowed {
-                time: source.at,
-                kms_request_id: source.request_id,
-                kms_event_id: source.event_id,
+            last_allowed: evidence.allowed.map(|(allowed, scope)| LastAllowed {
+                time: allowed.source.at,
+                kms_request_id: Arc::clone(&allowed.source.request_id),
+                kms_event_id: allowed.source.event_id,
                 scope,
             }),
             last_check_failed: evidence.failed,

@@ -43,10 +43,10 @@ pub struct Telemetry {
 /// Sends log lines to stderr, and to `collector`: text for a terminal, JSON for whoever collects it. `KEY_BROKER_LOG` filters them
 /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>). Spans go where `traces` has
 /// them exported.
-pub(crate) fn init(traces: &Traces, collector: Option<LogBridge>) {
-    let (wanted, mistake) = match wanted_lines() {
+pub(crate) fn init(traces: &Traces, collector: Option<LogBridge>, usual: &str) {
+    let (wanted, mistake) = match wanted_lines(usual) {
         Ok(wanted) => (wanted, None),
-        Err(mistake) => (EnvFilter::new(DEFAULT_FILTER), Some(mistake)),
+        Err(mistake) => (EnvFilter::new(usual), Some(mistake)),
     };
     // Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never shown. Nor are spans: what
     // a line needs of them is its trace id.
@@ -78,17 +78,18 @@ pub(crate) fn init(traces: &Traces, collector: Option<LogBridge>) {
     }
 }
 
-/// Which lines `KEY_BROKER_LOG` asks for; where it is not set, or empty, those of an ordinary day.
-fn wanted_lines() -> Result<EnvFilter, String> {
+/// Which lines `KEY_BROKER_LOG` asks for; where it is not set, or empty, the `usual` ones.
+fn wanted_lines(usual: &str) -> Result<EnvFilter, String> {
     let told = std::env::var(LOG_FILTER_VARIABLE).unwrap_or_default();
-    let filter = if told.trim().is_empty() { DEFAULT_FILTER } else { &told };
+    let filter = if told.trim().is_empty() { usual } else { &told };
     EnvFilter::try_new(filter).map_err(|error| format!("{told:?}: {error}"))
 }
 
 /// What is wrong with `KEY_BROKER_LOG`, if anything is.
 pub(crate) fn log_filter_mistake() -> Option<String> {
-    wanted_lines().err().map(|why| format!("{LOG_FILTER_VARIABLE}: {why}"))
+    wanted_lines(USUAL_LINES).err().map(|why| format!("{LOG_FILTER_VARIABLE}: {why}"))
 }
 
 const LOG_FILTER_VARIABLE: &str = "KEY_BROKER_LOG";
-const DEFAULT_FILTER: &str = "warn,key_broker=info";
+/// The lines of an ordinary day.
+pub(crate) const USUAL_LINES: &str = "warn,key_broker=info";

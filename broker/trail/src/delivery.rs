@@ -92,6 +92,8 @@ pub struct Trail {
     /// When the next digest is due, whatever the time of day is said to be.
     next_digest: Instant,
     state: State,
+    /// What others than the trail had had written when the journal was delivered last: see [`Journal::asked_by_others`].
+    delivered_of_others: Option<u64>,
     /// A log file is in the store, and that could not be noted yet.
     unnoted: Option<State>,
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.

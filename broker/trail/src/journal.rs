@@ -21,7 +21,7 @@ mod writer;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -104,6 +104,8 @@ struct Shared {
     commits: OnceLock<Arc<CommitTimer>>,
     /// Cancelled when the thread has ended in a defect.
     dead: CancellationToken,
+    /// Records that others than the trail itself have had written, or will have: a count of batches.
+    asked_by_others: AtomicU64,
     /// How often a copy has been made of all that was there; 0 where nobody copies.
     copies: watch::Sender<u64>,
 }
@@ -201,12 +203,19 @@ impl Journal {
 
     fn append_within(&self, room: Room, principal: Option<Principal>, records: Vec<u8>) -> Commit {
         debug_assert_eq!(records.last(), Some(&b'\n'), "the journal takes whole lines");
+        if matches!(room, Room::Calls) {
+            self.shared.asked_by_others.fetch_add(1, Ordering::Relaxed);
+        }
         let (id, done) = self.shared.queue.append(records, room, principal);
         Commit { id, done, wait: self.wait, shared: Arc::clone(&self.shared) }
     }
 
     /// Has lines written as soon as the journal can: nobody waits for them, but what they tell has happened.
     pub fn defer(&self, records: &[u8]) {
+        if records.is_empty() {
+            return;
+        }
+        self.shared.asked_by_others.fetch_add(1, Ordering::Relaxed);
         self.shared.defer(records);
     }
 
@@ -251,6 +260,11 @@ impl Journal {
     /// Where who copies the records counts the rounds.
     pub(crate) fn copies(&self) -> watch::Sender<u64> {
         self.shared.copies.clone()
+    }
+
+    /// Grows with everything that is written but for what starts, deliveries and digests leave themselves.
+    pub(crate) fn asked_by_others(&self) -> u64 {
+        self.shared.asked_by_others.load(Ordering::Relaxed)
     }
 
     /// Waits until all that is there now is copied, where somebody copies it and can, but not for long.
@@ -349,6 +363,7 @@ impl Shared {
             counts: Counts::default(),
             commits: OnceLock::default(),
             dead: CancellationToken::new(),
+            asked_by_others: AtomicU64::new(0),
             copies: watch::Sender::new(0),
         }
     }

@@ -50,9 +50,10 @@ struct KeyState {
 }
 
 /// That KMS has allowed an operation.
-pub(super) struct Allowed {
+pub(crate) struct Allowed {
     requested_at: Moment,
-    source: Provenance,
+    /// The call that KMS answered.
+    pub(crate) source: Provenance,
 }
 
 /// That KMS could not be asked.
@@ -71,7 +72,7 @@ struct Asking(Option<CancellationToken>);
 #[derive(Clone, Default)]
 pub(crate) struct Evidence {
     /// A newer answer of KMS, and what it speaks for.
-    pub(crate) allowed: Option<(Provenance, AllowedScope)>,
+    pub(crate) allowed: Option<(Arc<Allowed>, AllowedScope)>,
     /// The record that tells why there is none that is new enough.
     pub(crate) failed: Option<Uuid>,
 }
@@ -132,7 +133,7 @@ impl Standing {
         };
         let newest_at = newest.map_or(requested_at, |allowed| &allowed.requested_at);
         let is_suspended = is_after(key.suspended_at.as_ref(), context_at);
-        let allowed = newest.map(|allowed| (allowed.source.clone(), scope));
+        let allowed = newest.map(|allowed| (Arc::clone(allowed), scope));
         // A context that is suspended speaks for itself alone.
         let age = now.since(if is_suspended { context_at } else { newest_at });
         let is_due = is_suspended || age > check.interval;

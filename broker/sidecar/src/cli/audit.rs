@@ -6,6 +6,7 @@ mod deliver;
 #[cfg(feature = "dev")]
 mod dev;
 mod find;
+pub(in crate::cli) mod lines;
 mod log_files;
 mod output;
 mod period;
@@ -114,7 +115,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
 
 /// Why a command failed.
 #[derive(Debug)]
-enum Failure {
+pub(in crate::cli) enum Failure {
     /// Configuration or arguments are wrong.
     Configuration(String),
     /// Something that the command needs cannot be reached.

@@ -6,12 +6,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use key_broker_core::secret;
+use key_broker_trail::journal::Follower;
 use kms_emulator::{Emulator, EmulatorConfig, EmulatorError, KeySpec};
 use rustix::process::geteuid;
 use serde_json::json;
 
+use super::audit::lines::Lines;
 use super::exit::{fail, mistake};
 use super::hardening::harden;
 use super::target::{DEV_DIR, dev_credentials};
@@ -32,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let hardening = harden();
     let journal_dir = arguments.dir.join(JOURNAL);
     let mut export = Export::from_environment(|| telemetry::instance::of_journal(&journal_dir, Some(TRAIL)));
-    telemetry::init(export.traces(), export.logs());
+    telemetry::init(export.traces(), export.logs(), LINES);
     export.tell();
     hardening.report();
     secret::prepare();
@@ -54,7 +57,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Err(error) => return fail(format!("cannot listen to signals: {error}")),
         };
         let told = export.telemetry(config.http);
-        let welcome = || welcome(&arguments.dir);
+        let calls = Follower::new(&dev.dir.join(JOURNAL));
+        let welcome = || {
+            welcome(&arguments.dir);
+            tokio::spawn(show_calls(calls));
+        };
         let served = Box::pin(app::serve(config, Some(dev_credentials()), told, drain, welcome)).await;
         dev.emulator.shutdown().await;
         match served {
@@ -178,8 +185,8 @@ key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS accoun
         message = broker.encrypt(b"hello", "alias/dev", {{"tenant": "acme"}})
         print(broker.decrypt(message, {{"tenant": "acme"}}).decode())
 
-  Every call leaves its records in {dir}/journal/ before its reply. Within half a minute they are in {dir}/trail/,
-  as CloudTrail's log files, encrypted and signed:
+  Every call is shown here, and leaves its records in {dir}/journal/ before its reply. Within half a minute they are in
+  {dir}/trail/, as CloudTrail's log files, encrypted and signed:
     {program} audit tail --dir {dir}
     {program} audit verify --dir {dir}
 
@@ -191,6 +198,26 @@ key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS accoun
     let _ = io::stdout().flush();
 }
 
+/// Shows each call of a workload as its record is written.
+async fn show_calls(mut follower: Follower) {
+    // Those of before were shown then. What cannot be read now can be read later, or the broker says why not.
+    while let Ok(Some(_)) = follower.next_record() {}
+    let mut lines = Lines::new(false, false);
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        while let Ok(Some(record)) = follower.next_record() {
+            if lines.show(&record).is_err() {
+                // Nobody reads stdout.
+                return;
+            }
+        }
+    }
+}
+
+/// As fast as people look.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What is logged but for what workloads' calls, which are shown, do not need.
+const LINES: &str = "warn,key_broker=info,key_broker_trail::delivery=warn";
 const REGION: &str = "us-west-2";
 const JOURNAL: &str = "journal";
 const TRAIL: &str = "dev";

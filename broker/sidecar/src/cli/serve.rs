@@ -22,7 +22,7 @@ pub(super) fn run(config: &Path) -> ExitCode {
     let audit = &config.audit;
     let trail = audit.trail.as_ref().map(|trail| trail.name.as_str());
     let mut export = Export::from_environment(|| telemetry::instance::of_journal(&audit.journal.dir, trail));
-    telemetry::init(export.traces(), export.logs());
+    telemetry::init(export.traces(), export.logs(), telemetry::USUAL_LINES);
     export.tell();
     hardening.report();
     if let Err(error) = process_limits::fit(&mut config) {

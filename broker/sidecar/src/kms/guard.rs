@@ -280,6 +280,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_check_takes_what_is_left_and_waits_for_nothing() {
+        let guard = guard(2, Duration::from_secs(20));
+        let later = SystemClock.instant() + Duration::from_secs(5);
+        let one = Taker::Principal(Principal::of_uid(1));
+        let check = guard.enter(&Taker::Check, later).await;
+        assert!(check.is_ok());
+        let call = guard.enter(&one, later).await;
+        assert!(call.is_ok());
+        assert!(matches!(guard.enter(&Taker::Check, later).await, Err(BrokerError::KmsBusy)));
+        drop(check);
+        let waits = std::pin::pin!(guard.enter(&one, later));
+        assert!(futures_util::poll!(waits).is_pending(), "one alone has half");
+        assert!(
+            matches!(guard.enter(&Taker::Check, later).await, Err(BrokerError::KmsBusy)),
+            "somebody waits"
+        );
+    }
+
+    #[tokio::test]
     async fn calls_of_one_do_not_keep_others_waiting() {
         let guard = guard(128, Duration::from_millis(20));
         let later = SystemClock.instant() + Duration::from_secs(5);

@@ -46,7 +46,7 @@ impl Trail {
         if now < pace.next && !crowded {
             return;
         }
-        match self.deliver_due().await {
+        match self.deliver_due(crowded).await {
             Ok(()) => pace.rest(now, self.delivery_interval),
             Err(error) => {
                 self.journal.failed_delivery();
@@ -69,14 +69,22 @@ impl Trail {
         self.newest_digest.borrow().clone().ok_or_else(|| "there is no digest".to_owned())
     }
 
-    async fn deliver_due(&mut self) -> Result<(), super::TrailError> {
-        self.deliver().await?;
+    async fn deliver_due(&mut self, crowded: bool) -> Result<(), super::TrailError> {
         // By the time of day, since a machine may sleep; and by a clock that nobody sets, since the time of day may have been ahead.
         let since = self.clock.now() - self.state.start;
         // What is due in a moment does not wait for the next delivery, which is minutes away.
         let soon = SOON.min(self.delivery_interval / 2);
         let is_due = since >= self.digest_interval || self.clock.instant() + soon >= self.next_digest;
-        if self.state.sealed.is_some() || is_due {
+        let wants_digest = self.state.sealed.is_some() || is_due;
+        let asked_by_others = self.journal.asked_by_others();
+        // What a delivery leaves in the journal itself, the record of its data key, waits for the next digest: else a trail would keep
+        // itself busy.
+        let has_news = self.delivered_of_others != Some(asked_by_others);
+        if has_news || wants_digest || crowded {
+            self.deliver().await?;
+            self.delivered_of_others = Some(asked_by_others);
+        }
+        if wants_digest {
             self.digest().await?;
         }
         Ok(())

@@ -250,6 +250,7 @@ impl Trail {
             newest_digest: watch::Sender::new(state.newest_digest()),
             state,
             unnoted: None,
+            delivered_of_others: None,
             deadline: None,
             flush_orders,
             flushes,

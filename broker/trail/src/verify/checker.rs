@@ -173,7 +173,7 @@ impl Checker {
             What::Activity { made, failed, is_withdrawal, told, notice_id, revocation } => {
                 self.activity_records += 1;
                 if let Some(told) = revocation {
-                    self.revocation.told(event_id, seen_at, told);
+                    self.revocation.told(event_id, seen_at, &told);
                 }
                 if let Some(made) = made {
                     self.revocation.used(&made, at, &mut self.faults);

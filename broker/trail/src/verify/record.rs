@@ -38,6 +38,7 @@ pub(super) struct SigningSession {
     pub(super) arn: u64,
 }
 
+#[expect(clippy::large_enum_variant, reason = "most records are of the larger one")]
 pub(super) enum What {
     /// KMS answered.
     Kms {

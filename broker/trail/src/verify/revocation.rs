@@ -92,13 +92,13 @@ impl Revocation {
     }
 
     /// A record of the broker's own.
-    pub(super) fn told(&mut self, event_id: u128, at: i64, told: RevocationRecord) {
+    pub(super) fn told(&mut self, event_id: u128, at: i64, told: &RevocationRecord) {
         match told {
             RevocationRecord::Start(Some(promise)) if promise.revocation_check_seconds > 0 => {
-                self.promise = Promise::Made(promise);
+                self.promise = Promise::Made(*promise);
             }
             RevocationRecord::Start(_) => self.promise = Promise::None,
-            RevocationRecord::FailedCheck(of) => self.failed_checks.insert(event_id, (of, at)),
+            RevocationRecord::FailedCheck(of) => self.failed_checks.insert(event_id, (*of, at)),
         }
     }
 

@@ -294,3 +294,50 @@ fn while_kms_cannot_be_asked_nobody_waits_and_kms_is_asked_now_and_then() {
     let drawn_again = bench.kept.iter().filter(|kept| **kept == 1).count();
     assert!(drawn_again >= CONTEXTS - 1, "what was kept is drawn again: {:?}", bench.kept);
 }
+
+/// Checks in an hour in which each of so many contexts, under so many KMS keys, is drawn every 24 seconds.
+fn checks_in_an_hour(keys: usize, contexts: usize, by_context: bool) -> usize {
+    let bench = Bench::new(by_context);
+    let check = bench.standings[0].key.check;
+    let arn = bench.standings[0].key().clone();
+    let of_key = |_| Arc::new(KeyStanding::new(arn.clone(), "us-west-2".into(), check));
+    let keys: Vec<_> = (0..keys).map(of_key).collect();
+    let standings: Vec<_> =
+        (0..contexts).map(|n| Arc::new(Standing::new(Arc::clone(&keys[n % keys.len()])))).collect();
+    let minted_at = bench.at(1);
+    standings.iter().for_each(|standing| standing.allowed(minted_at, source()));
+    let mut checks = 0;
+    for second in 2..3_602_u64 {
+        let now = bench.at(second);
+        // Each at its own second, so that draws are spread over time.
+        let first = usize::try_from(second % 24).expect("small");
+        for standing in standings.iter().skip(first).step_by(24) {
+            match standing.judge(&now, &minted_at) {
+                Verdict::Drawable(_, Some(_)) | Verdict::Due(_) => {
+                    checks += 1;
+                    standing.allowed(now, source());
+                }
+                Verdict::Drawable(_, None) => {}
+                Verdict::Stale => panic!("KMS allows it all the time"),
+            }
+        }
+    }
+    checks
+}
+
+/// The table in docs/performance.md.
+#[test]
+fn checks_grow_with_keys_in_use_and_only_where_asked_for_with_contexts() {
+    for contexts in [1, 100, 10_000] {
+        for keys in [1, 50] {
+            let (by_key, by_context) =
+                (checks_in_an_hour(keys, contexts, false), checks_in_an_hour(keys, contexts, true));
+            println!(
+                "{contexts} contexts of {keys} KMS keys: {by_key} checks an hour, {by_context} with \"context\""
+            );
+            let keys = keys.min(contexts);
+            assert!(by_key <= keys * 75 && by_key >= keys * 45, "{by_key}");
+            assert!(by_context <= contexts * 75 && by_context >= contexts * 45, "{by_context}");
+        }
+    }
+}

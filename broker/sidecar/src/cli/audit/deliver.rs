@@ -34,7 +34,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments { journal, config, timeout_seconds } = arguments;
     let config = Config::load(&config).map_err(Failure::Configuration)?;
     check(&journal)?;
-    telemetry::init(&Traces::default(), None);
+    telemetry::init(&Traces::default(), None, telemetry::USUAL_LINES);
     let within = Duration::from_secs(timeout_seconds);
     let remainder = Box::pin(app::deliver(config, &journal, within)).await.map_err(Failure::Unavailable)?;
     if remainder.is_nothing() {

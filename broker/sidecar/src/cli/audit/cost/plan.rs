@@ -50,9 +50,9 @@ pub(crate) struct PlannedRequests {
 }
 
 impl Plan {
-    /// What the trails will ask in this time.
+    /// What the trails will ask in this time, at most.
     ///
-    /// A broker that nobody calls delivers at every interval, too: the record of one file's data key is in the next file. Each trail has an
+    /// A broker that nobody calls delivers with its digests only: the record of one file's data key waits for the next. Each trail has an
     /// opening digest and a closing one, and a last log file before that: its broker's end is a record.
     #[must_use]
     pub(crate) fn requests(&self, during: Duration) -> PlannedRequests {
