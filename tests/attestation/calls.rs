@@ -18,8 +18,8 @@ use crate::support::memory::{Needle, search};
 use crate::support::process::{Process, write_config};
 use crate::support::{Setup, TestBroker, journal_lines, reuse, rule};
 
-/// As the records have it, of the claims that [`Attester`] begins with.
-fn recorded() -> Value {
+/// As KMS records have it, of the claims that [`Attester`] begins with.
+fn of_kms() -> Value {
     let pcr = |index: u8| format!("{:02x}", index + 1).repeat(48);
     json!({
         "attestationDocumentModuleId": "i-0123456789abcdef0-enc0123456789abcdef0",
@@ -30,6 +30,15 @@ fn recorded() -> Value {
         "attestationDocumentEnclavePCR4": pcr(4),
         "attestationDocumentEnclavePCR8": pcr(8),
     })
+}
+
+/// As activity records have it: the registers of which CloudTrail has nothing, too.
+fn of_activity() -> Value {
+    let mut recipient = of_kms();
+    for index in [5, 6, 7].into_iter().chain(9..16) {
+        recipient[format!("attestationDocumentEnclavePCR{index}")] = "00".repeat(48).into();
+    }
+    recipient
 }
 
 fn request() -> GenerateDataKey {
@@ -88,14 +97,14 @@ async fn an_enclave_gets_what_only_it_can_read_from_kms_each_time_with_records_o
         let records = broker.stop().await;
         check_records(&lines);
         for id in [&first.provenance.kms_request_id, &second.provenance.kms_request_id, &random_id] {
-            assert_eq!(records.kms_of(id)["additionalEventData"]["recipient"], recorded());
+            assert_eq!(records.kms_of(id)["additionalEventData"]["recipient"], of_kms());
         }
         assert_eq!(records.kms_of(&random_id)["requestParameters"], Value::Null);
         assert_eq!(records.kms_of(&random_id)["resources"], json!([]));
-        let with_recipient = |records: &[Value]| {
-            records.iter().filter(|record| record["additionalEventData"]["recipient"] == recorded()).count()
+        let with = |recipient: &Value, records: &[Value]| {
+            records.iter().filter(|record| record["additionalEventData"]["recipient"] == *recipient).count()
         };
-        assert_eq!((with_recipient(&records.kms), with_recipient(&records.activity)), (5, 5));
+        assert_eq!((with(&of_kms(), &records.kms), with(&of_activity(), &records.activity)), (5, 5));
         let without = |records: &[Value]| {
             records.iter().filter(|record| record["additionalEventData"].get("recipient").is_none()).count()
         };
@@ -122,7 +131,7 @@ async fn the_private_key_of_a_pair_is_for_the_enclave_alone() {
             records.iter().find(|record| record["eventName"] == "GenerateDataKeyPair").expect("a record");
         record["additionalEventData"]["recipient"].clone()
     };
-    assert_eq!((of_pair(&records.kms), of_pair(&records.activity)), (recorded(), recorded()));
+    assert_eq!((of_pair(&records.kms), of_pair(&records.activity)), (of_kms(), of_activity()));
 }
 
 #[tokio::test]
@@ -145,6 +154,34 @@ async fn nitro_tpm_documents_are_recorded_as_cloudtrail_does() {
     expected.extend([4, 7, 8, 9, 16, 23].map(pcr));
     assert_eq!(names, expected);
     assert_eq!(recipient[pcr(4)], value);
+}
+
+/// AWS's sample policies pin PCR12, the kernel's command line; CloudTrail has nothing of it.
+#[tokio::test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+async fn what_policy_looked_at_is_in_the_activity_record() {
+    let attester = Attester::new();
+    let command_line = "0c".repeat(48);
+    attester.change(|_| DocumentClaims::nitro_tpm(0).with_pcr(12, [0x0c; 48]));
+    let policy = format!(
+        r#"@id("pinned") permit(principal, action, resource) when {{ context has recipient.nitroTpmPcr12 &&
+            context.recipient.nitroTpmPcr12 == "{command_line}" }};"#
+    );
+    let broker = TestBroker::with(Setup { policy, ..attester.setup() }).await;
+    let enclave = attester.enclave(broker.client().await);
+    enclave.generate_data_key(request()).await.expect("a data key");
+    attester.change(|claims| claims.with_pcr(12, [0xee; 48]));
+    let denied = refused(enclave.generate_data_key(request()).await.expect_err("another command line"));
+    assert_eq!(reason(&denied), (Code::PermissionDenied, "DENIED_BY_POLICY"));
+    check_records(&journal_lines(&broker.journal_dir()));
+    let records = broker.stop().await;
+    let pcr12 = |record: &Value| {
+        record["additionalEventData"]["recipient"]["attestationDocumentNitroTPMPCR12"].clone()
+    };
+    let answered = records.activity.iter().find(|record| record["eventName"] == "GenerateDataKey");
+    assert_eq!(pcr12(answered.expect("a record")), command_line);
+    assert_eq!(pcr12(records.activity_of(denied.request_id().expect("an id"))), "ee".repeat(48));
+    assert_eq!(pcr12(&records.kms[0]), Value::Null, "CloudTrail has none");
 }
 
 #[tokio::test]
@@ -346,7 +383,7 @@ async fn an_answer_that_is_not_for_the_recipient_alone_is_none() {
         records.activity.iter().filter(|record| record["additionalEventData"]["outcome"] == "Failed");
     assert_eq!(failed.clone().count(), 8);
     for record in failed {
-        assert_eq!(record["additionalEventData"]["recipient"], recorded(), "what was presented");
+        assert_eq!(record["additionalEventData"]["recipient"], of_activity(), "what was presented");
     }
 }
 

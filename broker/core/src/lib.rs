@@ -37,7 +37,7 @@ pub use self::{
     invalid::InvalidValue,
     key::{KeyArn, KeyId, NamedKey, RequestedKey, partition_of},
     length::{DataKeyLength, RandomLength},
-    measurements::{MAX_ENCLAVE_PCR, Measurements, PCR_BYTES, PlatformKind},
+    measurements::{CloudTrailRecipient, MAX_ENCLAVE_PCR, Measurements, PCR_BYTES, PlatformKind},
     outcome::Outcome,
     peer::{Peer, PeerDetails, PeerKind},
     principal::Principal,

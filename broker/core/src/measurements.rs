@@ -78,21 +78,45 @@ impl Measurements {
     }
 }
 
-/// `additionalEventData.recipient`, as CloudTrail has it
-/// (<https://docs.aws.amazon.com/kms/latest/developerguide/ct-attestation.html>).
+/// `additionalEventData.recipient` of an activity record, in CloudTrail's words: every PCR, since a policy may look at any.
 impl Serialize for Measurements {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.record(serializer, |_| true)
+    }
+}
+
+/// `additionalEventData.recipient` of a KMS record: the PCRs that CloudTrail has
+/// (<https://docs.aws.amazon.com/kms/latest/developerguide/ct-attestation.html>).
+#[derive(Debug, Clone, Copy)]
+pub struct CloudTrailRecipient<'a>(pub &'a Measurements);
+
+impl Serialize for CloudTrailRecipient<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let recorded: &[u8] = match self.0.kind {
+            PlatformKind::Enclave => &RECORDED_ENCLAVE_PCRS,
+            PlatformKind::NitroTpm => &RECORDED_NITRO_TPM_PCRS,
+        };
+        self.0.record(serializer, |index| recorded.contains(&index))
+    }
+}
+
+impl Measurements {
+    /// An enclave's `PCR0` is its image digest, and is not told twice.
+    fn record<S: Serializer>(&self, serializer: S, is_told: impl Fn(u8) -> bool) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("attestationDocumentModuleId", &self.module_id)?;
-        if let Some(digest) = self.image_sha384() {
-            map.serialize_entry("attestationDocumentEnclaveImageDigest", &digest)?;
+        let image = self.image_sha384();
+        if let Some(digest) = &image {
+            map.serialize_entry("attestationDocumentEnclaveImageDigest", digest)?;
         }
-        let (name, recorded): (_, &[u8]) = match self.kind {
-            PlatformKind::Enclave => ("attestationDocumentEnclavePCR", &RECORDED_ENCLAVE_PCRS),
-            PlatformKind::NitroTpm => ("attestationDocumentNitroTPMPCR", &RECORDED_NITRO_TPM_PCRS),
+        let name = match self.kind {
+            PlatformKind::Enclave => "attestationDocumentEnclavePCR",
+            PlatformKind::NitroTpm => "attestationDocumentNitroTPMPCR",
         };
-        for (index, value) in self.pcrs().filter(|(index, _)| recorded.contains(index)) {
-            map.serialize_entry(&format!("{name}{index}"), &value)?;
+        for (index, value) in self.pcrs().filter(|(index, _)| is_told(*index)) {
+            if index > 0 || image.is_none() {
+                map.serialize_entry(&format!("{name}{index}"), &value)?;
+            }
         }
         map.end()
     }

@@ -13,7 +13,7 @@ use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use key_broker_core::PlatformKind;
+use key_broker_core::{CloudTrailRecipient, PlatformKind};
 use kms_emulator::attestation::{Authority, DocumentClaims};
 use time::OffsetDateTime;
 
@@ -89,9 +89,15 @@ fn what_genuine_documents_measure_is_read_as_kms_names_it() {
     let tpm = tpm.measurements.expect("genuine");
     assert_eq!((tpm.kind(), tpm.pcrs().count()), (PlatformKind::NitroTpm, 24));
     assert_eq!(tpm.image_sha384(), None, "CloudTrail has no image digest of it");
-    let recorded =
-        [enclave.measurements(), &tpm].map(|it| serde_json::to_string_pretty(&**it).expect("JSON"));
-    insta::assert_snapshot!(recorded.join("\n"));
+    let of_kms = [enclave.measurements(), &tpm]
+        .map(|measured| serde_json::to_string_pretty(&CloudTrailRecipient(measured)).expect("JSON"));
+    insta::assert_snapshot!(of_kms.join("\n"));
+    let of_activity = [enclave.measurements(), &tpm].map(|measured| {
+        let recipient = serde_json::to_value(&**measured).expect("JSON");
+        recipient.as_object().expect("an object").len()
+    });
+    // The module's id, the image's digest, and PCR1 to PCR15; of a NitroTPM PCR0 to PCR23.
+    assert_eq!(of_activity, [1 + 1 + 15, 1 + 24]);
 }
 
 #[test]

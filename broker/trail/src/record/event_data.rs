@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use key_broker_core::{Measurements, Outcome};
+use key_broker_core::{CloudTrailRecipient, Measurements, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -29,7 +29,7 @@ pub struct KmsEventData<'a> {
     pub source_key_material_id: Option<Text<'a>>,
     /// What an attestation document measured, to whose public key KMS encrypted its answer.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub recipient: Option<Open<'a, &'a Measurements>>,
+    pub recipient: Option<Open<'a, CloudTrailRecipient<'a>>>,
     /// The pairs of the encryption context whose values are digests in this record: configuration redacts them.
     #[serde(borrow, rename = "redactedEncryptionContext", default, skip_serializing_if = "Vec::is_empty")]
     pub redacted: Vec<Text<'a>>,

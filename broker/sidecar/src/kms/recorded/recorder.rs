@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{KeyArn, Measurements};
+use key_broker_core::{CloudTrailRecipient, KeyArn};
 use key_broker_trail::journal::Journal;
 use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, Open, UserIdentity};
 use uuid::Uuid;
@@ -87,7 +87,7 @@ pub(crate) fn append_record(
         record.resources = Some(named_in_error.iter().map(Into::into).collect());
     } else {
         record.resources = Some(used_keys.iter().flatten().map(|(arn, _)| arn.into()).collect());
-        let recipient = operation.recipient().map(|measurements| Open::Written(&**measurements));
+        let recipient = operation.recipient().map(|measured| Open::Written(CloudTrailRecipient(measured)));
         record.additional_event_data = event_data(&used_keys, recipient);
     }
     record.request_parameters = operation.parameters();
@@ -112,7 +112,7 @@ pub(crate) fn append_record(
 /// The key material that was used, and for whom alone the answer is.
 fn event_data<'a>(
     used_keys: &[Option<(KeyArn, Option<&'a str>)>; 2],
-    recipient: Option<Open<'a, &'a Measurements>>,
+    recipient: Option<Open<'a, CloudTrailRecipient<'a>>>,
 ) -> Option<KmsEventData<'a>> {
     let [used, new] =
         used_keys.each_ref().map(|key| key.as_ref().and_then(|(_, material)| *material).map(Into::into));
