@@ -17,6 +17,7 @@ pub(crate) mod forge;
 mod ids;
 mod limits;
 mod log_file;
+mod materials;
 mod newest;
 mod ranges;
 mod recent;

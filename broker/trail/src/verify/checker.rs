@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
 use super::log_file::{ReadLogFile, Span};
+use super::materials::Materials;
 use super::recent::RecentIds;
 use super::record::{self, CheckedRecord, InvalidRecord, SigningSession, What};
 use super::reuse::{At, Fault, Reuse};
@@ -31,6 +32,7 @@ pub(super) struct Checker {
     /// The session that each access key is of.
     sessions: HashMap<u64, u64>,
     reuse: Reuse,
+    materials: Materials,
     revocation: Revocation,
     /// Failed calls to KMS whose records did not come yet.
     failed: HashMap<u128, At>,
@@ -160,13 +162,14 @@ impl Checker {
             self.findings.unsound(FindingKind::SessionMixed, self.place(at), words);
         }
         match what {
-            What::Kms { request, call } => {
+            What::Kms { request, call, materials } => {
                 self.kms_records += 1;
                 if !self.kms_requests.insert(request) {
                     let words = "another KMS record has the same requestID and eventName";
                     self.findings.unsound(FindingKind::RequestIdTwice, self.place(at), words);
                 }
                 self.failed.remove(&request);
+                self.materials.called(event_id, materials, call.at, at, &mut self.faults);
                 self.revocation.called(event_id, &call, &mut self.faults);
                 self.reuse.called(event_id, call, &mut self.faults);
             }
@@ -176,6 +179,7 @@ impl Checker {
                     self.revocation.told(event_id, seen_at, &told);
                 }
                 if let Some(made) = made {
+                    self.materials.used(made.call, made.ciphertexts, at, &mut self.faults);
                     self.revocation.used(&made, at, &mut self.faults);
                     self.reuse.used(&made, at, &mut self.faults);
                 }

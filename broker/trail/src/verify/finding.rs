@@ -213,6 +213,10 @@ pub enum FindingKind {
     KmsRecordMissing,
     /// An activity record does not fit the KMS record that it names.
     KmsRecordMismatch,
+    /// KMS encrypted under a key material that it had replaced before.
+    MaterialWentBack,
+    /// A ciphertext is said to be of two key materials.
+    MaterialMixed,
     /// A data key was minted before what was verified.
     MintedBefore,
     /// A data key was used after its time.

@@ -15,8 +15,9 @@ use super::uses::{self, UseCounts};
 use crate::notice::Notice;
 use crate::reader::records::FoundRecord;
 use crate::record::{
-    ActivityEventData, AllowedScope, BrokerData, BrokerEvent, ContextPairs, EventCategory, FailedCheck, Open,
-    ReadRecord, RequestParameters, RevocationPromise, ServedFrom, UserIdentity, lower_case_uuid, parse,
+    ActivityEventData, AllowedScope, BrokerData, BrokerEvent, ContextPairs, EventCategory, FailedCheck,
+    KmsEventData, Open, ReadRecord, RequestParameters, RevocationPromise, ServedFrom, Text, UserIdentity,
+    lower_case_uuid, parse,
 };
 use written::check_written;
 pub(super) use written::is_compact;
@@ -45,6 +46,7 @@ pub(super) enum What {
         /// requestID and eventName.
         request: u128,
         call: KmsCall,
+        materials: KmsMaterials,
     },
     /// A workload asked.
     Activity {
@@ -86,6 +88,31 @@ pub(super) struct KmsCall {
     pub(super) is_permission: bool,
 }
 
+/// The key materials that a call to KMS used, as hashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct KmsMaterials {
+    pub(super) sealed: Option<Sealed>,
+    /// That of the ciphertext that it opened.
+    pub(super) opened: Option<u64>,
+}
+
+/// What a ciphertext was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sealed {
+    /// The key, in its region.
+    pub(super) key: u64,
+    pub(super) material: u64,
+}
+
+/// The ciphertexts that a call of a workload was about, as hashes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ciphertexts {
+    /// That it was answered with.
+    pub(super) sealed: Option<u64>,
+    /// That it came with.
+    pub(super) opened: Option<u64>,
+}
+
 /// One use of an answer of KMS.
 #[derive(Clone, Copy)]
 pub(super) struct Use {
@@ -97,6 +124,7 @@ pub(super) struct Use {
     pub(super) asked: u64,
     /// As [`KmsCall::of`].
     pub(super) of: u64,
+    pub(super) ciphertexts: Ciphertexts,
     /// With the ciphertext, too: what has to be equal for all who share an answer.
     pub(super) subject: u64,
     pub(super) principal: u64,
@@ -190,7 +218,7 @@ fn seen(
     let at = record.event_time.unix_timestamp();
     let (what, session) = match profile::check_head(record, account_id)? {
         EventCategory::Management => {
-            profile::check_kms(record)?;
+            let data = profile::check_kms(record)?;
             let error = record.error_code.as_deref();
             let was_denied = error == Some("AccessDenied");
             let what = What::Kms {
@@ -203,6 +231,7 @@ fn seen(
                     was_refused: error.is_some(),
                     is_permission: error.is_none_or(|code| code == "DryRunOperationException"),
                 },
+                materials: data.map_or_else(KmsMaterials::default, |data| materials(record, &data, hashes)),
             };
             (what, session(&record.user_identity, hashes))
         }
@@ -213,6 +242,20 @@ fn seen(
         }
     };
     Ok(CheckedRecord { event_id: event_id.as_u128(), at, what, session })
+}
+
+fn materials(record: &ReadRecord<'_>, data: &KmsEventData<'_>, hashes: &RandomState) -> KmsMaterials {
+    let hash = |material: &Option<Text<'_>>| material.as_deref().map(|id| hashes.hash_one(id));
+    let resource = |index: usize| record.resources.as_ref()?.get(index)?.arn.as_deref();
+    let (sealed_by, sealed, opened) = match &*record.event_name {
+        "Decrypt" => (None, None, hash(&data.key_material_id)),
+        "ReEncrypt" => {
+            (resource(1), hash(&data.destination_key_material_id), hash(&data.source_key_material_id))
+        }
+        _ => (resource(0), hash(&data.key_material_id), None),
+    };
+    let sealed = sealed_by.zip(sealed).map(|(key, material)| Sealed { key: hashes.hash_one(key), material });
+    KmsMaterials { sealed, opened }
 }
 
 fn session(identity: &UserIdentity<'_>, hashes: &RandomState) -> Option<SigningSession> {
@@ -248,6 +291,10 @@ fn activity(
         request: request_id.map(|id| hashes.hash_one(id)),
         asked,
         of: of(&record.event_name, key_of(record).as_deref(), hashes),
+        ciphertexts: Ciphertexts {
+            sealed: data_key.ciphertext_sha256.as_deref().map(|hash| hashes.hash_one(hash)),
+            opened: ciphertext.map(|hash| hashes.hash_one(hash)),
+        },
         // Data keys of messages never leave: no draw of another action shares one.
         subject: hashes.hash_one((&*record.event_name, asked, ciphertext)),
         principal: hashes.hash_one(record.user_identity.principal_id.as_deref()),

@@ -275,6 +275,28 @@ async fn uses_fit_each_other_and_their_kms_record() {
 }
 
 #[tokio::test]
+async fn key_materials_are_followed_through_rotation() {
+    let mint = |number: u128, minutes: i64, material: &str| {
+        let told = format!(
+            "\"additionalEventData\":{{\"keyMaterialId\":\"{}\"}},\"requestID\"",
+            material.repeat(32)
+        );
+        Mint::new(number, START + Duration::minutes(minutes)).record().replace("\"requestID\"", &told)
+    };
+    assert_eq!(
+        found(vec![mint(1, 0, "0a"), mint(2, 20, "0b"), mint(3, 24, "0a"), mint(4, 40, "0b")]).await,
+        []
+    );
+    let back = Forge {
+        digests: vec![vec![vec![mint(1, 0, "0a"), mint(2, 20, "0b")]], vec![vec![mint(3, 81, "0a")]]],
+        ..Forge::default()
+    };
+    let report = verified(&back.store().await).await;
+    assert_eq!(report.counts.keys().collect::<Vec<_>>(), [&FindingKind::MaterialWentBack], "{report:?}");
+    assert_eq!(report.verdict, Verdict::Unsound);
+}
+
+#[tokio::test]
 async fn principals_that_share_a_key_are_noted() {
     let mint = mint();
     let mut other = mint.draw(2);

@@ -6,6 +6,7 @@ use key_broker_core::{Action, Outcome};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as UnknownWord, StrDeserializer};
+use serde_json::value::RawValue;
 
 use super::written::check_written;
 use super::{Amount, Charge};
@@ -57,16 +58,24 @@ fn check_resource(Resource { account_id, kind, arn }: &Resource<'_>) -> Result<(
     demand(arn.as_deref().is_some_and(is_key), "a resource's ARN is no key's")
 }
 
-/// The rest of a KMS record.
-pub(super) fn check_kms(record: &ReadRecord<'_>) -> Result<(), String> {
+/// The rest of a KMS record. Returns its `additionalEventData`.
+pub(super) fn check_kms<'a>(record: &ReadRecord<'a>) -> Result<Option<KmsEventData<'a>>, String> {
     identity::check_aws(&record.user_identity, &record.recipient_account_id)?;
-    if let Some(json) = record.additional_event_data {
-        let data: KmsEventData<'_> =
-            parse(json.get()).map_err(|malformed| format!("additionalEventData: {malformed}"))?;
-        check_kms_data(&data)?;
-        check_redacted(&data.redacted, record.request_parameters.as_ref(), false)?;
-        check_written(json.get(), &data).map_err(|why| format!("additionalEventData: {why}"))?;
-    }
+    let data = record.additional_event_data.map(|json| kms_data(json, record)).transpose()?;
+    check_kms_asked(record)?;
+    Ok(data)
+}
+
+fn kms_data<'a>(json: &'a RawValue, record: &ReadRecord<'_>) -> Result<KmsEventData<'a>, String> {
+    let data: KmsEventData<'_> =
+        parse(json.get()).map_err(|malformed| format!("additionalEventData: {malformed}"))?;
+    check_kms_data(&data)?;
+    check_redacted(&data.redacted, record.request_parameters.as_ref(), false)?;
+    check_written(json.get(), &data).map_err(|why| format!("additionalEventData: {why}"))?;
+    Ok(data)
+}
+
+fn check_kms_asked(record: &ReadRecord<'_>) -> Result<(), String> {
     if record.error_code.as_deref() == Some("AccessDenied") {
         return demand(
             record.request_parameters.is_none() && record.resources.is_none(),

@@ -162,8 +162,21 @@ fn kms_rows(report: &Report, found: &Found) -> Result<Vec<Vec<String>>, Malforme
         row("event id", plain(&record.event_id)),
         row("signed by", format!("{who}{own}")),
         row("key", record.key_arn().or_else(|| record.key_id()).map_or_else(|| "-".into(), plain)),
+        row("key material", materials(&record)?),
         row("record in", place(report, found)),
     ])
+}
+
+/// Which of the materials that a key has had KMS used: rotation gives it another one.
+fn materials(record: &ReadRecord<'_>) -> Result<String, MalformedRecord> {
+    let data = record.kms()?.unwrap_or_default();
+    let id = |id: Option<&str>| id.map_or_else(|| "not told".to_owned(), plain);
+    if &*record.event_name == "ReEncrypt" {
+        let (from, to) =
+            (data.source_key_material_id.as_deref(), data.destination_key_material_id.as_deref());
+        return Ok(format!("from {} to {}", id(from), id(to)));
+    }
+    Ok(id(data.key_material_id.as_deref()))
 }
 
 fn use_row(found: &Found) -> Result<Vec<String>, MalformedRecord> {

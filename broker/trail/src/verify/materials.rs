@@ -1,0 +1,166 @@
+//! The key material behind each answer of KMS, followed through rotation.
+//!
+//! A key encrypts under its current material, and decrypts with whichever a ciphertext is of. Rotation gives it another one for good: none
+//! that was replaced becomes current again (<https://docs.aws.amazon.com/kms/latest/developerguide/rotate-keys.html>). So two things
+//! cannot be, and records that say them are not what KMS answered: a ciphertext of two materials, and a new one under a material that was
+//! replaced long ago. Which material is current when, and how often it is replaced, is for KMS to say: a material that was never seen
+//! before is no fault, nor is any that a ciphertext from before the trail is opened with.
+//!
+//! Changes of a key take KMS up to several minutes to be everywhere, and answers are recorded in another order than KMS made them in.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::finding::{FindingKind, Severity};
+use super::record::{Ciphertexts, KmsMaterials, Sealed};
+use super::reuse::{At, Fault};
+
+/// Materials by key, by call and by ciphertext. All are hashes.
+#[derive(Default)]
+pub(super) struct Materials {
+    keys: Recent<u64, Course>,
+    calls: Recent<u128, KmsMaterials>,
+    ciphertexts: Recent<u64, u64>,
+}
+
+/// The materials that a key has encrypted under, in one region.
+struct Course {
+    current: u64,
+    /// When the current one was first seen.
+    since: i64,
+    /// Those before it, the oldest first.
+    replaced: VecDeque<Replaced>,
+}
+
+struct Replaced {
+    material: u64,
+    /// When another was first seen in its place.
+    at: i64,
+    /// It had been seen for so long that the other one is the newer for certain.
+    is_certain: bool,
+}
+
+impl Materials {
+    /// A record of a call to KMS.
+    pub(super) fn called(
+        &mut self,
+        event_id: u128,
+        materials: KmsMaterials,
+        when: i64,
+        at: At,
+        faults: &mut Vec<Fault>,
+    ) {
+        if materials == KmsMaterials::default() {
+            return;
+        }
+        self.calls.insert(event_id, materials);
+        let Some(Sealed { key, material }) = materials.sealed else { return };
+        match self.keys.get_mut(&key) {
+            None => self.keys.insert(key, Course::begin(material, when)),
+            Some(course) => faults.extend(course.goes_on(material, when, at)),
+        }
+    }
+
+    /// A record of a use, which names the call behind it and the ciphertexts that it opened and sealed.
+    pub(super) fn used(&mut self, call: u128, ciphertexts: Ciphertexts, at: At, faults: &mut Vec<Fault>) {
+        let Some(materials) = self.calls.get_mut(&call).copied() else { return };
+        let pairs = [
+            (ciphertexts.opened, materials.opened),
+            (ciphertexts.sealed, materials.sealed.map(|sealed| sealed.material)),
+        ];
+        for (ciphertext, material) in pairs {
+            let (Some(ciphertext), Some(material)) = (ciphertext, material) else { continue };
+            match self.ciphertexts.get_mut(&ciphertext) {
+                None => self.ciphertexts.insert(ciphertext, material),
+                Some(known) if *known != material => {
+                    let words = "its ciphertext was sealed or opened with another key material before: it is of one for good";
+                    let (kind, severity) = (FindingKind::MaterialMixed, Severity::Unsound);
+                    faults.push(Fault { kind, severity, at, words: words.to_owned() });
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+impl Course {
+    fn begin(material: u64, when: i64) -> Self {
+        Self { current: material, since: when, replaced: VecDeque::new() }
+    }
+
+    /// Takes the material of one more answer.
+    fn goes_on(&mut self, material: u64, when: i64, at: At) -> Option<Fault> {
+        if material == self.current {
+            return None;
+        }
+        let Some(place) = self.replaced.iter().position(|replaced| replaced.material == material) else {
+            self.replace(material, when, when.saturating_sub(self.since) > SETTLING_SECONDS);
+            return None;
+        };
+        let Replaced { at: replaced_at, is_certain, .. } = self.replaced[place];
+        let late = when.saturating_sub(replaced_at);
+        if late <= SETTLING_SECONDS {
+            return None;
+        }
+        if !is_certain {
+            // It was the newer of the two.
+            self.replaced.remove(place);
+            self.replace(material, replaced_at, true);
+            return None;
+        }
+        let severity = if late <= SETTLED_SECONDS { Severity::CannotTell } else { Severity::Unsound };
+        let words = format!(
+            "KMS is said to have encrypted under a key material that it had replaced {late} seconds before: rotation does not go back"
+        );
+        Some(Fault { kind: FindingKind::MaterialWentBack, severity, at, words })
+    }
+
+    fn replace(&mut self, material: u64, when: i64, is_certain: bool) {
+        if self.replaced.len() >= MOST_REPLACED {
+            self.replaced.pop_front();
+        }
+        self.replaced.push_back(Replaced { material: self.current, at: when, is_certain });
+        (self.current, self.since) = (material, when);
+    }
+}
+
+/// The latest of a kind, in two generations.
+struct Recent<K, T> {
+    newer: HashMap<K, T>,
+    older: HashMap<K, T>,
+}
+
+impl<K, T> Default for Recent<K, T> {
+    fn default() -> Self {
+        Self { newer: HashMap::new(), older: HashMap::new() }
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Copy, T> Recent<K, T> {
+    fn insert(&mut self, key: K, value: T) {
+        if self.newer.len() >= GENERATION {
+            std::mem::swap(&mut self.newer, &mut self.older);
+            self.newer.clear();
+        }
+        self.newer.insert(key, value);
+    }
+
+    /// What is looked at stays.
+    fn get_mut(&mut self, key: &K) -> Option<&mut T> {
+        if let Some(value) = self.older.remove(key) {
+            self.insert(*key, value);
+        }
+        self.newer.get_mut(key)
+    }
+}
+
+/// KMS: a change takes up to several minutes to be everywhere.
+const SETTLING_SECONDS: i64 = 300;
+/// No change takes so long.
+const SETTLED_SECONDS: i64 = 3_600;
+/// Of one key; KMS rotates on demand 25 times.
+const MOST_REPLACED: usize = 64;
+/// docs/audit.md says it.
+const GENERATION: usize = 100_000;
+
+#[cfg(test)]
+mod tests;
