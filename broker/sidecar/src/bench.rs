@@ -146,6 +146,7 @@ impl Kms for OneKeyKms {
             session: None,
             source_address: None,
             user_agent: String::new(),
+            encryption: None,
             error: None,
         });
         let key = UsedKey { arn: KeyArn::parse(ARN).expect("an ARN"), material_id: None };

@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 pub(crate) use crate::error::{KmsError, KmsErrorKind};
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
+use aws::Encryption;
 use aws::sessions::Session;
 
 /// The way to KMS.
@@ -95,6 +96,8 @@ pub(crate) struct Attempt {
     pub(crate) source_address: Option<IpAddr>,
     /// The `User-Agent` of the attempt.
     pub(crate) user_agent: String,
+    /// How the connection to KMS was encrypted, and to which host, where the connection tells.
+    pub(crate) encryption: Option<(Encryption, String)>,
     /// KMS's error, if the answer is one: name and words.
     pub error: Option<(String, String)>,
 }

@@ -19,6 +19,7 @@ mod parameters;
 mod reading;
 mod revocation;
 mod text;
+mod tls_details;
 
 use key_broker_core::KeyArn;
 use serde::de::IgnoredAny;
@@ -39,6 +40,7 @@ pub use self::{
     reading::{MalformedRecord, ReadRecord, parse},
     revocation::{AllowedScope, CheckedScope, FailedCheck, LastAllowed, RevocationPromise},
     text::Text,
+    tls_details::TlsDetails,
 };
 pub(crate) use broker_life::{BrokerData, BrokerEvent, OPERATOR_METHODS};
 pub(crate) use identity::IdentityKind;
@@ -119,6 +121,9 @@ pub struct Record<'a, D> {
     /// `Management`, `ActivityAuditLog`.
     #[serde(borrow, default)]
     pub(crate) event_category: Text<'a>,
+    /// How a call to KMS was encrypted on its way, where the connection tells.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tls_details: Option<TlsDetails<'a>>,
 }
 
 /// What CloudTrail will say about a call that KMS answered.
@@ -198,6 +203,7 @@ impl<'a, D> Record<'a, D> {
             recipient_account_id: Text::default(),
             shared_event_id: None,
             event_category: category.name().into(),
+            tls_details: None,
         }
     }
 

@@ -38,6 +38,7 @@ use super::{AttemptLog, Kms, KmsError};
 use crate::operation::{KmsReply, KmsRequest};
 use crate::policy::Permitted;
 use bounded::BoundedAnswers;
+pub(crate) use connector::Encryption;
 use credentials::CredentialsInUse;
 use credentials::source::Source;
 pub(super) use error::unexpected;

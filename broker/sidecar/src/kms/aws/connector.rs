@@ -2,9 +2,11 @@
 //! its link. A metadata service gives credentials in plain text to whoever asks from here: neither its requests nor its answers are any
 //! proxy's.
 
+mod encrypted;
 mod expiration;
 mod route;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -17,7 +19,10 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
 use aws_smithy_types::config_bag::ConfigBag;
+use hyper_util::client::proxy::matcher::Matcher;
 
+use encrypted::Encrypted;
+pub(crate) use encrypted::Encryption;
 use route::{Asker, is_direct};
 
 /// How long a metadata service may take.
@@ -43,6 +48,10 @@ pub(super) fn for_credentials(patience: Patience) -> SharedHttpClient {
 struct Routes {
     proxied: SharedHttpClient,
     direct: SharedHttpClient,
+    /// For services that no proxy is before.
+    encrypted: Arc<Encrypted>,
+    /// Which requests go by a proxy, as the environment says.
+    proxies: Arc<Matcher>,
     asker: Asker,
     patience: Option<Patience>,
 }
@@ -50,7 +59,9 @@ struct Routes {
 impl Routes {
     fn new(asker: Asker, patience: Option<Patience>) -> Self {
         let (proxied, direct) = (client(ProxyConfig::from_env()), client(ProxyConfig::disabled()));
-        Self { proxied, direct, asker, patience }
+        let proxies = Arc::new(Matcher::from_env());
+        let encrypted = Arc::new(Encrypted::new());
+        Self { proxied, direct, encrypted, proxies, asker, patience }
     }
 }
 
@@ -82,6 +93,9 @@ impl HttpClient for Routes {
         SharedHttpConnector::new(Routed {
             proxied: self.proxied.http_connector(settings, components),
             direct: self.direct.http_connector(patient.as_ref().unwrap_or(settings), components),
+            encrypted: (self.asker == Asker::Service)
+                .then(|| (Arc::clone(&self.encrypted), settings.clone())),
+            proxies: Arc::clone(&self.proxies),
             asker: self.asker,
         })
     }
@@ -99,14 +113,29 @@ impl HttpClient for Routes {
 struct Routed {
     proxied: SharedHttpConnector,
     direct: SharedHttpConnector,
+    encrypted: Option<(Arc<Encrypted>, HttpConnectorSettings)>,
+    proxies: Arc<Matcher>,
     asker: Asker,
+}
+
+impl Routed {
+    /// Whether a request goes by one of the proxies that the environment names.
+    fn goes_by_proxy(&self, uri: &str) -> bool {
+        !is_direct(uri, self.asker) && uri.parse().is_ok_and(|uri| self.proxies.intercept(&uri).is_some())
+    }
 }
 
 impl HttpConnector for Routed {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let is_metadata = request.method() == "GET" && matches!(self.asker, Asker::Credentials);
-        let connector = if is_direct(request.uri(), self.asker) { &self.direct } else { &self.proxied };
-        let answer = connector.call(request);
+        let uri = request.uri();
+        let answer = match &self.encrypted {
+            Some((encrypted, settings)) if uri.starts_with("https:") && !self.goes_by_proxy(uri) => {
+                encrypted.with(settings).call(request)
+            }
+            _ if is_direct(uri, self.asker) => self.direct.call(request),
+            _ => self.proxied.call(request),
+        };
         if !is_metadata {
             return answer;
         }

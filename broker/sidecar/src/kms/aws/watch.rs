@@ -16,6 +16,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use key_broker_core::clock::Clock;
 use serde::Deserialize;
 
+use super::connector::Encryption;
 use super::credentials::CredentialsInUse;
 use super::error::is_about_credentials;
 use super::request_id::request_id_of;
@@ -37,6 +38,8 @@ pub(super) struct AttemptWatch {
 struct RequestHeaders {
     access_key_id: Option<String>,
     user_agent: String,
+    /// As the `Host` header has it.
+    host: String,
 }
 
 impl AttemptWatch {
@@ -68,9 +71,12 @@ impl Intercept for AttemptWatch {
         _: &mut ConfigBag,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let headers = context.request().headers();
+        let uri = context.request().uri().parse::<http::Uri>().ok();
+        let host = uri.as_ref().and_then(|uri| Some(uri.authority()?.as_str().to_owned()));
         *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = RequestHeaders {
             access_key_id: headers.get("authorization").and_then(access_key_id),
             user_agent: headers.get("user-agent").unwrap_or_default().to_owned(),
+            host: host.unwrap_or_default(),
         };
         Ok(())
     }
@@ -101,6 +107,7 @@ impl Intercept for AttemptWatch {
             access_key_id: sent.access_key_id,
             source_address: local_address(config),
             user_agent: sent.user_agent,
+            encryption: response.extension::<Encryption>().map(|encryption| (*encryption, sent.host)),
             error,
         });
         Ok(())

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use key_broker_core::{CloudTrailRecipient, KeyArn};
 use key_broker_trail::journal::Journal;
-use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, Open, UserIdentity};
+use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, Open, TlsDetails, UserIdentity};
 use uuid::Uuid;
 
 use super::{Provenance, RecordedReply, UnwrittenRecords};
 use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::Attempt;
+use crate::kms::aws::Encryption;
 use crate::operation::{KmsReply, KmsRequest, key_in_region};
 use crate::policy::{Permitted, Requester};
 use crate::redaction::Redaction;
@@ -72,6 +73,10 @@ pub(crate) fn append_record(
     record.recipient_account_id = (&caller.account_id).into();
     let source_address = attempt.source_address.map(|address| address.to_string());
     record.source_ip_address = Some(source_address.as_ref().unwrap_or(&caller.source_address).into());
+    if permitted.requester() != Requester::Broker {
+        record.tls_details =
+            attempt.encryption.as_ref().map(|(encryption, host)| tls_details(encryption, host));
+    }
     let (named_in_error, words);
     if let Some((code, message)) = &attempt.error {
         let error_code = cloudtrail_error_code(code);
@@ -107,6 +112,16 @@ pub(crate) fn append_record(
     }
     record.append_to(lines);
     event_id
+}
+
+/// CloudTrail has none of calls that no workload asked for.
+fn tls_details<'a>(encryption: &Encryption, host: &'a str) -> TlsDetails<'a> {
+    TlsDetails {
+        tls_version: Some(encryption.version.into()),
+        cipher_suite: Some(encryption.cipher_suite.into()),
+        client_provided_host_header: Some(host.into()),
+        key_exchange: encryption.key_exchange.map(Into::into),
+    }
 }
 
 /// The key material that was used, and for whom alone the answer is.

@@ -1,6 +1,7 @@
 //! The two profiles: what each field of a record may hold. `tests/trail_verify.rs` has JSON Schemas judge the same records.
 
 mod identity;
+mod tls;
 
 use key_broker_core::{Action, Outcome};
 use serde::Deserialize;
@@ -62,6 +63,7 @@ fn check_resource(Resource { account_id, kind, arn }: &Resource<'_>) -> Result<(
 pub(super) fn check_kms<'a>(record: &ReadRecord<'a>) -> Result<Option<KmsEventData<'a>>, String> {
     identity::check_aws(&record.user_identity, &record.recipient_account_id)?;
     let data = record.additional_event_data.map(|json| kms_data(json, record)).transpose()?;
+    record.tls_details.as_ref().map_or(Ok(()), |details| tls::check(details, record))?;
     check_kms_asked(record)?;
     Ok(data)
 }
@@ -227,6 +229,7 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     let is_operators = OPERATOR_METHODS.contains(&&*record.event_name);
     demand(is_own || is_operators || is_call(&record.event_name), "eventName is no action of the broker")?;
     identity::check_workload(&record.user_identity, is_own)?;
+    demand(record.tls_details.is_none(), "tlsDetails is in records of KMS only")?;
     demand(lower_case_uuid(&record.request_id).is_some(), "requestID is not a UUID in lower case")?;
     if let Some(asked) = &record.request_parameters {
         check_values(asked)?;
