@@ -51,7 +51,7 @@ pub(super) enum What {
     /// A workload asked.
     Activity {
         /// Where the answer came from, if it names a KMS record.
-        made: Option<Use>,
+        made: Option<Box<Use>>,
         /// A call to KMS without the KMS record's eventID: one that failed.
         failed: Option<u128>,
         /// Another record says Allowed of an answer that never left.
@@ -312,7 +312,14 @@ fn activity(
         }),
         failed_check: data_key.last_check_failed.map(|id| id.as_u128()),
     };
-    Ok(What::Activity { made: Some(made), failed: None, is_withdrawal, told, notice_id, revocation })
+    Ok(What::Activity {
+        made: Some(Box::new(made)),
+        failed: None,
+        is_withdrawal,
+        told,
+        notice_id,
+        revocation,
+    })
 }
 
 /// What a record of the broker's own tells of the revocation of keys.
