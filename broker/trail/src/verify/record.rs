@@ -66,6 +66,7 @@ pub(super) enum What {
 }
 
 /// What a record of the broker's own tells of the revocation of keys.
+#[derive(Clone, Copy)]
 pub(super) enum RevocationRecord {
     /// The broker starts, and promises this; one of before promised nothing.
     Start(Option<RevocationPromise>),
