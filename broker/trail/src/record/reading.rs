@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::notice::BROKER;
-use super::{ActivityEventData, ContextPairs, KMS, KmsEventData, Record};
+use super::{ActivityEventData, ContextPairs, KMS, Record};
 
 /// A record that was read. Its `additionalEventData` is JSON still: which it is depends on the profile.
 pub type ReadRecord<'a> = Record<'a, &'a RawValue>;
@@ -54,11 +54,6 @@ impl<'a> ReadRecord<'a> {
     #[must_use]
     pub fn key_arn(&self) -> Option<&str> {
         self.resources.as_ref()?.first()?.arn.as_deref()
-    }
-
-    /// `additionalEventData` of a KMS record.
-    pub fn kms(&self) -> Result<Option<KmsEventData<'a>>, MalformedRecord> {
-        self.additional_event_data.map(|json| parse(json.get())).transpose()
     }
 
     /// `additionalEventData` of an activity record.

@@ -51,7 +51,7 @@ struct Routes {
     /// For services that no proxy is before.
     encrypted: Arc<Encrypted>,
     /// Which requests go by a proxy, as the environment says.
-    proxies: Arc<Matcher>,
+    matcher: Arc<Matcher>,
     asker: Asker,
     patience: Option<Patience>,
 }
@@ -59,9 +59,9 @@ struct Routes {
 impl Routes {
     fn new(asker: Asker, patience: Option<Patience>) -> Self {
         let (proxied, direct) = (client(ProxyConfig::from_env()), client(ProxyConfig::disabled()));
-        let proxies = Arc::new(Matcher::from_env());
+        let matcher = Arc::new(Matcher::from_env());
         let encrypted = Arc::new(Encrypted::new());
-        Self { proxied, direct, encrypted, proxies, asker, patience }
+        Self { proxied, direct, encrypted, matcher, asker, patience }
     }
 }
 
@@ -95,7 +95,7 @@ impl HttpClient for Routes {
             direct: self.direct.http_connector(patient.as_ref().unwrap_or(settings), components),
             encrypted: (self.asker == Asker::Service)
                 .then(|| (Arc::clone(&self.encrypted), settings.clone())),
-            proxies: Arc::clone(&self.proxies),
+            matcher: Arc::clone(&self.matcher),
             asker: self.asker,
         })
     }
@@ -114,14 +114,14 @@ struct Routed {
     proxied: SharedHttpConnector,
     direct: SharedHttpConnector,
     encrypted: Option<(Arc<Encrypted>, HttpConnectorSettings)>,
-    proxies: Arc<Matcher>,
+    matcher: Arc<Matcher>,
     asker: Asker,
 }
 
 impl Routed {
     /// Whether a request goes by one of the proxies that the environment names.
     fn goes_by_proxy(&self, uri: &str) -> bool {
-        !is_direct(uri, self.asker) && uri.parse().is_ok_and(|uri| self.proxies.intercept(&uri).is_some())
+        !is_direct(uri, self.asker) && uri.parse().is_ok_and(|uri| self.matcher.intercept(&uri).is_some())
     }
 }
 

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use key_broker_core::Outcome;
-use key_broker_trail::record::{ActivityEventData, MalformedRecord, ReadRecord, ServedFrom, record_time};
+use key_broker_trail::record::{
+    ActivityEventData, KmsEventData, MalformedRecord, ReadRecord, ServedFrom, parse, record_time,
+};
 
 use super::search::{DataKey, Found, Records};
 use super::{Report, Verdict};
@@ -169,7 +171,8 @@ fn kms_rows(report: &Report, found: &Found) -> Result<Vec<Vec<String>>, Malforme
 
 /// Which of the materials that a key has had KMS used: rotation gives it another one.
 fn materials(record: &ReadRecord<'_>) -> Result<String, MalformedRecord> {
-    let data = record.kms()?.unwrap_or_default();
+    let data = record.additional_event_data.map(|json| parse(json.get())).transpose()?;
+    let data: KmsEventData<'_> = data.unwrap_or_default();
     let id = |id: Option<&str>| id.map_or_else(|| "not told".to_owned(), plain);
     if &*record.event_name == "ReEncrypt" {
         let (from, to) =

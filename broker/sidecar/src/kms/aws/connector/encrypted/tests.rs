@@ -1,4 +1,4 @@
-//! Connections tell how they are encrypted; the first key share of the ClientHello is a post-quantum one; errors are of the kinds that the
+//! Connections tell how they are encrypted; the first key share of the `ClientHello` is a post-quantum one; errors are of the kinds that the
 //! SDK tries again. With real sockets.
 
 use std::collections::BTreeMap;
@@ -148,7 +148,7 @@ async fn the_first_key_share_is_post_quantum() {
     assert!(asked.await.expect("no panic").is_err(), "nobody answered");
 }
 
-/// The groups of a ClientHello's `key_share`, in their order.
+/// The groups of a `ClientHello`'s `key_share`, in their order.
 fn key_shares(hello: &[u8]) -> Vec<u16> {
     let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte));
     assert_eq!((hello[0], number(&hello[1..4])), (1, hello.len() - 4), "a whole ClientHello");
