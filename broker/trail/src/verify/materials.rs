@@ -11,7 +11,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::finding::{FindingKind, Severity};
-use super::record::{Ciphertexts, KmsMaterials, Sealed};
+use super::record::{Ciphertexts, KmsMaterials, Material};
 use super::reuse::{At, Fault};
 
 /// Materials by key, by call and by ciphertext. All are hashes.
@@ -19,7 +19,8 @@ use super::reuse::{At, Fault};
 pub(super) struct Materials {
     keys: Recent<u64, Course>,
     calls: Recent<u128, KmsMaterials>,
-    ciphertexts: Recent<u64, u64>,
+    /// By key, too: KMS does not say that replicas of a key call a material the same.
+    ciphertexts: Recent<(u64, u64), u64>,
 }
 
 /// The materials that a key has encrypted under, in one region.
@@ -53,25 +54,22 @@ impl Materials {
             return;
         }
         self.calls.insert(event_id, materials);
-        let Some(Sealed { key, material }) = materials.sealed else { return };
+        let Some(Material { key, id }) = materials.sealed else { return };
         match self.keys.get_mut(&key) {
-            None => self.keys.insert(key, Course::begin(material, when)),
-            Some(course) => faults.extend(course.goes_on(material, when, at)),
+            None => self.keys.insert(key, Course::begin(id, when)),
+            Some(course) => faults.extend(course.goes_on(id, when, at)),
         }
     }
 
     /// A record of a use, which names the call behind it and the ciphertexts that it opened and sealed.
     pub(super) fn used(&mut self, call: u128, ciphertexts: Ciphertexts, at: At, faults: &mut Vec<Fault>) {
         let Some(materials) = self.calls.get_mut(&call).copied() else { return };
-        let pairs = [
-            (ciphertexts.opened, materials.opened),
-            (ciphertexts.sealed, materials.sealed.map(|sealed| sealed.material)),
-        ];
+        let pairs = [(ciphertexts.opened, materials.opened), (ciphertexts.sealed, materials.sealed)];
         for (ciphertext, material) in pairs {
-            let (Some(ciphertext), Some(material)) = (ciphertext, material) else { continue };
-            match self.ciphertexts.get_mut(&ciphertext) {
-                None => self.ciphertexts.insert(ciphertext, material),
-                Some(known) if *known != material => {
+            let (Some(ciphertext), Some(Material { key, id })) = (ciphertext, material) else { continue };
+            match self.ciphertexts.get_mut(&(ciphertext, key)) {
+                None => self.ciphertexts.insert((ciphertext, key), id),
+                Some(known) if *known != id => {
                     let words = "its ciphertext was sealed or opened with another key material before: it is of one for good";
                     let (kind, severity) = (FindingKind::MaterialMixed, Severity::Unsound);
                     faults.push(Fault { kind, severity, at, words: words.to_owned() });

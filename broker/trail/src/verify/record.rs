@@ -92,17 +92,18 @@ pub(super) struct KmsCall {
 /// The key materials that a call to KMS used, as hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct KmsMaterials {
-    pub(super) sealed: Option<Sealed>,
-    /// That of the ciphertext that it opened.
-    pub(super) opened: Option<u64>,
+    /// Of the ciphertext that it made.
+    pub(super) sealed: Option<Material>,
+    /// Of the ciphertext that it opened.
+    pub(super) opened: Option<Material>,
 }
 
-/// What a ciphertext was made with.
+/// A key's material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sealed {
+pub(super) struct Material {
     /// The key, in its region.
     pub(super) key: u64,
-    pub(super) material: u64,
+    pub(super) id: u64,
 }
 
 /// The ciphertexts that a call of a workload was about, as hashes.
@@ -246,16 +247,17 @@ fn seen(
 }
 
 fn materials(record: &ReadRecord<'_>, data: &KmsEventData<'_>, hashes: &RandomState) -> KmsMaterials {
-    let hash = |material: &Option<Text<'_>>| material.as_deref().map(|id| hashes.hash_one(id));
-    let resource = |index: usize| record.resources.as_ref()?.get(index)?.arn.as_deref();
-    let (sealed_by, sealed, opened) = match &*record.event_name {
-        "Decrypt" => (None, None, hash(&data.key_material_id)),
-        "ReEncrypt" => {
-            (resource(1), hash(&data.destination_key_material_id), hash(&data.source_key_material_id))
-        }
-        _ => (resource(0), hash(&data.key_material_id), None),
+    let material = |resource: usize, id: &Option<Text<'_>>| {
+        let key = record.resources.as_ref()?.get(resource)?.arn.as_deref()?;
+        Some(Material { key: hashes.hash_one(key), id: hashes.hash_one(id.as_deref()?) })
     };
-    let sealed = sealed_by.zip(sealed).map(|(key, material)| Sealed { key: hashes.hash_one(key), material });
+    let (sealed, opened) = match &*record.event_name {
+        "Decrypt" => (None, material(0, &data.key_material_id)),
+        "ReEncrypt" => {
+            (material(1, &data.destination_key_material_id), material(0, &data.source_key_material_id))
+        }
+        _ => (material(0, &data.key_material_id), None),
+    };
     KmsMaterials { sealed, opened }
 }
 

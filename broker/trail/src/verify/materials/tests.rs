@@ -5,12 +5,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn sealed(key: u64, material: u64) -> KmsMaterials {
-    KmsMaterials { sealed: Some(Sealed { key, material }), opened: None }
+fn sealed(key: u64, id: u64) -> KmsMaterials {
+    KmsMaterials { sealed: Some(Material { key, id }), opened: None }
 }
 
-fn opened(material: u64) -> KmsMaterials {
-    KmsMaterials { sealed: None, opened: Some(material) }
+fn opened(key: u64, id: u64) -> KmsMaterials {
+    KmsMaterials { sealed: None, opened: Some(Material { key, id }) }
 }
 
 fn kinds(faults: &[Fault]) -> Vec<(FindingKind, Severity)> {
@@ -78,13 +78,14 @@ fn a_ciphertext_is_of_one_material() {
     let opens = |ciphertext| Ciphertexts { sealed: None, opened: Some(ciphertext) };
     assert_eq!(call(1, sealed(1, 1), seals(7)), []);
     assert_eq!(call(2, sealed(1, 2), seals(8)), [], "rotated");
-    assert_eq!(call(3, opened(1), opens(7)), [], "with the material that it was sealed with");
-    assert_eq!(call(4, opened(9), opens(6)), [], "of before the trail");
-    assert_eq!(call(5, opened(2), opens(7)), [(FindingKind::MaterialMixed, Severity::Unsound)]);
-    assert_eq!(call(6, opened(8), opens(6)), [(FindingKind::MaterialMixed, Severity::Unsound)]);
-    let both = KmsMaterials { opened: Some(1), ..sealed(2, 5) };
+    assert_eq!(call(3, opened(1, 1), opens(7)), [], "with the material that it was sealed with");
+    assert_eq!(call(4, opened(1, 9), opens(6)), [], "of before the trail");
+    assert_eq!(call(5, opened(1, 2), opens(7)), [(FindingKind::MaterialMixed, Severity::Unsound)]);
+    assert_eq!(call(6, opened(1, 8), opens(6)), [(FindingKind::MaterialMixed, Severity::Unsound)]);
+    assert_eq!(call(9, opened(2, 4), opens(7)), [], "a replica's, in another region");
+    let both = KmsMaterials { sealed: Some(Material { key: 2, id: 5 }), ..opened(1, 1) };
     assert_eq!(call(7, both, Ciphertexts { opened: Some(7), sealed: Some(9) }), [], "a ReEncrypt");
-    assert_eq!(call(8, opened(1), opens(9)), [(FindingKind::MaterialMixed, Severity::Unsound)]);
+    assert_eq!(call(8, opened(2, 1), opens(9)), [(FindingKind::MaterialMixed, Severity::Unsound)]);
     materials.used(99, opens(7), At::default(), &mut faults);
     assert_eq!(kinds(&faults), [], "whose call is not known");
 }
