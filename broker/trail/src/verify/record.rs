@@ -51,7 +51,7 @@ pub(super) enum What {
     /// A workload asked.
     Activity {
         /// Where the answer came from, if it names a KMS record.
-        made: Option<Box<Use>>,
+        made: Option<Use>,
         /// A call to KMS without the KMS record's eventID: one that failed.
         failed: Option<u128>,
         /// Another record says Allowed of an answer that never left.
@@ -66,7 +66,6 @@ pub(super) enum What {
 }
 
 /// What a record of the broker's own tells of the revocation of keys.
-#[derive(Clone, Copy)]
 pub(super) enum RevocationRecord {
     /// The broker starts, and promises this; one of before promised nothing.
     Start(Option<RevocationPromise>),
@@ -315,14 +314,7 @@ fn activity(
         }),
         failed_check: data_key.last_check_failed.map(|id| id.as_u128()),
     };
-    Ok(What::Activity {
-        made: Some(Box::new(made)),
-        failed: None,
-        is_withdrawal,
-        told,
-        notice_id,
-        revocation,
-    })
+    Ok(What::Activity { made: Some(made), failed: None, is_withdrawal, told, notice_id, revocation })
 }
 
 /// What a record of the broker's own tells of the revocation of keys.
