@@ -3,29 +3,31 @@
 mod call;
 mod classes;
 mod cloudtrail;
+mod outcome;
 mod principals;
+mod range;
 mod reader_records;
 mod reconciler;
 mod siblings;
+mod text;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use call::ListedCall;
-use classes::Classes;
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::TrailNames;
-use key_broker_trail::record::{ReadRecord, UserIdentity, record_time};
+use key_broker_trail::record::{ReadRecord, UserIdentity};
+use outcome::Match;
+use range::Question;
 use reader_records::ReaderRecords;
-use reconciler::{Match, Question, Reconciler, Reconciliation};
+use reconciler::Reconciler;
 use siblings::Siblings;
 use time::Duration;
 
 use super::log_files::believed;
-use super::output::{Columns, note, plain, write_report};
+use super::output::{note, write_report};
 use super::period::Period;
 use super::progress::Progress;
 use super::source::keys::SigningKey;
@@ -128,7 +130,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         outcome.verdict = Match::CannotTell;
         outcome.why = Some(format!("{} of the trail's log files are not vouched for", believed.left_out));
     }
-    let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text_of(&outcome) };
+    let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text::of(&outcome) };
     write_report(&text)?;
     Ok(match outcome.verdict {
         Match::Matched => Exit::Done.into(),
@@ -229,146 +231,5 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-fn text_of(outcome: &Reconciliation) -> String {
-    let mut text = String::new();
-    if let Some(range) = outcome.range {
-        let _ = writeln!(text, "Compared from {} to {}.", record_time(range.from), record_time(range.to));
-    }
-    let _ = writeln!(text, "{:>8}  calls have both records", outcome.matched);
-    for (count, what) in [
-        (outcome.by_readers, "calls of readers of this trail, by their own records: not the broker's"),
-        (outcome.siblings.expected, "calls that other trails have which are expected"),
-        (outcome.named_by_digests, "calls that the trail's last digests and log files took, which name them"),
-        (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
-        (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
-        (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),
-        (
-            outcome.outside_the_trail,
-            "calls of the broker's identity are outside the trail's time: nobody can tell whose they are",
-        ),
-        (outcome.classes.own, "records are the trail's own, not AWS's: left out"),
-        (outcome.classes.summaries, "insights and aggregated events: of no single call"),
-        (outcome.classes.network_activity, "network activity events of calls that are counted already"),
-        (
-            outcome.classes.dry_runs,
-            "dry runs with the broker's identity, as `key-broker check` makes: KMS did nothing",
-        ),
-    ] {
-        if count > 0 {
-            let _ = writeln!(text, "{count:>8}  {what}");
-        }
-    }
-    for (trail, count) in &outcome.siblings.unexpected {
-        let _ = writeln!(text, "{count:>8}  calls that trail {} has, which is not expected", plain(trail));
-    }
-    add_classes(&mut text, &outcome.classes);
-    add_calls(&mut text, "The trail has these calls, AWS's files have not:", &outcome.missing_from_aws);
-    add_calls(
-        &mut text,
-        "AWS has these calls of the broker's identity, the trail has not: somebody else used its credentials, or KMS's\n\
-         answer never reached it (an activity record of that time has the error then):",
-        &outcome.missing_from_trail,
-    );
-    if outcome.maybe_of_readers > 0 {
-        let _ = writeln!(
-            text,
-            "Reading this trail takes such calls as {} of these. If an auditor made them, name the auditor's records of them with\n\
-             --reader-records FILE: `key-broker audit` has them where --record-to told, else in\n\
-             ~/.local/state/key-broker/reader-records.jsonl.",
-            outcome.maybe_of_readers
-        );
-    }
-    add_differences(&mut text, outcome);
-    let verdict = match outcome.verdict {
-        Match::Matched => {
-            "matched: every call that can be told of has both records, and they agree".to_owned()
-        }
-        Match::Unmatched => format!(
-            "NOT MATCHED: missing from AWS's files: {}, missing from the trail: {}, differences: {}",
-            outcome.missing_from_aws.len(),
-            outcome.missing_from_trail.len(),
-            outcome.differences.len()
-        ),
-        Match::CannotTell => {
-            format!("cannot tell: {}", outcome.why.as_deref().unwrap_or("nothing to compare"))
-        }
-    };
-    let _ = writeln!(text, "\n{verdict}");
-    text
-}
-
-fn add_calls(text: &mut String, what: &str, calls: &[ListedCall]) {
-    if calls.is_empty() {
-        return;
-    }
-    let mut rows = vec![CALL_HEAD.map(str::to_owned).to_vec()];
-    rows.extend(calls.iter().take(MOST_SHOWN).map(|call| {
-        let cell = |text: &Option<String>| plain(text.as_deref().unwrap_or("-"));
-        vec![
-            record_time(call.event_time),
-            plain(&call.event_name),
-            plain(&call.request_id),
-            cell(&call.key).rsplit(':').next().unwrap_or_default().to_owned(),
-            cell(&call.source_ip_address),
-            cell(&call.access_key_id),
-            cell(&call.user_agent),
-        ]
-    }));
-    let _ = writeln!(text, "\n{what}\n{}", Columns::table(&rows, usize::MAX).trim_end());
-    add_rest(text, calls.len());
-}
-
-/// What decides nothing, and is good to know.
-fn add_classes(text: &mut String, classes: &Classes) {
-    if !classes.refused.is_empty() {
-        let _ = writeln!(text, "\nRefused calls that the trail has no record of; nothing was done:");
-        for (error, count) in &classes.refused {
-            let _ = writeln!(text, "{count:>8}  {}", plain(error));
-        }
-    }
-    if !classes.by_others.is_empty() {
-        let _ = writeln!(text, "\nCalls of others under the trail's keys:");
-    }
-    for (who, operations) in &classes.by_others {
-        for (operation, count) in operations {
-            let _ = writeln!(text, "{count:>8}  {}  {}", plain(operation), plain(who));
-        }
-    }
-    if !classes.refused.is_empty() || !classes.by_others.is_empty() {
-        text.push('\n');
-    }
-}
-
-fn add_differences(text: &mut String, outcome: &Reconciliation) {
-    if outcome.differences.is_empty() {
-        return;
-    }
-    let _ = writeln!(text, "\nThe two records of these calls differ:");
-    for difference in outcome.differences.iter().take(MOST_SHOWN) {
-        let value = |text: &Option<String>| plain(text.as_deref().unwrap_or("nothing"));
-        let _ = writeln!(
-            text,
-            "{}  {}  {}  {}\n    trail  {}\n    AWS    {}",
-            record_time(difference.event_time),
-            plain(&difference.event_name),
-            plain(&difference.request_id),
-            difference.field,
-            value(&difference.ours),
-            value(&difference.aws),
-        );
-    }
-    add_rest(text, outcome.differences.len());
-}
-
-fn add_rest(text: &mut String, all: usize) {
-    if all > MOST_SHOWN {
-        let _ = writeln!(text, "… and {} more: --json has them all", all - MOST_SHOWN);
-    }
-}
-
-const CALL_HEAD: [&str; 7] =
-    ["TIME", "ACTION", "KMS REQUEST ID", "KEY", "FROM ADDRESS", "ACCESS KEY", "USER AGENT"];
-/// More would hide the verdict from people.
-const MOST_SHOWN: usize = 50;
 /// Longer than a call to KMS and the difference of two clocks.
 const EDGE: Duration = Duration::minutes(5);

@@ -5,15 +5,14 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use serde::Serialize;
-use time::{Duration, OffsetDateTime, Time};
-
 use key_broker_trail::TRAIL_ARN;
 use key_broker_trail::record::{self, ReadRecord, UserIdentity};
 
-use super::call::{ComparedCall, Difference, ListedCall, as_record_time, compare, difference};
+use super::call::{ComparedCall, Difference, compare, difference};
 use super::classes::{Classes, Head, Kind, SeenIds};
+use super::outcome::{Match, OWN, Reconciliation};
 use super::principals::Principals;
+use super::range::{Question, Range, common_range, widen};
 use super::reader_records::{ReaderRecords, reads_the_trail};
 use super::siblings::{OfSiblings, Siblings};
 use crate::redaction::Digester;
@@ -54,82 +53,6 @@ pub(super) struct Reconciler {
     siblings: Siblings,
     /// Whether AWS's files have any call to KMS.
     has_calls_to_kms: bool,
-}
-
-/// From when to when, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Range {
-    /// The beginning.
-    #[serde(serialize_with = "as_record_time")]
-    pub(super) from: OffsetDateTime,
-    /// The end.
-    #[serde(serialize_with = "as_record_time")]
-    pub(super) to: OffsetDateTime,
-}
-
-/// What to look at.
-#[derive(Debug, Clone)]
-pub(super) struct Question {
-    /// Nothing before this.
-    pub(super) since: Option<OffsetDateTime>,
-    /// Nothing from this on.
-    pub(super) until: Option<OffsetDateTime>,
-    /// What is newer than this may be on its way still, on either side.
-    pub(super) settled: OffsetDateTime,
-    /// The trails, as encryption contexts name them.
-    pub(super) trail_arns: BTreeSet<String>,
-}
-
-/// What came out.
-#[derive(Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Reconciliation {
-    /// In a word.
-    pub(super) verdict: Match,
-    /// Why one cannot tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) why: Option<String>,
-    /// The time that was compared.
-    pub(super) range: Option<Range>,
-    /// Calls that both have.
-    pub(super) matched: usize,
-    /// Calls that both have, and tell differently of.
-    pub(super) differences: Vec<Difference>,
-    /// Calls that we have and AWS has not.
-    pub(super) missing_from_aws: Vec<ListedCall>,
-    /// Calls of the broker's identity that AWS has and we have not.
-    pub(super) missing_from_trail: Vec<ListedCall>,
-    /// Calls that only one side has yet, and that are too new to tell.
-    pub(super) too_new: usize,
-    /// Our calls on days of which AWS's files have nothing.
-    pub(super) outside: usize,
-    /// AWS's calls of the broker's identity before or after all of the trail's.
-    pub(super) outside_the_trail: usize,
-    /// Calls behind the end of the trail, which its digests name: no log file can have their records.
-    pub(super) named_by_digests: usize,
-    /// Calls that S3 made in the broker's name, to encrypt this trail.
-    pub(super) by_services: usize,
-    /// Calls of readers of this trail, by their own records.
-    pub(super) by_readers: usize,
-    /// What other trails of the bucket have.
-    pub(super) siblings: OfSiblings,
-    /// What else AWS's files have.
-    #[serde(flatten)]
-    pub(super) classes: Classes,
-    /// How many of those that are missing from the trail would read it: a reader's records may tell of them.
-    pub(super) maybe_of_readers: usize,
-}
-
-/// The end of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum Match {
-    /// Every call that can be told of has both records, and they agree.
-    Matched,
-    /// A call has one record only, or the two differ.
-    Unmatched,
-    /// The two have nothing that could be compared.
-    CannotTell,
 }
 
 impl Reconciler {
@@ -369,94 +292,6 @@ impl Reconciler {
     }
 }
 
-impl Reconciliation {
-    fn judge(&mut self) {
-        let OfSiblings { unexpected, unverified, .. } = &self.siblings;
-        let is_missing = !self.missing_from_trail.is_empty();
-        let is_unmatched = !(self.differences.is_empty() && self.missing_from_aws.is_empty());
-        (self.verdict, self.why) = if is_unmatched || (is_missing && unverified.is_empty()) {
-            (Match::Unmatched, None)
-        } else if is_missing {
-            let why = format!(
-                "calls that this trail has not may be those of other trails here, of which nothing can be believed with the keys that were \
-                 given: {}: give their keys with --public-key",
-                unverified.join(", ")
-            );
-            (Match::CannotTell, Some(why))
-        } else if !unexpected.is_empty() {
-            let names: Vec<&str> = unexpected.keys().map(String::as_str).collect();
-            let why = format!(
-                "other trails of this bucket have calls that this one has not: if they are your brokers', name them with --expect: {}",
-                names.join(", ")
-            );
-            (Match::CannotTell, Some(why))
-        } else if self.outside_the_trail > 0 {
-            let why = format!(
-                "AWS has {} calls of the broker's identity from before the trail's first call to KMS or after its last: look at them, or \
-                 bound the time with --since and --until",
-                self.outside_the_trail
-            );
-            (Match::CannotTell, Some(why))
-        } else if self.outside > 0 {
-            let why = format!(
-                "{} calls of the trail are of times of which AWS's files have nothing: give those files, too, or bound the time with --since \
-                 and --until",
-                self.outside
-            );
-            (Match::CannotTell, Some(why))
-        } else if self.matched > 0 {
-            (Match::Matched, None)
-        } else if self.classes.own > 0 {
-            (Match::CannotTell, Some(OWN.into()))
-        } else {
-            (Match::CannotTell, Some("no call is old enough to be told of".into()))
-        };
-    }
-}
-
-impl Question {
-    fn has(&self, at: OffsetDateTime) -> bool {
-        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
-    }
-}
-
-impl Range {
-    fn has(&self, at: OffsetDateTime) -> bool {
-        (self.from..=self.to).contains(&at)
-    }
-}
-
-fn widen(range: &mut Option<Range>, at: OffsetDateTime) {
-    *range = Some(match range {
-        Some(range) => Range { from: range.from.min(at), to: range.to.max(at) },
-        None => Range { from: at, to: at },
-    });
-}
-
-/// The time of which both can tell. Ours tell of what lies between two of them; AWS's of the whole days that they are of, since
-/// files are kept by day, and an account in which nothing else happens has few records.
-fn common_range(
-    ours: Option<Range>,
-    theirs: Option<Range>,
-    question: &Question,
-) -> Result<Range, &'static str> {
-    let ours = ours.ok_or("the trail has no calls to KMS in this time")?;
-    let theirs = theirs.ok_or("AWS's files have no records of the trail's regions")?;
-    let end_of_day = theirs.to.replace_time(Time::MIDNIGHT) + Duration::DAY - Duration::SECOND;
-    let mut range =
-        Range { from: ours.from.max(theirs.from.replace_time(Time::MIDNIGHT)), to: ours.to.min(end_of_day) };
-    if let Some(since) = question.since {
-        range.from = range.from.max(since);
-    }
-    if let Some(until) = question.until {
-        range.to = range.to.min(until - Duration::SECOND);
-    }
-    if range.from > range.to {
-        return Err("the trail and AWS's files are of different times");
-    }
-    Ok(range)
-}
-
 /// Whether S3 asked for it, to store an object of this very trail: then the broker has no record of it, nor needs one.
 fn is_of_this_trails_objects(theirs: &ReadRecord<'_>, question: &Question) -> bool {
     theirs.user_identity.invoked_by.is_some()
@@ -479,9 +314,7 @@ fn event_id_of(json: &str) -> record::Text<'_> {
     record::parse::<Id<'_>>(json).map(|id| id.event_id).unwrap_or_default()
 }
 
-/// Why there is no verdict where the trail is beside itself.
-const OWN: &str = "these are the trail's own records (their eventIDs are the trail's): give AWS CloudTrail's own log files with --cloudtrail";
-/// Or beside files without KMS.
+/// Why there is no verdict beside files without KMS.
 const NOTHING_OF_KMS: &str = "AWS's files have no call to KMS at all: their trail leaves KMS out (ExcludeManagementEventSources), or they are of \
                               another account, region or time";
 /// `eventSource` of KMS's records.

@@ -1,14 +1,17 @@
 //! Every call is on the right side of the join, and what cannot be told is not told.
 
+mod classes;
 mod named;
+mod readers;
+
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use time::macros::datetime;
 
+use super::super::call::ListedCall;
 use super::super::cloudtrail::for_each_record;
-use super::super::reader_records::ReaderRecords;
 use super::*;
 
 const BROKER: &str = "arn:aws:sts::111122223333:assumed-role/broker/pod-1";
@@ -59,29 +62,6 @@ fn reconcile(ours: &[Value], aws: &[Value], question: &Question) -> Reconciliati
 fn of_aws(record: &Value) -> Value {
     let id = record["eventID"].as_str().map(|id| format!("aws {id}"));
     if id.is_some() { with(record.clone(), "/eventID", id.into()) } else { record.clone() }
-}
-
-/// The same, told of what readers have recorded.
-fn reconcile_told(ours: &[Value], aws: &[Value], readers: &[Value]) -> Reconciliation {
-    let mut records = ReaderRecords::default();
-    for record in readers {
-        records.add(&ReadRecord::parse(&record.to_string()).expect("a record"));
-    }
-    let mut reconciler = Reconciler::new(records);
-    for record in ours {
-        reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
-    }
-    for record in aws {
-        reconciler.add_aws(&of_aws(record).to_string(), &question()).expect("a record");
-    }
-    reconciler.finish(&question())
-}
-
-/// What reading the trail takes.
-fn reading(request: &str) -> Value {
-    let context = json!({ "aws:cloudtrail:arn": TRAIL, "aws:s3:arn": "arn:aws:s3:::b/k" });
-    let read = with(record("Decrypt", request, 20), "/requestParameters/encryptionContext", context);
-    with(read, "/userIdentity/invokedBy", "key-broker".into())
 }
 
 /// AWS's record of a call that ours is of.
@@ -326,83 +306,6 @@ fn a_key_that_the_broker_was_not_told_of_is_no_difference() {
 }
 
 #[test]
-fn what_s3_asks_for_this_trails_objects_is_expected_and_nothing_else() {
-    let asked = |name, request| {
-        let asked = record(name, request, 20);
-        let asked = with(asked, "/userIdentity/invokedBy", "AWS Internal".into());
-        with(asked, "/requestParameters/encryptionContext", json!({ "aws:cloudtrail:arn": TRAIL }))
-    };
-    let aws = [&ends()[..], &[asked("GenerateDataKey", "put"), asked("Decrypt", "get")]].concat();
-    let outcome = reconcile(&ends(), &aws, &question());
-    assert_eq!((outcome.by_services, requests(&outcome.missing_from_trail)), (1, vec!["get"]));
-}
-
-#[test]
-fn what_readers_recorded_is_counted_apart_whoever_they_are() {
-    let auditor = "arn:aws:iam::111122223333:user/Auditor";
-    let own = reading("own");
-    let others = of(reading("others"), auditor, "AKIAAUDITOR");
-    let aws = [&ends()[..], &[awss(&own), awss(&others), awss(&others)]].concat();
-    let untold = reconcile(&ends(), &aws, &question());
-    assert_eq!((requests(&untold.missing_from_trail), untold.maybe_of_readers), (vec!["own"], 1));
-    let told = reconcile_told(&ends(), &aws, &[own.clone(), others]);
-    assert_eq!((told.verdict, told.matched, told.by_readers), (Match::Matched, 2, 2));
-    // One that only the reader has may be of another trail, or another day.
-    let nothing = reconcile_told(&ends(), &ends(), &[own]);
-    assert_eq!((nothing.verdict, nothing.by_readers), (Match::Matched, 0));
-}
-
-#[test]
-fn the_signing_key_may_be_asked_for_and_no_other() {
-    let key = |record, name: &str| with(record, "/resources/0/ARN", name.into());
-    let signed = with(
-        key(record("Sign", "signed", 30), "arn:signing"),
-        "/userIdentity/invokedBy",
-        "key-broker".into(),
-    );
-    let ours = [&ends()[..], &[signed]].concat();
-    let asked = [
-        key(record("GetPublicKey", "it", 31), "arn:signing"),
-        key(record("GetPublicKey", "other", 32), "arn:k"),
-    ];
-    let outcome = reconcile_told(&ours, &[&ours[..], &asked].concat(), &asked);
-    assert_eq!((outcome.by_readers, requests(&outcome.missing_from_trail)), (1, vec!["other"]));
-}
-
-/// Somebody with the broker's credentials who writes a reader's file, too, hides nothing by it but readings of the trail.
-#[test]
-fn a_readers_file_explains_nothing_that_is_not_reading() {
-    let bound = |name: &str, request: &str| with(reading(request), "/eventName", name.into());
-    let elsewhere = json!({ "aws:cloudtrail:arn": TRAIL.replace("trail/t", "trail/u") });
-    let stolen = [
-        record("Decrypt", "workload", 20),
-        with(reading("elsewhere"), "/requestParameters/encryptionContext", elsewhere),
-        with(reading("bare"), "/requestParameters", Value::Null),
-        bound("GenerateDataKey", "mint"),
-        bound("Encrypt", "seal"),
-        bound("GetPublicKey", "key"),
-        record("Sign", "sign", 20),
-    ];
-    let aws: Vec<Value> = ends().iter().cloned().chain(stolen.iter().map(awss)).collect();
-    let outcome = reconcile_told(&ends(), &aws, &stolen);
-    assert_eq!((outcome.by_readers, outcome.missing_from_trail.len()), (0, stolen.len()));
-
-    // The file says a reading; AWS saw something else, or another one.
-    let seen = [
-        record("Decrypt", "r", 20),
-        with(awss(&reading("r")), "/requestParameters/keyId", "alias/b".into()),
-        with(awss(&reading("r")), "/errorCode", "AccessDenied".into()),
-        with(awss(&reading("r")), "/resources", json!([])),
-    ];
-    for theirs in seen {
-        let is_refused = theirs["errorCode"].is_string();
-        let outcome = reconcile_told(&ends(), &[&ends()[..], &[theirs]].concat(), &[reading("r")]);
-        let listed = if is_refused { &outcome.classes.refused_calls } else { &outcome.missing_from_trail };
-        assert_eq!((outcome.by_readers, requests(listed)), (0, vec!["r"]));
-    }
-}
-
-#[test]
 fn since_and_until_bound_what_is_told() {
     let ours = [&ends()[..], &[record("Sign", "ours", 30)]].concat();
     let aws = [&ends()[..], &[record("Decrypt", "theirs", 31)]].concat();
@@ -505,110 +408,4 @@ fn what_the_trail_redacts_is_redacted_in_awss_records_before_they_are_compared()
     let lie =
         with(redacted(first.clone(), &right), "/requestParameters/encryptionContext/tenant", "x".into());
     assert_eq!(reconcile(&[lie, last.clone()], &aws, &question()).verdict, Match::Unmatched);
-}
-
-#[test]
-fn refused_calls_are_listed_by_error_and_are_no_findings() {
-    let denied = with(
-        with(record("Decrypt", "denied", 20), "/errorCode", "AccessDenied".into()),
-        "/requestParameters",
-        Value::Null,
-    );
-    let dry = with(record("GenerateDataKey", "dry", 21), "/errorCode", "DryRunOperationException".into());
-    let network = json!({
-        "eventTime": "2026-11-21T10:00:22Z", "eventSource": "kms.amazonaws.com", "eventName": "Decrypt", "awsRegion": "us-west-2",
-        "eventID": "n", "errorCode": "VpceAccessDenied", "eventCategory": "NetworkActivity", "eventType": "AwsVpceEvent",
-        "userIdentity": { "type": "AWSAccount", "principalId": "AROAEXAMPLE:pod", "accountId": "111122223333" },
-    });
-    let twice =
-        with(with(ends()[0].clone(), "/eventCategory", "NetworkActivity".into()), "/errorCode", Value::Null);
-    let insight = json!({
-        "eventTime": "2026-11-21T10:00:23Z", "eventSource": "kms.amazonaws.com", "eventName": "Decrypt", "awsRegion": "us-west-2",
-        "eventID": "i", "eventType": "AwsCloudTrailInsight", "eventCategory": "Insight",
-    });
-    let aws = [&ends()[..], &[denied, dry, network, twice, insight]].concat();
-    let outcome = reconcile(&ends(), &aws, &question());
-    assert_eq!((outcome.verdict, outcome.matched), (Match::Matched, 2));
-    let classes = &outcome.classes;
-    let refused: Vec<_> = classes.refused.iter().map(|(error, count)| (error.as_str(), *count)).collect();
-    assert_eq!(refused, [("AccessDenied", 1), ("VpceAccessDenied", 1)]);
-    assert_eq!((classes.dry_runs, classes.network_activity, classes.summaries), (1, 1, 1));
-    assert_eq!(requests(&classes.refused_calls), ["denied"]);
-}
-
-#[test]
-fn the_trail_itself_is_recognised_and_never_matched() {
-    let mut reconciler = Reconciler::default();
-    for record in ends() {
-        reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
-    }
-    for record in ends() {
-        reconciler.add_aws(&record.to_string(), &question()).expect("a record");
-    }
-    let outcome = reconciler.finish(&question());
-    assert_eq!((outcome.verdict, outcome.matched, outcome.classes.own), (Match::CannotTell, 0, 2));
-    assert!(outcome.why.is_some_and(|why| why.contains("eventIDs")));
-}
-
-#[test]
-fn files_without_kms_prove_nothing() {
-    let other = with(record("PutObject", "s3", 20), "/eventSource", "s3.amazonaws.com".into());
-    let outcome = reconcile(&ends(), &[other], &question());
-    assert_eq!(outcome.verdict, Match::CannotTell);
-    assert!(outcome.why.is_some_and(|why| why.contains("ExcludeManagementEventSources")));
-}
-
-#[test]
-fn what_others_do_under_the_keys_is_counted() {
-    let other = |request: &str, arn: &str| {
-        with(
-            with(record("Decrypt", request, 30), "/userIdentity/arn", arn.into()),
-            "/userIdentity/accessKeyId",
-            "AKIAOTHER".into(),
-        )
-    };
-    let someone = "arn:aws:iam::111122223333:user/someone";
-    let service = with(
-        other("c", "x"),
-        "/userIdentity",
-        json!({ "type": "AWSService", "invokedBy": "cloudtrail.amazonaws.com" }),
-    );
-    let elsewhere =
-        with(other("d", someone), "/resources/0/ARN", "arn:aws:kms:us-west-2:111122223333:key/other".into());
-    let aws =
-        [&ends()[..], &[other("a", someone), other("b", someone), other("b", someone), service, elsewhere]]
-            .concat();
-    let outcome = reconcile(&ends(), &aws, &question());
-    assert_eq!(outcome.verdict, Match::Matched);
-    assert_eq!(
-        json!(outcome.classes.by_others),
-        json!({ someone: { "Decrypt": 2 }, "cloudtrail.amazonaws.com": { "Decrypt": 1 } })
-    );
-}
-
-/// A trail excuses a call only if it is expected: whoever has the role's credentials can put one there.
-#[test]
-fn calls_of_other_trails_are_theirs_if_they_are_expected() {
-    let aws = [&ends()[..], &[record("GenerateDataKey", "elsewhere", 20)]].concat();
-    let with = |siblings: Siblings| {
-        let mut reconciler = Reconciler::default();
-        for record in ends() {
-            reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
-        }
-        reconciler.set_siblings(siblings);
-        for record in &aws {
-            reconciler.add_aws(&of_aws(record).to_string(), &question()).expect("a record");
-        }
-        reconciler.finish(&question())
-    };
-    let expected = with(Siblings::made(&[("other", true, &["elsewhere"])], &[]));
-    assert_eq!((expected.verdict, expected.siblings.expected), (Match::Matched, 1));
-    let unexpected = with(Siblings::made(&[("other", false, &["elsewhere"])], &[]));
-    assert_eq!(unexpected.verdict, Match::CannotTell);
-    assert!(unexpected.why.is_some_and(|why| why.contains("--expect: other")));
-    let unverified = with(Siblings::made(&[], &["stranger"]));
-    assert_eq!((unverified.verdict, unverified.missing_from_trail.len()), (Match::CannotTell, 1));
-    assert!(unverified.why.is_some_and(|why| why.contains("stranger")));
-    let nobody = with(Siblings::made(&[("other", true, &["another"])], &[]));
-    assert_eq!((nobody.verdict, nobody.missing_from_trail.len()), (Match::Unmatched, 1));
 }
