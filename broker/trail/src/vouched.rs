@@ -48,6 +48,12 @@ impl VouchedLogFile {
         &self.file.s3_object
     }
 
+    /// The trail that it is of.
+    #[must_use]
+    pub fn trail(&self) -> &str {
+        &self.trail
+    }
+
     /// Its text, if that is what is vouched for.
     pub async fn read(&self, reader: &TrailReader) -> Result<Vec<u8>, ReadFailure> {
         let Some(text) = reader.of(&self.trail).log_file(self.key()).await? else {

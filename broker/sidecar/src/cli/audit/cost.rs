@@ -82,7 +82,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let (source, called) = source.open_some(all_trails).await?;
     let mut costs = Costs::default();
     let mut believed = believed(&source, called.as_deref(), &key, &period).await?;
-    let counted = believed.for_each_record(&source, |record| {
+    let counted = believed.for_each_record(&source, |_, record| {
         let record = ReadRecord::parse(record).map_err(|malformed| malformed.to_string())?;
         if period.has(record.event_time) {
             costs.add(&record).map_err(|malformed| malformed.to_string())?;

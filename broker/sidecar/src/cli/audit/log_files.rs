@@ -58,11 +58,11 @@ pub(super) struct Believed {
 }
 
 impl Believed {
-    /// Gives every record of them to `take`. A log file that is not what is vouched for is left out, and named.
+    /// Gives every record of them to `take`, with the name of its trail. A log file that is not what is vouched for is left out, and named.
     pub(super) async fn for_each_record(
         &mut self,
         source: &Source,
-        mut take: impl FnMut(&str) -> Result<(), String>,
+        mut take: impl FnMut(&str, &str) -> Result<(), String>,
     ) -> Result<(), Failure> {
         let (mut progress, all) = (Progress::new(), self.log_files.len());
         for (done, file) in self.log_files.iter().enumerate() {
@@ -72,7 +72,8 @@ impl Believed {
                 continue;
             };
             for record in records(&json) {
-                let taken = record.map_err(|malformed| malformed.to_string()).and_then(&mut take);
+                let taken = record.map_err(|malformed| malformed.to_string());
+                let taken = taken.and_then(|record| take(file.trail(), record));
                 taken.map_err(|why| {
                     Failure::Unavailable(format!(
                         "{}: {why}: `key-broker audit verify` tells more",

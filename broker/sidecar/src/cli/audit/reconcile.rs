@@ -9,6 +9,7 @@ mod range;
 mod reader_records;
 mod reconciler;
 mod siblings;
+mod takings;
 mod text;
 
 use std::collections::BTreeSet;
@@ -18,12 +19,13 @@ use std::path::{Path, PathBuf};
 
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::TrailNames;
-use key_broker_trail::record::{ReadRecord, UserIdentity};
+use key_broker_trail::record::{MalformedRecord, ReadRecord, UserIdentity};
 use outcome::Match;
 use range::Question;
 use reader_records::ReaderRecords;
 use reconciler::Reconciler;
 use siblings::Siblings;
+use takings::Takings;
 use time::Duration;
 
 use super::log_files::believed;
@@ -55,6 +57,9 @@ pub(super) struct Arguments {
     /// How long a record may be on its way: what is newer is missed on neither side
     #[arg(long, value_name = "N", default_value_t = 15)]
     lag_minutes: u32,
+    /// How many minutes KMS itself may take to hear everywhere that a key was taken away
+    #[arg(long, value_name = "MINUTES", default_value_t = 5)]
+    propagation: u32,
     #[command(flatten)]
     period: Period,
     /// Take every trail of the bucket together. A --trail with * in it takes those called so
@@ -87,6 +92,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         redaction_key,
         expect,
         lag_minutes,
+        propagation,
         period,
         all_trails,
         key,
@@ -104,32 +110,39 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         settled: SystemClock.now() - Duration::minutes(lag_minutes.into()),
         trail_arns: trail_arns(&source, called.as_deref()).await?,
     };
-    let mut reconciler =
-        Reconciler::new(readers).with_key(redaction_key.or_else(|| source.redaction_key.clone()));
+    let redaction_key = redaction_key.or_else(|| source.redaction_key.clone());
+    let propagation = Duration::minutes(propagation.into());
+    let mut takings = Takings::new(question.clone(), propagation, redaction_key.clone());
+    // A file that cannot be read is named when it is read for the join.
+    read_aws(&files, |_, _| {}, |record| takings.add_aws(record));
+    let mut reconciler = Reconciler::new(readers).with_key(redaction_key);
     // A call at the edge of the time may have its two records on both sides of it.
-    let mut believed = believed(&source, called.as_deref(), &key, &period.widened(EDGE)).await?;
+    let around = period.widened(EDGE);
+    let mut believed = believed(&source, called.as_deref(), &key, &around).await?;
     reconciler
         .add_named(std::mem::take(&mut believed.closing_signs), std::mem::take(&mut believed.data_keys));
-    let added = believed.for_each_record(&source, |record| {
+    let added = believed.for_each_record(&source, |trail, record| {
         let record = ReadRecord::parse(record).map_err(|error| error.to_string())?;
-        reconciler.add_ours(&record);
+        if reconciler.add_ours(&record) {
+            takings.add_ours(trail, &record).map_err(|error| error.to_string())?;
+        }
         Ok(())
     });
     added.await?;
-    let around = period.widened(EDGE);
+    let taken = takings.finish(reconciler.keys());
     let mut add = |identity: &UserIdentity<'_>| reconciler.add_sibling(identity);
     let siblings = Siblings::read(&source, &key, &around, &expect, &mut add).await?;
     reconciler.set_siblings(siblings);
-    let unread = add_aws(&mut reconciler, &files, &question);
+    let name_it = |file: &Path, why: &str| note(format_args!("{}: {why}", file.display()));
+    let unread = read_aws(&files, name_it, |record| reconciler.add_aws(record, &question));
     let mut outcome = reconciler.finish(&question);
-    if unread > 0 && outcome.verdict == Match::Matched {
-        outcome.verdict = Match::CannotTell;
-        outcome.why = Some(format!("{unread} of AWS's files cannot be read"));
+    if unread > 0 {
+        outcome.cannot_tell(format!("{unread} of AWS's files cannot be read"));
     }
-    if believed.left_out > 0 && outcome.verdict == Match::Matched {
-        outcome.verdict = Match::CannotTell;
-        outcome.why = Some(format!("{} of the trail's log files are not vouched for", believed.left_out));
+    if believed.left_out > 0 {
+        outcome.cannot_tell(format!("{} of the trail's log files are not vouched for", believed.left_out));
     }
+    outcome.add_takings(taken);
     let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text::of(&outcome) };
     write_report(&text)?;
     Ok(match outcome.verdict {
@@ -166,22 +179,26 @@ fn read_reader_records(files: &[PathBuf]) -> Result<ReaderRecords, Failure> {
     Ok(readers)
 }
 
-/// Returns the number of files that cannot be read.
-fn add_aws(reconciler: &mut Reconciler, files: &[PathBuf], question: &Question) -> u64 {
+/// Gives every record of AWS's files to `take`. Files that cannot be read are given to `name_it`, and their number is returned.
+fn read_aws(
+    files: &[PathBuf],
+    name_it: impl Fn(&Path, &str),
+    mut take: impl FnMut(&str) -> Result<(), MalformedRecord>,
+) -> u64 {
     let (mut unread, mut progress) = (0, Progress::new());
     for (done, file) in files.iter().enumerate() {
         progress.tell(|| format!("{done} of {} files of AWS's", files.len()));
         let mut malformed = None;
         let read = fs::read(file).map_err(|error| error.to_string()).and_then(|bytes| {
             let taken = cloudtrail::for_each_record(&bytes, |record| {
-                if let Err(error) = reconciler.add_aws(record, question) {
+                if let Err(error) = take(record) {
                     malformed = Some(error.to_string());
                 }
             });
             taken.map(drop).map_err(|error| error.to_string())
         });
         if let Some(why) = read.err().or(malformed) {
-            note(format_args!("{}: {why}", file.display()));
+            name_it(file, &why);
             unread += 1;
         }
     }

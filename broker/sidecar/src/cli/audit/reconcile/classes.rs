@@ -47,6 +47,8 @@ pub(super) enum Kind {
 pub(super) struct Head<'a> {
     #[serde(borrow)]
     pub(super) event_source: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) event_name: Text<'a>,
     #[serde(with = "time::serde::rfc3339")]
     pub(super) event_time: OffsetDateTime,
     #[serde(borrow)]

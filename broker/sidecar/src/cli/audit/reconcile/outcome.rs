@@ -6,6 +6,7 @@ use super::call::{Difference, ListedCall};
 use super::classes::Classes;
 use super::range::Range;
 use super::siblings::OfSiblings;
+use super::takings::{OfTakings, Verdict};
 
 /// What came out.
 #[derive(Debug, PartialEq, Serialize)]
@@ -45,6 +46,9 @@ pub(super) struct Reconciliation {
     pub(super) classes: Classes,
     /// How many of those that are missing from the trail would read it: a reader's records may tell of them.
     pub(super) maybe_of_readers: usize,
+    /// Keys that were taken away, and how long they were served.
+    #[serde(flatten)]
+    pub(super) takings: OfTakings,
 }
 
 /// The end of it.
@@ -102,6 +106,33 @@ impl Reconciliation {
         } else {
             (Match::CannotTell, Some("no call is old enough to be told of".into()))
         };
+    }
+}
+
+impl Reconciliation {
+    /// Adds what came of the keys that were taken away: uses beyond a promise are a finding whatever else there is.
+    pub(super) fn add_takings(&mut self, takings: OfTakings) {
+        let untold = takings.count(Verdict::CannotTell);
+        if takings.count(Verdict::Late) > 0 {
+            (self.verdict, self.why) = (Match::Unmatched, None);
+        } else if takings.is_cut {
+            self.cannot_tell(
+                "AWS's files have more events that take keys away than are remembered: give fewer files"
+                    .into(),
+            );
+        } else if untold > 0 {
+            self.cannot_tell(format!(
+                "of {untold} events that take keys away the records do not tell what came of them"
+            ));
+        }
+        self.takings = takings;
+    }
+
+    /// A match that does not hold for all there is, is none.
+    pub(super) fn cannot_tell(&mut self, why: String) {
+        if self.verdict == Match::Matched {
+            (self.verdict, self.why) = (Match::CannotTell, Some(why));
+        }
     }
 }
 

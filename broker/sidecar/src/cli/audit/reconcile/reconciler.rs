@@ -15,6 +15,7 @@ use super::principals::Principals;
 use super::range::{Question, Range, common_range, widen};
 use super::reader_records::{ReaderRecords, reads_the_trail};
 use super::siblings::{OfSiblings, Siblings};
+use super::takings::OfTakings;
 use crate::redaction::Digester;
 
 /// Joins the two.
@@ -96,11 +97,21 @@ impl Reconciler {
         }
     }
 
-    /// Adds a record of the trail. All of them come before AWS's.
-    pub(super) fn add_ours(&mut self, record: &ReadRecord<'_>) {
-        if !self.our_ids.insert(record.event_id.to_string()) {
-            return;
+    /// The keys that the trail's calls are about.
+    pub(super) fn keys(&self) -> &BTreeSet<String> {
+        &self.keys
+    }
+
+    /// Adds a record of the trail. All of them come before AWS's. False if it was there already.
+    pub(super) fn add_ours(&mut self, record: &ReadRecord<'_>) -> bool {
+        let is_new = self.our_ids.insert(record.event_id.to_string());
+        if is_new {
+            self.add_new(record);
         }
+        is_new
+    }
+
+    fn add_new(&mut self, record: &ReadRecord<'_>) {
         if !record.is_of_kms() {
             // It tells whose an access key is that records had to have alone.
             if let Some(identity) = record.activity().ok().flatten().and_then(|told| told.identity) {
@@ -223,6 +234,7 @@ impl Reconciler {
             siblings: OfSiblings::default(),
             classes: self.classes,
             maybe_of_readers: 0,
+            takings: OfTakings::default(),
         };
         if !self.has_calls_to_kms {
             let why = if outcome.classes.own > 0 { OWN } else { NOTHING_OF_KMS };

@@ -8,6 +8,7 @@ use super::super::output::{Columns, plain};
 use super::call::ListedCall;
 use super::classes::Classes;
 use super::outcome::{Match, Reconciliation};
+use super::takings::{ListedTaking, Verdict};
 
 pub(super) fn of(outcome: &Reconciliation) -> String {
     let mut text = String::new();
@@ -59,15 +60,17 @@ pub(super) fn of(outcome: &Reconciliation) -> String {
         );
     }
     add_differences(&mut text, outcome);
+    add_takings(&mut text, &outcome.takings.takings);
     let verdict = match outcome.verdict {
         Match::Matched => {
             "matched: every call that can be told of has both records, and they agree".to_owned()
         }
         Match::Unmatched => format!(
-            "NOT MATCHED: missing from AWS's files: {}, missing from the trail: {}, differences: {}",
+            "NOT MATCHED: missing from AWS's files: {}, missing from the trail: {}, differences: {}, keys that were served too long: {}",
             outcome.missing_from_aws.len(),
             outcome.missing_from_trail.len(),
-            outcome.differences.len()
+            outcome.differences.len(),
+            outcome.takings.count(Verdict::Late)
         ),
         Match::CannotTell => {
             format!("cannot tell: {}", outcome.why.as_deref().unwrap_or("nothing to compare"))
@@ -140,6 +143,39 @@ fn add_differences(text: &mut String, outcome: &Reconciliation) {
     add_rest(text, outcome.differences.len());
 }
 
+/// What was taken away, and how long it was served.
+fn add_takings(text: &mut String, takings: &[ListedTaking]) {
+    if takings.is_empty() {
+        return;
+    }
+    let mut rows = vec![TAKING_HEAD.map(str::to_owned).to_vec()];
+    // What decides comes first.
+    let mut shown: Vec<&ListedTaking> = takings.iter().collect();
+    shown.sort_by_key(|taking| std::cmp::Reverse(taking.verdict));
+    rows.extend(shown.iter().take(MOST_SHOWN).map(|taking| {
+        let last = taking.last_use.as_ref();
+        vec![
+            record_time(taking.event_time),
+            plain(&taking.event_name),
+            plain(taking.key.as_deref().and_then(|key| key.rsplit(':').next()).unwrap_or("-")),
+            last.map_or_else(|| "-".to_owned(), |last| record_time(last.event_time)),
+            taking.served_for_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s")),
+            match (taking.verdict, taking.why) {
+                (Verdict::Held, _) => "held".to_owned(),
+                (Verdict::Late, _) => format!("LATE: {} uses beyond the promise", taking.late_uses),
+                (Verdict::CannotTell, why) => format!("CANNOT TELL: {}", why.unwrap_or_default()),
+            },
+        ]
+    }));
+    let _ = writeln!(
+        text,
+        "\nWhat was taken away, and the last use that the broker served after it (of grants, policies and roles: that rests on an answer\n\
+         of KMS from before):\n{}",
+        Columns::table(&rows, usize::MAX).trim_end()
+    );
+    add_rest(text, takings.len());
+}
+
 fn add_rest(text: &mut String, all: usize) {
     if all > MOST_SHOWN {
         let _ = writeln!(text, "… and {} more: --json has them all", all - MOST_SHOWN);
@@ -148,5 +184,6 @@ fn add_rest(text: &mut String, all: usize) {
 
 const CALL_HEAD: [&str; 7] =
     ["TIME", "ACTION", "KMS REQUEST ID", "KEY", "FROM ADDRESS", "ACCESS KEY", "USER AGENT"];
+const TAKING_HEAD: [&str; 6] = ["TIME", "EVENT", "KEY", "LAST USE", "AFTER", "PROMISE"];
 /// More would hide the verdict from people.
 const MOST_SHOWN: usize = 50;
