@@ -401,7 +401,7 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
 /// Whoever puts that many objects under names that nobody can guess has to be looked for.
 const MOST_TAKEN_NAMES: i64 = 4;
 /// A digest of so many log files is made before its time: some 550 bytes each.
-const MAX_LOG_FILES: usize = 1_000;
+pub(crate) const MAX_LOG_FILES: usize = 1_000;
 /// The spans of a delivery, each of which begins a trace.
 pub const SPANS: [&str; 2] = [DELIVER_SPAN, DIGEST_SPAN];
 /// The span of a log file's delivery.

@@ -28,6 +28,7 @@ mod stdout;
 mod store;
 
 // How they are read and judged.
+mod coverage;
 mod reader;
 mod regular_file;
 pub mod verify;
@@ -38,6 +39,7 @@ mod vouched;
 pub mod bench;
 
 pub use self::{
+    coverage::{Coverage, CoveredTrail, Vouching},
     digest::Digest,
     encryption_context::{TRAIL_ARN, path_context},
     ending::Ending,

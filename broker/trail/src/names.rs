@@ -5,7 +5,7 @@ use key_broker_core::partition_of;
 use sha2::{Digest, Sha256};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
-use time::{OffsetDateTime, PrimitiveDateTime};
+use time::{Date, OffsetDateTime, PrimitiveDateTime};
 
 /// Which trail, and where it is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,12 @@ impl TrailNames {
     #[must_use]
     pub(crate) fn digest_folder(&self) -> String {
         format!("{}CloudTrail-Digest/{}/", self.folder(), self.region)
+    }
+
+    /// The part of it for digests that end on this day.
+    #[must_use]
+    pub(crate) fn digest_folder_of(&self, day: Date) -> String {
+        format!("{}{}/", self.digest_folder(), format(day.midnight().assume_utc(), DAY))
     }
 
     /// The key of a log file that was complete at `at` and ends with a record of this `hash`.

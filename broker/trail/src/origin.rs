@@ -21,6 +21,16 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// The pod with its namespace or, where there is none, the host.
+    #[must_use]
+    pub(crate) fn place(&self) -> Option<String> {
+        let pod = self.pod.as_ref().map(|pod| match &self.namespace {
+            Some(namespace) => format!("{namespace}/{pod}"),
+            None => pod.clone(),
+        });
+        pod.or_else(|| self.host.clone())
+    }
+
     /// That of this process: by the variables that deploy and documents name, and the host's name.
     #[must_use]
     pub(crate) fn of_this_process() -> Self {

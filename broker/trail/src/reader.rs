@@ -133,6 +133,33 @@ pub(crate) async fn digests_by_trail(
     Ok((trails, others))
 }
 
+/// The digests of the trails that are called so, by trail and in order: those that end on the days from `from` to `to`.
+pub(crate) async fn digests_between(
+    reader: &TrailReader,
+    called: &str,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Result<BTreeMap<String, Vec<DigestKey>>, StoreError> {
+    let mut trails = BTreeMap::<String, Vec<DigestKey>>::new();
+    let (mut day, last) = (from.date(), to.date().saturating_add(time::Duration::DAY));
+    while day <= last {
+        for key in reader.store.list(&reader.names.digest_folder_of(day)).await? {
+            let Some((name, end)) = trail_of(&key).map(|(name, end)| (name.to_owned(), end)) else {
+                continue;
+            };
+            if trail_name::is_called(&name, called) && reader.names_of(&name).digest(end) == key {
+                trails.entry(name).or_default().push(DigestKey { key, end });
+            }
+        }
+        let Some(next) = day.next_day() else { break };
+        day = next;
+    }
+    for digests in trails.values_mut() {
+        digests.sort_by_key(|digest| digest.end);
+    }
+    Ok(trails)
+}
+
 impl TrailReader {
     /// Reads the trail of these names. Without a `decrypter`, encrypted log files of a directory are [`ReadFailure::Locked`]; S3
     /// decrypts by itself.

@@ -42,6 +42,18 @@ pub struct VouchedLogFile {
 }
 
 impl VouchedLogFile {
+    /// One that a signed digest of this trail names.
+    pub(crate) fn signed(file: LogFile, trail: &Arc<str>) -> Self {
+        Self { is_signed: true, times: times_of(&file), file, trail: Arc::clone(trail) }
+    }
+
+    /// Whether the records of `next` follow on those of this one, as far as their places in the journal's chain are told.
+    pub(crate) fn is_before(&self, next: &LogFile) -> bool {
+        let own = self.file.journal_chain.as_ref();
+        own.zip(next.journal_chain.as_ref())
+            .is_none_or(|(own, next)| own.last_sequence.checked_add(1) == Some(next.first_sequence))
+    }
+
     /// Its key in the bucket.
     #[must_use]
     pub fn key(&self) -> &str {

@@ -1,0 +1,228 @@
+//! How far the trails of a bucket vouch for what their brokers did, and with which log files: so that of a call which no record tells, it is
+//! known whether one may be on its way.
+//!
+//! A digest is made of what was delivered before, and delivery begins with all that the journal has then. So what happened before a digest
+//! *begins* is in it or in an earlier one; of what happened before it ends, that is not known.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+
+use crate::digest::{Digest, Position};
+use crate::reader::{DigestKey, ReadFailure, TrailReader, digests_between};
+use crate::record::parse_record_time;
+use crate::signature::PublicKey;
+use crate::verify::TrailState;
+use crate::vouched::VouchedLogFile;
+
+/// What the trails of a bucket vouch for from a time on.
+#[derive(Debug, Default)]
+pub struct Coverage {
+    /// The trails that were open then or later, by name.
+    pub trails: Vec<CoveredTrail>,
+    /// The requestIDs of the signatures of closing digests, whose records no log file can have.
+    pub closing_signs: HashSet<String>,
+    /// The requestIDs of the data keys of log files: the last one's record is in none.
+    pub data_keys: HashSet<String>,
+}
+
+/// What one trail vouches for.
+#[derive(Debug)]
+pub struct CoveredTrail {
+    /// What it is called.
+    pub name: String,
+    /// Where its broker runs: a pod with its namespace, or a host; none where no digest that was read says so.
+    pub place: Option<String>,
+    /// The log files that signed digests name, in their order.
+    pub files: Vec<VouchedLogFile>,
+    /// The digests that were read, in order; none where the newest is not signed with a key that was given.
+    stretches: Vec<Stretch>,
+    newest: Option<Digest>,
+    newest_end: OffsetDateTime,
+    is_whole: bool,
+}
+
+/// The time of a digest.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    start: OffsetDateTime,
+    end: OffsetDateTime,
+    is_opening: bool,
+    /// Whether all that had been written was delivered before it was made.
+    is_after_all: bool,
+}
+
+/// Whether a trail has all that its broker did at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vouching {
+    /// It was not open then.
+    NotOpen,
+    /// It has.
+    Whole,
+    /// Its next digests will tell, and are not due yet.
+    NotYet,
+    /// They are overdue.
+    Late,
+    /// Nothing more is to come, and its broker has not said that it ended.
+    Abandoned,
+    /// Its newest digest is not signed with a key that was given.
+    Unsigned,
+    /// A digest, or a log file, is missing in its chain.
+    Broken,
+}
+
+impl Coverage {
+    /// Of the trails in the folder of `reader` that are `called` so, from `since` on, as far as `keys` have signed their digests. Folders of
+    /// days in which no trail that was open at `since` can have its newest digest are not looked into. `now` is the end.
+    pub async fn since(
+        reader: &TrailReader,
+        called: &str,
+        keys: &[PublicKey],
+        since: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<Self, ReadFailure> {
+        let mut coverage = Self::default();
+        let listed = digests_between(reader, called, since - LONGEST_SILENCE, now).await?;
+        for (name, digests) in listed {
+            let mut trail = CoveredTrail::new(name);
+            for (place, digest) in digests.iter().enumerate() {
+                let is_newest = place + 1 == digests.len();
+                // The first tells where the broker runs, the newest whether more is to come.
+                if digest.end >= since || is_newest || place == 0 {
+                    coverage.read(reader, &mut trail, digest, keys, (since, is_newest)).await?;
+                }
+            }
+            coverage.trails.push(trail);
+        }
+        Ok(coverage)
+    }
+
+    async fn read(
+        &mut self,
+        reader: &TrailReader,
+        trail: &mut CoveredTrail,
+        key: &DigestKey,
+        keys: &[PublicKey],
+        (since, is_newest): (OffsetDateTime, bool),
+    ) -> Result<(), ReadFailure> {
+        let file = match reader.digest_file(&key.key).await {
+            Err(ReadFailure::Malformed(_)) => None,
+            read => read?,
+        };
+        let believed = file.filter(|file| file.digest.digest_s3_object == key.key && file.is_signed(keys));
+        trail.newest_end = trail.newest_end.max(key.end);
+        let Some(file) = believed else {
+            // Whatever else it vouches for, there is something that nobody does.
+            trail.is_whole = false;
+            if is_newest {
+                trail.newest = None;
+            }
+            return Ok(());
+        };
+        let own = file.digest.key_broker.as_ref();
+        if own.is_some_and(|own| own.position == Some(Position::Closing)) {
+            self.closing_signs.extend(file.kms_request_id.clone());
+        }
+        self.data_keys
+            .extend(file.digest.log_files.iter().filter_map(|log_file| log_file.data_key_request_id.clone()));
+        if let Some(origin) = own.and_then(|own| own.origin.as_ref()) {
+            trail.place = origin.place();
+        }
+        if key.end >= since || is_newest {
+            trail.add(file.digest, key.end);
+        }
+        Ok(())
+    }
+}
+
+impl CoveredTrail {
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            place: None,
+            files: Vec::new(),
+            stretches: Vec::new(),
+            newest: None,
+            newest_end: OffsetDateTime::UNIX_EPOCH,
+            is_whole: true,
+        }
+    }
+
+    fn add(&mut self, digest: Digest, end: OffsetDateTime) {
+        let Some(start) = parse_record_time(&digest.digest_start_time) else {
+            self.is_whole = false;
+            return;
+        };
+        let own = digest.key_broker.as_ref();
+        let is_opening = own.is_some_and(|own| own.position == Some(Position::Opening));
+        self.is_whole &= is_opening || self.stretches.last().is_none_or(|before| before.end == start);
+        let is_after_all = digest.log_files.len() < crate::delivery::MAX_LOG_FILES;
+        self.stretches.push(Stretch { start, end, is_opening, is_after_all });
+        let trail: Arc<str> = self.name.as_str().into();
+        for file in &digest.log_files {
+            self.is_whole &= self.files.last().is_none_or(|before| before.is_before(file));
+            self.files.push(VouchedLogFile::signed(file.clone(), &trail));
+        }
+        self.newest = Some(digest);
+    }
+
+    /// Looks for where its broker runs in its first digest, however old that is.
+    pub async fn find_place(&mut self, reader: &TrailReader) -> Result<(), ReadFailure> {
+        if self.place.is_some() {
+            return Ok(());
+        }
+        let digests = reader.of(&self.name).digest_keys().await?.own;
+        let Some(first) = digests.first() else { return Ok(()) };
+        let digest = match reader.digest(&first.key).await {
+            Err(ReadFailure::Malformed(_)) => None,
+            read => read?,
+        };
+        let origin = digest.and_then(|digest| digest.key_broker?.origin);
+        self.place = origin.and_then(|origin| origin.place());
+        Ok(())
+    }
+
+    /// Whether the trail has all that its broker did at `at`, by clocks that differ by at most `skew`.
+    #[must_use]
+    pub fn vouching(&self, at: OffsetDateTime, skew: Duration, now: OffsetDateTime) -> Vouching {
+        if self.stretches.first().is_some_and(|first| first.is_opening && first.start > at + skew) {
+            return Vouching::NotOpen;
+        }
+        let Some(newest) = &self.newest else { return Vouching::Unsigned };
+        let state = TrailState::of(newest, self.newest_end, Some(now));
+        if state == TrailState::Closed && self.newest_end < at - skew {
+            return Vouching::NotOpen;
+        }
+        if TrailState::of(newest, self.newest_end, Some(at - skew)) == TrailState::Abandoned {
+            return Vouching::NotOpen;
+        }
+        if !self.is_whole {
+            return Vouching::Broken;
+        }
+        if state == TrailState::Closed || self.is_delivered(at + skew) {
+            return Vouching::Whole;
+        }
+        match state {
+            TrailState::Stale => Vouching::Late,
+            TrailState::Abandoned => Vouching::Abandoned,
+            TrailState::Open | TrailState::Closed => Vouching::NotYet,
+        }
+    }
+
+    /// Whether a digest begins after `at`, and neither it nor the one before was made in the middle of a delivery.
+    fn is_delivered(&self, at: OffsetDateTime) -> bool {
+        let before = std::iter::once(true).chain(self.stretches.iter().map(|stretch| stretch.is_after_all));
+        self.stretches
+            .iter()
+            .zip(before)
+            .any(|(stretch, before)| stretch.start >= at && stretch.is_after_all && before)
+    }
+}
+
+/// A trail whose newest digest is so much older than a time is closed by then, or abandoned: two of the longest intervals of digests, and
+/// the grace that state gives.
+const LONGEST_SILENCE: Duration = Duration::hours(50);
+
+#[cfg(test)]
+mod tests;
