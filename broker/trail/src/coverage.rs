@@ -49,6 +49,7 @@ struct Stretch {
     start: OffsetDateTime,
     end: OffsetDateTime,
     is_opening: bool,
+    is_closing: bool,
     /// Whether all that had been written was delivered before it was made.
     is_after_all: bool,
 }
@@ -87,10 +88,11 @@ impl Coverage {
         for (name, digests) in listed {
             let mut trail = CoveredTrail::new(name);
             for (place, digest) in digests.iter().enumerate() {
-                let is_newest = place + 1 == digests.len();
-                // The first tells where the broker runs, the newest whether more is to come.
-                if digest.end >= since || is_newest || place == 0 {
-                    coverage.read(reader, &mut trail, digest, keys, (since, is_newest)).await?;
+                let next = digests.get(place + 1);
+                // The first tells where the broker runs, the newest whether more is to come, the one before whether a process had ended.
+                let is_due = next.is_none_or(|next| next.end >= since);
+                if is_due || place == 0 {
+                    coverage.read(reader, &mut trail, digest, keys, (is_due, next.is_none())).await?;
                 }
             }
             coverage.trails.push(trail);
@@ -104,7 +106,7 @@ impl Coverage {
         trail: &mut CoveredTrail,
         key: &DigestKey,
         keys: &[PublicKey],
-        (since, is_newest): (OffsetDateTime, bool),
+        (is_due, is_newest): (bool, bool),
     ) -> Result<(), ReadFailure> {
         let file = match reader.digest_file(&key.key).await {
             Err(ReadFailure::Malformed(_)) => None,
@@ -129,7 +131,7 @@ impl Coverage {
         if let Some(origin) = own.and_then(|own| own.origin.as_ref()) {
             trail.place = origin.place();
         }
-        if key.end >= since || is_newest {
+        if is_due {
             trail.add(file.digest, key.end);
         }
         Ok(())
@@ -158,13 +160,20 @@ impl CoveredTrail {
         let is_opening = own.is_some_and(|own| own.position == Some(Position::Opening));
         self.is_whole &= is_opening || self.stretches.last().is_none_or(|before| before.end == start);
         let is_after_all = digest.log_files.len() < crate::delivery::MAX_LOG_FILES;
-        self.stretches.push(Stretch { start, end, is_opening, is_after_all });
+        let is_closing = own.is_some_and(|own| own.position == Some(Position::Closing));
+        self.stretches.push(Stretch { start, end, is_opening, is_closing, is_after_all });
         let trail: Arc<str> = self.name.as_str().into();
         for file in &digest.log_files {
             self.is_whole &= self.files.last().is_none_or(|before| before.is_before(file));
             self.files.push(VouchedLogFile::signed(file.clone(), &trail));
         }
         self.newest = Some(digest);
+    }
+
+    /// Whether no process of its broker can have been killed before the first of its log files here.
+    #[must_use]
+    pub fn is_from_its_start(&self) -> bool {
+        self.stretches.first().is_some_and(|first| first.is_opening || first.is_closing)
     }
 
     /// Looks for where its broker runs in its first digest, however old that is.
@@ -216,7 +225,7 @@ impl CoveredTrail {
         self.stretches
             .iter()
             .zip(before)
-            .any(|(stretch, before)| stretch.start >= at && stretch.is_after_all && before)
+            .any(|(stretch, before)| stretch.start > at && stretch.is_after_all && before)
     }
 }
 

@@ -18,6 +18,7 @@ mod source;
 mod tail;
 mod trails;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -89,6 +90,18 @@ enum Command {
     #[command(after_help = reconcile::EXAMPLES)]
     Reconcile(reconcile::Arguments),
 
+    /// Ring when a key that only brokers may use was last used by somebody else
+    ///
+    /// For a timer: KMS is asked when each key was last used, and by which request (GetKeyLastUsage). What it tells is kept in --state,
+    /// and looked for in the trails once every trail that was open then vouches for that time. It is in none: that rings, now and
+    /// in every run until it is acknowledged.
+    /// It samples. Of each key only the last use is seen, up to an hour late, and who makes a broker use the key after him is not.
+    ///
+    /// Exits with 0 if nothing rings, 1 if something does, 2 if that cannot be told, as when a trail is late or abandoned; with 64 if the
+    /// arguments or the configuration are wrong.
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::Arguments),
+
     /// Count the requests to KMS, made and saved, and predict the trail's own
     ///
     /// By day, region, account, key and operation. Requests are made for workloads, for the trail itself and to check
@@ -140,6 +153,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
             Command::Trails(arguments) => (Box::pin(trails::run(arguments)).await, Exit::No),
             Command::Verify(arguments) => (Box::pin(verify::run(arguments)).await, Exit::CannotTell),
             Command::Reconcile(arguments) => (Box::pin(reconcile::run(arguments)).await, Exit::CannotTell),
+            Command::Watch(arguments) => (Box::pin(watch::run(arguments)).await, Exit::CannotTell),
             Command::Cost(arguments) => (Box::pin(cost::run(arguments)).await, Exit::No),
             Command::Deliver(arguments) => (Box::pin(deliver::run(arguments)).await, Exit::No),
             Command::PublicKey(arguments) => (Box::pin(public_key::run(arguments)).await, Exit::No),

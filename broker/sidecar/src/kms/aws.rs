@@ -16,6 +16,7 @@ mod operations;
 mod regional;
 mod request_id;
 pub(crate) mod sessions;
+pub(crate) mod usage;
 mod watch;
 
 use std::collections::BTreeMap;

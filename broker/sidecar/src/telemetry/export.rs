@@ -19,6 +19,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper_rustls::HttpsConnectorBuilder;
+use opentelemetry::metrics::Meter;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{
@@ -35,7 +36,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Telemetry;
-use super::metrics::Push;
+use super::metrics::{Metrics, Push};
 use super::trace::Traces;
 use super::vocabulary;
 pub(crate) use logs::LogBridge;
@@ -162,6 +163,18 @@ impl Export {
             tracing::warn!("the last log lines are not exported: the collector does not take them");
         }
     }
+}
+
+/// Pushes the metrics of a command, which `measure` makes, as the environment says: nowhere without an endpoint. Blocks. An error is for
+/// people.
+pub(crate) fn push_once(instance: &str, measure: impl FnOnce(&Meter)) -> Result<(), String> {
+    let (variables, _) = Variables::read(variable);
+    let Some(collector) = &variables.metrics else { return Ok(()) };
+    let (runtime, _thread) = start_thread().map_err(|error| error.0)?;
+    let exporter = metric_exporter(collector, &runtime).map_err(|error| error.0)?;
+    let metrics = Metrics::of_a_command(Push::new(exporter, resource(instance.to_owned())));
+    measure(&metrics.meter());
+    metrics.push()
 }
 
 /// A thread with a runtime of its own: whatever a collector does, it holds up nobody else.

@@ -48,6 +48,17 @@ impl Metrics {
         Some(Self { provider: builder.build(), text })
     }
 
+    /// Those of a command: pushed once, at its end.
+    #[must_use]
+    pub(crate) fn of_a_command(Push(add): Push) -> Self {
+        Self { provider: add(SdkMeterProvider::builder()).build(), text: None }
+    }
+
+    /// Pushes for the last time. Blocks. An error is for people.
+    pub(crate) fn push(self) -> Result<(), String> {
+        self.provider.shutdown().map_err(|error| error.to_string())
+    }
+
     /// For Prometheus, if it is to be read so.
     #[must_use]
     pub(crate) fn text(&self) -> Option<MetricsText> {

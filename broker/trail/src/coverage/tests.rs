@@ -37,8 +37,8 @@ async fn a_digest_that_begins_later_vouches() {
         (-10, 4, Vouching::NotOpen),
         (-5, 4, Vouching::Whole),
         (30, 4, Vouching::Whole),
-        (115, 4, Vouching::Whole),
-        (116, 4, Vouching::NotYet),
+        (114, 4, Vouching::Whole),
+        (115, 4, Vouching::NotYet),
         (170, 4, Vouching::NotYet),
         (185, 4, Vouching::NotYet),
         (170, 6, Vouching::Late),
@@ -63,7 +63,11 @@ async fn a_trail_that_is_closed_has_all() {
 #[tokio::test]
 async fn only_what_can_tell_of_a_time_is_read() {
     let store = Forge::sound().store().await;
-    assert_eq!(covered(&store, 130).await.trails[0].files.len(), 1);
+    assert_eq!(
+        covered(&store, 130).await.trails[0].files.len(),
+        1,
+        "and of the digest before, which has none"
+    );
     assert_eq!(
         covered(&store, 60 * 60).await.trails[0].files.len(),
         1,

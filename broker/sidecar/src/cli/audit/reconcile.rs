@@ -6,7 +6,7 @@ mod cloudtrail;
 mod outcome;
 mod principals;
 mod range;
-mod reader_records;
+pub(super) mod reader_records;
 mod reconciler;
 mod siblings;
 mod takings;

@@ -92,7 +92,7 @@ pub(super) struct Source {
     /// What the broker redacts values with.
     pub(super) redaction_key: Option<Digester>,
     signing: Option<SigningConfig>,
-    kms: Arc<AwsKms>,
+    pub(super) kms: Arc<AwsKms>,
     caller: Option<Arc<AwsCaller>>,
     records: Arc<ReaderRecords>,
     is_dev: bool,
@@ -137,6 +137,16 @@ impl SourceArguments {
     /// Whether the name that was told is a pattern.
     pub(super) fn names_many(&self) -> bool {
         self.standalone.trail.as_ref().is_some_and(|name| name.contains('*'))
+    }
+
+    /// Whether a trail was told, and not only a broker's configuration.
+    pub(super) fn names_a_trail(&self) -> bool {
+        self.standalone.trail.is_some()
+    }
+
+    /// Where what is asked of KMS is recorded, if that was told.
+    pub(super) fn told_records(&self) -> Option<PathBuf> {
+        self.record_to.clone()
     }
 
     /// The journal of a broker that delivers no trail; none where there is one.

@@ -71,6 +71,20 @@ pub(crate) const BUILD: Metric = metric("keybroker.build.info", "Which build thi
 pub(crate) const SPANS_DROPPED: Metric =
     metric("keybroker.telemetry.spans.dropped", "Spans that were not exported", "{span}");
 
+/// Of `audit watch`, which is no broker.
+pub(crate) const WATCH_KEYS: Metric =
+    metric("keybroker.audit.watch.keys", "KMS keys, by whose their last use is", "{key}");
+/// Likewise.
+pub(crate) const WATCH_ALARM: Metric = metric(
+    "keybroker.audit.watch.alarm.timestamp",
+    "When a KMS key was used of which no broker has a record",
+    "s",
+);
+
+/// Whose the last use of a key is.
+pub(crate) const WATCH_STANDING: &str = "keybroker.audit.watch.standing";
+/// AWS CloudTrail's id of a use.
+pub(crate) const WATCH_EVENT: &str = "keybroker.audit.watch.cloudtrail_event_id";
 /// The KMS operation.
 pub(crate) const KMS_OPERATION: &str = "keybroker.kms.operation";
 /// What came of it.

@@ -14,11 +14,11 @@ use super::call::ComparedCall;
 
 /// Records of readers, by requestID.
 #[derive(Default)]
-pub(super) struct ReaderRecords(HashMap<String, Vec<ComparedCall>>);
+pub(in crate::cli::audit) struct ReaderRecords(HashMap<String, Vec<ComparedCall>>);
 
 impl ReaderRecords {
     /// Adds a file of records, a line each. Returns the number of lines that are no records of KMS.
-    pub(super) fn add_file(&mut self, path: &Path) -> std::io::Result<u64> {
+    pub(in crate::cli::audit) fn add_file(&mut self, path: &Path) -> std::io::Result<u64> {
         let mut reader = BufReader::new(open_regular(path)?);
         let (mut line, mut others) = (Vec::new(), 0);
         loop {
@@ -40,6 +40,11 @@ impl ReaderRecords {
     /// Adds one record.
     pub(super) fn add(&mut self, record: &ReadRecord<'_>) {
         self.0.entry(record.request_id.to_string()).or_default().push(record.into());
+    }
+
+    /// Whether a reader has recorded a call with this requestID.
+    pub(in crate::cli::audit) fn have_request(&self, request_id: &str) -> bool {
+        self.0.contains_key(request_id)
     }
 
     /// Whether a reader has recorded this call of AWS's, just so.

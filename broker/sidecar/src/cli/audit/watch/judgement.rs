@@ -1,0 +1,105 @@
+//! What a use of a key comes to, once the trails can tell. Everything that could explain it comes before the alarm.
+
+use std::fmt;
+
+use key_broker_trail::Vouching;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::state::Sighting;
+
+/// What a use comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ruling {
+    /// A broker's, by the record of this trail.
+    Ours(String),
+    /// A dry run of a broker's: this KMS counts what it did not do, so that whatever was before is not seen.
+    Blind(String),
+    /// Of the trail itself: its store's, its readers', or what its last digests took.
+    OfTheTrail(&'static str),
+    /// Some trail's next digest will tell.
+    Waiting,
+    /// It may be a broker's, and that is not known.
+    CannotTell(Vec<Reason>),
+    /// No broker's.
+    Alarm,
+}
+
+/// Why nobody can tell.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reason {
+    /// The trail, if it is about one.
+    pub(super) trail: Option<String>,
+    /// The pod or host of its broker.
+    pub(super) place: Option<String>,
+    /// What is the matter.
+    pub(super) why: &'static str,
+}
+
+/// Where a trail stands, for one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    pub(super) trail: String,
+    pub(super) place: Option<String>,
+    pub(super) vouching: Vouching,
+}
+
+/// What there is to judge by.
+pub(super) trait Evidence {
+    /// The record of a broker's with this requestID: its trail, and whether it tells of a dry run.
+    fn record_of(&self, request_id: &str) -> Option<(String, bool)>;
+    /// Whether it is a call of the trail itself, of which no record is.
+    fn of_the_trail(&self, key: &str, sighting: &Sighting) -> Option<&'static str>;
+    /// Where all trails stand for a moment.
+    fn standings(&self, at: OffsetDateTime) -> Vec<Standing>;
+    /// What in the trails' records could be this use, without a record of KMS's answer.
+    fn troubles(&self, key: &str, sighting: &Sighting) -> Vec<Reason>;
+}
+
+/// Judges a use of `key`.
+pub(super) fn judge(key: &str, sighting: &Sighting, evidence: &impl Evidence) -> Ruling {
+    if let Some((trail, is_dry_run)) = evidence.record_of(&sighting.request_id) {
+        return if is_dry_run { Ruling::Blind(trail) } else { Ruling::Ours(trail) };
+    }
+    if let Some(what) = evidence.of_the_trail(key, sighting) {
+        return Ruling::OfTheTrail(what);
+    }
+    let (mut reasons, mut is_waiting) = (Vec::new(), false);
+    for Standing { trail, place, vouching } in evidence.standings(sighting.at) {
+        let why = match vouching {
+            Vouching::NotOpen | Vouching::Whole => continue,
+            Vouching::NotYet => {
+                is_waiting = true;
+                continue;
+            }
+            Vouching::Late => "its next digest is overdue",
+            Vouching::Abandoned => {
+                "it is abandoned: where its journal is still there, `key-broker audit deliver` delivers it"
+            }
+            Vouching::Unsigned => "its newest digest is not signed with a key that was given",
+            Vouching::Broken => {
+                "a digest or a log file of it is missing: `key-broker audit verify` tells more"
+            }
+        };
+        reasons.push(Reason { trail: Some(trail), place, why });
+    }
+    if reasons.is_empty() && is_waiting {
+        return Ruling::Waiting;
+    }
+    reasons.extend(evidence.troubles(key, sighting));
+    if reasons.is_empty() { Ruling::Alarm } else { Ruling::CannotTell(reasons) }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(trail) = &self.trail {
+            write!(f, "trail {trail}")?;
+            if let Some(place) = &self.place {
+                write!(f, " of {place}")?;
+            }
+            f.write_str(": ")?;
+        }
+        f.write_str(self.why)
+    }
+}
