@@ -212,25 +212,22 @@ async fn a_theft_is_seen_unless_the_broker_uses_the_key_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_use_of_a_brokers_rings_whatever_becomes_of_the_broker() {
     let mut watched = Watched::start(1, "").await;
-    for round in 0..8 {
+    for round in 0..4 {
         {
             let client = watched.client().await;
             watched.mint(&client, 0, &format!("round {round}")).await;
         }
-        match round % 4 {
+        match round {
             0 => {}
             1 => watched.drain(),
             2 => watched.kill(),
-            // What is killed in the middle of a call may have no record of it.
+            // KMS has done it, its answer is lost, and the broker is killed before it asks again: nothing tells of that call.
             _ => {
                 let client = watched.client().await;
-                watched
-                    .site
-                    .emulator
-                    .inject(Fault { effect: Effect::Latency(Duration::from_millis(300)), ..fault() });
+                watched.site.emulator.inject(fault());
                 let request = GenerateDataKey::aes_256(&alias(0)).context("tenant", "cut off");
                 let call = tokio::spawn(async move { client.generate_data_key(request).await });
-                tokio::time::sleep(Duration::from_millis(280)).await;
+                tokio::time::sleep(Duration::from_millis(40)).await;
                 watched.kill();
                 let _ = call.await;
                 watched.site.emulator.clear_faults();
@@ -246,7 +243,9 @@ async fn no_use_of_a_brokers_rings_whatever_becomes_of_the_broker() {
         }
     }
     let (code, report) = watched.verdict(&["--key", &alias(0)]);
-    assert_ne!(code, 1, "{report:#}");
+    assert_eq!((code, alarms(&report)), (2, 0), "{report:#}");
+    let why = report["untold"][0]["reasons"][0]["why"].as_str().expect("words");
+    assert!(why.contains("was killed about then"), "{why}");
 }
 
 fn fault() -> Fault {

@@ -1,5 +1,9 @@
 //! A receiver of OTLP in this process, over both transports: what it was sent, with OpenTelemetry's own messages.
-#![allow(dead_code, unreachable_pub, reason = "it is a module of tests, as those of `support` are, and each uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "it is a module of tests, as those of `support` are, and each uses its part"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
