@@ -99,6 +99,7 @@ fn everything() -> Value {
             "enabled": true, "role": "arn:aws:iam::111122223333:role/orders-auditor",
             "cloudtrail": { "source": "s3://my-cloudtrail/AWSLogs/111122223333/CloudTrail/us-west-2" },
         },
+        "watch": { "enabled": true, "role": "arn:aws:iam::111122223333:role/orders-watch" },
     }))
 }
 
@@ -189,7 +190,7 @@ fn every_pod_is_restricted() {
         .iter()
         .filter(|it| ["Deployment", "CronJob", "Pod"].contains(&it["kind"].as_str().unwrap_or("")))
         .collect();
-    assert_eq!(pods.len(), 4);
+    assert_eq!(pods.len(), 5);
     for object in pods {
         let pod = pod_of(object);
         assert_eq!(pod["automountServiceAccountToken"], false);
@@ -318,17 +319,23 @@ fn the_auditor_is_somebody_else_and_off() {
     let [plain, all, without] =
         rendered(&[values(&json!({})), everything(), without]).try_into().expect("three");
     assert_eq!(of_kind(&plain, "CronJob"), [&Value::Null; 0]);
-    assert_eq!(of_kind(&without, "CronJob").len(), 1, "verify alone");
+    assert_eq!(of_kind(&without, "CronJob").len(), 2, "verify and watch alone");
     let alerts = manifests::text("prometheus/alerts.yaml");
     let jobs = of_kind(&all, "CronJob");
-    assert_eq!(jobs.len(), 2);
+    assert_eq!(jobs.len(), 3);
     for job in jobs {
         let pod = pod_of(job);
-        assert_eq!(pod["serviceAccountName"], one(&all, "ServiceAccount")["metadata"]["name"]);
+        let is_watch = pod["containers"][0]["name"] == "watch";
+        let accounts = of_kind(&all, "ServiceAccount");
+        let account =
+            accounts.iter().find(|account| account["metadata"]["name"] == pod["serviceAccountName"]);
+        let name = account.expect("its own")["metadata"]["name"].as_str().expect("a name");
+        assert_eq!(name.ends_with("-audit-watch"), is_watch, "{name}: the watch has one of its own");
         assert_ne!(pod["serviceAccountName"], pod_of(one(&all, "Deployment"))["serviceAccountName"]);
         let container = &pod["containers"][0];
         let command = container["name"].as_str().expect("a name");
-        assert_eq!(named(&container["env"], "AWS_ROLE_ARN")["value"], everything()["auditor"]["role"]);
+        let section = if is_watch { "watch" } else { "auditor" };
+        assert_eq!(named(&container["env"], "AWS_ROLE_ARN")["value"], everything()[section]["role"]);
         let rule = &job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0];
         let expected = json!({
             "action": "FailJob", "onExitCodes": { "containerName": command, "operator": "In", "values": [1, 64] },
@@ -342,20 +349,27 @@ fn the_auditor_is_somebody_else_and_off() {
         let arguments: Vec<_> =
             list(&container["args"]).iter().map(|it| it.as_str().expect("text")).collect();
         assert_eq!(arguments[..2], ["audit", command]);
-        assert!(arguments.contains(&"--all-trails"));
+        assert!(arguments.contains(if is_watch { &"--state" } else { &"--all-trails" }));
         let output = run(&all, &arguments);
         // It gets as far as asking for credentials.
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("sts:GetCallerIdentity"), "{output:?}");
     }
-    let policy: Value =
-        serde_json::from_str(&manifests::text("kubernetes/iam/auditor-policy.json")).expect("JSON");
-    for statement in list(&policy["Statement"]) {
-        let action = statement["Action"].as_str().expect("one action");
-        assert!(
-            ["s3:GetObject", "s3:ListBucket", "kms:GetPublicKey", "kms:Decrypt"].contains(&action),
-            "{action}"
-        );
+    let reading = ["s3:GetObject", "s3:ListBucket", "kms:GetPublicKey", "kms:Decrypt"];
+    let asking = ["kms:GetKeyLastUsage", "kms:DescribeKey"];
+    for (policy, more) in [("auditor", &asking[..0]), ("watch", &asking)] {
+        let path = format!("kubernetes/iam/{policy}-policy.json");
+        let policy: Value = serde_json::from_str(&manifests::text(&path)).expect("JSON");
+        for statement in list(&policy["Statement"]) {
+            let actions = match &statement["Action"] {
+                Value::Array(actions) => actions.clone(),
+                action => vec![action.clone()],
+            };
+            for action in actions {
+                let action = action.as_str().expect("text");
+                assert!(reading.contains(&action) || more.contains(&action), "{path}: {action}");
+            }
+        }
     }
 }
 
@@ -399,6 +413,8 @@ fn values_that_do_harm_are_refused() {
         (json!({ "tls": { "port": 9464 } }), "/tls/port"),
         (json!({ "auditor": { "enabled": true } }), "auditor.role: an IAM role of its own"),
         (json!({ "auditor": { "enabled": true, "role": ROLE } }), "auditor.role is the broker's"),
+        (json!({ "watch": { "enabled": true } }), "watch.role: an IAM role of its own"),
+        (json!({ "watch": { "enabled": true, "role": ROLE } }), "watch.role is the broker's"),
         (json!({ "prometheusRule": { "runbooks": "docs/runbooks" } }), "/prometheusRule/runbooks"),
         (json!({ "injection": { "enabld": true } }), "'enabld' not allowed"),
     ];

@@ -222,12 +222,14 @@ fn systemd_takes_unit_user_and_folder() {
     let folder = fs::metadata(root.join("run/key-broker")).expect("it is made");
     assert_eq!((folder.uid().to_string(), folder.gid().to_string()), (user[2].clone(), clients[2].clone()));
 
-    for file in ["systemd/key-broker.service", "enclave/key-broker.service"] {
+    for file in
+        ["systemd/key-broker.service", "systemd/key-broker-watch.service", "enclave/key-broker.service"]
+    {
         let file = deploy().join(file);
         let verified = output(plain("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
         let said = String::from_utf8_lossy(&verified.stderr).into_owned();
         // The program is not installed here.
-        let complaints: Vec<_> = said.lines().filter(|line| line.contains("key-broker.service")).collect();
+        let complaints: Vec<_> = said.lines().filter(|line| line.contains("key-broker")).collect();
         assert!(complaints.iter().all(|line| line.contains("is not executable")), "{said}");
         let judged =
             printed(plain("systemd-analyze").args(["security", "--offline=true", "--json=short"]).arg(&file));

@@ -32,8 +32,11 @@ pub struct Coverage {
 pub struct CoveredTrail {
     /// What it is called.
     pub name: String,
-    /// Where its broker runs: a pod with its namespace, or a host; none where no digest that was read says so.
+    /// Where its broker runs: a pod with its namespace, or a host; none where no digest that was read says so. The first digest does, and is
+    /// looked for where somebody has to look at the trail.
     pub place: Option<String>,
+    /// Whether no process of its broker can have been killed before the first of its log files here.
+    pub is_from_its_start: bool,
     /// The log files that signed digests name, in their order.
     pub files: Vec<VouchedLogFile>,
     /// The digests that were read, in order; none where the newest is not signed with a key that was given.
@@ -49,7 +52,6 @@ struct Stretch {
     start: OffsetDateTime,
     end: OffsetDateTime,
     is_opening: bool,
-    is_closing: bool,
     /// Whether all that had been written was delivered before it was made.
     is_after_all: bool,
 }
@@ -95,6 +97,7 @@ impl Coverage {
                     coverage.read(reader, &mut trail, digest, keys, (is_due, next.is_none())).await?;
                 }
             }
+            trail.find_place(reader, now).await?;
             coverage.trails.push(trail);
         }
         Ok(coverage)
@@ -143,6 +146,7 @@ impl CoveredTrail {
         Self {
             name,
             place: None,
+            is_from_its_start: false,
             files: Vec::new(),
             stretches: Vec::new(),
             newest: None,
@@ -161,7 +165,10 @@ impl CoveredTrail {
         self.is_whole &= is_opening || self.stretches.last().is_none_or(|before| before.end == start);
         let is_after_all = digest.log_files.len() < crate::delivery::MAX_LOG_FILES;
         let is_closing = own.is_some_and(|own| own.position == Some(Position::Closing));
-        self.stretches.push(Stretch { start, end, is_opening, is_closing, is_after_all });
+        if self.stretches.is_empty() {
+            self.is_from_its_start = is_opening || is_closing;
+        }
+        self.stretches.push(Stretch { start, end, is_opening, is_after_all });
         let trail: Arc<str> = self.name.as_str().into();
         for file in &digest.log_files {
             self.is_whole &= self.files.last().is_none_or(|before| before.is_before(file));
@@ -170,15 +177,11 @@ impl CoveredTrail {
         self.newest = Some(digest);
     }
 
-    /// Whether no process of its broker can have been killed before the first of its log files here.
-    #[must_use]
-    pub fn is_from_its_start(&self) -> bool {
-        self.stretches.first().is_some_and(|first| first.is_opening || first.is_closing)
-    }
-
-    /// Looks for where its broker runs in its first digest, however old that is.
-    pub async fn find_place(&mut self, reader: &TrailReader) -> Result<(), ReadFailure> {
-        if self.place.is_some() {
+    /// Looks for where its broker runs in its first digest, however old that is: there are many, so only where it matters.
+    async fn find_place(&mut self, reader: &TrailReader, now: OffsetDateTime) -> Result<(), ReadFailure> {
+        let state = self.newest.as_ref().map(|newest| TrailState::of(newest, self.newest_end, Some(now)));
+        let is_well = self.is_whole && matches!(state, Some(TrailState::Open | TrailState::Closed));
+        if is_well || self.place.is_some() {
             return Ok(());
         }
         let digests = reader.of(&self.name).digest_keys().await?.own;

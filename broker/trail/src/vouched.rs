@@ -37,8 +37,9 @@ pub struct VouchedLogFile {
     pub is_signed: bool,
     /// When its oldest and its newest record happened.
     pub times: [Option<OffsetDateTime>; 2],
+    /// The trail that it is of.
+    pub trail: Arc<str>,
     file: LogFile,
-    trail: Arc<str>,
 }
 
 impl VouchedLogFile {
@@ -58,12 +59,6 @@ impl VouchedLogFile {
     #[must_use]
     pub fn key(&self) -> &str {
         &self.file.s3_object
-    }
-
-    /// The trail that it is of.
-    #[must_use]
-    pub fn trail(&self) -> &str {
-        &self.trail
     }
 
     /// Its text, if that is what is vouched for.
@@ -174,7 +169,7 @@ impl Found {
     fn vouch(&mut self, file: LogFile, is_signed: bool) {
         if self.named.insert(file.s3_object.clone()) && self.may_hold(&file) {
             let (trail, times) = (Arc::clone(&self.trail), times_of(&file));
-            self.files.vouched.push(VouchedLogFile { is_signed, times, file, trail });
+            self.files.vouched.push(VouchedLogFile { is_signed, times, trail, file });
         }
     }
 

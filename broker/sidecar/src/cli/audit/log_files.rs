@@ -73,7 +73,7 @@ impl Believed {
             };
             for record in records(&json) {
                 let taken = record.map_err(|malformed| malformed.to_string());
-                let taken = taken.and_then(|record| take(file.trail(), record));
+                let taken = taken.and_then(|record| take(&file.trail, record));
                 taken.map_err(|why| {
                     Failure::Unavailable(format!(
                         "{}: {why}: `key-broker audit verify` tells more",

@@ -145,8 +145,8 @@ impl SourceArguments {
     }
 
     /// Where what is asked of KMS is recorded, if that was told.
-    pub(super) fn told_records(&self) -> Option<PathBuf> {
-        self.record_to.clone()
+    pub(super) fn told_records(&self) -> Option<&PathBuf> {
+        self.record_to.as_ref()
     }
 
     /// The journal of a broker that delivers no trail; none where there is one.

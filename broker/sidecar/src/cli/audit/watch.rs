@@ -87,7 +87,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         signing,
         source,
     } = arguments;
-    let readers = read_reader_records(reader_records, source.told_records())?;
+    let readers = read_reader_records(&reader_records, source.told_records())?;
     let is_told = source.names_a_trail();
     let (source, called) = source.open_many(!is_told).await?;
     let names = source.reader.names();
@@ -151,7 +151,7 @@ async fn look(
     let since = pending.chain(for_keys).min().unwrap_or(now) - skew;
     let unavailable = |error: &dyn std::fmt::Display| Failure::Unavailable(error.to_string());
     let coverage = Coverage::since(&source.reader, called, keys, since, now).await;
-    let mut coverage = coverage.map_err(|error| unavailable(&error))?;
+    let coverage = coverage.map_err(|error| unavailable(&error))?;
     if coverage.trails.is_empty() {
         let names = source.reader.trail_names(called).await.map_err(|error| unavailable(&error))?;
         if names.is_empty() {
@@ -160,21 +160,15 @@ async fn look(
             )));
         }
     }
-    for trail in &mut coverage.trails {
-        let is_open = |seen: OffsetDateTime| found::stands_in_the_way(trail.vouching(seen, skew, now));
-        if state.keys.values().flat_map(|of_key| &of_key.pending).any(|seen| is_open(seen.at)) {
-            trail.find_place(&source.reader).await.map_err(|error| unavailable(&error))?;
-        }
-    }
     let mut records = Records::new(state, skew);
     found::read_all(source, &coverage, &mut records).await?;
     Ok((coverage, records))
 }
 
 /// Those that were given, and the reader's own, if there are any yet.
-fn read_reader_records(files: Vec<PathBuf>, own: Option<PathBuf>) -> Result<ReaderRecords, Failure> {
+fn read_reader_records(files: &[PathBuf], own: Option<&PathBuf>) -> Result<ReaderRecords, Failure> {
     let mut readers = ReaderRecords::default();
-    for file in files.iter().chain(own.as_ref().filter(|own| own.exists())) {
+    for file in files.iter().chain(own.filter(|own| own.exists())) {
         readers.add_file(file).map_err(|error| {
             Failure::Configuration(format!("--reader-records {}: {error}", file.display()))
         })?;

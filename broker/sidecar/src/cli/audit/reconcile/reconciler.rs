@@ -277,9 +277,8 @@ impl Reconciler {
             outcome.siblings.unverified = self.siblings.unverified().to_vec();
         }
         outcome.judge();
-        if self.untold > 0 && outcome.verdict == Match::Matched {
-            outcome.verdict = Match::CannotTell;
-            outcome.why = Some(format!(
+        if self.untold > 0 {
+            outcome.cannot_tell(format!(
                 "{} calls have values that are redacted with a key: give the broker's audit.redact.key_file with --redaction-key",
                 self.untold
             ));

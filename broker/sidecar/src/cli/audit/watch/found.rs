@@ -1,7 +1,7 @@
 //! What the trails and their records tell, as a verdict needs it.
 
 use key_broker_trail::record::ReadRecord;
-use key_broker_trail::{Coverage, Vouching, records};
+use key_broker_trail::{Coverage, records};
 use time::{Duration, OffsetDateTime};
 
 use super::super::Failure;
@@ -58,11 +58,6 @@ impl Evidence for Found<'_> {
     }
 }
 
-/// Whether somebody has to look at the trail.
-pub(super) fn stands_in_the_way(vouching: Vouching) -> bool {
-    !matches!(vouching, Vouching::NotOpen | Vouching::Whole | Vouching::NotYet)
-}
-
 /// Reads the log files of all trails, each trail's in its order.
 pub(super) async fn read_all(
     source: &Source,
@@ -75,7 +70,7 @@ pub(super) async fn read_all(
         let of = ReadTrail {
             name: &trail.name,
             place: trail.place.as_deref(),
-            is_from_its_start: trail.is_from_its_start(),
+            is_from_its_start: trail.is_from_its_start,
         };
         for file in &trail.files {
             progress.tell(|| format!("{done} of {all} log files"));
@@ -98,5 +93,6 @@ pub(super) async fn read_all(
             }
         }
     }
+    found.end();
     Ok(())
 }

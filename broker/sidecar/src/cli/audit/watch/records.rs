@@ -24,6 +24,15 @@ pub(super) struct Records {
     /// The keys with which the trails are signed and encrypted.
     pub(super) trail_keys: BTreeSet<String>,
     processes: HashMap<String, Process>,
+    /// Since when a kept data key may be renewed, by trail and key, and until when it was drawn: no record of an answer has come yet.
+    renewals: HashMap<(String, String), Renewal>,
+}
+
+/// A renewal that the broker may have asked for beside its calls.
+struct Renewal {
+    place: Option<String>,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
 }
 
 /// The broker's process behind the records of a trail, as they are read.
@@ -66,6 +75,7 @@ impl Records {
             keys: BTreeSet::new(),
             trail_keys: BTreeSet::new(),
             processes: HashMap::new(),
+            renewals: HashMap::new(),
         }
     }
 
@@ -77,6 +87,14 @@ impl Records {
     /// What may be a use, without a record of KMS's answer.
     pub(super) fn troubles(&self, request_id: &str) -> impl Iterator<Item = Reason> + '_ {
         self.troubles.get(request_id).into_iter().flatten().cloned()
+    }
+
+    /// After the last record: renewals of which no answer is recorded may have been lost.
+    pub(super) fn end(&mut self) {
+        for ((name, key), Renewal { place, from, to }) in std::mem::take(&mut self.renewals) {
+            let trail = ReadTrail { name: &name, place: place.as_deref(), is_from_its_start: true };
+            self.doubt(&trail, Some(&key), (from, to + LONGEST_CALL), UNRENEWED);
+        }
     }
 
     /// A log file that is vouched for cannot be read: whatever was in its time may be in it.
@@ -134,6 +152,9 @@ impl Records {
         } else if !record.is_of_the_broker_itself() && !self.keys.contains(key) {
             self.keys.insert(key.to_owned());
         }
+        if error.is_none() {
+            self.renewals.remove(&(trail.name.to_owned(), key_name(key).to_owned()));
+        }
         if error.is_some_and(is_passing) {
             let at = record.event_time;
             self.doubt(trail, Some(key), (at - LONGEST_CALL, at), RETRIED);
@@ -159,11 +180,14 @@ impl Records {
         if matches!(&*data.outcome, "Failed" | "Aborted") && is_unanswered(error) {
             self.doubt(trail, key, (at, at + LONGEST_CALL), UNANSWERED);
         }
-        if let Some(answered) =
-            data.data_key.and_then(|key| key.minted_at).filter(|answered| *answered - at >= SLOW)
-            && data.outcome == "Allowed"
-        {
+        let Some(data_key) = data.data_key.filter(|_| data.outcome == "Allowed") else { return };
+        if let Some(answered) = data_key.minted_at.filter(|answered| *answered - at >= SLOW) {
             self.doubt(trail, key, (at, answered), RETRIED);
+        }
+        if let Some(key) = key.filter(|_| data_key.may_be_renewed(at)) {
+            let place = trail.place.map(str::to_owned);
+            let renewal = self.renewals.entry((trail.name.to_owned(), key_name(key).to_owned()));
+            renewal.or_insert(Renewal { place, from: at, to: at }).to = at;
         }
     }
 
@@ -234,11 +258,33 @@ struct EventData {
     failed_check: Option<CheckData>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct DataKeyData {
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    served_from: String,
+    #[serde(with = "time::serde::rfc3339::option")]
     minted_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    expires_at: Option<OffsetDateTime>,
+    messages_used: u64,
+    messages_limit: u64,
+    bytes_used: u64,
+    bytes_limit: u64,
+}
+
+impl DataKeyData {
+    /// Whether a draw at this time may have made the broker ask for the next data key: `reuse.refresh_at` of some bound is reached.
+    fn may_be_renewed(&self, at: OffsetDateTime) -> bool {
+        let is_far = |used: u64, limit: u64| limit > 0 && used >= limit / 2;
+        let is_old = self
+            .minted_at
+            .zip(self.expires_at)
+            .is_some_and(|(minted, expires)| at - minted >= (expires - minted) / 2);
+        self.served_from == "CACHE"
+            && (is_old
+                || is_far(self.messages_used, self.messages_limit)
+                || is_far(self.bytes_used, self.bytes_limit))
+    }
 }
 
 #[derive(Deserialize)]
@@ -258,6 +304,7 @@ struct CheckData {
 const DRY_RUN: &str = "DryRunOperationException";
 const UNANSWERED: &str = "a call under this key had no answer then: KMS may have done it";
 const RETRIED: &str = "a call under this key was tried again then: KMS may have done it the first time";
+const UNRENEWED: &str = "a kept data key under this key was due for renewal then, and no answer is recorded: KMS may have done it";
 /// No call to KMS takes longer, with all its retries.
 const LONGEST_CALL: Duration = Duration::minutes(2);
 /// KMS answers sooner, mostly; times are in whole seconds.

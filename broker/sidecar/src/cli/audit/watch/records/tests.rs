@@ -32,10 +32,12 @@ fn kms(minutes: i64, request: &str, error: Option<&str>) -> Value {
 }
 
 fn activity(minutes: i64, name: &str, error: Option<&str>, data: Value) -> Value {
-    json!({
+    let mut record = json!({
         "eventTime": time(minutes), "eventSource": "keybroker.v1.KeyBroker", "eventName": name, "awsRegion": "us-west-2",
-        "errorCode": error, "requestID": "own", "eventID": "e", "resources": [{ "ARN": KEY }], "additionalEventData": data,
-    })
+        "errorCode": error, "requestID": "own", "eventID": "e", "resources": [{ "ARN": KEY }],
+    });
+    record["additionalEventData"] = data;
+    record
 }
 
 fn own(minutes: i64, name: &str, data: Value) -> Value {
@@ -116,6 +118,30 @@ fn what_was_tried_again_may_have_been_done_the_first_time() {
     assert_eq!(troubles(&TRAIL, &[own(1, "ReportFailedCheck", check)]), 1);
     let notice = json!({ "outcome": "Allowed", "journal": { "unrecordedKmsAnswers": 1 } });
     assert_eq!(troubles(&TRAIL, &[own(30, "ReportNotice", notice)]), 1);
+}
+
+/// A renewal is asked for beside the calls, and a lost answer leaves nothing but the draw that has asked for it.
+#[test]
+fn a_data_key_that_was_due_for_renewal_may_have_been_renewed_in_vain() {
+    let drawn = |minutes: i64, minted: i64, used: u64| {
+        let data_key = json!({
+            "servedFrom": "CACHE", "mintedAt": time(minted), "expiresAt": time(minted + 60), "messagesUsed": used, "messagesLimit": 100,
+            "bytesUsed": 0, "bytesLimit": 0,
+        });
+        activity(minutes, "Decrypt", None, json!({ "outcome": "Allowed", "dataKey": data_key }))
+    };
+    let troubles = |all: &[Value]| {
+        let mut records = looking_for(KEY);
+        add(&mut records, &TRAIL, all);
+        records.end();
+        records.troubles("r").count()
+    };
+    assert_eq!(troubles(&[drawn(0, -20, 1)]), 0, "it is new");
+    assert_eq!(troubles(&[drawn(0, -50, 1)]), 1, "it is old");
+    assert_eq!(troubles(&[drawn(0, -20, 80)]), 1, "it is used up");
+    assert_eq!(troubles(&[drawn(-20, -70, 1)]), 0, "at another time");
+    assert_eq!(troubles(&[drawn(0, -50, 1), kms(0, "mint", None)]), 0, "KMS has answered");
+    assert_eq!(troubles(&[drawn(0, -50, 1), kms(0, "mint", Some("DryRunOperationException"))]), 1);
 }
 
 #[test]
