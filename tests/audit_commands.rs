@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use support::dev_folder::{Folder, run, stdout_json, stop, text};
 use support::formats::compress;
 use support::process::Process;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 #[test]
 fn help_teaches() {
@@ -26,6 +28,7 @@ fn help_teaches() {
         ("help_verify", &["audit", "verify", "--help"]),
         ("help_verify_short", &["audit", "verify", "-h"]),
         ("help_reconcile", &["audit", "reconcile", "--help"]),
+        ("help_watch", &["audit", "watch", "--help"]),
         ("help_cost", &["audit", "cost", "--help"]),
         ("help_public_key", &["audit", "public-key", "--help"]),
     ] {
@@ -355,6 +358,44 @@ fn reconcile_joins_with_awss_records_and_names_what_is_missing_on_either_side() 
         folder.audit("reconcile", &["--lag-minutes", "0", "--cloudtrail", itself.to_str().expect("a path")]);
     assert_eq!(itself.status.code(), Some(2), "{}", text(&itself.stdout));
     assert!(text(&itself.stdout).contains("the trail's own records"), "{}", text(&itself.stdout));
+}
+
+/// A key that AWS's records say was disabled is held against what the broker promised when it started.
+#[test]
+fn reconcile_tells_how_long_a_key_that_was_taken_away_was_served() {
+    let folder = Folder::copy();
+    let ours = folder.kms_records();
+    let draw = |record: &&Value| {
+        record["eventName"] == "GenerateDataKey" && record["userIdentity"]["invokedBy"].is_null()
+    };
+    let last = ours.iter().filter(draw).next_back().expect("a data key");
+    let used = last["eventTime"].as_str().expect("a time");
+    let used = OffsetDateTime::parse(used, &Rfc3339).expect("a time");
+    let reconciled = |seconds: i64, more: &[&str]| {
+        let disabled = json!({
+            "eventVersion": "1.08", "userIdentity": { "type": "IAMUser", "arn": "arn:aws:iam::111122223333:user/Alice" },
+            "eventTime": (used - time::Duration::seconds(seconds)).format(&Rfc3339).expect("a time"),
+            "eventSource": "kms.amazonaws.com", "eventName": "DisableKey", "awsRegion": "us-west-2", "userAgent": "AWS Internal",
+            "requestParameters": { "keyId": "1234abcd-12ab-34cd-56ef-1234567890ab" }, "responseElements": null,
+            "requestID": "12f48554-bb04-4991-9cfc-e7e85f68eda0", "eventID": "1ba5d1d4-1fbc-4a5e-a1e1-1f1b4bd5d5d5", "readOnly": false,
+            "resources": last["resources"], "eventType": "AwsApiCall", "recipientAccountId": "111122223333",
+        });
+        let file = folder.path().join("aws.json");
+        let records = [awss(&ours), vec![disabled]].concat();
+        fs::write(&file, json!({ "Records": records }).to_string()).expect("writes");
+        let file = file.to_str().expect("a path");
+        folder.audit("reconcile", &[&["--lag-minutes", "0", "--cloudtrail", file], more].concat())
+    };
+    // 60 s is the broker's promise, five minutes are KMS's own.
+    let held = reconciled(300, &[]);
+    assert_eq!(held.status.code(), Some(0), "{}", text(&held.stdout));
+    let late = reconciled(400, &[]);
+    assert_eq!(late.status.code(), Some(1), "{}", text(&late.stdout));
+    // The uses of one data key may be of two seconds.
+    snapshot("reconcile_taken_away", &text(&late.stdout).replace("401 s", "400 s"));
+    let sooner = reconciled(70, &["--propagation", "0", "--json"]);
+    let told: Value = serde_json::from_slice(&sooner.stdout).expect("JSON");
+    assert_eq!((sooner.status.code(), &told["takings"][0]["verdict"]), (Some(1), &json!("late")), "{told:#}");
 }
 
 /// AWS's records of the same calls: each has an id of its own.

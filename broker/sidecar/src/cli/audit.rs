@@ -93,9 +93,10 @@ enum Command {
     /// Ring when a key that only brokers may use was last used by somebody else
     ///
     /// For a timer: KMS is asked when each key was last used, and by which request (GetKeyLastUsage). What it tells is kept in --state,
-    /// and looked for in the trails once every trail that was open then vouches for that time. It is in none: that rings, now and
-    /// in every run until it is acknowledged.
-    /// It samples. Of each key only the last use is seen, up to an hour late, and who makes a broker use the key after him is not.
+    /// and looked for in the trails once every trail that was open then vouches for that time. If it is in none, this rings, and in every
+    /// run after that until --acknowledge says that somebody has looked.
+    ///
+    /// It samples: of each key only the last use is seen, up to an hour late. A thief who makes a broker use the key after him is not.
     ///
     /// Exits with 0 if nothing rings, 1 if something does, 2 if that cannot be told, as when a trail is late or abandoned; with 64 if the
     /// arguments or the configuration are wrong.

@@ -144,11 +144,6 @@ impl SourceArguments {
         self.standalone.trail.is_some()
     }
 
-    /// Where what is asked of KMS is recorded, if that was told.
-    pub(super) fn told_records(&self) -> Option<&PathBuf> {
-        self.record_to.as_ref()
-    }
-
     /// The journal of a broker that delivers no trail; none where there is one.
     pub(super) fn journal_without_trail(&self) -> Result<Option<PathBuf>, Failure> {
         if !self.standalone.is_none() {
@@ -323,6 +318,11 @@ impl StandaloneTrail {
 }
 
 impl Source {
+    /// Where the reader records what is asked of KMS, whether anything is there or not.
+    pub(super) fn own_records(&self) -> Option<PathBuf> {
+        self.records.file()
+    }
+
     /// The journal, if it is to be looked at: a `dev` has one, another broker's may be elsewhere.
     pub(super) fn journal_to_verify(&self) -> Option<PathBuf> {
         self.journal_dir.clone().filter(|dir| self.is_dev || dir.exists())

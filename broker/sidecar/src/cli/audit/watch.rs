@@ -68,11 +68,12 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit watch --state watch.json --key alias/orders --s3-bucket my-trail \\\n    \
     --account 111122223333 --region us-west-2 --public-key signing.pem\n  \
     key-broker audit watch --state watch.json --acknowledge c929ebc7-094a-4ee5-839d-975205113c0f\n\n\
-    All trails of the bucket are looked at, unless --trail names some. Use credentials of your own, and not the\n\
-    broker's: they take kms:GetKeyLastUsage and kms:DescribeKey on the keys, in the keys' own account, and what\n\
-    reading the trail takes. Replicas of multi-Region keys are asked each for itself. What an alarm names is in\n\
-    AWS CloudTrail: `aws cloudtrail lookup-events --lookup-attributes AttributeKey=EventId,AttributeValue=ID`.\n\
-    Where OTEL_EXPORTER_OTLP_ENDPOINT is set, what was found is pushed there as metrics.";
+All trails of the bucket are looked at, unless --trail names some. Use credentials of your own,\n\
+    not the broker's: they take kms:GetKeyLastUsage and kms:DescribeKey on the keys, in the keys'\n\
+    account, and what reading the trail takes. Replicas of multi-Region keys are asked each for\n\
+    itself. What an alarm names is in AWS CloudTrail: `aws cloudtrail lookup-events\n\
+    --lookup-attributes AttributeKey=EventId,AttributeValue=ID`. Where OTEL_EXPORTER_OTLP_ENDPOINT\n\
+    is set, what was found is pushed there as metrics.";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let Arguments {
@@ -87,9 +88,9 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         signing,
         source,
     } = arguments;
-    let readers = read_reader_records(&reader_records, source.told_records())?;
     let is_told = source.names_a_trail();
     let (source, called) = source.open_many(!is_told).await?;
+    let readers = read_reader_records(&reader_records, source.own_records())?;
     let names = source.reader.names();
     let trails = format!("{}/{}{called}", names.bucket, names.log_folder());
     let mut state = WatchState::load(&file, &trails).map_err(Failure::Configuration)?;
@@ -166,9 +167,9 @@ async fn look(
 }
 
 /// Those that were given, and the reader's own, if there are any yet.
-fn read_reader_records(files: &[PathBuf], own: Option<&PathBuf>) -> Result<ReaderRecords, Failure> {
+fn read_reader_records(files: &[PathBuf], own: Option<PathBuf>) -> Result<ReaderRecords, Failure> {
     let mut readers = ReaderRecords::default();
-    for file in files.iter().chain(own.filter(|own| own.exists())) {
+    for file in files.iter().chain(&own.filter(|own| own.exists())) {
         readers.add_file(file).map_err(|error| {
             Failure::Configuration(format!("--reader-records {}: {error}", file.display()))
         })?;

@@ -98,8 +98,13 @@ impl ReaderRecords {
         Ok(opened)
     }
 
+    /// The file, whether it is there or not; none where there can be none.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        self.told.clone().or_else(own_file)
+    }
+
     fn shown(&self) -> String {
-        self.told.clone().or_else(own_file).unwrap_or_default().display().to_string()
+        self.file().unwrap_or_default().display().to_string()
     }
 }
 

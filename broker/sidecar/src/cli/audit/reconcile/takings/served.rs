@@ -88,8 +88,11 @@ pub(super) fn own_in(record: &ReadRecord<'_>) -> Result<Own, MalformedRecord> {
     })
 }
 
-/// The use that an activity record tells of, if the call got an answer.
+/// The use that an activity record tells of, if the call got an answer. A key that nobody may use is described still.
 pub(super) fn use_in(record: &ReadRecord<'_>) -> Result<Option<Use>, MalformedRecord> {
+    if &*record.event_name == "DescribeKey" {
+        return Ok(None);
+    }
     let (Some(key), Some(json)) = (record.key_arn(), record.additional_event_data) else { return Ok(None) };
     let data: EventData = parse(json.get())?;
     let Some(data_key) = data.data_key.filter(|_| data.outcome == "Allowed") else { return Ok(None) };

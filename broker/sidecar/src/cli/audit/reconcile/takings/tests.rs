@@ -147,6 +147,16 @@ fn a_key_that_is_nobodys_is_out_of_use_within_the_promise() {
 }
 
 #[test]
+fn describing_a_key_is_no_use_of_it() {
+    let mut described = hit(900, 50, json!({ "servedFrom": "KMS" }));
+    described["eventName"] = "DescribeKey".into();
+    assert_eq!(
+        verdict(&[aws("DisableKey", 100, json!({}))], &[start(60, "key"), described]),
+        (Verdict::Held, None)
+    );
+}
+
+#[test]
 fn without_checks_data_keys_live_as_long_as_they_may_and_none_is_made() {
     let way = [aws("DisableKey", 100, json!({}))];
     let short = |second, minted| hit(second, minted, json!({ "expiresAt": time(minted + 1_000) }));
