@@ -298,3 +298,58 @@ proptest! {
         prop_assert!(missed.is_empty(), "thefts that were sampled, and neither rang nor were told of: {:?}", missed);
     }
 }
+
+/// How many of a hundred thefts in a day are found by a run each hour, beside a broker that mints under each key every so many minutes, or
+/// never, and whom the thief makes mint a minute after him, or not.
+fn found(every: Option<i64>, mints_after: bool) -> usize {
+    let broker = Broker { offset: 0, store_is_down: (0, 0), end: 9_999, is_killed: false };
+    // Any sequence will do, as long as it is always the same (Knuth's multiplier).
+    let mut seed = 1_u64;
+    let mut random = |below: i64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        i64::try_from(seed >> 33).expect("31 bits") % below
+    };
+    let found = (0..100).filter(|_| {
+        let theft = 60 + random(1_380);
+        let mut uses = BTreeMap::new();
+        if let Some(every) = every {
+            let phase = random(every);
+            uses.extend(
+                (0..).map(|n| phase + n * every).take_while(|at| *at < 1_800).map(|at| (at, Some(0))),
+            );
+        }
+        if mints_after {
+            uses.insert(theft + 1, Some(0));
+        }
+        uses.insert(theft, None);
+        let mut state = WatchState::new("b");
+        see(&mut state, "k", None, START).expect("room");
+        for now in (0..1_800).step_by(60) {
+            let day = Day { brokers: std::slice::from_ref(&broker), uses: &uses, now };
+            judge_pending(&mut state, &day, START + Duration::minutes(now));
+            if let Some((at, _)) = uses.range(..=now).next_back() {
+                see(&mut state, "k", Some(last_use(*at, &at.to_string())), START + Duration::minutes(now))
+                    .expect("room");
+            }
+        }
+        let alarms = &state.keys["k"].alarms;
+        assert!(alarms.iter().all(|alarm| alarm.request_id == theft.to_string()), "a false alarm");
+        !alarms.is_empty()
+    });
+    found.count()
+}
+
+/// The figures of docs/audit.md.
+#[test]
+fn of_a_hundred_thefts_as_many_are_found_as_the_broker_leaves_to_be_seen() {
+    let table = [
+        (None, false),
+        (Some(180), false),
+        (Some(30), false),
+        (Some(5), false),
+        (None, true),
+        (Some(5), true),
+    ];
+    let counts = table.map(|(every, mints_after)| found(every, mints_after));
+    assert_eq!(counts, [100, 76, 23, 2, 2, 0]);
+}
