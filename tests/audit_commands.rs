@@ -368,7 +368,7 @@ fn reconcile_tells_how_long_a_key_that_was_taken_away_was_served() {
     let draw = |record: &&Value| {
         record["eventName"] == "GenerateDataKey" && record["userIdentity"]["invokedBy"].is_null()
     };
-    let last = ours.iter().filter(draw).next_back().expect("a data key");
+    let last = ours.iter().rfind(draw).expect("a data key");
     let used = last["eventTime"].as_str().expect("a time");
     let used = OffsetDateTime::parse(used, &Rfc3339).expect("a time");
     let reconciled = |seconds: i64, more: &[&str]| {
