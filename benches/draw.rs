@@ -5,14 +5,25 @@
 
 use std::time::Duration;
 
+use key_broker::RevocationCheck;
 use key_broker::bench::{draws, question};
 use key_broker_core::clock::{Clock as _, SystemClock};
 
 fn main() {
-    one_draw();
+    for _ in 0..3 {
+        one_draw(None);
+        one_draw(Some(CHECK));
+    }
     boundary();
     policy();
 }
+
+/// The default.
+const CHECK: RevocationCheck = RevocationCheck {
+    interval: Duration::from_mins(1),
+    by_context: false,
+    unverified_max: Duration::from_mins(5),
+};
 
 /// What policy takes of a call: remembered, and asked anew.
 fn policy() {
@@ -43,9 +54,9 @@ fn policy() {
     }
 }
 
-fn one_draw() {
+fn one_draw(check: Option<RevocationCheck>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let draws = runtime.block_on(draws(1 << 32, 1_024, Duration::ZERO));
+    let draws = runtime.block_on(draws(1 << 32, 1_024, Duration::ZERO, check));
     let mut best = Duration::MAX;
     let mut allocations = 0;
     for _ in 0..ROUNDS {
@@ -61,7 +72,11 @@ fn one_draw() {
         best = best.min(started.elapsed());
         allocations = counted.count_total;
     }
-    println!("one draw of a kept data key: {} ns (best of {ROUNDS} rounds)", best.as_nanos() / DRAWS as u128);
+    let checked = if check.is_some() { "with revocation checks" } else { "without" };
+    println!(
+        "one draw of a kept data key, {checked}: {} ns (best of {ROUNDS} rounds)",
+        best.as_nanos() / DRAWS as u128
+    );
     println!("allocations in {DRAWS} draws: {allocations}");
 }
 
@@ -69,7 +84,7 @@ fn one_draw() {
 fn boundary() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (mut near, mut elsewhere) = runtime.block_on(async {
-        let draws = draws(MESSAGES, 0, Duration::from_millis(2)).await;
+        let draws = draws(MESSAGES, 0, Duration::from_millis(2), Some(CHECK)).await;
         latencies(std::iter::repeat_with(|| draws(DRAWS)).take(ROUNDS).flatten()).await
     });
     let p99 = |latencies: &mut Vec<u64>| {

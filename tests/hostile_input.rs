@@ -410,3 +410,23 @@ fn write(socket: &PathBuf, has_preface: bool, bytes: &[u8]) {
 }
 
 const PATH: &str = "/keybroker.v1.KeyBroker/GenerateDataKey";
+
+/// A browser, curl, or a client of gRPC-Web: the answer is one that it can read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_speaks_http_1_is_told_so_in_http_1() {
+    let site = Site::new().await;
+    let broker = Process::serve(&site.config(""));
+    for request in
+        ["GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "POST /keybroker.v1.KeyBroker/Decrypt HTTP/1.0\r\n\r\n"]
+    {
+        let mut connection = UnixStream::connect(site.socket()).expect("listens");
+        connection.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        connection.write_all(request.as_bytes()).expect("sends");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("an answer, and its end");
+        assert!(answer.starts_with("HTTP/1.1 505 HTTP Version Not Supported\r\n"), "{answer}");
+        assert!(answer.ends_with("not HTTP/1.1\n"), "{answer}");
+    }
+    serves(&site.socket()).await;
+    stop(broker);
+}

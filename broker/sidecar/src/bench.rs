@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 
 use crate::attestation::Trust;
-use crate::cache::rules::{Rule, Rules};
+use crate::cache::rules::{RevocationCheck, Rule, Rules};
 use crate::cache::{Cache, DrawTerms};
 use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use crate::kms::recorded::{KmsRegion, RecordedKms, Recorder};
@@ -35,18 +35,23 @@ pub fn is_genuine(trust: &Trust, document: Bytes, now: OffsetDateTime) -> bool {
 }
 
 /// Draws of one kept data key, for messages of `bytes` bytes: each call makes so many, permitted and ready to be awaited. A draw
-/// tells how many messages the key has served by then. KMS takes `kms_takes` for each key.
+/// tells how many messages the key has served by then. KMS takes `kms_takes` for each key, and is asked again as `check` says.
 ///
 /// # Panics
 ///
 /// Where there is no temporary directory, outside of a tokio runtime, and where a draw fails: a defect.
-pub async fn draws(max_messages: u64, bytes: u64, kms_takes: Duration) -> impl Fn(usize) -> Vec<Draw> {
+pub async fn draws(
+    max_messages: u64,
+    bytes: u64,
+    kms_takes: Duration,
+    check: Option<RevocationCheck>,
+) -> impl Fn(usize) -> Vec<Draw> {
+    let rules = Rules { revocation_check: check, ..rules(max_messages) };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let dir = tempfile::tempdir().expect("a directory");
     let config = JournalConfig::new(dir.path().into(), Durability::Write, Duration::from_secs(5));
     let (journal, thread) = Journal::open(&config, Arc::new(SystemClock)).expect("a journal");
-    let cache =
-        Arc::new(Cache::new(rules(max_messages), kms(kms_takes, journal, &clock), Arc::clone(&clock)));
+    let cache = Arc::new(Cache::new(rules, kms(kms_takes, journal, &clock), Arc::clone(&clock)));
     let policy = Arc::new(Policy::parse("permit(principal, action, resource);").expect("a policy"));
     let principal = Principal::Workload("unix:uid/1000".into());
     let request = Arc::new(request());
@@ -137,7 +142,7 @@ struct OneKeyKms(Duration);
 
 #[async_trait]
 impl Kms for OneKeyKms {
-    async fn call(&self, _: Permitted<KmsRequest>, attempts: &AttemptLog) -> Result<KmsReply, KmsError> {
+    async fn call(&self, asked: Permitted<KmsRequest>, attempts: &AttemptLog) -> Result<KmsReply, KmsError> {
         tokio::time::sleep(self.0).await;
         attempts.push(Attempt {
             at: SystemClock.now(),
@@ -149,6 +154,9 @@ impl Kms for OneKeyKms {
             encryption: None,
             error: None,
         });
+        if matches!(asked.subject(), KmsRequest::DryRun(_)) {
+            return Ok(KmsReply::Permitted);
+        }
         let key = UsedKey { arn: KeyArn::parse(ARN).expect("an ARN"), material_id: None };
         let encrypted = EncryptedDataKey::new(vec![1; 184].into(), key);
         Ok(KmsReply::DataKey(DataKey { plaintext: Plaintext::new(vec![7; 32]), encrypted }))

@@ -2,6 +2,7 @@
 
 mod blocks;
 pub(crate) mod connections;
+mod greeting;
 pub(crate) mod handshakes;
 pub(crate) mod layers;
 pub(crate) mod opening;

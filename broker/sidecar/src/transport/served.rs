@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocks::HeaderBlocks;
 use super::connections::Listener;
+use super::greeting::Greeted;
 use super::layers::{Caller, Layers};
 use super::paced::Paced;
 use super::progress::{Look, Progress};
@@ -43,7 +44,8 @@ impl Served {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let too_long = CancellationToken::new();
-        let blocks = HeaderBlocks::new(stream, Arc::clone(&self.caller.share), too_long.clone());
+        let blocks =
+            HeaderBlocks::new(Greeted::new(stream), Arc::clone(&self.caller.share), too_long.clone());
         match self.on {
             Listener::Workloads(Transport::Unix) | Listener::Admin => {
                 self.serve_http(NormalizeAuthority::new(blocks), keep_alive, &leave, &too_long).await;
