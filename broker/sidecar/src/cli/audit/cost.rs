@@ -264,7 +264,7 @@ impl Report {
         let Prediction { brokers, regions, accounts, .. } = self.brokers;
         let _ = writeln!(
             text,
-            "\nThe trail itself will ask KMS {} times a day, USD {:.6} (brokers in a region: {brokers}, regions: {regions}, accounts: \
+            "\nThe trail itself will ask KMS at most {} times a day, USD {:.6} (brokers in a region: {brokers}, regions: {regions}, accounts: \
              {accounts}):",
             per_day.data_keys + per_day.signatures,
             price_of(per_day.data_keys + per_day.signatures, self.price),
@@ -289,7 +289,7 @@ impl Report {
             let price = price_of_puts(puts, self.price_of_puts);
             let _ = writeln!(
                 text,
-                "\nIt will put {puts} objects into S3 a day, USD {price:.6}: {} log files and {} digests.",
+                "\nIt will put at most {puts} objects into S3 a day, USD {price:.6}: {} log files and {} digests.",
                 per_day.log_files, per_day.digests
             );
         }
