@@ -170,11 +170,13 @@ impl Cache {
     ) -> DrawOutcome<R::Reply> {
         for _ in 0..MOST_CHECKS {
             let remaining = terms.deadline.saturating_duration_since(self.0.clock.instant());
-            if tokio::time::timeout(remaining.saturating_sub(time_to_tell(remaining)), ended.cancelled())
-                .await
-                .is_err()
-            {
-                return DrawOutcome::failed(BrokerError::DeadlineExceeded);
+            let kept = time_to_tell(remaining);
+            if tokio::time::timeout(remaining.saturating_sub(kept), ended.cancelled()).await.is_err() {
+                return DrawOutcome::failed(if kept.is_zero() {
+                    BrokerError::DeadlineExceeded
+                } else {
+                    silence()
+                });
             }
             ended = match self.look_up(&permitted, principal, rule, bounds, &terms) {
                 Lookup::Drawn(drawn) => return drawn,

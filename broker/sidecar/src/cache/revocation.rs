@@ -69,9 +69,8 @@ impl Cache {
         let check = FailedCheck { key: key.into(), operation: operation.into(), reason: reason.into() };
         let (event_id, mut line) = (Uuid::new_v4(), Vec::new());
         ActivityRecord::of_failed_check(check, event_id, now.wall, caller).append_to(&mut line);
-        if journal.append_of(None, line).wait().await.is_ok() {
-            standing.failed(now, event_id);
-        }
+        let is_recorded = journal.append_of(None, line).wait().await.is_ok();
+        standing.failed(now, is_recorded.then_some(event_id));
         tracing::warn!(reason, operation, key, "KMS was not asked whether data keys may be used still");
     }
 

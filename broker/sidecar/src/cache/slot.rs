@@ -178,6 +178,11 @@ impl<T, R: Clone> Slot<T, R> {
                         return DrawStep::Drawn(draw, refresh, check);
                     }
                 }
+                // The replacement is newer.
+                Verdict::Stale if self.next.is_some() => {
+                    self.current = self.next.take();
+                    return self.draw(now, demand);
+                }
                 Verdict::Stale => {}
             }
         }
@@ -199,8 +204,9 @@ impl<T, R: Clone> Slot<T, R> {
             self.waiting.retain(|waiting| !waiting.answer.is_closed());
             let ahead = self.waiting.is_empty() && self.current.is_some();
             *(if ahead { &mut self.next } else { &mut self.current }) = Some(key);
+            // From no older one, which they have come too late for.
+            self.serve_waiting(now);
         }
-        self.serve_waiting(now);
         self.mint_for_waiting()
     }
 

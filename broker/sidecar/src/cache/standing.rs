@@ -60,8 +60,8 @@ pub(crate) struct Allowed {
 struct Trouble {
     since: Moment,
     pause: Duration,
-    /// The record that says so.
-    event_id: Uuid,
+    /// The record that says so; without one it excuses nothing.
+    event_id: Option<Uuid>,
 }
 
 /// A check under way, if there is one.
@@ -140,7 +140,7 @@ impl Standing {
         let of_one_context = is_suspended || check.by_context;
         let trouble = key.trouble.as_ref().filter(|trouble| trouble.is_recent(now));
         let may_ask = trouble.is_none_or(|trouble| trouble.is_over(now));
-        let failed = trouble.filter(|_| is_due).map(|trouble| trouble.event_id);
+        let failed = trouble.filter(|_| is_due).and_then(|trouble| trouble.event_id);
         let is_excused = failed.is_some() && age <= check.unverified_max;
         if is_due && !is_excused && !may_ask {
             return Verdict::Stale;
@@ -186,8 +186,8 @@ impl Standing {
         key.trouble = None;
     }
 
-    /// KMS could not be asked, as the record `event_id` says.
-    pub(super) fn failed(&self, now: Moment, event_id: Uuid) {
+    /// KMS could not be asked, as the record `event_id` says, if it could be written. KMS is not asked again at once.
+    pub(super) fn failed(&self, now: Moment, event_id: Option<Uuid>) {
         let mut key = self.key.lock();
         let before = key.trouble.take().filter(|trouble| trouble.is_recent(&now));
         let pause = before.map_or(FIRST_PAUSE, |trouble| (trouble.pause * 2).min(LONGEST_PAUSE));

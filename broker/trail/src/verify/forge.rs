@@ -315,7 +315,7 @@ pub(crate) fn failed_check(operation: &str, event_id: Uuid, at: OffsetDateTime) 
     text(line)
 }
 
-fn caller() -> AwsCaller {
+pub(crate) fn caller() -> AwsCaller {
     AwsCaller {
         account_id: "111122223333".into(),
         partition: "aws".into(),

@@ -7,6 +7,8 @@ mod bench;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cache::rules::RevocationCheck;
+use crate::cache::standing::KeyStanding;
 use bench::{BOUNDS, Bench};
 
 #[derive(Debug, Clone)]
@@ -307,4 +309,38 @@ fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
         bench.kms_answers();
         assert_eq!((bench.calls, bench.waiting.len()), (calls, usize::from(calls == 2)));
     }
+}
+
+/// KMS could not be asked about the key that is kept, and what a call to KMS brought meanwhile is evicted: nobody gets the kept one.
+#[test]
+fn who_came_too_late_for_a_key_does_not_get_it_after_all() {
+    let arn =
+        |id: &str| KeyArn::parse(&format!("arn:aws:kms:us-west-2:111122223333:key/{id}")).expect("an ARN");
+    let check = RevocationCheck {
+        interval: Duration::from_secs(10),
+        by_context: false,
+        unverified_max: Duration::from_secs(20),
+    };
+    let key = Arc::new(KeyStanding::new(arn("0001-aa"), "us-west-2".into(), Some(check)));
+    let standing = Arc::new(Standing::new(key));
+    let mut bench = Bench::new(None);
+    let demand = || Demand { request: (), declared: one(), bounds: BOUNDS };
+    let reply = |value: u64, requested_at| {
+        let source =
+            Provenance { request_id: "1".into(), event_id: uuid::Uuid::nil(), at: bench.wall, span: None };
+        MintedReply { value: Arc::new(value), source, requested_at, standing: Arc::clone(&standing) }
+    };
+    let begun = bench.now();
+    let (first, second) = (reply(1, begun), reply(2, begun));
+    let DrawStep::Wait(_first, _) = bench.slot.draw(&begun, demand()) else { panic!("nothing is kept") };
+    bench.slot.minted(&begun, Ticket(0), first);
+    bench.seconds = 15;
+    let late = bench.now();
+    standing.failed(late, None);
+    let DrawStep::Wait(mut answer, mints) = bench.slot.draw(&late, demand()) else { panic!("it is stale") };
+    assert_eq!(mints.len(), 1);
+    bench.slot.evict_key(&KeyId::from(&arn("0002-bb")), |_| false);
+    bench.slot.judge(Ticket(1), &arn("0002-bb"));
+    let mints = bench.slot.minted(&late, Ticket(1), second);
+    assert!(answer.try_recv().is_err() && mints.len() == 1, "it waits for another call");
 }

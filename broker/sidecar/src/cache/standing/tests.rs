@@ -152,7 +152,7 @@ impl Bench {
                 self.refused_at = [self.now; CONTEXTS];
             }
             Answer::None => {
-                check.standing.failed(now, Uuid::nil());
+                check.standing.failed(now, Some(Uuid::nil()));
                 self.trouble_at = Some(self.now);
             }
         }
@@ -342,4 +342,13 @@ fn checks_grow_with_keys_in_use_and_only_where_asked_for_with_contexts() {
             assert!(by_context <= contexts * 75 && by_context >= contexts * 45, "{by_context}");
         }
     }
+}
+
+#[test]
+fn a_failed_check_that_cannot_be_recorded_excuses_nothing_and_pauses_all_the_same() {
+    let bench = Bench::new(false);
+    let (standing, minted) = (&bench.standings[0], bench.at(1));
+    standing.failed(bench.at(70), None);
+    assert!(matches!(standing.judge(&bench.at(70), &minted), Verdict::Stale), "KMS is not asked at once");
+    assert!(matches!(standing.judge(&bench.at(71), &minted), Verdict::Due(Due { check: Some(_), .. })));
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::resume;
-use super::site::{FaultyStore, HandClock, caller};
+use super::site::{FaultyStore, HandClock};
 use crate::announcer::Announcer;
 use crate::delivery::Trail;
 use crate::delivery::encryption::Encryption;
@@ -26,7 +26,7 @@ use crate::origin::Origin;
 use crate::reader::TrailReader;
 use crate::record::{KmsRecord, ReadRecord, RequestParameters};
 use crate::records;
-use crate::verify::forge::{START, aws_identity, key_arn, names, refusal, signer};
+use crate::verify::forge::{START, aws_identity, caller, key_arn, names, refusal, signer};
 use crate::verify::{Verdict, VerifyOptions, verify};
 
 #[derive(Debug, Clone)]

@@ -18,7 +18,6 @@ use time::OffsetDateTime;
 
 use super::config_of_the_trail;
 use super::plan::{Encrypted, Plan};
-use super::site::caller;
 use crate::announcer::Announcer;
 use crate::delivery::encryption::Encryption;
 use crate::delivery::schedule::Pace;
@@ -32,7 +31,7 @@ use crate::reader::TrailReader;
 use crate::record::ReadRecord;
 use crate::signature::{PublicKey, Signer};
 use crate::store::{Object, Store, StoreError};
-use crate::verify::forge::{MemoryStore, START, key_arn, names, refusal};
+use crate::verify::forge::{MemoryStore, START, caller, key_arn, names, refusal};
 
 /// A store that notes what it is asked, and by whom.
 #[derive(Clone)]

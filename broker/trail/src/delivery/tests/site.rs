@@ -24,12 +24,11 @@ use crate::names::TrailNames;
 use crate::notice::Reloads;
 use crate::origin::Origin;
 use crate::reader::TrailReader;
-use crate::record::AwsCaller;
 use crate::record::ReadRecord;
 use crate::records;
 use crate::remainder::Remainder;
 use crate::store::{Object, Store, StoreError};
-use crate::verify::forge::{MemoryStore, START, refusal, signer};
+use crate::verify::forge::{MemoryStore, START, caller, refusal, signer};
 use crate::verify::{Report, TrailState, Verdict, VerifyOptions, verify};
 
 /// How a broker is killed.
@@ -476,16 +475,6 @@ impl Clock for HandClock {
 
     fn instant(&self) -> Instant {
         SystemClock.instant()
-    }
-}
-
-pub(super) fn caller() -> AwsCaller {
-    AwsCaller {
-        account_id: "111122223333".into(),
-        partition: "aws".into(),
-        region: "us-west-2".into(),
-        kms_host: "kms.us-west-2.amazonaws.com".into(),
-        source_address: "127.0.0.1".into(),
     }
 }
 

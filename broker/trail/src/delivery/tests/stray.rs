@@ -10,7 +10,6 @@ use std::time::Duration;
 use key_broker_core::clock::{Clock, SystemClock};
 
 use super::resume;
-use super::site::caller;
 use crate::announcer::Announcer;
 use crate::delivery::setup::SetupError;
 use crate::delivery::{Trail, TrailError};
@@ -20,7 +19,7 @@ use crate::notice::Reloads;
 use crate::origin::Origin;
 use crate::reader::TrailReader;
 use crate::remainder::Remainder;
-use crate::verify::forge::{MemoryStore, names, refusal, signer};
+use crate::verify::forge::{MemoryStore, caller, names, refusal, signer};
 use crate::verify::{Verdict, VerifyOptions, verify};
 
 /// How the directory is lost.

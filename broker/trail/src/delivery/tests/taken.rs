@@ -11,7 +11,6 @@ use key_broker_core::clock::{Clock, SystemClock};
 use tempfile::TempDir;
 
 use super::resume;
-use super::site::caller;
 use crate::announcer::Announcer;
 use crate::delivery::{Trail, TrailError};
 use crate::digest::{Position, SIGNATURE_METADATA};
@@ -20,7 +19,7 @@ use crate::log_file::compress;
 use crate::origin::Origin;
 use crate::reader::{TrailReader, gunzip};
 use crate::store::{Object, Store, StoreError};
-use crate::verify::forge::{MemoryStore, refusal, signer};
+use crate::verify::forge::{MemoryStore, caller, refusal, signer};
 use crate::verify::{TrailState, Verdict, VerifyOptions, verify};
 
 struct Broker {

@@ -15,7 +15,7 @@ use spki::der::pem::{LineEnding, encode_string};
 use time::OffsetDateTime;
 
 use super::config_of_the_trail;
-use super::site::{HandClock, caller};
+use super::site::HandClock;
 use crate::announcer::Announcer;
 use crate::delivery::Trail;
 use crate::delivery::setup::{Means, SetupError, state_in_journal};
@@ -28,7 +28,7 @@ use crate::signature::Signer;
 use crate::state::State;
 use crate::store::Store;
 use crate::store::directory::DirectoryStore;
-use crate::verify::forge::{START, names, refusal};
+use crate::verify::forge::{START, caller, names, refusal};
 use crate::verify::{FindingKind, Report, TrailState, Verdict, VerifyOptions, verify};
 
 /// What one broker has left.
