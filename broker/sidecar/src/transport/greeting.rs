@@ -20,6 +20,8 @@ enum Greeting {
     Http2(Vec<u8>, usize),
     /// It is not, and so many bytes of the answer are sent.
     Refused(usize),
+    /// The answer is sent and so many bytes more were read: to close a socket with bytes unread resets it, and the peer may lose the answer.
+    Lingering(usize),
 }
 
 impl<S> Greeted<S> {
@@ -45,17 +47,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends the answer to what is not HTTP/2, and ends.
+    /// Sends the answer to what is not HTTP/2, and ends once the peer has, or has sent too much.
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, state } = self;
-        let Greeting::Refused(sent) = state else { return Poll::Ready(Ok(())) };
-        while *sent < REFUSAL.len() {
-            match ready!(Pin::new(&mut *stream).poll_write(cx, &REFUSAL[*sent..]))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                more => *sent += more,
+        if let Greeting::Refused(sent) = state {
+            while *sent < REFUSAL.len() {
+                match ready!(Pin::new(&mut *stream).poll_write(cx, &REFUSAL[*sent..]))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    more => *sent += more,
+                }
+            }
+            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+            *state = Greeting::Lingering(0);
+        }
+        if let Greeting::Lingering(more) = state {
+            while *more < MOST_READ_AFTER {
+                let mut room = [0; 1_024];
+                let mut buffer = ReadBuf::new(&mut room);
+                ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+                match buffer.filled().len() {
+                    0 => break,
+                    read => *more += read,
+                }
             }
         }
-        Pin::new(stream).poll_shutdown(cx)
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -89,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Greeted<S> {
                 return Poll::Ready(Ok(()));
             }
         }
-        if matches!(self.state, Greeting::Refused(_)) {
+        if matches!(self.state, Greeting::Refused(_) | Greeting::Lingering(_)) {
             // Then it is at its end.
             return self.poll_refusal(cx);
         }
@@ -110,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
                 // There is room again once the peer has said something.
                 if taken == 0 { Poll::Pending } else { Poll::Ready(Ok(taken)) }
             }
-            Greeting::Refused(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Greeting::Refused(_) | Greeting::Lingering(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Greeting::Http2(..) => {
                 ready!(self.poll_held(cx))?;
                 Pin::new(&mut self.stream).poll_write(cx, bytes)
@@ -151,6 +167,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
 /// How HTTP/2 begins (RFC 9113, 3.4), as far as no request of HTTP/1.1 does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 const MOST_HELD: usize = 4 << 10;
+/// What is read of a peer that is answered already.
+const MOST_READ_AFTER: usize = 64 << 10;
 /// RFC 9110, 15.6.6.
 const REFUSAL: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
 content-type: text/plain\r\n\
