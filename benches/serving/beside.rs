@@ -45,6 +45,9 @@ pub(crate) async fn measure(
             pair.push((broker, target));
         }
         for &in_flight in load.in_flight {
+            if amount.in_flight.is_some_and(|calls| calls != in_flight) {
+                continue;
+            }
             let mut rows: Vec<Measured> = Vec::new();
             for round in 0..amount.rounds {
                 eprintln!("beside: {}, {in_flight} in flight, round {}", load.name, round + 1);

@@ -1,7 +1,8 @@
 //! What the broker costs: size, start, memory, and calls per second beside two things it cannot beat: a bare gRPC echo,
 //! and the AWS SDK without a broker. docs/performance.md is made from this program's report.
 //!
-//! `cargo bench --bench serving` runs everything, `cargo bench --bench serving -- --quick` a short version, and
+//! `cargo bench --bench serving` runs everything, `cargo bench --bench serving -- --quick` a short version, and with `--in-flight 1`
+//! only the loads of so many calls in flight,
 //! `cargo bench --bench serving -- --sustained 600` ten minutes of one load, with the trail delivered and verified, and
 //! `cargo bench --bench serving -- --telemetry` what spans and metrics cost a cached call, and
 //! `cargo bench --bench serving -- --beside PROGRAM` this broker beside another build of it, the release before, say.
@@ -47,6 +48,8 @@ struct Amount {
     rounds: usize,
     round: Duration,
     warm_up: Duration,
+    /// Only so many calls in flight; else as many as users have.
+    in_flight: Option<usize>,
 }
 
 impl Amount {
@@ -56,6 +59,7 @@ impl Amount {
         rounds: 5,
         round: Duration::from_secs(1),
         warm_up: Duration::from_millis(200),
+        in_flight: None,
     };
     const QUICK: Self = Self {
         starts: 3,
@@ -63,6 +67,7 @@ impl Amount {
         rounds: 1,
         round: Duration::from_millis(200),
         warm_up: Duration::from_millis(50),
+        in_flight: None,
     };
 }
 
@@ -84,8 +89,12 @@ fn main() -> Result<(), Failure> {
         print!("{}", runtime.block_on(sustained::measure(Duration::from_secs(seconds)))?);
         return Ok(());
     }
-    let amount =
+    let mut amount =
         if arguments.iter().any(|argument| argument == "--quick") { Amount::QUICK } else { Amount::FULL };
+    if let Some(place) = arguments.iter().position(|argument| argument == "--in-flight") {
+        let calls = arguments.get(place + 1).ok_or("--in-flight needs a number of calls")?;
+        amount.in_flight = Some(calls.parse()?);
+    }
     if arguments.iter().any(|argument| argument == "--telemetry") {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         print!("{}", runtime.block_on(telemetry_alone(amount))?);
@@ -117,7 +126,7 @@ async fn beside_alone(other: &Path, amount: Amount) -> Result<String, Failure> {
 }
 
 async fn measure(amount: Amount) -> Result<Report, Failure> {
-    let programs = Programs::build()?;
+    let programs = Programs::build_all()?;
     let machine = Machine::look(programs.dir())?;
     let emulator = Emulator::start(&programs)?;
 

@@ -18,13 +18,22 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds them into the target directory of the running bench.
+    /// Builds the broker and the emulator into the target directory of the running bench.
     pub(crate) fn build() -> Result<Self, Failure> {
+        Self::build_of(&[BROKER, EMULATOR])
+    }
+
+    /// The same, and the broker without records.
+    pub(crate) fn build_all() -> Result<Self, Failure> {
+        Self::build_of(&[BROKER, BROKER_UNRECORDED, EMULATOR])
+    }
+
+    fn build_of(programs: &[Program]) -> Result<Self, Failure> {
         let bench = std::env::current_exe()?;
         let target = bench.ancestors().nth(3).ok_or("a bench is at target/<profile>/deps/<bench>")?;
         // On the disk of the target directory: /tmp may be memory, where fsync costs nothing.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        for (program, arguments, built) in PROGRAMS {
+        for &(program, arguments, built) in programs {
             eprintln!("building {program}");
             let status = Command::new(env!("CARGO"))
                 .args(["build", "--quiet", "--release", "--target-dir"])
@@ -77,15 +86,14 @@ impl Programs {
 }
 
 /// The name of the copy, what cargo is told, and where the program is then, below `release`.
-const PROGRAMS: [(&str, &[&str], &str); 3] = [
-    ("key-broker", &["-p", "key-broker"], "key-broker"),
-    (
-        UNRECORDED,
-        &["-p", "key-broker", "--example", "unrecorded", "--features", "bench-unrecorded"],
-        "examples/unrecorded",
-    ),
-    ("kms-emulator", &["-p", "kms-emulator"], "kms-emulator"),
-];
+type Program = (&'static str, &'static [&'static str], &'static str);
+const BROKER: Program = ("key-broker", &["-p", "key-broker"], "key-broker");
+const BROKER_UNRECORDED: Program = (
+    UNRECORDED,
+    &["-p", "key-broker", "--example", "unrecorded", "--features", "bench-unrecorded"],
+    "examples/unrecorded",
+);
+const EMULATOR: Program = ("kms-emulator", &["-p", "kms-emulator"], "kms-emulator");
 /// The broker without records.
 pub(crate) const UNRECORDED: &str = "key-broker-unrecorded";
 /// Another build of the broker, to be measured beside this one.

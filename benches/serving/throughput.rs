@@ -76,7 +76,7 @@ impl<'a> Targets<'a> {
 
     pub(crate) async fn measure(&self, amount: Amount) -> Result<Throughput, Failure> {
         let mut all = Vec::new();
-        for in_flight in IN_FLIGHT {
+        for in_flight in amount.in_flight.map_or(IN_FLIGHT.to_vec(), |calls| vec![calls]) {
             let mut measured: Vec<Measured> = Vec::new();
             for round in 0..amount.rounds {
                 eprintln!("throughput: {in_flight} in flight, round {}", round + 1);
