@@ -33,13 +33,13 @@ pub(super) struct Arguments {
     /// A KMS key under which the broker must be able to make data keys and decrypt; may be given more than once
     #[arg(long = "key-id", value_name = "KEY", value_parser = parse_key)]
     keys: Vec<KeyId>,
-    /// A pair of the encryption context that --key-id is tried with, or that --as asks with; may be given more than once
+    /// A pair of the encryption context for --key-id or --as; may be given more than once
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     context: Vec<(String, String)>,
-    /// Put an object into the trail's bucket of S3, outside of AWSLogs/, to see whether the broker may; a second time it is not put
+    /// Try to put an object into the trail's S3 bucket, outside of AWSLogs/, unless it is there from an earlier check
     #[arg(long, conflicts_with_all = ["offline", "principal"])]
     write: bool,
-    /// Ask nobody, and look at nothing that only the broker's host can have: for CI, or beside a broker that runs
+    /// Make no requests, and check nothing that only the broker's host has: for CI, or beside a running broker
     #[arg(long, conflicts_with = "keys")]
     offline: bool,
     /// Print JSON
@@ -55,22 +55,22 @@ pub(super) struct Arguments {
     next_help_heading = "What may a principal do? Asks the policy file, and AWS only what aliases mean"
 )]
 struct PolicyQuery {
-    /// The principal as policy names it: a SPIFFE ID, unix:uid/UID, vsock:cid/CID or unknown
+    /// The principal as in policies: a SPIFFE ID, unix:uid/UID, vsock:cid/CID or unknown
     #[arg(long = "as", value_name = "PRINCIPAL", value_parser = Principal::parse)]
     principal: Option<Principal>,
-    /// One action, such as Decrypt; else all
+    /// One action, such as Decrypt [default: all]
     #[arg(long, requires = "principal", value_name = "ACTION", value_parser = policy::parse_action)]
     action: Option<Action>,
-    /// One key: ARN, id or alias; else those that policies name, and none
+    /// One key: ARN, id or alias [default: those that policies name, and no key]
     #[arg(long, requires = "principal", value_name = "KEY", value_parser = parse_key)]
     key: Option<KeyId>,
     /// The messages that a call for a data key declares
     #[arg(long, requires = "principal", value_name = "N", default_value_t = 1)]
     messages: u64,
-    /// The bytes that a call for a data key declares, or that is encrypted or decrypted here; 0 is none
+    /// The bytes that a call for a data key declares, or that are encrypted or decrypted in the broker
     #[arg(long, requires = "principal", value_name = "N", default_value_t = 0)]
     bytes: u64,
-    /// How the call comes in: unix, tls, `insecure_tcp` or vsock
+    /// The transport of the call: unix, tls, `insecure_tcp` or vsock
     #[arg(long, requires = "principal", default_value_t = Transport::Unix, value_parser = policy::parse_transport)]
     transport: Transport,
     /// A PCR of the enclave's attestation document, such as 0=HEX (the image); may be given more than once

@@ -46,7 +46,7 @@ pub(super) struct Target {
 /// What mutual TLS takes: files in PEM.
 #[derive(Debug, Args)]
 struct TlsArguments {
-    /// With --tls: the authorities that vouch for the broker's certificate, PEM
+    /// With --tls: the authorities that the broker's certificate chains to, PEM
     #[arg(long, value_name = "FILE", requires = "tls")]
     ca: Option<PathBuf>,
     /// With --tls: the client's certificate, PEM

@@ -13,13 +13,12 @@ use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Log files: their keys in the bucket, or their paths, whoever vouches for them; all of the trail's that a signed digest vouches
-    /// for unless told
+    /// Log files, by key in the bucket or path, vouched for or not [default: all of the trail's that a signed digest vouches for]
     #[arg(value_name = "KEY", conflicts_with_all = ["since", "until"])]
     keys: Vec<String>,
     #[command(flatten)]
     period: Period,
-    /// Print a record a line, instead of one {"Records":[…]}
+    /// Print one record a line instead of one {"Records":[…]}
     #[arg(long, visible_alias = "json")]
     records: bool,
     #[command(flatten)]

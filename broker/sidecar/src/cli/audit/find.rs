@@ -26,16 +26,16 @@ use wanted::Wanted;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A KMS requestID, a request id of the broker (x-request-id), an eventID, a trace id or traceparent; or a data key's ciphertext, in
-    /// base64, as `fileb://PATH` for a file of bytes, or by its SHA-256 in hex
+    /// A KMS requestID, the broker's request id (x-request-id), an eventID, a trace id or traceparent; or a data key's ciphertext, in
+    /// base64, as `fileb://PATH` for a file of bytes, or its SHA-256 in hex
     #[arg(value_name = "ID", value_parser = wanted::parse)]
     id: Wanted,
     #[command(flatten)]
     period: Period,
-    /// Look in every trail of the bucket. A --trail with * in it looks in those called so
+    /// Search every trail of the bucket; with * in --trail, those that match
     #[arg(long, conflicts_with = "trail")]
     all_trails: bool,
-    /// Print JSON, with the records as they are
+    /// Print JSON, with the records unchanged
     #[arg(long)]
     json: bool,
     #[command(flatten)]

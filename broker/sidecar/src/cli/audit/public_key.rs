@@ -10,7 +10,7 @@ use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Print JSON, with the fingerprint that digests name the key by
+    /// Print JSON, with the key's fingerprint as in digests
     #[arg(long)]
     json: bool,
     #[command(flatten)]

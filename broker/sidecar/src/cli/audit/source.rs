@@ -39,7 +39,7 @@ pub(super) struct BrokerArguments {
 pub(super) struct SourceArguments {
     #[command(flatten)]
     broker: BrokerArguments,
-    /// The account in the names of the trail's objects; else AWS is asked whose credentials these are
+    /// The account in the names of the trail's objects [default: that of your credentials, from STS]
     #[arg(long, hide_short_help = true, value_name = "ID", value_parser = account)]
     account: Option<String>,
     /// Another KMS: a VPC endpoint, an emulator
@@ -48,7 +48,7 @@ pub(super) struct SourceArguments {
     /// Another STS, likewise
     #[arg(long, hide_short_help = true, value_name = "URL")]
     sts_endpoint_url: Option<String>,
-    /// Where to record what this asks of KMS: a file of your own, kept for `audit reconcile`
+    /// Where to record this command's own KMS calls: a file of yours, kept for `audit reconcile`
     /// [default: ~/.local/state/key-broker/reader-records.jsonl]
     #[arg(long, value_name = "FILE")]
     record_to: Option<PathBuf>,
@@ -66,16 +66,16 @@ struct StandaloneTrail {
     /// The name of the bucket's folder
     #[arg(long, hide_short_help = true, value_name = "NAME", requires = "store")]
     bucket: Option<String>,
-    /// The bucket of S3 that the trail is in, instead of --store and --bucket
+    /// The trail's S3 bucket, instead of --store and --bucket
     #[arg(long, hide_short_help = true, value_name = "NAME", conflicts_with_all = ["dir", "config", "store"], requires_all = ["account", "region"])]
     s3_bucket: Option<String>,
-    /// What stands before `AWSLogs/` in the keys
+    /// The prefix before `AWSLogs/` in object keys
     #[arg(long, hide_short_help = true, value_name = "PREFIX", default_value = "")]
     prefix: String,
     /// The region of the trail
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     region: Option<String>,
-    /// The name of the trail; without the id at its end where that leaves one. Some commands take many: with * for anything
+    /// The trail's name, without the id at its end if that is unambiguous. Some commands take several: * stands for any characters
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     trail: Option<String>,
 }

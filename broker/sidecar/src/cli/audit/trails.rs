@@ -12,7 +12,7 @@ use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Print a line of JSON for each
+    /// Print one line of JSON for each
     #[arg(long)]
     json: bool,
     #[command(flatten)]

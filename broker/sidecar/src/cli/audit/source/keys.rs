@@ -19,7 +19,7 @@ pub(in crate::cli::audit) struct SigningKey {
     /// The public half of a key that signed digests, as PEM; may be given more than once
     #[arg(long, value_name = "FILE")]
     public_key: Vec<PathBuf>,
-    /// The KMS key that signs digests: KMS is asked for its public half
+    /// The KMS key that signs digests; its public half is fetched from KMS
     #[arg(long, value_name = "KEY", value_parser = parse_key, conflicts_with = "public_key")]
     signing_key_id: Option<KeyId>,
 }
