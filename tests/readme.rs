@@ -31,7 +31,7 @@ fn clone_with_dev() -> (TempDir, Process) {
     fs::write(dir.join("policy.new"), policy()).expect("writes");
     fs::rename(dir.join("policy.new"), dir.join("policy.cedar")).expect("renames");
     dev.signal(Signal::HUP);
-    dev.wait_for_log("other policies are in force");
+    dev.wait_for_log("new policies are in force");
     (clone, dev)
 }
 

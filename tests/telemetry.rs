@@ -385,7 +385,7 @@ async fn a_bad_collector_costs_no_call_anything() {
             assert!(dropped > 1_000.0, "{dropped}: a hundred are queued, the rest is counted");
             let (_, dir, log) = site.stop();
             assert_eq!(Records::read(&dir.path().join("journal")).activity.len(), 1_000);
-            let complaints = log.matches("does not take spans").count();
+            let complaints = log.matches("does not accept spans").count();
             assert!(complaints <= 3, "{complaints}: told of, not again and again");
         }
     }

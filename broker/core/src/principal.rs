@@ -42,7 +42,7 @@ impl Principal {
             SpiffeId::parse(text).map(Into::into)
         } else {
             Err(format!(
-                "{text:?} is no principal: write spiffe://TRUST-DOMAIN/PATH, unix:uid/UID, vsock:cid/CID or unknown"
+                "{text:?} is not a principal: write spiffe://TRUST-DOMAIN/PATH, unix:uid/UID, vsock:cid/CID or unknown"
             ))
         }
     }

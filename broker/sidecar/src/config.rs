@@ -118,7 +118,7 @@ fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let bytes = fs::read(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
-            format!("{shown}: there is no such file: give the configuration with --config")
+            format!("{shown}: no such file: give the configuration with --config")
         }
         ErrorKind::IsADirectory => format!("{shown}: is a folder: give the file in it with --config"),
         _ => format!("{shown}: {error}"),

@@ -466,7 +466,7 @@ fn check_name(literal: &EntityUid) -> Result<(), String> {
             }
         }
         schema::UNKNOWN if id != Principal::Unknown.as_str() => {
-            Err("write Unknown::\"unknown\": that is whoever no certificate and no kernel proves".into())
+            Err("write Unknown::\"unknown\": that is every caller that neither certificate nor kernel identifies".into())
         }
         schema::ENCRYPTION_CONTEXT => {
             Err("the encryption context of a call is not written out: write context.encryptionContext".into())

@@ -39,7 +39,7 @@ impl Ready {
             Self::TrailNotOpen => "not ready: the trail's first digest is not delivered",
             Self::Draining => "not ready: draining",
             Self::JournalFails => "not ready: the journal cannot commit",
-            Self::CircuitOpen => "not ready: KMS has not answered lately, so it is not asked",
+            Self::CircuitOpen => "not ready: KMS has not answered lately, so it is not called for now",
         }
     }
 }

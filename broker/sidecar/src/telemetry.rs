@@ -73,7 +73,7 @@ pub(crate) fn init(traces: &Traces, collector: Option<LogBridge>, usual: &str) {
         tracing::warn!(
             variable = LOG_FILTER_VARIABLE,
             why,
-            "an environment variable makes no sense: it is ignored"
+            "an environment variable has an invalid value and is ignored"
         );
     }
 }

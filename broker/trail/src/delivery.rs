@@ -287,7 +287,7 @@ impl Trail {
             hold.keep()?;
             let note = |cut: &Cut| {
                 notices.tell_cut(number, cut)?;
-                tracing::error!(file = %path.display(), ?cut, "a journal file is not what was written: what fits its chain is delivered, the rest is kept as evidence");
+                tracing::error!(file = %path.display(), ?cut, "a journal segment was changed: what fits its hash chain is delivered, the rest is kept as evidence");
                 Ok(())
             };
             let reading = read(&path, &later, &evidence, &note)?;
@@ -321,7 +321,7 @@ impl Trail {
         let missing_records = before.sequence.saturating_sub(delivered.sequence).max(1);
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.tell_missing(before, missing_records)?)).await?;
-        tracing::error!(missing_records, "files of the journal were gone before they were delivered");
+        tracing::error!(missing_records, "journal segments were removed before they were delivered");
         Ok(())
     }
 

@@ -39,7 +39,7 @@ impl Delivery {
                 }
             }
             Ok(Err(_)) => tracing::error!("the trail's task panicked: the next start delivers what is left"),
-            Err(_) => tracing::warn!("a delivery does not end: the next start delivers what is left"),
+            Err(_) => tracing::warn!("a delivery hangs: the next start delivers what is left"),
         }
         self.names
     }
@@ -70,7 +70,7 @@ impl Ending {
         let life = tokio::spawn(async move {
             tokio::select! {
                 () = run.journal.died() => {
-                    tracing::error!("the journal's thread ended in a defect, please report it: the broker stops, to be started again");
+                    tracing::error!("the journal's thread panicked, please report this bug: the broker stops, to be restarted");
                     drain.cancel();
                 }
                 () = run.clone().run(drain.clone()) => {}

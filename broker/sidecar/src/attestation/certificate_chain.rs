@@ -46,7 +46,7 @@ impl Chain {
             .find(|root| root.as_ref() == *first)
             .ok_or(ChainError::Untrusted("the root is not one that the broker trusts"))?;
         let anchor = anchor_from_trusted_cert(root)
-            .map_err(|_| ChainError::Untrusted("the root is no certificate"))?;
+            .map_err(|_| ChainError::Untrusted("the root is not a certificate"))?;
         let intermediates: Vec<CertificateDer<'_>> =
             rest.iter().map(|der| CertificateDer::from(*der)).collect();
         let leaf = CertificateDer::from(document.certificate);

@@ -35,7 +35,7 @@ impl Hardening {
     /// Says what failed, once there is a log.
     pub(super) fn report(self) {
         for (step, error) in self.failures {
-            tracing::warn!(step, %error, "the process is less protected than it should be");
+            tracing::warn!(step, %error, "the process is not fully hardened");
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn fit(config: &mut Config) -> Result<(), String> {
         tracing::warn!(
             limit,
             needed = largest,
-            "RLIMIT_FSIZE is below what a file of the journal may have: calls are refused once one has as much"
+            "RLIMIT_FSIZE is lower than the size of a journal segment: calls are refused once a segment reaches it"
         );
     }
     let descriptors = Descriptors::of(config);
@@ -38,7 +38,7 @@ pub(super) fn fit(config: &mut Config) -> Result<(), String> {
         limit,
         needed,
         connections,
-        "RLIMIT_NOFILE is below what limits.connections needs: so many connections are taken on each socket"
+        "RLIMIT_NOFILE is lower than limits.connections needs: each socket accepts fewer connections"
     );
     config.limits.connections = connections;
     config.limits.share.connections = config.limits.share.connections.min(connections);

@@ -155,13 +155,13 @@ impl PolicyAliases {
                         tracing::warn!(
                             alias,
                             error,
-                            "cannot ask KMS what an alias in the policies means: its last known key is used"
+                            "cannot resolve an alias in the policies with KMS: its last known key is used"
                         );
                     } else {
                         tracing::warn!(
                             alias,
                             error,
-                            "cannot ask KMS what an alias in the policies means: a forbid by it holds for every key"
+                            "cannot resolve an alias in the policies with KMS: a forbid by it applies to every key"
                         );
                     }
                 }

@@ -323,7 +323,7 @@ fn warn_of_credentials<T>(result: &Result<T, BrokerError>) {
     if matches!(error.kind, KmsErrorKind::Credentials | KmsErrorKind::AccountCredentials) {
         tracing::error!(
             error = error.code,
-            "AWS does not take the broker's credentials, or its clock is wrong: renew the credentials, and look at the clock; kept \
+            "AWS rejects the broker's credentials, or its clock is wrong: renew the credentials, and check the clock; cached \
              data keys are served meanwhile"
         );
     }

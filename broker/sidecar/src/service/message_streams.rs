@@ -275,7 +275,7 @@ fn unread(status: &Status) -> BrokerError {
 }
 
 fn no_start() -> BrokerError {
-    BrokerError::Rejected("the first request of the stream is no start: send that before any bytes".into())
+    BrokerError::Rejected("the first request of the stream is not a start: send one before any bytes".into())
 }
 
 fn second_start() -> BrokerError {

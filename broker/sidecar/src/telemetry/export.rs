@@ -119,7 +119,7 @@ impl Export {
     /// Tells the log what is ignored of the variables, and what cannot be exported.
     pub(crate) fn tell(&self) {
         for Ignored { variable, why } in &self.ignored {
-            tracing::warn!(variable, why, "an environment variable makes no sense: it is ignored");
+            tracing::warn!(variable, why, "an environment variable has an invalid value and is ignored");
         }
         for error in &self.troubles {
             tracing::warn!(error, "telemetry cannot be exported: the broker serves without it");
@@ -155,12 +155,12 @@ impl Export {
         if let Some(spans) = self.spans
             && spans.shutdown_with_timeout(PATIENCE).is_err()
         {
-            tracing::warn!("the last spans are not exported: the collector does not take them");
+            tracing::warn!("the last spans are not exported: the collector does not accept them");
         }
         if let Some(logs) = self.logs
             && logs.shutdown_with_timeout(PATIENCE).is_err()
         {
-            tracing::warn!("the last log lines are not exported: the collector does not take them");
+            tracing::warn!("the last log lines are not exported: the collector does not accept them");
         }
     }
 }

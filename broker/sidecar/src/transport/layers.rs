@@ -182,7 +182,7 @@ impl Layers {
             };
             let (record, request_id) = (scope.record(), scope.request_id());
             if let Err(BrokerError::Bug) = &answered {
-                tracing::error!(%request_id, "a call ended in a defect: please report it");
+                tracing::error!(%request_id, "a call panicked: please report this bug");
             }
             let response = reply(&record, method, request_id, answered);
             let committed = match record.stream() {

@@ -55,7 +55,7 @@ impl Served {
         if too_long.is_cancelled() {
             tracing::warn!(
                 principal = self.caller.peer.principal.as_str(),
-                "a connection ended: the metadata of one call was longer than is read, or than the principal's share of bytes"
+                "connection closed: one call's metadata exceeds the limit, or the principal's share of bytes"
             );
         }
     }

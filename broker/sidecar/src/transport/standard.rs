@@ -43,7 +43,7 @@ pub(super) async fn standard(
 ) -> Response<Body> {
     let Some(taken) = share.standard_call() else {
         return Status::resource_exhausted(
-            "as many calls of health and reflection of this principal as its limit allows are open: end some",
+            "this principal has as many health and reflection calls open as its limit allows: end some",
         )
         .into_http();
     };

@@ -22,12 +22,12 @@ impl Trail {
             return Err(StoreError(words).into());
         };
         if is_same(&found, &stored_hash, text_hash, &metadata) {
-            tracing::info!(object = key, "it is in the store already: an earlier attempt has put it");
+            tracing::info!(object = key, "already in the store, from an earlier attempt");
             return Ok(());
         }
         tracing::error!(
             object = key,
-            "another object is in the store under this name, which only this broker gives: somebody else writes there; it is left as \
+            "the store has another object under a name that only this broker uses: somebody else writes there; it is left as \
              evidence"
         );
         Err(TrailError::Occupied(key))

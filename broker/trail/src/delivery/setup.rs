@@ -303,7 +303,7 @@ pub(super) fn state_in_journal(
     let was_used = matches!(&loaded, Ok(Some(state)) if state.delivered == Some(Link::START));
     let delivered = loaded.as_ref().ok().and_then(|state| state.as_ref()?.delivered);
     if journal.notices().tell_begun_anew(was_used, delivered).map_err(explain)? {
-        tracing::error!("files of the journal were gone before anything of them was delivered");
+        tracing::error!("journal segments were removed before anything of them was delivered");
     }
     let refuse = |why: &dyn fmt::Display| {
         let found = journal_dir.join("trail.json");

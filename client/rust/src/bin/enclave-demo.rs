@@ -126,7 +126,7 @@ impl Arguments {
                 "--unix" => unix = Some(value()?.into()),
                 "--attestation" => attestation = value()?,
                 "--rsa-key" => rsa_key = Some(value()?.into()),
-                _ => return Err(format!("{option:?} is no option")),
+                _ => return Err(format!("unknown option {option:?}")),
             }
         }
         let attestation = match (attestation.strip_prefix("file:"), rsa_key) {

@@ -83,7 +83,7 @@ impl ReaderRecords {
         let opened = options.open(folder.join(name))?;
         let metadata = opened.metadata()?;
         let refused = if !metadata.is_file() {
-            Some("it is no file")
+            Some("it is not a regular file")
         } else if metadata.uid() != geteuid().as_raw() || metadata.nlink() != 1 {
             Some("it is not a file of your own")
         } else if metadata.mode() & 0o022 != 0 {

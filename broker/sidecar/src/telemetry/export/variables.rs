@@ -224,7 +224,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
                 "baggage" | "none" => None,
                 other => {
                     let known = "tracecontext, baggage, xray and none";
-                    self.ignore(name, format!("{other:?} is none of {known}"));
+                    self.ignore(name, format!("{other:?} is not one of {known}"));
                     continue;
                 }
             };
@@ -248,7 +248,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             }
             other => {
                 let known = SAMPLERS.join(", ");
-                self.ignore("OTEL_TRACES_SAMPLER", format!("{other:?} is none of {known}"));
+                self.ignore("OTEL_TRACES_SAMPLER", format!("{other:?} is not one of {known}"));
             }
         }
         Sampler::ParentBased(Box::new(Sampler::AlwaysOn))
@@ -278,7 +278,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             for name in names {
                 let Some(value) = self.value(name) else { continue };
                 if !words.iter().any(|word| value.eq_ignore_ascii_case(word)) {
-                    self.ignore(name, format!("{value:?} is none of {}", words.join(", ")));
+                    self.ignore(name, format!("{value:?} is not one of {}", words.join(", ")));
                 }
             }
         }

@@ -84,7 +84,7 @@ impl WatchState {
             return Err(explain(&"it is longer than any state of this command"));
         }
         let state: Self = serde_json::from_slice(&json)
-            .map_err(|error| explain(&format_args!("it is no state of this command: {error}")))?;
+            .map_err(|error| explain(&format_args!("it is not a state file of this command: {error}")))?;
         if state.version != VERSION {
             return Err(explain(&format_args!(
                 "it is of version {}, and this program knows {VERSION}",
