@@ -1,4 +1,4 @@
-//! Tells the tests of this package what the machine can run, and the program what it was built of.
+//! Tells this package's tests what the machine can run, and the program which commit it was built from.
 
 #[path = "../../tests/peers/machine.rs"]
 mod machine;

@@ -1,4 +1,4 @@
-//! What workloads ask for.
+//! The actions that workloads can request.
 
 use serde::{Deserialize, Serialize};
 

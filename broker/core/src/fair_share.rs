@@ -1,7 +1,6 @@
-//! How much of a bounded resource one of many may take, so that what the others have not taken yet is there for them.
+//! How much of a limited resource one principal may take, so that some is left for all others.
 //!
-//! Connections, calls in flight, calls to KMS, bytes of requests, bytes of the journal: each is one pool of so many units, from which
-//! whoever asks takes.
+//! Connections, calls in flight, calls to KMS, request bytes and journal bytes are each a pool of units.
 
 use std::collections::HashMap;
 use std::hash::Hash;

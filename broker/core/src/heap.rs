@@ -1,4 +1,4 @@
-//! Memory that is free, and that the allocator keeps for what may come: given back to the system.
+//! Returns free memory from the allocator to the system.
 #![cfg_attr(
     all(target_os = "linux", target_env = "gnu"),
     expect(unsafe_code, reason = "a function of the C library is declared; it is safe to call")

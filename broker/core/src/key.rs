@@ -1,4 +1,4 @@
-//! KMS keys, by every name that KMS takes.
+//! KMS keys, by every name that KMS accepts.
 
 use std::fmt;
 use std::sync::Arc;

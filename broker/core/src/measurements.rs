@@ -1,4 +1,4 @@
-//! What a document measures, as policies and records speak of it.
+//! The measurements of an attestation document, as policies and records name them.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Who calls, in the name that policies and records have.
+//! The caller, by the name used in policies and records.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A body opened as it comes (message-body.md, message-footer.md): a state machine without input and output of its own.
+//! Decrypts a message body as it arrives (message-body.md, message-footer.md): a state machine without I/O.
 
 use std::borrow::Cow;
 use std::mem;

@@ -1,5 +1,5 @@
-//! Why a message is not sealed or not opened, in words that say what to do. None of them has bytes of the message in it but
-//! numbers: they may be read in a terminal.
+//! Why a message cannot be encrypted or decrypted, and what to do. Errors contain no bytes of the message, only numbers, since they
+//! may be printed to a terminal.
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The front of a message (message-header.md): written whole, read from somebody who may be lying.
+//! Message headers (message-header.md): written as a whole, parsed from untrusted input.
 
 mod parse;
 

@@ -1,4 +1,4 @@
-//! Writing a message, frame by frame.
+//! Encrypts a message, frame by frame.
 
 use std::io::{self, Write};
 

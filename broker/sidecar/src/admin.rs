@@ -1,5 +1,4 @@
-//! The service `keybroker.admin.v1.Admin`: what the broker keeps, how to make it forget, and how it is. For the operator,
-//! on a socket of its own.
+//! The service `keybroker.admin.v1.Admin`: cache entries, eviction, flush and status, for the operator, on a separate socket.
 
 use std::sync::{Arc, OnceLock};
 

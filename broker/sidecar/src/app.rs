@@ -1,4 +1,4 @@
-//! All wiring, once, in the order in which things start; they stop in the reverse order.
+//! All wiring, in the order of the start; the stop is in reverse order.
 
 mod deliver;
 mod foundation;

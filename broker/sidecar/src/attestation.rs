@@ -1,8 +1,8 @@
-//! Attestation documents of AWS Nitro enclaves and NitroTPM: read, verified, and only then a [`VerifiedRecipient`]
+//! Attestation documents of AWS Nitro enclaves and NitroTPM: parsed and verified into a [`VerifiedRecipient`]
 //! (<https://docs.aws.amazon.com/enclaves/latest/user/verify-root.html>).
 //!
-//! Where genuine documents and AWS's text differ, the documents win: they are untagged, and their payload is a map of either
-//! length. Leaf certificates live three hours, so what is verified is verified at a moment.
+//! Where genuine documents differ from AWS's description, this follows the documents: they are untagged, and their payload is a map of
+//! definite or indefinite length. Leaf certificates last three hours, so verification takes a time.
 
 mod certificate_chain;
 mod cose;

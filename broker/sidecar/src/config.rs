@@ -1,5 +1,5 @@
-//! Configuration: one TOML file, read into `ConfigFile` as people write it, then checked into [`Config`], whose values
-//! cannot be wrong. A mistake names its key.
+//! Configuration: one TOML file, parsed into `ConfigFile`, then checked into [`Config`], which holds only valid values. A mistake names
+//! its key.
 
 mod attestation;
 pub(crate) mod audit;

@@ -1,5 +1,5 @@
-//! Why a call got no answer, whose fault that is, and the one table that turns it into a gRPC code, a reason and a
-//! record. Nothing internal crosses the wire: what KMS said stays in the record.
+//! Why a call failed, and the one table that turns this into a gRPC code, a reason and a record. Nothing internal leaves the broker: KMS's
+//! own message stays in the record.
 
 mod denial;
 mod kms;

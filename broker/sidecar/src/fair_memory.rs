@@ -1,7 +1,6 @@
-//! A bounded memory that several owners share: whoever has the most gives way, with what it has not used for the longest time.
+//! A bounded memory that several owners share: when full, the owner with most loses its least recently used entry.
 //!
-//! So nobody loses anything to others who has no more than an equal share of the whole: what one owner brings in beyond its own
-//! share pushes out its own things.
+//! So nobody with an equal share or less loses anything to others: an owner beyond its share displaces its own entries.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;

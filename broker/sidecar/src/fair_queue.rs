@@ -1,7 +1,7 @@
-//! A queue before a bounded number of slots: each taker has its share of them, and who waits is let in as they become free.
+//! A queue for a bounded number of slots, with a share for each taker.
 //!
-//! Whoever gets the next slot is, of those that may have one, the taker with the fewest; of two with as many, who had its last one longer
-//! ago: so they take turns, however many of one wait.
+//! The next free slot goes to the waiting taker with the fewest slots; among equals, to the one that got its last slot longer ago. So
+//! takers take turns, however many requests one of them has waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

@@ -1,4 +1,4 @@
-//! Who calls: what a connection proves, made into a [`Principal`] that policy can name.
+//! The caller: turns what a connection proves into a [`Principal`] that policies can name.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Bounds of one call, and each principal's share of what all calls take: slots of calls, streams, bytes of requests, turns at being read.
+//! Limits of one call, and each principal's share of call slots, streams, request bytes and turns at being read.
 
 mod read_turns;
 

@@ -1,8 +1,8 @@
-//! Places of connections on one socket: whoever comes anew finds one, whatever the others hold.
+//! Places for connections on one socket: a newcomer finds one, whatever the others hold.
 //!
-//! A place is taken without waiting. Where none is free for somebody who has fewer than others, one of those who have most leaves for
-//! it: the one that has been idle for longest, and where none is idle, the oldest. It is told to leave, and is cut off only if
-//! it does not, or if too many are leaving.
+//! A place is taken without waiting. If none is free, a principal with fewer connections displaces one of the principal with most: the
+//! longest idle one or, if none is idle, the oldest. That connection is asked to leave, and cut off only if it does not, or if too many
+//! are leaving.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;

@@ -1,8 +1,8 @@
-//! A file that is looked at again and again, and may be replaced or rewritten meanwhile: is what a look finds whole?
+//! Watches a file that may be replaced or rewritten at any time, and decides when it is complete.
 //!
-//! A file that was renamed into place was whole before it got its name, so it is taken at once: another inode tells. What is
-//! written in place may be half there, and the first half of a file may well be valid: it is taken once two looks five seconds
-//! apart find the same. A new file that is written where it is to be read cannot be told from one that was renamed there: rename.
+//! A file that was renamed into place, which its new inode shows, was complete before it got its name, so it is loaded at once. A file
+//! written in place may be incomplete and still valid: it is loaded once two checks five seconds apart find the same content. A new file
+//! that is written in place cannot be told from a renamed one: rename.
 
 use std::fs::File;
 use std::io::{self, Read as _};

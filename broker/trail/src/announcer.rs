@@ -1,4 +1,4 @@
-//! Tells in the trail what the broker has found out about it, by a record of the broker's own, where no call's record does soon.
+//! Reports what the broker has found out about its trail in a record of the broker's own, if no call's record does soon.
 
 use std::fs;
 use std::io;

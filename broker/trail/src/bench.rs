@@ -1,4 +1,4 @@
-//! What `cargo bench --bench verify` verifies: a trail of as many records as are wanted, made by hand.
+//! A synthetic trail of any number of records, for `cargo bench --bench verify`.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
-//! How far the trails of a bucket vouch for what their brokers did, and with which log files: so that of a call which no record tells, it is
-//! known whether one may be on its way.
+//! Up to which time the trails of a bucket vouch for their brokers, and with which log files. So if no record has a call, it is known
+//! whether one may still be coming.
 //!
-//! A digest is made of what was delivered before, and delivery begins with all that the journal has then. So what happened before a digest
-//! *begins* is in it or in an earlier one; of what happened before it ends, that is not known.
+//! A digest names what was delivered before, and a delivery takes all that the journal then has. So everything from before a digest
+//! *begins* is in it or in an earlier one; for what happened before it ends, this is not known.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! The trail: what the journal holds is delivered as log files, and digests say what was delivered.
+//! The trail: the journal's records are delivered as log files, and digests say what was delivered.
 //!
-//! A closed file of the journal becomes exactly one log file. Its key comes from its content, and its bytes but for the
-//! encryption, so a delivery that was cut off is done again over itself. What is delivered is noted in `trail.json` before the
-//! journal's file is removed; a digest's end and contents are noted before it is signed. So every record is in exactly one log
-//! file, and every log file in exactly one digest, whatever stops the broker and when.
+//! A closed segment of the journal becomes exactly one log file. Its key and, except for the encryption, its bytes follow from its
+//! content, so an interrupted delivery can be repeated. A delivery is noted in `trail.json` before the segment is removed; a digest's
+//! end and contents are noted before it is signed. So every record is in exactly one log file, and every log file in exactly one
+//! digest, whatever stops the broker and when.
 //!
 //! Nothing here holds up a call. A store that is down leaves records in the journal, which refuses calls at its bound.
 

@@ -1,4 +1,4 @@
-//! The end of a broker's trail: what was recorded is delivered, then the journal is closed, and what is left is counted.
+//! The end of a broker's trail: delivers what was recorded, closes the journal, and counts what is left.
 
 use std::time::Duration;
 

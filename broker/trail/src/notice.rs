@@ -1,5 +1,4 @@
-//! What the next activity record tells beside its call: what became of the journal, and what was reloaded. An auditor is to learn
-//! of both from the trail.
+//! What the next activity record reports beside its call, so that auditors learn of it: what happened to the journal, and reloads.
 
 use std::ops::AddAssign;
 

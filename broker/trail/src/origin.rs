@@ -1,4 +1,4 @@
-//! Where a broker runs, as far as its surroundings tell: so that a trail is known to be of a pod, or of a host.
+//! Where a broker runs, so that a trail shows its pod or host.
 
 use serde::{Deserialize, Serialize};
 

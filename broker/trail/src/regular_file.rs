@@ -1,4 +1,4 @@
-//! Files in folders that another user may write: whoever reads there, perhaps as root, opens what is a file and nothing else.
+//! Opens files in folders where another user may write, perhaps as root: regular files and nothing else.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};

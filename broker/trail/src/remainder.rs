@@ -1,4 +1,4 @@
-//! What a broker leaves behind when it ends: the last line of its log says how much, and its exit code that there is something.
+//! What a broker leaves behind at its end: the last log line says how much, the exit code whether there is anything.
 
 use std::fmt;
 use std::io;

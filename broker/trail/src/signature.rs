@@ -1,4 +1,4 @@
-//! Who signs digests, and the public half that everybody checks them with.
+//! Signing digests, and the public keys that verify them.
 
 use std::sync::Arc;
 

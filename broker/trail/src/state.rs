@@ -1,4 +1,4 @@
-//! `trail.json` in the journal's directory: how far the trail is.
+//! `trail.json` in the journal's directory: the trail's name and progress.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! A header taken apart, as far as its bytes are there.
+//! Incremental parsing of a header.
 
 use super::{EncryptedDataKey, Header, HeaderFacts};
 use crate::context;

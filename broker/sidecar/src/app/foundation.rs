@@ -1,4 +1,4 @@
-//! What the rest of a broker stands on (journal, KMS, time), and what is started on it.
+//! What every other part uses (journal, KMS, time), and starting it.
 
 use std::net::SocketAddr;
 use std::num::NonZero;

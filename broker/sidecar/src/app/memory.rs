@@ -1,4 +1,4 @@
-//! The process's memory after a rush: what the allocator keeps of it is given back, so that a small container has room for the next one.
+//! After a burst, returns the allocator's free memory to the system, so that a small container has room for the next burst.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The process around a broker: whom AWS takes it for, what an operator has to know at the start, and the last line.
+//! The process around a broker: its AWS identity, what an operator needs to know at start, and the last log line.
 
 use std::sync::Arc;
 use std::time::Duration;

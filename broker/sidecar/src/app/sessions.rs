@@ -1,5 +1,5 @@
-//! What becomes of the broker's AWS sessions while it runs: the trail is told whose access keys are that its records have alone, and
-//! a broker whose credentials become another account's stops.
+//! Follows the broker's AWS sessions while it runs: reports to the trail whose access keys are whose, where records have the key alone,
+//! and stops a broker whose credentials become another account's.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A broker whose sockets are open, and whose trail may not be yet: health answers that it is not ready, and calls wait.
+//! A broker whose sockets are open before its trail is: health says not ready, and calls wait.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

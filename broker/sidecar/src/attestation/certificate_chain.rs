@@ -1,4 +1,4 @@
-//! From a document's certificate to a trusted root: P-384 with SHA-384 all the way, and no revocation, which AWS has none of.
+//! The chain from a document's certificate to a trusted root: P-384 with SHA-384 throughout. AWS publishes no revocation.
 
 use std::time::Duration;
 

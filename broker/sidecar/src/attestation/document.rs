@@ -1,4 +1,4 @@
-//! The payload: what the Nitro Secure Module or NitroTPM says
+//! The payload, by the Nitro Secure Module or NitroTPM
 //! (<https://docs.aws.amazon.com/enclaves/latest/user/set-up-attestation.html>,
 //! <https://github.com/aws/aws-nitro-enclaves-nsm-api/blob/main/docs/attestation_process.md>).
 

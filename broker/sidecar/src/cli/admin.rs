@@ -1,4 +1,4 @@
-//! `key-broker admin`: what a broker keeps, and how to make it forget, over the operator's socket.
+//! `key-broker admin`: status, cache entries and eviction, over the operator's socket.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `key-broker call`: the contract's calls for people. JSON on stdout, errors on stderr.
+//! `key-broker call`: the RPCs from the command line. JSON on stdout, errors on stderr.
 
 mod encrypt;
 

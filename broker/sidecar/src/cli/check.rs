@@ -1,4 +1,4 @@
-//! `key-broker check`: is everything there that `serve` needs? What is tried leaves nothing behind.
+//! `key-broker check`: tries everything that `serve` needs, and leaves nothing behind.
 
 mod host;
 mod identity;
@@ -52,7 +52,7 @@ pub(super) struct Arguments {
 /// A question to policy, which is then all that is checked.
 #[derive(Debug, clap::Args)]
 #[command(
-    next_help_heading = "What may a principal do? Asks the policy file, and AWS only what aliases mean"
+    next_help_heading = "What may a principal do? Reads the policy file, and asks AWS only to resolve aliases"
 )]
 struct PolicyQuery {
     /// The principal as in policies: a SPIFFE ID, unix:uid/UID, vsock:cid/CID or unknown
@@ -174,9 +174,9 @@ fn check_policy(policy: &Policy, report: &mut Report) {
 fn reuse(rules: &Rules) -> Finding {
     let is_used = rules.default.enabled || rules.rules.iter().any(|(_, rule)| rule.enabled);
     match rules.revocation_check {
-        _ if !is_used => Finding::Ok("nothing is kept".to_owned()),
+        _ if !is_used => Finding::Ok("nothing is cached".to_owned()),
         None => Finding::Note(
-            "KMS is not asked again about what is kept: a key that is taken away is used until the bounds of its data keys".to_owned(),
+            "no revocation checks: a KMS key that is taken away is used until its data keys reach their limits".to_owned(),
         ),
         Some(check) => Finding::Ok(format!(
             "a KMS key that is taken away is out of use after {} s, or {} s while KMS cannot be asked. {}",

@@ -1,4 +1,4 @@
-//! `key-broker dev`: the emulator and a broker before it, for a newcomer's first minute.
+//! `key-broker dev`: the KMS emulator and a broker that uses it.
 
 use std::fmt::Write as _;
 use std::fs;

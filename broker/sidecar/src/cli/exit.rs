@@ -1,4 +1,4 @@
-//! How a process of this program ends: one table for all commands (docs/configuration.md, "Exit codes").
+//! Exit codes, the same for all commands (docs/configuration.md, "Exit codes").
 
 use std::fmt::Display;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What the process gives up before it holds key material, so that no other process can read it.
+//! Hardens the process before it holds key material, so that no other process can read it.
 
 use rustix::io::Errno;
 

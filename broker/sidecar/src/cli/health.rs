@@ -1,4 +1,4 @@
-//! `key-broker health`: one of two questions, answered by the exit code.
+//! `key-broker health`: liveness or readiness, by exit code.
 
 use std::process::ExitCode;
 use std::time::Duration;

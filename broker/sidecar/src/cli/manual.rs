@@ -1,4 +1,4 @@
-//! What the program tells of itself: completion for shells, man pages, and the commit and features of this build.
+//! Shell completion, man pages, and the commit and features of this build.
 
 use std::fs;
 use std::io;

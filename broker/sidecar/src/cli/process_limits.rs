@@ -1,4 +1,4 @@
-//! What the system lets the process have, looked at before it serves: a limit that would be found at the first rush is found at the start.
+//! Checks the process's resource limits at start, so that a low limit does not show only under load.
 
 use std::io;
 

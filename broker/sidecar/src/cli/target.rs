@@ -125,7 +125,7 @@ impl Target {
             (Some(address), _) => Client::unix(&address.path).await.map_err(explain),
             (None, Some(address)) => Client::insecure_tcp(&address.to_string()).await.map_err(explain),
             (None, None) => Err(CallFailure::Mistake(format!(
-                "{}: the broker listens for certificates or enclaves only: give --tls HOST:PORT with --ca, --cert and --key, or --vsock",
+                "{}: the broker listens only for TLS or enclaves: give --tls HOST:PORT with --ca, --cert and --key, or --vsock",
                 file.display()
             ))),
         }

@@ -1,4 +1,4 @@
-//! `[identity]`: which connections are which workloads; and what their encryption contexts must have.
+//! `[identity]`: which connections belong to which workloads; and the pairs that their encryption contexts must have.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,4 +1,4 @@
-//! `[kms]`: how to reach KMS, how much to ask of it, and when to stop asking.
+//! `[kms]`: how to reach KMS, how many calls to make, and when to stop.
 
 mod elsewhere;
 mod session;

@@ -1,5 +1,4 @@
-//! Mistakes of syntax and shape in the configuration's file: place, key, what is wrong and what belongs there, in the words of people
-//! who write TOML.
+//! Mistakes of syntax and type in the configuration file, with place, key, and what belongs there, in TOML's terms.
 
 use std::path::Path;
 

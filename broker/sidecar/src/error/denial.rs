@@ -1,5 +1,5 @@
-//! What policy has denied, in words for the caller: who it is, what it asked for, on which key as it wrote it, and what to send. All of
-//! it is what the caller knows or wrote itself, and a key that is not there reads as one that is not permitted.
+//! The message of a denial: who the caller is, which action and key it asked for, as it wrote it, and what to send instead. The caller
+//! knows or wrote all of this itself, and a key that does not exist looks like one that is not permitted.
 
 use key_broker_core::{Action, KeyId, Principal};
 

@@ -1,4 +1,4 @@
-//! What KMS refused, and how it failed.
+//! Errors of KMS.
 
 use key_broker_core::Outcome;
 use tonic::Code;

@@ -1,4 +1,4 @@
-//! Encrypt and ReEncrypt: what KMS does with a plaintext, or a ciphertext, of a workload.
+//! Encrypt and ReEncrypt: requests and replies.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
-//! Pairs that a principal's encryption contexts must have, or are given: what is encrypted for one tenant cannot be asked for
-//! in another's name.
+//! Pairs that a principal's encryption contexts must have, or get: data encrypted for one tenant cannot be requested in another's name.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What a policy reads and compares: read from its parsed form, not from its text. A comparison with what no call can have is a
-//! mistake: such a policy would never hold, or always.
+//! What a policy reads and compares, from its parsed form. A comparison with something that no call can have is a mistake: such a policy
+//! would never apply, or always.
 
 use cedar_policy::{Effect, EntityUid, Policy};
 use key_broker_core::{KeyId, Transport};

@@ -1,4 +1,4 @@
-//! The file of policies, which may be replaced while the broker runs.
+//! The policy file, which may be replaced while the broker runs.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

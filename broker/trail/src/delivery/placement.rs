@@ -1,5 +1,5 @@
-//! Objects are put where nothing is. What is there already is this trail's own if it is the very object: the answer to an earlier attempt
-//! was lost, or the process ended before it was noted. Anything else is somebody's who may write into the store, and stays as evidence.
+//! Creates objects only under unused names. If the name is taken by the very same object, it is this trail's own: the answer to an earlier
+//! attempt was lost, or the process ended before noting it. Anything else is somebody else's, and stays as evidence.
 
 use std::collections::BTreeMap;
 

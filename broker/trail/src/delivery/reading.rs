@@ -1,4 +1,4 @@
-//! What the journal's files hold, for a delivery.
+//! Reads journal segments for a delivery.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};

@@ -1,4 +1,4 @@
-//! When the trail delivers: at intervals, and when a file of the journal is full.
+//! When to deliver: at intervals, and when a journal segment is full.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The start of a trail: may its keys be used, and where did it end before? Nothing is served before that is known.
+//! The start of a trail: tries its keys and finds out where it ended before. No call is served until then.
 
 use std::fmt;
 use std::fs;

@@ -1,7 +1,6 @@
 //! The "Get" of "How AWS CloudTrail uses AWS KMS"
-//! (<https://docs.aws.amazon.com/kms/latest/developerguide/services-cloudtrail.html>): whoever reads an encrypted log file has KMS
-//! decrypt its data key, with the trail and the object in the encryption context. That call is recorded before anything of the file
-//! is shown.
+//! (<https://docs.aws.amazon.com/kms/latest/developerguide/services-cloudtrail.html>): to read an encrypted log file, KMS decrypts its
+//! data key, with the trail and the object in the encryption context. That call is recorded before anything of the file is shown.
 
 use key_broker_core::Plaintext;
 use key_broker_envelope::{EncryptedDataKey, Header};

@@ -1,4 +1,4 @@
-//! The records of a log file, one after the other, without a tree of the whole.
+//! Iterates over the records of a log file without parsing it as a whole.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What happens to the broker itself, and what its operator asks of it, as activity records.
+//! Activity records of the broker's own life, and of its operator's calls.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

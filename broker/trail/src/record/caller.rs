@@ -1,4 +1,4 @@
-//! Whom AWS takes the broker for: the `userIdentity` of KMS records.
+//! The broker's AWS identity: the `userIdentity` of KMS records.
 
 use key_broker_core::{KeyArn, KeyId};
 

@@ -1,5 +1,5 @@
-//! The activity records of the broker's own: what it has found out about its trail, where no call's record told it, and whose access
-//! keys are.
+//! The broker's own activity records: what it has found out about its trail and no call's record reported, and whose access keys are
+//! whose.
 
 use key_broker_core::Outcome;
 use time::OffsetDateTime;

@@ -1,4 +1,4 @@
-//! Records read back: a broker's, and AWS's own of KMS.
+//! Parsed records: a broker's, and AWS's of KMS.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What the records tell of KMS having been asked again whether a kept data key may still be used.
+//! Revocation checks in records: whether KMS still allowed a cached data key to be used.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

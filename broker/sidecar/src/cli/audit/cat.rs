@@ -44,7 +44,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let mut believed = believed(&source, None, &key, &period).await?;
     if believed.log_files.is_empty() {
         note(format_args!(
-            "no log files of this trail{}: what is not delivered yet is shown by `key-broker audit tail`",
+            "no log files of this trail{}: `key-broker audit tail` shows records that are not delivered yet",
             if period.is_all() { "" } else { " and time" }
         ));
     }

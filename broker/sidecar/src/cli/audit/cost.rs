@@ -1,4 +1,4 @@
-//! `key-broker audit cost`: what KMS and S3 are asked, for people.
+//! `key-broker audit cost`: requests to KMS and S3.
 
 mod plan;
 mod requests;

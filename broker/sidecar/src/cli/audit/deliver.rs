@@ -1,4 +1,4 @@
-//! `key-broker audit deliver`: a dead broker's journal, delivered.
+//! `key-broker audit deliver`: delivers a dead broker's journal.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

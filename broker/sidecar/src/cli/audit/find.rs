@@ -1,4 +1,4 @@
-//! `key-broker audit find`: the way of one call, and of the data key behind it, for people.
+//! `key-broker audit find`: the story of one call, and of the data key behind it.
 
 mod search;
 mod text;
@@ -168,7 +168,7 @@ impl Places {
     }
 
     fn leave_journal_out(&mut self, why: &str) {
-        note(format_args!("the journal is left out: {why}; what is not delivered yet is not looked at"));
+        note(format_args!("the journal is left out: {why}; undelivered records are not searched"));
         self.is_journal_left_out = true;
     }
 
@@ -191,7 +191,7 @@ fn take(search: &mut Search, place: usize, text: &[u8]) -> Result<(), String> {
 }
 
 fn malformed(place: &str, why: &str) -> Failure {
-    Failure::Unavailable(format!("{}: {why}: `key-broker audit verify` tells more", plain(place)))
+    Failure::Unavailable(format!("{}: {why}: see `key-broker audit verify`", plain(place)))
 }
 
 /// Whether what was found may be believed, and whether it is all.

@@ -1,4 +1,4 @@
-//! Records as people follow them: a line each.
+//! Prints records, one line each.
 
 use std::collections::VecDeque;
 use std::io;

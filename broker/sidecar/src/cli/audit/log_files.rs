@@ -1,4 +1,4 @@
-//! The log files of a trail that may be believed, in their order, and the records in them.
+//! The trustworthy log files of a trail, in order, and their records.
 
 use std::collections::{BTreeMap, HashSet};
 use std::process::ExitCode;
@@ -37,7 +37,7 @@ pub(super) async fn believed(
     }
     for (why, (count, first)) in reasons {
         note(format_args!(
-            "{count} log files are not vouched for, and left out: {why} (the first: {first}); `key-broker audit verify` tells more"
+            "{count} log files are not vouched for and left out: {why} (the first: {first}); see `key-broker audit verify`"
         ));
     }
     let left_out = unvouched.len() as u64;
@@ -76,7 +76,7 @@ impl Believed {
                 let taken = taken.and_then(|record| take(&file.trail, record));
                 taken.map_err(|why| {
                     Failure::Unavailable(format!(
-                        "{}: {why}: `key-broker audit verify` tells more",
+                        "{}: {why}: see `key-broker audit verify`",
                         plain(file.key())
                     ))
                 })?;
@@ -97,7 +97,7 @@ pub(super) async fn read(source: &Source, file: &VouchedLogFile) -> Result<Optio
         Ok(json) => Ok(Some(json)),
         Err(failure @ ReadFailure::Malformed(_)) => {
             note(format_args!(
-                "{}: {failure}: it was altered since it was delivered, and is left out; `key-broker audit verify` tells more",
+                "{}: {failure}: it was altered since it was delivered, and is left out; see `key-broker audit verify`",
                 plain(file.key())
             ));
             Ok(None)
@@ -111,7 +111,7 @@ pub(super) async fn read_any(reader: &TrailReader, key: &str) -> Result<Vec<u8>,
     match reader.log_file(key).await {
         Ok(Some(text)) => Ok(text),
         Ok(None) => Err(Failure::Unavailable(format!(
-            "{key}: not in the store: `key-broker audit verify` tells more"
+            "{key}: not in the store: see `key-broker audit verify`"
         ))),
         Err(failure) => Err(Failure::Unavailable(format!("{key}: {failure}"))),
     }

@@ -1,4 +1,4 @@
-//! `key-broker audit public-key`: what digests are checked with, to be kept where the broker's host cannot change it.
+//! `key-broker audit public-key`: the key that verifies digests, to be kept where the broker's host cannot change it.
 
 use serde_json::json;
 

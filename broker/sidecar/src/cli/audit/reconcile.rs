@@ -1,4 +1,4 @@
-//! `key-broker audit reconcile`: the trail beside AWS's own.
+//! `key-broker audit reconcile`: compares the trail with AWS CloudTrail.
 
 mod call;
 mod classes;

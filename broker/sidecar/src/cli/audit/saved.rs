@@ -1,5 +1,5 @@
-//! How far verifying is, in a file: a run that was stopped goes on there, and the next one begins where the last has ended. Of one trail it is
-//! where that is; of many, a line for each that was found sound.
+//! The progress of verification, in a file: an interrupted run continues there, and the next one begins where the last ended. For one trail
+//! a position, for many a line for each that was found sound.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

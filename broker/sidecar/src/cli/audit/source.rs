@@ -1,4 +1,4 @@
-//! Which trail, and with what it is read.
+//! Which trail to read, and with which keys and credentials.
 
 pub(super) mod keys;
 mod location;

@@ -1,4 +1,4 @@
-//! `key-broker audit tail`: the journal, as it grows.
+//! `key-broker audit tail`: follows the journal.
 
 use std::collections::VecDeque;
 use std::io;

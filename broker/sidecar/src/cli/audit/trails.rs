@@ -1,4 +1,4 @@
-//! `key-broker audit trails`: which trails there are, as their digests say.
+//! `key-broker audit trails`: lists trails, according to their digests.
 
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;

@@ -1,4 +1,4 @@
-//! `key-broker audit verify`: one clear verdict, and everything that speaks against it.
+//! `key-broker audit verify`: one verdict, with its findings.
 
 mod all;
 mod markup;
@@ -156,8 +156,7 @@ fn text_of(report: &Report) -> String {
          records of calls to KMS     {kms_records:>10}\n  \
          activity records            {activity_records:>10}\n  \
          not delivered yet           {:>10}\n  \
-         answers of KMS, followed\n  \
-         through all their uses      {:>10}",
+         KMS calls with all uses added up {:>5}",
         report.journal_records, report.keys_used
     );
     if let (Some(state), Some(to)) = (report.state, report.to) {
@@ -166,7 +165,7 @@ fn text_of(report: &Report) -> String {
     if let Some(signature) = &report.newest_signature {
         let _ = writeln!(
             text,
-            "The newest signature; keep it where whoever can delete digests cannot reach, for --newest-signature:\n  {}",
+            "The newest signature. Keep it for --newest-signature, out of reach of anybody who can delete digests:\n  {}",
             plain(signature)
         );
     }

@@ -1,4 +1,4 @@
-//! `key-broker audit watch`: KMS's own word on when each key was last used, held against the records of all brokers.
+//! `key-broker audit watch`: compares KMS's last use of each key with the records of all brokers.
 
 mod asked;
 mod bell;

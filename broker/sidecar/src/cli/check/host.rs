@@ -1,4 +1,4 @@
-//! The host's part: what `serve` takes before it asks AWS anything. What is made for a try is removed again.
+//! What `serve` needs from the host, before AWS. Whatever a try creates is removed again.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -35,7 +35,7 @@ pub(super) async fn check(config: &mut Config, report: &mut Report) {
 pub(super) fn check_environment(config: &Config, report: &mut Report) {
     let region = &config.kms.region;
     if config.kms.endpoint_url.is_none() && is_unlikely_region(region) {
-        report.add("region", Finding::Note(format!("{region} is not like any of AWS's: is it a slip?")));
+        report.add("region", Finding::Note(format!("{region} does not look like an AWS region: is it a typo?")));
     }
     let (outlook, ignored) = export::outlook();
     report.add("telemetry", Finding::Ok(outlook));
@@ -78,7 +78,7 @@ pub(super) fn try_folder(dir: &Path) -> io::Result<&'static str> {
     let probe = place.join(probe_name());
     DirBuilder::new().mode(0o700).create(&probe)?;
     fs::remove_dir(&probe)?;
-    Ok(" (serve will make it)")
+    Ok(" (serve will create it)")
 }
 
 /// A journal has one broker.

@@ -1,4 +1,4 @@
-//! KMS's part: what the broker may ask for, tried with DryRun.
+//! What the broker may do in KMS, tried with DryRun.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ pub(super) async fn may(kms: &dyn Kms, of: DryRunOf, key: &KeyId, context: &Encr
             if has_context && context.pairs().is_empty() =>
         {
             Finding::NotKnown(format!(
-                "{name} under {}: KMS denies it without an encryption context; if the key's policy asks for one, give it with --context",
+                "{name} under {}: KMS denies it without an encryption context; if the key's policy requires one, give it with --context",
                 key.as_str()
             ))
         }

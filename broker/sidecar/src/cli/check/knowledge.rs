@@ -1,5 +1,5 @@
-//! What a question to policy depends on and only AWS can tell: which key a name means, and what the aliases mean that policies name.
-//! Where that is not known, policy is asked under all that it can be, and answers only if that makes no difference.
+//! What a policy decision depends on and only AWS knows: the keys behind names and behind the aliases in policies. Where that is unknown,
+//! policy is evaluated for every possibility, and the answer counts only if it is the same for all.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,4 +1,4 @@
-//! The other regions in which multi-Region keys are asked for.
+//! The fallback regions of multi-Region keys.
 
 use key_broker_core::{EncryptionContext, KeyArn, KeyId};
 use key_broker_trail::record::AwsCaller;

@@ -1,4 +1,4 @@
-//! What a check has found, line by line, for people or as JSON.
+//! The results of a check, as text or JSON.
 
 use std::process::ExitCode;
 

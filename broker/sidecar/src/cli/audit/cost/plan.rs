@@ -1,6 +1,6 @@
-//! What a trail asks of KMS and of its bucket, foretold from its intervals, as AWS documents it for CloudTrail ("How AWS CloudTrail uses
-//! AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020). Tests of the trail include this file: a simulated fleet asks
-//! what it says.
+//! Predicts a trail's requests to KMS and to its bucket from its intervals, as AWS documents it for CloudTrail ("How AWS CloudTrail uses
+//! AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020). The trail's tests include this file and compare
+//! it with a simulated fleet.
 
 use std::time::Duration;
 

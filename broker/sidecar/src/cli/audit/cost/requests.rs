@@ -1,4 +1,4 @@
-//! What KMS is asked, and what reuse saves: counted from records.
+//! Counts KMS requests made, and saved by reuse, from records.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;

@@ -1,7 +1,7 @@
 //! The search: an id names calls, a call names its data key, and a data key all its uses, wherever they are.
 //!
-//! Records are looked at place by place (a log file, or a file of the journal), each of which may be read more than once: what is learned late
-//! is looked for once more where it has not been, and can be. No index is kept, and no record that the story does not have.
+//! Records are searched place by place (a log file, or a journal segment). A place is read again if ids that were learned later may be in
+//! it. There is no index, and only records of the story are kept.
 
 use std::collections::HashMap;
 

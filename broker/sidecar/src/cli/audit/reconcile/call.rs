@@ -1,4 +1,4 @@
-//! A call to KMS as either side tells of it, and where two tellings of one call differ.
+//! A call to KMS as one side records it, and the differences between two records of one call.
 
 use std::collections::BTreeMap;
 

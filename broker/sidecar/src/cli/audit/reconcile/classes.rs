@@ -1,4 +1,4 @@
-//! AWS's records that are no findings: each class with its rule, which docs/audit.md ("What reconcile makes of AWS's records") has, too.
+//! AWS's records that are not findings, by class. docs/audit.md ("What reconcile makes of AWS's records") has the same rules.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -109,7 +109,7 @@ impl Classes {
         let identity = &call.user_identity;
         let who =
             identity.invoked_by.as_deref().or(identity.arn.as_deref()).or(identity.principal_id.as_deref());
-        let operations = self.by_others.entry(who.unwrap_or("nobody whom AWS names").to_owned()).or_default();
+        let operations = self.by_others.entry(who.unwrap_or("unknown").to_owned()).or_default();
         *operations.entry(call.event_name.to_string()).or_default() += 1;
     }
 }

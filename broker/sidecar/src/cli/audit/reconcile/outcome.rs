@@ -1,4 +1,4 @@
-//! What came of the join, and the verdict.
+//! The outcome of the comparison, and the verdict.
 
 use serde::Serialize;
 
@@ -104,7 +104,7 @@ impl Reconciliation {
         } else if self.classes.own > 0 {
             (Match::CannotTell, Some(OWN.into()))
         } else {
-            (Match::CannotTell, Some("no call is old enough to be told of".into()))
+            (Match::CannotTell, Some("no call is old enough to be judged".into()))
         };
     }
 }

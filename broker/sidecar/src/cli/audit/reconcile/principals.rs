@@ -1,4 +1,4 @@
-//! Whose calls are the broker's: every session of its roles, and every access key that it has signed with.
+//! Which callers are the broker: every session of its roles, and every access key that it has signed with.
 //!
 //! One role has many sessions, and each renewal of credentials may begin another one: so a session is known by its role.
 

@@ -1,4 +1,4 @@
-//! Which time is compared.
+//! The time that is compared.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Our KMS records beside AWS's own: which calls have both, and which only one of them.
+//! Compares our KMS records with AWS's: which calls have both, and which only one.
 //!
 //! A call is the same call where requestID and eventName are the same: requestID alone is not unique in CloudTrail. First all
 //! of our records are added, then AWS's, in any order; what is not ours is forgotten at once.

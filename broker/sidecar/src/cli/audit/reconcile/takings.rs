@@ -1,7 +1,7 @@
-//! Keys that were taken away, by AWS's records, and how long the broker served them after that.
+//! Keys that were taken away, by AWS's records, and how long the broker served them afterwards.
 //!
-//! First AWS's files are read for what was taken and given back, then the trail's records, in their order, one by one: what is remembered
-//! grows with what was taken, and not with what was used.
+//! First AWS's files are read for events that take keys away or give them back, then the trail's records in order: memory grows with the
+//! events, not with the uses.
 
 mod event;
 mod judgement;

@@ -1,4 +1,4 @@
-//! What digests are checked with.
+//! The public keys that verify digests.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The verdict on many trails as one page of HTML, to be kept or sent: it refers to nothing else, and runs nothing.
+//! The verdict on many trails as one self-contained HTML page, without scripts, to keep or send.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,4 @@
-//! Pictures of what trails tell, as SVG within a page: columns over time, one colour for each of the largest. No script draws them, and they
-//! refer to nothing.
+//! Charts for the HTML page, as inline SVG without scripts: columns over time, one colour for each of the largest series.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;

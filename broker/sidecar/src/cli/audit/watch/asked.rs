@@ -1,4 +1,4 @@
-//! Which keys KMS is asked about, and what it says.
+//! Which keys to ask KMS about, and its answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

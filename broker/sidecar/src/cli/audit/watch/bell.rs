@@ -1,4 +1,4 @@
-//! What a run has found, pushed to a collector as metrics.
+//! Pushes a run's results to a collector as metrics.
 
 use opentelemetry::KeyValue;
 

@@ -1,4 +1,4 @@
-//! What a use of a key comes to, once the trails can tell. Everything that could explain it comes before the alarm.
+//! Judges a use of a key once the trails vouch for its time. Every possible explanation comes before an alarm.
 
 use std::fmt;
 
@@ -75,11 +75,11 @@ pub(super) fn judge(key: &str, sighting: &Sighting, evidence: &impl Evidence) ->
             }
             Vouching::Late => "its next digest is overdue",
             Vouching::Abandoned => {
-                "it is abandoned: where its journal is still there, `key-broker audit deliver` delivers it"
+                "it is abandoned: if its journal still exists, `key-broker audit deliver` delivers it"
             }
             Vouching::Unsigned => "its newest digest is not signed with a key that was given",
             Vouching::Broken => {
-                "a digest or a log file of it is missing: `key-broker audit verify` tells more"
+                "a digest or a log file of it is missing: see `key-broker audit verify`"
             }
         };
         reasons.push(Reason { trail: Some(trail), place, why });

@@ -1,4 +1,4 @@
-//! What the trails' records tell of the uses that are looked for: the record of each, and what may have been one of them without a record.
+//! Looks for uses in the trails' records: the record of each, and calls without a record that may have been one of them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -105,7 +105,7 @@ impl Records {
             trail,
             None,
             (from, to),
-            "a log file of it is missing, or was altered: `key-broker audit verify` tells more",
+            "a log file of it is missing, or was altered: see `key-broker audit verify`",
         );
     }
 
@@ -302,9 +302,9 @@ struct CheckData {
 }
 
 const DRY_RUN: &str = "DryRunOperationException";
-const UNANSWERED: &str = "a call under this key had no answer then: KMS may have done it";
-const RETRIED: &str = "a call under this key was tried again then: KMS may have done it the first time";
-const UNRENEWED: &str = "a kept data key under this key was due for renewal then, and no answer is recorded: KMS may have done it";
+const UNANSWERED: &str = "a call under this key had no answer then: KMS may have carried it out";
+const RETRIED: &str = "a call under this key was retried then: KMS may have carried out the first attempt";
+const UNRENEWED: &str = "a cached data key under this key was due for renewal then, and no answer is recorded: KMS may have carried it out";
 /// No call to KMS takes longer, with all its retries.
 const LONGEST_CALL: Duration = Duration::minutes(2);
 /// KMS answers sooner, mostly; times are in whole seconds.

@@ -1,4 +1,4 @@
-//! What a run has found, for programs and for people.
+//! A run's results, as JSON and as text.
 
 use std::collections::BTreeMap;
 

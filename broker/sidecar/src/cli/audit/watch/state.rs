@@ -1,4 +1,4 @@
-//! What runs before have seen, in a file of the reader's own: whole or not at all, whatever stops a run.
+//! The state of earlier runs, in a file of the reader's own, which is replaced atomically.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -1,4 +1,4 @@
-//! The watch over all keys: what KMS tells of each, and what becomes of it, from run to run.
+//! Follows all keys from run to run: what KMS says about each, and the judgement.
 
 use time::{Duration, OffsetDateTime};
 
@@ -63,7 +63,7 @@ pub(super) fn see(
     }
     let (Some(of_key), Some(seen)) = (state.keys.get_mut(key), seen) else { return Ok(()) };
     let LastUse { at, operation, request_id, cloudtrail_event_id } = seen;
-    let Some(request_id) = request_id else { return Err("KMS tells no requestID of its last use") };
+    let Some(request_id) = request_id else { return Err("KMS gives no requestID for its last use") };
     let sighting = Sighting { at, operation, request_id, cloudtrail_event_id };
     if of_key.last.as_ref().is_some_and(|last| last.request_id == sighting.request_id) {
         return Ok(());
@@ -78,7 +78,7 @@ pub(super) fn see(
     of_key.pending.push(sighting);
     if of_key.pending.len() > MOST_PENDING {
         of_key.pending.remove(0);
-        return Err("more of its uses wait for a verdict than are kept");
+        return Err("too many of its uses wait for a verdict");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! AWS's records of what takes a key away, and of what gives it back
+//! AWS's records of events that take a key away or give it back
 //! (<https://docs.aws.amazon.com/kms/latest/developerguide/understanding-kms-entries.html>).
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
-//! Whether a use after a taking is within what its broker has promised.
+//! Whether a use after a key was taken away is within its broker's promise.
 //!
-//! Of a key that is nobody's any more, time alone decides. Of grants and policies the answers of KMS do: whatever was taken, a use that
-//! rests on an answer from after it is one that KMS still allows.
+//! If the key is gone for everybody, time alone decides. For grants and policies KMS's answers do: whatever was taken away, KMS still
+//! allows a use that rests on a later answer.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Uses of keys that the broker served, and what it promised of them.
+//! Uses of keys that the broker served, and its promises about them.
 
 use key_broker_trail::record::{MalformedRecord, ReadRecord, parse};
 use serde::de::IgnoredAny;
