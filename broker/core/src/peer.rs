@@ -76,7 +76,7 @@ pub struct PeerDetails {
     /// The SHA-256, in hex, of the client's certificate.
     #[serde(skip_serializing_if = "Option::is_none", rename = "certificateSHA256")]
     pub certificate_sha256: Option<Arc<str>>,
-    /// The certificate's DNS name, where that is what the caller is known by.
+    /// The certificate's DNS name, if that identifies the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns_name: Option<Arc<str>>,
 }

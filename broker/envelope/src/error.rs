@@ -64,7 +64,7 @@ pub enum OpenError {
     },
     /// This frame was altered, or is of another message.
     FrameTag(u32),
-    /// The public key of a signed message is none of P-384.
+    /// The public key of a signed message is not a point of P-384.
     PublicKey,
     /// The signature is wrong.
     Signature,

@@ -199,7 +199,7 @@ pub(crate) fn write(
     body.push(FRAMED);
     body.extend_from_slice(&frame_length.to_be_bytes());
     body.extend_from_slice(commitment);
-    // What nobody could read again is not written.
+    // Never write a header that could not be read back.
     if body.len() > MAX_HEADER_BYTES { Err(SealError::TooLong) } else { Ok(body) }
 }
 

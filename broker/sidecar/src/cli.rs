@@ -135,7 +135,7 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(told) => {
-            // Help and the version are no mistakes. Where nobody reads them there is nobody to tell.
+            // Help and version are not mistakes, and a closed stdout is none either.
             let _ = told.print();
             return if told.use_stderr() { Exit::Mistake.into() } else { Exit::Done.into() };
         }
@@ -182,7 +182,7 @@ fn block_on(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
     match builder.enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(work);
-            // A disk that hangs has a thread hang, which nobody waits for.
+            // A hanging disk makes a thread hang; do not wait for it.
             runtime.shutdown_timeout(LAST_THREADS);
             code
         }
@@ -190,7 +190,7 @@ fn block_on(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Cancelled by the first SIGTERM or SIGINT. Another SIGTERM changes nothing: whoever sends signals again and again cuts off no call.
+/// Cancelled by the first SIGTERM or SIGINT. A further SIGTERM changes nothing, so that repeated signals cut off no call.
 /// A second SIGINT, from somebody at a terminal who does not want to wait, ends the process at once.
 fn drain_on_signal() -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -219,6 +219,6 @@ fn drain_on_signal() -> std::io::Result<CancellationToken> {
     Ok(drain)
 }
 
-/// How long threads may go on that nobody waits for.
+/// How long abandoned threads may go on.
 const LAST_THREADS: std::time::Duration = std::time::Duration::from_millis(500);
 const DEFAULT_CONFIG: &str = "/etc/key-broker/key-broker.toml";

@@ -110,7 +110,7 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Host {
     Here,
-    /// On another one, whose files and variables nobody can look at here.
+    /// On another machine, whose files and variables are not available here.
     Elsewhere,
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum BrokerError {
     MetadataTooLarge,
     /// The request is compressed.
     Compressed,
-    /// The message is none of an AWS Encryption SDK, or was altered: the words say what is wrong with it.
+    /// The message is not an AWS Encryption SDK's, or was altered: the text says what is wrong.
     InvalidMessage(String),
     /// The message's encryption context has not this pair, which the caller expects.
     OtherMessage(String),
@@ -73,7 +73,7 @@ pub(crate) enum BrokerError {
 }
 
 impl BrokerError {
-    /// The one table: every error's code, reason and record. `words` has what the caller is told.
+    /// The one table: every error's code, reason and record. `words` has the text for the caller.
     #[must_use]
     pub(crate) fn refusal(&self) -> Refusal<'_> {
         use Code::{

@@ -17,7 +17,7 @@ pub(crate) struct FairMemory<O, K: Eq + Hash, V> {
 }
 
 impl<O: Ord + Hash + Clone, K: Eq + Hash, V> FairMemory<O, K, V> {
-    /// An empty memory for so many values; for one at least.
+    /// An empty memory for this many values, at least one.
     #[must_use]
     pub(crate) fn new(most: usize) -> Self {
         Self { most: most.max(1), kept: 0, by_owner: HashMap::new(), sizes: BTreeSet::new() }
@@ -55,7 +55,7 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash, V> FairMemory<O, K, V> {
     }
 
     fn give_way(&mut self, newcomer: &O) -> Option<(O, K, V)> {
-        // Where nobody has more than one, the newcomer comes in all the same.
+        // If nobody has more than one, the newcomer still gets in.
         let gives = |(size, owner): &&(usize, O)| *size > 1 || owner != newcomer;
         let owner = self.sizes.iter().rev().find(gives)?.1.clone();
         let own = self.by_owner.get_mut(&owner)?;

@@ -13,7 +13,7 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// Which connections are which workloads, where that takes the operator's word.
+/// The operator's mapping of connections to workloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identities {
     /// Processes on the unix socket; the first that matches holds. The others are `unix:uid/UID`.
@@ -26,7 +26,7 @@ pub struct Identities {
     pub overflow: Option<OverflowIds>,
 }
 
-/// What the kernel tells of users and groups that a user namespace does not map: one id for all of them (`user_namespaces(7)`).
+/// The kernel's id for all users and groups that a user namespace does not map (`user_namespaces(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverflowIds {
     /// For users.
@@ -95,7 +95,7 @@ impl OverflowIds {
         Some(Self { uid: id("overflowuid"), gid: id("overflowgid") })
     }
 
-    /// Whether a map has each id as itself. Where there is none to read, there are no namespaces.
+    /// Whether a map maps each id to itself. Without a map there are no namespaces.
     fn maps_all(map: &str) -> bool {
         let fields: Vec<_> = map.split_whitespace().collect();
         fields.is_empty() || fields == ["0", "0", "4294967295"]

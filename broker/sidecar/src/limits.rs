@@ -143,7 +143,7 @@ impl Shares {
         &self.turns
     }
 
-    /// The share of a principal. It outlives its connections, so that connecting anew gains nothing.
+    /// The share of a principal. It outlives connections, so that reconnecting gains nothing.
     #[must_use]
     pub(crate) fn of(&self, principal: &Principal) -> Arc<Share> {
         let mut by_principal = self.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,12 +197,12 @@ impl Share {
         self.pools.standard.take(&self.principal, 1)
     }
 
-    /// Takes so many bytes for a request.
+    /// Takes bytes for a request.
     pub(crate) fn request_bytes(&self, bytes: usize) -> Option<Taken> {
         self.pools.request_bytes.take(&self.principal, bytes as u64)
     }
 
-    /// Takes so many bytes for a request with a whole message, which may be longer than others: from a pool of its own.
+    /// Takes bytes for a request with a whole message, which may be longer than others: from a separate pool.
     pub(crate) fn message_bytes(&self, bytes: usize) -> Option<Taken> {
         self.pools.message_bytes.take(&self.principal, bytes as u64)
     }

@@ -59,7 +59,7 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Tells `health` and whoever watches `ready`, until the end.
+    /// Updates `health` and `ready`, until the end.
     pub(crate) async fn report(mut self, health: HealthReporter, ready: watch::Sender<Ready>) {
         let mut journal_lives = true;
         loop {

@@ -35,7 +35,7 @@ pub(crate) struct Look {
 /// What became of files that were looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reloaded {
-    /// They hold what is in force.
+    /// The contents are those in force.
     Same,
     /// They held something else, which is in force now.
     Changed,
@@ -142,7 +142,7 @@ mod tests {
         WriteRest,
         /// The file is removed.
         Remove,
-        /// A look, so many seconds after the last.
+        /// A check, this many seconds after the last one.
         Look(u64),
     }
 

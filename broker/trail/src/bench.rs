@@ -42,7 +42,7 @@ pub struct BenchTrail {
 }
 
 impl BenchTrail {
-    /// Makes one of at least so many records in `store`.
+    /// Makes one of at least this many records in `store`.
     ///
     /// # Panics
     ///

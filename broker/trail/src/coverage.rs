@@ -118,7 +118,7 @@ impl Coverage {
         let believed = file.filter(|file| file.digest.digest_s3_object == key.key && file.is_signed(keys));
         trail.newest_end = trail.newest_end.max(key.end);
         let Some(file) = believed else {
-            // Whatever else it vouches for, there is something that nobody does.
+            // It cannot vouch for everything if records are missing.
             trail.is_whole = false;
             if is_newest {
                 trail.newest = None;

@@ -99,12 +99,12 @@ pub struct Trail {
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
-    /// Where it is told to deliver now, with whom to tell what came of it: dropped where the broker is ending, which delivers, too.
+    /// Receives requests to deliver now, each with a channel for the result. Dropped when the broker ends, which delivers, too.
     pub flush_orders: mpsc::Sender<FlushOrder>,
     flushes: mpsc::Receiver<FlushOrder>,
 }
 
-/// The newest digest: to be kept where whoever can delete it cannot reach.
+/// The newest digest, to be kept out of reach of anybody who can delete it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewestDigest {
     /// Its bucket and key.
@@ -297,7 +297,7 @@ impl Trail {
         .await
     }
 
-    /// The file that is being written begins where delivery has ended, or what is between is gone: with it, a removed file is missed
+    /// The open segment begins where delivery has ended, or records between them are gone: this reveals a removed segment
     /// also where no later one is delivered.
     async fn account_for(&mut self, open: &SegmentFile) -> Result<(), TrailError> {
         let path = open.path.clone();
@@ -369,7 +369,7 @@ impl Trail {
         Ok(())
     }
 
-    /// Notes that a log file is in the store: now or, where that cannot be, before anything else.
+    /// Notes that a log file is in the store: now or, if that fails, before anything else.
     async fn note_again(&mut self) -> Result<(), TrailError> {
         let Some(state) = self.unnoted.clone() else { return Ok(()) };
         self.note(state).await?;
@@ -398,9 +398,9 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
-/// Whoever puts that many objects under names that nobody can guess has to be looked for.
+/// That many objects under unguessable names are an attack to be investigated.
 const MOST_TAKEN_NAMES: i64 = 4;
-/// A digest of so many log files is made before its time: some 550 bytes each.
+/// A digest is made early once there are this many log files: about 550 bytes each.
 pub(crate) const MAX_LOG_FILES: usize = 1_000;
 /// The spans of a delivery, each of which begins a trace.
 pub const SPANS: [&str; 2] = [DELIVER_SPAN, DIGEST_SPAN];

@@ -47,7 +47,7 @@ impl Delivery {
 
 /// What runs beside calls, and has to be ended.
 pub struct Ending {
-    /// Tells what is not told yet, and knows the journal.
+    /// Reports what is not reported yet, and knows the journal.
     announcer: Announcer,
     /// Ends with the drain, once that is recorded.
     life: JoinHandle<()>,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// What every note and digest begins to be read by.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct Versioned {
-    /// That of whoever wrote it.
+    /// The writer's version.
     pub(crate) version: u32,
 }
 

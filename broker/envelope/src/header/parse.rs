@@ -23,7 +23,7 @@ pub(super) enum Accepted {
 pub(super) enum Parsed {
     /// To its end.
     Header(Box<Header>),
-    /// To the end of the bytes: there have to be at least so many.
+    /// Fails if there are fewer bytes than this.
     Needs(usize),
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use key_broker_core::give_back_memory;
 
-/// Looks now and then, and gives back what is free, if more is in memory than once was. What is in use then may be free soon, and the
+/// Checks from time to time, and returns free memory if memory use has grown. What is in use then may be free soon, and the
 /// allocator alone knows: so it is tried again, less often where it was of no use.
 pub(super) async fn give_back_after_peaks() {
     let (mut least, mut pause) = (u64::MAX, EVERY);

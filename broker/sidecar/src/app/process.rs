@@ -20,7 +20,7 @@ use crate::transport::opening::Listen;
 use crate::transport::unix::UnixAddress;
 
 /// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
-/// `ready` is called once callers can connect. Returns what is left behind at the end.
+/// Calls `ready` once callers can connect. Returns what is left behind at the end.
 pub(crate) async fn serve(
     mut config: Config,
     credentials: Option<SharedCredentialsProvider>,
@@ -130,7 +130,7 @@ async fn noted_account(config: &Config) -> Option<JournalTrail> {
     Some(noted).filter(|noted| noted.has_begun && noted.region == config.kms.region)
 }
 
-/// Asks STS until it answers; `None` when the broker is told to stop meanwhile.
+/// Asks STS until it answers; `None` if the broker is stopped meanwhile.
 async fn caller_of(
     kms: &AwsKms,
     noted: Option<JournalTrail>,

@@ -170,7 +170,7 @@ fn check_policy(policy: &Policy, report: &mut Report) {
     report.add("policy", finding);
 }
 
-/// How long what is kept outlives its KMS key, and what that costs.
+/// How long cached keys outlive their KMS key, and what the checks cost.
 fn reuse(rules: &Rules) -> Finding {
     let is_used = rules.default.enabled || rules.rules.iter().any(|(_, rule)| rule.enabled);
     match rules.revocation_check {

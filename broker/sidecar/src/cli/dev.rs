@@ -193,7 +193,7 @@ key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS accoun
   Ctrl-C stops it; keys and records stay.
 "#
     );
-    // Without a terminal there is nobody to welcome.
+    // No welcome without a terminal.
     let _ = io::stdout().write_all(text.as_bytes());
     let _ = io::stdout().flush();
 }
@@ -216,7 +216,7 @@ async fn show_calls(mut follower: Follower) {
 
 /// As fast as people look.
 const PAUSE: Duration = Duration::from_millis(100);
-/// What is logged but for what workloads' calls, which are shown, do not need.
+/// The log filter: without deliveries, since workloads' calls are shown.
 const LINES: &str = "warn,key_broker=info,key_broker_trail::delivery=warn";
 const REGION: &str = "us-west-2";
 const JOURNAL: &str = "journal";

@@ -16,7 +16,7 @@ pub(super) enum Exit {
     Mistake,
     /// It was told to stop, and something is left that the next start delivers, or that is lost.
     LeftBehind,
-    /// A second SIGINT cut it off, as a shell tells of one.
+    /// Ended by a second SIGINT; the code is the shell's.
     CutOff,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn fail(error: impl Display) -> ExitCode {
     Exit::No.into()
 }
 
-/// Says what is wrong with arguments, configuration or surroundings.
+/// Reports a mistake in arguments, configuration or environment.
 pub(super) fn mistake(error: impl Display) -> ExitCode {
     eprintln!("key-broker: {error}");
     Exit::Mistake.into()

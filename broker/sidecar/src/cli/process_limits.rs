@@ -83,7 +83,7 @@ impl Descriptors {
         (self.others + self.sockets * with_leaving(connections)) as u64
     }
 
-    /// With how many connections so many descriptors are enough.
+    /// The number of connections for which this many descriptors are enough.
     fn connections(&self, limit: u64) -> usize {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let each = limit.saturating_sub(self.others) / self.sockets.max(1);
@@ -119,7 +119,7 @@ const SLACK_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
-    //! Whatever the limit, so many connections as fit are taken, and no fewer than that.
+    //! Whatever the limit, exactly as many connections are accepted as fit.
 
     use proptest::prelude::*;
 

@@ -65,7 +65,7 @@ struct TlsArguments {
 pub(super) enum CallFailure {
     /// Arguments or configuration are wrong.
     Mistake(String),
-    /// The broker, or what is on the way to it.
+    /// The broker, or the connection to it.
     Failed(String),
 }
 
@@ -162,7 +162,7 @@ pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The name that is there twice, with whatever values: which one was meant, nobody knows.
+/// The name that is given twice, with any values.
 pub(super) fn twice(pairs: &[(String, String)]) -> Option<String> {
     let is_repeated = |(place, (name, _)): &(usize, &(String, String))| {
         pairs[..*place].iter().any(|(earlier, _)| earlier == name)

@@ -21,7 +21,7 @@ pub(crate) struct KmsError {
 /// The kinds of KMS errors that callers and operators must tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KmsErrorKind {
-    /// AWS does not take the broker's credentials, or its clock, or there are none: nothing is said about any key.
+    /// AWS rejects the broker's credentials or clock, or there are no credentials: this says nothing about any key.
     Credentials,
     /// The same of the role for the keys of one account: nothing is said about any other key.
     AccountCredentials,

@@ -126,7 +126,7 @@ const READS: usize = 2;
 
 #[cfg(test)]
 mod tests {
-    //! Who reads on many connections does so no more often than who reads on one, and nobody waits for nothing.
+    //! Reading on many connections gives no more turns than reading on one, and nobody waits without reason.
 
     use std::cell::RefCell;
     use std::rc::Rc;

@@ -44,7 +44,7 @@ impl DecryptMessageRequest {
     }
 }
 
-/// As the request inside, but for the action.
+/// Like the inner request, except for the action.
 macro_rules! messages {
     ($($request:ty => $action:ident, $variant:ident);+ $(;)?) => {
         $(impl Operation for $request {

@@ -62,7 +62,7 @@ impl Outlook {
 }
 
 impl super::Policy {
-    /// The denial that is certain whatever key the call is about; none where some key may be permitted, or where that cannot be told.
+    /// The denial that is certain whatever the key; none if some key may be permitted, or that is unknown.
     /// Nobody has to be asked what key it is about for a call that is denied so.
     #[must_use]
     pub(crate) fn denies_every_key(

@@ -52,7 +52,7 @@ pub(crate) struct Export {
     dropped: Arc<AtomicU64>,
     spans: Option<SdkTracerProvider>,
     logs: Option<SdkLoggerProvider>,
-    /// What all of it is told as, if anything is.
+    /// The resource of all signals, if any is exported.
     instance: Option<String>,
     /// The thread on which all is exported ends with it.
     thread: Option<DropGuard>,
@@ -116,7 +116,7 @@ impl Export {
         Ok(())
     }
 
-    /// Tells the log what is ignored of the variables, and what cannot be exported.
+    /// Logs ignored variables, and what cannot be exported.
     pub(crate) fn tell(&self) {
         for Ignored { variable, why } in &self.ignored {
             tracing::warn!(variable, why, "an environment variable has an invalid value and is ignored");
@@ -150,7 +150,7 @@ impl Export {
         }
     }
 
-    /// Ends: what is queued is still exported, for at most some seconds. Blocks.
+    /// Ends: exports what is queued, for at most some seconds. Blocks.
     pub(crate) fn finish(self) {
         if let Some(spans) = self.spans
             && spans.shutdown_with_timeout(PATIENCE).is_err()
@@ -177,7 +177,7 @@ pub(crate) fn push_once(instance: &str, measure: impl FnOnce(&Meter)) -> Result<
     metrics.push()
 }
 
-/// A thread with a runtime of its own: whatever a collector does, it holds up nobody else.
+/// A thread with its own runtime, so that a collector delays nothing else.
 fn start_thread() -> Result<(Handle, DropGuard), ExportError> {
     let broken = |error: std::io::Error| ExportError(format!("the telemetry thread: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
@@ -239,7 +239,7 @@ fn cannot_export(collector: &Collector, error: &dyn fmt::Display) -> ExportError
     ExportError(format!("to {collector}: {error}: look at the variables OTEL_EXPORTER_OTLP_*"))
 }
 
-/// What would be exported, and where, and what is ignored of the environment's variables.
+/// What would be exported, where, and which environment variables are ignored.
 pub(crate) fn outlook() -> (String, Vec<Ignored>) {
     let (variables, ignored) = Variables::read(variable);
     (variables.describe(), ignored)

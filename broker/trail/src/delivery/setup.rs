@@ -45,7 +45,7 @@ pub enum StoreConfig {
 }
 
 impl StoreConfig {
-    /// Opens it for reading: what is in an S3 bucket, S3 decrypts.
+    /// Opens it for reading. Objects in S3 are decrypted by S3.
     pub async fn open(&self) -> Arc<dyn Store> {
         self.open_under(None).await
     }
@@ -122,7 +122,7 @@ pub struct TrailParts {
     pub reuse: Option<RevocationPromise>,
     /// What the journal held when it was opened.
     pub recovered_bytes: u64,
-    /// What the trail of a new journal is called: what its broker goes by already. Where nobody has told, it is made up.
+    /// The name of a new journal's trail, if the broker already uses one; otherwise it is made up.
     pub new_trail: Option<String>,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -232,7 +232,7 @@ impl Trail {
     pub(super) fn resume(config: &TrailConfig, means: Means, announcer: Announcer, state: State) -> Self {
         let Means { names, store, signer, encryption } = means;
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
-        // The time since the last digest counts; of a clock that is behind it, nobody knows how much.
+        // The time since the last digest counts. If the clock is behind it, that time is unknown.
         let since = Duration::try_from(whole_second(clock.now()) - state.start).unwrap_or(Duration::MAX);
         let next_digest = clock.instant() + config.digest_interval.saturating_sub(since);
         let (flush_orders, flushes) = mpsc::channel(1);

@@ -68,7 +68,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     Ok(believed.exit_code())
 }
 
-/// Shows log files, whoever vouches for them.
+/// Shows log files, vouched for or not.
 async fn show_named(source: &Source, named: &[String], mut document: Document) -> CommandResult {
     let mut unread = 0_u64;
     for key in named.iter().map(|key| key_of(source, key)) {
@@ -87,7 +87,7 @@ async fn show_named(source: &Source, named: &[String], mut document: Document) -
     }
 }
 
-/// Whether it was shown; where it cannot be, the others can all the same.
+/// Whether it was shown. A failure does not affect the others.
 fn is_shown(shown: Result<(), Failure>) -> Result<bool, Failure> {
     match shown {
         Ok(()) => Ok(true),

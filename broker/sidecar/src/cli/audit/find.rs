@@ -59,7 +59,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         places.add_journal(&dir);
     } else {
         let (source, called) = source.open_some(all_trails).await?;
-        // Before the log files: what is delivered meanwhile is in both, and not in neither.
+        // The journal before the log files: records delivered meanwhile are seen twice rather than never.
         if let Some(dir) = source.journal_to_verify() {
             places.add_journal(&dir);
         }
@@ -110,7 +110,7 @@ impl Places {
         journal.chain(self.log_files.iter().map(|file| file.times)).collect()
     }
 
-    /// Reads them, as often as what is found leads on.
+    /// Reads them, again as long as new ids are found.
     async fn look(&mut self, search: &mut Search) -> Result<(), Failure> {
         let mut progress = Progress::new();
         for pass in 1.. {
@@ -172,7 +172,7 @@ impl Places {
         self.is_journal_left_out = true;
     }
 
-    /// The log file; none of what is in the journal.
+    /// The log file; none for the journal.
     fn log_file(&self, found: &Found) -> Option<&VouchedLogFile> {
         self.log_files.get(found.place.checked_sub(self.in_journal())?)
     }

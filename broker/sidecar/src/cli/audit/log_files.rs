@@ -47,7 +47,7 @@ pub(super) async fn believed(
 /// Log files, and how many are not among them.
 pub(super) struct Believed {
     pub(super) log_files: Vec<VouchedLogFile>,
-    /// Those that nobody vouches for, or that are not what is vouched for.
+    /// Those that nobody vouches for, or that were altered.
     pub(super) left_out: u64,
     /// The requestIDs of closing digests' signatures.
     pub(super) closing_signs: HashSet<String>,
@@ -58,7 +58,7 @@ pub(super) struct Believed {
 }
 
 impl Believed {
-    /// Gives every record of them to `take`, with the name of its trail. A log file that is not what is vouched for is left out, and named.
+    /// Passes every record to `take`, with the name of its trail. Altered log files are left out, and named.
     pub(super) async fn for_each_record(
         &mut self,
         source: &Source,
@@ -91,7 +91,7 @@ impl Believed {
     }
 }
 
-/// The text of a log file; none, with a note, where it is not what is vouched for.
+/// The text of a log file; `None`, with a note, if it was altered.
 pub(super) async fn read(source: &Source, file: &VouchedLogFile) -> Result<Option<Vec<u8>>, Failure> {
     match file.read(&source.reader).await {
         Ok(json) => Ok(Some(json)),
@@ -106,7 +106,7 @@ pub(super) async fn read(source: &Source, file: &VouchedLogFile) -> Result<Optio
     }
 }
 
-/// The text of any log file, whoever vouches for it.
+/// The text of any log file, vouched for or not.
 pub(super) async fn read_any(reader: &TrailReader, key: &str) -> Result<Vec<u8>, Failure> {
     match reader.log_file(key).await {
         Ok(Some(text)) => Ok(text),

@@ -74,7 +74,7 @@ const DAY: &[BorrowedFormatItem<'_>] = format_description!(version = 2, "[year]-
 
 #[cfg(test)]
 mod tests {
-    //! Days are whole, times are exact, and what is neither says what to give.
+    //! Dates are whole days, times are exact, and anything else is refused with what to write.
 
     use time::macros::datetime;
 

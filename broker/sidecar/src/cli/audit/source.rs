@@ -87,7 +87,7 @@ pub(super) struct Source {
     pub(super) config: Option<TrailConfig>,
     /// How the broker asks KMS again about kept data keys, if that is known, and it does.
     pub(super) revocation_check: Option<RevocationCheck>,
-    /// The journal behind it, where that is on this machine.
+    /// The journal behind it, if it is on this machine.
     pub(super) journal_dir: Option<PathBuf>,
     /// What the broker redacts values with.
     pub(super) redaction_key: Option<Digester>,
@@ -170,7 +170,7 @@ impl SourceArguments {
         Ok((self.open().await?, None))
     }
 
-    /// Opens the store of one trail, and KMS where what is in the store is encrypted.
+    /// Opens the store of one trail, and KMS if the store's objects are encrypted.
     pub(super) async fn open(self) -> Result<Source, Failure> {
         if self.standalone.trail.is_none() && !self.standalone.is_none() {
             return Err(Failure::Configuration("which trail? give its name with --trail".into()));
@@ -318,7 +318,7 @@ impl StandaloneTrail {
 }
 
 impl Source {
-    /// Where the reader records what is asked of KMS, whether anything is there or not.
+    /// The reader's file of records of its own KMS calls, which may not exist yet.
     pub(super) fn own_records(&self) -> Option<PathBuf> {
         self.records.file()
     }

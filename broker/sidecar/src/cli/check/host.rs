@@ -31,7 +31,7 @@ pub(super) async fn check(config: &mut Config, report: &mut Report) {
     report.add("journal", journal(dir));
 }
 
-/// What is seldom meant, and what is ignored of the environment.
+/// Probable mistakes, and ignored environment variables.
 pub(super) fn check_environment(config: &Config, report: &mut Report) {
     let region = &config.kms.region;
     if config.kms.endpoint_url.is_none() && is_unlikely_region(region) {
@@ -57,7 +57,7 @@ fn journal(dir: &Path) -> Result<String, String> {
     Ok(format!("{}{note}", dir.display()))
 }
 
-/// Makes a file in `dir`, or a folder where `dir` is still to be made, and removes it; returns what is to be said beside.
+/// Creates and removes a file in `dir`, or the folder itself if it does not exist yet; returns a remark.
 pub(super) fn try_folder(dir: &Path) -> io::Result<&'static str> {
     let is_there = match fs::metadata(dir) {
         Ok(found) if found.is_dir() => true,

@@ -45,7 +45,7 @@ pub(super) async fn may(kms: &dyn Kms, of: DryRunOf, key: &KeyId, context: &Encr
     let request = DryRunRequest { of, key: key.clone().into(), context: context.clone() };
     match ask_kms(kms, request).await {
         Ok(_) => Finding::Ok(format!("may {name} under {}", key.as_str())),
-        // A key's policy, or a grant, may ask for a context that nobody has told.
+        // A key policy or grant may require a context that was not given.
         Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::AccessDenied, .. }))
             if has_context && context.pairs().is_empty() =>
         {

@@ -90,7 +90,7 @@ const LONGEST_NAME: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    //! A session's name is made of what is there, fits AWS's form, and is refused where the broker does not make the session.
+    //! Session names are filled in, fit AWS's form, and are refused where the broker does not make the session.
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Who tells: the service, which of its instances, and where that runs.
+//! The resource: the service, its instance, and where it runs.
 
 use std::fs;
 

@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use super::wanted::Wanted;
 use crate::cli::audit::period::Period;
 
-/// When the oldest and the newest record of a place happened, where that is known.
+/// The times of the oldest and newest record of a place, if known.
 pub(super) type Times = [Option<OffsetDateTime>; 2];
 
 /// A record of the story.
@@ -38,7 +38,7 @@ pub(super) struct DataKey {
     /// SHA-256 of its ciphertext, in hex; none of what has no ciphertext.
     pub(super) ciphertext_sha256: Option<String>,
     pub(super) kms_records: Records,
-    /// Uses, but for the calls that the story is about.
+    /// Uses, except for the calls that the story is about.
     pub(super) uses: Records,
 }
 

@@ -1,4 +1,4 @@
-//! The story for people.
+//! The story as text.
 
 use std::fmt::Write as _;
 

@@ -27,7 +27,7 @@ impl Wanted {
         text
     }
 
-    /// What it is, for people.
+    /// What it is, as text.
     pub(super) fn what(&self) -> &'static str {
         match self {
             Self::Id(_) => "id",

@@ -9,7 +9,7 @@ use key_broker_trail::record::{KmsEventData, ReadRecord, Text, parse, record_tim
 
 use crate::redaction::{Digester, Maker};
 
-/// A call, for people.
+/// A call, for display.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedCall {

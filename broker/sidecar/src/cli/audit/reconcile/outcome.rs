@@ -44,7 +44,7 @@ pub(super) struct Reconciliation {
     /// What else AWS's files have.
     #[serde(flatten)]
     pub(super) classes: Classes,
-    /// How many of those that are missing from the trail would read it: a reader's records may tell of them.
+    /// How many of those missing from the trail could be from reading it, and so in a reader's records.
     pub(super) maybe_of_readers: usize,
     /// Keys that were taken away, and how long they were served.
     #[serde(flatten)]
@@ -64,7 +64,7 @@ pub(super) enum Match {
 }
 
 impl Reconciliation {
-    /// Says what it comes to, but for the keys that were taken away.
+    /// The result, except for keys that were taken away.
     pub(super) fn judge(&mut self) {
         let OfSiblings { unexpected, unverified, .. } = &self.siblings;
         let is_missing = !self.missing_from_trail.is_empty();
@@ -128,7 +128,7 @@ impl Reconciliation {
         self.takings = takings;
     }
 
-    /// A match that does not hold for all there is, is none.
+    /// A match must cover everything.
     pub(super) fn cannot_tell(&mut self, why: String) {
         if self.verdict == Match::Matched {
             (self.verdict, self.why) = (Match::CannotTell, Some(why));

@@ -76,7 +76,7 @@ pub(super) struct ListedTaking {
     pub(super) verdict: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<&'static str>,
-    /// The newest use after it. Of a permission, of those that rest on an answer of KMS from before.
+    /// The newest use after it; for a permission, of the uses that rest on an earlier answer of KMS.
     pub(super) last_use: Option<ShownUse>,
     /// How long after it that came.
     pub(super) served_for_seconds: Option<i64>,

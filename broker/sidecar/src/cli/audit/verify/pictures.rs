@@ -46,7 +46,7 @@ fn lifetime(report: &Report) -> Vec<i64> {
     report.from.zip(report.to).map_or_else(Vec::new, |(from, to)| vec![hour(from), hour(to)])
 }
 
-/// The time of all pictures, in columns of so many hours.
+/// The time axis of all charts, in columns of this many hours.
 #[derive(Clone, Copy)]
 struct Span {
     begin: i64,
@@ -219,7 +219,7 @@ const MOST_COLUMNS: i64 = 120;
 
 #[cfg(test)]
 mod tests {
-    //! Pictures have room for any time and any number of names, and show what is small, too.
+    //! Charts fit any time and any number of names, and show small values, too.
 
     use super::*;
 

@@ -8,7 +8,7 @@ use crate::telemetry::metrics::names::{
     KMS_OPERATION, Metric, WATCH_ALARM, WATCH_EVENT, WATCH_KEYS, WATCH_STANDING,
 };
 
-/// Pushes it, where the environment asks for that. An error is for people.
+/// Pushes it if the environment configures a collector. Errors are text for the user.
 pub(super) async fn ring(report: &Report) -> Result<(), String> {
     let counts: Vec<(&'static str, u64)> =
         STANDINGS.iter().map(|(standing, name)| (*name, report.count(*standing))).collect();

@@ -25,7 +25,7 @@ pub(super) enum Ruling {
     Alarm,
 }
 
-/// Why nobody can tell.
+/// Why there is no judgement.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Reason {
@@ -47,7 +47,7 @@ pub(super) struct Standing {
 
 /// What there is to judge by.
 pub(super) trait Evidence {
-    /// The record of a broker's with this requestID: its trail, and whether it tells of a dry run.
+    /// A broker's record with this requestID: its trail, and whether it is of a dry run.
     fn record_of(&self, request_id: &str) -> Option<(String, bool)>;
     /// Whether it is a call of the trail itself, of which no record is.
     fn of_the_trail(&self, key: &str, sighting: &Sighting) -> Option<&'static str>;

@@ -79,7 +79,7 @@ impl Records {
         }
     }
 
-    /// The record of a use: its trail, and whether it tells of a dry run.
+    /// The record of a use: its trail, and whether it is of a dry run.
     pub(super) fn record_of(&self, request_id: &str) -> Option<(String, bool)> {
         self.found.get(request_id).cloned()
     }

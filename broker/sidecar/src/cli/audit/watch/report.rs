@@ -19,7 +19,7 @@ pub(super) struct Report {
     /// When it looked.
     #[serde(serialize_with = "as_record_time")]
     pub(super) at: OffsetDateTime,
-    /// Uses of somebody else's, which nobody has acknowledged.
+    /// Somebody else's uses that are not acknowledged.
     pub(super) alarms: Vec<Told>,
     /// Uses that may be a broker's, or not.
     pub(super) untold: Vec<Untold>,
@@ -48,7 +48,7 @@ pub(super) struct Told {
     pub(super) seen: Sighting,
 }
 
-/// A use of which nobody can tell.
+/// A use without a judgement.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Untold {

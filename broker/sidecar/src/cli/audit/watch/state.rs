@@ -62,12 +62,12 @@ pub(super) struct Sighting {
 }
 
 impl WatchState {
-    /// Of trails that nobody has watched yet.
+    /// For trails that were not watched before.
     pub(super) fn new(trails: &str) -> Self {
         Self { version: VERSION, trails: trails.to_owned(), read_until: None, keys: BTreeMap::new() }
     }
 
-    /// Reads `file`; without one there is nothing yet. An error is for people.
+    /// Reads `file`, or starts empty without one. Errors are text for the user.
     pub(super) fn load(file: &Path, trails: &str) -> Result<Self, String> {
         let explain = |why: &dyn std::fmt::Display| format!("--state {}: {why}", file.display());
         let opened = match open_regular(file) {
@@ -100,7 +100,7 @@ impl WatchState {
         Ok(state)
     }
 
-    /// Replaces `file`: whoever reads it finds what was there, or all of this.
+    /// Replaces `file` atomically.
     pub(super) fn save(&self, file: &Path) -> io::Result<()> {
         let folder = match file.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -6,7 +6,7 @@ use super::judgement::{Evidence, Ruling, judge};
 use super::state::{KeyState, Sighting, WatchState};
 use crate::kms::aws::usage::LastUse;
 
-/// What a run has found out about one use.
+/// A run's result for one use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Judged {
     pub(super) key: String,
@@ -45,7 +45,7 @@ pub(super) fn judge_pending(
     all
 }
 
-/// Notes what KMS tells of a key. What was before it was watched is not judged. An error is why nothing is.
+/// Notes KMS's answer about a key. Uses from before the watch are not judged. The error says why nothing is noted.
 pub(super) fn see(
     state: &mut WatchState,
     key: &str,
@@ -83,7 +83,7 @@ pub(super) fn see(
     Ok(())
 }
 
-/// Takes back the alarm of this requestID. False if there is none.
+/// Acknowledges the alarm of this requestID. False if there is none.
 pub(super) fn acknowledge(state: &mut WatchState, request_id: &str) -> bool {
     let mut found = false;
     for of_key in state.keys.values_mut() {
@@ -94,7 +94,7 @@ pub(super) fn acknowledge(state: &mut WatchState, request_id: &str) -> bool {
     found
 }
 
-/// A trail that is late or abandoned may still come. After this, what it could have explained is told no more.
+/// How long to wait for a late or abandoned trail before the uses that it could explain are dropped.
 pub(super) const UNTOLD_IS_KEPT: Duration = Duration::days(3);
 const MOST_KEYS: usize = 10_000;
 /// Of one key: one an hour, for longer than any trail is late.

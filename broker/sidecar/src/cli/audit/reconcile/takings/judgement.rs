@@ -104,5 +104,5 @@ fn has(used: &Use, name: &str, value: &str, key: Option<&Digester>) -> Option<bo
     }
 }
 
-/// Why nothing tells of a broker whose records do not say what it promises.
+/// Why there is no judgement if the broker's records do not have its promise.
 const NO_PROMISE: &str = "no start of this broker in the records that were read says what it promises (broker.reuse): begin with one, if there is";
