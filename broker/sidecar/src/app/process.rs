@@ -19,7 +19,7 @@ use crate::telemetry::Telemetry;
 use crate::transport::opening::Listen;
 use crate::transport::unix::UnixAddress;
 
-/// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
+/// Runs the sidecar: credentials first, since no record is complete before the broker knows its AWS identity.
 /// Calls `ready` once callers can connect. Returns what is left behind at the end.
 pub(crate) async fn serve(
     mut config: Config,

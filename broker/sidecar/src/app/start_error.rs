@@ -11,7 +11,7 @@ use crate::transport::opening::{ListenError, needs_somebody};
 /// Why a broker cannot start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The policies cannot hold for whom AWS takes the broker for.
+    /// The policies cannot apply to the AWS account of the broker.
     Policy(String),
     /// The journal cannot be opened.
     Journal {
