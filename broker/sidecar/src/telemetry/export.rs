@@ -312,7 +312,7 @@ fn http_client()
 
 /// `OTEL_EXPORTER_OTLP_TIMEOUT`'s default.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Half way to the least.
+/// Lower than normal priority (nice value).
 const NICENESS: i32 = 10;
 /// A drain does not wait for a collector.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -27,7 +27,7 @@ pub(crate) const MAX_STANDARD_BYTES: usize = 4 << 10;
 /// How long a reply may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lasting {
-    /// As long as whoever watches likes.
+    /// As long as the watcher likes.
     Watched,
     /// For so long, whatever is asked meanwhile.
     AtMost(Duration),
