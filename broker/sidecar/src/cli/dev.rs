@@ -137,7 +137,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 fn configuration(endpoint: &str) -> String {
     format!(
-        r#"# Written anew by every start of `key-broker dev`: copy it before you change it.
+        r#"# Overwritten by every start of `key-broker dev`: copy it before you change it.
 # `key-broker serve --config key-broker.toml` runs with it too, while an emulator listens at endpoint_url; give it any
 # AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 
@@ -155,7 +155,7 @@ file = "policy.cedar"
 
 [audit]
 journal_dir = "{JOURNAL}"
-# Log files under trail/, soon enough to be seen: `serve` delivers every five minutes unless told, digests every hour.
+# Log files under trail/, at short intervals: the defaults are five minutes for log files and an hour for digests.
 store = {{ directory = "trail", bucket = "{BUCKET}" }}
 trail = "{TRAIL}"
 kms_key_id = "alias/dev"
@@ -173,20 +173,20 @@ fn welcome(dir: &Path) {
     let _ = write!(
         text,
         r#"
-key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS account is used.
+key-broker dev is serving on {dir}/broker.sock, with a KMS emulator. No AWS account is used.
 
-  Encrypt a message, "hello" in base64, in another terminal; then the same for a data key:
+  In another terminal, encrypt a message ("hello" in base64), and get a data key:
     {program} call encrypt-message --dir {dir} --key-id alias/dev --context tenant=acme --plaintext aGVsbG8=
     {program} call generate-data-key --dir {dir} --key-id alias/dev --context tenant=acme
 
-  The same in Python, from the repository (pip install ./client/python; client/ has Node, Go, Java and Rust, too):
+  In Python, from the repository, after pip install ./client/python (client/ also has Node, Go, Java and Rust):
     import key_broker
     with key_broker.connect("unix:{dir}/broker.sock") as broker:
         message = broker.encrypt(b"hello", "alias/dev", {{"tenant": "acme"}})
         print(broker.decrypt(message, {{"tenant": "acme"}}).decode())
 
-  Every call is shown here, and leaves its records in {dir}/journal/ before its reply. Within half a minute they are in
-  {dir}/trail/, as CloudTrail's log files, encrypted and signed:
+  Every call is shown here, and recorded in {dir}/journal/ before its reply leaves. Within half a minute its records are in
+  {dir}/trail/, as CloudTrail log files, encrypted and signed:
     {program} audit tail --dir {dir}
     {program} audit verify --dir {dir}
 
