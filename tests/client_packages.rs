@@ -327,7 +327,9 @@ fn all_have_one_version() {
     for file in files_in(&["deploy", "docs"]) {
         let Ok(text) = fs::read_to_string(&file) else { continue };
         for before in ["key-broker:", "newTag: ", "key-broker_", "key-broker-"] {
-            for rest in text.split(before).skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+            for rest in
+                text.split(before).skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            {
                 named += 1;
                 assert!(rest.starts_with(&version), "{}: {before}{:.12}", file.display(), rest);
             }

@@ -58,8 +58,10 @@ fn every_source_that_is_named_is_there() {
 
 #[test]
 fn every_decision_has_a_status_and_a_date_and_names_its_successor() {
-    let decisions: Vec<_> =
-        documents().into_iter().filter(|path| path.parent().is_some_and(|dir| dir.ends_with("docs/adr"))).collect();
+    let decisions: Vec<_> = documents()
+        .into_iter()
+        .filter(|path| path.parent().is_some_and(|dir| dir.ends_with("docs/adr")))
+        .collect();
     for decision in &decisions {
         let status = status(&read(decision)).unwrap_or_else(|told| panic!("{}: {told}", decision.display()));
         for number in status.successors {
@@ -67,7 +69,10 @@ fn every_decision_has_a_status_and_a_date_and_names_its_successor() {
             let successor = read(successor.unwrap_or_else(|| panic!("{}: no {number}", decision.display())));
             let back = number_of(decision).expect("a number");
             let back = back.trim_start_matches('0');
-            assert!(successor.contains(&format!("ADR {back}")), "ADR {number} does not say that it replaces {back}");
+            assert!(
+                successor.contains(&format!("ADR {back}")),
+                "ADR {number} does not say that it replaces {back}"
+            );
         }
     }
 }
@@ -76,7 +81,10 @@ fn every_decision_has_a_status_and_a_date_and_names_its_successor() {
 fn statuses_are_read() {
     let of = |line: &str| status(&format!("# 7. Title\n\nStatus: {line}\n")).map(|status| status.successors);
     assert_eq!(of("accepted, 2026-11-21."), Ok(Vec::new()));
-    assert_eq!(of("superseded in part by [ADR 21](0021-a.md), 2026-11-21. More."), Ok(vec!["0021".to_owned()]));
+    assert_eq!(
+        of("superseded in part by [ADR 21](0021-a.md), 2026-11-21. More."),
+        Ok(vec!["0021".to_owned()])
+    );
     for bad in ["accepted", "done, 2026-11-21", "superseded, 2026-11-21", "accepted, 2026-1-1"] {
         assert!(of(bad).is_err(), "{bad}");
     }
@@ -89,9 +97,16 @@ struct Status {
 
 /// `Status: accepted, DATE`, or `Status: superseded [in part] by [ADR N](NNNN-title.md), DATE`; anything may follow.
 fn status(text: &str) -> Result<Status, String> {
-    let status = text.lines().find_map(|line| line.strip_prefix("Status: ")).ok_or("no line begins with \"Status: \"")?;
+    let status = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Status: "))
+        .ok_or("no line begins with \"Status: \"")?;
     let has_date = status.split([' ', ',', '.', ';']).any(|word| {
-        word.len() == 10 && word.bytes().enumerate().all(|(i, byte)| if i == 4 || i == 7 { byte == b'-' } else { byte.is_ascii_digit() })
+        word.len() == 10
+            && word
+                .bytes()
+                .enumerate()
+                .all(|(i, byte)| if i == 4 || i == 7 { byte == b'-' } else { byte.is_ascii_digit() })
     });
     if !has_date {
         return Err(format!("no date: {status}"));

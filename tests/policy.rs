@@ -52,9 +52,9 @@ async fn another_policy_holds_from_the_next_call_and_a_mistake_changes_nothing()
         take("permit(principal is Workload, action, resource);", taken).await;
         assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
     }
-    take("permit(principal is Workload, action, resource); forbid(", "not taken").await;
+    take("permit(principal is Workload, action, resource); forbid(", "not loaded").await;
     assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
-    take("permit(principal == Workload::\"orders\", action, resource);", "not taken").await;
+    take("permit(principal == Workload::\"orders\", action, resource);", "not loaded").await;
     assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
     broker.signal(Signal::TERM);
     assert!(broker.wait().success());
@@ -177,7 +177,7 @@ async fn a_forbid_by_an_alias_that_is_not_known_holds_for_every_key() {
     broker.signal(Signal::HUP);
     eventually("it is told", || taken() == 1).await;
     assert_eq!(code(generate(&client, &dev).await), Code::PermissionDenied);
-    assert!(broker.log().contains("a forbid by it holds for every key"), "{}", broker.log());
+    assert!(broker.log().contains("a forbid by it applies to every key"), "{}", broker.log());
     site.emulator.clear_faults();
     let mut outcome = Code::PermissionDenied;
     for _ in 0..100 {

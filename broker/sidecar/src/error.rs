@@ -195,7 +195,9 @@ impl BrokerError {
                 "the broker cannot write its audit journal, so it refuses calls: ask its operator to check \
                  the journal's disk"
             }
-            Self::Bug => "an internal error of key-broker: please report it with the x-request-id of this reply",
+            Self::Bug => {
+                "an internal error of key-broker: please report it with the x-request-id of this reply"
+            }
         };
         words.into()
     }

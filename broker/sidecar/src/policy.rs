@@ -465,9 +465,10 @@ fn check_name(literal: &EntityUid) -> Result<(), String> {
                     .into()),
             }
         }
-        schema::UNKNOWN if id != Principal::Unknown.as_str() => {
-            Err("write Unknown::\"unknown\": that is every caller that neither certificate nor kernel identifies".into())
-        }
+        schema::UNKNOWN if id != Principal::Unknown.as_str() => Err(
+            "write Unknown::\"unknown\": that is every caller that neither certificate nor kernel identifies"
+                .into(),
+        ),
         schema::ENCRYPTION_CONTEXT => {
             Err("the encryption context of a call is not written out: write context.encryptionContext".into())
         }

@@ -75,7 +75,7 @@ impl fmt::Display for Remainder {
             parts.push(format!("{log_files_without_digest} log files are in no digest"));
         }
         if *untold_notices > 0 {
-            parts.push(format!("{untold_notices} notices are not told"));
+            parts.push(format!("{untold_notices} notices are not reported"));
         }
         f.write_str(&parts.join("; "))
     }

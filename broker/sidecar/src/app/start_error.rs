@@ -59,7 +59,10 @@ impl fmt::Display for StartError {
                     // Its words name the directory.
                     ErrorKind::AddrInUse => write!(f, "audit.journal_dir: {error}"),
                     ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
-                        write!(f, "audit.journal_dir: {dir}, or a part of it, is not a folder: choose another")
+                        write!(
+                            f,
+                            "audit.journal_dir: {dir}, or a part of it, is not a folder: choose another"
+                        )
                     }
                     ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound => {
                         let user = rustix::process::geteuid().as_raw();

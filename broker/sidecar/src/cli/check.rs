@@ -195,10 +195,9 @@ async fn check_aliases(policy: &Policy, kms: &AwsKms, caller: &AwsCaller, report
     for alias in policy.aliases() {
         let found = match knowledge::target(kms, alias).await {
             Ok(Some(arn)) => Finding::Ok(format!("{} means {arn}", alias.as_str())),
-            Ok(None) => Finding::Note(format!(
-                "there is no {}: policies by it apply to no key",
-                alias.as_str()
-            )),
+            Ok(None) => {
+                Finding::Note(format!("there is no {}: policies by it apply to no key", alias.as_str()))
+            }
             // A broker that cannot ask serves: a forbid by the alias holds for every key then.
             Err(why) => Finding::NotKnown(why),
         };

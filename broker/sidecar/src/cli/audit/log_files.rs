@@ -110,9 +110,9 @@ pub(super) async fn read(source: &Source, file: &VouchedLogFile) -> Result<Optio
 pub(super) async fn read_any(reader: &TrailReader, key: &str) -> Result<Vec<u8>, Failure> {
     match reader.log_file(key).await {
         Ok(Some(text)) => Ok(text),
-        Ok(None) => Err(Failure::Unavailable(format!(
-            "{key}: not in the store: see `key-broker audit verify`"
-        ))),
+        Ok(None) => {
+            Err(Failure::Unavailable(format!("{key}: not in the store: see `key-broker audit verify`")))
+        }
         Err(failure) => Err(Failure::Unavailable(format!("{key}: {failure}"))),
     }
 }

@@ -35,7 +35,10 @@ pub(super) async fn check(config: &mut Config, report: &mut Report) {
 pub(super) fn check_environment(config: &Config, report: &mut Report) {
     let region = &config.kms.region;
     if config.kms.endpoint_url.is_none() && is_unlikely_region(region) {
-        report.add("region", Finding::Note(format!("{region} does not look like an AWS region: is it a typo?")));
+        report.add(
+            "region",
+            Finding::Note(format!("{region} does not look like an AWS region: is it a typo?")),
+        );
     }
     let (outlook, ignored) = export::outlook();
     report.add("telemetry", Finding::Ok(outlook));

@@ -16,7 +16,10 @@ pub(super) fn unproved(principal: &Principal, identities: &Identities, listen: &
                 let (place, other) = (place + 1, Principal::from(known.principal.clone()));
                 match known.gid {
                     None => {
-                        format!("no caller is {name}: identity.unix {place} makes this user {}", other.as_str())
+                        format!(
+                            "no caller is {name}: identity.unix {place} makes this user {}",
+                            other.as_str()
+                        )
                     }
                     Some(gid) => {
                         format!("identity.unix {place} makes this user {}, with group {gid}", other.as_str())
@@ -27,7 +30,8 @@ pub(super) fn unproved(principal: &Principal, identities: &Identities, listen: &
     }
     if let Some(cid) = name.strip_prefix("vsock:cid/").and_then(|cid| cid.parse::<u32>().ok()) {
         let may_connect = listen.vsock.as_ref().is_some_and(|address| address.cids.contains(&cid));
-        return (!may_connect).then(|| format!("no caller is {name}: listen.vsock.cids has no such context id"));
+        return (!may_connect)
+            .then(|| format!("no caller is {name}: listen.vsock.cids has no such context id"));
     }
     let id = SpiffeId::parse(name).ok()?;
     let is_mapped = identities.unix.iter().map(|known| &known.principal).chain(identities.dns.values());

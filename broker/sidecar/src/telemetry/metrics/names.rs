@@ -28,12 +28,17 @@ pub(crate) const COMMIT_DURATION: Metric =
 
 pub(crate) const REQUESTS_SAVED: Metric =
     metric("keybroker.kms.requests_saved", "Uses that needed no call to KMS", "{request}");
-pub(crate) const BREAKER_OPEN: Metric =
-    metric("keybroker.kms.breaker.open", "1 while the circuit to KMS is open: calls to it are refused at once", "");
-pub(crate) const CACHE_ENTRIES: Metric = metric("keybroker.cache.entries", "Cached data keys and decrypts", "{key}");
+pub(crate) const BREAKER_OPEN: Metric = metric(
+    "keybroker.kms.breaker.open",
+    "1 while the circuit to KMS is open: calls to it are refused at once",
+    "",
+);
+pub(crate) const CACHE_ENTRIES: Metric =
+    metric("keybroker.cache.entries", "Cached data keys and decrypts", "{key}");
 pub(crate) const CACHE_SIZE: Metric =
     metric("keybroker.cache.size", "Bytes of cached plaintexts and ciphertexts", "By");
-pub(crate) const CACHE_USES: Metric = metric("keybroker.cache.uses", "Data keys and decrypts given out", "{use}");
+pub(crate) const CACHE_USES: Metric =
+    metric("keybroker.cache.uses", "Data keys and decrypts given out", "{use}");
 pub(crate) const CACHE_EVICTIONS: Metric =
     metric("keybroker.cache.evictions", "Cached keys dropped before they reached a limit", "{key}");
 pub(crate) const REVOCATION_CHECKS: Metric = metric(
@@ -58,10 +63,12 @@ pub(crate) const DIGEST_INFO: Metric = metric(
 );
 pub(crate) const CERTIFICATE_EXPIRY: Metric =
     metric("keybroker.tls.certificate.expiry.timestamp", "When the broker's certificate expires", "s");
-pub(crate) const CERTIFICATE_OVERDUE: Metric =
-    metric("keybroker.tls.certificate.overdue", "1 while less than a tenth of the certificate's lifetime is left", "");
-pub(crate) const CONNECTIONS: Metric =
-    metric("keybroker.connections", "Open connections", "{connection}");
+pub(crate) const CERTIFICATE_OVERDUE: Metric = metric(
+    "keybroker.tls.certificate.overdue",
+    "1 while less than a tenth of the certificate's lifetime is left",
+    "",
+);
+pub(crate) const CONNECTIONS: Metric = metric("keybroker.connections", "Open connections", "{connection}");
 pub(crate) const HANDSHAKES_REFUSED: Metric =
     metric("keybroker.tls.handshakes_refused", "Failed TLS handshakes", "{handshake}");
 pub(crate) const CALLS_IN_FLIGHT: Metric =

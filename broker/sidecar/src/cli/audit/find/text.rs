@@ -45,8 +45,7 @@ fn call_rows(rows: &mut Vec<Vec<String>>, found: &Found) -> Result<String, Malfo
     let data = record.activity()?;
     let mut row = |name: &str, value: String| rows.push(vec![format!("  {name}"), value]);
     let text = |text: Option<&str>| text.map(plain);
-    let principal =
-        text(record.user_identity.principal_id.as_deref()).unwrap_or_else(|| "unknown".into());
+    let principal = text(record.user_identity.principal_id.as_deref()).unwrap_or_else(|| "unknown".into());
     let from = [text(record.source_ip_address.as_deref()), text(record.user_agent.as_deref())];
     let from: Vec<String> = from.into_iter().flatten().filter(|text| !text.is_empty()).collect();
     row("asked by", format!("{principal} ({})", from.join(", ")));

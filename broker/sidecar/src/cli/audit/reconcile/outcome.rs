@@ -122,7 +122,7 @@ impl Reconciliation {
             );
         } else if untold > 0 {
             self.cannot_tell(format!(
-                "of {untold} events that take keys away the records do not tell what came of them"
+                "for {untold} events that take keys away, the records do not show what followed"
             ));
         }
         self.takings = takings;

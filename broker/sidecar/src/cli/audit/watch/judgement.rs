@@ -78,9 +78,7 @@ pub(super) fn judge(key: &str, sighting: &Sighting, evidence: &impl Evidence) ->
                 "it is abandoned: if its journal still exists, `key-broker audit deliver` delivers it"
             }
             Vouching::Unsigned => "its newest digest is not signed with a key that was given",
-            Vouching::Broken => {
-                "a digest or a log file of it is missing: see `key-broker audit verify`"
-            }
+            Vouching::Broken => "a digest or a log file of it is missing: see `key-broker audit verify`",
         };
         reasons.push(Reason { trail: Some(trail), place, why });
     }
