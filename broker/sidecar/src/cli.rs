@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::StartError;
 use exit::{Exit, fail, mistake};
 
-/// Encrypts, and hands out data keys and decrypts, with AWS KMS for local workloads, with an audit record of every use.
+/// AWS KMS for local workloads: encryption, data keys and decrypts, with an audit record of every use.
 ///
 /// key-broker runs beside a workload and is the only process there that holds AWS credentials. Workloads call it over gRPC,
 /// through a unix socket, mutual TLS or vsock. Every call is recorded before its reply leaves.

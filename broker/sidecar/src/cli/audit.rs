@@ -123,9 +123,9 @@ enum Command {
 }
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
-    key-broker audit tail                     # what the broker of `key-broker dev` does, as it does it\n  \
-    key-broker audit verify                   # is its trail what was delivered?\n  \
-    key-broker audit cat --records | jq .     # its records";
+    key-broker audit tail                     # follow the broker of `key-broker dev`\n  \
+    key-broker audit verify                   # is its trail complete and unaltered?\n  \
+    key-broker audit cat --records | jq .     # its delivered records";
 
 /// Why a command failed.
 #[derive(Debug)]

@@ -39,7 +39,7 @@ pub(super) struct Arguments {
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit tail\n  \
     key-broker audit tail --config /etc/key-broker/key-broker.toml --lines 100\n  \
-    key-broker audit tail --all   # with calls to KMS, and what the trail does for itself\n  \
+    key-broker audit tail --all   # with KMS records, and the trail's own calls\n  \
     key-broker audit tail --json | jq 'select(.errorCode)'";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {
