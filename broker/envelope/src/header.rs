@@ -96,8 +96,8 @@ impl Header {
         }
     }
 
-    /// What the data key was encrypted under, whole, as KMS has to be told it: with `aws-crypto-public-key` if the message is signed.
-    /// Compare it with what it should be: KMS only tells that it fits the ciphertext.
+    /// The whole encryption context of the data key, as KMS needs it: with `aws-crypto-public-key` if the message is signed.
+    /// Compare it with the expected one: KMS only proves that it fits the ciphertext.
     #[must_use]
     pub fn context(&self) -> &EncryptionContext {
         &self.context

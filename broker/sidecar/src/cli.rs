@@ -159,7 +159,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// How a broker ends that was told to stop.
+/// The end of a broker that was stopped.
 fn stopped(remainder: &Remainder) -> ExitCode {
     if remainder.is_nothing() { Exit::Done.into() } else { Exit::LeftBehind.into() }
 }

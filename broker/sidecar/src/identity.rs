@@ -47,7 +47,7 @@ pub struct UnixIdentity {
 }
 
 impl Identities {
-    /// The process at the other end of a unix socket, as the kernel tells (`SO_PEERCRED`, unix(7)). A process id of 0 is one of
+    /// The process at the other end of a unix socket, from the kernel (`SO_PEERCRED`, unix(7)). A process id of 0 is one of
     /// another namespace, such as another container's, and left out. A user that may be any of many is nobody.
     #[must_use]
     pub(crate) fn unix_peer(&self, uid: u32, gid: u32, pid: Option<i32>) -> Peer {
@@ -103,7 +103,7 @@ impl OverflowIds {
 }
 
 impl Identities {
-    /// A SPIFFE ID, or a DNS name that the operator has told of. An X.509-SVID has exactly one URI
+    /// A SPIFFE ID, or a DNS name that the operator has mapped to one. An X.509-SVID has exactly one URI
     /// (<https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>, 2); where there are more, or one that is no
     /// SPIFFE ID, nobody is proved, whatever else the certificate says.
     fn of_certificate(&self, certificate: &CertificateDer<'_>) -> (Principal, Option<Arc<str>>) {

@@ -222,7 +222,7 @@ impl GovernorClock for RateClock {
 
 /// The metadata of a call that is answered, as HTTP/2 counts it: names and values, and 32 bytes for each. gRPC's own default.
 pub(crate) const MAX_METADATA_BYTES: usize = 8 << 10;
-/// The metadata of a call that is refused with words and a record; HTTP/2 refuses what has more.
+/// The largest metadata that is refused with an error and a record; HTTP/2 refuses more.
 pub(crate) const MAX_HEADER_BYTES: u32 = 256 << 10;
 /// Each takes some 300 bytes. More principals than that are not connected at a time.
 const MAX_SHARES: usize = 4_096;

@@ -32,12 +32,12 @@ pub(crate) struct Look {
     pub is_whole: bool,
 }
 
-/// What became of files that were looked at again.
+/// The result of checking files again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reloaded {
     /// The contents are those in force.
     Same,
-    /// They held something else, which is in force now.
+    /// They had other contents, which are in force now.
     Changed,
     /// They hold something else, which may still be being written.
     NotYet,
@@ -117,7 +117,7 @@ impl Found {
     }
 }
 
-/// A file that is written in place is whole once it has stayed the same for so long.
+/// A file written in place is complete once it has stayed the same for this long.
 const SETTLED: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub enum Vouching {
     NotOpen,
     /// It has.
     Whole,
-    /// Its next digests will tell, and are not due yet.
+    /// Its next digests will show, and are not due yet.
     NotYet,
     /// They are overdue.
     Late,
@@ -91,7 +91,7 @@ impl Coverage {
             let mut trail = CoveredTrail::new(name);
             for (place, digest) in digests.iter().enumerate() {
                 let next = digests.get(place + 1);
-                // The first tells where the broker runs, the newest whether more is to come, the one before whether a process had ended.
+                // The first says where the broker runs, the newest whether more is to come, the one before it whether a process had ended.
                 let is_due = next.is_none_or(|next| next.end >= since);
                 if is_due || place == 0 {
                     coverage.read(reader, &mut trail, digest, keys, (is_due, next.is_none())).await?;

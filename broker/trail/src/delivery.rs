@@ -111,7 +111,7 @@ pub struct NewestDigest {
     pub object: String,
     /// Its signature, in hex.
     pub signature: String,
-    /// Where it ends: what was delivered later is in none yet.
+    /// Its end: later deliveries are in no digest yet.
     pub end: OffsetDateTime,
 }
 
@@ -137,7 +137,7 @@ impl Trail {
         };
         self.in_time(rotated).await?;
         self.keep_hold().await?;
-        // What was told is noted as told before its record leaves the journal: it is not told again.
+        // A report is noted as made before its record leaves the journal, so that it is not repeated.
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.save()?)).await?;
         self.note_again().await?;
@@ -301,7 +301,7 @@ impl Trail {
     /// also where no later one is delivered.
     async fn account_for(&mut self, open: &SegmentFile) -> Result<(), TrailError> {
         let path = open.path.clone();
-        // It may have been closed meanwhile, and another one begun: the next delivery tells.
+        // It may have been closed meanwhile, and another one begun: the next delivery shows.
         let Some(before) = on_disk(move || Ok(begins_after(&path))).await? else { return Ok(()) };
         if self.state.delivered == Some(before) {
             return Ok(());

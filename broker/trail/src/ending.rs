@@ -96,7 +96,7 @@ impl Ending {
         let names = if let Some(delivery) = delivery {
             Some(delivery.finish(&rest).await)
         } else {
-            // What is not told or paid in time is counted.
+            // What is not reported or written in time is counted.
             let _ = tokio::time::timeout(rest(), announcer.write_backlog()).await;
             None
         };

@@ -173,7 +173,7 @@ const SECOND: &[BorrowedFormatItem<'_>] =
 
 #[cfg(test)]
 mod tests {
-    //! Keys have CloudTrail's form, and a digest's key tells its end.
+    //! Keys have CloudTrail's form, and a digest's key has its end time.
 
     use time::macros::datetime;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A process of a broker. What nobody has told is left out.
+/// A broker's process. Unknown facts are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Origin {

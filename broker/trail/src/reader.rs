@@ -110,7 +110,7 @@ impl DigestFile {
     }
 }
 
-/// The digests of the trails that are called so, by trail and in order, and what is no digest of any trail here.
+/// The digests of the trails with this name, by trail and in order, and objects that are no digest of any trail here.
 pub(crate) async fn digests_by_trail(
     reader: &TrailReader,
     called: &str,

@@ -37,7 +37,7 @@ fn no_file(what: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    //! What is no regular file is refused at once, whatever it is; what is one is read up to its bound.
+    //! Regular files are read up to a limit; anything else is refused at once.
 
     use std::fs;
     use std::os::unix::fs::symlink;

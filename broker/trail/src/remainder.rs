@@ -22,7 +22,7 @@ pub struct Remainder {
     pub(crate) journal: Leftover,
     /// Log files that are in no digest; the next start makes it.
     pub log_files_without_digest: usize,
-    /// What the broker has found out about its trail and not told there; the next start tells it.
+    /// What the broker has found out about its trail and not reported there; the next start does.
     pub untold_notices: usize,
     /// Why nobody knows what the journal holds, where it cannot be read.
     pub unreadable: Option<String>,

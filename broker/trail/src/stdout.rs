@@ -33,7 +33,7 @@ impl StdoutCopy {
         Ok(Self { stop, stopped })
     }
 
-    /// Copies what is there, and ends; a reader that does not read is not waited for.
+    /// Copies the rest, and ends; does not wait for a reader that does not read.
     pub async fn finish(self) {
         self.stop.cancel();
         if tokio::time::timeout(PATIENCE, self.stopped).await.is_err() {

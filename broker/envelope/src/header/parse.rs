@@ -82,7 +82,7 @@ impl<'a> Fields<'a> {
         Ok(Header { bytes, body_bytes, message_id, context, encrypted_data_keys, facts, commitment, iv, tag })
     }
 
-    /// The first bytes, which tell a message that is accepted, or what else it is.
+    /// The first bytes, which identify an accepted message, or what else it is.
     fn format(&mut self, accepted: Accepted) -> Result<Suite, Stop> {
         let version = self.u8()?;
         match version {

@@ -125,7 +125,7 @@ fn say_where(listen: Listen, broker: &Broker) {
 async fn noted_account(config: &Config) -> Option<JournalTrail> {
     config.audit.trail.as_ref()?;
     let dir = config.audit.journal.dir.clone();
-    // What cannot be read, the start tells.
+    // The start reports what cannot be read.
     let noted = tokio::task::spawn_blocking(move || JournalTrail::try_from(&*dir).ok()).await.ok()??;
     Some(noted).filter(|noted| noted.has_begun && noted.region == config.kms.region)
 }

@@ -49,7 +49,7 @@ impl SessionWatch {
             let identity = UserIdentity::clone(session);
             ActivityRecord::of_identity(identity, self.clock.now(), &self.caller).append_to(&mut lines);
         }
-        // A record that is there twice tells nothing new.
+        // A duplicate record adds nothing.
         if self.journal.append_of(None, lines).wait().await.is_err() {
             self.sessions.give_back(sessions);
             let pause = tokio::time::sleep(PAUSE);

@@ -44,7 +44,7 @@ impl Waiting {
         let mut parts = base.trail_parts();
         let trail = match base.start_trail(audit.trail.as_ref(), &parts).await {
             Err(StartError::Stopped) => {
-                // Calls that wait are told so.
+                // Waiting calls get an error.
                 let _ = serving.await;
                 return Err(StartError::Stopped);
             }

@@ -115,7 +115,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     report.print(exit)
 }
 
-/// What only the broker's host, and AWS, can tell.
+/// Checks that need the broker's host, or AWS.
 async fn check_here(
     mut config: Config,
     arguments: &Arguments,

@@ -3,18 +3,18 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// The end of a command, as its exit code tells it. 0, 64 and 75 are of sysexits(3).
+/// The exit of a command. 0, 64 and 75 are from sysexits(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     /// It is done; the answer to a question is yes.
     Done,
     /// It could not be done; the answer to a question is no.
     No,
-    /// Nothing speaks against it, but part of what was asked about could not be looked at.
+    /// Nothing wrong was found, but part of it could not be checked.
     CannotTell,
     /// Arguments, configuration or surroundings are wrong: somebody has to change them, and trying again changes nothing.
     Mistake,
-    /// It was told to stop, and something is left that the next start delivers, or that is lost.
+    /// Stopped as requested, and something is left that the next start delivers, or that is lost.
     LeftBehind,
     /// Ended by a second SIGINT; the code is the shell's.
     CutOff,

@@ -180,5 +180,5 @@ pub(super) fn dev_credentials() -> SharedCredentialsProvider {
     static_credentials("AKIADEVEXAMPLE000000", "dev-only")
 }
 
-/// Where `key-broker dev` keeps everything, unless told.
+/// The default folder of `key-broker dev`.
 pub(super) const DEV_DIR: &str = "./.key-broker-dev";

@@ -168,7 +168,7 @@ pub(crate) fn is_unlikely_region(region: &str) -> bool {
     !is_one(direction) && !is_two(direction)
 }
 
-/// Whether it is the name of a region, as far as its form tells.
+/// Whether it has the form of a region's name.
 fn is_region(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     text.split('-').count() >= 3 && text.bytes().all(plain) && text.ends_with(|c: char| c.is_ascii_digit())

@@ -6,7 +6,7 @@ use key_broker_core::{EncryptionContext, Principal};
 
 use crate::error::BrokerError;
 
-/// What holds for whom.
+/// The pairs for a principal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bindings(pub Vec<Binding>);
 

@@ -1,7 +1,7 @@
 //! The way of spans, metrics and log lines to a collector, by OpenTelemetry's own environment variables
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
 //!
-//! A thread of its own exports: a collector that is slow, hangs or is gone costs no call anything. What does not fit the queue is
+//! Exports on a separate thread: a collector that is slow, hangs or is gone delays no call. What does not fit the queue is
 //! dropped and counted.
 
 mod foreign;
@@ -68,7 +68,7 @@ struct ExportError(String);
 
 impl Export {
     /// As the environment says, of the broker that is called `instance`. Without an endpoint nothing is exported, and no span is made.
-    /// What makes no sense is ignored, and told [later](Export::tell), when there is a log.
+    /// Invalid values are ignored, and logged [later](Export::tell), once there is a log.
     pub(crate) fn from_environment(instance: impl FnOnce() -> String) -> Self {
         let (variables, ignored) = Variables::read(variable);
         let traces = Traces::new(None, variables.propagation.clone());

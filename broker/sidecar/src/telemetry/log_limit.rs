@@ -26,7 +26,7 @@ struct Inner {
 struct Kind {
     /// When the interval began, and how many lines have passed in it.
     interval: Option<(Instant, u32)>,
-    /// Lines that have not passed, and of which no line tells yet.
+    /// Suppressed lines that are not counted in a line yet.
     left_out: u64,
 }
 

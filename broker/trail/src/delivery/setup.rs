@@ -129,7 +129,7 @@ pub struct TrailParts {
 }
 
 impl TrailParts {
-    /// What the record of the start tells.
+    /// The contents of the start record.
     pub(crate) fn start_data(&self, origin: &Origin) -> BrokerData<'_> {
         BrokerData {
             configuration_sha256: self.configuration_sha256.as_ref().map(Into::into),
@@ -260,7 +260,7 @@ impl Trail {
 }
 
 /// Puts an object into the S3 bucket, unless it is there, to show that the broker may; returns its key, which lies outside of `AWSLogs/`.
-/// A directory is no such store: its files tell.
+/// Not for a directory, whose files show it.
 pub async fn probe(config: &TrailConfig, caller: &AwsCaller) -> Result<String, StoreError> {
     let StoreConfig::S3(settings) = &config.store else {
         return Err(StoreError("only a bucket of S3 is tried so".into()));

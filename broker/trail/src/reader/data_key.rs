@@ -18,7 +18,7 @@ pub(super) async fn decrypt(
     header: &Header,
 ) -> Result<Plaintext, ReadFailure> {
     let context = object_context(names, object).map_err(|malformed| ReadFailure::Malformed(malformed.0))?;
-    // KMS only tells that a context fits its ciphertext: one of another object would, too.
+    // KMS only proves that a context fits its ciphertext: another object's would, too.
     if *header.context() != context {
         return Err(ReadFailure::Malformed(format!(
             "encrypted for another object or trail ({:?}): moved here, or the trail is called otherwise",

@@ -194,7 +194,7 @@ fn malformed(place: &str, why: &str) -> Failure {
     Failure::Unavailable(format!("{}: {why}: see `key-broker audit verify`", plain(place)))
 }
 
-/// Whether what was found may be believed, and whether it is all.
+/// Whether the result can be trusted, and is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// Signed digests name all of it.

@@ -113,7 +113,7 @@ fn cells(line: &[u8]) -> Option<[String; 8]> {
     ])
 }
 
-/// What went wrong with the call, and what became of the broker since the record before.
+/// What went wrong with the call, and what happened to the broker since the previous record.
 fn trouble(record: &ReadRecord<'_>, data: Option<&ActivityEventData<'_>>) -> String {
     let error = record.error_code.as_deref().map(|code| match record.error_message.as_deref() {
         Some(message) => format!("{code}: {message}"),

@@ -134,12 +134,12 @@ impl BrokerArguments {
 }
 
 impl SourceArguments {
-    /// Whether the name that was told is a pattern.
+    /// Whether the given name is a pattern.
     pub(super) fn names_many(&self) -> bool {
         self.standalone.trail.as_ref().is_some_and(|name| name.contains('*'))
     }
 
-    /// Whether a trail was told, and not only a broker's configuration.
+    /// Whether a trail was named, and not only a broker's configuration.
     pub(super) fn names_a_trail(&self) -> bool {
         self.standalone.trail.is_some()
     }
@@ -153,7 +153,7 @@ impl SourceArguments {
         Ok(audit.trail.is_none().then_some(audit.journal.dir))
     }
 
-    /// Opens the store of several trails: of all, or of those that are called as was told or configured.
+    /// Opens the store of several trails: all, or those with the given or configured name.
     pub(super) async fn open_many(self, all: bool) -> Result<(Source, String), Failure> {
         let source = self.open_as(true).await?;
         let called = source.reader.names().trail.clone();

@@ -180,7 +180,7 @@ fn add_findings(text: &mut String, report: &Report) {
     }
 }
 
-/// How many trails there are of each verdict, and what was looked at.
+/// The number of trails with each verdict, and of objects read.
 fn counts_of(trails: usize, bucket: &BucketReport) -> String {
     let of = |verdict| bucket.trails.get(&verdict).copied().unwrap_or_default();
     format!(

@@ -5,7 +5,7 @@ use key_broker_core::{Principal, SpiffeId};
 use crate::identity::Identities;
 use crate::transport::opening::Listen;
 
-/// Why no connection proves this principal, as far as the configuration tells.
+/// Why, by the configuration, no connection can have this principal.
 pub(super) fn unproved(principal: &Principal, identities: &Identities, listen: &Listen) -> Option<String> {
     let name = principal.as_str();
     if let Some(uid) = name.strip_prefix("unix:uid/").and_then(|uid| uid.parse::<u32>().ok()) {

@@ -11,7 +11,7 @@ use crate::operation::{DryRunOf, DryRunRequest, KmsReply, TypedRequest};
 use crate::policy::bindings::Bindings;
 use crate::policy::own;
 
-/// The pairs that permissions are tried with: those that were told, else those that the configuration asks for, of whomever. An
+/// The pairs that permissions are tried with: the given ones, or those that the configuration requires of any principal. An
 /// encryption context has one value for each name, so of two values neither is taken.
 pub(super) fn context_of(told: &EncryptionContext, bindings: &Bindings) -> EncryptionContext {
     if !told.pairs().is_empty() {

@@ -84,7 +84,7 @@ fn end(action: Option<Action>, answers: &[Answer]) -> Exit {
     }
 }
 
-/// What AWS tells, and the keys that are asked about: none stands for a call that names none.
+/// AWS's answers, and the keys to try; `None` stands for a call without a key.
 async fn ask(
     config: Config,
     policy: &Policy,

@@ -35,7 +35,7 @@ pub(super) async fn check(
     }
 }
 
-/// The ARN of a key, if it is a multi-Region key. What cannot be asked has been told before.
+/// The ARN of a key, if it is a multi-Region key. Failures to resolve it were reported before.
 async fn multi_region(kms: &AwsKms, caller: &AwsCaller, key: &KeyId) -> Option<KeyArn> {
     let arn = match caller.key_arn(key) {
         Some(arn) => Some(arn),

@@ -64,7 +64,7 @@ impl Report {
         Self { findings: Vec::new(), as_json }
     }
 
-    /// Adds what was found of `what`.
+    /// Adds the finding about `what`.
     pub(super) fn add(&mut self, what: &str, finding: impl Into<Finding>) {
         let finding = finding.into();
         if !self.as_json {

@@ -2,7 +2,7 @@
 //! underscores, the unit a suffix, and a counter ends in `_total`
 //! (<https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/>).
 
-/// An instrument: its name, what it tells, and its unit in UCUM (<https://ucum.org/ucum>). The registry in `telemetry/registry`
+/// An instrument: its name, description, and unit in UCUM (<https://ucum.org/ucum>). The registry in `telemetry/registry`
 /// declares them all.
 #[derive(Clone, Copy)]
 pub(crate) struct Metric {
@@ -94,9 +94,9 @@ pub(crate) const WATCH_STANDING: &str = "keybroker.audit.watch.standing";
 pub(crate) const WATCH_EVENT: &str = "keybroker.audit.watch.cloudtrail_event_id";
 /// The KMS operation.
 pub(crate) const KMS_OPERATION: &str = "keybroker.kms.operation";
-/// What came of it.
+/// The outcome.
 pub(crate) const KMS_OUTCOME: &str = "keybroker.kms.outcome";
-/// What came of a revocation check.
+/// The outcome of a revocation check.
 pub(crate) const CHECK_OUTCOME: &str = "keybroker.cache.revocation_check.outcome";
 /// `activity` or `kms`.
 pub(crate) const PROFILE: &str = "keybroker.audit.profile";

@@ -35,7 +35,7 @@ pub(super) struct Records {
 /// A data key, or another answer of KMS: the calls to KMS that made or decrypted it, and the calls that got it.
 #[derive(Debug, Default)]
 pub(super) struct DataKey {
-    /// SHA-256 of its ciphertext, in hex; none of what has no ciphertext.
+    /// SHA-256 of its ciphertext, in hex; `None` without one.
     pub(super) ciphertext_sha256: Option<String>,
     pub(super) kms_records: Records,
     /// Uses, except for the calls that the story is about.
@@ -113,7 +113,7 @@ impl Search {
         Self { wanted, period, needles, reads: 0, places, by_ciphertext, by_event, story: Story::default() }
     }
 
-    /// The places that are to be read now: all of them, then those in which there may be more of what was learned. None at the end.
+    /// The places to read now: first all of them, then those that may contain newly learned ids. `None` at the end.
     pub(super) fn next_pass(&self) -> Vec<usize> {
         let is_due = |place: &Place| {
             self.needles

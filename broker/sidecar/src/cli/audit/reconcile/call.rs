@@ -109,7 +109,7 @@ impl From<&ReadRecord<'_>> for ListedCall {
 }
 
 impl ComparedCall {
-    /// Whether these are two records of one call, alike in everything that both tell.
+    /// Whether these are two records of one call that agree in every field that both have.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let mut differences = Vec::new();
         let is_told = compare(self, other, None, &mut differences);

@@ -30,7 +30,7 @@ pub(super) struct Classes {
     pub(super) by_others: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
-/// What an event is, as its head tells.
+/// The kind of an event, from its first fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Of one call.

@@ -14,20 +14,20 @@ use super::takings::{OfTakings, Verdict};
 pub(super) struct Reconciliation {
     /// In a word.
     pub(super) verdict: Match,
-    /// Why one cannot tell.
+    /// Why there is no verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<String>,
     /// The time that was compared.
     pub(super) range: Option<Range>,
     /// Calls that both have.
     pub(super) matched: usize,
-    /// Calls that both have, and tell differently of.
+    /// Calls that both have, with differences.
     pub(super) differences: Vec<Difference>,
     /// Calls that we have and AWS has not.
     pub(super) missing_from_aws: Vec<ListedCall>,
     /// Calls of the broker's identity that AWS has and we have not.
     pub(super) missing_from_trail: Vec<ListedCall>,
-    /// Calls that only one side has yet, and that are too new to tell.
+    /// Calls that only one side has, and that are too new to judge.
     pub(super) too_new: usize,
     /// Our calls on days of which AWS's files have nothing.
     pub(super) outside: usize,
@@ -55,7 +55,7 @@ pub(super) struct Reconciliation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Match {
-    /// Every call that can be told of has both records, and they agree.
+    /// Every call that can be judged has both records, and they agree.
     Matched,
     /// A call has one record only, or the two differ.
     Unmatched,
@@ -110,7 +110,7 @@ impl Reconciliation {
 }
 
 impl Reconciliation {
-    /// Adds what came of the keys that were taken away: uses beyond a promise are a finding whatever else there is.
+    /// Adds the results for keys that were taken away: uses beyond a promise are a finding in any case.
     pub(super) fn add_takings(&mut self, takings: OfTakings) {
         let untold = takings.count(Verdict::CannotTell);
         if takings.count(Verdict::Late) > 0 {

@@ -22,7 +22,7 @@ impl Principals {
     }
 }
 
-/// What tells a principal from others: each of these alone does.
+/// What identifies a principal: each of these alone does.
 fn names(identity: &UserIdentity<'_>) -> impl Iterator<Item = String> {
     let (arn, id) = (identity.arn.as_deref(), identity.principal_id.as_deref());
     let role = arn.and_then(role_of);

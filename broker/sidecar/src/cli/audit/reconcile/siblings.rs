@@ -26,7 +26,7 @@ pub(super) struct Siblings {
     unverified: Vec<String>,
 }
 
-/// What became of calls that other trails have.
+/// The results for calls that other trails have.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OfSiblings {

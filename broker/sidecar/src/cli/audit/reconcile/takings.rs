@@ -23,7 +23,7 @@ use event::{Constraint, Event, Grant, Taken, What, principal};
 use judgement::{Ruling, concerns, of_key, of_permission};
 use served::{Promise, ShownUse, Use, own_in, use_in};
 
-/// What was taken away, and what was used after.
+/// What was taken away, and what was used afterwards.
 pub(super) struct Takings {
     question: Question,
     /// How long KMS itself may take to hear of a change.
@@ -37,7 +37,7 @@ pub(super) struct Takings {
     /// Whether there is more than is remembered.
     is_cut: bool,
     seen: SeenIds,
-    /// Until when AWS's files tell, by region.
+    /// Until when AWS's files reach, by region.
     newest: HashMap<String, OffsetDateTime>,
     /// Places in `taken`, by key; the ids of those that are multi-Region keys.
     by_key: HashMap<String, Vec<usize>>,
@@ -62,7 +62,7 @@ struct Tally {
     untold: Option<&'static str>,
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedTaking {
@@ -90,7 +90,7 @@ pub(super) struct ListedTaking {
 pub(super) enum Verdict {
     /// The promise was held.
     Held,
-    /// Nothing tells.
+    /// Unknown.
     CannotTell,
     /// It was not.
     Late,

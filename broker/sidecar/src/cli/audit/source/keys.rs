@@ -25,7 +25,7 @@ pub(in crate::cli::audit) struct SigningKey {
 }
 
 impl Source {
-    /// What digests are checked with: what was told, else as the broker is configured.
+    /// The keys that verify digests: the given ones, or those of the broker's configuration.
     pub(in crate::cli::audit) async fn public_keys(
         &self,
         told: &SigningKey,

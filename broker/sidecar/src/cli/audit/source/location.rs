@@ -1,4 +1,4 @@
-//! The location of a trail, and access to it once AWS has told the account and the reader.
+//! The location of a trail, and access to it once the account and the reader are known from AWS.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) struct TrailLocation {
     pub(super) aws: AwsSettings,
     pub(super) credentials: Option<SharedCredentialsProvider>,
     pub(super) account: Option<String>,
-    /// Whether the name is the configuration's, and not one that was told.
+    /// Whether the name is the configuration's, and not a given one.
     pub(super) is_configured: bool,
     /// Whether several trails may be called so.
     pub(super) may_be_many: bool,

@@ -21,7 +21,7 @@ use super::pictures::Counts;
 use super::{counts_of, findings_of};
 use crate::cli::exit::Exit;
 
-/// How the verdict is to be told.
+/// The form of the verdict.
 pub(super) struct Form {
     pub(super) is_json: bool,
     /// Where a page of it goes.

@@ -24,7 +24,7 @@ pub(super) struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// The bucket's verdict, what was found, pictures, and a row for each trail.
+    /// The bucket's verdict, findings, charts, and a row for each trail.
     pub(super) fn to_html(&self) -> String {
         let Self { folder, trails, bucket, uses, .. } = self;
         let mut page = format!(

@@ -199,7 +199,7 @@ impl Picture {
     }
 }
 
-/// What the pictures look like: eight colours that people who see few tell apart (Okabe and Ito).
+/// The charts' style: eight colours that colour-blind people can tell apart (Okabe and Ito).
 pub(super) const STYLE: &str = "svg{width:100%;max-width:60em;height:auto}svg text{font:12px sans-serif;fill:#444}svg line{stroke:#888}\
     figure{margin:0 0 2em}figcaption ul{list-style:none;padding:0;margin:.4em 0;max-width:60em}\
     figcaption li{border-left:1em solid;padding-left:.5em;margin:.2em 0;overflow-wrap:anywhere}figcaption b{font-weight:normal;color:#222}\

@@ -22,7 +22,7 @@ pub(super) struct Wanted {
     pub(super) with_trail_keys: bool,
 }
 
-/// What came of a key.
+/// KMS's answer about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Its last use, if there was any.
@@ -33,7 +33,7 @@ pub(super) enum Asked {
     OfAnotherAccount,
     /// It is not there any more.
     Gone,
-    /// KMS did not tell.
+    /// KMS did not say.
     Failed(String),
 }
 

@@ -17,7 +17,7 @@ pub(super) enum Ruling {
     Blind(String),
     /// Of the trail itself: its store's, its readers', or what its last digests took.
     OfTheTrail(&'static str),
-    /// Some trail's next digest will tell.
+    /// The next digest of some trail will show.
     Waiting,
     /// It may be a broker's, and that is not known.
     CannotTell(Vec<Reason>),

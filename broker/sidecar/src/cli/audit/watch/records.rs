@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use super::judgement::Reason;
 use super::state::WatchState;
 
-/// What is looked for, and what was found.
+/// The uses to find, and the results.
 pub(super) struct Records {
     skew: Duration,
     /// The uses that are looked for: requestID, key and time.
@@ -211,7 +211,7 @@ impl Records {
     }
 }
 
-/// What tells a key from others in whichever region: a call under a multi-Region key may have gone to any of its replicas.
+/// Identifies a key in any region: a call under a multi-Region key may have gone to any of its replicas.
 fn key_name(arn: &str) -> &str {
     let id = arn.rsplit_once(":key/").map(|(_, id)| id);
     id.filter(|id| id.starts_with("mrk-")).unwrap_or(arn)

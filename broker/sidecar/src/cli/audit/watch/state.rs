@@ -29,10 +29,10 @@ pub(super) struct WatchState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct KeyState {
-    /// Since when it is watched: what was before is not judged.
+    /// When watching began: earlier uses are not judged.
     #[serde(with = "time::serde::rfc3339")]
     pub(super) since: OffsetDateTime,
-    /// Its last use, as KMS told it last.
+    /// Its last use, by KMS's latest answer.
     pub(super) last: Option<Sighting>,
     /// Whether that was a dry run of a broker's.
     #[serde(default)]
@@ -45,7 +45,7 @@ pub(super) struct KeyState {
     pub(super) alarms: Vec<Sighting>,
 }
 
-/// A use of a key that KMS told of.
+/// A use of a key, from KMS's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Sighting {

@@ -18,12 +18,12 @@ pub(super) enum Ruling {
     Held,
     /// Later.
     Late,
-    /// Nothing tells.
+    /// Unknown.
     Untold(&'static str),
 }
 
 impl Ruling {
-    /// Where it is not known that anything was taken, a late use tells nothing.
+    /// If it is unknown whether anything was taken away, a late use proves nothing.
     pub(super) fn if_late(self, why: &'static str) -> Self {
         if self == Self::Late { Self::Untold(why) } else { self }
     }

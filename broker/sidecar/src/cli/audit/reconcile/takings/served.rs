@@ -33,7 +33,7 @@ pub(super) enum Scope {
 #[derive(Debug, Clone)]
 pub(super) struct Use {
     pub(super) shown: ShownUse,
-    /// KMS's name of what was asked for.
+    /// The KMS operation.
     pub(super) operation: String,
     /// The key's ARN, in the broker's own region.
     pub(super) key: String,
@@ -65,7 +65,7 @@ pub(in super::super) struct ShownUse {
     pub(in super::super) served_from: &'static str,
 }
 
-/// What a record of the broker's own tells.
+/// The contents of a record of the broker's own.
 #[derive(Default)]
 pub(super) struct Own {
     /// Whether it says what the broker promises from here on.
