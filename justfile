@@ -11,7 +11,7 @@ dev *ARGS:
 test:
     cargo test --workspace --no-fail-fast
 
-# Format, lints, documentation
+# Spelling, format, lints, documentation
 lint:
     .ci/lint
 

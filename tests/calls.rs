@@ -196,7 +196,7 @@ async fn kms_says_no(broker: &TestBroker, client: &Client) -> Vec<Case> {
             "Rejected",
             "IncorrectKeyException",
         ),
-        // Of an alias that is none the broker knows itself, once KMS has said so.
+        // A non-existing alias: the broker knows itself, once KMS has said so.
         Case {
             from_kms: false,
             ..case(

@@ -578,7 +578,7 @@ async fn a_principal_that_nobody_can_be_is_told() {
         ("spiffe://example.org/root", false),
     ] {
         let output = check(&config, &["--as", principal]);
-        assert_eq!(told(&output).contains("nobody is"), is_told, "{principal}: {}", told(&output));
+        assert_eq!(told(&output).contains("no caller is"), is_told, "{principal}: {}", told(&output));
     }
 }
 

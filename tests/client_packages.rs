@@ -297,10 +297,14 @@ fn committed_stubs_are_what_the_command_makes() {
     }
 }
 
+/// The program's (Cargo.toml), the packages', the chart's, and that of the images that manifests and pages name.
 #[test]
 fn all_have_one_version() {
     let version = version();
     for (file, line) in [
+        ("deploy/chart/Chart.yaml", format!("version: {version}")),
+        ("deploy/chart/Chart.yaml", format!("appVersion: {version}")),
+        ("telemetry/registry/registry_manifest.yaml", format!("semconv_version: {version}")),
         ("client/python/pyproject.toml", format!("version = \"{version}\"")),
         ("client/node/package.json", format!("  \"version\": \"{version}\",")),
         ("client/node/package-lock.json", format!("  \"version\": \"{version}\",")),
@@ -316,6 +320,34 @@ fn all_have_one_version() {
         let text = fs::read_to_string(root().join(file)).expect(file);
         assert!(text.lines().any(|have| have == line), "{file}: no line {line:?}");
     }
+    let changes = fs::read_to_string(root().join("CHANGELOG.md")).expect("the changes");
+    let newest = changes.lines().find_map(|line| line.strip_prefix("## ")).expect("a release");
+    assert!(newest.starts_with(&format!("{version}, ")), "CHANGELOG.md begins with {newest}");
+    let mut named = 0;
+    for file in files_in(&["deploy", "docs"]) {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        for before in ["key-broker:", "newTag: ", "key-broker_", "key-broker-"] {
+            for rest in
+                text.split(before).skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            {
+                named += 1;
+                assert!(rest.starts_with(&version), "{}: {before}{:.12}", file.display(), rest);
+            }
+        }
+    }
+    assert!(named >= 10, "{named}");
+}
+
+fn files_in(folders: &[&str]) -> Vec<PathBuf> {
+    let mut folders: Vec<_> = folders.iter().map(|folder| root().join(folder)).collect();
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files
 }
 
 #[test]

@@ -138,7 +138,7 @@ async fn abstract_sockets_and_addresses_are_refused_with_what_to_write() {
         for arguments in [&["health", "--unix", &path][..], &["call", "generate-random", "--unix", &path]] {
             let output = key_broker(arguments);
             let told = text(&output.stderr);
-            assert!(!output.status.success() && told.contains("is no path"), "{told}");
+            assert!(!output.status.success() && told.contains("is not a path"), "{told}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Proves: no link between the documents leads nowhere, neither to a file nor to a heading, and every ADR has a status with a date.
+//! Proves: no link between the documents leads nowhere, neither to a file nor to a heading; every source that they name is there; and every
+//! ADR has a date and a status, and names the ADR that it was replaced by.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -37,20 +38,95 @@ fn every_link_leads_somewhere() {
     assert!(seen > 200 && broken.is_empty(), "of {seen} links:\n{}", broken.join("\n"));
 }
 
+/// SECURITY.md and docs/threat-model.md name the test behind each promise: by its path, or as much of the end as one needs to find it.
 #[test]
-fn every_decision_has_a_status_and_a_date() {
-    let decisions =
-        documents().into_iter().filter(|path| path.parent().is_some_and(|dir| dir.ends_with("docs/adr")));
-    for decision in decisions {
-        let text = read(&decision);
-        let status = text.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or_else(|| {
-            panic!("{} has no line that begins with \"Status: \"", decision.display());
-        });
-        let has_date = status
-            .split(|c: char| !(c.is_ascii_digit() || c == '-'))
-            .any(|word| word.len() == 10 && word.split('-').count() == 3);
-        assert!(has_date, "{}: {status}", decision.display());
+fn every_source_that_is_named_is_there() {
+    let sources = files("rs");
+    let (mut missing, mut seen) = (Vec::new(), 0);
+    for document in documents() {
+        for line in read(&document).lines() {
+            for name in line.split('`').skip(1).step_by(2).filter(|name| is_source(name)) {
+                seen += 1;
+                if !name.contains("NAME") && !sources.iter().any(|source| source.ends_with(name)) {
+                    missing.push(format!("{}: {name}", document.display()));
+                }
+            }
+        }
     }
+    assert!(seen > 150 && missing.is_empty(), "of {seen} sources:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_decision_has_a_status_and_a_date_and_names_its_successor() {
+    let decisions: Vec<_> = documents()
+        .into_iter()
+        .filter(|path| path.parent().is_some_and(|dir| dir.ends_with("docs/adr")))
+        .collect();
+    for decision in &decisions {
+        let status = status(&read(decision)).unwrap_or_else(|told| panic!("{}: {told}", decision.display()));
+        for number in status.successors {
+            let successor = decisions.iter().find(|path| number_of(path) == Some(number.clone()));
+            let successor = read(successor.unwrap_or_else(|| panic!("{}: no {number}", decision.display())));
+            let back = number_of(decision).expect("a number");
+            let back = back.trim_start_matches('0');
+            assert!(
+                successor.contains(&format!("ADR {back}")),
+                "ADR {number} does not say that it replaces {back}"
+            );
+        }
+    }
+}
+
+#[test]
+fn statuses_are_read() {
+    let of = |line: &str| status(&format!("# 7. Title\n\nStatus: {line}\n")).map(|status| status.successors);
+    assert_eq!(of("accepted, 2026-11-21."), Ok(Vec::new()));
+    assert_eq!(
+        of("superseded in part by [ADR 21](0021-a.md), 2026-11-21. More."),
+        Ok(vec!["0021".to_owned()])
+    );
+    for bad in ["accepted", "done, 2026-11-21", "superseded, 2026-11-21", "accepted, 2026-1-1"] {
+        assert!(of(bad).is_err(), "{bad}");
+    }
+}
+
+fn is_source(name: &str) -> bool {
+    Path::new(name).extension() == Some("rs".as_ref())
+}
+
+struct Status {
+    /// The numbers of the decisions that replace this one, wholly or in part.
+    successors: Vec<String>,
+}
+
+/// `Status: accepted, DATE`, or `Status: superseded [in part] by [ADR N](NNNN-title.md), DATE`; anything may follow.
+fn status(text: &str) -> Result<Status, String> {
+    let status = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Status: "))
+        .ok_or("no line begins with \"Status: \"")?;
+    let has_date = status.split([' ', ',', '.', ';']).any(|word| {
+        word.len() == 10
+            && word
+                .bytes()
+                .enumerate()
+                .all(|(i, byte)| if i == 4 || i == 7 { byte == b'-' } else { byte.is_ascii_digit() })
+    });
+    if !has_date {
+        return Err(format!("no date: {status}"));
+    }
+    let successors = links(status).iter().filter_map(|link| number_of(Path::new(link))).collect::<Vec<_>>();
+    match status.split([' ', ',']).next() {
+        Some("accepted") if !status.contains("superseded") => Ok(Status { successors: Vec::new() }),
+        Some("superseded") if !successors.is_empty() => Ok(Status { successors }),
+        _ => Err(format!("neither accepted nor superseded by another: {status}")),
+    }
+}
+
+/// `0021` of `0021-spans-are-tracings.md`.
+fn number_of(decision: &Path) -> Option<String> {
+    let number = decision.file_name()?.to_str()?.split('-').next()?;
+    (number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit())).then(|| number.to_owned())
 }
 
 #[test]
@@ -64,6 +140,11 @@ fn anchors_are_those_of_github() {
 
 /// Every document of the repository.
 fn documents() -> Vec<PathBuf> {
+    files("md")
+}
+
+/// Every file of the repository with this ending.
+fn files(ending: &str) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![root().canonicalize().expect("the repository")]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder") {
@@ -72,7 +153,7 @@ fn documents() -> Vec<PathBuf> {
             let is_foreign = name.starts_with('.') || matches!(name, "target" | "node_modules" | "fixtures");
             if path.is_dir() && !path.is_symlink() && !is_foreign {
                 folders.push(path);
-            } else if path.extension() == Some("md".as_ref()) {
+            } else if path.extension() == Some(ending.as_ref()) {
                 found.push(path);
             }
         }

@@ -309,7 +309,7 @@ async fn limits_of_the_process_are_looked_at_when_starting() {
     drop(broker);
 
     let broker = Process::serve_by(under("ulimit -n 300", &config), &config);
-    assert!(broker.log().contains("RLIMIT_NOFILE is below"), "{}", broker.log());
+    assert!(broker.log().contains("RLIMIT_NOFILE is lower"), "{}", broker.log());
     let idle: Vec<_> =
         (0..400).filter_map(|_| std::os::unix::net::UnixStream::connect(&socket).ok()).collect();
     client().await.generate_random(8).await.expect("there are descriptors for others");
@@ -325,7 +325,7 @@ async fn limits_of_the_process_are_looked_at_when_starting() {
 
     // 128 KiB.
     let broker = Process::serve_by(under("ulimit -f 256", &config), &config);
-    assert!(broker.log().contains("RLIMIT_FSIZE is below"), "{}", broker.log());
+    assert!(broker.log().contains("RLIMIT_FSIZE is lower"), "{}", broker.log());
     let client = client().await;
     for _ in 0..150 {
         if let Err(error) = client.generate_random(8).await {

@@ -139,7 +139,7 @@ async fn a_refusal_tells_who_what_on_which_key_and_what_to_send() {
         let denied = format!("the broker's policy does not permit {own} to GenerateDataKey with {key}{rest}");
         assert_eq!(refused(client.generate_data_key(GenerateDataKey::aes_256(key))).await, denied);
         let denied = format!(
-            "the broker's policy does not permit whoever no certificate and no kernel proves (unknown) to DescribeKey with {key}{rest}"
+            "the broker's policy does not permit an unidentified caller (unknown) to DescribeKey with {key}{rest}"
         );
         assert_eq!(refused(neighbour.describe_key(key)).await, denied);
     }

@@ -43,7 +43,7 @@ async fn another_policy_holds_from_the_next_call_and_a_mistake_changes_nothing()
         let (log, said) = (|| broker.log(), said.to_owned());
         async move { eventually("it is told", || log().matches(&said).count() > before).await }
     };
-    let taken = "other policies are in force";
+    let taken = "new policies are in force";
     // Answers are kept and remembered; that is no reason to go on giving them.
     assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
     for _ in 0..5 {
@@ -52,9 +52,9 @@ async fn another_policy_holds_from_the_next_call_and_a_mistake_changes_nothing()
         take("permit(principal is Workload, action, resource);", taken).await;
         assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
     }
-    take("permit(principal is Workload, action, resource); forbid(", "not taken").await;
+    take("permit(principal is Workload, action, resource); forbid(", "not loaded").await;
     assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
-    take("permit(principal == Workload::\"orders\", action, resource);", "not taken").await;
+    take("permit(principal == Workload::\"orders\", action, resource);", "not loaded").await;
     assert_eq!(code(generate(&client, "alias/dev").await), Code::Ok);
     broker.signal(Signal::TERM);
     assert!(broker.wait().success());
@@ -97,7 +97,7 @@ async fn half_a_policy_is_not_taken() {
             assert_eq!(code(generate(&client, "alias/forbidden").await), Code::Ok);
         }
     }
-    let taken = || broker.log().matches("other policies are in force").count();
+    let taken = || broker.log().matches("new policies are in force").count();
     assert_eq!(taken(), 0);
     fs::write(&path, format!("{permit}// Nobody is denied any more.\n")).expect("writes");
     broker.signal(Signal::HUP);
@@ -169,7 +169,7 @@ async fn a_forbid_by_an_alias_that_is_not_known_holds_for_every_key() {
     let client = Client::unix(site.socket()).await.expect("listens");
     assert_eq!(code(generate(&client, &dev).await), Code::Ok, "kept from now on");
     site.emulator.inject(Fault::internal_error().on("DescribeKey"));
-    let taken = || broker.log().matches("other policies are in force").count();
+    let taken = || broker.log().matches("new policies are in force").count();
     replace(
         &site,
         r#"permit(principal, action, resource); @id("no") forbid(principal, action, resource in Alias::"alias/secret");"#,
@@ -177,7 +177,7 @@ async fn a_forbid_by_an_alias_that_is_not_known_holds_for_every_key() {
     broker.signal(Signal::HUP);
     eventually("it is told", || taken() == 1).await;
     assert_eq!(code(generate(&client, &dev).await), Code::PermissionDenied);
-    assert!(broker.log().contains("a forbid by it holds for every key"), "{}", broker.log());
+    assert!(broker.log().contains("a forbid by it applies to every key"), "{}", broker.log());
     site.emulator.clear_faults();
     let mut outcome = Code::PermissionDenied;
     for _ in 0..100 {

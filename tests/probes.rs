@@ -69,7 +69,8 @@ async fn readiness_follows_the_breaker() {
     let (broker, address) = broker(Setup { guard, max_attempts: 1, ..Setup::default() }).await;
     broker.emulator.inject(Fault::internal_error());
     broker.client().await.generate_random(8).await.expect_err("KMS fails");
-    until_ready_is(&broker, address, "not ready: KMS has not answered lately, so it is not asked").await;
+    until_ready_is(&broker, address, "not ready: KMS has not answered lately, so it is not called for now")
+        .await;
     assert!(Scrape::of(&broker).await.sum("keybroker_kms_breaker_open", &[]) > 0.5);
     drop(broker.stop().await);
 }

@@ -1,10 +1,12 @@
-//! Proves: the examples without a package, in docs/clients.md, work as pasted under the README's own policy, and the README's configuration
-//! and policy are ones that `serve` takes. The examples with a package are tried in `tests/client_packages.rs`.
+//! Proves: every command of the README is run here as it is written, or named in the README as one that needs more than a clone; the
+//! record that it shows has exactly the fields that its first call leaves; `serve` accepts its configuration and policy; and the examples
+//! without a package, in docs/clients.md, work under that policy. `tests/client_packages.rs` runs the README's examples with packages.
 
 #[path = "peers/mod.rs"]
 mod peers;
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,8 +15,9 @@ use key_broker::Config;
 use key_broker_client::{Decrypt, DecryptMessage, EncryptMessage, GenerateDataKey};
 use peers::{Peers, plain, printed, root};
 use rustix::process::Signal;
+use serde_json::Value;
 use support::dev::all_records;
-use support::process::Process;
+use support::process::{Process, binary};
 use support::{Setup, TestBroker};
 use tempfile::TempDir;
 
@@ -28,7 +31,7 @@ fn clone_with_dev() -> (TempDir, Process) {
     fs::write(dir.join("policy.new"), policy()).expect("writes");
     fs::rename(dir.join("policy.new"), dir.join("policy.cedar")).expect("renames");
     dev.signal(Signal::HUP);
-    dev.wait_for_log("other policies are in force");
+    dev.wait_for_log("new policies are in force");
     (clone, dev)
 }
 
@@ -64,9 +67,106 @@ async fn what_the_examples_ask_is_permitted_by_the_readmes_policy() {
     }
 }
 
+#[test]
+fn commands_work_as_pasted_and_leave_the_record_that_is_shown() {
+    let (clone, dev) = clone_with_dev();
+    let [build, call, read, production, kubernetes] = &shell_blocks()[..] else {
+        panic!("a block more or less: {:?}", shell_blocks());
+    };
+    // `clone_with_dev` runs what the alias `dev` stands for; whoever runs this test runs the other one.
+    assert_eq!(commands(build), ["cargo dev", "cargo test --workspace --no-fail-fast"]);
+    let aliases = fs::read_to_string(root().join(".cargo/config.toml")).expect("aliases");
+    assert!(aliases.contains("\ndev = \"run -p key-broker --features dev -- dev\"\n"), "{aliases}");
+    assert!(aliases.contains("\nbroker = \"run --quiet -p key-broker --features dev --\"\n"), "{aliases}");
+
+    let said = paste(call, clone.path());
+    assert!(said.contains("\"message\"") && said.contains("\"ciphertextBlob\""), "{said}");
+    dev.signal(Signal::INT);
+    assert!(dev.wait().success());
+    let said = paste(read, clone.path());
+    assert!(said.contains("\"eventName\": \"EncryptMessage\"") && said.contains("SOUND"), "{said}");
+    let records = all_records(&clone.path().join(".key-broker-dev"));
+    let shown: Value = serde_json::from_str(&block("json")).expect("JSON");
+    let mut left = records.activity[0].clone();
+    // That this test has another policy than `dev`'s.
+    let data = left["additionalEventData"].as_object_mut().expect("fields");
+    assert!(data.remove("reloads").is_some() && data.remove("noticeID").is_some());
+    assert_eq!(fields(&left, ""), fields(&shown, ""), "the README shows other fields than a record has");
+    for field in ["eventName", "requestParameters", "awsRegion", "eventSource"] {
+        assert_eq!(left[field], shown[field], "{field}");
+    }
+    let program = |record: &Value| {
+        record["userAgent"].as_str().and_then(|agent| agent.split(' ').next()).map(str::to_owned)
+    };
+    assert_eq!(program(&left), program(&shown));
+    for field in ["messagesLimit", "bytesLimit"] {
+        let of = |record: &Value| record["additionalEventData"]["dataKey"][field].clone();
+        assert_eq!(of(&left), of(&shown), "{field}");
+    }
+    assert_eq!(
+        left["additionalEventData"]["message"]["length"],
+        shown["additionalEventData"]["message"]["length"]
+    );
+
+    assert_eq!(commands(production)[0], "cargo build --release -p key-broker");
+    let needy = production.lines().filter(|line| line.contains("# needs AWS: ")).count();
+    assert_eq!((commands(production).len(), needy), (3, 2), "all others would have to be run here");
+    assert!(readme().contains("needs a cluster"));
+    let page = fs::read_to_string(root().join("docs/kubernetes.md")).expect("the page");
+    for command in commands(kubernetes) {
+        assert!(
+            page.contains(&command),
+            "docs/kubernetes.md, which tests/api_server.rs runs, has no {command}"
+        );
+    }
+}
+
+/// Runs lines in a shell of `clone`, where cargo runs the program that is built already.
+fn paste(block: &str, clone: &Path) -> String {
+    // Whoever has no jq sees the same without colours.
+    let shell = "set -eo pipefail\ncargo() { shift; \"$KEY_BROKER\" \"$@\"; }\ncommand -v jq >/dev/null || jq() { cat; }\n";
+    let mut command = Command::new("bash");
+    command.arg("-c").arg(format!("{shell}{block}")).env("KEY_BROKER", binary()).current_dir(clone);
+    let output = command.output().expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{block}\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// The path of each field of a record, and of its parts.
+fn fields(value: &Value, path: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::from([path.to_owned()]);
+    match value {
+        Value::Object(members) => {
+            found.extend(members.iter().flat_map(|(name, value)| fields(value, &format!("{path}.{name}"))));
+        }
+        Value::Array(items) => found.extend(items.iter().flat_map(|item| fields(item, path))),
+        _ => {}
+    }
+    found
+}
+
+/// Commands without their comments.
+fn commands(block: &str) -> Vec<String> {
+    block.lines().map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned()).collect()
+}
+
+fn shell_blocks() -> Vec<String> {
+    let readme = readme();
+    readme
+        .split("```sh\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("its end").to_owned())
+        .collect()
+}
+
+fn readme() -> String {
+    fs::read_to_string(root().join("README.md")).expect("the README")
+}
+
 /// The README's first block in `language`.
 fn block(language: &str) -> String {
-    first_block(&fs::read_to_string(root().join("README.md")).expect("the README"), language)
+    first_block(&readme(), language)
 }
 
 /// The example in `language` that loads the contract itself.

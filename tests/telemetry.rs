@@ -385,7 +385,7 @@ async fn a_bad_collector_costs_no_call_anything() {
             assert!(dropped > 1_000.0, "{dropped}: a hundred are queued, the rest is counted");
             let (_, dir, log) = site.stop();
             assert_eq!(Records::read(&dir.path().join("journal")).activity.len(), 1_000);
-            let complaints = log.matches("does not take spans").count();
+            let complaints = log.matches("does not accept spans").count();
             assert!(complaints <= 3, "{complaints}: told of, not again and again");
         }
     }
@@ -438,7 +438,7 @@ async fn variables_that_make_no_sense_are_told_once_and_keep_nobody_from_serving
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").env(name, value);
         let broker = tokio::task::block_in_place(|| Process::serve_by(command, &config));
         let log = broker.log();
-        let lines: Vec<_> = log.lines().filter(|line| line.contains("makes no sense")).collect();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("has an invalid value")).collect();
         let why = |line: &&str| serde_json::from_str::<Value>(line).expect("JSON")["why"].to_string();
         told.push(format!("{name}: {}", lines.iter().map(why).collect::<Vec<_>>().join("; ")));
         assert!(!log.contains("secret"), "{log}");

@@ -368,7 +368,7 @@ async fn refused_handshakes_are_counted_and_told_once_in_a_while() {
     let log = broker.log();
     let told: Vec<Value> = log
         .lines()
-        .filter(|line| line.contains("a TLS handshake is refused"))
+        .filter(|line| line.contains("TLS handshake failed"))
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
     assert_eq!(told.len(), 1, "one in ten seconds: {log}");

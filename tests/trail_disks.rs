@@ -128,7 +128,7 @@ async fn a_read_only_journal_directory_loses_and_doubles_nothing() {
     let permit =
         |mode| fs::set_permissions(loaded.site.journal(), Permissions::from_mode(mode)).expect("ours");
     permit(0o500);
-    eventually("it is noticed", || loaded.broker.log().contains("cannot close a journal file")).await;
+    eventually("it is noticed", || loaded.broker.log().contains("cannot close a journal segment")).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     // The file that is open needs no permission.
     loaded.is_serving(true).await;

@@ -169,7 +169,8 @@ async fn every_theft_beside_an_idle_broker_rings_until_it_is_acknowledged() {
         "{words}"
     );
     assert!(
-        words.contains("--acknowledge ") && words.ends_with("ALARM: 100 uses of keys are nobody's here\n"),
+        words.contains("--acknowledge ")
+            && words.ends_with("ALARM: no broker has a record of 100 uses of keys\n"),
         "{words}"
     );
     assert!(receiver.text().contains("keybroker.audit.watch.alarm.timestamp"), "{}", receiver.text());
@@ -271,7 +272,7 @@ async fn an_answer_that_was_lost_is_no_theft() {
     let (code, report) = watched.verdict(&["--key", &alias(0)]);
     assert_eq!((code, alarms(&report)), (2, 0), "{report:#}");
     let why = report["untold"][0]["reasons"][0]["why"].as_str().expect("words");
-    assert!(why.contains("KMS may have done it"), "{why}");
+    assert!(why.contains("KMS may have carried it out"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! Tells the tests of this package what the machine can run, and the program what it was built of.
+//! Tells this package's tests what the machine can run, and the program which commit it was built from.
 
 #[path = "../../tests/peers/machine.rs"]
 mod machine;
@@ -16,7 +16,7 @@ fn main() {
     println!("cargo::rustc-env=KEY_BROKER_TARGET={}", env::var("TARGET").unwrap_or_default());
 }
 
-/// The commit that is built: as whoever builds an image without the repository tells, else as git does.
+/// The commit that is built: from the environment if the repository is not there (image builds), otherwise from git.
 fn commit() -> String {
     if let Some(told) = env::var("KEY_BROKER_COMMIT").ok().filter(|told| !told.is_empty()) {
         return told;

@@ -31,7 +31,7 @@ func target(address string, hasTLS bool) (string, error) {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil || host == "" || strings.ContainsAny(host, "/%") {
-		return "", fmt.Errorf("keybroker: %q is no address of a broker: write unix:PATH, or HOST:PORT", address)
+		return "", fmt.Errorf("keybroker: %q is not a broker's address: write unix:PATH, or HOST:PORT", address)
 	}
 	if !hasTLS && !isLoopback(host) {
 		return "", fmt.Errorf("keybroker: %q is not an address of this machine: plaintext never leaves it: write 127.0.0.1:PORT, or connect with TLS", address)

@@ -149,7 +149,7 @@ impl Dev {
         fs::write(dir.join("policy.new"), POLICY).expect("writes");
         fs::rename(dir.join("policy.new"), dir.join("policy.cedar")).expect("renames");
         process.signal(Signal::HUP);
-        process.wait_for_log("other policies are in force");
+        process.wait_for_log("new policies are in force");
         let throttled = json!([{ "effect": "throttling", "operation": "GenerateRandom" }]);
         http(&kms_of(dir), "PUT", "/_emulator/faults", "", &throttled);
         process

@@ -197,8 +197,7 @@ fn call_duration() -> Metric {
         name: "rpc.server.call.duration".into(),
         instrument: "histogram".into(),
         unit: "s".into(),
-        brief: "Calls of workloads, from their arrival to their reply, with the commit of their record"
-            .into(),
+        brief: "Workloads' calls, from arrival to reply, the commit of their record included".into(),
         note: "A caller that went away is CANCELLED, or DEADLINE_EXCEEDED at its deadline.".into(),
         attributes: ["rpc.system.name", "rpc.method", "rpc.status_code", "error.type"]
             .map(str::to_owned)

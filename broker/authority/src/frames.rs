@@ -211,7 +211,7 @@ impl HeaderBlock {
         (start <= end).then_some(start..end)
     }
 
-    /// Includes the next frame's header, which tells how the block goes on.
+    /// Includes the next frame's header, which says how the block continues.
     fn wanted(&self) -> usize {
         self.end + if self.is_last() { 0 } else { HEADER_BYTES }
     }

@@ -1,4 +1,4 @@
-//! What workloads ask for.
+//! The actions that workloads can request.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub enum Action {
     Decrypt,
     /// A short plaintext encrypted under a KMS key itself.
     Encrypt,
-    /// A ciphertext encrypted anew: of the key that had encrypted it.
+    /// Re-encryption: the key of the source ciphertext.
     ReEncryptFrom,
     /// The same, of the key that encrypts it now.
     ReEncryptTo,

@@ -1,4 +1,4 @@
-//! What goes with a ciphertext to KMS.
+//! Ciphertexts and grant tokens, as sent to KMS.
 
 use bytes::Bytes;
 

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 /// A source of time.
 pub trait Clock: Send + Sync + 'static {
-    /// The time of day, for people and records. It may jump.
+    /// Wall-clock time, for records and display. It may jump.
     fn now(&self) -> OffsetDateTime;
 
     /// A time that never goes back, for deadlines and ages.

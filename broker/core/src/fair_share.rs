@@ -1,7 +1,6 @@
-//! How much of a bounded resource one of many may take, so that what the others have not taken yet is there for them.
+//! How much of a limited resource one principal may take, so that some is left for all others.
 //!
-//! Connections, calls in flight, calls to KMS, bytes of requests, bytes of the journal: each is one pool of so many units, from which
-//! whoever asks takes.
+//! Connections, calls in flight, calls to KMS, request bytes and journal bytes are each a pool of units.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,13 +21,13 @@ pub struct FairShares<K> {
 }
 
 impl<K: Eq + Hash + Clone> FairShares<K> {
-    /// A pool of so many units, all free.
+    /// A pool of this many units, all free.
     #[must_use]
     pub fn new(total: u64) -> Self {
         Self { total, most: total, least: (total / LEAST).max(1), taken: 0, by: HashMap::new() }
     }
 
-    /// The same, of which nobody may take more than `most`, however much is free.
+    /// The same, with `most` as an upper limit for each taker.
     #[must_use]
     pub fn at_most(self, most: u64) -> Self {
         Self { most, ..self }
@@ -40,7 +39,7 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
         Self { least, ..self }
     }
 
-    /// Whether `taker` may take so many more.
+    /// Whether `taker` may take this many more.
     #[must_use]
     pub fn admits(&self, taker: &K, more: u64) -> bool {
         let Some(then) = self.taken.checked_add(more).filter(|then| *then <= self.total) else {
@@ -51,7 +50,7 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
         own <= self.most && (own <= self.least || (own <= free && free >= self.total / RESERVED))
     }
 
-    /// `taker` has taken so many more: they count, whether or not it [may](Self::admits).
+    /// Counts units that `taker` has taken, whether or not it [may](Self::admits).
     pub fn take(&mut self, taker: &K, more: u64) {
         self.taken = self.taken.saturating_add(more);
         if let Some(own) = self.by.get_mut(taker) {
@@ -61,7 +60,7 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
         }
     }
 
-    /// `taker` gives so many back.
+    /// `taker` gives this many back.
     pub fn give_back(&mut self, taker: &K, units: u64) {
         let Some(own) = self.by.get_mut(taker) else { return };
         let units = units.min(*own);
@@ -116,7 +115,7 @@ impl<K: Eq + Hash + Clone> FairPool<K> {
         Arc::new(Self(Mutex::new(shares)))
     }
 
-    /// Takes so many for `taker`; none if it may not have them. Never waits.
+    /// Takes this many for `taker`, or none if they exceed its share. Never waits.
     pub fn take(self: &Arc<Self>, taker: &K, units: u64) -> Option<Share<K>> {
         let mut shares = self.lock();
         if !shares.admits(taker, units) {

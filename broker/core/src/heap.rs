@@ -1,10 +1,10 @@
-//! Memory that is free, and that the allocator keeps for what may come: given back to the system.
+//! Returns free memory from the allocator to the system.
 #![cfg_attr(
     all(target_os = "linux", target_env = "gnu"),
     expect(unsafe_code, reason = "a function of the C library is declared; it is safe to call")
 )]
 
-/// Gives back what is free. Blocks for some milliseconds, and with it who allocates meanwhile. Other allocators than glibc's give back
+/// Returns free memory. Blocks for some milliseconds, allocations in other threads included. Other allocators than glibc's return
 /// by themselves, or not.
 pub fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,4 +1,4 @@
-//! KMS keys, by every name that KMS takes.
+//! KMS keys, by every name that KMS accepts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl KeyId {
             Ok(Self(text.into()))
         } else {
             Err(InvalidValue(
-                "key_id is none of: key id, key ARN (arn:aws:kms:REGION:ACCOUNT:key/ID), alias name (alias/NAME), alias \
+                "key_id is not one of: key id, key ARN (arn:aws:kms:REGION:ACCOUNT:key/ID), alias name (alias/NAME), alias \
                  ARN"
                     .into(),
             ))

@@ -1,4 +1,4 @@
-//! How many bytes a data key, or random bytes, have.
+//! The length of data keys and random bytes.
 
 use crate::invalid::InvalidValue;
 

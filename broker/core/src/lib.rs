@@ -1,4 +1,4 @@
-//! The words of key-broker, in types that hold only what can be so. Nothing here does I/O, but for the locked memory of
+//! The vocabulary of key-broker, in types that hold only valid values. Nothing here does I/O, except the locked memory of
 //! [`secret`].
 
 // What workloads ask for, of which key, and how it ends.

@@ -1,4 +1,4 @@
-//! What a document measures, as policies and records speak of it.
+//! The measurements of an attestation document, as policies and records name them.
 
 use std::collections::BTreeMap;
 
@@ -101,7 +101,7 @@ impl Serialize for CloudTrailRecipient<'_> {
 }
 
 impl Measurements {
-    /// An enclave's `PCR0` is its image digest, and is not told twice.
+    /// An enclave's `PCR0` is its image digest, and is not repeated.
     fn record<S: Serializer>(&self, serializer: S, is_told: impl Fn(u8) -> bool) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("attestationDocumentModuleId", &self.module_id)?;

@@ -17,12 +17,12 @@ pub struct Peer {
     pub kind: PeerKind,
     /// The record's `sourceIPAddress`: an address, `unix`, or `vsock:CID`.
     pub source: String,
-    /// What the connection told.
+    /// Details of the connection.
     pub details: PeerDetails,
 }
 
 impl Peer {
-    /// The virtual machine with this context id, as the hypervisor tells (vsock(7)).
+    /// The virtual machine with this context id, from the hypervisor (vsock(7)).
     #[must_use]
     pub fn vsock(cid: u32) -> Self {
         Self {
@@ -44,18 +44,18 @@ impl Peer {
 /// The proof of a peer's identity: the record's `userIdentity.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum PeerKind {
-    /// The kernel, which tells whose process is at the other end of a unix socket.
+    /// The kernel, which knows the process at the other end of a unix socket.
     UnixWorkload,
     /// A client certificate.
     SpiffeWorkload,
-    /// The hypervisor, which tells whose virtual machine is at the other end of a vsock connection. What runs in it, only an
+    /// The hypervisor, which knows the virtual machine at the other end of a vsock connection. What runs in it, only an
     /// attestation document proves.
     EnclaveWorkload,
     /// Nothing, or what many would show.
     Unknown,
 }
 
-/// What the connection told about the caller.
+/// What the connection says about the caller.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerDetails {
@@ -76,7 +76,7 @@ pub struct PeerDetails {
     /// The SHA-256, in hex, of the client's certificate.
     #[serde(skip_serializing_if = "Option::is_none", rename = "certificateSHA256")]
     pub certificate_sha256: Option<Arc<str>>,
-    /// The certificate's DNS name, where that is what the caller is known by.
+    /// The certificate's DNS name, if that identifies the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns_name: Option<Arc<str>>,
 }
@@ -90,7 +90,7 @@ impl PeerDetails {
         Self { transport, uid, gid, pid, cid: None, certificate_sha256: None, dns_name: None }
     }
 
-    /// A connection that tells nothing else.
+    /// A connection without further details.
     #[must_use]
     pub const fn of(transport: Transport) -> Self {
         Self {

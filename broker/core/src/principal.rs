@@ -1,4 +1,4 @@
-//! Who calls, in the name that policies and records have.
+//! The caller, by the name used in policies and records.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl Principal {
             SpiffeId::parse(text).map(Into::into)
         } else {
             Err(format!(
-                "{text:?} is no principal: write spiffe://TRUST-DOMAIN/PATH, unix:uid/UID, vsock:cid/CID or unknown"
+                "{text:?} is not a principal: write spiffe://TRUST-DOMAIN/PATH, unix:uid/UID, vsock:cid/CID or unknown"
             ))
         }
     }

@@ -9,7 +9,7 @@ pub struct SpiffeId(Arc<str>);
 impl SpiffeId {
     /// Checks the form, strictly: two texts that differ are two workloads. A trust domain without a path is no workload.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| Err(format!("{text:?} is no SPIFFE ID of a workload: {why}"));
+        let refuse = |why: &str| Err(format!("{text:?} is not a workload's SPIFFE ID: {why}"));
         if text.len() > MAX_BYTES {
             return Err(format!("a SPIFFE ID has at most {MAX_BYTES} bytes"));
         }

@@ -1,4 +1,4 @@
-//! A body opened as it comes (message-body.md, message-footer.md): a state machine without input and output of its own.
+//! Decrypts a message body as it arrives (message-body.md, message-footer.md): a state machine without I/O.
 
 use std::borrow::Cow;
 use std::mem;
@@ -124,7 +124,7 @@ impl BodyOpener {
         Ok(())
     }
 
-    /// How long the frame or footer is that begins with `bytes`, as far as they tell: all of it, or more than `bytes`.
+    /// The length of the frame or footer that begins with `bytes`, as far as known: all of it, or more than `bytes`.
     fn unit_length(&self, bytes: &[u8]) -> Result<usize, OpenError> {
         let field = |at: usize| bytes.get(at..at + 4)?.first_chunk().copied().map(u32::from_be_bytes);
         match self.awaits {

@@ -1,5 +1,5 @@
-//! The encryption context as a message has it (structures.md, "Serialization"): the number of pairs, then each name and value
-//! after its length, in the order of the names' bytes; nothing at all where there is no pair.
+//! The encryption context in a message (structures.md, "Serialization"): the number of pairs, then each name and value after its
+//! length, ordered by the names' bytes; empty if there are no pairs.
 
 use std::collections::BTreeMap;
 

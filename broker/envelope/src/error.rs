@@ -1,5 +1,5 @@
-//! Why a message is not sealed or not opened, in words that say what to do. None of them has bytes of the message in it but
-//! numbers: they may be read in a terminal.
+//! Why a message cannot be encrypted or decrypted, and what to do. Errors contain no bytes of the message, only numbers, since they
+//! may be printed to a terminal.
 
 use std::error::Error;
 use std::fmt;
@@ -64,7 +64,7 @@ pub enum OpenError {
     },
     /// This frame was altered, or is of another message.
     FrameTag(u32),
-    /// The public key of a signed message is none of P-384.
+    /// The public key of a signed message is not a point of P-384.
     PublicKey,
     /// The signature is wrong.
     Signature,
@@ -96,7 +96,7 @@ impl fmt::Display for OpenError {
             Self::CutOff(frame) => write!(f, "the message ends too early, at frame {frame}: get all of it"),
             Self::Base64 => f.write_str("this looks like Base64: decode it first (base64 --decode)"),
             Self::Version(version) => {
-                write!(f, "this is no AWS Encryption SDK message of format 1 or 2 (its first byte is 0x{version:02x})")
+                write!(f, "this is not an AWS Encryption SDK message of format 1 or 2 (its first byte is 0x{version:02x})")
             }
             Self::FormatOne(suite) => {
                 write!(f, "message format 1 (suite 0x{suite:04x}), which has no key commitment: {NOT_HERE}, with \
@@ -150,7 +150,7 @@ impl fmt::Display for OpenError {
             ),
             Self::FrameTag(frame) => write!(f, "frame {frame} was altered: do not use the message"),
             Self::PublicKey => f.write_str(
-                "the public key in the message's encryption context is no point of P-384: the message is malformed",
+                "the public key in the message's encryption context is not a point of P-384: the message is malformed",
             ),
             Self::Signature => f.write_str("the message's signature is wrong: it was altered, do not use it"),
             Self::TrailingBytes => {

@@ -1,4 +1,4 @@
-//! What header and frames have in common: the numbers of the format, our limits on it, and the message id.
+//! Shared by header and frames: the format's constants, our limits, and the message id.
 
 use std::io;
 

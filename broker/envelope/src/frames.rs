@@ -1,4 +1,4 @@
-//! What sealer and opener have to agree on about frames.
+//! The format of frames, for encryption and decryption.
 
 use crate::format::{IV_BYTES, TAG_BYTES};
 

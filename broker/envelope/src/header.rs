@@ -1,4 +1,4 @@
-//! The front of a message (message-header.md): written whole, read from somebody who may be lying.
+//! Message headers (message-header.md): written as a whole, parsed from untrusted input.
 
 mod parse;
 
@@ -96,8 +96,8 @@ impl Header {
         }
     }
 
-    /// What the data key was encrypted under, whole, as KMS has to be told it: with `aws-crypto-public-key` if the message is signed.
-    /// Compare it with what it should be: KMS only tells that it fits the ciphertext.
+    /// The whole encryption context of the data key, as KMS needs it: with `aws-crypto-public-key` if the message is signed.
+    /// Compare it with the expected one: KMS only proves that it fits the ciphertext.
     #[must_use]
     pub fn context(&self) -> &EncryptionContext {
         &self.context
@@ -199,7 +199,7 @@ pub(crate) fn write(
     body.push(FRAMED);
     body.extend_from_slice(&frame_length.to_be_bytes());
     body.extend_from_slice(commitment);
-    // What nobody could read again is not written.
+    // Never write a header that could not be read back.
     if body.len() > MAX_HEADER_BYTES { Err(SealError::TooLong) } else { Ok(body) }
 }
 

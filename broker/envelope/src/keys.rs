@@ -1,4 +1,4 @@
-//! What one message is encrypted with: the key that HKDF makes of data key and message id, and the commitment to the data key.
+//! The keys of one message: HKDF derives the encryption key and the key commitment from data key and message id.
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};

@@ -1,9 +1,8 @@
-//! Encrypted messages that the official AWS Encryption SDKs and `aws-encryption-cli` open, and the opening of theirs. Written are
-//! messages of format 2 with the algorithm suite 0x0478 (AES-256-GCM, HKDF-SHA512, key commitment, no signature), in frames; read are
-//! those of every [`Suite`] here, in frames or without.
+//! Messages in the format of the AWS Encryption SDKs and `aws-encryption-cli`. Writes format 2 with algorithm suite 0x0478
+//! (AES-256-GCM, HKDF-SHA512, key commitment, no signature), framed; reads every [`Suite`] here, framed or not.
 //!
-//! [`Sealer`] writes a message under a data key that the caller brings, piece by piece or at once. [`HeaderReader`] takes the front of
-//! one as it comes: whose data key it needs, the encryption context, and what a record needs of it. With that data key, a [`Header`]
+//! [`Sealer`] writes a message under the caller's data key, in parts or at once. [`HeaderReader`] parses a header as it arrives: which
+//! data key it needs, the encryption context, and what a record needs. With that data key, a [`Header`]
 //! opens what follows: [`Header::open_whole`] what is in memory, all or nothing; [`Header::open_body`] what comes piece by piece. Where
 //! only messages of this crate are expected, [`Header::read`] takes those and no others. The crate neither calls KMS nor opens files,
 //! and waits for nothing.

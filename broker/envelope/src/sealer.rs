@@ -1,4 +1,4 @@
-//! Writing a message, frame by frame.
+//! Encrypts a message, frame by frame.
 
 use std::io::{self, Write};
 
@@ -14,8 +14,8 @@ use crate::header::{self, EncryptedDataKey, HeaderFacts};
 use crate::keys::MessageKeys;
 use crate::suite::Suite;
 
-/// Encrypts what is written to it and writes the message on, a frame of 4 KiB at a time. It becomes a whole message only with
-/// [`Sealer::finish`]: what is dropped before that no opener takes.
+/// A writer that encrypts, and passes the message on in frames of 4 KiB. The message is complete only after [`Sealer::finish`]; otherwise
+/// it cannot be decrypted.
 ///
 /// `flush` flushes the writer behind it; up to a frame of plaintext stays here until more is written or it is finished. After an
 /// error the message is lost: every later call fails.
@@ -77,7 +77,7 @@ impl<W: Write> Sealer<W> {
         self.facts
     }
 
-    /// How long the whole message is for so many bytes of plaintext.
+    /// The length of the whole message for this many bytes of plaintext.
     pub fn message_length(&self, plaintext_length: u64) -> u64 {
         let frame_length = self.frames.frame_length as u64;
         let regular = plaintext_length.div_ceil(frame_length).saturating_sub(1);
@@ -95,13 +95,13 @@ impl<W: Write> Sealer<W> {
         &mut self.writer
     }
 
-    /// Writes the last frame and gives the writer back: flushed by nobody yet.
+    /// Writes the last frame and returns the writer, unflushed.
     pub fn finish(mut self) -> io::Result<W> {
         self.write_frame(Place::Last)?;
         Ok(self.writer)
     }
 
-    /// Encrypts what is there and writes it in one piece. No number is used twice, whatever fails.
+    /// Encrypts the buffer and writes it as one frame. No sequence number is used twice, whatever fails.
     fn write_frame(&mut self, place: Place) -> io::Result<()> {
         self.check_whole()?;
         self.broken = true;

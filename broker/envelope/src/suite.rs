@@ -1,4 +1,4 @@
-//! Algorithm suites (algorithm-suites.md): those that are read. Others are refused by their number.
+//! The supported algorithm suites (algorithm-suites.md). Others are refused by number.
 
 /// What a message is encrypted with: AES-256-GCM under a key that HKDF makes of a data key of 32 bytes. The suites without key
 /// commitment are of message format 1, the others of format 2.

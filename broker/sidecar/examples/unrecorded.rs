@@ -1,5 +1,5 @@
-//! The broker without records, for benches: what it is faster by is what records cost. Its place among the built programs is not
-//! that of the broker.
+//! The broker without records, for benches: the difference is what records cost. An example, so that it is never built in place of
+//! the broker.
 
 use std::alloc::System;
 use std::process::ExitCode;

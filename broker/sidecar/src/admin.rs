@@ -1,5 +1,4 @@
-//! The service `keybroker.admin.v1.Admin`: what the broker keeps, how to make it forget, and how it is. For the operator,
-//! on a socket of its own.
+//! The service `keybroker.admin.v1.Admin`: cache entries, eviction, flush and status, for the operator, on a separate socket.
 
 use std::sync::{Arc, OnceLock};
 
@@ -55,7 +54,7 @@ pub(crate) struct TrailLinks {
     pub newest_digest: watch::Receiver<Option<NewestDigest>>,
 }
 
-/// Where a trail is told to deliver, with whom to tell what came of it.
+/// Sends requests to deliver now to the trail, each with a channel for the result.
 type FlushOrders = mpsc::Sender<oneshot::Sender<Result<NewestDigest, String>>>;
 
 /// What the layers around the service know of a call; they put it into the request's extensions.
@@ -74,7 +73,7 @@ impl Admin {
     /// Refuses callers that are neither root nor the broker's own user. Being able to open the socket is no
     /// proof, since a group or a wide mode may let others in.
     fn admit<T>(&self, request: &Request<T>) -> Result<AdminCall, Status> {
-        // Without the layers nobody knows who calls.
+        // Without the layers the caller is unknown.
         let call = request.extensions().get::<AdminCall>().ok_or_else(|| Status::internal("no peer"))?;
         let who = &call.peer.details;
         if who.uid.is_some_and(|uid| uid == 0 || uid == self.uid) {
@@ -91,7 +90,7 @@ impl Admin {
         Err(Status::with_error_details(Code::PermissionDenied, words, details))
     }
 
-    /// The same, for a call that has a record: whoever is refused has one, too.
+    /// The same for a call with a record, also if it is refused.
     async fn admit_recorded<T>(
         &self,
         method: &'static str,

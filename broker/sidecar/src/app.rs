@@ -1,4 +1,4 @@
-//! All wiring, once, in the order in which things start; they stop in the reverse order.
+//! All wiring, in the order of the start; the stop is in reverse order.
 
 mod deliver;
 mod foundation;
@@ -75,7 +75,7 @@ pub struct Parts {
     pub guard: GuardSettings,
     /// Whom KMS takes the broker for.
     pub caller: AwsCaller,
-    /// Who is told of its work.
+    /// The telemetry it reports to.
     pub telemetry: Telemetry,
     /// SHA-256, in hex, of its configuration file.
     pub configuration_sha256: Option<String>,

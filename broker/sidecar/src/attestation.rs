@@ -1,8 +1,8 @@
-//! Attestation documents of AWS Nitro enclaves and NitroTPM: read, verified, and only then a [`VerifiedRecipient`]
+//! Attestation documents of AWS Nitro enclaves and NitroTPM: parsed and verified into a [`VerifiedRecipient`]
 //! (<https://docs.aws.amazon.com/enclaves/latest/user/verify-root.html>).
 //!
-//! Where genuine documents and AWS's text differ, the documents win: they are untagged, and their payload is a map of either
-//! length. Leaf certificates live three hours, so what is verified is verified at a moment.
+//! Where genuine documents differ from AWS's description, this follows the documents: they are untagged, and their payload is a map of
+//! definite or indefinite length. Leaf certificates last three hours, so verification takes a time.
 
 mod certificate_chain;
 mod cose;
@@ -36,7 +36,7 @@ pub struct Trust {
     /// How far the clocks of the module that made it, and of those who signed its certificates, may be ahead; and how much older than
     /// `max_age` it may seem.
     pub clock_skew: Duration,
-    /// Whether enclaves in debug mode count: whoever controls the parent instance reads their memory and console.
+    /// Whether enclaves in debug mode are accepted: the parent instance can read their memory and console.
     pub allow_debug: bool,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct AttestationError {
 /// What is wrong with a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DocumentFlaw {
-    /// It is none, or not as AWS makes them: the words say what.
+    /// It is not a valid document: the text says why.
     Malformed(&'static str),
     /// Its certificates do not lead to a trusted root: the words say why.
     Untrusted(&'static str),

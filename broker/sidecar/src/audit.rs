@@ -1,4 +1,4 @@
-//! The trail: one activity record for every call, whatever becomes of it.
+//! One activity record for every call, whatever its outcome.
 //!
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
 //! when the caller goes away, writes its record itself.

@@ -1,5 +1,5 @@
-//! What `cargo bench --bench draw` measures: draws and decisions inside the process, without gRPC and records around them; and
-//! what `--bench attestation` does.
+//! Entry points for `cargo bench --bench draw` (draws and policy decisions inside the process, without gRPC and records) and
+//! `--bench attestation`.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

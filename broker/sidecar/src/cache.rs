@@ -208,7 +208,7 @@ impl Cache {
             DrawStep::Drawn(draw, refresh, check) => {
                 self.0.counts.uses_from_cache.fetch_add(1, Ordering::Relaxed);
                 if let Some(mint) = refresh {
-                    // In a trace of its own: nobody waits for it.
+                    // In a trace of its own, since no call waits for it.
                     let span = info_span!(parent: None, vocabulary::CACHE_REFRESH);
                     self.0.kms.tasks().spawn(self.clone().mint(mint, entry).instrument(span));
                 }

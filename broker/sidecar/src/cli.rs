@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use crate::app::StartError;
 use exit::{Exit, fail, mistake};
 
-/// Data keys and decrypts from AWS KMS for local workloads, with an audit record of every use.
+/// AWS KMS for local workloads: encryption, data keys and decrypts, with an audit record of every use.
 ///
-/// key-broker runs beside a workload and is the only process there that holds AWS KMS credentials. Workloads ask it over
-/// gRPC, through a unix socket. Every call leaves a record before its reply does.
+/// key-broker runs beside a workload and is the only process there that holds AWS credentials. Workloads call it over gRPC,
+/// through a unix socket, mutual TLS or vsock. Every call is recorded before its reply leaves.
 #[derive(Debug, Parser)]
 #[command(
     name = "key-broker",
@@ -38,7 +38,7 @@ use exit::{Exit, fail, mistake};
     max_term_width = 100,
     after_help = "New here? `key-broker dev` runs everything on this machine, with no AWS account.\n\
                   Log lines go to stderr; KEY_BROKER_LOG=debug shows more of them.\n\n\
-                  Exit codes: 0 done, or yes; 1 not done, or no; 2 cannot tell; 64 arguments, configuration or surroundings are wrong;\n\
+                  Exit codes: 0 done, or yes; 1 failed, or no; 2 cannot tell; 64 mistake in arguments, configuration or environment;\n\
                   75 stopped with records left behind."
 )]
 struct Cli {
@@ -50,18 +50,17 @@ struct Cli {
 enum Command {
     /// Run the sidecar
     ///
-    /// Runs until SIGTERM or SIGINT. Then it takes no new calls, finishes those in flight, delivers their records, and exits with 0;
-    /// with 75 if records could not be written or delivered in the drain's time (the last log line says how many; what is in the
-    /// journal, the next start delivers). With 64 it ends at its start where somebody has to change something: the configuration, a
-    /// missing folder, a socket in use. AWS credentials come from the AWS SDK's default
-    /// chain: environment, profile, IRSA, EKS Pod Identity, ECS, IMDS.
+    /// Runs until SIGTERM or SIGINT. Then it accepts no new calls, finishes those in flight, delivers their records, and exits with 0,
+    /// or with 75 if some could not be written or delivered in time (the last log line says how many; the next start delivers what is
+    /// in the journal). It exits with 64 at start if somebody has to change something: the configuration, a missing folder, a socket
+    /// in use. AWS credentials come from the AWS SDK's default chain: environment, profile, IRSA, EKS Pod Identity, ECS, IMDS.
     Serve(ConfigArgument),
 
     /// Run everything on this machine, with no AWS account
     ///
-    /// Starts a KMS emulator on loopback and a broker before it, and writes into DIR: broker.sock, admin.sock, journal/ (the
-    /// records), kms/ (the emulator's keys), policy.cedar, key-broker.toml (the configuration in use) and dev.json (addresses
-    /// and keys). The keys stay from run to run.
+    /// Starts a KMS emulator on loopback and a broker that uses it, and writes into DIR: broker.sock, admin.sock, journal/ and trail/
+    /// (the records), kms/ (the emulator's keys), policy.cedar, key-broker.toml (the configuration in use) and dev.json (addresses
+    /// and keys). Keys and records stay from run to run.
     #[cfg(feature = "dev")]
     Dev(dev::Arguments),
 
@@ -73,49 +72,48 @@ enum Command {
         _arguments: Vec<std::ffi::OsString>,
     },
 
-    /// Call a broker, as a client for people
+    /// Call a broker from the command line
     ///
-    /// Prints the reply as JSON; bytes are base64. A data key's plaintext is printed too, and stays in the
-    /// terminal's scrollback.
+    /// Prints the reply as JSON, bytes in base64. This includes the plaintext of data keys, which stays in the terminal's scrollback.
     #[command(
         after_help = "Example:\n  key-broker call generate-data-key --key-id alias/dev --context tenant=acme"
     )]
     Call(call::Arguments),
 
-    /// Check a configuration, and whether everything is there that `serve` needs
+    /// Check a configuration, and everything that `serve` needs
     ///
-    /// Looks at policy and variables, tries sockets, ports and folders (what it makes there it removes), and asks AWS with DryRun.
+    /// Reads policy and variables, tries sockets, ports and folders (and removes what it created there), and makes dry runs at AWS.
     ///
-    /// Exits with 0 if all is well, 1 if something is not as `serve` needs it, 2 if something cannot be told, 64 if the configuration
-    /// itself is wrong. With --as: 0 if the action is allowed, 1 if it is denied, 2 if that depends on what is not known.
+    /// Exits with 0 if all is well, 1 if `serve` would lack something, 2 if something could not be checked, 64 if the configuration
+    /// itself is wrong. With --as: 0 if the action is allowed, 1 if it is denied, 2 if that depends on something unknown.
     Check(check::Arguments),
 
-    /// Read the trail: follow, print, verify, reconcile with AWS's own, count
+    /// Read the trail: follow, print, search, verify, reconcile with AWS CloudTrail, count
     ///
-    /// Every command takes --dir for the folder of a `key-broker dev` (the default is the one in this directory), --config for a
-    /// broker's configuration, or the place of a trail without either.
+    /// Every command takes --dir for the folder of a `key-broker dev` (by default the one in this directory), --config for a
+    /// broker's configuration, or the trail's location.
     #[command(after_help = audit::EXAMPLES)]
     Audit(Box<audit::Arguments>),
 
-    /// Have a broker deliver its trail now, for hooks that run before it is told to stop
+    /// Make a broker deliver its trail now, for hooks that run before it is stopped
     ///
-    /// Returns with 0 once everything that was recorded by then, and a digest of it, is in the store; prints the digest's name. Else with
-    /// 1, and the broker goes on trying. Asks the operator's socket, as root or the broker's own user.
+    /// Exits with 0 once everything recorded so far, and a digest of it, is in the store, and prints the digest's name; otherwise with 1,
+    /// and the broker keeps trying. Uses the operator's socket, as root or the broker's own user.
     Flush(flush::Arguments),
 
-    /// Ask a broker whether it serves, for exec probes
+    /// Ask a broker whether it is serving, for exec probes
     ///
-    /// Exits with 0 if it does, else with 1. Without --live this is readiness: the broker does not serve while it drains, while
-    /// its journal cannot commit, or while KMS does not answer.
+    /// Exits with 0 if it is, otherwise with 1. Without --live this is readiness: the broker is not serving while it drains, while its
+    /// journal cannot commit, or while KMS does not answer.
     Health(health::Arguments),
 
-    /// Administer a broker: its status, what it keeps, what it is to forget
+    /// Administer a broker: status, cache entries, eviction
     ///
-    /// Over the operator's socket, `listen.admin.path`, as root or as the broker's own user. Prints JSON.
+    /// Uses the operator's socket, `listen.admin.path`, as root or the broker's own user. Prints JSON.
     #[command(after_help = admin::EXAMPLES)]
     Admin(admin::Arguments),
 
-    /// Print a script that completes commands in a shell
+    /// Print a shell completion script
     #[command(after_help = "Example:\n  key-broker completion bash > /etc/bash_completion.d/key-broker")]
     Completion(manual::CompletionArguments),
 
@@ -137,7 +135,7 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(told) => {
-            // Help and the version are no mistakes. Where nobody reads them there is nobody to tell.
+            // Help and version are not mistakes, and a closed stdout is none either.
             let _ = told.print();
             return if told.use_stderr() { Exit::Mistake.into() } else { Exit::Done.into() };
         }
@@ -161,7 +159,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// How a broker ends that was told to stop.
+/// The end of a broker that was stopped.
 fn stopped(remainder: &Remainder) -> ExitCode {
     if remainder.is_nothing() { Exit::Done.into() } else { Exit::LeftBehind.into() }
 }
@@ -184,7 +182,7 @@ fn block_on(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
     match builder.enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(work);
-            // A disk that hangs has a thread hang, which nobody waits for.
+            // A hanging disk makes a thread hang; do not wait for it.
             runtime.shutdown_timeout(LAST_THREADS);
             code
         }
@@ -192,7 +190,7 @@ fn block_on(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Cancelled by the first SIGTERM or SIGINT. Another SIGTERM changes nothing: whoever sends signals again and again cuts off no call.
+/// Cancelled by the first SIGTERM or SIGINT. A further SIGTERM changes nothing, so that repeated signals cut off no call.
 /// A second SIGINT, from somebody at a terminal who does not want to wait, ends the process at once.
 fn drain_on_signal() -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -221,6 +219,6 @@ fn drain_on_signal() -> std::io::Result<CancellationToken> {
     Ok(drain)
 }
 
-/// How long threads may go on that nobody waits for.
+/// How long abandoned threads may go on.
 const LAST_THREADS: std::time::Duration = std::time::Duration::from_millis(500);
 const DEFAULT_CONFIG: &str = "/etc/key-broker/key-broker.toml";

@@ -1,5 +1,5 @@
-//! Configuration: one TOML file, read into `ConfigFile` as people write it, then checked into [`Config`], whose values
-//! cannot be wrong. A mistake names its key.
+//! Configuration: one TOML file, parsed into `ConfigFile`, then checked into [`Config`], which holds only valid values. A mistake names
+//! its key.
 
 mod attestation;
 pub(crate) mod audit;
@@ -110,7 +110,7 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Host {
     Here,
-    /// On another one, whose files and variables nobody can look at here.
+    /// On another machine, whose files and variables are not available here.
     Elsewhere,
 }
 
@@ -118,7 +118,7 @@ fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let bytes = fs::read(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
-            format!("{shown}: there is no such file: give the configuration with --config")
+            format!("{shown}: no such file: give the configuration with --config")
         }
         ErrorKind::IsADirectory => format!("{shown}: is a folder: give the file in it with --config"),
         _ => format!("{shown}: {error}"),

@@ -1,5 +1,5 @@
-//! Why a call got no answer, whose fault that is, and the one table that turns it into a gRPC code, a reason and a
-//! record. Nothing internal crosses the wire: what KMS said stays in the record.
+//! Why a call failed, and the one table that turns this into a gRPC code, a reason and a record. Nothing internal leaves the broker: KMS's
+//! own message stays in the record.
 
 mod denial;
 mod kms;
@@ -26,7 +26,7 @@ pub(crate) enum BrokerError {
     MetadataTooLarge,
     /// The request is compressed.
     Compressed,
-    /// The message is none of an AWS Encryption SDK, or was altered: the words say what is wrong with it.
+    /// The message is not an AWS Encryption SDK's, or was altered: the text says what is wrong.
     InvalidMessage(String),
     /// The message's encryption context has not this pair, which the caller expects.
     OtherMessage(String),
@@ -73,7 +73,7 @@ pub(crate) enum BrokerError {
 }
 
 impl BrokerError {
-    /// The one table: every error's code, reason and record. `words` has what the caller is told.
+    /// The one table: every error's code, reason and record. `words` has the text for the caller.
     #[must_use]
     pub(crate) fn refusal(&self) -> Refusal<'_> {
         use Code::{
@@ -139,11 +139,11 @@ impl BrokerError {
             Self::InvalidMessage(why) | Self::SuiteNotAllowed(why) => return Cow::Borrowed(why),
             Self::OtherMessage(name) => return other_message(name).into(),
             Self::OtherKey => {
-                "the message was not encrypted under the key that key_id names: do not use it, or expect the key that it has"
+                "the message was encrypted under another key than key_id names: do not use it, or pass the key that it has"
             }
             Self::PlaintextOfEnclave => {
-                "messages are not encrypted or decrypted for callers over vsock: the plaintext would be in the parent's memory, where \
-                 the enclave does not want it; call GenerateDataKey or Decrypt with a recipient, and encrypt in the enclave"
+                "messages are not encrypted or decrypted for callers over vsock, since the plaintext would be in the parent's memory: \
+                 call GenerateDataKey or Decrypt with a recipient, and encrypt in the enclave"
             }
             Self::Attestation(flaw) => return flaw.to_string().into(),
             Self::Denied(denial) => return denial.words().into(),
@@ -158,8 +158,8 @@ impl BrokerError {
             Self::Kms(error) => return error.refusal().message,
             Self::TooLarge(most) => return too_large(*most).into(),
             Self::MetadataTooLarge => {
-                "the call's metadata is longer than 8,192 bytes (names and values, and 32 bytes for each pair): send less; a retry \
-                 does not help"
+                "the call's metadata is longer than 8,192 bytes (names, values and 32 bytes for each pair): send less; a retry does not \
+                 help"
             }
             Self::Compressed => "the request is compressed: send it uncompressed (grpc-encoding: identity)",
             Self::DeniedKey(_) => {
@@ -169,33 +169,35 @@ impl BrokerError {
                 "AWS KMS has no such key: check key_id (an alias begins with alias/), account and region"
             }
             Self::TooManyOwnCalls => {
-                "as many calls of this principal as its limit allows are in flight: retry after the given delay"
+                "this principal has as many calls in flight as its limit allows: retry after the given delay"
             }
             Self::TooManyOwnBytes => {
-                "as many bytes of requests of this principal as its share allows are in flight: retry after the given delay"
+                "this principal has as many request bytes in flight as its share allows: retry after the given delay"
             }
             Self::TooFast(_) => {
-                "this principal makes more calls a second than its limit allows: retry after the given delay"
+                "this principal exceeds its limit of calls per second: retry after the given delay"
             }
             Self::TooManyCalls => {
-                "as many calls as the broker's limit allows are in flight: retry after the given delay"
+                "the broker has as many calls in flight as its limit allows: retry after the given delay"
             }
             Self::KmsBusy => {
-                "as many calls to AWS KMS as the broker's limit allows are under way: retry after the given delay"
+                "the broker has as many calls to AWS KMS in flight as its limit allows: retry after the given delay"
             }
             Self::CircuitOpen(_) => {
-                "AWS KMS has not answered lately, so it is not asked: retry after the given delay"
+                "AWS KMS has not answered lately, so it is not called for now: retry after the given delay"
             }
             Self::DeadlineExceeded => {
-                "the call's deadline passed: give it more time, or find what is slow in the broker's trail"
+                "the call's deadline passed: allow more time, or look in the broker's trail for what was slow"
             }
             Self::Cancelled => "the caller went away",
-            Self::Draining => "the broker is about to stop: retry after the given delay",
+            Self::Draining => "the broker is draining: retry after the given delay",
             Self::JournalUnavailable => {
-                "the broker cannot write its audit journal, so it hands nothing out: ask its operator to look \
-                 at the journal's disk"
+                "the broker cannot write its audit journal, so it refuses calls: ask its operator to check \
+                 the journal's disk"
             }
-            Self::Bug => "a defect of key-broker: please report it with the x-request-id of this reply",
+            Self::Bug => {
+                "an internal error of key-broker: please report it with the x-request-id of this reply"
+            }
         };
         words.into()
     }
@@ -238,17 +240,17 @@ impl BrokerError {
 
 fn other_message(name: &str) -> String {
     format!(
-        "the message's encryption context has not the pair {name:?} with the value that is expected: it was encrypted for something else; \
-         do not use it, or expect what it has"
+        "the message's encryption context lacks the expected pair {name:?}, or has another value for it: it was encrypted for something \
+         else; do not use it, or expect the pairs that it has"
     )
 }
 
 fn too_large(most: usize) -> String {
     if most == LARGEST_OTHER {
-        return "the request is larger than 524,288 bytes: send less, or split it".into();
+        return "the request is larger than 524,288 bytes: send less".into();
     }
     format!(
-        "the message is longer than fits into one request of {most} bytes: use EncryptMessageStream or DecryptMessageStream, in parts of \
+        "the message does not fit into one request of {most} bytes: use EncryptMessageStream or DecryptMessageStream, in parts of \
          65,536 bytes"
     )
 }
@@ -314,7 +316,7 @@ mod tests {
             BrokerError::PlaintextOfEnclave,
             BrokerError::MetadataTooLarge,
             BrokerError::Compressed,
-            BrokerError::Attestation(DocumentFlaw::Malformed("it is no COSE_Sign1")),
+            BrokerError::Attestation(DocumentFlaw::Malformed("it is not a COSE_Sign1")),
             BrokerError::Attestation(DocumentFlaw::Untrusted("the chain does not hold")),
             BrokerError::Attestation(DocumentFlaw::Signature),
             BrokerError::Attestation(DocumentFlaw::CertificateExpired),

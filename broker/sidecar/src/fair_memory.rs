@@ -1,7 +1,6 @@
-//! A bounded memory that several owners share: whoever has the most gives way, with what it has not used for the longest time.
+//! A bounded memory that several owners share: when full, the owner with most loses its least recently used entry.
 //!
-//! So nobody loses anything to others who has no more than an equal share of the whole: what one owner brings in beyond its own
-//! share pushes out its own things.
+//! So nobody with an equal share or less loses anything to others: an owner beyond its share displaces its own entries.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -18,7 +17,7 @@ pub(crate) struct FairMemory<O, K: Eq + Hash, V> {
 }
 
 impl<O: Ord + Hash + Clone, K: Eq + Hash, V> FairMemory<O, K, V> {
-    /// An empty memory for so many values; for one at least.
+    /// An empty memory for this many values, at least one.
     #[must_use]
     pub(crate) fn new(most: usize) -> Self {
         Self { most: most.max(1), kept: 0, by_owner: HashMap::new(), sizes: BTreeSet::new() }
@@ -56,7 +55,7 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash, V> FairMemory<O, K, V> {
     }
 
     fn give_way(&mut self, newcomer: &O) -> Option<(O, K, V)> {
-        // Where nobody has more than one, the newcomer comes in all the same.
+        // If nobody has more than one, the newcomer still gets in.
         let gives = |(size, owner): &&(usize, O)| *size > 1 || owner != newcomer;
         let owner = self.sizes.iter().rev().find(gives)?.1.clone();
         let own = self.by_owner.get_mut(&owner)?;

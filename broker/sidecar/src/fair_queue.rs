@@ -1,7 +1,7 @@
-//! A queue before a bounded number of slots: each taker has its share of them, and who waits is let in as they become free.
+//! A queue for a bounded number of slots, with a share for each taker.
 //!
-//! Whoever gets the next slot is, of those that may have one, the taker with the fewest; of two with as many, who had its last one longer
-//! ago: so they take turns, however many of one wait.
+//! The next free slot goes to the waiting taker with the fewest slots; among equals, to the one that got its last slot longer ago. So
+//! takers take turns, however many requests one of them has waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -61,7 +61,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         }
     }
 
-    /// A slot for `taker` now, if nobody waits for one.
+    /// A slot for `taker` now, unless others are waiting.
     pub(crate) fn take_what_is_left(self: &Arc<Self>, taker: &K) -> Option<Turn<K>> {
         let mut state = self.lock();
         let waits = state.waiting.values().flatten().any(|waiter| !waiter.turn.is_closed());
@@ -96,7 +96,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
             admitted.push(next);
         }
         state.forget();
-        // A turn that nobody takes is dropped, which gives it back.
+        // Dropping an unused turn gives it back.
         drop(state);
         for (taker, turn) in admitted {
             let _ = turn.send(Turn { turns: Arc::clone(self), taker });
@@ -115,7 +115,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
 }
 
 impl<K: Eq + Hash + Clone> State<K> {
-    /// Takes a slot for whoever is to have the next one.
+    /// Takes a slot for the next in turn.
     fn next(&mut self) -> Option<(K, oneshot::Sender<Turn<K>>)> {
         self.waiting.retain(|_, own| {
             while own.front().is_some_and(|first| first.turn.is_closed()) {
@@ -248,7 +248,7 @@ mod tests {
             bench.waiting.clear();
             bench.held.clear();
             prop_assert_eq!(bench.turns.taken(), 0);
-            // The next slot that is given back finds that nobody waits any more.
+            // The next slot given back finds no waiter left.
             bench.take(0);
             bench.held.clear();
             prop_assert!(bench.turns.lock().served.is_empty());

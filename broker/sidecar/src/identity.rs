@@ -1,4 +1,4 @@
-//! Who calls: what a connection proves, made into a [`Principal`] that policy can name.
+//! The caller: turns what a connection proves into a [`Principal`] that policies can name.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// Which connections are which workloads, where that takes the operator's word.
+/// The operator's mapping of connections to workloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identities {
     /// Processes on the unix socket; the first that matches holds. The others are `unix:uid/UID`.
@@ -26,7 +26,7 @@ pub struct Identities {
     pub overflow: Option<OverflowIds>,
 }
 
-/// What the kernel tells of users and groups that a user namespace does not map: one id for all of them (`user_namespaces(7)`).
+/// The kernel's id for all users and groups that a user namespace does not map (`user_namespaces(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverflowIds {
     /// For users.
@@ -47,7 +47,7 @@ pub struct UnixIdentity {
 }
 
 impl Identities {
-    /// The process at the other end of a unix socket, as the kernel tells (`SO_PEERCRED`, unix(7)). A process id of 0 is one of
+    /// The process at the other end of a unix socket, from the kernel (`SO_PEERCRED`, unix(7)). A process id of 0 is one of
     /// another namespace, such as another container's, and left out. A user that may be any of many is nobody.
     #[must_use]
     pub(crate) fn unix_peer(&self, uid: u32, gid: u32, pid: Option<i32>) -> Peer {
@@ -95,7 +95,7 @@ impl OverflowIds {
         Some(Self { uid: id("overflowuid"), gid: id("overflowgid") })
     }
 
-    /// Whether a map has each id as itself. Where there is none to read, there are no namespaces.
+    /// Whether a map maps each id to itself. Without a map there are no namespaces.
     fn maps_all(map: &str) -> bool {
         let fields: Vec<_> = map.split_whitespace().collect();
         fields.is_empty() || fields == ["0", "0", "4294967295"]
@@ -103,7 +103,7 @@ impl OverflowIds {
 }
 
 impl Identities {
-    /// A SPIFFE ID, or a DNS name that the operator has told of. An X.509-SVID has exactly one URI
+    /// A SPIFFE ID, or a DNS name that the operator has mapped to one. An X.509-SVID has exactly one URI
     /// (<https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>, 2); where there are more, or one that is no
     /// SPIFFE ID, nobody is proved, whatever else the certificate says.
     fn of_certificate(&self, certificate: &CertificateDer<'_>) -> (Principal, Option<Arc<str>>) {

@@ -1,7 +1,6 @@
 //! AWS KMS as the broker uses it: one call that takes a permitted request, and its errors.
 //!
-//! [`aws`] is the real one, [`guard`] keeps calls within limits, and [`recorded`]
-//! makes every attempt that KMS answered a KMS record.
+//! [`aws`] is the real one, [`guard`] keeps calls within limits, and [`recorded`] makes a KMS record of every answered attempt.
 
 pub(crate) mod aliases;
 pub(crate) mod auditor;

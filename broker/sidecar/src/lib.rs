@@ -1,8 +1,7 @@
-//! key-broker: the only process beside a workload that holds AWS KMS credentials. The modules in the order in which a
-//! request meets them; `docs/architecture.md` tells why.
+//! key-broker: the only process beside a workload that holds AWS KMS credentials. Modules are in the order in which a request passes
+//! through them; see `docs/architecture.md`.
 //!
-//! The program is [`run`]. Who runs a broker inside another process, as the integration tests do, starts a [`Broker`] from its
-//! [`Parts`].
+//! The program is [`run`]. To run a broker inside another process, as the integration tests do, start a [`Broker`] from its [`Parts`].
 
 // All wiring, once.
 mod app;

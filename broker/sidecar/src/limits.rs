@@ -1,4 +1,4 @@
-//! Bounds of one call, and each principal's share of what all calls take: slots of calls, streams, bytes of requests, turns at being read.
+//! Limits of one call, and each principal's share of call slots, streams, request bytes and turns at being read.
 
 mod read_turns;
 
@@ -143,7 +143,7 @@ impl Shares {
         &self.turns
     }
 
-    /// The share of a principal. It outlives its connections, so that connecting anew gains nothing.
+    /// The share of a principal. It outlives connections, so that reconnecting gains nothing.
     #[must_use]
     pub(crate) fn of(&self, principal: &Principal) -> Arc<Share> {
         let mut by_principal = self.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,12 +197,12 @@ impl Share {
         self.pools.standard.take(&self.principal, 1)
     }
 
-    /// Takes so many bytes for a request.
+    /// Takes bytes for a request.
     pub(crate) fn request_bytes(&self, bytes: usize) -> Option<Taken> {
         self.pools.request_bytes.take(&self.principal, bytes as u64)
     }
 
-    /// Takes so many bytes for a request with a whole message, which may be longer than others: from a pool of its own.
+    /// Takes bytes for a request with a whole message, which may be longer than others: from a separate pool.
     pub(crate) fn message_bytes(&self, bytes: usize) -> Option<Taken> {
         self.pools.message_bytes.take(&self.principal, bytes as u64)
     }
@@ -222,7 +222,7 @@ impl GovernorClock for RateClock {
 
 /// The metadata of a call that is answered, as HTTP/2 counts it: names and values, and 32 bytes for each. gRPC's own default.
 pub(crate) const MAX_METADATA_BYTES: usize = 8 << 10;
-/// The metadata of a call that is refused with words and a record; HTTP/2 refuses what has more.
+/// The largest metadata that is refused with an error and a record; HTTP/2 refuses more.
 pub(crate) const MAX_HEADER_BYTES: u32 = 256 << 10;
 /// Each takes some 300 bytes. More principals than that are not connected at a time.
 const MAX_SHARES: usize = 4_096;

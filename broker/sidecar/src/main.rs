@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes what is freed: buffers of HTTP, TLS, JSON and protobuf that held key material, over which the broker has no hand.
+/// Wipes freed memory: buffers of HTTP, TLS, JSON and protobuf libraries that may have held key material.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 

@@ -1,4 +1,4 @@
-//! The methods of `keybroker.v1.KeyBroker`: what each is called on the wire, and which action it asks policy for.
+//! The methods of `keybroker.v1.KeyBroker`: their wire names, and the actions that policy must permit.
 
 use key_broker_core::Action;
 

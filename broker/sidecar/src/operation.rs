@@ -1,5 +1,5 @@
-//! A call to KMS as a value: what is asked and what KMS replies. Policy permits the request, the guard lets it through, the AWS
-//! SDK sends it, and its records and span describe it.
+//! A call to KMS as a value: request and reply. Policy permits the request, the guard admits it, the AWS SDK sends it, and its records and
+//! span describe it.
 
 pub(crate) mod attested;
 mod encrypt;

@@ -1,8 +1,8 @@
-//! Places of connections on one socket: whoever comes anew finds one, whatever the others hold.
+//! Places for connections on one socket: a newcomer finds one, whatever the others hold.
 //!
-//! A place is taken without waiting. Where none is free for somebody who has fewer than others, one of those who have most leaves for
-//! it: the one that has been idle for longest, and where none is idle, the oldest. It is told to leave, and is cut off only if
-//! it does not, or if too many are leaving.
+//! A place is taken without waiting. If none is free, a principal with fewer connections displaces one of the principal with most: the
+//! longest idle one or, if none is idle, the oldest. That connection is asked to leave, and cut off only if it does not, or if too many
+//! are leaving.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
@@ -57,7 +57,7 @@ impl<K: Eq + Hash + Clone> Places<K> {
         Self::at_most(total, total)
     }
 
-    /// The same, of which nobody may take more than `most`.
+    /// The same, with `most` as an upper limit for each principal.
     #[must_use]
     pub(crate) fn at_most(total: usize, most: usize) -> Arc<Self> {
         let shares = FairShares::new(total as u64).at_most(most as u64);
@@ -71,7 +71,7 @@ impl<K: Eq + Hash + Clone> Places<K> {
         total / LEAVING + 1
     }
 
-    /// Takes a place for `who`; none if it has all that it may have, or nobody has more to leave one. Never waits.
+    /// Takes a place for `who`; none if it has its share, or nobody with more can give way. Never waits.
     pub(crate) fn take(self: &Arc<Self>, who: &K) -> Option<Place<K>> {
         let mut taken = self.lock();
         if taken.shares.taken_by(who) >= taken.shares.most() {
@@ -146,7 +146,7 @@ impl<K: Eq + Hash + Clone> Place<K> {
         Work { places: Arc::clone(&self.places), occupant: Arc::clone(&self.occupant) }
     }
 
-    /// Whoever holds the place is to end what is under way, and leave.
+    /// The holder is to finish what is in flight, and leave.
     pub(crate) fn is_to_leave(&self) -> CancellationToken {
         self.occupant.leave.clone()
     }

@@ -1,9 +1,9 @@
-//! Who may do what with which key: Cedar policies, default deny. A [`Permitted`] request is the only way to reach KMS.
+//! Authorization: Cedar policies, default deny. Only a [`Permitted`] request can reach KMS.
 //!
 //! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"`, `Key::"ARN"`, and what the
-//! call says in `context`: see the schema, docs/policy.md. A key is in every `Alias::"alias/…"` that means it, of those that policies
-//! name, and in the one by which the caller named it. Where a call names no key, the resource is `Key::"*"`: only a policy that
-//! permits any key permits it.
+//! call says in `context`: see the schema, docs/policy.md. A key is in every `Alias::"alias/…"` of the policies that resolves to it, and in
+//! the one by which the caller named it. If a call names no key, the resource is `Key::"*"`, which only a policy that permits any key
+//! permits.
 
 mod aliases;
 pub(crate) mod bindings;
@@ -465,9 +465,10 @@ fn check_name(literal: &EntityUid) -> Result<(), String> {
                     .into()),
             }
         }
-        schema::UNKNOWN if id != Principal::Unknown.as_str() => {
-            Err("write Unknown::\"unknown\": that is whoever no certificate and no kernel proves".into())
-        }
+        schema::UNKNOWN if id != Principal::Unknown.as_str() => Err(
+            "write Unknown::\"unknown\": that is every caller that neither certificate nor kernel identifies"
+                .into(),
+        ),
         schema::ENCRYPTION_CONTEXT => {
             Err("the encryption context of a call is not written out: write context.encryptionContext".into())
         }

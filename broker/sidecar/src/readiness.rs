@@ -39,7 +39,7 @@ impl Ready {
             Self::TrailNotOpen => "not ready: the trail's first digest is not delivered",
             Self::Draining => "not ready: draining",
             Self::JournalFails => "not ready: the journal cannot commit",
-            Self::CircuitOpen => "not ready: KMS has not answered lately, so it is not asked",
+            Self::CircuitOpen => "not ready: KMS has not answered lately, so it is not called for now",
         }
     }
 }
@@ -59,7 +59,7 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Tells `health` and whoever watches `ready`, until the end.
+    /// Updates `health` and `ready`, until the end.
     pub(crate) async fn report(mut self, health: HealthReporter, ready: watch::Sender<Ready>) {
         let mut journal_lives = true;
         loop {

@@ -25,7 +25,7 @@ pub struct Redaction {
 /// Makes the digests.
 #[derive(Clone)]
 pub(crate) enum Digester {
-    /// SHA-256 of the value: whoever guesses it knows it.
+    /// SHA-256 of the value: guesses can be confirmed.
     Plain,
     /// HMAC-SHA-256 of the value. The key is erased when the last one is dropped.
     Keyed(Arc<hmac::Key>),

@@ -50,7 +50,7 @@ impl Reload {
             match policy.note("policy", outcome) {
                 ReloadOutcome::Changed => {
                     let version = self.policies.current().version().clone();
-                    tracing::info!(%version, "other policies are in force");
+                    tracing::info!(%version, "new policies are in force");
                     self.tell(Reloads { policy: 1, ..Reloads::default() }).await;
                 }
                 ReloadOutcome::Refused => {
@@ -62,7 +62,7 @@ impl Reload {
             let again = tls.clone();
             match certificates.note("certificates", blocking(move || again.reload(looked_at)).await) {
                 ReloadOutcome::Changed => {
-                    tracing::info!(expires_at = %tls.expires_at(), "other certificates are in use for new connections");
+                    tracing::info!(expires_at = %tls.expires_at(), "new certificates are in use for new connections");
                     self.tell(Reloads { certificates: 1, ..Reloads::default() }).await;
                 }
                 ReloadOutcome::Refused => {
@@ -73,7 +73,7 @@ impl Reload {
             let now = self.clock.now();
             if tls.is_overdue(now) && warned_at.is_none_or(|at| now - at > WARN_EVERY) {
                 warned_at = Some(now);
-                tracing::warn!(expires_at = %tls.expires_at(), "the broker's certificate expires soon, and nobody has renewed it");
+                tracing::warn!(expires_at = %tls.expires_at(), "the broker's certificate expires soon and has not been renewed");
             }
         }
     }
@@ -112,21 +112,21 @@ impl FileWatch {
             }
             Ok(Reloaded::Same) => {
                 if self.mistake.take().is_some() {
-                    tracing::info!(what, "the file holds again what is in force");
+                    tracing::info!(what, "the file again has the contents that are in force");
                 }
                 ReloadOutcome::Same
             }
             Ok(Reloaded::NotYet) => {
                 tracing::info!(
                     what,
-                    "being written in place: taken once it has stayed the same for five seconds; a file that is renamed into place is \
+                    "being written in place: loaded once it has stayed the same for five seconds; a file that is renamed into place is \
                      taken at once"
                 );
                 ReloadOutcome::Same
             }
             Err(error) if self.mistake.as_ref() == Some(&error) => ReloadOutcome::Same,
             Err(error) => {
-                tracing::error!(what, error, "not taken: the old contents stay in force");
+                tracing::error!(what, error, "not loaded: the old contents stay in force");
                 self.mistake = Some(error);
                 ReloadOutcome::Refused
             }

@@ -59,7 +59,7 @@ pub(crate) struct Service {
     pub kms: RecordedKms,
 }
 
-/// The service `keybroker.v1.KeyBroker` for one call: without the layers around it there is none, and so no answer without
+/// The service `keybroker.v1.KeyBroker` for one call. The layers make it, so there is no answer without
 /// a record.
 pub(crate) struct CallHandler {
     service: Arc<Service>,
@@ -102,7 +102,7 @@ impl Service {
         call.answered(drawn)
     }
 
-    /// Calls KMS for a reply that nobody keeps.
+    /// Calls KMS for a reply that is not cached.
     async fn call_kms<R: CallableRequest>(
         &self,
         call: &WorkloadCall,

@@ -25,7 +25,7 @@ use key_broker_core::clock::SystemClock;
 use log_limit::LogLimit;
 use trace::{Traces, lines};
 
-/// Who is told of a broker's work, beside its log. Nobody, unless told.
+/// Where a broker reports its work, beside its log. By default nowhere.
 #[derive(Default)]
 pub struct Telemetry {
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
@@ -36,11 +36,11 @@ pub struct Telemetry {
     pub push: Option<metrics::Push>,
     /// Counts the spans that were not exported.
     pub spans_dropped: Arc<AtomicU64>,
-    /// What the broker is told apart by (`service.instance.id`), and what the trail of a new journal is called.
+    /// The broker's `service.instance.id`, and the name of a new journal's trail.
     pub instance: Option<String>,
 }
 
-/// Sends log lines to stderr, and to `collector`: text for a terminal, JSON for whoever collects it. `KEY_BROKER_LOG` filters them
+/// Sends log lines to stderr, as text on a terminal and JSON elsewhere, and to `collector`. `KEY_BROKER_LOG` filters them
 /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>). Spans go where `traces` has
 /// them exported.
 pub(crate) fn init(traces: &Traces, collector: Option<LogBridge>, usual: &str) {
@@ -73,7 +73,7 @@ pub(crate) fn init(traces: &Traces, collector: Option<LogBridge>, usual: &str) {
         tracing::warn!(
             variable = LOG_FILTER_VARIABLE,
             why,
-            "an environment variable makes no sense: it is ignored"
+            "an environment variable has an invalid value and is ignored"
         );
     }
 }

@@ -64,7 +64,7 @@ pub(crate) struct Listeners {
 pub(crate) struct Server {
     layers: Arc<Layers>,
     identities: Arc<Identities>,
-    /// Of each socket its own: whoever is on one takes none of another's.
+    /// Separate for each socket.
     places: [Arc<Places<Principal>>; Listener::ALL.len()],
     /// Of peers of the TLS port that have not proved yet who they are, by address.
     handshaking: Arc<Places<IpAddr>>,
@@ -77,7 +77,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server of so many connections at a time as `limits` say. `open` counts them, and `handshakes` those that did not become one.
+    /// A server of as many connections as `limits` allow. `open` counts them, `handshakes` the failed ones.
     #[must_use]
     pub(crate) fn new(
         layers: Layers,

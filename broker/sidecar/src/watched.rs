@@ -1,8 +1,8 @@
-//! A file that is looked at again and again, and may be replaced or rewritten meanwhile: is what a look finds whole?
+//! Watches a file that may be replaced or rewritten at any time, and decides when it is complete.
 //!
-//! A file that was renamed into place was whole before it got its name, so it is taken at once: another inode tells. What is
-//! written in place may be half there, and the first half of a file may well be valid: it is taken once two looks five seconds
-//! apart find the same. A new file that is written where it is to be read cannot be told from one that was renamed there: rename.
+//! A file that was renamed into place, which its new inode shows, was complete before it got its name, so it is loaded at once. A file
+//! written in place may be incomplete and still valid: it is loaded once two checks five seconds apart find the same content. A new file
+//! that is written in place cannot be told from a renamed one: rename.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -32,12 +32,12 @@ pub(crate) struct Look {
     pub is_whole: bool,
 }
 
-/// What became of files that were looked at again.
+/// The result of checking files again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reloaded {
-    /// They hold what is in force.
+    /// The contents are those in force.
     Same,
-    /// They held something else, which is in force now.
+    /// They had other contents, which are in force now.
     Changed,
     /// They hold something else, which may still be being written.
     NotYet,
@@ -117,7 +117,7 @@ impl Found {
     }
 }
 
-/// A file that is written in place is whole once it has stayed the same for so long.
+/// A file written in place is complete once it has stayed the same for this long.
 const SETTLED: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -142,7 +142,7 @@ mod tests {
         WriteRest,
         /// The file is removed.
         Remove,
-        /// A look, so many seconds after the last.
+        /// A check, this many seconds after the last one.
         Look(u64),
     }
 

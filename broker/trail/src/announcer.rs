@@ -1,4 +1,4 @@
-//! Tells in the trail what the broker has found out about it, by a record of the broker's own, where no call's record does soon.
+//! Reports what the broker has found out about its trail in a record of the broker's own, if no call's record does soon.
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Tells what no call has told within some seconds, until `stop` is cancelled.
+    /// Reports what no call's record has reported within some seconds, until `stop` is cancelled.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let notices = Arc::clone(self.journal.notices());
         let healthy = self.journal.health();
@@ -78,7 +78,7 @@ impl Announcer {
         self.journal.defer_for_the_trail(&line);
     }
 
-    /// Tells everything that is to be told. False if the journal cannot take it now.
+    /// Reports everything that is pending. False if the journal cannot take it now.
     pub(crate) async fn announce(&self) -> bool {
         while let Some(taken) = self.journal.notices().take_for_own_record() {
             if taken.may_be_told() {
@@ -102,7 +102,7 @@ impl Announcer {
                     taken.give_back();
                     return false;
                 }
-                // It may be written yet: the next look into the journal tells.
+                // It may still be written: the next look into the journal shows.
                 Err(JournalUnavailable(None)) => return false,
             }
         }

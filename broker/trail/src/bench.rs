@@ -1,4 +1,4 @@
-//! What `cargo bench --bench verify` verifies: a trail of as many records as are wanted, made by hand.
+//! A synthetic trail of any number of records, for `cargo bench --bench verify`.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub struct BenchTrail {
 }
 
 impl BenchTrail {
-    /// Makes one of at least so many records in `store`.
+    /// Makes one of at least this many records in `store`.
     ///
     /// # Panics
     ///

@@ -1,8 +1,8 @@
-//! How far the trails of a bucket vouch for what their brokers did, and with which log files: so that of a call which no record tells, it is
-//! known whether one may be on its way.
+//! Up to which time the trails of a bucket vouch for their brokers, and with which log files. So if no record has a call, it is known
+//! whether one may still be coming.
 //!
-//! A digest is made of what was delivered before, and delivery begins with all that the journal has then. So what happened before a digest
-//! *begins* is in it or in an earlier one; of what happened before it ends, that is not known.
+//! A digest names what was delivered before, and a delivery takes all that the journal then has. So everything from before a digest
+//! *begins* is in it or in an earlier one; for what happened before it ends, this is not known.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub enum Vouching {
     NotOpen,
     /// It has.
     Whole,
-    /// Its next digests will tell, and are not due yet.
+    /// Its next digests will show, and are not due yet.
     NotYet,
     /// They are overdue.
     Late,
@@ -91,7 +91,7 @@ impl Coverage {
             let mut trail = CoveredTrail::new(name);
             for (place, digest) in digests.iter().enumerate() {
                 let next = digests.get(place + 1);
-                // The first tells where the broker runs, the newest whether more is to come, the one before whether a process had ended.
+                // The first says where the broker runs, the newest whether more is to come, the one before it whether a process had ended.
                 let is_due = next.is_none_or(|next| next.end >= since);
                 if is_due || place == 0 {
                     coverage.read(reader, &mut trail, digest, keys, (is_due, next.is_none())).await?;
@@ -118,7 +118,7 @@ impl Coverage {
         let believed = file.filter(|file| file.digest.digest_s3_object == key.key && file.is_signed(keys));
         trail.newest_end = trail.newest_end.max(key.end);
         let Some(file) = believed else {
-            // Whatever else it vouches for, there is something that nobody does.
+            // It cannot vouch for everything if records are missing.
             trail.is_whole = false;
             if is_newest {
                 trail.newest = None;

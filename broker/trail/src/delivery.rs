@@ -1,9 +1,9 @@
-//! The trail: what the journal holds is delivered as log files, and digests say what was delivered.
+//! The trail: the journal's records are delivered as log files, and digests say what was delivered.
 //!
-//! A closed file of the journal becomes exactly one log file. Its key comes from its content, and its bytes but for the
-//! encryption, so a delivery that was cut off is done again over itself. What is delivered is noted in `trail.json` before the
-//! journal's file is removed; a digest's end and contents are noted before it is signed. So every record is in exactly one log
-//! file, and every log file in exactly one digest, whatever stops the broker and when.
+//! A closed segment of the journal becomes exactly one log file. Its key and, except for the encryption, its bytes follow from its
+//! content, so an interrupted delivery can be repeated. A delivery is noted in `trail.json` before the segment is removed; a digest's
+//! end and contents are noted before it is signed. So every record is in exactly one log file, and every log file in exactly one
+//! digest, whatever stops the broker and when.
 //!
 //! Nothing here holds up a call. A store that is down leaves records in the journal, which refuses calls at its bound.
 
@@ -99,19 +99,19 @@ pub struct Trail {
     /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
-    /// Where it is told to deliver now, with whom to tell what came of it: dropped where the broker is ending, which delivers, too.
+    /// Receives requests to deliver now, each with a channel for the result. Dropped when the broker ends, which delivers, too.
     pub flush_orders: mpsc::Sender<FlushOrder>,
     flushes: mpsc::Receiver<FlushOrder>,
 }
 
-/// The newest digest: to be kept where whoever can delete it cannot reach.
+/// The newest digest, to be kept out of reach of anybody who can delete it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewestDigest {
     /// Its bucket and key.
     pub object: String,
     /// Its signature, in hex.
     pub signature: String,
-    /// Where it ends: what was delivered later is in none yet.
+    /// Its end: later deliveries are in no digest yet.
     pub end: OffsetDateTime,
 }
 
@@ -137,7 +137,7 @@ impl Trail {
         };
         self.in_time(rotated).await?;
         self.keep_hold().await?;
-        // What was told is noted as told before its record leaves the journal: it is not told again.
+        // A report is noted as made before its record leaves the journal, so that it is not repeated.
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.save()?)).await?;
         self.note_again().await?;
@@ -287,7 +287,7 @@ impl Trail {
             hold.keep()?;
             let note = |cut: &Cut| {
                 notices.tell_cut(number, cut)?;
-                tracing::error!(file = %path.display(), ?cut, "a journal file is not what was written: what fits its chain is delivered, the rest is kept as evidence");
+                tracing::error!(file = %path.display(), ?cut, "a journal segment was changed: what fits its hash chain is delivered, the rest is kept as evidence");
                 Ok(())
             };
             let reading = read(&path, &later, &evidence, &note)?;
@@ -297,11 +297,11 @@ impl Trail {
         .await
     }
 
-    /// The file that is being written begins where delivery has ended, or what is between is gone: with it, a removed file is missed
+    /// The open segment begins where delivery has ended, or records between them are gone: this reveals a removed segment
     /// also where no later one is delivered.
     async fn account_for(&mut self, open: &SegmentFile) -> Result<(), TrailError> {
         let path = open.path.clone();
-        // It may have been closed meanwhile, and another one begun: the next delivery tells.
+        // It may have been closed meanwhile, and another one begun: the next delivery shows.
         let Some(before) = on_disk(move || Ok(begins_after(&path))).await? else { return Ok(()) };
         if self.state.delivered == Some(before) {
             return Ok(());
@@ -321,7 +321,7 @@ impl Trail {
         let missing_records = before.sequence.saturating_sub(delivered.sequence).max(1);
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.tell_missing(before, missing_records)?)).await?;
-        tracing::error!(missing_records, "files of the journal were gone before they were delivered");
+        tracing::error!(missing_records, "journal segments were removed before they were delivered");
         Ok(())
     }
 
@@ -369,7 +369,7 @@ impl Trail {
         Ok(())
     }
 
-    /// Notes that a log file is in the store: now or, where that cannot be, before anything else.
+    /// Notes that a log file is in the store: now or, if that fails, before anything else.
     async fn note_again(&mut self) -> Result<(), TrailError> {
         let Some(state) = self.unnoted.clone() else { return Ok(()) };
         self.note(state).await?;
@@ -398,9 +398,9 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
-/// Whoever puts that many objects under names that nobody can guess has to be looked for.
+/// That many objects under unguessable names are an attack to be investigated.
 const MOST_TAKEN_NAMES: i64 = 4;
-/// A digest of so many log files is made before its time: some 550 bytes each.
+/// A digest is made early once there are this many log files: about 550 bytes each.
 pub(crate) const MAX_LOG_FILES: usize = 1_000;
 /// The spans of a delivery, each of which begins a trace.
 pub const SPANS: [&str; 2] = [DELIVER_SPAN, DIGEST_SPAN];

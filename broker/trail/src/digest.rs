@@ -100,7 +100,7 @@ pub struct LogFile {
     pub(crate) data_key_request_id: Option<String>,
 }
 
-/// Where the records of a log file stand in the journal's chain: whoever has the digests sees by it that log files follow one
+/// The place of a log file's records in the journal's chain, which shows in the digests that log files follow one
 /// another, or how many records are missing between two of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

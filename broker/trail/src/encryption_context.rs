@@ -1,4 +1,4 @@
-//! What a trail's data keys are bound to, by CloudTrail's own names
+//! The encryption context of a trail's data keys, with CloudTrail's names
 //! (<https://docs.aws.amazon.com/kms/latest/developerguide/services-cloudtrail.html>).
 
 use std::collections::BTreeMap;

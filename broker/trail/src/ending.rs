@@ -1,4 +1,4 @@
-//! The end of a broker's trail: what was recorded is delivered, then the journal is closed, and what is left is counted.
+//! The end of a broker's trail: delivers what was recorded, closes the journal, and counts what is left.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Delivery {
                 }
             }
             Ok(Err(_)) => tracing::error!("the trail's task panicked: the next start delivers what is left"),
-            Err(_) => tracing::warn!("a delivery does not end: the next start delivers what is left"),
+            Err(_) => tracing::warn!("a delivery hangs: the next start delivers what is left"),
         }
         self.names
     }
@@ -47,7 +47,7 @@ impl Delivery {
 
 /// What runs beside calls, and has to be ended.
 pub struct Ending {
-    /// Tells what is not told yet, and knows the journal.
+    /// Reports what is not reported yet, and knows the journal.
     announcer: Announcer,
     /// Ends with the drain, once that is recorded.
     life: JoinHandle<()>,
@@ -70,7 +70,7 @@ impl Ending {
         let life = tokio::spawn(async move {
             tokio::select! {
                 () = run.journal.died() => {
-                    tracing::error!("the journal's thread ended in a defect, please report it: the broker stops, to be started again");
+                    tracing::error!("the journal's thread panicked, please report this bug: the broker stops, to be restarted");
                     drain.cancel();
                 }
                 () = run.clone().run(drain.clone()) => {}
@@ -96,7 +96,7 @@ impl Ending {
         let names = if let Some(delivery) = delivery {
             Some(delivery.finish(&rest).await)
         } else {
-            // What is not told or paid in time is counted.
+            // What is not reported or written in time is counted.
             let _ = tokio::time::timeout(rest(), announcer.write_backlog()).await;
             None
         };

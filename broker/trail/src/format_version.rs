@@ -1,12 +1,12 @@
-//! The version of all that a broker leaves behind: journal, notes, records, log files, digests. A field more keeps the version, and an older
-//! program passes over it; another meaning raises it, and an older program says that it cannot tell, and from which one on it could.
+//! The version of everything that a broker leaves behind: journal, notes, records, log files, digests. An additional field keeps the
+//! version, and older programs ignore it; a changed meaning raises it, and older programs say that they cannot tell, and which version could.
 
 use serde::Deserialize;
 
 /// What every note and digest begins to be read by.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct Versioned {
-    /// That of whoever wrote it.
+    /// The writer's version.
     pub(crate) version: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Which trail a journal is of, for whoever does not deliver it.
+//! Which trail a journal belongs to, for readers other than its broker.
 
 use std::io;
 use std::path::Path;

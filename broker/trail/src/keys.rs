@@ -1,4 +1,4 @@
-//! What a trail needs of KMS: four calls. Whoever implements them records every answer of KMS before it is given on.
+//! What a trail needs from KMS: four calls. An implementation records every answer of KMS before it returns it.
 
 use std::fmt;
 

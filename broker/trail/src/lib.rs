@@ -1,5 +1,5 @@
-//! The audit trail of key-broker: records of what workloads asked and of what KMS answered, made durable, delivered, signed, read
-//! back and verified. It knows no gRPC, no policy, no cache and no client of KMS: [`TrailKeys`] is what it needs of KMS.
+//! The audit trail of key-broker: records of workloads' calls and KMS's answers, made durable, delivered, signed, read back and
+//! verified. It depends on no gRPC, policy, cache or KMS client: [`TrailKeys`] is what it needs from KMS.
 
 // What a record is.
 mod format_version;

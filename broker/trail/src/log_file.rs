@@ -15,7 +15,7 @@ use super::journal::segment_reader::{ReadError, SegmentReader};
 pub(crate) struct LogFileContents {
     /// gzip.
     pub(crate) bytes: Vec<u8>,
-    /// SHA-256, in hex, of what is compressed.
+    /// SHA-256, in hex, of the uncompressed bytes.
     pub(crate) hash: String,
     /// The number of records.
     pub(crate) records: u64,

@@ -1,4 +1,4 @@
-//! What the objects of a trail are called: CloudTrail's own keys
+//! The object keys of a trail, which are CloudTrail's
 //! (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/get-and-view-cloudtrail-log-files.html>).
 
 use key_broker_core::partition_of;
@@ -173,7 +173,7 @@ const SECOND: &[BorrowedFormatItem<'_>] =
 
 #[cfg(test)]
 mod tests {
-    //! Keys have CloudTrail's form, and a digest's key tells its end.
+    //! Keys have CloudTrail's form, and a digest's key has its end time.
 
     use time::macros::datetime;
 

@@ -1,12 +1,11 @@
-//! What the next activity record tells beside its call: what became of the journal, and what was reloaded. An auditor is to learn
-//! of both from the trail.
+//! What the next activity record reports beside its call, so that auditors learn of it: what happened to the journal, and reloads.
 
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What became of the journal: counts.
+/// What happened to the journal, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Notice {
@@ -46,10 +45,10 @@ impl AddAssign for Notice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reloads {
-    /// Other policies are in force: their version is in the record.
+    /// New policies are in force: their version is in the record.
     #[serde(skip_serializing_if = "is_zero")]
     pub policy: u64,
-    /// Other policies had a mistake, and the ones before stay in force.
+    /// New policies had a mistake, and the previous ones stay in force.
     #[serde(skip_serializing_if = "is_zero")]
     pub policy_refused: u64,
     /// Other certificates are in use.
@@ -69,13 +68,13 @@ impl AddAssign for Reloads {
     }
 }
 
-/// What one record tells.
+/// What one record reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Untold {
-    /// In the record, as `noticeID`: two records with the same one tell the same.
+    /// In the record, as `noticeID`: two records with the same one report the same.
     pub(crate) id: Uuid,
-    /// What became of the journal.
+    /// What happened to the journal.
     #[serde(default)]
     pub(crate) journal: Notice,
     /// What was reloaded.
@@ -84,7 +83,7 @@ pub(crate) struct Untold {
 }
 
 impl Untold {
-    /// What became of the journal, if anything did.
+    /// What happened to the journal, if anything.
     #[must_use]
     pub(crate) fn journal(&self) -> Option<Notice> {
         Some(self.journal).filter(|journal| *journal != Notice::default())

@@ -1,8 +1,8 @@
-//! Where a broker runs, as far as its surroundings tell: so that a trail is known to be of a pod, or of a host.
+//! Where a broker runs, so that a trail shows its pod or host.
 
 use serde::{Deserialize, Serialize};
 
-/// A process of a broker. What nobody has told is left out.
+/// A broker's process. Unknown facts are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Origin {

@@ -1,7 +1,6 @@
-//! A trail read back: its digests, its log files and the records in them. Nothing here says whether they are what the broker
-//! delivered: that is what verifying is for.
+//! Reads a trail: its digests, its log files and their records, without verifying that they are what the broker delivered.
 //!
-//! Whoever reads may be reading what somebody else has put there. So what is read is bounded, and compressed objects too.
+//! Objects may have been put there by somebody else, so reading them is bounded, decompression included.
 
 mod data_key;
 pub(crate) mod records;
@@ -111,7 +110,7 @@ impl DigestFile {
     }
 }
 
-/// The digests of the trails that are called so, by trail and in order, and what is no digest of any trail here.
+/// The digests of the trails with this name, by trail and in order, and objects that are no digest of any trail here.
 pub(crate) async fn digests_by_trail(
     reader: &TrailReader,
     called: &str,

@@ -103,7 +103,7 @@ pub struct Record<'a, D> {
     /// Always true: nothing at KMS changes.
     #[serde(default)]
     pub(crate) read_only: bool,
-    /// The key; none on AccessDenied, empty where no key is involved or KMS did not tell.
+    /// The key; `None` on AccessDenied, empty if no key is involved or KMS did not say.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Vec<Resource<'a>>>,
     /// `AwsApiCall`, `ActivityLog`.
@@ -121,7 +121,7 @@ pub struct Record<'a, D> {
     /// `Management`, `ActivityAuditLog`.
     #[serde(borrow, default)]
     pub(crate) event_category: Text<'a>,
-    /// How a call to KMS was encrypted on its way, where the connection tells.
+    /// How the connection of the KMS call was encrypted, if known.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub tls_details: Option<TlsDetails<'a>>,
 }

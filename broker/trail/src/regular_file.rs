@@ -1,4 +1,4 @@
-//! Files in folders that another user may write: whoever reads there, perhaps as root, opens what is a file and nothing else.
+//! Opens files in folders where another user may write, perhaps as root: regular files and nothing else.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -37,7 +37,7 @@ fn no_file(what: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    //! What is no regular file is refused at once, whatever it is; what is one is read up to its bound.
+    //! Regular files are read up to a limit; anything else is refused at once.
 
     use std::fs;
     use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! What a broker leaves behind when it ends: the last line of its log says how much, and its exit code that there is something.
+//! What a broker leaves behind at its end: the last log line says how much, the exit code whether there is anything.
 
 use std::fmt;
 use std::io;
@@ -22,7 +22,7 @@ pub struct Remainder {
     pub(crate) journal: Leftover,
     /// Log files that are in no digest; the next start makes it.
     pub log_files_without_digest: usize,
-    /// What the broker has found out about its trail and not told there; the next start tells it.
+    /// What the broker has found out about its trail and not reported there; the next start does.
     pub untold_notices: usize,
     /// Why nobody knows what the journal holds, where it cannot be read.
     pub unreadable: Option<String>,
@@ -75,7 +75,7 @@ impl fmt::Display for Remainder {
             parts.push(format!("{log_files_without_digest} log files are in no digest"));
         }
         if *untold_notices > 0 {
-            parts.push(format!("{untold_notices} notices are not told"));
+            parts.push(format!("{untold_notices} notices are not reported"));
         }
         f.write_str(&parts.join("; "))
     }

@@ -1,4 +1,4 @@
-//! Who signs digests, and the public half that everybody checks them with.
+//! Signing digests, and the public keys that verify them.
 
 use std::sync::Arc;
 
@@ -142,7 +142,7 @@ fn sign_locally(pair: &RsaKeyPair, message: &[u8]) -> Result<Vec<u8>, String> {
     Ok(signature)
 }
 
-/// A key that is none: what is wrong, and what to give.
+/// Not a usable key: what is wrong, and what to give.
 fn not_rsa() -> String {
     "not an RSA key of 2,048 to 8,192 bits, which is what CloudTrail's readers check digests with".to_owned()
 }

@@ -1,4 +1,4 @@
-//! `trail.json` in the journal's directory: how far the trail is.
+//! `trail.json` in the journal's directory: the trail's name and progress.
 
 use std::fs;
 use std::io;
@@ -53,7 +53,7 @@ pub(crate) struct Account {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EncryptedFile {
     pub(crate) object: String,
-    /// SHA-256, in hex, of what is stored.
+    /// SHA-256, in hex, of the stored bytes.
     pub(crate) sha256: String,
     /// The requestID of the GenerateDataKey behind it.
     pub(crate) data_key_request_id: Option<String>,

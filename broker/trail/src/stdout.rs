@@ -1,7 +1,7 @@
-//! Records on stdout, a line of JSON each, for a container's log collector: a copy beside the trail.
+//! Copies records to stdout, one line of JSON each, for a container's log collector.
 //!
-//! It reads the journal as it grows, in a thread of its own. Whoever does not read stdout holds up nobody but the copy; the
-//! trail has every record all the same. After a restart, what the journal still holds is copied again.
+//! A separate thread follows the journal, so a reader that is slow delays only this copy; the trail has every record anyway. After a
+//! restart, what the journal still holds is copied again.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -33,7 +33,7 @@ impl StdoutCopy {
         Ok(Self { stop, stopped })
     }
 
-    /// Copies what is there, and ends; a reader that does not read is not waited for.
+    /// Copies the rest, and ends; does not wait for a reader that does not read.
     pub async fn finish(self) {
         self.stop.cancel();
         if tokio::time::timeout(PATIENCE, self.stopped).await.is_err() {

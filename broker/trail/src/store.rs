@@ -1,4 +1,4 @@
-//! Where a trail is delivered: a directory or an S3 bucket. Objects have a key, bytes and metadata, as S3's have.
+//! Where a trail is delivered: a directory or an S3 bucket. Objects have a key, bytes and metadata, as in S3.
 
 pub(crate) mod directory;
 pub(crate) mod s3;

@@ -1,5 +1,5 @@
-//! What a trail is called: what the configuration says, and an id that its journal has for itself. So no two journals deliver as the same
-//! trail, however many brokers have one configuration, and a journal that was lost is another trail.
+//! A trail's name: the configured name, and an id of its journal. So no two journals deliver to the same trail, however many brokers share
+//! a configuration, and after a lost journal there is another trail.
 
 use uuid::Uuid;
 

@@ -1,5 +1,5 @@
-//! Which log files of a trail may be believed: those that a digest names which a given key has signed, and those that the broker's own
-//! notes name for the next one. Whoever can write into the store can put others there.
+//! Which log files of a trail can be trusted: those named by a digest that a given key has signed, or by the broker's own notes for the next
+//! digest. Others may have been put there by anybody who can write to the store.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;

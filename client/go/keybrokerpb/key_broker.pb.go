@@ -1,45 +1,46 @@
-// The contract of key-broker. Names and meanings follow the AWS KMS API reference
-// (https://docs.aws.amazon.com/kms/latest/APIReference/); what differs is said here.
+// The API of key-broker. Names and meanings follow the AWS KMS API reference
+// (https://docs.aws.amazon.com/kms/latest/APIReference/) unless said otherwise here.
 //
 // ERRORS. Every error carries a google.rpc.ErrorInfo in `grpc-status-details-bin`:
-//   reason    the error's name in SCREAMING_SNAKE_CASE, for programs: one of the table;
-//   domain    `kms.amazonaws.com` when AWS KMS gave the answer, else `keybroker`;
-//   metadata  `requestID` (the broker's own, in the audit trail), `kmsRequestID` when KMS answered.
-// RESOURCE_EXHAUSTED and UNAVAILABLE also carry a google.rpc.RetryInfo with the delay to wait, but for METADATA_TOO_LARGE.
+//   reason    the error's name in SCREAMING_SNAKE_CASE, for programs: one of those below;
+//   domain    `kms.amazonaws.com` if the error is AWS KMS's answer, else `keybroker`;
+//   metadata  `requestID` (the broker's own, also in the audit trail), and `kmsRequestID` if KMS answered.
+// RESOURCE_EXHAUSTED (except METADATA_TOO_LARGE) and UNAVAILABLE also carry a google.rpc.RetryInfo with a retry delay.
 //
 //   code                 reasons
 //   INVALID_ARGUMENT     MALFORMED_REQUEST, REQUEST_TOO_LARGE, INVALID_CIPHERTEXT, INCORRECT_KEY, INVALID_GRANT_TOKEN,
-//                        KMS_VALIDATION, INVALID_MESSAGE (no message of the AWS Encryption SDK, or altered),
-//                        ENCRYPTION_CONTEXT_MISMATCH (the message was encrypted for something else),
+//                        KMS_VALIDATION, INVALID_MESSAGE (not a message of the AWS Encryption SDK, or altered),
+//                        ENCRYPTION_CONTEXT_MISMATCH (the message lacks an expected pair),
 //                        INVALID_ATTESTATION, ATTESTATION_EXPIRED (make a new document),
 //                        ATTESTATION_NOT_YET_VALID (clocks differ: a new document does not help)
 //   NOT_FOUND            KEY_NOT_FOUND
-//   PERMISSION_DENIED    DENIED_BY_POLICY, ENCRYPTION_CONTEXT_NOT_PERMITTED (the configuration binds the principal's
+//   PERMISSION_DENIED    DENIED_BY_POLICY, ENCRYPTION_CONTEXT_NOT_PERMITTED (configuration restricts this principal's
 //                        encryption contexts), DEBUG_ENCLAVE
 //   FAILED_PRECONDITION  KEY_DISABLED, KEY_INVALID_STATE, KEY_INVALID_USAGE, KMS_ACCESS_DENIED,
-//                        SUITE_NOT_ALLOWED (the message's algorithm suite, by configuration or without the caller's consent),
+//                        SUITE_NOT_ALLOWED (the message's algorithm suite needs configuration, or the caller's consent),
 //                        PLAINTEXT_OF_ENCLAVE (messages are not encrypted or decrypted for callers over vsock)
-//   RESOURCE_EXHAUSTED   KMS_THROTTLED, KMS_BUSY (too many calls to KMS are in flight), TOO_MANY_CALLS,
-//                        TOO_MANY_OWN_CALLS (of this principal), TOO_FAST (more calls a second than it may make),
-//                        METADATA_TOO_LARGE (a retry does not help)
-//   UNAVAILABLE          KMS_UNAVAILABLE, JOURNAL_UNAVAILABLE, DRAINING, BROKER_CREDENTIALS (AWS does not take the
-//                        broker's credentials or clock)
+//   RESOURCE_EXHAUSTED   KMS_THROTTLED, KMS_BUSY (too many calls to KMS in flight), TOO_MANY_CALLS,
+//                        TOO_MANY_OWN_CALLS (of this principal), TOO_FAST (this principal's rate limit),
+//                        METADATA_TOO_LARGE (retrying does not help)
+//   UNAVAILABLE          KMS_UNAVAILABLE, JOURNAL_UNAVAILABLE, DRAINING, BROKER_CREDENTIALS (AWS rejects the broker's
+//                        credentials or clock)
 //   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
 //   CANCELLED            CANCELLED
 //   UNIMPLEMENTED        COMPRESSION_NOT_SUPPORTED (send requests uncompressed)
 //   INTERNAL             INTERNAL
 //
-// PERMISSION_DENIED is always the broker's own refusal. What AWS KMS denies the broker is KMS_ACCESS_DENIED.
+// PERMISSION_DENIED is always the broker's own decision. If AWS KMS denies access to the broker, that is KMS_ACCESS_DENIED.
 //
-// METADATA of every response, also of errors: `x-request-id` is the broker's own request id, the `requestID` of the
-// activity record; `x-amzn-requestid` is the KMS requestID behind this reply, as AWS CloudTrail has it. An error that comes with a delay has
-// `grpc-retry-pushback-ms`, too, for clients that retry by themselves; RESOURCE_EXHAUSTED without a delay has -1: do not.
+// METADATA of every response, errors included: `x-request-id` is the broker's request id, the `requestID` of the activity
+// record; `x-amzn-requestid` is the request ID of the KMS call behind the reply, as in AWS CloudTrail. Errors with a retry
+// delay also have it as `grpc-retry-pushback-ms`, which gRPC's built-in retries follow; RESOURCE_EXHAUSTED without a delay
+// has -1 there, which stops them.
 //
-// LIMITS. A request is at most 524,288 bytes: one attestation document of 262,144 bytes, one ciphertext of 6,144 bytes
-// and one encryption context of 8,192 bytes fit twice. An EncryptMessageRequest has at most 3,145,728 bytes of plaintext, a
-// DecryptMessageRequest at most 4,128,768 bytes of message, so that the answers of both fit into the 4 MiB that clients of gRPC
-// receive unless told otherwise; what is longer goes by the streams, whose requests are at most 524,288 bytes each. The metadata of a call is at most 8,192 bytes: names and values,
-// and 32 bytes for each pair, as HTTP/2 counts them. Requests are not compressed, and neither are replies.
+// LIMITS. A request has at most 524,288 bytes, twice as much as the largest attestation document (262,144), ciphertext (6,144)
+// and encryption context (8,192) take together. An EncryptMessageRequest has at most 3,145,728 bytes of plaintext, a
+// DecryptMessageRequest at most 4,128,768 bytes of message, so that both replies fit the 4 MiB that gRPC clients receive by
+// default; for more, use the streams, whose requests have at most 524,288 bytes each. A call's metadata has at most 8,192
+// bytes, counted as in HTTP/2: names, values and 32 bytes for each pair. Neither requests nor replies are compressed.
 
 // Code generated by protoc-gen-go. DO NOT EDIT.
 // versions:
@@ -65,7 +66,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The length of a data key, by the algorithm it is for.
+// The length of a data key, named by the algorithm that uses it.
 type KeySpec int32
 
 const (
@@ -244,16 +245,16 @@ func (Provenance_Source) EnumDescriptor() ([]byte, []int) {
 	return file_keybroker_v1_key_broker_proto_rawDescGZIP(), []int{3, 0}
 }
 
-// An enclave's proof of what it is, and to which public key KMS must encrypt its answer.
-// The broker verifies the document, lets policy see what it measured, and passes it to KMS unchanged. KMS answers in
-// ciphertext_for_recipient, which only the holder of the private key can read: the broker never has the plaintext, and keeps
-// nothing of the answer. A document that is altered, too old or of nobody trusted is refused before KMS is asked.
+// An enclave's proof of its identity, with the public key to which KMS must encrypt its answer.
+// The broker verifies the document, lets policy see its measurements, and passes it to KMS unchanged. KMS answers in
+// ciphertext_for_recipient, which only the holder of the private key can read: the broker never has the plaintext, and does not
+// cache the answer. A document that is altered, too old or not signed under a trusted root is refused before KMS is called.
 // https://docs.aws.amazon.com/kms/latest/developerguide/cryptographic-attestation.html
 type Recipient struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The attestation document from the Nitro hypervisor or NitroTPM, as it came. At most 262,144 bytes.
 	AttestationDocument []byte `protobuf:"bytes,1,opt,name=attestation_document,json=attestationDocument,proto3" json:"attestation_document,omitempty"`
-	// `RSAES_OAEP_SHA_256` is the only algorithm that KMS has. Empty means that one.
+	// `RSAES_OAEP_SHA_256`, the only one that KMS supports, and the default.
 	KeyEncryptionAlgorithm string `protobuf:"bytes,2,opt,name=key_encryption_algorithm,json=keyEncryptionAlgorithm,proto3" json:"key_encryption_algorithm,omitempty"`
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
@@ -303,8 +304,8 @@ func (x *Recipient) GetKeyEncryptionAlgorithm() string {
 	return ""
 }
 
-// What the caller will encrypt with the data key of this draw. It is charged against the data key's bounds; where it would
-// cross one, a new data key is begun. A declaration above a bound gets a data key of its own, handed out once.
+// How much the caller will encrypt with the data key that it gets from this call. This is charged to the data key's limits; a call
+// that would exceed one gets a new data key. A declaration above a limit gets a data key that nobody else gets.
 type Use struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Messages; 0 means 1.
@@ -359,7 +360,7 @@ func (x *Use) GetBytes() uint64 {
 	return 0
 }
 
-// Tightens the configured bounds of reuse for this draw; never widens them. Decrypt heeds max_age_seconds and fresh only.
+// Tightens the configured limits of reuse for this call, and never widens them. Decrypt follows max_age_seconds and fresh only.
 type Reuse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The data key may be at most this old, in seconds; 0 means as configured.
@@ -368,7 +369,7 @@ type Reuse struct {
 	MaxMessages uint64 `protobuf:"varint,2,opt,name=max_messages,json=maxMessages,proto3" json:"max_messages,omitempty"`
 	// The data key may serve at most this many declared bytes in all; 0 means as configured.
 	MaxBytes uint64 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	// A data key that nobody else has had, and that nobody else will get: it is made by KMS for this call.
+	// KMS makes a data key for this call, which nobody else has got or will get.
 	Fresh         bool `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -443,15 +444,15 @@ type Provenance struct {
 	KmsEventId string `protobuf:"bytes,3,opt,name=kms_event_id,json=kmsEventId,proto3" json:"kms_event_id,omitempty"`
 	// When KMS answered.
 	MintedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=minted_at,json=mintedAt,proto3" json:"minted_at,omitempty"`
-	// When the broker stops handing this data key out. Not set for an answer that is handed out once.
+	// When the broker stops giving out this data key. Not set for an answer that is given out once.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// Messages charged to this data key so far, this draw included.
+	// Messages charged to this data key so far, those of this call included.
 	MessagesUsed uint64 `protobuf:"varint,6,opt,name=messages_used,json=messagesUsed,proto3" json:"messages_used,omitempty"`
-	// Messages it may serve in all. Equal to messages_used for a data key that is handed out once.
+	// Messages it may serve in all. Equal to messages_used for a data key that is given out once.
 	MessagesLimit uint64 `protobuf:"varint,7,opt,name=messages_limit,json=messagesLimit,proto3" json:"messages_limit,omitempty"`
-	// Declared bytes charged to this data key so far, this draw included.
+	// Declared bytes charged to this data key so far, those of this call included.
 	BytesUsed uint64 `protobuf:"varint,8,opt,name=bytes_used,json=bytesUsed,proto3" json:"bytes_used,omitempty"`
-	// Declared bytes it may serve in all. Equal to bytes_used for a data key that is handed out once.
+	// Declared bytes it may serve in all. Equal to bytes_used for a data key that is given out once.
 	BytesLimit    uint64 `protobuf:"varint,9,opt,name=bytes_limit,json=bytesLimit,proto3" json:"bytes_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -555,14 +556,14 @@ type EncryptMessageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The symmetric KMS key: key id, key ARN, alias name (`alias/…`) or alias ARN. Required, at most 2,048 bytes.
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// Facts bound to the message, which has them in clear. No name begins with `aws-crypto-`, no value is empty. At most 8,192 bytes of
-	// names and values together.
+	// Pairs that are bound to the message and stored in it in clear. Names must not begin with `aws-crypto-`, values must not be empty. At
+	// most 8,192 bytes of names and values together.
 	EncryptionContext map[string]string `protobuf:"bytes,2,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What to encrypt: 0 to 3,145,728 bytes.
 	Plaintext []byte `protobuf:"bytes,3,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
 	// At most 10, each of 1 to 8,192 bytes. With any, the message has a data key of its own.
 	GrantTokens []string `protobuf:"bytes,4,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
-	// Tighter bounds for the data key of this message: EncryptMessage counts each message and its bytes.
+	// Tighter limits for the data key of this message: EncryptMessage charges each message and its bytes.
 	Reuse         *Reuse `protobuf:"bytes,5,opt,name=reuse,proto3" json:"reuse,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -703,7 +704,7 @@ type DecryptMessageRequest struct {
 	// The whole message. At most 4,128,768 bytes.
 	Message []byte `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
 	// Pairs that the message's encryption context must have; it may have more. A message without them is INVALID_ARGUMENT /
-	// ENCRYPTION_CONTEXT_MISMATCH. Give what you know of the message: it keeps one from being taken for another.
+	// ENCRYPTION_CONTEXT_MISMATCH. Give what you know about the message, so that another one cannot be substituted for it.
 	EncryptionContext map[string]string `protobuf:"bytes,2,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The KMS key that must have encrypted the data key; none is any that policy permits.
 	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
@@ -932,7 +933,7 @@ type EncryptMessageStreamRequest_Start struct {
 }
 
 type EncryptMessageStreamRequest_Plaintext struct {
-	// What to encrypt: any number of bytes at a time, 65,536 is a good one.
+	// What to encrypt, in parts of any size; 65,536 bytes work well.
 	Plaintext []byte `protobuf:"bytes,2,opt,name=plaintext,proto3,oneof"`
 }
 
@@ -945,14 +946,14 @@ type EncryptMessageStart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The symmetric KMS key. Required.
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// Facts bound to the message.
+	// Pairs that are bound to the message.
 	EncryptionContext map[string]string `protobuf:"bytes,2,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// At most 10, each of 1 to 8,192 bytes.
 	GrantTokens []string `protobuf:"bytes,3,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
-	// Tighter bounds for the data key of this message.
+	// Tighter limits for the data key of this message.
 	Reuse *Reuse `protobuf:"bytes,4,opt,name=reuse,proto3" json:"reuse,omitempty"`
-	// How many bytes of plaintext will come: a stream that brings more or fewer fails with INVALID_ARGUMENT / MALFORMED_REQUEST. Without it,
-	// the message has a data key of its own, since nobody knows what to charge to a shared one.
+	// The number of plaintext bytes that will follow: with more or fewer, the call fails with INVALID_ARGUMENT / MALFORMED_REQUEST. Without
+	// it the message gets a data key of its own, since it is not known what to charge to a shared one.
 	PlaintextLength *uint64 `protobuf:"varint,5,opt,name=plaintext_length,json=plaintextLength,proto3,oneof" json:"plaintext_length,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1166,7 +1167,7 @@ type DecryptMessageStreamRequest_Start struct {
 }
 
 type DecryptMessageStreamRequest_Message struct {
-	// Some bytes of the message, in order: any number at a time, 65,536 is a good one.
+	// Some bytes of the message, in order, in parts of any size; 65,536 bytes work well.
 	Message []byte `protobuf:"bytes,2,opt,name=message,proto3,oneof"`
 }
 
@@ -1185,8 +1186,8 @@ type DecryptMessageStart struct {
 	GrantTokens []string `protobuf:"bytes,3,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	// max_age_seconds and fresh, as of Decrypt.
 	Reuse *Reuse `protobuf:"bytes,4,opt,name=reuse,proto3" json:"reuse,omitempty"`
-	// Take signed messages, too (suites 0x0578 and 0x0378), whose signature comes last: use nothing of the plaintext before the call has
-	// ended with OK. Otherwise they are FAILED_PRECONDITION / SUITE_NOT_ALLOWED here: DecryptMessage takes them.
+	// Accept signed messages (suites 0x0578 and 0x0378), whose signature comes last: use none of the plaintext before the call has ended
+	// with OK. Otherwise they are FAILED_PRECONDITION / SUITE_NOT_ALLOWED here; DecryptMessage accepts them.
 	ReleaseBeforeSignature bool `protobuf:"varint,5,opt,name=release_before_signature,json=releaseBeforeSignature,proto3" json:"release_before_signature,omitempty"`
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
@@ -1342,16 +1343,16 @@ type GenerateDataKeyRequest struct {
 	//	*GenerateDataKeyRequest_KeySpec
 	//	*GenerateDataKeyRequest_NumberOfBytes
 	Length isGenerateDataKeyRequest_Length `protobuf_oneof:"length"`
-	// Facts bound to the ciphertext: Decrypt needs the same. Not secret: it stands in the audit trail. At most 8,192
+	// Pairs that are bound to the ciphertext: Decrypt needs the same. Not secret: they appear in the audit trail. At most 8,192
 	// bytes of names and values together.
 	EncryptionContext map[string]string `protobuf:"bytes,4,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Present when an enclave asks.
 	Recipient *Recipient `protobuf:"bytes,5,opt,name=recipient,proto3" json:"recipient,omitempty"`
 	// At most 10, each of 1 to 8,192 bytes.
 	GrantTokens []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
-	// What the caller will encrypt with this draw.
+	// What the caller will encrypt with the data key.
 	Use *Use `protobuf:"bytes,7,opt,name=use,proto3" json:"use,omitempty"`
-	// Tighter bounds for this draw.
+	// Tighter limits for this call.
 	Reuse         *Reuse `protobuf:"bytes,8,opt,name=reuse,proto3" json:"reuse,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1475,7 +1476,8 @@ func (*GenerateDataKeyRequest_NumberOfBytes) isGenerateDataKeyRequest_Length() {
 // A data key.
 type GenerateDataKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The data key. Empty when a recipient was given. Erase it after use.
+	// The data key. It may be shared with other callers of your principal, unless `reuse.fresh` was set: use a random nonce of 96 bits
+	// (AES-GCM) for each message, never a counter. Empty when a recipient was given. Erase it after use.
 	Plaintext []byte `protobuf:"bytes,1,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
 	// The data key encrypted under the KMS key: keep it beside what the data key encrypts.
 	CiphertextBlob []byte `protobuf:"bytes,2,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
@@ -1575,13 +1577,13 @@ type GenerateDataKeyWithoutPlaintextRequest struct {
 	//	*GenerateDataKeyWithoutPlaintextRequest_KeySpec
 	//	*GenerateDataKeyWithoutPlaintextRequest_NumberOfBytes
 	Length isGenerateDataKeyWithoutPlaintextRequest_Length `protobuf_oneof:"length"`
-	// Facts bound to the ciphertext.
+	// Pairs that are bound to the ciphertext.
 	EncryptionContext map[string]string `protobuf:"bytes,4,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// At most 10, each of 1 to 8,192 bytes.
 	GrantTokens []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	// What the data key will encrypt.
 	Use *Use `protobuf:"bytes,7,opt,name=use,proto3" json:"use,omitempty"`
-	// Tighter bounds for this draw.
+	// Tighter limits for this call.
 	Reuse         *Reuse `protobuf:"bytes,8,opt,name=reuse,proto3" json:"reuse,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1773,9 +1775,9 @@ func (x *GenerateDataKeyWithoutPlaintextResponse) GetProvenance() *Provenance {
 // Asks for a decrypt.
 type DecryptRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What KMS encrypted. Required, at most 6,144 bytes.
+	// The KMS ciphertext. Required, at most 6,144 bytes.
 	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
-	// Exactly the encryption context of encryption.
+	// Exactly the encryption context that was given at encryption.
 	EncryptionContext map[string]string `protobuf:"bytes,2,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The KMS key that encrypted it; any other key is INVALID_ARGUMENT / INCORRECT_KEY. Recommended. May be left out only
 	// by a principal whose policy permits Decrypt on any key.
@@ -1784,7 +1786,7 @@ type DecryptRequest struct {
 	Recipient *Recipient `protobuf:"bytes,4,opt,name=recipient,proto3" json:"recipient,omitempty"`
 	// At most 10, each of 1 to 8,192 bytes.
 	GrantTokens []string `protobuf:"bytes,5,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
-	// Tighter bounds for this draw.
+	// Tighter limits for this call.
 	Reuse         *Reuse `protobuf:"bytes,6,opt,name=reuse,proto3" json:"reuse,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1951,7 +1953,7 @@ type EncryptRequest struct {
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// 1 to 4,096 bytes.
 	Plaintext []byte `protobuf:"bytes,2,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
-	// Facts bound to the ciphertext: Decrypt needs the same.
+	// Pairs that are bound to the ciphertext: Decrypt needs the same.
 	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// At most 10, each of 1 to 8,192 bytes.
 	GrantTokens   []string `protobuf:"bytes,4,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
@@ -2020,7 +2022,7 @@ func (x *EncryptRequest) GetGrantTokens() []string {
 // A short plaintext, encrypted.
 type EncryptResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What KMS encrypted.
+	// The KMS ciphertext.
 	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
 	// The ARN of the KMS key.
 	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
@@ -2081,19 +2083,19 @@ func (x *EncryptResponse) GetProvenance() *Provenance {
 	return nil
 }
 
-// Asks for a ciphertext to be encrypted anew.
+// Asks for a ciphertext to be re-encrypted.
 type ReEncryptRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What KMS encrypted. Required, at most 6,144 bytes.
+	// The KMS ciphertext. Required, at most 6,144 bytes.
 	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
-	// Exactly the encryption context of encryption.
+	// Exactly the encryption context that was given at encryption.
 	SourceEncryptionContext map[string]string `protobuf:"bytes,2,rep,name=source_encryption_context,json=sourceEncryptionContext,proto3" json:"source_encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The KMS key that encrypted it; any other key is INVALID_ARGUMENT / INCORRECT_KEY. Recommended. May be left out only by a principal
 	// whose policy permits ReEncryptFrom on any key.
 	SourceKeyId string `protobuf:"bytes,3,opt,name=source_key_id,json=sourceKeyId,proto3" json:"source_key_id,omitempty"`
 	// The symmetric KMS key to encrypt under. Required.
 	DestinationKeyId string `protobuf:"bytes,4,opt,name=destination_key_id,json=destinationKeyId,proto3" json:"destination_key_id,omitempty"`
-	// Facts bound to the new ciphertext.
+	// Pairs that are bound to the new ciphertext.
 	DestinationEncryptionContext map[string]string `protobuf:"bytes,5,rep,name=destination_encryption_context,json=destinationEncryptionContext,proto3" json:"destination_encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// At most 10, each of 1 to 8,192 bytes.
 	GrantTokens   []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
@@ -2173,18 +2175,18 @@ func (x *ReEncryptRequest) GetGrantTokens() []string {
 	return nil
 }
 
-// A ciphertext, encrypted anew.
+// A re-encrypted ciphertext.
 type ReEncryptResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new ciphertext.
 	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
-	// The ARN of the KMS key that had encrypted it.
+	// The ARN of the KMS key that encrypted the old ciphertext.
 	SourceKeyId string `protobuf:"bytes,2,opt,name=source_key_id,json=sourceKeyId,proto3" json:"source_key_id,omitempty"`
-	// The ARN of the KMS key that has encrypted it now.
+	// The ARN of the KMS key that encrypted the new one.
 	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// The key material of the first; empty if KMS did not say.
+	// The key material of the source key that was used; empty if KMS did not say.
 	SourceKeyMaterialId string `protobuf:"bytes,4,opt,name=source_key_material_id,json=sourceKeyMaterialId,proto3" json:"source_key_material_id,omitempty"`
-	// The key material of the second; empty if KMS did not say.
+	// The key material of the destination key that was used; empty if KMS did not say.
 	DestinationKeyMaterialId string `protobuf:"bytes,5,opt,name=destination_key_material_id,json=destinationKeyMaterialId,proto3" json:"destination_key_material_id,omitempty"`
 	// Where it came from.
 	Provenance    *Provenance `protobuf:"bytes,6,opt,name=provenance,proto3" json:"provenance,omitempty"`
@@ -2271,7 +2273,7 @@ type GenerateDataKeyPairRequest struct {
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// The kind of the pair. Required.
 	KeyPairSpec KeyPairSpec `protobuf:"varint,2,opt,name=key_pair_spec,json=keyPairSpec,proto3,enum=keybroker.v1.KeyPairSpec" json:"key_pair_spec,omitempty"`
-	// Facts bound to the ciphertext of the private key: Decrypt needs the same.
+	// Pairs that are bound to the ciphertext of the private key: Decrypt needs the same.
 	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Present when an enclave asks.
 	Recipient *Recipient `protobuf:"bytes,4,opt,name=recipient,proto3" json:"recipient,omitempty"`
@@ -2453,7 +2455,7 @@ type GenerateDataKeyPairWithoutPlaintextRequest struct {
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// The kind of the pair. Required.
 	KeyPairSpec KeyPairSpec `protobuf:"varint,2,opt,name=key_pair_spec,json=keyPairSpec,proto3,enum=keybroker.v1.KeyPairSpec" json:"key_pair_spec,omitempty"`
-	// Facts bound to the ciphertext of the private key.
+	// Pairs that are bound to the ciphertext of the private key.
 	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// At most 10, each of 1 to 8,192 bytes.
 	GrantTokens   []string `protobuf:"bytes,5,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
@@ -2766,7 +2768,7 @@ func (x *DescribeKeyRequest) GetKeyId() string {
 	return ""
 }
 
-// What KMS knows about a key. Values as in the AWS KMS API reference, KeyMetadata.
+// A key's properties. Values as in the AWS KMS API reference, KeyMetadata.
 type DescribeKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key's ARN.
@@ -2783,7 +2785,7 @@ type DescribeKeyResponse struct {
 	Origin string `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
 	// `CUSTOMER` or `AWS`.
 	KeyManager string `protobuf:"bytes,7,opt,name=key_manager,json=keyManager,proto3" json:"key_manager,omitempty"`
-	// The person's words about the key; may be empty.
+	// The key's description; may be empty.
 	Description string `protobuf:"bytes,8,opt,name=description,proto3" json:"description,omitempty"`
 	// When the key was made.
 	CreationDate *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=creation_date,json=creationDate,proto3" json:"creation_date,omitempty"`

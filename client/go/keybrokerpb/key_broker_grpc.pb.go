@@ -1,45 +1,46 @@
-// The contract of key-broker. Names and meanings follow the AWS KMS API reference
-// (https://docs.aws.amazon.com/kms/latest/APIReference/); what differs is said here.
+// The API of key-broker. Names and meanings follow the AWS KMS API reference
+// (https://docs.aws.amazon.com/kms/latest/APIReference/) unless said otherwise here.
 //
 // ERRORS. Every error carries a google.rpc.ErrorInfo in `grpc-status-details-bin`:
-//   reason    the error's name in SCREAMING_SNAKE_CASE, for programs: one of the table;
-//   domain    `kms.amazonaws.com` when AWS KMS gave the answer, else `keybroker`;
-//   metadata  `requestID` (the broker's own, in the audit trail), `kmsRequestID` when KMS answered.
-// RESOURCE_EXHAUSTED and UNAVAILABLE also carry a google.rpc.RetryInfo with the delay to wait, but for METADATA_TOO_LARGE.
+//   reason    the error's name in SCREAMING_SNAKE_CASE, for programs: one of those below;
+//   domain    `kms.amazonaws.com` if the error is AWS KMS's answer, else `keybroker`;
+//   metadata  `requestID` (the broker's own, also in the audit trail), and `kmsRequestID` if KMS answered.
+// RESOURCE_EXHAUSTED (except METADATA_TOO_LARGE) and UNAVAILABLE also carry a google.rpc.RetryInfo with a retry delay.
 //
 //   code                 reasons
 //   INVALID_ARGUMENT     MALFORMED_REQUEST, REQUEST_TOO_LARGE, INVALID_CIPHERTEXT, INCORRECT_KEY, INVALID_GRANT_TOKEN,
-//                        KMS_VALIDATION, INVALID_MESSAGE (no message of the AWS Encryption SDK, or altered),
-//                        ENCRYPTION_CONTEXT_MISMATCH (the message was encrypted for something else),
+//                        KMS_VALIDATION, INVALID_MESSAGE (not a message of the AWS Encryption SDK, or altered),
+//                        ENCRYPTION_CONTEXT_MISMATCH (the message lacks an expected pair),
 //                        INVALID_ATTESTATION, ATTESTATION_EXPIRED (make a new document),
 //                        ATTESTATION_NOT_YET_VALID (clocks differ: a new document does not help)
 //   NOT_FOUND            KEY_NOT_FOUND
-//   PERMISSION_DENIED    DENIED_BY_POLICY, ENCRYPTION_CONTEXT_NOT_PERMITTED (the configuration binds the principal's
+//   PERMISSION_DENIED    DENIED_BY_POLICY, ENCRYPTION_CONTEXT_NOT_PERMITTED (configuration restricts this principal's
 //                        encryption contexts), DEBUG_ENCLAVE
 //   FAILED_PRECONDITION  KEY_DISABLED, KEY_INVALID_STATE, KEY_INVALID_USAGE, KMS_ACCESS_DENIED,
-//                        SUITE_NOT_ALLOWED (the message's algorithm suite, by configuration or without the caller's consent),
+//                        SUITE_NOT_ALLOWED (the message's algorithm suite needs configuration, or the caller's consent),
 //                        PLAINTEXT_OF_ENCLAVE (messages are not encrypted or decrypted for callers over vsock)
-//   RESOURCE_EXHAUSTED   KMS_THROTTLED, KMS_BUSY (too many calls to KMS are in flight), TOO_MANY_CALLS,
-//                        TOO_MANY_OWN_CALLS (of this principal), TOO_FAST (more calls a second than it may make),
-//                        METADATA_TOO_LARGE (a retry does not help)
-//   UNAVAILABLE          KMS_UNAVAILABLE, JOURNAL_UNAVAILABLE, DRAINING, BROKER_CREDENTIALS (AWS does not take the
-//                        broker's credentials or clock)
+//   RESOURCE_EXHAUSTED   KMS_THROTTLED, KMS_BUSY (too many calls to KMS in flight), TOO_MANY_CALLS,
+//                        TOO_MANY_OWN_CALLS (of this principal), TOO_FAST (this principal's rate limit),
+//                        METADATA_TOO_LARGE (retrying does not help)
+//   UNAVAILABLE          KMS_UNAVAILABLE, JOURNAL_UNAVAILABLE, DRAINING, BROKER_CREDENTIALS (AWS rejects the broker's
+//                        credentials or clock)
 //   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
 //   CANCELLED            CANCELLED
 //   UNIMPLEMENTED        COMPRESSION_NOT_SUPPORTED (send requests uncompressed)
 //   INTERNAL             INTERNAL
 //
-// PERMISSION_DENIED is always the broker's own refusal. What AWS KMS denies the broker is KMS_ACCESS_DENIED.
+// PERMISSION_DENIED is always the broker's own decision. If AWS KMS denies access to the broker, that is KMS_ACCESS_DENIED.
 //
-// METADATA of every response, also of errors: `x-request-id` is the broker's own request id, the `requestID` of the
-// activity record; `x-amzn-requestid` is the KMS requestID behind this reply, as AWS CloudTrail has it. An error that comes with a delay has
-// `grpc-retry-pushback-ms`, too, for clients that retry by themselves; RESOURCE_EXHAUSTED without a delay has -1: do not.
+// METADATA of every response, errors included: `x-request-id` is the broker's request id, the `requestID` of the activity
+// record; `x-amzn-requestid` is the request ID of the KMS call behind the reply, as in AWS CloudTrail. Errors with a retry
+// delay also have it as `grpc-retry-pushback-ms`, which gRPC's built-in retries follow; RESOURCE_EXHAUSTED without a delay
+// has -1 there, which stops them.
 //
-// LIMITS. A request is at most 524,288 bytes: one attestation document of 262,144 bytes, one ciphertext of 6,144 bytes
-// and one encryption context of 8,192 bytes fit twice. An EncryptMessageRequest has at most 3,145,728 bytes of plaintext, a
-// DecryptMessageRequest at most 4,128,768 bytes of message, so that the answers of both fit into the 4 MiB that clients of gRPC
-// receive unless told otherwise; what is longer goes by the streams, whose requests are at most 524,288 bytes each. The metadata of a call is at most 8,192 bytes: names and values,
-// and 32 bytes for each pair, as HTTP/2 counts them. Requests are not compressed, and neither are replies.
+// LIMITS. A request has at most 524,288 bytes, twice as much as the largest attestation document (262,144), ciphertext (6,144)
+// and encryption context (8,192) take together. An EncryptMessageRequest has at most 3,145,728 bytes of plaintext, a
+// DecryptMessageRequest at most 4,128,768 bytes of message, so that both replies fit the 4 MiB that gRPC clients receive by
+// default; for more, use the streams, whose requests have at most 524,288 bytes each. A call's metadata has at most 8,192
+// bytes, counted as in HTTP/2: names, values and 32 bytes for each pair. Neither requests nor replies are compressed.
 
 // Code generated by protoc-gen-go-grpc. DO NOT EDIT.
 // versions:
@@ -81,52 +82,53 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Data keys and decrypts from AWS KMS for the workloads beside the broker. Every call leaves an activity record in the
-// audit trail before its reply does, whatever its outcome.
+// Encryption, data keys and decrypts with AWS KMS for the workloads beside the broker. Before the reply of any call leaves,
+// whatever its outcome, an activity record of it is in the audit trail.
 type KeyBrokerClient interface {
-	// Encrypts a message, at most 3,145,728 bytes, under a data key that never leaves the broker. What it returns is a message of the
-	// AWS Encryption SDK: every one of its implementations opens it with the KMS key alone.
+	// Encrypts a message of at most 3,145,728 bytes under a data key that never leaves the broker. The reply is a message of the
+	// AWS Encryption SDK: all of its implementations can decrypt it with the KMS key.
 	// https://docs.aws.amazon.com/encryption-sdk/latest/developer-guide/message-format.html
 	EncryptMessage(ctx context.Context, in *EncryptMessageRequest, opts ...grpc.CallOption) (*EncryptMessageResponse, error)
-	// Decrypts a message of EncryptMessage or of an AWS Encryption SDK. Nothing of it is returned unless all of it is authentic: a message
-	// that was altered is INVALID_ARGUMENT / INVALID_MESSAGE.
+	// Decrypts a message of EncryptMessage or of an AWS Encryption SDK. Plaintext is returned only if the whole message is authentic:
+	// an altered message is INVALID_ARGUMENT / INVALID_MESSAGE.
 	DecryptMessage(ctx context.Context, in *DecryptMessageRequest, opts ...grpc.CallOption) (*DecryptMessageResponse, error)
-	// EncryptMessage for messages of any length, in memory that does not grow with it. The first request is the start, all others are
-	// plaintext; the message ends when the caller closes its side. It is whole only if the call ends with OK.
+	// EncryptMessage for messages of any length, in constant memory. The first request is the start, all others are plaintext; the message
+	// ends when the caller half-closes the stream. It is complete only if the call ends with OK.
 	EncryptMessageStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[EncryptMessageStreamRequest, EncryptMessageStreamResponse], error)
 	// DecryptMessage for messages of any length. The first request is the start, all others are parts of the message. Plaintext is returned
-	// frame by frame, each once it is authentic: until the call has ended with OK, what has come is authentic, but may lack its end. A message
-	// without frames is one frame.
+	// frame by frame, each once it is authenticated: until the call has ended with OK, it is authentic but may be incomplete. A message
+	// without frames counts as one frame.
 	DecryptMessageStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[DecryptMessageStreamRequest, DecryptMessageStreamResponse], error)
-	// Returns a new data key: in plaintext, and encrypted under the KMS key.
+	// Returns a data key in plaintext and encrypted under the KMS key. Within the limits of reuse, other callers of the same principal
+	// may get the same data key: see GenerateDataKeyResponse.plaintext.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html
 	GenerateDataKey(ctx context.Context, in *GenerateDataKeyRequest, opts ...grpc.CallOption) (*GenerateDataKeyResponse, error)
-	// Returns a new data key encrypted under the KMS key only, for whoever may decrypt it later.
+	// Returns a data key only in encrypted form, for somebody who may decrypt it later.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html
 	GenerateDataKeyWithoutPlaintext(ctx context.Context, in *GenerateDataKeyWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyWithoutPlaintextResponse, error)
-	// Decrypts what GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt encrypted. A ciphertext that was
-	// altered, or an encryption context that is not the one of encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
+	// Decrypts a ciphertext of GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt. An altered
+	// ciphertext, or an encryption context other than at encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
 	Decrypt(ctx context.Context, in *DecryptRequest, opts ...grpc.CallOption) (*DecryptResponse, error)
-	// Encrypts up to 4,096 bytes under the KMS key itself: a password, a token, another key. Decrypt opens it. Every call goes to KMS: for
-	// more, and for many, EncryptMessage is faster and cheaper.
+	// Encrypts up to 4,096 bytes directly under the KMS key: a password, a token, another key. Decrypt reverses it. Every call goes to
+	// KMS: for more data or many calls, EncryptMessage is faster and cheaper.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html
 	Encrypt(ctx context.Context, in *EncryptRequest, opts ...grpc.CallOption) (*EncryptResponse, error)
-	// Encrypts a ciphertext of KMS anew, under another key or another encryption context; its plaintext never leaves KMS. Policy is asked
-	// for ReEncryptFrom about the one key and for ReEncryptTo about the other.
+	// Re-encrypts a KMS ciphertext under another key or encryption context; its plaintext never leaves KMS. Policy must permit
+	// ReEncryptFrom on the one key and ReEncryptTo on the other.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html
 	ReEncrypt(ctx context.Context, in *ReEncryptRequest, opts ...grpc.CallOption) (*ReEncryptResponse, error)
-	// Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key. Decrypt opens
-	// the latter. A pair is handed out once and never kept.
+	// Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key, for Decrypt.
+	// Pairs are never cached.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPair.html
 	GenerateDataKeyPair(ctx context.Context, in *GenerateDataKeyPairRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairResponse, error)
-	// The same with the private key encrypted only, for whoever may decrypt it later.
+	// The same with the private key only in encrypted form, for somebody who may decrypt it later.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPairWithoutPlaintext.html
 	GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *GenerateDataKeyPairWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairWithoutPlaintextResponse, error)
-	// Returns cryptographically secure random bytes made by KMS.
+	// Returns cryptographically secure random bytes from KMS.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html
 	GenerateRandom(ctx context.Context, in *GenerateRandomRequest, opts ...grpc.CallOption) (*GenerateRandomResponse, error)
-	// Says what KMS knows about a key: its ARN, kind, usage and state.
+	// Describes a key: its ARN, spec, usage and state.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html
 	DescribeKey(ctx context.Context, in *DescribeKeyRequest, opts ...grpc.CallOption) (*DescribeKeyResponse, error)
 }
@@ -279,52 +281,53 @@ func (c *keyBrokerClient) DescribeKey(ctx context.Context, in *DescribeKeyReques
 // All implementations must embed UnimplementedKeyBrokerServer
 // for forward compatibility.
 //
-// Data keys and decrypts from AWS KMS for the workloads beside the broker. Every call leaves an activity record in the
-// audit trail before its reply does, whatever its outcome.
+// Encryption, data keys and decrypts with AWS KMS for the workloads beside the broker. Before the reply of any call leaves,
+// whatever its outcome, an activity record of it is in the audit trail.
 type KeyBrokerServer interface {
-	// Encrypts a message, at most 3,145,728 bytes, under a data key that never leaves the broker. What it returns is a message of the
-	// AWS Encryption SDK: every one of its implementations opens it with the KMS key alone.
+	// Encrypts a message of at most 3,145,728 bytes under a data key that never leaves the broker. The reply is a message of the
+	// AWS Encryption SDK: all of its implementations can decrypt it with the KMS key.
 	// https://docs.aws.amazon.com/encryption-sdk/latest/developer-guide/message-format.html
 	EncryptMessage(context.Context, *EncryptMessageRequest) (*EncryptMessageResponse, error)
-	// Decrypts a message of EncryptMessage or of an AWS Encryption SDK. Nothing of it is returned unless all of it is authentic: a message
-	// that was altered is INVALID_ARGUMENT / INVALID_MESSAGE.
+	// Decrypts a message of EncryptMessage or of an AWS Encryption SDK. Plaintext is returned only if the whole message is authentic:
+	// an altered message is INVALID_ARGUMENT / INVALID_MESSAGE.
 	DecryptMessage(context.Context, *DecryptMessageRequest) (*DecryptMessageResponse, error)
-	// EncryptMessage for messages of any length, in memory that does not grow with it. The first request is the start, all others are
-	// plaintext; the message ends when the caller closes its side. It is whole only if the call ends with OK.
+	// EncryptMessage for messages of any length, in constant memory. The first request is the start, all others are plaintext; the message
+	// ends when the caller half-closes the stream. It is complete only if the call ends with OK.
 	EncryptMessageStream(grpc.BidiStreamingServer[EncryptMessageStreamRequest, EncryptMessageStreamResponse]) error
 	// DecryptMessage for messages of any length. The first request is the start, all others are parts of the message. Plaintext is returned
-	// frame by frame, each once it is authentic: until the call has ended with OK, what has come is authentic, but may lack its end. A message
-	// without frames is one frame.
+	// frame by frame, each once it is authenticated: until the call has ended with OK, it is authentic but may be incomplete. A message
+	// without frames counts as one frame.
 	DecryptMessageStream(grpc.BidiStreamingServer[DecryptMessageStreamRequest, DecryptMessageStreamResponse]) error
-	// Returns a new data key: in plaintext, and encrypted under the KMS key.
+	// Returns a data key in plaintext and encrypted under the KMS key. Within the limits of reuse, other callers of the same principal
+	// may get the same data key: see GenerateDataKeyResponse.plaintext.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html
 	GenerateDataKey(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error)
-	// Returns a new data key encrypted under the KMS key only, for whoever may decrypt it later.
+	// Returns a data key only in encrypted form, for somebody who may decrypt it later.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html
 	GenerateDataKeyWithoutPlaintext(context.Context, *GenerateDataKeyWithoutPlaintextRequest) (*GenerateDataKeyWithoutPlaintextResponse, error)
-	// Decrypts what GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt encrypted. A ciphertext that was
-	// altered, or an encryption context that is not the one of encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
+	// Decrypts a ciphertext of GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt. An altered
+	// ciphertext, or an encryption context other than at encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
 	Decrypt(context.Context, *DecryptRequest) (*DecryptResponse, error)
-	// Encrypts up to 4,096 bytes under the KMS key itself: a password, a token, another key. Decrypt opens it. Every call goes to KMS: for
-	// more, and for many, EncryptMessage is faster and cheaper.
+	// Encrypts up to 4,096 bytes directly under the KMS key: a password, a token, another key. Decrypt reverses it. Every call goes to
+	// KMS: for more data or many calls, EncryptMessage is faster and cheaper.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html
 	Encrypt(context.Context, *EncryptRequest) (*EncryptResponse, error)
-	// Encrypts a ciphertext of KMS anew, under another key or another encryption context; its plaintext never leaves KMS. Policy is asked
-	// for ReEncryptFrom about the one key and for ReEncryptTo about the other.
+	// Re-encrypts a KMS ciphertext under another key or encryption context; its plaintext never leaves KMS. Policy must permit
+	// ReEncryptFrom on the one key and ReEncryptTo on the other.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html
 	ReEncrypt(context.Context, *ReEncryptRequest) (*ReEncryptResponse, error)
-	// Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key. Decrypt opens
-	// the latter. A pair is handed out once and never kept.
+	// Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key, for Decrypt.
+	// Pairs are never cached.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPair.html
 	GenerateDataKeyPair(context.Context, *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error)
-	// The same with the private key encrypted only, for whoever may decrypt it later.
+	// The same with the private key only in encrypted form, for somebody who may decrypt it later.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPairWithoutPlaintext.html
 	GenerateDataKeyPairWithoutPlaintext(context.Context, *GenerateDataKeyPairWithoutPlaintextRequest) (*GenerateDataKeyPairWithoutPlaintextResponse, error)
-	// Returns cryptographically secure random bytes made by KMS.
+	// Returns cryptographically secure random bytes from KMS.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html
 	GenerateRandom(context.Context, *GenerateRandomRequest) (*GenerateRandomResponse, error)
-	// Says what KMS knows about a key: its ARN, kind, usage and state.
+	// Describes a key: its ARN, spec, usage and state.
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html
 	DescribeKey(context.Context, *DescribeKeyRequest) (*DescribeKeyResponse, error)
 	mustEmbedUnimplementedKeyBrokerServer()

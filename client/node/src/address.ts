@@ -21,7 +21,7 @@ export function target(given: string | undefined, tls: Tls | undefined): string 
   if (address.startsWith("unix:")) return unix(address, tls);
   const [, host, port] = /^(\[[0-9a-fA-F:.]+\]|[^:[\]/%]+):(\d+)$/.exec(address) ?? [];
   if (host === undefined || Number(port) > 65_535) {
-    throw new TypeError(`${JSON.stringify(address)} is no address of a broker: write unix:PATH, or HOST:PORT`);
+    throw new TypeError(`${JSON.stringify(address)} is not a broker's address: write unix:PATH, or HOST:PORT`);
   }
   if (tls === undefined && !isLoopback(host)) {
     throw new TypeError(

@@ -1,4 +1,4 @@
-//! The enclave's side: every call is attested, and KMS encrypts its answer to this enclave alone.
+//! The client inside an enclave: every call is attested, and KMS encrypts its answer to this enclave alone.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -120,7 +120,7 @@ fn not_allowed(path: &Path) -> String {
 fn of_the_connection(status: &Status) -> Option<(Code, String)> {
     let message = status.message();
     if let Some(http) = message.strip_prefix("grpc-status header missing, mapped from HTTP status code ") {
-        let why = format!("what answers there is no gRPC server: HTTP status {http}: check the address");
+        let why = format!("the server there does not speak gRPC (HTTP status {http}): check the address");
         return Some((Code::Unavailable, why));
     }
     match (status.code(), message) {

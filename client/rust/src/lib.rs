@@ -84,7 +84,7 @@ impl Client {
         };
         if !is_path(text) {
             let why = format!(
-                "{text:?} is no path: give the path of the broker's socket alone, such as /run/key-broker/broker.sock (abstract sockets \
+                "{text:?} is not a path: give the path of the broker's socket alone, such as /run/key-broker/broker.sock (abstract sockets \
                  have no permissions, and a broker has none)"
             );
             return Err(Error::address(why));

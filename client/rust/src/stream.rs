@@ -1,4 +1,4 @@
-//! Messages that are encrypted and decrypted in parts, in memory that does not grow with them.
+//! Encrypts and decrypts messages in parts, in constant memory.
 
 use std::collections::BTreeMap;
 

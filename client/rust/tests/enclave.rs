@@ -166,7 +166,7 @@ async fn the_demonstration_runs() {
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "enclave-demo: \"--surprise\" is no option; see --help\n"
+        "enclave-demo: unknown option \"--surprise\"; see --help\n"
     );
 
     let broker =

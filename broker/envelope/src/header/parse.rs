@@ -1,4 +1,4 @@
-//! A header taken apart, as far as its bytes are there.
+//! Incremental parsing of a header.
 
 use super::{EncryptedDataKey, Header, HeaderFacts};
 use crate::context;
@@ -23,7 +23,7 @@ pub(super) enum Accepted {
 pub(super) enum Parsed {
     /// To its end.
     Header(Box<Header>),
-    /// To the end of the bytes: there have to be at least so many.
+    /// Fails if there are fewer bytes than this.
     Needs(usize),
 }
 
@@ -82,7 +82,7 @@ impl<'a> Fields<'a> {
         Ok(Header { bytes, body_bytes, message_id, context, encrypted_data_keys, facts, commitment, iv, tag })
     }
 
-    /// The first bytes, which tell a message that is accepted, or what else it is.
+    /// The first bytes, which identify an accepted message, or what else it is.
     fn format(&mut self, accepted: Accepted) -> Result<Suite, Stop> {
         let version = self.u8()?;
         match version {

@@ -1,4 +1,4 @@
-//! The journal of a broker that is dead, delivered under its own name: as that broker's end would have been.
+//! Delivers the journal of a dead broker under its own name, as that broker would have at its end.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the rest of a broker stands on (journal, KMS, time), and what is started on it.
+//! What every other part uses (journal, KMS, time), and starting it.
 
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -60,7 +60,7 @@ pub(super) struct Foundation {
     pub journal_dir: PathBuf,
     /// Whom KMS takes the broker for.
     pub caller: Arc<AwsCaller>,
-    /// What is measured; none if nobody reads it.
+    /// The metrics; none if nobody reads them.
     /// What records do not show.
     pub redaction: Option<Arc<Redaction>>,
     pub metrics: Option<Metrics>,
@@ -300,7 +300,7 @@ impl Foundation {
         }
     }
 
-    /// Answers probes, and whoever reads metrics, from now on, if there is an address for that.
+    /// Serves probes and metrics from now on, if an address is configured.
     pub(super) async fn start_pages(
         &self,
         address: Option<SocketAddr>,

@@ -1,11 +1,11 @@
-//! The process's memory after a rush: what the allocator keeps of it is given back, so that a small container has room for the next one.
+//! After a burst, returns the allocator's free memory to the system, so that a small container has room for the next burst.
 
 use std::fs;
 use std::time::Duration;
 
 use key_broker_core::give_back_memory;
 
-/// Looks now and then, and gives back what is free, if more is in memory than once was. What is in use then may be free soon, and the
+/// Checks from time to time, and returns free memory if memory use has grown. What is in use then may be free soon, and the
 /// allocator alone knows: so it is tried again, less often where it was of no use.
 pub(super) async fn give_back_after_peaks() {
     let (mut least, mut pause) = (u64::MAX, EVERY);

@@ -1,4 +1,4 @@
-//! Metrics that are observed when they are read: they cost calls nothing.
+//! Metrics that are only computed when they are read, so that they cost calls nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The pages of probes and metrics, from before the trail is open until after the drain.
+//! Probe and metrics pages, from before the trail is open until after the drain.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The process around a broker: whom AWS takes it for, what an operator has to know at the start, and the last line.
+//! The process around a broker: its AWS identity, what an operator needs to know at start, and the last log line.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::telemetry::Telemetry;
 use crate::transport::opening::Listen;
 use crate::transport::unix::UnixAddress;
 
-/// Runs the sidecar: credentials first, since no record is complete before the broker knows whom AWS takes it for.
-/// `ready` is called once callers can connect. Returns what is left behind at the end.
+/// Runs the sidecar: credentials first, since no record is complete before the broker knows its AWS identity.
+/// Calls `ready` once callers can connect. Returns what is left behind at the end.
 pub(crate) async fn serve(
     mut config: Config,
     credentials: Option<SharedCredentialsProvider>,
@@ -35,7 +35,7 @@ pub(crate) async fn serve(
     let kms = AwsKms::new(config.kms.clone(), credentials, Arc::clone(&clock)).await;
     let noted = noted_account(&config).await;
     let Some(caller) = caller_of(&kms, noted, &drain).await else { return Ok(Remainder::default()) };
-    tracing::info!(account = caller.account_id, region = caller.region, "AWS knows the broker");
+    tracing::info!(account = caller.account_id, region = caller.region, "authenticated to AWS");
     kms.check_session_name().await.map_err(StartError::SessionName)?;
     warn_of(&config);
     let listen = config.listen.clone();
@@ -87,7 +87,7 @@ fn warn_of(config: &Config) {
     if config.kms.endpoint_url.is_none() && is_unlikely_region(&config.kms.region) {
         tracing::warn!(
             region = config.kms.region,
-            "kms.region is not like any of AWS's: is it a slip, as us-wset-2 would be?"
+            "kms.region does not look like an AWS region: is it a typo, such as us-wset-2?"
         );
     }
     if config.audit.trail.is_none() {
@@ -95,14 +95,14 @@ fn warn_of(config: &Config) {
     }
     if config.trust.allow_debug {
         tracing::warn!(
-            "insecure_allow_debug: enclaves in debug mode count, whose memory and console the parent reads"
+            "insecure_allow_debug: enclaves in debug mode are accepted, whose memory and console the parent can read"
         );
     }
     if config.trust.roots != Trust::aws().roots {
-        tracing::warn!("attestation.roots: documents count that AWS's own root does not vouch for");
+        tracing::warn!("attestation.roots: attestation documents under other roots than AWS's are accepted");
     }
     if let Some(address) = config.listen.insecure_tcp {
-        tracing::warn!(%address, "insecure_tcp: whoever reaches this port is the principal \"unknown\", in plaintext");
+        tracing::warn!(%address, "insecure_tcp: every caller on this port is the principal \"unknown\", in plaintext");
     }
 }
 
@@ -125,12 +125,12 @@ fn say_where(listen: Listen, broker: &Broker) {
 async fn noted_account(config: &Config) -> Option<JournalTrail> {
     config.audit.trail.as_ref()?;
     let dir = config.audit.journal.dir.clone();
-    // What cannot be read, the start tells.
+    // The start reports what cannot be read.
     let noted = tokio::task::spawn_blocking(move || JournalTrail::try_from(&*dir).ok()).await.ok()??;
     Some(noted).filter(|noted| noted.has_begun && noted.region == config.kms.region)
 }
 
-/// Asks STS until it answers; `None` when the broker is told to stop meanwhile.
+/// Asks STS until it answers; `None` if the broker is stopped meanwhile.
 async fn caller_of(
     kms: &AwsKms,
     noted: Option<JournalTrail>,
@@ -158,7 +158,7 @@ async fn caller_of(
                 tracing::warn!(
                     error,
                     retry_seconds = pause.as_secs(),
-                    "not serving yet: it is not known whom AWS takes the broker for; check the broker's AWS credentials and its way to STS"
+                    "not serving yet: the broker's AWS identity is unknown; check its AWS credentials and its access to STS"
                 );
             }
         }

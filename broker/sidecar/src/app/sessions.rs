@@ -1,5 +1,5 @@
-//! What becomes of the broker's AWS sessions while it runs: the trail is told whose access keys are that its records have alone, and
-//! a broker whose credentials become another account's stops.
+//! Follows the broker's AWS sessions while it runs: reports to the trail whose access keys are whose, where records have the key alone,
+//! and stops a broker whose credentials become another account's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl SessionWatch {
             let identity = UserIdentity::clone(session);
             ActivityRecord::of_identity(identity, self.clock.now(), &self.caller).append_to(&mut lines);
         }
-        // A record that is there twice tells nothing new.
+        // A duplicate record adds nothing.
         if self.journal.append_of(None, lines).wait().await.is_err() {
             self.sessions.give_back(sessions);
             let pause = tokio::time::sleep(PAUSE);

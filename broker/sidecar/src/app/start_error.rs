@@ -11,7 +11,7 @@ use crate::transport::opening::{ListenError, needs_somebody};
 /// Why a broker cannot start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The policies cannot hold for whom AWS takes the broker for.
+    /// The policies cannot apply to the AWS account of the broker.
     Policy(String),
     /// The journal cannot be opened.
     Journal {
@@ -26,7 +26,7 @@ pub enum StartError {
     Trail(SetupError),
     /// The sessions of the broker's credentials have another name than configured.
     SessionName(String),
-    /// The broker was told to stop before it served.
+    /// The broker was stopped before it was serving.
     Stopped,
     /// The broker had to stop: its credentials are of another account than its trail.
     OtherAccount(String),
@@ -59,16 +59,19 @@ impl fmt::Display for StartError {
                     // Its words name the directory.
                     ErrorKind::AddrInUse => write!(f, "audit.journal_dir: {error}"),
                     ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
-                        write!(f, "audit.journal_dir: {dir}, or a part of it, is no folder: choose another")
+                        write!(
+                            f,
+                            "audit.journal_dir: {dir}, or a part of it, is not a folder: choose another"
+                        )
                     }
                     ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound => {
                         let user = rustix::process::geteuid().as_raw();
                         write!(
                             f,
-                            "audit.journal_dir: {dir}: {error}: uid {user} cannot make or write it: let it, or choose another folder"
+                            "audit.journal_dir: {dir}: {error}: uid {user} cannot create or write it: allow it, or choose another folder"
                         )
                     }
-                    _ => write!(f, "audit.journal_dir: {dir}: {error}: look at its disk"),
+                    _ => write!(f, "audit.journal_dir: {dir}: {error}: check its disk"),
                 }
             }
             Self::Stdout(error) => write!(f, "audit.stdout: {error}"),
@@ -76,7 +79,7 @@ impl fmt::Display for StartError {
             Self::Trail(error) => write!(f, "{error}"),
             Self::SessionName(mistake) => f.write_str(mistake),
             Self::OtherAccount(words) => write!(f, "stopped: {words}"),
-            Self::Stopped => f.write_str("told to stop before it served"),
+            Self::Stopped => f.write_str("stopped before it was serving"),
         }
     }
 }

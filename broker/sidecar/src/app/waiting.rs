@@ -1,4 +1,4 @@
-//! A broker whose sockets are open, and whose trail may not be yet: health answers that it is not ready, and calls wait.
+//! A broker whose sockets are open before its trail is: health says not ready, and calls wait.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Waiting {
         let mut parts = base.trail_parts();
         let trail = match base.start_trail(audit.trail.as_ref(), &parts).await {
             Err(StartError::Stopped) => {
-                // Calls that wait are told so.
+                // Waiting calls get an error.
                 let _ = serving.await;
                 return Err(StartError::Stopped);
             }

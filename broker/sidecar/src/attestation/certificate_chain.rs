@@ -1,4 +1,4 @@
-//! From a document's certificate to a trusted root: P-384 with SHA-384 all the way, and no revocation, which AWS has none of.
+//! The chain from a document's certificate to a trusted root: P-384 with SHA-384 throughout. AWS publishes no revocation.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Chain {
             .find(|root| root.as_ref() == *first)
             .ok_or(ChainError::Untrusted("the root is not one that the broker trusts"))?;
         let anchor = anchor_from_trusted_cert(root)
-            .map_err(|_| ChainError::Untrusted("the root is no certificate"))?;
+            .map_err(|_| ChainError::Untrusted("the root is not a certificate"))?;
         let intermediates: Vec<CertificateDer<'_>> =
             rest.iter().map(|der| CertificateDer::from(*der)).collect();
         let leaf = CertificateDer::from(document.certificate);

@@ -18,7 +18,7 @@ impl<'a> CoseSign1<'a> {
     /// Reads one, tagged or not, and nothing after it.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, DocumentFlaw> {
         let mut decoder = Decoder::new(bytes);
-        let cose = Self::read(&mut decoder).map_err(|_| DocumentFlaw::Malformed("it is no COSE_Sign1"))?;
+        let cose = Self::read(&mut decoder).map_err(|_| DocumentFlaw::Malformed("it is not a COSE_Sign1"))?;
         if decoder.position() != bytes.len() {
             return Err(DocumentFlaw::Malformed("something follows it"));
         }

@@ -1,4 +1,4 @@
-//! The payload: what the Nitro Secure Module or NitroTPM says
+//! The payload, by the Nitro Secure Module or NitroTPM
 //! (<https://docs.aws.amazon.com/enclaves/latest/user/set-up-attestation.html>,
 //! <https://github.com/aws/aws-nitro-enclaves-nsm-api/blob/main/docs/attestation_process.md>).
 
@@ -82,7 +82,7 @@ impl<'a> DocumentFields<'a> {
         }
         let millis = self.timestamp.ok_or(missing)?;
         let made_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
-            .map_err(|_| DocumentFlaw::Malformed("its timestamp is no moment"))?;
+            .map_err(|_| DocumentFlaw::Malformed("its timestamp is not a valid time"))?;
         let module_id = self.module_id.ok_or(missing)?;
         let (kind, pcrs) = match (self.pcrs, self.nitrotpm_pcrs) {
             (Some(pcrs), None) => (PlatformKind::Enclave, pcrs),
@@ -191,7 +191,7 @@ impl CborEntries {
 }
 
 fn cbor(_: minicbor::decode::Error) -> DocumentFlaw {
-    DocumentFlaw::Malformed("its payload is no CBOR map of the right types")
+    DocumentFlaw::Malformed("its payload is not a CBOR map of the right types")
 }
 
 const TWICE: DocumentFlaw = DocumentFlaw::Malformed("it says something twice");

@@ -149,7 +149,7 @@ impl Refusals {
         }
     }
 
-    /// What is left at the end has no record but for its number.
+    /// Refusals left at the end have no records; only their number is recorded.
     fn give_up(&self) {
         let Second { counts, .. } = std::mem::take(&mut *self.lock());
         let refusals = counts.values().map(|count| count.refusals.count).sum();

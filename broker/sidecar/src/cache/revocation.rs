@@ -71,7 +71,12 @@ impl Cache {
         ActivityRecord::of_failed_check(check, event_id, now.wall, caller).append_to(&mut line);
         let is_recorded = journal.append_of(None, line).wait().await.is_ok();
         standing.failed(now, is_recorded.then_some(event_id));
-        tracing::warn!(reason, operation, key, "KMS was not asked whether data keys may be used still");
+        tracing::warn!(
+            reason,
+            operation,
+            key,
+            "KMS could not be asked whether cached data keys may still be used"
+        );
     }
 
     /// KMS has refused what a draw needed.

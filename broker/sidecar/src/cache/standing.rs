@@ -73,7 +73,7 @@ struct Asking(Option<CancellationToken>);
 pub(crate) struct Evidence {
     /// A newer answer of KMS, and what it speaks for.
     pub(crate) allowed: Option<(Arc<Allowed>, AllowedScope)>,
-    /// The record that tells why there is none that is new enough.
+    /// The record that says why there is no recent answer.
     pub(crate) failed: Option<Uuid>,
 }
 

@@ -1,4 +1,4 @@
-//! `key-broker admin`: what a broker keeps, and how to make it forget, over the operator's socket.
+//! `key-broker admin`: status, cache entries and eviction, over the operator's socket.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,13 +27,13 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
-    /// What the broker is at: entries, calls, its journal and trail
+    /// Status: entries, calls, journal and trail
     Status(AdminTarget),
-    /// The data keys and decrypts that it keeps, without anything secret: a line of JSON each
+    /// The cached data keys and decrypts without their secrets, one line of JSON each
     Entries(AdminTarget),
-    /// Make it forget what it keeps
+    /// Drop cached data keys and decrypts
     ///
-    /// A draw that begins after this never gets what was there before. Workloads keep what they have got.
+    /// Calls that begin afterwards never get what was dropped. Workloads keep what they already have.
     Evict(EvictArguments),
 }
 
@@ -63,10 +63,10 @@ struct EvictArguments {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct WhichEntries {
-    /// Under this KMS key: by ARN or id, whatever callers call it; by an alias, only what was asked for by that alias
+    /// All of this KMS key: by ARN or id, however callers named it; by alias, only what callers asked for by that alias
     #[arg(long, value_name = "KEY")]
     key_id: Option<String>,
-    /// Of this principal
+    /// All of this principal
     #[arg(long, value_name = "PRINCIPAL")]
     principal: Option<String>,
     /// Everything

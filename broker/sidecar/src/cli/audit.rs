@@ -39,93 +39,93 @@ pub(super) struct Arguments {
 enum Command {
     /// Follow the journal: a line for each record as it is written
     ///
-    /// Shows the newest records that are not delivered yet, then each new one. It goes on over deliveries and restarts of the
-    /// broker, until Ctrl-C. Records that are delivered are shown by `audit cat`.
+    /// Shows the newest records that are not delivered yet, then each new one, across deliveries and restarts of the broker, until
+    /// Ctrl-C. `audit cat` shows delivered records.
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::Arguments),
 
     /// Print log files of the trail, decrypted
     ///
-    /// All of them, oldest first, unless told which. To decrypt a log file KMS is asked for its data key; that is recorded in a file
-    /// of yours, see --record-to, before anything is shown.
+    /// All of them, oldest first, unless some are named. Decrypting a log file takes a KMS call for its data key, which is recorded in
+    /// a file of yours (--record-to) before anything is shown.
     #[command(after_help = cat::EXAMPLES)]
     Cat(cat::Arguments),
 
-    /// List the trails in a bucket, as their digests say
+    /// List the trails in a bucket, according to their digests
     ///
-    /// Each with the time that it covers, whether it is open, stale, abandoned or closed, and the pod or host on which it began. Nothing of
-    /// this is verified.
+    /// Each with the time that it covers, its state (open, stale, abandoned or closed), and the pod or host on which it began. Nothing
+    /// is verified.
     #[command(after_help = trails::EXAMPLES)]
     Trails(trails::Arguments),
 
-    /// Tell the story of one call, or of one data key
+    /// Show the story of one call, or of one data key
     ///
-    /// Who asked, which policy allowed it, whether KMS was called for it and by which request, every other use of the same data key,
-    /// and the trace. It is looked for in the journal and in the log files that a signed digest vouches for; others are named, and left out.
+    /// Shows who called, which policy allowed it, whether and by which request KMS was called, every other use of the same data key, and
+    /// the trace. Searches the journal and the log files that a signed digest vouches for; others are named and left out.
     ///
-    /// Exits with 0 if it is found, 1 if there is nothing, 2 if something could not be looked at; with 64 if the arguments or the
-    /// configuration are wrong.
+    /// Exits with 0 if something is found, 1 if not, 2 if something could not be searched, 64 if arguments or configuration are wrong.
     #[command(after_help = find::EXAMPLES)]
     Find(find::Arguments),
 
-    /// Say whether the trail is what the broker delivered, all of it
+    /// Verify that the trail is complete and unaltered
     ///
-    /// Looks at every digest, signature, hash and record, at what is in no digest, at the time between digests, at the journal,
-    /// and recomputes from the records alone that no data key was used beyond its age, messages and bytes.
+    /// Checks every digest, signature, hash and record, objects that are in no digest, gaps between digests and the journal, and
+    /// recomputes from the records alone that no data key was used beyond its limits on age, messages and bytes.
     ///
-    /// Exits with 0 if the trail is sound, 1 if it was tampered with or something is wrong, 2 if that cannot be told, as when the
-    /// store or a key cannot be reached; with 64 if the arguments or the configuration are wrong.
+    /// Exits with 0 if the trail is sound, 1 if it was tampered with or something is wrong, 2 if it cannot tell, as when the store or
+    /// a key cannot be reached, 64 if arguments or configuration are wrong.
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Arguments),
 
-    /// Join the trail's KMS records with AWS's own CloudTrail
+    /// Compare the trail's KMS records with AWS CloudTrail
     ///
-    /// Every call to KMS that the broker records is in AWS CloudTrail, too, under the same requestID. This tells which calls have
-    /// both records, which only one, and in which fields two records of one call differ. A call that AWS has and the trail has
-    /// not was made with the broker's credentials by somebody else, or its answer never reached the broker.
-    /// Those of an auditor who read the trail with the same credentials are in the auditor's own records: --reader-records.
+    /// Every KMS call that the broker records is in AWS CloudTrail too, under the same requestID. This reports which calls have both
+    /// records, which only one, and which fields differ. A call that only AWS has was made by somebody else with the broker's
+    /// credentials, or its answer never reached the broker. Calls of an auditor who read the trail with the same credentials are
+    /// in the auditor's own records: --reader-records.
     ///
-    /// Exits with 0 if all is matched, 1 if something is missing on either side or differs, 2 if that cannot be told; with 64 if the
-    /// arguments or the configuration are wrong.
+    /// Exits with 0 if everything matches, 1 if something is missing on either side or differs, 2 if it cannot tell, 64 if arguments
+    /// or configuration are wrong.
     #[command(after_help = reconcile::EXAMPLES)]
     Reconcile(reconcile::Arguments),
 
-    /// Ring when a key that only brokers may use was last used by somebody else
+    /// Raise an alarm if somebody else last used a key that only brokers may use
     ///
-    /// For a timer: KMS is asked when each key was last used, and by which request (GetKeyLastUsage). What it tells is kept in --state,
-    /// and looked for in the trails once every trail that was open then vouches for that time. If it is in none, this rings, and in every
-    /// run after that until --acknowledge says that somebody has looked.
+    /// For a timer. Asks KMS when each key was last used, and by which request (GetKeyLastUsage), keeps the answer in --state, and looks
+    /// for it in the trails once every trail that was open then vouches for that time. If none has it, this is an alarm, in every run
+    /// until --acknowledge.
     ///
-    /// It samples: of each key only the last use is seen, up to an hour late. A thief who makes a broker use the key after him is not.
+    /// It samples: it sees only the last use of each key, up to an hour late, so a thief who makes a broker use the key afterwards is
+    /// not seen.
     ///
-    /// Exits with 0 if nothing rings, 1 if something does, 2 if that cannot be told, as when a trail is late or abandoned; with 64 if the
-    /// arguments or the configuration are wrong.
+    /// Exits with 0 without an alarm, 1 with one, 2 if it cannot tell, as when a trail is late or abandoned, 64 if arguments or
+    /// configuration are wrong.
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::Arguments),
 
-    /// Count the requests to KMS, made and saved, and predict the trail's own
+    /// Count the KMS requests made and saved, and predict the trail's own
     ///
-    /// By day, region, account, key and operation. Requests are made for workloads, for the trail itself and to check
-    /// revocation; a use that is served from the cache is a request that was saved.
+    /// By day, region, account, key and operation. Requests are made for workloads, for the trail and for revocation checks; every use
+    /// served from the cache saves one.
     #[command(after_help = cost::EXAMPLES)]
     Cost(cost::Arguments),
 
-    /// Deliver the journal of a broker that is dead
+    /// Deliver the journal of a dead broker
     ///
-    /// As the broker's own end would have: its records become log files of its own trail, which is closed then. The journal must not be
+    /// As the broker would have at its end: the records become log files of its own trail, which is then closed. The journal must not be
     /// in use, and is changed: run this as the broker's user. Exits with 0 if everything is delivered, 75 if something is left.
     #[command(after_help = deliver::EXAMPLES)]
     Deliver(deliver::Arguments),
 
-    /// Print the public key that digests are checked with
+    /// Print the public key that verifies digests
     #[command(after_help = public_key::EXAMPLES)]
     PublicKey(public_key::Arguments),
 }
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
-    key-broker audit tail                     # what the broker of `key-broker dev` does, as it does it\n  \
-    key-broker audit verify                   # is its trail what was delivered?\n  \
-    key-broker audit cat --records | jq .     # its records";
+    key-broker audit tail                     # follow the broker of `key-broker dev`\n  \
+    key-broker audit verify                   # is its trail complete and unaltered?\n  \
+    key-broker audit cat --records | jq .     # its delivered records";
 
 /// Why a command failed.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! `key-broker call`: the contract's calls for people. JSON on stdout, errors on stderr.
+//! `key-broker call`: the RPCs from the command line. JSON on stdout, errors on stderr.
 
 mod encrypt;
 
@@ -25,27 +25,27 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum CallCommand {
-    /// Encrypt a message: what is printed is a message of the AWS Encryption SDK
+    /// Encrypt a message, in the AWS Encryption SDK's format
     EncryptMessage(encrypt::EncryptMessageArguments),
-    /// Decrypt a message of EncryptMessage or of an AWS Encryption SDK
+    /// Decrypt a message of encrypt-message or of an AWS Encryption SDK
     DecryptMessage(encrypt::DecryptMessageArguments),
-    /// A new data key, in plaintext and encrypted under the KMS key
+    /// Get a data key, in plaintext and encrypted under the KMS key
     GenerateDataKey(DataKeyArguments),
-    /// A new data key, encrypted under the KMS key only
+    /// Get a data key, encrypted under the KMS key only
     GenerateDataKeyWithoutPlaintext(DataKeyArguments),
-    /// Decrypt what KMS encrypted
+    /// Decrypt a KMS ciphertext
     Decrypt(DecryptArguments),
-    /// Encrypt up to 4,096 bytes under the KMS key itself
+    /// Encrypt up to 4,096 bytes directly under the KMS key
     Encrypt(encrypt::EncryptArguments),
-    /// Encrypt a ciphertext of KMS anew, under another key or encryption context
+    /// Re-encrypt a KMS ciphertext under another key or encryption context
     ReEncrypt(encrypt::ReEncryptArguments),
-    /// A new data key pair
+    /// Get a new data key pair
     GenerateDataKeyPair(encrypt::KeyPairArguments),
-    /// A new data key pair, its private key encrypted only
+    /// Get a new data key pair, its private key only encrypted
     GenerateDataKeyPairWithoutPlaintext(encrypt::KeyPairArguments),
-    /// Random bytes from KMS
+    /// Get random bytes from KMS
     GenerateRandom(RandomArguments),
-    /// What KMS knows about a key
+    /// Describe a key
     DescribeKey(DescribeArguments),
 }
 

@@ -1,4 +1,4 @@
-//! `key-broker check`: is everything there that `serve` needs? What is tried leaves nothing behind.
+//! `key-broker check`: tries everything that `serve` needs, and leaves nothing behind.
 
 mod host;
 mod identity;
@@ -33,13 +33,13 @@ pub(super) struct Arguments {
     /// A KMS key under which the broker must be able to make data keys and decrypt; may be given more than once
     #[arg(long = "key-id", value_name = "KEY", value_parser = parse_key)]
     keys: Vec<KeyId>,
-    /// A pair of the encryption context that --key-id is tried with, or that --as asks with; may be given more than once
+    /// A pair of the encryption context for --key-id or --as; may be given more than once
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     context: Vec<(String, String)>,
-    /// Put an object into the trail's bucket of S3, outside of AWSLogs/, to see whether the broker may; a second time it is not put
+    /// Try to put an object into the trail's S3 bucket, outside of AWSLogs/, unless it is there from an earlier check
     #[arg(long, conflicts_with_all = ["offline", "principal"])]
     write: bool,
-    /// Ask nobody, and look at nothing that only the broker's host can have: for CI, or beside a broker that runs
+    /// Make no requests, and check nothing that only the broker's host has: for CI, or beside a running broker
     #[arg(long, conflicts_with = "keys")]
     offline: bool,
     /// Print JSON
@@ -52,25 +52,25 @@ pub(super) struct Arguments {
 /// A question to policy, which is then all that is checked.
 #[derive(Debug, clap::Args)]
 #[command(
-    next_help_heading = "What may a principal do? Asks the policy file, and AWS only what aliases mean"
+    next_help_heading = "What may a principal do? Reads the policy file, and asks AWS only to resolve aliases"
 )]
 struct PolicyQuery {
-    /// The principal as policy names it: a SPIFFE ID, unix:uid/UID, vsock:cid/CID or unknown
+    /// The principal as in policies: a SPIFFE ID, unix:uid/UID, vsock:cid/CID or unknown
     #[arg(long = "as", value_name = "PRINCIPAL", value_parser = Principal::parse)]
     principal: Option<Principal>,
-    /// One action, such as Decrypt; else all
+    /// One action, such as Decrypt [default: all]
     #[arg(long, requires = "principal", value_name = "ACTION", value_parser = policy::parse_action)]
     action: Option<Action>,
-    /// One key: ARN, id or alias; else those that policies name, and none
+    /// One key: ARN, id or alias [default: those that policies name, and no key]
     #[arg(long, requires = "principal", value_name = "KEY", value_parser = parse_key)]
     key: Option<KeyId>,
     /// The messages that a call for a data key declares
     #[arg(long, requires = "principal", value_name = "N", default_value_t = 1)]
     messages: u64,
-    /// The bytes that a call for a data key declares, or that is encrypted or decrypted here; 0 is none
+    /// The bytes that a call for a data key declares, or that are encrypted or decrypted in the broker
     #[arg(long, requires = "principal", value_name = "N", default_value_t = 0)]
     bytes: u64,
-    /// How the call comes in: unix, tls, `insecure_tcp` or vsock
+    /// The transport of the call: unix, tls, `insecure_tcp` or vsock
     #[arg(long, requires = "principal", default_value_t = Transport::Unix, value_parser = policy::parse_transport)]
     transport: Transport,
     /// A PCR of the enclave's attestation document, such as 0=HEX (the image); may be given more than once
@@ -115,7 +115,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     report.print(exit)
 }
 
-/// What only the broker's host, and AWS, can tell.
+/// Checks that need the broker's host, or AWS.
 async fn check_here(
     mut config: Config,
     arguments: &Arguments,
@@ -170,13 +170,13 @@ fn check_policy(policy: &Policy, report: &mut Report) {
     report.add("policy", finding);
 }
 
-/// How long what is kept outlives its KMS key, and what that costs.
+/// How long cached keys outlive their KMS key, and what the checks cost.
 fn reuse(rules: &Rules) -> Finding {
     let is_used = rules.default.enabled || rules.rules.iter().any(|(_, rule)| rule.enabled);
     match rules.revocation_check {
-        _ if !is_used => Finding::Ok("nothing is kept".to_owned()),
+        _ if !is_used => Finding::Ok("nothing is cached".to_owned()),
         None => Finding::Note(
-            "KMS is not asked again about what is kept: a key that is taken away is used until the bounds of its data keys".to_owned(),
+            "no revocation checks: a KMS key that is taken away is used until its data keys reach their limits".to_owned(),
         ),
         Some(check) => Finding::Ok(format!(
             "a KMS key that is taken away is out of use after {} s, or {} s while KMS cannot be asked. {}",
@@ -195,10 +195,9 @@ async fn check_aliases(policy: &Policy, kms: &AwsKms, caller: &AwsCaller, report
     for alias in policy.aliases() {
         let found = match knowledge::target(kms, alias).await {
             Ok(Some(arn)) => Finding::Ok(format!("{} means {arn}", alias.as_str())),
-            Ok(None) => Finding::Note(format!(
-                "there is no {}: what policies say of it holds for no key",
-                alias.as_str()
-            )),
+            Ok(None) => {
+                Finding::Note(format!("there is no {}: policies by it apply to no key", alias.as_str()))
+            }
             // A broker that cannot ask serves: a forbid by the alias holds for every key then.
             Err(why) => Finding::NotKnown(why),
         };

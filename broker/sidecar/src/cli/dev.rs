@@ -1,4 +1,4 @@
-//! `key-broker dev`: the emulator and a broker before it, for a newcomer's first minute.
+//! `key-broker dev`: the KMS emulator and a broker that uses it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -137,7 +137,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 fn configuration(endpoint: &str) -> String {
     format!(
-        r#"# Written anew by every start of `key-broker dev`: copy it before you change it.
+        r#"# Overwritten by every start of `key-broker dev`: copy it before you change it.
 # `key-broker serve --config key-broker.toml` runs with it too, while an emulator listens at endpoint_url; give it any
 # AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 
@@ -155,7 +155,7 @@ file = "policy.cedar"
 
 [audit]
 journal_dir = "{JOURNAL}"
-# Log files under trail/, soon enough to be seen: `serve` delivers every five minutes unless told, digests every hour.
+# Log files under trail/, at short intervals: the defaults are five minutes for log files and an hour for digests.
 store = {{ directory = "trail", bucket = "{BUCKET}" }}
 trail = "{TRAIL}"
 kms_key_id = "alias/dev"
@@ -173,27 +173,27 @@ fn welcome(dir: &Path) {
     let _ = write!(
         text,
         r#"
-key-broker dev serves on {dir}/broker.sock, before a KMS emulator. No AWS account is used.
+key-broker dev is serving on {dir}/broker.sock, with a KMS emulator. No AWS account is used.
 
-  Encrypt a message, "hello" in base64, in another terminal; then the same for a data key:
+  In another terminal, encrypt a message ("hello" in base64), and get a data key:
     {program} call encrypt-message --dir {dir} --key-id alias/dev --context tenant=acme --plaintext aGVsbG8=
     {program} call generate-data-key --dir {dir} --key-id alias/dev --context tenant=acme
 
-  The same in Python, from the repository (pip install ./client/python; client/ has Node, Go, Java and Rust, too):
+  In Python, from the repository, after pip install ./client/python (client/ also has Node, Go, Java and Rust):
     import key_broker
     with key_broker.connect("unix:{dir}/broker.sock") as broker:
         message = broker.encrypt(b"hello", "alias/dev", {{"tenant": "acme"}})
         print(broker.decrypt(message, {{"tenant": "acme"}}).decode())
 
-  Every call is shown here, and leaves its records in {dir}/journal/ before its reply. Within half a minute they are in
-  {dir}/trail/, as CloudTrail's log files, encrypted and signed:
+  Every call is shown here, and recorded in {dir}/journal/ before its reply leaves. Within half a minute its records are in
+  {dir}/trail/, as CloudTrail log files, encrypted and signed:
     {program} audit tail --dir {dir}
     {program} audit verify --dir {dir}
 
   Ctrl-C stops it; keys and records stay.
 "#
     );
-    // Without a terminal there is nobody to welcome.
+    // No welcome without a terminal.
     let _ = io::stdout().write_all(text.as_bytes());
     let _ = io::stdout().flush();
 }
@@ -216,7 +216,7 @@ async fn show_calls(mut follower: Follower) {
 
 /// As fast as people look.
 const PAUSE: Duration = Duration::from_millis(100);
-/// What is logged but for what workloads' calls, which are shown, do not need.
+/// The log filter: without deliveries, since workloads' calls are shown.
 const LINES: &str = "warn,key_broker=info,key_broker_trail::delivery=warn";
 const REGION: &str = "us-west-2";
 const JOURNAL: &str = "journal";

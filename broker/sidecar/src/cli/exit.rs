@@ -1,22 +1,22 @@
-//! How a process of this program ends: one table for all commands (docs/configuration.md, "Exit codes").
+//! Exit codes, the same for all commands (docs/configuration.md, "Exit codes").
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// The end of a command, as its exit code tells it. 0, 64 and 75 are of sysexits(3).
+/// The exit of a command. 0, 64 and 75 are from sysexits(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     /// It is done; the answer to a question is yes.
     Done,
     /// It could not be done; the answer to a question is no.
     No,
-    /// Nothing speaks against it, but part of what was asked about could not be looked at.
+    /// Nothing wrong was found, but part of it could not be checked.
     CannotTell,
     /// Arguments, configuration or surroundings are wrong: somebody has to change them, and trying again changes nothing.
     Mistake,
-    /// It was told to stop, and something is left that the next start delivers, or that is lost.
+    /// Stopped as requested, and something is left that the next start delivers, or that is lost.
     LeftBehind,
-    /// A second SIGINT cut it off, as a shell tells of one.
+    /// Ended by a second SIGINT; the code is the shell's.
     CutOff,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn fail(error: impl Display) -> ExitCode {
     Exit::No.into()
 }
 
-/// Says what is wrong with arguments, configuration or surroundings.
+/// Reports a mistake in arguments, configuration or environment.
 pub(super) fn mistake(error: impl Display) -> ExitCode {
     eprintln!("key-broker: {error}");
     Exit::Mistake.into()

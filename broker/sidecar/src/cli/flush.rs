@@ -1,4 +1,4 @@
-//! `key-broker flush`: what is recorded by now is delivered now, for a hook that runs before the broker is told to stop.
+//! `key-broker flush`: delivers at once what is recorded, for a hook that runs before the broker is stopped.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

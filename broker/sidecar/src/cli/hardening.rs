@@ -1,4 +1,4 @@
-//! What the process gives up before it holds key material, so that no other process can read it.
+//! Hardens the process before it holds key material, so that no other process can read it.
 
 use rustix::io::Errno;
 
@@ -35,7 +35,7 @@ impl Hardening {
     /// Says what failed, once there is a log.
     pub(super) fn report(self) {
         for (step, error) in self.failures {
-            tracing::warn!(step, %error, "the process is less protected than it should be");
+            tracing::warn!(step, %error, "the process is not fully hardened");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `key-broker health`: one of two questions, answered by the exit code.
+//! `key-broker health`: liveness or readiness, by exit code.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::target::{CallFailure, Target};
 pub(super) struct Arguments {
     #[command(flatten)]
     target: Target,
-    /// Ask only whether the process answers: for liveness probes, since a restart mends neither KMS nor a full disk
+    /// Only ask whether the process answers: for liveness probes, since a restart repairs neither KMS nor a full disk
     #[arg(long)]
     live: bool,
     /// Give up after this many milliseconds

@@ -1,4 +1,4 @@
-//! What the program tells of itself: completion for shells, man pages, and the commit and features of this build.
+//! Shell completion, man pages, and the commit and features of this build.
 
 use std::fs;
 use std::io;
@@ -47,7 +47,7 @@ fn write_pages(dir: &Path) -> io::Result<()> {
     clap_mangen::generate_to(Cli::command(), dir)
 }
 
-/// The version, the commit that it was built of, and what is in this build beyond the usual.
+/// The version, the commit it was built from, and additional features of this build.
 pub(super) const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ncommit: ",

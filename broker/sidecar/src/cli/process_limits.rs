@@ -1,4 +1,4 @@
-//! What the system lets the process have, looked at before it serves: a limit that would be found at the first rush is found at the start.
+//! Checks the process's resource limits at start, so that a low limit does not show only under load.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub(super) fn fit(config: &mut Config) -> Result<(), String> {
         tracing::warn!(
             limit,
             needed = largest,
-            "RLIMIT_FSIZE is below what a file of the journal may have: calls are refused once one has as much"
+            "RLIMIT_FSIZE is lower than the size of a journal segment: calls are refused once a segment reaches it"
         );
     }
     let descriptors = Descriptors::of(config);
@@ -38,7 +38,7 @@ pub(super) fn fit(config: &mut Config) -> Result<(), String> {
         limit,
         needed,
         connections,
-        "RLIMIT_NOFILE is below what limits.connections needs: so many connections are taken on each socket"
+        "RLIMIT_NOFILE is lower than limits.connections needs: each socket accepts fewer connections"
     );
     config.limits.connections = connections;
     config.limits.share.connections = config.limits.share.connections.min(connections);
@@ -83,7 +83,7 @@ impl Descriptors {
         (self.others + self.sockets * with_leaving(connections)) as u64
     }
 
-    /// With how many connections so many descriptors are enough.
+    /// The number of connections for which this many descriptors are enough.
     fn connections(&self, limit: u64) -> usize {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let each = limit.saturating_sub(self.others) / self.sockets.max(1);
@@ -119,7 +119,7 @@ const SLACK_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
-    //! Whatever the limit, so many connections as fit are taken, and no fewer than that.
+    //! Whatever the limit, exactly as many connections are accepted as fit.
 
     use proptest::prelude::*;
 

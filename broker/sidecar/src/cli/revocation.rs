@@ -1,4 +1,4 @@
-//! What the revocation check costs, for people.
+//! The cost of revocation checks, as text.
 
 use crate::cache::rules::RevocationCheck;
 

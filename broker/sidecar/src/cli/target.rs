@@ -46,7 +46,7 @@ pub(super) struct Target {
 /// What mutual TLS takes: files in PEM.
 #[derive(Debug, Args)]
 struct TlsArguments {
-    /// With --tls: the authorities that vouch for the broker's certificate, PEM
+    /// With --tls: the authorities that the broker's certificate chains to, PEM
     #[arg(long, value_name = "FILE", requires = "tls")]
     ca: Option<PathBuf>,
     /// With --tls: the client's certificate, PEM
@@ -65,7 +65,7 @@ struct TlsArguments {
 pub(super) enum CallFailure {
     /// Arguments or configuration are wrong.
     Mistake(String),
-    /// The broker, or what is on the way to it.
+    /// The broker, or the connection to it.
     Failed(String),
 }
 
@@ -125,7 +125,7 @@ impl Target {
             (Some(address), _) => Client::unix(&address.path).await.map_err(explain),
             (None, Some(address)) => Client::insecure_tcp(&address.to_string()).await.map_err(explain),
             (None, None) => Err(CallFailure::Mistake(format!(
-                "{}: the broker listens for certificates or enclaves only: give --tls HOST:PORT with --ca, --cert and --key, or --vsock",
+                "{}: the broker listens only for TLS or enclaves: give --tls HOST:PORT with --ca, --cert and --key, or --vsock",
                 file.display()
             ))),
         }
@@ -162,7 +162,7 @@ pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The name that is there twice, with whatever values: which one was meant, nobody knows.
+/// The name that is given twice, with any values.
 pub(super) fn twice(pairs: &[(String, String)]) -> Option<String> {
     let is_repeated = |(place, (name, _)): &(usize, &(String, String))| {
         pairs[..*place].iter().any(|(earlier, _)| earlier == name)
@@ -180,5 +180,5 @@ pub(super) fn dev_credentials() -> SharedCredentialsProvider {
     static_credentials("AKIADEVEXAMPLE000000", "dev-only")
 }
 
-/// Where `key-broker dev` keeps everything, unless told.
+/// The default folder of `key-broker dev`.
 pub(super) const DEV_DIR: &str = "./.key-broker-dev";

@@ -1,4 +1,4 @@
-//! `[attestation]`: which attestation documents count.
+//! `[attestation]`: which attestation documents are accepted.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The bounds that no configuration may cross, and how values are held against them.
+//! The limits of configured values, and checking them.
 
 use std::fmt;
 use std::time::Duration;

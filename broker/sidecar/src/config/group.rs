@@ -1,4 +1,4 @@
-//! Groups of the host by their names.
+//! Looks up the host's groups by name.
 
 use std::fs;
 

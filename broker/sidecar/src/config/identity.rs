@@ -1,4 +1,4 @@
-//! `[identity]`: which connections are which workloads; and what their encryption contexts must have.
+//! `[identity]`: which connections belong to which workloads; and the pairs that their encryption contexts must have.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -67,7 +67,7 @@ impl IdentitySection {
             let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-');
             if section.name.is_empty() || !section.name.bytes().all(letter) {
                 return Err(format!(
-                    "{name}: {:?} is no DNS name of lower-case letters, digits, dots and dashes; a pattern is none",
+                    "{name}: {:?} is not a DNS name of lower-case letters, digits, dots and dashes (patterns are not allowed)",
                     section.name
                 ));
             }

@@ -1,4 +1,4 @@
-//! `[kms]`: how to reach KMS, how much to ask of it, and when to stop asking.
+//! `[kms]`: how to reach KMS, how many calls to make, and when to stop.
 
 mod elsewhere;
 mod session;
@@ -60,12 +60,12 @@ const fn default_attempt_timeout_ms() -> u64 {
 }
 
 const fn default_imds_connect_timeout_ms() -> u64 {
-    // Where there is none, this is how long it takes to find that out.
+    // Without a metadata service, this is how long it takes to notice.
     2_000
 }
 
 const fn default_imds_read_timeout_ms() -> u64 {
-    // It is asked off the path of calls: a slow one delays nobody.
+    // Asked in the background: a slow one delays no call.
     10_000
 }
 
@@ -81,7 +81,7 @@ const fn default_max_in_flight() -> u32 {
 }
 
 const fn default_queue_wait_ms() -> u64 {
-    // Fifty calls' time at KMS's usual pace; whoever waits longer waits for a KMS that is slow.
+    // The time of fifty calls at KMS's usual pace: a longer wait means that KMS is slow.
     1_000
 }
 
@@ -126,7 +126,7 @@ impl KmsSection {
             session_name: session::name(self.session_name.as_deref(), self.role_arn.is_some(), |name| {
                 match host {
                     Host::Here => session::variable(name),
-                    // Those of this machine tell nothing of it; what is filled in has some value there.
+                    // This machine's variables say nothing about it, so assume that each has a value there.
                     Host::Elsewhere => (!name.starts_with("AWS_")).then(|| name.to_owned()),
                 }
             })?,
@@ -168,7 +168,7 @@ pub(crate) fn is_unlikely_region(region: &str) -> bool {
     !is_one(direction) && !is_two(direction)
 }
 
-/// Whether it is the name of a region, as far as its form tells.
+/// Whether it has the form of a region's name.
 fn is_region(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     text.split('-').count() >= 3 && text.bytes().all(plain) && text.ends_with(|c: char| c.is_ascii_digit())

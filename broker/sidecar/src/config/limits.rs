@@ -1,4 +1,4 @@
-//! `[limits]`: how much at a time, by all and by one principal, and for how long.
+//! `[limits]`: limits in all and for one principal, and timeouts.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Mistakes of syntax and shape in the configuration's file: place, key, what is wrong and what belongs there, in the words of people
-//! who write TOML.
+//! Mistakes of syntax and type in the configuration file, with place, key, and what belongs there, in TOML's terms.
 
 use std::path::Path;
 
@@ -49,7 +48,7 @@ fn words_of(message: &str, key: Option<&str>) -> String {
     if let Some((value, known)) =
         message.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, expected "))
     {
-        return format!("{place}{value:?} is none of {}", quoted(known).join(", "));
+        return format!("{place}{value:?} is not one of {}", quoted(known).join(", "));
     }
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     if let Some((found, expected)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) {

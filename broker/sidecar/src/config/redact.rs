@@ -1,4 +1,4 @@
-//! `[audit.redact]`: what records do not show.
+//! `[audit.redact]`: values that records do not show.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

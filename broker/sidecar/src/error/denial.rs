@@ -1,5 +1,5 @@
-//! What policy has denied, in words for the caller: who it is, what it asked for, on which key as it wrote it, and what to send. All of
-//! it is what the caller knows or wrote itself, and a key that is not there reads as one that is not permitted.
+//! The message of a denial: who the caller is, which action and key it asked for, as it wrote it, and what to send instead. The caller
+//! knows or wrote all of this itself, and a key that does not exist looks like one that is not permitted.
 
 use key_broker_core::{Action, KeyId, Principal};
 
@@ -29,7 +29,7 @@ impl Denial {
     pub(super) fn words(&self) -> String {
         let who = match &self.principal {
             Principal::Workload(name) => &**name,
-            Principal::Unknown => "whoever no certificate and no kernel proves (unknown)",
+            Principal::Unknown => "an unidentified caller (unknown)",
         };
         let action = self.action.name();
         let denied = format!("the broker's policy does not permit {who} to {action}");
@@ -39,8 +39,8 @@ impl Denial {
                 shown(key)
             ),
             DeniedKey::Any if matches!(self.action, Action::Decrypt | Action::ReEncryptFrom) => format!(
-                "{denied} with whatever key a ciphertext is of: set key_id to the key's ARN, or to its alias as the data key was asked \
-                 for, or ask the broker's operator for a permit"
+                "{denied} without naming the key: set key_id to the key's ARN, or to the alias by which the data key was requested, or ask \
+                 the broker's operator for a permit"
             ),
             DeniedKey::Any => format!("{denied}: ask the broker's operator for a permit"),
             DeniedKey::OfTheAnswer => format!(

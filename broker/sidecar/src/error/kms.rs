@@ -1,4 +1,4 @@
-//! What KMS refused, and how it failed.
+//! Errors of KMS.
 
 use key_broker_core::Outcome;
 use tonic::Code;
@@ -21,7 +21,7 @@ pub(crate) struct KmsError {
 /// The kinds of KMS errors that callers and operators must tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KmsErrorKind {
-    /// AWS does not take the broker's credentials, or its clock, or there are none: nothing is said about any key.
+    /// AWS rejects the broker's credentials or clock, or there are no credentials: this says nothing about any key.
     Credentials,
     /// The same of the role for the keys of one account: nothing is said about any other key.
     AccountCredentials,
@@ -56,16 +56,16 @@ impl KmsErrorKind {
     fn words(self) -> &'static str {
         match self {
             Self::Credentials => {
-                "AWS does not take the broker's own credentials, or its clock is wrong: retry after the given delay, and ask the \
-                 broker's operator to look at its log"
+                "AWS rejects the broker's own credentials, or its clock is wrong: retry after the given delay, and ask the broker's \
+                 operator to check its log"
             }
             Self::AccountCredentials => {
-                "AWS does not take the broker's credentials for the account of this key: retry after the given delay, and ask the \
-                 broker's operator to look at its log"
+                "AWS rejects the broker's credentials for the account of this key: retry after the given delay, and ask the broker's \
+                 operator to check its log"
             }
             Self::AccessDenied => {
-                "AWS KMS does not permit the broker this, or what an attested call measured: ask the broker's operator \
-                 to check its IAM and key policy"
+                "AWS KMS denies this to the broker's role, or to the measurements of an attested call: ask the broker's operator \
+                 to check IAM and key policy"
             }
             Self::NotFound => {
                 "AWS KMS has no such key: check key_id (an alias begins with alias/), account and region"
@@ -74,17 +74,17 @@ impl KmsErrorKind {
             Self::InvalidState => {
                 "the KMS key's state does not allow this (pending deletion or import, or unavailable): see DescribeKey"
             }
-            Self::InvalidKeyUsage => "the KMS key is for another use: give a symmetric encryption key",
+            Self::InvalidKeyUsage => "the KMS key has another key usage: use a symmetric encryption key",
             Self::InvalidCiphertext => {
-                "the ciphertext was altered, or the encryption context is not the one of encryption: send both exactly as \
-                 they were"
+                "the ciphertext was altered, or the encryption context differs from the one at encryption: send both \
+                 unchanged"
             }
             Self::IncorrectKey => {
                 "key_id is not the key that encrypted this ciphertext: name that key by the ARN that came with the data key (an alias \
                  may mean another key by now)"
             }
             Self::InvalidGrantToken => "a grant token is not valid: leave it out or renew it",
-            Self::Validation => "AWS KMS finds the request malformed: check key_id and sizes",
+            Self::Validation => "AWS KMS rejects the request as invalid: check key_id and sizes",
             Self::Throttled => "AWS KMS throttles this account: retry after the given delay",
             Self::Unavailable | Self::OtherKey => {
                 "AWS KMS cannot be reached or failed: retry after the given delay"

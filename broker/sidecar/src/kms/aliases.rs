@@ -39,7 +39,7 @@ pub(crate) struct KnownKey {
 }
 
 impl Aliases {
-    /// Knows nothing yet, and will remember what so many aliases mean.
+    /// Starts empty, and remembers the meanings of this many aliases.
     #[must_use]
     pub(crate) fn new(kms: RecordedKms, caller: Arc<AwsCaller>, most: usize) -> Self {
         Self(Arc::new(Inner { kms, caller, memory: Mutex::new(AliasMemory::new(most)) }))
@@ -84,7 +84,7 @@ impl Aliases {
             return;
         }
         let request = DescribeKeyRequest::from(alias.clone());
-        // Of the share of who uses it: many aliases of one keep nobody else's from being asked for again.
+        // From the user's share: one principal's many aliases do not keep others' from being refreshed.
         let Ok(permitted) = own::permit_for(principal, request) else { return };
         let (aliases, principal) = (self.clone(), principal.clone());
         self.0.kms.tasks().spawn(async move {

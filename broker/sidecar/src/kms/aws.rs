@@ -232,7 +232,7 @@ impl AwsKms {
         Ok(session.arn.as_deref().unwrap_or_default().to_owned())
     }
 
-    /// What is wrong with `kms.session_name`, as far as the credentials in use show it: whoever gives them names their sessions.
+    /// Why `kms.session_name` cannot apply to the credentials in use: their source names the sessions.
     pub(crate) async fn check_session_name(&self) -> Result<(), String> {
         let Some(name) = &self.settings.session_name else { return Ok(()) };
         match self.arn().await {

@@ -45,9 +45,9 @@ struct Target {
 struct Snapshot {
     version: Arc<str>,
     meanings: Arc<AliasMeanings>,
-    /// From then on KMS is asked again, and nobody waits.
+    /// From then on KMS is asked again in the background.
     refresh_from: Instant,
-    /// From then on whoever needs them waits for KMS.
+    /// From then on calls that need them wait for KMS.
     good_until: Instant,
 }
 
@@ -66,7 +66,7 @@ impl PolicyAliases {
         Self(Arc::new(Inner { kms, none, current, targets }))
     }
 
-    /// What the aliases of these policies mean, if nobody has to wait for it.
+    /// The meanings of these policies' aliases, if they are available without waiting.
     #[must_use]
     pub(crate) fn known(&self, policy: &Policy) -> Option<KnownMeanings> {
         if policy.aliases().is_empty() {
@@ -155,13 +155,13 @@ impl PolicyAliases {
                         tracing::warn!(
                             alias,
                             error,
-                            "cannot ask KMS what an alias in the policies means: its last known key is used"
+                            "cannot resolve an alias in the policies with KMS: its last known key is used"
                         );
                     } else {
                         tracing::warn!(
                             alias,
                             error,
-                            "cannot ask KMS what an alias in the policies means: a forbid by it holds for every key"
+                            "cannot resolve an alias in the policies with KMS: a forbid by it applies to every key"
                         );
                     }
                 }
@@ -193,7 +193,7 @@ impl PolicyAliases {
         deadline: Instant,
     ) -> (KeyId, Result<Option<KeyArn>, BrokerError>) {
         let answer = match own::permit(DescribeKeyRequest::from(alias.clone())) {
-            // The record of this answer is owed with its drop, and so in the journal before that of the call.
+            // Dropping this answer puts its record into the backlog, and so into the journal before the call's.
             Ok(permitted) => match self.0.kms.call(permitted, deadline).await.result {
                 Ok(description) => Ok(Some(description.arn)),
                 Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::NotFound, .. })) => Ok(None),

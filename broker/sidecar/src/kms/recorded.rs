@@ -49,7 +49,7 @@ pub(crate) struct RecordedKms {
 
 /// KMS's reply to a call, with the unwritten records of its attempts.
 pub(crate) struct RecordedReply<T> {
-    /// The reply, or why there is none.
+    /// The reply, or the error.
     pub result: Result<T, BrokerError>,
     /// The attempt behind it; none where KMS did not answer.
     pub source: Option<Provenance>,
@@ -94,7 +94,7 @@ impl UnwrittenRecords {
         self.journal.commit_for_the_trail(std::mem::take(&mut self.lines)).await
     }
 
-    /// Commits the records on their own. Where that fails they join the backlog: KMS has answered all the same.
+    /// Commits the records on their own. If that fails they join the backlog, since KMS has answered.
     pub(crate) async fn commit(mut self) -> Result<(), JournalUnavailable> {
         if self.lines.is_empty() {
             return Ok(());
@@ -323,7 +323,7 @@ fn warn_of_credentials<T>(result: &Result<T, BrokerError>) {
     if matches!(error.kind, KmsErrorKind::Credentials | KmsErrorKind::AccountCredentials) {
         tracing::error!(
             error = error.code,
-            "AWS does not take the broker's credentials, or its clock is wrong: renew the credentials, and look at the clock; kept \
+            "AWS rejects the broker's credentials, or its clock is wrong: renew the credentials, and check the clock; cached \
              data keys are served meanwhile"
         );
     }

@@ -1,9 +1,9 @@
-//! Turns at being read: whatever a principal sends on however many connections, a few pieces of it are read before every other principal
-//! has had its turn.
+//! Turns at being read: however many connections a principal has, only a few reads of them happen before every other principal has had
+//! its turn.
 //!
-//! The runtime polls its tasks in the order in which they became ready. A principal with 256 connections that all have something to
-//! read would have 256 turns for another's one, and what comes of them, some thirty requests of each, would all stand before the other's
-//! next request. So each principal has [`READS`] for one pass of the runtime through its tasks, for all its connections together.
+//! The runtime polls its tasks in the order in which they became ready. A principal with 256 readable connections would have 256 turns for
+//! another's one, and the resulting requests, about thirty from each, would all come before the other's next request. So each principal
+//! has [`READS`] for all its connections together in one pass of the runtime through its tasks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,7 +126,7 @@ const READS: usize = 2;
 
 #[cfg(test)]
 mod tests {
-    //! Who reads on many connections does so no more often than who reads on one, and nobody waits for nothing.
+    //! Reading on many connections gives no more turns than reading on one, and nobody waits without reason.
 
     use std::cell::RefCell;
     use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! Requests with a recipient, and KMS's replies to them: encrypted to the recipient's public key, so that the
-//! broker never sees what they hold.
+//! broker never sees the plaintext.
 //!
-//! The cache takes none of these types: a reply for one recipient is never kept.
+//! The cache accepts none of these types: a reply for one recipient is never cached.
 
 use std::sync::Arc;
 

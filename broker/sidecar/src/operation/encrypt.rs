@@ -1,4 +1,4 @@
-//! Encrypt and ReEncrypt: what KMS does with a plaintext, or a ciphertext, of a workload.
+//! Encrypt and ReEncrypt: requests and replies.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(crate) struct EncryptRequest {
 /// What KMS has encrypted: kept in the form of an encrypted data key, which it may be.
 pub(crate) struct Encryption(pub EncryptedDataKey);
 
-/// A ciphertext to be encrypted anew (<https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html>). Only policy makes a
+/// A ciphertext to be re-encrypted (<https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html>). Only policy makes a
 /// permitted one, of a permit for either side.
 #[derive(Clone)]
 pub(crate) struct ReEncryptRequest {
@@ -53,7 +53,7 @@ pub(crate) struct ReEncryptFrom(pub ReEncryptRequest);
 #[derive(Clone)]
 pub(crate) struct ReEncryptTo(pub ReEncryptRequest);
 
-/// A ciphertext, encrypted anew.
+/// A re-encrypted ciphertext.
 pub(crate) struct ReEncryption {
     /// The new ciphertext.
     pub ciphertext_blob: Bytes,

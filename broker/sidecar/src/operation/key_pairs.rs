@@ -27,7 +27,7 @@ pub(crate) struct DataKeyPairRequest {
 #[derive(Clone)]
 pub(crate) struct DataKeyPairWithoutPlaintextRequest(pub DataKeyPairRequest);
 
-/// KMS: `DataKeyPairSpec`, but for those of one region alone.
+/// KMS's `DataKeyPairSpec`, except those of single regions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyPairSpec {
     Rsa2048,

@@ -1,5 +1,5 @@
-//! The requests for the data keys of messages: what KMS is asked for is a data key or a decrypt, and what policy is asked for is another
-//! action, whose data keys never leave the broker.
+//! The requests for data keys of messages: to KMS a data key or a decrypt, to policy an action of its own, since these data keys never
+//! leave the broker.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl DecryptMessageRequest {
     }
 }
 
-/// As the request inside, but for the action.
+/// Like the inner request, except for the action.
 macro_rules! messages {
     ($($request:ty => $action:ident, $variant:ident);+ $(;)?) => {
         $(impl Operation for $request {

@@ -137,12 +137,12 @@ pub(crate) trait KeyedReply {
     /// The key, where there is one.
     fn used_key(&self) -> Option<(&KeyArn, Option<&str>)>;
 
-    /// The key that has encrypted anew what the other one had encrypted.
+    /// The key of the new ciphertext.
     fn new_key(&self) -> Option<(&KeyArn, Option<&str>)> {
         None
     }
 
-    /// The SHA-256 of the ciphertext that KMS has made, if it was asked for one: whoever has that finds the call in the records.
+    /// The SHA-256 of the ciphertext that KMS made, if any, by which its owner finds the call in the records.
     fn ciphertext_sha256(&self) -> Option<&Arc<str>> {
         None
     }
@@ -224,7 +224,7 @@ impl KeyedReply for KmsReply {
 }
 
 impl KmsReply {
-    /// The key that it was made with, and the one that has encrypted anew.
+    /// The key it was made with; for ReEncrypt, the new key, too.
     #[must_use]
     pub(crate) fn used_keys(&self) -> [Option<(&KeyArn, Option<&str>)>; 2] {
         [self.used_key(), self.new_key()]

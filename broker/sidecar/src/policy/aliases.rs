@@ -1,5 +1,4 @@
-//! What the aliases mean that policies name: a policy about an alias is a policy about the key that it means, by whatever name a
-//! caller calls that key.
+//! The meanings of the aliases in policies: a policy about an alias is about its key, however a caller names that key.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! Pairs that a principal's encryption contexts must have, or are given: what is encrypted for one tenant cannot be asked for
-//! in another's name.
+//! Pairs that a principal's encryption contexts must have, or get: data encrypted for one tenant cannot be requested in another's name.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +6,7 @@ use key_broker_core::{EncryptionContext, Principal};
 
 use crate::error::BrokerError;
 
-/// What holds for whom.
+/// The pairs for a principal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bindings(pub Vec<Binding>);
 

@@ -1,5 +1,5 @@
-//! What a policy reads and compares: read from its parsed form, not from its text. A comparison with what no call can have is a
-//! mistake: such a policy would never hold, or always.
+//! What a policy reads and compares, from its parsed form. A comparison with something that no call can have is a mistake: such a policy
+//! would never apply, or always.
 
 use cedar_policy::{Effect, EntityUid, Policy};
 use key_broker_core::{KeyId, Transport};
@@ -166,7 +166,7 @@ impl Compared {
                     return Ok(());
                 }
                 Err(format!(
-                    "resource.account: {text:?} is no account: write its 12 digits; \"*\" is that of a call that names no key"
+                    "resource.account: {text:?} is not an account: write its 12 digits, or \"*\" for calls that name no key"
                 ))
             }
             Self::Digest(name) => {
@@ -175,7 +175,7 @@ impl Compared {
                     return Ok(());
                 }
                 Err(format!(
-                    "context.recipient.{name}: {text:?} is no SHA-384: write its 96 hex digits, in lower case"
+                    "context.recipient.{name}: {text:?} is not a SHA-384: write its 96 hex digits, in lower case"
                 ))
             }
         }
@@ -199,7 +199,7 @@ fn is_like(text: &str, pattern: &[Value]) -> bool {
 }
 
 const ALIAS_IS_NO_KEY: &str =
-    "an alias is no key, so that no key equals it: write resource in Alias::\"alias/NAME\"";
+    "an alias is not a key, so no key equals it: write resource in Alias::\"alias/NAME\"";
 const ACCOUNT_DIGITS: usize = 12;
 /// Of a SHA-384, in hex.
 const DIGEST_DIGITS: usize = 96;

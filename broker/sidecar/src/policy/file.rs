@@ -1,4 +1,4 @@
-//! The file of policies, which may be replaced while the broker runs.
+//! The policy file, which may be replaced while the broker runs.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -30,7 +30,7 @@ impl Policies {
         Ok(Self { file: Some(Mutex::new(file)), ..policy.into() })
     }
 
-    /// Says where the broker is at home: from then on policies that could not hold there are refused, and those in force have to
+    /// Sets the broker's account and region: from then on policies that cannot apply there are refused, and those in force have to
     /// be right already.
     pub(crate) fn settle(&self, region: &str, account_id: &str) -> Result<(), String> {
         self.current().check_home(region, account_id)?;
@@ -39,7 +39,7 @@ impl Policies {
         Ok(())
     }
 
-    /// The policies in force: what a call that begins now is held to.
+    /// The policies in force, for a call that begins now.
     #[must_use]
     pub(crate) fn current(&self) -> Guard<Arc<Policy>> {
         self.current.load()

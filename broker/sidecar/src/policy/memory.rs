@@ -64,7 +64,7 @@ impl DecisionCache {
         self.0.get(wanted)
     }
 
-    /// A caller with ever new questions costs one evaluation each, as without a cache, and takes no place of what is asked again and
+    /// Ever new requests cost one evaluation each, as without a cache, and displace no entry that is used again and
     /// again.
     pub(super) fn keep(&self, question: DecisionKey, decided: CedarDecision) {
         self.0.insert(question, decided);

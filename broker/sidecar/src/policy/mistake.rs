@@ -1,4 +1,4 @@
-//! A mistake in policies, told in one line: where it is, what is wrong, and what Cedar would have written.
+//! A mistake in policies in one line: its place, what is wrong, and Cedar's suggestion.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! A multi-Region key is one key to policy, by whichever of its replicas' ARNs a policy or a call names it. For Cedar, for which an
-//! entity is its name, it has one name: an ARN of no region.
+//! A multi-Region key is one key to policy, whichever replica's ARN a policy or call has. Cedar identifies entities by name, so the key
+//! gets one name: an ARN without a region.
 
 use std::borrow::Cow;
 

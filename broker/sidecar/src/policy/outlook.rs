@@ -1,7 +1,7 @@
-//! What can be told of a call before it is known which key it is about: that it is denied, whatever key that is.
+//! Whether a call is denied whatever its key is, before the key is known.
 //!
-//! For that, each `permit` is asked without what it says of keys, so that it holds at least where it held before; and of each `forbid`,
-//! only those are asked that say nothing of keys. What is denied by these is denied by all.
+//! Each `permit` is evaluated without its conditions on keys, so that it applies at least where it did before, and of the `forbid`s only
+//! those without conditions on keys. A call denied by these is denied by all policies.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl Outlook {
 }
 
 impl super::Policy {
-    /// The denial that is certain whatever key the call is about; none where some key may be permitted, or where that cannot be told.
+    /// The denial that is certain whatever the key; none if some key may be permitted, or that is unknown.
     /// Nobody has to be asked what key it is about for a call that is denied so.
     #[must_use]
     pub(crate) fn denies_every_key(

@@ -1,4 +1,4 @@
-//! The policy of the broker's own calls to KMS, all of it: what it may ask for itself, on behalf of no workload.
+//! The whole policy of the broker's own calls to KMS, on behalf of no workload.
 
 use std::sync::Arc;
 

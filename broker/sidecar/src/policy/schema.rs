@@ -1,4 +1,4 @@
-//! What policies can speak of, and a question in Cedar's terms.
+//! The Cedar schema, and requests in Cedar's terms.
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;

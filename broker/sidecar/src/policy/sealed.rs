@@ -1,4 +1,4 @@
-//! Replies made with a key that policy may not have permitted yet.
+//! Replies made with a key that policy has not necessarily permitted yet.
 
 use key_broker_core::KeyArn;
 

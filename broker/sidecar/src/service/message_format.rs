@@ -105,7 +105,7 @@ pub(super) fn read_header(message: &[u8]) -> Result<(Header, usize), BrokerError
     Ok((header.map_err(|error| refused(&error))?, message.len() - rest.len()))
 }
 
-/// Decrypts a whole message, whose header has so many bytes.
+/// Decrypts a whole message, whose header has `header_bytes` bytes.
 pub(super) async fn open(
     header: Header,
     data_key: MessageKey,

@@ -275,7 +275,7 @@ fn unread(status: &Status) -> BrokerError {
 }
 
 fn no_start() -> BrokerError {
-    BrokerError::Rejected("the first request of the stream is no start: send that before any bytes".into())
+    BrokerError::Rejected("the first request of the stream is not a start: send one before any bytes".into())
 }
 
 fn second_start() -> BrokerError {
@@ -295,5 +295,5 @@ fn other_length(declared: u64) -> BrokerError {
 const TURN: usize = 64 << 10;
 /// Content without frames is held whole. A longer one goes by DecryptMessage, up to what that takes.
 const MOST_UNFRAMED_BYTES: u64 = 1 << 20;
-/// A caller that sends nothing for so long keeps a call that another could have.
+/// A caller that is silent for longer holds a call slot that another could use.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);

@@ -103,7 +103,7 @@ impl Service {
         call.decided(|| {
             let (decision, permitted) = policy.permit(&call.peer.principal, request, &meanings, facts);
             let told = ruling(&decision, denied, None, bound);
-            // A key that is not resolved is permitted to nobody.
+            // An unresolved key is permitted to nobody.
             let permit = told.and_then(|()| permitted.ok_or(unresolved));
             (decision, permit)
         })

@@ -135,7 +135,7 @@ pub(crate) fn generate_data_key_without_plaintext(
 ) -> Result<(DataKeyWithoutPlaintextRequest, DeclaredUse, Reuse), BrokerError> {
     use pb::generate_data_key_request::Length;
     use pb::generate_data_key_without_plaintext_request as other;
-    // The same request, but for a recipient: a data key that nobody may read needs none.
+    // The same request without a recipient: a data key without plaintext needs none.
     let request = pb::GenerateDataKeyRequest {
         key_id: message.key_id,
         length: message.length.map(|length| match length {

@@ -1,7 +1,7 @@
 //! The way of spans, metrics and log lines to a collector, by OpenTelemetry's own environment variables
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
 //!
-//! A thread of its own exports: a collector that is slow, hangs or is gone costs no call anything. What does not fit the queue is
+//! Exports on a separate thread: a collector that is slow, hangs or is gone delays no call. What does not fit the queue is
 //! dropped and counted.
 
 mod foreign;
@@ -52,7 +52,7 @@ pub(crate) struct Export {
     dropped: Arc<AtomicU64>,
     spans: Option<SdkTracerProvider>,
     logs: Option<SdkLoggerProvider>,
-    /// What all of it is told as, if anything is.
+    /// The resource of all signals, if any is exported.
     instance: Option<String>,
     /// The thread on which all is exported ends with it.
     thread: Option<DropGuard>,
@@ -68,7 +68,7 @@ struct ExportError(String);
 
 impl Export {
     /// As the environment says, of the broker that is called `instance`. Without an endpoint nothing is exported, and no span is made.
-    /// What makes no sense is ignored, and told [later](Export::tell), when there is a log.
+    /// Invalid values are ignored, and logged [later](Export::tell), once there is a log.
     pub(crate) fn from_environment(instance: impl FnOnce() -> String) -> Self {
         let (variables, ignored) = Variables::read(variable);
         let traces = Traces::new(None, variables.propagation.clone());
@@ -116,10 +116,10 @@ impl Export {
         Ok(())
     }
 
-    /// Tells the log what is ignored of the variables, and what cannot be exported.
+    /// Logs ignored variables, and what cannot be exported.
     pub(crate) fn tell(&self) {
         for Ignored { variable, why } in &self.ignored {
-            tracing::warn!(variable, why, "an environment variable makes no sense: it is ignored");
+            tracing::warn!(variable, why, "an environment variable has an invalid value and is ignored");
         }
         for error in &self.troubles {
             tracing::warn!(error, "telemetry cannot be exported: the broker serves without it");
@@ -150,17 +150,17 @@ impl Export {
         }
     }
 
-    /// Ends: what is queued is still exported, for at most some seconds. Blocks.
+    /// Ends: exports what is queued, for at most some seconds. Blocks.
     pub(crate) fn finish(self) {
         if let Some(spans) = self.spans
             && spans.shutdown_with_timeout(PATIENCE).is_err()
         {
-            tracing::warn!("the last spans are not exported: the collector does not take them");
+            tracing::warn!("the last spans are not exported: the collector does not accept them");
         }
         if let Some(logs) = self.logs
             && logs.shutdown_with_timeout(PATIENCE).is_err()
         {
-            tracing::warn!("the last log lines are not exported: the collector does not take them");
+            tracing::warn!("the last log lines are not exported: the collector does not accept them");
         }
     }
 }
@@ -177,7 +177,7 @@ pub(crate) fn push_once(instance: &str, measure: impl FnOnce(&Meter)) -> Result<
     metrics.push()
 }
 
-/// A thread with a runtime of its own: whatever a collector does, it holds up nobody else.
+/// A thread with its own runtime, so that a collector delays nothing else.
 fn start_thread() -> Result<(Handle, DropGuard), ExportError> {
     let broken = |error: std::io::Error| ExportError(format!("the telemetry thread: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
@@ -239,7 +239,7 @@ fn cannot_export(collector: &Collector, error: &dyn fmt::Display) -> ExportError
     ExportError(format!("to {collector}: {error}: look at the variables OTEL_EXPORTER_OTLP_*"))
 }
 
-/// What would be exported, and where, and what is ignored of the environment's variables.
+/// What would be exported, where, and which environment variables are ignored.
 pub(crate) fn outlook() -> (String, Vec<Ignored>) {
     let (variables, ignored) = Variables::read(variable);
     (variables.describe(), ignored)
@@ -312,7 +312,7 @@ fn http_client()
 
 /// `OTEL_EXPORTER_OTLP_TIMEOUT`'s default.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Half way to the least.
+/// Lower than normal priority (nice value).
 const NICENESS: i32 = 10;
 /// A drain does not wait for a collector.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -40,7 +40,7 @@ impl Pages {
 
     /// Answers until `stop` is cancelled.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        // Who comes when all are taken gets that of whoever has been idle for longest: a probe is answered at once, and gone.
+        // When all are taken, a newcomer displaces the longest idle: a probe is answered at once, and gone.
         let places = Places::new(CONNECTIONS);
         loop {
             let accepted = tokio::select! {
@@ -150,7 +150,7 @@ fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
 
 /// Far more than a kubelet, a few Prometheus servers and people need, so that an idle one has time to ask before it leaves for another.
 pub(crate) const CONNECTIONS: usize = 256;
-/// How long a request line and headers may take, and a connection may be idle: Prometheus and the kubelet connect anew.
+/// How long a request line and headers may take, and a connection may be idle: Prometheus and the kubelet reconnect.
 const HEADERS: Duration = Duration::from_secs(1);
 /// How long a connection may live: bounds who reads slowly.
 const LIFETIME: Duration = Duration::from_secs(30);

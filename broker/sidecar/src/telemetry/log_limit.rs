@@ -1,4 +1,4 @@
-//! How many log lines of one kind there may be: whoever can cause a line by a call, be it a caller, KMS or the disk, cannot fill the
+//! Limits log lines of one kind: whatever causes a line at each call, a caller, KMS or the disk, cannot fill the
 //! log's disk with it. The lines of one kind are those that one place in the code writes.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
 
-/// Lets so many lines of each kind pass, and counts the others.
+/// Lets a number of lines of each kind pass, and counts the others.
 #[derive(Clone)]
 pub(crate) struct LogLimit(Arc<Inner>);
 
@@ -26,7 +26,7 @@ struct Inner {
 struct Kind {
     /// When the interval began, and how many lines have passed in it.
     interval: Option<(Instant, u32)>,
-    /// Lines that have not passed, and of which no line tells yet.
+    /// Suppressed lines that are not counted in a line yet.
     left_out: u64,
 }
 

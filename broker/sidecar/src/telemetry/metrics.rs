@@ -1,4 +1,4 @@
-//! What is counted and timed, for Prometheus and for OpenTelemetry collectors: one meter, read by whoever is configured.
+//! Counters and timings, for Prometheus and for OpenTelemetry collectors: one meter with all configured readers.
 //!
 //! Labels are closed sets: never a principal, a key, an encryption context or a ciphertext.
 
@@ -22,7 +22,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics that are read as text, pushed, or both; none if nobody reads them, so that nobody pays for them.
+    /// Metrics that are scraped, pushed, or both; none without a reader, so that they cost nothing.
     #[must_use]
     pub(crate) fn new(has_text: bool, push: Option<Push>) -> Option<Self> {
         if !has_text && push.is_none() {
@@ -54,7 +54,7 @@ impl Metrics {
         Self { provider: add(SdkMeterProvider::builder()).build(), text: None }
     }
 
-    /// Pushes for the last time. Blocks. An error is for people.
+    /// Pushes for the last time. Blocks. Errors are text for the log.
     pub(crate) fn push(self) -> Result<(), String> {
         self.provider.shutdown().map_err(|error| error.to_string())
     }

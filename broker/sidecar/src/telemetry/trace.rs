@@ -71,7 +71,7 @@ impl Traces {
         self.tracer.clone().map(layer::exporting)
     }
 
-    /// The trace of a call that came with these headers: its caller's, if they tell of one.
+    /// The trace of a call with these headers: its caller's, if they have one.
     #[must_use]
     pub(crate) fn call(&self, method: Method, transport: &'static str, headers: &HeaderMap) -> CallTrace {
         let caller = self.propagation.caller(headers);

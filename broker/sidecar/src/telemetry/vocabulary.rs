@@ -17,7 +17,7 @@ pub(crate) fn scope() -> InstrumentationScope {
     scope.with_schema_url(SCHEMA_URL).build()
 }
 
-/// Who tells: of the resource.
+/// Attributes of the resource.
 pub(crate) const SERVICE_NAME: &str = "service.name";
 pub(crate) const SERVICE_VERSION: &str = "service.version";
 pub(crate) const SERVICE_INSTANCE_ID: &str = "service.instance.id";

@@ -1,4 +1,4 @@
-//! The first bytes of a connection: whoever speaks HTTP/1.1 is told so in HTTP/1.1. Until a peer has said what it speaks, nothing is sent to
+//! The first bytes of a connection: HTTP/1.1 is answered in HTTP/1.1. Until a peer has said what it speaks, nothing is sent to
 //! it: HTTP/2 would begin by itself.
 
 use std::io::{self, IoSlice};
@@ -16,9 +16,9 @@ pub(super) struct Greeted<S> {
 enum Greeting {
     /// Nothing has come yet; this was to be sent.
     Awaited(Vec<u8>),
-    /// It is HTTP/2. This was to be sent before that was known, of it so many bytes are.
+    /// It is HTTP/2. These bytes were held back until that was known; some of them are sent.
     Http2(Vec<u8>, usize),
-    /// It is not, and so many bytes of the answer are sent.
+    /// It is not, and this many bytes of the answer are sent.
     Refused(usize),
     /// The answer is sent and so many bytes more were read: to close a socket with bytes unread resets it, and the peer may lose the answer.
     Lingering(usize),

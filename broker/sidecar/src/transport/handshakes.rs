@@ -146,7 +146,7 @@ impl Handshakes {
         }
         let Some(others) = self.may_tell(now) else { return };
         let (reason, next) = (why.name(), why.next_step());
-        tracing::warn!(%peer, reason, %error, next, others, "a TLS handshake is refused");
+        tracing::warn!(%peer, reason, %error, next, others, "TLS handshake failed");
     }
 
     /// The number of those that were not told of, if it is time to tell.

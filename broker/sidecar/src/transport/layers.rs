@@ -139,7 +139,7 @@ impl Layers {
         request: Request<Incoming>,
     ) -> ReplyFuture {
         let (service, share) = (service.clone(), Arc::clone(&caller.share));
-        // One that cannot be read is none: whatever is wrong with it, there is time for an answer.
+        // An unreadable deadline counts as none, so that there is time to answer.
         let timeout = self.timeout(request.headers()).unwrap_or(self.limits.default_deadline);
         Box::pin(async move { standard(service, &share, timeout, lasting, request).await })
     }
@@ -182,7 +182,7 @@ impl Layers {
             };
             let (record, request_id) = (scope.record(), scope.request_id());
             if let Err(BrokerError::Bug) = &answered {
-                tracing::error!(%request_id, "a call ended in a defect: please report it");
+                tracing::error!(%request_id, "a call panicked: please report this bug");
             }
             let response = reply(&record, method, request_id, answered);
             let committed = match record.stream() {
@@ -298,7 +298,7 @@ impl Layers {
         let slot = caller.share.call()?;
         drop_unread(request.headers_mut());
         if method.most_request_bytes() > LARGEST_REQUEST_BYTES || method.is_stream() {
-            // Before it is read: so much is read, and so long waited, for nobody who could not be permitted.
+            // Before the request is read, so that nothing is read from a caller who cannot be permitted.
             let (record, principal) = (scope.record(), &caller.peer.principal);
             self.service.refuse_unpermitted(&record, principal, method.action())?;
         }
@@ -383,7 +383,7 @@ fn metadata_bytes(request: &Request<Incoming>) -> usize {
 }
 
 fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, kms_request_id: Option<&str>) {
-    // requestIDs of KMS are UUIDs; one that is no header value is left out, the record has it.
+    // KMS's requestIDs are UUIDs; one that is not a valid header value is left out here, but is in the record.
     if let Ok(mut value) =
         HeaderValue::from_str(request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
     {

@@ -125,7 +125,7 @@ impl ListenError {
             }
             ErrorKind::AddrNotAvailable => {
                 format!(
-                    "{address} is no address of this machine: choose one of its own, 127.0.0.1 or 0.0.0.0"
+                    "{address} is not an address of this machine: choose one of its own, 127.0.0.1 or 0.0.0.0"
                 )
             }
             ErrorKind::PermissionDenied => format!(

@@ -114,7 +114,7 @@ impl Progress {
         if quiet.is_zero() { Look::Leave(why) } else { Look::Later(untaken.min(quiet)) }
     }
 
-    /// Whether reading waits until the peer has taken something: whoever does not read its replies is not read either.
+    /// Whether reading is paused until the peer reads: a peer that does not read its replies is not read either.
     pub(super) fn reads_later(&self, cx: &Context<'_>) -> bool {
         if !self.is_stalled.load(Ordering::Acquire) {
             return false;

@@ -34,7 +34,7 @@ struct MessageOnItsWay {
 }
 
 impl<B> RequestBody<B> {
-    /// The request of whoever has this share.
+    /// The request of the principal with this share.
     pub(super) fn new(body: B, method: Method, share: Arc<Share>) -> Self {
         Self { body, method, share, bytes: RequestBytes::default(), message: MessageOnItsWay::default() }
     }

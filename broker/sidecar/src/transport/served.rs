@@ -55,7 +55,7 @@ impl Served {
         if too_long.is_cancelled() {
             tracing::warn!(
                 principal = self.caller.peer.principal.as_str(),
-                "a connection ended: the metadata of one call was longer than is read, or than the principal's share of bytes"
+                "connection closed: one call's metadata exceeds the limit, or the principal's share of bytes"
             );
         }
     }
@@ -162,7 +162,7 @@ fn told(ended: hyper::Result<()>) {
 const MAX_STREAMS: u32 = 100;
 /// What may come before it is read, on a stream and on all of a connection.
 const WINDOW_BYTES: u32 = 64 << 10;
-/// What a stream may have waiting to be sent: the largest replies are smaller, but for reflection's and the operator's.
+/// The send buffer of a stream: larger than any reply, except reflection's and the operator's.
 const SEND_BUFFER_BYTES: usize = 16 << 10;
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How many seconds a connection that was told to leave has, while anything is under way on it.

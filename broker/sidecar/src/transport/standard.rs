@@ -27,7 +27,7 @@ pub(crate) const MAX_STANDARD_BYTES: usize = 4 << 10;
 /// How long a reply may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lasting {
-    /// As long as whoever watches likes.
+    /// As long as the watcher likes.
     Watched,
     /// For so long, whatever is asked meanwhile.
     AtMost(Duration),
@@ -43,7 +43,7 @@ pub(super) async fn standard(
 ) -> Response<Body> {
     let Some(taken) = share.standard_call() else {
         return Status::resource_exhausted(
-            "as many calls of health and reflection of this principal as its limit allows are open: end some",
+            "this principal has as many health and reflection calls open as its limit allows: end some",
         )
         .into_http();
     };

@@ -69,7 +69,7 @@ impl StreamedBody {
         let polled = panic::catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx)));
         let Ok(polled) = polled else {
             let request_id = self.request_id;
-            tracing::error!(%request_id, "a call ended in a defect: please report it");
+            tracing::error!(%request_id, "a call panicked: please report this bug");
             return Poll::Ready(Err(self.refused(record, &BrokerError::Bug)));
         };
         Poll::Ready(match ready!(polled) {

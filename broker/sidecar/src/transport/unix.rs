@@ -69,7 +69,7 @@ impl UnixSocket {
         let path = &address.path;
         check_folder(path)?;
         if is_left_behind(path)? {
-            tracing::info!(path = %path.display(), "replacing the socket of a process that is gone");
+            tracing::info!(path = %path.display(), "replacing the socket of a dead process");
         }
         let (listener, hidden) = bind_hidden(address)?;
         let finished = fs::rename(&hidden, path).and_then(|()| fs::symlink_metadata(path));
@@ -140,7 +140,7 @@ fn is_left_behind(path: &Path) -> io::Result<bool> {
         Err(error) => Err(explain(&error, path)),
         Ok(metadata) if !metadata.file_type().is_socket() => refuse(
             io::ErrorKind::AlreadyExists,
-            "is there already and is no socket: remove it or choose another path",
+            "exists and is not a socket: remove it or choose another path",
         ),
         Ok(_) => match UnixStream::connect(path) {
             Ok(_) => refuse(
@@ -159,7 +159,7 @@ fn check_folder(path: &Path) -> io::Result<()> {
     let refuse = |kind, reason: &str| Err(io::Error::new(kind, format!("{} {reason}", folder.display())));
     match fs::metadata(folder) {
         Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => refuse(io::ErrorKind::NotADirectory, "is no folder: choose another path"),
+        Ok(_) => refuse(io::ErrorKind::NotADirectory, "is not a folder: choose another path"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             refuse(io::ErrorKind::NotFound, "does not exist: make it, or choose another path")
         }

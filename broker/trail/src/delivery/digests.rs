@@ -1,5 +1,5 @@
-//! Digests: sealed, signed and put, one after the other. Contents, end and signature are noted before it is put, so that whatever
-//! cuts this off, the same digest is put again.
+//! Makes, signs and stores digests, one after the other. Contents, end and signature are noted before a digest is stored, so that after
+//! an interruption the same digest is stored again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

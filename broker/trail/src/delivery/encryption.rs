@@ -1,5 +1,5 @@
 //! Log files encrypted under a KMS key, as CloudTrail has S3 do it: one data key for each file, bound to trail and object
-//! (seed "How AWS CloudTrail uses AWS KMS", step "CloudTrail puts a log file into your S3 bucket").
+//! ("How AWS CloudTrail uses AWS KMS", step "CloudTrail puts a log file into your S3 bucket").
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Why a delivery was not done.
+//! Why a delivery failed.
 
 use std::{fmt, io};
 

@@ -1,7 +1,7 @@
-//! The end of a trail: a fixed point, reached within the drain's time or not.
+//! The end of a trail, if the drain's time is enough.
 //!
-//! A delivery makes room, in which the journal writes its backlog, which is to be delivered, too. A digest that KMS signs makes a record.
-//! So both go on until nothing is left and, in one step with that, nothing can come any more.
+//! A delivery makes room in which the journal writes its backlog, which has to be delivered, too; and a digest that KMS signs makes a
+//! record. So both are repeated until nothing is left and, atomically with that, the journal accepts nothing more.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Brokers that are started together do not deliver together: of the first interval, the upper half is jitter, and it is that of the trail's
-//! name. So a journal keeps its place among the others over restarts, and whoever reads the configuration knows when at the latest.
+//! Keeps brokers that start together from delivering together: the upper half of the first interval is jitter, derived from the trail's
+//! name. So a journal keeps its offset across restarts, and the configured interval stays the upper limit.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Objects are put where nothing is. What is there already is this trail's own if it is the very object: the answer to an earlier attempt
-//! was lost, or the process ended before it was noted. Anything else is somebody's who may write into the store, and stays as evidence.
+//! Creates objects only under unused names. If the name is taken by the very same object, it is this trail's own: the answer to an earlier
+//! attempt was lost, or the process ended before noting it. Anything else is somebody else's, and stays as evidence.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +22,12 @@ impl Trail {
             return Err(StoreError(words).into());
         };
         if is_same(&found, &stored_hash, text_hash, &metadata) {
-            tracing::info!(object = key, "it is in the store already: an earlier attempt has put it");
+            tracing::info!(object = key, "already in the store, from an earlier attempt");
             return Ok(());
         }
         tracing::error!(
             object = key,
-            "another object is in the store under this name, which only this broker gives: somebody else writes there; it is left as \
+            "the store has another object under a name that only this broker uses: somebody else writes there; it is left as \
              evidence"
         );
         Err(TrailError::Occupied(key))

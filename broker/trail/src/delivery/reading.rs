@@ -1,4 +1,4 @@
-//! What the journal's files hold, for a delivery.
+//! Reads journal segments for a delivery.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
@@ -27,7 +27,7 @@ impl From<Option<LogFileContents>> for Reading {
 }
 
 /// Makes the log file of the journal's file at `path`, which ends where the next of `later` begins: what a failed commit left
-/// behind that is no record. Tells what did not fit.
+/// behind that are not records. Reports what did not fit.
 pub(super) fn read(
     path: &Path,
     later: &[PathBuf],

@@ -1,4 +1,4 @@
-//! When the trail delivers: at intervals, and when a file of the journal is full.
+//! When to deliver: at intervals, and when a journal segment is full.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::jitter::with_jitter;
 use super::{NewestDigest, Trail};
 
-/// Whom to tell what came of a delivery that is wanted now: the digest of it, or why there is none.
+/// The channel for the result of a delivery that was requested: its digest, or why there is none.
 pub(super) type FlushOrder = oneshot::Sender<Result<NewestDigest, String>>;
 
 impl Trail {
@@ -70,7 +70,7 @@ impl Trail {
     }
 
     async fn deliver_due(&mut self, crowded: bool) -> Result<(), super::TrailError> {
-        // By the time of day, since a machine may sleep; and by a clock that nobody sets, since the time of day may have been ahead.
+        // By wall-clock time, since a machine may sleep; and by the monotonic clock, since wall-clock time may have been ahead.
         let since = self.clock.now() - self.state.start;
         // What is due in a moment does not wait for the next delivery, which is minutes away.
         let soon = SOON.min(self.delivery_interval / 2);

@@ -1,4 +1,4 @@
-//! The start of a trail: may its keys be used, and where did it end before? Nothing is served before that is known.
+//! The start of a trail: tries its keys and finds out where it ended before. No call is served until then.
 
 use std::fmt;
 use std::fs;
@@ -45,7 +45,7 @@ pub enum StoreConfig {
 }
 
 impl StoreConfig {
-    /// Opens it for reading: what is in an S3 bucket, S3 decrypts.
+    /// Opens it for reading. Objects in S3 are decrypted by S3.
     pub async fn open(&self) -> Arc<dyn Store> {
         self.open_under(None).await
     }
@@ -122,14 +122,14 @@ pub struct TrailParts {
     pub reuse: Option<RevocationPromise>,
     /// What the journal held when it was opened.
     pub recovered_bytes: u64,
-    /// What the trail of a new journal is called: what its broker goes by already. Where nobody has told, it is made up.
+    /// The name of a new journal's trail, if the broker already uses one; otherwise it is made up.
     pub new_trail: Option<String>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
 
 impl TrailParts {
-    /// What the record of the start tells.
+    /// The contents of the start record.
     pub(crate) fn start_data(&self, origin: &Origin) -> BrokerData<'_> {
         BrokerData {
             configuration_sha256: self.configuration_sha256.as_ref().map(Into::into),
@@ -232,7 +232,7 @@ impl Trail {
     pub(super) fn resume(config: &TrailConfig, means: Means, announcer: Announcer, state: State) -> Self {
         let Means { names, store, signer, encryption } = means;
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
-        // The time since the last digest counts; of a clock that is behind it, nobody knows how much.
+        // The time since the last digest counts. If the clock is behind it, that time is unknown.
         let since = Duration::try_from(whole_second(clock.now()) - state.start).unwrap_or(Duration::MAX);
         let next_digest = clock.instant() + config.digest_interval.saturating_sub(since);
         let (flush_orders, flushes) = mpsc::channel(1);
@@ -260,7 +260,7 @@ impl Trail {
 }
 
 /// Puts an object into the S3 bucket, unless it is there, to show that the broker may; returns its key, which lies outside of `AWSLogs/`.
-/// A directory is no such store: its files tell.
+/// Not for a directory, whose files show it.
 pub async fn probe(config: &TrailConfig, caller: &AwsCaller) -> Result<String, StoreError> {
     let StoreConfig::S3(settings) = &config.store else {
         return Err(StoreError("only a bucket of S3 is tried so".into()));
@@ -303,7 +303,7 @@ pub(super) fn state_in_journal(
     let was_used = matches!(&loaded, Ok(Some(state)) if state.delivered == Some(Link::START));
     let delivered = loaded.as_ref().ok().and_then(|state| state.as_ref()?.delivered);
     if journal.notices().tell_begun_anew(was_used, delivered).map_err(explain)? {
-        tracing::error!("files of the journal were gone before anything of them was delivered");
+        tracing::error!("journal segments were removed before anything of them was delivered");
     }
     let refuse = |why: &dyn fmt::Display| {
         let found = journal_dir.join("trail.json");

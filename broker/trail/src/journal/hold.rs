@@ -50,7 +50,7 @@ impl Hold {
                 // Who makes the file first has the directory: what another broker left behind is its own, even when it has gone.
                 let file = options().create_new(true).open(&path)?;
                 *lock = Lock::of(file, &self.dir)?;
-                tracing::warn!(dir = %self.dir.display(), "the journal's lock was gone: it is held again");
+                tracing::warn!(dir = %self.dir.display(), "the journal's lock file was gone: it is made and held again");
                 Ok(())
             }
             Some(_) | None => Err(not_ours(&self.dir)),

@@ -215,7 +215,7 @@ impl Segments {
     fn close(&self, segment: &Segment, now: OffsetDateTime) -> bool {
         let closed = fs::rename(&segment.path, self.dir.join(closed_name(segment.number, now)));
         if let Err(error) = &closed {
-            tracing::warn!(%error, file = %segment.path.display(), "cannot close a journal file: it is written on");
+            tracing::warn!(%error, file = %segment.path.display(), "cannot close a journal segment: writing to it continues");
         }
         closed.is_ok()
     }
@@ -285,7 +285,7 @@ impl Segments {
     fn mark(&self, segment: &Segment) {
         let marked = Begun::new(segment.number, self.link).save(&self.dir).and_then(|()| self.sync_dir());
         if let Err(error) = marked {
-            tracing::warn!(%error, file = %segment.path.display(), "cannot note which journal file was begun: if it is removed, no start tells");
+            tracing::warn!(%error, file = %segment.path.display(), "cannot note which journal segment was begun: its removal would go unnoticed");
         }
     }
 

@@ -87,7 +87,7 @@ impl Writer {
             ..Notice::default()
         });
         if let Err(error) = notices.save() {
-            tracing::error!(%error, "cannot note what is to be told of the trail");
+            tracing::error!(%error, "cannot save what the trail has to report");
         }
     }
 

@@ -1,7 +1,6 @@
 //! The "Get" of "How AWS CloudTrail uses AWS KMS"
-//! (<https://docs.aws.amazon.com/kms/latest/developerguide/services-cloudtrail.html>): whoever reads an encrypted log file has KMS
-//! decrypt its data key, with the trail and the object in the encryption context. That call is recorded before anything of the file
-//! is shown.
+//! (<https://docs.aws.amazon.com/kms/latest/developerguide/services-cloudtrail.html>): to read an encrypted log file, KMS decrypts its
+//! data key, with the trail and the object in the encryption context. That call is recorded before anything of the file is shown.
 
 use key_broker_core::Plaintext;
 use key_broker_envelope::{EncryptedDataKey, Header};
@@ -19,7 +18,7 @@ pub(super) async fn decrypt(
     header: &Header,
 ) -> Result<Plaintext, ReadFailure> {
     let context = object_context(names, object).map_err(|malformed| ReadFailure::Malformed(malformed.0))?;
-    // KMS only tells that a context fits its ciphertext: one of another object would, too.
+    // KMS only proves that a context fits its ciphertext: another object's would, too.
     if *header.context() != context {
         return Err(ReadFailure::Malformed(format!(
             "encrypted for another object or trail ({:?}): moved here, or the trail is called otherwise",

@@ -1,4 +1,4 @@
-//! The records of a log file, one after the other, without a tree of the whole.
+//! Iterates over the records of a log file without parsing it as a whole.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::record::ReadRecord;
 /// The records in the uncompressed bytes of a log file, in order.
 struct Records<'a, T> {
     json: &'a [u8],
-    /// Where the next record begins; none after the end, or after what is malformed.
+    /// Where the next record begins; `None` after the end, or after malformed text.
     next: Option<usize>,
     /// Takes one record, and says where it ends.
     take: fn(&'a [u8]) -> Taken<T>,
@@ -117,7 +117,7 @@ const TAIL: &[u8] = b"]}";
 
 #[cfg(test)]
 mod tests {
-    //! Every record comes whole and in order, and what is no log file ends with where and why.
+    //! Every record comes whole and in order, and other text ends with its place and an error.
 
     use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What happens to the broker itself, and what its operator asks of it, as activity records.
+//! Activity records of the broker's own life, and of its operator's calls.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -34,7 +34,7 @@ impl BrokerEvent {
     }
 }
 
-/// What a broker tells of itself.
+/// What a broker records about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct BrokerData<'a> {
@@ -49,7 +49,7 @@ pub(crate) struct BrokerData<'a> {
     /// Names the policies in force, as in the records of calls.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) policy_version: Option<Text<'a>>,
-    /// What it promises of kept data keys whose KMS key is taken away. Brokers before this one did not tell.
+    /// Its promise about cached data keys whose KMS key is taken away. Earlier brokers have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reuse: Option<RevocationPromise>,
     /// Where it runs.
@@ -87,5 +87,5 @@ impl<'a> ActivityRecord<'a> {
     }
 }
 
-/// The methods of the operator's that have records. Asking how the broker is has none: it tells numbers, and is asked again and again.
+/// The operator's methods with records. `Status` has none: it returns numbers, and is polled.
 pub(crate) const OPERATOR_METHODS: [&str; 3] = ["Evict", "ListEntries", "Flush"];

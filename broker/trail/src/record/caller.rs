@@ -1,4 +1,4 @@
-//! Whom AWS takes the broker for: the `userIdentity` of KMS records.
+//! The broker's AWS identity: the `userIdentity` of KMS records.
 
 use key_broker_core::{KeyArn, KeyId};
 
@@ -20,7 +20,7 @@ pub struct AwsCaller {
 }
 
 impl AwsCaller {
-    /// The ARN of the KMS key that `key` names, where that alone tells it: a key ARN as it is, a key id in the caller's own partition,
+    /// The ARN of the KMS key that `key` names, if that alone is enough: a key ARN itself, a key id in the caller's own partition,
     /// region and account. A multi-Region key has one ARN here, in this region, whichever of its replicas is named.
     #[must_use]
     pub fn key_arn(&self, key: &KeyId) -> Option<KeyArn> {
@@ -38,7 +38,7 @@ impl AwsCaller {
 impl UserIdentity<'static> {
     /// An AWS principal in the form of CloudTrail
     /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html>): the account, ARN and
-    /// unique id that sts:GetCallerIdentity tells, and the ARN of the role, with its path, where that is known from elsewhere.
+    /// unique id from sts:GetCallerIdentity, and the ARN of the role, with its path if that is known from elsewhere.
     #[must_use]
     pub fn of_aws(account_id: &str, arn: &str, user_id: &str, role_arn: Option<&str>) -> Self {
         let (kind, user_name, role) = kind_of(arn);

@@ -35,7 +35,7 @@ pub struct KmsEventData<'a> {
     pub redacted: Vec<Text<'a>>,
 }
 
-/// `additionalEventData` of an activity record. Later brokers may tell more, here and in its parts.
+/// `additionalEventData` of an activity record. Later brokers may add fields, here and in its parts.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActivityEventData<'a> {
@@ -51,7 +51,7 @@ pub struct ActivityEventData<'a> {
     /// The message that was encrypted or decrypted.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub message: Option<MessageData<'a>>,
-    /// The eventID of the activity record with which a stream began: this one tells how it ended.
+    /// The eventID of the activity record with which a stream began: this record says how it ended.
     #[serde(
         rename = "endsEventID",
         default,
@@ -59,7 +59,7 @@ pub struct ActivityEventData<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub ends: Option<Uuid>,
-    /// What the call's attestation document proves, whatever became of the call.
+    /// What the call's attestation document proves, whatever the call's outcome.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Open<'a, &'a Measurements>>,
     /// The span of the call, if it was traced.
@@ -82,13 +82,13 @@ pub struct ActivityEventData<'a> {
     /// The calls that this record stands for, where they are more than one.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub refusals: Option<RefusalCount<'a>>,
-    /// What became of the journal since the record before.
+    /// What happened to the journal since the previous record.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,
     /// What was reloaded since the record before.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub reloads: Option<Reloads>,
-    /// Names what `journal` and `reloads` tell: two records with the same one tell the same.
+    /// Identifies the report in `journal` and `reloads`: two records with the same one report the same.
     #[serde(
         rename = "noticeID",
         default,
@@ -102,10 +102,10 @@ pub struct ActivityEventData<'a> {
     /// Whose an access key is, which KMS records before this one have alone.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub identity: Option<UserIdentity<'a>>,
-    /// What the broker tells of itself, in records of its own life.
+    /// What the broker records about itself, in records of its own life.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub broker: Option<Open<'a, Value>>,
-    /// What an operator asked for, and what came of it, in records of the operator's calls.
+    /// What an operator requested, and the outcome, in records of the operator's calls.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub operator: Option<Open<'a, Value>>,
 }
@@ -145,7 +145,7 @@ impl ActivityEventData<'_> {
     }
 }
 
-/// Calls of one principal that were refused for one reason within a second, of which each has no record of its own.
+/// Calls of one principal that were refused for one reason within a second, and share a record.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusalCount<'a> {

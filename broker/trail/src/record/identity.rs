@@ -34,7 +34,7 @@ pub struct UserIdentity<'a> {
     /// `key-broker` on calls that the broker makes for itself; in AWS's own records, also a service of AWS.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub invoked_by: Option<Text<'a>>,
-    /// What a workload's connection told. Later brokers may know more.
+    /// Details of a workload's connection. Later brokers may add some.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) details: Option<Open<'a, &'a PeerDetails>>,
 }
@@ -104,7 +104,7 @@ impl From<PeerKind> for IdentityKind {
     }
 }
 
-/// `sessionContext` of an assumed role: what its ARN tells. STS does not tell when the session began, so that is left out.
+/// `sessionContext` of an assumed role, from its ARN. STS does not say when the session began, so that is left out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct SessionContext<'a> {

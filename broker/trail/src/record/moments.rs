@@ -1,4 +1,4 @@
-//! The moments of records and digests: `YYYY-MM-DDTHH:MM:SSZ`.
+//! The timestamps of records and digests: `YYYY-MM-DDTHH:MM:SSZ`.
 
 use time::{Date, Month, OffsetDateTime, UtcOffset};
 

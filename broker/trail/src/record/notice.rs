@@ -1,5 +1,5 @@
-//! The activity records of the broker's own: what it has found out about its trail, where no call's record told it, and whose access
-//! keys are.
+//! The broker's own activity records: what it has found out about its trail and no call's record reported, and whose access keys are
+//! whose.
 
 use key_broker_core::Outcome;
 use time::OffsetDateTime;
@@ -9,14 +9,14 @@ use super::{ActivityEventData, ActivityRecord, AwsCaller, EventCategory, Identit
 use crate::notice::Untold;
 
 impl<'a> ActivityRecord<'a> {
-    /// The record that tells this, of the broker that is where `caller` says.
+    /// The record of this report, by the broker with this `caller` identity.
     pub(crate) fn of_notice(untold: &Untold, at: OffsetDateTime, caller: &'a AwsCaller) -> Self {
         // Nobody asked for it, so nobody was refused.
         let data = ActivityEventData::from(Outcome::Allowed).with_notice(untold);
         Self::of_the_broker(REPORT_NOTICE, data, at, caller)
     }
 
-    /// The record that tells whose the access key in `identity` is, where KMS records had to be written before that was known.
+    /// The record that says whose the access key in `identity` is, for KMS records written before that was known.
     #[must_use]
     pub fn of_identity(identity: UserIdentity<'a>, at: OffsetDateTime, caller: &'a AwsCaller) -> Self {
         let data =

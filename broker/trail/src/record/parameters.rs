@@ -1,4 +1,4 @@
-//! `requestParameters`: what was asked.
+//! `requestParameters`: what was requested.
 
 use std::fmt;
 

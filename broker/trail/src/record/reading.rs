@@ -1,4 +1,4 @@
-//! Records read back: a broker's, and AWS's own of KMS.
+//! Parsed records: a broker's, and AWS's of KMS.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ impl<'a> ReadRecord<'a> {
         parse(json)
     }
 
-    /// Whether it tells of a call to KMS.
+    /// Whether it is of a call to KMS.
     #[must_use]
     pub fn is_of_kms(&self) -> bool {
         &*self.event_source == KMS

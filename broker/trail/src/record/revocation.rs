@@ -1,4 +1,4 @@
-//! What the records tell of KMS having been asked again whether a kept data key may still be used.
+//! Revocation checks in records: whether KMS still allowed a cached data key to be used.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -39,7 +39,7 @@ pub enum AllowedScope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RevocationPromise {
-    /// Kept data keys are used for so long after KMS has allowed it, in seconds; 0 is up to their own bounds.
+    /// How long cached data keys are used after KMS has allowed it, in seconds; 0 is up to their own limits.
     pub revocation_check_seconds: u64,
     /// What each check speaks for.
     pub revocation_check: CheckedScope,

@@ -30,7 +30,7 @@ impl fmt::Display for Text<'_> {
 }
 
 impl Text<'_> {
-    /// Cuts what is beyond `rest` bytes of JSON, and takes from `rest` what is left. True if anything was cut.
+    /// Cuts text beyond `rest` bytes of JSON, and subtracts the remaining length from `rest`. True if anything was cut.
     pub(super) fn cut(&mut self, rest: &mut usize) -> bool {
         let mut end = 0;
         for (at, character) in self.0.char_indices() {

@@ -1,4 +1,4 @@
-//! How a call to KMS was encrypted on its way.
+//! How the connection of a KMS call was encrypted.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! A bucket of S3 as a store. Encryption under a KMS key is S3's own work (SSE-KMS), as it is for CloudTrail.
+//! An S3 bucket as a store. S3 does the encryption under a KMS key (SSE-KMS), as for CloudTrail.
 
 mod probe;
 

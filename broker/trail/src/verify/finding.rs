@@ -86,7 +86,7 @@ pub struct Finding {
     pub severity: Severity,
     /// Where.
     pub place: Place,
-    /// What it is, for people.
+    /// What it is, as text.
     pub words: String,
 }
 

@@ -1,45 +1,46 @@
-// The contract of key-broker. Names and meanings follow the AWS KMS API reference
-// (https://docs.aws.amazon.com/kms/latest/APIReference/); what differs is said here.
+// The API of key-broker. Names and meanings follow the AWS KMS API reference
+// (https://docs.aws.amazon.com/kms/latest/APIReference/) unless said otherwise here.
 //
 // ERRORS. Every error carries a google.rpc.ErrorInfo in `grpc-status-details-bin`:
-//   reason    the error's name in SCREAMING_SNAKE_CASE, for programs: one of the table;
-//   domain    `kms.amazonaws.com` when AWS KMS gave the answer, else `keybroker`;
-//   metadata  `requestID` (the broker's own, in the audit trail), `kmsRequestID` when KMS answered.
-// RESOURCE_EXHAUSTED and UNAVAILABLE also carry a google.rpc.RetryInfo with the delay to wait, but for METADATA_TOO_LARGE.
+//   reason    the error's name in SCREAMING_SNAKE_CASE, for programs: one of those below;
+//   domain    `kms.amazonaws.com` if the error is AWS KMS's answer, else `keybroker`;
+//   metadata  `requestID` (the broker's own, also in the audit trail), and `kmsRequestID` if KMS answered.
+// RESOURCE_EXHAUSTED (except METADATA_TOO_LARGE) and UNAVAILABLE also carry a google.rpc.RetryInfo with a retry delay.
 //
 //   code                 reasons
 //   INVALID_ARGUMENT     MALFORMED_REQUEST, REQUEST_TOO_LARGE, INVALID_CIPHERTEXT, INCORRECT_KEY, INVALID_GRANT_TOKEN,
-//                        KMS_VALIDATION, INVALID_MESSAGE (no message of the AWS Encryption SDK, or altered),
-//                        ENCRYPTION_CONTEXT_MISMATCH (the message was encrypted for something else),
+//                        KMS_VALIDATION, INVALID_MESSAGE (not a message of the AWS Encryption SDK, or altered),
+//                        ENCRYPTION_CONTEXT_MISMATCH (the message lacks an expected pair),
 //                        INVALID_ATTESTATION, ATTESTATION_EXPIRED (make a new document),
 //                        ATTESTATION_NOT_YET_VALID (clocks differ: a new document does not help)
 //   NOT_FOUND            KEY_NOT_FOUND
-//   PERMISSION_DENIED    DENIED_BY_POLICY, ENCRYPTION_CONTEXT_NOT_PERMITTED (the configuration binds the principal's
+//   PERMISSION_DENIED    DENIED_BY_POLICY, ENCRYPTION_CONTEXT_NOT_PERMITTED (configuration restricts this principal's
 //                        encryption contexts), DEBUG_ENCLAVE
 //   FAILED_PRECONDITION  KEY_DISABLED, KEY_INVALID_STATE, KEY_INVALID_USAGE, KMS_ACCESS_DENIED,
-//                        SUITE_NOT_ALLOWED (the message's algorithm suite, by configuration or without the caller's consent),
+//                        SUITE_NOT_ALLOWED (the message's algorithm suite needs configuration, or the caller's consent),
 //                        PLAINTEXT_OF_ENCLAVE (messages are not encrypted or decrypted for callers over vsock)
-//   RESOURCE_EXHAUSTED   KMS_THROTTLED, KMS_BUSY (too many calls to KMS are in flight), TOO_MANY_CALLS,
-//                        TOO_MANY_OWN_CALLS (of this principal), TOO_FAST (more calls a second than it may make),
-//                        METADATA_TOO_LARGE (a retry does not help)
-//   UNAVAILABLE          KMS_UNAVAILABLE, JOURNAL_UNAVAILABLE, DRAINING, BROKER_CREDENTIALS (AWS does not take the
-//                        broker's credentials or clock)
+//   RESOURCE_EXHAUSTED   KMS_THROTTLED, KMS_BUSY (too many calls to KMS in flight), TOO_MANY_CALLS,
+//                        TOO_MANY_OWN_CALLS (of this principal), TOO_FAST (this principal's rate limit),
+//                        METADATA_TOO_LARGE (retrying does not help)
+//   UNAVAILABLE          KMS_UNAVAILABLE, JOURNAL_UNAVAILABLE, DRAINING, BROKER_CREDENTIALS (AWS rejects the broker's
+//                        credentials or clock)
 //   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
 //   CANCELLED            CANCELLED
 //   UNIMPLEMENTED        COMPRESSION_NOT_SUPPORTED (send requests uncompressed)
 //   INTERNAL             INTERNAL
 //
-// PERMISSION_DENIED is always the broker's own refusal. What AWS KMS denies the broker is KMS_ACCESS_DENIED.
+// PERMISSION_DENIED is always the broker's own decision. If AWS KMS denies access to the broker, that is KMS_ACCESS_DENIED.
 //
-// METADATA of every response, also of errors: `x-request-id` is the broker's own request id, the `requestID` of the
-// activity record; `x-amzn-requestid` is the KMS requestID behind this reply, as AWS CloudTrail has it. An error that comes with a delay has
-// `grpc-retry-pushback-ms`, too, for clients that retry by themselves; RESOURCE_EXHAUSTED without a delay has -1: do not.
+// METADATA of every response, errors included: `x-request-id` is the broker's request id, the `requestID` of the activity
+// record; `x-amzn-requestid` is the request ID of the KMS call behind the reply, as in AWS CloudTrail. Errors with a retry
+// delay also have it as `grpc-retry-pushback-ms`, which gRPC's built-in retries follow; RESOURCE_EXHAUSTED without a delay
+// has -1 there, which stops them.
 //
-// LIMITS. A request is at most 524,288 bytes: one attestation document of 262,144 bytes, one ciphertext of 6,144 bytes
-// and one encryption context of 8,192 bytes fit twice. An EncryptMessageRequest has at most 3,145,728 bytes of plaintext, a
-// DecryptMessageRequest at most 4,128,768 bytes of message, so that the answers of both fit into the 4 MiB that clients of gRPC
-// receive unless told otherwise; what is longer goes by the streams, whose requests are at most 524,288 bytes each. The metadata of a call is at most 8,192 bytes: names and values,
-// and 32 bytes for each pair, as HTTP/2 counts them. Requests are not compressed, and neither are replies.
+// LIMITS. A request has at most 524,288 bytes, twice as much as the largest attestation document (262,144), ciphertext (6,144)
+// and encryption context (8,192) take together. An EncryptMessageRequest has at most 3,145,728 bytes of plaintext, a
+// DecryptMessageRequest at most 4,128,768 bytes of message, so that both replies fit the 4 MiB that gRPC clients receive by
+// default; for more, use the streams, whose requests have at most 524,288 bytes each. A call's metadata has at most 8,192
+// bytes, counted as in HTTP/2: names, values and 32 bytes for each pair. Neither requests nor replies are compressed.
 
 // @generated by protoc-gen-es v2.17.0 with parameter "target=ts,import_extension=js"
 // @generated from file keybroker/v1/key_broker.proto (package keybroker.v1, syntax proto3)
@@ -58,10 +59,10 @@ export const file_keybroker_v1_key_broker: GenFile = /*@__PURE__*/
   fileDesc("Ch1rZXlicm9rZXIvdjEva2V5X2Jyb2tlci5wcm90bxIMa2V5YnJva2VyLnYxIksKCVJlY2lwaWVudBIcChRhdHRlc3RhdGlvbl9kb2N1bWVudBgBIAEoDBIgChhrZXlfZW5jcnlwdGlvbl9hbGdvcml0aG0YAiABKAkiJgoDVXNlEhAKCG1lc3NhZ2VzGAEgASgEEg0KBWJ5dGVzGAIgASgEIlgKBVJldXNlEhcKD21heF9hZ2Vfc2Vjb25kcxgBIAEoDRIUCgxtYXhfbWVzc2FnZXMYAiABKAQSEQoJbWF4X2J5dGVzGAMgASgEEg0KBWZyZXNoGAQgASgIIusCCgpQcm92ZW5hbmNlEjQKC3NlcnZlZF9mcm9tGAEgASgOMh8ua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UuU291cmNlEhYKDmttc19yZXF1ZXN0X2lkGAIgASgJEhQKDGttc19ldmVudF9pZBgDIAEoCRItCgltaW50ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmV4cGlyZXNfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDW1lc3NhZ2VzX3VzZWQYBiABKAQSFgoObWVzc2FnZXNfbGltaXQYByABKAQSEgoKYnl0ZXNfdXNlZBgIIAEoBBITCgtieXRlc19saW1pdBgJIAEoBCJCCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASDgoKU09VUkNFX0tNUxABEhAKDFNPVVJDRV9DQUNIRRACIoYCChVFbmNyeXB0TWVzc2FnZVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJElYKEmVuY3J5cHRpb25fY29udGV4dBgCIAMoCzI6LmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIRCglwbGFpbnRleHQYAyABKAwSFAoMZ3JhbnRfdG9rZW5zGAQgAygJEiIKBXJldXNlGAUgASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJnChZFbmNyeXB0TWVzc2FnZVJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAwSDgoGa2V5X2lkGAIgASgJEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSKEAgoVRGVjcnlwdE1lc3NhZ2VSZXF1ZXN0Eg8KB21lc3NhZ2UYASABKAwSVgoSZW5jcnlwdGlvbl9jb250ZXh0GAIgAygLMjoua2V5YnJva2VyLnYxLkRlY3J5cHRNZXNzYWdlUmVxdWVzdC5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIUCgxncmFudF90b2tlbnMYBCADKAkSIgoFcmV1c2UYBSABKAsyEy5rZXlicm9rZXIudjEuUmV1c2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIvwBChZEZWNyeXB0TWVzc2FnZVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBJXChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyOy5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VSZXNwb25zZS5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIm4KG0VuY3J5cHRNZXNzYWdlU3RyZWFtUmVxdWVzdBIyCgVzdGFydBgBIAEoCzIhLmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVN0YXJ0SAASEwoJcGxhaW50ZXh0GAIgASgMSABCBgoEcGFydCKjAgoTRW5jcnlwdE1lc3NhZ2VTdGFydBIOCgZrZXlfaWQYASABKAkSVAoSZW5jcnlwdGlvbl9jb250ZXh0GAIgAygLMjgua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlU3RhcnQuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIUCgxncmFudF90b2tlbnMYAyADKAkSIgoFcmV1c2UYBCABKAsyEy5rZXlicm9rZXIudjEuUmV1c2USHQoQcGxhaW50ZXh0X2xlbmd0aBgFIAEoBEgAiAEBGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUITChFfcGxhaW50ZXh0X2xlbmd0aCJtChxFbmNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAwSDgoGa2V5X2lkGAIgASgJEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSJsChtEZWNyeXB0TWVzc2FnZVN0cmVhbVJlcXVlc3QSMgoFc3RhcnQYASABKAsyIS5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VTdGFydEgAEhEKB21lc3NhZ2UYAiABKAxIAEIGCgRwYXJ0IpECChNEZWNyeXB0TWVzc2FnZVN0YXJ0ElQKEmVuY3J5cHRpb25fY29udGV4dBgBIAMoCzI4LmtleWJyb2tlci52MS5EZWNyeXB0TWVzc2FnZVN0YXJ0LkVuY3J5cHRpb25Db250ZXh0RW50cnkSDgoGa2V5X2lkGAIgASgJEhQKDGdyYW50X3Rva2VucxgDIAMoCRIiCgVyZXVzZRgEIAEoCzITLmtleWJyb2tlci52MS5SZXVzZRIgChhyZWxlYXNlX2JlZm9yZV9zaWduYXR1cmUYBSABKAgaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIogCChxEZWNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBJdChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyQS5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VTdHJlYW1SZXNwb25zZS5FbmNyeXB0aW9uQ29udGV4dEVudHJ5Eg4KBmtleV9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpEDChZHZW5lcmF0ZURhdGFLZXlSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIpCghrZXlfc3BlYxgCIAEoDjIVLmtleWJyb2tlci52MS5LZXlTcGVjSAASGQoPbnVtYmVyX29mX2J5dGVzGAMgASgNSAASVwoSZW5jcnlwdGlvbl9jb250ZXh0GAQgAygLMjsua2V5YnJva2VyLnYxLkdlbmVyYXRlRGF0YUtleVJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIqCglyZWNpcGllbnQYBSABKAsyFy5rZXlicm9rZXIudjEuUmVjaXBpZW50EhQKDGdyYW50X3Rva2VucxgGIAMoCRIeCgN1c2UYByABKAsyES5rZXlicm9rZXIudjEuVXNlEiIKBXJldXNlGAggASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZsZW5ndGgivgEKF0dlbmVyYXRlRGF0YUtleVJlc3BvbnNlEhEKCXBsYWludGV4dBgBIAEoDBIXCg9jaXBoZXJ0ZXh0X2Jsb2IYAiABKAwSDgoGa2V5X2lkGAMgASgJEhcKD2tleV9tYXRlcmlhbF9pZBgEIAEoCRIgChhjaXBoZXJ0ZXh0X2Zvcl9yZWNpcGllbnQYBSABKAwSLAoKcHJvdmVuYW5jZRgGIAEoCzIYLmtleWJyb2tlci52MS5Qcm92ZW5hbmNlIosDCiZHZW5lcmF0ZURhdGFLZXlXaXRob3V0UGxhaW50ZXh0UmVxdWVzdBIOCgZrZXlfaWQYASABKAkSKQoIa2V5X3NwZWMYAiABKA4yFS5rZXlicm9rZXIudjEuS2V5U3BlY0gAEhkKD251bWJlcl9vZl9ieXRlcxgDIAEoDUgAEmcKEmVuY3J5cHRpb25fY29udGV4dBgEIAMoCzJLLmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlXaXRob3V0UGxhaW50ZXh0UmVxdWVzdC5FbmNyeXB0aW9uQ29udGV4dEVudHJ5EhQKDGdyYW50X3Rva2VucxgGIAMoCRIeCgN1c2UYByABKAsyES5rZXlicm9rZXIudjEuVXNlEiIKBXJldXNlGAggASgLMhMua2V5YnJva2VyLnYxLlJldXNlGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZsZW5ndGhKBAgFEAYimQEKJ0dlbmVyYXRlRGF0YUtleVdpdGhvdXRQbGFpbnRleHRSZXNwb25zZRIXCg9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSDgoGa2V5X2lkGAIgASgJEhcKD2tleV9tYXRlcmlhbF9pZBgDIAEoCRIsCgpwcm92ZW5hbmNlGAQgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UiqgIKDkRlY3J5cHRSZXF1ZXN0EhcKD2NpcGhlcnRleHRfYmxvYhgBIAEoDBJPChJlbmNyeXB0aW9uX2NvbnRleHQYAiADKAsyMy5rZXlicm9rZXIudjEuRGVjcnlwdFJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIOCgZrZXlfaWQYAyABKAkSKgoJcmVjaXBpZW50GAQgASgLMhcua2V5YnJva2VyLnYxLlJlY2lwaWVudBIUCgxncmFudF90b2tlbnMYBSADKAkSIgoFcmV1c2UYBiABKAsyEy5rZXlicm9rZXIudjEuUmV1c2UaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIp0BCg9EZWNyeXB0UmVzcG9uc2USEQoJcGxhaW50ZXh0GAEgASgMEg4KBmtleV9pZBgCIAEoCRIXCg9rZXlfbWF0ZXJpYWxfaWQYAyABKAkSIAoYY2lwaGVydGV4dF9mb3JfcmVjaXBpZW50GAQgASgMEiwKCnByb3ZlbmFuY2UYBSABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSLUAQoORW5jcnlwdFJlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBsYWludGV4dBgCIAEoDBJPChJlbmNyeXB0aW9uX2NvbnRleHQYAyADKAsyMy5rZXlicm9rZXIudjEuRW5jcnlwdFJlcXVlc3QuRW5jcnlwdGlvbkNvbnRleHRFbnRyeRIUCgxncmFudF90b2tlbnMYBCADKAkaOAoWRW5jcnlwdGlvbkNvbnRleHRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImgKD0VuY3J5cHRSZXNwb25zZRIXCg9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSDgoGa2V5X2lkGAIgASgJEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSLDAwoQUmVFbmNyeXB0UmVxdWVzdBIXCg9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSXgoZc291cmNlX2VuY3J5cHRpb25fY29udGV4dBgCIAMoCzI7LmtleWJyb2tlci52MS5SZUVuY3J5cHRSZXF1ZXN0LlNvdXJjZUVuY3J5cHRpb25Db250ZXh0RW50cnkSFQoNc291cmNlX2tleV9pZBgDIAEoCRIaChJkZXN0aW5hdGlvbl9rZXlfaWQYBCABKAkSaAoeZGVzdGluYXRpb25fZW5jcnlwdGlvbl9jb250ZXh0GAUgAygLMkAua2V5YnJva2VyLnYxLlJlRW5jcnlwdFJlcXVlc3QuRGVzdGluYXRpb25FbmNyeXB0aW9uQ29udGV4dEVudHJ5EhQKDGdyYW50X3Rva2VucxgGIAMoCRo+ChxTb3VyY2VFbmNyeXB0aW9uQ29udGV4dEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaQwohRGVzdGluYXRpb25FbmNyeXB0aW9uQ29udGV4dEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEixgEKEVJlRW5jcnlwdFJlc3BvbnNlEhcKD2NpcGhlcnRleHRfYmxvYhgBIAEoDBIVCg1zb3VyY2Vfa2V5X2lkGAIgASgJEg4KBmtleV9pZBgDIAEoCRIeChZzb3VyY2Vfa2V5X21hdGVyaWFsX2lkGAQgASgJEiMKG2Rlc3RpbmF0aW9uX2tleV9tYXRlcmlhbF9pZBgFIAEoCRIsCgpwcm92ZW5hbmNlGAYgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UitwIKGkdlbmVyYXRlRGF0YUtleVBhaXJSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIwCg1rZXlfcGFpcl9zcGVjGAIgASgOMhkua2V5YnJva2VyLnYxLktleVBhaXJTcGVjElsKEmVuY3J5cHRpb25fY29udGV4dBgDIAMoCzI/LmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlQYWlyUmVxdWVzdC5FbmNyeXB0aW9uQ29udGV4dEVudHJ5EioKCXJlY2lwaWVudBgEIAEoCzIXLmtleWJyb2tlci52MS5SZWNpcGllbnQSFAoMZ3JhbnRfdG9rZW5zGAUgAygJGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLuAQobR2VuZXJhdGVEYXRhS2V5UGFpclJlc3BvbnNlEh0KFXByaXZhdGVfa2V5X3BsYWludGV4dBgBIAEoDBIjChtwcml2YXRlX2tleV9jaXBoZXJ0ZXh0X2Jsb2IYAiABKAwSEgoKcHVibGljX2tleRgDIAEoDBIOCgZrZXlfaWQYBCABKAkSFwoPa2V5X21hdGVyaWFsX2lkGAUgASgJEiAKGGNpcGhlcnRleHRfZm9yX3JlY2lwaWVudBgGIAEoDBIsCgpwcm92ZW5hbmNlGAcgASgLMhgua2V5YnJva2VyLnYxLlByb3ZlbmFuY2UisQIKKkdlbmVyYXRlRGF0YUtleVBhaXJXaXRob3V0UGxhaW50ZXh0UmVxdWVzdBIOCgZrZXlfaWQYASABKAkSMAoNa2V5X3BhaXJfc3BlYxgCIAEoDjIZLmtleWJyb2tlci52MS5LZXlQYWlyU3BlYxJrChJlbmNyeXB0aW9uX2NvbnRleHQYAyADKAsyTy5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UGFpcldpdGhvdXRQbGFpbnRleHRSZXF1ZXN0LkVuY3J5cHRpb25Db250ZXh0RW50cnkSFAoMZ3JhbnRfdG9rZW5zGAUgAygJGjgKFkVuY3J5cHRpb25Db250ZXh0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUoECAQQBSK9AQorR2VuZXJhdGVEYXRhS2V5UGFpcldpdGhvdXRQbGFpbnRleHRSZXNwb25zZRIjChtwcml2YXRlX2tleV9jaXBoZXJ0ZXh0X2Jsb2IYASABKAwSEgoKcHVibGljX2tleRgCIAEoDBIOCgZrZXlfaWQYAyABKAkSFwoPa2V5X21hdGVyaWFsX2lkGAQgASgJEiwKCnByb3ZlbmFuY2UYBSABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSJcChVHZW5lcmF0ZVJhbmRvbVJlcXVlc3QSFwoPbnVtYmVyX29mX2J5dGVzGAEgASgNEioKCXJlY2lwaWVudBgCIAEoCzIXLmtleWJyb2tlci52MS5SZWNpcGllbnQiewoWR2VuZXJhdGVSYW5kb21SZXNwb25zZRIRCglwbGFpbnRleHQYASABKAwSIAoYY2lwaGVydGV4dF9mb3JfcmVjaXBpZW50GAIgASgMEiwKCnByb3ZlbmFuY2UYAyABKAsyGC5rZXlicm9rZXIudjEuUHJvdmVuYW5jZSIkChJEZXNjcmliZUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJIosCChNEZXNjcmliZUtleVJlc3BvbnNlEgsKA2FybhgBIAEoCRIQCghrZXlfc3BlYxgCIAEoCRIRCglrZXlfdXNhZ2UYAyABKAkSEQoJa2V5X3N0YXRlGAQgASgJEhQKDG11bHRpX3JlZ2lvbhgFIAEoCBIOCgZvcmlnaW4YBiABKAkSEwoLa2V5X21hbmFnZXIYByABKAkSEwoLZGVzY3JpcHRpb24YCCABKAkSMQoNY3JlYXRpb25fZGF0ZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoKcHJvdmVuYW5jZRgKIAEoCzIYLmtleWJyb2tlci52MS5Qcm92ZW5hbmNlKk8KB0tleVNwZWMSGAoUS0VZX1NQRUNfVU5TUEVDSUZJRUQQABIUChBLRVlfU1BFQ19BRVNfMjU2EAESFAoQS0VZX1NQRUNfQUVTXzEyOBACKoYCCgtLZXlQYWlyU3BlYxIdChlLRVlfUEFJUl9TUEVDX1VOU1BFQ0lGSUVEEAASGgoWS0VZX1BBSVJfU1BFQ19SU0FfMjA0OBABEhoKFktFWV9QQUlSX1NQRUNfUlNBXzMwNzIQAhIaChZLRVlfUEFJUl9TUEVDX1JTQV80MDk2EAMSHwobS0VZX1BBSVJfU1BFQ19FQ0NfTklTVF9QMjU2EAQSHwobS0VZX1BBSVJfU1BFQ19FQ0NfTklTVF9QMzg0EAUSHwobS0VZX1BBSVJfU1BFQ19FQ0NfTklTVF9QNTIxEAYSIQodS0VZX1BBSVJfU1BFQ19FQ0NfU0VDR19QMjU2SzEQBzK0CgoJS2V5QnJva2VyElsKDkVuY3J5cHRNZXNzYWdlEiMua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlUmVxdWVzdBokLmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVJlc3BvbnNlElsKDkRlY3J5cHRNZXNzYWdlEiMua2V5YnJva2VyLnYxLkRlY3J5cHRNZXNzYWdlUmVxdWVzdBokLmtleWJyb2tlci52MS5EZWNyeXB0TWVzc2FnZVJlc3BvbnNlEnEKFEVuY3J5cHRNZXNzYWdlU3RyZWFtEikua2V5YnJva2VyLnYxLkVuY3J5cHRNZXNzYWdlU3RyZWFtUmVxdWVzdBoqLmtleWJyb2tlci52MS5FbmNyeXB0TWVzc2FnZVN0cmVhbVJlc3BvbnNlKAEwARJxChREZWNyeXB0TWVzc2FnZVN0cmVhbRIpLmtleWJyb2tlci52MS5EZWNyeXB0TWVzc2FnZVN0cmVhbVJlcXVlc3QaKi5rZXlicm9rZXIudjEuRGVjcnlwdE1lc3NhZ2VTdHJlYW1SZXNwb25zZSgBMAESXgoPR2VuZXJhdGVEYXRhS2V5EiQua2V5YnJva2VyLnYxLkdlbmVyYXRlRGF0YUtleVJlcXVlc3QaJS5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UmVzcG9uc2USjgEKH0dlbmVyYXRlRGF0YUtleVdpdGhvdXRQbGFpbnRleHQSNC5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5V2l0aG91dFBsYWludGV4dFJlcXVlc3QaNS5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5V2l0aG91dFBsYWludGV4dFJlc3BvbnNlEkYKB0RlY3J5cHQSHC5rZXlicm9rZXIudjEuRGVjcnlwdFJlcXVlc3QaHS5rZXlicm9rZXIudjEuRGVjcnlwdFJlc3BvbnNlEkYKB0VuY3J5cHQSHC5rZXlicm9rZXIudjEuRW5jcnlwdFJlcXVlc3QaHS5rZXlicm9rZXIudjEuRW5jcnlwdFJlc3BvbnNlEkwKCVJlRW5jcnlwdBIeLmtleWJyb2tlci52MS5SZUVuY3J5cHRSZXF1ZXN0Gh8ua2V5YnJva2VyLnYxLlJlRW5jcnlwdFJlc3BvbnNlEmoKE0dlbmVyYXRlRGF0YUtleVBhaXISKC5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UGFpclJlcXVlc3QaKS5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UGFpclJlc3BvbnNlEpoBCiNHZW5lcmF0ZURhdGFLZXlQYWlyV2l0aG91dFBsYWludGV4dBI4LmtleWJyb2tlci52MS5HZW5lcmF0ZURhdGFLZXlQYWlyV2l0aG91dFBsYWludGV4dFJlcXVlc3QaOS5rZXlicm9rZXIudjEuR2VuZXJhdGVEYXRhS2V5UGFpcldpdGhvdXRQbGFpbnRleHRSZXNwb25zZRJbCg5HZW5lcmF0ZVJhbmRvbRIjLmtleWJyb2tlci52MS5HZW5lcmF0ZVJhbmRvbVJlcXVlc3QaJC5rZXlicm9rZXIudjEuR2VuZXJhdGVSYW5kb21SZXNwb25zZRJSCgtEZXNjcmliZUtleRIgLmtleWJyb2tlci52MS5EZXNjcmliZUtleVJlcXVlc3QaIS5rZXlicm9rZXIudjEuRGVzY3JpYmVLZXlSZXNwb25zZUKLAQoPaW8ua2V5YnJva2VyLnYxUAFaQmdpdGh1Yi5jb20va2V5LWJyb2tlci9rZXktYnJva2VyL2NsaWVudC9nby9rZXlicm9rZXJwYjtrZXlicm9rZXJwYqICA0tCUqoCDEtleUJyb2tlci5WMcoCDEtleUJyb2tlclxWMeoCDUtleUJyb2tlcjo6VjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
- * An enclave's proof of what it is, and to which public key KMS must encrypt its answer.
- * The broker verifies the document, lets policy see what it measured, and passes it to KMS unchanged. KMS answers in
- * ciphertext_for_recipient, which only the holder of the private key can read: the broker never has the plaintext, and keeps
- * nothing of the answer. A document that is altered, too old or of nobody trusted is refused before KMS is asked.
+ * An enclave's proof of its identity, with the public key to which KMS must encrypt its answer.
+ * The broker verifies the document, lets policy see its measurements, and passes it to KMS unchanged. KMS answers in
+ * ciphertext_for_recipient, which only the holder of the private key can read: the broker never has the plaintext, and does not
+ * cache the answer. A document that is altered, too old or not signed under a trusted root is refused before KMS is called.
  * https://docs.aws.amazon.com/kms/latest/developerguide/cryptographic-attestation.html
  *
  * @generated from message keybroker.v1.Recipient
@@ -75,7 +76,7 @@ export type Recipient = Message<"keybroker.v1.Recipient"> & {
   attestationDocument: Uint8Array;
 
   /**
-   * `RSAES_OAEP_SHA_256` is the only algorithm that KMS has. Empty means that one.
+   * `RSAES_OAEP_SHA_256`, the only one that KMS supports, and the default.
    *
    * @generated from field: string key_encryption_algorithm = 2;
    */
@@ -90,8 +91,8 @@ export const RecipientSchema: GenMessage<Recipient> = /*@__PURE__*/
   messageDesc(file_keybroker_v1_key_broker, 0);
 
 /**
- * What the caller will encrypt with the data key of this draw. It is charged against the data key's bounds; where it would
- * cross one, a new data key is begun. A declaration above a bound gets a data key of its own, handed out once.
+ * How much the caller will encrypt with the data key that it gets from this call. This is charged to the data key's limits; a call
+ * that would exceed one gets a new data key. A declaration above a limit gets a data key that nobody else gets.
  *
  * @generated from message keybroker.v1.Use
  */
@@ -119,7 +120,7 @@ export const UseSchema: GenMessage<Use> = /*@__PURE__*/
   messageDesc(file_keybroker_v1_key_broker, 1);
 
 /**
- * Tightens the configured bounds of reuse for this draw; never widens them. Decrypt heeds max_age_seconds and fresh only.
+ * Tightens the configured limits of reuse for this call, and never widens them. Decrypt follows max_age_seconds and fresh only.
  *
  * @generated from message keybroker.v1.Reuse
  */
@@ -146,7 +147,7 @@ export type Reuse = Message<"keybroker.v1.Reuse"> & {
   maxBytes: bigint;
 
   /**
-   * A data key that nobody else has had, and that nobody else will get: it is made by KMS for this call.
+   * KMS makes a data key for this call, which nobody else has got or will get.
    *
    * @generated from field: bool fresh = 4;
    */
@@ -195,35 +196,35 @@ export type Provenance = Message<"keybroker.v1.Provenance"> & {
   mintedAt?: Timestamp | undefined;
 
   /**
-   * When the broker stops handing this data key out. Not set for an answer that is handed out once.
+   * When the broker stops giving out this data key. Not set for an answer that is given out once.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 5;
    */
   expiresAt?: Timestamp | undefined;
 
   /**
-   * Messages charged to this data key so far, this draw included.
+   * Messages charged to this data key so far, those of this call included.
    *
    * @generated from field: uint64 messages_used = 6;
    */
   messagesUsed: bigint;
 
   /**
-   * Messages it may serve in all. Equal to messages_used for a data key that is handed out once.
+   * Messages it may serve in all. Equal to messages_used for a data key that is given out once.
    *
    * @generated from field: uint64 messages_limit = 7;
    */
   messagesLimit: bigint;
 
   /**
-   * Declared bytes charged to this data key so far, this draw included.
+   * Declared bytes charged to this data key so far, those of this call included.
    *
    * @generated from field: uint64 bytes_used = 8;
    */
   bytesUsed: bigint;
 
   /**
-   * Declared bytes it may serve in all. Equal to bytes_used for a data key that is handed out once.
+   * Declared bytes it may serve in all. Equal to bytes_used for a data key that is given out once.
    *
    * @generated from field: uint64 bytes_limit = 9;
    */
@@ -285,8 +286,8 @@ export type EncryptMessageRequest = Message<"keybroker.v1.EncryptMessageRequest"
   keyId: string;
 
   /**
-   * Facts bound to the message, which has them in clear. No name begins with `aws-crypto-`, no value is empty. At most 8,192 bytes of
-   * names and values together.
+   * Pairs that are bound to the message and stored in it in clear. Names must not begin with `aws-crypto-`, values must not be empty. At
+   * most 8,192 bytes of names and values together.
    *
    * @generated from field: map<string, string> encryption_context = 2;
    */
@@ -307,7 +308,7 @@ export type EncryptMessageRequest = Message<"keybroker.v1.EncryptMessageRequest"
   grantTokens: string[];
 
   /**
-   * Tighter bounds for the data key of this message: EncryptMessage counts each message and its bytes.
+   * Tighter limits for the data key of this message: EncryptMessage charges each message and its bytes.
    *
    * @generated from field: keybroker.v1.Reuse reuse = 5;
    */
@@ -371,7 +372,7 @@ export type DecryptMessageRequest = Message<"keybroker.v1.DecryptMessageRequest"
 
   /**
    * Pairs that the message's encryption context must have; it may have more. A message without them is INVALID_ARGUMENT /
-   * ENCRYPTION_CONTEXT_MISMATCH. Give what you know of the message: it keeps one from being taken for another.
+   * ENCRYPTION_CONTEXT_MISMATCH. Give what you know about the message, so that another one cannot be substituted for it.
    *
    * @generated from field: map<string, string> encryption_context = 2;
    */
@@ -469,7 +470,7 @@ export type EncryptMessageStreamRequest = Message<"keybroker.v1.EncryptMessageSt
     case: "start";
   } | {
     /**
-     * What to encrypt: any number of bytes at a time, 65,536 is a good one.
+     * What to encrypt, in parts of any size; 65,536 bytes work well.
      *
      * @generated from field: bytes plaintext = 2;
      */
@@ -499,7 +500,7 @@ export type EncryptMessageStart = Message<"keybroker.v1.EncryptMessageStart"> & 
   keyId: string;
 
   /**
-   * Facts bound to the message.
+   * Pairs that are bound to the message.
    *
    * @generated from field: map<string, string> encryption_context = 2;
    */
@@ -513,15 +514,15 @@ export type EncryptMessageStart = Message<"keybroker.v1.EncryptMessageStart"> & 
   grantTokens: string[];
 
   /**
-   * Tighter bounds for the data key of this message.
+   * Tighter limits for the data key of this message.
    *
    * @generated from field: keybroker.v1.Reuse reuse = 4;
    */
   reuse?: Reuse | undefined;
 
   /**
-   * How many bytes of plaintext will come: a stream that brings more or fewer fails with INVALID_ARGUMENT / MALFORMED_REQUEST. Without it,
-   * the message has a data key of its own, since nobody knows what to charge to a shared one.
+   * The number of plaintext bytes that will follow: with more or fewer, the call fails with INVALID_ARGUMENT / MALFORMED_REQUEST. Without
+   * it the message gets a data key of its own, since it is not known what to charge to a shared one.
    *
    * @generated from field: optional uint64 plaintext_length = 5;
    */
@@ -591,7 +592,7 @@ export type DecryptMessageStreamRequest = Message<"keybroker.v1.DecryptMessageSt
     case: "start";
   } | {
     /**
-     * Some bytes of the message, in order: any number at a time, 65,536 is a good one.
+     * Some bytes of the message, in order, in parts of any size; 65,536 bytes work well.
      *
      * @generated from field: bytes message = 2;
      */
@@ -642,8 +643,8 @@ export type DecryptMessageStart = Message<"keybroker.v1.DecryptMessageStart"> & 
   reuse?: Reuse | undefined;
 
   /**
-   * Take signed messages, too (suites 0x0578 and 0x0378), whose signature comes last: use nothing of the plaintext before the call has
-   * ended with OK. Otherwise they are FAILED_PRECONDITION / SUITE_NOT_ALLOWED here: DecryptMessage takes them.
+   * Accept signed messages (suites 0x0578 and 0x0378), whose signature comes last: use none of the plaintext before the call has ended
+   * with OK. Otherwise they are FAILED_PRECONDITION / SUITE_NOT_ALLOWED here; DecryptMessage accepts them.
    *
    * @generated from field: bool release_before_signature = 5;
    */
@@ -736,7 +737,7 @@ export type GenerateDataKeyRequest = Message<"keybroker.v1.GenerateDataKeyReques
   } | { case: undefined; value?: undefined };
 
   /**
-   * Facts bound to the ciphertext: Decrypt needs the same. Not secret: it stands in the audit trail. At most 8,192
+   * Pairs that are bound to the ciphertext: Decrypt needs the same. Not secret: they appear in the audit trail. At most 8,192
    * bytes of names and values together.
    *
    * @generated from field: map<string, string> encryption_context = 4;
@@ -758,14 +759,14 @@ export type GenerateDataKeyRequest = Message<"keybroker.v1.GenerateDataKeyReques
   grantTokens: string[];
 
   /**
-   * What the caller will encrypt with this draw.
+   * What the caller will encrypt with the data key.
    *
    * @generated from field: keybroker.v1.Use use = 7;
    */
   use?: Use | undefined;
 
   /**
-   * Tighter bounds for this draw.
+   * Tighter limits for this call.
    *
    * @generated from field: keybroker.v1.Reuse reuse = 8;
    */
@@ -786,7 +787,8 @@ export const GenerateDataKeyRequestSchema: GenMessage<GenerateDataKeyRequest> = 
  */
 export type GenerateDataKeyResponse = Message<"keybroker.v1.GenerateDataKeyResponse"> & {
   /**
-   * The data key. Empty when a recipient was given. Erase it after use.
+   * The data key. It may be shared with other callers of your principal, unless `reuse.fresh` was set: use a random nonce of 96 bits
+   * (AES-GCM) for each message, never a counter. Empty when a recipient was given. Erase it after use.
    *
    * @generated from field: bytes plaintext = 1;
    */
@@ -872,7 +874,7 @@ export type GenerateDataKeyWithoutPlaintextRequest = Message<"keybroker.v1.Gener
   } | { case: undefined; value?: undefined };
 
   /**
-   * Facts bound to the ciphertext.
+   * Pairs that are bound to the ciphertext.
    *
    * @generated from field: map<string, string> encryption_context = 4;
    */
@@ -893,7 +895,7 @@ export type GenerateDataKeyWithoutPlaintextRequest = Message<"keybroker.v1.Gener
   use?: Use | undefined;
 
   /**
-   * Tighter bounds for this draw.
+   * Tighter limits for this call.
    *
    * @generated from field: keybroker.v1.Reuse reuse = 8;
    */
@@ -956,14 +958,14 @@ export const GenerateDataKeyWithoutPlaintextResponseSchema: GenMessage<GenerateD
  */
 export type DecryptRequest = Message<"keybroker.v1.DecryptRequest"> & {
   /**
-   * What KMS encrypted. Required, at most 6,144 bytes.
+   * The KMS ciphertext. Required, at most 6,144 bytes.
    *
    * @generated from field: bytes ciphertext_blob = 1;
    */
   ciphertextBlob: Uint8Array;
 
   /**
-   * Exactly the encryption context of encryption.
+   * Exactly the encryption context that was given at encryption.
    *
    * @generated from field: map<string, string> encryption_context = 2;
    */
@@ -992,7 +994,7 @@ export type DecryptRequest = Message<"keybroker.v1.DecryptRequest"> & {
   grantTokens: string[];
 
   /**
-   * Tighter bounds for this draw.
+   * Tighter limits for this call.
    *
    * @generated from field: keybroker.v1.Reuse reuse = 6;
    */
@@ -1076,7 +1078,7 @@ export type EncryptRequest = Message<"keybroker.v1.EncryptRequest"> & {
   plaintext: Uint8Array;
 
   /**
-   * Facts bound to the ciphertext: Decrypt needs the same.
+   * Pairs that are bound to the ciphertext: Decrypt needs the same.
    *
    * @generated from field: map<string, string> encryption_context = 3;
    */
@@ -1104,7 +1106,7 @@ export const EncryptRequestSchema: GenMessage<EncryptRequest> = /*@__PURE__*/
  */
 export type EncryptResponse = Message<"keybroker.v1.EncryptResponse"> & {
   /**
-   * What KMS encrypted.
+   * The KMS ciphertext.
    *
    * @generated from field: bytes ciphertext_blob = 1;
    */
@@ -1133,20 +1135,20 @@ export const EncryptResponseSchema: GenMessage<EncryptResponse> = /*@__PURE__*/
   messageDesc(file_keybroker_v1_key_broker, 21);
 
 /**
- * Asks for a ciphertext to be encrypted anew.
+ * Asks for a ciphertext to be re-encrypted.
  *
  * @generated from message keybroker.v1.ReEncryptRequest
  */
 export type ReEncryptRequest = Message<"keybroker.v1.ReEncryptRequest"> & {
   /**
-   * What KMS encrypted. Required, at most 6,144 bytes.
+   * The KMS ciphertext. Required, at most 6,144 bytes.
    *
    * @generated from field: bytes ciphertext_blob = 1;
    */
   ciphertextBlob: Uint8Array;
 
   /**
-   * Exactly the encryption context of encryption.
+   * Exactly the encryption context that was given at encryption.
    *
    * @generated from field: map<string, string> source_encryption_context = 2;
    */
@@ -1168,7 +1170,7 @@ export type ReEncryptRequest = Message<"keybroker.v1.ReEncryptRequest"> & {
   destinationKeyId: string;
 
   /**
-   * Facts bound to the new ciphertext.
+   * Pairs that are bound to the new ciphertext.
    *
    * @generated from field: map<string, string> destination_encryption_context = 5;
    */
@@ -1190,7 +1192,7 @@ export const ReEncryptRequestSchema: GenMessage<ReEncryptRequest> = /*@__PURE__*
   messageDesc(file_keybroker_v1_key_broker, 22);
 
 /**
- * A ciphertext, encrypted anew.
+ * A re-encrypted ciphertext.
  *
  * @generated from message keybroker.v1.ReEncryptResponse
  */
@@ -1203,28 +1205,28 @@ export type ReEncryptResponse = Message<"keybroker.v1.ReEncryptResponse"> & {
   ciphertextBlob: Uint8Array;
 
   /**
-   * The ARN of the KMS key that had encrypted it.
+   * The ARN of the KMS key that encrypted the old ciphertext.
    *
    * @generated from field: string source_key_id = 2;
    */
   sourceKeyId: string;
 
   /**
-   * The ARN of the KMS key that has encrypted it now.
+   * The ARN of the KMS key that encrypted the new one.
    *
    * @generated from field: string key_id = 3;
    */
   keyId: string;
 
   /**
-   * The key material of the first; empty if KMS did not say.
+   * The key material of the source key that was used; empty if KMS did not say.
    *
    * @generated from field: string source_key_material_id = 4;
    */
   sourceKeyMaterialId: string;
 
   /**
-   * The key material of the second; empty if KMS did not say.
+   * The key material of the destination key that was used; empty if KMS did not say.
    *
    * @generated from field: string destination_key_material_id = 5;
    */
@@ -1266,7 +1268,7 @@ export type GenerateDataKeyPairRequest = Message<"keybroker.v1.GenerateDataKeyPa
   keyPairSpec: KeyPairSpec;
 
   /**
-   * Facts bound to the ciphertext of the private key: Decrypt needs the same.
+   * Pairs that are bound to the ciphertext of the private key: Decrypt needs the same.
    *
    * @generated from field: map<string, string> encryption_context = 3;
    */
@@ -1378,7 +1380,7 @@ export type GenerateDataKeyPairWithoutPlaintextRequest = Message<"keybroker.v1.G
   keyPairSpec: KeyPairSpec;
 
   /**
-   * Facts bound to the ciphertext of the private key.
+   * Pairs that are bound to the ciphertext of the private key.
    *
    * @generated from field: map<string, string> encryption_context = 3;
    */
@@ -1533,7 +1535,7 @@ export const DescribeKeyRequestSchema: GenMessage<DescribeKeyRequest> = /*@__PUR
   messageDesc(file_keybroker_v1_key_broker, 30);
 
 /**
- * What KMS knows about a key. Values as in the AWS KMS API reference, KeyMetadata.
+ * A key's properties. Values as in the AWS KMS API reference, KeyMetadata.
  *
  * @generated from message keybroker.v1.DescribeKeyResponse
  */
@@ -1588,7 +1590,7 @@ export type DescribeKeyResponse = Message<"keybroker.v1.DescribeKeyResponse"> & 
   keyManager: string;
 
   /**
-   * The person's words about the key; may be empty.
+   * The key's description; may be empty.
    *
    * @generated from field: string description = 8;
    */
@@ -1617,7 +1619,7 @@ export const DescribeKeyResponseSchema: GenMessage<DescribeKeyResponse> = /*@__P
   messageDesc(file_keybroker_v1_key_broker, 31);
 
 /**
- * The length of a data key, by the algorithm it is for.
+ * The length of a data key, named by the algorithm that uses it.
  *
  * @generated from enum keybroker.v1.KeySpec
  */
@@ -1720,15 +1722,15 @@ export const KeyPairSpecSchema: GenEnum<KeyPairSpec> = /*@__PURE__*/
   enumDesc(file_keybroker_v1_key_broker, 1);
 
 /**
- * Data keys and decrypts from AWS KMS for the workloads beside the broker. Every call leaves an activity record in the
- * audit trail before its reply does, whatever its outcome.
+ * Encryption, data keys and decrypts with AWS KMS for the workloads beside the broker. Before the reply of any call leaves,
+ * whatever its outcome, an activity record of it is in the audit trail.
  *
  * @generated from service keybroker.v1.KeyBroker
  */
 export const KeyBroker: GenService<{
   /**
-   * Encrypts a message, at most 3,145,728 bytes, under a data key that never leaves the broker. What it returns is a message of the
-   * AWS Encryption SDK: every one of its implementations opens it with the KMS key alone.
+   * Encrypts a message of at most 3,145,728 bytes under a data key that never leaves the broker. The reply is a message of the
+   * AWS Encryption SDK: all of its implementations can decrypt it with the KMS key.
    * https://docs.aws.amazon.com/encryption-sdk/latest/developer-guide/message-format.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.EncryptMessage
@@ -1739,8 +1741,8 @@ export const KeyBroker: GenService<{
     output: typeof EncryptMessageResponseSchema;
   },
   /**
-   * Decrypts a message of EncryptMessage or of an AWS Encryption SDK. Nothing of it is returned unless all of it is authentic: a message
-   * that was altered is INVALID_ARGUMENT / INVALID_MESSAGE.
+   * Decrypts a message of EncryptMessage or of an AWS Encryption SDK. Plaintext is returned only if the whole message is authentic:
+   * an altered message is INVALID_ARGUMENT / INVALID_MESSAGE.
    *
    * @generated from rpc keybroker.v1.KeyBroker.DecryptMessage
    */
@@ -1750,8 +1752,8 @@ export const KeyBroker: GenService<{
     output: typeof DecryptMessageResponseSchema;
   },
   /**
-   * EncryptMessage for messages of any length, in memory that does not grow with it. The first request is the start, all others are
-   * plaintext; the message ends when the caller closes its side. It is whole only if the call ends with OK.
+   * EncryptMessage for messages of any length, in constant memory. The first request is the start, all others are plaintext; the message
+   * ends when the caller half-closes the stream. It is complete only if the call ends with OK.
    *
    * @generated from rpc keybroker.v1.KeyBroker.EncryptMessageStream
    */
@@ -1762,8 +1764,8 @@ export const KeyBroker: GenService<{
   },
   /**
    * DecryptMessage for messages of any length. The first request is the start, all others are parts of the message. Plaintext is returned
-   * frame by frame, each once it is authentic: until the call has ended with OK, what has come is authentic, but may lack its end. A message
-   * without frames is one frame.
+   * frame by frame, each once it is authenticated: until the call has ended with OK, it is authentic but may be incomplete. A message
+   * without frames counts as one frame.
    *
    * @generated from rpc keybroker.v1.KeyBroker.DecryptMessageStream
    */
@@ -1773,7 +1775,8 @@ export const KeyBroker: GenService<{
     output: typeof DecryptMessageStreamResponseSchema;
   },
   /**
-   * Returns a new data key: in plaintext, and encrypted under the KMS key.
+   * Returns a data key in plaintext and encrypted under the KMS key. Within the limits of reuse, other callers of the same principal
+   * may get the same data key: see GenerateDataKeyResponse.plaintext.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.GenerateDataKey
@@ -1784,7 +1787,7 @@ export const KeyBroker: GenService<{
     output: typeof GenerateDataKeyResponseSchema;
   },
   /**
-   * Returns a new data key encrypted under the KMS key only, for whoever may decrypt it later.
+   * Returns a data key only in encrypted form, for somebody who may decrypt it later.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.GenerateDataKeyWithoutPlaintext
@@ -1795,8 +1798,8 @@ export const KeyBroker: GenService<{
     output: typeof GenerateDataKeyWithoutPlaintextResponseSchema;
   },
   /**
-   * Decrypts what GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt encrypted. A ciphertext that was
-   * altered, or an encryption context that is not the one of encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
+   * Decrypts a ciphertext of GenerateDataKey, GenerateDataKeyPair, their forms without plaintext, Encrypt or ReEncrypt. An altered
+   * ciphertext, or an encryption context other than at encryption, is INVALID_ARGUMENT / INVALID_CIPHERTEXT.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.Decrypt
@@ -1807,8 +1810,8 @@ export const KeyBroker: GenService<{
     output: typeof DecryptResponseSchema;
   },
   /**
-   * Encrypts up to 4,096 bytes under the KMS key itself: a password, a token, another key. Decrypt opens it. Every call goes to KMS: for
-   * more, and for many, EncryptMessage is faster and cheaper.
+   * Encrypts up to 4,096 bytes directly under the KMS key: a password, a token, another key. Decrypt reverses it. Every call goes to
+   * KMS: for more data or many calls, EncryptMessage is faster and cheaper.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.Encrypt
@@ -1819,8 +1822,8 @@ export const KeyBroker: GenService<{
     output: typeof EncryptResponseSchema;
   },
   /**
-   * Encrypts a ciphertext of KMS anew, under another key or another encryption context; its plaintext never leaves KMS. Policy is asked
-   * for ReEncryptFrom about the one key and for ReEncryptTo about the other.
+   * Re-encrypts a KMS ciphertext under another key or encryption context; its plaintext never leaves KMS. Policy must permit
+   * ReEncryptFrom on the one key and ReEncryptTo on the other.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_ReEncrypt.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.ReEncrypt
@@ -1831,8 +1834,8 @@ export const KeyBroker: GenService<{
     output: typeof ReEncryptResponseSchema;
   },
   /**
-   * Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key. Decrypt opens
-   * the latter. A pair is handed out once and never kept.
+   * Returns a new asymmetric data key pair: the public key, and the private key in plaintext and encrypted under the KMS key, for Decrypt.
+   * Pairs are never cached.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPair.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.GenerateDataKeyPair
@@ -1843,7 +1846,7 @@ export const KeyBroker: GenService<{
     output: typeof GenerateDataKeyPairResponseSchema;
   },
   /**
-   * The same with the private key encrypted only, for whoever may decrypt it later.
+   * The same with the private key only in encrypted form, for somebody who may decrypt it later.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPairWithoutPlaintext.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.GenerateDataKeyPairWithoutPlaintext
@@ -1854,7 +1857,7 @@ export const KeyBroker: GenService<{
     output: typeof GenerateDataKeyPairWithoutPlaintextResponseSchema;
   },
   /**
-   * Returns cryptographically secure random bytes made by KMS.
+   * Returns cryptographically secure random bytes from KMS.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.GenerateRandom
@@ -1865,7 +1868,7 @@ export const KeyBroker: GenService<{
     output: typeof GenerateRandomResponseSchema;
   },
   /**
-   * Says what KMS knows about a key: its ARN, kind, usage and state.
+   * Describes a key: its ARN, spec, usage and state.
    * https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html
    *
    * @generated from rpc keybroker.v1.KeyBroker.DescribeKey

@@ -32,7 +32,7 @@ def target(address: str | None, tls: Tls | None) -> str:
         return _unix(address, tls)
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise ValueError(f"{address!r} is no address of a broker: write unix:PATH, or HOST:PORT")
+        raise ValueError(f"{address!r} is not a broker's address: write unix:PATH, or HOST:PORT")
     if tls is None and not _is_loopback(host):
         raise ValueError(
             f"{address!r} is not an address of this machine: plaintext never leaves it: write 127.0.0.1:PORT, "

@@ -1,6 +1,6 @@
-//! Tries the way of an enclave's keys, end to end: a data key is generated and decrypted again, both for this enclave alone.
+//! Tries an enclave's keys end to end: generates a data key and decrypts it again, both for this enclave alone.
 //!
-//! Prints what is not secret, and `OK`. Exit codes: 0 all is well, 1 something failed, 64 the arguments are wrong.
+//! Prints everything that is not secret, and `OK`. Exit codes: 0 success, 1 failure, 64 wrong arguments.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -126,7 +126,7 @@ impl Arguments {
                 "--unix" => unix = Some(value()?.into()),
                 "--attestation" => attestation = value()?,
                 "--rsa-key" => rsa_key = Some(value()?.into()),
-                _ => return Err(format!("{option:?} is no option")),
+                _ => return Err(format!("unknown option {option:?}")),
             }
         }
         let attestation = match (attestation.strip_prefix("file:"), rsa_key) {

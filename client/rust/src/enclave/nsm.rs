@@ -1,6 +1,6 @@
 //! The Nitro Security Module of an enclave: `/dev/nsm`.
 //!
-//! Asked directly, by the kernel's interface (Linux `include/uapi/linux/nsm.h`) and the module's CBOR messages
+//! Uses the kernel's interface (Linux `include/uapi/linux/nsm.h`) and the module's CBOR messages directly
 //! (<https://github.com/aws/aws-nitro-enclaves-nsm-api>, `docs/attestation_process.md`): AWS's own crate brings `serde_cbor`,
 //! which is no longer maintained (RUSTSEC-2021-0127).
 #![expect(

@@ -6,12 +6,12 @@ use key_broker_core::{Bounds, DeclaredUse};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Charges {
     pub(super) used: DeclaredUse,
-    /// The tightest that any draw was promised: who got the key may count on it, whoever draws later.
+    /// The tightest limits that any draw was promised. They apply to all later draws.
     pub(super) limit: DeclaredUse,
 }
 
 impl Charges {
-    /// Of a key that nobody has drawn yet.
+    /// For a key without draws yet.
     pub(super) fn unused(bounds: &Bounds) -> Self {
         Self {
             used: DeclaredUse::default(),

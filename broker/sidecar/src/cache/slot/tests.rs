@@ -332,7 +332,7 @@ fn who_came_too_late_for_a_key_does_not_get_it_after_all() {
     };
     let begun = bench.now();
     let (first, second) = (reply(1, begun), reply(2, begun));
-    let DrawStep::Wait(_first, _) = bench.slot.draw(&begun, demand()) else { panic!("nothing is kept") };
+    let DrawStep::Wait(_first, _) = bench.slot.draw(&begun, demand()) else { panic!("nothing is cached") };
     bench.slot.minted(&begun, Ticket(0), first);
     bench.seconds = 15;
     let late = bench.now();

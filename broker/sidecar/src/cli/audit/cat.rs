@@ -13,13 +13,12 @@ use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Log files: their keys in the bucket, or their paths, whoever vouches for them; all of the trail's that a signed digest vouches
-    /// for unless told
+    /// Log files, by key in the bucket or path, vouched for or not [default: all of the trail's that a signed digest vouches for]
     #[arg(value_name = "KEY", conflicts_with_all = ["since", "until"])]
     keys: Vec<String>,
     #[command(flatten)]
     period: Period,
-    /// Print a record a line, instead of one {"Records":[…]}
+    /// Print one record a line instead of one {"Records":[…]}
     #[arg(long, visible_alias = "json")]
     records: bool,
     #[command(flatten)]
@@ -45,7 +44,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let mut believed = believed(&source, None, &key, &period).await?;
     if believed.log_files.is_empty() {
         note(format_args!(
-            "no log files of this trail{}: what is not delivered yet is shown by `key-broker audit tail`",
+            "no log files of this trail{}: `key-broker audit tail` shows records that are not delivered yet",
             if period.is_all() { "" } else { " and time" }
         ));
     }
@@ -69,7 +68,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     Ok(believed.exit_code())
 }
 
-/// Shows log files, whoever vouches for them.
+/// Shows log files, vouched for or not.
 async fn show_named(source: &Source, named: &[String], mut document: Document) -> CommandResult {
     let mut unread = 0_u64;
     for key in named.iter().map(|key| key_of(source, key)) {
@@ -88,7 +87,7 @@ async fn show_named(source: &Source, named: &[String], mut document: Document) -
     }
 }
 
-/// Whether it was shown; where it cannot be, the others can all the same.
+/// Whether it was shown. A failure does not affect the others.
 fn is_shown(shown: Result<(), Failure>) -> Result<bool, Failure> {
     match shown {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! `key-broker audit cost`: what KMS and S3 are asked, for people.
+//! `key-broker audit cost`: requests to KMS and S3.
 
 mod plan;
 mod requests;
@@ -25,13 +25,13 @@ use super::source::{Source, SourceArguments};
 pub(super) struct Arguments {
     #[command(flatten)]
     period: Period,
-    /// What KMS takes for 10,000 requests, in US dollars: <https://aws.amazon.com/kms/pricing/> has yours
+    /// The price of 10,000 KMS requests in US dollars: <https://aws.amazon.com/kms/pricing/> has yours
     #[arg(long, value_name = "USD", default_value_t = PRICE_PER_10000, value_parser = price)]
     price_per_10000: f64,
-    /// What S3 takes for 1,000 puts, likewise: <https://aws.amazon.com/s3/pricing/>
+    /// The price of 1,000 S3 puts, likewise: <https://aws.amazon.com/s3/pricing/>
     #[arg(long, value_name = "USD", default_value_t = 0.005, value_parser = price)]
     price_per_1000_puts: f64,
-    /// Take every trail of the bucket together. A --trail with * in it takes those called so
+    /// Take every trail of the bucket together; with * in --trail, those that match
     #[arg(long, conflicts_with = "trail")]
     all_trails: bool,
     /// Print JSON
@@ -48,13 +48,13 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Prediction of the trail's own requests")]
 struct Prediction {
-    /// How often log files are delivered; as configured, or 300
+    /// Seconds between log files [default: as configured, or 300]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     delivery_interval_seconds: Option<u64>,
-    /// How often digests are signed; as configured, or 3600
+    /// Seconds between digests [default: as configured, or 3600]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     digest_interval_seconds: Option<u64>,
-    /// Trails that begin and end in a day, where brokers come and go with their journals: each takes a log file and two digests more
+    /// Trails that begin and end in a day, if brokers come and go with their journals: each takes one more log file and two digests
     #[arg(long, value_name = "N", default_value_t = 0)]
     trails_per_day: u32,
     /// Brokers in each region of each account

@@ -1,4 +1,4 @@
-//! `key-broker audit deliver`: a dead broker's journal, delivered.
+//! `key-broker audit deliver`: delivers a dead broker's journal.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,13 +15,13 @@ use crate::telemetry::{self, trace::Traces};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The journal of the broker that is dead
+    /// The dead broker's journal
     #[arg(long, value_name = "DIR")]
     journal: PathBuf,
     /// A configuration with the broker's store, keys and region
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// How long to try, once the trail's keys answer
+    /// Seconds to try, once the trail's keys answer
     #[arg(long, value_name = "N", default_value_t = 60)]
     timeout_seconds: u64,
 }

@@ -1,4 +1,4 @@
-//! `key-broker audit find`: the way of one call, and of the data key behind it, for people.
+//! `key-broker audit find`: the story of one call, and of the data key behind it.
 
 mod search;
 mod text;
@@ -26,16 +26,16 @@ use wanted::Wanted;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A KMS requestID, a request id of the broker (x-request-id), an eventID, a trace id or traceparent; or a data key's ciphertext, in
-    /// base64, as `fileb://PATH` for a file of bytes, or by its SHA-256 in hex
+    /// A KMS requestID, the broker's request id (x-request-id), an eventID, a trace id or traceparent; or a data key's ciphertext, in
+    /// base64, as `fileb://PATH` for a file of bytes, or its SHA-256 in hex
     #[arg(value_name = "ID", value_parser = wanted::parse)]
     id: Wanted,
     #[command(flatten)]
     period: Period,
-    /// Look in every trail of the bucket. A --trail with * in it looks in those called so
+    /// Search every trail of the bucket; with * in --trail, those that match
     #[arg(long, conflicts_with = "trail")]
     all_trails: bool,
-    /// Print JSON, with the records as they are
+    /// Print JSON, with the records unchanged
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
         places.add_journal(&dir);
     } else {
         let (source, called) = source.open_some(all_trails).await?;
-        // Before the log files: what is delivered meanwhile is in both, and not in neither.
+        // The journal before the log files: records delivered meanwhile are seen twice rather than never.
         if let Some(dir) = source.journal_to_verify() {
             places.add_journal(&dir);
         }
@@ -110,7 +110,7 @@ impl Places {
         journal.chain(self.log_files.iter().map(|file| file.times)).collect()
     }
 
-    /// Reads them, as often as what is found leads on.
+    /// Reads them, again as long as new ids are found.
     async fn look(&mut self, search: &mut Search) -> Result<(), Failure> {
         let mut progress = Progress::new();
         for pass in 1.. {
@@ -168,11 +168,11 @@ impl Places {
     }
 
     fn leave_journal_out(&mut self, why: &str) {
-        note(format_args!("the journal is left out: {why}; what is not delivered yet is not looked at"));
+        note(format_args!("the journal is left out: {why}; undelivered records are not searched"));
         self.is_journal_left_out = true;
     }
 
-    /// The log file; none of what is in the journal.
+    /// The log file; none for the journal.
     fn log_file(&self, found: &Found) -> Option<&VouchedLogFile> {
         self.log_files.get(found.place.checked_sub(self.in_journal())?)
     }
@@ -191,10 +191,10 @@ fn take(search: &mut Search, place: usize, text: &[u8]) -> Result<(), String> {
 }
 
 fn malformed(place: &str, why: &str) -> Failure {
-    Failure::Unavailable(format!("{}: {why}: `key-broker audit verify` tells more", plain(place)))
+    Failure::Unavailable(format!("{}: {why}: see `key-broker audit verify`", plain(place)))
 }
 
-/// Whether what was found may be believed, and whether it is all.
+/// Whether the result can be trusted, and is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// Signed digests name all of it.

@@ -1,4 +1,4 @@
-//! Records as people follow them: a line each.
+//! Prints records, one line each.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Failure;
 use super::output::{Columns, plain, write};
 
-/// Records for people, aligned, or as they are.
+/// Prints records aligned in columns, or unchanged.
 pub(in crate::cli) struct Lines {
     columns: Option<Columns>,
     /// Those of calls to KMS, too, and what the broker does for itself.
@@ -27,7 +27,7 @@ impl Lines {
         Self { columns: (!json).then(|| Columns::new(&WIDTHS)), all, is_coloured, has_head: false }
     }
 
-    /// Whether this shows a record: one of a workload's call, one that tells of trouble, or any.
+    /// Whether to show a record: a workload's call, a record of trouble, or any.
     pub(super) fn wants(&self, record: &[u8]) -> bool {
         self.all || std::str::from_utf8(record).ok().and_then(is_of_a_call).unwrap_or(true)
     }
@@ -59,7 +59,7 @@ impl Lines {
     }
 }
 
-/// Whether a record is of a workload's call, or tells of trouble; none for what is not a record.
+/// Whether a record is of a workload's call, or of trouble; `None` if it is not a record.
 fn is_of_a_call(json: &str) -> Option<bool> {
     let record = ReadRecord::parse(json).ok()?;
     if record.is_of_kms() {
@@ -81,7 +81,7 @@ fn style_of(outcome: &str) -> Style {
     colour.on_default()
 }
 
-/// None for what is not a record.
+/// `None` if it is not a record.
 fn cells(line: &[u8]) -> Option<[String; 8]> {
     let record = ReadRecord::parse(std::str::from_utf8(line).ok()?).ok()?;
     let identity = &record.user_identity;
@@ -113,7 +113,7 @@ fn cells(line: &[u8]) -> Option<[String; 8]> {
     ])
 }
 
-/// What went wrong with the call, and what became of the broker since the record before.
+/// What went wrong with the call, and what happened to the broker since the previous record.
 fn trouble(record: &ReadRecord<'_>, data: Option<&ActivityEventData<'_>>) -> String {
     let error = record.error_code.as_deref().map(|code| match record.error_message.as_deref() {
         Some(message) => format!("{code}: {message}"),
@@ -132,7 +132,7 @@ fn counts(counts: impl Serialize) -> String {
 }
 
 const HEAD: [&str; 8] = ["TIME", "OUTCOME", "PRINCIPAL", "ACTION", "KEY", "FROM", "KMS REQUEST ID", "ERROR"];
-/// Of what is usual; wider cells widen their column.
+/// Usual widths; wider cells widen their column.
 const WIDTHS: [usize; 8] = [20, 8, 14, 15, 12, 5, 36, 0];
 
 #[cfg(test)]

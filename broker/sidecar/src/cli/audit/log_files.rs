@@ -1,4 +1,4 @@
-//! The log files of a trail that may be believed, in their order, and the records in them.
+//! The trustworthy log files of a trail, in order, and their records.
 
 use std::collections::{BTreeMap, HashSet};
 use std::process::ExitCode;
@@ -37,7 +37,7 @@ pub(super) async fn believed(
     }
     for (why, (count, first)) in reasons {
         note(format_args!(
-            "{count} log files are not vouched for, and left out: {why} (the first: {first}); `key-broker audit verify` tells more"
+            "{count} log files are not vouched for and left out: {why} (the first: {first}); see `key-broker audit verify`"
         ));
     }
     let left_out = unvouched.len() as u64;
@@ -47,7 +47,7 @@ pub(super) async fn believed(
 /// Log files, and how many are not among them.
 pub(super) struct Believed {
     pub(super) log_files: Vec<VouchedLogFile>,
-    /// Those that nobody vouches for, or that are not what is vouched for.
+    /// Those that nobody vouches for, or that were altered.
     pub(super) left_out: u64,
     /// The requestIDs of closing digests' signatures.
     pub(super) closing_signs: HashSet<String>,
@@ -58,7 +58,7 @@ pub(super) struct Believed {
 }
 
 impl Believed {
-    /// Gives every record of them to `take`, with the name of its trail. A log file that is not what is vouched for is left out, and named.
+    /// Passes every record to `take`, with the name of its trail. Altered log files are left out, and named.
     pub(super) async fn for_each_record(
         &mut self,
         source: &Source,
@@ -76,7 +76,7 @@ impl Believed {
                 let taken = taken.and_then(|record| take(&file.trail, record));
                 taken.map_err(|why| {
                     Failure::Unavailable(format!(
-                        "{}: {why}: `key-broker audit verify` tells more",
+                        "{}: {why}: see `key-broker audit verify`",
                         plain(file.key())
                     ))
                 })?;
@@ -91,13 +91,13 @@ impl Believed {
     }
 }
 
-/// The text of a log file; none, with a note, where it is not what is vouched for.
+/// The text of a log file; `None`, with a note, if it was altered.
 pub(super) async fn read(source: &Source, file: &VouchedLogFile) -> Result<Option<Vec<u8>>, Failure> {
     match file.read(&source.reader).await {
         Ok(json) => Ok(Some(json)),
         Err(failure @ ReadFailure::Malformed(_)) => {
             note(format_args!(
-                "{}: {failure}: it was altered since it was delivered, and is left out; `key-broker audit verify` tells more",
+                "{}: {failure}: it was altered since it was delivered, and is left out; see `key-broker audit verify`",
                 plain(file.key())
             ));
             Ok(None)
@@ -106,13 +106,13 @@ pub(super) async fn read(source: &Source, file: &VouchedLogFile) -> Result<Optio
     }
 }
 
-/// The text of any log file, whoever vouches for it.
+/// The text of any log file, vouched for or not.
 pub(super) async fn read_any(reader: &TrailReader, key: &str) -> Result<Vec<u8>, Failure> {
     match reader.log_file(key).await {
         Ok(Some(text)) => Ok(text),
-        Ok(None) => Err(Failure::Unavailable(format!(
-            "{key}: not in the store: `key-broker audit verify` tells more"
-        ))),
+        Ok(None) => {
+            Err(Failure::Unavailable(format!("{key}: not in the store: see `key-broker audit verify`")))
+        }
         Err(failure) => Err(Failure::Unavailable(format!("{key}: {failure}"))),
     }
 }

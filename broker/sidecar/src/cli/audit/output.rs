@@ -1,4 +1,4 @@
-//! What commands write: to stdout what was asked for, to stderr what is to be known beside it.
+//! Output of commands: results to stdout, notes to stderr.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};

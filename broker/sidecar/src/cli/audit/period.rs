@@ -1,4 +1,4 @@
-//! From when until when.
+//! The period of time that a command looks at.
 
 use clap::Args;
 use key_broker_trail::record::record_time;
@@ -12,10 +12,10 @@ use super::Failure;
 /// A stretch of time.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(super) struct Period {
-    /// Nothing before this: 2026-11-21, or 2026-11-21T10:57:07Z
+    /// Begin here: 2026-11-21, or 2026-11-21T10:57:07Z
     #[arg(long, value_name = "TIME", value_parser = beginning)]
     pub(super) since: Option<OffsetDateTime>,
-    /// Nothing from this on; of a day, its end
+    /// End before this time, or with this day
     #[arg(long, value_name = "TIME", value_parser = end)]
     pub(super) until: Option<OffsetDateTime>,
 }
@@ -74,7 +74,7 @@ const DAY: &[BorrowedFormatItem<'_>] = format_description!(version = 2, "[year]-
 
 #[cfg(test)]
 mod tests {
-    //! Days are whole, times are exact, and what is neither says what to give.
+    //! Dates are whole days, times are exact, and anything else is refused with what to write.
 
     use time::macros::datetime;
 

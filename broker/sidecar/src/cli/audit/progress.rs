@@ -1,4 +1,4 @@
-//! How far long work is, on a terminal's stderr.
+//! Progress of long commands, on a terminal's stderr.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! `key-broker audit public-key`: what digests are checked with, to be kept where the broker's host cannot change it.
+//! `key-broker audit public-key`: the key that verifies digests, to be kept where the broker's host cannot change it.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Print JSON, with the fingerprint that digests name the key by
+    /// Print JSON, with the key's fingerprint as in digests
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `key-broker audit reconcile`: the trail beside AWS's own.
+//! `key-broker audit reconcile`: compares the trail with AWS CloudTrail.
 
 mod call;
 mod classes;
@@ -40,29 +40,29 @@ use crate::redaction::Digester;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// AWS CloudTrail's records, files or folders of them: log files as `aws s3 sync` brings them, in any layout; the output of
-    /// `aws cloudtrail lookup-events`; events of EventBridge; arrays; a record a line. Compressed with gzip or not
+    /// Files or folders of AWS CloudTrail's records: log files in any layout, as from `aws s3 sync`; the output of
+    /// `aws cloudtrail lookup-events`; EventBridge events; arrays; one record a line. With gzip or without
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     cloudtrail: Vec<PathBuf>,
-    /// What readers of the trail recorded of their own calls to KMS: their files of --record-to; may be given more than once
+    /// The readers' records of their own KMS calls: their --record-to files; may be given more than once
     #[arg(long, value_name = "FILE", num_args = 1..)]
     reader_records: Vec<PathBuf>,
     /// The key with which the broker redacts encryption contexts [default: that of its configuration]
     #[arg(long, value_name = "FILE")]
     redaction_key: Option<PathBuf>,
-    /// Another trail of this bucket whose broker shares the role, by name; * stands for any characters; may be given more than once.
-    /// Its calls are its own; those that a trail has which is not expected are named, and there is no verdict
+    /// Another trail of this bucket whose broker shares the role; * stands for any characters; may be given more than once. Calls of an
+    /// unexpected trail are named, and there is no verdict
     #[arg(long, value_name = "TRAIL", num_args = 1..)]
     expect: Vec<String>,
-    /// How long a record may be on its way: what is newer is missed on neither side
+    /// How long a record may be in transit: newer ones may be missing on either side
     #[arg(long, value_name = "N", default_value_t = 15)]
     lag_minutes: u32,
-    /// How many minutes KMS itself may take to hear everywhere that a key was taken away
+    /// How many minutes KMS itself may take to apply everywhere that a key was taken away
     #[arg(long, value_name = "MINUTES", default_value_t = 5)]
     propagation: u32,
     #[command(flatten)]
     period: Period,
-    /// Take every trail of the bucket together. A --trail with * in it takes those called so
+    /// Take every trail of the bucket together; with * in --trail, those that match
     #[arg(long, conflicts_with = "trail")]
     all_trails: bool,
     /// Print JSON

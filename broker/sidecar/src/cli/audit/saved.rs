@@ -1,5 +1,5 @@
-//! How far verifying is, in a file: a run that was stopped goes on there, and the next one begins where the last has ended. Of one trail it is
-//! where that is; of many, a line for each that was found sound.
+//! The progress of verification, in a file: an interrupted run continues there, and the next one begins where the last ended. For one trail
+//! a position, for many a line for each that was found sound.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -58,7 +58,7 @@ impl Saved {
         let now = SystemClock.instant();
         if now.saturating_duration_since(self.noted_at) >= EVERY {
             self.noted_at = now;
-            // It is tried again, and told at the end.
+            // It is tried again, and reported at the end.
             let _ = self.write();
         }
     }
@@ -144,7 +144,7 @@ fn rewritten(path: &Path, passed: &BTreeMap<String, PassedTrail>) -> io::Result<
     OpenOptions::new().append(true).open(path)
 }
 
-/// Whoever reads it finds what was there, or all of this.
+/// Replaces the file atomically.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut unfinished = file.as_os_str().to_owned();
     unfinished.push(".unfinished");

@@ -1,4 +1,4 @@
-//! Which trail, and with what it is read.
+//! Which trail to read, and with which keys and credentials.
 
 pub(super) mod keys;
 mod location;
@@ -39,7 +39,7 @@ pub(super) struct BrokerArguments {
 pub(super) struct SourceArguments {
     #[command(flatten)]
     broker: BrokerArguments,
-    /// The account in the names of the trail's objects; else AWS is asked whose credentials these are
+    /// The account in the names of the trail's objects [default: that of your credentials, from STS]
     #[arg(long, hide_short_help = true, value_name = "ID", value_parser = account)]
     account: Option<String>,
     /// Another KMS: a VPC endpoint, an emulator
@@ -48,7 +48,7 @@ pub(super) struct SourceArguments {
     /// Another STS, likewise
     #[arg(long, hide_short_help = true, value_name = "URL")]
     sts_endpoint_url: Option<String>,
-    /// Where to record what this asks of KMS: a file of your own, kept for `audit reconcile`
+    /// Where to record this command's own KMS calls: a file of yours, kept for `audit reconcile`
     /// [default: ~/.local/state/key-broker/reader-records.jsonl]
     #[arg(long, value_name = "FILE")]
     record_to: Option<PathBuf>,
@@ -66,16 +66,16 @@ struct StandaloneTrail {
     /// The name of the bucket's folder
     #[arg(long, hide_short_help = true, value_name = "NAME", requires = "store")]
     bucket: Option<String>,
-    /// The bucket of S3 that the trail is in, instead of --store and --bucket
+    /// The trail's S3 bucket, instead of --store and --bucket
     #[arg(long, hide_short_help = true, value_name = "NAME", conflicts_with_all = ["dir", "config", "store"], requires_all = ["account", "region"])]
     s3_bucket: Option<String>,
-    /// What stands before `AWSLogs/` in the keys
+    /// The prefix before `AWSLogs/` in object keys
     #[arg(long, hide_short_help = true, value_name = "PREFIX", default_value = "")]
     prefix: String,
     /// The region of the trail
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     region: Option<String>,
-    /// The name of the trail; without the id at its end where that leaves one. Some commands take many: with * for anything
+    /// The trail's name, without the id at its end if that is unambiguous. Some commands take several: * stands for any characters
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     trail: Option<String>,
 }
@@ -87,7 +87,7 @@ pub(super) struct Source {
     pub(super) config: Option<TrailConfig>,
     /// How the broker asks KMS again about kept data keys, if that is known, and it does.
     pub(super) revocation_check: Option<RevocationCheck>,
-    /// The journal behind it, where that is on this machine.
+    /// The journal behind it, if it is on this machine.
     pub(super) journal_dir: Option<PathBuf>,
     /// What the broker redacts values with.
     pub(super) redaction_key: Option<Digester>,
@@ -134,12 +134,12 @@ impl BrokerArguments {
 }
 
 impl SourceArguments {
-    /// Whether the name that was told is a pattern.
+    /// Whether the given name is a pattern.
     pub(super) fn names_many(&self) -> bool {
         self.standalone.trail.as_ref().is_some_and(|name| name.contains('*'))
     }
 
-    /// Whether a trail was told, and not only a broker's configuration.
+    /// Whether a trail was named, and not only a broker's configuration.
     pub(super) fn names_a_trail(&self) -> bool {
         self.standalone.trail.is_some()
     }
@@ -153,7 +153,7 @@ impl SourceArguments {
         Ok(audit.trail.is_none().then_some(audit.journal.dir))
     }
 
-    /// Opens the store of several trails: of all, or of those that are called as was told or configured.
+    /// Opens the store of several trails: all, or those with the given or configured name.
     pub(super) async fn open_many(self, all: bool) -> Result<(Source, String), Failure> {
         let source = self.open_as(true).await?;
         let called = source.reader.names().trail.clone();
@@ -170,7 +170,7 @@ impl SourceArguments {
         Ok((self.open().await?, None))
     }
 
-    /// Opens the store of one trail, and KMS where what is in the store is encrypted.
+    /// Opens the store of one trail, and KMS if the store's objects are encrypted.
     pub(super) async fn open(self) -> Result<Source, Failure> {
         if self.standalone.trail.is_none() && !self.standalone.is_none() {
             return Err(Failure::Configuration("which trail? give its name with --trail".into()));
@@ -318,7 +318,7 @@ impl StandaloneTrail {
 }
 
 impl Source {
-    /// Where the reader records what is asked of KMS, whether anything is there or not.
+    /// The reader's file of records of its own KMS calls, which may not exist yet.
     pub(super) fn own_records(&self) -> Option<PathBuf> {
         self.records.file()
     }

@@ -1,4 +1,4 @@
-//! `key-broker audit tail`: the journal, as it grows.
+//! `key-broker audit tail`: follows the journal.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,19 +19,19 @@ use crate::cli::exit::Exit;
 pub(super) struct Arguments {
     #[command(flatten)]
     broker: BrokerArguments,
-    /// Show so many of the newest records first
+    /// How many of the newest records to show first
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
     lines: usize,
-    /// Go on with each new record; this is what happens without --no-follow, too
+    /// Continue with each new record (the default)
     #[arg(long, short)]
     follow: bool,
-    /// End after the newest records
+    /// Exit after the newest records
     #[arg(long, conflicts_with = "follow")]
     no_follow: bool,
-    /// Show every record: those of calls to KMS, and what the broker and its trail do for themselves, too
+    /// Show every record, also KMS records and those of the broker's and trail's own calls
     #[arg(long)]
     all: bool,
-    /// Print records as they are, a line of JSON each
+    /// Print records unchanged, one line of JSON each
     #[arg(long)]
     json: bool,
 }
@@ -39,7 +39,7 @@ pub(super) struct Arguments {
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     key-broker audit tail\n  \
     key-broker audit tail --config /etc/key-broker/key-broker.toml --lines 100\n  \
-    key-broker audit tail --all   # with calls to KMS, and what the trail does for itself\n  \
+    key-broker audit tail --all   # with KMS records, and the trail's own calls\n  \
     key-broker audit tail --json | jq 'select(.errorCode)'";
 
 pub(super) async fn run(arguments: Arguments) -> CommandResult {

@@ -1,4 +1,4 @@
-//! `key-broker audit trails`: which trails there are, as their digests say.
+//! `key-broker audit trails`: lists trails, according to their digests.
 
 use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
@@ -12,7 +12,7 @@ use crate::cli::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Print a line of JSON for each
+    /// Print one line of JSON for each
     #[arg(long)]
     json: bool,
     #[command(flatten)]

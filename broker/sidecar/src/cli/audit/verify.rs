@@ -1,4 +1,4 @@
-//! `key-broker audit verify`: one clear verdict, and everything that speaks against it.
+//! `key-broker audit verify`: one verdict, with its findings.
 
 mod all;
 mod markup;
@@ -32,29 +32,28 @@ use crate::cli::exit::Exit;
 pub(super) struct Arguments {
     #[command(flatten)]
     period: Period,
-    /// The newest digest's signature as it was kept elsewhere (the broker logs it): with it, deletion of the newest digests is
-    /// found
+    /// The newest digest's signature, kept elsewhere (the broker logs it): it reveals that the newest digests were deleted
     #[arg(long, value_name = "HEX", value_parser = signature)]
     newest_signature: Option<String>,
-    /// Leave out the broker's journal: look only at what was delivered
+    /// Leave out the broker's journal: verify only what was delivered
     #[arg(long)]
     no_journal: bool,
-    /// Read log files on so many threads [default: one for each processor]
+    /// Threads that read log files [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256).map(usize::from))]
     threads: Option<usize>,
-    /// Go on where verifying with this file ended or was stopped, and note there how far it is
+    /// Continue where verification with this file ended or was interrupted, and note the progress there
     #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until"])]
     resume: Option<PathBuf>,
-    /// Verify every trail of the bucket, and the bucket as a whole. A --trail with * in it verifies those called so
+    /// Verify every trail of the bucket, and the bucket as a whole; with * in --trail, the trails that match
     #[arg(long, conflicts_with_all = ["newest_signature", "trail"])]
     all_trails: bool,
-    /// Of many trails, write the verdict as a page of HTML, too, with pictures of how data keys were used: it needs no network
+    /// For many trails, also write the verdict as a self-contained HTML page, with charts of how data keys were used
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// How many trails to verify at a time
     #[arg(long, hide_short_help = true, value_name = "N", default_value_t = 16)]
     in_flight: usize,
-    /// Print JSON; of many trails, a line for each as soon as it is judged
+    /// Print JSON; for many trails, one line each as soon as it is judged
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -157,8 +156,7 @@ fn text_of(report: &Report) -> String {
          records of calls to KMS     {kms_records:>10}\n  \
          activity records            {activity_records:>10}\n  \
          not delivered yet           {:>10}\n  \
-         answers of KMS, followed\n  \
-         through all their uses      {:>10}",
+         KMS calls with all uses added up {:>5}",
         report.journal_records, report.keys_used
     );
     if let (Some(state), Some(to)) = (report.state, report.to) {
@@ -167,7 +165,7 @@ fn text_of(report: &Report) -> String {
     if let Some(signature) = &report.newest_signature {
         let _ = writeln!(
             text,
-            "The newest signature; keep it where whoever can delete digests cannot reach, for --newest-signature:\n  {}",
+            "The newest signature. Keep it for --newest-signature, out of reach of anybody who can delete digests:\n  {}",
             plain(signature)
         );
     }
@@ -182,7 +180,7 @@ fn add_findings(text: &mut String, report: &Report) {
     }
 }
 
-/// How many trails there are of each verdict, and what was looked at.
+/// The number of trails with each verdict, and of objects read.
 fn counts_of(trails: usize, bucket: &BucketReport) -> String {
     let of = |verdict| bucket.trails.get(&verdict).copied().unwrap_or_default();
     format!(

@@ -1,4 +1,4 @@
-//! `key-broker audit watch`: KMS's own word on when each key was last used, held against the records of all brokers.
+//! `key-broker audit watch`: compares KMS's last use of each key with the records of all brokers.
 
 mod asked;
 mod bell;
@@ -32,26 +32,26 @@ use watcher::{acknowledge, judge_pending, see};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A file of your own in which is kept what earlier runs have seen; it is made where there is none
+    /// A file of your own that keeps what earlier runs have seen; created if missing
     #[arg(long, value_name = "FILE")]
     state: PathBuf,
     /// A KMS key that only brokers may use, by ARN, id or alias; may be given more than once
-    /// [default: those of the calls that the trails have from now on]
+    /// [default: those of the trails' calls from now on]
     #[arg(long, value_name = "KEY", num_args = 1.., value_parser = parse_key)]
     key: Vec<KeyId>,
-    /// A KMS key that others may use, too, likewise: it is said to be shared, and not watched
+    /// A KMS key that others may use, too, likewise: it is reported as shared, and not watched
     #[arg(long, value_name = "KEY", num_args = 1.., value_parser = parse_key)]
     shared: Vec<KeyId>,
     /// Watch the keys that sign and encrypt the trails, too
     #[arg(long)]
     trail_keys: bool,
-    /// What readers of the trails recorded of their own calls to KMS: their files of --record-to; may be given more than once
+    /// The readers' records of their own KMS calls: their --record-to files; may be given more than once
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "trail_keys")]
     reader_records: Vec<PathBuf>,
     /// How many minutes the clocks of brokers and of KMS may differ
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=60))]
     skew_minutes: u32,
-    /// The KMS requestID of an alarm that somebody has looked at: it rings no more; may be given more than once
+    /// The KMS requestID of an alarm that somebody has investigated: it is not repeated; may be given more than once
     #[arg(long, value_name = "ID", num_args = 1..)]
     acknowledge: Vec<String>,
     /// Print JSON

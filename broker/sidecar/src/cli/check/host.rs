@@ -1,4 +1,4 @@
-//! The host's part: what `serve` takes before it asks AWS anything. What is made for a try is removed again.
+//! What `serve` needs from the host, before AWS. Whatever a try creates is removed again.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -31,11 +31,14 @@ pub(super) async fn check(config: &mut Config, report: &mut Report) {
     report.add("journal", journal(dir));
 }
 
-/// What is seldom meant, and what is ignored of the environment.
+/// Probable mistakes, and ignored environment variables.
 pub(super) fn check_environment(config: &Config, report: &mut Report) {
     let region = &config.kms.region;
     if config.kms.endpoint_url.is_none() && is_unlikely_region(region) {
-        report.add("region", Finding::Note(format!("{region} is not like any of AWS's: is it a slip?")));
+        report.add(
+            "region",
+            Finding::Note(format!("{region} does not look like an AWS region: is it a typo?")),
+        );
     }
     let (outlook, ignored) = export::outlook();
     report.add("telemetry", Finding::Ok(outlook));
@@ -57,7 +60,7 @@ fn journal(dir: &Path) -> Result<String, String> {
     Ok(format!("{}{note}", dir.display()))
 }
 
-/// Makes a file in `dir`, or a folder where `dir` is still to be made, and removes it; returns what is to be said beside.
+/// Creates and removes a file in `dir`, or the folder itself if it does not exist yet; returns a remark.
 pub(super) fn try_folder(dir: &Path) -> io::Result<&'static str> {
     let is_there = match fs::metadata(dir) {
         Ok(found) if found.is_dir() => true,
@@ -78,7 +81,7 @@ pub(super) fn try_folder(dir: &Path) -> io::Result<&'static str> {
     let probe = place.join(probe_name());
     DirBuilder::new().mode(0o700).create(&probe)?;
     fs::remove_dir(&probe)?;
-    Ok(" (serve will make it)")
+    Ok(" (serve will create it)")
 }
 
 /// A journal has one broker.

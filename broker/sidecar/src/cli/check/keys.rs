@@ -1,4 +1,4 @@
-//! KMS's part: what the broker may ask for, tried with DryRun.
+//! What the broker may do in KMS, tried with DryRun.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::operation::{DryRunOf, DryRunRequest, KmsReply, TypedRequest};
 use crate::policy::bindings::Bindings;
 use crate::policy::own;
 
-/// The pairs that permissions are tried with: those that were told, else those that the configuration asks for, of whomever. An
+/// The pairs that permissions are tried with: the given ones, or those that the configuration requires of any principal. An
 /// encryption context has one value for each name, so of two values neither is taken.
 pub(super) fn context_of(told: &EncryptionContext, bindings: &Bindings) -> EncryptionContext {
     if !told.pairs().is_empty() {
@@ -45,12 +45,12 @@ pub(super) async fn may(kms: &dyn Kms, of: DryRunOf, key: &KeyId, context: &Encr
     let request = DryRunRequest { of, key: key.clone().into(), context: context.clone() };
     match ask_kms(kms, request).await {
         Ok(_) => Finding::Ok(format!("may {name} under {}", key.as_str())),
-        // A key's policy, or a grant, may ask for a context that nobody has told.
+        // A key policy or grant may require a context that was not given.
         Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::AccessDenied, .. }))
             if has_context && context.pairs().is_empty() =>
         {
             Finding::NotKnown(format!(
-                "{name} under {}: KMS denies it without an encryption context; if the key's policy asks for one, give it with --context",
+                "{name} under {}: KMS denies it without an encryption context; if the key's policy requires one, give it with --context",
                 key.as_str()
             ))
         }

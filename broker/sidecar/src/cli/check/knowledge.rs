@@ -1,5 +1,5 @@
-//! What a question to policy depends on and only AWS can tell: which key a name means, and what the aliases mean that policies name.
-//! Where that is not known, policy is asked under all that it can be, and answers only if that makes no difference.
+//! What a policy decision depends on and only AWS knows: the keys behind names and behind the aliases in policies. Where that is unknown,
+//! policy is evaluated for every possibility, and the answer counts only if it is the same for all.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -27,7 +27,7 @@ pub(super) struct Knowledge {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Named {
     Known(NamedKey),
-    /// An alias of which nobody could be asked, or an id in an account that is not known.
+    /// An alias that could not be resolved, or an id in an unknown account.
     Unknown(KeyId),
 }
 
@@ -46,7 +46,7 @@ impl Knowledge {
         Self { region: region.to_owned(), account_id: None, targets: HashMap::new(), unknown }
     }
 
-    /// Asks KMS; `note` is given what could not be found out.
+    /// Asks KMS; passes what could not be found out to `note`.
     pub(super) async fn ask(
         kms: &AwsKms,
         caller: &AwsCaller,
@@ -140,7 +140,7 @@ impl Knowledge {
         Some(worlds)
     }
 
-    /// The aliases that are not known, for people.
+    /// The unresolved aliases, as text.
     pub(super) fn open(&self, key: Option<&Named>) -> String {
         let mut names: BTreeSet<&str> = self.unknown.iter().map(KeyId::as_str).collect();
         if let Some(Named::Unknown(name)) = key {

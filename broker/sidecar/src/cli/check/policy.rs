@@ -1,4 +1,4 @@
-//! What a principal may do: policy is asked as a call asks it, and says what a call gets.
+//! What a principal may do, by the same policy evaluation as for a call.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) fn run(
     json: bool,
 ) -> ExitCode {
     if let (Some(Action::GenerateRandom), Some(_)) = (query.action, &query.key) {
-        return mistake("GenerateRandom is about no key: leave --key out");
+        return mistake("GenerateRandom has no key: leave out --key");
     }
     let Some(principal) = query.principal.clone() else { return mistake("give a principal with --as") };
     let policy = Arc::clone(&config.policies.current());
@@ -84,7 +84,7 @@ fn end(action: Option<Action>, answers: &[Answer]) -> Exit {
     }
 }
 
-/// What AWS tells, and the keys that are asked about: none stands for a call that names none.
+/// AWS's answers, and the keys to try; `None` stands for a call without a key.
 async fn ask(
     config: Config,
     policy: &Policy,
@@ -101,7 +101,7 @@ async fn ask(
         match kms.caller().await {
             Ok(caller) => aws = Some((kms, caller)),
             Err(error) => {
-                notes.push(format!("sts:GetCallerIdentity: {error}: what aliases mean is not known"));
+                notes.push(format!("sts:GetCallerIdentity: {error}: aliases cannot be resolved"));
             }
         }
     }
@@ -174,7 +174,7 @@ impl Asker<'_> {
     /// What such a call gets, if it is the same whatever is not known.
     fn answer(&self, action: Action, key: Option<&Named>) -> Answer {
         let of = |word, reason, policies| Answer { word, action, key: shown(key), reason, policies };
-        let depends = || format!("depends on what is not known: {}", self.knowledge.open(key));
+        let depends = || format!("depends on something unknown: {}", self.knowledge.open(key));
         let Some(worlds) = self.knowledge.worlds(self.policy, key) else {
             return of(Word::NotKnown, depends(), Vec::new());
         };
@@ -256,7 +256,7 @@ impl Answer {
 fn shown(key: Option<&Named>) -> String {
     match key {
         None => "(no key named)".to_owned(),
-        Some(Named::Unknown(name)) => format!("{} (means what is not known)", name.as_str()),
+        Some(Named::Unknown(name)) => format!("{} (not resolved)", name.as_str()),
         Some(Named::Known(NamedKey { arn: None, alias: Some(alias) })) => {
             format!("{} (means no key)", alias.as_str())
         }
@@ -271,7 +271,7 @@ fn by(decision: &Decision, action: Action, names_a_key: bool) -> String {
     let by = decision.determining_policies.join(", ");
     let by = if by.is_empty() { "no policy permits it".to_owned() } else { format!("by {by}") };
     if decision.permits && matches!(action, Action::Decrypt | Action::ReEncryptFrom) && !names_a_key {
-        return format!("{by}; policy is asked again about the key that answers");
+        return format!("{by}; policy is evaluated again for the key that KMS uses");
     }
     by
 }

@@ -1,4 +1,4 @@
-//! The other regions in which multi-Region keys are asked for.
+//! The fallback regions of multi-Region keys.
 
 use key_broker_core::{EncryptionContext, KeyArn, KeyId};
 use key_broker_trail::record::AwsCaller;
@@ -35,7 +35,7 @@ pub(super) async fn check(
     }
 }
 
-/// The ARN of a key, if it is a multi-Region key. What cannot be asked has been told before.
+/// The ARN of a key, if it is a multi-Region key. Failures to resolve it were reported before.
 async fn multi_region(kms: &AwsKms, caller: &AwsCaller, key: &KeyId) -> Option<KeyArn> {
     let arn = match caller.key_arn(key) {
         Some(arn) => Some(arn),

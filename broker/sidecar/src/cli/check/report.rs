@@ -1,4 +1,4 @@
-//! What a check has found, line by line, for people or as JSON.
+//! The results of a check, as text or JSON.
 
 use std::process::ExitCode;
 
@@ -11,11 +11,11 @@ use crate::cli::exit::Exit;
 pub(super) enum Finding {
     /// It is as it has to be.
     Ok(String),
-    /// It is, and somebody should know something of it all the same.
+    /// Fine, with a remark.
     Note(String),
     /// It was not looked at, as was asked for.
     Skipped(String),
-    /// It could not be found out.
+    /// Unknown.
     NotKnown(String),
     /// It is not.
     Failed(String),
@@ -64,7 +64,7 @@ impl Report {
         Self { findings: Vec::new(), as_json }
     }
 
-    /// Adds what was found of `what`.
+    /// Adds the finding about `what`.
     pub(super) fn add(&mut self, what: &str, finding: impl Into<Finding>) {
         let finding = finding.into();
         if !self.as_json {
@@ -73,7 +73,7 @@ impl Report {
         self.findings.push((what.to_owned(), finding));
     }
 
-    /// The end: a failure counts more than what is not known.
+    /// The exit: a failure takes precedence over unknowns.
     pub(super) fn end(&self) -> Exit {
         let has = |is: fn(&Finding) -> bool| self.findings.iter().any(|(_, finding)| is(finding));
         if has(|finding| matches!(finding, Finding::Failed(_))) {
@@ -85,7 +85,7 @@ impl Report {
         }
     }
 
-    /// Prints what is left to print, and ends with `exit`.
+    /// Prints the rest, and ends with `exit`.
     pub(super) fn print(&self, exit: Exit) -> ExitCode {
         if self.as_json {
             println!("{:#}", self.json(exit));

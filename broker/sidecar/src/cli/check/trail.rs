@@ -1,4 +1,4 @@
-//! The trail's part: its store, and its two keys.
+//! What the trail needs: its store, and its two keys.
 
 use key_broker_core::{DataKeyLength, EncryptionContext, KeyId};
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig, names, probe, public_key_of};
@@ -19,7 +19,7 @@ pub(super) fn check_directory(config: &TrailConfig, report: &mut Report) {
     let found = match try_folder(&folder) {
         Ok(note) => Ok(format!("{}{note}", folder.display())),
         Err(error) => Err(format!(
-            "audit.store.directory: {}: {error}: the broker's user cannot make or write it: let it, or choose another",
+            "audit.store.directory: {}: {error}: the broker's user cannot create or write it: allow it, or choose another",
             folder.display()
         )),
     };
@@ -57,7 +57,7 @@ pub(super) async fn check(
     }
     let own_key = match (&config.kms_key, caller) {
         (None, _) => Finding::Ok("none: log files are not encrypted by the broker".to_owned()),
-        (Some(_), None) => Finding::NotKnown("cannot be asked for without credentials".to_owned()),
+        (Some(_), None) => Finding::NotKnown("not tried without credentials".to_owned()),
         (Some(key), Some(caller)) => match path_context(&names(config, caller)) {
             Ok(context) => may(kms, DryRunOf::GenerateDataKey(DataKeyLength::Aes256), key, &context).await,
             Err(malformed) => Finding::Failed(malformed.0),

@@ -46,7 +46,7 @@ pub(super) fn name(
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
     if name.len() < 2 || !name.chars().all(is_allowed) {
         return Err(format!(
-            "kms.session_name: {name:?} is none: AWS takes 2 to 64 letters, digits and characters of \"_+=,.@-\""
+            "kms.session_name: {name:?} is not a session name: AWS allows 2 to 64 letters, digits and characters of \"_+=,.@-\""
         ));
     }
     Ok(Some(name))
@@ -90,7 +90,7 @@ const LONGEST_NAME: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    //! A session's name is made of what is there, fits AWS's form, and is refused where the broker does not make the session.
+    //! Session names are filled in, fit AWS's form, and are refused where the broker does not make the session.
 
     use super::*;
 

@@ -45,7 +45,7 @@ impl Name {
 }
 
 impl AliasMemory {
-    /// Has room for so many uses of aliases that mean a key.
+    /// Has room for this many uses of aliases that mean a key.
     #[must_use]
     pub(super) fn new(most_answered: usize) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl AliasMemory {
     }
 }
 
-/// Names that nobody has answered for, or that mean no key: at most 2 MiB, if all are of the longest.
+/// Unresolved aliases, and those that mean no key: at most 2 MiB, if all have the greatest length.
 const MOST_UNANSWERED: usize = 1_024;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use rustix::process::{getegid, geteuid};
 
 /// A reader's file of records. It is opened when KMS is asked for the first time.
 pub(crate) struct ReaderRecords {
-    /// None is a state file of whoever runs this.
+    /// None is a state file of the current user.
     told: Option<PathBuf>,
     not_below: Vec<PathBuf>,
     open: Mutex<Option<File>>,
@@ -27,7 +27,7 @@ impl ReaderRecords {
         Self { told, not_below, open: Mutex::new(None) }
     }
 
-    /// Makes sure that records can be written. An error is for people.
+    /// Makes sure that records can be written. Errors are text for the user.
     pub(crate) fn open(&self) -> Result<(), String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.is_none() {
@@ -83,7 +83,7 @@ impl ReaderRecords {
         let opened = options.open(folder.join(name))?;
         let metadata = opened.metadata()?;
         let refused = if !metadata.is_file() {
-            Some("it is no file")
+            Some("it is not a regular file")
         } else if metadata.uid() != geteuid().as_raw() || metadata.nlink() != 1 {
             Some("it is not a file of your own")
         } else if metadata.mode() & 0o022 != 0 {
@@ -125,7 +125,7 @@ fn only_own(folder: &Path) -> io::Result<()> {
         let mode = metadata.mode();
         let is_of_others = metadata.uid() != user && metadata.uid() != 0;
         let is_open = mode & 0o002 != 0 || (mode & 0o020 != 0 && metadata.gid() != group);
-        // In a sticky folder nobody replaces what belongs to somebody else.
+        // In a sticky folder, users cannot replace each other's files.
         if is_of_others || (is_open && mode & 0o1000 == 0) {
             let why = format!("another user may change {}", above.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));

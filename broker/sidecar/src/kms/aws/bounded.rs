@@ -1,4 +1,4 @@
-//! What AWS answers is read within a bound: whoever stands for KMS or STS cannot fill the broker's memory.
+//! Limits the size of AWS's answers, so that an impostor of KMS or STS cannot fill the broker's memory.
 
 use std::error::Error;
 

@@ -206,7 +206,7 @@ impl Renewal {
         if let Some(error) = &sts_trouble {
             tracing::warn!(
                 error,
-                "STS does not tell whose the broker's AWS credentials are: records of calls to KMS have the access key alone until it \
+                "STS does not say whose the broker's AWS credentials are: records of calls to KMS have the access key alone until it \
                  does; check the broker's way to STS"
             );
         }
@@ -257,13 +257,13 @@ impl Renewal {
             tracing::warn!(
                 error,
                 retry_seconds,
-                "no new AWS credentials: those in use go on; check where the broker gets its credentials from"
+                "no new AWS credentials: those in use continue; check the broker's source of credentials"
             );
         } else if self.held.borrow().current.is_some() {
             tracing::error!(
                 error,
                 retry_seconds,
-                "the broker's AWS credentials have expired and there are no new ones: check where it gets them from; it takes the next \
+                "the broker's AWS credentials have expired and there are no new ones: check their source; the broker uses the next \
                  ones by itself"
             );
         } else if let Some(account) = &self.role_account {

@@ -140,7 +140,7 @@ const UNREADABLE: &str = "the answer cannot be read";
 
 #[cfg(test)]
 mod tests {
-    //! Trouble with the broker's own credentials is no judgement of a key, whoever finds it out.
+    //! Trouble with the broker's own credentials says nothing about a key.
 
     use std::time::Duration;
 

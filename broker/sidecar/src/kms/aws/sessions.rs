@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 /// An AWS principal, with its access key, as records have it.
 pub(crate) type Session = Arc<UserIdentity<'static>>;
 
-/// What STS has told, and to whom it is still owed.
+/// STS's answers, and the sessions that records still lack.
 pub(crate) struct Sessions {
     known: Mutex<SessionTable>,
     /// ARNs of roles as the configuration and the environment tell them, with their paths.
@@ -42,7 +42,7 @@ pub(super) struct CallerIdentity {
 }
 
 impl Sessions {
-    /// Knows nobody yet. `roles` are ARNs of roles that sessions may be of.
+    /// Starts empty. `roles` are ARNs of roles that sessions may belong to.
     pub(super) fn new(roles: Vec<String>) -> Self {
         let known = SessionTable {
             by_access_key: LruCache::new(MOST_SESSIONS),
@@ -60,7 +60,7 @@ impl Sessions {
         self.lock().by_access_key.get(access_key_id).cloned()
     }
 
-    /// The same, for a record. If nobody knows, it is reported later.
+    /// The same, for a record. If it is unknown, it is reported later.
     pub(super) fn for_record(&self, access_key_id: &str) -> Option<Session> {
         let mut known = self.lock();
         let found = known.by_access_key.get(access_key_id).cloned();

@@ -40,7 +40,7 @@ impl AwsKms {
         let Some(usage) = answer.key_last_usage else { return Ok(None) };
         let Some(at) = usage.timestamp.as_ref() else { return Ok(None) };
         Ok(Some(LastUse {
-            at: moment(at).ok_or_else(|| unexpected("the time of the key's last use is none"))?,
+            at: moment(at).ok_or_else(|| unexpected("the time of the key's last use is invalid"))?,
             operation: usage.operation.map(|operation| operation.as_str().to_owned()).unwrap_or_default(),
             request_id: usage.kms_request_id,
             cloudtrail_event_id: usage.cloud_trail_event_id,

@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(state(&breaker, later), State::HalfOpen);
         breaker.end(later, probe, Some(HealthSignal::Success), LONGEST);
         assert_eq!((state(&breaker, later), breaker.open_until()), (State::Closed, None));
-        // The count starts anew.
+        // The count starts again.
         call(&mut breaker, later, HealthSignal::Failure);
         assert_eq!(state(&breaker, later), State::Closed);
     }

@@ -4,7 +4,7 @@ use opentelemetry::{KeyValue, Value};
 
 use crate::telemetry::vocabulary::{RPC_METHOD, RPC_SYSTEM, SDK_ATTEMPT, SDK_INVOCATION_ID};
 
-/// Renames what is not of the vocabulary. The SDK's service and method become one attribute.
+/// Renames attributes outside the vocabulary. The SDK's service and method become one attribute.
 pub(super) fn rename(attributes: &mut Vec<KeyValue>) {
     let service = attributes.iter().position(|attribute| attribute.key.as_str() == SERVICE);
     let service = service.map(|place| attributes.swap_remove(place).value);

@@ -1,4 +1,4 @@
-//! Log lines to a collector: those that stderr has, but for what the exporters say themselves.
+//! Log lines to a collector: those on stderr, except the exporters' own.
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};

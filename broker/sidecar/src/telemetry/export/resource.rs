@@ -1,4 +1,4 @@
-//! Who tells: the service, which of its instances, and where that runs.
+//! The resource: the service, its instance, and where it runs.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ pub(super) fn resource(instance: String) -> Resource {
     }
 }
 
-/// A process of this program. What its surroundings do not tell is left out.
+/// A process of this program. Unknown facts are left out.
 struct Broker {
     instance: String,
 }
@@ -51,7 +51,7 @@ impl ResourceDetector for Broker {
     }
 }
 
-/// The id of the container that this process is in, where the kernel tells.
+/// The id of this process's container, if the kernel shows it.
 fn container_id() -> Option<String> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     of_cgroup(&read("/proc/self/cgroup")).or_else(|| of_mounts(&read("/proc/self/mountinfo")))

@@ -103,11 +103,11 @@ impl Exporter for Exporting {
                 if !was_failing {
                     tracing::warn!(
                         %error,
-                        "the collector does not take spans: they are dropped until it does"
+                        "the collector does not accept spans: they are dropped until it does"
                     );
                 }
             }
-            Ok(()) if was_failing => tracing::info!("the collector takes spans again"),
+            Ok(()) if was_failing => tracing::info!("the collector accepts spans again"),
             Ok(()) => {}
         }
         outcome

@@ -1,4 +1,4 @@
-//! What OpenTelemetry's environment variables ask for. What makes no sense is told and ignored, as if the variable were not set: that is
+//! OpenTelemetry's environment variables. Invalid values are logged and ignored, as if the variable were not set: that is
 //! what its specification wants (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>), and no broker
 //! fails to start for the sake of its telemetry.
 
@@ -20,7 +20,7 @@ pub(super) struct Variables {
     pub metrics: Option<Collector>,
     /// Where log lines go, beside stderr.
     pub logs: Option<Collector>,
-    /// Which headers tell of a caller's trace.
+    /// The headers with a caller's trace.
     pub propagation: Propagation,
     /// Which calls are traced.
     pub sampler: Sampler,
@@ -74,7 +74,7 @@ impl fmt::Display for Collector {
 }
 
 impl Variables {
-    /// Reads the variables, of which `get` tells the values, and what is ignored of them.
+    /// Reads the variables through `get`, and notes which are ignored.
     pub(super) fn read(get: impl Fn(&str) -> Option<String>) -> (Self, Vec<Ignored>) {
         let mut reader = Reader { get, ignored: Vec::new() };
         let is_disabled = reader.truth("OTEL_SDK_DISABLED");
@@ -158,7 +158,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         number
     }
 
-    /// Where a signal goes, if it goes anywhere; `by_default`, if nobody says whether it does.
+    /// Where a signal is exported, if anywhere; `by_default`, if no variable says.
     fn collector(&mut self, signal: &str, by_default: bool) -> Option<Collector> {
         let exporter = format!("OTEL_{signal}_EXPORTER");
         let is_wanted = match self.value(&exporter).as_deref() {
@@ -224,7 +224,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
                 "baggage" | "none" => None,
                 other => {
                     let known = "tracecontext, baggage, xray and none";
-                    self.ignore(name, format!("{other:?} is none of {known}"));
+                    self.ignore(name, format!("{other:?} is not one of {known}"));
                     continue;
                 }
             };
@@ -248,7 +248,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             }
             other => {
                 let known = SAMPLERS.join(", ");
-                self.ignore("OTEL_TRACES_SAMPLER", format!("{other:?} is none of {known}"));
+                self.ignore("OTEL_TRACES_SAMPLER", format!("{other:?} is not one of {known}"));
             }
         }
         Sampler::ParentBased(Box::new(Sampler::AlwaysOn))
@@ -278,7 +278,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             for name in names {
                 let Some(value) = self.value(name) else { continue };
                 if !words.iter().any(|word| value.eq_ignore_ascii_case(word)) {
-                    self.ignore(name, format!("{value:?} is none of {}", words.join(", ")));
+                    self.ignore(name, format!("{value:?} is not one of {}", words.join(", ")));
                 }
             }
         }

@@ -141,7 +141,7 @@ impl KmsCalls {
 }
 
 impl KmsCall {
-    /// This came of it.
+    /// Sets the outcome.
     pub(crate) fn end<T>(self, result: &Result<T, BrokerError>) {
         let Self { calls, operation, began } = self;
         let took = calls.clock.instant().saturating_duration_since(began);

@@ -28,12 +28,12 @@ where
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_filter(Exported)
-        // Alone, the filter keeps a span from its layer, and the registry makes it all the same.
+        // The filter alone keeps a span from its layer, but the registry still makes it.
         .and_then(Exported)
 }
 
 /// The spans that are exported: the broker's own and some of the AWS SDK's, within a call that is traced; and those that begin a
-/// trace, of which the sampler decides. An event, whoever's it is, becomes no span event.
+/// trace, which the sampler decides about. No event becomes a span event.
 struct Exported;
 
 impl Exported {
@@ -129,7 +129,7 @@ const FOREIGN: [(&str, Option<&str>); 3] = [
     ("aws_smithy_runtime::client::identity::cache::lazy", Some("lazy_load_identity")),
     ("aws_sdk_s3::operation", None),
 ];
-/// All that they may tell. A span with any other field is not exported: nobody here has read what that holds.
+/// Their allowed fields. A span with any other field is not exported, since its contents were not reviewed.
 const FOREIGN_FIELDS: [&str; 5] = ["attempt", "rpc.system", "rpc.service", "rpc.method", "sdk_invocation_id"];
 /// Spans that begin a trace where none is under way, beside those of the trail.
 const BEGINNINGS: [&str; 3] = [vocabulary::CALL, vocabulary::CACHE_REFRESH, vocabulary::KMS];

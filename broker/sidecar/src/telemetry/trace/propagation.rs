@@ -1,4 +1,4 @@
-//! Which trace a caller's headers tell of, by the propagators of OpenTelemetry.
+//! Reads a caller's trace from its headers, as OpenTelemetry's propagators do.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use opentelemetry_aws::trace::XrayPropagator;
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-/// A header that tells of a caller's trace.
+/// A header with a caller's trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Propagator {
     /// `traceparent` and `tracestate`, of W3C's Trace Context.
@@ -36,7 +36,7 @@ impl Propagator {
 }
 
 impl Propagation {
-    /// The trace of the caller that sent these headers, if they tell of one: of several, the last propagator's.
+    /// The caller's trace in these headers, if any; with several propagators, the last one's.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Option<Context> {
         let is_told = self.propagators.iter().any(|propagator| headers.contains_key(propagator.header()));
         is_told.then(|| self.composite.extract_with_context(&Context::new(), &HeaderExtractor(headers)))
@@ -71,7 +71,7 @@ impl fmt::Debug for Propagation {
 
 #[cfg(test)]
 mod tests {
-    //! The headers that are asked for tell of a caller's trace, and no others.
+    //! The configured headers are read, and no others.
 
     use opentelemetry::trace::TraceContextExt as _;
 

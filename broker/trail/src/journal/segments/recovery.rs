@@ -41,7 +41,7 @@ impl Segments {
             has_end = true;
         }
         if let Err(error) = notices.save() {
-            tracing::warn!(%error, "cannot note yet what the journal was found to be");
+            tracing::warn!(%error, "cannot save yet what was found out about the journal");
         }
         Ok(())
     }
@@ -53,7 +53,7 @@ impl Segments {
         let contents = repair(&file.path, &evidence, &|cut| notices.tell_cut(file.number, cut))?;
         notices.is_whole(file.number);
         if let Some(cut) = contents.and_then(|contents| contents.cut) {
-            tracing::warn!(file = %file.path.display(), bytes = cut.bytes, flaw = ?cut.flaw, "cut the end off a journal file that does not fit its chain");
+            tracing::warn!(file = %file.path.display(), bytes = cut.bytes, flaw = ?cut.flaw, "cut off the end of a journal segment that does not fit its hash chain");
         }
         if contents.is_none() {
             // What was in it is evidence now.

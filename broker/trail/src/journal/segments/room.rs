@@ -46,7 +46,7 @@ impl Segments {
             ));
         }
         let why = format!(
-            "the disk has {} bytes left; the last {} are kept for the delivery: look at the trail's store, or make room",
+            "the disk has {} bytes left; the last {} are reserved for the delivery: check the trail's store, or make room",
             self.disk_free, self.disk_kept
         );
         io::Error::new(io::ErrorKind::StorageFull, why)

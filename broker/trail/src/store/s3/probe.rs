@@ -1,4 +1,4 @@
-//! Whether a bucket takes objects, shown by one that is put outside of what readers of the trail read.
+//! Tries whether the bucket accepts objects, with one outside of the folders that readers of the trail read.
 
 use aws_sdk_s3::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_s3::primitives::ByteStream;

@@ -1,6 +1,6 @@
 //! Just enough BER (ITU-T X.690) to read what KMS writes: definite and indefinite lengths, one-byte tags.
 //!
-//! Nothing here recurses: as deep as the caller's calls are nested, so deep is what can be read.
+//! Nothing here recurses: the nesting of the caller's calls limits the depth that can be read.
 
 /// What was expected at a place where the message has something else, or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

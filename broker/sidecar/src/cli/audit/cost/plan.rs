@@ -1,12 +1,12 @@
-//! What a trail asks of KMS and of its bucket, foretold from its intervals, as AWS documents it for CloudTrail ("How AWS CloudTrail uses
-//! AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020). Tests of the trail include this file: a simulated fleet asks
-//! what it says.
+//! Predicts a trail's requests to KMS and to its bucket from its intervals, as AWS documents it for CloudTrail ("How AWS CloudTrail uses
+//! AWS KMS", "Understanding how often your CMK is used", AWS KMS Developer Guide of 2020). The trail's tests include this file and compare
+//! it with a simulated fleet.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// Trails whose requests are to be foretold.
+/// Trails whose requests are predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// How often log files are delivered.
@@ -52,7 +52,7 @@ pub(crate) struct PlannedRequests {
 impl Plan {
     /// What the trails will ask in this time, at most.
     ///
-    /// A broker that nobody calls delivers with its digests only: the record of one file's data key waits for the next. Each trail has an
+    /// An idle broker delivers with its digests only: the record of one file's data key waits for the next. Each trail has an
     /// opening digest and a closing one, and a last log file before that: its broker's end is a record.
     #[must_use]
     pub(crate) fn requests(&self, during: Duration) -> PlannedRequests {

@@ -1,4 +1,4 @@
-//! What KMS is asked, and what reuse saves: counted from records.
+//! Counts KMS requests made, and saved by reuse, from records.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -28,7 +28,7 @@ pub(super) struct Subject {
     pub(super) region: String,
     /// The account that asked: it pays.
     pub(super) account: String,
-    /// The key's ARN; where KMS told none, the key as it was asked for. None for random bytes.
+    /// The key's ARN or, if KMS gave none, the key as requested. `None` for random bytes.
     pub(super) key: Option<String>,
     /// The KMS operation.
     pub(super) operation: String,

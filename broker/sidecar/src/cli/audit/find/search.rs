@@ -1,7 +1,7 @@
 //! The search: an id names calls, a call names its data key, and a data key all its uses, wherever they are.
 //!
-//! Records are looked at place by place (a log file, or a file of the journal), each of which may be read more than once: what is learned late
-//! is looked for once more where it has not been, and can be. No index is kept, and no record that the story does not have.
+//! Records are searched place by place (a log file, or a journal segment). A place is read again if ids that were learned later may be in
+//! it. There is no index, and only records of the story are kept.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use super::wanted::Wanted;
 use crate::cli::audit::period::Period;
 
-/// When the oldest and the newest record of a place happened, where that is known.
+/// The times of the oldest and newest record of a place, if known.
 pub(super) type Times = [Option<OffsetDateTime>; 2];
 
 /// A record of the story.
@@ -35,10 +35,10 @@ pub(super) struct Records {
 /// A data key, or another answer of KMS: the calls to KMS that made or decrypted it, and the calls that got it.
 #[derive(Debug, Default)]
 pub(super) struct DataKey {
-    /// SHA-256 of its ciphertext, in hex; none of what has no ciphertext.
+    /// SHA-256 of its ciphertext, in hex; `None` without one.
     pub(super) ciphertext_sha256: Option<String>,
     pub(super) kms_records: Records,
-    /// Uses, but for the calls that the story is about.
+    /// Uses, except for the calls that the story is about.
     pub(super) uses: Records,
 }
 
@@ -113,7 +113,7 @@ impl Search {
         Self { wanted, period, needles, reads: 0, places, by_ciphertext, by_event, story: Story::default() }
     }
 
-    /// The places that are to be read now: all of them, then those in which there may be more of what was learned. None at the end.
+    /// The places to read now: first all of them, then those that may contain newly learned ids. `None` at the end.
     pub(super) fn next_pass(&self) -> Vec<usize> {
         let is_due = |place: &Place| {
             self.needles

@@ -1,4 +1,4 @@
-//! The story for people.
+//! The story as text.
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ pub(super) fn of(report: &Report) -> String {
     }
     if report.story.is_cut {
         text.push_str(
-            "There are more data keys than are followed: bound the time with --since and --until.\n\n",
+            "More data keys were found than are followed: narrow the time with --since and --until.\n\n",
         );
     }
     let _ = writeln!(text, "{}", verdict(report));
@@ -45,8 +45,7 @@ fn call_rows(rows: &mut Vec<Vec<String>>, found: &Found) -> Result<String, Malfo
     let data = record.activity()?;
     let mut row = |name: &str, value: String| rows.push(vec![format!("  {name}"), value]);
     let text = |text: Option<&str>| text.map(plain);
-    let principal =
-        text(record.user_identity.principal_id.as_deref()).unwrap_or_else(|| "nobody that is known".into());
+    let principal = text(record.user_identity.principal_id.as_deref()).unwrap_or_else(|| "unknown".into());
     let from = [text(record.source_ip_address.as_deref()), text(record.user_agent.as_deref())];
     let from: Vec<String> = from.into_iter().flatten().filter(|text| !text.is_empty()).collect();
     row("asked by", format!("{principal} ({})", from.join(", ")));
@@ -173,7 +172,7 @@ fn kms_rows(report: &Report, found: &Found) -> Result<Vec<Vec<String>>, Malforme
 fn materials(record: &ReadRecord<'_>) -> Result<String, MalformedRecord> {
     let data = record.additional_event_data.map(|json| parse(json.get())).transpose()?;
     let data: KmsEventData<'_> = data.unwrap_or_default();
-    let id = |id: Option<&str>| id.map_or_else(|| "not told".to_owned(), plain);
+    let id = |id: Option<&str>| id.map_or_else(|| "unknown".to_owned(), plain);
     if &*record.event_name == "ReEncrypt" {
         let (from, to) =
             (data.source_key_material_id.as_deref(), data.destination_key_material_id.as_deref());

@@ -1,4 +1,4 @@
-//! What is looked for: an id, or a ciphertext or a message by its SHA-256.
+//! The thing to find: an id, or a ciphertext or message by its SHA-256.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -27,7 +27,7 @@ impl Wanted {
         text
     }
 
-    /// What it is, for people.
+    /// What it is, as text.
     pub(super) fn what(&self) -> &'static str {
         match self {
             Self::Id(_) => "id",

@@ -1,4 +1,4 @@
-//! A call to KMS as either side tells of it, and where two tellings of one call differ.
+//! A call to KMS as one side records it, and the differences between two records of one call.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use key_broker_trail::record::{KmsEventData, ReadRecord, Text, parse, record_tim
 
 use crate::redaction::{Digester, Maker};
 
-/// A call, for people.
+/// A call, for display.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedCall {
@@ -109,7 +109,7 @@ impl From<&ReadRecord<'_>> for ListedCall {
 }
 
 impl ComparedCall {
-    /// Whether these are two records of one call, alike in everything that both tell.
+    /// Whether these are two records of one call that agree in every field that both have.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let mut differences = Vec::new();
         let is_told = compare(self, other, None, &mut differences);

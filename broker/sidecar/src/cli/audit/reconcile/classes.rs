@@ -1,4 +1,4 @@
-//! AWS's records that are no findings: each class with its rule, which docs/audit.md ("What reconcile makes of AWS's records") has, too.
+//! AWS's records that are not findings, by class. docs/audit.md ("What reconcile makes of AWS's records") has the same rules.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,9 +16,9 @@ use super::call::ListedCall;
 pub(super) struct Classes {
     /// Records that are the trail's own: AWS's have other eventIDs.
     pub(super) own: usize,
-    /// Insights and aggregated events: they tell of many calls, and of none.
+    /// Insights and aggregated events, which are not about single calls.
     pub(super) summaries: usize,
-    /// Network activity events of calls that management events tell of.
+    /// Network activity events of calls that also have management events.
     pub(super) network_activity: usize,
     /// Dry runs with the broker's identity: KMS did nothing.
     pub(super) dry_runs: usize,
@@ -30,7 +30,7 @@ pub(super) struct Classes {
     pub(super) by_others: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
-/// What an event is, as its head tells.
+/// The kind of an event, from its first fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Of one call.
@@ -77,7 +77,7 @@ impl<'a> Head<'a> {
 }
 
 impl Classes {
-    /// Counts an event of a network. What an endpoint's policy refused came to no service, so that nothing else tells of it.
+    /// Counts a network activity event. A call refused by an endpoint policy reached no service, so there is no other event of it.
     pub(super) fn add_network_activity(&mut self, json: &str) -> Result<(), MalformedRecord> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -93,7 +93,7 @@ impl Classes {
         Ok(())
     }
 
-    /// Counts a call that failed, of which the trail has no record: nothing was done, so that nobody was robbed.
+    /// Counts a failed call without a record in the trail: KMS did nothing, so there was no theft.
     pub(super) fn add_refused(&mut self, call: ListedCall) {
         let error = call.error_code.clone().unwrap_or_default();
         if error == DRY_RUN {
@@ -109,7 +109,7 @@ impl Classes {
         let identity = &call.user_identity;
         let who =
             identity.invoked_by.as_deref().or(identity.arn.as_deref()).or(identity.principal_id.as_deref());
-        let operations = self.by_others.entry(who.unwrap_or("nobody whom AWS names").to_owned()).or_default();
+        let operations = self.by_others.entry(who.unwrap_or("unknown").to_owned()).or_default();
         *operations.entry(call.event_name.to_string()).or_default() += 1;
     }
 }

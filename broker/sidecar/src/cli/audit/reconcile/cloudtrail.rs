@@ -108,7 +108,7 @@ const MAX_FILE_BYTES: u64 = 512 << 20;
 
 #[cfg(test)]
 mod tests {
-    //! Every form of AWS's files gives its records; what is none says so.
+    //! Records are found in every form of AWS's files, and other files are refused.
 
     use super::*;
     use std::io::Write as _;

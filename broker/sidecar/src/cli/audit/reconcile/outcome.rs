@@ -1,4 +1,4 @@
-//! What came of the join, and the verdict.
+//! The outcome of the comparison, and the verdict.
 
 use serde::Serialize;
 
@@ -14,20 +14,20 @@ use super::takings::{OfTakings, Verdict};
 pub(super) struct Reconciliation {
     /// In a word.
     pub(super) verdict: Match,
-    /// Why one cannot tell.
+    /// Why there is no verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<String>,
     /// The time that was compared.
     pub(super) range: Option<Range>,
     /// Calls that both have.
     pub(super) matched: usize,
-    /// Calls that both have, and tell differently of.
+    /// Calls that both have, with differences.
     pub(super) differences: Vec<Difference>,
     /// Calls that we have and AWS has not.
     pub(super) missing_from_aws: Vec<ListedCall>,
     /// Calls of the broker's identity that AWS has and we have not.
     pub(super) missing_from_trail: Vec<ListedCall>,
-    /// Calls that only one side has yet, and that are too new to tell.
+    /// Calls that only one side has, and that are too new to judge.
     pub(super) too_new: usize,
     /// Our calls on days of which AWS's files have nothing.
     pub(super) outside: usize,
@@ -44,7 +44,7 @@ pub(super) struct Reconciliation {
     /// What else AWS's files have.
     #[serde(flatten)]
     pub(super) classes: Classes,
-    /// How many of those that are missing from the trail would read it: a reader's records may tell of them.
+    /// How many of those missing from the trail could be from reading it, and so in a reader's records.
     pub(super) maybe_of_readers: usize,
     /// Keys that were taken away, and how long they were served.
     #[serde(flatten)]
@@ -55,7 +55,7 @@ pub(super) struct Reconciliation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Match {
-    /// Every call that can be told of has both records, and they agree.
+    /// Every call that can be judged has both records, and they agree.
     Matched,
     /// A call has one record only, or the two differ.
     Unmatched,
@@ -64,7 +64,7 @@ pub(super) enum Match {
 }
 
 impl Reconciliation {
-    /// Says what it comes to, but for the keys that were taken away.
+    /// The result, except for keys that were taken away.
     pub(super) fn judge(&mut self) {
         let OfSiblings { unexpected, unverified, .. } = &self.siblings;
         let is_missing = !self.missing_from_trail.is_empty();
@@ -104,13 +104,13 @@ impl Reconciliation {
         } else if self.classes.own > 0 {
             (Match::CannotTell, Some(OWN.into()))
         } else {
-            (Match::CannotTell, Some("no call is old enough to be told of".into()))
+            (Match::CannotTell, Some("no call is old enough to be judged".into()))
         };
     }
 }
 
 impl Reconciliation {
-    /// Adds what came of the keys that were taken away: uses beyond a promise are a finding whatever else there is.
+    /// Adds the results for keys that were taken away: uses beyond a promise are a finding in any case.
     pub(super) fn add_takings(&mut self, takings: OfTakings) {
         let untold = takings.count(Verdict::CannotTell);
         if takings.count(Verdict::Late) > 0 {
@@ -122,13 +122,13 @@ impl Reconciliation {
             );
         } else if untold > 0 {
             self.cannot_tell(format!(
-                "of {untold} events that take keys away the records do not tell what came of them"
+                "for {untold} events that take keys away, the records do not show what followed"
             ));
         }
         self.takings = takings;
     }
 
-    /// A match that does not hold for all there is, is none.
+    /// A match must cover everything.
     pub(super) fn cannot_tell(&mut self, why: String) {
         if self.verdict == Match::Matched {
             (self.verdict, self.why) = (Match::CannotTell, Some(why));

@@ -1,4 +1,4 @@
-//! Whose calls are the broker's: every session of its roles, and every access key that it has signed with.
+//! Which callers are the broker: every session of its roles, and every access key that it has signed with.
 //!
 //! One role has many sessions, and each renewal of credentials may begin another one: so a session is known by its role.
 
@@ -22,7 +22,7 @@ impl Principals {
     }
 }
 
-/// What tells a principal from others: each of these alone does.
+/// What identifies a principal: each of these alone does.
 fn names(identity: &UserIdentity<'_>) -> impl Iterator<Item = String> {
     let (arn, id) = (identity.arn.as_deref(), identity.principal_id.as_deref());
     let role = arn.and_then(role_of);

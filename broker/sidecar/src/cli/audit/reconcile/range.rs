@@ -1,4 +1,4 @@
-//! Which time is compared.
+//! The time that is compared.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +51,7 @@ pub(super) fn widen(range: &mut Option<Range>, at: OffsetDateTime) {
     });
 }
 
-/// The time of which both can tell. Ours tell of what lies between two of them; AWS's of the whole days that they are of, since
+/// The time that both cover. Ours cover the time between two records; AWS's the whole days that they are of, since
 /// files are kept by day, and an account in which nothing else happens has few records.
 pub(super) fn common_range(
     ours: Option<Range>,

@@ -1,7 +1,7 @@
-//! What readers of the trail asked KMS, as their own files of records tell.
+//! KMS calls of the trail's readers, from their own files of records.
 //!
-//! Such a file is as good as whoever wrote it. So it explains nothing but what reading the trail takes, by AWS's own record of the
-//! call: a Decrypt bound to this trail, or a GetPublicKey of the key that signs it.
+//! Such a file can be forged. So it explains only calls that, by AWS's own record, reading the trail takes: a Decrypt bound to this
+//! trail, or a GetPublicKey of the key that signs it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead as _, BufReader, Read as _};

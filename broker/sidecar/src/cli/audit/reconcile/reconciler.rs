@@ -1,4 +1,4 @@
-//! Our KMS records beside AWS's own: which calls have both, and which only one of them.
+//! Compares our KMS records with AWS's: which calls have both, and which only one.
 //!
 //! A call is the same call where requestID and eventName are the same: requestID alone is not unique in CloudTrail. First all
 //! of our records are added, then AWS's, in any order; what is not ours is forgotten at once.
@@ -113,7 +113,7 @@ impl Reconciler {
 
     fn add_new(&mut self, record: &ReadRecord<'_>) {
         if !record.is_of_kms() {
-            // It tells whose an access key is that records had to have alone.
+            // It says whose an access key is, where records had the key alone.
             if let Some(identity) = record.activity().ok().flatten().and_then(|told| told.identity) {
                 self.principals.add(&identity);
             }
@@ -286,7 +286,7 @@ impl Reconciler {
         outcome
     }
 
-    /// Calls of one requestID that go by two names are one call, told differently of.
+    /// Calls with one requestID and two names are one call, with a difference.
     fn match_names(&mut self, question: &Question) {
         let (ours, differences, matched) = (&mut self.ours, &mut self.differences, &mut self.matched);
         let (key, untold) = (self.key.as_ref(), &mut self.untold);

@@ -1,7 +1,7 @@
 //! Other trails in the bucket: brokers that share a role make calls that only their own trails have.
 //!
-//! Whoever has stolen the role's credentials can put a trail of his own there, signed by the same key. So a trail excuses a call only if the
-//! auditor expects it; one that nobody expects is named, and there is no verdict.
+//! A thief of the role's credentials can put a trail there, signed by the same key. So a trail excuses a call only if the auditor expects
+//! it; an unexpected one is named, and there is no verdict.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,7 +26,7 @@ pub(super) struct Siblings {
     unverified: Vec<String>,
 }
 
-/// What became of calls that other trails have.
+/// The results for calls that other trails have.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OfSiblings {

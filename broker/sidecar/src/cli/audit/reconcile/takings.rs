@@ -1,7 +1,7 @@
-//! Keys that were taken away, by AWS's records, and how long the broker served them after that.
+//! Keys that were taken away, by AWS's records, and how long the broker served them afterwards.
 //!
-//! First AWS's files are read for what was taken and given back, then the trail's records, in their order, one by one: what is remembered
-//! grows with what was taken, and not with what was used.
+//! First AWS's files are read for events that take keys away or give them back, then the trail's records in order: memory grows with the
+//! events, not with the uses.
 
 mod event;
 mod judgement;
@@ -23,7 +23,7 @@ use event::{Constraint, Event, Grant, Taken, What, principal};
 use judgement::{Ruling, concerns, of_key, of_permission};
 use served::{Promise, ShownUse, Use, own_in, use_in};
 
-/// What was taken away, and what was used after.
+/// What was taken away, and what was used afterwards.
 pub(super) struct Takings {
     question: Question,
     /// How long KMS itself may take to hear of a change.
@@ -37,7 +37,7 @@ pub(super) struct Takings {
     /// Whether there is more than is remembered.
     is_cut: bool,
     seen: SeenIds,
-    /// Until when AWS's files tell, by region.
+    /// Until when AWS's files reach, by region.
     newest: HashMap<String, OffsetDateTime>,
     /// Places in `taken`, by key; the ids of those that are multi-Region keys.
     by_key: HashMap<String, Vec<usize>>,
@@ -62,7 +62,7 @@ struct Tally {
     untold: Option<&'static str>,
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedTaking {
@@ -76,7 +76,7 @@ pub(super) struct ListedTaking {
     pub(super) verdict: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<&'static str>,
-    /// The newest use after it. Of a permission, of those that rest on an answer of KMS from before.
+    /// The newest use after it; for a permission, of the uses that rest on an earlier answer of KMS.
     pub(super) last_use: Option<ShownUse>,
     /// How long after it that came.
     pub(super) served_for_seconds: Option<i64>,
@@ -90,7 +90,7 @@ pub(super) struct ListedTaking {
 pub(super) enum Verdict {
     /// The promise was held.
     Held,
-    /// Nothing tells.
+    /// Unknown.
     CannotTell,
     /// It was not.
     Late,

@@ -1,4 +1,4 @@
-//! What came of the join, for people.
+//! The outcome as text.
 
 use std::fmt::Write as _;
 
@@ -17,19 +17,19 @@ pub(super) fn of(outcome: &Reconciliation) -> String {
     }
     let _ = writeln!(text, "{:>8}  calls have both records", outcome.matched);
     for (count, what) in [
-        (outcome.by_readers, "calls of readers of this trail, by their own records: not the broker's"),
-        (outcome.siblings.expected, "calls that other trails have which are expected"),
-        (outcome.named_by_digests, "calls that the trail's last digests and log files took, which name them"),
-        (outcome.by_services, "calls that S3 made to store this trail: AWS's alone, as they should be"),
-        (outcome.too_new, "calls with one record are too new to tell: the other may be on its way"),
+        (outcome.by_readers, "calls of readers of this trail, according to their own records"),
+        (outcome.siblings.expected, "calls that expected other trails have"),
+        (outcome.named_by_digests, "calls for the trail's last digests and log files, which name them"),
+        (outcome.by_services, "calls that S3 made to store this trail: only AWS has them, as it should be"),
+        (outcome.too_new, "calls with one record are too new: the other may be in transit"),
         (outcome.outside, "calls of the trail are outside the time of AWS's files: not compared"),
         (
             outcome.outside_the_trail,
-            "calls of the broker's identity are outside the trail's time: nobody can tell whose they are",
+            "calls of the broker's identity are outside the trail's time: it is not known whose they are",
         ),
         (outcome.classes.own, "records are the trail's own, not AWS's: left out"),
-        (outcome.classes.summaries, "insights and aggregated events: of no single call"),
-        (outcome.classes.network_activity, "network activity events of calls that are counted already"),
+        (outcome.classes.summaries, "insights and aggregated events: not single calls"),
+        (outcome.classes.network_activity, "network activity events of calls that are already counted"),
         (
             outcome.classes.dry_runs,
             "dry runs with the broker's identity, as `key-broker check` makes: KMS did nothing",
@@ -40,20 +40,20 @@ pub(super) fn of(outcome: &Reconciliation) -> String {
         }
     }
     for (trail, count) in &outcome.siblings.unexpected {
-        let _ = writeln!(text, "{count:>8}  calls that trail {} has, which is not expected", plain(trail));
+        let _ = writeln!(text, "{count:>8}  calls that trail {} has, which was not expected", plain(trail));
     }
     add_classes(&mut text, &outcome.classes);
-    add_calls(&mut text, "The trail has these calls, AWS's files have not:", &outcome.missing_from_aws);
+    add_calls(&mut text, "Only the trail has these calls, not AWS's files:", &outcome.missing_from_aws);
     add_calls(
         &mut text,
-        "AWS has these calls of the broker's identity, the trail has not: somebody else used its credentials, or KMS's\n\
-         answer never reached it (an activity record of that time has the error then):",
+        "Only AWS has these calls of the broker's identity: somebody else used its credentials, or KMS's answer never\n\
+         reached it (then an activity record of that time has the error):",
         &outcome.missing_from_trail,
     );
     if outcome.maybe_of_readers > 0 {
         let _ = writeln!(
             text,
-            "Reading this trail takes such calls as {} of these. If an auditor made them, name the auditor's records of them with\n\
+            "{} of these could be from reading this trail. If an auditor made them, give the auditor's records of them with\n\
              --reader-records FILE: `key-broker audit` has them where --record-to told, else in\n\
              ~/.local/state/key-broker/reader-records.jsonl.",
             outcome.maybe_of_readers
@@ -63,7 +63,7 @@ pub(super) fn of(outcome: &Reconciliation) -> String {
     add_takings(&mut text, &outcome.takings.takings);
     let verdict = match outcome.verdict {
         Match::Matched => {
-            "matched: every call that can be told of has both records, and they agree".to_owned()
+            "matched: every call that can be judged has both records, and they agree".to_owned()
         }
         Match::Unmatched => format!(
             "NOT MATCHED: missing from AWS's files: {}, missing from the trail: {}, differences: {}, keys that were served too long: {}",
@@ -104,7 +104,7 @@ fn add_calls(text: &mut String, what: &str, calls: &[ListedCall]) {
 /// What decides nothing, and is good to know.
 fn add_classes(text: &mut String, classes: &Classes) {
     if !classes.refused.is_empty() {
-        let _ = writeln!(text, "\nRefused calls that the trail has no record of; nothing was done:");
+        let _ = writeln!(text, "\nRefused calls without a record in the trail; KMS did nothing:");
         for (error, count) in &classes.refused {
             let _ = writeln!(text, "{count:>8}  {}", plain(error));
         }
@@ -169,8 +169,8 @@ fn add_takings(text: &mut String, takings: &[ListedTaking]) {
     }));
     let _ = writeln!(
         text,
-        "\nWhat was taken away, and the last use that the broker served after it (of grants, policies and roles: that rests on an answer\n\
-         of KMS from before):\n{}",
+        "\nWhat was taken away, and the last use that the broker served afterwards (for grants, policies and roles: one that rests on an\n\
+         earlier answer of KMS):\n{}",
         Columns::table(&rows, usize::MAX).trim_end()
     );
     add_rest(text, takings.len());

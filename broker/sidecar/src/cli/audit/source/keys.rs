@@ -1,4 +1,4 @@
-//! What digests are checked with.
+//! The public keys that verify digests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ pub(in crate::cli::audit) struct SigningKey {
     /// The public half of a key that signed digests, as PEM; may be given more than once
     #[arg(long, value_name = "FILE")]
     public_key: Vec<PathBuf>,
-    /// The KMS key that signs digests: KMS is asked for its public half
+    /// The KMS key that signs digests; its public half is fetched from KMS
     #[arg(long, value_name = "KEY", value_parser = parse_key, conflicts_with = "public_key")]
     signing_key_id: Option<KeyId>,
 }
 
 impl Source {
-    /// What digests are checked with: what was told, else as the broker is configured.
+    /// The keys that verify digests: the given ones, or those of the broker's configuration.
     pub(in crate::cli::audit) async fn public_keys(
         &self,
         told: &SigningKey,

@@ -1,4 +1,4 @@
-//! The location of a trail, and access to it once AWS has told the account and the reader.
+//! The location of a trail, and access to it once the account and the reader are known from AWS.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,18 +28,18 @@ pub(super) struct TrailLocation {
     pub(super) aws: AwsSettings,
     pub(super) credentials: Option<SharedCredentialsProvider>,
     pub(super) account: Option<String>,
-    /// Whether the name is the configuration's, and not one that was told.
+    /// Whether the name is the configuration's, and not a given one.
     pub(super) is_configured: bool,
     /// Whether several trails may be called so.
     pub(super) may_be_many: bool,
 }
 
-/// An open store, the names in it, and the reader's AWS identity where that is needed.
+/// An open store, the names in it, and the reader's AWS identity if needed.
 pub(super) struct TrailAccess {
     pub(super) store: Arc<dyn Store>,
     pub(super) names: TrailNames,
     pub(super) caller: Option<Arc<AwsCaller>>,
-    /// Whether KMS has to decrypt what is in the store.
+    /// Whether the store's objects have to be decrypted by KMS.
     pub(super) is_encrypted: bool,
 }
 
@@ -77,7 +77,7 @@ impl TrailLocation {
         Ok(TrailAccess { store, names, caller, is_encrypted })
     }
 
-    /// The name of the one trail that is meant: the journal's, where that is here, else the one in the store that is called so.
+    /// The full name of the trail: from the journal if it is here, otherwise of the one trail in the store with this name.
     async fn trail_name(&self, store: &Arc<dyn Store>, names: &TrailNames) -> Result<String, Failure> {
         if self.may_be_many {
             return Ok(self.name.clone());

@@ -21,7 +21,7 @@ use super::pictures::Counts;
 use super::{counts_of, findings_of};
 use crate::cli::exit::Exit;
 
-/// How the verdict is to be told.
+/// The form of the verdict.
 pub(super) struct Form {
     pub(super) is_json: bool,
     /// Where a page of it goes.
@@ -104,7 +104,8 @@ fn text_of(trails: &[(String, Report)], bucket: &BucketReport) -> String {
         "\n{}\n\n{}",
         counts_of(trails.len(), bucket),
         match bucket.verdict {
-            Verdict::Sound => "SOUND: every trail is what its broker delivered, and what is here is theirs",
+            Verdict::Sound =>
+                "SOUND: every trail is what its broker delivered, and the bucket has nothing else",
             Verdict::Unsound => "NOT SOUND: see the trails, and the bucket as a whole",
             Verdict::CannotTell =>
                 "CANNOT TELL: nothing wrong was found, but not everything could be checked",

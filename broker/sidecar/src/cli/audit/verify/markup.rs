@@ -1,4 +1,4 @@
-//! Text as text of a page, whoever wrote it.
+//! Escapes text for an HTML page.
 
 use super::super::output::plain;
 

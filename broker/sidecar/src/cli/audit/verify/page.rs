@@ -1,4 +1,4 @@
-//! The verdict on many trails as one page of HTML, to be kept or sent: it refers to nothing else, and runs nothing.
+//! The verdict on many trails as one self-contained HTML page, without scripts, to keep or send.
 
 use std::fmt::Write as _;
 
@@ -24,7 +24,7 @@ pub(super) struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// The bucket's verdict, what was found, pictures, and a row for each trail.
+    /// The bucket's verdict, findings, charts, and a row for each trail.
     pub(super) fn to_html(&self) -> String {
         let Self { folder, trails, bucket, uses, .. } = self;
         let mut page = format!(

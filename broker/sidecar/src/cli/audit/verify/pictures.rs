@@ -1,5 +1,4 @@
-//! Pictures of what trails tell, as SVG within a page: columns over time, one colour for each of the largest. No script draws them, and they
-//! refer to nothing.
+//! Charts for the HTML page, as inline SVG without scripts: columns over time, one colour for each of the largest series.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -47,7 +46,7 @@ fn lifetime(report: &Report) -> Vec<i64> {
     report.from.zip(report.to).map_or_else(Vec::new, |(from, to)| vec![hour(from), hour(to)])
 }
 
-/// The time of all pictures, in columns of so many hours.
+/// The time axis of all charts, in columns of this many hours.
 #[derive(Clone, Copy)]
 struct Span {
     begin: i64,
@@ -200,7 +199,7 @@ impl Picture {
     }
 }
 
-/// What the pictures look like: eight colours that people who see few tell apart (Okabe and Ito).
+/// The charts' style: eight colours that colour-blind people can tell apart (Okabe and Ito).
 pub(super) const STYLE: &str = "svg{width:100%;max-width:60em;height:auto}svg text{font:12px sans-serif;fill:#444}svg line{stroke:#888}\
     figure{margin:0 0 2em}figcaption ul{list-style:none;padding:0;margin:.4em 0;max-width:60em}\
     figcaption li{border-left:1em solid;padding-left:.5em;margin:.2em 0;overflow-wrap:anywhere}figcaption b{font-weight:normal;color:#222}\
@@ -220,7 +219,7 @@ const MOST_COLUMNS: i64 = 120;
 
 #[cfg(test)]
 mod tests {
-    //! Pictures have room for any time and any number of names, and show what is small, too.
+    //! Charts fit any time and any number of names, and show small values, too.
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Which keys KMS is asked about, and what it says.
+//! Which keys to ask KMS about, and its answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -12,7 +12,7 @@ use crate::kms::{KmsError, KmsErrorKind};
 
 /// Which keys are watched.
 pub(super) struct Wanted {
-    /// Those that were named; where there are none, those that are known.
+    /// The named keys or, without any, the known ones.
     pub(super) named: Vec<KeyId>,
     pub(super) shared: Vec<KeyId>,
     /// The ARNs of those that the trails' records are about.
@@ -22,7 +22,7 @@ pub(super) struct Wanted {
     pub(super) with_trail_keys: bool,
 }
 
-/// What came of a key.
+/// KMS's answer about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Its last use, if there was any.
@@ -33,7 +33,7 @@ pub(super) enum Asked {
     OfAnotherAccount,
     /// It is not there any more.
     Gone,
-    /// KMS did not tell.
+    /// KMS did not say.
     Failed(String),
 }
 
@@ -51,7 +51,7 @@ impl Wanted {
     }
 }
 
-/// Asks KMS about all keys, and about each replica of a multi-Region key. By ARN or, where that is not known, by the name that was told.
+/// Asks KMS about all keys, and about each replica of a multi-Region key, by ARN or, if that is unknown, by the given name.
 pub(super) async fn ask_all(kms: &AwsKms, account_id: &str, wanted: Wanted) -> BTreeMap<String, Asked> {
     let mut asked = BTreeMap::new();
     let (shared, failed) =

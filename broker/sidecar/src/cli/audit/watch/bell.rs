@@ -1,4 +1,4 @@
-//! What a run has found, pushed to a collector as metrics.
+//! Pushes a run's results to a collector as metrics.
 
 use opentelemetry::KeyValue;
 
@@ -8,7 +8,7 @@ use crate::telemetry::metrics::names::{
     KMS_OPERATION, Metric, WATCH_ALARM, WATCH_EVENT, WATCH_KEYS, WATCH_STANDING,
 };
 
-/// Pushes it, where the environment asks for that. An error is for people.
+/// Pushes it if the environment configures a collector. Errors are text for the user.
 pub(super) async fn ring(report: &Report) -> Result<(), String> {
     let counts: Vec<(&'static str, u64)> =
         STANDINGS.iter().map(|(standing, name)| (*name, report.count(*standing))).collect();

@@ -1,4 +1,4 @@
-//! What the trails and their records tell, as a verdict needs it.
+//! What a verdict needs from the trails and their records.
 
 use key_broker_trail::record::ReadRecord;
 use key_broker_trail::{Coverage, records};
@@ -85,7 +85,7 @@ pub(super) async fn read_all(
                     record.and_then(|json| ReadRecord::parse(json).map_err(|error| error.to_string()));
                 let record = parsed.map_err(|why| {
                     Failure::Unavailable(format!(
-                        "{}: {why}: `key-broker audit verify` tells more",
+                        "{}: {why}: see `key-broker audit verify`",
                         plain(file.key())
                     ))
                 })?;

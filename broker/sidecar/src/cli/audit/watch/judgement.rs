@@ -1,4 +1,4 @@
-//! What a use of a key comes to, once the trails can tell. Everything that could explain it comes before the alarm.
+//! Judges a use of a key once the trails vouch for its time. Every possible explanation comes before an alarm.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub(super) enum Ruling {
     Blind(String),
     /// Of the trail itself: its store's, its readers', or what its last digests took.
     OfTheTrail(&'static str),
-    /// Some trail's next digest will tell.
+    /// The next digest of some trail will show.
     Waiting,
     /// It may be a broker's, and that is not known.
     CannotTell(Vec<Reason>),
@@ -25,7 +25,7 @@ pub(super) enum Ruling {
     Alarm,
 }
 
-/// Why nobody can tell.
+/// Why there is no judgement.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Reason {
@@ -47,7 +47,7 @@ pub(super) struct Standing {
 
 /// What there is to judge by.
 pub(super) trait Evidence {
-    /// The record of a broker's with this requestID: its trail, and whether it tells of a dry run.
+    /// A broker's record with this requestID: its trail, and whether it is of a dry run.
     fn record_of(&self, request_id: &str) -> Option<(String, bool)>;
     /// Whether it is a call of the trail itself, of which no record is.
     fn of_the_trail(&self, key: &str, sighting: &Sighting) -> Option<&'static str>;
@@ -75,12 +75,10 @@ pub(super) fn judge(key: &str, sighting: &Sighting, evidence: &impl Evidence) ->
             }
             Vouching::Late => "its next digest is overdue",
             Vouching::Abandoned => {
-                "it is abandoned: where its journal is still there, `key-broker audit deliver` delivers it"
+                "it is abandoned: if its journal still exists, `key-broker audit deliver` delivers it"
             }
             Vouching::Unsigned => "its newest digest is not signed with a key that was given",
-            Vouching::Broken => {
-                "a digest or a log file of it is missing: `key-broker audit verify` tells more"
-            }
+            Vouching::Broken => "a digest or a log file of it is missing: see `key-broker audit verify`",
         };
         reasons.push(Reason { trail: Some(trail), place, why });
     }

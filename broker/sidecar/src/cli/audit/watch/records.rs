@@ -1,4 +1,4 @@
-//! What the trails' records tell of the uses that are looked for: the record of each, and what may have been one of them without a record.
+//! Looks for uses in the trails' records: the record of each, and calls without a record that may have been one of them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use super::judgement::Reason;
 use super::state::WatchState;
 
-/// What is looked for, and what was found.
+/// The uses to find, and the results.
 pub(super) struct Records {
     skew: Duration,
     /// The uses that are looked for: requestID, key and time.
@@ -79,7 +79,7 @@ impl Records {
         }
     }
 
-    /// The record of a use: its trail, and whether it tells of a dry run.
+    /// The record of a use: its trail, and whether it is of a dry run.
     pub(super) fn record_of(&self, request_id: &str) -> Option<(String, bool)> {
         self.found.get(request_id).cloned()
     }
@@ -105,7 +105,7 @@ impl Records {
             trail,
             None,
             (from, to),
-            "a log file of it is missing, or was altered: `key-broker audit verify` tells more",
+            "a log file of it is missing, or was altered: see `key-broker audit verify`",
         );
     }
 
@@ -211,7 +211,7 @@ impl Records {
     }
 }
 
-/// What tells a key from others in whichever region: a call under a multi-Region key may have gone to any of its replicas.
+/// Identifies a key in any region: a call under a multi-Region key may have gone to any of its replicas.
 fn key_name(arn: &str) -> &str {
     let id = arn.rsplit_once(":key/").map(|(_, id)| id);
     id.filter(|id| id.starts_with("mrk-")).unwrap_or(arn)
@@ -302,9 +302,9 @@ struct CheckData {
 }
 
 const DRY_RUN: &str = "DryRunOperationException";
-const UNANSWERED: &str = "a call under this key had no answer then: KMS may have done it";
-const RETRIED: &str = "a call under this key was tried again then: KMS may have done it the first time";
-const UNRENEWED: &str = "a kept data key under this key was due for renewal then, and no answer is recorded: KMS may have done it";
+const UNANSWERED: &str = "a call under this key had no answer then: KMS may have carried it out";
+const RETRIED: &str = "a call under this key was retried then: KMS may have carried out the first attempt";
+const UNRENEWED: &str = "a cached data key under this key was due for renewal then, and no answer is recorded: KMS may have carried it out";
 /// No call to KMS takes longer, with all its retries.
 const LONGEST_CALL: Duration = Duration::minutes(2);
 /// KMS answers sooner, mostly; times are in whole seconds.

@@ -1,4 +1,4 @@
-//! What a run has found, for programs and for people.
+//! A run's results, as JSON and as text.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +19,11 @@ pub(super) struct Report {
     /// When it looked.
     #[serde(serialize_with = "as_record_time")]
     pub(super) at: OffsetDateTime,
-    /// Uses of somebody else's, which nobody has acknowledged.
+    /// Somebody else's uses that are not acknowledged.
     pub(super) alarms: Vec<Told>,
     /// Uses that may be a broker's, or not.
     pub(super) untold: Vec<Untold>,
-    /// By ARN or, where KMS did not tell that, by the name that was given.
+    /// By ARN or, if KMS did not give one, by the given name.
     pub(super) keys: BTreeMap<String, ToldKey>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Told {
     pub(super) seen: Sighting,
 }
 
-/// A use of which nobody can tell.
+/// A use without a judgement.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Untold {
@@ -64,7 +64,7 @@ pub(super) struct ToldKey {
     pub(super) standing: Standing,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_use: Option<Sighting>,
-    /// Why KMS did not tell.
+    /// Why KMS did not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<String>,
 }
@@ -77,11 +77,11 @@ pub(super) enum Standing {
     Alarm,
     /// A broker's, or not.
     CannotTell,
-    /// KMS did not tell it.
+    /// KMS did not say.
     NotTold,
-    /// The trails' next digests will tell.
+    /// The trails' next digests will show.
     Waiting,
-    /// A broker's dry run, which this KMS counts: what was before is not seen.
+    /// A broker's dry run, which this KMS counts, hides earlier uses.
     Blind,
     /// A broker's, or of the trail itself.
     Explained,

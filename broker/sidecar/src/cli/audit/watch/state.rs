@@ -1,4 +1,4 @@
-//! What runs before have seen, in a file of the reader's own: whole or not at all, whatever stops a run.
+//! The state of earlier runs, in a file of the reader's own, which is replaced atomically.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -29,10 +29,10 @@ pub(super) struct WatchState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct KeyState {
-    /// Since when it is watched: what was before is not judged.
+    /// When watching began: earlier uses are not judged.
     #[serde(with = "time::serde::rfc3339")]
     pub(super) since: OffsetDateTime,
-    /// Its last use, as KMS told it last.
+    /// Its last use, by KMS's latest answer.
     pub(super) last: Option<Sighting>,
     /// Whether that was a dry run of a broker's.
     #[serde(default)]
@@ -45,7 +45,7 @@ pub(super) struct KeyState {
     pub(super) alarms: Vec<Sighting>,
 }
 
-/// A use of a key that KMS told of.
+/// A use of a key, from KMS's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Sighting {
@@ -62,12 +62,12 @@ pub(super) struct Sighting {
 }
 
 impl WatchState {
-    /// Of trails that nobody has watched yet.
+    /// For trails that were not watched before.
     pub(super) fn new(trails: &str) -> Self {
         Self { version: VERSION, trails: trails.to_owned(), read_until: None, keys: BTreeMap::new() }
     }
 
-    /// Reads `file`; without one there is nothing yet. An error is for people.
+    /// Reads `file`, or starts empty without one. Errors are text for the user.
     pub(super) fn load(file: &Path, trails: &str) -> Result<Self, String> {
         let explain = |why: &dyn std::fmt::Display| format!("--state {}: {why}", file.display());
         let opened = match open_regular(file) {
@@ -84,7 +84,7 @@ impl WatchState {
             return Err(explain(&"it is longer than any state of this command"));
         }
         let state: Self = serde_json::from_slice(&json)
-            .map_err(|error| explain(&format_args!("it is no state of this command: {error}")))?;
+            .map_err(|error| explain(&format_args!("it is not a state file of this command: {error}")))?;
         if state.version != VERSION {
             return Err(explain(&format_args!(
                 "it is of version {}, and this program knows {VERSION}",
@@ -100,7 +100,7 @@ impl WatchState {
         Ok(state)
     }
 
-    /// Replaces `file`: whoever reads it finds what was there, or all of this.
+    /// Replaces `file` atomically.
     pub(super) fn save(&self, file: &Path) -> io::Result<()> {
         let folder = match file.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -1,4 +1,4 @@
-//! The report, for people.
+//! The report as text.
 
 use std::fmt::Write as _;
 
@@ -57,14 +57,14 @@ fn table(report: &Report) -> String {
 fn verdict(report: &Report) -> String {
     let count = |standing| report.count(standing);
     match report.verdict {
-        Verdict::Alarm => format!("ALARM: {} uses of keys are nobody's here", report.alarms.len()),
+        Verdict::Alarm => format!("ALARM: no broker has a record of {} uses of keys", report.alarms.len()),
         Verdict::CannotTell => format!(
-            "cannot tell: of {} uses, and of {} keys that KMS did not tell of",
+            "cannot tell: {} uses, and {} keys that KMS says nothing about",
             report.untold.len(),
             count(Standing::NotTold)
         ),
         Verdict::Quiet => format!(
-            "quiet: the last uses of {} keys are the brokers' own or from before; {} wait for the trails, {} are hidden by dry runs",
+            "no alarm: the last uses of {} keys are the brokers' own or from before; {} wait for the trails, {} are hidden by dry runs",
             count(Standing::Explained) + count(Standing::Before) + count(Standing::Unused),
             count(Standing::Waiting),
             count(Standing::Blind)
@@ -96,7 +96,7 @@ fn words(standing: Standing) -> &'static str {
         Standing::Before => "from before the watch",
         Standing::Unused => "never used",
         Standing::Shared => "shared: not watched",
-        Standing::OfAnotherAccount => "not watched: of another account, run it there",
+        Standing::OfAnotherAccount => "not watched: the key belongs to another account, run it there",
         Standing::Gone => "gone",
     }
 }

@@ -1,4 +1,4 @@
-//! The watch over all keys: what KMS tells of each, and what becomes of it, from run to run.
+//! Follows all keys from run to run: what KMS says about each, and the judgement.
 
 use time::{Duration, OffsetDateTime};
 
@@ -6,7 +6,7 @@ use super::judgement::{Evidence, Ruling, judge};
 use super::state::{KeyState, Sighting, WatchState};
 use crate::kms::aws::usage::LastUse;
 
-/// What a run has found out about one use.
+/// A run's result for one use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Judged {
     pub(super) key: String,
@@ -45,7 +45,7 @@ pub(super) fn judge_pending(
     all
 }
 
-/// Notes what KMS tells of a key. What was before it was watched is not judged. An error is why nothing is.
+/// Notes KMS's answer about a key. Uses from before the watch are not judged. The error says why nothing is noted.
 pub(super) fn see(
     state: &mut WatchState,
     key: &str,
@@ -63,7 +63,7 @@ pub(super) fn see(
     }
     let (Some(of_key), Some(seen)) = (state.keys.get_mut(key), seen) else { return Ok(()) };
     let LastUse { at, operation, request_id, cloudtrail_event_id } = seen;
-    let Some(request_id) = request_id else { return Err("KMS tells no requestID of its last use") };
+    let Some(request_id) = request_id else { return Err("KMS gives no requestID for its last use") };
     let sighting = Sighting { at, operation, request_id, cloudtrail_event_id };
     if of_key.last.as_ref().is_some_and(|last| last.request_id == sighting.request_id) {
         return Ok(());
@@ -78,12 +78,12 @@ pub(super) fn see(
     of_key.pending.push(sighting);
     if of_key.pending.len() > MOST_PENDING {
         of_key.pending.remove(0);
-        return Err("more of its uses wait for a verdict than are kept");
+        return Err("too many of its uses wait for a verdict");
     }
     Ok(())
 }
 
-/// Takes back the alarm of this requestID. False if there is none.
+/// Acknowledges the alarm of this requestID. False if there is none.
 pub(super) fn acknowledge(state: &mut WatchState, request_id: &str) -> bool {
     let mut found = false;
     for of_key in state.keys.values_mut() {
@@ -94,7 +94,7 @@ pub(super) fn acknowledge(state: &mut WatchState, request_id: &str) -> bool {
     found
 }
 
-/// A trail that is late or abandoned may still come. After this, what it could have explained is told no more.
+/// How long to wait for a late or abandoned trail before the uses that it could explain are dropped.
 pub(super) const UNTOLD_IS_KEPT: Duration = Duration::days(3);
 const MOST_KEYS: usize = 10_000;
 /// Of one key: one an hour, for longer than any trail is late.

@@ -1,4 +1,4 @@
-//! HTTPS without a proxy, as the SDK's own connector makes it, on connections that tell how they are encrypted: the SDK's tell nobody.
+//! HTTPS without a proxy, like the SDK's own connector, but with connections that say how they are encrypted.
 
 use std::error::Error;
 use std::fmt;

@@ -47,7 +47,7 @@ const MAX_ANSWER_BYTES: usize = 256 * 1_024;
 
 #[cfg(test)]
 mod tests {
-    //! Every form that RFC 3339 has of a moment means that moment, and what is none stays as it is.
+    //! Every RFC 3339 form of a time is understood, and other text is left unchanged.
 
     use proptest::prelude::*;
 

@@ -131,7 +131,7 @@ impl Source {
             )
     }
 
-    /// The files that credentials may be in, as they are now. A home on a disk that hangs holds up nobody else.
+    /// The current contents of the credentials files. A hanging home directory delays nothing else.
     pub(super) async fn files(&self) -> Files {
         if self.given.is_some() {
             return Files::default();

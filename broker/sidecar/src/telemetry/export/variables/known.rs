@@ -45,7 +45,7 @@ pub(super) const LISTS: [&str; 5] = [
     "OTEL_RESOURCE_ATTRIBUTES",
 ];
 
-/// Those that make no difference here: whoever sets one is told.
+/// Variables without effect here; setting one is logged.
 pub(super) const NOT_HONOURED: [(&str, &str); 34] = [
     ("OTEL_EXPORTER_OTLP_CERTIFICATE", AUTHORITIES),
     ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", AUTHORITIES),

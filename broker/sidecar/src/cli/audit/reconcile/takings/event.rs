@@ -1,4 +1,4 @@
-//! AWS's records of what takes a key away, and of what gives it back
+//! AWS's records of events that take a key away or give it back
 //! (<https://docs.aws.amazon.com/kms/latest/developerguide/understanding-kms-entries.html>).
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-/// What a record of AWS's tells.
+/// The contents of a record of AWS's.
 pub(super) enum Event {
     /// Something was taken away.
     Taken(Taken, What),
@@ -37,7 +37,7 @@ pub(super) enum What {
     Key,
     /// A grant of this id.
     Grant(String),
-    /// Whatever a key policy or a tag had allowed: the record does not tell.
+    /// Whatever a key policy or tag had allowed, which the record does not say.
     Policy,
     /// The same of a role, by its name as [`principal`] has it.
     Role(String),
@@ -63,7 +63,7 @@ pub(super) enum Constraint {
     Subset(BTreeMap<String, String>),
 }
 
-/// Reads a record of this name; none where it tells nothing of the kind, or of something that did not happen.
+/// Reads a record with this name; `None` if it takes or gives nothing, or failed.
 pub(super) fn read(source: &str, name: &str, json: &str) -> Result<Option<Event>, MalformedRecord> {
     if !is_one(source, name) {
         return Ok(None);
@@ -159,7 +159,7 @@ fn role_name(account: &str, role: &str) -> String {
     format!("{account} role {role}")
 }
 
-/// A part of a record; of one that has it not, what nothing tells.
+/// A part of a record, or null.
 fn part<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> Result<T, MalformedRecord> {
     json.map_or_else(|| Ok(T::default()), |json| parse(json.get()))
 }

@@ -1,7 +1,7 @@
-//! Whether a use after a taking is within what its broker has promised.
+//! Whether a use after a key was taken away is within its broker's promise.
 //!
-//! Of a key that is nobody's any more, time alone decides. Of grants and policies the answers of KMS do: whatever was taken, a use that
-//! rests on an answer from after it is one that KMS still allows.
+//! If the key is gone for everybody, time alone decides. For grants and policies KMS's answers do: whatever was taken away, KMS still
+//! allows a use that rests on a later answer.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +18,12 @@ pub(super) enum Ruling {
     Held,
     /// Later.
     Late,
-    /// Nothing tells.
+    /// Unknown.
     Untold(&'static str),
 }
 
 impl Ruling {
-    /// Where it is not known that anything was taken, a late use tells nothing.
+    /// If it is unknown whether anything was taken away, a late use proves nothing.
     pub(super) fn if_late(self, why: &'static str) -> Self {
         if self == Self::Late { Self::Untold(why) } else { self }
     }
@@ -104,5 +104,5 @@ fn has(used: &Use, name: &str, value: &str, key: Option<&Digester>) -> Option<bo
     }
 }
 
-/// Why nothing tells of a broker whose records do not say what it promises.
+/// Why there is no judgement if the broker's records do not have its promise.
 const NO_PROMISE: &str = "no start of this broker in the records that were read says what it promises (broker.reuse): begin with one, if there is";

@@ -1,11 +1,11 @@
-//! Uses of keys that the broker served, and what it promised of them.
+//! Uses of keys that the broker served, and its promises about them.
 
 use key_broker_trail::record::{MalformedRecord, ReadRecord, parse};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-/// What a broker's start tells of how long what was taken away may be served still. Those before format 1's `broker.reuse` tell nothing.
+/// A broker's promise, from its start record, how long a key may be served after it was taken away. Records without `broker.reuse` have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Promise {
@@ -33,7 +33,7 @@ pub(super) enum Scope {
 #[derive(Debug, Clone)]
 pub(super) struct Use {
     pub(super) shown: ShownUse,
-    /// KMS's name of what was asked for.
+    /// The KMS operation.
     pub(super) operation: String,
     /// The key's ARN, in the broker's own region.
     pub(super) key: String,
@@ -51,7 +51,7 @@ pub(super) struct Use {
     pub(super) promise: Option<Promise>,
 }
 
-/// A use, for people.
+/// A use, for display.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in super::super) struct ShownUse {
@@ -65,7 +65,7 @@ pub(in super::super) struct ShownUse {
     pub(in super::super) served_from: &'static str,
 }
 
-/// What a record of the broker's own tells.
+/// The contents of a record of the broker's own.
 #[derive(Default)]
 pub(super) struct Own {
     /// Whether it says what the broker promises from here on.
@@ -88,7 +88,7 @@ pub(super) fn own_in(record: &ReadRecord<'_>) -> Result<Own, MalformedRecord> {
     })
 }
 
-/// The use that an activity record tells of, if the call got an answer. A key that nobody may use is described still.
+/// The use in an activity record, if the call was answered. DescribeKey is not a use: it works for disabled keys, too.
 pub(super) fn use_in(record: &ReadRecord<'_>) -> Result<Option<Use>, MalformedRecord> {
     if &*record.event_name == "DescribeKey" {
         return Ok(None);

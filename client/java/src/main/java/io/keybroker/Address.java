@@ -21,7 +21,7 @@ record Address(String path, String host, int port) {
     var parts = TCP.matcher(address);
     int port = parts.matches() ? Integer.parseInt(parts.group(2)) : -1;
     if (port < 0 || port > 65_535) {
-      throw refused(address, "is no address of a broker: write unix:PATH, or HOST:PORT");
+      throw refused(address, "is not a broker's address: write unix:PATH, or HOST:PORT");
     }
     if (!hasTls && !LOOPBACK.matcher(parts.group(1)).matches()) {
       throw refused(address, "is not an address of this machine: plaintext never leaves it: write 127.0.0.1:PORT, or connect with TLS");

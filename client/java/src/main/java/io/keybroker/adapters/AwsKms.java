@@ -40,7 +40,7 @@ public final class AwsKms implements KmsClient {
       length = switch (request.keySpec()) {
         case AES_256 -> 32;
         case AES_128 -> 16;
-        default -> throw new IllegalArgumentException("the key spec is none of KMS: " + request.keySpecAsString());
+        default -> throw new IllegalArgumentException("KMS has no such key spec: " + request.keySpecAsString());
       };
     }
     var options = Options.DEFAULT.withLength(length).withGrantTokens(request.grantTokens());
