@@ -87,10 +87,9 @@ impl<'a> Ahead<'a> {
         let (entry, account_id, hashes) = (entry.clone(), Arc::clone(&self.account_id), self.hashes.clone());
         let counts_uses = self.counts_uses;
         let work = tokio::task::spawn_blocking(move || {
-            let json = fetched.open()?;
-            let read = log_file::read(&entry, &json, &account_id, &hashes, counts_uses);
+            let read = log_file::read(&entry, fetched, &account_id, &hashes, counts_uses);
             drop(turn);
-            Ok(Some(read))
+            read.map(Some)
         });
         match work.await {
             Ok(read) => read,

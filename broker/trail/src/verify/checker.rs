@@ -17,7 +17,6 @@ use super::reuse::{At, Fault, Reuse};
 use super::revocation::{Promise, Revocation};
 use super::uses::{self, UseCounts};
 use crate::notice::{Notice, Untold};
-use crate::reader::records::FoundRecord;
 
 /// Checks records.
 #[derive(Default)]
@@ -101,7 +100,7 @@ impl Checker {
 
     /// One record, the `number`th of its source.
     pub(super) fn record(&mut self, source: u32, number: usize, json: &str, span: &mut Span) {
-        let record = record::read(FoundRecord { json, read: None }, &self.account_id, &self.hashes, None);
+        let record = record::read(json, &self.account_id, &self.hashes, None);
         self.checked(source, number, record, span);
     }
 

@@ -8,9 +8,12 @@ use super::record::{self, CheckedRecord, InvalidRecord};
 use super::uses::UseCounts;
 use crate::digest::{ChainSpan, LogFile, sha256_hex};
 use crate::journal::hash_chain::Link;
-use crate::reader::records::{MalformedRecords, read_records};
+use crate::reader::pieces::{Pieces, ReadWhole};
+use crate::reader::records::{MalformedRecords, records};
+use crate::reader::{FetchedLogFile, ReadFailure, gunzip};
 
 /// What the bytes of a log file say.
+#[derive(Default)]
 pub(super) struct ReadLogFile {
     /// Its records, each by itself.
     pub(super) records: Vec<Result<CheckedRecord, InvalidRecord>>,
@@ -43,41 +46,94 @@ pub(super) struct Flaws {
     pub(super) times: bool,
 }
 
-/// Reads the bytes of the log file that `entry` names, and counts uses if that is wanted.
+/// Reads the log file that `entry` names, and counts uses if that is wanted. Takes long, and blocks.
 pub(super) fn read(
     entry: &LogFile,
-    json: &[u8],
+    fetched: FetchedLogFile,
     account_id: &str,
     hashes: &RandomState,
     counts_uses: bool,
-) -> ReadLogFile {
-    let mut uses = UseCounts::new();
-    let (before, stated_end) = entry.journal_chain.as_ref().and_then(ChainSpan::links).unzip();
-    let mut span = Span::default();
-    let mut end: Option<Link> = before;
-    let (mut read, mut broken) = (Vec::new(), None);
-    for found in read_records(json) {
-        let found = match found {
-            Ok(found) => found,
-            Err(malformed) => {
-                broken = Some(malformed);
-                break;
-            }
-        };
-        end = end.map(|end| end.next(found.json.as_bytes()));
-        let checked = record::read(found, account_id, hashes, Some(&mut uses).filter(|_| counts_uses));
-        match &checked {
-            Ok(record) => span.widen(record.at),
-            Err(_) => span.has_malformed = true,
-        }
-        read.push(checked);
+) -> Result<ReadLogFile, ReadFailure> {
+    let gzip = fetched.unlock()?;
+    let mut reading = Reading::new(entry, account_id, hashes, counts_uses);
+    if let Ok(hash) = reading.in_pieces(&gzip) {
+        return Ok(reading.end(&hash));
     }
-    let is_whole = broken.is_none() && !span.has_malformed;
-    let stated = ids::seconds(&entry.oldest_event_time).zip(ids::seconds(&entry.newest_event_time));
-    let flaws = Flaws {
-        hash: sha256_hex(json) != entry.hash_value,
-        chain: is_whole && end != stated_end,
-        times: is_whole && span.times != stated,
-    };
-    ReadLogFile { records: read, broken, flaws, uses }
+    // Whatever it is, it is found out by the bytes of it all.
+    let mut reading = Reading::new(entry, account_id, hashes, counts_uses);
+    let json = gunzip(&gzip)?;
+    reading.whole(&json);
+    Ok(reading.end(&sha256_hex(&json)))
+}
+
+/// What is read so far.
+struct Reading<'a> {
+    entry: &'a LogFile,
+    account_id: &'a str,
+    hashes: &'a RandomState,
+    counts_uses: bool,
+    /// The last record's place in the journal's chain, if it is known where the first one's is.
+    link: Option<Link>,
+    span: Span,
+    read: ReadLogFile,
+}
+
+impl<'a> Reading<'a> {
+    fn new(entry: &'a LogFile, account_id: &'a str, hashes: &'a RandomState, counts_uses: bool) -> Self {
+        let link = entry.journal_chain.as_ref().and_then(ChainSpan::links).map(|(before, _)| before);
+        Self { entry, account_id, hashes, counts_uses, link, span: Span::default(), read: ReadLogFile::default() }
+    }
+
+    /// As it comes to light. Returns the hash of it all.
+    fn in_pieces(&mut self, gzip: &[u8]) -> Result<String, ReadWhole> {
+        let mut pieces = Pieces::new(gzip);
+        pieces.for_each_record(|text, is_alone| {
+            if is_alone {
+                self.record(text);
+                return Some(text.len());
+            }
+            let uses = Some(&mut self.read.uses).filter(|_| self.counts_uses);
+            let (record, length) = record::read_strictly(text, self.account_id, self.hashes, uses)?;
+            self.add(&text[..length], Ok(record));
+            Some(length)
+        })?;
+        Ok(pieces.hash())
+    }
+
+    fn whole(&mut self, json: &[u8]) {
+        for found in records(json) {
+            match found {
+                Ok(record) => self.record(record),
+                Err(malformed) => self.read.broken = Some(malformed),
+            }
+        }
+    }
+
+    fn record(&mut self, json: &str) {
+        let uses = Some(&mut self.read.uses).filter(|_| self.counts_uses);
+        let record = record::read(json, self.account_id, self.hashes, uses);
+        self.add(json, record);
+    }
+
+    fn add(&mut self, json: &str, record: Result<CheckedRecord, InvalidRecord>) {
+        self.link = self.link.map(|link| link.next(json.as_bytes()));
+        match &record {
+            Ok(record) => self.span.widen(record.at),
+            Err(_) => self.span.has_malformed = true,
+        }
+        self.read.records.push(record);
+    }
+
+    fn end(self, hash: &str) -> ReadLogFile {
+        let Self { entry, link, span, mut read, .. } = self;
+        let is_whole = read.broken.is_none() && !span.has_malformed;
+        let stated = ids::seconds(&entry.oldest_event_time).zip(ids::seconds(&entry.newest_event_time));
+        let stated_end = entry.journal_chain.as_ref().and_then(ChainSpan::links).map(|(_, end)| end);
+        read.flaws = Flaws {
+            hash: hash != entry.hash_value,
+            chain: is_whole && link != stated_end,
+            times: is_whole && span.times != stated,
+        };
+        read
+    }
 }
