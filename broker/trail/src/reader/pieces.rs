@@ -16,13 +16,9 @@ use super::records::{HEAD, TAIL};
 /// Text that comes to light piece by piece.
 pub(crate) struct Pieces<'a> {
     gzip: GzDecoder<&'a [u8]>,
-    /// Bytes that are uncompressed next.
-    room: Box<[u8]>,
-    /// The beginning of a character, at the beginning of `room`.
-    begun: usize,
-    text: String,
-    /// Where in `text` the part begins that has not been taken.
-    at: usize,
+    /// What is uncompressed and has not been taken, up to `end`; then room for what comes.
+    bytes: Vec<u8>,
+    end: usize,
     /// All bytes so far.
     length: usize,
     hash: Sha256,
@@ -33,51 +29,47 @@ pub(crate) struct Pieces<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReadWhole;
 
+/// Where a part of a log file is.
+#[derive(Clone, Copy)]
+enum Place {
+    Head,
+    /// A record, or the end where there is none.
+    First,
+    Record,
+    /// What follows a record.
+    After,
+    /// Nothing follows.
+    End,
+}
+
 impl<'a> Pieces<'a> {
     /// Of a gzip.
     pub(crate) fn new(gzip: &'a [u8]) -> Self {
         Self {
             gzip: GzDecoder::new(gzip),
-            room: vec![0; PIECE].into_boxed_slice(),
-            begun: 0,
-            text: String::with_capacity(4 * PIECE),
-            at: 0,
+            bytes: vec![0; PIECE],
+            end: 0,
             length: 0,
             hash: Sha256::new(),
             has_ended: false,
         }
     }
 
-    /// Gives each record to `take`, with the text from there on. It says how long the record is, or none where it cannot say: then it is given the
-    /// record alone, by whoever finds its end, with true.
+    /// Gives each record to `take`, with the text from there on. It says how long the record is, or none where it cannot say: then it is
+    /// given the record alone, as soon as its end is found, with true.
     pub(crate) fn for_each_record(
         &mut self,
         mut take: impl FnMut(&str, bool) -> Option<usize>,
     ) -> Result<(), ReadWhole> {
-        if !self.begins_with(HEAD)? {
-            return Err(ReadWhole);
-        }
-        self.at += HEAD.len();
-        if self.begins_with(TAIL)? {
-            return self.end();
-        }
+        let mut place = Place::Head;
         loop {
-            let length = match take(&self.text[self.at..], false) {
-                Some(length) => length,
-                None => {
-                    let length = self.length_of_record()?;
-                    take(&self.text[self.at..self.at + length], true);
-                    length
-                }
-            };
-            self.at += length;
-            if self.begins_with(TAIL)? {
-                return self.end();
+            let taken = take_all(self.text()?, self.has_ended, &mut place, &mut take)?;
+            self.bytes.copy_within(taken..self.end, 0);
+            self.end -= taken;
+            if self.has_ended {
+                return if matches!(place, Place::End) && self.end == 0 { Ok(()) } else { Err(ReadWhole) };
             }
-            if !self.begins_with(b",{")? {
-                return Err(ReadWhole);
-            }
-            self.at += 1;
+            self.uncompress()?;
         }
     }
 
@@ -86,69 +78,82 @@ impl<'a> Pieces<'a> {
         hex::encode(self.hash.finalize())
     }
 
-    fn end(&mut self) -> Result<(), ReadWhole> {
-        self.at += TAIL.len();
-        while !self.has_ended {
-            self.uncompress()?;
-        }
-        if self.at == self.text.len() { Ok(()) } else { Err(ReadWhole) }
-    }
-
-    fn begins_with(&mut self, bytes: &[u8]) -> Result<bool, ReadWhole> {
-        while self.text.len() - self.at < bytes.len() && !self.has_ended {
-            self.uncompress()?;
-        }
-        Ok(self.text.as_bytes()[self.at..].starts_with(bytes))
-    }
-
-    /// The length of the record that comes next, whatever it is.
-    fn length_of_record(&mut self) -> Result<usize, ReadWhole> {
-        loop {
-            let mut values = Deserializer::from_str(&self.text[self.at..]).into_iter::<&RawValue>();
-            match values.next() {
-                Some(Ok(record)) => return Ok(record.get().len()),
-                Some(Err(error)) if error.is_eof() && !self.has_ended => {}
-                _ => return Err(ReadWhole),
+    /// What has not been taken, up to the last whole character.
+    fn text(&self) -> Result<&str, ReadWhole> {
+        let bytes = &self.bytes[..self.end];
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text),
+            Err(error) if error.error_len().is_none() => {
+                std::str::from_utf8(&bytes[..error.valid_up_to()]).map_err(|_| ReadWhole)
             }
-            if self.text.len() - self.at > LONGEST {
+            Err(_) => Err(ReadWhole),
+        }
+    }
+
+    /// Adds a piece.
+    fn uncompress(&mut self) -> Result<(), ReadWhole> {
+        if self.end > PIECE / 2 {
+            if self.end > LONGEST {
                 return Err(ReadWhole);
             }
-            self.uncompress()?;
+            self.bytes.resize(self.end + PIECE, 0);
         }
-    }
-
-    /// Adds a piece to the text.
-    fn uncompress(&mut self) -> Result<(), ReadWhole> {
-        let read = self.gzip.read(&mut self.room[self.begun..]).map_err(|_| ReadWhole)?;
-        if read == 0 {
-            self.has_ended = true;
-            // A second member, or what is none, makes readers differ.
-            let is_one = self.begun == 0 && self.gzip.get_ref().is_empty();
-            return if is_one { Ok(()) } else { Err(ReadWhole) };
-        }
+        let read = self.gzip.read(&mut self.bytes[self.end..]).map_err(|_| ReadWhole)?;
+        self.hash.update(&self.bytes[self.end..self.end + read]);
+        self.end += read;
         self.length += read;
-        let new = self.begun + read;
-        self.hash.update(&self.room[self.begun..new]);
-        if self.length > MAX_UNCOMPRESSED_BYTES {
-            return Err(ReadWhole);
-        }
-        let whole = match std::str::from_utf8(&self.room[..new]) {
-            Ok(_) => new,
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            Err(_) => return Err(ReadWhole),
-        };
-        if self.at >= self.text.len() / 2 {
-            self.text.drain(..self.at);
-            self.at = 0;
-        }
-        self.text.push_str(std::str::from_utf8(&self.room[..whole]).map_err(|_| ReadWhole)?);
-        self.room.copy_within(whole..new, 0);
-        self.begun = new - whole;
-        Ok(())
+        self.has_ended = read == 0;
+        // Of a second member, or what is none, readers make different things.
+        let is_one = !self.has_ended || self.gzip.get_ref().is_empty();
+        if is_one && self.length <= MAX_UNCOMPRESSED_BYTES { Ok(()) } else { Err(ReadWhole) }
     }
 }
 
-/// Several fit into a processor's nearer caches.
-const PIECE: usize = 64 << 10;
+/// Takes what is there, and says how much that is.
+fn take_all(
+    text: &str,
+    has_ended: bool,
+    place: &mut Place,
+    take: &mut impl FnMut(&str, bool) -> Option<usize>,
+) -> Result<usize, ReadWhole> {
+    let mut at = 0;
+    loop {
+        let rest = &text[at..];
+        let begins_with = |bytes: &[u8]| rest.as_bytes().starts_with(bytes);
+        (at, *place) = match *place {
+            Place::Head if begins_with(HEAD) => (at + HEAD.len(), Place::First),
+            Place::First | Place::After if begins_with(TAIL) => (at + TAIL.len(), Place::End),
+            Place::First if begins_with(b"{") => (at, Place::Record),
+            Place::After if begins_with(b",{") => (at + 1, Place::Record),
+            Place::Record => {
+                let Some(length) = take(rest, false) else {
+                    let Some(length) = length_of_record(rest, has_ended)? else { return Ok(at) };
+                    take(&rest[..length], true);
+                    (at, *place) = (at + length, Place::After);
+                    continue;
+                };
+                (at + length, Place::After)
+            }
+            Place::End => return Ok(at),
+            _ if has_ended || rest.len() >= HEAD.len() => return Err(ReadWhole),
+            _ => return Ok(at),
+        };
+    }
+}
+
+/// The length of the record that comes next, whatever it is; none if it does not end here.
+fn length_of_record(text: &str, has_ended: bool) -> Result<Option<usize>, ReadWhole> {
+    match Deserializer::from_str(text).into_iter::<&RawValue>().next() {
+        Some(Ok(record)) => Ok(Some(record.get().len())),
+        Some(Err(error)) if error.is_eof() && !has_ended => Ok(None),
+        _ => Err(ReadWhole),
+    }
+}
+
+/// Several times what deflate looks back, and small enough for a processor's nearer caches.
+const PIECE: usize = 256 << 10;
 /// Several times a record of CloudTrail's.
 const LONGEST: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests;

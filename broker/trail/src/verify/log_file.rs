@@ -2,6 +2,7 @@
 //! time; what they say together, [`Checker`](super::checker::Checker) holds against one another in their order.
 
 use std::hash::RandomState;
+use std::sync::{Arc, Mutex};
 
 use super::ids;
 use super::record::{self, CheckedRecord, InvalidRecord};
@@ -16,13 +17,51 @@ use crate::reader::{FetchedLogFile, ReadFailure, gunzip};
 #[derive(Default)]
 pub(super) struct ReadLogFile {
     /// Its records, each by itself.
-    pub(super) records: Vec<Result<CheckedRecord, InvalidRecord>>,
+    pub(super) records: ReadRecords,
     /// Where its JSON breaks off, after so many records.
     pub(super) broken: Option<MalformedRecords>,
     /// What is wrong with it as a whole.
     pub(super) flaws: Flaws,
     /// How what it tells of was used, if that is wanted.
     pub(super) uses: UseCounts,
+}
+
+/// Records of a log file, in room that is used again for those of another: each takes more than most memory is asked for at a time, and
+/// what one thread gives back no other has use for.
+#[derive(Default)]
+pub(super) struct ReadRecords {
+    records: Vec<ReadRecord>,
+    room: Room,
+}
+
+type ReadRecord = Result<CheckedRecord, InvalidRecord>;
+
+/// Room that nobody uses.
+#[derive(Clone, Default)]
+pub(super) struct Room(Arc<Mutex<Vec<Vec<ReadRecord>>>>);
+
+impl ReadRecords {
+    /// For so many records.
+    fn new(room: &Room, count: usize) -> Self {
+        let free = room.0.lock().ok().and_then(|mut free| free.pop());
+        let mut records = free.unwrap_or_default();
+        records.reserve_exact(count);
+        Self { records, room: room.clone() }
+    }
+
+    /// In their order.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = ReadRecord> {
+        self.records.drain(..)
+    }
+}
+
+impl Drop for ReadRecords {
+    fn drop(&mut self) {
+        self.records.clear();
+        if let Ok(mut free) = self.room.0.lock() {
+            free.push(std::mem::take(&mut self.records));
+        }
+    }
 }
 
 /// The oldest and newest record of one source; none where a record is malformed.
@@ -53,18 +92,23 @@ pub(super) fn read(
     account_id: &str,
     hashes: &RandomState,
     counts_uses: bool,
+    room: &Room,
 ) -> Result<ReadLogFile, ReadFailure> {
     let gzip = fetched.unlock()?;
-    let mut reading = Reading::new(entry, account_id, hashes, counts_uses);
+    let begin = || Reading::begin(entry, account_id, (hashes, counts_uses), room);
+    let mut reading = begin();
     if let Ok(hash) = reading.in_pieces(&gzip) {
         return Ok(reading.end(&hash));
     }
     // Whatever it is, it is found out by the bytes of it all.
-    let mut reading = Reading::new(entry, account_id, hashes, counts_uses);
+    let mut reading = begin();
     let json = gunzip(&gzip)?;
     reading.whole(&json);
     Ok(reading.end(&sha256_hex(&json)))
 }
+
+/// A file of the journal has 50 MB, and its records are hardly shorter than this.
+const MOST_AT_ONCE: usize = 100_000;
 
 /// What is read so far.
 struct Reading<'a> {
@@ -79,9 +123,19 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(entry: &'a LogFile, account_id: &'a str, hashes: &'a RandomState, counts_uses: bool) -> Self {
-        let link = entry.journal_chain.as_ref().and_then(ChainSpan::links).map(|(before, _)| before);
-        Self { entry, account_id, hashes, counts_uses, link, span: Span::default(), read: ReadLogFile::default() }
+    fn begin(
+        entry: &'a LogFile,
+        account_id: &'a str,
+        (hashes, counts_uses): (&'a RandomState, bool),
+        room: &Room,
+    ) -> Self {
+        let links = entry.journal_chain.as_ref().and_then(ChainSpan::links);
+        // As many as there should be, so that none is moved.
+        let stated = links.map_or(0, |(before, end)| end.sequence.saturating_sub(before.sequence));
+        let count = usize::try_from(stated).unwrap_or(MOST_AT_ONCE).min(MOST_AT_ONCE);
+        let read = ReadLogFile { records: ReadRecords::new(room, count), ..ReadLogFile::default() };
+        let link = links.map(|(before, _)| before);
+        Self { entry, account_id, hashes, counts_uses, link, span: Span::default(), read }
     }
 
     /// As it comes to light. Returns the hash of it all.
@@ -121,7 +175,7 @@ impl<'a> Reading<'a> {
             Ok(record) => self.span.widen(record.at),
             Err(_) => self.span.has_malformed = true,
         }
-        self.read.records.push(record);
+        self.read.records.records.push(record);
     }
 
     fn end(self, hash: &str) -> ReadLogFile {

@@ -24,6 +24,7 @@ use written::check_written;
 pub(super) use written::is_compact;
 
 /// What a record says that others are held against.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct CheckedRecord {
     pub(super) event_id: u128,
     /// Seconds since 1970.
@@ -34,12 +35,14 @@ pub(super) struct CheckedRecord {
 }
 
 /// An access key, and the session of a role that it is of: for good, since STS makes it for that session. As hashes.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct SigningSession {
     pub(super) access_key: u64,
     pub(super) arn: u64,
 }
 
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[expect(clippy::large_enum_variant, reason = "most records are of the larger one")]
 pub(super) enum What {
     /// KMS answered.
@@ -67,6 +70,7 @@ pub(super) enum What {
 }
 
 /// What a record of the broker's own tells of the revocation of keys.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) enum RevocationRecord {
     /// The broker starts, and promises this; one of before promised nothing.
     Start(Option<RevocationPromise>),
@@ -75,6 +79,7 @@ pub(super) enum RevocationRecord {
 }
 
 /// A call to KMS. Texts are hashes under a random key: what is compared is only whether they are equal.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct KmsCall {
     /// The requestID.
@@ -107,6 +112,7 @@ pub(super) struct Material {
 }
 
 /// The ciphertexts that a call of a workload was about, as hashes.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Ciphertexts {
     /// That it was answered with.
@@ -116,6 +122,7 @@ pub(super) struct Ciphertexts {
 }
 
 /// One use of an answer of KMS.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Use {
     /// The eventID of the KMS record.
@@ -146,6 +153,7 @@ pub(super) struct Use {
 }
 
 /// An answer of KMS that a use names as its permission.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Permission {
     /// The eventID of its KMS record.
@@ -158,6 +166,7 @@ pub(super) struct Permission {
 }
 
 /// What one draw took of a data key.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Charge {
     pub(super) messages: Amount,
@@ -165,6 +174,7 @@ pub(super) struct Charge {
 }
 
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Amount {
     /// By this draw.
     pub(super) declared: u64,
