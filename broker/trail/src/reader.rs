@@ -200,6 +200,11 @@ impl TrailReader {
         self.store.list(&self.names.digest_folder()).await
     }
 
+    /// Whether the store answers, and has an object of this key.
+    pub(crate) async fn lists(&self, key: &str) -> bool {
+        self.store.list(key).await.is_ok_and(|keys| keys.iter().any(|listed| listed == key))
+    }
+
     /// The digests that are there.
     pub(crate) async fn digest_keys(&self) -> Result<DigestKeys, StoreError> {
         let mut keys = DigestKeys::default();

@@ -262,10 +262,12 @@ fn times_of(file: &LogFile) -> [Option<OffsetDateTime>; 2] {
     [&file.oldest_event_time, &file.newest_event_time].map(|time| parse_record_time(time))
 }
 
-/// A digest; none where it is gone, or is none.
+/// A digest; none where it is gone, or is none, or where the store answers and this object alone cannot be had: whoever can write into the
+/// store can put one there that nobody can read, and its log files are vouched for by nobody then.
 async fn read(reader: &TrailReader, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
     match reader.digest_file(key).await {
         Err(ReadFailure::Malformed(_)) => Ok(None),
+        Err(ReadFailure::Store(_)) if reader.lists(key).await => Ok(None),
         read => read,
     }
 }
@@ -363,6 +365,39 @@ mod tests {
         let keys = [signer().public_key().clone()];
         let files = LogFiles::of(&reader, None, &keys, Some(&dir), (None, None)).await.expect("lists");
         assert_eq!((files.vouched.len(), files.unvouched), (3, vec![]));
+    }
+
+    /// A store that does not give one of its objects.
+    struct Withholding(MemoryStore, String);
+
+    #[async_trait::async_trait]
+    impl Store for Withholding {
+        async fn put(&self, object: Object) -> Result<bool, StoreError> {
+            self.0.put(object).await
+        }
+
+        async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
+            if key == self.1 { Err(StoreError("no".into())) } else { self.0.get(key).await }
+        }
+
+        async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+            self.0.list(prefix).await
+        }
+    }
+
+    /// Whoever puts a digest there that cannot be had keeps nobody from reading the others.
+    #[tokio::test]
+    async fn a_digest_that_the_store_does_not_give_vouches_for_nothing() {
+        let store = Forge::sound().store().await;
+        let planted = names().digest(START + Duration::hours(9));
+        plant(&store, &planted);
+        let found = async |store: Arc<dyn Store>| {
+            let (reader, keys) = (TrailReader::new(store, names(), None), [signer().public_key().clone()]);
+            LogFiles::of(&reader, None, &keys, None, (None, None)).await.map(|files| files.vouched.len())
+        };
+        assert_eq!(found(Arc::new(Withholding(store.copy(), planted))).await.expect("the others"), 3);
+        let first = store.keys().into_iter().find(|key| key.contains("Digest")).expect("digests");
+        assert_eq!(found(Arc::new(Withholding(store, first))).await.expect("the others"), 1);
     }
 
     #[tokio::test]

@@ -16,8 +16,8 @@ use super::uses::{self, UseCounts};
 use crate::notice::Notice;
 use crate::record::{
     ActivityEventData, AllowedScope, BrokerData, BrokerEvent, ContextPairs, EventCategory, FailedCheck,
-    KmsEventData, Open, ReadRecord, Record, RequestParameters, RevocationPromise, ServedFrom, Text, UserIdentity,
-    lower_case_uuid, parse,
+    KmsEventData, Open, ReadRecord, Record, RequestParameters, RevocationPromise, ServedFrom, Text,
+    UserIdentity, lower_case_uuid, parse,
 };
 use strict::{Extra, StrictRecord};
 use written::check_written;
@@ -239,11 +239,7 @@ pub(super) fn read_strictly(
     })
 }
 
-fn seen_strictly(
-    record: &StrictRecord<'_>,
-    account_id: &str,
-    hashes: &RandomState,
-) -> Option<CheckedRecord> {
+fn seen_strictly(record: &StrictRecord<'_>, account_id: &str, hashes: &RandomState) -> Option<CheckedRecord> {
     let event_id = lower_case_uuid(&record.event_id)?.as_u128();
     match (profile::check_head(record, account_id).ok()?, &record.additional_event_data) {
         (EventCategory::Management, None) => {

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use key_broker_trail::{LogFiles, ReadFailure, TrailReader, VouchedLogFile, records};
 
+use time::OffsetDateTime;
+
 use super::Failure;
 use super::output::{note, plain};
 use super::period::Period;
@@ -40,8 +42,8 @@ pub(super) async fn believed(
             "{count} log files are not vouched for, and left out: {why} (the first: {first}); `key-broker audit verify` tells more"
         ));
     }
-    let left_out = unvouched.len() as u64;
-    Ok(Believed { log_files: vouched, left_out, closing_signs, data_keys, delivered })
+    let (left_out, unread) = (unvouched.len() as u64, Vec::new());
+    Ok(Believed { log_files: vouched, left_out, unread, closing_signs, data_keys, delivered })
 }
 
 /// Log files, and how many are not among them.
@@ -49,6 +51,8 @@ pub(super) struct Believed {
     pub(super) log_files: Vec<VouchedLogFile>,
     /// Those that nobody vouches for, or that are not what is vouched for.
     pub(super) left_out: u64,
+    /// When the first and the last records happened of those that are vouched for, and cannot be read.
+    pub(super) unread: Vec<OffsetDateTime>,
     /// The requestIDs of closing digests' signatures.
     pub(super) closing_signs: HashSet<String>,
     /// Those of log files' data keys.
@@ -58,31 +62,48 @@ pub(super) struct Believed {
 }
 
 impl Believed {
-    /// Gives every record of them to `take`, with the name of its trail. A log file that is not what is vouched for is left out, and named.
+    /// Gives every record of them to `take`, with the name of its trail. A log file that is not what is vouched for, or that cannot be read
+    /// while others can, is left out, and named: whoever can write into the store could keep a command from its end else.
     pub(super) async fn for_each_record(
         &mut self,
         source: &Source,
         mut take: impl FnMut(&str, &str) -> Result<(), String>,
     ) -> Result<(), Failure> {
-        let (mut progress, all) = (Progress::new(), self.log_files.len());
+        let (mut progress, all, mut failed) = (Progress::new(), self.log_files.len(), None);
+        let mut has_read = false;
         for (done, file) in self.log_files.iter().enumerate() {
             progress.tell(|| format!("{done} of {all} log files"));
-            let Some(json) = read(source, file).await? else {
-                self.left_out += 1;
-                continue;
+            let read = file.read(&source.reader).await.map_err(|failure| (failure.to_string(), failure));
+            let taken = match read {
+                Ok(json) => {
+                    has_read = true;
+                    records(&json).try_for_each(|record| {
+                        let record = record.map_err(|malformed| malformed.to_string())?;
+                        take(&file.trail, record)
+                    })
+                }
+                Err((why, ReadFailure::Malformed(_))) => {
+                    Err(format!("{why}: it was altered since it was delivered"))
+                }
+                Err((why, _)) => {
+                    failed.get_or_insert_with(|| format!("{}: {why}", plain(file.key())));
+                    Err(why)
+                }
             };
-            for record in records(&json) {
-                let taken = record.map_err(|malformed| malformed.to_string());
-                let taken = taken.and_then(|record| take(&file.trail, record));
-                taken.map_err(|why| {
-                    Failure::Unavailable(format!(
-                        "{}: {why}: `key-broker audit verify` tells more",
-                        plain(file.key())
-                    ))
-                })?;
+            if let Err(why) = taken {
+                note(format_args!(
+                    "{}: {why}: it is left out; `key-broker audit verify` tells more",
+                    plain(file.key())
+                ));
+                self.left_out += 1;
+                self.unread.extend(file.times.into_iter().flatten());
             }
         }
-        Ok(())
+        match failed {
+            // The store, or KMS, gives nothing at all.
+            Some(why) if !has_read => Err(Failure::Unavailable(why)),
+            _ => Ok(()),
+        }
     }
 
     /// The exit code of a command that has used all that is vouched for: another one where there was more.

@@ -20,7 +20,11 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 fn read(gzip: &[u8]) -> Result<(Vec<String>, String), ReadWhole> {
     let (mut pieces, mut found) = (Pieces::new(gzip), Vec::new());
     pieces.for_each_record(|text, is_alone| {
-        let length = if is_alone { text.len() } else { text.find('}').filter(|end| !text[..*end].contains('\\'))? + 1 };
+        let length = if is_alone {
+            text.len()
+        } else {
+            text.find('}').filter(|end| !text[..*end].contains('\\'))? + 1
+        };
         found.push(text[..length].to_owned());
         Some(length)
     })?;
@@ -33,7 +37,8 @@ fn log_file(records: &[String]) -> String {
 
 #[test]
 fn a_record_may_be_longer_than_a_piece_but_not_without_end() {
-    let long = |length: usize| log_file(&["{\"a\":1}".into(), format!("{{\"b\":\"{}\"}}", "é".repeat(length / 2))]);
+    let long =
+        |length: usize| log_file(&["{\"a\":1}".into(), format!("{{\"b\":\"{}\"}}", "é".repeat(length / 2))]);
     let text = long(3 * PIECE);
     assert_eq!(read(&gzip(text.as_bytes())).map(|(found, _)| found.len()), Ok(2));
     assert_eq!(read(&gzip(long(3 << 20).as_bytes())), Err(ReadWhole));

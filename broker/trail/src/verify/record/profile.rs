@@ -68,7 +68,10 @@ pub(super) fn check_kms<'a>(record: &ReadRecord<'a>) -> Result<Option<KmsEventDa
 }
 
 /// The same, where that was read together with the record.
-pub(super) fn check_kms_with<D>(record: &Record<'_, D>, data: Option<&KmsEventData<'_>>) -> Result<(), String> {
+pub(super) fn check_kms_with<D>(
+    record: &Record<'_, D>,
+    data: Option<&KmsEventData<'_>>,
+) -> Result<(), String> {
     identity::check_aws(&record.user_identity, &record.recipient_account_id)?;
     if let Some(data) = data {
         check_kms_data(data)?;
@@ -245,7 +248,10 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
 }
 
 /// The same, where that was read together with the record.
-pub(super) fn check_activity_with<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+pub(super) fn check_activity_with<D>(
+    record: &Record<'_, D>,
+    extra: &ActivityEventData<'_>,
+) -> Result<(), String> {
     check_call(record)?;
     check_told(record, extra)
 }

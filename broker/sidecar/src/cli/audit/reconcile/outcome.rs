@@ -66,16 +66,17 @@ pub(super) enum Match {
 impl Reconciliation {
     /// Says what it comes to, but for the keys that were taken away.
     pub(super) fn judge(&mut self) {
-        let OfSiblings { unexpected, unverified, .. } = &self.siblings;
+        let OfSiblings { unexpected, awaited, .. } = &self.siblings;
         let is_missing = !self.missing_from_trail.is_empty();
         let is_unmatched = !(self.differences.is_empty() && self.missing_from_aws.is_empty());
-        (self.verdict, self.why) = if is_unmatched || (is_missing && unverified.is_empty()) {
+        // Whoever can write into the bucket can put what nobody can read there: that excuses nothing.
+        (self.verdict, self.why) = if is_unmatched || (is_missing && awaited.is_empty()) {
             (Match::Unmatched, None)
         } else if is_missing {
             let why = format!(
-                "calls that this trail has not may be those of other trails here, of which nothing can be believed with the keys that were \
+                "calls that this trail has not may be those of expected trails, of which not all can be believed with the keys that were \
                  given: {}: give their keys with --public-key",
-                unverified.join(", ")
+                awaited.join(", ")
             );
             (Match::CannotTell, Some(why))
         } else if !unexpected.is_empty() {

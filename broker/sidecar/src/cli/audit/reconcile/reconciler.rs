@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use key_broker_trail::TRAIL_ARN;
 use key_broker_trail::record::{self, ReadRecord, UserIdentity};
+use time::OffsetDateTime;
 
 use super::call::{ComparedCall, Difference, compare, difference};
 use super::classes::{Classes, Head, Kind, SeenIds};
@@ -109,6 +110,11 @@ impl Reconciler {
             self.add_new(record);
         }
         is_new
+    }
+
+    /// The trail has records of this moment, by a signed digest, whether or not they can be read: its time does not end before.
+    pub(super) fn claim(&mut self, at: OffsetDateTime) {
+        widen(&mut self.range, at);
     }
 
     fn add_new(&mut self, record: &ReadRecord<'_>) {
@@ -242,6 +248,10 @@ impl Reconciler {
         }
         let range = match common_range(self.range, self.their_range, question) {
             Ok(range) => range,
+            // Two records of one call that tell differently do so whatever else there is.
+            Err(_) if !outcome.differences.is_empty() => {
+                return Reconciliation { verdict: Match::Unmatched, ..outcome };
+            }
             Err(why) => return Reconciliation { why: Some(why.into()), ..outcome },
         };
         outcome.range = Some(range);
@@ -274,7 +284,7 @@ impl Reconciler {
             calls.sort_by(|a, b| (a.event_time, &a.request_id).cmp(&(b.event_time, &b.request_id)));
         }
         if !outcome.missing_from_trail.is_empty() {
-            outcome.siblings.unverified = self.siblings.unverified().to_vec();
+            self.siblings.name_unverified(&mut outcome.siblings);
         }
         outcome.judge();
         if self.untold > 0 {

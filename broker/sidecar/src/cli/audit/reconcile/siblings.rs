@@ -22,8 +22,8 @@ pub(super) struct Siblings {
     trails: Vec<(String, bool)>,
     /// By requestID and eventName, the place of the trail.
     calls: HashMap<(String, String), usize>,
-    /// Trails that could not be read, or that no given key has signed.
-    unverified: Vec<String>,
+    /// Trails that could not be read whole, or that no given key has signed, and whether they are expected.
+    unverified: Vec<(String, bool)>,
 }
 
 /// What became of calls that other trails have.
@@ -34,8 +34,11 @@ pub(super) struct OfSiblings {
     pub(super) expected: usize,
     /// Calls that other trails have, by trail.
     pub(super) unexpected: BTreeMap<String, usize>,
-    /// Trails here of which nothing can be believed.
+    /// Trails here of which not all can be believed.
     pub(super) unverified: Vec<String>,
+    /// Those of them that are expected.
+    #[serde(skip)]
+    pub(super) awaited: Vec<String>,
 }
 
 impl Siblings {
@@ -83,7 +86,7 @@ impl Siblings {
                 }
             }
             if unread > 0 {
-                siblings.unverified.push(name);
+                siblings.unverified.push((name, is_expected));
             }
         }
         Ok(siblings)
@@ -132,13 +135,19 @@ impl Siblings {
             let calls = requests.iter().map(|request| ((*request).to_owned(), "GenerateDataKey".to_owned()));
             made.calls.extend(calls.map(|call| (call, place)));
         }
-        made.unverified = unverified.iter().map(|name| (*name).to_owned()).collect();
+        let is_expected =
+            |name: &str| trails.iter().any(|(trail, is_expected, _)| *is_expected && *trail == name);
+        made.unverified = unverified.iter().map(|name| ((*name).to_owned(), is_expected(name))).collect();
         made
     }
 
-    /// Trails here of which nothing can be believed.
-    pub(super) fn unverified(&self) -> &[String] {
-        &self.unverified
+    /// Names the trails here of which not all can be believed: calls that nobody has may be theirs.
+    pub(super) fn name_unverified(&self, found: &mut OfSiblings) {
+        let names = |awaited: bool| {
+            let named = self.unverified.iter().filter(move |(_, is_expected)| *is_expected || !awaited);
+            named.map(|(name, _)| name.clone()).collect()
+        };
+        (found.unverified, found.awaited) = (names(false), names(true));
     }
 }
 

@@ -59,6 +59,14 @@ pub(super) fn of(outcome: &Reconciliation) -> String {
             outcome.maybe_of_readers
         );
     }
+    if !outcome.siblings.unverified.is_empty() {
+        let _ = writeln!(
+            text,
+            "Of these trails here not all can be believed with the keys that were given: {}. If they are your brokers', and\n\
+             the calls may be theirs, name them with --expect and give their keys with --public-key.",
+            plain(&outcome.siblings.unverified.join(", "))
+        );
+    }
     add_differences(&mut text, outcome);
     add_takings(&mut text, &outcome.takings.takings);
     let verdict = match outcome.verdict {

@@ -63,7 +63,10 @@ impl<'de> Reader<'de> {
     fn digits(&mut self) -> Read<u64> {
         let digits = self.rest();
         let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if count == 0 || (count > 1 && digits[0] == b'0') || matches!(digits.get(count), Some(b'.' | b'e' | b'E')) {
+        if count == 0
+            || (count > 1 && digits[0] == b'0')
+            || matches!(digits.get(count), Some(b'.' | b'e' | b'E'))
+        {
             return Err(Otherwise);
         }
         self.at += count;
@@ -147,11 +150,8 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
-        match self.has(b"true") {
-            true => visitor.visit_bool(true),
-            false if self.has(b"false") => visitor.visit_bool(false),
-            false => Err(Otherwise),
-        }
+        let is_true = self.has(b"true");
+        if is_true || self.has(b"false") { visitor.visit_bool(is_true) } else { Err(Otherwise) }
     }
 
     numbers!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64);
@@ -177,7 +177,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         if self.has(b"null") { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    /// JSON that stays JSON; by serde_json's own way to ask for it.
+    /// JSON that stays JSON; by `serde_json`'s own way to ask for it.
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Read<V::Value> {
         if !name.starts_with('$') {
             return visitor.visit_newtype_struct(self);
@@ -205,7 +205,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         visitor: V,
     ) -> Read<V::Value> {
         self.take(b'{')?;
-        visitor.visit_map(Fields { reader: self, fields, next: 0, is_first: true })
+        visitor.visit_map(Fields { reader: self, names: fields, next: 0, is_first: true })
     }
 
     /// The one enumeration that records have, but for words, is of the two kinds of `additionalEventData`.
@@ -260,7 +260,7 @@ impl<'de> MapAccess<'de> for Parts<'_, 'de> {
 /// The fields of a structure, in the order in which it has them: some may be left out.
 struct Fields<'r, 'de> {
     reader: &'r mut Reader<'de>,
-    fields: &'static [&'static str],
+    names: &'static [&'static str],
     /// The first that may come now.
     next: usize,
     is_first: bool,
@@ -281,8 +281,8 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
                 && rest.get(field.len() + 1) == Some(&b':')
                 && rest.starts_with(field.as_bytes())
         };
-        let field = self.next + self.fields[self.next..].iter().position(is_next).ok_or(Otherwise)?;
-        self.reader.at += self.fields[field].len() + 2;
+        let field = self.next + self.names[self.next..].iter().position(is_next).ok_or(Otherwise)?;
+        self.reader.at += self.names[field].len() + 2;
         self.next = field + 1;
         // What serde derives takes a field by its place, too.
         let place: U64Deserializer<Otherwise> = (field as u64).into_deserializer();
@@ -294,7 +294,7 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
     }
 }
 
-/// JSON that stays JSON, as serde_json takes it.
+/// JSON that stays JSON, as `serde_json` takes it.
 struct Raw<'de> {
     name: Option<&'static str>,
     json: &'de str,

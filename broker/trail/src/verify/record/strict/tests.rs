@@ -78,8 +78,8 @@ fn what_is_written_otherwise_is_left_to_others() {
 }
 
 const SNIPPETS: [&str; 18] = [
-    "null", "true", "false", "[]", "{}", "\"\"", "0", "01", "1.5", "-1", "1e3", " ", "\\u0041", "\\", "\"x\":1,",
-    "\u{e9}", "\n", ",",
+    "null", "true", "false", "[]", "{}", "\"\"", "0", "01", "1.5", "-1", "1e3", " ", "\\u0041", "\\",
+    "\"x\":1,", "\u{e9}", "\n", ",",
 ];
 
 proptest! {

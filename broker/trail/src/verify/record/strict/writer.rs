@@ -170,7 +170,7 @@ impl<'w, 'a> Serializer for &'w mut Writer<'a> {
         Ok(Parts { writer: self, is_first: true, end: b"}" })
     }
 
-    /// JSON that stayed JSON is a structure to serde_json, by a name of its own.
+    /// JSON that stayed JSON is a structure to `serde_json`, by a name of its own.
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Parts<'w, 'a>, Otherwise> {
         if name.starts_with('$') {
             return Ok(Parts { writer: self, is_first: true, end: b"" });

@@ -1,6 +1,7 @@
 //! What AWS's files have beside the trail's calls is of its class, and of no other.
 
 use serde_json::{Value, json};
+use time::macros::datetime;
 
 use super::super::super::siblings::Siblings;
 use super::super::*;
@@ -105,9 +106,43 @@ fn calls_of_other_trails_are_theirs_if_they_are_expected() {
     let unexpected = with(Siblings::made(&[("other", false, &["elsewhere"])], &[]));
     assert_eq!(unexpected.verdict, Match::CannotTell);
     assert!(unexpected.why.is_some_and(|why| why.contains("--expect: other")));
-    let unverified = with(Siblings::made(&[], &["stranger"]));
-    assert_eq!((unverified.verdict, unverified.missing_from_trail.len()), (Match::CannotTell, 1));
-    assert!(unverified.why.is_some_and(|why| why.contains("stranger")));
+    let awaited = with(Siblings::made(&[("other", true, &[])], &["other", "stranger"]));
+    assert_eq!((awaited.verdict, awaited.missing_from_trail.len()), (Match::CannotTell, 1));
+    assert!(awaited.why.is_some_and(|why| why.contains("other") && !why.contains("stranger")));
+    // Whoever can write into the bucket can put such a trail there.
+    let planted = with(Siblings::made(&[("other", false, &[])], &["other", "stranger"]));
+    assert_eq!((planted.verdict, planted.missing_from_trail.len()), (Match::Unmatched, 1));
+    assert_eq!(planted.siblings.unverified, ["other", "stranger"]);
     let nobody = with(Siblings::made(&[("other", true, &["another"])], &[]));
     assert_eq!((nobody.verdict, nobody.missing_from_trail.len()), (Match::Unmatched, 1));
+}
+
+/// A log file at the end of the trail that somebody has overwritten does not make the trail end before.
+#[test]
+fn the_trail_does_not_end_before_what_cannot_be_read() {
+    let verdict = |claimed: Option<OffsetDateTime>| {
+        let mut reconciler = Reconciler::default();
+        for record in ends() {
+            reconciler.add_ours(&ReadRecord::parse(&record.to_string()).expect("a record"));
+        }
+        claimed.into_iter().for_each(|at| reconciler.claim(at));
+        let later = with(record("Decrypt", "stolen", 0), "/eventTime", "2026-11-21T10:20:00Z".into());
+        for record in [&ends()[..], &[later]].concat() {
+            reconciler.add_aws(&of_aws(&record).to_string(), &question()).expect("a record");
+        }
+        reconciler.finish(&question()).verdict
+    };
+    assert_eq!(verdict(None), Match::CannotTell);
+    assert_eq!(verdict(Some(datetime!(2026-11-21 10:30 UTC))), Match::Unmatched);
+}
+
+/// What two records of one call tell differently is found where there is no time to compare.
+#[test]
+fn a_difference_is_a_finding_whatever_else_cannot_be_told() {
+    let ours = record("Decrypt", "moved", 10);
+    let elsewhere = with(ours.clone(), "/awsRegion", "eu-west-1".into());
+    let theirs = with(elsewhere, "/requestParameters/keyId", "alias/b".into());
+    let outcome = reconcile(&[ours], &[theirs], &question());
+    assert!(!outcome.differences.is_empty(), "{outcome:?}");
+    assert_eq!((outcome.verdict, outcome.range), (Match::Unmatched, None));
 }
