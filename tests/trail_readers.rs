@@ -258,6 +258,49 @@ fn reconcile_counts_what_readers_recorded_apart_and_explains_nothing_else_by_it(
     assert_eq!((&json["byReaders"], json["missingFromTrail"].as_array().map(Vec::len)), (&json!(2), Some(4)));
 }
 
+/// Whoever can write into the bucket can put there what nobody can read: that turns no finding into "cannot tell".
+#[test]
+fn a_found_call_stays_a_finding_whatever_is_put_into_the_bucket() {
+    let folder = Folder::copy();
+    let ours = folder.kms_records();
+    let draw = ours.iter().find(|record| record["eventName"] == "GenerateDataKey" && workload(record));
+    let mut stolen = draw.expect("a draw").clone();
+    stolen["requestID"] = "5f1b8b0e-3b0a-4c57-9a51-000000000000".into();
+    stolen["eventID"] = "5f1b8b0e-3b0a-4c57-9a51-100000000000".into();
+    stolen["eventTime"] = ours.last().expect("a record")["eventTime"].clone();
+    let aws: Vec<Value> = ours.iter().cloned().chain([stolen]).map(of_aws).collect();
+    let place = folder.path().join("aws");
+    fs::create_dir_all(&place).expect("a folder");
+    fs::write(place.join("log.json"), json!({ "Records": aws }).to_string()).expect("writes");
+    let arguments = ["--json", "--lag-minutes", "0", "--cloudtrail", place.to_str().expect("a path")];
+    let is_found = |what: &str| {
+        let output = folder.audit("reconcile", &arguments);
+        assert_eq!(output.status.code(), Some(1), "{what}: {}", text(&output.stderr));
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let missing = json["missingFromTrail"].to_string();
+        assert!(missing.contains("5f1b8b0e-3b0a-4c57-9a51-000000000000"), "{what}: {missing}");
+    };
+    is_found("nothing");
+
+    let digest = folder.files("CloudTrail-Digest").remove(0);
+    let name = digest.file_name().expect("a name").to_str().expect("text");
+    let mut parts: Vec<&str> = name.split('_').collect();
+    parts[3] = "stranger";
+    fs::copy(&digest, digest.with_file_name(parts.join("_"))).expect("copies");
+    is_found("a digest of a trail that nobody knows");
+    let withhold = |path: &Path| {
+        let metadata = format!("{}.meta.json", path.display());
+        fs::write(metadata, "no metadata").expect("writes");
+    };
+    let (front, _) = name.rsplit_once('_').expect("a time");
+    let planted = digest.with_file_name(format!("{front}_20991231T235959Z.json.gz"));
+    fs::write(&planted, "").expect("writes");
+    withhold(&planted);
+    is_found("a digest of this trail that the store does not give");
+    withhold(folder.log_files().last().expect("log files"));
+    is_found("the newest log file, withheld");
+}
+
 const NOBODY: u32 = 65534;
 
 /// As AWS has it: with an id of its own.

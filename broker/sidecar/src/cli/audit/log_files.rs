@@ -69,41 +69,40 @@ impl Believed {
         source: &Source,
         mut take: impl FnMut(&str, &str) -> Result<(), String>,
     ) -> Result<(), Failure> {
-        let (mut progress, all, mut failed) = (Progress::new(), self.log_files.len(), None);
-        let mut has_read = false;
+        let (mut progress, all) = (Progress::new(), self.log_files.len());
+        let (mut good, mut failed) = (None, None);
         for (done, file) in self.log_files.iter().enumerate() {
             progress.tell(|| format!("{done} of {all} log files"));
-            let read = file.read(&source.reader).await.map_err(|failure| (failure.to_string(), failure));
-            let taken = match read {
+            let taken = match file.read(&source.reader).await {
                 Ok(json) => {
-                    has_read = true;
+                    (good, failed) = (Some(file), None);
                     records(&json).try_for_each(|record| {
                         let record = record.map_err(|malformed| malformed.to_string())?;
                         take(&file.trail, record)
                     })
                 }
-                Err((why, ReadFailure::Malformed(_))) => {
-                    Err(format!("{why}: it was altered since it was delivered"))
+                Err(failure @ ReadFailure::Malformed(_)) => {
+                    Err(format!("{failure}: it was altered since it was delivered"))
                 }
-                Err((why, _)) => {
-                    failed.get_or_insert_with(|| format!("{}: {why}", plain(file.key())));
-                    Err(why)
+                Err(failure) => {
+                    failed = Some(format!("{}: {failure}", plain(file.key())));
+                    Err(failure.to_string())
                 }
             };
             if let Err(why) = taken {
-                note(format_args!(
-                    "{}: {why}: it is left out; `key-broker audit verify` tells more",
-                    plain(file.key())
-                ));
+                let key = plain(file.key());
+                note(format_args!("{key}: {why}, and is left out; `key-broker audit verify` tells more"));
                 self.left_out += 1;
                 self.unread.extend(file.times.into_iter().flatten());
             }
         }
-        match failed {
-            // The store, or KMS, gives nothing at all.
-            Some(why) if !has_read => Err(Failure::Unavailable(why)),
-            _ => Ok(()),
-        }
+        let Some(why) = failed else { return Ok(()) };
+        // It is these alone, or neither the store nor KMS answers any more.
+        let again = match good {
+            Some(file) => file.read(&source.reader).await.is_ok(),
+            None => false,
+        };
+        if again { Ok(()) } else { Err(Failure::Unavailable(why)) }
     }
 
     /// The exit code of a command that has used all that is vouched for: another one where there was more.
