@@ -2,11 +2,9 @@
 
 mod identity;
 mod tls;
+mod words;
 
 use key_broker_core::{Action, Outcome};
-use serde::Deserialize;
-use serde::de::IntoDeserializer as _;
-use serde::de::value::{Error as UnknownWord, StrDeserializer};
 use serde_json::value::RawValue;
 
 use super::written::check_written;
@@ -17,6 +15,7 @@ use crate::record::{
     REPORT_IDENTITY, REPORT_NOTICE, ReadRecord, Record, RequestParameters, Resource, ServedFrom, Text,
     lower_case_uuid, parse,
 };
+use words::{demand, equal, is_account, is_hex, is_object, is_region, is_there, known};
 
 /// What is the same for both profiles. Returns which of them it is of.
 pub(super) fn check_head<D>(record: &Record<'_, D>, account_id: &str) -> Result<EventCategory, String> {
@@ -484,44 +483,4 @@ pub(super) fn charge(
                 .into())
         }
     }
-}
-
-/// What a word means, if a broker may write it there.
-fn known<T: for<'de> Deserialize<'de>>(word: &str) -> Option<T> {
-    let word: StrDeserializer<'_, UnknownWord> = word.into_deserializer();
-    T::deserialize(word).ok()
-}
-
-fn demand(holds: bool, otherwise: &str) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(otherwise.to_owned()) }
-}
-
-fn equal(name: &str, found: &str, expected: &str) -> Result<(), String> {
-    if found == expected { Ok(()) } else { Err(format!("{name} is {found:?}, not {expected:?}")) }
-}
-
-fn is_there(text: Option<&Text<'_>>) -> bool {
-    text.is_some_and(|text| !text.is_empty())
-}
-
-fn is_object<T>(part: &Open<'_, T>) -> bool {
-    part.json().is_some_and(|json| json.starts_with('{'))
-}
-
-/// `us-west-2`, `us-gov-east-1`, `eusc-de-east-1`: letters, some times, then a digit.
-fn is_region(text: &str) -> bool {
-    let Some((letters, digit)) = text.rsplit_once('-') else { return false };
-    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
-    letters.contains('-')
-        && letters.split('-').all(is_word)
-        && digit.len() == 1
-        && digit.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_account(text: &str) -> bool {
-    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
