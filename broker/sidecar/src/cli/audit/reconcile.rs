@@ -130,7 +130,9 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     });
     added.await?;
     // A file that is not read any more does not make the trail end before it.
-    believed.unread.iter().for_each(|at| reconciler.claim(*at));
+    for at in &believed.unread {
+        reconciler.claim(*at);
+    }
     let taken = takings.finish(reconciler.keys());
     let mut add = |identity: &UserIdentity<'_>| reconciler.add_sibling(identity);
     let siblings = Siblings::read(&source, &key, &around, &expect, &mut add).await?;

@@ -64,6 +64,15 @@ pub(super) enum Match {
 }
 
 impl Reconciliation {
+    /// Where the two have no time in common. Two records of one call that tell differently do so all the same.
+    pub(super) fn without_range(self, why: &str) -> Self {
+        if self.differences.is_empty() {
+            Self { verdict: Match::CannotTell, why: Some(why.to_owned()), ..self }
+        } else {
+            Self { verdict: Match::Unmatched, why: None, ..self }
+        }
+    }
+
     /// Says what it comes to, but for the keys that were taken away.
     pub(super) fn judge(&mut self) {
         let OfSiblings { unexpected, awaited, .. } = &self.siblings;

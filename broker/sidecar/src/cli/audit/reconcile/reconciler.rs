@@ -248,11 +248,7 @@ impl Reconciler {
         }
         let range = match common_range(self.range, self.their_range, question) {
             Ok(range) => range,
-            // Two records of one call that tell differently do so whatever else there is.
-            Err(_) if !outcome.differences.is_empty() => {
-                return Reconciliation { verdict: Match::Unmatched, ..outcome };
-            }
-            Err(why) => return Reconciliation { why: Some(why.into()), ..outcome },
+            Err(why) => return outcome.without_range(why),
         };
         outcome.range = Some(range);
         let ours = self.ours.into_values().flatten().map(|known| known.call);

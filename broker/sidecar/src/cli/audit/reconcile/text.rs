@@ -50,23 +50,7 @@ pub(super) fn of(outcome: &Reconciliation) -> String {
          answer never reached it (an activity record of that time has the error then):",
         &outcome.missing_from_trail,
     );
-    if outcome.maybe_of_readers > 0 {
-        let _ = writeln!(
-            text,
-            "Reading this trail takes such calls as {} of these. If an auditor made them, name the auditor's records of them with\n\
-             --reader-records FILE: `key-broker audit` has them where --record-to told, else in\n\
-             ~/.local/state/key-broker/reader-records.jsonl.",
-            outcome.maybe_of_readers
-        );
-    }
-    if !outcome.siblings.unverified.is_empty() {
-        let _ = writeln!(
-            text,
-            "Of these trails here not all can be believed with the keys that were given: {}. If they are your brokers', and\n\
-             the calls may be theirs, name them with --expect and give their keys with --public-key.",
-            plain(&outcome.siblings.unverified.join(", "))
-        );
-    }
+    add_whose(&mut text, outcome);
     add_differences(&mut text, outcome);
     add_takings(&mut text, &outcome.takings.takings);
     let verdict = match outcome.verdict {
@@ -86,6 +70,27 @@ pub(super) fn of(outcome: &Reconciliation) -> String {
     };
     let _ = writeln!(text, "\n{verdict}");
     text
+}
+
+/// Whose the calls may be that the trail has not.
+fn add_whose(text: &mut String, outcome: &Reconciliation) {
+    if outcome.maybe_of_readers > 0 {
+        let _ = writeln!(
+            text,
+            "Reading this trail takes such calls as {} of these. If an auditor made them, name the auditor's records of them with\n\
+             --reader-records FILE: `key-broker audit` has them where --record-to told, else in\n\
+             ~/.local/state/key-broker/reader-records.jsonl.",
+            outcome.maybe_of_readers
+        );
+    }
+    if !outcome.siblings.unverified.is_empty() {
+        let _ = writeln!(
+            text,
+            "Of these trails here not all can be believed with the keys that were given: {}. If they are your brokers', and\n\
+             the calls may be theirs, name them with --expect and give their keys with --public-key.",
+            plain(&outcome.siblings.unverified.join(", "))
+        );
+    }
 }
 
 fn add_calls(text: &mut String, what: &str, calls: &[ListedCall]) {
