@@ -3,6 +3,7 @@
 //! Objects may have been put there by somebody else, so reading them is bounded, decompression included.
 
 mod data_key;
+pub(crate) mod pieces;
 pub(crate) mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use flate2::bufread::GzDecoder;
 use key_broker_core::Plaintext;
 use key_broker_envelope::{Header, OpenError};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use super::digest::{Digest, KMS_REQUEST_METADATA, SIGNATURE_ALGORITHM_METADATA, SIGNATURE_METADATA};
 use super::format_version::FORMAT_VERSION;
@@ -291,16 +293,14 @@ pub(crate) struct FetchedLogFile {
 impl FetchedLogFile {
     /// Its text. Takes long, and blocks.
     pub(crate) fn open(self) -> Result<Vec<u8>, ReadFailure> {
-        match self.envelope {
-            None => gunzip(&self.bytes),
-            Some((header, data_key, front)) => open(header, &data_key, &self.bytes[front..]),
-        }
+        gunzip(&self.unlock()?)
     }
-}
 
-fn open(header: Header, data_key: &Plaintext, rest: &[u8]) -> Result<Vec<u8>, ReadFailure> {
-    let compressed = header.open_whole(data_key, rest).map_err(|error| malformed(&error))?;
-    gunzip(&compressed)
+    /// The same, compressed.
+    pub(crate) fn unlock(self) -> Result<Zeroizing<Vec<u8>>, ReadFailure> {
+        let Some((header, data_key, front)) = self.envelope else { return Ok(self.bytes.into()) };
+        header.open_whole(&data_key, &self.bytes[front..]).map_err(|error| malformed(&error))
+    }
 }
 
 fn malformed(error: &OpenError) -> ReadFailure {
@@ -345,7 +345,7 @@ async fn off_the_loop<T: Send + 'static>(
 }
 
 /// A log file has some 47 MB at most (a file of the journal has 50), and one record more.
-const MAX_UNCOMPRESSED_BYTES: usize = 64 << 20;
+pub(crate) const MAX_UNCOMPRESSED_BYTES: usize = 64 << 20;
 /// The first byte of an AWS Encryption SDK message of format 2. That of gzip is 0x1f.
 const ENVELOPE_VERSION: u8 = 2;
 

@@ -126,7 +126,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
                 // There is room again once the peer has said something.
                 if taken == 0 { Poll::Pending } else { Poll::Ready(Ok(taken)) }
             }
-            Greeting::Refused(_) | Greeting::Lingering(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Greeting::Refused(_) | Greeting::Lingering(_) => {
+                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+            }
             Greeting::Http2(..) => {
                 ready!(self.poll_held(cx))?;
                 Pin::new(&mut self.stream).poll_write(cx, bytes)

@@ -18,6 +18,13 @@ impl<'a> ReadRecord<'a> {
         parse(json)
     }
 
+    /// `additionalEventData` of an activity record.
+    pub fn activity(&self) -> Result<Option<ActivityEventData<'a>>, MalformedRecord> {
+        self.additional_event_data.map(|json| parse(json.get())).transpose()
+    }
+}
+
+impl<D> Record<'_, D> {
     /// Whether it is of a call to KMS.
     #[must_use]
     pub fn is_of_kms(&self) -> bool {
@@ -54,11 +61,6 @@ impl<'a> ReadRecord<'a> {
     #[must_use]
     pub fn key_arn(&self) -> Option<&str> {
         self.resources.as_ref()?.first()?.arn.as_deref()
-    }
-
-    /// `additionalEventData` of an activity record.
-    pub fn activity(&self) -> Result<Option<ActivityEventData<'a>>, MalformedRecord> {
-        self.additional_event_data.map(|json| parse(json.get())).transpose()
     }
 }
 

@@ -5,9 +5,9 @@ use std::hash::RandomState;
 use std::sync::Arc;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use super::log_file::{self, ReadLogFile};
+use super::log_file::{self, ReadLogFile, Room};
 use crate::digest::LogFile;
 use crate::reader::{DigestFile, DigestKey, ReadFailure, TrailReader};
 use crate::store::StoreError;
@@ -28,6 +28,11 @@ pub(super) struct Ahead<'a> {
     counts_uses: bool,
     /// Log files that are uncompressed and read at a time.
     turns: Arc<Semaphore>,
+    /// Objects that are in the judge's hands, or were.
+    handed_over: watch::Sender<usize>,
+    /// So many after them are read, and wait.
+    waiting: usize,
+    room: Room,
 }
 
 impl<'a> Ahead<'a> {
@@ -45,6 +50,9 @@ impl<'a> Ahead<'a> {
             hashes: hashes.clone(),
             // Who judges takes a thread, too: one file waits for each that is read.
             turns: Arc::new(Semaphore::new(threads.max(1) * 2)),
+            handed_over: watch::Sender::new(0),
+            waiting: threads.max(1) * 2,
+            room: Room::default(),
         }
     }
 
@@ -63,34 +71,43 @@ impl<'a> Ahead<'a> {
             let named = [Wanted::Digest(named, read)].into_iter();
             stream::iter(named.chain(entries.into_iter().map(Wanted::LogFile)))
         });
-        steps.map(|wanted| self.step(wanted)).buffered(OBJECTS_AHEAD)
+        self.read(steps)
     }
 
     /// These log files.
     pub(super) fn log_files(&self, entries: Vec<LogFile>) -> impl Stream<Item = Step> {
-        stream::iter(entries).map(|entry| self.step(Wanted::LogFile(entry))).buffered(OBJECTS_AHEAD)
+        self.read(stream::iter(entries).map(Wanted::LogFile))
     }
 
-    async fn step(&self, wanted: Wanted) -> Step {
+    fn read<'s>(&'s self, wanted: impl Stream<Item = Wanted> + 's) -> impl Stream<Item = Step> + 's {
+        let first = *self.handed_over.borrow();
+        let numbered = wanted.enumerate().map(move |(number, wanted)| self.step(first + number, wanted));
+        let hand_over = |_: &Step| self.handed_over.send_modify(|count| *count += 1);
+        numbered.buffered(OBJECTS_AHEAD).inspect(hand_over)
+    }
+
+    async fn step(&self, number: usize, wanted: Wanted) -> Step {
         match wanted {
             Wanted::Digest(named, read) => Step::Digest(named, read),
             Wanted::LogFile(entry) => {
-                let read = self.log_file(&entry).await;
+                let read = self.log_file(number, &entry).await;
                 Step::LogFile(Box::new(entry), read)
             }
         }
     }
 
-    async fn log_file(&self, entry: &LogFile) -> Result<Option<ReadLogFile>, ReadFailure> {
+    async fn log_file(&self, number: usize, entry: &LogFile) -> Result<Option<ReadLogFile>, ReadFailure> {
         let Some(fetched) = self.reader.fetch(&entry.s3_object).await? else { return Ok(None) };
+        // What is read takes more memory than what is fetched. Those before this one never wait for it.
+        let mut handed_over = self.handed_over.subscribe();
+        let _ = handed_over.wait_for(|count| number <= count + self.waiting).await;
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let (entry, account_id, hashes) = (entry.clone(), Arc::clone(&self.account_id), self.hashes.clone());
-        let counts_uses = self.counts_uses;
+        let (counts_uses, room) = (self.counts_uses, self.room.clone());
         let work = tokio::task::spawn_blocking(move || {
-            let json = fetched.open()?;
-            let read = log_file::read(&entry, &json, &account_id, &hashes, counts_uses);
+            let read = log_file::read(&entry, fetched, &account_id, &hashes, counts_uses, &room);
             drop(turn);
-            Ok(Some(read))
+            read.map(Some)
         });
         match work.await {
             Ok(read) => read,
@@ -108,6 +125,5 @@ enum Wanted {
 
 /// A digest is some kilobytes, and a day of a trail has 24.
 const DIGESTS_AHEAD: usize = 8;
-/// A store that is far away answers many at a time as soon as one. A log file that waits takes what it has in the store, or some
-/// hundreds of bytes for each of its records.
+/// A store that is far away answers many at a time as soon as one. A log file that waits takes what it has in the store.
 const OBJECTS_AHEAD: usize = 16;

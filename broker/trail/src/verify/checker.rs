@@ -3,12 +3,13 @@
 //! Nothing of a record is kept but its ids and what its data key has been used for, and these only for so long: memory does not grow
 //! with a trail (`recent.rs`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::RandomState;
 
 use uuid::Uuid;
 
 use super::finding::{FindingKind, Findings, Place, Report, Severity};
+use super::ids::{IdMap, IdSet};
 use super::log_file::{ReadLogFile, Span};
 use super::materials::Materials;
 use super::recent::RecentIds;
@@ -17,7 +18,6 @@ use super::reuse::{At, Fault, Reuse};
 use super::revocation::{Promise, Revocation};
 use super::uses::{self, UseCounts};
 use crate::notice::{Notice, Untold};
-use crate::reader::records::FoundRecord;
 
 /// Checks records.
 #[derive(Default)]
@@ -35,10 +35,10 @@ pub(super) struct Checker {
     materials: Materials,
     revocation: Revocation,
     /// Failed calls to KMS whose records did not come yet.
-    failed: HashMap<u128, At>,
+    failed: IdMap<At>,
     faults: Vec<Fault>,
     /// What was told of the journal.
-    notices: HashSet<u128>,
+    notices: IdSet,
     kms_records: u64,
     activity_records: u64,
     malformed_records: u64,
@@ -71,7 +71,7 @@ impl Checker {
     /// What was read of a log file.
     pub(super) fn log_file(&mut self, key: &str, read: ReadLogFile) {
         let source = self.begin(key);
-        let ReadLogFile { records, broken, flaws, uses } = read;
+        let ReadLogFile { mut records, broken, flaws, uses } = read;
         uses::merge(&mut self.uses, uses);
         let whole = || Place::object(key);
         if flaws.hash {
@@ -79,7 +79,7 @@ impl Checker {
             self.findings.unsound(FindingKind::LogFileHash, whole(), words);
         }
         let (mut span, mut number) = (Span::default(), 0);
-        for record in records {
+        for record in records.drain() {
             number += 1;
             self.checked(source, number, record, &mut span);
         }
@@ -101,7 +101,7 @@ impl Checker {
 
     /// One record, the `number`th of its source.
     pub(super) fn record(&mut self, source: u32, number: usize, json: &str, span: &mut Span) {
-        let record = record::read(FoundRecord { json, read: None }, &self.account_id, &self.hashes, None);
+        let record = record::read(json, &self.account_id, &self.hashes, None);
         self.checked(source, number, record, span);
     }
 

@@ -187,12 +187,14 @@ pub(crate) fn names() -> TrailNames {
 /// The one signing key of all tests here.
 pub(crate) fn signer() -> Signer {
     static PEM: OnceLock<String> = OnceLock::new();
-    let pem = PEM.get_or_init(|| {
-        let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-        let pkcs8 = pair.as_der().map(|der: Pkcs8V1Der<'_>| der.as_ref().to_vec()).expect("encodes");
-        encode_string("PRIVATE KEY", LineEnding::LF, &pkcs8).expect("encodes")
-    });
-    Signer::from_pem(pem.as_bytes()).expect("reads")
+    Signer::from_pem(PEM.get_or_init(new_pem).as_bytes()).expect("reads")
+}
+
+/// A new key.
+pub(crate) fn new_pem() -> String {
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let pkcs8 = pair.as_der().map(|der: Pkcs8V1Der<'_>| der.as_ref().to_vec()).expect("encodes");
+    encode_string("PRIVATE KEY", LineEnding::LF, &pkcs8).expect("encodes")
 }
 
 /// A data key of KMS.

@@ -1,9 +1,17 @@
 //! Calls and times out of records, as numbers.
 
+use std::collections::{HashMap, HashSet};
+
+use foldhash::quality::RandomState;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use crate::record::parse_record_time;
+
+/// What is known by an id. Whoever writes ids does not know under what they are hashed.
+pub(super) type IdMap<T> = HashMap<u128, T, RandomState>;
+/// Ids.
+pub(super) type IdSet = HashSet<u128, RandomState>;
 
 /// A call to KMS by its requestID and operation: one requestID may stand for several operations.
 pub(super) fn kms_request(request_id: &str, event_name: &str) -> u128 {

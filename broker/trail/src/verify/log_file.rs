@@ -2,24 +2,66 @@
 //! time; what they say together, [`Checker`](super::checker::Checker) holds against one another in their order.
 
 use std::hash::RandomState;
+use std::sync::{Arc, Mutex};
 
 use super::ids;
 use super::record::{self, CheckedRecord, InvalidRecord};
 use super::uses::UseCounts;
 use crate::digest::{ChainSpan, LogFile, sha256_hex};
 use crate::journal::hash_chain::Link;
-use crate::reader::records::{MalformedRecords, read_records};
+use crate::reader::pieces::{Pieces, ReadWhole};
+use crate::reader::records::{MalformedRecords, records};
+use crate::reader::{FetchedLogFile, ReadFailure, gunzip};
 
 /// What the bytes of a log file say.
+#[derive(Default)]
 pub(super) struct ReadLogFile {
     /// Its records, each by itself.
-    pub(super) records: Vec<Result<CheckedRecord, InvalidRecord>>,
+    pub(super) records: ReadRecords,
     /// Where its JSON breaks off, after so many records.
     pub(super) broken: Option<MalformedRecords>,
     /// What is wrong with it as a whole.
     pub(super) flaws: Flaws,
     /// How what it tells of was used, if that is wanted.
     pub(super) uses: UseCounts,
+}
+
+/// Records of a log file, in room that is used again for those of another: each takes more than most memory is asked for at a time, and
+/// what one thread gives back no other has use for.
+#[derive(Default)]
+pub(super) struct ReadRecords {
+    records: Vec<ReadRecord>,
+    room: Room,
+}
+
+type ReadRecord = Result<CheckedRecord, InvalidRecord>;
+
+/// Room that nobody uses.
+#[derive(Clone, Default)]
+pub(super) struct Room(Arc<Mutex<Vec<Vec<ReadRecord>>>>);
+
+impl ReadRecords {
+    /// For so many records.
+    fn new(room: &Room, count: usize) -> Self {
+        let free = room.0.lock().ok().and_then(|mut free| free.pop());
+        let mut records = free.unwrap_or_default();
+        records.reserve_exact(count);
+        Self { records, room: room.clone() }
+    }
+
+    /// In their order.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = ReadRecord> {
+        self.records.drain(..)
+    }
+}
+
+impl Drop for ReadRecords {
+    fn drop(&mut self) {
+        self.records.clear();
+        if let Ok(mut free) = self.room.0.lock() {
+            free.push(std::mem::take(&mut self.records));
+        }
+    }
 }
 
 /// The oldest and newest record of one source; none where a record is malformed.
@@ -43,41 +85,109 @@ pub(super) struct Flaws {
     pub(super) times: bool,
 }
 
-/// Reads the bytes of the log file that `entry` names, and counts uses if that is wanted.
+/// Reads the log file that `entry` names, and counts uses if that is wanted. Takes long, and blocks.
 pub(super) fn read(
     entry: &LogFile,
-    json: &[u8],
+    fetched: FetchedLogFile,
     account_id: &str,
     hashes: &RandomState,
     counts_uses: bool,
-) -> ReadLogFile {
-    let mut uses = UseCounts::new();
-    let (before, stated_end) = entry.journal_chain.as_ref().and_then(ChainSpan::links).unzip();
-    let mut span = Span::default();
-    let mut end: Option<Link> = before;
-    let (mut read, mut broken) = (Vec::new(), None);
-    for found in read_records(json) {
-        let found = match found {
-            Ok(found) => found,
-            Err(malformed) => {
-                broken = Some(malformed);
-                break;
-            }
-        };
-        end = end.map(|end| end.next(found.json.as_bytes()));
-        let checked = record::read(found, account_id, hashes, Some(&mut uses).filter(|_| counts_uses));
-        match &checked {
-            Ok(record) => span.widen(record.at),
-            Err(_) => span.has_malformed = true,
-        }
-        read.push(checked);
+    room: &Room,
+) -> Result<ReadLogFile, ReadFailure> {
+    let gzip = fetched.unlock()?;
+    let begin = || Reading::begin(entry, account_id, (hashes, counts_uses), room);
+    let mut reading = begin();
+    if let Ok(hash) = reading.in_pieces(&gzip) {
+        return Ok(reading.end(&hash));
     }
-    let is_whole = broken.is_none() && !span.has_malformed;
-    let stated = ids::seconds(&entry.oldest_event_time).zip(ids::seconds(&entry.newest_event_time));
-    let flaws = Flaws {
-        hash: sha256_hex(json) != entry.hash_value,
-        chain: is_whole && end != stated_end,
-        times: is_whole && span.times != stated,
-    };
-    ReadLogFile { records: read, broken, flaws, uses }
+    // Whatever it is, it is found out by the bytes of it all.
+    let mut reading = begin();
+    let json = gunzip(&gzip)?;
+    reading.whole(&json);
+    Ok(reading.end(&sha256_hex(&json)))
+}
+
+/// A file of the journal has 50 MB, and its records are hardly shorter than this.
+const MOST_AT_ONCE: usize = 100_000;
+
+/// What is read so far.
+struct Reading<'a> {
+    entry: &'a LogFile,
+    account_id: &'a str,
+    hashes: &'a RandomState,
+    counts_uses: bool,
+    /// The last record's place in the journal's chain, if it is known where the first one's is.
+    link: Option<Link>,
+    span: Span,
+    read: ReadLogFile,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(
+        entry: &'a LogFile,
+        account_id: &'a str,
+        (hashes, counts_uses): (&'a RandomState, bool),
+        room: &Room,
+    ) -> Self {
+        let links = entry.journal_chain.as_ref().and_then(ChainSpan::links);
+        // As many as there should be, so that none is moved.
+        let stated = links.map_or(0, |(before, end)| end.sequence.saturating_sub(before.sequence));
+        let count = usize::try_from(stated).unwrap_or(MOST_AT_ONCE).min(MOST_AT_ONCE);
+        let read = ReadLogFile { records: ReadRecords::new(room, count), ..ReadLogFile::default() };
+        let link = links.map(|(before, _)| before);
+        Self { entry, account_id, hashes, counts_uses, link, span: Span::default(), read }
+    }
+
+    /// As it comes to light. Returns the hash of it all.
+    fn in_pieces(&mut self, gzip: &[u8]) -> Result<String, ReadWhole> {
+        let mut pieces = Pieces::new(gzip);
+        pieces.for_each_record(|text, is_alone| {
+            if is_alone {
+                self.record(text);
+                return Some(text.len());
+            }
+            let uses = Some(&mut self.read.uses).filter(|_| self.counts_uses);
+            let (record, length) = record::read_strictly(text, self.account_id, self.hashes, uses)?;
+            self.add(&text[..length], Ok(record));
+            Some(length)
+        })?;
+        Ok(pieces.hash())
+    }
+
+    fn whole(&mut self, json: &[u8]) {
+        for found in records(json) {
+            match found {
+                Ok(record) => self.record(record),
+                Err(malformed) => self.read.broken = Some(malformed),
+            }
+        }
+    }
+
+    fn record(&mut self, json: &str) {
+        let uses = Some(&mut self.read.uses).filter(|_| self.counts_uses);
+        let record = record::read(json, self.account_id, self.hashes, uses);
+        self.add(json, record);
+    }
+
+    fn add(&mut self, json: &str, record: Result<CheckedRecord, InvalidRecord>) {
+        self.link = self.link.map(|link| link.next(json.as_bytes()));
+        match &record {
+            Ok(record) => self.span.widen(record.at),
+            Err(_) => self.span.has_malformed = true,
+        }
+        self.read.records.records.push(record);
+    }
+
+    fn end(self, hash: &str) -> ReadLogFile {
+        let Self { entry, link, span, mut read, .. } = self;
+        let is_whole = read.broken.is_none() && !span.has_malformed;
+        let stated = ids::seconds(&entry.oldest_event_time).zip(ids::seconds(&entry.newest_event_time));
+        let stated_end = entry.journal_chain.as_ref().and_then(ChainSpan::links).map(|(_, end)| end);
+        read.flaws = Flaws {
+            hash: hash != entry.hash_value,
+            chain: is_whole && link != stated_end,
+            times: is_whole && span.times != stated,
+        };
+        read
+    }
 }

@@ -3,18 +3,18 @@
 //! Two generations: where the newer one is full, the older one is forgotten. So an id is known for as long as fewer than
 //! [`GENERATION`] others of its kind come after it, and for twice as many at most.
 
-use std::collections::{HashMap, HashSet};
+use super::ids::{IdMap, IdSet};
 
 /// Ids of records.
 pub(super) struct RecentIds {
-    newer: HashSet<u128>,
-    older: HashSet<u128>,
+    newer: IdSet,
+    older: IdSet,
     generation: usize,
 }
 
 impl Default for RecentIds {
     fn default() -> Self {
-        Self { newer: HashSet::new(), older: HashSet::new(), generation: GENERATION }
+        Self { newer: IdSet::default(), older: IdSet::default(), generation: GENERATION }
     }
 }
 
@@ -39,8 +39,8 @@ impl RecentIds {
 
 /// Answers of KMS that are used up: how they were, and when they were made.
 pub(super) struct UsedUp {
-    newer: HashMap<u128, (HowUsedUp, i64)>,
-    older: HashMap<u128, (HowUsedUp, i64)>,
+    newer: IdMap<(HowUsedUp, i64)>,
+    older: IdMap<(HowUsedUp, i64)>,
     /// The newest that are forgotten were made then.
     forgotten: Option<i64>,
     generation: usize,
@@ -48,7 +48,7 @@ pub(super) struct UsedUp {
 
 impl Default for UsedUp {
     fn default() -> Self {
-        Self { newer: HashMap::new(), older: HashMap::new(), forgotten: None, generation: GENERATION }
+        Self { newer: IdMap::default(), older: IdMap::default(), forgotten: None, generation: GENERATION }
     }
 }
 

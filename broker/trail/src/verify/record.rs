@@ -1,6 +1,7 @@
 //! One record: is it of one of the two profiles, to the letter, and what does it say?
 
 mod profile;
+mod strict;
 mod written;
 
 use std::borrow::Cow;
@@ -13,16 +14,17 @@ use uuid::Uuid;
 use super::ids;
 use super::uses::{self, UseCounts};
 use crate::notice::Notice;
-use crate::reader::records::FoundRecord;
 use crate::record::{
     ActivityEventData, AllowedScope, BrokerData, BrokerEvent, ContextPairs, EventCategory, FailedCheck,
-    KmsEventData, Open, ReadRecord, RequestParameters, RevocationPromise, ServedFrom, Text, UserIdentity,
-    lower_case_uuid, parse,
+    KmsEventData, Open, ReadRecord, Record, RequestParameters, RevocationPromise, ServedFrom, Text,
+    UserIdentity, lower_case_uuid, parse,
 };
+use strict::{Extra, StrictRecord};
 use written::check_written;
 pub(super) use written::is_compact;
 
 /// What a record says that others are held against.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct CheckedRecord {
     pub(super) event_id: u128,
     /// Seconds since 1970.
@@ -33,12 +35,14 @@ pub(super) struct CheckedRecord {
 }
 
 /// An access key, and the session of a role that it is of: for good, since STS makes it for that session. As hashes.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct SigningSession {
     pub(super) access_key: u64,
     pub(super) arn: u64,
 }
 
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[expect(clippy::large_enum_variant, reason = "most records are of the larger one")]
 pub(super) enum What {
     /// KMS answered.
@@ -66,6 +70,7 @@ pub(super) enum What {
 }
 
 /// What a record of the broker's own tells of the revocation of keys.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) enum RevocationRecord {
     /// The broker starts, and promises this; one of before promised nothing.
     Start(Option<RevocationPromise>),
@@ -74,6 +79,7 @@ pub(super) enum RevocationRecord {
 }
 
 /// A call to KMS. Texts are hashes under a random key: what is compared is only whether they are equal.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct KmsCall {
     /// The requestID.
@@ -106,6 +112,7 @@ pub(super) struct Material {
 }
 
 /// The ciphertexts that a call of a workload was about, as hashes.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Ciphertexts {
     /// That it was answered with.
@@ -115,6 +122,7 @@ pub(super) struct Ciphertexts {
 }
 
 /// One use of an answer of KMS.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Use {
     /// The eventID of the KMS record.
@@ -145,6 +153,7 @@ pub(super) struct Use {
 }
 
 /// An answer of KMS that a use names as its permission.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Permission {
     /// The eventID of its KMS record.
@@ -157,6 +166,7 @@ pub(super) struct Permission {
 }
 
 /// What one draw took of a data key.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Charge {
     pub(super) messages: Amount,
@@ -164,6 +174,7 @@ pub(super) struct Charge {
 }
 
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Amount {
     /// By this draw.
     pub(super) declared: u64,
@@ -181,13 +192,12 @@ pub(super) struct InvalidRecord {
 
 /// Judges one record of a trail of this account, and counts it among the uses if that is wanted.
 pub(super) fn read(
-    found: FoundRecord<'_>,
+    json: &str,
     account_id: &str,
     hashes: &RandomState,
     uses: Option<&mut UseCounts>,
 ) -> Result<CheckedRecord, InvalidRecord> {
     let flaw = |event_id, why: String| InvalidRecord { event_id, why };
-    let FoundRecord { json, read } = found;
     if json.len() > MAX_RECORD_BYTES {
         return Err(flaw(
             None,
@@ -197,8 +207,7 @@ pub(super) fn read(
     if !is_compact(json.as_bytes()) {
         return Err(flaw(None, "not compact JSON: a broker writes no spaces or line breaks".into()));
     }
-    let read = read.map_or_else(|| ReadRecord::parse(json), Ok);
-    let record = read.map_err(|malformed| flaw(None, malformed.to_string()))?;
+    let record = ReadRecord::parse(json).map_err(|malformed| flaw(None, malformed.to_string()))?;
     let Some(event_id) = lower_case_uuid(&record.event_id) else {
         return Err(flaw(None, "eventID is not a UUID in lower case".into()));
     };
@@ -210,42 +219,100 @@ pub(super) fn read(
     checked.map_err(|why| flaw(Some(event_id), why))
 }
 
+/// The record that `text` begins with, and its length, where it is written as nearly all are, and nothing is wrong with it; [`read`] says
+/// the same of it. About any other nothing is said.
+pub(super) fn read_strictly(
+    text: &str,
+    account_id: &str,
+    hashes: &RandomState,
+    uses: Option<&mut UseCounts>,
+) -> Option<(CheckedRecord, usize)> {
+    strict::read(text, |record, length| {
+        if length > MAX_RECORD_BYTES {
+            return None;
+        }
+        let checked = seen_strictly(record, account_id, hashes)?;
+        if let Some(uses) = uses {
+            uses::count_with(uses, record, record.additional_event_data.as_ref().and_then(Extra::activity));
+        }
+        Some(checked)
+    })
+}
+
+fn seen_strictly(record: &StrictRecord<'_>, account_id: &str, hashes: &RandomState) -> Option<CheckedRecord> {
+    let event_id = lower_case_uuid(&record.event_id)?.as_u128();
+    match (profile::check_head(record, account_id).ok()?, &record.additional_event_data) {
+        (EventCategory::Management, None) => {
+            profile::check_kms_with(record, None).ok()?;
+            Some(of_kms(record, None, event_id, hashes))
+        }
+        (EventCategory::Management, Some(Extra::Kms(data))) => {
+            profile::check_kms_with(record, Some(data)).ok()?;
+            Some(of_kms(record, Some(data), event_id, hashes))
+        }
+        (EventCategory::ActivityAuditLog, Some(Extra::Activity(extra))) => {
+            profile::check_activity_with(record, extra).ok()?;
+            of_call(record, extra, event_id, hashes).ok()
+        }
+        _ => None,
+    }
+}
+
 fn seen(
     record: &ReadRecord<'_>,
     event_id: Uuid,
     account_id: &str,
     hashes: &RandomState,
 ) -> Result<CheckedRecord, String> {
-    let at = record.event_time.unix_timestamp();
-    let (what, session) = match profile::check_head(record, account_id)? {
+    let event_id = event_id.as_u128();
+    match profile::check_head(record, account_id)? {
         EventCategory::Management => {
             let data = profile::check_kms(record)?;
-            let error = record.error_code.as_deref();
-            let was_denied = error == Some("AccessDenied");
-            let what = What::Kms {
-                request: ids::kms_request(&record.request_id, &record.event_name),
-                call: KmsCall {
-                    request: hashes.hash_one(&*record.request_id),
-                    asked: (!was_denied).then(|| asked(record, hashes)),
-                    of: (!was_denied).then(|| of(&record.event_name, key_of(record).as_deref(), hashes)),
-                    at,
-                    was_refused: error.is_some(),
-                    is_permission: error.is_none_or(|code| code == "DryRunOperationException"),
-                },
-                materials: data.map_or_else(KmsMaterials::default, |data| materials(record, &data, hashes)),
-            };
-            (what, session(&record.user_identity, hashes))
+            Ok(of_kms(record, data.as_ref(), event_id, hashes))
         }
         EventCategory::ActivityAuditLog => {
             let extra = profile::check_activity(record)?;
-            let session = session(extra.identity.as_ref().unwrap_or(&record.user_identity), hashes);
-            (activity(record, &extra, at, hashes)?, session)
+            of_call(record, &extra, event_id, hashes)
         }
-    };
-    Ok(CheckedRecord { event_id: event_id.as_u128(), at, what, session })
+    }
 }
 
-fn materials(record: &ReadRecord<'_>, data: &KmsEventData<'_>, hashes: &RandomState) -> KmsMaterials {
+fn of_call<D>(
+    record: &Record<'_, D>,
+    extra: &ActivityEventData<'_>,
+    event_id: u128,
+    hashes: &RandomState,
+) -> Result<CheckedRecord, String> {
+    let at = record.event_time.unix_timestamp();
+    let session = session(extra.identity.as_ref().unwrap_or(&record.user_identity), hashes);
+    Ok(CheckedRecord { event_id, at, what: activity(record, extra, at, hashes)?, session })
+}
+
+fn of_kms<D>(
+    record: &Record<'_, D>,
+    data: Option<&KmsEventData<'_>>,
+    event_id: u128,
+    hashes: &RandomState,
+) -> CheckedRecord {
+    let at = record.event_time.unix_timestamp();
+    let error = record.error_code.as_deref();
+    let was_denied = error == Some("AccessDenied");
+    let what = What::Kms {
+        request: ids::kms_request(&record.request_id, &record.event_name),
+        call: KmsCall {
+            request: hashes.hash_one(&*record.request_id),
+            asked: (!was_denied).then(|| asked(record, hashes)),
+            of: (!was_denied).then(|| of(&record.event_name, key_of(record).as_deref(), hashes)),
+            at,
+            was_refused: error.is_some(),
+            is_permission: error.is_none_or(|code| code == "DryRunOperationException"),
+        },
+        materials: data.map_or_else(KmsMaterials::default, |data| materials(record, data, hashes)),
+    };
+    CheckedRecord { event_id, at, what, session: session(&record.user_identity, hashes) }
+}
+
+fn materials<D>(record: &Record<'_, D>, data: &KmsEventData<'_>, hashes: &RandomState) -> KmsMaterials {
     let material = |resource: usize, id: &Option<Text<'_>>| {
         let key = record.resources.as_ref()?.get(resource)?.arn.as_deref()?;
         Some(Material { key: hashes.hash_one(key), id: hashes.hash_one(id.as_deref()?) })
@@ -266,8 +333,8 @@ fn session(identity: &UserIdentity<'_>, hashes: &RandomState) -> Option<SigningS
     Some(SigningSession { access_key, arn: hashes.hash_one(arn) })
 }
 
-fn activity(
-    record: &ReadRecord<'_>,
+fn activity<D>(
+    record: &Record<'_, D>,
     extra: &ActivityEventData<'_>,
     at: i64,
     hashes: &RandomState,
@@ -318,8 +385,8 @@ fn activity(
 }
 
 /// What a record of the broker's own tells of the revocation of keys.
-fn revocation(
-    record: &ReadRecord<'_>,
+fn revocation<D>(
+    record: &Record<'_, D>,
     extra: &ActivityEventData<'_>,
     hashes: &RandomState,
 ) -> Result<Option<RevocationRecord>, String> {
@@ -342,19 +409,22 @@ fn of(event_name: &str, key: Option<&str>, hashes: &RandomState) -> u64 {
 
 /// The key that a record is about. A workload names it as it likes; KMS is asked for the key that this means. A multi-Region key is one,
 /// whichever replica it is.
-fn key_of<'a>(record: &'a ReadRecord<'_>) -> Option<Cow<'a, str>> {
+fn key_of<'a, D>(record: &'a Record<'_, D>) -> Option<Cow<'a, str>> {
     record.key_arn().or(record.key_id()).map(in_any_region)
 }
 
 fn in_any_region(key: &str) -> Cow<'_, str> {
-    match KeyArn::parse(key) {
+    if !key.contains(MULTI_REGION) {
+        return Cow::Borrowed(key);
+    }
+    match KeyArn::parse(key).filter(KeyArn::is_multi_region) {
         Some(arn) => Cow::Owned(arn.in_region(ANY_REGION).as_str().to_owned()),
         None => Cow::Borrowed(key),
     }
 }
 
 /// What an operation was asked: equal in the record of the call and in those of its uses.
-fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
+fn asked<D>(record: &Record<'_, D>, hashes: &RandomState) -> u64 {
     let mut state = hashes.build_hasher();
     Action::operation_at_kms(&record.event_name).hash(&mut state);
     let Some(parameters) = &record.request_parameters else { return state.finish() };
@@ -387,6 +457,8 @@ fn asked(record: &ReadRecord<'_>, hashes: &RandomState) -> u64 {
 
 /// No text has this byte.
 const END_OF_CONTEXT: u8 = 0xFF;
+/// How the id of a multi-Region key begins.
+const MULTI_REGION: &str = "mrk-";
 /// In place of a region, in the ARNs of multi-Region keys.
 const ANY_REGION: &str = "*";
 /// CloudTrail: a record has 256 KB at most.

@@ -8,11 +8,10 @@
 //! Draws commit in another order than they are charged in, and some charges have no record of a draw, as when a caller goes away:
 //! so charges need not follow one another, which is told, but no message may be charged twice.
 
-use std::collections::HashMap;
-
 use key_broker_core::{MAX_AGE_SECONDS, MAX_MESSAGES};
 
 use super::finding::{FindingKind, Severity};
+use super::ids::IdMap;
 use super::limits::Limits;
 use super::ranges::Ranges;
 use super::recent::{HowUsedUp, UsedUp};
@@ -39,10 +38,10 @@ pub(super) struct Fault {
 /// Calls to KMS that may be used still, and their uses.
 #[derive(Default)]
 pub(super) struct Reuse {
-    calls: HashMap<u128, KmsCall>,
+    calls: IdMap<KmsCall>,
     /// Those that may not be any more.
     used_up: UsedUp,
-    live: HashMap<u128, Uses>,
+    live: IdMap<Uses>,
     /// The oldest record of the file with which calls were forgotten last.
     forgot_at: Option<i64>,
     keys_used: u64,

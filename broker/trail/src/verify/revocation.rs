@@ -4,11 +4,10 @@
 //! What a broker promises is in the record of its start. A permission's time is when KMS answered, which is not before it was asked: so a
 //! broker that counts from then is never said to be late. Only the record of a failed check excuses that there was no newer one.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::finding::{FindingKind, Severity};
+use super::ids::IdMap;
 use super::record::{KmsCall, Permission, RevocationRecord, Use};
 use super::reuse::{At, Fault, LONGEST_CALL_SECONDS};
 use crate::record::{CheckedScope, RevocationPromise};
@@ -20,7 +19,7 @@ pub(super) struct Revocation {
     permissions: Recent<Answer>,
     failed_checks: Recent<(u64, i64)>,
     /// Uses whose permissions have not been seen yet.
-    awaited: HashMap<u128, Awaited>,
+    awaited: IdMap<Awaited>,
     /// Uses whose permissions may have been forgotten.
     forgotten: Option<(u64, At)>,
     /// Uses of kept data keys before the record of a start.
@@ -60,8 +59,8 @@ struct Awaited {
 
 /// The latest of a kind, by the eventIDs of their records: two generations, as of [`RecentIds`](super::recent::RecentIds).
 struct Recent<T> {
-    newer: HashMap<u128, T>,
-    older: HashMap<u128, T>,
+    newer: IdMap<T>,
+    older: IdMap<T>,
     has_forgotten: bool,
 }
 
@@ -212,7 +211,7 @@ impl Awaited {
 
 impl<T> Default for Recent<T> {
     fn default() -> Self {
-        Self { newer: HashMap::new(), older: HashMap::new(), has_forgotten: false }
+        Self { newer: IdMap::default(), older: IdMap::default(), has_forgotten: false }
     }
 }
 

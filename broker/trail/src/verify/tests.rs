@@ -3,6 +3,7 @@
 
 mod folder;
 mod identities;
+mod matrix;
 mod period;
 mod resume;
 mod revocation;

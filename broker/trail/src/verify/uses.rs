@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 use key_broker_core::Outcome;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{ReadRecord, ServedFrom};
+use crate::record::{ActivityEventData, ReadRecord, Record, ServedFrom};
 
 /// What was counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,15 +38,25 @@ pub(super) type UsesOf = (i64, String, Option<String>);
 
 /// Counts a record that is of one of the profiles.
 pub(super) fn count(counts: &mut UseCounts, record: &ReadRecord<'_>) {
+    let extra = (!record.is_of_kms()).then(|| record.activity().ok().flatten()).flatten();
+    count_with(counts, record, extra.as_ref());
+}
+
+/// The same, with what an activity record tells.
+pub(super) fn count_with<D>(
+    counts: &mut UseCounts,
+    record: &Record<'_, D>,
+    extra: Option<&ActivityEventData<'_>>,
+) {
     let one = Uses::default();
     let is_of_kms = record.is_of_kms();
     let uses = if is_of_kms {
         Uses { kms_calls: 1, ..one }
     } else {
-        let Ok(Some(extra)) = record.activity() else { return };
-        match (extra.outcome, extra.data_key.filter(|_| extra.withdraws.is_none())) {
+        let Some(extra) = extra else { return };
+        match (extra.outcome, extra.data_key.as_ref().filter(|_| extra.withdraws.is_none())) {
             (Outcome::Denied, _) => {
-                Uses { denials: extra.refusals.map_or(1, |refusals| refusals.count), ..one }
+                Uses { denials: extra.refusals.as_ref().map_or(1, |refusals| refusals.count), ..one }
             }
             (Outcome::Allowed, Some(key)) if key.served_from == ServedFrom::Cache => Uses { hits: 1, ..one },
             (Outcome::Allowed, Some(_)) => Uses { misses: 1, ..one },

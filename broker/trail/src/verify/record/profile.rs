@@ -2,11 +2,9 @@
 
 mod identity;
 mod tls;
+mod words;
 
 use key_broker_core::{Action, Outcome};
-use serde::Deserialize;
-use serde::de::IntoDeserializer as _;
-use serde::de::value::{Error as UnknownWord, StrDeserializer};
 use serde_json::value::RawValue;
 
 use super::written::check_written;
@@ -14,12 +12,13 @@ use super::{Amount, Charge};
 use crate::record::{
     ActivityEventData, BrokerData, BrokerEvent, ContextPairs, DataKeyData, EVENT_VERSION, EventCategory,
     KMS_KEY, KmsEventData, MAX_SHORT_TEXT_BYTES, OPERATOR_METHODS, Open, REPORT_FAILED_CHECK,
-    REPORT_IDENTITY, REPORT_NOTICE, ReadRecord, RequestParameters, Resource, ServedFrom, Text,
+    REPORT_IDENTITY, REPORT_NOTICE, ReadRecord, Record, RequestParameters, Resource, ServedFrom, Text,
     lower_case_uuid, parse,
 };
+use words::{demand, equal, is_account, is_hex, is_object, is_region, is_there, known};
 
 /// What is the same for both profiles. Returns which of them it is of.
-pub(super) fn check_head(record: &ReadRecord<'_>, account_id: &str) -> Result<EventCategory, String> {
+pub(super) fn check_head<D>(record: &Record<'_, D>, account_id: &str) -> Result<EventCategory, String> {
     equal("eventVersion", &record.event_version, EVENT_VERSION)?;
     demand(is_region(&record.aws_region), "awsRegion is no region")?;
     demand(is_there(record.source_ip_address.as_ref()), "sourceIPAddress is empty")?;
@@ -63,9 +62,26 @@ fn check_resource(Resource { account_id, kind, arn }: &Resource<'_>) -> Result<(
 pub(super) fn check_kms<'a>(record: &ReadRecord<'a>) -> Result<Option<KmsEventData<'a>>, String> {
     identity::check_aws(&record.user_identity, &record.recipient_account_id)?;
     let data = record.additional_event_data.map(|json| kms_data(json, record)).transpose()?;
-    record.tls_details.as_ref().map_or(Ok(()), |details| tls::check(details, record))?;
-    check_kms_asked(record)?;
+    check_kms_rest(record)?;
     Ok(data)
+}
+
+/// The same, where that was read together with the record.
+pub(super) fn check_kms_with<D>(
+    record: &Record<'_, D>,
+    data: Option<&KmsEventData<'_>>,
+) -> Result<(), String> {
+    identity::check_aws(&record.user_identity, &record.recipient_account_id)?;
+    if let Some(data) = data {
+        check_kms_data(data)?;
+        check_redacted(&data.redacted, record.request_parameters.as_ref(), false)?;
+    }
+    check_kms_rest(record)
+}
+
+fn check_kms_rest<D>(record: &Record<'_, D>) -> Result<(), String> {
+    record.tls_details.as_ref().map_or(Ok(()), |details| tls::check(details, record))?;
+    check_kms_asked(record)
 }
 
 fn kms_data<'a>(json: &'a RawValue, record: &ReadRecord<'_>) -> Result<KmsEventData<'a>, String> {
@@ -77,7 +93,7 @@ fn kms_data<'a>(json: &'a RawValue, record: &ReadRecord<'_>) -> Result<KmsEventD
     Ok(data)
 }
 
-fn check_kms_asked(record: &ReadRecord<'_>) -> Result<(), String> {
+fn check_kms_asked<D>(record: &Record<'_, D>) -> Result<(), String> {
     if record.error_code.as_deref() == Some("AccessDenied") {
         return demand(
             record.request_parameters.is_none() && record.resources.is_none(),
@@ -223,9 +239,25 @@ fn is_digest(value: &str) -> bool {
 
 /// The rest of an activity record. Returns what it tells beside its call.
 pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEventData<'a>, String> {
-    let life = BrokerEvent::of(&record.event_name);
-    let is_own = life.is_some()
-        || matches!(&*record.event_name, REPORT_NOTICE | REPORT_IDENTITY | REPORT_FAILED_CHECK);
+    check_call(record)?;
+    let extra = record.activity().map_err(|malformed| format!("additionalEventData: {malformed}"))?;
+    let extra = extra.ok_or("there is no additionalEventData")?;
+    check_told(record, &extra)?;
+    Ok(extra)
+}
+
+/// The same, where that was read together with the record.
+pub(super) fn check_activity_with<D>(
+    record: &Record<'_, D>,
+    extra: &ActivityEventData<'_>,
+) -> Result<(), String> {
+    check_call(record)?;
+    check_told(record, extra)
+}
+
+/// What an activity record has of its call.
+fn check_call<D>(record: &Record<'_, D>) -> Result<(), String> {
+    let is_own = is_own(&record.event_name);
     let is_operators = OPERATOR_METHODS.contains(&&*record.event_name);
     demand(is_own || is_operators || is_call(&record.event_name), "eventName is no action of the broker")?;
     identity::check_workload(&record.user_identity, is_own)?;
@@ -238,8 +270,20 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
             "ciphertextBlobSHA256 is not 64 lower-case hex digits",
         )?;
     }
-    let extra = record.activity().map_err(|malformed| format!("additionalEventData: {malformed}"))?;
-    let extra = extra.ok_or("there is no additionalEventData")?;
+    Ok(())
+}
+
+/// Whether it is the broker's own, and no call.
+fn is_own(event_name: &str) -> bool {
+    BrokerEvent::of(event_name).is_some()
+        || matches!(event_name, REPORT_NOTICE | REPORT_IDENTITY | REPORT_FAILED_CHECK)
+}
+
+/// What it tells beside that.
+fn check_told<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+    let life = BrokerEvent::of(&record.event_name);
+    let is_own = is_own(&record.event_name);
+    let is_operators = OPERATOR_METHODS.contains(&&*record.event_name);
     check_redacted(&extra.redacted, record.request_parameters.as_ref(), extra.is_cut)?;
     let is_allowed = match extra.outcome {
         Outcome::Allowed => true,
@@ -254,7 +298,7 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     if let Some(data_key) = &extra.data_key {
         check_data_key(data_key, is_allowed)?;
     }
-    check_message(record, &extra)?;
+    check_message(record, extra)?;
     demand(
         extra.broker.is_some() == life.is_some(),
         "additionalEventData.broker is in records of the broker's life, and in no others",
@@ -264,11 +308,11 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
         "additionalEventData.operator is an object, in records of operators alone",
     )?;
     if is_operators {
-        check_operators(record, &extra)?;
+        check_operators(record, extra)?;
     } else if is_allowed && !is_own {
-        check_answer(record, &extra)?;
+        check_answer(record, extra)?;
     }
-    check_many(record, &extra)?;
+    check_many(record, extra)?;
     let tells = extra.journal.is_some() || extra.reloads.is_some();
     demand(extra.notice_id.is_none() || tells, "noticeID, and nothing is told")?;
     let may_have_identity = life == Some(BrokerEvent::Start);
@@ -280,14 +324,11 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
         extra.failed_check.is_some() == (&*record.event_name == REPORT_FAILED_CHECK),
         "additionalEventData.failedCheck is in the broker's ReportFailedCheck, and in no other record",
     )?;
-    if is_own {
-        check_own(record, &extra)?;
-    }
-    Ok(extra)
+    if is_own { check_own(record, extra) } else { Ok(()) }
 }
 
 /// An answer was permitted by a policy, about a key, and came from KMS: without one of these nobody can hold it against anything.
-fn check_answer(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+fn check_answer<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     demand(extra.policy.is_some(), "an answer tells no policy that permitted it")?;
     demand(record.request_parameters.is_some(), "an answer tells no requestParameters")?;
     if extra.ends.is_some() {
@@ -320,12 +361,12 @@ fn is_call(event_name: &str) -> bool {
     }
 }
 
-fn is_of_message(record: &ReadRecord<'_>) -> bool {
+fn is_of_message<D>(record: &Record<'_, D>) -> bool {
     matches!(known::<Action>(&record.event_name), Some(Action::EncryptMessage | Action::DecryptMessage))
 }
 
 /// A message is told of in records of messages alone, and never more was encrypted than its data key was charged with.
-fn check_message(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+fn check_message<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     let has_any = extra.message.is_some() || extra.ends.is_some();
     demand(!has_any || is_of_message(record), "message or endsEventID is told of a call without a message")?;
     demand(
@@ -349,7 +390,7 @@ fn check_message(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Resu
 }
 
 /// A record that withdraws another, or stands for many refusals, is of no answer.
-fn check_many(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+fn check_many<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     let was_answered = extra.outcome == Outcome::Allowed;
     demand(!was_answered || extra.withdraws.is_none(), "an answered call withdraws no record")?;
     let Some(refusals) = &extra.refusals else { return Ok(()) };
@@ -364,7 +405,7 @@ fn check_many(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<
 }
 
 /// What the broker tells by itself was asked by nobody.
-fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+fn check_own<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     if let Some(identity) = &extra.identity {
         identity::check_reported(identity, &record.recipient_account_id)?;
     }
@@ -394,7 +435,7 @@ fn check_own(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(
 }
 
 /// An operator is given no key.
-fn check_operators(record: &ReadRecord<'_>, extra: &ActivityEventData<'_>) -> Result<(), String> {
+fn check_operators<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     let has_none = extra.policy.is_none() && extra.data_key.is_none() && extra.recipient.is_none();
     demand(
         has_none && record.request_parameters.is_none() && record.resources.is_none(),
@@ -442,44 +483,4 @@ pub(super) fn charge(
                 .into())
         }
     }
-}
-
-/// What a word means, if a broker may write it there.
-fn known<T: for<'de> Deserialize<'de>>(word: &str) -> Option<T> {
-    let word: StrDeserializer<'_, UnknownWord> = word.into_deserializer();
-    T::deserialize(word).ok()
-}
-
-fn demand(holds: bool, otherwise: &str) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(otherwise.to_owned()) }
-}
-
-fn equal(name: &str, found: &str, expected: &str) -> Result<(), String> {
-    if found == expected { Ok(()) } else { Err(format!("{name} is {found:?}, not {expected:?}")) }
-}
-
-fn is_there(text: Option<&Text<'_>>) -> bool {
-    text.is_some_and(|text| !text.is_empty())
-}
-
-fn is_object<T>(part: &Open<'_, T>) -> bool {
-    part.json().is_some_and(|json| json.starts_with('{'))
-}
-
-/// `us-west-2`, `us-gov-east-1`, `eusc-de-east-1`: letters, some times, then a digit.
-fn is_region(text: &str) -> bool {
-    let Some((letters, digit)) = text.rsplit_once('-') else { return false };
-    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
-    letters.contains('-')
-        && letters.split('-').all(is_word)
-        && digit.len() == 1
-        && digit.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_account(text: &str) -> bool {
-    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

@@ -10,9 +10,7 @@ use crate::record::{ActivityRecord, AwsCaller, UserIdentity};
 use crate::verify::forge::{Mint, START, refusal};
 
 fn why(record: &str) -> Option<String> {
-    read(FoundRecord { json: record, read: None }, "111122223333", &RandomState::new(), None)
-        .err()
-        .map(|flaw| flaw.why)
+    read(record, "111122223333", &RandomState::new(), None).err().map(|flaw| flaw.why)
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! How a call to KMS was encrypted.
 
 use super::{demand, is_there};
-use crate::record::{ReadRecord, TlsDetails};
+use crate::record::{Record, TlsDetails};
 
-pub(super) fn check(details: &TlsDetails<'_>, record: &ReadRecord<'_>) -> Result<(), String> {
+pub(super) fn check<D>(details: &TlsDetails<'_>, record: &Record<'_, D>) -> Result<(), String> {
     let TlsDetails { tls_version, cipher_suite, client_provided_host_header, key_exchange } = details;
     demand(
         record.user_identity.invoked_by.is_none(),
