@@ -260,11 +260,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Whose they are: of lines in the file of this number.
+    /// Counts lines in the file with this number as those of their principals, once for entries of one principal that follow one another.
     fn attribute(&self, file: u64, entries: &[Entry]) {
-        for entry in entries {
-            if let Some(principal) = &entry.principal {
-                self.segments.undelivered().attribute(file, principal, entry.records.len() as u64);
+        for entries in entries.chunk_by(|one, next| one.principal == next.principal) {
+            if let Some(principal) = entries.first().and_then(|entry| entry.principal.as_ref()) {
+                let bytes = entries.iter().map(|entry| entry.records.len() as u64).sum();
+                self.segments.undelivered().attribute(file, principal, bytes);
             }
         }
     }
