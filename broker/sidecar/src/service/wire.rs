@@ -1,4 +1,4 @@
-//! All conversions between the contract's messages and the broker's own types. Every INVALID_ARGUMENT of the broker
+//! All conversions between the contract's messages and the broker's own types. Every `INVALID_ARGUMENT` of the broker
 //! originates here.
 
 use std::collections::{BTreeMap, HashMap};

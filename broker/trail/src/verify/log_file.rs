@@ -107,7 +107,7 @@ pub(super) fn read(
     Ok(reading.end(&sha256_hex(&json)))
 }
 
-/// A file of the journal is bounded, and its records are hardly shorter than this allows.
+/// A file of the journal has at most 50 MB, and hardly any record has less than 500 bytes.
 const MOST_AT_ONCE: usize = 100_000;
 
 /// What was read so far.
