@@ -109,7 +109,6 @@ async fn readable(reader: &TrailReader, digest: &DigestKey) -> Result<Option<Dig
 /// Verifies every trail in the folder of `reader` that is named `called` (`*` matches anything), `in_flight` at a time. Each is reported
 /// as soon as it is verified: name, report, the number of trails in all, and what a later run need not read again. `earlier` is what an
 /// earlier run reported so. If these are all trails over all time, every log file of the folder must be in exactly one digest.
-/// told.
 pub async fn verify_all(
     reader: &TrailReader,
     called: &str,
