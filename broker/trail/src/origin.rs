@@ -31,7 +31,7 @@ impl Origin {
         pod.or_else(|| self.host.clone())
     }
 
-    /// That of this process: by the variables that deploy and documents name, and the host's name.
+    /// The origin of this process, from the documented variables and the host's name.
     #[must_use]
     pub(crate) fn of_this_process() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());

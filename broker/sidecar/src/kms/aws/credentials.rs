@@ -277,7 +277,7 @@ impl Renewal {
         self.held.send_modify(|held| held.source_trouble = Some(trouble));
     }
 
-    /// Waits until `due`, until the credentials' files have changed, or until AWS rejects the credentials, but not just after the last time.
+    /// Waits until `due`, until the credentials' files have changed, or until others are asked for, but not too soon after the last time.
     async fn wait(&mut self, due: Option<Duration>, files: Files) {
         let mut pause = FIRST_PAUSE;
         let mut looks = interval(LOOK_AT_FILES);
