@@ -1,7 +1,7 @@
 //! The promise of bounded reuse, recomputed from the records alone: no data key is used beyond its age, its messages or its bytes, for
 //! differing requests, or again if it was for a single use; and each comes from a recorded call to KMS.
 //!
-//! There is no tolerance in time, since none is needed: `eventTime` is when a call arrived, which is before its draw, and a draw is
+//! There is no tolerance in time, since none is needed: `eventTime` is when a call arrived, which is not after its draw, and a draw is
 //! not after `expiresAt`. Both are truncated to whole seconds, which keeps their order. If the clock is set back while a call waits,
 //! the broker reckons `eventTime` by the new clock; the cache, which uses two clocks, excludes the rest.
 //!
