@@ -436,7 +436,6 @@ fn blame(error: &BrokerError) -> Blame {
     }
 }
 
-/// The terms of a draw.
 #[derive(Clone)]
 pub(crate) struct DrawTerms {
     /// What the key will encrypt.

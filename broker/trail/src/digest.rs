@@ -174,7 +174,6 @@ fn own_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OwnFi
     OwnFields::deserialize(fields).map(Some).map_err(D::Error::custom)
 }
 
-/// SHA-256 in hex.
 #[must_use]
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))

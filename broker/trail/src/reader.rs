@@ -199,7 +199,6 @@ impl TrailReader {
         self.store.list(&self.names.digest_folder()).await
     }
 
-    /// The digests in the store.
     pub(crate) async fn digest_keys(&self) -> Result<DigestKeys, StoreError> {
         let mut keys = DigestKeys::default();
         for key in self.store.list(&self.names.digest_folder()).await? {

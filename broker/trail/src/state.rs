@@ -72,7 +72,6 @@ pub(crate) struct PendingDigest {
     pub(crate) signed: Option<DigestSignature>,
 }
 
-/// The signature of a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DigestSignature {

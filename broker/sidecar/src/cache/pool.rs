@@ -26,7 +26,6 @@ pub(crate) enum EvictionScope<'a> {
     Key(&'a KeyId),
 }
 
-/// The size of the cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CacheSize {
     /// The number of keys.

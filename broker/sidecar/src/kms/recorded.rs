@@ -36,7 +36,6 @@ pub(crate) use recorder::{Recorder, append_record};
 pub(crate) use regions::KmsRegion;
 pub(crate) use reply::CallableRequest;
 
-/// KMS, recorded.
 #[derive(Clone)]
 pub(crate) struct RecordedKms {
     /// The broker's own region; the others are for multi-Region keys when it does not answer.
@@ -148,7 +147,6 @@ impl RecordedKms {
         &self.tasks
     }
 
-    /// The clock.
     #[must_use]
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock

@@ -21,7 +21,6 @@ pub(crate) struct Permitted<T> {
 /// On whose behalf a call to KMS is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Requester {
-    /// A workload.
     Workload,
     /// The broker itself: no workload gets the reply.
     Broker,

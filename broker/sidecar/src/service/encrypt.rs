@@ -10,7 +10,6 @@ use crate::error::BrokerError;
 use crate::operation::{ReEncryptFrom, ReEncryptTo};
 
 impl Service {
-    /// Encrypt.
     pub(super) async fn encrypt(
         &self,
         call: &WorkloadCall,

@@ -77,7 +77,6 @@ impl Service {
         Ok(wire::decrypted_message(plaintext, &context, &key_arn, &source))
     }
 
-    /// The data key for a message to encrypt.
     pub(super) async fn data_key_for_message(
         &self,
         call: &WorkloadCall,

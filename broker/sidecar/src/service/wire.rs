@@ -173,7 +173,6 @@ pub(crate) fn generate_random(
     Ok((request, attestation_document(message.recipient)?))
 }
 
-/// Parses a request to describe a key.
 pub(crate) fn describe_key(message: &pb::DescribeKeyRequest) -> Result<DescribeKeyRequest, BrokerError> {
     Ok(KeyId::parse(&message.key_id)?.into())
 }
@@ -381,7 +380,6 @@ fn pushback(refusal: &Refusal<'_>) -> Option<i64> {
     }
 }
 
-/// The attestation document of a call with a recipient.
 pub(super) fn attestation_document(recipient: Option<pb::Recipient>) -> Result<Option<Bytes>, BrokerError> {
     let Some(pb::Recipient { attestation_document, key_encryption_algorithm }) = recipient else {
         return Ok(None);

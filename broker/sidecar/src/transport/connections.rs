@@ -9,7 +9,6 @@ use key_broker_core::Transport;
 /// reflection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listener {
-    /// For workloads.
     Workloads(Transport),
     /// The operator's unix socket.
     Admin,

@@ -57,11 +57,9 @@ impl<'a> UserIdentity<'a> {
 pub(crate) enum IdentityKind {
     /// A role session.
     AssumedRole,
-    /// An IAM user.
     IAMUser,
     /// The root user of the account.
     Root,
-    /// A federated user.
     FederatedUser,
     /// See [`PeerKind`].
     UnixWorkload,
@@ -126,7 +124,6 @@ pub(crate) struct SessionIssuer<'a> {
     /// The role's ARN. Earlier brokers left it out.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) arn: Option<Text<'a>>,
-    /// The account.
     #[serde(borrow)]
     pub(crate) account_id: Text<'a>,
     /// The role's name.

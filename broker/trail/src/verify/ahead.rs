@@ -14,7 +14,6 @@ use crate::store::StoreError;
 
 /// An object that was read.
 pub(super) enum Step {
-    /// A digest.
     Digest(DigestKey, Result<Option<Box<DigestFile>>, ReadFailure>),
     /// A log file of the preceding digest.
     LogFile(Box<LogFile>, Result<Option<ReadLogFile>, ReadFailure>),

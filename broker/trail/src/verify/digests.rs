@@ -171,7 +171,6 @@ fn check_fields(digest: &Digest, names: &TrailNames) -> Result<(), String> {
     )
 }
 
-/// Checks the signature.
 pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &mut Findings) {
     let place = || Place::object(&file.key);
     let Some(signature) = &file.signature else {

@@ -45,7 +45,6 @@ pub(super) enum Holds {
     Whole(Box<Report>, HashSet<String>),
     /// Everything up to this point.
     Until(Box<ResumePoint>, HashSet<String>),
-    /// Nothing.
     Nothing,
 }
 

@@ -75,7 +75,6 @@ impl Forge {
         self.store_edited(|_| {}).await
     }
 
-    /// Its newest digest.
     pub(crate) async fn newest(&self) -> Digest {
         let reader = TrailReader::new(Arc::new(self.store().await), names(), None);
         let keys = reader.digest_keys().await.expect("lists").own;

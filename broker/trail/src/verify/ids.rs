@@ -10,7 +10,6 @@ use crate::record::parse_record_time;
 
 /// A map by id. The hash key is random, so those who write ids cannot provoke collisions.
 pub(super) type IdMap<T> = HashMap<u128, T, RandomState>;
-/// A set of ids.
 pub(super) type IdSet = HashSet<u128, RandomState>;
 
 /// A call to KMS by requestID and operation, since one requestID may belong to several operations.

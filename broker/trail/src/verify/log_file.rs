@@ -16,7 +16,6 @@ use crate::reader::{FetchedLogFile, ReadFailure, gunzip};
 /// The contents of a log file.
 #[derive(Default)]
 pub(super) struct ReadLogFile {
-    /// Its records.
     pub(super) records: ReadRecords,
     /// Where its JSON is malformed, after these records.
     pub(super) broken: Option<MalformedRecords>,

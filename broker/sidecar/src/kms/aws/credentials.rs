@@ -21,7 +21,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::sessions::{CallerIdentity, Session, Sessions};
 use source::{Files, Source};
 
-/// The credentials in use.
 #[derive(Clone)]
 pub(super) struct CredentialsInUse {
     held: watch::Receiver<CredentialState>,

@@ -178,12 +178,10 @@ impl SessionTable {
     }
 }
 
-/// The account in an ARN.
 pub(super) fn account_of(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
 }
 
-/// The partition in an ARN.
 pub(super) fn partition_in(arn: &str) -> Option<&str> {
     arn.strip_prefix("arn:")?.split(':').next().filter(|partition| !partition.is_empty())
 }

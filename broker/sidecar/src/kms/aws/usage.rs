@@ -15,7 +15,6 @@ use crate::kms::KmsError;
 pub(crate) struct LastUse {
     /// The time by KMS's clock.
     pub(crate) at: OffsetDateTime,
-    /// The operation.
     pub(crate) operation: String,
     /// The requestID of KMS's answer, if KMS says it.
     pub(crate) request_id: Option<String>,
