@@ -100,7 +100,6 @@ pub(crate) struct Decision {
     pub version: Arc<str>,
 }
 
-/// Cedar's decision.
 #[derive(Clone)]
 struct CedarDecision {
     permits: bool,

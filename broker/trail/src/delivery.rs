@@ -122,7 +122,6 @@ impl Trail {
         self.newest_digest.subscribe()
     }
 
-    /// The trail's names.
     #[must_use]
     pub(crate) fn names(&self) -> &TrailNames {
         &self.names

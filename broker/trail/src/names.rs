@@ -30,7 +30,6 @@ impl TrailNames {
         format!("arn:{}:cloudtrail:{region}:{account_id}:trail/{trail}", partition_of(region))
     }
 
-    /// The ARN of an object in the bucket.
     #[must_use]
     pub(crate) fn object_arn(&self, key: &str) -> String {
         format!("arn:{}:s3:::{}/{key}", partition_of(&self.region), self.bucket)

@@ -189,12 +189,10 @@ impl TrailReader {
         Self { store, names: self.names_of(trail), decrypter }
     }
 
-    /// The names of another trail.
     pub(crate) fn names_of(&self, trail: &str) -> TrailNames {
         TrailNames { trail: trail.to_owned(), ..self.names.clone() }
     }
 
-    /// The keys of all objects in the digests' folder.
     pub(crate) async fn digest_folder_keys(&self) -> Result<Vec<String>, StoreError> {
         self.store.list(&self.names.digest_folder()).await
     }

@@ -177,7 +177,6 @@ pub(crate) fn describe_key(message: &pb::DescribeKeyRequest) -> Result<DescribeK
     Ok(KeyId::parse(&message.key_id)?.into())
 }
 
-/// The reply with an encrypted message.
 #[must_use]
 pub(super) fn encrypted_message(
     message: Bytes,
@@ -191,7 +190,6 @@ pub(super) fn encrypted_message(
     }
 }
 
-/// The reply with a decrypted message.
 #[must_use]
 pub(super) fn decrypted_message(
     plaintext: Bytes,
@@ -235,7 +233,6 @@ pub(super) fn decrypted_message_start(
     }
 }
 
-/// The reply with a data key.
 #[must_use]
 pub(crate) fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
     let encrypted = &data_key.encrypted;
@@ -266,7 +263,6 @@ pub(crate) fn attested_data_key(
     }
 }
 
-/// The reply with a data key in encrypted form.
 #[must_use]
 pub(crate) fn encrypted_data_key(
     data_key: &EncryptedDataKey,

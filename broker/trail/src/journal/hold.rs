@@ -104,7 +104,6 @@ fn options() -> OpenOptions {
     options
 }
 
-/// The id of the file at a path, if there is one.
 fn id_at(path: &Path) -> io::Result<Option<FileId>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),

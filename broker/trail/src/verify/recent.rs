@@ -5,7 +5,6 @@
 
 use super::ids::{IdMap, IdSet};
 
-/// Recent ids of records.
 pub(super) struct RecentIds {
     newer: IdSet,
     older: IdSet,

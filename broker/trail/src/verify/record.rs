@@ -62,7 +62,6 @@ pub(super) enum What {
         is_withdrawal: bool,
         /// A notice about the journal, if it reports one.
         told: Option<Box<Notice>>,
-        /// The notice's id.
         notice_id: Option<u128>,
         /// What it says about revocation.
         revocation: Option<RevocationRecord>,

@@ -15,7 +15,6 @@ use crate::kms::Kms;
 use crate::kms::guard::{Guard, is_failure};
 use crate::operation::{KmsReply, KmsRequest};
 
-/// KMS in one region.
 pub(crate) struct KmsRegion {
     /// With retries.
     pub(crate) kms: Arc<dyn Kms>,

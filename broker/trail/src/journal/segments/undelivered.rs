@@ -36,7 +36,6 @@ impl UndeliveredBytes {
         self.lock().shares.admits(&Some(principal.clone()), more)
     }
 
-    /// Adds bytes to the total.
     pub(super) fn add(&self, bytes: u64) {
         let mut ledger = self.lock();
         ledger.bytes += bytes;
