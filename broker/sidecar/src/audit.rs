@@ -1,7 +1,7 @@
 //! One activity record for every call, whatever its outcome.
 //!
 //! An [`AuditScope`] is opened when a call arrives and committed before its reply leaves. A scope that is dropped, as
-//! when the caller goes away, writes its record itself.
+//! when the caller goes away, sends its record to the backlog.
 
 mod draft;
 pub(crate) mod refusals;
@@ -36,20 +36,20 @@ use refusals::{CountedRefusal, Refusal, Refusals};
 
 /// Opens a scope for every call.
 pub(crate) struct Audit {
-    /// Where records go.
+    /// Where records are written.
     pub journal: Journal,
     /// The account and region in every record.
     pub caller: Arc<AwsCaller>,
-    /// What records do not show.
+    /// The redaction of records.
     pub redaction: Option<Arc<Redaction>>,
     /// Counts refusals that come in a flood.
     pub refusals: Arc<Refusals>,
-    /// Stamps the records.
+    /// The clock for the records' times.
     pub clock: Arc<dyn Clock>,
 }
 
 impl Audit {
-    /// Begins the record of one call, whose server span is `span`: disabled where the call is not traced.
+    /// Begins the record of one call, whose server span is `span`, a disabled one if the call is not traced.
     #[must_use]
     pub(crate) fn open(
         self: &Arc<Self>,
@@ -80,7 +80,7 @@ impl Audit {
     }
 }
 
-/// The record of one call in the making.
+/// The record of one call while it is being made.
 pub(crate) struct AuditScope {
     audit: Arc<Audit>,
     request_id: Uuid,
@@ -92,13 +92,13 @@ pub(crate) struct AuditScope {
     peer: Arc<Peer>,
     user_agent: Option<HeaderValue>,
     until: Option<Instant>,
-    /// The eventID of the record with which the stream began that this one ends.
+    /// For the record that ends a stream: the eventID of the one that began it.
     ends: Option<Uuid>,
-    /// Another record ends what this one begins, and the span with it.
+    /// Whether another record will end the stream, and its span.
     goes_on: bool,
     record: RecordBuilder,
     written: bool,
-    /// What is being committed, for the span of a call whose caller goes away meanwhile.
+    /// The record being committed, for the span of a call whose caller goes away meanwhile.
     committing: Option<RecordDraft>,
 }
 
@@ -109,13 +109,13 @@ impl AuditScope {
         self.request_id
     }
 
-    /// The handle with which inner layers add what they learn.
+    /// The handle by which inner layers add what they learn.
     #[must_use]
     pub(crate) fn record(&self) -> RecordBuilder {
         self.record.clone()
     }
 
-    /// Tells when the caller stops waiting.
+    /// Sets when the caller stops waiting.
     pub(crate) fn set_deadline(&mut self, until: Instant) {
         self.until = Some(until);
     }
@@ -126,8 +126,7 @@ impl AuditScope {
         self.until
     }
 
-    /// Commits the record with which a stream begins; what is returned is the scope of the record that ends it, made of `end`. Like any
-    /// scope it writes its record itself if it is dropped.
+    /// Commits the record with which a stream begins, and returns the scope of the record that ends it, made from `end`.
     pub(crate) async fn commit_beginning(mut self, end: RecordBuilder) -> Result<Self, BrokerError> {
         self.goes_on = true;
         end.continues(&self.record);
@@ -145,7 +144,7 @@ impl AuditScope {
             ends: Some(self.event_id),
             goes_on: false,
             record: end,
-            // Until the stream has begun, there is nothing to end.
+            // If the stream does not begin, there is nothing to end.
             written: true,
             committing: None,
         };
@@ -156,14 +155,14 @@ impl AuditScope {
 
     /// Commits the record with which a stream ends.
     pub(crate) async fn commit_end(mut self) -> Result<(), BrokerError> {
-        // The caller's deadline may be why it ends.
+        // The stream may have ended because the caller's deadline has passed.
         let least = self.audit.clock.instant() + LAST_RECORD;
         self.until = self.until.map(|until| until.max(least));
         self.commit().await
     }
 
-    /// Commits the activity record and the KMS records behind it, before the caller stops waiting. The reply may leave only after this
-    /// succeeds; where it fails, the record of the refusal joins the backlog.
+    /// Commits the activity record and the KMS records behind it before the caller stops waiting. Only if this succeeds may the reply
+    /// leave; otherwise the record of the refusal joins the backlog.
     pub(crate) async fn commit(mut self) -> Result<(), BrokerError> {
         self.written = true;
         if records_nothing() {
@@ -190,7 +189,7 @@ impl AuditScope {
             record_all!(span, { vocabulary::ERROR_TYPE } = "journal_unavailable", otel.status_code = "ERROR");
         }
         drop(span);
-        // Nothing is awaited from here on.
+        // There is no await from here on.
         let mut draft = self.committing.take().unwrap_or_default();
         let notice = draft.notice.take();
         let Err(JournalUnavailable(given_back)) = committed else {
@@ -209,7 +208,7 @@ impl AuditScope {
         self.record.refused(&error);
         let refused = RecordDraft { end: self.record.lock().end.take(), ..draft };
         if let Some(mut records) = given_back {
-            // The next record tells it; that of the refusal may come late, or not at all.
+            // Left to the next record: that of the refusal may come late or never.
             if let Some(notice) = notice {
                 notice.give_back();
             }
@@ -217,7 +216,7 @@ impl AuditScope {
             self.append_activity(&refused, &mut records);
             self.audit.journal.defer(&records);
         } else if was_allowed {
-            // It may be written yet, as the answer that it would have been.
+            // The record of the answer may be written yet.
             self.withdraw(&refused);
         }
         self.end_span(&refused);
@@ -227,24 +226,24 @@ impl AuditScope {
         Err(error)
     }
 
-    /// When the call came. Where the clock has been set back since, by the clock as it is now: what the call was answered from may have
-    /// been timed by that, and no record tells of a use after its data key's end.
+    /// When the call came. If the clock has been set back since, this is reckoned from the current time: the cached data key may have been
+    /// timed by that, and no record may show a use after its data key's end.
     fn came_at(&self) -> OffsetDateTime {
         let now = Moment::now(&*self.audit.clock);
         if self.ends.is_some() {
-            // The end of a stream may be an hour after it came: it is told with what else happened then.
+            // A stream can last an hour, so the record of its end has the time of the end.
             return now.wall;
         }
         let (took, came) = (now.instant.saturating_duration_since(self.began.instant), self.began.wall);
         now.wall.checked_sub(took.try_into().unwrap_or_default()).map_or(came, |by_now| by_now.min(came))
     }
 
-    /// How long the caller waits yet.
+    /// How long the caller still waits.
     pub(crate) fn rest(&self) -> Duration {
         self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(self.audit.clock.instant()))
     }
 
-    /// A second record takes back what the first one says, if that is written.
+    /// Adds a second record that withdraws the first one, if that should be written.
     fn withdraw(&mut self, refused: &RecordDraft) {
         let withdrawn = std::mem::replace(&mut self.event_id, Uuid::new_v4());
         let mut line = Vec::new();
@@ -252,7 +251,7 @@ impl AuditScope {
         self.audit.journal.defer(&line);
     }
 
-    /// A refusal behind which is no answer of KMS, if it is one of a flood.
+    /// The place of a refusal in a count, if it is one of a flood and KMS did not answer.
     fn count_refusal(&self) -> Option<CountedRefusal> {
         let draft = self.record.lock();
         let end = draft.end.as_ref().filter(|_| draft.is_refusal())?;
@@ -275,7 +274,7 @@ impl AuditScope {
         self.event_id = counted.event_id;
         let draft = std::mem::take(&mut *self.record.lock());
         self.end_span(&draft);
-        // Once the deadline has passed, the caller has gone, and the refusal keeps its place in the count.
+        // If the deadline passes, the caller has gone, and the refusal keeps its place in the count.
         match tokio::time::timeout(self.rest(), counted.committed()).await {
             Ok(true) | Err(_) => Ok(()),
             Ok(false) => {
@@ -293,7 +292,7 @@ impl AuditScope {
         RecordLines { draft, records, kms_bytes }
     }
 
-    /// The server span's attributes, once the call's end is known. It ends with the scope.
+    /// Sets the server span's attributes once the call's end is known. The span ends with the scope.
     fn end_span(&mut self, draft: &RecordDraft) {
         let is_begun = self.goes_on && draft.end.as_ref().is_none_or(|end| end.outcome == Outcome::Allowed);
         if is_begun || self.span.is_disabled() {
@@ -369,7 +368,7 @@ impl AuditScope {
         record.append_to(lines);
     }
 
-    /// What a record says of an error.
+    /// The words of a record about an error.
     fn words<'a>(&self, draft: &RecordDraft, message: &'a str) -> Cow<'a, str> {
         let parameters = || draft.request.as_ref().map(|request| activity_parameters(request.operation()));
         match &self.audit.redaction {
@@ -413,22 +412,22 @@ impl Drop for AuditScope {
             self.end_span(&draft);
             return;
         }
-        // Nobody waits: it is written as soon as the journal can.
+        // Nobody waits for it, so it joins the backlog.
         let RecordLines { draft, records, .. } = self.lines();
         self.audit.journal.defer(&records);
         self.end_span(&draft);
     }
 }
 
-/// The records of one call, KMS's first.
+/// The records of one call, those of KMS first.
 struct RecordLines {
     draft: RecordDraft,
     records: Vec<u8>,
     kms_bytes: usize,
 }
 
-/// What an activity record has of a request: all that KMS records have, with keys as the workload wrote them, and the number of random
-/// bytes.
+/// The request parameters of an activity record: those of KMS records, with keys as the workload wrote them, and the number of
+/// random bytes.
 fn activity_parameters(request: &dyn Operation) -> RequestParameters<'_> {
     request.written_parameters().unwrap_or_else(|| RequestParameters {
         number_of_bytes: request.random_bytes().map(Into::into),
@@ -436,21 +435,21 @@ fn activity_parameters(request: &dyn Operation) -> RequestParameters<'_> {
     })
 }
 
-/// The name of a ciphertext in records: records never hold the ciphertext itself.
+/// The name of a ciphertext in records, which never contain the ciphertext itself.
 fn sha256_hex(ciphertext: &[u8]) -> String {
     hex::encode(Sha256::digest(ciphertext))
 }
 
-/// What the last record of a stream gets, though the caller's deadline has passed.
+/// The least time for the last record of a stream, even if the caller's deadline has passed.
 const LAST_RECORD: Duration = Duration::from_secs(1);
-/// A record of a refused call has so much of the client's name for itself.
+/// The most of a client's name in the record of a refused call.
 const REFUSED_USER_AGENT_BYTES: usize = 128;
-/// Whether this process records no call. No program does but the one of the benches that asks for it, in a build with its feature.
+/// Whether this process records no call. Only one of the benches asks for that, in a build with its feature.
 pub(crate) fn records_nothing() -> bool {
     cfg!(feature = "bench-unrecorded") && RECORDS_NOTHING.load(Ordering::Relaxed)
 }
 
-/// From now on this process records no call, to show what records cost.
+/// From now on this process records no call, to measure what records cost.
 #[cfg(feature = "bench-unrecorded")]
 pub(crate) fn record_nothing() {
     RECORDS_NOTHING.store(true, Ordering::Relaxed);

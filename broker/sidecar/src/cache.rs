@@ -1,7 +1,7 @@
-//! Data keys with bounded reuse: a draw is served from a key that is there, within its bounds, or waits for one call to
-//! KMS that all who want the same key share.
+//! The cache of data keys and decrypts, with bounded reuse. A draw, that is one request that the cache may answer, is served from
+//! a cached key within its bounds, or waits for a call to KMS that all draws for the same key share.
 //!
-//! Attested calls cannot get here: the requests that this module takes have no recipient.
+//! Attested calls never get here: the requests that this module takes have no recipient.
 
 mod cacheable;
 mod counts;
@@ -48,7 +48,7 @@ use slot::{Blame, Demand, DrawFailure, DrawStep, Mint, MintedReply, REFRESH_PAUS
 use standing::Due;
 use standings::Standings;
 
-/// The kept data keys, and the way to KMS for all others.
+/// The cached data keys, and the way to KMS for all other requests.
 #[derive(Clone)]
 pub(crate) struct Cache(Arc<Inner>);
 
@@ -65,9 +65,9 @@ struct Inner {
     counts: CacheCounters,
 }
 
-/// A request that the cache may answer.
+/// A request that the cache may answer, with its pool.
 pub(crate) trait CachedRequest: Cacheable {
-    /// Where replies to it are kept.
+    /// The pool that holds replies to it.
     fn pool(cache: &Cache) -> &Pool<Self>;
 }
 
@@ -120,7 +120,7 @@ impl Cache {
         }))
     }
 
-    /// Draws at once: only what waits for KMS is a future, boxed, so that the callers' futures stay small.
+    /// Serves a draw. Only waiting for KMS takes a future, which is boxed so that the callers' futures stay small.
     pub(crate) fn draw<R: CachedRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
@@ -158,7 +158,7 @@ impl Cache {
         }
     }
 
-    /// Draws once KMS has been asked whether what is kept may be used still.
+    /// Serves a draw after a revocation check has ended.
     async fn draw_checked<R: CachedRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
@@ -191,7 +191,7 @@ impl Cache {
         self.call_kms(permitted, terms).await
     }
 
-    /// A draw from the partition's slot, or the call to KMS that it waits for.
+    /// Looks in the partition's slot: for a key, or for the call to KMS that the draw waits for.
     fn look_up<R: CachedRequest>(
         &self,
         permitted: &Permitted<Arc<R>>,
@@ -229,12 +229,12 @@ impl Cache {
                 }
                 Lookup::Wait(wait)
             }
-            // The cache is full of others.
+            // Other partitions have taken its place in the cache.
             DrawStep::Retired => Lookup::Nothing,
         }
     }
 
-    /// Waits for the call to KMS that a draw shares; `None` if its slot goes out of use.
+    /// Waits for the call to KMS that a draw shares; `None` if its slot is retired.
     async fn wait<R: Cacheable>(
         &self,
         wait: oneshot::Receiver<slot::DrawResult<R::Reply>>,
@@ -252,14 +252,14 @@ impl Cache {
             }
             Ok(Ok(Err(DrawFailure::Error(error)))) => Some(DrawOutcome::failed(error)),
             Ok(Ok(Err(DrawFailure::Retired))) => None,
-            // The task that makes the call ends by panic only.
+            // The task that calls KMS can end without an answer only by a panic.
             Ok(Err(_)) => Some(DrawOutcome::failed(BrokerError::Bug)),
             Err(_) if kept.is_zero() => Some(DrawOutcome::failed(BrokerError::DeadlineExceeded)),
             Err(_) => Some(DrawOutcome::failed(silence())),
         }
     }
 
-    /// A key that is handed out once and not kept.
+    /// Calls KMS for a key that is handed out once and not cached.
     async fn call_kms<R: Cacheable>(
         &self,
         permitted: Permitted<Arc<R>>,
@@ -274,18 +274,18 @@ impl Cache {
         if let Err(BrokerError::Kms(error)) = &reply.result {
             self.refused(error, &*request);
         }
-        // A data key that is handed out once has its use as its limit.
+        // The only use of a key that is handed out once is its limit.
         let once = Usage { used: terms.declared, limit: terms.declared };
         DrawOutcome { reuse: (R::IS_CHARGED && reply.result.is_ok()).then_some(once), ..reply.into() }
     }
 
     fn spawn_mint<R: CachedRequest>(&self, mint: Mint<Permitted<Arc<R>>>, entry: &Arc<Entry<R>>) {
-        // Boxed, since one such task begins others.
+        // Boxed, since such a task can start further ones.
         let task: BoxFuture<'static, ()> = Box::pin(self.clone().mint(mint, Arc::clone(entry)));
         self.0.kms.tasks().spawn(task.with_current_context());
     }
 
-    /// Calls KMS for a slot, and again while somebody is left waiting: for a task of its own.
+    /// The body of a task: calls KMS for a slot, and again while draws are left waiting.
     async fn mint<R: CachedRequest>(self, mint: Mint<Permitted<Arc<R>>>, entry: Arc<Entry<R>>) {
         let mut next = Some(mint);
         while let Some(mint) = next {
@@ -297,7 +297,7 @@ impl Cache {
         }
     }
 
-    /// One call to KMS for a slot. Returns the next ones, if draws are left waiting.
+    /// Makes one call to KMS for a slot. Returns the calls that are still needed.
     async fn mint_once<R: CachedRequest>(
         &self,
         mint: Mint<Permitted<Arc<R>>>,
@@ -311,10 +311,10 @@ impl Cache {
         let RecordedReply { result, source, region, records } =
             inner.kms.call(permitted.clone(), deadline).await;
         inner.counts.call(&result);
-        // Every reply that this key will be in must find its KMS record in the journal.
+        // Every reply with this key refers to its KMS record, so that must be in the journal.
         let committed = records.commit().await;
         let result = match (result, source, committed) {
-            // Only what policy permits is kept, even where the request left the key to KMS.
+            // Only a key that policy permits is cached, even if the request left the choice of the key to KMS.
             (Ok(value), _, Ok(())) if !permitted.admits(value.key()) => {
                 Err(BrokerError::DeniedKey(value.key().clone()))
             }
@@ -345,31 +345,31 @@ impl Cache {
                 entry.slot().failed(not_before, ticket, &error, blame(&error))
             }
         };
-        // Until here a refusal of the key that it brings finds it.
+        // Until here a refusal of the KMS key still finds what this call brings.
         drop(under_way);
         mints
     }
 
-    /// Drops the keys in `scope`, and what calls to KMS under way will bring of them. Returns how many keys were dropped. A draw
-    /// that begins afterwards gets none of them.
+    /// Drops the keys in `scope`, including those that calls under way will bring, and returns how many were cached. A draw that
+    /// begins afterwards gets none of them.
     pub(crate) fn evict(&self, scope: &EvictionScope<'_>) -> usize {
         let evicted = self.0.pools().iter().map(|pool| pool.evict(scope)).sum();
         self.0.counts.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
         evicted
     }
 
-    /// Shows every kept key to `show`.
+    /// Shows every cached key to `show`.
     pub(crate) fn list(&self, show: &mut dyn FnMut(&EntryView<'_>)) {
         self.0.pools().iter().for_each(|pool| pool.list(show));
     }
 
-    /// What happened since the start.
+    /// Counts since the start.
     #[must_use]
     pub(crate) fn totals(&self) -> CacheTotals {
         self.0.counts.totals()
     }
 
-    /// How much is kept. Walks through everything.
+    /// How much is cached. Visits every entry.
     #[must_use]
     pub(crate) fn size(&self) -> CacheSize {
         let add = |sum: CacheSize, size: CacheSize| CacheSize {
@@ -379,7 +379,7 @@ impl Cache {
         self.0.pools().iter().map(|pool| pool.size()).fold(CacheSize::default(), add)
     }
 
-    /// Drops keys that are past their age again and again, so that they do not stay in memory, until the cache itself is dropped.
+    /// Drops expired keys from memory at this interval, until the cache itself is dropped.
     pub(crate) async fn sweep(self, every: Duration) {
         let inner = Arc::downgrade(&self.0);
         drop(self);
@@ -400,7 +400,7 @@ pub(crate) type DrawFuture<T> =
 enum Lookup<T> {
     Drawn(DrawOutcome<T>),
     Wait(oneshot::Receiver<slot::DrawResult<T>>),
-    /// KMS is asked whether what is kept may be used still. Cancelled at the end.
+    /// A check must end first; the token is cancelled then.
     Check(CancellationToken),
     Nothing,
 }
@@ -412,7 +412,7 @@ impl Inner {
         self.standings.sweep();
     }
 
-    /// All kinds of what is kept.
+    /// The pools of all kinds of replies.
     fn pools(&self) -> [&dyn AnyPool; 5] {
         [
             &self.data_keys,
@@ -424,30 +424,29 @@ impl Inner {
     }
 }
 
-/// Whom a failed call for a slot concerns.
+/// Which waiting draws a failed call for a slot concerns.
 fn blame(error: &BrokerError) -> Blame {
     match error {
         BrokerError::Kms(kms) if !kms.kind.is_transient() => Blame::Everybody,
-        // The guard would refuse again.
+        // The circuit breaker would refuse the next call, too.
         BrokerError::CircuitOpen(_) => Blame::Everybody,
-        // The guard has made them wait already.
+        // They have already waited in the guard's queue.
         BrokerError::KmsBusy => Blame::Served,
         _ => Blame::Leader,
     }
 }
 
-/// The terms of a draw, beside the key.
 #[derive(Clone)]
 pub(crate) struct DrawTerms {
     /// What the key will encrypt.
     pub declared: DeclaredUse,
-    /// Tighter bounds.
+    /// The caller's tighter bounds.
     pub reuse: Reuse,
     /// When the caller stops waiting.
     pub deadline: Instant,
 }
 
-/// How often one draw waits for a check: of the KMS key, of its own context, and again if KMS could not be asked.
+/// How many checks one draw waits for: of the KMS key, of its own context, and again if KMS could not be asked.
 const MOST_CHECKS: usize = 4;
 
 #[cfg(test)]

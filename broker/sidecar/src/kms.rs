@@ -1,4 +1,4 @@
-//! AWS KMS as the broker uses it: one call that takes a permitted request, and its errors.
+//! AWS KMS as the broker uses it: a call that takes a permitted request, and its errors.
 //!
 //! [`aws`] is the real one, [`guard`] keeps calls within limits, and [`recorded`] makes a KMS record of every answered attempt.
 
@@ -25,8 +25,8 @@ use aws::sessions::Session;
 /// The way to KMS.
 #[async_trait]
 pub(crate) trait Kms: Send + Sync + 'static {
-    /// Makes one call, which takes what policy has permitted. Each attempt that KMS answers is noted in `attempts`: a retried call
-    /// has several.
+    /// Makes one call with a request that policy has permitted. Each attempt that KMS answers is added to `attempts`: a call with
+    /// retries has several.
     async fn call(&self, request: Permitted<KmsRequest>, attempts: &AttemptLog)
     -> Result<KmsReply, KmsError>;
 }
@@ -38,16 +38,16 @@ pub(crate) struct AttemptLog(Arc<Mutex<Answered>>);
 /// What KMS has answered to one call.
 #[derive(Debug, Default)]
 pub(crate) struct Answered {
-    /// The attempts, each to have its record.
+    /// The attempts, each of which gets a record.
     pub(crate) attempts: Vec<Attempt>,
-    /// Answers that can have no record, since they have no requestID.
+    /// Answers without a requestID, which can have no record.
     pub(crate) unidentified: u64,
-    /// Whether the last answer is one of those.
+    /// Whether the last answer has no requestID.
     last_is_unidentified: bool,
 }
 
 impl Answered {
-    /// The result of the call: none of an answer that has no record is used.
+    /// The result of the call, unless it came from an answer that can have no record.
     pub(crate) fn checked(&self, result: Result<KmsReply, KmsError>) -> Result<KmsReply, KmsError> {
         result.and_then(|reply| {
             if self.last_is_unidentified {
@@ -59,21 +59,21 @@ impl Answered {
 }
 
 impl AttemptLog {
-    /// Notes an attempt.
+    /// Adds an attempt.
     pub(crate) fn push(&self, attempt: Attempt) {
         let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         answered.attempts.push(attempt);
         answered.last_is_unidentified = false;
     }
 
-    /// Notes an answer without a requestID.
+    /// Adds an answer without a requestID.
     pub(crate) fn push_unidentified(&self) {
         let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         answered.unidentified += 1;
         answered.last_is_unidentified = true;
     }
 
-    /// Takes what has been noted so far.
+    /// Takes what was added so far.
     #[must_use]
     pub(crate) fn take(&self) -> Answered {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -89,14 +89,14 @@ pub(crate) struct Attempt {
     pub request_id: String,
     /// The access key that signed the attempt.
     pub access_key_id: Option<String>,
-    /// Whose it is, if that is known.
+    /// The session to which the access key belongs, if that is known.
     pub(crate) session: Option<Session>,
     /// This host's address on the connection to KMS, or to a proxy before it.
     pub(crate) source_address: Option<IpAddr>,
     /// The `User-Agent` of the attempt.
     pub(crate) user_agent: String,
-    /// How the connection to KMS was encrypted, and to which host, where the connection tells.
+    /// TLS details of the connection to KMS, and its host, if the connection reports them.
     pub(crate) encryption: Option<(Encryption, String)>,
-    /// KMS's error, if the answer is one: name and words.
+    /// The code and message of KMS's error, if the answer is one.
     pub error: Option<(String, String)>,
 }

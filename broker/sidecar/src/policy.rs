@@ -1,9 +1,8 @@
 //! Authorization: Cedar policies, default deny. Only a [`Permitted`] request can reach KMS.
 //!
-//! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"`, `Key::"ARN"`, and what the
-//! call says in `context`: see the schema, docs/policy.md. A key is in every `Alias::"alias/…"` of the policies that resolves to it, and in
-//! the one by which the caller named it. If a call names no key, the resource is `Key::"*"`, which only a policy that permits any key
-//! permits.
+//! A request to Cedar is `Workload::"unix:uid/1000"` (or `Unknown::"unknown"`), `Action::"Decrypt"`, `Key::"ARN"`, and details of the call
+//! in `context` (see the schema and docs/policy.md). A key is in every `Alias::"alias/…"` of the policies that resolves to it, and in the
+//! one by which the caller named it. If a call names no key, the resource is `Key::"*"`, which only a policy for all keys permits.
 
 mod aliases;
 pub(crate) mod bindings;
@@ -46,13 +45,13 @@ pub(crate) use sealed::SealedReply;
 pub struct Policy {
     policies: PolicySet,
     version: Arc<str>,
-    /// Whether any policy looks at what the call says.
+    /// Whether any policy reads the context.
     uses_context: bool,
-    /// The keys and aliases that any policy names, as they are written.
+    /// The keys and aliases that policies name, as they are written.
     keys: Vec<NamedKey>,
     /// The aliases among them.
     aliases: Vec<KeyId>,
-    /// Those of them by which a policy may permit less.
+    /// The aliases by which a policy may permit less.
     restricting: Vec<KeyId>,
     authorizer: Authorizer,
     names: EntityNames,
@@ -60,37 +59,37 @@ pub struct Policy {
     outlook: Outlook,
 }
 
-/// An authorization question.
+/// A question to policy.
 #[derive(Clone, Copy)]
 pub(crate) struct Question<'a> {
     /// Who asks.
     pub principal: &'a Principal,
-    /// For what.
+    /// The action.
     pub action: Action,
-    /// With which key, if the call names one.
+    /// The key, if the call names one.
     pub key: Option<&'a NamedKey>,
-    /// What the aliases mean that policies name.
+    /// What the aliases in policies stand for.
     pub meanings: &'a AliasMeanings,
-    /// What the call says beside.
+    /// Further facts of the call.
     pub facts: Facts<'a>,
 }
 
-/// What a call says, for policies that look at it.
+/// What policies can read about a call.
 #[derive(Clone, Copy)]
 pub(crate) struct Facts<'a> {
     /// How the call came in.
     pub transport: Transport,
     /// The messages declared for a data key; 1 for other actions.
     pub messages: u64,
-    /// The bytes that are declared; 0 is not declared.
+    /// The declared bytes; 0 if none are declared.
     pub bytes: u64,
-    /// The encryption context; none where a call has none.
+    /// The encryption context; `None` for calls without one.
     pub encryption_context: Option<&'a EncryptionContext>,
-    /// What a verified attestation document proves; none where a call has no recipient.
+    /// What a verified attestation document proves; `None` without a recipient.
     pub recipient: Option<&'a Arc<Measurements>>,
 }
 
-/// Policy's decision and the policies behind it, described as fully for a denial as for a permit.
+/// Policy's decision and the policies behind it, in the same detail for a denial as for a permit.
 #[derive(Clone)]
 pub(crate) struct Decision {
     /// Whether it permits.
@@ -101,14 +100,13 @@ pub(crate) struct Decision {
     pub version: Arc<str>,
 }
 
-/// Cedar's decision.
 #[derive(Clone)]
 struct CedarDecision {
     permits: bool,
     determining_policies: Arc<[String]>,
 }
 
-/// Policy on the key of KMS's answer, for a request that named no key.
+/// Policy about the key in KMS's answer, for a request that named no key.
 pub(super) struct AnswerPolicy {
     policy: Arc<Policy>,
     meanings: Arc<AliasMeanings>,
@@ -120,8 +118,8 @@ pub(super) struct AnswerPolicy {
 }
 
 impl Policy {
-    /// Reads policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>), and checks them: what
-    /// could never hold, or would fail for every call, is a mistake. The error begins with `LINE:COLUMN: ` where the mistake is at one place.
+    /// Parses and validates policies in Cedar's own syntax (<https://docs.cedarpolicy.com/policies/syntax-policy.html>). A policy that can never
+    /// apply, or would fail for every call, is an error. The error begins with `LINE:COLUMN: ` if it has a single place.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::read(text).map_err(|mistake| mistake.to_string())
     }
@@ -169,7 +167,7 @@ impl Policy {
         })
     }
 
-    /// Refuses aliases that are named by their ARN though they are of the broker's own account and region: an alias has one name.
+    /// Refuses aliases of the broker's own account and region that are written as ARNs, so that each alias has one name.
     pub(crate) fn check_home(&self, region: &str, account_id: &str) -> Result<(), String> {
         for alias in self.aliases.iter().filter(|alias| alias.as_str().starts_with("arn:")) {
             if let Some(short) = alias.short_alias(region, account_id) {
@@ -182,7 +180,7 @@ impl Policy {
         Ok(())
     }
 
-    /// The aliases that policies name: what they mean is to be known before policy is asked about a key.
+    /// The aliases that policies name, which must be resolved before policy is asked about a key.
     #[must_use]
     pub(crate) fn aliases(&self) -> &[KeyId] {
         &self.aliases
@@ -194,13 +192,13 @@ impl Policy {
         self.policies.policies().count()
     }
 
-    /// Whether there are no policies: then everything is denied.
+    /// Whether there are no policies, so that everything is denied.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.policies.is_empty()
     }
 
-    /// Names the text of the policies: the first half of its SHA-256, in hex.
+    /// The version of the policies: the first half of the SHA-256 of their text, in hex.
     #[must_use]
     pub(crate) fn version(&self) -> &Arc<str> {
         &self.version
@@ -230,18 +228,18 @@ impl Policy {
 
     fn aliases_of(&self, question: &Question<'_>) -> KeyAliases {
         let Some(NamedKey { arn, alias }) = question.key else { return KeyAliases::default() };
-        // No policy can reach another.
+        // Other aliases make no difference to any policy.
         let called = alias.as_ref().filter(|alias| self.aliases.contains(alias));
         match arn {
             _ if self.aliases.is_empty() => KeyAliases::default(),
             Some(arn) => question.meanings.of(arn, called, &self.restricting),
-            // It means no key; all that is known of it is what the caller called it.
+            // It stands for no key; only the caller's name for it is known.
             None => KeyAliases { known: called.into_iter().cloned().collect(), open: Arc::default() },
         }
     }
 
-    /// Asks whether the principal may make this very request, whose key is resolved. Where the request names no key, policy must permit
-    /// any key, and is asked again about the key that answers.
+    /// Asks whether the principal may make this request, whose key is resolved. If the request names no key, policy must permit any key,
+    /// and is asked again about the key that KMS used.
     pub(crate) fn permit<R: WorkloadRequest>(
         self: &Arc<Self>,
         principal: &Principal,
@@ -277,7 +275,7 @@ impl Policy {
         (decision, Some(Permitted::new(request, Requester::Workload, share_of, answer)))
     }
 
-    /// Asks whether the principal may do this with the key that KMS's answer named.
+    /// Asks whether the principal may do this with the key in KMS's answer.
     #[must_use]
     pub(crate) fn permit_key(&self, question: &Question<'_>) -> (Decision, Option<Permitted<KeyArn>>) {
         let decision = self.decide(question);
@@ -286,8 +284,8 @@ impl Policy {
         (decision, arn.map(|arn| Permitted::new(arn, Requester::Workload, share_of, None)))
     }
 
-    /// Asks Cedar; where it is open whether aliases mean the key, a yes has to hold whatever they mean. The second value is whether
-    /// nothing went wrong.
+    /// Asks Cedar. If it is unknown whether some aliases stand for the key, the call must be permitted in every case. The second value is
+    /// whether there was no error.
     fn ask_whatever_they_mean(&self, question: &Question<'_>, aliases: &KeyAliases) -> (CedarDecision, bool) {
         let KeyAliases { known, open } = aliases;
         let (mut decision, mut is_sound) = self.ask_cedar(question, known);
@@ -310,8 +308,8 @@ impl Policy {
         (decision, is_sound)
     }
 
-    /// Asks Cedar about a key that is in these aliases. The second value is whether nothing went wrong; if something did, the
-    /// answer is a no: what failed may have been a `forbid`.
+    /// Asks Cedar about a key in these aliases. The second value is whether there was no error; after an error the answer is a denial, since
+    /// what failed may have been a `forbid`.
     fn ask_cedar(&self, question: &Question<'_>, aliases: &[KeyId]) -> (CedarDecision, bool) {
         let Some((request, entities)) = self.names.request(question, aliases) else {
             return (CedarDecision { permits: false, determining_policies: Arc::default() }, false);
@@ -375,7 +373,7 @@ fn keys_in(policies: &PolicySet) -> Vec<NamedKey> {
     keys
 }
 
-/// The policies, by their ids; each checked strictly against the schema.
+/// The policies by id, each strictly validated against the schema.
 fn checked(text: &str, written: &PolicySet) -> Result<PolicySet, Mistake> {
     let mut policies = PolicySet::new();
     for policy in written.policies() {
@@ -390,7 +388,7 @@ fn checked(text: &str, written: &PolicySet) -> Result<PolicySet, Mistake> {
         })?;
     }
     let result = schema::VALIDATOR.validate(&policies, ValidationMode::Strict);
-    // Cedar finds them in any order.
+    // Cedar reports them in any order.
     let mistakes = result.validation_errors().map(|error| Mistake::of_cedar(text, error));
     if let Some(first) = mistakes.min_by_key(ToString::to_string) {
         return Err(first);
@@ -415,7 +413,7 @@ fn checked(text: &str, written: &PolicySet) -> Result<PolicySet, Mistake> {
     }
 }
 
-/// What is wrong with a policy that goes by its `@id`: as a whole.
+/// A mistake in a policy as a whole, which is known by its `@id`.
 fn at(text: &str, written: &PolicySet, policy: &CedarPolicy, words: String) -> Mistake {
     let is_it = |other: &&CedarPolicy| {
         other.annotation("id").map_or_else(|| other.id() == policy.id(), |id| id == policy.id().to_string())
@@ -437,7 +435,7 @@ fn version_of(text: &[u8]) -> Arc<str> {
     hex::encode(&Sha256::digest(text)[..VERSION_BYTES]).into()
 }
 
-/// A policy that names what cannot exist would never hold.
+/// Rejects a policy that names what cannot exist, since it would never apply.
 fn check_names(text: &str, policy: &CedarPolicy) -> Result<(), Mistake> {
     for literal in policy.entity_literals() {
         check_name(&literal).map_err(|why| {
@@ -477,7 +475,7 @@ fn check_name(literal: &EntityUid) -> Result<(), String> {
 }
 
 const VERSION_BYTES: usize = 16;
-/// So many aliases may be open at a time, which is 16 questions to Cedar; beyond, the answer is a no.
+/// Aliases that may be unknown at a time, which leads to 16 questions to Cedar. With more, the call is denied.
 const MAX_OPEN_ALIASES: usize = 4;
 
 #[cfg(test)]

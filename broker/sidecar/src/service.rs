@@ -1,4 +1,5 @@
-//! The RPCs: parse -> permit -> draw or call KMS -> reply. The audit layer commits the record before the reply leaves.
+//! The RPCs: each parses its request, asks policy, draws from the cache or calls KMS, and replies. The audit layer commits the
+//! record before the reply leaves.
 
 mod attested;
 mod encrypt;
@@ -37,42 +38,42 @@ use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
 use crate::telemetry::{trace, vocabulary};
 
-/// What the service `keybroker.v1.KeyBroker` is made of. It answers through a [`CallHandler`].
+/// What the service `keybroker.v1.KeyBroker` works with. It answers through a [`CallHandler`].
 pub(crate) struct Service {
-    /// Who may do what.
+    /// The policies in force.
     pub policies: Arc<Policies>,
-    /// What principals' encryption contexts must have.
+    /// The pairs that principals' encryption contexts must have.
     pub bindings: Bindings,
-    /// Which attestation documents count.
+    /// Which attestation documents are accepted.
     pub trust: Arc<Trust>,
-    /// So many of them are verified at a time.
+    /// Limits how many attestation documents are verified at a time.
     pub verifications: Arc<FairQueue<Principal>>,
-    /// What the aliases mean that callers name.
+    /// The keys that callers' aliases stand for.
     pub aliases: Aliases,
-    /// What the aliases mean that policies name.
+    /// The keys that policies' aliases stand for.
     pub policy_aliases: PolicyAliases,
     /// Data keys with bounded reuse.
     pub cache: Cache,
     /// Whether messages of suites without key commitment are decrypted.
     pub suites_without_commitment: bool,
-    /// For requests that the cache does not take.
+    /// For requests that the cache does not answer.
     pub kms: RecordedKms,
 }
 
-/// The service `keybroker.v1.KeyBroker` for one call. The layers make it, so there is no answer without
-/// a record.
+/// The service `keybroker.v1.KeyBroker` for one call. Only the layers make one, so that there is no answer without a
+/// record.
 pub(crate) struct CallHandler {
     service: Arc<Service>,
     call: WorkloadCall,
 }
 
-/// What the layers around the service know of a call.
+/// What the layers around the service know about a call.
 pub(crate) struct WorkloadCall {
     /// Its record.
     pub record: RecordBuilder,
-    /// Its id.
+    /// Its request id.
     pub request_id: Uuid,
-    /// Who calls.
+    /// The caller.
     pub peer: Arc<Peer>,
     /// When the caller stops waiting.
     pub deadline: Instant,
@@ -162,7 +163,7 @@ impl KeyBroker for CallHandler {
         let answer = async {
             let (request, declared, reuse, document) = wire::generate_data_key(request.into_inner())?;
             if let Some(document) = document {
-                // Boxed: most calls never come here.
+                // Boxed, since most calls never come here.
                 return Box::pin(service.attested_data_key(call, request, declared, document)).await;
             }
             let permitted = service.permit(call, request, Some(declared)).await?;
@@ -203,7 +204,7 @@ impl KeyBroker for CallHandler {
             let terms = DrawTerms { declared: ONE_MESSAGE, reuse, deadline: call.deadline };
             let drawn = service.draw(call, permitted, terms).await;
             if let Err(BrokerError::DeniedKey(arn)) = &drawn {
-                // Policy has denied it before it was kept: the record tells by which policies.
+                // Policy denied this key when it was to be cached; asking again records which policies did.
                 service.permit_answer(call, &*request, arn).await;
             }
             let is_denied = matches!(drawn, Err(BrokerError::DeniedKey(_)));
@@ -280,7 +281,7 @@ impl KeyBroker for CallHandler {
 }
 
 impl WorkloadCall {
-    /// Refuses who is beyond a wall that keeps the broker out.
+    /// Refuses enclaves: no plaintext of theirs may get into the broker.
     fn refuse_enclaves(&self) -> Result<(), BrokerError> {
         match self.peer.details.transport {
             Transport::Vsock => Err(BrokerError::PlaintextOfEnclave),
@@ -288,7 +289,7 @@ impl WorkloadCall {
         }
     }
 
-    /// Notes how the call ended and makes its reply.
+    /// Records how the call ended and makes its reply.
     fn reply<T>(&self, answer: Result<T, BrokerError>) -> Result<Response<T>, Status> {
         match answer {
             Ok(message) => {
@@ -302,7 +303,7 @@ impl WorkloadCall {
         }
     }
 
-    /// Notes what KMS or the cache answered, whatever it was.
+    /// Records what KMS or the cache answered, even if the call is denied afterwards.
     fn answered<T: KeyedReply>(&self, drawn: DrawOutcome<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
         let DrawOutcome { result, source, called_kms, reuse, expires_at, evidence, records } = drawn;
         let refused = match &result {
@@ -333,7 +334,7 @@ impl WorkloadCall {
             bytes_limit: reuse.map(|reuse| reuse.limit.bytes),
             ciphertext_sha256: result.as_ref().ok().and_then(|reply| reply.ciphertext_sha256()).cloned(),
         };
-        // A call that another call waits for, too, is in the trace of one of them: the others link to it.
+        // A call to KMS that several calls wait for is in the trace of one of them: the others link to it.
         if let Some(minted_in) = source.and_then(|source| source.span).filter(|_| records.is_none()) {
             trace::link(&minted_in);
         }
@@ -343,5 +344,5 @@ impl WorkloadCall {
     }
 }
 
-/// A Decrypt declares nothing: it counts as one message.
+/// A Decrypt declares no use, so it counts as one message.
 const ONE_MESSAGE: DeclaredUse = DeclaredUse { messages: 1, bytes: 0 };

@@ -1,4 +1,4 @@
-//! Listeners and connections: from a socket to the layers, and the drain at the end.
+//! Listeners and connections: from a socket to the layers, and the drain when the broker stops.
 
 mod blocks;
 pub(crate) mod connections;
@@ -64,20 +64,20 @@ pub(crate) struct Listeners {
 pub(crate) struct Server {
     layers: Arc<Layers>,
     identities: Arc<Identities>,
-    /// Separate for each socket.
+    /// The connection limit of each socket.
     places: [Arc<Places<Principal>>; Listener::ALL.len()],
-    /// Of peers of the TLS port that have not proved yet who they are, by address.
+    /// Limits peers of the TLS port, by address, until they have proved who they are.
     handshaking: Arc<Places<IpAddr>>,
     handshakes: Arc<Handshakes>,
     open: Arc<Connections>,
     tasks: TaskTracker,
-    /// Cancelled when connections are to end, and when they must, whatever they do.
+    /// Cancelling `leave` ends connections once they are idle; cancelling `cut` ends them all.
     leave: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Server {
-    /// A server of as many connections as `limits` allow. `open` counts them, `handshakes` the failed ones.
+    /// A server with the connection limits of `limits`. `open` counts connections, `handshakes` failed handshakes.
     #[must_use]
     pub(crate) fn new(
         layers: Layers,
@@ -102,7 +102,7 @@ impl Server {
         }
     }
 
-    /// Serves until `drain` is cancelled, then lets calls in flight end, for at most `grace`.
+    /// Serves until `drain` is cancelled, then waits for calls in flight for at most `grace`.
     pub(crate) async fn serve(self, listeners: Listeners, drain: CancellationToken, grace: Duration) {
         let Listeners { unix, tls, vsock, insecure_tcp, admin } = listeners;
         let turns = Arc::clone(self.layers.shares.turns());
@@ -115,9 +115,8 @@ impl Server {
             never = self.accept_insecure_tcp(insecure_tcp.as_ref()) => match never {},
             () = drain.cancelled() => {}
         }
-        // No new connections. Calls on open ones are refused with a retry delay until the calls in flight
-        // have ended. Only then GOAWAY: a client that it reaches earlier may report its next call as
-        // cancelled.
+        // No new connections. Calls on open ones are refused with a retry delay until the calls in flight have ended. GOAWAY
+        // comes only then: a client that receives it earlier may report its next call as cancelled.
         drop((unix, tls, vsock, insecure_tcp, admin));
         if tokio::time::timeout(grace, self.layers.limits.idle()).await.is_err() {
             tracing::warn!(
@@ -125,7 +124,7 @@ impl Server {
                 "calls are still in flight at the end of the drain: they are cut off"
             );
         }
-        // What is still open now is health watchers and the last replies on their way.
+        // What is still open now is health watchers and the last replies.
         self.leave.cancel();
         self.tasks.close();
         let _ = tokio::time::timeout(LAST_REPLIES, self.tasks.wait()).await;
@@ -134,7 +133,7 @@ impl Server {
 
     async fn accept_unix(&self, on: Listener, socket: Option<&UnixSocket>) -> Infallible {
         let Some(socket) = socket else { return std::future::pending().await };
-        // The kernel tells when the process at the other end is gone.
+        // The kernel reports when the process at the other end has ended.
         self.accept(on, None, || async {
             let (stream, _) = socket.listener.accept().await?;
             bound_buffers(&stream);
@@ -155,7 +154,7 @@ impl Server {
             let (tls, identities) = (tls.clone(), Arc::clone(&self.identities));
             let (handshakes, clock) = (Arc::clone(&self.handshakes), Arc::clone(&self.layers.audit.clock));
             let place = self.handshaking.take(&address.ip());
-            // The handshake runs elsewhere: a slow peer must not keep others from connecting.
+            // The handshake runs in its own task, so that a slow peer does not keep others from connecting.
             Ok(async move {
                 let established = async {
                     let too_many = |words| io::Error::new(io::ErrorKind::ResourceBusy, words);
@@ -179,7 +178,7 @@ impl Server {
 
     async fn accept_vsock(&self, socket: Option<&VsockSocket>) -> Infallible {
         let Some(socket) = socket else { return std::future::pending().await };
-        // As on a unix socket: the hypervisor tells when the enclave is gone.
+        // As on a unix socket: the hypervisor reports when the enclave has ended.
         self.accept(Listener::Workloads(Transport::Vsock), None, || async {
             let (stream, cid) = socket.accept().await?;
             Ok(ready(Ok((stream, Peer::vsock(cid)))))
@@ -198,8 +197,8 @@ impl Server {
         .await
     }
 
-    /// Accepts connections, and never waits with it: what there are no places for is told to leave, or closed. Finding out who the peer
-    /// is, such as a TLS handshake, does not hold up the next one.
+    /// Accepts connections without waiting for any of them: identifying the peer, as in a TLS handshake, happens in the connection's
+    /// own task. Connections beyond the limits are asked to leave, or closed.
     async fn accept<S, E, A>(
         &self,
         on: Listener,
@@ -216,7 +215,7 @@ impl Server {
             match next().await {
                 Ok(established) => {
                     exhausted = false;
-                    // Boxed as it is made: an async block has what it captures and then awaits twice.
+                    // Boxed as it is made: an async block holds twice what it captures and then awaits.
                     let connection = Box::pin(self.connection(established, on, keep_alive));
                     let counted = self.open.count(on);
                     self.tasks.spawn(async move {
@@ -231,7 +230,7 @@ impl Server {
                     exhausted = true;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                // The peer has left already.
+                // The peer has already gone away.
                 Err(error) => tracing::debug!(%error, "cannot accept a connection"),
             }
         }
@@ -270,8 +269,8 @@ impl Server {
     }
 }
 
-/// Bounds what the kernel keeps for a peer that does not read, and for one that sends more than is read: it counts as the broker's
-/// memory. Replies are a few KiB.
+/// Bounds the kernel's buffers for a peer that does not read, or sends more than is read, since they count as the broker's memory.
+/// Replies are a few KiB.
 fn bound_buffers(stream: &impl AsFd) {
     let bounded = sockopt::set_socket_send_buffer_size(stream, SOCKET_BUFFER_BYTES)
         .and_then(|()| sockopt::set_socket_recv_buffer_size(stream, SOCKET_BUFFER_BYTES));
@@ -280,21 +279,21 @@ fn bound_buffers(stream: &impl AsFd) {
     }
 }
 
-/// The process or the machine has no more file descriptors or memory: accept(2) would fail again at once.
+/// Whether the process or the machine is out of file descriptors or memory, so that accept(2) would fail again at once.
 fn is_exhaustion(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// A reply reaches a local peer in far less.
+/// A reply reaches a local peer in much less.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
-/// People and their scripts: root and the broker's own user, of whom one alone gets half.
+/// For people and their scripts: root and the broker's own user, each of whom may take half.
 pub(crate) const ADMIN_CONNECTIONS: usize = 32;
-/// Long enough not to spin while the process is out of file descriptors.
+/// Keeps the loop from spinning while the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Peers on TCP that vanished without a word are found within a minute and a half.
+/// Peers on TCP that vanish silently are detected within a minute and a half.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
-/// TLS handshakes at a time. Where there are more, the oldest gives up.
+/// Concurrent TLS handshakes. Beyond this, the oldest is given up.
 pub(crate) const HANDSHAKES: usize = 256;
-/// The kernel doubles it, for what it needs itself (socket(7)).
+/// The kernel doubles it for its own needs (socket(7)).
 const SOCKET_BUFFER_BYTES: usize = 64 << 10;

@@ -16,15 +16,15 @@ use super::record::{ActivityRecord, AwsCaller, BrokerData, BrokerEvent, UserIden
 /// Writes records of the broker's own.
 #[derive(Clone)]
 pub(crate) struct Announcer {
-    /// Where they go.
+    /// Where they are written.
     pub(crate) journal: Journal,
-    /// Its directory.
+    /// The journal's directory.
     pub(crate) journal_dir: PathBuf,
     /// The account and region in every record.
     pub(crate) caller: Arc<AwsCaller>,
     /// Where the broker runs.
     pub(crate) origin: Origin,
-    /// Stamps them.
+    /// The clock for their times.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -41,7 +41,7 @@ impl Announcer {
             }
             if notices.is_changed() {
                 let notices = Arc::clone(&notices);
-                // It is tried again with the next tick; only where the journal's disk fails it does.
+                // It is tried again with the next tick. It fails only if the journal's disk does.
                 let _ = tokio::task::spawn_blocking(move || notices.save()).await;
             }
             waited = if notices.untold() == 0 { 0 } else { waited + 1 };
@@ -51,14 +51,14 @@ impl Announcer {
         }
     }
 
-    /// Tells everything, and waits until the backlog is written.
+    /// Reports every notice, and waits until the backlog is written.
     pub(crate) async fn write_backlog(&self) {
         while !self.announce().await || self.journal.backlog_bytes() > 0 {
             tokio::time::sleep(TICK).await;
         }
     }
 
-    /// Records a moment of the broker's life. False if the journal cannot take it now.
+    /// Records an event in the broker's life. False if the journal cannot take it now.
     pub(crate) async fn tell(&self, event: BrokerEvent) -> bool {
         let mut line = Vec::new();
         let data = BrokerData::default();
@@ -66,7 +66,7 @@ impl Announcer {
         self.journal.append_for_the_trail(line).wait().await.is_ok()
     }
 
-    /// The same, of what happens whether or not the journal can be written: as soon as that can.
+    /// The same for an event that happens whether or not the journal can be written: it is recorded as soon as it can.
     pub(crate) fn tell_later(
         &self,
         event: BrokerEvent,
@@ -78,7 +78,7 @@ impl Announcer {
         self.journal.defer_for_the_trail(&line);
     }
 
-    /// Reports everything that is pending. False if the journal cannot take it now.
+    /// Reports every pending notice. False if the journal cannot take it now.
     pub(crate) async fn announce(&self) -> bool {
         while let Some(taken) = self.journal.notices().take_for_own_record() {
             if taken.may_be_told() {
@@ -102,7 +102,7 @@ impl Announcer {
                     taken.give_back();
                     return false;
                 }
-                // It may still be written: the next look into the journal shows.
+                // It may still be written: the next look into the journal shows that.
                 Err(JournalUnavailable(None)) => return false,
             }
         }
@@ -110,7 +110,7 @@ impl Announcer {
     }
 }
 
-/// Whether a file of the journal has this text.
+/// Whether a file of the journal contains this text.
 fn is_in(journal_dir: &Path, text: &[u8]) -> io::Result<bool> {
     let finder = memchr::memmem::Finder::new(text);
     for file in files(journal_dir)? {
@@ -122,5 +122,5 @@ fn is_in(journal_dir: &Path, text: &[u8]) -> io::Result<bool> {
 }
 
 const TICK: Duration = Duration::from_millis(100);
-/// Ticks: five seconds. Most brokers are asked within that time.
+/// Five seconds in ticks. Most brokers are called within that time.
 const PATIENCE: u32 = 50;

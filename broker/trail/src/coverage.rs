@@ -1,8 +1,8 @@
-//! Up to which time the trails of a bucket vouch for their brokers, and with which log files. So if no record has a call, it is known
-//! whether one may still be coming.
+//! Until when the trails of a bucket vouch for their brokers, and with which log files. So if a call has no record, it is known whether
+//! one may still come.
 //!
-//! A digest names what was delivered before, and a delivery takes all that the journal then has. So everything from before a digest
-//! *begins* is in it or in an earlier one; for what happened before it ends, this is not known.
+//! A digest names what was delivered before, and a delivery takes everything that the journal then has. So everything from before a
+//! digest *begins* is in it or in an earlier one; for what happened before it ends, this is not known.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::signature::PublicKey;
 use crate::verify::TrailState;
 use crate::vouched::VouchedLogFile;
 
-/// What the trails of a bucket vouch for from a time on.
+/// What the trails of a bucket vouch for, from some time on.
 #[derive(Debug, Default)]
 pub struct Coverage {
     /// The trails that were open then or later, by name.
@@ -30,16 +30,16 @@ pub struct Coverage {
 /// What one trail vouches for.
 #[derive(Debug)]
 pub struct CoveredTrail {
-    /// What it is called.
+    /// The trail's name.
     pub name: String,
-    /// Where its broker runs: a pod with its namespace, or a host; none where no digest that was read says so. The first digest does, and is
-    /// looked for where somebody has to look at the trail.
+    /// Where its broker runs: a pod with its namespace, or a host; `None` if no digest that was read says so. The first digest does, and is
+    /// read only where the place is needed.
     pub place: Option<String>,
-    /// Whether no process of its broker can have been killed before the first of its log files here.
+    /// Whether no process of its broker can have been killed before the first of these log files.
     pub is_from_its_start: bool,
-    /// The log files that signed digests name, in their order.
+    /// The log files in signed digests, in order.
     pub files: Vec<VouchedLogFile>,
-    /// The digests that were read, in order; none where the newest is not signed with a key that was given.
+    /// The digests that were read, in order; empty if the newest is not signed with a given key.
     stretches: Vec<Stretch>,
     newest: Option<Digest>,
     newest_end: OffsetDateTime,
@@ -52,32 +52,32 @@ struct Stretch {
     start: OffsetDateTime,
     end: OffsetDateTime,
     is_opening: bool,
-    /// Whether all that had been written was delivered before it was made.
+    /// Whether everything written by then was delivered before it was made.
     is_after_all: bool,
 }
 
-/// Whether a trail has all that its broker did at a time.
+/// Whether a trail has everything that its broker did by some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vouching {
     /// It was not open then.
     NotOpen,
-    /// It has.
+    /// It has everything.
     Whole,
-    /// Its next digests will show, and are not due yet.
+    /// Its next digests will show it, and are not due yet.
     NotYet,
-    /// They are overdue.
+    /// Its next digests are overdue.
     Late,
-    /// Nothing more is to come, and its broker has not said that it ended.
+    /// No more digests are to be expected, and its broker has not closed it.
     Abandoned,
-    /// Its newest digest is not signed with a key that was given.
+    /// Its newest digest is not signed with a given key.
     Unsigned,
-    /// A digest, or a log file, is missing in its chain.
+    /// A digest or a log file is missing in its chain.
     Broken,
 }
 
 impl Coverage {
-    /// Of the trails in the folder of `reader` that are `called` so, from `since` on, as far as `keys` have signed their digests. Folders of
-    /// days in which no trail that was open at `since` can have its newest digest are not looked into. `now` is the end.
+    /// The trails named `called` in the folder of `reader`, from `since` on, as far as `keys` have signed their digests, up to `now`. Days on
+    /// which no trail that was open at `since` can have its newest digest are skipped.
     pub async fn since(
         reader: &TrailReader,
         called: &str,
@@ -91,7 +91,7 @@ impl Coverage {
             let mut trail = CoveredTrail::new(name);
             for (place, digest) in digests.iter().enumerate() {
                 let next = digests.get(place + 1);
-                // The first says where the broker runs, the newest whether more is to come, the one before it whether a process had ended.
+                // The first says where the broker runs, the newest whether more is to come, the previous one whether a process had ended.
                 let is_due = next.is_none_or(|next| next.end >= since);
                 if is_due || place == 0 {
                     coverage.read(reader, &mut trail, digest, keys, (is_due, next.is_none())).await?;
@@ -118,7 +118,7 @@ impl Coverage {
         let believed = file.filter(|file| file.digest.digest_s3_object == key.key && file.is_signed(keys));
         trail.newest_end = trail.newest_end.max(key.end);
         let Some(file) = believed else {
-            // It cannot vouch for everything if records are missing.
+            // With records missing it cannot vouch for everything.
             trail.is_whole = false;
             if is_newest {
                 trail.newest = None;
@@ -177,7 +177,7 @@ impl CoveredTrail {
         self.newest = Some(digest);
     }
 
-    /// Looks for where its broker runs in its first digest, however old that is: there are many, so only where it matters.
+    /// Finds out where its broker runs from its first digest, however old. There are many trails, so only where that is needed.
     async fn find_place(&mut self, reader: &TrailReader, now: OffsetDateTime) -> Result<(), ReadFailure> {
         let state = self.newest.as_ref().map(|newest| TrailState::of(newest, self.newest_end, Some(now)));
         let is_well = self.is_whole && matches!(state, Some(TrailState::Open | TrailState::Closed));
@@ -195,7 +195,7 @@ impl CoveredTrail {
         Ok(())
     }
 
-    /// Whether the trail has all that its broker did at `at`, by clocks that differ by at most `skew`.
+    /// Whether the trail has everything that its broker did at `at`, by clocks that differ by at most `skew`.
     #[must_use]
     pub fn vouching(&self, at: OffsetDateTime, skew: Duration, now: OffsetDateTime) -> Vouching {
         if self.stretches.first().is_some_and(|first| first.is_opening && first.start > at + skew) {
@@ -222,7 +222,7 @@ impl CoveredTrail {
         }
     }
 
-    /// Whether a digest begins after `at`, and neither it nor the one before was made in the middle of a delivery.
+    /// Whether a digest begins after `at`, and neither it nor the previous one was made during a delivery.
     fn is_delivered(&self, at: OffsetDateTime) -> bool {
         let before = std::iter::once(true).chain(self.stretches.iter().map(|stretch| stretch.is_after_all));
         self.stretches
@@ -232,8 +232,8 @@ impl CoveredTrail {
     }
 }
 
-/// A trail whose newest digest is so much older than a time is closed by then, or abandoned: two of the longest intervals of digests, and
-/// the grace that state gives.
+/// A trail whose newest digest is this much older than some time was closed by then, or abandoned: two of the longest intervals of
+/// digests, and the grace period of trail states.
 const LONGEST_SILENCE: Duration = Duration::hours(50);
 
 #[cfg(test)]

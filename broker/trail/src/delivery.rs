@@ -1,11 +1,11 @@
-//! The trail: the journal's records are delivered as log files, and digests say what was delivered.
+//! Delivery: the journal's records become log files in a store, and digests say what was delivered.
 //!
 //! A closed segment of the journal becomes exactly one log file. Its key and, except for the encryption, its bytes follow from its
-//! content, so an interrupted delivery can be repeated. A delivery is noted in `trail.json` before the segment is removed; a digest's
-//! end and contents are noted before it is signed. So every record is in exactly one log file, and every log file in exactly one
-//! digest, whatever stops the broker and when.
+//! contents, so an interrupted delivery can be repeated. A delivery is noted in `trail.json` before the segment is removed; a digest's
+//! end and contents are noted before it is signed. So whenever the broker stops, every record ends up in exactly one log file, and
+//! every log file in exactly one digest.
 //!
-//! Nothing here holds up a call. A store that is down leaves records in the journal, which refuses calls at its bound.
+//! No call waits for delivery. While a store is down, records stay in the journal, which refuses calls at its bound.
 
 mod digests;
 mod encryption;
@@ -49,26 +49,26 @@ use reading::{Reading, begins_after, oldest_place, read};
 use schedule::FlushOrder;
 pub use setup::{SetupError, StoreConfig, TrailParts, check_state, names, probe, public_key_of};
 
-/// How a trail is to be.
+/// The configuration of a trail.
 #[derive(Debug, Clone)]
 pub struct TrailConfig {
-    /// What its name begins with: each journal adds its own id.
+    /// The beginning of its name, to which each journal adds an id of its own.
     pub name: String,
-    /// Where to.
+    /// Where log files and digests go.
     pub store: StoreConfig,
-    /// What stands before `AWSLogs/` in every key; empty for nothing.
+    /// The prefix before `AWSLogs/` in every key, possibly empty.
     pub prefix: String,
     /// How often log files are delivered.
     pub delivery_interval: Duration,
-    /// How often digests are.
+    /// How often digests are delivered.
     pub digest_interval: Duration,
     /// The KMS key under which log files are encrypted.
     pub kms_key: Option<KeyId>,
-    /// Who signs digests.
+    /// The signing key for digests.
     pub signing: SigningConfig,
 }
 
-/// Who signs digests.
+/// The signing key for digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SigningConfig {
     /// An RSA key of KMS.
@@ -77,7 +77,7 @@ pub enum SigningConfig {
     File(PathBuf),
 }
 
-/// Delivers one journal.
+/// Delivers the records of one journal.
 pub struct Trail {
     names: TrailNames,
     store: Arc<dyn Store>,
@@ -89,40 +89,39 @@ pub struct Trail {
     clock: Arc<dyn Clock>,
     delivery_interval: Duration,
     digest_interval: Duration,
-    /// When the next digest is due, whatever the time of day is said to be.
+    /// When the next digest is due by the monotonic clock.
     next_digest: Instant,
     state: State,
-    /// What others than the trail had had written when the journal was delivered last: see [`Journal::asked_by_others`].
+    /// [`Journal::asked_by_others`] at the last delivery.
     delivered_of_others: Option<u64>,
-    /// A log file is in the store, and that could not be noted yet.
+    /// The state after a log file that is in the store but could not be noted yet.
     unnoted: Option<State>,
-    /// Until when store and KMS may take, at the end: work on the disk is not cut off, since it would go on beside the next.
+    /// At the end, when store and KMS must be done. Work on the disk is not cut off, since it would go on beside what follows.
     deadline: Option<Instant>,
     newest_digest: watch::Sender<Option<NewestDigest>>,
-    /// Receives requests to deliver now, each with a channel for the result. Dropped when the broker ends, which delivers, too.
+    /// Receives requests to deliver now, each with a channel for the result. Dropped when the broker ends, which delivers anyway.
     pub flush_orders: mpsc::Sender<FlushOrder>,
     flushes: mpsc::Receiver<FlushOrder>,
 }
 
-/// The newest digest, to be kept out of reach of anybody who can delete it.
+/// The newest digest, whose signature should be kept out of reach of anybody who can delete the digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewestDigest {
     /// Its bucket and key.
     pub object: String,
     /// Its signature, in hex.
     pub signature: String,
-    /// Its end: later deliveries are in no digest yet.
+    /// Its end: later deliveries are not in any digest yet.
     pub end: OffsetDateTime,
 }
 
 impl Trail {
-    /// The newest digest that was delivered, now and from now on.
+    /// Watches the newest delivered digest.
     #[must_use]
     pub fn newest_digest(&self) -> watch::Receiver<Option<NewestDigest>> {
         self.newest_digest.subscribe()
     }
 
-    /// What the trail is called.
     #[must_use]
     pub(crate) fn names(&self) -> &TrailNames {
         &self.names
@@ -137,7 +136,7 @@ impl Trail {
         };
         self.in_time(rotated).await?;
         self.keep_hold().await?;
-        // A report is noted as made before its record leaves the journal, so that it is not repeated.
+        // Notices are saved as reported before their records leave the journal, so that they are not reported again.
         let notices = Arc::clone(self.journal.notices());
         on_disk(move || Ok(notices.save()?)).await?;
         self.note_again().await?;
@@ -161,8 +160,8 @@ impl Trail {
         Ok(delivered)
     }
 
-    /// Delivers one file of the journal. True if that made a log file; none if it is not known yet where it ends, since no
-    /// later file has begun.
+    /// Delivers one file of the journal, and returns whether that made a log file. `None` if its end is unknown, since no later file has
+    /// begun.
     async fn deliver_file(
         &mut self,
         file: &SegmentFile,
@@ -210,7 +209,7 @@ impl Trail {
             data_key_request_id,
         });
         (state.delivered, state.storing) = (Some(end), None);
-        // The file of the journal may be gone when it is tried again.
+        // When this is tried again, the journal's file may be gone.
         self.unnoted = Some(state);
         self.note_again().await?;
         self.remove(file).await?;
@@ -218,8 +217,8 @@ impl Trail {
         Ok(())
     }
 
-    /// Puts a log file under its name or, where somebody else's object has that, under the next minute's. Returns the name, and the requestID
-    /// of its data key.
+    /// Stores a log file under its name or, if another object has that, under the name of a later minute. Returns the name, and the
+    /// requestID of its data key.
     async fn put_free(
         &mut self,
         closed_at: OffsetDateTime,
@@ -246,7 +245,7 @@ impl Trail {
         Err(taken.unwrap_or(TrailError::Late))
     }
 
-    /// Encrypts a log file and puts it. Its hash is noted before: no later process could make the same bytes, and know what it finds there.
+    /// Encrypts and stores a log file. Its hash is noted first, since a later process could not make the same bytes to recognize it by.
     /// Returns the requestID of its data key.
     async fn put_encrypted(&mut self, key: &str, bytes: Vec<u8>) -> Result<Option<String>, TrailError> {
         if let Some(stored) = self.state.storing.clone().filter(|storing| storing.object == key)
@@ -277,7 +276,7 @@ impl Trail {
         }
     }
 
-    /// Reads a file of the journal. What does not fit its chain is cut off and kept as evidence; the rest is delivered.
+    /// Reads a file of the journal. What does not fit the hash chain is cut off and kept as evidence; the rest is delivered.
     async fn read(&self, file: &SegmentFile, later: Vec<PathBuf>) -> Result<Reading, TrailError> {
         let path = file.path.clone();
         let (number, evidence) = (file.number, self.journal_dir.join(damaged_name(file.number)));
@@ -297,11 +296,10 @@ impl Trail {
         .await
     }
 
-    /// The open segment begins where delivery has ended, or records between them are gone: this reveals a removed segment
-    /// also where no later one is delivered.
+    /// Checks that the open segment begins where delivery has ended. This reveals a removed segment even if no later one is delivered.
     async fn account_for(&mut self, open: &SegmentFile) -> Result<(), TrailError> {
         let path = open.path.clone();
-        // It may have been closed meanwhile, and another one begun: the next delivery shows.
+        // It may have been closed meanwhile, and another one begun: the next delivery sees that.
         let Some(before) = on_disk(move || Ok(begins_after(&path))).await? else { return Ok(()) };
         if self.state.delivered == Some(before) {
             return Ok(());
@@ -312,8 +310,8 @@ impl Trail {
         self.note(state).await
     }
 
-    /// Records between what was delivered and this place are gone, if delivery has not ended there: that is to be seen in the trail,
-    /// whatever happens to this process, and once however often the delivery is tried.
+    /// Unless delivery has ended at this place, adds a notice that the records in between are missing. It is durable, and added once
+    /// however often delivery is tried.
     async fn tell_missing(&self, before: Link) -> Result<(), TrailError> {
         let Some(delivered) = self.state.delivered.filter(|delivered| *delivered != before) else {
             return Ok(());
@@ -330,7 +328,7 @@ impl Trail {
         let hold = Arc::clone(self.journal.hold());
         let bytes = on_disk(move || {
             hold.keep()?;
-            // Somebody else may have been faster: it is delivered, and gone.
+            // Already removed by somebody else; it is delivered.
             let Some(metadata) = found(std::fs::metadata(&path))? else { return Ok(0) };
             found(std::fs::remove_file(&path))?;
             Ok(metadata.len())
@@ -339,28 +337,28 @@ impl Trail {
         Ok(())
     }
 
-    /// Another broker may have the journal's directory, and the trail with it: then nothing more is delivered.
+    /// Fails if another broker has taken the journal's directory, and so the trail: then nothing more is delivered.
     async fn keep_hold(&self) -> Result<(), TrailError> {
         let hold = Arc::clone(self.journal.hold());
         on_disk(move || Ok(hold.keep()?)).await
     }
 
-    /// Work that may be cut off: it is done again over itself.
+    /// Does work that may be cut off at the deadline, since it can be repeated.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, TrailError>>) -> Result<T, TrailError> {
         within(self.rest(), work).await
     }
 
-    /// The time that store and KMS may take, if it is limited.
+    /// The time left for store and KMS, if it is limited.
     fn rest(&self) -> Option<Duration> {
         Some(self.deadline?.saturating_duration_since(self.clock.instant()))
     }
 
-    /// Notes how far the trail is. It counts only then: nothing is removed that a crash would forget to have delivered.
+    /// Saves the state, which counts only then: nothing is removed before a crash could no longer make the broker forget its delivery.
     async fn note(&mut self, state: State) -> Result<(), TrailError> {
         let (hold, notices) = (Arc::clone(self.journal.hold()), Arc::clone(self.journal.notices()));
         self.state = on_disk(move || {
             hold.keep()?;
-            // First: where the directory was removed, how far the trail is does not come back without what it lacks.
+            // Notices first: if the directory was removed, the state must not come back without the notices of what is missing.
             notices.save()?;
             state.save(hold.dir())?;
             Ok(state)
@@ -369,7 +367,7 @@ impl Trail {
         Ok(())
     }
 
-    /// Notes that a log file is in the store: now or, if that fails, before anything else.
+    /// Saves that a log file is in the store, if an earlier attempt failed.
     async fn note_again(&mut self) -> Result<(), TrailError> {
         let Some(state) = self.unnoted.clone() else { return Ok(()) };
         self.note(state).await?;
@@ -386,7 +384,7 @@ async fn within<T>(
     tokio::time::timeout(rest, work).await.unwrap_or(Err(TrailError::Late))
 }
 
-/// Work on files, where it may block.
+/// Does work on files, on a thread that may block.
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TrailError> + Send + 'static,
 ) -> Result<T, TrailError> {
@@ -398,15 +396,15 @@ fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
-/// That many objects under unguessable names are an attack to be investigated.
+/// This many other objects under unguessable names are an attack that people must investigate.
 const MOST_TAKEN_NAMES: i64 = 4;
-/// A digest is made early once there are this many log files: about 550 bytes each.
+/// With this many log files, of about 550 bytes each, a digest is made early.
 pub(crate) const MAX_LOG_FILES: usize = 1_000;
-/// The spans of a delivery, each of which begins a trace.
+/// The spans of a delivery, each in a trace of its own.
 pub const SPANS: [&str; 2] = [DELIVER_SPAN, DIGEST_SPAN];
-/// The span of a log file's delivery.
+/// The span of delivering a log file.
 const DELIVER_SPAN: &str = "audit.deliver";
-/// The span of a digest that is signed and delivered.
+/// The span of signing and delivering a digest.
 const DIGEST_SPAN: &str = "audit.digest";
-/// Its signature, in hex: `audit verify` takes it.
+/// The digest's signature, in hex, as `audit verify` takes it.
 const DIGEST_SIGNATURE: &str = "keybroker.audit.digest_signature";

@@ -1,4 +1,4 @@
-//! Digest files: what was delivered in a stretch of time, chained and signed as CloudTrail's
+//! Digest files: what was delivered in a period, chained and signed like CloudTrail's
 //! (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-validation-digest-file-structure.html>).
 
 use serde::de::Error as _;
@@ -16,23 +16,23 @@ use super::origin::Origin;
 pub struct Digest {
     /// The account: 12 digits.
     pub aws_account_id: String,
-    /// Where the digest before ends, `YYYY-MM-DDTHH:MM:SSZ`.
+    /// The end of the previous digest, `YYYY-MM-DDTHH:MM:SSZ`.
     pub digest_start_time: String,
-    /// Where this one ends.
+    /// The end of this one.
     pub digest_end_time: String,
     /// The bucket that it is in.
     pub digest_s3_bucket: String,
     /// Its key.
     pub digest_s3_object: String,
-    /// MD5, in hex, of the signing key's public half as PKCS#1 DER. It names the key; nothing rests on it.
+    /// MD5, in hex, of the public signing key as PKCS#1 DER. It only names the key.
     pub digest_public_key_fingerprint: String,
     /// `SHA256withRSA`.
     pub digest_signature_algorithm: String,
-    /// The newest record's time; none where nothing was delivered.
+    /// The newest record's time; `None` if nothing was delivered.
     pub newest_event_time: Option<String>,
     /// The oldest record's time.
     pub oldest_event_time: Option<String>,
-    /// The bucket of the digest before; none for the first one.
+    /// The bucket of the previous digest; `None` for the first one.
     pub previous_digest_s3_bucket: Option<String>,
     /// Its key.
     pub previous_digest_s3_object: Option<String>,
@@ -44,12 +44,12 @@ pub struct Digest {
     pub previous_digest_signature: Option<String>,
     /// What was delivered.
     pub log_files: Vec<LogFile>,
-    /// What CloudTrail's digests do not have.
+    /// Fields that CloudTrail's digests do not have.
     #[serde(default, deserialize_with = "own_fields", skip_serializing_if = "Option::is_none")]
     pub(crate) key_broker: Option<OwnFields>,
 }
 
-/// What a broker's digests have beside CloudTrail's fields: signed with them.
+/// The fields of a broker's digests besides CloudTrail's, which are signed as well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OwnFields {
@@ -58,9 +58,9 @@ pub(crate) struct OwnFields {
     /// Whether a trail begins or ends with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) position: Option<Position>,
-    /// When the next one is due, at the latest, if the broker lives.
+    /// When the next one is due at the latest, as long as the broker runs.
     pub(crate) digest_interval_seconds: u64,
-    /// Where the broker runs: in the first one.
+    /// Where the broker runs, in the first digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Origin>,
 }
@@ -69,9 +69,9 @@ pub(crate) struct OwnFields {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Position {
-    /// The first one: it was there before the first call was answered.
+    /// The first one, which was in the store before the first call was answered.
     Opening,
-    /// The broker has ended, and everything is delivered. Where its journal is kept, another one may follow.
+    /// The broker has ended and everything is delivered. If its journal is retained, another digest may follow.
     Closing,
 }
 
@@ -91,11 +91,11 @@ pub struct LogFile {
     pub newest_event_time: String,
     /// The oldest record's time.
     pub oldest_event_time: String,
-    /// Where its records stand in the journal's chain. CloudTrail has no such field, and digests of older brokers have none.
+    /// The place of its records in the journal's chain. CloudTrail has no such field, nor have digests of older brokers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) journal_chain: Option<ChainSpan>,
-    /// Of a log file that the broker has encrypted: the requestID of its data key's GenerateDataKey, whose record is in a later one, or
-    /// in none where nothing came later.
+    /// For a log file that the broker has encrypted: the requestID of its data key's GenerateDataKey, whose record is in a later log file,
+    /// or in none if there is no later one.
     #[serde(rename = "dataKeyRequestID", default, skip_serializing_if = "Option::is_none")]
     pub(crate) data_key_request_id: Option<String>,
 }
@@ -116,7 +116,7 @@ pub(crate) struct ChainSpan {
 }
 
 impl ChainSpan {
-    /// The records after `before`, up to and with `end`.
+    /// The records after `before`, up to and including `end`.
     #[must_use]
     pub(crate) fn new(before: &Link, end: &Link) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl ChainSpan {
         }
     }
 
-    /// The last record before these, and the last of these; none if this is not what a broker writes.
+    /// The last record before these, and the last of these; `None` if no broker writes it like this.
     #[must_use]
     pub(crate) fn links(&self) -> Option<(Link, Link)> {
         let link = |sequence, hex: &str| {
@@ -163,7 +163,7 @@ impl Digest {
     }
 }
 
-/// Of a later format, only its version is read.
+/// If the format is later, only its version is read.
 fn own_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OwnFields>, D::Error> {
     let Some(fields) = Option::<Value>::deserialize(deserializer)? else { return Ok(None) };
     let Versioned { version } = Versioned::deserialize(&fields).map_err(D::Error::custom)?;
@@ -174,7 +174,6 @@ fn own_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OwnFi
     OwnFields::deserialize(fields).map(Some).map_err(D::Error::custom)
 }
 
-/// SHA-256 in hex.
 #[must_use]
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
@@ -184,9 +183,9 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 pub(crate) const SIGNATURE_ALGORITHM: &str = "SHA256withRSA";
 /// CloudTrail's name of SHA-256.
 pub(crate) const HASH_ALGORITHM: &str = "SHA-256";
-/// Where an object's metadata has the signature of a digest, in hex.
+/// The metadata with the signature of a digest, in hex.
 pub(crate) const SIGNATURE_METADATA: &str = "signature";
-/// Where it has the requestID of KMS's Sign.
+/// The metadata with the requestID of KMS's Sign.
 pub(crate) const KMS_REQUEST_METADATA: &str = "kms-request-id";
-/// Where it has `SHA256withRSA`.
+/// The metadata with `SHA256withRSA`.
 pub(crate) const SIGNATURE_ALGORITHM_METADATA: &str = "signature-algorithm";

@@ -1,9 +1,9 @@
 //! The journal: where records become durable before a reply leaves.
 //!
 //! One thread owns the files. It takes every record that waits, chains them, writes them with one write, makes them durable
-//! with one `fdatasync`, and only then tells the callers. Where that fails it cuts off what it half wrote, refuses what waited,
-//! and tries again by itself. Records of what has happened all the same (KMS has answered, a call was refused) are the
-//! backlog: they are kept in memory, within bounds, and are the first to be written when the journal can.
+//! with one `fdatasync`, and only then answers the callers. If that fails, it cuts off what it half wrote, refuses the callers
+//! that wait, and tries again by itself. Records of what has already happened (KMS has answered, a call was refused) form the
+//! backlog: they stay in memory, within bounds, and are written first once the journal can commit again.
 
 mod backlog;
 pub(crate) mod follow;
@@ -59,23 +59,23 @@ pub enum Durability {
     Write,
 }
 
-/// Where and how the journal is kept.
+/// Where and how the journal is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// The directory; made if it is missing.
+    /// The directory; it is created if it is missing.
     pub dir: PathBuf,
     /// How durable a commit is.
     pub commit: Durability,
     /// How long a call waits for its commit before it is refused.
     pub wait: Duration,
-    /// The bytes of a file at most; then it is closed, to be delivered. Only one commit that is longer makes it longer.
+    /// The maximum bytes of a file, which is then closed and delivered. Only a single commit that is longer may exceed it.
     pub max_segment_bytes: u64,
-    /// What all files may hold; then calls are refused.
+    /// The maximum bytes of all files that are not delivered; beyond it calls are refused.
     pub max_undelivered_bytes: u64,
 }
 
 impl JournalConfig {
-    /// A journal in `dir` with the usual bounds.
+    /// A journal in `dir` with the default bounds.
     #[must_use]
     pub fn new(dir: PathBuf, commit: Durability, wait: Duration) -> Self {
         let (max_segment_bytes, max_undelivered_bytes) = (MAX_SEGMENT_BYTES, MAX_UNDELIVERED_BYTES);
@@ -83,7 +83,7 @@ impl JournalConfig {
     }
 }
 
-/// The handle of the journal: cheap to clone. What is appended after the [`JournalThread`] is closed is refused.
+/// A handle of the journal, cheap to clone. Records appended after the [`JournalThread`] is closed are refused.
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
@@ -92,55 +92,55 @@ pub struct Journal {
     wait: Duration,
 }
 
-/// Between the handles and the thread.
+/// What the handles and the thread share.
 struct Shared {
     queue: Queue,
     health: watch::Sender<bool>,
     notices: Arc<Notices>,
-    /// A file was closed because it was full.
+    /// Notified when a file was closed because it was full.
     full: Notify,
     counts: Counts,
-    /// Times commits, if anybody reads that.
+    /// Measures commits, if anybody reads the measurements.
     commits: OnceLock<Arc<CommitTimer>>,
-    /// Cancelled when the thread has ended in a defect.
+    /// Cancelled when the thread has ended by a defect.
     dead: CancellationToken,
-    /// Records that others than the trail itself have had written, or will have: a count of batches.
+    /// The number of batches written, or to be written, other than the trail's own.
     asked_by_others: AtomicU64,
-    /// How often a copy has been made of all that was there; 0 where nobody copies.
+    /// The number of finished rounds of copying all records; 0 where nobody copies.
     copies: watch::Sender<u64>,
 }
 
-/// Who does not read a copy holds up the end for so long.
+/// How long the end waits for a copy that nobody reads.
 const COPY_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Is told how long each commit took.
+/// Called with the duration of each commit.
 pub(crate) type CommitTimer = dyn Fn(Duration) + Send + Sync;
 
-/// The thread behind a [`Journal`]. Dropped, it ends by itself, but is not waited for.
+/// The thread behind a [`Journal`]. If this is dropped, the thread ends by itself, but nobody waits for it.
 pub struct JournalThread {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<Lost, Dead>>>,
 }
 
-/// The journal's thread has ended in a defect: what it had taken and not written is lost, and nobody knows how much that is.
+/// The journal's thread has ended by a defect: unwritten records are lost, and their number is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dead;
 
-/// Records of the backlog that could not be written when the journal ended, or that were in a file that was removed: lost with the
-/// process.
+/// Records that are lost with the process: those of the backlog that could not be written at the end, and those in a file that
+/// was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lost {
-    /// How many.
+    /// The number of records.
     pub(crate) records: u64,
-    /// Of those of the backlog, records of calls: each was refused, or left by its caller.
+    /// Records of calls in the backlog: each call was refused, or abandoned by its caller.
     pub(crate) activity_records: u64,
-    /// Of those of the backlog, answers of KMS.
+    /// Records of KMS's answers in the backlog.
     pub(crate) kms_records: u64,
-    /// Bytes of all.
+    /// The bytes of all records.
     pub(crate) bytes: u64,
 }
 
-/// The journal cannot commit: nothing may leave the broker. With the records, if it is known that they are not written.
+/// The journal cannot commit, so nothing may leave the broker. Holds the records if it is certain that they are not written.
 #[derive(Debug, PartialEq, Eq)]
 pub struct JournalUnavailable(pub Option<Vec<u8>>);
 
@@ -154,11 +154,11 @@ pub struct Commit {
 }
 
 impl Journal {
-    /// Opens the journal in its directory and makes whole what an earlier process left.
+    /// Opens the journal in its directory and repairs what an earlier process left.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, in which its handover runs.
+    /// Outside of a tokio runtime, in which its handover task runs.
     pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>) -> io::Result<(Self, JournalThread)> {
         let (segments, notices) = Segments::open(config, clock.now())?;
         let (undelivered, hold) = (segments.undelivered(), segments.hold());
@@ -178,7 +178,7 @@ impl Journal {
         let on_thread = Arc::clone(&shared);
         let thread =
             std::thread::Builder::new().name("journal".into()).spawn(move || write(writer, &on_thread))?;
-        // It is set once.
+        // It is set only once.
         let _ = shared.queue.thread.set(thread.thread().clone());
         tokio::spawn(handover::carry(Arc::clone(&shared), told));
         let journal = Self { shared: Arc::clone(&shared), undelivered, hold, wait: config.wait };
@@ -190,13 +190,13 @@ impl Journal {
         self.append_of(None, records)
     }
 
-    /// The same, for records of a call by this principal, if it is one's, who may fill its share of the journal only.
+    /// The same for records of a call. If the call has a principal, the records must fit in that principal's share of the journal.
     pub fn append_of(&self, principal: Option<&Principal>, records: Vec<u8>) -> Commit {
         self.append_within(Room::Calls, principal.cloned(), records)
     }
 
-    /// The same, for records of the calls to KMS that a start and a delivery make: they may go beyond the journal's bounds, so that a
-    /// full journal can be delivered.
+    /// The same for records of the calls to KMS that a start or a delivery makes. They may exceed the journal's bounds, so that a
+    /// full journal can still be delivered.
     pub(crate) fn append_for_the_trail(&self, records: Vec<u8>) -> Commit {
         self.append_within(Room::Reserve, None, records)
     }
@@ -210,7 +210,7 @@ impl Journal {
         Commit { id, done, wait: self.wait, shared: Arc::clone(&self.shared) }
     }
 
-    /// Has lines written as soon as the journal can: nobody waits for them, but what they tell has happened.
+    /// Has lines written as soon as the journal can, without anybody waiting: they record what has already happened.
     pub fn defer(&self, records: &[u8]) {
         if records.is_empty() {
             return;
@@ -219,8 +219,8 @@ impl Journal {
         self.shared.defer(records);
     }
 
-    /// Commits such records, or adds them to the backlog: what they tell has happened, and is needed to make room. An error if it is not
-    /// known what became of them.
+    /// Commits records of a start's or a delivery's calls to KMS, or adds them to the backlog. An error means that it is not known
+    /// whether they were written.
     pub async fn commit_for_the_trail(&self, records: Vec<u8>) -> Result<(), JournalUnavailable> {
         match self.append_for_the_trail(records).wait().await {
             Err(JournalUnavailable(Some(records))) => {
@@ -231,52 +231,52 @@ impl Journal {
         }
     }
 
-    /// The same, for records of the calls to KMS that a start and a delivery make.
+    /// The same as [`Self::defer`], for the calls to KMS that a start or a delivery makes.
     pub(crate) fn defer_for_the_trail(&self, records: &[u8]) {
         let untaken = self.shared.queue.defer(records, true);
         self.shared.count_untaken(untaken);
     }
 
-    /// Whether the backlog might not take another answer of KMS: then nothing may be asked of it, for workloads, or for what a start and
-    /// a delivery ask (`by_the_trail`).
+    /// Whether the backlog might have no room for another answer of KMS: then KMS must not be called, either for workloads or,
+    /// with `by_the_trail`, for a start or a delivery.
     #[must_use]
     pub fn is_overdrawn(&self, by_the_trail: bool) -> bool {
         let backlog = self.shared.queue.backlog();
         if by_the_trail { backlog.is_overdrawn_by_the_trail() } else { backlog.is_overdrawn() }
     }
 
-    /// Bytes of records that nobody waits for, and that are not written yet.
+    /// The bytes of records in the backlog.
     #[must_use]
     pub(crate) fn backlog_bytes(&self) -> usize {
         self.shared.queue.backlog().all()
     }
 
-    /// Closes the journal if its chain ends at `end` and nothing waits: then nothing comes after it. False if that is not
-    /// so, or nothing is written any more.
+    /// Closes the journal if its chain ends at `end` and nothing waits, so that no record follows. False if that is not so, or
+    /// if the thread has ended.
     pub(crate) async fn close_at(&self, end: Link) -> bool {
         self.shared.queue.close_at(end).await.unwrap_or(false)
     }
 
-    /// Where who copies the records counts the rounds.
+    /// The counter of finished rounds, for the task that copies records.
     pub(crate) fn copies(&self) -> watch::Sender<u64> {
         self.shared.copies.clone()
     }
 
-    /// Grows with everything that is written but for what starts, deliveries and digests leave themselves.
+    /// A count that grows with every batch of records, except those of starts, deliveries and digests.
     pub(crate) fn asked_by_others(&self) -> u64 {
         self.shared.asked_by_others.load(Ordering::Relaxed)
     }
 
-    /// Waits until all that is there now is copied, where somebody copies it and can, but not for long.
+    /// Waits for a short while until every record present now is copied, if records are copied at all.
     pub(crate) async fn copied(&self) {
         let mut copies = self.shared.copies.subscribe();
         let before = *copies.borrow();
-        // The round that is under way may have been here before.
+        // The round under way may already have passed the newest record.
         let is_copied = copies.wait_for(|rounds| before == 0 || *rounds == 0 || *rounds >= before + 2);
         let _ = tokio::time::timeout(COPY_PATIENCE, is_copied).await;
     }
 
-    /// Whether the newest commit succeeded, and none takes too long.
+    /// Whether the newest commit succeeded and no commit takes too long.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<bool> {
         self.shared.health.subscribe()
@@ -288,7 +288,7 @@ impl Journal {
         self.undelivered.clone()
     }
 
-    /// Whose its directory is.
+    /// The lock on the journal's directory.
     #[must_use]
     pub(crate) fn hold(&self) -> &Arc<Hold> {
         &self.hold
@@ -300,24 +300,24 @@ impl Journal {
         let (waiting, undelivered_bytes) = (self.shared.queue.waiting(), self.undelivered.bytes());
         Totals { waiting, undelivered_bytes, ..self.shared.counts.totals() }
     }
-    /// Has the commits timed from now on. The first to ask is heard.
+    /// Has the commits measured from now on. Only the first call has an effect.
     pub fn time_commits(&self, commits: Arc<CommitTimer>) {
         let _ = self.shared.commits.set(commits);
     }
 
-    /// A call was refused, since its records could not be committed in time.
+    /// Counts a call that was refused because its records could not be committed in time.
     pub fn refused_call(&self) {
         self.shared.counts.refused_calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A delivery failed.
+    /// Counts a failed delivery.
     pub(crate) fn failed_delivery(&self) {
         self.shared.counts.failed_deliveries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Closes the file that is being written, if it has records, and waits until it is.
     pub(crate) async fn rotate(&self) {
-        // There is no answer only when the broker stops.
+        // The answer is missing only when the broker stops.
         let _ = self.shared.queue.rotate().await;
     }
 
@@ -326,24 +326,24 @@ impl Journal {
         self.shared.full.notified().await;
     }
 
-    /// Ends when the journal's thread has ended in a defect: nothing is written any more, and only a new process mends that.
+    /// Ends when the journal's thread has ended by a defect: only a new process can write again.
     pub(crate) async fn died(&self) {
         self.shared.dead.cancelled().await;
     }
 
-    /// So many refused calls, and answers of KMS, have no record: the trail tells it.
+    /// Counts refused calls and answers of KMS that have no record, so that the trail reports them.
     pub fn count_unrecorded(&self, refusals: u64, kms_answers: u64) {
         self.shared.count_untaken(Untaken { kms_answers, calls: refusals });
     }
 
-    /// What the broker has found out about its trail, and is to be told there.
+    /// What the broker has found out about its trail and has yet to report there.
     #[must_use]
     pub fn notices(&self) -> &Arc<Notices> {
         &self.shared.notices
     }
 }
 
-/// What the thread does. A defect ends it for good: whoever waits for it is told.
+/// The thread's body. A panic ends it for good, and those who wait are notified.
 fn write(writer: Writer, shared: &Shared) -> Result<Lost, Dead> {
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| writer.write_until_closed()));
     ended.map_err(|_| {
@@ -374,7 +374,7 @@ impl Shared {
         }
     }
 
-    /// What has no record is told in the trail.
+    /// Reports in the trail what has no record.
     fn count_untaken(&self, Untaken { kms_answers, calls }: Untaken) {
         if (kms_answers, calls) == (0, 0) {
             return;
@@ -404,7 +404,7 @@ impl Shared {
 }
 
 impl JournalThread {
-    /// Writes everything that is queued, and ends. Returns what could not be written. Blocks.
+    /// Writes everything that is queued, ends, and returns what could not be written. Blocks.
     pub(crate) fn close(mut self) -> Result<Lost, Dead> {
         let Some(thread) = self.end() else { return Ok(Lost::default()) };
         thread.join().unwrap_or(Err(Dead))
@@ -442,18 +442,18 @@ impl Commit {
         self.wait_at_most(Duration::MAX).await
     }
 
-    /// Waits until the record is durable, for at most the configured time and `limit`. What the thread has not taken by then is given
-    /// back.
+    /// Waits until the record is durable, for at most the configured time and `limit`. If the thread has not taken it by then, it
+    /// is given back.
     pub async fn wait_at_most(self, limit: Duration) -> Result<(), JournalUnavailable> {
         let Self { id, done, wait, shared } = self;
         let done = done.map_err(|records| JournalUnavailable(Some(records)))?;
         match tokio::time::timeout(wait.min(limit), done).await {
             Ok(Ok(result)) => result.map_err(|records| JournalUnavailable(Some(records))),
-            // The thread is gone.
+            // The thread has ended.
             Ok(Err(_)) => Err(JournalUnavailable(None)),
             Err(_) => {
                 if wait <= limit {
-                    // Whatever holds it up, the next call is held up, too. The thread says when it goes on.
+                    // What delays this commit delays the next one, too. The thread reports when it goes on.
                     shared.set_healthy(false);
                     shared.queue.wake();
                 }
@@ -463,10 +463,10 @@ impl Commit {
     }
 }
 
-/// Of a file of the journal, and so of its log file, uncompressed: what the chain adds is more than what a log file does. Readers that
-/// bound one value of JSON read it: `DuckDB`'s default is 16 MiB.
+/// The maximum bytes of a file, and so of its uncompressed log file, which is smaller. Readers that limit the size of one JSON value
+/// accept it: `DuckDB`'s default is 16 MiB.
 pub(crate) const MAX_SEGMENT_BYTES: u64 = 10_000_000;
-/// A million records: hours of a busy broker, with a store that is down.
+/// A million records: what a busy broker writes in the hours in which a store is down.
 pub(crate) const MAX_UNDELIVERED_BYTES: u64 = 1 << 30;
 
 #[cfg(test)]

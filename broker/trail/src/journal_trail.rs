@@ -6,25 +6,25 @@ use std::path::Path;
 use crate::state::State;
 use crate::trail_name;
 
-/// The trail of a journal, as its notes tell.
+/// The trail of a journal, as noted in its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalTrail {
-    /// What it is called.
+    /// The trail's name.
     pub name: String,
-    /// What the configuration called it when the journal was made.
+    /// The name that the configuration gave when the journal was created.
     pub configured: String,
     /// The account: 12 digits.
     pub account_id: String,
     /// The partition: `aws`, `aws-cn`, …
     pub partition: String,
-    /// The region of its KMS.
+    /// The region of its KMS keys.
     pub region: String,
-    /// Whether the store knows of it: its first digest is delivered.
+    /// Whether the store has its first digest.
     pub has_begun: bool,
 }
 
 impl From<&str> for JournalTrail {
-    /// That of a journal that is still to be made, by what the configuration calls it: it has a name, and nobody knows whose it is.
+    /// The trail of a journal that does not exist yet: its name is made from the configured one; its account is unknown.
     fn from(configured: &str) -> Self {
         Self {
             name: trail_name::of_new_journal(configured),
@@ -40,7 +40,7 @@ impl From<&str> for JournalTrail {
 impl TryFrom<&Path> for JournalTrail {
     type Error = io::Error;
 
-    /// That of the journal in this directory; [`io::ErrorKind::NotFound`] if no broker has delivered from there. Blocks.
+    /// The trail of the journal in this directory; [`io::ErrorKind::NotFound`] if no broker has delivered from there. Blocks.
     fn try_from(dir: &Path) -> io::Result<Self> {
         let Some(State { trail, account: Some(account), previous, .. }) = State::load(dir)? else {
             return Err(io::ErrorKind::NotFound.into());

@@ -8,20 +8,20 @@ use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, KeyId, Plaintex
 /// The calls of a broker that delivers.
 #[async_trait]
 pub trait TrailKeys: Send + Sync + 'static {
-    /// GenerateDataKey: 256 bits under `key`. The record is in the journal by then, or in its backlog.
+    /// GenerateDataKey: 256 bits under `key`. When this returns, the record is in the journal or in its backlog.
     async fn data_key(&self, key: &KeyId, context: &EncryptionContext) -> Result<DataKey, KeysError>;
 
-    /// Sign: RSASSA-PKCS1-v1_5 over this SHA-256 digest. With the requestID of KMS's answer.
+    /// Sign: RSASSA-PKCS1-v1_5 over this SHA-256 digest. Also returns the requestID of KMS's answer.
     async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<(Vec<u8>, Option<String>), KeysError>;
 
     /// GetPublicKey: the public half of `key`.
     async fn public_key(&self, key: &KeyId) -> Result<KmsPublicKey, KeysError>;
 }
 
-/// The call of whoever reads an encrypted trail.
+/// The call needed to read an encrypted trail.
 #[async_trait]
 pub trait Decrypter: Send + Sync + 'static {
-    /// Decrypt: the data key of a log file. The record is durable by then, where the reader keeps such records.
+    /// Decrypt: the data key of a log file. When this returns, the record is durable, if the reader keeps such records.
     async fn decrypt(
         &self,
         ciphertext: CiphertextBlob,
@@ -44,22 +44,22 @@ pub struct DataKey {
 
 /// The public half of an asymmetric key.
 pub struct KmsPublicKey {
-    /// Which key.
+    /// The key's ARN.
     pub key: KeyArn,
     /// X.509 `SubjectPublicKeyInfo` in DER.
     pub spki: Vec<u8>,
 }
 
-/// KMS did not do it.
+/// KMS's refusal or failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeysError {
-    /// What can be done about it.
+    /// The kind of error.
     pub kind: KeysErrorKind,
-    /// Why, for people.
+    /// The reason, for people.
     pub words: String,
 }
 
-/// What can be done about an error of KMS.
+/// The kinds of errors, by what can be done about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysErrorKind {
     /// Trying again may help: KMS cannot be reached or throttles, or the record could not be committed.

@@ -1,5 +1,5 @@
-//! The audit trail of key-broker: records of workloads' calls and KMS's answers, made durable, delivered, signed, read back and
-//! verified. It depends on no gRPC, policy, cache or KMS client: [`TrailKeys`] is what it needs from KMS.
+//! The audit trail of key-broker: records of workloads' calls and KMS's answers, which are made durable, delivered, signed, read
+//! and verified here. The crate knows nothing of gRPC, policy, cache or the KMS client: what it needs from KMS is [`TrailKeys`].
 
 // What a record is.
 mod format_version;

@@ -1,4 +1,4 @@
-//! Log files: a closed file of the journal as CloudTrail delivers it, `{"Records":[…]}` in gzip.
+//! Log files: a closed file of the journal in CloudTrail's form, `{"Records":[…]}` in gzip.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -29,8 +29,8 @@ pub(crate) struct LogFileContents {
     pub(crate) end: Link,
 }
 
-/// Makes a log file of the journal's file at `path`, up to and with record `last`: what follows in it was never committed,
-/// and is elsewhere under the same number. None if there are no records.
+/// Makes a log file of the journal's file at `path`, up to and including record `last`: what follows was never committed, and has its
+/// number in another file. `None` without records.
 pub(crate) fn build(path: &Path, last: u64) -> Result<Option<LogFileContents>, ReadError> {
     let mut segment = SegmentReader::open(path)?;
     let mut file = Hashing { hasher: Sha256::new(), gzip: GzEncoder::new(Vec::new(), Compression::fast()) };
@@ -90,8 +90,8 @@ impl Write for Hashing {
     }
 }
 
-/// The `eventTime` of a record; its form sorts as it counts. It is found by its name, which stands in quotes nowhere before: text
-/// has its quotes escaped, and no object before has a field of this name.
+/// The `eventTime` of a record, whose form sorts by time. It is found by its quoted name, which cannot occur earlier: quotes in texts are
+/// escaped, and no earlier object has a field of this name.
 fn event_time(record: &[u8]) -> Option<&str> {
     let at = memmem::find(record, EVENT_TIME)? + EVENT_TIME.len();
     let length = memchr::memchr(b'"', &record[at..])?;

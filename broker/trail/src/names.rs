@@ -7,30 +7,29 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime, PrimitiveDateTime};
 
-/// Which trail, and where it is delivered.
+/// The names of a trail, and where it is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrailNames {
     /// The account of the broker: 12 digits.
     pub account_id: String,
     /// The region of its KMS, and the trail's home region.
     pub region: String,
-    /// The name of the trail: one for each broker that delivers into a bucket.
+    /// The name of the trail: each journal has its own.
     pub trail: String,
     /// The bucket.
     pub bucket: String,
-    /// What stands before `AWSLogs/`; empty for nothing.
+    /// The prefix before `AWSLogs/`, possibly empty.
     pub prefix: String,
 }
 
 impl TrailNames {
-    /// The ARN of the trail, as an encryption context has it.
+    /// The ARN of the trail, as used in encryption contexts.
     #[must_use]
     pub fn trail_arn(&self) -> String {
         let Self { region, account_id, trail, .. } = self;
         format!("arn:{}:cloudtrail:{region}:{account_id}:trail/{trail}", partition_of(region))
     }
 
-    /// The ARN of an object in the bucket.
     #[must_use]
     pub(crate) fn object_arn(&self, key: &str) -> String {
         format!("arn:{}:s3:::{}/{key}", partition_of(&self.region), self.bucket)
@@ -48,7 +47,7 @@ impl TrailNames {
         format!("{}{slash}AWSLogs/{}/", self.prefix, self.account_id)
     }
 
-    /// The key of an object that shows whether the bucket takes any: outside of `AWSLogs/`, where every reader takes what it finds for
+    /// The key of an object that shows whether the bucket accepts any. It is outside of `AWSLogs/`, where readers take every object for
     /// records.
     #[must_use]
     pub(crate) fn probe(&self) -> String {
@@ -57,13 +56,13 @@ impl TrailNames {
         format!("{prefix}{slash}key-broker-probe/{account_id}/{region}/{trail}.txt")
     }
 
-    /// Under which all log files are, those of other brokers too.
+    /// The prefix of all log files, including other brokers'.
     #[must_use]
     pub fn log_folder(&self) -> String {
         format!("{}CloudTrail/{}/", self.folder(), self.region)
     }
 
-    /// Under which all digests are, those of other trails too.
+    /// The prefix of all digests, including other trails'.
     #[must_use]
     pub(crate) fn digest_folder(&self) -> String {
         format!("{}CloudTrail-Digest/{}/", self.folder(), self.region)
@@ -77,8 +76,8 @@ impl TrailNames {
 
     /// The key of a log file that was complete at `at` and ends with a record of this `hash`.
     ///
-    /// The 16 characters come from the hash, which is of random ids: no other file has them, and a delivery that is tried
-    /// again has the same ones.
+    /// Its 16 characters come from the hash, which depends on random ids: no other file has the same ones, and a repeated delivery
+    /// does.
     #[must_use]
     pub(crate) fn log_file(&self, at: OffsetDateTime, hash: &[u8; 32]) -> String {
         let Self { account_id, region, .. } = self;
@@ -90,8 +89,8 @@ impl TrailNames {
         )
     }
 
-    /// In which minute the log file of this key was complete, as its name says; none if the name is not one of a log file of this
-    /// account and region. Log files of other brokers, and CloudTrail's own, have such names, too.
+    /// The minute in which the log file of this key was complete, according to its name; `None` if no log file of this account and region has
+    /// such a name. Log files of other brokers, and CloudTrail's own, have such names, too.
     #[must_use]
     pub(crate) fn log_file_minute(&self, key: &str) -> Option<OffsetDateTime> {
         let Self { account_id, region, .. } = self;
@@ -115,7 +114,7 @@ impl TrailNames {
         )
     }
 
-    /// When the digest of this key ends; none if the key is of another trail, or of no digest.
+    /// The end of the digest with this key; `None` if it is another trail's, or no digest.
     #[must_use]
     pub(crate) fn digest_end(&self, key: &str) -> Option<OffsetDateTime> {
         let name = key.rsplit('/').next()?.strip_suffix(".json.gz")?;
@@ -124,7 +123,7 @@ impl TrailNames {
     }
 }
 
-/// Whose a digest is and where it ends, as its key says: the name of a trail, whatever its home region.
+/// The trail and the end of a digest, according to its key, in any home region.
 #[must_use]
 pub(crate) fn trail_of(digest_key: &str) -> Option<(&str, OffsetDateTime)> {
     let name = digest_key.rsplit('/').next()?.strip_suffix(".json.gz")?;
@@ -151,7 +150,7 @@ fn format(at: OffsetDateTime, form: &[BorrowedFormatItem<'_>]) -> String {
     at.to_offset(time::UtcOffset::UTC).format(form).expect("a moment has all parts of these forms")
 }
 
-/// 16 letters and digits out of a hash: 95 bits.
+/// 16 letters and digits of a hash: 95 bits.
 fn letters(hash: &[u8; 32]) -> String {
     let digest = Sha256::new().chain_update(b"log file").chain_update(hash).finalize();
     let mut rest = digest.iter().take(16).fold(0_u128, |n, byte| (n << 8) | u128::from(*byte));

@@ -1,4 +1,4 @@
-//! What the next activity record reports beside its call, so that auditors learn of it: what happened to the journal, and reloads.
+//! Notices: what the next activity record reports besides its call, so that auditors learn of it: losses in the journal, and reloads.
 
 use std::ops::AddAssign;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Notice {
-    /// Bytes of an unfinished commit that were cut off at a start: no reply went out for it.
+    /// Bytes of an unfinished commit that were cut off at a start: no reply left for it.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) torn_bytes: u64,
     /// Bytes that did not fit the chain, kept as evidence in a file named `damaged`.
@@ -41,7 +41,7 @@ impl AddAssign for Notice {
     }
 }
 
-/// What was reloaded since the record before, and what could not be.
+/// Reloads since the previous record, and failed ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reloads {
@@ -54,7 +54,7 @@ pub struct Reloads {
     /// Other certificates are in use.
     #[serde(skip_serializing_if = "is_zero")]
     pub certificates: u64,
-    /// Other certificates had a mistake, and the ones before stay in use.
+    /// Other certificates had a mistake, and the previous ones stay in use.
     #[serde(skip_serializing_if = "is_zero")]
     pub certificates_refused: u64,
 }
@@ -72,7 +72,7 @@ impl AddAssign for Reloads {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Untold {
-    /// In the record, as `noticeID`: two records with the same one report the same.
+    /// `noticeID` in the record: two records with the same one report the same.
     pub(crate) id: Uuid,
     /// What happened to the journal.
     #[serde(default)]

@@ -12,10 +12,8 @@ pub(crate) struct Origin {
     /// The pod, by Kubernetes' downward API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pod: Option<String>,
-    /// Its namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<String>,
-    /// The node that it is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<String>,
 }
@@ -31,7 +29,7 @@ impl Origin {
         pod.or_else(|| self.host.clone())
     }
 
-    /// That of this process: by the variables that deploy and documents name, and the host's name.
+    /// The origin of this process, from the documented variables and the host's name.
     #[must_use]
     pub(crate) fn of_this_process() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());

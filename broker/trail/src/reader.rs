@@ -25,19 +25,19 @@ use crate::keys::Decrypter;
 use crate::signature::PublicKey;
 use crate::trail_name;
 
-/// Reads one trail.
+/// A reader of one trail.
 pub struct TrailReader {
     store: Arc<dyn Store>,
     names: TrailNames,
     decrypter: Option<Arc<dyn Decrypter>>,
 }
 
-/// The digests in a bucket's folder.
+/// The objects in the folder of a bucket's digests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DigestKeys {
-    /// This trail's, in order of time.
+    /// This trail's digests in order of time.
     pub(crate) own: Vec<DigestKey>,
-    /// The keys of everything else that is there: digests of other trails.
+    /// The keys of everything else there, such as other trails' digests.
     pub(crate) others: Vec<String>,
 }
 
@@ -46,18 +46,18 @@ pub(crate) struct DigestKeys {
 pub(crate) struct DigestKey {
     /// Its key in the bucket.
     pub(crate) key: String,
-    /// Where it ends, as its name says.
+    /// Its end, according to its name.
     pub(crate) end: OffsetDateTime,
 }
 
-/// One digest as it lies in the store.
+/// A digest as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DigestFile {
     /// Its key in the bucket.
     pub(crate) key: String,
-    /// Its uncompressed bytes, which are what is hashed and signed.
+    /// Its uncompressed bytes, which are hashed and signed.
     pub(crate) json: Vec<u8>,
-    /// What they say.
+    /// Their contents.
     pub digest: Digest,
     /// The signature in the object's metadata, in hex.
     pub(crate) signature: Option<String>,
@@ -70,11 +70,11 @@ pub(crate) struct DigestFile {
 /// Why an object cannot be read.
 #[derive(Debug)]
 pub enum ReadFailure {
-    /// The store cannot give it.
+    /// The store failed.
     Store(StoreError),
     /// It is encrypted, and this reader or KMS cannot decrypt it.
     Locked(String),
-    /// It is not what a broker delivers: altered, moved, or never one's.
+    /// Brokers do not deliver such an object: it was altered, moved or planted.
     Malformed(String),
 }
 
@@ -112,7 +112,7 @@ impl DigestFile {
     }
 }
 
-/// The digests of the trails with this name, by trail and in order, and objects that are no digest of any trail here.
+/// The digests of the trails with this name, by trail and in order, and other objects among them.
 pub(crate) async fn digests_by_trail(
     reader: &TrailReader,
     called: &str,
@@ -134,7 +134,7 @@ pub(crate) async fn digests_by_trail(
     Ok((trails, others))
 }
 
-/// The digests of the trails that are called so, by trail and in order: those that end on the days from `from` to `to`.
+/// The digests of trails with this name, by trail and in order, that end on the days from `from` to `to`.
 pub(crate) async fn digests_between(
     reader: &TrailReader,
     called: &str,
@@ -162,20 +162,20 @@ pub(crate) async fn digests_between(
 }
 
 impl TrailReader {
-    /// Reads the trail of these names. Without a `decrypter`, encrypted log files of a directory are [`ReadFailure::Locked`]; S3
-    /// decrypts by itself.
+    /// Reads the trail with these names. Without a `decrypter`, encrypted log files in a directory are [`ReadFailure::Locked`]; S3 decrypts
+    /// by itself.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, names: TrailNames, decrypter: Option<Arc<dyn Decrypter>>) -> Self {
         Self { store, names, decrypter }
     }
 
-    /// What the trail is called.
+    /// The names of the trail.
     #[must_use]
     pub fn names(&self) -> &TrailNames {
         &self.names
     }
 
-    /// The names of the trails here that are called so, or that journals have made of it; `*` stands for anything. In their order.
+    /// The names of the trails here that match `called`, or whose journals added an id to it, in order; `*` matches anything.
     pub async fn trail_names(&self, called: &str) -> Result<Vec<String>, StoreError> {
         let keys = self.digest_folder_keys().await?;
         let names: BTreeSet<&str> =
@@ -189,17 +189,14 @@ impl TrailReader {
         Self { store, names: self.names_of(trail), decrypter }
     }
 
-    /// The names of another trail.
     pub(crate) fn names_of(&self, trail: &str) -> TrailNames {
         TrailNames { trail: trail.to_owned(), ..self.names.clone() }
     }
 
-    /// The keys of all that lies where digests do.
     pub(crate) async fn digest_folder_keys(&self) -> Result<Vec<String>, StoreError> {
         self.store.list(&self.names.digest_folder()).await
     }
 
-    /// The digests that are there.
     pub(crate) async fn digest_keys(&self) -> Result<DigestKeys, StoreError> {
         let mut keys = DigestKeys::default();
         for key in self.store.list(&self.names.digest_folder()).await? {
@@ -229,18 +226,17 @@ impl TrailReader {
         Ok(trails.into_iter().map(of).collect())
     }
 
-    /// The keys of all log files of this account and region, those of other brokers too, in the order of their names: by the
-    /// minute.
+    /// The keys of all log files of this account and region, including other brokers', sorted by name and so by minute.
     pub(crate) async fn log_file_keys(&self) -> Result<Vec<String>, StoreError> {
         self.store.list(&self.names.log_folder()).await
     }
 
-    /// A digest; none if there is none of this key.
+    /// The digest with this key, if there is one.
     pub async fn digest(&self, key: &str) -> Result<Option<Digest>, ReadFailure> {
         Ok(self.digest_file(key).await?.map(|file| file.digest))
     }
 
-    /// The same, as it lies in the store.
+    /// The same as it is stored.
     pub(crate) async fn digest_file(&self, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
         let Some(mut object) = self.store.get(key).await? else { return Ok(None) };
         let json = gunzip(&object.bytes)?;
@@ -256,13 +252,13 @@ impl TrailReader {
         }))
     }
 
-    /// The text of a log file, decrypted if it has to be; none if there is none of this key.
+    /// The text of the log file with this key, if there is one, decrypted if necessary.
     pub async fn log_file(&self, key: &str) -> Result<Option<Vec<u8>>, ReadFailure> {
         let Some(fetched) = self.fetch(key).await? else { return Ok(None) };
         off_the_loop(move || fetched.open()).await.map(Some)
     }
 
-    /// A log file as it lies in the store, with what opens it; none if there is none of this key.
+    /// The log file with this key, if there is one, as it is stored, with its data key.
     pub(crate) async fn fetch(&self, key: &str) -> Result<Option<FetchedLogFile>, ReadFailure> {
         let Some(object) = self.store.get(key).await? else { return Ok(None) };
         let bytes = object.bytes;
@@ -283,10 +279,10 @@ impl TrailReader {
     }
 }
 
-/// A log file as it lies in the store.
+/// A log file as it is stored.
 pub(crate) struct FetchedLogFile {
     bytes: Vec<u8>,
-    /// Of an encrypted one: the header, the data key, and how long the header is.
+    /// For an encrypted one: the header, the data key, and the header's length.
     envelope: Option<(Header, Plaintext, usize)>,
 }
 
@@ -296,7 +292,7 @@ impl FetchedLogFile {
         gunzip(&self.unlock()?)
     }
 
-    /// The same, compressed.
+    /// Its compressed text. Takes long, and blocks.
     pub(crate) fn unlock(self) -> Result<Zeroizing<Vec<u8>>, ReadFailure> {
         let Some((header, data_key, front)) = self.envelope else { return Ok(self.bytes.into()) };
         header.open_whole(&data_key, &self.bytes[front..]).map_err(|error| malformed(&error))
@@ -307,8 +303,8 @@ fn malformed(error: &OpenError) -> ReadFailure {
     ReadFailure::Malformed(error.to_string())
 }
 
-/// Uncompresses one object: a single gzip member with nothing after it. Readers differ in what they make of a second member or
-/// of bytes that follow, so there must be neither.
+/// Uncompresses an object, which must be a single gzip member with nothing after it: programs disagree about a second member and about
+/// trailing bytes, so both are refused.
 pub(crate) fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, ReadFailure> {
     gunzip_within(bytes, MAX_UNCOMPRESSED_BYTES)
 }
@@ -329,14 +325,14 @@ fn gunzip_within(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ReadFailure> {
     }
 }
 
-/// How long gzip says that it is uncompressed (RFC 1952, ISIZE): a hint, which saves copies. Nothing rests on it.
+/// The uncompressed length according to gzip (RFC 1952, ISIZE): only a hint that saves copies.
 fn stated_length(gzip: &[u8]) -> usize {
     let stated = gzip.last_chunk().map_or(0, |isize| u32::from_le_bytes(*isize));
-    // Deflate makes a thousandth of its input at best.
+    // Deflate compresses to a thousandth at best.
     (stated as usize).saturating_add(1).min(gzip.len().saturating_mul(1_032))
 }
 
-/// Long work, where it may block.
+/// Does long work on a thread that may block.
 async fn off_the_loop<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadFailure> + Send + 'static,
 ) -> Result<T, ReadFailure> {
@@ -344,9 +340,9 @@ async fn off_the_loop<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(ReadFailure::Store(StoreError("the reading was cut off".into()))))
 }
 
-/// A log file has some 47 MB at most (a file of the journal has 50), and one record more.
+/// A log file has at most some 47 MB (a file of the journal has 50), and one more record.
 pub(crate) const MAX_UNCOMPRESSED_BYTES: usize = 64 << 20;
-/// The first byte of an AWS Encryption SDK message of format 2. That of gzip is 0x1f.
+/// The first byte of an AWS Encryption SDK message of format 2. A gzip's is 0x1f.
 const ENVELOPE_VERSION: u8 = 2;
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! A **KMS record** says of a call to KMS what CloudTrail itself will say. An **activity record** says what a workload
 //! asked of the broker and how that ended. Plaintext, ciphertext and attestation documents have no field here.
 //!
-//! [`Record`] is the one definition of both. The broker writes it; the commands read it, AWS's own records too, of which they need only
-//! some fields; and verifying reads it, asks what the profile asks, and writes it again: a record that a broker wrote comes out as it
-//! was, byte for byte. docs/audit.md says what later brokers may add, and where.
+//! [`Record`] defines both. The broker writes it. The commands read it, as well as AWS's own records, of which they need only some
+//! fields. Verification reads it, checks it against its profile, and writes it again: a broker's record comes out byte for byte as it
+//! was. docs/audit.md says what later brokers may add, and where.
 
 mod broker_life;
 mod caller;
@@ -73,7 +73,7 @@ pub struct Record<'a, D> {
     /// The region of the KMS endpoint.
     #[serde(borrow)]
     pub aws_region: Text<'a>,
-    /// The broker host's address as it is on the way to KMS; the peer's address, `unix`, or `vsock:CID`.
+    /// The broker host's own address toward KMS; the peer's address, `unix`, or `vsock:CID`.
     #[serde(borrow, default, rename = "sourceIPAddress", skip_serializing_if = "Option::is_none")]
     pub source_ip_address: Option<Text<'a>>,
     /// The `User-Agent` the AWS SDK sent; the client's `user-agent`.
@@ -85,13 +85,13 @@ pub struct Record<'a, D> {
     /// What KMS or the broker said.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", serialize_with = "cut")]
     pub error_message: Option<Text<'a>>,
-    /// What was asked; null if CloudTrail has none, or if it could not be read.
+    /// The request's parameters; null if CloudTrail has none, or they could not be read.
     #[serde(borrow, default)]
     pub request_parameters: Option<RequestParameters<'a>>,
     /// Always null: answers are secret.
     #[serde(default)]
     pub(crate) response_elements: NoElements,
-    /// What else there is. An activity record always has it.
+    /// Further data, always present in an activity record.
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     pub additional_event_data: Option<D>,
     /// `x-amzn-RequestId` of KMS's answer; the broker's own id of the call, which the caller saw as `x-request-id`.
@@ -133,7 +133,7 @@ pub type KmsRecord<'a> = Record<'a, KmsEventData<'a>>;
 pub type ActivityRecord<'a> = Record<'a, ActivityEventData<'a>>;
 
 impl<'a> KmsRecord<'a> {
-    /// A record with everything that is the same for all KMS records.
+    /// A record with the fields that are the same for all KMS records.
     #[must_use]
     pub fn new(
         identity: UserIdentity<'a>,
@@ -153,8 +153,8 @@ impl<'a> KmsRecord<'a> {
 }
 
 impl<'a> ActivityRecord<'a> {
-    /// A record with everything that is the same for all activity records: of an action of workloads or a method of operators, by its
-    /// name.
+    /// A record with the fields that are the same for all activity records. `event_name` is an action of workloads or a method of
+    /// operators.
     #[must_use]
     pub fn new(
         identity: UserIdentity<'a>,
@@ -225,7 +225,7 @@ impl<D: Serialize> Record<'_, D> {
     }
 }
 
-/// Which of the two profiles a record is of.
+/// The profile of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum EventCategory {
     /// A KMS record.
@@ -265,7 +265,7 @@ impl EventCategory {
     }
 }
 
-/// `responseElements`: written as null. Those of AWS's own records are passed over.
+/// `responseElements`, written as null. Those of AWS's own records are ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct NoElements;
 
@@ -306,11 +306,11 @@ fn none<T>() -> Option<T> {
     None
 }
 
-/// How every activity record ends, and no other.
+/// The end of every activity record, and of no other.
 pub(crate) const ACTIVITY_END: &[u8] = br#""eventCategory":"ActivityAuditLog"}"#;
 /// The record version that today's readers meet.
 pub(crate) const EVENT_VERSION: &str = "1.11";
-/// The source of all records of KMS, ours and AWS's.
+/// The source of all KMS records, the broker's and AWS's.
 pub(crate) const KMS: &str = "kms.amazonaws.com";
 /// The source of activity records.
 const KEY_BROKER: &str = "keybroker.v1.KeyBroker";

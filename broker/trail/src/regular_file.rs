@@ -1,4 +1,4 @@
-//! Opens files in folders where another user may write, perhaps as root: regular files and nothing else.
+//! Opens only regular files, for folders in which another user may write, perhaps while this runs as root.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -7,8 +7,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Opens a file for reading. A link in its place is not followed, a pipe is not waited for, and whatever else is no regular file
-/// is an error.
+/// Opens a file for reading. Links are not followed, pipes are not waited for, and anything else that is no regular file is an error.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);

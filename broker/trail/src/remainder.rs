@@ -11,30 +11,30 @@ use crate::journal::{Lost, files};
 use crate::names::TrailNames;
 use crate::record::ReadRecord;
 
-/// What is left, when all that could be done in time is done.
+/// What is left after everything that could be done in time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remainder {
-    /// Records of the backlog that could not be written, or were in a file that was removed: they are gone.
+    /// Lost records: those of the backlog that could not be written, and those in a file that was removed.
     pub(crate) lost: Lost,
-    /// Calls to KMS that were under way: their records are gone.
+    /// Calls to KMS that were under way, whose records are lost.
     pub calls_under_way: usize,
-    /// What the journal holds and no log file has; the next start delivers it.
+    /// What is in the journal and in no log file; the next start delivers it.
     pub(crate) journal: Leftover,
     /// Log files that are in no digest; the next start makes it.
     pub log_files_without_digest: usize,
-    /// What the broker has found out about its trail and not reported there; the next start does.
+    /// Notices that were not reported; the next start reports them.
     pub untold_notices: usize,
-    /// Why nobody knows what the journal holds, where it cannot be read.
+    /// Why it is unknown what the journal holds, if it cannot be read.
     pub unreadable: Option<String>,
 }
 
-/// Records of the journal that are not delivered, but for those of the trail's own last calls to KMS: its signature makes a record, whose
-/// delivery would have to be signed, too.
+/// Undelivered records of the journal, except those of the trail's own last calls to KMS: each signature makes a record, whose delivery
+/// would have to be signed, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Leftover {
-    /// Files that hold some.
+    /// Files with such records.
     pub(crate) files: usize,
-    /// How many.
+    /// The number of records.
     pub(crate) records: u64,
     /// The bytes of these files.
     pub(crate) bytes: u64,
@@ -82,7 +82,7 @@ impl fmt::Display for Remainder {
 }
 
 impl Leftover {
-    /// What the journal in `dir` holds after `delivered`, and where it ends; no end where nothing can be read. Blocks.
+    /// What the journal in `dir` holds after `delivered`, and its end, if anything can be read. Blocks.
     pub(super) fn look(
         dir: &Path,
         delivered: Option<Link>,
@@ -111,7 +111,7 @@ impl Leftover {
     }
 }
 
-/// Whether a record is of a call to KMS that delivering makes itself: a signature of a digest, or the data key of a log file.
+/// Whether a record is about a call to KMS that delivery itself makes: the signature of a digest, or the data key of a log file.
 fn is_of_the_trail(record: &[u8], names: &TrailNames) -> bool {
     let record = std::str::from_utf8(record).ok().and_then(|record| ReadRecord::parse(record).ok());
     let Some(record) = record else { return false };

@@ -19,7 +19,7 @@ use crate::keys::TrailKeys;
 /// The public half of a signing key: RSA, 2,048 to 8,192 bits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey {
-    /// RFC 8017, A.1.1: what CloudTrail takes the fingerprint of.
+    /// RFC 8017, A.1.1: CloudTrail's fingerprint is of this form.
     pkcs1: Vec<u8>,
 }
 
@@ -58,7 +58,7 @@ impl PublicKey {
         hex::encode(Md5::digest(&self.pkcs1))
     }
 
-    /// Whether `signature` is this key's, of `message`: RSASSA-PKCS1-v1_5 with SHA-256.
+    /// Whether `signature` of `message` is by this key: RSASSA-PKCS1-v1_5 with SHA-256.
     #[must_use]
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.pkcs1);
@@ -105,13 +105,13 @@ impl Signer {
         Ok(Self { key: SigningKey::Local(Box::new(pair)), public })
     }
 
-    /// What its signatures are checked with.
+    /// The key that verifies its signatures.
     #[must_use]
     pub(crate) fn public_key(&self) -> &PublicKey {
         &self.public
     }
 
-    /// Signs: RSASSA-PKCS1-v1_5 with SHA-256, so that a second try makes the same signature. With the requestID of KMS, if that signs.
+    /// Signs with RSASSA-PKCS1-v1_5 and SHA-256, so that a repetition makes the same signature. Also returns KMS's requestID, if KMS signs.
     pub(crate) async fn sign(&self, message: &[u8]) -> Result<(Vec<u8>, Option<String>), String> {
         let (signature, request_id) = match &self.key {
             SigningKey::Local(pair) => (sign_locally(pair, message)?, None),
@@ -142,12 +142,12 @@ fn sign_locally(pair: &RsaKeyPair, message: &[u8]) -> Result<Vec<u8>, String> {
     Ok(signature)
 }
 
-/// Not a usable key: what is wrong, and what to give.
+/// The error for an unusable key, with what to give instead.
 fn not_rsa() -> String {
     "not an RSA key of 2,048 to 8,192 bits, which is what CloudTrail's readers check digests with".to_owned()
 }
 
-/// Those of the largest RSA keys of KMS. S3 keeps 2 KB of metadata beside an object, where the signature is in hex
+/// The length with KMS's largest RSA keys. S3 allows 2 KB of metadata with an object, where the signature is in hex
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>).
 const MAX_SIGNATURE_BYTES: usize = 512;
 /// RFC 8017, A.1: `rsaEncryption`.
@@ -155,7 +155,7 @@ const RSA_ENCRYPTION: spki::ObjectIdentifier = spki::ObjectIdentifier::new_unwra
 
 #[cfg(test)]
 mod tests {
-    //! Keys of all forms are read, others are refused with what to give, and only the right signature fits.
+    //! Keys of all forms are accepted, others are refused with what to give instead, and only the right signature verifies.
 
     use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
     use aws_lc_rs::rsa::{KeyPair, KeySize};

@@ -14,32 +14,32 @@ use crate::record::AwsCaller;
 use crate::regular_file::read_regular;
 use crate::store::directory::write_durably;
 
-/// How far the trail is.
+/// The progress of a trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct State {
     version: u32,
-    /// What the trail is called.
+    /// The trail's name.
     pub(crate) trail: String,
-    /// Whose the trail is, once that is known.
+    /// The trail's account, once that is known.
     pub(crate) account: Option<Account>,
-    /// The last record that was delivered or, where later ones are gone, that was accounted for.
+    /// The last record that was delivered or, if later ones are missing, accounted for.
     #[serde(default, with = "optional_link")]
     pub(crate) delivered: Option<Link>,
-    /// Where the next digest begins.
+    /// The start of the next digest.
     #[serde(with = "time::serde::timestamp")]
     pub(crate) start: OffsetDateTime,
     /// Log files for the next digest.
     pub(crate) log_files: Vec<LogFile>,
-    /// The encrypted log file that is being stored: its bytes cannot be made a second time.
+    /// The encrypted log file that is being stored: the same bytes cannot be made again.
     pub(crate) storing: Option<EncryptedFile>,
     /// The digest that is being delivered.
     pub(crate) sealed: Option<PendingDigest>,
-    /// The digest before.
+    /// The previous digest.
     pub(crate) previous: Option<Previous>,
 }
 
-/// Whose a trail is: nothing that changes while its journal is there.
+/// The owner of a trail, which never changes while its journal exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Account {
@@ -48,7 +48,7 @@ pub(crate) struct Account {
     pub(crate) region: String,
 }
 
-/// A log file as it is encrypted, with a data key that is not asked for twice.
+/// An encrypted log file, with a data key that is not requested again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EncryptedFile {
@@ -66,17 +66,16 @@ pub(crate) struct PendingDigest {
     #[serde(with = "time::serde::timestamp")]
     pub(crate) end: OffsetDateTime,
     pub(crate) log_files: Vec<LogFile>,
-    /// What it has beside CloudTrail's fields.
+    /// Its fields besides CloudTrail's.
     pub(crate) own: OwnFields,
-    /// Its signature, once there is one: a second try makes no other.
+    /// Its signature, once it is made: repeated attempts reuse it.
     pub(crate) signed: Option<DigestSignature>,
 }
 
-/// The signature of a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DigestSignature {
-    /// Of the key that made it.
+    /// The fingerprint of the signing key.
     pub(crate) fingerprint: String,
     /// Hex.
     pub(crate) signature: String,
@@ -92,7 +91,7 @@ pub(crate) struct Previous {
     pub(crate) object: String,
     pub(crate) hash: String,
     pub(crate) signature: String,
-    /// It says that the trail ends with it.
+    /// Whether it closes the trail.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_closing: bool,
 }
@@ -120,7 +119,7 @@ impl State {
         }
     }
 
-    /// Reads what an earlier process noted in `dir`; none if there is none.
+    /// Loads what an earlier process saved in `dir`, if anything.
     pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
         let text = match read_regular(&dir.join(FILE), MAX_STATE_BYTES) {
             Ok(text) => text,
@@ -134,7 +133,7 @@ impl State {
         Ok(Some(serde_json::from_slice(&text)?))
     }
 
-    /// Notes it, durably.
+    /// Saves it durably.
     pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
         write_durably(&dir.join(FILE), &serde_json::to_vec(self)?)?;
         fs::File::open(dir)?.sync_all()
@@ -142,5 +141,5 @@ impl State {
 }
 
 const FILE: &str = "trail.json";
-/// Some hundred thousand log files that wait for a digest: far more than there ever are.
+/// A hundred thousand log files that wait for a digest: far more than there ever are.
 const MAX_STATE_BYTES: u64 = 256 << 20;

@@ -27,7 +27,7 @@ impl StdoutCopy {
         std::thread::Builder::new().name("stdout".into()).spawn(move || {
             copy_until_told(follower, &told, &rounds);
             rounds.send_replace(0);
-            // Who waits may have lost patience.
+            // The waiting caller may have given up.
             let _ = done.send(());
         })?;
         Ok(Self { stop, stopped })
@@ -72,6 +72,6 @@ fn copy_what_is_there(follower: &mut Follower) -> io::Result<()> {
     stdout.flush()
 }
 
-/// As fast as a collector looks.
+/// As often as collectors look.
 const PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-/// The name of a new journal's trail: another than all others, by 60 random bits.
+/// The name of a new journal's trail, unique by 60 random bits.
 #[must_use]
 pub(crate) fn of_new_journal(configured: &str) -> String {
     let (_, bits) = Uuid::new_v4().as_u64_pair();
@@ -15,20 +15,20 @@ pub(crate) fn of_new_journal(configured: &str) -> String {
     format!("{configured}-{}", letters.collect::<String>())
 }
 
-/// The name of no journal's trail: where one is asked about that is not there yet.
+/// A name that no journal has, for questions about a trail that does not exist yet.
 #[must_use]
 pub(crate) fn of_no_journal(configured: &str) -> String {
     format!("{configured}-{}", "0".repeat(ID_CHARACTERS))
 }
 
-/// Whether this is a name that a journal has made of what is configured.
+/// Whether a journal has made this name from the configured one.
 #[must_use]
 pub(crate) fn is_of(name: &str, configured: &str) -> bool {
     let id = name.strip_prefix(configured).and_then(|rest| rest.strip_prefix('-'));
     id.is_some_and(|id| id.len() == ID_CHARACTERS && id.bytes().all(|byte| ALPHABET.contains(&byte)))
 }
 
-/// Whether `called` means this name: itself, what was configured, or a pattern with `*` for anything.
+/// Whether `called` matches this name: the name itself, the configured one, or a pattern in which `*` matches anything.
 #[must_use]
 pub(crate) fn is_called(name: &str, called: &str) -> bool {
     name == called || is_of(name, called) || (called.contains('*') && matches(name, called))
@@ -40,7 +40,7 @@ fn matches(name: &str, pattern: &str) -> bool {
     (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| matches(&rest[at..], after))
 }
 
-/// What was configured when a journal made this name.
+/// The configured name from which a journal made this one.
 #[must_use]
 pub(crate) fn configured(name: &str) -> &str {
     match name.rsplit_once('-') {
@@ -55,7 +55,7 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 #[cfg(test)]
 mod tests {
-    //! Every journal has a name of its own, and it is told whose configuration it is of.
+    //! Every journal has a name of its own, from which the configured name can be told.
 
     use std::collections::HashSet;
 

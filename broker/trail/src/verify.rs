@@ -1,8 +1,8 @@
-//! Whether a trail, or a stretch of it, is what the broker delivered, and whether the broker kept its promises: every digest,
-//! signature and hash, what `aws cloudtrail validate-logs` does not look at (the hash of the digest before, what is in no digest,
-//! the records themselves), the journal's tail, and the bounds of reuse, recomputed from the records alone.
+//! Verifies that a trail, or a period of it, is what the broker delivered, and that the broker kept its promises. It checks every
+//! digest, signature and hash; what `aws cloudtrail validate-logs` leaves out (the hash of the previous digest, log files in no
+//! digest, the records themselves); the journal's tail; and the bounds of reuse, recomputed from the records alone.
 //!
-//! Some objects are in memory at a time, each log file read on its own (`ahead.rs`). docs/audit.md says what each finding means.
+//! Only a few objects are in memory at a time (`ahead.rs`). docs/audit.md explains every finding.
 
 mod ahead;
 mod bucket;
@@ -60,42 +60,41 @@ use resume::{Passed, ResumePoints};
 use stretch::Stretch;
 use tail::Tail;
 
-/// What to verify, and against what.
+/// What to verify, and with which evidence.
 #[derive(Clone, Default)]
 pub struct VerifyOptions {
-    /// The public halves of the keys that signed digests: more than one where the key was changed.
+    /// The public keys that verify digests: more than one if the signing key was changed.
     pub keys: Vec<PublicKey>,
     /// Only digests that end after this.
     pub from: Option<OffsetDateTime>,
-    /// Only digests that start before this; then the journal is not looked at.
+    /// Only digests that start before this; then the journal is left out.
     pub to: Option<OffsetDateTime>,
-    /// The time: what another trail's newest digest does not name may still wait for its next one. Where it is not known, nothing
-    /// waits.
+    /// The current time, up to which log files may still wait for another trail's next digest. Without it, none may wait.
     pub now: Option<OffsetDateTime>,
-    /// The newest signature that was kept elsewhere, in hex: then deletion of the newest digests is found.
+    /// The newest signature, in hex, as kept elsewhere: it reveals that the newest digests were deleted.
     pub newest_signature: Option<String>,
-    /// The broker's journal, for what is not delivered yet.
+    /// The broker's journal, for records that are not delivered yet.
     pub journal_dir: Option<PathBuf>,
-    /// On how many threads log files are read; none is one for each processor.
+    /// The number of threads that read log files; `None` for one per processor.
     pub threads: Option<usize>,
-    /// Where verifying ended before: it goes on from there.
+    /// The point at which to continue an earlier run.
     pub resume: Option<ResumePoint>,
-    /// Whether uses are counted, which takes some time for each record.
+    /// Whether to count uses, which takes some time for each record.
     pub counts_uses: bool,
 }
 
-/// How far verifying is.
+/// How far verification has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Digests whose log files were read.
+    /// Digests whose log files have been read.
     pub digests: u64,
-    /// Of how many.
+    /// Digests to be read in all.
     pub digests_in_all: u64,
-    /// Log files that were read.
+    /// Log files that have been read.
     pub log_files: u64,
-    /// Records that were read.
+    /// Records that have been read.
     pub records: u64,
-    /// Where verifying can go on, if it is stopped now.
+    /// Where a later run can continue if this one is stopped now.
     pub resume: Option<ResumePoint>,
 }
 
@@ -123,14 +122,14 @@ struct Verification<'a> {
     continuity: Continuity,
     /// Log files that digests name, or that wait for a digest.
     known: HashSet<String>,
-    /// Digests that a given key has signed.
+    /// The number of digests signed with a given key.
     vouched: u64,
     kept_is_found: bool,
-    /// Whether everything that should be there was read.
+    /// Whether everything that should exist could be read.
     is_complete: bool,
-    /// Where this begins, if something was before it.
+    /// Where verification begins, if the trail began earlier.
     from: Option<i64>,
-    /// Where it could go on.
+    /// Where a later run could continue.
     points: ResumePoints,
 }
 
@@ -161,7 +160,7 @@ impl<'a> Verification<'a> {
 
     async fn run(&mut self) {
         let names = self.reader.names();
-        // Before the digests: what is delivered meanwhile is in neither list.
+        // Listed before the digests, so that what is delivered meanwhile is in neither list.
         let log_files = self.reader.log_file_keys().await;
         let (log_files, digests) = match (log_files, self.reader.digest_keys().await) {
             (Ok(log_files), Ok(digests)) => (log_files, digests),
@@ -205,7 +204,7 @@ impl<'a> Verification<'a> {
         report
     }
 
-    /// The digests of the stretch, in order.
+    /// Verifies the digests of the period in order.
     async fn digests(&mut self, listed: &[DigestKey], stretch: &Stretch<'_>) {
         let chosen = stretch.chosen;
         self.done.digests_in_all = chosen.len() as u64;
@@ -235,7 +234,7 @@ impl<'a> Verification<'a> {
         self.read_digests(chosen, listed).await;
     }
 
-    /// Reads digests and their log files, and judges them in their order.
+    /// Reads digests and their log files ahead, and verifies them in order.
     async fn read_digests(&mut self, chosen: &[DigestKey], listed: &[DigestKey]) {
         let ahead = self.ahead();
         let mut steps = pin!(ahead.digests(chosen));
@@ -253,7 +252,7 @@ impl<'a> Verification<'a> {
         (self.progress)(&self.done);
     }
 
-    /// The digest before, and everything that it names, was looked at.
+    /// Notes that a digest and all its log files have been verified.
     fn pass(&mut self) {
         let (kms_records, activity_records) = self.checker.counts();
         self.done.records = kms_records + activity_records;
@@ -266,7 +265,7 @@ impl<'a> Verification<'a> {
         self.done.resume = self.points.latest().filter(|_| is_sound).cloned();
     }
 
-    /// Reads log files that no digest names yet.
+    /// Verifies log files that are in no digest yet.
     async fn read_log_files(&mut self, entries: Vec<LogFile>) {
         let ahead = self.ahead();
         let mut steps = pin!(ahead.log_files(entries));
@@ -326,7 +325,7 @@ impl<'a> Verification<'a> {
         self.done.digests += 1;
     }
 
-    /// What was verified before has to be what is there now.
+    /// Checks that the digest after which an earlier run stopped is still the same.
     fn check_resumed(&mut self) {
         let Some(point) = &self.options.resume else { return };
         let is_same = matches!(&self.before, Before::Digest(known) if known.is(&point.digest, &point.hash, &point.signature));
@@ -337,7 +336,7 @@ impl<'a> Verification<'a> {
         }
     }
 
-    /// What a digest says of what it names: its log files come after it.
+    /// Handles a digest's claims about the log files that follow it.
     fn contents(&mut self, file: &DigestFile) {
         match file.newer_version() {
             Some(version) => self.pass_over(file, version),
@@ -349,7 +348,7 @@ impl<'a> Verification<'a> {
         }
     }
 
-    /// A digest of a later format: what its log files hold, this program cannot tell.
+    /// Skips a digest of a later format, since this program cannot read its log files.
     fn pass_over(&mut self, file: &DigestFile, version: u32) {
         let findings = &mut self.checker.findings;
         findings.cannot_tell(FindingKind::NewerFormat, Place::object(&file.key), newer(version));
@@ -375,7 +374,7 @@ impl<'a> Verification<'a> {
         self.kept_is_found |= kept.is_some() && kept == file.signature.as_deref();
     }
 
-    /// A log file that a digest names, or that waits for one.
+    /// Verifies a log file that is in a digest, or waits for one.
     fn log_file(&mut self, entry: &LogFile, read: Result<Option<ReadLogFile>, ReadFailure>) {
         self.continuity.log_file(entry, &mut self.checker.findings);
         if !self.known.insert(entry.s3_object.clone()) {
@@ -390,7 +389,7 @@ impl<'a> Verification<'a> {
         }
     }
 
-    /// What a log file says, if there is one.
+    /// The contents of a log file, or else a finding.
     fn readable(&mut self, key: &str, read: Result<Option<ReadLogFile>, ReadFailure>) -> Option<ReadLogFile> {
         let place = Place::object(key);
         let findings = &mut self.checker.findings;
@@ -417,7 +416,7 @@ impl<'a> Verification<'a> {
         None
     }
 
-    /// What the broker has noted and not delivered. True if it tells which log files wait for a digest.
+    /// Verifies what the journal has and delivery has not. Returns whether it tells which log files wait for a digest.
     async fn tail(&mut self, listed: &[DigestKey]) -> bool {
         let Some(dir) = self.options.journal_dir.clone().filter(|_| self.options.to.is_none()) else {
             return false;
@@ -437,7 +436,7 @@ impl<'a> Verification<'a> {
             self.newer_digests(state, listed).await;
             let sealed = state.sealed.as_ref().map_or(&[][..], |sealed| &sealed.log_files);
             let waiting: Vec<LogFile> = sealed.iter().chain(&state.log_files).cloned().collect();
-            // A digest that was delivered a moment ago may name them already.
+            // A digest delivered a moment ago may already name them.
             let waiting: Vec<LogFile> =
                 waiting.into_iter().filter(|file| !self.known.contains(&file.s3_object)).collect();
             self.read_log_files(waiting).await;
@@ -456,7 +455,7 @@ impl<'a> Verification<'a> {
         is_known
     }
 
-    /// Digests that none of the given keys has signed are somebody else's.
+    /// Reports a trail of which no digest is signed with any of the given keys.
     fn check_keys(&mut self) {
         if self.options.keys.is_empty() || self.report.digests == 0 || self.vouched > 0 {
             return;
@@ -466,7 +465,7 @@ impl<'a> Verification<'a> {
         self.checker.findings.unsound(FindingKind::DigestOtherKey, place, words);
     }
 
-    /// Whether the trail ends, and says so. Where its journal is looked at, that tells more.
+    /// Reports whether the trail has ended, unless its journal, which tells more, was read.
     fn check_end(&mut self, own: &[DigestKey]) {
         let (Some(state), Some(newest)) = (self.report.state, own.last()) else { return };
         if self.options.journal_dir.is_none() {
@@ -476,14 +475,14 @@ impl<'a> Verification<'a> {
 }
 
 fn resumed<T>(done: Result<T, tokio::task::JoinError>) -> T {
-    // Nothing aborts the work: if it ended otherwise, it panicked, and so does this.
+    // The work is never aborted, so a failure is a panic, which continues here.
     done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 #[cfg(test)]
 mod tests;
 
-/// Where the oldest digest starts, if that matters.
+/// The start of the oldest digest, if the period needs it.
 async fn oldest_start(
     reader: &TrailReader,
     options: &VerifyOptions,

@@ -13,14 +13,14 @@ use crate::record::parse_record_time;
 use crate::signature::PublicKey;
 use crate::state::State;
 
-/// The log files of a trail that can have records of a time.
+/// The log files of a trail that can have records of some time.
 #[derive(Debug, Default)]
 pub struct LogFiles {
-    /// Those that are vouched for, in their order.
+    /// Log files that are vouched for, in order.
     pub vouched: Vec<VouchedLogFile>,
-    /// Those that nobody vouches for, and why.
+    /// Log files that nobody vouches for, each with the reason.
     pub unvouched: Vec<(String, &'static str)>,
-    /// How many are other trails', as those trails' digests say.
+    /// The number of log files in other trails' digests.
     pub of_others: u64,
     /// The requestIDs of the signatures of closing digests, whose records no log file can have. They are not signed themselves.
     pub closing_signs: HashSet<String>,
@@ -37,18 +37,18 @@ pub struct VouchedLogFile {
     pub is_signed: bool,
     /// When its oldest and its newest record happened.
     pub times: [Option<OffsetDateTime>; 2],
-    /// The trail that it is of.
+    /// The trail to which it belongs.
     pub trail: Arc<str>,
     file: LogFile,
 }
 
 impl VouchedLogFile {
-    /// One that a signed digest of this trail names.
+    /// A log file in a signed digest of this trail.
     pub(crate) fn signed(file: LogFile, trail: &Arc<str>) -> Self {
         Self { is_signed: true, times: times_of(&file), file, trail: Arc::clone(trail) }
     }
 
-    /// Whether the records of `next` follow on those of this one, as far as their places in the journal's chain are told.
+    /// Whether the records of `next` follow these, as far as their places in the journal's chain are known.
     pub(crate) fn is_before(&self, next: &LogFile) -> bool {
         let own = self.file.journal_chain.as_ref();
         own.zip(next.journal_chain.as_ref())
@@ -61,7 +61,7 @@ impl VouchedLogFile {
         &self.file.s3_object
     }
 
-    /// Its text, if that is what is vouched for.
+    /// Its text, if it has the hash that is vouched for.
     pub async fn read(&self, reader: &TrailReader) -> Result<Vec<u8>, ReadFailure> {
         let Some(text) = reader.of(&self.trail).log_file(self.key()).await? else {
             return Err(ReadFailure::Malformed("it is not in the store".into()));
@@ -75,9 +75,9 @@ impl VouchedLogFile {
 }
 
 impl LogFiles {
-    /// Those of the trail of `reader`, or of all that are `called` so (`*` stands for anything), that can have records from `since` until
-    /// `until`, vouched for by digests that `keys` have signed; and by what the broker has noted in `journal_dir` for its next digest,
-    /// where that can be read.
+    /// The log files that can have records from `since` until `until`, of the trail of `reader`, or of all trails named `called` (`*` matches
+    /// anything). They are vouched for by digests that `keys` have signed, and by the broker's own notes for its next digest, if
+    /// `journal_dir` can be read.
     pub async fn of(
         reader: &TrailReader,
         called: Option<&str>,
@@ -85,7 +85,7 @@ impl LogFiles {
         journal_dir: Option<&Path>,
         (since, until): (Option<OffsetDateTime>, Option<OffsetDateTime>),
     ) -> Result<Self, ReadFailure> {
-        // Before the digests: what is delivered meanwhile is in neither list.
+        // Listed before the digests, so that what is delivered meanwhile is in neither list.
         let listed = reader.log_file_keys().await?;
         let ((trails, others), noted) = digests_and_notes(reader, called, journal_dir).await?;
         let trail: Arc<str> = reader.names().trail.as_str().into();
@@ -105,7 +105,7 @@ impl LogFiles {
             found.add_waiting(state);
         }
         if called.is_some_and(|called| called != "*") {
-            // The trails that they may be of were not read.
+            // Log files may belong to trails that were not read.
             return Ok(found.files);
         }
         let strangers: BTreeSet<String> =
@@ -115,7 +115,7 @@ impl LogFiles {
 }
 
 impl LogFiles {
-    /// Those that digests of the trail of `reader` name, and no others: nobody is asked what else lies in its folder.
+    /// The log files in the digests of the trail of `reader`, without looking at the rest of its folder.
     pub async fn named(
         reader: &TrailReader,
         keys: &[PublicKey],
@@ -173,7 +173,7 @@ impl Found {
         }
     }
 
-    /// What a broker has delivered since its last digest, as it notes itself.
+    /// Adds what a broker has delivered since its last digest, by its own notes.
     fn add_waiting(&mut self, state: State) {
         self.trail = state.trail.into();
         self.files.delivered = state.delivered.map_or(0, |link| link.sequence);
@@ -190,8 +190,8 @@ impl Found {
         starts_before_end && ends_after_start
     }
 
-    /// Whether no digest of this trail names it, and it can have records of the time by its name. One that is no log file's is read by
-    /// whoever reads the folder.
+    /// Whether it is in no digest of this trail, and can have records of the time according to its name. Programs that read the folder also
+    /// read objects that are no log files.
     fn is_stranger(&self, reader: &TrailReader, key: &str) -> bool {
         let is_in_time = |closed: OffsetDateTime| {
             self.since.is_none_or(|since| closed + Duration::MINUTE > since)
@@ -212,7 +212,7 @@ impl Found {
                 break;
             }
             let Some(file) = read(reader, key).await? else { continue };
-            // Whoever has signed it: that only takes a file out of this trail, which it is not in.
+            // Whoever signed the digest: this can only exclude files that this trail's own digests do not name.
             for log_file in &file.digest.log_files {
                 self.files.of_others += u64::from(strangers.remove(&log_file.s3_object));
             }
@@ -222,8 +222,8 @@ impl Found {
     }
 }
 
-/// The digests of each trail, those of others, and what the broker has noted for its next digest. A log file that has left the notes for
-/// a digest is looked for there: no digest is made between the one and the other.
+/// The digests of each trail, those of others, and the broker's notes for its next digest, read without a digest being made in between:
+/// so a log file that moves from the notes to a digest is not missed.
 async fn digests_and_notes(
     reader: &TrailReader,
     called: Option<&str>,
@@ -254,7 +254,7 @@ async fn list_digests(reader: &TrailReader, called: Option<&str>) -> Result<Dige
     Ok((BTreeMap::from([(reader.names().trail.clone(), own)]), others))
 }
 
-/// A broker makes a digest each minute at most, in earnest.
+/// In practice a broker makes at most one digest a minute.
 const TRIES: usize = 5;
 
 /// When the oldest and the newest record of a log file happened, as its digest says.
@@ -262,7 +262,7 @@ fn times_of(file: &LogFile) -> [Option<OffsetDateTime>; 2] {
     [&file.oldest_event_time, &file.newest_event_time].map(|time| parse_record_time(time))
 }
 
-/// A digest; none where it is gone, or is none.
+/// A digest; `None` if it is gone, or the object is not one.
 async fn read(reader: &TrailReader, key: &str) -> Result<Option<DigestFile>, ReadFailure> {
     match reader.digest_file(key).await {
         Err(ReadFailure::Malformed(_)) => Ok(None),
@@ -270,12 +270,12 @@ async fn read(reader: &TrailReader, key: &str) -> Result<Option<DigestFile>, Rea
     }
 }
 
-/// A log file has records of so long before it is complete, at most.
+/// The longest time that the records of a log file can span.
 const LONGEST_FILE: Duration = Duration::HOUR;
 
 #[cfg(test)]
 mod tests {
-    //! Only what a signed digest names is believed, and only as long as it is what the digest says; all else is named.
+    //! Only what a signed digest names is believed, and only if it is what the digest says; everything else is listed.
 
     use super::*;
     use crate::names::TrailNames;
@@ -345,7 +345,7 @@ mod tests {
         }
     }
 
-    /// What waits for a digest is vouched for by the broker's notes, then by the digest: at no moment by neither.
+    /// What waits for a digest is vouched for by the broker's notes and then by the digest, with no gap in between.
     #[tokio::test]
     async fn a_digest_that_is_made_meanwhile_vouches_for_its_files() {
         let store = Forge::sound().store().await;

@@ -1,4 +1,4 @@
-//! The record of one call in the making.
+//! The draft of a call's record.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,40 +11,40 @@ use crate::error::BrokerError;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::KmsRequest;
 
-/// What the layers inside the scope learn about the call.
+/// The handle by which the layers inside the scope add to the draft.
 #[derive(Clone, Default)]
 pub(crate) struct RecordBuilder(Arc<Mutex<RecordDraft>>);
 
-/// An activity record in the making.
+/// The draft of an activity record.
 #[derive(Default)]
 pub(super) struct RecordDraft {
     pub(super) request: Option<KmsRequest>,
     pub(super) declared_use: Option<DeclaredUse>,
     pub(super) policy: PolicyNote,
-    /// What an attestation document proves, also of a call that is refused.
+    /// What an attestation document proves, even if the call is refused.
     pub(super) recipient: Option<Arc<Measurements>>,
     pub(super) key_arn: Option<KeyArn>,
-    /// Of a ReEncrypt, the other key.
+    /// The other key of a ReEncrypt.
     pub(super) new_key_arn: Option<KeyArn>,
     pub(super) data_key: Option<DataKeyData>,
     pub(super) message: Option<MessageData<'static>>,
-    /// Of a stream that goes on: how it ends will be told by another record.
+    /// For a stream that goes on, the draft of the record that will end it.
     pub(super) stream: Option<RecordBuilder>,
     pub(super) kms_records: Option<UnwrittenRecords>,
-    /// What the broker has found out about its trail, if this record tells it.
+    /// The notice about the trail in this record.
     pub(super) notice: Option<Taken>,
     pub(super) end: Option<CallEnd>,
 }
 
 impl RecordDraft {
-    /// Whether the call was refused, and no answer of KMS is behind that.
+    /// Whether the call was refused without an answer of KMS.
     pub(super) fn is_refusal(&self) -> bool {
         let is_refused = self.end.as_ref().is_some_and(|end| end.outcome != Outcome::Allowed);
         is_refused && self.kms_records.is_none() && self.data_key.is_none()
     }
 }
 
-/// Which policies decided, and the version of all.
+/// The policies that decided, and the version of the policy set.
 pub(crate) type PolicyNote = Option<(Arc<[String]>, Arc<str>)>;
 
 /// How a call ended.
@@ -55,45 +55,45 @@ pub(super) struct CallEnd {
 }
 
 impl RecordBuilder {
-    /// The request was read.
+    /// Adds the parsed request.
     pub(crate) fn requested(&self, request: KmsRequest, declared_use: Option<DeclaredUse>) {
         let mut draft = self.lock();
         draft.request = Some(request);
         draft.declared_use = declared_use;
     }
 
-    /// The call's attestation document proves this, whatever becomes of the call.
+    /// Adds what the call's attestation document proves, whatever becomes of the call.
     pub(crate) fn attested(&self, measurements: Arc<Measurements>) {
         self.lock().recipient = Some(measurements);
     }
 
-    /// The call's key is known, whatever becomes of the call.
+    /// Sets the call's key, whatever becomes of the call.
     pub(crate) fn key(&self, key_arn: KeyArn) {
         self.lock().key_arn = Some(key_arn);
     }
 
-    /// What policy said last, if it was asked.
+    /// The last policy decision, if policy was asked.
     #[must_use]
     pub(crate) fn noted_policy(&self) -> PolicyNote {
         self.lock().policy.clone()
     }
 
-    /// What policy said of the request that goes on, where others were asked about after it.
+    /// Restores the decision about the request that goes on, after policy was asked about others.
     pub(crate) fn decided_as(&self, noted: PolicyNote) {
         self.lock().policy = noted;
     }
 
-    /// The call's key is not known yet.
+    /// Removes the call's key, which is not known yet.
     pub(crate) fn no_key(&self) {
         self.lock().key_arn = None;
     }
 
-    /// Policy was asked.
+    /// Adds a policy decision.
     pub(crate) fn decided(&self, determining_policies: Arc<[String]>, version: Arc<str>) {
         self.lock().policy = Some((determining_policies, version));
     }
 
-    /// KMS or the cache was asked. KMS records that are not in the journal yet are committed with this call's.
+    /// Adds the answer of KMS or the cache. Its uncommitted KMS records are committed with this record.
     pub(crate) fn answered(
         &self,
         kms_records: Option<UnwrittenRecords>,
@@ -103,17 +103,17 @@ impl RecordBuilder {
         let mut draft = self.lock();
         draft.kms_records = kms_records;
         draft.data_key = Some(data_key);
-        // What KMS used is what it was asked for; of a decrypt without a key, only KMS tells.
+        // KMS uses the key that it was asked for; for a decrypt without a key, only its answer names the key.
         draft.key_arn = key_arn.or(draft.key_arn.take());
         draft.new_key_arn = new_key_arn;
     }
 
-    /// The header of the call's message is known.
+    /// Adds what the header of the call's message says.
     pub(crate) fn message(&self, message: MessageData<'static>) {
         self.lock().message = Some(message);
     }
 
-    /// The call's answer goes on in parts: how it ends is told to the record that is returned.
+    /// The call is answered in parts: returns the draft of the record that will end it.
     #[must_use]
     pub(crate) fn begin_stream(&self) -> Self {
         let end = Self::default();
@@ -121,13 +121,13 @@ impl RecordBuilder {
         end
     }
 
-    /// The record of how the stream ends, if the answer goes on.
+    /// The draft of the record that ends the stream, if there is one.
     #[must_use]
     pub(crate) fn stream(&self) -> Option<Self> {
         self.lock().stream.clone()
     }
 
-    /// Tells of the same request, policy and key as the record with which the stream began.
+    /// Takes over request, policy and key from the record with which the stream began.
     pub(super) fn continues(&self, began: &Self) {
         let began = began.lock();
         let mut draft = self.lock();
@@ -138,19 +138,19 @@ impl RecordBuilder {
         draft.data_key.clone_from(&began.data_key);
     }
 
-    /// So much of the stream's message has passed, in bytes of message and of plaintext.
+    /// Adds how much of the stream's message has passed, in bytes of message and of plaintext.
     pub(crate) fn passed(&self, length: u64, plaintext_length: u64) {
         if let Some(message) = &mut self.lock().message {
             (message.length, message.plaintext_length) = (Some(length), Some(plaintext_length));
         }
     }
 
-    /// The call is answered.
+    /// Ends the call with an answer.
     pub(crate) fn allowed(&self) {
         self.lock().end = Some(CallEnd { outcome: Outcome::Allowed, code: Code::Ok, error: None });
     }
 
-    /// The call is refused or failed.
+    /// Ends the call with an error.
     pub(crate) fn refused(&self, error: &BrokerError) {
         let refusal = error.refusal();
         let message = match error {
@@ -177,7 +177,7 @@ impl RecordBuilder {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, RecordDraft> {
-        // A panic while noting leaves nothing half done that matters: the record is still to be written.
+        // After a panic the draft is incomplete at worst, and must still be written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

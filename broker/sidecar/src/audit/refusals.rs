@@ -1,8 +1,8 @@
-//! Refusals of a principal that come in a flood.
+//! Floods of refusals.
 //!
-//! Up to [`OWN_RECORDS`] a second, each refusal of a principal is a record of its own. Above, one record stands for all of one principal,
-//! action and reason within a second: it is committed when the second ends, and only then do the callers have their answers. So a flood of
-//! refusals costs a bounded number of bytes a second, and none is without its record or its place in a count.
+//! Up to [`OWN_RECORDS`] refusals of a principal in a second each have a record of their own. Beyond that, one record counts all of one
+//! principal, action and reason within a second: it is committed when the second ends, and only then do the callers get their answers.
+//! So a flood costs a bounded number of bytes a second, and every refusal is in a record or in a count.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -17,17 +17,17 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Counts refusals, and records the counts.
+/// Counts refusals and records the counts.
 pub(crate) struct Refusals {
     journal: Journal,
     caller: Arc<AwsCaller>,
     second: Mutex<Second>,
-    /// The first count of a second.
+    /// Notified by a principal's first refusal in a second.
     counted: Notify,
     hashes: RandomState,
 }
 
-/// A refusal that is to be recorded.
+/// A refusal to be recorded.
 pub(super) struct Refusal<'a> {
     pub(super) peer: &'a Arc<Peer>,
     pub(super) event_name: &'static str,
@@ -44,19 +44,19 @@ pub(super) struct Refusal<'a> {
 
 /// A refusal's place in a count.
 pub(super) struct CountedRefusal {
-    /// The eventID of the record that will stand for it.
+    /// The eventID of the record that will count it.
     pub(super) event_id: Uuid,
     committed: watch::Receiver<Option<bool>>,
 }
 
-/// What has come within a second.
+/// The counts of one second.
 #[derive(Default)]
 struct Second {
     own_records: HashMap<Principal, u32>,
     counts: HashMap<Kind, Count>,
 }
 
-/// What is counted together.
+/// What refusals that are counted together have in common.
 #[derive(PartialEq, Eq, Hash)]
 struct Kind {
     principal: Principal,
@@ -76,7 +76,7 @@ struct Count {
 }
 
 impl Refusals {
-    /// No refusals yet.
+    /// Starts without refusals.
     #[must_use]
     pub(crate) fn new(journal: Journal, caller: Arc<AwsCaller>) -> Arc<Self> {
         Arc::new(Self {
@@ -88,14 +88,14 @@ impl Refusals {
         })
     }
 
-    /// Counts a refusal, unless it is to have a record of its own.
+    /// Counts a refusal, unless it should have a record of its own.
     pub(super) fn count(&self, refusal: &Refusal<'_>) -> Option<CountedRefusal> {
         let principal = &refusal.peer.principal;
         let mut second = self.lock();
         let own = if let Some(own) = second.own_records.get_mut(principal) {
             own
         } else {
-            // The next second begins with none.
+            // A principal's first refusal in this second makes sure that the second ends.
             self.counted.notify_one();
             second.own_records.entry(principal.clone()).or_default()
         };
@@ -109,7 +109,7 @@ impl Refusals {
             code: refusal.code.to_owned(),
         };
         if second.counts.len() >= MAX_COUNTS && !second.counts.contains_key(&kind) {
-            // Only where many principals could not be recorded for long.
+            // Only if the counts of many principals could not be recorded for a long time.
             return None;
         }
         let count = second.counts.entry(kind).or_insert_with(|| Count::begin(refusal));
@@ -117,14 +117,14 @@ impl Refusals {
         Some(CountedRefusal { event_id: count.event_id, committed: count.committed.subscribe() })
     }
 
-    /// Records the counts of each second, and what is left when `stop` is cancelled.
+    /// Records the counts of each second and, when `stop` is cancelled, what is left.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.counted.notified() => {}
             }
-            // Whoever waits for an answer does not wait longer than that.
+            // The callers wait no longer than this.
             let _ = tokio::time::timeout(SECOND, stop.cancelled()).await;
             self.record().await;
         }
@@ -132,7 +132,7 @@ impl Refusals {
         self.give_up();
     }
 
-    /// Records what is counted. What cannot be recorded is counted on.
+    /// Records the counts. Those that cannot be recorded stay.
     async fn record(&self) {
         let Second { counts, .. } = std::mem::take(&mut *self.lock());
         let mut commits = Vec::with_capacity(counts.len());
@@ -149,7 +149,7 @@ impl Refusals {
         }
     }
 
-    /// Refusals left at the end have no records; only their number is recorded.
+    /// Counts left at the end get no records; only their total is reported.
     fn give_up(&self) {
         let Second { counts, .. } = std::mem::take(&mut *self.lock());
         let refusals = counts.values().map(|count| count.refusals.count).sum();
@@ -170,15 +170,15 @@ impl Refusals {
     }
 
     fn lock(&self) -> MutexGuard<'_, Second> {
-        // Between any two statements its counts are whole.
+        // No panic can leave the counts half changed.
         self.second.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl CountedRefusal {
-    /// Waits until the count is in the journal. False if it could not be written.
+    /// Waits until the count is in the journal; false if it could not be written.
     pub(super) async fn committed(mut self) -> bool {
-        // The sender goes only with its answer.
+        // The sender is dropped only after the answer.
         self.committed.wait_for(Option::is_some).await.is_ok_and(|committed| *committed == Some(true))
     }
 }
@@ -211,7 +211,7 @@ impl Count {
         }
     }
 
-    /// `earlier` could not be recorded when it should have been.
+    /// Adds `earlier`, which could not be recorded in time.
     fn join(&mut self, earlier: Self) {
         let newer = std::mem::replace(&mut self.refusals, earlier.refusals);
         self.at = earlier.at;
@@ -247,22 +247,22 @@ impl Count {
     }
 }
 
-/// Refusals of a principal that have records of their own within a second.
+/// Refusals of a principal within a second that have records of their own.
 const OWN_RECORDS: u32 = 100;
-/// Refusals wait so long for the record that stands for them.
+/// How long refusals wait for the record that counts them.
 const SECOND: Duration = Duration::from_millis(900);
-/// Keys that a count names.
+/// How many key names a count lists.
 const KEY_NAMES: usize = 16;
-/// Of each name.
+/// The maximum length of each name.
 const KEY_NAME_BYTES: usize = 256;
-/// Keys that a count tells apart.
+/// How many different keys a count distinguishes.
 const MAX_DIFFERENT_KEYS: usize = 1_024;
-/// At a time: more than all principals that are connected can make within a second.
+/// Concurrent counts: more than all connected principals can cause within a second.
 const MAX_COUNTS: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
-    //! A flood of refusals is a bounded number of records, none is lost, and one principal's flood is not another's.
+    //! A flood of refusals makes a bounded number of records, none is lost, and principals do not affect each other's counts.
 
     use std::fs;
     use std::path::Path;
@@ -284,7 +284,7 @@ mod tests {
         })
     }
 
-    /// Records in the files of a journal: `SEQUENCE HASH RECORD`.
+    /// The records in a journal's files: `SEQUENCE HASH RECORD`.
     fn records(dir: &Path) -> Vec<Value> {
         let files = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
         let texts =

@@ -1,4 +1,4 @@
-//! Which requests the cache may answer. None with a recipient is among them.
+//! Which requests the cache may answer: none of them has a recipient.
 
 use key_broker_core::{Bounds, KeyArn, KeyId, UNBOUNDED};
 
@@ -11,32 +11,32 @@ use crate::operation::{
 };
 use crate::policy::SealedReply;
 
-/// A request whose reply the cache may keep.
+/// A request whose reply may be cached.
 pub(crate) trait Cacheable: WorkloadRequest + CallableRequest<Reply: CacheableReply> {
-    /// Whether draws are charged against bounds of messages and bytes. A data key encrypts more with each
-    /// draw; a decrypted plaintext does not.
+    /// Whether draws are charged against the bounds on messages and bytes. Each draw of a data key encrypts more;
+    /// a draw of a decrypted plaintext does not.
     const IS_CHARGED: bool;
 
-    /// Which of a rule's bounds hold for it.
+    /// The bounds of a rule that apply to it.
     fn bounds(rule: &Rule) -> Bounds {
         rule.bounds
     }
 
     fn partition(&self, owner: Owner<'_>) -> Partition;
 
-    /// Whether a kept reply may answer this request at all.
+    /// Whether a cached reply may answer this request at all.
     fn may_reuse(&self) -> bool;
 
-    /// The same of KMS, as a dry run under `key`.
+    /// The dry run that asks KMS whether this request is still allowed under `key`.
     fn dry_run(&self, key: KeyId) -> DryRunRequest;
 }
 
-/// A reply that the cache may keep.
+/// A reply that may be cached.
 pub(crate) trait CacheableReply: Send + Sync + 'static {
-    /// The KMS key that it was made with.
+    /// The KMS key behind it.
     fn key(&self) -> &KeyArn;
 
-    /// How much it holds: plaintext and ciphertext.
+    /// The bytes of its plaintext and ciphertext.
     fn bytes(&self) -> usize;
 }
 
@@ -80,7 +80,7 @@ impl Cacheable for DataKeyWithoutPlaintextRequest {
 impl Cacheable for EncryptMessageRequest {
     const IS_CHARGED: bool = true;
 
-    /// Each message has a key of its own, made of the data key: nonces set no bound.
+    /// Each message is encrypted under its own key, derived from the data key, so nonces set no bound.
     fn bounds(rule: &Rule) -> Bounds {
         rule.message_bounds
     }

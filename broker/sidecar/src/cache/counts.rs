@@ -14,7 +14,7 @@ pub(super) struct CacheCounters {
     pub(super) checks: CheckCounters,
 }
 
-/// Revocation checks, by what came of them.
+/// Revocation checks by their outcome.
 #[derive(Default)]
 pub(super) struct CheckCounters {
     allowed: AtomicU64,
@@ -25,7 +25,7 @@ pub(super) struct CheckCounters {
 
 impl CacheCounters {
     pub(super) fn call<T>(&self, result: &Result<T, BrokerError>) {
-        // These were refused before KMS was called.
+        // These two never reached KMS.
         if !matches!(result, Err(BrokerError::KmsBusy | BrokerError::CircuitOpen(_))) {
             self.kms_calls.fetch_add(1, Ordering::Relaxed);
         }
@@ -36,7 +36,7 @@ impl CacheCounters {
         let counter = match result {
             Ok(()) => allowed,
             Err(BrokerError::Kms(error)) if !error.kind.is_transient() => refused,
-            // There was no room for it beside the calls of workloads, or KMS is not called at all.
+            // KMS was not asked: workloads' calls took the room, or KMS is not called at all at present.
             Err(BrokerError::KmsBusy | BrokerError::CircuitOpen(_) | BrokerError::JournalUnavailable) => {
                 unasked
             }
@@ -64,27 +64,27 @@ impl CacheCounters {
 /// The counters, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheTotals {
-    /// Draws that were served by a call to KMS made for another draw.
+    /// Draws served by a call to KMS made for another draw.
     pub(crate) uses_from_cache: u64,
-    /// Draws that were served by a call to KMS made for them.
+    /// Draws served by a call to KMS made for them.
     pub(crate) uses_from_kms: u64,
     /// Calls to KMS made for draws.
     pub kms_calls: u64,
-    /// Keys that were dropped before they came to their bounds.
+    /// Keys dropped before they reached their bounds.
     pub evictions: u64,
     /// Revocation checks.
     pub(crate) checks: CheckTotals,
 }
 
-/// Revocation checks since the start, by what came of them.
+/// Revocation checks since the start by their outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckTotals {
-    /// KMS would allow it still.
+    /// KMS still allows the use.
     pub(crate) allowed: u64,
-    /// KMS would not.
+    /// KMS refuses it.
     pub(crate) refused: u64,
-    /// KMS gave no answer that says either.
+    /// KMS gave neither answer.
     pub(crate) failed: u64,
-    /// KMS was not asked: calls of workloads came first, or it is not called at all.
+    /// KMS was not asked: workloads' calls came first, or KMS is not called at all at present.
     pub(crate) unasked: u64,
 }

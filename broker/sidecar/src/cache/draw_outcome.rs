@@ -1,4 +1,4 @@
-//! What came of a draw.
+//! The outcome of a draw.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use super::standing::Evidence;
 use crate::error::BrokerError;
 use crate::kms::recorded::{Provenance, RecordedReply, UnwrittenRecords};
 
-/// The end of a draw, with what its record needs.
+/// The outcome of a draw, with what its record needs.
 pub(crate) struct DrawOutcome<T> {
-    /// The key, or why there is none.
+    /// The key, or the reason why there is none.
     pub result: Result<Arc<T>, BrokerError>,
     /// The call to KMS behind it.
     pub source: Option<Provenance>,
     /// Whether that call was made for this draw.
     pub called_kms: bool,
-    /// The data key's usage and limits; none for a decrypt.
+    /// The data key's usage and limits; `None` for a decrypt.
     pub reuse: Option<Usage>,
-    /// When the kept key expires; none for a key that is handed out once.
+    /// When the cached key expires; `None` for a key that is handed out once.
     pub expires_at: Option<OffsetDateTime>,
-    /// Why a kept key is drawn still.
+    /// Why a cached key may still be drawn.
     pub evidence: Evidence,
-    /// KMS records to be committed with this call's; none where they are in the journal already.
+    /// KMS records to commit with this call's record; `None` if they are in the journal already.
     pub records: Option<UnwrittenRecords>,
 }
 

@@ -1,5 +1,5 @@
-//! What is kept under which KMS key, so that a refusal of one costs a look and no walk. What was dropped is not found again by the next
-//! refusal: each costs no more than what was asked for since the last one.
+//! An index of cache entries by KMS key, so that a refusal of a key finds its entries without a search. Entries found once are taken
+//! out, so repeated refusals of a key cost no more than the requests made between them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use key_broker_core::KeyArn;
 
-/// Entries by the ARN of the KMS key that what they keep, or are about to keep, is under.
+/// Entries by the ARN of the KMS key of the data keys that they hold, or are about to hold.
 pub(super) struct KeyIndex<P, E> {
     by_key: HashMap<KeyArn, HashMap<P, Arc<E>>>,
-    /// Of an entry whose requests name no key there may be several.
+    /// The ARNs of each entry: more than one is possible if its requests name no key.
     keys: HashMap<P, Vec<KeyArn>>,
 }
 
@@ -21,7 +21,7 @@ impl<P, E> Default for KeyIndex<P, E> {
 }
 
 impl<P: Copy + Eq + Hash, E> KeyIndex<P, E> {
-    /// The entry of `place` is about to keep something under `arn`.
+    /// The entry at `place` is about to hold a data key under `arn`.
     pub(super) fn add(&mut self, arn: &KeyArn, place: P, entry: &Arc<E>) {
         self.by_key.entry(arn.clone()).or_default().insert(place, Arc::clone(entry));
         let keys = self.keys.entry(place).or_default();
@@ -30,7 +30,7 @@ impl<P: Copy + Eq + Hash, E> KeyIndex<P, E> {
         }
     }
 
-    /// The entry of `place` is gone.
+    /// Removes the entry at `place`.
     pub(super) fn remove(&mut self, place: &P) {
         for arn in self.keys.remove(place).unwrap_or_default() {
             if let Some(entries) = self.by_key.get_mut(&arn) {
@@ -42,7 +42,7 @@ impl<P: Copy + Eq + Hash, E> KeyIndex<P, E> {
         }
     }
 
-    /// Takes out what keeps something under `arn`.
+    /// Takes out the entries with data keys under `arn`.
     pub(super) fn take(&mut self, arn: &KeyArn) -> Vec<Arc<E>> {
         let mut taken = Vec::new();
         for (place, entry) in self.by_key.remove(arn).unwrap_or_default() {
@@ -60,7 +60,7 @@ impl<P: Copy + Eq + Hash, E> KeyIndex<P, E> {
 
 #[cfg(test)]
 mod tests {
-    //! What is found under a key is what is kept under it, and nothing of what is gone stays.
+    //! A key's entries are found, and removed entries are not.
 
     use std::collections::BTreeSet;
 

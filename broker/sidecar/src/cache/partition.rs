@@ -1,34 +1,34 @@
-//! Which draws may share a data key: the canonical form of a partition.
+//! Partitions: which draws may share a data key, as a canonical form.
 
 use key_broker_core::{Action, DataKeyLength, EncryptionContext, RequestedKey};
 use sha2::{Digest, Sha256};
 
 use crate::operation::{DryRunOf, DryRunRequest};
 
-/// A partition: principal (or a shared partition's name), action, key, length, encryption context and, for Decrypt, the
-/// ciphertext, as the SHA-256 of their canonical form. Two of them are equal only if all of these are.
+/// The SHA-256 of a canonical form of principal (or the name of a shared partition), action, key, length, encryption context and, for
+/// Decrypt, the ciphertext. Two partitions are equal only if all of these are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Partition([u8; 32]);
 
-/// Whose a data key is.
+/// Who may draw a data key.
 #[derive(Clone, Copy)]
 pub(crate) enum Owner<'a> {
-    /// One principal's.
+    /// One principal.
     Principal(&'a str),
-    /// Everybody's whom configuration gives this partition.
+    /// All principals to whom the configuration gives this partition.
     Shared(&'a str),
 }
 
-/// What a draw is for, beside principal and action.
+/// The rest of what distinguishes draws.
 pub(super) enum Subject<'a> {
     /// A data key under a KMS key.
     DataKey(&'a RequestedKey, DataKeyLength),
-    /// A decrypt: the ciphertext, and the key if the caller named it.
+    /// A decrypt: the ciphertext, and the key if the caller named one.
     Decrypt(&'a [u8], Option<&'a RequestedKey>),
 }
 
 impl Partition {
-    /// The canonical form: every part with its length before it, pairs in the order of their names.
+    /// Writes the canonical form: a length before every part, pairs in the order of their names.
     pub(super) fn of(
         owner: Owner<'_>,
         action: Action,
@@ -56,7 +56,7 @@ impl Partition {
                 form.part(ciphertext);
                 match key {
                     Some(key) => form.key(key),
-                    // No key id is empty.
+                    // No real key id is empty.
                     None => [b"", b""].into_iter().for_each(|part| form.part(part)),
                 }
             }
@@ -66,8 +66,8 @@ impl Partition {
     }
 }
 
-/// What KMS is asked beside operation and key: the length of a data key, and the encryption context; as the SHA-256 of their
-/// canonical form.
+/// What a request to KMS has besides operation and key: the length of a data key, and the encryption context, as the SHA-256 of
+/// their canonical form.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Asked([u8; 32]);
 
@@ -112,8 +112,8 @@ impl Canonical {
         self.0.update(bytes);
     }
 
-    /// Both names of a key: what an alias meant before is no answer for what it means now. A multi-Region key has one, whichever
-    /// of its replicas the caller wrote.
+    /// Writes both names of a key, so that what an alias meant before does not answer for what it means now. All replicas of a
+    /// multi-Region key have one name.
     fn key(&mut self, key: &RequestedKey) {
         let sent = key.sent();
         let is_replica = key.arn().is_some_and(|arn| arn.is_multi_region() && key.written.names(arn));
@@ -125,7 +125,7 @@ impl Canonical {
 
 #[cfg(test)]
 mod tests {
-    //! The canonical form is order-free and injective: equal partitions are equal requests of one owner.
+    //! The canonical form is injective and ignores the order of pairs: equal partitions are equal requests of one owner.
 
     use std::collections::BTreeMap;
 
@@ -137,7 +137,7 @@ mod tests {
     type Request = (String, bool, String, BTreeMap<String, String>);
 
     fn request() -> impl Strategy<Value = Request> {
-        // Few letters, so that parts often run into one another.
+        // Few letters, so that different requests often concatenate to the same text.
         (
             "[ab:]{0,3}",
             any::<bool>(),

@@ -1,4 +1,4 @@
-//! The slots of one kind of key, found by their partitions, and what is said about them.
+//! The slots of one kind of reply, found by their partitions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,28 +20,27 @@ use crate::policy::Permitted;
 pub(crate) enum EvictionScope<'a> {
     /// Everything.
     All,
-    /// What is kept for this principal alone.
+    /// Everything cached for this principal alone.
     Principal(&'a str),
-    /// Keys that callers requested under this name, and keys under the KMS key that it names.
+    /// Keys that callers requested by this name, and all keys under the KMS key that it names.
     Key(&'a KeyId),
 }
 
-/// How much the cache holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CacheSize {
-    /// Keys.
+    /// The number of keys.
     pub entries: u64,
-    /// Their bytes: plaintexts and ciphertexts.
+    /// The bytes of their plaintexts and ciphertexts.
     pub bytes: u64,
 }
 
-/// A kept key, without its secrets.
+/// A cached key without its secrets.
 pub(crate) struct EntryView<'a> {
-    /// Whose it is: a principal, or a shared partition.
+    /// A principal, or the name of a shared partition.
     pub owner: &'a str,
-    /// Whether that is a shared partition.
+    /// Whether `owner` is a shared partition.
     pub is_shared: bool,
-    /// What it answers.
+    /// The action whose requests it answers.
     pub action: Action,
     /// The KMS key as the caller wrote it.
     pub key: Option<&'a KeyId>,
@@ -49,32 +48,32 @@ pub(crate) struct EntryView<'a> {
     pub arn: &'a KeyArn,
     /// The call to KMS behind it.
     pub source: &'a Provenance,
-    /// When it is handed out for the last time.
+    /// When it expires.
     pub expires_at: OffsetDateTime,
-    /// Its usage and limits; none for a decrypt.
+    /// Its usage and limits; `None` for a decrypt.
     pub reuse: Option<Usage>,
 }
 
-/// How far a data key has been used.
+/// The usage of a data key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Charged so far, this draw included.
     pub(crate) used: DeclaredUse,
-    /// Allowed in all.
+    /// The most that may be charged.
     pub limit: DeclaredUse,
 }
 
-/// The slots of one kind of key. Each principal, and each shared partition, has a share of them.
+/// The slots of one kind of reply. Each principal, and each shared partition, has a share of them.
 pub(crate) struct Pool<R: Cacheable>(Mutex<PoolState<R>>);
 
 struct PoolState<R: Cacheable> {
     entries: FairMemory<Holder, Partition, Arc<Entry<R>>>,
     by_key: KeyIndex<Partition, Entry<R>>,
-    /// Those for which a call to KMS is under way that names no key: what it brings may be of any.
+    /// Entries with a call to KMS that names no key: it may bring a data key under any.
     unnamed_calls: Vec<Arc<Entry<R>>>,
 }
 
-/// Whose share of a pool an entry is of.
+/// The owner of an entry: its share of the pool counts it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Holder {
     Principal(Principal),
@@ -86,35 +85,35 @@ pub(crate) struct Entry<R: Cacheable> {
     partition: Partition,
     action: Action,
     key: Option<KeyId>,
-    /// The KMS key that all of its data keys are under, where requests name one.
+    /// The KMS key of all its data keys, if its requests name one.
     arn: Option<KeyArn>,
     slot: Mutex<EntrySlot<R>>,
 }
 
-/// A call to KMS for an entry, until this is dropped.
+/// Marks that KMS is being called for an entry, until this is dropped.
 pub(super) struct CallUnderWay<'a, R: Cacheable> {
     pool: &'a Pool<R>,
     entry: Option<Arc<Entry<R>>>,
 }
 
-/// The slot of one partition: its requests differ only in who makes them.
+/// The slot of one partition, whose requests differ only in their principal.
 type EntrySlot<R> = Slot<<R as CallableRequest>::Reply, Permitted<Arc<R>>>;
 
-/// A pool, whatever is in it.
+/// A pool of any kind of reply.
 pub(super) trait AnyPool {
-    /// Drops what is kept under a KMS key, and what calls under way will bring of it. Returns how many keys were dropped.
+    /// Drops the data keys under a KMS key, including those that calls under way will bring. Returns how many were dropped.
     fn refuse(&self, arn: &KeyArn) -> usize;
 
-    /// Drops what is in `scope`. Returns how many keys were dropped.
+    /// Drops the keys in `scope` and returns how many were dropped.
     fn evict(&self, scope: &EvictionScope<'_>) -> usize;
 
-    /// Shows every kept key to `show`.
+    /// Shows every cached key to `show`.
     fn list(&self, show: &mut dyn FnMut(&EntryView<'_>));
 
-    /// How much is kept.
+    /// How much is cached.
     fn size(&self) -> CacheSize;
 
-    /// Drops what may not be drawn any more.
+    /// Drops what may no longer be drawn.
     fn sweep(&self, now: &Moment);
 }
 
@@ -146,13 +145,13 @@ impl<R: Cacheable> Pool<R> {
         });
         if let Some((_, place, gone)) = kept.entries.put(&holder, partition, Arc::clone(&entry)) {
             kept.by_key.remove(&place);
-            // A draw may still hold it: its keys are gone before anybody else is let in here.
+            // A draw may still hold the entry, so its keys are dropped before the pool is unlocked.
             gone.slot().retire();
         }
         entry
     }
 
-    /// Notes that KMS is asked for `entry`: from here on a refusal of its key finds what the call brings.
+    /// Notes that KMS is called for `entry`: from here on a refusal of its key also covers what the call brings.
     pub(super) fn begin_call(&self, entry: &Arc<Entry<R>>) -> CallUnderWay<'_, R> {
         let mut kept = self.lock();
         let unnamed = match &entry.arn {
@@ -167,7 +166,7 @@ impl<R: Cacheable> Pool<R> {
         CallUnderWay { pool: self, entry: unnamed }
     }
 
-    /// Notes that `entry` is about to keep a data key under `arn`.
+    /// Notes that `entry` is about to hold a data key under `arn`.
     pub(super) fn answered(&self, entry: &Arc<Entry<R>>, arn: &KeyArn) {
         if entry.arn.is_none() {
             self.lock().will_keep(entry, arn);
@@ -176,7 +175,7 @@ impl<R: Cacheable> Pool<R> {
 
     fn remove(&self, entry: &Arc<Entry<R>>) {
         let PoolState { entries, by_key, .. } = &mut *self.lock();
-        // Only this very entry: another may have taken its place.
+        // Another entry may have taken its place.
         if entries.get(&entry.holder, &entry.partition).is_some_and(|kept| Arc::ptr_eq(kept, entry)) {
             entries.remove(&entry.holder, &entry.partition);
             by_key.remove(&entry.partition);
@@ -188,7 +187,7 @@ impl<R: Cacheable> Pool<R> {
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState<R>> {
-        // A panic in it is a defect; it holds no secrets but through slots, which are within their bounds.
+        // Secrets are only in the slots, which stay within their bounds even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -238,7 +237,7 @@ impl<R: Cacheable> AnyPool for Pool<R> {
 
 impl<R: Cacheable> PoolState<R> {
     fn will_keep(&mut self, entry: &Arc<Entry<R>>, arn: &KeyArn) {
-        // One that is gone is retired, and keeps nothing.
+        // An entry that was removed is retired and holds nothing.
         if self.entries.get(&entry.holder, &entry.partition).is_some_and(|kept| Arc::ptr_eq(kept, entry)) {
             self.by_key.add(arn, entry.partition, entry);
         }
@@ -257,7 +256,7 @@ impl<R: Cacheable> Drop for CallUnderWay<'_, R> {
 
 impl<R: Cacheable> Entry<R> {
     pub(super) fn slot(&self) -> MutexGuard<'_, EntrySlot<R>> {
-        // A panic in the state machine is a defect; what it holds is still within its bounds.
+        // After a panic the slot's keys are still within their bounds.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

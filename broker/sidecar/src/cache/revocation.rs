@@ -1,4 +1,4 @@
-//! What KMS takes back: it is asked again about what is kept, and what it refuses goes.
+//! Revocation: KMS is asked again about cached data keys, and those that it refuses are dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,10 +17,10 @@ use crate::kms::recorded::{RecordedReply, Recorder};
 use crate::operation::DryRunRequest;
 
 impl Cache {
-    /// Has KMS asked, by a task of its own, whether what was kept for `request` may be used still.
+    /// Has a task ask KMS whether the reply to `request` may still be used.
     pub(super) fn spawn_check<R: Cacheable>(&self, check: Check, request: &R) {
         let request = request.dry_run(check.standing.key().into());
-        // In a trace of its own: others may wait for it, too.
+        // In a trace of its own, since several draws may wait for it.
         self.0.kms.tasks().spawn(self.clone().check(check, request));
     }
 
@@ -32,7 +32,7 @@ impl Cache {
         let RecordedReply { result, source, records, .. } =
             inner.kms.check(request.clone(), standing.region(), deadline).await;
         inner.counts.check(&result);
-        // What is drawn on the strength of an answer must find its KMS record in the journal.
+        // Every draw that relies on the answer refers to its KMS record, so that must be in the journal.
         let committed = records.commit().await;
         let now = Moment::now(&*inner.clock);
         match (result, source, committed) {
@@ -43,7 +43,7 @@ impl Cache {
                 } else {
                     standing.denied(now);
                 }
-                // The replica of another region says nothing about the key here.
+                // A refusal by a replica in another region says nothing about the key in this one.
                 if *standing.region() == **inner.kms.region() {
                     self.heed_refusal(&error, Some(&request.key.written));
                 }
@@ -56,7 +56,7 @@ impl Cache {
         drop(check);
     }
 
-    /// Records that KMS could not be asked: what is drawn meanwhile names this.
+    /// Records that KMS could not be asked. Draws meanwhile refer to this record.
     async fn report_failed(
         &self,
         standing: &Arc<Standing>,
@@ -79,12 +79,12 @@ impl Cache {
         );
     }
 
-    /// KMS has refused what a draw needed.
+    /// Reacts to a refusal by KMS of what a draw needed.
     pub(super) fn refused<R: Cacheable>(&self, error: &KmsError, request: &R) {
         if error.kind != KmsErrorKind::AccessDenied {
             return self.heed_refusal(error, request.sent_key());
         }
-        // It may be about this request alone: the others are to be asked about.
+        // The refusal may concern this context alone, so KMS is asked about the others.
         let now = Moment::now(&*self.0.clock);
         for arn in refused_keys(error, request.sent_key()) {
             let asked = request.dry_run(KeyId::from(&arn));
@@ -92,8 +92,7 @@ impl Cache {
         }
     }
 
-    /// KMS has said that a key is out of use: nothing that was made with it is handed out again. `sent` is the key as KMS was asked for
-    /// it.
+    /// If KMS has said that a key is out of use, drops all data keys under it. `sent` is the key that the request named to KMS.
     pub(crate) fn heed_refusal(&self, error: &KmsError, sent: Option<&KeyId>) {
         if !is_about_the_key(error) {
             return;
@@ -108,7 +107,7 @@ impl Cache {
     }
 }
 
-/// The keys that a refusal is about: the one that KMS was asked for, and the one that its words name.
+/// The keys that a refusal concerns: the one that the request named, and the one in KMS's message.
 fn refused_keys(error: &KmsError, sent: Option<&KeyId>) -> Vec<KeyArn> {
     let mut keys: Vec<_> = sent.and_then(|key| KeyArn::parse(key.as_str())).into_iter().collect();
     let named = error.message.as_deref().and_then(KeyArn::find_in);
@@ -116,11 +115,11 @@ fn refused_keys(error: &KmsError, sent: Option<&KeyId>) -> Vec<KeyArn> {
     keys
 }
 
-/// Whether it takes the key out of use for everybody.
+/// Whether the refusal takes the key out of use for everybody.
 fn is_about_the_key(error: &KmsError) -> bool {
     use KmsErrorKind::{Disabled, InvalidState, NotFound};
     matches!(error.kind, Disabled | InvalidState | NotFound)
 }
 
-/// A check is one attempt: it is made again.
+/// Short, since a check is a single attempt and is repeated anyway.
 const LONGEST_CHECK: Duration = Duration::from_secs(3);

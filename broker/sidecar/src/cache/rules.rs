@@ -1,4 +1,4 @@
-//! Which bounds hold for whom: the defaults, and rules by key and principal.
+//! The bounds on reuse: defaults, and rules by key and principal.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,41 +6,41 @@ use std::time::Duration;
 use key_broker_core::{Bounds, KeyId, NamedKey, Principal, RequestedKey};
 use key_broker_trail::record::{CheckedScope, RevocationPromise};
 
-/// The configuration of reuse, checked.
+/// The validated configuration of reuse.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
-    /// Holds where no other does.
+    /// Applies where no rule matches.
     pub default: Rule,
-    /// The first that matches holds.
+    /// The first match applies.
     pub rules: Vec<(Match, Rule)>,
-    /// Partitions that are kept at a time, for each kind of answer.
+    /// The most partitions that are cached at a time, for each kind of reply.
     pub max_entries: u64,
-    /// How long a call to KMS may take that several callers wait for.
+    /// The time limit of a call to KMS that several draws share.
     pub kms_deadline: Duration,
-    /// Whether KMS is asked again if what is kept may still be used; none is never.
+    /// Whether and when KMS is asked again about cached data keys.
     pub revocation_check: Option<RevocationCheck>,
 }
 
-/// How long what is kept outlives KMS's permission to use its key.
+/// How long a cached data key may outlive the permission to use its KMS key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RevocationCheck {
-    /// It is served for so long after KMS has allowed the same; then KMS is asked first.
+    /// The age of KMS's last permission up to which a cached key is served without asking KMS first.
     pub interval: Duration,
-    /// Whether each encryption context is asked about by itself; else one of them speaks for the KMS key.
+    /// Whether KMS is asked about each encryption context; if not, one context answers for the whole KMS key.
     pub by_context: bool,
-    /// While KMS cannot be asked, it is served for so long after KMS has allowed it; at least `interval`.
+    /// The same while KMS cannot be asked; at least `interval`.
     pub unverified_max: Duration,
 }
 
 impl RevocationCheck {
-    /// From this age of KMS's permission on a draw has KMS asked in the background, so that busy keys do not wait.
+    /// The age of KMS's last permission from which a draw triggers a check in the background, so that draws need not wait.
     #[must_use]
     pub(crate) fn ahead(&self) -> Duration {
         self.interval.mul_f64(AHEAD)
     }
 
-    /// The most requests to KMS that it takes in a day, for each KMS key and operation in use (where `by_context`, for each encryption
-    /// context, too).
+    /// The most requests a day that this costs for each KMS key and operation in use, and for each encryption context with
+    /// `by_context`.
     #[must_use]
     pub(crate) fn most_requests_a_day(&self) -> u64 {
         let day = Duration::from_hours(24).as_millis();
@@ -48,32 +48,32 @@ impl RevocationCheck {
     }
 }
 
-/// Whom and what a rule is for; nothing given matches all.
+/// Which draws a rule applies to; an empty match applies to all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Match {
-    /// The principal, as policy names it.
+    /// The principal as policies name it.
     pub principal: Option<String>,
-    /// The KMS key: its ARN or id, however callers write it; an alias, if they name it so.
+    /// The KMS key: an ARN or id matches however callers name the key; an alias matches only callers that use it.
     pub key: Option<String>,
 }
 
 /// How far data keys may be reused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// Whether at all.
+    /// Whether they may be reused at all.
     pub enabled: bool,
-    /// The bounds of data keys that callers get.
+    /// The bounds of data keys that are handed to callers.
     pub bounds: Bounds,
-    /// Those of data keys that messages are encrypted under.
+    /// The bounds of data keys under which the broker encrypts messages.
     pub message_bounds: Bounds,
-    /// From which share of age, messages or bytes on a replacement is minted in the background; none is never.
+    /// The share of any bound from which a replacement is fetched in the background; `None` for never.
     pub refresh_at: Option<f64>,
-    /// The name of a partition that principals share; none is one for each principal.
+    /// The name of a partition that principals share; without it each principal has its own.
     pub partition: Option<String>,
 }
 
 impl Rules {
-    /// What records tell of the revocation check.
+    /// What records say about the revocation check.
     #[must_use]
     pub(crate) fn promise(&self) -> RevocationPromise {
         let (interval, unverified_max, by_context) = match self.revocation_check {
@@ -87,8 +87,8 @@ impl Rules {
         }
     }
 
-    /// The rule for one draw. A Decrypt that names no key may be of any: it is held to the tightest of the rules that could be about
-    /// its key.
+    /// The rule for one draw. A Decrypt that names no key could use any, so the tightest of the rules that might match its key
+    /// applies.
     #[must_use]
     pub(crate) fn of(&self, principal: &Principal, key: Option<&RequestedKey>) -> Cow<'_, Rule> {
         let principal = principal.as_str();
@@ -103,7 +103,7 @@ impl Rules {
 }
 
 impl Rule {
-    /// The tighter of both, in every respect; the partition stays.
+    /// The tighter of both rules in every bound; the partition stays the same.
     fn tightened(self, other: &Self) -> Self {
         let tighter = |one: Bounds, two: Bounds| Bounds {
             max_age: one.max_age.min(two.max_age),
@@ -118,7 +118,7 @@ impl Rule {
         }
     }
 
-    /// Whether both put a data key within the same bounds.
+    /// Whether both rules set the same bounds.
     #[must_use]
     pub(crate) fn has_bounds_of(&self, other: &Self) -> bool {
         self.bounds == other.bounds
@@ -133,12 +133,12 @@ impl Match {
             && self.key.as_deref().is_none_or(|wanted| key.is_some_and(|key| names(wanted, key)))
     }
 
-    /// Whether this is about a key, and about this principal's.
+    /// Whether this rule names a key, and could match this principal.
     fn may_be_of(&self, principal: &str) -> bool {
         self.key.is_some() && self.principal.as_deref().is_none_or(|wanted| wanted == principal)
     }
 
-    /// Whether everything that `other` is for is also what this is for.
+    /// Whether this matches everything that `other` matches.
     #[must_use]
     pub(crate) fn includes(&self, other: &Self) -> bool {
         let part = |mine: &Option<String>, theirs: &Option<String>| mine.is_none() || mine == theirs;
@@ -146,13 +146,13 @@ impl Match {
     }
 }
 
-/// Whether `wanted` is a name of this key: its ARN or id, however the caller names it; an alias, by either of its names, if that is
-/// how the caller does.
+/// Whether `wanted` names this key: an ARN or id, however the caller named the key; an alias, in either of its forms, only if the
+/// caller used it.
 fn names(wanted: &str, key: &RequestedKey) -> bool {
     if key.written.as_str() == wanted || key.sent().as_str() == wanted {
         return true;
     }
-    // Any of the replicas of a multi-Region key.
+    // All replicas of a multi-Region key count as one.
     if KeyId::parse(wanted).is_ok_and(|wanted| key.arn().is_some_and(|arn| wanted.names(arn))) {
         return true;
     }
@@ -165,12 +165,12 @@ fn names(wanted: &str, key: &RequestedKey) -> bool {
     id == wanted || alias.as_ref().is_some_and(is_alias)
 }
 
-/// The share of the interval after which KMS is asked ahead.
+/// The share of the interval after which KMS is asked in the background.
 const AHEAD: f64 = 0.8;
 
 #[cfg(test)]
 mod tests {
-    //! A rule about a key cannot be gone around by another name for it.
+    //! A rule about a key applies whichever name of the key a caller uses.
 
     use key_broker_core::KeyArn;
 
@@ -183,7 +183,7 @@ mod tests {
             written: KeyId::parse(written).expect("a key id"),
             resolved: Some(NamedKey {
                 arn: KeyArn::parse(arn),
-                // As it is resolved: without the broker's own account and region.
+                // As aliases are resolved: without the broker's own account and region.
                 alias: written
                     .rsplit_once("alias/")
                     .and_then(|(_, name)| KeyId::parse(&format!("alias/{name}")).ok()),

@@ -1,8 +1,7 @@
-//! The data keys of one partition, and the draws that wait for one: a state machine without clocks, tasks or
-//! locks of its own.
+//! A slot: the data keys of one partition and the draws that wait for one, as a state machine without clock, task or lock.
 //!
-//! A slot has as many calls to KMS in flight as its waiting draws need keys, and one at most to replace a key ahead. Waiting draws are
-//! served in order of arrival, each charged before the next is considered.
+//! A slot makes as many concurrent calls to KMS as its waiting draws need keys, and at most one more to replace a key before it
+//! is used up. Waiting draws are served in order of arrival, each charged before the next is considered.
 
 mod need;
 
@@ -19,17 +18,17 @@ use crate::error::BrokerError;
 use crate::kms::recorded::Provenance;
 use need::{Charges, Need};
 
-/// A reply that KMS minted, as the slot keeps it.
+/// A reply of KMS as the slot holds it.
 pub(super) struct MintedReply<T> {
     pub(super) value: Arc<T>,
     pub(super) source: Provenance,
-    /// When KMS was called for it: its age counts from here.
+    /// When KMS was called for it, which is where its age begins.
     pub(super) requested_at: Moment,
-    /// Whether KMS still allows it.
+    /// What is known of KMS's permission to use it.
     pub(super) standing: Arc<Standing>,
 }
 
-/// What one draw needs. `R` is what a call to KMS takes: the permitted request.
+/// What one draw needs. `R` is what a call to KMS takes: a permitted request.
 pub(super) struct Demand<R> {
     pub(super) request: R,
     pub(super) declared: DeclaredUse,
@@ -37,77 +36,77 @@ pub(super) struct Demand<R> {
     pub(super) bounds: Bounds,
 }
 
-/// One draw from a key.
+/// A served draw.
 pub(super) struct Draw<T> {
     pub(super) value: Arc<T>,
     pub(super) source: Provenance,
     /// Charged so far, this draw included.
     pub(super) used: DeclaredUse,
-    /// What may be charged in all.
+    /// The most that may be charged.
     pub(super) limit: DeclaredUse,
     /// When KMS was called for the key.
     pub(super) requested_at: Moment,
-    /// Whether KMS was called for this very draw. Draws that waited with it share its key.
+    /// Whether KMS was called for this draw. Draws that waited with it share its key.
     pub(super) called_kms: bool,
-    /// What lets it be drawn still.
+    /// Why the key may still be drawn.
     pub(super) evidence: Evidence,
 }
 
 /// Why a waiting draw got no key.
 pub(super) enum DrawFailure {
-    /// KMS refused or failed, or the journal did.
+    /// KMS or the journal refused or failed.
     Error(BrokerError),
-    /// The slot was retired: draw from the partition's new one.
+    /// The slot was retired: the partition has a new one.
     Retired,
 }
 
 /// How a waiting draw ends.
 pub(super) type DrawResult<T> = Result<Draw<T>, DrawFailure>;
 
-/// What a slot does with a demand.
+/// What a slot answers to a demand.
 pub(super) enum DrawStep<T, R> {
-    /// Serves it from a kept key. With a mint, a replacement is to be minted in the background; with a check, KMS is to be asked there.
+    /// Served from a cached key. With a mint, a replacement is to be fetched in the background; with a check, KMS is to be asked.
     Drawn(Draw<T>, Option<Mint<R>>, Option<Check>),
-    /// Makes it wait for a check, and come again.
+    /// The draw waits for a check and then asks the slot again.
     Check(Due),
-    /// Makes it wait for a call to KMS. These are to be made.
+    /// The draw waits for a call to KMS. These calls are to be made.
     Wait(oneshot::Receiver<DrawResult<T>>, Vec<Mint<R>>),
-    /// Nothing: the slot was retired.
+    /// The slot was retired.
     Retired,
 }
 
-/// A call to KMS that is to be made: its end is to be told to the slot.
+/// A call to KMS that is to be made. The slot must be given its result.
 pub(super) struct Mint<R> {
     pub(super) request: R,
     pub(super) ticket: Ticket,
 }
 
-/// Which of a slot's calls to KMS.
+/// The number of one of a slot's calls to KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 
-/// Whom a failed call to KMS concerns.
+/// Which waiting draws a failed call to KMS concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// Whoever it was made for first; the others that its key would have served get one more.
+    /// The first of those whom its key would have served; the others get one more call.
     Leader,
     /// All whom its key would have served.
     Served,
-    /// All who wait: another call would end the same way.
+    /// All that wait: another call would end the same way.
     Everybody,
 }
 
 /// The keys of one partition.
 pub(super) struct Slot<T, R> {
     bounds: Bounds,
-    /// The share of any bound from which a replacement is minted; none is never.
+    /// The share of any bound from which a replacement is fetched; `None` for never.
     refresh_at: Option<f64>,
     current: Option<KeptKey<T>>,
     next: Option<KeptKey<T>>,
-    /// The calls to KMS in flight, in the order in which they began.
+    /// The calls to KMS in flight, in the order of their start.
     minting: Vec<Minting>,
     next_ticket: Ticket,
-    /// After a failed refresh none is tried before this.
+    /// No refresh is tried before this, since one has failed.
     refresh_not_before: Option<Moment>,
     waiting: VecDeque<Waiter<T, R>>,
     /// How many keys the waiting draws need.
@@ -118,9 +117,9 @@ pub(super) struct Slot<T, R> {
 /// A call to KMS in flight.
 struct Minting {
     ticket: Ticket,
-    /// What it brings was evicted before it came: it is never served.
+    /// Its reply is not served, since it was evicted in advance.
     evicted: bool,
-    /// KMS keys that were evicted meanwhile: it may bring a data key under one of them.
+    /// KMS keys evicted since it began: its reply may be under one of them.
     evicted_keys: Vec<KeyId>,
 }
 
@@ -133,7 +132,7 @@ struct KeptKey<T> {
 /// A waiting draw.
 struct Waiter<T, R> {
     demand: Demand<R>,
-    /// The first call to KMS that began after it came.
+    /// The first call to KMS that began after this draw came.
     since: Ticket,
     failures: u8,
     answer: oneshot::Sender<DrawResult<T>>,
@@ -155,13 +154,13 @@ impl<T, R: Clone> Slot<T, R> {
         }
     }
 
-    /// Serves one demand, or makes it wait.
+    /// Serves a demand, or has it wait.
     pub(super) fn draw(&mut self, now: &Moment, demand: Demand<R>) -> DrawStep<T, R> {
         if self.retired {
             return DrawStep::Retired;
         }
         self.drop_spent(now);
-        // The current key may have no room for this draw where the replacement has.
+        // The replacement may have room for this draw where the current key has none.
         let is_current = self.next.is_none() || self.room(now, &demand).is_some();
         if !is_current {
             self.current = self.next.take();
@@ -178,7 +177,7 @@ impl<T, R: Clone> Slot<T, R> {
                         return DrawStep::Drawn(draw, refresh, check);
                     }
                 }
-                // The replacement is newer.
+                // The replacement is newer, so it may still be allowed.
                 Verdict::Stale if self.next.is_some() => {
                     self.current = self.next.take();
                     return self.draw(now, demand);
@@ -193,7 +192,7 @@ impl<T, R: Clone> Slot<T, R> {
         DrawStep::Wait(wait, mints)
     }
 
-    /// A call to KMS brought a key. Returns the calls that are to be made for the draws that still wait.
+    /// A call to KMS has brought a key. Returns the calls that are to be made for draws that still wait.
     pub(super) fn minted(&mut self, now: &Moment, ticket: Ticket, minted: MintedReply<T>) -> Vec<Mint<R>> {
         let is_evicted = self.ended(ticket).is_none_or(|minting| minting.evicted);
         self.refresh_not_before = None;
@@ -204,13 +203,13 @@ impl<T, R: Clone> Slot<T, R> {
             self.waiting.retain(|waiting| !waiting.answer.is_closed());
             let ahead = self.waiting.is_empty() && self.current.is_some();
             *(if ahead { &mut self.next } else { &mut self.current }) = Some(key);
-            // From no older one, which they have come too late for.
+            // Never from an older key, for which these draws came too late.
             self.serve_waiting(now);
         }
         self.mint_for_waiting()
     }
 
-    /// A call to KMS failed. Returns the calls that are to be made for the draws that still wait.
+    /// A call to KMS has failed. Returns the calls that are to be made for draws that still wait.
     pub(super) fn failed(
         &mut self,
         not_before: Moment,
@@ -221,7 +220,7 @@ impl<T, R: Clone> Slot<T, R> {
         self.ended(ticket);
         self.refresh_not_before = Some(not_before);
         self.waiting.retain(|waiting| !waiting.answer.is_closed());
-        // Who came while a call was under way whose own callers have all gone gets a call of its own.
+        // All callers that this call was made for have gone away; those that came later get a call of their own.
         let came_later = self.waiting.front().is_some_and(|first| first.since > ticket);
         let served = match blame {
             Blame::Everybody => self.waiting.len(),
@@ -233,7 +232,7 @@ impl<T, R: Clone> Slot<T, R> {
         for (place, mut waiting) in concerned.into_iter().enumerate().rev() {
             waiting.failures += 1;
             if blame != Blame::Leader || place == 0 || waiting.failures > 1 {
-                // A caller that is gone needs no answer.
+                // The caller may have gone away.
                 let _ = waiting.answer.send(Err(DrawFailure::Error(error.clone())));
             } else {
                 self.waiting.push_front(waiting);
@@ -242,14 +241,14 @@ impl<T, R: Clone> Slot<T, R> {
         self.mint_for_waiting()
     }
 
-    /// Drops the keys, and whatever the calls in flight will bring. Returns how many keys there were.
+    /// Drops the keys, including those that calls in flight will bring. Returns how many were cached.
     pub(super) fn evict(&mut self) -> usize {
         self.minting.iter_mut().for_each(|minting| minting.evicted = true);
         usize::from(self.current.take().is_some()) + usize::from(self.next.take().is_some())
     }
 
-    /// Drops the keys that are under the KMS key `key`, however callers wrote it: `is_named` says which.
-    /// Returns how many there were. What the calls in flight bring is to be judged by [`Self::judge`].
+    /// Drops the data keys under the KMS key `key`; `is_named` tells whether a reply is under it. Returns how many were dropped.
+    /// What the calls in flight bring must go through [`Self::judge`].
     pub(super) fn evict_key(&mut self, key: &KeyId, is_named: impl Fn(&T) -> bool) -> usize {
         let named = |kept: &mut KeptKey<T>| is_named(&kept.minted.value);
         let next = self.next.take_if(named).is_some();
@@ -269,7 +268,7 @@ impl<T, R: Clone> Slot<T, R> {
         usize::from(current) + usize::from(next)
     }
 
-    /// Judges what a call to KMS brought, before [`Self::minted`]: if its KMS key was evicted meanwhile, it is never served.
+    /// Called before [`Self::minted`]: a reply whose KMS key was evicted during the call is never served.
     pub(super) fn judge(&mut self, ticket: Ticket, arn: &KeyArn) {
         let minting = self.minting.iter_mut().filter(|minting| minting.ticket == ticket);
         for minting in minting.filter(|minting| minting.evicted_keys.iter().any(|key| key.names(arn))) {
@@ -277,7 +276,7 @@ impl<T, R: Clone> Slot<T, R> {
         }
     }
 
-    /// Retires the slot: draws no longer find it. Returns how many keys there were.
+    /// Retires the slot, which draws no longer find. Returns how many keys were dropped.
     pub(super) fn retire(&mut self) -> usize {
         self.retired = true;
         for waiting in self.waiting.drain(..) {
@@ -286,7 +285,7 @@ impl<T, R: Clone> Slot<T, R> {
         self.evict()
     }
 
-    /// Drops spent keys. A slot without keys and without waiting draws is retired: then true.
+    /// Drops spent keys. Retires the slot, and returns true, if it has neither keys, nor calls, nor waiting draws.
     pub(super) fn sweep(&mut self, now: &Moment) -> bool {
         self.drop_spent(now);
         self.waiting.retain(|waiting| !waiting.answer.is_closed());
@@ -297,7 +296,7 @@ impl<T, R: Clone> Slot<T, R> {
         self.retired
     }
 
-    /// The kept keys, how far they are used, and how far they may be.
+    /// The cached keys, how far they are used, and their limits.
     pub(super) fn kept(&self) -> impl Iterator<Item = (&MintedReply<T>, DeclaredUse, DeclaredUse)> {
         self.current.iter().chain(&self.next).map(|key| (&key.minted, key.used.used, key.used.limit))
     }
@@ -307,7 +306,7 @@ impl<T, R: Clone> Slot<T, R> {
         &self.bounds
     }
 
-    /// How far the current key would be used after this draw; none if it has no room for it.
+    /// The charges of the current key after this draw; `None` if it has no room for it.
     fn room(&self, now: &Moment, demand: &Demand<R>) -> Option<Charges> {
         let key = self.current.as_ref()?;
         let is_young = now.since(&key.minted.requested_at) <= demand.bounds.max_age;
@@ -340,7 +339,7 @@ impl<T, R: Clone> Slot<T, R> {
             };
             let Some(mut draw) = self.charge(now, &waiting.demand, Evidence::default()) else {
                 if before.used == DeclaredUse::default() {
-                    // Even an unused key is too old: KMS is slower than the caller's max_age.
+                    // Even an unused key is too old: KMS took longer than the caller's max_age.
                     let _ = waiting.answer.send(Err(DrawFailure::Error(BrokerError::DeadlineExceeded)));
                     continue;
                 }
@@ -350,18 +349,18 @@ impl<T, R: Clone> Slot<T, R> {
             if waiting.answer.send(Ok(draw)).is_err()
                 && let Some(key) = &mut self.current
             {
-                // The caller is gone: nothing was handed out.
+                // The caller has gone away, so nothing was handed out.
                 key.used = before;
             }
         }
     }
 
-    /// Whether fewer calls to KMS are under way than the waiting draws need keys.
+    /// Whether the waiting draws need more keys than calls to KMS are in flight.
     fn lacks_calls(&self) -> bool {
         self.minting.iter().filter(|minting| !minting.evicted).count() < self.need.keys()
     }
 
-    /// The calls to KMS that the waiting draws need, beyond those that are under way.
+    /// The calls to KMS that the waiting draws need beyond those in flight.
     fn mint_for_waiting(&mut self) -> Vec<Mint<R>> {
         self.waiting.retain(|waiting| !waiting.answer.is_closed());
         self.need = Need::default();
@@ -401,7 +400,7 @@ impl<T, R: Clone> Slot<T, R> {
 
     fn drop_spent(&mut self, now: &Moment) {
         let spent = |key: &KeptKey<T>| {
-            // Every draw takes a message; one that declares no bytes still fits where the bytes are used up.
+            // Every draw takes a message; one that declares no bytes still fits when the bytes are used up.
             key.used.used.messages >= key.used.limit.messages
                 || now.since(&key.minted.requested_at) > self.bounds.max_age
                 || key.minted.standing.has_ended(&key.minted.requested_at)
@@ -433,8 +432,8 @@ fn reached(used: u64, limit: u64, share: f64) -> bool {
 
 /// The pause after a failed background refresh; meanwhile the current key serves.
 pub(super) const REFRESH_PAUSE: Duration = Duration::from_secs(1);
-/// Evictions remembered during one call to KMS, some tens of milliseconds. Beyond, whatever the call brings
-/// is dropped.
+/// Evictions remembered during one call to KMS, which takes some tens of milliseconds. If there are more, the
+/// reply of the call is dropped.
 const MAX_EVICTED_MEANWHILE: usize = 64;
 
 #[cfg(test)]

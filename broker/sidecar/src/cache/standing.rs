@@ -1,8 +1,8 @@
-//! Whether KMS still allows what is kept: what is known of an operation under a KMS key, and of one encryption context of it. A
-//! state machine without clocks, tasks or calls of its own.
+//! The standing of cached data keys: whether KMS still allows their use, by operation and KMS key, and by encryption context. A
+//! state machine without clock or task.
 //!
-//! Times are those at which KMS was asked, so that what KMS said is never taken to be newer than it is. What takes something away
-//! counts from when it was learned.
+//! A permission dates from when KMS was asked, so that it never counts as newer than it is; a refusal dates from when the
+//! broker learned of it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use uuid::Uuid;
 use super::rules::RevocationCheck;
 use crate::kms::recorded::Provenance;
 
-/// What is known of one request to KMS: an operation under a KMS key with one encryption context.
+/// The standing of one operation under one KMS key with one encryption context.
 pub(super) struct Standing {
     key: Arc<KeyStanding>,
     state: Mutex<ContextState>,
 }
 
-/// What is known of one operation under a KMS key, whatever the context.
+/// The standing of one operation under one KMS key in any context.
 pub(super) struct KeyStanding {
     key: KeyArn,
     region: Arc<str>,
@@ -33,7 +33,7 @@ pub(super) struct KeyStanding {
 #[derive(Default)]
 struct ContextState {
     allowed: Option<Arc<Allowed>>,
-    /// KMS has denied the context then.
+    /// When KMS denied this context.
     denied_at: Option<Moment>,
     asking: Asking,
 }
@@ -41,61 +41,61 @@ struct ContextState {
 #[derive(Default)]
 struct KeyState {
     allowed: Option<Arc<Allowed>>,
-    /// KMS has denied some context then: every other is asked about by itself.
+    /// When KMS denied any context: from then on each must be asked about by itself.
     suspended_at: Option<Moment>,
-    /// KMS has said then that the key is out of use.
+    /// When KMS said that the key is out of use.
     ended_at: Option<Moment>,
     trouble: Option<Trouble>,
     asking: Asking,
 }
 
-/// That KMS has allowed an operation.
+/// A permission by KMS.
 pub(crate) struct Allowed {
     requested_at: Moment,
     /// The call that KMS answered.
     pub(crate) source: Provenance,
 }
 
-/// That KMS could not be asked.
+/// KMS could not be asked.
 struct Trouble {
     since: Moment,
     pause: Duration,
-    /// The record that says so; without one it excuses nothing.
+    /// The record that says so; without a record, the failure excuses nothing.
     event_id: Option<Uuid>,
 }
 
-/// A check under way, if there is one.
+/// The check under way, if there is one.
 #[derive(Default)]
 struct Asking(Option<CancellationToken>);
 
-/// What lets a kept data key be drawn, beyond the call to KMS that it came from.
+/// Why a cached data key may still be drawn, apart from the call to KMS that brought it.
 #[derive(Clone, Default)]
 pub(crate) struct Evidence {
-    /// A newer answer of KMS, and what it speaks for.
+    /// A newer permission by KMS, and its scope.
     pub(crate) allowed: Option<(Arc<Allowed>, AllowedScope)>,
-    /// The record that says why there is no recent answer.
+    /// The record of a failed check, which explains why there is no recent permission.
     pub(crate) failed: Option<Uuid>,
 }
 
-/// Whether a kept data key may be drawn.
+/// Whether a cached data key may be drawn.
 pub(super) enum Verdict {
     /// It may. With a check, KMS is to be asked in the background.
     Drawable(Evidence, Option<Check>),
-    /// KMS is to be asked first.
+    /// KMS must be asked first.
     Due(Due),
-    /// It may not: KMS is to be called for another.
+    /// It may not: KMS is to be called for a new one.
     Stale,
 }
 
 /// A check that a draw waits for.
 pub(super) struct Due {
-    /// Cancelled at its end.
+    /// Cancelled when the check has ended.
     pub(super) ended: CancellationToken,
-    /// To be made, if it is not under way.
+    /// The check to make, unless it is under way.
     pub(super) check: Option<Check>,
 }
 
-/// A check that is to be made. Dropped, it is over.
+/// A check to make. It ends when this is dropped.
 pub(super) struct Check {
     pub(super) standing: Arc<Standing>,
     _asking: DropGuard,
@@ -111,12 +111,12 @@ impl Standing {
         &self.key.key
     }
 
-    /// Where KMS is asked for it.
+    /// The region in which KMS is asked about it.
     pub(super) fn region(&self) -> &str {
         &self.key.region
     }
 
-    /// Whether a data key may be drawn that KMS was asked for at `requested_at`.
+    /// Whether a data key may be drawn for which KMS was called at `requested_at`.
     pub(super) fn judge(self: &Arc<Self>, now: &Moment, requested_at: &Moment) -> Verdict {
         let mut own = self.lock();
         let mut key = self.key.lock();
@@ -134,7 +134,7 @@ impl Standing {
         let newest_at = newest.map_or(requested_at, |allowed| &allowed.requested_at);
         let is_suspended = is_after(key.suspended_at.as_ref(), context_at);
         let allowed = newest.map(|allowed| (Arc::clone(allowed), scope));
-        // A context that is suspended speaks for itself alone.
+        // While contexts are suspended, no other context's permission counts for this one.
         let age = now.since(if is_suspended { context_at } else { newest_at });
         let is_due = is_suspended || age > check.interval;
         let of_one_context = is_suspended || check.by_context;
@@ -145,7 +145,7 @@ impl Standing {
         if is_due && !is_excused && !may_ask {
             return Verdict::Stale;
         }
-        // Where KMS could not be asked lately, one check at a time finds out whether it can be.
+        // After a recent failure, one check at a time for the whole key tests whether KMS can be asked again.
         let asking = if of_one_context && trouble.is_none() { &mut own.asking } else { &mut key.asking };
         if !is_due || is_excused {
             let wanted = is_due || age > check.ahead();
@@ -158,13 +158,13 @@ impl Standing {
         })
     }
 
-    /// Whether KMS has taken back since what it was asked for at `requested_at`.
+    /// Whether KMS has withdrawn its permission since the call at `requested_at`.
     pub(super) fn has_ended(&self, requested_at: &Moment) -> bool {
         is_after(self.lock().denied_at.as_ref(), requested_at)
             || is_after(self.key.lock().ended_at.as_ref(), requested_at)
     }
 
-    /// KMS has allowed it, asked at `requested_at`.
+    /// KMS has allowed the use, asked at `requested_at`.
     pub(super) fn allowed(&self, requested_at: Moment, source: Provenance) {
         let allowed = Arc::new(Allowed { requested_at, source });
         put_newer(&mut self.lock().allowed, &allowed);
@@ -173,7 +173,7 @@ impl Standing {
         key.trouble = None;
     }
 
-    /// KMS has denied it.
+    /// KMS has denied the use.
     pub(super) fn denied(&self, now: Moment) {
         self.lock().denied_at = Some(now);
         self.key.suspend(now);
@@ -186,7 +186,7 @@ impl Standing {
         key.trouble = None;
     }
 
-    /// KMS could not be asked, as the record `event_id` says, if it could be written. KMS is not asked again at once.
+    /// KMS could not be asked, which the record `event_id` says if it could be written. There is a pause before the next check.
     pub(super) fn failed(&self, now: Moment, event_id: Option<Uuid>) {
         let mut key = self.key.lock();
         let before = key.trouble.take().filter(|trouble| trouble.is_recent(&now));
@@ -195,19 +195,19 @@ impl Standing {
     }
 
     fn lock(&self) -> MutexGuard<'_, ContextState> {
-        // Between any two statements its state is whole.
+        // No panic can leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl KeyStanding {
-    /// Of `key`, as KMS in `region` is asked for it.
+    /// The standing of `key` with KMS in `region`.
     pub(super) fn new(key: KeyArn, region: Arc<str>, check: Option<RevocationCheck>) -> Self {
         Self { key, region, check, state: Mutex::default() }
     }
 
-    /// KMS has denied some context: what it says of the others is asked at their next draw, but for those of which it was asked since
-    /// they were suspended before, less than an interval ago. Without checks they go on.
+    /// KMS has denied some context, so each other context is asked about at its next draw, unless KMS has allowed it since a
+    /// suspension less than an interval ago. Without checks nothing changes.
     pub(super) fn suspend(&self, now: Moment) {
         let Some(RevocationCheck { interval, .. }) = self.check else { return };
         let mut state = self.lock();
@@ -217,7 +217,7 @@ impl KeyStanding {
     }
 
     fn lock(&self) -> MutexGuard<'_, KeyState> {
-        // Between any two statements its state is whole.
+        // No panic can leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -229,12 +229,12 @@ impl Allowed {
 }
 
 impl Trouble {
-    /// Whether it excuses what it has kept from being asked.
+    /// Whether the failure still excuses the lack of a newer permission.
     fn is_recent(&self, now: &Moment) -> bool {
         now.since(&self.since) <= EXCUSE
     }
 
-    /// Whether KMS may be asked again.
+    /// Whether the pause is over, so that KMS may be asked again.
     fn is_over(&self, now: &Moment) -> bool {
         now.since(&self.since) >= self.pause
     }
@@ -252,7 +252,7 @@ impl Asking {
         Some((ended, check))
     }
 
-    /// Cancelled at the end of the check that is under way.
+    /// The token that is cancelled when the check under way ends.
     fn ended(&self) -> CancellationToken {
         self.0.clone().unwrap_or_default()
     }
@@ -264,15 +264,15 @@ fn put_newer(place: &mut Option<Arc<Allowed>>, allowed: &Arc<Allowed>) {
     }
 }
 
-/// Whether something happened when a call to KMS that was requested then was under way, or over.
+/// Whether `moment` came after a call to KMS began at `requested_at`.
 fn is_after(moment: Option<&Moment>, requested_at: &Moment) -> bool {
     moment.is_some_and(|moment| moment.instant >= requested_at.instant)
 }
 
-/// How long KMS is not asked again where it could not be, at first and at most.
+/// The pauses, at first and at most, before KMS is asked again after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// For so long one failed check excuses that there is no newer one.
+/// How long a failed check excuses the lack of a newer permission.
 const EXCUSE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What is known of the KMS keys behind what is kept, for as long as anything is kept that is under them.
+//! The standings of KMS keys, for as long as any data key under them is cached.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,7 +17,7 @@ pub(super) struct Standings {
     by_key: Mutex<HashMap<(KeyArn, &'static str), Vec<Regional>>>,
 }
 
-/// Those of one region: each replica of a multi-Region key is a key by itself.
+/// The standings in one region: each replica of a multi-Region key has its own.
 struct Regional {
     region: Arc<str>,
     key: Weak<KeyStanding>,
@@ -29,7 +29,7 @@ impl Standings {
         Self { check, by_key: Mutex::default() }
     }
 
-    /// Of what KMS has answered in `region`, with the key `arn`, to the like of `request`.
+    /// The standing of `request`, which KMS in `region` has answered with the key `arn`.
     pub(super) fn of(&self, request: &DryRunRequest, arn: &KeyArn, region: &Arc<str>) -> Arc<Standing> {
         let mut by_key = self.lock();
         let regions = by_key.entry((arn.clone(), request.of.name())).or_default();
@@ -52,8 +52,8 @@ impl Standings {
         })
     }
 
-    /// KMS has denied the like of `request` under `key`: what it allowed of it before is void, in every region, and every other context
-    /// is asked about by itself.
+    /// KMS has denied `request` under `key`: earlier permissions for it are void in every region, and every other context is
+    /// asked about by itself.
     pub(super) fn denied(&self, request: &DryRunRequest, key: &KeyArn, now: Moment) {
         let by_key = self.lock();
         for Regional { key, contexts, .. } in
@@ -67,7 +67,7 @@ impl Standings {
         }
     }
 
-    /// Forgets those of which nothing is kept.
+    /// Forgets standings of which no data key is cached.
     pub(super) fn sweep(&self) {
         self.lock().retain(|_, regions| {
             regions.retain_mut(|regional| {
@@ -79,7 +79,7 @@ impl Standings {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(KeyArn, &'static str), Vec<Regional>>> {
-        // Between any two statements it is whole.
+        // No panic can leave the map half changed.
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

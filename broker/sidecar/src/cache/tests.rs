@@ -1,4 +1,4 @@
-//! The cache before the AWS SDK and an emulator, without gRPC around it: how many calls to KMS draws cause, and who shares a key.
+//! The cache with the AWS SDK and an emulator, without gRPC: how often draws call KMS, and who shares a key.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use crate::kms::recorded::{KmsRegion, Recorder};
 use crate::policy::{Facts, Policy};
 
-/// A cache before the emulator, without gRPC around it.
+/// A cache with the emulator, without gRPC.
 struct Bench {
     cache: Cache,
     emulator: Emulator,
@@ -139,7 +139,7 @@ async fn principals_share_a_data_key_only_where_configuration_names_a_partition(
     let ours = bench.draw(&workload(1), "acme").await;
     assert_eq!(ours, bench.draw(&workload(2), "acme").await);
     assert_ne!(ours, bench.draw(&workload(3), "acme").await);
-    // A principal cannot get into a partition by its name.
+    // A principal with the name of a shared partition does not get into it.
     assert_ne!(ours, bench.draw(&Principal::Workload("fleet".into()), "acme").await);
 }
 

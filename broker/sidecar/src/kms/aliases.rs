@@ -1,10 +1,9 @@
-//! What aliases mean: policy speaks of keys, and callers may name them by an alias, which KMS's operators can
-//! move.
+//! Which keys the aliases that callers use stand for. Policies are about keys, and KMS's operators can move an alias.
 //!
-//! An alias is asked for with DescribeKey before policy decides, and KMS is then asked for the key, not for
-//! the alias: an alias that is moved meanwhile brings no key past policy. What an alias meant is believed for
-//! a minute; after that it is used once more while it is refreshed in the background, so that no call waits,
-//! and kept data keys are served while KMS cannot be asked.
+//! The broker resolves an alias with DescribeKey before policy decides, and then calls KMS with the key, not the alias:
+//! so an alias that is moved meanwhile cannot lead to a key that policy does not permit. A resolved alias is used for a
+//! minute; after that it is used once more while it is refreshed in the background, so that no call waits and cached
+//! data keys are served while KMS cannot be asked.
 
 mod memory;
 
@@ -21,7 +20,7 @@ use crate::operation::DescribeKeyRequest;
 use crate::policy::{Permitted, own};
 use memory::{AliasMemory, AliasTarget};
 
-/// What the aliases mean that callers name.
+/// The keys that callers' aliases stand for.
 #[derive(Clone)]
 pub(crate) struct Aliases(Arc<Inner>);
 
@@ -31,21 +30,21 @@ struct Inner {
     memory: Mutex<AliasMemory>,
 }
 
-/// The key that a call names, as it is known without asking KMS.
+/// The key that a call names, as far as it is known without asking KMS.
 pub(crate) struct KnownKey {
     pub(crate) named: NamedKey,
-    /// Whether KMS is to be asked for it [again](Aliases::refresh): it is good for now.
+    /// Whether it is old enough that KMS should be asked [again](Aliases::refresh); it may be used meanwhile.
     pub(crate) is_due: bool,
 }
 
 impl Aliases {
-    /// Starts empty, and remembers the meanings of this many aliases.
+    /// An empty memory for this many aliases.
     #[must_use]
     pub(crate) fn new(kms: RecordedKms, caller: Arc<AwsCaller>, most: usize) -> Self {
         Self(Arc::new(Inner { kms, caller, memory: Mutex::new(AliasMemory::new(most)) }))
     }
 
-    /// What `key` names, if that is known without asking KMS.
+    /// The key that `key` names, if it is known without asking KMS.
     #[must_use]
     pub(crate) fn known(&self, principal: &Principal, key: &KeyId) -> Option<KnownKey> {
         let Inner { caller, .. } = &*self.0;
@@ -57,7 +56,7 @@ impl Aliases {
         Some(KnownKey { named: NamedKey { arn, alias: Some(alias) }, is_due })
     }
 
-    /// Asks KMS what `key` names, for `principal`.
+    /// Asks KMS which key `key` names, on behalf of `principal`.
     pub(crate) async fn ask(
         &self,
         principal: &Principal,
@@ -76,7 +75,7 @@ impl Aliases {
         Ok(NamedKey { arn, alias: Some(alias) })
     }
 
-    /// Asks KMS again in the background what an alias means that `principal` uses.
+    /// Resolves an alias that `principal` uses again, in the background.
     pub(crate) fn refresh(&self, principal: &Principal, key: &KeyId) {
         let (alias, now) = (self.alias(key), self.0.kms.clock().instant());
         let until = now + BACKGROUND;
@@ -84,7 +83,7 @@ impl Aliases {
             return;
         }
         let request = DescribeKeyRequest::from(alias.clone());
-        // From the user's share: one principal's many aliases do not keep others' from being refreshed.
+        // Within the principal's share, so that one principal's many aliases do not keep others' from being refreshed.
         let Ok(permitted) = own::permit_for(principal, request) else { return };
         let (aliases, principal) = (self.clone(), principal.clone());
         self.0.kms.tasks().spawn(async move {
@@ -95,7 +94,7 @@ impl Aliases {
         });
     }
 
-    /// What the alias means, unless that is unknown or too old, and whether it is to be asked for again.
+    /// The key of an alias, unless that is unknown or too old, and whether it is to be resolved again.
     fn usable(&self, principal: &Principal, alias: &KeyId) -> Option<(Option<KeyArn>, bool)> {
         let mut memory = self.memory();
         let AliasTarget { arn, at } = memory.target(principal, alias)?;
@@ -112,7 +111,7 @@ impl Aliases {
         permitted: Permitted<Arc<DescribeKeyRequest>>,
         deadline: Instant,
     ) -> Result<Option<KeyArn>, BrokerError> {
-        // The record of this answer joins the backlog with its drop, and is so in the journal before that of the call.
+        // When the reply is dropped, its record joins the backlog and so is in the journal before the call's record.
         let arn = match self.0.kms.call(permitted, deadline).await.result {
             Ok(description) => Some(description.arn),
             Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::NotFound, .. })) => None,
@@ -124,22 +123,22 @@ impl Aliases {
     }
 
     fn memory(&self) -> MutexGuard<'_, AliasMemory> {
-        // A panic in it is a defect; what it holds are KMS's own answers.
+        // What it holds are KMS's own answers, so a panic elsewhere does not spoil them.
         self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An alias of the broker's own account and region has one name, without them.
+    /// Shortens an alias in the broker's own account and region, so that it has one name.
     pub(crate) fn alias(&self, key: &KeyId) -> KeyId {
         let Inner { caller, .. } = &*self.0;
         key.short_alias(&caller.region, &caller.account_id).unwrap_or_else(|| key.clone())
     }
 }
 
-/// How long a known meaning is used without asking again.
+/// How long a resolved alias is used without asking again.
 const FRESH: Duration = Duration::from_mins(1);
-/// Beyond this no data key can be kept (`reuse.max_age_seconds`), so there is nothing to serve without KMS.
+/// The longest `reuse.max_age_seconds`: after it no data key is cached that could be served without KMS.
 const LONGEST: Duration = Duration::from_hours(24);
-/// How long an alias that is not there is not asked for again.
+/// How long an alias that does not exist is not asked for again.
 const UNKNOWN: Duration = Duration::from_secs(5);
-/// The deadline of a lookup in the background; another does not begin before.
+/// The time limit of a lookup in the background; the next one does not begin before.
 const BACKGROUND: Duration = Duration::from_secs(10);

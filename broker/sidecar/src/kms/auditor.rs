@@ -1,4 +1,4 @@
-//! KMS as an auditor's command asks it: each answer is in the reader's own records before anything of it is given on.
+//! KMS for auditors' commands: every answer is recorded in the auditor's own file before it is used.
 
 mod reader_records;
 
@@ -18,7 +18,7 @@ use crate::operation::{self, DecryptRequest, KmsReply, PublicKeyRequest, TypedRe
 use crate::policy::own;
 pub(crate) use reader_records::ReaderRecords;
 
-/// Asks KMS for what it takes to read a trail: the data keys of log files, one call for each, and the public half of the signing key.
+/// Asks KMS for what reading a trail takes: the data keys of log files, one call for each, and the public signing key.
 pub struct AuditorKms {
     kms: Arc<AwsKms>,
     caller: Arc<AwsCaller>,
@@ -26,13 +26,13 @@ pub struct AuditorKms {
 }
 
 impl AuditorKms {
-    /// Asks `kms` as `caller`, and records each answer in the file `record_to`.
+    /// Asks `kms` as `caller` and records each answer in the file `record_to`.
     #[must_use]
     pub fn new(kms: Arc<AwsKms>, caller: Arc<AwsCaller>, record_to: PathBuf) -> Self {
         Self::with_records(kms, caller, Arc::new(ReaderRecords::new(Some(record_to), Vec::new())))
     }
 
-    /// The same, where it is not known yet whether KMS will be asked.
+    /// The same for a reader that may not need KMS at all.
     #[must_use]
     pub(crate) fn with_records(
         kms: Arc<AwsKms>,
@@ -48,7 +48,7 @@ impl AuditorKms {
         operation::PublicKey::try_from(reply).map_err(|_| BrokerError::Bug.into())
     }
 
-    /// KMS is asked only where its answer can be recorded, and the answer is given on only once it is.
+    /// Calls KMS only if its answer can be recorded, and returns the answer once it is.
     async fn ask<R: TypedRequest>(&self, request: R) -> Result<KmsReply, KeysError> {
         self.on_disk(ReaderRecords::open).await?;
         let permitted = own::permit(request)?.widen();
@@ -59,7 +59,7 @@ impl AuditorKms {
         let used_keys = result.as_ref().map_or([None, None], KmsReply::used_keys);
         let mut lines = Vec::new();
         for attempt in answered.attempts {
-            // The trail's own pairs are never redacted.
+            // The trail's own encryption contexts are never redacted.
             let _ = append_record(&mut lines, &self.caller, None, &permitted, &attempt, used_keys);
         }
         self.on_disk(move |records| records.append(&lines)).await?;

@@ -1,6 +1,6 @@
 //! The real KMS: the AWS SDK, behind [`Kms`](super::Kms).
 //!
-//! The SDK's own errors are never printed whole: their debug form can hold the body of an answer, and that can hold a
+//! The SDK's own errors are never printed whole, since their debug form can hold the body of an answer, and so a
 //! plaintext.
 
 mod answer;
@@ -51,29 +51,29 @@ use sessions::{Sessions, account_of, partition_in};
 pub struct AwsSettings {
     /// The region of the keys.
     pub region: String,
-    /// KMS's address, if not AWS's own: an emulator or a VPC endpoint.
+    /// KMS's address, if it is not AWS's own: an emulator or a VPC endpoint.
     pub endpoint_url: Option<String>,
     /// STS's address, likewise.
     pub sts_endpoint_url: Option<String>,
-    /// Time to connect.
+    /// The time limit for connecting.
     pub connect_timeout: Duration,
-    /// Time for one attempt.
+    /// The time limit for one attempt.
     pub attempt_timeout: Duration,
-    /// Attempts in all, in the SDK's standard mode.
+    /// The most attempts of one call, in the SDK's standard mode.
     pub max_attempts: u32,
-    /// A role that the broker assumes with the credentials that it finds.
+    /// A role that the broker assumes with the credentials it finds.
     pub role_arn: Option<String>,
-    /// The name of the role sessions that the broker makes.
+    /// The name of role sessions that the broker creates.
     pub session_name: Option<String>,
-    /// Time to connect to the metadata service of an instance or a container.
+    /// The time limit for connecting to the metadata service of an instance or a container.
     pub imds_connect_timeout: Duration,
-    /// Time for one answer of it.
+    /// The time limit for one answer of that service.
     pub imds_read_timeout: Duration,
-    /// Where multi-Region keys are asked for when the region before does not answer, in this order.
+    /// The regions that are asked about multi-Region keys, in this order, when the region before does not answer.
     pub fallback_regions: Vec<String>,
-    /// KMS's addresses there, by region, where they are not AWS's own.
+    /// KMS's addresses in these regions, where they are not AWS's own.
     pub fallback_endpoint_urls: BTreeMap<String, String>,
-    /// The ARNs of the roles that the broker assumes for the keys of other accounts, by account.
+    /// The ARNs of the roles that the broker assumes to use keys of other accounts, by account.
     pub account_roles: BTreeMap<String, String>,
 }
 
@@ -99,7 +99,7 @@ pub struct AwsKms {
     settings: AwsSettings,
 }
 
-/// KMS in one region, as the broker turns to it.
+/// KMS in one region.
 pub(crate) struct AskedRegion {
     /// With retries.
     pub(crate) kms: Arc<dyn Kms>,
@@ -110,7 +110,7 @@ pub(crate) struct AskedRegion {
 }
 
 impl AwsKms {
-    /// Sets the SDK up. Credentials come from its default chain, or from `credentials` (the emulator's).
+    /// Sets up the SDK. Credentials come from its default chain, or from `credentials` (the emulator's).
     pub async fn new(
         settings: AwsSettings,
         credentials: Option<SharedCredentialsProvider>,
@@ -125,7 +125,7 @@ impl AwsKms {
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(settings.max_attempts))
             .http_client(connector::for_services())
-            // They are kept, and renewed, elsewhere.
+            // Credentials are cached, and renewed, elsewhere.
             .identity_cache(IdentityCache::no_cache())
             .no_credentials();
         if let Ok(name) = AppName::new("key-broker") {
@@ -160,7 +160,7 @@ impl AwsKms {
         Self { home, fallbacks, credentials, accounts, sessions, settings }
     }
 
-    /// Where in AWS the broker is: STS tells, else the configuration, if there are credentials that STS does not know of yet.
+    /// The broker's own account, partition and region: from STS or, if STS does not know the credentials yet, the configuration.
     pub async fn caller(&self) -> Result<AwsCaller, String> {
         let (account_id, partition) = match (self.credentials.session().await, self.settings.certain_role()) {
             (Ok(session), _) => {
@@ -176,7 +176,7 @@ impl AwsKms {
         Ok(self.caller_of(&account_id, partition).await)
     }
 
-    /// The same, of a trail that is this account's, while STS does not tell; none without credentials.
+    /// The same for a trail that belongs to `account_id`, while STS does not answer; `None` without credentials.
     pub(crate) async fn caller_in(&self, account_id: &str, partition: &str) -> Option<AwsCaller> {
         if !self.credentials.are_there() {
             return None;
@@ -194,12 +194,12 @@ impl AwsKms {
         toward(&self.home, &caller).await
     }
 
-    /// Whose the credentials in use are, as records have it, if that is known by now.
+    /// The owner of the credentials in use, as records name it, if that is known by now.
     pub(crate) fn known_session(&self) -> Option<UserIdentity<'static>> {
         self.credentials.known_session().map(|session| UserIdentity::clone(&session))
     }
 
-    /// The region of `caller`, which is the broker's own, and the others in which multi-Region keys are asked for.
+    /// The broker's own region, which is that of `caller`, and the fallback regions for multi-Region keys.
     pub(crate) async fn regions(&self, caller: &AwsCaller) -> (AskedRegion, Vec<AskedRegion>) {
         let asked = |kms: &RegionalKms, caller| AskedRegion {
             once: Arc::new(kms.once()),
@@ -213,7 +213,7 @@ impl AwsKms {
         (asked(&self.home, caller.clone()), others)
     }
 
-    /// The accounts for whose keys it has roles, each with whose their sessions are.
+    /// The accounts for whose keys roles are configured, each with the identity of its sessions.
     pub(crate) async fn account_roles(&self) -> Vec<(&str, Result<String, String>)> {
         let mut roles = Vec::new();
         for (account, credentials) in &self.accounts {
@@ -226,13 +226,13 @@ impl AwsKms {
         roles
     }
 
-    /// The ARN that STS tells of the credentials in use.
+    /// The ARN of the credentials in use, from STS.
     pub(crate) async fn arn(&self) -> Result<String, String> {
         let session = self.credentials.session().await?;
         Ok(session.arn.as_deref().unwrap_or_default().to_owned())
     }
 
-    /// Why `kms.session_name` cannot apply to the credentials in use: their source names the sessions.
+    /// Why `kms.session_name` has no effect on the credentials in use: their source names the sessions.
     pub(crate) async fn check_session_name(&self) -> Result<(), String> {
         let Some(name) = &self.settings.session_name else { return Ok(()) };
         match self.arn().await {
@@ -240,19 +240,19 @@ impl AwsKms {
                 "kms.session_name is {name:?}, and the broker's credentials are {arn}: where they come from, somebody else names the \
                  sessions: leave it out, or set kms.role_arn"
             )),
-            // Nobody can tell yet.
+            // The name is the configured one, or is not known yet.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// S3 is asked with the same credentials, which are renewed here.
+    /// Has S3 use the same credentials, which are renewed here.
     pub(crate) fn give_credentials_to(&self, store: &mut StoreConfig) {
         if let StoreConfig::S3(settings) = store {
             settings.credentials = Some(SharedCredentialsProvider::new(self.credentials.clone()));
         }
     }
 
-    /// Whose the access keys are that it signs with.
+    /// The sessions to which the access keys belong.
     pub(crate) fn sessions(&self) -> &Arc<Sessions> {
         &self.sessions
     }
@@ -269,7 +269,7 @@ impl Kms for AwsKms {
     }
 }
 
-/// The same broker, as it is on the way to a region.
+/// The caller as KMS in another region sees it.
 async fn toward(kms: &RegionalKms, caller: &AwsCaller) -> AwsCaller {
     let uri = endpoint::of_kms(kms.client()).await;
     let kms_host = uri.as_ref().and_then(http::Uri::host).map(str::to_owned);

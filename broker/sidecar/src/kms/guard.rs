@@ -1,4 +1,4 @@
-//! The gate before KMS: a limit on concurrent calls, of which each principal has a share, and a circuit breaker.
+//! The guard before KMS: a limit on concurrent calls, of which each principal has a share, and a circuit breaker.
 //!
 //! A call that the guard refuses has not reached KMS, so it has no KMS record.
 
@@ -21,30 +21,30 @@ use breaker::{Breaker, HealthSignal, Ticket};
 /// Limits on calls to KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuardSettings {
-    /// Concurrent calls to KMS; of one principal at most half of them.
+    /// The most concurrent calls to KMS; one principal may have at most half of them.
     pub max_in_flight: u32,
-    /// How long a call queues for one of these slots, unless its own deadline comes first.
+    /// How long a call waits for a slot, if its own deadline is not earlier.
     pub queue_wait: Duration,
-    /// KMS had a fair chance to answer within this time: a shorter deadline says nothing about KMS.
+    /// The time in which a healthy KMS should answer: a timeout before that says nothing about KMS.
     pub fair_time: Duration,
     /// When the circuit opens.
     pub breaker: BreakerSettings,
 }
 
-/// Whose calls to KMS have a share of the slots.
+/// Whose share of the slots a call uses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Taker {
-    /// A principal's: what it asks for, and what has to be known for that.
+    /// A principal's own request, and the lookups it needs.
     Principal(Principal),
-    /// The broker's own: what is known already is asked for again.
+    /// The broker's refreshing of what it already knows.
     Broker,
-    /// The trail's: without them there is no delivery.
+    /// The trail's calls, without which there is no delivery.
     Trail,
-    /// Whether what is kept may still be used: of what is left by everybody else, without waiting.
+    /// Revocation checks, which take only slots that are free, without waiting.
     Check,
 }
 
-/// The gate before KMS.
+/// The guard before KMS.
 #[derive(Clone)]
 pub(crate) struct Guard(Arc<Inner>);
 
@@ -58,7 +58,7 @@ struct Inner {
 }
 
 impl Guard {
-    /// A guard before KMS in `region` that lets calls through.
+    /// A guard before KMS in `region`, with the circuit closed.
     #[must_use]
     pub(crate) fn new(settings: GuardSettings, region: &str, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Inner {
@@ -71,28 +71,28 @@ impl Guard {
         }))
     }
 
-    /// When the open circuit lets a probe through; past or none while calls go through.
+    /// When the open circuit lets a probe through; a past time or none while calls go through.
     #[must_use]
     pub(crate) fn open_until(&self) -> watch::Receiver<Option<Instant>> {
         self.0.open_until.subscribe()
     }
 
-    /// The region that this is before.
+    /// The region of the KMS behind this guard.
     #[must_use]
     pub(crate) fn region(&self) -> &Arc<str> {
         &self.0.region
     }
 
-    /// KMS had a fair chance to answer within this time.
+    /// The time in which a healthy KMS should answer.
     pub(super) fn fair_time(&self) -> Duration {
         self.0.settings.fair_time
     }
 
-    /// Admits one call of `taker`. The pass must be told how the call ended.
+    /// Admits one call. The pass must be given the outcome.
     pub(super) async fn enter(&self, taker: &Taker, until: Instant) -> Result<Pass, BrokerError> {
         let inner = &*self.0;
         let arrived = inner.clock.instant();
-        // A call that would be refused anyway does not queue first.
+        // A call that the circuit breaker refuses need not wait for a slot.
         self.breaker().refusal(arrived).map_or(Ok(()), |delay| Err(BrokerError::CircuitOpen(delay)))?;
         let remaining = until.saturating_duration_since(arrived);
         let wait = remaining.min(inner.settings.queue_wait);
@@ -136,12 +136,12 @@ impl Guard {
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        // A panic in the state machine is a defect; its state is whole between any two statements.
+        // No panic can leave the breaker half changed.
         self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The admission of one call. Dropped without [`Pass::end`], it says nothing about KMS.
+/// The admission of one call. If it is dropped without [`Pass::end`], the call says nothing about KMS.
 pub(super) struct Pass {
     guard: Guard,
     ticket: Option<Ticket>,
@@ -150,7 +150,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// The call has ended; KMS answered these attempts.
+    /// Ends the call, in which KMS answered these attempts.
     pub(super) fn end<T>(mut self, result: &Result<T, BrokerError>, attempts: &[Attempt]) {
         let took = self.guard.0.clock.instant().saturating_duration_since(self.began);
         let fair = took >= self.guard.0.settings.fair_time;
@@ -176,17 +176,17 @@ fn health_signal<T>(
 ) -> Option<HealthSignal> {
     match result {
         Err(BrokerError::Kms(error)) if is_failure(error) => Some(HealthSignal::Failure),
-        // It says nothing about KMS, but about one account's role.
+        // It concerns the role for one account, not KMS.
         Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::AccountCredentials, .. })) => None,
         Ok(_) | Err(BrokerError::Kms(_)) => Some(HealthSignal::Success),
-        // Between two attempts that KMS did answer, the deadline passed in the SDK's own pauses.
+        // If KMS did answer attempts, the deadline passed in the SDK's own pauses.
         Err(BrokerError::DeadlineExceeded) if fair && attempts.is_empty() => Some(HealthSignal::Failure),
         Err(_) => None,
     }
 }
 
-/// Whether KMS as a whole fails, or fails for the broker whatever it asks for. An error that is about one key only (`KeyUnavailableException`: its custom key store is
-/// down), or one that this version does not know, is an answer.
+/// Whether the error means that KMS fails as a whole, or fails for the broker whatever it asks for. An error about a single key
+/// (`KeyUnavailableException`: its custom key store is down) or an unknown one counts as an answer.
 pub(super) fn is_failure(error: &KmsError) -> bool {
     match error.kind {
         KmsErrorKind::Credentials => true,
@@ -195,14 +195,14 @@ pub(super) fn is_failure(error: &KmsError) -> bool {
     }
 }
 
-/// Jitter from 0 to 1, so that the brokers of a fleet do not all come back at once.
+/// A random share from 0 to 1, so that the brokers of a fleet do not all try again at once.
 fn jitter() -> f64 {
     let [first, second, ..] = *Uuid::new_v4().as_bytes();
     f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX)
 }
 
-/// KMS's own names for its failures (API reference, each operation's "Errors", and "Common Errors"), and the broker's for
-/// an answer that makes no sense.
+/// KMS's own failures (API reference, "Errors" of each operation, and "Common Errors"), and the broker's name for an answer that
+/// makes no sense.
 const KMS_FAILS: [&str; 7] = [
     "KMSInternalException",
     "DependencyTimeoutException",

@@ -1,9 +1,9 @@
-//! What the aliases mean that policies name, asked for before policy is asked about a key.
+//! Which keys the aliases in policies stand for, which must be known before a policy decides about a key.
 //!
-//! They are apart from the aliases that callers name ([`super::aliases`]): no caller can add one, or make the broker forget one.
-//! All of them are asked for together, when a call needs them: what is known is used for a minute, and asked for again in the
-//! background from three quarters of it on, so that a busy broker's calls do not wait. While KMS cannot be asked, what it said last
-//! is used, for as long as a data key can be kept. What it has never said is not known: see [`AliasMeanings`].
+//! They are separate from the aliases that callers use ([`super::aliases`]), so that no caller can add one or displace one. All are
+//! resolved together when a call needs them. The result is used for a minute, and refreshed in the background after three
+//! quarters of it, so that calls of a busy broker do not wait. While KMS cannot be asked, its last answer is used, for as long
+//! as a data key may be cached. Aliases that KMS has never resolved are unknown: see [`AliasMeanings`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::error::BrokerError;
 use crate::operation::DescribeKeyRequest;
 use crate::policy::{AliasMeanings, Policy, own};
 
-/// What the aliases mean that policies name.
+/// The keys that policies' aliases stand for.
 #[derive(Clone)]
 pub(crate) struct PolicyAliases(Arc<Inner>);
 
@@ -29,32 +29,32 @@ struct Inner {
     kms: RecordedKms,
     none: Arc<AliasMeanings>,
     current: ArcSwapOption<Snapshot>,
-    /// Held while KMS is asked: once for all who wait.
+    /// Locked while KMS is asked, so that all who wait share the answer.
     targets: Arc<Mutex<Targets>>,
 }
 
 type Targets = HashMap<KeyId, Target>;
 
-/// What KMS said that an alias means: none if there is no such alias.
+/// The key that KMS gave for an alias: `None` if the alias does not exist.
 struct Target {
     arn: Option<KeyArn>,
     at: Instant,
 }
 
-/// What was known when KMS was last asked for the aliases of these policies.
+/// The answers when KMS was last asked for the aliases of these policies.
 struct Snapshot {
     version: Arc<str>,
     meanings: Arc<AliasMeanings>,
-    /// From then on KMS is asked again in the background.
+    /// When to ask KMS again in the background.
     refresh_from: Instant,
-    /// From then on calls that need them wait for KMS.
+    /// When calls that need the aliases begin to wait for KMS.
     good_until: Instant,
 }
 
-/// What aliases mean, as it is known without waiting for KMS.
+/// What aliases stand for, as far as it is known without waiting for KMS.
 pub(crate) struct KnownMeanings {
     pub(crate) meanings: Arc<AliasMeanings>,
-    /// Whether KMS is to be asked [again](PolicyAliases::refresh), and is not being asked: they are good for now.
+    /// Whether KMS should be asked [again](PolicyAliases::refresh) and is not being asked; they may be used meanwhile.
     pub(crate) is_due: bool,
 }
 
@@ -66,7 +66,7 @@ impl PolicyAliases {
         Self(Arc::new(Inner { kms, none, current, targets }))
     }
 
-    /// The meanings of these policies' aliases, if they are available without waiting.
+    /// What these policies' aliases stand for, if no waiting is needed.
     #[must_use]
     pub(crate) fn known(&self, policy: &Policy) -> Option<KnownMeanings> {
         if policy.aliases().is_empty() {
@@ -80,30 +80,30 @@ impl PolicyAliases {
         (now < current.good_until).then_some(KnownMeanings { meanings, is_due })
     }
 
-    /// Asks KMS again in the background, unless it is being asked.
+    /// Resolves them again in the background, unless that is under way.
     pub(crate) fn refresh(&self, policy: &Arc<Policy>) {
         if let Ok(targets) = Arc::clone(&self.0.targets).try_lock_owned() {
             self.0.kms.tasks().spawn(self.clone().refreshed_with(Arc::clone(policy), targets));
         }
     }
 
-    /// Asks KMS what the aliases of these policies mean, and waits for it until `deadline`; not for long where it has said so before.
+    /// Asks KMS about these policies' aliases and waits until `deadline`, or for a short time if earlier answers can be used.
     pub(crate) async fn ask(&self, policy: &Arc<Policy>, deadline: Instant) -> Arc<AliasMeanings> {
         let last = self.last(policy);
         let now = self.0.kms.clock().instant();
-        // What follows has to be told within the deadline.
+        // Leaves the time to report an error within the deadline.
         let kept = time_to_tell(deadline.saturating_duration_since(now));
         let deadline = deadline.checked_sub(kept).unwrap_or(now);
         let until = if last.is_some() { deadline.min(now + LONGEST_WAIT) } else { deadline };
         let answered = tokio::time::timeout(until.saturating_duration_since(now), self.refreshed(policy));
         match (answered.await, last) {
             (Ok(meanings), _) | (Err(_), Some(meanings)) => meanings,
-            // Nothing is known: no alias means anything, and any may mean any key.
+            // Nothing is known, so any alias might stand for any key.
             (Err(_), None) => Arc::clone(&self.0.none),
         }
     }
 
-    /// What was last known of all aliases of these policies.
+    /// The last known answers, if there is one for every alias of these policies.
     fn last(&self, policy: &Policy) -> Option<Arc<AliasMeanings>> {
         let current = self.0.current.load();
         let current = current.as_ref()?;
@@ -121,12 +121,12 @@ impl PolicyAliases {
         {
             return Arc::clone(&current.meanings);
         }
-        // A task of its own: it goes on when its caller goes away.
+        // In a task of its own, so that it continues when the caller goes away.
         let refresh = self.0.kms.tasks().spawn(self.clone().refreshed_with(Arc::clone(policy), targets));
         refresh.await.unwrap_or_else(|_| Arc::clone(&self.0.none))
     }
 
-    /// Asks KMS for what is not known, or not fresh.
+    /// Asks KMS about aliases that are unknown or no longer fresh.
     async fn refreshed_with(
         self,
         policy: Arc<Policy>,
@@ -193,7 +193,7 @@ impl PolicyAliases {
         deadline: Instant,
     ) -> (KeyId, Result<Option<KeyArn>, BrokerError>) {
         let answer = match own::permit(DescribeKeyRequest::from(alias.clone())) {
-            // Dropping this answer puts its record into the backlog, and so into the journal before the call's.
+            // When the reply is dropped, its record joins the backlog and so is in the journal before the call's record.
             Ok(permitted) => match self.0.kms.call(permitted, deadline).await.result {
                 Ok(description) => Ok(Some(description.arn)),
                 Err(BrokerError::Kms(KmsError { kind: KmsErrorKind::NotFound, .. })) => Ok(None),
@@ -205,17 +205,17 @@ impl PolicyAliases {
     }
 }
 
-/// From then on what an alias means is asked for again in the background.
+/// The age from which an alias is resolved again in the background.
 const REFRESH: Duration = Duration::from_secs(45);
-/// From then on a call waits for it.
+/// The age from which a call waits for an alias.
 const FRESH: Duration = Duration::from_mins(1);
-/// Beyond this no data key can be kept (`reuse.max_age_seconds`), so there is nothing to serve without KMS.
+/// The longest `reuse.max_age_seconds`: after it no data key is cached that could be served without KMS.
 const LONGEST: Duration = Duration::from_hours(24);
 /// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
-/// The deadline of one round of questions.
+/// The time limit for resolving all aliases.
 const ASKING: Duration = Duration::from_secs(10);
-/// How long a call waits for what is known, but not fresh.
+/// How long a call waits for aliases that are known but no longer fresh.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Questions to KMS at a time.
+/// Concurrent lookups at KMS.
 const AT_A_TIME: usize = 8;

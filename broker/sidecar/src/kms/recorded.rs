@@ -1,8 +1,8 @@
-//! KMS within its limits, with a record of every answer.
+//! KMS behind its guards, with a record of every answer.
 //!
-//! A call to KMS runs in a task of its own: a caller that goes away does not stop it, so its answer is seen and
-//! recorded. The records travel with the answer, to be committed together with the activity record; if nobody takes
-//! them, they write themselves.
+//! Each call to KMS runs in its own task, so that its answer is received and recorded even if the caller goes away. The
+//! records come with the answer, to be committed together with the activity record; if they are dropped, they go to the
+//! journal by themselves.
 
 mod patience;
 mod recorder;
@@ -36,10 +36,9 @@ pub(crate) use recorder::{Recorder, append_record};
 pub(crate) use regions::KmsRegion;
 pub(crate) use reply::CallableRequest;
 
-/// KMS, recorded.
 #[derive(Clone)]
 pub(crate) struct RecordedKms {
-    /// The broker's own, then those where multi-Region keys are asked for when it does not answer.
+    /// The broker's own region; the others are for multi-Region keys when it does not answer.
     home: Arc<KmsRegion>,
     others: Arc<[KmsRegion]>,
     clock: Arc<dyn Clock>,
@@ -47,22 +46,22 @@ pub(crate) struct RecordedKms {
     timed: Option<KmsCalls>,
 }
 
-/// KMS's reply to a call, with the unwritten records of its attempts.
+/// KMS's reply to a call, with the uncommitted records of its attempts.
 pub(crate) struct RecordedReply<T> {
     /// The reply, or the error.
     pub result: Result<T, BrokerError>,
-    /// The attempt behind it; none where KMS did not answer.
+    /// The attempt behind it; `None` if KMS did not answer.
     pub source: Option<Provenance>,
-    /// Where KMS was asked last.
+    /// The region that was asked last.
     pub region: Arc<str>,
-    /// To be committed before the reply leaves.
+    /// The records to commit before the reply leaves.
     pub records: UnwrittenRecords,
 }
 
-/// Which answer of KMS a reply came from.
+/// The answer of KMS from which a reply came.
 #[derive(Debug, Clone)]
 pub(crate) struct Provenance {
-    /// `x-amzn-RequestId`. Shared, since every use of a kept key names it.
+    /// `x-amzn-RequestId`, shared because every use of a cached key names it.
     pub request_id: Arc<str>,
     /// The eventID of the KMS record.
     pub event_id: Uuid,
@@ -72,21 +71,21 @@ pub(crate) struct Provenance {
     pub span: Option<Arc<SpanContext>>,
 }
 
-/// Records that are not in the journal yet. Dropped, they write themselves.
+/// Records that are not in the journal yet. If this is dropped, they join the backlog.
 pub(crate) struct UnwrittenRecords {
     journal: Journal,
     lines: Vec<u8>,
 }
 
 impl UnwrittenRecords {
-    /// Takes the lines over: the caller now has the duty to commit them.
+    /// Takes the lines: the caller must commit them.
     #[must_use]
     pub(crate) fn take(mut self) -> Vec<u8> {
         std::mem::take(&mut self.lines)
     }
 
-    /// Commits the records of a call that a start or a delivery has made, or adds them to the backlog: KMS has answered, and what it
-    /// answered is needed to make room. An error if it is not known what became of them.
+    /// Commits the records of a start's or a delivery's call, or adds them to the backlog. An error means that it is not known
+    /// whether they were written.
     pub(super) async fn commit_for_the_trail(mut self) -> Result<(), JournalUnavailable> {
         if self.lines.is_empty() {
             return Ok(());
@@ -94,7 +93,7 @@ impl UnwrittenRecords {
         self.journal.commit_for_the_trail(std::mem::take(&mut self.lines)).await
     }
 
-    /// Commits the records on their own. If that fails they join the backlog, since KMS has answered.
+    /// Commits the records on their own. If that fails, they join the backlog, since KMS has answered.
     pub(crate) async fn commit(mut self) -> Result<(), JournalUnavailable> {
         if self.lines.is_empty() {
             return Ok(());
@@ -111,7 +110,7 @@ impl UnwrittenRecords {
 }
 
 impl UnwrittenRecords {
-    /// Takes the others over.
+    /// Adds the other records to these.
     fn add(&mut self, others: Self) {
         self.lines.append(&mut others.take());
     }
@@ -119,13 +118,13 @@ impl UnwrittenRecords {
 
 impl Drop for UnwrittenRecords {
     fn drop(&mut self) {
-        // Nobody waits: what the answer held has been dropped with the call.
+        // The reply was dropped with the call, so nobody waits for its records.
         self.journal.defer(&self.lines);
     }
 }
 
 impl RecordedKms {
-    /// Records what KMS answers in `home`, the broker's own region, and in `others`. `tasks` is what a drain waits for.
+    /// Records what KMS answers in `home`, the broker's own region, and in `others`. A drain waits for `tasks`.
     #[must_use]
     pub(crate) fn new(
         home: KmsRegion,
@@ -136,7 +135,7 @@ impl RecordedKms {
         Self { home: Arc::new(home), others: others.into(), clock, tasks, timed: None }
     }
 
-    /// The same, with every call to KMS timed, if anybody reads that.
+    /// The same with the duration of every call measured, if anybody reads the measurements.
     #[must_use]
     pub(crate) fn timed(self, timed: Option<KmsCalls>) -> Self {
         Self { timed, ..self }
@@ -148,20 +147,18 @@ impl RecordedKms {
         &self.tasks
     }
 
-    /// Time.
     #[must_use]
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// Makes a call that policy has permitted, in the trace that this runs in. It goes on when its caller goes away, until
-    /// `deadline`.
+    /// Makes a call that policy has permitted, in the current trace. It continues until `deadline` even if its caller goes away.
     pub(crate) async fn call<R: CallableRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
         deadline: Instant,
     ) -> RecordedReply<R::Reply> {
-        // The backlog might have no room for the record of what KMS would answer.
+        // The backlog might have no room for the record of the answer.
         if self.journal().is_overdrawn(false) {
             return self.not_sent(BrokerError::JournalUnavailable);
         }
@@ -169,7 +166,7 @@ impl RecordedKms {
         self.make_call(permitted, &taker, deadline).await
     }
 
-    /// The same, for a start or a delivery, whose records have room of their own.
+    /// The same for a start or a delivery, whose records have room of their own.
     pub(super) async fn call_for_the_trail<R: CallableRequest>(
         &self,
         permitted: Permitted<Arc<R>>,
@@ -181,7 +178,7 @@ impl RecordedKms {
         self.make_call(permitted, &Taker::Trail, deadline).await
     }
 
-    /// Whether KMS in `region` would still allow what it has allowed there. It waits for no slot.
+    /// Asks KMS in `region` whether it still allows the use, without waiting for a slot.
     pub(crate) async fn check(
         &self,
         request: DryRunRequest,
@@ -207,8 +204,8 @@ impl RecordedKms {
         typed::<R>(self.send(permitted.widen(), taker, deadline).await)
     }
 
-    /// Asks the broker's own region, and for a multi-Region key the others, until one answers. Where there is time to say so before
-    /// the deadline, a KMS that does not answer is told as that.
+    /// Asks the broker's own region and, for a multi-Region key, the others until one answers. If KMS does not answer, the error
+    /// says so, if there is time to send it before the deadline.
     async fn send(
         &self,
         permitted: Permitted<KmsRequest>,
@@ -282,7 +279,7 @@ impl RecordedKms {
             reply
         };
         let task = self.tasks.spawn(work.instrument(within).with_current_context());
-        // The task ends by panic only (nothing aborts it): a defect.
+        // Nothing aborts the task, so it can only have panicked.
         task.await.unwrap_or_else(|_| self.not_sent(BrokerError::Bug))
     }
 
@@ -292,7 +289,7 @@ impl RecordedKms {
         self.home.guard.region()
     }
 
-    /// What makes records there.
+    /// The recorder of the broker's own region.
     #[must_use]
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.home.recorder
@@ -302,7 +299,7 @@ impl RecordedKms {
         &self.home.recorder.journal
     }
 
-    /// No answer of KMS, so no record of one.
+    /// A reply for a call that KMS did not answer, without records.
     fn not_sent<T>(&self, error: BrokerError) -> RecordedReply<T> {
         let records = UnwrittenRecords { journal: self.journal().clone(), lines: Vec::new() };
         let region = Arc::clone(self.region());
@@ -310,14 +307,14 @@ impl RecordedKms {
     }
 }
 
-/// The reply to a request of one operation.
+/// Converts a reply to that of one operation.
 fn typed<R: CallableRequest>(reply: RecordedReply<KmsReply>) -> RecordedReply<R::Reply> {
     let RecordedReply { result, source, region, records } = reply;
     let result = result.and_then(|reply| R::reply(reply).map_err(|_| BrokerError::Bug));
     RecordedReply { result, source, region, records }
 }
 
-/// What callers cannot mend.
+/// Logs errors that callers cannot mend.
 fn warn_of_credentials<T>(result: &Result<T, BrokerError>) {
     let Err(BrokerError::Kms(error)) = result else { return };
     if matches!(error.kind, KmsErrorKind::Credentials | KmsErrorKind::AccountCredentials) {

@@ -1,4 +1,4 @@
-//! KMS as the trail's keys need it: the broker's own calls, each with its record in the journal.
+//! KMS for the trail's own keys: the broker's own calls, each with its record in the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl TrailKeys for RecordedKms {
         };
         let reply = own_call(self, request).await?;
         let request_id = reply.source.as_ref().map(|source| String::from(&*source.request_id));
-        // A file whose key has no record is not delivered.
+        // A log file is delivered only if the call for its data key has a record.
         reply.records.commit_for_the_trail().await.map_err(|_| BrokerError::JournalUnavailable)?;
         let made = reply.result?;
         let ciphertext =
@@ -38,7 +38,7 @@ impl TrailKeys for RecordedKms {
     async fn sign(&self, key: &KeyId, digest: [u8; 32]) -> Result<(Vec<u8>, Option<String>), KeysError> {
         let reply = own_call(self, SignRequest { key: key.clone().into(), digest }).await?;
         let request_id = reply.source.as_ref().map(|source| String::from(&*source.request_id));
-        // It is in the backlog, or may still be written.
+        // The record is in the backlog, or may still be written.
         let _ = reply.records.commit_for_the_trail().await;
         Ok((reply.result?.bytes, request_id))
     }
@@ -73,5 +73,5 @@ impl From<BrokerError> for KeysError {
     }
 }
 
-/// With the SDK's attempts and pauses.
+/// Covers the SDK's attempts and pauses.
 const DEADLINE: Duration = Duration::from_secs(30);

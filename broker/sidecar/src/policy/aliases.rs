@@ -1,29 +1,29 @@
-//! The meanings of the aliases in policies: a policy about an alias is about its key, however a caller names that key.
+//! What the aliases in policies stand for: a policy about an alias applies to its key, however a caller names that key.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use key_broker_core::{KeyArn, KeyId};
 
-/// What aliases mean, as far as that is known. One that is not in here may mean any key.
+/// The keys of aliases, as far as they are known. Any other alias might stand for any key.
 #[derive(Debug, Default)]
 pub(crate) struct AliasMeanings {
-    /// None where there is no such alias.
+    /// `None` if the alias does not exist.
     targets: HashMap<KeyId, Option<KeyArn>>,
     names: HashMap<KeyArn, Arc<[KeyId]>>,
 }
 
-/// The aliases that one key is, or may be, in: of those that policies name, and the one by which the caller named it.
+/// The aliases of one key, known and possible, among those that policies name, and the one by which the caller named it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct KeyAliases {
-    /// They mean this key.
+    /// They stand for this key.
     pub known: Arc<[KeyId]>,
-    /// They may mean it, and a policy may permit less if they do.
+    /// They may stand for it, and a policy may permit less if they do.
     pub open: Arc<[KeyId]>,
 }
 
 impl AliasMeanings {
-    /// These aliases, each with the key that it means: none if there is no such alias.
+    /// These aliases with their keys: `None` if an alias does not exist.
     #[must_use]
     pub(crate) fn new(targets: HashMap<KeyId, Option<KeyArn>>) -> Self {
         let mut names = HashMap::<KeyArn, Vec<KeyId>>::new();
@@ -40,19 +40,19 @@ impl AliasMeanings {
         Self { targets, names }
     }
 
-    /// The key that an alias means; none if that is not known, or if it means none.
+    /// The key of an alias; `None` if it is unknown, or the alias does not exist.
     #[must_use]
     pub(crate) fn target(&self, alias: &KeyId) -> Option<&KeyArn> {
         self.targets.get(alias)?.as_ref()
     }
 
-    /// Whether it is known what an alias means.
+    /// Whether it is known what an alias stands for.
     #[must_use]
     pub(crate) fn is_known(&self, alias: &KeyId) -> bool {
         self.targets.contains_key(alias)
     }
 
-    /// The aliases of a key that its caller named by `called`, where `restricting` are those by which a policy may permit less.
+    /// The aliases of a key that its caller named by `called`. `restricting` are those by which a policy may permit less.
     pub(super) fn of(&self, arn: &KeyArn, called: Option<&KeyId>, restricting: &[KeyId]) -> KeyAliases {
         let known = self.names.get(arn).cloned().unwrap_or_default();
         let known = match called {

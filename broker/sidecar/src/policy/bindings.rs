@@ -1,4 +1,4 @@
-//! Pairs that a principal's encryption contexts must have, or get: data encrypted for one tenant cannot be requested in another's name.
+//! Pairs that a principal's encryption contexts must have, so that data encrypted for one tenant cannot be requested for another.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use key_broker_core::{EncryptionContext, Principal};
 
 use crate::error::BrokerError;
 
-/// The pairs for a principal.
+/// The pairs of all principals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bindings(pub Vec<Binding>);
 
-/// Pairs of one principal, or of all.
+/// Pairs for one principal, or for all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
-    /// Whose; none is everybody's.
+    /// The principal; `None` for all.
     pub principal: Option<Principal>,
     /// The caller must send these.
     pub require: BTreeMap<String, String>,
@@ -22,7 +22,7 @@ pub struct Binding {
 }
 
 impl Bindings {
-    /// The context that a principal's request has: none if that is the one it came with.
+    /// The context with the principal's pairs; `None` if that is the one it came with.
     pub(crate) fn bind(
         &self,
         principal: &Principal,
@@ -57,7 +57,7 @@ impl Bindings {
 
 #[cfg(test)]
 mod tests {
-    //! No context leaves without the pairs that its principal is bound to, and no other pair is touched.
+    //! No context leaves without its principal's pairs, and no other pair is changed.
 
     use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! What a policy reads and compares, from its parsed form. A comparison with something that no call can have is a mistake: such a policy
-//! would never apply, or always.
+//! Inspects the parsed form of a policy. Comparing with something that no call can have is a mistake, since such a policy would apply
+//! never or always.
 
 use cedar_policy::{Effect, EntityUid, Policy};
 use key_broker_core::{KeyId, Transport};
@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::schema;
 
-/// A policy in Cedar's JSON format (<https://docs.cedarpolicy.com/policies/json-format.html>): every operator is an object of one
-/// member.
+/// A policy in Cedar's JSON format (<https://docs.cedarpolicy.com/policies/json-format.html>), in which every operator is an object with
+/// one member.
 pub(super) struct ParsedPolicy<'a> {
     policy: &'a Policy,
     json: Value,
@@ -20,7 +20,7 @@ impl<'a> ParsedPolicy<'a> {
         Ok(Self { policy, json })
     }
 
-    /// Refuses what Cedar takes, and what can then never hold, or fails for every call.
+    /// Rejects conditions that Cedar accepts although they can never hold, or fail for every call.
     pub(super) fn check_entities(&self) -> Result<(), String> {
         let resource = &self.json["resource"];
         let checked = if resource["op"] == "==" && resource["entity"]["type"] == schema::ALIAS {
@@ -31,16 +31,16 @@ impl<'a> ParsedPolicy<'a> {
         checked.map_err(|why| format!("{}: {why}", self.policy.id()))
     }
 
-    /// Refuses a comparison with what no call has.
+    /// Rejects comparisons with what no call has.
     pub(super) fn check_comparisons(&self) -> Result<(), String> {
         each(&self.json["conditions"], &mut check_comparison)
             .map_err(|why| format!("{}: {why}", self.policy.id()))
     }
 
-    /// Whether it looks at what the call says.
+    /// Whether it reads the context.
     pub(super) fn reads_context(&self) -> bool {
         let mut reads = false;
-        // Nothing fails here.
+        // This visitor never fails.
         let _ = each(&self.json["conditions"], &mut |operator, operands| {
             reads |= operator == "Var" && operands == "context";
             Ok(())
@@ -48,14 +48,14 @@ impl<'a> ParsedPolicy<'a> {
         reads
     }
 
-    /// The aliases by which it may permit less: those that a `forbid` names, and those in the conditions of a `permit`. An alias
-    /// in the scope of a `permit` can only permit more.
+    /// The aliases by which it may permit less: those in a `forbid`, and those in the conditions of a `permit`. An alias in the scope
+    /// of a `permit` can only permit more.
     pub(super) fn restricting_aliases(&self) -> Vec<KeyId> {
         let mut ids = Vec::new();
         if self.policy.effect() == Effect::Forbid {
             ids = self.policy.entity_literals().iter().filter_map(alias_of).collect();
         } else {
-            // Nothing fails here.
+            // This visitor never fails.
             let _ = each(&self.json["conditions"], &mut |operator, operands| {
                 if operator == "__entity" && operands["type"] == schema::ALIAS {
                     ids.extend(operands["id"].as_str().and_then(|id| KeyId::parse(id).ok()));
@@ -75,7 +75,7 @@ pub(super) fn alias_of(entity: &EntityUid) -> Option<KeyId> {
     KeyId::parse(entity.id().unescaped()).ok()
 }
 
-/// Shows every operator of an expression, with its operands.
+/// Calls `see` for every operator of an expression, with its operands.
 fn each(expression: &Value, see: &mut dyn FnMut(&str, &Value) -> Result<(), String>) -> Result<(), String> {
     match expression {
         Value::Array(members) => members.iter().try_for_each(|member| each(member, see)),
@@ -87,8 +87,8 @@ fn each(expression: &Value, see: &mut dyn FnMut(&str, &Value) -> Result<(), Stri
     }
 }
 
-/// An entity that is written out is known by its name only: it has no attributes, tags or parents, so that asking for them fails or
-/// is never true.
+/// Only names of entities written out in a policy are known: they have no attributes, tags or parents, so asking for these fails or is
+/// never true.
 fn check_operands(operator: &str, operands: &Value) -> Result<(), String> {
     let is_alias = |side: &str| operands[side]["Value"]["__entity"]["type"] == schema::ALIAS;
     if matches!(operator, "==" | "!=") && (is_alias("left") || is_alias("right")) {
@@ -126,7 +126,7 @@ fn check_comparison(operator: &str, operands: &Value) -> Result<(), String> {
     }
 }
 
-/// What only some texts can equal.
+/// What can equal only certain texts.
 enum Compared {
     Transport,
     Account,
@@ -134,7 +134,7 @@ enum Compared {
 }
 
 impl Compared {
-    /// What this is, or what this is a set of.
+    /// The kind of an expression, or of the members of a set.
     fn within(expression: &Value) -> Option<Self> {
         let members = expression["Set"].as_array().into_iter().flatten();
         std::iter::once(expression).chain(members).find_map(Self::of)
@@ -188,7 +188,7 @@ fn literals(expression: &Value) -> impl Iterator<Item = &str> {
     std::iter::once(expression).chain(members).filter_map(|literal| literal["Value"].as_str())
 }
 
-/// Whether `text` is like a pattern of literals and wildcards.
+/// Whether `text` matches a pattern of literals and wildcards.
 fn is_like(text: &str, pattern: &[Value]) -> bool {
     let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
     match first["Literal"].as_str() {
@@ -201,5 +201,5 @@ fn is_like(text: &str, pattern: &[Value]) -> bool {
 const ALIAS_IS_NO_KEY: &str =
     "an alias is not a key, so no key equals it: write resource in Alias::\"alias/NAME\"";
 const ACCOUNT_DIGITS: usize = 12;
-/// Of a SHA-384, in hex.
+/// The hex digits of a SHA-384.
 const DIGEST_DIGITS: usize = 96;

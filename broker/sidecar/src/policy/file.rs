@@ -9,32 +9,32 @@ use arc_swap::{ArcSwap, Guard};
 use super::{Policy, version_of};
 use crate::watched::{Look, Reloaded, WatchedFile};
 
-/// The policies in force, and where they come from.
+/// The policies in force and their file.
 pub struct Policies {
     file: Option<Mutex<WatchedFile>>,
     current: ArcSwap<Policy>,
     home: OnceLock<Home>,
 }
 
-/// The region and account in which aliases go by their short name.
+/// The region and account whose aliases are written without them.
 struct Home {
     region: String,
     account_id: String,
 }
 
 impl Policies {
-    /// Reads and checks the file.
+    /// Reads and validates the file.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
         let (file, bytes) = WatchedFile::open(path)?;
         let policy = parse(path, &bytes)?;
         Ok(Self { file: Some(Mutex::new(file)), ..policy.into() })
     }
 
-    /// Sets the broker's account and region: from then on policies that cannot apply there are refused, and those in force have to
-    /// be right already.
+    /// Sets the broker's account and region. From then on policies that cannot apply there are refused; those in force must already be
+    /// valid.
     pub(crate) fn settle(&self, region: &str, account_id: &str) -> Result<(), String> {
         self.current().check_home(region, account_id)?;
-        // One broker has one home.
+        // A broker never changes these.
         let _ = self.home.set(Home { region: region.to_owned(), account_id: account_id.to_owned() });
         Ok(())
     }
@@ -45,8 +45,8 @@ impl Policies {
         self.current.load()
     }
 
-    /// Reads the file again. Other policies hold from the next call on, whole, or not at all: with a mistake in the file, or while it
-    /// may still be being written, those before stay in force. Blocks.
+    /// Reads the file again. New policies apply from the next call on, all or none of them: if the file has a mistake, or may still be being
+    /// written, the previous ones stay in force. Blocks.
     pub(crate) fn reload(&self, now: Instant) -> Result<Reloaded, String> {
         let Some(file) = &self.file else { return Ok(Reloaded::Same) };
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +68,7 @@ impl Policies {
     }
 }
 
-/// Policies that come from no file.
+/// Policies without a file.
 impl From<Policy> for Policies {
     fn from(policy: Policy) -> Self {
         Self { file: None, current: ArcSwap::from_pointee(policy), home: OnceLock::new() }

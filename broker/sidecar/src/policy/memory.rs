@@ -1,6 +1,5 @@
-//! A cache of Cedar's decisions under the policies in force: the same question gets the same answer, and
-//! evaluating it takes longer than the rest of a cached call. New policies are another
-//! [`Policy`](super::Policy), whose cache starts empty.
+//! Caches Cedar's decisions under the policies in force: equal questions have equal answers, and evaluating one takes
+//! longer than the rest of a cached call. New policies are a new [`Policy`](super::Policy), whose cache starts empty.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use moka::sync::Cache;
 use super::aliases::KeyAliases;
 use super::{CedarDecision, Question};
 
-/// What a decision depends on, beside the policies.
+/// Everything that a decision depends on except the policies.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct DecisionKey {
     principal: Principal,
@@ -20,7 +19,7 @@ pub(super) struct DecisionKey {
     context: Option<ContextFacts>,
 }
 
-/// What the call says.
+/// What policies can read about the call.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct ContextFacts {
     transport: Transport,
@@ -30,11 +29,11 @@ struct ContextFacts {
     recipient: Option<Arc<Measurements>>,
 }
 
-/// Decisions by what they depend on; moka keeps those that are asked for often.
+/// Decisions by what they depend on; moka retains those that are asked for often.
 pub(super) struct DecisionCache(Cache<DecisionKey, CedarDecision>);
 
 impl DecisionKey {
-    /// With what the call says only where a policy looks at it.
+    /// Includes what the call says only if a policy reads it.
     pub(super) fn of(question: &Question<'_>, aliases: KeyAliases, uses_context: bool) -> Self {
         let facts = &question.facts;
         let context = || ContextFacts {
@@ -53,7 +52,7 @@ impl DecisionKey {
         }
     }
 
-    /// The aliases that the key is, or may be, in.
+    /// The known and possible aliases of the key.
     pub(super) fn aliases(&self) -> &KeyAliases {
         &self.aliases
     }
@@ -64,8 +63,8 @@ impl DecisionCache {
         self.0.get(wanted)
     }
 
-    /// Ever new requests cost one evaluation each, as without a cache, and displace no entry that is used again and
-    /// again.
+    /// Adds a decision. A stream of ever new requests costs one evaluation each, as without a cache, and displaces no entry
+    /// that is in regular use.
     pub(super) fn keep(&self, question: DecisionKey, decided: CedarDecision) {
         self.0.insert(question, decided);
     }
@@ -83,5 +82,5 @@ impl Default for DecisionCache {
     }
 }
 
-/// Some 2 MiB, with the longest key ids; 8 MiB where policies look at encryption contexts, and all are of the longest.
+/// About 2 MiB with the longest key ids; 8 MiB if policies read encryption contexts and all are of the greatest length.
 pub(super) const MAX_DECISIONS: u64 = 1_024;

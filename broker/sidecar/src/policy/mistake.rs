@@ -1,11 +1,11 @@
-//! A mistake in policies in one line: its place, what is wrong, and Cedar's suggestion.
+//! Describes a mistake in policies in one line: its place, the mistake, and Cedar's suggestion.
 
 use std::fmt;
 
 use cedar_policy::Policy as CedarPolicy;
 use miette::Diagnostic;
 
-/// What is wrong with the text of policies.
+/// A mistake in the text of policies.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
     /// Line and column, from 1.
@@ -14,15 +14,15 @@ pub(super) struct Mistake {
 }
 
 impl Mistake {
-    /// Of the text as a whole.
+    /// A mistake in the text as a whole.
     pub(super) fn of_all(words: impl Into<String>) -> Self {
         Self { place: None, words: words.into() }
     }
 
-    /// What Cedar says, with its suggestion.
+    /// Cedar's error with its suggestion.
     pub(super) fn of_cedar(text: &str, error: &(impl fmt::Display + Diagnostic)) -> Self {
         let mut words = one_line(error);
-        // The place says it, and people know their policies by `@id`.
+        // The place already says which policy it is, and people know their policies by `@id`.
         if let Some((policy, rest)) =
             words.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, "))
         {
@@ -35,9 +35,9 @@ impl Mistake {
         Self { place: offset.map(|offset| place_of(text, offset)), words }
     }
 
-    /// What is wrong with a policy: at `part` of it, if that is in its text, else at its beginning.
+    /// A mistake in a policy: at `part`, if its text contains that, else at its beginning.
     pub(super) fn of_policy(text: &str, policy: &CedarPolicy, part: &str, words: String) -> Self {
-        // A policy that was parsed is shown as it was written.
+        // A parsed policy prints as it was written.
         let written = policy.to_string();
         let place = text.find(written.trim()).map(|begin| {
             let within = written.trim().find(part).unwrap_or(0);
@@ -46,7 +46,7 @@ impl Mistake {
         Self { place, words }
     }
 
-    /// The same of a file.
+    /// The mistake with the file's name.
     pub(super) fn in_file(&self, file: &std::path::Path) -> String {
         let separator = if self.place.is_some() { ":" } else { ": " };
         format!("{}{separator}{self}", file.display())
@@ -62,21 +62,21 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Line and column of a byte, both from 1; a column is a character.
+/// Line and column of a byte, both from 1; columns count characters.
 fn place_of(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(offset.min(text.len()))];
     let line_begins = before.rfind('\n').map_or(0, |end| end + 1);
     (before.matches('\n').count() + 1, before[line_begins..].chars().count() + 1)
 }
 
-/// Words of Cedar's, which may be of several lines, in one.
+/// Joins Cedar's message, which may have several lines, into one.
 pub(super) fn one_line(words: &impl fmt::Display) -> String {
     words.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
-    //! Every byte of a text has a place, and it is the one that an editor shows.
+    //! Every byte of a text has a place, the one that an editor shows.
 
     use proptest::prelude::*;
 

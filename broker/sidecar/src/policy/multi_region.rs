@@ -1,5 +1,5 @@
-//! A multi-Region key is one key to policy, whichever replica's ARN a policy or call has. Cedar identifies entities by name, so the key
-//! gets one name: an ARN without a region.
+//! To policy all replicas of a multi-Region key are one key, whichever ARN a policy or call uses. Cedar identifies entities by name, so such
+//! a key has one name: an ARN without a region.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,12 @@ use cedar_policy::Policy as CedarPolicy;
 use key_broker_core::KeyArn;
 use serde_json::Value;
 
-/// What Cedar calls a key.
+/// The key's name in Cedar.
 pub(super) fn name_of(arn: &KeyArn) -> Cow<'_, str> {
     if arn.is_multi_region() { arn.in_region(ANY_REGION).to_string().into() } else { arn.as_str().into() }
 }
 
-/// The policy, with these names in place of those that it has of multi-Region keys.
+/// The policy with these names for its multi-Region keys.
 pub(super) fn with_one_name(policy: &CedarPolicy, key_type: &str) -> Result<CedarPolicy, String> {
     let is_of_one = |id: &str| KeyArn::parse(id).is_some_and(|arn| arn.is_multi_region());
     let literals = policy.entity_literals();
@@ -26,7 +26,7 @@ pub(super) fn with_one_name(policy: &CedarPolicy, key_type: &str) -> Result<Ceda
     CedarPolicy::from_json(Some(policy.id().clone()), parsed).map_err(|error| told(&error))
 }
 
-/// Renames every key that stands in a policy's parsed form.
+/// Renames every key in a policy's parsed form.
 fn rename(part: &mut Value, key_type: &str) {
     match part {
         Value::Array(members) => members.iter_mut().for_each(|member| rename(member, key_type)),
@@ -43,5 +43,5 @@ fn rename(part: &mut Value, key_type: &str) {
     }
 }
 
-/// In place of a region. No ARN of AWS's has it.
+/// Replaces the region. No ARN of AWS's contains it.
 const ANY_REGION: &str = "*";

@@ -1,7 +1,7 @@
-//! Whether a call is denied whatever its key is, before the key is known.
+//! Decides whether a call is denied whatever its key is, before the key is known.
 //!
-//! Each `permit` is evaluated without its conditions on keys, so that it applies at least where it did before, and of the `forbid`s only
-//! those without conditions on keys. A call denied by these is denied by all policies.
+//! Each `permit` is evaluated without its conditions on keys, so that it applies at least as often as before, and a `forbid` only if it
+//! has no conditions on keys. A call denied by these is denied by all policies.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::{AliasMeanings, Facts, Question, schema, sorted};
 
-/// The policies, without what they say of keys.
+/// The policies without their conditions on keys.
 pub(super) struct Outlook {
     keyless: PolicySet,
-    /// The permits alone, of which only principal and action are left.
+    /// The permits alone, reduced to principal and action.
     unconditional: PolicySet,
 }
 
@@ -42,13 +42,12 @@ impl Outlook {
         Ok(Self { keyless, unconditional })
     }
 
-    /// Whether no permit names the principal and the action, whatever else it says.
+    /// Whether no permit matches the principal and the action, whatever its other conditions.
     pub(super) fn denies_all(&self, authorizer: &Authorizer, request: &Request, entities: &Entities) -> bool {
         authorizer.is_authorized(request, &self.unconditional, entities).decision() == Decision::Deny
     }
 
-    /// The policies behind a denial that is certain, none of them where it is for want of a permit; `None` where the call may be
-    /// permitted for some key.
+    /// The policies behind a certain denial, which are none if no permit applies; `None` if the call may be permitted for some key.
     pub(super) fn denial(
         &self,
         authorizer: &Authorizer,
@@ -62,8 +61,7 @@ impl Outlook {
 }
 
 impl super::Policy {
-    /// The denial that is certain whatever the key; none if some key may be permitted, or that is unknown.
-    /// Nobody has to be asked what key it is about for a call that is denied so.
+    /// The decision, if the call is denied whatever its key is, so that nobody need be asked about the key.
     #[must_use]
     pub(crate) fn denies_every_key(
         &self,
@@ -78,7 +76,7 @@ impl super::Policy {
         Some(super::Decision { permits: false, determining_policies, version: Arc::clone(&self.version) })
     }
 
-    /// Whether this is denied whatever key the call is about, and whatever it says.
+    /// Whether any such call is denied, whatever its key and its other facts.
     #[must_use]
     pub(crate) fn denies_every_call(&self, principal: &Principal, action: Action) -> bool {
         let (meanings, facts) = (AliasMeanings::default(), Facts::default());
@@ -89,7 +87,7 @@ impl super::Policy {
     }
 }
 
-/// A `permit` that holds wherever it held for some key; a `forbid` as it is, if it says nothing of keys.
+/// A `permit` that applies wherever it applied for some key; a `forbid` as it is, unless it has conditions on keys.
 fn without_keys(effect: Effect, mut policy: Value) -> Option<Value> {
     let parts = conjuncts(policy["conditions"].as_array()?);
     let all = parts.len();
@@ -103,7 +101,7 @@ fn without_keys(effect: Effect, mut policy: Value) -> Option<Value> {
     Some(policy)
 }
 
-/// The conditions, in their order, each `a && b` taken apart: all of them have to hold.
+/// The conditions in order, with each `a && b` split, since all of them must hold.
 fn conjuncts(conditions: &[Value]) -> Vec<Value> {
     let mut parts = Vec::new();
     for condition in conditions {
@@ -118,7 +116,7 @@ fn conjuncts(conditions: &[Value]) -> Vec<Value> {
     parts
 }
 
-/// Whether its value can depend on the key, or on what aliases mean.
+/// Whether its value can depend on the key, or on what aliases stand for.
 fn speaks_of_keys(expression: &Value) -> bool {
     match expression {
         Value::Array(members) => members.iter().any(speaks_of_keys),

@@ -1,4 +1,4 @@
-//! The whole policy of the broker's own calls to KMS, on behalf of no workload.
+//! The fixed policy for the broker's own calls to KMS, which it makes on behalf of no workload.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use super::{Permitted, Requester};
 use crate::error::BrokerError;
 use crate::operation::{KmsRequest, TypedRequest};
 
-/// Permits a call of the broker's own. No reply to one reaches a workload.
+/// Permits a call of the broker's own, whose reply reaches no workload.
 pub(crate) fn permit<R: TypedRequest>(request: R) -> Result<Permitted<Arc<R>>, BrokerError> {
     permit_within_share(None, request)
 }
 
-/// The same, of a call without which a principal's own cannot go on: it is one of the calls to KMS that this principal may have.
+/// The same for a call that a principal's own call depends on: it counts against that principal's calls to KMS.
 pub(crate) fn permit_for<R: TypedRequest>(
     principal: &Principal,
     request: R,
@@ -30,24 +30,24 @@ fn permit_within_share<R: TypedRequest>(
     if permits(&Arc::clone(&request).into_kms_request()) {
         Ok(Permitted::new(request, Requester::Broker, share_of, None))
     } else {
-        // Which calls are made is written in the broker's own code.
+        // The broker's own code decides which calls it makes.
         Err(BrokerError::Bug)
     }
 }
 
 fn permits(request: &KmsRequest) -> bool {
     match request {
-        // What an alias means; whether a kept key may still be used; the trail's signing key.
+        // Resolving an alias, checking a cached key, or describing the trail's signing key.
         KmsRequest::DescribeKey(_)
         | KmsRequest::DryRun(_)
         | KmsRequest::Sign(_)
         | KmsRequest::PublicKey(_) => true,
-        // Data keys of the trail's log files, and only those.
+        // Data keys of the trail's log files, and no others.
         KmsRequest::DataKey(request) => request.context.pairs().contains_key(TRAIL_ARN),
         KmsRequest::Decrypt(request) => {
             request.key.is_some() && request.context.pairs().contains_key(TRAIL_ARN)
         }
-        // These have no use of the broker's own.
+        // The broker has no use of its own for these.
         KmsRequest::DataKeyWithoutPlaintext(_)
         | KmsRequest::Encrypt(_)
         | KmsRequest::ReEncrypt(_)

@@ -7,23 +7,22 @@ use key_broker_core::{KeyArn, Principal};
 use super::AnswerPolicy;
 use crate::operation::{KmsRequest, ReEncryptFrom, ReEncryptRequest, ReEncryptTo, TypedRequest};
 
-/// What policy has permitted. Only policy makes one, of the very value that it was asked about, and every way to KMS takes one.
+/// What policy has permitted. Only policy can make one, of the value that it was asked about, and every way to KMS requires one.
 #[derive(Clone)]
 pub(crate) struct Permitted<T> {
     subject: T,
     requester: Requester,
-    /// Of whose share of calls to KMS it is; none is the broker's own.
+    /// The principal whose share of calls to KMS it counts against; `None` for the broker's own.
     share_of: Option<Principal>,
-    /// Decides on the key of KMS's answer, where the request named none.
+    /// Decides about the key in KMS's answer if the request named none.
     answer: Option<Arc<AnswerPolicy>>,
 }
 
 /// On whose behalf a call to KMS is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Requester {
-    /// A workload.
     Workload,
-    /// The broker, for itself: no workload gets anything by it.
+    /// The broker itself: no workload gets the reply.
     Broker,
 }
 
@@ -37,26 +36,26 @@ impl<T> Permitted<T> {
         Self { subject, requester, share_of, answer }
     }
 
-    /// What is permitted.
+    /// The permitted value.
     #[must_use]
     pub(crate) fn subject(&self) -> &T {
         &self.subject
     }
 
-    /// On whose behalf.
+    /// On whose behalf the call is made.
     #[must_use]
     pub(crate) fn requester(&self) -> Requester {
         self.requester
     }
 
-    /// The principal of whose share of calls to KMS it is; none is the broker's own.
+    /// The principal whose share of calls to KMS it counts against; `None` for the broker's own.
     #[must_use]
     pub(crate) fn share_of(&self) -> Option<&Principal> {
         self.share_of.as_ref()
     }
 
-    /// Whether what KMS made with this key may be kept and handed out. A request that named its key was
-    /// permitted for that key; for any other, policy is asked about the key that answered.
+    /// Whether a reply that KMS made with this key may be cached and handed out. A request that named its key was
+    /// permitted for that key; otherwise policy is asked about this one.
     #[must_use]
     pub(crate) fn admits(&self, key: &KeyArn) -> bool {
         self.answer.as_ref().is_none_or(|policy| policy.permits(key))
@@ -64,7 +63,7 @@ impl<T> Permitted<T> {
 }
 
 impl Permitted<Arc<ReEncryptFrom>> {
-    /// Both sides of one request: none where they are of different ones, which is a defect.
+    /// Joins both sides of one request; `None` if they belong to different requests, which is a defect.
     #[must_use]
     pub(crate) fn and_to(self, to: &Permitted<Arc<ReEncryptTo>>) -> Option<Permitted<Arc<ReEncryptRequest>>> {
         let Self { subject, requester, share_of, answer } = self;
@@ -76,7 +75,7 @@ impl Permitted<Arc<ReEncryptFrom>> {
 }
 
 impl<R: TypedRequest> Permitted<Arc<R>> {
-    /// The key that the request names: permitted with it.
+    /// The key that the request names, which is permitted with it.
     #[must_use]
     pub(crate) fn named_key(&self) -> Option<Permitted<KeyArn>> {
         let key = self.subject.key()?.arn()?.clone();

@@ -1,4 +1,4 @@
-//! The Cedar schema, and requests in Cedar's terms.
+//! The Cedar schema, and the conversion of questions into Cedar's terms.
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use super::multi_region::name_of;
 /// The schema, in Cedar's own form (<https://docs.cedarpolicy.com/schema/human-readable-schema.html>); docs/policy.md shows it.
 pub(super) const SCHEMA: &str = include_str!("schema.cedarschema");
 
-/// What checks policies against the schema.
+/// Validates policies against the schema.
 pub(super) static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
     Validator::new(Schema::from_cedarschema_str(SCHEMA).expect("the schema of this build is one").0)
 });
@@ -47,7 +47,7 @@ impl EntityNames {
         }
     }
 
-    /// The question, with the entities that it is about, its key being in `aliases`; none if Cedar does not take it.
+    /// The question and its entities, with the key in `aliases`; `None` if Cedar rejects it.
     pub(super) fn request(&self, question: &Question<'_>, aliases: &[KeyId]) -> Option<(Request, Entities)> {
         let resource = self.resource(question.key, aliases)?;
         let facts = &question.facts;
@@ -98,7 +98,7 @@ impl EntityNames {
         let arn = key.and_then(|key| key.arn.as_ref());
         let (id, account, region) = match (arn, key) {
             (Some(arn), _) => (name_of(arn), arn.account_id(), arn.region()),
-            // It means no key, as far as the broker knows: no policy that names a key is about it.
+            // As far as the broker knows it stands for no key, so no policy that names a key applies to it.
             (None, Some(_)) => (UNKNOWN_KEY.into(), ANY_KEY, ANY_KEY),
             (None, None) => (ANY_KEY.into(), ANY_KEY, ANY_KEY),
         };
@@ -132,7 +132,7 @@ pub(super) const UNKNOWN: &str = "Unknown";
 pub(super) const ENCRYPTION_CONTEXT: &str = "EncryptionContext";
 pub(super) const KEY: &str = "Key";
 pub(super) const ALIAS: &str = "Alias";
-/// The resource of a call that names no key. No ARN is this.
+/// The resource of a call that names no key. It is no ARN.
 pub(super) const ANY_KEY: &str = "*";
-/// The resource of a call whose key's name means none.
+/// The resource of a call whose name for the key stands for none.
 const UNKNOWN_KEY: &str = "unknown";

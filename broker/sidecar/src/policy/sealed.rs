@@ -1,11 +1,11 @@
-//! Replies made with a key that policy has not necessarily permitted yet.
+//! Replies made with a key that policy may not have permitted yet.
 
 use key_broker_core::KeyArn;
 
 use super::Permitted;
 use crate::operation::KeyedReply;
 
-/// A reply whose key only KMS named: it opens once policy has permitted that key.
+/// A reply whose key only KMS named. It opens once policy has permitted that key.
 pub(crate) struct SealedReply<T> {
     value: T,
     key: KeyArn,
@@ -19,19 +19,19 @@ impl<T> SealedReply<T> {
         Self { value, key, bytes }
     }
 
-    /// The key that answered.
+    /// The key that KMS used.
     #[must_use]
     pub(crate) fn key(&self) -> &KeyArn {
         &self.key
     }
 
-    /// The number of bytes that it holds. It is not secret.
+    /// The number of bytes in it, which is not secret.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The value, by a permit for the very key that answered.
+    /// The value, given a permit for the key that KMS used.
     #[must_use]
     pub(crate) fn open(&self, permitted: &Permitted<KeyArn>) -> Option<&T> {
         (*permitted.subject() == self.key).then_some(&self.value)

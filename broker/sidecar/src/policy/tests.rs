@@ -1,4 +1,4 @@
-//! Nothing is permitted that a policy does not permit, and no policy is taken that could not hold.
+//! Nothing is permitted that no policy permits, and no policy is accepted that could never apply.
 
 mod generated;
 
@@ -25,7 +25,7 @@ fn aliased(alias: &str, arn: Option<&str>) -> NamedKey {
     NamedKey { arn, alias: Some(KeyId::parse(alias).expect("an alias")) }
 }
 
-/// What these aliases mean; nothing is known of others.
+/// These aliases are known, and no others.
 fn known(aliases: &[(&str, Option<&str>)]) -> AliasMeanings {
     let arn = |arn: &str| KeyArn::parse(arn).expect("an ARN");
     let target = |(alias, key): &(&str, Option<&str>)| (KeyId::parse(alias).expect("an alias"), key.map(arn));
@@ -69,7 +69,7 @@ fn an_alias_is_what_it_means_now_and_the_name_by_which_it_was_called() {
     assert!(permits(by_alias, &uid(1), Action::Decrypt, Some(&aliased("alias/dev", Some(KEY)))));
     assert!(!permits(by_alias, &uid(1), Action::Decrypt, Some(&aliased("alias/other", Some(KEY)))));
     assert!(!permits(by_alias, &uid(1), Action::Decrypt, Some(&key(KEY))), "it was not called by the alias");
-    // Moved to another key: what was permitted is the key.
+    // The alias was moved to another key; the permit is for the key.
     let by_key = format!(r#"permit(principal, action, resource == Key::"{KEY}");"#);
     assert!(!permits(&by_key, &uid(1), Action::Decrypt, Some(&aliased("alias/dev", Some(OTHER)))));
     let forbidden = format!(r#"{by_alias} forbid(principal, action, resource == Key::"{OTHER}");"#);
@@ -81,8 +81,8 @@ fn an_alias_is_what_it_means_now_and_the_name_by_which_it_was_called() {
     );
 }
 
-/// Proves: whatever a caller calls a key, it is in the aliases that mean it; and a `forbid` by an alias of which that is not known holds
-/// for every key, as does a condition that it could fail.
+/// Proves: whatever a caller calls a key, it is in the aliases that stand for it. If that is unknown, a `forbid` by alias applies to every
+/// key, as does a condition that it could fail.
 #[test]
 fn a_policy_by_alias_holds_under_every_name_of_the_key() {
     let permit = r#"permit(principal, action, resource in Alias::"alias/dev");"#;
@@ -109,7 +109,7 @@ fn a_policy_by_alias_holds_under_every_name_of_the_key() {
         assert!(!asked(permit, &names[0], &meanings).permits);
         assert!(asked(forbid, &names[0], &meanings).permits && asked(unless, &names[0], &meanings).permits);
     }
-    // Not known.
+    // Unknown.
     for text in [permit, forbid, unless] {
         assert!(!asked(text, &names[0], &known(&[])).permits, "{text}");
     }
@@ -130,7 +130,7 @@ fn aliases_of_the_brokers_own_account_have_one_name() {
     assert_eq!(policy.check_home("eu-west-1", "111122223333"), Ok(()));
 }
 
-/// Proves: what is denied whatever the key is known to be so without the key, and nothing else is.
+/// Proves: a call that is denied whatever its key is denied without knowing the key, and no other call is.
 #[test]
 fn who_is_permitted_no_key_is_denied_before_any_is_known() {
     let text = format!(
@@ -164,8 +164,8 @@ fn who_is_permitted_no_key_is_denied_before_any_is_known() {
     }
 }
 
-/// Proves: a policy that fails for a call denies it, a `forbid` as well as a `permit`, and is named; the caller's own numbers bring
-/// nobody past it.
+/// Proves: a policy that fails for a call denies it, whether `forbid` or `permit`, and is named; a caller's own numbers cannot evade
+/// it.
 #[test]
 fn an_error_is_a_denial() {
     let policy = policy(
@@ -238,7 +238,7 @@ fn policies_look_at_what_the_call_says() {
             Question { principal: &uid(1), action: Action::Decrypt, key: Some(key), meanings, facts };
         policy.decide(&question).permits
     };
-    // Twice, since answers are remembered.
+    // Twice, since answers are cached.
     for _ in 0..2 {
         assert!(permits(good, &key(KEY)));
         for bad in [
@@ -289,7 +289,7 @@ fn policies_look_at_what_a_verified_document_measured() {
             facts,
         })
     };
-    // Twice, since answers are remembered.
+    // Twice, since answers are cached.
     for _ in 0..2 {
         let allowed = asked(Some(&enclave(0xee)));
         assert!(allowed.permits);
@@ -300,7 +300,7 @@ fn policies_look_at_what_a_verified_document_measured() {
     }
 }
 
-/// Proves: whatever was asked before, and however often, an answer is that of policies which remember nothing.
+/// Proves: whatever was asked before, an answer is that of policies without a cache.
 #[test]
 fn a_remembered_answer_is_the_answer() {
     let text = format!(
@@ -328,7 +328,7 @@ fn a_remembered_answer_is_the_answer() {
     }
 }
 
-/// Proves: the memory is bounded, goes on when it was full, and holds no answer of a policy that failed.
+/// Proves: the cache is bounded, keeps working when it is full, and holds no answer of a policy that failed.
 #[test]
 fn the_memory_is_bounded_and_holds_sound_answers_only() {
     let plain = policy("permit(principal, action, resource);");
@@ -388,7 +388,7 @@ fn mistakes_are_told_in_one_line() {
     ] {
         let error = Policy::parse(text).err().unwrap_or_else(|| panic!("{text} is taken"));
         assert!(!error.contains('\n'), "{error}");
-        // Cedar takes the actions in any order.
+        // Cedar lists the actions in any order.
         let error = Action::ALL
             .iter()
             .fold(error, |text, action| text.replace(&format!("{:?}", action.name()), "\"…\""));

@@ -1,7 +1,7 @@
-//! Calls of enclaves: the recipient is verified, put before policy, and passed on to KMS, which answers to
+//! Calls of enclaves: the recipient is verified, put before policy and passed on to KMS, which encrypts its answer to
 //! that recipient alone.
 //!
-//! They go around the cache, which takes no request with a recipient and no answer for one.
+//! They bypass the cache, which takes neither a request with a recipient nor an answer for one.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Service {
     ) -> Result<pb::GenerateDataKeyResponse, BrokerError> {
         let permitted = self.permit_attested(call, request, Some(declared), document).await?;
         let reply = self.call_attested(call, permitted).await;
-        // Handed out once: its use is its limit.
+        // The only use of a key that is handed out once is its limit.
         let once = reply.result.is_ok().then_some(Usage { used: declared, limit: declared });
         let (data_key, source) = call.answered(DrawOutcome { reuse: once, ..reply.into() })?;
         Ok(wire::attested_data_key(&data_key, &source))
@@ -66,7 +66,7 @@ impl Service {
         Ok(wire::attested_random(&random, &source))
     }
 
-    /// The request with its recipient verified, as it is permitted.
+    /// Verifies the recipient of a request, then asks policy.
     pub(super) async fn permit_attested<R>(
         &self,
         call: &WorkloadCall,
@@ -78,13 +78,13 @@ impl Service {
         R: WorkloadRequest,
         AttestedRequest<R>: WorkloadRequest,
     {
-        // Should the document be refused, the record still says what was asked.
+        // So that the record says what was asked even if the document is refused.
         call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
         let recipient = self.verified(call, document).await?;
         self.permit(call, AttestedRequest { recipient, request }, declared).await
     }
 
-    /// Calls KMS, and evicts what is kept of a key that KMS refuses; not where it may have refused the recipient only.
+    /// Calls KMS. If KMS refuses the key, evicts its data keys, unless it may have refused only the recipient.
     pub(super) async fn call_attested<R: CallableRequest>(
         &self,
         call: &WorkloadCall,
@@ -100,8 +100,8 @@ impl Service {
         reply
     }
 
-    /// Verifies a document beside the runtime's threads, which it would hold for about a millisecond. What it proves goes into
-    /// the record, whether or not the document is taken.
+    /// Verifies a document outside the runtime's threads, since that takes about a millisecond. The record shows what the document
+    /// proves even if it is not accepted.
     async fn verified(&self, call: &WorkloadCall, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
         let turn = self.verifications.take(&call.peer.principal).await;
         let span = info_span!(
@@ -112,7 +112,7 @@ impl Service {
         let (trust, now) = (Arc::clone(&self.trust), self.kms.clock().now());
         let verified = tokio::task::spawn_blocking(move || {
             let verified = trust.verify(document, now);
-            // Not before: a caller that goes away does not make room for another.
+            // Not earlier: a caller that goes away must not let more verifications start than are allowed.
             drop(turn);
             verified
         })

@@ -1,4 +1,4 @@
-//! Encrypt, ReEncrypt and data key pairs: what goes to KMS every time.
+//! Encrypt, ReEncrypt and data key pairs, which always go to KMS.
 
 use std::sync::Arc;
 
@@ -10,7 +10,6 @@ use crate::error::BrokerError;
 use crate::operation::{ReEncryptFrom, ReEncryptTo};
 
 impl Service {
-    /// Encrypt.
     pub(super) async fn encrypt(
         &self,
         call: &WorkloadCall,
@@ -23,7 +22,7 @@ impl Service {
         Ok(wire_keys::encrypted(&encrypted, &source))
     }
 
-    /// ReEncrypt. Policy is asked about the key that encrypts, then about the one that had encrypted.
+    /// ReEncrypt. Policy is asked about the key that encrypts, then about the key that had encrypted.
     pub(super) async fn re_encrypt(
         &self,
         call: &WorkloadCall,
@@ -31,7 +30,7 @@ impl Service {
     ) -> Result<pb::ReEncryptResponse, BrokerError> {
         let request = wire_keys::re_encrypt(message)?;
         let to = self.permit(call, ReEncryptTo(request), None).await?;
-        // The record tells of the key that had encrypted it, if that is named; KMS tells the rest.
+        // The record names the key that had encrypted, if the request does; otherwise KMS's answer names it.
         call.record.no_key();
         let from = ReEncryptFrom(to.subject().0.clone());
         let from = self.permit(call, from, None).await?;

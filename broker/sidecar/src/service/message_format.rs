@@ -1,5 +1,5 @@
-//! Messages as the AWS Encryption SDKs have them. Whole ones that are long are sealed and opened beside the runtime's threads, which
-//! they would hold for milliseconds.
+//! Messages in the format of the AWS Encryption SDKs. Long ones that come whole are encrypted and decrypted outside the runtime's
+//! threads, since that takes milliseconds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use crate::error::BrokerError;
 use crate::operation::{DataKey, Decryption};
 use crate::policy::{Permitted, SealedReply};
 
-/// What a caller expects of a message that is to be decrypted.
+/// What a caller expects of a message to decrypt.
 pub(super) struct ExpectedMessage {
-    /// Pairs that its encryption context must have.
+    /// Pairs that its encryption context must contain.
     pub context: EncryptionContext,
-    /// The KMS key that must have encrypted its data key.
+    /// The KMS key under which its data key must be encrypted.
     pub key: Option<KeyId>,
     /// The caller's grant tokens.
     pub grant_tokens: GrantTokens,
-    /// Tighter bounds.
+    /// The caller's tighter bounds.
     pub reuse: Reuse,
 }
 
-/// Which messages are decrypted.
+/// Which algorithm suites are accepted for decryption.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TakenSuites {
-    /// Also those without key commitment.
+    /// Whether suites without key commitment are.
     pub without_commitment: bool,
-    /// Also signed ones, whose signature comes last.
+    /// Whether signed ones are, whose signature comes last.
     pub signed: bool,
 }
 
@@ -41,19 +41,19 @@ pub(super) struct TakenSuites {
 pub(super) struct MessageKey {
     pub sealed: Arc<SealedReply<Decryption>>,
     pub key: Permitted<KeyArn>,
-    /// Where it came from.
+    /// The answer of KMS that it came from.
     pub source: DataKeyData,
 }
 
 impl MessageKey {
-    /// What KMS decrypted.
+    /// KMS's answer.
     pub(super) fn decryption(&self) -> Result<&Decryption, BrokerError> {
-        // KMS's answer is for the key that it was asked for, or none.
+        // KMS answers with the key that the request named, or with an error.
         self.sealed.open(&self.key).ok_or(BrokerError::Bug)
     }
 }
 
-/// The names that the AWS Encryption SDKs keep for themselves, and empty values, which not all of them open, are the caller's mistake.
+/// Rejects names that the AWS Encryption SDKs reserve, and empty values, which not all of them can decrypt.
 pub(super) fn check_context(pairs: &BTreeMap<String, String>) -> Result<(), BrokerError> {
     let refused = |error: SealError| Err(BrokerError::Rejected(error.to_string().into()));
     if let Some(name) = pairs.keys().find(|name| name.starts_with(RESERVED)) {
@@ -71,7 +71,7 @@ pub(super) fn sealer(
     context: &EncryptionContext,
 ) -> Result<Sealer<Vec<u8>>, BrokerError> {
     let encrypted = &data_key.encrypted;
-    // KMS's own answer.
+    // It came from KMS, so it parses.
     let blob = CiphertextBlob::parse(encrypted.ciphertext_blob.clone()).map_err(|_| BrokerError::Bug)?;
     let encrypted = EncryptedDataKey::aws_kms(&encrypted.key.arn, &blob);
     let id = MessageId::random().map_err(|_| BrokerError::Bug)?;
@@ -89,7 +89,7 @@ pub(super) async fn seal(
     beside(length, move || {
         let sealer = sealer(&data_key, &context)?;
         let facts = facts(&sealer.facts());
-        // It fails for messages of more than 16 TiB only.
+        // Only messages of more than 16 TiB fail.
         let message = sealer.seal(&plaintext).map_err(|_| BrokerError::Bug)?;
         let (length, plaintext_length) = (Some(message.len() as u64), Some(plaintext.len() as u64));
         Ok((message.into(), MessageData { length, plaintext_length, ..facts }))
@@ -97,7 +97,7 @@ pub(super) async fn seal(
     .await
 }
 
-/// Reads the front of a whole message.
+/// Parses the header of a whole message.
 pub(super) fn read_header(message: &[u8]) -> Result<(Header, usize), BrokerError> {
     let mut rest = message;
     let header = HeaderReader::default().push(&mut rest);
@@ -121,7 +121,7 @@ pub(super) async fn open(
     .await
 }
 
-/// What a record says of a message whose header is known.
+/// What a record says about a message whose header is known.
 pub(super) fn facts(header: &HeaderFacts) -> MessageData<'static> {
     MessageData {
         header_sha256: hex::encode(header.sha256).into(),
@@ -132,7 +132,7 @@ pub(super) fn facts(header: &HeaderFacts) -> MessageData<'static> {
     }
 }
 
-/// Whether messages of this suite are decrypted here.
+/// Checks that messages of this suite are accepted.
 pub(super) fn check_suite(suite: Suite, taken: TakenSuites) -> Result<(), BrokerError> {
     let id = suite.id();
     if !suite.is_committed() && !taken.without_commitment {
@@ -150,7 +150,7 @@ pub(super) fn check_suite(suite: Suite, taken: TakenSuites) -> Result<(), Broker
     Ok(())
 }
 
-/// What is wrong with a message.
+/// The error for a message that cannot be opened.
 pub(super) fn refused(error: &OpenError) -> BrokerError {
     match error {
         OpenError::Suite(_) | OpenError::FormatOne(_) => BrokerError::SuiteNotAllowed(error.to_string()),
@@ -158,7 +158,7 @@ pub(super) fn refused(error: &OpenError) -> BrokerError {
     }
 }
 
-/// Does what takes a while for so many bytes beside the runtime's threads.
+/// Runs work on this many bytes outside the runtime's threads if it takes long.
 async fn beside<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T, BrokerError> + Send + 'static,
@@ -169,7 +169,7 @@ async fn beside<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| BrokerError::Bug)?
 }
 
-/// Names in encryption contexts that the AWS Encryption SDKs keep for themselves.
+/// The prefix of names in encryption contexts that the AWS Encryption SDKs reserve.
 const RESERVED: &str = "aws-crypto-";
-/// Some 50 µs of AES-GCM: less than handing it over costs.
+/// AES-GCM takes some 50 µs for this: less than handing it to another thread costs.
 const LONG: usize = 64 << 10;

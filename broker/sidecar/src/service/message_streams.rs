@@ -1,5 +1,5 @@
-//! The streams of EncryptMessage and DecryptMessage: one part of the request is read, worked on and answered before the next one is
-//! read, so that what is in memory does not grow with the message.
+//! The streams of EncryptMessage and DecryptMessage. Each part of the request is processed and answered before the next is read, so
+//! that memory does not grow with the message.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use super::{Service, WorkloadCall, message_format, wire};
 use crate::audit::RecordBuilder;
 use crate::error::BrokerError;
 
-/// A message that is being encrypted.
+/// The state of a message that is being encrypted.
 struct Encryption {
     parts: Streaming<pb::EncryptMessageStreamRequest>,
-    /// None once the message has ended.
+    /// `None` once the message has ended.
     sealer: Option<Sealer<Vec<u8>>>,
     declared: Option<u64>,
     plaintext_length: u64,
@@ -31,20 +31,20 @@ struct Encryption {
     end: StreamEnd,
 }
 
-/// A message that is being decrypted.
+/// The state of a message that is being decrypted.
 struct Decryption {
     parts: Streaming<pb::DecryptMessageStreamRequest>,
-    /// None once the message has ended.
+    /// `None` once the message has ended.
     body: Option<BodyOpener>,
     length: u64,
     plaintext_length: u64,
-    /// What came behind the header in the part with its last byte.
+    /// The bytes behind the header in the part that completed it.
     begun: Option<Bytes>,
     first: Option<pb::DecryptMessageStreamResponse>,
     end: StreamEnd,
 }
 
-/// How a stream ends is told here.
+/// Records how a stream ends.
 struct StreamEnd {
     record: RecordBuilder,
     request_id: Uuid,
@@ -63,7 +63,7 @@ impl Service {
         };
         let (request, declared, reuse) = wire::encrypt_message_start(start)?;
         let used = DeclaredUse { messages: 1, bytes: declared.unwrap_or_default() };
-        // What is not declared cannot be charged to a data key that others use.
+        // A use that is not declared cannot be charged to a shared data key.
         let reuse = Reuse { fresh: reuse.fresh || declared.is_none(), ..reuse };
         let (request, data_key, source) = self.data_key_for_message(call, request, used, reuse).await?;
         let sealer = message_format::sealer(&data_key, &request.data_key().context)?;
@@ -131,7 +131,7 @@ impl Encryption {
         }
     }
 
-    /// Some more of the message; none where it has ended.
+    /// More of the message; `None` after its end.
     async fn next_bytes(&mut self) -> Result<Option<Bytes>, BrokerError> {
         let Some(mut sealer) = self.sealer.take() else { return Ok(None) };
         loop {
@@ -145,7 +145,7 @@ impl Encryption {
                 return Err(other_length(declared));
             }
             for piece in plaintext.chunks(TURN) {
-                // It fails for messages of more than 16 TiB only.
+                // Only messages of more than 16 TiB fail.
                 sealer.write_all(piece).map_err(|_| BrokerError::Bug)?;
                 tokio::task::yield_now().await;
             }
@@ -185,7 +185,7 @@ impl Decryption {
         }
     }
 
-    /// Some more of the plaintext; none where it has ended.
+    /// More of the plaintext; `None` after its end.
     async fn next_bytes(&mut self) -> Result<Option<Bytes>, BrokerError> {
         let Some(mut body) = self.body.take() else { return Ok(None) };
         loop {
@@ -212,7 +212,7 @@ impl Decryption {
 }
 
 impl StreamEnd {
-    /// The last record of the stream whose first one is the call's.
+    /// The last record of a stream, after the first one, which is the call's.
     fn of(call: &WorkloadCall, facts: MessageData<'static>) -> Self {
         let record = call.record.begin_stream();
         record.message(MessageData { length: Some(0), plaintext_length: Some(0), ..facts });
@@ -225,7 +225,7 @@ impl StreamEnd {
     }
 }
 
-/// Reads parts until the header is whole; what follows it in the last one.
+/// Reads parts until the header is complete, and returns what follows it in the last part.
 async fn read_header(
     parts: &mut Streaming<pb::DecryptMessageStreamRequest>,
 ) -> Result<(Header, Bytes), BrokerError> {
@@ -245,7 +245,7 @@ async fn read_header(
     }
 }
 
-/// The next part of a stream; none where the caller has closed its side.
+/// The next part of a stream; `None` if the caller has closed its side.
 async fn next_part<R, P>(
     parts: &mut Streaming<R>,
     part: impl FnOnce(R) -> Option<P>,
@@ -259,7 +259,7 @@ async fn next_part<R, P>(
     }
 }
 
-/// Why tonic has not read a part.
+/// The reason why tonic could not read a part.
 fn unread(status: &Status) -> BrokerError {
     match status.code() {
         Code::OutOfRange => BrokerError::Rejected(
@@ -291,9 +291,9 @@ fn other_length(declared: u64) -> BrokerError {
     )
 }
 
-/// So many bytes are worked on before other calls have their turn.
+/// How many bytes are processed before other calls get their turn.
 const TURN: usize = 64 << 10;
-/// Content without frames is held whole. A longer one goes by DecryptMessage, up to what that takes.
+/// Unframed content is held in memory. Longer content goes through DecryptMessage, up to that method's limit.
 const MOST_UNFRAMED_BYTES: u64 = 1 << 20;
-/// A caller that is silent for longer holds a call slot that another could use.
+/// A caller that is silent for longer occupies a call slot that another could use.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);

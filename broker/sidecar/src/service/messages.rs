@@ -1,4 +1,4 @@
-//! EncryptMessage and DecryptMessage: the data key stays here, and what leaves is a message, or what was in one.
+//! EncryptMessage and DecryptMessage: the data key stays in the broker, and only messages or their plaintexts leave it.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::operation::{
 };
 use crate::policy::Permitted;
 
-/// A data key of a message that is to be decrypted, as the caller may have it.
+/// A data key of a message to decrypt that policy permits.
 struct PermittedDataKey {
     permitted: Permitted<Arc<DecryptMessageRequest>>,
-    /// What the record says of the decision.
+    /// The policy decision for the record.
     noted: PolicyNote,
 }
 
 impl Service {
-    /// Refuses who may do this with no key, whatever the call says, and notes that no policy permits it.
+    /// Refuses principals to whom no policy permits the action with any key, and records that.
     pub(crate) fn refuse_unpermitted(
         &self,
         record: &RecordBuilder,
@@ -77,7 +77,6 @@ impl Service {
         Ok(wire::decrypted_message(plaintext, &context, &key_arn, &source))
     }
 
-    /// The data key of a message that is to be encrypted.
     pub(super) async fn data_key_for_message(
         &self,
         call: &WorkloadCall,
@@ -92,8 +91,8 @@ impl Service {
         Ok((request, data_key, source))
     }
 
-    /// Whether the message is one that the caller expects, and of a suite that is taken: signed ones only where `signed` are. All of it
-    /// is the caller's own: nobody learns anything by this.
+    /// Checks the message's encryption context against what the caller expects, and its suite against what is accepted, including
+    /// signed suites if `signed`. The errors reveal nothing: the message is the caller's own.
     pub(super) fn check_message(
         &self,
         header: &Header,
@@ -109,7 +108,7 @@ impl Service {
         }
     }
 
-    /// The first of the message's data keys that policy permits and KMS decrypts. Where none is, the last one tells why.
+    /// The first of the message's data keys that policy permits and KMS decrypts; otherwise the error of the last one.
     pub(super) async fn data_key_of_message(
         &self,
         call: &WorkloadCall,
@@ -127,7 +126,7 @@ impl Service {
             }
             match self.permit_data_key(call, header, expected, (&key, ciphertext), declared).await {
                 Ok(data_key) => permitted.push(data_key),
-                // Another data key of the message would be asked about under the same name, and so end the same way.
+                // The message's other data keys would be judged under the same name, with the same result.
                 Err(error) if expected.key.is_some() && !matches!(error, BrokerError::OtherKey) => {
                     return Err(error);
                 }
@@ -148,8 +147,8 @@ impl Service {
         Err(refusal)
     }
 
-    /// Asks policy about one of the message's data keys, under the name that the caller gives its KMS key, or else by the ARN that the
-    /// message has.
+    /// Asks policy about one of the message's data keys, by the name that the caller gives its KMS key or, without one, by the ARN in
+    /// the message.
     async fn permit_data_key(
         &self,
         call: &WorkloadCall,
@@ -174,14 +173,14 @@ impl Service {
     }
 }
 
-/// A message of one of AWS's own SDKs has as many as Regions, or accounts, can read it; each may cost a call to KMS.
+/// A message of AWS's SDKs has a data key for each Region or account that can read it; each may cost a call to KMS.
 const MOST_DATA_KEYS: usize = 8;
 const NO_KMS_KEY: &str = "none of the message's data keys is encrypted under an AWS KMS key: decrypt it with the keyring of whoever \
                           encrypted it";
 
 #[cfg(test)]
 mod tests {
-    //! No plaintext of an enclave is put into the memory of its parent's broker.
+    //! No plaintext of an enclave gets into the memory of its parent's broker.
 
     use key_broker_core::Peer;
     use key_broker_core::clock::{Clock as _, SystemClock};

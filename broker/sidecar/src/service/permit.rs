@@ -1,5 +1,5 @@
-//! The one path from a request to a permit: what its key means, the pairs that its context is bound to, then policy. The record
-//! learns each as soon as it is known, so that a call that ends here is described as fully as one that goes on.
+//! The one path from a request to a permit: resolve its key, bind its encryption context, then ask policy. Each result is recorded
+//! as soon as it is known, so that a call that ends here is described as fully as one that goes on.
 
 use std::sync::Arc;
 
@@ -16,28 +16,28 @@ use crate::operation::WorkloadRequest;
 use crate::policy::{AliasMeanings, Decision, Facts, Permitted, Policy, Question, SealedReply};
 use crate::telemetry::vocabulary;
 
-/// Why the key that a request names could not be resolved.
+/// Why the key of a request could not be resolved.
 enum ResolutionError {
-    /// There is no such key, or KMS does not let the broker see it. Only principals that policy would permit
-    /// are told so; everyone else gets the same `PERMISSION_DENIED` as for a key that exists.
+    /// There is no such key, or KMS does not let the broker see it. Only principals whom policy would permit are
+    /// told so; all others get the same `PERMISSION_DENIED` as for a key that exists.
     UnknownKey(NamedKey, BrokerError),
     /// KMS could not be asked.
     Failed(BrokerError),
 }
 
-/// What is known of a request's key without asking KMS.
+/// What is known about a request's key without asking KMS.
 struct RequestFacts {
-    /// What the aliases mean that policies name; none if KMS is to be asked.
+    /// The keys that policies' aliases stand for; `None` if KMS must be asked.
     meanings: Option<KnownMeanings>,
     key: KeyName,
 }
 
 /// The key that a request names.
 enum KeyName {
-    /// It names none.
+    /// The request names none.
     None,
     Known(KnownKey),
-    /// KMS is to be asked.
+    /// KMS must be asked.
     Unknown(KeyId),
 }
 
@@ -53,8 +53,8 @@ impl RequestFacts {
 }
 
 impl Service {
-    /// The request, as it is permitted: its key resolved, its context bound to the principal. KMS is asked for no call that is
-    /// denied whatever its key is.
+    /// Resolves the request's key, binds its context and asks policy. KMS is never asked on behalf of a call that is denied whatever
+    /// its key turns out to be.
     pub(super) async fn permit<R: WorkloadRequest>(
         &self,
         call: &WorkloadCall,
@@ -103,14 +103,14 @@ impl Service {
         call.decided(|| {
             let (decision, permitted) = policy.permit(&call.peer.principal, request, &meanings, facts);
             let told = ruling(&decision, denied, None, bound);
-            // An unresolved key is permitted to nobody.
+            // Policy permits nobody an unresolved key.
             let permit = told.and_then(|()| permitted.ok_or(unresolved));
             (decision, permit)
         })
     }
 
-    /// Opens what KMS made with a key that policy may not have been asked about: a request that named its key was permitted for that
-    /// key; of another, policy is asked again about the key that answered.
+    /// Opens KMS's answer. If the request named its key, the permit for that key suffices; otherwise policy is asked about the key that
+    /// KMS used.
     pub(super) async fn open<'a, R: WorkloadRequest, T>(
         &self,
         call: &WorkloadCall,
@@ -119,7 +119,7 @@ impl Service {
         sealed: &'a SealedReply<T>,
     ) -> Result<&'a T, BrokerError> {
         if let Some(permitted) = named_key {
-            // KMS's answer is for the key that it was asked for, or none.
+            // KMS answers with the key that the request named, or with an error.
             return sealed.open(&permitted).ok_or(BrokerError::Bug);
         }
         let permitted = self.permit_answer(call, request, sealed.key()).await;
@@ -127,7 +127,7 @@ impl Service {
         sealed.open(&permitted).ok_or(BrokerError::Bug)
     }
 
-    /// Asks policy about the key that KMS answered with, which the request did not name.
+    /// Asks policy about the key in KMS's answer, which the request did not name.
     pub(super) async fn permit_answer<R: WorkloadRequest>(
         &self,
         call: &WorkloadCall,
@@ -146,10 +146,10 @@ impl Service {
         call.decided(|| policy.permit_key(&question))
     }
 
-    /// What is known of the request's key without asking KMS.
+    /// What is known about the request's key without asking KMS.
     fn known<R: WorkloadRequest>(&self, call: &WorkloadCall, policy: &Policy, request: &R) -> RequestFacts {
         let meanings = match request.action() {
-            // It is about no key.
+            // It concerns no key.
             Action::GenerateRandom => Some(KnownMeanings { meanings: Arc::default(), is_due: false }),
             _ => self.policy_aliases.known(policy),
         };
@@ -171,7 +171,7 @@ impl Service {
         RequestFacts { meanings, key }
     }
 
-    /// Has KMS asked again for what is good for now.
+    /// Refreshes in the background what is known but due for it.
     fn refresh(&self, call: &WorkloadCall, policy: &Arc<Policy>, known: &RequestFacts) {
         if known.meanings.as_ref().is_some_and(|meanings| meanings.is_due) {
             self.policy_aliases.refresh(policy);
@@ -183,7 +183,7 @@ impl Service {
         }
     }
 
-    /// Asks KMS what the aliases mean that policies name.
+    /// Asks KMS about the aliases in policies.
     async fn ask_meanings<R: WorkloadRequest>(
         &self,
         call: &WorkloadCall,
@@ -191,14 +191,14 @@ impl Service {
         request: &R,
         declared: Option<DeclaredUse>,
     ) -> Arc<AliasMeanings> {
-        // If the caller goes away meanwhile, the record already describes the request.
+        // So that the record describes the request even if the caller goes away meanwhile.
         call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
         let (aliases, deadline, policy) = (self.policy_aliases.clone(), call.deadline, Arc::clone(policy));
-        // Boxed: most calls never come here.
+        // Boxed, since most calls never come here.
         Box::pin(async move { aliases.ask(&policy, deadline).await }).await
     }
 
-    /// Finds out which key the request names, if it names one.
+    /// Resolves the key that the request names, if it names one.
     async fn resolve<R: WorkloadRequest>(
         &self,
         call: &WorkloadCall,
@@ -228,7 +228,7 @@ impl Service {
         Ok(())
     }
 
-    /// Asks KMS which key a name means.
+    /// Asks KMS which key a name stands for.
     async fn ask_key<R: WorkloadRequest>(
         &self,
         call: &WorkloadCall,
@@ -236,11 +236,11 @@ impl Service {
         declared: Option<DeclaredUse>,
         key: KeyId,
     ) -> Result<NamedKey, ResolutionError> {
-        // If the caller goes away meanwhile, the record already describes the request.
+        // So that the record describes the request even if the caller goes away meanwhile.
         call.record.requested(Arc::new(request.clone()).into_kms_request(), declared);
         let (aliases, deadline, wanted) = (self.aliases.clone(), call.deadline, key.clone());
         let principal = call.peer.principal.clone();
-        // Boxed: most calls never come here.
+        // Boxed, since most calls never come here.
         match Box::pin(async move { aliases.ask(&principal, &wanted, deadline).await }).await {
             Ok(named) => Ok(named),
             Err(BrokerError::Kms(error)) if !error.kind.is_transient() => {
@@ -253,20 +253,20 @@ impl Service {
 }
 
 impl WorkloadCall {
-    /// That policy has denied the caller this.
+    /// The error for an action that policy denies the caller.
     fn denied(&self, action: Action, key: Option<&KeyId>) -> BrokerError {
         let key = key.map_or(DeniedKey::Any, |key| DeniedKey::Named(key.clone()));
         let principal = self.peer.principal.clone();
         BrokerError::Denied(Box::new(Denial { principal, action, key }))
     }
 
-    /// That policy has denied the caller what KMS decrypted, since it did so with a key that the request did not name.
+    /// The same where the request named no key and policy denies the key that KMS used.
     pub(super) fn denied_the_key_of_the_answer(&self, action: Action) -> BrokerError {
         let principal = self.peer.principal.clone();
         BrokerError::Denied(Box::new(Denial { principal, action, key: DeniedKey::OfTheAnswer }))
     }
 
-    /// What the call says beside its request.
+    /// What policy sees of the call apart from its request.
     fn facts(&self, declared: Option<DeclaredUse>) -> Facts<'_> {
         let facts = Facts { transport: self.peer.details.transport, ..Facts::default() };
         match declared {
@@ -275,7 +275,7 @@ impl WorkloadCall {
         }
     }
 
-    /// The same, with what the request says.
+    /// The same with what policy sees of the request.
     fn facts_of<'a, R: WorkloadRequest>(&self, request: &'a R, declared: Option<DeclaredUse>) -> Facts<'a> {
         let Facts { transport, messages, bytes, .. } = self.facts(declared);
         Facts {
@@ -287,7 +287,7 @@ impl WorkloadCall {
         }
     }
 
-    /// Asks policy within a span, and notes what it said.
+    /// Asks policy within a span, and records the decision.
     fn decided<T>(&self, decide: impl FnOnce() -> (Decision, T)) -> T {
         let span = info_span!(
             vocabulary::AUTHORIZE,

@@ -1,5 +1,5 @@
-//! How a call ends at policy, once it is known what its key means: the part of the way to a permit that asks nobody. A broker and
-//! `key-broker check --as` both go it, so that they say the same.
+//! The last step to a permit, once the request's key is known: it asks nobody. Both the broker and `key-broker check --as` use it,
+//! so that they agree.
 
 use key_broker_core::{EncryptionContext, Principal};
 
@@ -7,7 +7,7 @@ use crate::error::BrokerError;
 use crate::policy::Decision;
 use crate::policy::bindings::Bindings;
 
-/// Gives a request's context the pairs that its principal's contexts are bound to. Operations without a context are bound to none.
+/// Adds to a request's context the pairs that the principal's contexts must have. Operations without a context need none.
 pub(crate) fn bind(
     bindings: &Bindings,
     principal: &Principal,
@@ -20,8 +20,8 @@ pub(crate) fn bind(
     Ok(())
 }
 
-/// What the caller is told. Policy comes first: whoever may not use a key does not learn whether there is one, nor what its context
-/// would have to be.
+/// The result for the caller. Policy comes first, so that a caller who may not use a key learns neither whether it exists nor
+/// what its context would have to be.
 pub(crate) fn ruling(
     decision: &Decision,
     denied: BrokerError,

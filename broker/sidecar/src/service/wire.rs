@@ -1,5 +1,5 @@
-//! Every conversion between the contract's messages and the broker's own types. All INVALID_ARGUMENTs of the broker
-//! begin here.
+//! All conversions between the contract's messages and the broker's own types. Every `INVALID_ARGUMENT` of the broker
+//! originates here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::operation::{
     EncryptMessageRequest, EncryptedDataKey, KeyDescription, RandomRequest,
 };
 
-/// Reads a request for a message to be encrypted.
+/// Parses a request to encrypt a message.
 pub(super) fn encrypt_message(
     message: pb::EncryptMessageRequest,
 ) -> Result<(EncryptMessageRequest, Bytes, Reuse), BrokerError> {
@@ -45,7 +45,7 @@ pub(super) fn encrypt_message(
     Ok((request, plaintext, reuse(message.reuse)))
 }
 
-/// Reads the start of a message to be encrypted; how many bytes will come, if that is declared.
+/// Parses the start of a message to encrypt, and returns its length, if that is declared.
 pub(super) fn encrypt_message_start(
     start: pb::EncryptMessageStart,
 ) -> Result<(EncryptMessageRequest, Option<u64>, Reuse), BrokerError> {
@@ -53,7 +53,7 @@ pub(super) fn encrypt_message_start(
     Ok((request, start.plaintext_length, reuse(start.reuse)))
 }
 
-/// The data key of a message to be encrypted.
+/// The data key request behind a message to encrypt.
 fn message_data_key(
     key_id: &str,
     context: BTreeMap<String, String>,
@@ -68,7 +68,7 @@ fn message_data_key(
     }))
 }
 
-/// Reads a request for a message to be decrypted.
+/// Parses a request to decrypt a message.
 pub(super) fn decrypt_message(
     message: pb::DecryptMessageRequest,
 ) -> Result<(Bytes, ExpectedMessage), BrokerError> {
@@ -86,7 +86,7 @@ pub(super) fn decrypt_message(
     Ok((message.message, expected))
 }
 
-/// Reads the start of a message to be decrypted; whether signed ones are taken.
+/// Parses the start of a message to decrypt, and whether signed messages are accepted.
 pub(super) fn decrypt_message_start(
     start: pb::DecryptMessageStart,
 ) -> Result<(ExpectedMessage, bool), BrokerError> {
@@ -110,7 +110,7 @@ fn expected_message(
     })
 }
 
-/// Reads a request for a data key.
+/// Parses a request for a data key.
 pub(crate) fn generate_data_key(
     message: pb::GenerateDataKeyRequest,
 ) -> Result<(DataKeyRequest, DeclaredUse, Reuse, Option<Bytes>), BrokerError> {
@@ -129,13 +129,13 @@ pub(crate) fn generate_data_key(
     Ok((request, declared_use(message.r#use), reuse(message.reuse), document))
 }
 
-/// Reads a request for a data key in encrypted form only.
+/// Parses a request for a data key in encrypted form only.
 pub(crate) fn generate_data_key_without_plaintext(
     message: pb::GenerateDataKeyWithoutPlaintextRequest,
 ) -> Result<(DataKeyWithoutPlaintextRequest, DeclaredUse, Reuse), BrokerError> {
     use pb::generate_data_key_request::Length;
     use pb::generate_data_key_without_plaintext_request as other;
-    // The same request without a recipient: a data key without plaintext needs none.
+    // The same request without a recipient, since a data key without plaintext needs none.
     let request = pb::GenerateDataKeyRequest {
         key_id: message.key_id,
         length: message.length.map(|length| match length {
@@ -152,7 +152,7 @@ pub(crate) fn generate_data_key_without_plaintext(
     Ok((DataKeyWithoutPlaintextRequest(request), declared, reuse))
 }
 
-/// Reads a request for a decrypt.
+/// Parses a request to decrypt.
 pub(crate) fn decrypt(
     message: pb::DecryptRequest,
 ) -> Result<(DecryptRequest, Reuse, Option<Bytes>), BrokerError> {
@@ -165,7 +165,7 @@ pub(crate) fn decrypt(
     Ok((request, reuse(message.reuse), attestation_document(message.recipient)?))
 }
 
-/// Reads a request for random bytes.
+/// Parses a request for random bytes.
 pub(crate) fn generate_random(
     message: pb::GenerateRandomRequest,
 ) -> Result<(RandomRequest, Option<Bytes>), BrokerError> {
@@ -173,12 +173,10 @@ pub(crate) fn generate_random(
     Ok((request, attestation_document(message.recipient)?))
 }
 
-/// Reads a question about a key.
 pub(crate) fn describe_key(message: &pb::DescribeKeyRequest) -> Result<DescribeKeyRequest, BrokerError> {
     Ok(KeyId::parse(&message.key_id)?.into())
 }
 
-/// An encrypted message as the reply carries it.
 #[must_use]
 pub(super) fn encrypted_message(
     message: Bytes,
@@ -192,7 +190,6 @@ pub(super) fn encrypted_message(
     }
 }
 
-/// A decrypted message as the reply carries it.
 #[must_use]
 pub(super) fn decrypted_message(
     plaintext: Bytes,
@@ -208,7 +205,7 @@ pub(super) fn decrypted_message(
     }
 }
 
-/// What the answer to a message in parts begins with.
+/// The start of the reply to a message encrypted in parts.
 #[must_use]
 pub(super) fn encrypted_message_start(
     data_key: &DataKey,
@@ -221,7 +218,7 @@ pub(super) fn encrypted_message_start(
     }
 }
 
-/// The same of a message that is decrypted.
+/// The start of the reply to a message decrypted in parts.
 #[must_use]
 pub(super) fn decrypted_message_start(
     context: &EncryptionContext,
@@ -236,7 +233,6 @@ pub(super) fn decrypted_message_start(
     }
 }
 
-/// A data key as the reply carries it.
 #[must_use]
 pub(crate) fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::GenerateDataKeyResponse {
     let encrypted = &data_key.encrypted;
@@ -250,7 +246,7 @@ pub(crate) fn data_key(data_key: &DataKey, source: &DataKeyData) -> pb::Generate
     }
 }
 
-/// A data key for an enclave as the reply carries it.
+/// The reply with a data key for an enclave.
 #[must_use]
 pub(crate) fn attested_data_key(
     data_key: &AttestedDataKey,
@@ -267,7 +263,6 @@ pub(crate) fn attested_data_key(
     }
 }
 
-/// A data key in encrypted form as the reply carries it.
 #[must_use]
 pub(crate) fn encrypted_data_key(
     data_key: &EncryptedDataKey,
@@ -281,7 +276,7 @@ pub(crate) fn encrypted_data_key(
     }
 }
 
-/// A decrypted ciphertext as the reply carries it.
+/// The reply with a decrypted ciphertext.
 #[must_use]
 pub(crate) fn decrypted(decrypted: &Decryption, source: &DataKeyData) -> pb::DecryptResponse {
     pb::DecryptResponse {
@@ -293,7 +288,7 @@ pub(crate) fn decrypted(decrypted: &Decryption, source: &DataKeyData) -> pb::Dec
     }
 }
 
-/// A decrypted ciphertext for an enclave as the reply carries it.
+/// The reply with a decrypted ciphertext for an enclave.
 #[must_use]
 pub(crate) fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKeyData) -> pb::DecryptResponse {
     pb::DecryptResponse {
@@ -305,7 +300,7 @@ pub(crate) fn attested_decrypted(decrypted: &AttestedPlaintext, source: &DataKey
     }
 }
 
-/// Random bytes for an enclave as the reply carries them.
+/// The reply with random bytes for an enclave.
 #[must_use]
 pub(crate) fn attested_random(random: &AttestedRandom, source: &DataKeyData) -> pb::GenerateRandomResponse {
     pb::GenerateRandomResponse {
@@ -315,7 +310,7 @@ pub(crate) fn attested_random(random: &AttestedRandom, source: &DataKeyData) -> 
     }
 }
 
-/// Random bytes as the reply carries them.
+/// The reply with random bytes.
 #[must_use]
 pub(crate) fn random(random: &Plaintext, source: &DataKeyData) -> pb::GenerateRandomResponse {
     pb::GenerateRandomResponse {
@@ -325,7 +320,7 @@ pub(crate) fn random(random: &Plaintext, source: &DataKeyData) -> pb::GenerateRa
     }
 }
 
-/// What KMS knows about a key as the reply carries it.
+/// The reply with what KMS knows about a key.
 #[must_use]
 pub(crate) fn key_description(description: &KeyDescription, source: &DataKeyData) -> pb::DescribeKeyResponse {
     pb::DescribeKeyResponse {
@@ -342,7 +337,7 @@ pub(crate) fn key_description(description: &KeyDescription, source: &DataKeyData
     }
 }
 
-/// An error as a reply, with rich details: google.rpc.ErrorInfo and, where trying again may help, google.rpc.RetryInfo
+/// The reply for an error, with rich details: google.rpc.ErrorInfo and, if trying again may help, google.rpc.RetryInfo
 /// (<https://google.aip.dev/193>).
 #[must_use]
 pub(crate) fn status(error: &BrokerError, request_id: Uuid) -> Status {
@@ -371,8 +366,8 @@ pub(crate) fn status(error: &BrokerError, request_id: Uuid) -> Status {
     status
 }
 
-/// When a client that retries by itself is to do so, in milliseconds; -1 is never
-/// (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md>, "Pushback"). None where clients do not retry.
+/// When a client that retries by itself should do so, in milliseconds; -1 means never
+/// (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md>, "Pushback"). `None` for errors that clients do not retry.
 fn pushback(refusal: &Refusal<'_>) -> Option<i64> {
     match (refusal.code, refusal.retry_after) {
         (_, Some(delay)) => Some(i64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)),
@@ -381,7 +376,6 @@ fn pushback(refusal: &Refusal<'_>) -> Option<i64> {
     }
 }
 
-/// The attestation document of a call that has a recipient.
 pub(super) fn attestation_document(recipient: Option<pb::Recipient>) -> Result<Option<Bytes>, BrokerError> {
     let Some(pb::Recipient { attestation_document, key_encryption_algorithm }) = recipient else {
         return Ok(None);
@@ -392,7 +386,7 @@ pub(super) fn attestation_document(recipient: Option<pb::Recipient>) -> Result<O
         return Err(BrokerError::Rejected(why.into()));
     }
     match attestation_document.len() {
-        // Fail closed: an answer in plaintext is not what was asked for.
+        // Fail closed: the caller asked for an answer that is not in plaintext.
         0 => Err(BrokerError::Rejected(
             "recipient.attestation_document is empty: give the document, or call without a recipient".into(),
         )),
@@ -457,18 +451,18 @@ pub(super) fn provenance(source: &DataKeyData) -> pb::Provenance {
     }
 }
 
-/// Of a reply that is an error.
+/// Response metadata of an error.
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// <https://docs.aws.amazon.com/kms/latest/APIReference/API_RecipientInfo.html>
 const KEY_ENCRYPTION_ALGORITHM: &str = "RSAES_OAEP_SHA_256";
-/// What an answer of EncryptMessage holds with the frames around it, and clients of gRPC receive unless told otherwise.
+/// The most that fits, with the frames around it, in a reply that gRPC clients accept by default.
 const MAX_PLAINTEXT_BYTES: usize = 3 << 20;
-/// What a request of DecryptMessage holds beside an encryption context and grant tokens.
+/// The most that fits in a request beside an encryption context and grant tokens.
 const MAX_MESSAGE_BYTES: usize = (4 << 20) - (64 << 10);
 /// KMS: `AttestationDocument` has 1 to 262,144 bytes.
 const MAX_ATTESTATION_DOCUMENT_BYTES: usize = 262_144;
 
-/// A moment as messages carry it.
+/// Converts a time.
 #[must_use]
 pub(crate) fn timestamp(at: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or_default() }
@@ -476,7 +470,7 @@ pub(crate) fn timestamp(at: OffsetDateTime) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    //! A client of gRPC that retries by itself waits for as long as the error says, and no longer tries what cannot help.
+    //! A gRPC client that retries by itself waits as long as the error says, and does not retry what cannot succeed.
 
     use super::*;
 

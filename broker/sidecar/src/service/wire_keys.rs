@@ -1,4 +1,4 @@
-//! Conversions between the contract's messages and the broker's own types, of Encrypt, ReEncrypt and data key pairs.
+//! Conversions for Encrypt, ReEncrypt and data key pairs.
 
 use std::sync::Arc;
 
@@ -119,7 +119,7 @@ pub(super) fn encrypted_key_pair(
     }
 }
 
-/// A pair without its private key in plaintext.
+/// The reply with a pair whose private key is only in encrypted form.
 fn reply(pair: &EncryptedDataKeyPair, source: &DataKeyData) -> pb::GenerateDataKeyPairResponse {
     let key = &pair.private_key.key;
     pb::GenerateDataKeyPairResponse {

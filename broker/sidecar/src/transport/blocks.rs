@@ -1,7 +1,7 @@
-//! Header blocks on their way in. One that comes in several frames is kept until it is whole, by whoever reads it: until then it takes a
-//! share of the bytes of its principal's requests, and beyond a bound the connection ends.
+//! Limits unfinished header blocks. The HTTP/2 library keeps a block of several frames in memory until it is complete: until then it
+//! takes a share of the request bytes of its principal, and beyond a bound the connection ends.
 //!
-//! A block of one frame, as nearly all are, takes nothing: its frame has 16 KiB at most, and is read at once.
+//! A block of one frame, like nearly all, takes nothing: the frame has at most 16 KiB and is read at once.
 
 use std::io;
 use std::pin::Pin;
@@ -13,40 +13,40 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::{Share, Taken};
 
-/// The bytes of a connection, of which nothing has been read yet.
+/// The incoming bytes of a connection, from its start.
 pub(super) struct HeaderBlocks<S> {
     stream: S,
     share: Arc<Share>,
-    /// Cancelled when a block is longer than may be.
+    /// Cancelled when a block exceeds its bound.
     too_long: CancellationToken,
     frames: Frames,
-    /// What an unfinished block has taken.
+    /// The share taken for an unfinished block.
     taken: Option<Taken>,
 }
 
-/// Where in a client's frames (RFC 9113, section 4.1) the next byte is.
+/// A position in a client's frames (RFC 9113, section 4.1).
 struct Frames {
-    /// Bytes to pass before the next frame begins: of the preface, or of a frame.
+    /// Bytes to skip before the next frame begins: of the preface, or of a frame.
     left: usize,
     header: [u8; HEADER_BYTES],
     seen: usize,
-    /// Bytes of the block that is not finished.
+    /// Bytes of the unfinished block.
     block: usize,
-    /// This frame is the last of a block.
+    /// Whether this frame completes a block.
     is_last: bool,
 }
 
-/// What becomes of a block with the bytes that have come.
+/// The state of header blocks after some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Block {
-    /// None is unfinished.
+    /// No block is unfinished.
     None,
-    /// One is, and has so many bytes so far.
+    /// One block is unfinished, with this many bytes so far.
     Unfinished(usize),
 }
 
 impl<S> HeaderBlocks<S> {
-    /// Those on `stream`. Cancels `too_long` when one is too long, or finds no room in `share`: then the connection is to end.
+    /// Follows the blocks on `stream`. Cancels `too_long`, to end the connection, when one is too long or finds no room in `share`.
     pub(super) fn new(stream: S, share: Arc<Share>, too_long: CancellationToken) -> Self {
         Self { stream, share, too_long, frames: Frames::default(), taken: None }
     }
@@ -72,7 +72,7 @@ impl<S> HeaderBlocks<S> {
 }
 
 impl Frames {
-    /// Passes over `bytes`. The longest block is told of those that are or were unfinished in them.
+    /// Follows `bytes`, and returns the longest block that is, or was, unfinished in them.
     fn pass(&mut self, mut bytes: &[u8]) -> Block {
         let mut longest = self.block;
         while !bytes.is_empty() {
@@ -100,7 +100,7 @@ impl Frames {
         }
     }
 
-    /// A frame begins.
+    /// Begins a frame.
     fn begin(&mut self) {
         let [l0, l1, l2, kind, flags, ..] = self.header;
         self.seen = 0;
@@ -109,7 +109,7 @@ impl Frames {
         match kind {
             HEADERS if !is_end => self.block = HEADER_BYTES + self.left,
             CONTINUATION if self.block > 0 => self.block += HEADER_BYTES + self.left,
-            // Anything else in the middle of a block ends the connection anyway (RFC 9113, section 6.10).
+            // Any other frame within a block ends the connection anyway (RFC 9113, section 6.10).
             _ => self.block = 0,
         }
         self.is_last = kind == CONTINUATION && is_end;
@@ -163,9 +163,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderBlocks<S> {
     }
 }
 
-/// What an unfinished block may cost: as many bytes as it has, twice, and some 110 for each field of one byte.
+/// What an unfinished block may cost: its bytes twice, and some 110 bytes for each field of one byte.
 const UNFINISHED_TAKES: usize = 1 << 20;
-/// The longest block that is followed: [`MAX_HEADER_BYTES`](crate::limits::MAX_HEADER_BYTES) of fields, and the heads of its frames.
+/// The longest accepted block: [`MAX_HEADER_BYTES`](crate::limits::MAX_HEADER_BYTES) of fields, and the headers of its frames.
 const MAX_BLOCK_BYTES: usize = 264 << 10;
 /// RFC 9113, section 3.4.
 const PREFACE_BYTES: usize = 24;
@@ -177,7 +177,7 @@ const END_HEADERS: u8 = 0x4;
 
 #[cfg(test)]
 mod tests {
-    //! A block is followed from its first frame to its last, however the bytes come, and one of one frame is none.
+    //! A block is followed from its first frame to its last, however its bytes are split, and a block of one frame takes nothing.
 
     use super::*;
     use proptest::prelude::*;
@@ -193,7 +193,7 @@ mod tests {
             piece in 1..40_usize,
         ) {
             let mut bytes = vec![b'x'; PREFACE_BYTES];
-            // After each byte: how long the block is that has begun by then and has not ended.
+            // After each byte: the length of the block that has begun and not ended by then.
             let mut unfinished = vec![0; PREFACE_BYTES];
             let mut block = 0;
             for (is_data, is_end, length) in frames {

@@ -1,15 +1,14 @@
-//! How many connections are open, by how they came in.
+//! Counts open connections by listener.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use key_broker_core::Transport;
 
-/// Which of the broker's sockets a connection came in on. Workloads and the operator are served different
-/// services, and both the standard ones.
+/// Which of the broker's sockets a connection came in on. Workloads and operators get different services; both get health and
+/// reflection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listener {
-    /// For workloads.
     Workloads(Transport),
     /// The operator's unix socket.
     Admin,
@@ -25,7 +24,7 @@ impl Listener {
         Self::Admin,
     ];
 
-    /// As configuration names it, below `listen`.
+    /// Its name in the configuration, below `listen`.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -34,7 +33,7 @@ impl Listener {
         }
     }
 
-    /// Its place among all.
+    /// Its index in [`Self::ALL`].
     pub(super) const fn index(self) -> usize {
         match self {
             Self::Workloads(transport) => transport as usize,
@@ -43,18 +42,18 @@ impl Listener {
     }
 }
 
-/// How many connections are open.
+/// The numbers of open connections.
 #[derive(Debug, Default)]
 pub(crate) struct Connections([AtomicU64; Listener::ALL.len()]);
 
 impl Connections {
-    /// The number of those that came in this way.
+    /// The number of open connections on this listener.
     #[must_use]
     pub(crate) fn open(&self, listener: Listener) -> u64 {
         self.0[listener.index()].load(Ordering::Relaxed)
     }
 
-    /// Counts one until what this returns is dropped.
+    /// Counts a connection until the returned value is dropped.
     pub(super) fn count(self: &Arc<Self>, listener: Listener) -> OpenConnection {
         self.0[listener.index()].fetch_add(1, Ordering::Relaxed);
         OpenConnection { connections: Arc::clone(self), listener }

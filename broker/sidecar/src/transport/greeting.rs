@@ -1,5 +1,5 @@
-//! The first bytes of a connection: HTTP/1.1 is answered in HTTP/1.1. Until a peer has said what it speaks, nothing is sent to
-//! it: HTTP/2 would begin by itself.
+//! The first bytes of a connection decide whether it is HTTP/2; HTTP/1.1 is answered in HTTP/1.1. Nothing is sent before a peer has
+//! shown what it speaks, although an HTTP/2 server would send first.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,32 +7,32 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream of bytes to which only HTTP/2 is spoken.
+/// A stream of bytes of which only HTTP/2 passes.
 pub(super) struct Greeted<S> {
     stream: S,
     state: Greeting,
 }
 
 enum Greeting {
-    /// Nothing has come yet; this was to be sent.
+    /// Nothing has come yet; these bytes wait to be sent.
     Awaited(Vec<u8>),
-    /// It is HTTP/2. These bytes were held back until that was known; some of them are sent.
+    /// It is HTTP/2. These bytes had to wait; this many of them are sent.
     Http2(Vec<u8>, usize),
-    /// It is not, and this many bytes of the answer are sent.
+    /// It is not HTTP/2, and this many bytes of the answer are sent.
     Refused(usize),
-    /// The answer is sent and so many bytes more were read: to close a socket with bytes unread resets it, and the peer may lose the answer.
+    /// The answer is sent and this many bytes more were read: closing a socket with unread bytes resets it, and may lose the answer.
     Lingering(usize),
 }
 
 impl<S> Greeted<S> {
-    /// The bytes of `stream`.
+    /// Wraps `stream`.
     pub(super) fn new(stream: S) -> Self {
         Self { stream, state: Greeting::Awaited(Vec::new()) }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
-    /// Sends what was held back.
+    /// Sends the bytes that had to wait.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, state } = self;
         if let Greeting::Http2(held, sent) = state {
@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends the answer to what is not HTTP/2, and ends once the peer has, or has sent too much.
+    /// Sends the answer to anything but HTTP/2. Ends when the peer has ended, or has sent too much.
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, state } = self;
         if let Greeting::Refused(sent) = state {
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Greeted<S> {
             };
             ready!(read)?;
             if matches!(self.state, Greeting::Http2(..)) {
-                // What cannot be sent now is sent when the peer takes it: this is polled again then.
+                // What cannot be sent now is sent when the peer takes it, which polls this again.
                 if let Poll::Ready(sent) = self.poll_held(cx) {
                     sent?;
                 }
@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Greeted<S> {
             }
         }
         if matches!(self.state, Greeting::Refused(_) | Greeting::Lingering(_)) {
-            // Then it is at its end.
+            // It ends after the refusal.
             return self.poll_refusal(cx);
         }
         if let Poll::Ready(sent) = self.poll_held(cx) {
@@ -120,10 +120,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.state {
             Greeting::Awaited(held) => {
-                // HTTP/2 begins with some fifty bytes.
+                // HTTP/2 begins with some fifty bytes, which fit.
                 let taken = bytes.len().min(MOST_HELD - held.len());
                 held.extend_from_slice(&bytes[..taken]);
-                // There is room again once the peer has said something.
+                // There is room again once the peer has sent something.
                 if taken == 0 { Poll::Pending } else { Poll::Ready(Ok(taken)) }
             }
             Greeting::Refused(_) | Greeting::Lingering(_) => {
@@ -166,10 +166,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
     }
 }
 
-/// How HTTP/2 begins (RFC 9113, 3.4), as far as no request of HTTP/1.1 does.
+/// The start of HTTP/2 (RFC 9113, 3.4), as far as needed to tell it from any request of HTTP/1.1.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 const MOST_HELD: usize = 4 << 10;
-/// What is read of a peer that is answered already.
+/// The most that is read from a peer after the answer.
 const MOST_READ_AFTER: usize = 64 << 10;
 /// RFC 9110, 15.6.6.
 const REFUSAL: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
@@ -181,8 +181,7 @@ This is key-broker: it speaks gRPC, over HTTP/2 with prior knowledge, and not HT
 
 #[cfg(test)]
 mod tests {
-    //! Whoever speaks HTTP/2 finds nothing changed, in whatever pieces it comes; everybody else gets an answer that HTTP/1.1 knows, and
-    //! not a byte of HTTP/2.
+    //! Peers that speak HTTP/2 notice nothing, however their bytes are split; all others get an answer in HTTP/1.1, and no byte of HTTP/2.
 
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
@@ -196,7 +195,7 @@ mod tests {
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{}", body.len());
     }
 
-    /// What each side reads: the broker sends `greeting` at once, the peer `said` in pieces.
+    /// What each side reads if the broker sends `greeting` at once and the peer sends `said` in pieces.
     async fn talk(said: Vec<u8>, pieces: usize, greeting: &'static [u8]) -> (Vec<u8>, Vec<u8>) {
         let (near, mut far) = duplex(64);
         let broker = tokio::spawn(async move {
@@ -213,7 +212,7 @@ mod tests {
                 break;
             }
         }
-        // The peer has said all, and reads.
+        // The peer has sent everything, and reads.
         let (mut reads, mut writes) = tokio::io::split(far);
         let _ = writes.shutdown().await;
         let mut got = Vec::new();

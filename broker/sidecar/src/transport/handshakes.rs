@@ -1,4 +1,4 @@
-//! TLS handshakes that bring no connection: counted by why, and told once in a while, with the peer.
+//! Failed TLS handshakes: counted by cause, and logged from time to time with the peer.
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-/// Why a handshake brought no connection.
+/// Why a handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The client showed no certificate.
+    /// The client sent no certificate.
     NoCertificate,
-    /// None of the trusted authorities has signed it.
+    /// No trusted authority has signed the certificate.
     UnknownAuthority,
-    /// It is expired, or not valid yet.
+    /// The certificate has expired, or is not valid yet.
     NotValidNow,
-    /// It is no certificate to take, for another reason.
+    /// The certificate is not acceptable for another reason.
     BadCertificate,
-    /// The client does not take the broker's certificate.
+    /// The client rejected the broker's certificate.
     ByClient,
     /// No common version or cipher, or no TLS at all.
     NoTls,
-    /// It was not ended in time.
+    /// It did not end in time.
     TooSlow,
-    /// There were too many at once.
+    /// There were too many at the same time.
     TooMany,
-    /// The client went away, as a probe of the port does.
+    /// The client went away, as port probes do.
     Gone,
 }
 
@@ -45,7 +45,7 @@ impl Refused {
         Self::Gone,
     ];
 
-    /// As the metric's label has it.
+    /// Its name in the metric's label.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Refused {
         }
     }
 
-    /// What somebody can do about it.
+    /// How to mend it.
     const fn next_step(self) -> &'static str {
         match self {
             Self::NoCertificate => "the client has to show a certificate",
@@ -92,7 +92,7 @@ impl Refused {
     fn of_tls(error: &TlsError) -> Self {
         match error {
             TlsError::NoCertificatesPresented => Self::NoCertificate,
-            // One that has a trusted authority's name, and not its key, is as unknown.
+            // A certificate with a trusted authority's name, but signed by another key, counts as unknown.
             TlsError::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::BadSignature,
             ) => Self::UnknownAuthority,
@@ -115,14 +115,14 @@ impl Refused {
     }
 }
 
-/// Those of one broker.
+/// Counts of failed handshakes.
 #[derive(Debug, Default)]
 pub(crate) struct Handshakes {
     refused: [AtomicU64; Refused::ALL.len()],
     told: Mutex<Told>,
 }
 
-/// When the log was told last, and of how many it was not.
+/// When the log last had one, and how many it has left out since.
 #[derive(Debug, Default)]
 struct Told {
     last: Option<Instant>,
@@ -130,13 +130,13 @@ struct Told {
 }
 
 impl Handshakes {
-    /// How many were refused for this.
+    /// The number of handshakes that failed for this reason.
     #[must_use]
     pub(crate) fn refused(&self, why: Refused) -> u64 {
         self.refused[why as usize].load(Ordering::Relaxed)
     }
 
-    /// Counts one, and tells of it unless one was told of lately. Whoever only opens the port and goes is counted.
+    /// Counts a failed handshake, and logs it unless another was logged lately. Mere port probes are never logged.
     pub(super) fn refuse(&self, peer: IpAddr, error: &io::Error, now: Instant) {
         let why = Refused::of(error);
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
@@ -149,7 +149,7 @@ impl Handshakes {
         tracing::warn!(%peer, reason, %error, next, others, "TLS handshake failed");
     }
 
-    /// The number of those that were not told of, if it is time to tell.
+    /// The number of those left out of the log, if another may be logged now.
     fn may_tell(&self, now: Instant) -> Option<u64> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
@@ -161,12 +161,12 @@ impl Handshakes {
     }
 }
 
-/// Whoever connects again and again without success fills no log.
+/// Keeps a client that connects again and again from filling the log.
 const PAUSE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    //! Every handshake that is refused is counted once; of many in a short time one is told, and the number of the others.
+    //! Every failed handshake is counted once; of many in a short time one is logged, with the number of the others.
 
     use key_broker_core::clock::{Clock as _, SystemClock};
     use proptest::prelude::*;

@@ -1,6 +1,6 @@
-//! What surrounds every call, outermost first: audit scope, panic catch, limits, then the service.
+//! The layers around every call, outermost first: audit scope, panic catch, limits, then the service.
 //!
-//! The audit scope is outermost so that a refused, malformed, panicked or abandoned call is a record too.
+//! The audit scope is outermost, so that refused, malformed, panicked and abandoned calls have records too.
 
 use std::convert::Infallible;
 use std::panic::{self, AssertUnwindSafe};
@@ -43,15 +43,15 @@ use crate::transport::streamed;
 pub(crate) struct Layers {
     /// Records every call.
     pub audit: Arc<Audit>,
-    /// Times every call, if anybody reads that.
+    /// Measures every call, if anybody reads the measurements.
     pub calls: Option<Arc<Calls>>,
-    /// Bounds of one call and of all.
+    /// Limits on one call and on all.
     pub limits: CallLimits,
-    /// What each principal may take.
+    /// The limits on each principal.
     pub shares: Shares,
     /// Decides which calls are traced.
     pub traces: Traces,
-    /// Whether the store knows of the trail: until then calls wait.
+    /// Whether the store has the trail's beginning: calls wait until then.
     pub is_open: watch::Receiver<bool>,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
@@ -65,19 +65,19 @@ pub(crate) struct Layers {
     pub reflection: Reflection,
 }
 
-/// The reply to one call, boxed so that moving it moves a pointer.
+/// The reply to one call, boxed so that moving it moves only a pointer.
 pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// The caller on a connection, and its share of the broker.
 pub(crate) struct Caller {
-    /// Who.
+    /// Its identity.
     pub peer: Arc<Peer>,
-    /// Over all its connections.
+    /// Its principal's share, across all connections.
     pub share: Arc<Share>,
 }
 
 impl Layers {
-    /// Answers one call. Boxed here, so that what moves it about moves a pointer.
+    /// Answers one call. Boxed so that moving the future moves only a pointer.
     pub(crate) fn answer(
         self: &Arc<Self>,
         on: Listener,
@@ -113,13 +113,13 @@ impl Layers {
         }
     }
 
-    /// Whether a request is a call of a workload or of the operator: connections are kept open for these.
+    /// Whether a request is a workload's or an operator's call: connections stay open while one is under way.
     #[must_use]
     pub(super) fn is_call(request: &Request<Incoming>) -> bool {
         request.uri().path().starts_with("/keybroker.")
     }
 
-    /// A method that the contract has not, or that a later one will: nothing is done, and so there is no record.
+    /// Logs a method that this version of the contract does not have. Nothing is done, so there is no record.
     fn tell_of_unknown(&self, caller: &Caller, request: &Request<Incoming>) {
         if let Some(calls) = &self.calls {
             calls.refuse_unknown();
@@ -139,14 +139,14 @@ impl Layers {
         request: Request<Incoming>,
     ) -> ReplyFuture {
         let (service, share) = (service.clone(), Arc::clone(&caller.share));
-        // An unreadable deadline counts as none, so that there is time to answer.
+        // With an unreadable deadline there must still be time to send the error.
         let timeout = self.timeout(request.headers()).unwrap_or(self.limits.default_deadline);
         Box::pin(async move { standard(service, &share, timeout, lasting, request).await })
     }
 
     /// Audit scope and panic catch: whatever happens inside, there is a record before there is a reply.
     fn recorded(&self, method: Method, caller: &Caller, request: Request<Incoming>) -> ReplyFuture {
-        // Of what is refused for its length, nothing is kept, its trace and user agent neither.
+        // If a request is refused for its length, nothing of it is kept, not even its trace and user agent.
         let nothing = HeaderMap::new();
         let is_too_large = metadata_bytes(&request) > MAX_METADATA_BYTES;
         let headers = if is_too_large { &nothing } else { request.headers() };
@@ -165,7 +165,7 @@ impl Layers {
         if let Some(timed) = &mut timed {
             timed.set_deadline(scope.deadline());
         }
-        // A block, which has what it captures once: an async function has its arguments twice.
+        // A block, which holds what it captures once; an async function would hold its arguments twice.
         trace.carry(async move {
             let (answered, held) = match limited {
                 Ok(Ok(AdmittedCall { answer, held })) => {
@@ -202,8 +202,8 @@ impl Layers {
         })
     }
 
-    /// The operator's calls: no audit scope, since they are no activity, no drain and no calls in flight, since the operator is
-    /// needed most when these are used up.
+    /// Operators' calls. They have no audit scope, since they are no activity, and neither drain nor call limits apply to them, since
+    /// operators need them most when those refuse everything else.
     async fn administered(
         self: Arc<Self>,
         peer: Arc<Peer>,
@@ -226,7 +226,7 @@ impl Layers {
         let answered = AssertUnwindSafe(answer).catch_unwind().await;
         let refuse = |error: &BrokerError| wire::status(error, request_id).into_http();
         let mut response = match answered {
-            // tonic refused before the service saw the request: what the service refuses has details.
+            // tonic refused the request before the service saw it: the service's own errors have details.
             Ok(Ok(response)) if is_bare_refusal(&response) => {
                 refuse(&unread(&response, LARGEST_REQUEST_BYTES))
             }
@@ -238,12 +238,12 @@ impl Layers {
         response
     }
 
-    /// How long a call may take.
+    /// The time limit of a call.
     fn timeout(&self, headers: &HeaderMap) -> Result<Duration, BrokerError> {
         Ok(deadline_in(headers)?.unwrap_or(self.limits.default_deadline).min(MAX_DEADLINE))
     }
 
-    /// The same of a call of `method`: a stream may take longer.
+    /// The time limit of a call of `method`: longer for streams.
     fn timeout_of(&self, method: Method, headers: &HeaderMap) -> Result<Duration, BrokerError> {
         if method.is_stream() {
             return Ok(deadline_in(headers)?.unwrap_or(MAX_STREAM_DEADLINE).min(MAX_STREAM_DEADLINE));
@@ -251,7 +251,7 @@ impl Layers {
         self.timeout(headers)
     }
 
-    /// The answer, as soon as the trail is open: a call that comes before waits for that within its own deadline.
+    /// Answers once the trail is open: earlier calls wait for that within their own deadline.
     fn once_open(
         &self,
         answer: BoxFuture<Response<Body>, Infallible>,
@@ -262,7 +262,7 @@ impl Layers {
         let opened = async move {
             while !*is_open.borrow_and_update() {
                 if is_open.changed().await.is_err() {
-                    // The start has failed, and the process ends.
+                    // The start has failed, and the process is ending.
                     std::future::pending::<()>().await;
                 }
             }
@@ -278,7 +278,7 @@ impl Layers {
         })
     }
 
-    /// Limits: deadline, drain, the principal's own and those of all; then the service.
+    /// The limits, namely deadline, drain, and those on the principal and on all calls; then the service.
     fn limited(
         &self,
         method: Method,
@@ -298,7 +298,7 @@ impl Layers {
         let slot = caller.share.call()?;
         drop_unread(request.headers_mut());
         if method.most_request_bytes() > LARGEST_REQUEST_BYTES || method.is_stream() {
-            // Before the request is read, so that nothing is read from a caller who cannot be permitted.
+            // Before the request is read: a caller that cannot be permitted anything must not send so much.
             let (record, principal) = (scope.record(), &caller.peer.principal);
             self.service.refuse_unpermitted(&record, principal, method.action())?;
         }
@@ -320,13 +320,13 @@ impl Layers {
     }
 }
 
-/// A call that the limits admitted, on its way to the service.
+/// A call that the limits have admitted.
 struct AdmittedCall {
     answer: Timeout<BoxFuture<Response<Body>, Infallible>>,
     held: HeldByCall,
 }
 
-/// What a call has taken, until its record is committed, or the last one of a stream.
+/// What a call holds until its record is committed; for a stream, its last record.
 struct HeldByCall {
     _slot: Taken,
     _request_bytes: RequestBytes,
@@ -346,7 +346,7 @@ fn reply(
     };
     let mut response = match answered {
         Ok(response) if record.ended() => response,
-        // tonic refused before the service saw the request.
+        // tonic refused the request before the service saw it.
         Ok(response) => refuse(&unread(&response, method.most_request_bytes())),
         Err(error) => refuse(&error),
     };
@@ -354,13 +354,13 @@ fn reply(
     response
 }
 
-/// An error without details: not from the service. Its status is in the headers, as tonic sends what fails at once.
+/// An error without details did not come from the service. tonic puts the status of what fails at once into the headers.
 fn is_bare_refusal(response: &Response<Body>) -> bool {
     Status::from_header_map(response.headers())
         .is_some_and(|status| status.code() != Code::Ok && status.details().is_empty())
 }
 
-/// Why tonic refused a request that the service never saw.
+/// The reason why tonic refused a request that the service never saw.
 fn unread(response: &Response<Body>, most_bytes: usize) -> BrokerError {
     match Status::from_header_map(response.headers()).map(|status| status.code()) {
         Some(Code::OutOfRange) => BrokerError::TooLarge(most_bytes),
@@ -373,7 +373,7 @@ fn unread(response: &Response<Body>, most_bytes: usize) -> BrokerError {
     }
 }
 
-/// The length of what a call says of itself, as HTTP/2 counts it (RFC 9113, 6.5.2).
+/// The length of a request's metadata as HTTP/2 counts it (RFC 9113, 6.5.2).
 fn metadata_bytes(request: &Request<Incoming>) -> usize {
     let fields =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
@@ -383,12 +383,12 @@ fn metadata_bytes(request: &Request<Incoming>) -> usize {
 }
 
 fn add_request_ids(headers: &mut HeaderMap, request_id: Uuid, kms_request_id: Option<&str>) {
-    // KMS's requestIDs are UUIDs; one that is not a valid header value is left out here, but is in the record.
+    // KMS's requestIDs are UUIDs; one that is no valid header value is left out here but stays in the record.
     if let Ok(mut value) =
         HeaderValue::from_str(request_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
     {
-        // No secret. It keeps the id, which no other reply has, out of both ends' HPACK tables (RFC 7541, 6.2.3): there it
-        // would push out what every reply has.
+        // Not secret, but unique to this reply: "sensitive" keeps it out of both ends' HPACK tables (RFC 7541, 6.2.3), where it would
+        // displace fields that every reply has.
         value.set_sensitive(true);
         headers.insert(REQUEST_ID, value);
     }
@@ -406,12 +406,12 @@ fn deadline_in(headers: &HeaderMap) -> Result<Option<Duration>, BrokerError> {
     })
 }
 
-/// What of a call's time is kept for the record of what becomes of it.
+/// The part of a call's time that is reserved for committing its record.
 fn commit_time(timeout: Duration) -> Duration {
     (timeout / 10).min(MOST_COMMIT_TIME)
 }
 
-/// Of many headers, only those that are still read are kept while the request comes in.
+/// Of many headers, keeps only those that are still needed while the request comes in.
 fn drop_unread(headers: &mut HeaderMap) {
     if headers.len() <= FEW_HEADERS {
         return;
@@ -448,22 +448,22 @@ fn unimplemented() -> Response<Body> {
     .into_http()
 }
 
-/// A client of gRPC sends some ten, and a few of its own.
+/// gRPC clients send about ten, and a few of their own.
 const FEW_HEADERS: usize = 24;
 const REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_REQUEST_ID);
 const KMS_REQUEST_ID: HeaderName = HeaderName::from_static(proto::HEADER_KMS_REQUEST_ID);
-/// What HTTP/2 counts for a field beyond its name and value.
+/// What HTTP/2 counts for each field besides its name and value.
 const FIELD_BYTES: usize = 32;
-/// A disk that is not busy takes less.
+/// A disk that is not busy needs less.
 const MOST_COMMIT_TIME: Duration = Duration::from_millis(20);
-/// Nothing that the broker does takes longer; a caller that says more means "no deadline".
+/// Nothing the broker does takes longer; a longer timeout means "no deadline".
 const MAX_DEADLINE: Duration = Duration::from_mins(5);
-/// A gigabyte by a slow line.
+/// Enough for a gigabyte over a slow line.
 const MAX_STREAM_DEADLINE: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests {
-    //! `grpc-timeout` is read as gRPC defines it, and nothing else passes.
+    //! `grpc-timeout` is parsed as gRPC defines it, and nothing else is accepted.
 
     use super::*;
 

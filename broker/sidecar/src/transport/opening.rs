@@ -1,5 +1,4 @@
-//! The sockets of a broker: opened at its start, or only tried. What is in the way is told with the key of the configuration and what
-//! to do about it.
+//! Opens a broker's sockets at its start, or only tries to. Errors name the key of the configuration and what to do.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -12,7 +11,7 @@ use super::unix::{UnixAddress, UnixSocket};
 use super::vsock::{VsockAddress, VsockSocket};
 use super::{Listeners, is_exhaustion};
 
-/// Where to listen: at least on one socket for workloads.
+/// Where to listen: on at least one socket for workloads.
 #[derive(Clone)]
 pub struct Listen {
     /// The unix socket.
@@ -35,7 +34,7 @@ pub struct ListenError {
     is_mistake: bool,
 }
 
-/// A socket that was tried: the key of the configuration, where it would be, and what is in the way.
+/// The result of trying a socket: its key in the configuration, its address, and what is in the way.
 pub(crate) struct Attempt {
     pub(crate) key: &'static str,
     pub(crate) place: String,
@@ -65,7 +64,7 @@ pub(crate) async fn http(address: SocketAddr) -> Result<TcpListener, ListenError
     tcp(HTTP, address).await
 }
 
-/// Tries every socket, and leaves none behind.
+/// Tries to open every socket and closes it again.
 pub(crate) async fn try_all(listen: &Listen, http: Option<SocketAddr>) -> Vec<Attempt> {
     let mut attempts = Vec::new();
     for (key, address) in [(UNIX, &listen.unix), (ADMIN, &listen.admin)] {
@@ -105,14 +104,14 @@ async fn tcp(key: &'static str, address: SocketAddr) -> Result<TcpListener, List
 }
 
 impl ListenError {
-    /// Whether somebody has to change something: trying again alone would end the same way.
+    /// Whether somebody must change something: just trying again would fail in the same way.
     #[must_use]
     pub(crate) fn is_a_mistake(&self) -> bool {
         self.is_mistake
     }
 
     fn unix(key: &'static str, address: &UnixAddress, error: &io::Error) -> Self {
-        // The words of what was found there are whole.
+        // An error with a message of its own already names the path.
         let is_told = error.get_ref().is_some();
         let words = if is_told { error.to_string() } else { format!("{}: {error}", address.path.display()) };
         Self { key, words, is_mistake: needs_somebody(error.kind()) }
@@ -146,7 +145,7 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
-/// Whether it takes somebody to change what a file or socket has failed of; it does not where the machine has no more of something.
+/// Whether a file or socket error persists until somebody changes something, unlike a shortage of the machine's resources.
 pub(crate) fn needs_somebody(kind: ErrorKind) -> bool {
     matches!(
         kind,

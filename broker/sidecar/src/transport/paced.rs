@@ -1,6 +1,6 @@
-//! A connection's bytes, at a pace that leaves others theirs. While the peer does not take what is written, nothing is read: what HTTP/2
-//! keeps for a peer that does not read is bounded by what it had sent before. And of a principal that sends much, a few KiB are read
-//! before others have their turn: many that send at once do not all have their requests in memory at once.
+//! Paces the reading of a connection. While a peer does not take what is written, nothing is read from it, which bounds what HTTP/2
+//! keeps for it. And a principal that sends much is read a few KiB at a time, in turn with the others, so that not all of its
+//! requests are in memory at once.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::progress::Progress;
 use crate::limits::ReadTurn;
 
-/// A stream of bytes whose progress is noted.
+/// A stream of bytes whose progress is observed.
 pub(super) struct Paced<S> {
     stream: S,
     progress: Arc<Progress>,
@@ -20,7 +20,7 @@ pub(super) struct Paced<S> {
 }
 
 impl<S> Paced<S> {
-    /// The bytes of `stream`.
+    /// Wraps `stream`.
     pub(super) fn new(stream: S, progress: Arc<Progress>, turn: ReadTurn) -> Self {
         Self { stream, progress, turn }
     }
@@ -85,5 +85,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 }
 
-/// Some thirty requests as most are.
+/// About thirty typical requests.
 const PIECE_BYTES: usize = 4 << 10;

@@ -1,5 +1,5 @@
-//! What a connection is at: the streams that are open, whether its peer takes what it is sent, and how long it has been quiet. From
-//! that follows when it has to end.
+//! The progress of a connection: its open streams, whether its peer takes what is sent, and how long it has been idle. This decides
+//! when it must end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +13,11 @@ use key_broker_core::clock::Clock;
 use crate::limits::Taken;
 use crate::places::Work;
 
-/// What one connection is at.
+/// The progress of one connection.
 pub(super) struct Progress {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    /// Whether the peer does not take what is written: to be asked without the lock.
+    /// Whether the peer has stopped taking what is written; readable without the lock.
     is_stalled: AtomicBool,
 }
 
@@ -26,41 +26,41 @@ struct State {
     streams: usize,
     /// When it was opened, or its last stream ended.
     quiet_since: Instant,
-    /// Since when the peer has not taken what is written.
+    /// When the peer stopped taking what is written.
     stalled_since: Option<Instant>,
-    /// Pieces of replies that the peer has not taken, by number, and since when: the oldest first.
+    /// Pieces of replies that the peer has not taken, by number, each with when it was handed over: the oldest first.
     pieces: BTreeMap<u64, Instant>,
     next_piece: u64,
-    /// Reads again when the peer has taken something.
+    /// Woken when the peer has taken something.
     reader: Option<Waker>,
 }
 
-/// A stream, until its reply is written.
+/// A stream whose reply is not fully written yet.
 pub(super) struct OpenStream {
     progress: Arc<Progress>,
     _taken: Option<Taken>,
     _work: Option<Work<Principal>>,
 }
 
-/// A piece of a reply, until it is written.
+/// A piece of a reply that is not written yet.
 pub(super) struct UnwrittenPiece {
     stream: Arc<OpenStream>,
     number: u64,
 }
 
-/// What a look at a connection says.
+/// What should happen to a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// To be looked at again after this.
+    /// Look again after this time.
     Later(Duration),
-    /// It is to leave: nothing is under way on it.
+    /// Ask it to leave: nothing is under way on it.
     Leave(&'static str),
-    /// It is cut off.
+    /// Cut it off.
     Cut(&'static str),
 }
 
 impl Progress {
-    /// A connection that was opened just now.
+    /// A connection that was just opened.
     #[must_use]
     pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let state = State {
@@ -75,8 +75,8 @@ impl Progress {
         Arc::new(Self { clock, state: Mutex::new(state), is_stalled: AtomicBool::new(false) })
     }
 
-    /// A stream begins; none if it may not. The first few on a connection always may: whoever has a place can ask. More take a share of
-    /// all streams, as `take` does.
+    /// Begins a stream; `None` if it may not. The first few on a connection always may, so that every connected client can call;
+    /// further ones take a share of all streams by `take`.
     pub(super) fn open(
         self: &Arc<Self>,
         take: impl FnOnce() -> Option<Taken>,
@@ -90,13 +90,13 @@ impl Progress {
         Some(Arc::new(OpenStream { progress: Arc::clone(self), _taken: taken, _work: work }))
     }
 
-    /// Whether nothing is under way.
+    /// Whether no stream is open.
     #[must_use]
     pub(super) fn is_quiet(&self) -> bool {
         self.lock().streams == 0
     }
 
-    /// Whether it has to end.
+    /// Whether the connection must end.
     #[must_use]
     pub(super) fn look(&self) -> Look {
         let (now, state) = (self.clock.instant(), self.lock());
@@ -114,7 +114,7 @@ impl Progress {
         if quiet.is_zero() { Look::Leave(why) } else { Look::Later(untaken.min(quiet)) }
     }
 
-    /// Whether reading is paused until the peer reads: a peer that does not read its replies is not read either.
+    /// Whether reading must wait: a peer that does not read its replies is not read from either.
     pub(super) fn reads_later(&self, cx: &Context<'_>) -> bool {
         if !self.is_stalled.load(Ordering::Acquire) {
             return false;
@@ -126,7 +126,7 @@ impl Progress {
         state.stalled_since.is_some()
     }
 
-    /// The peer has taken something, or not: writing waits.
+    /// Notes whether writing has to wait for the peer.
     pub(super) fn wrote(&self, waits: bool) {
         if self.is_stalled.load(Ordering::Acquire) == waits {
             return;
@@ -147,7 +147,7 @@ impl Progress {
 }
 
 impl OpenStream {
-    /// A piece of its reply is to be written.
+    /// Begins a piece of the reply.
     pub(super) fn piece(self: &Arc<Self>) -> UnwrittenPiece {
         let now = self.progress.clock.instant();
         let mut state = self.progress.lock();
@@ -174,18 +174,18 @@ impl Drop for UnwrittenPiece {
     }
 }
 
-/// So many streams may be open on each connection, whatever its principal has on others.
+/// Streams that may be open on each connection, whatever its principal has on others.
 const STREAMS_FOR_ALL: usize = 4;
-/// How long a peer may take to call anything, its preface included: a client connects because it has something to ask.
+/// How long a peer may take for its first call, preface included: clients connect because they have something to ask.
 const FIRST_CALL: Duration = Duration::from_secs(5);
-/// How long nothing may be under way: clients reconnect, and what is not used has no buffers here.
+/// How long a connection may be idle: clients reconnect, and the buffers of idle connections are freed.
 const IDLE: Duration = Duration::from_mins(5);
-/// How long a peer may take to take what it is sent. Sockets have buffers: a client that stands still for a moment is not one.
+/// How long a peer may leave data untaken. Sockets have buffers, so a client that pauses for a moment is not affected.
 const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    //! A connection ends when it calls nothing, when it is idle, and when it does not read; never while it does none of these.
+    //! A connection ends when its peer does not call, is idle or does not read, and for no other reason.
 
     use key_broker_core::{FairPool, FairShares, Principal};
     use std::sync::atomic::AtomicU64;

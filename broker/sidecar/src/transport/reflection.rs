@@ -1,4 +1,4 @@
-//! Reflection: what may be called on a socket, and every message that comes with it, the details of errors too.
+//! Reflection: the services of a socket and all their messages, including error details.
 
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1::admin_server;
@@ -14,14 +14,14 @@ pub(crate) struct Reflection {
     admin: Versions,
 }
 
-/// As v1, and as v1alpha, which most packaged tools still ask for.
+/// As v1 and as v1alpha, which most packaged tools still use.
 struct Versions {
     v1: StandardService,
     v1alpha: StandardService,
 }
 
 impl Reflection {
-    /// Knows what this build serves.
+    /// Reflection of what this build serves.
     pub(crate) fn new() -> Self {
         Self {
             workloads: Versions::of(key_broker_server::SERVICE_NAME),
@@ -29,7 +29,7 @@ impl Reflection {
         }
     }
 
-    /// The service of this name on a socket, if it is one of reflection's.
+    /// The reflection service of this name on a socket, if it is one.
     pub(super) fn service(&self, on: Listener, name: &str) -> Option<&StandardService> {
         let versions = match on {
             Listener::Workloads(_) => &self.workloads,
@@ -44,13 +44,13 @@ impl Reflection {
 }
 
 impl Versions {
-    /// Lists `service` and what is on every socket.
+    /// Lists `service` and those that are on every socket.
     fn of(service: &str) -> Self {
         let builder = || {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-                // The details of errors: without them tools show bytes.
+                // Without the error details tools show bytes.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
             [service, HEALTH, V1, V1ALPHA]
                 .into_iter()

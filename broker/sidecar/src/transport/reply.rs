@@ -1,4 +1,4 @@
-//! A reply on its way: its stream counts as open until the last piece is written to the connection.
+//! A reply being written: its stream counts as open until the last piece is on the connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ pub(super) struct Reply {
     stream: Arc<OpenStream>,
 }
 
-/// Bytes of a reply; HTTP/2 drops them once they are written.
+/// A piece of a reply, which HTTP/2 drops once it is written.
 pub(super) struct Piece {
     bytes: Bytes,
     _unwritten: UnwrittenPiece,
 }
 
 impl Reply {
-    /// The reply to what was asked on `stream`.
+    /// The reply to the request on `stream`.
     pub(super) fn new(body: Body, stream: Arc<OpenStream>) -> Self {
         Self { body, stream }
     }

@@ -1,5 +1,5 @@
-//! A request on its way in: its principal has a share of the bytes of all requests, and a request that is not small takes as much of it
-//! as it says that it is long, before it is read. Of a stream, each part does, until the next one comes.
+//! A request being read. Each principal has a share of the bytes of all requests: before a request that is not small is read, it takes
+//! its declared length from that share. In a stream each part does, until the next one comes.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::limits::{Share, Taken};
 use crate::method::{LARGEST_REQUEST_BYTES, Method};
 
-/// The bytes that a request has taken, until this is dropped.
+/// The share that a request has taken, until this is dropped.
 pub(super) type RequestBytes = Arc<Mutex<Option<Taken>>>;
 
 /// The body of a request: one gRPC message, or those of a stream.
@@ -24,27 +24,27 @@ pub(super) struct RequestBody<B> {
     message: MessageOnItsWay,
 }
 
-/// How far the message has come that is being read.
+/// The message being read.
 #[derive(Default)]
 struct MessageOnItsWay {
-    /// Its flag and length, as far as they are there.
+    /// The bytes of its flag and length that have come.
     prefix: [u8; PREFIX],
-    /// The bytes that have come, the prefix among them.
+    /// The number of bytes that have come, prefix included.
     read: usize,
 }
 
 impl<B> RequestBody<B> {
-    /// The request of the principal with this share.
+    /// A request of the principal with this share.
     pub(super) fn new(body: B, method: Method, share: Arc<Share>) -> Self {
         Self { body, method, share, bytes: RequestBytes::default(), message: MessageOnItsWay::default() }
     }
 
-    /// What it takes, to be held for as long as the call goes on.
+    /// Its share, to be held until the call ends.
     pub(super) fn bytes(&self) -> RequestBytes {
         Arc::clone(&self.bytes)
     }
 
-    /// Counts what has come, and takes its share once its length is known.
+    /// Counts what has come, and takes the share once the length is known.
     fn count(&mut self, mut came: &[u8]) -> Result<(), Status> {
         while !came.is_empty() {
             let missing = PREFIX.saturating_sub(self.message.read).min(came.len());
@@ -59,7 +59,7 @@ impl<B> RequestBody<B> {
             }
             let Some(length) = self.message.length() else { return Ok(()) };
             if length > self.method.most_request_bytes() {
-                // tonic refuses it before it reads on.
+                // tonic refuses it without reading further.
                 return Ok(());
             }
             let rest = PREFIX + length - self.message.read;
@@ -82,14 +82,14 @@ impl<B> RequestBody<B> {
         Ok(())
     }
 
-    /// Takes a share for the message whose length has come, in place of that of the one before.
+    /// Takes a share for the current message, in place of that of the previous one.
     fn take_share(&self) -> Result<(), Status> {
         let Some(length) = self.message.length() else { return Ok(()) };
         if length > self.method.most_request_bytes() {
             return Ok(());
         }
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        // What the part before has taken is free again: it has been read, and encrypted or decrypted, or soon is.
+        // The previous part's share is free again: the part is encrypted or decrypted, or about to be.
         *bytes = None;
         if length > SMALL {
             let taken = match self.method.most_request_bytes() {
@@ -104,7 +104,7 @@ impl<B> RequestBody<B> {
 }
 
 impl MessageOnItsWay {
-    /// How long it is, once that is known.
+    /// Its length, once that is known.
     fn length(&self) -> Option<usize> {
         let [_, length @ ..] = self.prefix;
         (self.read >= PREFIX).then(|| u32::from_be_bytes(length) as usize)
@@ -143,14 +143,14 @@ where
     }
 }
 
-/// Of a gRPC message: a flag, and its length in four bytes.
+/// The prefix of a gRPC message: a flag, and the length in four bytes.
 const PREFIX: usize = 5;
-/// What is smaller takes nothing: the number of calls bounds it.
+/// Smaller requests take nothing: the number of calls bounds them.
 const SMALL: usize = 4 << 10;
 
 #[cfg(test)]
 mod tests {
-    //! However a request is cut into pieces, it takes what its messages say that they are long, one at a time.
+    //! However a request is split, it takes the declared length of its messages, one at a time.
 
     use std::time::Duration;
 

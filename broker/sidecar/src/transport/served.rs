@@ -1,4 +1,4 @@
-//! One connection: HTTP/2 within its bounds, until it ends, has to leave, or is cut off.
+//! One connection: HTTP/2 within its limits, until it ends, is asked to leave, or is cut off.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,20 +25,20 @@ use super::reply::Reply;
 use crate::limits::MAX_HEADER_BYTES;
 use crate::places::Place;
 
-/// A connection that has a place.
+/// An admitted connection.
 pub(super) struct Served {
-    /// What answers its calls.
+    /// The layers that answer its calls.
     pub layers: Arc<Layers>,
-    /// Who is at the other end.
+    /// The peer.
     pub caller: Caller,
-    /// Its place on its socket.
+    /// Its place in the socket's connection limit.
     pub place: Place<Principal>,
-    /// The socket.
+    /// The socket it came in on.
     pub on: Listener,
 }
 
 impl Served {
-    /// Serves it. Once `leave` is cancelled it ends as soon as nothing is under way.
+    /// Serves the connection. Once `leave` is cancelled, it ends as soon as nothing is under way.
     pub(super) async fn serve<S>(self, stream: S, keep_alive: Option<Duration>, leave: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -80,7 +80,7 @@ impl Served {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES)
-            // gRPC knows no Date (RFC 9110, 6.6.1): no client reads it.
+            // gRPC has no use for Date (RFC 9110, 6.6.1).
             .auto_date_header(false)
             .keep_alive_interval(keep_alive)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
@@ -92,7 +92,7 @@ impl Served {
             () = &mut end => {}
             () = too_long.cancelled() => {}
         }
-        // GOAWAY. What is under way may end; what a client sent before it had read that, too.
+        // GOAWAY: calls under way may end, and so may those sent before the client reads it.
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => told(ended),
@@ -100,7 +100,7 @@ impl Served {
         }
     }
 
-    /// Answers one request, or refuses the stream: as where a client opens more than it may on one connection, that leaves no record.
+    /// Answers one request. A stream beyond the limits is refused without a record, like one beyond HTTP/2's own limit.
     fn answer(
         &self,
         progress: &Arc<Progress>,
@@ -137,7 +137,7 @@ impl Served {
         }
     }
 
-    /// Ends when a connection that was told to leave is cut off.
+    /// Ends when a connection that was asked to leave is to be cut off.
     async fn cut(&self, progress: &Progress) {
         let cut = self.place.is_cut();
         for _ in 0..LAST_SECONDS {
@@ -158,12 +158,12 @@ fn told(ended: hyper::Result<()>) {
     }
 }
 
-/// Calls at a time on one connection, as HTTP/2 recommends at least (RFC 9113, 6.5.2); gRPC clients queue above it.
+/// Concurrent calls on one connection: the least that HTTP/2 recommends (RFC 9113, 6.5.2). gRPC clients queue more.
 const MAX_STREAMS: u32 = 100;
-/// What may come before it is read, on a stream and on all of a connection.
+/// How much may come before it is read, both on one stream and on the whole connection.
 const WINDOW_BYTES: u32 = 64 << 10;
-/// The send buffer of a stream: larger than any reply, except reflection's and the operator's.
+/// The send buffer of a stream: larger than any reply except those of reflection and the operator's service.
 const SEND_BUFFER_BYTES: usize = 16 << 10;
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How many seconds a connection that was told to leave has, while anything is under way on it.
+/// How many seconds a connection has to end after it was asked to leave, while anything is under way on it.
 const LAST_SECONDS: usize = 10;

@@ -1,5 +1,5 @@
-//! Health and reflection: they hand out no key material and leave no record, so they are answered while all else is used up, from a
-//! pool of their own, and are asked little.
+//! Health and reflection. They hand out no key material and leave no record. A pool of their own, and a bound on their requests, let them
+//! be answered while all else is used up.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,19 +21,19 @@ use crate::limits::{Share, Taken};
 /// A standard gRPC service (health, reflection).
 pub(crate) type StandardService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// A longer message to such a service is refused: the name of a service or a symbol is what it asks with.
+/// Longer requests are refused: they contain no more than the name of a service or a symbol.
 pub(crate) const MAX_STANDARD_BYTES: usize = 4 << 10;
 
-/// How long a reply may go on.
+/// How long a reply may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lasting {
-    /// As long as the watcher likes.
+    /// As long as the client watches.
     Watched,
-    /// For so long, whatever is asked meanwhile.
+    /// This long, whatever is asked meanwhile.
     AtMost(Duration),
 }
 
-/// Asks `service`.
+/// Calls `service`.
 pub(super) async fn standard(
     service: StandardService,
     share: &Share,
@@ -54,7 +54,7 @@ pub(super) async fn standard(
     }
 }
 
-/// The body of a reply: it holds its place in the pool until it ends.
+/// The body of a reply, which occupies the pool until it ends.
 struct StandardReply {
     body: Body,
     until: Option<Pin<Box<Sleep>>>,
@@ -98,7 +98,7 @@ impl http_body::Body for StandardReply {
     }
 }
 
-/// How long a request may take to come; the answer is in memory.
+/// How long a request may take to arrive; the answer is in memory.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
-/// A tool that reads all descriptors takes less.
+/// Reading all descriptors takes less.
 pub(super) const REFLECTION: Lasting = Lasting::AtMost(Duration::from_mins(1));

@@ -1,5 +1,5 @@
-//! The answer to a stream: its first record is durable before its first part leaves, and its last one, which says how it ended, before
-//! its end does.
+//! The answer to a stream: its first record is durable before the first part leaves, and its last record, which says how it ended,
+//! before the stream ends.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
@@ -19,27 +19,27 @@ use crate::error::BrokerError;
 use crate::service::wire;
 use crate::telemetry::metrics::CallTimer;
 
-/// The parts of an answer, and then its end.
+/// The parts of an answer, followed by its status.
 struct StreamedBody {
     body: Body,
     request_id: Uuid,
     state: State,
     deadline: Pin<Box<Sleep>>,
     timed: Option<CallTimer>,
-    /// What the limits gave the call.
+    /// What the call holds of the limits.
     held: Option<Box<dyn Send>>,
 }
 
 enum State {
-    /// Parts may come yet.
+    /// More parts may come.
     Open(Box<AuditScope>),
     /// The last record is being committed.
     Ending(BoxFuture<(), BrokerError>, HeaderMap),
     Ended,
 }
 
-/// Commits the record with which the stream begins. The answer that may leave then ends with another record, made of `end`. What is
-/// `held` is given back then, and `timed` goes on until then.
+/// Commits the record with which the stream begins, and returns the answer, which ends with another record made from `end`. Only then
+/// is `held` released and the call measured.
 pub(super) async fn begin(
     scope: AuditScope,
     end: RecordBuilder,
@@ -48,7 +48,7 @@ pub(super) async fn begin(
     held: Box<dyn Send>,
 ) -> Result<Response<Body>, BrokerError> {
     let request_id = scope.request_id();
-    // Key material in the response is erased with it, where this fails.
+    // If this fails, key material in the response is erased with it.
     let ending = scope.commit_beginning(end).await?;
     let deadline = Box::pin(tokio::time::sleep(ending.rest()));
     let (state, timed, held) = (State::Open(Box::new(ending)), timed.take(), Some(held));
@@ -56,7 +56,7 @@ pub(super) async fn begin(
 }
 
 impl StreamedBody {
-    /// The next part, or what the stream ends with.
+    /// The next part or, at the end, the status.
     fn poll_part(
         &mut self,
         record: &RecordBuilder,
@@ -75,7 +75,7 @@ impl StreamedBody {
         Poll::Ready(match ready!(polled) {
             Some(Ok(frame)) => match frame.into_trailers() {
                 Ok(trailers) if record.ended() => Err(trailers),
-                // tonic ended it: what came could not be read.
+                // tonic ended the stream because it could not read the request.
                 Ok(_) => Err(self.refused(record, &unreadable())),
                 Err(part) => Ok(part),
             },
@@ -104,7 +104,7 @@ impl http_body::Body for StreamedBody {
             match ready!(this.poll_part(&record, cx)) {
                 Ok(part) => return Poll::Ready(Some(Ok(part))),
                 Err(trailers) => {
-                    // What it works with is erased now, not when the caller has read the rest.
+                    // Key material is erased now, not when the caller has read the rest.
                     this.body = Body::empty();
                     if let State::Open(ending) = std::mem::replace(&mut this.state, State::Ended) {
                         this.state = State::Ending(Box::pin(ending.commit_end()), trailers);
@@ -131,7 +131,7 @@ impl http_body::Body for StreamedBody {
     }
 }
 
-/// What the caller sent is no message of the contract, or the caller has reset the stream.
+/// The caller has sent something that is no message of the contract, or has reset the stream.
 fn unreadable() -> BrokerError {
     BrokerError::Rejected(
         "a part of the stream cannot be read: send protobuf messages of at most 524,288 bytes, as the contract in proto/keybroker has \

@@ -1,8 +1,8 @@
-//! TCP with mutual TLS 1.3: certificate, key and trust bundle from files, which may be replaced while connections are open.
+//! TCP with mutual TLS 1.3: certificate, key and trust bundle come from files that may be replaced while connections are open.
 //!
-//! Files are read again when they have changed, as cert-manager, SPIRE's helper or a secret volume change them: by writing anew or by
-//! swapping a symlink. They take effect together, for new connections, and only if they are whole and fit together; else the ones
-//! before stay.
+//! Changed files are read again, whether they were rewritten or a symlink was swapped, as cert-manager, SPIRE's helper and secret
+//! volumes do. They take effect together, for new connections, and only if all are complete and match; otherwise the previous ones
+//! stay in force.
 
 #[cfg(test)]
 mod tests;
@@ -30,14 +30,14 @@ use zeroize::Zeroizing;
 
 use crate::watched::{Reloaded, WatchedFile};
 
-/// Where the broker's certificate is, and whom it trusts.
+/// The files with the broker's certificate and the authorities that it trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The broker's certificate, then those that it chains through, in PEM.
+    /// The broker's certificate, followed by its intermediate certificates, in PEM.
     pub certificate: PathBuf,
     /// Its private key, in PEM.
     pub key: PathBuf,
-    /// The authorities whose client certificates count, in PEM.
+    /// The authorities that sign accepted client certificates, in PEM.
     pub trust_bundle: PathBuf,
 }
 
@@ -52,7 +52,7 @@ pub struct Tls {
 /// Certificate, key and trust bundle.
 type WatchedFiles = [WatchedFile; 3];
 
-/// The files' contents, checked.
+/// The validated contents of the files.
 struct TlsState {
     digest: [u8; 32],
     config: Arc<ServerConfig>,
@@ -66,7 +66,7 @@ struct CertificateValidity {
     until: OffsetDateTime,
 }
 
-/// The files' bytes, before they are checked. Dropping them erases the private key.
+/// The files' bytes before validation. Dropping them erases the private key.
 struct TlsFileContents {
     certificate: Zeroizing<Vec<u8>>,
     key: Zeroizing<Vec<u8>>,
@@ -84,10 +84,10 @@ impl Tls {
         Ok(Self { files: files.clone(), watched, state: Arc::new(ArcSwap::from_pointee(state)) })
     }
 
-    /// Reads the files again. Files that do not fit together, or may still be being written, change nothing.
+    /// Reads the files again. Nothing changes if they do not match, or may still be being written.
     /// Blocks.
     pub(crate) fn reload(&self, now: Instant) -> Result<Reloaded, String> {
-        // A swap between two reads is no mistake: once more.
+        // The files may have been swapped between two reads, so this tries once more.
         self.reload_once(now).or_else(|_| {
             std::thread::sleep(SWAP);
             self.reload_once(now)
@@ -113,14 +113,14 @@ impl Tls {
         self.state.load().validity.until
     }
 
-    /// Whether less than a tenth of its time is left: SPIRE renews at half of it, cert-manager at two thirds.
+    /// Whether less than a tenth of its validity is left: SPIRE renews at half, cert-manager at two thirds.
     #[must_use]
     pub(crate) fn is_overdue(&self, now: OffsetDateTime) -> bool {
         let CertificateValidity { from, until } = self.state.load().validity;
         until - now < (until - from) / 10
     }
 
-    /// The handshake. Whoever does not end it in time is cut off.
+    /// Performs the handshake, within a time limit.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.state.load().config));
         match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -131,7 +131,7 @@ impl Tls {
 }
 
 impl TlsFileContents {
-    /// The files as they are now, and whether all of them are whole. All three are looked at, so that each is known from then on.
+    /// Reads the files and tells whether all are complete. It reads every one of them, so that later changes are noticed.
     fn look([certificate, key, bundle]: &mut WatchedFiles, now: Instant) -> Result<(Self, bool), String> {
         let (certificate, key, bundle) = (certificate.look(now), key.look(now), bundle.look(now));
         let (certificate, key, bundle) = (certificate?, key?, bundle?);
@@ -140,7 +140,7 @@ impl TlsFileContents {
         Ok((contents, are_whole))
     }
 
-    /// What tells whether the files have changed.
+    /// A digest that changes with the files.
     fn digest(&self) -> [u8; 32] {
         let parts = [&self.certificate, &self.key, &self.trust_bundle].map(|part| Sha256::digest(&**part));
         Sha256::digest(parts.concat()).into()
@@ -169,14 +169,14 @@ impl TlsFileContents {
                 format!("{} and {}: {error}", files.certificate.display(), files.key.display())
             })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // A resumed session would not show its certificate again: neither its expiry nor another trust bundle would count.
+        // A resumed session shows no certificate, so neither its expiry nor a new trust bundle would be noticed.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(TlsState { digest: self.digest(), config: Arc::new(config), validity })
     }
 }
 
-/// All certificates of a file: at least one.
+/// All certificates in a file, of which there must be one.
 fn certificates(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text).collect();
     match found {
@@ -196,7 +196,7 @@ fn validity(certificate: &CertificateDer<'_>) -> Option<CertificateValidity> {
     Some(CertificateValidity { from: moment(validity.not_before)?, until: moment(validity.not_after)? })
 }
 
-/// Longer than the swap of a link, or of a few small files, takes.
+/// Longer than swapping a symlink or a few small files takes.
 const SWAP: Duration = Duration::from_millis(50);
-/// Two round trips and a signature at each end, on a slow line.
+/// Two round trips and a signature at each end, over a slow line.
 const HANDSHAKE: Duration = Duration::from_secs(5);

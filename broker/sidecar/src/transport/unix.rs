@@ -1,4 +1,4 @@
-//! The unix socket: a path that appears with its mode and group already set, and never in front of a live broker.
+//! The unix socket: its path appears with mode and group already set, and never replaces that of a live broker.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use tokio::net::UnixListener;
 
-/// A listening unix socket. Dropped, it removes its path.
+/// A listening unix socket, whose path is removed when this is dropped.
 pub(crate) struct UnixSocket {
     /// Accepts connections.
     pub listener: UnixListener,
@@ -23,15 +23,15 @@ pub(crate) struct UnixSocket {
 pub struct UnixAddress {
     /// The path; at most 107 bytes (unix(7)).
     pub path: PathBuf,
-    /// The socket's permission bits. Write permission is what connecting needs.
+    /// The socket's permission bits. Connecting needs write permission.
     pub mode: u32,
     /// The group that owns the socket.
     pub gid: Option<u32>,
 }
 
 impl UnixAddress {
-    /// Refuses what stands for something else than a path where people write addresses of sockets: abstract sockets, addresses as gRPC
-    /// writes them. As a path it would be a file of that very name, which no client finds. The error says what to write.
+    /// Refuses what is no path although it stands where people write socket addresses: abstract sockets, and addresses as gRPC writes
+    /// them. Taken as a path, it would be a file of that name, which no client finds. The error says what to write.
     pub(crate) fn refuse_what_is_no_path(path: &Path) -> Result<(), String> {
         let text = path.to_string_lossy();
         if text.is_empty() {
@@ -55,7 +55,7 @@ impl UnixAddress {
     }
 }
 
-/// What stands before the colon where `text` begins as an address does (RFC 3986, 3.1).
+/// The scheme if `text` begins with one and a colon (RFC 3986, 3.1).
 fn scheme(text: &str) -> Option<&str> {
     let (scheme, _) = text.split_once(':')?;
     let is_one = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -64,7 +64,7 @@ fn scheme(text: &str) -> Option<&str> {
 }
 
 impl UnixSocket {
-    /// Binds, replacing the socket of a dead process and refusing to replace a live one.
+    /// Binds the socket. It may replace that of a dead process, but not that of a live one.
     pub(crate) fn bind(address: &UnixAddress) -> io::Result<Self> {
         let path = &address.path;
         check_folder(path)?;
@@ -82,7 +82,7 @@ impl UnixSocket {
         }
     }
 
-    /// Whether it could be bound: all but that it appears, and nothing is left of it.
+    /// Whether the socket could be bound. Nothing appears at its path, and nothing is left behind.
     pub(crate) fn try_at(address: &UnixAddress) -> io::Result<()> {
         check_folder(&address.path)?;
         is_left_behind(&address.path)?;
@@ -91,7 +91,7 @@ impl UnixSocket {
     }
 }
 
-/// A socket beside its path, with its mode and group: nobody can connect before these are set, and the rename is atomic.
+/// Binds a socket beside its path and sets mode and group, so that nobody can connect before the atomic rename.
 fn bind_hidden(address: &UnixAddress) -> io::Result<(UnixListener, PathBuf)> {
     let path = &address.path;
     let mut hidden = path.clone().into_os_string();
@@ -110,7 +110,7 @@ fn bind_hidden(address: &UnixAddress) -> io::Result<(UnixListener, PathBuf)> {
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        // Another broker may have taken the path over meanwhile.
+        // Another broker may have taken over the path meanwhile.
         if fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
             && let Err(error) = fs::remove_file(&self.path)
         {
@@ -119,20 +119,20 @@ impl Drop for UnixSocket {
     }
 }
 
-/// Sets mode and group of a socket, and of nothing that somebody who may write in its folder puts in its place.
+/// Sets mode and group of a socket, but not of anything that somebody with access to the folder puts in its place.
 fn set_access(socket: &Path, address: &UnixAddress) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = rustix::fs::open(socket, flags, Mode::empty())?;
     if FileType::from_raw_mode(rustix::fs::fstat(&held)?.st_mode) != FileType::Socket {
         return Err(io::Error::other("something else was put in the socket's place"));
     }
-    // What is held, whatever the path says by now.
+    // The open file, whatever its path refers to by now.
     let held = format!("/proc/self/fd/{}", held.as_raw_fd());
     fs::set_permissions(&held, fs::Permissions::from_mode(address.mode))?;
     chown(&held, None, address.gid)
 }
 
-/// Whether the socket of a process that is gone is there; an error where anything else is.
+/// Whether the path has the socket of a dead process; an error if it has anything else.
 fn is_left_behind(path: &Path) -> io::Result<bool> {
     let refuse = |kind, reason: &str| Err(io::Error::new(kind, format!("{}: {reason}", path.display())));
     match fs::symlink_metadata(path) {
@@ -153,7 +153,7 @@ fn is_left_behind(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The folder of a socket is there: a broker makes none, since it would not know whose it is to be.
+/// Checks that the socket's folder exists. A broker creates none, since it cannot know who should own it.
 fn check_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let refuse = |kind, reason: &str| Err(io::Error::new(kind, format!("{} {reason}", folder.display())));
@@ -209,7 +209,7 @@ fn explain(error: &io::Error, path: &Path) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    //! The path belongs to one live broker, with the right mode from its first moment, and goes with it.
+    //! The path belongs to one live broker, has the right mode from its first moment, and is removed with it.
 
     use super::*;
 

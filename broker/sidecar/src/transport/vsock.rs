@@ -1,14 +1,14 @@
 //! vsock: the enclaves of this parent instance, by context id (vsock(7)).
 //!
-//! A context id is an address, which the hypervisor gives and the parent chooses. What runs behind it, only a verified
-//! attestation document tells.
+//! A context id is an address, given by the hypervisor and chosen by the parent. What runs behind it is proved only by a
+//! verified attestation document.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
-/// Where to listen, and to whom.
+/// Where to listen, and which enclaves may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VsockAddress {
     /// The port.
@@ -21,12 +21,12 @@ pub struct VsockAddress {
 pub(crate) struct VsockSocket {
     listener: VsockListener,
     cids: Vec<u32>,
-    /// The context id that was refused last: one that tries again and again is told of once.
+    /// The context id that was refused last, so that repeated attempts are logged once.
     refused: AtomicU32,
 }
 
 impl VsockSocket {
-    /// Opens the port, on whatever context id this machine has.
+    /// Opens the port on any context id of this machine.
     pub(crate) fn bind(address: &VsockAddress) -> io::Result<Self> {
         let VsockAddress { port, cids } = address;
         let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port)).map_err(|error| {
@@ -36,7 +36,7 @@ impl VsockSocket {
         Ok(Self { listener, cids: cids.clone(), refused: AtomicU32::new(VMADDR_CID_ANY) })
     }
 
-    /// The next connection, with its peer's context id; an error if that id may not connect.
+    /// Accepts the next connection and its peer's context id; an error if that id may not connect.
     pub(super) async fn accept(&self) -> io::Result<(VsockStream, u32)> {
         let (stream, address) = self.listener.accept().await?;
         let cid = address.cid();

@@ -1,5 +1,5 @@
-//! Makes, signs and stores digests, one after the other. Contents, end and signature are noted before a digest is stored, so that after
-//! an interruption the same digest is stored again.
+//! Makes, signs and stores digests in order. Contents, end and signature are noted before a digest is stored, so that after an
+//! interruption the same digest is stored again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,24 +20,24 @@ use crate::state::{DigestSignature, PendingDigest, Previous, State};
 use crate::store::Object;
 
 impl Trail {
-    /// Whether the store knows that this trail goes on: its newest digest is there, and does not say that it has ended. Until then no call is
-    /// answered, or all that follows could vanish, and the trail would be a closed one, with nothing missing.
+    /// Whether the trail is open in the store: its newest digest is there and does not close the trail. No call is answered before, or
+    /// all later records could vanish and leave a closed trail in which nothing seems to be missing.
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.state.previous.as_ref().is_some_and(|previous| !previous.is_closing)
     }
 
-    /// Whether none of its digests is delivered.
+    /// Whether no digest has been delivered.
     pub(super) fn is_new(&self) -> bool {
         self.state.previous.is_none()
     }
 
-    /// Delivers the digest of what was delivered since the one before, or the one whose delivery was cut off.
+    /// Delivers a digest of what was delivered since the previous one, or finishes an interrupted digest.
     pub(crate) async fn digest(&mut self) -> Result<(), TrailError> {
         self.digest_as(false).await
     }
 
-    /// The same; a new one is marked as the last.
+    /// The same, with a new digest marked as the last.
     pub(super) async fn closing_digest(&mut self) -> Result<(), TrailError> {
         self.digest_as(true).await
     }
@@ -97,7 +97,7 @@ impl Trail {
             is_closing: sealed.own.position == Some(Position::Closing),
         });
         (state.start, state.sealed) = (end, None);
-        // Where that fails, the same digest is found there.
+        // If this fails, the same digest is found in the store.
         self.note(state).await?;
         self.next_digest = self.clock.instant() + self.digest_interval;
         let log_files = digest.log_files.len();
@@ -106,9 +106,9 @@ impl Trail {
         Ok(())
     }
 
-    /// Fixes what the next digest says.
+    /// Fixes the contents of the next digest.
     async fn seal(&mut self, is_closing: bool) -> Result<(), TrailError> {
-        // Whatever the clock does, digests go forward, one after the other.
+        // Whatever the clock does, each digest ends after the previous one.
         let end = whole_second(self.clock.now()).max(self.state.start + Duration::from_secs(1));
         let is_opening = self.is_new();
         let position = match (is_opening, is_closing) {
@@ -128,7 +128,7 @@ impl Trail {
         self.note(state).await
     }
 
-    /// Somebody else's object has its name: it takes the next second's.
+    /// Moves a digest's end by a second, because another object has its name.
     async fn seal_later(&mut self, sealed: &PendingDigest) -> Result<(), TrailError> {
         let mut state = self.state.clone();
         let end = sealed.end + Duration::from_secs(1);
@@ -136,7 +136,7 @@ impl Trail {
         self.note(state).await
     }
 
-    /// Signs a digest, and notes the signature.
+    /// Signs a digest and saves the signature.
     async fn sign(&mut self, sealed: &PendingDigest) -> Result<DigestSignature, TrailError> {
         let fingerprint = self.signer.public_key().fingerprint();
         let digest = self.state.digest(sealed, &self.names, &fingerprint);

@@ -1,4 +1,4 @@
-//! Log files encrypted under a KMS key, as CloudTrail has S3 do it: one data key for each file, bound to trail and object
+//! Encrypts log files under a KMS key as CloudTrail has S3 do it: a data key for each file, bound to trail and object
 //! ("How AWS CloudTrail uses AWS KMS", step "CloudTrail puts a log file into your S3 bucket").
 
 use std::io::Write as _;
@@ -15,7 +15,7 @@ use crate::names::TrailNames;
 pub(super) struct Encryption {
     keys: Arc<dyn TrailKeys>,
     key: KeyArn,
-    /// The log file that is being delivered: an attempt that fails makes no other, and asks for no other data key.
+    /// The log file being delivered: repeated attempts reuse it, and need no other data key.
     current: Option<(String, Sealed)>,
 }
 
@@ -33,7 +33,7 @@ impl Encryption {
         Self { keys, key, current: None }
     }
 
-    /// The log file `object` with these bytes, encrypted.
+    /// Encrypts the log file `object` with these bytes.
     pub(super) async fn encrypt(
         &mut self,
         names: &TrailNames,
@@ -56,7 +56,7 @@ impl Encryption {
         Ok(sealed.clone())
     }
 
-    /// The log file is in the store.
+    /// Forgets the log file, which is in the store.
     pub(super) fn end(&mut self) {
         self.current = None;
     }

@@ -4,18 +4,18 @@ use std::{fmt, io};
 
 use crate::store::StoreError;
 
-/// A delivery that was not done. It is tried again; nothing is lost.
+/// A failed delivery, which is tried again; nothing is lost.
 #[derive(Debug)]
 pub(crate) enum TrailError {
-    /// The store cannot take or give an object.
+    /// The store failed.
     Store(StoreError),
-    /// The journal's directory cannot be read or written.
+    /// The journal's directory could not be read or written.
     Io(io::Error),
-    /// KMS or the signing key cannot.
+    /// KMS or the signing key failed.
     Key(String),
-    /// Another object has the name of one of this trail's.
+    /// Another object has the name of one of this trail's objects.
     Occupied(String),
-    /// The drain's time is over.
+    /// The drain's time was over.
     Late,
 }
 

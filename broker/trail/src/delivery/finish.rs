@@ -1,7 +1,7 @@
-//! The end of a trail, if the drain's time is enough.
+//! The end of a trail, if the drain lasts long enough.
 //!
-//! A delivery makes room in which the journal writes its backlog, which has to be delivered, too; and a digest that KMS signs makes a
-//! record. So both are repeated until nothing is left and, atomically with that, the journal accepts nothing more.
+//! A delivery makes room in which the journal writes its backlog, which must be delivered, too; and a digest that KMS signs makes
+//! another record. So both are repeated until nothing is left and, atomically with that, the journal accepts nothing more.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,18 @@ use crate::record::BrokerEvent;
 use crate::remainder::Leftover;
 
 impl Trail {
-    /// Tells, pays, delivers and makes digests until nothing is left and the journal is closed, for at most `within`. What the last digest
-    /// itself asks of KMS is for the next start: where there is none, the digest names it. What else is left, `Leftover::look` finds.
+    /// Writes the last records, delivers, and makes digests until nothing is left and the journal is closed, for at most `within`. The record
+    /// of the last digest's own signature is left to the next start; if none comes, the digest itself names that call. `Leftover::look` finds
+    /// what else is left.
     pub(crate) async fn finish(mut self, within: Duration) {
         let until = self.clock.instant() + within;
         let (mut is_told, mut is_closing) = (false, false);
         loop {
-            // Some time is kept for the digest: of what is delivered, where something else cannot be.
+            // Leaves time for a digest of what is delivered, if the rest cannot be.
             let rest = until.saturating_duration_since(self.clock.instant());
             if !is_told {
                 is_told = self.announcer.tell(BrokerEvent::Close).await;
-                // What is delivered is removed.
+                // Delivery removes what the copy reads.
                 self.journal.copied().await;
             }
             self.deliver_all(self.clock.instant() + rest * 3 / 4).await;
@@ -33,14 +34,14 @@ impl Trail {
                     self.pause(PAUSE, until).await;
                 }
             }
-            // Whatever comes after this is refused; what came before it is delivered first.
+            // Later records are refused; earlier ones are delivered first.
             if is_closing && self.close_journal().await || self.clock.instant() + LEAST_REST >= until {
                 return;
             }
         }
     }
 
-    /// Delivers until the backlog is written and nothing is left, or until it is late.
+    /// Delivers until the backlog is written and nothing is left, or time is up.
     async fn deliver_all(&mut self, until: Instant) {
         self.deadline = Some(until);
         let mut told = String::new();
@@ -62,11 +63,11 @@ impl Trail {
         }
     }
 
-    /// Delivers what the journal holds, and then the records of the signatures that this took.
+    /// Delivers what the journal holds, and then the records of signatures made on the way.
     async fn deliver_with_signatures(&mut self) -> Result<(), TrailError> {
         let before = self.state.previous.clone();
         if self.state.sealed.is_some() {
-            // One that was cut off: it does not have what was delivered since.
+            // An interrupted digest, which does not have what was delivered since.
             self.digest().await?;
         }
         self.deliver().await?;
@@ -76,7 +77,7 @@ impl Trail {
         Ok(())
     }
 
-    /// The last digest: marked as that where nothing is left. True if the newest one is.
+    /// Makes the last digest, marked as that if nothing is left. Returns whether the newest digest is so marked.
     async fn last_digest(&mut self, is_closing: bool) -> Result<bool, TrailError> {
         if self.is_new() {
             self.digest().await?;
@@ -116,9 +117,9 @@ impl Trail {
     }
 }
 
-/// Between two attempts.
+/// The pause between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Between two looks at what the journal pays.
+/// The pause between looks at whether the journal has written its backlog.
 const SHORT_PAUSE: Duration = Duration::from_millis(20);
-/// Less is not enough for another attempt.
+/// Too little for another attempt.
 const LEAST_REST: Duration = Duration::from_millis(100);

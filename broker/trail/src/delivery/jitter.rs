@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-/// From half of `interval` to all of it.
+/// A duration from half of `interval` to all of it.
 pub(super) fn with_jitter(interval: Duration, of: &str) -> Duration {
     interval.mul_f64(f64::midpoint(1.0, jitter(of)))
 }
 
-/// From 0 to 1.
+/// A number from 0 to 1.
 fn jitter(of: &str) -> f64 {
     let [first, second, ..] = <[u8; 32]>::from(Sha256::digest(of));
     f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX)
@@ -18,7 +18,7 @@ fn jitter(of: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    //! A thousand trails begin over half of an interval, evenly, and one trail is always at the same place.
+    //! A thousand trails start evenly over half of an interval, and each trail always at the same point.
 
     use super::*;
     use crate::trail_name::of_new_journal;
@@ -35,7 +35,7 @@ mod tests {
             let tenth = first.saturating_sub(interval / 2).as_secs() / 15;
             of_each_tenth[usize::try_from(tenth).expect("ten").min(9)] += 1;
         }
-        // A hundred each; that one of ten is beyond these bounds happens once in 10^6 runs.
+        // A hundred each are expected; one of ten is beyond these bounds once in 10^6 runs.
         assert!(of_each_tenth.iter().all(|trails| (50..160).contains(trails)), "{of_each_tenth:?}");
     }
 }

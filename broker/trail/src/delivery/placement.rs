@@ -1,5 +1,5 @@
-//! Creates objects only under unused names. If the name is taken by the very same object, it is this trail's own: the answer to an earlier
-//! attempt was lost, or the process ended before noting it. Anything else is somebody else's, and stays as evidence.
+//! Creates objects only under unused names. If the same object already has the name, it is this trail's own: the answer to an earlier
+//! attempt was lost, or the process ended before noting it. Anything else is somebody else's and stays as evidence.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::reader::gunzip;
 use crate::store::{Object, StoreError};
 
 impl Trail {
-    /// Puts an object, whose uncompressed text has the SHA-256 `text_hash`, if it is one that everybody compresses.
+    /// Stores an object. `text_hash` is the SHA-256 of its uncompressed text, if anybody could have compressed the same text.
     pub(super) async fn put(&self, object: Object, text_hash: Option<&str>) -> Result<(), TrailError> {
         let Object { key, bytes, metadata } = object;
         let stored_hash = sha256_hex(&bytes);
@@ -33,7 +33,7 @@ impl Trail {
         Err(TrailError::Occupied(key))
     }
 
-    /// Whether the object of this key is stored with these very bytes.
+    /// Whether exactly these bytes are stored under this key.
     pub(super) async fn is_stored(&self, key: &str, hash: &str) -> Result<bool, TrailError> {
         Ok(self.get(key).await?.is_some_and(|found| sha256_hex(&found.bytes) == hash))
     }
@@ -43,7 +43,7 @@ impl Trail {
     }
 }
 
-/// Another version of this program may compress otherwise.
+/// Whether both are the same text, which another version of this program may compress differently.
 fn is_same(
     found: &Object,
     stored_hash: &str,

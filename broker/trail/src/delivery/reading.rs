@@ -10,9 +10,9 @@ use crate::journal::hash_chain::{Link, parse_header};
 use crate::journal::segment_reader::{Cut, ReadError, repair};
 use crate::log_file::{self, LogFileContents};
 
-/// What a file of the journal was found to hold.
+/// What a file of the journal holds.
 pub(super) enum Reading {
-    /// It is not known where it ends.
+    /// Its end is not known yet.
     NotYet,
     /// No record.
     Nothing,
@@ -26,8 +26,8 @@ impl From<Option<LogFileContents>> for Reading {
     }
 }
 
-/// Makes the log file of the journal's file at `path`, which ends where the next of `later` begins: what a failed commit left
-/// behind that are not records. Reports what did not fit.
+/// Makes a log file of the journal's file at `path`, which ends where the next file in `later` begins: anything behind that was left by
+/// a failed commit. Reports what does not fit the chain.
 pub(super) fn read(
     path: &Path,
     later: &[PathBuf],
@@ -49,14 +49,14 @@ pub(super) fn read(
     Ok(contents.into())
 }
 
-/// The last record before a file of the journal, as its header says.
+/// The last record before a file of the journal, from its header.
 pub(super) fn begins_after(path: &Path) -> Option<Link> {
     let mut line = Vec::new();
     BufReader::new(File::open(path).ok()?).read_until(b'\n', &mut line).ok()?;
     parse_header(line.strip_suffix(b"\n")?).map(|(_, before)| before)
 }
 
-/// Where the oldest file of the journal begins.
+/// The place at which the oldest file of the journal begins.
 pub(super) fn oldest_place(journal_dir: &Path) -> io::Result<Link> {
     let oldest = files(journal_dir)?.into_iter().find_map(|file| begins_after(&file.path));
     Ok(oldest.unwrap_or(Link::START))

@@ -1,4 +1,4 @@
-//! When to deliver: at intervals, and when a journal segment is full.
+//! When to deliver: at intervals, when a segment of the journal is full, and when the journal has no room.
 
 use std::time::{Duration, Instant};
 
@@ -8,37 +8,37 @@ use tokio_util::sync::CancellationToken;
 use super::jitter::with_jitter;
 use super::{NewestDigest, Trail};
 
-/// The channel for the result of a delivery that was requested: its digest, or why there is none.
+/// The channel for the result of a requested delivery: its digest, or an error.
 pub(super) type FlushOrder = oneshot::Sender<Result<NewestDigest, String>>;
 
 impl Trail {
-    /// Delivers until `stop` is cancelled, then gives itself back for the end.
+    /// Delivers until `stop` is cancelled, then returns itself for the end.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Self {
         let mut pace = self.begin();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self,
                 Some(done) = self.flushes.recv() => {
-                    // Who has asked may be gone.
+                    // The requester may have gone away.
                     let _ = done.send(self.flush().await);
                     continue;
                 }
                 () = self.journal.segment_closed() => pace.next = self.clock.instant(),
-                // The clock is asked, not tokio: it may be a test's, and a machine may sleep.
+                // This asks the clock instead of tokio, since tests have a clock of their own, and a machine may be suspended.
                 () = tokio::time::sleep(TICK) => {}
             }
             self.turn(&mut pace).await;
         }
     }
 
-    /// When the first delivery is due, and the first digest from now on.
+    /// Schedules the first delivery and the first digest.
     pub(super) fn begin(&mut self) -> Pace {
         let (now, name) = (self.clock.instant(), &self.names.trail);
         self.next_digest = self.next_digest.min(now + with_jitter(self.digest_interval, name));
         Pace { next: now + with_jitter(self.delivery_interval, name), pause: FIRST_PAUSE }
     }
 
-    /// Delivers, if it is time to.
+    /// Delivers, if that is due.
     pub(super) async fn turn(&mut self, pace: &mut Pace) {
         let now = self.clock.instant();
         // A journal that cannot commit may need the room that a delivery makes.
@@ -70,15 +70,14 @@ impl Trail {
     }
 
     async fn deliver_due(&mut self, crowded: bool) -> Result<(), super::TrailError> {
-        // By wall-clock time, since a machine may sleep; and by the monotonic clock, since wall-clock time may have been ahead.
+        // By wall-clock time, since the machine may be suspended, and by the monotonic clock, since wall-clock time may have been ahead.
         let since = self.clock.now() - self.state.start;
-        // What is due in a moment does not wait for the next delivery, which is minutes away.
+        // A digest that is due in a moment does not wait for the next delivery, which is minutes away.
         let soon = SOON.min(self.delivery_interval / 2);
         let is_due = since >= self.digest_interval || self.clock.instant() + soon >= self.next_digest;
         let wants_digest = self.state.sealed.is_some() || is_due;
         let asked_by_others = self.journal.asked_by_others();
-        // What a delivery leaves in the journal itself, the record of its data key, waits for the next digest: else a trail would keep
-        // itself busy.
+        // The record of a delivery's own data key waits for the next digest; otherwise each delivery would cause another.
         let has_news = self.delivered_of_others != Some(asked_by_others);
         if has_news || wants_digest || crowded {
             self.deliver().await?;
@@ -113,10 +112,10 @@ impl Pace {
     }
 }
 
-/// A delivery takes so long at most, mostly: by that much the times of deliveries drift against those of digests.
+/// Most deliveries take less: this is how far deliveries drift against digests.
 const SOON: Duration = Duration::from_secs(1);
 /// How often to look at the clock.
 const TICK: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// A store that is back gets everything within this.
+/// A store that works again gets everything within this time.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);

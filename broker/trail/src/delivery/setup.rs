@@ -1,4 +1,4 @@
-//! The start of a trail: tries its keys and finds out where it ended before. No call is served until then.
+//! The start of a trail, before any call is served: tests its keys, and finds where an earlier process stopped.
 
 use std::fmt;
 use std::fs;
@@ -30,14 +30,14 @@ use crate::store::s3::{S3Settings, S3Store, ServerSideEncryption};
 use crate::store::{Store, StoreError};
 use crate::trail_name;
 
-/// Where to deliver to.
+/// The store to deliver to.
 #[derive(Debug, Clone)]
 pub enum StoreConfig {
-    /// `ROOT/BUCKET/KEY`.
+    /// A directory, with objects at `ROOT/BUCKET/KEY`.
     Directory {
         /// The root.
         root: PathBuf,
-        /// The name of a folder in it, which stands for S3's bucket.
+        /// The name of a folder in it, in place of an S3 bucket.
         bucket: String,
     },
     /// A bucket of S3.
@@ -45,12 +45,12 @@ pub enum StoreConfig {
 }
 
 impl StoreConfig {
-    /// Opens it for reading. Objects in S3 are decrypted by S3.
+    /// Opens the store for reading. S3 itself decrypts the objects in it.
     pub async fn open(&self) -> Arc<dyn Store> {
         self.open_under(None).await
     }
 
-    /// Opens it; an S3 bucket encrypts like this.
+    /// Opens the store; an S3 bucket encrypts objects in this way.
     async fn open_under(&self, encryption: Option<ServerSideEncryption>) -> Arc<dyn Store> {
         match self {
             Self::Directory { root, bucket } => Arc::new(DirectoryStore::new(root, bucket)),
@@ -69,9 +69,9 @@ impl StoreConfig {
 /// Why a trail cannot start.
 #[derive(Debug)]
 pub enum SetupError {
-    /// The configuration asks for what cannot be: somebody has to change it.
+    /// The configuration is impossible: somebody must change it.
     Refused(String),
-    /// KMS or the disk cannot now.
+    /// KMS, the store or the disk is not available now.
     NotNow(String),
 }
 
@@ -85,8 +85,8 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-/// The names of everything that `config` delivers for this account, in the region of its KMS, but for the id that a journal adds to the
-/// trail's: nobody's stands there.
+/// The names of everything that `config` delivers for this account, in the region of its KMS, but without the id that a journal adds to
+/// the trail's name, so that no broker delivers there.
 #[must_use]
 pub fn names(config: &TrailConfig, caller: &AwsCaller) -> TrailNames {
     named(config, caller, trail_name::of_no_journal(&config.name))
@@ -102,29 +102,29 @@ fn named(config: &TrailConfig, caller: &AwsCaller, trail: String) -> TrailNames 
     }
 }
 
-/// What a trail works with.
+/// What a trail is made of.
 pub struct TrailParts {
     /// The account and region.
     pub caller: Arc<AwsCaller>,
     /// The trail's own keys.
     pub keys: Arc<dyn TrailKeys>,
-    /// What is delivered.
+    /// The journal to deliver.
     pub journal: Journal,
-    /// Where its files are.
+    /// The journal's directory.
     pub journal_dir: PathBuf,
-    /// The AWS session that the broker has at its start, if that is known.
+    /// The AWS session of the broker at its start, if that is known.
     pub identity: Option<UserIdentity<'static>>,
     /// SHA-256, in hex, of the configuration file.
     pub configuration_sha256: Option<String>,
-    /// Names the policies in force at the start.
+    /// The version of the policies at the start.
     pub policy_version: Option<String>,
-    /// What the broker promises of kept data keys whose KMS key is taken away.
+    /// The broker's promise about cached data keys whose KMS key is revoked.
     pub reuse: Option<RevocationPromise>,
-    /// What the journal held when it was opened.
+    /// The bytes that the journal held when it was opened.
     pub recovered_bytes: u64,
-    /// The name of a new journal's trail, if the broker already uses one; otherwise it is made up.
+    /// The name for a new journal's trail, if the broker already uses one; otherwise it is made up.
     pub new_trail: Option<String>,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -153,7 +153,7 @@ impl TrailParts {
     }
 }
 
-/// What a trail delivers with.
+/// The store and keys of a trail.
 pub(super) struct Means {
     pub(super) names: TrailNames,
     pub(super) store: Arc<dyn Store>,
@@ -162,7 +162,7 @@ pub(super) struct Means {
 }
 
 impl Trail {
-    /// Starts a trail as soon as that can be, and opens it: its first digest is in the store then. None if `drain` is cancelled before.
+    /// Starts a trail as soon as possible, and opens it by storing its first digest. `None` if `drain` is cancelled before.
     pub async fn start_when_possible(
         config: &TrailConfig,
         parts: &TrailParts,
@@ -182,7 +182,7 @@ impl Trail {
                     SetupError::NotNow(format!("its first digest is not delivered: {error}"))
                 })
             };
-            // Of a fleet that is started while its store is down, not all come back at once.
+            // Jitter, so that a fleet started while its store was down does not come back all at once.
             let wait = with_jitter(pause, &Uuid::new_v4().to_string());
             let attempt = tokio::select! {
                 attempt = attempt => attempt,
@@ -206,11 +206,11 @@ impl Trail {
         }
     }
 
-    /// Starts a trail: asks KMS about its keys and goes on where the trail ended before.
+    /// Starts a trail: asks KMS about its keys, and continues where an earlier process stopped.
     pub(crate) async fn start(config: &TrailConfig, parts: &TrailParts) -> Result<Self, SetupError> {
         let TrailParts { caller, keys, .. } = parts;
         let announcer = parts.announcer();
-        // Keys are used in the trail's name.
+        // The keys are used with the trail's name, so that must be known.
         let state = state_in_journal(config, &announcer, parts.new_trail.as_deref())?;
         let names = named(config, caller, state.trail.clone());
         let signer = signer(&config.signing, keys).await?;
@@ -220,7 +220,7 @@ impl Trail {
         };
         let encryption = key.as_ref().map(|key| ServerSideEncryption::new(key.as_str(), &names.trail_arn()));
         let store = config.store.open_under(encryption).await;
-        // S3 encrypts what it stores itself.
+        // S3 does its own encryption.
         let encryption = key
             .filter(|_| matches!(config.store, StoreConfig::Directory { .. }))
             .map(|key| Encryption::new(Arc::clone(keys), key));
@@ -228,7 +228,7 @@ impl Trail {
         Ok(Self::resume(config, means, announcer, state))
     }
 
-    /// Goes on where the trail ended before.
+    /// Continues where an earlier process stopped.
     pub(super) fn resume(config: &TrailConfig, means: Means, announcer: Announcer, state: State) -> Self {
         let Means { names, store, signer, encryption } = means;
         let Announcer { journal, journal_dir, clock, .. } = &announcer;
@@ -259,8 +259,8 @@ impl Trail {
     }
 }
 
-/// Puts an object into the S3 bucket, unless it is there, to show that the broker may; returns its key, which lies outside of `AWSLogs/`.
-/// Not for a directory, whose files show it.
+/// Stores an object in the S3 bucket, unless it is there, to prove that the broker is allowed to. Returns its key, which is outside of
+/// `AWSLogs/`. Directories need no such test.
 pub async fn probe(config: &TrailConfig, caller: &AwsCaller) -> Result<String, StoreError> {
     let StoreConfig::S3(settings) = &config.store else {
         return Err(StoreError("only a bucket of S3 is tried so".into()));
@@ -273,7 +273,7 @@ pub async fn probe(config: &TrailConfig, caller: &AwsCaller) -> Result<String, S
     Ok(key)
 }
 
-/// Whether the note of where the trail in this journal ended can be read, if there is one.
+/// Checks that the state of the trail in this journal can be read, if there is one.
 pub fn check_state(journal_dir: &Path) -> Result<(), SetupError> {
     State::load(journal_dir).map(drop).map_err(|error| unreadable_state(journal_dir, &error))
 }
@@ -285,7 +285,7 @@ fn unreadable_state(journal_dir: &Path, error: &dyn fmt::Display) -> SetupError 
     ))
 }
 
-/// How far the trail of a journal is; that of a new one is noted before anything goes by its name.
+/// The state of a journal's trail. That of a new one is saved before anything uses the trail's name.
 pub(super) fn state_in_journal(
     config: &TrailConfig,
     announcer: &Announcer,
@@ -293,13 +293,13 @@ pub(super) fn state_in_journal(
 ) -> Result<State, SetupError> {
     let Announcer { journal, journal_dir, clock, caller, .. } = announcer;
     let explain = |error| SetupError::NotNow(format!("cannot use {}: {error}", journal_dir.display()));
-    // It may have waited for long.
+    // The start may have waited for long.
     journal.hold().keep().map_err(explain)?;
     tell_of_old_records(journal_dir);
     let start = whole_second(clock.now());
     let loaded = State::load(journal_dir);
-    // Where records were delivered, the place in the chain tells of a journal that has lost its files. Where none were yet, only the
-    // trail's own note does.
+    // After a delivery, the place in the chain reveals a journal that has lost its files; before the first one, only the trail's own
+    // state does.
     let was_used = matches!(&loaded, Ok(Some(state)) if state.delivered == Some(Link::START));
     let delivered = loaded.as_ref().ok().and_then(|state| state.as_ref()?.delivered);
     if journal.notices().tell_begun_anew(was_used, delivered).map_err(explain)? {
@@ -311,7 +311,7 @@ pub(super) fn state_in_journal(
     };
     let (mut state, mut is_changed) = match loaded {
         Ok(Some(state)) => (state, false),
-        // It has had a second, so that its first digest need not end in the future.
+        // It begins a second ago, so that its first digest need not end in the future.
         Ok(None) => {
             let told = new_trail.filter(|name| trail_name::is_of(name, &config.name)).map(str::to_owned);
             let name = told.unwrap_or_else(|| trail_name::of_new_journal(&config.name));
@@ -321,11 +321,11 @@ pub(super) fn state_in_journal(
     };
     is_changed |= claim(&mut state, config, caller).map_err(|why| refuse(&why))?;
     if state.delivered.is_none() {
-        // What is missing from here on is missed, the very first file of the journal too.
+        // From here on anything missing is noticed, even the very first file of the journal.
         state.delivered = Some(oldest_place(journal_dir).map_err(explain)?);
         is_changed = true;
     }
-    // A full disk may take no note, and has room when something is delivered.
+    // Not otherwise: a full disk may have no room for it, and delivering makes room.
     if is_changed {
         state.save(journal_dir).map_err(explain)?;
     }
@@ -339,7 +339,7 @@ pub(super) fn state_in_journal(
     Ok(state)
 }
 
-/// A journal is of one trail, account and region: true if that is to be noted.
+/// Checks that a journal belongs to this trail, account and region. True if that must be saved.
 fn claim(state: &mut State, config: &TrailConfig, caller: &AwsCaller) -> Result<bool, String> {
     if !trail_name::is_of(&state.trail, &config.name) {
         return Err(format!(
@@ -361,7 +361,7 @@ fn claim(state: &mut State, config: &TrailConfig, caller: &AwsCaller) -> Result<
     ))
 }
 
-/// Versions before had `key-broker audit` leave records of readers in the journal's directory. They stay where they are.
+/// Earlier versions left records of `key-broker audit` commands in the journal's directory. They stay there.
 fn tell_of_old_records(journal_dir: &Path) {
     let inbox = journal_dir.join("inbox");
     let Ok(entries) = fs::read_dir(&inbox) else { return };
@@ -393,7 +393,7 @@ async fn signer(signing: &SigningConfig, keys: &Arc<dyn TrailKeys>) -> Result<Si
     }
 }
 
-/// The public half of the signing key in a PEM file.
+/// The public key of the signing key in a PEM file.
 pub fn public_key_of(path: &Path) -> Result<PublicKey, SetupError> {
     signer_from(path).map(|signer| signer.public_key().clone())
 }
@@ -407,7 +407,7 @@ fn signer_from(path: &Path) -> Result<Signer, SetupError> {
     Signer::from_pem(&pem).map_err(|error| refuse(&error))
 }
 
-/// Asks KMS, as CloudTrail does when a trail is configured, whether the key is there and may be used. The data key is not used.
+/// Asks KMS, as CloudTrail does when a trail is configured, whether the key exists and may be used. The data key is dropped.
 async fn configure(key: &KeyId, names: &TrailNames, keys: &dyn TrailKeys) -> Result<KeyArn, SetupError> {
     let context = path_context(names).map_err(|malformed| SetupError::Refused(malformed.0))?;
     let data_key = keys.data_key(key, &context).await.map_err(|error| {
@@ -423,7 +423,7 @@ async fn configure(key: &KeyId, names: &TrailNames, keys: &dyn TrailKeys) -> Res
 
 fn explain(setting: &str, key: &KeyId, error: &KeysError, wanted: &str) -> SetupError {
     let key = key.as_str();
-    // AWS's sentences end with a full stop, and this one goes on.
+    // AWS's messages end with a full stop, and this sentence goes on.
     let (kind, words) = (error.kind, error.to_string());
     let error = words.trim_end_matches('.');
     match kind {
@@ -435,7 +435,7 @@ fn explain(setting: &str, key: &KeyId, error: &KeysError, wanted: &str) -> Setup
     }
 }
 
-/// The beginning of a file, without records.
+/// The bytes at the start of a file, before any record.
 const EMPTY_JOURNAL_BYTES: u64 = 160;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

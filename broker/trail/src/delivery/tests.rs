@@ -1,5 +1,5 @@
-//! Whatever becomes of journal, store and process, and in whatever order: a trail that lacks records of calls which were answered is never
-//! called sound, and one that lacks nothing is.
+//! Whatever happens to journal, store and process, and in whatever order: a trail that lacks records of answered calls is never called
+//! sound, and a trail that lacks none is.
 
 mod bound;
 mod fleet;
@@ -26,7 +26,7 @@ use crate::store::Store;
 use crate::verify::forge::{names, signer};
 use site::{Kill, Site};
 
-/// Goes on with the trail of a journal, as a start does once it knows its keys.
+/// Continues the trail of a journal, as a start does once it knows its keys.
 fn resume(
     store: Arc<dyn Store>,
     encryption: Option<Encryption>,
@@ -42,7 +42,7 @@ fn resume(
 fn config_of_the_trail() -> TrailConfig {
     TrailConfig {
         name: "key-broker".into(),
-        // The test's own store is used.
+        // Unused: the test has its own store.
         store: StoreConfig::Directory { root: PathBuf::new(), bucket: "logs".into() },
         prefix: String::new(),
         delivery_interval: Duration::from_mins(5),
@@ -52,28 +52,28 @@ fn config_of_the_trail() -> TrailConfig {
     }
 }
 
-/// What happens.
+/// An event.
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many calls.
+    /// This many calls.
     Call(u8),
     Deliver,
     Digest,
-    /// Something is reloaded, and no call tells it.
+    /// A reload that no call's record reports.
     Reload,
     StoreFails,
     StoreIsBack,
-    /// Somebody removes a closed file of the journal.
+    /// A closed file of the journal is removed.
     Remove(usize),
-    /// Somebody changes a byte of a closed file.
+    /// A byte of a closed file is changed.
     Edit(usize, usize),
-    /// Somebody removes the journal's directory, and makes another one.
+    /// The journal's directory is removed and made again.
     RemoveDirectory,
     /// The same, after an object was stored and before that is noted.
     RemoveDirectoryWhileDelivering,
-    /// The broker is told to stop, and started again.
+    /// The broker is stopped and started again.
     Stop,
-    /// It is killed, and started again.
+    /// The broker is killed and started again.
     Kill(Kill),
 }
 
@@ -121,7 +121,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Kill(kill) => {
                 site.kill(*kill).await;
-                // Whoever looks now finds what the next start would.
+                // Verifying now finds what the next start would report.
                 site.check_killed().await?;
                 site.start();
             }
@@ -143,7 +143,7 @@ proptest! {
     }
 }
 
-/// The cases that were found by hand, each by itself.
+/// Cases that were found by hand.
 #[tokio::test]
 async fn a_closed_file_that_is_gone_is_told_however_the_broker_ends() {
     let gone = || vec![Step::Call(1), Step::Deliver, Step::StoreFails, Step::Call(3), Step::Deliver];
@@ -158,16 +158,16 @@ async fn a_closed_file_that_is_gone_is_told_however_the_broker_ends() {
         let steps: Vec<_> = gone().into_iter().chain(rest).collect();
         run(steps.clone()).await.unwrap_or_else(|error| panic!("{steps:?}: {error}"));
     }
-    // A trail that has ended goes on, and is gone with all that it has since.
+    // A closed trail is continued, and then lost with all that it has since.
     let steps = vec![Step::Stop, Step::Call(1), Step::RemoveDirectory, Step::Kill(Kill::Now { torn: false })];
     run(steps).await.expect("it does not look closed");
-    // The very first file, of which no digest can tell.
+    // The very first file, which no digest can reveal.
     let steps =
         vec![Step::StoreFails, Step::Call(3), Step::Deliver, Step::Remove(0), Step::Stop, Step::Call(1)];
     run(steps).await.expect("told");
 }
 
-/// What is in the store is in a digest, also where the directory goes before that is noted.
+/// Every stored object is in a digest, even if the directory is removed before that is noted.
 #[tokio::test]
 async fn a_log_file_that_could_not_be_noted_is_in_the_next_digest() {
     let mut site = Site::new();
@@ -179,7 +179,7 @@ async fn a_log_file_that_could_not_be_noted_is_in_the_next_digest() {
     site.check_stopped().await.expect("sound");
 }
 
-/// What is to be told comes back with the note of how far the trail is, where the directory was removed under the broker.
+/// Notices come back together with the trail's state after the directory was removed.
 #[tokio::test]
 async fn what_is_to_be_told_outlives_a_removed_directory_and_a_kill() {
     let killed = Step::Kill(Kill::Now { torn: false });
@@ -198,7 +198,7 @@ async fn what_is_to_be_told_outlives_a_removed_directory_and_a_kill() {
     run(steps).await.expect("told");
 }
 
-/// A directory that is removed, and a kill before what it held could be told.
+/// The directory is removed, and the broker is killed before it could report the loss.
 #[tokio::test]
 async fn a_removed_directory_and_a_kill_are_never_called_sound() {
     let now = || Step::Kill(Kill::Now { torn: false });
@@ -220,7 +220,7 @@ async fn a_removed_directory_and_a_kill_are_never_called_sound() {
     }
 }
 
-/// What is reloaded is told though nobody calls, over stop and kill.
+/// A reload is reported although nobody calls, across stops and kills.
 #[tokio::test]
 async fn a_reload_that_no_call_tells_is_told_by_the_broker_once() {
     for steps in [

@@ -1,26 +1,26 @@
-//! Records of what has happened all the same, whether or not the journal can write them now: KMS has answered, a call was refused.
+//! The backlog: records of what has already happened (KMS has answered, a call was refused) while the journal cannot write them.
 //!
-//! They are kept in memory, each kind within a bound of its own, so that refused calls take no room from answers of KMS. Nobody waits for
-//! them, and they are the first to be written.
+//! They stay in memory, each kind within a bound of its own, so that refused calls take no room from answers of KMS. Nobody
+//! waits for them, and they are written first.
 
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::record::ACTIVITY_END;
 
-/// What a record in the backlog tells of.
+/// What a record in the backlog is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A call to KMS that a start or a delivery has made.
+    /// A call to KMS made by a start or a delivery.
     Trail,
     /// Any other answer of KMS.
     Kms,
-    /// A call of a workload that was refused, or was left by its caller.
+    /// A workload's call that was refused, or abandoned by its caller.
     Call,
 }
 
 impl Kind {
-    /// First what delivery depends on, last what a flood of calls makes.
+    /// In the order of writing: delivery depends on the first; a flood of calls makes the last.
     pub(super) const ALL: [Self; 3] = [Self::Trail, Self::Kms, Self::Call];
 
     pub(super) fn of(line: &[u8]) -> Self {
@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// The records themselves: whole lines, of each kind in their order.
+/// The records: whole lines, in order within each kind.
 #[derive(Default)]
 pub(super) struct Backlog([Vec<u8>; 3]);
 
@@ -69,12 +69,12 @@ impl Backlog {
     }
 }
 
-/// How many bytes the backlog has, of each kind.
+/// The bytes in the backlog, by kind.
 #[derive(Default)]
 pub(super) struct Sizes([AtomicUsize; 3]);
 
 impl Sizes {
-    /// False if these are too many.
+    /// Returns false if there is no room for these.
     pub(super) fn add(&self, kind: Kind, bytes: usize) -> bool {
         let more = |had: usize| had.checked_add(bytes).filter(|all| *all <= kind.most_bytes());
         self.of(kind).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
@@ -88,12 +88,12 @@ impl Sizes {
         self.0.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
     }
 
-    /// Whether another answer of KMS might have no room: then nothing is asked of KMS for workloads.
+    /// Whether another answer of KMS might find no room: then KMS is not called for workloads.
     pub(super) fn is_overdrawn(&self) -> bool {
         self.of(Kind::Kms).load(Ordering::Relaxed) > OVERDRAWN_BYTES
     }
 
-    /// Whether another answer of KMS to a start or a delivery might have no room.
+    /// Whether another answer of KMS to a start or a delivery might find no room.
     pub(super) fn is_overdrawn_by_the_trail(&self) -> bool {
         self.of(Kind::Trail).load(Ordering::Relaxed) > Kind::Trail.most_bytes() / 2
     }
@@ -103,7 +103,7 @@ impl Sizes {
     }
 }
 
-/// Records that nobody will write.
+/// Records for which there is no room: they will never be written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Untaken {
     pub(super) kms_answers: u64,
@@ -125,8 +125,8 @@ impl Untaken {
     }
 }
 
-/// From here on nothing more is asked of KMS for workloads, since its answers would be added.
+/// From here on KMS is not called for workloads, since each answer would be added to the backlog.
 const OVERDRAWN_BYTES: usize = 4 << 20;
-/// With room for what is under way by then: 64 calls to KMS, each with three attempts of 50 KB at most (an encryption context of 8 KiB
-/// whose every byte JSON writes as six).
+/// Leaves room for the calls under way by then: 64 calls to KMS, each with three attempts of at most 50 KB (an encryption
+/// context of 8 KiB, of which JSON may write every byte as six).
 const MAX_KMS_BYTES: usize = OVERDRAWN_BYTES + (12 << 20);

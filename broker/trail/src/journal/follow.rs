@@ -1,4 +1,4 @@
-//! Reads a journal that is being written, as `tail -f` does: record after record, from file to file.
+//! Reads a journal while it is being written, as `tail -f` does.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -9,11 +9,11 @@ use super::hash_chain::parse_line;
 use super::segment_reader::MAX_LINE_BYTES;
 use crate::regular_file::open_regular;
 
-/// A place in a journal. Neither the writer nor the delivery waits for it: what they remove first, it misses and counts.
+/// A reader's place in a journal. Neither writer nor delivery waits for it: records removed before they are read are counted.
 pub struct Follower {
     dir: PathBuf,
     current: Option<Open>,
-    /// The number of the last file that was read to its end.
+    /// The number of the last file that was read to the end.
     done: u64,
     last_sequence: Option<u64>,
     missed: u64,
@@ -22,20 +22,20 @@ pub struct Follower {
 struct Open {
     number: u64,
     reader: BufReader<File>,
-    /// The part of a line that is there.
+    /// The part of a line read so far.
     line: Vec<u8>,
-    /// Another file follows, so this one does not grow any more.
+    /// A later file exists, so this one no longer grows.
     is_complete: bool,
 }
 
 impl Follower {
-    /// Begins with the oldest record in `dir`.
+    /// Begins at the oldest record in `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), current: None, done: 0, last_sequence: None, missed: 0 }
     }
 
-    /// The next record, as its JSON text; none if there is no more of them yet.
+    /// The next record as JSON text, if there is one yet.
     pub fn next_record(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             let Some(open) = &mut self.current else {
@@ -45,7 +45,7 @@ impl Follower {
                 return Ok(None);
             };
             if let Some(line) = open.next_line()? {
-                // Headers are no records.
+                // Headers hold no record.
                 let Some((link, record)) = parse_line(&line) else { continue };
                 let expected = self.last_sequence.map_or(link.sequence, |last| last + 1);
                 self.missed += link.sequence.saturating_sub(expected);
@@ -56,7 +56,7 @@ impl Follower {
                 self.done = open.number;
                 self.current = None;
             } else if files(&self.dir)?.iter().any(|file| file.number > open.number) {
-                // Once more: it may have grown before the other one began.
+                // Read once more: it may have grown before the next file was begun.
                 open.is_complete = true;
             } else {
                 return Ok(None);
@@ -81,7 +81,7 @@ impl Follower {
                     Some(Open { number: file.number, reader, line: Vec::new(), is_complete: false });
                 Ok(true)
             }
-            // Renamed or delivered meanwhile: the next look at the directory tells.
+            // Renamed or delivered meanwhile: the directory is read again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }

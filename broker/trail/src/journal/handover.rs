@@ -1,10 +1,9 @@
-//! The way between calls and the journal's thread.
+//! The task between calls and the journal's thread.
 //!
-//! Waking a thread costs more than a record does. So a call wakes only this task of its own runtime, which has its turn
-//! after the calls that are ready by then: it hands over what all of them appended with one wake-up. Only where that is a handful and
-//! more, a call wakes the thread before. The thread in turn
-//! wakes only the task, once for all that it wrote. The task tells the callers a few at a time: while their replies are on
-//! their way, the next ones are made.
+//! Waking a thread costs more than writing a record. So a call wakes only this task of its own runtime, which runs after the
+//! calls that are ready by then and wakes the thread once for all of them; only when many records wait does a call wake the
+//! thread itself. The thread in turn wakes only this task, once for each write, and the task answers the callers a few at a
+//! time: while their replies are on their way, the next ones are made.
 
 use std::sync::Arc;
 
@@ -14,13 +13,13 @@ use tokio::task::yield_now;
 use super::Shared;
 use super::queue::Entry;
 
-/// What became of some entries.
+/// Entries of one batch, and whether they were committed.
 pub(super) struct WrittenBatch {
     pub(super) entries: Vec<Entry>,
     pub(super) committed: bool,
 }
 
-/// Goes to and fro until the thread has ended.
+/// Passes wake-ups to the thread and answers to the callers until the thread has ended.
 pub(super) async fn carry(shared: Arc<Shared>, mut written: UnboundedReceiver<WrittenBatch>) {
     let to = async {
         loop {
@@ -40,7 +39,7 @@ pub(super) async fn carry(shared: Arc<Shared>, mut written: UnboundedReceiver<Wr
 }
 
 impl WrittenBatch {
-    /// Tells the callers. A caller that has gone needs no answer, but what it was refused has happened.
+    /// Answers the callers. If a refused caller has gone away, its records join the backlog, since the refusal has happened.
     async fn tell(self, shared: &Shared) {
         for (told, Entry { committed, records, .. }) in self.entries.into_iter().enumerate() {
             if told > 0 && told % AT_A_TIME == 0 {
@@ -55,5 +54,5 @@ impl WrittenBatch {
     }
 }
 
-/// Four to sixteen serve as well; all at once, 64 calls in flight are a fifth slower.
+/// Any number from four to sixteen is as fast; with all at once, 64 calls in flight are a fifth slower.
 const AT_A_TIME: usize = 8;

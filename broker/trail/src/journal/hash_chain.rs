@@ -1,4 +1,4 @@
-//! The chain of the journal's records, and the two kinds of lines that hold it.
+//! The hash chain of the journal's records, and the two kinds of lines that hold it.
 //!
 //! A line is `SEQUENCE HASH RECORD`. HASH is the SHA-256, in hex, of the hash before it, the sequence number (eight bytes,
 //! big-endian) and the record's bytes: an edited, dropped, swapped or inserted line does not fit what follows. The first line
@@ -14,14 +14,14 @@ use crate::format_version::FORMAT_VERSION;
 /// A place in the chain: the sequence number of a record and its hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Link {
-    /// The first record has 1.
+    /// The first record has number 1.
     pub(crate) sequence: u64,
-    /// Binds this record and all before it.
+    /// The hash of this record and all before it.
     pub(crate) hash: [u8; 32],
 }
 
 impl Link {
-    /// Before the first record.
+    /// The place before the first record.
     pub(crate) const START: Self = Self { sequence: 0, hash: [0; 32] };
 
     /// The link of the record that follows this one.
@@ -32,7 +32,7 @@ impl Link {
         Self { sequence, hash: hash.chain_update(record).finalize().into() }
     }
 
-    /// Adds the records that follow, each ended by a line feed, and goes on to the last of them.
+    /// Adds the records that follow, each ended by a line feed, and advances to the last of them.
     pub(crate) fn append_all(&mut self, records: &[u8], lines: &mut Vec<u8>) {
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', records) {
@@ -41,7 +41,7 @@ impl Link {
         }
     }
 
-    /// Adds the record that follows this one to `lines`, as a line, and goes on to it.
+    /// Adds the record that follows this one to `lines`, as a line, and advances to it.
     pub(crate) fn append(&mut self, record: &[u8], lines: &mut Vec<u8>) {
         *self = self.next(record);
         let mut hash = [0; 64];
@@ -59,7 +59,7 @@ impl fmt::Debug for Link {
     }
 }
 
-/// A place in the chain, or none, in what the broker notes: `SEQUENCE:HASH`.
+/// An optional place in the chain as the broker's own files have it: `SEQUENCE:HASH`.
 pub(crate) mod optional_link {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
@@ -83,13 +83,13 @@ pub(crate) mod optional_link {
     }
 }
 
-/// The first line of a file, with its line feed.
+/// The first line of a file, line feed included.
 #[must_use]
 pub(crate) fn header(segment: u64, before: &Link) -> String {
     format!("{MAGIC}{FORMAT_VERSION} {segment} {} {}\n", before.sequence, hex::encode(before.hash))
 }
 
-/// Reads a first line: the number of the segment, and the last record before it.
+/// Parses a first line into the number of the segment and the last record before it.
 #[must_use]
 pub(crate) fn parse_header(line: &[u8]) -> Option<(u64, Link)> {
     let (version, rest) = versioned(line)?;
@@ -104,7 +104,7 @@ pub(crate) fn parse_header(line: &[u8]) -> Option<(u64, Link)> {
     ))
 }
 
-/// The format version in a first line, if it is later than what this program reads.
+/// The format version in a first line, if this program cannot read it because it is later.
 #[must_use]
 pub(crate) fn newer_version(line: &[u8]) -> Option<u32> {
     versioned(line).map(|(version, _)| version).filter(|version| *version > FORMAT_VERSION)
@@ -115,7 +115,7 @@ fn versioned(line: &[u8]) -> Option<(u32, &str)> {
     Some((version.parse().ok()?, rest))
 }
 
-/// Reads a line that holds a record: what it says of its place, and the record.
+/// Parses a line into the place that it claims and its record.
 #[must_use]
 pub(crate) fn parse_line(line: &[u8]) -> Option<(Link, &[u8])> {
     let at = line.iter().take(MAX_SEQUENCE_DIGITS + 1).position(|byte| *byte == b' ')?;
@@ -136,7 +136,7 @@ const MAX_SEQUENCE_DIGITS: usize = 20;
 
 #[cfg(test)]
 mod tests {
-    //! What is written is read, and nothing else fits its place in the chain.
+    //! What is written can be read, and no other record fits its place in the chain.
 
     use proptest::prelude::*;
 

@@ -1,8 +1,8 @@
-//! Whose the journal's directory is: of the one process that holds the file `lock` in it.
+//! The lock on the journal's directory, held by the one process that has locked the file `lock` in it.
 //!
-//! A directory can be removed, moved or put back under a running broker, and another broker can be started on what is there then. So
-//! whoever writes there asks first whether the file that it holds is still the one that has the name. Two brokers in one directory
-//! would each break the other's chain.
+//! The directory can be removed, moved or restored under a running broker, and another broker can be started on what is there
+//! then. Two brokers in one directory would each break the other's chain, so the writer checks before every write that the
+//! file it has locked is still the one of that name.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -12,23 +12,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{StatVfs, fstatvfs};
 
-/// A directory that this process holds.
+/// A directory locked by this process.
 pub(crate) struct Hold {
     dir: PathBuf,
     lock: Mutex<Lock>,
 }
 
 struct Lock {
-    /// None once it is released.
+    /// `None` once the lock is released.
     file: Option<File>,
     id: FileId,
 }
 
-/// A file by its device and inode, whatever its name.
+/// The device and inode of a file.
 type FileId = (u64, u64);
 
 impl Hold {
-    /// Holds `dir`, if no other process does.
+    /// Locks `dir`, if no other process has.
     pub(super) fn take(dir: &Path) -> io::Result<Self> {
         let file = options().create(true).truncate(false).open(dir.join(LOCK))?;
         Ok(Self { dir: dir.to_owned(), lock: Mutex::new(Lock::of(file, dir)?) })
@@ -39,15 +39,15 @@ impl Hold {
         &self.dir
     }
 
-    /// Before anything is written to the directory or removed from it: it is still held by this process. Where it was made anew, and
-    /// no other broker has been there, it is held again. Blocks.
+    /// Checks that this process still holds the directory, before anything is written to or removed from it. If the lock file is
+    /// gone, it is made and locked again. Blocks.
     pub(crate) fn keep(&self) -> io::Result<()> {
         let mut lock = self.lock();
         let path = self.dir.join(LOCK);
         match id_at(&path)? {
             Some(id) if id == lock.id && lock.file.is_some() => Ok(()),
             None if lock.file.is_some() => {
-                // Who makes the file first has the directory: what another broker left behind is its own, even when it has gone.
+                // The process that creates the file has the directory; a lock file left by another broker is never taken over.
                 let file = options().create_new(true).open(&path)?;
                 *lock = Lock::of(file, &self.dir)?;
                 tracing::warn!(dir = %self.dir.display(), "the journal's lock file was gone: it is made and held again");
@@ -57,18 +57,18 @@ impl Hold {
         }
     }
 
-    /// Whether what is in the directory is this process's, also once the hold is released.
+    /// Checks that the directory is this process's, also after the lock is released.
     pub(crate) fn confirm(&self) -> io::Result<()> {
         let is_ours = id_at(&self.dir.join(LOCK))? == Some(self.lock().id);
         if is_ours { Ok(()) } else { Err(not_ours(&self.dir)) }
     }
 
-    /// Another process may hold it from now on.
+    /// Releases the lock, so that another process can take it.
     pub(super) fn release(&self) {
         self.lock().file = None;
     }
 
-    /// How full the disk is on which it is.
+    /// The state of the disk that holds the directory.
     pub(super) fn disk(&self) -> io::Result<StatVfs> {
         match &self.lock().file {
             Some(file) => Ok(fstatvfs(file)?),
@@ -77,7 +77,7 @@ impl Hold {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lock> {
-        // It is replaced whole.
+        // The value is replaced whole.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,7 +104,6 @@ fn options() -> OpenOptions {
     options
 }
 
-/// None where there is no such file.
 fn id_at(path: &Path) -> io::Result<Option<FileId>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),

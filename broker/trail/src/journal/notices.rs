@@ -1,8 +1,8 @@
-//! What the broker has found out about its own trail and not told there yet.
+//! Notices: what the broker has found out about its own trail and has not reported there yet.
 //!
-//! It is told by the next activity record or, if none comes soon, by one of the broker's own. Until that record is in the journal, it
-//! is noted in `notices.json`: a broker that is stopped or killed in between tells it after its next start. What says that records are
-//! gone is noted before the delivery, or the start, that found it out goes on.
+//! The next activity record reports them or, if none comes soon, a record of the broker's own. Until that record is in the
+//! journal they are kept in `notices.json`, so that a broker that is stopped or killed in between reports them after its next
+//! start. A notice of missing records is saved before the delivery or start that found it out goes on.
 
 use std::fs::File;
 use std::io;
@@ -21,15 +21,15 @@ use crate::store::directory::{found, write_durably};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Keeps it, in memory and in the journal's directory.
+/// The notices, in memory and in the journal's directory.
 #[derive(Default)]
 pub struct Notices {
-    /// None keeps it in memory only.
+    /// Without it notices are in memory only.
     hold: Option<Arc<Hold>>,
-    /// Something waits for a record: read on every call, without the lock.
+    /// Whether a notice waits for a record: read on every call, without the lock.
     any: AtomicBool,
     ledger: Mutex<Ledger>,
-    /// Held while the file is written: what is newer is written later.
+    /// Held while the file is written, so that an older state never replaces a newer one.
     saving: Mutex<()>,
 }
 
@@ -40,7 +40,7 @@ struct Ledger {
     cuts: Vec<CutPlace>,
     begun_anew: bool,
     begun_and_gone: Option<Link>,
-    /// Since the file was written.
+    /// Changed since the file was written.
     is_changed: bool,
 }
 
@@ -51,29 +51,29 @@ struct Entry {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Standing {
-    /// In no record.
+    /// In no record yet.
     Waiting,
     /// In a record that is being committed.
     Taken,
-    /// In a record that may have been committed: a look into the journal tells.
+    /// In a record that may have been committed: the journal has the answer.
     Uncertain,
 }
 
-/// The file.
+/// The contents of the file.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Noted {
     version: u32,
     untold: Vec<Untold>,
-    /// Records were missing before this place; noted already.
+    /// Records were found missing before this place: already noted.
     #[serde(with = "optional_link")]
     missing_before: Option<Link>,
-    /// What is to be cut off files, and is noted already.
+    /// Cuts of files that are already noted.
     cuts: Vec<CutPlace>,
-    /// The journal had no file at a start, and nobody has looked yet whether it should have had one.
+    /// At a start the journal had no file, and it is not known yet whether it should have had one.
     #[serde(default)]
     begun_anew: bool,
-    /// The file that was begun last, after this place, was gone at a start, and nobody has looked yet whether it was delivered.
+    /// At a start the newest file, which began after this place, was gone, and it is not known yet whether it was delivered.
     #[serde(default, with = "optional_link", skip_serializing_if = "Option::is_none")]
     begun_and_gone: Option<Link>,
 }
@@ -86,10 +86,10 @@ struct CutPlace {
 }
 
 impl Notices {
-    /// What an earlier process noted in a directory that is held.
+    /// Loads what an earlier process saved in a locked directory.
     pub(super) fn load(hold: &Arc<Hold>) -> io::Result<Self> {
         let Noted { untold, missing_before, cuts, begun_anew, begun_and_gone, .. } = Noted::load(hold.dir())?;
-        // The process may have ended between the record and its note.
+        // The process may have ended after the record was committed and before the file was updated.
         let entry = |untold| Entry { untold, standing: Standing::Uncertain };
         let entries = untold.into_iter().map(entry).collect();
         let ledger = Ledger { entries, missing_before, cuts, begun_anew, begun_and_gone, is_changed: false };
@@ -97,17 +97,17 @@ impl Notices {
         Ok(Self { hold: Some(Arc::clone(hold)), ledger, ..Self::default() })
     }
 
-    /// What is noted in `dir`, for whoever reads it from outside.
+    /// The notices saved in `dir`, for a reader other than the broker.
     pub(crate) fn read(dir: &Path) -> io::Result<Vec<Untold>> {
         Ok(Noted::load(dir)?.untold)
     }
 
-    /// Something became of the journal. [`Notices::save`] makes that durable.
+    /// Adds a notice about the journal. [`Notices::save`] makes it durable.
     pub(crate) fn tell(&self, journal: Notice) {
         self.add(&mut self.lock(), journal, Reloads::default());
     }
 
-    /// Something was reloaded. It is durable when this returns; with an error, it is in memory only yet. Blocks.
+    /// Adds reloads. They are durable when this returns; after an error they are in memory only. Blocks.
     pub fn tell_reloads(&self, reloads: Reloads) -> io::Result<()> {
         self.note_reloads(reloads);
         self.save()
@@ -118,8 +118,8 @@ impl Notices {
         self.add(&mut self.lock(), Notice::default(), reloads);
     }
 
-    /// So many records before this place are gone. It is durable when this returns, and is told once however often it is found.
-    /// Blocks.
+    /// Adds that `missing_records` records before this place are missing: once, however often it is found. Durable when this
+    /// returns. Blocks.
     pub(crate) fn tell_missing(&self, before: Link, missing_records: u64) -> io::Result<()> {
         let mut ledger = self.lock();
         if ledger.missing_before != Some(before) {
@@ -130,8 +130,7 @@ impl Notices {
         self.save()
     }
 
-    /// This is about to be cut off a file. It is durable when this returns, and is told once also where the cut has to be made again.
-    /// Blocks.
+    /// Adds that this is about to be cut off a file: once, even if the cut has to be repeated. Durable when this returns. Blocks.
     pub(crate) fn tell_cut(&self, file: u64, cut: &Cut) -> io::Result<()> {
         let place = CutPlace { file, at: cut.at };
         let mut ledger = self.lock();
@@ -143,7 +142,7 @@ impl Notices {
         }
         drop(ledger);
         match self.save() {
-            // No reply went out for an unfinished line: nothing is lost with a note of it.
+            // No reply left for an unfinished line, so nothing is lost without the notice.
             Err(error) if cut.flaw == Flaw::Torn => {
                 tracing::warn!(%error, "cannot note yet that an unfinished commit was cut off");
                 Ok(())
@@ -152,7 +151,7 @@ impl Notices {
         }
     }
 
-    /// The journal has no file. It is durable when this returns, and stays so until [`Notices::tell_begun_anew`]. Blocks.
+    /// Notes that the journal has no file, until [`Notices::tell_begun_anew`]. Durable when this returns. Blocks.
     pub(super) fn begin_anew(&self) -> io::Result<()> {
         let mut ledger = self.lock();
         (ledger.begun_anew, ledger.is_changed) = (true, true);
@@ -160,8 +159,8 @@ impl Notices {
         self.save()
     }
 
-    /// The file that was begun last, after this place, is not there any more. It is durable when this returns, and stays so until
-    /// [`Notices::tell_begun_anew`]. Blocks.
+    /// Notes that the newest file, which began after this place, is missing, until [`Notices::tell_begun_anew`]. Durable when this
+    /// returns. Blocks.
     pub(super) fn begun_file_is_gone(&self, after: Link) -> io::Result<()> {
         let mut ledger = self.lock();
         (ledger.begun_and_gone, ledger.is_changed) = (Some(after), true);
@@ -169,14 +168,14 @@ impl Notices {
         self.save()
     }
 
-    /// If the journal had no file at a start, or not the one that was begun last: it should have had one, or not. How many records were
-    /// in it, nobody knows. True if that is to be told; durable when this returns. Blocks.
+    /// Decides whether files that were not there at the start were lost or had been delivered. If they were lost, adds a notice,
+    /// although the number of their records is unknown, and returns true. Durable when this returns. Blocks.
     pub(crate) fn tell_begun_anew(&self, was_used: bool, delivered: Option<Link>) -> io::Result<bool> {
         let mut ledger = self.lock();
         let (begun_anew, gone) =
             (std::mem::take(&mut ledger.begun_anew), std::mem::take(&mut ledger.begun_and_gone));
         ledger.is_changed |= begun_anew || gone.is_some();
-        // What was delivered is removed.
+        // Delivered files are removed.
         let is_gone = |after: Link| delivered.is_none_or(|delivered| delivered.sequence <= after.sequence);
         let is_missed = (begun_anew && was_used) || gone.is_some_and(is_gone);
         if is_missed {
@@ -187,7 +186,7 @@ impl Notices {
         Ok(is_missed)
     }
 
-    /// A file fits its chain now.
+    /// Forgets the cuts of a file that fits its chain now.
     pub(crate) fn is_whole(&self, file: u64) {
         let mut ledger = self.lock();
         let before = ledger.cuts.len();
@@ -195,7 +194,7 @@ impl Notices {
         ledger.is_changed |= ledger.cuts.len() != before;
     }
 
-    /// Makes all of it durable, again where the directory was removed meanwhile. Blocks.
+    /// Makes all notices durable, also where the directory was removed meanwhile. Blocks.
     pub(crate) fn save(&self) -> io::Result<()> {
         let Some(hold) = &self.hold else { return Ok(()) };
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +216,7 @@ impl Notices {
         is_changed || (is_noted && self.hold.as_ref().is_some_and(|hold| !hold.dir().join(FILE).exists()))
     }
 
-    /// What the next activity record is to tell.
+    /// The notice that the next activity record is to report.
     #[must_use]
     pub fn take(self: &Arc<Self>) -> Option<Taken> {
         if !self.any.load(Ordering::Relaxed) {
@@ -226,7 +225,7 @@ impl Notices {
         self.take_one(|standing| standing == Standing::Waiting)
     }
 
-    /// The same, for a record of the broker's own: also what may have been told.
+    /// The same for a record of the broker's own, which also reports what may have been reported before.
     #[must_use]
     pub(crate) fn take_for_own_record(self: &Arc<Self>) -> Option<Taken> {
         self.take_one(|standing| standing != Standing::Taken)
@@ -242,13 +241,13 @@ impl Notices {
         Some(Taken { notices: Arc::clone(self), untold, may_be_told, is_settled: false })
     }
 
-    /// How many records are still to be written, for the end.
+    /// How many notices are still to be reported.
     #[must_use]
     pub(crate) fn untold(&self) -> usize {
         self.lock().entries.len()
     }
 
-    /// Whether something may have been told, and nobody knows.
+    /// Whether it is unknown of any notice if it was reported.
     pub(crate) fn is_uncertain(&self) -> bool {
         self.lock().entries.iter().any(|entry| entry.standing == Standing::Uncertain)
     }
@@ -296,13 +295,13 @@ impl Notices {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        // Nothing that holds it can panic half way.
+        // Nothing that holds the lock can panic half way.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ledger {
-    /// Whether there is anything that has to outlive the process.
+    /// Whether anything has to outlive the process.
     fn is_noted(&self) -> bool {
         !self.entries.is_empty()
             || self.missing_before.is_some()
@@ -344,7 +343,7 @@ impl Noted {
     }
 }
 
-/// What a record in the making tells. Dropped, it is not known whether it did.
+/// A notice in a record that is being made. If this is dropped, it is unknown whether it was reported.
 pub struct Taken {
     notices: Arc<Notices>,
     untold: Untold,
@@ -353,31 +352,31 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// What it is.
+    /// The notice.
     #[must_use]
     pub(crate) fn untold(&self) -> &Untold {
         &self.untold
     }
 
-    /// `data` of an activity record, which tells it.
+    /// `data` of an activity record, with the notice added.
     #[must_use]
     pub fn told_with<'a>(&self, data: ActivityEventData<'a>) -> ActivityEventData<'a> {
         data.with_notice(&self.untold)
     }
 
-    /// Whether an earlier record may have told it.
+    /// Whether an earlier record may have reported it.
     #[must_use]
     pub(crate) fn may_be_told(&self) -> bool {
         self.may_be_told
     }
 
-    /// The record is in the journal.
+    /// Removes the notice: its record is in the journal.
     pub fn told(mut self) {
         self.is_settled = true;
         self.notices.settle(self.untold.id, None);
     }
 
-    /// The record is not in the journal, and will not be.
+    /// Puts the notice back: its record is not in the journal, and will not be.
     pub fn give_back(mut self) {
         self.is_settled = true;
         self.notices.settle(self.untold.id, Some(Standing::Waiting));
@@ -392,11 +391,11 @@ impl Drop for Taken {
     }
 }
 
-/// Of the journal's directory.
+/// In the journal's directory.
 const FILE: &str = "notices.json";
-/// Far more than it ever holds: entries are bounded, and damaged files few.
+/// Far more than it ever holds, since entries are bounded and damaged files few.
 const MAX_FILE_BYTES: u64 = 64 << 20;
-/// More are told together.
+/// At this number, notices that may have been reported are merged, too.
 const MAX_ENTRIES: usize = 32;
 
 #[cfg(test)]

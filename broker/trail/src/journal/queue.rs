@@ -1,4 +1,4 @@
-//! What waits for the journal's thread, within bounds. The [handover](super::handover) tells the thread.
+//! The bounded queue before the journal's thread. The [handover](super::handover) wakes the thread.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,33 +15,33 @@ use super::segments::Room;
 #[derive(Default)]
 pub(super) struct Queue {
     orders: Mutex<Orders>,
-    /// Something waits, for the first time since the thread took all.
+    /// Notified by the first entry since the thread last emptied the queue.
     pub(super) appended: Notify,
-    /// Whom to wake.
+    /// The thread to wake.
     pub(super) thread: OnceLock<Thread>,
-    /// Bytes of records in the backlog, whoever holds them.
+    /// The bytes of records in the backlog, both here and with the thread.
     backlog: Sizes,
 }
 
-/// What the thread takes at a time.
+/// What the thread takes at once.
 #[derive(Default)]
 pub(super) struct Orders {
     pub(super) entries: Vec<Entry>,
     /// Records that nobody waits for.
     pub(super) backlog: Backlog,
-    /// Who waits for the file to be closed.
+    /// Requests to close the current file.
     pub(super) rotations: Vec<oneshot::Sender<()>>,
-    /// Who asks for the journal to be closed, if it is at its end.
+    /// Requests to close the journal if it is at its end.
     pub(super) ends: Vec<End>,
-    /// Nothing comes after these.
+    /// Nothing follows these.
     pub(super) closed: bool,
     /// The number of the newest entry.
     newest: u64,
 }
 
-/// A question whether the journal is at its end, which closes it if it is.
+/// A request to close the journal if it is at its end.
 pub(super) struct End {
-    /// Where it should end.
+    /// Where the chain should end.
     pub(super) at: Link,
     pub(super) closed: oneshot::Sender<bool>,
 }
@@ -51,17 +51,17 @@ pub(super) struct Entry {
     id: u64,
     pub(super) records: Vec<u8>,
     pub(super) room: Room,
-    /// Whose share of the journal they take.
+    /// The principal whose share of the journal the records count against.
     pub(super) principal: Option<Principal>,
     pub(super) committed: oneshot::Sender<Result<(), Vec<u8>>>,
 }
 
-/// What becomes of the records of a call: they are given back where they are not written.
+/// The outcome for the records of a call: an error gives them back unwritten.
 pub(super) type CommitAnswer = oneshot::Receiver<Result<(), Vec<u8>>>;
 
 impl Queue {
-    /// Adds the records of a call, unless the queue is full or closed: then they are given back. With the number by which they can be
-    /// withdrawn.
+    /// Adds the records of a call and returns the number by which they can be withdrawn. If the queue is full or closed, they are
+    /// given back.
     pub(super) fn append(
         &self,
         records: Vec<u8>,
@@ -86,14 +86,14 @@ impl Queue {
         (id, Ok(done))
     }
 
-    /// Takes the records of a call back. None if the thread has them.
+    /// Withdraws the records of a call, unless the thread has taken them.
     pub(super) fn withdraw(&self, id: u64) -> Option<Vec<u8>> {
         let mut orders = self.lock();
         let place = orders.entries.iter().position(|entry| entry.id == id)?;
         Some(orders.entries.remove(place).records)
     }
 
-    /// Adds records that nobody waits for. Returns how many are not taken, for want of memory or since nothing is written any more.
+    /// Adds records that nobody waits for. Returns how many found no room, or came after the queue was closed.
     pub(super) fn defer(&self, lines: &[u8], is_of_the_trail: bool) -> Untaken {
         let mut untaken = Untaken::default();
         let mut orders = self.lock();
@@ -122,7 +122,7 @@ impl Queue {
         self.lock().entries.len() as u64
     }
 
-    /// Asks for the file to be closed. The answer comes when it is, or is dropped when there will be none.
+    /// Asks for the current file to be closed. The answer is dropped if the thread ends first.
     pub(super) fn rotate(&self) -> oneshot::Receiver<()> {
         let (rotated, done) = oneshot::channel();
         let mut orders = self.lock();
@@ -135,7 +135,7 @@ impl Queue {
         done
     }
 
-    /// Asks for the journal to be closed if it ends there. The answer is dropped when there will be none.
+    /// Asks for the journal to be closed if it ends at `at`. The answer is dropped if the thread ends first.
     pub(super) fn close_at(&self, at: Link) -> oneshot::Receiver<bool> {
         let (closed, done) = oneshot::channel();
         let mut orders = self.lock();
@@ -148,12 +148,12 @@ impl Queue {
         done
     }
 
-    /// Refuses what comes from now on.
+    /// Refuses whatever comes from now on.
     pub(super) fn close(&self) {
         self.lock().closed = true;
     }
 
-    /// The same, unless something has come that is not done yet. False if it has.
+    /// The same, but only if nothing is queued; returns whether it closed the queue.
     pub(super) fn close_if_empty(&self) -> bool {
         let mut orders = self.lock();
         orders.closed |= orders.is_empty();
@@ -167,7 +167,7 @@ impl Queue {
         mem::replace(&mut *orders, Orders { closed, newest, ..Orders::default() })
     }
 
-    /// Wakes the thread, if it sleeps.
+    /// Wakes the thread if it sleeps.
     pub(super) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -181,7 +181,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Orders> {
-        // Nothing that holds it can panic half way.
+        // Nothing that holds the lock can panic half way.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -196,7 +196,7 @@ impl Orders {
     }
 }
 
-/// So many are worth a write of their own: while they are on their way to the disk, the next calls have their turn.
+/// This many entries are worth a write of their own: while it is on its way to the disk, further calls are served.
 const HANDFUL: usize = 64;
-/// More than all calls in flight, each with its KMS records, can queue while one commit is under way.
+/// More than all calls in flight, with their KMS records, can queue during one commit.
 const QUEUE_ENTRIES: usize = 8_192;

@@ -1,4 +1,4 @@
-//! One file of the journal, read: its records in order, each checked against the chain.
+//! Reads one file of the journal in order and checks each record against the hash chain.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,7 +10,7 @@ use crate::format_version::newer;
 use crate::notice::Notice;
 use crate::regular_file::open_regular;
 
-/// Reads the records of one file. What does not fit the chain ends the reading.
+/// Reads the records of one file, and stops at the first that does not fit the chain.
 pub(crate) struct SegmentReader<R> {
     reader: R,
     line: Vec<u8>,
@@ -21,19 +21,19 @@ pub(crate) struct SegmentReader<R> {
     good_bytes: u64,
 }
 
-/// Why a file's records end before the file does.
+/// Why the valid records end before the file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// The last line is unfinished: its commit never ended.
+    /// The last line is unfinished, so its commit never ended.
     Torn,
-    /// A line was changed, or is not where it was written.
+    /// A line was changed or moved.
     Broken,
 }
 
-/// A reading that came to its end.
+/// Why a record could not be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// The file is not what was written.
+    /// The file's content is not what was written.
     Flaw(Flaw),
     /// The file cannot be read.
     Io(io::Error),
@@ -67,7 +67,7 @@ impl<R: BufRead> SegmentReader<R> {
             return Err(ReadError::Flaw(Flaw::Torn));
         }
         if let Some(version) = newer_version(&segment.line) {
-            // Not damaged, and never to be cut.
+            // A file of a later format is not damaged, and is never cut.
             return Err(ReadError::Io(io::Error::other(newer(version))));
         }
         let (number, before) = parse_header(&segment.line).ok_or(ReadError::Flaw(Flaw::Broken))?;
@@ -94,7 +94,7 @@ impl<R: BufRead> SegmentReader<R> {
         self.link
     }
 
-    /// The next record; none at the end of the file.
+    /// The next record; `None` at the end of the file.
     pub(crate) fn next_record(&mut self) -> Result<Option<&[u8]>, ReadError> {
         if !self.read_line()? {
             return Ok(None);
@@ -109,7 +109,7 @@ impl<R: BufRead> SegmentReader<R> {
         Ok(Some(&self.line[self.line.len() - length..]))
     }
 
-    /// One line without its line feed into `self.line`; false at the end of the file.
+    /// Reads one line without its line feed into `self.line`; false at the end of the file.
     fn read_line(&mut self) -> Result<bool, ReadError> {
         self.line.clear();
         let limit = MAX_LINE_BYTES + 1;
@@ -127,7 +127,7 @@ impl<R: BufRead> SegmentReader<R> {
     }
 }
 
-/// What a file was found to hold, once its end fits.
+/// What a repaired file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// The last record before the file.
@@ -149,16 +149,16 @@ impl Contents {
 /// What is cut off the end of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
-    /// Why.
+    /// The reason.
     pub(crate) flaw: Flaw,
-    /// From which byte on.
+    /// The offset of the first byte that is cut off.
     pub(crate) at: u64,
-    /// How much.
+    /// The number of bytes.
     pub(crate) bytes: u64,
 }
 
 impl Notice {
-    /// Notes what was cut off a file.
+    /// Adds a cut to the notice.
     pub(crate) fn add_cut(&mut self, flaw: Flaw, bytes: u64) {
         match flaw {
             Flaw::Torn => self.torn_bytes += bytes,
@@ -167,12 +167,12 @@ impl Notice {
     }
 }
 
-/// Reads a file to its end and makes it hold whole, fitting records only. What follows them is cut off: an unfinished line is
-/// gone, since no reply went out for it; anything else is evidence, and kept in `evidence`.
+/// Reads a file to its end and cuts off whatever follows the last record that fits. An unfinished line is dropped, since no reply
+/// left for it; anything else is evidence and is copied to `evidence` first.
 ///
-/// None where even the header does not fit: the whole file is evidence then, and left empty.
+/// Returns `None` if even the header does not fit: then the whole file is moved to the evidence.
 ///
-/// `note` is told before anything is cut off; where it fails, nothing is.
+/// `note` is called before anything is cut off; if it fails, the file stays as it is.
 pub(crate) fn repair(
     path: &Path,
     evidence: &Path,
@@ -223,6 +223,6 @@ fn cut_off(path: &Path, cut: &Cut, evidence: &Path, note: &dyn Fn(&Cut) -> io::R
     file.sync_all()
 }
 
-/// CloudTrail's limit of a record is 256 KB; ours cannot come near: contexts are bounded, and so is all other text.
+/// Far more than any record has: CloudTrail allows 256 KB, and both encryption contexts and all other text are bounded.
 pub(super) const MAX_LINE_BYTES: u64 = 1 << 20;
 const BUFFER_BYTES: usize = 64 << 10;

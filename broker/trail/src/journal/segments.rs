@@ -1,12 +1,12 @@
-//! The journal's directory: one file that is being written, and those that are closed and wait to be delivered.
+//! The journal's directory: the file that is being written, and closed files that wait to be delivered.
 //!
 //! | file | is |
 //! |---|---|
 //! | `journal-NUMBER.open` | being written |
 //! | `journal-NUMBER-TIME.closed` | complete; TIME is when it was closed |
-//! | `journal-NUMBER.damaged` | what did not fit the chain: evidence, never written again |
-//! | `begun.json` | which file was begun last |
-//! | `lock` | held by the one process that writes here |
+//! | `journal-NUMBER.damaged` | evidence: what did not fit the chain, never written again |
+//! | `begun.json` | the number of the newest file |
+//! | `lock` | locked by the one process that writes here |
 
 mod mark;
 mod recovery;
@@ -31,32 +31,32 @@ pub(crate) use undelivered::UndeliveredBytes;
 
 /// The files of one journal, and the end of its chain.
 pub(super) struct Segments {
-    /// Two brokers must not share a journal.
+    /// Keeps a second broker out of the directory.
     hold: Arc<Hold>,
     dir: PathBuf,
     durability: Durability,
     max_undelivered: u64,
     max_segment: u64,
     current: Option<Segment>,
-    /// The next file, where it could not be begun yet.
+    /// The next file, if it could not be begun yet.
     begun: Option<Segment>,
     link: Link,
     newest: u64,
     undelivered: UndeliveredBytes,
-    /// Bytes since the disk was asked how much room it has.
+    /// Bytes written since the disk's free space was last read.
     unchecked: u64,
-    /// Files that were closed after a failed write.
+    /// The number of files closed after a failed write.
     given_up: u64,
-    /// What it said, and how much of that is kept.
+    /// The disk's free space when it was last read, and how much of it is to stay free.
     disk_free: u64,
     disk_kept: u64,
 }
 
-/// Where lines are that were committed.
+/// Where committed lines are.
 pub(super) struct Committed {
     /// The number of the file.
     pub(super) file: u64,
-    /// It is to be closed.
+    /// The file is to be closed.
     pub(super) is_full: bool,
 }
 
@@ -64,19 +64,19 @@ struct Segment {
     number: u64,
     path: PathBuf,
     file: File,
-    /// Of committed lines, header included.
+    /// Bytes of committed lines, header included.
     bytes: u64,
     records: u64,
-    /// A failed commit may have left something behind them.
+    /// Whether a failed commit may have left bytes behind them.
     has_rest: bool,
 }
 
 /// A file of a journal, by its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SegmentFile {
-    /// They count up, over restarts too.
+    /// Numbers count up, also across restarts.
     pub number: u64,
-    /// When it was closed; none while it is written.
+    /// When it was closed; `None` for the file that is being written.
     pub closed_at: Option<OffsetDateTime>,
     /// Where it is.
     pub path: PathBuf,
@@ -109,7 +109,7 @@ impl Segments {
         if segments.current.is_none() {
             segments.current = match segments.begin() {
                 Ok(segment) => Some(segment),
-                // What is delivered of the files that are there makes room.
+                // Delivering the files that are there makes room.
                 Err(error) if is_full(&error) => {
                     tracing::warn!(%error, "cannot begin a journal file yet");
                     None
@@ -137,13 +137,13 @@ impl Segments {
         self.link
     }
 
-    /// Records, and their bytes, that are in a file which nobody finds: it was removed, and could not be written again.
+    /// Records, and their bytes, in a file that was removed and could not be written again.
     pub(super) fn unplaced(&self) -> (u64, u64) {
         let unplaced = self.current.as_ref().filter(|segment| !is_at(&segment.file, &segment.path));
         unplaced.map_or((0, 0), |segment| (segment.records, segment.bytes))
     }
 
-    /// Makes `lines`, for which there is [room](Self::room), durable, all or none; with them the chain ends at `link`.
+    /// Makes all of `lines` durable, or none. They must fit in the [room](Self::room), and end the chain at `link`.
     pub(super) fn commit(&mut self, lines: &[u8], link: Link, now: OffsetDateTime) -> io::Result<Committed> {
         let mut segment = self.writable()?;
         if let Err(error) = segment.append(lines, self.durability) {
@@ -160,8 +160,8 @@ impl Segments {
         Ok(Committed { file, is_full })
     }
 
-    /// After a failed commit: what was committed before is safe, and another file takes what comes. A file without records, or
-    /// one that cannot be closed, is used again.
+    /// After a failed commit: closes the file, whose earlier commits are safe, so that the next records go to another one. A file
+    /// without records, or one that cannot be closed, is used again.
     fn give_up(&mut self, mut segment: Segment, now: OffsetDateTime) {
         if let Err(error) = segment.cut_back() {
             tracing::warn!(%error, "cannot cut a failed commit off the journal yet");
@@ -178,20 +178,20 @@ impl Segments {
         self.given_up
     }
 
-    /// Whether the file that is being written has room for so many bytes more; one without records takes any.
+    /// Whether the current file has room for this many more bytes; a file without records takes any.
     pub(super) fn has_room_in_file(&self, bytes: usize) -> bool {
         self.current.as_ref().is_none_or(|segment| {
             segment.records == 0 || segment.bytes.saturating_add(bytes as u64) <= self.max_segment
         })
     }
 
-    /// The bytes that are written together, at most.
+    /// The maximum bytes of one write.
     pub(super) fn most_together(&self) -> u64 {
         self.max_segment.saturating_sub(HEADER_BYTES)
     }
 
-    /// Closes the file that is being written, if it has records. True if it did. A file that was removed is written again before, and
-    /// one that could not be begun is begun: whoever delivers finds where the journal ends.
+    /// Closes the current file if it has records, and returns whether it did. A removed file is written again first, and a missing
+    /// one is begun, so that delivery finds the end of the journal.
     pub(super) fn rotate(&mut self, now: OffsetDateTime) -> bool {
         let segment = match self.writable() {
             Ok(segment) => segment,
@@ -211,7 +211,7 @@ impl Segments {
         true
     }
 
-    /// Gives a file the name of a closed one. Whoever begins the next file makes that durable, and nothing is delivered before.
+    /// Renames a file to a closed one. Beginning the next file makes that durable, before anything is delivered.
     fn close(&self, segment: &Segment, now: OffsetDateTime) -> bool {
         let closed = fs::rename(&segment.path, self.dir.join(closed_name(segment.number, now)));
         if let Err(error) = &closed {
@@ -220,12 +220,12 @@ impl Segments {
         closed.is_ok()
     }
 
-    /// The file to write to: the current one, where it is still in its place.
+    /// The file to write to: the current one, if it is still in its place.
     fn writable(&mut self) -> io::Result<Segment> {
         self.hold.keep()?;
         match self.current.take() {
             Some(segment) if is_at(&segment.file, &segment.path) => Ok(segment),
-            // Nobody finds records in a file that was removed or moved underneath, but we still can read them.
+            // The file was removed or moved, so no delivery would find its records; they can still be read through the open file.
             Some(lost) => {
                 let rescued = self.rescue(&lost);
                 if rescued.is_err() {
@@ -271,7 +271,7 @@ impl Segments {
         let header = header(segment.number, &self.link);
         if let Err(error) = segment.append(header.as_bytes(), self.durability).and_then(|()| self.sync_dir())
         {
-            // The next attempt uses it: a full disk must not fill with empty files, too.
+            // The next attempt uses this file, so that a full disk does not also fill with empty ones.
             (segment.bytes, segment.has_rest) = (0, true);
             self.begun = Some(segment);
             return Err(error);
@@ -281,7 +281,7 @@ impl Segments {
         Ok(segment)
     }
 
-    /// Notes which file was begun, once that file is durable: the note is never ahead of it.
+    /// Notes which file was begun, after that file is durable: the note is never ahead of it.
     fn mark(&self, segment: &Segment) {
         let marked = Begun::new(segment.number, self.link).save(&self.dir).and_then(|()| self.sync_dir());
         if let Err(error) = marked {
@@ -328,7 +328,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Takes back what a failed commit wrote, so that a refused call leaves no record of an answer.
+    /// Cuts off what a failed commit wrote, so that a refused call leaves no record of an answer.
     fn cut_back(&mut self) -> io::Result<()> {
         self.file.set_len(self.bytes)?;
         self.has_rest = false;
@@ -346,7 +346,7 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether `path` is the name of `file`, not of another one or of none.
+/// Whether `path` still names `file`.
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
     (open.dev(), open.ino()) == (named.dev(), named.ino())
@@ -381,7 +381,7 @@ fn closed_name(number: u64, at: OffsetDateTime) -> String {
     format!("{PREFIX}{number:08}-{}{CLOSED}", compact_time(at))
 }
 
-/// Where what does not fit the chain of file `number` is kept.
+/// The name of the file for what does not fit the chain of file `number`.
 #[must_use]
 pub(crate) fn damaged_name(number: u64) -> String {
     format!("{PREFIX}{number:08}.damaged")
@@ -398,7 +398,7 @@ fn bytes_in(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// A file's first line has no more.
+/// The maximum bytes of a file's first line.
 const HEADER_BYTES: u64 = 160;
 const PREFIX: &str = "journal-";
 const OPEN: &str = ".open";

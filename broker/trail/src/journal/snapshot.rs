@@ -1,4 +1,4 @@
-//! The files of a journal as they are at one moment, for whoever reads them more than once.
+//! The files of a journal at one moment, for a reader that needs them more than once.
 
 use std::fs::File;
 use std::io::{self, BufReader, Seek as _, SeekFrom};
@@ -8,9 +8,9 @@ use super::files;
 use super::segment_reader::{Flaw, ReadError, SegmentReader};
 use crate::regular_file::open_regular;
 
-/// Files that stay readable whatever their broker delivers and removes meanwhile.
+/// Open files of a journal, which stay readable after their broker has delivered and removed them.
 pub struct JournalSnapshot {
-    /// How many there are.
+    /// The number of files.
     pub files: usize,
     opened: Vec<(PathBuf, File)>,
 }
@@ -37,11 +37,11 @@ impl TryFrom<&Path> for JournalSnapshot {
 }
 
 impl JournalSnapshot {
-    /// The records of a file that come after the one of this number, checked against the chain, as far as the next file goes on from them.
+    /// The records of a file with numbers above `after`, checked against the chain, up to where the next file continues.
     pub fn records(&self, file: usize, after: u64) -> io::Result<Vec<String>> {
         let mut records = Vec::new();
         let Some(mut reader) = self.open(file)? else { return Ok(records) };
-        // What follows there was never committed.
+        // Anything behind that was never committed.
         let end = self.open(file + 1)?.map(|next| next.before().sequence);
         while end.is_none_or(|end| reader.link().sequence < end) {
             let record = match reader.next_record() {
@@ -59,7 +59,7 @@ impl JournalSnapshot {
         Ok(records)
     }
 
-    /// A file from its beginning; none where there is none, or the newest has not even its first line.
+    /// Reads a file from its beginning; `None` if there is none, or if the newest one has no complete first line.
     fn open(&self, file: usize) -> io::Result<Option<SegmentReader<BufReader<&File>>>> {
         let Some((_, mut opened)) = self.opened.get(file).map(|(path, file)| (path, file)) else {
             return Ok(None);
@@ -71,7 +71,7 @@ impl JournalSnapshot {
         }
     }
 
-    /// A line that is being written, or was when the broker died, is none; all else is an error.
+    /// An unfinished line at the end of the newest file is no error; everything else is.
     fn explain(&self, file: usize, error: ReadError) -> io::Result<()> {
         let at = self.opened[file].0.display();
         match error {
@@ -89,8 +89,8 @@ const TRIES: usize = 10;
 
 #[cfg(test)]
 mod tests {
-    //! What was there when a journal was opened is read as often as one likes, whatever becomes of its files; and what does not fit the
-    //! chain is an error, but for a line that is being written.
+    //! What was there when a journal was opened can be read repeatedly, whatever becomes of its files; a line that does not fit the
+    //! chain is an error, unless it is still being written.
 
     use std::fs;
 

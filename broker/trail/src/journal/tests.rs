@@ -1,5 +1,5 @@
-//! A committed record is on disk and in its chain; what cannot be committed is refused; service resumes by itself; what a
-//! crash or a hand left behind is made whole, and told.
+//! A committed record is on disk and in its chain; what cannot be committed is refused; the journal resumes by itself; what a
+//! crash or a person left behind is repaired and reported.
 
 mod size;
 
@@ -23,7 +23,7 @@ fn open(config: &JournalConfig) -> io::Result<(Journal, JournalThread)> {
     Journal::open(config, Arc::new(SystemClock))
 }
 
-/// The records of all files, each checked against the chain, which is one over all files.
+/// The records of all files, checked against the one chain that covers them.
 fn records(dir: &Path) -> Vec<String> {
     let (mut records, mut end) = (Vec::new(), None);
     for file in files(dir).expect("readable") {
@@ -37,7 +37,7 @@ fn records(dir: &Path) -> Vec<String> {
     records
 }
 
-/// What the next record is to tell, as told.
+/// The notice that the next record is to report.
 fn told(journal: &Journal) -> Option<Notice> {
     let taken = journal.notices().take()?;
     let told = taken.untold().journal;
@@ -77,7 +77,7 @@ async fn records_nobody_waits_for_are_written_before_the_thread_ends() {
     assert_eq!(records(dir.path()).len(), 500);
 }
 
-/// Shows a time until it is to break.
+/// A clock that panics once it is set to.
 struct Broken(std::sync::atomic::AtomicBool);
 
 impl Clock for Broken {
@@ -291,7 +291,7 @@ async fn a_removed_directory_refuses_and_its_return_brings_everything_back() {
 #[tokio::test]
 async fn a_directory_that_cannot_be_written_to_refuses_and_resumes() {
     if rustix::process::geteuid().is_root() {
-        // Permissions do not bind root; the full disk of tests/journal.rs stands for it.
+        // Root ignores permissions; the full disk in tests/journal.rs covers this case.
         return;
     }
     let parent = tempfile::tempdir().expect("dir");
@@ -349,7 +349,7 @@ async fn no_more_is_held_than_allowed() {
     thread.close().expect("no defect");
 }
 
-/// A record of a call, as long as that, as the backlog knows it.
+/// A record of a call of this length, as the backlog recognizes it.
 fn call_record(bytes: usize) -> Vec<u8> {
     [&vec![b'x'; bytes - ACTIVITY_END.len() - 1], ACTIVITY_END, b"\n"].concat()
 }
@@ -402,7 +402,7 @@ async fn the_trails_own_records_have_room_when_calls_have_none() {
     journal.append_for_the_trail(own.clone()).wait().await.expect("commits");
     assert!(commit(&journal, &"x".repeat(1_000)).await.is_err(), "calls are refused still");
     journal.defer_for_the_trail(&own);
-    // At the end, the backlog may take it, too.
+    // At the end, the backlog may use this room, too.
     journal.defer(&call_record(5_000));
     let lost = thread.close().expect("no defect");
     assert_eq!(lost, Lost::default());
@@ -447,7 +447,7 @@ async fn the_backlog_is_written_as_far_as_there_is_room() {
         journal.defer(format!("{n:03}{}\n", "x".repeat(997)).as_bytes());
     }
     fs::create_dir(&dir).expect("returns");
-    // The backlog is more than is allowed: some of it is written, and each delivery makes room for more.
+    // The backlog exceeds the room: part of it is written, and each delivery makes room for more.
     for room in 0..3 {
         for _ in 0..1_000 {
             if journal.undelivered().bytes() > 100_000 {

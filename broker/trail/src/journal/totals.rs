@@ -1,10 +1,10 @@
-//! What the journal and the trail have done since the start, counted.
+//! Counters of the journal and the trail since the start.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::record::ACTIVITY_END;
 
-/// What happened since the start.
+/// Counts since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Activity records that were written.
@@ -13,19 +13,19 @@ pub struct Totals {
     pub kms_records: u64,
     /// Commits that failed.
     pub failed_commits: u64,
-    /// Calls that were refused, since their records could not be committed in time.
+    /// Calls refused because their records could not be committed in time.
     pub refused_calls: u64,
-    /// Answers of KMS that have no record: the trail is not sound.
+    /// Answers of KMS without a record: the trail is incomplete.
     pub unrecorded_kms_answers: u64,
     /// Deliveries that failed.
     pub failed_deliveries: u64,
     /// Calls whose records wait for a commit now.
     pub waiting: u64,
-    /// Bytes of the files that are not delivered now.
+    /// Bytes of the files that are not delivered yet.
     pub undelivered_bytes: u64,
 }
 
-/// The same, being counted.
+/// The counters behind [`Totals`].
 #[derive(Default)]
 pub(super) struct Counts {
     activity_records: AtomicU64,
@@ -37,7 +37,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// These lines were written.
+    /// Counts lines that were written.
     pub(super) fn written(&self, lines: &[u8]) {
         let (mut all, mut activity) = (0, 0);
         for end in memchr::memchr_iter(b'\n', lines) {

@@ -15,7 +15,7 @@ use super::segments::{Committed, Room, Segments};
 use super::{Lost, Shared};
 use crate::notice::Notice;
 
-/// What the thread works with.
+/// The thread's state.
 pub(super) struct Writer {
     pub(super) segments: Segments,
     pub(super) clock: Arc<dyn Clock>,
@@ -25,11 +25,11 @@ pub(super) struct Writer {
     pub(super) backlog: Backlog,
     /// The lines of one write.
     pub(super) lines: Vec<u8>,
-    /// After failed writes.
+    /// The pause after failed writes.
     pub(super) rest: Rest,
-    /// Calls that were refused since the log was told that they are.
+    /// Calls refused since the log last mentioned refusals.
     pub(super) refused: Option<usize>,
-    /// When the log was told last that it cannot.
+    /// When the log last mentioned them.
     pub(super) told: Option<Instant>,
 }
 
@@ -43,7 +43,7 @@ impl Writer {
                 self.segments.rotate(self.clock.now());
             }
             for rotated in rotations {
-                // Who asked may be gone.
+                // The caller may have gone away.
                 let _ = rotated.send(());
             }
             let is_closed = self.is_closed_at_its_end(ends);
@@ -53,7 +53,7 @@ impl Writer {
         }
     }
 
-    /// The backlog may take the room that was kept until now. Returns what is lost all the same.
+    /// Writes the backlog into the room that was reserved for it. Returns what is lost nevertheless.
     fn end(mut self) -> Lost {
         self.segments.look_at_disk();
         if let Err(error) = self.write_backlog(|_| Room::Reserve) {
@@ -78,7 +78,7 @@ impl Writer {
         lost
     }
 
-    /// While the directory is still held: the next start tells it.
+    /// Notes the loss while the directory is still locked, so that the next start reports it.
     fn note_for_the_next_start(&self, lost: Lost) {
         let notices = &self.shared.notices;
         notices.tell(Notice {
@@ -91,19 +91,19 @@ impl Writer {
         }
     }
 
-    /// Whether somebody asked for the end, and this is it: the backlog is written and nothing has come meanwhile.
+    /// Closes the queue if that was asked for and the backlog is written, the chain ends where it should, and nothing waits.
     fn is_closed_at_its_end(&self, ends: Vec<End>) -> bool {
         let mut is_closed = false;
         for End { at, closed } in ends {
             is_closed |=
                 self.backlog.is_empty() && self.segments.link() == at && self.shared.queue.close_if_empty();
-            // Who asked may be gone.
+            // The caller may have gone away.
             let _ = closed.send(is_closed);
         }
         is_closed
     }
 
-    /// Waits for what is to be done next; while the journal cannot commit, for a time to try again in, too.
+    /// Waits for the next orders; while the journal cannot commit, no longer than until the next attempt.
     fn next(&self) -> Orders {
         loop {
             let orders = self.shared.queue.take();
@@ -119,7 +119,7 @@ impl Writer {
         }
     }
 
-    /// Writes the backlog, then commits what waits, in batches. What cannot be committed is refused.
+    /// Writes the backlog, then commits the entries in batches. What cannot be committed is refused.
     fn commit(&mut self, mut entries: Vec<Entry>) {
         if entries.is_empty() && self.backlog.is_empty() && self.shared.is_healthy() {
             return;
@@ -165,15 +165,15 @@ impl Writer {
         }
     }
 
-    /// The callers are told.
+    /// Answers the callers.
     fn tell(&self, entries: Vec<Entry>, committed: bool) {
         if !entries.is_empty() {
-            // Who tells them is gone when the runtime is: so are the callers.
+            // Without a receiver the runtime has ended, and the callers with it.
             let _ = self.written.send(WrittenBatch { entries, committed });
         }
     }
 
-    /// Those for which there is room, within the shares of their principals.
+    /// Admits the entries for which there is room, within the shares of their principals.
     fn admit(&self, entries: Vec<Entry>, [calls, reserve]: [u64; 2]) -> Admission {
         let undelivered = self.segments.undelivered();
         let (mut taken, mut has_room) = (0, true);
@@ -190,18 +190,18 @@ impl Writer {
         Admission { admitted, refused, has_room }
     }
 
-    /// For calls, and for what a start or a delivery records.
+    /// The room for calls, and for the records of a start or a delivery.
     fn rooms(&mut self) -> io::Result<[u64; 2]> {
         Ok([self.segments.room(Room::Calls)?, self.segments.room(Room::Reserve)?])
     }
 
-    /// Whether the journal has room: once it had none, for more than one record, and for all of the backlog.
+    /// Whether the backlog is written and there is room: after there was none, room for more than one record.
     fn has_room_again(&mut self) -> bool {
         let least = if self.shared.is_healthy() { 0 } else { self.segments.least_room() };
         self.backlog.is_empty() && self.segments.room(Room::Calls).is_ok_and(|room| room >= least)
     }
 
-    /// Before the callers are told: who is refused finds the broker not ready.
+    /// Updates the health before the callers are answered, so that a refused caller finds the broker not ready.
     fn report(&mut self, error: Option<&io::Error>, has_room: bool, calls: usize) {
         let is_healthy = error.is_none() && has_room;
         self.shared.set_healthy(is_healthy);
@@ -214,7 +214,7 @@ impl Writer {
         self.segments.look_at_disk();
         self.shared.counts.failed_commits.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.instant();
-        // Once in a while: whoever was refused calls again.
+        // Not for every refusal, since refused callers try again.
         if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL) {
             self.told = Some(now);
             let refused = self.refused.insert(self.refused.unwrap_or_default() + calls);
@@ -226,8 +226,8 @@ impl Writer {
         }
     }
 
-    /// Writes of the backlog what there is room for, record by record: what a journal with little room takes is delivered and makes
-    /// room for the rest. An error is the disk's.
+    /// Writes as much of the backlog as there is room for, record by record: once that is delivered, there is room for the rest. An
+    /// error is the disk's.
     fn write_backlog(&mut self, room: impl Fn(Kind) -> Room) -> io::Result<()> {
         for kind in Kind::ALL {
             let lines = self.backlog.take(kind);
@@ -260,7 +260,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Counts lines in the file with this number as those of their principals, once for entries of one principal that follow one another.
+    /// Counts lines in the file of this number against the shares of their principals: once for consecutive entries of one principal.
     fn attribute(&self, file: u64, entries: &[Entry]) {
         for entries in entries.chunk_by(|one, next| one.principal == next.principal) {
             if let Some(principal) = entries.first().and_then(|entry| entry.principal.as_ref()) {
@@ -298,14 +298,14 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// However the thread ends, nobody waits for it.
+    /// However the thread ends, nobody waits for it any longer.
     fn drop(&mut self) {
         self.shared.queue.close();
         drop(self.shared.queue.take());
     }
 }
 
-/// How many of the entries are written together, in one file of so many bytes: at least one.
+/// How many of the entries, at least one, go into one write of at most this many bytes.
 fn batch(entries: &[Entry], most: u64) -> usize {
     let mut bytes = 0;
     let fits = entries.iter().take_while(|entry| {
@@ -315,20 +315,20 @@ fn batch(entries: &[Entry], most: u64) -> usize {
     fits.count().max(entries.len().min(1))
 }
 
-/// Calls that wait, divided.
+/// Waiting calls, divided by whether there is room for them.
 struct Admission {
     admitted: Vec<Entry>,
-    /// For want of room, or of a share in it.
+    /// Refused for want of room, or of room in a principal's share.
     refused: Vec<Entry>,
-    /// Nobody was refused for want of room for all.
+    /// Whether no call was refused because the journal as a whole is full.
     has_room: bool,
 }
 
-/// A part of the backlog that is written together.
+/// A part of the backlog that is written at once.
 struct Piece {
-    /// Bytes of records before it, for which there is no room.
+    /// Bytes of the records before it, for which there is no room.
     passed: usize,
-    /// Its bytes, whole lines: none where nothing has room.
+    /// Bytes of its whole lines: 0 where no record has room.
     taken: usize,
 }
 
@@ -353,14 +353,14 @@ impl Piece {
 }
 
 impl Entry {
-    /// What its lines take in the journal, at most.
+    /// The most that its lines can take in the journal.
     fn room_taken(&self) -> u64 {
         self.records.len() as u64 + LINES * CHAIN_BYTES
     }
 }
 
-/// A pause after failed writes, in which calls are refused at once: each failed write ends a file, which costs a log file and a data
-/// key.
+/// A pause after failed writes in which calls are refused at once, because every failed write ends a file, and each file costs a
+/// log file and a data key.
 #[derive(Default)]
 pub(super) struct Rest {
     pause: Duration,
@@ -373,7 +373,7 @@ impl Rest {
         self.began.is_some_and(|began| now.saturating_duration_since(began) < self.pause)
     }
 
-    /// So many files have been given up by now. The first costs no pause.
+    /// Takes the number of files given up so far. The first one costs no pause.
     fn note(&mut self, given_up: u64, now: Instant) {
         let is_calm = self.began.is_none_or(|began| now.saturating_duration_since(began) >= TELL);
         if given_up > self.given_up {
@@ -383,17 +383,17 @@ impl Rest {
     }
 }
 
-/// Bounds one write, and so the time the calls behind it wait.
+/// Bounds one write, and so how long the calls behind it wait.
 const MAX_BATCH_BYTES: u64 = 4 << 20;
 /// Some fifty records.
 const PIECE_BYTES: u64 = 64 << 10;
-/// What the chain adds to a record: a number, a hash, two spaces.
+/// What the chain adds to a record: a number, a hash and two spaces.
 const CHAIN_BYTES: u64 = 20 + 64 + 2;
-/// The records of one call, at most: its own, and those of three attempts at KMS.
+/// The most records of one call: its own, and those of three attempts at KMS.
 const LINES: u64 = 4;
-/// How long a journal rests whose write has failed twice within [`TELL`]; longer, if more fail.
+/// The pause after two failed writes within [`TELL`]; it doubles with further failures.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// How often a journal that cannot commit tries again by itself.
 const RETRY: Duration = Duration::from_millis(250);
-/// How often the log says that it cannot.
+/// How often the log mentions that the journal cannot commit.
 const TELL: Duration = Duration::from_secs(5);

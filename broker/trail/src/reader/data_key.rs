@@ -1,6 +1,6 @@
-//! The "Get" of "How AWS CloudTrail uses AWS KMS"
-//! (<https://docs.aws.amazon.com/kms/latest/developerguide/services-cloudtrail.html>): to read an encrypted log file, KMS decrypts its
-//! data key, with the trail and the object in the encryption context. That call is recorded before anything of the file is shown.
+//! Decrypts the data key of an encrypted log file with KMS, as in "Get" of "How AWS CloudTrail uses AWS KMS"
+//! (<https://docs.aws.amazon.com/kms/latest/developerguide/services-cloudtrail.html>), with the trail and the object in the encryption
+//! context. The call is recorded before anything of the file is shown.
 
 use key_broker_core::Plaintext;
 use key_broker_envelope::{EncryptedDataKey, Header};
@@ -10,7 +10,7 @@ use crate::encryption_context::object_context;
 use crate::keys::Decrypter;
 use crate::names::TrailNames;
 
-/// The data key of the log file `object`, whose message begins with `header`.
+/// Decrypts the data key of the log file `object`, whose message begins with `header`.
 pub(super) async fn decrypt(
     decrypter: &dyn Decrypter,
     names: &TrailNames,
@@ -18,7 +18,7 @@ pub(super) async fn decrypt(
     header: &Header,
 ) -> Result<Plaintext, ReadFailure> {
     let context = object_context(names, object).map_err(|malformed| ReadFailure::Malformed(malformed.0))?;
-    // KMS only proves that a context fits its ciphertext: another object's would, too.
+    // KMS only checks that the context matches the ciphertext, as that of another object would, too.
     if *header.context() != context {
         return Err(ReadFailure::Malformed(format!(
             "encrypted for another object or trail ({:?}): moved here, or the trail is called otherwise",

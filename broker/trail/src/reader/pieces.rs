@@ -1,7 +1,7 @@
-//! The text of a log file, uncompressed piece by piece: what has been read of it is forgotten, so that little memory is taken, and what is
-//! at work on it finds it in the processor's caches.
+//! Uncompresses a log file piece by piece and forgets what has been read, so that it takes little memory and stays in the processor's
+//! caches.
 //!
-//! This is for log files as brokers deliver them. Of any other it says nothing, and the caller reads it whole.
+//! This is only for log files as brokers deliver them. Any other file must be read as a whole.
 
 use std::io::Read as _;
 
@@ -13,37 +13,37 @@ use sha2::{Digest as _, Sha256};
 use super::MAX_UNCOMPRESSED_BYTES;
 use super::records::{HEAD, TAIL};
 
-/// Text that comes to light piece by piece.
+/// The text of a log file while it is uncompressed.
 pub(crate) struct Pieces<'a> {
     gzip: GzDecoder<&'a [u8]>,
-    /// What is uncompressed and has not been taken, up to `end`; then room for what comes.
+    /// Uncompressed bytes that have not been taken, up to `end`, followed by room for more.
     bytes: Vec<u8>,
     end: usize,
-    /// All bytes so far.
+    /// The number of bytes so far.
     length: usize,
     hash: Sha256,
     has_ended: bool,
 }
 
-/// It is no log file of a broker's, or one that has to be read whole.
+/// The file is not as brokers deliver it, so it must be read as a whole.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReadWhole;
 
-/// Where a part of a log file is.
+/// Where in a log file the next text is.
 #[derive(Clone, Copy)]
 enum Place {
     Head,
-    /// A record, or the end where there is none.
+    /// Before a record, or the end of an empty list.
     First,
     Record,
-    /// What follows a record.
+    /// After a record.
     After,
-    /// Nothing follows.
+    /// After everything.
     End,
 }
 
 impl<'a> Pieces<'a> {
-    /// Of a gzip.
+    /// Uncompresses a gzip.
     pub(crate) fn new(gzip: &'a [u8]) -> Self {
         Self {
             gzip: GzDecoder::new(gzip),
@@ -55,8 +55,8 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// Gives each record to `take`, with the text from there on. It says how long the record is, or none where it cannot say: then it is
-    /// given the record alone, as soon as its end is found, with true.
+    /// Calls `take` for each record, with the text from there on. It returns the record's length, or `None` if it cannot tell: then it is
+    /// called again with `true` and the record alone, once its end is found.
     pub(crate) fn for_each_record(
         &mut self,
         mut take: impl FnMut(&str, bool) -> Option<usize>,
@@ -73,7 +73,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// SHA-256, in hex, of the whole, once that was read.
+    /// The SHA-256, in hex, of everything that was read.
     pub(crate) fn hash(self) -> String {
         hex::encode(self.hash.finalize())
     }
@@ -90,7 +90,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// Adds a piece.
+    /// Uncompresses another piece.
     fn uncompress(&mut self) -> Result<(), ReadWhole> {
         if self.end > PIECE / 2 {
             if self.end > LONGEST {
@@ -103,13 +103,13 @@ impl<'a> Pieces<'a> {
         self.end += read;
         self.length += read;
         self.has_ended = read == 0;
-        // Of a second member, or what is none, readers make different things.
+        // Programs disagree about a second member and about trailing bytes.
         let is_one = !self.has_ended || self.gzip.get_ref().is_empty();
         if is_one && self.length <= MAX_UNCOMPRESSED_BYTES { Ok(()) } else { Err(ReadWhole) }
     }
 }
 
-/// Takes what is there, and says how much that is.
+/// Takes as many records as there are, and returns their bytes.
 fn take_all(
     text: &str,
     has_ended: bool,
@@ -141,7 +141,7 @@ fn take_all(
     }
 }
 
-/// The length of the record that comes next, whatever it is; none if it does not end here.
+/// The length of the next record, whatever it is; `None` if it does not end here.
 fn length_of_record(text: &str, has_ended: bool) -> Result<Option<usize>, ReadWhole> {
     match Deserializer::from_str(text).into_iter::<&RawValue>().next() {
         Some(Ok(record)) => Ok(Some(record.get().len())),
@@ -150,9 +150,9 @@ fn length_of_record(text: &str, has_ended: bool) -> Result<Option<usize>, ReadWh
     }
 }
 
-/// Several times what deflate looks back, and small enough for a processor's nearer caches.
+/// Several times deflate's window, and small enough for a processor's inner caches.
 const PIECE: usize = 256 << 10;
-/// Several times a record of CloudTrail's.
+/// Several times a record of CloudTrail.
 const LONGEST: usize = 1 << 20;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ struct Records<'a> {
     next: Option<usize>,
 }
 
-/// A log file that is not `{"Records":[…]}`, in compact JSON.
+/// A log file that is not `{"Records":[…]}` in compact JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MalformedRecords {
     /// The offset in the uncompressed bytes.
@@ -29,12 +29,12 @@ impl fmt::Display for MalformedRecords {
 
 impl std::error::Error for MalformedRecords {}
 
-/// Reads the records of a log file. After an error nothing more comes.
+/// Iterates over the records of a log file. After an error the iterator ends.
 pub fn records(json: &[u8]) -> impl Iterator<Item = Result<&str, MalformedRecords>> {
     Records { json, next: Some(0) }
 }
 
-/// The record that these bytes begin with.
+/// The record at the start of these bytes.
 fn first_record(json: &[u8]) -> Result<&str, String> {
     match Deserializer::from_slice(json).into_iter::<&RawValue>().next() {
         Some(Ok(record)) => Ok(record.get()),
@@ -87,7 +87,7 @@ pub(super) const TAIL: &[u8] = b"]}";
 
 #[cfg(test)]
 mod tests {
-    //! Every record comes whole and in order, and other text ends with its place and an error.
+    //! Every record comes whole and in order; any other text leads to an error with its place.
 
     use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! What a broker delivers is read back, and nothing that is put beside or instead of it: not more than a bound, not with bytes
-//! after its end.
+//! What a broker delivers can be read, and nothing planted beside it or in its place: nothing beyond a bound, and nothing with trailing
+//! bytes.
 
 use std::collections::BTreeMap;
 

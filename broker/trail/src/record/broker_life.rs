@@ -1,4 +1,4 @@
-//! Activity records of the broker's own life, and of its operator's calls.
+//! Activity records of the broker's own life, and of operators' calls.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -7,14 +7,14 @@ use super::{ActivityEventData, ActivityRecord, AwsCaller, Open, RevocationPromis
 use crate::format_version::FORMAT_VERSION;
 use crate::origin::Origin;
 
-/// A moment in the life of a broker.
+/// An event in the life of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BrokerEvent {
     /// It is about to serve.
     Start,
     /// It takes no new calls.
     Drain,
-    /// Nothing comes after this but the last deliveries.
+    /// Only the last deliveries follow.
     Close,
 }
 
@@ -28,7 +28,7 @@ impl BrokerEvent {
         }
     }
 
-    /// The moment of this name, if there is one.
+    /// The event of this name, if there is one.
     pub(crate) fn of(event_name: &str) -> Option<Self> {
         [Self::Start, Self::Drain, Self::Close].into_iter().find(|event| event.name() == event_name)
     }
@@ -41,27 +41,27 @@ pub(crate) struct BrokerData<'a> {
     /// The program's version.
     #[serde(borrow)]
     pub(crate) version: Text<'a>,
-    /// That of journal, records and trail.
+    /// The format version of journal, records and trail.
     pub(crate) format_version: u32,
     /// SHA-256, in hex, of the configuration file.
     #[serde(borrow, rename = "configurationSHA256", skip_serializing_if = "Option::is_none")]
     pub(crate) configuration_sha256: Option<Text<'a>>,
-    /// Names the policies in force, as in the records of calls.
+    /// The version of the policies in force, as in the records of calls.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) policy_version: Option<Text<'a>>,
-    /// Its promise about cached data keys whose KMS key is taken away. Earlier brokers have none.
+    /// Its promise about cached data keys whose KMS key is revoked. Earlier brokers have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reuse: Option<RevocationPromise>,
     /// Where it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Origin>,
-    /// Bytes of records in the journal that an earlier process has left.
+    /// Bytes of records in the journal that an earlier process left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) recovered_bytes: Option<u64>,
 }
 
 impl<'a> ActivityRecord<'a> {
-    /// The record of a moment in the broker's life, with the AWS session that it has then, if that is known.
+    /// The record of an event, with the AWS session at that time, if it is known.
     #[must_use]
     pub(crate) fn of_broker(
         event: BrokerEvent,
@@ -87,5 +87,5 @@ impl<'a> ActivityRecord<'a> {
     }
 }
 
-/// The operator's methods with records. `Status` has none: it returns numbers, and is polled.
+/// Operators' methods that are recorded. `Status` is not: it only returns numbers, and is polled.
 pub(crate) const OPERATOR_METHODS: [&str; 3] = ["Evict", "ListEntries", "Flush"];

@@ -4,7 +4,7 @@ use key_broker_core::{KeyArn, KeyId};
 
 use super::identity::{IdentityKind, SessionContext, SessionIssuer, UserIdentity};
 
-/// Where in AWS the broker is: what stays the same for as long as it runs. Which session it calls KMS with does not.
+/// The broker's place in AWS, which never changes while it runs, unlike the session with which it calls KMS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsCaller {
     /// The account: 12 digits.
@@ -15,13 +15,13 @@ pub struct AwsCaller {
     pub region: String,
     /// The host of the KMS endpoint.
     pub kms_host: String,
-    /// The host's own address on the way to KMS. Behind NAT, CloudTrail has another.
+    /// The host's own address toward KMS. Behind NAT, CloudTrail sees another.
     pub source_address: String,
 }
 
 impl AwsCaller {
-    /// The ARN of the KMS key that `key` names, if that alone is enough: a key ARN itself, a key id in the caller's own partition,
-    /// region and account. A multi-Region key has one ARN here, in this region, whichever of its replicas is named.
+    /// The ARN of the KMS key that `key` names, if `key` says enough: a key ARN, or a key id, which belongs to the caller's own partition,
+    /// region and account. All replicas of a multi-Region key have one ARN here, in this region.
     #[must_use]
     pub fn key_arn(&self, key: &KeyId) -> Option<KeyArn> {
         if key.as_str().starts_with("arn:") {
@@ -63,7 +63,7 @@ impl UserIdentity<'static> {
     }
 }
 
-/// What kind of principal an ARN is of, the name of the user, and that of the role.
+/// The kind of principal in an ARN, and the names of the user and the role.
 fn kind_of(arn: &str) -> (IdentityKind, Option<&str>, Option<&str>) {
     let resource = arn.splitn(6, ':').nth(5).unwrap_or_default();
     let mut parts = resource.split('/');
@@ -76,7 +76,7 @@ fn kind_of(arn: &str) -> (IdentityKind, Option<&str>, Option<&str>) {
     }
 }
 
-/// The ARN of a role that has no path, by that of one of its sessions.
+/// The ARN of a role without a path, from that of one of its sessions.
 fn without_path(session: &str, account_id: &str, role: &str) -> String {
     let partition = session.split(':').nth(1).unwrap_or_default();
     format!("arn:{partition}:iam::{account_id}:role/{role}")
@@ -84,7 +84,7 @@ fn without_path(session: &str, account_id: &str, role: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    //! STS's answers become CloudTrail's identities, with nothing invented.
+    //! STS's answers become CloudTrail's identities without anything invented.
 
     use super::*;
 

@@ -27,10 +27,10 @@ pub struct KmsEventData<'a> {
     /// The key material that it had been encrypted under.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub source_key_material_id: Option<Text<'a>>,
-    /// What an attestation document measured, to whose public key KMS encrypted its answer.
+    /// The measurements in the attestation document to whose public key KMS encrypted its answer.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Open<'a, CloudTrailRecipient<'a>>>,
-    /// The pairs of the encryption context whose values are digests in this record: configuration redacts them.
+    /// The names of encryption context pairs whose values are digests in this record, as configured for redaction.
     #[serde(borrow, rename = "redactedEncryptionContext", default, skip_serializing_if = "Vec::is_empty")]
     pub redacted: Vec<Text<'a>>,
 }
@@ -42,7 +42,7 @@ pub struct ActivityEventData<'a> {
     /// How the call ended.
     #[serde(deserialize_with = "word")]
     pub outcome: Outcome,
-    /// What policy said, if it was asked.
+    /// The policy decision, if policy was asked.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyData<'a>>,
     /// Where the answer came from, if KMS or the cache was asked.
@@ -59,19 +59,19 @@ pub struct ActivityEventData<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub ends: Option<Uuid>,
-    /// What the call's attestation document proves, whatever the call's outcome.
+    /// What the call's attestation document proves, whatever the outcome.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Open<'a, &'a Measurements>>,
     /// The span of the call, if it was traced.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceData<'a>>,
-    /// What the caller wrote at length is cut: the call was refused.
+    /// Whether the caller's long texts are cut, as in records of refused calls.
     #[serde(rename = "requestParametersCut", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_cut: bool,
-    /// The pairs of the encryption context whose values are digests in this record: configuration redacts them.
+    /// The names of encryption context pairs whose values are digests in this record, as configured for redaction.
     #[serde(borrow, rename = "redactedEncryptionContext", default, skip_serializing_if = "Vec::is_empty")]
     pub redacted: Vec<Text<'a>>,
-    /// The eventID of an activity record that says Allowed of this call, and was written too late: its answer never left.
+    /// The eventID of an activity record of this call that says Allowed but was written too late: its answer never left.
     #[serde(
         rename = "withdrawsEventID",
         default,
@@ -79,13 +79,13 @@ pub struct ActivityEventData<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub withdraws: Option<Uuid>,
-    /// The calls that this record stands for, where they are more than one.
+    /// The calls that this record counts, if there are several.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub refusals: Option<RefusalCount<'a>>,
     /// What happened to the journal since the previous record.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub journal: Option<Notice>,
-    /// What was reloaded since the record before.
+    /// Reloads since the previous record.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub reloads: Option<Reloads>,
     /// Identifies the report in `journal` and `reloads`: two records with the same one report the same.
@@ -96,10 +96,10 @@ pub struct ActivityEventData<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub notice_id: Option<Uuid>,
-    /// That KMS could not be asked whether data keys may still be used.
+    /// A failed check of whether data keys may still be used.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub failed_check: Option<FailedCheck<'a>>,
-    /// Whose an access key is, which KMS records before this one have alone.
+    /// The owner of an access key that is alone in earlier KMS records.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub identity: Option<UserIdentity<'a>>,
     /// What the broker records about itself, in records of its own life.
@@ -136,7 +136,7 @@ impl From<Outcome> for ActivityEventData<'_> {
 }
 
 impl ActivityEventData<'_> {
-    /// With what the broker has found out about its trail.
+    /// Adds a notice about the broker's trail.
     #[must_use]
     pub(crate) fn with_notice(mut self, untold: &Untold) -> Self {
         (self.journal, self.reloads) = (untold.journal(), untold.reloads());
@@ -145,38 +145,38 @@ impl ActivityEventData<'_> {
     }
 }
 
-/// Calls of one principal that were refused for one reason within a second, and share a record.
+/// A count of one principal's calls that were refused for one reason within a second.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusalCount<'a> {
-    /// How many.
+    /// The number of calls.
     pub count: u64,
-    /// The request id that the caller of the first one saw.
+    /// The request id that the first caller saw.
     #[serde(borrow, rename = "firstRequestID")]
     pub first_request_id: Text<'a>,
-    /// That of the last one.
+    /// The request id that the last caller saw.
     #[serde(borrow, rename = "lastRequestID")]
     pub last_request_id: Text<'a>,
-    /// Keys that were asked for, as they were written: the first sixteen.
+    /// The first sixteen requested keys, as callers wrote them.
     #[serde(borrow)]
     pub key_names: Vec<Text<'a>>,
-    /// How many different ones were asked for, up to 1,024.
+    /// The number of different keys requested, up to 1,024.
     pub different_key_names: u64,
 }
 
-/// A message of the AWS Encryption SDK, as far as it is known: its header is, once it is read or written.
+/// An AWS Encryption SDK message, whose header is known once it is read or written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageData<'a> {
-    /// SHA-256, in hex, of the message's header with its tag: whoever has the message finds the call.
+    /// The SHA-256, in hex, of the message's header with its tag, by which the call of a message can be found.
     #[serde(borrow, rename = "headerSHA256")]
     pub header_sha256: Text<'a>,
     /// The algorithm suite: `0x0478`.
     #[serde(borrow)]
     pub suite: Text<'a>,
-    /// How many encrypted data keys the message has.
+    /// The number of encrypted data keys in the message.
     pub encrypted_data_keys: u16,
-    /// The bytes of the whole message; of a stream that has not ended, not known.
+    /// The bytes of the whole message; unknown while a stream has not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
     /// The bytes of plaintext that were encrypted, or that left the broker.
@@ -184,14 +184,14 @@ pub struct MessageData<'a> {
     pub plaintext_length: Option<u64>,
 }
 
-/// Where a call is in OpenTelemetry's traces.
+/// The call's place in OpenTelemetry's traces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceData<'a> {
     /// 32 lower-case hex digits.
     #[serde(borrow)]
     pub trace_id: Text<'a>,
-    /// Of the server span: 16 lower-case hex digits.
+    /// The server span's id: 16 lower-case hex digits.
     #[serde(borrow)]
     pub span_id: Text<'a>,
 }
@@ -202,12 +202,12 @@ pub struct TraceData<'a> {
 pub struct PolicyData<'a> {
     /// Their ids; empty when no policy permits.
     pub determining_policies: Cow<'a, [String]>,
-    /// Names the policies in force: the first half of the SHA-256 of their text, in hex.
+    /// The version of the policies in force: the first half of the SHA-256 of their text, in hex.
     #[serde(borrow)]
     pub version: Text<'a>,
 }
 
-/// Where an answer came from, and how far its data key has been used.
+/// The source of an answer, and how far its data key has been used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataKeyData<T = Arc<str>> {
@@ -228,13 +228,13 @@ pub struct DataKeyData<T = Arc<str>> {
     /// When KMS answered.
     #[serde(default, with = "optional_moment", skip_serializing_if = "Option::is_none")]
     pub minted_at: Option<OffsetDateTime>,
-    /// When the data key is handed out for the last time.
+    /// When the data key expires.
     #[serde(default, with = "optional_moment", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<OffsetDateTime>,
-    /// When KMS allowed the same the last time since then.
+    /// KMS's latest permission since then.
     #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
     pub last_allowed: Option<LastAllowed<T>>,
-    /// The eventID of the record that says why KMS was not asked again in time.
+    /// The eventID of the record that explains why KMS was not asked again in time.
     #[serde(default, deserialize_with = "optional_id", skip_serializing_if = "Option::is_none")]
     pub last_check_failed: Option<Uuid>,
     /// The messages charged so far.
@@ -249,7 +249,7 @@ pub struct DataKeyData<T = Arc<str>> {
     /// The declared bytes allowed in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_limit: Option<u64>,
-    /// SHA-256, in hex, of the ciphertext that KMS made, and that was handed out: whoever has it finds the call.
+    /// The SHA-256, in hex, of the ciphertext that KMS made and the caller got, by which the call can be found.
     #[serde(rename = "ciphertextBlobSHA256", skip_serializing_if = "Option::is_none")]
     pub ciphertext_sha256: Option<T>,
 }
@@ -280,13 +280,13 @@ impl DataKeyData {
     }
 }
 
-/// Who made an answer.
+/// The source of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ServedFrom {
-    /// A call to KMS for this very request.
+    /// A call to KMS for this request.
     Kms,
-    /// An earlier one.
+    /// An earlier call.
     Cache,
 }
 

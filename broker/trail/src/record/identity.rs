@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::open::Open;
 use super::text::Text;
 
-/// Who did it: the broker's AWS principal in a KMS record, a workload in an activity record.
+/// The acting identity: the broker's AWS principal in a KMS record, a workload in an activity record.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UserIdentity<'a> {
-    /// An `IdentityKind`; AWS's own records know more.
+    /// An `IdentityKind`; AWS's own records have more.
     #[serde(borrow, rename = "type")]
     pub kind: Text<'a>,
     /// STS's `UserId`; a workload's principal, as policy names it.
@@ -25,13 +25,13 @@ pub struct UserIdentity<'a> {
     /// The access key that signed the call.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<Text<'a>>,
-    /// The user's name; none for a role.
+    /// The user's name; `None` for a role.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) user_name: Option<Text<'a>>,
-    /// Where a role's session comes from.
+    /// The origin of a role's session.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) session_context: Option<SessionContext<'a>>,
-    /// `key-broker` on calls that the broker makes for itself; in AWS's own records, also a service of AWS.
+    /// `key-broker` for calls that the broker makes for itself; in AWS's own records possibly an AWS service.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub invoked_by: Option<Text<'a>>,
     /// Details of a workload's connection. Later brokers may add some.
@@ -52,16 +52,14 @@ impl<'a> UserIdentity<'a> {
     }
 }
 
-/// Whom the records of a broker name.
+/// The kinds of identities in a broker's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum IdentityKind {
-    /// A session of a role.
+    /// A role session.
     AssumedRole,
-    /// A user of IAM.
     IAMUser,
     /// The root user of the account.
     Root,
-    /// A federated user.
     FederatedUser,
     /// See [`PeerKind`].
     UnixWorkload,
@@ -71,7 +69,7 @@ pub(crate) enum IdentityKind {
     EnclaveWorkload,
     /// The broker itself, in activity records of its own.
     Broker,
-    /// An AWS principal of none of these kinds, or a workload of which nothing is proven.
+    /// An AWS principal of another kind, or a workload about which nothing is proven.
     Unknown,
 }
 
@@ -123,10 +121,9 @@ pub(crate) struct SessionIssuer<'a> {
     /// The role's unique id.
     #[serde(borrow)]
     pub(crate) principal_id: Text<'a>,
-    /// The role's ARN. Brokers before this one left it out.
+    /// The role's ARN. Earlier brokers left it out.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(crate) arn: Option<Text<'a>>,
-    /// The account.
     #[serde(borrow)]
     pub(crate) account_id: Text<'a>,
     /// The role's name.

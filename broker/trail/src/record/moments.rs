@@ -2,14 +2,14 @@
 
 use time::{Date, Month, OffsetDateTime, UtcOffset};
 
-/// A moment as records and digests have it.
+/// Formats a time as records and digests have it.
 #[must_use]
 #[expect(clippy::missing_panics_doc, reason = "nothing can fail")]
 pub fn record_time(at: OffsetDateTime) -> String {
     std::str::from_utf8(&digits(at.to_offset(UtcOffset::UTC))).expect("digits are ASCII").to_owned()
 }
 
-/// Reads a moment in that form and no other.
+/// Parses a time in that form and no other.
 pub(crate) fn parse_record_time(text: &str) -> Option<OffsetDateTime> {
     let bytes: &[u8; 20] = text.as_bytes().try_into().ok()?;
     let signs = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'Z')];
@@ -26,7 +26,7 @@ pub(crate) fn parse_record_time(text: &str) -> Option<OffsetDateTime> {
     Some(date.with_hms(small(11)?, small(14)?, small(17)?).ok()?.assume_utc())
 }
 
-/// By hand, since each record has three moments: `time` interprets a description of the form every time.
+/// Written by hand, since each record has three times, and `time` interprets a format description each time.
 pub(super) fn digits(at: OffsetDateTime) -> [u8; 20] {
     let mut text = *b"0000-00-00T00:00:00Z";
     let mut put = |place: usize, number: u32| {
@@ -36,7 +36,7 @@ pub(super) fn digits(at: OffsetDateTime) -> [u8; 20] {
     };
     let (year, month, day) = at.to_calendar_date();
     let (hour, minute, second) = at.to_hms();
-    // `time` knows years up to 9999; there are no moments before our era here.
+    // `time` allows years up to 9999, and none here is negative.
     let year = year.unsigned_abs();
     put(0, year / 100);
     put(2, year);
@@ -48,7 +48,7 @@ pub(super) fn digits(at: OffsetDateTime) -> [u8; 20] {
     text
 }
 
-/// A field that is a moment.
+/// A field with a time.
 pub(crate) mod moment {
     use serde::{Deserialize as _, Deserializer, Serializer};
     use time::OffsetDateTime;
@@ -61,8 +61,8 @@ pub(crate) mod moment {
         serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
     }
 
-    /// Takes every form of RFC 3339, as AWS's own records are not ours to judge. Where the form matters, the record is written again
-    /// and compared.
+    /// Accepts any form of RFC 3339, since AWS's own records are not checked here. Where the form matters, the record is written again and
+    /// compared.
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<OffsetDateTime, D::Error> {
@@ -73,7 +73,7 @@ pub(crate) mod moment {
     }
 }
 
-/// A field that is a moment, or not there. It is read in the form of records and no other.
+/// An optional field with a time, accepted only in the form of records.
 pub(crate) mod optional_moment {
     use serde::{Deserialize as _, Deserializer, Serializer};
     use time::OffsetDateTime;

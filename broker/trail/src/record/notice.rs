@@ -1,5 +1,4 @@
-//! The broker's own activity records: what it has found out about its trail and no call's record reported, and whose access keys are
-//! whose.
+//! The broker's own activity records: notices about its trail that no call's record has reported, and owners of access keys.
 
 use key_broker_core::Outcome;
 use time::OffsetDateTime;
@@ -9,14 +8,14 @@ use super::{ActivityEventData, ActivityRecord, AwsCaller, EventCategory, Identit
 use crate::notice::Untold;
 
 impl<'a> ActivityRecord<'a> {
-    /// The record of this report, by the broker with this `caller` identity.
+    /// The record of this notice, by the broker with this `caller` identity.
     pub(crate) fn of_notice(untold: &Untold, at: OffsetDateTime, caller: &'a AwsCaller) -> Self {
         // Nobody asked for it, so nobody was refused.
         let data = ActivityEventData::from(Outcome::Allowed).with_notice(untold);
         Self::of_the_broker(REPORT_NOTICE, data, at, caller)
     }
 
-    /// The record that says whose the access key in `identity` is, for KMS records written before that was known.
+    /// The record of who owns the access key in `identity`, for KMS records written before that was known.
     #[must_use]
     pub fn of_identity(identity: UserIdentity<'a>, at: OffsetDateTime, caller: &'a AwsCaller) -> Self {
         let data =
@@ -49,7 +48,7 @@ impl<'a> ActivityRecord<'a> {
 
 /// The broker, as the principal of its own records.
 pub(crate) const BROKER: &str = "key-broker";
-/// The name of what the broker does by itself: it is none of the contract's calls.
+/// The name of an event of the broker's own, which is no call of the contract.
 pub(crate) const REPORT_NOTICE: &str = "ReportNotice";
 /// Likewise.
 pub(crate) const REPORT_IDENTITY: &str = "ReportIdentity";

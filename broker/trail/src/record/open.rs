@@ -8,13 +8,13 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// A part of a record whose fields no reader looks at.
+/// A part of a record whose fields nobody reads.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]
 pub enum Open<'a, T> {
-    /// What this broker writes.
+    /// As this broker writes it.
     Written(T),
-    /// What was read: JSON, as it stands there.
+    /// As it was read, in JSON.
     Read(&'a RawValue),
 }
 
@@ -34,7 +34,7 @@ impl<'de: 'a, 'a, T> Deserialize<'de> for Open<'a, T> {
     }
 }
 
-/// Reads an object, if there is one, whatever else it has. A structure alone takes an array of its values, too.
+/// Reads an optional object with any further fields. Without this, serde would also accept an array for a structure.
 pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Text;
 
-/// `requestParameters`, as the KMS operation's.
+/// `requestParameters` as in the KMS operation.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RequestParameters<'a> {
@@ -36,25 +36,25 @@ pub struct RequestParameters<'a> {
     /// The encryption context, if there is any.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub encryption_context: Option<ContextPairs<'a>>,
-    /// On ReEncrypt, of the key that had encrypted it: `SYMMETRIC_DEFAULT`.
+    /// On ReEncrypt, the algorithm of the key that had encrypted: `SYMMETRIC_DEFAULT`.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub source_encryption_algorithm: Option<Text<'a>>,
-    /// The encryption context until then, if there was any.
+    /// The encryption context of the old ciphertext, if there was any.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub source_encryption_context: Option<ContextPairs<'a>>,
-    /// The key, if the caller named it.
+    /// The key of the old ciphertext, if the caller named it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub source_key_id: Option<Text<'a>>,
-    /// On ReEncrypt, the key that encrypts it now.
+    /// On ReEncrypt, the key that encrypts.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub destination_key_id: Option<Text<'a>>,
     /// `SYMMETRIC_DEFAULT`.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub destination_encryption_algorithm: Option<Text<'a>>,
-    /// The encryption context from now on, if there is any.
+    /// The encryption context of the new ciphertext, if there is any.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub destination_encryption_context: Option<ContextPairs<'a>>,
-    /// Activity records only: the ciphertext's name, its SHA-256 in hex.
+    /// Activity records only: the SHA-256, in hex, of the ciphertext.
     #[serde(borrow, skip_serializing_if = "Option::is_none", rename = "ciphertextBlobSHA256")]
     pub ciphertext_sha256: Option<Text<'a>>,
     /// Activity records only: what the caller declared.
@@ -63,7 +63,7 @@ pub struct RequestParameters<'a> {
 }
 
 impl<'a> RequestParameters<'a> {
-    /// With a data key's length in the field that KMS would have it in.
+    /// Sets a data key's length in the field where KMS has it.
     #[must_use]
     pub fn with_length(mut self, length: DataKeyLength) -> Self {
         match length {
@@ -74,8 +74,7 @@ impl<'a> RequestParameters<'a> {
         self
     }
 
-    /// With what a caller wrote at length cut, for records of calls that are refused: they cost no more than others. True if anything
-    /// was.
+    /// Cuts the caller's long texts, for records of refused calls, which must not cost more than others. True if anything was cut.
     #[must_use]
     pub fn cut(mut self) -> (Self, bool) {
         let mut rest = REFUSED_TEXT_BYTES;
@@ -86,7 +85,7 @@ impl<'a> RequestParameters<'a> {
             is_cut |= key.cut(&mut rest);
         }
         for ContextPairs(pairs) in self.contexts_mut().into_iter().flatten() {
-            // A pair whose name has no room is left out: a part of a name is another name.
+            // A pair whose name does not fit is left out, since part of a name would be another name.
             pairs.retain_mut(|(name, value)| {
                 let is_left_out = name.cut(&mut rest);
                 is_cut |= is_left_out || value.cut(&mut rest);
@@ -99,7 +98,7 @@ impl<'a> RequestParameters<'a> {
         (self, is_cut)
     }
 
-    /// With the two encryption contexts of a ReEncrypt. CloudTrail leaves empty ones out.
+    /// Sets the two encryption contexts of a ReEncrypt. CloudTrail leaves out empty ones.
     #[must_use]
     pub fn with_contexts(
         mut self,
@@ -111,7 +110,7 @@ impl<'a> RequestParameters<'a> {
         self
     }
 
-    /// Every encryption context that it has room for.
+    /// All fields for encryption contexts.
     pub fn contexts_mut(&mut self) -> [&mut Option<ContextPairs<'a>>; 3] {
         [
             &mut self.encryption_context,
@@ -120,14 +119,14 @@ impl<'a> RequestParameters<'a> {
         ]
     }
 
-    /// Every encryption context that it has.
+    /// All encryption contexts in it.
     pub(crate) fn contexts(&self) -> impl Iterator<Item = &ContextPairs<'a>> {
         [&self.encryption_context, &self.source_encryption_context, &self.destination_encryption_context]
             .into_iter()
             .flatten()
     }
 
-    /// With an encryption context. CloudTrail leaves an empty one out.
+    /// Sets the encryption context. CloudTrail leaves out an empty one.
     #[must_use]
     pub fn with_context(mut self, context: &'a EncryptionContext) -> Self {
         self.encryption_context = ContextPairs::of(context);
@@ -135,15 +134,15 @@ impl<'a> RequestParameters<'a> {
     }
 }
 
-/// What a record of a refused call has of the key's name and the encryption context, as JSON writes it.
+/// The most of the key's name and the encryption context in a record of a refused call, in JSON's encoding.
 const REFUSED_TEXT_BYTES: usize = 1_024;
 
-/// The pairs of an encryption context, in the order of the record: one that was read may have a name twice.
+/// The pairs of an encryption context in the order of the record. One that was read may have a name twice.
 #[derive(Debug)]
 pub struct ContextPairs<'a>(Vec<(Text<'a>, Text<'a>)>);
 
 impl<'a> ContextPairs<'a> {
-    /// None where there is no pair.
+    /// `None` without pairs.
     fn of(context: &'a EncryptionContext) -> Option<Self> {
         let pairs = context.pairs().iter().map(|(name, value)| (name.into(), value.into()));
         (!context.pairs().is_empty()).then(|| Self(pairs.collect()))

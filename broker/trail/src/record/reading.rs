@@ -1,4 +1,4 @@
-//! Parsed records: a broker's, and AWS's of KMS.
+//! Parsed records of brokers, and AWS's records of KMS.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use serde_json::value::RawValue;
 use super::notice::BROKER;
 use super::{ActivityEventData, ContextPairs, KMS, Record};
 
-/// A record that was read. Its `additionalEventData` is JSON still: which it is depends on the profile.
+/// A parsed record. Its `additionalEventData` is still JSON, since its form depends on the profile.
 pub type ReadRecord<'a> = Record<'a, &'a RawValue>;
 
 impl<'a> ReadRecord<'a> {
-    /// Reads one record. Fields that a broker does not write are passed over, as AWS's own records have many: who judges a record has
-    /// to write it again, too.
+    /// Parses one record, ignoring fields that no broker writes, of which AWS's own records have many. To validate a record, write it again
+    /// and compare.
     pub fn parse(json: &'a str) -> Result<Self, MalformedRecord> {
         parse(json)
     }
@@ -25,7 +25,7 @@ impl<'a> ReadRecord<'a> {
 }
 
 impl<D> Record<'_, D> {
-    /// Whether it is of a call to KMS.
+    /// Whether it is about a call to KMS.
     #[must_use]
     pub fn is_of_kms(&self) -> bool {
         &*self.event_source == KMS
@@ -50,10 +50,10 @@ impl<D> Record<'_, D> {
         pairs.into_iter().flat_map(ContextPairs::iter)
     }
 
-    /// A value of the encryption context.
+    /// A value in the encryption context.
     #[must_use]
     pub(crate) fn context(&self, name: &str) -> Option<&str> {
-        // Of a name that is there twice, readers of JSON take the last.
+        // If a name is there twice, readers of JSON take the last.
         self.encryption_context().rev().find(|pair| pair.0 == name).map(|(_, value)| value)
     }
 
@@ -64,7 +64,7 @@ impl<D> Record<'_, D> {
     }
 }
 
-/// Why JSON is not a record.
+/// Why some JSON is not a record.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MalformedRecord(String);
 
@@ -76,7 +76,7 @@ impl fmt::Display for MalformedRecord {
 
 impl std::error::Error for MalformedRecord {}
 
-/// Reads a record, or a part of one.
+/// Parses a record or a part of one.
 pub fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MalformedRecord> {
     if !json.trim_start().starts_with('{') {
         return Err(MalformedRecord("not an object".into()));
@@ -89,7 +89,7 @@ pub fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MalformedRecord
     })
 }
 
-/// The beginning of some JSON, fit for a finding.
+/// The beginning of some JSON, for a finding.
 pub(crate) fn shown(json: &str) -> String {
     let mut shown = String::new();
     for c in json[..json.floor_char_boundary(SHOWN_BYTES)].chars() {
@@ -101,5 +101,5 @@ pub(crate) fn shown(json: &str) -> String {
     shown
 }
 
-/// Enough to see which field it is.
+/// Enough to recognize the field.
 const SHOWN_BYTES: usize = 60;

@@ -8,7 +8,7 @@ use super::text::word;
 use super::{ActivityEventData, ActivityRecord, AwsCaller, REPORT_FAILED_CHECK, Text, moment};
 use key_broker_core::Outcome;
 
-/// The newest answer of KMS by which a kept data key may still be used, where it is newer than the data key.
+/// KMS's newest permission to use a cached data key, if it is newer than the data key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastAllowed<T> {
     /// When KMS answered.
@@ -20,34 +20,34 @@ pub struct LastAllowed<T> {
     /// The eventID of its KMS record.
     #[serde(rename = "kmsEventID")]
     pub kms_event_id: Uuid,
-    /// What it speaks for.
+    /// The scope of the answer.
     #[serde(deserialize_with = "word")]
     pub scope: AllowedScope,
 }
 
-/// What an answer of KMS speaks for.
+/// The scope of an answer of KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum AllowedScope {
-    /// The KMS key: KMS was asked with another encryption context, perhaps.
+    /// The KMS key: KMS may have been asked with another encryption context.
     Key,
-    /// The very same request.
+    /// The same request.
     Context,
 }
 
-/// How long a broker serves what KMS has taken away.
+/// How long a broker serves data keys under a revoked KMS key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RevocationPromise {
-    /// How long cached data keys are used after KMS has allowed it, in seconds; 0 is up to their own limits.
+    /// How long cached data keys are used after KMS's last permission, in seconds; 0 means up to their own limits.
     pub revocation_check_seconds: u64,
-    /// What each check speaks for.
+    /// The scope of each check.
     pub revocation_check: CheckedScope,
     /// The same while KMS cannot be asked, in seconds.
     pub unverified_max_seconds: u64,
 }
 
-/// What revocation checks speak for.
+/// The scope of revocation checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckedScope {
@@ -57,22 +57,22 @@ pub enum CheckedScope {
     Context,
 }
 
-/// That KMS could not be asked whether data keys may still be used.
+/// KMS could not be asked whether data keys may still be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedCheck<'a> {
     /// The KMS key's ARN.
     #[serde(borrow, rename = "keyArn")]
     pub key: Text<'a>,
-    /// The operation that a dry run would have been of.
+    /// The operation to which the dry run belongs.
     #[serde(borrow)]
     pub operation: Text<'a>,
-    /// Why, as the contract's errors name it.
+    /// The reason, by the name of the contract's error.
     #[serde(borrow)]
     pub reason: Text<'a>,
 }
 
 impl<'a> ActivityRecord<'a> {
-    /// The record of a revocation check that failed, by the broker that is where `caller` says.
+    /// The record of a failed revocation check, by the broker described by `caller`.
     #[must_use]
     pub fn of_failed_check(
         check: FailedCheck<'a>,

@@ -1,4 +1,4 @@
-//! The records that auditors' tools read: every field, in its place, for an answer and for an error.
+//! Records as auditors' tools read them: every field in its place, for an answer and for an error.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn context() -> EncryptionContext {
         .expect("a context")
 }
 
-/// The line, with a break between top-level fields, so that differences show.
+/// The line with breaks between top-level fields, so that differences are visible.
 fn shown(lines: &[u8]) -> String {
     let text = std::str::from_utf8(lines).expect("text");
     assert_eq!(text.matches('\n').count(), 1, "one line");
@@ -185,7 +185,7 @@ fn moments_and_ids_have_one_form() {
 }
 
 proptest! {
-    /// Proves: the digits written by hand are those that `time` writes.
+    /// Proves: times are formatted as `time` would format them.
     #[test]
     fn a_moment_is_written_as_time_writes_it(seconds in 0..253_402_300_800_i64, offset in -12_i8..=12) {
         let offset = UtcOffset::from_hms(offset, 0, 0).expect("an offset");

@@ -10,7 +10,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-/// A text of a record. One that was read is borrowed from the JSON, where it has no escapes.
+/// A text in a record. A parsed one is borrowed from the JSON if it has no escapes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -87,7 +87,7 @@ impl From<Uuid> for Text<'_> {
     }
 }
 
-/// Writes a text up to CloudTrail's limit: longer text is cut, the record is kept.
+/// Writes a text, cut to CloudTrail's limit.
 #[expect(clippy::ref_option, reason = "serde passes the field as it is")]
 pub(super) fn cut<S: Serializer>(text: &Option<Text<'_>>, serializer: S) -> Result<S::Ok, S::Error> {
     match text.as_deref() {
@@ -96,7 +96,7 @@ pub(super) fn cut<S: Serializer>(text: &Option<Text<'_>>, serializer: S) -> Resu
     }
 }
 
-/// A UUID as records have it: lower case, with dashes.
+/// Parses a UUID as records have it: lower case, with dashes.
 pub(crate) fn lower_case_uuid(text: &str) -> Option<Uuid> {
     if text.len() != 36 || text.bytes().any(|b| b.is_ascii_uppercase()) {
         return None;
@@ -104,19 +104,19 @@ pub(crate) fn lower_case_uuid(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok()
 }
 
-/// Reads an id, if there is one, in no other form than that.
+/// Reads an optional id in that form only.
 pub(super) fn optional_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
     let Some(text) = Option::<Text<'de>>::deserialize(deserializer)? else { return Ok(None) };
     let id = lower_case_uuid(&text).ok_or_else(|| serde::de::Error::custom("not a UUID in lower case"))?;
     Ok(Some(id))
 }
 
-/// Reads a word as what it means. An enumeration alone takes `{"Allowed":null}`, too.
+/// Reads an enumeration from a word. Without this, serde would also accept `{"Allowed":null}`.
 pub(super) fn word<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     let word = Text::deserialize(deserializer)?;
     let word: StrDeserializer<'_, D::Error> = word.into_deserializer();
     T::deserialize(word)
 }
 
-/// CloudTrail: userAgent, errorCode and errorMessage have 1 KB at most.
+/// CloudTrail: userAgent, errorCode and errorMessage have at most 1 KB.
 pub(crate) const MAX_SHORT_TEXT_BYTES: usize = 1_024;

@@ -12,13 +12,13 @@ pub struct TlsDetails<'a> {
     /// `TLSv1.3`.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub tls_version: Option<Text<'a>>,
-    /// Its name at IANA.
+    /// The cipher suite's name at IANA.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub cipher_suite: Option<Text<'a>>,
-    /// The host that was asked.
+    /// The host that was called.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub client_provided_host_header: Option<Text<'a>>,
-    /// The group that keys were agreed on in, such as `X25519MLKEM768`.
+    /// The group of the key agreement, such as `X25519MLKEM768`.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub key_exchange: Option<Text<'a>>,
 }

@@ -1,5 +1,5 @@
-//! What is read of a trail, in its order, and ahead of who judges it: several objects are on their way at a time, and each log file is
-//! uncompressed, hashed and read by itself, on as many threads as there are processors.
+//! Reads a trail ahead of its verification, in order. Several objects are fetched at a time, and log files are uncompressed, hashed and
+//! parsed on as many threads as there are processors.
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -12,31 +12,30 @@ use crate::digest::LogFile;
 use crate::reader::{DigestFile, DigestKey, ReadFailure, TrailReader};
 use crate::store::StoreError;
 
-/// One object, read.
+/// An object that was read.
 pub(super) enum Step {
-    /// A digest.
     Digest(DigestKey, Result<Option<Box<DigestFile>>, ReadFailure>),
-    /// A log file that the digest before it names.
+    /// A log file of the preceding digest.
     LogFile(Box<LogFile>, Result<Option<ReadLogFile>, ReadFailure>),
 }
 
-/// Reads ahead.
+/// The read-ahead of one trail.
 pub(super) struct Ahead<'a> {
     reader: &'a TrailReader,
     account_id: Arc<str>,
     hashes: RandomState,
     counts_uses: bool,
-    /// Log files that are uncompressed and read at a time.
+    /// Bounds the log files that are uncompressed and parsed at a time.
     turns: Arc<Semaphore>,
-    /// Objects that are in the judge's hands, or were.
+    /// The number of objects handed over to verification so far.
     handed_over: watch::Sender<usize>,
-    /// So many after them are read, and wait.
+    /// How many further objects may be parsed and wait.
     waiting: usize,
     room: Room,
 }
 
 impl<'a> Ahead<'a> {
-    /// Reads the trail of `reader` on so many threads; what records are compared by is hashed under `hashes`.
+    /// Reads the trail of `reader` on this many threads. What records are compared by is hashed with `hashes`.
     pub(super) fn new(
         reader: &'a TrailReader,
         hashes: &RandomState,
@@ -48,7 +47,7 @@ impl<'a> Ahead<'a> {
             counts_uses,
             account_id: reader.names().account_id.as_str().into(),
             hashes: hashes.clone(),
-            // Who judges takes a thread, too: one file waits for each that is read.
+            // Verification uses a thread, too, so one file waits for each that is being parsed.
             turns: Arc::new(Semaphore::new(threads.max(1) * 2)),
             handed_over: watch::Sender::new(0),
             waiting: threads.max(1) * 2,
@@ -56,7 +55,7 @@ impl<'a> Ahead<'a> {
         }
     }
 
-    /// These digests, each followed by the log files that it names.
+    /// Reads these digests, each followed by its log files.
     pub(super) fn digests<'s>(&'s self, digests: &'s [DigestKey]) -> impl Stream<Item = Step> + 's {
         let read = stream::iter(digests).map(async |named: &DigestKey| {
             let read = self.reader.digest_file(&named.key).await;
@@ -64,7 +63,7 @@ impl<'a> Ahead<'a> {
         });
         let steps = read.buffered(DIGESTS_AHEAD).flat_map(|(named, read)| {
             let entries = match &read {
-                // What log files of a later format hold, nobody here can tell.
+                // This program cannot read the log files of a later format.
                 Ok(Some(file)) if file.newer_version().is_none() => file.digest.log_files.clone(),
                 _ => Vec::new(),
             };
@@ -74,7 +73,7 @@ impl<'a> Ahead<'a> {
         self.read(steps)
     }
 
-    /// These log files.
+    /// Reads these log files.
     pub(super) fn log_files(&self, entries: Vec<LogFile>) -> impl Stream<Item = Step> {
         self.read(stream::iter(entries).map(Wanted::LogFile))
     }
@@ -98,7 +97,7 @@ impl<'a> Ahead<'a> {
 
     async fn log_file(&self, number: usize, entry: &LogFile) -> Result<Option<ReadLogFile>, ReadFailure> {
         let Some(fetched) = self.reader.fetch(&entry.s3_object).await? else { return Ok(None) };
-        // What is read takes more memory than what is fetched. Those before this one never wait for it.
+        // A parsed file takes more memory than a fetched one, so it may have to wait; earlier files never wait for it.
         let mut handed_over = self.handed_over.subscribe();
         let _ = handed_over.wait_for(|count| number <= count + self.waiting).await;
         let turn = Arc::clone(&self.turns).acquire_owned().await;
@@ -117,13 +116,13 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// What is to be read next.
+/// An object to be read.
 enum Wanted {
     Digest(DigestKey, Result<Option<Box<DigestFile>>, ReadFailure>),
     LogFile(LogFile),
 }
 
-/// A digest is some kilobytes, and a day of a trail has 24.
+/// A digest has some kilobytes, and a day of a trail has 24.
 const DIGESTS_AHEAD: usize = 8;
-/// A store that is far away answers many at a time as soon as one. A log file that waits takes what it has in the store.
+/// A distant store answers many requests in the time of one. A log file that waits here is still compressed.
 const OBJECTS_AHEAD: usize = 16;

@@ -1,5 +1,5 @@
-//! All trails of a folder: each is judged by itself, many at a time, and every log file is held against all of them. Each object is read
-//! once, and what is known of a trail's records is forgotten with its last one.
+//! Verifies all trails in a folder. Each is verified by itself, many at a time, and every log file is checked against all of them. Each
+//! object is read once, and what is remembered of a trail's records is dropped when the trail ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,47 +17,47 @@ use crate::origin::Origin;
 use crate::reader::{DigestKey, ReadFailure, TrailReader, digests_by_trail};
 use crate::record::{optional_moment, parse_record_time, record_time};
 
-/// What came of verifying all trails of a folder, or some of them.
+/// The result of verifying all or some trails in a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BucketReport {
-    /// How many trails there are of each verdict.
+    /// The number of trails by verdict.
     pub trails: BTreeMap<Verdict, u64>,
-    /// How many there are of each state.
+    /// The number of trails by state.
     pub states: BTreeMap<TrailState, u64>,
-    /// Log files in the folder.
+    /// The number of log files in the folder.
     pub log_files: u64,
-    /// Records that were read.
+    /// The number of records that were read.
     pub records: u64,
-    /// What speaks against the folder as a whole: what no trail names, or more than one.
+    /// Findings about the folder as a whole: objects that no trail names, or more than one.
     pub findings: Vec<Finding>,
-    /// How many findings there are of each kind, those that are not listed included.
+    /// The number of findings by kind, including those not listed.
     pub counts: BTreeMap<FindingKind, u64>,
-    /// The worst of all.
+    /// The worst verdict.
     pub verdict: Verdict,
 }
 
-/// One trail, at a glance.
+/// A summary of one trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrailSummary {
-    /// What it is called.
+    /// The trail's name.
     pub name: String,
-    /// How many digests it has.
+    /// The number of its digests.
     pub digests: u64,
-    /// Where the oldest one begins.
+    /// The start of the oldest digest.
     #[serde(serialize_with = "optional_moment::serialize")]
     pub from: Option<OffsetDateTime>,
-    /// Where the newest one ends.
+    /// The end of the newest digest.
     #[serde(serialize_with = "optional_moment::serialize")]
     pub to: Option<OffsetDateTime>,
-    /// Whether more is to come of it, as its newest digest says; nobody has looked whether that is genuine.
+    /// Whether more digests are to be expected, according to the newest one, whose signature is not checked here.
     pub state: TrailState,
-    /// Records until the newest log file of the newest digest, if that has one.
+    /// The number of records up to the newest log file in the newest digest, if that has one.
     pub records: Option<u64>,
-    /// The host on which it began.
+    /// The host on which the trail began.
     pub host: Option<String>,
-    /// The pod.
+    /// The pod there.
     pub pod: Option<String>,
     /// The pod's namespace.
     pub namespace: Option<String>,
@@ -65,8 +65,7 @@ pub struct TrailSummary {
     pub node: Option<String>,
 }
 
-/// The trails in the folder of `reader` that are `called` so, each with the first digest and the newest read: what they say of
-/// themselves, unverified.
+/// The trails named `called` in the folder of `reader`, with what their first and newest digests say about them, without verifying it.
 pub async fn trails(
     reader: &TrailReader,
     called: &str,
@@ -99,7 +98,7 @@ pub async fn trails(
     Ok(summaries)
 }
 
-/// A digest; none where it is none.
+/// A digest; `None` if the object is not one.
 async fn readable(reader: &TrailReader, digest: &DigestKey) -> Result<Option<Digest>, ReadFailure> {
     match reader.digest(&digest.key).await {
         Err(ReadFailure::Malformed(_)) => Ok(None),
@@ -107,10 +106,9 @@ async fn readable(reader: &TrailReader, digest: &DigestKey) -> Result<Option<Dig
     }
 }
 
-/// Verifies every trail in the folder of `reader` that is `called` so (`*` stands for anything), `in_flight` at a time, and tells of each
-/// as soon as it is judged: its name and report, of how many in all, and what a later run need not read again. Where these are all trails,
-/// and all of their time, every log file of the folder has to be in exactly one digest of one of them. `earlier` is what a run before has
-/// told.
+/// Verifies every trail in the folder of `reader` that is named `called` (`*` matches anything), `in_flight` at a time. Each is reported
+/// as soon as it is verified: name, report, the number of trails in all, and what a later run need not read again. `earlier` is what an
+/// earlier run reported so. If these are all trails over all time, every log file of the folder must be in exactly one digest.
 pub async fn verify_all(
     reader: &TrailReader,
     called: &str,
@@ -120,7 +118,7 @@ pub async fn verify_all(
     told: &mut Told<'_>,
 ) -> BucketReport {
     let mut bucket = Bucket::default();
-    // Before the digests: what is delivered meanwhile is in neither list.
+    // Listed before the digests, so that what is delivered meanwhile is in neither list.
     let listed = reader.log_file_keys().await;
     let (listed, (trails, others)) = match (listed, digests_by_trail(reader, called).await) {
         (Ok(listed), Ok(digests)) => (listed, digests),
@@ -166,12 +164,12 @@ pub async fn verify_all(
 struct Judged {
     reader: TrailReader,
     report: Report,
-    /// The log files that its digests name.
+    /// The log files in its digests.
     known: HashSet<String>,
     passed: Option<PassedTrail>,
 }
 
-/// Hears of each trail that is judged.
+/// Called with each trail that is verified.
 pub(super) type Told<'a> = dyn FnMut(&str, &Report, usize, Option<PassedTrail>) + Send + 'a;
 
 async fn verify_one(
@@ -207,7 +205,7 @@ async fn verify_one(
 }
 
 impl Verification<'_> {
-    /// Judges a trail whose digests are listed already, and leaves the folder and the journal to others.
+    /// Verifies a trail whose digests are listed already, without the folder and the journal.
     async fn of_listed(&mut self, own: &[DigestKey]) {
         let VerifyOptions { from, to, .. } = *self.options;
         let stretch = Stretch::of(own, oldest_start(self.reader, self.options, own).await, from, to);
@@ -218,15 +216,15 @@ impl Verification<'_> {
     }
 }
 
-/// The folder as a whole.
+/// The state of the whole folder.
 #[derive(Default)]
 struct Bucket {
     report: BucketReport,
     findings: Findings,
-    /// Log files that no trail has named yet, and those that one has.
+    /// Log files that no trail has named so far, and those that one has.
     unnamed: HashSet<String>,
     named: HashSet<String>,
-    /// How far each trail vouches, and whether more is to come of it.
+    /// The end of each trail's newest digest, and whether more digests are to be expected.
     ends: Vec<(String, OffsetDateTime, TrailState)>,
     worst: Option<Verdict>,
 }
@@ -250,7 +248,7 @@ impl Bucket {
         }
     }
 
-    /// What no trail names was put there by somebody, or waits for its digest, or was delivered by a broker that was killed then.
+    /// Judges log files that no trail names: planted by somebody, waiting for a digest, or left by a broker that was killed.
     fn judge_folder(&mut self, reader: &TrailReader, others: &[String], now: Option<OffsetDateTime>) {
         for key in others {
             let words = "no digest, but in their folder";

@@ -1,7 +1,7 @@
-//! All records of a trail, one after the other: each by itself, and against those before it.
+//! Checks all records of a trail in order, each by itself and against earlier ones.
 //!
-//! Nothing of a record is kept but its ids and what its data key has been used for, and these only for so long: memory does not grow
-//! with a trail (`recent.rs`).
+//! Of each record only ids and the uses of its data key are remembered, and only for a limited time, so that memory does not grow with
+//! the trail (`recent.rs`).
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -19,7 +19,7 @@ use super::revocation::{Promise, Revocation};
 use super::uses::{self, UseCounts};
 use crate::notice::{Notice, Untold};
 
-/// Checks records.
+/// The state of checking a trail's records.
 #[derive(Default)]
 pub(super) struct Checker {
     account_id: String,
@@ -29,15 +29,15 @@ pub(super) struct Checker {
     hashes: RandomState,
     event_ids: RecentIds,
     kms_requests: RecentIds,
-    /// The session that each access key is of.
+    /// The session of each access key.
     sessions: HashMap<u64, u64>,
     reuse: Reuse,
     materials: Materials,
     revocation: Revocation,
-    /// Failed calls to KMS whose records did not come yet.
+    /// Failed calls to KMS whose records have not come yet.
     failed: IdMap<At>,
     faults: Vec<Fault>,
-    /// What was told of the journal.
+    /// Notices that were already counted.
     notices: IdSet,
     kms_records: u64,
     activity_records: u64,
@@ -47,28 +47,28 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    /// Of records that come after those of a broker that promised this.
+    /// Checks records that follow those of a broker with this promise.
     pub(super) fn new(account_id: &str, promise: Promise) -> Self {
         Self { account_id: account_id.to_owned(), revocation: Revocation::new(promise), ..Self::default() }
     }
 
-    /// The trail begins here.
+    /// The next record is the first of the trail.
     pub(super) fn begin_trail(&mut self) {
         self.revocation.begin_trail();
     }
 
-    /// What the broker promises of keys that are taken away, after the records so far.
+    /// The broker's promise about revoked keys, as of the latest record.
     pub(super) fn promise(&self) -> Promise {
         self.revocation.promise()
     }
 
-    /// The next object or file that records come from.
+    /// Begins the next source of records.
     pub(super) fn begin(&mut self, source: &str) -> u32 {
         self.sources.push(source.to_owned());
         u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// What was read of a log file.
+    /// Checks the contents of a log file.
     pub(super) fn log_file(&mut self, key: &str, read: ReadLogFile) {
         let source = self.begin(key);
         let ReadLogFile { mut records, broken, flaws, uses } = read;
@@ -99,18 +99,18 @@ impl Checker {
         }
     }
 
-    /// One record, the `number`th of its source.
+    /// Checks one record, the `number`th of its source.
     pub(super) fn record(&mut self, source: u32, number: usize, json: &str, span: &mut Span) {
         let record = record::read(json, &self.account_id, &self.hashes, None);
         self.checked(source, number, record, span);
     }
 
-    /// Records of KMS and of workloads' calls so far.
+    /// The numbers of KMS records and activity records so far.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.kms_records, self.activity_records)
     }
 
-    /// Under what the hashes are made that records are compared by.
+    /// The random key of the hashes by which records are compared.
     pub(super) fn hashes(&self) -> &RandomState {
         &self.hashes
     }
@@ -139,7 +139,7 @@ impl Checker {
         }
     }
 
-    /// The end of a source.
+    /// Ends a source.
     pub(super) fn end(&mut self, span: Span) {
         if let Some((oldest, _)) = span.times {
             self.reuse.sweep(oldest, &mut self.faults);
@@ -198,7 +198,7 @@ impl Checker {
         }
     }
 
-    /// What the broker has noted, and no record has told.
+    /// Checks a notice that the broker has saved and no record has reported.
     pub(super) fn untold(&mut self, untold: &Untold, source: &str) {
         if !self.notices.contains(&untold.id.as_u128()) && untold.journal != Notice::default() {
             self.told(
@@ -209,7 +209,7 @@ impl Checker {
         }
     }
 
-    /// What is told of the journal, so that whoever reads the trail learns of it.
+    /// Turns a notice about the journal into findings.
     fn told(&mut self, told: Notice, place: Place, how: &str) {
         let Notice {
             torn_bytes,
@@ -238,9 +238,9 @@ impl Checker {
         }
     }
 
-    /// The end of the trail. `from` is where it was begun, if not at its beginning.
+    /// Ends the trail. `from` is where verification began, if not at the trail's beginning.
     pub(super) fn finish(mut self, is_complete: bool, from: Option<i64>, report: &mut Report) {
-        // A KMS record may be one of those that cannot be read.
+        // A missing KMS record may be among those that could not be read.
         let is_complete = is_complete && !self.has_malformed;
         let revocation = std::mem::take(&mut self.revocation);
         revocation.finish(is_complete, from, &mut self.faults);
@@ -251,7 +251,7 @@ impl Checker {
         failed.sort_by_key(|at| (at.source, at.record));
         for at in failed {
             let severity = match (from, is_complete) {
-                // It may be one of those that were delivered before.
+                // The record may have been delivered before that.
                 (Some(_), _) | (None, false) => Severity::CannotTell,
                 (None, true) => Severity::Unsound,
             };

@@ -1,39 +1,39 @@
-//! Whether log files follow one another in the journal's chain, over all digests: records that were lost before they were delivered
-//! leave a gap, which shows without the broker's word and without its journal.
+//! Checks that the log files of all digests follow one another in the journal's hash chain: records lost before delivery leave a gap,
+//! which shows without the broker's word and without its journal.
 
 use super::finding::{FindingKind, Findings, Place};
 use crate::digest::{ChainSpan, Digest, LogFile};
 use crate::journal::hash_chain::Link;
 use crate::names::TrailNames;
 
-/// Where the log files so far end.
+/// The end of the log files so far.
 #[derive(Default)]
 pub(super) struct Continuity {
-    /// The newest log file and the last record in it; none if that is not known.
+    /// The newest log file and the last record in it, if that is known.
     end: Option<(String, Link)>,
-    /// How many log files do not say where they stand.
+    /// The number of log files without a place in the chain.
     unknown: u64,
-    /// What comes next is the first of its journal.
+    /// Whether the next log file is the first of its journal.
     is_beginning: bool,
 }
 
 impl Continuity {
-    /// What comes next comes after this digest.
+    /// The next log file follows this digest.
     pub(super) fn comes_after(&mut self, digest: &Digest) {
         self.end = digest.log_files.last().and_then(end_of);
     }
 
-    /// What comes next is the beginning of the trail, and so of its journal.
+    /// The next log file begins the trail, and so its journal.
     pub(super) fn begin(&mut self) {
         (self.end, self.is_beginning) = (None, true);
     }
 
-    /// What comes next is held against nothing: it is of another journal, or what is before it cannot be read.
+    /// The next log file is compared with nothing: it is from another journal, or its predecessor cannot be read.
     pub(super) fn begin_anew(&mut self) {
         (self.end, self.is_beginning) = (None, false);
     }
 
-    /// The next log file, as a digest names it.
+    /// Checks the next log file, as a digest names it.
     pub(super) fn log_file(&mut self, entry: &LogFile, findings: &mut Findings) {
         self.unknown += u64::from(entry.journal_chain.is_none());
         let begins_after = entry.journal_chain.as_ref().and_then(ChainSpan::links).map(|(before, _)| before);
@@ -58,7 +58,7 @@ impl Continuity {
         self.end = end_of(entry);
     }
 
-    /// Says of how many log files nobody can tell.
+    /// Reports log files without a place in the chain.
     pub(super) fn finish(&self, names: &TrailNames, findings: &mut Findings) {
         if self.unknown == 0 {
             return;

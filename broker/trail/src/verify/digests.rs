@@ -1,4 +1,4 @@
-//! One digest: is it what it says, signed, and the next one after the digest before it?
+//! Verifies one digest: its contents, its signature, and that it follows the previous digest.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -12,17 +12,17 @@ use crate::reader::{DigestFile, DigestKey};
 use crate::record::record_time;
 use crate::signature::PublicKey;
 
-/// What stands before a digest in the store.
+/// The digest before a digest in the store.
 pub(super) enum Before {
-    /// Nothing: it is the oldest one.
+    /// None: it is the oldest one.
     Nothing,
     /// This one.
     Digest(DigestLink),
-    /// One that cannot be read, of this key.
+    /// An unreadable one with this key.
     Unreadable(String),
 }
 
-/// A digest, as the next one should know it.
+/// What the next digest should say about a digest.
 pub(super) struct DigestLink {
     key: String,
     hash: String,
@@ -54,7 +54,7 @@ impl DigestLink {
     }
 }
 
-/// Checks what a digest says of itself and its log files.
+/// Checks what a digest says about itself and its log files.
 pub(super) fn check_content(
     file: &DigestFile,
     digest_key: &DigestKey,
@@ -94,13 +94,13 @@ pub(super) fn check_content(
     }
 }
 
-/// Whether a broker writes it so; a later one may add fields, which are signed with the rest.
+/// Whether a broker writes it like this. Later brokers may add fields, which are signed with the rest.
 fn is_written(digest: &Digest, json: &[u8]) -> bool {
     let known = digest.to_json();
     known == json || (is_compact(json) && has_all(json, &known))
 }
 
-/// Whether the one JSON has everything that the other has, and more.
+/// Whether `json` has everything that `known` has, and possibly more.
 fn has_all(json: &[u8], known: &[u8]) -> bool {
     fn has(all: &Value, known: &Value) -> bool {
         match (all, known) {
@@ -171,7 +171,6 @@ fn check_fields(digest: &Digest, names: &TrailNames) -> Result<(), String> {
     )
 }
 
-/// Checks the signature.
 pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &mut Findings) {
     let place = || Place::object(&file.key);
     let Some(signature) = &file.signature else {
@@ -186,7 +185,7 @@ pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &
     }
     let is_right = file.is_signed(keys);
     let algorithm = file.signature_algorithm.as_deref() == Some(SIGNATURE_ALGORITHM);
-    // A broker writes lower case; other software may compare the text.
+    // Brokers write lower case, and other software may compare the text.
     if !is_right || !algorithm || signature.bytes().any(|b| b.is_ascii_uppercase()) {
         findings.unsound(
             FindingKind::DigestSignature,
@@ -196,18 +195,18 @@ pub(super) fn check_signature(file: &DigestFile, keys: &[PublicKey], findings: &
     }
 }
 
-/// What a digest is held against.
+/// What a digest's place in the chain is checked against.
 pub(super) struct LinkContext<'a> {
     pub(super) names: &'a TrailNames,
-    /// The digest before it in the store.
+    /// The previous digest in the store.
     pub(super) before: &'a Before,
     /// All digests in the store.
     pub(super) listed: &'a [DigestKey],
-    /// From when on somebody wants to know; none is from the beginning.
+    /// The start of the period, if it does not begin with the trail.
     pub(super) from: Option<OffsetDateTime>,
 }
 
-/// Checks that the digest follows the one before it.
+/// Checks that a digest follows the previous one.
 pub(super) fn check_link(file: &DigestFile, around: &LinkContext<'_>, findings: &mut Findings) {
     let LinkContext { names, before, listed, from } = around;
     let place = || Place::object(&file.key);

@@ -1,6 +1,6 @@
-//! What an earlier run over many trails has found sound. A run that was stopped goes on with the others; of a trail that has grown, what is new is
-//! read, and the day before it, as with a trail alone. Digests are read again, each against the hash that the next one knows: they say which log
-//! files are whose.
+//! Trails that an earlier run over many trails found sound. A run that was stopped continues with the remaining trails. Of a trail that has
+//! grown, the new part is read, and the day before it. Digests are always read again and checked against one another, because they say
+//! which log files belong to which trail.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,18 +16,18 @@ use super::{Before, Verification, VerifyOptions};
 use crate::digest::sha256_hex;
 use crate::reader::{DigestFile, DigestKey, TrailReader};
 
-/// A trail that was found sound, up to its newest digest.
+/// A trail that was found sound up to its newest digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PassedTrail {
-    /// Which.
+    /// The trail's ARN.
     pub trail_arn: String,
-    /// The newest digest's key, the SHA-256 of it, and its signature, both in hex; and how many there were.
+    /// The newest digest's key, its SHA-256 and its signature, both in hex; and the number of digests.
     digest: String,
     hash: String,
     signature: String,
     digests: u64,
-    /// Where verifying goes on if there are more.
+    /// Where verification continues if there are more digests.
     point: Option<ResumePoint>,
     log_files: u64,
     kms_records: u64,
@@ -35,22 +35,21 @@ pub struct PassedTrail {
     keys_used: u64,
     #[serde(with = "time::serde::rfc3339::option")]
     from: Option<OffsetDateTime>,
-    /// None if they were not counted.
+    /// `None` if they were not counted.
     uses: Option<Vec<(UsesOf, Uses)>>,
 }
 
-/// What holds of it now.
+/// How much of the earlier result still holds.
 pub(super) enum Holds {
-    /// Everything, and nothing is new: its report, and the log files that it names.
+    /// All of it, and there are no new digests: the report, and the log files of the trail.
     Whole(Box<Report>, HashSet<String>),
-    /// Everything until this point.
+    /// Everything up to this point.
     Until(Box<ResumePoint>, HashSet<String>),
-    /// Nothing that could be relied on.
     Nothing,
 }
 
 impl PassedTrail {
-    /// What a run has found, if that was nothing; `digests` are all that the trail has.
+    /// The trail after a verification up to its newest digest; `digests` are all of them.
     pub(super) fn of(verification: &Verification<'_>, digests: &[DigestKey]) -> Option<Self> {
         let Before::Digest(newest) = &verification.before else { return None };
         let (digest, hash, signature) = newest.parts()?;
@@ -71,7 +70,7 @@ impl PassedTrail {
         })
     }
 
-    /// With the numbers of the report; none if anything speaks against the trail but that nobody has closed it.
+    /// Adds the report's numbers. `None` if there is any finding except notes and that the trail is abandoned.
     pub(super) fn with(self, report: &Report, options: &VerifyOptions) -> Option<Self> {
         let is_passed = report.verdict != Verdict::Unsound
             && report.findings.iter().all(|finding| {
@@ -88,7 +87,7 @@ impl PassedTrail {
         })
     }
 
-    /// What holds of it, where these are the trail's digests now, and `listed` all log files of the folder.
+    /// How much still holds if these are now the trail's digests, and `listed` all log files of the folder.
     pub(super) async fn holds(
         self,
         reader: &TrailReader,
@@ -111,7 +110,7 @@ impl PassedTrail {
             _ if passed == digests.len() && is_counted => {
                 Holds::Whole(Box::new(self.report(&newest, digests, options)), known)
             }
-            // Uses of a part cannot be told apart from those of all.
+            // Uses in a part of the trail cannot be separated from those in all of it.
             Some(point) if passed < digests.len() && !options.counts_uses => {
                 Holds::Until(Box::new(point), known)
             }
@@ -119,7 +118,7 @@ impl PassedTrail {
         }
     }
 
-    /// The newest of these digests and the log files that all of them name, if they are the very ones that were verified.
+    /// The newest of these digests and the log files in all of them, if they are the ones that were verified.
     async fn known(
         &self,
         reader: &TrailReader,
@@ -136,7 +135,7 @@ impl PassedTrail {
             let digest = &file.digest;
             let named =
                 digest.previous_digest_s3_object.clone().zip(digest.previous_digest_hash_value.clone());
-            // The oldest one may name what was here before.
+            // The oldest digest may refer to one that is no longer here.
             if before.is_some() && before != named {
                 return None;
             }
@@ -178,5 +177,5 @@ impl PassedTrail {
     }
 }
 
-/// As many as are read ahead elsewhere.
+/// As many as verification reads ahead.
 const DIGESTS_AHEAD: usize = 8;

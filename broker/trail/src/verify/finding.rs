@@ -1,4 +1,4 @@
-//! What verifying finds, where, how bad it is, and the verdict that follows from all of it.
+//! Findings, their places and severities, and the verdict that follows from them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::uses::Uses;
 use crate::record::optional_moment;
 
-/// What came of verifying a trail.
+/// The result of verifying a trail.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -20,95 +20,95 @@ pub struct Report {
     pub log_files: u64,
     /// Records that were read, those of the journal included.
     pub records: u64,
-    /// Of these, records of calls to KMS.
+    /// How many of these record calls to KMS.
     pub kms_records: u64,
-    /// Of these, records of what workloads asked for.
+    /// How many of these record requests of workloads.
     pub activity_records: u64,
-    /// Of these, records that are in the journal and not delivered yet.
+    /// How many of these are in the journal and not delivered yet.
     pub journal_records: u64,
     /// Data keys and other answers of KMS whose uses were counted.
     pub keys_used: u64,
-    /// Where the first digest begins.
+    /// The start of the first digest.
     #[serde(serialize_with = "optional_moment::serialize")]
     pub from: Option<OffsetDateTime>,
-    /// Where the last one ends.
+    /// The end of the last digest.
     #[serde(serialize_with = "optional_moment::serialize")]
     pub to: Option<OffsetDateTime>,
-    /// The signature of the last digest, in hex: keep it where whoever can delete digests cannot reach.
+    /// The signature of the last digest, in hex: keep it where it is out of reach of anyone who can delete digests.
     pub newest_signature: Option<String>,
-    /// The worst first; of a kind with many, the first hundred.
+    /// The worst first; of each kind at most the first hundred.
     pub findings: Vec<Finding>,
-    /// How many findings there are of each kind, those that are not listed included.
+    /// The number of findings by kind, including those not listed.
     pub counts: BTreeMap<FindingKind, u64>,
-    /// Whether more is to come of the trail; none where there is no digest, or only a time was looked at.
+    /// Whether more digests are to be expected; `None` without a digest, or if only a period was verified.
     pub state: Option<TrailState>,
-    /// What follows from them.
+    /// The verdict on the trail.
     pub verdict: Verdict,
-    /// How what KMS answered was used, if that was to be counted: by the hour since 1970, who asked (empty in records of calls to KMS), and
-    /// the key's ARN, if KMS told one.
+    /// If requested, how KMS's answers were used, by the hour since 1970, principal (empty in records of calls to KMS) and key ARN, if KMS
+    /// named one.
     #[serde(skip)]
     pub uses: BTreeMap<(i64, String, Option<String>), Uses>,
 }
 
-/// What can be said of a trail.
+/// The verdict on a trail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// It is what the broker delivered, and the broker kept its promises.
+    /// The trail is what the broker delivered, and the broker kept its promises.
     Sound,
-    /// Nothing wrong was found, but not everything could be looked at.
+    /// No fault was found, but not everything could be verified.
     #[default]
     CannotTell,
-    /// It was tampered with, or something is wrong with it or with the broker.
+    /// The trail was tampered with, or the trail or the broker is at fault.
     Unsound,
 }
 
-/// How a trail ends, as far as its newest digest tells.
+/// How a trail ends, according to its newest digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TrailState {
-    /// Its next digest is not due yet, or nobody knows what time it is.
+    /// Its next digest is not due yet, or the current time is unknown.
     Open,
     /// Its next digest is overdue: the broker, its store or its signing key may be down.
     Stale,
-    /// It is long overdue, and nobody said that the trail ends: the broker was killed, and its journal was lost or waits.
+    /// It is long overdue and was not closed: the broker was killed, and its journal was lost or is still to be delivered.
     Abandoned,
     /// The broker has ended, and everything was delivered.
     Closed,
 }
 
-/// One thing that was found.
+/// A single finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What.
+    /// Its kind.
     pub kind: FindingKind,
-    /// What it means for the verdict.
+    /// Its effect on the verdict.
     pub severity: Severity,
-    /// Where.
+    /// Its place.
     pub place: Place,
-    /// What it is, as text.
+    /// The explanation for people.
     pub words: String,
 }
 
-/// What a finding means for the verdict.
+/// The effect of a finding on the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Severity {
-    /// Nothing: it is good to know.
+    /// None: it is worth knowing.
     Note,
-    /// There is no verdict without it.
+    /// It prevents a verdict.
     CannotTell,
-    /// The trail is not sound.
+    /// It makes the trail unsound.
     Unsound,
 }
 
-/// Where something was found.
+/// The place of a finding.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Place {
-    /// The key of an object, or the path of a file of the journal.
+    /// The key of an object, or the path of a journal file.
     pub(crate) object: String,
-    /// The record in it, counted from 1; in a file of the journal, the line.
+    /// The record in it, counted from 1; in a journal file, the line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) record: Option<u64>,
     /// The record's eventID, if it has one.
@@ -117,7 +117,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// An object as a whole.
+    /// A whole object.
     #[must_use]
     pub(crate) fn object(key: &str) -> Self {
         Self { object: key.to_owned(), ..Self::default() }
@@ -137,123 +137,123 @@ impl fmt::Display for Place {
     }
 }
 
-/// What can be found, in the order of a trail: digests, log files, records, what the records tell of the broker, the journal.
-/// Its name is the same in JSON, for people and in docs/audit.md.
+/// The kinds of findings, in the order of a trail: digests, log files, records, what records say about the broker, the journal.
+/// Each has the same name in JSON, in text and in docs/audit.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum FindingKind {
     /// There is no digest, so nothing vouches for anything.
     NoDigest,
-    /// An object is there, and the store cannot give it.
+    /// The store cannot deliver an object that it has.
     Unreadable,
     /// A log file is encrypted, and KMS cannot be asked or refuses.
     Locked,
-    /// A digest is not what a broker writes.
+    /// A digest is not as brokers write it.
     DigestMalformed,
-    /// A digest stands under another name, or in another bucket, than it was written for.
+    /// A digest is under another name, or in another bucket, than it was written for.
     DigestMoved,
     /// A digest has no signature.
     DigestUnsigned,
     /// A digest is signed with a key that was not given.
     DigestOtherKey,
-    /// A digest's signature is wrong: it was changed after it was signed, or signed by somebody else.
+    /// A digest's signature is wrong: it was changed after signing, or signed with another key.
     DigestSignature,
-    /// The digest that another one follows is not there.
+    /// The digest before another one is missing.
     DigestMissing,
-    /// What was before the oldest digest is not there any more.
+    /// What came before the oldest digest is no longer there.
     BeginningMissing,
-    /// A digest's hash is not what the next digest says.
+    /// A digest's hash is not the one in the next digest.
     PreviousHash,
-    /// A digest's signature is not what the next digest says: it was signed again.
+    /// A digest's signature is not the one in the next digest: it was signed again.
     PreviousSignature,
-    /// Two digests do not follow one another: time is missing, or a chain begins in the middle.
+    /// Two digests do not follow one another: a stretch of time is missing, or a chain begins in the middle.
     ChainGap,
     /// The newest digest is not the one whose signature was kept.
     NewestMissing,
     /// The next digest is overdue.
     TrailStale,
-    /// The trail ends without its broker's having said so.
+    /// The trail ends although its broker has not closed it.
     TrailAbandoned,
-    /// Something is of a later format than this program reads.
+    /// An object has a later format than this program reads.
     NewerFormat,
-    /// A log file that a digest names is not there.
+    /// A log file in a digest is missing.
     LogFileMissing,
-    /// A log file was changed: its hash is not what its digest says.
+    /// A log file was changed: its hash is not the one in its digest.
     LogFileHash,
     /// A log file is not compact JSON in one gzip member, or not encrypted as it should be.
     LogFileMalformed,
-    /// A log file's name or bucket is none that a broker gives.
+    /// A log file's name or bucket is not one that brokers use.
     LogFileName,
-    /// The times that a digest says of a log file are not those of its records.
+    /// The times of a log file in its digest are not those of its records.
     LogFileTimes,
     /// A log file is in two digests, or twice in one.
     LogFileTwice,
-    /// Records between two log files are in none, or the journal's chain goes back.
+    /// Records between two log files are missing, or the journal's chain goes back.
     LogFileGap,
-    /// The first log file of a trail does not begin with the first record of its journal.
+    /// A trail's first log file does not begin with the first record of its journal.
     BeginsLate,
-    /// The records of a log file are not those whose place in the journal's chain its digest says.
+    /// The records of a log file do not have the place in the journal's chain that its digest says.
     LogFileChain,
-    /// Digests do not say where log files stand in the journal's chain.
+    /// Digests do not say where log files are in the journal's chain.
     ChainUnknown,
     /// A log file is in no digest.
     LogFileUnreferenced,
-    /// Something that is neither log file nor digest lies where they do.
+    /// An object among log files and digests is neither.
     ForeignObject,
-    /// Log files are other trails', as those trails' digests say.
+    /// Log files belong to other trails, according to those trails' digests.
     OtherTrail,
-    /// A record is not of one of the two profiles.
+    /// A record does not match either profile.
     RecordMalformed,
-    /// Two records have one eventID.
+    /// Two records have the same eventID.
     EventIdTwice,
-    /// Two KMS records have one requestID and eventName.
+    /// Two KMS records have the same requestID and eventName.
     RequestIdTwice,
-    /// One access key is said to be of two sessions of roles.
+    /// One access key is attributed to two sessions of roles.
     SessionMixed,
-    /// An activity record names a KMS record that is not there.
+    /// An activity record names a missing KMS record.
     KmsRecordMissing,
-    /// An activity record does not fit the KMS record that it names.
+    /// An activity record does not match the KMS record that it names.
     KmsRecordMismatch,
-    /// KMS encrypted under a key material that it had replaced before.
+    /// KMS encrypted under a key material that had been replaced.
     MaterialWentBack,
-    /// A ciphertext is said to be of two key materials.
+    /// One ciphertext is attributed to two key materials.
     MaterialMixed,
-    /// A data key was minted before what was verified.
+    /// A data key was minted before the verified period.
     MintedBefore,
-    /// A data key was used after its time.
+    /// A data key was used after it had expired.
     UsedTooLate,
-    /// A data key was used for longer after KMS had allowed it than the broker promises.
+    /// A data key was used longer after KMS's last permission than the broker promises.
     UsedUnchecked,
-    /// What the broker promises of keys that are taken away is not in what was verified.
+    /// The record with the broker's promise about revoked keys is not in the verified period.
     PromiseUnknown,
     /// A data key was used for more messages than its limit.
     MessagesExceeded,
     /// A data key was used for more declared bytes than its limit.
     BytesExceeded,
-    /// Two draws were charged the same message of a data key, or the charges do not add up.
+    /// Two draws were charged for the same message of a data key, or the charges do not add up.
     ChargedTwice,
-    /// A data key that is handed out once was handed out again.
+    /// A data key for a single use was handed out again.
     UsedAgain,
-    /// One call to KMS is said to have been made for two requests.
+    /// One call to KMS is claimed by two requests as their own.
     MintedTwice,
-    /// A limit that no configuration allows, or one wider than a draw of the same data key was promised before.
+    /// A limit is wider than any configuration allows, or than an earlier draw of the same data key was promised.
     LimitTooWide,
-    /// A data key was used for requests that differ.
+    /// A data key was used for differing requests.
     PartitionMixed,
-    /// Data keys were used by several principals.
+    /// Several principals used the same data keys.
     Shared,
-    /// Data keys were charged for messages of which there is no record.
+    /// Data keys were charged for messages without a record.
     UsesMissing,
-    /// A record tells that records were lost.
+    /// A record says that records were lost.
     RecordsLost,
-    /// A record tells of an unfinished commit, or of refusals without a record.
+    /// A record reports an unfinished commit, or refusals without a record.
     JournalNotice,
-    /// A record says that a call was answered, and another one that the answer never left.
+    /// One record says that a call was answered, and another that the answer never left.
     RecordWithdrawn,
-    /// A line of the journal was changed, or is not where it was written.
+    /// A line of the journal was changed or moved.
     JournalBroken,
-    /// Records between what was delivered and the journal, or within the journal, are not there.
+    /// Records between the last delivery and the journal, or within the journal, are missing.
     JournalGap,
-    /// The journal keeps evidence of lines that did not fit.
+    /// The journal contains evidence: lines that did not fit the chain.
     JournalEvidence,
     /// The journal cannot be read.
     JournalUnreadable,
@@ -265,7 +265,7 @@ impl fmt::Display for FindingKind {
     }
 }
 
-/// Collects findings: all are counted, the first of each kind are kept.
+/// Collects findings: all are counted, and the first of each kind are listed.
 #[derive(Default)]
 pub(super) struct Findings {
     kept: Vec<Finding>,
@@ -301,12 +301,12 @@ impl Findings {
         }
     }
 
-    /// Whether nothing was found that speaks against the trail.
+    /// Whether no finding so far speaks against the trail.
     pub(super) fn is_sound_so_far(&self) -> bool {
         matches!(self.worst, None | Some(Severity::Note))
     }
 
-    /// Writes what was found into `report`, with the verdict.
+    /// Writes the findings and the verdict into `report`.
     pub(super) fn conclude(mut self, report: &mut Report) {
         self.kept.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         report.findings = self.kept;
@@ -319,5 +319,5 @@ impl Findings {
     }
 }
 
-/// Who has to read more than that needs another tool; a trail in which everything is wrong must not fill memory.
+/// Nobody reads more than this, and a trail with faults everywhere must not fill memory.
 const KEPT_OF_A_KIND: u64 = 100;

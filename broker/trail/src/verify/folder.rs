@@ -1,8 +1,8 @@
-//! The folder of the log files: everything in it is in a digest, this trail's or another's. What is not may have been put there
-//! for those who read the folder without its digests.
+//! Checks the folder of log files: everything in it must be in a digest of this trail or another one. Anything else may have been
+//! planted for those who read the folder without its digests.
 //!
-//! Only a digest that a given key has signed may vouch for anything. What another trail's digests name, or may name yet, is told
-//! apart by that.
+//! Only digests signed with a given key count. They also distinguish what is in other trails' digests from what may be in their next
+//! ones.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,32 +16,32 @@ use crate::digest::Digest;
 use crate::names::trail_of;
 use crate::reader::{DigestFile, DigestKey, ReadFailure, TrailReader};
 
-/// What of the folder is known already.
+/// The folder, and what is known about it already.
 pub(super) struct Folder<'a> {
     pub(super) reader: &'a TrailReader,
     pub(super) options: &'a VerifyOptions,
-    /// What was in the folder before anything else was looked at: all of it that is this broker's, it knows.
+    /// What was in the folder at the start: whatever of it is this trail's must be known.
     pub(super) listed: &'a [String],
-    /// The log files of this trail's digests, and those that wait for one.
+    /// The log files in this trail's digests, and those that wait for one.
     pub(super) known: &'a HashSet<String>,
     /// This trail's digests.
     pub(super) own: &'a [DigestKey],
-    /// Those of them that were looked at, and the others.
+    /// Its digests within and around the period.
     pub(super) around: &'a Stretch<'a>,
-    /// Objects beside this trail's digests.
+    /// Other objects among this trail's digests.
     pub(super) others: &'a [String],
     /// Whether the broker's own notes have told which log files wait for a digest.
     pub(super) waiting_is_known: bool,
 }
 
-/// Log files that no digest is known to name yet, and the minutes of their names.
+/// Log files in no known digest, with the minutes in their names.
 type Strangers = BTreeMap<String, OffsetDateTime>;
 
-/// Another trail that delivers into this folder.
+/// Another trail in this folder.
 #[derive(Default)]
 struct Other {
     log_files: u64,
-    /// Where its newest digest ends that a given key has signed.
+    /// The end of its newest digest that is signed with a given key.
     vouches_until: Option<OffsetDateTime>,
 }
 
@@ -78,7 +78,7 @@ impl Folder<'_> {
         from.is_none_or(|from| minute + MINUTE > from) && to.is_none_or(|to| minute <= to)
     }
 
-    /// A log file of the period may have been delivered after it, and so be in a digest that is not of it.
+    /// A log file from the period may have been delivered later, and so be in a digest outside of it.
     async fn ask_own(&self, strangers: &mut Strangers) {
         for digest in self.around.around() {
             if strangers.is_empty() {
@@ -91,7 +91,7 @@ impl Folder<'_> {
         }
     }
 
-    /// Takes out what other trails' digests name.
+    /// Removes what is in other trails' digests.
     async fn ask_others(
         &self,
         strangers: &mut Strangers,
@@ -129,7 +129,7 @@ impl Folder<'_> {
     ) -> Other {
         let mut other = Other::default();
         for (end, key) in digests.iter().rev() {
-            // What a digest names was delivered before its end. The newest tells how far the trail has come.
+            // Digests end after the delivery of their log files. The newest one shows how far the trail has come.
             let oldest = strangers.values().min();
             if oldest.is_none_or(|oldest| end < oldest) && other.vouches_until.is_some() {
                 break;
@@ -165,7 +165,7 @@ impl Folder<'_> {
         }
     }
 
-    /// Where this trail's newest digest starts and ends, if there is one.
+    /// The start and end of this trail's newest digest, if there is one.
     async fn newest(&self) -> Option<(OffsetDateTime, OffsetDateTime)> {
         let newest = self.own.last()?;
         let start = match self.reader.digest(&newest.key).await {
@@ -186,7 +186,7 @@ impl Folder<'_> {
     ) {
         let place = Place::object(key);
         let kind = FindingKind::LogFileUnreferenced;
-        // Within the minute of its name.
+        // Names have a precision of one minute.
         let later_than = |end: OffsetDateTime| minute + MINUTE > end;
         let behind = trails.iter().filter(|(_, other)| other.vouches_until.is_some_and(later_than));
         let waits_for: Vec<&str> = behind.map(|(trail, _)| trail.as_str()).collect();
@@ -223,7 +223,7 @@ impl Folder<'_> {
     }
 }
 
-/// Neither broker nor CloudTrail gives such a name.
+/// Reports a name that neither brokers nor CloudTrail use.
 pub(super) fn foreign(key: &str, findings: &mut Findings) {
     let (place, kind) = (Place::object(key), FindingKind::ForeignObject);
     let is_read = [".json", ".json.gz"].iter().any(|end| key.ends_with(end));
@@ -235,7 +235,7 @@ pub(super) fn foreign(key: &str, findings: &mut Findings) {
     }
 }
 
-/// Takes out what a digest names; what was complete after its end, it cannot know of. Returns how many.
+/// Removes what is in a digest, unless its minute is after the digest's end. Returns the number removed.
 fn take_out(digest: &Digest, end: OffsetDateTime, strangers: &mut Strangers) -> u64 {
     let mut taken = 0;
     for log_file in &digest.log_files {
@@ -247,7 +247,7 @@ fn take_out(digest: &Digest, end: OffsetDateTime, strangers: &mut Strangers) -> 
     taken
 }
 
-/// What a digest names that no given key has signed may be what it says, or not.
+/// Handles a digest signed with none of the given keys, which may or may not be what it claims.
 fn claim(
     trail: &str,
     file: &DigestFile,
@@ -272,5 +272,5 @@ fn claim(
 }
 
 const MINUTE: Duration = Duration::MINUTE;
-/// The longest interval of digests that a broker can be configured with, and an hour for what holds it up.
+/// The longest interval of digests that can be configured, and an hour for delays.
 pub(super) const LONGEST_WAIT: Duration = Duration::hours(25);

@@ -1,4 +1,4 @@
-//! Trails for tests: whatever records, in log files and digests that are hashed and signed as a broker's are.
+//! Forged trails for tests: any records, in log files and digests that are hashed and signed like a broker's.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -32,16 +32,16 @@ use crate::record::{
 use crate::signature::Signer;
 use crate::store::{Object, Store, StoreError};
 
-/// Where the first digest begins.
+/// The start of the first digest.
 pub(crate) const START: OffsetDateTime = datetime!(2026-03-01 08:00 UTC);
 
-/// A trail in the making: for each digest its log files, for each of these its records.
+/// The log files of each digest, and the records of each log file.
 #[derive(Clone)]
 pub(crate) struct Forge {
     pub(crate) digests: Vec<Vec<Vec<String>>>,
-    /// After how many log files records of the journal were lost, and how many.
+    /// Records lost from the journal: after how many log files, and how many.
     pub(crate) lost: Option<(usize, u64)>,
-    /// Whether digests say where log files stand in the journal's chain.
+    /// Whether digests say where log files are in the journal's chain.
     pub(crate) has_chain: bool,
 }
 
@@ -52,7 +52,7 @@ impl Default for Forge {
 }
 
 impl Forge {
-    /// A sound trail: two keys that are used twice each and a refusal, over three hours, one of them empty.
+    /// A sound trail over three hours, one of them empty: two data keys, each used twice, and a refusal.
     pub(crate) fn sound() -> Self {
         let (first, second) =
             (Mint::new(1, START + Duration::minutes(2)), Mint::new(2, START + Duration::hours(2)));
@@ -65,17 +65,16 @@ impl Forge {
         Self { digests: hours, ..Self::default() }
     }
 
-    /// One hour with these records in one log file.
+    /// One hour, with these records in one log file.
     pub(crate) fn of(records: Vec<String>) -> Self {
         Self { digests: vec![vec![records]], ..Self::default() }
     }
 
-    /// Hashes and signs all of it.
+    /// Hashes and signs everything.
     pub(crate) async fn store(&self) -> MemoryStore {
         self.store_edited(|_| {}).await
     }
 
-    /// Its newest digest.
     pub(crate) async fn newest(&self) -> Digest {
         let reader = TrailReader::new(Arc::new(self.store().await), names(), None);
         let keys = reader.digest_keys().await.expect("lists").own;
@@ -83,7 +82,7 @@ impl Forge {
         reader.digest(newest).await.expect("reads").expect("is there")
     }
 
-    /// The same, with the place of the last log file changed.
+    /// The same with the place of the last log file edited.
     pub(crate) async fn store_edited(&self, edit: fn(&mut ChainSpan)) -> MemoryStore {
         let (store, names, signer) = (MemoryStore::default(), names(), signer());
         let mut previous: Option<(Digest, String)> = None;
@@ -132,7 +131,7 @@ fn log_file(store: &MemoryStore, names: &TrailNames, at: OffsetDateTime, records
     let key = names.log_file(at, &[at.minute(); 32]);
     store.insert(&key, json.as_bytes(), BTreeMap::new());
     let times = records.iter().map(|record| {
-        // Broken records have some time, too.
+        // Broken records need a time, too.
         let time = record.split_once("\"eventTime\":\"").and_then(|(_, rest)| rest.get(..20));
         time.unwrap_or("2026-03-01T08:00:00Z").to_owned()
     });
@@ -184,7 +183,7 @@ pub(crate) fn names() -> TrailNames {
     }
 }
 
-/// The one signing key of all tests here.
+/// The signing key of all tests here.
 pub(crate) fn signer() -> Signer {
     static PEM: OnceLock<String> = OnceLock::new();
     Signer::from_pem(PEM.get_or_init(new_pem).as_bytes()).expect("reads")
@@ -197,7 +196,7 @@ pub(crate) fn new_pem() -> String {
     encode_string("PRIVATE KEY", LineEnding::LF, &pkcs8).expect("encodes")
 }
 
-/// A data key of KMS.
+/// A data key that KMS made.
 pub(crate) struct Mint {
     event_id: Uuid,
     request_id: String,
@@ -216,7 +215,7 @@ impl Mint {
         self.record_of(None)
     }
 
-    /// The record of an answer that is this error.
+    /// The record of the call with this error, if any.
     pub(crate) fn record_of(&self, error: Option<&str>) -> String {
         let (key, context) = (key_id(), context(self.tenant));
         let mut record = KmsRecord::new(
@@ -239,7 +238,7 @@ impl Mint {
         text(line)
     }
 
-    /// The draw that takes the message of this number, three seconds after the minting.
+    /// The draw of the message with this number, three seconds after minting.
     pub(crate) fn draw(&self, message: u64) -> Draw<'_> {
         Draw {
             mint: self,
@@ -299,7 +298,7 @@ impl Draw<'_> {
     }
 }
 
-/// The start of a broker that promises this.
+/// The record of a broker's start with this promise.
 pub(crate) fn start(promise: Option<RevocationPromise>, at: OffsetDateTime) -> String {
     let broker = BrokerData { reuse: promise, ..BrokerData::default() };
     let mut line = Vec::new();
@@ -307,7 +306,7 @@ pub(crate) fn start(promise: Option<RevocationPromise>, at: OffsetDateTime) -> S
     text(line)
 }
 
-/// That KMS could not be asked about the key.
+/// The record of a failed check of the key.
 pub(crate) fn failed_check(operation: &str, event_id: Uuid, at: OffsetDateTime) -> String {
     let arn = key_arn();
     let check =
@@ -402,7 +401,7 @@ fn text(line: Vec<u8>) -> String {
     String::from_utf8(line).expect("text").trim_end().to_owned()
 }
 
-/// Objects in memory; clones are one store.
+/// Objects in memory, shared by clones.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryStore(Arc<Mutex<BTreeMap<String, Object>>>);
 
@@ -427,7 +426,7 @@ impl MemoryStore {
         self.with(|objects| objects.insert(key.to_owned(), object));
     }
 
-    /// Stores a digest with these bytes, signed; returns the signature.
+    /// Stores a digest with these bytes and signs it. Returns the signature.
     pub(crate) async fn sign(&self, digest: &Digest, json: &[u8], signer: &Signer) -> String {
         let signature = signer.sign(digest.string_to_sign(json).as_bytes()).await.expect("signs");
         let signature = hex::encode(signature.0);

@@ -1,4 +1,4 @@
-//! Calls and times out of records, as numbers.
+//! Ids and times in records as numbers.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,18 +8,17 @@ use time::OffsetDateTime;
 
 use crate::record::parse_record_time;
 
-/// What is known by an id. Whoever writes ids does not know under what they are hashed.
+/// A map by id. The hash key is random, so those who write ids cannot provoke collisions.
 pub(super) type IdMap<T> = HashMap<u128, T, RandomState>;
-/// Ids.
 pub(super) type IdSet = HashSet<u128, RandomState>;
 
-/// A call to KMS by its requestID and operation: one requestID may stand for several operations.
+/// A call to KMS by requestID and operation, since one requestID may belong to several operations.
 pub(super) fn kms_request(request_id: &str, event_name: &str) -> u128 {
     let hash = Sha256::new().chain_update(event_name).chain_update([0]).chain_update(request_id).finalize();
     u128::from_be_bytes(*hash.first_chunk().expect("32 bytes"))
 }
 
-/// Seconds since 1970 of `YYYY-MM-DDTHH:MM:SSZ`.
+/// Parses `YYYY-MM-DDTHH:MM:SSZ` into seconds since 1970.
 pub(super) fn seconds(text: &str) -> Option<i64> {
     parse_record_time(text).map(OffsetDateTime::unix_timestamp)
 }

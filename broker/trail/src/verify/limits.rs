@@ -1,16 +1,16 @@
-//! How far the draws of one data key were promised that it may be used: what one draw was promised holds for all that come after it.
+//! The limits promised to the draws of one data key: a limit promised to one draw holds for all later ones.
 
 use std::collections::BTreeMap;
 
-/// Each limit that a draw was recorded with, and how far the data key was used at the first and the last of those draws.
+/// Each recorded limit, with the charges of the data key at the first and the last draw that had it.
 ///
-/// Records come in another order than draws are charged in, so the order is that of the charges.
+/// Records are not in the order in which draws were charged, so the order here is that of the charges.
 #[derive(Debug, Default)]
 pub(super) struct Limits(BTreeMap<u64, (u64, u64)>);
 
 impl Limits {
-    /// Adds the limit of the draw that took the messages up to `used`. False if it is wider than that of a draw before it, or
-    /// tighter than that of one after it: then it is left out.
+    /// Adds the limit of the draw that took the messages up to `used`. False, and not added, if it is wider than that of an earlier
+    /// draw, or tighter than that of a later one.
     pub(super) fn add(&mut self, limit: u64, used: u64) -> bool {
         let next_tighter = self.0.range(..limit).next_back();
         let next_wider = limit.checked_add(1).and_then(|wider| self.0.range(wider..).next());
@@ -24,7 +24,7 @@ impl Limits {
         true
     }
 
-    /// The tightest: what holds for the data key as a whole.
+    /// The tightest limit, which holds for the data key as a whole.
     pub(super) fn tightest(&self) -> Option<u64> {
         self.0.keys().next().copied()
     }
@@ -32,7 +32,7 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
-    //! Limits only fall along the uses of a data key, whatever the order of its records.
+    //! Limits never widen over the uses of a data key, whatever the order of its records.
 
     use proptest::prelude::*;
 

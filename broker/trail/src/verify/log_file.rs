@@ -1,5 +1,5 @@
-//! One log file, read: everything that its bytes say by themselves. Nothing of it depends on another file, so that several are read at a
-//! time; what they say together, [`Checker`](super::checker::Checker) holds against one another in their order.
+//! Reads one log file by itself, so that several can be read at a time; [`Checker`](super::checker::Checker) then compares their
+//! contents in order.
 
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex};
@@ -13,21 +13,20 @@ use crate::reader::pieces::{Pieces, ReadWhole};
 use crate::reader::records::{MalformedRecords, records};
 use crate::reader::{FetchedLogFile, ReadFailure, gunzip};
 
-/// What the bytes of a log file say.
+/// The contents of a log file.
 #[derive(Default)]
 pub(super) struct ReadLogFile {
-    /// Its records, each by itself.
     pub(super) records: ReadRecords,
-    /// Where its JSON breaks off, after so many records.
+    /// Where its JSON is malformed, after these records.
     pub(super) broken: Option<MalformedRecords>,
-    /// What is wrong with it as a whole.
+    /// What contradicts its digest.
     pub(super) flaws: Flaws,
-    /// How what it tells of was used, if that is wanted.
+    /// How KMS's answers in it were used, if that is requested.
     pub(super) uses: UseCounts,
 }
 
-/// Records of a log file, in room that is used again for those of another: each takes more than most memory is asked for at a time, and
-/// what one thread gives back no other has use for.
+/// The records of a log file, in memory that is reused for the next one: an allocator would return so large a block to the thread that
+/// freed it, where no other thread can use it.
 #[derive(Default)]
 pub(super) struct ReadRecords {
     records: Vec<ReadRecord>,
@@ -36,12 +35,12 @@ pub(super) struct ReadRecords {
 
 type ReadRecord = Result<CheckedRecord, InvalidRecord>;
 
-/// Room that nobody uses.
+/// Memory that is free for reuse.
 #[derive(Clone, Default)]
 pub(super) struct Room(Arc<Mutex<Vec<Vec<ReadRecord>>>>);
 
 impl ReadRecords {
-    /// For so many records.
+    /// Memory for this many records.
     fn new(room: &Room, count: usize) -> Self {
         let free = room.0.lock().ok().and_then(|mut free| free.pop());
         let mut records = free.unwrap_or_default();
@@ -64,7 +63,7 @@ impl Drop for ReadRecords {
     }
 }
 
-/// The oldest and newest record of one source; none where a record is malformed.
+/// The times of the oldest and newest record of one source; unknown if a record is malformed.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Span {
     pub(super) times: Option<(i64, i64)>,
@@ -77,7 +76,7 @@ impl Span {
     }
 }
 
-/// What a digest says of a log file, and its bytes do not.
+/// What a digest says of a log file and its bytes contradict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Flaws {
     pub(super) hash: bool,
@@ -85,7 +84,7 @@ pub(super) struct Flaws {
     pub(super) times: bool,
 }
 
-/// Reads the log file that `entry` names, and counts uses if that is wanted. Takes long, and blocks.
+/// Reads the log file that `entry` names, and counts uses if requested. Takes long, and blocks.
 pub(super) fn read(
     entry: &LogFile,
     fetched: FetchedLogFile,
@@ -100,23 +99,23 @@ pub(super) fn read(
     if let Ok(hash) = reading.in_pieces(&gzip) {
         return Ok(reading.end(&hash));
     }
-    // Whatever it is, it is found out by the bytes of it all.
+    // Not a log file as brokers write it: all of it is needed to say what is wrong.
     let mut reading = begin();
     let json = gunzip(&gzip)?;
     reading.whole(&json);
     Ok(reading.end(&sha256_hex(&json)))
 }
 
-/// A file of the journal has 50 MB, and its records are hardly shorter than this.
+/// A file of the journal has at most 50 MB, and hardly any record has less than 500 bytes.
 const MOST_AT_ONCE: usize = 100_000;
 
-/// What is read so far.
+/// What was read so far.
 struct Reading<'a> {
     entry: &'a LogFile,
     account_id: &'a str,
     hashes: &'a RandomState,
     counts_uses: bool,
-    /// The last record's place in the journal's chain, if it is known where the first one's is.
+    /// The last record's place in the journal's chain, if the first one's is known.
     link: Option<Link>,
     span: Span,
     read: ReadLogFile,
@@ -130,7 +129,7 @@ impl<'a> Reading<'a> {
         room: &Room,
     ) -> Self {
         let links = entry.journal_chain.as_ref().and_then(ChainSpan::links);
-        // As many as there should be, so that none is moved.
+        // Reserves the stated number, so that no record is moved.
         let stated = links.map_or(0, |(before, end)| end.sequence.saturating_sub(before.sequence));
         let count = usize::try_from(stated).unwrap_or(MOST_AT_ONCE).min(MOST_AT_ONCE);
         let read = ReadLogFile { records: ReadRecords::new(room, count), ..ReadLogFile::default() };
@@ -138,7 +137,7 @@ impl<'a> Reading<'a> {
         Self { entry, account_id, hashes, counts_uses, link, span: Span::default(), read }
     }
 
-    /// As it comes to light. Returns the hash of it all.
+    /// Reads it piece by piece. Returns the hash of all of it.
     fn in_pieces(&mut self, gzip: &[u8]) -> Result<String, ReadWhole> {
         let mut pieces = Pieces::new(gzip);
         pieces.for_each_record(|text, is_alone| {

@@ -1,12 +1,12 @@
-//! The key material behind each answer of KMS, followed through rotation.
+//! Follows the key material behind each answer of KMS through rotation.
 //!
-//! A key encrypts under its current material, and decrypts with whichever a ciphertext is of. Rotation gives it another one for good: none
-//! that was replaced becomes current again (<https://docs.aws.amazon.com/kms/latest/developerguide/rotate-keys.html>). So two things
-//! cannot be, and records that say them are not what KMS answered: a ciphertext of two materials, and a new one under a material that was
-//! replaced long ago. Which material is current when, and how often it is replaced, is for KMS to say: a material that was never seen
-//! before is no fault, nor is any that a ciphertext from before the trail is opened with.
+//! A key encrypts under its current material, and decrypts with the material that the ciphertext was made with. Rotation replaces the
+//! current material for good (<https://docs.aws.amazon.com/kms/latest/developerguide/rotate-keys.html>). So two things are impossible,
+//! and records of them are not KMS's answers: a ciphertext with two materials, and a new ciphertext under a material that was replaced
+//! long ago. When and how often KMS rotates is its own affair: a material that was never seen before is no fault, nor is any material of
+//! a ciphertext from before the trail.
 //!
-//! Changes of a key take KMS up to several minutes to be everywhere, and answers are recorded in another order than KMS made them in.
+//! Changes of a key take KMS up to several minutes to propagate, and answers are not recorded in the order in which KMS made them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,34 +14,34 @@ use super::finding::{FindingKind, Severity};
 use super::record::{Ciphertexts, KmsMaterials, Material};
 use super::reuse::{At, Fault};
 
-/// Materials by key, by call and by ciphertext. All are hashes.
+/// Materials by key, by call and by ciphertext, all as hashes.
 #[derive(Default)]
 pub(super) struct Materials {
     keys: Recent<u64, Course>,
     calls: Recent<u128, KmsMaterials>,
-    /// By key, too: KMS does not say that replicas of a key call a material the same.
+    /// Also by key, since replicas of a key need not have the same name for a material.
     ciphertexts: Recent<(u64, u64), u64>,
 }
 
-/// The materials that a key has encrypted under, in one region.
+/// The materials that a key in one region has encrypted under.
 struct Course {
     current: u64,
     /// When the current one was first seen.
     since: i64,
-    /// Those before it, the oldest first.
+    /// Earlier ones, the oldest first.
     replaced: VecDeque<Replaced>,
 }
 
 struct Replaced {
     material: u64,
-    /// When another was first seen in its place.
+    /// When its replacement was first seen.
     at: i64,
-    /// It had been seen for so long that the other one is the newer for certain.
+    /// Whether it had been seen for long enough that the replacement is certainly newer.
     is_certain: bool,
 }
 
 impl Materials {
-    /// A record of a call to KMS.
+    /// Takes a record of a call to KMS.
     pub(super) fn called(
         &mut self,
         event_id: u128,
@@ -61,7 +61,7 @@ impl Materials {
         }
     }
 
-    /// A record of a use, which names the call behind it and the ciphertexts that it opened and sealed.
+    /// Takes a record of a use, which names the call behind it and the ciphertexts that it decrypted and made.
     pub(super) fn used(&mut self, call: u128, ciphertexts: Ciphertexts, at: At, faults: &mut Vec<Fault>) {
         let Some(materials) = self.calls.get_mut(&call).copied() else { return };
         let pairs = [(ciphertexts.opened, materials.opened), (ciphertexts.sealed, materials.sealed)];
@@ -85,7 +85,7 @@ impl Course {
         Self { current: material, since: when, replaced: VecDeque::new() }
     }
 
-    /// Takes the material of one more answer.
+    /// Takes the material of another answer.
     fn goes_on(&mut self, material: u64, when: i64, at: At) -> Option<Fault> {
         if material == self.current {
             return None;
@@ -100,7 +100,7 @@ impl Course {
             return None;
         }
         if !is_certain {
-            // It was the newer of the two.
+            // It turns out to be the newer of the two.
             self.replaced.remove(place);
             self.replace(material, replaced_at, true);
             return None;
@@ -121,7 +121,7 @@ impl Course {
     }
 }
 
-/// The latest of a kind, in two generations.
+/// The most recent entries of a kind, in two generations.
 struct Recent<K, T> {
     newer: HashMap<K, T>,
     older: HashMap<K, T>,
@@ -142,7 +142,7 @@ impl<K: std::hash::Hash + Eq + Copy, T> Recent<K, T> {
         self.newer.insert(key, value);
     }
 
-    /// What is looked at stays.
+    /// Looks up an entry and keeps it among the recent ones.
     fn get_mut(&mut self, key: &K) -> Option<&mut T> {
         if let Some(value) = self.older.remove(key) {
             self.insert(*key, value);
@@ -151,13 +151,13 @@ impl<K: std::hash::Hash + Eq + Copy, T> Recent<K, T> {
     }
 }
 
-/// KMS: a change takes up to several minutes to be everywhere.
+/// KMS: a change takes up to several minutes to propagate.
 const SETTLING_SECONDS: i64 = 300;
-/// No change takes so long.
+/// No change takes this long.
 const SETTLED_SECONDS: i64 = 3_600;
-/// Of one key; KMS rotates on demand 25 times.
+/// For one key; KMS allows 25 rotations on demand.
 const MOST_REPLACED: usize = 64;
-/// docs/audit.md says it.
+/// Stated in docs/audit.md.
 const GENERATION: usize = 100_000;
 
 #[cfg(test)]

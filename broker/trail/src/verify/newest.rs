@@ -1,4 +1,4 @@
-//! Whether the newest digests are there: by what the broker noted, and by a signature that was kept elsewhere.
+//! Checks that the newest digests are there, by the broker's notes and by a signature kept elsewhere.
 
 use super::Verification;
 use super::digests::Before;
@@ -9,10 +9,10 @@ use crate::record::record_time;
 use crate::state::State;
 
 impl Verification<'_> {
-    /// A broker that has noted no digest, where digests are, has lost its notes.
+    /// Reports a broker that has lost its notes: it knows of no digest although there are some.
     fn chain_begins_anew(&mut self, state: &State) {
         let Before::Digest(known) = &self.before else { return };
-        // Its first digest may be delivered just now.
+        // Its first digest may just have been delivered.
         let names = self.reader.names();
         if state.sealed.as_ref().is_some_and(|sealed| names.digest(sealed.end) == known.key()) {
             return;
@@ -23,7 +23,7 @@ impl Verification<'_> {
         self.continuity.begin_anew();
     }
 
-    /// Digests that came since the list was made; the newest has to be the one that the broker noted.
+    /// Verifies digests delivered since the list was made; the newest must be the one in the broker's notes.
     pub(super) async fn newer_digests(&mut self, state: &State, listed: &[DigestKey]) {
         let Some(noted) = &state.previous else { return self.chain_begins_anew(state) };
         let is_noted = |before: &Before| match before {
@@ -56,7 +56,7 @@ impl Verification<'_> {
         self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
     }
 
-    /// Whether the signature that was kept elsewhere is of a digest of this trail.
+    /// Checks that the signature kept elsewhere belongs to a digest of this trail.
     pub(super) async fn check_newest(&mut self, stretch: &Stretch<'_>) {
         let Some(kept) = &self.options.newest_signature else { return };
         if self.options.to.is_some() || self.kept_is_found {

@@ -1,12 +1,12 @@
-//! Which messages of a data key are charged: ranges of numbers, none of them twice.
+//! Which messages of a data key were charged, as ranges of numbers without overlap.
 
-/// Disjoint ranges, each from after its first to its last number, in order. Ranges that touch are one: a data key whose every
-/// draw was recorded has a single range.
+/// Disjoint ranges in order, each excluding its first number and including its last. Adjacent ranges are merged, so a data key
+/// with records of all its draws has a single range.
 #[derive(Debug, Default)]
 pub(super) struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {
-    /// Adds the numbers from after `start` to `end`. False if one of them is there already.
+    /// Adds the numbers after `start` up to `end`. False if any of them was there already.
     pub(super) fn add(&mut self, start: u64, end: u64) -> bool {
         if start >= end {
             return true;
@@ -30,7 +30,7 @@ impl Ranges {
         true
     }
 
-    /// Whether every number from 1 to the last is there.
+    /// Whether every number from 1 to the last is included.
     pub(super) fn is_whole(&self) -> bool {
         self.0.len() <= 1 && self.0.first().is_none_or(|range| range.0 == 0)
     }
@@ -38,7 +38,7 @@ impl Ranges {
 
 #[cfg(test)]
 mod tests {
-    //! A number is taken once, whatever the order, and touching ranges are one.
+    //! Each number is added once, whatever the order, and adjacent ranges are merged.
 
     use std::collections::HashSet;
 

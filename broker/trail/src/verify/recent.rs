@@ -1,11 +1,10 @@
-//! What is remembered of records long read: the latest of each kind, so that memory does not grow with a trail.
+//! Remembers the most recent ids of each kind, so that memory does not grow with a trail.
 //!
-//! Two generations: where the newer one is full, the older one is forgotten. So an id is known for as long as fewer than
-//! [`GENERATION`] others of its kind come after it, and for twice as many at most.
+//! There are two generations: when the newer one is full, the older one is forgotten. So an id is known until at least
+//! [`GENERATION`] and at most twice as many others of its kind have followed.
 
 use super::ids::{IdMap, IdSet};
 
-/// Ids of records.
 pub(super) struct RecentIds {
     newer: IdSet,
     older: IdSet,
@@ -19,13 +18,13 @@ impl Default for RecentIds {
 }
 
 impl RecentIds {
-    /// Remembers an id; false if it is known.
+    /// Remembers an id; false if it was known.
     pub(super) fn insert(&mut self, id: u128) -> bool {
         if self.older.contains(&id) || !self.newer.insert(id) {
             return false;
         }
         if self.newer.len() >= self.generation {
-            // The room of the older ones is used again: no memory is asked for in the midst of a trail.
+            // The older generation's memory is reused, so nothing is allocated in the middle of a trail.
             std::mem::swap(&mut self.newer, &mut self.older);
             self.newer.clear();
         }
@@ -37,11 +36,11 @@ impl RecentIds {
     }
 }
 
-/// Answers of KMS that are used up: how they were, and when they were made.
+/// Answers of KMS that can no longer be used: why, and when they were made.
 pub(super) struct UsedUp {
     newer: IdMap<(HowUsedUp, i64)>,
     older: IdMap<(HowUsedUp, i64)>,
-    /// The newest that are forgotten were made then.
+    /// When the newest of the forgotten ones were made.
     forgotten: Option<i64>,
     generation: usize,
 }
@@ -52,12 +51,12 @@ impl Default for UsedUp {
     }
 }
 
-/// Why an answer of KMS is not used any more.
+/// Why an answer of KMS can no longer be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HowUsedUp {
-    /// It was handed out once, and may not be again.
+    /// It was for a single use.
     HandedOut,
-    /// It is past its time; its uses have been judged.
+    /// It has expired, and its uses were judged.
     Ended,
 }
 
@@ -76,23 +75,23 @@ impl UsedUp {
         self.newer.get(&call).or_else(|| self.older.get(&call)).map(|(how, _)| *how)
     }
 
-    /// Forgets calls that were never used, the newest of which were made then.
+    /// Forgets calls that were never used, made up to this time.
     pub(super) fn forget_until(&mut self, made_at: i64) {
         self.forgotten = self.forgotten.max(Some(made_at));
     }
 
-    /// Whether an answer that was made then may be one that is forgotten.
+    /// Whether an answer made at this time may have been forgotten.
     pub(super) fn may_be_forgotten(&self, made_at: i64) -> bool {
         self.forgotten.is_some_and(|newest| made_at <= newest)
     }
 }
 
-/// Just what a table of 2^20 places takes without growing. docs/audit.md says it.
+/// The most that a table of 2^20 places holds without growing. Stated in docs/audit.md.
 const GENERATION: usize = 900_000;
 
 #[cfg(test)]
 mod tests {
-    //! An id is known while fewer than a generation came after it; memory does not grow.
+    //! An id is known while fewer than a generation follow it, and memory does not grow.
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! One record: is it of one of the two profiles, to the letter, and what does it say?
+//! Checks that one record matches one of the two profiles exactly, and extracts what it says.
 
 mod profile;
 mod strict;
@@ -23,18 +23,18 @@ use strict::{Extra, StrictRecord};
 use written::check_written;
 pub(super) use written::is_compact;
 
-/// What a record says that others are held against.
+/// What a record says that other records are compared with.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct CheckedRecord {
     pub(super) event_id: u128,
     /// Seconds since 1970.
     pub(super) at: i64,
     pub(super) what: What,
-    /// Whose an access key is, where it tells that.
+    /// The session of the access key, if the record says that.
     pub(super) session: Option<SigningSession>,
 }
 
-/// An access key, and the session of a role that it is of: for good, since STS makes it for that session. As hashes.
+/// An access key and its role session, which never changes, since STS creates the key for that session. As hashes.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct SigningSession {
@@ -45,83 +45,82 @@ pub(super) struct SigningSession {
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[expect(clippy::large_enum_variant, reason = "most records are of the larger one")]
 pub(super) enum What {
-    /// KMS answered.
+    /// A call that KMS answered.
     Kms {
         /// requestID and eventName.
         request: u128,
         call: KmsCall,
         materials: KmsMaterials,
     },
-    /// A workload asked.
+    /// A request of a workload, or an event of the broker.
     Activity {
-        /// Where the answer came from, if it names a KMS record.
+        /// The use of KMS's answer, if it names a KMS record.
         made: Option<Use>,
-        /// A call to KMS without the KMS record's eventID: one that failed.
+        /// The requestID of a failed call to KMS, which is named without the KMS record's eventID.
         failed: Option<u128>,
-        /// Another record says Allowed of an answer that never left.
+        /// Whether it withdraws a record that says Allowed although the answer never left.
         is_withdrawal: bool,
-        /// What became of the journal, if it tells that.
+        /// A notice about the journal, if it reports one.
         told: Option<Box<Notice>>,
-        /// Names what is told.
         notice_id: Option<u128>,
-        /// What it tells of the revocation of keys.
+        /// What it says about revocation.
         revocation: Option<RevocationRecord>,
     },
 }
 
-/// What a record of the broker's own tells of the revocation of keys.
+/// What a record of the broker's own says about revocation.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) enum RevocationRecord {
-    /// The broker starts, and promises this; one of before promised nothing.
+    /// A start of the broker, with its promise; earlier versions promised nothing.
     Start(Option<RevocationPromise>),
-    /// KMS could not be asked about a key for an operation, as a hash like [`KmsCall::of`].
+    /// KMS could not be asked about a key and operation: a hash like [`KmsCall::of`].
     FailedCheck(u64),
 }
 
-/// A call to KMS. Texts are hashes under a random key: what is compared is only whether they are equal.
+/// A call to KMS. Texts are hashes under a random key, since they are only compared for equality.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct KmsCall {
     /// The requestID.
     pub(super) request: u64,
-    /// The operation and what it was asked; none where AccessDenied hides it.
+    /// The operation and its parameters; `None` where AccessDenied hides them.
     pub(super) asked: Option<u64>,
-    /// The operation and the key; none likewise.
+    /// The operation and the key; `None` likewise.
     pub(super) of: Option<u64>,
     pub(super) at: i64,
     pub(super) was_refused: bool,
-    /// KMS did it, or would have: it answered a dry run.
+    /// Whether KMS allowed it, also by answering a dry run.
     pub(super) is_permission: bool,
 }
 
-/// The key materials that a call to KMS used, as hashes.
+/// The key materials used in a call to KMS, as hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct KmsMaterials {
-    /// Of the ciphertext that it made.
+    /// That of the ciphertext it made.
     pub(super) sealed: Option<Material>,
-    /// Of the ciphertext that it opened.
+    /// That of the ciphertext it decrypted.
     pub(super) opened: Option<Material>,
 }
 
 /// A key's material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Material {
-    /// The key, in its region.
+    /// The key in its region.
     pub(super) key: u64,
     pub(super) id: u64,
 }
 
-/// The ciphertexts that a call of a workload was about, as hashes.
+/// The ciphertexts of a workload's call, as hashes.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Ciphertexts {
-    /// That it was answered with.
+    /// In the answer.
     pub(super) sealed: Option<u64>,
-    /// That it came with.
+    /// In the request.
     pub(super) opened: Option<u64>,
 }
 
-/// One use of an answer of KMS.
+/// A use of an answer of KMS.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Use {
@@ -129,30 +128,30 @@ pub(super) struct Use {
     pub(super) call: u128,
     /// The requestID.
     pub(super) request: Option<u64>,
-    /// As [`KmsCall::asked`].
+    /// Like [`KmsCall::asked`].
     pub(super) asked: u64,
-    /// As [`KmsCall::of`].
+    /// Like [`KmsCall::of`].
     pub(super) of: u64,
     pub(super) ciphertexts: Ciphertexts,
-    /// With the ciphertext, too: what has to be equal for all who share an answer.
+    /// The same with the ciphertext: equal for all uses of one answer.
     pub(super) subject: u64,
     pub(super) principal: u64,
     pub(super) is_allowed: bool,
-    /// KMS was called for this very request.
+    /// Whether KMS was called for this request.
     pub(super) from_kms: bool,
     pub(super) at: i64,
     pub(super) minted_at: Option<i64>,
-    /// None where the answer is handed out once.
+    /// `None` for a single use.
     pub(super) expires_at: Option<i64>,
-    /// Of a data key only.
+    /// For a data key.
     pub(super) charge: Option<Charge>,
-    /// The newest answer of KMS by which it may still be used.
+    /// KMS's newest permission for the use.
     pub(super) allowed: Option<Permission>,
-    /// The eventID of a record that tells of a failed check.
+    /// The eventID of the record of a failed check.
     pub(super) failed_check: Option<u128>,
 }
 
-/// An answer of KMS that a use names as its permission.
+/// The answer of KMS that a use names as its permission.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Permission {
@@ -161,11 +160,11 @@ pub(super) struct Permission {
     /// The requestID.
     pub(super) request: u64,
     pub(super) at: i64,
-    /// KMS was asked the very same.
+    /// Whether KMS was asked about the same encryption context.
     pub(super) is_of_context: bool,
 }
 
-/// What one draw took of a data key.
+/// The charge of one draw of a data key.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[derive(Clone, Copy)]
 pub(super) struct Charge {
@@ -176,11 +175,11 @@ pub(super) struct Charge {
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Amount {
-    /// By this draw.
+    /// For this draw.
     pub(super) declared: u64,
-    /// By all so far, this one included.
+    /// For all draws so far, including this one.
     pub(super) used: u64,
-    /// Allowed in all.
+    /// The limit for all draws.
     pub(super) limit: u64,
 }
 
@@ -190,7 +189,7 @@ pub(super) struct InvalidRecord {
     pub(super) why: String,
 }
 
-/// Judges one record of a trail of this account, and counts it among the uses if that is wanted.
+/// Checks one record of a trail of this account, and counts its use if requested.
 pub(super) fn read(
     json: &str,
     account_id: &str,
@@ -219,8 +218,8 @@ pub(super) fn read(
     checked.map_err(|why| flaw(Some(event_id), why))
 }
 
-/// The record that `text` begins with, and its length, where it is written as nearly all are, and nothing is wrong with it; [`read`] says
-/// the same of it. About any other nothing is said.
+/// Reads the record at the start of `text`, with its length, if it is written as usual and has no fault; [`read`] gives the same result
+/// for it. `None` for any other record.
 pub(super) fn read_strictly(
     text: &str,
     account_id: &str,
@@ -343,7 +342,7 @@ fn activity<D>(
     let notice_id = extra.notice_id.map(|id| id.as_u128());
     let is_withdrawal = extra.withdraws.is_some();
     let revocation = revocation(record, extra, hashes)?;
-    // The use that a withdrawn record tells of was charged, and nobody had it.
+    // A withdrawn use was charged, but its data key was never handed out.
     let Some(data_key) = extra.data_key.as_ref().filter(|_| !is_withdrawal) else {
         return Ok(What::Activity { made: None, failed: None, is_withdrawal, told, notice_id, revocation });
     };
@@ -364,7 +363,7 @@ fn activity<D>(
             sealed: data_key.ciphertext_sha256.as_deref().map(|hash| hashes.hash_one(hash)),
             opened: ciphertext.map(|hash| hashes.hash_one(hash)),
         },
-        // Data keys of messages never leave: no draw of another action shares one.
+        // Data keys of messages never leave the broker, so no draw of another action shares one.
         subject: hashes.hash_one((&*record.event_name, asked, ciphertext)),
         principal: hashes.hash_one(record.user_identity.principal_id.as_deref()),
         is_allowed: extra.outcome == Outcome::Allowed,
@@ -384,7 +383,7 @@ fn activity<D>(
     Ok(What::Activity { made: Some(made), failed: None, is_withdrawal, told, notice_id, revocation })
 }
 
-/// What a record of the broker's own tells of the revocation of keys.
+/// What a record of the broker's own says about revocation.
 fn revocation<D>(
     record: &Record<'_, D>,
     extra: &ActivityEventData<'_>,
@@ -402,13 +401,13 @@ fn revocation<D>(
     Ok(Some(RevocationRecord::Start(told.and_then(|broker| broker.reuse))))
 }
 
-/// An operation under a key.
+/// The hash of an operation and a key.
 fn of(event_name: &str, key: Option<&str>, hashes: &RandomState) -> u64 {
     hashes.hash_one((Action::operation_at_kms(event_name), key))
 }
 
-/// The key that a record is about. A workload names it as it likes; KMS is asked for the key that this means. A multi-Region key is one,
-/// whichever replica it is.
+/// The key of a record. Workloads may name it in any way; KMS is asked for the key that is meant. All replicas of a multi-Region key
+/// count as one.
 fn key_of<'a, D>(record: &'a Record<'_, D>) -> Option<Cow<'a, str>> {
     record.key_arn().or(record.key_id()).map(in_any_region)
 }
@@ -423,19 +422,19 @@ fn in_any_region(key: &str) -> Cow<'_, str> {
     }
 }
 
-/// What an operation was asked: equal in the record of the call and in those of its uses.
+/// The hash of an operation's parameters: equal for a call and its uses.
 fn asked<D>(record: &Record<'_, D>, hashes: &RandomState) -> u64 {
     let mut state = hashes.build_hasher();
     Action::operation_at_kms(&record.event_name).hash(&mut state);
     let Some(parameters) = &record.request_parameters else { return state.finish() };
-    // CloudTrail has no parameters of GenerateRandom.
+    // CloudTrail records no parameters of GenerateRandom.
     if &*record.event_name == "GenerateRandom" {
         return state.finish();
     }
     let RequestParameters { encryption_algorithm, key_pair_spec, key_spec, number_of_bytes, .. } = parameters;
     let key = key_of(record);
     let lengths = (key_pair_spec.as_deref(), key_spec.as_deref(), number_of_bytes);
-    // Of a ReEncrypt, the other key.
+    // The other key of a ReEncrypt.
     let new_key = record.resources.as_ref().and_then(|resources| resources.get(1)?.arn.as_deref());
     let new_key = new_key.and_then(KeyArn::parse).map(|arn| arn.in_region(ANY_REGION));
     (encryption_algorithm.as_deref(), key.as_deref(), lengths, new_key.as_ref().map(KeyArn::as_str))
@@ -455,13 +454,13 @@ fn asked<D>(record: &Record<'_, D>, hashes: &RandomState) -> u64 {
     state.finish()
 }
 
-/// No text has this byte.
+/// A byte that occurs in no text.
 const END_OF_CONTEXT: u8 = 0xFF;
-/// How the id of a multi-Region key begins.
+/// The beginning of a multi-Region key's id.
 const MULTI_REGION: &str = "mrk-";
-/// In place of a region, in the ARNs of multi-Region keys.
+/// Replaces the region in ARNs of multi-Region keys.
 const ANY_REGION: &str = "*";
-/// CloudTrail: a record has 256 KB at most.
+/// CloudTrail: a record has at most 256 KB.
 const MAX_RECORD_BYTES: usize = 256 << 10;
 
 #[cfg(test)]

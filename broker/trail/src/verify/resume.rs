@@ -1,8 +1,8 @@
-//! Where verifying can go on after it was stopped, or when more has come.
+//! Where a verification can continue after it was stopped, or when more digests have come.
 //!
-//! What is found in records depends on those before them for a day at most: no data key is older. So verifying goes on a day and an hour
-//! before where it got to, and what lies there is read once more. What was found before is noted only while that is nothing: where
-//! something was wrong, it is found again.
+//! What is found in records depends on earlier records of at most a day, since no data key is older. So verification continues a day
+//! and an hour before the point that it had reached, and reads that part again. Points are noted only as long as nothing was found:
+//! if something was wrong, it is found again.
 
 use std::collections::VecDeque;
 
@@ -12,20 +12,20 @@ use time::{Duration, OffsetDateTime};
 use super::digests::DigestLink;
 use super::revocation::Promise;
 
-/// A digest up to which everything was looked at, and nothing was wrong.
+/// A digest up to which everything was verified without a finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResumePoint {
-    /// The trail.
+    /// The trail's ARN.
     pub trail_arn: String,
-    /// The digest's key in the bucket, the SHA-256 of it, and its signature, both in hex.
+    /// The digest's key, its SHA-256 and its signature, both in hex.
     pub(super) digest: String,
     pub(super) hash: String,
     pub(super) signature: String,
-    /// Where it ends.
+    /// The digest's end.
     #[serde(with = "time::serde::rfc3339")]
     pub(super) end: OffsetDateTime,
-    /// What was verified until there.
+    /// What was verified up to there.
     pub(super) passed: Passed,
 }
 
@@ -33,30 +33,30 @@ pub struct ResumePoint {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Passed {
-    /// Where the first digest begins.
+    /// The start of the first digest.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(super) from: Option<OffsetDateTime>,
     pub(super) digests: u64,
     pub(super) log_files: u64,
     pub(super) kms_records: u64,
     pub(super) activity_records: u64,
-    /// What the broker promised there of keys that are taken away.
+    /// The broker's promise about revoked keys at that point.
     #[serde(default)]
     pub(super) promise: Promise,
 }
 
 impl ResumePoint {
-    /// Where verifying goes on.
+    /// Where verification continues.
     #[must_use]
     pub(super) fn end(&self) -> OffsetDateTime {
         self.end
     }
 }
 
-/// The digests of the last day.
+/// The digests of the last day, as possible points.
 pub(super) struct ResumePoints {
     trail_arn: String,
-    /// What was verified before this run.
+    /// What earlier runs verified.
     before: Passed,
     points: VecDeque<ResumePoint>,
 }
@@ -67,12 +67,12 @@ impl ResumePoints {
         Self { trail_arn: trail_arn.to_owned(), before, points: resumed.cloned().into_iter().collect() }
     }
 
-    /// What was verified before this run.
+    /// What earlier runs verified.
     pub(super) fn before(&self) -> Passed {
         self.before
     }
 
-    /// A digest, and everything that it names, was looked at; with it, this run has verified so much.
+    /// Notes that a digest and all its log files have been verified, and how much this run has verified by then.
     pub(super) fn pass(&mut self, digest: &DigestLink, end: OffsetDateTime, passed: Passed) {
         let Some((key, hash, signature)) = digest.parts() else { return };
         let Passed { from, digests, log_files, kms_records, activity_records, .. } = self.before;
@@ -91,18 +91,18 @@ impl ResumePoints {
                 promise: passed.promise,
             },
         });
-        // The last one that is far enough back is what is wanted.
+        // The wanted point is the last one that is far enough back.
         while self.points.get(1).is_some_and(|second| second.end <= end - OVERLAP) {
             self.points.pop_front();
         }
     }
 
-    /// Where verifying can go on; none while it has not got far enough.
+    /// Where a later run can continue; `None` while that is too early.
     pub(super) fn latest(&self) -> Option<&ResumePoint> {
         let newest = self.points.back()?.end;
         self.points.front().filter(|first| first.end <= newest - OVERLAP)
     }
 }
 
-/// Longer than a data key is kept, and a call lasts.
+/// Longer than any data key is cached and any call takes.
 const OVERLAP: Duration = Duration::hours(25);

@@ -1,12 +1,12 @@
-//! The promise of reuse, recomputed from the records alone: no data key is used beyond its age, its messages or its bytes, for
-//! requests that differ, or again if it was handed out once; and what it came from is a call to KMS that is recorded.
+//! The promise of bounded reuse, recomputed from the records alone: no data key is used beyond its age, its messages or its bytes, for
+//! differing requests, or again if it was for a single use; and each comes from a recorded call to KMS.
 //!
-//! Why no time is given to spare: `eventTime` is when a call arrived, which is not after its draw, and a draw is not after
-//! `expiresAt`. Both are cut to whole seconds in the same way, which keeps their order. Where the clock is set back while a call
-//! waits, the broker tells its `eventTime` by the clock as it was set; the two clocks that the cache asks exclude the rest.
+//! There is no tolerance in time, since none is needed: `eventTime` is when a call arrived, which is not after its draw, and a draw is
+//! not after `expiresAt`. Both are truncated to whole seconds, which keeps their order. If the clock is set back while a call waits,
+//! the broker reckons `eventTime` by the new clock; the cache, which uses two clocks, excludes the rest.
 //!
-//! Draws commit in another order than they are charged in, and some charges have no record of a draw, as when a caller goes away:
-//! so charges need not follow one another, which is told, but no message may be charged twice.
+//! Draws are not committed in the order in which they were charged, and some charges have no record, as when a caller goes away. So
+//! gaps between charges are only noted, but no message may be charged twice.
 
 use key_broker_core::{MAX_AGE_SECONDS, MAX_MESSAGES};
 
@@ -17,17 +17,17 @@ use super::ranges::Ranges;
 use super::recent::{HowUsedUp, UsedUp};
 use super::record::{Amount, Charge, KmsCall, Use};
 
-/// Where a record is.
+/// The place of a record.
 #[derive(Clone, Copy, Default)]
 pub(super) struct At {
-    /// The place of the object or file in the order of reading.
+    /// The index of the object or file, in the order of reading.
     pub(super) source: u32,
     /// Counted from 1.
     pub(super) record: u32,
     pub(super) event_id: u128,
 }
 
-/// Something wrong with a use, or with uses together.
+/// A fault in one use, or in several together.
 pub(super) struct Fault {
     pub(super) kind: FindingKind,
     pub(super) severity: Severity,
@@ -35,26 +35,26 @@ pub(super) struct Fault {
     pub(super) words: String,
 }
 
-/// Calls to KMS that may be used still, and their uses.
+/// Calls to KMS that may still be used, and their uses.
 #[derive(Default)]
 pub(super) struct Reuse {
     calls: IdMap<KmsCall>,
-    /// Those that may not be any more.
+    /// Calls that can no longer be used.
     used_up: UsedUp,
     live: IdMap<Uses>,
-    /// The oldest record of the file with which calls were forgotten last.
+    /// The time of the oldest record in the file after which calls were last forgotten.
     forgot_at: Option<i64>,
     keys_used: u64,
     noted: Noted,
     minted_before: Option<(u64, At)>,
 }
 
-/// What is no fault of a data key, and is told.
+/// What is noted although it is no fault.
 #[derive(Default)]
 struct Noted {
-    /// Data keys of several principals.
+    /// Data keys that several principals used.
     shared: Option<(u64, At)>,
-    /// Data keys with charges that no record explains.
+    /// Data keys with charges without a record.
     unexplained: Option<(u64, At)>,
 }
 
@@ -70,27 +70,27 @@ struct Uses {
     is_allowed: bool,
     is_shared: bool,
     from_kms: bool,
-    /// The latest of all; none where it is handed out once.
+    /// The latest of all uses; `None` for a single use.
     expires_at: Option<i64>,
     charged: Ranges,
     messages: Sum,
     bytes: Sum,
 }
 
-/// Declared amounts, summed up.
+/// Sums of declared amounts.
 #[derive(Default)]
 struct Sum {
-    /// Of all draws that are recorded.
+    /// Over all recorded draws.
     drawn: u64,
-    /// Of those that were answered.
+    /// Over those that were answered.
     handed_out: u64,
     most_used: u64,
-    /// Callers may tighten them for all who come after, and none may widen them.
+    /// Callers may tighten limits for all later draws, but not widen them.
     limits: Limits,
 }
 
 impl Reuse {
-    /// A record of a call to KMS.
+    /// Takes a record of a call to KMS.
     pub(super) fn called(&mut self, event_id: u128, call: KmsCall, faults: &mut Vec<Fault>) {
         if let Some(uses) = self.live.get(&event_id) {
             uses.join(&call, faults);
@@ -103,7 +103,7 @@ impl Reuse {
         self.calls.insert(event_id, call);
     }
 
-    /// A record of a use.
+    /// Takes a record of a use.
     pub(super) fn used(&mut self, made: &Use, at: At, faults: &mut Vec<Fault>) {
         judge_alone(made, at, faults);
         if let Some(call) = self.calls.get(&made.call) {
@@ -123,7 +123,7 @@ impl Reuse {
                 }
                 ended if ended.is_some() || forgotten() => {
                     if made.is_allowed {
-                        // A clock that was far ahead for a moment, or somebody's afterthought.
+                        // A clock that was far ahead for a moment, or a record that somebody added later.
                         let words = "recorded when all other uses of its data key had long ended: it is not held against them";
                         let (kind, severity) = (FindingKind::UsedTooLate, Severity::CannotTell);
                         faults.push(Fault { kind, severity, at, words: words.to_owned() });
@@ -144,8 +144,8 @@ impl Reuse {
         }
     }
 
-    /// Judges the answers that expired before `oldest`, the time of the oldest record in a whole file: no call lasts so long that
-    /// its use would still come, so their uses need not be remembered.
+    /// Judges answers that expired so long before `oldest`, the oldest record in a whole file, that no call can still use them, and
+    /// forgets their uses.
     pub(super) fn sweep(&mut self, oldest: i64, faults: &mut Vec<Fault>) {
         let Self { calls, used_up, live, keys_used, noted, .. } = self;
         live.retain(|call, uses| {
@@ -162,7 +162,7 @@ impl Reuse {
         self.forget(oldest);
     }
 
-    /// Forgets calls to KMS that nobody has used, nor will: they were made before every bound of age.
+    /// Forgets unused calls to KMS that are older than any data key may be.
     fn forget(&mut self, oldest: i64) {
         if self.forgot_at.is_some_and(|last| oldest < last.saturating_add(LONGEST_CALL_SECONDS)) {
             return;
@@ -179,8 +179,8 @@ impl Reuse {
         });
     }
 
-    /// Judges what is left at the end. Calls to KMS that are not recorded are what is wrong, unless they were before `from`, where
-    /// something was before it, or not everything `is_complete`.
+    /// Judges what is left at the end. A missing KMS record is a fault unless it was before `from`, where verification began, or not
+    /// everything `is_complete`.
     pub(super) fn finish(mut self, is_complete: bool, from: Option<i64>, faults: &mut Vec<Fault>) -> u64 {
         let mut rest: Vec<_> = self.live.drain().collect();
         rest.sort_by_key(|(_, uses)| (uses.first.source, uses.first.record));
@@ -288,13 +288,12 @@ impl Uses {
         Summed { is_new, keeps_limits: messages && bytes }
     }
 
-    /// Holds the uses against their call to KMS, whose record came later.
+    /// Compares the uses with their call to KMS, whose record came later.
     fn join(&self, call: &KmsCall, faults: &mut Vec<Fault>) {
         join(self.request, self.asked, self.minted_at, self.is_allowed, call, self.first, faults);
     }
 
-    /// Judges all uses together.
-    /// Where its call to KMS `is_known`, all its uses have to be.
+    /// Judges all uses together. If the call to KMS `is_known`, all its uses must be.
     fn end(&self, is_known: bool, noted: &mut Noted, faults: &mut Vec<Fault>) {
         if self.is_shared {
             count(&mut noted.shared, self.first);
@@ -322,16 +321,16 @@ impl Uses {
     }
 }
 
-/// Whether a draw fits the others of its data key.
+/// Whether a draw is consistent with the others of its data key.
 struct Summed {
     /// No message is charged that was charged before.
     is_new: bool,
-    /// No limit is wider than one of a draw before it.
+    /// No limit is wider than an earlier draw's.
     keeps_limits: bool,
 }
 
 impl Sum {
-    /// False if the draw that took the messages up to `used` has a wider limit than one before it.
+    /// False if the draw that took the messages up to `used` has a wider limit than an earlier one.
     fn add(&mut self, amount: Amount, used: u64, is_allowed: bool) -> bool {
         self.drawn = self.drawn.saturating_add(amount.declared);
         if is_allowed {
@@ -342,7 +341,7 @@ impl Sum {
     }
 }
 
-/// What a use must keep to whatever the others are.
+/// Checks a use by itself.
 fn judge_alone(made: &Use, at: At, faults: &mut Vec<Fault>) {
     let mut fault = |kind, words: String| faults.push(Fault::unsound(kind, at, &words));
     if let Some(expires_at) = made.expires_at {
@@ -376,7 +375,7 @@ fn judge_alone(made: &Use, at: At, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Holds a use against its call to KMS.
+/// Compares a use with its call to KMS.
 fn join(
     request: Option<u64>,
     asked: u64,
@@ -406,5 +405,5 @@ fn count(counted: &mut Option<(u64, At)>, at: At) {
 }
 
 const HANDED_OUT_ONCE: &str = "its data key is one that is handed out once, and was before";
-/// No call is under way for so long, nor waits so long for its commit. In seconds.
+/// In seconds: no call takes this long, including the wait for its commit.
 pub(super) const LONGEST_CALL_SECONDS: i64 = 3_600;

@@ -1,8 +1,8 @@
-//! The promise of revocation, recomputed from the records alone: no kept data key is used for longer after KMS has allowed it than the
-//! broker promises, and the answer of KMS that a use names as its permission is recorded, allows, and is of the same key.
+//! The promise of revocation, recomputed from the records alone: no cached data key is used longer after KMS's last permission than the
+//! broker promises, and the answer that a use names as its permission is recorded, is a permission, and concerns the same key.
 //!
-//! What a broker promises is in the record of its start. A permission's time is when KMS answered, which is not before it was asked: so a
-//! broker that counts from then is never said to be late. Only the record of a failed check excuses that there was no newer one.
+//! The promise is in the record of the broker's start. A permission has the time of KMS's answer, which is not before the question, so
+//! a broker that counts from the question never appears late. Only the record of a failed check excuses a missing newer permission.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,27 +18,27 @@ pub(super) struct Revocation {
     promise: Promise,
     permissions: Recent<Answer>,
     failed_checks: Recent<(u64, i64)>,
-    /// Uses whose permissions have not been seen yet.
+    /// Uses whose permissions have not come yet.
     awaited: IdMap<Awaited>,
     /// Uses whose permissions may have been forgotten.
     forgotten: Option<(u64, At)>,
-    /// Uses of kept data keys before the record of a start.
+    /// Uses of cached data keys before the record of a start.
     unjudged: Option<(u64, At)>,
 }
 
-/// What the broker promises at some point of the trail.
+/// The broker's promise at some point of the trail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Promise {
-    /// Its start was before what is verified.
+    /// The broker's start was before the verified period.
     #[default]
     Unknown,
-    /// None was made.
+    /// There is none.
     None,
     Made(RevocationPromise),
 }
 
-/// What KMS answered.
+/// An answer of KMS.
 #[derive(Clone, Copy)]
 struct Answer {
     request: u64,
@@ -48,7 +48,7 @@ struct Answer {
     is_permission: bool,
 }
 
-/// The first use that names a permission, and what it says of it.
+/// The first use that names a permission, and what it says about it.
 struct Awaited {
     permission: Permission,
     of: u64,
@@ -57,7 +57,7 @@ struct Awaited {
     used_at: i64,
 }
 
-/// The latest of a kind, by the eventIDs of their records: two generations, as of [`RecentIds`](super::recent::RecentIds).
+/// The most recent entries by eventID, in two generations like [`RecentIds`](super::recent::RecentIds).
 struct Recent<T> {
     newer: IdMap<T>,
     older: IdMap<T>,
@@ -73,12 +73,12 @@ impl Revocation {
         self.promise
     }
 
-    /// The trail begins here: until a start promises something, nothing is promised.
+    /// The trail begins: there is no promise before the record of a start.
     pub(super) fn begin_trail(&mut self) {
         self.promise = Promise::None;
     }
 
-    /// A record of a call to KMS.
+    /// Takes a record of a call to KMS.
     pub(super) fn called(&mut self, event_id: u128, call: &KmsCall, faults: &mut Vec<Fault>) {
         let KmsCall { request, of, asked, at, is_permission, .. } = *call;
         let answer = Answer { request, of, asked, at, is_permission };
@@ -90,7 +90,7 @@ impl Revocation {
         }
     }
 
-    /// A record of the broker's own.
+    /// Takes a record of the broker's own.
     pub(super) fn told(&mut self, event_id: u128, at: i64, told: &RevocationRecord) {
         match told {
             RevocationRecord::Start(Some(promise)) if promise.revocation_check_seconds > 0 => {
@@ -101,12 +101,12 @@ impl Revocation {
         }
     }
 
-    /// A record of a use.
+    /// Takes a record of a use.
     pub(super) fn used(&mut self, made: &Use, at: At, faults: &mut Vec<Fault>) {
         if !made.is_allowed || made.from_kms {
             return;
         }
-        // One that is handed out once is not kept.
+        // A data key for a single use is not cached.
         let Some(minted_at) = made.minted_at.filter(|_| made.expires_at.is_some()) else { return };
         let promise = match self.promise {
             Promise::None => return,
@@ -152,7 +152,7 @@ impl Revocation {
         faults.push(Fault { kind: FindingKind::UsedUnchecked, severity: Severity::Unsound, at, words });
     }
 
-    /// Judges what is left at the end, as [`Reuse::finish`](super::reuse::Reuse::finish).
+    /// Judges what is left at the end, like [`Reuse::finish`](super::reuse::Reuse::finish).
     pub(super) fn finish(self, is_complete: bool, from: Option<i64>, faults: &mut Vec<Fault>) {
         let mut rest: Vec<_> = self.awaited.into_values().collect();
         rest.sort_by_key(|awaited| (awaited.at.source, awaited.at.record));
@@ -234,7 +234,7 @@ fn count(counted: &mut Option<(u64, At)>, at: At) {
     *counted = Some(counted.map_or((1, at), |(count, first)| (count + 1, first)));
 }
 
-/// A failed check excuses uses for 30 seconds; a call may take a while from its arrival to its draw, and no longer.
+/// A failed check excuses uses for 30 seconds, and a little time passes between a call's arrival and its draw.
 const EXCUSE_SECONDS: i64 = 30;
-/// Answers that are remembered, of each generation: those of an hour at 100 calls to KMS a second.
+/// Answers remembered in each generation: an hour's at 100 calls to KMS a second.
 const GENERATION: usize = 400_000;

@@ -4,19 +4,19 @@ use time::OffsetDateTime;
 
 use crate::reader::DigestKey;
 
-/// The digests that a period takes, among all that a trail has, in order. One ends where the next one starts.
+/// The digests of a period, among all of a trail in order. Each ends where the next one starts.
 #[derive(Clone, Copy)]
 pub(super) struct Stretch<'a> {
-    /// Those before the period; the last of them is what the first of the period follows.
+    /// Those before the period: the first digest of the period follows the last of them.
     pub(super) before: &'a [DigestKey],
-    /// Those that vouch for any moment of it.
+    /// Those that cover any moment of it.
     pub(super) chosen: &'a [DigestKey],
     /// Those after it.
     pub(super) after: &'a [DigestKey],
 }
 
 impl<'a> Stretch<'a> {
-    /// Those that end after `from` and start before `to`. Where the oldest of all starts, `oldest_start` tells.
+    /// The digests that end after `from` and start before `to`. `oldest_start` is the start of the oldest of all.
     pub(super) fn of(
         listed: &'a [DigestKey],
         oldest_start: Option<OffsetDateTime>,
@@ -26,13 +26,13 @@ impl<'a> Stretch<'a> {
         let first = from.map_or(0, |from| listed.partition_point(|digest| digest.end <= from));
         let end = match to {
             None => listed.len(),
-            // Nothing is of such a time, or it is before all of them.
+            // Nothing precedes the oldest digest, or the period is before all digests.
             Some(to)
                 if from.is_some_and(|from| from >= to) || oldest_start.is_some_and(|start| start >= to) =>
             {
                 0
             }
-            // The one that ends at or after it is the last.
+            // The last is the one that ends at or after `to`.
             Some(to) => (listed.partition_point(|digest| digest.end < to) + 1).min(listed.len()),
         };
         let (rest, after) = listed.split_at(end.max(first));
@@ -40,7 +40,7 @@ impl<'a> Stretch<'a> {
         Self { before, chosen, after }
     }
 
-    /// Those that are not of it, the newest first.
+    /// The digests outside of the period, the newest first.
     pub(super) fn around(&self) -> impl Iterator<Item = &'a DigestKey> {
         self.after.iter().rev().chain(self.before.iter().rev())
     }
@@ -48,7 +48,7 @@ impl<'a> Stretch<'a> {
 
 #[cfg(test)]
 mod tests {
-    //! A digest is of a period if any moment of the one is of the other.
+    //! A digest belongs to a period if they have a moment in common.
 
     use proptest::prelude::*;
     use time::Duration;

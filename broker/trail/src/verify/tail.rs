@@ -1,4 +1,4 @@
-//! The journal's tail: what is not delivered yet, and whether it goes on where delivery ended.
+//! The journal's tail: records that are not delivered yet, and whether they continue where delivery ended.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -16,18 +16,18 @@ use crate::notice::Untold;
 use crate::regular_file::open_regular;
 use crate::state::State;
 
-/// A journal's files and the trail's state, as they were at one moment.
+/// A journal's files and the trail's state at one moment.
 pub(super) struct Tail {
     pub(super) state: Option<State>,
     files: Vec<(SegmentFile, File)>,
     evidence: Vec<PathBuf>,
     untold: Vec<Untold>,
-    /// Where it is noted.
+    /// The directory of both.
     dir: PathBuf,
 }
 
 impl Tail {
-    /// Opens a journal that a broker may be writing and delivering meanwhile: files that are open stay readable.
+    /// Opens a journal that a broker may be writing and delivering meanwhile: open files stay readable.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         for _ in 0..TRIES {
             let state = State::load(dir)?;
@@ -63,7 +63,7 @@ impl Tail {
         for (place, (file, opened)) in self.files.into_iter().enumerate() {
             match SegmentReader::new(BufReader::new(opened)) {
                 Ok(reader) if reader.number() == file.number => segments.push((file, reader)),
-                // A crash in the first moment of a file leaves this, and the next start clears it away.
+                // Left by a crash at the very beginning of a file; the next start removes it.
                 Err(ReadError::Flaw(Flaw::Torn)) if place + 1 == newest && file.closed_at.is_none() => {}
                 Err(ReadError::Io(error)) => chain.unreadable(&file, &error),
                 Ok(_) | Err(ReadError::Flaw(_)) => chain.broken(&file, 1),
@@ -82,25 +82,25 @@ impl Tail {
     }
 }
 
-/// What is in the journal only.
+/// What is only in the journal.
 #[derive(Default)]
 pub(super) struct JournalTail {
     pub(super) records: u64,
-    /// The closed files, each by its time and the hash of its last record: their log files are called by these, and may be in the
-    /// store already.
+    /// The times of the closed files and the hashes of their last records, which make the names of their log files: these may already be
+    /// in the store.
     pub(super) closed: Vec<(OffsetDateTime, [u8; 32])>,
 }
 
 struct Chain<'a> {
     checker: &'a mut Checker,
     delivered: Option<Link>,
-    /// Where the files so far end.
+    /// The end of the files so far.
     end: Option<Link>,
     undelivered: JournalTail,
 }
 
 impl Chain<'_> {
-    /// One file, up to where the next one begins: what follows there was never committed.
+    /// Checks one file, up to where the next one begins: anything behind that was never committed.
     fn segment(
         &mut self,
         file: &SegmentFile,
@@ -116,7 +116,7 @@ impl Chain<'_> {
             let record = match reader.next_record() {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
-                // A line that is being written, or was when the broker died: no reply has gone out for it.
+                // A line that is still being written, or was when the broker died: no reply has left for it.
                 Err(ReadError::Flaw(Flaw::Torn)) if next.is_none() && file.closed_at.is_none() => break,
                 Err(ReadError::Flaw(_)) => {
                     self.broken(file, line);
@@ -152,7 +152,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Whether a file goes on where the one before ends, or delivery.
+    /// Checks that a file continues where the previous one, or delivery, ends.
     fn joins(&mut self, file: &SegmentFile, before: Link) {
         let place = Place::object(&file.path.display().to_string());
         let findings = &mut self.checker.findings;
@@ -187,7 +187,7 @@ impl Chain<'_> {
     fn end_of_journal(&mut self, has_files: bool) {
         let Some(delivered) = self.delivered else { return };
         if delivered == Link::START && has_files {
-            // Nothing was written yet.
+            // Nothing has been written yet.
             return;
         }
         if self.end.is_none_or(|end| end.sequence < delivered.sequence) {
@@ -211,7 +211,7 @@ impl Chain<'_> {
     }
 }
 
-/// The files in which a broker keeps what did not fit its chain.
+/// The files with lines that did not fit the chain.
 fn evidence(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {

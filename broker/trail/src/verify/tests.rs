@@ -1,5 +1,5 @@
-//! A sound trail is sound, and no change of it is: not of any byte of any object, nor of what only the holder of the signing key
-//! could change. What cannot be looked at is not called sound.
+//! A sound trail is sound, and no changed one is: whether a byte of any object was changed, or something that only the holder of the
+//! signing key can change. What cannot be read is not called sound.
 
 mod folder;
 mod identities;
@@ -44,7 +44,7 @@ async fn sound() -> MemoryStore {
     SOUND.get_or_init(|| async { Forge::sound().store().await }).await.copy()
 }
 
-/// What is found in an hour with these records, hashed and signed by the key's own holder.
+/// The findings in an hour with these records, hashed and signed by the key's owner.
 async fn found(records: Vec<String>) -> Vec<FindingKind> {
     let report = verified(&Forge::of(records).store().await).await;
     assert_eq!(report.verdict == Verdict::Sound, kinds(&report).is_empty(), "{report:?}");
@@ -73,7 +73,7 @@ async fn nothing_is_not_sound() {
     assert_eq!((report.verdict, kinds(&report)), (Verdict::CannotTell, vec![FindingKind::DigestOtherKey]));
 }
 
-/// The public half of a key that signs nothing here.
+/// A public key that signs nothing here.
 fn stranger() -> PublicKey {
     use aws_lc_rs::encoding::AsDer as _;
     use aws_lc_rs::signature::KeyPair as _;
@@ -140,7 +140,7 @@ async fn a_kept_signature_shows_that_the_newest_digest_is_gone() {
 #[tokio::test]
 async fn each_removed_object_is_missed() {
     let keys = sound().await.keys();
-    // Nothing tells that the newest digest is gone but a signature that was kept.
+    // Only a signature kept elsewhere shows that the newest digest is gone.
     let newest = keys.iter().rfind(|key| key.contains("-Digest")).expect("digests");
     for key in keys.iter().filter(|key| *key != newest) {
         let store = sound().await;
@@ -187,7 +187,7 @@ async fn what_one_draw_was_promised_holds_for_all_after_it() {
     };
     let tightened = vec![mint.record(), with_limit(1, 10), with_limit(3, 5), with_limit(2, 10)];
     assert_eq!(found(tightened).await, []);
-    // Each for itself is within its limit, in whatever order the records come.
+    // Each record is within its own limit, whatever their order.
     for records in [
         vec![mint.record(), with_limit(2, 5), with_limit(3, 10)],
         vec![mint.record(), with_limit(3, 10), with_limit(2, 5)],
@@ -202,7 +202,7 @@ async fn what_one_draw_was_promised_holds_for_all_after_it() {
         })
         .into();
     assert_eq!(found([vec![mint.record()], bytes].concat()).await, [FindingKind::LimitTooWide]);
-    // Also one that nobody exceeded at the time.
+    // Also a limit that nobody exceeded at the time.
     let mut records = vec![mint.record(), with_limit(1, 2)];
     records.extend((2..=4).map(|message| with_limit(message, 9)));
     assert_eq!(found(records).await, [FindingKind::MessagesExceeded, FindingKind::LimitTooWide]);
@@ -214,7 +214,7 @@ async fn bytes_that_were_handed_out_are_added_up() {
     let mut records = vec![mint.record()];
     for message in 1..=9 {
         let mut draw = mint.draw(message);
-        // Each for itself is within its limit.
+        // Each record is within its own limit.
         (draw.declared.bytes, draw.used.1) = (200, 200);
         records.push(draw.record());
     }
@@ -239,7 +239,7 @@ async fn a_key_that_is_handed_out_once_is_not_handed_out_again() {
     let mut once = mint.draw(1);
     (once.expires_at, once.limits) = (None, (1, 10));
     assert_eq!(found(vec![mint.record(), once.record()]).await, []);
-    // Also before its KMS record comes, and mixed with kept ones.
+    // Also before its KMS record comes, and mixed with cached uses.
     for records in [
         vec![mint.record(), once.record(), once.record()],
         vec![once.record(), once.record(), mint.record()],
@@ -406,7 +406,7 @@ fn every_kind_of_finding_is_explained() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Any byte of what any object holds, and any letter of a signature.
+    /// Any byte of any object, and any character of a signature.
     #[test]
     fn no_changed_byte_is_sound(place in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), flip in 1..=255_u8) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -445,7 +445,7 @@ proptest! {
         })?;
     }
 
-    /// Whatever lies in the store.
+    /// Any bytes as an object.
     #[test]
     fn no_bytes_make_it_panic(
         place in any::<prop::sample::Index>(),
@@ -468,7 +468,7 @@ proptest! {
         })?;
     }
 
-    /// Whatever is in the place of a record, in a trail that is hashed and signed.
+    /// Any text as a record, in a trail that is hashed and signed.
     #[test]
     fn no_text_makes_it_panic(text in ".{0,80}", cut in any::<prop::sample::Index>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -477,7 +477,7 @@ proptest! {
             let cut = whole.floor_char_boundary(cut.index(whole.len()));
             let store = Forge::of(vec![mint().record(), text.clone()]).store().await;
             prop_assert_ne!(verified(&store).await.verdict, Verdict::Sound);
-            // It may stand where any text may.
+            // In any place where text may be.
             let record = format!("{}{text}{}", &whole[..cut], &whole[cut..]);
             verified(&Forge::of(vec![mint().record(), record]).store().await).await;
             Ok(())

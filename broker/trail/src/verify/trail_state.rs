@@ -1,4 +1,4 @@
-//! Whether more is to come of a trail: it says itself when it ends, and when its next digest is due.
+//! Whether more digests are to be expected of a trail: the newest one says whether it is the last, and otherwise when the next is due.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::digest::{Digest, OwnFields, Position};
 use crate::record::record_time;
 
 impl TrailState {
-    /// What the newest digest, which ends at `end`, tells of the trail.
+    /// The state according to the newest digest, which ends at `end`.
     pub(crate) fn of(newest: &Digest, end: OffsetDateTime, now: Option<OffsetDateTime>) -> Self {
         let own = newest.key_broker.as_ref();
         if own.is_some_and(|own| own.position == Some(Position::Closing)) {
@@ -26,7 +26,7 @@ impl TrailState {
         }
     }
 
-    /// What whoever verifies is told of it.
+    /// Adds the finding for this state.
     pub(super) fn tell(self, key: &str, end: OffsetDateTime, findings: &mut Findings) {
         let (place, end) = (Place::object(key), record_time(end));
         match self {
@@ -64,14 +64,14 @@ impl OwnFields {
     }
 }
 
-/// The longest interval of digests that a broker can be configured with.
+/// The longest interval of digests that can be configured.
 const LONGEST_INTERVAL: Duration = Duration::hours(24);
-/// For what holds a digest up: an outage of the store, and attempts a minute apart.
+/// For delays: an outage of the store, and attempts a minute apart.
 const GRACE: Duration = Duration::hours(1);
 
 #[cfg(test)]
 mod tests {
-    //! Only a closing digest closes a trail; all else goes by how long its next digest is due.
+    //! Only a closing digest closes a trail; otherwise the state depends on how long the next digest is overdue.
 
     use super::*;
     use crate::verify::forge::{Forge, START};

@@ -1,4 +1,4 @@
-//! How what KMS answered was used, by whom and of which key, and what was refused: counted by the hour, for whoever wants a picture of it.
+//! Counts uses of KMS's answers and refusals by hour, principal and key.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{ActivityEventData, ReadRecord, Record, ServedFrom};
 
-/// What was counted.
+/// The counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Uses {
-    /// Uses that a kept answer served.
+    /// Uses served from the cache.
     pub hits: u64,
-    /// Uses for which KMS was asked.
+    /// Uses for which KMS was called.
     pub misses: u64,
     /// Calls that policy denied.
     pub denials: u64,
-    /// Calls that KMS answered, those for the trail itself included.
+    /// Calls that KMS answered, including the trail's own.
     pub kms_calls: u64,
 }
 
@@ -31,18 +31,18 @@ impl AddAssign for Uses {
     }
 }
 
-/// What was counted so far, by what.
+/// The counts so far.
 pub(super) type UseCounts = BTreeMap<UsesOf, Uses>;
-/// Hours since 1970; who asked, empty in records of calls to KMS; and the key's ARN, if KMS told one.
+/// The hour since 1970, the principal (empty in records of calls to KMS), and the key's ARN, if KMS named one.
 pub(super) type UsesOf = (i64, String, Option<String>);
 
-/// Counts a record that is of one of the profiles.
+/// Counts a record that matches one of the profiles.
 pub(super) fn count(counts: &mut UseCounts, record: &ReadRecord<'_>) {
     let extra = (!record.is_of_kms()).then(|| record.activity().ok().flatten()).flatten();
     count_with(counts, record, extra.as_ref());
 }
 
-/// The same, with what an activity record tells.
+/// The same with the record's parsed event data.
 pub(super) fn count_with<D>(
     counts: &mut UseCounts,
     record: &Record<'_, D>,
@@ -68,7 +68,7 @@ pub(super) fn count_with<D>(
     add(counts, (hour, principal.to_owned(), record.key_arn().map(str::to_owned)), uses);
 }
 
-/// Adds what was counted elsewhere.
+/// Adds other counts.
 pub(super) fn merge(counts: &mut UseCounts, other: UseCounts) {
     for (of, uses) in other {
         add(counts, of, uses);
@@ -76,7 +76,7 @@ pub(super) fn merge(counts: &mut UseCounts, other: UseCounts) {
 }
 
 fn add(counts: &mut UseCounts, of: UsesOf, uses: Uses) {
-    // Of more than anybody can look at, only the hours are told apart.
+    // Beyond what anybody can look at, only hours are distinguished.
     let of = if counts.len() < MOST_ROWS || counts.contains_key(&of) {
         of
     } else {
@@ -85,13 +85,13 @@ fn add(counts: &mut UseCounts, of: UsesOf, uses: Uses) {
     *counts.entry(of).or_default() += uses;
 }
 
-/// Whoever may make many principals or ask for many keys does not fill memory.
+/// Bounds memory against callers with many principals or keys.
 const MOST_ROWS: usize = 20_000;
 const OTHERS: &str = "(others)";
 
 #[cfg(test)]
 mod tests {
-    //! Each use, refusal and call is counted once, under who asked; and no number of callers fills memory.
+    //! Each use, refusal and call is counted once, for its principal, and any number of callers fits in memory.
 
     use super::*;
     use crate::verify::forge::{Mint, START, refusal};

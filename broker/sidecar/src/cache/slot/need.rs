@@ -1,17 +1,17 @@
-//! How far keys are charged, and how many keys a row of draws needs.
+//! How far keys are charged, and how many keys a series of draws needs.
 
 use key_broker_core::{Bounds, DeclaredUse};
 
-/// How far one key is used, and how far it may be.
+/// How far one key is used, and its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Charges {
     pub(super) used: DeclaredUse,
-    /// The tightest limits that any draw was promised. They apply to all later draws.
+    /// The tightest limits promised to any draw so far, which apply to all later ones.
     pub(super) limit: DeclaredUse,
 }
 
 impl Charges {
-    /// For a key without draws yet.
+    /// The charges of an unused key.
     pub(super) fn unused(bounds: &Bounds) -> Self {
         Self {
             used: DeclaredUse::default(),
@@ -19,7 +19,7 @@ impl Charges {
         }
     }
 
-    /// After a draw; none if it does not fit. `bounds` are those of the draw.
+    /// The charges after a draw with these `bounds`; `None` if it does not fit.
     pub(super) fn charged(&self, declared: DeclaredUse, bounds: &Bounds) -> Option<Self> {
         let bounds = Bounds {
             max_messages: self.limit.messages.min(bounds.max_messages),
@@ -31,7 +31,7 @@ impl Charges {
     }
 }
 
-/// The keys that draws need which are served in order, each from the last of them if it has room.
+/// How many keys a series of draws needs, if each is served from the last key as long as that has room.
 #[derive(Debug, Default)]
 pub(super) struct Need {
     keys: usize,
@@ -39,19 +39,19 @@ pub(super) struct Need {
 }
 
 impl Need {
-    /// One more draw, with its `bounds`; `of_all` are those of every key.
+    /// Adds a draw with its own `bounds`; `of_all` are the bounds of every key.
     pub(super) fn add(&mut self, of_all: &Bounds, declared: DeclaredUse, bounds: &Bounds) {
         if let Some(charged) = self.last.and_then(|last| last.charged(declared, bounds)) {
             self.last = Some(charged);
         } else {
             self.keys += 1;
-            // One that no key has room for gets none, and leaves its key to the next.
+            // A draw that fits no key gets none and leaves its key to the next draw.
             let unused = Charges::unused(of_all);
             self.last = Some(unused.charged(declared, bounds).unwrap_or(unused));
         }
     }
 
-    /// How many keys that makes.
+    /// The number of keys.
     pub(super) fn keys(&self) -> usize {
         self.keys
     }

@@ -1,6 +1,6 @@
-//! Under any interleaving of draws, clock steps, evictions, KMS failures and cancellations: no key exceeds a bound, an
-//! evicted key is never served again, no more calls to KMS are made than the waiting draws need, nobody is left hanging, and the number
-//! of calls is that of a model which knows nothing of slots.
+//! Under any interleaving of draws, clock steps, evictions, KMS failures and cancellations: no key exceeds a bound, an evicted key is
+//! never served again, KMS is not called more often than the waiting draws need, every draw ends, and the number of calls equals that
+//! of a model without slots.
 
 mod bench;
 
@@ -51,7 +51,7 @@ proptest! {
                         bounds.max_age = Duration::from_secs(seconds);
                     }
                     let declared = DeclaredUse { messages, bytes };
-                    // A larger declaration than the bound goes to KMS on its own and never gets here.
+                    // A declaration larger than the bound goes to KMS on its own and never gets here.
                     if bounds.charge(DeclaredUse::default(), declared).is_some() {
                         bench.draw(declared, bounds);
                     }
@@ -76,14 +76,14 @@ proptest! {
                 }
             }
         }
-        // Whoever still waits is answered once KMS is.
+        // Once KMS answers, every draw that still waits must end.
         for _ in 0..bench.waiting.len() + bench.under_way.len() + 2 {
             bench.kms_answers();
         }
         prop_assert!(bench.waiting.is_empty());
     }
 
-    /// The model: a key lasts until a draw does not fit or its age is over; then there is one call.
+    /// The model: a key lasts until a draw does not fit or it is too old; then KMS is called once.
     #[test]
     fn calls_are_those_of_the_model(
         events in prop::collection::vec((1_u64..=4, 0_u64..=300, 0_u64..=30, prop::bool::weighted(0.05)), 1..100),
@@ -122,7 +122,7 @@ fn n_draws_take_n_over_m_calls_and_one_more_with_refresh_ahead() {
         let mut bench = Bench::new(refresh_at);
         for n in 0..1_000 {
             let drawn = bench.draw(one(), BOUNDS);
-            // KMS takes two draws' time in the background.
+            // In the background KMS takes as long as two draws.
             if drawn.is_none() || n % 2 == 0 {
                 bench.kms_answers();
             }
@@ -265,11 +265,11 @@ fn a_suspended_machine_and_a_clock_set_back_make_no_key_younger() {
     let mut bench = Bench::new(None);
     bench.draw(one(), BOUNDS);
     bench.kms_answers();
-    // Suspended: the monotonic clock stood still, the wall went on.
+    // After a suspend the monotonic clock has stood still while the wall clock went on.
     let slept = Moment { wall: bench.wall + Duration::from_secs(101), ..bench.now() };
     let demand = || Demand { request: (), declared: one(), bounds: BOUNDS };
     assert!(matches!(bench.slot.draw(&slept, demand()), DrawStep::Wait(..)));
-    // Set back: the wall says no time has passed.
+    // After the wall clock was set back, it says that no time has passed.
     let mut bench = Bench::new(None);
     bench.draw(one(), BOUNDS);
     bench.kms_answers();
@@ -282,7 +282,7 @@ fn a_suspended_machine_and_a_clock_set_back_make_no_key_younger() {
 fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
     let arn =
         |id: &str| KeyArn::parse(&format!("arn:aws:kms:us-west-2:111122223333:key/{id}")).expect("an ARN");
-    // The alias of this partition was pointed to another KMS key between the first call and the second.
+    // The alias of this partition was moved to another KMS key between the first call and the second.
     let (old, new) = (arn("0001-aa"), arn("0002-bb"));
     let two_keys = || {
         let mut bench = Bench::new(Some(0.5));
@@ -300,7 +300,7 @@ fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
     assert_eq!(bench.slot.evict_key(&KeyId::from(&old), |serial| *serial == 1), 1);
     assert_eq!(bench.draw(one(), BOUNDS), Some(2));
 
-    // What is under way is judged once its ARN is known.
+    // A reply to a call in flight is judged once its ARN is known.
     for (evicted, calls) in [(&new, 2), (&old, 1)] {
         let mut bench = Bench::new(None);
         bench.draw(one(), BOUNDS);
@@ -311,7 +311,7 @@ fn a_key_is_evicted_by_its_own_arn_wherever_it_is() {
     }
 }
 
-/// KMS could not be asked about the key that is kept, and what a call to KMS brought meanwhile is evicted: nobody gets the kept one.
+/// KMS could not be asked about the cached key, and the reply to a call made meanwhile is evicted: no draw gets the cached key.
 #[test]
 fn who_came_too_late_for_a_key_does_not_get_it_after_all() {
     let arn =

@@ -1,5 +1,5 @@
-//! The two promises of revocation, with a KMS that takes away and gives back at any time: what is taken away is not drawn beyond the
-//! interval, or beyond `unverified_max` while KMS cannot be asked, and what was allowed all the time is not lost.
+//! The two promises of revocation, against a KMS that withdraws and restores permissions at any time: a withdrawn data key is not
+//! drawn beyond the interval, or `unverified_max` while KMS cannot be asked; and one that stays allowed is not lost.
 
 use key_broker_core::clock::{Clock as _, SystemClock};
 use proptest::prelude::*;
@@ -14,16 +14,16 @@ const UNVERIFIED_MAX: u64 = 300;
 #[derive(Debug, Clone)]
 enum Step {
     Draw(usize),
-    /// The check that has been under way for the longest time ends; KMS may have looked when it began, or only now.
+    /// The oldest check ends; KMS may have decided when it began, or only now.
     Answer {
         looked_at_once: bool,
     },
     Pass(u64),
-    /// The key is disabled, or enabled.
+    /// The key is disabled or enabled.
     Key(bool),
-    /// A context is denied, or allowed.
+    /// A context is denied or allowed.
     Context(usize, bool),
-    /// KMS can be asked, or not.
+    /// KMS becomes unreachable or reachable.
     Reach(bool),
 }
 
@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What KMS says, and since when. In seconds.
+/// A permission and the second from which it applies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Permission {
     is_given: bool,
@@ -74,12 +74,12 @@ struct Bench {
     key: Permission,
     contexts: [Permission; CONTEXTS],
     can_be_asked: bool,
-    /// Since when KMS has been in reach, or the last failed check, if that is later.
+    /// When the last check failed.
     trouble_at: Option<u64>,
     standings: Vec<Arc<Standing>>,
     kept: [u64; CONTEXTS],
     under_way: Vec<UnderWay>,
-    /// When KMS was last heard to refuse each context, or the key.
+    /// When KMS last refused each context, or the key, in an answer.
     refused_at: [u64; CONTEXTS],
     by_context: bool,
     checks: u64,
@@ -174,7 +174,7 @@ impl Bench {
                 let was_allowed = [self.key, self.contexts[context]]
                     .iter()
                     .all(|permission| permission.is_given && permission.since <= kept_at);
-                // A refusal that was under way when KMS gave it back.
+                // The refusal was still under way when KMS restored the permission.
                 let was_refused = kept_at <= self.refused_at[context];
                 let could_not_ask = self.trouble_at.is_some_and(|at| self.now - at <= 30);
                 let is_old = self.now - kept_at > INTERVAL;
@@ -184,7 +184,7 @@ impl Bench {
         }
     }
 
-    /// KMS is called for another.
+    /// KMS is called for a new data key.
     fn mint(&mut self, context: usize) {
         if let Answer::Allowed = self.says(context) {
             self.kept[context] = self.now;
@@ -237,7 +237,7 @@ proptest! {
     }
 }
 
-/// Draws every context each second, and answers each check a second later.
+/// Draws in every context each second, and answers each check a second later.
 fn draw_all(bench: &mut Bench, seconds: u64) {
     for _ in 0..seconds {
         bench.now += 1;
@@ -253,7 +253,7 @@ fn one_context_speaks_for_the_key_or_each_for_itself() {
     for (by_context, contexts) in [(false, 1), (true, CONTEXTS as u64)] {
         let mut bench = Bench::new(by_context);
         draw_all(&mut bench, 600);
-        // Drawn all the time, it is asked ahead: every 48 seconds, and a second until the answer.
+        // Checks ahead of time: one every 48 seconds, and a second until its answer.
         assert!((11 * contexts..=13 * contexts).contains(&bench.checks), "{}", bench.checks);
     }
 }
@@ -290,12 +290,12 @@ fn while_kms_cannot_be_asked_nobody_waits_and_kms_is_asked_now_and_then() {
     assert!((30..=60).contains(&bench.checks), "{} checks in ten minutes", bench.checks);
     bench.can_be_asked = true;
     draw_all(&mut bench, 30);
-    // One may have been replaced by the first call to KMS that succeeded.
+    // One key may have been replaced by the first successful call to KMS.
     let drawn_again = bench.kept.iter().filter(|kept| **kept == 1).count();
     assert!(drawn_again >= CONTEXTS - 1, "what was kept is drawn again: {:?}", bench.kept);
 }
 
-/// Checks in an hour in which each of so many contexts, under so many KMS keys, is drawn every 24 seconds.
+/// The number of checks in an hour in which each of the contexts under each of the KMS keys is drawn every 24 seconds.
 fn checks_in_an_hour(keys: usize, contexts: usize, by_context: bool) -> usize {
     let bench = Bench::new(by_context);
     let check = bench.standings[0].key.check;

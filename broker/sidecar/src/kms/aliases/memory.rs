@@ -1,7 +1,7 @@
-//! What is remembered of the aliases that callers name.
+//! Remembers the aliases that callers use.
 //!
-//! Each principal uses names of its own choice, so each has a share: what one asks for pushes out nothing that another uses within
-//! its share. Names that KMS has answered for are kept apart from all others, so that no made-up name takes the place of one.
+//! Each principal chooses names of its own, so each has a share: one principal's names displace nothing that another uses within
+//! its share. Names that KMS has resolved are kept apart from all others, so that invented names cannot displace them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use key_broker_core::{KeyArn, KeyId, Principal};
 
 use crate::fair_memory::FairMemory;
 
-/// What KMS said that an alias means.
+/// The key that KMS gave for an alias.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AliasTarget {
-    /// None if there is no such alias.
+    /// `None` if the alias does not exist.
     pub(super) arn: Option<KeyArn>,
     /// When KMS said so.
     pub(super) at: Instant,
 }
 
-/// Held during a call to KMS, so that a principal's callers who miss the same alias share one.
+/// Locked during a call to KMS, so that callers of one principal share the lookup of an alias.
 pub(super) type Lookup = Arc<tokio::sync::Mutex<()>>;
 
-/// Aliases, each with what it means as far as that is known, for as long as some principal uses it.
+/// Aliases and what is known about them, each for as long as some principal uses it.
 pub(super) struct AliasMemory {
     names: HashMap<KeyId, Name>,
     answered: FairMemory<Principal, KeyId, Lookup>,
@@ -33,7 +33,7 @@ pub(super) struct AliasMemory {
 #[derive(Default)]
 struct Name {
     target: Option<AliasTarget>,
-    /// How many principals use it.
+    /// The number of principals that use it.
     users: usize,
     refresh_not_before: Option<Instant>,
 }
@@ -45,7 +45,7 @@ impl Name {
 }
 
 impl AliasMemory {
-    /// Has room for this many uses of aliases that mean a key.
+    /// Remembers this many uses of aliases with a key.
     #[must_use]
     pub(super) fn new(most_answered: usize) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl AliasMemory {
         }
     }
 
-    /// What `alias` means, if KMS has ever said so to anybody and it is remembered. `principal` uses it.
+    /// What `alias` stands for, if that is remembered from any principal's lookup. Counts as a use by `principal`.
     pub(super) fn target(&mut self, principal: &Principal, alias: &KeyId) -> Option<AliasTarget> {
         let target = self.names.get(alias)?.target.clone()?;
         self.use_name(principal, alias);
@@ -67,18 +67,18 @@ impl AliasMemory {
         self.names.get(alias).is_some_and(|name| name.refresh_not_before.is_none_or(|moment| moment <= now))
     }
 
-    /// What `principal`'s callers hold while they ask KMS for `alias`.
+    /// The lock that `principal`'s callers share while they ask KMS about `alias`.
     pub(super) fn lookup(&mut self, principal: &Principal, alias: &KeyId) -> Lookup {
         self.use_name(principal, alias)
     }
 
-    /// KMS has told `principal` what `alias` means.
+    /// Remembers KMS's answer to `principal` about `alias`.
     pub(super) fn learn(&mut self, principal: &Principal, alias: &KeyId, target: AliasTarget) {
         self.names.entry(alias.clone()).or_default().target = Some(target);
         self.use_name(principal, alias);
     }
 
-    /// Whether `alias` is to be asked for again now, by whoever is told so: once until `again_from`.
+    /// Whether the caller is to ask for `alias` again now: true only once until `again_from`.
     pub(super) fn begin_refresh(&mut self, alias: &KeyId, now: Instant, again_from: Instant) -> bool {
         let may = self.may_refresh(alias, now);
         if let Some(name) = self.names.get_mut(alias).filter(|_| may) {
@@ -116,13 +116,12 @@ impl AliasMemory {
     }
 }
 
-/// Unresolved aliases, and those that mean no key: at most 2 MiB, if all have the greatest length.
+/// Unresolved aliases and those that do not exist: at most 2 MiB at the greatest length.
 const MOST_UNANSWERED: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
-    //! Whatever others ask for, a principal's alias that KMS has answered for is remembered within its share; no name outlives its
-    //! last user.
+    //! A principal's resolved alias is remembered within its share, whatever others ask for, and no name outlives its last user.
 
     use proptest::prelude::*;
 

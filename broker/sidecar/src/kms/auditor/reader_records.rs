@@ -1,5 +1,5 @@
-//! Where a reader of the trail records what it asks of KMS: a file of its own, in a folder that nobody else may change. Nothing of a
-//! broker's is written, and nothing that belongs to somebody else.
+//! The file in which an auditor's commands record their calls to KMS, in a folder that nobody else can change. They never write to a
+//! broker's files, or to other people's.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -11,23 +11,23 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::OFlags;
 use rustix::process::{getegid, geteuid};
 
-/// A reader's file of records. It is opened when KMS is asked for the first time.
+/// A reader's file of records, opened at the first call to KMS.
 pub(crate) struct ReaderRecords {
-    /// None is a state file of the current user.
+    /// The path that was given; otherwise a state file of the current user.
     told: Option<PathBuf>,
     not_below: Vec<PathBuf>,
     open: Mutex<Option<File>>,
 }
 
 impl ReaderRecords {
-    /// Records go to the file `told`, else to [`OWN_FILE`] among the reader's state files; never to a file below `not_below`, where a
-    /// broker has its own.
+    /// Writes to the file `told` or, without it, to [`OWN_FILE`] among the reader's state files; never to a file below `not_below`, where
+    /// a broker has its own.
     #[must_use]
     pub(crate) fn new(told: Option<PathBuf>, not_below: Vec<PathBuf>) -> Self {
         Self { told, not_below, open: Mutex::new(None) }
     }
 
-    /// Makes sure that records can be written. Errors are text for the user.
+    /// Makes sure that records can be written. Errors are text for people.
     pub(crate) fn open(&self) -> Result<(), String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.is_none() {
@@ -36,7 +36,7 @@ impl ReaderRecords {
         Ok(())
     }
 
-    /// Appends records, a line each, durably.
+    /// Appends records durably, a line each.
     pub(crate) fn append(&self, lines: &[u8]) -> Result<(), String> {
         self.open()?;
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,14 +57,14 @@ impl ReaderRecords {
         self.open_at(&file, is_own).map_err(|error| explain(&file.display().to_string(), &error))
     }
 
-    /// Opens `file`; its folders are made if they are the reader's usual ones.
+    /// Opens `file`, creating its folders if they are the default ones.
     fn open_at(&self, file: &Path, makes_folders: bool) -> io::Result<File> {
         let file = absolute(file)?;
         let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
             return Err(io::Error::other("not a file's name"));
         };
         if makes_folders {
-            // Whoever may change a folder above decides where the new ones are made.
+            // Whoever can change an existing folder above decides where the new ones are.
             let there = folder.ancestors().find(|above| above.exists()).unwrap_or(folder);
             only_own(&fs::canonicalize(there)?)?;
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -98,7 +98,7 @@ impl ReaderRecords {
         Ok(opened)
     }
 
-    /// The file, whether it is there or not; none where there can be none.
+    /// The path of the file, whether it exists or not; `None` if there can be none.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         self.told.clone().or_else(own_file)
     }
@@ -108,16 +108,16 @@ impl ReaderRecords {
     }
 }
 
-/// Where a reader's records are, unless told: below `$XDG_STATE_HOME`, or `~/.local/state`.
+/// The default: below `$XDG_STATE_HOME` or `~/.local/state`.
 fn own_file() -> Option<PathBuf> {
     // <https://specifications.freedesktop.org/basedir-spec/latest/>: a path that is not absolute is ignored.
     let told = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    // Users of services have homes that do not exist, and are not to.
+    // Service users have homes that do not exist and must not be created.
     let home = || env::home_dir().filter(|home| home.is_absolute() && home.is_dir());
     Some(told.or_else(|| Some(home()?.join(".local/state")))?.join(OWN_FILE))
 }
 
-/// Whether only this user, or root, may change what is in a folder, and in those above it. Given without links.
+/// Whether only this user or root can change the contents of a folder and those above it. The path must be without links.
 fn only_own(folder: &Path) -> io::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     for above in folder.ancestors() {
@@ -125,7 +125,7 @@ fn only_own(folder: &Path) -> io::Result<()> {
         let mode = metadata.mode();
         let is_of_others = metadata.uid() != user && metadata.uid() != 0;
         let is_open = mode & 0o002 != 0 || (mode & 0o020 != 0 && metadata.gid() != group);
-        // In a sticky folder, users cannot replace each other's files.
+        // In a sticky folder users cannot replace one another's files.
         if is_of_others || (is_open && mode & 0o1000 == 0) {
             let why = format!("another user may change {}", above.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -137,7 +137,7 @@ fn only_own(folder: &Path) -> io::Result<()> {
 fn append(mut file: &File, lines: &[u8]) -> io::Result<()> {
     file.lock()?;
     let written = (|| {
-        // A line that a full disk has cut off stays one of its own.
+        // A line that a full disk has cut off must not merge with the next one.
         let mut last = [b'\n'];
         if let Some(end) = file.metadata()?.len().checked_sub(1) {
             file.read_exact_at(&mut last, end)?;
@@ -162,7 +162,7 @@ const OWN_FILE: &str = "key-broker/reader-records.jsonl";
 
 #[cfg(test)]
 mod tests {
-    //! Records go to a file of the reader's own and nowhere else: through no link, into nobody else's folder, below no broker's.
+    //! Records go only to a file of the reader's own: not through a link, into another user's folder, or below a broker's.
 
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 

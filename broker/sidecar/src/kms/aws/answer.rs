@@ -1,4 +1,4 @@
-//! What an answer of KMS must hold to be one.
+//! Validates KMS's answers.
 
 use aws_sdk_kms::primitives::Blob;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ pub(super) fn plaintext(blob: Option<Blob>) -> Result<Plaintext, KmsError> {
     }
 }
 
-/// What an attested call gets, and nothing else. A KMS that does not know `Recipient` answers in plaintext.
+/// The ciphertext for an attested call's recipient, and nothing else. A KMS that does not know `Recipient` answers in plaintext.
 pub(super) fn for_recipient(plaintext: Option<Blob>, ciphertext: Option<Blob>) -> Result<Bytes, KmsError> {
     if let Some(blob) = plaintext
         && !blob.as_ref().is_empty()
@@ -40,7 +40,7 @@ pub(super) fn for_recipient(plaintext: Option<Blob>, ciphertext: Option<Blob>) -
 
 pub(super) fn ciphertext(blob: Option<Blob>) -> Result<Bytes, KmsError> {
     let bytes = Bytes::from(required(blob, "the answer has no ciphertext")?);
-    // What the broker would not take for a Decrypt is of no use to anybody.
+    // A ciphertext that the broker would not accept in a Decrypt would be of no use to anybody.
     CiphertextBlob::parse(bytes.clone())
         .map_err(|_| unexpected("the answer has a ciphertext that is longer than KMS's longest"))?;
     Ok(bytes)
@@ -53,7 +53,7 @@ pub(super) fn required(blob: Option<Blob>, without: &str) -> Result<Vec<u8>, Kms
     }
 }
 
-/// The key of an answer, which must be the key that was asked for. A multi-Region key is named as in the region `home`, whichever of its
+/// The key in an answer, which must be the requested one. A multi-Region key gets its name in the region `home`, whichever of its
 /// replicas answered.
 pub(super) fn used_key(
     asked: Option<&KeyId>,
@@ -64,7 +64,7 @@ pub(super) fn used_key(
     let Some(arn) = key_id.and_then(KeyArn::parse) else {
         return Err(unexpected("the answer names no key ARN"));
     };
-    // An alias may mean any.
+    // An alias may stand for any key.
     if asked.is_some_and(|key| !key.is_alias() && !key.names(&arn)) {
         return Err(other_key());
     }

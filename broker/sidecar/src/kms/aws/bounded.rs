@@ -9,7 +9,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
 use http_body_util::Limited;
 
-/// Ends the reading of an answer that is too long: it is no answer then.
+/// Stops reading an answer that is too long, which is then an error.
 #[derive(Debug)]
 pub(super) struct BoundedAnswers;
 
@@ -31,5 +31,5 @@ impl Intercept for BoundedAnswers {
     }
 }
 
-/// The longest answer of KMS, that of a Decrypt for a recipient, has some 10 KB.
+/// KMS's longest answer, to a Decrypt for a recipient, has some 10 KB.
 const MAX_ANSWER_BYTES: usize = 256 * 1_024;

@@ -1,6 +1,5 @@
-//! How the AWS SDK's HTTP requests leave this machine: by the proxies that the environment names, but for what is on this machine or
-//! its link. A metadata service gives credentials in plain text to whoever asks from here: neither its requests nor its answers are any
-//! proxy's.
+//! The HTTP clients of the AWS SDK. They use the proxies that the environment names, except for this machine and its link: a metadata
+//! service gives credentials in plain text to anyone on this machine, so neither its requests nor its answers may pass through a proxy.
 
 mod encrypted;
 mod expiration;
@@ -25,21 +24,21 @@ use encrypted::Encrypted;
 pub(crate) use encrypted::Encryption;
 use route::{Asker, is_direct};
 
-/// How long a metadata service may take.
+/// Time limits for a metadata service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Patience {
-    /// To take a connection.
+    /// For accepting a connection.
     pub(crate) connect: Duration,
-    /// To answer a request.
+    /// For answering a request.
     pub(crate) read: Duration,
 }
 
-/// For KMS and STS.
+/// The client for KMS and STS.
 pub(super) fn for_services() -> SharedHttpClient {
     SharedHttpClient::new(Routes::new(Asker::Service, None))
 }
 
-/// For whatever gives credentials.
+/// The client for sources of credentials.
 pub(super) fn for_credentials(patience: Patience) -> SharedHttpClient {
     SharedHttpClient::new(Routes::new(Asker::Credentials, Some(patience)))
 }
@@ -48,9 +47,9 @@ pub(super) fn for_credentials(patience: Patience) -> SharedHttpClient {
 struct Routes {
     proxied: SharedHttpClient,
     direct: SharedHttpClient,
-    /// For services that no proxy is before.
+    /// For requests without a proxy to KMS and STS.
     encrypted: Arc<Encrypted>,
-    /// Which requests go by a proxy, as the environment says.
+    /// Which requests go through a proxy, according to the environment.
     matcher: Arc<Matcher>,
     asker: Asker,
     patience: Option<Patience>,
@@ -65,7 +64,7 @@ impl Routes {
     }
 }
 
-/// As the SDK's own, with these proxies.
+/// Like the SDK's own client, with these proxies.
 fn client(proxies: ProxyConfig) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = ConnectorBuilder::default()
@@ -119,7 +118,7 @@ struct Routed {
 }
 
 impl Routed {
-    /// Whether a request goes by one of the proxies that the environment names.
+    /// Whether a request goes through one of the environment's proxies.
     fn goes_by_proxy(&self, uri: &str) -> bool {
         !is_direct(uri, self.asker) && uri.parse().is_ok_and(|uri| self.matcher.intercept(&uri).is_some())
     }

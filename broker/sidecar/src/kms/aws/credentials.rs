@@ -1,8 +1,8 @@
-//! The broker's AWS credentials over time. One task renews them, ahead of their end and off the path of calls, whatever the source; a
-//! source that fails costs no call as long as the credentials before it last.
+//! The broker's AWS credentials. One task renews them before they expire, so that calls do not wait, whatever the source. A failing
+//! source does no harm while the previous credentials last.
 //!
-//! New credentials are used once STS has told whose they are. Where it does not in time, they are used all the same, and STS is asked
-//! again: their records have the access key alone until then.
+//! New credentials are used once STS has said who owns them. If STS does not answer in time, they are used anyway, and STS is asked
+//! again: until then their records have the access key alone.
 
 pub(super) mod source;
 
@@ -21,7 +21,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::sessions::{CallerIdentity, Session, Sessions};
 use source::{Files, Source};
 
-/// The credentials in use.
 #[derive(Clone)]
 pub(super) struct CredentialsInUse {
     held: watch::Receiver<CredentialState>,
@@ -34,14 +33,14 @@ pub(super) struct CredentialsInUse {
 #[derive(Clone, Default)]
 struct CredentialState {
     current: Option<Credentials>,
-    /// Why the source gave nothing when it was last asked.
+    /// Why the source failed when it was last asked.
     source_trouble: Option<String>,
-    /// Why it is not known whose they are.
+    /// Why the owner is not known.
     sts_trouble: Option<String>,
 }
 
 impl CredentialsInUse {
-    /// Renews what `source` gives from now on: for the trail's account, or the sessions of a role of `role_account`.
+    /// Starts renewing what `source` gives, for the trail's account, or for sessions of a role of `role_account`.
     pub(super) fn start(
         source: Source,
         sts: aws_sdk_sts::Client,
@@ -65,23 +64,23 @@ impl CredentialsInUse {
         Self { held: watched, asked, sessions, clock, _renewal: Arc::new(task) }
     }
 
-    /// AWS does not take them, or so it says: the source may have others.
+    /// AWS has rejected them, so the source is asked for others.
     pub(super) fn doubt(&self) {
         self.asked.notify_one();
     }
 
-    /// Whether there are any.
+    /// Whether there are usable credentials.
     pub(super) fn are_there(&self) -> bool {
         self.held.borrow().usable(self.clock.now()).is_some()
     }
 
-    /// Whose they are, if that is known by now.
+    /// Their owner, if it is known by now.
     pub(super) fn known_session(&self) -> Option<Session> {
         let held = self.held.borrow();
         self.sessions.get(held.usable(self.clock.now())?.access_key_id())
     }
 
-    /// Whose they are, as soon as that is known; else why it is not.
+    /// Their owner as soon as it is known, or the reason why it is not.
     pub(super) async fn session(&self) -> Result<Session, String> {
         let mut held = self.held.clone();
         loop {
@@ -115,7 +114,7 @@ impl CredentialsInUse {
                     return Ok(current.clone());
                 }
                 if now.current.is_some() || now.source_trouble.is_some() {
-                    // The renewal may have slept through the end of them.
+                    // The credentials may have expired while the renewal was asleep.
                     self.asked.notify_one();
                 }
                 if let Some(why) = &now.source_trouble {
@@ -150,17 +149,17 @@ impl CredentialState {
     }
 }
 
-/// The task behind them.
+/// The task that renews credentials.
 struct Renewal {
     source: Source,
     sts: aws_sdk_sts::Client,
     sessions: Arc<Sessions>,
-    /// Of a role for the keys of another account.
+    /// For a role that is assumed for the keys of another account: that account.
     role_account: Option<String>,
     clock: Arc<dyn Clock>,
     held: watch::Sender<CredentialState>,
     asked: Arc<Notify>,
-    /// Credentials that were put to use before STS told whose they are.
+    /// Credentials that were put to use before STS had said who owns them.
     unidentified: Vec<Credentials>,
 }
 
@@ -185,7 +184,7 @@ impl Renewal {
         }
     }
 
-    /// Puts new credentials to use, and returns in what time the next are due.
+    /// Puts new credentials to use, and returns when to ask for the next ones.
     async fn take(&mut self, credentials: Credentials) -> Option<Duration> {
         let access_key_id = credentials.access_key_id();
         let mut sts_trouble = None;
@@ -193,7 +192,7 @@ impl Renewal {
             match timeout(self.time_for_sts(), self.identify(&credentials)).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => {
-                    // Whoever waits for credentials is told.
+                    // Those who wait for credentials get this error.
                     let why = self.sessions.found_other_account();
                     let why = why.unwrap_or_else(|| "the role's session is of another account".into());
                     self.held.send_modify(|held| held.source_trouble = Some(why));
@@ -231,7 +230,7 @@ impl Renewal {
         due
     }
 
-    /// The credentials before may serve meanwhile.
+    /// How long STS may take: at most half of what the previous credentials, which serve meanwhile, have left.
     fn time_for_sts(&self) -> Duration {
         let held = self.held.borrow();
         let now = self.clock.now();
@@ -239,7 +238,7 @@ impl Renewal {
         left.map_or(TIME_FOR_STS, |left| TIME_FOR_STS.min(left / 2))
     }
 
-    /// Asks STS whose these are, with these. False if they are another account's.
+    /// Asks STS for the owner of these credentials, signing with them. False if it is another account's.
     async fn identify(&self, credentials: &Credentials) -> Result<bool, String> {
         let with_these = aws_sdk_sts::config::Builder::new().credentials_provider(credentials.clone());
         let asked = self.sts.get_caller_identity().customize().config_override(with_these).send().await;
@@ -277,7 +276,7 @@ impl Renewal {
         self.held.send_modify(|held| held.source_trouble = Some(trouble));
     }
 
-    /// Until `due`, until the files of the credentials have changed, or until somebody doubts them, if they were not asked for just now.
+    /// Waits until `due`, until the credentials' files have changed, or until others are asked for, but not too soon after the last time.
     async fn wait(&mut self, due: Option<Duration>, files: Files) {
         let mut pause = FIRST_PAUSE;
         let mut looks = interval(LOOK_AT_FILES);
@@ -304,7 +303,7 @@ impl Renewal {
         }
     }
 
-    /// Credentials that last still, and of which it is not known whose they are.
+    /// Unexpired credentials whose owner is not known.
     fn next_unidentified(&mut self) -> Option<Credentials> {
         let now = self.clock.now();
         let Self { unidentified, sessions, .. } = self;
@@ -320,7 +319,7 @@ impl Renewal {
     async fn identify_later(&self, credentials: &Credentials) {
         match timeout(TIME_FOR_STS, self.identify(credentials)).await {
             Ok(Ok(true)) => self.held.send_modify(|held| held.sts_trouble = None),
-            // Nothing more is signed with them.
+            // They belong to another account: nothing more is signed with them.
             Ok(Ok(false)) => {
                 let key = credentials.access_key_id();
                 self.held.send_modify(|held| {
@@ -332,13 +331,13 @@ impl Renewal {
     }
 }
 
-/// How long credentials last still; none where they do not end.
+/// How long credentials last; `None` if they do not expire.
 fn remaining(credentials: &Credentials, now: OffsetDateTime) -> Option<Duration> {
     let end = OffsetDateTime::from(credentials.expiry()?);
     Some((end - now).try_into().unwrap_or_default())
 }
 
-/// In what time to ask for the next ones: some minutes ahead, or half way where they last for less.
+/// When to ask for the next ones: some minutes before the end, or half way through a shorter life.
 fn due(left: Option<Duration>, is_new: bool) -> Option<Duration> {
     let left = left?;
     let least = if is_new { LEAST_LIFE } else { FIRST_PAUSE };
@@ -346,17 +345,17 @@ fn due(left: Option<Duration>, is_new: bool) -> Option<Duration> {
 }
 
 const ENDED: &str = "the broker stops";
-/// As the AWS SDKs do.
+/// Like the AWS SDKs.
 const AHEAD: Duration = Duration::from_mins(5);
-/// However short-lived credentials are.
+/// The shortest pause, however short-lived credentials are.
 const LEAST_LIFE: Duration = Duration::from_millis(100);
-/// Whatever calls do.
+/// The least time between two requests to the source, whatever calls report.
 const LEAST_BETWEEN: Duration = Duration::from_secs(2);
-/// STS answers within a second; a Region's STS that is down does not keep new credentials from being used for longer.
+/// STS answers within a second; one that is down delays new credentials no longer than this.
 const TIME_FOR_STS: Duration = Duration::from_secs(5);
-/// The oldest are given up.
+/// Beyond this, the oldest are dropped.
 const MOST_UNIDENTIFIED: usize = 8;
-/// Two files are looked at, by name: that costs nothing.
+/// It costs nothing to look at two files.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Operations that KMS only judges: with `DryRun` it answers with an error that says yes, or with the one that says why not
+//! Dry runs: with `DryRun`, KMS answers either with the error that means yes, or with the error that says why not
 //! (<https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html>).
 
 use aws_sdk_kms::primitives::Blob;
@@ -10,7 +10,7 @@ use super::operations::Way;
 use crate::kms::KmsError;
 use crate::operation::{DryRunOf, DryRunRequest, KmsReply};
 
-/// Sends what is asked with `DryRun`: the SDK has a type for each operation.
+/// Sends a request with `DryRun`: the SDK has a separate type for each operation.
 macro_rules! dry_run {
     ($way:ident, $asked:expr) => {
         $asked

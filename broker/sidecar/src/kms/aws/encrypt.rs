@@ -1,4 +1,4 @@
-//! Encrypt, ReEncrypt and data key pairs as the SDK takes them.
+//! Encrypt, ReEncrypt and data key pairs with the SDK.
 
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeyPairSpec, EncryptionAlgorithmSpec};
@@ -31,7 +31,7 @@ impl Way<'_> {
             .send()
             .await
             .map_err(|error| kms_error(&error))?;
-        // What the SDK has made of the plaintext on its way out.
+        // Copies of the plaintext that the SDK made while sending it.
         wipe_stack();
         let used = used_key(Some(&key), output.key_id.as_deref(), None, self.home)?;
         Ok(KmsReply::Encryption(Encryption(EncryptedDataKey::new(ciphertext(output.ciphertext_blob)?, used))))

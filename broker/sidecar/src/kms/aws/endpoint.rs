@@ -1,4 +1,4 @@
-//! Where KMS is, as the SDK itself finds: by region, partition, FIPS, dual stack, environment and configuration.
+//! The address of KMS, as the SDK finds it by region, partition, FIPS, dual stack, environment and configuration.
 
 use std::error::Error;
 use std::net::{ToSocketAddrs, UdpSocket};
@@ -9,16 +9,16 @@ use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterce
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
-/// The URI that `client` sends its requests to. It sends none for this.
+/// The URI to which `client` would send its requests. Nothing is sent for this.
 pub(super) async fn of_kms(client: &aws_sdk_kms::Client) -> Option<http::Uri> {
     let found = Arc::new(OnceLock::new());
     let probe = EndpointProbe(Arc::clone(&found));
-    // Its end is the probe's own error.
+    // It always ends with the probe's own error.
     let _ = client.describe_key().key_id("alias/none").customize().interceptor(probe).send().await;
     found.get()?.parse().ok()
 }
 
-/// Looks where a request is to go, and stops it before it is signed.
+/// Records where a request would go and stops it before it is signed.
 #[derive(Debug)]
 struct EndpointProbe(Arc<OnceLock<String>>);
 
@@ -50,7 +50,7 @@ pub(super) fn local_address_toward(uri: &http::Uri) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    //! In every partition of AWS, the host that records and spans name is the one that the SDK asks, and ARNs are of that partition.
+    //! In every partition of AWS, records and spans name the host that the SDK calls, and ARNs have that partition.
 
     use aws_config::BehaviorVersion;
     use aws_sdk_kms::config::{Builder, Credentials, Region};
@@ -121,7 +121,7 @@ mod tests {
     fn this_hosts_address_is_of_the_endpoints_own_family() {
         for (url, wanted) in [("http://127.0.0.1:4566", "127.0.0.1"), ("http://[::1]:4566/", "::1")] {
             let found = local_address_toward(&url.parse().expect("a URL"));
-            // A machine may have no IPv6 at all.
+            // A machine may have no IPv6.
             assert!(found.as_deref().is_none_or(|found| found == wanted), "{url}: {found:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! The SDK's errors, as the broker tells them.
+//! Converts the SDK's errors.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use super::request_id::request_id_of;
 use crate::kms::{KmsError, KmsErrorKind};
 
-/// What a failed call to KMS means.
+/// The broker's error for a failed call to KMS.
 pub(super) fn kms_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> KmsError {
     let request_id = error.raw_response().and_then(request_id_of).map(str::to_owned);
     let is_identified = request_id.is_some();
@@ -23,7 +23,7 @@ pub(super) fn kms_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespons
         SdkError::ServiceError(service) => {
             let metadata = service.err().meta();
             match metadata.code() {
-                // It is no word of KMS's, which signs all of them with an id: no key is judged by it.
+                // All of KMS's answers have an id, so this is from somewhere else and says nothing about the key.
                 Some(code) if !is_identified => {
                     of(KmsErrorKind::Unavailable, code, metadata.message().map(str::to_owned))
                 }
@@ -44,12 +44,12 @@ pub(super) fn kms_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespons
     }
 }
 
-/// Whether an error is about the credentials of the broker.
+/// Whether an error is about the broker's credentials.
 pub(super) fn is_about_credentials(code: &str) -> bool {
     kind_of(code) == KmsErrorKind::Credentials
 }
 
-/// KMS's names of errors (AWS KMS API reference, each operation's "Errors", and "Common Errors").
+/// The kinds of KMS's errors (AWS KMS API reference, each operation's "Errors", and "Common Errors").
 fn kind_of(code: &str) -> KmsErrorKind {
     match code {
         "NotFoundException" => KmsErrorKind::NotFound,
@@ -83,13 +83,13 @@ fn kind_of(code: &str) -> KmsErrorKind {
     }
 }
 
-/// The error of a call that was not made, for want of credentials.
+/// The error of a call that was not made because there were no credentials.
 fn no_credentials(message: String) -> KmsError {
     let (kind, code) = (KmsErrorKind::Credentials, "NoCredentials".to_owned());
     KmsError { kind, code, message: Some(message), request_id: None }
 }
 
-/// Whether it came of the provider of credentials.
+/// Whether it came from the provider of credentials.
 fn is_of_credentials(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -105,7 +105,7 @@ pub(crate) fn unexpected(message: &str) -> KmsError {
     answer_of(KmsErrorKind::Unavailable, message)
 }
 
-/// An answer for another key than was asked for.
+/// The error for an answer with another key than requested.
 pub(super) fn other_key() -> KmsError {
     answer_of(KmsErrorKind::OtherKey, "the answer is for another key than was asked for")
 }

@@ -1,4 +1,4 @@
-//! Our values as the SDK takes them.
+//! Converts the broker's values into the SDK's.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The operations as the SDK takes them, one function each, and what an answer must hold to be one.
+//! The KMS operations with the SDK, one function each, and the validation of their answers.
 
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{self, MessageType, SigningAlgorithmSpec};
@@ -18,13 +18,13 @@ use crate::operation::{
     SignRequest, Signature, key_in_region,
 };
 
-/// The way of one call to KMS: who signs it, and where it goes.
+/// How one call to KMS is signed, and where it goes.
 pub(super) struct Way<'a> {
     pub(super) client: &'a aws_sdk_kms::Client,
     pub(super) watch: AttemptWatch,
-    /// Where KMS is asked.
+    /// The region in which KMS is called.
     pub(super) region: &'a str,
-    /// Where multi-Region keys have the names by which the broker knows them.
+    /// The region whose ARNs the broker uses for multi-Region keys.
     pub(super) home: &'a str,
 }
 
@@ -63,7 +63,7 @@ impl Way<'_> {
         }
     }
 
-    /// The key as KMS is asked for it here.
+    /// The key as KMS in this region knows it.
     pub(super) fn sent(&self, key: &RequestedKey) -> KeyId {
         key_in_region(key.sent(), self.region)
     }

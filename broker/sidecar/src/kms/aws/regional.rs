@@ -1,4 +1,4 @@
-//! KMS in one region: who signs a call there, by the account of its key.
+//! KMS in one region, with the credentials for each account's keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::policy::Permitted;
 #[derive(Clone)]
 pub(super) struct RegionalKms {
     region: Arc<str>,
-    /// Where multi-Region keys have the names by which the broker knows them.
+    /// The region whose ARNs the broker uses for multi-Region keys.
     home: Arc<str>,
     own: Signer,
     accounts: BTreeMap<String, Signer>,
@@ -45,17 +45,17 @@ pub(super) struct Signers {
     pub(super) accounts: BTreeMap<String, CredentialsInUse>,
 }
 
-/// Where KMS is asked.
+/// Where KMS is called.
 pub(super) struct Place<'a> {
     pub(super) region: &'a str,
-    /// KMS's address there, if not AWS's own.
+    /// KMS's address there, if it is not AWS's own.
     pub(super) endpoint_url: Option<&'a str>,
     /// The broker's own region.
     pub(super) home: &'a str,
 }
 
 impl RegionalKms {
-    /// KMS at this place, where `shared` says how to reach AWS.
+    /// KMS at this place. `shared` has the common settings of the SDK.
     pub(super) fn new(
         shared: &SdkConfig,
         place: &Place<'_>,
@@ -63,7 +63,7 @@ impl RegionalKms {
         sessions: &Arc<Sessions>,
         clock: &Arc<dyn Clock>,
     ) -> Self {
-        // One for all accounts: what is spared is this region's KMS.
+        // One budget for all accounts, since it protects this region's KMS.
         let budget = retry_budget(place.region);
         let signer = |credentials: &CredentialsInUse| Signer {
             client: client(shared, place, credentials, budget.clone()),
@@ -80,7 +80,7 @@ impl RegionalKms {
         }
     }
 
-    /// The same, without retries: for calls that another region may answer.
+    /// The same without retries, for calls that another region may answer.
     pub(super) fn once(&self) -> Self {
         let mut once = self.clone();
         for signer in std::iter::once(&mut once.own).chain(once.accounts.values_mut()) {
@@ -122,7 +122,7 @@ impl Kms for RegionalKms {
     }
 }
 
-/// The account that the ARN of a key or alias is of.
+/// The account in the ARN of a key or alias.
 fn account_of(key: &KeyId) -> Option<&str> {
     key.as_str().strip_prefix("arn:")?.split(':').nth(3)
 }
@@ -147,12 +147,12 @@ fn client(
     aws_sdk_kms::Client::from_conf(config.build())
 }
 
-/// The budget of retries in one region, for this broker alone: the SDK's own bucket is one for the whole process and region.
+/// The budget of retries in one region, for this broker alone: the SDK's own bucket is shared by the whole process and region.
 ///
 /// Capacity and costs are those of the SDK's standard mode
-/// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>): a retry that is answered gives its tokens
-/// back, one that fails does not, and every first attempt that is answered brings one. A broker that serves from its cache
-/// makes few calls to win tokens back by, so here time brings some, too.
+/// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>): a retry that succeeds gives its tokens
+/// back, one that fails does not, and every first attempt that succeeds adds one. Since a broker that serves from its cache
+/// makes few calls that could add tokens, time adds some here, too.
 fn retry_budget(region: &str) -> RetryPartition {
     let tokens = TokenBucket::builder()
         .capacity(RETRY_TOKENS)
@@ -163,11 +163,11 @@ fn retry_budget(region: &str) -> RetryPartition {
     RetryPartition::custom(format!("key-broker-{region}")).token_bucket(tokens.build()).build()
 }
 
-/// Retries under way or lost, in tokens: at most 50 to 100.
+/// Tokens for retries: enough for 50 to 100.
 const RETRY_TOKENS: usize = 500;
-/// Of a retry after an answer that is an error, throttling included.
+/// The cost of a retry after an error, throttling included.
 const RETRY_COST: u32 = 5;
-/// Of a retry after none: it costs KMS and the caller more.
+/// The cost of a retry after no answer, which takes more from KMS and the caller.
 const TIMEOUT_RETRY_COST: u32 = 10;
-/// One retry in five to ten seconds while nothing succeeds; full again within nine minutes.
+/// A retry every five to ten seconds while nothing succeeds; full again within nine minutes.
 const RETRY_TOKENS_A_SECOND: f32 = 1.0;

@@ -1,4 +1,4 @@
-//! The id that KMS and STS give each answer.
+//! The ids of KMS's and STS's answers.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
@@ -11,5 +11,5 @@ pub(super) fn request_id_of(response: &HttpResponse) -> Option<&str> {
 
 /// `x-amzn-RequestId`, on every answer of KMS. Header names are lower-case here.
 const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
-/// KMS's are UUIDs, of 36 bytes.
+/// KMS's ids are UUIDs, of 36 bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;

@@ -1,5 +1,5 @@
-//! Whose access keys are: what sts:GetCallerIdentity has told of each set of credentials, asked with these very credentials. An access
-//! key is that of one session for good, so what is known of it stays true.
+//! The owners of access keys, which sts:GetCallerIdentity returned for each set of credentials. An access key belongs to one session for
+//! good, so what is known about it stays true.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
@@ -12,29 +12,29 @@ use tokio::sync::Notify;
 /// An AWS principal, with its access key, as records have it.
 pub(crate) type Session = Arc<UserIdentity<'static>>;
 
-/// STS's answers, and the sessions that records still lack.
+/// STS's answers, and the sessions missing in records.
 pub(crate) struct Sessions {
     known: Mutex<SessionTable>,
-    /// ARNs of roles as the configuration and the environment tell them, with their paths.
+    /// The ARNs, with paths, of roles in the configuration and the environment.
     roles: Vec<String>,
     changed: Notify,
 }
 
 struct SessionTable {
     by_access_key: LruCache<String, Session>,
-    /// Access keys of roles for the keys of other accounts: theirs is not the trail's account.
+    /// Access keys of roles for other accounts' keys, whose account is not the trail's.
     of_roles: LruCache<String, ()>,
-    /// Access keys that records had to have alone.
+    /// Access keys that are alone in records, because their owner was not known.
     owed: BTreeSet<String>,
-    /// Of those, the ones that are known now.
+    /// The owners of such keys that are known by now.
     to_report: Vec<Session>,
-    /// The account of the trail, once that is settled.
+    /// The trail's account, once it is settled.
     account_id: Option<String>,
-    /// Credentials came of another account.
+    /// Why credentials were rejected: they belong to another account.
     other_account: Option<String>,
 }
 
-/// What STS tells.
+/// STS's answer.
 pub(super) struct CallerIdentity {
     pub(super) account_id: String,
     pub(super) arn: String,
@@ -55,12 +55,12 @@ impl Sessions {
         Self { known: Mutex::new(known), roles, changed: Notify::new() }
     }
 
-    /// Whose a key is.
+    /// The owner of an access key.
     pub(super) fn get(&self, access_key_id: &str) -> Option<Session> {
         self.lock().by_access_key.get(access_key_id).cloned()
     }
 
-    /// The same, for a record. If it is unknown, it is reported later.
+    /// The same for a record. If it is unknown, it is reported later.
     pub(super) fn for_record(&self, access_key_id: &str) -> Option<Session> {
         let mut known = self.lock();
         let found = known.by_access_key.get(access_key_id).cloned();
@@ -70,7 +70,7 @@ impl Sessions {
         found
     }
 
-    /// The trail is this account's.
+    /// Sets the trail's account.
     pub(super) fn settle(&self, account_id: &str) {
         let mut known = self.lock();
         let before = known.by_access_key.iter().find_map(|(key, session)| {
@@ -84,8 +84,8 @@ impl Sessions {
         self.changed.notify_waiters();
     }
 
-    /// STS has told of a key. False if it is another account's than the trail's, or than that of the role that it should be of: such
-    /// credentials are not to be used.
+    /// Adds STS's answer about a key. False if its account is neither the trail's nor, for a role, the role's: such credentials must not be
+    /// used.
     pub(super) fn add(
         &self,
         access_key_id: &str,
@@ -115,23 +115,23 @@ impl Sessions {
         true
     }
 
-    /// Waits for sessions that records have had by their access keys alone, and that are known now.
+    /// Waits for owners of keys that are alone in earlier records.
     pub(crate) async fn to_report(&self) -> Vec<Session> {
         self.wait_for(|known| Some(std::mem::take(&mut known.to_report)).filter(|some| !some.is_empty()))
             .await
     }
 
-    /// They could not be reported.
+    /// Takes back what could not be reported.
     pub(crate) fn give_back(&self, sessions: Vec<Session>) {
         self.lock().to_report.extend(sessions);
     }
 
-    /// Waits until credentials come of another account than the trail's, and says so.
+    /// Waits for credentials of another account than the trail's, and returns the error.
     pub(crate) async fn other_account(&self) -> String {
         self.wait_for(|known| known.other_account.clone()).await
     }
 
-    /// Whether that has come to pass.
+    /// The error, if there were such credentials.
     pub(crate) fn found_other_account(&self) -> Option<String> {
         self.lock().other_account.clone()
     }
@@ -148,7 +148,7 @@ impl Sessions {
         }
     }
 
-    /// The ARN of the role behind a session, with its path, if somebody has told it.
+    /// The ARN, with its path, of the role behind a session, if it is known.
     fn role_of(&self, session: &str) -> Option<&str> {
         let mut parts = session.splitn(6, ':').skip(4);
         let (account, resource) = (parts.next()?, parts.next()?);
@@ -164,7 +164,7 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, SessionTable> {
-        // Nothing that holds it can panic half way.
+        // Nothing that holds the lock can panic half way.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -178,22 +178,20 @@ impl SessionTable {
     }
 }
 
-/// The account in an ARN.
 pub(super) fn account_of(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
 }
 
-/// The partition in an ARN.
 pub(super) fn partition_in(arn: &str) -> Option<&str> {
     arn.strip_prefix("arn:")?.split(':').next().filter(|partition| !partition.is_empty())
 }
 
-/// Calls in flight may be of the session before; nothing needs one that is older than that.
+/// Calls in flight may use the previous session, but none older than these.
 const MOST_SESSIONS: NonZero<usize> = NonZero::new(64).expect("not zero");
 
 #[cfg(test)]
 mod tests {
-    //! A role's path is told where its ARN is known, and for no other role.
+    //! A role's path is added if its ARN is known, and to no other role.
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! When a key was last used, as KMS tells those who may ask in the key's own account
+//! The last use of a key, which KMS returns to permitted callers in the key's own account
 //! (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GetKeyLastUsage.html>).
 
 use aws_config::Region;
@@ -13,27 +13,26 @@ use crate::kms::KmsError;
 /// The last use of a key that KMS knows of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LastUse {
-    /// When, by KMS's clock.
+    /// The time by KMS's clock.
     pub(crate) at: OffsetDateTime,
-    /// The operation.
     pub(crate) operation: String,
-    /// The requestID of KMS's answer; none where KMS does not tell it.
+    /// The requestID of KMS's answer, if KMS says it.
     pub(crate) request_id: Option<String>,
     /// The eventID of AWS CloudTrail's record.
     pub(crate) cloudtrail_event_id: Option<String>,
 }
 
-/// What KMS says that a key is.
+/// KMS's description of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WatchedKey {
-    /// Its ARN, and those of its replicas and its primary.
+    /// Its ARN, and the ARNs of its replicas and its primary.
     pub(crate) arns: Vec<KeyArn>,
-    /// Whether AWS uses it for its services.
+    /// Whether it is a key of AWS's own services.
     pub(crate) is_of_aws: bool,
 }
 
 impl AwsKms {
-    /// GetKeyLastUsage in the key's region, with the credentials in use; none where the key was not used since KMS began to look.
+    /// GetKeyLastUsage in the key's region, with the credentials in use; `None` if the key was not used since KMS began to record uses.
     pub(crate) async fn last_use(&self, key: &KeyArn) -> Result<Option<LastUse>, KmsError> {
         let asked = self.client_in(key.region()).get_key_last_usage().key_id(key.as_str()).send();
         let answer = asked.await.map_err(|error| kms_error(&error))?;
@@ -47,7 +46,7 @@ impl AwsKms {
         }))
     }
 
-    /// DescribeKey of `key`, in the region of its ARN or, of any other name, in that of the settings.
+    /// DescribeKey of `key`, in the region of its ARN or, for other names, in that of the settings.
     pub(crate) async fn watched_key(&self, key: &str) -> Result<WatchedKey, KmsError> {
         let arn = KeyArn::parse(key);
         let client = self.client_in(arn.as_ref().map_or(&self.settings.region, KeyArn::region));

@@ -1,4 +1,4 @@
-//! What KMS answers, seen attempt by attempt.
+//! Observes KMS's answer to each attempt.
 
 use std::error::Error;
 use std::fmt;
@@ -23,22 +23,22 @@ use super::request_id::request_id_of;
 use super::sessions::Sessions;
 use crate::kms::{Attempt, AttemptLog};
 
-/// Notes every answer of KMS during one call, that of each attempt.
+/// Collects KMS's answers to all attempts of one call.
 pub(super) struct AttemptWatch {
     attempts: AttemptLog,
     sessions: Arc<Sessions>,
     credentials: CredentialsInUse,
     clock: Arc<dyn Clock>,
-    /// Headers of the attempt in flight: the request itself is gone once it is sent.
+    /// The headers of the attempt in flight, since the request is gone once it is sent.
     sent: Mutex<RequestHeaders>,
 }
 
-/// What the record of an attempt needs of its request.
+/// What a record needs of an attempt's request.
 #[derive(Default)]
 struct RequestHeaders {
     access_key_id: Option<String>,
     user_agent: String,
-    /// As the `Host` header has it.
+    /// The `Host` header.
     host: String,
 }
 
@@ -88,7 +88,7 @@ impl Intercept for AttemptWatch {
         config: &mut ConfigBag,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Some(response) = context.response() else { return Ok(()) };
-        // An answer without a requestID has no record. As an error it is some proxy's, not KMS's.
+        // An answer without a requestID can have no record. If it is an error, it came from a proxy, not from KMS.
         let Some(request_id) = request_id_of(response) else {
             if response.status().is_success() {
                 self.attempts.push_unidentified();
@@ -126,7 +126,7 @@ fn access_key_id(authorization: &str) -> Option<String> {
     credential.split('/').next().map(str::to_owned)
 }
 
-/// Name and words of an error answer (AWS JSON 1.1 protocol, "Operation error serialization").
+/// Code and message of an error (AWS JSON 1.1 protocol, "Operation error serialization").
 fn error_in(response: &HttpResponse) -> (String, String) {
     #[derive(Deserialize, Default)]
     struct ErrorBody {

@@ -1,4 +1,4 @@
-//! The circuit breaker before KMS: a state machine without a clock or a lock of its own.
+//! The circuit breaker before KMS: a state machine without clock or lock.
 //!
 //! While the circuit is closed, every call goes through. A run of failures opens it, and all calls are
 //! refused for an interval that doubles from one opening to the next. Then one call goes through as a probe:
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 pub struct BreakerSettings {
     /// Consecutive failures that open the circuit.
     pub failures: u32,
-    /// First open interval, of which the upper half is jitter.
+    /// The first open interval, whose upper half is jitter.
     pub open: Duration,
     /// The interval doubles with each consecutive opening, up to this.
     pub longest_open: Duration,
 }
 
-/// What the end of a call says about KMS's health.
+/// What the outcome of a call says about KMS's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HealthSignal {
     /// KMS answered, whatever it said.
@@ -26,8 +26,8 @@ pub(super) enum HealthSignal {
     Failure,
 }
 
-/// The admission of one call. Its signal counts only in the epoch in which it was admitted: a call that began
-/// before the last change of state says nothing about what came after.
+/// The admission of one call. Its outcome counts only if the circuit has not changed since: a call that began before
+/// says nothing about what came after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     epoch: u64,
@@ -37,9 +37,9 @@ pub(super) struct Ticket {
 pub(super) struct Breaker {
     settings: BreakerSettings,
     phase: Phase,
-    /// Failures in a row while closed.
+    /// Consecutive failures while closed.
     failures: u32,
-    /// Openings in a row.
+    /// Consecutive openings.
     openings: u32,
     epoch: u64,
 }
@@ -56,7 +56,7 @@ impl Breaker {
         Self { settings, phase: Phase::Closed, failures: 0, openings: 0, epoch: 0 }
     }
 
-    /// When the current or the last open interval ends; none while closed.
+    /// When the current or the last open interval ends; `None` while closed.
     pub(super) fn open_until(&self) -> Option<Instant> {
         match self.phase {
             Phase::Closed => None,
@@ -68,7 +68,7 @@ impl Breaker {
     pub(super) fn refusal(&self, now: Instant) -> Option<Duration> {
         match self.phase {
             Phase::Open { until } if now < until => Some(until - now),
-            // The probe ends within the time of a call.
+            // The probe ends within the time of one call.
             Phase::Probing { .. } => Some(self.settings.open),
             Phase::Closed | Phase::Open { .. } => None,
         }
@@ -86,7 +86,7 @@ impl Breaker {
         Ok(Ticket { epoch: self.epoch })
     }
 
-    /// An admitted call has ended; no signal if it says nothing about KMS. `jitter` is from 0 to 1.
+    /// Ends an admitted call; without a signal it says nothing about KMS. `jitter` is from 0 to 1.
     pub(super) fn end(&mut self, now: Instant, ticket: Ticket, signal: Option<HealthSignal>, jitter: f64) {
         if ticket.epoch != self.epoch {
             return;
@@ -133,7 +133,7 @@ mod tests {
 
     const SETTINGS: BreakerSettings =
         BreakerSettings { failures: 3, open: Duration::from_secs(1), longest_open: Duration::from_secs(5) };
-    /// With this, open times are as long as they get.
+    /// Makes open intervals as long as possible.
     const LONGEST: f64 = 1.0;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]

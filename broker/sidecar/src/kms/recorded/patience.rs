@@ -1,17 +1,17 @@
-//! What of a call's time is kept for telling its caller that KMS does not answer: who is told can wait, and ask again, while who has
-//! only seen its own time run out knows neither why nor what to do.
+//! Reserves part of a call's time for telling its caller that KMS does not answer. A caller that is told so can try again later; one whose
+//! time has simply run out knows neither why nor what to do.
 
 use std::time::Duration;
 
 use crate::error::{BrokerError, KmsError, KmsErrorKind};
 
-/// How much of what a call has left is kept for its reply; none where that is too little to be told in.
+/// How much of a call's remaining time is reserved for its reply; zero if there is too little left.
 #[must_use]
 pub(crate) fn time_to_tell(remaining: Duration) -> Duration {
     if remaining < LEAST { Duration::ZERO } else { (remaining / 8).min(MOST) }
 }
 
-/// KMS has not answered in the time that there was.
+/// The error that KMS has not answered in time.
 #[must_use]
 pub(crate) fn silence() -> BrokerError {
     BrokerError::Kms(KmsError {
@@ -22,14 +22,14 @@ pub(crate) fn silence() -> BrokerError {
     })
 }
 
-/// A caller that gives less has given KMS no fair chance: its deadline is what decides.
+/// With less time KMS has no fair chance, so the caller's own deadline decides.
 const LEAST: Duration = Duration::from_millis(500);
-/// A commit to a disk that is busy, and the way back.
+/// Enough for a commit to a busy disk, and for the reply's way back.
 const MOST: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
-    //! Something is kept of all but the shortest times, and never much.
+    //! Some time is reserved except from very short ones, and never much.
 
     use proptest::prelude::*;
 

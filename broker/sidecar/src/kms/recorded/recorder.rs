@@ -1,4 +1,4 @@
-//! Attempts that KMS answered, made into KMS records.
+//! Makes KMS records of the attempts that KMS answered.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::operation::{KmsReply, KmsRequest, key_in_region};
 use crate::policy::{Permitted, Requester};
 use crate::redaction::Redaction;
 
-/// What is the same for every KMS record.
+/// What all KMS records have in common.
 #[derive(Clone)]
 pub(crate) struct Recorder {
-    /// Where records go.
+    /// Where records are written.
     pub journal: Journal,
-    /// Who calls KMS.
+    /// The broker as the caller of KMS.
     pub caller: Arc<AwsCaller>,
-    /// What records do not show.
+    /// The redaction of records.
     pub redaction: Option<Arc<Redaction>>,
 }
 
@@ -48,8 +48,8 @@ impl Recorder {
     }
 }
 
-/// Adds the record of one attempt, made as `caller`, to `lines`, with what `redaction` says redacted, and returns its eventID. `used_keys` are the key, and its material,
-/// that KMS's reply names, and the one that has encrypted anew.
+/// Adds the record of one attempt, made as `caller`, to `lines`, redacted by `redaction`, and returns its eventID. `used_keys` are the keys
+/// and materials in KMS's reply: the one that was used, and for ReEncrypt the one that encrypts now.
 #[must_use]
 pub(crate) fn append_record(
     lines: &mut Vec<u8>,
@@ -60,7 +60,7 @@ pub(crate) fn append_record(
     used_keys: [Option<(&KeyArn, Option<&str>)>; 2],
 ) -> Uuid {
     let operation = permitted.subject().operation();
-    // A multi-Region key, as KMS was asked for it there.
+    // A multi-Region key has the ARN under which KMS was asked in that region.
     let sent_key = operation.sent_key().map(|key| key_in_region(key, &caller.region));
     let used_keys = used_keys.map(|key| key.map(|(arn, material)| (arn.in_region(&caller.region), material)));
     let mut identity = identity(attempt);
@@ -69,7 +69,7 @@ pub(crate) fn append_record(
     let mut record =
         KmsRecord::new(identity, attempt.at, operation.name(), &caller.region, &attempt.request_id, event_id);
     record.user_agent = Some((&attempt.user_agent).into());
-    // The credentials' account is the trail's, or they would not be in use.
+    // Credentials of another account than the trail's are never used.
     record.recipient_account_id = (&caller.account_id).into();
     let source_address = attempt.source_address.map(|address| address.to_string());
     record.source_ip_address = Some(source_address.as_ref().unwrap_or(&caller.source_address).into());
@@ -114,7 +114,7 @@ pub(crate) fn append_record(
     event_id
 }
 
-/// CloudTrail has none of calls that no workload asked for.
+/// TLS details of a call to KMS.
 fn tls_details<'a>(encryption: &Encryption, host: &'a str) -> TlsDetails<'a> {
     TlsDetails {
         tls_version: Some(encryption.version.into()),
@@ -124,7 +124,7 @@ fn tls_details<'a>(encryption: &Encryption, host: &'a str) -> TlsDetails<'a> {
     }
 }
 
-/// The key material that was used, and for whom alone the answer is.
+/// The key material that was used, and the recipient for whom KMS encrypted the answer.
 fn event_data<'a>(
     used_keys: &[Option<(KeyArn, Option<&'a str>)>; 2],
     recipient: Option<Open<'a, CloudTrailRecipient<'a>>>,
@@ -150,7 +150,7 @@ fn event_data<'a>(
     (!is_empty).then_some(data)
 }
 
-/// Whose access key signed the attempt; where STS has not told that yet, the key alone.
+/// The owner of the access key that signed the attempt or, until STS has returned it, the key alone.
 fn identity(attempt: &Attempt) -> UserIdentity<'_> {
     if let Some(session) = &attempt.session {
         return UserIdentity::clone(session);
@@ -161,5 +161,5 @@ fn identity(attempt: &Attempt) -> UserIdentity<'_> {
     identity
 }
 
-/// CloudTrail's `invokedBy` of calls that no workload asked for.
+/// `invokedBy`, which CloudTrail has for calls that no workload asked for.
 const INVOKED_BY: &str = "key-broker";

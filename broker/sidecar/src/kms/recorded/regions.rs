@@ -1,8 +1,8 @@
-//! The regions in which a call is made, one after the other: a multi-Region key has a replica in each of them, any other key is in the
-//! broker's own alone.
+//! The regions in which a call is made, one after the other: a multi-Region key has a replica in each; any other key is only in the
+//! broker's own.
 //!
-//! Where another region can be turned to, one is given the time of an attempt, and half of what the call has left; retries are for the
-//! last. Each region has its own limit on calls, its own circuit, and its own budget of retries.
+//! If other regions remain, a region may take the time of one attempt, but at most half of the time that the call has left; only the last
+//! one gets retries. Each region has its own limit on calls, its own circuit breaker, and its own budget of retries.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,29 +15,28 @@ use crate::kms::Kms;
 use crate::kms::guard::{Guard, is_failure};
 use crate::operation::{KmsReply, KmsRequest};
 
-/// KMS in one region.
 pub(crate) struct KmsRegion {
     /// With retries.
     pub(crate) kms: Arc<dyn Kms>,
     /// With one attempt, for calls that another region may answer.
     pub(crate) once: Arc<dyn Kms>,
-    /// Bounds calls to it.
+    /// Limits calls to this region.
     pub(crate) guard: Guard,
-    /// Makes records of its answers.
+    /// Makes records of this region's answers.
     pub(crate) recorder: Recorder,
 }
 
-/// How a region is asked.
+/// How one region is asked.
 #[derive(Clone, Copy)]
 pub(super) struct Turn {
-    /// Until when it may take its time.
+    /// When its time ends.
     pub(super) until: Instant,
     /// Whether another region is asked if this one does not answer.
     pub(super) has_others: bool,
 }
 
 impl Turn {
-    /// The turn of a region at `now`, in a call that goes on until `deadline` and can go on in `others` more regions.
+    /// A region's turn at `now`, in a call until `deadline` that can go on to `others` more regions.
     pub(super) fn new(now: Instant, deadline: Instant, others: usize, attempt: Duration) -> Self {
         let has_others = others > 0;
         let half = deadline.saturating_duration_since(now) / 2;
@@ -46,7 +45,7 @@ impl Turn {
     }
 }
 
-/// Whether a request may be made in another region: it is a use of a key that it names, and that is a multi-Region key.
+/// Whether a request may be made in another region: it must use a key that it names, and that must be a multi-Region key.
 pub(super) fn goes_elsewhere(request: &KmsRequest) -> bool {
     let is_use = match request {
         KmsRequest::DataKey(_)
@@ -58,8 +57,8 @@ pub(super) fn goes_elsewhere(request: &KmsRequest) -> bool {
         | KmsRequest::AttestedDataKeyPair(_)
         | KmsRequest::AttestedDataKey(_)
         | KmsRequest::AttestedDecrypt(_) => true,
-        // Of no key; about the key in this very region; or the broker's own, which can wait.
-        // Two keys, which may have replicas in different regions.
+        // These concern no key, or the key in this region, or are the broker's own and can wait. ReEncrypt has two keys, which may
+        // have replicas in different regions.
         KmsRequest::ReEncrypt(_)
         | KmsRequest::Random(_)
         | KmsRequest::AttestedRandom(_)
@@ -72,7 +71,7 @@ pub(super) fn goes_elsewhere(request: &KmsRequest) -> bool {
     is_use && key.is_some_and(|key| key.is_multi_region())
 }
 
-/// Whether the broker's own region has not answered, and another one may.
+/// Whether the broker's own region has not answered, so that another one may.
 pub(super) fn is_unanswered<T>(result: &Result<T, BrokerError>) -> bool {
     match result {
         Err(BrokerError::Kms(error)) => error.kind == KmsErrorKind::Throttled || is_failure(error),
@@ -81,8 +80,8 @@ pub(super) fn is_unanswered<T>(result: &Result<T, BrokerError>) -> bool {
     }
 }
 
-/// Whether what another region said is an answer to the call: a refusal may be of the replica there alone, which is disabled by
-/// itself, or not there at all, or has a key policy of its own.
+/// Whether another region's reply answers the call. A refusal may concern only the replica there, which can be disabled by itself, or
+/// missing, or have a key policy of its own.
 pub(super) fn is_answer<T>(result: &Result<T, BrokerError>) -> bool {
     use KmsErrorKind::{IncorrectKey, InvalidCiphertext, Validation};
     match result {
@@ -95,7 +94,7 @@ pub(super) fn is_answer<T>(result: &Result<T, BrokerError>) -> bool {
 }
 
 impl RecordedReply<KmsReply> {
-    /// What is told after `next`, another region, was asked, too: its answer, or that the first one has not answered.
+    /// The reply after another region gave `next`: its answer or, failing that, that the first region has not answered.
     pub(super) fn or(mut self, next: Self) -> Self {
         let Self { result, source, region, records } = next;
         if is_answer(&result) {

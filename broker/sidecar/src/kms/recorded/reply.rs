@@ -1,4 +1,4 @@
-//! Which reply belongs to which request. A reply whose key only KMS named stays sealed.
+//! The reply type of each request. A reply whose key only KMS named stays sealed.
 
 use key_broker_core::Plaintext;
 
@@ -12,12 +12,12 @@ use crate::operation::{
 };
 use crate::policy::SealedReply;
 
-/// A request that [`RecordedKms`](super::RecordedKms) can call with: the type of its reply is known.
+/// A request for [`RecordedKms`](super::RecordedKms), with the type of its reply.
 pub(crate) trait CallableRequest: TypedRequest {
     /// KMS's reply.
     type Reply: Send + 'static;
 
-    /// Takes it out of what KMS replied.
+    /// Converts KMS's reply to this type.
     fn reply(reply: KmsReply) -> Result<Self::Reply, UnexpectedReply>;
 }
 

@@ -13,8 +13,8 @@ use crate::operation::KmsRequest;
 use crate::policy::{Permitted, Requester};
 use crate::telemetry::{trace, vocabulary};
 
-/// The span of a call to KMS, named and described as the AWS SDKs do. It begins a trace where the broker asks for itself; a
-/// workload's call that is not traced has none.
+/// Begins the span of a call to KMS, with name and attributes as the AWS SDKs have them. The broker's own calls begin a trace; in a
+/// workload's call that is not traced, the span is disabled.
 pub(super) fn begin(caller: &AwsCaller, permitted: &Permitted<KmsRequest>) -> Span {
     if permitted.requester() == Requester::Workload && !trace::is_traced() {
         return Span::none();
@@ -35,7 +35,7 @@ pub(super) fn begin(caller: &AwsCaller, permitted: &Permitted<KmsRequest>) -> Sp
     )
 }
 
-/// What KMS answered, on its span.
+/// Adds KMS's answer to the span.
 pub(super) fn describe<T>(span: &Span, attempts: &[Attempt], reply: &RecordedReply<T>) {
     if span.is_disabled() {
         return;

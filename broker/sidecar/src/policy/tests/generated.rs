@@ -1,5 +1,5 @@
-//! Over generated policies and questions: a remembered decision is the decision, whatever the policies reach; and whoever knows less
-//! of what aliases mean permits no more; and a denial of every key is the denial of each.
+//! With generated policies and questions: a cached decision equals a fresh one, whatever the policies read; less knowledge about aliases
+//! never permits more; and a denial for every key is a denial for each.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -8,7 +8,7 @@ use super::*;
 use crate::policy::memory::DecisionCache;
 
 const ALIASES: [&str; 3] = ["alias/a", "alias/b", "arn:aws:kms:us-west-2:444455556666:alias/c"];
-/// What a condition may be: each thing that a call says, each way to reach it, and two that fail for some calls.
+/// Conditions: each fact of a call, each way to read it, and two that fail for some calls.
 const CONDITIONS: [&str; 16] = [
     r#"context.transport == "tls""#,
     r#"context["transport"] like "*x""#,
@@ -55,7 +55,7 @@ fn statement() -> impl Strategy<Value = String> {
     )
 }
 
-/// Policies that hold for some call. Cedar finds out which do not.
+/// Policies that apply to some call. Cedar finds out which do not.
 fn policies() -> impl Strategy<Value = String> {
     prop::collection::vec(statement(), 1..=5)
         .prop_map(|statements| {
@@ -65,7 +65,7 @@ fn policies() -> impl Strategy<Value = String> {
         .prop_filter("none holds", |text| !text.is_empty())
 }
 
-/// A question, by its own parts.
+/// A question with owned parts.
 #[derive(Debug, Clone)]
 struct GeneratedQuestion {
     principal: Principal,

@@ -1,4 +1,4 @@
-//! Proves: a certificate that expires soon is known, and reading the same files again changes nothing.
+//! A certificate that expires soon is recognized, and reading unchanged files again changes nothing.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use super::*;
 fn a_certificate_that_expires_soon_is_known() {
     let dir = tempfile::tempdir().expect("a directory");
     let now = SystemClock.now();
-    // It began two hours ago and ends in one.
+    // Valid since two hours ago, for one more hour.
     let files = certified(dir.path(), now - Duration::from_hours(2), now + Duration::from_hours(1));
     let tls = Tls::load(&files).expect("they fit together");
     let left = tls.expires_at() - now;

@@ -1,5 +1,5 @@
-//! A journal at its bound: at no fill level, and after no interleaving of outage, load, kill and restart, is there a state that the broker
-//! cannot leave by itself. Its log files are encrypted under a KMS key, and every call to KMS has its record in that same journal.
+//! A full journal: no fill level, and no sequence of outages, load, kills and restarts, leads to a state that the broker cannot leave by
+//! itself. Log files are encrypted under a KMS key, and every call to KMS is recorded in the same journal.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,11 +31,11 @@ use crate::verify::{Verdict, VerifyOptions, verify};
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many calls.
+    /// This many calls.
     Call(u8),
-    /// Calls until they are refused.
+    /// Calls until one is refused.
     Fill,
-    /// Answers of KMS, and refusals, that nobody waits for.
+    /// Records in the backlog: answers of KMS, and refusals.
     Defer(u8),
     Deliver,
     Digest,
@@ -63,7 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// KMS, and what the broker records of its answers.
+/// KMS, with the records of its answers.
 #[derive(Default)]
 struct Kms {
     journal: Mutex<Option<Journal>>,
@@ -160,7 +160,7 @@ impl Site {
         site
     }
 
-    /// Asks KMS whether the key may be used, as a start does. False where KMS cannot be asked: then it does not serve.
+    /// Asks KMS whether the key may be used, as a start does. Without an answer, the broker does not serve.
     async fn start(&mut self) -> bool {
         let dir = self.dir.path().join("journal");
         let config = JournalConfig {
@@ -185,7 +185,7 @@ impl Site {
         true
     }
 
-    /// True if it was answered.
+    /// Returns whether the call was answered.
     async fn call(&mut self) -> bool {
         self.clock.pass();
         let Some((_, _, announcer)) = &self.running else { return false };
@@ -247,7 +247,7 @@ impl Site {
         }
     }
 
-    /// Store and KMS are back: a call is answered, by deliveries and restarts alone.
+    /// Once store and KMS work again, deliveries and restarts alone lead to an answered call.
     async fn check_leaves(&mut self) -> Result<(), TestCaseError> {
         self.store.fail(false);
         self.kms.is_down.store(false, Ordering::Relaxed);
@@ -318,5 +318,5 @@ async fn a_full_journal_of_an_encrypted_trail_serves_again_once_the_store_is_bac
     }
 }
 
-/// Some eighty records.
+/// About eighty records.
 const BOUND: u64 = 64 << 10;

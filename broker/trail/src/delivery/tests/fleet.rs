@@ -1,5 +1,5 @@
-//! Many brokers before one store and one KMS, over a day of simulated time: they come and go, some are killed with their journals, the store
-//! is down for an hour, and one clock is a day ahead. Store and KMS note what each of them asks.
+//! A fleet of brokers with one store and one KMS over a day of simulated time. Brokers come and go, some are killed and lose their
+//! journals, the store is down for an hour, and one clock is a day ahead. Store and KMS log every request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +33,7 @@ use crate::signature::{PublicKey, Signer};
 use crate::store::{Object, Store, StoreError};
 use crate::verify::forge::{MemoryStore, START, caller, key_arn, names, refusal};
 
-/// A store that notes what it is asked, and by whom.
+/// A store that logs its requests, and from whom they come.
 #[derive(Clone)]
 pub(super) struct LoggingStore {
     objects: Arc<dyn Store>,
@@ -85,7 +85,7 @@ impl Store for LoggingStore {
     }
 }
 
-/// KMS, and what one broker asks of it.
+/// KMS, with a log of one broker's requests.
 #[derive(Default)]
 struct Kms {
     data_keys: AtomicU64,
@@ -135,7 +135,7 @@ impl Decrypter for Kms {
     }
 }
 
-/// The time of all, and how far a broker's own time of day is off.
+/// The common time, and how far a broker's own clock is off.
 struct OwnClock(Arc<Mutex<Duration>>, Instant, time::Duration);
 
 impl OwnClock {
@@ -154,7 +154,7 @@ impl Clock for OwnClock {
     }
 }
 
-/// A broker's trail, with all that it works with.
+/// A broker's trail and everything that it works with.
 struct Broker {
     number: usize,
     began: Duration,
@@ -163,7 +163,7 @@ struct Broker {
     announcer: Announcer,
     thread: JournalThread,
     kms: Arc<Kms>,
-    /// The eventIDs of records that were committed.
+    /// The eventIDs of committed records.
     told: BTreeSet<String>,
     saw_outage: bool,
     _dir: TempDir,
@@ -201,7 +201,7 @@ impl Broker {
         self.announcer.journal.append(line).wait().await.expect("commits");
     }
 
-    /// Ends it: everything of one that is killed is gone but what it has delivered.
+    /// Ends the broker. Of a killed one only what it has delivered is left.
     async fn end(self, is_killed: bool) -> Ended {
         let Self { number, trail, thread, kms, told, saw_outage, .. } = self;
         let name = trail.names().trail.clone();
@@ -222,23 +222,23 @@ pub(super) struct Ended {
     pub(super) number: usize,
     pub(super) name: String,
     pub(super) is_killed: bool,
-    /// The store was down while it lived.
+    /// Whether the store was down during its life.
     pub(super) saw_outage: bool,
-    /// What it has answered.
+    /// The eventIDs of its committed records.
     pub(super) told: BTreeSet<String>,
-    /// What it has asked KMS for.
+    /// The number of its calls to KMS for data keys.
     pub(super) data_keys: u64,
     pub(super) signatures: u64,
 }
 
-/// What a day has left.
+/// The outcome of a day.
 pub(super) struct Day {
     pub(super) store: LoggingStore,
     pub(super) brokers: Vec<Ended>,
     pub(super) end: OffsetDateTime,
 }
 
-/// `brokers` begin over a day and live for six hours each; of each hundred one is killed half way. All go by their own schedule.
+/// `brokers` start over a day and live for six hours each, on their own schedules; one in a hundred is killed half way.
 pub(super) async fn day(brokers: usize, objects: Arc<dyn Store>) -> Day {
     let store = LoggingStore::new(objects);
     let (since, base) = (Arc::new(Mutex::new(Duration::ZERO)), SystemClock.instant());
@@ -276,7 +276,7 @@ pub(super) async fn day(brokers: usize, objects: Arc<dyn Store>) -> Day {
     Day { store, brokers: ended, end }
 }
 
-/// When a new broker delivers first, and when its next digest is due, since it began.
+/// When a new broker makes its first delivery and its next digest, from its start.
 pub(super) async fn first_due() -> (Duration, Duration) {
     let (since, base) = (Arc::new(Mutex::new(Duration::ZERO)), SystemClock.instant());
     let clock: Arc<dyn Clock> = Arc::new(OwnClock(since, base, time::Duration::ZERO));
@@ -292,12 +292,12 @@ impl Day {
         self.brokers.iter().filter(|broker| broker.is_killed).map(|broker| broker.name.clone()).collect()
     }
 
-    /// What an auditor reads with. His questions are in the store's log, too.
+    /// An auditor's reader, whose requests are in the store's log, too.
     pub(super) fn reader(&self) -> TrailReader {
         TrailReader::new(Arc::new(self.store.clone()), names(), Some(Arc::new(Kms::default())))
     }
 
-    /// Log files and digests that each broker has put, by its number.
+    /// The log files and digests that each broker has stored, by its number.
     pub(super) fn puts(&self) -> BTreeMap<usize, (u64, u64)> {
         let mut puts = BTreeMap::<usize, (u64, u64)>::new();
         for asked in self.store.log() {
@@ -309,7 +309,7 @@ impl Day {
     }
 }
 
-/// What `audit cost` foretells with these numbers.
+/// The forecast of `audit cost` for these numbers.
 pub(super) fn plan(brokers: u64, trails: u64) -> Plan {
     Plan {
         delivery_interval: DELIVERY,
@@ -321,11 +321,11 @@ pub(super) fn plan(brokers: u64, trails: u64) -> Plan {
     }
 }
 
-/// How long a broker lives.
+/// The life of a broker.
 pub(super) const LIFE: Duration = Duration::from_hours(6);
-/// Of simulated time; calls come at each.
+/// A step of simulated time, with calls in each.
 pub(super) const STEP: Duration = Duration::from_mins(5);
-/// Steps of an outage, each with an attempt to deliver that ends a file of the journal.
+/// Steps of an outage, each with an attempt to deliver, which closes a file of the journal.
 pub(super) const STEPS_OF_AN_OUTAGE: u64 = 12;
 const OUTAGE: std::ops::Range<u64> = 12 * 3_600..13 * 3_600;
 const DELIVERY: Duration = Duration::from_mins(15);

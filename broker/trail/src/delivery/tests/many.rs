@@ -1,7 +1,7 @@
-//! A day of many brokers before one store: every surviving record is delivered once, every trail is judged right, each object is read once for
-//! it, and KMS and the store are asked what `audit cost` foretells.
+//! A day of many brokers with one store: every surviving record is delivered once, every trail gets the right verdict, verification reads
+//! each object once, and KMS and the store get the requests that `audit cost` predicts.
 //!
-//! Forty brokers, or as many as `KEY_BROKER_FLEET` says.
+//! There are forty brokers, or as many as `KEY_BROKER_FLEET` says.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
@@ -23,7 +23,7 @@ async fn verified(day: &Day) -> (BTreeMap<String, Report>, BucketReport) {
     (reports, bucket)
 }
 
-/// The same, of a run that knows what an earlier one has found sound; and what a later one may know.
+/// The same for a run that continues from an earlier one. Also returns what a later run can use.
 async fn verified_after(
     day: &Day,
     earlier: Vec<PassedTrail>,
@@ -43,8 +43,8 @@ fn brokers_of_this_run() -> usize {
     std::env::var("KEY_BROKER_FLEET").ok().and_then(|n| n.parse().ok()).unwrap_or(40)
 }
 
-/// A day of brokers that come, go and are killed, with an outage and a clock that is a day ahead: what survives is delivered once, and each trail
-/// is judged for what it is.
+/// Brokers come, go and are killed, with an outage and a clock that is a day ahead. What survives is delivered once, and each trail gets
+/// the right verdict.
 #[tokio::test]
 async fn trails_of_a_day_are_judged_together_and_each_object_is_read_once() {
     let objects = MemoryStore::default();
@@ -89,7 +89,7 @@ async fn check_day(day: &Day, objects: usize) {
     assert_eq!((bucket.verdict, bucket.trails[&Verdict::Sound]), (worst, (brokers - killed.len()) as u64));
     assert!(!bucket.trails.contains_key(&Verdict::Unsound), "{bucket:?}");
 
-    // By the store's own log: two lists, and each object that a digest names, or that is one, once.
+    // In the store's log: two lists, and each digest and log file once.
     let mut gets = HashMap::<String, u32>::new();
     let mut lists = 0;
     for asked in day.store.log().split_off(before) {
@@ -112,7 +112,7 @@ async fn check_day(day: &Day, objects: usize) {
     assert_eq!(summaries.len(), brokers);
 }
 
-/// Every record that survived is there, once.
+/// Every record that survived is there once.
 async fn check_records(day: &Day) {
     let mut delivered = BTreeMap::<String, u32>::new();
     for broker in &day.brokers {
@@ -132,8 +132,8 @@ async fn check_records(day: &Day) {
     }
 }
 
-/// A run that was stopped half way goes on with the other trails; and once all were found sound, none of their log files is read again, and
-/// the verdict is the same. What was changed meanwhile is found.
+/// A run that was stopped half way continues with the remaining trails. Once all were found sound, no log file is read again, the verdict
+/// is the same, and later changes are found.
 #[tokio::test]
 async fn what_an_earlier_run_has_found_sound_is_not_read_again() {
     let objects = MemoryStore::default();
@@ -164,7 +164,7 @@ async fn what_an_earlier_run_has_found_sound_is_not_read_again() {
     let again = verified_after(&day, resumed.2.clone()).await;
     assert_eq!((&again.0, &again.1, log_files_read(before)), (&reports, &bucket, 0));
 
-    // A log file is gone: its trail is read anew. A digest is another: likewise.
+    // Without one of its log files, or with another digest, a trail is read anew.
     let some = |of: &str| objects.keys().into_iter().filter(|key| key.contains(of)).nth(3).expect("many");
     for key in [some("_CloudTrail_"), some(&day.brokers[0].name)] {
         let removed = objects.with(|objects| objects.remove(&key)).expect("there");
@@ -174,8 +174,8 @@ async fn what_an_earlier_run_has_found_sound_is_not_read_again() {
     }
 }
 
-/// What brokers ask of KMS and of the store is what `audit cost` foretells: of each that lived through no outage to the request, and of one that
-/// did, what its attempts in that time explain.
+/// Brokers make exactly the requests to KMS and the store that `audit cost` predicts or, if they lived through an outage, as many more as
+/// their attempts in that time explain.
 #[tokio::test]
 async fn a_fleet_asks_of_kms_and_store_what_audit_cost_foretells() {
     let day = Box::pin(day(brokers_of_this_run(), Arc::new(MemoryStore::default()))).await;
@@ -206,7 +206,7 @@ async fn a_fleet_asks_of_kms_and_store_what_audit_cost_foretells() {
     assert_eq!(asked, (all.log_files, all.digests));
 }
 
-/// Brokers that begin in one moment do not deliver, or sign digests, in one moment.
+/// Brokers that start together neither deliver nor sign digests together.
 #[tokio::test]
 async fn brokers_that_begin_together_deliver_apart() {
     let mut dues = Vec::new();
@@ -219,7 +219,7 @@ async fn brokers_that_begin_together_deliver_apart() {
     assert!(dues.iter().all(|(delivery, digest)| *delivery > STEP && *digest > *delivery), "{dues:?}");
 }
 
-/// A log file that no digest names, or that two name, is a finding of the bucket, and no trail is blamed for it.
+/// A log file in no digest, or in two, is a finding about the bucket and not about a trail.
 #[tokio::test]
 async fn what_no_trail_names_and_what_two_name_is_found_in_the_bucket() {
     let objects = MemoryStore::default();
@@ -229,7 +229,7 @@ async fn what_no_trail_names_and_what_two_name_is_found_in_the_bucket() {
     }
     day.store.log.lock().unwrap_or_else(PoisonError::into_inner).clear();
     day.brokers.retain(|broker| !broker.is_killed);
-    // A killed one has left log files that nobody names.
+    // A killed broker has left log files that are in no digest.
     let unnamed: Vec<String> = {
         let (_, bucket) = verified(&day).await;
         bucket.findings.iter().map(|finding| finding.place.object.clone()).collect()

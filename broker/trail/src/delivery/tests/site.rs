@@ -1,4 +1,4 @@
-//! A trail, its journal and its store, with a clock of the test's own; and what must be in the trail.
+//! A trail, its journal and its store, with a clock that the test sets; and what the trail must contain.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,12 +31,12 @@ use crate::store::{Object, Store, StoreError};
 use crate::verify::forge::{MemoryStore, START, caller, refusal, signer};
 use crate::verify::{Report, TrailState, Verdict, VerifyOptions, verify};
 
-/// How a broker is killed.
+/// The moment at which a broker is killed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kill {
-    /// Between two pieces of work; a line that is being written may be torn.
+    /// Between two pieces of work; the last line may be torn.
     Now { torn: bool },
-    /// In a delivery and its digest, after so many objects: the next one is stored, or not.
+    /// In a delivery and its digest, after this many objects; the next one is stored or not.
     WhileDelivering { puts: usize, stored: bool },
 }
 
@@ -45,13 +45,13 @@ pub(super) struct Site {
     pub(super) store: FaultyStore,
     clock: Arc<HandClock>,
     running: Option<Running>,
-    /// The eventIDs of records that were committed: their calls were answered.
+    /// The eventIDs of committed records, whose calls were answered.
     acknowledged: BTreeSet<String>,
-    /// How often something was reloaded: at least, where notes of it were lost with the directory, and at most.
+    /// The least and the most reloads that may be reported: notices can be lost with the directory.
     reloads: RangeInclusive<u64>,
-    /// What the trails of all its journals are called; the last one is that of the newest.
+    /// The trails of all journals, in order.
     trails: Vec<TrailNames>,
-    /// The journal's whole directory was removed, with the notes of what it held.
+    /// Whether the whole directory of the journal was removed, with the notices in it.
     is_emptied: bool,
 }
 
@@ -99,7 +99,7 @@ impl Site {
         self.running = Some(Running { trail, journal, thread, announcer });
     }
 
-    /// A trail that the store does not know of answers no calls.
+    /// No calls are answered while the trail is not open in the store.
     async fn is_open(&mut self) -> bool {
         let trail = &mut self.running().trail;
         trail.is_open() || trail.digest().await.is_ok()
@@ -126,7 +126,7 @@ impl Site {
 
     pub(super) async fn deliver(&mut self) {
         self.clock.pass();
-        // A store that fails is one of the steps.
+        // The store may be failing on purpose.
         let _ = self.running().trail.deliver().await;
     }
 
@@ -147,7 +147,7 @@ impl Site {
         files.filter(|file| file.closed_at.is_some()).map(|file| file.path).collect()
     }
 
-    /// What is in the journal is to be in the trail, the broker's own records too.
+    /// Whatever is in the journal must be in the trail, including the broker's own records.
     fn note_journal(&mut self) {
         for file in files(&self.journal_dir()).expect("files") {
             let text = fs::read(file.path).expect("reads");
@@ -182,7 +182,7 @@ impl Site {
         fs::write(path, text).expect("writes");
     }
 
-    /// A journal that is lost before its trail is open (again) had the broker's own records alone: nobody has had an answer.
+    /// A journal that is lost before its trail is open (again) had only the broker's own records: no call was answered.
     fn note_lost_journal(&mut self) {
         if self.running().trail.is_open() {
             self.note_journal();
@@ -194,7 +194,7 @@ impl Site {
         self.is_emptied = true;
         fs::remove_dir_all(self.journal_dir()).expect("removes");
         fs::create_dir(self.journal_dir()).expect("makes");
-        // What was noted there and not told goes with it, if the process does.
+        // Notices that were not reported are lost with it if the process ends.
         self.reloads = 0..=*self.reloads.end();
     }
 
@@ -203,7 +203,7 @@ impl Site {
         self.store.set_moment(Some(Moment { puts: 0, is_stored: true, removes_directory: true }));
         self.deliver().await;
         if self.store.take_moment().is_some() {
-            // Nothing was to be delivered, or the store is down.
+            // There was nothing to deliver, or the store is down.
             return;
         }
         fs::create_dir(self.journal_dir()).expect("makes");
@@ -211,7 +211,7 @@ impl Site {
         self.reloads = 0..=*self.reloads.end();
     }
 
-    /// How many records that were committed are in no log file of a digest.
+    /// The number of committed records that are not in a digest's log files.
     pub(super) async fn lacks(&self) -> usize {
         self.acknowledged.difference(&self.delivered().await.0).count()
     }
@@ -237,7 +237,7 @@ impl Site {
                 .take_kept()
                 .unwrap_or_else(|| Snapshot::of(&self.journal_dir(), &self.store.objects));
         }
-        // Whatever the process does from here on never was.
+        // Nothing counts that the process does from here on.
         let Running { trail, thread, .. } = self.running.take().expect("it runs");
         drop(trail);
         thread.close().expect("no defect");
@@ -265,7 +265,7 @@ impl Site {
         verify(&self.reader(names), &options, &mut |_| {}).await
     }
 
-    /// The eventIDs in log files that digests name, and how many reloads are told in them.
+    /// The eventIDs in log files that are in digests, and the number of reloads reported there.
     async fn delivered(&self) -> (BTreeSet<String>, u64) {
         let (mut ids, mut reloads, mut told) = (BTreeSet::new(), 0, BTreeSet::new());
         let mut named = Vec::new();
@@ -283,7 +283,7 @@ impl Site {
                     serde_json::from_str(record.expect("a record")).expect("JSON");
                 ids.insert(record["eventID"].as_str().expect("an id").to_owned());
                 let data = &record["additionalEventData"];
-                // Two records with the same noticeID tell the same.
+                // Two records with the same noticeID report the same.
                 if told.insert(data["noticeID"].to_string()) {
                     reloads += data["reloads"]["policy"].as_u64().unwrap_or_default();
                 }
@@ -292,7 +292,7 @@ impl Site {
         (ids, reloads)
     }
 
-    /// The last broker has delivered everything that it could. What a lost journal held is missed in a trail that does not end.
+    /// The last broker has delivered everything it could. A journal that was lost shows as a trail that does not end.
     pub(super) async fn check_stopped(&self) -> Result<(), TestCaseError> {
         let (delivered, reloads) = self.delivered().await;
         let lacks = self.acknowledged.difference(&delivered).count();
@@ -311,7 +311,7 @@ impl Site {
             let Some(newest) = reports.last() else { continue };
             prop_assert_eq!(newest.state, Some(TrailState::Closed), "{:?}", newest);
             if is_anew || self.is_emptied {
-                // The notes went with it: where nothing is missing, the broker may take the worse.
+                // Notices were lost with the directory: if no record is missing, the broker may report more than was lost.
                 continue;
             }
             let expected = if lacks > 0 { Verdict::Unsound } else { Verdict::Sound };
@@ -323,11 +323,11 @@ impl Site {
         Ok(())
     }
 
-    /// Whoever has the journal, too, of a broker that was killed.
+    /// The same for a broker that was killed, for an auditor who has its journal.
     pub(super) async fn check_killed(&self) -> Result<(), TestCaseError> {
         let (mut there, _) = self.delivered().await;
         let report = self.verified(self.newest_trail(), Some(self.journal_dir())).await;
-        // What is noted as delivered, or in the journal, is not lost.
+        // What is noted as delivered, or is in the journal, is not lost.
         let journal = fs::read_dir(self.journal_dir()).expect("a directory");
         let text: Vec<u8> = journal
             .map(|entry| entry.expect("an entry").path())
@@ -350,7 +350,7 @@ impl Site {
     }
 }
 
-/// A store that fails when told, and keeps what a killed broker leaves.
+/// A store that fails on demand, and keeps what a killed broker leaves.
 #[derive(Clone, Default)]
 pub(super) struct FaultyStore {
     pub(super) objects: MemoryStore,
@@ -360,12 +360,12 @@ pub(super) struct FaultyStore {
     kept: Arc<Mutex<Option<Snapshot>>>,
 }
 
-/// The moment of a kill, or of a removed directory.
+/// The moment of a kill, or of removing the directory.
 #[derive(Clone, Copy, PartialEq)]
 struct Moment {
-    /// So many objects are put before.
+    /// After this many objects.
     puts: usize,
-    /// The next one is put, too.
+    /// Whether the next one is stored.
     is_stored: bool,
     removes_directory: bool,
 }
@@ -383,7 +383,7 @@ impl FaultyStore {
         self.moment.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// One object more: whether the moment is there.
+    /// Counts an object and returns the moment if it has come.
     fn pass(&self) -> Option<Moment> {
         let mut next = self.moment.lock().unwrap_or_else(PoisonError::into_inner);
         let moment = next.take()?;
@@ -459,7 +459,7 @@ impl Snapshot {
     }
 }
 
-/// The time of day is the test's; waiting takes the machine's time.
+/// The test sets the time of day; waiting takes real time.
 pub(super) struct HandClock(pub(super) Mutex<OffsetDateTime>);
 
 impl HandClock {
@@ -478,7 +478,7 @@ impl Clock for HandClock {
     }
 }
 
-/// How long a broker tries whose store is down.
+/// How long a broker tries while its store is down.
 const WHILE: Duration = Duration::from_millis(30);
 /// Longer than it takes.
 const LONG: Duration = Duration::from_secs(20);

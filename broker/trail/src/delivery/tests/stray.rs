@@ -1,5 +1,5 @@
-//! A broker that has lost its journal's directory to another one writes nothing there and delivers nothing any more, whether it waits for
-//! its trail, serves or ends, and also when the other one has gone: the other one's trail is sound.
+//! A broker that has lost its journal's directory to another one neither writes nor delivers any more, whether it waits for its trail,
+//! serves or ends, and even after the other one has ended: the other one's trail stays sound.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,11 +27,11 @@ use crate::verify::{Verdict, VerifyOptions, verify};
 enum Loss {
     Removed,
     MovedAway,
-    /// Only the lock is gone: the other broker goes on with what is there.
+    /// Only the lock is gone: the other broker continues with what is there.
     LockRemoved,
 }
 
-/// How far the broker is that loses it.
+/// How far the losing broker has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
     /// Its trail could not start yet.
@@ -68,7 +68,7 @@ impl Broker {
         self.journal.append(record).wait().await.is_ok()
     }
 
-    /// Whatever a broker writes, of itself or for others. Nothing of it succeeds.
+    /// Tries everything that a broker writes by itself or for others; all of it must fail.
     async fn tries_everything(&mut self) {
         assert!(!self.call().await, "no call is answered");
         self.journal.defer(format!("{}\n", refusal(SystemClock.now())).as_bytes());

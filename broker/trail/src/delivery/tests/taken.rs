@@ -1,5 +1,5 @@
-//! Nothing in the store is replaced: what a broker finds under a name of its own is its own, from an attempt whose answer was lost, or
-//! somebody else's, which stays.
+//! Nothing in the store is overwritten: what a broker finds under one of its names is its own, from an attempt whose answer was lost, or
+//! somebody else's, and stays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Broker {
         self.announcer.journal.append(record).wait().await.expect("commits");
     }
 
-    /// As if it had been killed: what is noted stays.
+    /// Like a kill: only what is noted stays.
     fn kill(self) {
         drop(self.trail);
         self.thread.close().expect("no defect");
@@ -66,7 +66,7 @@ impl Broker {
     }
 }
 
-/// A store that may store an object, and say that it could not.
+/// A store that may store an object and still report a failure.
 #[derive(Clone, Default)]
 struct LossyStore {
     objects: MemoryStore,
@@ -145,7 +145,7 @@ async fn somebody_elses_object_stays_and_a_digest_takes_the_next_second() {
     let (dir, store) = (tempfile::tempdir().expect("dir"), MemoryStore::default());
     let mut broker = Broker::start(&dir, &store);
     broker.trail.digest().await.expect("opens");
-    // Whatever second it takes.
+    // Under the name of any second.
     let (names, now) = (broker.trail.names().clone(), SystemClock.now());
     let taken: Vec<String> =
         (0..3).map(|second| names.digest(now + time::Duration::seconds(second))).collect();
@@ -167,7 +167,7 @@ async fn somebody_elses_object_stays_and_a_digest_takes_the_next_second() {
             assert_eq!(store.with(|objects| objects.get(key).cloned()).as_ref(), Some(object), "{key} stays");
         }
     });
-    // What lies under this trail's names is found.
+    // Verification finds what is under this trail's names.
     assert_eq!(broker.end(&store).await.0, Verdict::Unsound);
 }
 

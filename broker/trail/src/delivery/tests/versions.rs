@@ -1,7 +1,7 @@
-//! Up and down between two format versions, by two builds of this program: what one leaves in a folder (a trail in a store, and a journal that is not
-//! delivered yet), the other takes over, or refuses and says why.
+//! Upgrades and downgrades between two format versions, by two builds of this program: a trail in a store, with a journal that is not
+//! fully delivered, is taken over by the other build, or refused with a reason.
 //!
-//! `KEY_BROKER_FORMATS` names the folder, and the builds are run one after the other: `.ci/formats` does. Without it, each run is alone.
+//! `KEY_BROKER_FORMATS` names the folder for both, and `.ci/formats` runs the builds one after the other. Without it, each run is alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ use crate::store::directory::DirectoryStore;
 use crate::verify::forge::{START, caller, names, refusal};
 use crate::verify::{FindingKind, Report, TrailState, Verdict, VerifyOptions, verify};
 
-/// What one broker has left.
+/// The folder that one broker has left.
 struct Place(PathBuf);
 
 impl Place {
@@ -54,7 +54,7 @@ impl Place {
         Signer::from_pem(&fs::read(file).expect("reads")).expect("a key")
     }
 
-    /// A copy of it, in which a broker may go on.
+    /// Copies it for another broker to continue.
     fn copy(&self, to: &Path) -> Self {
         for file in files_below(&self.0) {
             let target = to.join(file.strip_prefix(&self.0).expect("below"));
@@ -64,7 +64,7 @@ impl Place {
         Self(to.to_owned())
     }
 
-    /// Starts a broker there, some hours after the first one's begin.
+    /// Starts a broker there, some hours after the first one.
     fn start(&self, hours: i64) -> Result<(Trail, Announcer, JournalThread), String> {
         let now = START + time::Duration::hours(hours);
         let clock: Arc<dyn Clock> = Arc::new(HandClock(Mutex::new(now)));
@@ -81,7 +81,7 @@ impl Place {
         Ok((Trail::resume(&config, means, announcer.clone(), state), announcer, thread))
     }
 
-    /// The trail's name, in whatever version it is noted.
+    /// The trail's name, whatever the version of its state.
     fn trail(&self) -> String {
         let noted = fs::read(self.journal().join("trail.json")).expect("reads");
         let noted: serde_json::Value = serde_json::from_slice(&noted).expect("JSON");
@@ -109,7 +109,7 @@ async fn call(announcer: &Announcer, times: usize, at: OffsetDateTime) {
     }
 }
 
-/// What a broker of this version leaves that is killed: four records in a digest, three in the journal alone.
+/// What a killed broker of this version leaves: four records in a digest, three only in the journal.
 async fn leave(dir: PathBuf) -> Place {
     fs::create_dir_all(&dir).expect("makes");
     let place = Place(dir);
@@ -124,7 +124,7 @@ async fn leave(dir: PathBuf) -> Place {
     place
 }
 
-/// What is of this version or the one before is taken over: the trail goes on, ends closed and sound, and lacks nothing.
+/// This version and the previous one are taken over: the trail is continued, closes, is sound, and lacks nothing.
 async fn is_taken_over(left: &Place) {
     let report = left.verified(true).await;
     assert_eq!((report.verdict, report.records), (Verdict::Sound, 7), "{report:?}");
@@ -141,7 +141,7 @@ async fn is_taken_over(left: &Place) {
     assert_eq!(noted.trail, left.trail());
 }
 
-/// What is of a later version is refused by a broker, with the version in its words, and left as it is; an auditor cannot tell.
+/// A broker refuses a later version with an error that names it, and leaves everything as it is; verification cannot tell.
 async fn is_refused(left: &Place, version: u32) {
     let dir = tempfile::tempdir().expect("a folder");
     let place = left.copy(dir.path());
@@ -161,7 +161,7 @@ async fn is_refused(left: &Place, version: u32) {
     assert!(contents() == before, "it is left as it is");
 }
 
-/// A rolling upgrade, and back: each build takes over what is of its version and the one before, and refuses what is later.
+/// A rolling upgrade and its reversal: each build takes over its own version and the previous one, and refuses later ones.
 #[tokio::test]
 async fn up_and_down_between_format_versions() {
     let own = tempfile::tempdir().expect("a folder");

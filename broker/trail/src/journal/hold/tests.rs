@@ -1,4 +1,4 @@
-//! A directory has one holder; whose it was under a name that others can change is asked again before each write.
+//! A directory has one holder, which checks before each write that the directory still is its own.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn a_hold_ends_where_the_lock_is_another_file_and_begins_again_only_where_nobody
         let error = hold.keep().expect_err("another one's").to_string();
         assert!(error.contains("another broker"), "{error}");
         assert!(hold.confirm().is_err());
-        // It goes, and what it left behind is its own still.
+        // The other process ends, and what it left behind is still its own.
         other.release();
     }
     assert!(other.confirm().is_ok() && other.keep().is_err(), "a released hold is for reading only");

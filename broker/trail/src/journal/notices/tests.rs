@@ -1,4 +1,4 @@
-//! What was found out is told once, whoever tells it, and outlives whoever does not.
+//! A notice is reported once, whichever record does, and outlives a process that does not report it.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ fn policy() -> Reloads {
     Reloads { policy: 1, ..Reloads::default() }
 }
 
-/// What the next process does, once nobody holds the directory any more.
+/// What the next process reads, once the directory is no longer locked.
 fn next(dir: &Path) -> io::Result<Notices> {
     found(fs::remove_file(dir.join("lock")))?;
     Notices::load(&Arc::new(Hold::take(dir)?))
@@ -69,7 +69,7 @@ fn it_outlives_the_process_until_it_is_told() {
     notices.tell_missing(place(30), 20).expect("notes");
     notices.tell_missing(place(30), 20).expect("notes it once");
     let id = notices.take().map(|taken| taken.untold().id);
-    // Killed here, with the record on its way or not.
+    // Killed here, whether the record was written or not.
     let notices = load(dir.path());
     notices.tell_missing(place(30), 20).expect("known");
     let taken = notices.take_for_own_record().expect("it is to be told");

@@ -1,5 +1,5 @@
-//! `begun.json`: which file was begun last. It is kept elsewhere than in that file: who removes the file while nothing runs leaves this,
-//! and the next start tells it. Of what was cut off the end of the file it says nothing.
+//! `begun.json` says which file was begun last. It is separate from that file, so that the next start notices if somebody removes the file
+//! while no broker runs. It does not show what was cut off the end of the file.
 
 use std::io;
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::store::directory::{found, write_durably};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Begun {
     version: u32,
-    /// Of the file.
+    /// The file's number.
     pub(super) number: u64,
-    /// The last record before it.
+    /// The last record before the file.
     #[serde(with = "optional_link")]
     pub(super) after: Option<Link>,
 }
@@ -26,7 +26,7 @@ impl Begun {
         Self { version: VERSION, number, after: Some(after) }
     }
 
-    /// None in a journal of a version that had no such file.
+    /// `None` in a journal of a version without this file.
     pub(super) fn load(dir: &Path) -> io::Result<Option<Self>> {
         let path = dir.join(FILE);
         let Some(text) = found(read_regular(&path, MAX_BYTES))? else { return Ok(None) };
@@ -41,20 +41,20 @@ impl Begun {
         }
     }
 
-    /// Whoever calls it makes its name durable.
+    /// The caller makes the file's name durable.
     pub(super) fn save(&self, dir: &Path) -> io::Result<()> {
         write_durably(&dir.join(FILE), &serde_json::to_vec(self)?)
     }
 }
 
-/// Of the journal's directory.
+/// In the journal's directory.
 const FILE: &str = "begun.json";
 const VERSION: u32 = 1;
 const MAX_BYTES: u64 = 4_096;
 
 #[cfg(test)]
 mod tests {
-    //! Proves: the removal of the newest file while nothing runs is told once, unless that file was delivered.
+    //! Proves: if the newest file is removed while no broker runs, that is reported once, unless the file was delivered.
 
     use std::fs;
     use std::time::Duration;
@@ -65,7 +65,7 @@ mod tests {
     use crate::journal::segments::{Segments, files};
     use crate::journal::{Durability, JournalConfig, Notices};
 
-    /// One start, with this many records, each in a file of its own but for the last, which stays open.
+    /// One start that writes this many records, each to a file of its own; the last file stays open.
     fn run(dir: &Path, records: u64) -> (Notices, Segments) {
         let config = JournalConfig::new(dir.to_owned(), Durability::Write, Duration::from_secs(1));
         let (mut segments, notices) = Segments::open(&config, OffsetDateTime::UNIX_EPOCH).expect("opens");
@@ -109,7 +109,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let end = run(dir.path(), 2).1.link();
         assert!(!is_told(dir.path(), None), "it is there");
-        // As it is where only an older file could not be removed.
+        // As if only an older file could not be removed.
         run(dir.path(), 2);
         let after_all = Link { sequence: end.sequence + 2, ..end };
         remove_newest(dir.path());

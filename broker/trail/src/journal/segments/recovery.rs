@@ -1,4 +1,4 @@
-//! What an earlier process left is made whole: its files are closed, and the chain goes on from their end.
+//! Repairs what an earlier process left: its files are closed, and the chain continues from their end.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -16,17 +16,16 @@ impl Segments {
         let files = files(&self.dir)?;
         let newest = files.last().map_or(0, |file| file.number);
         let begun = Begun::load(&self.dir)?.filter(|begun| begun.number > newest);
-        // No two files have one number, also where one is gone.
+        // No two files have the same number, even if one of them is gone.
         self.newest = begun.as_ref().map_or(newest, |begun| begun.number);
-        // Before the next file is there: the next start would not know.
+        // Noted before the next file exists, since after that the next start could not know.
         if files.is_empty() {
             notices.begin_anew()?;
         } else if let Some(begun) = begun {
             notices.begun_file_is_gone(begun.after.unwrap_or(Link::START))?;
         }
         let mut has_end = false;
-        // The newest that can be read has the end of the chain. Older ones that are closed are looked at when they are
-        // delivered.
+        // The newest readable file has the end of the chain. Older closed files are examined when they are delivered.
         for file in files.iter().rev() {
             if has_end && file.closed_at.is_some() {
                 continue;
@@ -46,8 +45,8 @@ impl Segments {
         Ok(())
     }
 
-    /// Cuts off what does not fit. None if not even the first line does: only a crash within a file's first moment leaves
-    /// that, or somebody's hand.
+    /// Cuts off what does not fit. `None` if not even the first line does, which only a crash in a file's first moment, or a person,
+    /// can cause.
     fn examine(&self, file: &SegmentFile, notices: &Notices) -> io::Result<Option<Contents>> {
         let evidence = self.dir.join(damaged_name(file.number));
         let contents = repair(&file.path, &evidence, &|cut| notices.tell_cut(file.number, cut))?;
@@ -56,7 +55,7 @@ impl Segments {
             tracing::warn!(file = %file.path.display(), bytes = cut.bytes, flaw = ?cut.flaw, "cut off the end of a journal segment that does not fit its hash chain");
         }
         if contents.is_none() {
-            // What was in it is evidence now.
+            // Its contents were moved to the evidence.
             fs::remove_file(&file.path)?;
         }
         Ok(contents)

@@ -1,23 +1,23 @@
-//! Room that records of calls must not take.
+//! Room that is reserved from records of calls.
 //!
-//! A journal whose store is down grows. If calls filled it, nothing could be delivered from it any more when the store is back: the next
-//! file, the note of what is delivered and the records of the delivery's own calls to KMS have to be written before a file can be removed.
+//! While a store is down, its journal grows. If calls filled it, it could not be delivered once the store is back: before a file can be
+//! removed, the next file, the trail's state and the records of the delivery's own calls to KMS must be written.
 
 use std::io;
 
 use super::Segments;
 
-/// Up to which bound records may be added.
+/// The bound up to which records may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::journal) enum Room {
-    /// `max_undelivered_bytes`, and a part of the disk is left free.
+    /// `max_undelivered_bytes`, with part of the disk left free.
     Calls,
-    /// More: for what a start and a delivery record, and for the backlog at the end.
+    /// More, for the records of a start and a delivery, and for the backlog at the end.
     Reserve,
 }
 
 impl Segments {
-    /// How many bytes may be added now. Asks the disk now and then, so that a little more may be added than is left.
+    /// How many bytes may be added now. The free space of the disk is read only now and then, so this may be a little too much.
     pub(in crate::journal) fn room(&mut self, room: Room) -> io::Result<u64> {
         let reserve = if room == Room::Reserve { RESERVE } else { 0 };
         let allowed = self.max_undelivered.saturating_add(reserve).saturating_sub(self.undelivered.bytes());
@@ -31,12 +31,12 @@ impl Segments {
         Ok(allowed.min(self.disk_free.saturating_sub(kept + self.unchecked)))
     }
 
-    /// Asks the disk the next time.
+    /// Has the disk's free space read again the next time.
     pub(in crate::journal) fn look_at_disk(&mut self) {
         self.unchecked = u64::MAX;
     }
 
-    /// Why there is no room for more.
+    /// The error that there is no more room.
     pub(in crate::journal) fn no_room(&self) -> io::Error {
         let held = self.undelivered.bytes();
         if held.saturating_add(CHECK_EVERY) >= self.max_undelivered {
@@ -52,23 +52,23 @@ impl Segments {
         io::Error::new(io::ErrorKind::StorageFull, why)
     }
 
-    /// The least room with which calls are taken.
+    /// The least room with which calls are admitted again.
     pub(in crate::journal) fn least_room(&self) -> u64 {
         LEAST.min(self.max_undelivered / 8)
     }
 }
 
-/// What start and delivery record: a data key for each log file and each start, a signature for each digest, of some 1.5 KB each. An
-/// attempt that fails uses its data key again. So this is for some five thousand restarts while nothing at all can be delivered; then
-/// the records are kept in memory.
+/// For the records of starts and deliveries: a data key for each log file and each start, and a signature for each digest, of some
+/// 1.5 KB each. Repeated attempts reuse a data key. This is enough for some five thousand restarts while nothing at all can be delivered;
+/// after that, records stay in memory.
 pub(in crate::journal) const RESERVE: u64 = 16 << 20;
-/// The beginning of a file, and `trail.json` with all log files of a digest, some 550 bytes each.
+/// For the beginning of a file, and `trail.json` with a digest's log files, of some 550 bytes each.
 const KEPT: u64 = 1 << 20;
-/// Of a small disk, a part.
+/// On a small disk, a share instead.
 const KEPT_SHARE: u64 = 8;
-/// A part of that is kept even from the reserve.
+/// The share of this that even the reserve leaves free.
 const RESERVED_SHARE: u64 = 4;
-/// Asking takes a microsecond.
+/// Reading the free space takes a microsecond.
 const CHECK_EVERY: u64 = 64 << 10;
 /// The longest record.
 const LEAST: u64 = 64 << 10;

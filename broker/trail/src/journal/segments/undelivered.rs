@@ -1,25 +1,25 @@
-//! The bytes of the journal's files, and whose records they are.
+//! Counts the bytes of the journal's files, by principal.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use key_broker_core::{FairShares, Principal};
 
-/// The bytes of all files of a journal, counted by who writes and by who delivers them.
+/// The bytes of all files of a journal, kept by both the writer and the delivery.
 #[derive(Debug, Clone)]
 pub(crate) struct UndeliveredBytes(Arc<Mutex<Ledger>>);
 
 #[derive(Debug)]
 struct Ledger {
     bytes: u64,
-    /// None are the broker itself and an earlier process: nobody's share is used by them.
+    /// `None` is for the broker itself and earlier processes, which use nobody's share.
     shares: FairShares<Option<Principal>>,
-    /// By the numbers of files.
+    /// By file number.
     files: HashMap<u64, HashMap<Principal, u64>>,
 }
 
 impl UndeliveredBytes {
-    /// None yet, of so many that are allowed.
+    /// Starts without any; `allowed` is the bound.
     pub(super) fn new(allowed: u64) -> Self {
         let shares = FairShares::new(allowed);
         Self(Arc::new(Mutex::new(Ledger { bytes: 0, shares, files: HashMap::new() })))
@@ -31,19 +31,18 @@ impl UndeliveredBytes {
         self.lock().bytes
     }
 
-    /// Whether this principal may have so many more.
+    /// Whether this principal may have `more` bytes.
     pub(in crate::journal) fn admits(&self, principal: &Principal, more: u64) -> bool {
         self.lock().shares.admits(&Some(principal.clone()), more)
     }
 
-    /// So many more are in the files.
     pub(super) fn add(&self, bytes: u64) {
         let mut ledger = self.lock();
         ledger.bytes += bytes;
         ledger.shares.take(&None, bytes);
     }
 
-    /// So many of those, in the file of this number, are this principal's.
+    /// Counts bytes in the file of this number against a principal.
     pub(in crate::journal) fn attribute(&self, file: u64, principal: &Principal, bytes: u64) {
         let mut ledger = self.lock();
         ledger.shares.give_back(&None, bytes);
@@ -56,10 +55,10 @@ impl UndeliveredBytes {
         }
     }
 
-    /// The file of this number, of so many bytes, is gone.
+    /// Subtracts the file of this number, which was removed.
     pub(crate) fn remove(&self, file: u64, bytes: u64) {
         let mut ledger = self.lock();
-        // Who removes what was never counted, such as an operator's own file, leaves nothing, not a huge number.
+        // A file that was never counted, such as an operator's own, must not lead to a huge number.
         ledger.bytes = ledger.bytes.saturating_sub(bytes);
         let mut others = bytes;
         for (principal, bytes) in ledger.files.remove(&file).unwrap_or_default() {
@@ -70,7 +69,7 @@ impl UndeliveredBytes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        // Between any two statements its numbers are whole, or some bytes are counted for the wrong principal.
+        // A panic can at worst leave some bytes counted for the wrong principal.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,11 @@
-//! No file is longer than it may be, and no log file longer than its file of the journal, however the calls come.
+//! No file exceeds its bound, and no log file is longer than its journal file, in whatever order calls come.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::log_file;
 
-/// Calls, each with the lengths of its records; those of one step come at once.
+/// Writes the calls of each step at once, given the lengths of their records.
 async fn write(most: u64, steps: &[Vec<Vec<usize>>]) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir().expect("dir");
     let (journal, thread) =

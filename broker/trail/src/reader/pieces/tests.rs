@@ -1,4 +1,4 @@
-//! Piece by piece the same records come as of the whole, wherever pieces end; and of what is no log file of a broker's, nothing is said.
+//! Reading in pieces gives the same records as reading the whole, wherever pieces end, and rejects what is no log file of a broker.
 
 use std::io::Write as _;
 
@@ -16,7 +16,7 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     gzip.finish().expect("memory takes everything")
 }
 
-/// What comes of it. Records without a backslash are understood at once where they are whole.
+/// The result. Records without a backslash are taken at once if they are whole.
 fn read(gzip: &[u8]) -> Result<(Vec<String>, String), ReadWhole> {
     let (mut pieces, mut found) = (Pieces::new(gzip), Vec::new());
     pieces.for_each_record(|text, is_alone| {

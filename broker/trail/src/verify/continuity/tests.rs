@@ -1,5 +1,5 @@
-//! Records that are missing between log files show in the digests alone, whoever tells of them or not; digests that do not say where
-//! log files stand are no reproach, and the report says so.
+//! Records missing between log files show in the digests alone, whether they are reported or not. Digests that do not place their log
+//! files in the chain are no fault, and the report mentions them.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ async fn verified(store: &MemoryStore) -> Report {
     verify(&reader, &options, &mut |_| {}).await
 }
 
-/// Seven log files of a record each: three in one digest, none in the next, four in the third.
+/// Seven log files with a record each: three in the first digest, none in the next, four in the third.
 fn seven() -> Forge {
     let mut minutes = 0..;
     let mut file = || vec![refusal(START + Duration::minutes(minutes.next().unwrap_or_default()))];
@@ -35,7 +35,7 @@ async fn missing_records_show_wherever_they_are() {
         assert_eq!(report.counts.get(&FindingKind::LogFileGap), Some(&1));
         assert!(report.findings[0].words.contains("4 records are missing"), "{report:?}");
     }
-    // What was lost before the first one or after the last one leaves no gap between two of them.
+    // Losses before the first log file or after the last leave no gap.
     assert_eq!(
         verified(&Forge { lost: Some((6, 4)), ..seven() }.store().await).await.verdict,
         Verdict::Sound
@@ -51,7 +51,7 @@ async fn a_stretch_is_held_against_the_digest_before_it() {
     let from = Some(START + Duration::minutes(61));
     let options =
         VerifyOptions { keys: vec![signer().public_key().clone()], from, ..VerifyOptions::default() };
-    // Four, none, three; the empty digest is the first one of the stretch.
+    // Four, none, three; the empty digest is the first of the period.
     let report = verify(&reader, &options, &mut |_| {}).await;
     assert_eq!((report.digests, report.counts.get(&FindingKind::LogFileGap)), (2, Some(&1)), "{report:?}");
 }

@@ -1,4 +1,4 @@
-//! Materials go on, and none comes back; a ciphertext is of one; what is remembered is bounded.
+//! Materials only go forward, a ciphertext has one material, and what is remembered is bounded.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn kinds(faults: &[Fault]) -> Vec<(FindingKind, Severity)> {
     faults.iter().map(|fault| (fault.kind, fault.severity)).collect()
 }
 
-/// What is found of answers of one key: the material and the time of each.
+/// The findings for answers of one key, given their materials and times.
 fn of_answers(answers: &[(u64, i64)]) -> Vec<(FindingKind, Severity)> {
     let (mut materials, mut faults) = (Materials::default(), Vec::new());
     for (number, (material, when)) in answers.iter().enumerate() {
@@ -27,7 +27,7 @@ fn of_answers(answers: &[(u64, i64)]) -> Vec<(FindingKind, Severity)> {
 }
 
 proptest! {
-    /// Whatever the order in which answers are recorded, as long as KMS takes no longer than it says to let go of a material.
+    /// In any order of recording, as long as KMS propagates a change within the time it states.
     #[test]
     fn rotations_are_no_fault(
         answers in vec((0..20_000_i64, 0..SETTLING_SECONDS), 1..80), period in 900..5_000_i64,
@@ -50,7 +50,7 @@ fn a_material_that_was_replaced_does_not_come_back() {
     assert_eq!(of_answers(&[(1, 0), (2, 1_000), (1, 4_601)]), back(Severity::Unsound));
     assert_eq!(of_answers(&[(1, 0), (2, 1_000), (3, 9_000), (1, 9_100)]), back(Severity::Unsound));
     assert_eq!(of_answers(&[(1, 0), (2, 1_000), (3, 9_000), (2, 9_100)]), []);
-    // Of two that are first seen within KMS's minutes, the second may be the older.
+    // If two materials are first seen within those minutes, the second may be the older one.
     assert_eq!(of_answers(&[(2, 0), (1, 300), (2, 9_000)]), []);
     assert_eq!(of_answers(&[(2, 0), (1, 300), (2, 9_000), (1, 9_001)]), back(Severity::Unsound));
 }

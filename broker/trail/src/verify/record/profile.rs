@@ -1,4 +1,4 @@
-//! The two profiles: what each field of a record may hold. `tests/trail_verify.rs` has JSON Schemas judge the same records.
+//! The two profiles: what each field of a record may contain. `tests/trail_verify.rs` checks the same records with JSON Schemas.
 
 mod identity;
 mod tls;
@@ -17,7 +17,7 @@ use crate::record::{
 };
 use words::{demand, equal, is_account, is_hex, is_object, is_region, is_there, known};
 
-/// What is the same for both profiles. Returns which of them it is of.
+/// Checks what both profiles have in common. Returns the record's profile.
 pub(super) fn check_head<D>(record: &Record<'_, D>, account_id: &str) -> Result<EventCategory, String> {
     equal("eventVersion", &record.event_version, EVENT_VERSION)?;
     demand(is_region(&record.aws_region), "awsRegion is no region")?;
@@ -58,7 +58,7 @@ fn check_resource(Resource { account_id, kind, arn }: &Resource<'_>) -> Result<(
     demand(arn.as_deref().is_some_and(is_key), "a resource's ARN is no key's")
 }
 
-/// The rest of a KMS record. Returns its `additionalEventData`.
+/// Checks the rest of a KMS record. Returns its `additionalEventData`.
 pub(super) fn check_kms<'a>(record: &ReadRecord<'a>) -> Result<Option<KmsEventData<'a>>, String> {
     identity::check_aws(&record.user_identity, &record.recipient_account_id)?;
     let data = record.additional_event_data.map(|json| kms_data(json, record)).transpose()?;
@@ -66,7 +66,7 @@ pub(super) fn check_kms<'a>(record: &ReadRecord<'a>) -> Result<Option<KmsEventDa
     Ok(data)
 }
 
-/// The same, where that was read together with the record.
+/// The same with `additionalEventData` that is parsed already.
 pub(super) fn check_kms_with<D>(
     record: &Record<'_, D>,
     data: Option<&KmsEventData<'_>>,
@@ -124,7 +124,7 @@ fn check_kms_data(data: &KmsEventData<'_>) -> Result<(), String> {
     demand(recipient.as_ref().is_none_or(is_object), "recipient is not an object")
 }
 
-/// What CloudTrail has of what an operation was asked.
+/// Checks the parameters that CloudTrail records for an operation.
 fn check_kms_parameters(operation: &str, parameters: Option<&RequestParameters<'_>>) -> Result<(), String> {
     let Some(asked) = parameters else {
         return demand(operation == "GenerateRandom", "requestParameters is null");
@@ -190,7 +190,7 @@ fn check_values(asked: &RequestParameters<'_>) -> Result<(), String> {
     asked.contexts().try_for_each(check_context)
 }
 
-/// KMS: `DataKeyPairSpec`, of all regions.
+/// KMS: `DataKeyPairSpec` in all regions.
 const KEY_PAIR_SPECS: [&str; 7] = [
     "RSA_2048",
     "RSA_3072",
@@ -201,7 +201,7 @@ const KEY_PAIR_SPECS: [&str; 7] = [
     "ECC_SECG_P256K1",
 ];
 
-/// A broker writes names in their order, which JSON alone does not ask for, and each once.
+/// Brokers write names sorted and without repetition, which JSON does not require.
 fn check_context(context: &ContextPairs<'_>) -> Result<(), String> {
     demand(context.iter().next().is_some(), "encryptionContext is there, and empty")?;
     demand(
@@ -210,7 +210,7 @@ fn check_context(context: &ContextPairs<'_>) -> Result<(), String> {
     )
 }
 
-/// Whether the values that are said to be redacted are there, as digests; of a record that was cut, as far as they are.
+/// Checks that redacted values are there as digests, except in a record that was cut.
 fn check_redacted(
     names: &[Text<'_>],
     asked: Option<&RequestParameters<'_>>,
@@ -237,7 +237,7 @@ fn is_digest(value: &str) -> bool {
     hex.is_some_and(|hex| is_hex(hex, 64))
 }
 
-/// The rest of an activity record. Returns what it tells beside its call.
+/// Checks the rest of an activity record. Returns its `additionalEventData`.
 pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEventData<'a>, String> {
     check_call(record)?;
     let extra = record.activity().map_err(|malformed| format!("additionalEventData: {malformed}"))?;
@@ -246,7 +246,7 @@ pub(super) fn check_activity<'a>(record: &ReadRecord<'a>) -> Result<ActivityEven
     Ok(extra)
 }
 
-/// The same, where that was read together with the record.
+/// The same with `additionalEventData` that is parsed already.
 pub(super) fn check_activity_with<D>(
     record: &Record<'_, D>,
     extra: &ActivityEventData<'_>,
@@ -255,7 +255,7 @@ pub(super) fn check_activity_with<D>(
     check_told(record, extra)
 }
 
-/// What an activity record has of its call.
+/// Checks what an activity record says about its call.
 fn check_call<D>(record: &Record<'_, D>) -> Result<(), String> {
     let is_own = is_own(&record.event_name);
     let is_operators = OPERATOR_METHODS.contains(&&*record.event_name);
@@ -273,13 +273,13 @@ fn check_call<D>(record: &Record<'_, D>) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether it is the broker's own, and no call.
+/// Whether it is an event of the broker's own.
 fn is_own(event_name: &str) -> bool {
     BrokerEvent::of(event_name).is_some()
         || matches!(event_name, REPORT_NOTICE | REPORT_IDENTITY | REPORT_FAILED_CHECK)
 }
 
-/// What it tells beside that.
+/// Checks what it says besides its call.
 fn check_told<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     let life = BrokerEvent::of(&record.event_name);
     let is_own = is_own(&record.event_name);
@@ -327,12 +327,12 @@ fn check_told<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Resul
     if is_own { check_own(record, extra) } else { Ok(()) }
 }
 
-/// An answer was permitted by a policy, about a key, and came from KMS: without one of these nobody can hold it against anything.
+/// An answer must name the policy that permitted it, its key and its call to KMS; otherwise it could not be checked.
 fn check_answer<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     demand(extra.policy.is_some(), "an answer tells no policy that permitted it")?;
     demand(record.request_parameters.is_some(), "an answer tells no requestParameters")?;
     if extra.ends.is_some() {
-        // The record with which the stream began has the rest.
+        // The record that began the stream has the rest.
         return Ok(());
     }
     let Some(data_key) = &extra.data_key else {
@@ -352,7 +352,7 @@ fn check_answer<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Res
     )
 }
 
-/// Whether it is a workload's. ReEncrypt is one call, of which policy is asked for both sides.
+/// Whether it is a workload's call. A ReEncrypt is one call, although policy decides about both of its sides.
 fn is_call(event_name: &str) -> bool {
     match known::<Action>(event_name) {
         Some(Action::ReEncryptFrom | Action::ReEncryptTo) => false,
@@ -365,7 +365,7 @@ fn is_of_message<D>(record: &Record<'_, D>) -> bool {
     matches!(known::<Action>(&record.event_name), Some(Action::EncryptMessage | Action::DecryptMessage))
 }
 
-/// A message is told of in records of messages alone, and never more was encrypted than its data key was charged with.
+/// Only records of messages describe a message, and no more is encrypted than was charged to the data key.
 fn check_message<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     let has_any = extra.message.is_some() || extra.ends.is_some();
     demand(!has_any || is_of_message(record), "message or endsEventID is told of a call without a message")?;
@@ -389,7 +389,7 @@ fn check_message<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Re
     )
 }
 
-/// A record that withdraws another, or stands for many refusals, is of no answer.
+/// A record that withdraws another, or counts refusals, cannot be about an answer.
 fn check_many<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     let was_answered = extra.outcome == Outcome::Allowed;
     demand(!was_answered || extra.withdraws.is_none(), "an answered call withdraws no record")?;
@@ -404,7 +404,7 @@ fn check_many<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Resul
     )
 }
 
-/// What the broker tells by itself was asked by nobody.
+/// Events of the broker's own have no request.
 fn check_own<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     if let Some(identity) = &extra.identity {
         identity::check_reported(identity, &record.recipient_account_id)?;
@@ -434,7 +434,7 @@ fn check_own<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result
     )
 }
 
-/// An operator is given no key.
+/// Operators' calls have no key.
 fn check_operators<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Result<(), String> {
     let has_none = extra.policy.is_none() && extra.data_key.is_none() && extra.recipient.is_none();
     demand(
@@ -463,7 +463,7 @@ fn check_data_key(data_key: &DataKeyData<Text<'_>>, is_allowed: bool) -> Result<
     )
 }
 
-/// What a draw took of a data key.
+/// Extracts the charge of a draw.
 pub(super) fn charge(
     asked: Option<&RequestParameters<'_>>,
     data_key: &DataKeyData<Text<'_>>,

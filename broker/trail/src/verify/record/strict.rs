@@ -1,8 +1,8 @@
-//! Records as brokers write them nearly always, read in one pass: fields in their order, texts without escapes, no white space. It takes
-//! a fraction of the time of reading any JSON.
+//! Parses records in the form in which brokers almost always write them, in one pass: fields in order, texts without escapes, no white
+//! space. This takes a fraction of the time of parsing general JSON.
 //!
-//! Nothing is judged here. What is written otherwise is left to the reading of any JSON, which takes all that this takes and finds the
-//! same in it: tests hold the two against each other.
+//! Nothing is checked here. Any other form is left to the general parser, which accepts everything that this one does, with the same
+//! result: tests compare the two.
 
 mod reader;
 mod writer;
@@ -14,23 +14,23 @@ use serde::{Deserialize, Serialize, Serializer, de, ser};
 use crate::record::{ActivityEventData, KmsEventData, Record};
 use reader::Reader;
 
-/// A record that was read together with its `additionalEventData`.
+/// A record that was parsed together with its `additionalEventData`.
 pub(super) type StrictRecord<'a> = Record<'a, Extra<'a>>;
 
-/// `additionalEventData` of either profile: [`Reader`] tells them apart by how they begin.
+/// `additionalEventData` of either profile, which [`Reader`] distinguishes by its beginning.
 #[derive(Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "most records are of the larger one, and none is kept")]
 pub(super) enum Extra<'a> {
-    /// Of a call to KMS.
+    /// For a call to KMS.
     #[serde(borrow)]
     Kms(KmsEventData<'a>),
-    /// Of a workload's call.
+    /// For a workload's call.
     #[serde(borrow)]
     Activity(ActivityEventData<'a>),
 }
 
 impl<'a> Extra<'a> {
-    /// What a workload's call has.
+    /// The data of a workload's call.
     pub(super) fn activity(&self) -> Option<&ActivityEventData<'a>> {
         match self {
             Self::Kms(_) => None,
@@ -48,14 +48,15 @@ impl Serialize for Extra<'_> {
     }
 }
 
-/// Reads the record that `text` begins with, gives it to `take` with its length, and returns both: none if it is not byte for byte what a broker
-/// would write of it, but for `additionalEventData` of an activity record, to which later brokers may add, or if `take` says so.
+/// Parses the record at the start of `text`, calls `take` with it and its length, and returns that length and the result. `None` if `take`
+/// says so, or if the record is not byte for byte what a broker would write, except in an activity record's `additionalEventData`, to
+/// which later brokers may add.
 pub(super) fn read<T>(
     text: &str,
     take: impl FnOnce(&StrictRecord<'_>, usize) -> Option<T>,
 ) -> Option<(T, usize)> {
     let mut reader = Reader::new(text);
-    // It is large, and is not moved.
+    // It is large, so it is not moved.
     match &StrictRecord::deserialize(&mut reader) {
         Ok(record) => {
             let end = reader.at();
@@ -70,7 +71,7 @@ pub(super) fn read<T>(
     }
 }
 
-/// It is not written so; why does not matter, since it is read once more.
+/// The record has another form; the reason does not matter, since it is parsed again.
 #[derive(Debug)]
 struct Otherwise;
 
@@ -94,7 +95,7 @@ impl ser::Error for Otherwise {
     }
 }
 
-/// The length of the text that `bytes` begin with, up to a quote that ends it; none if there is an escape, a control character or no end.
+/// The length of the text before a closing quote; `None` if there is an escape, a control character or no end.
 fn plain_text(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk() {
@@ -109,7 +110,7 @@ fn plain_text(bytes: &[u8]) -> Option<usize> {
     (bytes[at + rest] == b'"').then_some(at + rest)
 }
 
-/// A high bit for the first of eight bytes that is a quote, a backslash or a control character, and perhaps for some after it.
+/// Sets the high bit of the first of eight bytes that is a quote, a backslash or a control character, and maybe of later ones.
 const fn odd_bytes(bytes: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;

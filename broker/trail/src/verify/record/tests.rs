@@ -1,4 +1,4 @@
-//! Records of a broker are of the profiles, and every departure is named.
+//! Records of a broker match the profiles, and every deviation is named.
 
 use std::hash::RandomState;
 
@@ -62,7 +62,7 @@ fn a_record_of_the_brokers_own_tells_and_has_nothing_else() {
     }
 }
 
-/// Whoever takes away from a record of an answer what it is held against has not made it harmless.
+/// Removing from a record of an answer what it is checked against makes it invalid.
 #[test]
 fn an_answer_tells_what_it_is_held_against() {
     let mint = Mint::new(1, START);
@@ -80,7 +80,7 @@ fn an_answer_tells_what_it_is_held_against() {
         } else {
             value + 2 + end_of_object(&record[value + 1..])
         };
-        // With the comma after it, or before it where it is the last.
+        // With the comma after it or, at the end, the one before it.
         let stripped = match record[end..].strip_prefix(',') {
             Some(rest) => format!("{}{instead}{rest}", &record[..start]),
             None => format!("{}{}", &record[..start - 1], &record[end..]),
@@ -207,7 +207,7 @@ fn what_is_said_to_be_redacted_is_a_digest() {
     }
 }
 
-/// Where the object ends in which `json` begins.
+/// The end of the object at the start of `json`.
 fn end_of_object(json: &str) -> usize {
     let mut depth = 1;
     json.bytes()
@@ -260,7 +260,7 @@ fn later_brokers_may_add_to_what_is_open_and_to_nothing_else() {
     }
 }
 
-/// A record of KMS, of a role's session.
+/// A KMS record of a role session.
 fn of_a_session(identity: &UserIdentity<'_>) -> String {
     let identity = serde_json::to_string(identity).expect("JSON");
     let record = Mint::new(1, START).record();

@@ -1,11 +1,11 @@
-//! Is a record as a broker writes it, byte for byte? Whatever reading passes over shows here: fields that no broker has, that are
-//! missing, or that are out of order.
+//! Checks that a record is byte for byte as a broker writes it. This finds what parsing ignores: fields that no broker writes, missing
+//! ones, and a different order.
 
 use serde::Serialize;
 
 use crate::record::shown;
 
-/// Writes what was read again: the result has to be the JSON that it was read from.
+/// Serializes what was parsed: the result must be the JSON that it came from.
 pub(super) fn check_written(json: &str, read: &impl Serialize) -> Result<(), String> {
     let mut written = Vec::with_capacity(json.len());
     serde_json::to_writer(&mut written, read).map_err(|error| error.to_string())?;
@@ -13,7 +13,7 @@ pub(super) fn check_written(json: &str, read: &impl Serialize) -> Result<(), Str
         return Ok(());
     }
     let same = json.bytes().zip(&written).take_while(|(one, other)| one == *other).count();
-    // From the field on, so that its name is seen.
+    // From the beginning of the field, so that its name is shown.
     let start = json.as_bytes()[..same]
         .iter()
         .rposition(|byte| matches!(byte, b'{' | b'[' | b','))
@@ -25,7 +25,7 @@ pub(super) fn check_written(json: &str, read: &impl Serialize) -> Result<(), Str
     ))
 }
 
-/// Whether there is no white space between the parts of JSON: the parts that stay JSON when they are read are not written again.
+/// Whether JSON has no white space between its parts. Raw parts are not serialized again, so they need this check.
 pub(in crate::verify) fn is_compact(json: &[u8]) -> bool {
     let mut rest = json;
     while let Some(text) = rest.iter().position(|byte| *byte == b'"') {
@@ -33,7 +33,7 @@ pub(in crate::verify) fn is_compact(json: &[u8]) -> bool {
             return false;
         }
         rest = &rest[text + 1..];
-        // Most texts have no escapes: they are passed over at once.
+        // Most texts have no escapes, so they are skipped at once.
         loop {
             let Some(end) = memchr::memchr2(b'"', b'\\', rest) else { return true };
             let is_escape = rest[end] == b'\\';
@@ -48,13 +48,13 @@ pub(in crate::verify) fn is_compact(json: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    //! Proves: white space is seen where it is, and only there.
+    //! Proves: white space is found wherever it is, and nowhere else.
 
     use proptest::prelude::*;
 
     use super::is_compact;
 
-    /// One byte after the other.
+    /// The same, one byte at a time.
     fn model(json: &[u8]) -> bool {
         let (mut in_text, mut escaped) = (false, false);
         for byte in json {

@@ -1,4 +1,4 @@
-//! What lies in the folder of the log files and no digest vouches for is found, whatever lies beside it.
+//! Objects in the folder of log files that no digest vouches for are found, whatever else is there.
 
 use super::*;
 
@@ -11,7 +11,7 @@ async fn what_is_in_no_digest_is_found_and_other_trails_are_asked() {
     assert_eq!(kinds(&report), [FindingKind::LogFileUnreferenced]);
     assert_eq!(report.verdict, Verdict::Unsound);
 
-    // Another broker's, as its digest says.
+    // Belongs to another broker, as its digest says.
     let other = TrailNames { trail: "other".into(), ..names() };
     let of_other = async |hours, log_file: &str| {
         let end = START + Duration::hours(hours);
@@ -32,7 +32,7 @@ async fn what_is_in_no_digest_is_found_and_other_trails_are_asked() {
     );
     store.with(|objects| objects.remove(&digest));
 
-    // One that ended before it cannot know of it.
+    // A digest that ended earlier cannot know of it.
     let early = of_other(1, &planted).await;
     let options =
         |now| VerifyOptions { keys: vec![signer().public_key().clone()], now, ..VerifyOptions::default() };
@@ -45,7 +45,7 @@ async fn what_is_in_no_digest_is_found_and_other_trails_are_asked() {
     assert_eq!(verified(&store).await.verdict, Verdict::CannotTell, "not for ever");
     store.with(|objects| objects.remove(&early));
 
-    // Nothing, and what nobody has signed, excuse nothing.
+    // Neither an empty digest nor one that nobody signed excuses anything.
     let gone = other.digest(START - Duration::hours(9_999));
     store.insert(&gone, b"", std::collections::BTreeMap::new());
     assert_eq!(verified_with(&store, options(soon)).await.verdict, Verdict::Unsound);

@@ -1,10 +1,10 @@
-//! An access key is of one session, and a multi-Region key one key, whichever of its replicas answered.
+//! An access key belongs to one session, and a multi-Region key is one key, whichever replica answered.
 
 use super::super::forge::aws_identity;
 use super::*;
 use crate::record::UserIdentity;
 
-/// The record of a data key that this session of the broker's role asked for.
+/// The record of a data key that this session of the broker's role requested.
 fn by_session(number: u128, session: &str) -> String {
     let mut identity = UserIdentity::of_aws(
         "111122223333",
@@ -27,7 +27,7 @@ async fn one_access_key_has_one_session() {
     assert_eq!(mixed, [FindingKind::SessionMixed]);
 }
 
-/// With this ARN of a key in place of that of every record.
+/// The record with this key ARN in place of its own.
 fn with_key(record: &str, region: &str, id: &str) -> String {
     let arn = super::super::forge::key_arn();
     assert!(record.contains(arn.as_str()), "{record}");

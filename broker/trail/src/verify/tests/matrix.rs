@@ -1,4 +1,4 @@
-//! Each way to deceive whoever verifies, in one table, with the verdict that is right and what has to be found.
+//! A table of ways to deceive verification, each with the right verdict and the expected finding.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::digest::Position;
 use crate::signature::Signer;
 
-/// Signs as somebody else does.
+/// Somebody else's signing key.
 fn thief() -> Signer {
     static PEM: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     Signer::from_pem(PEM.get_or_init(crate::verify::forge::new_pem).as_bytes()).expect("reads")
@@ -16,7 +16,7 @@ fn planted_key() -> String {
     names().log_file(START + Duration::minutes(70), &[9; 32])
 }
 
-/// A sound trail, beside which somebody has put a log file.
+/// A sound trail with a log file planted beside it.
 async fn planted() -> MemoryStore {
     let store = sound().await;
     store.insert(&planted_key(), b"{\"Records\":[]}", BTreeMap::new());
@@ -31,7 +31,7 @@ fn empty(store: &MemoryStore, key: &str) {
     });
 }
 
-/// Adds a digest that ends so many hours after the beginning, of a trail of this name, and names the log file.
+/// Adds a digest of the trail with this name, which ends this many hours after the beginning and names the log file.
 async fn add_digest(store: &MemoryStore, trail: &str, hours: i64, signer: &Signer) {
     let end = START + Duration::hours(hours);
     let mut digest = report_digest(store, 0).await.digest;
@@ -45,7 +45,7 @@ async fn add_digest(store: &MemoryStore, trail: &str, hours: i64, signer: &Signe
     store.sign(&digest, &digest.to_json(), signer).await;
 }
 
-/// A trail of a call to KMS and two uses of its answer, from the first of which the text from the one to the other is removed.
+/// A trail with a call to KMS and two uses of its answer; from the first use the text between `from` and `to` is removed.
 async fn stripped(from: &str, to: &str) -> MemoryStore {
     let (mint, record) = (mint(), mint().draw(1).record());
     let start = record.find(from).expect("is there");
@@ -54,7 +54,7 @@ async fn stripped(from: &str, to: &str) -> MemoryStore {
     Forge::of(vec![mint.record(), stripped, mint.draw(2).record()]).store().await
 }
 
-/// What is to be judged, how, and what has to be found.
+/// A case, its objects, the right verdict, and the expected finding.
 type Row = (&'static str, MemoryStore, Verdict, Option<FindingKind>);
 
 /// Objects that excuse others.
@@ -119,7 +119,7 @@ async fn of_digests() -> Vec<Row> {
     rows
 }
 
-/// Records that lack what others are held against, signed by the key's own holder.
+/// Records without what others are checked against, signed by the key's owner.
 async fn of_records() -> Vec<Row> {
     let malformed = Some(FindingKind::RecordMalformed);
     let mint = mint();

@@ -1,4 +1,4 @@
-//! A verdict is about a period: what is of it is judged with what is around it, and where nothing is of it, nothing is said.
+//! A verdict is about a period. What is in it is verified with what is around it, and an empty period has no verdict.
 
 use super::*;
 
@@ -59,7 +59,7 @@ async fn a_stretch_of_time_is_verified_by_itself() {
         VerifyOptions { keys: keys(), to: Some(START + Duration::minutes(30)), ..VerifyOptions::default() };
     let report = verified_with(&store, first).await;
     assert_eq!((report.verdict, report.digests, report.records), (Verdict::Sound, 1, 3), "{report:?}");
-    // A key that was minted before.
+    // A data key that was minted before the period.
     let mint = mint();
     let late = mint.draw(2);
     let mut forge = Forge::sound();

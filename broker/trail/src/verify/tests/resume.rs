@@ -1,8 +1,8 @@
-//! Verifying that was stopped says in the end what it would have said in one go; what was verified before has to be there still.
+//! A verification with interruptions ends with the result of one without, and what was verified before must still be there.
 
 use super::*;
 
-/// A trail of so many hours, each with a data key that is used twice.
+/// A trail of this many hours, each with a data key that is used twice.
 async fn of_hours(hours: i64) -> MemoryStore {
     let hour = |n: i64| {
         let mint = Mint::new(u128::try_from(n).expect("few") + 1, START + Duration::hours(n));
@@ -16,7 +16,7 @@ fn options(resume: Option<ResumePoint>) -> VerifyOptions {
     VerifyOptions { keys: vec![signer().public_key().clone()], from, resume, ..VerifyOptions::default() }
 }
 
-/// Verifies, and returns the points at which it could have been stopped, with the number of digests that were read by then.
+/// Verifies, and returns the points at which it could have stopped, each with the number of digests read by then.
 async fn points(store: &MemoryStore, options: VerifyOptions) -> (Report, Vec<(u64, ResumePoint)>) {
     let reader = TrailReader::new(std::sync::Arc::new(store.clone()), names(), None);
     let mut points = Vec::new();
@@ -63,7 +63,7 @@ async fn what_was_verified_before_has_to_be_there_still() {
     assert_eq!((report.verdict, kinds(&report)), (Verdict::Unsound, vec![FindingKind::NewestMissing]));
 }
 
-/// Where something is wrong, nothing is noted from then on: it is found again.
+/// After a fault no point is noted, so that the fault is found again.
 #[tokio::test]
 async fn what_is_wrong_is_found_again() {
     let store = of_hours(60).await;
@@ -77,7 +77,7 @@ async fn what_is_wrong_is_found_again() {
     assert_eq!((report.verdict, kinds(&report)), (Verdict::Unsound, vec![FindingKind::LogFileMissing]));
 }
 
-/// Of many trails, one that has grown since it was found sound is read from a day before its end on, and judged as a whole.
+/// Among many trails, one that has grown since it was found sound is read from a day before its end, and judged as a whole.
 #[tokio::test]
 async fn a_trail_that_has_grown_is_judged_as_a_whole() {
     let store = of_hours(60).await;
@@ -103,7 +103,7 @@ async fn a_trail_that_has_grown_is_judged_as_a_whole() {
         assert_eq!((report.verdict, report.digests, passed.len()), (Verdict::Sound, 50, 1));
         let (resumed, later) = all(&store, passed, counts_uses).await;
         assert_eq!(later.len(), 1);
-        // What is held across digests was counted twice in the day that is read again.
+        // Data keys in use across digests are counted twice in the day that is read again.
         assert_eq!(Report { keys_used: whole.keys_used, ..resumed }, whole);
     }
 }

@@ -1,5 +1,5 @@
-//! A kept data key is used no longer after KMS has allowed it than the broker promises: the permission that a use names is recorded, allows,
-//! and is of the same key; only a recorded failed check excuses that there was none in time.
+//! A cached data key is used no longer after KMS's last permission than the broker promises: the permission that a use names is recorded,
+//! is a permission, and concerns the same key; only a recorded failed check excuses its lateness.
 
 use uuid::Uuid;
 
@@ -16,19 +16,19 @@ const BY_CONTEXT: RevocationPromise =
     RevocationPromise { revocation_check: CheckedScope::Context, ..PROMISE };
 const FAILED: Uuid = Uuid::from_u128(0xc000_0000_0000_4000_8000_0000_0000_0001);
 
-/// What a use names beside its data key, and what is recorded.
+/// What a use names besides its data key, and what is recorded.
 #[derive(Clone, Default)]
 struct Case {
     promise: Option<RevocationPromise>,
-    /// How long after its minting the data key is used.
+    /// How long after minting the data key is used.
     used_after: i64,
-    /// A check this long after the minting, what KMS answered, and what it speaks for.
+    /// When a check was made after minting, KMS's error, if any, and the check's scope.
     check: Option<(i64, Option<&'static str>, AllowedScope)>,
-    /// The check is of another encryption context.
+    /// Whether the check was about another encryption context.
     elsewhere: bool,
-    /// The check is not recorded.
+    /// Whether the check has no record.
     missing: bool,
-    /// A failed check of this operation that long after the minting.
+    /// The operation of a failed check, and when it was made after minting.
     failed: Option<(i64, &'static str)>,
 }
 
@@ -63,7 +63,7 @@ async fn a_use_is_within_the_interval_or_names_a_newer_permission() {
         checked(120, 60, Key),
         checked(120, 60, Context),
         Case { elsewhere: true, ..checked(120, 60, Key) },
-        // A call for another data key is as good as a dry run.
+        // A call for another data key serves as well as a dry run.
         Case { check: Some((60, None, Key)), ..used(120) },
         Case { promise: Some(BY_CONTEXT), ..checked(120, 60, Context) },
     ] {

@@ -1,4 +1,4 @@
-//! A slot, and KMS around it: what the slot asks for is under way until the test says how it ends, and every draw that leaves it is
+//! A slot and its KMS: calls that the slot asks for are under way until the test ends them, and every draw that the slot serves is
 //! checked.
 
 use std::collections::HashMap;
@@ -25,11 +25,11 @@ pub(super) struct Bench {
     pub(super) wall: OffsetDateTime,
     pub(super) seconds: u64,
     pub(super) calls: u64,
-    /// The calls that are under way, and when they began.
+    /// The calls under way, and when they began.
     pub(super) under_way: Vec<(Ticket, Moment)>,
     requested_after: HashMap<Serial, u64>,
     pub(super) charged: HashMap<Serial, DeclaredUse>,
-    /// The tightest bound of messages that a draw of a key was promised.
+    /// The tightest limit on messages promised to a draw of each key.
     promised: HashMap<Serial, u64>,
     /// Keys up to this one were evicted.
     evicted: Serial,
@@ -69,7 +69,7 @@ impl Bench {
         self.under_way.push((mint.ticket, self.now()));
     }
 
-    /// A replacement ahead.
+    /// Begins the call for a replacement.
     fn replace(&mut self, mint: Option<Mint<()>>) {
         if let Some(mint) = mint {
             assert!(self.under_way.is_empty(), "one replacement at a time");
@@ -77,7 +77,7 @@ impl Bench {
         }
     }
 
-    /// Calls for whoever waits.
+    /// Begins calls for waiting draws.
     fn begin_for_waiting(&mut self, mints: &[Mint<()>]) {
         for mint in mints {
             self.begin(mint);
@@ -85,12 +85,12 @@ impl Bench {
         if mints.is_empty() {
             return;
         }
-        // What was evicted meanwhile brings nothing.
+        // Calls that were evicted in advance bring nothing.
         let bring = self.under_way.iter().filter(|(ticket, _)| serial(*ticket) > self.evicted).count();
         assert_eq!(bring, self.needed(), "as many calls as are needed");
     }
 
-    /// How many keys serve those who wait, one after the other.
+    /// How many keys the waiting draws need, one after the other.
     fn needed(&self) -> usize {
         let (mut keys, mut used, mut limit) = (0, DeclaredUse::default(), BOUNDS);
         for Waiter { demand: (declared, bounds), .. } in &self.waiting {
@@ -127,7 +127,7 @@ impl Bench {
         }
     }
 
-    /// Every draw that leaves the slot passes here.
+    /// Checks a draw that the slot has served.
     fn check(&mut self, draw: &Draw<Serial>, declared: DeclaredUse, bounds: &Bounds) -> Serial {
         let serial = *draw.value;
         assert!(serial > self.evicted, "an evicted key is served");
@@ -154,7 +154,7 @@ impl Bench {
         serial
     }
 
-    /// KMS answers the call that has been under way for the longest time.
+    /// KMS answers the oldest call under way.
     pub(super) fn kms_answers(&mut self) {
         self.kms_answers_one(0);
     }
@@ -216,17 +216,17 @@ impl Bench {
 
     pub(super) fn evict(&mut self) {
         self.slot.evict();
-        // What is under way was asked for before: its serial is the number of calls so far.
+        // Calls under way began before: their serial numbers are at most the number of calls so far.
         self.evicted = self.calls;
     }
 }
 
-/// A key is its serial number: how many calls had begun, with its own.
+/// The serial number of a key: how many calls had begun, including its own.
 fn serial(Ticket(before): Ticket) -> Serial {
     before + 1
 }
 
-/// Of a key that KMS is not asked about again.
+/// The standing of a key that is never checked again.
 fn unchecked() -> Arc<Standing> {
     let arn = KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab");
     let key = KeyStanding::new(arn.expect("an ARN"), "us-west-2".into(), None);

@@ -1,4 +1,4 @@
-//! HTTPS without a proxy, like the SDK's own connector, but with connections that say how they are encrypted.
+//! HTTPS without a proxy, like the SDK's own connector, but with TLS details of the connections.
 
 use std::error::Error;
 use std::fmt;
@@ -24,20 +24,20 @@ use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore};
 use tokio::net::TcpStream;
 use tower::Service;
 
-/// How a connection is encrypted, in CloudTrail's words.
+/// TLS details of a connection in CloudTrail's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Encryption {
     /// `TLSv1.3`.
     pub(crate) version: &'static str,
-    /// By IANA's name.
+    /// The cipher suite's name at IANA.
     pub(crate) cipher_suite: &'static str,
-    /// By IANA's name of the group; none that this program knows no name of.
+    /// The group's name at IANA; `None` if this program does not know it.
     pub(crate) key_exchange: Option<&'static str>,
 }
 
-/// Connects, with one pool of connections for all.
+/// A client with one pool of connections for all who use it.
 pub(super) struct Encrypted {
-    /// Made with the first connection: reading the system's authorities takes a while.
+    /// Made with the first connection, since reading the system's authorities takes a while.
     client: OnceLock<Client<Connecting, SdkBody>>,
 }
 
@@ -46,7 +46,7 @@ impl Encrypted {
         Self { client: OnceLock::new() }
     }
 
-    /// Trusts these authorities alone.
+    /// Trusts only these authorities.
     #[cfg(test)]
     pub(super) fn trusting(roots: RootCertStore) -> Self {
         let new = Self::new();
@@ -54,7 +54,7 @@ impl Encrypted {
         new
     }
 
-    /// With the timeouts that hold for a client of the SDK. All who share the connections have the same time to connect.
+    /// A connector with these timeouts of an SDK client. All who share the connections have the same connect timeout.
     pub(super) fn with(&self, settings: &HttpConnectorSettings) -> EncryptedConnector {
         let client = self.client.get_or_init(|| client(authorities(), settings.connect_timeout()));
         EncryptedConnector { client: client.clone(), read_timeout: settings.read_timeout() }
@@ -67,7 +67,7 @@ impl fmt::Debug for Encrypted {
     }
 }
 
-/// Those of the system, or of the file that `SSL_CERT_FILE` names.
+/// The authorities of the system, or of the file that `SSL_CERT_FILE` names.
 fn authorities() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -120,7 +120,7 @@ impl HttpConnector for EncryptedConnector {
     }
 }
 
-/// What the SDK wants to know of a connection: which it was, and how not to use it again.
+/// What the SDK needs of a connection: its addresses, and how to stop using it.
 fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     let connected = captured.connection_metadata();
     let mut extras = http::Extensions::new();
@@ -138,7 +138,7 @@ fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     Some(builder.build())
 }
 
-/// As the SDK's own connector tells errors, by which it knows what to try again.
+/// Classifies errors like the SDK's own connector, which decides about retries.
 fn connector_error(error: ClientError) -> ConnectorError {
     let io = source::<io::Error>(&error).map(io::Error::kind);
     let hyper = source::<hyper::Error>(&error);
@@ -167,7 +167,7 @@ fn source<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'
     None
 }
 
-/// Makes connections: within a time, TLS included.
+/// Makes connections within a time limit, TLS included.
 #[derive(Clone)]
 struct Connecting {
     https: HttpsConnector<Tcp>,
@@ -193,7 +193,7 @@ impl Service<http::Uri> for Connecting {
     }
 }
 
-/// A connection that tells how it is encrypted, in the extensions of each response.
+/// A connection that adds its TLS details to the extensions of each response.
 struct Told(MaybeHttpsStream<TokioIo<TcpStream>>);
 
 impl Connection for Told {
@@ -214,7 +214,7 @@ fn encryption(stream: &MaybeHttpsStream<TokioIo<TcpStream>>) -> Option<Encryptio
         ProtocolVersion::TLSv1_2 => "TLSv1.2",
         _ => return None,
     };
-    // IANA's names of TLS 1.3 have no `13`.
+    // IANA's names for TLS 1.3 have no `13`.
     let cipher_suite = tls.negotiated_cipher_suite()?.suite().as_str()?;
     let cipher_suite =
         TLS_1_3.iter().find(|(known, _)| *known == cipher_suite).map_or(cipher_suite, |(_, name)| name);
@@ -233,7 +233,7 @@ fn name_of(group: NamedGroup) -> Option<&'static str> {
     })
 }
 
-/// rustls's names, and IANA's.
+/// The names of rustls and of IANA.
 const TLS_1_3: [(&str, &str); 3] = [
     ("TLS13_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
     ("TLS13_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),

@@ -1,4 +1,4 @@
-//! When credentials end, as services beside AWS's own tell it.
+//! Normalizes when credentials expire: services other than AWS's own write it differently.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-/// The same answer, with the end of its credentials in UTC, if it has one: any offset is RFC 3339, and the SDK reads `Z` alone.
+/// The same answer with the expiration in UTC: RFC 3339 allows any offset, but the SDK only accepts `Z`.
 pub(super) async fn in_utc(mut answer: HttpResponse) -> Result<HttpResponse, ConnectorError> {
     let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
     let whole = Limited::new(body, MAX_ANSWER_BYTES)
@@ -25,7 +25,7 @@ pub(super) async fn in_utc(mut answer: HttpResponse) -> Result<HttpResponse, Con
     Ok(answer)
 }
 
-/// None where nothing is to be changed.
+/// `None` if nothing must be changed.
 fn rewritten(json: &[u8]) -> Option<Vec<u8>> {
     let mut object: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
     let mut is_changed = false;

@@ -1,8 +1,8 @@
-//! Which requests go by no proxy.
+//! Which requests bypass proxies.
 
 use std::net::IpAddr;
 
-/// Who sends them.
+/// The sender of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asker {
     /// A client of KMS or STS.
@@ -11,8 +11,8 @@ pub(super) enum Asker {
     Credentials,
 }
 
-/// Whether a request to this URI goes there itself, whatever proxies there are: to this machine or its link from anybody; in plain text
-/// from a provider of credentials, whatever name the metadata service has.
+/// Whether a request to this URI bypasses all proxies: any request to this machine or its link; and one in plain text from a provider of
+/// credentials, whatever name the metadata service has.
 pub(super) fn is_direct(uri: &str, asker: Asker) -> bool {
     let Ok(uri) = uri.parse::<http::Uri>() else { return false };
     let is_plain = uri.scheme_str() == Some("http");
@@ -34,7 +34,7 @@ fn is_near(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    //! What is on this machine or its link is never a proxy's, and all else is left to the environment.
+    //! Requests to this machine or its link never go through a proxy; all others follow the environment.
 
     use super::*;
 

@@ -1,5 +1,5 @@
-//! Where credentials come from: the SDK's chain of providers, made anew each time, so that it looks again at every file and variable
-//! that it reads; and a role that is assumed with what the chain gives.
+//! The source of credentials: the SDK's chain of providers, made anew each time so that it reads every file and variable again; and a
+//! role that is assumed with the chain's credentials.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -23,13 +23,13 @@ use super::super::connector::{self, Patience};
 use super::super::error::chain;
 
 impl AwsSettings {
-    /// ARNs of roles that the sessions may be of, as far as they are told.
+    /// The ARNs of roles that sessions may belong to, as far as they are configured.
     pub(in super::super) fn roles(&self) -> Vec<String> {
         let of_accounts = self.account_roles.values();
         self.role_arn.iter().chain(of_accounts).cloned().chain(variable("AWS_ROLE_ARN")).collect()
     }
 
-    /// The ARN of the role that every session is of, if that is certain.
+    /// The ARN of the role of every session, if that is certain.
     pub(in super::super) fn certain_role(&self) -> Option<String> {
         let by_web_identity = || {
             let is_first = variable("AWS_ACCESS_KEY_ID").is_none() && variable("AWS_PROFILE").is_none();
@@ -44,17 +44,17 @@ impl AwsSettings {
     }
 }
 
-/// Gives credentials.
+/// Provides credentials.
 pub(in super::super) struct Source {
     given: Option<SharedCredentialsProvider>,
     settings: AwsSettings,
-    /// For STS, without credentials.
+    /// Settings for STS, without credentials.
     sts: SdkConfig,
     http: SharedHttpClient,
 }
 
 impl Source {
-    /// `given`, else what the SDK's chain finds; then the role of `settings`. `shared` says how to reach STS.
+    /// Uses `given` or else the SDK's chain, and then the role in `settings`. `shared` has the settings for STS.
     pub(in super::super) fn new(
         given: Option<SharedCredentialsProvider>,
         settings: AwsSettings,
@@ -68,7 +68,7 @@ impl Source {
         Self { given, settings, sts: sts.build(), http }
     }
 
-    /// Asks for credentials. The error is one line.
+    /// Asks for credentials. An error has one line.
     pub(super) async fn load(&self) -> Result<Credentials, String> {
         let load = async {
             match &self.given {
@@ -95,9 +95,9 @@ impl Source {
         assumed.map_err(|error| format!("cannot assume {role_arn}: {}", chain(&error)))
     }
 
-    /// The SDK's default chain, with our patience and our session's name.
+    /// The SDK's default chain, with the broker's time limits and session name.
     fn chain(&self) -> CredentialsProviderChain {
-        // It remembers the files that it has read.
+        // It caches the files that it has read.
         let config = &ProviderConfig::without_region()
             .with_region(self.sts.region().map(|region| Region::new(region.to_string())))
             .with_use_fips(self.sts.use_fips())
@@ -131,7 +131,7 @@ impl Source {
             )
     }
 
-    /// The current contents of the credentials files. A hanging home directory delays nothing else.
+    /// The present versions of the credentials files. A hanging home directory delays nothing else.
     pub(super) async fn files(&self) -> Files {
         if self.given.is_some() {
             return Files::default();
@@ -147,11 +147,11 @@ impl Source {
     }
 }
 
-/// Which files there are, and which versions of them.
+/// Which files exist, and their versions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Files([Option<Stamp>; 2]);
 
-/// Another file, or another text in it, has another one.
+/// Differs for another file or other contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
     modified: Option<SystemTime>,
@@ -171,5 +171,5 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// A metadata service is given several tries; a `credential_process` may ask a person.
+/// Enough for several attempts at a metadata service; a `credential_process` may ask a person.
 const LONGEST_LOAD: Duration = Duration::from_mins(1);

@@ -1,5 +1,5 @@
-//! New credentials are taken as they come, each with whose they are; what STS does not tell at once is told later; another account's
-//! are never used; and a source that fails costs nothing while the credentials before last.
+//! New credentials are used as they come, with their owners; an owner that STS does not return at once is reported later; another
+//! account's credentials are never used; and a failing source does no harm while the previous credentials last.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,11 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::kms::aws::AwsSettings;
 
-/// What the source gives next.
+/// What the source returns next.
 #[derive(Debug, Default)]
 struct Script {
     given: AtomicU32,
-    /// Milliseconds that credentials last.
+    /// The life of credentials in milliseconds.
     life: AtomicU32,
     fails: AtomicBool,
 }
@@ -46,7 +46,7 @@ impl ProvideCredentials for Scripted {
     }
 }
 
-/// An STS on loopback that tells a session by the access key that signed the request.
+/// An STS on loopback that returns a session by the access key that signed the request.
 struct Sts {
     url: String,
     is_silent: Arc<AtomicBool>,
@@ -166,7 +166,7 @@ async fn what_sts_does_not_tell_is_told_later() {
     assert_eq!(key(&credentials).await, "ASIA1", "they are used all the same");
     assert!(credentials.session().await.is_err());
     assert!(sessions.for_record("ASIA1").is_none());
-    // Others may be in use by then.
+    // Other credentials may be in use by then.
     credentials.doubt();
     sts.is_silent.store(false, Ordering::SeqCst);
     let told = sessions.to_report().await;

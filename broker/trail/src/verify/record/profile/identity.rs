@@ -1,9 +1,9 @@
-//! What `userIdentity` may hold: AWS's principals in KMS records, workloads in activity records.
+//! What `userIdentity` may contain: AWS principals in KMS records, workloads in activity records.
 
 use super::{demand, is_account, is_object, is_there, known};
 use crate::record::{BROKER, IdentityKind, UserIdentity};
 
-/// The identity of a KMS record of a trail of this account.
+/// Checks the identity in a KMS record of a trail of this account.
 pub(super) fn check_aws(identity: &UserIdentity<'_>, account_id: &str) -> Result<(), String> {
     let UserIdentity { kind, principal_id, arn, user_name, session_context, details, .. } = identity;
     demand(details.is_none(), "userIdentity has details, which only workloads have")?;
@@ -50,7 +50,7 @@ pub(super) fn check_aws(identity: &UserIdentity<'_>, account_id: &str) -> Result
     )
 }
 
-/// Until STS has told whose an access key is, a record has the key alone: no other word of it could be relied on.
+/// Until STS has returned the owner of an access key, a record has the key alone; anything more would be unreliable.
 fn check_unidentified(identity: &UserIdentity<'_>) -> Result<(), String> {
     demand(
         known(&identity.kind) == Some(IdentityKind::Unknown) && is_there(identity.access_key_id.as_ref()),
@@ -65,7 +65,7 @@ fn check_unidentified(identity: &UserIdentity<'_>) -> Result<(), String> {
     )
 }
 
-/// What a `ReportIdentity` tells.
+/// Checks the identity in a `ReportIdentity` record.
 pub(super) fn check_reported(identity: &UserIdentity<'_>, account_id: &str) -> Result<(), String> {
     demand(
         identity.arn.is_some() && is_there(identity.access_key_id.as_ref()) && identity.invoked_by.is_none(),
@@ -74,7 +74,7 @@ pub(super) fn check_reported(identity: &UserIdentity<'_>, account_id: &str) -> R
     check_aws(identity, account_id).map_err(|why| format!("additionalEventData.identity: {why}"))
 }
 
-/// The identity of an activity record.
+/// Checks the identity in an activity record.
 pub(super) fn check_workload(identity: &UserIdentity<'_>, is_own: bool) -> Result<(), String> {
     demand(is_there(identity.principal_id.as_ref()), "userIdentity.principalId is empty")?;
     let fits = match known(&identity.kind) {

@@ -1,4 +1,4 @@
-//! What the fields of a record may hold, by the word.
+//! The allowed contents of single fields.
 
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
@@ -6,7 +6,7 @@ use serde::de::value::{Error as UnknownWord, StrDeserializer};
 
 use crate::record::{Open, Text};
 
-/// What a word means, if a broker may write it there.
+/// Parses a word, if a broker may write it there.
 pub(super) fn known<T: for<'de> Deserialize<'de>>(word: &str) -> Option<T> {
     let word: StrDeserializer<'_, UnknownWord> = word.into_deserializer();
     T::deserialize(word).ok()
@@ -28,7 +28,7 @@ pub(super) fn is_object<T>(part: &Open<'_, T>) -> bool {
     part.json().is_some_and(|json| json.starts_with('{'))
 }
 
-/// `us-west-2`, `us-gov-east-1`, `eusc-de-east-1`: letters, some times, then a digit.
+/// `us-west-2`, `us-gov-east-1`, `eusc-de-east-1`: groups of letters, then a digit.
 pub(super) fn is_region(text: &str) -> bool {
     let Some((letters, digit)) = text.rsplit_once('-') else { return false };
     let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());

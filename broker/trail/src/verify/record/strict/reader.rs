@@ -1,4 +1,4 @@
-//! Reads JSON in the one form in which brokers write it.
+//! Parses JSON in the one form in which brokers write it.
 
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer, U64Deserializer};
 use serde::de::{
@@ -8,11 +8,11 @@ use serde::de::{
 
 use super::{Otherwise, plain_text};
 
-/// Reads from the beginning of a text.
+/// Parses from the beginning of a text.
 pub(super) struct Reader<'de> {
     text: &'de str,
     at: usize,
-    /// Where `additionalEventData` is.
+    /// Where `additionalEventData` was.
     extra: Option<(usize, usize)>,
 }
 
@@ -23,12 +23,12 @@ impl<'de> Reader<'de> {
         Self { text, at: 0, extra: None }
     }
 
-    /// Where reading has come to.
+    /// The current offset.
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// From where to where `additionalEventData` is.
+    /// The start and end of `additionalEventData`.
     pub(super) fn extra(&self) -> Option<(usize, usize)> {
         self.extra
     }
@@ -59,7 +59,7 @@ impl<'de> Reader<'de> {
         Ok(text)
     }
 
-    /// Digits, as a number is written: without a sign and zeros before it.
+    /// An unsigned number without leading zeros.
     fn digits(&mut self) -> Read<u64> {
         let digits = self.rest();
         let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -74,7 +74,7 @@ impl<'de> Reader<'de> {
         digits[..count].iter().try_fold(0, add).ok_or(Otherwise)
     }
 
-    /// Goes past one value.
+    /// Skips one value.
     fn pass(&mut self, depth: usize) -> Read<()> {
         if depth > DEEPEST {
             return Err(Otherwise);
@@ -105,7 +105,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Whether another part comes before the `end` of an object or a list.
+    /// Whether another member comes before the `end` of an object or a list.
     fn goes_on(&mut self, end: u8, is_first: &mut bool) -> Read<bool> {
         if self.peek() == Some(end) {
             self.at += 1;
@@ -118,7 +118,7 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// Numbers, which all are whole, and mostly have no sign.
+/// Numbers are whole, and mostly without a sign.
 macro_rules! numbers {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
@@ -127,7 +127,7 @@ macro_rules! numbers {
     )*};
 }
 
-/// What no record has.
+/// No record has these types.
 macro_rules! otherwise {
     ($($method:ident($($argument:ty),*))*) => {$(
         fn $method<V: Visitor<'de>>(self, $(_: $argument,)* _: V) -> Read<V::Value> {
@@ -177,7 +177,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         if self.has(b"null") { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    /// JSON that stays JSON; by `serde_json`'s own way to ask for it.
+    /// Raw JSON, for which `serde_json` asks in its own way.
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Read<V::Value> {
         if !name.starts_with('$') {
             return visitor.visit_newtype_struct(self);
@@ -208,7 +208,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         visitor.visit_map(Fields { reader: self, names: fields, next: 0, is_first: true })
     }
 
-    /// The one enumeration that records have, but for words, is of the two kinds of `additionalEventData`.
+    /// The only enumeration in records, apart from words, is the two kinds of `additionalEventData`.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -228,7 +228,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 }
 
-/// The parts of a list, or of an object with names that are not known before.
+/// The members of a list, or of an object with arbitrary names.
 struct Parts<'r, 'de> {
     reader: &'r mut Reader<'de>,
     is_first: bool,
@@ -257,11 +257,11 @@ impl<'de> MapAccess<'de> for Parts<'_, 'de> {
     }
 }
 
-/// The fields of a structure, in the order in which it has them: some may be left out.
+/// The fields of a structure in order, some of which may be missing.
 struct Fields<'r, 'de> {
     reader: &'r mut Reader<'de>,
     names: &'static [&'static str],
-    /// The first that may come now.
+    /// The first field that may come next.
     next: usize,
     is_first: bool,
 }
@@ -275,7 +275,7 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
         }
         self.reader.take(b'"')?;
         let rest = self.reader.rest();
-        // Where its name would end is looked at first: that tells most of them apart.
+        // Looking first at where the name would end distinguishes most fields.
         let is_next = |field: &&str| {
             rest.get(field.len()) == Some(&b'"')
                 && rest.get(field.len() + 1) == Some(&b':')
@@ -284,7 +284,7 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
         let field = self.next + self.names[self.next..].iter().position(is_next).ok_or(Otherwise)?;
         self.reader.at += self.names[field].len() + 2;
         self.next = field + 1;
-        // What serde derives takes a field by its place, too.
+        // Derived code also accepts a field by its index.
         let place: U64Deserializer<Otherwise> = (field as u64).into_deserializer();
         seed.deserialize(place).map(Some)
     }
@@ -294,7 +294,7 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
     }
 }
 
-/// JSON that stays JSON, as `serde_json` takes it.
+/// Raw JSON as `serde_json` expects it.
 struct Raw<'de> {
     name: Option<&'static str>,
     json: &'de str,
@@ -313,7 +313,7 @@ impl<'de> MapAccess<'de> for Raw<'de> {
     }
 }
 
-/// What `additionalEventData` is of.
+/// The kind of `additionalEventData`.
 struct Profile<'r, 'de> {
     reader: &'r mut Reader<'de>,
     kind: &'static str,
@@ -349,5 +349,5 @@ impl<'de> VariantAccess<'de> for Profile<'_, 'de> {
     }
 }
 
-/// How deep JSON may be that stays JSON.
+/// The greatest depth of raw JSON.
 const DEEPEST: usize = 16;

@@ -1,4 +1,4 @@
-//! What is read strictly is read the same by whoever reads any JSON, whatever is done to it; and what brokers write is read strictly.
+//! The strict parser agrees with the general one on whatever it accepts, however records are altered, and accepts what brokers write.
 
 use std::hash::RandomState;
 
@@ -12,7 +12,7 @@ use crate::verify::forge::{Mint, START, failed_check, refusal, start};
 
 const ACCOUNT: &str = "111122223333";
 
-/// One of each kind.
+/// One record of each kind.
 fn written() -> Vec<String> {
     let mint = Mint::new(1, START);
     let promise = RevocationPromise {
@@ -34,7 +34,7 @@ fn written() -> Vec<String> {
     ]
 }
 
-/// The user agent without its escapes.
+/// The record with its user agent free of escapes.
 fn plain(record: &str) -> String {
     let plain = record.replace(" \\\"quoted\\\"", "");
     assert_ne!(plain, record, "it has no escapes");
@@ -107,7 +107,7 @@ proptest! {
         }
     }
 
-    /// The values of fields, exchanged for those of others.
+    /// Values of fields, exchanged with those of other records.
     #[test]
     fn exchanged_values_are_read_the_same_or_left_to_others(
         which in any::<prop::sample::Index>(),

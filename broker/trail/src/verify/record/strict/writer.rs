@@ -1,22 +1,22 @@
-//! Holds JSON against what a broker would write, without writing it.
+//! Compares JSON with what a broker would write, without writing it.
 
 use serde::ser::{Impossible, SerializeMap, SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};
 
 use super::{Otherwise, StrictRecord, plain_text};
 
-/// Whether `json` is this record, written; what lies at `added` in it, the record's `additionalEventData`, may be anything.
+/// Whether a broker would write this record as `json`; the record's `additionalEventData`, at `added`, may be anything.
 pub(super) fn is_written(json: &str, record: &StrictRecord<'_>, added: Option<(usize, usize)>) -> bool {
     let mut writer = Writer { json: json.as_bytes(), at: 0, added, is_raw: false };
     record.serialize(&mut writer).is_ok() && writer.at == json.len()
 }
 
-/// Goes along with JSON that was read without escapes.
+/// A serializer that compares with JSON parsed without escapes.
 struct Writer<'a> {
     json: &'a [u8],
     at: usize,
     added: Option<(usize, usize)>,
-    /// The next text is JSON that stayed JSON.
+    /// Whether the next text is raw JSON.
     is_raw: bool,
 }
 
@@ -37,7 +37,7 @@ impl Writer<'_> {
         }
         self.put(b"\"")?;
         let there = self.json.get(self.at..self.at + text.len()).ok_or(Otherwise)?;
-        // What was read from this very place is what is there, and has no escapes.
+        // A text borrowed from this place is equal to it, and has no escapes.
         let is_itself = there.as_ptr() == text.as_ptr();
         if !is_itself && (there != text.as_bytes() || plain_text(&self.json[self.at..]) != Some(text.len())) {
             return Err(Otherwise);
@@ -59,7 +59,7 @@ impl Writer<'_> {
     }
 }
 
-/// Numbers; no record has one below zero in this form.
+/// Numbers; in this form no record has a negative one.
 macro_rules! numbers {
     ($($method:ident $of:ty,)*) => {$(
         fn $method(self, number: $of) -> Written {
@@ -170,7 +170,7 @@ impl<'w, 'a> Serializer for &'w mut Writer<'a> {
         Ok(Parts { writer: self, is_first: true, end: b"}" })
     }
 
-    /// JSON that stayed JSON is a structure to `serde_json`, by a name of its own.
+    /// `serde_json` serializes raw JSON as a structure with a special name.
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Parts<'w, 'a>, Otherwise> {
         if name.starts_with('$') {
             return Ok(Parts { writer: self, is_first: true, end: b"" });
@@ -189,11 +189,11 @@ impl<'w, 'a> Serializer for &'w mut Writer<'a> {
     }
 }
 
-/// The parts of a list or an object.
+/// The members of a list or an object.
 struct Parts<'w, 'a> {
     writer: &'w mut Writer<'a>,
     is_first: bool,
-    /// What ends it; nothing around JSON that stayed JSON.
+    /// Its closing bytes; none around raw JSON.
     end: &'static [u8],
 }
 
@@ -255,7 +255,7 @@ impl SerializeStruct for Parts<'_, '_> {
         self.writer.put(b"\"")?;
         self.writer.put(key.as_bytes())?;
         self.writer.put(b"\":")?;
-        // Read from here; the only part of its name.
+        // It was parsed from here, and is the only part of this name.
         if let Some((_, end)) = self.writer.added.take_if(|(start, _)| *start == self.writer.at) {
             self.writer.at = end;
             return Ok(());

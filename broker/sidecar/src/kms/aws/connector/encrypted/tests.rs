@@ -1,5 +1,5 @@
-//! Connections tell how they are encrypted; the first key share of the `ClientHello` is a post-quantum one; errors are of the kinds that the
-//! SDK tries again. With real sockets.
+//! Connections report their TLS details; the first key share of the `ClientHello` is a post-quantum one; errors have the kinds that the
+//! SDK retries. With real sockets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ async fn a_connection_tells_how_it_is_encrypted() {
         let (roots, port) = server(version, group, alpn).await;
         let encrypted = Encrypted::trusting(roots);
         let connector = encrypted.with(&settings(LONG, LONG));
-        // The second request goes by the same connection, and is told as much.
+        // The second request uses the same connection and gets the same details.
         for _ in 0..2 {
             let mut asked = request(port);
             let captured = CaptureSmithyConnection::new();
