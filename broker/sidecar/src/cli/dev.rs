@@ -166,6 +166,7 @@ digest_interval_seconds = 20
     )
 }
 
+/// Scripts wait for the words `serves on`.
 fn welcome(dir: &Path) {
     let program = if std::env::var_os("CARGO").is_some() { "cargo broker" } else { "key-broker" };
     let dir = dir.display();
@@ -173,7 +174,7 @@ fn welcome(dir: &Path) {
     let _ = write!(
         text,
         r#"
-key-broker dev is serving on {dir}/broker.sock, with a KMS emulator. No AWS account is used.
+key-broker dev serves on {dir}/broker.sock, with a KMS emulator. No AWS account is used.
 
   In another terminal, encrypt a message ("hello" in base64), and get a data key:
     {program} call encrypt-message --dir {dir} --key-id alias/dev --context tenant=acme --plaintext aGVsbG8=
