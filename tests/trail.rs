@@ -190,7 +190,7 @@ async fn a_trail_that_nobody_uses_does_not_keep_itself_busy() {
     trailed.call(1).await;
     trailed.clock.pass(DELIVERY);
     trailed.delivered(1).await;
-    // Half an hour is too short for a digest, the first of which comes after half an interval to a whole one.
+    // No digest is due in less than half an hour: the first comes after half an interval at the earliest, by jitter.
     for _ in 0..4 {
         trailed.clock.pass(DELIVERY);
         tokio::time::sleep(Duration::from_millis(300)).await;
