@@ -33,7 +33,7 @@ pub(crate) struct LogFileContents {
 /// number in another file. `None` without records.
 pub(crate) fn build(path: &Path, last: u64) -> Result<Option<LogFileContents>, ReadError> {
     let mut segment = SegmentReader::open(path)?;
-    let mut file = Hashing { hasher: Sha256::new(), gzip: GzEncoder::new(Vec::new(), Compression::fast()) };
+    let mut file = Hashing { hasher: Sha256::new(), gzip: GzEncoder::new(Vec::new(), LEVEL) };
     let (mut oldest, mut newest) = (None::<String>, None::<String>);
     let before = segment.before();
     let mut end = before;
@@ -98,6 +98,9 @@ fn event_time(record: &[u8]) -> Option<&str> {
     std::str::from_utf8(&record[at..at + length]).ok()
 }
 
+/// For records of cached calls, with zlib-rs: level 1 takes 96 bytes each, level 2 takes 59 for 0.3 µs more, and level 6, with twice the time,
+/// takes 58.
+const LEVEL: Compression = Compression::new(2);
 const EVENT_TIME: &[u8] = b"\"eventTime\":\"";
 const HEAD: &[u8] = b"{\"Records\":[";
 const TAIL: &[u8] = b"]}";
