@@ -23,6 +23,10 @@ deny:
 bench *ARGS:
     cargo bench --bench serving -- {{ARGS}}
 
+# What one would take instead of the broker, beside it: a table, and docs/performance-peers.svg
+bench-peers *ARGS:
+    cargo bench --bench peers -- {{ARGS}}
+
 # A simulated day of so many brokers before one store: verified, counted, and held against what audit cost foretells
 fleet BROKERS="1000":
     KEY_BROKER_FLEET={{BROKERS}} cargo test --release -p key-broker-trail --lib delivery::tests::many -- --nocapture

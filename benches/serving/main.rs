@@ -12,33 +12,26 @@
 //! connection, because it shares the cores with what it measures.
 
 mod beside;
-mod broker;
 mod collector;
-mod echo;
-mod kms;
-mod load;
-mod machine;
+#[path = "../common/mod.rs"]
+mod common;
 mod memory;
-mod process;
-mod programs;
 mod report;
 mod start;
 mod sustained;
 mod telemetry;
 mod throughput;
 
-use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
 use broker::{Broker, Setup};
+use common::{Failure, broker, echo, kms, load, machine, process, programs};
 use kms::Emulator;
 use machine::Machine;
 use programs::Programs;
 use report::Report;
 use throughput::Targets;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// How much to measure.
 #[derive(Clone, Copy)]

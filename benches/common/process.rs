@@ -6,7 +6,7 @@ use std::ops::Sub;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use crate::Failure;
+use super::Failure;
 
 /// A running program, killed and waited for when dropped.
 pub(crate) struct Process(Child);

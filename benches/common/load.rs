@@ -9,7 +9,7 @@ use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-use crate::machine::now;
+use super::machine::now;
 
 /// Something that answers calls.
 pub(crate) trait Target: Clone + Send + 'static {

@@ -14,11 +14,11 @@ use tonic::codegen::BoxStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::Failure;
-use crate::broker::connect;
-use crate::load::Grpc;
-use crate::process::Process;
-use crate::programs::Programs;
+use super::Failure;
+use super::broker::connect;
+use super::load::Grpc;
+use super::process::Process;
+use super::programs::Programs;
 
 /// Makes this program the echo; followed by socket, file with the reply, and number of threads.
 pub(crate) const ARGUMENT: &str = "--echo";
@@ -44,7 +44,7 @@ impl Echo {
 
     pub(crate) async fn target(&self) -> Result<Grpc, Failure> {
         let client = KeyBrokerClient::new(connect(&self.socket).await?);
-        Ok(Grpc { client, request: crate::kms::request() })
+        Ok(Grpc { client, request: super::kms::request() })
     }
 }
 

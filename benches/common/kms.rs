@@ -10,10 +10,10 @@ use aws_sdk_kms::config::{BehaviorVersion, Region};
 use aws_sdk_kms::types::DataKeySpec;
 use key_broker_proto::v1 as pb;
 
-use crate::Failure;
-use crate::load::Target;
-use crate::process::Process;
-use crate::programs::Programs;
+use super::Failure;
+use super::load::Target;
+use super::process::Process;
+use super::programs::Programs;
 
 /// A running emulator.
 pub(crate) struct Emulator {
@@ -69,6 +69,13 @@ impl Sdk {
             .endpoint_url(&emulator.endpoint)
             .build();
         Self(aws_sdk_kms::Client::from_conf(config))
+    }
+
+    /// Of the key that is called by its alias elsewhere here.
+    pub(crate) async fn key_arn(&self) -> Result<String, Failure> {
+        let described = self.0.describe_key().key_id(KEY).send().await?;
+        let arn = described.key_metadata.and_then(|key| key.arn);
+        Ok(arn.ok_or("a key has an ARN")?)
     }
 }
 

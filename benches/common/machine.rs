@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
-use crate::load::quantile;
+use super::Failure;
+use super::load::quantile;
 
 /// The machine, as its kernel tells.
 pub(crate) struct Machine {

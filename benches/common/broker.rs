@@ -11,11 +11,11 @@ use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::Failure;
-use crate::kms::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY};
-use crate::load::Grpc;
-use crate::process::Process;
-use crate::programs::Programs;
+use super::Failure;
+use super::kms::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY};
+use super::load::Grpc;
+use super::process::Process;
+use super::programs::Programs;
 
 /// What differs between the measured brokers.
 #[derive(Clone, Copy)]
@@ -173,7 +173,7 @@ impl Broker {
     }
 
     pub(crate) async fn target(&self) -> Result<Grpc, Failure> {
-        Ok(Grpc { client: self.client().await?, request: crate::kms::request() })
+        Ok(Grpc { client: self.client().await?, request: super::kms::request() })
     }
 
     /// With `key-broker.toml`, `journal` and `trail`.

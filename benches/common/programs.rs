@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tempfile::TempDir;
 
-use crate::Failure;
+use super::Failure;
 
 /// Copies of the built programs: a build that runs meanwhile does not change what is measured.
 pub(crate) struct Programs {
