@@ -63,11 +63,14 @@ fn python() {
     tls.was_called();
 
     let page = docs();
-    let (_, section) = page.split_once("\n## Data keys\n").expect("the section");
-    fs::write(work.path().join("data_keys.py"), first_block(section, "python")).expect("writes");
-    let mut data_keys = tool();
-    data_keys.arg(work.path().join("data_keys.py")).env("KEY_BROKER_ADDRESS", &address);
-    assert_eq!(printed(data_keys.env("PYTHONPATH", site.trim())).trim(), "hello");
+    for (title, says) in [("Data keys", "hello"), ("Values and key pairs", "password")] {
+        let (_, section) = page.split_once(&format!("\n## {title}\n")).expect("the section");
+        let program = work.path().join("of_the_page.py");
+        fs::write(&program, first_block(section, "python")).expect("writes");
+        let mut of_the_page = tool();
+        of_the_page.arg(program).env("KEY_BROKER_ADDRESS", &address);
+        assert_eq!(printed(of_the_page.env("PYTHONPATH", site.trim())).trim(), says);
+    }
 
     let load = |kind: &str| {
         let mut load = installed();

@@ -74,7 +74,7 @@ fn the_broker_opens_what_the_sdk_seals() {
     let seal: Vec<_> = wishes.iter().map(|(wish, ..)| wish).collect();
     // Two keys: two encrypted data keys. Either will do.
     let keys = [&bench.key, &bench.second_key];
-    bench.sdk(&peers, &json!({ "keys": keys, "context": pairs(), "open": [], "seal": seal }));
+    bench.sdk(&peers, &json!({ "keys": keys, "open": [], "seal": seal }));
     for (place, (wish, suite, len, frame_length)) in wishes.iter().enumerate() {
         let message = fs::read(wish["to"].as_str().expect("a path")).expect("sealed");
         let read = || {
@@ -121,7 +121,7 @@ fn what_the_sdk_seals_otherwise_is_refused_for_the_reason_that_it_is() {
         (COMMITTING, (1 << 20) + 128, ["frame length 1048704", "up to 1048576 bytes"]),
     ];
     let sealed = wishes.map(|(suite, frame_length, _)| bench.wish(5_000, suite, frame_length));
-    bench.sdk(&peers, &json!({ "keys": [bench.key], "context": pairs(), "open": [], "seal": sealed }));
+    bench.sdk(&peers, &json!({ "keys": [bench.key], "open": [], "seal": sealed }));
     for (wish, (.., words)) in sealed.iter().zip(wishes) {
         let message = fs::read(wish["to"].as_str().expect("a path")).expect("sealed");
         let error = Header::read(&mut &message[..]).err().expect("refused").to_string();
@@ -186,7 +186,7 @@ impl Bench {
         let plain = self.path(&format!("plain-{len}"));
         fs::write(&plain, plaintext(len)).expect("writes");
         let to = self.path(&format!("sdk-{len}-{suite}-{frame_length}"));
-        json!({ "plaintext": plain, "to": to, "suite": suite, "frame_length": frame_length })
+        json!({ "plaintext": plain, "to": to, "suite": suite, "context": pairs(), "frame_length": frame_length })
     }
 
     fn sdk(&self, peers: &Peers, plan: &Value) -> Vec<Value> {

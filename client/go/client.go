@@ -135,13 +135,10 @@ func (c *Client) DataKey(ctx context.Context, keyID string, encryptionContext ma
 	return &DataKey{reply.GetPlaintext(), reply.GetCiphertextBlob(), reply.GetKeyId(), provenance(reply.GetProvenance())}, nil
 }
 
-// DecryptDataKey returns the same data key again. Give the KeyID of the DataKey, not an alias, and its encryption context.
+// DecryptDataKey returns the same data key again, or the private key of a data key pair. Give its KeyID, not an alias, and its encryption
+// context.
 func (c *Client) DecryptDataKey(ctx context.Context, ciphertextBlob []byte, keyID string, encryptionContext map[string]string, options ...CallOption) (*DataKey, error) {
-	chosen := chosen(options)
-	request := &pb.DecryptRequest{
-		CiphertextBlob: ciphertextBlob, KeyId: keyID, EncryptionContext: encryptionContext, GrantTokens: chosen.grantTokens, Reuse: chosen.reuse,
-	}
-	reply, err := unary(ctx, c, c.broker.Decrypt, request)
+	reply, err := c.decryptBlob(ctx, ciphertextBlob, keyID, encryptionContext, options)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package keybroker
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -157,6 +158,53 @@ func TestLengthsAndReuseOfDataKeys(t *testing.T) {
 	}
 	if described := must(broker.DescribeKey(ctx, key)); described.KeyState != "Enabled" {
 		t.Fatalf("%+v", described)
+	}
+}
+
+func TestValuesAreEncryptedUnderTheKeyItself(t *testing.T) {
+	broker, ctx := broker(t), t.Context()
+	sealed := must(broker.EncryptValue(ctx, []byte("password"), key, acme))
+	if got := must(broker.DecryptValue(ctx, sealed.CiphertextBlob, sealed.KeyID, acme)); string(got) != "password" {
+		t.Fatalf("%q", got)
+	}
+	other := map[string]string{"tenant": "other"}
+	moved := must(broker.ReEncrypt(ctx, sealed.CiphertextBlob, Bound{sealed.KeyID, acme}, Bound{key, other}))
+	if got := must(broker.DecryptValue(ctx, moved.CiphertextBlob, moved.KeyID, other)); string(got) != "password" {
+		t.Fatalf("%q", got)
+	}
+	_, err := broker.DecryptValue(ctx, moved.CiphertextBlob, moved.KeyID, acme)
+	if altered := refused(t, 0, err); altered.Reason != "INVALID_CIPHERTEXT" {
+		t.Fatal(altered)
+	}
+	only := must(broker.DataKeyWithoutPlaintext(ctx, key, acme, WithLength(16)))
+	if again := must(broker.DecryptDataKey(ctx, only.CiphertextBlob, only.KeyID, acme)); len(again.Plaintext) != 16 {
+		t.Fatal(again)
+	}
+}
+
+func TestAPrivateKeyIsErasedWhenItsPairIsClosed(t *testing.T) {
+	broker, ctx := broker(t), t.Context()
+	for _, spec := range []KeyPairSpec{P256, RSA2048} {
+		pair := must(broker.DataKeyPair(ctx, key, acme, spec))
+		private := must(x509.ParsePKCS8PrivateKey(pair.PrivateKey)).(crypto.Signer)
+		if public := must(x509.MarshalPKIXPublicKey(private.Public())); !bytes.Equal(public, pair.PublicKey) {
+			t.Fatal("another public key")
+		}
+		again := must(broker.DecryptDataKey(ctx, pair.PrivateKeyCiphertextBlob, pair.KeyID, acme))
+		plaintext := pair.PrivateKey
+		if !bytes.Equal(again.Plaintext, plaintext) {
+			t.Fatal("another private key")
+		}
+		if text := fmt.Sprintf("%v %#v", pair, pair); !strings.HasPrefix(text, "keybroker.DataKeyPair of arn:") || len(text) > 300 {
+			t.Fatal(text)
+		}
+		pair.Close()
+		if !bytes.Equal(plaintext, make([]byte, len(plaintext))) || pair.PrivateKey != nil {
+			t.Fatal("it is not erased")
+		}
+	}
+	if sealed := must(broker.DataKeyPairWithoutPlaintext(ctx, key, acme, P384)); len(sealed.PublicKey) == 0 || len(sealed.PrivateKeyCiphertextBlob) == 0 {
+		t.Fatal(sealed)
 	}
 }
 

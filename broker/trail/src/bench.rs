@@ -213,7 +213,7 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
     );
     record.source_ip_address = Some("unix".into());
     record.user_agent = Some("grpc-python/1.76.0 grpc-c/51.0.0 (linux; chttp2)".into());
-    let declared_use = Some(DeclaredUse { messages: 1, bytes: 0 });
+    let declared_use = Some(DeclaredUse { messages: 1, bytes: 0 }.into());
     record.request_parameters = Some(RequestParameters { declared_use, ..parameters(&key, &context) });
     record.request_id = Uuid::new_v4().into();
     record.event_id = Uuid::new_v4().into();

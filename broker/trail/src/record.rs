@@ -36,7 +36,7 @@ pub use self::{
     identity::UserIdentity,
     moments::record_time,
     open::Open,
-    parameters::RequestParameters,
+    parameters::{RequestParameters, UseData},
     reading::{MalformedRecord, ReadRecord, parse},
     revocation::{AllowedScope, CheckedScope, FailedCheck, LastAllowed, RevocationPromise},
     text::Text,

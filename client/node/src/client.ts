@@ -8,23 +8,38 @@ import { BEGINNINGS, KeyBrokerError, brokeOff } from "./errors.js";
 import {
   DEFAULT_DEADLINE_MS,
   STREAM_DEADLINE_MS,
+  type Bound,
   type CallOptions,
   type DataKeyOptions,
   type DecryptOptions,
   type DecryptStreamOptions,
   type EncryptStreamOptions,
   type EncryptionContext,
+  type KeyPairSpec,
 } from "./options.js";
 import { MessageStream, type Reply, type Source } from "./stream.js";
 import {
   DecryptMessageStreamResponseSchema,
   EncryptMessageStreamResponseSchema,
   KeyBroker,
+  KeyPairSpec as PairSpec,
   KeySpec,
+  type EncryptResponse,
+  type GenerateDataKeyPairResponse,
+  type GenerateDataKeyPairWithoutPlaintextResponse,
   type GenerateDataKeyRequest,
 } from "./stubs/key_broker_pb.js";
 import { traced } from "./tracing.js";
-import { DataKey, buffer, provenance, type DecryptedMessage, type KeyDescription } from "./values.js";
+import {
+  DataKey,
+  DataKeyPair,
+  buffer,
+  provenance,
+  type Ciphertext,
+  type DecryptedMessage,
+  type KeyDescription,
+  type SealedDataKeyPair,
+} from "./values.js";
 
 export interface ConnectOptions {
   /** For a broker that is not on this machine: mutual TLS. */
@@ -133,13 +148,24 @@ export class Client {
 
   /** A data key, to encrypt with in this process. */
   async dataKey(keyId: string, context: EncryptionContext = {}, options: DataKeyOptions = {}): Promise<DataKey> {
-    const use = { messages: BigInt(options.messages ?? 1), bytes: BigInt(options.bytes ?? 0) };
-    const request = { ...common(context, options), keyId, use, length: length(options.length ?? 32) };
-    const reply = await this.#call(KeyBroker.method.generateDataKey, request, options);
+    const reply = await this.#call(KeyBroker.method.generateDataKey, dataKey(keyId, context, options), options);
     return new DataKey(buffer(reply.plaintext), buffer(reply.ciphertextBlob), reply.keyId, provenance(reply.provenance));
   }
 
-  /** The same data key again. `keyId` and `context` are those of `dataKey`; take `DataKey.keyId`, not an alias. */
+  /** A data key in encrypted form only, for somebody who may decrypt it later, with `decryptDataKey`. */
+  async dataKeyWithoutPlaintext(
+    keyId: string,
+    context: EncryptionContext = {},
+    options: DataKeyOptions = {},
+  ): Promise<Ciphertext> {
+    const request = dataKey(keyId, context, options);
+    return ciphertext(await this.#call(KeyBroker.method.generateDataKeyWithoutPlaintext, request, options));
+  }
+
+  /**
+   * The same data key again. `keyId` and `context` are those of `dataKey`; take `DataKey.keyId`, not an alias. So is the private key of a
+   * `dataKeyPair`, from its `privateKeyCiphertextBlob`.
+   */
   async decryptDataKey(
     ciphertextBlob: Uint8Array,
     keyId: string,
@@ -149,6 +175,76 @@ export class Client {
     const request = { ...common(context, options), keyId, ciphertextBlob };
     const reply = await this.#call(KeyBroker.method.decrypt, request, options);
     return new DataKey(buffer(reply.plaintext), buffer(ciphertextBlob), reply.keyId, provenance(reply.provenance));
+  }
+
+  /** A new asymmetric data key pair, its private key in plaintext and encrypted under the KMS key. Pairs are never cached. */
+  async dataKeyPair(
+    keyId: string,
+    context: EncryptionContext,
+    spec: KeyPairSpec,
+    options: CallOptions = {},
+  ): Promise<DataKeyPair> {
+    const request = dataKeyPair(keyId, context, spec, options);
+    const reply = await this.#call(KeyBroker.method.generateDataKeyPair, request, options);
+    return new DataKeyPair(buffer(reply.privateKeyPlaintext), sealedPair(reply));
+  }
+
+  /** The same with the private key in encrypted form only, for somebody who may decrypt it later, with `decryptDataKey`. */
+  async dataKeyPairWithoutPlaintext(
+    keyId: string,
+    context: EncryptionContext,
+    spec: KeyPairSpec,
+    options: CallOptions = {},
+  ): Promise<SealedDataKeyPair> {
+    const request = dataKeyPair(keyId, context, spec, options);
+    return sealedPair(await this.#call(KeyBroker.method.generateDataKeyPairWithoutPlaintext, request, options));
+  }
+
+  /**
+   * Encrypts 1 to 4,096 bytes directly under the KMS key: a password, a token. Every call goes to KMS: `encrypt` is faster and cheaper for
+   * many. `decryptValue` reverses it; keep `keyId` beside `ciphertextBlob`.
+   */
+  async encryptValue(
+    plaintext: Uint8Array | string,
+    keyId: string,
+    context: EncryptionContext = {},
+    options: CallOptions = {},
+  ): Promise<Ciphertext> {
+    const bytes = typeof plaintext === "string" ? Buffer.from(plaintext) : plaintext;
+    const request = { keyId, plaintext: bytes, encryptionContext: context, grantTokens: [...(options.grantTokens ?? [])] };
+    return ciphertext(await this.#call(KeyBroker.method.encrypt, request, options));
+  }
+
+  /** Decrypts a ciphertext of `encryptValue` or `reEncrypt`. `context` is exactly the one that it was encrypted with. */
+  async decryptValue(
+    ciphertextBlob: Uint8Array,
+    keyId: string,
+    context: EncryptionContext = {},
+    options: CallOptions = {},
+  ): Promise<Buffer> {
+    const request = { ...common(context, options), keyId, ciphertextBlob };
+    return buffer((await this.#call(KeyBroker.method.decrypt, request, options)).plaintext);
+  }
+
+  /**
+   * Encrypts a KMS ciphertext anew, under another key or encryption context: of `encryptValue`, or of a data key. Its plaintext never leaves
+   * KMS.
+   */
+  async reEncrypt(
+    ciphertextBlob: Uint8Array,
+    source: Bound,
+    destination: Bound,
+    options: CallOptions = {},
+  ): Promise<Ciphertext> {
+    const request = {
+      ciphertextBlob,
+      sourceKeyId: source.keyId,
+      sourceEncryptionContext: source.context ?? {},
+      destinationKeyId: destination.keyId,
+      destinationEncryptionContext: destination.context ?? {},
+      grantTokens: [...(options.grantTokens ?? [])],
+    };
+    return ciphertext(await this.#call(KeyBroker.method.reEncrypt, request, options));
   }
 
   /** Random bytes made by KMS, 1 to 1,024. */
@@ -256,6 +352,29 @@ function common(context: EncryptionContext, options: CallOptions) {
             fresh: reuse.fresh ?? false,
           },
         }),
+  };
+}
+
+function dataKey(keyId: string, context: EncryptionContext, options: DataKeyOptions) {
+  const use = { messages: BigInt(options.messages ?? 1), bytes: BigInt(options.bytes ?? 0) };
+  return { ...common(context, options), keyId, use, length: length(options.length ?? 32) };
+}
+
+function dataKeyPair(keyId: string, context: EncryptionContext, spec: KeyPairSpec, options: CallOptions) {
+  const { encryptionContext, grantTokens } = common(context, options);
+  return { keyId, keyPairSpec: PairSpec[spec], encryptionContext, grantTokens };
+}
+
+function ciphertext(reply: Pick<EncryptResponse, "ciphertextBlob" | "keyId" | "provenance">): Ciphertext {
+  return { ciphertextBlob: buffer(reply.ciphertextBlob), keyId: reply.keyId, provenance: provenance(reply.provenance) };
+}
+
+function sealedPair(reply: GenerateDataKeyPairResponse | GenerateDataKeyPairWithoutPlaintextResponse): SealedDataKeyPair {
+  return {
+    privateKeyCiphertextBlob: buffer(reply.privateKeyCiphertextBlob),
+    publicKey: buffer(reply.publicKey),
+    keyId: reply.keyId,
+    provenance: provenance(reply.provenance),
   };
 }
 

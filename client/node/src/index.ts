@@ -15,14 +15,24 @@ export { KeyBrokerError } from "./errors.js";
 export {
   DEFAULT_DEADLINE_MS,
   STREAM_DEADLINE_MS,
+  type Bound,
   type CallOptions,
   type DataKeyOptions,
   type DecryptOptions,
   type DecryptStreamOptions,
   type EncryptStreamOptions,
   type EncryptionContext,
+  type KeyPairSpec,
   type Reuse,
 } from "./options.js";
 export { MessageStream, type Source } from "./stream.js";
-export { DataKey, type DecryptedMessage, type KeyDescription, type Provenance } from "./values.js";
+export {
+  DataKey,
+  DataKeyPair,
+  type Ciphertext,
+  type DecryptedMessage,
+  type KeyDescription,
+  type Provenance,
+  type SealedDataKeyPair,
+} from "./values.js";
 export { VERSION } from "./version.js";

@@ -51,3 +51,21 @@ export interface DataKeyOptions extends CallOptions {
   /** How many bytes they have together. */
   bytes?: number;
 }
+
+/** The kind of a data key pair, as in the AWS KMS API reference. */
+export type KeyPairSpec =
+  | "RSA_2048"
+  | "RSA_3072"
+  | "RSA_4096"
+  | "ECC_NIST_P256"
+  | "ECC_NIST_P384"
+  | "ECC_NIST_P521"
+  | "ECC_SECG_P256K1";
+
+/** A ciphertext's KMS key, and what it is bound to. */
+export interface Bound {
+  /** Take that of the ciphertext, not an alias. */
+  keyId: string;
+  /** Exactly the one that it was encrypted with. */
+  context?: EncryptionContext;
+}

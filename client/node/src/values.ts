@@ -76,6 +76,60 @@ export class DataKey {
   }
 }
 
+/** What KMS encrypted directly under a key. */
+export interface Ciphertext {
+  /** At most 6,144 bytes. */
+  ciphertextBlob: Buffer;
+  /** The ARN of the KMS key: keep it beside ciphertextBlob. */
+  keyId: string;
+  provenance: Provenance;
+}
+
+/** A data key pair whose private key is encrypted. */
+export interface SealedDataKeyPair {
+  /** The private key encrypted under the KMS key, for `decryptDataKey`: keep it, and keyId. */
+  readonly privateKeyCiphertextBlob: Buffer;
+  /** SubjectPublicKeyInfo (RFC 5280) in DER. */
+  readonly publicKey: Buffer;
+  /** The ARN of the KMS key. */
+  readonly keyId: string;
+  readonly provenance: Provenance;
+}
+
+/** An asymmetric data key pair. `close` erases the private key, as of a `DataKey`. */
+export class DataKeyPair implements SealedDataKeyPair {
+  readonly privateKeyCiphertextBlob: Buffer;
+  readonly publicKey: Buffer;
+  readonly keyId: string;
+  readonly provenance: Provenance;
+  #privateKey: Buffer | undefined;
+
+  /** @internal */
+  constructor(privateKey: Buffer, sealed: SealedDataKeyPair) {
+    this.#privateKey = privateKey;
+    this.privateKeyCiphertextBlob = sealed.privateKeyCiphertextBlob;
+    this.publicKey = sealed.publicKey;
+    this.keyId = sealed.keyId;
+    this.provenance = sealed.provenance;
+  }
+
+  /** The private key: PKCS #8 (RFC 5958) in DER. Copies of it are not erased. */
+  get privateKey(): Buffer {
+    if (this.#privateKey === undefined) throw new TypeError("this data key pair is closed, and erased");
+    return this.#privateKey;
+  }
+
+  /** Erases the private key. */
+  close(): void {
+    this.#privateKey?.fill(0);
+    this.#privateKey = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
 /** The bytes as a Buffer, not copied. */
 export function buffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

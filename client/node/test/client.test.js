@@ -1,6 +1,7 @@
 // Proves what the client promises, against a broker: `key-broker dev`, or any whose KEY_BROKER_ADDRESS is set. See
 // tests/client_packages.rs.
 import assert from "node:assert/strict";
+import { createPrivateKey, createPublicKey } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -94,6 +95,40 @@ test("a stream that is left early ends, and so does its source", async () => {
   }
   for (let waited = 0; !returned && waited < 5_000; waited += 10) await new Promise((resolve) => setTimeout(resolve, 10));
   assert.ok(returned);
+});
+
+test("values are encrypted under the key itself", async () => {
+  const sealed = await broker.encryptValue("password", KEY, ACME);
+  assert.ok(!sealed.ciphertextBlob.includes("password") && sealed.provenance.kmsRequestId);
+  assert.equal((await broker.decryptValue(sealed.ciphertextBlob, sealed.keyId, ACME)).toString(), "password");
+  const other = { tenant: "other" };
+  const source = { keyId: sealed.keyId, context: ACME };
+  const moved = await broker.reEncrypt(sealed.ciphertextBlob, source, { keyId: KEY, context: other });
+  assert.equal((await broker.decryptValue(moved.ciphertextBlob, moved.keyId, other)).toString(), "password");
+  const refusal = await refused(broker.decryptValue(moved.ciphertextBlob, moved.keyId, ACME));
+  assert.equal(refusal.reason, "INVALID_CIPHERTEXT");
+});
+
+test("a private key is erased when its pair is closed", async () => {
+  for (const spec of ["ECC_NIST_P256", "RSA_2048"]) {
+    const pair = await broker.dataKeyPair(KEY, ACME, spec);
+    const key = createPrivateKey({ key: pair.privateKey, format: "der", type: "pkcs8" });
+    assert.ok(createPublicKey(key).export({ format: "der", type: "spki" }).equals(pair.publicKey));
+    const again = await broker.decryptDataKey(pair.privateKeyCiphertextBlob, pair.keyId, ACME);
+    assert.ok(again.plaintext.equals(pair.privateKey));
+    const erased = pair.privateKey;
+    pair.close();
+    assert.ok(erased.every((byte) => byte === 0));
+    assert.throws(() => pair.privateKey, TypeError);
+  }
+});
+
+test("what comes encrypted only is decrypted later", async () => {
+  const sealed = await broker.dataKeyWithoutPlaintext(KEY, ACME, { length: 16 });
+  assert.equal((await broker.decryptDataKey(sealed.ciphertextBlob, sealed.keyId, ACME)).plaintext.length, 16);
+  const pair = await broker.dataKeyPairWithoutPlaintext(KEY, ACME, "ECC_NIST_P384");
+  assert.ok((await broker.decryptDataKey(pair.privateKeyCiphertextBlob, pair.keyId, ACME)).plaintext.length > 100);
+  assert.equal("privateKey" in pair, false);
 });
 
 test("a data key is erased when it is closed", async () => {

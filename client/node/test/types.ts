@@ -14,3 +14,7 @@ try {
 for await (const part of await broker.decryptStream([message])) part.byteLength.toFixed();
 // @ts-expect-error: a key has to be named.
 await broker.encrypt("hello");
+const pair = await broker.dataKeyPair("alias/dev", {}, "ECC_NIST_P256");
+pair.privateKey.byteLength.toFixed();
+// @ts-expect-error: KMS makes no such pair.
+await broker.dataKeyPair("alias/dev", {}, "RSA_512");

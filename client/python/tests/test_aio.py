@@ -68,6 +68,20 @@ def test_a_data_key_is_erased_at_the_end_of_its_block():
     run(test)
 
 
+def test_values_and_pairs():
+    async def test(broker):
+        sealed = await broker.encrypt_value(b"password", KEY, CONTEXT)
+        moved = await broker.re_encrypt(sealed.ciphertext_blob, sealed.key_id, KEY, source_context=CONTEXT)
+        assert await broker.decrypt_value(moved.ciphertext_blob, moved.key_id) == b"password"
+        with await broker.data_key_pair(KEY, CONTEXT, spec="ECC_NIST_P256") as pair:
+            with await broker.decrypt_data_key(pair.private_key_ciphertext_blob, pair.key_id, CONTEXT) as again:
+                assert again.plaintext == pair.private_key
+        assert (await broker.data_key_pair_without_plaintext(KEY, spec="ECC_NIST_P256")).public_key
+        assert (await broker.data_key_without_plaintext(KEY)).ciphertext_blob
+
+    run(test)
+
+
 def test_errors_are_the_same():
     async def test(broker):
         with pytest.raises(key_broker.KeyBrokerError) as raised:

@@ -1,5 +1,6 @@
 """Proves what the client promises, against a broker."""
 
+import inspect
 import itertools
 import os
 import time
@@ -94,6 +95,52 @@ def test_lengths_and_reuse_of_data_keys(broker):
     keys = {bytes(broker.data_key(KEY, CONTEXT, reuse=fresh).plaintext) for _ in range(3)}
     assert len(keys) == 3
     assert broker.data_key(KEY, CONTEXT).provenance.is_cached or broker.data_key(KEY, CONTEXT).provenance.is_cached
+
+
+def test_values_are_encrypted_under_the_key_itself(broker):
+    sealed = broker.encrypt_value(b"password", KEY, CONTEXT)
+    assert b"password" not in sealed.ciphertext_blob and sealed.provenance.kms_request_id
+    assert broker.decrypt_value(sealed.ciphertext_blob, sealed.key_id, CONTEXT) == b"password"
+    moved = broker.re_encrypt(
+        sealed.ciphertext_blob, sealed.key_id, KEY, source_context=CONTEXT, destination_context={"tenant": "other"}
+    )
+    assert broker.decrypt_value(moved.ciphertext_blob, moved.key_id, {"tenant": "other"}) == b"password"
+    for context in (None, CONTEXT):
+        with pytest.raises(key_broker.KeyBrokerError) as raised:
+            broker.decrypt_value(moved.ciphertext_blob, moved.key_id, context)
+        assert raised.value.reason == "INVALID_CIPHERTEXT"
+
+
+@pytest.mark.parametrize("spec", ["ECC_NIST_P256", "RSA_2048"])
+def test_a_private_key_is_erased_at_the_end_of_its_block(broker, spec):
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    with broker.data_key_pair(KEY, CONTEXT, spec=spec) as pair:
+        private = serialization.load_der_private_key(bytes(pair.private_key), None)
+        public = private.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        assert public == pair.public_key
+        with broker.decrypt_data_key(pair.private_key_ciphertext_blob, pair.key_id, CONTEXT) as again:
+            assert again.plaintext == pair.private_key
+        erased = pair.private_key
+    assert not any(erased) and "private" not in repr(pair)
+    with pytest.raises(ValueError):
+        _ = pair.private_key
+
+
+def test_what_comes_encrypted_only_is_decrypted_later(broker):
+    sealed = broker.data_key_without_plaintext(KEY, CONTEXT)
+    assert len(broker.decrypt_data_key(sealed.ciphertext_blob, sealed.key_id, CONTEXT).plaintext) == 32
+    pair = broker.data_key_pair_without_plaintext(KEY, CONTEXT, spec="ECC_NIST_P384")
+    assert any(broker.decrypt_data_key(pair.private_key_ciphertext_blob, pair.key_id, CONTEXT).plaintext)
+    with pytest.raises(ValueError):
+        broker.data_key_pair(KEY, spec="RSA_512")
+
+
+def test_methods_tell_their_parameters(broker):
+    shown = inspect.signature(broker.encrypt)
+    assert [*shown.parameters] == ["plaintext", "key_id", "context", "options"] and shown.return_annotation is bytes
+    assert broker.encrypt.__name__ == "encrypt" and "3 MiB" in broker.encrypt.__doc__
 
 
 def test_a_key_is_described(broker):

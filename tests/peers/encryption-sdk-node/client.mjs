@@ -1,7 +1,8 @@
 // Opens and seals files with the AWS Encryption SDK for JavaScript, for ../../message_peers.rs: the plan, and what is printed, are those of
 // ../encryption-sdk/client.py.
 import { createRequire } from "node:module";
-import { readFileSync, writeFileSync } from "node:fs";
+import { createReadStream, createWriteStream, readFileSync } from "node:fs";
+import { pipeline } from "node:stream/promises";
 
 // Where `../install` has put it.
 const require = createRequire(process.argv[2]);
@@ -15,16 +16,17 @@ const old = buildClient(CommitmentPolicy.FORBID_ENCRYPT_ALLOW_DECRYPT);
 const say = (fields) => console.log(JSON.stringify(fields));
 
 for (const path of plan.open) {
-  const { plaintext, messageHeader } = await strict.decrypt(keyring, readFileSync(path));
-  writeFileSync(`${path}.opened`, plaintext);
-  say({ opened: path, suite: messageHeader.suiteId, context: messageHeader.encryptionContext });
+  let header;
+  const opening = strict.decryptUnsignedMessageStream(keyring).once("MessageHeader", (seen) => (header = seen));
+  await pipeline(createReadStream(path), opening, createWriteStream(`${path}.opened`));
+  say({ opened: path, suite: AlgorithmSuiteIdentifier[header.suiteId], context: header.encryptionContext });
 }
 for (const wish of plan.seal) {
-  const { result } = await (wish.committing ? strict : old).encrypt(keyring, readFileSync(wish.plaintext), {
+  const sealing = (wish.committing ? strict : old).encryptStream(keyring, {
     suiteId: AlgorithmSuiteIdentifier[wish.suite],
-    encryptionContext: plan.context,
+    encryptionContext: wish.context,
     frameLength: wish.frame_length,
   });
-  writeFileSync(wish.to, result);
+  await pipeline(createReadStream(wish.plaintext), sealing, createWriteStream(wish.to));
   say({ sealed: wish.to });
 }

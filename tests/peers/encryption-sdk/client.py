@@ -1,12 +1,11 @@
-"""Opens and seals files with the AWS Encryption SDK, for ../../encryption_sdk.rs.
+"""Opens and seals files with the AWS Encryption SDK, for ../../encryption_sdk.rs and ../../message_peers.rs.
 
     client.py PLAN.json
 
 PLAN.json has these members, and AWS_ENDPOINT_URL_KMS says where KMS is:
   keys     ARNs of KMS keys, the first of which makes the data key
-  context  the encryption context to seal under
   open     files to open, each into a file beside it with ".opened" at the end
-  seal     objects {plaintext, to, suite, frame_length}: files, a name of `Algorithm`, and 0 for no frames
+  seal     objects {plaintext, to, suite, context, frame_length}: files, a name of `Algorithm`, the encryption context, and 0 for no frames
 
 Prints one JSON object a file. Opening requires key commitment; sealing does where the suite has it.
 """
@@ -41,7 +40,7 @@ def main():
         message, header = (strict if suite.is_committing() else old).encrypt(
             source=Path(wish["plaintext"]).read_bytes(),
             key_provider=provider,
-            encryption_context=plan["context"],
+            encryption_context=wish["context"],
             algorithm=suite,
             frame_length=wish["frame_length"],
         )

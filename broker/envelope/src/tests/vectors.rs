@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
+use aws_lc_rs::aead;
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
@@ -73,39 +73,97 @@ fn vectors_of_the_sdk_for_javascript() {
     assert!(matches!(forged, Err(OpenError::Signature)), "{forged:?}");
 }
 
-/// Messages whose data key is under a raw AES key. Those of the SDK for .NET 4.0.0 are its mistake: it made the header's tag otherwise,
+/// Messages whose data key is under a raw AES or RSA key. Those of the SDK for .NET 4.0.0 are its mistake: it made the header's tag otherwise,
 /// so that no other SDK opens them.
 #[test]
-fn raw_aes_vectors() {
+fn raw_keyring_vectors() {
     let plaintext = file("raw-aes.plaintext");
-    for suite in ["0178", "0378", "0478", "0578"] {
-        let message = file(&format!("raw-aes-{suite}.bin"));
-        let (opened, found) = open(&message, raw_aes_data_key(&message)).expect(suite);
-        assert!(opened == plaintext && format!("{:04x}", found.id()) == suite);
+    for suite in SUITES {
+        for (kind, data_key) in [
+            ("raw-aes", raw_aes_data_key as fn(&[u8]) -> Vec<u8>),
+            ("raw-aes-128", raw_aes_128_data_key),
+            ("raw-rsa", raw_rsa_data_key),
+        ] {
+            let message = file(&format!("{kind}-{suite}.bin"));
+            let (opened, found) = open(&message, data_key(&message)).expect(suite);
+            assert!(opened == plaintext && format!("{:04x}", found.id()) == suite, "{kind} {suite}");
+        }
         let invalid = file(&format!("net-4.0.0-invalid-{suite}.bin"));
         let end = open(&invalid, raw_aes_data_key(&invalid));
         assert!(matches!(end, Err(OpenError::HeaderTag)), "{suite}: {end:?}");
     }
 }
 
-/// The data key of a message, as a raw AES keyring encrypts it (raw-aes-keyring.md), under the key of these vectors.
+/// Messages that are bound to pairs which they do not contain: whoever decrypts has to know them, and a broker takes none from outside.
+#[test]
+fn vectors_whose_encryption_context_is_elsewhere() {
+    for suite in SUITES {
+        let message = file(&format!("net-4.0.1-required-{suite}.bin"));
+        let in_it = context_of(&message);
+        let pairs = b"\0\x04key1\0\x04val1\0\x04key2\0\x04val2";
+        // Theirs are last in order: before them is the public key of a signed message.
+        let count = 2 + in_it.first_chunk().map_or(0, |count| u16::from_be_bytes(*count));
+        let whole = [&count.to_be_bytes(), in_it.get(2..).unwrap_or_default(), pairs].concat();
+        let data_key = under_raw_aes(&message, AES_256, &whole);
+        let end = open(&message, data_key);
+        assert!(matches!(end, Err(OpenError::HeaderTag)), "{suite}: {end:?}");
+    }
+}
+
+const SUITES: [&str; 4] = ["0178", "0378", "0478", "0578"];
+/// The keys of these vectors.
+const AES_256: &str = "AAECAwQFBgcICRAREhMUFRYXGBkgISIjJCUmJygpMDE=";
+const AES_128: &str = "AAECAwQFBgcICRAREhMUFQ==";
+
 fn raw_aes_data_key(message: &[u8]) -> Vec<u8> {
-    let header = HeaderReader::default().push(&mut &message[..]).expect("a header").expect("whole");
+    under_raw_aes(message, AES_256, context_of(message))
+}
+
+fn raw_aes_128_data_key(message: &[u8]) -> Vec<u8> {
+    under_raw_aes(message, AES_128, context_of(message))
+}
+
+/// The encryption context as the message has it.
+fn context_of(message: &[u8]) -> &[u8] {
+    let is_committed = header_of(message).facts().suite.is_committed();
+    let context = &message[if is_committed { 3 + 32 } else { 4 + 16 }..];
+    let length = usize::from(u16::from_be_bytes([context[0], context[1]]));
+    &context[2..2 + length]
+}
+
+/// The data key of a message, as a raw AES keyring encrypts it (raw-aes-keyring.md).
+fn under_raw_aes(message: &[u8], wrapping: &str, aad: &[u8]) -> Vec<u8> {
+    let header = header_of(message);
     let [key] = header.encrypted_data_keys() else { panic!("one encrypted data key") };
     // The key's name, the tag's length in bits, the IV's length, the IV.
     let iv: [u8; 12] = *key.provider_info.last_chunk().expect("an IV");
+    let wrapping = STANDARD.decode(wrapping).expect("base64");
+    let algorithm = if wrapping.len() == 16 { &aead::AES_128_GCM } else { &aead::AES_256_GCM };
+    let wrapping = aead::LessSafeKey::new(aead::UnboundKey::new(algorithm, &wrapping).expect("its length"));
     let mut data_key = key.ciphertext.clone();
-    let tag: [u8; 16] = *data_key.last_chunk().expect("a tag");
-    data_key.truncate(data_key.len() - tag.len());
-    let context = &message[if header.facts().suite.is_committed() { 3 + 32 } else { 4 + 16 }..];
-    let length = usize::from(u16::from_be_bytes([context[0], context[1]]));
-    let wrapping = STANDARD.decode("AAECAwQFBgcICRAREhMUFRYXGBkgISIjJCUmJygpMDE=").expect("base64");
-    let wrapping = Aes256Gcm::new_from_slice(&wrapping).expect("32 bytes");
-    let aad = &context[2..2 + length];
-    wrapping
-        .decrypt_inout_detached(&Nonce::from(iv), aad, data_key.as_mut_slice().into(), &tag.into())
-        .expect("under this key");
+    let nonce = aead::Nonce::assume_unique_for_key(iv);
+    let length = wrapping.open_in_place(nonce, aead::Aad::from(aad), &mut data_key).expect("under it").len();
+    data_key.truncate(length);
     data_key
+}
+
+/// The same, as a raw RSA keyring does (raw-rsa-keyring.md), with OAEP and SHA-256.
+fn raw_rsa_data_key(message: &[u8]) -> Vec<u8> {
+    let header = header_of(message);
+    let [key] = header.encrypted_data_keys() else { panic!("one encrypted data key") };
+    let pem = String::from_utf8(file("raw-rsa.pem")).expect("text");
+    let lines: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let private = PrivateDecryptingKey::from_pkcs8(&STANDARD.decode(lines).expect("base64")).expect("a key");
+    let private = OaepPrivateDecryptingKey::new(private).expect("a key");
+    let mut data_key = vec![0; private.min_output_size()];
+    let decrypted = private.decrypt(&OAEP_SHA256_MGF1SHA256, &key.ciphertext, &mut data_key, None);
+    let length = decrypted.expect("under this key").len();
+    data_key.truncate(length);
+    data_key
+}
+
+fn header_of(mut message: &[u8]) -> Header {
+    HeaderReader::default().push(&mut message).expect("a header").expect("whole")
 }
 
 fn open(mut message: &[u8], data_key: Vec<u8>) -> Result<(Vec<u8>, Suite), OpenError> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use key_broker_core::{DeclaredUse, KeyArn, Measurements, Outcome};
 use key_broker_trail::journal::Taken;
-use key_broker_trail::record::{DataKeyData, MessageData};
+use key_broker_trail::record::{DataKeyData, MessageData, UseData};
 use tonic::Code;
 
 use crate::error::BrokerError;
@@ -19,7 +19,8 @@ pub(crate) struct RecordBuilder(Arc<Mutex<RecordDraft>>);
 #[derive(Default)]
 pub(super) struct RecordDraft {
     pub(super) request: Option<KmsRequest>,
-    pub(super) declared_use: Option<DeclaredUse>,
+    pub(super) declared_use: Option<UseData>,
+    pub(super) is_of_any_length: bool,
     pub(super) policy: PolicyNote,
     /// What an attestation document proves, even if the call is refused.
     pub(super) recipient: Option<Arc<Measurements>>,
@@ -59,7 +60,17 @@ impl RecordBuilder {
     pub(crate) fn requested(&self, request: KmsRequest, declared_use: Option<DeclaredUse>) {
         let mut draft = self.lock();
         draft.request = Some(request);
-        draft.declared_use = declared_use;
+        // A stream that declares no length says so before.
+        let is_undeclared = draft.is_of_any_length;
+        draft.declared_use = declared_use.map(|declared| {
+            let declared = UseData::from(declared);
+            UseData { bytes: declared.bytes.filter(|_| !is_undeclared), ..declared }
+        });
+    }
+
+    /// The call's message is as long as its caller makes it: no length was declared.
+    pub(crate) fn is_of_any_length(&self) {
+        self.lock().is_of_any_length = true;
     }
 
     /// Adds what the call's attestation document proves, whatever becomes of the call.

@@ -62,6 +62,9 @@ impl Service {
             return Err(no_start());
         };
         let (request, declared, reuse) = wire::encrypt_message_start(start)?;
+        if declared.is_none() {
+            call.record.is_of_any_length();
+        }
         let used = DeclaredUse { messages: 1, bytes: declared.unwrap_or_default() };
         // A use that is not declared cannot be charged to a shared data key.
         let reuse = Reuse { fresh: reuse.fresh || declared.is_none(), ..reuse };

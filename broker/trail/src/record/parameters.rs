@@ -59,7 +59,24 @@ pub struct RequestParameters<'a> {
     pub ciphertext_sha256: Option<Text<'a>>,
     /// Activity records only: what the caller declared.
     #[serde(skip_serializing_if = "Option::is_none", rename = "use")]
-    pub declared_use: Option<DeclaredUse>,
+    pub declared_use: Option<UseData>,
+}
+
+/// What the caller declared that it would encrypt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UseData {
+    /// At least 1.
+    pub messages: u64,
+    /// Missing for a stream of which no length was declared. Of a data key, 0 is not declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+impl From<DeclaredUse> for UseData {
+    fn from(DeclaredUse { messages, bytes }: DeclaredUse) -> Self {
+        Self { messages, bytes: Some(bytes) }
+    }
 }
 
 impl<'a> RequestParameters<'a> {

@@ -293,7 +293,8 @@ impl Draw<'_> {
             ciphertext_sha256: Some("ab".repeat(32).into()),
         };
         let (key, context) = (key_id(), context(self.mint.tenant));
-        let asked = RequestParameters { declared_use: Some(self.declared), ..parameters(&key, &context) };
+        let asked =
+            RequestParameters { declared_use: Some(self.declared.into()), ..parameters(&key, &context) };
         activity(self.at, self.principal, self.error, Some(asked), Some(data_key))
     }
 }

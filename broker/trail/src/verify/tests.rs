@@ -10,7 +10,7 @@ mod revocation;
 
 use proptest::prelude::*;
 
-use super::forge::{Forge, MemoryStore, Mint, START, names, refusal, signer};
+use super::forge::{Draw, Forge, MemoryStore, Mint, START, names, refusal, signer};
 use super::*;
 use crate::names::TrailNames;
 use crate::record::ServedFrom;
@@ -273,6 +273,53 @@ async fn uses_fit_each_other_and_their_kms_record() {
     let mut again = mint.draw(2);
     again.from = ServedFrom::Kms;
     assert_eq!(found(vec![mint.record(), draw(1), again.record()]).await, [FindingKind::MintedTwice]);
+}
+
+/// The same draw as the broker's own, for a message of which so much was encrypted.
+fn of_message(draw: &Draw<'_>, plaintext_length: u64) -> String {
+    let message = format!(
+        r#""outcome":"Allowed","message":{{"headerSHA256":"{}","suite":"0x0478","encryptedDataKeys":1,"length":900,"plaintextLength":{plaintext_length}}}"#,
+        "0a".repeat(32)
+    );
+    let record = draw.record().replace("GenerateDataKey", "EncryptMessage");
+    record.replace(r#""outcome":"Allowed""#, &message)
+}
+
+#[tokio::test]
+async fn a_data_key_of_messages_is_given_to_nobody() {
+    let mint = mint();
+    let [first, second] = [1, 2].map(|message| mint.draw(message));
+    let messages = vec![mint.record(), of_message(&first, 10), of_message(&second, 10)];
+    assert_eq!(found(messages).await, []);
+    // Whoever came first.
+    for records in [
+        vec![mint.record(), of_message(&first, 10), second.record()],
+        vec![mint.record(), first.record(), of_message(&second, 10)],
+    ] {
+        assert_eq!(found(records).await, [FindingKind::PartitionMixed]);
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_encrypted_than_was_declared_and_nothing_is_a_length_too() {
+    let mint = mint();
+    let declared = |bytes: u64| {
+        let mut draw = mint.draw(1);
+        (draw.declared.bytes, draw.used.1) = (bytes, bytes);
+        draw
+    };
+    for (bytes, length, is_sound) in [(10, 10, true), (10, 11, false), (0, 0, true), (0, 1, false)] {
+        let kinds = found(vec![mint.record(), of_message(&declared(bytes), length)]).await;
+        assert_eq!(kinds.is_empty(), is_sound, "{bytes} declared, {length} encrypted: {kinds:?}");
+    }
+    // Of any length are only messages whose data key nobody else gets.
+    for (expires_at, is_sound) in [(None, true), (mint.draw(1).expires_at, false)] {
+        let mut draw = declared(0);
+        (draw.expires_at, draw.limits) = (expires_at, (1, 0));
+        let undeclared = of_message(&draw, 5).replace(r#""messages":1,"bytes":0"#, r#""messages":1"#);
+        let kinds = found(vec![mint.record(), undeclared]).await;
+        assert_eq!(kinds.is_empty(), is_sound, "{expires_at:?}: {kinds:?}");
+    }
 }
 
 #[tokio::test]

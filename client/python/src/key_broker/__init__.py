@@ -12,8 +12,8 @@
 from ._address import DEFAULT_ADDRESS, Tls
 from ._client import Client, connect
 from ._errors import KeyBrokerError
-from ._options import DEFAULT_DEADLINE, STREAM_DEADLINE, CallOptions, Reuse
-from ._values import DataKey, DecryptedMessage, KeyDescription, Provenance
+from ._options import DEFAULT_DEADLINE, STREAM_DEADLINE, CallOptions, KeyPairSpec, Reuse
+from ._values import Ciphertext, DataKey, DataKeyPair, DecryptedMessage, KeyDescription, Provenance, SealedDataKeyPair
 from ._version import VERSION as __version__
 
 __all__ = [
@@ -21,13 +21,17 @@ __all__ = [
     "DEFAULT_DEADLINE",
     "STREAM_DEADLINE",
     "CallOptions",
+    "Ciphertext",
     "Client",
     "DataKey",
+    "DataKeyPair",
     "DecryptedMessage",
     "KeyBrokerError",
     "KeyDescription",
+    "KeyPairSpec",
     "Provenance",
     "Reuse",
+    "SealedDataKeyPair",
     "Tls",
     "__version__",
     "connect",

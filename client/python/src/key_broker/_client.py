@@ -3,20 +3,22 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, BinaryIO, Unpack
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar, Unpack
 
 import grpc
 
 from . import _calls as calls
 from ._address import Tls, target
+from ._calls import Context
 from ._channel import credentials, options
 from ._errors import BEGINNINGS, broke_off, from_rpc
+from ._methods import named
 from ._options import DEFAULT_DEADLINE, STREAM_DEADLINE, CallOptions
-from ._stubs import key_broker_pb2 as pb
 from ._tracing import metadata
-from ._values import DataKey, DecryptedMessage, KeyDescription, Provenance
+from ._values import Provenance
 
-Context = Mapping[str, str]
+P = ParamSpec("P")
+R = TypeVar("R")
 #: What a stream reads: chunks of any length, or a file that is open for reading bytes.
 Source = Iterable[bytes] | BinaryIO
 
@@ -29,6 +31,15 @@ def connect(address: str | None = None, *, tls: Tls | None = None, deadline: flo
     ends after `deadline` seconds, unless it has one of its own.
     """
     return Client(target(address, tls), tls, deadline)
+
+
+def _method(call: Callable[P, calls.Call[R]]) -> Callable[Concatenate["Client", P], R]:
+    """A method that makes `call`, with its signature and words."""
+
+    def method(client: "Client", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return client._call(call(*args, **kwargs))
+
+    return named(method, call)
 
 
 class Client:
@@ -55,43 +66,9 @@ class Client:
             for name, (asks, answers) in calls.STREAMS.items()
         }
 
-    def encrypt(
-        self, plaintext: bytes, key_id: str, context: Context | None = None, **options: Unpack[CallOptions]
-    ) -> bytes:
-        """Encrypts a message of at most 3 MiB; what is longer goes by `encrypt_stream`.
-
-        `context` is bound to the message, which has it in clear. What comes back is a message of the AWS Encryption SDK.
-        """
-        request = pb.EncryptMessageRequest(
-            key_id=key_id, encryption_context=context or {}, plaintext=plaintext, **calls.common(options)
-        )
-        message: bytes = self._call("EncryptMessage", request, options).message
-        return message
-
-    def decrypt(
-        self,
-        message: bytes,
-        context: Context | None = None,
-        *,
-        key_id: str | None = None,
-        **options: Unpack[CallOptions],
-    ) -> bytes:
-        """Decrypts a message of `encrypt`, or of an AWS Encryption SDK. Its encryption context must have all of `context`."""
-        return self.decrypt_message(message, context, key_id=key_id, **options).plaintext
-
-    def decrypt_message(
-        self,
-        message: bytes,
-        context: Context | None = None,
-        *,
-        key_id: str | None = None,
-        **options: Unpack[CallOptions],
-    ) -> DecryptedMessage:
-        """As `decrypt`, with all of the message's encryption context, which is authentic."""
-        request = pb.DecryptMessageRequest(
-            message=message, encryption_context=context or {}, key_id=key_id or "", **calls.common(options)
-        )
-        return calls.decrypted_message(self._call("DecryptMessage", request, options))
+    encrypt = _method(calls.encrypt)
+    decrypt = _method(calls.decrypt)
+    decrypt_message = _method(calls.decrypt_message)
 
     def encrypt_stream(
         self,
@@ -126,39 +103,16 @@ class Client:
         start = calls.decrypt_start(key_id, context, release_before_signature, options)
         return self._stream("DecryptMessageStream", start, message, calls.message_part, "plaintext", options)
 
-    def data_key(
-        self,
-        key_id: str,
-        context: Context | None = None,
-        *,
-        length: int = 32,
-        messages: int = 1,
-        size: int = 0,
-        **options: Unpack[CallOptions],
-    ) -> DataKey:
-        """A data key of `length` bytes, to encrypt with in this process: `messages` of them, of `size` bytes together."""
-        request = calls.data_key_request(key_id, context, length, messages, size, options)
-        return calls.data_key(self._call("GenerateDataKey", request, options))
-
-    def decrypt_data_key(
-        self, ciphertext_blob: bytes, key_id: str, context: Context | None = None, **options: Unpack[CallOptions]
-    ) -> DataKey:
-        """The same data key again. `key_id` and `context` are those of `data_key`; take `DataKey.key_id`, not an alias."""
-        request = pb.DecryptRequest(
-            ciphertext_blob=ciphertext_blob, key_id=key_id, encryption_context=context or {}, **calls.common(options)
-        )
-        return calls.decrypted_data_key(self._call("Decrypt", request, options), ciphertext_blob)
-
-    def random(self, number_of_bytes: int, *, deadline: float | None = None) -> bytes:
-        """Random bytes made by KMS, 1 to 1,024."""
-        request = pb.GenerateRandomRequest(number_of_bytes=number_of_bytes)
-        plaintext: bytes = self._call("GenerateRandom", request, _deadline(deadline)).plaintext
-        return plaintext
-
-    def describe_key(self, key_id: str, *, deadline: float | None = None) -> KeyDescription:
-        """What KMS knows about a key."""
-        request = pb.DescribeKeyRequest(key_id=key_id)
-        return calls.description(self._call("DescribeKey", request, _deadline(deadline)))
+    data_key = _method(calls.data_key)
+    data_key_without_plaintext = _method(calls.data_key_without_plaintext)
+    decrypt_data_key = _method(calls.decrypt_data_key)
+    data_key_pair = _method(calls.data_key_pair)
+    data_key_pair_without_plaintext = _method(calls.data_key_pair_without_plaintext)
+    encrypt_value = _method(calls.encrypt_value)
+    decrypt_value = _method(calls.decrypt_value)
+    re_encrypt = _method(calls.re_encrypt)
+    random = _method(calls.random)
+    describe_key = _method(calls.describe_key)
 
     def close(self) -> None:
         """Closes the connection. Calls in flight fail."""
@@ -172,13 +126,15 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: str, request: Any, options: CallOptions) -> Any:
-        end = time.monotonic() + options.get("deadline", self._deadline)
+    def _call(self, call: calls.Call[R]) -> R:
+        end = time.monotonic() + call.options.get("deadline", self._deadline)
         beginnings = 0
         while True:
             beginnings += 1
             try:
-                return self._methods[method](request, timeout=max(0, end - time.monotonic()), metadata=metadata())
+                method = self._methods[call.method]
+                reply = method(call.request, timeout=max(0, end - time.monotonic()), metadata=metadata())
+                return call.answer(reply)
             except grpc.RpcError as error:
                 made = from_rpc(error, self._target)
                 if not broke_off(made) or beginnings == BEGINNINGS:
@@ -263,6 +219,3 @@ class _Requests:
             self.failure = error
             raise
 
-
-def _deadline(deadline: float | None) -> CallOptions:
-    return {} if deadline is None else {"deadline": deadline}

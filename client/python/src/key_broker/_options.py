@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 #: Seconds that a call may take unless told otherwise.
 DEFAULT_DEADLINE = 10.0
 
 #: Seconds that a stream may take unless told otherwise.
 STREAM_DEADLINE = 600.0
+
+
+#: The kind of a data key pair, as in the AWS KMS API reference.
+KeyPairSpec = Literal[
+    "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1"
+]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,57 @@ class KeyDescription:
     description: str
 
 
-class DataKey:
+@dataclass(frozen=True)
+class Ciphertext:
+    """What KMS encrypted directly under a key."""
+
+    #: At most 6,144 bytes.
+    ciphertext_blob: bytes
+    #: The ARN of the KMS key: keep it beside ciphertext_blob.
+    key_id: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class SealedDataKeyPair:
+    """A data key pair whose private key is encrypted."""
+
+    #: The private key encrypted under the KMS key, for `decrypt_data_key`: keep it, and key_id.
+    private_key_ciphertext_blob: bytes
+    #: SubjectPublicKeyInfo (RFC 5280) in DER.
+    public_key: bytes
+    #: The ARN of the KMS key.
+    key_id: str
+    provenance: Provenance
+
+
+class _Erased:
+    """A secret that is erased at the end of a `with` block."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret: bytearray | None = bytearray(secret)
+
+    def _read(self) -> bytearray:
+        if self._secret is None:
+            raise ValueError("it is closed, and erased")
+        return self._secret
+
+    def close(self) -> None:
+        """Erases it."""
+        if self._secret is not None:
+            self._secret[:] = bytes(len(self._secret))
+            self._secret = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class DataKey(_Erased):
     """A data key, for what is too large to be sent to the broker. Use it in a `with` block, which erases it at its end.
 
     Others may have the same data key, and so may an earlier call: take a random nonce for each message, never a counter.
@@ -55,7 +106,7 @@ class DataKey:
     """
 
     def __init__(self, plaintext: bytes, ciphertext_blob: bytes, key_id: str, provenance: Provenance) -> None:
-        self._plaintext: bytearray | None = bytearray(plaintext)
+        super().__init__(plaintext)
         #: The data key encrypted under the KMS key: keep it, and key_id, beside what the data key encrypts.
         self.ciphertext_blob = ciphertext_blob
         #: The ARN of the KMS key.
@@ -65,23 +116,36 @@ class DataKey:
     @property
     def plaintext(self) -> bytearray:
         """The data key. Copies of it (`bytes(key.plaintext)`) are not erased."""
-        if self._plaintext is None:
-            raise ValueError("this data key is closed, and erased")
-        return self._plaintext
-
-    def close(self) -> None:
-        """Erases it."""
-        if self._plaintext is not None:
-            self._plaintext[:] = bytes(len(self._plaintext))
-            self._plaintext = None
-
-    def __enter__(self) -> "DataKey":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return self._read()
 
     def __repr__(self) -> str:
         return f"DataKey(key_id={self.key_id!r})"
+
+
+class DataKeyPair(_Erased):
+    """An asymmetric data key pair. Use it in a `with` block, which erases `private_key`, as of a `DataKey`."""
+
+    def __init__(
+        self,
+        private_key: bytes,
+        private_key_ciphertext_blob: bytes,
+        public_key: bytes,
+        key_id: str,
+        provenance: Provenance,
+    ) -> None:
+        super().__init__(private_key)
+        #: The private key encrypted under the KMS key, for `decrypt_data_key`: keep it, and key_id.
+        self.private_key_ciphertext_blob = private_key_ciphertext_blob
+        #: SubjectPublicKeyInfo (RFC 5280) in DER.
+        self.public_key = public_key
+        #: The ARN of the KMS key.
+        self.key_id = key_id
+        self.provenance = provenance
+
+    @property
+    def private_key(self) -> bytearray:
+        """The private key: PKCS #8 (RFC 5958) in DER. Copies of it are not erased."""
+        return self._read()
+
+    def __repr__(self) -> str:
+        return f"DataKeyPair(key_id={self.key_id!r})"

@@ -8,23 +8,25 @@
 """
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 import grpc.aio
 from google.protobuf.message import Message
 
 from . import _calls as calls
 from ._address import Tls, target
+from ._calls import Context
 from ._channel import credentials, options
 from ._errors import BEGINNINGS, broke_off, from_rpc
+from ._methods import named
 from ._options import DEFAULT_DEADLINE, STREAM_DEADLINE, CallOptions
-from ._stubs import key_broker_pb2 as pb
 from ._tracing import metadata
-from ._values import DataKey, DecryptedMessage, KeyDescription, Provenance
+from ._values import Provenance
 
-Context = Mapping[str, str]
+P = ParamSpec("P")
+R = TypeVar("R")
 #: What a stream reads: chunks of any length. A file that is open blocks the event loop: read it with a library for asyncio.
 Source = AsyncIterable[bytes] | Iterable[bytes]
 
@@ -32,6 +34,15 @@ Source = AsyncIterable[bytes] | Iterable[bytes]
 def connect(address: str | None = None, *, tls: Tls | None = None, deadline: float = DEFAULT_DEADLINE) -> "AsyncClient":
     """As `key_broker.connect`. To be called where an event loop runs."""
     return AsyncClient(target(address, tls), tls, deadline)
+
+
+def _method(call: Callable[P, calls.Call[R]]) -> Callable[Concatenate["AsyncClient", P], Coroutine[Any, Any, R]]:
+    """A method that makes `call`, with its signature and words."""
+
+    async def method(client: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await client._call(call(*args, **kwargs))
+
+    return named(method, call)
 
 
 class AsyncClient:
@@ -58,40 +69,9 @@ class AsyncClient:
             for name, (asks, answers) in calls.STREAMS.items()
         }
 
-    async def encrypt(
-        self, plaintext: bytes, key_id: str, context: Context | None = None, **options: Unpack[CallOptions]
-    ) -> bytes:
-        """As `key_broker.Client.encrypt`."""
-        request = pb.EncryptMessageRequest(
-            key_id=key_id, encryption_context=context or {}, plaintext=plaintext, **calls.common(options)
-        )
-        message: bytes = (await self._call("EncryptMessage", request, options)).message
-        return message
-
-    async def decrypt(
-        self,
-        message: bytes,
-        context: Context | None = None,
-        *,
-        key_id: str | None = None,
-        **options: Unpack[CallOptions],
-    ) -> bytes:
-        """As `key_broker.Client.decrypt`."""
-        return (await self.decrypt_message(message, context, key_id=key_id, **options)).plaintext
-
-    async def decrypt_message(
-        self,
-        message: bytes,
-        context: Context | None = None,
-        *,
-        key_id: str | None = None,
-        **options: Unpack[CallOptions],
-    ) -> DecryptedMessage:
-        """As `key_broker.Client.decrypt_message`."""
-        request = pb.DecryptMessageRequest(
-            message=message, encryption_context=context or {}, key_id=key_id or "", **calls.common(options)
-        )
-        return calls.decrypted_message(await self._call("DecryptMessage", request, options))
+    encrypt = _method(calls.encrypt)
+    decrypt = _method(calls.decrypt)
+    decrypt_message = _method(calls.decrypt_message)
 
     async def encrypt_stream(
         self,
@@ -119,39 +99,16 @@ class AsyncClient:
         start = calls.decrypt_start(key_id, context, release_before_signature, options)
         return await self._stream("DecryptMessageStream", start, message, calls.message_part, "plaintext", options)
 
-    async def data_key(
-        self,
-        key_id: str,
-        context: Context | None = None,
-        *,
-        length: int = 32,
-        messages: int = 1,
-        size: int = 0,
-        **options: Unpack[CallOptions],
-    ) -> DataKey:
-        """As `key_broker.Client.data_key`: `with await broker.data_key(…) as key:`."""
-        request = calls.data_key_request(key_id, context, length, messages, size, options)
-        return calls.data_key(await self._call("GenerateDataKey", request, options))
-
-    async def decrypt_data_key(
-        self, ciphertext_blob: bytes, key_id: str, context: Context | None = None, **options: Unpack[CallOptions]
-    ) -> DataKey:
-        """As `key_broker.Client.decrypt_data_key`."""
-        request = pb.DecryptRequest(
-            ciphertext_blob=ciphertext_blob, key_id=key_id, encryption_context=context or {}, **calls.common(options)
-        )
-        return calls.decrypted_data_key(await self._call("Decrypt", request, options), ciphertext_blob)
-
-    async def random(self, number_of_bytes: int, *, deadline: float | None = None) -> bytes:
-        """Random bytes made by KMS, 1 to 1,024."""
-        request = pb.GenerateRandomRequest(number_of_bytes=number_of_bytes)
-        plaintext: bytes = (await self._call("GenerateRandom", request, _deadline(deadline))).plaintext
-        return plaintext
-
-    async def describe_key(self, key_id: str, *, deadline: float | None = None) -> KeyDescription:
-        """What KMS knows about a key."""
-        request = pb.DescribeKeyRequest(key_id=key_id)
-        return calls.description(await self._call("DescribeKey", request, _deadline(deadline)))
+    data_key = _method(calls.data_key)
+    data_key_without_plaintext = _method(calls.data_key_without_plaintext)
+    decrypt_data_key = _method(calls.decrypt_data_key)
+    data_key_pair = _method(calls.data_key_pair)
+    data_key_pair_without_plaintext = _method(calls.data_key_pair_without_plaintext)
+    encrypt_value = _method(calls.encrypt_value)
+    decrypt_value = _method(calls.decrypt_value)
+    re_encrypt = _method(calls.re_encrypt)
+    random = _method(calls.random)
+    describe_key = _method(calls.describe_key)
 
     async def close(self) -> None:
         """Closes the connection. Calls in flight fail."""
@@ -165,13 +122,15 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _call(self, method: str, request: Any, options: CallOptions) -> Any:
-        end = time.monotonic() + options.get("deadline", self._deadline)
+    async def _call(self, call: calls.Call[R]) -> R:
+        end = time.monotonic() + call.options.get("deadline", self._deadline)
         beginnings = 0
         while True:
             beginnings += 1
             try:
-                return await self._methods[method](request, timeout=max(0, end - time.monotonic()), metadata=metadata())
+                method = self._methods[call.method]
+                reply = await method(call.request, timeout=max(0, end - time.monotonic()), metadata=metadata())
+                return call.answer(reply)
             except grpc.aio.AioRpcError as error:
                 made = from_rpc(error, self._target)
                 if not broke_off(made) or beginnings == BEGINNINGS:
@@ -265,6 +224,3 @@ async def _each(source: Source) -> AsyncIterator[bytes]:
         for chunk in source:
             yield chunk
 
-
-def _deadline(deadline: float | None) -> CallOptions:
-    return {} if deadline is None else {"deadline": deadline}

@@ -382,7 +382,7 @@ fn check_message<D>(record: &Record<'_, D>, extra: &ActivityEventData<'_>) -> Re
     )?;
     let declared = record.request_parameters.as_ref().and_then(|asked| asked.declared_use);
     let is_encrypted = known::<Action>(&record.event_name) == Some(Action::EncryptMessage);
-    let charged = declared.map(|declared| declared.bytes).filter(|bytes| is_encrypted && *bytes > 0);
+    let charged = declared.and_then(|declared| declared.bytes).filter(|_| is_encrypted);
     demand(
         message.plaintext_length.is_none_or(|length| charged.is_none_or(|charged| length <= charged)),
         "more was encrypted than the data key was charged with",
@@ -473,9 +473,18 @@ pub(super) fn charge(
         (None, None, None, None) => Ok(None),
         (Some(messages), Some(messages_limit), Some(bytes), Some(bytes_limit)) => {
             let declared = asked.and_then(|asked| asked.declared_use).ok_or("a data key without use")?;
+            let is_once = data_key.expires_at.is_none();
+            demand(
+                declared.bytes.is_some() || is_once,
+                "a data key that others may get is used without a length",
+            )?;
             Ok(Some(Charge {
                 messages: Amount { declared: declared.messages, used: *messages, limit: *messages_limit },
-                bytes: Amount { declared: declared.bytes, used: *bytes, limit: *bytes_limit },
+                bytes: Amount {
+                    declared: declared.bytes.unwrap_or_default(),
+                    used: *bytes,
+                    limit: *bytes_limit,
+                },
             }))
         }
         _ => {

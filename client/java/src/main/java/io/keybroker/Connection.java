@@ -26,21 +26,25 @@ final class Connection implements AutoCloseable {
   /** The largest answer: a message of 3 MiB with its framing. */
   private static final int MAX_ANSWER_BYTES = 4 * 1024 * 1024;
 
-  // A call waits for the broker until its deadline, and goes again if the connection broke off before its answer came. gRPC's own retries
-  // heed `grpc-retry-pushback-ms`, by which the broker says when.
+  private static final String SERVICE = "keybroker.v1.KeyBroker";
+
+  // A call waits for the broker until its deadline. gRPC repeats streams only: whatever its code, it repeats an error that says when, such as
+  // KMS_THROTTLED, and would hide it behind the deadline. Other calls are repeated by `Repetition`.
   private static final Map<String, ?> SERVICE_CONFIG = Map.of(
       "methodConfig",
-      List.of(Map.of(
-          "name", List.of(Map.of("service", "keybroker.v1.KeyBroker")),
-          "waitForReady", true,
-          "retryPolicy", Map.of(
-              // Fewer than in other languages: Java also repeats errors of other codes that say when, such as KMS_THROTTLED.
-              "maxAttempts", 3.0,
-              "initialBackoff", "0.1s",
-              "maxBackoff", "1s",
-              "backoffMultiplier", 2.0,
-              // A call that meets the end of its connection while it begins is UNKNOWN, "channel closed", in Java. No broker says UNKNOWN.
-              "retryableStatusCodes", List.of("UNAVAILABLE", "UNKNOWN")))));
+      List.of(
+          Map.of("name", List.of(Map.of("service", SERVICE)), "waitForReady", true),
+          Map.of(
+              "name", List.of(
+                  Map.of("service", SERVICE, "method", "EncryptMessageStream"), Map.of("service", SERVICE, "method", "DecryptMessageStream")),
+              "waitForReady", true,
+              "retryPolicy", Map.of(
+                  "maxAttempts", 3.0,
+                  "initialBackoff", "0.1s",
+                  "maxBackoff", "1s",
+                  "backoffMultiplier", 2.0,
+                  // What meets the end of its connection while it begins is UNKNOWN, "channel closed", in Java. No broker says UNKNOWN.
+                  "retryableStatusCodes", List.of("UNAVAILABLE", "UNKNOWN")))));
 
   private static final Executor SOON = CompletableFuture.delayedExecutor(200, TimeUnit.MILLISECONDS);
 

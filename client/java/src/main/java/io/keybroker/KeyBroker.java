@@ -8,17 +8,23 @@ import io.keybroker.v1.DecryptMessageStart;
 import io.keybroker.v1.DecryptMessageStreamRequest;
 import io.keybroker.v1.DecryptMessageStreamResponse;
 import io.keybroker.v1.DecryptRequest;
+import io.keybroker.v1.DecryptResponse;
 import io.keybroker.v1.DescribeKeyRequest;
 import io.keybroker.v1.EncryptMessageRequest;
 import io.keybroker.v1.EncryptMessageStart;
 import io.keybroker.v1.EncryptMessageStreamRequest;
 import io.keybroker.v1.EncryptMessageStreamResponse;
+import io.keybroker.v1.EncryptRequest;
+import io.keybroker.v1.GenerateDataKeyPairRequest;
+import io.keybroker.v1.GenerateDataKeyPairWithoutPlaintextRequest;
 import io.keybroker.v1.GenerateDataKeyRequest;
+import io.keybroker.v1.GenerateDataKeyWithoutPlaintextRequest;
 import io.keybroker.v1.GenerateRandomRequest;
 import io.keybroker.v1.KeyBrokerGrpc;
 import io.keybroker.v1.KeyBrokerGrpc.KeyBrokerBlockingStub;
 import io.keybroker.v1.KeyBrokerGrpc.KeyBrokerStub;
 import io.keybroker.v1.KeySpec;
+import io.keybroker.v1.ReEncryptRequest;
 import io.keybroker.v1.Use;
 import java.io.IOException;
 import java.io.InputStream;
@@ -38,11 +44,6 @@ public final class KeyBroker implements AutoCloseable {
 
   /** How long a stream may take unless told otherwise. */
   public static final Duration STREAM_DEADLINE = Duration.ofMinutes(10);
-
-  /**
-   * How often a call may begin anew whose connection broke off while its answer was coming: gRPC's own retries end where that begins.
-   */
-  private static final int BEGINNINGS = 3;
 
   private final Address address;
   private final Duration deadline;
@@ -235,23 +236,126 @@ public final class KeyBroker implements AutoCloseable {
         reply.getPlaintext().toByteArray(), reply.getCiphertextBlob().toByteArray(), reply.getKeyId(), Provenance.of(reply.getProvenance()));
   }
 
+  /** A data key in encrypted form only, for somebody who may decrypt it later, with {@link #decryptDataKey}. */
+  public Ciphertext dataKeyWithoutPlaintext(String keyId, Map<String, String> context, Options options) {
+    var request = GenerateDataKeyWithoutPlaintextRequest.newBuilder()
+        .setKeyId(keyId)
+        .putAllEncryptionContext(context)
+        .addAllGrantTokens(options.grantTokens)
+        .setUse(Use.newBuilder().setMessages(options.messages).setBytes(options.bytes));
+    switch (options.dataKeyLength) {
+      case 32 -> request.setKeySpec(KeySpec.KEY_SPEC_AES_256);
+      case 16 -> request.setKeySpec(KeySpec.KEY_SPEC_AES_128);
+      default -> request.setNumberOfBytes(options.dataKeyLength);
+    }
+    if (options.reuse != null) {
+      request.setReuse(reuse(options.reuse));
+    }
+    var reply = call(options, stub -> stub.generateDataKeyWithoutPlaintext(request.build()));
+    return new Ciphertext(reply.getCiphertextBlob().toByteArray(), reply.getKeyId(), Provenance.of(reply.getProvenance()));
+  }
+
+  /** As the longer form, with {@link Options#DEFAULT}. */
+  public DataKeyPair dataKeyPair(String keyId, Map<String, String> context, KeyPairSpec spec) {
+    return dataKeyPair(keyId, context, spec, Options.DEFAULT);
+  }
+
+  /** A new asymmetric data key pair, its private key in plaintext and encrypted under the KMS key. Pairs are never cached. */
+  public DataKeyPair dataKeyPair(String keyId, Map<String, String> context, KeyPairSpec spec, Options options) {
+    var request = GenerateDataKeyPairRequest.newBuilder()
+        .setKeyId(keyId)
+        .setKeyPairSpec(spec.sent())
+        .putAllEncryptionContext(context)
+        .addAllGrantTokens(options.grantTokens)
+        .build();
+    var reply = call(options, stub -> stub.generateDataKeyPair(request));
+    var sealed = new SealedDataKeyPair(
+        reply.getPrivateKeyCiphertextBlob().toByteArray(), reply.getPublicKey().toByteArray(), reply.getKeyId(),
+        Provenance.of(reply.getProvenance()));
+    return new DataKeyPair(reply.getPrivateKeyPlaintext().toByteArray(), sealed);
+  }
+
+  /** The same with the private key in encrypted form only, for somebody who may decrypt it later, with {@link #decryptDataKey}. */
+  public SealedDataKeyPair dataKeyPairWithoutPlaintext(String keyId, Map<String, String> context, KeyPairSpec spec, Options options) {
+    var request = GenerateDataKeyPairWithoutPlaintextRequest.newBuilder()
+        .setKeyId(keyId)
+        .setKeyPairSpec(spec.sent())
+        .putAllEncryptionContext(context)
+        .addAllGrantTokens(options.grantTokens)
+        .build();
+    var reply = call(options, stub -> stub.generateDataKeyPairWithoutPlaintext(request));
+    return new SealedDataKeyPair(
+        reply.getPrivateKeyCiphertextBlob().toByteArray(), reply.getPublicKey().toByteArray(), reply.getKeyId(),
+        Provenance.of(reply.getProvenance()));
+  }
+
   /** As the longer form, with {@link Options#DEFAULT}. */
   public DataKey decryptDataKey(byte[] ciphertextBlob, String keyId, Map<String, String> context) {
     return decryptDataKey(ciphertextBlob, keyId, context, Options.DEFAULT);
   }
 
-  /** The same data key again. Key id and context are those of dataKey; take {@link DataKey#keyId()}, not an alias. */
+  /**
+   * The same data key again, or the private key of a data key pair. Key id and context are those that it was made with; take {@link
+   * DataKey#keyId()}, not an alias.
+   */
   public DataKey decryptDataKey(byte[] ciphertextBlob, String keyId, Map<String, String> context, Options options) {
-    var request = DecryptRequest.newBuilder()
-        .setCiphertextBlob(ByteString.copyFrom(ciphertextBlob))
-        .setKeyId(keyId)
-        .putAllEncryptionContext(context)
-        .addAllGrantTokens(options.grantTokens);
-    if (options.reuse != null) {
-      request.setReuse(reuse(options.reuse));
-    }
-    var reply = call(options, stub -> stub.decrypt(request.build()));
+    var reply = decryptBlob(ciphertextBlob, keyId, context, options);
     return new DataKey(reply.getPlaintext().toByteArray(), ciphertextBlob.clone(), reply.getKeyId(), Provenance.of(reply.getProvenance()));
+  }
+
+  /** As the longer form, with {@link Options#DEFAULT}. */
+  public Ciphertext encryptValue(byte[] plaintext, String keyId, Map<String, String> context) {
+    return encryptValue(plaintext, keyId, context, Options.DEFAULT);
+  }
+
+  /**
+   * Encrypts 1 to 4,096 bytes directly under the KMS key: a password, a token. Every call goes to KMS: {@link #encrypt} is faster and cheaper
+   * for many. {@link #decryptValue} reverses it; keep {@link Ciphertext#keyId()} beside its ciphertextBlob.
+   */
+  public Ciphertext encryptValue(byte[] plaintext, String keyId, Map<String, String> context, Options options) {
+    var request = EncryptRequest.newBuilder()
+        .setKeyId(keyId)
+        .setPlaintext(UnsafeByteOperations.unsafeWrap(plaintext))
+        .putAllEncryptionContext(context)
+        .addAllGrantTokens(options.grantTokens)
+        .build();
+    var reply = call(options, stub -> stub.encrypt(request));
+    return new Ciphertext(reply.getCiphertextBlob().toByteArray(), reply.getKeyId(), Provenance.of(reply.getProvenance()));
+  }
+
+  /** As the longer form, with {@link Options#DEFAULT}. */
+  public byte[] decryptValue(byte[] ciphertextBlob, String keyId, Map<String, String> context) {
+    return decryptValue(ciphertextBlob, keyId, context, Options.DEFAULT);
+  }
+
+  /** Decrypts a ciphertext of encryptValue or reEncrypt. The context is exactly the one that it was encrypted with. */
+  public byte[] decryptValue(byte[] ciphertextBlob, String keyId, Map<String, String> context, Options options) {
+    return decryptBlob(ciphertextBlob, keyId, context, options).getPlaintext().toByteArray();
+  }
+
+  /** A ciphertext's KMS key, and the encryption context that it is bound to. */
+  public record Bound(String keyId, Map<String, String> context) {}
+
+  /** As the longer form, with {@link Options#DEFAULT}. */
+  public Ciphertext reEncrypt(byte[] ciphertextBlob, Bound source, Bound destination) {
+    return reEncrypt(ciphertextBlob, source, destination, Options.DEFAULT);
+  }
+
+  /**
+   * Encrypts a KMS ciphertext anew, under another key or encryption context: of encryptValue, or of a data key. Its plaintext never leaves
+   * KMS.
+   */
+  public Ciphertext reEncrypt(byte[] ciphertextBlob, Bound source, Bound destination, Options options) {
+    var request = ReEncryptRequest.newBuilder()
+        .setCiphertextBlob(ByteString.copyFrom(ciphertextBlob))
+        .setSourceKeyId(source.keyId())
+        .putAllSourceEncryptionContext(source.context())
+        .setDestinationKeyId(destination.keyId())
+        .putAllDestinationEncryptionContext(destination.context())
+        .addAllGrantTokens(options.grantTokens)
+        .build();
+    var reply = call(options, stub -> stub.reEncrypt(request));
+    return new Ciphertext(reply.getCiphertextBlob().toByteArray(), reply.getKeyId(), Provenance.of(reply.getProvenance()));
   }
 
   /** Random bytes made by KMS, 1 to 1,024. */
@@ -275,17 +379,27 @@ public final class KeyBroker implements AutoCloseable {
     connection.close();
   }
 
+  private DecryptResponse decryptBlob(byte[] ciphertextBlob, String keyId, Map<String, String> context, Options options) {
+    var request = DecryptRequest.newBuilder()
+        .setCiphertextBlob(ByteString.copyFrom(ciphertextBlob))
+        .setKeyId(keyId)
+        .putAllEncryptionContext(context)
+        .addAllGrantTokens(options.grantTokens);
+    if (options.reuse != null) {
+      request.setReuse(reuse(options.reuse));
+    }
+    return call(options, stub -> stub.decrypt(request.build()));
+  }
+
   private <R> R call(Options options, Function<KeyBrokerBlockingStub, R> method) {
     var deadline = options.deadline != null ? options.deadline : this.deadline;
     var stub = calls.withDeadlineAfter(deadline.toNanos(), TimeUnit.NANOSECONDS);
-    for (int begun = 1; ; begun++) {
+    var repetition = new Repetition(deadline);
+    while (true) {
       try {
         return method.apply(stub);
       } catch (StatusRuntimeException error) {
-        var made = KeyBrokerException.of(error, address);
-        if (!made.brokeOff() || begun == BEGINNINGS) {
-          throw made;
-        }
+        repetition.await(KeyBrokerException.of(error, address));
       }
     }
   }

@@ -86,9 +86,9 @@ public final class KeyBrokerException extends RuntimeException {
     return retryDelay != null || code == Status.Code.UNAVAILABLE;
   }
 
-  /** Whether the connection ended the call, and not the broker, which always gives a reason. Every call may be made again. */
-  boolean brokeOff() {
-    return reason == null && (code == Status.Code.UNAVAILABLE || code == Status.Code.UNKNOWN);
+  /** Whether the connection ended the call, or the broker cannot serve any for now. Every call may be made again. */
+  boolean isOfBrokerAway() {
+    return code == Status.Code.UNAVAILABLE || (reason == null && code == Status.Code.UNKNOWN);
   }
 
   /** What an error says of itself. */

@@ -21,6 +21,10 @@ import java.io.OutputStream;
 import java.io.SequenceInputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
+import java.security.spec.PKCS8EncodedKeySpec;
+import java.security.spec.X509EncodedKeySpec;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.Map;
@@ -44,8 +48,7 @@ class KeyBrokerTest {
   @BeforeAll
   static void connect() {
     assertNotNull(System.getenv("KEY_BROKER_ADDRESS"), "start `cargo dev`, and set KEY_BROKER_ADDRESS=unix:.key-broker-dev/broker.sock");
-    // A throttled call is made three times.
-    broker = KeyBroker.builder().deadline(Duration.ofSeconds(30)).connect();
+    broker = KeyBroker.connect();
   }
 
   @AfterAll
@@ -128,6 +131,41 @@ class KeyBrokerTest {
     }
     assertArrayEquals(new byte[32], plaintext);
     assertThrows(IllegalStateException.class, closed::plaintext);
+  }
+
+  @Test
+  void valuesAreEncryptedUnderTheKeyItself() {
+    var sealed = broker.encryptValue("password".getBytes(UTF_8), KEY, ACME);
+    assertEquals("password", new String(broker.decryptValue(sealed.ciphertextBlob(), sealed.keyId(), ACME), UTF_8));
+    var other = Map.of("tenant", "other");
+    var moved = broker.reEncrypt(sealed.ciphertextBlob(), new KeyBroker.Bound(sealed.keyId(), ACME), new KeyBroker.Bound(KEY, other));
+    assertEquals("password", new String(broker.decryptValue(moved.ciphertextBlob(), moved.keyId(), other), UTF_8));
+    var refused = assertThrows(KeyBrokerException.class, () -> broker.decryptValue(moved.ciphertextBlob(), moved.keyId(), ACME));
+    assertEquals(Optional.of("INVALID_CIPHERTEXT"), refused.reason());
+    var only = broker.dataKeyWithoutPlaintext(KEY, ACME, Options.DEFAULT.withLength(16));
+    assertEquals(16, broker.decryptDataKey(only.ciphertextBlob(), only.keyId(), ACME).plaintext().length);
+  }
+
+  @Test
+  void aPrivateKeyIsErasedWhenItsPairIsClosed() throws GeneralSecurityException {
+    for (var spec : Map.of(KeyPairSpec.ECC_NIST_P256, "EC", KeyPairSpec.RSA_2048, "RSA").entrySet()) {
+      byte[] privateKey;
+      DataKeyPair closed;
+      try (var pair = broker.dataKeyPair(KEY, ACME, spec.getKey())) {
+        closed = pair;
+        privateKey = pair.privateKey();
+        var factory = KeyFactory.getInstance(spec.getValue());
+        factory.generatePrivate(new PKCS8EncodedKeySpec(privateKey));
+        factory.generatePublic(new X509EncodedKeySpec(pair.publicKey()));
+        try (var again = broker.decryptDataKey(pair.sealed().privateKeyCiphertextBlob(), pair.sealed().keyId(), ACME)) {
+          assertArrayEquals(privateKey, again.plaintext());
+        }
+      }
+      assertArrayEquals(new byte[privateKey.length], privateKey);
+      assertThrows(IllegalStateException.class, closed::privateKey);
+    }
+    var sealed = broker.dataKeyPairWithoutPlaintext(KEY, ACME, KeyPairSpec.ECC_NIST_P384, Options.DEFAULT);
+    assertTrue(broker.decryptDataKey(sealed.privateKeyCiphertextBlob(), sealed.keyId(), ACME).plaintext().length > 100);
   }
 
   @Test
