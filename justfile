@@ -27,6 +27,10 @@ bench *ARGS:
 bench-peers *ARGS:
     cargo bench --bench peers -- {{ARGS}}
 
+# Flame graphs in target/flame of all loads, or of those named: cached cached-fsync from-kms encrypt-1-kib encrypt-1-mib verify
+flame *LOADS:
+    cargo bench --bench flame -- {{LOADS}}
+
 # A simulated day of so many brokers before one store: verified, counted, and held against what audit cost foretells
 fleet BROKERS="1000":
     KEY_BROKER_FLEET={{BROKERS}} cargo test --release -p key-broker-trail --lib delivery::tests::many -- --nocapture

@@ -20,17 +20,20 @@ pub(crate) struct Programs {
 impl Programs {
     /// Builds the broker and the emulator into the target directory of the running bench.
     pub(crate) fn build() -> Result<Self, Failure> {
-        Self::build_of(&[BROKER, EMULATOR])
+        Self::build_of(&[BROKER, EMULATOR], &target()?, &[])
+    }
+
+    /// The same with symbols and frame pointers, in a target directory of their own, for profiles.
+    pub(crate) fn build_for_profiles() -> Result<Self, Failure> {
+        Self::build_of(&[BROKER, EMULATOR], &target()?.join("profiles"), &SYMBOLS)
     }
 
     /// The same, and the broker without records.
     pub(crate) fn build_all() -> Result<Self, Failure> {
-        Self::build_of(&[BROKER, BROKER_UNRECORDED, EMULATOR])
+        Self::build_of(&[BROKER, BROKER_UNRECORDED, EMULATOR], &target()?, &[])
     }
 
-    fn build_of(programs: &[Program]) -> Result<Self, Failure> {
-        let bench = std::env::current_exe()?;
-        let target = bench.ancestors().nth(3).ok_or("a bench is at target/<profile>/deps/<bench>")?;
+    fn build_of(programs: &[Program], target: &Path, environment: &[(&str, &str)]) -> Result<Self, Failure> {
         // On the disk of the target directory: /tmp may be memory, where fsync costs nothing.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         for &(program, arguments, built) in programs {
@@ -39,6 +42,7 @@ impl Programs {
                 .args(["build", "--quiet", "--release", "--target-dir"])
                 .arg(target)
                 .args(arguments)
+                .envs(environment.iter().copied())
                 .current_dir(env!("CARGO_MANIFEST_DIR"))
                 .status()?;
             if !status.success() {
@@ -84,6 +88,19 @@ impl Programs {
         Ok(fs::metadata(self.path("key-broker"))?.len())
     }
 }
+
+/// The target directory of the running bench.
+fn target() -> Result<PathBuf, Failure> {
+    let bench = std::env::current_exe()?;
+    Ok(bench.ancestors().nth(3).ok_or("a bench is at target/<profile>/deps/<bench>")?.to_owned())
+}
+
+/// What `perf` needs to name functions and their callers.
+const SYMBOLS: [(&str, &str); 3] = [
+    ("CARGO_PROFILE_RELEASE_STRIP", "none"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only"),
+    ("RUSTFLAGS", "-C force-frame-pointers=yes"),
+];
 
 /// The name of the copy, what cargo is told, and where the program is then, below `release`.
 type Program = (&'static str, &'static [&'static str], &'static str);

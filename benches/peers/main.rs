@@ -10,7 +10,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod contenders;
-mod install;
 mod loader;
 mod openbao;
 mod picture;
@@ -19,11 +18,11 @@ mod rounds;
 mod syncs;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use common::echo;
-use common::{Failure, kms::Emulator, machine::Machine, programs::Programs};
+use common::{Failure, kms::Emulator, machine::Machine, programs::Programs, root};
+use common::{echo, install};
 use contenders::Stage;
 use report::Report;
 
@@ -86,11 +85,4 @@ async fn measure(amount: Amount) -> Result<Report, Failure> {
     let contenders = stage.contenders().await?;
     let rows = rounds::measure(contenders, amount).await;
     Ok(Report { machine, amount, rows })
-}
-
-/// The repository.
-fn root() -> Result<PathBuf, Failure> {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = package.ancestors().find(|dir| dir.join("Cargo.lock").exists());
-    Ok(root.ok_or("a package is in its workspace")?.to_owned())
 }

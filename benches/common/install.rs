@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::root;
+use super::root;
 
 /// Installs what is not there yet. What is said where that cannot be done is for the report.
 pub(crate) fn install(what: &str) -> Result<PathBuf, String> {
