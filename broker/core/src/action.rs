@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What workloads ask for: named as the KMS operation, or as IAM names what it permits of one; of messages, as the broker's own.
+/// An action that policies permit. It is named like the KMS operation, like IAM's permission for a part of one (`ReEncryptFrom`), or, for
+/// messages, like the broker's own RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// A message encrypted under a data key that stays in the broker.

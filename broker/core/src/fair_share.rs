@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is taken from a pool, by whom.
+/// How much each taker has of a pool.
 ///
 /// A taker may have its *least share*, a 64th of all unless told otherwise, for the asking. Beyond that it may take only while as much as
 /// it has is left free, and a quarter of all: one alone gets half of the pool, and each of the next sixteen finds its least share,
@@ -89,7 +89,7 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
         self.most
     }
 
-    /// What is there for everybody.
+    /// The least share, which every taker can have.
     #[must_use]
     pub fn least(&self) -> u64 {
         self.least

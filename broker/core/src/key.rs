@@ -168,7 +168,7 @@ impl fmt::Display for KeyArn {
 /// The key of a request: as the caller wrote it, and what that was resolved to before policy was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedKey {
-    /// What the record of the call and the rules of reuse go by.
+    /// The id as the caller wrote it. Records and the rules of reuse use this one.
     pub written: KeyId,
     /// The key that this names; none while it is not resolved, and for what the broker asks for itself.
     pub resolved: Option<NamedKey>,
@@ -204,7 +204,7 @@ pub struct NamedKey {
     pub alias: Option<KeyId>,
 }
 
-/// What follows `arn:` in the ARN of a KMS key or alias.
+/// The text after `arn:` in the ARN of a KMS key or alias.
 fn is_kms_arn(rest: &str) -> bool {
     let parts: Vec<&str> = rest.splitn(5, ':').collect();
     let [partition, "kms", region, account, resource] = parts[..] else { return false };

@@ -7,7 +7,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 /// Bytes of a PCR: SHA-384.
 pub const PCR_BYTES: usize = 48;
 
-/// What a document says of the code that asked for it. Cheap to compare, not secret.
+/// An attestation document's measurements of the code that asked for it. Cheap to compare, not secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Measurements {
     module_id: String,
@@ -15,7 +15,7 @@ pub struct Measurements {
     pcrs: BTreeMap<u8, [u8; PCR_BYTES]>,
 }
 
-/// What measured it.
+/// The platform that made the measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PlatformKind {
     /// The Nitro Secure Module of an enclave: `PCR0` is the image.
@@ -49,7 +49,7 @@ impl Measurements {
         &self.module_id
     }
 
-    /// What measured it.
+    /// The platform that measured it.
     #[must_use]
     pub fn kind(&self) -> PlatformKind {
         self.kind

@@ -11,9 +11,9 @@ use crate::transport::Transport;
 /// The peer of a connection, as far as the broker can know it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Who it is.
+    /// The principal.
     pub principal: Principal,
-    /// What proves that.
+    /// The evidence for it.
     pub kind: PeerKind,
     /// The record's `sourceIPAddress`: an address, `unix`, or `vsock:CID`.
     pub source: String,
@@ -55,7 +55,7 @@ pub enum PeerKind {
     Unknown,
 }
 
-/// What the connection says about the caller.
+/// Details of the caller from its connection.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerDetails {

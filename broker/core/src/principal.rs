@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::spiffe::SpiffeId;
 
-/// Who calls. Unknown is a principal too: policy may name it, and nothing else is permitted to it.
+/// A caller's identity. Policy may name the unknown principal too; it gets only what a policy permits to it by that name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Principal {
     /// A workload that the connection proves: `spiffe://example.org/orders`, `unix:uid/1000`, `vsock:cid/16`.
     Workload(Arc<str>),
-    /// Whoever the connection does not prove to be anybody.
+    /// A caller whose connection proves no identity.
     Unknown,
 }
 

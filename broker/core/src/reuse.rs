@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a caller declared it would encrypt with one draw. The default is nothing used yet.
+/// How much a caller declared that it would encrypt with one draw. The default is zero of both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclaredUse {
@@ -25,7 +25,7 @@ pub struct Bounds {
     pub max_bytes: u64,
 }
 
-/// What a caller asks beyond the configured bounds: tighter ones for its own draw.
+/// Bounds that a caller sets for its own draw; they only tighten the configured ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reuse {
     /// The data key may be at most this old.
@@ -49,7 +49,7 @@ impl Bounds {
         }
     }
 
-    /// What `used` becomes with one more draw, if that crosses no bound.
+    /// The sum of `used` and one more draw, if that exceeds no bound.
     #[must_use]
     pub fn charge(&self, used: DeclaredUse, more: DeclaredUse) -> Option<DeclaredUse> {
         let messages = used.messages.checked_add(more.messages).filter(|n| *n <= self.max_messages)?;

@@ -36,7 +36,7 @@ impl SpiffeId {
         &self.0
     }
 
-    /// Who vouches for it.
+    /// The trust domain, which vouches for the id.
     #[must_use]
     pub fn trust_domain(&self) -> &str {
         let rest = self.0.strip_prefix(SCHEME).unwrap_or_default();

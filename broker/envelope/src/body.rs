@@ -57,7 +57,7 @@ struct Frame<'a> {
 }
 
 impl BodyOpener {
-    /// Of a message whose header was found right.
+    /// For a message whose header has been verified.
     pub(crate) fn new(
         keys: MessageKeys,
         message_id: Vec<u8>,

@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// What makes a message's key its own: 32 random bytes. Under one data key no two messages may have the same, or both can be
-/// read and forged; so an id is used up by its message.
+/// 32 random bytes that give a message a key of its own. Two messages with the same id under one data key could both be read and
+/// forged, so sealing a message consumes its id.
 pub struct MessageId(pub(crate) [u8; MESSAGE_ID_BYTES]);
 
 impl MessageId {

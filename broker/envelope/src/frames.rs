@@ -13,7 +13,7 @@ pub(crate) enum Place {
     Only,
 }
 
-/// What a frame's tag covers beside the content (message-body-aad.md).
+/// The additional authenticated data of a frame (message-body-aad.md).
 pub(crate) fn aad(message_id: &[u8], place: Place, sequence: u32, content_bytes: u64) -> Vec<u8> {
     let words: &[u8] = match place {
         Place::Regular => b"AWSKMSEncryptionClient Frame",
@@ -40,7 +40,7 @@ pub(crate) const REGULAR_HEAD: usize = 4 + IV_BYTES;
 pub(crate) const LAST_HEAD: usize = 4 + REGULAR_HEAD + 4;
 /// IV and content length.
 pub(crate) const ONLY_HEAD: usize = IV_BYTES + 8;
-/// What a regular frame has beside its content.
+/// The bytes of a regular frame beside its content.
 pub(crate) const REGULAR_OVERHEAD: usize = REGULAR_HEAD + TAG_BYTES;
-/// What a last frame has beside its content.
+/// The bytes of a last frame beside its content.
 pub(crate) const LAST_OVERHEAD: usize = LAST_HEAD + TAG_BYTES;

@@ -32,16 +32,16 @@ pub struct Header {
     tag: [u8; TAG_BYTES],
 }
 
-/// What a header says, for records.
+/// The facts of a header, for records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderFacts {
-    /// Of all of the header's bytes, its tag among them. It names the message: no two have the same.
+    /// SHA-256 of the header with its tag. It identifies the message, since no two messages have the same header.
     pub sha256: [u8; 32],
-    /// How many bytes the header has.
+    /// The number of the header's bytes.
     pub length: usize,
-    /// What the message is encrypted with.
+    /// The algorithm suite.
     pub suite: Suite,
-    /// How many encrypted data keys it has.
+    /// The number of encrypted data keys.
     pub encrypted_data_keys: usize,
     /// The length of all frames but the last, in bytes: 1 to 1 MiB, or 0 for content without frames.
     pub frame_length: u32,
@@ -115,7 +115,7 @@ impl Header {
         &self.encrypted_data_keys
     }
 
-    /// What of it a record needs.
+    /// The facts for a record.
     #[must_use]
     pub fn facts(&self) -> HeaderFacts {
         self.facts

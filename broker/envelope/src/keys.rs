@@ -37,7 +37,7 @@ impl MessageKeys {
         Ok(keys)
     }
 
-    /// What the header has for it: nothing where the suite does not commit.
+    /// The key commitment in the header; empty if the suite has none.
     pub(crate) fn commitment(&self) -> &[u8] {
         &self.commitment
     }

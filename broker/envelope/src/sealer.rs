@@ -72,7 +72,7 @@ impl<W: Write> Sealer<W> {
         Ok(Self { writer, frames, facts, frame: Zeroizing::default(), written, broken: false })
     }
 
-    /// What the header says.
+    /// The facts of the header.
     pub fn facts(&self) -> HeaderFacts {
         self.facts
     }

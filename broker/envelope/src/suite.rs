@@ -1,6 +1,6 @@
 //! The supported algorithm suites (algorithm-suites.md). Others are refused by number.
 
-/// What a message is encrypted with: AES-256-GCM under a key that HKDF makes of a data key of 32 bytes. The suites without key
+/// The algorithm suite of a message: AES-256-GCM under a key that HKDF makes of a data key of 32 bytes. The suites without key
 /// commitment are of message format 1, the others of format 2.
 ///
 /// Which of them to take is the caller's decision. Without commitment, whoever makes a message can make it open to different

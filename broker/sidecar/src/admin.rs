@@ -26,15 +26,15 @@ use crate::service::wire;
 /// The service `keybroker.admin.v1.Admin`.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    /// What is kept.
+    /// The cache of data keys.
     pub cache: Cache,
     /// The calls of workloads.
     pub limits: CallLimits,
-    /// Where records go.
+    /// The journal.
     pub journal: Journal,
     /// The account and region in every record.
     pub caller: Arc<AwsCaller>,
-    /// Stamps the records.
+    /// The clock for the records' times.
     pub clock: Arc<dyn Clock>,
     /// The trail, if there is one.
     pub trail: Option<Arc<OnceLock<TrailLinks>>>,
@@ -46,11 +46,11 @@ pub(crate) struct Admin {
     pub uid: u32,
 }
 
-/// What is asked of a trail, once that is open.
+/// The operator's requests to an open trail.
 pub(crate) struct TrailLinks {
-    /// Has it deliver.
+    /// Asks it to deliver now.
     pub flush_orders: FlushOrders,
-    /// What was delivered last.
+    /// The newest delivery.
     pub newest_digest: watch::Receiver<Option<NewestDigest>>,
 }
 
@@ -62,7 +62,7 @@ type FlushOrders = mpsc::Sender<oneshot::Sender<Result<NewestDigest, String>>>;
 pub(crate) struct AdminCall {
     /// The call's id.
     pub request_id: Uuid,
-    /// Who calls.
+    /// The caller.
     pub peer: Arc<Peer>,
 }
 
@@ -90,7 +90,7 @@ impl Admin {
         Err(Status::with_error_details(Code::PermissionDenied, words, details))
     }
 
-    /// The same for a call with a record, also if it is refused.
+    /// The same for a call that is recorded even if it is refused.
     async fn admit_recorded<T>(
         &self,
         method: &'static str,
@@ -103,7 +103,7 @@ impl Admin {
         admitted
     }
 
-    /// Records a call of the operator's, whatever becomes of the journal.
+    /// Records an operator's call, whether or not the journal can commit.
     async fn record(
         &self,
         method: &'static str,

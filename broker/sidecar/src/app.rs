@@ -49,37 +49,37 @@ pub(crate) use process::serve;
 pub use start_error::StartError;
 use waiting::Waiting;
 
-/// What a broker is made of.
+/// Everything from which a broker is built.
 pub struct Parts {
     /// Where to listen.
     pub listen: Listen,
-    /// Which connections are which workloads.
+    /// Rules that map connections to workloads.
     pub identities: Identities,
-    /// Who may do what.
+    /// The policies.
     pub policies: Policies,
-    /// What principals' encryption contexts must have.
+    /// The pairs that principals' encryption contexts must contain.
     pub bindings: Bindings,
-    /// Which attestation documents count.
+    /// Which attestation documents are accepted.
     pub trust: Trust,
-    /// Where records go.
+    /// The journal and the trail.
     pub audit: AuditConfig,
-    /// How far data keys are reused.
+    /// The bounds of reuse of data keys.
     pub reuse: Rules,
     /// Whether messages of suites without key commitment are decrypted.
     pub suites_without_commitment: bool,
-    /// Bounds.
+    /// The limits of calls and principals.
     pub limits: Limits,
     /// KMS.
     pub kms: Arc<AwsKms>,
-    /// How much to ask of KMS, and when to stop asking.
+    /// The limits of calls to KMS, and the circuit breaker.
     pub guard: GuardSettings,
-    /// Whom KMS takes the broker for.
+    /// The broker as the caller of KMS: account, partition and region.
     pub caller: AwsCaller,
-    /// The telemetry it reports to.
+    /// Where spans, metrics and logs go.
     pub telemetry: Telemetry,
     /// SHA-256, in hex, of its configuration file.
     pub configuration_sha256: Option<String>,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -99,7 +99,7 @@ pub struct Broker {
     clock: Arc<dyn Clock>,
 }
 
-/// Where a broker listens on TCP, as far as it does.
+/// The addresses on which a broker listens on TCP, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     /// The TLS port.
@@ -122,7 +122,7 @@ impl Addresses {
 }
 
 impl Broker {
-    /// Opens the journal, then the sockets, then the trail: until that is open, health answers that the broker is not ready, and calls wait.
+    /// Opens the journal, then the sockets, then the trail. Until the trail is open, health answers `NOT_SERVING` and calls wait.
     /// Cancel `drain` to stop.
     pub async fn start(parts: Parts, drain: CancellationToken) -> Result<Self, StartError> {
         parts.policies.settle(&parts.caller.region, &parts.caller.account_id).map_err(StartError::Policy)?;
@@ -142,7 +142,7 @@ impl Broker {
         let (health, is_ready) = base.start_readiness();
         // Probes are answered while the trail waits for its store.
         let pages = base.start_pages(parts.telemetry.http, is_ready.clone()).await?;
-        // What is kept by alias is of use while it is known what the alias means.
+        // Data keys cached under an alias can be used only while it is known which key the alias names.
         let most_aliases = usize::try_from(parts.reuse.max_entries).unwrap_or(usize::MAX).max(LEAST_ALIASES);
         let promise = parts.reuse.promise();
         let cache = base.start_cache(parts.reuse);
@@ -177,14 +177,14 @@ impl Broker {
         let addresses = Addresses::of(&listeners, pages.as_ref());
         let server = Server::new(layers, parts.identities, &parts.limits, connections, handshakes);
         let grace = parts.limits.drain;
-        // One time for all of a drain: the end of the trail is kept its part, whatever calls do.
+        // One deadline for the whole drain, with a part set aside for the end of the trail, however long calls take.
         let serving = tokio::spawn(server.serve(listeners, base.drain.clone(), grace * 4 / 5));
         let serving = AbortOnDropHandle::new(serving);
         let waiting = Waiting { base, journal, links, sources, pages, serving, addresses, grace, promise };
         waiting.open(parts.audit, &parts.kms, &policies).await
     }
 
-    /// Where it listens.
+    /// The addresses on which it listens.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
@@ -224,16 +224,16 @@ impl Broker {
         let calls_under_way = self.kms_calls.len();
         let mut remainder = self.audit.finish(rest).await;
         remainder.calls_under_way = calls_under_way;
-        // The end of the trail is copied, too.
+        // Waits until the trail's last records are copied, too.
         if let Some(stdout) = self.stdout {
             let _ = tokio::time::timeout(rest(), stdout.finish()).await;
         }
         if let Some(metrics) = self.metrics {
-            // It waits for the collector.
+            // Blocks until the collector has answered.
             let last = tokio::task::spawn_blocking(|| metrics.shutdown());
             let _ = tokio::time::timeout(LAST_METRICS, last).await;
         }
-        // Until the end: who watches sees the drain, too.
+        // Served until the end, so that whoever watches sees the drain, too.
         if let Some(pages) = self.pages {
             pages.stop().await;
         }
@@ -241,7 +241,7 @@ impl Broker {
     }
 }
 
-/// Some 4 MiB, with names of 256 characters.
+/// About 4 MiB, with names of 256 characters.
 const LEAST_ALIASES: usize = 10_000;
 /// The end of the trail needs some time even where calls are given none to end.
 const LEAST_FINISH: Duration = Duration::from_secs(5);

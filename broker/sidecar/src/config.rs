@@ -53,27 +53,27 @@ pub struct Config {
     pub(crate) listen: Listen,
     /// How to reach KMS.
     pub(crate) kms: AwsSettings,
-    /// How much to ask of KMS, and when to stop asking.
+    /// The limits of calls to KMS, and the circuit breaker.
     pub(crate) guard: GuardSettings,
-    /// Which connections are which workloads.
+    /// Rules that map connections to workloads.
     pub(crate) identities: Identities,
-    /// Who may do what.
+    /// The policies.
     pub(crate) policies: Policies,
-    /// What principals' encryption contexts must have.
+    /// The pairs that principals' encryption contexts must contain.
     pub(crate) bindings: Bindings,
-    /// Which attestation documents count.
+    /// Which attestation documents are accepted.
     pub(crate) trust: Trust,
-    /// Where records go.
+    /// The journal and the trail.
     pub audit: Audit,
-    /// How far data keys are reused.
+    /// The bounds of reuse of data keys.
     pub(crate) reuse: Rules,
     /// Whether messages of suites without key commitment are decrypted.
     pub(crate) suites_without_commitment: bool,
-    /// Bounds.
+    /// The limits of calls and principals.
     pub(crate) limits: Limits,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub(crate) http: Option<SocketAddr>,
-    /// Threads that serve calls.
+    /// The number of threads that serve calls.
     pub(crate) worker_threads: usize,
     /// SHA-256, in hex, of the file.
     pub(crate) sha256: String,

@@ -15,7 +15,7 @@ pub(crate) struct FairQueue<K: Eq + Hash + Clone>(Mutex<State<K>>);
 
 struct State<K: Eq + Hash + Clone> {
     shares: FairShares<K>,
-    /// Of each taker, in order of arrival.
+    /// The waiting turns of each taker, in order of arrival.
     waiting: HashMap<K, VecDeque<Waiter<K>>>,
     arrivals: u64,
     /// When each taker that has a slot, or waits, had its last one: a count of slots.
@@ -54,7 +54,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
             let Err(wait) = self.take_or_wait(taker) else {
                 return Turn { turns: Arc::clone(self), taker: taker.clone() };
             };
-            // Whoever waits is let in, or this would be a defect: then it comes again.
+            // Every waiter is let in at some time. If a defect drops one, it queues again.
             if let Ok(turn) = wait.await {
                 return turn;
             }
@@ -140,7 +140,7 @@ impl<K: Eq + Hash + Clone> State<K> {
         self.served.insert(taker.clone(), self.slots_given);
     }
 
-    /// Who has nothing and wants nothing, any more too, is forgotten.
+    /// Forgets takers that hold nothing and wait for nothing.
     fn forget(&mut self) {
         let Self { shares, waiting, served, .. } = self;
         served.retain(|taker, _| shares.taken_by(taker) > 0 || waiting.contains_key(taker));

@@ -42,7 +42,7 @@ pub struct UnixIdentity {
     pub uid: Option<u32>,
     /// Its group id, if that counts.
     pub gid: Option<u32>,
-    /// Who it is.
+    /// The workload's identity.
     pub principal: SpiffeId,
 }
 

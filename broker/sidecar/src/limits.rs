@@ -21,14 +21,14 @@ use crate::method::{LARGEST_MESSAGE_REQUEST_BYTES, LARGEST_REQUEST_BYTES};
 use read_turns::Reader;
 pub(crate) use read_turns::{ReadTurn, ReadTurns};
 
-/// Bounds of the whole broker.
+/// The limits of the whole broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Calls at a time.
     pub calls_in_flight: u32,
     /// Connections at a time, on each socket.
     pub connections: usize,
-    /// What one principal may take.
+    /// The limits of one principal.
     pub share: ShareLimits,
     /// The deadline of a call that has none.
     pub default_deadline: Duration,
@@ -38,7 +38,7 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// What one principal may take, where its fair share is more.
+/// The limits of one principal, where they are below its fair share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShareLimits {
     /// Connections at a time, on each socket.
@@ -49,7 +49,7 @@ pub struct ShareLimits {
     pub calls_per_second: Option<NonZeroU32>,
 }
 
-/// Bounds of one call, and how many there are.
+/// Checks each call against the limits, and counts calls.
 #[derive(Clone)]
 pub(crate) struct CallLimits {
     /// Counts the calls that the limits admitted.
@@ -60,7 +60,7 @@ pub(crate) struct CallLimits {
     pub deadline_floor: Duration,
 }
 
-/// What all principals share.
+/// The pools that all principals share.
 pub(crate) struct Shares {
     pools: Arc<Pools>,
     turns: Arc<ReadTurns>,
@@ -69,7 +69,7 @@ pub(crate) struct Shares {
     by_principal: Mutex<HashMap<Principal, Arc<Share>>>,
 }
 
-/// What there is of each.
+/// The size of each pool.
 struct Pools {
     calls: Arc<FairPool<Principal>>,
     streams: Arc<FairPool<Principal>>,
@@ -86,11 +86,11 @@ pub(crate) struct Share {
     rate: Option<RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Instant>>>,
 }
 
-/// What was taken of a pool, until this is dropped.
+/// A part of a pool; dropping this gives it back.
 pub(crate) type Taken = key_broker_core::Share<Principal>;
 
 impl CallLimits {
-    /// No call is in flight yet.
+    /// Starts without a call in flight.
     #[must_use]
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
@@ -106,7 +106,7 @@ impl CallLimits {
         u32::try_from(self.under_way.len()).unwrap_or(u32::MAX)
     }
 
-    /// Counts one, until what this returns is dropped.
+    /// Counts one call until the returned value is dropped.
     pub(crate) fn count(&self) -> TaskTrackerToken {
         self.under_way.token()
     }
@@ -119,7 +119,7 @@ impl CallLimits {
 }
 
 impl Shares {
-    /// Nobody has taken anything yet.
+    /// Starts with full pools.
     #[must_use]
     pub(crate) fn new(limits: &Limits, clock: Arc<dyn Clock>) -> Self {
         let calls = u64::from(limits.calls_in_flight);

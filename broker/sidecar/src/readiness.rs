@@ -18,7 +18,7 @@ use tonic_health::server::HealthReporter;
 /// Whether the broker is ready for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
-    /// It is.
+    /// Ready.
     Yes,
     /// The store does not know of the trail yet: no call is answered before it does.
     TrailNotOpen,
@@ -44,7 +44,7 @@ impl Ready {
     }
 }
 
-/// What it depends on.
+/// The states that readiness depends on.
 pub(crate) struct Readiness {
     /// Whether the trail is open, if there is to be one.
     pub trail_is_open: watch::Receiver<bool>,
@@ -54,7 +54,7 @@ pub(crate) struct Readiness {
     pub kms: Vec<watch::Receiver<Option<Instant>>>,
     /// Cancelled when the broker is about to stop.
     pub drain: CancellationToken,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
 }
 

@@ -62,7 +62,7 @@ pub struct Client {
     deadline: Duration,
 }
 
-/// What mutual TLS takes.
+/// The files for mutual TLS.
 pub struct Tls {
     /// The client's certificate, then those that it chains through, in PEM.
     pub certificate: Vec<u8>,
@@ -191,7 +191,7 @@ impl Client {
         Ok(reply.into_inner().into())
     }
 
-    /// What KMS knows about a key.
+    /// Returns KMS's description of a key.
     pub async fn describe_key(&self, key_id: impl Into<String>) -> Result<KeyDescription, Error> {
         let message = pb::DescribeKeyRequest { key_id: key_id.into() };
         let reply = self.broker.clone().describe_key(self.request(message)).await?;

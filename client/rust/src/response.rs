@@ -44,20 +44,20 @@ pub struct EncryptedMessage {
     pub message: Bytes,
     /// The ARN of the KMS key.
     pub key_id: String,
-    /// Where its data key came from.
+    /// The KMS call behind its data key, and how far that key has been used.
     pub provenance: Provenance,
 }
 
 /// A decrypted message.
 #[derive(Debug)]
 pub struct DecryptedMessage {
-    /// What was encrypted.
+    /// The plaintext.
     pub plaintext: Plaintext,
     /// All of the message's encryption context, authentic.
     pub encryption_context: BTreeMap<String, String>,
     /// The ARN of the KMS key.
     pub key_id: String,
-    /// Where its data key came from.
+    /// The KMS call behind its data key, and how far that key has been used.
     pub provenance: Provenance,
 }
 
@@ -72,7 +72,7 @@ pub struct DataKey {
     pub key_id: String,
     /// The key material of the KMS key; empty if KMS did not say.
     pub key_material_id: String,
-    /// Where it came from.
+    /// The KMS call behind it.
     pub provenance: Provenance,
 }
 
@@ -85,51 +85,51 @@ pub struct EncryptedDataKey {
     pub key_id: String,
     /// The key material of the KMS key; empty if KMS did not say.
     pub key_material_id: String,
-    /// Where it came from.
+    /// The KMS call behind it.
     pub provenance: Provenance,
 }
 
 /// A decrypted ciphertext.
 #[derive(Debug)]
 pub struct Decryption {
-    /// What was encrypted.
+    /// The plaintext.
     pub plaintext: Plaintext,
     /// The ARN of the KMS key.
     pub key_id: String,
     /// The key material of the KMS key; empty if KMS did not say.
     pub key_material_id: String,
-    /// Where it came from.
+    /// The KMS call behind it.
     pub provenance: Provenance,
 }
 
-/// What KMS has encrypted.
+/// A plaintext that KMS has encrypted.
 #[derive(Debug)]
 pub struct Encryption {
     /// The ciphertext.
     pub ciphertext_blob: Bytes,
     /// The ARN of the KMS key.
     pub key_id: String,
-    /// Where it came from.
+    /// The KMS call behind it.
     pub provenance: Provenance,
 }
 
-/// What KMS has encrypted anew.
+/// A ciphertext that KMS has re-encrypted.
 #[derive(Debug)]
 pub struct ReEncryption {
     /// The new ciphertext.
     pub ciphertext_blob: Bytes,
-    /// The ARN of the KMS key that had encrypted it.
+    /// The ARN of the KMS key of the old ciphertext.
     pub source_key_id: String,
-    /// The ARN of the KMS key that has encrypted it now.
+    /// The ARN of the KMS key of the new ciphertext.
     pub key_id: String,
-    /// Where it came from.
+    /// The KMS call behind it.
     pub provenance: Provenance,
 }
 
 /// A data key pair.
 #[derive(Debug)]
 pub struct DataKeyPair {
-    /// The private key, PKCS #8 in DER; none where it was not asked for.
+    /// The private key, PKCS #8 in DER; none if it was not asked for.
     pub private_key: Option<Plaintext>,
     /// The private key encrypted under the KMS key.
     pub private_key_ciphertext_blob: Bytes,
@@ -137,7 +137,7 @@ pub struct DataKeyPair {
     pub public_key: Bytes,
     /// The ARN of the KMS key.
     pub key_id: String,
-    /// Where it came from.
+    /// The KMS call behind it.
     pub provenance: Provenance,
 }
 
@@ -146,11 +146,11 @@ pub struct DataKeyPair {
 pub struct RandomBytes {
     /// The bytes.
     pub plaintext: Plaintext,
-    /// Where they came from.
+    /// The KMS call behind them.
     pub provenance: Provenance,
 }
 
-/// What KMS knows about a key, in the words of the KMS API reference (`KeyMetadata`).
+/// KMS's description of a key, in the words of the KMS API reference (`KeyMetadata`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyDescription {
     /// The key's ARN.
@@ -171,11 +171,11 @@ pub struct KeyDescription {
     pub description: String,
     /// When the key was made.
     pub creation_date: Option<SystemTime>,
-    /// Where the answer came from.
+    /// The KMS call behind the answer.
     pub provenance: Provenance,
 }
 
-/// Where an answer came from, and how far its data key has been used.
+/// The KMS call behind an answer, and how far the answer's data key has been used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provenance {
     /// Whether an earlier KMS call made the answer.

@@ -16,18 +16,18 @@ pub struct EncryptedStream {
     parts: Streaming<pb::EncryptMessageStreamResponse>,
     /// The ARN of the KMS key.
     pub key_id: String,
-    /// Where its data key came from.
+    /// The KMS call behind its data key, and how far that key has been used.
     pub provenance: Provenance,
 }
 
-/// A message that is being decrypted. What comes is authentic; that it is whole is known only at its end.
+/// A message that is being decrypted. Each part is authentic, but only the end proves that the message is whole.
 pub struct DecryptedStream {
     parts: Streaming<pb::DecryptMessageStreamResponse>,
     /// All of the message's encryption context, authentic.
     pub encryption_context: BTreeMap<String, String>,
     /// The ARN of the KMS key.
     pub key_id: String,
-    /// Where its data key came from.
+    /// The KMS call behind its data key, and how far that key has been used.
     pub provenance: Provenance,
 }
 

@@ -1,6 +1,6 @@
-//! Who the emulator is.
+//! The emulated account.
 
-/// Who the emulator is: the parts of an ARN, and who calls.
+/// The emulated account: the parts of an ARN, and the configured caller.
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) region: String,

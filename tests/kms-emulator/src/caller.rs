@@ -1,11 +1,11 @@
-//! Who calls.
+//! The caller of an operation.
 
 use crate::account::Account;
 
-/// Whoever signed a call: the configured caller, or a role's session.
+/// The signer of a call: the configured caller, or a role session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// Of the session or the user, as `GetCallerIdentity` tells it.
+    /// The ARN of the session or user, as `GetCallerIdentity` returns it.
     pub(crate) arn: String,
     pub(crate) user_id: String,
     pub(crate) account: String,
@@ -14,7 +14,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Whoever has not assumed a role here.
+    /// The caller that has not assumed a role here.
     pub(crate) fn configured(account: &Account) -> Caller {
         Caller {
             arn: account.caller_arn.clone(),

@@ -19,9 +19,9 @@ pub struct Call {
     pub operation: String,
     /// The `x-amzn-RequestId` of the answer.
     pub request_id: String,
-    /// What CloudTrail would call it, and `GetKeyLastUsage` does: a UUID.
+    /// The eventID in CloudTrail and in `GetKeyLastUsage`: a UUID.
     pub event_id: String,
-    /// Whose credentials signed it; empty if nobody's.
+    /// The access key that signed it; empty if it was not signed.
     pub access_key_id: String,
     /// `KeyId`, as sent.
     pub key_id: Option<String>,
@@ -33,7 +33,7 @@ pub struct Call {
     pub dry_run: bool,
     /// Whether it has a `Recipient`: it asks for an answer that only an attested caller can open.
     pub attested: bool,
-    /// What was injected into the call, in the text form of an effect; nothing for a latency.
+    /// The fault that was injected into the call, in the text form of an effect; none for a latency.
     pub fault: Option<String>,
 }
 

@@ -101,7 +101,7 @@ const MULTI_REGION: u8 = 1;
 const NONCE_AT: usize = 2 + 16 + 32;
 const CHECKSUM_AT: usize = NONCE_AT + 12;
 const HEADER_LENGTH: usize = CHECKSUM_AT + 4;
-/// What a blob adds to its plaintext, in bytes.
+/// The bytes by which a ciphertext blob is longer than its plaintext.
 const OVERHEAD: usize = HEADER_LENGTH + 16;
 
 // The largest plaintext's blob is one that `Decrypt` takes.

@@ -59,7 +59,7 @@ pub(crate) fn answer(service: &Service, method: &Method, path: &str, body: &[u8]
     }
 }
 
-/// What a path has.
+/// The state at a path.
 fn shown(service: &Service, path: &str) -> Value {
     let (store, usage) = (&service.kms.store, &service.kms.usage);
     let (account, state) = (store.account(), store.snapshot());

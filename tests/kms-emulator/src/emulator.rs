@@ -31,13 +31,13 @@ use crate::usage::Usage;
 /// How an emulator is to be.
 #[derive(Debug, Clone)]
 pub struct EmulatorConfig {
-    /// Where it listens; loopback only. Port 0 takes a free one. Default `127.0.0.1:0`.
+    /// The address to listen on; loopback only. Port 0 takes a free one. Default `127.0.0.1:0`.
     pub listen: SocketAddr,
     /// The AWS Region it plays. Default `us-west-2`.
     pub region: String,
     /// The AWS account it plays: 12 digits. Default `111122223333`.
     pub account_id: String,
-    /// Where keys and aliases are kept, mode 0600; the directory must exist. In memory if nothing. Default nothing.
+    /// The file for keys and aliases, mode 0600, in a directory that exists. Without it, which is the default, they are in memory.
     pub state_file: Option<PathBuf>,
     /// The ARN that `GetCallerIdentity` tells everybody. Default
     /// `arn:aws:sts::111122223333:assumed-role/key-broker-dev/dev-session`.
@@ -168,7 +168,7 @@ impl Emulator {
         Ok(Emulator { address, service, stop, tasks })
     }
 
-    /// What to give an SDK as endpoint, for KMS and for STS: `http://127.0.0.1:PORT`.
+    /// The endpoint to give to an SDK, for KMS and for STS: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint_url(&self) -> String {
         format!("http://{}", self.address)

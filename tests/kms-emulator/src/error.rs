@@ -13,7 +13,7 @@ use http::StatusCode;
 pub(crate) struct ApiError {
     /// AWS's name, for example `NotFoundException`.
     pub(crate) code: Cow<'static, str>,
-    /// What AWS says about it.
+    /// AWS's message.
     pub(crate) message: Option<String>,
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What goes wrong. Each has a text form, used in JSON and in the header `x-emulator-fault`.
+/// A kind of failure. Each has a text form, used in JSON and in the header `x-emulator-fault`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Effect {
@@ -122,7 +122,7 @@ impl From<Effect> for String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// What goes wrong.
+    /// The kind of failure.
     pub effect: Effect,
     /// Only calls of this operation, by AWS's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,7 +144,7 @@ pub struct Fault {
 pub struct Chance {
     /// From 0 (never) to 1 (always).
     pub of: f64,
-    /// Where the sequence of outcomes starts.
+    /// The seed of the sequence of outcomes.
     pub seed: u64,
 }
 
@@ -218,12 +218,12 @@ impl Fault {
 #[derive(Default)]
 pub(crate) struct Faults(Mutex<Vec<Armed>>);
 
-/// What befalls one call.
+/// The faults of one call.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fate {
     /// How long it waits first.
     pub(crate) latency: Duration,
-    /// What then happens to it, never a latency.
+    /// The failure after any latency.
     pub(crate) effect: Option<Effect>,
 }
 
@@ -258,7 +258,7 @@ impl Faults {
         self.lock().iter().map(|armed| armed.fault.clone()).collect()
     }
 
-    /// What befalls the next call of an operation.
+    /// Draws the faults of the next call of an operation.
     pub(crate) fn draw(&self, operation: &str) -> Fate {
         let mut fate = Fate::default();
         for armed in self.lock().iter_mut() {

@@ -15,7 +15,7 @@ pub(crate) struct Grant {
     pub(crate) token: String,
     pub(crate) name: Option<String>,
     pub(crate) grantee: String,
-    /// Who may retire it, beside those whom the key's policy lets.
+    /// The principal that may retire it, beside those whom the key policy allows to.
     pub(crate) retiring: Option<String>,
     /// By AWS's names, without a prefix.
     pub(crate) operations: Vec<String>,
@@ -24,7 +24,7 @@ pub(crate) struct Grant {
     pub(crate) created: u64,
 }
 
-/// What the encryption context must be. Operations without one are not bound by it.
+/// The constraint on the encryption context. It does not apply to operations without one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Constraint {

@@ -23,7 +23,7 @@ struct Wrapping {
     valid_to: u64,
 }
 
-/// What an importer needs.
+/// The parameters for an import.
 pub(crate) struct ForImport {
     pub(crate) token: [u8; TOKEN_LENGTH],
     /// DER, `SubjectPublicKeyInfo`.

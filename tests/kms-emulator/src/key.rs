@@ -17,7 +17,7 @@ use crate::grant::Grant;
 use crate::policy::Policy;
 use crate::random;
 
-/// What a key is made of. <https://docs.aws.amazon.com/kms/latest/developerguide/symm-asymm-choose-key-spec.html>
+/// The key spec. <https://docs.aws.amazon.com/kms/latest/developerguide/symm-asymm-choose-key-spec.html>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySpec {
     /// 256 bits for AES-GCM: encrypts, decrypts, makes data keys.
@@ -76,21 +76,21 @@ pub(crate) struct Key {
     /// Unix milliseconds.
     pub(crate) created: u64,
     pub(crate) state: KeyState,
-    /// Of a replica: the region of the primary key.
+    /// The region of the primary key, for a replica.
     pub(crate) primary_region: Option<String>,
-    /// What an attestation document must have for data keys and decryption.
+    /// The conditions on attestation documents for data keys and decryption.
     pub(crate) attestation: Conditions,
     /// Nothing: everything is left to the accounts that call.
     pub(crate) policy: Option<Arc<Policy>>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) origin: Origin,
-    /// What it encrypts with; nothing until it is imported, and after it was deleted.
+    /// The current key material; none before it is imported and after it is deleted.
     pub(crate) material: Option<Arc<Material>>,
-    /// What it encrypted with before it was rotated, the oldest first.
+    /// The key material of earlier rotations, the oldest first.
     pub(crate) former: Vec<Arc<Material>>,
 }
 
-/// Where a key's material comes from.
+/// The origin of a key's material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     AwsKms,
@@ -198,11 +198,11 @@ impl Key {
 }
 
 impl Origin {
-    /// Of a key whose material is still to be imported.
+    /// The origin of a key that waits for its import.
     pub(crate) const EXPECTING: Origin = Origin::External { material_id: None, expires: None };
 }
 
-/// What a key works with, wiped when dropped.
+/// Key material, wiped when dropped.
 pub(crate) struct Material {
     /// AWS's `KeyMaterialId`: 32 bytes that are random or, of imported material, a digest.
     pub(crate) id: [u8; 32],
@@ -257,7 +257,7 @@ impl Material {
         Material::restore(KeySpec::SymmetricDefault, id, bytes)
     }
 
-    /// What the state file keeps: 32 bytes, or PKCS #8 for RSA.
+    /// The bytes for the state file: 32, or PKCS #8 for RSA.
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.secret {
             Secret::Symmetric { bytes, .. } | Secret::Hmac { bytes } | Secret::Rsa { pkcs8: bytes, .. } => {

@@ -1,4 +1,4 @@
-//! What each operation does. Each takes the parameters and gives the answer's members, or AWS's refusal.
+//! The operations. Each takes the parameters and returns the members of the answer, or AWS's error.
 
 mod aliases;
 mod cryptography;
@@ -30,7 +30,7 @@ pub(crate) use self::policies::{put_key_policy, put_role_policy};
 pub(crate) use self::request::Request;
 pub(crate) use self::rotation::rotate;
 
-/// What operations work on.
+/// The state on which operations work.
 pub(crate) struct Kms {
     pub(crate) store: Store,
     pub(crate) recipients: Recipients,
@@ -55,7 +55,7 @@ impl Delivery {
     }
 }
 
-/// What can be asked.
+/// An operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     CancelKeyDeletion,

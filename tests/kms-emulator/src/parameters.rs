@@ -178,12 +178,12 @@ impl Parameters {
         Ok(())
     }
 
-    /// That of a ReEncrypt until then, empty if there is none.
+    /// The source encryption context of a ReEncrypt; empty if there is none.
     pub(crate) fn source_context(&self) -> EncryptionContext {
         self.source_encryption_context.clone().unwrap_or_default()
     }
 
-    /// That of a ReEncrypt from now on, empty if there is none.
+    /// The destination encryption context of a ReEncrypt; empty if there is none.
     pub(crate) fn destination_context(&self) -> EncryptionContext {
         self.destination_encryption_context.clone().unwrap_or_default()
     }

@@ -34,7 +34,7 @@ enum Effect {
     Deny,
 }
 
-/// Whom a statement is about.
+/// The principals of a statement.
 #[derive(Debug, PartialEq, Eq)]
 enum Principal {
     Anybody,
@@ -44,7 +44,7 @@ enum Principal {
     Arn(String),
 }
 
-/// What a pair of the encryption context must be.
+/// A condition on one pair of the encryption context.
 struct Condition {
     /// The name, of which AWS does not mind upper and lower case.
     name: String,
@@ -54,7 +54,7 @@ struct Condition {
     negated: bool,
 }
 
-/// Whose policy it is: a key's names principals, a role's names resources.
+/// Whether a policy is of a key, and names principals, or of a role, and names resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PolicyOf {
     Key,
@@ -72,7 +72,7 @@ pub(crate) struct Question<'a> {
     pub(crate) context: &'a EncryptionContext,
 }
 
-/// What a policy says of a call.
+/// The decision of a policy on a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// A statement denies it: that is the end.

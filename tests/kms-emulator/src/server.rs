@@ -29,7 +29,7 @@ use crate::random;
 use crate::sts::{self, RoleSessions};
 use crate::wire::{self, HttpResponse, Target};
 
-/// What all connections share.
+/// The state that all connections share.
 pub(crate) struct Service {
     pub(crate) kms: Kms,
     pub(crate) faults: Faults,
@@ -37,7 +37,7 @@ pub(crate) struct Service {
     pub(crate) role_sessions: RoleSessions,
 }
 
-/// What one call is called.
+/// The ids of one call.
 struct Ids {
     request: String,
     event: String,
@@ -109,7 +109,7 @@ impl Service {
         }
     }
 
-    /// What a test asks or arranges. A change waits for the disk.
+    /// Answers a test's control request. A change waits for the disk.
     async fn control(self: Arc<Self>, head: Parts, body: Bytes) -> HttpResponse {
         let answer = move || control::answer(&self, &head.method, head.uri.path(), &body);
         tokio::task::spawn_blocking(answer).await.unwrap_or_else(|error| control::failed(&error.to_string()))

@@ -98,7 +98,7 @@ impl Store {
     }
 
     /// Makes a change: on disk first, then in memory; neither, if `change` refuses or the disk does.
-    /// It waits for the disk: not for an async runtime's thread.
+    /// Blocks until the disk has it, so it must not run on an async runtime's thread.
     pub(crate) fn change<T>(
         &self,
         change: impl FnOnce(&mut State) -> Result<T, ApiError>,

@@ -30,14 +30,14 @@ struct RoleSession {
 }
 
 impl RoleSessions {
-    /// Whoever signed with this access key: a session's role, or else the configured caller.
+    /// The owner of this access key: a role session or else the configured caller.
     pub(crate) fn caller(&self, access_key_id: &str, account: &Account) -> Caller {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let session = sessions.iter().find(|session| session.access_key_id == access_key_id);
         session.map_or_else(|| Caller::configured(account), |session| session.caller.clone())
     }
 
-    /// What STS answers to a caller.
+    /// Performs one of STS's operations.
     pub(crate) fn perform(
         &self,
         action: &str,

@@ -1,4 +1,4 @@
-//! What is asked of which service, who asks, and how an answer looks as HTTP.
+//! Requests and answers as HTTP: service, operation and signer.
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
@@ -14,7 +14,7 @@ use crate::sts;
 /// An answer on the wire.
 pub(crate) type HttpResponse = Response<Full<Bytes>>;
 
-/// What a request asks for.
+/// The service and operation of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// KMS, which speaks JSON 1.1: the operation, if it is known, and its name as sent.
@@ -45,7 +45,7 @@ impl Target {
     }
 }
 
-/// Whose credentials signed the request. The signature itself is not looked at.
+/// The access key that signed the request. The signature itself is not verified.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-authentication-methods.html>
 pub(crate) fn access_key_id(head: &Parts) -> Result<&str, ApiError> {
     let missing = || ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token");
@@ -80,7 +80,7 @@ pub(crate) fn answer_bytes(answer: &Answer) -> Vec<u8> {
 pub(crate) fn json_error(error: &ApiError, request_id: &str) -> HttpResponse {
     let mut body = json!({ "__type": error.code });
     if let Some(message) = &error.message {
-        // What IAM refuses is spelled with a capital.
+        // IAM's errors spell it with a capital.
         let member = if error.code == "AccessDeniedException" { "Message" } else { "message" };
         body[member] = message.as_str().into();
     }

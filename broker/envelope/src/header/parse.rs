@@ -10,10 +10,10 @@ use crate::format::{
 use crate::frames::HEADER_IV;
 use crate::suite::Suite;
 
-/// What a reader of headers takes.
+/// The headers that a reader accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepted {
-    /// What a sealer writes.
+    /// Headers as a sealer writes them.
     Sealed,
     /// Every suite that there is, with frames or without.
     Every,

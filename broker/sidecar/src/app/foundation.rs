@@ -52,16 +52,16 @@ use crate::transport::reflection::Reflection;
 use crate::transport::standard::MAX_STANDARD_BYTES;
 use crate::transport::tls::Tls;
 
-/// What all else needs.
+/// What all other parts need.
 pub(super) struct Foundation {
-    /// Where records go.
+    /// The journal.
     pub journal: Journal,
-    /// Where its files are.
+    /// The journal's directory.
     pub journal_dir: PathBuf,
-    /// Whom KMS takes the broker for.
+    /// The broker as the caller of KMS.
     pub caller: Arc<AwsCaller>,
     /// The metrics; none if nobody reads them.
-    /// What records do not show.
+    /// They count what records do not show.
     pub redaction: Option<Arc<Redaction>>,
     pub metrics: Option<Metrics>,
     /// Bounds calls to KMS, in each region.
@@ -70,19 +70,19 @@ pub(super) struct Foundation {
     pub kms: RecordedKms,
     /// The calls to KMS in flight.
     pub kms_calls: TaskTracker,
-    /// Whether the store knows of the trail, if there is to be one.
+    /// Whether the trail is open in its store, if there is to be one.
     pub trail_is_open: watch::Sender<bool>,
     /// Cancelled when the broker is to stop.
     pub drain: CancellationToken,
     /// Counts refusals that come in a flood.
     pub refusals: Arc<Refusals>,
-    /// Of the configuration file.
+    /// SHA-256 of the configuration file, in hex.
     pub configuration_sha256: Option<String>,
     /// What the journal held when it was opened.
     pub recovered_bytes: u64,
-    /// What the trail of a new journal is called, if the broker goes by a name already.
+    /// The instance id for the trail of a new journal, if the broker already has one.
     pub new_trail: Option<String>,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -177,14 +177,14 @@ impl Foundation {
         trail.map_err(StartError::Trail)?.ok_or(StartError::Stopped).map(Some)
     }
 
-    /// The cache, swept.
+    /// The cache, with the task that removes expired data keys.
     pub(super) fn start_cache(&self, rules: Rules) -> Cache {
         let cache = Cache::new(rules, self.kms.clone(), Arc::clone(&self.clock));
         tokio::spawn(cache.clone().sweep(SWEEP));
         cache
     }
 
-    /// Reports whose access keys are, and stops the broker where they are another account's.
+    /// The task that reports the owners of access keys, and stops the broker if they are of another account.
     pub(super) fn watch_sessions(&self, sessions: &Arc<Sessions>) {
         let watch = SessionWatch {
             sessions: Arc::clone(sessions),
@@ -266,7 +266,7 @@ impl Foundation {
         }
     }
 
-    /// What every call goes through.
+    /// The layers around every call.
     pub(super) fn layers(
         &self,
         traces: Traces,
@@ -320,5 +320,5 @@ impl Foundation {
     }
 }
 
-/// How long a data key past its age may stay in memory.
+/// How long an expired data key may stay in memory.
 const SWEEP: Duration = Duration::from_secs(1);

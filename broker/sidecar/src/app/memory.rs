@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use key_broker_core::give_back_memory;
 
-/// Checks from time to time, and returns free memory if memory use has grown. What is in use then may be free soon, and the
-/// allocator alone knows: so it is tried again, less often where it was of no use.
+/// Checks memory use from time to time, and returns free memory if use has grown. Only the allocator knows how much is free, so
+/// this tries again, and less often when a try has gained nothing.
 pub(super) async fn give_back_after_peaks() {
     let (mut least, mut pause) = (u64::MAX, EVERY);
     loop {
@@ -27,17 +27,17 @@ pub(super) async fn give_back_after_peaks() {
     }
 }
 
-/// What of the process is in memory (proc(5)); none where there is no such file.
+/// The process's resident memory in bytes (proc(5)); none where there is no such file.
 fn resident_bytes() -> Option<u64> {
     let pages = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<u64>().ok()?;
     pages.checked_mul(rustix::param::page_size() as u64)
 }
 
-/// A look is a read of some bytes that the kernel makes.
+/// Each check reads one small file of the kernel's.
 const EVERY: Duration = Duration::from_secs(10);
-/// While giving back is of no use: it holds up who allocates meanwhile for some milliseconds.
+/// The pause after a try that gained nothing, since returning memory delays all allocations for some milliseconds.
 const SELDOM: Duration = Duration::from_mins(1);
-/// A look that gives back less was of no use.
+/// A try that returns less has gained nothing.
 const LITTLE_BYTES: u64 = 1 << 20;
-/// Less is not worth it: the allocator uses it again.
+/// Growth below this is ignored, because the allocator will use that memory again.
 const MUCH_BYTES: u64 = 8 << 20;

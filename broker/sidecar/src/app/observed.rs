@@ -1,4 +1,4 @@
-//! Metrics that are only computed when they are read, so that they cost calls nothing.
+//! Metrics that are computed only when they are read, so that they add nothing to the cost of calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,35 +23,35 @@ use crate::transport::tls::Tls;
 
 /// Where observed metrics come from.
 pub(super) struct MetricSources {
-    /// What is kept.
+    /// The cache of data keys.
     pub cache: Cache,
     /// The calls of workloads.
     pub limits: CallLimits,
-    /// Where records go.
+    /// The journal.
     pub journal: Journal,
-    /// What was delivered last; none without a trail.
+    /// The newest delivery; none without a trail.
     pub newest_digest: Option<watch::Receiver<Option<NewestDigest>>>,
     /// The broker's certificate, if it has one.
     pub tls: Option<Tls>,
-    /// Who is connected.
+    /// The open connections.
     pub connections: Arc<Connections>,
-    /// Who could not be.
+    /// The failed TLS handshakes, by cause.
     pub handshakes: Arc<Handshakes>,
     /// Whether the broker is ready for callers.
     pub ready: watch::Receiver<Ready>,
-    /// The circuits to KMS.
+    /// The circuit breakers of KMS, one for each region.
     pub circuits: Vec<Circuit>,
     /// Spans that were not exported.
     pub spans_dropped: Arc<AtomicU64>,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
 }
 
-/// The circuit to KMS in one region.
+/// The circuit breaker of KMS in one region.
 pub(super) struct Circuit {
     /// The region.
     pub region: String,
-    /// Until when it is open.
+    /// When the open circuit lets a probe through.
     pub open_until: watch::Receiver<Option<Instant>>,
 }
 

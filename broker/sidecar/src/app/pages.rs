@@ -17,19 +17,19 @@ pub(super) struct PagesServer {
 }
 
 impl PagesServer {
-    /// Serves them there.
+    /// Serves the pages to connections of `listener`.
     pub(super) fn start(listener: TcpListener, pages: Arc<Pages>) -> Self {
         let (address, stop) = (listener.local_addr().ok(), CancellationToken::new());
         let serving = tokio::spawn(pages.serve(listener, stop.clone()));
         Self { address, serving, stop: stop.drop_guard() }
     }
 
-    /// Where that is.
+    /// The address.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Ends it.
+    /// Stops serving.
     pub(super) async fn stop(self) {
         drop(self.stop);
         let _ = self.serving.await;

@@ -79,7 +79,7 @@ pub(crate) async fn serve(
     Ok(remainder)
 }
 
-/// What is allowed, and seldom meant.
+/// Warns of settings that are allowed but seldom intended.
 fn warn_of(config: &Config) {
     if config.policies.current().is_empty() {
         tracing::warn!("the policy file has no policies: every call is denied");
@@ -106,7 +106,7 @@ fn warn_of(config: &Config) {
     }
 }
 
-/// Where callers can connect.
+/// Logs where callers can connect.
 fn say_where(listen: Listen, broker: &Broker) {
     let Addresses { tls, insecure_tcp, telemetry } = broker.addresses();
     let path = |address: UnixAddress| address.path.display().to_string();
@@ -121,7 +121,7 @@ fn say_where(listen: Listen, broker: &Broker) {
     );
 }
 
-/// Whose the journal's trail is, if the store knows of it: such a broker starts though STS is silent.
+/// Account and region of the journal's trail, if the store has it already: then the broker starts even if STS does not answer.
 async fn noted_account(config: &Config) -> Option<JournalTrail> {
     config.audit.trail.as_ref()?;
     let dir = config.audit.journal.dir.clone();

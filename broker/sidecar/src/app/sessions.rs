@@ -11,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kms::aws::sessions::{Session, Sessions};
 
-/// Watches them until the drain.
+/// Watches the sessions until the drain.
 pub(super) struct SessionWatch {
-    /// What is known of them.
+    /// The known sessions.
     pub(super) sessions: Arc<Sessions>,
-    /// Where records go.
+    /// The journal.
     pub(super) journal: Journal,
     /// The account and region in every record.
     pub(super) caller: Arc<AwsCaller>,
-    /// Time.
+    /// The clock.
     pub(super) clock: Arc<dyn Clock>,
     /// Cancelled when the broker is to stop.
     pub(super) drain: CancellationToken,

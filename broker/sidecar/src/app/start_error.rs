@@ -17,7 +17,7 @@ pub enum StartError {
     Journal {
         /// Its directory.
         dir: PathBuf,
-        /// Why.
+        /// The error.
         error: io::Error,
     },
     /// Records cannot be copied to stdout.

@@ -79,11 +79,11 @@ pub(crate) struct Evidence {
 
 /// Whether a cached data key may be drawn.
 pub(super) enum Verdict {
-    /// It may. With a check, KMS is to be asked in the background.
+    /// It may be drawn. With a check, KMS is to be asked in the background.
     Drawable(Evidence, Option<Check>),
     /// KMS must be asked first.
     Due(Due),
-    /// It may not: KMS is to be called for a new one.
+    /// It may not be drawn: KMS is to be called for a new one.
     Stale,
 }
 

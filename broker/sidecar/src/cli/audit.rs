@@ -134,11 +134,11 @@ pub(in crate::cli) enum Failure {
     Configuration(String),
     /// Something that the command needs cannot be reached.
     Unavailable(String),
-    /// Whoever read stdout wants no more.
+    /// The reader of stdout has closed it.
     NobodyReads,
 }
 
-/// How a command ends.
+/// The outcome of a command.
 type CommandResult = Result<ExitCode, Failure>;
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {

@@ -21,7 +21,7 @@ pub(super) enum Exit {
 }
 
 impl Exit {
-    /// What the process returns.
+    /// The exit code of the process.
     pub(super) const fn code(self) -> u8 {
         match self {
             Self::Done => 0,

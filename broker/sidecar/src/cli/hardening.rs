@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-/// What could not be given up.
+/// The privileges that could not be given up.
 pub(super) struct Hardening {
     failures: Vec<(&'static str, Errno)>,
 }

@@ -70,7 +70,7 @@ pub(super) enum CallFailure {
 }
 
 impl CallFailure {
-    /// Of a call that had so long.
+    /// The failure of a call with this timeout.
     pub(super) fn of(error: &Error, timeout_ms: u64) -> Self {
         // A broker gives its reason.
         match (error.code(), error.reason()) {

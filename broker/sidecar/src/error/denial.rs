@@ -6,11 +6,11 @@ use key_broker_core::{Action, KeyId, Principal};
 /// A request that policy has denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Denial {
-    /// Who asked.
+    /// The principal that asked.
     pub(crate) principal: Principal,
-    /// For what.
+    /// The action.
     pub(crate) action: Action,
-    /// On which key.
+    /// The key.
     pub(crate) key: DeniedKey,
 }
 

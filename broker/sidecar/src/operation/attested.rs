@@ -16,9 +16,9 @@ use crate::attestation::VerifiedRecipient;
 /// (<https://docs.aws.amazon.com/kms/latest/developerguide/cryptographic-attestation.html>).
 #[derive(Clone)]
 pub(crate) struct AttestedRequest<R> {
-    /// Whose attestation document goes with the request.
+    /// The enclave, whose attestation document goes with the request.
     pub recipient: VerifiedRecipient,
-    /// What is asked.
+    /// The request itself.
     pub request: R,
 }
 

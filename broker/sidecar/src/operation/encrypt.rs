@@ -31,7 +31,7 @@ pub(crate) struct Encryption(pub EncryptedDataKey);
 /// permitted one, of a permit for either side.
 #[derive(Clone)]
 pub(crate) struct ReEncryptRequest {
-    /// What KMS encrypted.
+    /// The ciphertext that KMS made.
     pub ciphertext: CiphertextBlob,
     /// Exactly the context of encryption.
     pub source_context: EncryptionContext,

@@ -17,7 +17,7 @@ pub(crate) struct EncryptMessageRequest(Arc<DataKeyRequest>);
 pub(crate) struct DecryptMessageRequest(Arc<DecryptRequest>);
 
 impl EncryptMessageRequest {
-    /// Of a data key of 32 bytes.
+    /// `data_key` asks for 32 bytes.
     #[must_use]
     pub(crate) fn new(data_key: DataKeyRequest) -> Self {
         Self(Arc::new(data_key))
@@ -31,7 +31,7 @@ impl EncryptMessageRequest {
 }
 
 impl DecryptMessageRequest {
-    /// Of one of the message's encrypted data keys.
+    /// `decrypt` is of one of the message's encrypted data keys.
     #[must_use]
     pub(crate) fn new(decrypt: DecryptRequest) -> Self {
         Self(Arc::new(decrypt))

@@ -30,7 +30,7 @@ pub(crate) struct DataKeyWithoutPlaintextRequest(pub DataKeyRequest);
 /// A decrypt (<https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html>).
 #[derive(Clone)]
 pub(crate) struct DecryptRequest {
-    /// What KMS encrypted.
+    /// The ciphertext that KMS made.
     pub ciphertext: CiphertextBlob,
     /// Exactly the context of encryption.
     pub context: EncryptionContext,
@@ -43,7 +43,7 @@ pub(crate) struct DecryptRequest {
 /// Random bytes (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateRandom.html>).
 #[derive(Clone)]
 pub(crate) struct RandomRequest {
-    /// How many.
+    /// The number of bytes.
     pub length: RandomLength,
 }
 

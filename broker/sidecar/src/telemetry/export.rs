@@ -44,7 +44,7 @@ use resource::resource;
 pub(crate) use variables::Ignored;
 use variables::{Collector, Protocol, Variables};
 
-/// What goes to a collector.
+/// The signals that are exported to a collector.
 #[derive(Default)]
 pub(crate) struct Export {
     traces: Traces,
@@ -56,7 +56,7 @@ pub(crate) struct Export {
     instance: Option<String>,
     /// The thread on which all is exported ends with it.
     thread: Option<DropGuard>,
-    /// What is ignored of the variables.
+    /// Environment variables that are ignored.
     ignored: Vec<Ignored>,
     /// Why something is not exported that should be.
     troubles: Vec<String>,

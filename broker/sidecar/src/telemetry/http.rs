@@ -23,7 +23,7 @@ use super::metrics::MetricsText;
 use crate::places::{Place, Places};
 use crate::readiness::Ready;
 
-/// What the listener answers with.
+/// The pages that the listener serves.
 pub(crate) struct Pages {
     text: MetricsText,
     ready: watch::Receiver<Ready>,

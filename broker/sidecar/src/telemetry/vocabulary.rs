@@ -10,7 +10,7 @@ pub(crate) const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
 /// The name of the instrumentation scope, and of the service unless the environment has another.
 pub(crate) const SCOPE: &str = "key-broker";
 
-/// What spans and metrics are made by.
+/// The instrumentation scope of all spans and metrics.
 #[must_use]
 pub(crate) fn scope() -> InstrumentationScope {
     let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION"));
@@ -45,9 +45,9 @@ pub(crate) const CACHE_REFRESH: &str = "cache.refresh";
 pub(crate) const RPC_SYSTEM: &str = "rpc.system.name";
 /// With its service, as in the path of a gRPC request.
 pub(crate) const RPC_METHOD: &str = "rpc.method";
-/// What stands for a method that is not there, whose name is the caller's.
+/// Stands for a method that does not exist, since its name is the caller's choice.
 pub(crate) const OTHER_METHOD: &str = "_OTHER";
-/// That name.
+/// The name of such a method, as the caller gave it.
 pub(crate) const RPC_METHOD_ORIGINAL: &str = "rpc.method_original";
 /// The name of the gRPC status code ([`super::status::name`]).
 pub(crate) const RPC_STATUS_CODE: &str = "rpc.status_code";

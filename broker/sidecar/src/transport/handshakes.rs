@@ -23,7 +23,7 @@ pub(crate) enum Refused {
     ByClient,
     /// No common version or cipher, or no TLS at all.
     NoTls,
-    /// It did not end in time.
+    /// The handshake did not end in time.
     TooSlow,
     /// There were too many at the same time.
     TooMany,
@@ -61,7 +61,7 @@ impl Refused {
         }
     }
 
-    /// How to mend it.
+    /// What the operator can do about it.
     const fn next_step(self) -> &'static str {
         match self {
             Self::NoCertificate => "the client has to show a certificate",

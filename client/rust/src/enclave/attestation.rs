@@ -1,4 +1,4 @@
-//! Where attestation documents come from.
+//! The source of attestation documents.
 
 use std::path::Path;
 use std::{fs, io};

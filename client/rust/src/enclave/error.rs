@@ -21,7 +21,7 @@ pub enum Error {
     PlaintextExposed,
     /// The answer has nothing that is encrypted to this enclave.
     NotForRecipient,
-    /// What is encrypted to this enclave is not written as KMS writes.
+    /// The ciphertext for this enclave does not have the form in which KMS writes it.
     Malformed(BerError),
     /// What is encrypted to this enclave did not open to what was asked for: it was altered, is for another key, or has another
     /// length. All of these are this one error.

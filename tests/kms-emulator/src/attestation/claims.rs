@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::measurements::{Measurement, Measurements};
 
-/// What a document is to claim, and in which form. [`DocumentClaims::enclave`] and [`DocumentClaims::nitro_tpm`] start one:
+/// The claims of a document to be made, and its form. [`DocumentClaims::enclave`] and [`DocumentClaims::nitro_tpm`] start one:
 ///
 /// ```
 /// use kms_emulator::attestation::{Authority, DocumentClaims};

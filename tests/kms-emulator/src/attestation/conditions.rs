@@ -9,7 +9,7 @@ use super::document::Document;
 use super::measurements::{Measurement, Measurements};
 use crate::key::hex;
 
-/// What a document must have for a key to be used: all of it. Nothing, if empty: then a document is not needed.
+/// Conditions on the attestation document with which a key is used. All must hold; without any, no document is needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Conditions(BTreeMap<ConditionKey, Measurement>);
 
@@ -57,7 +57,7 @@ impl Conditions {
 }
 
 impl ConditionKey {
-    /// What a document has there.
+    /// The value that a document has for it.
     fn of(self, document: &Document) -> Option<&Measurement> {
         match (self, &document.measurements) {
             (ConditionKey::ImageSha384, Measurements::Enclave(registers)) => registers.get(&0),

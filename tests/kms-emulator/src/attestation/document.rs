@@ -10,7 +10,7 @@ use ciborium::Value;
 
 use super::measurements::{Measurement, Measurements};
 
-/// What a verified document says.
+/// The contents of a verified document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Document {
@@ -18,13 +18,13 @@ pub struct Document {
     pub module_id: String,
     /// When it was made: unix milliseconds.
     pub timestamp: u64,
-    /// What was measured.
+    /// The measurements.
     pub measurements: Measurements,
-    /// Whatever the asker put there; for KMS an RSA key, DER `SubjectPublicKeyInfo`.
+    /// Set by the requester; for KMS an RSA key, DER `SubjectPublicKeyInfo`.
     pub public_key: Option<Vec<u8>>,
-    /// Whatever the asker put there.
+    /// Set by the requester.
     pub user_data: Option<Vec<u8>>,
-    /// Whatever the asker put there.
+    /// Set by the requester.
     pub nonce: Option<Vec<u8>>,
 }
 
@@ -145,7 +145,7 @@ const ENCLAVE_REGISTERS: u8 = 32;
 /// A TPM has 24 registers.
 const NITRO_TPM_REGISTERS: u8 = 24;
 
-/// What a public key, user data or a nonce may have, in bytes: the Nitro Security Module's limit.
+/// The most bytes of a public key, user data or a nonce: the Nitro Security Module's limit.
 const SHORT: usize = 1024;
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ impl Measurements {
         }
     }
 
-    /// What documents call them.
+    /// Their name in documents.
     pub(super) fn member(&self) -> &'static str {
         match self {
             Measurements::Enclave(_) => "pcrs",

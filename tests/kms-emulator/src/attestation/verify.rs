@@ -20,7 +20,7 @@ use super::document::{Claims, Document};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DocumentError {
-    /// It is not a `COSE_Sign1` of the right form, or its payload is not a document's.
+    /// Not a `COSE_Sign1` of the right form, or its payload is not a document.
     Malformed(String),
     /// Its certificates do not lead to a trusted root, or its leaf may not sign.
     Untrusted(String),

@@ -1,4 +1,4 @@
-//! Who may do what, as tests arrange it.
+//! Key policies and role policies, as tests arrange them.
 
 use super::{Emulator, EmulatorError};
 use crate::operations::{put_key_policy, put_role_policy};

@@ -132,7 +132,7 @@ pub(super) fn generate_random(
     deliver(Answer::new(), &random::secret(checked_length(length)), recipient)
 }
 
-/// What a new data key is to have, in bytes.
+/// The requested length of a new data key in bytes.
 fn data_key_length(parameters: &Parameters) -> Result<usize, ApiError> {
     let spec = one_of("keySpec", parameters.key_spec.as_ref(), &["AES_256", "AES_128"])?;
     match (spec, parameters.number_of_bytes) {

@@ -98,7 +98,7 @@ fn check_name(request: &Request<'_>) -> Result<(), ApiError> {
     }
 }
 
-/// What AWS puts on a key for which nothing was asked.
+/// The default key policy.
 /// <https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html>
 fn default_policy(account: &str) -> String {
     let statement = json!({

@@ -21,7 +21,7 @@ pub(crate) struct Request<'a> {
     pub(crate) state: Arc<State>,
     /// Its `x-amzn-RequestId`.
     pub(crate) id: &'a str,
-    /// What CloudTrail would call it.
+    /// The eventID in CloudTrail.
     pub(crate) event_id: &'a str,
 }
 

@@ -78,7 +78,7 @@ fn rsa_algorithm(name: &str) -> Option<(&'static dyn RsaEncoding, &'static Algor
     })
 }
 
-/// What RSA keys sign with, in AWS's order.
+/// The signing algorithms of RSA keys, in AWS's order.
 pub(super) const RSA_ALGORITHMS: [&str; 6] = [
     "RSASSA_PKCS1_V1_5_SHA_256",
     "RSASSA_PKCS1_V1_5_SHA_384",

@@ -1,6 +1,6 @@
 //! Text with `*` for any characters and `?` for any one, or text as it is.
 
-/// What a text must look like.
+/// A pattern for texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pattern {
     Exactly(String),

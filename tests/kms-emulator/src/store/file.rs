@@ -90,7 +90,7 @@ fn lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whoever may put another file there, or a link, aims what is written and what becomes private.
+/// Fails unless this is a regular file of this user's with a single name: else others could choose, by a link, what is overwritten here.
 fn is_own(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.uid() != geteuid().as_raw() || metadata.nlink() > 1 {

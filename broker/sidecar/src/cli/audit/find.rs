@@ -74,7 +74,7 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     Ok(report.verdict().exit_code())
 }
 
-/// Where is looked: files of the journal, then log files.
+/// The places to search: files of the journal, then log files.
 #[derive(Default)]
 struct Places {
     journal: Option<JournalSnapshot>,
@@ -239,12 +239,12 @@ impl Report {
         keys.chain([&self.story.calls])
     }
 
-    /// How many records there are.
+    /// The number of records.
     fn in_all(&self) -> u64 {
         self.all().map(|records| records.in_all).sum()
     }
 
-    /// How many of those that are shown no signed digest names.
+    /// The number of shown records that no signed digest covers.
     fn unsigned(&self) -> usize {
         let shown = self.all().flat_map(|records| &records.kept);
         shown.filter(|found| !self.places.is_signed(found)).count()

@@ -15,9 +15,9 @@ use super::Failure;
 /// The file, if there is one.
 pub(super) struct Saved {
     file: Option<PathBuf>,
-    /// Where the last run got to.
+    /// The point that the last run reached.
     pub(super) point: Option<ResumePoint>,
-    /// Where this one is, and is not noted yet.
+    /// The point that this run has reached, not noted yet.
     latest: Option<ResumePoint>,
     noted_at: Instant,
 }
@@ -58,7 +58,7 @@ impl Saved {
         let now = SystemClock.instant();
         if now.saturating_duration_since(self.noted_at) >= EVERY {
             self.noted_at = now;
-            // It is tried again, and reported at the end.
+            // A failed write is tried again, and reported at the end.
             let _ = self.write();
         }
     }
@@ -78,7 +78,7 @@ impl Saved {
 /// The file of a run over many trails: a line of JSON for each that need not be read again.
 pub(super) struct SavedTrails {
     file: Option<(PathBuf, File)>,
-    /// What runs before have noted.
+    /// The notes of earlier runs.
     noted: BTreeMap<String, PassedTrail>,
     failed: Option<io::Error>,
 }

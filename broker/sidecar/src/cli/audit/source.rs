@@ -89,7 +89,7 @@ pub(super) struct Source {
     pub(super) revocation_check: Option<RevocationCheck>,
     /// The journal behind it, if it is on this machine.
     pub(super) journal_dir: Option<PathBuf>,
-    /// What the broker redacts values with.
+    /// The key with which the broker redacts values.
     pub(super) redaction_key: Option<Digester>,
     signing: Option<SigningConfig>,
     pub(super) kms: Arc<AwsKms>,

@@ -52,7 +52,7 @@ enum StoredState {
     PendingDeletion { deletion: u64, window: u16 },
 }
 
-/// Of a key whose material is imported.
+/// The import of a key's material.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredExternal {

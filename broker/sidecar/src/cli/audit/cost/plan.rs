@@ -9,11 +9,11 @@ use serde::Serialize;
 /// Trails whose requests are predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// How often log files are delivered.
+    /// The time between deliveries of log files.
     pub(crate) delivery_interval: Duration,
-    /// How often digests are.
+    /// The time between digests.
     pub(crate) digest_interval: Duration,
-    /// What is encrypted under a KMS key.
+    /// Which objects are encrypted under a KMS key.
     pub(crate) encrypted: Encrypted,
     /// Whether KMS signs digests, and not a key in a file.
     pub(crate) kms_signs: bool,

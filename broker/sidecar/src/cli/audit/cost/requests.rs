@@ -18,7 +18,7 @@ pub(super) struct Costs {
     newest: Option<OffsetDateTime>,
 }
 
-/// What requests are counted by.
+/// The group in which a request is counted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Subject {

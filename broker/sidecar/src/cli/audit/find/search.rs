@@ -42,7 +42,7 @@ pub(super) struct DataKey {
     pub(super) uses: Records,
 }
 
-/// What was found.
+/// The records that were found.
 #[derive(Debug, Default)]
 pub(super) struct Story {
     /// The calls that the id names or, where it names none, those for which KMS was called.
@@ -56,7 +56,7 @@ pub(super) struct Search {
     wanted: Wanted,
     period: Period,
     needles: Vec<Needle>,
-    /// How often any place was read.
+    /// How many times places were read.
     reads: u64,
     places: Vec<Place>,
     by_ciphertext: HashMap<String, Known>,
@@ -88,7 +88,7 @@ struct Needle {
     times: Times,
 }
 
-/// What a record says that leads on.
+/// Facts in a record that lead to other records.
 struct Facts {
     at: OffsetDateTime,
     is_kms: bool,
@@ -161,7 +161,7 @@ impl Search {
         Ok(())
     }
 
-    /// What was found, in the order of time.
+    /// The records that were found, in the order of time.
     pub(super) fn story(mut self) -> Story {
         let story = &mut self.story;
         if story.calls.in_all == 0 {
@@ -179,7 +179,7 @@ impl Search {
         self.story
     }
 
-    /// What a record says; none where it is not of the story.
+    /// The facts in a record; none if it does not belong to the story.
     fn facts(&self, json: &str) -> Result<Option<Facts>, String> {
         if !self.concerns(json.as_bytes()) {
             return Ok(None);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub(super) enum Wanted {
     /// A KMS requestID, a broker's request id, or an eventID: all are UUIDs.
     Id(String),
-    /// Of a trace.
+    /// The id of a trace.
     Trace(String),
     /// The SHA-256, in hex, of a data key's ciphertext, or of a message's header.
     Sha256(String),
@@ -27,7 +27,7 @@ impl Wanted {
         text
     }
 
-    /// What it is, as text.
+    /// The kind of id, as text.
     pub(super) fn what(&self) -> &'static str {
         match self {
             Self::Id(_) => "id",
@@ -109,7 +109,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 const SHORTEST_CIPHERTEXT: usize = 48;
 /// Decrypt takes 6,144 bytes.
 const LONGEST_CIPHERTEXT: usize = 6_144;
-/// Of a message, so much is read: its header is no longer.
+/// How much of a message is read: no header is longer.
 const LONGEST_HEADER: u64 = 65 << 10;
 
 #[cfg(test)]

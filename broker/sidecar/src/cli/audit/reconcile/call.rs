@@ -13,28 +13,28 @@ use crate::redaction::{Digester, Maker};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedCall {
-    /// When.
+    /// The time of the call.
     #[serde(serialize_with = "as_record_time")]
     pub(super) event_time: OffsetDateTime,
-    /// What.
+    /// The operation.
     pub(super) event_name: String,
-    /// KMS's id of it.
+    /// The requestID that KMS gave it.
     #[serde(rename = "requestID")]
     pub(super) request_id: String,
     /// The key, by its ARN, or as it was asked for.
     pub(super) key: Option<String>,
-    /// Whose credentials.
+    /// The owner of the credentials.
     pub(super) arn: Option<String>,
-    /// Which of them.
+    /// The access key.
     pub(super) access_key_id: Option<String>,
-    /// From where.
+    /// The caller's address.
     #[serde(rename = "sourceIPAddress")]
     pub(super) source_ip_address: Option<String>,
-    /// With what.
+    /// The caller's program.
     pub(super) user_agent: Option<String>,
-    /// In whose name.
+    /// The AWS service that made the call in the caller's name.
     pub(super) invoked_by: Option<String>,
-    /// How it failed.
+    /// The error code, if it failed.
     pub(super) error_code: Option<String>,
 }
 
@@ -42,12 +42,12 @@ pub(super) struct ListedCall {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Difference {
-    /// When.
+    /// The time of the call.
     #[serde(serialize_with = "as_record_time")]
     pub(super) event_time: OffsetDateTime,
-    /// What, as we have it.
+    /// The operation, as the trail has it.
     pub(super) event_name: String,
-    /// KMS's id of it.
+    /// The requestID that KMS gave it.
     #[serde(rename = "requestID")]
     pub(super) request_id: String,
     /// The field.

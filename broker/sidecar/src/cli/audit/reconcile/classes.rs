@@ -10,7 +10,7 @@ use key_broker_trail::record::{self, MalformedRecord, ReadRecord, Text};
 
 use super::call::ListedCall;
 
-/// How many there are of each class.
+/// The number of records of each class.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Classes {
@@ -33,15 +33,15 @@ pub(super) struct Classes {
 /// The kind of an event, from its first fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Of one call.
+    /// A record of one call.
     Call,
     /// An insight, or many calls as one event.
     Summary,
-    /// Of a call as an endpoint of a network saw it.
+    /// A record of a call as a VPC endpoint saw it.
     NetworkActivity,
 }
 
-/// What the records of all services have.
+/// The fields that the records of all services have.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Head<'a> {

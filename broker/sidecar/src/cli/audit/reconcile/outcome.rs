@@ -8,7 +8,7 @@ use super::range::Range;
 use super::siblings::OfSiblings;
 use super::takings::{OfTakings, Verdict};
 
-/// What came out.
+/// The result of a reconciliation.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Reconciliation {
@@ -39,9 +39,9 @@ pub(super) struct Reconciliation {
     pub(super) by_services: usize,
     /// Calls of readers of this trail, by their own records.
     pub(super) by_readers: usize,
-    /// What other trails of the bucket have.
+    /// What the bucket's other trails contribute.
     pub(super) siblings: OfSiblings,
-    /// What else AWS's files have.
+    /// AWS's other records, by class.
     #[serde(flatten)]
     pub(super) classes: Classes,
     /// How many of those missing from the trail could be from reading it, and so in a reader's records.

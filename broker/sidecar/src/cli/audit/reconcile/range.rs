@@ -18,14 +18,14 @@ pub(super) struct Range {
     pub(super) to: OffsetDateTime,
 }
 
-/// What to look at.
+/// The trails and the time to compare.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
     /// Nothing before this.
     pub(super) since: Option<OffsetDateTime>,
     /// Nothing from this on.
     pub(super) until: Option<OffsetDateTime>,
-    /// What is newer than this may be on its way still, on either side.
+    /// Records newer than this may still be in transit on either side.
     pub(super) settled: OffsetDateTime,
     /// The trails, as encryption contexts name them.
     pub(super) trail_arns: BTreeSet<String>,

@@ -32,7 +32,7 @@ pub(super) struct Reconciler {
     their_ids: HashSet<String>,
     their_range: Option<Range>,
     readers: ReaderRecords,
-    /// What has redacted values in the trail.
+    /// The key with which values in the trail are redacted.
     key: Option<Digester>,
     /// Calls with values that take this key, and it is not there.
     untold: usize,
@@ -213,7 +213,7 @@ impl Reconciler {
         }
     }
 
-    /// What came out.
+    /// Ends the comparison and returns its result.
     #[must_use]
     pub(super) fn finish(mut self, question: &Question) -> Reconciliation {
         self.match_names(question);

@@ -23,12 +23,12 @@ use event::{Constraint, Event, Grant, Taken, What, principal};
 use judgement::{Ruling, concerns, of_key, of_permission};
 use served::{Promise, ShownUse, Use, own_in, use_in};
 
-/// What was taken away, and what was used afterwards.
+/// Keys that were taken away, and their uses afterwards.
 pub(super) struct Takings {
     question: Question,
-    /// How long KMS itself may take to hear of a change.
+    /// How long KMS may take to apply a change everywhere.
     propagation: Duration,
-    /// What has redacted values in the trail.
+    /// The key with which values in the trail are redacted.
     key: Option<Digester>,
     taken: Vec<Tally>,
     /// When keys were given back, by key.
@@ -37,7 +37,7 @@ pub(super) struct Takings {
     /// Whether there is more than is remembered.
     is_cut: bool,
     seen: SeenIds,
-    /// Until when AWS's files reach, by region.
+    /// The newest time in AWS's files, by region.
     newest: HashMap<String, OffsetDateTime>,
     /// Places in `taken`, by key; the ids of those that are multi-Region keys.
     by_key: HashMap<String, Vec<usize>>,
@@ -45,15 +45,15 @@ pub(super) struct Takings {
     /// Places of those that are about all keys of a role, by role; and of the broker's roles.
     by_role: HashMap<String, Vec<usize>>,
     of_own_roles: Vec<usize>,
-    /// Whose the broker's calls are.
+    /// The principals of the broker's calls.
     principals: HashSet<String>,
-    /// What the broker of each trail has promised last.
+    /// The last promise of each trail's broker.
     promises: HashMap<String, Option<Promise>>,
     /// Which replica of a multi-Region key has answered, by KMS's requestID.
     replicas: HashMap<String, String>,
 }
 
-/// What was taken, and the uses after it.
+/// One taking, and the uses after it.
 struct Tally {
     taken: Taken,
     what: What,
@@ -78,13 +78,13 @@ pub(super) struct ListedTaking {
     pub(super) why: Option<&'static str>,
     /// The newest use after it; for a permission, of the uses that rest on an earlier answer of KMS.
     pub(super) last_use: Option<ShownUse>,
-    /// How long after it that came.
+    /// How long after the taking the last use came.
     pub(super) served_for_seconds: Option<i64>,
     /// Uses beyond the promise.
     pub(super) late_uses: u64,
 }
 
-/// What a taking comes to.
+/// The verdict on one taking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Verdict {
@@ -92,7 +92,7 @@ pub(super) enum Verdict {
     Held,
     /// Unknown.
     CannotTell,
-    /// It was not.
+    /// The promise was not kept.
     Late,
 }
 
@@ -260,7 +260,7 @@ impl Takings {
         newest.map_or(self.question.settled, |newest| newest.min(self.question.settled))
     }
 
-    /// What came out, of the keys that the trail's calls are about, and of the broker's own roles and grants.
+    /// The result for the keys that the trail's calls are about, and for the broker's own roles and grants.
     pub(super) fn finish(self, keys: &BTreeSet<String>) -> OfTakings {
         let Self { taken, grants, principals, is_cut, .. } = self;
         let is_ours = |tally: &Tally| match (&tally.what, &tally.taken.key) {
@@ -289,7 +289,7 @@ pub(super) struct OfTakings {
 }
 
 impl OfTakings {
-    /// How many there are of a verdict.
+    /// The number of takings with this verdict.
     pub(super) fn count(&self, verdict: Verdict) -> usize {
         self.takings.iter().filter(|taking| taking.verdict == verdict).count()
     }

@@ -102,7 +102,7 @@ impl TrailLocation {
         }
     }
 
-    /// Where the broker alone writes.
+    /// The folders in which only the broker writes.
     pub(super) fn folders_of_the_broker(&self) -> Vec<PathBuf> {
         let store = match &self.store {
             StoreConfig::Directory { root, .. } => Some(root.clone()),

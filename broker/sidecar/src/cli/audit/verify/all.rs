@@ -24,9 +24,9 @@ use crate::cli::exit::Exit;
 /// The form of the verdict.
 pub(super) struct Form {
     pub(super) is_json: bool,
-    /// Where a page of it goes.
+    /// The file for the report as a page.
     pub(super) html: Option<PathBuf>,
-    /// Where it is noted which trails were found sound.
+    /// The file that notes which trails were found sound.
     pub(super) resume: Option<PathBuf>,
 }
 

@@ -10,11 +10,11 @@ use super::markup::{escaped, lines};
 use super::pictures::{self, Counts, pictures_of};
 use super::{counts_of, findings_of};
 
-/// What is on the page.
+/// The contents of the page.
 pub(super) struct Page<'a> {
-    /// Where the trails are.
+    /// The folder of the trails.
     pub(super) folder: &'a str,
-    /// A table of them.
+    /// The table of the trails.
     pub(super) head: &'a [&'a str],
     pub(super) rows: &'a [Vec<String>],
     pub(super) trails: &'a [(String, Report)],

@@ -84,7 +84,7 @@ struct Picture {
     series: HashMap<String, Series>,
 }
 
-/// What is drawn in one colour.
+/// The values drawn in one colour.
 #[derive(Clone)]
 struct Series {
     total: u64,
@@ -185,7 +185,7 @@ impl Picture {
             }
             let below = height(sum).unwrap_or_default();
             sum += count;
-            // What is there is seen.
+            // Even the smallest value is visible.
             let tall = height(sum).unwrap_or_default().saturating_sub(below).max(1);
             let _ = writeln!(
                 text,

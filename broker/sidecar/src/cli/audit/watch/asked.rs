@@ -29,16 +29,16 @@ pub(super) enum Asked {
     Told(Option<LastUse>),
     /// Others may use it, too.
     Shared,
-    /// It is another account's, where KMS would have to be asked.
+    /// The key is of another account, where KMS would have to be asked.
     OfAnotherAccount,
-    /// It is not there any more.
+    /// The key no longer exists.
     Gone,
     /// KMS did not say.
     Failed(String),
 }
 
 impl Wanted {
-    /// What DescribeKey is asked about.
+    /// The keys and aliases to ask DescribeKey about.
     fn names(&self) -> BTreeSet<String> {
         let mut names: BTreeSet<String> = self.named.iter().map(|key| key.as_str().to_owned()).collect();
         if names.is_empty() {

@@ -8,20 +8,20 @@ use time::OffsetDateTime;
 
 use super::state::Sighting;
 
-/// What a use comes to.
+/// The ruling on one use of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ruling {
     /// A broker's, by the record of this trail.
     Ours(String),
-    /// A dry run of a broker's: this KMS counts what it did not do, so that whatever was before is not seen.
+    /// A broker's dry run. This KMS counts dry runs as uses, so the use before it cannot be seen.
     Blind(String),
-    /// Of the trail itself: its store's, its readers', or what its last digests took.
+    /// A use for the trail itself: by its store, its readers, or its last digests.
     OfTheTrail(&'static str),
-    /// The next digest of some trail will show.
+    /// The next digest of some trail will tell.
     Waiting,
-    /// It may be a broker's, and that is not known.
+    /// It may be a broker's; these are the reasons why that cannot be told.
     CannotTell(Vec<Reason>),
-    /// No broker's.
+    /// No broker made it.
     Alarm,
 }
 
@@ -33,11 +33,11 @@ pub(super) struct Reason {
     pub(super) trail: Option<String>,
     /// The pod or host of its broker.
     pub(super) place: Option<String>,
-    /// What is the matter.
+    /// The reason, as text.
     pub(super) why: &'static str,
 }
 
-/// Where a trail stands, for one moment.
+/// Whether one trail can account for a use at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
     pub(super) trail: String,
@@ -45,15 +45,15 @@ pub(super) struct Standing {
     pub(super) vouching: Vouching,
 }
 
-/// What there is to judge by.
+/// The evidence for a ruling.
 pub(super) trait Evidence {
     /// A broker's record with this requestID: its trail, and whether it is of a dry run.
     fn record_of(&self, request_id: &str) -> Option<(String, bool)>;
     /// Whether it is a call of the trail itself, of which no record is.
     fn of_the_trail(&self, key: &str, sighting: &Sighting) -> Option<&'static str>;
-    /// Where all trails stand for a moment.
+    /// The standing of all trails at this moment.
     fn standings(&self, at: OffsetDateTime) -> Vec<Standing>;
-    /// What in the trails' records could be this use, without a record of KMS's answer.
+    /// What in the trails' records could explain this use, although KMS's answer to it has no record.
     fn troubles(&self, key: &str, sighting: &Sighting) -> Vec<Reason>;
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Records {
     wanted: HashSet<String>,
     times: Vec<(String, String, OffsetDateTime)>,
     found: HashMap<String, (String, bool)>,
-    /// What may be a use, by its requestID.
+    /// Events that may have been uses of a key, by requestID.
     troubles: HashMap<String, BTreeSet<Reason>>,
     /// The keys that workloads' calls are about.
     pub(super) keys: BTreeSet<String>,
@@ -84,7 +84,7 @@ impl Records {
         self.found.get(request_id).cloned()
     }
 
-    /// What may be a use, without a record of KMS's answer.
+    /// Events that may have been uses of a key, although KMS's answer has no record.
     pub(super) fn troubles(&self, request_id: &str) -> impl Iterator<Item = Reason> + '_ {
         self.troubles.get(request_id).into_iter().flatten().cloned()
     }
@@ -123,7 +123,7 @@ impl Records {
         if record.is_of_kms() { self.add_kms(trail, record) } else { self.add_activity(trail, record) }
     }
 
-    /// What a process was doing when it was killed left no record.
+    /// A process that was killed left no record of the calls it was making.
     fn begin_process(&mut self, trail: &ReadTrail<'_>, at: OffsetDateTime) {
         let from = match self.processes.remove(trail.name) {
             Some(Process { is_closed: true, .. }) => return,

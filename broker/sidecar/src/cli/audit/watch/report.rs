@@ -11,7 +11,7 @@ use super::judgement::{Reason, Ruling};
 use super::state::{KeyState, Sighting, WatchState};
 use super::watcher::Judged;
 
-/// What a run has found.
+/// The findings of one run.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
@@ -69,7 +69,7 @@ pub(super) struct ToldKey {
     pub(super) why: Option<String>,
 }
 
-/// What is known of a key's last use.
+/// What the run says about a key's last use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Standing {
@@ -93,7 +93,7 @@ pub(super) enum Standing {
     Shared,
     /// Its account is another one, where it has to be watched.
     OfAnotherAccount,
-    /// It is not there any more.
+    /// The key no longer exists.
     Gone,
 }
 
@@ -134,7 +134,7 @@ impl Report {
         Self { verdict, at: now, alarms, untold, keys }
     }
 
-    /// How many keys are so.
+    /// The number of keys with this standing.
     pub(super) fn count(&self, standing: Standing) -> u64 {
         self.keys.values().filter(|key| key.standing == standing).count() as u64
     }

@@ -11,21 +11,21 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// What is known of all keys.
+/// What earlier runs have found out about all keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct WatchState {
     version: u32,
     /// Which trails it is about.
     trails: String,
-    /// Until when records were looked through for keys.
+    /// The time up to which records were searched for keys.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(super) read_until: Option<OffsetDateTime>,
     /// By ARN.
     pub(super) keys: BTreeMap<String, KeyState>,
 }
 
-/// What is known of a key.
+/// What earlier runs have found out about one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct KeyState {

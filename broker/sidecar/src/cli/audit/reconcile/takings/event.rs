@@ -30,16 +30,16 @@ pub(super) struct Taken {
     pub(super) region: String,
 }
 
-/// What was taken.
+/// The means by which a key was taken away.
 #[derive(Debug, Clone)]
 pub(super) enum What {
     /// The key, from everybody.
     Key,
     /// A grant of this id.
     Grant(String),
-    /// Whatever a key policy or tag had allowed, which the record does not say.
+    /// A key policy or tag was changed. The record does not say what it had allowed.
     Policy,
-    /// The same of a role, by its name as [`principal`] has it.
+    /// A policy of this role was changed; the name is as [`principal`] has it.
     Role(String),
 }
 
@@ -221,5 +221,5 @@ impl Requested<'_> {
 
 /// `eventSource` of KMS's records.
 const KMS: &str = "kms.amazonaws.com";
-/// That of IAM's.
+/// IAM's event source.
 const IAM: &str = "iam.amazonaws.com";

@@ -11,7 +11,7 @@ use super::event::{Constraint, Grant};
 use super::served::Use;
 use crate::redaction::{Digester, Maker};
 
-/// What a use comes to.
+/// The ruling on one use after a taking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ruling {
     /// Within the promise.
