@@ -7,7 +7,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use key_broker_proto::v1::EncryptMessageRequest;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// What the broker is given to do while it is sampled.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Work {
     /// Cached data keys.
     Cached,
@@ -128,17 +128,10 @@ async fn sampled<T: Target>(
 
 /// Samples `audit verify` of the trail of a broker whose files are in `dir`.
 fn verified(programs: &Programs, dir: &Path, samples: &Path) -> Result<(), Failure> {
-    let status = record(samples)
-        .arg("--")
-        .arg(programs.path("key-broker"))
-        .args(["audit", "verify", "--config"])
-        .arg(dir.join("key-broker.toml"))
-        .arg("--record-to")
-        .arg(dir.join("reader-records.jsonl"))
-        .env("AWS_ACCESS_KEY_ID", kms::ACCESS_KEY_ID)
-        .env("AWS_SECRET_ACCESS_KEY", kms::SECRET_ACCESS_KEY)
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .status()?;
+    let mut perf = record(samples);
+    perf.arg("--").arg(programs.path("key-broker"));
+    Broker::verify(&mut perf, dir);
+    let status = perf.status()?;
     if status.success() {
         Ok(())
     } else {
@@ -154,7 +147,7 @@ fn record(samples: &Path) -> Command {
 }
 
 /// Draws the samples.
-fn fold(inferno: &Path, title: &str, samples: &Path, picture: &PathBuf) -> Result<(), Failure> {
+fn fold(inferno: &Path, title: &str, samples: &Path, picture: &Path) -> Result<(), Failure> {
     let mut script = Command::new("perf")
         .args(["script", "--no-inline", "--input"])
         .arg(samples)

@@ -176,6 +176,18 @@ impl Broker {
         Ok(Grpc { client: self.client().await?, request: super::kms::request() })
     }
 
+    /// Completes a command whose last part so far is the program: it verifies the trail of the broker whose files are in `dir`.
+    pub(crate) fn verify(program: &mut Command, dir: &Path) {
+        program
+            .args(["audit", "verify", "--config"])
+            .arg(dir.join("key-broker.toml"))
+            .arg("--record-to")
+            .arg(dir.join("reader-records.jsonl"))
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+    }
+
     /// With `key-broker.toml`, `journal` and `trail`.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()

@@ -88,16 +88,9 @@ pub(crate) async fn measure(time: Duration) -> Result<Sustained, Failure> {
 fn verify(programs: &Programs, dir: &Path) -> Result<Verified, Failure> {
     eprintln!("verifying");
     let began = now();
-    let mut child = Command::new(programs.path("key-broker"))
-        .args(["audit", "verify", "--config"])
-        .arg(dir.join("key-broker.toml"))
-        .arg("--record-to")
-        .arg(dir.join("reader-records.jsonl"))
-        .env("AWS_ACCESS_KEY_ID", kms::ACCESS_KEY_ID)
-        .env("AWS_SECRET_ACCESS_KEY", kms::SECRET_ACCESS_KEY)
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut command = Command::new(programs.path("key-broker"));
+    Broker::verify(&mut command, dir);
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut peak_kilobytes = 0;
     while child.try_wait()?.is_none() {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
