@@ -1,5 +1,5 @@
-//! Proves, with the real program: what one broker encrypts another decrypts, while one of them is stopped, and killed, under load. No
-//! message is lost to both, and no record of one is missing.
+//! Proves, with the real program: what one broker encrypts another decrypts, while one of them is stopped, and killed, under load.
+//! Both can decrypt every message afterwards, and no record of one is missing.
 
 #[path = "support/fleet.rs"]
 mod fleet;
