@@ -1,9 +1,14 @@
 //! What it takes to verify a trail in a directory: records in a second by the clock and for each second of processor time (others may use
-//! this machine), and memory.
+//! this machine), and memory; and to find a call in it with `audit find`, by a requestID of KMS in its first log file, in its last one, and
+//! one that it does not have.
 //!
 //! `cargo bench --bench verify [-- MILLIONS OF RECORDS [USES OF A DATA KEY [THREADS]]]`
 
 use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_trail::TrailReader;
@@ -27,8 +32,8 @@ fn main() {
 async fn one_trail(records: u64, uses_of_a_key: u64, threads: &[usize]) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = StoreConfig::Directory { root: dir.path().to_owned(), bucket: "logs".into() }.open().await;
-    let made = BenchTrail::make(&*store, records, uses_of_a_key).await;
-    let reader = TrailReader::new(store, made.names, None);
+    let made = BenchTrail::make(&*store, 1, records, uses_of_a_key, RECORDS_OF_A_FILE).await.remove(0);
+    let reader = TrailReader::new(store, made.names.clone(), None);
     println!(
         "{} records of {} bytes, {uses_of_a_key} uses of a data key:",
         made.records,
@@ -54,6 +59,40 @@ async fn one_trail(records: u64, uses_of_a_key: u64, threads: &[usize]) {
             made.largest >> 20
         );
     }
+    let [first, last] = &made.ends;
+    for (place, id) in [("first", first), ("last", last), ("no", &NOWHERE.to_owned())] {
+        find(dir.path(), &made, id, place);
+    }
+}
+
+/// By the program itself, as a person would.
+fn find(store: &Path, made: &BenchTrail, id: &str, place: &str) {
+    let own = tempfile::tempdir().expect("a directory");
+    let (key, found) = (own.path().join("key.pem"), own.path().join("found.json"));
+    fs::write(&key, made.key.to_pem()).expect("writes");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_key-broker"));
+    command.args(["audit", "find", id, "--json", "--trail", &made.names.trail]);
+    command.args(["--account", &made.names.account_id, "--region", &made.names.region]);
+    command.args(["--bucket", &made.names.bucket]);
+    command.arg("--store").arg(store).arg("--public-key").arg(&key);
+    command.stdin(Stdio::null()).stdout(fs::File::create(&found).expect("creates"));
+    let started = SystemClock.instant();
+    let mut child = command.spawn().expect("starts");
+    let mut peak = 0;
+    let status = loop {
+        // When it is gone, it has none.
+        peak = peak.max(status_of(&child.id().to_string(), "VmHWM:").unwrap_or(0));
+        if let Some(status) = child.try_wait().expect("runs") {
+            break status;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    // Found, and vouched for; or 1, not found.
+    assert_eq!(status.code(), Some(i32::from(id == NOWHERE)), "{}", found.display());
+    let told = fs::read_to_string(&found).expect("reads");
+    assert_eq!(told.matches("\"eventID\"").count() > 1, id != NOWHERE, "{told}");
+    println!("  audit find, in {place} log file: {seconds:.2} s, {} MiB at the most", peak >> 10);
 }
 
 /// Of all threads, in user and kernel.
@@ -77,9 +116,17 @@ fn peak_kib() -> u64 {
 }
 
 fn status(name: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    status_of("self", name).expect("Linux")
+}
+
+fn status_of(process: &str, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 const RECORDS: u64 = 1_000_000;
+/// Larger than a full one, to show what a record costs.
+const RECORDS_OF_A_FILE: u64 = 40_000;
+/// A requestID that is not random, and so no trail's.
+const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";

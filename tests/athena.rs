@@ -1,18 +1,23 @@
-//! Proves: the views for Athena, run on DuckDB, say of a trail what `audit verify` says of it: as many records and data keys in one that is
-//! sound, and the same kind of broken promise in one that was forged by whoever holds the signing key; beside AWS's own records they say what
-//! `audit reconcile` says; and Trino's own parser takes all of them.
+//! Proves: the views for Athena, run on DuckDB as deploy/duckdb has them, say of a trail what `audit verify` says of it: as many records and data
+//! keys in one that is sound, and the same kind of broken promise in one that was forged by whoever holds the signing key; beside AWS's own
+//! records they say what `audit reconcile` says; Trino's own parser takes all of them, and Hive's takes the table, which has a column for whatever
+//! a record has and finds its log files.
 
 mod peers;
+#[path = "support/sql.rs"]
+mod sql;
 mod support;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
 use key_broker_trail::verify::{Report, Verdict, VerifyOptions};
-use peers::{Peers, printed, root};
+use peers::{Peers, root};
 use serde_json::{Value, json};
+use sql::{ask, ask_beside, vouched_for};
 use support::dev_folder::{command, text};
 use support::tampered::{Copy, plain};
 use support::timed::{BUCKET, names};
@@ -124,14 +129,9 @@ fn the_join_with_cloudtrail_says_what_reconcile_says() {
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn trinos_parser_takes_the_views() {
-    let peers = Peers::install(&["trino"]);
-    let mut java = peers::plain("java");
-    java.arg("-cp").arg(format!(
-        "{}:{}",
-        peers.path("trino/classes").display(),
-        peers.path("trino/lib/*").display()
-    ));
-    let made = printed(java.arg("Parse").args(VIEWS.map(|file| root().join(file))));
+    let made = parse("trino", &VIEWS.map(|file| root().join(file)));
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let made = text(&made.stdout);
     let mut views: Vec<&str> = made
         .lines()
         .map(|line| line.strip_prefix("CreateView ").unwrap_or_else(|| panic!("{line}")))
@@ -148,6 +148,96 @@ fn trinos_parser_takes_the_views() {
         "key_broker_uses",
     ];
     assert_eq!(views, wanted);
+}
+
+/// The table is one to Hive's own parser, in whose dialect Athena's tables are defined. It has a column for each field that a record has, and for
+/// each part of those that are columns with parts, and each log file is where it looks on that day.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn hives_parser_takes_the_table_and_it_has_all_that_records_have() {
+    let made = parse("hive", &[root().join(TABLE)]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let made = text(&made.stdout);
+    let told =
+        |what: &str| -> Vec<&str> { made.lines().filter_map(|line| line.strip_prefix(what)).collect() };
+    assert_eq!(
+        (told("table "), told("partition ")),
+        (vec!["key_broker_trail"], vec!["day STRING"]),
+        "{made}"
+    );
+
+    let columns: BTreeSet<&str> =
+        told("column ").iter().map(|line| line.split_once(' ').expect("a type").0).collect();
+    let place = "property 'storage.location.template' 's3://BUCKET/";
+    let place = told(place)[0].trim_end_matches('\'').to_owned();
+    let copy = vouched_for();
+    let mut fields = BTreeSet::new();
+    for key in copy.log_files() {
+        let log_file: Value = serde_json::from_slice(&copy.log_file(&key)).expect("JSON");
+        for record in log_file["Records"].as_array().expect("records") {
+            add_columns(record, "", &columns, &mut fields);
+        }
+        let (folder, name) = key.rsplit_once('/').expect("a folder");
+        let day = name.split('_').nth(3).expect("a time");
+        let day = format!("{}/{}/{}", &day[..4], &day[4..6], &day[6..8]);
+        assert_eq!(place.replace("${day}", &day), folder);
+    }
+    let missing: Vec<&String> = fields.iter().filter(|field| !columns.contains(field.as_str())).collect();
+    assert!(fields.len() > 30 && missing.is_empty(), "of {fields:?}, no columns: {missing:?}");
+}
+
+/// The names that a record's fields have in a table with these columns: a column without parts is a text that has all of them.
+fn add_columns(value: &Value, name: &str, columns: &BTreeSet<&str>, into: &mut BTreeSet<String>) {
+    match value {
+        _ if columns.contains(name) => {
+            into.insert(name.to_owned());
+        }
+        Value::Object(members) => {
+            let start = if name.is_empty() { String::new() } else { format!("{name}.") };
+            for (member, value) in members {
+                add_columns(value, &format!("{start}{}", member.to_lowercase()), columns, into);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                add_columns(item, &format!("{name}[]"), columns, into);
+            }
+        }
+        _ => {
+            into.insert(name.to_owned());
+        }
+    }
+}
+
+/// Statements with a fault: neither parser is one that takes anything.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn neither_parser_takes_a_statement_with_a_fault() {
+    let faults = [
+        ("hive", TABLE, "STORED AS INPUTFORMAT", "STORED INPUTFORMAT"),
+        ("hive", TABLE, "ARRAY<STRUCT<", "ARRAY<STRUCT("),
+        ("hive", TABLE, "errorcode STRING", "errorcode"),
+        ("trino", VIEWS[0], "GROUP BY kms_event_id;", "GROUP kms_event_id;"),
+    ];
+    let dir = tempfile::tempdir().expect("a directory");
+    for (parser, file, right, wrong) in faults {
+        let statement = fs::read_to_string(root().join(file)).expect("reads");
+        assert!(statement.contains(right), "{file}: {right}");
+        let broken = dir.path().join("broken.sql");
+        fs::write(&broken, statement.replacen(right, wrong, 1)).expect("writes");
+        let said = parse(parser, &[broken]);
+        assert_eq!(said.status.code(), Some(1), "{parser}, {wrong}: {}", text(&said.stderr));
+        assert!(text(&said.stderr).contains("broken.sql: line "), "{parser}: {}", text(&said.stderr));
+    }
+}
+
+/// What the parser of this peer says of files.
+fn parse(peer: &str, files: &[impl AsRef<OsStr>]) -> Output {
+    let peers = Peers::install(&[peer]);
+    let mut java = peers::plain("java");
+    let (classes, libraries) = (peers.path(&format!("{peer}/classes")), peers.path(&format!("{peer}/lib/*")));
+    java.arg("-cp").arg(format!("{}:{}", classes.display(), libraries.display()));
+    peers::output(java.arg("Parse").args(files))
 }
 
 #[test]
@@ -186,44 +276,9 @@ fn what_verify_finds_of_the_promise_the_view_finds_too() {
     }
 }
 
-/// A trail without what waits for its digest: nobody vouches for that yet, and SQL has it all the same.
-fn vouched_for() -> Copy {
-    let copy = plain().copy();
-    let digests = (0..copy.digests().len()).flat_map(|place| copy.digest(place).log_files);
-    let named: BTreeSet<String> = digests.map(|file| file.s3_object).collect();
-    for key in copy.log_files().into_iter().filter(|key| !named.contains(key)) {
-        fs::remove_file(copy.path(&key)).expect("removes");
-    }
-    copy
-}
-
 /// What was delivered, alone: that is what SQL has.
 fn verify(copy: &Copy) -> Report {
     copy.verify_with(VerifyOptions { journal_dir: None, ..copy.options() })
-}
-
-/// The rows of each query.
-fn ask(copy: &Copy, queries: &[&str]) -> Vec<Value> {
-    ask_with(copy, &[], &VIEWS[..1], queries)
-}
-
-/// The same, beside a file of AWS's own.
-fn ask_beside(copy: &Copy, aws: &Path, queries: &[&str]) -> Vec<Value> {
-    ask_with(copy, &[OsStr::new("--cloudtrail"), aws.as_os_str()], &VIEWS, queries)
-}
-
-fn ask_with(copy: &Copy, more: &[&OsStr], views: &[&str], queries: &[&str]) -> Vec<Value> {
-    let peers = Peers::install(&["duckdb"]);
-    let folder = copy.dir.path().join("store").join(BUCKET).join("AWSLogs/111122223333/CloudTrail");
-    let mut command = peers.command("duckdb/bin/python");
-    command.arg(root().join("tests/judges/views-on-duckdb")).args(more);
-    for file in views {
-        command.arg("--views").arg(root().join(file));
-    }
-    printed(command.arg(folder).args(queries))
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
 }
 
 /// What `audit reconcile` says of a trail and a file of AWS's.
@@ -245,6 +300,7 @@ fn in_a_hit(text: &str, from: &str, to: &str) -> String {
     before.to_owned() + &after.replacen(from, to, 1)
 }
 
+const TABLE: &str = "deploy/athena/table.sql";
 const VIEWS: [&str; 2] = ["deploy/athena/views.sql", "deploy/athena/cloudtrail.sql"];
 /// The kinds of the view.
 const PROMISES: [&str; 7] = [

@@ -330,8 +330,12 @@ fn dev_call_and_health_work_together() {
     // Six calls of the workload's, and three of the operator's; to ask for the status leaves no record.
     assert_eq!(support::dev::all_records(dir.path()).outcomes().values().sum::<usize>(), 9);
 
-    // Keys stay from run to run.
+    // Keys stay from run to run, and a policy of one's own.
+    let policy = dir.path().join("policy.cedar");
+    let own = fs::read_to_string(&policy).expect("reads") + "// mine\n";
+    fs::write(&policy, &own).expect("writes");
     let dev = Process::dev(dir.path());
+    assert_eq!(fs::read_to_string(&policy).expect("reads"), own);
     let again = stdout_json(&call(&["decrypt", "--ciphertext-blob", blob, "--context", "tenant=acme"]));
     assert_eq!(again["plaintext"], key["plaintext"]);
     drop(dev);
@@ -366,6 +370,11 @@ fn check_tells_what_is_wrong_and_changes_nothing() {
         emulator.calls().iter().filter(|call| !call.dry_run && call.operation == "GenerateDataKey").count(),
         0
     );
+    // A question about one key is not answered for others.
+    let other = ["check", "--config", path, "--as", "unix:uid/1", "--key-id", "alias/dev"];
+    let other = key_broker(&other);
+    assert_eq!(other.status.code(), Some(64));
+    assert!(text(&other.stderr).contains("with --as, write --key alias/dev"), "{}", text(&other.stderr));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Proves, with OpenTelemetry's own caller and a collector that nobody here wrote, over both transports: a call is one trace from its
+//! Proves, with OpenTelemetry's own caller and its own Collector, over both transports: a call is one trace from its
 //! caller to KMS; every record has its span, and every span of a call or of an answer of KMS its record; a kept key's uses link to
 //! the call to KMS that made it; nothing goes out that is not meant to; and a collector that hangs, refuses or vanishes costs no
 //! call anything.
@@ -95,9 +95,8 @@ fn text_of<'a>(span: &'a Span, name: &str) -> &'a str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
-#[cfg_attr(not(linux_x86_64), ignore = "needs Linux on x86_64, for rotel")]
 async fn a_thousand_calls_are_a_thousand_traces_from_caller_to_kms_and_every_record_joins_one_span() {
-    let peers = Peers::install(&["rotel"]);
+    let peers = Peers::install(&["otelcol"]);
     let python = Peers::install(&["python-otel"]);
     for protocol in Protocol::ALL {
         let collector = Collector::start(&peers);
@@ -318,7 +317,6 @@ fn nothing_is_told_that_is_not_meant_to(collector: &Collector, log: &str, emulat
     let key_arn = emulator.ensure_key("alias/dev", KeySpec::SymmetricDefault).expect("a key");
     let uid = format!("uid/{}", rustix::process::getuid().as_raw());
     for (what, told) in [("spans", collector.text()), ("log", log.to_owned())] {
-        // The first is so long that no id in base64 has it by chance.
         for secret in
             ["acme-which-nobody-is-told", "alias/dev", "alias/none", &key_arn, &uid, "AKIATESTEXAMPLE"]
         {
@@ -329,9 +327,8 @@ fn nothing_is_told_that_is_not_meant_to(collector: &Collector, log: &str, emulat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
-#[cfg_attr(not(linux_x86_64), ignore = "needs Linux on x86_64, for rotel")]
 async fn what_nobody_waits_for_is_a_trace_of_its_own() {
-    let peers = Peers::install(&["rotel"]);
+    let peers = Peers::install(&["otelcol"]);
     let collector = Collector::start(&peers);
     let trail = "store = { directory = \"trail\" }\ntrail = \"dev\"\nkms_key_id = \"alias/dev\"\n\
                  signing = { kms_key_id = \"alias/dev-signing\" }\ndelivery_interval_seconds = 1\n\
@@ -394,9 +391,8 @@ async fn a_bad_collector_costs_no_call_anything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
-#[cfg_attr(not(linux_x86_64), ignore = "needs Linux on x86_64, for rotel")]
 async fn what_is_not_sampled_has_no_span_and_what_is_off_has_none() {
-    let peers = Peers::install(&["rotel"]);
+    let peers = Peers::install(&["otelcol"]);
     for variable in [
         ("OTEL_TRACES_SAMPLER", "always_off"),
         ("OTEL_SDK_DISABLED", "true"),

@@ -152,7 +152,7 @@ impl<'a> Stage<'a> {
     }
 
     fn go(&self) -> Result<Loader, Failure> {
-        self.load(&mut command(install("kms-go")?.join("bin/load")))
+        self.load(&mut command(install("kms-go")?.join("bin/kms-go")))
     }
 
     fn java(&self) -> Result<Loader, Failure> {

@@ -1,8 +1,10 @@
 -- The trail beside AWS's own: needs key_broker_kms_calls (views.sql) and CloudTrail's own table, cloudtrail_logs, as AWS's page "Query AWS
--- CloudTrail logs" makes it. A row for each call to KMS that either of them has of the broker's roles; `found_in` tells which. A call that only
--- AWS has was made with the broker's credentials by somebody else, or its answer never reached the broker. Name days in every question, of the
--- trail's a day more on both sides: CloudTrail delivers up to a quarter of an hour later. What `key-broker audit reconcile` knows of readers and of
--- closing digests, this does not.
+-- CloudTrail logs" makes it.
+
+-- A row for each call to KMS that the trail or AWS's has of the broker's roles; `found_in` tells which. A call that only AWS has was made with the
+-- broker's credentials by somebody else, or its answer never reached the broker. Name days in every question, of the trail's a day more on both
+-- sides: CloudTrail delivers up to a quarter of an hour later. What `key-broker audit reconcile` knows of readers and of closing digests, this
+-- does not.
 CREATE OR REPLACE VIEW key_broker_beside_cloudtrail AS
 WITH ours AS (
   SELECT day, time, operation, key_arn, error_code, kms_request_id,

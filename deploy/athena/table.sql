@@ -3,7 +3,9 @@
 -- every question: what is read is what is paid for.
 CREATE EXTERNAL TABLE key_broker_trail (
   eventversion STRING, useridentity STRUCT<type: STRING, principalid: STRING, arn: STRING, accountid: STRING, accesskeyid: STRING,
-    invokedby: STRING, details: STRUCT<transport: STRING, uid: BIGINT, gid: BIGINT, pid: BIGINT, certificatesha256: STRING, dnsname: STRING>>,
+    username: STRING, sessioncontext: STRUCT<sessionissuer: STRUCT<type: STRING, principalid: STRING, arn: STRING, accountid: STRING,
+      username: STRING>>, invokedby: STRING, details: STRUCT<transport: STRING, uid: BIGINT, gid: BIGINT, pid: BIGINT, cid: BIGINT,
+      certificatesha256: STRING, dnsname: STRING>>,
   eventtime STRING, eventsource STRING, eventname STRING, awsregion STRING, sourceipaddress STRING, useragent STRING,
   errorcode STRING, errormessage STRING, requestparameters STRING, responseelements STRING, additionaleventdata STRING,
   requestid STRING, eventid STRING, readonly STRING, resources ARRAY<STRUCT<arn: STRING, accountid: STRING, type: STRING>>,

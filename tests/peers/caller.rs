@@ -6,12 +6,68 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::collector::{Collector, Protocol};
-use super::{Peers, cases, root};
+use super::{Peers, cases, plain, root};
 
-/// A workload in Python that OpenTelemetry's own packages instrument: `python-otel/caller.py`.
+/// A workload that OpenTelemetry's own packages instrument, in Python if nothing else is said.
 pub struct Caller<'a> {
     peers: &'a Peers,
+    language: Language,
     environment: Vec<(String, String)>,
+}
+
+/// What a caller is written in; each has a peer of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// otelgrpc.
+    Go,
+    /// OpenTelemetry's agent, which knows nothing of the program.
+    Java,
+    /// OpenTelemetry's SDK for Node, with its instrumentation of gRPC.
+    Node,
+    /// OpenTelemetry's instrumentation of gRPC: `python-otel/caller.py`.
+    Python,
+}
+
+impl Language {
+    pub const ALL: [Self; 4] = [Self::Go, Self::Java, Self::Node, Self::Python];
+
+    /// What is installed for it.
+    pub const fn peer(self) -> &'static str {
+        match self {
+            Self::Go => "go-otel",
+            Self::Java => "java-otel",
+            Self::Node => "node-otel",
+            Self::Python => "python-otel",
+        }
+    }
+
+    /// By which its SDK exports if nothing else is said.
+    pub const fn protocol(self) -> Protocol {
+        match self {
+            Self::Go | Self::Python => Protocol::Grpc,
+            Self::Java | Self::Node => Protocol::Http,
+        }
+    }
+
+    fn command(self, peers: &Peers) -> Command {
+        let dir = peers.path(self.peer());
+        match self {
+            Self::Go => plain(dir.join("bin/caller")),
+            Self::Java => {
+                let mut java = plain("java");
+                java.arg(format!("-javaagent:{}", dir.join("agent.jar").display()));
+                java.args(["-cp", &format!("{0}/classes:{0}/lib/*", dir.display()), "Caller"]);
+                java
+            }
+            Self::Node => {
+                let mut node = plain("node");
+                node.env("NODE_PATH", dir.join("node_modules"));
+                node.arg(root().join("tests/peers/node-otel/caller.js"));
+                node
+            }
+            Self::Python => script(peers, "caller.py"),
+        }
+    }
 }
 
 /// Calls of one kind; see `caller.py` for the kinds.
@@ -68,9 +124,21 @@ pub struct Called {
 impl<'a> Caller<'a> {
     /// One that sends its own spans to `collector`, as the service `shop`; from the peer `python-otel`.
     pub fn new(peers: &'a Peers, collector: &Collector, protocol: Protocol) -> Self {
-        let caller = Self { peers, environment: Vec::new() }.with("OTEL_SERVICE_NAME", "shop");
+        Self { peers, language: Language::Python, environment: Vec::new() }
+            .with("OTEL_SERVICE_NAME", "shop")
+            .exporting(collector, protocol)
+    }
+
+    /// One in this language, with what its SDK does by default; a service that is called like the language's peer.
+    pub fn of(language: Language, peers: &'a Peers, collector: &Collector) -> Self {
+        Self { peers, language, environment: Vec::new() }
+            .with("OTEL_SERVICE_NAME", language.peer())
+            .exporting(collector, language.protocol())
+    }
+
+    fn exporting(self, collector: &Collector, protocol: Protocol) -> Self {
         let environment = collector.environment(protocol);
-        environment.iter().fold(caller, |caller, (name, value)| caller.with(name, value))
+        environment.iter().fold(self, |caller, (name, value)| caller.with(name, value))
     }
 
     /// With another variable, such as `OTEL_TRACES_SAMPLER`.
@@ -80,24 +148,35 @@ impl<'a> Caller<'a> {
         self
     }
 
-    /// Makes the calls through the broker at this unix socket, and waits until they and the export are done.
+    /// Makes the calls through the broker at this unix socket, and waits until they and the export are done. In Python they are
+    /// children of one span.
     pub fn run(&self, socket: &Path, plan: &[Calls<'_>]) -> Checkout {
-        let plan: Value = plan
-            .iter()
-            .map(|calls| {
-                json!({ "kind": calls.kind, "times": calls.times, "at_once": calls.at_once, "key_id": calls.key })
-            })
-            .collect();
-        let mut command = script(self.peers, "caller.py");
-        command.arg(format!("unix:{}", socket.display())).arg(plan.to_string());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let mut lines = cases(&mut command);
+        let mut lines = self.lines(socket, plan);
         let checkout = lines.pop().filter(|last| last["kind"] == "checkout").expect("a last line");
         Checkout {
             trace_id: text(&checkout, "traceId"),
             span_id: text(&checkout, "spanId"),
             calls: lines.iter().map(Called::of).collect(),
         }
+    }
+
+    /// The same, in whatever language: only what became of the calls.
+    pub fn call(&self, socket: &Path, plan: &[Calls<'_>]) -> Vec<Called> {
+        let lines = self.lines(socket, plan);
+        lines.iter().filter(|line| line["kind"] != "checkout").map(Called::of).collect()
+    }
+
+    fn lines(&self, socket: &Path, plan: &[Calls<'_>]) -> Vec<Value> {
+        let plan: Value = plan
+            .iter()
+            .map(|calls| {
+                json!({ "kind": calls.kind, "times": calls.times, "at_once": calls.at_once, "key_id": calls.key })
+            })
+            .collect();
+        let mut command = self.language.command(self.peers);
+        command.arg(format!("unix:{}", socket.display())).arg(plan.to_string());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        cases(&mut command)
     }
 }
 

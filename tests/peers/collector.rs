@@ -1,23 +1,19 @@
-//! A collector that nobody here wrote, rotel: it judges what is sent to it over OTLP, and what it passes on is read here.
-//!
-//! rotel's own log of spans would be ambiguous: it escapes nothing. So it exports to `rotel/keep.py`, which writes down each
-//! request in the JSON that protobuf defines, with OpenTelemetry's published messages. Nothing is lost on the way.
+//! OpenTelemetry's own Collector: it judges what is sent to it over OTLP, and what it passes on is read here. Its exporter writes each
+//! request as a line of OTLP's JSON.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Number, Value, json};
 use tempfile::TempDir;
 
-use super::{Peers, root};
+use super::Peers;
 
 /// OTLP's two transports, as `OTEL_EXPORTER_OTLP_PROTOCOL` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +35,11 @@ impl Protocol {
 
 /// A collector on loopback, ended with the test.
 pub struct Collector {
-    rotel: Killed,
-    _keeper: Killed,
-    grpc: u16,
-    http: u16,
+    otelcol: Killed,
+    /// Where anybody may send to, in plain text.
+    open: Receiver,
+    /// Where it takes TLS and a token, if it was told to.
+    guarded: Option<Receiver>,
     dir: TempDir,
     received: Mutex<Received>,
 }
@@ -55,7 +52,11 @@ struct Received {
     marks: usize,
     spans: Vec<Span>,
     metrics: Vec<Value>,
+    log_lines: usize,
 }
+
+/// A `service.instance.id`, and attributes in JSON.
+pub type Series = (String, String);
 
 /// A span as it was received. Ids are lowercase hexadecimal, as `traceparent` has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,39 +108,51 @@ pub struct Status {
 }
 
 impl Collector {
-    /// Starts one, from the peer `rotel`, on free ports of loopback.
+    /// Starts one, from the peer `otelcol`, on free ports of loopback.
     pub fn start(peers: &Peers) -> Self {
+        Self::configured(peers, None)
+    }
+
+    /// Starts one that listens over TLS, and takes nothing without a token in the header `authorization`.
+    pub fn guarded(peers: &Peers, guard: &Guard) -> Self {
+        Self::configured(peers, Some(guard))
+    }
+
+    fn configured(peers: &Peers, guard: Option<&Guard>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let (keeper, keeper_port) = start_keeper(peers, dir.path());
-        // A port that was free may be taken before rotel has it: then rotel ends, and gets others.
-        for _ in 0..5 {
-            let (grpc, http) = free_ports();
-            let mut rotel = start_rotel(peers, dir.path(), grpc, http, keeper_port);
-            if rotel.listens_at(http) {
-                let received = Mutex::default();
-                let collector = Self { rotel, _keeper: keeper, grpc, http, dir, received };
-                collector.send_mark();
-                return collector;
-            }
-        }
-        panic!("rotel does not listen: {}", log(dir.path()));
+        fs::write(dir.path().join(CONFIG), config(dir.path(), guard).to_string()).expect("writes");
+        let mut command = peers.command("otelcol/bin/otelcol");
+        command.arg("--config").arg(dir.path().join(CONFIG));
+        let log = || fs::OpenOptions::new().create(true).append(true).open(dir.path().join(LOG));
+        command.stdout(Stdio::null()).stderr(log().expect("a log file"));
+        let mut otelcol = Killed(command.spawn().expect("the Collector starts"));
+        otelcol.wait_until_ready(dir.path());
+        let open = Receiver::of(dir.path(), OPEN);
+        let guarded = guard.map(|_| Receiver::of(dir.path(), GUARDED));
+        let collector = Self { otelcol, open, guarded, dir, received: Mutex::default() };
+        collector.send_mark();
+        collector
     }
 
     /// For `OTEL_EXPORTER_OTLP_ENDPOINT` with the protocol `grpc`.
     pub fn grpc_endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.grpc)
+        self.endpoint(Protocol::Grpc)
     }
 
     /// For `OTEL_EXPORTER_OTLP_ENDPOINT` with the protocol `http/protobuf`: exporters append `/v1/traces`.
     pub fn http_endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http)
+        self.endpoint(Protocol::Http)
     }
 
     pub fn endpoint(&self, protocol: Protocol) -> String {
-        match protocol {
-            Protocol::Grpc => self.grpc_endpoint(),
-            Protocol::Http => self.http_endpoint(),
-        }
+        let address = |receiver: &Receiver| match protocol {
+            Protocol::Grpc => receiver.grpc,
+            Protocol::Http => receiver.http,
+        };
+        self.guarded.as_ref().map_or_else(
+            || format!("http://{}", address(&self.open)),
+            |guarded| format!("https://localhost:{}", address(guarded).port()),
+        )
     }
 
     /// The variables by which any OpenTelemetry SDK exports to here.
@@ -169,13 +182,13 @@ impl Collector {
         }
         let names: Vec<_> = self.spans().into_iter().map(|span| span.name).collect();
         panic!(
-            "not within ten seconds: {what}; spans came by the names {names:?}; rotel: {}",
+            "not within ten seconds: {what}; spans came by the names {names:?}; the Collector: {}",
             self.complaints()
         );
     }
 
-    /// All spans, a moment after a span of the collector's own has gone the whole way behind them: for tests in which
-    /// something must not come. rotel exports several requests at a time, and now and then one overtakes another.
+    /// All spans, a moment after a span of the test's own has gone the whole way behind them: for tests in which something
+    /// must not come. The Collector takes several requests at a time, and one may overtake another.
     pub fn settled(&self) -> Vec<Span> {
         self.send_mark();
         std::thread::sleep(Duration::from_millis(200));
@@ -187,31 +200,56 @@ impl Collector {
         self.read().metrics.clone()
     }
 
-    /// Everything that was received, as text: for what must not be in it. Bytes are base64 in it.
+    /// The last value of each counter, and the count of each histogram, by its name and the instance and attributes of its series.
+    pub fn counters(&self) -> BTreeMap<String, BTreeMap<Series, u64>> {
+        let mut counters = BTreeMap::<String, BTreeMap<_, _>>::new();
+        for metric in &self.read().metrics {
+            let (data, count) = match &metric["sum"] {
+                Value::Null => (&metric["histogram"], "count"),
+                sum if sum["isMonotonic"] == true => (sum, "asInt"),
+                _ => continue,
+            };
+            for point in list(&data["dataPoints"]) {
+                let instance = metric["resource"]["service.instance.id"].to_string();
+                let value = text(&point[count]).parse().expect("64-bit numbers are text");
+                // They are cumulative: the last one counts.
+                let series = counters.entry(text(&metric["name"])).or_default();
+                series.insert((instance, json!(attributes(point)).to_string()), value);
+            }
+        }
+        counters
+    }
+
+    /// How many log lines came.
+    pub fn log_lines(&self) -> usize {
+        self.read().log_lines
+    }
+
+    /// Everything that was received, as text: for what must not be in it.
     pub fn text(&self) -> String {
         fs::read_to_string(self.dir.path().join(KEPT)).expect("a file")
     }
 
-    /// What rotel would not take, could not read or lost; empty where all is well.
+    /// What it warns of in its own log; empty where all is well. What it refuses, it tells only the sender.
     pub fn complaints(&self) -> String {
-        // rotel answers first, and another thread of it writes its log.
+        // It answers first, and writes its log then.
         std::thread::sleep(Duration::from_millis(200));
         let log = log(self.dir.path());
-        let is_fine = |line: &str| {
-            let level = serde_json::from_str(line).ok().and_then(|line: Value| line["level"].as_u64());
-            level.is_some_and(|level| level <= INFO)
+        let is_fine = |line: &&str| {
+            let line: Option<Value> = serde_json::from_str(line).ok();
+            line.is_some_and(|line| line["level"] == "info")
         };
         log.lines().filter(|line| !is_fine(line)).collect::<Vec<_>>().join("\n")
     }
 
     /// Ends the collector, and keeps what it received: connections break, and nothing listens at its endpoints any more.
     pub fn vanish(&mut self) {
-        self.rotel.kill();
+        self.otelcol.kill();
     }
 
     fn read(&self) -> std::sync::MutexGuard<'_, Received> {
         let mut received = self.received.lock().expect("nobody panics with it");
-        let mut file = fs::File::open(self.dir.path().join(KEPT)).expect("the keeper's file");
+        let mut file = fs::File::open(self.dir.path().join(KEPT)).expect("its file");
         file.seek(SeekFrom::Start(received.until)).expect("seeks");
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).expect("reads");
@@ -228,16 +266,16 @@ impl Collector {
         const MARK: &[u8] = b"\x0a\x0a\x12\x08\x12\x06\x2a\x04mark";
         let before = self.read().marks;
         let head = format!(
-            "POST /v1/traces HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nconnection: close\r\n\
+            "POST /v1/traces HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
              content-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
-            self.http,
+            self.open.http,
             MARK.len()
         );
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).expect("rotel listens");
+        let mut stream = TcpStream::connect(self.open.http).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(MARK)).expect("rotel reads");
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(MARK)).expect("it reads");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("rotel answers");
+        stream.read_to_string(&mut answer).expect("it answers");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         for _ in 0..1_000 {
             if self.read().marks > before {
@@ -245,7 +283,7 @@ impl Collector {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("rotel does not pass on what it receives: {}", log(self.dir.path()));
+        panic!("the Collector does not pass on what it receives: {}", log(self.dir.path()));
     }
 }
 
@@ -258,14 +296,14 @@ pub fn environment(endpoint: &str, protocol: Protocol) -> [(&'static str, String
 }
 
 impl Received {
-    /// One line of the keeper: the request of one export.
+    /// One line of the file: the request of one export.
     fn take(&mut self, request: &Value) {
         for of_resource in list(&request["resourceSpans"]) {
             let resource = attributes(&of_resource["resource"]);
             for of_scope in list(&of_resource["scopeSpans"]) {
                 let scope = text(&of_scope["scope"]["name"]);
                 for span in list(&of_scope["spans"]) {
-                    if span["traceId"].is_null() && span["name"] == "mark" {
+                    if text(&span["traceId"]).is_empty() && span["name"] == "mark" {
                         self.marks += 1;
                     } else {
                         self.spans.push(Span::of(span, &scope, &resource));
@@ -281,6 +319,11 @@ impl Received {
                 metric["resource"] = resource.clone();
                 self.metrics.push(metric);
             }
+        }
+        for scope in
+            list(&request["resourceLogs"]).iter().flat_map(|of_resource| list(&of_resource["scopeLogs"]))
+        {
+            self.log_lines += list(&scope["logRecords"]).len();
         }
     }
 }
@@ -303,10 +346,10 @@ impl Span {
         let counts = ["droppedAttributesCount", "droppedEventsCount", "droppedLinksCount"];
         Self {
             name: text(&span["name"]),
-            kind: named(&span["kind"], "SPAN_KIND_", "UNSPECIFIED"),
+            kind: named(&span["kind"], &KINDS),
             trace_id: id(&span["traceId"], 16),
             span_id: id(&span["spanId"], 8),
-            parent_span_id: (!span["parentSpanId"].is_null()).then(|| id(&span["parentSpanId"], 8)),
+            parent_span_id: (!text(&span["parentSpanId"]).is_empty()).then(|| id(&span["parentSpanId"], 8)),
             trace_state: text(&span["traceState"]),
             start: nanoseconds(&span["startTimeUnixNano"]),
             end: nanoseconds(&span["endTimeUnixNano"]),
@@ -314,7 +357,7 @@ impl Span {
             links: list(&span["links"]).iter().map(Link::of).collect(),
             events: list(&span["events"]).iter().map(Event::of).collect(),
             status: Status {
-                code: named(&span["status"]["code"], "STATUS_CODE_", "UNSET"),
+                code: named(&span["status"]["code"], &CODES),
                 message: text(&span["status"]["message"]),
             },
             scope: scope.to_owned(),
@@ -345,7 +388,7 @@ impl Event {
     }
 }
 
-/// What protobuf's JSON leaves out is what proto3 has as its default.
+/// What OTLP's JSON leaves out is what proto3 has as its default.
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -354,20 +397,24 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn named(value: &Value, prefix: &str, default: &str) -> String {
-    let name = value.as_str().unwrap_or(default);
-    name.strip_prefix(prefix).unwrap_or(name).to_owned()
+/// An enum is a number.
+fn named(value: &Value, names: &[&str]) -> String {
+    let number = value.as_u64().unwrap_or(0);
+    let name = usize::try_from(number).ok().and_then(|number| names.get(number));
+    (*name.unwrap_or_else(|| panic!("neither of {names:?}: {value}"))).to_owned()
 }
 
 fn nanoseconds(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no time: {value}"))
 }
 
+/// OTLP's JSON has ids in hexadecimal, and not in base64 as other bytes.
 fn id(value: &Value, length: usize) -> String {
-    let bytes = BASE64_STANDARD.decode(text(value)).expect("protobuf's JSON has bytes in base64");
+    let id = text(value);
+    let bytes = hex::decode(&id).unwrap_or_default();
     let is_id = bytes.len() == length && bytes.iter().any(|byte| *byte != 0);
     assert!(is_id, "not an id of {length} bytes: {value}");
-    hex::encode(bytes)
+    id
 }
 
 /// OTLP forbids the same key twice.
@@ -413,20 +460,17 @@ impl Killed {
         let _ = self.0.wait();
     }
 
-    /// Whether it came so far; false if it ended.
-    fn listens_at(&mut self, port: u16) -> bool {
+    /// Until it says so in its log.
+    fn wait_until_ready(&mut self, dir: &Path) {
         for _ in 0..1_500 {
-            if self.0.try_wait().expect("a child").is_some() {
-                return false;
+            let is_running = self.0.try_wait().expect("a child").is_none();
+            if log(dir).contains("Everything is ready") {
+                return;
             }
-            // Its ports are bound together: one ends it if it is taken.
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                std::thread::sleep(Duration::from_millis(20));
-                return self.0.try_wait().expect("a child").is_none();
-            }
+            assert!(is_running, "the Collector ended: {}", log(dir));
             std::thread::sleep(Duration::from_millis(20));
         }
-        false
+        panic!("the Collector does not listen within 30 seconds: {}", log(dir));
     }
 }
 
@@ -436,57 +480,73 @@ impl Drop for Killed {
     }
 }
 
-fn start_keeper(peers: &Peers, dir: &Path) -> (Killed, u16) {
-    let kept = dir.join(KEPT);
-    let mut command = peers.command("rotel/bin/python");
-    command
-        .arg(root().join("tests/peers/rotel/keep.py"))
-        .stdout(fs::File::create(&kept).expect("a file"))
-        .stderr(appended(dir));
-    let keeper = Killed(command.spawn().expect("python starts"));
-    for _ in 0..1_500 {
-        let text = fs::read_to_string(&kept).expect("a file");
-        if let Some((line, _)) = text.split_once('\n') {
-            let line: Value = serde_json::from_str(line).expect("JSON");
-            let port = line["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-            return (keeper, port.expect("a port"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
+/// Where a receiver of the Collector listens.
+#[derive(Debug, Clone, Copy)]
+struct Receiver {
+    grpc: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Receiver {
+    /// The one of this name, as the Collector's log has it: it took free ports.
+    fn of(dir: &Path, name: &str) -> Self {
+        let log = log(dir);
+        let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let at = |message: &str| {
+            let line = lines
+                .iter()
+                .find(|line| line["msg"] == message && line["otelcol.component.id"] == name)
+                .unwrap_or_else(|| panic!("{message}? {log}"));
+            text(&line["endpoint"]).parse().expect("an address")
+        };
+        Self { grpc: at("Starting GRPC server"), http: at("Starting HTTP server") }
     }
-    panic!("keep.py does not listen within 30 seconds: {}", log(dir));
 }
 
-fn start_rotel(peers: &Peers, dir: &Path, grpc: u16, http: u16, keeper: u16) -> Killed {
-    let mut command = peers.command("rotel/bin/rotel-agent");
-    command
-        .args(["start", "--log-format", "json", "--disable-batching"])
-        .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")])
-        .args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")])
-        .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"])
-        .args(["--otlp-exporter-endpoint", &format!("http://127.0.0.1:{keeper}")])
-        .stdout(appended(dir))
-        .stderr(appended(dir));
-    Killed(command.spawn().expect("rotel starts"))
+/// What a Collector demands of those who send to it.
+#[derive(Debug)]
+pub struct Guard {
+    /// It shows this certificate, for `localhost`, in PEM.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// It wants `authorization: Bearer TOKEN`.
+    pub token: &'static str,
 }
 
-fn appended(dir: &Path) -> Stdio {
-    let options = fs::OpenOptions::new().create(true).append(true).open(dir.join(LOG));
-    options.expect("a log file").into()
+/// Its configuration: no queues and no batches, so what it has answered is written.
+fn config(dir: &Path, guard: Option<&Guard>) -> Value {
+    let server = json!({ "endpoint": "127.0.0.1:0" });
+    let mut receivers = json!({ OPEN: { "protocols": { "grpc": server, "http": server } } });
+    let mut config = json!({
+        "exporters": { "file": { "path": dir.join(KEPT), "flush_interval": "20ms" } },
+        "service": { "telemetry": { "logs": { "encoding": "json" }, "metrics": { "level": "none" } } },
+    });
+    if let Some(guard) = guard {
+        let tls = json!({ "cert_file": guard.certificate, "key_file": guard.key });
+        let server =
+            json!({ "endpoint": "127.0.0.1:0", "tls": tls, "auth": { "authenticator": "bearertokenauth" } });
+        receivers[GUARDED] = json!({ "protocols": { "grpc": server, "http": server } });
+        config["extensions"] = json!({ "bearertokenauth": { "token": guard.token } });
+        config["service"]["extensions"] = json!(["bearertokenauth"]);
+    }
+    let names: Vec<_> = receivers.as_object().into_iter().flat_map(Map::keys).collect();
+    let pipeline = json!({ "receivers": names, "exporters": ["file"] });
+    config["service"]["pipelines"] = json!({ "traces": pipeline, "metrics": pipeline, "logs": pipeline });
+    config["receivers"] = receivers;
+    config
 }
 
 fn log(dir: &Path) -> String {
     fs::read_to_string(dir.join(LOG)).unwrap_or_default()
 }
 
-fn free_ports() -> (u16, u16) {
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let (one, other) = (bind(), bind());
-    let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
-    (port(&one), port(&other))
-}
-
-/// What the keeper prints, and what both complain of.
+/// Its receivers.
+const OPEN: &str = "otlp";
+const GUARDED: &str = "otlp/guarded";
+/// Its files: of JSON, too, since all JSON is YAML; what it received; and what it says of itself.
+const CONFIG: &str = "otelcol.yaml";
 const KEPT: &str = "received.jsonl";
 const LOG: &str = "log";
-/// The levels of rotel's log are bunyan's.
-const INFO: u64 = 30;
+/// By OTLP's numbers.
+const KINDS: [&str; 6] = ["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"];
+const CODES: [&str; 3] = ["UNSET", "OK", "ERROR"];

@@ -9,21 +9,18 @@
 
 use std::{env, fs};
 
-/// Tells cargo the `cfg`s: `skip_peers` if `KEY_BROKER_SKIP_PEERS` is 1, `linux_x86_64`, `debian_x86_64`, and a `capability` for
+/// Tells cargo the `cfg`s: `skip_peers` if `KEY_BROKER_SKIP_PEERS` is 1, `debian_x86_64`, and a `capability` for
 /// each of [`CAPABILITIES`] that this process has.
 pub(crate) fn tell_cargo() {
     let names = CAPABILITIES.map(|(name, _)| format!("{name:?}")).join(", ");
-    println!("cargo::rustc-check-cfg=cfg(skip_peers, linux_x86_64, debian_x86_64)");
+    println!("cargo::rustc-check-cfg=cfg(skip_peers, debian_x86_64)");
     println!("cargo::rustc-check-cfg=cfg(capability, values({names}))");
     println!("cargo::rerun-if-env-changed=KEY_BROKER_SKIP_PEERS");
     if env::var_os("KEY_BROKER_SKIP_PEERS").is_some_and(|skip| skip == "1") {
         println!("cargo::rustc-cfg=skip_peers");
     }
-    if (env::consts::OS, env::consts::ARCH) == ("linux", "x86_64") {
-        println!("cargo::rustc-cfg=linux_x86_64");
-        if is_debian() {
-            println!("cargo::rustc-cfg=debian_x86_64");
-        }
+    if (env::consts::OS, env::consts::ARCH) == ("linux", "x86_64") && is_debian() {
+        println!("cargo::rustc-cfg=debian_x86_64");
     }
     // Another user may build in the same directory.
     println!("cargo::rerun-if-env-changed=USER");

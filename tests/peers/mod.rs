@@ -76,7 +76,7 @@ pub fn plain(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy().to_lowercase();
-        let of = ["grpc_", "aws_", "otel_", "rotel_"];
+        let of = ["grpc_", "aws_", "otel_"];
         if of.iter().any(|start| text.starts_with(start)) || text.ends_with("_proxy") {
             command.env_remove(name);
         }

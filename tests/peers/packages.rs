@@ -136,6 +136,8 @@ const CALLER: &str = "spiffe://example.org/orders";
 impl Dev {
     pub(crate) fn start() -> Self {
         let dir = in_memory();
+        // It is there before the first start, and stays.
+        fs::write(dir.path().join("policy.cedar"), POLICY).expect("writes");
         let process = Self::run(dir.path());
         Self { dir, process }
     }
@@ -146,10 +148,6 @@ impl Dev {
 
     fn run(dir: &Path) -> Process {
         let process = Process::dev(dir);
-        fs::write(dir.join("policy.new"), POLICY).expect("writes");
-        fs::rename(dir.join("policy.new"), dir.join("policy.cedar")).expect("renames");
-        process.signal(Signal::HUP);
-        process.wait_for_log("new policies are in force");
         let throttled = json!([{ "effect": "throttling", "operation": "GenerateRandom" }]);
         http(&kms_of(dir), "PUT", "/_emulator/faults", "", &throttled);
         process

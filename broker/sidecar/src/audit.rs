@@ -17,7 +17,7 @@ use key_broker_core::{KeyId, Outcome, Peer};
 use key_broker_trail::journal::{Journal, JournalUnavailable};
 use key_broker_trail::record::{
     ActivityEventData, ActivityRecord, AwsCaller, DataKeyData, Open, PolicyData, RequestParameters,
-    TraceData, UserIdentity,
+    UserIdentity,
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -29,6 +29,7 @@ use crate::error::BrokerError;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation};
 use crate::redaction::Redaction;
+use crate::telemetry::trace::TraceIds;
 use crate::telemetry::{status, vocabulary};
 use draft::RecordDraft;
 pub(crate) use draft::{PolicyNote, RecordBuilder};
@@ -57,7 +58,7 @@ impl Audit {
         peer: Arc<Peer>,
         user_agent: Option<&HeaderValue>,
         span: Span,
-        trace: Option<TraceData<'static>>,
+        trace: TraceIds,
     ) -> AuditScope {
         let record = RecordBuilder::default();
         AuditScope {
@@ -86,7 +87,7 @@ pub(crate) struct AuditScope {
     request_id: Uuid,
     event_id: Uuid,
     span: Span,
-    trace: Option<TraceData<'static>>,
+    trace: TraceIds,
     began: Moment,
     event_name: &'static str,
     peer: Arc<Peer>,
@@ -387,7 +388,8 @@ impl AuditScope {
             ends: self.ends,
             message: draft.message.clone(),
             recipient: draft.recipient.as_deref().map(Open::Written),
-            trace: self.trace.clone(),
+            trace: self.trace.server.clone(),
+            caller_trace: self.trace.caller.clone(),
             ..draft.end.as_ref().map_or(Outcome::Failed, |end| end.outcome).into()
         };
         match &draft.notice {

@@ -275,7 +275,12 @@ impl UnixSection {
             Some(Group::Id(gid)) => Some(gid),
             Some(Group::Name(_)) if host == Host::Elsewhere => None,
             Some(Group::Name(group)) => Some(group::id_of(&group).ok_or_else(|| {
-                format!("{name}.group: /etc/group has no group {group:?}: give its number")
+                let next = if group.parse::<u32>().is_ok() {
+                    format!("a number has no quotes, group = {group}")
+                } else {
+                    "give its number".to_owned()
+                };
+                format!("{name}.group: /etc/group has no group {group:?}: {next}")
             })?),
         };
         UnixAddress::refuse_what_is_no_path(&self.path).map_err(|why| format!("{name}.path: {why}"))?;
@@ -416,7 +421,7 @@ journal_dir = "journal"
             &GOOD.replace("broker.sock", "unix:///run/broker.sock"),
             &GOOD.replace("[kms]", "admin = { path = \"unix-abstract:admin\" }\n[kms]"),
             &GOOD.replace("[kms]", "admin = { path = \"admin.sock\", mode = \"0800\" }\n[kms]"),
-            &GOOD.replace("[kms]", "admin = { path = \"admin.sock\", group = \"no-such-group\" }\n[kms]"),
+            &GOOD.replace("[kms]", "admin = { path = \"admin.sock\", group = \"2345\" }\n[kms]"),
             &GOOD.replace("[kms]", "admin = { path = \"broker.sock\" }\n[kms]"),
             &GOOD.replace("unix =", "admin ="),
             &vsock("vsock = { port = 7890 }"),

@@ -1,4 +1,4 @@
-//! A synthetic trail of any number of records, for `cargo bench --bench verify`.
+//! Synthetic trails of any number of records, for `cargo bench --bench verify` and `--bench fleet`.
 
 use std::collections::BTreeMap;
 
@@ -39,17 +39,39 @@ pub struct BenchTrail {
     pub bytes: u64,
     /// That of the largest one.
     pub largest: u64,
+    /// The requestIDs of the first call to KMS in it, and of the last.
+    pub ends: [String; 2],
 }
 
 impl BenchTrail {
-    /// Makes one of at least this many records in `store`.
+    /// Makes so many trails in `store`, signed by one key, each with at least `records`, and `records_of_a_file` in each log file.
     ///
     /// # Panics
     ///
     /// Where `store` takes no objects.
-    pub async fn make(store: &dyn Store, records: u64, uses_of_a_key: u64) -> Self {
-        make(store, records, uses_of_a_key).await
+    pub async fn make(
+        store: &dyn Store,
+        trails: usize,
+        records: u64,
+        uses_of_a_key: u64,
+        records_of_a_file: u64,
+    ) -> Vec<Self> {
+        let (signer, mut made) = (signer(), Vec::new());
+        for number in 0..trails {
+            let plan =
+                Plan { trail: format!("bench-{number:012}"), records, uses_of_a_key, records_of_a_file };
+            made.push(make(store, &plan, &signer).await);
+        }
+        made
     }
+}
+
+/// What to make.
+struct Plan {
+    trail: String,
+    records: u64,
+    uses_of_a_key: u64,
+    records_of_a_file: u64,
 }
 
 /// What is made so far.
@@ -58,20 +80,21 @@ struct Made {
     bytes: u64,
     largest: u64,
     chain: Link,
+    ends: [String; 2],
 }
 
 /// A trail of one log file in five minutes, with a digest for every twelve.
-async fn make(store: &dyn Store, records: u64, uses_of_a_key: u64) -> BenchTrail {
-    let (names, signer) = (names(), signer());
+async fn make(store: &dyn Store, plan: &Plan, signer: &Signer) -> BenchTrail {
+    let names = names(&plan.trail);
     let start = OffsetDateTime::from_unix_timestamp(1_772_352_000).expect("a moment");
-    let mut made = Made { records: 0, bytes: 0, largest: 0, chain: Link::START };
+    let mut made = Made { records: 0, bytes: 0, largest: 0, chain: Link::START, ends: Default::default() };
     let mut previous: Option<(Digest, String)> = None;
     let mut at = start;
-    while made.records < records {
+    while made.records < plan.records {
         let begin = at;
         let mut log_files = Vec::new();
         for _ in 0..12 {
-            let file = log_file(&names, at, uses_of_a_key, &mut made);
+            let file = log_file(&names, at, plan, &mut made);
             let json = file.1;
             log_files.push(file.0);
             let bytes = compress(&json).expect("compresses");
@@ -117,21 +140,22 @@ async fn make(store: &dyn Store, records: u64, uses_of_a_key: u64) -> BenchTrail
         assert!(store.put(Object { key, bytes, metadata }).await.expect("puts"), "it is new");
         previous = Some((digest, signature));
     }
-    let Made { records, bytes, largest, .. } = made;
-    BenchTrail { names, key: signer.public_key().clone(), records, bytes, largest }
+    let Made { records, bytes, largest, ends, .. } = made;
+    BenchTrail { names, key: signer.public_key().clone(), records, bytes, largest, ends }
 }
 
-fn log_file(
-    names: &TrailNames,
-    at: OffsetDateTime,
-    uses_of_a_key: u64,
-    made: &mut Made,
-) -> (LogFile, Vec<u8>) {
+fn log_file(names: &TrailNames, at: OffsetDateTime, plan: &Plan, made: &mut Made) -> (LogFile, Vec<u8>) {
+    let &Plan { uses_of_a_key, records_of_a_file, .. } = plan;
     let mut lines = Vec::new();
     let mut records = 0;
-    while records < RECORDS_OF_A_FILE {
+    while records < records_of_a_file {
         let (event_id, request_id) = (Uuid::new_v4(), Uuid::new_v4().to_string());
         mint(at, event_id, &request_id, &mut lines);
+        let [first, last] = &mut made.ends;
+        if first.is_empty() {
+            first.clone_from(&request_id);
+        }
+        last.clone_from(&request_id);
         for used in 1..=uses_of_a_key {
             draw(at, event_id, &request_id, used, uses_of_a_key, &mut lines);
         }
@@ -196,7 +220,8 @@ fn draw(at: OffsetDateTime, event_id: Uuid, request_id: &str, used: u64, limit: 
         messages_limit: Some(limit),
         bytes_used: Some(0),
         bytes_limit: Some(1 << 30),
-        ciphertext_sha256: Some("ab".repeat(32).into()),
+        // Another for each data key: they are what `audit find` follows.
+        ciphertext_sha256: Some(format!("{0:032x}{0:032x}", event_id.as_u128()).into()),
     };
     let policies = ["policy0".to_owned()];
     let policy = PolicyData {
@@ -240,11 +265,11 @@ fn context() -> EncryptionContext {
     EncryptionContext::parse(BTreeMap::from([("tenant".to_owned(), "acme".to_owned())])).expect("a context")
 }
 
-fn names() -> TrailNames {
+fn names(trail: &str) -> TrailNames {
     TrailNames {
         account_id: "111122223333".into(),
         region: "us-west-2".into(),
-        trail: "key-broker".into(),
+        trail: trail.into(),
         bucket: "logs".into(),
         prefix: String::new(),
     }
@@ -263,8 +288,5 @@ fn wrapped(base64: &str) -> String {
         base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
     lines.join("\n")
 }
-
-/// Larger than a full one, to show what a record costs.
-const RECORDS_OF_A_FILE: u64 = 40_000;
 
 static DETAILS: PeerDetails = PeerDetails::unix(1_000, 1_000, Some(4_242));

@@ -55,5 +55,5 @@ pub use self::{
     stdout::StdoutCopy,
     store::s3::S3Settings,
     store::{Store, StoreError},
-    vouched::{LogFiles, VouchedLogFile},
+    vouched::{LogFiles, Unread, VouchedLogFile},
 };

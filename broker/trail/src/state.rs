@@ -128,9 +128,11 @@ impl State {
         };
         let Versioned { version } = serde_json::from_slice(&text)?;
         if version > FORMAT_VERSION {
-            return Err(io::Error::other(newer(version)));
+            return Err(io::Error::new(io::ErrorKind::Unsupported, newer(version)));
         }
-        Ok(Some(serde_json::from_slice(&text)?))
+        let state: Self = serde_json::from_slice(&text)?;
+        // What is saved next has this program's form.
+        Ok(Some(Self { version: FORMAT_VERSION, ..state }))
     }
 
     /// Saves it durably.

@@ -20,6 +20,8 @@ pub struct LogFiles {
     pub vouched: Vec<VouchedLogFile>,
     /// Log files that nobody vouches for, each with the reason.
     pub unvouched: Vec<(String, &'static str)>,
+    /// Digests that the store has and does not return: what they vouch for is not known.
+    pub unread: Vec<Unread>,
     /// The number of log files in other trails' digests.
     pub of_others: u64,
     /// The requestIDs of the signatures of closing digests, whose records no log file can have. They are not signed themselves.
@@ -28,6 +30,17 @@ pub struct LogFiles {
     pub data_keys: HashSet<String>,
     /// How many records of the journal are delivered, as its broker has noted.
     pub delivered: u64,
+}
+
+/// An object of the trail that the store has and does not return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Its key in the bucket.
+    pub key: String,
+    /// The store's error.
+    pub why: String,
+    /// The time whose records it may have or vouch for; no bound where none is known.
+    pub times: [Option<OffsetDateTime>; 2],
 }
 
 /// A log file whose name and hash are vouched for.
@@ -77,29 +90,29 @@ impl VouchedLogFile {
 impl LogFiles {
     /// The log files that can have records from `since` until `until`, of the trail of `reader`, or of all trails named `called` (`*` matches
     /// anything). They are vouched for by digests that `keys` have signed, and by the broker's own notes for its next digest, if
-    /// `journal_dir` can be read.
+    /// `journal_dir` can be read. `progress` is told which digest is read, of how many.
     pub async fn of(
         reader: &TrailReader,
         called: Option<&str>,
         keys: &[PublicKey],
         journal_dir: Option<&Path>,
         (since, until): (Option<OffsetDateTime>, Option<OffsetDateTime>),
+        progress: &mut (dyn FnMut(usize, usize) + Send),
     ) -> Result<Self, ReadFailure> {
         // Listed before the digests, so that what is delivered meanwhile is in neither list.
         let listed = reader.log_file_keys().await?;
         let ((trails, others), noted) = digests_and_notes(reader, called, journal_dir).await?;
         let trail: Arc<str> = reader.names().trail.as_str().into();
-        let mut found = Found { since, until, files: Self::default(), named: HashSet::new(), trail };
+        let mut found =
+            Found { since, until, files: Self::default(), named: HashSet::new(), trail, unread: 0 };
+        let (mut done, all) = (0, trails.values().map(Vec::len).sum());
         for (trail, digests) in &trails {
             found.trail = trail.as_str().into();
-            for digest in digests {
-                let Some(file) = read(reader, &digest.key).await? else { continue };
-                let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
-                if is_believed {
-                    found.add_calls(&file);
-                }
-                found.add_digest(file.digest, is_believed);
-            }
+            let mut tick = || {
+                done += 1;
+                progress(done, all);
+            };
+            found.read_digests(reader, keys, digests, &mut tick).await?;
         }
         if let Some(state) = noted {
             found.add_waiting(state);
@@ -122,15 +135,9 @@ impl LogFiles {
         (since, until): (Option<OffsetDateTime>, Option<OffsetDateTime>),
     ) -> Result<Self, ReadFailure> {
         let trail: Arc<str> = reader.names().trail.as_str().into();
-        let mut found = Found { since, until, files: Self::default(), named: HashSet::new(), trail };
-        for digest in &reader.digest_keys().await?.own {
-            let Some(file) = read(reader, &digest.key).await? else { continue };
-            let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
-            if is_believed {
-                found.add_calls(&file);
-            }
-            found.add_digest(file.digest, is_believed);
-        }
+        let mut found =
+            Found { since, until, files: Self::default(), named: HashSet::new(), trail, unread: 0 };
+        found.read_digests(reader, keys, &reader.digest_keys().await?.own, &mut || {}).await?;
         Ok(found.files)
     }
 }
@@ -142,9 +149,71 @@ struct Found {
     named: HashSet<String>,
     /// The trail that is being read.
     trail: Arc<str>,
+    /// How many digests the store did not return, of any time.
+    unread: usize,
 }
 
 impl Found {
+    /// Adds what the digests of one trail, in order, name; `tick` is called for each. Those that the store does not return are listed, unless
+    /// the next one that is vouched for shows that they are none of this trail's. Too many of them are an error.
+    async fn read_digests(
+        &mut self,
+        reader: &TrailReader,
+        keys: &[PublicKey],
+        digests: &[DigestKey],
+        tick: &mut (dyn FnMut() + Send),
+    ) -> Result<(), ReadFailure> {
+        let (mut newest, mut last, mut waiting) = (None, None, Vec::new());
+        for digest in digests {
+            tick();
+            match read(reader, &digest.key).await {
+                Ok(Some(file)) => {
+                    let is_believed = file.digest.digest_s3_object == digest.key && file.is_signed(keys);
+                    if is_believed {
+                        self.add_calls(&file);
+                        self.add_unread(&mut waiting, last, Some(&file.digest));
+                        newest = file.digest.log_files.last().map_or(newest, |last| times_of(last)[1]);
+                        last = Some(&digest.key);
+                    }
+                    self.add_digest(file.digest, is_believed);
+                }
+                Ok(None) => {}
+                Err(ReadFailure::Store(error)) if self.unread < MOST_UNREAD => {
+                    self.unread += 1;
+                    let (key, why) = (digest.key.clone(), error.to_string());
+                    let from = newest.map(|newest: OffsetDateTime| newest.saturating_sub(LONGEST_CALL));
+                    waiting.push(Unread { key, why, times: [from, Some(digest.end)] });
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.add_unread(&mut waiting, last, None);
+        Ok(())
+    }
+
+    /// Lists digests that were not read between the one with the key `last` and `next`, both vouched for. `next` names its predecessor: what
+    /// is between the two is no digest of this trail. And its records may be older than those before, if the clock was set back.
+    fn add_unread(&mut self, waiting: &mut Vec<Unread>, last: Option<&String>, next: Option<&Digest>) {
+        if let Some(next) = next {
+            let (previous, before) = (next.previous_digest_s3_object.as_ref(), waiting.len());
+            if let Some(place) = waiting.iter().position(|unread| Some(&unread.key) == previous) {
+                waiting.truncate(place + 1);
+            } else if previous == last {
+                waiting.clear();
+            }
+            self.unread -= before - waiting.len();
+            let oldest = next.log_files.iter().filter_map(|file| times_of(file)[0]).min();
+            for unread in &mut *waiting {
+                unread.times[0] = unread.times[0].map(|from| oldest.map_or(from, |oldest| from.min(oldest)));
+            }
+        }
+        for unread in waiting.drain(..) {
+            if self.may_hold(unread.times) {
+                self.files.unread.push(unread);
+            }
+        }
+    }
+
     fn add_calls(&mut self, file: &DigestFile) {
         let own = file.digest.key_broker.as_ref();
         if own.is_some_and(|own| own.position == Some(Position::Closing)) {
@@ -159,7 +228,7 @@ impl Found {
         for file in digest.log_files {
             if is_believed {
                 self.vouch(file, true);
-            } else if self.may_hold(&file) && self.named.insert(file.s3_object.clone()) {
+            } else if self.may_hold(times_of(&file)) && self.named.insert(file.s3_object.clone()) {
                 let why = "its digest is not signed with a key that was given";
                 self.files.unvouched.push((file.s3_object, why));
             }
@@ -167,8 +236,9 @@ impl Found {
     }
 
     fn vouch(&mut self, file: LogFile, is_signed: bool) {
-        if self.named.insert(file.s3_object.clone()) && self.may_hold(&file) {
-            let (trail, times) = (Arc::clone(&self.trail), times_of(&file));
+        let times = times_of(&file);
+        if self.named.insert(file.s3_object.clone()) && self.may_hold(times) {
+            let trail = Arc::clone(&self.trail);
             self.files.vouched.push(VouchedLogFile { is_signed, times, trail, file });
         }
     }
@@ -183,8 +253,7 @@ impl Found {
         }
     }
 
-    fn may_hold(&self, file: &LogFile) -> bool {
-        let [oldest, newest] = times_of(file);
+    fn may_hold(&self, [oldest, newest]: [Option<OffsetDateTime>; 2]) -> bool {
         let starts_before_end = oldest.zip(self.until).is_none_or(|(oldest, until)| oldest < until);
         let ends_after_start = newest.zip(self.since).is_none_or(|(newest, since)| newest >= since);
         starts_before_end && ends_after_start
@@ -194,8 +263,8 @@ impl Found {
     /// read objects that are no log files.
     fn is_stranger(&self, reader: &TrailReader, key: &str) -> bool {
         let is_in_time = |closed: OffsetDateTime| {
-            self.since.is_none_or(|since| closed + Duration::MINUTE > since)
-                && self.until.is_none_or(|until| closed <= until + LONGEST_FILE)
+            self.since.is_none_or(|since| closed.saturating_add(Duration::MINUTE) > since)
+                && self.until.is_none_or(|until| closed <= until.saturating_add(LONGEST_FILE))
         };
         let is_json = [".json", ".json.gz"].iter().any(|end| key.ends_with(end));
         !self.named.contains(key) && reader.names().log_file_minute(key).map_or(is_json, is_in_time)
@@ -211,13 +280,22 @@ impl Found {
             if strangers.is_empty() {
                 break;
             }
-            let Some(file) = read(reader, key).await? else { continue };
+            let file = match read(reader, key).await {
+                Err(ReadFailure::Store(_)) if self.unread < MOST_UNREAD => {
+                    self.unread += 1;
+                    continue;
+                }
+                read => read?,
+            };
+            let Some(file) = file else { continue };
             // Whoever signed the digest: this can only exclude files that this trail's own digests do not name.
             for log_file in &file.digest.log_files {
                 self.files.of_others += u64::from(strangers.remove(&log_file.s3_object));
             }
         }
-        self.files.unvouched.extend(strangers.into_iter().map(|key| (key, "no digest names it")));
+        let why =
+            if self.unread > 0 { "no digest that could be read names it" } else { "no digest names it" };
+        self.files.unvouched.extend(strangers.into_iter().map(|key| (key, why)));
         Ok(self.files)
     }
 }
@@ -270,165 +348,12 @@ async fn read(reader: &TrailReader, key: &str) -> Result<Option<DigestFile>, Rea
     }
 }
 
+/// Records are in the order of their commits, and have the time at which their calls came.
+const LONGEST_CALL: Duration = Duration::minutes(5);
+/// The number of digests that a store may fail to return before it counts as unreachable.
+const MOST_UNREAD: usize = 20;
 /// The longest time that the records of a log file can span.
 const LONGEST_FILE: Duration = Duration::HOUR;
 
 #[cfg(test)]
-mod tests {
-    //! Only what a signed digest names is believed, and only if it is what the digest says; everything else is listed.
-
-    use super::*;
-    use crate::names::TrailNames;
-    use crate::store::{Object, Store, StoreError};
-    use crate::verify::forge::{Forge, MemoryStore, START, names, signer};
-
-    async fn found(
-        store: &MemoryStore,
-        minutes: (Option<i64>, Option<i64>),
-    ) -> (Vec<String>, Vec<&'static str>, u64) {
-        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
-        let at = |minutes: i64| START + Duration::minutes(minutes);
-        let keys = [signer().public_key().clone()];
-        let files = LogFiles::of(&reader, None, &keys, None, (minutes.0.map(at), minutes.1.map(at))).await;
-        let LogFiles { vouched, unvouched, of_others, .. } = files.expect("lists");
-        let mut read = Vec::new();
-        for file in vouched {
-            if file.read(&reader).await.is_ok() {
-                read.push(file.key().to_owned());
-            }
-        }
-        (read, unvouched.into_iter().map(|(_, why)| why).collect(), of_others)
-    }
-
-    fn plant(store: &MemoryStore, key: &str) {
-        store.insert(key, b"{\"Records\":[]}", BTreeMap::new());
-    }
-
-    #[tokio::test]
-    async fn what_a_signed_digest_names_is_believed_as_long_as_it_is_that() {
-        let store = Forge::sound().store().await;
-        let (all, unvouched, _) = found(&store, (None, None)).await;
-        assert_eq!((all.len(), unvouched.len()), (3, 0));
-        assert_eq!(found(&store, (Some(100), None)).await.0, all[2..]);
-        assert_eq!(found(&store, (None, Some(100))).await.0, all[..2]);
-        plant(&store, &all[1]);
-        assert_eq!(found(&store, (None, None)).await.0, [all[0].clone(), all[2].clone()], "one was changed");
-    }
-
-    /// A store in whose bucket the newest digest appears once somebody has listed it without.
-    struct DigestedMeanwhile {
-        store: MemoryStore,
-        newest: String,
-        dir: std::path::PathBuf,
-        after: State,
-        was_listed: std::sync::atomic::AtomicBool,
-    }
-
-    #[async_trait::async_trait]
-    impl Store for DigestedMeanwhile {
-        async fn put(&self, object: Object) -> Result<bool, StoreError> {
-            self.store.put(object).await
-        }
-
-        async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
-            self.store.get(key).await
-        }
-
-        async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-            let mut keys = self.store.list(prefix).await?;
-            let is_digests = prefix.contains("Digest");
-            if is_digests && !self.was_listed.swap(true, std::sync::atomic::Ordering::Relaxed) {
-                keys.retain(|key| *key != self.newest);
-                self.after.save(&self.dir).expect("saves");
-            }
-            Ok(keys)
-        }
-    }
-
-    /// What waits for a digest is vouched for by the broker's notes and then by the digest, with no gap in between.
-    #[tokio::test]
-    async fn a_digest_that_is_made_meanwhile_vouches_for_its_files() {
-        let store = Forge::sound().store().await;
-        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
-        let newest = reader.digest_keys().await.expect("lists").own.pop().expect("some").key;
-        let digest = reader.digest(&newest).await.expect("reads").expect("is there");
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut before = State::new(names().trail, START + Duration::hours(2));
-        before.log_files = digest.log_files;
-        before.save(dir.path()).expect("saves");
-        let after = State::new(names().trail, START + Duration::hours(3));
-        let (dir, was_listed) = (dir.path().to_owned(), false.into());
-        let store = Arc::new(DigestedMeanwhile { store, newest, dir: dir.clone(), after, was_listed });
-        let reader = TrailReader::new(store, names(), None);
-        let keys = [signer().public_key().clone()];
-        let files = LogFiles::of(&reader, None, &keys, Some(&dir), (None, None)).await.expect("lists");
-        assert_eq!((files.vouched.len(), files.unvouched), (3, vec![]));
-    }
-
-    #[tokio::test]
-    async fn what_nobody_has_signed_is_named_and_left_out() {
-        let store = Forge::sound().store().await;
-        // Within the digests' time, and in the minute after the newest of them.
-        for minutes in [70, 181] {
-            plant(&store, &names().log_file(START + Duration::minutes(minutes), &[9; 32]));
-        }
-        plant(&store, &format!("{}2026/03/01/stolen.json", names().log_folder()));
-        let (believed, unvouched, _) = found(&store, (None, None)).await;
-        assert_eq!((believed.len(), unvouched), (3, vec!["no digest names it"; 3]));
-        assert_eq!(
-            found(&store, (None, Some(20))).await.1.len(),
-            2,
-            "what comes later has no record of that time"
-        );
-
-        // A thief's own digest of this trail, and one of another.
-        for key in store.keys().iter().filter(|key| key.contains("Digest") && key.contains("T1100")) {
-            store.with(|objects| objects.get_mut(key).map(|object| object.metadata.clear()));
-        }
-        let (believed, unvouched, _) = found(&store, (None, None)).await;
-        assert_eq!(believed.len(), 2);
-        assert!(unvouched.contains(&"its digest is not signed with a key that was given"), "{unvouched:?}");
-    }
-
-    #[tokio::test]
-    async fn other_trails_are_left_out() {
-        let store = Forge::sound().store().await;
-        let (key, end) =
-            (names().log_file(START + Duration::minutes(70), &[9; 32]), START + Duration::hours(4));
-        plant(&store, &key);
-        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
-        let own = reader.digest_keys().await.expect("lists").own;
-        let mut digest = reader.digest(&own[0].key).await.expect("reads").expect("is there");
-        digest.digest_s3_object = TrailNames { trail: "other".into(), ..names() }.digest(end);
-        digest.log_files[0].s3_object = key;
-        store.sign(&digest, &digest.to_json(), &signer()).await;
-        let (believed, unvouched, of_others) = found(&store, (None, None)).await;
-        assert_eq!((believed.len(), unvouched.len(), of_others), (3, 0, 1));
-    }
-
-    #[tokio::test]
-    async fn all_trails_together_vouch_for_their_log_files_and_for_no_other() {
-        let store = Forge::sound().store().await;
-        let (key, end) =
-            (names().log_file(START + Duration::minutes(70), &[9; 32]), START + Duration::hours(4));
-        plant(&store, &key);
-        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
-        let own = reader.digest_keys().await.expect("lists").own;
-        let mut digest = reader.digest(&own[0].key).await.expect("reads").expect("is there");
-        digest.digest_s3_object = TrailNames { trail: "other".into(), ..names() }.digest(end);
-        digest.log_files.truncate(1);
-        digest.log_files[0].s3_object = key.clone();
-        digest.log_files[0].hash_value = sha256_hex(b"{\"Records\":[]}");
-        store.sign(&digest, &digest.to_json(), &signer()).await;
-        plant(&store, &names().log_file(START + Duration::minutes(71), &[8; 32]));
-        let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
-        let keys = [signer().public_key().clone()];
-        let found = |called| LogFiles::of(&reader, called, &keys, None, (None, None));
-        let all = found(Some("*")).await.expect("lists");
-        assert_eq!((all.vouched.len(), all.unvouched.len(), all.of_others), (4, 1, 0));
-        let other = all.vouched.iter().find(|file| file.key() == key).expect("vouched for");
-        assert_eq!((&*other.trail, other.read(&reader).await.is_ok()), ("other", true));
-        let some = found(Some("oth*")).await.expect("lists");
-        assert_eq!((some.vouched.len(), some.unvouched.len()), (1, 0));
-    }
-}
+mod tests;

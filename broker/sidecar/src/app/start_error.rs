@@ -71,6 +71,8 @@ impl fmt::Display for StartError {
                             "audit.journal_dir: {dir}: {error}: uid {user} cannot create or write it: allow it, or choose another folder"
                         )
                     }
+                    // Of a later format version.
+                    ErrorKind::Unsupported => write!(f, "audit.journal_dir: {dir}: {error}"),
                     _ => write!(f, "audit.journal_dir: {dir}: {error}: check its disk"),
                 }
             }

@@ -84,6 +84,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(why) => return mistake(why),
     };
     let (path, is_query) = (&arguments.config.config, arguments.policy.principal.is_some());
+    if let (true, Some(key)) = (is_query, arguments.keys.first()) {
+        return mistake(format_args!("--key-id is for asking KMS: with --as, write --key {}", key.as_str()));
+    }
     // Policy is the same on every machine.
     let is_elsewhere = arguments.offline || is_query;
     let loaded = if is_elsewhere { Config::load_for_elsewhere(path) } else { Config::load(path) };

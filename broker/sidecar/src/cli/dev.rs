@@ -117,12 +117,18 @@ impl Dev {
             "account": ACCOUNT,
             "keys": keys,
         });
-        write(&dir.join("policy.cedar"), POLICY)
+        // Whoever tries another policy finds it again.
+        write_once(&dir.join("policy.cedar"), POLICY)
             .and_then(|()| write(&dir.join("key-broker.toml"), &configuration(&endpoint)))
             .and_then(|()| write(&dir.join("dev.json"), &format!("{facts:#}\n")))
             .map_err(explain)?;
         Ok(Self { dir, emulator })
     }
+}
+
+/// Leaves what is there.
+fn write_once(path: &Path, text: &str) -> io::Result<()> {
+    if path.try_exists()? { Ok(()) } else { write(path, text) }
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
@@ -191,7 +197,7 @@ key-broker dev serves on {dir}/broker.sock, with a KMS emulator. No AWS account 
     {program} audit tail --dir {dir}
     {program} audit verify --dir {dir}
 
-  Ctrl-C stops it; keys and records stay.
+  Ctrl-C stops it; keys, policy and records stay.
 "#
     );
     // No welcome without a terminal.

@@ -18,12 +18,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use http::Uri;
+use http::uri::Scheme;
 use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::metrics::Meter;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{
     self as otlp, LogExporter, MetricExporter, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+    WithTonicConfig as _, tonic_types::transport::ClientTlsConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -197,6 +200,11 @@ macro_rules! exporter {
     ($Exporter:ident, $collector:expr) => {{
         let url = $collector.url.clone();
         let built = match $collector.protocol {
+            // Not for http: authorities would be looked for, and there may be none.
+            Protocol::Grpc if is_https(&url) => {
+                let tls = ClientTlsConfig::new().with_enabled_roots();
+                $Exporter::builder().with_tonic().with_endpoint(url).with_tls_config(tls).build()
+            }
             Protocol::Grpc => $Exporter::builder().with_tonic().with_endpoint(url).build(),
             Protocol::Http => $Exporter::builder()
                 .with_http()
@@ -207,6 +215,10 @@ macro_rules! exporter {
         };
         built.map_err(|error| cannot_export($collector, &error))
     }};
+}
+
+fn is_https(url: &str) -> bool {
+    url.parse().is_ok_and(|url: Uri| url.scheme() == Some(&Scheme::HTTPS))
 }
 
 fn span_exporter(

@@ -47,6 +47,15 @@ pub(crate) struct CallTrace {
     context: Option<Context>,
 }
 
+/// By what a record and its call's trace are joined.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TraceIds {
+    /// The server span.
+    pub(crate) server: Option<TraceData<'static>>,
+    /// Without one, the span that the caller told of.
+    pub(crate) caller: Option<TraceData<'static>>,
+}
+
 impl Default for Traces {
     /// No call is traced.
     fn default() -> Self {
@@ -140,16 +149,21 @@ impl CallTrace {
         &self.span
     }
 
-    /// The ids of the server span, for the call's record.
+    /// For the call's record.
     #[must_use]
-    pub(crate) fn ids(&self) -> Option<TraceData<'static>> {
-        let context = self.context.as_ref().filter(|_| !self.span.is_disabled())?;
+    pub(crate) fn ids(&self) -> TraceIds {
+        let Some(context) = &self.context else { return TraceIds::default() };
         let span = context.span();
         let ids = span.span_context();
-        Some(TraceData {
+        let ids = Some(TraceData {
             trace_id: ids.trace_id().to_string().into(),
             span_id: ids.span_id().to_string().into(),
-        })
+        });
+        if self.span.is_disabled() {
+            TraceIds { server: None, caller: ids }
+        } else {
+            TraceIds { server: ids, caller: None }
+        }
     }
 
     /// The work of the call, with the call's context wherever it runs.

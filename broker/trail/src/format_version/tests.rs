@@ -145,3 +145,54 @@ fn notes_of_a_later_version_are_refused_and_a_field_more_is_passed_over() {
     let refused = load(&later).expect_err("refused").to_string();
     assert!(refused.contains(&format!("version {NEXT}")), "{refused}");
 }
+
+#[test]
+fn notes_of_the_version_before_are_saved_in_this_ones_form() {
+    let dir = tempfile::tempdir().expect("dir");
+    let notes = json!({ "version": 1, "trail": "t-000000000000", "start": 0, "logFiles": [] });
+    fs::write(dir.path().join("trail.json"), notes.to_string()).expect("writes");
+    State::load(dir.path()).expect("reads").expect("is there").save(dir.path()).expect("saves");
+    let saved: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("trail.json")).expect("reads")).expect("JSON");
+    assert_eq!(saved["version"], FORMAT_VERSION);
+}
+
+/// Three files of a journal, two records in each; the one with number `later` is of the next version.
+fn three_files(dir: &Path, later: Option<u64>) -> Vec<Link> {
+    let (mut link, mut links) = (Link::START, vec![Link::START]);
+    for number in 1..=3 {
+        let version = if later == Some(number) { NEXT } else { FORMAT_VERSION };
+        let header =
+            header(number, &link).replacen(&format!(" {FORMAT_VERSION} "), &format!(" {version} "), 1);
+        let mut text = header.into_bytes();
+        for _ in 0..2 {
+            link.append_all(format!("{}\n", refusal(START)).as_bytes(), &mut text);
+            links.push(link);
+        }
+        let end = if number == 3 { ".open" } else { "-20260301T100000Z.closed" };
+        fs::write(dir.join(format!("journal-{number:08}{end}")), text).expect("writes");
+    }
+    assert_eq!(files(dir).expect("lists").len(), 3);
+    links
+}
+
+/// A file of the journal that cannot be read hides records, and accuses nobody of having removed them, wherever it and the delivery are.
+#[tokio::test]
+async fn a_file_of_a_later_version_is_no_gap_in_the_journal() {
+    let store = Forge::sound().store().await;
+    for later in [None, Some(1), Some(2), Some(3)] {
+        for delivered in 0..=6 {
+            let dir = tempfile::tempdir().expect("dir");
+            let links = three_files(dir.path(), later);
+            let mut state = State::new(names().trail, START);
+            state.delivered = Some(links[delivered]);
+            state.save(dir.path()).expect("saves");
+            let report = verified(&store, Some(dir.path())).await;
+            // That these notes do not know the store's digests is another finding.
+            let of_journal: Vec<_> =
+                kinds(&report).into_iter().filter(|kind| *kind != FindingKind::ChainGap).collect();
+            let wanted = if later.is_some() { vec![FindingKind::JournalUnreadable] } else { vec![] };
+            assert_eq!(of_journal, wanted, "{later:?} {delivered} {report:?}");
+        }
+    }
+}

@@ -332,7 +332,8 @@ impl Noted {
         };
         let Versioned { version } = serde_json::from_slice(&text).map_err(|error| explain(&error))?;
         if version > FORMAT_VERSION {
-            return Err(io::Error::other(format!("{}: {}", path.display(), newer(version))));
+            let words = format!("{}: {}", path.display(), newer(version));
+            return Err(io::Error::new(io::ErrorKind::Unsupported, words));
         }
         serde_json::from_slice(&text).map_err(|error| explain(&error))
     }

@@ -68,7 +68,7 @@ impl<R: BufRead> SegmentReader<R> {
         }
         if let Some(version) = newer_version(&segment.line) {
             // A file of a later format is not damaged, and is never cut.
-            return Err(ReadError::Io(io::Error::other(newer(version))));
+            return Err(ReadError::Io(io::Error::new(io::ErrorKind::Unsupported, newer(version))));
         }
         let (number, before) = parse_header(&segment.line).ok_or(ReadError::Flaw(Flaw::Broken))?;
         segment.advance();

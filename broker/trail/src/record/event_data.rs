@@ -65,6 +65,9 @@ pub struct ActivityEventData<'a> {
     /// The span of the call, if it was traced.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceData<'a>>,
+    /// The caller's span, if the call was not traced and the caller told of one.
+    #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub caller_trace: Option<TraceData<'a>>,
     /// Whether the caller's long texts are cut, as in records of refused calls.
     #[serde(rename = "requestParametersCut", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_cut: bool,
@@ -120,6 +123,7 @@ impl From<Outcome> for ActivityEventData<'_> {
             ends: None,
             recipient: None,
             trace: None,
+            caller_trace: None,
             is_cut: false,
             redacted: Vec::new(),
             withdraws: None,
@@ -191,7 +195,7 @@ pub struct TraceData<'a> {
     /// 32 lower-case hex digits.
     #[serde(borrow)]
     pub trace_id: Text<'a>,
-    /// The server span's id: 16 lower-case hex digits.
+    /// The span's id: 16 lower-case hex digits.
     #[serde(borrow)]
     pub span_id: Text<'a>,
 }

@@ -268,7 +268,7 @@ impl Bucket {
     fn judge_unnamed(&mut self, key: &str, minute: OffsetDateTime, now: Option<OffsetDateTime>) {
         let (kind, place) = (FindingKind::LogFileUnreferenced, Place::object(key));
         let may_name = |(_, end, state): &&(String, OffsetDateTime, TrailState)| {
-            *state != TrailState::Closed && minute + Duration::MINUTE > *end
+            *state != TrailState::Closed && minute.saturating_add(Duration::MINUTE) > *end
         };
         let candidates: Vec<_> = self.ends.iter().filter(may_name).collect();
         let Some((trail, end, state)) = candidates.first() else {

@@ -37,6 +37,10 @@ pub(super) struct Checker {
     /// Failed calls to KMS whose records have not come yet.
     failed: IdMap<At>,
     faults: Vec<Fault>,
+    /// Sources from this one on may name records that could not be read.
+    doubted_from: Option<u32>,
+    /// Records of failed calls to KMS may be among those that could not be read.
+    has_doubted_failures: bool,
     /// Notices that were already counted.
     notices: IdSet,
     kms_records: u64,
@@ -60,6 +64,16 @@ impl Checker {
     /// The broker's promise about revoked keys, as of the latest record.
     pub(super) fn promise(&self) -> Promise {
         self.revocation.promise()
+    }
+
+    /// The records before this source could not all be read: what is missing for it, or a later one, may be among them.
+    pub(super) fn doubt_from(&mut self, source: u32) {
+        self.doubted_from.get_or_insert(source);
+    }
+
+    /// Some records could not be read: those of failed calls to KMS, which come after their calls', may be among them.
+    pub(super) fn doubt_failures(&mut self) {
+        self.has_doubted_failures = true;
     }
 
     /// Begins the next source of records.
@@ -243,14 +257,21 @@ impl Checker {
         // A missing KMS record may be among those that could not be read.
         let is_complete = is_complete && !self.has_malformed;
         let revocation = std::mem::take(&mut self.revocation);
+        self.flush();
         revocation.finish(is_complete, from, &mut self.faults);
         let reuse = std::mem::take(&mut self.reuse);
         report.keys_used = reuse.finish(is_complete, from, &mut self.faults);
+        let doubted_from = self.doubted_from;
+        let is_doubted = |fault: &&mut Fault| doubted_from.is_some_and(|from| fault.at.source >= from);
+        let missing = self.faults.iter_mut().filter(|fault| fault.kind == FindingKind::KmsRecordMissing);
+        for fault in missing.filter(is_doubted) {
+            fault.severity = fault.severity.min(Severity::CannotTell);
+        }
         self.flush();
         let mut failed: Vec<At> = std::mem::take(&mut self.failed).into_values().collect();
         failed.sort_by_key(|at| (at.source, at.record));
         for at in failed {
-            let severity = match (from, is_complete) {
+            let severity = match (from, is_complete && !self.has_doubted_failures) {
                 // The record may have been delivered before that.
                 (Some(_), _) | (None, false) => Severity::CannotTell,
                 (None, true) => Severity::Unsound,

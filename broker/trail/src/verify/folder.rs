@@ -191,7 +191,7 @@ impl Folder<'_> {
         let behind = trails.iter().filter(|(_, other)| other.vouches_until.is_some_and(later_than));
         let waits_for: Vec<&str> = behind.map(|(trail, _)| trail.as_str()).collect();
         if !waits_for.is_empty() {
-            let waits = self.options.now.is_some_and(|now| now < minute + LONGEST_WAIT);
+            let waits = self.options.now.is_some_and(|now| now < minute.saturating_add(LONGEST_WAIT));
             let words =
                 format!("in no digest yet; it may be of trail {waits_for:?}, whose newest digest is older");
             if waits {

@@ -57,21 +57,33 @@ impl Tail {
             );
         }
         let delivered = self.state.and_then(|state| state.delivered);
-        let mut chain = Chain { checker, delivered, end: None, undelivered: JournalTail::default() };
+        let mut chain = Chain { checker, delivered, end: End::Nowhere, undelivered: JournalTail::default() };
         let mut segments = Vec::new();
         let newest = self.files.len();
         for (place, (file, opened)) in self.files.into_iter().enumerate() {
             match SegmentReader::new(BufReader::new(opened)) {
-                Ok(reader) if reader.number() == file.number => segments.push((file, reader)),
+                Ok(reader) if reader.number() == file.number => segments.push((file, Some(reader))),
                 // Left by a crash at the very beginning of a file; the next start removes it.
                 Err(ReadError::Flaw(Flaw::Torn)) if place + 1 == newest && file.closed_at.is_none() => {}
-                Err(ReadError::Io(error)) => chain.unreadable(&file, &error),
+                Err(ReadError::Io(error)) => {
+                    chain.unreadable(&file, &error);
+                    segments.push((file, None));
+                }
                 Ok(_) | Err(ReadError::Flaw(_)) => chain.broken(&file, 1),
             }
         }
-        let begins: Vec<Link> = segments.iter().map(|(_, reader)| reader.before()).collect();
+        let begins: Vec<_> =
+            segments.iter().map(|(_, reader)| reader.as_ref().map(SegmentReader::before)).collect();
         for (place, (file, reader)) in segments.into_iter().enumerate() {
-            chain.segment(&file, reader, begins.get(place + 1).copied());
+            let next = match begins.get(place + 1) {
+                None => Next::None,
+                Some(None) => Next::Unread,
+                Some(Some(begin)) => Next::Begins(*begin),
+            };
+            match reader {
+                Some(reader) => chain.segment(&file, reader, next),
+                None => chain.end = End::Unread(chain.end.known()),
+            }
         }
         chain.end_of_journal(newest > 0);
         let undelivered = chain.undelivered;
@@ -94,36 +106,73 @@ pub(super) struct JournalTail {
 struct Chain<'a> {
     checker: &'a mut Checker,
     delivered: Option<Link>,
-    /// The end of the files so far.
-    end: Option<Link>,
+    end: End,
     undelivered: JournalTail,
+}
+
+/// Where the files so far end.
+enum End {
+    /// There is none so far.
+    Nowhere,
+    At(Link),
+    /// In a file that could not be read to its end, at this record or later.
+    Unread(Link),
+}
+
+impl End {
+    /// The last record that was read.
+    fn known(&self) -> Link {
+        match self {
+            Self::Nowhere => Link::START,
+            Self::At(link) | Self::Unread(link) => *link,
+        }
+    }
+}
+
+/// The file after one.
+#[derive(Clone, Copy)]
+enum Next {
+    None,
+    Begins(Link),
+    Unread,
 }
 
 impl Chain<'_> {
     /// Checks one file, up to where the next one begins: anything behind that was never committed.
-    fn segment(
-        &mut self,
-        file: &SegmentFile,
-        mut reader: SegmentReader<BufReader<File>>,
-        next: Option<Link>,
-    ) {
+    fn segment(&mut self, file: &SegmentFile, mut reader: SegmentReader<BufReader<File>>, next: Next) {
         self.joins(file, reader.before());
         let source = self.checker.begin(&file.path.display().to_string());
+        if matches!(self.end, End::Unread(_)) {
+            self.checker.doubt_from(source);
+        }
         let mut span = Span::default();
         let mut line = 1;
-        while next.is_none_or(|next| reader.link().sequence < next.sequence) {
+        let mut is_whole = true;
+        loop {
+            if let Next::Begins(next) = next
+                && reader.link().sequence >= next.sequence
+            {
+                break;
+            }
             line += 1;
             let record = match reader.next_record() {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
                 // A line that is still being written, or was when the broker died: no reply has left for it.
-                Err(ReadError::Flaw(Flaw::Torn)) if next.is_none() && file.closed_at.is_none() => break,
+                Err(ReadError::Flaw(Flaw::Torn))
+                    if matches!(next, Next::None) && file.closed_at.is_none() =>
+                {
+                    break;
+                }
+                // The next file may begin before this line.
+                Err(ReadError::Flaw(Flaw::Torn)) if matches!(next, Next::Unread) => break,
                 Err(ReadError::Flaw(_)) => {
                     self.broken(file, line);
                     break;
                 }
                 Err(ReadError::Io(error)) => {
                     self.unreadable(file, &error);
+                    is_whole = false;
                     break;
                 }
             };
@@ -146,7 +195,7 @@ impl Chain<'_> {
             }
         }
         self.checker.end(span);
-        self.end = Some(reader.link());
+        self.end = if is_whole { End::At(reader.link()) } else { End::Unread(reader.link()) };
         if let Some(closed_at) = file.closed_at {
             self.undelivered.closed.push((closed_at, reader.link().hash));
         }
@@ -156,16 +205,17 @@ impl Chain<'_> {
     fn joins(&mut self, file: &SegmentFile, before: Link) {
         let place = Place::object(&file.path.display().to_string());
         let findings = &mut self.checker.findings;
-        match (self.end, self.delivered) {
-            (Some(end), _) if end == before => {}
-            (Some(end), _) => {
+        match (&self.end, self.delivered) {
+            (End::At(end), _) if *end == before => {}
+            (End::Unread(end), _) if end.sequence < before.sequence || *end == before => {}
+            (End::At(end) | End::Unread(end), _) => {
                 let words = format!(
                     "it begins after record {}, but the file before it ends with record {} or another of that number",
                     before.sequence, end.sequence
                 );
                 findings.unsound(FindingKind::JournalGap, place, words);
             }
-            (None, Some(delivered)) => {
+            (End::Nowhere, Some(delivered)) => {
                 let is_later = before.sequence > delivered.sequence;
                 if is_later || (before.sequence == delivered.sequence && before != delivered) {
                     let words = format!(
@@ -175,8 +225,8 @@ impl Chain<'_> {
                     findings.unsound(FindingKind::JournalGap, place, words);
                 }
             }
-            (None, None) if before == Link::START => {}
-            (None, None) => {
+            (End::Nowhere, None) if before == Link::START => {}
+            (End::Nowhere, None) => {
                 let words =
                     format!("the {} records before it are neither here nor delivered", before.sequence);
                 findings.cannot_tell(FindingKind::JournalGap, place, words);
@@ -190,7 +240,12 @@ impl Chain<'_> {
             // Nothing has been written yet.
             return;
         }
-        if self.end.is_none_or(|end| end.sequence < delivered.sequence) {
+        let ends_before = match &self.end {
+            End::Nowhere => true,
+            End::At(end) => end.sequence < delivered.sequence,
+            End::Unread(_) => false,
+        };
+        if ends_before {
             let words = format!(
                 "the journal ends before record {}, where delivery has ended: its files were removed or cut",
                 delivered.sequence
@@ -206,6 +261,7 @@ impl Chain<'_> {
     }
 
     fn unreadable(&mut self, file: &SegmentFile, error: &io::Error) {
+        self.checker.doubt_failures();
         let place = Place::object(&file.path.display().to_string());
         self.checker.findings.cannot_tell(FindingKind::JournalUnreadable, place, error.to_string());
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::process::ExitCode;
 
-use key_broker_trail::{LogFiles, ReadFailure, TrailReader, VouchedLogFile, records};
+use key_broker_trail::{LogFiles, ReadFailure, TrailReader, Unread, VouchedLogFile, records};
 
 use super::Failure;
 use super::output::{note, plain};
@@ -23,9 +23,11 @@ pub(super) async fn believed(
 ) -> Result<Believed, Failure> {
     let keys = source.public_keys(key).await?;
     let journal = source.journal_to_verify();
-    let found =
-        LogFiles::of(&source.reader, called, &keys, journal.as_deref(), (period.since, period.until)).await;
-    let LogFiles { vouched, unvouched, of_others, closing_signs, data_keys, delivered } =
+    let (period, mut progress) = ((period.since, period.until), Progress::new());
+    let mut tell = |done, all| progress.tell(|| format!("{done} of {all} digests"));
+    let found = LogFiles::of(&source.reader, called, &keys, journal.as_deref(), period, &mut tell).await;
+    drop(progress);
+    let LogFiles { vouched, unvouched, unread, of_others, closing_signs, data_keys, delivered } =
         found.map_err(|failure| Failure::Unavailable(failure.to_string()))?;
     if of_others > 0 {
         note(format_args!("{of_others} log files are other trails', as their digests say: left out"));
@@ -40,15 +42,22 @@ pub(super) async fn believed(
             "{count} log files are not vouched for and left out: {why} (the first: {first}); see `key-broker audit verify`"
         ));
     }
-    let left_out = unvouched.len() as u64;
-    Ok(Believed { log_files: vouched, left_out, closing_signs, data_keys, delivered })
+    unread.iter().for_each(name_unread);
+    let left_out = (unvouched.len() + unread.len()) as u64;
+    Ok(Believed { log_files: vouched, left_out, unread, closing_signs, data_keys, delivered })
+}
+
+fn name_unread(Unread { key, why, .. }: &Unread) {
+    note(format_args!("{}: {}: it is left out", plain(key), plain(why)));
 }
 
 /// Log files, and how many are not among them.
 pub(super) struct Believed {
     pub(super) log_files: Vec<VouchedLogFile>,
-    /// Those that nobody vouches for, or that were altered.
+    /// Those that nobody vouches for, or that were altered or could not be read; and digests that could not be read.
     pub(super) left_out: u64,
+    /// What could not be read.
+    pub(super) unread: Vec<Unread>,
     /// The requestIDs of closing digests' signatures.
     pub(super) closing_signs: HashSet<String>,
     /// Those of log files' data keys.
@@ -58,7 +67,8 @@ pub(super) struct Believed {
 }
 
 impl Believed {
-    /// Passes every record to `take`, with the name of its trail. Altered log files are left out, and named.
+    /// Passes every record to `take`, with the name of its trail. Log files that are altered or that the store does not return are left out,
+    /// and named.
     pub(super) async fn for_each_record(
         &mut self,
         source: &Source,
@@ -67,7 +77,17 @@ impl Believed {
         let (mut progress, all) = (Progress::new(), self.log_files.len());
         for (done, file) in self.log_files.iter().enumerate() {
             progress.tell(|| format!("{done} of {all} log files"));
-            let Some(json) = read(source, file).await? else {
+            let json = match file.read(&source.reader).await {
+                Err(ReadFailure::Store(error)) if self.unread.len() < MOST_UNREAD => {
+                    let (key, why) = (file.key().to_owned(), error.to_string());
+                    let unread = Unread { key, why, times: file.times };
+                    name_unread(&unread);
+                    self.unread.push(unread);
+                    None
+                }
+                read => usable(file, read)?,
+            };
+            let Some(json) = json else {
                 self.left_out += 1;
                 continue;
             };
@@ -93,7 +113,11 @@ impl Believed {
 
 /// The text of a log file; `None`, with a note, if it was altered.
 pub(super) async fn read(source: &Source, file: &VouchedLogFile) -> Result<Option<Vec<u8>>, Failure> {
-    match file.read(&source.reader).await {
+    usable(file, file.read(&source.reader).await)
+}
+
+fn usable(file: &VouchedLogFile, read: Result<Vec<u8>, ReadFailure>) -> Result<Option<Vec<u8>>, Failure> {
+    match read {
         Ok(json) => Ok(Some(json)),
         Err(failure @ ReadFailure::Malformed(_)) => {
             note(format_args!(
@@ -116,3 +140,6 @@ pub(super) async fn read_any(reader: &TrailReader, key: &str) -> Result<Vec<u8>,
         Err(failure) => Err(Failure::Unavailable(format!("{key}: {failure}"))),
     }
 }
+
+/// The number of digests and log files that a store may fail to return before it counts as unreachable.
+const MOST_UNREAD: usize = 20;

@@ -133,15 +133,14 @@ pub(super) async fn run(arguments: Arguments) -> CommandResult {
     let mut add = |identity: &UserIdentity<'_>| reconciler.add_sibling(identity);
     let siblings = Siblings::read(&source, &key, &around, &expect, &mut add).await?;
     reconciler.set_siblings(siblings);
+    reconciler.set_unread(&believed.unread);
     let name_it = |file: &Path, why: &str| note(format_args!("{}: {why}", file.display()));
     let unread = read_aws(&files, name_it, |record| reconciler.add_aws(record, &question));
     let mut outcome = reconciler.finish(&question);
     if unread > 0 {
         outcome.cannot_tell(format!("{unread} of AWS's files cannot be read"));
     }
-    if believed.left_out > 0 {
-        outcome.cannot_tell(format!("{} of the trail's log files are not vouched for", believed.left_out));
-    }
+    outcome.leave_out(believed.left_out);
     outcome.add_takings(taken);
     let text = if json { format!("{:#}\n", serde_json::json!(outcome)) } else { text::of(&outcome) };
     write_report(&text)?;

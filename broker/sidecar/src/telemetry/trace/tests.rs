@@ -52,7 +52,10 @@ fn of_a_call_that_is_not_sampled_there_is_no_span() {
     let by_parent = || Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
     for (sampler, headers) in [(Sampler::AlwaysOff, HeaderMap::new()), (by_parent(), unsampled)] {
         let spans = in_a_call(sampler, &headers, |trace| {
-            assert!(trace.span().is_disabled() && trace.ids().is_none());
+            assert!(trace.span().is_disabled() && trace.ids().server.is_none());
+            let caller = trace.ids().caller.map(|caller| format!("{}-{}", caller.trace_id, caller.span_id));
+            let told = headers.get("traceparent").and_then(|told| told.to_str().ok());
+            assert_eq!(caller.as_deref(), told.map(|told| &told[3..52]), "the caller's span stands for it");
             assert!(info_span!("authorize").is_disabled());
         });
         assert_eq!(spans.len(), 0);

@@ -221,13 +221,13 @@ impl Search {
         let is_of_other = others.map(|id| id.to_string()).any(|other| is_id(&other));
         let message =
             data.as_ref().and_then(|data| data.message.as_ref()).map(|message| &*message.header_sha256);
-        let told = data.as_ref().and_then(|data| data.trace.as_ref()).map(|trace| &*trace.trace_id);
+        let told = data.as_ref().and_then(|data| data.trace.as_ref().or(data.caller_trace.as_ref()));
         let is_named = is_id(&record.request_id)
             || is_id(&record.event_id)
             || is_of_other
             || (sha256.is_some() && message == sha256)
             || refusals.is_some_and(|all| is_id(&all.first_request_id) || is_id(&all.last_request_id))
-            || (trace.is_some() && told == trace);
+            || told.is_some_and(|told| trace == Some(&*told.trace_id));
         let asked = record.request_parameters.as_ref().and_then(|asked| asked.ciphertext_sha256.as_deref());
         let got = key.and_then(|key| key.ciphertext_sha256.as_deref());
         let ciphertext = got.or(asked).map(str::to_owned);

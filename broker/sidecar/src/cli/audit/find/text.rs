@@ -69,16 +69,18 @@ fn call_rows(rows: &mut Vec<Vec<String>>, found: &Found) -> Result<String, Malfo
     }
     row("request id", plain(&record.request_id));
     row("event id", plain(&record.event_id));
-    let trace = data.as_ref().and_then(|data| data.trace.as_ref());
-    row(
-        "trace",
-        trace.map_or_else(
-            || "not traced".into(),
-            |trace| format!("{}, span {}", plain(&trace.trace_id), plain(&trace.span_id)),
-        ),
-    );
+    row("trace", data.as_ref().map_or_else(|| "not traced".into(), trace));
     let outcome = data.as_ref().map_or("?", |data| data.outcome.name());
     Ok(format!("{} at {}: {outcome}", plain(&record.event_name), record_time(record.event_time)))
+}
+
+fn trace(data: &ActivityEventData<'_>) -> String {
+    let (whose, of) = match (&data.trace, &data.caller_trace) {
+        (Some(trace), _) => ("", trace),
+        (None, Some(trace)) => ("the caller's ", trace),
+        (None, None) => return "not traced".into(),
+    };
+    format!("{}, {whose}span {}", plain(&of.trace_id), plain(&of.span_id))
 }
 
 fn asked_for(record: &ReadRecord<'_>) -> String {
@@ -186,7 +188,7 @@ fn use_row(found: &Found) -> Result<Vec<String>, MalformedRecord> {
     let data = record.activity()?;
     let cell = |text: Option<&str>| text.map_or_else(|| "-".into(), plain);
     let key = data.as_ref().and_then(|data| data.data_key.as_ref());
-    let trace = data.as_ref().and_then(|data| data.trace.as_ref());
+    let trace = data.as_ref().and_then(|data| data.trace.as_ref().or(data.caller_trace.as_ref()));
     Ok(vec![
         record_time(record.event_time),
         plain(&record.event_name),

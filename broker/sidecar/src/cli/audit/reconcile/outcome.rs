@@ -27,6 +27,12 @@ pub(super) struct Reconciliation {
     pub(super) missing_from_aws: Vec<ListedCall>,
     /// Calls of the broker's identity that AWS has and we have not.
     pub(super) missing_from_trail: Vec<ListedCall>,
+    /// The same, of times of which a part of the trail could not be read.
+    #[serde(rename = "maybeInUnread")]
+    pub(super) unread: Vec<ListedCall>,
+    /// Objects of the trail that were not used: nobody vouches for them, they were altered, or they could not be read.
+    #[serde(rename = "trailObjectsLeftOut")]
+    pub(super) left_out: u64,
     /// Calls that only one side has, and that are too new to judge.
     pub(super) too_new: usize,
     /// Our calls on days of which AWS's files have nothing.
@@ -78,6 +84,12 @@ impl Reconciliation {
                 unverified.join(", ")
             );
             (Match::CannotTell, Some(why))
+        } else if !self.unread.is_empty() {
+            let why = format!(
+                "{} calls that this trail has not may be in objects of it that could not be read: run it where the store returns them",
+                self.unread.len()
+            );
+            (Match::CannotTell, Some(why))
         } else if !unexpected.is_empty() {
             let names: Vec<&str> = unexpected.keys().map(String::as_str).collect();
             let why = format!(
@@ -126,6 +138,33 @@ impl Reconciliation {
             ));
         }
         self.takings = takings;
+    }
+
+    /// Puts the calls in the order of their times.
+    pub(super) fn sort(&mut self) {
+        let Self { missing_from_aws, missing_from_trail, unread, classes, .. } = self;
+        for calls in [missing_from_aws, missing_from_trail, unread, &mut classes.refused_calls] {
+            calls.sort_by(|a, b| (a.event_time, &a.request_id).cmp(&(b.event_time, &b.request_id)));
+        }
+    }
+
+    /// Counts calls whose redacted values could not be compared.
+    pub(super) fn leave_redacted(&mut self, calls: usize) {
+        if calls > 0 {
+            self.cannot_tell(format!(
+                "{calls} calls have values that are redacted with a key: give the broker's audit.redact.key_file with --redaction-key"
+            ));
+        }
+    }
+
+    /// Counts objects of the trail that were not used.
+    pub(super) fn leave_out(&mut self, objects: u64) {
+        self.left_out = objects;
+        if objects > 0 {
+            self.cannot_tell(format!(
+                "{objects} of the trail's objects are not vouched for or could not be read"
+            ));
+        }
     }
 
     /// A match must cover everything.

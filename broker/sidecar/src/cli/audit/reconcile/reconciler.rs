@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use key_broker_trail::TRAIL_ARN;
 use key_broker_trail::record::{self, ReadRecord, UserIdentity};
+use key_broker_trail::{TRAIL_ARN, Unread};
+use time::OffsetDateTime;
 
+use super::EDGE;
 use super::call::{ComparedCall, Difference, compare, difference};
 use super::classes::{Classes, Head, Kind, SeenIds};
 use super::outcome::{Match, OWN, Reconciliation};
@@ -52,6 +54,8 @@ pub(super) struct Reconciler {
     classes: Classes,
     others: SeenIds,
     siblings: Siblings,
+    /// The times of which the trail could not be read.
+    unread: Vec<[Option<OffsetDateTime>; 2]>,
     /// Whether AWS's files have any call to KMS.
     has_calls_to_kms: bool,
 }
@@ -75,6 +79,11 @@ impl Reconciler {
     /// Takes what other trails have, before AWS's records come.
     pub(super) fn set_siblings(&mut self, siblings: Siblings) {
         self.siblings = siblings;
+    }
+
+    /// Takes the objects of the trail that could not be read: a call of their times may be in one of them.
+    pub(super) fn set_unread(&mut self, unread: &[Unread]) {
+        self.unread = unread.iter().map(|unread| unread.times).collect();
     }
 
     /// Adds calls that digests of the trail name.
@@ -225,6 +234,8 @@ impl Reconciler {
             differences: self.differences,
             missing_from_aws: Vec::new(),
             missing_from_trail: Vec::new(),
+            unread: Vec::new(),
+            left_out: 0,
             too_new: 0,
             outside: 0,
             outside_the_trail: 0,
@@ -262,6 +273,8 @@ impl Reconciler {
                 outcome.too_new += 1;
             } else if theirs.error_code.is_some() {
                 outcome.classes.add_refused(theirs);
+            } else if is_unread(&self.unread, theirs.event_time) {
+                outcome.unread.push(theirs);
             } else if range.has(theirs.event_time) {
                 outcome.maybe_of_readers += usize::from(reads);
                 outcome.missing_from_trail.push(theirs);
@@ -269,20 +282,12 @@ impl Reconciler {
                 outcome.outside_the_trail += 1;
             }
         }
-        let Reconciliation { missing_from_aws, missing_from_trail, classes, .. } = &mut outcome;
-        for calls in [missing_from_aws, missing_from_trail, &mut classes.refused_calls] {
-            calls.sort_by(|a, b| (a.event_time, &a.request_id).cmp(&(b.event_time, &b.request_id)));
-        }
+        outcome.sort();
         if !outcome.missing_from_trail.is_empty() {
             outcome.siblings.unverified = self.siblings.unverified().to_vec();
         }
         outcome.judge();
-        if self.untold > 0 {
-            outcome.cannot_tell(format!(
-                "{} calls have values that are redacted with a key: give the broker's audit.redact.key_file with --redaction-key",
-                self.untold
-            ));
-        }
+        outcome.leave_redacted(self.untold);
         outcome
     }
 
@@ -301,6 +306,14 @@ impl Reconciler {
             false
         });
     }
+}
+
+/// Whether the trail's record of this time may be in an object that could not be read. The two records of a call may differ in time.
+fn is_unread(unread: &[[Option<OffsetDateTime>; 2]], at: OffsetDateTime) -> bool {
+    unread.iter().any(|[from, to]| {
+        from.is_none_or(|from| at >= from.saturating_sub(EDGE))
+            && to.is_none_or(|to| at <= to.saturating_add(EDGE))
+    })
 }
 
 /// Whether S3 asked for it, to store an object of this very trail: then the broker has no record of it, nor needs one.

@@ -64,7 +64,7 @@ impl Siblings {
             let is_expected = expect.iter().any(|wanted| is_like(&name, wanted));
             let named = LogFiles::named(&reader, &keys, (period.since, period.until)).await;
             let (vouched, left_out) = match named {
-                Ok(LogFiles { vouched, unvouched, .. }) => (vouched, unvouched.len()),
+                Ok(LogFiles { vouched, unvouched, unread, .. }) => (vouched, unvouched.len() + unread.len()),
                 Err(error) => {
                     note(format_args!("trail {name}: {error}: it is left out"));
                     (Vec::new(), 1)

@@ -50,6 +50,7 @@ pub(super) fn of(outcome: &Reconciliation) -> String {
          reached it (then an activity record of that time has the error):",
         &outcome.missing_from_trail,
     );
+    add_unread(&mut text, outcome);
     if outcome.maybe_of_readers > 0 {
         let _ = writeln!(
             text,
@@ -99,6 +100,23 @@ fn add_calls(text: &mut String, what: &str, calls: &[ListedCall]) {
     }));
     let _ = writeln!(text, "\n{what}\n{}", Columns::table(&rows, usize::MAX).trim_end());
     add_rest(text, calls.len());
+}
+
+/// What may be where the trail could not be read.
+fn add_unread(text: &mut String, outcome: &Reconciliation) {
+    add_calls(
+        text,
+        "Only AWS has these calls, of times of which a part of the trail could not be read: their records may be there:",
+        &outcome.unread,
+    );
+    if outcome.left_out > 0 {
+        let _ = writeln!(
+            text,
+            "\n{} of the trail's objects were left out, because nobody vouches for them, they were altered or they could not be read: a\n\
+             call that seems to be missing from the trail may be in one. `key-broker audit verify` names them.",
+            outcome.left_out
+        );
+    }
 }
 
 /// What decides nothing, and is good to know.

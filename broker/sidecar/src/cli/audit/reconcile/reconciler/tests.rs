@@ -3,6 +3,7 @@
 mod classes;
 mod named;
 mod readers;
+mod unread;
 
 use std::fs;
 use std::path::Path;
