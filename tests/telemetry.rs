@@ -379,7 +379,7 @@ async fn a_bad_collector_costs_no_call_anything() {
             let dropped =
                 told.lines().find_map(|line| line.strip_prefix("keybroker_telemetry_spans_dropped_total "));
             let dropped: f64 = dropped.and_then(|count| count.parse().ok()).expect("the counter");
-            assert!(dropped > 1_000.0, "{dropped}: a hundred are queued, the rest is counted");
+            assert!(dropped > 900.0, "{dropped}: a hundred spans are queued, all other calls are counted");
             let (_, dir, log) = site.stop();
             assert_eq!(Records::read(&dir.path().join("journal")).activity.len(), 1_000);
             let complaints = log.matches("does not accept spans").count();

@@ -1,7 +1,7 @@
 //! The way of spans, metrics and log lines to a collector, by OpenTelemetry's own environment variables
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
 //!
-//! Exports on a separate thread: a collector that is slow, hangs or is gone delays no call. What does not fit the queue is
+//! Exports on a separate thread: a collector that is slow, hangs or is gone delays no call. Traces that do not fit the queue are
 //! dropped and counted.
 
 mod foreign;
@@ -106,10 +106,11 @@ impl Export {
         }
         if let Some(collector) = &variables.traces {
             let exporter = span_exporter(collector, &resource, &runtime)?;
-            let processor = spans::processor(exporter, runtime, variables, &self.dropped);
+            let queue = spans::Queue::new(variables, &self.dropped);
+            let processor = spans::processor(exporter, runtime, variables, &queue);
             let provider = SdkTracerProvider::builder()
                 .with_resource(resource)
-                .with_sampler(variables.sampler.clone())
+                .with_sampler(spans::WholeTraces { sampler: variables.sampler.clone(), queue })
                 .with_span_processor(processor)
                 .build();
             let tracer = provider.tracer_with_scope(vocabulary::scope());

@@ -1,54 +1,126 @@
 //! The SDK's batch processor, and how many spans it loses: of that it keeps count for itself only, and the number has to be a metric.
+//! While its queue is nearly full no trace begins, so that what is exported are whole traces ([ADR 60](../../../../../docs/adr/0060-whole-traces.md)).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use opentelemetry::Context;
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter as Exporter, SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingDecision, SamplingResult, ShouldSample, Span,
+    SpanData, SpanExporter as Exporter, SpanProcessor,
 };
 use tokio::runtime::Handle;
 
 use super::foreign;
 use super::variables::Variables;
 
-/// Holds and sends as many spans as `variables` say, and exports them on `runtime`.
+/// How many spans wait for their export, and how many are lost.
+#[derive(Debug, Clone)]
+pub(super) struct Queue {
+    size: usize,
+    held: Arc<AtomicUsize>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Queue {
+    pub(super) fn new(variables: &Variables, dropped: &Arc<AtomicU64>) -> Self {
+        Self { size: variables.queue, held: Arc::default(), dropped: Arc::clone(dropped) }
+    }
+
+    /// The last quarter is for the spans of traces that have begun.
+    fn has_room_for_a_trace(&self) -> bool {
+        self.held.load(Ordering::Relaxed) < self.size - self.size / 4
+    }
+
+    /// Whether one more is taken: then it is held.
+    fn take(&self) -> bool {
+        let is_taken = self.held.fetch_add(1, Ordering::Relaxed) < self.size;
+        if !is_taken {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            self.drop(1);
+        }
+        is_taken
+    }
+
+    fn release(&self, spans: usize) {
+        self.held.fetch_sub(spans, Ordering::Relaxed);
+    }
+
+    fn drop(&self, spans: usize) {
+        self.dropped.fetch_add(spans as u64, Ordering::Relaxed);
+    }
+}
+
+/// Exports on `runtime` as `variables` say.
 pub(super) fn processor(
     exporter: SpanExporter,
     runtime: Handle,
     variables: &Variables,
-    dropped: &Arc<AtomicU64>,
+    queue: &Queue,
 ) -> impl SpanProcessor + use<> {
-    let Variables { queue, batch, delay, timeout, .. } = *variables;
-    let held = Arc::new(AtomicUsize::new(0));
+    let Variables { batch, delay, timeout, .. } = *variables;
     let exporting = Exporting {
         exporter: Arc::new(exporter),
         runtime,
         timeout,
-        held: Arc::clone(&held),
-        dropped: Arc::clone(dropped),
+        queue: queue.clone(),
         is_failing: AtomicBool::new(false),
     };
     let config = BatchConfigBuilder::default()
-        .with_max_queue_size(queue)
+        .with_max_queue_size(queue.size)
         .with_max_export_batch_size(batch)
         .with_scheduled_delay(delay)
         .build();
     let batches = BatchSpanProcessor::builder(exporting).with_batch_config(config).build();
-    Counting { batches, queue, held, dropped: Arc::clone(dropped) }
+    Counting { batches, queue: queue.clone() }
+}
+
+/// Begins no trace for which the queue has no room: the first span of one that it drops is counted, the others are never made.
+#[derive(Debug, Clone)]
+pub(super) struct WholeTraces {
+    pub(super) sampler: Sampler,
+    pub(super) queue: Queue,
+}
+
+impl ShouldSample for WholeTraces {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        let mut result = self.sampler.should_sample(parent, trace, name, kind, attributes, links);
+        if result.decision == SamplingDecision::RecordAndSample
+            && begins_here(parent)
+            && !self.queue.has_room_for_a_trace()
+        {
+            self.queue.drop(1);
+            result.decision = SamplingDecision::Drop;
+        }
+        result
+    }
+}
+
+/// Whether a span with this parent is the first one in this process.
+fn begins_here(parent: Option<&Context>) -> bool {
+    parent.is_none_or(|parent| {
+        let span = parent.span();
+        !span.span_context().is_valid() || span.span_context().is_remote()
+    })
 }
 
 /// Drops what the batch processor would drop, and counts it.
 #[derive(Debug)]
 struct Counting {
     batches: BatchSpanProcessor,
-    queue: usize,
-    /// How many it has.
-    held: Arc<AtomicUsize>,
-    dropped: Arc<AtomicU64>,
+    queue: Queue,
 }
 
 impl SpanProcessor for Counting {
@@ -56,11 +128,8 @@ impl SpanProcessor for Counting {
 
     fn on_end(&self, mut span: SpanData) {
         foreign::rename(&mut span.attributes);
-        if self.held.fetch_add(1, Ordering::Relaxed) < self.queue {
+        if self.queue.take() {
             self.batches.on_end(span);
-        } else {
-            self.held.fetch_sub(1, Ordering::Relaxed);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -79,15 +148,14 @@ struct Exporting {
     exporter: Arc<SpanExporter>,
     runtime: Handle,
     timeout: Duration,
-    held: Arc<AtomicUsize>,
-    dropped: Arc<AtomicU64>,
+    queue: Queue,
     is_failing: AtomicBool,
 }
 
 impl Exporter for Exporting {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
-        self.held.fetch_sub(count, Ordering::Relaxed);
+        self.queue.release(count);
         let (exporter, timeout) = (Arc::clone(&self.exporter), self.timeout);
         // Also what a batch is encoded by, and the SDK's own thread has no runtime.
         let export = self.runtime.spawn(async move {
@@ -99,7 +167,7 @@ impl Exporter for Exporting {
         let was_failing = self.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
         match &outcome {
             Err(error) => {
-                self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+                self.queue.drop(count);
                 if !was_failing {
                     tracing::warn!(
                         %error,
@@ -113,3 +181,6 @@ impl Exporter for Exporting {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests;
