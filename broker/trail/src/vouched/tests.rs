@@ -1,7 +1,10 @@
 //! Only what a signed digest names is believed, and only if it is what the digest says; everything else is listed.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::names::TrailNames;
+use crate::record::record_time;
 use crate::store::{Object, Store, StoreError};
 use crate::verify::forge::{Forge, MemoryStore, START, names, signer};
 
@@ -89,6 +92,43 @@ async fn a_digest_that_is_kept_back_is_listed_with_its_time() {
         let before = (Some(START - Duration::days(2)), Some(START - Duration::days(1)));
         let earlier = LogFiles::of(&reader, None, &keys, None, before, &mut |_, _| {}).await.expect("reads");
         assert!(earlier.unread.is_empty() || unread.times[0].is_none(), "{place}: {earlier:?}");
+    }
+}
+
+/// The minutes of each digest's hour at which the records of its files happened, and how many the clock was set back before. Requests that are
+/// signed with a time more than five minutes off are refused by AWS.
+fn hours() -> impl Strategy<Value = Vec<(Vec<Vec<i64>>, i64)>> {
+    let files = prop::collection::vec(prop::collection::vec(0_i64..60, 1..4), 0..3);
+    prop::collection::vec((files, 0_i64..5), 2..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whichever digest is kept back, and wherever the clock was set back in between: its time has that of every record that it alone vouches for.
+    #[test]
+    fn the_time_of_a_digest_that_is_kept_back_has_its_records(hours in hours(), which in any::<prop::sample::Index>()) {
+        let mut forge = Forge::default();
+        for (hour, (files, back)) in (0..).zip(&hours) {
+            let at = |minute: &i64| START + Duration::hours(hour) + Duration::minutes(*minute - back);
+            let record = |minute| format!("{{\"eventTime\":\"{}\"}}", record_time(at(minute)));
+            forge.digests.push(files.iter().map(|minutes| minutes.iter().map(record).collect()).collect());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let (whole, keys) = (forge.store().await, [signer().public_key().clone()]);
+            let reader = TrailReader::new(Arc::new(whole.copy()), names(), None);
+            let digests = reader.digest_keys().await.expect("lists").own;
+            let all = LogFiles::of(&reader, None, &keys, None, (None, None), &mut |_, _| {}).await.expect("reads");
+            let key = which.get(&digests).key.clone();
+            let reader = TrailReader::new(Arc::new(Withholding { store: whole, key }), names(), None);
+            let found = LogFiles::of(&reader, None, &keys, None, (None, None), &mut |_, _| {}).await.expect("reads");
+            let [unread] = &found.unread[..] else { panic!("{:?}", found.unread) };
+            for lost in all.vouched.iter().filter(|file| !found.vouched.contains(file)) {
+                let ([from, to], [oldest, newest]) = (unread.times, lost.times);
+                assert!(from <= oldest && newest <= to, "{unread:?} {lost:?}");
+            }
+        });
     }
 }
 
@@ -214,15 +254,21 @@ async fn what_nobody_has_signed_is_named_and_left_out() {
     assert!(unvouched.contains(&"its digest is not signed with a key that was given"), "{unvouched:?}");
 }
 
+/// The first digest, as if it were another trail's of this time.
+async fn of_another_trail(store: &MemoryStore, end: OffsetDateTime) -> Digest {
+    let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
+    let own = reader.digest_keys().await.expect("lists").own;
+    let mut digest = reader.digest(&own[0].key).await.expect("reads").expect("is there");
+    digest.digest_s3_object = TrailNames { trail: "other".into(), ..names() }.digest(end);
+    digest
+}
+
 #[tokio::test]
 async fn other_trails_are_left_out() {
     let store = Forge::sound().store().await;
     let (key, end) = (names().log_file(START + Duration::minutes(70), &[9; 32]), START + Duration::hours(4));
     plant(&store, &key);
-    let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
-    let own = reader.digest_keys().await.expect("lists").own;
-    let mut digest = reader.digest(&own[0].key).await.expect("reads").expect("is there");
-    digest.digest_s3_object = TrailNames { trail: "other".into(), ..names() }.digest(end);
+    let mut digest = of_another_trail(&store, end).await;
     digest.log_files[0].s3_object = key;
     store.sign(&digest, &digest.to_json(), &signer()).await;
     let (believed, unvouched, of_others) = found(&store, (None, None)).await;
@@ -234,10 +280,7 @@ async fn all_trails_together_vouch_for_their_log_files_and_for_no_other() {
     let store = Forge::sound().store().await;
     let (key, end) = (names().log_file(START + Duration::minutes(70), &[9; 32]), START + Duration::hours(4));
     plant(&store, &key);
-    let reader = TrailReader::new(Arc::new(store.copy()), names(), None);
-    let own = reader.digest_keys().await.expect("lists").own;
-    let mut digest = reader.digest(&own[0].key).await.expect("reads").expect("is there");
-    digest.digest_s3_object = TrailNames { trail: "other".into(), ..names() }.digest(end);
+    let mut digest = of_another_trail(&store, end).await;
     digest.log_files.truncate(1);
     digest.log_files[0].s3_object = key.clone();
     digest.log_files[0].hash_value = sha256_hex(b"{\"Records\":[]}");

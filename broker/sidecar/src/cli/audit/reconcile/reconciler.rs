@@ -308,7 +308,8 @@ impl Reconciler {
     }
 }
 
-/// Whether the trail's record of this time may be in an object that could not be read. The two records of a call may differ in time.
+/// Whether the trail's record of this time may be in an object that could not be read. The two records of a call differ by minutes at most: AWS
+/// takes no request that is signed with another time.
 fn is_unread(unread: &[[Option<OffsetDateTime>; 2]], at: OffsetDateTime) -> bool {
     unread.iter().any(|[from, to]| {
         from.is_none_or(|from| at >= from.saturating_sub(EDGE))
