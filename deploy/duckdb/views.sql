@@ -117,107 +117,61 @@ GROUP BY
   kms_event_id;
 
 -- The promise of reuse: each row breaks it. `kind` is the finding of `key-broker audit verify`. No row is the answer to hope for.
+-- Where all uses of a data key break it together, the row names its first one. A use begins where the one before it ended, as counted in
+-- messages: one that begins before that is charged with what another is charged with, too.
 CREATE OR REPLACE VIEW key_broker_broken_promises AS
 SELECT
-  'UsedTooLate' AS kind,
-  kms_event_id,
-  event_id
-FROM key_broker_uses
-WHERE
-  time > expires_at
-UNION ALL
-SELECT
-  'MessagesExceeded',
-  kms_event_id,
-  event_id
-FROM key_broker_uses
-WHERE
-  messages_used > messages_limit
-UNION ALL
-SELECT
-  'MessagesExceeded',
-  kms_event_id,
-  NULL
-FROM key_broker_data_keys
-WHERE
-  messages_handed_out > messages_limit
-UNION ALL
-SELECT
-  'BytesExceeded',
-  kms_event_id,
-  event_id
-FROM key_broker_uses
-WHERE
-  bytes_used > bytes_limit
-UNION ALL
-SELECT
-  'BytesExceeded',
-  kms_event_id,
-  NULL
-FROM key_broker_data_keys
-WHERE
-  bytes_handed_out > bytes_limit
-UNION ALL
-SELECT
-  'ChargedTwice',
-  kms_event_id,
-  event_id
-FROM key_broker_uses
-WHERE
-  messages > messages_used OR bytes > bytes_used
-UNION ALL
-SELECT
-  'ChargedTwice',
-  kms_event_id,
-  NULL
-FROM key_broker_data_keys
-WHERE
-  messages > messages_used OR bytes > bytes_used
-UNION ALL
-SELECT
-  'ChargedTwice',
-  one.kms_event_id,
-  one.event_id
-FROM key_broker_uses AS one
-JOIN key_broker_uses AS other
-  ON one.kms_event_id = other.kms_event_id
-  AND one.event_id < other.event_id
-  AND one.messages_used > other.messages_used - other.messages
-  AND other.messages_used > one.messages_used - one.messages
-UNION ALL
-SELECT
-  'UsedAgain',
-  kms_event_id,
-  NULL
-FROM key_broker_uses
-WHERE
-  expires_at IS NULL
-GROUP BY
-  kms_event_id
-HAVING
-  COUNT(*) > 1
-UNION ALL
-SELECT
-  'KmsRecordMissing',
+  found.kind,
   uses.kms_event_id,
   uses.event_id
-FROM key_broker_uses AS uses
+FROM (
+  SELECT
+    time,
+    is_allowed,
+    kms_event_id,
+    kms_request_id,
+    minted_at,
+    expires_at,
+    messages,
+    messages_used,
+    messages_limit,
+    bytes,
+    bytes_used,
+    bytes_limit,
+    event_id,
+    ROW_NUMBER() OVER (PARTITION BY kms_event_id ORDER BY time, event_id) = 1 AS is_first,
+    SUM(CASE WHEN expires_at IS NULL THEN 1 ELSE 0 END) OVER (PARTITION BY kms_event_id) AS uses_without_reuse,
+    MAX(messages_used) OVER (PARTITION BY kms_event_id ORDER BY messages_used - messages, messages_used ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS messages_used_before,
+    SUM(CASE WHEN is_allowed THEN messages ELSE 0 END) OVER (PARTITION BY kms_event_id) AS messages_handed_out,
+    MIN(messages_limit) OVER (PARTITION BY kms_event_id) AS messages_limit_of_all,
+    SUM(bytes) OVER (PARTITION BY kms_event_id) AS bytes_of_all,
+    MAX(bytes_used) OVER (PARTITION BY kms_event_id) AS bytes_used_by_all,
+    SUM(CASE WHEN is_allowed THEN bytes ELSE 0 END) OVER (PARTITION BY kms_event_id) AS bytes_handed_out,
+    MIN(bytes_limit) OVER (PARTITION BY kms_event_id) AS bytes_limit_of_all
+  FROM key_broker_uses
+) AS uses
 LEFT JOIN key_broker_kms_calls AS calls
   ON uses.kms_event_id = calls.kms_event_id
+CROSS JOIN UNNEST([
+  CASE WHEN uses.time > uses.expires_at THEN 'UsedTooLate' END,
+  CASE WHEN uses.messages_used > uses.messages_limit THEN 'MessagesExceeded' END,
+  CASE WHEN uses.is_first AND uses.messages_handed_out > uses.messages_limit_of_all THEN 'MessagesExceeded' END,
+  CASE WHEN uses.bytes_used > uses.bytes_limit THEN 'BytesExceeded' END,
+  CASE WHEN uses.is_first AND uses.bytes_handed_out > uses.bytes_limit_of_all THEN 'BytesExceeded' END,
+  CASE WHEN uses.messages > uses.messages_used OR uses.bytes > uses.bytes_used THEN 'ChargedTwice' END,
+  CASE WHEN uses.messages_used_before > uses.messages_used - uses.messages THEN 'ChargedTwice' END,
+  CASE WHEN uses.is_first AND uses.bytes_of_all > uses.bytes_used_by_all THEN 'ChargedTwice' END,
+  CASE WHEN uses.is_first AND uses.uses_without_reuse > 1 THEN 'UsedAgain' END,
+  CASE WHEN calls.kms_event_id IS NULL THEN 'KmsRecordMissing' END,
+  CASE
+    WHEN uses.kms_request_id <> calls.kms_request_id OR uses.minted_at <> calls.time OR (
+      uses.is_allowed AND NOT calls.error_code IS NULL
+    )
+    THEN 'KmsRecordMismatch'
+  END
+]) AS found(kind)
 WHERE
-  calls.kms_event_id IS NULL
-UNION ALL
-SELECT
-  'KmsRecordMismatch',
-  uses.kms_event_id,
-  uses.event_id
-FROM key_broker_uses AS uses
-JOIN key_broker_kms_calls AS calls
-  ON uses.kms_event_id = calls.kms_event_id
-WHERE
-  uses.kms_request_id <> calls.kms_request_id OR uses.minted_at <> calls.time OR (
-    uses.is_allowed AND NOT calls.error_code IS NULL
-  );
+  NOT found.kind IS NULL;
 
 -- When brokers began, drained and ended, and where.
 CREATE OR REPLACE VIEW key_broker_brokers AS
