@@ -2,6 +2,8 @@
 //! its own tests pass against the real program, and a restart of the broker costs its callers nothing. And of all of them: one version, one
 //! licence, stubs that are what `client/generate` makes, and an example of four lines at most.
 
+#[path = "peers/installed.rs"]
+mod installed;
 #[path = "peers/packages.rs"]
 mod packages;
 #[path = "peers/mod.rs"]
@@ -11,7 +13,8 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use packages::{Dev, TlsBroker, copied, example, first_block, one_at_a_time, restarted_under};
+use installed::{Node, Python, copied, npm, version};
+use packages::{Dev, TlsBroker, example, first_block, one_at_a_time, restarted_under};
 use peers::{Peers, plain, printed, root};
 
 #[test]
@@ -20,34 +23,18 @@ fn python() {
     let _turn = one_at_a_time();
     let peers = Peers::install(&["client-python"]);
     let work = copied(&["client/python"]);
-    let package = work.path().join("client/python");
+    let package = Python::install(&peers, work.path());
     let tool = || {
         let mut python = peers.command("client-python/bin/python");
-        python.current_dir(&package);
+        python.current_dir(work.path().join("client/python"));
         python
     };
-    // The wheel is built from the source distribution.
-    printed(tool().args(["-m", "build", "--no-isolation"]));
-    let version = version();
-    let wheel = package.join(format!("dist/key_broker-{version}-py3-none-any.whl"));
-    assert!(package.join(format!("dist/key_broker-{version}.tar.gz")).exists());
-
-    let empty = work.path().join("empty");
-    fs::create_dir(&empty).expect("a directory");
-    printed(tool().args(["-m", "venv"]).arg(empty.join("venv")));
-    let wheels = peers.path("client-python/wheels");
-    printed(
-        plain(empty.join("venv/bin/pip"))
-            .args(["install", "--quiet", "--disable-pip-version-check", "--no-index", "--find-links"])
-            .arg(wheels)
-            .arg(&wheel),
-    );
     let dev = Dev::start();
     let address = dev.address();
-    fs::write(empty.join("example.py"), example("python", "python")).expect("writes");
+    fs::write(package.project().join("example.py"), example("python", "python")).expect("writes");
     let installed = || {
-        let mut python = plain(empty.join("venv/bin/python"));
-        python.current_dir(&empty).env("KEY_BROKER_ADDRESS", &address);
+        let mut python = package.command();
+        python.env("KEY_BROKER_ADDRESS", &address);
         python
     };
     assert_eq!(printed(installed().arg("example.py")).trim(), "hello");
@@ -88,40 +75,25 @@ fn node() {
     let _turn = one_at_a_time();
     let peers = Peers::install(&["client-node"]);
     let work = copied(&["client/node"]);
-    let package = work.path().join("client/node");
-    std::os::unix::fs::symlink(peers.path("client-node/node_modules"), package.join("node_modules"))
-        .expect("a link");
-    let npm = |dir: &Path| {
-        let mut npm = plain("npm");
-        npm.current_dir(dir).args(["--cache"]).arg(peers.path("client-node/cache"));
-        npm.args(["--prefer-offline", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]);
-        npm
-    };
-    // With its script `prepack`, which builds it.
-    printed(npm(&package).arg("pack"));
-    let tarball = package.join(format!("key-broker-client-{}.tgz", version()));
-
-    let empty = work.path().join("empty");
-    fs::create_dir(&empty).expect("a directory");
-    fs::write(empty.join("package.json"), r#"{ "private": true, "type": "module" }"#).expect("writes");
-    printed(npm(&empty).args(["install", "--ignore-scripts"]).arg(&tarball));
+    let package = Node::install(&peers, work.path());
     let dev = Dev::start();
     let address = dev.address();
-    fs::write(empty.join("example.js"), example("node", "js")).expect("writes");
-    let node = |dir: &Path| {
-        let mut node = plain("node");
-        node.current_dir(dir).env("KEY_BROKER_ADDRESS", &address);
+    fs::write(package.project().join("example.js"), example("node", "js")).expect("writes");
+    let node = || {
+        let mut node = package.command();
+        node.env("KEY_BROKER_ADDRESS", &address);
         node
     };
-    assert_eq!(printed(node(&empty).arg("example.js")).trim(), "hello");
+    assert_eq!(printed(node().arg("example.js")).trim(), "hello");
     let tls = TlsBroker::start(&dev);
-    let mut tests = npm(&package);
+    let mut tests = npm(&peers, &work.path().join("client/node"));
     tls.tell(&mut tests);
     printed(tests.arg("test").env("KEY_BROKER_ADDRESS", &address));
     tls.was_called();
 
-    fs::copy(root().join("tests/peers/client-node/load.mjs"), empty.join("load.mjs")).expect("copies");
-    let mut load = node(&empty);
+    let program = package.project().join("load.mjs");
+    fs::copy(root().join("tests/peers/client-node/load.mjs"), program).expect("copies");
+    let mut load = node();
     load.args(["load.mjs", "package"]);
     let [package] = restarted_under(dev, [load]);
     package.costs_nothing();
@@ -377,13 +349,6 @@ fn examples_have_four_lines_at_most() {
 
 fn docs() -> String {
     fs::read_to_string(root().join("docs/clients.md")).expect("the page")
-}
-
-/// That of the workspace.
-fn version() -> String {
-    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
-    let (_, package) = manifest.split_once("[workspace.package]\nversion = \"").expect("a version");
-    package.split('"').next().unwrap_or_default().to_owned()
 }
 
 const PACKAGES: [&str; 4] = ["python", "node", "go", "java"];

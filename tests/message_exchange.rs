@@ -1,19 +1,30 @@
-//! Proves, with the real program: what one broker encrypts another decrypts, while one of them is stopped, and killed, under load.
-//! Both can decrypt every message afterwards, and no record of one is missing.
+//! Proves, with the real program: what one broker encrypts another decrypts, while one of them is stopped, and killed, under load; of the
+//! client for Rust and of the packages for Python and Node, which exchange messages with no failed call. Both brokers can decrypt every
+//! message afterwards, and no record of one is missing.
 
+#[path = "peers/exchange.rs"]
+mod exchange;
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "peers/installed.rs"]
+mod installed;
+#[path = "peers/mod.rs"]
+mod peers;
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use exchange::{Exchange, Exchanged};
 use fleet::Fleet;
-use futures_util::stream;
+use futures_util::{future, stream};
+use installed::{Node, Python, copied};
 use key_broker_client::{Client, DecryptMessage, EncryptMessage, Error};
 use key_broker_envelope::HeaderReader;
+use peers::{Peers, root};
 use rustix::process::Signal;
 use support::process::Process;
 use tokio::runtime::Handle;
@@ -41,30 +52,39 @@ async fn messages_pass_between_two_brokers_while_one_of_them_is_restarted() {
         messages.extend(caller.await.expect("every call is answered"));
     }
     assert!(messages.len() > 50, "{} messages are too few to prove anything", messages.len());
-    // Also by the broker that had been killed, long after.
-    for place in [0, 1] {
-        let mut broker = fleet.caller(place);
-        for Exchanged { message, length } in &messages {
-            assert!(broker.decrypt(message).await == plaintext(*length), "at {place}, {length} bytes");
-        }
-    }
-    for broker in [first, second] {
+    fleet.every_message_is_opened_and_recorded([first, second], &messages).await;
+}
+
+/// Callers with bare stubs do the same beside the packages: they show that the restarts were felt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+async fn two_languages_exchange_messages_while_a_broker_is_restarted() {
+    let peers = Peers::install(&["client-python", "client-node"]);
+    let work = copied(&["client/python", "client/node"]);
+    let languages = (Python::install(&peers, work.path()), Node::install(&peers, work.path()));
+    let fleet = Fleet::new().await;
+    let [first, second] = [0, 1].map(|place| fleet.start_reusing(place));
+    let exchanges = ["package", "bare"].map(|kind| fleet.exchange_of_languages(&languages, kind));
+    let go_on = || tokio::task::block_in_place(|| exchanges.iter().for_each(|exchange| exchange.go_on(40)));
+    go_on();
+    let second = fleet.restarted(second, |broker| {
         broker.signal(Signal::TERM);
         assert!(broker.wait().success());
+    });
+    go_on();
+    let second = fleet.restarted(second, Process::kill);
+    go_on();
+    let [package, bare] = tokio::task::block_in_place(|| exchanges.map(Exchange::end));
+    for seen in &package {
+        assert_eq!(seen.calls["failed"], 0, "{}", seen.calls);
+        eprintln!("over two restarts: {} messages, {}", seen.messages.len(), seen.calls);
     }
-    let trails = fleet.trails();
-    assert_eq!(trails.len(), 2);
-    for trail in &trails {
-        let (code, report) = fleet.verify(trail);
-        let found = (code, report["verdict"].as_str(), report["state"].as_str());
-        assert_eq!(found, (Some(0), Some("sound"), Some("closed")), "{report:#}");
+    for seen in &bare {
+        assert!(seen.calls["failed"].as_u64() > Some(0), "the restarts were none: {}", seen.calls);
+        eprintln!("over two restarts, without the package: {} messages, {}", seen.messages.len(), seen.calls);
     }
-    // One record of the encryption, and three of decryptions: one was under way, two were after it.
-    let recorded = fleet.messages_recorded();
-    for Exchanged { message, length } in &messages {
-        let [encrypted, decrypted] = recorded[&header_of(message)];
-        assert!(encrypted >= 1 && decrypted >= 3, "{length} bytes: {encrypted} and {decrypted} records");
-    }
+    let messages: Vec<_> = package.into_iter().chain(bare).flat_map(|seen| seen.messages).collect();
+    fleet.every_message_is_opened_and_recorded([first, second], &messages).await;
 }
 
 impl Fleet {
@@ -91,7 +111,7 @@ impl Fleet {
                 let length = number * 7_919 % 20_000;
                 let message = brokers[0].encrypt(length, number.is_multiple_of(3)).await;
                 assert!(brokers[1].decrypt(&message).await == plaintext(length), "{length} bytes");
-                messages.push(Exchanged { message, length });
+                messages.push(Exchanged { message, plaintext: plaintext(length) });
             }
             messages
         };
@@ -101,6 +121,43 @@ impl Fleet {
             tokio::task::spawn_blocking(move || Handle::current().block_on(exchange(brokers, caller, stop)))
         });
         (callers.collect(), stop)
+    }
+
+    /// The packages, or bare stubs: where callers of one language have the first broker, those of the other have the second.
+    fn exchange_of_languages(&self, (python, node): &(Python, Node), kind: &str) -> Exchange {
+        let addresses = [0, 1].map(|place| format!("unix:{}", self.socket(place).display()));
+        let mut of_python = python.command();
+        of_python.arg(root().join("tests/peers/client-python/exchange.py")).arg(kind).args(&addresses);
+        let program = node.project().join("exchange.mjs");
+        fs::copy(root().join("tests/peers/client-node/exchange.mjs"), program).expect("copies");
+        let mut of_node = node.command();
+        of_node.arg("exchange.mjs").arg(kind).args(addresses.iter().rev());
+        of_node.env("CONTRACT", root().join("proto/keybroker/v1/key_broker.proto"));
+        Exchange::start([("Python", of_python), ("Node", of_node)])
+    }
+
+    /// By each broker, also by the one that had been killed, long after; and their trails are whole.
+    async fn every_message_is_opened_and_recorded(&self, brokers: [Process; 2], messages: &[Exchanged]) {
+        let by_each = |messages| [0, 1].map(|place| self.caller(place).open_all(messages));
+        future::join_all(messages.chunks(messages.len().div_ceil(4)).flat_map(by_each)).await;
+        for broker in brokers {
+            broker.signal(Signal::TERM);
+            assert!(broker.wait().success());
+        }
+        let trails = self.trails();
+        assert_eq!(trails.len(), 2);
+        for trail in &trails {
+            let (code, report) = self.verify(trail);
+            let found = (code, report["verdict"].as_str(), report["state"].as_str());
+            assert_eq!(found, (Some(0), Some("sound"), Some("closed")), "{report:#}");
+        }
+        // One record of the encryption, and three of decryptions: one was under way, two were after it.
+        let recorded = self.messages_recorded();
+        for Exchanged { message, plaintext } in messages {
+            let [encrypted, decrypted] = recorded[&header_of(message)];
+            let length = plaintext.len();
+            assert!(encrypted >= 1 && decrypted >= 3, "{length} bytes: {encrypted} and {decrypted} records");
+        }
     }
 
     /// How often records tell that a message was encrypted and decrypted, by the SHA-256 of its header.
@@ -115,13 +172,6 @@ impl Fleet {
         }
         recorded
     }
-}
-
-/// A message that one broker encrypted and another decrypted.
-struct Exchanged {
-    message: Bytes,
-    /// Of its plaintext.
-    length: usize,
 }
 
 /// Somebody who calls a broker, and again if it is away.
@@ -156,6 +206,13 @@ impl Caller {
             Ok(client.decrypt_message(request).await?.plaintext.expose().to_vec())
         })
         .await
+    }
+
+    async fn open_all(mut self, messages: &[Exchanged]) {
+        for Exchanged { message, plaintext } in messages {
+            let (found, socket) = (self.decrypt(message).await, self.socket.display());
+            assert!(found == *plaintext, "{socket}: {} bytes", plaintext.len());
+        }
     }
 
     /// As the packages do: a call is made again whose connection broke, or whose broker drains.

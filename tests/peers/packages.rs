@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::peers::{http, output, root};
+use crate::peers::{http, root};
 use crate::support::journal_lines;
 use crate::support::pki::{Authority, SERVER, dns, uri};
 use crate::support::process::Process;
@@ -25,18 +25,6 @@ use crate::support::street::in_memory;
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A directory with these folders of the repository, at the same places: a build writes beside its sources.
-pub(crate) fn copied(folders: &[&str]) -> TempDir {
-    let work = tempfile::tempdir().expect("a directory");
-    for folder in folders {
-        let to = work.path().join(folder);
-        fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
-        let copied = output(Command::new("cp").arg("-r").arg(root().join(folder)).arg(&to));
-        assert!(copied.status.success(), "{folder} cannot be copied");
-    }
-    work
 }
 
 /// The first block of a language in the README of a package.
