@@ -188,7 +188,11 @@ fn what_somebody_put_beside_the_trail_is_not_told() {
     fs::write(&genuine, bytes).expect("writes");
     let told = folder.audit("find", &[id(draw, "requestID")]);
     assert_eq!(told.status.code(), Some(2), "{}", text(&told.stdout));
-    assert!(text(&told.stdout).contains("cannot tell: 1 log files were left out"), "{}", text(&told.stdout));
+    assert!(
+        text(&told.stdout).contains("cannot tell: 1 log files and digests were left out"),
+        "{}",
+        text(&told.stdout)
+    );
 }
 
 /// 1: everything was looked at, and there is nothing; 64: no id; a journal that cannot be read is no proof that there is nothing.

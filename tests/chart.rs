@@ -392,6 +392,36 @@ fn the_documented_values_are_taken() {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// More variables are those of every broker, beside the ones that the manifests have.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn more_variables_are_every_brokers() {
+    let more = json!({ "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_RESOURCE_ATTRIBUTES": "a=\"b\"" });
+    let mut values = everything();
+    merge(&mut values, &json!({ "env": more }));
+    let [with, without] = rendered(&[values, everything()]).try_into().expect("two");
+    let added: Vec<Value> = more
+        .as_object()
+        .expect("pairs")
+        .iter()
+        .map(|(name, value)| json!({ "name": name, "value": value }))
+        .collect();
+    let broker = |objects: &[Value]| pod_of(one(objects, "Deployment"))["containers"][0]["env"].clone();
+    let mut expected = broker(&without);
+    expected.as_array_mut().expect("a list").extend(added);
+    assert_eq!(broker(&with), expected);
+    let policy = |objects: &[Value]| {
+        one(objects, "MutatingAdmissionPolicy")["spec"]["mutations"][0]["jsonPatch"]["expression"].clone()
+    };
+    let (with, without) = (policy(&with), policy(&without));
+    let (with, without) = (with.as_str().expect("text"), without.as_str().expect("text"));
+    let added = ",\n                Object.spec.initContainers.env{name: \"OTEL_EXPORTER_OTLP_ENDPOINT\", value: \"http://collector:4318\"},\n                \
+                 Object.spec.initContainers.env{name: \"OTEL_RESOURCE_ATTRIBUTES\", value: \"a=\\\"b\\\"\"}";
+    let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(squeezed(with).replace(&squeezed(added), ""), squeezed(without));
+    assert_ne!(with, without);
+}
+
 #[test]
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 fn values_that_do_harm_are_refused() {
@@ -417,6 +447,12 @@ fn values_that_do_harm_are_refused() {
         (json!({ "watch": { "enabled": true, "role": ROLE } }), "watch.role is the broker's"),
         (json!({ "prometheusRule": { "runbooks": "docs/runbooks" } }), "/prometheusRule/runbooks"),
         (json!({ "injection": { "enabld": true } }), "'enabld' not allowed"),
+        (
+            json!({ "env": { "AWS_SECRET_ACCESS_KEY": "wJalr" } }),
+            "invalid propertyName 'AWS_SECRET_ACCESS_KEY'",
+        ),
+        (json!({ "env": { "KEY_BROKER_POD_NAME": "other" } }), "invalid propertyName 'KEY_BROKER_POD_NAME'"),
+        (json!({ "env": { "OTEL_SDK_DISABLED": true } }), "/env/OTEL_SDK_DISABLED"),
     ];
     let requests: Vec<_> =
         cases.iter().map(|(more, _)| json!({ "do": "render", "values": values(more) })).collect();

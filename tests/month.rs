@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -171,7 +172,8 @@ impl World {
 struct Seen {
     stop: AtomicBool,
     calls: AtomicU64,
-    failed: AtomicU64,
+    /// How often each error came.
+    failed: Mutex<BTreeMap<String, u64>>,
     /// Of one caller without an answer in between.
     longest: Mutex<Duration>,
 }
@@ -197,7 +199,9 @@ fn caller(client: Client, seen: Arc<Seen>, name: u32) -> JoinHandle<()> {
             match ended {
                 Ok(()) => failing = None,
                 Err(error) => {
-                    seen.failed.fetch_add(1, Ordering::SeqCst);
+                    let reason = error.reason().unwrap_or_default();
+                    let name = format!("{:?} {reason}", error.code());
+                    *seen.failed.lock().expect("whole").entry(name).or_default() += 1;
                     let since = failing.get_or_insert_with(|| SystemClock.instant()).elapsed();
                     let mut longest = seen.longest.lock().expect("whole");
                     *longest = (*longest).max(since);
@@ -319,9 +323,9 @@ fn judge(world: &World, seen: &Seen) {
         told.sum::<u64>()
     };
     assert!(reloads("policy") >= u64::from(world.policies) / 2 && reloads("certificates") > 0);
-    let (calls, failed) = (seen.calls.load(Ordering::SeqCst), seen.failed.load(Ordering::SeqCst));
+    let (calls, failed) = (seen.calls.load(Ordering::SeqCst), seen.failed.lock().expect("whole"));
     eprintln!(
-        "{} days: {calls} rounds of calls, {failed} failed, {:?} at most in a row; {} sessions, {} certificates, {} policies, {} keys, \
+        "{} days: {calls} rounds of calls, failed {failed:?}, {:?} at most in a row; {} sessions, {} certificates, {} policies, {} keys, \
          {} records; {}",
         days(),
         seen.longest.lock().expect("whole"),

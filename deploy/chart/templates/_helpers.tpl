@@ -21,7 +21,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "key-broker.journal" -}}{{ int64 .Values.journal.sizeMi }}Mi{{- end -}}
 
-{{/* The broker's container, as files/deployment.yaml has it: image, role and size of the journal are this release's. */}}
+{{/* The broker's container, as files/deployment.yaml has it: image, role, size of the journal and more variables are this release's. */}}
 {{- define "key-broker.container" -}}
 {{- $container := index (.Files.Get "files/deployment.yaml" | fromYaml).spec.template.spec.initContainers 0 -}}
 {{- $_ := set $container "image" (include "key-broker.image" .) -}}
@@ -30,6 +30,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if eq .name "AWS_ROLE_ARN" }}{{ $_ := set . "value" $.Values.role }}{{ end -}}
 {{- if or $.Values.role (not (hasPrefix "AWS_" .name)) }}{{ $env = append $env . }}{{ end -}}
 {{- end -}}
+{{- range $name, $value := .Values.env }}{{ $env = append $env (dict "name" $name "value" $value) }}{{ end -}}
 {{- $_ := set $container "env" $env -}}
 {{- $_ := set $container.resources.requests "ephemeral-storage" (include "key-broker.journal" .) -}}
 {{- toYaml $container -}}

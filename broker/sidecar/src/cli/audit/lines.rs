@@ -5,11 +5,13 @@ use std::io;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use key_broker_core::Outcome;
 use key_broker_trail::record::{ActivityEventData, ReadRecord, record_time};
 use serde::Serialize;
 
 use super::Failure;
 use super::output::{Columns, plain, write};
+use crate::admin::Admin;
 
 /// Prints records aligned in columns, or unchanged.
 pub(in crate::cli) struct Lines {
@@ -66,7 +68,9 @@ fn is_of_a_call(json: &str) -> Option<bool> {
         return Some(false);
     }
     let data = record.activity().ok()??;
-    let is_own = data.broker.is_some() || data.operator.is_some() || &*record.user_identity.kind == "Broker";
+    // Refused operators may be anybody.
+    let is_operators = Admin::METHODS.contains(&&*record.event_name) && data.outcome == Outcome::Allowed;
+    let is_own = data.broker.is_some() || is_operators || &*record.user_identity.kind == "Broker";
     Some(!is_own || data.journal.is_some() || data.failed_check.is_some())
 }
 
@@ -189,5 +193,24 @@ mod tests {
         let lines: String =
             records.iter().map(|record| columns.line(&cells(record).expect("a record"))).collect();
         insta::assert_snapshot!(lines);
+    }
+
+    #[test]
+    fn without_all_there_are_workloads_calls_and_trouble() {
+        let lines = Lines { columns: None, all: false, is_coloured: false, has_head: false };
+        let allowed = json!({ "outcome": "Allowed" });
+        for method in Admin::METHODS {
+            let of_operator =
+                |data: &Value| record(&json!({ "eventName": method, "additionalEventData": data }));
+            assert!(!lines.wants(&of_operator(&allowed)), "{method}");
+            assert!(lines.wants(&of_operator(&json!({ "outcome": "Denied" }))), "{method}: whoever that was");
+        }
+        assert!(lines.wants(&record(&json!({}))));
+        let of_kms = json!({ "eventSource": "kms.amazonaws.com", "additionalEventData": null });
+        assert!(!lines.wants(&record(&of_kms)));
+        let broker = json!({ "type": "Broker", "principalId": "key-broker" });
+        let own = |data: Value| record(&json!({ "userIdentity": broker, "additionalEventData": data }));
+        assert!(!lines.wants(&own(allowed)));
+        assert!(lines.wants(&own(json!({ "outcome": "Allowed", "journal": { "missingRecords": 20 } }))));
     }
 }

@@ -225,8 +225,8 @@ fn verdict(report: &Report) -> String {
         Verdict::CannotTell => {
             let journal = if places.is_journal_left_out { " and the journal" } else { "" };
             format!(
-                "cannot tell: {} log files{journal} were left out, and may have more; {unsigned} of {all} records shown are in no signed \
-                 digest",
+                "cannot tell: {} log files and digests{journal} were left out, and may have more; {unsigned} of {all} records shown are \
+                 in no signed digest",
                 places.left_out
             )
         }
