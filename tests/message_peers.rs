@@ -1,4 +1,4 @@
-//! Proves: what a broker encrypts, whole and in parts, the AWS Encryption SDKs for Python, JavaScript and Java open with the KMS key alone;
+//! Proves: what a broker encrypts, whole and in parts, the AWS Encryption SDKs for Python, JavaScript, Java and Go open with the KMS key alone;
 //! and what they encrypt, with each suite that a broker takes, framed and not, under several keys, a broker decrypts.
 
 #[path = "peers/mod.rs"]
@@ -51,6 +51,18 @@ async fn the_sdk_for_java_opens_what_a_broker_encrypts() {
 #[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
 async fn a_broker_decrypts_what_the_sdk_for_java_encrypts() {
     encrypts_what_a_broker_decrypts(Sdk::Java).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+async fn the_sdk_for_go_opens_what_a_broker_encrypts() {
+    opens_what_a_broker_encrypts(Sdk::Go).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+async fn a_broker_decrypts_what_the_sdk_for_go_encrypts() {
+    encrypts_what_a_broker_decrypts(Sdk::Go).await;
 }
 
 async fn opens_what_a_broker_encrypts(sdk: Sdk) {

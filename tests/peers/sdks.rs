@@ -1,4 +1,4 @@
-//! The AWS Encryption SDKs of three languages beside a broker, before one KMS: what each writes and reads, by files.
+//! The AWS Encryption SDKs of four languages beside a broker, before one KMS: what each writes and reads, by files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +16,7 @@ pub(crate) enum Sdk {
     Python,
     JavaScript,
     Java,
+    Go,
 }
 
 impl Sdk {
@@ -34,7 +35,7 @@ impl Sdk {
                 "ALG_AES256_GCM_IV12_TAG16_HKDF_SHA256",
                 "ALG_AES256_GCM_IV12_TAG16_HKDF_SHA384_ECDSA_P384",
             ],
-            Self::Java => [
+            Self::Java | Self::Go => [
                 "ALG_AES_256_GCM_HKDF_SHA512_COMMIT_KEY",
                 "ALG_AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384",
                 "ALG_AES_256_GCM_IV12_TAG16_HKDF_SHA256",
@@ -43,9 +44,9 @@ impl Sdk {
         }
     }
 
-    /// Whether it writes messages without frames: JavaScript's only reads them.
+    /// Whether it writes messages without frames: the others only read them.
     pub(crate) fn writes_unframed(self) -> bool {
-        self != Self::JavaScript
+        matches!(self, Self::Python | Self::Java)
     }
 
     /// The program that opens and seals what a plan says, installed.
@@ -70,6 +71,9 @@ impl Sdk {
                 let mut java = plain("java");
                 java.args(["-cp", &format!("{0}/classes:{0}/lib/*", folder.display()), "Peer"]);
                 java
+            }
+            Self::Go => {
+                Peers::install(&["encryption-sdk-go"]).command("encryption-sdk-go/bin/encryption-sdk-go")
             }
         }
     }
