@@ -286,6 +286,37 @@ async fn a_clock_that_is_set_back_during_a_call_leaves_the_trail_sound() {
     assert!((came - by_now).abs() < time::Duration::seconds(2), "{record}\n{told}");
 }
 
+/// KMS answers after the clock was set back, and by the record of its answer a data key's age is reckoned: once the clock is right again, that is
+/// an hour, and neither the data key nor the permission counts any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_while_kms_is_asked_and_right_again_afterwards_leaves_the_trail_sound() {
+    let mut world = World::new(0).await;
+    let broker = world.serve();
+    let client = Client::unix(world.path("broker.sock")).await.expect("listens");
+    let draw = async |client: Client| {
+        let request = GenerateDataKey::aes_256("alias/dev").context("tenant", "one");
+        client.generate_data_key(request).await.map(drop).expect("drawn");
+    };
+    for operation in ["GenerateDataKeyWithoutPlaintext", "GenerateDataKey"] {
+        world.emulator.inject(Fault::latency(Duration::from_millis(700)).on(operation));
+    }
+    let call = tokio::spawn(draw(client.clone()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.leap(-HOUR);
+    assert!(!call.is_finished(), "KMS takes longer");
+    call.await.expect("no panic");
+    world.leap(HOUR);
+    draw(client).await;
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success(), "everything is delivered");
+    let (is_sound, told) = world.verify();
+    assert!(is_sound, "{told}");
+    let records = support::trail::records(&world.path("trail"));
+    let draws = records.activity.iter().filter(|record| record["eventName"] == "GenerateDataKey");
+    let from: Vec<_> = draws.map(|record| &record["additionalEventData"]["dataKey"]["servedFrom"]).collect();
+    assert_eq!(from, ["KMS", "KMS"], "an hour is longer than any data key lives");
+}
+
 impl World {
     /// Whether the trail is sound, and what is told of it.
     fn verify(&self) -> (bool, String) {

@@ -227,16 +227,19 @@ impl AuditScope {
         Err(error)
     }
 
-    /// When the call came. If the clock has been set back since, this is reckoned from the current time: the cached data key may have been
-    /// timed by that, and no record may show a use after its data key's end.
-    fn came_at(&self) -> OffsetDateTime {
+    /// When the call came, by the clock as it was when a cached data key was drawn for it and as it is now, if that was set back since: no
+    /// record may show a use after its data key's end.
+    fn came_at(&self, drawn_at: Option<Moment>) -> OffsetDateTime {
         let now = Moment::now(&*self.audit.clock);
         if self.ends.is_some() {
             // A stream can last an hour, so the record of its end has the time of the end.
             return now.wall;
         }
-        let (took, came) = (now.instant.saturating_duration_since(self.began.instant), self.began.wall);
-        now.wall.checked_sub(took.try_into().unwrap_or_default()).map_or(came, |by_now| by_now.min(came))
+        [drawn_at, Some(now)].into_iter().flatten().fold(self.began.wall, |came, moment| {
+            let took = moment.instant.saturating_duration_since(self.began.instant);
+            let by_then = moment.wall.checked_sub(took.try_into().unwrap_or_default());
+            by_then.map_or(came, |by_then| by_then.min(came))
+        })
     }
 
     /// How long the caller still waits.
@@ -266,7 +269,7 @@ impl AuditScope {
             code,
             message: &words,
             request_id: self.request_id,
-            at: self.came_at(),
+            at: self.came_at(None),
             key_name: written.map(KeyId::as_str),
         })
     }
@@ -327,7 +330,7 @@ impl AuditScope {
         let error = error.map(|(code, message)| (code, self.words(draft, message)));
         let mut record = ActivityRecord::new(
             UserIdentity::workload(self.peer.kind, self.peer.principal.as_str(), &self.peer.details),
-            self.came_at(),
+            self.came_at(draft.drawn_at),
             self.event_name,
             &self.audit.caller.region,
             &self.audit.caller.account_id,

@@ -321,6 +321,7 @@ impl Cache {
             (Ok(value), Some(source), Ok(())) => {
                 let request = permitted.subject().dry_run(value.key().into());
                 let standing = inner.standings.of(&request, value.key(), &region);
+                let requested_at = source.requested_at(requested_at);
                 standing.allowed(requested_at, source.clone());
                 Ok(MintedReply { value: Arc::new(value), source, requested_at, standing })
             }

@@ -305,7 +305,11 @@ impl WorkloadCall {
 
     /// Records what KMS or the cache answered, even if the call is denied afterwards.
     fn answered<T: KeyedReply>(&self, drawn: DrawOutcome<T>) -> Result<(Arc<T>, DataKeyData), BrokerError> {
-        let DrawOutcome { result, source, called_kms, reuse, expires_at, evidence, records } = drawn;
+        let DrawOutcome { result, source, called_kms, reuse, expires_at, drawn_at, evidence, records } =
+            drawn;
+        if let Some(drawn_at) = drawn_at {
+            self.record.drawn(drawn_at);
+        }
         let refused = match &result {
             Err(BrokerError::Kms(error)) => error.request_id.as_deref().map(Arc::from),
             _ => None,

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use key_broker_core::clock::Moment;
 use key_broker_core::{DeclaredUse, KeyArn, Measurements, Outcome};
 use key_broker_trail::journal::Taken;
 use key_broker_trail::record::{DataKeyData, MessageData, UseData};
@@ -28,6 +29,8 @@ pub(super) struct RecordDraft {
     /// The other key of a ReEncrypt.
     pub(super) new_key_arn: Option<KeyArn>,
     pub(super) data_key: Option<DataKeyData>,
+    /// When that was drawn from the cache.
+    pub(super) drawn_at: Option<Moment>,
     pub(super) message: Option<MessageData<'static>>,
     /// For a stream that goes on, the draft of the record that will end it.
     pub(super) stream: Option<RecordBuilder>,
@@ -117,6 +120,11 @@ impl RecordBuilder {
         // KMS uses the key that it was asked for; for a decrypt without a key, only its answer names the key.
         draft.key_arn = key_arn.or(draft.key_arn.take());
         draft.new_key_arn = new_key_arn;
+    }
+
+    /// Adds when a cached data key was drawn.
+    pub(crate) fn drawn(&self, at: Moment) {
+        self.lock().drawn_at = Some(at);
     }
 
     /// Adds what the header of the call's message says.

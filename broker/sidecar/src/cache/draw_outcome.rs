@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use key_broker_core::Bounds;
+use key_broker_core::clock::Moment;
 use time::OffsetDateTime;
 
 use super::pool::Usage;
@@ -23,6 +24,8 @@ pub(crate) struct DrawOutcome<T> {
     pub reuse: Option<Usage>,
     /// When the cached key expires; `None` for a key that is handed out once.
     pub expires_at: Option<OffsetDateTime>,
+    /// When a cached key was drawn: its age was judged by the clock as it was then.
+    pub drawn_at: Option<Moment>,
     /// Why a cached key may still be drawn.
     pub evidence: Evidence,
     /// KMS records to commit with this call's record; `None` if they are in the journal already.
@@ -38,6 +41,7 @@ impl<T> From<RecordedReply<T>> for DrawOutcome<T> {
             called_kms: true,
             reuse: None,
             expires_at: None,
+            drawn_at: None,
             evidence: Evidence::default(),
             records: Some(records),
         }
@@ -52,6 +56,7 @@ impl<T> DrawOutcome<T> {
             called_kms: draw.called_kms,
             reuse: is_charged.then_some(Usage { used: draw.used, limit: draw.limit }),
             expires_at: Some(draw.requested_at.wall + bounds.max_age),
+            drawn_at: Some(draw.drawn_at),
             evidence: draw.evidence,
             records: None,
         }
@@ -64,6 +69,7 @@ impl<T> DrawOutcome<T> {
             called_kms: true,
             reuse: None,
             expires_at: None,
+            drawn_at: None,
             evidence: Evidence::default(),
             records: None,
         }

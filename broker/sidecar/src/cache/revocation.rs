@@ -36,7 +36,7 @@ impl Cache {
         let committed = records.commit().await;
         let now = Moment::now(&*inner.clock);
         match (result, source, committed) {
-            (Ok(()), Some(source), Ok(())) => standing.allowed(requested_at, source),
+            (Ok(()), Some(source), Ok(())) => standing.allowed(source.requested_at(requested_at), source),
             (Err(BrokerError::Kms(error)), ..) if !error.kind.is_transient() => {
                 if is_about_the_key(&error) {
                     standing.ended(now);

@@ -46,6 +46,8 @@ pub(super) struct Draw<T> {
     pub(super) limit: DeclaredUse,
     /// When KMS was called for the key.
     pub(super) requested_at: Moment,
+    /// When it was drawn.
+    pub(super) drawn_at: Moment,
     /// Whether KMS was called for this draw. Draws that waited with it share its key.
     pub(super) called_kms: bool,
     /// Why the key may still be drawn.
@@ -323,6 +325,7 @@ impl<T, R: Clone> Slot<T, R> {
             used: key.used.used,
             limit: key.used.limit,
             requested_at: key.minted.requested_at,
+            drawn_at: *now,
             called_kms: false,
             evidence,
         })

@@ -13,7 +13,7 @@ mod span;
 use std::sync::Arc;
 use std::time::Instant;
 
-use key_broker_core::clock::Clock;
+use key_broker_core::clock::{Clock, Moment};
 use key_broker_trail::journal::{Journal, JournalUnavailable};
 use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::SpanContext;
@@ -69,6 +69,14 @@ pub(crate) struct Provenance {
     pub at: OffsetDateTime,
     /// The span of the call, if it was traced.
     pub span: Option<Arc<SpanContext>>,
+}
+
+impl Provenance {
+    /// When KMS was asked, told no later than when it answered: the record of its answer is what ages are reckoned from.
+    #[must_use]
+    pub(crate) fn requested_at(&self, asked: Moment) -> Moment {
+        asked.no_later_than(self.at)
+    }
 }
 
 /// Records that are not in the journal yet. If this is dropped, they join the backlog.
