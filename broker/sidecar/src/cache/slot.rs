@@ -315,6 +315,16 @@ impl<T, R: Clone> Slot<T, R> {
         key.used.charged(demand.declared, &demand.bounds).filter(|_| is_young)
     }
 
+    /// Whether the current key is too old only because the wall clock was set ahead, or the machine slept, during the call to KMS: another call
+    /// brings one that is not.
+    fn is_old_by_the_wall_clock_alone(&self, now: &Moment, demand: &Demand<R>) -> bool {
+        self.current.as_ref().is_some_and(|key| {
+            let requested_at = &key.minted.requested_at;
+            let took = now.instant.saturating_duration_since(requested_at.instant);
+            took <= demand.bounds.max_age && now.since(requested_at) > demand.bounds.max_age
+        })
+    }
+
     fn charge(&mut self, now: &Moment, demand: &Demand<R>, evidence: Evidence) -> Option<Draw<T>> {
         let used = self.room(now, demand)?;
         let key = self.current.as_mut()?;
@@ -341,7 +351,9 @@ impl<T, R: Clone> Slot<T, R> {
                 return self.waiting.push_front(waiting);
             };
             let Some(mut draw) = self.charge(now, &waiting.demand, Evidence::default()) else {
-                if before.used == DeclaredUse::default() {
+                if before.used == DeclaredUse::default()
+                    && !self.is_old_by_the_wall_clock_alone(now, &waiting.demand)
+                {
                     // Even an unused key is too old: KMS took longer than the caller's max_age.
                     let _ = waiting.answer.send(Err(DrawFailure::Error(BrokerError::DeadlineExceeded)));
                     continue;

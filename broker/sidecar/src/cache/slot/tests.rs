@@ -195,6 +195,32 @@ fn a_failing_or_cancelled_leader_fails_nobody_else() {
     assert_eq!(bench.charged[&2].messages, 3, "who has gone is not charged");
 }
 
+/// A clock that is set ahead during a call makes its key too old, and fails nobody: KMS is called again.
+#[test]
+fn a_clock_that_is_set_ahead_during_a_call_costs_one_more() {
+    let mut bench = Bench::new(None);
+    for _ in 0..3 {
+        bench.draw(one(), BOUNDS);
+    }
+    bench.wall += Duration::from_secs(3_600);
+    bench.kms_answers();
+    assert_eq!((bench.waiting.len(), bench.calls), (3, 2), "all still wait, for the second call");
+    bench.kms_answers();
+    assert!(bench.waiting.is_empty());
+    assert_eq!((bench.calls, bench.charged[&2].messages), (2, 3));
+}
+
+/// KMS that takes longer than a key may be old, by either clock, is asked once.
+#[test]
+fn a_key_that_took_too_long_is_nobodys() {
+    let mut bench = Bench::new(None);
+    bench.draw(one(), BOUNDS);
+    bench.seconds += 101;
+    bench.kms_answers();
+    assert!(bench.waiting.is_empty() && bench.charged.is_empty());
+    assert_eq!(bench.calls, 1);
+}
+
 #[test]
 fn a_refusal_for_good_is_everybodys() {
     let mut bench = Bench::new(None);
