@@ -214,8 +214,8 @@ fn a_digest_is_verified_by_hand_and_a_log_file_decrypted() {
     let file = place.file(".key-broker-dev/trail/key-broker-dev").join(object);
     fs::copy(file, place.file("F.json.gz")).expect("copies");
     let peers = Peers::install(&["encryption-cli"]);
-    let names = digest.display().to_string();
-    let trail = names.split("_CloudTrail-Digest_us-west-2_").nth(1).and_then(|rest| rest.split('_').next());
+    let path = digest.display().to_string();
+    let trail = path.split("_CloudTrail-Digest_us-west-2_").nth(1).and_then(|rest| rest.split('_').next());
     let variables = format!(
         "export PATH={}:$PATH TRAIL={} KEY_ARN={}\n",
         peers.path("encryption-cli/bin").display(),

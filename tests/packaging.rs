@@ -89,6 +89,36 @@ fn one_root_makes_one_image() {
     );
 }
 
+/// For another processor than this machine's, image and package say so.
+#[test]
+#[cfg_attr(not(debian_x86_64), ignore = "needs Debian on x86_64")]
+fn a_program_for_another_processor_is_packed_as_that() {
+    for (arch, theirs) in [("x86_64", "amd64"), ("aarch64", "arm64")] {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("rootfs.tar"), "").expect("writes");
+        printed(script("image/oci").env("ARCH", arch).arg(dir.path()));
+        let read = |path: &Path| -> Value {
+            serde_json::from_slice(&fs::read(path).expect("it is there")).expect("JSON")
+        };
+        let blob = |digest: &Value| {
+            let hash = digest["digest"].as_str().and_then(|it| it.strip_prefix("sha256:")).expect("a digest");
+            read(&dir.path().join("oci/blobs/sha256").join(hash))
+        };
+        let image = read(&dir.path().join("oci/index.json"))["manifests"][0].clone();
+        let config = blob(&blob(&image)["config"]);
+        assert_eq!(
+            (&image["platform"]["architecture"], &config["architecture"]),
+            (&json!(theirs), &json!(theirs))
+        );
+        let (program, licences) = (dir.path().join("program"), deploy().join("../LICENSE"));
+        fs::write(&program, "program").expect("writes");
+        let out = dir.path().join("out");
+        printed(script("systemd/deb").env("ARCH", arch).arg(program).arg(licences).arg("1.2.3").arg(&out));
+        let made = out.join(format!("key-broker_1.2.3_{theirs}.deb"));
+        assert_eq!(printed(plain("dpkg-deb").arg("--field").arg(made).arg("Architecture")).trim(), theirs);
+    }
+}
+
 /// The program of the tests is linked to libraries that the image has not.
 #[test]
 #[cfg_attr(not(debian_x86_64), ignore = "needs Debian on x86_64")]

@@ -2,31 +2,31 @@
 
 -- The records of log files. A question that names days reads the files of those days only.
 CREATE OR REPLACE VIEW cloudtrail_logs AS
-SELECT unnest(Records, max_depth => 2), regexp_extract(filename, '([0-9]{4}/[0-9]{2}/[0-9]{2})/[^/]+$', 1) AS day
-FROM read_json(getvariable('cloudtrail'), filename = true, maximum_object_size = 67108864, columns = {'Records': 'STRUCT(
-  eventVersion TEXT,
-  userIdentity STRUCT(type TEXT, principalId TEXT, arn TEXT, accountId TEXT, accessKeyId TEXT, userName TEXT, sessionContext STRUCT(sessionIssuer STRUCT(type TEXT, principalId TEXT, arn TEXT, accountId TEXT, userName TEXT)), invokedBy TEXT, details STRUCT(transport TEXT, uid BIGINT, gid BIGINT, pid BIGINT, cid BIGINT, certificateSHA256 TEXT, dnsName TEXT)),
-  eventTime TEXT,
-  eventSource TEXT,
-  eventName TEXT,
-  awsRegion TEXT,
-  sourceIPAddress TEXT,
-  userAgent TEXT,
-  errorCode TEXT,
-  errorMessage TEXT,
-  requestParameters TEXT,
-  responseElements TEXT,
-  additionalEventData TEXT,
-  requestID TEXT,
-  eventID TEXT,
-  readOnly TEXT,
-  resources STRUCT(ARN TEXT, accountId TEXT, type TEXT)[],
-  eventType TEXT,
-  managementEvent TEXT,
-  recipientAccountId TEXT,
-  eventCategory TEXT,
-  tlsDetails STRUCT(tlsVersion TEXT, cipherSuite TEXT, clientProvidedHostHeader TEXT, keyExchange TEXT)
-)[]'});
+SELECT unnest(from_json(json, '{"Records": [{
+  "eventVersion": "TEXT",
+  "userIdentity": {"type": "TEXT", "principalId": "TEXT", "arn": "TEXT", "accountId": "TEXT", "accessKeyId": "TEXT", "userName": "TEXT", "sessionContext": {"sessionIssuer": {"type": "TEXT", "principalId": "TEXT", "arn": "TEXT", "accountId": "TEXT", "userName": "TEXT"}}, "invokedBy": "TEXT", "details": {"transport": "TEXT", "uid": "BIGINT", "gid": "BIGINT", "pid": "BIGINT", "cid": "BIGINT", "certificateSHA256": "TEXT", "dnsName": "TEXT"}},
+  "eventTime": "TEXT",
+  "eventSource": "TEXT",
+  "eventName": "TEXT",
+  "awsRegion": "TEXT",
+  "sourceIPAddress": "TEXT",
+  "userAgent": "TEXT",
+  "errorCode": "TEXT",
+  "errorMessage": "TEXT",
+  "requestParameters": "TEXT",
+  "responseElements": "TEXT",
+  "additionalEventData": "TEXT",
+  "requestID": "TEXT",
+  "eventID": "TEXT",
+  "readOnly": "TEXT",
+  "resources": [{"ARN": "TEXT", "accountId": "TEXT", "type": "TEXT"}],
+  "eventType": "TEXT",
+  "managementEvent": "TEXT",
+  "recipientAccountId": "TEXT",
+  "eventCategory": "TEXT",
+  "tlsDetails": {"tlsVersion": "TEXT", "cipherSuite": "TEXT", "clientProvidedHostHeader": "TEXT", "keyExchange": "TEXT"}
+}]}').Records, max_depth => 2), regexp_extract(filename, '([0-9]{4}/[0-9]{2}/[0-9]{2})/[^/]+$', 1) AS day
+FROM read_json_objects(getvariable('cloudtrail'), filename = true, maximum_object_size = 67108864);
 
 -- A row for each call to KMS that the trail or AWS's has of the broker's roles; `found_in` tells which. A call that only AWS has was made with the
 -- broker's credentials by somebody else, or its answer never reached the broker. Name days in every question, of the trail's a day more on both

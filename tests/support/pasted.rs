@@ -38,8 +38,8 @@ pub fn commands(lines: &str, paths: &[&str]) -> Result<Vec<Vec<String>>, String>
     if !output.status.success() || !output.stderr.is_empty() {
         return Err(format!("bash: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
-    let noted = fs::read_to_string(&notes).unwrap_or_default();
-    let commands = noted.split("\u{1}\0").filter(|command| !command.is_empty());
+    let called = fs::read_to_string(&notes).unwrap_or_default();
+    let commands = called.split("\u{1}\0").filter(|command| !command.is_empty());
     Ok(commands.map(|command| command.split_terminator('\0').map(str::to_owned).collect()).collect())
 }
 

@@ -202,7 +202,7 @@ fn a_clock_that_is_set_ahead_during_a_call_costs_one_more() {
     for _ in 0..3 {
         bench.draw(one(), BOUNDS);
     }
-    bench.wall += Duration::from_secs(3_600);
+    bench.wall += Duration::from_hours(1);
     bench.kms_answers();
     assert_eq!((bench.waiting.len(), bench.calls), (3, 2), "all still wait, for the second call");
     bench.kms_answers();
