@@ -45,12 +45,6 @@ impl Moment {
         Self { instant: clock.instant(), wall: clock.now() }
     }
 
-    /// The same moment on a wall clock that said `wall` later, at the latest: a clock that was set back in between may have told a later time.
-    #[must_use]
-    pub fn no_later_than(self, wall: OffsetDateTime) -> Self {
-        Self { wall: self.wall.min(wall), ..self }
-    }
-
     /// The time since `earlier`: the longer of what the two clocks say, so that neither a suspended machine nor a clock
     /// set back makes a data key younger.
     #[must_use]

@@ -75,7 +75,7 @@ impl Provenance {
     /// When KMS was asked, told no later than when it answered: the record of its answer is what ages are reckoned from.
     #[must_use]
     pub(crate) fn requested_at(&self, asked: Moment) -> Moment {
-        asked.no_later_than(self.at)
+        Moment { wall: asked.wall.min(self.at), ..asked }
     }
 }
 
