@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_client::KeyBrokerClient;
 use prost::Message as _;
@@ -47,9 +48,11 @@ pub enum Door {
 pub struct Deeds {
     /// Connections on which it did mischief.
     pub connections: AtomicU64,
-    /// Calls that were refused.
+    /// Calls that it made.
+    pub calls: AtomicU64,
+    /// Those that were refused.
     pub refused: AtomicU64,
-    /// Calls that were answered.
+    /// Those that were answered.
     pub answered: AtomicU64,
 }
 
@@ -112,10 +115,17 @@ impl Neighbour {
         all.join_all().await;
     }
 
-    /// Opens connection after connection, sends the same on each and reads nothing.
+    /// Opens connection after connection, sends the same on each and reads nothing. Every now and then it lets go of them all: a
+    /// principal's connections push one another out, and on a slow machine none of its calls would come to be refused.
     async fn crowd(self, size: usize, bytes: Vec<u8>, deeds: Arc<Deeds>) {
         let mut held = std::collections::VecDeque::new();
+        let mut began = SystemClock.instant();
         loop {
+            if began.elapsed() > CROWDED {
+                held.clear();
+                tokio::time::sleep(QUIET).await;
+                began = SystemClock.instant();
+            }
             if held.len() == size {
                 held.pop_front();
             }
@@ -188,6 +198,7 @@ enum Hostile {
 impl Hostile {
     async fn send(self, channel: Channel, deeds: Arc<Deeds>) {
         let mut stub = KeyBrokerClient::new(channel);
+        deeds.calls.fetch_add(1, Ordering::Relaxed);
         let refusal = match self {
             Self::Generate(request) => stub.generate_data_key(timed(request)).await.err(),
             Self::Decrypt(request) => stub.decrypt(timed(request)).await.err(),
@@ -297,5 +308,8 @@ const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 /// Between two connections of a crowd.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long it crowds the broker, and how long it then only calls.
+const CROWDED: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(5);
 const AT_A_TIME: usize = 32;
 const CALLS_OF_A_CONNECTION: usize = 2_000;
