@@ -1,10 +1,12 @@
 //! Proves: the chart makes what deploy/kubernetes has (container, settings, injection) and the alerts of deploy/prometheus, whatever its
-//! values; the journal's bound is below its volume; the program takes each configuration and each job's arguments; objects pass the
-//! strict schemas; and values that would lose a journal, open a port to all, or mean nothing are refused.
+//! values; the journal's bound is below its volume; the program takes each configuration and each job's arguments, and ends with the
+//! exit codes that jobs and alerts expect; objects pass the strict schemas; and values that would lose a journal, open a port to all, or
+//! mean nothing are refused.
 
 #[path = "support/manifests.rs"]
 mod manifests;
 mod peers;
+mod support;
 
 use std::fs;
 use std::io::Write as _;
@@ -14,6 +16,7 @@ use std::process::{Command, Output, Stdio};
 use manifests::{BEYOND_THE_BOUND, BROKER, assert_restricted, bytes, deploy, document, list, named, objects};
 use peers::{Peers, printed, trivy};
 use serde_json::{Value, json};
+use support::dev_folder::{Folder, text};
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/orders-key-broker";
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -89,7 +92,7 @@ fn everything() -> Value {
         "image": { "digest": DIGEST },
         "injection": { "enabled": true },
         "podMonitor": { "enabled": true, "labels": { "release": "prometheus" } },
-        "prometheusRule": { "enabled": true },
+        "prometheusRule": { "enabled": true, "runbooks": "https://wiki.example.com/runbooks" },
         "tls": {
             "enabled": true, "secret": "orders-key-broker-tls",
             "clients": [{ "podSelector": { "matchLabels": { "app.kubernetes.io/name": "orders" } } }],
@@ -275,9 +278,9 @@ fn injection_and_alerts_are_the_one_files() {
         assert_eq!(*one(&all, expected["kind"].as_str().expect("a kind")), expected);
     }
     let alerts = manifests::text("prometheus/alerts.yaml");
-    let alerts = alerts.replace("https://key-broker.dev/docs/runbooks/", "https://wiki.example.com/kb/");
+    let alerts = alerts.replace("https://runbooks.example.com/", "https://wiki.example.com/kb/");
     assert_eq!(one(&all, "PrometheusRule")["spec"], objects(&alerts)[0]);
-    assert!(!alerts.contains("key-broker.dev/docs"));
+    assert!(!one(&all, "PrometheusRule").to_string().contains("runbooks.example.com"));
     let monitor = one(&all, "PodMonitor");
     assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
     assert_eq!(
@@ -350,6 +353,9 @@ fn the_auditor_is_somebody_else_and_off() {
             list(&container["args"]).iter().map(|it| it.as_str().expect("text")).collect();
         assert_eq!(arguments[..2], ["audit", command]);
         assert!(arguments.contains(if is_watch { &"--state" } else { &"--all-trails" }));
+        // AWS's files are of yesterday and today.
+        let since = arguments.windows(2).any(|it| it == ["--since", "yesterday"]);
+        assert_eq!(since, command == "reconcile");
         let output = run(&all, &arguments);
         // It gets as far as asking for credentials.
         assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -371,6 +377,98 @@ fn the_auditor_is_somebody_else_and_off() {
             }
         }
     }
+}
+
+/// AWS's command keeps credentials in its home, as JSON: not among the files that are compared. It asks the STS of the region that it reads.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn the_auditor_reads_nothing_but_awss_files() {
+    let [all] = rendered(&[everything()]).try_into().expect("one");
+    let pod = pod_of(job(&all, "reconcile"));
+    let copier = &pod["initContainers"][0];
+    assert_eq!(named(&copier["env"], "AWS_REGION")["value"], "us-west-2");
+    let home = &named(&copier["env"], "HOME")["value"];
+    let mounted = |container: &Value, path: &Value| -> Option<Value> {
+        list(&container["volumeMounts"])
+            .iter()
+            .find(|it| it["mountPath"] == *path)
+            .map(|it| it["name"].clone())
+    };
+    let volume = mounted(copier, home).expect("the root is read-only");
+    assert_eq!(named(&pod["volumes"], volume.as_str().expect("a name"))["emptyDir"]["medium"], "Memory");
+    let reader = &pod["containers"][0];
+    assert!(list(&reader["volumeMounts"]).iter().all(|it| it["name"] != volume), "{reader:#}");
+    assert_eq!(mounted(copier, &json!("/cloudtrail")), mounted(reader, &json!("/cloudtrail")));
+    assert!(copier["args"][0].as_str().is_some_and(|it| it.contains("\"/cloudtrail/$day\"")), "{copier:#}");
+}
+
+/// The job's command lines as they are, beside the trail of a broker that has run and AWS's files of the same calls.
+#[test]
+#[cfg_attr(skip_peers, ignore = "KEY_BROKER_SKIP_PEERS=1")]
+fn the_auditors_command_lines_tell_by_their_exit_codes() {
+    let [all] = rendered(&[everything()]).try_into().expect("one");
+    let folder = Folder::copy();
+    let place = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    fs::create_dir(place("claim")).expect("a folder");
+    let audit = |command: &str| {
+        let container = &pod_of(job(&all, command))["containers"][0];
+        let mut arguments: Vec<_> =
+            list(&container["args"]).iter().map(|it| it.as_str().expect("text").to_owned()).collect();
+        let config = arguments.iter().position(|it| it == "--config").expect("the configuration");
+        // The emulator and the folder of `key-broker dev` in place of AWS.
+        arguments.splice(config..config + 2, ["--dir".to_owned(), place(".")]);
+        let arguments: Vec<_> = arguments
+            .iter()
+            .map(|it| {
+                it.replace("/var/lib/key-broker", &place("claim")).replace("/cloudtrail", &place("aws"))
+            })
+            .collect();
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let output = folder.run(&arguments);
+        (output.status.code().expect("it ends"), format!("{}{}", text(&output.stdout), text(&output.stderr)))
+    };
+    for _ in 0..2 {
+        let (code, said) = audit("verify");
+        assert!(code == 0 && said.contains("SOUND: every trail"), "{said}");
+    }
+    fs::create_dir(place("aws")).expect("a folder");
+    assert_eq!(audit("reconcile").0, 64, "nothing was there to be copied");
+    let mut records = folder.kms_records();
+    for record in &mut records {
+        record["eventID"] = format!("aws {}", record["eventID"]).into();
+    }
+    let put = |name: &str, records: &[Value]| {
+        fs::write(folder.path().join("aws").join(name), json!({ "Records": records }).to_string())
+            .expect("writes");
+    };
+    put("a.json", &records);
+    let (code, said) = audit("reconcile");
+    assert!(code == 0 && said.contains("matched: "), "{said}");
+    put("b.json.gz", &[]);
+    fs::write(folder.path().join("aws/c.json.gz"), "half of it").expect("writes");
+    assert_eq!(audit("reconcile").0, 2, "cannot tell: that is tried again");
+    fs::remove_file(folder.path().join("aws/c.json.gz")).expect("it is there");
+    put("a.json", &records[1..]);
+    let (code, said) = audit("reconcile");
+    // What was called less than fifteen minutes ago may be on its way.
+    assert!(code == 0 && said.contains("too new"), "{said}");
+    let context = |it: &&mut Value| it["requestParameters"]["encryptionContext"]["tenant"] == "acme";
+    let call = records.iter_mut().find(context).expect("a workload's");
+    call["requestParameters"]["encryptionContext"]["tenant"] = "evil".into();
+    put("a.json", &records);
+    let (code, said) = audit("reconcile");
+    assert!(code == 1 && said.contains("NOT MATCHED"), "{said}");
+
+    let removed = folder.log_files().pop().expect("a log file");
+    fs::remove_file(&removed).expect("it is ours");
+    let (code, said) = audit("verify");
+    assert!(code == 1 && said.contains("LogFileMissing"), "{said}");
+}
+
+fn job<'a>(objects: &'a [Value], command: &str) -> &'a Value {
+    let jobs = of_kind(objects, "CronJob").into_iter();
+    let mut jobs = jobs.filter(|it| pod_of(it)["containers"][0]["name"] == command);
+    jobs.next().unwrap_or_else(|| panic!("no {command}"))
 }
 
 /// The values that docs/kubernetes.md shows.
@@ -445,7 +543,15 @@ fn values_that_do_harm_are_refused() {
         (json!({ "auditor": { "enabled": true, "role": ROLE } }), "auditor.role is the broker's"),
         (json!({ "watch": { "enabled": true } }), "watch.role: an IAM role of its own"),
         (json!({ "watch": { "enabled": true, "role": ROLE } }), "watch.role is the broker's"),
+        (
+            json!({ "prometheusRule": { "enabled": true } }),
+            "prometheusRule.runbooks: the address of your copy",
+        ),
         (json!({ "prometheusRule": { "runbooks": "docs/runbooks" } }), "/prometheusRule/runbooks"),
+        (
+            json!({ "auditor": { "cloudtrail": { "source": "s3://my-cloudtrail/AWSLogs/111122223333" } } }),
+            "/auditor/cloudtrail/source",
+        ),
         (json!({ "injection": { "enabld": true } }), "'enabld' not allowed"),
         (
             json!({ "env": { "AWS_SECRET_ACCESS_KEY": "wJalr" } }),

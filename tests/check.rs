@@ -15,7 +15,7 @@ use std::sync::Arc;
 use key_broker_client::{Client, Decrypt, Error, GenerateDataKey};
 use kms_emulator::{Emulator, EmulatorConfig, Fault, KeySpec};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::dice::Dice;
 use support::eventually;
 use support::process::{Process, binary, write_config};
@@ -556,6 +556,18 @@ async fn offline_needs_neither_host_nor_aws() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["exitCode"], 0);
     assert_eq!(check(&config, &["--offline", "--as", "unix:uid/1"]).status.code(), Some(0));
+    // A question without an encryption context is not taken for one about every context.
+    for (pairs, asked) in [(json!({}), "without an encryption context"), (json!({ "a": "b" }), "context a=b")]
+    {
+        let pair = ["--context", "a=b"];
+        let ask = ["--offline", "--as", "unix:uid/1"].into_iter();
+        let ask: Vec<_> = ask.chain(pair.into_iter().filter(|_| pairs != json!({}))).collect();
+        let output = check(&config, &ask);
+        assert!(told(&output).contains(asked), "{}", told(&output));
+        let output = check(&config, &[&ask[..], &["--json"]].concat());
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(report["encryptionContext"], pairs);
+    }
     // A mistake in the file is one everywhere.
     place.policy("permit(principal, action, resource");
     let wrong = check(&config, &["--offline", "--json"]);

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use documents::{blocks, document};
-use peers::{Peers, http, kms};
+use peers::{Peers, http, kms, root};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha384};
 use support::process::{Process, binary, kms_emulator};
@@ -259,6 +259,17 @@ fn the_operators_commands() {
     assert!(said.contains("GenerateRandom"), "{said}");
     let health = lines(&shown("deploy/enclave/README.md", "useradd"), "key-broker health");
     assert_eq!(place.paste(&with(&health, &[config])).trim(), "SERVING");
+
+    let check = shown("docs/kubernetes.md", "sed -n");
+    let files = root().join("deploy/kubernetes/base");
+    let check = with(&check, &[("deploy/kubernetes/base", &files.display().to_string())]);
+    assert!(place.paste(&check).contains("configuration"));
+    // A mistake in either file is found before anything is applied.
+    for mistake in ["sed -i s/principal/principle/ policy.cedar", "sed -i s/region/regoin/ key-broker.toml"] {
+        let (typed, last) = check.trim_end().rsplit_once('\n').expect("lines");
+        let output = place.shell(&format!("{typed}\n{mistake}\n{last}"));
+        assert_eq!(output.status.code(), Some(64), "{mistake}: {output:?}");
+    }
 
     let exec = "kubectl() { while [ \"$1\" != -- ]; do shift; done; [ \"$2\" = /key-broker ]; key-broker \"${@:3}\"; }\n";
     let call = with(

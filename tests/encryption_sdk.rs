@@ -14,7 +14,7 @@ use std::process::Command;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
-use key_broker_envelope::{EncryptedDataKey, Header, HeaderReader, MessageId, OpenError, Sealer, Suite};
+use key_broker_envelope::{EncryptedDataKey, Header, HeaderReader, OpenError, Sealer, Suite};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::{Peers, cases, kms, printed, root};
 use serde_json::{Value, json};
@@ -168,8 +168,7 @@ impl Bench {
         let encrypted = EncryptedDataKey::aws_kms(&KeyArn::parse(&self.key).expect("an ARN"), &blob);
         let path = self.path(&format!("broker-{len}"));
         let file = BufWriter::new(File::create(&path).expect("creates"));
-        let id = MessageId::random().expect("randomness");
-        let mut sealer = Sealer::new(file, &data_key, encrypted, &context(), id).expect("a header");
+        let mut sealer = Sealer::new(file, &data_key, encrypted, &context()).expect("a header");
         sealer.write_all(&plaintext(len)).expect("writes");
         sealer.finish().expect("writes").flush().expect("writes");
         path

@@ -9,7 +9,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -281,13 +281,24 @@ async fn metrics_are_those_of_the_registry_and_dashboard_and_alerts_use_no_other
             assert!(exposed.contains(name.as_str()), "{place}: no metric or label {name}");
         }
     }
+    // As the page says how to put the address of a copy there.
+    let told = read("docs/runbooks/README.md");
+    let command = told.lines().find_map(|line| line.strip_suffix(" > alerts.yaml")).expect("a command");
+    let put = Command::new("sh").args(["-c", command]).current_dir(root()).output().expect("a shell").stdout;
+    let put = String::from_utf8(put).expect("text");
+    assert!(!put.contains("runbook_url: https://runbooks.example.com"), "{put}");
     let mut alerts_seen = 0;
     for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         let page = format!("docs/runbooks/{alert}.md");
-        assert!(
-            alerts.contains(&format!("runbook_url: https://key-broker.dev/{page}\n")),
-            "{alert} names no page"
-        );
+        for (told, address) in
+            [(&alerts, "https://runbooks.example.com"), (&put, "https://wiki.example.com/runbooks")]
+        {
+            assert_eq!(
+                told.matches(&format!("runbook_url: {address}/{alert}.md\n")).count(),
+                1,
+                "{alert} names no page"
+            );
+        }
         assert!(read(&page).starts_with(&format!("# {alert}\n")), "{page}");
         assert!(read("docs/runbooks/README.md").contains(&format!("[{alert}]({alert}.md)")), "{alert}");
         alerts_seen += 1;
@@ -348,7 +359,7 @@ async fn promtool_takes_metrics_and_alerts() {
 }
 
 /// What a program says of a text on its standard input.
-fn fed(program: &mut std::process::Command, text: &str) -> String {
+fn fed(program: &mut Command, text: &str) -> String {
     let mut child = program
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -133,24 +133,56 @@ async fn a_refusal_tells_who_what_on_which_key_and_what_to_send() {
     let neighbour = broker.tcp_address().expect("listens").to_string();
     let neighbour = key_broker_client::Client::insecure_tcp(&neighbour).await.expect("connects");
     let rest = ", or there is no such key: ask the broker's operator for a permit";
+    let none = ". The call has no encryption context, and a permit may require one";
+    let other = ". A permit may require another encryption context than the call has";
     // A key that is there, one that is not, and one of another account read the same.
     let theirs = "arn:aws:kms:us-west-2:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     for key in ["alias/dev", "alias/secret", "alias/none", theirs] {
         let denied = format!("the broker's policy does not permit {own} to GenerateDataKey with {key}{rest}");
-        assert_eq!(refused(client.generate_data_key(GenerateDataKey::aes_256(key))).await, denied);
+        let asked = || GenerateDataKey::aes_256(key);
+        assert_eq!(refused(client.generate_data_key(asked())).await, format!("{denied}{none}"));
+        let with = asked().context("tenant", "acme");
+        assert_eq!(refused(client.generate_data_key(with)).await, format!("{denied}{other}"));
         let denied = format!(
             "the broker's policy does not permit an unidentified caller (unknown) to DescribeKey with {key}{rest}"
         );
         assert_eq!(refused(neighbour.describe_key(key)).await, denied);
     }
     for key in ["alias/secret", "alias/none"] {
-        let denied = format!("the broker's policy does not permit {own} to Decrypt with {key}{rest}");
+        let denied = format!("the broker's policy does not permit {own} to Decrypt with {key}{rest}{none}");
         assert_eq!(refused(client.decrypt(Decrypt::new(vec![1]).key_id(key))).await, denied);
     }
     let unnamed = refused(client.decrypt(Decrypt::new(vec![1]))).await;
     assert!(unnamed.contains(&own) && unnamed.contains("set key_id to the key's ARN"), "{unnamed}");
     let random = refused(client.generate_random(8)).await;
     assert!(random.contains(&own) && random.contains("to GenerateRandom:"), "{random}");
+}
+
+/// That a permit may require an encryption context is said to everybody: who has no permit does not learn from it that there is one, for
+/// themselves or for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_tells_of_contexts_the_same_whatever_is_permitted() {
+    let when = r#"when { context.encryptionContext.hasTag("tenant") }"#;
+    let of = |principal: &str| {
+        format!(
+            r#"permit(principal == Workload::"{principal}", action == Action::"GenerateDataKey", resource) {when};"#
+        )
+    };
+    let mut told = Vec::new();
+    let nothing = "forbid(principal, action, resource);".to_owned();
+    for policy in [nothing, of("unix:uid/4242"), of(&me())] {
+        let broker = TestBroker::with(Setup { policy, ..Setup::default() }).await;
+        let client = broker.client().await;
+        let ask = |pairs: &[(&str, &str)]| {
+            let asked = GenerateDataKey::aes_256("alias/dev");
+            pairs.iter().fold(asked, |asked, (name, value)| asked.context(*name, *value))
+        };
+        let without = refused(client.generate_data_key(ask(&[]))).await;
+        let with = refused(client.generate_data_key(ask(&[("project", "x")]))).await;
+        assert!(without != with && !with.contains("tenant") && !with.contains("project"), "{with}");
+        told.push([without, with]);
+    }
+    assert!(told.iter().all(|words| *words == told[0]), "{told:#?}");
 }
 
 /// Of a ciphertext whose key the caller does not name, a refusal does not name the key either.

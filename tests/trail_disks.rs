@@ -5,11 +5,16 @@
 mod support;
 
 use std::fs::{self, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use key_broker_client::Client;
+use key_broker_client::{Client, GenerateDataKey};
+use kms_emulator::Fault;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::delivered::Delivered;
@@ -178,7 +183,7 @@ async fn a_store_that_is_removed_gets_what_comes_after() {
     eventually("another file of the journal", || next() > now).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let client = loaded.health.clone();
-    let key = key_broker_client::GenerateDataKey::aes_256("alias/dev");
+    let key = GenerateDataKey::aes_256("alias/dev");
     let event_id = client.generate_data_key(key).await.expect("serves").provenance.kms_event_id;
     let (site, seen) = loaded.stop().await;
     assert!(seen.refused.is_empty());
@@ -232,7 +237,7 @@ async fn who_is_stopped_while_the_store_is_down_says_what_is_left_and_the_next_s
     let config = site.config("[limits]\ndrain_seconds = 1\n");
     let broker = Process::serve(&config);
     let client = Client::unix(site.socket()).await.expect("listens");
-    let key = || key_broker_client::GenerateDataKey::aes_256("alias/dev");
+    let key = || GenerateDataKey::aes_256("alias/dev");
     client.generate_data_key(key()).await.expect("serves");
     eventually("a delivery", || broker.log().contains("log file delivered")).await;
     let (bucket, aside) = (site.store().join("logs"), site.store().join("aside"));
@@ -258,6 +263,82 @@ async fn who_is_stopped_while_the_store_is_down_says_what_is_left_and_the_next_s
     let delivered = site.delivered();
     assert!(delivered.kms(&event_id).is_some() && delivered.undelivered.is_empty());
     Site::verify(&config);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(capability = "sys_admin"), ignore = "needs root: CAP_SYS_ADMIN, to mount a tmpfs")]
+async fn answers_of_kms_are_recorded_at_a_stop_on_a_disk_that_somebody_else_has_filled() {
+    let (site, _disk) = stopped_on_a_filled_disk(|_| false).await;
+    assert_eq!(site.delivered().unrecorded(site.emulator.calls()), []);
+    Site::verify(&site.dir.path().join("key-broker.toml"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(capability = "sys_admin"), ignore = "needs root: CAP_SYS_ADMIN, to mount a tmpfs")]
+async fn what_somebody_who_fills_the_disk_without_end_takes_from_the_trail_is_told() {
+    let (site, _disk) = stopped_on_a_filled_disk(|is_over| !is_over).await;
+    let delivered = site.delivered();
+    let lost = delivered.unrecorded(site.emulator.calls());
+    println!("{} lost", lost.len());
+    assert_eq!(delivered.told_of_journal("unrecordedKmsAnswers"), lost.len() as u64);
+    let verdict = Site::verdict(&site.dir.path().join("key-broker.toml"));
+    assert_eq!(verdict.status.code(), Some(i32::from(!lost.is_empty())));
+}
+
+/// Answers of KMS come while somebody else fills the journal's disk, once or until `goes_on` says no, and the broker is stopped. Then
+/// the disk is free, and another one starts, delivers and stops.
+async fn stopped_on_a_filled_disk(goes_on: fn(bool) -> bool) -> (Site, TinyDisk) {
+    let (disk, site) = (TinyDisk::mount(16 << 10), Site::new().await);
+    std::os::unix::fs::symlink(disk.path(), site.journal()).expect("links");
+    let config = site.config("[limits]\ndrain_seconds = 2\n");
+    let broker = Process::serve(&config);
+    let client = Client::unix(site.socket()).await.expect("listens");
+    let key = || GenerateDataKey::aes_256("alias/dev").fresh();
+    client.generate_data_key(key()).await.expect("serves");
+    site.emulator.inject(Fault::latency(Duration::from_millis(1_500)).on("GenerateDataKey"));
+    let asked = site.emulator.call_count("GenerateDataKey");
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let (client, key) = (client.clone(), key());
+            tokio::spawn(async move { client.generate_data_key(key).await })
+        })
+        .collect();
+    eventually("KMS is asked", || site.emulator.call_count("GenerateDataKey") == asked + 20).await;
+    let others = disk.path().join("others");
+    let is_over = Arc::<AtomicBool>::default();
+    let filler = fill(&others, goes_on, &is_over);
+    for call in calls {
+        assert!(call.await.expect("no panic").is_err(), "no reply without its record");
+    }
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait().code(), Some(75), "something is left");
+    is_over.store(true, Ordering::Relaxed);
+    filler.join().expect("no panic");
+    fs::remove_file(others).expect("removes");
+    site.emulator.clear_faults();
+    let broker = Process::serve(&config);
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success(), "nothing is left");
+    (site, disk)
+}
+
+/// Takes every block of the disk, and those that become free as long as `goes_on` says so. Returns once it is full.
+fn fill(path: &Path, goes_on: fn(bool) -> bool, is_over: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let (mut file, is_over) = (fs::File::create(path).expect("a file"), Arc::clone(is_over));
+    let (full, is_full) = mpsc::channel();
+    let filler = std::thread::spawn(move || {
+        loop {
+            if file.write_all(&[1; 4_096]).is_ok() {
+                continue;
+            }
+            let _ = full.send(());
+            if !goes_on(is_over.load(Ordering::Relaxed)) {
+                return;
+            }
+        }
+    });
+    is_full.recv().expect("it fills");
+    filler
 }
 
 fn remount(path: &Path, options: &str) -> bool {

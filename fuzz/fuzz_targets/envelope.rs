@@ -10,7 +10,7 @@ use std::io::Write;
 use std::sync::LazyLock;
 
 use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
-use key_broker_envelope::{BodyOpener, EncryptedDataKey, Header, HeaderReader, MessageId, OpenError, Sealer};
+use key_broker_envelope::{BodyOpener, EncryptedDataKey, Header, HeaderReader, OpenError, Sealer};
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
     fuzz_target,
@@ -70,10 +70,8 @@ static MESSAGES: LazyLock<Vec<(Vec<u8>, Vec<u8>)>> = LazyLock::new(|| {
         let context = EncryptionContext::parse([("tenant".into(), "acme".into())].into()).expect("short");
         let arn = KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234").expect("an ARN");
         let blob = CiphertextBlob::parse(vec![1].into()).expect("short");
-        let (encrypted, id) =
-            (EncryptedDataKey::aws_kms(&arn, &blob), MessageId::random().expect("randomness"));
-        let mut sealer =
-            Sealer::new(Vec::new(), &data_key(), encrypted, &context, id).expect("a small header");
+        let encrypted = EncryptedDataKey::aws_kms(&arn, &blob);
+        let mut sealer = Sealer::new(Vec::new(), &data_key(), encrypted, &context).expect("a small header");
         sealer.write_all(&plaintext).expect("a Vec takes all");
         (plaintext, sealer.finish().expect("a Vec takes all"))
     };

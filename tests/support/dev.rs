@@ -1,11 +1,12 @@
 //! The records that a `key-broker dev` has left: delivered ones, which are encrypted, and those still in its journal.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use key_broker::{AuditorKms, Config};
+use key_broker::AuditorKms;
 use key_broker_core::clock::SystemClock;
-use key_broker_trail::delivery::names;
+use key_broker_trail::delivery::StoreConfig;
 use key_broker_trail::{JournalTrail, TrailNames, TrailReader, records};
 use kms_emulator::{Emulator, EmulatorConfig};
 
@@ -30,11 +31,14 @@ async fn delivered(dir: &Path) -> Vec<String> {
     let emulator = emulator.expect("dev has stopped");
     let kms = aws_kms(aws_settings(&emulator), Arc::new(SystemClock)).await;
     let caller = Arc::new(kms.caller().await.expect("known"));
-    let config = Config::load(&dir.join("key-broker.toml")).expect("dev's");
-    let trail = config.audit.trail.expect("dev has a trail");
+    let config = fs::read_to_string(dir.join("key-broker.toml")).expect("dev's");
+    let config: toml::Table = toml::from_str(&config).expect("TOML");
+    let at = |name: &str| config["audit"]["store"][name].as_str().expect("text").to_owned();
+    let (root, bucket) = (dir.join(at("directory")), at("bucket"));
     let journal = JournalTrail::try_from(&*dir.join("journal")).expect("it has delivered");
-    let names = TrailNames { trail: journal.name, ..names(&trail, &caller) };
-    let store = trail.store.open().await;
+    let JournalTrail { name: trail, account_id, region, .. } = journal;
+    let names = TrailNames { account_id, region, trail, bucket: bucket.clone(), prefix: String::new() };
+    let store = StoreConfig::Directory { root, bucket }.open().await;
     let decrypter = AuditorKms::new(Arc::new(kms), caller, dir.join("reader-records.jsonl"));
     let keys = store.list(&names.log_folder()).await.expect("lists");
     let reader = TrailReader::new(store, names, Some(Arc::new(decrypter)));

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use key_broker_trail::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 /// A place in the chain of the journal's records.
@@ -89,6 +90,50 @@ pub fn compress(bytes: &[u8]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(bytes).expect("memory takes everything");
     gzip.finish().expect("memory takes everything")
+}
+
+/// A digest, in CloudTrail's order of fields
+/// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-validation-digest-file-structure.html>).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "CloudTrail's names")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Digest {
+    pub aws_account_id: String,
+    pub digest_start_time: String,
+    pub digest_end_time: String,
+    pub digest_s3_bucket: String,
+    pub digest_s3_object: String,
+    pub digest_public_key_fingerprint: String,
+    pub digest_signature_algorithm: String,
+    pub newest_event_time: Option<String>,
+    pub oldest_event_time: Option<String>,
+    pub previous_digest_s3_bucket: Option<String>,
+    pub previous_digest_s3_object: Option<String>,
+    pub previous_digest_hash_value: Option<String>,
+    pub previous_digest_hash_algorithm: Option<String>,
+    pub previous_digest_signature: Option<String>,
+    pub log_files: Vec<LogFile>,
+    /// What CloudTrail's have not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_broker: Option<Box<RawValue>>,
+}
+
+/// A log file in a digest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogFile {
+    pub s3_bucket: String,
+    pub s3_object: String,
+    pub hash_value: String,
+    pub hash_algorithm: String,
+    pub newest_event_time: String,
+    pub oldest_event_time: String,
+    /// What CloudTrail's have not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal_chain: Option<Box<RawValue>>,
+    /// Of an encrypted one.
+    #[serde(rename = "dataKeyRequestID", skip_serializing_if = "Option::is_none")]
+    pub data_key_request_id: Option<String>,
 }
 
 /// The bytes of a digest that are hashed.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -24,11 +23,16 @@ pub fn commands(lines: &str, paths: &[&str]) -> Result<Vec<Vec<String>>, String>
     }
     let dir = tempfile::tempdir().expect("a directory");
     let notes = dir.path().join("notes");
-    for path in paths {
-        let path = dir.path().join(path);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("makes");
-        fs::write(&path, format!("#!{BASH}\n{NOTE}note \"$0\" \"$@\"\n")).expect("writes");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("a mode");
+    let noting = dir.path().join("noting");
+    fs::write(&noting, format!("#!{BASH}\n{NOTE}note \"$0\" \"$@\"\n")).expect("writes");
+    for path in paths.iter().filter(|path| lines.contains(**path)) {
+        // By another process: a file that is open for writing here would be so in what other tests start meanwhile, and could not be run.
+        let made = Command::new("install")
+            .args(["-D", "--mode=700"])
+            .arg(&noting)
+            .arg(dir.path().join(path))
+            .status();
+        assert!(made.expect("install").success(), "{path}");
     }
     let script = format!("{NOTE}command_not_found_handle() {{ note \"$@\"; }}\n{lines}\nwait\n");
     let mut shell = Command::new(BASH);

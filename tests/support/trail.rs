@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use key_broker_core::KeyId;
+use key_broker_trail::PublicKey;
 use key_broker_trail::delivery::{SigningConfig, StoreConfig, TrailConfig};
-use key_broker_trail::{Digest, PublicKey};
 use serde_json::Value;
 
 use super::Records;
-use super::formats::{digest_json, sha256_hex, string_to_sign};
+use super::formats::{Digest, digest_json, sha256_hex, string_to_sign};
 use super::signing::verifies;
 
 pub const BUCKET: &str = "logs";

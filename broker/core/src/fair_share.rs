@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How much each taker has of a pool.
 ///
@@ -71,12 +70,6 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
         self.taken = self.taken.saturating_sub(units);
     }
 
-    /// How many are taken.
-    #[must_use]
-    pub fn taken(&self) -> u64 {
-        self.taken
-    }
-
     /// How many `taker` has.
     #[must_use]
     pub fn taken_by(&self, taker: &K) -> u64 {
@@ -93,54 +86,6 @@ impl<K: Eq + Hash + Clone> FairShares<K> {
     #[must_use]
     pub fn least(&self) -> u64 {
         self.least
-    }
-}
-
-/// A pool that many threads take from.
-#[derive(Debug)]
-pub struct FairPool<K: Eq + Hash + Clone>(Mutex<FairShares<K>>);
-
-/// Units of a pool, given back when this is dropped.
-#[derive(Debug)]
-pub struct Share<K: Eq + Hash + Clone> {
-    pool: Arc<FairPool<K>>,
-    taker: K,
-    units: u64,
-}
-
-impl<K: Eq + Hash + Clone> FairPool<K> {
-    /// A pool of these shares.
-    #[must_use]
-    pub fn new(shares: FairShares<K>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(shares)))
-    }
-
-    /// Takes this many for `taker`, or none if they exceed its share. Never waits.
-    pub fn take(self: &Arc<Self>, taker: &K, units: u64) -> Option<Share<K>> {
-        let mut shares = self.lock();
-        if !shares.admits(taker, units) {
-            return None;
-        }
-        shares.take(taker, units);
-        Some(Share { pool: Arc::clone(self), taker: taker.clone(), units })
-    }
-
-    /// Whether `taker` has its least share at least, or the most that it may have: what it does not get, it has itself.
-    #[must_use]
-    pub fn has_its_share(&self, taker: &K) -> bool {
-        let shares = self.lock();
-        shares.taken_by(taker) >= shares.least().min(shares.most())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, FairShares<K>> {
-        // Between any two statements its numbers are whole, or too many are taken.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K: Eq + Hash + Clone> Drop for Share<K> {
-    fn drop(&mut self) {
-        self.pool.lock().give_back(&self.taker, self.units);
     }
 }
 
@@ -171,54 +116,72 @@ mod tests {
         ]
     }
 
+    fn take(shares: &mut FairShares<u8>, who: u8, units: u64) -> bool {
+        let admits = shares.admits(&who, units);
+        if admits {
+            shares.take(&who, units);
+        }
+        admits
+    }
+
+    /// How often `who` may take so many.
+    fn takes(shares: &mut FairShares<u8>, who: u8, units: u64) -> usize {
+        std::iter::from_fn(|| take(shares, who, units).then_some(())).count()
+    }
+
     proptest! {
         #[test]
         fn a_least_share_is_there_whatever_fifteen_others_do(
             total in 64..4_096_u64,
             steps in prop::collection::vec(step(), 0..300),
         ) {
-            let pool = FairPool::new(FairShares::new(total));
+            let mut shares = FairShares::new(total);
             let mut held = Vec::new();
             for step in steps {
                 match step {
-                    Step::Take(who, units) => held.extend(pool.take(&who, units)),
-                    Step::GiveBack(which) if !held.is_empty() => drop(held.swap_remove(which % held.len())),
+                    Step::Take(who, units) => {
+                        if take(&mut shares, who, units) {
+                            held.push((who, units));
+                        }
+                    }
+                    Step::GiveBack(which) if !held.is_empty() => {
+                        let (who, units) = held.swap_remove(which % held.len());
+                        shares.give_back(&who, units);
+                    }
                     Step::GiveBack(_) => {}
                 }
-                prop_assert!(pool.lock().taken() <= total);
+                prop_assert!(shares.taken <= total);
             }
-            let least: Vec<_> = (0..total / LEAST).map_while(|_| pool.take(&0, 1)).collect();
-            prop_assert_eq!(least.len() as u64, total / LEAST);
-            drop((held, least));
-            prop_assert_eq!(pool.lock().taken(), 0);
-            prop_assert!(pool.lock().by.is_empty(), "who has nothing is forgotten");
+            for _ in 0..total / LEAST {
+                prop_assert!(take(&mut shares, 0, 1));
+                held.push((0, 1));
+            }
+            for (who, units) in held {
+                shares.give_back(&who, units);
+            }
+            prop_assert_eq!(shares.taken, 0);
+            prop_assert!(shares.by.is_empty(), "who has nothing is forgotten");
         }
     }
 
     #[test]
     fn nobody_gets_more_than_the_most() {
-        let pool = FairPool::new(FairShares::new(512).at_most(3));
-        let own: Vec<_> = std::iter::from_fn(|| pool.take(&0, 1)).collect();
-        assert_eq!(own.len(), 3);
-        assert!(pool.has_its_share(&0) && !pool.has_its_share(&1));
-        assert!(pool.take(&1, 3).is_some());
+        let mut shares = FairShares::new(512).at_most(3);
+        assert_eq!(takes(&mut shares, 0, 1), 3);
+        assert!(take(&mut shares, 1, 3));
     }
 
     #[test]
     fn a_least_share_may_be_larger() {
-        let pool = FairPool::new(FairShares::new(32 * 512).at_least(512));
-        let take = |who: u8| std::iter::from_fn(|| pool.take(&who, 512)).collect::<Vec<_>>();
-        let shares: Vec<_> = (0..12).map(take).collect();
-        let sizes: Vec<_> = shares.iter().map(Vec::len).collect();
+        let mut shares = FairShares::new(32 * 512).at_least(512);
+        let sizes: Vec<_> = (0..12).map(|who| takes(&mut shares, who, 512)).collect();
         assert_eq!(sizes, [16, 8, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0], "what is left goes to eight others");
     }
 
     #[test]
     fn one_alone_gets_half_and_who_comes_later_finds_something() {
-        let pool = FairPool::new(FairShares::new(512));
-        let take = |who: u8| std::iter::from_fn(|| pool.take(&who, 1)).collect::<Vec<_>>();
-        let shares: Vec<_> = (0..20).map(take).collect();
-        let sizes: Vec<_> = shares.iter().map(Vec::len).collect();
+        let mut shares = FairShares::new(512);
+        let sizes: Vec<_> = (0..20).map(|who| takes(&mut shares, who, 1)).collect();
         assert_eq!(sizes[..3], [256, 128, 8]);
         assert!(sizes[3..].iter().all(|size| *size <= 8) && sizes[17] > 0);
     }

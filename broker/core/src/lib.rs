@@ -14,7 +14,6 @@ mod outcome;
 mod reuse;
 
 // Who calls, and what proves it.
-mod measurements;
 mod peer;
 mod principal;
 mod spiffe;
@@ -23,25 +22,22 @@ mod transport;
 // How much of it one of many may take.
 mod fair_share;
 
-// Key material in memory; memory given back; time, passed in.
+// Key material in memory; time, passed in.
 pub mod clock;
-mod heap;
 pub mod secret;
 
 pub use self::{
     action::Action,
-    ciphertext::{CiphertextBlob, GrantTokens},
+    ciphertext::CiphertextBlob,
     context::EncryptionContext,
-    fair_share::{FairPool, FairShares, Share},
-    heap::give_back_memory,
+    fair_share::FairShares,
     invalid::InvalidValue,
-    key::{KeyArn, KeyId, NamedKey, RequestedKey, partition_of},
+    key::{KeyArn, KeyId, partition_of},
     length::{DataKeyLength, RandomLength},
-    measurements::{CloudTrailRecipient, MAX_ENCLAVE_PCR, Measurements, PCR_BYTES, PlatformKind},
     outcome::Outcome,
-    peer::{Peer, PeerDetails, PeerKind},
+    peer::{PeerDetails, PeerKind},
     principal::Principal,
-    reuse::{Bounds, DeclaredUse, MAX_AGE_SECONDS, MAX_MESSAGES, Reuse, UNBOUNDED},
+    reuse::{Bounds, DeclaredUse, MAX_AGE_SECONDS, MAX_MESSAGES, Reuse},
     secret::Plaintext,
     spiffe::{SpiffeId, check_trust_domain},
     transport::Transport,

@@ -1,45 +1,10 @@
 //! The peer of a connection, and the proof of its identity.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::principal::Principal;
 use crate::transport::Transport;
-
-/// The peer of a connection, as far as the broker can know it.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    /// The principal.
-    pub principal: Principal,
-    /// The evidence for it.
-    pub kind: PeerKind,
-    /// The record's `sourceIPAddress`: an address, `unix`, or `vsock:CID`.
-    pub source: String,
-    /// Details of the connection.
-    pub details: PeerDetails,
-}
-
-impl Peer {
-    /// The virtual machine with this context id, from the hypervisor (vsock(7)).
-    #[must_use]
-    pub fn vsock(cid: u32) -> Self {
-        Self {
-            principal: Principal::of_cid(cid),
-            kind: PeerKind::EnclaveWorkload,
-            source: format!("vsock:{cid}"),
-            details: PeerDetails { cid: Some(cid), ..PeerDetails::of(Transport::Vsock) },
-        }
-    }
-
-    /// Whoever connected to the plaintext TCP port.
-    #[must_use]
-    pub fn insecure_tcp(address: IpAddr) -> Self {
-        let (source, details) = (address.to_string(), PeerDetails::of(Transport::InsecureTcp));
-        Self { principal: Principal::Unknown, kind: PeerKind::Unknown, source, details }
-    }
-}
 
 /// The proof of a peer's identity: the record's `userIdentity.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -55,7 +55,7 @@ impl Principal {
 
     /// A virtual machine, by its context id (vsock(7)).
     #[must_use]
-    pub(crate) fn of_cid(cid: u32) -> Self {
+    pub fn of_cid(cid: u32) -> Self {
         Self::Workload(format!("vsock:cid/{cid}").into())
     }
 }

@@ -39,16 +39,6 @@ pub struct Reuse {
 }
 
 impl Bounds {
-    /// The tighter of the two, bound by bound.
-    #[must_use]
-    pub fn tightened(self, reuse: &Reuse) -> Self {
-        Self {
-            max_age: reuse.max_age.map_or(self.max_age, |age| age.min(self.max_age)),
-            max_messages: reuse.max_messages.map_or(self.max_messages, |n| n.min(self.max_messages)),
-            max_bytes: reuse.max_bytes.map_or(self.max_bytes, |n| n.min(self.max_bytes)),
-        }
-    }
-
     /// The sum of `used` and one more draw, if that exceeds no bound.
     #[must_use]
     pub fn charge(&self, used: DeclaredUse, more: DeclaredUse) -> Option<DeclaredUse> {
@@ -64,5 +54,3 @@ pub const MAX_AGE_SECONDS: u64 = 86_400;
 /// The most messages that it may allow. NIST SP 800-38D, 8.3: at most 2^32 invocations with random 96-bit nonces under one
 /// key.
 pub const MAX_MESSAGES: u64 = 1 << 32;
-/// Nothing but what a type can hold.
-pub const UNBOUNDED: Bounds = Bounds { max_age: Duration::MAX, max_messages: u64::MAX, max_bytes: u64::MAX };

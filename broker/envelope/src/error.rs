@@ -85,6 +85,8 @@ pub enum SealError {
     EmptyValue(String),
     /// Encryption context and encrypted data key make a header of more than 64 KiB.
     TooLong,
+    /// The operating system gave no randomness for the message's id.
+    Randomness(io::Error),
     /// The writer failed.
     Write(io::Error),
 }
@@ -188,6 +190,7 @@ impl fmt::Display for SealError {
                 "encryption context and encrypted data key make a header of more than {MAX_HEADER_BYTES} bytes: shorten \
                  the context"
             ),
+            Self::Randomness(error) => write!(f, "the operating system gives no randomness: {error}"),
             Self::Write(error) => write!(f, "the encrypted message cannot be written: {error}"),
         }
     }
@@ -195,7 +198,7 @@ impl fmt::Display for SealError {
 
 impl Error for SealError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        if let Self::Write(error) = self { Some(error) } else { None }
+        if let Self::Randomness(error) | Self::Write(error) = self { Some(error) } else { None }
     }
 }
 

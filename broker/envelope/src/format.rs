@@ -4,11 +4,11 @@ use std::io;
 
 /// 32 random bytes that give a message a key of its own. Two messages with the same id under one data key could both be read and
 /// forged, so sealing a message consumes its id.
-pub struct MessageId(pub(crate) [u8; MESSAGE_ID_BYTES]);
+pub(crate) struct MessageId(pub(crate) [u8; MESSAGE_ID_BYTES]);
 
 impl MessageId {
     /// A new one, from the operating system's randomness.
-    pub fn random() -> io::Result<Self> {
+    pub(crate) fn random() -> io::Result<Self> {
         let mut bytes = [0; MESSAGE_ID_BYTES];
         getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))

@@ -11,7 +11,7 @@
 //! use std::io::Write;
 //!
 //! use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
-//! use key_broker_envelope::{EncryptedDataKey, HeaderReader, MessageId, Sealer};
+//! use key_broker_envelope::{EncryptedDataKey, HeaderReader, Sealer};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let arn = KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab").ok_or("no ARN")?;
@@ -20,7 +20,7 @@
 //! # let context = EncryptionContext::default();
 //! // From KMS's GenerateDataKey: the ARN, the plaintext and the ciphertext blob.
 //! let encrypted = EncryptedDataKey::aws_kms(&arn, &blob);
-//! let mut sealer = Sealer::new(Vec::new(), &data_key(), encrypted, &context, MessageId::random()?)?;
+//! let mut sealer = Sealer::new(Vec::new(), &data_key(), encrypted, &context)?;
 //! sealer.write_all(b"hello")?;
 //! let message = sealer.finish()?;
 //!
@@ -89,7 +89,6 @@ mod tests;
 pub use self::{
     body::BodyOpener,
     error::{OpenError, SealError},
-    format::MessageId,
     header::{EncryptedDataKey, Header, HeaderFacts, HeaderReader},
     sealer::Sealer,
     suite::Suite,

@@ -41,14 +41,15 @@ struct Frames {
 }
 
 impl<W: Write> Sealer<W> {
-    /// Writes the header. `data_key` has 32 bytes; `encrypted` is the same data key, encrypted under `context`.
+    /// Writes the header, with a random id, which gives the message a key of its own. `data_key` has 32 bytes; `encrypted` is the same data
+    /// key, encrypted under `context`.
     pub fn new(
         writer: W,
         data_key: &Plaintext,
         encrypted: EncryptedDataKey,
         context: &EncryptionContext,
-        message_id: MessageId,
     ) -> Result<Self, SealError> {
+        let message_id = MessageId::random().map_err(SealError::Randomness)?;
         Self::with_frame_length(writer, data_key, encrypted, context, message_id, FRAME_LENGTH)
     }
 

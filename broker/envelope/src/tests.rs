@@ -234,7 +234,7 @@ proptest! {
     fn contexts_round_trip(pairs in prop::collection::btree_map(".{1,20}", ".{1,20}", 0..20)) {
         let context = EncryptionContext::parse(pairs).expect("short");
         prop_assume!(!context.pairs().keys().any(|name| name.starts_with("aws-crypto-")));
-        let sealer = Sealer::new(Vec::new(), &data_key(), encrypted(), &context, MessageId([7; 32]));
+        let sealer = Sealer::new(Vec::new(), &data_key(), encrypted(), &context);
         let message = sealer.expect("a small header").finish().expect("a Vec takes all");
         let header = Header::read(&mut &message[..]).expect("a header");
         prop_assert_eq!(header.context(), &context);

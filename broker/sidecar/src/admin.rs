@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use key_broker_core::clock::Clock;
-use key_broker_core::{KeyId, Outcome, Peer};
+use key_broker_core::{KeyId, Outcome};
 use key_broker_proto as proto;
 use key_broker_proto::admin::v1 as pb;
 use key_broker_proto::admin::v1::evict_request::Which;
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::cache::{Cache, EntryView, EvictionScope, Usage};
 use crate::error::BrokerError;
+use crate::identity::Peer;
 use crate::limits::CallLimits;
 use crate::service::wire;
 

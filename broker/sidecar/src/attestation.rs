@@ -7,6 +7,7 @@
 mod certificate_chain;
 mod cose;
 mod document;
+mod measurements;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,7 @@ use time::OffsetDateTime;
 use certificate_chain::{Chain, ChainError};
 use cose::CoseSign1;
 use document::Document;
-pub(crate) use key_broker_core::{MAX_ENCLAVE_PCR, Measurements};
+pub(crate) use measurements::{MAX_ENCLAVE_PCR, Measurements, PlatformKind};
 
 /// What a document must be to be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use key_broker_core::clock::{Clock, Moment};
-use key_broker_core::{KeyId, Outcome, Peer};
+use key_broker_core::{KeyId, Outcome};
 use key_broker_trail::journal::{Journal, JournalUnavailable};
 use key_broker_trail::record::{
     ActivityEventData, ActivityRecord, AwsCaller, DataKeyData, Open, PolicyData, RequestParameters,
@@ -26,8 +26,9 @@ use tracing::{Span, info_span, record_all};
 use uuid::Uuid;
 
 use crate::error::BrokerError;
+use crate::identity::Peer;
 use crate::kms::recorded::UnwrittenRecords;
-use crate::operation::{KmsRequest, Operation};
+use crate::operation::{KmsRequest, Operation, recorded};
 use crate::redaction::Redaction;
 use crate::telemetry::trace::TraceIds;
 use crate::telemetry::{status, vocabulary};
@@ -174,7 +175,7 @@ impl AuditScope {
         if let Some(counted) = self.count_refusal() {
             return self.commit_count(counted).await;
         }
-        if let Some(notice) = self.audit.journal.notices().take() {
+        if let Some(notice) = self.audit.journal.take_notice() {
             self.record.lock().notice = Some(notice);
         }
         let RecordLines { draft, records, kms_bytes } = self.lines();
@@ -390,7 +391,7 @@ impl AuditScope {
             data_key: draft.data_key.as_ref().filter(|_| self.ends.is_none()).map(DataKeyData::borrowed),
             ends: self.ends,
             message: draft.message.clone(),
-            recipient: draft.recipient.as_deref().map(Open::Written),
+            recipient: draft.recipient.as_deref().map(|measured| Open::Written(recorded(measured))),
             trace: self.trace.server.clone(),
             caller_trace: self.trace.caller.clone(),
             ..draft.end.as_ref().map_or(Outcome::Failed, |end| end.outcome).into()

@@ -11,8 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use key_broker_core::clock::{Clock, SystemClock};
 use key_broker_core::{
-    Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey,
-    Plaintext, Principal, RequestedKey, Reuse,
+    Action, Bounds, DataKeyLength, DeclaredUse, EncryptionContext, KeyArn, KeyId, Plaintext, Principal, Reuse,
 };
 use key_broker_trail::journal::{Durability, Journal, JournalConfig};
 use key_broker_trail::record::AwsCaller;
@@ -25,7 +24,10 @@ use crate::cache::{Cache, DrawTerms};
 use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use crate::kms::recorded::{KmsRegion, RecordedKms, Recorder};
 use crate::kms::{Attempt, AttemptLog, Kms, KmsError};
-use crate::operation::{DataKey, DataKeyRequest, EncryptedDataKey, KmsReply, KmsRequest, UsedKey};
+use crate::named_key::{NamedKey, RequestedKey};
+use crate::operation::{
+    DataKey, DataKeyRequest, EncryptedDataKey, GrantTokens, KmsReply, KmsRequest, UsedKey,
+};
 use crate::policy::{AliasMeanings, Facts, Permitted, Policy, Question};
 
 /// Whether `trust` takes a document, at this moment.

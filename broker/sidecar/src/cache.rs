@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, Either};
 use key_broker_core::clock::{Clock, Moment};
-use key_broker_core::{Bounds, DeclaredUse, Principal, Reuse, UNBOUNDED};
+use key_broker_core::{Bounds, DeclaredUse, Principal, Reuse};
 use opentelemetry::context::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -37,13 +37,13 @@ use crate::operation::{
 };
 use crate::policy::Permitted;
 use crate::telemetry::vocabulary;
-use cacheable::{Cacheable, CacheableReply};
+use cacheable::{Cacheable, CacheableReply, UNBOUNDED};
 use counts::CacheCounters;
 pub(crate) use counts::CacheTotals;
 pub(crate) use draw_outcome::DrawOutcome;
 use pool::{AnyPool, Entry, Pool};
 pub(crate) use pool::{CacheSize, EntryView, EvictionScope, Usage};
-use rules::{Rule, Rules};
+use rules::{Rule, Rules, tightened};
 use slot::{Blame, Demand, DrawFailure, DrawStep, Mint, MintedReply, REFRESH_PAUSE};
 use standing::Due;
 use standings::Standings;
@@ -129,7 +129,7 @@ impl Cache {
     ) -> DrawFuture<R::Reply> {
         let request = permitted.subject();
         let rule = self.0.rules.of(principal, request.key());
-        let mut bounds = R::bounds(&rule).tightened(&terms.reuse);
+        let mut bounds = tightened(R::bounds(&rule), &terms.reuse);
         if !R::IS_CHARGED {
             bounds = Bounds { max_age: bounds.max_age, ..UNBOUNDED };
         }

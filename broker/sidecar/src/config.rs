@@ -48,7 +48,7 @@ use tls::TlsSection;
 use vsock::VsockSection;
 
 /// Everything `serve` needs, checked.
-pub struct Config {
+pub(crate) struct Config {
     /// Where to listen.
     pub(crate) listen: Listen,
     /// How to reach KMS.
@@ -64,7 +64,7 @@ pub struct Config {
     /// Which attestation documents are accepted.
     pub(crate) trust: Trust,
     /// The journal and the trail.
-    pub audit: Audit,
+    pub(crate) audit: Audit,
     /// The bounds of reuse of data keys.
     pub(crate) reuse: Rules,
     /// Whether messages of suites without key commitment are decrypted.
@@ -81,7 +81,7 @@ pub struct Config {
 
 impl Config {
     /// Reads and checks the file, and the policy it names. The error says where the mistake is, and what to do.
-    pub fn load(path: &Path) -> Result<Self, String> {
+    pub(crate) fn load(path: &Path) -> Result<Self, String> {
         Self::parse(&read(path)?, path)
     }
 

@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::attestation::DocumentFlaw;
 use crate::method::LARGEST_REQUEST_BYTES as LARGEST_OTHER;
-pub(crate) use denial::{Denial, DeniedKey};
+pub(crate) use denial::{Denial, DeniedContext, DeniedKey};
 pub(crate) use kms::{KmsError, KmsErrorKind, cloudtrail_error_code};
 
 /// Why a call got no answer.

@@ -1,10 +1,13 @@
 //! The caller: turns what a connection proves into a [`Principal`] that policies can name.
 
+mod peer;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use key_broker_core::{Peer, PeerDetails, PeerKind, Principal, SpiffeId, Transport};
+use key_broker_core::{PeerDetails, PeerKind, Principal, SpiffeId, Transport};
+pub(crate) use peer::Peer;
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;

@@ -18,10 +18,14 @@ mod places;
 mod identity;
 // Attestation document -> verified recipient.
 mod attestation;
+// A pool of units that several take from.
+mod fair_pool;
 // A bounded memory that several share.
 mod fair_memory;
 // Slots that several share, and who waits for one.
 mod fair_queue;
+// A key that a call names, and what it stands for.
+mod named_key;
 // A call to KMS as a value: request and reply.
 mod operation;
 // Principal, action, key -> permit.
@@ -73,7 +77,6 @@ pub use self::{
     attestation::Trust,
     cache::rules::{Match, RevocationCheck, Rule, Rules},
     cli::run,
-    config::Config,
     config::audit::Audit as AuditConfig,
     identity::Identities,
     kms::auditor::AuditorKms,

@@ -12,11 +12,12 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use key_broker_core::clock::Clock;
-use key_broker_core::{FairPool, FairShares, Principal};
+use key_broker_core::{FairShares, Principal};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::error::BrokerError;
+use crate::fair_pool::{self, FairPool};
 use crate::method::{LARGEST_MESSAGE_REQUEST_BYTES, LARGEST_REQUEST_BYTES};
 use read_turns::Reader;
 pub(crate) use read_turns::{ReadTurn, ReadTurns};
@@ -87,7 +88,7 @@ pub(crate) struct Share {
 }
 
 /// A part of a pool; dropping this gives it back.
-pub(crate) type Taken = key_broker_core::Share<Principal>;
+pub(crate) type Taken = fair_pool::Share<Principal>;
 
 impl CallLimits {
     /// Starts without a call in flight.

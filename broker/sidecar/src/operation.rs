@@ -3,7 +3,9 @@
 
 pub(crate) mod attested;
 mod encrypt;
+mod grant_tokens;
 mod key_pairs;
+mod measured;
 mod messages;
 mod reply;
 mod request;
@@ -14,12 +16,14 @@ use attested::AttestedRequest;
 pub(crate) use encrypt::{
     EncryptRequest, Encryption, ReEncryptFrom, ReEncryptRequest, ReEncryptTo, ReEncryption,
 };
-use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Measurements, RequestedKey};
+pub(crate) use grant_tokens::GrantTokens;
+use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId};
 use key_broker_trail::record::RequestParameters;
 pub(crate) use key_pairs::{
     AttestedDataKeyPair, DataKeyPair, DataKeyPairRequest, DataKeyPairWithoutPlaintextRequest,
     EncryptedDataKeyPair, KeyPairSpec,
 };
+pub(crate) use measured::{recorded, recorded_at_kms};
 pub(crate) use messages::{DecryptMessageRequest, EncryptMessageRequest};
 pub(crate) use reply::KmsReply;
 pub(crate) use reply::{
@@ -30,6 +34,9 @@ pub(crate) use request::{
     DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, DescribeKeyRequest, DryRunOf,
     DryRunRequest, PublicKeyRequest, RandomRequest, SignRequest,
 };
+
+use crate::attestation::Measurements;
+use crate::named_key::RequestedKey;
 
 /// A request to KMS of any operation. Cheap to clone.
 #[derive(Clone)]

@@ -247,7 +247,7 @@ mod tests {
         assert_eq!((held.len() - cut - leaving, leaving), (4, Places::<u8>::leaving(8)));
         drop(held);
         let taken = places.lock();
-        assert_eq!((taken.shares.taken(), taken.open.len(), taken.leaving.len()), (0, 0, 0));
+        assert_eq!((taken.shares.taken_by(&1), taken.open.len(), taken.leaving.len()), (0, 0, 0));
     }
 
     #[derive(Debug, Clone)]

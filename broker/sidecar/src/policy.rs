@@ -24,11 +24,11 @@ use cedar_policy::{
     AuthorizationError, Authorizer, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode,
     ValidationWarning,
 };
-use key_broker_core::{
-    Action, EncryptionContext, KeyArn, KeyId, Measurements, NamedKey, Principal, Transport,
-};
+use key_broker_core::{Action, EncryptionContext, KeyArn, KeyId, Principal, Transport};
 use sha2::{Digest, Sha256};
 
+use crate::attestation::Measurements;
+use crate::named_key::NamedKey;
 use crate::operation::WorkloadRequest;
 pub(crate) use aliases::AliasMeanings;
 use aliases::KeyAliases;

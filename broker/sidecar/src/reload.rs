@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use key_broker_core::clock::Clock;
 use key_broker_trail::Reloads;
-use key_broker_trail::journal::Notices;
+use key_broker_trail::journal::Journal;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,8 @@ pub(crate) struct Reload {
     pub policies: Arc<Policies>,
     /// Certificates, if there are any.
     pub tls: Option<Tls>,
-    /// For the next activity record.
-    pub told: Arc<Notices>,
+    /// Has the next activity record report them.
+    pub journal: Journal,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -82,8 +82,8 @@ impl Reload {
 impl Reload {
     /// Has the trail report it, whatever becomes of this process.
     async fn tell(&self, reloads: Reloads) {
-        let told = Arc::clone(&self.told);
-        let saved = tokio::task::spawn_blocking(move || told.tell_reloads(reloads)).await;
+        let journal = self.journal.clone();
+        let saved = tokio::task::spawn_blocking(move || journal.tell_reloads(reloads)).await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "cannot save the note of a reload yet: it is in memory only");
         }

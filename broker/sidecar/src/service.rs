@@ -14,7 +14,7 @@ mod wire_keys;
 use std::sync::Arc;
 use std::time::Instant;
 
-use key_broker_core::{Action, DeclaredUse, Peer, Principal, Transport};
+use key_broker_core::{Action, DeclaredUse, Principal, Transport};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
 use key_broker_trail::record::{DataKeyData, LastAllowed, ServedFrom};
@@ -29,6 +29,7 @@ use crate::audit::RecordBuilder;
 use crate::cache::{Cache, CachedRequest, DrawOutcome, DrawTerms};
 use crate::error::BrokerError;
 use crate::fair_queue::FairQueue;
+use crate::identity::Peer;
 use crate::kms::aliases::Aliases;
 use crate::kms::policy_aliases::PolicyAliases;
 use crate::kms::recorded::{CallableRequest, RecordedKms};

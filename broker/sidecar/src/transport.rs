@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use key_broker_core::{Peer, Principal, Transport};
+use key_broker_core::{Principal, Transport};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use std::os::fd::AsFd;
@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::identity::Identities;
+use crate::identity::Peer;
 use crate::limits::Limits;
 use crate::places::Places;
 use connections::{Connections, Listener};

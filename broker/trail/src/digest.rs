@@ -12,8 +12,9 @@ use super::origin::Origin;
 
 /// A digest, in CloudTrail's order of fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "CloudTrail's names")]
 #[serde(rename_all = "camelCase")]
-pub struct Digest {
+pub(crate) struct Digest {
     /// The account: 12 digits.
     pub aws_account_id: String,
     /// The end of the previous digest, `YYYY-MM-DDTHH:MM:SSZ`.
@@ -78,7 +79,7 @@ pub(crate) enum Position {
 /// A delivered log file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LogFile {
+pub(crate) struct LogFile {
     /// The bucket.
     pub s3_bucket: String,
     /// The key.

@@ -10,6 +10,7 @@ pub(crate) mod follow;
 mod handover;
 pub(crate) mod hash_chain;
 mod hold;
+mod kept_room;
 mod notices;
 mod queue;
 pub(crate) mod segment_reader;
@@ -32,18 +33,15 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    follow::Follower,
-    notices::{Notices, Taken},
-    snapshot::JournalSnapshot,
-};
-use crate::notice::Notice;
+pub use self::{follow::Follower, notices::Taken, snapshot::JournalSnapshot};
+use crate::notice::{Notice, Reloads};
 use backlog::{Backlog, Untaken};
 use hash_chain::Link;
 pub(crate) use hold::Hold;
+pub(crate) use notices::Notices;
 use queue::{CommitAnswer, Queue};
+pub(crate) use segments::{Begun, SegmentFile, damaged_name, files};
 use segments::{Room, Segments, UndeliveredBytes};
-pub(crate) use segments::{SegmentFile, damaged_name, files};
 use totals::Counts;
 pub(crate) use totals::Totals;
 use writer::{Rest, Writer};
@@ -336,9 +334,20 @@ impl Journal {
         self.shared.count_untaken(Untaken { kms_answers, calls: refusals });
     }
 
+    /// Has the next activity record report reloads. They are durable when this returns; after an error they are in memory only. Blocks.
+    pub fn tell_reloads(&self, reloads: Reloads) -> io::Result<()> {
+        self.shared.notices.tell_reloads(reloads)
+    }
+
+    /// The notice that the next activity record is to report.
+    #[must_use]
+    pub fn take_notice(&self) -> Option<Taken> {
+        self.shared.notices.take()
+    }
+
     /// What the broker has found out about its trail and has yet to report there.
     #[must_use]
-    pub fn notices(&self) -> &Arc<Notices> {
+    pub(crate) fn notices(&self) -> &Arc<Notices> {
         &self.shared.notices
     }
 }

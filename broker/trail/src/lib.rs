@@ -40,7 +40,6 @@ pub mod bench;
 
 pub use self::{
     coverage::{Coverage, CoveredTrail, Vouching},
-    digest::Digest,
     encryption_context::{TRAIL_ARN, path_context},
     ending::Ending,
     journal_trail::JournalTrail,

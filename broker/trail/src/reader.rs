@@ -232,7 +232,7 @@ impl TrailReader {
     }
 
     /// The digest with this key, if there is one.
-    pub async fn digest(&self, key: &str) -> Result<Option<Digest>, ReadFailure> {
+    pub(crate) async fn digest(&self, key: &str) -> Result<Option<Digest>, ReadFailure> {
         Ok(self.digest_file(key).await?.map(|file| file.digest))
     }
 
@@ -299,8 +299,24 @@ impl FetchedLogFile {
     }
 }
 
+/// What an auditor is told: the envelope's own words are for whoever has a message to decrypt.
 fn malformed(error: &OpenError) -> ReadFailure {
-    ReadFailure::Malformed(error.to_string())
+    ReadFailure::Malformed(match error {
+        OpenError::CutOff(_) => "it is encrypted, and its end is missing".to_owned(),
+        OpenError::TrailingBytes => "it is encrypted, and other bytes follow its end".to_owned(),
+        OpenError::HeaderTag
+        | OpenError::Commitment
+        | OpenError::Sequence { .. }
+        | OpenError::LastFrameLength { .. }
+        | OpenError::FrameTag(_)
+        | OpenError::Signature => {
+            "it is encrypted, and some of its bytes are not those that its broker encrypted".to_owned()
+        }
+        OpenError::Suite(suite) | OpenError::FormatOne(suite) => {
+            format!("it is encrypted in another way (suite 0x{suite:04x}) than brokers encrypt log files")
+        }
+        _ => "it begins like an encrypted file, and is none that brokers deliver".to_owned(),
+    })
 }
 
 /// Uncompresses an object, which must be a single gzip member with nothing after it: programs disagree about a second member and about

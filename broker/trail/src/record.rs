@@ -17,6 +17,7 @@ mod notice;
 mod open;
 mod parameters;
 mod reading;
+mod recipient;
 mod revocation;
 mod text;
 mod tls_details;
@@ -38,6 +39,7 @@ pub use self::{
     open::Open,
     parameters::{RequestParameters, UseData},
     reading::{MalformedRecord, ReadRecord, parse},
+    recipient::RecipientData,
     revocation::{AllowedScope, CheckedScope, FailedCheck, LastAllowed, RevocationPromise},
     text::Text,
     tls_details::TlsDetails,

@@ -104,6 +104,9 @@ impl Account {
 }
 
 impl State {
+    /// Its name in the journal's directory.
+    pub(crate) const FILE: &str = "trail.json";
+
     /// A new trail of this name, which begins at `start`.
     pub(crate) fn new(trail: String, start: OffsetDateTime) -> Self {
         Self {
@@ -121,7 +124,7 @@ impl State {
 
     /// Loads what an earlier process saved in `dir`, if anything.
     pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
-        let text = match read_regular(&dir.join(FILE), MAX_STATE_BYTES) {
+        let text = match read_regular(&dir.join(Self::FILE), MAX_STATE_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -137,11 +140,10 @@ impl State {
 
     /// Saves it durably.
     pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
-        write_durably(&dir.join(FILE), &serde_json::to_vec(self)?)?;
+        write_durably(&dir.join(Self::FILE), &serde_json::to_vec(self)?)?;
         fs::File::open(dir)?.sync_all()
     }
 }
 
-const FILE: &str = "trail.json";
 /// A hundred thousand log files that wait for a digest: far more than there ever are.
 const MAX_STATE_BYTES: u64 = 256 << 20;

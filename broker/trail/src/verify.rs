@@ -58,7 +58,6 @@ use folder::Folder;
 use log_file::ReadLogFile;
 use resume::{Passed, ResumePoints};
 use stretch::Stretch;
-use tail::Tail;
 
 /// What to verify, and with which evidence.
 #[derive(Clone, Default)]
@@ -176,7 +175,9 @@ impl<'a> Verification<'a> {
         let waiting_is_known = self.tail(&own).await;
         self.check_keys();
         self.check_newest(&stretch).await;
-        self.check_end(&own);
+        if !waiting_is_known {
+            self.check_end(&own);
+        }
         let folder = Folder {
             reader: self.reader,
             options: self.options,
@@ -403,7 +404,11 @@ impl<'a> Verification<'a> {
                 );
             }
             Err(failure @ ReadFailure::Malformed(_)) => {
-                findings.unsound(FindingKind::LogFileMalformed, place, failure.to_string());
+                findings.unsound(
+                    FindingKind::LogFileMalformed,
+                    place,
+                    format!("{failure}: {LOG_FILE_MALFORMED}"),
+                );
             }
             Err(failure @ ReadFailure::Locked(_)) => {
                 findings.cannot_tell(FindingKind::Locked, place, failure.to_string());
@@ -416,45 +421,6 @@ impl<'a> Verification<'a> {
         None
     }
 
-    /// Verifies what the journal has and delivery has not. Returns whether it tells which log files wait for a digest.
-    async fn tail(&mut self, listed: &[DigestKey]) -> bool {
-        let Some(dir) = self.options.journal_dir.clone().filter(|_| self.options.to.is_none()) else {
-            return false;
-        };
-        let shown = dir.display().to_string();
-        let opened = tokio::task::spawn_blocking(move || Tail::open(&dir)).await;
-        let opened = opened.unwrap_or_else(|_| Err(std::io::Error::other("the reading was cut off")));
-        let tail = match opened {
-            Ok(tail) => tail,
-            Err(error) => {
-                let place = Place::object(&shown);
-                self.checker.findings.cannot_tell(FindingKind::JournalUnreadable, place, error.to_string());
-                return false;
-            }
-        };
-        if let Some(state) = &tail.state {
-            self.newer_digests(state, listed).await;
-            let sealed = state.sealed.as_ref().map_or(&[][..], |sealed| &sealed.log_files);
-            let waiting: Vec<LogFile> = sealed.iter().chain(&state.log_files).cloned().collect();
-            // A digest delivered a moment ago may already name them.
-            let waiting: Vec<LogFile> =
-                waiting.into_iter().filter(|file| !self.known.contains(&file.s3_object)).collect();
-            self.read_log_files(waiting).await;
-        }
-        let is_known = tail.state.is_some();
-        let mut checker = std::mem::take(&mut self.checker);
-        let work = tokio::task::spawn_blocking(move || {
-            let undelivered = tail.check(&mut checker);
-            (checker, undelivered)
-        });
-        let undelivered;
-        (self.checker, undelivered) = resumed(work.await);
-        self.report.journal_records = undelivered.records;
-        let names = self.reader.names();
-        self.known.extend(undelivered.closed.iter().map(|(at, hash)| names.log_file(*at, hash)));
-        is_known
-    }
-
     /// Reports a trail of which no digest is signed with any of the given keys.
     fn check_keys(&mut self) {
         if self.options.keys.is_empty() || self.report.digests == 0 || self.vouched > 0 {
@@ -465,14 +431,15 @@ impl<'a> Verification<'a> {
         self.checker.findings.unsound(FindingKind::DigestOtherKey, place, words);
     }
 
-    /// Reports whether the trail has ended, unless its journal, which tells more, was read.
+    /// Reports whether the trail has ended. Its journal, if it was read, tells more.
     fn check_end(&mut self, own: &[DigestKey]) {
         let (Some(state), Some(newest)) = (self.report.state, own.last()) else { return };
-        if self.options.journal_dir.is_none() {
-            state.tell(&newest.key, newest.end, &mut self.checker.findings);
-        }
+        state.tell(&newest.key, newest.end, &mut self.checker.findings);
     }
 }
+
+const LOG_FILE_MALFORMED: &str = "it was changed, damaged or moved after it was delivered, so nothing in it counts. Keep it as evidence, \
+                                  and look for what was delivered: an older version of the object, or a copy";
 
 fn resumed<T>(done: Result<T, tokio::task::JoinError>) -> T {
     // The work is never aborted, so a failure is a panic, which continues here.

@@ -16,8 +16,10 @@ fn no_key_is_left_when_a_message_is_done() {
         hex::decode(masked).expect("hex").iter().map(|byte| byte ^ MASK).collect()
     };
     let key = Plaintext::new(unmasked(DATA_KEY));
+    let id = MessageId([9; 32]);
     let mut sealer =
-        Sealer::new(Vec::new(), &key, encrypted(), &context(&[]), MessageId([9; 32])).expect("small");
+        Sealer::with_frame_length(Vec::new(), &key, encrypted(), &context(&[]), id, FRAME_LENGTH)
+            .expect("small");
     sealer.write_all(&plaintext(100_000)).expect("a Vec takes all");
     // AES keeps the key itself at the front of its schedule; without AES instructions it is spread over words.
     assert!(!found(&[MESSAGE_KEY]).is_empty(), "the key in use is found; this takes AES instructions");
@@ -34,10 +36,7 @@ fn no_plaintext_is_left_when_a_message_is_done() {
     let secret = Zeroizing::new(secret);
     let plaintext = Zeroizing::new(secret.repeat(3_000));
     drop(secret);
-    let sealer = || {
-        let id = MessageId::random().expect("randomness");
-        Sealer::new(Vec::new(), &data_key(), encrypted(), &context(&[]), id).expect("small")
-    };
+    let sealer = || Sealer::new(Vec::new(), &data_key(), encrypted(), &context(&[])).expect("small");
     let message = sealer().seal(&plaintext).expect("few frames");
     let (mut written, mut dropped) = (sealer(), sealer());
     for piece in plaintext.chunks(1_000) {

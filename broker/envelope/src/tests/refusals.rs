@@ -116,9 +116,10 @@ fn every_refusal_of_a_body_and_of_sealing_says_what_it_is_and_what_to_do() {
         (32, &none, long),
     ] {
         let key = Plaintext::new(vec![1; key]);
-        let refused = Sealer::new(io::sink(), &key, encrypted, context, MessageId([7; 32])).err();
+        let refused = Sealer::new(io::sink(), &key, encrypted, context).err();
         rows.push(refused.expect("refused").to_string());
     }
+    rows.push(SealError::Randomness(io::Error::other("the system call failed")).to_string());
     rows.push(SealError::Write(io::Error::other("the disk is full")).to_string());
     insta::assert_snapshot!(rows.join("\n"));
 }

@@ -201,7 +201,7 @@ impl Foundation {
         let reload = Reload {
             policies: Arc::clone(policies),
             tls,
-            told: Arc::clone(self.journal.notices()),
+            journal: self.journal.clone(),
             clock: Arc::clone(&self.clock),
         };
         tokio::spawn(reload.run(self.drain.clone()));

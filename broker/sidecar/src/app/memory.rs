@@ -1,9 +1,11 @@
 //! After a burst, returns the allocator's free memory to the system, so that a small container has room for the next burst.
+#![cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(unsafe_code, reason = "a function of the C library is declared; it is safe to call")
+)]
 
 use std::fs;
 use std::time::Duration;
-
-use key_broker_core::give_back_memory;
 
 /// Checks memory use from time to time, and returns free memory if use has grown. Only the allocator knows how much is free, so
 /// this tries again, and less often when a try has gained nothing.
@@ -24,6 +26,22 @@ pub(super) async fn give_back_after_peaks() {
             pause = EVERY;
         }
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Returns free memory. Blocks for some milliseconds, allocations in other threads included. Other allocators than glibc's return
+/// by themselves, or not.
+fn give_back_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
+
+        // SAFETY: malloc_trim(3), as glibc declares it. It takes a number and touches only what is free.
+        unsafe extern "C" {
+            safe fn malloc_trim(pad: usize) -> c_int;
+        }
+
+        malloc_trim(0);
     }
 }
 

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use key_broker_core::{Measurements, PCR_BYTES, PlatformKind};
 use minicbor::Decoder;
 use minicbor::data::Type;
 use time::OffsetDateTime;
 
 use super::DocumentFlaw;
+use super::measurements::{Measurements, PCR_BYTES, PlatformKind};
 
 /// A payload, read. Nothing is verified yet.
 pub(super) struct Document<'a> {

@@ -13,11 +13,11 @@ use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use key_broker_core::{CloudTrailRecipient, PlatformKind};
 use kms_emulator::attestation::{Authority, DocumentClaims};
 use time::OffsetDateTime;
 
 use super::*;
+use crate::operation::{recorded, recorded_at_kms};
 
 /// Genuine documents: name, when it was made (milliseconds), when its leaf certificate expires (seconds), and what is wrong with
 /// it by default.
@@ -90,10 +90,10 @@ fn what_genuine_documents_measure_is_read_as_kms_names_it() {
     assert_eq!((tpm.kind(), tpm.pcrs().count()), (PlatformKind::NitroTpm, 24));
     assert_eq!(tpm.image_sha384(), None, "CloudTrail has no image digest of it");
     let of_kms = [enclave.measurements(), &tpm]
-        .map(|measured| serde_json::to_string_pretty(&CloudTrailRecipient(measured)).expect("JSON"));
+        .map(|measured| serde_json::to_string_pretty(&recorded_at_kms(measured)).expect("JSON"));
     insta::assert_snapshot!(of_kms.join("\n"));
     let of_activity = [enclave.measurements(), &tpm].map(|measured| {
-        let recipient = serde_json::to_value(&**measured).expect("JSON");
+        let recipient = serde_json::to_value(recorded(measured)).expect("JSON");
         recipient.as_object().expect("an object").len()
     });
     // The module's id, the image's digest, and PCR1 to PCR15; of a NitroTPM PCR0 to PCR23.

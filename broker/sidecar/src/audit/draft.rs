@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use key_broker_core::clock::Moment;
-use key_broker_core::{DeclaredUse, KeyArn, Measurements, Outcome};
+use key_broker_core::{DeclaredUse, KeyArn, Outcome};
 use key_broker_trail::journal::Taken;
 use key_broker_trail::record::{DataKeyData, MessageData, UseData};
 use tonic::Code;
 
+use crate::attestation::Measurements;
 use crate::error::BrokerError;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::KmsRequest;

@@ -9,13 +9,15 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use key_broker_core::{Outcome, Peer, Principal};
+use key_broker_core::{Outcome, Principal};
 use key_broker_trail::journal::Journal;
 use key_broker_trail::record::{ActivityEventData, ActivityRecord, AwsCaller, RefusalCount, UserIdentity};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::identity::Peer;
 
 /// Counts refusals and records the counts.
 pub(crate) struct Refusals {

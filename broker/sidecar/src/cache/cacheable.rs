@@ -1,6 +1,8 @@
 //! Which requests the cache may answer: none of them has a recipient.
 
-use key_broker_core::{Bounds, KeyArn, KeyId, UNBOUNDED};
+use std::time::Duration;
+
+use key_broker_core::{Bounds, KeyArn, KeyId};
 
 use super::partition::{Owner, Partition, Subject};
 use super::rules::Rule;
@@ -173,3 +175,7 @@ impl CacheableReply for SealedReply<Decryption> {
         SealedReply::bytes(self)
     }
 }
+
+/// Nothing but what a type can hold.
+pub(super) const UNBOUNDED: Bounds =
+    Bounds { max_age: Duration::MAX, max_messages: u64::MAX, max_bytes: u64::MAX };

@@ -1,8 +1,9 @@
 //! Partitions: which draws may share a data key, as a canonical form.
 
-use key_broker_core::{Action, DataKeyLength, EncryptionContext, RequestedKey};
+use key_broker_core::{Action, DataKeyLength, EncryptionContext};
 use sha2::{Digest, Sha256};
 
+use crate::named_key::RequestedKey;
 use crate::operation::{DryRunOf, DryRunRequest};
 
 /// The SHA-256 of a canonical form of principal (or the name of a shared partition), action, key, length, encryption context and, for
@@ -129,10 +130,11 @@ mod tests {
 
     use std::collections::BTreeMap;
 
-    use key_broker_core::{KeyArn, KeyId, NamedKey};
+    use key_broker_core::{KeyArn, KeyId};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::named_key::NamedKey;
 
     type Request = (String, bool, String, BTreeMap<String, String>);
 

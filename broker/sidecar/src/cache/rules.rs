@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use key_broker_core::{Bounds, KeyId, NamedKey, Principal, RequestedKey};
+use key_broker_core::{Bounds, KeyId, Principal, Reuse};
 use key_broker_trail::record::{CheckedScope, RevocationPromise};
+
+use crate::named_key::{NamedKey, RequestedKey};
 
 /// The validated configuration of reuse.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +72,15 @@ pub struct Rule {
     pub refresh_at: Option<f64>,
     /// The name of a partition that principals share; without it each principal has its own.
     pub partition: Option<String>,
+}
+
+/// The tighter of a rule's bounds and a caller's, bound by bound.
+pub(super) fn tightened(bounds: Bounds, reuse: &Reuse) -> Bounds {
+    Bounds {
+        max_age: reuse.max_age.map_or(bounds.max_age, |age| age.min(bounds.max_age)),
+        max_messages: reuse.max_messages.map_or(bounds.max_messages, |n| n.min(bounds.max_messages)),
+        max_bytes: reuse.max_bytes.map_or(bounds.max_bytes, |n| n.min(bounds.max_bytes)),
+    }
 }
 
 impl Rules {

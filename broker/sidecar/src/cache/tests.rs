@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use key_broker_core::clock::SystemClock;
-use key_broker_core::{DataKeyLength, EncryptionContext, GrantTokens, KeyArn, KeyId, NamedKey, RequestedKey};
+use key_broker_core::{DataKeyLength, EncryptionContext, KeyArn, KeyId};
 use key_broker_trail::journal::{Durability, Journal, JournalConfig, JournalThread};
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use tempfile::TempDir;
@@ -14,6 +14,8 @@ use super::*;
 use crate::kms::aws::{AwsKms, AwsSettings, static_credentials};
 use crate::kms::guard::{BreakerSettings, Guard, GuardSettings};
 use crate::kms::recorded::{KmsRegion, Recorder};
+use crate::named_key::{NamedKey, RequestedKey};
+use crate::operation::GrantTokens;
 use crate::policy::{Facts, Policy};
 
 /// A cache with the emulator, without gRPC.

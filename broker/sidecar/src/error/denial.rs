@@ -1,7 +1,8 @@
 //! The message of a denial: who the caller is, which action and key it asked for, as it wrote it, and what to send instead. The caller
-//! knows or wrote all of this itself, and a key that does not exist looks like one that is not permitted.
+//! knows or wrote all of this itself, and a key that does not exist looks like one that is not permitted. That a permit may require an
+//! encryption context is said whatever the policies are, so that nobody learns from it what they permit, or to whom.
 
-use key_broker_core::{Action, KeyId, Principal};
+use key_broker_core::{Action, EncryptionContext, KeyId, Principal};
 
 /// A request that policy has denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,29 @@ pub(crate) struct Denial {
     pub(crate) action: Action,
     /// The key.
     pub(crate) key: DeniedKey,
+    /// The encryption context.
+    pub(crate) context: DeniedContext,
+}
+
+/// The encryption context of a denied request, as the caller sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeniedContext {
+    /// The action has none, or the request was not read.
+    NotLookedAt,
+    /// The caller sent none.
+    Empty,
+    /// The caller sent some pairs.
+    Pairs,
+}
+
+impl From<Option<&EncryptionContext>> for DeniedContext {
+    fn from(sent: Option<&EncryptionContext>) -> Self {
+        match sent {
+            None => Self::NotLookedAt,
+            Some(context) if context.pairs().is_empty() => Self::Empty,
+            Some(_) => Self::Pairs,
+        }
+    }
 }
 
 /// The key of a denied request.
@@ -27,6 +51,15 @@ pub(crate) enum DeniedKey {
 
 impl Denial {
     pub(super) fn words(&self) -> String {
+        let hint = match self.context {
+            DeniedContext::NotLookedAt => "",
+            DeniedContext::Empty => ". The call has no encryption context, and a permit may require one",
+            DeniedContext::Pairs => ". A permit may require another encryption context than the call has",
+        };
+        self.refusal() + hint
+    }
+
+    fn refusal(&self) -> String {
         let who = match &self.principal {
             Principal::Workload(name) => &**name,
             Principal::Unknown => "an unidentified caller (unknown)",
@@ -63,12 +96,15 @@ const MAX_SHOWN_BYTES: usize = 256;
 #[cfg(test)]
 pub(super) fn every() -> impl Iterator<Item = Denial> {
     let named = DeniedKey::Named(KeyId::parse("alias/app").expect("a key id"));
-    let of = |action, key| Denial { principal: Principal::of_uid(1_000), action, key };
+    let of = |action, key, context| Denial { principal: Principal::of_uid(1_000), action, key, context };
     [
-        of(Action::GenerateDataKey, named),
-        of(Action::Decrypt, DeniedKey::Any),
-        of(Action::Decrypt, DeniedKey::OfTheAnswer),
-        Denial { principal: Principal::Unknown, ..of(Action::GenerateRandom, DeniedKey::Any) },
+        of(Action::GenerateDataKey, named, DeniedContext::Empty),
+        of(Action::Decrypt, DeniedKey::Any, DeniedContext::Pairs),
+        of(Action::Decrypt, DeniedKey::OfTheAnswer, DeniedContext::NotLookedAt),
+        Denial {
+            principal: Principal::Unknown,
+            ..of(Action::GenerateRandom, DeniedKey::Any, DeniedContext::NotLookedAt)
+        },
     ]
     .into_iter()
 }

@@ -10,12 +10,13 @@ mod memory;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use key_broker_core::{KeyArn, KeyId, NamedKey, Principal};
+use key_broker_core::{KeyArn, KeyId, Principal};
 use key_broker_trail::record::AwsCaller;
 
 use super::recorded::RecordedKms;
 use super::{KmsError, KmsErrorKind};
 use crate::error::BrokerError;
+use crate::named_key::NamedKey;
 use crate::operation::DescribeKeyRequest;
 use crate::policy::{Permitted, own};
 use memory::{AliasMemory, AliasTarget};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId, Plaintext};
+use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, KeyId, Plaintext};
 use key_broker_trail::record::AwsCaller;
 use key_broker_trail::{Decrypter, KeysError, KeysErrorKind};
 
@@ -14,7 +14,7 @@ use super::aws::AwsKms;
 use super::recorded::append_record;
 use super::{AttemptLog, Kms};
 use crate::error::BrokerError;
-use crate::operation::{self, DecryptRequest, KmsReply, PublicKeyRequest, TypedRequest};
+use crate::operation::{self, DecryptRequest, GrantTokens, KmsReply, PublicKeyRequest, TypedRequest};
 use crate::policy::own;
 pub(crate) use reader_records::ReaderRecords;
 

@@ -270,12 +270,12 @@ mod tests {
         let (one, other) = (Taker::Principal(Principal::of_uid(1)), Taker::Broker);
         let later = SystemClock.instant() + Duration::from_secs(5);
         let first = guard.enter(&one, later).await;
-        assert!(first.is_ok() && guard.0.queue.taken() == 1);
+        assert!(first.is_ok() && guard.0.queue.taken_by(&one) == 1);
         assert!(matches!(guard.enter(&other, later).await, Err(BrokerError::KmsBusy)));
         let soon = SystemClock.instant() + Duration::from_millis(5);
         assert!(matches!(guard.enter(&one, soon).await, Err(BrokerError::DeadlineExceeded)));
         drop(first);
-        assert!(guard.enter(&other, later).await.is_ok() && guard.0.queue.taken() == 0);
+        assert!(guard.enter(&other, later).await.is_ok() && guard.0.queue.taken_by(&other) == 0);
         assert_eq!(guard.breaker().open_until(), None);
     }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use key_broker_core::{CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId};
+use key_broker_core::{CiphertextBlob, DataKeyLength, EncryptionContext, KeyId};
 use key_broker_trail::{DataKey, KeysError, KeysErrorKind, KmsPublicKey, TrailKeys};
 
 use super::KmsErrorKind;
 use super::recorded::{CallableRequest, RecordedKms, RecordedReply};
 use crate::error::BrokerError;
-use crate::operation::{DataKeyRequest, PublicKeyRequest, SignRequest};
+use crate::operation::{DataKeyRequest, GrantTokens, PublicKeyRequest, SignRequest};
 use crate::policy::own;
 
 #[async_trait]

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use key_broker_core::{Action, EncryptionContext, KeyArn, Measurements, RequestedKey};
+use key_broker_core::{Action, EncryptionContext, KeyArn};
 use key_broker_trail::record::RequestParameters;
 
 use super::{EncryptedDataKey, KeyedReply, Operation, TypedRequest, UsedKey, WorkloadRequest};
-use crate::attestation::VerifiedRecipient;
+use crate::attestation::{Measurements, VerifiedRecipient};
+use crate::named_key::RequestedKey;
 
 /// A request whose reply only `recipient` can read
 /// (<https://docs.aws.amazon.com/kms/latest/developerguide/cryptographic-attestation.html>).

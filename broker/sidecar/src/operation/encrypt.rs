@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use key_broker_core::{
-    Action, CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId, Plaintext, RequestedKey,
-};
+use key_broker_core::{Action, CiphertextBlob, EncryptionContext, KeyArn, KeyId, Plaintext};
 use key_broker_trail::record::RequestParameters;
 
 use super::request::{SYMMETRIC, of};
-use super::{EncryptedDataKey, KeyedReply, KmsRequest, Operation, TypedRequest, UsedKey, WorkloadRequest};
+use super::{
+    EncryptedDataKey, GrantTokens, KeyedReply, KmsRequest, Operation, TypedRequest, UsedKey, WorkloadRequest,
+};
+use crate::named_key::RequestedKey;
 
 /// A short plaintext to be encrypted (<https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html>).
 #[derive(Clone)]

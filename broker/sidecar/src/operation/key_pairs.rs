@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{Action, EncryptionContext, GrantTokens, KeyArn, Plaintext, RequestedKey};
+use key_broker_core::{Action, EncryptionContext, KeyArn, Plaintext};
 use key_broker_trail::record::RequestParameters;
 
 use super::attested::AttestedRequest;
 use super::request::of;
-use super::{EncryptedDataKey, KeyedReply, KmsRequest, Operation, TypedRequest, WorkloadRequest};
+use super::{
+    EncryptedDataKey, GrantTokens, KeyedReply, KmsRequest, Operation, TypedRequest, WorkloadRequest,
+};
+use crate::named_key::RequestedKey;
 
 /// A data key pair in both forms (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyPair.html>).
 #[derive(Clone)]

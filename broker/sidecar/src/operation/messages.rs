@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{Action, EncryptionContext, RequestedKey};
+use key_broker_core::{Action, EncryptionContext};
 use key_broker_trail::record::RequestParameters;
 
 use super::{DataKeyRequest, DecryptRequest, KmsRequest, Operation, TypedRequest, WorkloadRequest};
+use crate::named_key::RequestedKey;
 
 /// The data key of a message that is to be encrypted.
 #[derive(Clone)]

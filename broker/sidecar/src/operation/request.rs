@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use super::attested::AttestedRequest;
-use super::{KmsRequest, Operation, TypedRequest, WorkloadRequest};
-use key_broker_core::{
-    Action, CiphertextBlob, DataKeyLength, EncryptionContext, GrantTokens, KeyId, RandomLength, RequestedKey,
-};
+use super::{GrantTokens, KmsRequest, Operation, TypedRequest, WorkloadRequest};
+use crate::named_key::RequestedKey;
+use key_broker_core::{Action, CiphertextBlob, DataKeyLength, EncryptionContext, KeyId, RandomLength};
 use key_broker_trail::record::RequestParameters;
 
 /// A data key in both forms (<https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html>).

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{Action, EncryptionContext, Measurements, NamedKey, Principal, Transport};
+use key_broker_core::{Action, EncryptionContext, Principal, Transport};
 use moka::sync::Cache;
 
 use super::aliases::KeyAliases;
 use super::{CedarDecision, Question};
+use crate::attestation::Measurements;
+use crate::named_key::NamedKey;
 
 /// Everything that a decision depends on except the policies.
 #[derive(Clone, PartialEq, Eq, Hash)]

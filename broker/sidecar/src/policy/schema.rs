@@ -8,10 +8,12 @@ use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
     Validator,
 };
-use key_broker_core::{Action, EncryptionContext, KeyId, Measurements, NamedKey, PlatformKind, Principal};
+use key_broker_core::{Action, EncryptionContext, KeyId, Principal};
 
 use super::Question;
 use super::multi_region::name_of;
+use crate::attestation::{Measurements, PlatformKind};
+use crate::named_key::NamedKey;
 
 /// The schema, in Cedar's own form (<https://docs.cedarpolicy.com/schema/human-readable-schema.html>); docs/policy.md shows it.
 pub(super) const SCHEMA: &str = include_str!("schema.cedarschema");

@@ -4,10 +4,11 @@ mod generated;
 
 use std::collections::BTreeMap;
 
-use key_broker_core::{KeyArn, PlatformKind};
+use key_broker_core::KeyArn;
 
 use super::memory::MAX_DECISIONS;
 use super::*;
+use crate::attestation::PlatformKind;
 
 const KEY: &str = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 const OTHER: &str = "arn:aws:kms:eu-west-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab";

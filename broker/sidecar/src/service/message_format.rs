@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyArn, KeyId, Reuse};
+use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, KeyId, Reuse};
 use key_broker_envelope::{
-    EncryptedDataKey, Header, HeaderFacts, HeaderReader, MessageId, OpenError, SealError, Sealer, Suite,
+    EncryptedDataKey, Header, HeaderFacts, HeaderReader, OpenError, SealError, Sealer, Suite,
 };
 use key_broker_trail::record::{DataKeyData, MessageData};
 use zeroize::Zeroizing;
 
 use crate::error::BrokerError;
-use crate::operation::{DataKey, Decryption};
+use crate::operation::{DataKey, Decryption, GrantTokens};
 use crate::policy::{Permitted, SealedReply};
 
 /// What a caller expects of a message to decrypt.
@@ -74,9 +74,10 @@ pub(super) fn sealer(
     // It came from KMS, so it parses.
     let blob = CiphertextBlob::parse(encrypted.ciphertext_blob.clone()).map_err(|_| BrokerError::Bug)?;
     let encrypted = EncryptedDataKey::aws_kms(&encrypted.key.arn, &blob);
-    let id = MessageId::random().map_err(|_| BrokerError::Bug)?;
-    Sealer::new(Vec::new(), &data_key.plaintext, encrypted, context, id)
-        .map_err(|error| BrokerError::Rejected(error.to_string().into()))
+    Sealer::new(Vec::new(), &data_key.plaintext, encrypted, context).map_err(|error| match error {
+        SealError::Randomness(_) => BrokerError::Bug,
+        error => BrokerError::Rejected(error.to_string().into()),
+    })
 }
 
 /// Encrypts a whole message.

@@ -11,7 +11,7 @@ use super::message_format::{self, ExpectedMessage, MessageKey, TakenSuites};
 use super::{Service, WorkloadCall, wire};
 use crate::audit::{PolicyNote, RecordBuilder};
 use crate::cache::DrawTerms;
-use crate::error::{BrokerError, Denial, DeniedKey};
+use crate::error::{BrokerError, Denial, DeniedContext, DeniedKey};
 use crate::operation::{
     DataKey, DecryptMessageRequest, DecryptRequest, EncryptMessageRequest, TypedRequest as _,
 };
@@ -35,8 +35,8 @@ impl Service {
         let policy = self.policies.current();
         if policy.denies_every_call(principal, action) {
             record.decided(Arc::default(), Arc::clone(policy.version()));
-            let (principal, key) = (principal.clone(), DeniedKey::Any);
-            return Err(BrokerError::Denied(Box::new(Denial { principal, action, key })));
+            let (principal, key, context) = (principal.clone(), DeniedKey::Any, DeniedContext::NotLookedAt);
+            return Err(BrokerError::Denied(Box::new(Denial { principal, action, key, context })));
         }
         Ok(())
     }
@@ -182,11 +182,11 @@ const NO_KMS_KEY: &str = "none of the message's data keys is encrypted under an 
 mod tests {
     //! No plaintext of an enclave gets into the memory of its parent's broker.
 
-    use key_broker_core::Peer;
     use key_broker_core::clock::{Clock as _, SystemClock};
     use uuid::Uuid;
 
     use super::*;
+    use crate::identity::Peer;
 
     #[test]
     fn messages_are_refused_over_vsock_alone() {

@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{Action, DeclaredUse, KeyArn, KeyId, NamedKey};
+use key_broker_core::{Action, DeclaredUse, KeyArn, KeyId};
 use tracing::field::Empty;
 use tracing::{info_span, record_all};
 
 use super::ruling::{bind, ruling};
 use super::{Service, WorkloadCall};
-use crate::error::{BrokerError, Denial, DeniedKey};
+use crate::error::{BrokerError, Denial, DeniedContext, DeniedKey};
 use crate::kms::aliases::KnownKey;
 use crate::kms::policy_aliases::KnownMeanings;
+use crate::named_key::NamedKey;
 use crate::operation::WorkloadRequest;
 use crate::policy::{AliasMeanings, Decision, Facts, Permitted, Policy, Question, SealedReply};
 use crate::telemetry::vocabulary;
@@ -62,8 +63,9 @@ impl Service {
         declared: Option<DeclaredUse>,
     ) -> Result<Permitted<Arc<R>>, BrokerError> {
         let policy = Arc::clone(&self.policies.current());
+        // With the context as it was sent: what is added to it is not told.
+        let denied = call.denied(&request);
         let bound = bind(&self.bindings, &call.peer.principal, request.context_mut());
-        let denied = call.denied(request.action(), request.written_key());
         let known = self.known(call, &policy, &request);
         if known.is_due() || known.is_to_be_asked() {
             let facts = call.facts_of(&request, declared);
@@ -254,16 +256,17 @@ impl Service {
 
 impl WorkloadCall {
     /// The error for an action that policy denies the caller.
-    fn denied(&self, action: Action, key: Option<&KeyId>) -> BrokerError {
-        let key = key.map_or(DeniedKey::Any, |key| DeniedKey::Named(key.clone()));
-        let principal = self.peer.principal.clone();
-        BrokerError::Denied(Box::new(Denial { principal, action, key }))
+    fn denied<R: WorkloadRequest>(&self, request: &R) -> BrokerError {
+        let key = request.written_key().map_or(DeniedKey::Any, |key| DeniedKey::Named(key.clone()));
+        let (principal, action) = (self.peer.principal.clone(), request.action());
+        BrokerError::Denied(Box::new(Denial { principal, action, key, context: request.context().into() }))
     }
 
     /// The same where the request named no key and policy denies the key that KMS used.
     pub(super) fn denied_the_key_of_the_answer(&self, action: Action) -> BrokerError {
-        let principal = self.peer.principal.clone();
-        BrokerError::Denied(Box::new(Denial { principal, action, key: DeniedKey::OfTheAnswer }))
+        let (principal, key) = (self.peer.principal.clone(), DeniedKey::OfTheAnswer);
+        let context = DeniedContext::NotLookedAt;
+        BrokerError::Denied(Box::new(Denial { principal, action, key, context }))
     }
 
     /// What policy sees of the call apart from its request.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use key_broker_core::{
-    CiphertextBlob, DataKeyLength, DeclaredUse, EncryptionContext, GrantTokens, KeyArn, KeyId, Plaintext,
-    RandomLength, Reuse,
+    CiphertextBlob, DataKeyLength, DeclaredUse, EncryptionContext, KeyArn, KeyId, Plaintext, RandomLength,
+    Reuse,
 };
 use key_broker_proto as proto;
 use key_broker_proto::v1 as pb;
@@ -24,7 +24,7 @@ use crate::error::{BrokerError, Refusal};
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
     DataKey, DataKeyRequest, DataKeyWithoutPlaintextRequest, DecryptRequest, Decryption, DescribeKeyRequest,
-    EncryptMessageRequest, EncryptedDataKey, KeyDescription, RandomRequest,
+    EncryptMessageRequest, EncryptedDataKey, GrantTokens, KeyDescription, RandomRequest,
 };
 
 /// Parses a request to encrypt a message.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use key_broker_core::{CiphertextBlob, EncryptionContext, GrantTokens, KeyId, Plaintext};
+use key_broker_core::{CiphertextBlob, EncryptionContext, KeyId, Plaintext};
 use key_broker_proto::v1 as pb;
 use key_broker_trail::record::DataKeyData;
 
@@ -11,7 +11,7 @@ use super::wire::{attestation_document, provenance};
 use crate::error::BrokerError;
 use crate::operation::{
     AttestedDataKeyPair, DataKeyPair, DataKeyPairRequest, DataKeyPairWithoutPlaintextRequest, EncryptRequest,
-    EncryptedDataKeyPair, Encryption, KeyPairSpec, ReEncryptRequest, ReEncryption, UsedKey,
+    EncryptedDataKeyPair, Encryption, GrantTokens, KeyPairSpec, ReEncryptRequest, ReEncryption, UsedKey,
 };
 
 pub(super) fn encrypt(message: pb::EncryptRequest) -> Result<EncryptRequest, BrokerError> {

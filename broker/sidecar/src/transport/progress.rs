@@ -187,11 +187,12 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 mod tests {
     //! A connection ends when its peer does not call, is idle or does not read, and for no other reason.
 
-    use key_broker_core::{FairPool, FairShares, Principal};
+    use key_broker_core::{FairShares, Principal};
     use std::sync::atomic::AtomicU64;
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::fair_pool::FairPool;
 
     struct SetClock(Instant, AtomicU64);
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use key_broker_core::{EncryptionContext, KeyArn};
-use key_broker_envelope::{EncryptedDataKey, MessageId, Sealer};
+use key_broker_envelope::{EncryptedDataKey, Sealer};
 
 use crate::encryption_context::object_context;
 use crate::keys::{DataKey, TrailKeys};
@@ -65,10 +65,9 @@ impl Encryption {
 fn seal(data_key: &DataKey, context: &EncryptionContext, bytes: &[u8]) -> Result<Vec<u8>, String> {
     let explain = |error: &dyn std::fmt::Display| format!("cannot encrypt a log file: {error}");
     let encrypted = EncryptedDataKey::aws_kms(&data_key.key, &data_key.ciphertext);
-    let message_id = MessageId::random().map_err(|error| explain(&error))?;
     let message = Vec::with_capacity(bytes.len() + bytes.len() / 64 + 1_024);
-    let mut sealer = Sealer::new(message, &data_key.plaintext, encrypted, context, message_id)
-        .map_err(|error| explain(&error))?;
+    let mut sealer =
+        Sealer::new(message, &data_key.plaintext, encrypted, context).map_err(|error| explain(&error))?;
     sealer.write_all(bytes).map_err(|error| explain(&error))?;
     sealer.finish().map_err(|error| explain(&error))
 }

@@ -12,10 +12,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{StatVfs, fstatvfs};
 
+use super::kept_room::KeptRoom;
+
 /// A directory locked by this process.
 pub(crate) struct Hold {
     dir: PathBuf,
     lock: Mutex<Lock>,
+    kept_room: KeptRoom,
 }
 
 struct Lock {
@@ -31,7 +34,8 @@ impl Hold {
     /// Locks `dir`, if no other process has.
     pub(super) fn take(dir: &Path) -> io::Result<Self> {
         let file = options().create(true).truncate(false).open(dir.join(LOCK))?;
-        Ok(Self { dir: dir.to_owned(), lock: Mutex::new(Lock::of(file, dir)?) })
+        let lock = Mutex::new(Lock::of(file, dir)?);
+        Ok(Self { dir: dir.to_owned(), lock, kept_room: KeptRoom::of(dir) })
     }
 
     /// The directory.
@@ -74,6 +78,11 @@ impl Hold {
             Some(file) => Ok(fstatvfs(file)?),
             None => Err(not_ours(&self.dir)),
         }
+    }
+
+    /// The room on that disk that nobody else can take.
+    pub(super) fn kept_room(&self) -> &KeptRoom {
+        &self.kept_room
     }
 
     fn lock(&self) -> MutexGuard<'_, Lock> {

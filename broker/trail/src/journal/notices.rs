@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 /// The notices, in memory and in the journal's directory.
 #[derive(Default)]
-pub struct Notices {
+pub(crate) struct Notices {
     /// Without it notices are in memory only.
     hold: Option<Arc<Hold>>,
     /// Whether a notice waits for a record: read on every call, without the lock.
@@ -86,6 +86,9 @@ struct CutPlace {
 }
 
 impl Notices {
+    /// The name of the file in the journal's directory.
+    pub(crate) const FILE: &str = "notices.json";
+
     /// Loads what an earlier process saved in a locked directory.
     pub(super) fn load(hold: &Arc<Hold>) -> io::Result<Self> {
         let Noted { untold, missing_before, cuts, begun_anew, begun_and_gone, .. } = Noted::load(hold.dir())?;
@@ -108,7 +111,7 @@ impl Notices {
     }
 
     /// Adds reloads. They are durable when this returns; after an error they are in memory only. Blocks.
-    pub fn tell_reloads(&self, reloads: Reloads) -> io::Result<()> {
+    pub(crate) fn tell_reloads(&self, reloads: Reloads) -> io::Result<()> {
         self.note_reloads(reloads);
         self.save()
     }
@@ -198,9 +201,9 @@ impl Notices {
     pub(crate) fn save(&self) -> io::Result<()> {
         let Some(hold) = &self.hold else { return Ok(()) };
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_gone = !hold.dir().join(FILE).exists();
+        let is_gone = !hold.dir().join(Notices::FILE).exists();
         let Some(noted) = self.lock().take_changes(is_gone) else { return Ok(()) };
-        let saved = hold.keep().and_then(|()| noted.save(hold.dir()));
+        let saved = hold.keep().and_then(|()| noted.save(hold));
         if saved.is_err() {
             self.lock().is_changed = true;
         }
@@ -213,12 +216,13 @@ impl Notices {
             let ledger = self.lock();
             (ledger.is_changed, ledger.is_noted())
         };
-        is_changed || (is_noted && self.hold.as_ref().is_some_and(|hold| !hold.dir().join(FILE).exists()))
+        is_changed
+            || (is_noted && self.hold.as_ref().is_some_and(|hold| !hold.dir().join(Notices::FILE).exists()))
     }
 
     /// The notice that the next activity record is to report.
     #[must_use]
-    pub fn take(self: &Arc<Self>) -> Option<Taken> {
+    pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
@@ -325,7 +329,7 @@ impl Ledger {
 
 impl Noted {
     fn load(dir: &Path) -> io::Result<Self> {
-        let path = dir.join(FILE);
+        let path = dir.join(Notices::FILE);
         let Some(text) = found(read_regular(&path, MAX_FILE_BYTES))? else { return Ok(Self::default()) };
         let explain = |why: &dyn std::fmt::Display| {
             io::Error::other(format!("{}: {why}: put it back as it was, or move it away", path.display()))
@@ -338,9 +342,15 @@ impl Noted {
         serde_json::from_slice(&text).map_err(|error| explain(&error))
     }
 
-    fn save(&self, dir: &Path) -> io::Result<()> {
-        write_durably(&dir.join(FILE), &serde_json::to_vec(self)?)?;
-        File::open(dir)?.sync_all()
+    fn save(&self, hold: &Hold) -> io::Result<()> {
+        let (path, text) = (hold.dir().join(Notices::FILE), serde_json::to_vec(self)?);
+        match write_durably(&path, &text) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                hold.kept_room().write(&path, &text)?;
+            }
+            written => written?,
+        }
+        File::open(hold.dir())?.sync_all()
     }
 }
 
@@ -392,8 +402,6 @@ impl Drop for Taken {
     }
 }
 
-/// In the journal's directory.
-const FILE: &str = "notices.json";
 /// Far more than it ever holds, since entries are bounded and damaged files few.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 /// At this number, notices that may have been reported are merged, too.

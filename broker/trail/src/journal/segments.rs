@@ -25,7 +25,7 @@ use super::hash_chain::{Link, header};
 use super::hold::Hold;
 use super::{Durability, JournalConfig, Notices};
 use crate::names::{compact_time, parse_compact_time};
-use mark::Begun;
+pub(crate) use mark::Begun;
 pub(super) use room::Room;
 pub(crate) use undelivered::UndeliveredBytes;
 
@@ -50,6 +50,8 @@ pub(super) struct Segments {
     /// The disk's free space when it was last read, and how much of it is to stay free.
     disk_free: u64,
     disk_kept: u64,
+    /// Whether the room that was kept is given back.
+    is_ending: bool,
 }
 
 /// Where committed lines are.
@@ -103,6 +105,7 @@ impl Segments {
             given_up: 0,
             disk_free: 0,
             disk_kept: 0,
+            is_ending: false,
         };
         segments.recover(now, &notices)?;
         segments.undelivered.add(bytes_in(&config.dir)?);

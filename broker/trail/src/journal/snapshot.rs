@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::files;
 use super::segment_reader::{Flaw, ReadError, SegmentReader};
+use super::{Begun, files};
 use crate::regular_file::open_regular;
 
 /// Open files of a journal, which stay readable after their broker has delivered and removed them.
@@ -13,6 +13,8 @@ pub struct JournalSnapshot {
     /// The number of files.
     pub files: usize,
     opened: Vec<(PathBuf, File)>,
+    /// What the broker has noted of its newest file, if that is not there.
+    gone: Option<Begun>,
 }
 
 impl TryFrom<&Path> for JournalSnapshot {
@@ -20,30 +22,41 @@ impl TryFrom<&Path> for JournalSnapshot {
 
     /// Opens the journal in a directory.
     fn try_from(dir: &Path) -> io::Result<Self> {
-        for _ in 0..TRIES {
-            let opened: io::Result<Vec<_>> = files(dir)?
-                .into_iter()
-                .map(|file| Ok((file.path.clone(), open_regular(&file.path)?)))
-                .collect();
+        for attempt in 1..=TRIES {
+            // Before the files: the file that it names is there, or was delivered.
+            let begun = Begun::load(dir)?;
+            let listed = files(dir)?;
+            let newest = listed.last().map_or(0, |file| file.number);
+            let opened: io::Result<Vec<_>> =
+                listed.into_iter().map(|file| Ok((file.path.clone(), open_regular(&file.path)?))).collect();
+            let gone = begun.filter(|begun| begun.number > newest);
             // Delivered or renamed meanwhile.
-            if opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let is_moving = opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            if is_moving || (gone.is_some() && attempt < TRIES) {
                 continue;
             }
             let opened = opened?;
-            return Ok(Self { files: opened.len(), opened });
+            if let Some(gone) = gone.as_ref().filter(|_| opened.is_empty()) {
+                return Err(io::Error::other(is_gone(gone.number)));
+            }
+            return Ok(Self { files: opened.len(), opened, gone });
         }
         Err(io::Error::other("the broker delivers faster than its journal can be opened: try again"))
     }
 }
 
 impl JournalSnapshot {
-    /// The records of a file with numbers above `after`, checked against the chain, up to where the next file continues.
+    /// The records of a file with numbers above `after`, checked against the chain, up to where the next file continues. Up to `after` they
+    /// may be missing; where others are, that is an error.
     pub fn records(&self, file: usize, after: u64) -> io::Result<Vec<String>> {
         let mut records = Vec::new();
         let Some(mut reader) = self.open(file)? else { return Ok(records) };
+        if file == 0 && reader.before().sequence > after {
+            return Err(self.gap(file, &format!("the records between {after} and this file are gone")));
+        }
         // Anything behind that was never committed.
-        let end = self.open(file + 1)?.map(|next| next.before().sequence);
-        while end.is_none_or(|end| reader.link().sequence < end) {
+        let next = self.open(file + 1)?.map(|next| next.before());
+        while next.is_none_or(|next| reader.link().sequence < next.sequence) {
             let record = match reader.next_record() {
                 Ok(Some(record)) => std::str::from_utf8(record).map(str::to_owned),
                 Ok(None) => break,
@@ -56,7 +69,19 @@ impl JournalSnapshot {
                 records.push(record.map_err(io::Error::other)?);
             }
         }
+        if next.is_some_and(|next| next != reader.link()) {
+            return Err(self.gap(file, "the next file does not continue it: records between are gone"));
+        }
+        if let Some(gone) = self.gone.as_ref().filter(|_| file + 1 == self.files)
+            && gone.after.is_none_or(|before| before.sequence >= after)
+        {
+            return Err(self.gap(file, &is_gone(gone.number)));
+        }
         Ok(records)
+    }
+
+    fn gap(&self, file: usize, why: &str) -> io::Error {
+        io::Error::other(format!("{}: {why}: see `key-broker audit verify`", self.opened[file].0.display()))
     }
 
     /// Reads a file from its beginning; `None` if there is none, or if the newest one has no complete first line.
@@ -84,13 +109,17 @@ impl JournalSnapshot {
     }
 }
 
+fn is_gone(number: u64) -> String {
+    format!("the broker has begun file {number}, which is not there")
+}
+
 /// A broker delivers at most every second.
 const TRIES: usize = 10;
 
 #[cfg(test)]
 mod tests {
     //! What was there when a journal was opened can be read repeatedly, whatever becomes of its files; a line that does not fit the
-    //! chain is an error, unless it is still being written.
+    //! chain is an error, unless it is still being written; and so is a file that is not there, unless it was delivered.
 
     use std::fs;
 
@@ -132,6 +161,33 @@ mod tests {
                 "those that are delivered are left out"
             );
         }
+    }
+
+    #[test]
+    fn files_that_are_gone_are_an_error_unless_they_were_delivered() {
+        let (dir, third) = (journal(), "journal-00000003.open");
+        let link = |records: &str| {
+            let mut link = Link::START;
+            link.append_all(records.as_bytes(), &mut Vec::new());
+            link
+        };
+        let four = link("{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n{\"a\":4}\n");
+        fs::write(dir.path().join(third), header(3, &four)).expect("writes");
+        Begun::new(3, four).save(dir.path()).expect("saves");
+        let read = |after| JournalSnapshot::try_from(dir.path()).and_then(|journal| all(&journal, after));
+        assert_eq!(read(0).expect("reads").len(), 4);
+        // One after the other: those in the middle, the oldest, the newest.
+        fs::rename(dir.path().join(SECOND), dir.path().join("second")).expect("moves");
+        assert!(read(0).expect_err("a gap").to_string().contains("does not continue"));
+        fs::rename(dir.path().join("second"), dir.path().join(SECOND)).expect("moves");
+        fs::remove_file(dir.path().join(FIRST)).expect("removes");
+        assert!(read(0).expect_err("a gap").to_string().contains("between 0 and"));
+        assert_eq!(read(2).expect("delivered").len(), 2);
+        fs::remove_file(dir.path().join(third)).expect("removes");
+        assert!(read(2).expect_err("noted").to_string().contains("begun file 3"));
+        assert_eq!(read(5).expect("delivered").len(), 0);
+        fs::remove_file(dir.path().join(SECOND)).expect("removes");
+        assert!(read(5).expect_err("noted, and nothing is left").to_string().contains("begun file 3"));
     }
 
     #[test]

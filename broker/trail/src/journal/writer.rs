@@ -55,7 +55,7 @@ impl Writer {
 
     /// Writes the backlog into the room that was reserved for it. Returns what is lost nevertheless.
     fn end(mut self) -> Lost {
-        self.segments.look_at_disk();
+        self.segments.give_back_room();
         if let Err(error) = self.write_backlog(|_| Room::Reserve) {
             tracing::error!(%error, "the journal cannot commit");
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use key_broker_core::{CloudTrailRecipient, Measurements, Outcome};
+use key_broker_core::Outcome;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::open::object;
 use super::text::{optional_id, word};
-use super::{FailedCheck, LastAllowed, Open, Text, UserIdentity, optional_moment};
+use super::{FailedCheck, LastAllowed, Open, RecipientData, Text, UserIdentity, optional_moment};
 use crate::notice::{Notice, Reloads, Untold};
 
 /// `additionalEventData` of a KMS record.
@@ -29,7 +29,7 @@ pub struct KmsEventData<'a> {
     pub source_key_material_id: Option<Text<'a>>,
     /// The measurements in the attestation document to whose public key KMS encrypted its answer.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub recipient: Option<Open<'a, CloudTrailRecipient<'a>>>,
+    pub recipient: Option<Open<'a, RecipientData<'a>>>,
     /// The names of encryption context pairs whose values are digests in this record, as configured for redaction.
     #[serde(borrow, rename = "redactedEncryptionContext", default, skip_serializing_if = "Vec::is_empty")]
     pub redacted: Vec<Text<'a>>,
@@ -61,7 +61,7 @@ pub struct ActivityEventData<'a> {
     pub ends: Option<Uuid>,
     /// What the call's attestation document proves, whatever the outcome.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub recipient: Option<Open<'a, &'a Measurements>>,
+    pub recipient: Option<Open<'a, RecipientData<'a>>>,
     /// The span of the call, if it was traced.
     #[serde(borrow, default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceData<'a>>,

@@ -64,9 +64,9 @@ impl<D> Record<'_, D> {
     }
 }
 
-/// Why some JSON is not a record.
+/// Why some JSON is not a record, or not the records of a log file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct MalformedRecord(String);
+pub struct MalformedRecord(pub(crate) String);
 
 impl fmt::Display for MalformedRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,13 +8,13 @@ use std::hash::RandomState;
 
 use uuid::Uuid;
 
-use super::finding::{FindingKind, Findings, Place, Report, Severity};
+use super::finding::{FindingKind, Findings, Place, Report, Severity, TrailState};
 use super::ids::{IdMap, IdSet};
 use super::log_file::{ReadLogFile, Span};
 use super::materials::Materials;
 use super::recent::RecentIds;
 use super::record::{self, CheckedRecord, InvalidRecord, SigningSession, What};
-use super::reuse::{At, Fault, Reuse};
+use super::reuse::{At, Fault, LONGEST_CALL_SECONDS, Reuse};
 use super::revocation::{Promise, Revocation};
 use super::uses::{self, UseCounts};
 use crate::notice::{Notice, Untold};
@@ -34,13 +34,16 @@ pub(super) struct Checker {
     reuse: Reuse,
     materials: Materials,
     revocation: Revocation,
-    /// Failed calls to KMS whose records have not come yet.
-    failed: IdMap<At>,
+    /// Failed calls to KMS whose records have not come yet, with the times of the records that name them.
+    failed: IdMap<(At, i64)>,
+    /// The time of the newest record.
+    newest: i64,
     faults: Vec<Fault>,
     /// Sources from this one on may name records that could not be read.
     doubted_from: Option<u32>,
-    /// Records of failed calls to KMS may be among those that could not be read.
-    has_doubted_failures: bool,
+    /// Whether the records that are not delivered yet were read, and the newest time before those that could not be.
+    has_journal: bool,
+    unread_since: Option<i64>,
     /// Notices that were already counted.
     notices: IdSet,
     kms_records: u64,
@@ -71,9 +74,14 @@ impl Checker {
         self.doubted_from.get_or_insert(source);
     }
 
-    /// Some records could not be read: those of failed calls to KMS, which come after their calls', may be among them.
+    /// Records that follow could not be read: those of failed calls to KMS, which may come a little after their calls', may be among them.
     pub(super) fn doubt_failures(&mut self) {
-        self.has_doubted_failures = true;
+        self.unread_since.get_or_insert(self.newest);
+    }
+
+    /// The records that follow are those that are not delivered yet, up to the newest one.
+    pub(super) fn begin_journal(&mut self) {
+        self.has_journal = true;
     }
 
     /// Begins the next source of records.
@@ -141,6 +149,7 @@ impl Checker {
             Ok(seen) => {
                 at.event_id = seen.event_id;
                 span.widen(seen.at);
+                self.newest = self.newest.max(seen.at);
                 self.seen(seen, at);
                 self.flush();
             }
@@ -198,7 +207,7 @@ impl Checker {
                     self.reuse.used(&made, at, &mut self.faults);
                 }
                 if let Some(failed) = failed.filter(|failed| !self.kms_requests.contains(*failed)) {
-                    self.failed.entry(failed).or_insert(at);
+                    self.failed.entry(failed).or_insert((at, seen_at));
                 }
                 self.notices.extend(notice_id);
                 if is_withdrawal {
@@ -268,22 +277,32 @@ impl Checker {
             fault.severity = fault.severity.min(Severity::CannotTell);
         }
         self.flush();
-        let mut failed: Vec<At> = std::mem::take(&mut self.failed).into_values().collect();
-        failed.sort_by_key(|at| (at.source, at.record));
-        for at in failed {
-            let severity = match (from, is_complete && !self.has_doubted_failures) {
-                // The record may have been delivered before that.
-                (Some(_), _) | (None, false) => Severity::CannotTell,
-                (None, true) => Severity::Unsound,
-            };
-            let words = "it names the requestID of a KMS record that is not there";
-            self.findings.add(FindingKind::KmsRecordMissing, severity, self.place(at), words);
-        }
+        self.judge_failed(is_complete, from, report.state);
         report.uses = self.uses;
         report.kms_records = self.kms_records;
         report.activity_records = self.activity_records;
         report.records = self.kms_records + self.activity_records + self.malformed_records;
         self.findings.conclude(report);
+    }
+
+    /// Judges failed calls to KMS without a record. Only the last ones can have it in what was not read.
+    fn judge_failed(&mut self, is_complete: bool, from: Option<i64>, state: Option<TrailState>) {
+        let has_end = self.has_journal || state == Some(TrailState::Closed);
+        let unread_since = self.unread_since.or((!has_end).then_some(self.newest));
+        let mut failed: Vec<_> = std::mem::take(&mut self.failed).into_values().collect();
+        failed.sort_by_key(|(at, _)| (at.source, at.record));
+        for (at, called_at) in failed {
+            let may_come =
+                unread_since.is_some_and(|since| called_at.saturating_add(LONGEST_CALL_SECONDS) >= since);
+            // Or the record may have been delivered before `from`.
+            let severity = if from.is_some() || !is_complete || may_come {
+                Severity::CannotTell
+            } else {
+                Severity::Unsound
+            };
+            let words = "it names the requestID of a KMS record that is not there";
+            self.findings.add(FindingKind::KmsRecordMissing, severity, self.place(at), words);
+        }
     }
 
     fn flush(&mut self) {

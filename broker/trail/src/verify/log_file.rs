@@ -10,15 +10,16 @@ use super::uses::UseCounts;
 use crate::digest::{ChainSpan, LogFile, sha256_hex};
 use crate::journal::hash_chain::Link;
 use crate::reader::pieces::{Pieces, ReadWhole};
-use crate::reader::records::{MalformedRecords, records};
+use crate::reader::records::records;
 use crate::reader::{FetchedLogFile, ReadFailure, gunzip};
+use crate::record::MalformedRecord;
 
 /// The contents of a log file.
 #[derive(Default)]
 pub(super) struct ReadLogFile {
     pub(super) records: ReadRecords,
     /// Where its JSON is malformed, after these records.
-    pub(super) broken: Option<MalformedRecords>,
+    pub(super) broken: Option<MalformedRecord>,
     /// What contradicts its digest.
     pub(super) flaws: Flaws,
     /// How KMS's answers in it were used, if that is requested.

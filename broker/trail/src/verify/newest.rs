@@ -30,7 +30,7 @@ impl Verification<'_> {
             Before::Digest(known) => known.is(&noted.object, &noted.hash, &noted.signature),
             _ => false,
         };
-        if is_noted(&self.before) {
+        if is_noted(&self.before) || self.is_unread(&noted.object) {
             return;
         }
         if let Ok(DigestKeys { own, .. }) = self.reader.digest_keys().await {
@@ -39,7 +39,7 @@ impl Verification<'_> {
                 own.iter().filter(|digest| Some(digest.end) > last).cloned().collect();
             for digest in &newer {
                 self.read_digests(std::slice::from_ref(digest), &own).await;
-                if is_noted(&self.before) {
+                if is_noted(&self.before) || self.is_unread(&noted.object) {
                     return;
                 }
             }
@@ -54,6 +54,11 @@ impl Verification<'_> {
             }
         };
         self.checker.findings.unsound(FindingKind::NewestMissing, place, words);
+    }
+
+    /// Whether the newest digest is this one, and could not be read: that is told already.
+    fn is_unread(&self, key: &str) -> bool {
+        matches!(&self.before, Before::Unreadable(unread) if unread == key)
     }
 
     /// Checks that the signature kept elsewhere belongs to a digest of this trail.

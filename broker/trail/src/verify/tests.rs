@@ -3,6 +3,7 @@
 
 mod folder;
 mod identities;
+mod journal;
 mod matrix;
 mod period;
 mod resume;

@@ -1,6 +1,7 @@
 //! The period of time that a command looks at.
 
 use clap::Args;
+use key_broker_core::clock::{Clock as _, SystemClock};
 use key_broker_trail::record::record_time;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
@@ -12,7 +13,7 @@ use super::Failure;
 /// A stretch of time.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(super) struct Period {
-    /// Begin here: 2026-11-21, or 2026-11-21T10:57:07Z
+    /// Begin here: 2026-11-21, yesterday (of UTC), or 2026-11-21T10:57:07Z
     #[arg(long, value_name = "TIME", value_parser = beginning)]
     pub(super) since: Option<OffsetDateTime>,
     /// End before this time, or with this day
@@ -52,21 +53,26 @@ impl Period {
 }
 
 fn beginning(text: &str) -> Result<OffsetDateTime, String> {
-    day(text).map_or_else(|| moment(text), |day| Ok(day.midnight().assume_utc()))
+    day(text, SystemClock.now().date()).map_or_else(|| moment(text), |day| Ok(day.midnight().assume_utc()))
 }
 
 fn end(text: &str) -> Result<OffsetDateTime, String> {
-    let next = day(text).map(|day| day.saturating_add(Duration::DAY));
+    let next = day(text, SystemClock.now().date()).map(|day| day.saturating_add(Duration::DAY));
     next.map_or_else(|| moment(text), |day| Ok(day.midnight().assume_utc()))
 }
 
-fn day(text: &str) -> Option<Date> {
-    Date::parse(text, DAY).ok()
+/// A day by its date or, since a timer's arguments are always the same, by where it stands to today.
+fn day(text: &str, today: Date) -> Option<Date> {
+    match text {
+        "today" => Some(today),
+        "yesterday" => today.previous_day(),
+        _ => Date::parse(text, DAY).ok(),
+    }
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-        "give a day, 2026-11-21, or a time, 2026-11-21T10:57:07Z or 2026-11-21T11:57:07+01:00".into()
+        "give a day, 2026-11-21, today or yesterday, or a time, 2026-11-21T10:57:07Z or 2026-11-21T11:57:07+01:00".into()
     })
 }
 
@@ -76,9 +82,19 @@ const DAY: &[BorrowedFormatItem<'_>] = format_description!(version = 2, "[year]-
 mod tests {
     //! Dates are whole days, times are exact, and anything else is refused with what to write.
 
-    use time::macros::datetime;
+    use time::macros::{date, datetime};
 
     use super::*;
+
+    #[test]
+    fn days_by_name() {
+        let first = date!(2026 - 12 - 01);
+        assert_eq!(day("yesterday", first), Some(date!(2026 - 11 - 30)));
+        assert_eq!(day("today", first), Some(first));
+        // Midnight may come between the two.
+        let (begun, ended) = (beginning("yesterday").expect("a day"), end("yesterday").expect("a day"));
+        assert!(ended - begun >= Duration::DAY && ended <= SystemClock.now(), "{begun} {ended}");
+    }
 
     #[test]
     fn days_and_times() {
@@ -86,7 +102,7 @@ mod tests {
         assert_eq!(end("2026-11-21"), Ok(datetime!(2026-11-22 0:00 UTC)));
         for parse in [beginning, end] {
             assert_eq!(parse("2026-11-21T11:57:07+01:00"), Ok(datetime!(2026-11-21 10:57:07 UTC)));
-            assert!(parse("yesterday").expect_err("refused").contains("2026-11-21T10:57:07Z"));
+            assert!(parse("tomorrow").expect_err("refused").contains("2026-11-21T10:57:07Z"));
             assert!(parse("2026-02-30").is_err());
         }
         let period = Period { since: beginning("2026-11-21").ok(), until: end("2026-11-21").ok() };

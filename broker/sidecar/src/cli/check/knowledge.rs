@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use key_broker_core::{KeyArn, KeyId, NamedKey, partition_of};
+use key_broker_core::{KeyArn, KeyId, partition_of};
 use key_broker_trail::record::AwsCaller;
 
 use super::keys::{ask_kms, refused};
 use crate::error::BrokerError;
 use crate::kms::aws::AwsKms;
 use crate::kms::{KmsError, KmsErrorKind};
+use crate::named_key::NamedKey;
 use crate::operation::{DescribeKeyRequest, KmsReply};
 use crate::policy::{AliasMeanings, Policy};
 

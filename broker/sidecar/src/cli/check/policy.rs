@@ -4,20 +4,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use key_broker_core::clock::SystemClock;
-use key_broker_core::{
-    Action, EncryptionContext, InvalidValue, KeyArn, KeyId, Measurements, NamedKey, PlatformKind, Principal,
-    Transport,
-};
+use key_broker_core::{Action, EncryptionContext, InvalidValue, KeyArn, KeyId, Principal, Transport};
 use serde_json::{Value, json};
 
 use super::knowledge::{Knowledge, Named, World};
 use super::{PolicyQuery, identity};
-use crate::attestation::MAX_ENCLAVE_PCR;
+use crate::attestation::{MAX_ENCLAVE_PCR, Measurements, PlatformKind};
 use crate::cli::block_on;
 use crate::cli::exit::{Exit, mistake};
 use crate::config::Config;
-use crate::error::{BrokerError, Denial, DeniedKey};
+use crate::error::{BrokerError, Denial, DeniedContext, DeniedKey};
 use crate::kms::aws::AwsKms;
+use crate::named_key::NamedKey;
 use crate::policy::bindings::Bindings;
 use crate::policy::{Decision, Facts, Policy, Question};
 use crate::service::ruling::{bind, ruling};
@@ -60,9 +58,20 @@ pub(super) fn run(
     };
     if json {
         let answers: Vec<_> = answers.iter().map(Answer::json).collect();
-        println!("{:#}", json!({ "policyVersion": &**policy.version(), "notes": notes, "answers": answers }));
+        println!(
+            "{:#}",
+            json!({
+                "policyVersion": &**policy.version(),
+                "encryptionContext": context.pairs(),
+                "notes": notes,
+                "answers": answers,
+            })
+        );
     } else {
         println!("policy version {}", policy.version());
+        if query.action.is_none_or(has_context) {
+            println!("{}", asked_with(context));
+        }
         for note in &notes {
             println!("note: {note}");
         }
@@ -71,6 +80,19 @@ pub(super) fn run(
         }
     }
     end(query.action, &answers).into()
+}
+
+fn has_context(action: Action) -> bool {
+    !matches!(action, Action::GenerateRandom | Action::DescribeKey)
+}
+
+/// The encryption context of the calls that policy was asked about.
+fn asked_with(context: &EncryptionContext) -> String {
+    let pairs: Vec<_> = context.pairs().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if pairs.is_empty() {
+        return "asked without an encryption context: give its pairs with --context NAME=VALUE".to_owned();
+    }
+    format!("asked with the encryption context {}", pairs.join(", "))
 }
 
 /// A yes is one of any key; where none is sure, one that may be is no no.
@@ -194,7 +216,6 @@ impl Asker<'_> {
     }
 
     fn in_world(&self, action: Action, names_a_key: bool, world: &World) -> (bool, String, Vec<String>) {
-        let has_context = !matches!(action, Action::GenerateRandom | Action::DescribeKey);
         let has_recipient = matches!(
             action,
             Action::GenerateDataKey | Action::GenerateDataKeyPair | Action::Decrypt | Action::GenerateRandom
@@ -202,7 +223,7 @@ impl Asker<'_> {
         let declares = matches!(action, Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext);
         let has_bytes =
             declares || matches!(action, Action::EncryptMessage | Action::DecryptMessage | Action::Encrypt);
-        let mut context = has_context.then(|| self.context.clone());
+        let mut context = has_context(action).then(|| self.context.clone());
         let bound = bind(self.bindings, self.principal, context.as_mut());
         let recipient = enclave(&self.query.pcrs).filter(|_| has_recipient);
         let facts = Facts {
@@ -216,7 +237,12 @@ impl Asker<'_> {
         let question = Question { principal: self.principal, action, key, meanings: &world.meanings, facts };
         let decision = self.policy.decide(&question);
         let no_key = key.filter(|key| key.arn.is_none()).map(|_| BrokerError::NoSuchKey);
-        let denied = Denial { principal: self.principal.clone(), action, key: DeniedKey::Any };
+        let denied = Denial {
+            principal: self.principal.clone(),
+            action,
+            key: DeniedKey::Any,
+            context: DeniedContext::NotLookedAt,
+        };
         let told = ruling(&decision, BrokerError::Denied(Box::new(denied)), no_key, bound);
         let policies = decision.determining_policies.to_vec();
         let reason = match &told {

@@ -2,7 +2,7 @@
 
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{self, MessageType, SigningAlgorithmSpec};
-use key_broker_core::{DataKeyLength, KeyId, RequestedKey};
+use key_broker_core::{DataKeyLength, KeyId};
 use time::OffsetDateTime;
 
 use super::answer::{ciphertext, for_recipient, plaintext, required, used_key};
@@ -11,6 +11,7 @@ use super::input::{context_map, length_fields, non_empty, recipient_info};
 use super::watch::AttemptWatch;
 use crate::attestation::VerifiedRecipient;
 use crate::kms::KmsError;
+use crate::named_key::RequestedKey;
 use crate::operation::attested::{AttestedDataKey, AttestedPlaintext, AttestedRandom};
 use crate::operation::{
     DataKey, DataKeyRequest, DecryptRequest, Decryption, DescribeKeyRequest, EncryptedDataKey,

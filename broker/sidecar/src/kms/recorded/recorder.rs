@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use key_broker_core::{CloudTrailRecipient, KeyArn};
+use key_broker_core::KeyArn;
 use key_broker_trail::journal::Journal;
-use key_broker_trail::record::{AwsCaller, KmsEventData, KmsRecord, Open, TlsDetails, UserIdentity};
+use key_broker_trail::record::{
+    AwsCaller, KmsEventData, KmsRecord, Open, RecipientData, TlsDetails, UserIdentity,
+};
 use uuid::Uuid;
 
 use super::{Provenance, RecordedReply, UnwrittenRecords};
 use crate::error::{BrokerError, cloudtrail_error_code};
 use crate::kms::Attempt;
 use crate::kms::aws::Encryption;
-use crate::operation::{KmsReply, KmsRequest, key_in_region};
+use crate::operation::{KmsReply, KmsRequest, key_in_region, recorded_at_kms};
 use crate::policy::{Permitted, Requester};
 use crate::redaction::Redaction;
 
@@ -92,7 +94,7 @@ pub(crate) fn append_record(
         record.resources = Some(named_in_error.iter().map(Into::into).collect());
     } else {
         record.resources = Some(used_keys.iter().flatten().map(|(arn, _)| arn.into()).collect());
-        let recipient = operation.recipient().map(|measured| Open::Written(CloudTrailRecipient(measured)));
+        let recipient = operation.recipient().map(|measured| Open::Written(recorded_at_kms(measured)));
         record.additional_event_data = event_data(&used_keys, recipient);
     }
     record.request_parameters = operation.parameters();
@@ -127,7 +129,7 @@ fn tls_details<'a>(encryption: &Encryption, host: &'a str) -> TlsDetails<'a> {
 /// The key material that was used, and the recipient for whom KMS encrypted the answer.
 fn event_data<'a>(
     used_keys: &[Option<(KeyArn, Option<&'a str>)>; 2],
-    recipient: Option<Open<'a, CloudTrailRecipient<'a>>>,
+    recipient: Option<Open<'a, RecipientData<'a>>>,
 ) -> Option<KmsEventData<'a>> {
     let [used, new] =
         used_keys.each_ref().map(|key| key.as_ref().and_then(|(_, material)| *material).map(Into::into));

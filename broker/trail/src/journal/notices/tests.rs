@@ -119,7 +119,7 @@ fn what_cannot_be_noted_is_not_forgotten() {
     notices.tell_missing(place(30), 20).expect("notes it now");
     let noted = Notices::read(&dir).expect("reads");
     assert_eq!(noted[0].journal, Notice { missing_records: 20, torn_bytes: 1, ..Notice::default() });
-    fs::write(dir.join(FILE), "{}").expect("writes");
+    fs::write(dir.join(Notices::FILE), "{}").expect("writes");
     let error = next(&dir).err().expect("refused").to_string();
     assert!(error.contains("notices.json") && error.contains("move it away"), "{error}");
 }

@@ -12,23 +12,26 @@ use crate::store::directory::{found, write_durably};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Begun {
+pub(crate) struct Begun {
     version: u32,
     /// The file's number.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// The last record before the file.
     #[serde(with = "optional_link")]
-    pub(super) after: Option<Link>,
+    pub(crate) after: Option<Link>,
 }
 
 impl Begun {
-    pub(super) fn new(number: u64, after: Link) -> Self {
+    /// Its name in the journal's directory.
+    pub(crate) const FILE: &str = "begun.json";
+
+    pub(crate) fn new(number: u64, after: Link) -> Self {
         Self { version: VERSION, number, after: Some(after) }
     }
 
     /// `None` in a journal of a version without this file.
-    pub(super) fn load(dir: &Path) -> io::Result<Option<Self>> {
-        let path = dir.join(FILE);
+    pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
+        let path = dir.join(Self::FILE);
         let Some(text) = found(read_regular(&path, MAX_BYTES))? else { return Ok(None) };
         let explain = |why: &dyn std::fmt::Display| {
             io::Error::other(format!("{}: {why}: put it back as it was, or move it away", path.display()))
@@ -42,13 +45,11 @@ impl Begun {
     }
 
     /// The caller makes the file's name durable.
-    pub(super) fn save(&self, dir: &Path) -> io::Result<()> {
-        write_durably(&dir.join(FILE), &serde_json::to_vec(self)?)
+    pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
+        write_durably(&dir.join(Self::FILE), &serde_json::to_vec(self)?)
     }
 }
 
-/// In the journal's directory.
-const FILE: &str = "begun.json";
 const VERSION: u32 = 1;
 const MAX_BYTES: u64 = 4_096;
 
@@ -121,11 +122,11 @@ mod tests {
     fn a_journal_of_an_older_version_has_no_such_note() {
         let dir = tempfile::tempdir().expect("dir");
         run(dir.path(), 2);
-        fs::remove_file(dir.path().join(FILE)).expect("removes");
+        fs::remove_file(dir.path().join(Begun::FILE)).expect("removes");
         remove_newest(dir.path());
         assert!(!is_told(dir.path(), Some(Link::START)));
-        fs::write(dir.path().join(FILE), "{}").expect("writes");
+        fs::write(dir.path().join(Begun::FILE), "{}").expect("writes");
         let error = Begun::load(dir.path()).expect_err("not whole").to_string();
-        assert!(error.contains(FILE) && error.contains("move it away"), "{error}");
+        assert!(error.contains(Begun::FILE) && error.contains("move it away"), "{error}");
     }
 }

@@ -12,7 +12,7 @@ use super::Segments;
 pub(in crate::journal) enum Room {
     /// `max_undelivered_bytes`, with part of the disk left free.
     Calls,
-    /// More, for the records of a start and a delivery, and for the backlog at the end.
+    /// More, for the records of a start and a delivery, and for the backlog at the end, for which room is kept on the disk as well.
     Reserve,
 }
 
@@ -25,10 +25,33 @@ impl Segments {
             let disk = self.hold.disk()?;
             self.disk_free = disk.f_bavail * disk.f_frsize;
             self.disk_kept = KEPT.min(disk.f_blocks * disk.f_frsize / KEPT_SHARE);
+            self.keep_room();
             self.unchecked = 0;
         }
         let kept = if room == Room::Reserve { self.disk_kept / RESERVED_SHARE } else { self.disk_kept };
         Ok(allowed.min(self.disk_free.saturating_sub(kept + self.unchecked)))
+    }
+
+    /// Allocates room for the end, at a start and after trouble. Where the disk has none, the journal goes on without it.
+    fn keep_room(&mut self) {
+        if self.unchecked < u64::MAX || self.is_ending {
+            return;
+        }
+        if let Err(error) = self.hold.kept_room().keep(self.disk_kept) {
+            tracing::debug!(%error, "the journal's disk has no room to keep for the end");
+        }
+        if let Ok(disk) = self.hold.disk() {
+            self.disk_free = disk.f_bavail * disk.f_frsize;
+        }
+    }
+
+    /// Makes room for what is written at the end, also on a disk that others have filled.
+    pub(in crate::journal) fn give_back_room(&mut self) {
+        self.is_ending = true;
+        if let Err(error) = self.hold.keep().and_then(|()| self.hold.kept_room().give_back()) {
+            tracing::warn!(%error, "cannot use the room kept on the journal's disk");
+        }
+        self.look_at_disk();
     }
 
     /// Has the disk's free space read again the next time.

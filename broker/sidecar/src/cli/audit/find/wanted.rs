@@ -117,7 +117,7 @@ mod tests {
     //! Whatever is pasted from a log, a reply, a span or a record is taken for what it is, and a typo is not looked for.
 
     use key_broker_core::{CiphertextBlob, EncryptionContext, KeyArn, Plaintext};
-    use key_broker_envelope::{EncryptedDataKey, MessageId, Sealer};
+    use key_broker_envelope::{EncryptedDataKey, Sealer};
 
     use super::*;
 
@@ -148,9 +148,9 @@ mod tests {
             KeyArn::parse("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab");
         let blob = CiphertextBlob::parse(vec![7; 152].into()).expect("a ciphertext");
         let encrypted = EncryptedDataKey::aws_kms(&arn.expect("an ARN"), &blob);
-        let (key, id) = (Plaintext::new(vec![1; 32]), MessageId::random().expect("randomness"));
+        let key = Plaintext::new(vec![1; 32]);
         let sealer =
-            Sealer::new(Vec::new(), &key, encrypted, &EncryptionContext::default(), id).expect("a header");
+            Sealer::new(Vec::new(), &key, encrypted, &EncryptionContext::default()).expect("a header");
         let wanted = Ok(Wanted::Sha256(hex::encode(sealer.facts().sha256)));
         let message = sealer.seal(&vec![0; 100_000]).expect("a message");
         let file = tempfile::NamedTempFile::new().expect("a file");

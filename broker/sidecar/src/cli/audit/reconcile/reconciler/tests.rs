@@ -108,6 +108,28 @@ fn a_missing_newest_or_oldest_call_of_ours_is_missed_too() {
     assert_eq!(requests(&outcome.missing_from_aws), ["first", "last"]);
 }
 
+/// What deploy/chart gives the nightly job: two folders of AWS's, of a trail that is older. The first one's oldest file also has records of the
+/// evening before.
+#[test]
+fn two_days_of_awss_are_compared_with_two_days_of_the_trail() {
+    let at = |day: u8, request: &str| {
+        let time = format!("2026-11-{day}T23:57:00Z");
+        with(record("Decrypt", request, 0), "/eventTime", time.into())
+    };
+    let ours = [at(17, "old"), at(18, "noon"), at(18, "evening"), at(19, "yesterday"), at(20, "today")];
+    let aws = [at(18, "evening"), at(19, "yesterday"), at(20, "today")];
+    let all = reconcile(&ours, &aws, &question());
+    assert_eq!(
+        (all.verdict, requests(&all.missing_from_aws), all.outside),
+        (Match::Unmatched, vec!["noon"], 1)
+    );
+    let untold = reconcile(&ours, &aws[1..], &question());
+    assert_eq!((untold.verdict, untold.outside), (Match::CannotTell, 3));
+    let since = Question { since: Some(datetime!(2026-11-19 0:00 UTC)), ..question() };
+    let outcome = reconcile(&ours, &aws, &since);
+    assert_eq!((outcome.verdict, outcome.matched), (Match::Matched, 2));
+}
+
 #[test]
 fn what_may_be_on_its_way_is_too_new_on_either_side() {
     let ours = [&ends()[..], &[record("Sign", "ours", 40)]].concat();
