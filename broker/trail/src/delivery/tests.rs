@@ -161,6 +161,10 @@ async fn a_closed_file_that_is_gone_is_told_however_the_broker_ends() {
     // A closed trail is continued, and then lost with all that it has since.
     let steps = vec![Step::Stop, Step::Call(1), Step::RemoveDirectory, Step::Kill(Kill::Now { torn: false })];
     run(steps).await.expect("it does not look closed");
+    // The same before the first call, which waits until the trail is open again.
+    let lost = [Step::Remove(0), Step::RemoveDirectory, Step::Kill(Kill::Now { torn: false })];
+    let steps: Vec<_> = [Step::Stop, Step::StoreFails, Step::Stop].into_iter().chain(lost).collect();
+    run(steps).await.expect("nobody was answered");
     // The very first file, which no digest can reveal.
     let steps =
         vec![Step::StoreFails, Step::Call(3), Step::Deliver, Step::Remove(0), Step::Stop, Step::Call(1)];

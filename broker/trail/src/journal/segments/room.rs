@@ -37,7 +37,8 @@ impl Segments {
         if self.unchecked < u64::MAX || self.is_ending {
             return;
         }
-        if let Err(error) = self.hold.kept_room().keep(self.disk_kept) {
+        let kept = self.hold.confirm().and_then(|()| self.hold.kept_room().keep(self.disk_kept));
+        if let Err(error) = kept {
             tracing::debug!(%error, "the journal's disk has no room to keep for the end");
         }
         if let Ok(disk) = self.hold.disk() {
