@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 #[path = "../../broker/sidecar/src"]
 mod broker {
-    #[allow(dead_code, reason = "the broker uses more of it")]
+    #[allow(dead_code, unused_imports, reason = "the broker uses more of it")]
     pub mod attestation;
 }
 

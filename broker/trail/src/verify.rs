@@ -124,6 +124,8 @@ struct Verification<'a> {
     /// The number of digests signed with a given key.
     vouched: u64,
     kept_is_found: bool,
+    /// The ends of digests that the store did not return.
+    unread: Vec<OffsetDateTime>,
     /// Whether everything that should exist could be read.
     is_complete: bool,
     /// Where verification begins, if the trail began earlier.
@@ -151,6 +153,7 @@ impl<'a> Verification<'a> {
             known: HashSet::new(),
             vouched: 0,
             kept_is_found: false,
+            unread: Vec::new(),
             is_complete: true,
             from: None,
             points,
@@ -186,6 +189,7 @@ impl<'a> Verification<'a> {
             own: &own,
             around: &stretch,
             others: &others,
+            unread: &self.unread,
             waiting_is_known,
         };
         folder.check(&mut self.checker.findings).await;
@@ -315,6 +319,7 @@ impl<'a> Verification<'a> {
                     }
                     Err(failure) => {
                         findings.cannot_tell(FindingKind::Unreadable, place, failure.to_string());
+                        self.unread.push(named.end);
                     }
                     Ok(_) => findings.unsound(FindingKind::DigestMissing, place, "it was removed just now"),
                 }

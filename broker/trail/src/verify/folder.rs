@@ -30,6 +30,8 @@ pub(super) struct Folder<'a> {
     pub(super) around: &'a Stretch<'a>,
     /// Other objects among this trail's digests.
     pub(super) others: &'a [String],
+    /// The ends of this trail's digests that the store did not return.
+    pub(super) unread: &'a [OffsetDateTime],
     /// Whether the broker's own notes have told which log files wait for a digest.
     pub(super) waiting_is_known: bool,
 }
@@ -65,10 +67,16 @@ impl Folder<'_> {
         if strangers.is_empty() {
             return;
         }
-        self.ask_own(&mut strangers).await;
+        let unread = self.ask_own(&mut strangers).await.into_iter().chain(self.unread.iter().copied()).max();
         let trails = self.ask_others(&mut strangers, findings).await;
         let newest = self.newest().await;
         for (key, minute) in strangers {
+            // A digest ends after the delivery of its log files.
+            if unread.is_some_and(|end| minute <= end) {
+                let words = "in no digest that could be read: one that could not be may name it";
+                findings.cannot_tell(FindingKind::LogFileUnreferenced, Place::object(&key), words);
+                continue;
+            }
             self.judge(&key, minute, newest, &trails, findings);
         }
     }
@@ -78,17 +86,23 @@ impl Folder<'_> {
         from.is_none_or(|from| minute + MINUTE > from) && to.is_none_or(|to| minute <= to)
     }
 
-    /// A log file from the period may have been delivered later, and so be in a digest outside of it.
-    async fn ask_own(&self, strangers: &mut Strangers) {
+    /// A log file from the period may have been delivered later, and so be in a digest outside of it. Returns the ends of those that the
+    /// store did not return.
+    async fn ask_own(&self, strangers: &mut Strangers) -> Vec<OffsetDateTime> {
+        let mut unread = Vec::new();
         for digest in self.around.around() {
             if strangers.is_empty() {
-                return;
+                break;
             }
-            let Ok(Some(file)) = self.reader.digest_file(&digest.key).await else { continue };
-            if file.is_signed(&self.options.keys) {
-                take_out(&file.digest, digest.end, strangers);
+            match self.reader.digest_file(&digest.key).await {
+                Ok(Some(file)) if file.is_signed(&self.options.keys) => {
+                    take_out(&file.digest, digest.end, strangers);
+                }
+                Ok(_) | Err(ReadFailure::Malformed(_)) => {}
+                Err(_) => unread.push(digest.end),
             }
         }
+        unread
     }
 
     /// Removes what is in other trails' digests.

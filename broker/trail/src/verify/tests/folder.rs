@@ -1,5 +1,8 @@
 //! Objects in the folder of log files that no digest vouches for are found, whatever else is there.
 
+use std::sync::Arc;
+
+use super::journal::Withholding;
 use super::*;
 
 #[tokio::test]
@@ -92,4 +95,19 @@ async fn a_log_file_that_waits_for_its_digest_is_no_reproach() {
     let within = names().log_file(START + Duration::minutes(150), &[9; 32]);
     store.insert(&within, b"{\"Records\":[]}", std::collections::BTreeMap::new());
     assert_eq!(verified(&store).await.verdict, Verdict::CannotTell);
+}
+
+/// Any digest but the newest, too: what it names may be what is in no other.
+#[tokio::test]
+async fn log_files_of_a_digest_that_is_not_returned_are_not_planted() {
+    let store = sound().await;
+    let digests =
+        TrailReader::new(Arc::new(store.copy()), names(), None).digest_keys().await.expect("lists").own;
+    for digest in digests {
+        let withholding = Withholding(store.copy(), digest.key.clone());
+        let reader = TrailReader::new(Arc::new(withholding), names(), None);
+        let options = VerifyOptions { keys: vec![signer().public_key().clone()], ..VerifyOptions::default() };
+        let report = verify(&reader, &options, &mut |_| {}).await;
+        assert_eq!(report.verdict, Verdict::CannotTell, "{}: {report:#?}", digest.key);
+    }
 }

@@ -357,7 +357,7 @@ async fn a_failed_call_is_doubted_only_where_its_record_may_still_come() {
 }
 
 /// A store that has an object and does not return it.
-struct Withholding(MemoryStore, String);
+pub(super) struct Withholding(pub(super) MemoryStore, pub(super) String);
 
 #[async_trait]
 impl Store for Withholding {
@@ -387,4 +387,5 @@ async fn a_newest_digest_that_is_not_returned_is_not_missing() {
     let report = verify(&reader, &options, &mut |_| {}).await;
     assert!(report.counts.contains_key(&FindingKind::Unreadable), "{report:#?}");
     assert!(!report.counts.contains_key(&FindingKind::NewestMissing), "{report:#?}");
+    assert_eq!(report.verdict, Verdict::CannotTell, "its log files are not planted: {report:#?}");
 }
