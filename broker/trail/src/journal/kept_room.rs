@@ -5,7 +5,7 @@
 //! are there already, so that it takes no new ones.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -22,24 +22,24 @@ impl KeptRoom {
         Self { path: dir.join(FILE) }
     }
 
-    /// Allocates what is missing up to `bytes`: less, if the disk has less. Blocks.
+    /// Allocates `bytes`, unless it has them. Where the disk has no room for all, it stays as it was. Blocks.
     pub(super) fn keep(&self, bytes: u64) -> io::Result<()> {
         let file = self.open()?;
-        let mut wanted = bytes;
-        while file.metadata()?.len() < wanted {
-            match allocate(&file, wanted) {
-                Err(error) if error.kind() == ErrorKind::StorageFull && wanted > LEAST => wanted /= 2,
-                outcome => return outcome,
-            }
+        let kept = file.metadata()?.len();
+        if kept >= bytes {
+            return Ok(());
         }
-        Ok(())
+        let allocated = allocate(&file, bytes);
+        if allocated.is_err() {
+            file.set_len(kept)?;
+        }
+        allocated
     }
 
     /// Gives it back to the disk, but for what notices take. Blocks.
     pub(super) fn give_back(&self) -> io::Result<()> {
         let file = self.open()?;
-        let kept = file.metadata()?.len();
-        file.set_len(kept.min(NOTICES.min(kept / NOTICES_SHARE)))?;
+        file.set_len(NOTICES.min(file.metadata()?.len() / NOTICES_SHARE))?;
         file.sync_all()
     }
 
@@ -51,8 +51,8 @@ impl KeptRoom {
         file.set_len(bytes.len() as u64)?;
         file.sync_all()?;
         fs::rename(&self.path, path)?;
-        // For the next time, of what was just given back.
-        let _ = self.keep(kept);
+        // For the next time, of what was just given back: the file's new blocks are missing from it.
+        let _ = self.keep(kept / 2);
         Ok(())
     }
 
@@ -64,22 +64,16 @@ impl KeptRoom {
 }
 
 fn allocate(mut file: &File, bytes: u64) -> io::Result<()> {
-    let outcome = match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         // A filesystem that can only write.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
             (0..bytes.div_ceil(ZEROS.len() as u64)).try_for_each(|_| file.write_all(&ZEROS))
         }
-        outcome => outcome.map_err(io::Error::from),
-    };
-    if outcome.is_err() {
-        file.set_len(0)?;
+        allocated => Ok(allocated?),
     }
-    outcome
 }
 
 const FILE: &str = "kept-room";
-/// Less is not worth keeping.
-const LEAST: u64 = 16 << 10;
 /// What notices take at the most, and the share of a small room.
 const NOTICES: u64 = 64 << 10;
 const NOTICES_SHARE: u64 = 4;
@@ -103,11 +97,14 @@ mod tests {
         room.give_back().expect("cuts");
         assert_eq!(kept(), 64 << 10);
         let path = dir.path().join("notices.json");
-        for text in ["a longer one", "short"] {
+        for (text, left) in [("a longer one", 32 << 10), ("short", 16 << 10)] {
             room.write(&path, text.as_bytes()).expect("writes");
             assert_eq!(fs::read_to_string(&path).expect("reads"), text);
-            assert_eq!(kept(), 64 << 10);
+            assert_eq!(kept(), left);
         }
+        // More than any disk has; every filesystem refuses it at once.
+        room.keep(u64::MAX).expect_err("no room");
+        assert_eq!(kept(), 16 << 10, "what it has stays");
         fs::remove_dir_all(dir.path()).expect("removes");
         assert!(room.keep(1).is_err() && room.write(&path, b"").is_err());
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::hash_chain::{Link, optional_link};
 use super::hold::Hold;
 use super::segment_reader::{Cut, Flaw};
+use super::segments::is_full;
 use crate::format_version::{FORMAT_VERSION, Versioned, newer};
 use crate::notice::{Notice, Reloads, Untold};
 use crate::record::ActivityEventData;
@@ -345,9 +346,7 @@ impl Noted {
     fn save(&self, hold: &Hold) -> io::Result<()> {
         let (path, text) = (hold.dir().join(Notices::FILE), serde_json::to_vec(self)?);
         match write_durably(&path, &text) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                hold.kept_room().write(&path, &text)?;
-            }
+            Err(error) if is_full(&error) => hold.kept_room().write(&path, &text)?,
             written => written?,
         }
         File::open(hold.dir())?.sync_all()

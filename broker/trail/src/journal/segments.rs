@@ -345,7 +345,8 @@ fn options() -> OpenOptions {
     options
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether the disk, or what may be used of it, is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -34,7 +34,7 @@ impl Segments {
 
     /// Allocates room for the end, at a start and after trouble. Where the disk has none, the journal goes on without it.
     fn keep_room(&mut self) {
-        if self.unchecked < u64::MAX || self.is_ending {
+        if self.unchecked < u64::MAX || self.is_ending || self.disk_free < self.disk_kept {
             return;
         }
         let kept = self.hold.confirm().and_then(|()| self.hold.kept_room().keep(self.disk_kept));
